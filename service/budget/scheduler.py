@@ -1,0 +1,143 @@
+"""The port between a replica's line and whoever gives out the turns, and the values that cross it.
+
+Two parts pass the same suite: `SharedScheduler` (scheduler.lua in Redis) and `LocalScheduler` (policy.py alone).
+All times are milliseconds. Delays (`*_in_ms`) count from the moment of the answer.
+"""
+
+from typing import Protocol
+
+import msgspec
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """What one app's budget must keep, in whole milliseconds where a time.
+
+    `calls` in any window of `window_ms`; a call reaches the upstream and is counted by it within `transit_ms` of its
+    `begin`. A turn not used lapses `turn_lease_ms` after it may be used; a fetch is given up by the others after
+    `fetch_lease_ms`; a replica that has not ticked for `report_lease_ms` is dead. Turns may be told up to `ahead_ms`
+    before they may be used. The clock steps at most `clock_step_ms` between two calls of the script.
+    """
+
+    calls: int
+    window_ms: int
+    transit_ms: int
+    turn_lease_ms: int = 300
+    fetch_lease_ms: int = 8_000
+    report_lease_ms: int = 1_000
+    ahead_ms: int = 25
+    clock_step_ms: int = 500
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """How many blocks one caller waits for on one replica, and how long the oldest has waited."""
+
+    caller: str
+    weight: float
+    count: int
+    waited_ms: int
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """A caller's right to use one slot, from `usable_in_ms` on until its lease ends."""
+
+    id: int
+    caller: str
+    usable_in_ms: int
+
+
+class Rank(msgspec.Struct, frozen=True, kw_only=True):
+    """One waiting caller over all replicas; the smallest tag is next."""
+
+    caller: str
+    count: int
+    tag: float
+    weight: float
+    waited_ms: int
+
+
+class Board(msgspec.Struct, frozen=True, kw_only=True):
+    """Everyone who waits, over all replicas; the virtual time; how long a slot is held beyond the window (ms)."""
+
+    virtual: float
+    held_ms: int
+    ranks: tuple[Rank, ...]
+
+
+class Ticked(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a tick: this replica's unused turns, when to tick again, and the state of the app.
+
+    `due_in_ms` is when the next turn can be given: None where nobody waits on any replica.
+    `pause_in_ms` is how long the pause still lasts, 0 for none; `pause_reason` says why.
+    """
+
+    turns: tuple[Turn, ...]
+    due_in_ms: int | None
+    free: int
+    pause_in_ms: int
+    pause_reason: str
+    board: Board | None
+
+
+class Begun(msgspec.Struct, frozen=True, kw_only=True):
+    """The slot is taken: call now."""
+
+
+class Early(msgspec.Struct, frozen=True, kw_only=True):
+    """The turn may not be used before `usable_in_ms`."""
+
+    usable_in_ms: int
+
+
+class Joined(msgspec.Struct, frozen=True, kw_only=True):
+    """Another fetch for the block is under way, for `lease_in_ms` at most. The turn is refunded."""
+
+    lease_in_ms: int
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """The block in Redis is not the one that the replica knows: look again. The turn is refunded."""
+
+
+class Lapsed(msgspec.Struct, frozen=True, kw_only=True):
+    """The turn is no longer this replica's."""
+
+
+class Paused(msgspec.Struct, frozen=True, kw_only=True):
+    """The upstream asked for a pause. The turn is refunded."""
+
+    pause_in_ms: int
+    reason: str
+
+
+Beginning = Begun | Early | Joined | Known | Lapsed | Paused
+
+
+class Scheduler(Protocol):
+    """Gives out the turns of one app. Raises StoreUnavailable where it can't be asked."""
+
+    async def tick(
+        self, waiting: tuple[Waiting, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+    ) -> Ticked:
+        """Replace this replica's report; give back `returned` turns; answer with the turns that it holds unused.
+
+        `quiet` takes all slots for one window: something may have called outside the shared budget.
+        """
+        ...
+
+    async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
+        """Use a turn for a fetch of `block`.
+
+        `known` is the head (`HEAD_BYTES`) of the value under `block_key` that the replica has seen, b"" for none.
+        Repeated for a turn that has begun for the same block, it holds the slot anew from now and answers Begun.
+        """
+        ...
+
+    async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
+        """End a fetch: the slot is free one window from now, those who wait for the block are woken.
+
+        A `pause_ms` above 0 stops all turns of the app for so long.
+        """
+        ...
+
+
+HEAD_BYTES = 16

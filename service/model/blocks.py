@@ -1,0 +1,66 @@
+"""Blocks: aligned runs of records, encoded once when fetched and cut ever after without being decoded."""
+
+import msgspec
+
+from service.model.queries import Query, Range
+from service.model.tasks import Listing
+
+DISPATCHED = "dispatched"
+
+_encoder = msgspec.json.Encoder()
+
+
+class Block(msgspec.Struct, frozen=True, kw_only=True):
+    """Up to `block_size` records of one query as JSON text, with what is known of the whole list.
+
+    `body` holds the records as JSON objects joined by commas; `ends[i]` is where record i ends in it. `range` is what
+    was sent upstream, `fetched_at_ms` the wall clock at the answer, in milliseconds since the epoch.
+    """
+
+    fetched_at_ms: int
+    range: Range
+    total: int
+    settled: bool
+    ends: tuple[int, ...]
+    body: bytes
+
+    def cut(self, start: int, stop: int) -> bytes:
+        """JSON text of the records from `start` up to `stop` (within the block), joined by commas."""
+        stop = min(stop, len(self.ends))
+        if start >= stop:
+            return b""
+        first = self.ends[start - 1] + 1 if start else 0
+        return self.body[first : self.ends[stop - 1]]
+
+
+class RefusedQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """The upstream's refusal of a query's parameters, remembered in a block's place."""
+
+    fetched_at_ms: int
+    code: int
+    text: str
+
+
+Stored = Block | RefusedQuery
+
+
+def block_of(listing: Listing, *, query: Query, range_: Range, fetched_at_ms: int) -> Block:
+    """Encode a listing into a block.
+
+    A block is settled when its range has ended and all its tasks are dispatched. A relative range never ends: it moves.
+    """
+    ended = query.is_absolute and range_.until_s * 1000 < fetched_at_ms
+    parts = [_encoder.encode(task) for task in listing.tasks]
+    ends: list[int] = []
+    position = -1
+    for part in parts:
+        position += 1 + len(part)
+        ends.append(position)
+    return Block(
+        fetched_at_ms=fetched_at_ms,
+        range=range_,
+        total=listing.total,
+        settled=ended and all(task.status == DISPATCHED for task in listing.tasks),
+        ends=tuple(ends),
+        body=b",".join(parts),
+    )

@@ -1,0 +1,164 @@
+"""What can go wrong, as one tree; `web/problems.py` turns each leaf into an RFC 9457 problem.
+
+TaskgateError
+├── BadRequest                 the caller's parameters, all faults at once
+├── Unauthenticated            no credential, or one that we don't know
+├── UnknownApp                 no such app, or none that this caller may know of
+├── NotAllowed                 the caller may not do this
+├── Refused                    no fetch for this caller now; there may be one later
+│   ├── WaitTooLong            the turn would come after the caller's patience
+│   ├── LineFull               the caller has too many requests waiting
+│   ├── NothingStored          the caller wanted only what is there, and there is nothing
+│   └── ShuttingDown           this replica leaves
+├── StoreUnavailable           Redis can't be reached, refuses, or doesn't answer
+└── UpstreamError              a fetch has failed
+    ├── UpstreamTimeout        no answer in time
+    ├── UpstreamUnreachable    no connection could be made: the call did not reach the upstream
+    ├── UpstreamBroken         an answer that is not what the upstream's page promises
+    ├── UpstreamHTTPStatus     an HTTP status other than 200
+    └── UpstreamRefused        an error code in the answer
+        ├── QueryRefused       the caller's parameters were refused (90104)
+        ├── CallsStopped       our credentials or account are at fault: no call until that changes
+        └── Throttled          called too often
+"""
+
+import msgspec
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing wrong with one parameter, told without repeating what the caller sent."""
+
+    parameter: str
+    detail: str
+
+
+class TaskgateError(Exception):
+    """The root: whatever Taskgate itself raises."""
+
+
+class BadRequest(TaskgateError):
+    """Parameters that can't be served, every fault of them."""
+
+    def __init__(self, *faults: Fault) -> None:
+        super().__init__("; ".join(f"{fault.parameter}: {fault.detail}" for fault in faults))
+        self.faults = faults
+
+
+class Unauthenticated(TaskgateError):
+    """No credential, or one that is not known. Says nothing about which."""
+
+
+class UnknownApp(TaskgateError):
+    """An app that does not exist, or that this caller may not know of."""
+
+
+class NotAllowed(TaskgateError):
+    """The caller is known, but may not do this."""
+
+
+class Refused(TaskgateError):
+    """No fetch for this caller now. `retry_after_s` says when to try again."""
+
+    def __init__(self, detail: str, *, retry_after_s: float) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class WaitTooLong(Refused):
+    """The turn would come after the caller's patience has ended.
+
+    `place` counts from 1; `estimate_s` is the expected wait for the turn, in seconds.
+    """
+
+    def __init__(self, *, place: int, estimate_s: float, patience_s: float) -> None:
+        super().__init__(
+            f"place {place} in line; the turn is expected in {estimate_s:.1f} s, the patience is {patience_s:g} s",
+            retry_after_s=max(estimate_s - patience_s, 1.0),
+        )
+        self.place = place
+        self.estimate_s = estimate_s
+        self.patience_s = patience_s
+
+
+class LineFull(Refused):
+    """The caller has as many blocks waiting as it may (`bound`)."""
+
+    def __init__(self, *, bound: int, retry_after_s: float) -> None:
+        super().__init__(f"{bound} blocks of this caller wait already", retry_after_s=retry_after_s)
+        self.bound = bound
+
+
+class NothingStored(Refused):
+    """The caller wanted only what is there (`Cache-Control: only-if-cached`), and there is nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("no stored answer satisfies the request", retry_after_s=1.0)
+
+
+class ShuttingDown(Refused):
+    """This replica leaves and gives up its line."""
+
+    def __init__(self) -> None:
+        super().__init__("this replica is shutting down", retry_after_s=1.0)
+
+
+class StoreUnavailable(TaskgateError):
+    """Redis can't be reached, refuses the command, or doesn't answer in time."""
+
+
+class UpstreamError(TaskgateError):
+    """A fetch for `app` has failed. `sent` is false where the call surely never reached the upstream."""
+
+    sent = True
+
+    def __init__(self, detail: str, *, app: str) -> None:
+        super().__init__(detail)
+        self.app = app
+
+
+class UpstreamTimeout(UpstreamError):
+    """No answer within the call's time-out."""
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection: the name did not resolve, the connection was refused, or the call was not on its way in time."""
+
+    sent = False
+
+
+class UpstreamBroken(UpstreamError):
+    """An answer that can't be read: not JSON, cut off, too large, a field missing or of the wrong type."""
+
+
+class UpstreamHTTPStatus(UpstreamError):
+    """An HTTP status other than 200, which the upstream's page excludes but for network faults."""
+
+    def __init__(self, status: int, *, app: str) -> None:
+        super().__init__(f"the upstream answered with HTTP status {status}", app=app)
+        self.status = status
+
+
+class UpstreamRefused(UpstreamError):
+    """An error code. `code` and `text` are the upstream's own (`text` bounded), `advice` is ours for operators."""
+
+    def __init__(self, *, app: str, code: int, text: str, advice: str) -> None:
+        super().__init__(f"the upstream refused with code {code}: {text}", app=app)
+        self.code = code
+        self.text = text
+        self.advice = advice
+
+
+class QueryRefused(UpstreamRefused):
+    """The upstream refused the caller's parameters (90104): the same query will be refused again."""
+
+
+class CallsStopped(UpstreamRefused):
+    """Credentials, account or package are at fault. No call for this app for `stopped_for_s`, or until it changes."""
+
+    def __init__(self, *, app: str, code: int, text: str, advice: str, stopped_for_s: float) -> None:
+        super().__init__(app=app, code=code, text=text, advice=advice)
+        self.stopped_for_s = stopped_for_s
+
+
+class Throttled(UpstreamRefused):
+    """The upstream says that it was called too often: the budget pauses."""

@@ -1,0 +1,121 @@
+"""Every setting, its unit, its default and its bounds. `configuration.py` reads them from file and environment."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Positive = Annotated[float, Meta(gt=0, le=86_400 * 365)]
+Port = Annotated[int, Meta(ge=1, le=65_535)]
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all sections share: an unknown key is an error."""
+
+
+class AppSettings(_Section, frozen=True, kw_only=True):
+    """One upstream application. The secret is never inline: it stands in a file or in an environment variable."""
+
+    sdkappid: Annotated[int, Meta(ge=1, le=4_294_967_295)]
+    admin: Annotated[str, Meta(min_length=1, max_length=32)]
+    region: str | None = None
+    base_url: str | None = None
+    secret_file: str | None = None
+    secret_env: str | None = None
+    calls: Annotated[int, Meta(ge=1, le=1000)] | None = None
+
+
+class BudgetSettings(_Section, frozen=True, kw_only=True):
+    """How many calls each app may make, and who waits how long for one."""
+
+    calls: Annotated[int, Meta(ge=1, le=1000)] = 5
+    window_s: Annotated[float, Meta(gt=0, le=3600)] = 1.0
+    transit_s: Annotated[float, Meta(ge=0.01, le=60)] = 0.5
+    turn_lease_s: Annotated[float, Meta(ge=0.05, le=10)] = 0.3
+    pause_s: Annotated[float, Meta(gt=0, le=600)] = 1.0
+    attempts: Annotated[int, Meta(ge=1, le=10)] = 3
+    wait_default_s: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    wait_max_s: Annotated[float, Meta(ge=0, le=3600)] = 30.0
+    waiting_max: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+    on_redis_down: Literal["closed", "share"] = "closed"
+    max_replicas: Annotated[int, Meta(ge=1, le=1000)] = 1
+
+
+class CacheSettings(_Section, frozen=True, kw_only=True):
+    """Blocks: their size, and for how long they may be served."""
+
+    block_size: Annotated[int, Meta(ge=1, le=1000)] = 100
+    align_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
+    fresh_s: Positive = 15.0
+    settled_s: Positive = 600.0
+    stale_while_revalidate_s: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
+    stale_if_error_s: Annotated[float, Meta(ge=0, le=86_400 * 7)] = 3600.0
+    refusal_s: Positive = 60.0
+    memory_bytes: Annotated[int, Meta(ge=0)] = 64 * 1024 * 1024
+
+
+class RedisSettings(_Section, frozen=True, kw_only=True):
+    """Where Redis or Valkey is; `url` is redis://, rediss:// or unix://."""
+
+    url: str
+    mode: Literal["single", "sentinel", "cluster"] = "single"
+    sentinel_master: str = "mymaster"
+    password_file: str | None = None
+    password_env: str | None = None
+    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,32}$")] = "taskgate"
+    timeout_s: Annotated[float, Meta(ge=0.01, le=30)] = 0.25
+    connections: Annotated[int, Meta(ge=1, le=1000)] = 32
+
+
+class UpstreamSettings(_Section, frozen=True, kw_only=True):
+    """How the upstream is called."""
+
+    connect_timeout_s: Positive = 2.0
+    read_timeout_s: Positive = 5.0
+    call_timeout_s: Positive = 8.0
+    answer_max_bytes: Annotated[int, Meta(ge=1024)] = 8 * 1024 * 1024
+    connections: Annotated[int, Meta(ge=1, le=1000)] = 16
+    order_by: Literal["lower", "camel"] = "lower"
+    backup_hosts: bool = True
+    signature_valid_s: Annotated[int, Meta(ge=300, le=50 * 365 * 86_400)] = 60 * 86_400
+    stopped_s: Positive = 60.0
+
+
+class QuerySettings(_Section, frozen=True, kw_only=True):
+    """What a query is where the caller says nothing, and how far it may reach."""
+
+    since: str = "-P30D"
+    until: str = "P30D"
+    range_max_days: Annotated[int, Meta(ge=1)] | None = None
+
+
+class ServerSettings(_Section, frozen=True, kw_only=True):
+    """Where the gateway listens, and how it ends."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    drain_s: Annotated[float, Meta(ge=0, le=600)] = 35.0
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class CallerSettings(_Section, frozen=True, kw_only=True):
+    """One internal service: its keys (SHA-256, hex) and what it may read."""
+
+    keys: tuple[Sha256, ...]
+    apps: tuple[Name, ...]
+    weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0
+
+
+class Settings(_Section, frozen=True, kw_only=True):
+    """The whole configuration."""
+
+    apps: Annotated[dict[Name, AppSettings], Meta(min_length=1)]
+    callers: dict[Name, CallerSettings]
+    redis: RedisSettings
+    budget: BudgetSettings = BudgetSettings()
+    cache: CacheSettings = CacheSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
+    query: QuerySettings = QuerySettings()
+    server: ServerSettings = ServerSettings()

@@ -1,0 +1,1 @@
+"""Redis or Valkey, as one server, Sentinel or Cluster: the one package that imports redis."""
