@@ -1,0 +1,26 @@
+"""Who asks, and what they may do."""
+
+import msgspec
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """An internal service, known by its credential.
+
+    `weight` is its share of an app's turns against other callers'; `waiting_max` how many blocks it may wait for at a
+    time on one replica; `wait_max_s` the longest patience it may ask for.
+    """
+
+    name: str
+    apps: frozenset[str]
+    weight: float
+    waiting_max: int
+    wait_max_s: float
+    may_force: bool = True
+    operator: bool = False
+
+
+class AppInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """An app as its callers see it. `region` is null where a base URL is configured instead."""
+
+    name: str
+    region: str | None

@@ -1,0 +1,79 @@
+"""What a caller asks of the gateway, and what it gets."""
+
+from enum import StrEnum
+
+import msgspec
+
+from service.model.callers import Caller
+from service.model.freshness import Demands, StaleReason
+from service.model.queries import Query, Range, Slice
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """One request: a slice of a query, for a caller, with its patience (seconds) and demands."""
+
+    caller: Caller
+    query: Query
+    slice: Slice
+    patience_s: float
+    demands: Demands
+
+
+class Source(StrEnum):
+    """Where the newest part of a page came from."""
+
+    HIT = "hit"
+    """Stored and fresh."""
+    JOINED = "joined"
+    """From a fetch that was made for another request too."""
+    FETCHED = "fetched"
+    """From a fetch made for this request."""
+    STALE = "stale"
+    """Stored and stale."""
+
+
+class BudgetNote(msgspec.Struct, frozen=True, kw_only=True):
+    """The app's budget as last seen: `calls` in `window_s`, `free` of them now, the next one free in `reset_s`."""
+
+    calls: int
+    window_s: float
+    free: int
+    reset_s: float
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """A slice, cut from one block or two.
+
+    `body` is the JSON text of the tasks, joined by commas. `fetched_at_ms` and `range` are those of the older block,
+    `lifetime_s` is what is fresh of it counted from its fetch. `waited_s` is the time in line and `upstream_s` the time
+    of the call, 0 where there was none.
+    """
+
+    query: Query
+    slice: Slice
+    range: Range
+    total: int
+    fetched_at_ms: int
+    lifetime_s: float
+    body: bytes
+    source: Source
+    stale_reason: StaleReason | None = None
+    waited_s: float = 0.0
+    upstream_s: float = 0.0
+    budget: BudgetNote | None = None
+
+
+class AppState(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether fetches for one app can be had now; `detail` says in plain words why not."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the gateway can serve, and the state of its parts."""
+
+    ready: bool
+    redis: str
+    apps: tuple[AppState, ...]

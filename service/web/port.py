@@ -1,0 +1,30 @@
+"""What the routes ask of the rest: the gateway's side of the border between HTTP and the use case."""
+
+from typing import Protocol
+
+from service.model.callers import AppInfo, Caller
+from service.model.pages import Ask, Page, Readiness
+
+
+class Gateway(Protocol):
+    """The use case. Its methods raise the errors of `service.model.errors` and may be cancelled at any time."""
+
+    async def page(self, ask: Ask) -> Page:
+        """The slice that the ask wants."""
+        ...
+
+    def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
+        """The apps that the caller may read, by name."""
+        ...
+
+    def readiness(self) -> Readiness:
+        """What can be served now; asks nobody."""
+        ...
+
+
+class Callers(Protocol):
+    """Knows who asks."""
+
+    def identify(self, authorization: str | None) -> Caller:
+        """The caller whose credential an `Authorization` header carries. Raises Unauthenticated."""
+        ...
