@@ -1,5 +1,6 @@
 """When a stored block may be served: RFC 9111 (sections 4.2 and 5.2.1), RFC 5861, and the settings."""
 
+import math
 from enum import StrEnum
 
 import msgspec
@@ -73,25 +74,36 @@ def judge(stored: Stored, *, lifetimes: Lifetimes, demands: Demands, now_ms: int
     """What may be done with `stored` for a request with these demands."""
     age = age_s(stored, now_ms=now_ms)
     lifetime = lifetimes.of(stored)
-    staleness = age - lifetime
-    if isinstance(stored, RefusedQuery) and staleness >= 0:
-        return Verdict.USELESS
-    wanted_age = lifetime if demands.max_age_s is None else min(lifetime, demands.max_age_s)
-    fresh = age + (demands.min_fresh_s or 0) < wanted_age
-    if fresh and not demands.no_cache:
-        return Verdict.FRESH
-    if isinstance(stored, RefusedQuery):
-        return Verdict.USELESS
-    if not demands.no_cache:
-        if demands.max_stale_s is not None and demands.max_age_s is None and staleness <= demands.max_stale_s:
+    if _is_acceptable(age, lifetime, demands):
+        if age < lifetime:
+            return Verdict.FRESH
+        if isinstance(stored, Block) and age - lifetime < _tolerated_s(lifetimes, demands):
             return Verdict.RENEW
-        steered = demands.max_age_s is not None or demands.min_fresh_s is not None
-        if not steered and staleness < lifetimes.stale_while_revalidate_s:
-            return Verdict.RENEW
-    limit = lifetimes.stale_if_error_s if demands.stale_if_error_s is None else demands.stale_if_error_s
-    if staleness < min(limit, lifetimes.stale_if_error_s):
+    if isinstance(stored, Block) and age - lifetime < _tolerated_on_error_s(lifetimes, demands):
         return Verdict.LAST_RESORT
     return Verdict.USELESS
+
+
+def _is_acceptable(age: float, lifetime: float, demands: Demands) -> bool:
+    """Whether the caller's wishes, staleness apart, allow the stored answer."""
+    if demands.no_cache or (demands.max_age_s is not None and age > demands.max_age_s):
+        return False
+    return demands.min_fresh_s is None or lifetime - age >= demands.min_fresh_s
+
+
+def _tolerated_s(lifetimes: Lifetimes, demands: Demands) -> float:
+    """How stale an answer may be, in seconds, while a fetch renews it."""
+    if demands.max_stale_s is not None:
+        return demands.max_stale_s
+    steered = demands.max_age_s is not None or demands.min_fresh_s is not None
+    return 0.0 if steered else lifetimes.stale_while_revalidate_s
+
+
+def _tolerated_on_error_s(lifetimes: Lifetimes, demands: Demands) -> float:
+    """How stale an answer may be, in seconds, where no fetch can be had; `no-cache` alone accepts not even a fresh one."""
+    if demands.stale_if_error_s is not None:
+        return min(demands.stale_if_error_s, lifetimes.stale_if_error_s)
+    return -math.inf if demands.no_cache else lifetimes.stale_if_error_s
 
 
 def keep_for_ms(stored: Stored, *, lifetimes: Lifetimes) -> int:

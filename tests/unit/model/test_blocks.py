@@ -1,0 +1,61 @@
+"""Blocks are encoded once and cut without being decoded."""
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.model.blocks import block_of
+from service.model.queries import At, FromNow, Moment, Query
+from service.model.tasks import Listing, Task
+
+
+def _task(number: int, *, status: str = "dispatched") -> Task:
+    return Task(
+        id=number,
+        type="all",
+        status=status,
+        title=f'title, "{number}"',
+        description="…],[",
+        created_at="2025-05-20T08:30:00Z",
+        scheduled_at=None,
+        dispatched=True,
+        dispatch_error=None,
+        push_task_id=None,
+        content=msgspec.Raw(b'{"a":[1,{"b":"}"}]}'),
+    )
+
+
+def _query(since: Moment, until: Moment) -> Query:
+    return Query(app="shop", since=since, until=until)
+
+
+_PAST = _query(At(epoch_s=0), At(epoch_s=1_000))
+
+
+@given(count=st.integers(0, 7), start=st.integers(0, 9), stop=st.integers(0, 9))
+def test_a_cut_holds_just_the_records_asked_for(count: int, start: int, stop: int) -> None:
+    """Whatever the bounds, the cut is the JSON of the same slice of the list, and nothing is lost from `content`."""
+    tasks = tuple(_task(number) for number in range(count))
+    listing = Listing(total=count, tasks=tasks)
+    block = block_of(listing, query=_PAST, range_=_PAST.range_at(0, align_s=1), fetched_at_ms=5)
+    records = msgspec.json.decode(b"[" + block.cut(start, stop) + b"]")
+    assert records == [msgspec.json.decode(msgspec.json.encode(task)) for task in tasks[start:stop]]
+
+
+def _settled(query: Query, *, now_s: int, status: str = "dispatched") -> bool:
+    listing = Listing(total=2, tasks=(_task(1), _task(2, status=status)))
+    range_ = query.range_at(now_s, align_s=1)
+    return block_of(listing, query=query, range_=range_, fetched_at_ms=now_s * 1000).settled
+
+
+def test_a_block_is_settled_when_nothing_in_it_can_change() -> None:
+    """Its range has ended and all its tasks are dispatched; one pending task, or a range that goes on, unsettles it."""
+    assert _settled(_PAST, now_s=1_001)
+    assert not _settled(_PAST, now_s=999)
+    assert not _settled(_PAST, now_s=1_001, status="pending")
+    assert not _settled(_PAST, now_s=1_001, status="a-status-of-tomorrow")
+
+
+def test_a_relative_range_never_ends() -> None:
+    """`until` one hour ago moves on with the clock, so new tasks come into its range."""
+    assert not _settled(_query(At(epoch_s=0), FromNow(offset_s=-3_600)), now_s=10_000)

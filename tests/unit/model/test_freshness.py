@@ -1,0 +1,90 @@
+"""RFC 9111's request directives and RFC 5861's tolerance, as cases on the pure rule."""
+
+import pytest
+
+from service.model.blocks import Block, RefusedQuery, Stored
+from service.model.freshness import Demands, Lifetimes, Verdict, age_s, judge, keep_for_ms
+from service.model.queries import Range
+
+LIFETIMES = Lifetimes(fresh_s=15, settled_s=600, refusal_s=60, stale_while_revalidate_s=60, stale_if_error_s=3600)
+FRESH, RENEW, LAST_RESORT, USELESS = Verdict.FRESH, Verdict.RENEW, Verdict.LAST_RESORT, Verdict.USELESS
+
+
+def _block(*, settled: bool = False) -> Block:
+    range_ = Range(since_s=0, until_s=1)
+    return Block(fetched_at_ms=0, range=range_, total=0, settled=settled, ends=(), body=b"")
+
+
+def _judge(stored: Stored, age: float, demands: Demands | None = None) -> Verdict:
+    return judge(stored, lifetimes=LIFETIMES, demands=demands or Demands(), now_ms=int(age * 1000))
+
+
+@pytest.mark.parametrize(
+    ("age", "verdict"),
+    [
+        (0, FRESH),
+        (14.999, FRESH),
+        (15, RENEW),
+        (74.999, RENEW),
+        (75, LAST_RESORT),
+        (3614.999, LAST_RESORT),
+        (3615, USELESS),
+    ],
+)
+def test_a_block_ages_from_fresh_to_useless(age: float, verdict: Verdict) -> None:
+    """Fresh for 15 s, then 60 s renewed in the background, then kept for an hour against errors."""
+    assert _judge(_block(), age) is verdict
+
+
+def test_a_settled_block_stays_fresh_longer() -> None:
+    """Its lifetime is that of settled blocks, and its tolerance counts from there."""
+    assert _judge(_block(settled=True), 599.9) is FRESH
+    assert _judge(_block(settled=True), 600) is RENEW
+
+
+@pytest.mark.parametrize(
+    ("demands", "age", "verdict"),
+    [
+        (Demands(no_cache=True), 0, USELESS),
+        (Demands(no_cache=True, stale_if_error_s=60), 0, LAST_RESORT),
+        (Demands(max_age_s=5), 5, FRESH),
+        (Demands(max_age_s=5), 5.001, LAST_RESORT),
+        (Demands(max_age_s=0), 0.001, LAST_RESORT),
+        (Demands(max_age_s=100), 20, LAST_RESORT),
+        (Demands(max_age_s=100, max_stale_s=60), 20, RENEW),
+        (Demands(max_age_s=19, max_stale_s=60), 20, LAST_RESORT),
+        (Demands(max_stale_s=5), 19.9, RENEW),
+        (Demands(max_stale_s=5), 20, LAST_RESORT),
+        (Demands(max_stale_s=float("inf")), 3_000, RENEW),
+        (Demands(max_stale_s=0), 15, LAST_RESORT),
+        (Demands(min_fresh_s=5), 10, FRESH),
+        (Demands(min_fresh_s=5), 10.001, LAST_RESORT),
+        (Demands(min_fresh_s=16), 0, LAST_RESORT),
+        (Demands(stale_if_error_s=10), 24.9, RENEW),
+        (Demands(stale_if_error_s=70), 84.9, LAST_RESORT),
+        (Demands(stale_if_error_s=70), 85, USELESS),
+        (Demands(stale_if_error_s=2**31), 3_615, USELESS),
+        (Demands(only_if_cached=True), 14, FRESH),
+        (Demands(only_if_cached=True), 20, RENEW),
+    ],
+)
+def test_a_caller_steers_what_it_gets(demands: Demands, age: float, verdict: Verdict) -> None:
+    """RFC 9111 section 5.2.1: each directive narrows or widens what is acceptable."""
+    assert _judge(_block(), age, demands) is verdict
+
+
+@pytest.mark.parametrize(("age", "verdict"), [(0, FRESH), (59.9, FRESH), (60, USELESS)])
+def test_a_remembered_refusal_is_never_served_stale(age: float, verdict: Verdict) -> None:
+    """The upstream may accept tomorrow what it refused today."""
+    assert _judge(RefusedQuery(fetched_at_ms=0, code=90104, text="no"), age) is verdict
+
+
+def test_a_block_from_a_clock_ahead_of_ours_has_no_negative_age() -> None:
+    """Another replica's clock may be a little ahead."""
+    assert age_s(RefusedQuery(fetched_at_ms=5_000, code=90104, text="no"), now_ms=0) == 0.0
+
+
+def test_what_may_be_served_is_kept() -> None:
+    """A block is kept until it is useless, a refusal until it is stale."""
+    assert keep_for_ms(_block(), lifetimes=LIFETIMES) == 3_615_000
+    assert keep_for_ms(RefusedQuery(fetched_at_ms=0, code=90104, text="no"), lifetimes=LIFETIMES) == 60_000
