@@ -100,7 +100,7 @@ def _tolerated_s(lifetimes: Lifetimes, demands: Demands) -> float:
 
 
 def _tolerated_on_error_s(lifetimes: Lifetimes, demands: Demands) -> float:
-    """How stale an answer may be, in seconds, where no fetch can be had; `no-cache` alone accepts not even a fresh one."""
+    """How stale an answer may be, in seconds, where no fetch can be had; for `no-cache` alone never."""
     if demands.stale_if_error_s is not None:
         return min(demands.stale_if_error_s, lifetimes.stale_if_error_s)
     return -math.inf if demands.no_cache else lifetimes.stale_if_error_s

@@ -1,0 +1,131 @@
+"""One block of one query: how it is fetched, kept and looked for. What a line calls a job."""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from service.budget.jobs import Failed, Slot
+from service.cache.shelf import BlockName, Kept, Shelf
+from service.model.blocks import RefusedQuery, block_of
+from service.model.errors import CallsStopped, QueryRefused, UpstreamError
+from service.model.queries import Query, Range
+from service.model.tasks import Listing
+from service.upstream.apps import UpstreamApp
+from service.upstream.verdicts import Verdict, verdict
+
+
+class Upstream(Protocol):
+    """The call that all this is about; `service.upstream.client.Client` is the real one."""
+
+    async def fetch(
+        self,
+        app: UpstreamApp,
+        query: Query,
+        range_: Range,
+        *,
+        offset: int,
+        want: int,
+        before_send: Callable[[], Awaitable[None]],
+    ) -> Listing:
+        """Records `offset` to `offset + want` of the query. Raises UpstreamError."""
+        ...
+
+    def stopped(self, app: str) -> CallsStopped | None:
+        """Why the app must not be called now, if so."""
+        ...
+
+
+class Fetching:
+    """How blocks of one app are fetched."""
+
+    def __init__(
+        self,
+        *,
+        app: UpstreamApp,
+        upstream: Upstream,
+        shelf: Shelf,
+        block_size: int,
+        align_s: int,
+        attempts: int,
+        pause_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.shelf = shelf
+        self.block_size = block_size
+        self._app = app
+        self._upstream = upstream
+        self._align_s = align_s
+        self._attempts = attempts
+        self._pause_s = pause_s
+        self._clock = clock
+
+    def stopped(self) -> CallsStopped | None:
+        """Why no block of this app can be fetched now, if so."""
+        return self._upstream.stopped(self._app.name)
+
+    async def fetch(self, query: Query, index: int, slot: Slot) -> Kept:
+        """Fetch a block and keep it; a refusal of the query is kept in its place. Raises UpstreamError."""
+        range_ = query.range_at(self._clock(), align_s=self._align_s)
+        size = self.block_size
+        try:
+            listing = await self._upstream.fetch(
+                self._app, query, range_, offset=index * size, want=size, before_send=slot.hold
+            )
+        except QueryRefused as exc:
+            refusal = RefusedQuery(fetched_at_ms=self._now_ms(), code=exc.code, text=exc.text)
+            return await self.shelf.put(BlockName.of(query, index, size), refusal)
+        block = block_of(listing, query=query, range_=range_, fetched_at_ms=self._now_ms())
+        return await self.shelf.put(BlockName.of(query, index, size), block)
+
+    def failed(self, error: UpstreamError, *, attempt: int) -> Failed:
+        """What follows a failed fetch: whether to try again, and whether the budget must pause."""
+        advised = verdict(error)
+        again = {
+            Verdict.AGAIN: attempt < self._attempts,
+            Verdict.ONCE_MORE: attempt < min(2, self._attempts),
+            Verdict.AFTER_PAUSE: attempt < self._attempts,
+            Verdict.NEVER: False,
+        }[advised]
+        pauses = advised is Verdict.AFTER_PAUSE
+        return Failed(
+            error=error,
+            again=again,
+            stop=isinstance(error, CallsStopped),
+            pause_s=self._pause_s if pauses else 0.0,
+            pause_reason="throttled" if pauses else "",
+        )
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+
+class BlockJob:
+    """A line's job: one block of a query, which the request has seen as `known` (empty for not at all)."""
+
+    def __init__(self, fetching: Fetching, query: Query, index: int, *, known: bytes) -> None:
+        self.name = BlockName.of(query, index, fetching.block_size)
+        self.known = known
+        self._fetching = fetching
+        self._query = query
+        self._index = index
+
+    @property
+    def block(self) -> str:
+        """The block's name within its app."""
+        return self.name.text
+
+    @property
+    def block_key(self) -> str:
+        """The block's key in Redis."""
+        return self._fetching.shelf.key(self.name)
+
+    async def call(self, slot: Slot, *, attempt: int) -> Kept | Failed:
+        """Fetch the block and keep it."""
+        try:
+            return await self._fetching.fetch(self._query, self._index, slot)
+        except UpstreamError as exc:
+            return self._fetching.failed(exc, attempt=attempt)
+
+    async def look(self) -> Kept | None:
+        """The block as it is stored now, if that is not what the request knows."""
+        kept = await self._fetching.shelf.get(self.name)
+        return None if kept is None or kept.head == self.known else kept

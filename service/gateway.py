@@ -1,0 +1,230 @@
+"""The use case: a slice of a list, from what is stored where that will do, from the upstream where it must be."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import msgspec
+import structlog
+
+from service.budget.jobs import Fetched, Full, TooLong
+from service.budget.line import Line
+from service.cache.shelf import Kept
+from service.fetching import BlockJob, Fetching
+from service.model.blocks import Block, RefusedQuery
+from service.model.callers import AppInfo, Caller
+from service.model.errors import (
+    LineFull,
+    NothingStored,
+    QueryRefused,
+    StoreUnavailable,
+    TaskgateError,
+    UnknownApp,
+    UpstreamError,
+    WaitTooLong,
+)
+from service.model.freshness import Demands, Lifetimes, StaleReason, Verdict, judge
+from service.model.pages import AppState, Ask, BudgetNote, Page, Readiness, Source
+from service.model.queries import Query
+from service.upstream.codes import advice_for
+
+log = structlog.get_logger()
+
+RENEWAL = "~renewal"
+"""The caller in whose name blocks are renewed in the background; `~` stands in no caller's name."""
+RENEWAL_WEIGHT = 0.01
+RENEWALS_MAX = 100
+"""How many blocks of an app may wait for their renewal on one replica."""
+END = -1
+"""The index under which the end of a query's list is stored: a block without tasks that tells the total."""
+
+
+class App(msgspec.Struct, frozen=True, kw_only=True):
+    """One app with what serves it."""
+
+    info: AppInfo
+    fetching: Fetching
+    line: Line[Kept]
+    calls: int
+    window_s: float
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One block of a page, and how it was come by."""
+
+    block: Block
+    source: Source
+    stale_reason: StaleReason | None = None
+    waited_s: float = 0.0
+    upstream_s: float = 0.0
+
+
+class Gateway:
+    """Serves pages of all apps. `clock` is the wall clock, in seconds since the epoch."""
+
+    def __init__(self, apps: Mapping[str, App], *, lifetimes: Lifetimes, clock: Callable[[], float]) -> None:
+        self._apps = apps
+        self._lifetimes = lifetimes
+        self._clock = clock
+        self._renewals: set[asyncio.Task[None]] = set()
+
+    async def page(self, ask: Ask) -> Page:
+        """The slice that the ask wants. Raises Refused, UpstreamError or StoreUnavailable; may be cancelled."""
+        app = self._apps.get(ask.query.app)
+        if app is None:
+            raise UnknownApp
+        size = app.fetching.block_size
+        first, *more = ask.slice.blocks(size)
+        parts = [await self._part(app, ask, first)]
+        if more and parts[0].block.total > more[0] * size:
+            parts.append(await self._part(app, ask, more[0]))
+        return self._cut(app, ask, first, parts)
+
+    def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
+        """The apps that the caller may read, by name."""
+        return tuple(app.info for name, app in sorted(self._apps.items()) if name in caller.apps)
+
+    def readiness(self) -> Readiness:
+        """What can be served now. Ready as long as this process runs: there may be pages in memory."""
+        states = []
+        for name, app in sorted(self._apps.items()):
+            stopped = app.fetching.stopped()
+            states.append(AppState(name=name, ok=stopped is None, detail="" if stopped is None else str(stopped)))
+        away = any(app.line.is_cut_off for app in self._apps.values())
+        return Readiness(ready=True, redis="away" if away else "ok", apps=tuple(states))
+
+    async def aclose(self) -> None:
+        """Wait for the renewals, which the lines have ended by then."""
+        while self._renewals:
+            await asyncio.wait(self._renewals)
+
+    async def _part(self, app: App, ask: Ask, index: int) -> Part:
+        shelf, size = app.fetching.shelf, app.fetching.block_size
+        job = BlockJob(app.fetching, ask.query, index, known=b"")
+        kept = shelf.recall(job.name)
+        verdict = self._judge(kept, ask.demands)
+        trouble: TaskgateError | None = None
+        if verdict is not Verdict.FRESH:
+            try:
+                kept = await shelf.get(job.name) or kept
+            except StoreUnavailable as exc:
+                trouble = exc
+            verdict = self._judge(kept, ask.demands)
+        if kept is not None and verdict is Verdict.FRESH:
+            return Part(block=_block(kept, ask.query), source=Source.HIT)
+        job.known = b"" if kept is None else kept.head
+        if kept is not None and verdict is Verdict.RENEW:
+            self._renew(app, job)
+            return _stale(kept, ask.query, StaleReason.RENEWING)
+        if index > 0 and trouble is None and (end := await self._end(app, ask)) and end.total <= index * size:
+            return Part(block=end, source=Source.HIT)
+        if ask.demands.only_if_cached:
+            raise NothingStored
+        try:
+            fetched = await self._fetch(app, ask, job)
+        except (StoreUnavailable, UpstreamError, WaitTooLong, LineFull) as exc:
+            if kept is None or verdict is not Verdict.LAST_RESORT or isinstance(exc, QueryRefused):
+                raise
+            waits = isinstance(exc, (WaitTooLong, LineFull))
+            return _stale(kept, ask.query, StaleReason.WAIT if waits else StaleReason.ERROR)
+        return Part(
+            block=_block(fetched.value, ask.query),
+            source=Source.JOINED if fetched.joined else Source.FETCHED,
+            waited_s=fetched.waited_s,
+            upstream_s=fetched.upstream_s,
+        )
+
+    async def _fetch(self, app: App, ask: Ask, job: BlockJob) -> Fetched[Kept]:
+        if stopped := app.fetching.stopped():
+            raise stopped
+        caller = ask.caller
+        if ask.patience_s <= 0:
+            estimate_s = app.line.estimate_s(caller.name, caller.weight)
+            raise WaitTooLong(place=1, estimate_s=estimate_s, patience_s=0)
+        outcome = await app.line.fetch(
+            job, caller=caller.name, weight=caller.weight, patience_s=ask.patience_s, bound=caller.waiting_max
+        )
+        match outcome:
+            case TooLong(place=place, estimate_s=estimate_s):
+                raise WaitTooLong(place=place, estimate_s=estimate_s, patience_s=ask.patience_s)
+            case Full(bound=bound, estimate_s=estimate_s):
+                raise LineFull(bound=bound, retry_after_s=max(estimate_s, 1.0))
+            case Fetched():
+                return outcome
+
+    async def _end(self, app: App, ask: Ask) -> Block | None:
+        """What a fresh block of the same query tells of the end of its list."""
+        try:
+            kept = await app.fetching.shelf.end(ask.query)
+        except StoreUnavailable:
+            return None
+        fresh = self._judge(kept, ask.demands) is Verdict.FRESH
+        return kept.stored if kept is not None and fresh and isinstance(kept.stored, Block) else None
+
+    def _judge(self, kept: Kept | None, demands: Demands) -> Verdict:
+        if kept is None:
+            return Verdict.USELESS
+        return judge(kept.stored, lifetimes=self._lifetimes, demands=demands, now_ms=int(self._clock() * 1000))
+
+    def _renew(self, app: App, job: BlockJob) -> None:
+        """Fetch a block in the background, unless someone waits for it already or calls are stopped."""
+        if not app.line.wants(job.block) and app.fetching.stopped() is None:
+            task = asyncio.create_task(self._renewed(app, job))
+            self._renewals.add(task)
+            task.add_done_callback(self._renewals.discard)
+
+    async def _renewed(self, app: App, job: BlockJob) -> None:
+        patience_s = self._lifetimes.stale_while_revalidate_s
+        try:
+            await app.line.fetch(job, caller=RENEWAL, weight=RENEWAL_WEIGHT, patience_s=patience_s, bound=RENEWALS_MAX)
+        except TaskgateError as exc:
+            log.info("renewal.failed", app=app.info.name, error=type(exc).__name__)
+
+    def _cut(self, app: App, ask: Ask, first: int, parts: list[Part]) -> Page:
+        """Cut the slice out of its blocks; times are those of the older, the total is that of the newer."""
+        size = app.fetching.block_size
+        start, stop = ask.slice.offset, ask.slice.offset + ask.slice.limit
+        bodies = [
+            part.block.cut(max(start - base, 0), min(stop - base, size))
+            for base, part in zip((first * size, (first + 1) * size), parts, strict=False)
+        ]
+        oldest = min((part.block for part in parts), key=lambda block: block.fetched_at_ms)
+        newest = max((part.block for part in parts), key=lambda block: block.fetched_at_ms)
+        costliest = max(parts, key=lambda part: _RANK[part.source])
+        asked = costliest.source is not Source.HIT
+        return Page(
+            query=ask.query,
+            slice=ask.slice,
+            range=oldest.range,
+            total=newest.total,
+            fetched_at_ms=oldest.fetched_at_ms,
+            lifetime_s=min(self._lifetimes.of(part.block) for part in parts),
+            body=b",".join(body for body in bodies if body),
+            source=costliest.source,
+            stale_reason=next((part.stale_reason for part in parts if part.stale_reason), None),
+            waited_s=sum(part.waited_s for part in parts),
+            upstream_s=sum(part.upstream_s for part in parts),
+            budget=self._note(app) if asked else None,
+        )
+
+    def _note(self, app: App) -> BudgetNote | None:
+        last = app.line.last
+        if last is None:
+            return None
+        reset_s = app.window_s if last.due_in_ms is None else last.due_in_ms / 1000
+        return BudgetNote(calls=app.calls, window_s=app.window_s, free=last.free, reset_s=reset_s)
+
+
+_RANK = {Source.HIT: 0, Source.JOINED: 1, Source.FETCHED: 2, Source.STALE: 3}
+
+
+def _block(kept: Kept, query: Query) -> Block:
+    """The block, or the remembered refusal raised."""
+    match kept.stored:
+        case RefusedQuery(code=code, text=text):
+            raise QueryRefused(app=query.app, code=code, text=text, advice=advice_for(code))
+        case Block() as block:
+            return block
+
+
+def _stale(kept: Kept, query: Query, reason: StaleReason) -> Part:
+    return Part(block=_block(kept, query), source=Source.STALE, stale_reason=reason)

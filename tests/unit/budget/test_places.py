@@ -1,0 +1,88 @@
+"""The line inside one replica: each caller's own, first come first served."""
+
+import pytest
+
+from service.budget.places import Places, State, Want
+
+
+@pytest.fixture
+def places() -> Places[None]:
+    """An empty line."""
+    return Places()
+
+
+def _enter(places: Places[None], block: str, caller: str, now_s: float = 0.0) -> Want[None]:
+    want = places.wants.get(block) or Want(block, None)
+    places.enter(want, caller=caller, weight=1.0, now_s=now_s)
+    return want
+
+
+def _rows(places: Places[None], now_s: float = 10.0) -> dict[str, tuple[int, int]]:
+    return {row.caller: (row.count, row.waited_ms) for row in places.report(now_s=now_s)}
+
+
+def test_a_report_counts_blocks_and_not_requests(places: Places[None]) -> None:
+    """A caller that asks for the same block twice waits for one turn, since the first time."""
+    _enter(places, "a", "x", now_s=1)
+    _enter(places, "a", "x", now_s=2)
+    _enter(places, "b", "x", now_s=3)
+    _enter(places, "a", "y", now_s=4)
+    assert _rows(places) == {"x": (2, 9_000), "y": (1, 6_000)}
+
+
+def test_a_callers_oldest_block_is_next(places: Places[None]) -> None:
+    """First come, first served, within a caller."""
+    first, second = _enter(places, "a", "x"), _enter(places, "b", "x")
+    assert places.next_for("x") is first
+    first.state = State.CALLING
+    assert places.next_for("x") is second
+    second.state = State.ELSEWHERE
+    assert places.next_for("x") is None
+
+
+@pytest.mark.parametrize("state", [State.BEGINNING, State.CALLING, State.ELSEWHERE])
+def test_a_block_that_is_being_fetched_needs_no_turn(places: Places[None], state: State) -> None:
+    """Neither for the caller that pays nor for those who have joined."""
+    want = _enter(places, "a", "x")
+    _enter(places, "a", "y")
+    want.state, want.turned_for = state, "x"
+    assert _rows(places) == {}
+
+
+def test_a_turn_in_hand_still_counts_for_its_caller_alone(places: Places[None]) -> None:
+    """The scheduler takes the turns that it has given off the report; the others must not get a second one."""
+    want = _enter(places, "a", "x")
+    _enter(places, "a", "y")
+    want.state, want.turned_for = State.TURNED, "x"
+    assert _rows(places) == {"x": (1, 10_000)}
+
+
+def test_a_block_goes_back_to_its_old_place(places: Places[None]) -> None:
+    """After a fetch that failed it is next again, as old as it was."""
+    want = _enter(places, "a", "x", now_s=1)
+    _enter(places, "b", "x", now_s=2)
+    want.state = State.CALLING
+    want.state = State.WAITING
+    assert places.next_for("x") is want
+    assert _rows(places) == {"x": (2, 9_000)}
+
+
+def test_who_leaves_is_gone(places: Places[None]) -> None:
+    """The last one out takes the block along; nothing stays behind."""
+    want = _enter(places, "a", "x")
+    _enter(places, "a", "y")
+    places.leave(want, "x")
+    assert set(places.wants) == {"a"}
+    places.leave(want, "y")
+    places.leave(want, "y")
+    assert not places.wants
+    assert places.held_by("x") == places.held_by("y") == 0
+    assert _rows(places) == {}
+
+
+def test_a_position_counts_what_still_needs_a_turn(places: Places[None]) -> None:
+    """A block that is being fetched is not ahead of anybody."""
+    wants = [_enter(places, block, "x") for block in "abc"]
+    assert [places.position(want, "x") for want in wants] == [1, 2, 3]
+    wants[0].state = State.CALLING
+    assert places.position(wants[2], "x") == 2
