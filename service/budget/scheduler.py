@@ -8,6 +8,8 @@ from typing import Protocol
 
 import msgspec
 
+from service.model import blocks
+
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """What one app's budget must keep, in whole milliseconds where a time.
@@ -140,4 +142,4 @@ class Scheduler(Protocol):
         ...
 
 
-HEAD_BYTES = 16
+HEAD_BYTES = blocks.HEAD_BYTES

@@ -1,1 +1,1 @@
-"""cache"""
+"""Blocks in Redis, shared by all replicas, and in the memory of each."""

@@ -7,6 +7,9 @@ from service.model.tasks import Listing
 
 DISPATCHED = "dispatched"
 
+HEAD_BYTES = 16
+"""How many bytes at the start of a stored block tell one fetch from every other."""
+
 _encoder = msgspec.json.Encoder()
 
 

@@ -22,6 +22,8 @@ TaskgateError
         └── Throttled          called too often
 """
 
+from typing import Literal
+
 import msgspec
 
 
@@ -102,8 +104,27 @@ class ShuttingDown(Refused):
         super().__init__("this replica is shutting down", retry_after_s=1.0)
 
 
+StoreDetail = Literal[
+    "unreachable",
+    "timed out",
+    "busy",
+    "read-only",
+    "out of memory",
+    "refused",
+    "script refused",
+    "loading",
+    "cluster down",
+    "broken answer",
+    "closed",
+]
+
+
 class StoreUnavailable(TaskgateError):
-    """Redis can't be reached, refuses the command, or doesn't answer in time."""
+    """Redis can't be reached, refuses the command, or doesn't answer in time. `detail` holds no keys and no values."""
+
+    def __init__(self, detail: StoreDetail) -> None:
+        super().__init__(f"Redis is unavailable: {detail}")
+        self.detail: StoreDetail = detail
 
 
 class UpstreamError(TaskgateError):

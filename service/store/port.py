@@ -1,16 +1,20 @@
-"""What the rest of Taskgate asks of Redis. Every method raises StoreUnavailable where it can't be had."""
+"""What the rest of Taskgate asks of Redis. Every method raises StoreUnavailable where it can't be had.
+
+Callers may be cancelled at any time: what was sent is finished by a task of the store's own.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 Handler = Callable[[bytes], None]
+OnGap = Callable[[], None]
 
 
 class Script(Protocol):
     """A Lua script; all its keys share one hash tag."""
 
     async def __call__(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object]:
-        """Run once: never repeated by the client, for a script may not be run twice."""
+        """Run at most once: never repeated by the client where it may have run. `keys` holds at least one key."""
         ...
 
 
@@ -21,16 +25,35 @@ class Store(Protocol):
         """The value, or None. Tried once more on a broken connection."""
         ...
 
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The values of keys that share one hash tag, in their order. Tried once more on a broken connection."""
+        ...
+
     async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
         """Keep a value for `ttl_ms`."""
+        ...
+
+    async def delete_matching(self, prefix: str) -> int:
+        """Delete all keys that begin with `prefix`, which holds their hash tag; tell how many there were.
+
+        Goes in small steps, so others are served meanwhile; keys written during the call may stay.
+        """
+        ...
+
+    async def publish(self, channel: str, message: bytes) -> None:
+        """Send a message to whoever listens on `channel` now, on any replica."""
         ...
 
     def script(self, source: str) -> Script:
         """Make a script callable; it is loaded when first called, and again where the server has forgotten it."""
         ...
 
-    def listen(self, channel: str, handler: Handler) -> None:
-        """Call `handler` for each message on `channel` from now on; messages may be lost when Redis is away."""
+    def listen(self, channel: str, handler: Handler, *, on_gap: OnGap | None = None) -> None:
+        """Call `handler` for each message on `channel`, in order, from within the event loop.
+
+        Messages are lost while Redis is away. `on_gap` is called each time that listening has begun, for the first time
+        or anew: whoever needs to know what was said before then looks for himself.
+        """
         ...
 
     async def ping(self) -> None:
@@ -38,5 +61,5 @@ class Store(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """End what is under way and close all connections."""
         ...

@@ -1,0 +1,92 @@
+"""Where Redis is, and how a connection to it is made."""
+
+from collections.abc import Awaitable, Callable
+from copy import copy
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+_CREDENTIALS = frozenset({"db", "username", "password"})
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """A server's host and port; a Unix socket has neither."""
+
+    host: str = ""
+    port: int = 0
+
+
+class Dialer:
+    """Makes connections, not yet opened, with the credentials and TLS settings of one URL.
+
+    redis-py itself repeats nothing and bounds nothing here: a repeated script would run twice, and whoever uses a
+    connection sets one deadline over all that it does. RESP2, for the listener reads plain arrays.
+    """
+
+    def __init__(self, url: str, *, default_port: int, password: str | None = None) -> None:
+        """`url` is redis://, rediss:// or unix://, with several hosts joined by commas. Raises ValueError."""
+        first, self.addresses = _split_hosts(url, default_port)
+        options: dict[str, Any] = dict(parse_url(first))
+        self._class: Callable[..., AbstractConnection] = options.pop("connection_class", Connection)
+        for name in ("host", "port"):
+            options.pop(name, None)
+        if password is not None:
+            options["password"] = password
+        fixed: dict[str, Any] = {
+            "protocol": 2,
+            "driver_info": None,
+            "socket_timeout": None,
+            "socket_connect_timeout": None,
+        }
+        self._options = options | fixed
+        self.database = int(options.get("db", 0))
+        try:
+            self.connection(self.addresses[0])
+        except TypeError as exc:
+            raise ValueError("the Redis URL has a parameter that is not known") from exc
+
+    def for_sentinels(self, password: str | None) -> "Dialer":
+        """The same TLS settings, without the server's database and credentials: Sentinels have their own."""
+        other = copy(self)
+        other._options = {name: value for name, value in self._options.items() if name not in _CREDENTIALS}
+        if password is not None:
+            other._options["password"] = password
+        return other
+
+    def connection(self, address: Address) -> AbstractConnection:
+        """A connection that is opened by its first use."""
+        where: dict[str, Any] = {"host": address.host, "port": address.port} if address.host else {}
+        return self._class(retry=Retry(NoBackoff(), 0), **where, **self._options)
+
+
+async def opened(connection: AbstractConnection) -> None:
+    """Open a connection and say who we are, where that is not done yet."""
+    connect: Callable[[], Awaitable[None]] = connection.connect  # redis-py leaves it without types
+    if not connection.is_connected:
+        await connect()
+
+
+def _split_hosts(url: str, default_port: int) -> tuple[str, tuple[Address, ...]]:
+    """The URL with its first host only, and all its addresses."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return url, (Address(),)
+    user, at, hosts = parts.netloc.rpartition("@")
+    texts = hosts.split(",")
+    addresses = tuple(_address(text, default_port) for text in texts)
+    return urlunsplit(parts._replace(netloc=f"{user}{at}{texts[0]}")), addresses
+
+
+def _address(text: str, default_port: int) -> Address:
+    parts = urlsplit(f"//{text}")
+    try:
+        port = parts.port
+    except ValueError as exc:
+        raise ValueError("the Redis URL has a port that is not a number from 0 to 65535") from exc
+    if not parts.hostname:
+        raise ValueError("the Redis URL names no host")
+    return Address(host=parts.hostname, port=port or default_port)

@@ -1,0 +1,42 @@
+"""Redis' and redis-py's errors as ours: each told by a word from a closed set, without keys or values."""
+
+from redis import exceptions as foreign
+
+from service.model.errors import StoreDetail, StoreUnavailable
+
+# RedisClusterException is not a RedisError; redis-py's ConnectionError and TimeoutError are not the builtin ones.
+FOREIGN = (foreign.RedisError, foreign.RedisClusterException, OSError)
+
+_BY_CLASS: tuple[tuple[tuple[type[Exception], ...], StoreDetail], ...] = (
+    ((foreign.TimeoutError, TimeoutError), "timed out"),
+    ((foreign.BusyLoadingError,), "loading"),
+    ((foreign.AuthenticationError, foreign.AuthorizationError, foreign.NoPermissionError), "refused"),
+    ((foreign.ReadOnlyError,), "read-only"),
+    ((foreign.OutOfMemoryError,), "out of memory"),
+    ((foreign.ClusterError, foreign.TryAgainError, foreign.AskError, foreign.RedisClusterException), "cluster down"),
+    ((foreign.ConnectionError, OSError), "unreachable"),
+    ((foreign.InvalidResponse,), "broken answer"),
+)
+
+_BY_CODE: dict[str, StoreDetail] = {
+    "BUSY": "busy",
+    "UNKILLABLE": "busy",
+    "MISCONF": "read-only",
+    "NOREPLICAS": "read-only",
+    "WRONGPASS": "refused",
+    "NOAUTH": "refused",
+}
+
+COSTLY: frozenset[StoreDetail] = frozenset({"unreachable", "timed out"})
+"""The faults that a caller waits for, where all others are quick answers."""
+
+
+def unavailable(exc: Exception, *, in_script: bool = False) -> StoreUnavailable:
+    """The fault as callers see it; to be raised `from` the original."""
+    if isinstance(exc, StoreUnavailable):
+        return exc
+    for classes, detail in _BY_CLASS:
+        if isinstance(exc, classes):
+            return StoreUnavailable("refused" if "max number of clients" in str(exc) else detail)
+    code = str(exc).partition(" ")[0]
+    return StoreUnavailable(_BY_CODE.get(code, "script refused" if in_script else "refused"))

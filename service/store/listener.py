@@ -1,0 +1,124 @@
+"""Hears what is published: on a connection of its own, opened anew whenever it breaks or falls silent."""
+
+import asyncio
+import random
+from contextlib import suppress
+
+import structlog
+from redis.asyncio.connection import AbstractConnection
+
+from service.model.errors import StoreUnavailable
+from service.store.dialing import Address, Dialer, opened
+from service.store.faults import FOREIGN, unavailable
+from service.store.port import Handler, OnGap
+from service.store.topology import Topology
+
+log = structlog.get_logger(__name__)
+
+
+def pause_s(failures: int, chance: float) -> float:
+    """How long to rest after `failures` in a row: doubling up to half a second, spread by `chance` in [0, 1)."""
+    return min(0.5, 0.05 * 2.0 ** min(failures - 1, 10)) * (0.5 + chance / 2)
+
+
+class Listener:
+    """Subscribes to all channels asked for; a server that says nothing for `quiet_s` is asked whether it is there."""
+
+    def __init__(self, topology: Topology, dialer: Dialer, *, timeout_s: float, quiet_s: float = 0.5) -> None:
+        self._topology = topology
+        self._dialer = dialer
+        self._timeout_s = timeout_s
+        self._quiet_s = quiet_s
+        self._ears: dict[bytes, list[tuple[Handler, OnGap | None]]] = {}
+        self._connection: AbstractConnection | None = None
+        self._avoid: Address | None = None
+        self._failures = 0
+        self._task: asyncio.Task[None] | None = None
+        self._asking: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether a connection is open."""
+        return self._connection is not None
+
+    def add(self, channel: str, handler: Handler, on_gap: OnGap | None) -> None:
+        """Listen to one more channel, or with one more handler; for the latter the gap ends now."""
+        name = channel.encode()
+        self._ears.setdefault(name, []).append((handler, on_gap))
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="store-listener")
+        elif self._connection is not None:
+            # Asked for again where it is known: the answer tells that listening has begun.
+            task = asyncio.create_task(self._subscribe(self._connection, name), name="store-subscribe")
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+
+    async def aclose(self) -> None:
+        """Stop listening."""
+        if self._task:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        await asyncio.gather(*self._asking)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except (*FOREIGN, StoreUnavailable) as exc:
+                self._failures += 1
+                if self._failures == 1:
+                    log.warning("store.not_listening", detail=unavailable(exc).detail)
+                await asyncio.sleep(pause_s(self._failures, random.random()))  # noqa: S311 - spreads load only
+
+    async def _listen(self) -> None:
+        """Listen at one server until it breaks, falls silent or is no longer the right one."""
+        address = await self._topology.ear(avoid=self._avoid)
+        self._avoid = address
+        connection = self._dialer.connection(address)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await opened(connection)
+                self._connection = connection
+                await connection.send_command("SUBSCRIBE", *self._ears)
+            await self._hear(connection, address)
+        finally:
+            self._connection = None
+            await connection.disconnect(nowait=True)
+
+    async def _hear(self, connection: AbstractConnection, address: Address) -> None:
+        awaited = True  # the answer to SUBSCRIBE
+        while self._topology.hears(address):
+            limit_s = self._timeout_s if awaited else self._quiet_s
+            reply = await connection.read_response(timeout=limit_s)
+            if reply is not None:
+                awaited = False
+                self._tell(reply)
+            elif awaited:
+                raise TimeoutError
+            else:
+                awaited = True
+                async with asyncio.timeout(self._timeout_s):
+                    await connection.send_command("PING")
+
+    def _tell(self, reply: list[bytes]) -> None:
+        """Pass a reply on; a handler that fails is the event loop's to report, and stops nobody else."""
+        loop = asyncio.get_running_loop()
+        match reply:
+            case [b"message", channel, message]:
+                for handler, _ in self._ears.get(channel, ()):
+                    loop.call_soon(handler, message)
+            case [b"subscribe", channel, _]:
+                if self._failures:
+                    log.info("store.listening_again", failures=self._failures)
+                self._failures, self._avoid = 0, None
+                for _, on_gap in self._ears.get(channel, ()):
+                    if on_gap:
+                        loop.call_soon(on_gap)
+            case _:
+                pass  # the answer to PING
+
+    async def _subscribe(self, connection: AbstractConnection, channel: bytes) -> None:
+        with suppress(*FOREIGN):  # the reading side meets the same fault and begins anew
+            async with asyncio.timeout(self._timeout_s):
+                await connection.send_command("SUBSCRIBE", channel)

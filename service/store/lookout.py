@@ -1,0 +1,53 @@
+"""Looks for the servers again: one look at a time, not too often, and in the background where one is known."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from service.model.errors import StoreUnavailable
+
+
+class Lookout:
+    """Runs `look` every `every_s` seconds while there is use, and after `again_s` where something is amiss."""
+
+    def __init__(self, look: Callable[[], Awaitable[None]], *, every_s: float, again_s: float = 0.1) -> None:
+        self._look = look
+        self._every_s = every_s
+        self._again_s = again_s
+        self._task: asyncio.Task[StoreUnavailable | None] | None = None
+        self._looked_at_s = float("-inf")
+        self._fault: StoreUnavailable | None = None
+
+    def glance(self, *, amiss: bool) -> None:
+        """Start a look where one is due; don't wait for it."""
+        rest_s = self._again_s if amiss or self._fault else self._every_s
+        if self._task is None and time.monotonic() - self._looked_at_s >= rest_s:
+            self._start()
+
+    async def look(self) -> None:
+        """Look now, or join the look under way. Where the last one has just failed, fails at once the same way."""
+        if self._task is None and self._fault and time.monotonic() - self._looked_at_s < self._again_s:
+            raise StoreUnavailable(self._fault.detail)
+        fault = await asyncio.shield(self._task or self._start())
+        if fault:
+            raise StoreUnavailable(fault.detail) from fault
+
+    async def aclose(self) -> None:
+        """Wait for the look under way; its steps are bounded in time."""
+        if self._task:
+            await self._task
+
+    def _start(self) -> asyncio.Task[StoreUnavailable | None]:
+        self._task = asyncio.create_task(self._run(), name="store-look")
+        return self._task
+
+    async def _run(self) -> StoreUnavailable | None:
+        self._fault = None
+        try:
+            await self._look()
+        except StoreUnavailable as exc:
+            self._fault = exc
+        finally:
+            self._looked_at_s = time.monotonic()
+            self._task = None
+        return self._fault

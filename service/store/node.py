@@ -1,0 +1,140 @@
+"""One server of Redis: its connections, their bound, and whether it is worth asking just now."""
+
+import asyncio
+import time
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as BrokenConnection
+from redis.exceptions import ResponseError
+from redis.typing import EncodableT
+
+from service.model.errors import StoreDetail, StoreUnavailable
+from service.store.breaker import Breaker
+from service.store.dialing import Address, Dialer, opened
+from service.store.faults import COSTLY, FOREIGN, unavailable
+
+
+class Node:
+    """Runs commands on one server, at most `connections` at once; a call waits at most `timeout_s` for a connection
+    and as long again for its answer. To be called from tasks that nobody cancels.
+    """
+
+    def __init__(self, address: Address, *, dialer: Dialer, connections: int, timeout_s: float) -> None:
+        self.address = address
+        self._dialer = dialer
+        self._timeout_s = timeout_s
+        self._gate = asyncio.Semaphore(connections)
+        self._idle: list[AbstractConnection] = []
+        self._used = 0
+        self._retired = False
+        self._breaker = Breaker()
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the server answered when last asked."""
+        return self._breaker.detail is None
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open or about to be."""
+        return self._used + len(self._idle)
+
+    async def call(self, *command: EncodableT, asking: bool = False, again: bool = False) -> object:
+        """Run one command. Raises redis-py's ResponseError where the server refuses it, else StoreUnavailable.
+
+        `again` allows a second try where an idle connection turns out to be broken. `asking` follows an ASK redirect.
+        """
+        self._refuse_if_away()
+        await self._pass_gate()
+        try:
+            self._refuse_if_away()
+            probe = not self.is_trusted
+            self._breaker = self._breaker.admitted(time.monotonic())
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    answer = await self._exchange(command, asking=asking, again=again)
+            except ResponseError:
+                self._breaker = self._breaker.answered()
+                raise
+            except _Idle as exc:
+                if probe:
+                    self._note("unreachable", probe=True)
+                raise StoreUnavailable("unreachable") from exc.__cause__
+            except FOREIGN as exc:
+                fault = unavailable(exc)
+                self._note(fault.detail, probe=probe)
+                raise fault from exc
+            self._breaker = self._breaker.answered()
+            return answer
+        finally:
+            self._gate.release()
+
+    async def aclose(self) -> None:
+        """Close idle connections now, and those in use when they come back."""
+        self._retired = True
+        while self._idle:
+            await self._idle.pop().disconnect(nowait=True)
+
+    def _refuse_if_away(self) -> None:
+        if detail := self._breaker.refusal(time.monotonic()):
+            raise StoreUnavailable(detail)
+
+    def _note(self, detail: StoreDetail, *, probe: bool) -> None:
+        if detail in COSTLY:
+            self._breaker = self._breaker.failed(time.monotonic(), detail, probe=probe)
+        else:
+            self._breaker = self._breaker.answered()
+
+    async def _pass_gate(self) -> None:
+        if not self._gate.locked():
+            await self._gate.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._gate.acquire()
+        except TimeoutError as exc:
+            raise StoreUnavailable(self._breaker.detail or "busy") from exc
+
+    async def _exchange(self, command: tuple[EncodableT, ...], *, asking: bool, again: bool) -> object:
+        reused = bool(self._idle)
+        connection = self._idle.pop() if reused else self._dialer.connection(self.address)
+        try:
+            return await self._use(connection, command, asking=asking)
+        except (BrokenConnection, OSError) as exc:
+            broke = type(exc) is BrokenConnection or isinstance(exc, OSError)  # subclasses of the former are answers
+            if not reused or not broke or isinstance(exc, TimeoutError):
+                raise
+            if not again:  # the next call opens a new connection: only that tells whether the server is away
+                raise _Idle from exc
+        while self._idle:  # what one of them met, the others will
+            await self._idle.pop().disconnect(nowait=True)
+        return await self._use(self._dialer.connection(self.address), command, asking=asking)
+
+    async def _use(self, connection: AbstractConnection, command: tuple[EncodableT, ...], *, asking: bool) -> object:
+        self._used += 1
+        answered = False
+        try:
+            if connection.is_connected and await connection.can_read():  # closed by the server, or out of step
+                await connection.disconnect(nowait=True)
+            await opened(connection)
+            if asking:
+                await connection.send_command("ASKING")
+                await connection.read_response()
+            await connection.send_command(*command)
+            try:
+                answer: object = await connection.read_response()
+            except ResponseError:
+                answered = True
+                raise
+            answered = True
+            return answer
+        finally:
+            self._used -= 1
+            if not answered or self._retired:
+                await connection.disconnect(nowait=True)
+            elif connection.is_connected:
+                self._idle.append(connection)
+
+
+class _Idle(Exception):
+    """A connection broke that had been idle: says nothing of the server."""

@@ -1,0 +1,58 @@
+"""Servers that tests share: one set for each worker process, started when first asked for, always torn down."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import Cluster, Guarded, Server
+
+
+@pytest.fixture(scope="session")
+def shared_valkey() -> Iterator[Server]:
+    """One server for the whole session; take `valkey` to have it empty."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shared_sentinel() -> Iterator[Guarded]:
+    """Master, replica and Sentinel for the whole session: not for tests that fail it over."""
+    with Guarded() as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[Cluster]:
+    """A cluster for the whole session; take `valkey_cluster` to have it empty."""
+    with Cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def valkey(shared_valkey: Server) -> Server:
+    """A server that answers and is empty; not for tests that stop it or change its configuration."""
+    shared_valkey.run("FLUSHALL")
+    shared_valkey.run("SCRIPT", "FLUSH")
+    return shared_valkey
+
+
+@pytest.fixture
+def valkey_sentinel(shared_sentinel: Guarded) -> Guarded:
+    """Master, replica and Sentinel, empty; not for tests that stop any of them."""
+    shared_sentinel.first.run("FLUSHALL")
+    return shared_sentinel
+
+
+@pytest.fixture
+def valkey_cluster(shared_cluster: Cluster) -> Cluster:
+    """A cluster of three, empty; not for tests that stop any of them."""
+    for server in shared_cluster.servers:
+        server.run("FLUSHALL")
+    return shared_cluster
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[Server]:
+    """A server of the test's own, to be killed, frozen, restarted or configured."""
+    with Server() as server:
+        yield server

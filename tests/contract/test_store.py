@@ -1,0 +1,156 @@
+"""What every store must keep, on one server, on Sentinel's master and on a cluster."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from service.model.errors import StoreUnavailable
+from service.settings import RedisSettings
+from service.store.port import Store
+from service.store.redis_store import RedisStore
+from tests.servers import until
+
+COUNT = "return {redis.call('INCR', KEYS[1]), ARGV[1]}"
+
+
+@pytest.fixture(params=["single", "sentinel", "cluster"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[RedisStore]:
+    fixture = {"single": "valkey", "sentinel": "valkey_sentinel", "cluster": "valkey_cluster"}[request.param]
+    servers = request.getfixturevalue(fixture)
+    store = RedisStore(RedisSettings(url=servers.url, mode=request.param, connections=8, timeout_s=1.0))
+    yield store
+    await store.aclose()
+    assert store.open_connections == 0
+
+
+async def test_a_value_comes_back_as_it_was_put(store: Store) -> None:
+    """Bytes of any kind survive, and a key that was never put has no value."""
+    value = bytes(range(256)) * 100
+    await store.put("t:{a}:k", value, ttl_ms=10_000)
+    assert await store.get("t:{a}:k") == value
+    assert await store.get("t:{a}:other") is None
+
+
+async def test_a_value_ends(store: Store) -> None:
+    """A value is gone after its time to live."""
+    await store.put("t:{a}:brief", b"1", ttl_ms=30)
+    started = time.monotonic()
+    while await store.get("t:{a}:brief") is not None:
+        assert time.monotonic() - started < 1.0
+        await asyncio.sleep(0.01)
+    assert time.monotonic() - started > 0.015
+
+
+async def test_many_values_come_in_the_order_asked_for(store: Store) -> None:
+    """get_many answers one value for each key, None where there is none."""
+    await store.put("t:{a}:1", b"one", ttl_ms=10_000)
+    await store.put("t:{a}:2", b"two", ttl_ms=10_000)
+    assert await store.get_many(["t:{a}:2", "t:{a}:0", "t:{a}:1"]) == [b"two", None, b"one"]
+    assert await store.get_many([]) == []
+
+
+async def test_keys_of_all_apps_are_found(store: Store) -> None:
+    """Keys of many hash tags are put and read, wherever they live."""
+    keys = [f"t:{{app{number}}}:k" for number in range(40)]
+    await asyncio.gather(*(store.put(key, key.encode(), ttl_ms=10_000) for key in keys))
+    assert await asyncio.gather(*(store.get(key) for key in keys)) == [key.encode() for key in keys]
+
+
+async def test_a_script_runs_where_its_keys_live(store: Store) -> None:
+    """A script sees its keys and arguments, on any hash tag, and runs once for each call."""
+    script = store.script(COUNT)
+    for number in range(6):
+        assert await script([f"t:{{app{number}}}:n"], ["x"]) == [1, b"x"]
+        assert await script([f"t:{{app{number}}}:n"], [b"\xff\x00"]) == [2, b"\xff\x00"]
+
+
+async def test_a_script_that_fails_is_refused(store: Store) -> None:
+    """An error in a script is StoreUnavailable and says so, without what the script said."""
+    with pytest.raises(StoreUnavailable) as caught:
+        await store.script("return redis.error_reply('SECRET ' .. KEYS[1])")(["t:{a}:k"], [])
+    assert caught.value.detail == "script refused"
+    assert "SECRET" not in str(caught.value)
+
+
+async def test_a_purge_takes_one_prefix_only(store: Store) -> None:
+    """All keys under a prefix go, also thousands; others stay, also where the prefix looks like a pattern."""
+    names = [f"t:{{a*}}:b:{number}" for number in range(1500)]
+    await asyncio.gather(*(store.put(name, b"1", ttl_ms=60_000) for name in names))
+    await store.put("t:{a*}:other", b"1", ttl_ms=60_000)
+    await store.put("t:{ab}:b:1", b"1", ttl_ms=60_000)
+    assert await store.delete_matching("t:{a*}:b:") == 1500
+    assert await store.get(names[7]) is None
+    assert await store.get("t:{a*}:other") == b"1"
+    assert await store.get("t:{ab}:b:1") == b"1"
+    assert await store.delete_matching("t:{a*}:b:") == 0
+
+
+async def test_a_message_reaches_all_who_listen_in_order(store: Store) -> None:
+    """Messages arrive at every handler of the channel and no other, in order, once listening has begun."""
+    heard: list[bytes] = []
+    also: list[bytes] = []
+    begun: list[str] = []
+    store.listen("t:{a}:c", heard.append, on_gap=lambda: begun.append("a"))
+    store.listen("t:{b}:c", also.append, on_gap=lambda: begun.append("b"))
+    await until(lambda: set(begun) == {"a", "b"})
+    for number in range(50):
+        await store.publish("t:{a}:c", b"%d" % number)
+    await store.script("return {redis.call('PUBLISH', ARGV[1], 'x')}")(["t:{zz}:k"], ["t:{b}:c"])
+    await until(lambda: len(heard) == 50 and len(also) == 1)
+    assert heard == [b"%d" % number for number in range(50)]
+    assert also == [b"x"]
+
+
+async def test_a_channel_may_be_added_later(store: Store) -> None:
+    """A channel asked for while others are listened to is told of its beginning and hears."""
+    begun: list[str] = []
+    late: list[bytes] = []
+    store.listen("t:{a}:first", lambda _: None, on_gap=lambda: begun.append("first"))
+    await until(lambda: begun == ["first"])
+    store.listen("t:{a}:late", late.append, on_gap=lambda: begun.append("late"))
+    await until(lambda: begun == ["first", "late"])
+    await store.publish("t:{a}:late", b"1")
+    await until(lambda: late == [b"1"])
+
+
+async def test_cancelled_calls_leak_no_connection(store: RedisStore) -> None:
+    """After 1,000 calls cancelled at any moment, the connections are within their bound and answer in step."""
+    await store.put("t:{a}:k", b"v", ttl_ms=60_000)
+    script = store.script(COUNT)
+
+    async def one(number: int) -> None:
+        calls: tuple[Callable[[], Awaitable[object]], ...] = (
+            lambda: store.get("t:{a}:k"),
+            lambda: script(["t:{a}:n"], ["x"]),
+            lambda: store.put(f"t:{{a}}:{number}", b"w", ttl_ms=60_000),
+        )
+        task = asyncio.ensure_future(calls[number % 3]())
+        for _ in range(number % 7):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    for batch in range(0, 1000, 20):
+        await asyncio.gather(*(one(number) for number in range(batch, batch + 20)))
+    assert await asyncio.gather(*(store.get("t:{a}:k") for _ in range(20))) == [b"v"] * 20
+    assert store.open_connections <= 8 + 2
+    await until(lambda: not any(task.get_name().startswith("store-call") for task in asyncio.all_tasks()))
+
+
+async def test_more_callers_than_connections_wait_briefly(store: RedisStore) -> None:
+    """Two hundred calls at once share eight connections, and none is refused."""
+    await store.put("t:{a}:k", b"v", ttl_ms=60_000)
+    assert await asyncio.gather(*(store.get("t:{a}:k") for _ in range(200))) == [b"v"] * 200
+    assert store.open_connections <= 8 + 2
+
+
+async def test_a_closed_store_refuses(store: RedisStore) -> None:
+    """After aclose, calls are refused at once and no connection is left."""
+    await store.ping()
+    await store.aclose()
+    with pytest.raises(StoreUnavailable) as caught:
+        await store.get("t:{a}:k")
+    assert caught.value.detail == "closed"
+    assert store.open_connections == 0

@@ -1,0 +1,284 @@
+"""What goes wrong with one server: each fault is told by its word, nobody waits long, and nothing is leaked."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from service.model.errors import StoreUnavailable
+from service.settings import RedisSettings
+from service.store.redis_store import RedisStore
+from tests.servers import Server, until
+
+INCREMENT = "return {redis.call('INCR', KEYS[1])}"
+KEY = "t:{a}:k"
+
+
+@pytest.fixture
+async def store(own_valkey: Server) -> AsyncIterator[RedisStore]:
+    async for store in _store(own_valkey.url):
+        yield store
+
+
+async def _store(url: str, *, password: str | None = None) -> AsyncIterator[RedisStore]:
+    store = RedisStore(RedisSettings(url=url, connections=8), password=password)
+    yield store
+    await store.aclose()
+    assert store.open_connections == 0
+    assert [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("store")] == []
+
+
+async def detail_of(call: Awaitable[object]) -> str:
+    with pytest.raises(StoreUnavailable) as caught:
+        await call
+    return caught.value.detail
+
+
+async def answers(call: Callable[[], Awaitable[object]], *, within_s: float) -> float:
+    """Seconds until a call succeeds, asked every 10 ms."""
+    started_s = time.monotonic()
+    while True:
+        try:
+            await call()
+            return time.monotonic() - started_s
+        except StoreUnavailable:
+            assert time.monotonic() - started_s < within_s
+            await asyncio.sleep(0.01)
+
+
+async def test_a_killed_server_is_unreachable_and_found_again(store: RedisStore, own_valkey: Server) -> None:
+    """After kill -9 calls fail as unreachable; within half a second of its return, empty, all goes on."""
+    script = store.script(INCREMENT)
+    assert await script([KEY], []) == [1]
+    own_valkey.kill()
+    assert await detail_of(script([KEY], [])) == "unreachable"
+    assert await detail_of(store.get(KEY)) == "unreachable"
+    await asyncio.sleep(0.5)
+    own_valkey.start()
+    assert await answers(lambda: script([KEY], []), within_s=1.0) < 0.5
+    assert await script([KEY], []) == [2]
+
+
+async def test_a_restart_between_calls_is_not_noticed(store: RedisStore, own_valkey: Server) -> None:
+    """Connections that died while nobody used them cost no call: they are replaced before use."""
+    script = store.script(INCREMENT)
+    await asyncio.gather(*(script([KEY], []) for _ in range(8)))
+    own_valkey.restart()
+    await asyncio.sleep(0.05)
+    assert await script([KEY], []) == [1]
+    assert await store.get(KEY) == b"1"
+
+
+async def test_a_frozen_server_costs_few_callers_their_time(store: RedisStore, own_valkey: Server) -> None:
+    """With the server stopped, the first calls time out after 250 ms, 3,000 more fail within half a second all told,
+    and within half a second of its return service goes on. Connections stay within their bound.
+    """
+    await store.put(KEY, b"v", ttl_ms=60_000)
+    own_valkey.freeze()
+    started_s = time.monotonic()
+    assert await detail_of(store.get(KEY)) == "timed out"
+    assert 0.2 < time.monotonic() - started_s < 0.5
+    started_s = time.monotonic()
+    faults = await asyncio.gather(*(store.get(KEY) for _ in range(3000)), return_exceptions=True)
+    assert all(isinstance(fault, StoreUnavailable) for fault in faults)
+    assert time.monotonic() - started_s < 0.5
+    assert await most_time(store) < 0.45
+    own_valkey.thaw()
+    assert await answers(lambda: store.get(KEY), within_s=1.0) < 0.5
+    assert await asyncio.gather(*(store.get(KEY) for _ in range(50))) == [b"v"] * 50
+    assert own_valkey.connections() <= 8
+
+
+async def most_time(store: RedisStore) -> float:
+    """The longest of many calls made one after the other for 1.5 s, at most one in four of which may be slow."""
+    times: list[float] = []
+    ended_s = time.monotonic() + 1.5
+    while time.monotonic() < ended_s:
+        started_s = time.monotonic()
+        assert await detail_of(store.get(KEY)) == "timed out"
+        times.append(time.monotonic() - started_s)
+        await asyncio.sleep(0.01)
+    assert sum(spent > 0.1 for spent in times) * 4 < len(times)
+    return max(times)
+
+
+async def test_a_script_is_never_repeated(store: RedisStore, own_valkey: Server) -> None:
+    """A script whose answer came too late ran once."""
+    slow = store.script("redis.call('INCR', KEYS[1]) local i = 0 while i < 6e7 do i = i + 1 end return {1}")
+    await store.ping()
+    assert await detail_of(slow([KEY], [])) in {"timed out", "busy"}
+    await answers(store.ping, within_s=20.0)
+    assert await store.get(KEY) == b"1"
+
+
+async def test_a_forgotten_script_is_loaded_again(store: RedisStore, own_valkey: Server) -> None:
+    """SCRIPT FLUSH is not noticed by callers."""
+    script = store.script(INCREMENT)
+    await script([KEY], [])
+    own_valkey.run("SCRIPT", "FLUSH")
+    assert await script([KEY], []) == [2]
+
+
+async def test_lost_data_is_nothing_stored(store: RedisStore, own_valkey: Server) -> None:
+    """After FLUSHALL a key has no value, and scripts begin anew."""
+    await store.put(KEY, b"v", ttl_ms=60_000)
+    own_valkey.run("FLUSHALL")
+    assert await store.get(KEY) is None
+    assert await store.script(INCREMENT)([KEY], []) == [1]
+
+
+async def test_out_of_memory_is_told(store: RedisStore, own_valkey: Server) -> None:
+    """Where the server has no room, writes and scripts say so, and reads go on."""
+    await store.put(KEY, b"v", ttl_ms=60_000)
+    own_valkey.run("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    own_valkey.run("CONFIG", "SET", "maxmemory", "1")
+    assert await detail_of(store.put(KEY, b"w", ttl_ms=60_000)) == "out of memory"
+    assert await detail_of(store.script(INCREMENT)(["t:{a}:n"], [])) == "out of memory"
+    assert await store.get(KEY) == b"v"
+    own_valkey.run("CONFIG", "SET", "maxmemory", "0")
+    await store.put(KEY, b"w", ttl_ms=60_000)
+
+
+async def test_a_replica_is_read_only(store: RedisStore, own_valkey: Server) -> None:
+    """Writes and scripts on a replica are refused as read-only."""
+    with Server("--replicaof", "127.0.0.1", str(own_valkey.port)) as replica:
+        async for on_replica in _store(replica.url):
+            assert await detail_of(on_replica.put(KEY, b"v", ttl_ms=1000)) == "read-only"
+            assert await detail_of(on_replica.script(INCREMENT)([KEY], [])) == "read-only"
+
+
+async def test_what_the_user_may_not_is_refused(own_valkey: Server) -> None:
+    """With scripts forbidden to the user, scripts are refused and reads go on; so is a wrong password."""
+    own_valkey.run("ACL", "SETUSER", "gate", "on", ">right", "~*", "&*", "+@all", "-@scripting")
+    url = f"redis://gate@127.0.0.1:{own_valkey.port}"
+    async for store in _store(url, password="right"):
+        assert await detail_of(store.script(INCREMENT)([KEY], [])) == "refused"
+        assert await store.get(KEY) is None
+    async for store in _store(url, password="wrong"):
+        assert await detail_of(store.get(KEY)) == "refused"
+
+
+async def test_a_server_that_is_full_is_told(store: RedisStore, own_valkey: Server) -> None:
+    """A server that takes no more clients refuses, and serves when there is room."""
+    own_valkey.run("CONFIG", "SET", "maxclients", "1")
+    async for other in _store(own_valkey.url):
+        await other.ping()
+        assert await detail_of(store.ping()) in {"refused", "unreachable"}
+    assert await answers(store.ping, within_s=1.0) < 0.5
+
+
+@pytest.fixture
+async def silent_url() -> AsyncIterator[str]:
+    """A socket that takes connections and never says a word."""
+    writers: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: writers.append(writer), "127.0.0.1", 0)
+    yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    for writer in writers:
+        writer.close()
+    server.close()
+
+
+@pytest.mark.parametrize("password", [None, "secret"])
+async def test_a_socket_that_never_answers_is_timed_out(silent_url: str, password: str | None) -> None:
+    """A server that accepts and is silent costs 250 ms, also where it is silent to the password."""
+    async for store in _store(silent_url, password=password):
+        started_s = time.monotonic()
+        assert await detail_of(store.get(KEY)) == "timed out"
+        assert 0.2 < time.monotonic() - started_s < 0.5
+        assert store.open_connections == 0
+
+
+async def test_rubbish_is_a_broken_answer() -> None:
+    """A server that speaks something else is told as such."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async for store in _store(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"):
+        assert await detail_of(store.get(KEY)) == "broken answer"
+    server.close()
+
+
+async def test_a_crowd_beyond_the_pool_is_refused_when_it_waits_too_long(silent_url: str) -> None:
+    """Of 500 calls at once to a silent server, all end within twice the time-out and a half, told busy or timed out."""
+    async for store in _store(silent_url):
+        started_s = time.monotonic()
+        faults = await asyncio.gather(*(store.get(KEY) for _ in range(500)), return_exceptions=True)
+        assert {str(getattr(fault, "detail", fault)) for fault in faults} <= {"busy", "timed out"}
+        assert time.monotonic() - started_s < 0.65
+
+
+async def test_a_busy_script_is_told(store: RedisStore, own_valkey: Server) -> None:
+    """While another's script holds the server, calls are timed out or told that it is busy, and go on after its end."""
+    own_valkey.run("CONFIG", "SET", "busy-reply-threshold", "50")
+    await store.ping()
+    endless = asyncio.create_task(asyncio.to_thread(_run_endless, own_valkey))
+    await asyncio.sleep(0.2)
+    assert await detail_of(store.get(KEY)) in {"busy", "timed out"}
+    own_valkey.run("SCRIPT", "KILL")
+    await endless
+    assert await answers(lambda: store.get(KEY), within_s=1.0) < 0.5
+
+
+def _run_endless(server: Server) -> None:
+    with pytest.raises(Exception, match="kill"):
+        server.run("EVAL", "while true do end", 0)
+
+
+async def test_listening_begins_anew_after_a_restart(store: RedisStore, own_valkey: Server) -> None:
+    """After kill -9 and return the gap is told, and what is published then is heard; within a second."""
+    heard: list[bytes] = []
+    gaps: list[float] = []
+    store.listen("t:c", heard.append, on_gap=lambda: gaps.append(time.monotonic()))
+    await until(lambda: len(gaps) == 1)
+    own_valkey.kill()
+    await asyncio.sleep(0.3)
+    own_valkey.start()
+    await until(lambda: len(gaps) == 2, within_s=1.0)
+    await store.publish("t:c", b"again")
+    await until(lambda: heard == [b"again"], within_s=1.0)
+
+
+async def test_a_listener_notices_a_frozen_server(store: RedisStore, own_valkey: Server) -> None:
+    """With the server stopped for longer than the listener accepts, its return is a gap."""
+    gaps: list[float] = []
+    store.listen("t:c", lambda _: None, on_gap=lambda: gaps.append(time.monotonic()))
+    await until(lambda: len(gaps) == 1)
+    own_valkey.freeze()
+    await asyncio.sleep(1.2)
+    own_valkey.thaw()
+    await until(lambda: len(gaps) == 2, within_s=1.5)
+
+
+async def test_a_quiet_channel_stays_open(store: RedisStore, own_valkey: Server) -> None:
+    """Where nothing is said for longer than the listener's patience, the connection is kept and no gap is told."""
+    gaps: list[float] = []
+    store.listen("t:c", lambda _: None, on_gap=lambda: gaps.append(time.monotonic()))
+    await until(lambda: len(gaps) == 1)
+    await asyncio.sleep(1.5)
+    assert len(gaps) == 1
+    assert own_valkey.connections() == 1
+
+
+async def test_a_handler_that_fails_stops_nobody(store: RedisStore, own_valkey: Server) -> None:
+    """A handler that raises is reported by the event loop, and the others hear on."""
+    reported: list[object] = []
+    heard: list[bytes] = []
+    begun: list[int] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+
+    def fail(message: bytes) -> None:
+        raise ValueError(message)
+
+    store.listen("t:c", fail)
+    store.listen("t:c", heard.append, on_gap=lambda: begun.append(1))
+    await until(lambda: bool(begun))
+    await store.publish("t:c", b"1")
+    await store.publish("t:c", b"2")
+    await until(lambda: heard == [b"1", b"2"])
+    assert [type(exc) for exc in reported] == [ValueError, ValueError]

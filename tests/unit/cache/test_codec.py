@@ -1,0 +1,102 @@
+"""Blocks as bytes: what is written is read, and what was not written so is not."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.cache.codec import FORMAT, CorruptBlock, decode, encode
+from service.model.blocks import HEAD_BYTES, Block, RefusedQuery
+from service.model.queries import Range
+
+CHANCE = b"chance"
+
+ranges = st.builds(Range, since_s=st.integers(0, 2**40), until_s=st.integers(0, 2**40))
+
+
+@st.composite
+def blocks(draw: st.DrawFn) -> Block:
+    parts = draw(st.lists(st.binary(min_size=2, max_size=30), max_size=120))
+    ends, position = [], -1
+    for part in parts:
+        position += 1 + len(part)
+        ends.append(position)
+    return Block(
+        fetched_at_ms=draw(st.integers(0, 2**63)),
+        range=draw(ranges),
+        total=draw(st.integers(0, 2**63)),
+        settled=draw(st.booleans()),
+        ends=tuple(ends),
+        body=b",".join(parts),
+    )
+
+
+refusals = st.builds(
+    RefusedQuery,
+    fetched_at_ms=st.integers(0, 2**63),
+    code=st.integers(-(2**31), 2**31),
+    text=st.text(st.characters(codec="utf-8"), max_size=50),
+)
+
+
+@given(blocks() | refusals)
+def test_what_is_written_is_read(stored: Block | RefusedQuery) -> None:
+    """Any block and any refusal comes back equal."""
+    assert decode(encode(stored, chance=CHANCE)) == stored
+
+
+@given(blocks() | refusals, st.integers(min_value=0), st.integers(1, 255))
+@settings(max_examples=300)
+def test_any_changed_byte_is_noticed(stored: Block | RefusedQuery, place: int, change: int) -> None:
+    """A value with one byte changed, wherever, is corrupt."""
+    value = bytearray(encode(stored, chance=CHANCE))
+    value[place % len(value)] ^= change
+    assert isinstance(decode(bytes(value)), CorruptBlock)
+
+
+@given(blocks() | refusals, st.integers(min_value=0))
+def test_any_cut_value_is_noticed(stored: Block | RefusedQuery, length: int) -> None:
+    """A value cut short at any place is corrupt, and so is one with a byte too many."""
+    value = encode(stored, chance=CHANCE)
+    assert isinstance(decode(value[: length % len(value)]), CorruptBlock)
+    assert isinstance(decode(value + b"x"), CorruptBlock)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_make_it_fail(value: bytes) -> None:
+    """Whatever stands under a key, the answer is a value and not an exception."""
+    decode(value)
+    assert isinstance(decode(bytes([FORMAT]) + value), CorruptBlock)
+
+
+@pytest.mark.parametrize("format_", [0, FORMAT + 1, 255])
+def test_another_format_is_told_apart(format_: int) -> None:
+    """A value of an older or newer release is corrupt by its format, whatever else it holds."""
+    value = encode(RefusedQuery(fetched_at_ms=1, code=90104, text="no"), chance=CHANCE)
+    assert decode(bytes([format_]) + value[1:]) == CorruptBlock(reason="format")
+
+
+def test_the_head_tells_fetches_apart() -> None:
+    """The head is as long as promised; it differs in chance, in time and in kind."""
+    stored = RefusedQuery(fetched_at_ms=1, code=90104, text="no")
+    later = RefusedQuery(fetched_at_ms=2, code=90104, text="no")
+    block = Block(fetched_at_ms=1, range=Range(since_s=0, until_s=1), total=0, settled=False, ends=(), body=b"")
+    heads = {
+        encode(stored, chance=b"aaaaaa")[:HEAD_BYTES],
+        encode(stored, chance=b"bbbbbb")[:HEAD_BYTES],
+        encode(later, chance=b"aaaaaa")[:HEAD_BYTES],
+        encode(block, chance=b"aaaaaa")[:HEAD_BYTES],
+    }
+    assert len(heads) == 4
+    assert {len(head) for head in heads} == {16}
+
+
+def test_the_format_stays_what_it_is() -> None:
+    """The bytes of a known block are these: a change of them needs a new FORMAT."""
+    block = Block(
+        fetched_at_ms=0x0102, range=Range(since_s=3, until_s=4), total=5, settled=True, ends=(2, 5), body=b"{},{}"
+    )
+    expected = (
+        "0162 6368616e6365 0000000000000102 e2e04dad 0000000000000003 0000000000000004 0000000000000005 01 00000002"
+        " 00000002 00000005 7b7d2c7b7d"
+    )
+    assert encode(block, chance=CHANCE).hex() == expected.replace(" ", "")

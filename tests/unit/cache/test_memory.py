@@ -1,0 +1,132 @@
+"""Blocks in memory: bounded in bytes, in time, and dropped when told."""
+
+import random
+import tracemalloc
+
+from service.cache.memory import MemoryCache
+from service.model.blocks import Block, RefusedQuery, Stored
+from service.model.queries import Range
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def block(size: int, *, records: int = 0) -> Block:
+    ends = tuple(range(300, 300 + records))
+    return Block(
+        fetched_at_ms=1, range=Range(since_s=0, until_s=1), total=0, settled=False, ends=ends, body=bytes(size)
+    )
+
+
+def keep(cache: MemoryCache, key: str, stored: Stored, *, app: str = "a", ends_in_s: float = 60.0) -> None:
+    cache.put(key, stored, app=app, head=key.encode(), ends_in_s=ends_in_s)
+
+
+def test_a_block_is_served_until_its_end_and_not_beyond() -> None:
+    """At its end a block is gone, and its bytes with it."""
+    clock = Clock()
+    cache = MemoryCache(max_bytes=10_000, clock=clock)
+    keep(cache, "k", block(100), ends_in_s=5.0)
+    clock.now_s += 4.999
+    found = cache.get("k")
+    assert found is not None
+    assert found.head == b"k"
+    clock.now_s += 0.001
+    assert cache.get("k") is None
+    assert (cache.bytes, len(cache)) == (0, 0)
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    """Where room is wanted, the block that was read last stays."""
+    cache = MemoryCache(max_bytes=10_000, clock=Clock())
+    for key in ("one", "two", "three"):
+        keep(cache, key, block(2000))
+    assert cache.get("one")
+    keep(cache, "four", block(2000))
+    assert [key for key in ("one", "two", "three", "four") if cache.get(key)] == ["one", "three", "four"]
+    assert cache.evictions == 1
+
+
+def test_a_block_too_large_is_not_kept() -> None:
+    """A block larger than the bound evicts nobody, and what stood under its key is gone."""
+    cache = MemoryCache(max_bytes=10_000, clock=Clock())
+    keep(cache, "small", block(100))
+    keep(cache, "k", block(100))
+    keep(cache, "k", block(20_000))
+    assert cache.get("k") is None
+    assert cache.get("small")
+    assert cache.evictions == 0
+
+
+def test_no_room_means_no_cache() -> None:
+    """With a bound of 0 nothing is kept, and nothing fails."""
+    cache = MemoryCache(max_bytes=0, clock=Clock())
+    keep(cache, "k", RefusedQuery(fetched_at_ms=1, code=1, text=""))
+    assert cache.get("k") is None
+    assert len(cache) == 0
+
+
+def test_an_app_is_dropped_alone() -> None:
+    """drop_app forgets all blocks of the app and none of another."""
+    cache = MemoryCache(max_bytes=100_000, clock=Clock())
+    for number in range(10):
+        keep(cache, f"a{number}", block(10), app="a")
+        keep(cache, f"b{number}", block(10), app="b")
+    assert cache.drop_app("a") == 10
+    assert cache.drop_app("a") == 0
+    assert len(cache) == 10
+    assert cache.get("b3")
+    assert cache.drop_app("b") == 10
+    assert cache.bytes == 0
+
+
+def test_counters_hold_over_any_use() -> None:
+    """Over 20,000 random steps the bytes stay within the bound, and are 0 when all is dropped."""
+    chance = random.Random(7)
+    clock = Clock()
+    cache = MemoryCache(max_bytes=50_000, clock=clock)
+    for _ in range(20_000):
+        key = f"k{chance.randrange(60)}"
+        match chance.randrange(5):
+            case 0 | 1:
+                keep(cache, key, block(chance.randrange(4000)), app=chance.choice("abc"), ends_in_s=chance.random())
+            case 2:
+                cache.get(key)
+            case 3:
+                cache.drop(key)
+            case 4:
+                clock.now_s += chance.random() / 10
+                if chance.random() < 0.02:
+                    cache.drop_app(chance.choice("abc"))
+        assert 0 <= cache.bytes <= 50_000
+    for app in "abc":
+        cache.drop_app(app)
+    assert (cache.bytes, len(cache)) == (0, 0)
+
+
+def test_the_sizes_are_true() -> None:
+    """What Python allocates for a thousand blocks is within a quarter of what the cache counts."""
+    cache = MemoryCache(max_bytes=100_000_000, clock=Clock())
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for number in range(1000):
+        ends = tuple(range(300 + number, 300 + number + 100))
+        stored = Block(
+            fetched_at_ms=10**12 + number,
+            range=Range(since_s=10**9 + number, until_s=10**9 + 1 + number),
+            total=1000 + number,
+            settled=False,
+            ends=ends,
+            body=bytes(6000),
+        )
+        keep(cache, f"taskgate:{{app}}:b:0123456789abcdef0123456789abcdef:{number}", stored, ends_in_s=60.0 + number)
+    allocated = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert 0.75 < allocated / cache.bytes < 1.25, (allocated / 1000, cache.bytes / 1000)

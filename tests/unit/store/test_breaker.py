@@ -1,0 +1,46 @@
+"""When a server that has failed is asked again: on times that are given."""
+
+from service.store.breaker import Breaker
+
+
+def test_a_server_that_is_well_is_asked() -> None:
+    """Nothing is refused before the first failure."""
+    breaker = Breaker()
+    assert breaker.refusal(0.0) is None
+    assert breaker.admitted(0.0) == breaker
+
+
+def test_after_a_failure_nobody_asks_for_the_rest() -> None:
+    """Calls are refused, with the reason of the failure, until the rest is over and no longer."""
+    breaker = Breaker(rest_s=0.2).failed(10.0, "timed out", probe=False)
+    assert breaker.refusal(10.0) == "timed out"
+    assert breaker.refusal(10.199) == "timed out"
+    assert breaker.refusal(10.2) is None
+
+
+def test_one_call_probes_at_a_time() -> None:
+    """While the probe is under way all others are refused, but not for ever."""
+    breaker = Breaker(rest_s=0.2, probe_s=1.0).failed(10.0, "unreachable", probe=False).admitted(10.2)
+    assert breaker.refusal(10.3) == "unreachable"
+    assert breaker.refusal(11.2) is None
+
+
+def test_a_probe_that_fails_begins_the_rest_anew() -> None:
+    """After a failed probe the rest counts from its end."""
+    breaker = Breaker(rest_s=0.2).failed(10.0, "unreachable", probe=False).admitted(10.2)
+    breaker = breaker.failed(10.4, "timed out", probe=True)
+    assert breaker.refusal(10.59) == "timed out"
+    assert breaker.refusal(10.6) is None
+
+
+def test_late_failures_prolong_nothing() -> None:
+    """Calls that were under way at the first failure may fail later without effect."""
+    breaker = Breaker(rest_s=0.2).failed(10.0, "timed out", probe=False)
+    assert breaker.failed(10.15, "timed out", probe=False) == breaker
+
+
+def test_any_answer_ends_it() -> None:
+    """After an answer, also one to a call from before the failure, everyone may ask."""
+    breaker = Breaker().failed(10.0, "timed out", probe=False).answered()
+    assert breaker.refusal(10.0) is None
+    assert breaker.detail is None

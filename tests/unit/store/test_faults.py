@@ -1,0 +1,51 @@
+"""Foreign errors as ours: every one has its word, and none brings a key, a value or a password along."""
+
+import pytest
+from redis import exceptions as foreign
+
+from service.model.errors import StoreUnavailable
+from service.store.faults import FOREIGN, unavailable
+
+CASES = [
+    (foreign.ConnectionError("Error 111 connecting to 10.0.0.1:6379"), "unreachable"),
+    (ConnectionResetError("reset"), "unreachable"),
+    (foreign.TimeoutError("Timeout reading from SECRET"), "timed out"),
+    (TimeoutError(), "timed out"),
+    (foreign.ReadOnlyError("You can't write against a read only replica."), "read-only"),
+    (foreign.ResponseError("MISCONF Errors writing to the AOF file"), "read-only"),
+    (foreign.ResponseError("NOREPLICAS Not enough good replicas to write."), "read-only"),
+    (foreign.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), "out of memory"),
+    (foreign.NoPermissionError("User SECRET has no permissions to run the 'eval' command"), "refused"),
+    (foreign.AuthenticationError("invalid username-password pair SECRET"), "refused"),
+    (foreign.ConnectionError("max number of clients reached"), "refused"),
+    (foreign.ResponseError("ERR unknown command 'SECRET'"), "refused"),
+    (foreign.BusyLoadingError("Redis is loading the dataset in memory"), "loading"),
+    (foreign.ResponseError("BUSY Redis is busy running a script."), "busy"),
+    (foreign.ClusterDownError("The cluster is down"), "cluster down"),
+    (foreign.MasterDownError("Link with MASTER is down"), "cluster down"),
+    (foreign.TryAgainError("Multiple keys request during rehashing of slot"), "cluster down"),
+    (foreign.RedisClusterException("All slots are not covered"), "cluster down"),
+    (foreign.InvalidResponse("Protocol Error"), "broken answer"),
+]
+
+
+@pytest.mark.parametrize(("exc", "detail"), CASES, ids=lambda case: type(case).__name__)
+def test_every_fault_has_its_word(exc: Exception, detail: str) -> None:
+    """Each is among what the store catches, is told by its word, and repeats nothing of the original."""
+    assert isinstance(exc, FOREIGN)
+    fault = unavailable(exc)
+    assert fault.detail == detail
+    assert "SECRET" not in str(fault)
+
+
+def test_an_error_of_a_script_is_told_apart() -> None:
+    """What the server refuses in a script without a code of its own is the script's fault; out of memory is not."""
+    exc = foreign.ResponseError("user_script:1: attempt to index nil SECRET")
+    assert unavailable(exc, in_script=True).detail == "script refused"
+    assert unavailable(foreign.OutOfMemoryError("x"), in_script=True).detail == "out of memory"
+
+
+def test_our_own_stays_itself() -> None:
+    """A StoreUnavailable is passed on as it is."""
+    ours = StoreUnavailable("busy")
+    assert unavailable(ours) is ours
