@@ -74,10 +74,10 @@ class _Progress:
         if event == "http11.send_request_headers.started" and not self.sending:
             try:
                 await self._before_send()
-                if asyncio.get_running_loop().time() >= self._deadline_s:
-                    raise UpstreamUnreachable("the call was not on its way in time", app=self._app)  # noqa: TRY301 - the same way out
             except Exception as exc:
                 raise _NotBegun(exc) from exc
+            if asyncio.get_running_loop().time() >= self._deadline_s:
+                raise _NotBegun(UpstreamUnreachable("the call was not on its way in time", app=self._app))
             self.sending = True
         elif event == "http11.receive_response_headers.complete":
             self.answered = True
@@ -162,25 +162,29 @@ class Transport:
 
 def _failure(exc: Exception, *, app: str, progress: _Progress) -> UpstreamError:
     """What a failed call is to us."""
+    if isinstance(exc, httpx.PoolTimeout):
+        return UpstreamUnreachable("no connection was free in time", app=app)
+    if not progress.sending:
+        return HostUnreachable(_reason(exc), app=app)
+    if isinstance(exc, httpx.TimeoutException):
+        return UpstreamTimeout(
+            "the answer was not complete in time" if progress.answered else "no answer in time", app=app
+        )
+    return UpstreamBroken(_breakage(exc, answered=progress.answered), app=app)
+
+
+def _breakage(exc: Exception, *, answered: bool) -> str:
     match exc:
-        case httpx.PoolTimeout():
-            return UpstreamUnreachable("no connection was free in time", app=app)
-        case _ if not progress.sending:
-            return HostUnreachable(_reason(exc), app=app)
-        case httpx.TimeoutException() if progress.answered:
-            return UpstreamTimeout("the answer was not complete in time", app=app)
-        case httpx.TimeoutException():
-            return UpstreamTimeout("no answer in time", app=app)
-        case httpx.RemoteProtocolError() if progress.answered:
-            return UpstreamBroken("the answer was cut off or is not proper HTTP", app=app)
+        case httpx.RemoteProtocolError() if answered:
+            return "the answer was cut off, or is not proper HTTP"
         case httpx.RemoteProtocolError() if "disconnected" in str(exc):
-            return UpstreamBroken("the connection was closed without an answer", app=app)
+            return "the connection was closed without an answer"
         case httpx.RemoteProtocolError():
-            return UpstreamBroken("the answer is not HTTP", app=app)
+            return "the answer is not HTTP"
         case httpx.NetworkError() | OSError():
-            return UpstreamBroken("the connection broke before the whole answer had come", app=app)
+            return "the connection broke before the whole answer had come"
         case _:
-            return UpstreamBroken("the call failed within the HTTP client", app=app)
+            return "the call failed within the HTTP client"
 
 
 _REASONS: tuple[tuple[type[BaseException], str], ...] = (
