@@ -1,6 +1,7 @@
 """Regions, their hosts and ranges, and the apps made of them."""
 
 import pytest
+
 from service.settings import AppSettings
 from service.upstream.apps import UpstreamApp, upstream_app_of
 from service.upstream.regions import REGION_NAMES, Contradiction, contradiction, hosts, region_of

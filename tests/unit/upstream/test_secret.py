@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from service.settings import AppSettings
 from service.upstream.secret import EnvironmentSecret, FileSecret, SecretMissing, secret_of
 

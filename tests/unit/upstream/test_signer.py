@@ -1,6 +1,7 @@
 """The signer: when it signs anew, and what it keeps to itself."""
 
 import pytest
+
 from service.upstream.apps import UpstreamApp
 from service.upstream.signer import Signer, renew_after_s
 
