@@ -1,1 +1,1 @@
-"""upstream"""
+"""The upstream's language: signing, regions, error codes, the wire format and the client. httpx stays in here."""

@@ -1,0 +1,47 @@
+"""An application as the upstream knows it, made from its settings."""
+
+from urllib.parse import urlsplit
+
+import msgspec
+
+from service.settings import AppSettings
+from service.upstream.regions import hosts, region_of
+
+
+class UpstreamApp(msgspec.Struct, frozen=True, kw_only=True):
+    """One app: whom to call as, and where. `hosts` are base URLs without a slash at their end, the first preferred."""
+
+    name: str
+    sdkappid: int
+    admin: str
+    hosts: tuple[str, ...]
+
+
+def upstream_app_of(name: str, settings: AppSettings, *, backup_hosts: bool) -> UpstreamApp:
+    """The app that the settings describe; an explicit base URL has no backup.
+
+    The region defaults to that of the SDKAppID's range. Raises ValueError with a text for the operator where the
+    region is unknown or the base URL is none.
+    """
+    if settings.base_url is not None:
+        bases: tuple[str, ...] = (checked_base_url(settings.base_url),)
+    else:
+        region = settings.region or region_of(settings.sdkappid)
+        bases = tuple(f"https://{host}" for host in hosts(region, backup=backup_hosts))
+    return UpstreamApp(name=name, sdkappid=settings.sdkappid, admin=settings.admin, hosts=bases)
+
+
+def checked_base_url(base_url: str) -> str:
+    """A base URL without a slash at its end. Raises ValueError where it can't be one."""
+    parts = urlsplit(base_url)
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("a base URL starts with https:// or http://")
+    if not parts.hostname or parts.port == 0:  # reading the port raises ValueError where it is out of range
+        raise ValueError("a base URL names a host")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a base URL holds no user and no password")
+    if "?" in base_url or "#" in base_url:
+        raise ValueError("a base URL has neither a query nor a fragment")
+    if any(not 0x20 < ord(char) < 0x7F for char in base_url):
+        raise ValueError("a base URL holds printable ASCII only; write other host names in Punycode")
+    return base_url.rstrip("/")

@@ -1,0 +1,144 @@
+"""The client: signs, routes, calls and reads, or names the error. It knows no budget, no cache and no retry."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from secrets import randbits
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+import structlog
+
+from service.model.errors import CallsStopped, UpstreamBroken, UpstreamRefused, UpstreamUnreachable
+from service.model.queries import Query, Range
+from service.model.tasks import Listing
+from service.settings import UpstreamSettings
+from service.upstream.apps import UpstreamApp
+from service.upstream.codes import Kind, kind_of
+from service.upstream.hosts import FailedHosts
+from service.upstream.refusals import Stops, refused
+from service.upstream.signer import Signature, Signer
+from service.upstream.transport import BeforeSend, HostUnreachable, Transport
+from service.upstream.wire import MalformedAnswer, Refusal, bounded, read_answer, request_body, request_target
+
+log = structlog.get_logger(__name__)
+
+
+class Client:
+    """Calls the upstream for all apps, over one pool of connections.
+
+    `signers` are one for each app. `wall` is seconds since the epoch, for signing; `steady` counts stops and failed
+    hosts.
+    """
+
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        *,
+        signers: Iterable[Signer],
+        wall: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._signers = {signer.app.name: signer for signer in signers}
+        self._wall = wall
+        self._steady = steady
+        self._transport = Transport(settings)
+        self._stops = Stops()
+        self._failed_hosts = FailedHosts()
+        self._expired: dict[str, int] = {}
+
+    async def __aenter__(self) -> Self:
+        """The client itself; leaving closes it."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close all connections."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._transport.aclose()
+
+    def stopped(self, app: UpstreamApp) -> CallsStopped | None:
+        """Why no call may be made for the app now, with the time that is left, or None; makes no call.
+
+        The secret's file is looked at, at most once a second: a changed secret lifts the stop.
+        """
+        return self._stops.current(
+            app.name,
+            fingerprint=lambda: self._signers[app.name].fingerprint(self._wall()),
+            now_s=self._steady(),
+        )
+
+    async def fetch(
+        self, app: UpstreamApp, query: Query, range_: Range, *, offset: int, want: int, before_send: BeforeSend
+    ) -> Listing:
+        """Make one call for `want` tasks from `offset` on.
+
+        `before_send` is awaited once, when a connection is there and before the first byte is written; what it raises
+        comes out as raised, and nothing was sent. Never cancel this: it ends by itself within `call_timeout_s`, and
+        however long `before_send` takes.
+
+        Raises the model's errors: UpstreamUnreachable (`sent` is false) where no call was made; UpstreamTimeout,
+        UpstreamHTTPStatus and UpstreamBroken where it failed; UpstreamRefused, or one of its kinds QueryRefused,
+        Throttled and CallsStopped, where the upstream refused; CallsStopped with `sent` false while calls are stopped.
+        """
+        if stop := self.stopped(app):
+            raise stop
+        now_s = self._wall()
+        signer = self._signers[app.name]
+        signature, fingerprint = signer.current(now_s), signer.fingerprint(now_s)
+        body = request_body(app, query, range_, offset=offset, want=want, order_by=self._settings.order_by)
+        answer = await self._call(app, signature, body, before_send)
+        try:
+            read = read_answer(answer, want=want)
+        except MalformedAnswer as exc:
+            raise UpstreamBroken(str(exc), app=app.name) from exc
+        if isinstance(read, Refusal):
+            raise self._refused(app, read, signature, fingerprint)
+        self._expired.pop(app.name, None)
+        return read
+
+    async def _call(self, app: UpstreamApp, signature: Signature, body: bytes, before_send: BeforeSend) -> bytes:
+        """Call the app's first host, or the next where there was no connection to be had; nothing was sent then."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._settings.call_timeout_s
+        target = request_target(app, signature=signature.text, random=randbits(32))
+        reason = "no host to call"
+        for host in self._failed_hosts.ordered(app.hosts, now_s=self._steady()):
+            try:
+                return await self._transport.post(
+                    host + target, body, app=app.name, deadline_s=deadline_s, before_send=before_send
+                )
+            except HostUnreachable as exc:
+                reason = str(exc)
+            self._failed_hosts.failed(host, now_s=self._steady())
+            log.warning("upstream.host_unreachable", app=app.name, host=urlsplit(host).hostname, reason=reason)
+            if loop.time() >= deadline_s:
+                break
+        raise UpstreamUnreachable(reason, app=app.name)
+
+    def _refused(self, app: UpstreamApp, refusal: Refusal, signature: Signature, fingerprint: bytes) -> UpstreamRefused:
+        """The error for a refusal, with its consequences: a signature forgotten, calls stopped.
+
+        Where a signature made since the first refusal is refused as expired as well, a new one won't help either.
+        """
+        persists = False
+        if kind_of(refusal.code) is Kind.SIGNATURE_EXPIRED:
+            persists = signature.number > self._expired.setdefault(app.name, signature.number)
+            self._signers[app.name].forget(signature)
+        error = refused(
+            app=app.name,
+            code=refusal.code,
+            text=bounded(refusal.text, secret=signature.text),
+            stopped_s=self._settings.stopped_s,
+            persists=persists,
+        )
+        if isinstance(error, CallsStopped):
+            self._stops.begin(error, fingerprint=fingerprint, now_s=self._steady())
+            log.error("upstream.calls_stopped", app=app.name, code=error.code, stopped_for_s=error.stopped_for_s)
+        return error

@@ -1,0 +1,77 @@
+"""From the upstream's refusal to an error of ours, and the stop of calls that some of them bring."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from service.model.errors import CallsStopped, QueryRefused, Throttled, UpstreamRefused
+from service.upstream.codes import Kind, advice_for, kind_of
+
+BAD_SIGNATURES_STOP_S = 60.0
+
+STOPPING = frozenset({Kind.TOO_MANY_BAD_SIGNATURES, Kind.CREDENTIALS, Kind.WRONG_REGION, Kind.ACCOUNT, Kind.OUR_FAULT})
+
+
+def refused(*, app: str, code: int, text: str, stopped_s: float, persists: bool = False) -> UpstreamRefused:
+    """The error for a refusal; `text` is bounded already.
+
+    `persists` says that a signature made anew was refused as expired, too: that stops calls as a wrong key does.
+    After too many bad signatures the upstream wants no call for at least 60 s.
+    """
+    kind, advice = kind_of(code), advice_for(code)
+    if kind in STOPPING or (kind is Kind.SIGNATURE_EXPIRED and persists):
+        stop_s = max(stopped_s, BAD_SIGNATURES_STOP_S) if kind is Kind.TOO_MANY_BAD_SIGNATURES else stopped_s
+        return CallsStopped(app=app, code=code, text=text, advice=advice, stopped_for_s=stop_s)
+    if kind is Kind.THROTTLED:
+        return Throttled(app=app, code=code, text=text, advice=advice)
+    if kind is Kind.CALLER_FAULT:
+        return QueryRefused(app=app, code=code, text=text, advice=advice)
+    return UpstreamRefused(app=app, code=code, text=text, advice=advice)
+
+
+class _Stop(msgspec.Struct, frozen=True, kw_only=True):
+    """A stop of one app's calls; `fingerprint` is that of the secret in use when it began."""
+
+    code: int
+    text: str
+    advice: str
+    until_s: float
+    fingerprint: bytes
+
+
+class Stops:
+    """Which apps must not be called now. Times are seconds of any steady clock. As many entries as apps."""
+
+    def __init__(self) -> None:
+        self._stops: dict[str, _Stop] = {}
+
+    def begin(self, error: CallsStopped, *, fingerprint: bytes, now_s: float) -> None:
+        """Stop the app's calls for as long as the error says; a longer stop that already runs stays."""
+        stop = _Stop(
+            code=error.code,
+            text=error.text,
+            advice=error.advice,
+            until_s=now_s + error.stopped_for_s,
+            fingerprint=fingerprint,
+        )
+        running = self._stops.get(error.app)
+        if running is None or running.fingerprint != fingerprint or running.until_s <= stop.until_s:
+            self._stops[error.app] = stop
+
+    def current(self, app: str, *, fingerprint: Callable[[], bytes], now_s: float) -> CallsStopped | None:
+        """The app's stop with what is left of it, or None; a changed secret lifts it.
+
+        Not so after too many bad signatures: that is the upstream's own pause, whatever we sign with.
+        """
+        stop = self._stops.get(app)
+        if stop is None:
+            return None
+        own_pause = kind_of(stop.code) is Kind.TOO_MANY_BAD_SIGNATURES
+        if now_s >= stop.until_s or (not own_pause and fingerprint() != stop.fingerprint):
+            del self._stops[app]
+            return None
+        error = CallsStopped(
+            app=app, code=stop.code, text=stop.text, advice=stop.advice, stopped_for_s=stop.until_s - now_s
+        )
+        error.sent = False
+        return error

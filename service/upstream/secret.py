@@ -1,0 +1,109 @@
+"""Where an app's secret comes from: a file that may change while we run, or an environment variable."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from service.settings import AppSettings
+
+SECRET_MAX_BYTES = 4096
+CHECK_EVERY_S = 1.0
+
+
+class SecretMissing(ValueError):
+    """No usable secret; the text says where it was looked for and what is wrong, never what was found."""
+
+
+class Secret(Protocol):
+    """An app's secret."""
+
+    def read(self, now_s: float) -> bytes:
+        """The secret as ASCII bytes, without line ends at its end. Raises SecretMissing where it was never there."""
+        ...
+
+
+class EnvironmentSecret:
+    """A secret in an environment variable, read once."""
+
+    def __init__(self, name: str, environ: Mapping[str, str]) -> None:
+        value = environ.get(name)
+        if value is None:
+            raise SecretMissing(f"the environment variable {name} is not set")
+        self._value = _checked(value.encode("utf-8", "surrogateescape"), f"the environment variable {name}")
+
+    def read(self, now_s: float) -> bytes:
+        """The secret; `now_s` changes nothing."""
+        del now_s
+        return self._value
+
+
+class FileSecret:
+    """A secret in a file, read again when the file has changed; looked at no more than once a second.
+
+    Links are followed, so that a secret mounted by Kubernetes, which swaps a link, is seen. While a file that was once
+    good is missing or empty, as in the middle of being written, the last good secret stays in use.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._looked_at_s: float | None = None
+        self._seen: tuple[int, ...] | None = None
+        self._value: bytes | None = None
+
+    def read(self, now_s: float) -> bytes:
+        """The secret as it stood when last looked at; `now_s` is any clock in seconds."""
+        if self._value is not None and self._looked_at_s is not None:
+            if 0 <= now_s - self._looked_at_s < CHECK_EVERY_S:
+                return self._value
+            self._looked_at_s = now_s
+            try:
+                if _identity(self._path.stat()) != self._seen:
+                    self._load()
+            except (OSError, SecretMissing):
+                pass  # the last good secret stays in use; the next look may find a new one
+            return self._value
+        value = self._load()
+        self._looked_at_s = now_s
+        return value
+
+    def _load(self) -> bytes:
+        what = f"the secret file {self._path}"
+        try:
+            with self._path.open("rb") as file:
+                seen = _identity(os.fstat(file.fileno()))
+                value = _checked(file.read(SECRET_MAX_BYTES + 1), what)
+        except OSError as exc:
+            raise SecretMissing(f"{what} can't be read: {exc.strerror}") from exc
+        self._seen, self._value = seen, value
+        return value
+
+
+def secret_of(settings: AppSettings, environ: Mapping[str, str]) -> Secret:
+    """The secret that an app's settings point to, read once to see that it is there. Raises SecretMissing."""
+    match settings.secret_file, settings.secret_env:
+        case str(path), None:
+            secret = FileSecret(path)
+            secret.read(0.0)
+            return secret
+        case None, str(name):
+            return EnvironmentSecret(name, environ)
+        case None, None:
+            raise SecretMissing("neither secret_file nor secret_env is set")
+        case _:
+            raise SecretMissing("secret_file and secret_env are both set; one of them must go")
+
+
+def _identity(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def _checked(value: bytes, what: str) -> bytes:
+    value = value.rstrip(b"\r\n")
+    if not value:
+        raise SecretMissing(f"{what} is empty")
+    if len(value) > SECRET_MAX_BYTES:
+        raise SecretMissing(f"{what} holds more than {SECRET_MAX_BYTES} bytes: that is no secret")
+    if not all(0x20 < byte < 0x7F for byte in value):
+        raise SecretMissing(f"{what} holds something other than printable ASCII without blanks")
+    return value

@@ -1,0 +1,82 @@
+"""What follows a failed fetch, and what to tell an operator about it. Pure."""
+
+from enum import StrEnum
+
+from service.model.errors import (
+    CallsStopped,
+    QueryRefused,
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamHTTPStatus,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from service.upstream.codes import Kind, kind_of
+
+
+class Verdict(StrEnum):
+    """What follows a failed fetch. Every further try takes a new turn."""
+
+    AGAIN = "again"
+    """A bounded number of times (`budget.attempts`)."""
+    ONCE_MORE = "once_more"
+    """A single time; where the signature was refused as expired, the client makes a new one by itself."""
+    AFTER_PAUSE = "after_pause"
+    """Pause the shared budget, then a bounded number of times."""
+    NEVER = "never"
+    """The same call would fail the same way."""
+
+
+_OF_KIND = {
+    Kind.TRANSIENT: Verdict.AGAIN,
+    Kind.ANSWER_NOT_BUILT: Verdict.ONCE_MORE,
+    Kind.SIGNATURE_EXPIRED: Verdict.ONCE_MORE,
+    Kind.THROTTLED: Verdict.AFTER_PAUSE,
+}
+
+
+def verdict(error: UpstreamError) -> Verdict:
+    """What follows after `error`."""
+    match error:
+        case CallsStopped() | QueryRefused():
+            return Verdict.NEVER
+        case UpstreamRefused(code=code):
+            return _OF_KIND.get(kind_of(code), Verdict.NEVER)
+        case UpstreamHTTPStatus(status=429):
+            return Verdict.AFTER_PAUSE
+        case UpstreamHTTPStatus(status=status):
+            return Verdict.AGAIN if status >= 500 else Verdict.NEVER
+        case UpstreamTimeout() | UpstreamUnreachable() | UpstreamBroken():
+            return Verdict.AGAIN
+    return Verdict.NEVER
+
+
+def explain(error: UpstreamError) -> str:
+    """Plain words for an operator: what is wrong with the app's call, and what to do."""
+    match error:
+        case UpstreamRefused(code=code, text=text, advice=advice):
+            return f"The upstream refused the call with code {code} ({text or 'without a text'}). {advice}"
+        case UpstreamHTTPStatus(status=status):
+            trouble = "The upstream is in trouble or overloaded: try again later."
+            stranger = (
+                "The upstream never gives it, so something else answers at this address: check the app's base_url, and "
+                "proxies on the way."
+            )
+            return f"The answer was HTTP status {status}. {trouble if status >= 500 or status == 429 else stranger}"
+        case UpstreamUnreachable():
+            return (
+                f"No call was made: {error}. Check that this machine resolves and reaches the upstream's host (DNS, "
+                "firewall, certificates), and the app's region or base_url."
+            )
+        case UpstreamTimeout():
+            return (
+                f"A connection was made, but: {error}. The upstream is slow, or something on the way swallows answers; "
+                "if this lasts, see upstream.read_timeout_s and upstream.call_timeout_s."
+            )
+        case UpstreamBroken():
+            return (
+                f"The answer can't be used: {error}. If this lasts, something else may answer at this address (check "
+                "the app's base_url), or the upstream has changed."
+            )
+    return str(error)

@@ -1,0 +1,138 @@
+"""The error table against the notes of what is known of the upstream, and what each code leads to."""
+
+import pytest
+
+from service.model.errors import CallsStopped, QueryRefused, Throttled, UpstreamRefused
+from service.upstream.codes import TABLE, Kind, advice_for, kind_of
+from service.upstream.refusals import Stops, refused
+from service.upstream.verdicts import Verdict, explain, verdict
+
+EXPECTED = {
+    Kind.THROTTLED: (60007, 60011, 60018, 60019),
+    Kind.TRANSIENT: (60008, 60014, 70169, 70202, 70500, 90105, 91000),
+    Kind.ANSWER_NOT_BUILT: (60013,),
+    Kind.SIGNATURE_EXPIRED: (70001, 70052),
+    Kind.TOO_MANY_BAD_SIGNATURES: (70050,),
+    Kind.CREDENTIALS: (70002, 70003, 70005, 70009, 70013, 70014),
+    Kind.WRONG_REGION: (70016, 70020),
+    Kind.ACCOUNT: (
+        *(60004, 60005, 60006, 60010, 60012, 60015, 60016, 60017, 60020, 60021),
+        *(70051, 70107, 70114, 70403),
+    ),
+    Kind.OUR_FAULT: (60002, 60003, 60009, 70402),
+    Kind.CALLER_FAULT: (90104,),
+    Kind.UNKNOWN: (1, -1, 60001, 70000, 90106, 2**70),
+}
+
+ERRORS: dict[Kind, tuple[type[UpstreamRefused], Verdict]] = {
+    Kind.THROTTLED: (Throttled, Verdict.AFTER_PAUSE),
+    Kind.TRANSIENT: (UpstreamRefused, Verdict.AGAIN),
+    Kind.ANSWER_NOT_BUILT: (UpstreamRefused, Verdict.ONCE_MORE),
+    Kind.SIGNATURE_EXPIRED: (UpstreamRefused, Verdict.ONCE_MORE),
+    Kind.TOO_MANY_BAD_SIGNATURES: (CallsStopped, Verdict.NEVER),
+    Kind.CREDENTIALS: (CallsStopped, Verdict.NEVER),
+    Kind.WRONG_REGION: (CallsStopped, Verdict.NEVER),
+    Kind.ACCOUNT: (CallsStopped, Verdict.NEVER),
+    Kind.OUR_FAULT: (CallsStopped, Verdict.NEVER),
+    Kind.CALLER_FAULT: (QueryRefused, Verdict.NEVER),
+    Kind.UNKNOWN: (UpstreamRefused, Verdict.NEVER),
+}
+
+CASES = [(kind, code) for kind, codes in EXPECTED.items() for code in codes]
+
+
+def refusal(code: int, *, stopped_s: float = 30.0, persists: bool = False) -> UpstreamRefused:
+    return refused(app="shop", code=code, text="their words", stopped_s=stopped_s, persists=persists)
+
+
+def test_table_is_whole() -> None:
+    """The table holds each code once, and no code that the notes don't know."""
+    codes = [code for entry in TABLE for code in entry.codes]
+    assert sorted(codes) == sorted(code for kind, code in CASES if kind is not Kind.UNKNOWN)
+    assert set(EXPECTED) == set(ERRORS) == set(Kind)
+
+
+@pytest.mark.parametrize(("kind", "code"), CASES)
+def test_code(kind: Kind, code: int) -> None:
+    """A code has the kind, the error and the verdict of the notes, and is explained with code, text and advice."""
+    assert kind_of(code) is kind
+    error = refusal(code)
+    expected_type, expected_verdict = ERRORS[kind]
+    assert type(error) is expected_type
+    assert verdict(error) is expected_verdict
+    assert (error.app, error.code, error.text) == ("shop", code, "their words")
+    for part in (str(code), "their words", advice_for(code)):
+        assert part in explain(error)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (70009, "secret"),
+        (70013, "admin"),
+        (70020, "region"),
+        (60021, "source address"),
+        (60020, "package"),
+        (60010, "App admin"),
+        (70001, "clock"),
+        (90104, "range_max_days"),
+        (60007, "too often"),
+        (12345, "does not know"),
+    ],
+)
+def test_advice_names_what_to_look_at(code: int, words: str) -> None:
+    """An operator is told what to look at."""
+    assert words in explain(refusal(code))
+
+
+@pytest.mark.parametrize("code", [70001, 70052])
+def test_expired_for_good(code: int) -> None:
+    """A new signature that is refused as expired stops calls and is not tried again."""
+    error = refusal(code, persists=True)
+    assert isinstance(error, CallsStopped)
+    assert verdict(error) is Verdict.NEVER
+
+
+def test_length_of_a_stop() -> None:
+    """A stop lasts as long as set; after too many bad signatures never less than 60 seconds."""
+    for code, stopped_s, expected_s in ((70009, 5.0, 5.0), (70050, 5.0, 60.0), (70050, 90.0, 90.0)):
+        error = refusal(code, stopped_s=stopped_s)
+        assert isinstance(error, CallsStopped)
+        assert error.stopped_for_s == expected_s
+
+
+def stop(code: int, stopped_s: float = 60.0) -> CallsStopped:
+    error = refusal(code, stopped_s=stopped_s)
+    assert isinstance(error, CallsStopped)
+    return error
+
+
+def test_stop_ends() -> None:
+    """A stop tells what is left of it, for its app only, and ends by itself."""
+    stops = Stops()
+    stops.begin(stop(70009), fingerprint=b"a", now_s=100.0)
+    left = stops.current("shop", fingerprint=lambda: b"a", now_s=130.0)
+    assert left is not None
+    assert (left.code, left.text, left.stopped_for_s, left.sent) == (70009, "their words", 30.0, False)
+    assert stops.current("other", fingerprint=lambda: b"a", now_s=130.0) is None
+    assert stops.current("shop", fingerprint=lambda: b"a", now_s=160.0) is None
+
+
+def test_changed_secret_lifts_a_stop() -> None:
+    """A changed secret lifts a stop at once, but not the upstream's own pause for bad signatures."""
+    stops = Stops()
+    stops.begin(stop(70009), fingerprint=b"a", now_s=0.0)
+    assert stops.current("shop", fingerprint=lambda: b"b", now_s=1.0) is None
+    stops.begin(stop(70050), fingerprint=b"a", now_s=0.0)
+    assert stops.current("shop", fingerprint=lambda: b"b", now_s=59.0) is not None
+    assert stops.current("shop", fingerprint=lambda: b"b", now_s=60.0) is None
+
+
+def test_longer_stop_stays() -> None:
+    """A shorter stop does not cut a longer one that already runs."""
+    stops = Stops()
+    stops.begin(stop(70050), fingerprint=b"a", now_s=0.0)
+    stops.begin(stop(70009, 5.0), fingerprint=b"a", now_s=0.0)
+    left = stops.current("shop", fingerprint=lambda: b"a", now_s=10.0)
+    assert left is not None
+    assert left.code == 70050

@@ -1,0 +1,125 @@
+"""Secrets from files and from the environment."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service.settings import AppSettings
+from service.upstream.secret import EnvironmentSecret, FileSecret, SecretMissing, secret_of
+
+
+def app_settings(*, secret_file: str | None = None, secret_env: str | None = None) -> AppSettings:
+    return AppSettings(sdkappid=88888888, admin="admin", secret_file=secret_file, secret_env=secret_env)
+
+
+@pytest.mark.parametrize("written", ["abc", "abc\n", "abc\r\n"])
+def test_line_end(tmp_path: Path, written: str) -> None:
+    """A line end after the secret is no part of it, in a file and in the environment."""
+    file = tmp_path / "secret"
+    file.write_bytes(written.encode())
+    assert FileSecret(str(file)).read(0.0) == b"abc"
+    assert EnvironmentSecret("S", {"S": written}).read(0.0) == b"abc"
+
+
+def test_changed_file(tmp_path: Path) -> None:
+    """A file written anew is picked up, but not looked at twice in a second."""
+    file = tmp_path / "secret"
+    file.write_text("one")
+    secret = FileSecret(str(file))
+    assert secret.read(10.0) == b"one"
+    file.write_text("three")
+    assert secret.read(10.9) == b"one"
+    assert secret.read(11.0) == b"three"
+
+
+def test_same_size_and_time(tmp_path: Path) -> None:
+    """A file replaced by another of the same size and time is picked up: it is another inode."""
+    file, other = tmp_path / "secret", tmp_path / "other"
+    file.write_text("one")
+    other.write_text("two")
+    stat = file.stat()
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    secret = FileSecret(str(file))
+    assert secret.read(0.0) == b"one"
+    other.replace(file)
+    assert secret.read(1.0) == b"two"
+
+
+def test_swapped_link(tmp_path: Path) -> None:
+    """A secret behind a chain of links, one of which is swapped as Kubernetes does it, is picked up."""
+    for name, value in (("v1", "one"), ("v2", "two")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "key").write_text(value)
+    (tmp_path / "data").symlink_to("v1")
+    (tmp_path / "key").symlink_to("data/key")
+    secret = FileSecret(str(tmp_path / "key"))
+    assert secret.read(0.0) == b"one"
+    (tmp_path / "data.new").symlink_to("v2")
+    (tmp_path / "data.new").replace(tmp_path / "data")
+    assert secret.read(1.0) == b"two"
+
+
+def test_clock_steps_back(tmp_path: Path) -> None:
+    """A clock that steps back does not keep a changed file from being seen."""
+    file = tmp_path / "secret"
+    file.write_text("one")
+    secret = FileSecret(str(file))
+    secret.read(1000.0)
+    file.write_text("three")
+    assert secret.read(5.0) == b"three"
+
+
+def test_gone_for_a_while(tmp_path: Path) -> None:
+    """While a good file is missing or empty, the last good secret stays; the next good one is used."""
+    file = tmp_path / "secret"
+    file.write_text("one")
+    secret = FileSecret(str(file))
+    assert secret.read(0.0) == b"one"
+    file.write_text("")
+    assert secret.read(1.0) == b"one"
+    file.unlink()
+    assert secret.read(2.0) == b"one"
+    file.write_text("two")
+    assert secret.read(3.0) == b"two"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\n", "is empty"),
+        (b"a b", "printable ASCII"),
+        (b"one\ntwo", "printable ASCII"),
+        (b"\xc3\xa9", "printable ASCII"),
+        (b"x" * 5000, "more than 4096 bytes"),
+    ],
+)
+def test_unusable(tmp_path: Path, content: bytes, told: str) -> None:
+    """An unusable secret is told with its place and without its content."""
+    file = tmp_path / "secret"
+    file.write_bytes(content)
+    with pytest.raises(SecretMissing, match=told) as caught:
+        secret_of(app_settings(secret_file=str(file)), {})
+    assert str(file) in str(caught.value)
+    assert content.decode("utf-8") not in str(caught.value).replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (app_settings(secret_env="NOT_THERE"), "NOT_THERE is not set"),
+        (app_settings(secret_env="EMPTY"), "EMPTY is empty"),
+        (app_settings(secret_file="/nowhere/secret"), "/nowhere/secret can't be read: No such file"),
+        (app_settings(), "neither"),
+        (app_settings(secret_env="SET", secret_file="/nowhere/secret"), "both set"),
+    ],
+)
+def test_missing(settings: AppSettings, told: str) -> None:
+    """A secret that is nowhere is told with the place where it was looked for."""
+    with pytest.raises(SecretMissing, match=told):
+        secret_of(settings, {"EMPTY": "\n", "SET": "abc"})
+
+
+def test_environment() -> None:
+    """A secret is read from the environment variable that the settings name."""
+    assert secret_of(app_settings(secret_env="SET"), {"SET": "abc"}).read(0.0) == b"abc"

@@ -1,0 +1,76 @@
+"""The signer: when it signs anew, and what it keeps to itself."""
+
+import pytest
+
+from service.upstream.apps import UpstreamApp
+from service.upstream.signer import Signer, renew_after_s
+
+APP = UpstreamApp(name="shop", sdkappid=88888888, admin="admin", hosts=("https://upstream.invalid",))
+
+
+class ChangingSecret:
+    """A secret that a test changes; passes for `Secret`."""
+
+    def __init__(self) -> None:
+        self.value = b"0123456789abcdef"
+
+    def read(self, now_s: float) -> bytes:
+        del now_s
+        return self.value
+
+
+@pytest.mark.parametrize(
+    ("valid_s", "after_s"), [(300, 270.0), (3000, 2700.0), (3600, 3300.0), (86_400 * 60, 86_400 * 60 - 300.0)]
+)
+def test_renew_after(valid_s: int, after_s: float) -> None:
+    """A signature is used until a tenth of its time is left, but no longer than until five minutes are left."""
+    assert renew_after_s(valid_s) == after_s
+
+
+def test_signs_once() -> None:
+    """One signature serves until shortly before its end; then the next is made."""
+    signer = Signer(APP, ChangingSecret(), valid_s=3600)
+    first = signer.current(1000.0)
+    assert signer.current(1000.0 + 3299.9) is first
+    second = signer.current(1000.0 + 3300.0)
+    assert second.number == first.number + 1
+    assert second.text != first.text
+
+
+def test_clock_steps_back() -> None:
+    """A signature that is dated in the future, because the clock stepped back, is not used."""
+    signer = Signer(APP, ChangingSecret(), valid_s=3600)
+    first = signer.current(1000.0)
+    assert signer.current(999.0).number > first.number
+
+
+def test_forget() -> None:
+    """A forgotten signature is not used again, and forgetting it late does not touch its successor."""
+    signer = Signer(APP, ChangingSecret(), valid_s=3600)
+    first = signer.current(1000.0)
+    signer.forget(first)
+    second = signer.current(1001.0)
+    assert second.number > first.number
+    signer.forget(first)
+    assert signer.current(1002.0) is second
+
+
+def test_changed_secret() -> None:
+    """A changed secret changes the signature and the fingerprint at once; the same secret keeps the fingerprint."""
+    secret = ChangingSecret()
+    signer = Signer(APP, secret, valid_s=3600)
+    first, before = signer.current(1000.0), signer.fingerprint(1000.0)
+    assert signer.fingerprint(1001.0) == before
+    secret.value = b"fedcba9876543210"
+    assert signer.current(1000.0).number > first.number
+    assert signer.fingerprint(1000.0) != before
+
+
+def test_nothing_told() -> None:
+    """Neither a signature's repr nor a fingerprint holds the signature or the secret."""
+    secret = ChangingSecret()
+    signer = Signer(APP, secret, valid_s=3600)
+    signature = signer.current(1000.0)
+    for told in (repr(signature), str(signature), f"{[signature]}", repr(signer), repr(signer.fingerprint(0.0))):
+        assert signature.text not in told
+        assert secret.value.decode() not in told

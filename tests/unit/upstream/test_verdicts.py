@@ -1,0 +1,60 @@
+"""What follows a call that failed without an error code, and how hosts are chosen afterwards."""
+
+import pytest
+
+from service.model.errors import (
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamHTTPStatus,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from service.upstream.hosts import FailedHosts
+from service.upstream.verdicts import Verdict, explain, verdict
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (UpstreamTimeout("no answer in time", app="shop"), Verdict.AGAIN),
+        (UpstreamUnreachable("refused", app="shop"), Verdict.AGAIN),
+        (UpstreamBroken("not JSON", app="shop"), Verdict.AGAIN),
+        (UpstreamHTTPStatus(500, app="shop"), Verdict.AGAIN),
+        (UpstreamHTTPStatus(502, app="shop"), Verdict.AGAIN),
+        (UpstreamHTTPStatus(429, app="shop"), Verdict.AFTER_PAUSE),
+        (UpstreamHTTPStatus(404, app="shop"), Verdict.NEVER),
+        (UpstreamHTTPStatus(302, app="shop"), Verdict.NEVER),
+        (UpstreamHTTPStatus(204, app="shop"), Verdict.NEVER),
+        (UpstreamError("something else", app="shop"), Verdict.NEVER),
+    ],
+)
+def test_verdict(error: UpstreamError, expected: Verdict) -> None:
+    """Time-outs, 5xx and broken or missing connections are tried again; a stranger's answer is not."""
+    assert verdict(error) is expected
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (UpstreamTimeout("no answer in time", app="shop"), "no answer in time"),
+        (UpstreamUnreachable("the upstream's host name could not be resolved", app="shop"), "resolve"),
+        (UpstreamBroken("the answer is not JSON", app="shop"), "base_url"),
+        (UpstreamHTTPStatus(502, app="shop"), "later"),
+        (UpstreamHTTPStatus(404, app="shop"), "base_url"),
+        (UpstreamError("something else", app="shop"), "something else"),
+    ],
+)
+def test_explain(error: UpstreamError, words: str) -> None:
+    """An operator is told what happened and where to look."""
+    assert words in explain(error)
+
+
+def test_failed_host_comes_last() -> None:
+    """A host that failed comes after the others for half a minute, and is still tried where all have failed."""
+    hosts = FailedHosts()
+    assert hosts.ordered(("a", "b"), now_s=0.0) == ("a", "b")
+    hosts.failed("a", now_s=0.0)
+    assert hosts.ordered(("a", "b"), now_s=29.9) == ("b", "a")
+    hosts.failed("b", now_s=10.0)
+    assert hosts.ordered(("a", "b"), now_s=11.0) == ("a", "b")
+    assert hosts.ordered(("a", "b"), now_s=30.0) == ("a", "b")

@@ -1,0 +1,324 @@
+"""The wire format, with the samples of the upstream's page."""
+
+import json
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+import pytest
+
+from service.model.queries import At, Query, Range, Sort
+from service.model.tasks import Listing
+from service.upstream.apps import UpstreamApp
+from service.upstream.wire import (
+    PATH,
+    MalformedAnswer,
+    OrderBy,
+    Refusal,
+    bounded,
+    read_answer,
+    request_body,
+    request_target,
+)
+
+APP = UpstreamApp(name="shop", sdkappid=88888888, admin="admin", hosts=("https://upstream.invalid",))
+MAY = Range(since_s=1746057600, until_s=1748736000)
+
+
+def query(*, sort: Sort = Sort.SCHEDULED_DESC, keyword: str | None = None) -> Query:
+    return Query(app="shop", since=At(epoch_s=MAY.since_s), until=At(epoch_s=MAY.until_s), sort=sort, keyword=keyword)
+
+
+def body_of(query: Query, order_by: OrderBy = "lower") -> dict[str, object]:
+    decoded = json.loads(request_body(APP, query, MAY, offset=0, want=20, order_by=order_by))
+    assert isinstance(decoded, dict)
+    return decoded
+
+
+def answer() -> dict[str, Any]:
+    """The sample of the upstream's page."""
+    return {
+        "ActionStatus": "OK",
+        "ErrorInfo": "",
+        "ErrorCode": 0,
+        "Total": 2,
+        "Tasks": [
+            {
+                "TaskID": 1234567890,
+                "Sdkappid": 88888888,
+                "CreateAt": "2025-05-20 08:30:00",
+                "Type": "All",
+                "SchedAt": "2025-06-01 10:00:00",
+                "Content": {"From_Account": "administrator", "MsgRandom": 985410822},
+                "Title": "Push Title 1",
+                "Desc": "Push Description 1",
+                "Status": "pending",
+                "DispatchSuccess": 0,
+                "DispatchErr": "",
+                "PushTaskID": "",
+            },
+            {
+                "TaskID": 1234567891,
+                "Sdkappid": 88888888,
+                "CreateAt": "2025-05-21 09:00:00",
+                "Type": "Tag",
+                "SchedAt": "2025-06-02 14:00:00",
+                "Content": {"From_Account": 7, "Condition": {"TagsAnd": ["Stock A"]}},
+                "Title": "Push Title 2",
+                "Desc": "Push Description 2",
+                "Status": "dispatched",
+                "DispatchSuccess": 1,
+                "DispatchErr": "",
+                "PushTaskID": "69cf7344_537529d8",
+            },
+        ],
+    }
+
+
+def read(decoded: object) -> Listing:
+    listing = read_answer(json.dumps(decoded).encode(), want=20)
+    assert isinstance(listing, Listing)
+    return listing
+
+
+def test_request_sample() -> None:
+    """A body has the fields and the spelling of the upstream's page, and no others."""
+    assert body_of(query(keyword="Push Title")) == {
+        "Sdkappid": 88888888,
+        "Offset": 0,
+        "Want": 20,
+        "OrderBy": "schedat",
+        "Asc": False,
+        "BeginTime": "2025-05-01 00:00:00",
+        "EndTime": "2025-06-01 00:00:00",
+        "Keyword": "Push Title",
+    }
+
+
+@pytest.mark.parametrize("keyword", [None, ""])
+def test_no_keyword(keyword: str | None) -> None:
+    """Without a keyword none is sent."""
+    assert "Keyword" not in body_of(query(keyword=keyword))
+
+
+@pytest.mark.parametrize(
+    ("sort", "order_by", "expected"),
+    [
+        (Sort.SCHEDULED, "lower", ("schedat", True)),
+        (Sort.SCHEDULED_DESC, "lower", ("schedat", False)),
+        (Sort.CREATED, "lower", ("createat", True)),
+        (Sort.CREATED_DESC, "lower", ("createat", False)),
+        (Sort.SCHEDULED, "camel", ("schedAt", True)),
+        (Sort.CREATED_DESC, "camel", ("createAt", False)),
+    ],
+)
+def test_sort(sort: Sort, order_by: OrderBy, expected: tuple[str, bool]) -> None:
+    """A sort becomes field and direction, the field in the spelling that is set."""
+    body = body_of(query(sort=sort), order_by)
+    assert (body["OrderBy"], body["Asc"]) == expected
+
+
+@pytest.mark.parametrize(("epoch_s", "expected"), [(0, "1970-01-01 00:00:00"), (253402300799, "9999-12-31 23:59:59")])
+def test_first_and_last_moment(epoch_s: int, expected: str) -> None:
+    """The first and the last moment that can be asked for are written with four digits for the year."""
+    body = json.loads(
+        request_body(APP, query(), Range(since_s=epoch_s, until_s=epoch_s), offset=0, want=1, order_by="lower")
+    )
+    assert (body["BeginTime"], body["EndTime"]) == (expected, expected)
+
+
+def test_target() -> None:
+    """The query string has the five parameters of the page; the signature's alphabet stays as it is."""
+    target = request_target(APP, signature="eJ*a-b_c", random=4294967295)
+    assert urlsplit(target).path == PATH == "/v4/timpush/list_sched_task"
+    assert "usersig=eJ*a-b_c&" in target
+    assert parse_qs(urlsplit(target).query) == {
+        "usersig": ["eJ*a-b_c"],
+        "identifier": ["admin"],
+        "sdkappid": ["88888888"],
+        "random": ["4294967295"],
+        "contenttype": ["json"],
+    }
+
+
+def test_odd_admin() -> None:
+    """An admin's name can't add parameters."""
+    app = msgspec.structs.replace(APP, admin="a&random=1#é")
+    target = request_target(app, signature="s", random=7)
+    assert parse_qs(urlsplit(target).query)["identifier"] == ["a&random=1#é"]
+    assert parse_qs(urlsplit(target).query)["random"] == ["7"]
+
+
+def test_answer_sample() -> None:
+    """The page's sample becomes tasks as callers see them."""
+    listing = read(answer())
+    assert listing.total == 2
+    assert json.loads(msgspec.json.encode(listing.tasks)) == [
+        {
+            "id": 1234567890,
+            "type": "all",
+            "status": "pending",
+            "title": "Push Title 1",
+            "description": "Push Description 1",
+            "created_at": "2025-05-20T08:30:00Z",
+            "scheduled_at": "2025-06-01T10:00:00Z",
+            "dispatched": False,
+            "dispatch_error": None,
+            "push_task_id": None,
+            "content": {"From_Account": "administrator", "MsgRandom": 985410822},
+        },
+        {
+            "id": 1234567891,
+            "type": "tag",
+            "status": "dispatched",
+            "title": "Push Title 2",
+            "description": "Push Description 2",
+            "created_at": "2025-05-21T09:00:00Z",
+            "scheduled_at": "2025-06-02T14:00:00Z",
+            "dispatched": True,
+            "dispatch_error": None,
+            "push_task_id": "69cf7344_537529d8",
+            "content": {"From_Account": 7, "Condition": {"TagsAnd": ["Stock A"]}},
+        },
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "sent", "attribute", "expected"),
+    [
+        ("Type", "User", "type", "user"),
+        ("Type", "Segment", "type", "Segment"),
+        ("Status", "cancelled", "status", "cancelled"),
+        ("DispatchErr", "no device", "dispatch_error", "no device"),
+        ("DispatchErr", None, "dispatch_error", None),
+        ("PushTaskID", None, "push_task_id", None),
+        ("CreateAt", "", "created_at", None),
+        ("SchedAt", "", "scheduled_at", None),
+        ("SchedAt", "2024-02-29 23:59:59", "scheduled_at", "2024-02-29T23:59:59Z"),
+        ("TaskID", 2**63 + 1, "id", 2**63 + 1),
+        ("Surprise", {"new": 1}, "id", 1234567890),
+    ],
+)
+def test_field(field: str, sent: object, attribute: str, expected: object) -> None:
+    """Unknown types and statuses pass through, empty texts become null, unknown fields are ignored."""
+    decoded = answer()
+    decoded["Tasks"][0][field] = sent
+    assert getattr(read(decoded).tasks[0], attribute) == expected
+
+
+def test_content_is_untouched() -> None:
+    """A task's content is carried through byte for byte: numbers, order and blanks of any size."""
+    content = '{"z": 1.10, "a":  [1e400, 123456789012345678901234567890], "a": "\\u00e9é"}'
+    text = json.dumps(answer()).replace('{"From_Account": 7, "Condition": {"TagsAnd": ["Stock A"]}}', content)
+    listing = read_answer(text.encode(), want=20)
+    assert isinstance(listing, Listing)
+    assert bytes(listing.tasks[1].content) == content.encode()
+
+
+def test_no_tasks() -> None:
+    """An empty list, or null in its place, is a listing without tasks; the total may still be larger."""
+    for tasks in ([], None):
+        listing = read({**answer(), "Tasks": tasks})
+        assert (listing.total, listing.tasks) == (2, ())
+
+
+@pytest.mark.parametrize("field", ["ErrorCode", "Total", "Tasks"])
+def test_missing_field(field: str) -> None:
+    """A missing field of the answer is told by name."""
+    decoded = answer()
+    del decoded[field]
+    with pytest.raises(MalformedAnswer, match=field):
+        read(decoded)
+
+
+@pytest.mark.parametrize("field", sorted(set(answer()["Tasks"][0]) - {"Sdkappid"}))
+def test_missing_task_field(field: str) -> None:
+    """A missing field of a task is told by name and place."""
+    decoded = answer()
+    del decoded["Tasks"][1][field]
+    with pytest.raises(MalformedAnswer, match=rf"{field}.*Tasks\["):
+        read(decoded)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("TaskID", "1"),
+        ("TaskID", 1.5),
+        ("Title", 7),
+        ("Type", None),
+        ("DispatchSuccess", True),
+        ("CreateAt", "2025-05-20T08:30:00Z"),
+        ("CreateAt", "2025-02-30 08:30:00"),
+        ("CreateAt", "2025-05-20 24:00:00"),
+        ("SchedAt", "2025-05-20 08:30:60"),
+        ("SchedAt", "0000-00-00 00:00:00"),
+        ("SchedAt", "2025-5-20 08:30:00"),
+        ("SchedAt", "٢٠٢٥-05-20 08:30:00"),
+        ("SchedAt", 1747729800),
+    ],
+)
+def test_wrong_type(field: str, value: object) -> None:
+    """A wrong type or a malformed time is told with its place, without quoting the value."""
+    decoded = answer()
+    decoded["Tasks"][1][field] = value
+    with pytest.raises(MalformedAnswer, match=rf"\$\.Tasks\[.*\]\.{field}") as caught:
+        read(decoded)
+    if isinstance(value, str) and len(value) > 1:
+        assert value not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "not JSON"),
+        (b"<html>502</html>", "not JSON"),
+        (b"[]", "another type"),
+        (b"null", "another type"),
+        (b"{}", "ErrorCode"),
+        (json.dumps(answer()).encode()[:-20], "not JSON"),
+        (json.dumps(answer()).encode() + b"x", "not JSON"),
+        (json.dumps(answer()).encode().replace(b"Stock", rb"\ud800"), "not JSON"),
+        (json.dumps(answer()).encode().replace(b"Stock", b"\xff"), "not UTF-8"),
+        (json.dumps(answer()).encode("utf-16"), "not UTF-8"),
+        (b'{"ErrorCode": 0, "deep": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", "nested"),
+        (b'{"ErrorCode": 0, "ActionStatus": "FAIL"}', "ActionStatus"),
+        (b'{"ErrorCode": 0, "Total": -1, "Tasks": []}', "Total"),
+        (b'{"ErrorCode": "0", "Total": 1, "Tasks": []}', "ErrorCode"),
+        (json.dumps({**answer(), "Total": 1}).encode(), "Total is 1"),
+    ],
+)
+def test_malformed(body: bytes, told: str) -> None:
+    """Whatever is not the page's answer is named, each in its own words."""
+    with pytest.raises(MalformedAnswer, match=told):
+        read_answer(body, want=20)
+
+
+def test_more_than_wanted() -> None:
+    """More tasks than were asked for are refused: they would belong to another block."""
+    with pytest.raises(MalformedAnswer, match="2 tasks where 1 were asked for"):
+        read_answer(json.dumps(answer()).encode(), want=1)
+
+
+@pytest.mark.parametrize("info", ['"no such key"', '""', "null"])
+def test_refusal(info: str) -> None:
+    """An error code is a refusal, whatever else the answer holds or lacks."""
+    body = f'{{"ActionStatus": "FAIL", "ErrorCode": 70009, "ErrorInfo": {info}}}'
+    assert read_answer(body.encode(), want=20) == Refusal(code=70009, text=json.loads(info) or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain, é and 推送", "plain, é and 推送"),
+        ("a\nb\x00\x1b[31m\u2028\u202e", r"a\nb\x00\x1b[31m\u2028\u202e"),
+        ("x" * 200, "x" * 200),
+        ("x" * 201, "x" * 199 + "…"),
+        ("\n" * 200, r"\n" * 99 + "\\…"),
+        ("sig eJ*secret in it, eJ*secret", "sig [signature] in it, [signature]"),
+        ("x" * 195 + "eJ*secret", "x" * 195 + "[sig…"),
+    ],
+)
+def test_bounded(text: str, expected: str) -> None:
+    """The upstream's text is bounded, its control characters are escaped, and the signature is taken out of it."""
+    assert bounded(text, secret="eJ*secret") == expected
