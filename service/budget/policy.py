@@ -182,7 +182,6 @@ class Policy:
             self._clear()
             self.epoch = reading.chance
             self.next_id = reading.chance * 2**20
-            self.held = float(rules.transit_ms)
             self.run_id = reading.run_id
         else:
             base = max(self.now, reading.seen_ms) if reading.epoch == self.epoch else self.now

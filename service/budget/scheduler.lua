@@ -99,6 +99,7 @@ local function load()
   local kept = packed and cmsgpack.unpack(packed)
   S = { now = 0, pause_until = 0, reason = '' }
   if kept and kept[1] == FORMAT then
+    local _
     _, S.now, S.raw, S.run_id, S.epoch, S.virtual, S.next_id, S.purge_at, S.held, S.pause_until, S.reason, S.slots =
       unpack(kept)
   end
@@ -111,7 +112,7 @@ end
 
 -- Redis has restarted, failed over or lost its data: nothing of what it knows is sure, but a pause it remembers.
 local function reset(run_id)
-  S.run_id, S.epoch, S.next_id, S.virtual, S.purge_at, S.held, S.slots = run_id, chance, chance * 2 ^ 20, 0, 0, TRANSIT, {}
+  S.run_id, S.epoch, S.next_id, S.virtual, S.purge_at, S.held, S.slots = run_id, chance, chance * 2 ^ 20, 0, 0, 0, {}
   redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
 end
 
