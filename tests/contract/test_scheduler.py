@@ -1,0 +1,410 @@
+"""What every scheduler keeps: the same tests on the policy alone and on the script in a real Valkey."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from service.budget.scheduler import Begun, Early, Joined, Known, Lapsed, Paused, Rules, Scheduler, Ticked, Turn
+from tests.contract.scheduler_world import RULES, World, row, valkey
+
+REST = RULES.rest_ms
+QUIET = RULES.transit_ms + REST
+KEY = "tg:{news}:block"
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[redis.Redis]:
+    with valkey() as client:
+        yield client
+
+
+@pytest.fixture(params=["local", "shared"])
+def world(request: pytest.FixtureRequest, client: redis.Redis) -> World:
+    return World(client if request.param == "shared" else None)
+
+
+async def tick(
+    replica: Scheduler, *rows: object, returned: tuple[int, ...] = (), quiet: bool = False, board: bool = False
+) -> Ticked:
+    return await replica.tick(rows, returned=returned, quiet=quiet, wants_board=board)  # type: ignore[arg-type]
+
+
+async def begin(replica: Scheduler, turn: Turn, block: str = "b", *, known: bytes = b"") -> object:
+    return await replica.begin(turn.id, block=block, block_key=KEY, known=known)
+
+
+async def done(replica: Scheduler, turn: Turn, block: str = "b", *, pause_ms: int = 0, reason: str = "") -> None:
+    await replica.done(turn.id, block=block, pause_ms=pause_ms, pause_reason=reason)
+
+
+async def awake(world: World, name: str = "r1") -> Scheduler:
+    """A replica whose app's first quiet window has passed."""
+    replica = world.replica(name)
+    await tick(replica)
+    world.now += QUIET
+    return replica
+
+
+async def test_all_slots_start_taken_for_transit_and_window(world: World) -> None:
+    """No turn can be used until a call made before the start has been counted and a window has passed."""
+    replica = world.replica("r1")
+    first = await tick(replica, row("a"))
+    assert (first.turns, first.free, first.due_in_ms) == ((), 0, QUIET - RULES.ahead_ms)
+    world.now += first.due_in_ms or 0
+    (turn,) = (await tick(replica, row("a"))).turns
+    assert turn.usable_in_ms == RULES.ahead_ms
+    assert await begin(replica, turn) == Early(usable_in_ms=RULES.ahead_ms)
+    world.now += RULES.ahead_ms
+    assert await begin(replica, turn) == Begun()
+
+
+async def test_as_many_as_wait_get_turns_at_once_where_so_many_slots_are_free(world: World) -> None:
+    """A burst of N from idle is not spaced."""
+    replica = await awake(world)
+    ticked = await tick(replica, row("a"), row("b"))
+    assert [turn.usable_in_ms for turn in ticked.turns] == [0, 0]
+    assert ticked.due_in_ms is None
+
+
+async def test_a_backlog_is_spaced(world: World) -> None:
+    """Where more wait than slots are free, the second turn comes a gap after the first."""
+    replica = await awake(world)
+    ticked = await tick(replica, row("a", 9))
+    assert len(ticked.turns) == 1
+    assert ticked.due_in_ms == RULES.gap_ms - RULES.ahead_ms
+    await begin(replica, ticked.turns[0])
+    world.now += ticked.due_in_ms - 1
+    assert (await tick(replica, row("a", 9))).turns == ()
+    world.now += 1
+    assert [turn.usable_in_ms for turn in (await tick(replica, row("a", 9))).turns] == [RULES.ahead_ms]
+
+
+async def test_a_slot_is_free_a_window_after_the_answer(world: World) -> None:
+    """`done` frees the slot one window later, and not a millisecond earlier."""
+    replica = await awake(world)
+    for turn in (await tick(replica, row("a", 2))).turns:
+        await begin(replica, turn, f"b{turn.id}")
+        world.now += 50
+        await done(replica, turn, f"b{turn.id}")
+    world.now += REST - 51
+    assert (await tick(replica)).free == 0
+    world.now += 1
+    assert (await tick(replica)).free == 1
+    world.now += 50
+    assert (await tick(replica)).free == 2
+
+
+async def test_a_call_without_an_answer_holds_its_slot_for_transit_and_window(world: World) -> None:
+    """A late `done` neither prolongs nor shortens what transit bounds."""
+    replica = await awake(world)
+    first, second = (await tick(replica, row("a", 2))).turns
+    await begin(replica, first, "b1")
+    await begin(replica, second, "b2")
+    world.now += RULES.transit_ms + 100
+    await done(replica, first, "b1")
+    world.now += REST - 101
+    assert (await tick(replica)).free == 0
+    world.now += 1
+    assert (await tick(replica)).free == 2
+
+
+async def test_a_done_for_a_turn_whose_slot_went_on_touches_nothing(world: World) -> None:
+    """A hung fetch that ends late ends its flight, but not the slot's next turn."""
+    replica = await awake(world)
+    old = (await tick(replica, row("a", 2))).turns
+    for turn in old:
+        await begin(replica, turn, f"b{turn.id}")
+    world.now += QUIET
+    new = (await tick(replica, row("a", 2))).turns
+    assert [turn.id for turn in new] != [turn.id for turn in old]
+    await done(replica, old[0], f"b{old[0].id}")
+    assert (await tick(replica, row("a", 2))).turns == new
+    assert await begin(replica, new[0], f"b{old[0].id}") == Begun()
+    assert isinstance(await begin(replica, new[1], f"b{old[1].id}"), Joined)
+
+
+async def test_a_lost_answer_is_told_again(world: World) -> None:
+    """Every tick lists all of the replica's unused turns."""
+    replica = await awake(world)
+    lost = await tick(replica, row("a"))
+    assert (await tick(replica, row("a"))).turns == lost.turns
+
+
+async def test_a_begin_repeated_holds_the_slot_anew(world: World) -> None:
+    """Asked again, the same turn and block are begun again, from then on."""
+    replica = await awake(world)
+    (turn,) = (await tick(replica, row("a"))).turns
+    assert await begin(replica, turn) == Begun()
+    world.now += 150
+    assert await begin(replica, turn) == Begun()
+    assert await begin(replica, turn, "another") == Lapsed()
+    world.now += QUIET - 1
+    assert (await tick(replica)).free == 1
+    world.now += 1
+    assert (await tick(replica)).free == 2
+
+
+async def test_a_begin_that_arrives_after_its_done_lapses(world: World) -> None:
+    """A late copy of a begin leaves no flight behind."""
+    replica = await awake(world)
+    (turn,) = (await tick(replica, row("a"))).turns
+    await begin(replica, turn)
+    await done(replica, turn)
+    assert await begin(replica, turn) == Lapsed()
+    (turn,) = (await tick(replica, row("a"))).turns
+    assert await begin(replica, turn) == Begun()
+
+
+async def test_a_turn_not_used_lapses_and_its_slot_is_free(world: World) -> None:
+    """A dead replica's turn costs the turn's lease and no more, and the caller is refunded."""
+    dead, other = await awake(world), world.replica("r2")
+    (turn,) = (await tick(dead, row("a"))).turns
+    await tick(other, row("b"))
+    world.now += RULES.turn_lease_ms - 1
+    assert (await tick(other)).free == 0
+    world.now += 1
+    ticked = await tick(other, board=True)
+    assert ticked.free == 1
+    assert await begin(dead, turn) == Lapsed()
+
+
+async def test_a_dead_replica_is_not_given_turns(world: World) -> None:
+    """A report counts for its lease and then no more."""
+    dead, other = await awake(world), world.replica("r2")
+    await tick(dead, row("a", 5))
+    await tick(other)
+    world.now += RULES.report_lease_ms - 1
+    ranks = (await tick(other, board=True)).board
+    assert ranks is not None
+    assert [rank.caller for rank in ranks.ranks] == ["a"]
+    world.now += 1
+    ranks = (await tick(other, board=True)).board
+    assert ranks is not None
+    assert ranks.ranks == ()
+
+
+async def test_one_fetch_for_a_block(world: World) -> None:
+    """A second begin joins, is refunded, and its slot is free at once for another block."""
+    one, two = await awake(world), world.replica("r2")
+    (first,) = (await tick(one, row("a"))).turns
+    (second,) = (await tick(two, row("b"))).turns
+    assert await begin(one, first) == Begun()
+    world.now += 10
+    assert await begin(two, second) == Joined(lease_in_ms=RULES.fetch_lease_ms - 10)
+    ticked = await tick(two, row("b"))
+    (third,) = ticked.turns
+    assert third.usable_in_ms == 0
+    assert await begin(two, third, "c") == Begun()
+
+
+async def test_a_fetch_left_behind_is_given_up(world: World) -> None:
+    """After the fetch's lease another may fetch the block."""
+    one = await awake(world)
+    (first,) = (await tick(one, row("a"))).turns
+    await begin(one, first)
+    world.now += RULES.fetch_lease_ms
+    (second,) = (await tick(one, row("a"))).turns
+    assert await begin(one, second) == Begun()
+    assert isinstance(await begin(one, first), Lapsed | Joined)
+
+
+async def test_a_block_that_has_changed_is_looked_at_again(world: World) -> None:
+    """Begin compares the head of the stored block with the one that the replica knows."""
+    replica = await awake(world)
+    (turn,) = (await tick(replica, row("a"))).turns
+    world.put(KEY, b"0123456789abcdef and what follows")
+    assert await begin(replica, turn) == Known()
+    (turn,) = (await tick(replica, row("a"))).turns
+    assert await begin(replica, turn, known=b"0123456789abcdef or whatever") == Begun()
+
+
+async def test_a_pause_stops_everyone_and_a_shorter_one_does_not_shorten_it(world: World) -> None:
+    """A turn held is refunded, none is given until the pause ends, and all are told why."""
+    one, two = await awake(world), world.replica("r2")
+    (first,) = (await tick(one, row("a"))).turns
+    (second,) = (await tick(two, row("b"))).turns
+    await begin(one, first)
+    await done(one, first, pause_ms=3000, reason="60007")
+    await done(one, first, pause_ms=100, reason="other")
+    assert await begin(two, second, "c") == Paused(pause_in_ms=3000, reason="60007")
+    world.now += 2000
+    ticked = await tick(two, row("b"))
+    assert (ticked.turns, ticked.pause_in_ms, ticked.pause_reason) == ((), 1000, "60007")
+    assert ticked.due_in_ms == 1000 - RULES.ahead_ms
+    world.now += 1000
+    ticked = await tick(two, row("b"))
+    assert [turn.usable_in_ms for turn in ticked.turns] == [0]
+    assert (ticked.pause_in_ms, ticked.pause_reason) == (0, "")
+
+
+async def test_what_is_returned_is_refunded_and_given_on(world: World) -> None:
+    """A turn given back goes to who waits next, in the same tick."""
+    one, two = await awake(world), world.replica("r2")
+    turns = (await tick(one, row("a", 2))).turns
+    assert (await tick(two, row("b"))).turns == ()
+    await tick(one, returned=(turns[0].id,))
+    (turn,) = (await tick(two, row("b"))).turns
+    assert turn.caller == "b"
+    assert await begin(one, turns[0]) == Lapsed()
+
+
+async def test_another_replicas_turn_is_not_ones_own(world: World) -> None:
+    """A turn can be begun, ended and returned by its replica alone."""
+    one, two = await awake(world), world.replica("r2")
+    (turn,) = (await tick(one, row("a"))).turns
+    assert await begin(two, turn) == Lapsed()
+    await done(two, turn)
+    await tick(two, returned=(turn.id,))
+    assert await begin(one, turn) == Begun()
+
+
+async def test_a_turn_goes_to_the_replica_whose_oldest_waits_longest(world: World) -> None:
+    """A tick gives out turns for others' reports too, and tells the others at their next."""
+    one, two = await awake(world), world.replica("r2")
+    await tick(two, quiet=True)
+    await tick(one, row("a", waited_ms=150))
+    await tick(two, row("a", waited_ms=200))
+    world.now += QUIET - RULES.report_lease_ms // 2
+    await tick(two, row("a", waited_ms=900))
+    await tick(one, row("a", waited_ms=850))
+    world.now += RULES.report_lease_ms // 2
+    assert (await tick(one, row("a", 5, waited_ms=1350))).turns == ()
+    (turn,) = (await tick(two, row("a", waited_ms=1400))).turns
+    assert await begin(two, turn) == Begun()
+    world.now += RULES.gap_ms
+    assert len((await tick(one, row("a", 5, waited_ms=1400))).turns) == 1
+
+
+async def test_equal_tags_who_waited_longest_then_the_name(world: World) -> None:
+    """The board shows the order of turns."""
+    replica = world.replica("r1")
+    ticked = await tick(replica, row("b"), row("c", waited_ms=5), row("a"), board=True)
+    assert ticked.board is not None
+    assert [rank.caller for rank in ticked.board.ranks] == ["c", "a", "b"]
+
+
+async def test_quiet_takes_all_slots(world: World) -> None:
+    """Turns already given can't be used, and no new one for transit and window."""
+    replica = await awake(world)
+    (turn,) = (await tick(replica, row("a"))).turns
+    ticked = await tick(replica, row("a"), quiet=True)
+    assert (ticked.turns, ticked.free, ticked.due_in_ms) == ((), 0, QUIET - RULES.ahead_ms)
+    assert await begin(replica, turn) == Lapsed()
+
+
+async def test_begun_counts_as_served_before_the_next_report(world: World) -> None:
+    """A report from before a begin does not bring its caller a second turn."""
+    one, two = await awake(world), world.replica("r2")
+    (turn,) = (await tick(one, row("a"))).turns
+    await begin(one, turn)
+    await tick(two, row("b"))
+    assert (await tick(two, row("b"), board=True)).turns[0].caller == "b"
+    world.now += 1
+    assert (await tick(one)).turns == ()
+
+
+@pytest.mark.parametrize("step_ms", [-3_600_000, -500, -2, 2, 50, 900, 10_800_000])
+async def test_a_step_of_the_servers_clock_neither_frees_nor_stalls(world: World, step_ms: int) -> None:
+    """A window lasts a window, whatever the server's clock says."""
+    replica = await awake(world)
+    for turn in (await tick(replica, row("a", 2))).turns:
+        await begin(replica, turn, f"b{turn.id}")
+        await done(replica, turn, f"b{turn.id}")
+    world.now += 100
+    world.off += step_ms
+    assert (await tick(replica)).free == 0
+    world.now += RULES.window_ms - 100 - 1
+    assert (await tick(replica)).free == 0
+    world.now += 1 + RULES.clock_step_ms
+    assert (await tick(replica)).free == 2
+
+
+async def test_an_idle_time_passes(world: World) -> None:
+    """A pause ends though nobody has called the script meanwhile."""
+    replica = await awake(world)
+    (turn,) = (await tick(replica, row("a"))).turns
+    await done(replica, turn, pause_ms=60_000, reason="70050")
+    world.now += 60_000
+    ticked = await tick(replica, row("a"))
+    assert ticked.pause_in_ms == 0
+    assert [turn.usable_in_ms for turn in ticked.turns] == [0]
+
+
+@pytest.mark.parametrize("loss", ["flush", "restart"])
+async def test_after_a_loss_of_data_one_quiet_window(world: World, loss: str) -> None:
+    """Slots start taken; what a stopwatch knew from before does not count."""
+    replica = await awake(world)
+    (turn,) = (await tick(replica, row("a"))).turns
+    getattr(world, loss)()
+    assert await begin(replica, turn) == Lapsed()
+    world.now += QUIET - 1
+    assert (await tick(replica)).free == 0
+    world.now += 1
+    assert (await tick(replica)).free == RULES.calls
+
+
+async def test_a_pause_outlives_a_failover(world: World) -> None:
+    """The new server goes on with the pause that it knows of."""
+    replica = await awake(world)
+    (turn,) = (await tick(replica, row("a"))).turns
+    await done(replica, turn, pause_ms=9_000, reason="60007")
+    world.restart()
+    ticked = await tick(replica)
+    assert (ticked.pause_in_ms, ticked.pause_reason) == (9_000, "60007")
+
+
+async def test_a_changed_number_of_slots_is_kept_to(world: World) -> None:
+    """A replica with other rules adds slots that rest first, or takes away the idlest."""
+    old = await awake(world)
+    assert (await tick(old)).free == 2
+    world.rules = world.policy._rules = Rules(calls=3, window_ms=1000, transit_ms=200)
+    more = world.replica("r2")
+    assert (await tick(more)).free == 2
+    world.now += QUIET
+    assert (await tick(more)).free == 3
+    turns = (await tick(more, row("a", 3))).turns
+    assert len(turns) == 3
+    world.rules = world.policy._rules = Rules(calls=1, window_ms=1000, transit_ms=200)
+    fewer = world.replica("r2")
+    assert len((await tick(fewer, row("a", 3))).turns) == 1
+    assert await begin(fewer, turns[0]) == Begun() or await begin(fewer, turns[2]) == Begun()
+
+
+async def test_the_end_of_a_fetch_is_told_to_all(client: redis.Redis) -> None:
+    """The block's name goes out once on the scheduler's channel."""
+    world = World(client)
+    replica = world.shared("r1")
+    with client.pubsub(ignore_subscribe_messages=True) as messages:
+        messages.subscribe(replica.channel)
+        await tick(replica)
+        world.now += QUIET
+        (turn,) = (await tick(replica, row("a"))).turns
+        await begin(replica, turn, "block-7")
+        await done(replica, turn, "block-7")
+        told = [messages.get_message(timeout=1), messages.get_message(timeout=1)]
+        assert messages.get_message(timeout=0.01) is None
+    assert [message["data"] for message in told if message] == [b"block-7"]
+
+
+async def test_the_servers_own_clock_and_run_are_used(client: redis.Redis) -> None:
+    """Without a test's clock the script reads TIME and the run id itself, and keeps nothing that grows."""
+    from service.budget.shared import SharedScheduler
+    from tests.contract.scheduler_world import StoreHere
+
+    client.flushall()
+    rules = Rules(calls=3, window_ms=40, transit_ms=10, ahead_ms=0)
+    replica = SharedScheduler(StoreHere(client), prefix="tg", app="news", replica="r1", rules=rules)  # type: ignore[arg-type]
+    begun = 0
+    for number in range(2_000):
+        ticked = await tick(replica, row("a"))
+        for turn in ticked.turns:
+            if await begin(replica, turn, f"b{number}") == Begun():
+                begun += 1
+                await done(replica, turn, f"b{number}")
+        if begun >= 6:
+            break
+    assert begun >= 6
+    await tick(replica)
+    assert client.hlen("tg:{news}:flights") == 0
+    assert set(client.keys()) <= {b"tg:{news}:slots", b"tg:{news}:tags"}
