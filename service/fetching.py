@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from service.budget.jobs import Failed, Slot
-from service.cache.shelf import BlockName, Kept, Shelf
+from service.cache.blocks import Kept
+from service.cache.shelf import Shelf
 from service.model.blocks import RefusedQuery, block_of
 from service.model.errors import CallsStopped, QueryRefused, UpstreamError
 from service.model.queries import Query, Range
@@ -29,7 +30,7 @@ class Upstream(Protocol):
         """Records `offset` to `offset + want` of the query. Raises UpstreamError."""
         ...
 
-    def stopped(self, app: str) -> CallsStopped | None:
+    def stopped(self, app: UpstreamApp) -> CallsStopped | None:
         """Why the app must not be called now, if so."""
         ...
 
@@ -60,7 +61,7 @@ class Fetching:
 
     def stopped(self) -> CallsStopped | None:
         """Why no block of this app can be fetched now, if so."""
-        return self._upstream.stopped(self._app.name)
+        return self._upstream.stopped(self._app)
 
     async def fetch(self, query: Query, index: int, slot: Slot) -> Kept:
         """Fetch a block and keep it; a refusal of the query is kept in its place. Raises UpstreamError."""
@@ -72,9 +73,9 @@ class Fetching:
             )
         except QueryRefused as exc:
             refusal = RefusedQuery(fetched_at_ms=self._now_ms(), code=exc.code, text=exc.text)
-            return await self.shelf.put(BlockName.of(query, index, size), refusal)
+            return await self.shelf.put(query, index, refusal)
         block = block_of(listing, query=query, range_=range_, fetched_at_ms=self._now_ms())
-        return await self.shelf.put(BlockName.of(query, index, size), block)
+        return await self.shelf.put(query, index, block)
 
     def failed(self, error: UpstreamError, *, attempt: int) -> Failed:
         """What follows a failed fetch: whether to try again, and whether the budget must pause."""
@@ -102,21 +103,11 @@ class BlockJob:
     """A line's job: one block of a query, which the request has seen as `known` (empty for not at all)."""
 
     def __init__(self, fetching: Fetching, query: Query, index: int, *, known: bytes) -> None:
-        self.name = BlockName.of(query, index, fetching.block_size)
+        self.block_key = fetching.shelf.key(query, index)
         self.known = known
         self._fetching = fetching
         self._query = query
         self._index = index
-
-    @property
-    def block(self) -> str:
-        """The block's name within its app."""
-        return self.name.text
-
-    @property
-    def block_key(self) -> str:
-        """The block's key in Redis."""
-        return self._fetching.shelf.key(self.name)
 
     async def call(self, slot: Slot, *, attempt: int) -> Kept | Failed:
         """Fetch the block and keep it."""
@@ -127,5 +118,5 @@ class BlockJob:
 
     async def look(self) -> Kept | None:
         """The block as it is stored now, if that is not what the request knows."""
-        kept = await self._fetching.shelf.get(self.name)
-        return None if kept is None or kept.head == self.known else kept
+        kept = await self._fetching.shelf.get(self._query, self._index)
+        return None if kept.stored is None or kept.head == self.known else kept

@@ -8,7 +8,7 @@ import structlog
 
 from service.budget.jobs import Fetched, Full, TooLong
 from service.budget.line import Line
-from service.cache.shelf import Kept
+from service.cache.blocks import NOTHING, Kept
 from service.fetching import BlockJob, Fetching
 from service.model.blocks import Block, RefusedQuery
 from service.model.callers import AppInfo, Caller
@@ -34,8 +34,6 @@ RENEWAL = "~renewal"
 RENEWAL_WEIGHT = 0.01
 RENEWALS_MAX = 100
 """How many blocks of an app may wait for their renewal on one replica."""
-END = -1
-"""The index under which the end of a query's list is stored: a block without tasks that tells the total."""
 
 
 class App(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,31 +96,31 @@ class Gateway:
             await asyncio.wait(self._renewals)
 
     async def _part(self, app: App, ask: Ask, index: int) -> Part:
-        shelf, size = app.fetching.shelf, app.fetching.block_size
-        job = BlockJob(app.fetching, ask.query, index, known=b"")
-        kept = shelf.recall(job.name)
+        """One block of the page: what is stored where that will do, else a fetch, else what is stale."""
+        kept, trouble = await self._stored(app, ask, index)
         verdict = self._judge(kept, ask.demands)
-        trouble: TaskgateError | None = None
-        if verdict is not Verdict.FRESH:
-            try:
-                kept = await shelf.get(job.name) or kept
-            except StoreUnavailable as exc:
-                trouble = exc
-            verdict = self._judge(kept, ask.demands)
-        if kept is not None and verdict is Verdict.FRESH:
-            return Part(block=_block(kept, ask.query), source=Source.HIT)
-        job.known = b"" if kept is None else kept.head
-        if kept is not None and verdict is Verdict.RENEW:
-            self._renew(app, job)
-            return _stale(kept, ask.query, StaleReason.RENEWING)
-        if index > 0 and trouble is None and (end := await self._end(app, ask)) and end.total <= index * size:
+        job = BlockJob(app.fetching, ask.query, index, known=kept.head)
+        match verdict:
+            case Verdict.FRESH:
+                return Part(block=_block(kept, ask.query), source=Source.HIT)
+            case Verdict.RENEW:
+                self._renew(app, job)
+                return _stale(kept, ask.query, StaleReason.RENEWING)
+        if (
+            index > 0
+            and not trouble
+            and (end := await self._end(app, ask, index))
+            and end.total <= index * app.fetching.block_size
+        ):
             return Part(block=end, source=Source.HIT)
         if ask.demands.only_if_cached:
             raise NothingStored
         try:
             fetched = await self._fetch(app, ask, job)
+        except QueryRefused:
+            raise
         except (StoreUnavailable, UpstreamError, WaitTooLong, LineFull) as exc:
-            if kept is None or verdict is not Verdict.LAST_RESORT or isinstance(exc, QueryRefused):
+            if verdict is not Verdict.LAST_RESORT:
                 raise
             waits = isinstance(exc, (WaitTooLong, LineFull))
             return _stale(kept, ask.query, StaleReason.WAIT if waits else StaleReason.ERROR)
@@ -132,6 +130,18 @@ class Gateway:
             waited_s=fetched.waited_s,
             upstream_s=fetched.upstream_s,
         )
+
+    async def _stored(self, app: App, ask: Ask, index: int) -> tuple[Kept, bool]:
+        """What is stored of a block, from memory where that is fresh; whether Redis could not be asked."""
+        shelf = app.fetching.shelf
+        remembered = shelf.recall(ask.query, index) or NOTHING
+        if self._judge(remembered, ask.demands) is Verdict.FRESH:
+            return remembered, False
+        try:
+            kept = await shelf.get(ask.query, index)
+        except StoreUnavailable:
+            return remembered, True
+        return (remembered if kept.stored is None and remembered.stored is not None else kept), False
 
     async def _fetch(self, app: App, ask: Ask, job: BlockJob) -> Fetched[Kept]:
         if stopped := app.fetching.stopped():
@@ -151,23 +161,26 @@ class Gateway:
             case Fetched():
                 return outcome
 
-    async def _end(self, app: App, ask: Ask) -> Block | None:
-        """What a fresh block of the same query tells of the end of its list."""
+    async def _end(self, app: App, ask: Ask, index: int) -> Block | None:
+        """An empty block, where a fresh one of the same query tells that the list ends before this index."""
+        if index == 0:
+            return None
         try:
             kept = await app.fetching.shelf.end(ask.query)
         except StoreUnavailable:
             return None
-        fresh = self._judge(kept, ask.demands) is Verdict.FRESH
-        return kept.stored if kept is not None and fresh and isinstance(kept.stored, Block) else None
+        if self._judge(kept, ask.demands) is not Verdict.FRESH or not isinstance(kept.stored, Block):
+            return None
+        return kept.stored if kept.stored.total <= index * app.fetching.block_size else None
 
-    def _judge(self, kept: Kept | None, demands: Demands) -> Verdict:
-        if kept is None:
+    def _judge(self, kept: Kept, demands: Demands) -> Verdict:
+        if kept.stored is None:
             return Verdict.USELESS
         return judge(kept.stored, lifetimes=self._lifetimes, demands=demands, now_ms=int(self._clock() * 1000))
 
     def _renew(self, app: App, job: BlockJob) -> None:
         """Fetch a block in the background, unless someone waits for it already or calls are stopped."""
-        if not app.line.wants(job.block) and app.fetching.stopped() is None:
+        if not app.line.wants(job.block_key) and app.fetching.stopped() is None:
             task = asyncio.create_task(self._renewed(app, job))
             self._renewals.add(task)
             task.add_done_callback(self._renewals.discard)
@@ -218,12 +231,13 @@ _RANK = {Source.HIT: 0, Source.JOINED: 1, Source.FETCHED: 2, Source.STALE: 3}
 
 
 def _block(kept: Kept, query: Query) -> Block:
-    """The block, or the remembered refusal raised."""
+    """The block; a remembered refusal is raised."""
     match kept.stored:
-        case RefusedQuery(code=code, text=text):
-            raise QueryRefused(app=query.app, code=code, text=text, advice=advice_for(code))
         case Block() as block:
             return block
+        case RefusedQuery(code=code, text=text):
+            raise QueryRefused(app=query.app, code=code, text=text, advice=advice_for(code))
+    raise AssertionError("only what is stored is served")
 
 
 def _stale(kept: Kept, query: Query, reason: StaleReason) -> Part:

@@ -30,13 +30,8 @@ class Job(Protocol[T_co]):
     """What a line has to know of a block, and how it is fetched."""
 
     @property
-    def block(self) -> str:
-        """The block's name, the same on all replicas."""
-        ...
-
-    @property
     def block_key(self) -> str:
-        """Its key in Redis."""
+        """The block's key in Redis, and its name on all replicas."""
         ...
 
     @property

@@ -31,8 +31,6 @@ T = TypeVar("T")
 
 HEARTBEAT_S = 0.25
 """A waiting replica ticks at least so often; well below the report's lease."""
-SETTLING_S = 0.4
-"""After its last fetch a replica ticks on so often until the slot is free: the script's clock must see no gap."""
 SPACING_S = 0.005
 """Ticks are at least so far apart, however many requests come at once."""
 AWAY_S = 0.1
@@ -61,7 +59,6 @@ class Line(Generic[T]):
         self._urgent = asyncio.Event()
         self._ticked_at_s = 0.0
         self._due_at_s: float | None = None
-        self._settled_at_s = 0.0
         self._reported = False
         self._away_since_s: float | None = None
         self._closing = False
@@ -85,7 +82,7 @@ class Line(Generic[T]):
             raise ShuttingDown
         loop = asyncio.get_running_loop()
         places = self._waiters.places
-        want = places.wants.get(job.block)
+        want = places.wants.get(job.block_key)
         if places.held_by(caller) >= bound and (want is None or caller not in want.places):
             return Full(bound=bound, estimate_s=self.estimate_s(caller, weight, 1))
         waiter: Waiter[T] = Waiter(caller=caller, weight=weight, entered_s=loop.time(), patience_s=patience_s)
@@ -164,7 +161,7 @@ class Line(Generic[T]):
             if self._due_at_s is not None:
                 due_s = min(due_s, max(self._due_at_s, self._ticked_at_s + SPACING_S))
             return max(due_s - now_s, 0.0)
-        return SETTLING_S if now_s < self._settled_at_s else None
+        return None
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -266,10 +263,10 @@ class Line(Generic[T]):
         loop, job = asyncio.get_running_loop(), want.payload.job
         want.asked_s = loop.time()
         try:
-            return await self._scheduler.begin(turn.id, block=job.block, block_key=job.block_key, known=job.known)
+            return await self._scheduler.begin(turn.id, block=job.block_key, block_key=job.block_key, known=job.known)
         except StoreUnavailable:
             want.asked_s = loop.time()
-            return await self._scheduler.begin(turn.id, block=job.block, block_key=job.block_key, known=job.known)
+            return await self._scheduler.begin(turn.id, block=job.block_key, block_key=job.block_key, known=job.known)
 
     async def _call(self, turn: Turn, want: Want[Wanted[T]]) -> None:
         loop = asyncio.get_running_loop()
@@ -302,8 +299,6 @@ class Line(Generic[T]):
     async def _tell_done(self, turn: Turn, block: str, failed: Failed | None = None) -> None:
         pause_ms = 0 if failed is None else int(failed.pause_s * 1000)
         reason = "" if failed is None else failed.pause_reason
-        loop = asyncio.get_running_loop()
-        self._settled_at_s = loop.time() + (self._rules.window_ms + self._rules.transit_ms) / 1000
         for attempt in range(DONE_TRIES):
             try:
                 await self._scheduler.done(turn.id, block=block, pause_ms=pause_ms, pause_reason=reason)

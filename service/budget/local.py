@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from service.budget.policy import Policy, Reading
-from service.budget.scheduler import HEAD_BYTES, Beginning, Ticked, Waiting
+from service.budget.scheduler import Beginning, Ticked, Waiting
 from service.budget.stopwatch import Stopwatch, any_chance, monotonic_ms
+from service.model.blocks import HEAD_BYTES
 
 
 class LocalScheduler:

@@ -9,8 +9,6 @@ from typing import Protocol
 
 import msgspec
 
-from service.model.blocks import HEAD_BYTES as HEAD_BYTES
-
 LARGEST = 86_400_000
 LEAST = {
     "calls": 1,

@@ -7,7 +7,6 @@ from typing import TypeVar
 import msgspec
 
 from service.budget.scheduler import (
-    HEAD_BYTES,
     Beginning,
     Begun,
     Board,
@@ -23,6 +22,7 @@ from service.budget.scheduler import (
     Waiting,
 )
 from service.budget.stopwatch import Stopwatch, any_chance, monotonic_ms
+from service.model.blocks import HEAD_BYTES
 from service.model.errors import StoreUnavailable
 from service.store.port import Store
 
@@ -146,7 +146,7 @@ class SharedScheduler:
         keys = (*self._keys, block_key) if block_key else self._keys
         packed_reply = (await self._script(keys, (msgspec.msgpack.encode(call), packed)))[0]
         if not isinstance(packed_reply, bytes):
-            raise StoreUnavailable("the script's answer is not what it sends")
+            raise StoreUnavailable("broken answer")
         reply = msgspec.msgpack.decode(packed_reply, type=_Reply)
         self._stopwatch.answered(reply.epoch, reply.now_ms, self._clock_ms())
         return msgspec.msgpack.decode(reply.answer, type=shape)

@@ -47,7 +47,7 @@ class Waiters(Generic[T]):
 
     def enter(self, job: Job[T], waiter: Waiter[T]) -> Want[Wanted[T]]:
         """Let a request wait; all requests of one caller for one block share a place."""
-        want = self.places.wants.get(job.block) or Want(job.block, Wanted(job))
+        want = self.places.wants.get(job.block_key) or Want(job.block_key, Wanted(job))
         want.payload.job = job
         want.payload.waiters[waiter] = None
         self.places.enter(want, caller=waiter.caller, weight=waiter.weight, now_s=waiter.entered_s)

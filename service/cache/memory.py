@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from service.cache.blocks import Kept
 from service.model.blocks import Block, Stored
 
 # What an entry costs besides body, text and ends: structs, key, links of the dicts. Measured with tracemalloc.
@@ -14,15 +15,8 @@ _ENTRY_BYTES = 1100
 _END_BYTES = 40
 
 
-class Remembered(msgspec.Struct, frozen=True, kw_only=True):
-    """A block and its head in Redis, as BlockCache tells them."""
-
-    stored: Stored
-    head: bytes
-
-
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
-    remembered: Remembered
+    kept: Kept
     app: str
     ends_at_s: float
     size_bytes: int
@@ -46,7 +40,7 @@ class MemoryCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: str) -> Remembered | None:
+    def get(self, key: str) -> Kept | None:
         """The block, unless its end has come."""
         entry = self._entries.get(key)
         if entry is None:
@@ -55,7 +49,7 @@ class MemoryCache:
             self.drop(key)
             return None
         self._entries.move_to_end(key)
-        return entry.remembered
+        return entry.kept
 
     def put(self, key: str, stored: Stored, *, app: str, head: bytes, ends_in_s: float) -> None:
         """Keep a block for `ends_in_s` at most; others make room. One larger than the whole cache is not kept."""
@@ -63,9 +57,9 @@ class MemoryCache:
         size_bytes = _size_bytes(key, stored)
         if size_bytes > self._max_bytes or ends_in_s <= 0:
             return
-        remembered = Remembered(stored=stored, head=head)
+        kept = Kept(stored=stored, head=head)
         ends_at_s = self._clock() + ends_in_s
-        self._entries[key] = _Entry(remembered=remembered, app=app, ends_at_s=ends_at_s, size_bytes=size_bytes)
+        self._entries[key] = _Entry(kept=kept, app=app, ends_at_s=ends_at_s, size_bytes=size_bytes)
         self._keys_of.setdefault(app, set()).add(key)
         self.bytes += size_bytes
         while self.bytes > self._max_bytes:

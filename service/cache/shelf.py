@@ -1,18 +1,68 @@
 """Where blocks are looked for: in this replica's memory, then in Redis."""
 
-from typing import Protocol
+import asyncio
 
 import msgspec
+import structlog
 
-from service.model.blocks import Stored
+from service.cache.blocks import BlockCache, Kept
+from service.cache.memory import MemoryCache
+from service.model.blocks import Block, Stored
+from service.model.errors import StoreUnavailable
+from service.model.freshness import Lifetimes, keep_for_ms
+from service.model.queries import Query
+
+END = -1
+"""The index under which the end of a query's list is kept: its newest block, without its tasks."""
+
+log = structlog.get_logger()
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """Something stored, and its head: the bytes that tell this fetch of it from every other."""
+class Shelf:
+    """Keeps blocks for as long as they may be served in any way."""
 
-    head: bytes
-    stored: Stored
+    def __init__(self, cache: BlockCache, memory: MemoryCache, *, lifetimes: Lifetimes) -> None:
+        self._cache = cache
+        self._memory = memory
+        self._lifetimes = lifetimes
 
+    def key(self, query: Query, index: int) -> str:
+        """The block's key in Redis, its name wherever one is needed."""
+        return self._cache.key(query, index)
 
-class Shelf(Protocol):
-    """Stored blocks by name (app, query and index). `Shelf` methods that ask Redis raise StoreUnavailable."""
+    def recall(self, query: Query, index: int) -> Kept | None:
+        """What this replica remembers of a block; asks nobody."""
+        return self._memory.get(self.key(query, index))
+
+    async def get(self, query: Query, index: int) -> Kept:
+        """What Redis has of a block. Raises StoreUnavailable."""
+        kept = await self._cache.get(query, index)
+        self._remember(query, index, kept)
+        return kept
+
+    async def put(self, query: Query, index: int, stored: Stored) -> Kept:
+        """Keep a block, and with it the end of its list; in memory alone where Redis can't be had."""
+        head, _ = await asyncio.gather(self._put(query, index, stored), self._put_end(query, stored))
+        kept = Kept(stored=stored, head=head)
+        self._remember(query, index, kept)
+        return kept
+
+    async def end(self, query: Query) -> Kept:
+        """The end of a query's list as the newest block tells it. Raises StoreUnavailable."""
+        return await self._cache.get(query, END)
+
+    async def _put(self, query: Query, index: int, stored: Stored) -> bytes:
+        try:
+            return await self._cache.put(query, index, stored, ttl_ms=keep_for_ms(stored, lifetimes=self._lifetimes))
+        except StoreUnavailable as exc:
+            log.warning("cache.not_stored", app=query.app, detail=exc.detail)
+            return b""
+
+    async def _put_end(self, query: Query, stored: Stored) -> None:
+        if isinstance(stored, Block):
+            await self._put(query, END, msgspec.structs.replace(stored, settled=False, ends=(), body=b""))
+
+    def _remember(self, query: Query, index: int, kept: Kept) -> None:
+        if kept.stored is not None:
+            ends_in_s = keep_for_ms(kept.stored, lifetimes=self._lifetimes) / 1000
+            self._memory.put(self.key(query, index), kept.stored, app=query.app, head=kept.head, ends_in_s=ends_in_s)

@@ -1,0 +1,381 @@
+"""The line of one replica, on the policy itself: lines that share a policy are replicas that share a budget."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from service.budget.jobs import Failed, Fetched, Full, Slot, TooLong
+from service.budget.line import Line
+from service.budget.local import LocalScheduler
+from service.budget.policy import Policy
+from service.budget.scheduler import Beginning, Begun, Early, Rules, Ticked, Waiting
+from service.model.errors import ShuttingDown, StoreUnavailable, UpstreamTimeout, UpstreamUnreachable
+
+RULES = Rules(calls=2, window_ms=100, transit_ms=40, turn_lease_ms=100, fetch_lease_ms=400, report_lease_ms=500)
+
+
+class Blocks:
+    """What the upstream and Redis would hold: blocks by name, and when each was called for."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, float]] = []
+        self.stored: dict[str, str] = {}
+        self.lines: list[Line[str]] = []
+        self.took_s = 0.005
+
+    def named(self) -> list[str]:
+        """The blocks that were called for, in order."""
+        return [name for name, _ in self.calls]
+
+
+class BlockHere:
+    """A job on `Blocks`; `ending` decides what a call brings."""
+
+    def __init__(self, blocks: Blocks, name: str, ending: Callable[[int], str | Failed] | None = None) -> None:
+        self.block_key = name
+        self.known = b""
+        self._blocks = blocks
+        self._ending = ending
+
+    async def call(self, slot: Slot, *, attempt: int) -> str | Failed:
+        """Be called, take a while, and be stored."""
+        try:
+            await slot.hold()
+        except UpstreamUnreachable as exc:
+            return Failed(error=exc)
+        self._blocks.calls.append((self.block_key, time.monotonic()))
+        await asyncio.sleep(self._blocks.took_s)
+        outcome = self.block_key.upper() if self._ending is None else self._ending(attempt)
+        if isinstance(outcome, str):
+            self._blocks.stored[self.block_key] = outcome
+        return outcome
+
+    async def look(self) -> str | None:
+        """What is stored."""
+        return self._blocks.stored.get(self.block_key)
+
+
+class Telling(LocalScheduler):
+    """A LocalScheduler that tells the other lines when a fetch is done, as Redis does, and can be cut off."""
+
+    def __init__(self, policy: Policy, replica: str, blocks: Blocks) -> None:
+        super().__init__(policy, replica=replica)
+        self._blocks = blocks
+        self.tells = True
+        self.away = False
+
+    async def tick(
+        self, waiting: tuple[Waiting, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+    ) -> Ticked:
+        """Tick, unless cut off."""
+        self._reach()
+        return await super().tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
+
+    async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
+        """Begin, unless cut off."""
+        self._reach()
+        return await super().begin(turn, block=block, block_key=block_key, known=known)
+
+    async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
+        """Be done, and tell."""
+        self._reach()
+        await super().done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason)
+        for line in self._blocks.lines if self.tells else ():
+            line.heard(block)
+
+    def _reach(self) -> None:
+        if self.away:
+            raise StoreUnavailable("unreachable")
+
+
+@pytest.fixture
+def blocks() -> Blocks:
+    """Nothing stored, nothing called."""
+    return Blocks()
+
+
+@asynccontextmanager
+async def lines(
+    blocks: Blocks, count: int = 1, *, rules: Rules = RULES, grace_s: float = 0.2
+) -> AsyncIterator[tuple[list[Line[str]], list[Telling]]]:
+    """Lines of `count` replicas on one policy whose first quiet window is over."""
+    before = asyncio.all_tasks()
+    policy = Policy(rules)
+    schedulers = [Telling(policy, f"r{number}", blocks) for number in range(count)]
+    made: list[Line[str]] = [
+        Line(scheduler, app="shop", rules=rules, redis_grace_s=grace_s) for scheduler in schedulers
+    ]
+    blocks.lines = made
+    for line in made:
+        line.start()
+    while (await schedulers[0].tick((), returned=(), quiet=False, wants_board=False)).free < rules.calls:
+        await asyncio.sleep(0.01)
+    try:
+        yield made, schedulers
+    finally:
+        for scheduler in schedulers:
+            scheduler.away = False
+        await asyncio.gather(*(line.aclose() for line in made))
+        assert asyncio.all_tasks() - before <= {asyncio.current_task()}
+
+
+def _ask(
+    line: Line[str], job: BlockHere, *, caller: str = "x", patience_s: float = 5.0, bound: int = 100
+) -> "asyncio.Task[Fetched[str] | TooLong | Full]":
+    return asyncio.create_task(line.fetch(job, caller=caller, weight=1.0, patience_s=patience_s, bound=bound))
+
+
+async def _until(condition: Callable[[], bool], *, within_s: float = 2.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+async def test_an_uncontended_block_comes_at_once(blocks: Blocks) -> None:
+    """With a slot free nobody waits for anything but the call."""
+    async with lines(blocks) as ([line], _):
+        started_s = time.monotonic()
+        fetched = await _ask(line, BlockHere(blocks, "a"))
+        assert isinstance(fetched, Fetched)
+        assert (fetched.value, fetched.joined) == ("A", False)
+        assert time.monotonic() - started_s < 0.1
+
+
+async def test_calls_keep_the_limit_and_every_block_comes(blocks: Blocks) -> None:
+    """Of twelve blocks at 2 in 100 ms, no window holds three, and none is forgotten."""
+    async with lines(blocks, 3) as (made, _):
+        names = [f"b{number}" for number in range(12)]
+        asked = [_ask(made[number % 3], BlockHere(blocks, name)) for number, name in enumerate(names)]
+        for name, task in zip(names, asked, strict=True):
+            fetched = await task
+            assert isinstance(fetched, Fetched)
+            assert fetched.value == name.upper()
+    times = sorted(at for _, at in blocks.calls)
+    assert len(times) == 12
+    assert min(later - earlier for earlier, later in zip(times, times[2:], strict=False)) >= 0.1
+
+
+async def test_a_hundred_requests_for_a_block_cost_one_call(blocks: Blocks) -> None:
+    """From many callers on several replicas; one has paid, all others have joined."""
+    async with lines(blocks, 3) as (made, _):
+        asked = [_ask(made[n % 3], BlockHere(blocks, "a"), caller=f"c{n % 7}") for n in range(100)]
+        fetched = [await task for task in asked]
+    assert blocks.named() == ["a"]
+    assert [isinstance(each, Fetched) and each.joined for each in fetched].count(False) == 1
+
+
+async def test_whoever_comes_first_fetches_for_all(blocks: Blocks) -> None:
+    """A caller with a backlog wants the same block as one without: both have it at the light one's turn."""
+    async with lines(blocks) as ([line], _):
+        backlog = [_ask(line, BlockHere(blocks, f"b{n}"), caller="heavy") for n in range(10)]
+        last = _ask(line, BlockHere(blocks, "wanted"), caller="heavy")
+        light = _ask(line, BlockHere(blocks, "wanted"), caller="light")
+        paid, joined = await light, await last
+        assert isinstance(paid, Fetched)
+        assert isinstance(joined, Fetched)
+        assert (paid.joined, joined.joined) == (False, True)
+        assert len(blocks.calls) < 6
+        for task in backlog:
+            await task
+    assert blocks.named().count("wanted") == 1
+
+
+async def test_who_hangs_up_costs_nothing(blocks: Blocks) -> None:
+    """Of fifty blocks whose requests are cancelled none is fetched, and the next request is served at once."""
+    async with lines(blocks) as ([line], [scheduler]):
+        asked = [_ask(line, BlockHere(blocks, f"b{n}")) for n in range(50)]
+        await _until(lambda: len(blocks.calls) == 2)
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        ticked = await scheduler.tick((), returned=(), quiet=False, wants_board=True)
+        assert ticked.board is not None
+        await asyncio.sleep(0.25)
+        assert len(blocks.calls) <= 3
+        started_s = time.monotonic()
+        assert isinstance(await _ask(line, BlockHere(blocks, "again")), Fetched)
+        assert time.monotonic() - started_s < 0.15
+
+
+async def test_a_hopeless_wait_is_refused_at_once(blocks: Blocks) -> None:
+    """At 2 in 100 ms the fortieth block waits two seconds: a patience of half a second is told so, and its place."""
+    async with lines(blocks) as ([line], _):
+        backlog = [_ask(line, BlockHere(blocks, f"b{n}")) for n in range(40)]
+        await _until(lambda: len(blocks.calls) >= 2)
+        started_s = time.monotonic()
+        refused = await _ask(line, BlockHere(blocks, "late"), patience_s=0.5)
+        assert time.monotonic() - started_s < 0.3
+        assert isinstance(refused, TooLong)
+        assert 30 < refused.place <= 41
+        assert 1 < refused.estimate_s < 4
+        assert isinstance(await _ask(line, BlockHere(blocks, "rare"), caller="y", patience_s=0.5), Fetched)
+        for task in backlog:
+            task.cancel()
+
+
+async def test_patience_ends_in_line_but_not_in_a_call(blocks: Blocks) -> None:
+    """A call that is under way is waited for; a place in line is not."""
+    blocks.took_s = 0.2
+    async with lines(blocks, rules=RULES) as ([line], [scheduler]):
+        assert isinstance(await _ask(line, BlockHere(blocks, "a"), patience_s=0.05), Fetched)
+        await scheduler.tick((), returned=(), quiet=True, wants_board=False)
+        assert isinstance(await _ask(line, BlockHere(blocks, "b"), patience_s=0.05), TooLong)
+
+
+async def test_a_caller_may_wait_for_so_many_blocks(blocks: Blocks) -> None:
+    """The bound counts blocks, not requests, and is each caller's own."""
+    async with lines(blocks) as ([line], [scheduler]):
+        await scheduler.tick((), returned=(), quiet=True, wants_board=False)
+        held = [_ask(line, BlockHere(blocks, f"b{n}"), bound=3) for n in range(3)]
+        await asyncio.sleep(0)
+        assert await _ask(line, BlockHere(blocks, "b3"), bound=3) == Full(bound=3, estimate_s=pytest.approx(0.1, abs=2))
+        assert isinstance(await _ask(line, BlockHere(blocks, "b0"), bound=3), Fetched)
+        assert isinstance(await _ask(line, BlockHere(blocks, "b3"), caller="y", bound=3), Fetched)
+        await asyncio.gather(*held)
+
+
+def _failing(times: int, *, again: bool = True, stop: bool = False) -> Callable[[int], str | Failed]:
+    def ending(attempt: int) -> str | Failed:
+        if attempt > times:
+            return f"try {attempt}"
+        return Failed(error=UpstreamTimeout("no answer", app="shop"), again=again, stop=stop)
+
+    return ending
+
+
+async def test_a_failed_call_is_tried_again_on_a_new_turn(blocks: Blocks) -> None:
+    """Each try takes a slot, and the attempt is told."""
+    async with lines(blocks) as ([line], _):
+        fetched = await _ask(line, BlockHere(blocks, "a", _failing(3)))
+        assert isinstance(fetched, Fetched)
+        assert fetched.value == "try 4"
+    times = [at for _, at in blocks.calls]
+    assert len(times) == 4
+    assert min(later - earlier for earlier, later in zip(times, times[2:], strict=False)) >= 0.1
+
+
+async def test_a_final_failure_is_told_to_all_who_wait(blocks: Blocks) -> None:
+    """And to nobody else: another block of the same app still comes."""
+    async with lines(blocks) as ([line], _):
+        job = BlockHere(blocks, "a", _failing(9, again=False))
+        asked = [_ask(line, job, caller=caller) for caller in "xyz"]
+        other = _ask(line, BlockHere(blocks, "b"))
+        for task in asked:
+            with pytest.raises(UpstreamTimeout):
+                await task
+        assert isinstance(await other, Fetched)
+    assert blocks.named().count("a") == 1
+
+
+async def test_a_stop_empties_the_line(blocks: Blocks) -> None:
+    """Where the key is wrong no other block would do better."""
+    async with lines(blocks) as ([line], _):
+        asked = [_ask(line, BlockHere(blocks, f"b{n}", _failing(9, again=False, stop=True))) for n in range(20)]
+        for task in asked:
+            with pytest.raises(UpstreamTimeout):
+                await task
+    assert len(blocks.calls) <= 2
+
+
+async def test_a_fault_of_ours_frees_the_slot(blocks: Blocks) -> None:
+    """An exception in a job is told to who waits, and the line goes on."""
+
+    def broken(attempt: int) -> str | Failed:
+        raise ZeroDivisionError
+
+    async with lines(blocks) as ([line], _):
+        for _ in range(3):
+            with pytest.raises(ZeroDivisionError):
+                await _ask(line, BlockHere(blocks, "a", broken))
+        assert isinstance(await _ask(line, BlockHere(blocks, "a")), Fetched)
+
+
+async def test_a_lost_message_is_made_up_for(blocks: Blocks) -> None:
+    """A replica that joins another's fetch looks for the block by itself if nobody tells it."""
+    blocks.took_s = 0.15
+    async with lines(blocks, 2) as (made, schedulers):
+        for scheduler in schedulers:
+            scheduler.tells = False
+        first = _ask(made[0], BlockHere(blocks, "a"))
+        await _until(lambda: bool(blocks.calls))
+        second = await _ask(made[1], BlockHere(blocks, "a"))
+        assert isinstance(second, Fetched)
+        assert second.joined
+        await first
+    assert blocks.named() == ["a"]
+
+
+async def test_a_replica_that_dies_in_a_fetch_delays_it_by_its_lease(blocks: Blocks) -> None:
+    """Who has joined waits in line again when the lease ends, and fetches for himself."""
+    async with lines(blocks, 2) as (made, schedulers):
+        report = (Waiting(caller="x", weight=1.0, count=1, waited_ms=0),)
+        [turn] = (await schedulers[0].tick(report, returned=(), quiet=False, wants_board=False)).turns
+        beginning: Beginning = Early(usable_in_ms=0)
+        while isinstance(beginning, Early):
+            beginning = await schedulers[0].begin(turn.id, block="a", block_key="a", known=b"")
+        assert isinstance(beginning, Begun)
+        await schedulers[0].tick((), returned=(), quiet=False, wants_board=False)
+        started_s = time.monotonic()
+        assert isinstance(await _ask(made[1], BlockHere(blocks, "a")), Fetched)
+        assert 0.2 < time.monotonic() - started_s < 1.2
+    assert blocks.named() == ["a"]
+
+
+async def test_a_short_absence_of_redis_is_waited_out(blocks: Blocks) -> None:
+    """Who waits goes on waiting, and is served when Redis is back."""
+    async with lines(blocks, grace_s=2.0) as ([line], [scheduler]):
+        scheduler.away = True
+        asked = _ask(line, BlockHere(blocks, "a"))
+        await _until(lambda: line.is_cut_off)
+        scheduler.away = False
+        assert isinstance(await asked, Fetched)
+        assert not line.is_cut_off
+
+
+async def test_a_long_absence_of_redis_is_told(blocks: Blocks) -> None:
+    """After the grace who waits is told, and who comes then at once; no call is made."""
+    async with lines(blocks) as ([line], [scheduler]):
+        scheduler.away = True
+        with pytest.raises(StoreUnavailable):
+            await _ask(line, BlockHere(blocks, "a"))
+        started_s = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await _ask(line, BlockHere(blocks, "a"))
+        assert time.monotonic() - started_s < 0.1
+        assert not blocks.calls
+
+
+async def test_closing_ends_calls_and_refuses_who_waits(blocks: Blocks) -> None:
+    """Who is served by a call under way is served; others are told to ask another replica, at once."""
+    blocks.took_s = 0.2
+    async with lines(blocks) as ([line], [scheduler]):
+        asked = [_ask(line, BlockHere(blocks, f"b{n}")) for n in range(5)]
+        await _until(lambda: len(blocks.calls) == 2)
+        await line.aclose()
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [Fetched] * 2 + [ShuttingDown] * 3
+        with pytest.raises(ShuttingDown):
+            await line.fetch(BlockHere(blocks, "a"), caller="x", weight=1.0, patience_s=1, bound=1)
+        ticked = await scheduler.tick((), returned=(), quiet=False, wants_board=True)
+        assert ticked.board is not None
+        assert not ticked.board.ranks
+
+
+async def test_a_slot_is_taken_anew_after_a_slow_connection(blocks: Blocks) -> None:
+    """Transit counts from the sending: a call that was long in connecting asks again, and fails if its slot is gone."""
+
+    class Slow(BlockHere):
+        async def call(self, slot: Slot, *, attempt: int) -> str | Failed:
+            await asyncio.sleep(float(self.block_key))
+            return await super().call(slot, attempt=attempt)
+
+    async with lines(blocks) as ([line], _):
+        assert isinstance(await _ask(line, Slow(blocks, "0.08")), Fetched)
+        slow = _ask(line, Slow(blocks, "0.3"))
+        others = [_ask(line, BlockHere(blocks, f"b{n}")) for n in range(6)]
+        with pytest.raises(UpstreamUnreachable):
+            await slow
+        await asyncio.gather(*others)
