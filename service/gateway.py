@@ -106,12 +106,7 @@ class Gateway:
             case Verdict.RENEW:
                 self._renew(app, job)
                 return _stale(kept, ask.query, StaleReason.RENEWING)
-        if (
-            index > 0
-            and not trouble
-            and (end := await self._end(app, ask, index))
-            and end.total <= index * app.fetching.block_size
-        ):
+        if not trouble and (end := await self._end(app, ask, index)):
             return Part(block=end, source=Source.HIT)
         if ask.demands.only_if_cached:
             raise NothingStored
