@@ -1,0 +1,112 @@
+"""The header fields of requests and answers, described once."""
+
+from service.web.openapi.schemas import Json
+from service.web.ratelimit import POLICY, STATE
+
+
+def request_fields() -> Json:
+    """Header parameters by component name."""
+    return {
+        "CacheControl": _parameter(
+            "Cache-Control",
+            "How fresh the answer must be (RFC 9111, RFC 5861): `no-cache`, `max-age`, `max-stale`, `min-fresh`, "
+            "`only-if-cached`, `stale-if-error`. What can't be read is ignored.",
+            {
+                "stale": ("max-stale=300", "an answer up to five minutes past its freshness will do"),
+                "stored": ("only-if-cached", "only what is stored; 504 otherwise"),
+            },
+        ),
+        "IfNoneMatch": _parameter(
+            "If-None-Match",
+            "Entity tags that the caller holds; 304 without a body where one of them is still right.",
+            {"tag": ('"5b1851514c7adebff89685879cfc0b2d"', "the tag of an earlier answer")},
+        ),
+        "Prefer": _parameter(
+            "Prefer",
+            "`wait=SECONDS` tells how long the caller will wait for its turn (RFC 7240). `wait=0` takes only what is "
+            "there. Bounded by what the caller may; `Preference-Applied` tells what was applied.",
+            {"patient": ("wait=20", "wait up to twenty seconds"), "hasty": ("wait=0", "don't wait at all")},
+        ),
+        "RequestId": _parameter(
+            "X-Request-Id",
+            "An id for this request, of 1 to 128 letters, digits, dots, hyphens and underscores; else one is made.",
+            {"own": ("order-7f3c", "an id of the caller's")},
+        ),
+    }
+
+
+def answer_fields() -> Json:
+    """Header fields of answers by component name."""
+    text: Json = {"type": "string"}
+    seconds: Json = {"type": "integer", "minimum": 0}
+    return {
+        "Age": _field("Seconds since the upstream was asked.", seconds, 4),
+        "Allow": _field("The methods that work here.", text, "GET, HEAD, OPTIONS"),
+        "CacheControl": _field(
+            "For how long the answer is fresh, counted from its fetch: subtract `Age`.", text, "private, max-age=15"
+        ),
+        "CacheStatus": _field(
+            "Where the answer came from (RFC 9211): `hit`, or why the upstream was asked (`fwd`), whether that served "
+            "others too (`collapsed`), for how long it stays fresh (`ttl`, negative once stale), and why a stale "
+            "answer was given (`detail`: renewing, error or wait).",
+            text,
+            "taskgate; hit; ttl=11",
+        ),
+        "ETag": _field("A strong entity tag, the same on all replicas.", text, '"5b1851514c7adebff89685879cfc0b2d"'),
+        "LastModified": _field("When the upstream was asked.", text, "Sun, 01 Jun 2025 00:00:00 GMT"),
+        "Link": _field(
+            "`first`, `prev`, `next` and `last` slice (RFC 8288), with the caller's own parameters.",
+            text,
+            '</tasks?app=shop&offset=20>; rel="next"',
+        ),
+        "PreferenceApplied": _field("The patience that was applied (RFC 7240).", text, "wait=20"),
+        "RateLimit": _field(f"What is left of the budget, and when more is free ({STATE}).", text, '"shop";r=3;t=1'),
+        "RateLimitPolicy": _field(f"The app's budget: quota and window in seconds ({POLICY}).", text, '"shop";q=5;w=1'),
+        "RequestId": _field("The request's id: the caller's own, or one made for it.", text, "order-7f3c"),
+        "RetryAfter": _field("Seconds after which to try again.", seconds, 3),
+        "ServerTiming": _field(
+            "Milliseconds in line and with the upstream.", text, "line;dur=212.0, upstream;dur=83.1"
+        ),
+        "Vary": _field("What else chooses the answer.", text, "Accept-Encoding, Authorization"),
+        "WWWAuthenticate": _field("How to authenticate.", text, 'Bearer realm="taskgate"'),
+    }
+
+
+ANSWER_NAMES = {
+    "Age": "Age",
+    "Allow": "Allow",
+    "CacheControl": "Cache-Control",
+    "CacheStatus": "Cache-Status",
+    "ETag": "ETag",
+    "LastModified": "Last-Modified",
+    "Link": "Link",
+    "PreferenceApplied": "Preference-Applied",
+    "RateLimit": STATE,
+    "RateLimitPolicy": POLICY,
+    "RequestId": "X-Request-Id",
+    "RetryAfter": "Retry-After",
+    "ServerTiming": "Server-Timing",
+    "Vary": "Vary",
+    "WWWAuthenticate": "WWW-Authenticate",
+}
+"""Fields as they are sent, by component name."""
+
+
+def refer_fields(*names: str) -> Json:
+    """References to answer fields; every answer has the request's id."""
+    return {ANSWER_NAMES[name]: {"$ref": f"#/components/headers/{name}"} for name in (*names, "RequestId")}
+
+
+def _parameter(name: str, description: str, examples: dict[str, tuple[str, str]]) -> Json:
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": {"type": "string"},
+        "examples": {key: {"value": value, "summary": summary} for key, (value, summary) in examples.items()},
+    }
+
+
+def _field(description: str, schema: Json, example: str | int) -> Json:
+    return {"description": description, "schema": schema, "example": example}
