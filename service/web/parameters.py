@@ -64,7 +64,7 @@ def task_parameters(settings: WebSettings) -> TaskParameters:
     moment_text = (
         "An RFC 3339 instant with its offset, a date (its first second, UTC), or a signed ISO 8601 duration from now "
         "in weeks, days, hours, minutes and seconds. Relative moments move with the clock in small steps, so that "
-        "callers who ask at different seconds share one answer."
+        "callers who ask at different seconds share one answer. A plus sign is sent as `%2B`."
     )
     moment_examples = (
         Example(value="2025-05-01T00:00:00Z", summary="an instant"),

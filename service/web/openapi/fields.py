@@ -1,6 +1,9 @@
 """The header fields of requests and answers, described once."""
 
+from collections.abc import Iterable
+
 from service.web.openapi.schemas import Json
+from service.web.parameters import Example
 from service.web.ratelimit import POLICY, STATE
 
 
@@ -11,26 +14,25 @@ def request_fields() -> Json:
             "Cache-Control",
             "How fresh the answer must be (RFC 9111, RFC 5861): `no-cache`, `max-age`, `max-stale`, `min-fresh`, "
             "`only-if-cached`, `stale-if-error`. What can't be read is ignored.",
-            {
-                "stale": ("max-stale=300", "an answer up to five minutes past its freshness will do"),
-                "stored": ("only-if-cached", "only what is stored; 504 otherwise"),
-            },
+            ("max-stale=300", "an answer up to five minutes past its freshness will do"),
+            ("only-if-cached", "only what is stored; 504 otherwise"),
         ),
         "IfNoneMatch": _parameter(
             "If-None-Match",
             "Entity tags that the caller holds; 304 without a body where one of them is still right.",
-            {"tag": ('"5b1851514c7adebff89685879cfc0b2d"', "the tag of an earlier answer")},
+            ('"5b1851514c7adebff89685879cfc0b2d"', "the tag of an earlier answer"),
         ),
         "Prefer": _parameter(
             "Prefer",
             "`wait=SECONDS` tells how long the caller will wait for its turn (RFC 7240). `wait=0` takes only what is "
             "there. Bounded by what the caller may; `Preference-Applied` tells what was applied.",
-            {"patient": ("wait=20", "wait up to twenty seconds"), "hasty": ("wait=0", "don't wait at all")},
+            ("wait=20", "wait up to twenty seconds"),
+            ("wait=0", "don't wait at all"),
         ),
         "RequestId": _parameter(
             "X-Request-Id",
             "An id for this request, of 1 to 128 letters, digits, dots, hyphens and underscores; else one is made.",
-            {"own": ("order-7f3c", "an id of the caller's")},
+            ("order-7f3c", "an id of the caller's"),
         ),
     }
 
@@ -97,14 +99,23 @@ def refer_fields(*names: str) -> Json:
     return {ANSWER_NAMES[name]: {"$ref": f"#/components/headers/{name}"} for name in (*names, "RequestId")}
 
 
-def _parameter(name: str, description: str, examples: dict[str, tuple[str, str]]) -> Json:
+def with_examples(description: str, examples: Iterable[Example]) -> str:
+    """A description that ends with its examples, each with what it asks for.
+
+    They stand here and in the schema, not in the parameter's own `examples`: Swagger UI would send the first of those.
+    """
+    told = ", ".join(f"`{example.value}` ({example.summary})" for example in examples)
+    return f"{description} For example {told}."
+
+
+def _parameter(name: str, description: str, *examples: tuple[str, str]) -> Json:
+    given = [Example(value=value, summary=summary) for value, summary in examples]
     return {
         "name": name,
         "in": "header",
         "required": False,
-        "description": description,
-        "schema": {"type": "string"},
-        "examples": {key: {"value": value, "summary": summary} for key, (value, summary) in examples.items()},
+        "description": with_examples(description, given),
+        "schema": {"type": "string", "examples": [example.value for example in given]},
     }
 
 

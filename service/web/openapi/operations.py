@@ -5,7 +5,7 @@ from typing import Any
 
 from service.web.kinds import KINDS, Kind
 from service.web.openapi.examples import page_example, problem_example
-from service.web.openapi.fields import refer_fields
+from service.web.openapi.fields import refer_fields, with_examples
 from service.web.openapi.schemas import Json
 from service.web.parameters import Parameter, task_parameters
 from service.web.problems import PROBLEM_JSON
@@ -206,12 +206,8 @@ def _query_parameter(parameter: Parameter[Any]) -> Json:
         "name": parameter.name,
         "in": "query",
         "required": False,
-        "description": parameter.description,
-        "schema": parameter.schema,
-        "examples": {
-            f"example{number}": {"value": example.value, "summary": example.summary}
-            for number, example in enumerate(parameter.examples, start=1)
-        },
+        "description": with_examples(parameter.description, parameter.examples),
+        "schema": parameter.schema | {"examples": [example.value for example in parameter.examples]},
     }
 
 
