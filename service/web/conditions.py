@@ -1,0 +1,21 @@
+"""Conditional requests: whether the caller already holds the answer (RFC 9110, 13.1.2)."""
+
+import re
+
+# Entity tags of RFC 9110, section 8.8.3; possessive, so that a field that is none fails in linear time.
+_TAG = rb'(?:W/)?"([\x21\x23-\x7e\x80-\xff]*+)"'
+_TAGS = re.compile(rb"[ \t,]*+" + _TAG + rb"[ \t]*+(?:,[ \t,]*+(?:" + _TAG + rb"[ \t]*+|$))*+")
+_EACH = re.compile(_TAG)
+
+
+def holds(if_none_match: bytes | None, etag: bytes) -> bool:
+    """Whether `If-None-Match` names this entity tag, by weak comparison; a field that can't be read names none."""
+    if if_none_match is None:
+        return False
+    field = if_none_match.strip(b" \t")
+    if field in (b"*", etag):
+        return True
+    if not _TAGS.fullmatch(field):
+        return False
+    opaque = etag.removeprefix(b"W/")[1:-1]
+    return any(tag == opaque for tag in _EACH.findall(field))

@@ -1,0 +1,50 @@
+"""Stops work that nobody waits for any more: Litestar does not cancel a handler when its caller hangs up."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+from service.web.trail import Trail
+
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Result = TypeVar("Result")
+
+UNWATCHED_S = 0.02
+"""Most answers are there sooner than this; only later ones are worth a task that watches the connection."""
+
+CANCEL_MAX_S = 5.0
+"""How long to wait for cancelled work to end."""
+
+
+async def unless_hung_up(work: Coroutine[Any, Any, Result], *, receive: Receive, trail: Trail) -> Result | None:
+    """The result of `work`, or None where the caller has hung up first: then the work is cancelled and so noted."""
+    task = _started(work)
+    watcher: asyncio.Task[None] | None = None
+    try:
+        if not task.done():
+            await asyncio.wait({task}, timeout=UNWATCHED_S)
+        if not task.done():
+            watcher = asyncio.create_task(_hang_up(receive))
+            await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        trail.hung_up = True
+        return None
+    finally:
+        leftover = {each for each in (task, watcher) if each is not None and not each.done()}
+        for each in leftover:
+            each.cancel()
+        if leftover:
+            await asyncio.wait(leftover, timeout=CANCEL_MAX_S)
+
+
+def _started(work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+    if sys.version_info >= (3, 12):  # an answer that needs no waiting needs no turn of the event loop either
+        return asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
+    return asyncio.create_task(work)
+
+
+async def _hang_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

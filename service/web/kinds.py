@@ -1,0 +1,211 @@
+"""Every type of problem: what it is called, what it means and what to do. `/problems` shows this table."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+
+class Kind(msgspec.Struct, frozen=True, kw_only=True):
+    """A problem type. `is_http` marks those that may stand for a bare HTTP status."""
+
+    slug: str
+    title: str
+    status: int
+    meaning: str
+    remedy: str
+    is_http: bool = False
+
+
+_ALL = (
+    Kind(
+        slug="bad-request",
+        title="The request can't be served as it is",
+        status=400,
+        meaning="One or more parameters are unknown, repeated, empty, malformed or out of bounds. All faults are told "
+        "at once in the member 'errors', each with the parameter's name.",
+        remedy="Correct the parameters that are named. The same request will always be refused.",
+        is_http=True,
+    ),
+    Kind(
+        slug="unauthenticated",
+        title="A known key is needed",
+        status=401,
+        meaning="The request carries no credential, or one that is not known.",
+        remedy="Send 'Authorization: Bearer KEY' with the key that your service was given.",
+        is_http=True,
+    ),
+    Kind(
+        slug="not-allowed",
+        title="This caller may not do that",
+        status=403,
+        meaning="The key is known, but its caller lacks the right to do this.",
+        remedy="Ask the operators of this gateway whether your service should have it.",
+        is_http=True,
+    ),
+    Kind(
+        slug="not-found",
+        title="Nothing is here",
+        status=404,
+        meaning="No resource has this path.",
+        remedy="See /docs for the paths that there are.",
+        is_http=True,
+    ),
+    Kind(
+        slug="unknown-app",
+        title="No such app",
+        status=404,
+        meaning="The app does not exist, or this caller may not read it; the answer is the same for both.",
+        remedy="GET /apps lists the apps that your key may read.",
+    ),
+    Kind(
+        slug="method-not-allowed",
+        title="This method does not work here",
+        status=405,
+        meaning="The resource exists, but not for this method.",
+        remedy="Use one of the methods that the field Allow names.",
+        is_http=True,
+    ),
+    Kind(
+        slug="content-too-large",
+        title="No body is wanted",
+        status=413,
+        meaning="The request carries a body. What is asked for stands in the parameters alone.",
+        remedy="Send the request without a body.",
+        is_http=True,
+    ),
+    Kind(
+        slug="uri-too-long",
+        title="The address is too long",
+        status=414,
+        meaning="Path and parameters together have more than 8 KiB.",
+        remedy="Shorten the parameters; none of them needs so much.",
+        is_http=True,
+    ),
+    Kind(
+        slug="query-refused",
+        title="The upstream refused these parameters",
+        status=422,
+        meaning="The parameters are well formed, but the upstream does not accept them, for example because the range "
+        "is longer than it allows. Its code and text are in 'upstream_code' and 'upstream_text'.",
+        remedy="Change the parameters, most likely to a shorter range. The refusal is remembered for a while.",
+    ),
+    Kind(
+        slug="line-full",
+        title="Too many requests of this caller wait",
+        status=429,
+        meaning="The caller has as many requests waiting for a turn as it may; 'bound' tells how many that is.",
+        remedy="Wait for answers before asking for more, and try again after Retry-After.",
+    ),
+    Kind(
+        slug="headers-too-large",
+        title="The header fields are too large",
+        status=431,
+        meaning="All header fields together have more than 16 KiB.",
+        remedy="Send fewer or shorter fields; cookies are not used here.",
+        is_http=True,
+    ),
+    Kind(
+        slug="failed",
+        title="Something here went wrong",
+        status=500,
+        meaning="A fault of this gateway, logged with its details under the request's id.",
+        remedy="Try again later; tell the operators the request id if it stays.",
+        is_http=True,
+    ),
+    Kind(
+        slug="upstream-failed",
+        title="The upstream call failed",
+        status=502,
+        meaning="The upstream could not be asked, and nothing that is stored may be served instead.",
+        remedy="Try again later. 'Cache-Control: max-stale' accepts older answers.",
+    ),
+    Kind(
+        slug="upstream-unreachable",
+        title="The upstream can't be reached",
+        status=502,
+        meaning="No connection to the upstream could be made.",
+        remedy="Try again later. 'Cache-Control: max-stale' accepts older answers.",
+    ),
+    Kind(
+        slug="upstream-broken",
+        title="The upstream's answer can't be read",
+        status=502,
+        meaning="The upstream answered, but not with what it documents.",
+        remedy="Try again later; tell the operators if it stays.",
+    ),
+    Kind(
+        slug="upstream-http-status",
+        title="The upstream answered with an HTTP error",
+        status=502,
+        meaning="The upstream, or something before it, answered with another HTTP status than 200.",
+        remedy="Try again later; tell the operators if it stays.",
+    ),
+    Kind(
+        slug="upstream-refused",
+        title="The upstream refused the call",
+        status=502,
+        meaning="The upstream answered with an error code; it is in 'upstream_code', its text in 'upstream_text'.",
+        remedy="Try again later; tell the operators the code if it stays.",
+    ),
+    Kind(
+        slug="calls-stopped",
+        title="Calls for this app are stopped",
+        status=502,
+        meaning="The upstream refuses this gateway's own credentials, account or address for this app. No call is "
+        "made for a while, since none would succeed.",
+        remedy="Operators must correct the configuration; 'detail' says what. Callers can only try again later.",
+    ),
+    Kind(
+        slug="throttled",
+        title="The upstream asks for a pause",
+        status=503,
+        meaning="The upstream says that it was called too often. All replicas pause their calls.",
+        remedy="Try again after Retry-After.",
+    ),
+    Kind(
+        slug="wait-too-long",
+        title="The turn would come too late",
+        status=503,
+        meaning="The upstream may be called only so often, and the caller's turn would come after its patience has "
+        "ended. 'place' is its place in line, 'estimate_seconds' the expected wait for the turn.",
+        remedy="Try again after Retry-After, or wait longer with 'Prefer: wait=SECONDS', or accept an older answer "
+        "with 'Cache-Control: max-stale'.",
+    ),
+    Kind(
+        slug="no-fetch-now",
+        title="No fetch can be had now",
+        status=503,
+        meaning="The upstream can't be asked for this caller at this moment.",
+        remedy="Try again after Retry-After.",
+    ),
+    Kind(
+        slug="shutting-down",
+        title="This replica is leaving",
+        status=503,
+        meaning="The process that took the request is shutting down and gave up its places in line.",
+        remedy="Try again after Retry-After: another replica will answer.",
+    ),
+    Kind(
+        slug="store-unavailable",
+        title="The shared store is away",
+        status=503,
+        meaning="Redis can't be had, and without it the upstream is not called; nothing stored may be served instead.",
+        remedy="Try again after Retry-After. 'Cache-Control: max-stale' accepts older answers.",
+    ),
+    Kind(
+        slug="nothing-stored",
+        title="Nothing stored fits",
+        status=504,
+        meaning="The caller asked for stored answers alone (only-if-cached), and none satisfies the request.",
+        remedy="Leave 'only-if-cached' out, or accept older answers with 'max-stale'.",
+    ),
+    Kind(
+        slug="upstream-timeout",
+        title="The upstream did not answer in time",
+        status=504,
+        meaning="The call was made, but no answer came within its time-out.",
+        remedy="Try again later. 'Cache-Control: max-stale' accepts older answers.",
+    ),
+)
+
+KINDS: Mapping[str, Kind] = {kind.slug: kind for kind in _ALL}

@@ -1,0 +1,38 @@
+"""`Link` (RFC 8288) to the first, previous, next and last slice of a list."""
+
+import re
+from urllib.parse import quote, unquote_to_bytes
+
+from service.model.queries import Slice
+
+# Query characters of RFC 3986, section 3.4, but for what could end a link or a parameter of it.
+_CLEAN = re.compile(rb"[A-Za-z0-9._~!$()*+,:@/?=&%-]*")
+
+
+def links(path: str, query_string: bytes, slice_: Slice, *, total: int) -> bytes:
+    """The field's value: relative references that repeat the caller's own parameters with another offset.
+
+    Nothing beyond the end is linked to, and there is no previous slice before the first record.
+    """
+    offset, limit = slice_.offset, slice_.limit
+    last = (total - 1) // limit * limit if total else 0
+    targets = [("first", 0)]
+    if offset > 0:
+        targets.append(("prev", max(min(offset - limit, last), 0)))
+    if offset + limit < total:
+        targets.append(("next", offset + limit))
+    targets.append(("last", last))
+    own = _others(query_string)
+    return ", ".join(f'<{path}?{own}offset={target}>; rel="{rel}"' for rel, target in targets).encode()
+
+
+def _others(query_string: bytes) -> str:
+    """The caller's parameters but for the offset, encoded as they came unless a link can't hold that."""
+    kept = b"&".join(pair for pair in query_string.split(b"&") if pair and not _is_offset(pair.partition(b"=")[0]))
+    if not _CLEAN.fullmatch(kept):
+        kept = quote(kept, safe="!$()*+,:@/?=&%").encode()
+    return f"{kept.decode()}&" if kept else ""
+
+
+def _is_offset(name: bytes) -> bool:
+    return name == b"offset" or (b"%" in name and unquote_to_bytes(name) == b"offset")

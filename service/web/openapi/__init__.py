@@ -1,0 +1,1 @@
+"""The contract: what OpenAPI says of this service."""

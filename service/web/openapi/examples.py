@@ -1,0 +1,110 @@
+"""Examples of the contract, made by the code that makes the real answers."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from service.model.errors import (
+    BadRequest,
+    CallsStopped,
+    Fault,
+    LineFull,
+    NotAllowed,
+    NothingStored,
+    QueryRefused,
+    Refused,
+    ShuttingDown,
+    StoreUnavailable,
+    Throttled,
+    Unauthenticated,
+    UnknownApp,
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamHTTPStatus,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+    WaitTooLong,
+)
+from service.model.pages import Page, Source
+from service.model.queries import At, Query, Range, Slice
+from service.model.tasks import Task
+from service.web.kinds import Kind
+from service.web.page_answer import body_of
+from service.web.problems import Told, problem_answer, told_of, told_of_status
+
+REQUEST_ID = "0f2a6c1e9b7d4c55a3e8f1d2b4c60718"
+
+_ERRORS: tuple[Exception, ...] = (
+    BadRequest(
+        Fault(parameter="limit", detail="must be a whole number from 1 to 100, in digits alone"),
+        Fault(parameter="page", detail="is not a parameter of this resource"),
+    ),
+    Unauthenticated(),
+    NotAllowed("the right to drop what is stored is needed"),
+    UnknownApp(),
+    WaitTooLong(place=42, estimate_s=12.4, patience_s=10.0),
+    LineFull(bound=1000, retry_after_s=30.0),
+    NothingStored(),
+    ShuttingDown(),
+    Refused("the upstream is not called at this moment", retry_after_s=2.0),
+    StoreUnavailable(),
+    UpstreamTimeout("no answer within 8 s", app="shop"),
+    UpstreamUnreachable("no connection could be made", app="shop"),
+    UpstreamBroken("the answer is not JSON", app="shop"),
+    UpstreamHTTPStatus(502, app="shop"),
+    QueryRefused(app="shop", code=90104, text="time range exceeded", advice=""),
+    CallsStopped(
+        app="shop",
+        code=70013,
+        text="identifier mismatch",
+        advice="The administrator of this app is configured wrongly.",
+        stopped_for_s=60.0,
+    ),
+    Throttled(app="shop", code=60007, text="calling too frequently", advice=""),
+    UpstreamRefused(app="shop", code=71000, text="unknown", advice=""),
+    UpstreamError("the call failed", app="shop"),
+)
+
+
+def page_example() -> Any:
+    """A page of one task."""
+    task = Task(
+        id=1234567890,
+        type="all",
+        status="dispatched",
+        title="Spring sale",
+        description="Everything must go",
+        created_at="2025-05-20T08:30:00Z",
+        scheduled_at="2025-06-01T10:00:00Z",
+        dispatched=True,
+        dispatch_error=None,
+        push_task_id="69cf7344_537529d8_200003546b784eb_3a080d7b_5152250d",
+        content=msgspec.Raw(b'{"From_Account":"administrator","OfflinePushInfo":{"Title":"Spring sale"}}'),
+    )
+    since_s, until_s, fetched_s = (int(datetime(2025, month, 1, tzinfo=UTC).timestamp()) for month in (5, 7, 6))
+    page = Page(
+        query=Query(app="shop", since=At(epoch_s=since_s), until=At(epoch_s=until_s)),
+        slice=Slice(offset=0, limit=20),
+        range=Range(since_s=since_s, until_s=until_s),
+        total=1,
+        fetched_at_ms=fetched_s * 1000,
+        lifetime_s=15.0,
+        body=msgspec.json.encode(task),
+        source=Source.HIT,
+    )
+    return msgspec.json.decode(body_of(page))
+
+
+def problem_example(kind: Kind) -> Any:
+    """A problem of this kind, as it would be sent."""
+    told = next((told for told in map(told_of, _ERRORS) if told.kind.slug == kind.slug), None)
+    return msgspec.json.decode(problem_answer(told or _bare(kind), request_id=REQUEST_ID).body)
+
+
+def _bare(kind: Kind) -> Told:
+    told = told_of_status(kind.status)
+    if told.kind is not kind:
+        raise ValueError(f"no example for problems of type {kind.slug}")
+    return told

@@ -1,0 +1,123 @@
+"""The header fields of requests and answers, described once."""
+
+from collections.abc import Iterable
+
+from service.web.openapi.schemas import Json
+from service.web.parameters import Example
+from service.web.ratelimit import POLICY, STATE
+
+
+def request_fields() -> Json:
+    """Header parameters by component name."""
+    return {
+        "CacheControl": _parameter(
+            "Cache-Control",
+            "How fresh the answer must be (RFC 9111, RFC 5861): `no-cache`, `max-age`, `max-stale`, `min-fresh`, "
+            "`only-if-cached`, `stale-if-error`. What can't be read is ignored.",
+            ("max-stale=300", "an answer up to five minutes past its freshness will do"),
+            ("only-if-cached", "only what is stored; 504 otherwise"),
+        ),
+        "IfNoneMatch": _parameter(
+            "If-None-Match",
+            "Entity tags that the caller holds; 304 without a body where one of them is still right.",
+            ('"5b1851514c7adebff89685879cfc0b2d"', "the tag of an earlier answer"),
+        ),
+        "Prefer": _parameter(
+            "Prefer",
+            "`wait=SECONDS` tells how long the caller will wait for its turn (RFC 7240). `wait=0` takes only what is "
+            "there. Bounded by what the caller may; `Preference-Applied` tells what was applied.",
+            ("wait=20", "wait up to twenty seconds"),
+            ("wait=0", "don't wait at all"),
+        ),
+        "RequestId": _parameter(
+            "X-Request-Id",
+            "An id for this request, of 1 to 128 letters, digits, dots, hyphens and underscores; else one is made.",
+            ("order-7f3c", "an id of the caller's"),
+        ),
+    }
+
+
+def answer_fields() -> Json:
+    """Header fields of answers by component name."""
+    text: Json = {"type": "string"}
+    seconds: Json = {"type": "integer", "minimum": 0}
+    return {
+        "Age": _field("Seconds since the upstream was asked.", seconds, 4),
+        "Allow": _field("The methods that work here.", text, "GET, HEAD, OPTIONS"),
+        "CacheControl": _field(
+            "For how long the answer is fresh, counted from its fetch: subtract `Age`.", text, "private, max-age=15"
+        ),
+        "CacheStatus": _field(
+            "Where the answer came from (RFC 9211): `hit`, or why the upstream was asked (`fwd`), whether that served "
+            "others too (`collapsed`), for how long it stays fresh (`ttl`, negative once stale), and why a stale "
+            "answer was given (`detail`: renewing, error or wait).",
+            text,
+            "taskgate; hit; ttl=11",
+        ),
+        "ETag": _field("A strong entity tag, the same on all replicas.", text, '"5b1851514c7adebff89685879cfc0b2d"'),
+        "LastModified": _field("When the upstream was asked.", text, "Sun, 01 Jun 2025 00:00:00 GMT"),
+        "Link": _field(
+            "`first`, `prev`, `next` and `last` slice (RFC 8288), with the caller's own parameters.",
+            text,
+            '</tasks?app=shop&offset=20>; rel="next"',
+        ),
+        "PreferenceApplied": _field("The patience that was applied (RFC 7240).", text, "wait=20"),
+        "RateLimit": _field(f"What is left of the budget, and when more is free ({STATE}).", text, '"shop";r=3;t=1'),
+        "RateLimitPolicy": _field(f"The app's budget: quota and window in seconds ({POLICY}).", text, '"shop";q=5;w=1'),
+        "RequestId": _field("The request's id: the caller's own, or one made for it.", text, "order-7f3c"),
+        "RetryAfter": _field("Seconds after which to try again.", seconds, 3),
+        "ServerTiming": _field(
+            "Milliseconds in line and with the upstream.", text, "line;dur=212.0, upstream;dur=83.1"
+        ),
+        "Vary": _field("What else chooses the answer.", text, "Accept-Encoding, Authorization"),
+        "WWWAuthenticate": _field("How to authenticate.", text, 'Bearer realm="taskgate"'),
+    }
+
+
+ANSWER_NAMES = {
+    "Age": "Age",
+    "Allow": "Allow",
+    "CacheControl": "Cache-Control",
+    "CacheStatus": "Cache-Status",
+    "ETag": "ETag",
+    "LastModified": "Last-Modified",
+    "Link": "Link",
+    "PreferenceApplied": "Preference-Applied",
+    "RateLimit": STATE,
+    "RateLimitPolicy": POLICY,
+    "RequestId": "X-Request-Id",
+    "RetryAfter": "Retry-After",
+    "ServerTiming": "Server-Timing",
+    "Vary": "Vary",
+    "WWWAuthenticate": "WWW-Authenticate",
+}
+"""Fields as they are sent, by component name."""
+
+
+def refer_fields(*names: str) -> Json:
+    """References to answer fields; every answer has the request's id."""
+    return {ANSWER_NAMES[name]: {"$ref": f"#/components/headers/{name}"} for name in (*names, "RequestId")}
+
+
+def with_examples(description: str, examples: Iterable[Example]) -> str:
+    """A description that ends with its examples, each with what it asks for.
+
+    They stand here and in the schema, not in the parameter's own `examples`: Swagger UI would send the first of those.
+    """
+    told = ", ".join(f"`{example.value}` ({example.summary})" for example in examples)
+    return f"{description} For example {told}."
+
+
+def _parameter(name: str, description: str, *examples: tuple[str, str]) -> Json:
+    given = [Example(value=value, summary=summary) for value, summary in examples]
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": with_examples(description, given),
+        "schema": {"type": "string", "examples": [example.value for example in given]},
+    }
+
+
+def _field(description: str, schema: Json, example: str | int) -> Json:
+    return {"description": description, "schema": schema, "example": example}

@@ -1,0 +1,221 @@
+"""What each route does, for the contract: in the order in which it shows them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from service.web.kinds import KINDS, Kind
+from service.web.openapi.examples import page_example, problem_example
+from service.web.openapi.fields import refer_fields, with_examples
+from service.web.openapi.schemas import Json
+from service.web.parameters import Parameter, task_parameters
+from service.web.problems import PROBLEM_JSON
+from service.web.settings import default_web_settings
+
+_OF_TASKS = (
+    "bad-request unauthenticated unknown-app content-too-large uri-too-long query-refused line-full headers-too-large "
+    "failed upstream-failed upstream-unreachable upstream-broken upstream-http-status upstream-refused calls-stopped "
+    "throttled wait-too-long no-fetch-now shutting-down store-unavailable nothing-stored upstream-timeout"
+)
+_OF_APPS = "unauthenticated content-too-large uri-too-long headers-too-large failed"
+_OF_OPEN = "content-too-large uri-too-long headers-too-large failed"
+_TRY_AGAIN = frozenset(
+    ("line-full", "throttled", "wait-too-long", "no-fetch-now", "shutting-down", "store-unavailable", "nothing-stored")
+)
+_MOMENT = ("ETag", "CacheControl", "Age", "Vary", "CacheStatus", "PreferenceApplied", "ServerTiming")
+_BUDGET = ("RateLimitPolicy", "RateLimit")
+
+_LIST_TASKS = """One slice of an app's scheduled push tasks.
+
+**Freshness.** Answers are kept and shared among callers. `Age` tells how old one is, `Cache-Status` where it came from.
+Send `Cache-Control` to ask for a fresher answer or to accept an older one, and `If-None-Match` to be spared a body that
+you hold already.
+
+**Patience.** The upstream may be called only a few times a second. Who needs a call waits in a line that is fair among
+callers, up to `Prefer: wait=SECONDS`. A turn that would come too late is refused at once, with `Retry-After` and the
+expected wait, unless a stale answer may be served.
+
+**Paging.** Follow `Link`. Slices are cut from larger blocks, so the next one is mostly there already."""
+
+
+def paths() -> Json:
+    """All paths."""
+    return {
+        "/tasks": {"get": _list_tasks()},
+        "/apps": {"get": _list_apps()},
+        "/problems": {
+            "get": _open(
+                "listProblems",
+                "Problems",
+                "All types of problems",
+                "What each means and what to do.",
+                _document("text"),
+            )
+        },
+        "/problems/{name}": {"get": _show_problem()},
+        "/livez": {
+            "get": _open(
+                "getLiveness",
+                "State",
+                "Whether the process answers",
+                "Touches nothing else.",
+                _json("Live", {"live": True}),
+            )
+        },
+        "/readyz": {"get": _readyz()},
+        "/version": {
+            "get": _open(
+                "getVersion",
+                "State",
+                "Name and version",
+                "What runs here.",
+                _json("Version", {"name": "taskgate", "version": "1.0.0"}),
+            )
+        },
+        "/openapi.json": {
+            "get": _open("getContract", "Contract", "This document", "The contract, as OpenAPI 3.1.", _document("json"))
+        },
+    }
+
+
+def _list_tasks() -> Json:
+    fields = ("CacheControl", "IfNoneMatch", "Prefer", "RequestId")
+    return {
+        "operationId": "listTasks",
+        "tags": ["Tasks"],
+        "summary": "List scheduled push tasks",
+        "description": _LIST_TASKS,
+        "parameters": [
+            *(_query_parameter(parameter) for parameter in task_parameters(default_web_settings())),
+            *({"$ref": f"#/components/parameters/{name}"} for name in fields),
+        ],
+        "security": [{"key": []}],
+        "responses": {
+            "200": {
+                "description": "The slice.",
+                "headers": refer_fields(*_MOMENT, *_BUDGET, "LastModified", "Link"),
+                "content": _json("Page", page_example()),
+            },
+            "304": {"description": "The caller holds this slice already.", "headers": refer_fields(*_MOMENT, *_BUDGET)},
+            **_problems(_OF_TASKS),
+        },
+    }
+
+
+def _list_apps() -> Json:
+    example = {"apps": [{"name": "shop", "region": "singapore"}]}
+    return {
+        "operationId": "listApps",
+        "tags": ["Tasks"],
+        "summary": "List the apps that the caller may read",
+        "description": "Names, for the parameter `app`, and regions; null where an app has an address of its own.",
+        "parameters": [{"$ref": "#/components/parameters/RequestId"}],
+        "security": [{"key": []}],
+        "responses": {
+            "200": {"description": "The apps.", "headers": refer_fields(), "content": _json("Apps", example)},
+            **_problems(_OF_APPS),
+        },
+    }
+
+
+def _show_problem() -> Json:
+    operation = _open(
+        "getProblem", "Problems", "One type of problem", "What it means and what to do.", _document("text")
+    )
+    operation["parameters"].insert(
+        0,
+        {
+            "name": "name",
+            "in": "path",
+            "required": True,
+            "description": "The last part of the problem's `type`.",
+            "schema": {"type": "string"},
+            "examples": {"patience": {"value": "wait-too-long", "summary": "a wait that was refused"}},
+        },
+    )
+    operation["responses"] = dict(sorted({**operation["responses"], **_problems("not-found")}.items()))
+    return operation
+
+
+def _readyz() -> Json:
+    ready = {"ready": True, "redis": "ok", "apps_ok": 2, "apps_total": 2}
+    operation = _open(
+        "getReadiness",
+        "State",
+        "Whether requests can be served",
+        "Asks nobody: tells what is known.",
+        _json("Ready", ready),
+    )
+    unready = {"ready": False, "redis": "away", "apps_ok": 0, "apps_total": 2}
+    operation["responses"]["503"] = {
+        "description": "Send requests elsewhere.",
+        "headers": refer_fields(),
+        "content": _json("Ready", unready),
+    }
+    return operation
+
+
+def _open(operation_id: str, tag: str, summary: str, description: str, content: Json) -> Json:
+    """An operation that needs no key."""
+    return {
+        "operationId": operation_id,
+        "tags": [tag],
+        "summary": summary,
+        "description": f"{description} Needs no key.",
+        "parameters": [{"$ref": "#/components/parameters/RequestId"}],
+        "security": [],
+        "responses": {
+            "200": {"description": summary + ".", "headers": refer_fields(), "content": content},
+            **_problems(_OF_OPEN),
+        },
+    }
+
+
+def _problems(slugs: str) -> Json:
+    """The problems of an operation, as references by status."""
+    by_status: dict[str, list[Kind]] = {}
+    for slug in slugs.split():
+        by_status.setdefault(str(KINDS[slug].status), []).append(KINDS[slug])
+    return {status: problem_response(kinds) for status, kinds in sorted(by_status.items())}
+
+
+def problem_response(kinds: Iterable[Kind]) -> Json:
+    """One status with the problems that it may stand for, each with an example."""
+    kinds = tuple(kinds)
+    slugs = {kind.slug for kind in kinds}
+    fields = [
+        *(["RetryAfter"] if slugs & (_TRY_AGAIN | {"calls-stopped"}) else []),
+        *(["WWWAuthenticate"] if "unauthenticated" in slugs else []),
+    ]
+    return {
+        "description": "; ".join(kind.title for kind in kinds) + ".",
+        "headers": refer_fields(*fields),
+        "content": {
+            PROBLEM_JSON.decode(): {
+                "schema": {"$ref": "#/components/schemas/Problem"},
+                "examples": {
+                    kind.slug: {"summary": kind.title, "description": kind.remedy, "value": problem_example(kind)}
+                    for kind in kinds
+                },
+            }
+        },
+    }
+
+
+def _query_parameter(parameter: Parameter[Any]) -> Json:
+    return {
+        "name": parameter.name,
+        "in": "query",
+        "required": False,
+        "description": with_examples(parameter.description, parameter.examples),
+        "schema": parameter.schema | {"examples": [example.value for example in parameter.examples]},
+    }
+
+
+def _json(schema: str, example: object) -> Json:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}}
+
+
+def _document(kind: str) -> Json:
+    if kind == "json":
+        return {"application/json": {"schema": {"type": "object"}}}
+    return {"text/plain": {"schema": {"type": "string"}}, "text/html": {"schema": {"type": "string"}}}

@@ -1,0 +1,217 @@
+"""The parameters of `GET /tasks`: one table for reading them and for documenting them."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from service.model.callers import Caller
+from service.model.errors import BadRequest, Fault, UnknownApp
+from service.model.queries import Moment, Query, Slice, Sort, parse_moment
+from service.web.query_string import FAULTS_MAX, read_query_string
+from service.web.settings import WebSettings
+
+Value = TypeVar("Value")
+
+KEYWORD_MAX = 128
+
+_DIGITS = re.compile(r"[0-9]{1,10}")
+_SORTS = {each.value: each for each in Sort}
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True):
+    """A value that a caller may send, and what it asks for."""
+
+    value: str | int
+    summary: str
+
+
+class Parameter(msgspec.Struct, Generic[Value], frozen=True, kw_only=True):
+    """One parameter. `read` makes its value from the text, or raises ValueError with a text for the caller."""
+
+    name: str
+    read: Callable[[str], Value]
+    description: str
+    examples: tuple[Example, ...]
+    schema: dict[str, Any]
+
+
+class TaskParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """All parameters, in the order of the contract."""
+
+    app: Parameter[str]
+    since: Parameter[Moment]
+    until: Parameter[Moment]
+    sort: Parameter[Sort]
+    q: Parameter[str]
+    offset: Parameter[int]
+    limit: Parameter[int]
+
+    def __iter__(self) -> Iterator[Parameter[Any]]:
+        return (getattr(self, name) for name in self.__struct_fields__)
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller's parameters say."""
+
+    query: Query
+    slice: Slice
+
+
+def task_parameters(settings: WebSettings) -> TaskParameters:
+    """The table, with the bounds and defaults of these settings."""
+    moment_text = (
+        "An RFC 3339 instant with its offset, a date (its first second, UTC), or a signed ISO 8601 duration from now "
+        "in weeks, days, hours, minutes and seconds. Relative moments move with the clock in small steps, so that "
+        "callers who ask at different seconds share one answer. A plus sign is sent as `%2B`."
+    )
+    moment_examples = (
+        Example(value="2025-05-01T00:00:00Z", summary="an instant"),
+        Example(value="2025-05-01", summary="a date"),
+        Example(value="-P7D", summary="seven days ago"),
+        Example(value="PT12H", summary="in twelve hours"),
+    )
+    return TaskParameters(
+        app=Parameter(
+            name="app",
+            read=str,
+            description="Name of the app whose tasks are listed. May be left out by a caller who may read just one.",
+            examples=(Example(value="shop", summary="the app called shop"),),
+            schema={"type": "string", "minLength": 1, "maxLength": 63},
+        ),
+        since=Parameter(
+            name="since",
+            read=parse_moment,
+            description=f"Where the range starts, itself included. {moment_text}",
+            examples=moment_examples,
+            schema={"type": "string", "default": str(settings.since)},
+        ),
+        until=Parameter(
+            name="until",
+            read=parse_moment,
+            description=f"Where the range ends, itself included; never before `since`. {moment_text}",
+            examples=moment_examples,
+            schema={"type": "string", "default": str(settings.until)},
+        ),
+        sort=Parameter(
+            name="sort",
+            read=_read_sort,
+            description="The order of the list; a leading minus means latest first.",
+            examples=(Example(value="-scheduled_at", summary="latest scheduled first"),),
+            schema={"type": "string", "enum": list(_SORTS), "default": Sort.SCHEDULED_DESC.value},
+        ),
+        q=Parameter(
+            name="q",
+            read=_read_keyword,
+            description="A keyword to look for in title and description; the upstream matches it loosely.",
+            examples=(Example(value="spring sale", summary="tasks that mention a spring sale"),),
+            schema={"type": "string", "minLength": 1, "maxLength": KEYWORD_MAX},
+        ),
+        offset=_count(
+            "offset",
+            range(settings.offset_max + 1),
+            default=0,
+            description="How many tasks of the list to leave out.",
+            example=40,
+        ),
+        limit=_count(
+            "limit",
+            range(1, settings.limit_max + 1),
+            default=settings.limit_default,
+            description="How many tasks to list at most.",
+            example=20,
+        ),
+    )
+
+
+def _count(name: str, bounds: range, *, default: int, description: str, example: int) -> Parameter[int]:
+    least, greatest = bounds[0], bounds[-1]
+
+    def read(text: str) -> int:
+        if not _DIGITS.fullmatch(text) or not least <= int(text) <= greatest:
+            raise ValueError(f"must be a whole number from {least} to {greatest}, in digits alone")
+        return int(text)
+
+    return Parameter(
+        name=name,
+        read=read,
+        description=description,
+        examples=(Example(value=example, summary=f"{example} tasks"),),
+        schema={"type": "integer", "minimum": least, "maximum": greatest, "default": default},
+    )
+
+
+def _read_sort(text: str) -> Sort:
+    sort = _SORTS.get(text)
+    if sort is None:
+        raise ValueError(f"must be one of {', '.join(_SORTS)}")
+    return sort
+
+
+def _read_keyword(text: str) -> str:
+    if len(text) > KEYWORD_MAX:
+        raise ValueError(f"must have at most {KEYWORD_MAX} characters")
+    return text
+
+
+class TasksReader:
+    """Reads the parameters of one request after the other."""
+
+    def __init__(self, settings: WebSettings) -> None:
+        self._settings = settings
+        self._table = task_parameters(settings)
+        self._names = frozenset(parameter.name for parameter in self._table)
+
+    def read(self, query_string: bytes, *, caller: Caller, now_s: float) -> Asked:
+        """What the caller asks for. Raises BadRequest with all faults, and UnknownApp where there are none else."""
+        texts, faults = read_query_string(query_string, known=self._names)
+        table, settings = self._table, self._settings
+
+        def take(parameter: Parameter[Value], default: Value) -> Value:
+            text = texts.get(parameter.name)
+            if text is None:
+                return default
+            try:
+                return parameter.read(text)
+            except ValueError as exc:
+                faults.append(Fault(parameter=parameter.name, detail=str(exc)))
+                return default
+
+        app = take(table.app, "")
+        query = Query(
+            app=app or _only(caller),
+            since=take(table.since, settings.since),
+            until=take(table.until, settings.until),
+            sort=take(table.sort, Sort.SCHEDULED_DESC),
+            keyword=take(table.q, "") or None,
+        )
+        asked = Asked(
+            query=query,
+            slice=Slice(offset=take(table.offset, 0), limit=take(table.limit, settings.limit_default)),
+        )
+        faulty = {fault.parameter for fault in faults}
+        if "app" not in texts and "app" not in faulty and len(caller.apps) > 1:
+            faults.append(Fault(parameter="app", detail="is needed: this caller may read more than one app"))
+        if faulty.isdisjoint(("since", "until")):
+            faults.extend(_range_faults(query, settings, now_s))
+        if faults:
+            raise BadRequest(*faults[:FAULTS_MAX])
+        if query.app not in caller.apps:
+            raise UnknownApp
+        return asked
+
+
+def _only(caller: Caller) -> str:
+    return next(iter(caller.apps)) if len(caller.apps) == 1 else ""
+
+
+def _range_faults(query: Query, settings: WebSettings, now_s: float) -> Iterator[Fault]:
+    """Faults of both ends together, as they are sent at `now_s`."""
+    range_ = query.range_at(now_s, align_s=settings.align_s)
+    if range_.since_s > range_.until_s:
+        detail = f"is after until, which is {settings.until} where left out; relative moments count from the last full "
+        yield Fault(parameter="since", detail=f"{detail}{settings.align_s} s")
+    days = settings.range_max_days
+    if days is not None and range_.until_s - range_.since_s > days * 86_400:
+        yield Fault(parameter="since", detail=f"lies more than {days} days before until, the longest range there is")

@@ -1,0 +1,75 @@
+"""Query strings, read strictly: whatever could be understood in two ways is a fault."""
+
+import itertools
+import re
+from collections.abc import Set
+from urllib.parse import unquote_to_bytes
+
+from service.model.errors import Fault
+
+FAULTS_MAX = 20
+"""How many faults one answer tells."""
+
+_NAME_MAX = 40
+_HARMLESS = (0x21, 0x7E)
+_MARKUP = b"<>\"'&\\"
+_BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def read_query_string(query_string: bytes, *, known: Set[str]) -> tuple[dict[str, str], list[Fault]]:
+    """The values of known parameters by name, and a fault for each that is unknown, repeated, empty or unreadable."""
+    texts: dict[str, str] = {}
+    faults: list[Fault] = []
+    seen: set[str] = set()
+    for pair in query_string.split(b"&"):
+        if not pair:
+            continue
+        raw_name, _, raw_value = pair.partition(b"=")
+        name = _decoded(raw_name)
+        if name is None or name not in known:
+            _add(faults, _shown(raw_name), "is not a parameter of this resource")
+            continue
+        if name in seen:
+            _add(faults, name, "must be given once")
+            texts.pop(name, None)
+            continue
+        seen.add(name)
+        text = _decoded(raw_value)
+        if text is None:
+            _add(faults, name, "must be UTF-8 with valid percent-encoding")
+        elif not text:
+            _add(faults, name, "is empty; leave it out instead")
+        elif _CONTROL.search(text):
+            _add(faults, name, "must not hold control characters")
+        else:
+            texts[name] = text
+    return texts, faults
+
+
+def _add(faults: list[Fault], name: str, detail: str) -> None:
+    """Note a fault once, and no more of them than an answer holds."""
+    fault = Fault(parameter=name, detail=detail)
+    if len(faults) < FAULTS_MAX and fault not in faults:
+        faults.append(fault)
+
+
+def _decoded(raw: bytes) -> str | None:
+    if b"+" in raw:
+        raw = raw.replace(b"+", b" ")
+    if b"%" in raw:
+        if _BAD_PERCENT.search(raw):
+            return None
+        raw = unquote_to_bytes(raw)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _shown(raw: bytes) -> str:
+    """An unknown name as it may be repeated: still percent-encoded, printable ASCII alone, and short."""
+    safe = (
+        chr(byte) if _HARMLESS[0] <= byte <= _HARMLESS[1] and byte not in _MARKUP else f"%{byte:02X}" for byte in raw
+    )
+    return "".join(itertools.islice(safe, _NAME_MAX))[:_NAME_MAX]

@@ -1,0 +1,23 @@
+"""The budget as header fields (draft-ietf-httpapi-ratelimit-headers-11); what a later draft may rename is all here."""
+
+import math
+
+from service.model.pages import BudgetNote
+from service.web.answers import Header
+
+POLICY = "RateLimit-Policy"
+STATE = "RateLimit"
+
+_POLICY = POLICY.lower().encode()
+_STATE = STATE.lower().encode()
+
+
+def ratelimit(app: str, note: BudgetNote) -> tuple[Header, ...]:
+    """The policy named after the app: quota and window in seconds; what remains, and when the next call is free."""
+    window_s = max(math.ceil(note.window_s), 1)
+    reset_s = max(math.ceil(note.reset_s), 0)
+    free = min(max(note.free, 0), note.calls)
+    return (
+        (_POLICY, f'"{app}";q={note.calls};w={window_s}'.encode()),
+        (_STATE, f'"{app}";r={free};t={reset_s}'.encode()),
+    )

@@ -1,0 +1,30 @@
+"""`GET /apps`: the apps that the caller may read."""
+
+from typing import Any
+
+import msgspec
+from litestar import Request, get
+from litestar.handlers import HTTPRouteHandler
+
+from service.model.callers import AppInfo
+from service.web.answers import Reply, json_answer
+from service.web.identify import identify
+from service.web.port import Callers, Gateway
+
+
+class Apps(msgspec.Struct, frozen=True, kw_only=True):
+    """The body."""
+
+    apps: tuple[AppInfo, ...]
+
+
+def apps_route(gateway: Gateway, callers: Callers) -> HTTPRouteHandler:
+    """The route."""
+
+    @get("/apps")
+    async def list_apps(request: Request[Any, Any, Any]) -> Reply:
+        """The caller's apps, by name."""
+        caller, _ = identify(request, callers)
+        return Reply(json_answer(Apps(apps=gateway.apps(caller))))
+
+    return list_apps

@@ -1,0 +1,126 @@
+"""`/openapi.json` and `/docs`: the contract, and Swagger UI to browse it, without a request to anywhere else."""
+
+import hashlib
+from importlib.resources import files
+from typing import Any
+
+from litestar import Request, get
+from litestar.exceptions import NotFoundException
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
+from litestar.response.redirect import Redirect
+
+from service.web.answers import HTML, JSON, Answer, Reply
+from service.web.conditions import holds
+from service.web.trail import trail_of
+
+# Swagger UI sets styles on its elements and draws its icons from data: URLs; it needs nothing else.
+_POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Taskgate</title>
+<link rel="icon" href="docs/favicon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<div id="docs"></div>
+<noscript>The contract itself is at <a href="openapi.json">openapi.json</a>.</noscript>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+"""
+_START = """"use strict";
+window.ui = SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#docs",
+  deepLinking: true,
+  docExpansion: "list",
+  defaultModelsExpandDepth: 0,
+  displayRequestDuration: true,
+  persistAuthorization: false,
+  tryItOutEnabled: true,
+  validatorUrl: null,
+  presets: [SwaggerUIBundle.presets.apis],
+  layout: "BaseLayout",
+});
+"""
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#1b4d6b"/>'
+    '<path d="M3 4h10M3 8h6M3 12h3" stroke="#fff" stroke-width="2" stroke-linecap="round"/>'
+    '<circle cx="12" cy="11" r="2" fill="#ffb703"/></svg>\n'
+)
+
+
+def docs_routes(document: bytes) -> tuple[HTTPRouteHandler, ...]:
+    """The routes, for this contract."""
+    contract = _file(JSON, document, keep_s=60)
+    page = _file(HTML, _PAGE.encode(), keep_s=60)
+    parts = {
+        "swagger-ui-bundle.js": _file(b"text/javascript; charset=utf-8", _packaged("swagger-ui-bundle.js")),
+        "swagger-ui.css": _file(b"text/css; charset=utf-8", _packaged("swagger-ui.css")),
+        "start.js": _file(b"text/javascript; charset=utf-8", _START.encode()),
+        "favicon.svg": _file(b"image/svg+xml", _ICON.encode()),
+    }
+
+    @get("/openapi.json")
+    async def show_openapi(request: Request[Any, Any, Any]) -> Reply:
+        """The contract."""
+        return _reply(request, contract)
+
+    @get("/docs")
+    async def show_docs(request: Request[Any, Any, Any]) -> Reply:
+        """The page."""
+        return _reply(request, page)
+
+    @get("/docs/{name:str}")
+    async def show_docs_part(request: Request[Any, Any, Any], name: FromPath[str]) -> Reply:
+        """What the page loads."""
+        part = parts.get(name)
+        if part is None:
+            raise NotFoundException
+        return _reply(request, part)
+
+    @get("/favicon.ico")
+    async def show_icon(request: Request[Any, Any, Any]) -> Reply:
+        """The same icon, for browsers that ask for it without being told."""
+        return _reply(request, parts["favicon.svg"])
+
+    @get("/")
+    async def go_to_docs() -> Redirect:
+        """People who open the bare address want the docs."""
+        return Redirect("/docs", status_code=307)
+
+    return show_openapi, show_docs, show_docs_part, show_icon, go_to_docs
+
+
+def _file(media_type: bytes, body: bytes, *, keep_s: int = 86_400) -> Answer:
+    return Answer(
+        status=200,
+        headers=(
+            (b"etag", b'"%s"' % hashlib.blake2b(body, digest_size=16).hexdigest().encode()),
+            (b"cache-control", b"public, max-age=%d" % keep_s),
+            (b"content-security-policy", _POLICY),
+            (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"no-referrer"),
+            (b"vary", b"Accept-Encoding"),
+            (b"content-type", media_type),
+        ),
+        body=body,
+    )
+
+
+def _reply(request: Request[Any, Any, Any], answer: Answer) -> Reply:
+    if holds(trail_of(request).fields.get(b"if-none-match"), answer.headers[0][1]):
+        return Reply(Answer(status=304, headers=answer.headers[:-1], body=b""))
+    return Reply(answer)
+
+
+def _packaged(name: str) -> bytes:
+    return (files("litestar_offline_docs") / "static" / name).read_bytes()

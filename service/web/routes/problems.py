@@ -1,0 +1,71 @@
+"""`/problems` and `/problems/{name}`: each type of problem explains itself when opened."""
+
+from html import escape
+from typing import Any
+
+from litestar import Request, get
+from litestar.exceptions import NotFoundException
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
+
+from service.web.answers import HTML, TEXT, Answer, Reply
+from service.web.kinds import KINDS, Kind
+from service.web.trail import trail_of
+
+_CACHE_CONTROL = b"public, max-age=3600"
+
+
+def problem_routes() -> tuple[HTTPRouteHandler, ...]:
+    """The two routes."""
+
+    @get("/problems")
+    async def list_problems(request: Request[Any, Any, Any]) -> Reply:
+        """All types."""
+        return Reply(_told(request, tuple(KINDS.values())))
+
+    @get("/problems/{name:str}")
+    async def show_problem(request: Request[Any, Any, Any], name: FromPath[str]) -> Reply:
+        """One type."""
+        kind = KINDS.get(name)
+        if kind is None:
+            raise NotFoundException
+        return Reply(_told(request, (kind,)))
+
+    return list_problems, show_problem
+
+
+def _told(request: Request[Any, Any, Any], kinds: tuple[Kind, ...]) -> Answer:
+    """HTML for browsers, plain text for everyone else."""
+    wants_html = b"text/html" in trail_of(request).fields.get(b"accept", b"")
+    return Answer(
+        status=200,
+        headers=(
+            (b"content-type", HTML if wants_html else TEXT),
+            (b"cache-control", _CACHE_CONTROL),
+            (b"vary", b"Accept"),
+            (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'"),
+            (b"x-content-type-options", b"nosniff"),
+        ),
+        body=(_html(kinds) if wants_html else _text(kinds)).encode(),
+    )
+
+
+def _text(kinds: tuple[Kind, ...]) -> str:
+    return "\n".join(
+        f"{kind.slug} ({kind.status}): {kind.title}\n\nWhat it means: {kind.meaning}\nWhat to do: {kind.remedy}\n"
+        for kind in kinds
+    )
+
+
+def _html(kinds: tuple[Kind, ...]) -> str:
+    title = kinds[0].title if len(kinds) == 1 else "Problems"
+    sections = "".join(
+        f'<article><h2><a href="/problems/{escape(kind.slug)}">{escape(kind.slug)}</a> ({kind.status})</h2>'
+        f"<p><strong>{escape(kind.title)}</strong></p><p>What it means: {escape(kind.meaning)}</p>"
+        f"<p>What to do: {escape(kind.remedy)}</p></article>"
+        for kind in kinds
+    )
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Taskgate: {escape(title)}</title>'
+        f'<h1>{escape(title)}</h1>{sections}<p><a href="/problems">All problems</a></p></html>\n'
+    )

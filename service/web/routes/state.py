@@ -1,0 +1,61 @@
+"""`/livez`, `/readyz` and `/version`: for those who run this service. No key is needed, so they name no app."""
+
+import msgspec
+from litestar import get
+from litestar.handlers import HTTPRouteHandler
+
+from service import __version__
+from service.web.answers import Reply, json_answer
+from service.web.port import Gateway
+
+
+class Live(msgspec.Struct, frozen=True, kw_only=True):
+    """The process answers."""
+
+    live: bool = True
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether requests can be served; of how many apps fetches can be had now."""
+
+    ready: bool
+    redis: str
+    apps_ok: int
+    apps_total: int
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """What runs here."""
+
+    name: str
+    version: str
+
+
+def state_routes(gateway: Gateway) -> tuple[HTTPRouteHandler, ...]:
+    """The three routes."""
+    live = Reply(json_answer(Live()))
+    version = Reply(json_answer(Version(name="taskgate", version=__version__)))
+
+    @get("/livez")
+    async def livez() -> Reply:
+        """Touches nothing: a process that can answer this is alive."""
+        return live
+
+    @get("/readyz")
+    async def readyz() -> Reply:
+        """What the gateway knows already; asks nobody."""
+        readiness = gateway.readiness()
+        body = Ready(
+            ready=readiness.ready,
+            redis=readiness.redis,
+            apps_ok=sum(app.ok for app in readiness.apps),
+            apps_total=len(readiness.apps),
+        )
+        return Reply(json_answer(body, status=200 if readiness.ready else 503))
+
+    @get("/version")
+    async def show_version() -> Reply:
+        """Name and version."""
+        return version
+
+    return livez, readyz, show_version

@@ -1,0 +1,54 @@
+"""`GET /tasks`: a slice of a query."""
+
+from collections.abc import Callable
+from typing import Any
+
+from litestar import Request, get
+from litestar.handlers import HTTPRouteHandler
+
+from service.model.pages import Ask
+from service.web.answers import Reply, Silence
+from service.web.demands import demands_of, patience_of
+from service.web.hangup import unless_hung_up
+from service.web.identify import identify
+from service.web.page_answer import page_answer, render
+from service.web.parameters import TasksReader
+from service.web.port import Callers, Gateway
+from service.web.settings import WebSettings
+
+PATH = "/tasks"
+
+
+def tasks_route(
+    gateway: Gateway, callers: Callers, settings: WebSettings, *, clock: Callable[[], float]
+) -> HTTPRouteHandler:
+    """The route; `clock` tells the seconds since the epoch."""
+    reader = TasksReader(settings)
+
+    @get(PATH)
+    async def list_tasks(request: Request[Any, Any, Any]) -> Reply:
+        """Parse and check, ask the gateway, answer: with a page, or with whatever `failures.py` makes of an error."""
+        caller, trail = identify(request, callers)
+        scope = request.scope
+        patience = patience_of(trail.fields, caller=caller, default_s=settings.wait_default_s)
+        trail.wait_applied_s = patience.applied_s
+        asked = reader.read(scope["query_string"], caller=caller, now_s=clock())
+        trail.app = asked.query.app
+        demands = demands_of(trail.fields, caller=caller)
+        ask = Ask(caller=caller, query=asked.query, slice=asked.slice, patience_s=patience.wait_s, demands=demands)
+        page = await unless_hung_up(gateway.page(ask), receive=request.receive, trail=trail)
+        if page is None:
+            return Silence()
+        trail.outcome, trail.waited_s, trail.upstream_s = page.source.value, page.waited_s, page.upstream_s
+        return Reply(
+            page_answer(
+                page,
+                render(page, path=scope.get("root_path", "") + PATH, query_string=scope["query_string"]),
+                demands=demands,
+                wait_applied_s=patience.applied_s,
+                if_none_match=trail.fields.get(b"if-none-match"),
+                now_s=clock(),
+            )
+        )
+
+    return list_tasks

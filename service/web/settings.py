@@ -1,0 +1,58 @@
+"""What the HTTP side needs of the settings, resolved: moments are parsed, bounds are numbers."""
+
+import msgspec
+
+from service.model.queries import Moment, parse_moment
+from service.settings import BudgetSettings, CacheSettings, QuerySettings, Settings
+
+LIMIT_MAX = 100
+LIMIT_DEFAULT = 20
+OFFSET_END = 2**31 - 1
+"""Offsets and what they lead to stay below this: the upstream's integers are taken to be 32 bits wide."""
+
+
+class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Defaults and bounds of a request. `wait_default_s` is the patience of a caller who names none, in seconds."""
+
+    block_size: int
+    align_s: int
+    since: Moment
+    until: Moment
+    range_max_days: int | None
+    wait_default_s: float
+
+    @property
+    def limit_max(self) -> int:
+        """The largest `limit`: a slice must fit into two blocks."""
+        return min(LIMIT_MAX, self.block_size)
+
+    @property
+    def limit_default(self) -> int:
+        """The `limit` of a caller who names none."""
+        return min(LIMIT_DEFAULT, self.block_size)
+
+    @property
+    def offset_max(self) -> int:
+        """The largest `offset`: a whole block beyond it still has a 32-bit offset."""
+        return OFFSET_END - self.block_size
+
+
+def web_settings(settings: Settings) -> WebSettings:
+    """What of the whole settings concerns HTTP. Raises ValueError where a default moment can't be read."""
+    return _resolved(settings.budget, settings.cache, settings.query)
+
+
+def default_web_settings() -> WebSettings:
+    """The settings of a configuration that says nothing about HTTP: what the contract documents."""
+    return _resolved(BudgetSettings(), CacheSettings(), QuerySettings())
+
+
+def _resolved(budget: BudgetSettings, cache: CacheSettings, query: QuerySettings) -> WebSettings:
+    return WebSettings(
+        block_size=cache.block_size,
+        align_s=cache.align_s,
+        since=parse_moment(query.since),
+        until=parse_moment(query.until),
+        range_max_days=query.range_max_days,
+        wait_default_s=budget.wait_default_s,
+    )

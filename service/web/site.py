@@ -1,0 +1,53 @@
+"""Puts the HTTP side together: the routes in Litestar, and the edge around it."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from litestar import Litestar
+
+from service.web.access_log import log_request
+from service.web.edge import Edge
+from service.web.failures import exception_handlers
+from service.web.openapi.document import openapi_document
+from service.web.port import Callers, Gateway
+from service.web.routes.apps import apps_route
+from service.web.routes.docs import docs_routes
+from service.web.routes.problems import problem_routes
+from service.web.routes.state import state_routes
+from service.web.routes.tasks import tasks_route
+from service.web.settings import WebSettings
+from service.web.trail import Observer
+
+Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
+
+
+def create_web(
+    gateway: Gateway,
+    callers: Callers,
+    settings: WebSettings,
+    *,
+    clock: Callable[[], float] = time.time,
+    observers: Sequence[Observer] = (),
+    lifespan: Sequence[Lifespan] = (),
+) -> Edge:
+    """The ASGI application.
+
+    `clock` tells the seconds since the epoch; `observers` are told of each request when it has ended, after the access
+    log; `lifespan` are entered in order at start and left in reverse.
+    """
+    app = Litestar(
+        route_handlers=[
+            tasks_route(gateway, callers, settings, clock=clock),
+            apps_route(gateway, callers),
+            *state_routes(gateway),
+            *problem_routes(),
+            *docs_routes(openapi_document()),
+        ],
+        exception_handlers=exception_handlers(),
+        lifespan=list(lifespan),
+        openapi_config=None,
+        logging_config=None,
+        debug=False,
+    )
+    return Edge(app, observers=(log_request, *observers))

@@ -1,0 +1,55 @@
+"""What is noted of a request on its way, and what is told of it when it has ended."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from litestar import Request
+
+Fields = Mapping[bytes, bytes]
+"""A request's header fields by lower-case name; lines of one name are joined by commas (RFC 9110, 5.2)."""
+
+
+class Trail(msgspec.Struct, kw_only=True):
+    """Filled along the way: the one mutable value of a request. The edge makes it, handlers add to it."""
+
+    request_id: str
+    fields: Fields
+    caller: str | None = None
+    app: str | None = None
+    outcome: str | None = None
+    waited_s: float = 0.0
+    upstream_s: float = 0.0
+    wait_applied_s: int | None = None
+    hung_up: bool = False
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that has ended, for logs and metrics: only closed sets and numbers, but for id, caller and app.
+
+    `route` is the template (`/problems/{name}`) or "unrouted"; `status` is 499 where the caller hung up before the
+    answer; `outcome` is a page's source or a problem's name, None for other answers.
+    """
+
+    request_id: str
+    method: str
+    route: str
+    status: int
+    caller: str | None
+    app: str | None
+    outcome: str | None
+    waited_s: float
+    upstream_s: float
+    duration_s: float
+    answer_bytes: int
+
+
+Observer = Callable[[Observation], None]
+"""Told of every request when it has ended; must neither block nor raise."""
+
+
+def trail_of(request: Request[Any, Any, Any]) -> Trail:
+    """The trail that the edge has laid for this request."""
+    trail = request.scope["state"]["trail"]
+    assert isinstance(trail, Trail)  # noqa: S101 - tells the type; the edge alone writes it
+    return trail
