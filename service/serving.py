@@ -46,6 +46,7 @@ class InFlight:
         self._app = app
         self._started = started
         self._requests: set[asyncio.Task[Any]] = set()
+        self._cut_off = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -55,10 +56,18 @@ class InFlight:
         if task is not None:  # an ASGI server runs each request in a task; the type can't know
             self._requests.add(task)
             task.add_done_callback(self._requests.discard)
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._cut_off:
+                raise
+            with suppress(RuntimeError):  # an answer had begun: it stays cut off
+                await send({"type": "http.response.start", "status": 503, "headers": [(b"retry-after", b"1")]})
+                await send({"type": "http.response.body", "body": b""})
 
     def cancel(self) -> int:
-        """End the requests that are still running; returns how many."""
+        """End the requests that are still running with 503, where nothing was answered yet; returns how many."""
+        self._cut_off = True
         for task in self._requests:
             task.cancel()
         return len(self._requests)
@@ -128,7 +137,7 @@ async def _run(server: Server) -> None:
     try:
         await server.serve()
     except FatalError as exc:
-        raise StartFailed(str(exc)) from exc
+        raise StartFailed("the app did not start") from exc
     except asyncio.CancelledError:
         raise
     except Exception as exc:

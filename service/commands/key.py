@@ -20,6 +20,6 @@ def run(name: str) -> int:
 # What goes into the configuration:
 callers:
   {name}:
-    keys: [{hashlib.sha256(key.encode()).hexdigest()}]
+    keys: ["{hashlib.sha256(key.encode()).hexdigest()}"]
     apps: []  # names of the apps that {name} may read""")
     return 0

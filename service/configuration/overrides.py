@@ -92,6 +92,8 @@ def _typed(text: str, hint: Any) -> Value:
         if text in ("null", "~"):
             return None
         bare = bare_type(next(part for part in get_args(hint) if part is not type(None)))
+    if bare is float and text.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):
+        return float(text)  # refused by name, with the rest
     return plain_scalar(text.strip()) if bare in (int, float, bool) else text
 
 

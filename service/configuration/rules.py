@@ -8,6 +8,7 @@ import msgspec
 from service.configuration.addresses import redis_url_faults
 from service.configuration.document import Tree
 from service.configuration.faults import Fault
+from service.configuration.shape import fields_of
 from service.model.queries import At, FromNow, Moment, parse_moment
 from service.settings import (
     AppSettings,
@@ -24,7 +25,7 @@ from service.upstream.regions import REGION_NAMES
 from service.upstream.secret import SecretMissing, secret_of
 
 _DAY_S = 86_400
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,6 +189,9 @@ def _entries(entries: object, kind: type[T]) -> dict[str, T]:
 
 
 def _part(section: object, kind: type[T]) -> T | None:
+    """The section, its unknown keys passed over: they are faults of the shape."""
+    if isinstance(section, dict):
+        section = {key: value for key, value in section.items() if key in fields_of(kind)}
     try:
         return msgspec.convert(section, kind)
     except msgspec.ValidationError:

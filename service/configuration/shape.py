@@ -4,6 +4,7 @@ import difflib
 import math
 import types
 from collections.abc import Iterator
+from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -28,6 +29,7 @@ def shape_faults(value: Value, hint: Any, path: str) -> Iterator[Fault]:
         yield from _leaf_faults(value, hint, path)
 
 
+@cache
 def fields_of(struct: type[msgspec.Struct]) -> dict[str, Any]:
     """The annotated type of each field of a struct, by name."""
     hints = get_type_hints(struct, include_extras=True)
@@ -86,7 +88,9 @@ def _leaf_faults(value: Value, hint: Any, path: str) -> Iterator[Fault]:
     try:
         msgspec.convert(value, hint)
     except msgspec.ValidationError as exc:
-        yield Fault(path=path, text=_expectation(value, hint) or _plain(str(exc)))
+        text = _expectation(value, hint) or _plain(str(exc))
+        quote = bare_type(hint) is str and isinstance(value, bool | int | float)
+        yield Fault(path=path, text=f"{text}; put it in quotes" if quote else text)
 
 
 def _expectation(value: Value, hint: Any) -> str | None:
