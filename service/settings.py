@@ -5,8 +5,20 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?\Z",
+        description="a name of at most 63 characters: a-z, 0-9, dot, dash, underscore; a letter or digit at both ends",
+    ),
+]
+Sha256 = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9a-f]{64}\Z",
+        description="64 lower-case hex digits, the SHA-256 of a key; `taskgate key` makes one",
+    ),
+]
 Positive = Annotated[float, Meta(gt=0, le=86_400 * 365)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 
@@ -64,7 +76,11 @@ class RedisSettings(_Section, frozen=True, kw_only=True):
     sentinel_master: str = "mymaster"
     password_file: str | None = None
     password_env: str | None = None
-    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,32}$")] = "taskgate"
+    sentinel_password_file: str | None = None
+    sentinel_password_env: str | None = None
+    prefix: Annotated[
+        str, Meta(pattern=r"^[A-Za-z0-9._-]{1,32}\Z", description="1 to 32 letters, digits, dots, dashes, underscores")
+    ] = "taskgate"
     timeout_s: Annotated[float, Meta(ge=0.01, le=30)] = 0.25
     connections: Annotated[int, Meta(ge=1, le=1000)] = 32
 
@@ -92,12 +108,16 @@ class QuerySettings(_Section, frozen=True, kw_only=True):
 
 
 class ServerSettings(_Section, frozen=True, kw_only=True):
-    """Where the gateway listens, and how it ends."""
+    """Where the gateway listens, how it ends and how it logs (`auto`: console on a terminal, else JSON)."""
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
     port: Port = 8000
+    backlog: Annotated[int, Meta(ge=128, le=65_535)] = 1024
+    headers_max_bytes: Annotated[int, Meta(ge=8192, le=1024 * 1024)] = 64 * 1024
+    headers_timeout_s: Annotated[float, Meta(ge=0.1, le=600)] = 10.0
     drain_s: Annotated[float, Meta(ge=0, le=600)] = 35.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
 
 
 class CallerSettings(_Section, frozen=True, kw_only=True):

@@ -1,0 +1,133 @@
+"""The command line. Each command imports what it needs when it runs, so that `--help` is there at once."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+_CONFIG = "the YAML file (default: $TASKGATE_CONFIG)"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit status. 0 is success, 1 a failure, 2 a faulty configuration or command line."""
+    parsed = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = parsed.command
+    try:
+        return command(parsed)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="taskgate",
+        description="Shares one rate-limited list of scheduled push tasks among many internal services.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    serve = commands.add_parser("serve", help="run the gateway")
+    serve.add_argument("--config", help=_CONFIG)
+    serve.set_defaults(command=_serve)
+
+    demo = commands.add_parser("demo", help="run the gateway with an embedded Valkey and a sandbox upstream")
+    _listening(demo, port=8000)
+    demo.set_defaults(command=_demo)
+
+    sandbox = commands.add_parser("sandbox", help="run an upstream to develop and test against")
+    _listening(sandbox, port=8100)
+    sandbox.add_argument("--calls", type=int, default=5, help="calls in a window (default: 5)")
+    sandbox.add_argument("--window-s", type=float, default=1.0, help="length of the window, seconds (default: 1)")
+    sandbox.set_defaults(command=_sandbox)
+
+    check = commands.add_parser("check", help="tell all that is wrong with a configuration")
+    check.add_argument("config", metavar="CONFIG", help="the YAML file")
+    check.add_argument("--call", action="store_true", help="make one real call for each app as well")
+    check.set_defaults(command=_check)
+
+    usersig = commands.add_parser("usersig", help="print a signature, for trying the upstream by hand")
+    usersig.add_argument("app", metavar="APP", help="name of the app in the configuration")
+    usersig.add_argument("--config", help=_CONFIG)
+    usersig.set_defaults(command=_usersig)
+
+    key = commands.add_parser("key", help="print a new key for a caller, and the settings that let it in")
+    key.add_argument("name", metavar="NAME", help="name of the caller")
+    key.set_defaults(command=_key)
+
+    openapi = commands.add_parser("openapi", help="print the OpenAPI document")
+    openapi.set_defaults(command=_openapi)
+    return parser
+
+
+def _listening(parser: argparse.ArgumentParser, *, port: int) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=port, help=f"port to listen on (default: {port})")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the sandbox's tasks (default: 1)")
+    parser.add_argument("--tasks", type=int, default=2000, help="tasks for each app (default: 2000)")
+
+
+class _Version(argparse.Action):
+    """Prints the version; reading it takes longer than the rest of the command line."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from service import __version__
+
+        print(f"taskgate {__version__}")
+        parser.exit()
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    from service.commands.serve import run
+
+    return run(parsed.config)
+
+
+def _demo(parsed: argparse.Namespace) -> int:
+    from service.commands.sandbox import run_demo
+
+    return run_demo(host=parsed.host, port=parsed.port, seed=parsed.seed, tasks=parsed.tasks)
+
+
+def _sandbox(parsed: argparse.Namespace) -> int:
+    from service.commands.sandbox import run_sandbox
+
+    return run_sandbox(
+        host=parsed.host,
+        port=parsed.port,
+        seed=parsed.seed,
+        tasks=parsed.tasks,
+        calls=parsed.calls,
+        window_s=parsed.window_s,
+    )
+
+
+def _check(parsed: argparse.Namespace) -> int:
+    from service.commands.check import run
+
+    return run(parsed.config, call=parsed.call)
+
+
+def _usersig(parsed: argparse.Namespace) -> int:
+    from service.commands.usersig import run
+
+    return run(parsed.app, parsed.config)
+
+
+def _key(parsed: argparse.Namespace) -> int:
+    from service.commands.key import run
+
+    return run(parsed.name)
+
+
+def _openapi(parsed: argparse.Namespace) -> int:
+    del parsed
+    from service.commands.openapi import run
+
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""Finds and loads the configuration for a command, and tells people what is wrong with it."""
+
+import os
+import sys
+
+from service.configuration import ConfigurationError, Loaded, load
+
+VARIABLE = "TASKGATE_CONFIG"
+_NONE = f"""taskgate: no configuration.
+Set {VARIABLE} to the path of a YAML file (docs/taskgate.example.yaml is one), or give it with --config.
+To try Taskgate without any, run `taskgate demo`."""
+
+
+def configured(path: str | None) -> Loaded | None:
+    """The configuration at `path`, or where TASKGATE_CONFIG points. None where there is no usable one: all was told."""
+    path = path or os.environ.get(VARIABLE)
+    if not path:
+        print(_NONE, file=sys.stderr)
+        return None
+    try:
+        loaded = load(path, os.environ)
+    except ConfigurationError as exc:
+        for fault in exc.faults:
+            print(fault, file=sys.stderr)
+        return None
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    os.environ[VARIABLE] = path
+    return loaded

@@ -1,0 +1,28 @@
+"""`taskgate serve`: the gateway."""
+
+import sys
+from importlib import import_module
+
+from service.commands.configured import configured
+
+
+def run(config: str | None) -> int:
+    """Serve until SIGTERM or Ctrl-C."""
+    loaded = configured(config)
+    if loaded is None:
+        return 2
+    from service.serving import CannotListen, StartFailed, serve
+    from service.telemetry.logs import configure
+
+    server = loaded.settings.server
+    as_json = server.log_format == "json" or (server.log_format == "auto" and not sys.stderr.isatty())
+    configure(server.log_level, as_json=as_json)
+    try:
+        serve(import_module("service.app").create_app(), server)
+    except CannotListen as exc:
+        print(f"taskgate serve: can't listen: {exc}", file=sys.stderr)
+        return 1
+    except StartFailed as exc:
+        print(f"taskgate serve: {exc}", file=sys.stderr)
+        return 1
+    return 0

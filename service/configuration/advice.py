@@ -1,0 +1,50 @@
+"""What is allowed and probably not meant: warnings."""
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from service.configuration.faults import Fault
+from service.settings import Settings
+from service.upstream.regions import contradiction
+
+LIMIT_MAX = 100
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def advice(settings: Settings) -> Iterator[Fault]:
+    """Warnings about settings that are valid."""
+    yield from _app_advice(settings)
+    yield from _budget_advice(settings)
+    if settings.cache.block_size < LIMIT_MAX:
+        text = f"callers get at most {settings.cache.block_size} tasks at a time, the size of a block"
+        yield Fault(path="cache.block_size", text=text)
+    if not settings.callers:
+        yield Fault(path="callers", text="there are none: nobody can call")
+    for name, caller in settings.callers.items():
+        for what, values in (("keys", caller.keys), ("apps", caller.apps)):
+            if not values:
+                yield Fault(path=f"callers.{name}.{what}", text="is empty: this caller can read nothing")
+
+
+def _app_advice(settings: Settings) -> Iterator[Fault]:
+    by_id: dict[int, str] = {}
+    for name, app in settings.apps.items():
+        if app.region is not None and (against := contradiction(app.region, app.sdkappid)):
+            yield Fault(path=f"apps.{name}.region", text=str(against))
+        base = urlsplit(app.base_url or "")
+        if base.scheme == "http" and base.hostname not in _LOOPBACK:
+            yield Fault(path=f"apps.{name}.base_url", text="http sends signatures in the clear; use https")
+        if app.sdkappid in by_id:
+            text = f"the same as apps.{by_id[app.sdkappid]}: the upstream counts their calls together, we do not"
+            yield Fault(path=f"apps.{name}.sdkappid", text=text)
+        by_id.setdefault(app.sdkappid, name)
+
+
+def _budget_advice(settings: Settings) -> Iterator[Fault]:
+    lease_s, budget = settings.budget.turn_lease_s, settings.budget
+    if lease_s > budget.window_s:
+        text = f"{lease_s:g} is more than budget.window_s: a replica that dies idles slots for that long"
+        yield Fault(path="budget.turn_lease_s", text=text)
+    if lease_s <= settings.redis.timeout_s:
+        text = f"{lease_s:g} is not more than redis.timeout_s: turns lapse when Redis answers late"
+        yield Fault(path="budget.turn_lease_s", text=text)

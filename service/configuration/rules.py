@@ -1,0 +1,198 @@
+"""What holds between settings, and what they point to. Each part is checked even where another one is broken."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from service.configuration.addresses import redis_url_faults
+from service.configuration.document import Tree
+from service.configuration.faults import Fault
+from service.configuration.shape import fields_of
+from service.model.queries import At, FromNow, Moment, parse_moment
+from service.settings import (
+    AppSettings,
+    BudgetSettings,
+    CacheSettings,
+    CallerSettings,
+    QuerySettings,
+    RedisSettings,
+    ServerSettings,
+    UpstreamSettings,
+)
+from service.upstream.apps import checked_base_url
+from service.upstream.regions import REGION_NAMES
+from service.upstream.secret import SecretMissing, secret_of
+
+_DAY_S = 86_400
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """The sections that have the right shape; None, or left out of its dict, is one that has not."""
+
+    apps: dict[str, AppSettings]
+    app_names: tuple[str, ...]
+    callers: dict[str, CallerSettings]
+    redis: RedisSettings | None
+    budget: BudgetSettings | None
+    cache: CacheSettings | None
+    upstream: UpstreamSettings | None
+    query: QuerySettings | None
+    server: ServerSettings | None
+
+
+def parts_of(tree: Tree) -> Parts:
+    """Whatever of the tree can be had as settings."""
+    apps, callers = tree.get("apps"), tree.get("callers")
+    return Parts(
+        apps=_entries(apps, AppSettings),
+        app_names=tuple(apps) if isinstance(apps, dict) else (),
+        callers=_entries(callers, CallerSettings),
+        redis=_part(tree.get("redis", {}), RedisSettings),
+        budget=_part(tree.get("budget", {}), BudgetSettings),
+        cache=_part(tree.get("cache", {}), CacheSettings),
+        upstream=_part(tree.get("upstream", {}), UpstreamSettings),
+        query=_part(tree.get("query", {}), QuerySettings),
+        server=_part(tree.get("server", {}), ServerSettings),
+    )
+
+
+def rule_faults(parts: Parts, environ: Mapping[str, str]) -> Iterator[Fault]:
+    """All that is wrong between the parts, and with what they point to (files, variables)."""
+    for name, app in parts.apps.items():
+        yield from _app_faults(f"apps.{name}", app, environ)
+        if parts.budget:
+            yield from _share_faults(f"apps.{name}", app, parts.budget)
+    yield from _caller_faults(parts.callers, parts.app_names)
+    if parts.redis:
+        yield from redis_url_faults(parts.redis)
+        yield from _password_faults(parts.redis, environ)
+    if parts.budget and parts.budget.wait_default_s > parts.budget.wait_max_s:
+        text = f"{parts.budget.wait_default_s:g} is more than budget.wait_max_s, {parts.budget.wait_max_s:g}"
+        yield Fault(path="budget.wait_default_s", text=text)
+    if parts.upstream:
+        yield from _timeout_faults(parts.upstream)
+    if parts.query:
+        yield from _query_faults(parts.query)
+
+
+def _app_faults(path: str, app: AppSettings, environ: Mapping[str, str]) -> Iterator[Fault]:
+    match app.secret_file, app.secret_env:
+        case None, None:
+            yield Fault(path=path, text="one of secret_file and secret_env is needed")
+        case str(), str():
+            yield Fault(path=path, text="secret_file and secret_env are both set; one of them must go")
+        case _:
+            try:
+                secret_of(app, environ)
+            except SecretMissing as exc:
+                yield Fault(path=f"{path}.{'secret_file' if app.secret_file else 'secret_env'}", text=str(exc))
+    if app.region is not None and app.base_url is not None:
+        yield Fault(path=path, text="region and base_url are both set; one of them must go")
+    if app.region is not None and app.region not in REGION_NAMES:
+        yield Fault(path=f"{path}.region", text=f"no such region; there are {', '.join(REGION_NAMES)}")
+    if app.base_url is not None:
+        try:
+            checked_base_url(app.base_url)
+        except ValueError as exc:
+            yield Fault(path=f"{path}.base_url", text=str(exc))
+
+
+def _share_faults(path: str, app: AppSettings, budget: BudgetSettings) -> Iterator[Fault]:
+    calls = budget.calls if app.calls is None else app.calls
+    if budget.on_redis_down == "share" and budget.max_replicas > calls:
+        where = "budget.calls" if app.calls is None else f"{path}.calls"
+        text = f"{budget.max_replicas} replicas can't share {calls} calls ({where}) when Redis is down"
+        yield Fault(path="budget.max_replicas", text=text)
+
+
+def _caller_faults(callers: Mapping[str, CallerSettings], app_names: Sequence[str]) -> Iterator[Fault]:
+    seen: dict[str, str] = {}
+    for name, caller in callers.items():
+        for index, app in enumerate(caller.apps):
+            if app not in app_names:
+                there = ", ".join(app_names) or "none"
+                yield Fault(path=f"callers.{name}.apps[{index}]", text=f"no such app; there are {there}")
+        for index, key in enumerate(caller.keys):
+            path = f"callers.{name}.keys[{index}]"
+            if key in seen:
+                yield Fault(path=path, text=f"the same key as {seen[key]}")
+            seen.setdefault(key, path)
+
+
+def _password_faults(redis: RedisSettings, environ: Mapping[str, str]) -> Iterator[Fault]:
+    yield from _one_password_faults("password", redis.password_file, redis.password_env, environ)
+    yield from _one_password_faults(
+        "sentinel_password", redis.sentinel_password_file, redis.sentinel_password_env, environ
+    )
+
+
+def _one_password_faults(
+    name: str, path: str | None, variable: str | None, environ: Mapping[str, str]
+) -> Iterator[Fault]:
+    if path is not None and variable is not None:
+        yield Fault(path="redis", text=f"{name}_file and {name}_env are both set; one of them must go")
+    elif variable is not None and not environ.get(variable):
+        yield Fault(path=f"redis.{name}_env", text=f"the environment variable {variable} is not set, or empty")
+    elif path is not None:
+        try:
+            with open(path, "rb") as file:
+                if not file.read(4096).strip():
+                    yield Fault(path=f"redis.{name}_file", text=f"the file {path} is empty")
+        except OSError as exc:
+            yield Fault(path=f"redis.{name}_file", text=f"the file {path} can't be read: {exc.strerror}")
+
+
+def _timeout_faults(upstream: UpstreamSettings) -> Iterator[Fault]:
+    for name, value_s in (
+        ("connect_timeout_s", upstream.connect_timeout_s),
+        ("read_timeout_s", upstream.read_timeout_s),
+    ):
+        if value_s > upstream.call_timeout_s:
+            text = f"{value_s:g} is more than upstream.call_timeout_s, {upstream.call_timeout_s:g}, for the whole call"
+            yield Fault(path=f"upstream.{name}", text=text)
+
+
+def _query_faults(query: QuerySettings) -> Iterator[Fault]:
+    ends: list[Moment] = []
+    for name, text in (("since", query.since), ("until", query.until)):
+        try:
+            ends.append(parse_moment(text))
+        except ValueError as exc:
+            yield Fault(path=f"query.{name}", text=str(exc))
+    length_s = _length_s(*ends) if len(ends) == 2 else None
+    if length_s is None:
+        return
+    if length_s <= 0:
+        yield Fault(path="query.since", text="is not before query.until")
+    elif query.range_max_days is not None and length_s > query.range_max_days * _DAY_S:
+        text = f"query.since to query.until is longer than {query.range_max_days} days"
+        yield Fault(path="query.range_max_days", text=text)
+
+
+def _length_s(since: Moment, until: Moment) -> int | None:
+    """Seconds from one to the other; None where that changes with the clock."""
+    match since, until:
+        case At(epoch_s=since_s), At(epoch_s=until_s):
+            return until_s - since_s
+        case FromNow(offset_s=since_s), FromNow(offset_s=until_s):
+            return until_s - since_s
+    return None
+
+
+def _entries(entries: object, kind: type[T]) -> dict[str, T]:
+    if not isinstance(entries, dict):
+        return {}
+    made = {str(name): _part(entry, kind) for name, entry in entries.items()}
+    return {name: part for name, part in made.items() if part is not None}
+
+
+def _part(section: object, kind: type[T]) -> T | None:
+    """The section, its unknown keys passed over: they are faults of the shape."""
+    if isinstance(section, dict):
+        section = {key: value for key, value in section.items() if key in fields_of(kind)}
+    try:
+        return msgspec.convert(section, kind)
+    except msgspec.ValidationError:
+        return None

@@ -1,0 +1,181 @@
+"""Serves an ASGI app over HTTP/1.1 with Granian, in this process. Why so: docs/adr/0005-serving.md."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from granian.constants import HTTPModes, Interfaces
+from granian.errors import FatalError
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+from granian.server.embed import Server
+
+from service.settings import ServerSettings
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+CLOSE_S = 10.0
+"""How long the app's own shutdown may take after the last request has ended."""
+
+# Granian configures logging when it is made: `incremental` lets it set a level and nothing else.
+_LOGGING: dict[str, Any] = {"version": 1, "incremental": True, "handlers": {}, "loggers": {}}
+
+log = structlog.get_logger("taskgate.serving")
+
+
+class CannotListen(Exception):
+    """The address is taken, not ours, or not to be had."""
+
+
+class StartFailed(Exception):
+    """The app refused to start; the log says why."""
+
+
+class InFlight:
+    """The app, and the requests that are in it."""
+
+    def __init__(self, app: Application, started: Callable[[], None]) -> None:
+        self._app = app
+        self._started = started
+        self._requests: set[asyncio.Task[Any]] = set()
+        self._cut_off = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+            return
+        task = asyncio.current_task()
+        if task is not None:  # an ASGI server runs each request in a task; the type can't know
+            self._requests.add(task)
+            task.add_done_callback(self._requests.discard)
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._cut_off:
+                raise
+            with suppress(RuntimeError):  # an answer had begun: it stays cut off
+                await send({"type": "http.response.start", "status": 503, "headers": [(b"retry-after", b"1")]})
+                await send({"type": "http.response.body", "body": b""})
+
+    def cancel(self) -> int:
+        """End the requests that are still running with 503, where nothing was answered yet; returns how many."""
+        self._cut_off = True
+        for task in self._requests:
+            task.cancel()
+        return len(self._requests)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def tell(message: Message) -> None:
+            await send(message)
+            if message["type"] == "lifespan.startup.complete":
+                self._started()
+
+        await self._app(scope, receive, tell)
+
+
+def serve(app: Application, settings: ServerSettings, *, leaving: Callable[[], None] = lambda: None) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Then `leaving` is called, no connection is accepted any more, requests in flight have `drain_s` to end (a second
+    signal ends them at once), and the app's lifespan is shut down. Raises CannotListen and StartFailed.
+    """
+    asyncio.run(_serve(app, settings, leaving))
+
+
+async def _serve(app: Application, settings: ServerSettings, leaving: Callable[[], None]) -> None:
+    started, stop = asyncio.Event(), asyncio.Event()
+    in_flight = InFlight(app, started.set)
+    _check_address(settings)
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        if stop.is_set():
+            log.warning("server.hurried", signal=number.name, requests=in_flight.cancel())
+        else:
+            log.info("server.stopping", signal=number.name)
+            leaving()
+            stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    server = _server(in_flight, settings)
+    serving = asyncio.create_task(_run(server))
+    await _first_of(serving, started)
+    if not serving.done():
+        log.info("server.started", host=settings.host, port=settings.port)
+        await _first_of(serving, stop)
+    if not serving.done():
+        server.stop()  # type: ignore[no-untyped-call]  # Granian leaves it without types
+        await _drain(serving, in_flight, settings.drain_s)
+    await serving
+    if not stop.is_set():
+        raise StartFailed("the app did not start" if not started.is_set() else "the server ended by itself")
+    log.info("server.stopped")
+
+
+async def _drain(serving: asyncio.Task[None], in_flight: InFlight, drain_s: float) -> None:
+    """Wait for the requests in flight, then for the app; what takes longer than it may is cancelled."""
+    await asyncio.wait({serving}, timeout=drain_s)
+    if serving.done():
+        return
+    log.warning("server.cut_off", requests=in_flight.cancel(), drain_s=drain_s)
+    await asyncio.wait({serving}, timeout=CLOSE_S)
+    if not serving.done():
+        log.error("server.stuck", waited_s=CLOSE_S)
+        serving.cancel()
+
+
+async def _run(server: Server) -> None:
+    try:
+        await server.serve()
+    except FatalError as exc:
+        raise StartFailed("the app did not start") from exc
+    except asyncio.CancelledError:
+        raise
+    except Exception as exc:
+        raise CannotListen(str(exc).partition("\n")[0]) from exc
+
+
+async def _first_of(serving: asyncio.Task[None], event: asyncio.Event) -> None:
+    waiting = asyncio.create_task(event.wait())
+    await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    with suppress(asyncio.CancelledError):
+        await waiting
+
+
+def _server(app: Application, settings: ServerSettings) -> Server:
+    return Server(
+        app,
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(
+            header_read_timeout=int(settings.headers_timeout_s * 1000), max_buffer_size=settings.headers_max_bytes
+        ),
+        websockets=False,
+        backlog=settings.backlog,
+        log_level=LogLevels.error,
+        log_dictconfig=_LOGGING,
+        log_access=False,
+    )
+
+
+def _check_address(settings: ServerSettings) -> None:
+    """Try the address: Granian's own refusal is a page of Rust frames. Raises CannotListen."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, proto) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as exc:
+        raise CannotListen(f"{settings.host} port {settings.port}: {exc.strerror or exc}") from exc

@@ -1,0 +1,161 @@
+"""Logs: events with fields, one a line on stderr, as JSON or for people. Secrets are masked as a last belt.
+
+Lines are rendered where the event happens and written by a thread: a reader of stderr that has stopped reading costs
+lines (counted), not the event loop.
+"""
+
+import atexit
+import logging
+import math
+import queue
+import re
+import sys
+import threading
+from typing import Any, TextIO
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+VALUE_MAX_CHARS = 300
+DEPTH_MAX = 8
+ITEMS_MAX = 50
+QUEUE_MAX_LINES = 10_000
+FLUSH_S = 1.0
+MASK = "***"
+
+_SECRET_NAMES = re.compile(r"authorization|usersig|secret|password|credential|token|(^|[_.-])keys?$", re.IGNORECASE)
+_SECRET_TEXTS = re.compile(
+    r"""(usersig=)[^&\s"']+ | (\bBearer\s+)[^\s"',]+ | (\b[a-z][a-z0-9+.-]*://[^\s:/@"']*:)[^\s@/"']+(?=@)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_TALKATIVE = ("httpx", "httpcore")
+
+
+def configure(level: str, *, as_json: bool, stream: TextIO | None = None) -> None:
+    """Send structlog's and the standard library's logs to `stream` (stderr). Called again, it replaces what it set."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    for old in [handler for handler in root.handlers if isinstance(handler, LineWriter)]:
+        root.removeHandler(old)
+        old.close()
+    writer = LineWriter(stream or sys.stderr)
+    writer.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.ExceptionRenderer(
+                    structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
+                ),
+                clean_fields,
+                _as_json if as_json else structlog.dev.ConsoleRenderer(colors=_is_terminal(stream or sys.stderr)),
+            ],
+        )
+    )
+    root.addHandler(writer)
+    root.setLevel(number)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(max(number, logging.WARNING))
+    logging.captureWarnings(True)
+
+
+def clean_fields(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Mask what is named like a secret or looks like one, and bound every value."""
+    del logger, method
+    return {str(name): _clean(name, value, 0) for name, value in event.items()}
+
+
+class LineWriter(logging.Handler):
+    """Writes rendered lines from a thread of its own; keeps at most `QUEUE_MAX_LINES`, and counts what it dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._lines: queue.Queue[str | None] = queue.Queue(QUEUE_MAX_LINES)
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._write, name="logs", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001 - a field that can't be rendered must not end who logs it
+            line = f'{{"level":"error","event":"logs.unrenderable","logger":"{record.name}"}}'
+        try:
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self._dropped += 1
+
+    def close(self) -> None:
+        """Write what is left, within `FLUSH_S` seconds."""
+        atexit.unregister(self.close)
+        if self._thread.is_alive():
+            try:
+                self._lines.put(None, timeout=FLUSH_S)
+            except queue.Full:
+                pass
+            else:
+                self._thread.join(FLUSH_S)
+        super().close()
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            if self._dropped:
+                self._dropped, dropped = 0, self._dropped
+                line += f'\n{{"level":"warning","event":"logs.dropped","lines":{dropped}}}'
+            try:
+                self._stream.write(line + "\n")
+                self._stream.flush()
+            except (OSError, ValueError):
+                return  # stderr is gone: nobody is left to tell
+
+
+def _clean(name: object, value: object, depth: int) -> object:
+    if isinstance(name, str) and _SECRET_NAMES.search(name) and value is not None:
+        return MASK
+    match value:
+        case None | bool() | int():
+            return value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case dict() if depth < DEPTH_MAX:
+            items = list(value.items())[:ITEMS_MAX]
+            return {str(key): _clean(key, item, depth + 1) for key, item in items}
+        case list() | tuple() | set() | frozenset() if depth < DEPTH_MAX:
+            return [_clean(None, item, depth + 1) for item in list(value)[:ITEMS_MAX]]
+    return _bounded(value if isinstance(value, str) else repr(value))
+
+
+def _bounded(text: str) -> str:
+    if len(text) > VALUE_MAX_CHARS:
+        # Masked before it is cut, so that the cut can't spare a secret; bounded before that, for a regex has a price.
+        text = text[: VALUE_MAX_CHARS * 4]
+    text = _SECRET_TEXTS.sub(lambda found: next(filter(None, found.groups())) + MASK, text)
+    return text if len(text) <= VALUE_MAX_CHARS else text[: VALUE_MAX_CHARS - 1] + "…"
+
+
+def _as_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
+    del logger, method
+    first = {name: event.pop(name) for name in ("timestamp", "level", "event") if name in event}
+    ordered: dict[str, Any] = {**first, **event}
+    return msgspec.json.encode(ordered, enc_hook=repr).decode()
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except ValueError:
+        return False

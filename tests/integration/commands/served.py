@@ -1,0 +1,76 @@
+"""An app to serve in a process of its own: `python served.py PORT DRAIN_S [MODE]`. It tells on stdout what it sees."""
+
+import asyncio
+import sys
+
+from service.serving import CannotListen, Message, Receive, Scope, Send, StartFailed, serve
+from service.settings import ServerSettings
+from service.telemetry.logs import configure
+
+
+def tell(text: str) -> None:
+    print(text, flush=True)
+
+
+class App:
+    """Answers /now at once, /slow after a second, /never never, /half half; notes who hangs up."""
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.lifespan(receive, send)
+            return
+        tell(f"got {scope['path']}")
+        try:
+            if scope["path"] == "/slow":
+                await asyncio.sleep(1)
+            if scope["path"] == "/never":
+                await asyncio.sleep(3600)
+            if scope["path"] == "/half":
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": b"ok", "more_body": True})
+                await asyncio.sleep(3600)
+            if scope["path"] == "/watch":
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                tell("hung up")
+                return
+        except asyncio.CancelledError:
+            tell("cut off")
+            raise
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        if self.mode == "fails":
+            await send({"type": "lifespan.startup.failed", "message": "no way"})
+            return
+        if self.mode == "slow-start":
+            tell("starting")
+            await asyncio.sleep(1)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        if self.mode == "never-ends":
+            await asyncio.sleep(3600)
+        tell("closed")
+        done: Message = {"type": "lifespan.shutdown.complete"}
+        await send(done)
+
+
+def main() -> int:
+    port, drain_s, mode = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else ""
+    configure("info", as_json=True)
+    settings = ServerSettings(port=port, drain_s=drain_s, headers_timeout_s=0.5)
+    try:
+        serve(App(mode), settings, leaving=lambda: tell("leaving"))
+    except (CannotListen, StartFailed) as exc:
+        tell(f"{type(exc).__name__}: {exc}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

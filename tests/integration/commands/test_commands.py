@@ -1,0 +1,117 @@
+"""The commands, run as processes: what they print, and their exit status."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+EXAMPLE = ROOT / "docs" / "taskgate.example.yaml"
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run `taskgate`, with no variable of ours but those given."""
+    clean = {name: value for name, value in os.environ.items() if not name.upper().startswith("TASKGATE")}
+    done = subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        cwd=ROOT,
+        env={**clean, **environ},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr + done.stdout
+    return done
+
+
+def test_help_and_version_are_there_at_once() -> None:
+    """`--help` takes under 100 ms of processor time at its best of five, and `--version` prints one."""
+    took_s = []
+    for _ in range(5):
+        before = os.times()
+        done = run("--help")
+        after = os.times()
+        took_s.append(after.children_user + after.children_system - before.children_user - before.children_system)
+        assert done.returncode == 0
+        assert all(
+            command in done.stdout for command in ("serve", "sandbox", "demo", "check", "openapi", "usersig", "key")
+        )
+    assert min(took_s) < 0.1
+    assert run("--version").stdout.startswith("taskgate ")
+
+
+@pytest.mark.parametrize("arguments", [(), ("bake",), ("check",), ("serve", "--port"), ("demo", "--port", "x")])
+def test_a_faulty_command_line_ends_with_status_2(arguments: tuple[str, ...]) -> None:
+    """Usage errors say what was expected and end with status 2."""
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert "usage: taskgate" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("serve",), ("usersig", "shop")])
+def test_without_a_configuration_the_way_on_is_told(arguments: tuple[str, ...]) -> None:
+    """Where TASKGATE_CONFIG is missing, the text says how to set it and that there is a demo."""
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert "Set TASKGATE_CONFIG to the path of a YAML file" in done.stderr
+    assert "taskgate demo" in done.stderr
+
+
+def test_check_accepts_the_example() -> None:
+    """A good configuration is ok, with its counts and warnings, and status 0."""
+    done = run("check", str(EXAMPLE), SHOP_SECRET="0123", TASKGATE__CACHE__BLOCK_SIZE="10")
+    assert done.returncode == 0
+    assert done.stdout == "ok: 1 app, 1 caller\n"
+    assert done.stderr == (
+        "warning: cache.block_size: callers get at most 10 tasks at a time, the size of a block "
+        "(set by TASKGATE__CACHE__BLOCK_SIZE)\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["check", "serve", "usersig"])
+def test_every_fault_is_printed_one_a_line(command: str, tmp_path: Path) -> None:
+    """Bad configuration ends each command with status 2 and all faults on stderr."""
+    file = tmp_path / "bad.yaml"
+    file.write_text(EXAMPLE.read_text().replace("sdkappid: 1400000000", "sdkappid: x").replace("port: 8000", "port: 0"))
+    arguments = {"check": ("check", str(file)), "serve": ("serve", "--config", str(file))}
+    done = run(*arguments.get(command, ("usersig", "shop", "--config", str(file))))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == ["apps.shop.sdkappid: expected int, got str", "server.port: expected int >= 1"]
+
+
+def test_check_with_call_says_in_plain_words_that_nobody_answers(tmp_path: Path) -> None:
+    """Where an app's call fails, its line says why, and the status is 1."""
+    file = tmp_path / "taskgate.yaml"
+    file.write_text(EXAMPLE.read_text().replace("# base_url: https://upstream.example", "base_url: http://127.0.0.1:9"))
+    done = run("check", str(file), "--call", SHOP_SECRET="0123")
+    assert done.returncode == 1
+    ok, shop = done.stdout.splitlines()
+    assert ok == "ok: 1 app, 1 caller"
+    assert shop.startswith("shop: ")
+    assert done.stderr == ""
+
+
+def test_key_prints_a_key_and_the_settings_that_let_it_in() -> None:
+    """The hash to paste is that of the key, the key differs each time, and a name that is none is refused."""
+    lines = run("key", "reports").stdout.splitlines()
+    (key,) = [line for line in lines if line.startswith("tg_")]
+    assert f'    keys: ["{hashlib.sha256(key.encode()).hexdigest()}"]' in lines
+    assert key not in run("key", "reports").stdout
+    assert run("key", "No Name").returncode == 2
+
+
+def test_usersig_prints_a_signature_and_how_long_it_is_valid(tmp_path: Path) -> None:
+    """The signature alone is on stdout; its validity on stderr; an unknown app is told with status 2."""
+    file = tmp_path / "taskgate.yaml"
+    file.write_text(EXAMPLE.read_text())
+    done = run("usersig", "shop", "--config", str(file), SHOP_SECRET="0123")
+    assert done.returncode == 0
+    assert done.stdout.startswith("eJ")
+    assert "for administrator of 1400000000, valid 5184000 s, until 20" in done.stderr
+    unknown = run("usersig", "nope", "--config", str(file), SHOP_SECRET="0123")
+    assert (unknown.returncode, unknown.stderr) == (2, "taskgate usersig: no app 'nope'; there are shop\n")

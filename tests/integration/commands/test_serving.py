@@ -1,0 +1,209 @@
+"""How the server starts, ends and guards itself: real processes, real signals, real sockets."""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+DEADLINE_S = 15.0
+
+
+class Served:
+    """A serving process."""
+
+    def __init__(self, port: int, *, drain_s: float = 5.0, mode: str = "") -> None:
+        self.port = port
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "served.py"), str(port), str(drain_s), mode],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(HERE.parents[2])},
+        )
+        self.told: list[str] = []
+
+    def until(self, line: str) -> None:
+        """Read stdout until the app tells `line`."""
+        assert self.process.stdout is not None
+        end = time.monotonic() + DEADLINE_S
+        while not self.told or self.told[-1] != line:
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, end - time.monotonic()))
+            text = self.process.stdout.readline() if ready else ""
+            assert text, f"{line!r} was not told, but {self.told}"
+            self.told.append(text.strip())
+
+    def connected(self) -> socket.socket:
+        """A connection, as soon as one can be had."""
+        end = time.monotonic() + DEADLINE_S
+        while True:
+            try:
+                return socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE_S)
+            except ConnectionRefusedError:
+                assert time.monotonic() < end
+                assert self.process.poll() is None, self.ended()
+                time.sleep(0.01)
+
+    def processor_s(self) -> float:
+        """Processor time used so far: on an idle machine, at least as long as the start took."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def refuses(self) -> bool:
+        """Whether new connections are refused soon, while the process lives on."""
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            except OSError:
+                return self.process.poll() is None
+            time.sleep(0.01)
+        return False
+
+    def asked(self, path: str, *, headers: str = "") -> socket.socket:
+        """A connection on which a request was sent that the app has got."""
+        connection = self.connected()
+        connection.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n".encode())
+        self.until(f"got {path}")
+        return connection
+
+    def ended(self) -> tuple[int, list[str], list[str]]:
+        """Wait for the end: status, what the app told, and the events that were logged."""
+        out, err = self.process.communicate(timeout=DEADLINE_S)
+        assert "Traceback" not in err, err
+        return (
+            self.process.returncode,
+            self.told + out.split("\n")[:-1],
+            [json.loads(x)["event"] for x in err.splitlines()],
+        )
+
+
+@pytest.fixture
+def port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def started() -> Iterator[list[Served]]:
+    """Whatever is put in here is ended."""
+    all_started: list[Served] = []
+    yield all_started
+    for served in all_started:
+        if served.process.poll() is None:
+            served.process.kill()
+        served.process.communicate()
+
+
+def answer(connection: socket.socket) -> bytes:
+    """All that comes until the other side closes."""
+    received = b""
+    try:
+        while part := connection.recv(65_536):
+            received += part
+    except ConnectionResetError:
+        pass
+    return received
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_is_in_flight_ends_before_the_app_does(port: int, started: list[Served], number: signal.Signals) -> None:
+    """After a signal the app is told first, new connections are refused, the request in flight is answered, then the
+    lifespan ends; status 0, no traceback; one process; and it had begun to serve within a second."""
+    started.append(served := Served(port))
+    with served.asked("/slow") as connection:
+        assert served.processor_s() < 1
+        children = Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children").read_text()
+        assert children == ""
+        os.killpg(served.process.pid, number)
+        served.until("leaving")
+        assert served.refuses()
+        assert answer(connection).endswith(b"\r\n\r\nok")
+    status, told, events = served.ended()
+    assert status == 0
+    assert told == ["got /slow", "leaving", "closed"]
+    assert events == ["server.started", "server.stopping", "server.stopped"]
+
+
+def test_a_request_that_does_not_end_is_cut_off_and_the_app_still_closes(port: int, started: list[Served]) -> None:
+    """After drain_s what is in flight is cancelled, with 503 where no answer had begun, and the app still closes."""
+    started.append(served := Served(port, drain_s=0.2))
+    with served.asked("/never") as waiting, served.asked("/half") as half:
+        served.process.terminate()
+        assert answer(waiting).startswith(b"HTTP/1.1 503")
+        assert not answer(half).endswith(b"0\r\n\r\n")  # the chunk that would end it
+        status, told, events = served.ended()
+    assert status == 0
+    assert told == ["got /never", "got /half", "leaving", "cut off", "cut off", "closed"]
+    assert events == ["server.started", "server.stopping", "server.cut_off", "server.stopped"]
+
+
+def test_a_second_signal_hurries(port: int, started: list[Served]) -> None:
+    """A second Ctrl-C ends requests in flight at once, and the app still closes."""
+    started.append(served := Served(port, drain_s=600))
+    with served.asked("/never"):
+        served.process.send_signal(signal.SIGINT)
+        served.until("leaving")
+        served.process.send_signal(signal.SIGINT)
+        status, told, _ = served.ended()
+    assert (status, told) == (0, ["got /never", "leaving", "cut off", "closed"])
+
+
+def test_a_signal_during_the_start_ends_it(port: int, started: list[Served]) -> None:
+    """A signal that comes while the app starts is kept: the app ends its start and then closes."""
+    started.append(served := Served(port, mode="slow-start"))
+    served.until("starting")
+    served.process.terminate()
+    status, told, _ = served.ended()
+    assert (status, told) == (0, ["starting", "leaving", "closed"])
+
+
+def test_an_app_that_does_not_start_is_a_failure(port: int, started: list[Served]) -> None:
+    """An app whose lifespan fails ends the server with status 1 and a text, not a traceback."""
+    started.append(served := Served(port, mode="fails"))
+    status, told, _ = served.ended()
+    assert (status, told) == (1, ["StartFailed: the app did not start"])
+
+
+def test_an_address_that_is_taken_is_told_in_one_line(port: int, started: list[Served]) -> None:
+    """A port that someone listens on ends the server with status 1 and one line."""
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        started.append(served := Served(port))
+        status, told, _ = served.ended()
+    assert (status, told) == (1, [f"CannotListen: 127.0.0.1 port {port}: Address already in use"])
+
+
+def test_a_caller_who_hangs_up_is_seen(port: int, started: list[Served]) -> None:
+    """The app's receive() tells that the connection was closed."""
+    started.append(served := Served(port))
+    served.asked("/watch").close()
+    served.until("hung up")
+
+
+def test_headers_are_bounded_in_size_and_time(port: int, started: list[Served]) -> None:
+    """Headers above headers_max_bytes are 431, and a request whose headers don't come ends after headers_timeout_s."""
+    started.append(served := Served(port))
+    with served.connected() as large:
+        large.settimeout(DEADLINE_S)
+        large.sendall(b"GET /now HTTP/1.1\r\nhost: x\r\nx-large: " + b"x" * 300_000 + b"\r\n\r\n")
+        assert answer(large).startswith(b"HTTP/1.1 431")
+    begun = time.monotonic()
+    with served.connected() as slow:
+        slow.settimeout(DEADLINE_S)
+        slow.sendall(b"GET /now HTTP/1.1\r\nhost")
+        answer(slow)
+    assert time.monotonic() - begun < 5

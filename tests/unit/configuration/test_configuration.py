@@ -1,0 +1,297 @@
+"""Faulty configurations and the exact texts they bring; what a good one becomes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from service.configuration import ConfigurationError, Loaded, load
+from service.upstream.regions import REGION_NAMES
+
+KEY_A = "a" * 64
+KEY_B = "b" * 64
+GOOD = f"""
+apps:
+  shop: {{sdkappid: 1400000001, admin: administrator, secret_env: SHOP_SECRET}}
+  my-news.eu: {{sdkappid: 40000001, admin: administrator, secret_env: SHOP_SECRET, region: frankfurt}}
+callers:
+  reports: {{keys: ["{KEY_A}"], apps: [shop]}}
+redis: {{url: "redis://127.0.0.1:6379/0"}}
+"""
+ENVIRON = {"SHOP_SECRET": "0123456789abcdef"}
+
+
+class Folder:
+    """Loads configurations from a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def load(self, text: str | bytes, environ: Mapping[str, str] = ENVIRON) -> Loaded:
+        file = self.path / "taskgate.yaml"
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return load(file, environ)
+
+    def faults(self, text: str | bytes, environ: Mapping[str, str] = ENVIRON) -> list[str]:
+        with pytest.raises(ConfigurationError) as caught:
+            self.load(text, environ)
+        return [str(fault).replace(f"{self.path}/", "") for fault in caught.value.faults]
+
+    def warnings(self, text: str, environ: Mapping[str, str] = ENVIRON) -> list[str]:
+        return [str(warning) for warning in self.load(text, environ).warnings]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def test_a_good_file_is_read(folder: Folder) -> None:
+    """A good file gives settings, defaults where it is silent, and no warnings."""
+    loaded = folder.load(GOOD)
+    assert loaded.warnings == ()
+    assert loaded.settings.apps["shop"].region == "china"
+    assert loaded.settings.apps["my-news.eu"].region == "frankfurt"
+    assert loaded.settings.budget.calls == 5
+
+
+def test_all_faults_are_told_at_once(folder: Folder) -> None:
+    """Syntax that can be passed over, environment, keys, types, bounds and rules come in one go, each by its path."""
+    text = """
+apps:
+  shop:
+    sdkappid: "5"
+    secret: x
+    calls: .nan
+  a b: 3
+redis: {url: "redis://h:99999/x", timout_s: 1, password: p}
+budget: {calls: 0, turn_lease_s: yes, wait_default_s: 50, window_s: .inf}
+query: {since: P3D, until: 2026-13-01}
+callers: {x: {keys: [abc], apps: nope}}
+extra: 1
+server: {log_level: loud, port: 1, port: 2, host: 1.5}
+"""
+    name = "expected a name of at most 63 characters: a-z, 0-9, dot, dash, underscore; a letter or digit at both ends"
+    no_setting = "names no setting (TASKGATE__SECTION__KEY, TASKGATE__APPS__NAME__KEY)"
+    no_secret = "no secret stands in this file; name a file"
+    assert folder.faults(text, {"TASKGATE__SERVER__PROT": "1"}) == [
+        "taskgate.yaml line 13: the key 'port' stands twice",
+        f"TASKGATE__SERVER__PROT: {no_setting}; the file's apps are shop, a b",
+        "extra: unknown key; known are apps, callers, redis, budget, cache, upstream, query, server",
+        f"apps.shop.secret: {no_secret} (`secret_file`) or an environment variable (`secret_env`)",
+        "apps.shop.sdkappid: expected int, got str",
+        "apps.shop.admin: is missing",
+        "apps.shop.calls: is not a number (NaN)",
+        f"apps.a b: {name}",
+        "apps.a b: expected keys and values, got int",
+        "callers.x.keys[0]: expected 64 lower-case hex digits, the SHA-256 of a key; `taskgate key` makes one",
+        "callers.x.apps: expected a list, got str",
+        "redis.timout_s: unknown key; did you mean timeout_s?",
+        f"redis.password: {no_secret} (`password_file`) or an environment variable (`password_env`)",
+        "budget.calls: expected int >= 1",
+        "budget.window_s: is infinite",
+        "budget.turn_lease_s: expected float, got str",
+        "server.host: expected str, got float; put it in quotes",
+        "server.log_level: expected one of debug, info, warning, error",
+        "redis.url: the port must be from 1 to 65535",
+        "redis.url: the database (after the slash) must be a number",
+        "query.until: no such day in the calendar",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "apps: is missing"),
+        ("- a\n", "taskgate.yaml: expected sections (`apps:`, `redis:`, ...) at the top"),
+        ("apps:\n\tshop: 1\n", "taskgate.yaml line 2: a tab; indent with spaces"),
+        ("apps: {\n", "taskgate.yaml line 2: not YAML: while parsing"),
+        ("a: &x 1\nb: *x\n", "taskgate.yaml line 2: aliases (*name) are not supported; write the value out"),
+        ("a: !!python/name:os.system x\n", "taskgate.yaml line 1: tags (!name) are not supported"),
+        ("a: 1\n---\nb: 1\n", "taskgate.yaml line 2: a second document (---); one is expected"),
+        ("[" * 100_000, "taskgate.yaml line 1: nested deeper than 16"),
+        ("[a]: 1\n", "taskgate.yaml line 1: a key must be a plain word"),
+        ("a: 1\nb: \x00\n", "taskgate.yaml line 2: a control character"),
+        (b"a: 1\nb: \xff\n", "taskgate.yaml line 2: not UTF-8"),
+        (b"#" * (1024 * 1024 + 1), "taskgate.yaml: is larger than 1048576 bytes"),
+    ],
+)
+def test_what_is_no_document_is_told_with_its_line(folder: Folder, text: str | bytes, fault: str) -> None:
+    """A file that is not one plain YAML document is refused with the line, without a traceback or a crash."""
+    assert folder.faults(text)[0].startswith(fault)
+
+
+def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
+    """A missing file, and a folder in its place, are told like other faults."""
+    for path, reason in ((tmp_path / "none.yaml", "No such file or directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(ConfigurationError) as caught:
+            load(path, {})
+        assert str(caught.value) == f"{path}: can't be read: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "faults"),
+    [
+        (
+            "admin: administrator, secret_env: SHOP_SECRET}",
+            "admin: administrator}",
+            ["apps.shop: one of secret_file and secret_env is needed"],
+        ),
+        (
+            "secret_env: SHOP_SECRET}",
+            "secret_env: SHOP_SECRET, secret_file: x}",
+            ["apps.shop: secret_file and secret_env are both set; one of them must go"],
+        ),
+        (
+            "secret_env: SHOP_SECRET}",
+            "secret_env: NO_SECRET}",
+            ["apps.shop.secret_env: the environment variable NO_SECRET is not set"],
+        ),
+        (
+            "secret_env: SHOP_SECRET}",
+            "secret_file: none}",
+            ["apps.shop.secret_file: the secret file none can't be read: No such file or directory"],
+        ),
+        (
+            "region: frankfurt",
+            "region: mars",
+            [
+                "apps.my-news.eu.region: no such region; there are " + ", ".join(REGION_NAMES),
+            ],
+        ),
+        (
+            "region: frankfurt",
+            "region: frankfurt, base_url: 'https://x'",
+            ["apps.my-news.eu: region and base_url are both set; one of them must go"],
+        ),
+        (
+            "region: frankfurt",
+            "base_url: 'https://x/?a=1'",
+            ["apps.my-news.eu.base_url: a base URL has neither a query nor a fragment"],
+        ),
+        ("region: frankfurt", "base_url: x", ["apps.my-news.eu.base_url: a base URL starts with https:// or http://"]),
+        ("apps: [shop]", "apps: [shop, y]", ["callers.reports.apps[1]: no such app; there are shop, my-news.eu"]),
+        (
+            f'{{keys: ["{KEY_A}"], apps: [shop]}}',
+            f'{{keys: ["{KEY_A}"], apps: [shop]}}\n  other: {{keys: ["{KEY_B}", "{KEY_A}"], apps: [shop]}}',
+            ["callers.other.keys[1]: the same key as callers.reports.keys[0]"],
+        ),
+        ('"redis://127.0.0.1:6379/0"', "http://h", ["redis.url: expected redis://, rediss:// or unix://"]),
+        ('"redis://127.0.0.1:6379/0"', '"redis://:1"', ["redis.url: names no host"]),
+        ('"redis://127.0.0.1:6379/0"', '"redis://h:0"', ["redis.url: the port must be from 1 to 65535"]),
+        ('"redis://127.0.0.1:6379/0"', '"redis://h:x"', ["redis.url: the port must be from 1 to 65535"]),
+        ('"redis://127.0.0.1:6379/0"', '"redis://h/x"', ["redis.url: the database (after the slash) must be a number"]),
+        ('"redis://127.0.0.1:6379/0"', "redis://h/1, mode: cluster", ["redis.url: a cluster has no databases but 0"]),
+        (
+            '"redis://127.0.0.1:6379/0"',
+            '"redis://a,b"',
+            ["redis.url: several hosts need redis.mode sentinel or cluster"],
+        ),
+        ('"redis://127.0.0.1:6379/0"', '"unix://"', ["redis.url: names no socket (unix:///run/valkey.sock)"]),
+        (
+            '"redis://127.0.0.1:6379/0"',
+            '"redis://u:hunter2@h"',
+            ["redis.url: a password stands in the URL, which is logged; use redis.password_file or redis.password_env"],
+        ),
+        (
+            '"redis://127.0.0.1:6379/0"',
+            "redis://h, password_env: NONE",
+            ["redis.password_env: the environment variable NONE is not set, or empty"],
+        ),
+        (
+            "redis:",
+            "budget: {wait_default_s: 31}\nredis:",
+            ["budget.wait_default_s: 31 is more than budget.wait_max_s, 30"],
+        ),
+        (
+            "redis:",
+            "budget: {on_redis_down: share, max_replicas: 6}\nredis:",
+            ["budget.max_replicas: 6 replicas can't share 5 calls (budget.calls) when Redis is down"],
+        ),
+        ("redis:", "query: {since: P1D, until: P1D}\nredis:", ["query.since: is not before query.until"]),
+        (
+            "redis:",
+            "query: {range_max_days: 59}\nredis:",
+            ["query.range_max_days: query.since to query.until is longer than 59 days"],
+        ),
+        (
+            "redis:",
+            "upstream: {connect_timeout_s: 9}\nredis:",
+            ["upstream.connect_timeout_s: 9 is more than upstream.call_timeout_s, 8, for the whole call"],
+        ),
+    ],
+)
+def test_rules_between_settings(folder: Folder, old: str, new: str, faults: list[str]) -> None:
+    """Each broken rule brings its own text and no other fault."""
+    assert old in GOOD
+    assert folder.faults(GOOD.replace(old, new, 1)) == faults
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "warnings"),
+    [
+        (
+            "region: frankfurt",
+            "region: tokyo",
+            ["apps.my-news.eu.region: the SDKAppID's range belongs to the region frankfurt, not to tokyo"],
+        ),
+        (
+            "region: frankfurt",
+            "base_url: 'http://upstream.example'",
+            ["apps.my-news.eu.base_url: http sends signatures in the clear; use https"],
+        ),
+        ("region: frankfurt", "base_url: 'http://127.0.0.1:1'", []),
+        (
+            "sdkappid: 40000001",
+            "sdkappid: 1400000001",
+            [
+                "apps.my-news.eu.region: the SDKAppID's range belongs to the region china, not to frankfurt",
+                "apps.my-news.eu.sdkappid: the same as apps.shop: the upstream counts their calls together, we do not",
+            ],
+        ),
+        (
+            "redis:",
+            "cache: {block_size: 20}\nredis:",
+            ["cache.block_size: callers get at most 20 tasks at a time, the size of a block"],
+        ),
+        (
+            "redis:",
+            "budget: {turn_lease_s: 0.25}\nredis:",
+            ["budget.turn_lease_s: 0.25 is not more than redis.timeout_s: turns lapse when Redis answers late"],
+        ),
+        ("apps: [shop]", "apps: []", ["callers.reports.apps: is empty: this caller can read nothing"]),
+    ],
+)
+def test_advice(folder: Folder, old: str, new: str, warnings: list[str]) -> None:
+    """What is probably not meant is a warning, and the configuration is used as it stands."""
+    assert old in GOOD
+    assert folder.warnings(GOOD.replace(old, new, 1)) == warnings
+
+
+def test_no_text_repeats_a_secret(folder: Folder) -> None:
+    """Whatever was put in the wrong place, no fault repeats it."""
+    text = GOOD.replace("region: frankfurt", "secret: hunter2, region: 'hunter2', base_url: 'https://u:hunter2@h'")
+    text = text.replace('"redis://127', '"redis://:hunter2@127').replace(KEY_A, "hunter2")
+    text += "server: {log_level: hunter2, port: hunter2}\nquery: {since: hunter2}\n"
+    faults = folder.faults(text, {"SHOP_SECRET": "hunter2\x01", "TASKGATE__BUDGET__CALLS": "hunter2"})
+    assert len(faults) == 12, faults
+    assert "hunter2" not in "\n".join(faults)
+
+
+def test_a_relative_secret_file_counts_from_the_files_folder(folder: Folder) -> None:
+    """A relative secret_file is found beside the configuration, wherever the process stands, and must not be empty."""
+    text = GOOD.replace("secret_env: SHOP_SECRET", "secret_file: shop.secret", 1)
+    (folder.path / "shop.secret").write_text("\n")
+    assert folder.faults(text) == ["apps.shop.secret_file: the secret file shop.secret is empty"]
+    (folder.path / "shop.secret").write_text("0123\n")
+    assert folder.load(text).settings.apps["shop"].secret_file == str(folder.path / "shop.secret")
+
+
+def test_words_that_yaml_once_read_otherwise_stay_texts(folder: Folder) -> None:
+    """Dates, yes, no, 12:30 and a SHA-256 of digits alone are texts, as a person reads them."""
+    text = GOOD.replace(f'"{KEY_A}"', "1" * 64) + "query: {since: 2026-01-01, until: 2026-02-01}\n"
+    text = text.replace("  reports:", "  no:").replace("  shop:", "  123:").replace("[shop]", "['123']")
+    settings = folder.load(text).settings
+    assert settings.query.since == "2026-01-01"
+    assert settings.callers["no"].keys == ("1" * 64,)
+    assert "123" in settings.apps

@@ -1,0 +1,160 @@
+"""What a log line is, and what it never holds."""
+
+import io
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+import pytest
+import structlog
+
+from service.telemetry import logs
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """Leave logging as it was found."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    for handler in list(root.handlers):
+        if isinstance(handler, logs.LineWriter):
+            root.removeHandler(handler)
+            handler.close()
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+
+
+class Output(io.StringIO):
+    """Where the lines go."""
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What was written, once all of it has been."""
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logs.LineWriter):
+                handler.close()
+        return [json.loads(line) for line in self.getvalue().splitlines()]
+
+
+def test_events_and_the_standard_librarys_records_become_json_lines() -> None:
+    """Both have a timestamp in UTC, a level, an event and fields; what is below the level is not there."""
+    output = Output()
+    logs.configure("info", as_json=True, stream=output)
+    structlog.get_logger().info("fetch.done", app="shop", took_s=0.5, nothing=None, far=float("inf"))
+    structlog.get_logger().debug("never")
+    logging.getLogger("redis").warning("gone %s", "away")
+    logging.getLogger("httpx").info("GET https://upstream/?usersig=hunter2")
+    first, second = output.lines()
+    assert first.pop("timestamp").endswith("Z")
+    assert first == {
+        "level": "info",
+        "event": "fetch.done",
+        "app": "shop",
+        "took_s": 0.5,
+        "nothing": None,
+        "far": "inf",
+    }
+    assert (second["level"], second["event"], second["logger"]) == ("warning", "gone away", "redis")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"authorization": "hunter2"},
+        {"headers": {"Authorization": "Bearer hunter2"}},
+        {
+            "usersig": "hunter2",
+            "secret": b"hunter2",
+            "redis_password": "hunter2",
+            "key": "hunter2",
+            "keys": ["hunter2"],
+        },
+        {"url": "https://h/x?usersig=hunter2&random=1"},
+        {"url": "redis://user:hunter2@h:1/0"},
+        {"said": "got Bearer hunter2, refused"},
+        {"deep": [{"a": ({"password": "hunter2"},)}]},
+        {"long": "x" * 280 + "usersig=hunter2" + "y" * 300},
+    ],
+)
+def test_secrets_are_masked(fields: dict[str, Any]) -> None:
+    """A field named like a secret, and a text that looks like one, are masked wherever they stand."""
+    output = Output()
+    logs.configure("debug", as_json=True, stream=output)
+    structlog.get_logger().info("event", **fields)
+    logging.getLogger("foreign").info("said %s", fields)
+    assert len(output.lines()) == 2
+    structured = output.getvalue().splitlines()[0]
+    assert "hunter2" not in structured
+    assert logs.MASK in structured
+
+
+def test_values_are_bounded() -> None:
+    """No value is longer than the bound, however long the text, the list or the nesting that was logged."""
+    nested: Any = "end"
+    for _ in range(100):
+        nested = [nested]
+    output = Output()
+    logs.configure("debug", as_json=True, stream=output)
+    structlog.get_logger().info("event", text="x" * 10_000_000, items=list(range(1000)), nested=nested, odd=object)
+    (line,) = output.lines()
+    assert len(line["text"]) == logs.VALUE_MAX_CHARS
+    assert len(line["items"]) == logs.ITEMS_MAX
+    assert len(output.getvalue()) < 3000
+
+
+def test_a_traceback_is_structured_and_shows_no_local_variables() -> None:
+    """An exception is told by its frames and text; what its functions held is not."""
+    output = Output()
+    logs.configure("debug", as_json=True, stream=output)
+    held = "hunter" + "2"
+    try:
+        date.fromisoformat("never")
+    except ValueError:
+        structlog.get_logger().exception("failed")
+        logging.getLogger("foreign").exception("failed too")
+    for line in output.lines():
+        assert line["exception"][0]["exc_value"] == "Invalid isoformat string: 'never'"
+        assert line["exception"][0]["frames"]
+    assert held not in output.getvalue()
+
+
+def test_a_reader_who_has_stopped_reading_does_not_block() -> None:
+    """With stderr's pipe full, logging returns at once, and what was dropped is counted when it flows again."""
+    read, write = os.pipe()
+    with os.fdopen(write, "w") as stream, os.fdopen(read) as reader:
+        logs.configure("info", as_json=True, stream=stream)
+        log = structlog.get_logger()
+        begun = time.monotonic()
+        for _ in range(logs.QUEUE_MAX_LINES + 2000):
+            log.info("event", text="x" * 200)
+        assert time.monotonic() - begun < 5
+        log_lines: list[str] = []
+        draining = threading.Thread(target=lambda: log_lines.extend(reader))
+        draining.start()
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logs.LineWriter):
+                handler.close()
+        stream.close()
+        draining.join(10)
+    dropped = [json.loads(line)["lines"] for line in log_lines if "logs.dropped" in line]
+    assert sum(dropped) > 0
+    assert sum(dropped) + len(log_lines) - len(dropped) == logs.QUEUE_MAX_LINES + 2000
+
+
+def test_a_terminal_gets_lines_for_people() -> None:
+    """Without JSON the event and its fields stand readable on one line."""
+    output = Output()
+    logs.configure("info", as_json=False, stream=output)
+    structlog.get_logger().info("fetch.done", app="shop", key="hunter2")
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logs.LineWriter):
+            handler.close()
+    assert "fetch.done" in output.getvalue()
+    assert "app=shop" in output.getvalue()
+    assert "hunter2" not in output.getvalue()
