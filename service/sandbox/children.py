@@ -61,7 +61,7 @@ async def start_child(
     """
     guard = await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", "-S", os.fspath(GUARD), str(grace_s), str(remove or "")),
-        *map(os.fspath, command),
+        *(str(word) for word in command),
         stdin=asyncio.subprocess.PIPE,
         stdout=output,
         stderr=output,

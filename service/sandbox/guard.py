@@ -77,9 +77,9 @@ def end(pid: int, grace_s: float) -> int:
         until = time.monotonic() + grace_s
         while not has_ended(pid) and time.monotonic() < until:
             time.sleep(0.01)
-    for target in (lambda: os.killpg(pid, signal.SIGKILL), lambda: os.kill(pid, signal.SIGKILL)):
+    for kill in (os.killpg, os.kill):  # a command that was just forked may not lead its group yet
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            target()
+            kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code

@@ -113,7 +113,9 @@ def binary() -> Path:
 
 
 @asynccontextmanager
-async def valkey(*, port: int = 0, options: tuple[str, ...] = (), ready_within_s: float = 10.0) -> AsyncIterator[Valkey]:
+async def valkey(
+    *, port: int = 0, options: tuple[str, ...] = (), ready_within_s: float = 10.0
+) -> AsyncIterator[Valkey]:
     """Run an embedded Valkey while the block lasts; without a `port` over its Unix socket alone.
 
     `options` are added to its command line. Leaves neither process nor directory behind, even if this process is
