@@ -19,13 +19,16 @@ _ASK = b"*1\r\n$4\r\nPING\r\n*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n"
 
 
 class Valkey:
-    """A Valkey that runs in `directory`. Tests can kill, start, pause and resume it; its socket stays where it is."""
+    """A Valkey that runs in `directory` (private, and gone at the end; others may put files there).
+
+    Tests can kill, start, pause and resume it; its socket stays where it is.
+    """
 
     def __init__(self, directory: Path, *, port: int, options: tuple[str, ...], ready_within_s: float) -> None:
         self.socket = directory / "valkey.sock"
         self.port = port
         self.pid = 0
-        self._directory = directory
+        self.directory = directory
         self._options = options
         self._ready_within_s = ready_within_s
         self._child: Child | None = None
@@ -39,8 +42,8 @@ class Valkey:
         """Start it and wait until it answers PING. Raises NotStarted with the end of its log."""
         if self._child is not None and self._child.running:
             return
-        with (self._directory / "valkey.log").open("ab") as log:
-            self._child = await start_child(self._command(), grace_s=0, remove=self._directory, output=log)
+        with (self.directory / "valkey.log").open("ab") as log:
+            self._child = await start_child(self._command(), grace_s=0, remove=self.directory, output=log)
         try:
             self.pid = await self._ready(self._child)
         except NotStarted:
@@ -69,7 +72,7 @@ class Valkey:
     def _command(self) -> tuple[str | Path, ...]:
         listening = ("--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket))
         kept = ("--save", "", "--appendonly", "no", "--maxmemory", MAX_MEMORY, "--maxmemory-policy", "volatile-lru")
-        quiet = ("--unixsocketperm", "700", "--dir", str(self._directory), "--loglevel", "warning")
+        quiet = ("--unixsocketperm", "700", "--dir", str(self.directory), "--loglevel", "warning")
         return (binary(), *listening, *kept, *quiet, *self._options)
 
     async def _ready(self, child: Child) -> int:
@@ -81,7 +84,7 @@ class Valkey:
                 async with asyncio.timeout(self._ready_within_s):
                     return await _ping(self.socket)
             await asyncio.sleep(0.002)
-        said = (self._directory / "valkey.log").read_text(errors="replace")[-2000:].strip()
+        said = (self.directory / "valkey.log").read_text(errors="replace")[-2000:].strip()
         raise NotStarted(f"the embedded Valkey did not start within {self._ready_within_s:g} s: {said or 'no log'}")
 
 
