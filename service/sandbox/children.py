@@ -57,7 +57,8 @@ async def start_child(
     """Start a command that ends with this process.
 
     It gets SIGTERM, and SIGKILL after `grace_s` seconds (at once where that is 0). `remove` is a directory that goes
-    when the command has ended. `output` takes standard output and error; without it they are this process's own.
+    when this process is gone or calls `end`; where the command ends by itself it stays. `output` takes standard output
+    and error; without it they are this process's own.
     """
     guard = await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", "-S", os.fspath(GUARD), str(grace_s), str(remove or "")),

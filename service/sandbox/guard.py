@@ -3,7 +3,8 @@
 Started as `python -I -S guard.py GRACE_S DIRECTORY COMMAND...` with a pipe as its standard input, by `children.py`. The
 pipe's other end is held by the parent alone, so the kernel closes it even when the parent is killed with SIGKILL. Then
 the guard ends the command with its whole process group and removes DIRECTORY (unless that is empty, or the parent
-wrote `keep` first). It exits with the command's status. Imports little: it starts in about 15 ms.
+wrote `keep` first). Where the command ends by itself the directory stays: the parent is there to decide. The guard
+exits with the command's status. It imports little, and starts in about 15 ms.
 """
 
 import contextlib
@@ -26,9 +27,9 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakeup_out, warn_on_full_buffer=False)
     pid = start(command)
-    keep = watch(wakeup_in, pid)
+    abandoned = watch(wakeup_in, pid)
     status = end(pid, grace_s)
-    if directory and not keep:
+    if directory and abandoned:
         remove(directory)
     return status
 
@@ -50,7 +51,7 @@ def start(command: list[str]) -> int:
 
 
 def watch(wakeup: int, pid: int) -> bool:
-    """Wait until the command has ended or the pipe is closed; returns whether the parent wants the directory kept."""
+    """Wait until the command has ended or the pipe is closed; returns whether it closed without a word."""
     heard = b""
     while not has_ended(pid):
         ready, _, _ = select.select([0, wakeup], [], [])
@@ -59,9 +60,9 @@ def watch(wakeup: int, pid: int) -> bool:
         if 0 in ready:
             said = os.read(0, 16)
             if not said:
-                break
+                return not heard.endswith(b"keep")
             heard = (heard + said)[-16:]
-    return heard.endswith(b"keep")
+    return False
 
 
 def has_ended(pid: int) -> bool:

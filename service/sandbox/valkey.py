@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib.util
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator
@@ -134,10 +135,4 @@ async def valkey(
         yield server
     finally:
         await server.kill()
-        await asyncio.to_thread(_remove, directory)
-
-
-def _remove(directory: Path) -> None:
-    for path in directory.iterdir():
-        path.unlink(missing_ok=True)
-    directory.rmdir()
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)

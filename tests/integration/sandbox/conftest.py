@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -122,3 +123,11 @@ def call(send: Callable[[bytes], Awaitable[Got]], call_bytes: Callable[..., byte
 def missing() -> object:
     """Stands for a parameter that is left out of the URL."""
     return MISSING
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
