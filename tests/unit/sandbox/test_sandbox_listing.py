@@ -25,7 +25,7 @@ GOOD = {
     "EndTime": "2025-06-01 00:00:00",
     "Keyword": "Push Title",
 }
-MISSING = object()
+MISSING = "left out"
 
 
 def _read(**changed: object) -> Wanted | Refusal:
