@@ -4,13 +4,14 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
 import pytest
 
 from service.sandbox.serving import Sandbox
+from service.sandbox.valkey import Valkey, valkey
 
 MISSING = object()
 
@@ -131,3 +132,10 @@ def unused_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+async def embedded() -> AsyncIterator[Valkey]:
+    """The embedded Valkey that the demo runs."""
+    async with valkey() as server:
+        yield server

@@ -212,12 +212,12 @@ async def test_a_taken_port(start, unused_port: int) -> None:
 
 
 async def test_the_configuration_is_one_that_the_gateway_reads(
-    sandbox: Sandbox, valkey: Valkey, tmp_path: Path
+    sandbox: Sandbox, embedded: Valkey, tmp_path: Path
 ) -> None:
     """The demo's configuration converts to Settings without a fault, and secrets stand in private files."""
-    path = write_configuration(tmp_path, options=DemoOptions(), sandbox=sandbox, store=valkey)
+    path = write_configuration(tmp_path, options=DemoOptions(), sandbox=sandbox, store=embedded)
     settings = msgspec.convert(yaml.safe_load(path.read_text()), Settings)
-    assert settings.redis.url == valkey.url
+    assert settings.redis.url == embedded.url
     for app in sandbox.upstream.options.apps:
         assert settings.apps[app.name].secret_file == str(tmp_path / f"{app.name}.secret")
         assert (tmp_path / f"{app.name}.secret").read_text() == app.key

@@ -37,15 +37,15 @@ async def _removed(directory: str) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_it_answers_over_its_socket_alone(valkey: Valkey) -> None:
+async def test_it_answers_over_its_socket_alone(embedded: Valkey) -> None:
     """A client reaches it by its URL, its directory and socket are private, and it listens on no port."""
-    async with redis.asyncio.from_url(valkey.url) as client:
+    async with redis.asyncio.from_url(embedded.url) as client:
         assert await client.set("key", "value")
         assert (await client.config_get("port"))["port"] == "0"
         assert (await client.config_get("save"))["save"] == ""
-        assert (await client.info("server"))["process_id"] == valkey.pid
-    assert stat.S_IMODE(valkey.directory.stat().st_mode) == 0o700
-    assert stat.S_IMODE(valkey.socket.stat().st_mode) == 0o700
+        assert (await client.info("server"))["process_id"] == embedded.pid
+    assert stat.S_IMODE(embedded.directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE(embedded.socket.stat().st_mode) == 0o700
 
 
 async def test_it_leaves_nothing_behind() -> None:
@@ -70,30 +70,30 @@ async def test_it_listens_on_a_port_where_asked(unused_port: int) -> None:
         assert server.port == unused_port
 
 
-async def test_kill_and_start_bring_it_back_empty(valkey: Valkey) -> None:
+async def test_kill_and_start_bring_it_back_empty(embedded: Valkey) -> None:
     """After kill nobody answers; after start it answers at the same socket, as another process, without any data."""
-    first = valkey.pid
-    async with redis.asyncio.from_url(valkey.url) as client:
+    first = embedded.pid
+    async with redis.asyncio.from_url(embedded.url) as client:
         await client.set("key", "value")
-    await valkey.kill()
+    await embedded.kill()
     assert not _runs(first)
     with pytest.raises((FileNotFoundError, ConnectionRefusedError)):
-        await asyncio.open_unix_connection(valkey.socket)
-    await valkey.start()
-    assert valkey.pid != first
-    async with redis.asyncio.from_url(valkey.url) as client:
+        await asyncio.open_unix_connection(embedded.socket)
+    await embedded.start()
+    assert embedded.pid != first
+    async with redis.asyncio.from_url(embedded.url) as client:
         assert await client.get("key") is None
 
 
-async def test_pause_and_resume(valkey: Valkey) -> None:
+async def test_pause_and_resume(embedded: Valkey) -> None:
     """While paused it accepts and says nothing; resumed, it answers what was asked meanwhile."""
-    valkey.pause()
-    reader, writer = await asyncio.open_unix_connection(valkey.socket)
+    embedded.pause()
+    reader, writer = await asyncio.open_unix_connection(embedded.socket)
     writer.write(b"PING\r\n")
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await reader.readline()
-    valkey.resume()
+    embedded.resume()
     async with asyncio.timeout(5):
         assert await reader.readline() == b"+PONG\r\n"
     writer.close()
@@ -125,13 +125,13 @@ async def test_a_long_path_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert list(deep.iterdir()) == []
 
 
-async def test_it_dies_by_itself(valkey: Valkey) -> None:
+async def test_it_dies_by_itself(embedded: Valkey) -> None:
     """Whoever waits for its end learns of it at once, with the status, and it can be started again."""
-    os.kill(valkey.pid, signal.SIGKILL)
+    os.kill(embedded.pid, signal.SIGKILL)
     async with asyncio.timeout(5):
-        assert await valkey.ended() == 128 + signal.SIGKILL
-    await valkey.start()
-    assert valkey.socket.is_socket()
+        assert await embedded.ended() == 128 + signal.SIGKILL
+    await embedded.start()
+    assert embedded.socket.is_socket()
 
 
 OWNER = """
