@@ -1,9 +1,15 @@
 """Servers that tests share: one set for each worker process, started when first asked for, always torn down."""
 
-from collections.abc import Iterator
+import base64
+import hashlib
+import hmac
+import json
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
+from service.sandbox.serving import Sandbox, sandbox_upstream
 from tests.servers import Cluster, Guarded, Server
 
 
@@ -56,3 +62,38 @@ def own_valkey() -> Iterator[Server]:
     """A server of the test's own, to be killed, frozen, restarted or configured."""
     with Server() as server:
         yield server
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    """The sandbox upstream with its default apps, on a free port; `sandbox.base_url` is where it is."""
+    async with sandbox_upstream() as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def usersig() -> Callable[..., str]:
+    """Signs `identifier`, `sdkappid`, `key`, `time_s`, `expire_s`, apart from our signer; `changed` comes after."""
+
+    def sign(
+        *,
+        identifier: str,
+        sdkappid: int,
+        key: str,
+        time_s: int,
+        expire_s: int = 86_400,
+        changed: dict[str, object] | None = None,
+    ) -> str:
+        text = f"TLS.identifier:{identifier}\nTLS.sdkappid:{sdkappid}\nTLS.time:{time_s}\nTLS.expire:{expire_s}\n"
+        fields = {
+            "TLS.ver": "2.0",
+            "TLS.identifier": identifier,
+            "TLS.sdkappid": sdkappid,
+            "TLS.expire": expire_s,
+            "TLS.time": time_s,
+            "TLS.sig": base64.b64encode(hmac.new(key.encode(), text.encode(), hashlib.sha256).digest()).decode(),
+        } | (changed or {})
+        packed = base64.b64encode(zlib.compress(json.dumps(fields).encode()))
+        return packed.decode().replace("+", "*").replace("/", "-").replace("=", "_")
+
+    return sign

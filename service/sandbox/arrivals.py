@@ -1,0 +1,48 @@
+"""Arrivals: when calls came in, whether that was too often, and how bad the worst window was."""
+
+from collections import deque
+from collections.abc import Iterable
+
+KEPT = 100_000
+
+
+class Arrivals:
+    """One app's arrivals. Every call counts, refused ones too: the upstream has had the work of them."""
+
+    def __init__(self, *, calls: int, window_ms: float) -> None:
+        self.count = 0
+        self.refused = 0
+        self._calls = calls
+        self._window_ms = window_ms
+        self._recent: deque[float] = deque(maxlen=calls)
+        self._kept: deque[float] = deque(maxlen=KEPT)
+
+    @property
+    def kept_ms(self) -> tuple[float, ...]:
+        """The last arrivals, up to 100,000, in milliseconds of the monotonic clock."""
+        return tuple(self._kept)
+
+    def arrive(self, at_ms: float) -> bool:
+        """Count one arrival; returns whether it keeps the limit: with it, at most `calls` in the window before."""
+        full = len(self._recent) == self._calls
+        allowed = not (full and at_ms - self._recent[0] < self._window_ms)
+        self._recent.append(at_ms)
+        self._kept.append(at_ms)
+        self.count += 1
+        self.refused += not allowed
+        return allowed
+
+    def worst(self, window_ms: float | None = None) -> int:
+        """The largest number of kept arrivals in any window, by default the limit's own."""
+        return worst_window(self._kept, window_ms=self._window_ms if window_ms is None else window_ms)
+
+
+def worst_window(arrivals_ms: Iterable[float], *, window_ms: float) -> int:
+    """The largest number of arrivals in any half-open window of `window_ms`: two that lie it apart don't share one."""
+    ordered = sorted(arrivals_ms)
+    worst = start = 0
+    for end, at_ms in enumerate(ordered):
+        while at_ms - ordered[start] >= window_ms:
+            start += 1
+        worst = max(worst, end - start + 1)
+    return worst

@@ -1,0 +1,72 @@
+"""Child processes that never outlive this one: each runs under a guard (`guard.py`), which waits at a pipe."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+GUARD = Path(__file__).with_name("guard.py")
+
+
+class Child:
+    """One running command. It ends when `end` is called, when this process ends, or by itself."""
+
+    def __init__(self, guard: asyncio.subprocess.Process, *, grace_s: float) -> None:
+        self._guard = guard
+        self._grace_s = grace_s
+
+    @property
+    def guard_pid(self) -> int:
+        """Process id of the guard, whose only child is the command."""
+        return self._guard.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the command still runs, as far as is known."""
+        return self._guard.returncode is None
+
+    async def wait(self) -> int:
+        """Wait until the command has ended; returns its exit status (128 + n after signal n)."""
+        return await self._guard.wait()
+
+    async def end(self, *, keep_directory: bool = False) -> int:
+        """End the command and its whole process group; returns its exit status. Ends at the latest after the grace."""
+        pipe = self._guard.stdin
+        if pipe is not None and not pipe.is_closing():
+            if keep_directory:
+                pipe.write(b"keep")
+            pipe.close()
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(self._guard.wait(), self._grace_s + 5)
+        with contextlib.suppress(ProcessLookupError):
+            self._guard.kill()
+        return await self._guard.wait()
+
+
+async def start_child(
+    command: Sequence[str | Path],
+    *,
+    grace_s: float = 10.0,
+    remove: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    output: IO[bytes] | None = None,
+) -> Child:
+    """Start a command that ends with this process.
+
+    It gets SIGTERM, and SIGKILL after `grace_s` seconds (at once where that is 0). `remove` is a directory that goes
+    when this process is gone or calls `end`; where the command ends by itself it stays. `output` takes standard output
+    and error; without it they are this process's own.
+    """
+    guard = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-I", "-S", os.fspath(GUARD), str(grace_s), str(remove or "")),
+        *(str(word) for word in command),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=output,
+        stderr=output,
+        env=None if environment is None else {**os.environ, **environment},
+        start_new_session=True,  # a Ctrl-C in the terminal is for us alone: we end our children in order
+    )
+    return Child(guard, grace_s=grace_s)

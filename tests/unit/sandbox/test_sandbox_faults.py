@@ -1,0 +1,91 @@
+"""Which calls a fault strikes."""
+
+import random
+
+import msgspec
+import pytest
+
+from service.sandbox.faults import FAULTS_MAX, ErrorCode, Fault, Faults, Hang, HttpStatus, Latency
+
+
+def _codes(faults: Faults, calls: int, *, sdkappid: int = 1) -> list[int]:
+    endings = (faults.strike(sdkappid).ending for _ in range(calls))
+    return [ending.code if isinstance(ending, ErrorCode) else 0 for ending in endings]
+
+
+def test_the_next_calls_and_no_more() -> None:
+    """A fault for the next n calls strikes those and is gone then."""
+    faults = Faults(random.Random(1))
+    faults.add(ErrorCode(code=7, calls=2))
+    assert _codes(faults, 4) == [7, 7, 0, 0]
+    assert faults.armed == ()
+
+
+def test_every_kth_call() -> None:
+    """A fault for every third call strikes the third, sixth and so on, `calls` times in all."""
+    faults = Faults(random.Random(1))
+    faults.add(ErrorCode(code=7, every=3, calls=2))
+    assert _codes(faults, 10) == [0, 0, 7, 0, 0, 7, 0, 0, 0, 0]
+
+
+def test_a_share_of_calls() -> None:
+    """A fault for a fifth of the calls strikes about a fifth of them, the same ones for the same seed."""
+    one, other = Faults(random.Random(3)), Faults(random.Random(3))
+    for faults in (one, other):
+        faults.add(ErrorCode(code=7, share=0.2))
+    struck = _codes(one, 2000)
+    assert 300 < struck.count(7) < 500
+    assert _codes(other, 2000) == struck
+
+
+def test_one_app_alone() -> None:
+    """A fault of one app leaves the others alone."""
+    faults = Faults(random.Random(1))
+    faults.add(ErrorCode(code=7, sdkappid=2))
+    assert _codes(faults, 2, sdkappid=1) == [0, 0]
+    assert _codes(faults, 2, sdkappid=2) == [7, 7]
+
+
+def test_faults_take_turns_and_latencies_add_up() -> None:
+    """The oldest ending decides and the next one keeps its calls; latencies add up and stay within their spread."""
+    faults = Faults(random.Random(1))
+    faults.add(ErrorCode(code=1, calls=1))
+    faults.add(ErrorCode(code=2, calls=1))
+    faults.add(Latency(there_ms=10, there_spread_ms=5))
+    faults.add(Latency(there_ms=1, back_ms=2))
+    first, second, third = faults.strike(1), faults.strike(1), faults.strike(1)
+    assert [strike.ending.code for strike in (first, second) if isinstance(strike.ending, ErrorCode)] == [1, 2]
+    assert third.ending is None
+    for strike in (first, second, third):
+        assert 11 <= strike.there_ms <= 16
+        assert strike.back_ms == 2
+    assert len({first.there_ms, second.there_ms, third.there_ms}) == 3
+
+
+def test_clearing_and_the_bound() -> None:
+    """No more than a hundred faults can be armed, and clearing disarms all."""
+    faults = Faults(random.Random(1))
+    for _ in range(FAULTS_MAX):
+        faults.add(Hang())
+    with pytest.raises(ValueError, match="at most 100"):
+        faults.add(HttpStatus())
+    faults.clear()
+    assert faults.strike(1).ending is None
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"kind":"status","stats":502}', "unknown field `stats`"),
+        ('{"kind":"explode"}', "explode"),
+        ('{"status":502}', "kind"),
+        ('{"kind":"status","status":200}', "status"),
+        ('{"kind":"hang","share":0}', "share"),
+        ('{"kind":"hang","share":0.5,"every":2}', "`every` and `share`"),
+        ('{"kind":"latency","there_ms":-1}', "there_ms"),
+    ],
+)
+def test_bad_faults_are_refused_by_name(text: str, told: str) -> None:
+    """A fault with an unknown field or an impossible value is refused with a text that names it."""
+    with pytest.raises(msgspec.ValidationError, match=told):
+        msgspec.json.decode(text, type=Fault)
