@@ -188,11 +188,11 @@ def _breakage(exc: Exception, *, answered: bool) -> str:
 
 
 _REASONS: tuple[tuple[type[BaseException], str], ...] = (
+    (httpx.ConnectTimeout, "no connection could be made in time"),
     (socket.gaierror, "the upstream's host name could not be resolved"),
     (ssl.SSLCertVerificationError, "the upstream's certificate is not valid for its host name, or not trusted"),
     (ssl.SSLError, "no TLS connection could be made"),
     (ConnectionRefusedError, "the upstream's host refused the connection"),
-    (httpx.ConnectTimeout, "no connection could be made in time"),
 )
 
 

@@ -192,6 +192,7 @@ class Bench:
 
     def __init__(self, upstream: Upstream, port: int, secret_file: Path) -> None:
         self.upstream = upstream
+        self.port = port
         self.base = f"http://127.0.0.1:{port}"
         self.secret_file = secret_file
         self.steady_s = 1000.0

@@ -53,6 +53,12 @@ def fault(name: str, scene: Scene, kind: type[UpstreamError], told: str, **setti
     return pytest.param(Fault(scene=scene, settings=settings, kind=kind, told=told), id=name)
 
 
+async def greet(connection: Any) -> None:
+    """Speak first, and no TLS."""
+    await connection.send(b"220 smtp.example ESMTP\r\n")
+    await connection.until_closed()
+
+
 def without(name: str) -> bytes:
     return json.dumps({key: value for key, value in PAGE.items() if key != name}).encode()
 
@@ -140,7 +146,7 @@ async def test_fault(
     assert caught.value.sent
     assert (bench.begun, len(bench.upstream.requests)) == (1, 1)
     printed = "".join(capsys.readouterr())
-    assert "httpx" not in "".join(traceback.format_exception(caught.value)).replace("/httpx/", "")
+    assert "httpx" not in "".join(traceback.format_exception(caught.value))
     assert_told_no_secret(bench, everything_told(caught.value, bench, caplog, printed))
     bench.assert_nothing_leaks()
 
@@ -148,9 +154,10 @@ async def test_fault(
 @pytest.mark.parametrize(
     ("host", "told"),
     [
-        (f"http://127.0.0.1:{free_port()}", "refused the connection"),
+        ("http://127.0.0.1:{closed}", "refused the connection"),
         (UNRESOLVABLE, "could not be resolved"),
-        ("https", "no TLS connection"),
+        ("https://127.0.0.1:{plain}", "no TLS connection"),
+        ("https://127.0.0.1:{silent}", "no connection could be made in time"),
     ],
 )
 async def test_unreachable(
@@ -158,7 +165,8 @@ async def test_unreachable(
 ) -> None:
     """Without a connection nothing was sent, no slot was asked for, and the reason is told."""
     caplog.set_level(logging.DEBUG)
-    bench.use(bench.base.replace("http:", "https:") if host == "https" else host)
+    bench.upstream.scene = greet if "plain" in host else pages()
+    bench.use(host.format(closed=free_port(), plain=bench.port, silent=bench.port), connect_timeout_s=0.2)
     with pytest.raises(UpstreamUnreachable, match=told) as caught:
         await bench.fetch()
     assert type(caught.value) is UpstreamUnreachable
@@ -202,13 +210,12 @@ async def test_no_connection_free(bench: Bench) -> None:
 
 
 async def test_pool_survives(bench: Bench) -> None:
-    """After a row of every kind of failure on one connection's place, the next call succeeds."""
-    bench.use(connections=1, connect_timeout_s=0.5, read_timeout_s=0.05, call_timeout_s=0.5)
+    """After a row of every kind of failure in one connection's place, the next call succeeds."""
+    bench.use(connections=1, connect_timeout_s=2.0, read_timeout_s=0.2, call_timeout_s=2.0)
     for scene in (raw(hang=True), raw(HEAD, b"{", hang=True), reset_after(), raw(), raw(HEAD), bomb(), echo):
         bench.upstream.scene = scene
         with pytest.raises(UpstreamError):
             await bench.fetch()
         bench.assert_nothing_leaks()
-    bench.use(connections=1)
     bench.upstream.scene = pages()
     assert (await bench.fetch()).total == 1

@@ -1,0 +1,106 @@
+"""One call against a real socket server: what is sent, over which connection, and what is not."""
+
+import asyncio
+import json
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from service.model.errors import (
+    UpstreamBroken,
+    UpstreamHTTPStatus,
+)
+from tests.integration.upstream.bench import PAGE, Bench, free_port, pages
+
+
+def query_of(request: bytes) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(request.split(b" ")[1].decode()).query)
+
+
+async def test_page(bench: Bench) -> None:
+    """One fetch is one POST as the upstream's page describes it, and brings a listing."""
+    listing = await bench.fetch()
+    assert (listing.total, [task.id for task in listing.tasks]) == (1, [1])
+    [request] = bench.upstream.requests
+    assert request.startswith(b"POST /v4/timpush/list_sched_task?")
+    assert query_of(request) == {
+        "usersig": [bench.signer.current(bench.wall_s).text],
+        "identifier": ["admin"],
+        "sdkappid": ["88888888"],
+        "random": query_of(request)["random"],
+        "contenttype": ["json"],
+    }
+    assert 0 <= int(query_of(request)["random"][0]) < 2**32
+    assert json.loads(request.split(b"\r\n\r\n", 1)[1])["Want"] == 20
+
+
+async def test_one_connection(bench: Bench) -> None:
+    """Calls one after the other share a connection and a signature; each has a random of its own."""
+    for _ in range(5):
+        await bench.fetch()
+    queries = [query_of(request) for request in bench.upstream.requests]
+    assert bench.upstream.connections == 1
+    assert len({query["random"][0] for query in queries}) == 5
+    assert len({query["usersig"][0] for query in queries}) == 1
+
+
+async def test_no_more_connections_than_set(bench: Bench) -> None:
+    """Many calls at once share the connections that are set, and all are answered."""
+    bench.use(connections=3)
+    listings = await asyncio.gather(*(bench.fetch() for _ in range(30)))
+    assert [listing.total for listing in listings] == [1] * 30
+    assert bench.upstream.connections <= 3
+
+
+async def test_nothing_of_the_environment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proxies named in the environment are not used."""
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    bench.use()
+    assert (await bench.fetch()).total == 1
+
+
+async def test_no_cookies(bench: Bench) -> None:
+    """A cookie that the upstream sets is not sent back."""
+    bench.upstream.scene = pages(headers="Set-Cookie: id=7; Path=/\r\n")
+    await bench.fetch()
+    await bench.fetch()
+    assert b"cookie" not in bench.upstream.requests[1].lower()
+
+
+async def test_redirects_are_not_followed(bench: Bench) -> None:
+    """A redirect is an error, and the signature goes nowhere else."""
+    bench.upstream.scene = pages(b"x", status="307 Temporary Redirect", headers=f"Location: {bench.base}/x\r\n")
+    with pytest.raises(UpstreamHTTPStatus):
+        await bench.fetch()
+    assert len(bench.upstream.requests) == 1
+
+
+async def test_closed_while_idle(bench: Bench) -> None:
+    """A connection that the upstream closed while it was idle is not used: the call takes a new one."""
+
+    async def play(connection: Any) -> None:
+        await connection.request()
+        await connection.answer(json.dumps(PAGE).encode())
+
+    bench.upstream.scene = play
+    await bench.fetch()
+    await bench.upstream.all_closed()
+    assert (await bench.fetch()).total == 1
+    assert bench.upstream.connections == 2
+
+
+async def test_closed_on_reuse(bench: Bench) -> None:
+    """A connection that breaks when it is used again counts as sent: the upstream may have got the call."""
+
+    async def play(connection: Any) -> None:
+        await connection.request()
+        await connection.answer(json.dumps(PAGE).encode())
+        await connection.request()
+
+    bench.upstream.scene = play
+    await bench.fetch()
+    with pytest.raises(UpstreamBroken, match="closed without an answer") as caught:
+        await bench.fetch()
+    assert caught.value.sent

@@ -1,0 +1,128 @@
+"""Refusals: which are told, which stop calls, and what ends a stop."""
+
+import asyncio
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from service.model.errors import (
+    CallsStopped,
+    QueryRefused,
+    Throttled,
+    UpstreamRefused,
+)
+from service.upstream.verdicts import Verdict, verdict
+from tests.integration.upstream.bench import Bench, refusals
+
+
+def query_of(request: bytes) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(request.split(b" ")[1].decode()).query)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (60007, Throttled),
+        (90104, QueryRefused),
+        (90105, UpstreamRefused),
+        (60013, UpstreamRefused),
+        (1, UpstreamRefused),
+    ],
+)
+async def test_refusal_that_stops_nothing(bench: Bench, code: int, kind: type[UpstreamRefused]) -> None:
+    """A refusal that is not about us is told with code, text and advice; the next call is made."""
+    bench.upstream.scene = refusals(code)
+    with pytest.raises(UpstreamRefused) as caught:
+        await bench.fetch()
+    assert type(caught.value) is kind
+    assert (caught.value.code, caught.value.text) == (code, "their words")
+    assert caught.value.advice
+    assert bench.client.stopped(bench.app) is None
+    assert (await bench.fetch()).total == 1
+
+
+@pytest.mark.parametrize("code", [60002, 60021, 70009, 70020])
+async def test_stop(bench: Bench, code: int) -> None:
+    """Faults of ours stop the app's calls for the time set; meanwhile no call is made and no slot is asked for."""
+    bench.use(stopped_s=40.0)
+    bench.upstream.scene = refusals(code)
+    with pytest.raises(CallsStopped) as caught:
+        await bench.fetch()
+    assert (caught.value.code, caught.value.stopped_for_s, caught.value.sent) == (code, 40.0, True)
+    bench.steady_s += 39.0
+    stopped = bench.client.stopped(bench.app)
+    assert stopped is not None
+    assert (stopped.code, stopped.stopped_for_s, stopped.sent) == (code, 1.0, False)
+    with pytest.raises(CallsStopped) as caught:
+        await bench.fetch()
+    assert not caught.value.sent
+    assert bench.begun == len(bench.upstream.requests) == 1
+    bench.steady_s += 1.0
+    assert bench.client.stopped(bench.app) is None
+    assert (await bench.fetch()).total == 1
+
+
+async def test_stop_ends_with_a_new_secret(bench: Bench) -> None:
+    """A secret's file that changes lifts the stop within a second, and the next call is signed with it."""
+    bench.upstream.scene = refusals(70009)
+    with pytest.raises(CallsStopped):
+        await bench.fetch()
+    bench.secret_file.write_text("another secret, longer than before".replace(" ", "-"))
+    bench.wall_s += 1.0
+    assert bench.client.stopped(bench.app) is None
+    assert (await bench.fetch()).total == 1
+    first, second = (query_of(request)["usersig"] for request in bench.upstream.requests)
+    assert first != second
+
+
+async def test_pause_for_bad_signatures_outlasts_a_new_secret(bench: Bench) -> None:
+    """After too many bad signatures no call is made for 60 seconds, whatever the secret and the setting say."""
+    bench.use(stopped_s=1.0)
+    bench.upstream.scene = refusals(70050)
+    with pytest.raises(CallsStopped):
+        await bench.fetch()
+    bench.secret_file.write_text("another-secret")
+    bench.wall_s += 2.0
+    bench.steady_s += 59.0
+    assert bench.client.stopped(bench.app) is not None
+    bench.steady_s += 1.0
+    assert bench.client.stopped(bench.app) is None
+
+
+@pytest.mark.parametrize("code", [70001, 70052])
+async def test_expired_signature(bench: Bench, code: int) -> None:
+    """A signature refused as expired is not used again; the next call is signed anew."""
+    bench.upstream.scene = refusals(code)
+    with pytest.raises(UpstreamRefused) as caught:
+        await bench.fetch()
+    assert verdict(caught.value) is Verdict.ONCE_MORE
+    bench.wall_s += 1.0
+    assert (await bench.fetch()).total == 1
+    first, second = (query_of(request)["usersig"] for request in bench.upstream.requests)
+    assert first != second
+
+
+async def test_expired_over_and_over(bench: Bench) -> None:
+    """A new signature that is refused as expired, too, stops calls; after a success the count starts anew."""
+    bench.upstream.scene = refusals(70001, 0, 70001, 70001)
+    for expected in (UpstreamRefused, None, UpstreamRefused, CallsStopped):
+        if expected is None:
+            await bench.fetch()
+            continue
+        with pytest.raises(UpstreamRefused) as caught:
+            await bench.fetch()
+        assert type(caught.value) is expected
+    assert bench.client.stopped(bench.app) is not None
+
+
+async def test_expired_while_others_are_under_way(bench: Bench) -> None:
+    """Several calls refused with the same expired signature don't stop calls: none of them was signed anew."""
+    bench.upstream.scene = refusals(70001, 70001, 70001)
+    together = asyncio.Barrier(3)
+
+    async def before_send() -> None:
+        await together.wait()
+
+    outcomes = await asyncio.gather(*(bench.fetch(before_send) for _ in range(3)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [UpstreamRefused] * 3
+    assert (await bench.fetch()).total == 1
