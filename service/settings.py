@@ -51,6 +51,7 @@ class BudgetSettings(_Section, frozen=True, kw_only=True):
     wait_default_s: Annotated[float, Meta(ge=0, le=3600)] = 10.0
     wait_max_s: Annotated[float, Meta(ge=0, le=3600)] = 30.0
     waiting_max: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+    redis_grace_s: Annotated[float, Meta(ge=0, le=60)] = 2.0
     on_redis_down: Literal["closed", "share"] = "closed"
     max_replicas: Annotated[int, Meta(ge=1, le=1000)] = 1
 

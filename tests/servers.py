@@ -46,7 +46,7 @@ def eventually(condition: Callable[[], bool], *, within_s: float = _START_S) -> 
 async def until(condition: Callable[[], bool], *, within_s: float = 5.0) -> None:
     """Let the event loop go on until a condition holds."""
     async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 - conditions of servers and other processes set no event
+        while not condition():
             await asyncio.sleep(0.005)
 
 

@@ -119,10 +119,15 @@ class Line(Generic[T]):
         """Whether the scheduler could not be asked when last tried."""
         return self._away_since_s is not None
 
-    async def aclose(self) -> None:
-        """Refuse those who wait, let calls under way end, give the turns back."""
+    def leave(self) -> None:
+        """Refuse those who wait and whoever comes: another replica serves them sooner."""
         self._closing = True
         self._waiters.fail_waiting(ShuttingDown())
+        self._tick_soon()
+
+    async def aclose(self) -> None:
+        """Refuse those who wait, let calls under way end, give the turns back."""
+        self.leave()
         while self._tasks:
             await asyncio.wait(self._tasks)
         self._stopped = True
@@ -165,7 +170,7 @@ class Line(Generic[T]):
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
-        rows = self._waiters.places.report(now_s=loop.time())
+        rows = () if self._closing else self._waiters.places.report(now_s=loop.time())
         returned = tuple(self._returned)
         wants_board = self._waiters.has_unjudged()
         try:

@@ -6,7 +6,7 @@ import time
 
 from service.commands.configured import configured
 from service.configuration import Loaded
-from service.model.errors import UpstreamError, UpstreamRefused
+from service.model.errors import UpstreamError
 from service.model.queries import Query, parse_moment
 from service.settings import Settings
 
@@ -32,6 +32,7 @@ async def _call_all(settings: Settings) -> int:
     from service.upstream.client import Client
     from service.upstream.secret import secret_of
     from service.upstream.signer import Signer
+    from service.upstream.verdicts import explain
 
     configure("critical", as_json=False)  # what is wrong is told here, in plain words
     signers = [
@@ -51,7 +52,7 @@ async def _call_all(settings: Settings) -> int:
                 listing = await client.fetch(signer.app, query, range_, offset=0, want=1, before_send=_at_once)
             except UpstreamError as exc:
                 failed += 1
-                print(f"{signer.app.name}: {_plain(exc)}")
+                print(f"{signer.app.name}: {explain(exc)}")
             else:
                 print(f"{signer.app.name}: ok, {listing.total} tasks from {query.since} to {query.until}")
     return 1 if failed else 0
@@ -63,7 +64,3 @@ async def _at_once() -> None:
 
 def _query(app: str, settings: Settings) -> Query:
     return Query(app=app, since=parse_moment(settings.query.since), until=parse_moment(settings.query.until))
-
-
-def _plain(error: UpstreamError) -> str:
-    return f"{error}. {error.advice}" if isinstance(error, UpstreamRefused) else str(error)

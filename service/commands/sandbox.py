@@ -1,14 +1,15 @@
 """`taskgate sandbox` and `taskgate demo`: Taskgate without the real upstream."""
 
-from importlib import import_module
-
 
 def run_sandbox(*, host: str, port: int, seed: int, tasks: int, calls: int, window_s: float) -> int:
     """Serve the sandbox upstream until Ctrl-C."""
-    sandbox = import_module("service.sandbox.serving")
-    return int(sandbox.run_sandbox(host=host, port=port, seed=seed, tasks=tasks, calls=calls, window_s=window_s))
+    from service.sandbox import serving
+
+    return serving.run_sandbox(host=host, port=port, seed=seed, tasks=tasks, calls=calls, window_s=window_s)
 
 
 def run_demo(*, host: str, port: int, seed: int, tasks: int) -> int:
     """Run an embedded Valkey, the sandbox and a gateway until Ctrl-C."""
-    return int(import_module("service.sandbox.demo").run_demo(host=host, port=port, seed=seed, tasks=tasks))
+    from service.sandbox import demo
+
+    return demo.run_demo(host=host, port=port, seed=seed, tasks=tasks)

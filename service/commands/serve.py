@@ -1,7 +1,6 @@
 """`taskgate serve`: the gateway."""
 
 import sys
-from importlib import import_module
 
 from service.commands.configured import configured
 
@@ -11,6 +10,7 @@ def run(config: str | None) -> int:
     loaded = configured(config)
     if loaded is None:
         return 2
+    from service.app import create_app
     from service.serving import CannotListen, StartFailed, serve
     from service.telemetry.logs import configure
 
@@ -18,7 +18,8 @@ def run(config: str | None) -> int:
     as_json = server.log_format == "json" or (server.log_format == "auto" and not sys.stderr.isatty())
     configure(server.log_level, as_json=as_json)
     try:
-        serve(import_module("service.app").create_app(), server)
+        service = create_app(loaded.settings)
+        serve(service.asgi, server, leaving=service.leave)
     except CannotListen as exc:
         print(f"taskgate serve: can't listen: {exc}", file=sys.stderr)
         return 1

@@ -80,7 +80,7 @@ class Started:
     async def nothing_left(self) -> None:
         """Wait until no process, file or directory of it is left."""
         async with asyncio.timeout(10):
-            while self.descendants() or list(self.place.iterdir()):  # noqa: ASYNC110 others end and remove
+            while self.descendants() or list(self.place.iterdir()):
                 await asyncio.sleep(0.01)
 
 

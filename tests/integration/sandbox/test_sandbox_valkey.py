@@ -26,14 +26,14 @@ def _runs(pid: int) -> bool:
 
 async def _gone(pid: int) -> None:
     async with asyncio.timeout(10):
-        while _runs(pid):  # noqa: ASYNC110 another process's end sets no event here
+        while _runs(pid):
             await asyncio.sleep(0.01)
 
 
 async def _removed(directory: str) -> None:
     name = os.path.basename(directory)
     async with asyncio.timeout(10):
-        while name in os.listdir(os.path.dirname(directory)):  # noqa: ASYNC110 another process removes it
+        while name in os.listdir(os.path.dirname(directory)):
             await asyncio.sleep(0.01)
 
 

@@ -1,0 +1,134 @@
+"""The one place where parts meet: builds the gateway from its settings, opens it in order and closes it in reverse."""
+
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import msgspec
+from litestar import Litestar
+
+from service.budget.line import Line
+from service.budget.scheduler import Rules
+from service.budget.shared import SharedScheduler
+from service.cache.blocks import BlockCache, Kept
+from service.cache.memory import MemoryCache
+from service.cache.shelf import Shelf
+from service.configuration.passwords import passwords_of
+from service.fetching import Fetching
+from service.gateway import App, Gateway
+from service.model.callers import AppInfo
+from service.model.freshness import Lifetimes
+from service.settings import AppSettings, BudgetSettings, CacheSettings, Settings, UpstreamSettings
+from service.store.redis_store import RedisStore
+from service.upstream.apps import UpstreamApp, upstream_app_of
+from service.upstream.client import Client
+from service.upstream.secret import secret_of
+from service.upstream.signer import Signer
+from service.web.credentials import KeyCallers
+from service.web.edge import Edge
+from service.web.settings import web_settings
+from service.web.site import create_web
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """The ASGI application, and what to call when the process is told to end: who waits in line is refused at once."""
+
+    asgi: Edge
+    leave: Callable[[], None]
+
+
+def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -> Service:
+    """Build everything; nothing is opened before the application's lifespan begins."""
+    replica = secrets.token_hex(8)
+    passwords = passwords_of(settings.redis, environ)
+    store = RedisStore(settings.redis, password=passwords.redis, sentinel_password=passwords.sentinel)
+    lifetimes = lifetimes_of(settings.cache)
+    cache = BlockCache(store, prefix=settings.redis.prefix, block_size=settings.cache.block_size)
+    memory = MemoryCache(max_bytes=settings.cache.memory_bytes, clock=time.monotonic)
+    shelf = Shelf(cache, memory, lifetimes=lifetimes)
+    upstream_apps = {
+        name: upstream_app_of(name, app, backup_hosts=settings.upstream.backup_hosts)
+        for name, app in settings.apps.items()
+    }
+    client = Client(settings.upstream, signers=_signers(settings, upstream_apps, environ))
+    channels: dict[str, Line[Kept]] = {}
+    apps: dict[str, App] = {}
+    for name, app in settings.apps.items():
+        rules = rules_of(settings.budget, app, settings.upstream)
+        scheduler = SharedScheduler(store, prefix=settings.redis.prefix, app=name, replica=replica, rules=rules)
+        line: Line[Kept] = Line(scheduler, app=name, rules=rules, redis_grace_s=settings.budget.redis_grace_s)
+        channels[scheduler.channel] = line
+        fetching = Fetching(
+            app=upstream_apps[name],
+            upstream=client,
+            shelf=shelf,
+            block_size=settings.cache.block_size,
+            align_s=settings.cache.align_s,
+            attempts=settings.budget.attempts,
+            pause_s=settings.budget.pause_s,
+            clock=time.time,
+        )
+        info = AppInfo(name=name, region=app.region)
+        window_s = settings.budget.window_s
+        apps[name] = App(info=info, fetching=fetching, line=line, calls=rules.calls, window_s=window_s)
+    gateway = Gateway(apps, lifetimes=lifetimes, clock=time.time)
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        async with AsyncExitStack() as parts:
+            parts.push_async_callback(store.aclose)
+            await parts.enter_async_context(client)
+            parts.push_async_callback(gateway.aclose)
+            for channel, line in channels.items():
+                store.listen(channel, _told(line), on_gap=line.heard_nothing)
+                line.start()
+                parts.push_async_callback(line.aclose)
+            yield
+
+    def leave() -> None:
+        for line in channels.values():
+            line.leave()
+
+    callers = KeyCallers(
+        settings.callers, waiting_max=settings.budget.waiting_max, wait_max_s=settings.budget.wait_max_s
+    )
+    asgi = create_web(gateway, callers, web_settings(settings), lifespan=[lifespan])
+    return Service(asgi=asgi, leave=leave)
+
+
+def lifetimes_of(cache: CacheSettings) -> Lifetimes:
+    """For how long what is stored may be served."""
+    return Lifetimes(
+        fresh_s=cache.fresh_s,
+        settled_s=cache.settled_s,
+        refusal_s=cache.refusal_s,
+        stale_while_revalidate_s=cache.stale_while_revalidate_s,
+        stale_if_error_s=cache.stale_if_error_s,
+    )
+
+
+def rules_of(budget: BudgetSettings, app: AppSettings, upstream: UpstreamSettings) -> Rules:
+    """What the app's budget must keep. A fetch is given up by other replicas when its call must have ended."""
+    return Rules(
+        calls=app.calls or budget.calls,
+        window_ms=round(budget.window_s * 1000),
+        transit_ms=round(budget.transit_s * 1000),
+        turn_lease_ms=round(budget.turn_lease_s * 1000),
+        fetch_lease_ms=round((upstream.call_timeout_s + budget.transit_s) * 1000),
+    )
+
+
+def _told(line: Line[Kept]) -> Callable[[bytes], None]:
+    """What to do with a message of the scheduler: it is the name of a block whose fetch has ended."""
+    return lambda message: line.heard(message.decode(errors="replace"))
+
+
+def _signers(
+    settings: Settings, upstream_apps: Mapping[str, UpstreamApp], environ: Mapping[str, str]
+) -> tuple[Signer, ...]:
+    return tuple(
+        Signer(upstream_apps[name], secret_of(app, environ), valid_s=settings.upstream.signature_valid_s)
+        for name, app in settings.apps.items()
+    )

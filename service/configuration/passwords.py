@@ -1,0 +1,29 @@
+"""Redis' passwords, from where the settings point to; `rules.py` has checked that they are there."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from service.settings import RedisSettings
+
+
+class Passwords(msgspec.Struct, frozen=True, kw_only=True):
+    """None where none is set."""
+
+    redis: str | None
+    sentinel: str | None
+
+
+def passwords_of(settings: RedisSettings, environ: Mapping[str, str]) -> Passwords:
+    """Read both passwords."""
+    return Passwords(
+        redis=_one(settings.password_file, settings.password_env, environ),
+        sentinel=_one(settings.sentinel_password_file, settings.sentinel_password_env, environ),
+    )
+
+
+def _one(path: str | None, variable: str | None, environ: Mapping[str, str]) -> str | None:
+    if path is not None:
+        return Path(path).read_text(encoding="utf-8").strip()
+    return environ[variable] if variable is not None else None
