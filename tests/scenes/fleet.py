@@ -1,0 +1,249 @@
+"""A fleet: several gateway processes on one Valkey, with the sandbox upstream as a process of its own."""
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+import yaml
+
+from service.sandbox.client import ControlClient
+from service.sandbox.upstream import APPS
+from tests.servers import Server, _die_with_parent, free_port
+
+APP = APPS[0]
+READY_S = 20.0
+
+
+class Got(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer. `took_s` counts from the request's start, `at_s` is when it was there (monotonic)."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    took_s: float
+    at_s: float
+
+    @property
+    def json(self) -> Any:
+        """The body, decoded."""
+        return json.loads(self.body)
+
+    @property
+    def waited_s(self) -> float:
+        """How long it waited in line, as `Server-Timing` tells."""
+        timing = self.headers.get("server-timing", "")
+        return float(timing.split("line;dur=")[1].split(",")[0]) / 1000 if "line;dur=" in timing else 0.0
+
+    @property
+    def upstream_s(self) -> float:
+        """How long its call took, as `Server-Timing` tells; 0 where it made none."""
+        timing = self.headers.get("server-timing", "")
+        return float(timing.split("upstream;dur=")[1].split(",")[0]) / 1000 if "upstream;dur=" in timing else 0.0
+
+    @property
+    def outcome(self) -> str:
+        """What `Cache-Status` says."""
+        return self.headers.get("cache-status", "")
+
+
+class Replica:
+    """One gateway process."""
+
+    def __init__(self, configuration: Path, log: Path) -> None:
+        self.port = free_port()
+        self._configuration = configuration
+        self._log = log
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, or start again on the same port."""
+        environment = os.environ | {
+            "TASKGATE_CONFIG": str(self._configuration),
+            "TASKGATE__SERVER__PORT": str(self.port),
+        }
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service", "serve"],
+                env=environment,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent,
+            )
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    async def ended(self, *, within_s: float = 20.0) -> int:
+        """Wait for the process; returns its exit status."""
+        assert self.process is not None
+        return await asyncio.to_thread(self.process.wait, within_s)
+
+    def log(self) -> str:
+        """All that it wrote."""
+        return self._log.read_text(errors="replace")
+
+    async def ready(self) -> None:
+        """Wait until it says that it is ready."""
+        async with asyncio.timeout(READY_S):
+            while True:
+                try:
+                    if (await get(self.port, "/readyz")).status == 200:
+                        return
+                except OSError:
+                    pass
+                if self.process is None or self.process.poll() is not None:
+                    raise AssertionError(f"the gateway has ended: {self.log()}")
+                await asyncio.sleep(0.02)
+
+    def end(self) -> None:
+        """End it, however it is."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+class Fleet:
+    """Gateways, their callers' keys, and the upstream that they share."""
+
+    def __init__(self, directory: Path, *, replicas: int, sandbox_url: str, configuration: Path) -> None:
+        self.upstream = ControlClient(sandbox_url)
+        self.replicas = [Replica(configuration, directory / f"replica-{number}.log") for number in range(replicas)]
+
+    async def page(
+        self,
+        replica: int,
+        *,
+        caller: str = "c0",
+        wait: float | None = 30,
+        headers: Mapping[str, str] | None = None,
+        **query: object,
+    ) -> Got:
+        """Ask a replica for a page; `wait` is the patience in seconds, None for the default."""
+        fields = {"Authorization": f"Bearer {key_of(caller)}"} | dict(headers or {})
+        if wait is not None:
+            fields["Prefer"] = f"wait={wait}"
+        return await get(self.replicas[replica].port, path(**query), fields)
+
+    async def arrivals_ms(self) -> list[float]:
+        """When calls arrived at the upstream, in milliseconds, in order."""
+        return sorted((await self.upstream.stats()).of(APP.sdkappid).arrivals_ms)
+
+    async def calls(self) -> int:
+        """How many calls arrived at the upstream."""
+        return (await self.upstream.stats()).of(APP.sdkappid).calls
+
+    async def worst_second(self) -> int:
+        """The most calls that arrived within any window of one second."""
+        return (await self.upstream.stats()).of(APP.sdkappid).worst_window
+
+    async def quiet(self) -> None:
+        """Wait until all slots are free, and forget the calls so far."""
+        for replica in range(len(self.replicas)):
+            await self.page(replica, q="warm up", limit=1)
+        await asyncio.sleep(1.1)
+        await self.upstream.reset_stats()
+
+
+def key_of(caller: str) -> str:
+    """A caller's key in tests."""
+    return f"key-of-{caller}"
+
+
+def path(**query: object) -> str:
+    """The path of a page of the scenes' app."""
+    return "/tasks?" + urlencode({"app": APP.name, **query})
+
+
+async def get(port: int, target: str, headers: Mapping[str, str] | None = None, *, method: str = "GET") -> Got:
+    """One request on a connection of its own; cancelling it hangs up."""
+    started_s = time.monotonic()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        fields = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        writer.write(f"{method} {target} HTTP/1.1\r\nHost: taskgate\r\nConnection: close\r\n{fields}\r\n".encode())
+        raw = await reader.read()
+    finally:
+        writer.close()
+    head, _, body = raw.partition(b"\r\n\r\n")
+    status, *lines = head.decode("latin-1").split("\r\n")
+    if not lines:
+        raise ConnectionResetError("no answer")
+    answered = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    now_s = time.monotonic()
+    return Got(status=int(status.split(" ")[1]), headers=answered, body=body, took_s=now_s - started_s, at_s=now_s)
+
+
+def write_configuration(
+    directory: Path, *, sandbox_url: str, redis: Mapping[str, Any], weights: Mapping[str, float], **sections: Any
+) -> Path:
+    """A configuration for one app; `sections` are added to it."""
+    secret = directory / "secret"
+    secret.write_text(APP.key)
+    callers = {
+        name: {"keys": [hashlib.sha256(key_of(name).encode()).hexdigest()], "apps": [APP.name], "weight": weight}
+        for name, weight in weights.items()
+    }
+    app = {"sdkappid": APP.sdkappid, "admin": APP.admin, "base_url": sandbox_url, "secret_file": str(secret)}
+    settings: dict[str, Any] = {
+        "apps": {APP.name: app},
+        "callers": callers,
+        "redis": dict(redis),
+        "server": {"log_level": "info", "log_format": "json"},
+    }
+    file = directory / "taskgate.yaml"
+    file.write_text(yaml.safe_dump(settings | sections))
+    return file
+
+
+@asynccontextmanager
+async def fleet(
+    redis: Mapping[str, Any] | Server,
+    *,
+    replicas: int = 4,
+    weights: Mapping[str, float] | None = None,
+    tasks: int = 2000,
+    **sections: Any,
+) -> AsyncIterator[Fleet]:
+    """Start everything, wait until it is ready and quiet, and end it."""
+    with tempfile.TemporaryDirectory(prefix="fleet-") as name:
+        directory = Path(name)
+        port = free_port()
+        sandbox_url = f"http://127.0.0.1:{port}"
+        upstream = subprocess.Popen(  # noqa: ASYNC220 - our own command, and starting it takes a millisecond
+            [sys.executable, "-m", "service", "sandbox", "--port", str(port), "--tasks", str(tasks)],
+            stdout=subprocess.DEVNULL,
+            preexec_fn=_die_with_parent,
+        )
+        configuration = write_configuration(
+            directory,
+            sandbox_url=sandbox_url,
+            redis={"url": redis.url} if isinstance(redis, Server) else redis,
+            weights=weights or {f"c{number}": 1.0 for number in range(40)},
+            **sections,
+        )
+        made = Fleet(directory, replicas=replicas, sandbox_url=sandbox_url, configuration=configuration)
+        try:
+            for replica in made.replicas:
+                replica.start()
+            await asyncio.gather(*(replica.ready() for replica in made.replicas))
+            await made.quiet()
+            yield made
+        finally:
+            for replica in made.replicas:
+                replica.end()
+            upstream.kill()
+            upstream.wait()
