@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from service.sandbox.upstream import APPS
+
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "docs" / "taskgate.example.yaml"
 
@@ -94,6 +96,30 @@ def test_check_with_call_says_in_plain_words_that_nobody_answers(tmp_path: Path)
     assert ok == "ok: 1 app, 1 caller"
     assert shop.startswith("shop: ")
     assert done.stderr == ""
+
+
+def test_check_with_call_asks_the_upstream(tmp_path: Path) -> None:
+    """With the app's secret the app is ok, status 0; with another one its line says what is wrong, status 1."""
+    app = APPS[0]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "service", "sandbox", "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        base_url = server.stdout.readline().split()[-1]
+        text = EXAMPLE.read_text().replace("sdkappid: 1400000000", f"sdkappid: {app.sdkappid}")
+        file = tmp_path / "taskgate.yaml"
+        file.write_text(text.replace("# base_url: https://upstream.example", f"base_url: {base_url}"))
+        good = run("check", str(file), "--call", SHOP_SECRET=app.key)
+        wrong = run("check", str(file), "--call", SHOP_SECRET="0" * 64)
+    finally:
+        server.terminate()
+        server.communicate(timeout=10)
+    assert good.returncode == 0, good.stdout
+    assert good.stdout.splitlines()[1].startswith("shop: ok, ")
+    assert wrong.returncode == 1
+    assert "the secret is most likely wrong" in wrong.stdout
+    assert wrong.stderr == good.stderr == ""
 
 
 def test_key_prints_a_key_and_the_settings_that_let_it_in() -> None:
