@@ -57,6 +57,8 @@ async def test_nothing_of_the_environment(bench: Bench, monkeypatch: pytest.Monk
     """Proxies named in the environment are not used."""
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     bench.use()
     assert (await bench.fetch()).total == 1
 
