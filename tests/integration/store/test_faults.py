@@ -189,6 +189,44 @@ async def test_a_socket_that_never_answers_is_timed_out(silent_url: str, passwor
         assert store.open_connections == 0
 
 
+class Hanger:
+    """Speaks just enough RESP: answers PING, hangs up on the first other command, and answers nil from then on."""
+
+    def __init__(self) -> None:
+        self.seen: list[bytes] = []
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while request := await reader.read(4096):
+            if b"PING" in request:
+                writer.write(b"+PONG\r\n")
+                continue
+            self.seen.append(request)
+            if len(self.seen) == 1:
+                break
+            writer.write(b"$-1\r\n")
+        writer.close()
+
+
+async def test_only_reads_are_tried_again() -> None:
+    """Where an idle connection breaks in the middle of a call, a read is sent once more and a script or put is not."""
+    for call, attempts in (
+        (lambda store: store.get(KEY), 2),
+        (lambda store: store.script(INCREMENT)([KEY], []), 1),
+        (lambda store: store.put(KEY, b"v", ttl_ms=1000), 1),
+    ):
+        hanger = Hanger()
+        server = await asyncio.start_server(hanger.talk, "127.0.0.1", 0)
+        async for store in _store(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"):
+            await store.ping()
+            if attempts == 2:
+                assert await call(store) is None
+            else:
+                assert await detail_of(call(store)) == "unreachable"
+            await store.ping()
+            assert len(hanger.seen) == attempts
+        server.close()
+
+
 async def test_rubbish_is_a_broken_answer() -> None:
     """A server that speaks something else is told as such."""
 
