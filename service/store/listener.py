@@ -42,7 +42,7 @@ class Listener:
         return self._connection is not None
 
     def add(self, channel: str, handler: Handler, on_gap: OnGap | None) -> None:
-        """Listen to one more channel, or with one more handler; for the latter the gap ends now."""
+        """Listen to one more channel, or with one more handler; all handlers of the channel are told a gap then."""
         name = channel.encode()
         self._ears.setdefault(name, []).append((handler, on_gap))
         if self._task is None:

@@ -139,6 +139,17 @@ async def test_cancelled_calls_leak_no_connection(store: RedisStore) -> None:
     await until(lambda: not any(task.get_name().startswith("store-call") for task in asyncio.all_tasks()))
 
 
+async def test_what_was_begun_is_finished(store: Store) -> None:
+    """A put whose caller is cancelled while it is under way is carried out."""
+    task = asyncio.ensure_future(store.put("t:{a}:begun", b"v", ttl_ms=60_000))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    started_s = time.monotonic()
+    while await store.get("t:{a}:begun") is None:
+        assert time.monotonic() - started_s < 2.0
+
+
 async def test_more_callers_than_connections_wait_briefly(store: RedisStore) -> None:
     """Two hundred calls at once share eight connections, and none is refused."""
     await store.put("t:{a}:k", b"v", ttl_ms=60_000)

@@ -89,9 +89,12 @@ async def test_the_store_follows_a_failover(store: RedisStore, guarded: Guarded,
 
 
 async def test_a_planned_failover_is_noticed(store: RedisStore, guarded: Guarded) -> None:
-    """The old master still answers and takes writes for seconds: the store leaves it within two, by asking again."""
-    script = store.script("return {redis.call('INCR', KEYS[1])}")
+    """The old master still answers for seconds: calls and listener leave it within two, for the store asks again."""
+    gaps: list[int] = []
+    store.listen("t:c", lambda _: None, on_gap=lambda: gaps.append(1))
+    script = store.script(INCREMENT)
     await script([KEY], [])
+    await until(lambda: gaps == [1])
     await asyncio.to_thread(eventually, lambda: _handed_over(guarded))
     await promoted(guarded)
     started_s = time.monotonic()
@@ -101,6 +104,7 @@ async def test_a_planned_failover_is_noticed(store: RedisStore, guarded: Guarded
         number += 1
         await script([f"t:{{a}}:{number}"], [])
         await asyncio.sleep(0.02)
+    await until(lambda: len(gaps) == 2, within_s=2.0)
 
 
 async def test_a_master_that_was_demoted_is_left_at_once(store: RedisStore, guarded: Guarded) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -168,15 +169,33 @@ async def test_a_server_that_is_full_is_told(store: RedisStore, own_valkey: Serv
     assert await answers(store.ping, within_s=1.0) < 0.5
 
 
+@asynccontextmanager
+async def speaking(talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[str]:
+    """A server of the test's own making, by its URL; its clients must be gone before it is left."""
+    tasks: set[asyncio.Task[None] | None] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.current_task())
+        with suppress(ConnectionError):
+            await talk(reader, writer)
+            writer.close()
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server.close()
+    await until(lambda: all(task is None or task.done() for task in tasks))
+
+
+async def _listen_only(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
 @pytest.fixture
 async def silent_url() -> AsyncIterator[str]:
     """A socket that takes connections and never says a word."""
-    writers: list[asyncio.StreamWriter] = []
-    server = await asyncio.start_server(lambda _, writer: writers.append(writer), "127.0.0.1", 0)
-    yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    for writer in writers:
-        writer.close()
-    server.close()
+    async with speaking(_listen_only) as url:
+        yield url
 
 
 @pytest.mark.parametrize("password", [None, "secret"])
@@ -189,19 +208,55 @@ async def test_a_socket_that_never_answers_is_timed_out(silent_url: str, passwor
         assert store.open_connections == 0
 
 
+class Hanger:
+    """Speaks just enough RESP: answers PING, hangs up on the first other command, and answers nil from then on."""
+
+    def __init__(self) -> None:
+        self.seen: list[bytes] = []
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while request := await reader.read(4096):
+            if b"PING" in request:
+                writer.write(b"+PONG\r\n")
+                continue
+            self.seen.append(request)
+            if len(self.seen) == 1:
+                return
+            writer.write(b"$-1\r\n")
+
+
+async def test_only_reads_are_tried_again() -> None:
+    """Where an idle connection breaks in the middle of a call, a read is sent once more and a script or put is not."""
+    calls: tuple[Callable[[RedisStore], Awaitable[object]], ...] = (
+        lambda store: store.script(INCREMENT)([KEY], []),
+        lambda store: store.put(KEY, b"v", ttl_ms=1000),
+    )
+    for call in calls:
+        hanger = Hanger()
+        async with speaking(hanger.talk) as url:
+            async for store in _store(url):
+                await store.ping()
+                assert await detail_of(call(store)) == "unreachable"
+                await store.ping()
+        assert len(hanger.seen) == 1
+    hanger = Hanger()
+    async with speaking(hanger.talk) as url:
+        async for store in _store(url):
+            await store.ping()
+            assert await store.get(KEY) is None
+    assert len(hanger.seen) == 2
+
+
 async def test_rubbish_is_a_broken_answer() -> None:
     """A server that speaks something else is told as such."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(10)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        await writer.drain()
-        writer.close()
 
-    server = await asyncio.start_server(talk, "127.0.0.1", 0)
-    async for store in _store(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"):
-        assert await detail_of(store.get(KEY)) == "broken answer"
-    server.close()
+    async with speaking(talk) as url:
+        async for store in _store(url):
+            assert await detail_of(store.get(KEY)) == "broken answer"
 
 
 async def test_a_crowd_beyond_the_pool_is_refused_when_it_waits_too_long(silent_url: str) -> None:
