@@ -186,7 +186,11 @@ class Policy:
         else:
             base = max(self.now, reading.seen_ms) if reading.epoch == self.epoch else self.now
             told = self.now + reading.raw_ms - self.raw
-            self.now = told if base <= told < base + rules.clock_step_ms else base
+            if base <= told < base + rules.clock_step_ms:
+                self.now = told
+            else:
+                self.now = base
+                self.epoch = reading.chance
         self.raw = reading.raw_ms
         for slot in self.slots:
             if slot.pending and self.now >= slot.usable_at + rules.turn_lease_ms:

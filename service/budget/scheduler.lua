@@ -11,7 +11,7 @@ local BOARD_ROWS, HELD_SHARE = 1000, 8
 
 local op, rules, replica, epoch, seen_ms, chance, test_raw, test_run_id, args = unpack(cmsgpack.unpack(ARGV[1]))
 local N, WINDOW, TRANSIT, TURN_LEASE, FETCH_LEASE, REPORT_LEASE, AHEAD, CLOCK_STEP, GAP, CHANNEL = unpack(rules)
-local REST = WINDOW + CLOCK_STEP
+local REST = WINDOW + 1 -- for what is lost in rounding
 
 -- Fields of a slot; pending: held for a turn that has not begun.
 local FREE_AT, STARTED, TURN, REPLICA, CALLER, COST, USABLE_AT, BEGUN_AT, BLOCK = 1, 2, 3, 4, 5, 6, 7, 8, 9
@@ -116,12 +116,13 @@ local function reset(run_id)
   redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
 end
 
--- The server's clock, no further ahead than the replica's stopwatch confirms; a step is not believed.
+-- The server's clock, unless it has stepped: then what the replica's stopwatch vouches for. Time is lost by that, and no
+-- stopwatch may bring it back, for slots have been taken by the slower clock: a new epoch begins.
 local function advance(raw)
   local base = S.now
   if epoch == S.epoch and seen_ms > base then base = seen_ms end
   local told = S.now + raw - S.raw
-  S.now = (base <= told and told < base + CLOCK_STEP) and told or base
+  if base <= told and told < base + CLOCK_STEP then S.now = told else S.now, S.epoch = base, chance end
 end
 
 local function spare_slot()

@@ -28,9 +28,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     `calls` in any window of `window_ms`; a call reaches the upstream and is counted by it within `transit_ms` of its
     `begin`. A turn not used lapses `turn_lease_ms` after it may be used; a fetch is given up by the others after
     `fetch_lease_ms`; a replica that has not ticked for `report_lease_ms` is dead. Turns may be told up to `ahead_ms`
-    before they may be used. Where the server's clock runs ahead of what a replica's own stopwatch confirms by
-    `clock_step_ms` or more, it has stepped and is not believed; smaller steps can't be told from the network's
-    delay, so a slot is held for so much longer than the window.
+    before they may be used. Where the server's clock is ahead of what a replica's own stopwatch vouches for by
+    `clock_step_ms` or more, it has stepped and is not believed. That is the time in which Redis must answer: less
+    can't be told from the network's delay, and passes for time.
     """
 
     calls: int
@@ -40,7 +40,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     fetch_lease_ms: int = 8_000
     report_lease_ms: int = 1_000
     ahead_ms: int = 25
-    clock_step_ms: int = 3
+    clock_step_ms: int = 250
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -55,8 +55,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def rest_ms(self) -> int:
-        """How long a slot rests between an answer and its next use: a window, and what the clock may be wrong by."""
-        return self.window_ms + self.clock_step_ms
+        """How long a slot rests between an answer and its next use: a window, and what is lost in rounding."""
+        return self.window_ms + 1
 
     @property
     def gap_ms(self) -> int:

@@ -19,7 +19,7 @@ class Stopwatch:
     """Tells the script's time from a monotonic clock of our own, never too late a time.
 
     An answer was made before it arrived, so `told - arrived` is at most what the two clocks differ by; the largest
-    such difference is the best known. An epoch is the time between two resets of the state in Redis.
+    such difference is the best known. It holds for an epoch: until Redis loses its state, or its clock steps.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Stopwatch:
 
     def read(self, now_ms: float) -> tuple[int, int]:
         """The epoch (0: none known) and the script's time that has surely come, in milliseconds."""
-        return self._epoch, math.floor(self._ahead_ms + now_ms) if self._epoch else 0
+        return self._epoch, math.floor(self._ahead_ms + now_ms) - 1 if self._epoch else 0
 
     def answered(self, epoch: int, told_ms: int, now_ms: float) -> None:
         """Learn from an answer that has arrived at `now_ms`."""

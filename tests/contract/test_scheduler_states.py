@@ -1,6 +1,6 @@
 """Random histories on a real Valkey: the script answers as the model does, and the rules hold in true time."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import msgspec
@@ -12,19 +12,22 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
 
 from service.budget.policy import Policy
-from service.budget.scheduler import Begun, Early, Lapsed, Rules, Ticked
+from service.budget.scheduler import Begun, Early, Rules, Ticked, Turn
 from tests.contract.scheduler_world import World, row, run, valkey
 
 CALLERS = [f"c{number:02}" for number in range(20)]
 WEIGHTS = {caller: [1.0, 3.0, 0.1, 0.7, 2.5][number % 5] for number, caller in enumerate(CALLERS)}
-LATENCY = st.integers(0, 80)
-BLOCKS = st.sampled_from(["x", "y", "z"])
+LATENCY = st.sampled_from([0, 1, 1, 1, 5, 20, 80])
+BLOCKS = st.sampled_from([f"b{number}" for number in range(4)])
+COMMON = ("the_turn_comes", "someone_asks", "ticks", "begins", "begins_again", "ends", "time_passes")
+RARE = ("someone_leaves", "dies", "the_servers_clock_steps", "redis_loses_its_data", "a_block_is_stored")
+KINDS = (*["the_turn_comes"] * 12, *COMMON * 2, *RARE)
+Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +53,16 @@ class Replica:
         self.local = world.local(name)
         self.shared = world.shared(name)
         self.waiting: dict[str, list[float]] = {}
-        self.turns: list[int] = []
+        self.turns: list[Turn] = []
         self.begun: dict[int, str] = {}
+        self.due = 0
+
+    def serve(self) -> None:
+        """One of those who wait is served."""
+        for caller in list(self.waiting)[:1]:
+            self.waiting[caller].pop()
+            if not self.waiting[caller]:
+                del self.waiting[caller]
 
 
 class Histories(RuleBasedStateMachine):
@@ -60,16 +71,16 @@ class Histories(RuleBasedStateMachine):
     client: ClassVar[redis.Redis]
 
     @initialize(
-        calls=st.integers(1, 5),
-        window=st.sampled_from([100, 400, 1000]),
-        transit=st.sampled_from([0, 50, 300]),
-        ahead=st.sampled_from([0, 25, 90]),
-        lease=st.sampled_from([50, 300]),
-        fetch=st.sampled_from([200, 2000]),
-        step=st.sampled_from([1, 3, 10]),
-        replicas=st.integers(1, 8),
+        calls=st.sampled_from([5, 3, 2, 1]),
+        window=st.sampled_from([400, 1000, 100]),
+        transit=st.sampled_from([300, 50, 0]),
+        ahead=st.sampled_from([25, 0, 90]),
+        lease=st.sampled_from([300, 50]),
+        fetch=st.sampled_from([2000, 200]),
+        step=st.sampled_from([250, 40]),
+        replicas=st.sampled_from([3, 8, 2, 1]),
     )
-    def start(
+    def start(  # noqa: PLR0917 - hypothesis passes them by name
         self, calls: int, window: int, transit: int, ahead: int, lease: int, fetch: int, step: int, replicas: int
     ) -> None:
         self.rules = Rules(
@@ -88,7 +99,10 @@ class Histories(RuleBasedStateMachine):
         for _ in range(replicas):
             self.join()
         self.uses: list[Use] = []
-        self.stepped = -1e9
+        for number, replica in enumerate(self.replicas):
+            replica.waiting = {caller: [self.world.now] * 3 for caller in CALLERS[number :: 5 + number]}
+            self.both(replica, "tick", (), returned=(), quiet=False, wants_board=False, out=1, back=1)
+        self.world.now += transit + self.rules.rest_ms
 
     def join(self) -> None:
         self.born += 1
@@ -109,150 +123,138 @@ class Histories(RuleBasedStateMachine):
         assert answers[0] == answers[1]
         return answers[0]
 
-    def pick(self, number: int) -> Replica:
-        return self.replicas[number % len(self.replicas)]
-
     # What happens.
 
-    @rule(ms=st.one_of(st.integers(0, 40), st.integers(0, 400), st.integers(0, 5000)))
-    def time_passes(self, ms: int) -> None:
-        self.world.now += ms
+    @rule(data=st.data(), kind=st.sampled_from(KINDS))
+    def happens(self, data: st.DataObject, kind: str) -> None:
+        """One rule, so that no history is made without the common steps."""
+        getattr(self, kind)(data.draw, data.draw(st.sampled_from(self.replicas)))
 
-    @rule(number=st.integers(0, 7), caller=st.sampled_from(CALLERS), count=st.integers(1, 4))
-    def someone_asks(self, number: int, caller: str, count: int) -> None:
-        self.pick(number).waiting.setdefault(caller, []).extend([self.world.now] * count)
+    def way(self, draw: Draw) -> dict[str, Any]:
+        """How long a call takes there and back, and whether its answer arrives."""
+        return {"out": draw(LATENCY), "back": draw(LATENCY), "lost": draw(st.integers(0, 9)) == 9}
 
-    @rule(number=st.integers(0, 7), caller=st.sampled_from(CALLERS))
-    def someone_leaves(self, number: int, caller: str) -> None:
-        self.pick(number).waiting.pop(caller, None)
+    def time_passes(self, draw: Draw, _: Replica) -> None:
+        self.world.now += draw(st.one_of(st.integers(0, 60), st.integers(0, 600), st.integers(0, 5000)))
 
-    @rule(
-        number=st.integers(0, 7),
-        out=LATENCY,
-        back=LATENCY,
-        lost=st.booleans(),
-        board=st.booleans(),
-        give_back=st.integers(0, 5),
-        quiet=st.integers(0, 19),
-    )
-    def tick(self, number: int, out: int, back: int, lost: bool, board: bool, give_back: int, quiet: int) -> None:
-        replica = self.pick(number)
-        returned = (
-            tuple(replica.turns[:1]) if give_back == 0 else tuple(list(replica.begun)[:1]) if give_back == 1 else ()
-        )
+    def the_turn_comes(self, draw: Draw, replica: Replica) -> None:
+        """A replica as it should be: it ticks when told, begins its turns, ends its fetches."""
+        self.world.now += replica.due
+        self.ticks(draw, replica)
+        for turn in replica.turns[: draw(st.sampled_from([9, 9, 1, 0]))]:
+            self.world.now += max(0, turn.usable_in_ms - draw(st.sampled_from([0, 0, 0, 10])))
+            self.begins(draw, replica)
+            if draw(st.booleans()):
+                self.ends(draw, replica)
+
+    def someone_asks(self, draw: Draw, replica: Replica) -> None:
+        count = draw(st.integers(1, 4))
+        replica.waiting.setdefault(draw(st.sampled_from(CALLERS)), []).extend([self.world.now] * count)
+
+    def someone_leaves(self, draw: Draw, replica: Replica) -> None:
+        if replica.waiting:
+            del replica.waiting[draw(st.sampled_from(sorted(replica.waiting)))]
+
+    def ticks(self, draw: Draw, replica: Replica) -> None:
+        returned: tuple[int, ...] = ()
+        if draw(st.integers(0, 4)) == 4:
+            returned = (*[turn.id for turn in replica.turns][:1], *list(replica.begun)[:1])
         for turn in returned:
-            self.ended(replica, turn, self.world.now)
+            self.ended(turn, self.world.now)
+            replica.begun.pop(turn, None)
         rows = tuple(
             row(caller, len(times), weight=WEIGHTS[caller], waited_ms=int(self.world.now - times[0]))
             for caller, times in replica.waiting.items()
         )
+        way = self.way(draw)
+        quiet = draw(st.integers(0, 39)) == 39
         told: Ticked = self.both(
-            replica, "tick", rows, returned=returned, quiet=quiet == 0, wants_board=board, out=out, back=back, lost=lost
+            replica, "tick", rows, returned=returned, quiet=quiet, wants_board=draw(st.booleans()), **way
         )
         self.no_slot_idles(told)
-        if not lost:
-            replica.turns = [turn.id for turn in told.turns]
+        if not way["lost"]:
+            replica.turns = list(told.turns)
+            replica.due = told.due_in_ms or 0
 
-    @rule(
-        number=st.integers(0, 7), block=BLOCKS, out=LATENCY, back=LATENCY, lost=st.booleans(), known=st.integers(0, 9)
-    )
-    def begin(self, number: int, block: str, out: int, back: int, lost: bool, known: int) -> None:
-        replica = self.pick(number)
+    def begins(self, draw: Draw, replica: Replica) -> None:
         if replica.turns:
-            self.use(
-                replica, replica.turns[0], block, out=out, back=back, lost=lost, known=b"old" if known == 0 else b""
-            )
+            known = draw(st.integers(0, 9)) == 9
+            self.use(replica, replica.turns[0].id, draw(BLOCKS), known=b"old" if known else b"", **self.way(draw))
 
-    @rule(number=st.integers(0, 7), out=LATENCY, back=LATENCY, lost=st.booleans())
-    def begin_again(self, number: int, out: int, back: int, lost: bool) -> None:
-        replica = self.pick(number)
+    def begins_again(self, draw: Draw, replica: Replica) -> None:
         if replica.begun:
-            turn, block = next(iter(replica.begun.items()))
-            self.use(replica, turn, block, out=out, back=back, lost=lost, known=b"")
+            turn = draw(st.sampled_from(sorted(replica.begun)))
+            self.use(replica, turn, replica.begun[turn], known=b"", **self.way(draw))
 
-    def use(self, replica: Replica, turn: int, block: str, *, out: int, back: int, lost: bool, known: bytes) -> None:
+    def use(self, replica: Replica, turn: int, block: str, *, known: bytes, out: int, back: int, lost: bool) -> None:
         at = self.world.now + out
+        key = "tg:{news}:" + block
         answer = self.both(
-            replica,
-            "begin",
-            turn,
-            block=block,
-            block_key="tg:{news}:" + block,
-            known=known,
-            out=out,
-            back=back,
-            lost=lost,
+            replica, "begin", turn, block=block, block_key=key, known=known, out=out, back=back, lost=lost
         )
         if isinstance(answer, Begun):
             for use in self.uses:
-                assert use.turn == turn or use.block != block or use.lease_ends <= at, "two fetches for one block"
+                assert use.turn == turn or use.block != block or use.lease_ends <= at, (
+                    use,
+                    at,
+                    self.world.policy.now,
+                    self.rules,
+                )
             self.uses = [use for use in self.uses if use.turn != turn]
-            ends = at + self.rules.fetch_lease_ms - self.rules.clock_step_ms
+            ends = at + self.rules.fetch_lease_ms - 1
             self.uses.append(Use(turn, block, at, at + self.rules.transit_ms, ends))
             replica.begun[turn] = block
+            if not lost:
+                # The taker of the reply is served; one who lost it still waits.
+                replica.serve()
             self.not_too_many()
         elif not isinstance(answer, Early):
-            self.ended(replica, turn, at)
-        if not lost and not isinstance(answer, Early) and turn in replica.turns:
-            replica.turns.remove(turn)
-        if isinstance(answer, Lapsed):
+            self.ended(turn, at)
             replica.begun.pop(turn, None)
+        if not lost and not isinstance(answer, Early):
+            replica.turns = [each for each in replica.turns if each.id != turn]
 
-    @rule(
-        number=st.integers(0, 7),
-        out=LATENCY,
-        back=LATENCY,
-        lost=st.booleans(),
-        pause=st.sampled_from([0, 0, 0, 0, 100, 2000]),
-        again=st.booleans(),
-    )
-    def done(self, number: int, out: int, back: int, lost: bool, pause: int, again: bool) -> None:
-        replica = self.pick(number)
+    def ends(self, draw: Draw, replica: Replica) -> None:
         if not replica.begun:
             return
-        turn, block = next(iter(replica.begun.items()))
+        turn = draw(st.sampled_from(sorted(replica.begun)))
+        block = replica.begun.pop(turn)
         sent = self.world.now
-        self.both(
-            replica, "done", turn, block=block, pause_ms=pause, pause_reason=f"p{pause}", out=out, back=back, lost=lost
-        )
-        self.ended(replica, turn, sent)
+        pause = draw(st.sampled_from([0] * 7 + [100, 2000]))
+        again = draw(st.booleans())
+        self.both(replica, "done", turn, block=block, pause_ms=pause, pause_reason=f"p{pause}", **self.way(draw))
+        self.ended(turn, sent)
         if again:
-            self.both(replica, "done", turn, block=block, pause_ms=0, pause_reason="", out=out, back=back)
-        replica.begun.pop(turn, None)
-        if turn in replica.turns:
-            replica.turns.remove(turn)
+            self.both(replica, "done", turn, block=block, pause_ms=0, pause_reason="", **self.way(draw))
 
-    def ended(self, replica: Replica, turn: int, at: float) -> None:
+    def ended(self, turn: int, at: float) -> None:
         """The call was answered, or is not made any more: it can't arrive after this."""
         for use in self.uses:
             if use.turn == turn:
                 use.last = max(use.first, min(use.last, at))
                 use.lease_ends = min(use.lease_ends, at)
 
-    @rule(number=st.integers(0, 7))
-    def a_replica_dies(self, number: int) -> None:
-        self.replicas.remove(self.pick(number))
+    def dies(self, _: Draw, replica: Replica) -> None:
+        self.replicas.remove(replica)
         self.join()
 
-    @rule(ms=st.one_of(st.integers(-20, 20), st.integers(-4_000_000, 12_000_000)))
-    def the_servers_clock_steps(self, ms: int) -> None:
-        if ms < 0 or self.world.now - self.stepped > self.rules.transit_ms + self.rules.rest_ms:
-            self.world.off += ms
-            self.stepped = self.world.now
+    def the_servers_clock_steps(self, draw: Draw, _: Replica) -> None:
+        step_ms = self.rules.clock_step_ms
+        back = st.one_of(st.integers(-20, 0), st.integers(-4_000_000, 0))
+        self.world.off += draw(st.one_of(back, st.integers(step_ms, 1000), st.integers(step_ms, 12_000_000)))
 
-    @precondition(lambda self: self.born % 2 == 0)
-    @rule(flush=st.booleans())
-    def redis_loses_its_data(self, flush: bool) -> None:
-        if flush:
+    def redis_loses_its_data(self, draw: Draw, _: Replica) -> None:
+        if draw(st.booleans()):
             self.world.flush()
         else:
             self.world.restart()
         for use in self.uses:
             use.lease_ends = min(use.lease_ends, self.world.now)
 
-    @rule(block=BLOCKS)
-    def a_block_is_stored(self, block: str) -> None:
-        self.world.put("tg:{news}:" + block, b"" if block in self.world.blocks else b"some")
+    def a_block_is_stored(self, draw: Draw, _: Replica) -> None:
+        block = draw(BLOCKS)
+        key = "tg:{news}:" + block
+        self.world.put(key, b"" if self.world.blocks.get(key) else b"some")
 
     # What must hold.
 
