@@ -49,7 +49,7 @@ _ERRORS: tuple[Exception, ...] = (
     NothingStored(),
     ShuttingDown(),
     Refused("the upstream is not called at this moment", retry_after_s=2.0),
-    StoreUnavailable(),
+    StoreUnavailable("unreachable"),
     UpstreamTimeout("no answer within 8 s", app="shop"),
     UpstreamUnreachable("no connection could be made", app="shop"),
     UpstreamBroken("the answer is not JSON", app="shop"),
