@@ -47,6 +47,6 @@ class KeyCallers:
             key = credential.group(1) if credential else ""
         digest = hashlib.sha256(key.encode()).digest()
         known, caller = self._by_digest.get(digest, (_NOBODY, None))
-        if not hmac.compare_digest(known, digest) or caller is None:
+        if not hmac.compare_digest(known, digest) or caller is None or not key:
             raise Unauthenticated
         return caller

@@ -64,7 +64,6 @@ _SLUGS: Mapping[type[Exception], str] = {
 _FIXED_DETAILS: Mapping[str, str] = {
     "unauthenticated": "This resource needs a known key, sent as 'Authorization: Bearer KEY'.",
     "unknown-app": "There is no such app among those that this caller may read.",
-    "store-unavailable": "The shared store can't be had, and no stored answer may be served instead.",
     "failed": "The fault is logged under the request id.",
     "not-found": "There is nothing at this path.",
     "method-not-allowed": "The Allow field names the methods that work here.",

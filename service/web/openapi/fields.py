@@ -45,7 +45,9 @@ def answer_fields() -> Json:
         "Age": _field("Seconds since the upstream was asked.", seconds, 4),
         "Allow": _field("The methods that work here.", text, "GET, HEAD, OPTIONS"),
         "CacheControl": _field(
-            "For how long the answer is fresh, counted from its fetch: subtract `Age`.", text, "private, max-age=15"
+            "For how long the answer is fresh, counted from its fetch: subtract `Age`; `no-store` where it is not.",
+            text,
+            "private, max-age=15",
         ),
         "CacheStatus": _field(
             "Where the answer came from (RFC 9211): `hit`, or why the upstream was asked (`fwd`), whether that served "
@@ -95,8 +97,10 @@ ANSWER_NAMES = {
 
 
 def refer_fields(*names: str) -> Json:
-    """References to answer fields; every answer has the request's id."""
-    return {ANSWER_NAMES[name]: {"$ref": f"#/components/headers/{name}"} for name in (*names, "RequestId")}
+    """References to answer fields; every answer has the request's id and says how long it may be kept."""
+    return {
+        ANSWER_NAMES[name]: {"$ref": f"#/components/headers/{name}"} for name in (*names, "CacheControl", "RequestId")
+    }
 
 
 def with_examples(description: str, examples: Iterable[Example]) -> str:

@@ -1,6 +1,6 @@
 """What each route does, for the contract: in the order in which it shows them."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from service.web.kinds import KINDS, Kind
@@ -21,7 +21,7 @@ _OF_OPEN = "content-too-large uri-too-long headers-too-large failed"
 _TRY_AGAIN = frozenset(
     ("line-full", "throttled", "wait-too-long", "no-fetch-now", "shutting-down", "store-unavailable", "nothing-stored")
 )
-_MOMENT = ("ETag", "CacheControl", "Age", "Vary", "CacheStatus", "PreferenceApplied", "ServerTiming")
+_MOMENT = ("ETag", "Age", "Vary", "CacheStatus", "PreferenceApplied", "ServerTiming")
 _BUDGET = ("RateLimitPolicy", "RateLimit")
 
 _LIST_TASKS = """One slice of an app's scheduled push tasks.
@@ -96,7 +96,7 @@ def _list_tasks() -> Json:
                 "content": _json("Page", page_example()),
             },
             "304": {"description": "The caller holds this slice already.", "headers": refer_fields(*_MOMENT, *_BUDGET)},
-            **_problems(_OF_TASKS),
+            **_problems(_OF_TASKS, "PreferenceApplied"),
         },
     }
 
@@ -170,19 +170,19 @@ def _open(operation_id: str, tag: str, summary: str, description: str, content: 
     }
 
 
-def _problems(slugs: str) -> Json:
-    """The problems of an operation, as references by status."""
+def _problems(slugs: str, *fields: str) -> Json:
+    """The problems of an operation by status, with the answer fields that it adds to them."""
     by_status: dict[str, list[Kind]] = {}
     for slug in slugs.split():
         by_status.setdefault(str(KINDS[slug].status), []).append(KINDS[slug])
-    return {status: problem_response(kinds) for status, kinds in sorted(by_status.items())}
+    return {status: _problem(kinds, fields) for status, kinds in sorted(by_status.items())}
 
 
-def problem_response(kinds: Iterable[Kind]) -> Json:
+def _problem(kinds: Sequence[Kind], operation_fields: Sequence[str]) -> Json:
     """One status with the problems that it may stand for, each with an example."""
-    kinds = tuple(kinds)
     slugs = {kind.slug for kind in kinds}
     fields = [
+        *operation_fields,
         *(["RetryAfter"] if slugs & (_TRY_AGAIN | {"calls-stopped"}) else []),
         *(["WWWAuthenticate"] if "unauthenticated" in slugs else []),
     ]

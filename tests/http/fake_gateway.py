@@ -1,0 +1,167 @@
+"""A gateway of the tests' own, and the HTTP side around it: in process, or behind granian on a real socket."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from granian.constants import Interfaces
+from granian.server.embed import Server
+
+from service.model.callers import AppInfo, Caller
+from service.model.errors import Unauthenticated
+from service.model.pages import AppState, Ask, Page, Readiness, Source
+from service.model.queries import Range
+from service.settings import CallerSettings
+from service.web.credentials import KeyCallers
+from service.web.edge import Edge
+from service.web.settings import WebSettings, default_web_settings
+from service.web.site import create_web
+from service.web.trail import Observation
+from tests.servers import free_port
+
+NOW_S = 1_750_000_000.0
+KEY = "one-key"
+AUTH = {"Authorization": f"Bearer {KEY}"}
+MANY_AUTH = {"Authorization": "Bearer two-key"}
+TASKS = b'{"id":1,"title":"a"},{"id":2,"title":"b"}'
+
+
+class FakeGateway:
+    """Answers every ask with the same page, or as told: with an error, or only when `go` is set."""
+
+    def __init__(self) -> None:
+        self.asks: list[Ask] = []
+        self.changes: dict[str, Any] = {}
+        self.error: Exception | None = None
+        self.go: asyncio.Event | None = None
+        self.waiting = 0
+        self.cancelled = 0
+        self.ready = True
+
+    async def page(self, ask: Ask) -> Page:
+        """The page."""
+        self.asks.append(ask)
+        if self.go is not None:
+            self.waiting += 1
+            try:
+                await self.go.wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+            finally:
+                self.waiting -= 1
+        if self.error is not None:
+            raise self.error
+        values: dict[str, Any] = {
+            "query": ask.query,
+            "slice": ask.slice,
+            "range": Range(since_s=1_747_000_000, until_s=1_752_000_000),
+            "total": 95,
+            "fetched_at_ms": int(NOW_S * 1000) - 4_000,
+            "lifetime_s": 15.0,
+            "body": TASKS,
+            "source": Source.HIT,
+        }
+        return Page(**(values | self.changes))
+
+    def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
+        """The caller's apps."""
+        return tuple(AppInfo(name=name, region="singapore") for name in sorted(caller.apps))
+
+    def readiness(self) -> Readiness:
+        """As told."""
+        apps = (AppState(name="shop", ok=True, detail="ok"), AppState(name="news", ok=False, detail="stopped"))
+        return Readiness(ready=self.ready, redis="ok", apps=apps)
+
+
+class SlowToForce:
+    """Callers who may not force a fetch."""
+
+    def identify(self, authorization: str | None) -> Caller:
+        """One caller for everyone with any credential."""
+        if authorization is None:
+            raise Unauthenticated
+        return Caller(
+            name="meek", apps=frozenset(("shop",)), weight=1.0, waiting_max=5, wait_max_s=30.0, may_force=False
+        )
+
+
+@dataclass
+class Web:
+    """The HTTP side around a fake gateway, with what it observed."""
+
+    gateway: FakeGateway = field(default_factory=FakeGateway)
+    settings: WebSettings = field(default_factory=default_web_settings)
+    callers: Any = None
+    observed: list[Observation] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.callers = self.callers or key_callers()
+        self.app: Edge = create_web(
+            self.gateway,
+            self.callers,
+            self.settings,
+            clock=lambda: NOW_S,
+            observers=[self.observed.append],
+        )
+        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=self.app), base_url="http://gateway")
+
+    async def get(self, path: str = "/tasks", headers: Mapping[str, str] | None = None) -> httpx.Response:
+        """GET with the key of the caller who may read one app."""
+        return await self.client.get(path, headers={**AUTH, **(headers or {})})
+
+    @asynccontextmanager
+    async def on_a_socket(self) -> AsyncIterator[int]:
+        """Serve on a real port, by granian in this event loop."""
+        port = free_port()
+        server = Server(self.app, port=port, interface=Interfaces.ASGI, log_enabled=False)
+        serving = asyncio.create_task(server.serve())
+        try:
+            async with asyncio.timeout(10):
+                while not await _listens(port):
+                    await asyncio.sleep(0.01)
+            yield port
+        finally:
+            server.stop()
+            await asyncio.wait({serving}, timeout=10)
+
+
+def key_callers() -> KeyCallers:
+    """One caller with one app, another with two."""
+    return KeyCallers(
+        {
+            "single": CallerSettings(keys=(_hashed(KEY),), apps=("shop",)),
+            "several": CallerSettings(keys=(_hashed("two-key"), _hashed("old-key")), apps=("shop", "news"), weight=3.0),
+        },
+        waiting_max=5,
+        wait_max_s=30.0,
+    )
+
+
+async def raw(port: int, request: bytes) -> bytes:
+    """Send bytes on a connection of their own and read until the server closes it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    await writer.drain()
+    try:
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+def _hashed(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -1,0 +1,165 @@
+"""The contract and its page: committed, complete, true of the answers, and without a request to anywhere else."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from service.web.kinds import KINDS
+from service.web.openapi.document import openapi_document
+from service.web.openapi.operations import paths
+from service.web.parameters import task_parameters
+from service.web.settings import default_web_settings
+from tests.http.fake_gateway import Web
+
+COMMITTED = Path(__file__).parents[2] / "openapi" / "openapi.json"
+UNDOCUMENTED = {"/", "/docs", "/docs/{name}", "/favicon.ico"}
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    """The contract, decoded."""
+    decoded: dict[str, Any] = json.loads(openapi_document())
+    return decoded
+
+
+def references(part: object) -> set[str]:
+    """All references in a part of the contract."""
+    if isinstance(part, dict):
+        own = {part["$ref"]} if "$ref" in part else set()
+        return own.union(*(references(each) for each in part.values()))
+    if isinstance(part, list):
+        return set().union(*(references(each) for each in part))
+    return set()
+
+
+def test_committed(document: dict[str, Any]) -> None:
+    """The committed contract is the generated one; `make openapi` writes it anew. Its version alone may lag."""
+    committed = json.loads(COMMITTED.read_bytes())
+    committed["info"]["version"] = document["info"]["version"]
+    assert committed == document
+    assert COMMITTED.read_bytes().endswith(b"}\n")
+    assert openapi_document() == openapi_document()
+
+
+def test_references(document: dict[str, Any]) -> None:
+    """Every reference leads somewhere, and every component is referred to."""
+    components = {
+        f"#/components/{kind}/{name}"
+        for kind, members in document["components"].items()
+        for name in members
+        if kind != "securitySchemes"
+    }
+    assert references(document) - components == set()
+    assert components - references(document) <= {"#/components/headers/Allow"}
+
+
+async def test_routes(web: Web, document: dict[str, Any]) -> None:
+    """Every route but those for people is in the contract, and the contract has no others."""
+    routes = {route.path.replace(":str", "") for route in web.app._app.routes}
+    assert set(document["paths"]) == routes - UNDOCUMENTED
+
+
+def test_operations(document: dict[str, Any]) -> None:
+    """Each operation has a name of its own that makes a method name, texts, and a problem for what may go wrong."""
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    names = [operation["operationId"] for operation in operations]
+    assert len(set(names)) == len(names)
+    for operation in operations:
+        assert re.fullmatch("[a-z]+([A-Z][a-z]+)+", operation["operationId"])
+        assert operation["summary"]
+        assert operation["description"]
+        assert operation["tags"][0] in {tag["name"] for tag in document["tags"]}
+        assert {"413", "414", "431", "500"} <= set(operation["responses"])
+        for response in operation["responses"].values():
+            assert response["description"]
+            assert "X-Request-Id" in response["headers"]
+
+
+def test_parameters() -> None:
+    """The query parameters of the contract are those that are read, with the same bounds."""
+    documented = [each for each in paths()["/tasks"]["get"]["parameters"] if each.get("in") == "query"]
+    table = task_parameters(default_web_settings())
+    assert [each["name"] for each in documented] == [parameter.name for parameter in table]
+    for parameter in table:
+        for example in parameter.examples:
+            parameter.read(str(example.value))
+        schema = parameter.schema
+        if "maximum" in schema:
+            assert parameter.read(str(schema["maximum"])) == schema["maximum"]
+            with pytest.raises(ValueError, match="must be"):
+                parameter.read(str(schema["maximum"] + 1))
+        if "default" in schema:
+            parameter.read(str(schema["default"]))
+
+
+def test_every_problem_is_documented() -> None:
+    """Each type of problem appears with an example under the status that it has; those without a route excepted."""
+    found = {}
+    for path in paths().values():
+        for status, response in path["get"]["responses"].items():
+            for slug, example in (
+                response.get("content", {}).get("application/problem+json", {}).get("examples", {}).items()
+            ):
+                found[slug] = (int(status), example["value"]["type"])
+    expected = {slug: (kind.status, f"/problems/{slug}") for slug, kind in KINDS.items()}
+    assert found == {slug: told for slug, told in expected.items() if slug not in {"method-not-allowed", "not-allowed"}}
+
+
+async def test_answers_have_the_documented_fields(web: Web, document: dict[str, Any]) -> None:
+    """No answer carries a field that the contract does not name."""
+    for path, status in (("/tasks", 200), ("/tasks?limit=x", 400), ("/apps", 200), ("/readyz", 200)):
+        answer = await web.get(path, headers={"Prefer": "wait=1"})
+        assert answer.status_code == status
+        response = document["paths"][path.partition("?")[0]]["get"]["responses"][str(status)]
+        extra = {name.lower() for name in answer.headers} - {name.lower() for name in response["headers"]}
+        assert extra <= {"content-type", "content-length"}
+        (media_type,) = response["content"]
+        assert answer.headers["content-type"] == media_type
+
+
+async def test_page_has_the_documented_members(web: Web, document: dict[str, Any]) -> None:
+    """A page has the members of its schema in their order."""
+    assert list((await web.get()).json()) == list(document["components"]["schemas"]["Page"]["properties"])
+
+
+async def test_contract_is_served(web: Web) -> None:
+    """`/openapi.json` is the contract, and is not sent again to who holds it."""
+    answer = await web.client.get("/openapi.json")
+    assert answer.content == openapi_document()
+    again = await web.client.get("/openapi.json", headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+async def test_docs_stay_here(web: Web) -> None:
+    """The page names nothing of another origin, all that it loads is there, and its policy forbids the rest."""
+    page = await web.client.get("/docs")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self';" in policy
+    assert "http" not in policy
+    assert "//" not in page.text.replace("<!doctype html>", "")
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(loaded) == 5
+    for name in loaded:
+        part = await web.client.get(f"/{name}")
+        assert part.status_code == 200
+        assert part.headers["x-content-type-options"] == "nosniff"
+    assert "persistAuthorization: false" in (await web.client.get("/docs/start.js")).text
+    icon = await web.client.get("/favicon.ico")
+    assert icon.headers["content-type"] == "image/svg+xml"
+    home = await web.client.get("/")
+    assert (home.status_code, home.headers["location"]) == (307, "/docs")
+
+
+def test_task_example_reads_back(document: dict[str, Any]) -> None:
+    """The example of a page has every documented member of a task."""
+    example = document["paths"]["/tasks"]["get"]["responses"]["200"]["content"]["application/json"]["example"]
+    schema = document["components"]["schemas"]["Task"]
+    assert list(example["tasks"][0]) == list(schema["properties"])
+    assert set(schema["required"]) == set(schema["properties"])
+    msgspec.json.encode(example)

@@ -1,0 +1,173 @@
+"""The edge: request ids, observations, bounds, credentials, and routes that need none."""
+
+import re
+
+import pytest
+from structlog.testing import capture_logs
+
+from service.model.pages import Source
+from tests.http.fake_gateway import AUTH, KEY, MANY_AUTH, Web
+
+OPEN = [
+    "/", "/livez", "/readyz", "/version", "/problems", "/problems/{name}", "/openapi.json", "/docs", "/docs/{name}",
+    "/favicon.ico",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["/tasks", "/tasks?limit=x", "/apps"])
+@pytest.mark.parametrize(
+    "credential",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        KEY,
+        f"Basic {KEY}",
+        f"Bearer {KEY}x",
+        f"Bearer {KEY} x",
+        f"Bearer {KEY}, Bearer {KEY}",
+        "Bearer " + "x" * 4000,
+    ],
+)
+async def test_unknown_callers(web: Web, path: str, credential: str | None) -> None:
+    """Without a known key there is nothing but 401, which says how to authenticate and not what was wrong."""
+    headers = {} if credential is None else {"Authorization": credential}
+    answer = await web.client.get(path, headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == 'Bearer realm="taskgate"'
+    assert answer.json()["type"] == "/problems/unauthenticated"
+    assert web.observed[0].status == 401
+    assert web.observed[0].caller is None
+
+
+async def test_two_credentials_are_none(web: Web) -> None:
+    """A request with two Authorization fields is nobody's."""
+    headers = [("Authorization", f"Bearer {KEY}"), ("Authorization", f"Bearer {KEY}")]
+    assert (await web.client.get("/apps", headers=headers)).status_code == 401
+
+
+async def test_only_named_routes_are_open(web: Web) -> None:
+    """Every route but those named here refuses a caller without a key."""
+    templates = {route.path for route in web.app._app.routes}
+    closed = set()
+    for template in templates:
+        path = template.replace("{name:str}", "failed" if "problems" in template else "start.js")
+        if (await web.client.get(path)).status_code == 401:
+            closed.add(template)
+    assert closed == {"/tasks", "/apps"}
+    assert {each.replace(":str", "") for each in templates - closed} == set(OPEN)
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+async def test_scheme_in_any_case(web: Web, scheme: str) -> None:
+    """The scheme's case does not matter."""
+    assert (await web.client.get("/apps", headers={"Authorization": f"{scheme}  {KEY}"})).status_code == 200
+
+
+async def test_apps(web: Web) -> None:
+    """A caller sees its own apps alone, whichever of its keys it uses."""
+    shop = {"name": "shop", "region": "singapore"}
+    assert (await web.get("/apps")).json() == {"apps": [shop]}
+    for key in ("two-key", "old-key"):
+        answer = await web.client.get("/apps", headers={"Authorization": f"Bearer {key}"})
+        assert answer.json() == {"apps": [{"name": "news", "region": "singapore"}, shop]}
+
+
+async def test_state(web: Web) -> None:
+    """Liveness never fails, readiness tells what the gateway knows and names no app, and neither is kept."""
+    assert (await web.client.get("/livez")).json() == {"live": True}
+    ready = await web.client.get("/readyz")
+    assert (ready.status_code, ready.json()) == (200, {"ready": True, "redis": "ok", "apps_ok": 1, "apps_total": 2})
+    web.gateway.ready = False
+    unready = await web.client.get("/readyz")
+    assert (unready.status_code, unready.json()["ready"]) == (503, False)
+    assert unready.headers["cache-control"] == "no-store"
+    version = (await web.client.get("/version")).json()
+    assert version["name"] == "taskgate"
+
+
+@pytest.mark.parametrize("own", ["a", "A.b_c-9", "x" * 128])
+async def test_own_request_id(web: Web, own: str) -> None:
+    """A caller's id comes back as it was, also where nothing is found."""
+    for path in ("/tasks", "/nowhere", "/livez"):
+        assert (await web.get(path, headers={"X-Request-Id": own})).headers["x-request-id"] == own
+
+
+@pytest.mark.parametrize("own", ["", " ", "x" * 129, "a b", "a,b", "a/b", "\xe4", "a\tb"])
+async def test_made_request_id(web: Web, own: str) -> None:
+    """An id that can't be used is replaced by one of ours."""
+    answer = await web.client.get("/livez", headers=[(b"x-request-id", own.encode("latin-1"))])
+    assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
+
+
+async def test_observations(web: Web) -> None:
+    """Each request is observed once, by route and not by path, with what became of it."""
+    web.gateway.changes = {"source": Source.FETCHED, "waited_s": 0.5, "upstream_s": 0.25}
+    await web.get("/tasks?q=private")
+    await web.client.get("/nowhere/private")
+    await web.client.post("/tasks")
+    await web.client.request("BREW", "/tasks")
+    await web.client.get("/problems/failed")
+    await web.client.head("/livez")
+    seen = [(each.method, each.route, each.status, each.caller, each.app, each.outcome) for each in web.observed]
+    assert seen == [
+        ("GET", "/tasks", 200, "single", "shop", "fetched"),
+        ("GET", "unrouted", 404, None, None, "not-found"),
+        ("POST", "unrouted", 405, None, None, "method-not-allowed"),
+        ("other", "unrouted", 405, None, None, "method-not-allowed"),
+        ("GET", "/problems/{name}", 200, None, None, None),
+        ("HEAD", "/livez", 200, None, None, None),
+    ]
+    assert (web.observed[0].waited_s, web.observed[0].upstream_s) == (0.5, 0.25)
+    assert web.observed[0].answer_bytes > 100
+    assert web.observed[5].answer_bytes == 0
+
+
+async def test_log_holds_no_secrets(web: Web) -> None:
+    """Neither key nor query string nor path comes into the log, whatever becomes of the request."""
+    with capture_logs() as logs:
+        await web.get("/tasks?q=private")
+        await web.get("/tasks?private=1")
+        await web.client.get("/tasks?q=private", headers=MANY_AUTH | {"X-Request-Id": "private id"})
+        web.gateway.error = RuntimeError()
+        await web.get("/tasks?q=private")
+        await web.get("/private")
+    assert [entry["status"] for entry in logs if entry["event"] == "request"] == [200, 400, 400, 500, 404]
+    written = repr([{key: value for key, value in entry.items() if key != "exc_info"} for entry in logs])
+    assert "private" not in written
+    assert KEY not in written
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/tasks?q=" + "x" * 8192, {}, 414),
+        ("/" + "x" * 8192, {}, 414),
+        ("/tasks", {"Cookie": "x" * 16_384}, 431),
+        ("/tasks", {"Content-Length": "1"}, 413),
+        ("/tasks", {"Transfer-Encoding": "chunked"}, 413),
+        ("/tasks", {"Content-Length": "0"}, 200),
+    ],
+)
+async def test_bounds(web: Web, path: str, headers: dict[str, str], status: int) -> None:
+    """What is too large is refused with a problem before anything looks at it."""
+    answer = await web.client.get(path, headers=AUTH | headers)
+    assert answer.status_code == status
+    assert "x-request-id" in answer.headers
+    if status != 200:
+        assert answer.json()["type"].startswith("/problems/")
+        assert web.gateway.asks == []
+
+
+async def test_faults_beyond_the_application(web: Web) -> None:
+    """A fault outside of Litestar still gives a 500 with an id, and is logged."""
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("secret")
+
+    web.app._app = broken
+    with capture_logs() as logs:
+        answer = await web.get()
+    assert (answer.status_code, answer.json()["type"]) == (500, "/problems/failed")
+    assert [entry["event"] for entry in logs] == ["web.failed", "request"]

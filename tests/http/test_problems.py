@@ -1,0 +1,167 @@
+"""Errors over HTTP: each of the tree becomes its problem, and so do those of HTTP itself."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+from structlog.testing import capture_logs
+
+from service.model import errors
+from service.model.errors import TaskgateError
+from service.web.kinds import KINDS
+from tests.http.fake_gateway import Web
+
+CASES = [
+    (errors.NotAllowed("no"), 403, "not-allowed", None, {}),
+    (errors.UnknownApp(), 404, "unknown-app", None, {}),
+    (
+        errors.WaitTooLong(place=7, estimate_s=12.34567, patience_s=10),
+        503,
+        "wait-too-long",
+        3,
+        {"place": 7, "estimate_seconds": 12.346},
+    ),
+    (
+        errors.WaitTooLong(place=7, estimate_s=math.inf, patience_s=10),
+        503,
+        "wait-too-long",
+        86_400,
+        {"place": 7},
+    ),
+    (errors.LineFull(bound=9, retry_after_s=0.2), 429, "line-full", 1, {"bound": 9}),
+    (errors.NothingStored(), 504, "nothing-stored", 1, {}),
+    (errors.ShuttingDown(), 503, "shutting-down", 1, {}),
+    (errors.Refused("paused", retry_after_s=1.01), 503, "no-fetch-now", 2, {}),
+    (errors.StoreUnavailable("busy"), 503, "store-unavailable", 2, {}),
+    (errors.UpstreamTimeout("late", app="shop"), 504, "upstream-timeout", None, {}),
+    (errors.UpstreamUnreachable("gone", app="shop"), 502, "upstream-unreachable", None, {}),
+    (errors.UpstreamBroken("not JSON", app="shop"), 502, "upstream-broken", None, {}),
+    (errors.UpstreamHTTPStatus(500, app="shop"), 502, "upstream-http-status", None, {}),
+    (
+        errors.UpstreamRefused(app="shop", code=1, text="t", advice="a"),
+        502,
+        "upstream-refused",
+        None,
+        {"upstream_code": 1, "upstream_text": "t"},
+    ),
+    (
+        errors.QueryRefused(app="shop", code=90104, text="t", advice="a"),
+        422,
+        "query-refused",
+        None,
+        {"upstream_code": 90104, "upstream_text": "t"},
+    ),
+    (
+        errors.CallsStopped(app="shop", code=70003, text="t", advice="wrong key", stopped_for_s=59.2),
+        502,
+        "calls-stopped",
+        60,
+        {"upstream_code": 70003, "upstream_text": "t", "detail": "wrong key"},
+    ),
+    (
+        errors.Throttled(app="shop", code=60007, text="t", advice="a"),
+        503,
+        "throttled",
+        1,
+        {"upstream_code": 60007, "upstream_text": "t"},
+    ),
+    (errors.UpstreamError("failed", app="shop"), 502, "upstream-failed", None, {}),
+]
+
+
+@pytest.mark.parametrize(("error", "status", "slug", "retry_after", "members"), CASES)
+async def test_each_error(
+    web: Web, error: Exception, status: int, slug: str, retry_after: int | None, members: dict[str, object]
+) -> None:
+    """Each error becomes its problem, with its members, `Retry-After` where trying again may help, and a page."""
+    web.gateway.error = error
+    answer = await web.get(headers={"Prefer": "wait=3", "X-Request-Id": "a.b"})
+    problem = answer.json()
+    assert answer.status_code == problem["status"] == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["preference-applied"] == "wait=3"
+    assert answer.headers.get("retry-after") == (None if retry_after is None else str(retry_after))
+    assert problem["type"] == f"/problems/{slug}"
+    assert problem["request_id"] == "a.b"
+    assert problem["instance"] == "urn:taskgate:request:a.b"
+    extra = set(problem) - {"type", "title", "status", "detail", "instance", "request_id"}
+    assert extra == set(members) - {"detail"}
+    assert members.items() <= problem.items()
+    assert (await web.client.get(problem["type"])).status_code == 200
+    assert web.observed[0].outcome == slug
+
+
+def leaves(cls: type[Exception]) -> Iterator[type[Exception]]:
+    """A class and all that inherit from it."""
+    yield cls
+    for each in cls.__subclasses__():
+        yield from leaves(each)
+
+
+def test_every_error_has_a_problem() -> None:
+    """No error of the tree falls back to another's problem."""
+    tested = {type(error) for error, *_ in CASES} | {TaskgateError, errors.BadRequest, errors.Unauthenticated}
+    assert {cls for cls in leaves(TaskgateError) if cls.__module__ == errors.__name__} == tested
+
+
+async def test_a_fault_is_logged_and_not_shown(web: Web) -> None:
+    """A 500 is logged once with its traceback, and tells nothing of it."""
+    web.gateway.error = RuntimeError("secret detail")
+    with capture_logs() as logs:
+        answer = await web.get(headers={"X-Request-Id": "abc"})
+    assert answer.status_code == 500
+    assert answer.json()["type"] == "/problems/failed"
+    assert "secret" not in answer.text
+    assert "Traceback" not in answer.text
+    failed = [entry for entry in logs if entry["event"] == "web.failed"]
+    assert len(failed) == 1
+    assert failed[0]["exc_info"] is web.gateway.error
+    assert failed[0]["request_id"] == "abc"
+    assert answer.headers["x-request-id"] == "abc"
+
+
+async def test_an_error_without_a_problem_is_a_fault(web: Web) -> None:
+    """An error of ours that the table lacks is a 500, and logged as one."""
+    web.gateway.error = TaskgateError("secret detail")
+    with capture_logs() as logs:
+        answer = await web.get()
+    assert (answer.status_code, answer.json()["type"]) == (500, "/problems/failed")
+    assert "secret" not in answer.text
+    assert "web.failed" in {entry["event"] for entry in logs}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "slug"),
+    [
+        ("GET", "/nowhere", 404, "not-found"),
+        ("GET", "/docs/../../etc/passwd", 404, "not-found"),
+        ("GET", "/docs/asyncapi-web-component.js", 404, "not-found"),
+        ("GET", "/problems/nope", 404, "not-found"),
+        ("POST", "/tasks", 405, "method-not-allowed"),
+        ("DELETE", "/livez", 405, "method-not-allowed"),
+        ("BREW", "/tasks", 405, "method-not-allowed"),
+    ],
+)
+async def test_http_errors(web: Web, method: str, path: str, status: int, slug: str) -> None:
+    """What finds no route or no method gets a problem too, and an id; 405 says what is allowed."""
+    answer = await web.client.request(method, path)
+    assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{slug}")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-request-id"] == answer.json()["request_id"]
+    if status == 405:
+        assert answer.headers["allow"] == "GET, HEAD, OPTIONS"
+
+
+@pytest.mark.parametrize("slug", KINDS)
+async def test_problems_explain_themselves(web: Web, slug: str) -> None:
+    """Each type opens as a page for browsers and as text for others, with what it means and what to do."""
+    kind = KINDS[slug]
+    text = await web.client.get(f"/problems/{slug}")
+    assert text.headers["content-type"].startswith("text/plain")
+    assert kind.meaning in text.text
+    assert kind.remedy in text.text
+    page = await web.client.get(f"/problems/{slug}", headers={"Accept": "text/html,*/*"})
+    assert page.headers["content-type"].startswith("text/html")
+    assert kind.title in page.text.replace("&#x27;", "'")
+    assert slug in (await web.client.get("/problems")).text

@@ -1,0 +1,114 @@
+"""What only a real socket shows: hang-ups, keep-alive, odd bytes, large fields. Served by granian."""
+
+import asyncio
+
+import httpx
+import pytest
+
+from tests.http.fake_gateway import AUTH, KEY, Web, raw
+from tests.servers import until
+
+
+def request(target: bytes, *fields: bytes, method: bytes = b"GET") -> bytes:
+    """A request that closes its connection."""
+    credential = b"Authorization: Bearer " + KEY.encode()
+    lines = [method + b" " + target + b" HTTP/1.1", b"Host: gateway", b"Connection: close", credential, *fields]
+    return b"\r\n".join([*lines, b"", b""])
+
+
+async def test_hang_up(web: Web, capfd: pytest.CaptureFixture[str]) -> None:
+    """A caller who hangs up while waiting is no longer waited for; nothing else of the service notices."""
+    web.gateway.go = asyncio.Event()
+    async with web.on_a_socket() as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request(b"/tasks"))
+        await until(lambda: web.gateway.waiting == 1)
+        writer.close()
+        await until(lambda: web.gateway.cancelled == 1)
+        await until(lambda: len(web.observed) == 1)
+        assert (web.observed[0].status, web.observed[0].caller, web.observed[0].app) == (499, "single", "shop")
+        web.gateway.go.set()
+        assert (await raw(port, request(b"/tasks"))).startswith(b"HTTP/1.1 200 ")
+    assert "Traceback" not in capfd.readouterr().err
+
+
+async def test_one_of_many_hangs_up(web: Web) -> None:
+    """Of three who wait, the one who hangs up is dropped and the others are answered."""
+    web.gateway.go = asyncio.Event()
+    async with web.on_a_socket() as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request(b"/tasks"))
+        others = [asyncio.create_task(raw(port, request(b"/tasks"))) for _ in range(2)]
+        await until(lambda: web.gateway.waiting == 3)
+        writer.close()
+        await until(lambda: web.gateway.cancelled == 1)
+        web.gateway.go.set()
+        assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in await asyncio.gather(*others))
+        assert sorted(each.status for each in web.observed) == [200, 200, 499]
+
+
+async def test_keep_alive_after_a_wait(web: Web) -> None:
+    """A connection on which one request waited long, watched, serves the next requests as well."""
+    web.gateway.go = asyncio.Event()
+    async with web.on_a_socket() as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        waiting = asyncio.create_task(client.get("/tasks", headers=AUTH))
+        await until(lambda: web.gateway.waiting == 1)
+        await asyncio.sleep(0.05)  # past the moment when the watching begins, which nothing shows
+        web.gateway.go.set()
+        assert (await waiting).status_code == 200
+        for _ in range(3):
+            answer = await client.get("/tasks", headers=AUTH)
+            assert answer.status_code == 200
+            assert answer.headers["link"].startswith("</tasks?")
+        assert (await client.head("/tasks", headers=AUTH)).headers["content-length"] == str(len(answer.content))
+        assert web.gateway.cancelled == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (b"/tasks?q=%00", b"400"),
+        (b"/tasks?q=%ff%fe", b"400"),
+        (b"/tasks?q=\xc3\xa4", b"200"),
+        (b"/tasks?q=%F0%9F%92%A9", b"200"),
+        (b"/tasks?q=%22%3Cb%3E%22", b"200"),
+        (b"/%ff%fe", b"404"),
+        (b"/tasks%00", b"404"),
+        (b"/%2e%2e/etc/passwd", b"404"),
+        (b"//tasks", b"200"),
+        (b"/tasks?" + b"x" * 9000, b"414"),
+    ],
+)
+async def test_odd_targets(web: Web, target: bytes, status: bytes) -> None:
+    """Whatever bytes a target holds, the answer is ours and never a 500."""
+    async with web.on_a_socket() as port:
+        answer = await raw(port, request(target))
+    assert answer.split(b" ", 2)[1] == status
+    assert b"x-request-id: " in answer
+
+
+async def test_large_fields(web: Web) -> None:
+    """Fields beyond our bound get our 431; far beyond the server's own it ends the connection by itself."""
+    async with web.on_a_socket() as port:
+        answer = await raw(port, request(b"/tasks", b"X-Large: " + b"x" * 20_000))
+        assert answer.startswith(b"HTTP/1.1 431 ")
+        assert b"/problems/headers-too-large" in answer
+        many = await raw(port, request(b"/tasks", *(b"X-%d: y" % number for number in range(200))))
+        assert many.startswith(b"HTTP/1.1 431 ")
+        assert (await raw(port, request(b"/livez"))).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_bodies_are_refused(web: Web) -> None:
+    """A GET with a body is refused with a problem, and the connection is not left in a bad state."""
+    async with web.on_a_socket() as port:
+        answer = await raw(port, request(b"/tasks", b"Content-Length: 5") + b"hello")
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert web.gateway.asks == []
+
+
+async def test_304_on_the_wire(web: Web) -> None:
+    """A 304 ends with its fields."""
+    async with web.on_a_socket() as port:
+        answer = await raw(port, request(b"/tasks", b"If-None-Match: *"))
+    assert answer.startswith(b"HTTP/1.1 304 ")
+    assert answer.endswith(b"\r\n\r\n")
