@@ -32,28 +32,33 @@ sys.exit(asyncio.run(demo(options)))
 
 
 class Started:
-    """A demo in a process of its own, with a place for temporary files that marks all its descendants."""
+    """A demo in a process of its own, with a place for temporary files that marks all its descendants.
 
-    def __init__(self, process: asyncio.subprocess.Process, place: Path, port: int) -> None:
+    It writes to files: whoever inherits a pipe would hold up the wait for the demo's own end.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, place: Path, *, port: int, output: Path) -> None:
         self.process = process
         self.place = place
         self.port = port
-        self.said = ""
+        self.output = output
+
+    @property
+    def said(self) -> str:
+        """What it has written to standard output so far."""
+        return (self.output / "out").read_text(encoding="utf-8")
 
     async def up(self) -> None:
         """Wait until it has said how to try it."""
-        assert self.process.stdout is not None
         async with asyncio.timeout(20):
             while "curl" not in self.said:
-                line = await self.process.stdout.readline()
-                assert line, await self.complaint()
-                self.said += line.decode()
+                assert self.process.returncode is None, await self.complaint()
+                await asyncio.sleep(0.01)
 
     async def complaint(self) -> str:
         """What it wrote to standard error until its end."""
-        assert self.process.stderr is not None
-        async with asyncio.timeout(20):
-            return (await self.process.stderr.read()).decode()
+        await self.status()
+        return (self.output / "err").read_text(encoding="utf-8")
 
     async def status(self) -> int:
         """Its exit status."""
@@ -92,18 +97,19 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def start(place: Path, unused_port: int) -> AsyncIterator[object]:
+async def start(place: Path, unused_port: int, tmp_path: Path) -> AsyncIterator[object]:
     """Starts a demo with a stand-in for the gateway; ends it if the test hasn't."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def started(mode: str = "good", *, ready_within_s: float = 15) -> Started:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", DRIVER, str(unused_port), str(ready_within_s)),
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env={**os.environ, "TMPDIR": str(place), "STAND_IN": mode},
-            )
-            demo = Started(process, place, unused_port)
+            with (tmp_path / "out").open("wb") as out, (tmp_path / "err").open("wb") as err:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-c", DRIVER, str(unused_port), str(ready_within_s)),
+                    stdout=out,
+                    stderr=err,
+                    env={**os.environ, "TMPDIR": str(place), "STAND_IN": mode},
+                )
+            demo = Started(process, place, port=unused_port, output=tmp_path)
             stack.push_async_callback(_end, demo)
             return demo
 
@@ -113,8 +119,10 @@ async def start(place: Path, unused_port: int) -> AsyncIterator[object]:
 async def _end(demo: Started) -> None:
     if demo.process.returncode is None:
         demo.process.kill()
-    await demo.process.communicate()
-    await demo.nothing_left()
+    await demo.status()
+    for pid in demo.descendants():  # a test that fails shall not litter
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 async def test_the_demo_says_what_it_runs(start) -> None:
@@ -167,7 +175,8 @@ async def test_a_gateway_that_dies_at_once(start) -> None:
     demo = await start("dies")
     assert "the gateway has ended with status 3" in await demo.complaint()
     assert await demo.status() == 1
-    await demo.nothing_left()
+    assert demo.descendants() == []
+    assert list(demo.place.iterdir()) == []
 
 
 async def test_a_gateway_that_is_never_ready(start) -> None:
@@ -175,7 +184,8 @@ async def test_a_gateway_that_is_never_ready(start) -> None:
     demo = await start("late", ready_within_s=0.5)
     assert "not ready within 0.5 s" in await demo.complaint()
     assert await demo.status() == 1
-    await demo.nothing_left()
+    assert demo.descendants() == []
+    assert list(demo.place.iterdir()) == []
 
 
 async def test_a_gateway_that_falls(start) -> None:
@@ -187,7 +197,8 @@ async def test_a_gateway_that_falls(start) -> None:
     assert "the gateway has ended with status 4" in await demo.complaint()
     writer.close()
     assert await demo.status() == 1
-    await demo.nothing_left()
+    assert demo.descendants() == []
+    assert list(demo.place.iterdir()) == []
 
 
 async def test_a_valkey_that_dies(start) -> None:
@@ -197,7 +208,8 @@ async def test_a_valkey_that_dies(start) -> None:
     os.kill(demo.valkey_pid(), signal.SIGKILL)
     assert "the embedded Valkey has ended with status 137" in await demo.complaint()
     assert await demo.status() == 1
-    await demo.nothing_left()
+    assert demo.descendants() == []
+    assert list(demo.place.iterdir()) == []
 
 
 async def test_a_taken_port(start, unused_port: int) -> None:
@@ -208,7 +220,8 @@ async def test_a_taken_port(start, unused_port: int) -> None:
         assert f"port {unused_port}" in complaint
         assert "Traceback" not in complaint
         assert await demo.status() == 2
-        await demo.nothing_left()
+        assert demo.descendants() == []
+        assert list(demo.place.iterdir()) == []
 
 
 async def test_the_configuration_is_one_that_the_gateway_reads(

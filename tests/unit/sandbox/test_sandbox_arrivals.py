@@ -1,6 +1,6 @@
 """The limit on arrivals, and the worst window, against brute force."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.sandbox.arrivals import KEPT, Arrivals, worst_window
@@ -8,6 +8,8 @@ from service.sandbox.arrivals import KEPT, Arrivals, worst_window
 TIMES = st.lists(st.integers(0, 300).map(lambda tenth: tenth * 10.0), max_size=60)
 
 
+@example(arrivals_ms=[0.0, 10.0], window_ms=10.0)
+@example(arrivals_ms=[10.0, 0.0, 10.0], window_ms=1.0)
 @given(arrivals_ms=TIMES, window_ms=st.sampled_from([1.0, 10.0, 35.0, 1000.0]))
 def test_worst_window_is_what_counting_finds(arrivals_ms: list[float], window_ms: float) -> None:
     """The worst window equals the largest count over all half-open windows that begin at an arrival."""

@@ -227,6 +227,15 @@ def test_pages_are_what_a_plain_reading_gives(tasks: list[SandboxTask], wanted: 
     assert [info.task_id for info in page.tasks] == [task.id for task in cut]
 
 
+@pytest.mark.parametrize("ascending", [True, False])
+def test_ties_keep_one_order(ascending: bool) -> None:
+    """Tasks of the same second are in the order of their ids, whichever way the list is sorted."""
+    listed = Tasks(iter(()), total=0)
+    listed.add(SandboxTask(id=number, created_s=1, scheduled_s=2, title="t", description="d") for number in (3, 1, 2))
+    wanted = Wanted(field="scheduled", ascending=ascending, begin_s=0, end_s=9, offset=0, want=9, keyword="")
+    assert [info.task_id for info in listed.page(wanted, sdkappid=APP, now_s=0).tasks] == [1, 2, 3]
+
+
 def _ids(tasks: Tasks) -> list[int]:
     everything = Wanted(field="created", ascending=True, begin_s=0, end_s=2**40, offset=0, want=10**6, keyword="")
     page: Page = tasks.page(everything, sdkappid=APP, now_s=START_S)
