@@ -81,7 +81,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - no thread of ours holds a lock across the fork
+                preexec_fn=_die_with_parent,
             )
         eventually(self._answers)
         return self

@@ -80,7 +80,7 @@ class Histories(RuleBasedStateMachine):
         step=st.sampled_from([250, 40]),
         replicas=st.sampled_from([3, 8, 2, 1]),
     )
-    def start(  # noqa: PLR0917 - hypothesis passes them by name
+    def start(
         self, calls: int, window: int, transit: int, ahead: int, lease: int, fetch: int, step: int, replicas: int
     ) -> None:
         self.rules = Rules(

@@ -1,0 +1,190 @@
+"""What the budget keeps when something dies, by whole processes and the upstream's own arrival times."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+
+import pytest
+
+from service.sandbox.faults import ErrorCode, Hang, HttpStatus, Latency
+from tests.scenes.fleet import Fleet, Got, fleet
+from tests.servers import Guarded, Server
+
+pytestmark = pytest.mark.scene
+
+
+async def _calls_beyond(gateways: Fleet, count: int, *, within_s: float) -> float:
+    """Wait until more than `count` calls have arrived; returns how long that took."""
+    started_s = time.monotonic()
+    async with asyncio.timeout(within_s):
+        while await gateways.calls() <= count:
+            await asyncio.sleep(0.02)
+    return time.monotonic() - started_s
+
+
+def _backlog(gateways: Fleet, count: int, *, name: str = "backlog") -> list["asyncio.Task[Got]"]:
+    replicas = len(gateways.replicas)
+    return [
+        asyncio.create_task(gateways.page(n % replicas, caller=f"c{n % 10}", q=f"{name} {n}")) for n in range(count)
+    ]
+
+
+async def _end(tasks: list["asyncio.Task[Got]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_killed_replica_costs_its_leases(own_valkey: Server) -> None:
+    """It holds turns and the fetch that others wait for: they get the block, and the line goes on at once."""
+    async with fleet(own_valkey, replicas=3, upstream={"call_timeout_s": 2.0, "read_timeout_s": 1.5}) as gateways:
+        await gateways.upstream.add_fault(Hang(calls=1, hold_ms=60_000))
+        doomed = asyncio.create_task(gateways.page(0, caller="c1", q="wanted"))
+        await _calls_beyond(gateways, 0, within_s=3)
+        joined = [asyncio.create_task(gateways.page(1 + n % 2, caller=f"c{n}", q="wanted")) for n in range(10)]
+        others = _backlog(gateways, 30)
+        await asyncio.sleep(0.3)
+        before = await gateways.calls()
+        gateways.replicas[0].signal(signal.SIGKILL)
+        assert await _calls_beyond(gateways, before + 3, within_s=5) < 2.5
+        got = await asyncio.gather(*joined)
+        assert {each.status for each in got} == {200}
+        assert max(each.took_s for each in got) < 5
+        assert await gateways.worst_second() <= 5
+        await _end([doomed, *others])
+
+
+async def _flush(server: Server) -> None:
+    server.run("FLUSHALL")
+
+
+async def _restart_empty(server: Server) -> None:
+    server.kill()
+    server.restart()
+
+
+async def _freeze(server: Server) -> None:
+    server.freeze()
+    await asyncio.sleep(3)
+    server.thaw()
+
+
+@pytest.mark.parametrize("fault", [_flush, _restart_empty, _freeze])
+async def test_a_faulty_valkey_never_costs_a_call_too_many(
+    own_valkey: Server, fault: Callable[[Server], Awaitable[None]]
+) -> None:
+    """Under a backlog it forgets everything, or stands still for 3 s: never 6 in a second, on again within 2 s."""
+    async with fleet(own_valkey, budget={"redis_grace_s": 8.0}) as gateways:
+        tasks = _backlog(gateways, 120)
+        await _calls_beyond(gateways, 8, within_s=5)
+        await fault(own_valkey)
+        before = await gateways.calls()
+        assert await _calls_beyond(gateways, before, within_s=5) < 2.0
+        await _calls_beyond(gateways, before + 9, within_s=5)
+        assert await gateways.worst_second() <= 5
+        await _end(tasks)
+
+
+async def test_a_failover_never_costs_a_call_too_many() -> None:
+    """Sentinel makes the replica the master under a backlog: never 6 in a second, and the line goes on."""
+    with Guarded() as servers:
+        redis = {"url": servers.url, "mode": "sentinel"}
+        async with fleet(redis, replicas=2, budget={"redis_grace_s": 15.0}) as gateways:
+            tasks = _backlog(gateways, 120)
+            await _calls_beyond(gateways, 8, within_s=5)
+            first = servers.master_port()
+            servers.first.kill()
+            async with asyncio.timeout(15):
+                while servers.master_port() == first:
+                    await asyncio.sleep(0.05)
+            before = await gateways.calls()
+            assert await _calls_beyond(gateways, before, within_s=6) < 4.0
+            await _calls_beyond(gateways, before + 9, within_s=5)
+            assert await gateways.worst_second() <= 5
+            await _end(tasks)
+
+
+async def test_throttling_pauses_all_replicas(own_valkey: Server) -> None:
+    """The upstream refuses every third call for too many: each time everybody pauses, and all pages come."""
+    async with fleet(own_valkey, budget={"pause_s": 0.5, "attempts": 10}) as gateways:
+        await gateways.upstream.add_fault(ErrorCode(code=60007, every=3))
+        got = await asyncio.gather(*_backlog(gateways, 20))
+        assert {each.status for each in got} == {200}
+        arrivals = await gateways.arrivals_ms()
+        pauses = [later - earlier for earlier, later in pairwise(arrivals) if later - earlier > 400]
+        assert len(pauses) >= (len(arrivals) // 3) - 2
+        assert await gateways.worst_second() <= 5
+
+
+@pytest.mark.parametrize(("fault", "status"), [(HttpStatus(status=502), 502), (Hang(), 504)])
+async def test_a_failing_upstream_is_not_stormed(own_valkey: Server, fault: HttpStatus | Hang, status: int) -> None:
+    """Each try is a slot and there are three for a page: 10 pages make 30 calls, 5 a second, and tell what is wrong."""
+    async with fleet(
+        own_valkey, upstream={"connect_timeout_s": 0.3, "read_timeout_s": 0.3, "call_timeout_s": 1.0}
+    ) as gateways:
+        await gateways.upstream.add_fault(fault)
+        got = await asyncio.gather(*_backlog(gateways, 10))
+        assert {each.status for each in got} == {status}
+        assert await gateways.calls() == 30
+        assert await gateways.worst_second() <= 5
+
+
+async def test_an_upstream_that_is_back_is_used_at_once(own_valkey: Server) -> None:
+    """No breaker of ours outlasts the upstream's trouble."""
+    async with fleet(own_valkey, replicas=1) as gateways:
+        await gateways.upstream.add_fault(HttpStatus(status=503))
+        assert (await gateways.page(0, q="down")).status == 502
+        await gateways.upstream.clear_faults()
+        back = await gateways.page(0, q="down")
+        assert back.status == 200
+        assert back.took_s < 1.5
+
+
+async def test_a_replica_that_is_told_to_end_lets_go(own_valkey: Server) -> None:
+    """Calls in flight end, 50 waiting requests get 503 with `Retry-After`, and the line elsewhere moves on."""
+    async with fleet(own_valkey, replicas=2) as gateways:
+        await gateways.upstream.add_fault(Latency(back_ms=700))
+        elsewhere = [asyncio.create_task(gateways.page(1, caller="c9", q=f"elsewhere {n}")) for n in range(10)]
+        here = [asyncio.create_task(gateways.page(0, caller=f"c{n % 5}", q=f"here {n}")) for n in range(50)]
+        await _calls_beyond(gateways, 4, within_s=5)
+        started_s = time.monotonic()
+        gateways.replicas[0].signal(signal.SIGTERM)
+        got = await asyncio.gather(*here)
+        assert await gateways.replicas[0].ended() == 0
+        assert time.monotonic() - started_s < 3
+        by_status = {
+            status: [each for each in got if each.status == status] for status in {each.status for each in got}
+        }
+        assert set(by_status) == {200, 503}
+        assert 1 <= len(by_status[200]) <= 8
+        assert all(int(each.headers["retry-after"]) >= 1 for each in by_status[503])
+        assert {each.status for each in await asyncio.gather(*elsewhere)} == {200}
+        assert await gateways.worst_second() <= 5
+
+
+async def test_without_valkey_no_call_is_made(own_valkey: Server) -> None:
+    """Closed: what is in memory is served stale, the rest is told 503; readiness stays; back within 2 s."""
+    async with fleet(own_valkey, replicas=2, cache={"fresh_s": 0.5, "stale_while_revalidate_s": 0}) as gateways:
+        assert (await gateways.page(0, q="known")).status == 200
+        before = await gateways.calls()
+        own_valkey.kill()
+        await asyncio.sleep(0.6)
+        known = await gateways.page(0, q="known")
+        assert (known.status, "stale" in known.outcome) == (200, True), known.outcome
+        unknown = await gateways.page(0, q="unknown")
+        assert unknown.status == 503
+        assert unknown.json["type"].endswith("/problems/store-unavailable")
+        assert int(unknown.headers["retry-after"]) >= 1
+        ready = await gateways.page(1, q="unknown", wait=1)
+        assert ready.status == 503
+        await asyncio.gather(*(replica.ready() for replica in gateways.replicas))
+        assert await gateways.calls() == before
+        own_valkey.restart()
+        started_s = time.monotonic()
+        async with asyncio.timeout(5):
+            while (await gateways.page(0, q="unknown")).status != 200:
+                await asyncio.sleep(0.05)
+        assert time.monotonic() - started_s < 2.5
+        assert await gateways.worst_second() <= 5
