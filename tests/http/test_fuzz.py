@@ -130,9 +130,8 @@ def test_links_keep_the_query(pairs: list[tuple[bytes, bytes]], total: int) -> N
 @pytest.mark.parametrize("piece", [b"a", b'"', b'"\\', b" ", b",", b"a=", b'"a",', b'a="b";', b"W/", b"Bearer "])
 def test_long_fields_are_read_in_linear_time(fuzzed: Web, runner: asyncio.Runner, name: bytes, piece: bytes) -> None:
     """Sixteen kilobytes of anything in a field take milliseconds, not seconds."""
-    value = (piece * 16_000)[:15_000]
-    fields = [KNOWN, (name, value), (name, value[:100] + b'"')] if name != b"authorization" else [(name, value)]
-
+    value = (piece * 16_000)[:15_000] + b'"'
+    fields = [KNOWN, (name, value)] if name != b"authorization" else [(name, value)]
     began_s = time.process_time()
     status, _ = runner.run(ask(fuzzed, "/tasks", b"", fields))
     assert time.process_time() - began_s < 0.5

@@ -80,6 +80,7 @@ FAULTS = [
     ("since=P31D", {"since"}),
     ("q=a&q=b", {"q"}),
     ("q=a&q=a&q=a", {"q"}),
+    ("limit=0&limit=3", {"limit"}),
     ("page=1", {"page"}),
     ("Limit=1", {"Limit"}),
     ("limit=0&offset=x&q=%00&sort=y&since=z&until=w&n=1", {"limit", "offset", "q", "sort", "since", "until", "n"}),
