@@ -6,8 +6,9 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
-from service.budget.policy import Policy, Reading
+from service.budget.policy import Policy
 from service.budget.scheduler import Begun, Early, Rules, Waiting
+from service.budget.state import Reading
 from service.budget.stopwatch import Stopwatch
 
 
