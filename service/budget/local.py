@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from service.budget.policy import Policy, Reading
+from service.budget.policy import Policy
 from service.budget.scheduler import Beginning, Ticked, Waiting
+from service.budget.state import Reading
 from service.budget.stopwatch import Stopwatch, any_chance, monotonic_ms
 from service.model.blocks import HEAD_BYTES
 

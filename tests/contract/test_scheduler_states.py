@@ -316,7 +316,7 @@ def test_the_script_and_the_model_agree_and_keep_the_rules(client: redis.Redis) 
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Histories,
         settings=settings(
-            max_examples=60,
+            max_examples=150,
             stateful_step_count=60,
             deadline=None,
             print_blob=True,

@@ -1,0 +1,80 @@
+"""The script over a simulated minute: the same scene as the policy's, on a real Valkey."""
+
+from typing import Any
+
+import pytest
+import redis
+
+from service.budget.scheduler import Beginning, Rules, Ticked, Waiting
+from service.budget.shared import SharedScheduler
+from service.budget.state import Reading
+from tests.contract.scheduler_world import StoreHere, run, valkey
+from tests.unit.budget.simulation import Simulation
+
+RULES = Rules(calls=5, window_ms=1000, transit_ms=500)
+
+
+class InRedis:
+    """Stands in for the policy in a simulation: each step is the script's."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.epoch = 0
+        self.now = 0
+        self._reading = Reading(raw_ms=0, run_id="a", epoch=0, seen_ms=0, chance=1)
+        self._client = client
+        self._replicas: dict[str, SharedScheduler] = {}
+
+    def read(self, now_ms: float) -> tuple[int, int]:
+        """Be the stopwatch: the simulation has read its own."""
+        return self._reading.epoch, self._reading.seen_ms
+
+    def answered(self, epoch: int, told_ms: int, now_ms: float) -> None:
+        """Be the stopwatch: the simulation keeps its own."""
+        self.epoch, self.now = epoch, told_ms
+
+    def _of(self, replica: str, reading: Reading) -> SharedScheduler:
+        self._reading = reading
+        if replica not in self._replicas:
+            scheduler = SharedScheduler(
+                StoreHere(self._client),  # type: ignore[arg-type]
+                prefix="tg",
+                app="news",
+                replica=replica,
+                rules=RULES,
+                chance=lambda: self._reading.chance,
+                server=lambda: (self._reading.raw_ms, self._reading.run_id),
+            )
+            scheduler._stopwatch = self  # type: ignore[assignment]
+            self._replicas[replica] = scheduler
+        return self._replicas[replica]
+
+    def tick(self, reading: Reading, replica: str, waiting: tuple[Waiting, ...], **how: Any) -> Ticked:
+        """See `Policy.tick`."""
+        return run(self._of(replica, reading).tick(waiting, **how))
+
+    def begin(self, reading: Reading, replica: str, turn: int, *, block: str, is_known: bool) -> Beginning:
+        """See `Policy.begin`."""
+        known = b"" if is_known else b"other"
+        return run(self._of(replica, reading).begin(turn, block=block, block_key="tg:{news}:none", known=known))
+
+    def done(self, reading: Reading, replica: str, turn: int, **how: Any) -> None:
+        """See `Policy.done`."""
+        run(self._of(replica, reading).done(turn, **how))
+
+
+def test_the_script_gives_what_the_rules_promise_over_a_minute() -> None:
+    """Eight replicas, weights 1 and 3, a rare third: full, never over, fair, and the third is served next."""
+    with valkey() as client:
+        scene = Simulation(RULES, replicas=8, redis_ms=(0.2, 1), upstream_ms=(0, 80), seed=9)
+        scene.policy = InRedis(client)  # type: ignore[assignment]
+        for number in range(8):
+            scene.at(0, lambda replica=f"r{number}": scene.ask(replica, "light", count=100))
+            scene.at(1, lambda replica=f"r{number}": scene.ask(replica, "heavy", count=100, weight=3))
+        for number in range(25):
+            scene.at(3_000 + number * 2_137, lambda: scene.ask("r3", "rare"))
+        scene.run(61_000)
+        assert scene.most_in_a_window() == 5
+        assert scene.use(since=3_000) >= 0.98
+        assert scene.served["heavy"] / scene.served["light"] == pytest.approx(3, rel=0.05)
+        assert sorted(scene.waits["rare"])[12] < 300
+        assert max(scene.waits["rare"]) < 700

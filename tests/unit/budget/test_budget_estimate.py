@@ -1,0 +1,89 @@
+"""The estimate of a wait, against what the policy then does."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.budget.estimate import estimate_wait_ms
+from service.budget.policy import Policy
+from service.budget.scheduler import Begun, Board, Rules, Waiting
+from service.budget.state import Reading
+
+RULES = Rules(calls=5, window_ms=1000, transit_ms=300, report_lease_ms=10_000)
+HELD_MS = 50
+
+
+class Alone:
+    """One replica with an exact clock, and every fetch taking as long."""
+
+    def __init__(self) -> None:
+        self.policy = Policy(RULES)
+        self.now = 0
+        self.waiting: dict[str, int] = {}
+        self.weights: dict[str, float] = {}
+        self.running: list[tuple[int, int, str]] = []
+        self.read()
+
+    def read(self) -> Reading:
+        return Reading(raw_ms=self.now, run_id="a", epoch=self.policy.epoch, seen_ms=self.now, chance=1)
+
+    def step(self, *, board: bool = False) -> tuple[list[str], Board | None, int | None]:
+        """Let a few milliseconds pass; tell who begins."""
+        self.now += 3
+        for turn, sent, block in [each for each in self.running if each[1] + HELD_MS <= self.now]:
+            self.policy.done(self.read(), "r", turn, block=block, pause_ms=0, pause_reason="")
+            self.running.remove((turn, sent, block))
+        rows = tuple(
+            Waiting(caller=caller, weight=self.weights[caller], count=count, waited_ms=0)
+            for caller, count in self.waiting.items()
+        )
+        told = self.policy.tick(self.read(), "r", rows, returned=(), quiet=False, wants_board=board)
+        begun = []
+        for turn in told.turns:
+            answer = self.policy.begin(self.read(), "r", turn.id, block=str(turn.id), is_known=True)
+            if isinstance(answer, Begun):
+                begun.append(turn.caller)
+                self.waiting[turn.caller] -= 1
+                self.running.append((turn.id, self.now, str(turn.id)))
+        return begun, told.board, told.due_in_ms
+
+
+@settings(max_examples=25, deadline=None, print_blob=True)
+@given(
+    others=st.lists(st.tuples(st.integers(1, 40), st.sampled_from([0.5, 1.0, 2.0, 3.0])), max_size=8),
+    weight=st.sampled_from([0.5, 1.0, 4.0]),
+    count=st.integers(1, 12),
+    before=st.integers(0, 4_000),
+)
+def test_the_estimate_is_right_within_a_cycle_or_a_fifth(
+    others: list[tuple[int, float]], weight: float, count: int, before: int
+) -> None:
+    """The last block of a newcomer begins when the board said that it would."""
+    scene = Alone()
+    scene.waiting["old"], scene.weights["old"] = 60, 1.0
+    while scene.now < 4_000 + before:
+        scene.step()
+    for number, (many, heavy) in enumerate(others):
+        scene.waiting[f"c{number}"], scene.weights[f"c{number}"] = many, heavy
+    scene.waiting["me"], scene.weights["me"] = count, weight
+    _, board, due = scene.step(board=True)
+    assert board is not None
+    left = scene.waiting["me"]
+    if not left:
+        return
+    expected = estimate_wait_ms(board, caller="me", weight=weight, place=left, rules=RULES, due_in_ms=due)
+    asked = scene.now
+    while scene.waiting["me"]:
+        scene.step()
+        assert scene.now < asked + 600_000
+    cycle = RULES.rest_ms + HELD_MS
+    assert math.isclose(scene.now - asked, expected, abs_tol=max(cycle, 0.2 * expected))
+
+
+def test_a_caller_that_is_not_on_the_board_starts_at_the_virtual_time() -> None:
+    """One that nobody has told of waits for no one where no one waits."""
+    empty = Board(virtual=7.0, held_ms=0, ranks=())
+    assert estimate_wait_ms(empty, caller="me", weight=1, place=1, rules=RULES, due_in_ms=None) == 0
+    assert estimate_wait_ms(empty, caller="me", weight=1, place=11, rules=RULES, due_in_ms=40) == pytest.approx(2042)
