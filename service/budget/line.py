@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Generic, TypeVar
 
+import structlog
+
 from service.budget.estimate import estimate_wait_ms
 from service.budget.jobs import Failed, Fetched, Full, Job, TooLong
 from service.budget.places import State, Want
@@ -26,6 +28,8 @@ from service.budget.scheduler import (
 from service.budget.slot import CallSlot
 from service.budget.waiters import Waiter, Waiters, Wanted
 from service.model.errors import ShuttingDown, StoreUnavailable
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 
@@ -179,6 +183,8 @@ class Line(Generic[T]):
             self._lost_redis(exc)
             return
         now_s = loop.time()
+        if self._away_since_s is not None:
+            log.info("budget.redis_back", app=self._app, away_s=round(now_s - self._away_since_s, 1))
         self._away_since_s = None
         del self._returned[: len(returned)]
         pause_grew = ticked.pause_in_ms > 0 and (self.last is None or self.last.pause_in_ms == 0)
@@ -197,6 +203,7 @@ class Line(Generic[T]):
         self._ticked_at_s = now_s
         if self._away_since_s is None:
             self._away_since_s = now_s
+            log.warning("budget.redis_away", app=self._app, detail=error.detail)
         if now_s - self._away_since_s >= self._redis_grace_s:
             self._waiters.fail_waiting(error)
 
