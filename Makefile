@@ -18,6 +18,9 @@ test: $(VENV)/.dev check ## check, then run the whole suite against real servers
 test-long: $(VENV)/.dev ## the scenes that take minutes
 	$(BIN)/python -m pytest -m long
 
+bench-budget: $(VENV)/.dev ## what the budget costs: script times, ticks, added latency (two minutes)
+	$(BIN)/python -m tests.bench.budget
+
 check: $(VENV)/.dev ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

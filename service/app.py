@@ -116,6 +116,7 @@ def rules_of(budget: BudgetSettings, app: AppSettings, upstream: UpstreamSetting
         window_ms=round(budget.window_s * 1000),
         transit_ms=round(budget.transit_s * 1000),
         turn_lease_ms=round(budget.turn_lease_s * 1000),
+        ahead_ms=min(25, round(budget.window_s * 250)),
         fetch_lease_ms=round((upstream.call_timeout_s + budget.transit_s) * 1000),
     )
 

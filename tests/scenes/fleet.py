@@ -216,6 +216,7 @@ async def fleet(
     replicas: int = 4,
     weights: Mapping[str, float] | None = None,
     tasks: int = 2000,
+    sandbox_calls: int = 5,
     **sections: Any,
 ) -> AsyncIterator[Fleet]:
     """Start everything, wait until it is ready and quiet, and end it."""
@@ -224,7 +225,18 @@ async def fleet(
         port = free_port()
         sandbox_url = f"http://127.0.0.1:{port}"
         upstream = subprocess.Popen(  # noqa: ASYNC220 - our own command, and starting it takes a millisecond
-            [sys.executable, "-m", "service", "sandbox", "--port", str(port), "--tasks", str(tasks)],
+            [
+                sys.executable,
+                "-m",
+                "service",
+                "sandbox",
+                "--port",
+                str(port),
+                "--tasks",
+                str(tasks),
+                "--calls",
+                str(sandbox_calls),
+            ],
             stdout=subprocess.DEVNULL,
             preexec_fn=_die_with_parent,
         )

@@ -1,0 +1,246 @@
+"""`make bench-budget`: what the budget costs. Prints a page of tables; docs/benchmarks/budget.md is one such run."""
+
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+from service.budget.jobs import Failed, Slot
+from service.budget.line import Line
+from service.budget.scheduler import Rules, Waiting
+from service.budget.shared import SharedScheduler
+from service.settings import RedisSettings
+from service.store.redis_store import RedisStore
+from tests.bench.machine import facts, table
+from tests.scenes.fleet import fleet, get, key_of
+from tests.servers import Server
+
+RULES = Rules(calls=5, window_ms=1000, transit_ms=500)
+# Slots that are free again at once: so every round of the measurement has a turn to give.
+QUICK = Rules(calls=5, window_ms=5, transit_ms=0, ahead_ms=0, report_lease_ms=60_000)
+CALLS = 60
+
+HEAD = """# What the budget costs
+
+One run of `make bench-budget`. The figures are this machine's: compare ratios, not numbers.
+
+{facts}; Valkey on the loopback.
+
+## Time of the script
+
+Microseconds of the server's own time for a call (`INFO commandstats`), by callers that wait, blocks that wait in all on
+each replica, and replicas that report. Most ticks are quiet: they can't give a turn.
+"""
+TICKS = """
+It grows with callers and replicas, since a tick that may give a turn looks through all reports. It does not grow with
+the number of blocks or requests that wait.
+
+## Ticks under a lasting backlog
+
+Lines of simulated replicas in one process, 5 calls in 1 s, each taking 50 ms. Every replica has 20 callers that wait
+for 50 blocks each.
+"""
+FETCH = """
+## What an uncontended fetch costs
+
+Pages through one gateway, each of a block that must be fetched, with slots free.
+"""
+
+
+def main() -> None:
+    """Run all and print."""
+    print(asyncio.run(_page()))
+
+
+async def _page() -> str:
+    with Server() as server:
+        parts = (
+            HEAD.format(facts=facts()),
+            await _script_times(server),
+            TICKS,
+            await _ticks(server),
+            FETCH,
+            await _added_latency(server),
+        )
+    return "\n".join(parts)
+
+
+def _store(server: Server) -> RedisStore:
+    return RedisStore(RedisSettings(url=server.url, timeout_s=5.0))
+
+
+def _report(callers: int, blocks: int) -> tuple[Waiting, ...]:
+    each = max(blocks // callers, 1)
+    return tuple(Waiting(caller=f"caller-{n}", weight=1.0 + n % 3, count=each, waited_ms=n) for n in range(callers))
+
+
+def _spent_us(server: Server) -> tuple[float, int]:
+    stats: Any = server.run("INFO", "commandstats").get("cmdstat_evalsha", {"usec": 0.0, "calls": 0})
+    return float(stats["usec"]), int(stats["calls"])
+
+
+async def _script_times(server: Server) -> str:
+    rows: list[tuple[str, ...]] = []
+    for callers, blocks, replicas in (
+        (10, 10, 1),
+        (10, 1_000, 1),
+        (10, 10_000, 1),
+        (10, 10_000, 8),
+        (100, 10_000, 1),
+        (100, 10_000, 8),
+        (100, 10_000, 50),
+        (1_000, 10_000, 1),
+        (1_000, 10_000, 8),
+    ):
+        rows.append(await _one_size(server, callers, blocks, replicas))
+    head = ("callers", "blocks", "replicas", "tick, quiet", "tick, gives", "begin", "done", "kB in Redis")
+    return table(head, rows)
+
+
+async def _one_size(server: Server, callers: int, blocks: int, replicas: int) -> tuple[str, ...]:
+    """A replica after the other ticks, and uses its turn where it gets one."""
+    server.run("FLUSHALL")
+    store = _store(server)
+    report = _report(callers, blocks)
+    paused, quick = (
+        [SharedScheduler(store, prefix=prefix, app="shop", replica=f"r{n}", rules=rules) for n in range(replicas)]
+        for prefix, rules in (("paused", RULES), ("quick", QUICK))
+    )
+    for scheduler in (*paused, *quick):
+        await scheduler.tick(report, returned=(), quiet=False, wants_board=False)
+    spent: dict[str, list[float]] = {"quiet": [], "gives": [], "begin": [], "done": []}
+    for n in range(CALLS):
+        with _counted(server, spent["quiet"]):
+            await paused[n % replicas].tick(report, returned=(), quiet=True, wants_board=False)
+        await asyncio.sleep(0.01)
+        with _counted(server, spent["gives"]):
+            await quick[n % replicas].tick(report, returned=(), quiet=False, wants_board=False)
+        for scheduler in quick:
+            await _use_all(server, scheduler, report, spent)
+    memory_kb = sum(int(server.run("MEMORY", "USAGE", key) or 0) for key in server.run("KEYS", "quick*")) / 1000
+    await store.aclose()
+    figures = (f"{statistics.median(each):.0f}" for each in spent.values())
+    return (f"{callers:,}", f"{blocks:,}", str(replicas), *figures, f"{memory_kb:.1f}")
+
+
+async def _use_all(
+    server: Server, scheduler: SharedScheduler, report: tuple[Waiting, ...], spent: dict[str, list[float]]
+) -> None:
+    """Begin and end whatever turns this replica holds."""
+    ticked = await scheduler.tick(report, returned=(), quiet=False, wants_board=False)
+    for turn in ticked.turns:
+        with _counted(server, spent["begin"]):
+            await scheduler.begin(turn.id, block=f"b{turn.id}", block_key="quick:{shop}:none", known=b"")
+        with _counted(server, spent["done"]):
+            await scheduler.done(turn.id, block=f"b{turn.id}", pause_ms=0, pause_reason="")
+
+
+@contextmanager
+def _counted(server: Server, spent_us: list[float]) -> Iterator[None]:
+    """Note the server's own time for the script call in the block, in microseconds."""
+    before_us, _ = _spent_us(server)
+    yield
+    spent_us.append(_spent_us(server)[0] - before_us)
+
+
+class _Block:
+    """A job that takes 50 ms."""
+
+    known = b""
+
+    def __init__(self, name: str) -> None:
+        self.block_key = f"bench:{{shop}}:{name}"
+
+    async def call(self, slot: Slot, *, attempt: int) -> str | Failed:
+        """Be called."""
+        await slot.hold()
+        await asyncio.sleep(0.05)
+        return self.block_key
+
+    async def look(self) -> str | None:
+        """Nothing is stored."""
+        return None
+
+
+async def _ticks(server: Server, *, seconds: float = 8.0) -> str:
+    rows = []
+    for replicas in (1, 8, 50):
+        server.run("FLUSHALL")
+        store = _store(server)
+        lines: list[Line[str]] = [
+            Line(
+                SharedScheduler(store, prefix="bench", app="shop", replica=f"r{n}", rules=RULES),
+                app="shop",
+                rules=RULES,
+            )
+            for n in range(replicas)
+        ]
+        names = count()
+        for line in lines:
+            line.start()
+        asked = [
+            asyncio.create_task(
+                line.fetch(_Block(str(next(names))), caller=f"c{n % 20}", weight=1.0, patience_s=1e6, bound=10_000)
+            )
+            for line in lines
+            for n in range(1000)
+        ]
+        await asyncio.sleep(3)
+        server.run("CONFIG", "RESETSTAT")
+        before_s, served = _cpu_s(server), sum(task.done() for task in asked)
+        await asyncio.sleep(seconds)
+        _, calls = _spent_us(server)
+        cpu = (_cpu_s(server) - before_s) / seconds
+        used = (sum(task.done() for task in asked) - served) / seconds
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.gather(*(line.aclose() for line in lines))
+        await store.aclose()
+        rows.append((str(replicas), f"{calls / seconds:.0f}", f"{cpu:.1%}", f"{used * 1.05 / 5:.0%}"))
+    return table(("replicas", "script calls a second", "Valkey's processor time", "of rule 2's calls"), rows)
+
+
+def _cpu_s(server: Server) -> float:
+    info: Any = server.run("INFO", "cpu")
+    return float(info["used_cpu_sys"]) + float(info["used_cpu_user"])
+
+
+async def _added_latency(server: Server, *, rounds: int = 150) -> str:
+    """A page that must be fetched through a gateway, against the same call made directly; interleaved."""
+    server.run("FLUSHALL")
+    budget = {"calls": 5, "window_s": 0.02, "transit_s": 0.5}
+    async with fleet(server, replicas=1, budget=budget, sandbox_calls=1000) as gateways:
+        through, upstream = [], []
+        for n in range(rounds):
+            answer = await gateways.page(0, q=f"fetch {n}")
+            assert answer.status == 200, answer.body
+            through.append(answer.took_s - answer.upstream_s)
+            upstream.append(answer.upstream_s)
+            await asyncio.sleep(0.03)
+        hits = []
+        for _ in range(rounds):
+            answer = await get(gateways.replicas[0].port, "/apps", {"Authorization": f"Bearer {key_of('c0')}"})
+            hits.append(answer.took_s)
+    rows = [
+        ("the call itself, inside the gateway", _ms(upstream)),
+        ("all else of the request: connection, HTTP, cache, tick, begin", _ms(through)),
+        ("of that, a request that asks nobody (`GET /apps`)", _ms(hits)),
+        ("so the budget and the cache add", f"{(statistics.median(through) - statistics.median(hits)) * 1000:.2f} ms"),
+    ]
+    return table(("part", "median (90th percentile)"), rows)
+
+
+def _ms(seconds: list[float]) -> str:
+    ordered = sorted(seconds)
+    return f"{statistics.median(ordered) * 1000:.2f} ms ({ordered[len(ordered) * 9 // 10] * 1000:.2f} ms)"
+
+
+if __name__ == "__main__":
+    started_s = time.monotonic()
+    main()
+    print(f"took {time.monotonic() - started_s:.0f} s", file=sys.stderr)

@@ -1,0 +1,21 @@
+"""The facts of the machine that a table of figures stands on."""
+
+import os
+import platform
+from pathlib import Path
+
+
+def facts() -> str:
+    """One line: processor, cores, kernel and Python. Figures of different machines don't compare."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
+    return (
+        f"{model}, {os.cpu_count()} cores (shared with others), Linux {platform.release()}, "
+        f"{platform.python_implementation()} {platform.python_version()}"
+    )
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
