@@ -5,7 +5,7 @@
 -- ARGV: 1 the call, as msgpack; 2 tick's rows, as msgpack, kept as they are until someone has to look into them, or
 --       the head of the block that begin's replica knows
 -- Answers with one msgpack value: {epoch, now, ...}. All times are whole milliseconds. A tag is kept as "%.17g", with
--- a "-" before it while its caller does not wait.
+-- a "~" before it while its caller does not wait.
 
 local BOARD_ROWS, HELD_SHARE = 1000, 8
 
@@ -24,12 +24,12 @@ local function pending(slot) return slot[TURN] ~= 0 and slot[BEGUN_AT] < 0 end
 -- Tags
 
 local function read_tag(text)
-  if string.sub(text, 1, 1) == '-' then return tonumber(string.sub(text, 2)), false end
+  if string.sub(text, 1, 1) == '~' then return tonumber(string.sub(text, 2)), false end
   return tonumber(text), true
 end
 
 local function write_tag(caller, value, active)
-  redis.call('HSET', KEYS[2], caller, string.format(active and '%.17g' or '-%.17g', value))
+  redis.call('HSET', KEYS[2], caller, string.format(active and '%.17g' or '~%.17g', value))
 end
 
 -- Slots and turns

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from service.budget.policy import Policy
 from service.budget.scheduler import Begun, Early, Joined, Known, Lapsed, Paused, Rules, Scheduler, Ticked, Turn
 from service.budget.shared import SharedScheduler
 from tests.contract.scheduler_world import RULES, StoreHere, World, row, valkey
@@ -370,6 +371,22 @@ async def test_a_changed_number_of_slots_is_kept_to(world: World) -> None:
     fewer = world.replica("r2")
     assert len((await tick(fewer, row("a", 3))).turns) == 1
     assert await begin(fewer, turns[0]) == Begun() or await begin(fewer, turns[2]) == Begun()
+
+
+async def test_refunds_that_round_below_zero_are_still_tags(world: World) -> None:
+    """Turns of a cost that no float holds, given and returned, leave their caller in line with its tag near 0."""
+    world.rules = Rules(calls=5, window_ms=1000, transit_ms=200)
+    world.policy = Policy(world.rules)
+    replica = await awake(world)
+    for weight in (0.3, 0.7, 1.1, 1.9, 7.7, 9.1):
+        rows = (row("a", 4, weight=weight), row("b"))
+        turns = (await tick(replica, *rows)).turns
+        assert len(turns) == 5
+        ticked = await tick(replica, *rows, returned=tuple(turn.id for turn in turns), quiet=True, board=True)
+        assert ticked.board is not None
+        assert [abs(rank.tag) < 1e-9 for rank in ticked.board.ranks] == [True, True]
+        await tick(replica, board=True)
+        world.now += QUIET
 
 
 async def test_the_end_of_a_fetch_is_told_to_all(client: redis.Redis) -> None:

@@ -120,7 +120,7 @@ class Histories(RuleBasedStateMachine):
             self.world.plan(sent=sent, at=at, back=1e9 if lost else at + back)
             answers.append(run(getattr(scheduler, op)(*args, **kwargs)))
         self.world.now = at + back
-        assert answers[0] == answers[1]
+        assert answers[0] == answers[1], answers
         return answers[0]
 
     # What happens.
@@ -304,7 +304,7 @@ class Histories(RuleBasedStateMachine):
         ]
         assert [slot[0] for slot in state[11]] == [slot.free_at for slot in policy.slots]
         assert [slot[2] for slot in state[11]] == [slot.turn for slot in policy.slots]
-        tags = {name: f"{'' if tag.active else '-'}{tag.value:.17g}".encode() for name, tag in policy.tags.items()}
+        tags = {name: f"{'' if tag.active else '~'}{tag.value:.17g}".encode() for name, tag in policy.tags.items()}
         assert {name.decode(): tag for name, tag in self.client.hgetall("tg:{news}:tags").items()} == tags
         assert {name.decode() for name in self.client.hkeys("tg:{news}:flights")} == set(policy.flights)
         assert {name.decode() for name in self.client.hkeys("tg:{news}:reports")} == set(policy.reports)
