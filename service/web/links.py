@@ -22,8 +22,8 @@ def links(path: str, query_string: bytes, slice_: Slice, *, total: int) -> bytes
     if offset + limit < total:
         targets.append(("next", offset + limit))
     targets.append(("last", last))
-    own = _others(query_string)
-    return ", ".join(f'<{path}?{own}offset={target}>; rel="{rel}"' for rel, target in targets).encode()
+    start = f"<{path}?{_others(query_string)}offset="
+    return ", ".join([f'{start}{target}>; rel="{rel}"' for rel, target in targets]).encode()
 
 
 def _others(query_string: bytes) -> str:

@@ -161,7 +161,7 @@ class TasksReader:
     def __init__(self, settings: WebSettings) -> None:
         self._settings = settings
         self._table = task_parameters(settings)
-        self._names = frozenset(parameter.name for parameter in self._table)
+        self._names = {parameter.name.encode(): parameter.name for parameter in self._table}
 
     def read(self, query_string: bytes, *, caller: Caller, now_s: float) -> Asked:
         """What the caller asks for. Raises BadRequest with all faults, and UnknownApp where there are none else."""

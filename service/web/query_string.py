@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Set
+from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
 from service.model.errors import Fault
@@ -17,7 +17,7 @@ _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def read_query_string(query_string: bytes, *, known: Set[str]) -> tuple[dict[str, str], list[Fault]]:
+def read_query_string(query_string: bytes, *, known: Mapping[bytes, str]) -> tuple[dict[str, str], list[Fault]]:
     """The values of known parameters by name, and a fault for each that is unknown, repeated, empty or unreadable."""
     texts: dict[str, str] = {}
     faults: list[Fault] = []
@@ -26,8 +26,8 @@ def read_query_string(query_string: bytes, *, known: Set[str]) -> tuple[dict[str
         if not pair:
             continue
         raw_name, _, raw_value = pair.partition(b"=")
-        name = _decoded(raw_name)
-        if name is None or name not in known:
+        name = known.get(raw_name) or known.get(_unquoted(raw_name) or b"")
+        if name is None:
             _add(faults, _shown(raw_name), "is not a parameter of this resource")
             continue
         if name in seen:
@@ -40,7 +40,7 @@ def read_query_string(query_string: bytes, *, known: Set[str]) -> tuple[dict[str
             _add(faults, name, "must be UTF-8 with valid percent-encoding")
         elif not text:
             _add(faults, name, "is empty; leave it out instead")
-        elif _CONTROL.search(text):
+        elif not text.isprintable() and _CONTROL.search(text):
             _add(faults, name, "must not hold control characters")
         else:
             texts[name] = text
@@ -54,15 +54,18 @@ def _add(faults: list[Fault], name: str, detail: str) -> None:
         faults.append(fault)
 
 
-def _decoded(raw: bytes) -> str | None:
+def _unquoted(raw: bytes) -> bytes | None:
     if b"+" in raw:
         raw = raw.replace(b"+", b" ")
     if b"%" in raw:
-        if _BAD_PERCENT.search(raw):
-            return None
-        raw = unquote_to_bytes(raw)
+        return None if _BAD_PERCENT.search(raw) else unquote_to_bytes(raw)
+    return raw
+
+
+def _decoded(raw: bytes) -> str | None:
+    unquoted = _unquoted(raw)
     try:
-        return raw.decode()
+        return None if unquoted is None else unquoted.decode()
     except UnicodeDecodeError:
         return None
 
