@@ -30,8 +30,7 @@ from service.upstream.codes import advice_for
 log = structlog.get_logger()
 
 RENEWAL = "~renewal"
-"""The caller in whose name blocks are renewed in the background; `~` stands in no caller's name."""
-RENEWAL_WEIGHT = 0.01
+"""The caller in whose name blocks are renewed, from turns that nobody asks for; `~` stands in no caller's name."""
 RENEWALS_MAX = 100
 """How many blocks of an app may wait for their renewal on one replica."""
 
@@ -183,7 +182,7 @@ class Gateway:
     async def _renewed(self, app: App, job: BlockJob) -> None:
         patience_s = self._lifetimes.stale_while_revalidate_s
         try:
-            await app.line.fetch(job, caller=RENEWAL, weight=RENEWAL_WEIGHT, patience_s=patience_s, bound=RENEWALS_MAX)
+            await app.line.fetch(job, caller=RENEWAL, weight=1.0, patience_s=patience_s, bound=RENEWALS_MAX)
         except TaskgateError as exc:
             log.info("renewal.failed", app=app.info.name, error=type(exc).__name__)
 

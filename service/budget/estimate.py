@@ -2,7 +2,7 @@
 
 import math
 
-from service.budget.scheduler import Board, Rules
+from service.budget.scheduler import Board, Rules, is_background
 
 
 def estimate_wait_ms(
@@ -10,14 +10,19 @@ def estimate_wait_ms(
 ) -> int:
     """How long the `place`-th block (from 1) of `caller` waits for its turn, in milliseconds.
 
-    Every other caller gets the turns whose tags come before this one's, as long as it has blocks waiting, and turns
-    come at the budget's pace. Right within one cycle or a fifth, whichever is more, while nobody comes or leaves.
+    Every other caller gets the turns whose tags come before this one's, as long as it has blocks waiting; those in the
+    background come last. Turns come at the budget's pace. Right within one cycle or a fifth, whichever is more, while
+    nobody comes or leaves.
     """
     tag = next((rank.tag for rank in board.ranks if rank.caller == caller), board.virtual)
     target = tag + (place - 1) / weight
     before = place - 1
     for rank in board.ranks:
-        if rank.caller != caller and rank.tag <= target:
+        if rank.caller == caller or (is_background(rank.caller) and not is_background(caller)):
+            continue
+        if is_background(caller) and not is_background(rank.caller):
+            before += rank.count
+        elif rank.tag <= target:
             before += min(rank.count, math.floor((target - rank.tag) * rank.weight) + 1)
     cycle_ms = rules.rest_ms + board.held_ms
     return (due_in_ms or 0) + before * cycle_ms // rules.calls

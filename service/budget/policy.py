@@ -18,6 +18,7 @@ from service.budget.scheduler import (
     Ticked,
     Turn,
     Waiting,
+    is_background,
 )
 from service.budget.standing import Standing, standing
 from service.budget.state import Flight, Reading, Report, Slot, Tag
@@ -80,8 +81,11 @@ class Policy:
             seen = self._look()
             self._give(seen)
         mine = [slot for slot in self.slots if slot.pending and slot.replica == replica]
-        left = sum(max(0, count - sum(slot.caller == caller for slot in mine)) for caller, _, count, _ in rows)
-        due = self._next_at(max(left, seen.count if seen else 0)) - self._rules.ahead_ms - self.now
+        lefts = {caller: count - sum(slot.caller == caller for slot in mine) for caller, _, count, _ in rows}
+        left = sum(max(0, count) for count in lefts.values())
+        urgent = sum(max(0, count) for caller, count in lefts.items() if not is_background(caller))
+        pressing = max(urgent or left, seen.pressing if seen else 0)
+        due = self._next_at(pressing, urgent=urgent > 0) - self._rules.ahead_ms - self.now
         return Ticked(
             turns=tuple(
                 Turn(id=slot.turn, caller=slot.caller, usable_in_ms=max(0, slot.usable_at - self.now)) for slot in mine
@@ -226,16 +230,22 @@ class Policy:
         """How many slots could carry a turn given now."""
         return sum(not slot.pending and slot.free_at <= self._reach() for slot in self.slots)
 
+    @property
+    def _spare(self) -> int:
+        """How many slots must be free for a turn in the background: one stays for whoever comes."""
+        return min(2, self._rules.calls)
+
     def _may_give(self) -> bool:
         return self.pause_until <= self._reach() and self._free_slots() > 0
 
     def _last_start(self) -> int:
         return max(slot.usable_at if slot.pending else slot.started for slot in self.slots)
 
-    def _next_at(self, count: int) -> int:
-        """When the next turn can be used, where `count` wait for one."""
+    def _next_at(self, count: int, *, urgent: bool) -> int:
+        """When the next turn can be used, where `count` wait for one; `urgent` tells if not all in the background."""
         lapse_ms = self._rules.turn_lease_ms + self._rules.ahead_ms
-        first = min(slot.usable_at + lapse_ms if slot.pending else slot.free_at for slot in self.slots)
+        frees = sorted(slot.usable_at + lapse_ms if slot.pending else slot.free_at for slot in self.slots)
+        first = frees[0 if urgent else self._spare - 1]
         at = max(self.now, self.pause_until, first)
         if count > max(1, self._free_slots()):
             at = max(at, self._last_start() + self._rules.gap_ms)
@@ -273,7 +283,7 @@ class Policy:
     def _give(self, seen: Standing) -> None:
         """Give all turns that are due."""
         rules = self._rules
-        paced = seen.count > self._free_slots()
+        paced = seen.pressing > self._free_slots()
         while seen.count:
             open_slots = [slot for slot in self.slots if not slot.pending]
             if not open_slots:
@@ -286,11 +296,14 @@ class Policy:
                 return
             crowd = min(
                 (each for each in seen.crowds.values() if each.count),
-                key=lambda each: (self.tags[each.caller].value, each.since, each.caller),
+                key=lambda each: (is_background(each.caller), self.tags[each.caller].value, each.since, each.caller),
             )
+            if is_background(crowd.caller) and self._free_slots() < self._spare:
+                return
             share = min((each for each in crowd.shares if each.count), key=lambda each: (each.since, each.replica))
             tag = self.tags[crowd.caller]
-            self.virtual = max(self.virtual, tag.value)
+            if not is_background(crowd.caller):
+                self.virtual = max(self.virtual, tag.value)
             self.next_id += 1
             slot.turn, slot.replica, slot.caller = self.next_id, share.replica, crowd.caller
             slot.cost = 1 / crowd.weight
@@ -310,5 +323,5 @@ class Policy:
             for crowd in seen.crowds.values()
             if crowd.count
         ]
-        ranks.sort(key=lambda rank: (rank.tag, -rank.waited_ms, rank.caller))
+        ranks.sort(key=lambda rank: (is_background(rank.caller), rank.tag, -rank.waited_ms, rank.caller))
         return Board(virtual=self.virtual, held_ms=int(self.held + 0.5), ranks=tuple(ranks[:BOARD_ROWS]))

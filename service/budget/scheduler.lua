@@ -180,21 +180,35 @@ local function last_start()
   return last
 end
 
--- When the next turn can be used, where `count` wait for one.
-local function next_at(count)
-  local first
-  for _, slot in ipairs(S.slots) do
-    local at = pending(slot) and slot[USABLE_AT] + TURN_LEASE + AHEAD or slot[FREE_AT]
-    if not first or at < first then first = at end
+local function is_background(caller) return string.sub(caller, 1, 1) == '~' end
+
+-- How many slots must be free for a turn in the background: one stays for whoever comes.
+local SPARE = math.min(2, N)
+
+-- When the next turn can be used, where `count` wait for one; `urgent` tells if not all in the background.
+local function next_at(count, urgent)
+  local frees = {}
+  for at, slot in ipairs(S.slots) do
+    frees[at] = pending(slot) and slot[USABLE_AT] + TURN_LEASE + AHEAD or slot[FREE_AT]
   end
-  local at = math.max(now, S.pause_until, first)
+  table.sort(frees)
+  local at = math.max(now, S.pause_until, frees[urgent and 1 or SPARE])
   if count > math.max(1, free_slots()) then at = math.max(at, last_start() + GAP) end
   return at
 end
 
+-- One fewer waits without a turn.
+local function take(seen, crowd, share)
+  share.count, crowd.count, seen.count = share.count - 1, crowd.count - 1, seen.count - 1
+  if not is_background(crowd.caller) then seen.urgent = seen.urgent - 1 end
+end
+
+-- How many wait at the same time as far as pacing goes: the background presses nobody but itself.
+local function pressing(urgent, count) return urgent > 0 and urgent or count end
+
 -- Sum up the reports of all live replicas, less the turns held unused; forget the dead.
 local function standing()
-  local seen = { count = 0, crowds = {}, present = {}, tags = {} }
+  local seen = { count = 0, urgent = 0, crowds = {}, present = {}, tags = {} }
   local shares = {}
   local packed = redis.call('HGETALL', KEYS[3])
   for at = 1, #packed, 2 do
@@ -220,6 +234,7 @@ local function standing()
           if since < crowd.since then crowd.since = since end
           crowd.count = crowd.count + count
           seen.count = seen.count + count
+          if not is_background(caller) then seen.urgent = seen.urgent + count end
         end
       end
     end
@@ -230,7 +245,7 @@ local function standing()
       local share = shares[slot[REPLICA]] and shares[slot[REPLICA]][slot[CALLER]]
       if share and share.count > 0 then
         local crowd = seen.crowds[slot[CALLER]]
-        share.count, crowd.count, seen.count = share.count - 1, crowd.count - 1, seen.count - 1
+        take(seen, crowd, share)
       end
     end
   end
@@ -271,6 +286,8 @@ local function bring_up_tags(seen)
 end
 
 local function comes_before(a, b, tags)
+  local ba, bb = is_background(a.caller), is_background(b.caller)
+  if ba ~= bb then return bb end
   local ta, tb = tags[a.caller], tags[b.caller]
   if ta ~= tb then return ta < tb end
   if a.since ~= b.since then return a.since < b.since end
@@ -298,7 +315,7 @@ end
 
 -- Give all turns that are due.
 local function give(seen)
-  local paced = seen.count > free_slots()
+  local paced = pressing(seen.urgent, seen.count) > free_slots()
   while seen.count > 0 do
     local slot
     for _, each in ipairs(S.slots) do
@@ -309,15 +326,16 @@ local function give(seen)
     if paced then usable_at = math.max(usable_at, last_start() + GAP) end
     if usable_at > now + AHEAD then return end
     local crowd = next_crowd(seen)
+    if is_background(crowd.caller) and free_slots() < SPARE then return end
     local share = next_share(crowd)
     local tag, cost = seen.tags[crowd.caller], 1 / crowd.weight
-    S.virtual = math.max(S.virtual, tag)
+    if not is_background(crowd.caller) then S.virtual = math.max(S.virtual, tag) end
     S.next_id = S.next_id + 1
     slot[TURN], slot[REPLICA], slot[CALLER], slot[COST] = S.next_id, share.replica, crowd.caller, cost
     slot[USABLE_AT], slot[BEGUN_AT], slot[BLOCK] = usable_at, -1, ''
     seen.tags[crowd.caller] = tag + cost
     write_tag(crowd.caller, tag + cost, true)
-    share.count, crowd.count, seen.count = share.count - 1, crowd.count - 1, seen.count - 1
+    take(seen, crowd, share)
   end
 end
 
@@ -336,7 +354,7 @@ end
 
 -- The three steps
 
-local function tick(returned, quiet, wants_board, count)
+local function tick(returned, quiet, wants_board, count, urgent)
   for _, turn in ipairs(returned) do give_back(turn) end
   if count > 0 then
     redis.call('HSET', KEYS[3], replica, cmsgpack.pack({ now + REPORT_LEASE, now, ARGV[2] }))
@@ -367,10 +385,15 @@ local function tick(returned, quiet, wants_board, count)
     end
   end
   if #turns > 0 then
-    left = 0
-    for _, row in ipairs(cmsgpack.unpack(ARGV[2])) do left = left + math.max(0, row[3] - (held[row[1]] or 0)) end
+    left, urgent = 0, 0
+    for _, row in ipairs(cmsgpack.unpack(ARGV[2])) do
+      local lacking = math.max(0, row[3] - (held[row[1]] or 0))
+      left = left + lacking
+      if not is_background(row[1]) then urgent = urgent + lacking end
+    end
   end
-  local due = next_at(math.max(left, seen and seen.count or 0)) - AHEAD - now
+  local waits = math.max(pressing(urgent, left), seen and pressing(seen.urgent, seen.count) or 0)
+  local due = next_at(waits, urgent > 0) - AHEAD - now
   local pause = math.max(0, S.pause_until - now)
   return { turns, left > 0 and math.max(0, due) or -1, free, pause, pause > 0 and S.reason or '',
     wants_board and board(seen) or nil }

@@ -22,6 +22,10 @@ LEAST = {
 }
 
 
+BACKGROUND = "~"
+"""What the names of callers begin with that get a turn only where nobody else waits and another slot stays free."""
+
+
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """What one app's budget must keep, in whole milliseconds where a time. ValueError names what can't be kept.
 
@@ -80,6 +84,11 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"weight of {self.caller} must be a finite number above 0, not {self.weight!r}")
         if self.count < 0 or self.waited_ms < 0:
             raise ValueError(f"count and waited_ms of {self.caller} must not be negative")
+
+
+def is_background(caller: str) -> bool:
+    """Whether the caller only uses what nobody asks for."""
+    return caller.startswith(BACKGROUND)
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):

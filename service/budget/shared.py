@@ -20,6 +20,7 @@ from service.budget.scheduler import (
     Ticked,
     Turn,
     Waiting,
+    is_background,
 )
 from service.budget.stopwatch import Stopwatch, any_chance, monotonic_ms
 from service.model.blocks import HEAD_BYTES
@@ -104,8 +105,9 @@ class SharedScheduler:
         """See `Scheduler.tick`."""
         rows = [(row.caller, row.weight, row.count, row.waited_ms) for row in waiting if row.count]
         count = sum(row[2] for row in rows)
+        urgent = sum(row[2] for row in rows if not is_background(row[0]))
         packed = msgspec.msgpack.encode(rows)
-        answer = await self._call("tick", (returned, quiet, wants_board, count), _Ticked, packed=packed)
+        answer = await self._call("tick", (returned, quiet, wants_board, count, urgent), _Ticked, packed=packed)
         return Ticked(
             turns=tuple(Turn(id=turn, caller=caller, usable_in_ms=in_ms) for turn, caller, in_ms in answer.turns),
             due_in_ms=None if answer.due_in_ms < 0 else answer.due_in_ms,

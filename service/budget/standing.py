@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from service.budget.scheduler import is_background
+
 
 class Share(msgspec.Struct, kw_only=True):
     """A caller's part on one replica: how many wait there without a turn, and since when the oldest does."""
@@ -24,9 +26,13 @@ class Crowd(msgspec.Struct, kw_only=True):
 
 
 class Standing(msgspec.Struct, kw_only=True):
-    """Everyone who waits without a turn (`count` in all), and the names of those who wait or hold a turn."""
+    """Everyone who waits without a turn, and the names of those who wait or hold a turn.
+
+    `count` is how many in all, `urgent` how many of them not in the background.
+    """
 
     count: int
+    urgent: int
     crowds: dict[str, Crowd]
     present: set[str]
 
@@ -35,11 +41,17 @@ class Standing(msgspec.Struct, kw_only=True):
         share.count -= 1
         crowd.count -= 1
         self.count -= 1
+        self.urgent -= not is_background(crowd.caller)
+
+    @property
+    def pressing(self) -> int:
+        """How many wait at the same time as far as pacing goes: the background presses nobody but itself."""
+        return self.urgent or self.count
 
 
 def standing(rows: Iterable[tuple[str, str, float, int, int]], held: Iterable[tuple[str, str]]) -> Standing:
     """Sum up (replica, caller, weight, count, since), less the turns `held` unused as (replica, caller)."""
-    seen = Standing(count=0, crowds={}, present=set())
+    seen = Standing(count=0, urgent=0, crowds={}, present=set())
     shares: dict[tuple[str, str], Share] = {}
     for replica, caller, weight, count, since in rows:
         if count < 1:
@@ -52,6 +64,7 @@ def standing(rows: Iterable[tuple[str, str, float, int, int]], held: Iterable[tu
         crowd.since = min(crowd.since, since)
         crowd.count += count
         seen.count += count
+        seen.urgent += 0 if is_background(caller) else count
     seen.present.update(seen.crowds)
     for replica, caller in held:
         seen.present.add(caller)

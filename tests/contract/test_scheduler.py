@@ -286,6 +286,44 @@ async def test_equal_tags_who_waited_longest_then_the_name(world: World) -> None
     assert [rank.caller for rank in ticked.board.ranks] == ["c", "a", "b"]
 
 
+async def test_the_background_uses_what_nobody_asks_for(world: World) -> None:
+    """However long it has waited it comes after all others, and leaves a slot for whoever comes."""
+    replica = await awake(world)
+    background = row("~renewal", count=5, waited_ms=9_000)
+    (turn,) = (await tick(replica, background)).turns
+    assert turn.caller == "~renewal"
+    mine = (await tick(world.replica("r2"), row("a", weight=0.1))).turns
+    assert [each.caller for each in mine] == ["a"]
+    assert await begin(replica, turn) == Begun()
+    assert await begin(world.replica("r2"), mine[0], block="other") == Begun()
+    await done(replica, turn)
+    await done(world.replica("r2"), mine[0], block="other")
+    world.now += REST
+    ticked = await tick(replica, background, row("a", count=2), row("b"))
+    assert {each.caller for each in ticked.turns} <= {"a", "b"}
+
+
+async def test_a_waiting_background_is_told_when_two_slots_are_free(world: World) -> None:
+    """One free slot is not for it: to tick for that one would be in vain."""
+    replica = await awake(world)
+    (turn,) = (await tick(replica, row("a"))).turns
+    assert await begin(replica, turn) == Begun()
+    await done(replica, turn)
+    ticked = await tick(replica, row("~renewal"))
+    assert ticked.turns == ()
+    assert ticked.due_in_ms == REST - RULES.ahead_ms
+
+
+async def test_the_background_does_not_move_virtual_time(world: World) -> None:
+    """Who waits now and then is not set back by what was fetched in between."""
+    replica = await awake(world)
+    (turn,) = (await tick(replica, row("~renewal", weight=0.01))).turns
+    ticked = await tick(replica, row("a"), board=True)
+    assert ticked.board is not None
+    assert ticked.board.virtual == 0
+    assert turn.caller == "~renewal"
+
+
 async def test_quiet_takes_all_slots(world: World) -> None:
     """Turns already given can't be used, and no new one for transit and window."""
     replica = await awake(world)

@@ -1,5 +1,6 @@
 """Random histories on a real Valkey: the script answers as the model does, and the rules hold in true time."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -17,10 +18,10 @@ from hypothesis.stateful import (
 )
 
 from service.budget.policy import Policy
-from service.budget.scheduler import Begun, Early, Rules, Ticked, Turn
+from service.budget.scheduler import Begun, Early, Rules, Ticked, Turn, is_background
 from tests.contract.scheduler_world import World, row, run, valkey
 
-CALLERS = [f"c{number:02}" for number in range(20)]
+CALLERS = [f"c{number:02}" for number in range(18)] + ["~ahead", "~renewal"]
 WEIGHTS = {caller: [1.0, 3.0, 0.1, 0.7, 2.5][number % 5] for number, caller in enumerate(CALLERS)}
 LATENCY = st.sampled_from([0, 1, 1, 1, 5, 20, 80])
 BLOCKS = st.sampled_from([f"b{number}" for number in range(4)])
@@ -274,7 +275,12 @@ class Histories(RuleBasedStateMachine):
         open_slots = [slot.free_at for slot in policy.slots if not slot.pending]
         soon = policy.now + self.rules.ahead_ms
         free = sum(at <= soon for at in open_slots)
-        if free and policy.pause_until <= soon:
+        waits = Counter(dict.fromkeys(CALLERS, 0))
+        for report in policy.reports.values():
+            waits.update({caller: count for caller, _, count, _ in report.rows})
+        waits.subtract(slot.caller for slot in policy.slots if slot.pending)
+        urgent = any(count > 0 and not is_background(caller) for caller, count in waits.items())
+        if free >= (1 if urgent else min(2, self.rules.calls)) and policy.pause_until <= soon:
             starts = max(slot.usable_at if slot.pending else slot.started for slot in policy.slots)
             assert starts + self.rules.gap_ms > soon
             assert sum(count for report in policy.reports.values() for _, _, count, _ in report.rows) > free
