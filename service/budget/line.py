@@ -64,6 +64,7 @@ class Line(Generic[T]):
         self._ticked_at_s = 0.0
         self._due_at_s: float | None = None
         self._reported = False
+        self._unreported = False
         self._away_since_s: float | None = None
         self._closing = False
         self._stopped = False
@@ -91,8 +92,9 @@ class Line(Generic[T]):
             return Full(bound=bound, estimate_s=self.estimate_s(caller, weight, 1))
         waiter: Waiter[T] = Waiter(caller=caller, weight=weight, entered_s=loop.time(), patience_s=patience_s)
         want = self._waiters.enter(job, waiter)
-        if self._reported and loop.time() - self._board_at_s < HEARTBEAT_S:
-            self._waiters.judge(want, waiter, now_s=loop.time())
+        self._unreported = True
+        if self._due_at_s is not None and waiter.entered_s - self._board_at_s < HEARTBEAT_S:
+            self._waiters.judge(want, waiter, now_s=waiter.entered_s)
         else:
             self._tick_soon()
         timer = loop.call_at(waiter.deadline_s, self._waiters.expire, want, waiter)
@@ -159,7 +161,13 @@ class Line(Generic[T]):
             else:
                 await asyncio.sleep(max(self._ticked_at_s + SPACING_S - loop.time(), 0))
             self._urgent.clear()
-            await self._tick()
+            self._unreported = False
+            try:
+                await self._tick()
+            except Exception:
+                log.exception("budget.tick_failed", app=self._app)
+                self._unreported = True
+                await asyncio.sleep(AWAY_S)
 
     def _next_tick_in_s(self, now_s: float) -> float | None:
         """Seconds until the next tick is due; None: only when something happens."""
@@ -170,7 +178,7 @@ class Line(Generic[T]):
             if self._due_at_s is not None:
                 due_s = min(due_s, max(self._due_at_s, self._ticked_at_s + SPACING_S))
             return max(due_s - now_s, 0.0)
-        return None
+        return 0.0 if self._unreported else None
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -252,6 +260,9 @@ class Line(Generic[T]):
             # Whether the slot was taken is not known: say that the fetch is over, lest its lease keep the block.
             self._wait_again(want)
             await self._tell_done(turn, want.block)
+        except Exception as exc:
+            log.exception("budget.turn_failed", app=self._app)
+            self._waiters.fail(want, exc)
         finally:
             self._turns.discard(turn.id)
             self._tick_soon()

@@ -66,13 +66,17 @@ class Telling(LocalScheduler):
         self._blocks = blocks
         self.tells = True
         self.away = False
+        self.slow_s = 0.0
+        self.fault: Exception | None = None
 
     async def tick(
         self, waiting: tuple[Waiting, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
         """Tick, unless cut off."""
         self._reach()
-        return await super().tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
+        ticked = await super().tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
+        await asyncio.sleep(self.slow_s)
+        return ticked
 
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
         """Begin, unless cut off."""
@@ -89,6 +93,27 @@ class Telling(LocalScheduler):
     def _reach(self) -> None:
         if self.away:
             raise StoreUnavailable("unreachable")
+        if self.fault is not None:
+            fault, self.fault = self.fault, None
+            raise fault
+
+
+class Breaking(BlockHere):
+    """A job whose `begin` meets a fault."""
+
+    def __init__(self, blocks: Blocks, name: str, scheduler: Telling) -> None:
+        super().__init__(blocks, name)
+        self._scheduler = scheduler
+
+    @property
+    def known(self) -> bytes:
+        """Asked for right before `begin`."""
+        self._scheduler.fault = ZeroDivisionError()
+        return b""
+
+    @known.setter
+    def known(self, value: bytes) -> None:
+        pass
 
 
 @pytest.fixture
@@ -268,6 +293,28 @@ async def test_a_final_failure_is_told_to_all_who_wait(blocks: Blocks) -> None:
                 await task
         assert isinstance(await other, Fetched)
     assert blocks.named().count("a") == 1
+
+
+async def test_who_comes_while_the_line_reports_itself_empty_is_not_forgotten(blocks: Blocks) -> None:
+    """A tick that says that nobody waits is still under way when the next request comes."""
+    async with lines(blocks) as ([line], [scheduler]):
+        scheduler.slow_s = 0.03
+        for number in range(4):
+            with pytest.raises(UpstreamTimeout):
+                await _ask(line, BlockHere(blocks, "a", _failing(9, again=False)))
+            await asyncio.sleep(0.01 * number)
+            assert isinstance(await asyncio.wait_for(_ask(line, BlockHere(blocks, "a")), 1), Fetched)
+            del blocks.stored["a"]
+
+
+async def test_the_line_survives_a_fault_of_its_scheduler(blocks: Blocks) -> None:
+    """What should never happen is logged; who waits is served or told, and the next one is served."""
+    async with lines(blocks) as ([line], [scheduler]):
+        scheduler.fault = ZeroDivisionError()
+        assert isinstance(await asyncio.wait_for(_ask(line, BlockHere(blocks, "a")), 1), Fetched)
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(_ask(line, Breaking(blocks, "b", scheduler)), 1)
+        assert isinstance(await asyncio.wait_for(_ask(line, BlockHere(blocks, "c")), 1), Fetched)
 
 
 async def test_a_stop_empties_the_line(blocks: Blocks) -> None:
