@@ -69,14 +69,3 @@ class Full(msgspec.Struct, frozen=True, kw_only=True):
 
     bound: int
     estimate_s: float
-
-
-class Looked(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of an app as a line sees it: as the scheduler tells it, None where it can't be asked.
-
-    `here` is what waits on this replica, `last` what the scheduler told before, of a moment `last_age_s` ago.
-    """
-
-    ticked: Ticked | None
-    board: Board | None
-    here: tuple[Waiting, ...]

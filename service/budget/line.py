@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Generic, TypeVar
 
+import msgspec
 import structlog
 
 from service.budget.estimate import estimate_wait_ms
@@ -24,6 +25,7 @@ from service.budget.scheduler import (
     Scheduler,
     Ticked,
     Turn,
+    Waiting,
 )
 from service.budget.slot import CallSlot
 from service.budget.waiters import Waiter, Waiters, Wanted
@@ -60,6 +62,7 @@ class Line(Generic[T]):
         self._returned: list[int] = []
         self._board: Board | None = None
         self._board_at_s = 0.0
+        self._lookers: set[asyncio.Future[Ticked | None]] = set()
         self._urgent = asyncio.Event()
         self._ticked_at_s = 0.0
         self._due_at_s: float | None = None
@@ -117,6 +120,26 @@ class Line(Generic[T]):
     def wants(self, block: str) -> bool:
         """Whether somebody on this replica waits for the block."""
         return block in self._waiters.places.wants
+
+    async def look(self) -> Ticked | None:
+        """The app's state with its board, at most HEARTBEAT_S old; None where the scheduler can't be asked in time."""
+        loop = asyncio.get_running_loop()
+        is_new = loop.time() - self._board_at_s < HEARTBEAT_S and not self.is_cut_off
+        if is_new and self.last is not None and self._board is not None:
+            return msgspec.structs.replace(self.last, board=self._board)
+        looker: asyncio.Future[Ticked | None] = loop.create_future()
+        self._lookers.add(looker)
+        self._tick_soon()
+        try:
+            return await asyncio.wait_for(looker, LOOK_S)
+        except TimeoutError:
+            return None
+        finally:
+            self._lookers.discard(looker)
+
+    def waiting(self) -> tuple[Waiting, ...]:
+        """Who waits on this replica for a turn."""
+        return self._waiters.places.report(now_s=asyncio.get_running_loop().time())
 
     @property
     def is_cut_off(self) -> bool:
@@ -176,11 +199,13 @@ class Line(Generic[T]):
         loop = asyncio.get_running_loop()
         rows = () if self._closing else self._waiters.places.report(now_s=loop.time())
         returned = tuple(self._returned)
-        wants_board = self._waiters.has_unjudged()
+        lookers = tuple(self._lookers)
+        wants_board = bool(lookers) or self._waiters.has_unjudged()
         try:
             ticked = await self._scheduler.tick(rows, returned=returned, quiet=False, wants_board=wants_board)
         except StoreUnavailable as exc:
             self._lost_redis(exc)
+            _tell(lookers, None)
             return
         now_s = loop.time()
         if self._away_since_s is not None:
@@ -190,6 +215,7 @@ class Line(Generic[T]):
         pause_grew = ticked.pause_in_ms > 0 and (self.last is None or self.last.pause_in_ms == 0)
         self.last, self._ticked_at_s, self._reported = ticked, now_s, bool(rows)
         self._due_at_s = None if ticked.due_in_ms is None else now_s + ticked.due_in_ms / 1000
+        _tell(lookers, ticked)
         for turn in ticked.turns:
             self._take(turn)
         if ticked.board is not None:
@@ -347,3 +373,9 @@ class Line(Generic[T]):
             await asyncio.sleep(min(LOOK_S, max(ends_s - loop.time(), 0)))
             if want.state is State.ELSEWHERE:
                 await self._look(want, is_over=loop.time() >= ends_s)
+
+
+def _tell(lookers: tuple["asyncio.Future[Ticked | None]", ...], ticked: Ticked | None) -> None:
+    for looker in lookers:
+        if not looker.done():
+            looker.set_result(ticked)
