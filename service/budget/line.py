@@ -94,7 +94,7 @@ class Line(Generic[T]):
             return Full(bound=bound, estimate_s=self.estimate_s(caller, weight, 1))
         waiter: Waiter[T] = Waiter(caller=caller, weight=weight, entered_s=loop.time(), patience_s=patience_s)
         want = self._waiters.enter(job, waiter)
-        if self._reported and loop.time() - self._board_at_s < HEARTBEAT_S:
+        if self._reported and not self.is_cut_off and loop.time() - self._board_at_s < HEARTBEAT_S:
             self._waiters.judge(want, waiter, now_s=loop.time())
         else:
             self._tick_soon()

@@ -379,3 +379,54 @@ async def test_a_slot_is_taken_anew_after_a_slow_connection(blocks: Blocks) -> N
         with pytest.raises(UpstreamUnreachable):
             await slow
         await asyncio.gather(*others)
+
+
+async def test_who_comes_just_after_redis_has_gone_is_told(blocks: Blocks) -> None:
+    """Though the board is still new, the line asks again: nobody waits out his patience without a tick."""
+    async with lines(blocks) as ([line], [scheduler]):
+        blocks.took_s = 0.05
+        first = _ask(line, BlockHere(blocks, "a"))
+        await _until(lambda: bool(blocks.calls))
+        scheduler.away = True
+        assert isinstance(await first, Fetched)
+        await _until(lambda: line.is_cut_off)
+        await asyncio.sleep(0.03)
+        with pytest.raises(StoreUnavailable):
+            async with asyncio.timeout(1):
+                await _ask(line, BlockHere(blocks, "b"))
+
+
+async def test_a_look_tells_the_board(blocks: Blocks) -> None:
+    """Who waits anywhere is told, and with the scheduler away that nothing is known."""
+    async with lines(blocks, 2) as ([one, other], schedulers):
+        asked = [_ask(one, BlockHere(blocks, f"b{n}")) for n in range(8)]
+        await _until(lambda: bool(blocks.calls))
+        looked = await other.look()
+        assert looked is not None
+        assert looked.board is not None
+        assert [(rank.caller, rank.count > 2) for rank in looked.board.ranks] == [("x", True)]
+        assert sum(row.count for row in one.waiting()) > 2
+        assert other.waiting() == ()
+        for task in asked:
+            task.cancel()
+        schedulers[1].away = True
+        await _until(lambda: other._board_at_s < asyncio.get_running_loop().time() - 0.25)
+        assert await other.look() is None
+
+
+async def test_looks_are_few(blocks: Blocks) -> None:
+    """A hundred looks cost one tick, and so do those of the next quarter of a second."""
+    async with lines(blocks) as ([line], [scheduler]):
+        ticks = 0
+        tick = scheduler.tick
+
+        async def counting(*args: object, **named: object) -> Ticked:
+            nonlocal ticks
+            ticks += 1
+            return await tick(*args, **named)  # type: ignore[arg-type]
+
+        scheduler.tick = counting  # type: ignore[method-assign]
+        await asyncio.gather(*(line.look() for _ in range(100)))
+        for _ in range(10):
+            await line.look()
+        assert ticks == 1
