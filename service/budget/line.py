@@ -201,6 +201,7 @@ class Line(Generic[T]):
         returned = tuple(self._returned)
         lookers = tuple(self._lookers)
         wants_board = bool(lookers) or self._waiters.has_unjudged()
+        self._reported = bool(rows)  # before the answer: who comes meanwhile must know whether there'll be another tick
         try:
             ticked = await self._scheduler.tick(rows, returned=returned, quiet=False, wants_board=wants_board)
         except StoreUnavailable as exc:
@@ -213,7 +214,7 @@ class Line(Generic[T]):
         self._away_since_s = None
         del self._returned[: len(returned)]
         pause_grew = ticked.pause_in_ms > 0 and (self.last is None or self.last.pause_in_ms == 0)
-        self.last, self._ticked_at_s, self._reported = ticked, now_s, bool(rows)
+        self.last, self._ticked_at_s = ticked, now_s
         self._due_at_s = None if ticked.due_in_ms is None else now_s + ticked.due_in_ms / 1000
         _tell(lookers, ticked)
         for turn in ticked.turns:

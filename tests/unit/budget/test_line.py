@@ -381,19 +381,36 @@ async def test_a_slot_is_taken_anew_after_a_slow_connection(blocks: Blocks) -> N
         await asyncio.gather(*others)
 
 
-async def test_who_comes_just_after_redis_has_gone_is_told(blocks: Blocks) -> None:
-    """Though the board is still new, the line asks again: nobody waits out his patience without a tick."""
+@pytest.mark.parametrize("away", [False, True])
+async def test_who_comes_with_an_empty_tick_is_asked_for(blocks: Blocks, away: bool) -> None:
+    """During one, or after one that found Redis away: the board is still new, yet another tick must follow."""
     async with lines(blocks) as ([line], [scheduler]):
-        blocks.took_s = 0.05
-        first = _ask(line, BlockHere(blocks, "a"))
-        await _until(lambda: bool(blocks.calls))
-        scheduler.away = True
-        assert isinstance(await first, Fetched)
-        await _until(lambda: line.is_cut_off)
-        await asyncio.sleep(0.03)
-        with pytest.raises(StoreUnavailable):
-            async with asyncio.timeout(1):
-                await _ask(line, BlockHere(blocks, "b"))
+        tick, goes_on = scheduler.tick, asyncio.Event()
+        held = 0
+
+        async def holding(waiting: tuple[Waiting, ...], *, wants_board: bool, **named: object) -> Ticked:
+            nonlocal held
+            if not waiting and not goes_on.is_set():
+                held += 1
+                await goes_on.wait()
+            return await tick(waiting, wants_board=wants_board, **named)  # type: ignore[arg-type]
+
+        assert isinstance(await _ask(line, BlockHere(blocks, "a")), Fetched)
+        scheduler.tick = holding  # type: ignore[method-assign]
+        await _until(lambda: held == 1)
+        scheduler.away = away
+        if away:
+            goes_on.set()
+            await _until(lambda: line.is_cut_off)
+        asked = _ask(line, BlockHere(blocks, "b"))
+        await asyncio.sleep(0)
+        goes_on.set()
+        async with asyncio.timeout(1):
+            if away:
+                with pytest.raises(StoreUnavailable):
+                    await asked
+            else:
+                assert isinstance(await asked, Fetched)
 
 
 async def test_a_look_tells_the_board(blocks: Blocks) -> None:
