@@ -5,13 +5,17 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import msgspec
 from litestar import Litestar
 
+from service.budget.counted import CountedScheduler
+from service.budget.ledger import Ledger
 from service.budget.line import Line
 from service.budget.scheduler import Rules
 from service.budget.shared import SharedScheduler
+from service.budget.sharing import SharingScheduler, notice_s
 from service.cache.blocks import BlockCache, Kept
 from service.cache.memory import MemoryCache
 from service.cache.shelf import Shelf
@@ -57,9 +61,12 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
     apps: dict[str, App] = {}
     for name, app in settings.apps.items():
         rules = rules_of(settings.budget, app, settings.upstream)
-        scheduler = SharedScheduler(store, prefix=settings.redis.prefix, app=name, replica=replica, rules=rules)
+        shared = SharedScheduler(store, prefix=settings.redis.prefix, app=name, replica=replica, rules=rules)
+        sharing = sharing_of(settings, shared, app=name, rules=rules)
+        ledger = Ledger(store, prefix=settings.redis.prefix, app=name, replica=replica, clock=time.time)
+        scheduler = CountedScheduler(sharing or shared, used=partial(ledger.count, column="turns"))
         line: Line[Kept] = Line(scheduler, app=name, rules=rules, redis_grace_s=settings.budget.redis_grace_s)
-        channels[scheduler.channel] = line
+        channels[shared.channel] = line
         fetching = Fetching(
             app=upstream_apps[name],
             upstream=client,
@@ -72,7 +79,15 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
         )
         info = AppInfo(name=name, region=app.region)
         window_s = settings.budget.window_s
-        apps[name] = App(info=info, fetching=fetching, line=line, calls=rules.calls, window_s=window_s)
+        apps[name] = App(
+            info=info,
+            fetching=fetching,
+            line=line,
+            ledger=ledger,
+            sharing=sharing,
+            calls=rules.calls,
+            window_s=window_s,
+        )
     gateway = Gateway(apps, lifetimes=lifetimes, clock=time.time)
 
     @asynccontextmanager
@@ -80,6 +95,11 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
         async with AsyncExitStack() as parts:
             parts.push_async_callback(store.aclose)
             await parts.enter_async_context(client)
+            for app in apps.values():
+                for part in (app.ledger, app.sharing):
+                    if part is not None:
+                        part.start()
+                        parts.push_async_callback(part.aclose)
             parts.push_async_callback(gateway.aclose)
             for channel, line in channels.items():
                 store.listen(channel, _told(line), on_gap=line.heard_nothing)
@@ -96,6 +116,20 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
     )
     asgi = create_web(gateway, callers, web_settings(settings), lifespan=[lifespan])
     return Service(asgi=asgi, leave=leave)
+
+
+def sharing_of(settings: Settings, shared: SharedScheduler, *, app: str, rules: Rules) -> SharingScheduler | None:
+    """What serves while Redis is away, where that is wanted; it begins before the line refuses those who wait."""
+    if settings.budget.on_redis_down == "closed":
+        return None
+    return SharingScheduler(
+        shared,
+        app=app,
+        rules=rules,
+        max_replicas=settings.budget.max_replicas,
+        grace_s=min(1.0, settings.budget.redis_grace_s / 2),
+        notice_s=notice_s(settings.redis.timeout_s),
+    )
 
 
 def lifetimes_of(cache: CacheSettings) -> Lifetimes:

@@ -7,10 +7,14 @@ import msgspec
 import structlog
 
 from service.budget.jobs import Fetched, Full, TooLong
+from service.budget.ledger import Ledger
 from service.budget.line import Line
+from service.budget.sharing import SharingScheduler
+from service.budget.view import budget_view, parties
 from service.cache.blocks import NOTHING, Kept
 from service.fetching import BlockJob, Fetching
 from service.model.blocks import Block, RefusedQuery
+from service.model.budgets import BudgetView
 from service.model.callers import AppInfo, Caller
 from service.model.errors import (
     LineFull,
@@ -36,13 +40,25 @@ RENEWALS_MAX = 100
 
 
 class App(msgspec.Struct, frozen=True, kw_only=True):
-    """One app with what serves it."""
+    """One app with what serves it; `sharing` only where replicas share the calls out while Redis is away."""
 
     info: AppInfo
     fetching: Fetching
     line: Line[Kept]
+    ledger: Ledger
+    sharing: SharingScheduler | None
     calls: int
     window_s: float
+
+    @property
+    def calls_alone(self) -> int | None:
+        """How many calls this replica gives out by itself, while it does."""
+        return None if self.sharing is None else self.sharing.calls_alone
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether Redis was away when last asked."""
+        return self.line.is_cut_off or self.calls_alone is not None
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,13 +96,29 @@ class Gateway:
         """The apps that the caller may read, by name."""
         return tuple(app.info for name, app in sorted(self._apps.items()) if name in caller.apps)
 
+    async def budget(self, app: str, caller: Caller) -> BudgetView:
+        """The app's budget as the caller may see it; what is known, where Redis is away. Raises UnknownApp."""
+        found = self._apps.get(app)
+        if found is None or app not in caller.apps:
+            raise UnknownApp
+        ticked, tallies = await asyncio.gather(found.line.look(), found.ledger.tallies())
+        return budget_view(
+            parties(ticked, found.line.waiting(), tallies),
+            app=app,
+            caller=caller,
+            ticked=ticked,
+            redis_away=found.is_cut_off,
+            calls=found.calls_alone or found.calls,
+            window_s=found.window_s,
+        )
+
     def readiness(self) -> Readiness:
         """What can be served now. Ready as long as this process runs: there may be pages in memory."""
         states = []
         for name, app in sorted(self._apps.items()):
             stopped = app.fetching.stopped()
             states.append(AppState(name=name, ok=stopped is None, detail="" if stopped is None else str(stopped)))
-        away = any(app.line.is_cut_off for app in self._apps.values())
+        away = any(app.is_cut_off for app in self._apps.values())
         return Readiness(ready=True, redis="away" if away else "ok", apps=tuple(states))
 
     async def aclose(self) -> None:
@@ -152,7 +184,9 @@ class Gateway:
                 raise WaitTooLong(place=place, estimate_s=estimate_s, patience_s=ask.patience_s)
             case Full(bound=bound, estimate_s=estimate_s):
                 raise LineFull(bound=bound, retry_after_s=max(estimate_s, 1.0))
-            case Fetched():
+            case Fetched(joined=joined):
+                if joined:
+                    app.ledger.count(caller.name, "joined")
                 return outcome
 
     async def _end(self, app: App, ask: Ask, index: int) -> Block | None:
@@ -218,7 +252,7 @@ class Gateway:
         if last is None:
             return None
         reset_s = app.window_s if last.due_in_ms is None else last.due_in_ms / 1000
-        return BudgetNote(calls=app.calls, window_s=app.window_s, free=last.free, reset_s=reset_s)
+        return BudgetNote(calls=app.calls_alone or app.calls, window_s=app.window_s, free=last.free, reset_s=reset_s)
 
 
 _RANK = {Source.HIT: 0, Source.JOINED: 1, Source.FETCHED: 2, Source.STALE: 3}

@@ -122,11 +122,15 @@ class ServerSettings(_Section, frozen=True, kw_only=True):
 
 
 class CallerSettings(_Section, frozen=True, kw_only=True):
-    """One internal service: its keys (SHA-256, hex) and what it may read."""
+    """One internal service: its keys (SHA-256, hex), what it may read and do. Bounds left out are the budget's."""
 
     keys: tuple[Sha256, ...]
     apps: tuple[Name, ...]
     weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0
+    waiting_max: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    wait_max_s: Annotated[float, Meta(ge=0, le=3600)] | None = None
+    may_force: bool = True
+    operator: bool = False
 
 
 class Settings(_Section, frozen=True, kw_only=True):

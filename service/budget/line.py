@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Generic, TypeVar
 
+import msgspec
 import structlog
 
 from service.budget.estimate import estimate_wait_ms
@@ -24,6 +25,7 @@ from service.budget.scheduler import (
     Scheduler,
     Ticked,
     Turn,
+    Waiting,
 )
 from service.budget.slot import CallSlot
 from service.budget.waiters import Waiter, Waiters, Wanted
@@ -60,11 +62,11 @@ class Line(Generic[T]):
         self._returned: list[int] = []
         self._board: Board | None = None
         self._board_at_s = 0.0
+        self._lookers: set[asyncio.Future[Ticked | None]] = set()
         self._urgent = asyncio.Event()
         self._ticked_at_s = 0.0
         self._due_at_s: float | None = None
         self._reported = False
-        self._unreported = False
         self._away_since_s: float | None = None
         self._closing = False
         self._stopped = False
@@ -92,8 +94,8 @@ class Line(Generic[T]):
             return Full(bound=bound, estimate_s=self.estimate_s(caller, weight, 1))
         waiter: Waiter[T] = Waiter(caller=caller, weight=weight, entered_s=loop.time(), patience_s=patience_s)
         want = self._waiters.enter(job, waiter)
-        self._unreported = True
-        if self._due_at_s is not None and waiter.entered_s - self._board_at_s < HEARTBEAT_S:
+        is_ticking = self._reported and self._due_at_s is not None and not self.is_cut_off
+        if is_ticking and waiter.entered_s - self._board_at_s < HEARTBEAT_S:
             self._waiters.judge(want, waiter, now_s=waiter.entered_s)
         else:
             self._tick_soon()
@@ -119,6 +121,26 @@ class Line(Generic[T]):
     def wants(self, block: str) -> bool:
         """Whether somebody on this replica waits for the block."""
         return block in self._waiters.places.wants
+
+    async def look(self) -> Ticked | None:
+        """The app's state with its board, at most HEARTBEAT_S old; None where the scheduler can't be asked in time."""
+        loop = asyncio.get_running_loop()
+        is_new = loop.time() - self._board_at_s < HEARTBEAT_S and not self.is_cut_off
+        if is_new and self.last is not None and self._board is not None:
+            return msgspec.structs.replace(self.last, board=self._board)
+        looker: asyncio.Future[Ticked | None] = loop.create_future()
+        self._lookers.add(looker)
+        self._tick_soon()
+        try:
+            return await asyncio.wait_for(looker, LOOK_S)
+        except TimeoutError:
+            return None
+        finally:
+            self._lookers.discard(looker)
+
+    def waiting(self) -> tuple[Waiting, ...]:
+        """Who waits on this replica for a turn."""
+        return self._waiters.places.report(now_s=asyncio.get_running_loop().time())
 
     @property
     def is_cut_off(self) -> bool:
@@ -161,12 +183,11 @@ class Line(Generic[T]):
             else:
                 await asyncio.sleep(max(self._ticked_at_s + SPACING_S - loop.time(), 0))
             self._urgent.clear()
-            self._unreported = False
             try:
                 await self._tick()
             except Exception:
                 log.exception("budget.tick_failed", app=self._app)
-                self._unreported = True
+                self._tick_soon()
                 await asyncio.sleep(AWAY_S)
 
     def _next_tick_in_s(self, now_s: float) -> float | None:
@@ -178,17 +199,20 @@ class Line(Generic[T]):
             if self._due_at_s is not None:
                 due_s = min(due_s, max(self._due_at_s, self._ticked_at_s + SPACING_S))
             return max(due_s - now_s, 0.0)
-        return 0.0 if self._unreported else None
+        return None
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         rows = () if self._closing else self._waiters.places.report(now_s=loop.time())
         returned = tuple(self._returned)
-        wants_board = self._waiters.has_unjudged()
+        lookers = tuple(self._lookers)
+        wants_board = bool(lookers) or self._waiters.has_unjudged()
+        self._reported = bool(rows)  # before the answer: who comes meanwhile must know whether there'll be another tick
         try:
             ticked = await self._scheduler.tick(rows, returned=returned, quiet=False, wants_board=wants_board)
         except StoreUnavailable as exc:
             self._lost_redis(exc)
+            _tell(lookers, None)
             return
         now_s = loop.time()
         if self._away_since_s is not None:
@@ -196,8 +220,9 @@ class Line(Generic[T]):
         self._away_since_s = None
         del self._returned[: len(returned)]
         pause_grew = ticked.pause_in_ms > 0 and (self.last is None or self.last.pause_in_ms == 0)
-        self.last, self._ticked_at_s, self._reported = ticked, now_s, bool(rows)
+        self.last, self._ticked_at_s = ticked, now_s
         self._due_at_s = None if ticked.due_in_ms is None else now_s + ticked.due_in_ms / 1000
+        _tell(lookers, ticked)
         for turn in ticked.turns:
             self._take(turn)
         if ticked.board is not None:
@@ -358,3 +383,9 @@ class Line(Generic[T]):
             await asyncio.sleep(min(LOOK_S, max(ends_s - loop.time(), 0)))
             if want.state is State.ELSEWHERE:
                 await self._look(want, is_over=loop.time() >= ends_s)
+
+
+def _tell(lookers: tuple["asyncio.Future[Ticked | None]", ...], ticked: Ticked | None) -> None:
+    for looker in lookers:
+        if not looker.done():
+            looker.set_result(ticked)

@@ -16,7 +16,7 @@ _NOBODY = hashlib.sha256(b"").digest()
 
 
 class KeyCallers:
-    """Implements `Callers`. Raises ValueError where two callers share a key.
+    """Implements `Callers`; the bounds are for callers whose own settings name none. ValueError: two share a key.
 
     A key is looked up by its digest: how long that takes may tell something of digests, which nobody can steer without
     inverting SHA-256, and nothing of keys. A missing or malformed credential takes the same way as a wrong one.
@@ -29,8 +29,10 @@ class KeyCallers:
                 name=name,
                 apps=frozenset(settings.apps),
                 weight=settings.weight,
-                waiting_max=waiting_max,
-                wait_max_s=wait_max_s,
+                waiting_max=waiting_max if settings.waiting_max is None else settings.waiting_max,
+                wait_max_s=wait_max_s if settings.wait_max_s is None else settings.wait_max_s,
+                may_force=settings.may_force,
+                operator=settings.operator,
             )
             for key in settings.keys:
                 digest = bytes.fromhex(key)

@@ -16,6 +16,8 @@ Value = TypeVar("Value")
 
 KEYWORD_MAX = 128
 
+NO_APP = Fault(parameter="app", detail="is needed: this caller may read more than one app")
+
 _DIGITS = re.compile(r"[0-9]{1,10}")
 _SORTS = {each.value: each for each in Sort}
 
@@ -73,13 +75,7 @@ def task_parameters(settings: WebSettings) -> TaskParameters:
         Example(value="PT12H", summary="in twelve hours"),
     )
     return TaskParameters(
-        app=Parameter(
-            name="app",
-            read=str,
-            description="Name of the app whose tasks are listed. May be left out by a caller who may read just one.",
-            examples=(Example(value="shop", summary="the app called shop"),),
-            schema={"type": "string", "minLength": 1, "maxLength": 63},
-        ),
+        app=app_parameter("Name of the app whose tasks are listed."),
         since=Parameter(
             name="since",
             read=parse_moment,
@@ -123,6 +119,30 @@ def task_parameters(settings: WebSettings) -> TaskParameters:
             example=20,
         ),
     )
+
+
+def app_parameter(description: str) -> Parameter[str]:
+    """The parameter `app`, which all resources of one app share."""
+    return Parameter(
+        name="app",
+        read=str,
+        description=f"{description} May be left out by a caller who may read just one.",
+        examples=(Example(value="shop", summary="the app called shop"),),
+        schema={"type": "string", "minLength": 1, "maxLength": 63},
+    )
+
+
+def read_app(query_string: bytes, *, caller: Caller) -> str:
+    """The app of a resource that takes no other parameter. Raises BadRequest, or UnknownApp."""
+    texts, faults = read_query_string(query_string, known={b"app": "app"})
+    if not faults and "app" not in texts and len(caller.apps) > 1:
+        faults.append(NO_APP)
+    if faults:
+        raise BadRequest(*faults)
+    app = texts.get("app", "") or _only(caller)
+    if app not in caller.apps:
+        raise UnknownApp
+    return app
 
 
 def _count(name: str, bounds: range, *, default: int, description: str, example: int) -> Parameter[int]:
@@ -192,7 +212,7 @@ class TasksReader:
         )
         faulty = {fault.parameter for fault in faults}
         if "app" not in texts and "app" not in faulty and len(caller.apps) > 1:
-            faults.append(Fault(parameter="app", detail="is needed: this caller may read more than one app"))
+            faults.append(NO_APP)
         if faulty.isdisjoint(("since", "until")):
             faults.extend(_range_faults(query, settings, now_s))
         if faults:

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from service.model.budgets import BudgetView
 from service.model.callers import AppInfo, Caller
 from service.model.pages import Ask, Page, Readiness
 
@@ -15,6 +16,10 @@ class Gateway(Protocol):
 
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
         """The apps that the caller may read, by name."""
+        ...
+
+    async def budget(self, app: str, caller: Caller) -> BudgetView:
+        """The app's budget as the caller may see it."""
         ...
 
     def readiness(self) -> Readiness:

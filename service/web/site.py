@@ -12,6 +12,7 @@ from service.web.failures import exception_handlers
 from service.web.openapi.document import openapi_document
 from service.web.port import Callers, Gateway
 from service.web.routes.apps import apps_route
+from service.web.routes.budget import budget_route
 from service.web.routes.docs import docs_routes
 from service.web.routes.problems import problem_routes
 from service.web.routes.state import state_routes
@@ -40,6 +41,7 @@ def create_web(
         route_handlers=[
             tasks_route(gateway, callers, settings, clock=clock),
             apps_route(gateway, callers),
+            budget_route(gateway, callers),
             *state_routes(gateway),
             *problem_routes(),
             *docs_routes(openapi_document()),

@@ -11,6 +11,7 @@ import httpx
 from granian.constants import Interfaces
 from granian.server.embed import Server
 
+from service.model.budgets import BudgetView, Party
 from service.model.callers import AppInfo, Caller
 from service.model.errors import Unauthenticated
 from service.model.pages import AppState, Ask, Page, Readiness, Source
@@ -36,6 +37,7 @@ class FakeGateway:
     def __init__(self) -> None:
         self.asks: list[Ask] = []
         self.changes: dict[str, Any] = {}
+        self.view: dict[str, Any] = {}
         self.error: Exception | None = None
         self.go: asyncio.Event | None = None
         self.waiting = 0
@@ -71,6 +73,23 @@ class FakeGateway:
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
         """The caller's apps."""
         return tuple(AppInfo(name=name, region="singapore") for name in sorted(caller.apps))
+
+    async def budget(self, app: str, caller: Caller) -> BudgetView:
+        """As told by `view`, or a budget of which nothing was used."""
+        if self.error is not None:
+            raise self.error
+        values: dict[str, Any] = {
+            "app": app,
+            "redis_away": False,
+            "calls": 5,
+            "window_s": 1.0,
+            "free": 5,
+            "pause_s": 0.0,
+            "pause_reason": "",
+            "callers": (Party(name=caller.name),),
+            "others": Party(name=None),
+        }
+        return BudgetView(**(values | self.view))
 
     def readiness(self) -> Readiness:
         """As told."""

@@ -55,7 +55,7 @@ async def test_only_named_routes_are_open(web: Web) -> None:
         path = template.replace("{name:str}", "failed" if "problems" in template else "start.js")
         if (await web.client.get(path)).status_code == 401:
             closed.add(template)
-    assert closed == {"/tasks", "/apps"}
+    assert closed == {"/tasks", "/apps", "/budget"}
     assert {each.replace(":str", "") for each in templates - closed} == set(OPEN)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from service.model.budgets import BudgetView, Counts, Party, Tally
 from service.model.errors import (
     BadRequest,
     CallsStopped,
@@ -33,6 +34,7 @@ from service.model.tasks import Task
 from service.web.kinds import Kind
 from service.web.page_answer import body_of
 from service.web.problems import Told, problem_answer, told_of, told_of_status
+from service.web.routes.budget import budget_body
 
 REQUEST_ID = "0f2a6c1e9b7d4c55a3e8f1d2b4c60718"
 
@@ -95,6 +97,24 @@ def page_example() -> Any:
         source=Source.HIT,
     )
     return msgspec.json.decode(body_of(page))
+
+
+def budget_example() -> Any:
+    """The budget as a caller who is not an operator sees it."""
+    own = Tally(minute=Counts(turns=21, joined=4), hour=Counts(turns=310, joined=57))
+    others = Tally(minute=Counts(turns=262, joined=31), hour=Counts(turns=9104, joined=1240))
+    view = BudgetView(
+        app="shop",
+        redis_away=False,
+        calls=5,
+        window_s=1.0,
+        free=0,
+        pause_s=0.0,
+        pause_reason="",
+        callers=(Party(name="reports", waiting=2, oldest_s=0.41, tally=own),),
+        others=Party(name=None, waiting=17, oldest_s=3.2, tally=others),
+    )
+    return msgspec.json.decode(msgspec.json.encode(budget_body(view)))
 
 
 def problem_example(kind: Kind) -> Any:

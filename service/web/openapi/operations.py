@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.web.kinds import KINDS, Kind
-from service.web.openapi.examples import page_example, problem_example
+from service.web.openapi.examples import budget_example, page_example, problem_example
 from service.web.openapi.fields import refer_fields, with_examples
 from service.web.openapi.schemas import Json
-from service.web.parameters import Parameter, task_parameters
+from service.web.parameters import Parameter, app_parameter, task_parameters
 from service.web.problems import PROBLEM_JSON
 from service.web.settings import default_web_settings
 
@@ -17,6 +17,7 @@ _OF_TASKS = (
     "throttled wait-too-long no-fetch-now shutting-down store-unavailable nothing-stored upstream-timeout"
 )
 _OF_APPS = "unauthenticated content-too-large uri-too-long headers-too-large failed"
+_OF_BUDGET = "bad-request unauthenticated unknown-app content-too-large uri-too-long headers-too-large failed"
 _OF_OPEN = "content-too-large uri-too-long headers-too-large failed"
 _TRY_AGAIN = frozenset(
     ("line-full", "throttled", "wait-too-long", "no-fetch-now", "shutting-down", "store-unavailable", "nothing-stored")
@@ -37,11 +38,18 @@ expected wait, unless a stale answer may be served.
 **Paging.** Follow `Link`. Slices are cut from larger blocks, so the next one is mostly there already."""
 
 
+_GET_BUDGET = """The live budget: slots, pause, line, and what was used in the last minute and hour, over all replicas.
+
+A caller sees itself by name and all others together; operators see everybody by name. Asking costs no call. Who waits
+is told as it was within the last quarter of a second, what was used within the last second or two."""
+
+
 def paths() -> Json:
     """All paths."""
     return {
         "/tasks": {"get": _list_tasks()},
         "/apps": {"get": _list_apps()},
+        "/budget": {"get": _get_budget()},
         "/problems": {
             "get": _open(
                 "listProblems",
@@ -113,6 +121,28 @@ def _list_apps() -> Json:
         "responses": {
             "200": {"description": "The apps.", "headers": refer_fields(), "content": _json("Apps", example)},
             **_problems(_OF_APPS),
+        },
+    }
+
+
+def _get_budget() -> Json:
+    return {
+        "operationId": "getBudget",
+        "tags": ["Tasks"],
+        "summary": "How much of an app's budget is free, who waits, and who used it",
+        "description": _GET_BUDGET,
+        "parameters": [
+            _query_parameter(app_parameter("Name of the app.")),
+            {"$ref": "#/components/parameters/RequestId"},
+        ],
+        "security": [{"key": []}],
+        "responses": {
+            "200": {
+                "description": "The budget.",
+                "headers": refer_fields(),
+                "content": _json("Budget", budget_example()),
+            },
+            **_problems(_OF_BUDGET),
         },
     }
 

@@ -11,6 +11,7 @@ from service.model.tasks import Task
 from service.web.page_answer import Envelope
 from service.web.problems import Problem
 from service.web.routes.apps import Apps
+from service.web.routes.budget import Budget, Pause, Share, Slots, Used, Waiting
 from service.web.routes.state import Live, Ready, Version
 
 Json = dict[str, Any]
@@ -70,6 +71,51 @@ _READY: Json = {
     "apps_ok": _COUNT | {"description": "For how many apps fetches can be had now."},
     "apps_total": _COUNT,
 }
+_BUDGET: Json = {
+    "app": {"type": "string"},
+    "redis": {
+        "enum": ["ok", "away"],
+        "description": "With `away` all this is what one replica knows: who waits there, and what was used until then.",
+    },
+    "slots": {"$ref": "#/components/schemas/Slots"},
+    "pause": {
+        "oneOf": [{"$ref": "#/components/schemas/Pause"}, {"type": "null"}],
+        "description": "Null where that is not known.",
+    },
+    "callers": {
+        "type": "array",
+        "items": {"$ref": "#/components/schemas/Share"},
+        "description": "The asking caller first; for operators all others, too. `~renewal` renews what is stale.",
+    },
+    "others": {"$ref": "#/components/schemas/Share", "description": "All whom `callers` does not name, together."},
+}
+_SLOTS: Json = {
+    "total": {
+        "type": "integer",
+        "minimum": 1,
+        "description": "Calls in any window, over all replicas; while replicas share them out, this replica's part.",
+    },
+    "free": {
+        "type": ["integer", "null"],
+        "minimum": 0,
+        "description": "How many could be made at once; null where that is not known, and no call is made.",
+    },
+    "window_seconds": {"type": "number", "exclusiveMinimum": 0},
+}
+_PAUSE: Json = {
+    "seconds": {"type": "number", "minimum": 0, "description": "0 where there is no pause."},
+    "reason": {"type": ["string", "null"], "description": "What the upstream asked for the pause with."},
+}
+_SHARE: Json = {
+    "caller": {"type": ["string", "null"], "description": "Null for several callers together."},
+    "waiting": {"$ref": "#/components/schemas/Waiting"},
+    "last_minute": {"$ref": "#/components/schemas/Used"},
+    "last_hour": {"$ref": "#/components/schemas/Used"},
+}
+_USED: Json = {
+    "turns": _COUNT | {"description": "Calls of the upstream, each try counted."},
+    "joined": _COUNT | {"description": "Fetches saved by joining one that another request had paid for."},
+}
 
 
 def schemas() -> Json:
@@ -80,13 +126,25 @@ def schemas() -> Json:
     return {
         "App": _object(AppInfo, {"name": {"type": "string"}, "region": {"type": ["string", "null"]}}),
         "Apps": _object(Apps, {"apps": {"type": "array", "items": {"$ref": "#/components/schemas/App"}}}),
+        "Budget": _object(Budget, _BUDGET),
         "Fault": _object(Fault, _FAULT),
         "Live": _object(Live, {"live": {"const": True}}),
         "Page": page,
+        "Pause": _object(Pause, _PAUSE),
         "Problem": _object(Problem, _PROBLEM),
         "Ready": _object(Ready, _READY),
+        "Share": _object(Share, _SHARE),
+        "Slots": _object(Slots, _SLOTS),
         "Task": _object(Task, _TASK),
+        "Used": _object(Used, _USED),
         "Version": _object(Version, {"name": {"const": "taskgate"}, "version": {"type": "string"}}),
+        "Waiting": _object(
+            Waiting,
+            {
+                "count": _COUNT | {"description": "Blocks that wait for a turn."},
+                "oldest_seconds": {"type": "number", "minimum": 0},
+            },
+        ),
     }
 
 

@@ -426,3 +426,71 @@ async def test_a_slot_is_taken_anew_after_a_slow_connection(blocks: Blocks) -> N
         with pytest.raises(UpstreamUnreachable):
             await slow
         await asyncio.gather(*others)
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_who_comes_with_an_empty_tick_is_asked_for(blocks: Blocks, away: bool) -> None:
+    """During one, or after one that found Redis away: the board is still new, yet another tick must follow."""
+    async with lines(blocks) as ([line], [scheduler]):
+        tick, goes_on = scheduler.tick, asyncio.Event()
+        held = 0
+
+        async def holding(waiting: tuple[Waiting, ...], *, wants_board: bool, **named: object) -> Ticked:
+            nonlocal held
+            if not waiting and not goes_on.is_set():
+                held += 1
+                await goes_on.wait()
+            return await tick(waiting, wants_board=wants_board, **named)  # type: ignore[arg-type]
+
+        assert isinstance(await _ask(line, BlockHere(blocks, "a")), Fetched)
+        scheduler.tick = holding  # type: ignore[method-assign]
+        await _until(lambda: held == 1)
+        scheduler.away = away
+        if away:
+            goes_on.set()
+            await _until(lambda: line.is_cut_off)
+        asked = _ask(line, BlockHere(blocks, "b"))
+        await asyncio.sleep(0)
+        goes_on.set()
+        async with asyncio.timeout(1):
+            if away:
+                with pytest.raises(StoreUnavailable):
+                    await asked
+            else:
+                assert isinstance(await asked, Fetched)
+
+
+async def test_a_look_tells_the_board(blocks: Blocks) -> None:
+    """Who waits anywhere is told, and with the scheduler away that nothing is known."""
+    async with lines(blocks, 2) as ([one, other], schedulers):
+        asked = [_ask(one, BlockHere(blocks, f"b{n}")) for n in range(8)]
+        await _until(lambda: bool(blocks.calls))
+        looked = await other.look()
+        assert looked is not None
+        assert looked.board is not None
+        assert [(rank.caller, rank.count > 2) for rank in looked.board.ranks] == [("x", True)]
+        assert sum(row.count for row in one.waiting()) > 2
+        assert other.waiting() == ()
+        for task in asked:
+            task.cancel()
+        schedulers[1].away = True
+        await _until(lambda: other._board_at_s < asyncio.get_running_loop().time() - 0.25)
+        assert await other.look() is None
+
+
+async def test_looks_are_few(blocks: Blocks) -> None:
+    """A hundred looks cost one tick, and so do those of the next quarter of a second."""
+    async with lines(blocks) as ([line], [scheduler]):
+        ticks = 0
+        tick = scheduler.tick
+
+        async def counting(*args: object, **named: object) -> Ticked:
+            nonlocal ticks
+            ticks += 1
+            return await tick(*args, **named)  # type: ignore[arg-type]
+
+        scheduler.tick = counting  # type: ignore[method-assign]
+        await asyncio.gather(*(line.look() for _ in range(100)))
+        for _ in range(10):
+            await line.look()
+        assert ticks == 1

@@ -1,0 +1,57 @@
+"""The budget of an app as its callers see it."""
+
+import msgspec
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """What was counted for a caller: each field is a column of the ledger, and a new one needs a default of 0.
+
+    `turns` were used for a fetch, each try one; `joined` are fetches that another request's fetch has spared.
+    """
+
+    turns: int = 0
+    joined: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
+
+
+COLUMNS = Counts.__struct_fields__
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of the last minute and of the last hour, the present moment included."""
+
+    minute: Counts = Counts()
+    hour: Counts = Counts()
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(minute=self.minute + other.minute, hour=self.hour + other.hour)
+
+
+class Party(msgspec.Struct, frozen=True, kw_only=True):
+    """One caller, or all others together (`name` None): how many blocks wait, the oldest for how long, what it used."""
+
+    name: str | None
+    waiting: int = 0
+    oldest_s: float = 0.0
+    tally: Tally = Tally()
+
+
+class BudgetView(msgspec.Struct, frozen=True, kw_only=True):
+    """An app's budget now: of `calls` slots `free` could be used at once. `callers` are those whom the asking one may
+    see by name, itself first; `others` are all the rest together.
+
+    With `redis_away` this is what one replica knows: who waits there, what was used until then, `calls` that it gives
+    out by itself where it may; `free` and `pause_s` are None where it may not.
+    """
+
+    app: str
+    redis_away: bool
+    calls: int
+    window_s: float
+    free: int | None
+    pause_s: float | None
+    pause_reason: str
+    callers: tuple[Party, ...]
+    others: Party

@@ -1,0 +1,102 @@
+"""`GET /budget`: how much of an app's budget is free, who waits, and who used it."""
+
+from typing import Any, Literal
+
+import msgspec
+from litestar import Request, get
+from litestar.handlers import HTTPRouteHandler
+
+from service.model.budgets import BudgetView, Counts, Party
+from service.web.answers import Reply, json_answer
+from service.web.identify import identify
+from service.web.parameters import read_app
+from service.web.port import Callers, Gateway
+
+
+class Slots(msgspec.Struct, frozen=True, kw_only=True):
+    """How many calls may be made in any window, and how many of them at once now."""
+
+    total: int
+    free: int | None
+    window_seconds: float
+
+
+class Pause(msgspec.Struct, frozen=True, kw_only=True):
+    """For how long no call is made, and why."""
+
+    seconds: float
+    reason: str | None
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """How many blocks are waited for, and since when."""
+
+    count: int
+    oldest_seconds: float
+
+
+class Used(msgspec.Struct, frozen=True, kw_only=True):
+    """What was used in some time up to now."""
+
+    turns: int
+    joined: int
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """One caller's part; without a name, that of all callers who are not told by name."""
+
+    caller: str | None
+    waiting: Waiting
+    last_minute: Used
+    last_hour: Used
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """The body."""
+
+    app: str
+    redis: Literal["ok", "away"]
+    slots: Slots
+    pause: Pause | None
+    callers: tuple[Share, ...]
+    others: Share
+
+
+def budget_route(gateway: Gateway, callers: Callers) -> HTTPRouteHandler:
+    """The route."""
+
+    @get("/budget")
+    async def show_budget(request: Request[Any, Any, Any]) -> Reply:
+        """The budget of one app, as the caller may see it."""
+        caller, trail = identify(request, callers)
+        app = read_app(request.scope["query_string"], caller=caller)
+        trail.app = app
+        return Reply(json_answer(budget_body(await gateway.budget(app, caller))))
+
+    return show_budget
+
+
+def budget_body(view: BudgetView) -> Budget:
+    """The view as it is sent."""
+    pause = None if view.pause_s is None else Pause(seconds=round(view.pause_s, 3), reason=view.pause_reason or None)
+    return Budget(
+        app=view.app,
+        redis="away" if view.redis_away else "ok",
+        slots=Slots(total=view.calls, free=view.free, window_seconds=view.window_s),
+        pause=pause,
+        callers=tuple(_share(party) for party in view.callers),
+        others=_share(view.others),
+    )
+
+
+def _share(party: Party) -> Share:
+    return Share(
+        caller=party.name,
+        waiting=Waiting(count=party.waiting, oldest_seconds=round(party.oldest_s, 3)),
+        last_minute=_used(party.tally.minute),
+        last_hour=_used(party.tally.hour),
+    )
+
+
+def _used(counts: Counts) -> Used:
+    return Used(turns=counts.turns, joined=counts.joined)

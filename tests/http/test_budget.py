@@ -1,0 +1,98 @@
+"""`GET /budget` over HTTP: its parameter, its members, and who may ask."""
+
+import pytest
+
+from service.model.budgets import Counts, Party, Tally
+from service.settings import CallerSettings
+from service.web.credentials import KeyCallers
+from tests.http.fake_gateway import KEY, MANY_AUTH, Web, _hashed
+
+
+async def test_the_body_has_the_documented_members(web: Web) -> None:
+    """All of the view is told, in seconds and counts; a pause of nothing has no reason."""
+    tally = Tally(minute=Counts(turns=3, joined=1), hour=Counts(turns=30, joined=10))
+    web.gateway.view = {
+        "free": 2,
+        "pause_s": 0.75,
+        "pause_reason": "throttled",
+        "callers": (Party(name="single", waiting=4, oldest_s=1.25, tally=tally),),
+        "others": Party(name=None, waiting=1, oldest_s=0.5),
+    }
+    answer = await web.get("/budget")
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+    nothing = {"turns": 0, "joined": 0}
+    assert answer.json() == {
+        "app": "shop",
+        "redis": "ok",
+        "slots": {"total": 5, "free": 2, "window_seconds": 1.0},
+        "pause": {"seconds": 0.75, "reason": "throttled"},
+        "callers": [
+            {
+                "caller": "single",
+                "waiting": {"count": 4, "oldest_seconds": 1.25},
+                "last_minute": {"turns": 3, "joined": 1},
+                "last_hour": {"turns": 30, "joined": 10},
+            }
+        ],
+        "others": {
+            "caller": None,
+            "waiting": {"count": 1, "oldest_seconds": 0.5},
+            "last_minute": nothing,
+            "last_hour": nothing,
+        },
+    }
+    web.gateway.view = {}
+    assert (await web.get("/budget?app=shop")).json()["pause"] == {"seconds": 0.0, "reason": None}
+
+
+async def test_what_is_not_known_is_null(web: Web) -> None:
+    """With Redis away the answer says so, and is no error."""
+    web.gateway.view = {"redis_away": True, "free": None, "pause_s": None}
+    answer = await web.get("/budget")
+    assert answer.status_code == 200
+    body = answer.json()
+    assert (body["redis"], body["slots"]["free"], body["pause"]) == ("away", None, None)
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "parameter"),
+    [
+        ("", 400, "app"),
+        ("?app=", 400, "app"),
+        ("?app=shop&app=news", 400, "app"),
+        ("?app=shop&caller=x", 400, "caller"),
+        ("?app=other", 404, None),
+        ("?app=news", 200, None),
+    ],
+)
+async def test_the_app_is_read_strictly(web: Web, query: str, status: int, parameter: str | None) -> None:
+    """A caller of several apps must name one, of its own, and nothing else."""
+    answer = await web.get(f"/budget{query}", headers=MANY_AUTH)
+    assert answer.status_code == status
+    if parameter is not None:
+        assert answer.json()["errors"][0]["parameter"] == parameter
+
+
+async def test_nobody_asks_without_a_key(web: Web) -> None:
+    """401, as everywhere."""
+    assert (await web.client.get("/budget?app=shop")).status_code == 401
+
+
+async def test_the_app_is_noted(web: Web) -> None:
+    """For logs and metrics."""
+    await web.get("/budget")
+    assert (web.observed[-1].app, web.observed[-1].route) == ("shop", "/budget")
+
+
+def test_a_callers_own_settings_win() -> None:
+    """Bounds of the budget hold where a caller has none of its own; rights are passed on."""
+    settings = {
+        "own": CallerSettings(
+            keys=(_hashed(KEY),), apps=("shop",), waiting_max=7, wait_max_s=0.0, may_force=False, operator=True
+        ),
+        "plain": CallerSettings(keys=(_hashed("plain"),), apps=("shop",)),
+    }
+    callers = KeyCallers(settings, waiting_max=100, wait_max_s=30.0)
+    own, plain = callers.identify(f"Bearer {KEY}"), callers.identify("Bearer plain")
+    assert (own.waiting_max, own.wait_max_s, own.may_force, own.operator) == (7, 0.0, False, True)
+    assert (plain.waiting_max, plain.wait_max_s, plain.may_force, plain.operator) == (100, 30.0, True, False)

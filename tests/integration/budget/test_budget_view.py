@@ -1,0 +1,174 @@
+"""`GET /budget` on two whole gateways in this process, with a real Valkey and the sandbox upstream."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import httpx
+
+from service.app import create_app
+from service.sandbox.serving import Sandbox, sandbox_upstream
+from service.sandbox.upstream import SandboxOptions
+from service.settings import AppSettings, BudgetSettings, CallerSettings, RedisSettings, Settings
+from service.web.edge import Edge
+from tests.servers import Server
+
+WINDOW_S = 0.4
+
+
+def settings(sandbox: Sandbox, server: Server, budget: BudgetSettings) -> Settings:
+    """Two callers and an operator, whose keys are their names."""
+    app = sandbox.app
+    entry = AppSettings(sdkappid=app.sdkappid, admin=app.admin, base_url=sandbox.base_url, secret_env="SECRET")
+    callers = {
+        name: CallerSettings(keys=(hashlib.sha256(name.encode()).hexdigest(),), apps=("shop",), operator=name == "boss")
+        for name in ("reports", "bulk", "boss")
+    }
+    return Settings(
+        apps={"shop": entry}, callers=callers, redis=RedisSettings(url=server.url, timeout_s=0.1), budget=budget
+    )
+
+
+@asynccontextmanager
+async def lifespan(asgi: Edge) -> AsyncIterator[None]:
+    """Start an application as its server would, and end it."""
+    said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    running = asyncio.create_task(asgi({"type": "lifespan", "asgi": {"version": "3.0"}}, said.get, told.put))
+    await said.put({"type": "lifespan.startup"})
+    assert (await told.get())["type"] == "lifespan.startup.complete"
+    try:
+        yield
+    finally:
+        await said.put({"type": "lifespan.shutdown"})
+        assert (await told.get())["type"] == "lifespan.shutdown.complete"
+        await running
+
+
+class Gateways:
+    """Two gateways, each asked through a client of its own."""
+
+    def __init__(self, sandbox: Sandbox, clients: list[httpx.AsyncClient]) -> None:
+        self.sandbox = sandbox
+        self.clients = clients
+
+    async def get(self, replica: int, path: str, caller: str) -> httpx.Response:
+        """GET as one of the callers."""
+        headers = {"Authorization": f"Bearer {caller}", "Prefer": "wait=20"}
+        return await self.clients[replica].get(path, headers=headers)
+
+    async def budget(self, replica: int, caller: str) -> Any:
+        """The budget as a caller sees it."""
+        answer = await self.get(replica, "/budget", caller)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def budget_when(self, holds: Callable[[Any], bool], *, replica: int = 0, caller: str = "reports") -> Any:
+        """The first budget of which something holds."""
+        async with asyncio.timeout(8):
+            while not holds(body := await self.budget(replica, caller)):
+                await asyncio.sleep(0.05)
+        return body
+
+
+@asynccontextmanager
+async def gateways(server: Server, **budget: Any) -> AsyncIterator[Gateways]:
+    """Two gateways whose first quiet window is over."""
+    rules = BudgetSettings(calls=5, window_s=WINDOW_S, transit_s=0.1, redis_grace_s=0.6, **budget)
+    async with AsyncExitStack() as stack:
+        sandbox = await stack.enter_async_context(sandbox_upstream(SandboxOptions(window_s=WINDOW_S)))
+        clients = []
+        for _ in range(2):
+            service = create_app(settings(sandbox, server, rules), environ={"SECRET": sandbox.app.key})
+            await stack.enter_async_context(lifespan(service.asgi))
+            transport = httpx.ASGITransport(app=service.asgi)
+            client = httpx.AsyncClient(transport=transport, base_url="http://gateway", timeout=30)
+            clients.append(await stack.enter_async_context(client))
+        both = Gateways(sandbox, clients)
+        for replica in range(2):
+            await both.budget_when(lambda body: body["slots"]["free"] == 5, replica=replica)
+        yield both
+
+
+def _named(body: Any, caller: str) -> Any:
+    return next(share for share in body["callers"] if share["caller"] == caller)
+
+
+async def test_what_is_used_on_one_replica_is_seen_on_both(own_valkey: Server) -> None:
+    """Turns are counted for who paid them, fetches saved for who joined; the sandbox counts the same calls."""
+    async with gateways(own_valkey) as both:
+        for offset in (0, 100, 200):
+            assert (await both.get(0, f"/tasks?offset={offset}", "reports")).status_code == 200
+        pages = await asyncio.gather(
+            *(both.get(replica, "/tasks?offset=300", caller) for replica in (0, 1) for caller in ("reports", "bulk"))
+        )
+        assert {page.status_code for page in pages} == {200}
+        here = await both.budget(0, "boss")
+        assert _named(here, "reports")["last_minute"]["turns"] >= 3
+
+        def is_all_there(body: Any) -> bool:
+            shares = [*body["callers"], body["others"]]
+            return sum(share["last_hour"]["turns"] + share["last_hour"]["joined"] for share in shares) == 7
+
+        there = await both.budget_when(is_all_there, replica=1, caller="boss")
+        assert [share["caller"] for share in there["callers"]] == ["boss", "bulk", "reports"]
+        assert sum(share["last_minute"]["turns"] for share in there["callers"]) == 4
+        assert sum(share["last_minute"]["joined"] for share in there["callers"]) == 3
+        assert (await both.sandbox.control.stats()).calls == 4
+        plain = await both.budget_when(is_all_there, replica=1)
+        assert [share["caller"] for share in plain["callers"]] == ["reports"]
+        assert plain["callers"][0]["last_hour"] == _named(there, "reports")["last_hour"]
+        assert plain["others"]["last_hour"] == _named(there, "bulk")["last_hour"]
+
+
+async def test_who_waits_on_one_replica_is_seen_on_both(own_valkey: Server) -> None:
+    """Thirty blocks take two seconds: the other replica tells how many wait and for how long, and no slot is free."""
+    async with gateways(own_valkey) as both:
+        asked = [asyncio.create_task(both.get(0, f"/tasks?since=-P{day}D", "bulk")) for day in range(1, 31)]
+        body = await both.budget_when(lambda body: body["others"]["waiting"]["oldest_seconds"] > 0.2, replica=1)
+        assert 5 < body["others"]["waiting"]["count"] < 30
+        assert body["slots"]["free"] < 5
+        assert body["callers"][0]["waiting"] == {"count": 0, "oldest_seconds": 0.0}
+        operators = await both.budget(1, "boss")
+        assert _named(operators, "bulk")["waiting"]["count"] > 0
+        assert operators["others"]["waiting"]["count"] == 0
+        assert {(await task).status_code for task in asked} == {200}
+        await both.budget_when(lambda body: body["others"]["waiting"]["count"] == 0, replica=1)
+
+
+async def test_closed_without_redis_what_is_known_is_told(own_valkey: Server) -> None:
+    """No error: what was used stays known, what may be used now does not."""
+    async with gateways(own_valkey) as both:
+        await both.get(0, "/tasks", "reports")
+        used = await both.budget_when(lambda body: body["callers"][0]["last_hour"]["turns"] == 1)
+        own_valkey.kill()
+        body = await both.budget_when(lambda body: body["redis"] == "away")
+        assert (body["slots"]["free"], body["pause"]) == (None, None)
+        assert body["slots"]["total"] == 5
+        assert body["callers"] == used["callers"]
+        assert (await both.get(0, "/tasks?q=x", "reports")).status_code == 503
+        own_valkey.start()
+        await both.budget_when(lambda body: body["redis"] == "ok" and body["slots"]["free"] == 5)
+
+
+async def test_sharing_without_redis_tells_the_part(own_valkey: Server) -> None:
+    """Each replica serves from its two of five calls, says so, and counts them."""
+    async with gateways(own_valkey, on_redis_down="share", max_replicas=2) as both:
+        own_valkey.kill()
+        for replica in range(2):
+            body = await both.budget_when(lambda body: body["redis"] == "away", replica=replica)
+            body = await both.budget_when(lambda body: body["slots"]["free"] == 2, replica=replica)
+            assert body["slots"]["total"] == 2
+            page = await both.get(replica, f"/tasks?q=w{replica}", "reports")
+            assert page.status_code == 200
+            assert page.headers["ratelimit-policy"] == '"shop";q=2;w=1'
+            ready = (await both.get(replica, "/readyz", "reports")).json()
+            assert (ready["ready"], ready["redis"]) == (True, "away")
+            assert (await both.budget(replica, "reports"))["callers"][0]["last_minute"]["turns"] == 1
+        own_valkey.start()
+        for replica in range(2):
+            await both.budget_when(lambda body: body["redis"] == "ok" and body["slots"]["free"] == 5, replica=replica)
+        await both.budget_when(lambda body: body["callers"][0]["last_hour"]["turns"] == 2)
+        assert (await both.sandbox.control.stats()).refused == 0

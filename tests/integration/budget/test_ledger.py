@@ -1,0 +1,179 @@
+"""What callers used, summed over replicas, on a real Valkey and a clock of the test's own."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from service.budget.ledger import CALLERS_MAX, OVERFLOW, Ledger
+from service.model.budgets import Counts, Tally
+from service.model.errors import StoreUnavailable
+from service.settings import RedisSettings
+from service.store.port import Script
+from service.store.redis_store import RedisStore
+from tests.servers import Server, until
+
+NOON_S = 1_750_000_200.0
+"""A whole minute."""
+
+
+class World:
+    """Ledgers of one app on one server and clock."""
+
+    def __init__(self, server: Server) -> None:
+        self.now_s = NOON_S
+        self.server = server
+        self.store = RedisStore(RedisSettings(url=server.url, timeout_s=0.5))
+
+    def ledger(self, replica: str) -> Ledger:
+        """One replica's ledger; flushed by the test."""
+        return Ledger(self.store, prefix="t", app="shop", replica=replica, clock=lambda: self.now_s)
+
+    async def seen(self) -> dict[str, Tally]:
+        """What a replica sees that has only just come."""
+        return dict(await self.ledger("new").tallies())
+
+
+@pytest.fixture
+async def world(valkey: Server) -> AsyncIterator[World]:
+    world = World(valkey)
+    yield world
+    await world.store.aclose()
+
+
+def _both(turns: int = 0, joined: int = 0) -> Tally:
+    counts = Counts(turns=turns, joined=joined)
+    return Tally(minute=counts, hour=counts)
+
+
+async def test_replicas_are_summed_up(world: World) -> None:
+    """Two replicas' counts of one caller are one sum, column by column, for all who look."""
+    one, two = world.ledger("one"), world.ledger("two")
+    one.count("a", "turns", 2)
+    one.count("b:x", "joined")
+    two.count("a", "turns")
+    two.count("a", "joined", 5)
+    await one.flush()
+    await two.flush()
+    assert await world.seen() == {"a": _both(turns=3, joined=5), "b:x": _both(joined=1)}
+
+
+async def test_what_is_not_sent_yet_is_seen_here(world: World) -> None:
+    """A replica sees its own counts at once, and counts nothing twice when they are sent."""
+    ledger = world.ledger("one")
+    for expected in (1, 2, 3):
+        ledger.count("a", "turns")
+        assert await ledger.tallies() == {"a": _both(turns=expected)}
+        await ledger.flush()
+        assert await ledger.tallies() == {"a": _both(turns=expected)}
+
+
+async def test_minutes_and_hours_end(world: World) -> None:
+    """After a minute a turn is one of the hour alone, after an hour of neither."""
+    ledger = world.ledger("one")
+    ledger.count("a", "turns")
+    await ledger.flush()
+    world.now_s += 49
+    assert await world.seen() == {"a": _both(turns=1)}
+    world.now_s += 12
+    assert await world.seen() == {"a": Tally(hour=Counts(turns=1))}
+    world.now_s += 3600
+    assert await world.seen() == {}
+
+
+async def test_keys_end_by_themselves(world: World) -> None:
+    """Nothing stays for longer than a bit over an hour."""
+    ledger = world.ledger("one")
+    ledger.count("a", "turns")
+    await ledger.flush()
+    lives_s = sorted(world.server.run("TTL", key) for key in world.server.run("KEYS", "t:{shop}:ledger:*"))
+    assert len(lives_s) == 2
+    assert 60 < lives_s[0] <= 120
+    assert 3600 < lives_s[1] <= 3720
+
+
+async def test_a_batch_whose_answer_was_lost_counts_once(world: World) -> None:
+    """It is sent again, under the same number; what was counted meanwhile goes with the next."""
+    ledger = world.ledger("one")
+    script = ledger._add
+    lose = True
+
+    async def losing(keys: list[str], args: list[str]) -> list[object]:
+        answer = await script(keys, args)
+        if lose:
+            raise StoreUnavailable("timed out")
+        return answer
+
+    ledger._add = losing  # type: ignore[assignment]
+    ledger.count("a", "turns", 3)
+    await ledger.flush()
+    ledger.count("a", "turns", 4)
+    await ledger.flush()
+    lose = False
+    await ledger.flush()
+    assert await world.seen() == {"a": _both(turns=7)}
+
+
+async def test_counts_survive_an_absence(own_valkey: Server) -> None:
+    """What is counted while Redis is away is told at once, and is in Redis soon after it is back."""
+    world = World(own_valkey)
+    ledger = world.ledger("one")
+    ledger.start()
+    ledger.count("a", "turns")
+    await until(lambda: bool(own_valkey.run("KEYS", "t:*")))
+    assert await ledger.tallies() == {"a": _both(turns=1)}
+    own_valkey.kill()
+    ledger.count("a", "turns")
+    await asyncio.sleep(1.2)
+    assert (await ledger.tallies())["a"].hour.turns == 2
+    own_valkey.start()  # empty: what was in Redis is lost
+    await until(lambda: bool(own_valkey.run("KEYS", "t:*")))
+    assert await world.seen() == {"a": _both(turns=1)}
+    await ledger.aclose()
+    await world.store.aclose()
+
+
+async def test_closing_sends_what_there_is(world: World) -> None:
+    """The last second is not lost."""
+    ledger = world.ledger("one")
+    ledger.start()
+    ledger.count("a", "turns")
+    await ledger.aclose()
+    assert await world.seen() == {"a": _both(turns=1)}
+
+
+async def test_asking_is_bounded(world: World) -> None:
+    """Any number of looks within a second ask Redis once."""
+    ledger = world.ledger("one")
+    asked = 0
+    script: Script = ledger._read
+
+    async def counting(keys: list[str], args: list[str]) -> list[object]:
+        nonlocal asked
+        asked += 1
+        return await script(keys, args)
+
+    ledger._read = counting  # type: ignore[assignment]
+    await asyncio.gather(*(ledger.tallies() for _ in range(50)))
+    assert asked == 1
+
+
+async def test_memory_is_bounded(world: World) -> None:
+    """More callers than are told apart are counted together, and an hour's steps are kept at most."""
+    ledger = world.ledger("one")
+    for number in range(3 * CALLERS_MAX):
+        ledger.count(f"c{number}", "turns")
+    tallies = await ledger.tallies()
+    assert len(tallies) <= 2 * CALLERS_MAX + 1
+    assert sum(tally.hour.turns for tally in tallies.values()) == 3 * CALLERS_MAX
+    assert tallies[OVERFLOW].hour.turns == CALLERS_MAX
+
+    async def refusing(keys: list[str], args: list[str]) -> list[object]:
+        raise StoreUnavailable("unreachable")
+
+    ledger._add = refusing  # type: ignore[assignment]
+    for _ in range(400):
+        ledger.count("a", "turns")
+        world.now_s += 10
+    await ledger.flush()
+    assert len(ledger._open) <= 360

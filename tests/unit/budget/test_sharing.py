@@ -1,0 +1,264 @@
+"""The scheduler of `on_redis_down: share`, around a shared one that can be cut off, on a clock of the test's own."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from service.budget.local import LocalScheduler
+from service.budget.policy import Policy
+from service.budget.scheduler import Beginning, Begun, Board, Lapsed, Rules, Ticked, Turn, Waiting
+from service.budget.sharing import SharingScheduler
+from service.model.errors import StoreUnavailable
+
+RULES = Rules(calls=4, window_ms=1000, transit_ms=500)
+QUIET_S = (RULES.transit_ms + RULES.rest_ms) / 1000
+
+
+class Shared(LocalScheduler):
+    """Stands in for the shared scheduler: can be cut off, and notes what it was asked."""
+
+    def __init__(self, world: "World") -> None:
+        super().__init__(world.policy, lambda: world.now_s * 1000)
+        self.away = False
+        self.asked: list[str] = []
+
+    async def tick(
+        self, waiting: tuple[Waiting, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+    ) -> Ticked:
+        """Tick, unless away."""
+        self._reach("quiet tick" if quiet else "tick")
+        return await super().tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
+
+    async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
+        """Begin, unless away."""
+        self._reach("begin")
+        return await super().begin(turn, block=block, block_key=block_key, known=known)
+
+    async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
+        """Be done, unless away."""
+        self._reach("done")
+        await super().done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason)
+
+    def _reach(self, what: str) -> None:
+        if self.away:
+            raise StoreUnavailable("unreachable")
+        self.asked.append(what)
+
+
+class World:
+    """A replica of two that share, and its clock."""
+
+    def __init__(
+        self, *, rules: Rules = RULES, notice_s: float = 1.2, clock_s: Callable[[], float] | None = None
+    ) -> None:
+        self.now_s = 1000.0
+        self.policy = Policy(rules)
+        self.shared = Shared(self)
+        self.sharing = SharingScheduler(
+            self.shared,
+            app="shop",
+            rules=rules,
+            max_replicas=2,
+            grace_s=0.5,
+            notice_s=notice_s,
+            clock_s=clock_s or (lambda: self.now_s),
+        )
+
+    async def tick(self, *, board: bool = False, count: int = 9) -> Ticked:
+        """Tick with a caller who waits for nine blocks."""
+        waiting = (Waiting(caller="x", weight=1.0, count=count, waited_ms=0),)
+        return await self.sharing.tick(waiting, returned=(), quiet=False, wants_board=board)
+
+    async def begin(self, turn: Turn, block: str = "b") -> Beginning:
+        """Begin a turn when it may be used."""
+        self.now_s += turn.usable_in_ms / 1000
+        return await self.sharing.begin(turn.id, block=block, block_key=block, known=b"")
+
+    async def turn(self, *, within_s: float = 10.0) -> Turn:
+        """The next turn, however long it takes."""
+        until_s = self.now_s + within_s
+        while self.now_s < until_s:
+            ticked = await self.tick()
+            if ticked.turns:
+                return ticked.turns[0]
+            self.now_s += 0.01
+            if self.shared.away and self.sharing.calls_alone:
+                await self.sharing.probe()
+        raise AssertionError("no turn came")
+
+    async def cut_off(self) -> None:
+        """Redis goes away, and stays so until this replica lives on its own part."""
+        self.shared.away = True
+        with pytest.raises(StoreUnavailable):
+            await self.tick()
+        self.now_s += 0.6
+        await self.tick()
+        assert self.sharing.calls_alone == 2
+
+
+async def test_while_redis_answers_everything_is_passed_on() -> None:
+    """Ticks, begins and dones reach the shared scheduler, and none of them is made quiet."""
+    world = World()
+    turn = await world.turn()
+    world.shared.asked.clear()
+    assert await world.begin(turn) == Begun()
+    await world.sharing.done(turn.id, block="b", pause_ms=0, pause_reason="")
+    await world.tick()
+    assert world.shared.asked == ["begin", "done", "tick"]
+    assert world.sharing.calls_alone is None
+
+
+async def test_before_the_grace_has_ended_redis_is_away() -> None:
+    """As without `share`; and a return within the grace costs no quiet window."""
+    world = World()
+    await world.turn()
+    world.shared.away = True
+    for _ in range(4):
+        with pytest.raises(StoreUnavailable):
+            await world.tick()
+        world.now_s += 0.1
+    world.shared.away = False
+    world.shared.asked.clear()
+    await world.tick()
+    assert world.shared.asked == ["tick"]
+
+
+async def test_alone_a_replica_keeps_to_its_part_after_a_quiet_window() -> None:
+    """The first own call comes a quiet window after the change, and no window holds more than two of the four."""
+    world = World()
+    await world.turn()
+    await world.cut_off()
+    changed_s, calls = world.now_s, []
+    for number in range(8):
+        turn = await world.turn()
+        if await world.begin(turn, f"b{number}") == Begun():
+            calls.append(world.now_s)
+            await world.sharing.done(turn.id, block=f"b{number}", pause_ms=0, pause_reason="")
+    assert len(calls) == 8
+    assert calls[0] >= changed_s + QUIET_S - 0.001
+    assert min(later - earlier for earlier, later in zip(calls, calls[2:], strict=False)) >= 1.0
+
+
+async def test_a_turn_lapses_on_the_other_side() -> None:
+    """A shared turn can't be begun alone, nor an own one when Redis is back, nor one that was begun before."""
+    world = World()
+    turn = await world.turn()
+    assert await world.begin(turn) == Begun()
+    await world.cut_off()
+    assert await world.begin(turn) == Lapsed()
+    own = await world.turn()
+    assert await world.begin(own, "a") == Begun()
+    world.shared.away = False
+    await world.sharing.probe()
+    assert world.sharing.calls_alone is None
+    assert await world.begin(own, "a") == Lapsed()
+    assert await world.begin(turn) == Lapsed()
+
+
+async def test_a_return_takes_one_quiet_window() -> None:
+    """One quiet tick after the last own call could begin, and the next turn a quiet window later; then as ever."""
+    world = World()
+    await world.turn()
+    await world.cut_off()
+    await world.turn()
+    world.shared.away = False
+    world.shared.asked.clear()
+    await world.sharing.probe()
+    back_s = world.now_s
+    assert world.shared.asked == ["tick", "quiet tick"]
+    turn = await world.turn()
+    world.now_s += turn.usable_in_ms / 1000
+    assert world.now_s >= back_s + QUIET_S - 0.001
+    assert "quiet tick" not in world.shared.asked[2:]
+
+
+async def test_quiet_lasts_until_the_slowest_has_noticed() -> None:
+    """Where noticing takes longer than a quiet window, no turn of the next side can be used before it is over."""
+    world = World(rules=Rules(calls=4, window_ms=100, transit_ms=40), notice_s=1.2)
+    await world.turn()
+    await world.cut_off()
+    alone_s = world.now_s
+    await world.turn()
+    assert world.now_s >= alone_s + 1.2 - 0.03
+    world.shared.away = False
+    await world.sharing.probe()
+    back_s = world.now_s
+    turn = await world.turn()
+    assert world.now_s + turn.usable_in_ms / 1000 >= back_s + 1.2
+
+
+async def test_a_return_that_fails_halfway_is_quiet_at_the_next() -> None:
+    """Redis answers once and is gone again: its next answer still begins with a quiet window."""
+    world = World()
+    await world.turn()
+    await world.cut_off()
+    world.shared.away = False
+    await world.sharing.tick((), returned=(), quiet=False, wants_board=False)
+    await world.sharing._tick_shared((), returned=(), quiet=False, wants_board=False)
+    world.shared.away = True
+    with pytest.raises(StoreUnavailable):
+        await world.tick()
+    world.shared.away = False
+    world.shared.asked.clear()
+    await world.tick()
+    assert world.shared.asked == ["quiet tick"]
+
+
+async def test_a_process_that_slept_looks_before_it_calls() -> None:
+    """An own turn is not begun when Redis was last found away longer ago than others may take to notice."""
+    world = World()
+    await world.turn()
+    await world.cut_off()
+    own = await world.turn()
+    world.sharing._absence = world.sharing._absence.failed(asked_s=world.now_s - 1.3, now_s=world.now_s)
+    assert await world.begin(own) == Lapsed()
+
+
+async def test_a_pause_is_kept_on_both_sides() -> None:
+    """What the upstream asked for before the change, and while alone, holds on the side that comes next."""
+    world = World()
+    turn = await world.turn()
+    await world.begin(turn)
+    await world.sharing.done(turn.id, block="b", pause_ms=9_000, pause_reason="throttled")
+    await world.cut_off()
+    alone = await world.tick()
+    assert 8_000 < alone.pause_in_ms <= 9_000
+    assert alone.pause_reason == "throttled"
+    world.now_s += 20
+    await world.sharing.done(1, block="b", pause_ms=5_000, pause_reason="throttled")
+    world.shared.away = False
+    await world.sharing.probe()
+    assert 4_000 < (await world.tick()).pause_in_ms <= 5_000
+
+
+async def test_the_board_tells_waits_at_the_parts_pace() -> None:
+    """Who reckons with all four slots gets twice the cycle, for two of them are there."""
+    world = World()
+    await world.turn()
+    await world.cut_off()
+    board = (await world.tick(board=True)).board
+    assert isinstance(board, Board)
+    assert (RULES.rest_ms + board.held_ms) / RULES.calls == RULES.rest_ms / 2
+
+
+async def test_who_waits_for_nothing_watches_all_the_same() -> None:
+    """A started one notices by itself that Redis is away and that it is back, and ends when closed."""
+    world = World(clock_s=time.monotonic)
+    world.shared.away = True
+    world.sharing.start()
+    async with asyncio.timeout(5.0):
+        while world.sharing.calls_alone is None:
+            await asyncio.sleep(0.01)
+        world.shared.away = False
+        while world.sharing.calls_alone is not None:
+            await asyncio.sleep(0.01)
+    await world.sharing.aclose()
+
+
+def test_each_replica_needs_a_call() -> None:
+    """Four calls can't be shared among five."""
+    world = World()
+    with pytest.raises(ValueError, match="calls must be at least 1"):
+        SharingScheduler(world.shared, app="shop", rules=RULES, max_replicas=5, grace_s=1, notice_s=1)
