@@ -14,7 +14,7 @@ from service.budget.view import budget_view, parties
 from service.cache.blocks import NOTHING, Kept
 from service.fetching import BlockJob, Fetching
 from service.model.blocks import Block, RefusedQuery
-from service.model.budgets import BudgetView
+from service.model.budgets import BudgetNote, BudgetView
 from service.model.callers import AppInfo, Caller
 from service.model.errors import (
     LineFull,
@@ -27,7 +27,7 @@ from service.model.errors import (
     WaitTooLong,
 )
 from service.model.freshness import Demands, Lifetimes, StaleReason, Verdict, judge
-from service.model.pages import AppState, Ask, BudgetNote, Page, Readiness, Source
+from service.model.pages import AppState, Ask, Page, Readiness, Source
 from service.model.queries import Query
 from service.upstream.codes import advice_for
 
@@ -87,9 +87,13 @@ class Gateway:
             raise UnknownApp
         size = app.fetching.block_size
         first, *more = ask.slice.blocks(size)
-        parts = [await self._part(app, ask, first)]
-        if more and parts[0].block.total > more[0] * size:
-            parts.append(await self._part(app, ask, more[0]))
+        try:
+            parts = [await self._part(app, ask, first)]
+            if more and parts[0].block.total > more[0] * size:
+                parts.append(await self._part(app, ask, more[0]))
+        except (WaitTooLong, LineFull, UpstreamError) as exc:
+            exc.budget = self._note(app)
+            raise
         return self._cut(app, ask, first, parts)
 
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:

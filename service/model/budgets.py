@@ -3,6 +3,15 @@
 import msgspec
 
 
+class BudgetNote(msgspec.Struct, frozen=True, kw_only=True):
+    """The app's budget as last seen: `calls` in `window_s`, `free` of them now, the next one free in `reset_s`."""
+
+    calls: int
+    window_s: float
+    free: int
+    reset_s: float
+
+
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """What was counted for a caller: each field is a column of the ledger, and a new one needs a default of 0.
 

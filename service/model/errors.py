@@ -26,6 +26,8 @@ from typing import Literal
 
 import msgspec
 
+from service.model.budgets import BudgetNote
+
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """One thing wrong with one parameter, told without repeating what the caller sent."""
@@ -35,7 +37,9 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskgateError(Exception):
-    """The root: whatever Taskgate itself raises."""
+    """The root: whatever Taskgate itself raises. `budget` is the app's, where the request needed it."""
+
+    budget: BudgetNote | None = None
 
 
 class BadRequest(TaskgateError):

@@ -4,6 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
+from service.model.budgets import BudgetNote
 from service.model.callers import Caller
 from service.model.freshness import Demands, StaleReason
 from service.model.queries import Query, Range, Slice
@@ -30,15 +31,6 @@ class Source(StrEnum):
     """From a fetch made for this request."""
     STALE = "stale"
     """Stored and stale."""
-
-
-class BudgetNote(msgspec.Struct, frozen=True, kw_only=True):
-    """The app's budget as last seen: `calls` in `window_s`, `free` of them now, the next one free in `reset_s`."""
-
-    calls: int
-    window_s: float
-    free: int
-    reset_s: float
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from litestar.exceptions import HTTPException
 from service.model.errors import TaskgateError
 from service.web.answers import Answer
 from service.web.problems import Told, problem_answer, told_of, told_of_status
+from service.web.ratelimit import ratelimit
 from service.web.trail import Trail, trail_of
 
 Handler = Callable[[Request[Any, Any, Any], Any], Response[Any]]
@@ -22,7 +23,12 @@ def on_taskgate_error(request: Request[Any, Any, Any], exc: TaskgateError) -> Re
     told = told_of(exc)
     if told.kind.status == 500:
         return on_failure(request, exc)
-    return _response(_answer(told, trail_of(request)))
+    trail = trail_of(request)
+    answer = _answer(told, trail)
+    if exc.budget is not None and trail.app is not None:
+        fields = answer.headers + ratelimit(trail.app, exc.budget)
+        answer = Answer(status=answer.status, headers=fields, body=answer.body)
+    return _response(answer)
 
 
 def on_http_error(request: Request[Any, Any, Any], exc: HTTPException) -> Response[bytes]:

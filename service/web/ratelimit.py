@@ -2,7 +2,7 @@
 
 import math
 
-from service.model.pages import BudgetNote
+from service.model.budgets import BudgetNote
 from service.web.answers import Header
 
 POLICY = "RateLimit-Policy"

@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.model import errors
+from service.model.budgets import BudgetNote
 from service.model.errors import TaskgateError
 from service.web.kinds import KINDS
 from tests.http.fake_gateway import Web
@@ -67,6 +68,17 @@ CASES = [
     ),
     (errors.UpstreamError("failed", app="shop"), 502, "upstream-failed", None, {}),
 ]
+
+
+async def test_an_error_tells_the_budget_that_it_needed(web: Web) -> None:
+    """Who was refused for want of a call sees the budget; who needed none doesn't."""
+    web.gateway.error = errors.WaitTooLong(place=7, estimate_s=12, patience_s=10)
+    web.gateway.error.budget = BudgetNote(calls=5, window_s=1.0, free=0, reset_s=0.2)
+    refused = await web.get()
+    assert refused.headers["ratelimit-policy"] == '"shop";q=5;w=1'
+    assert refused.headers["ratelimit"] == '"shop";r=0;t=1'
+    web.gateway.error = errors.NothingStored()
+    assert "ratelimit" not in (await web.get()).headers
 
 
 @pytest.mark.parametrize(("error", "status", "slug", "retry_after", "members"), CASES)

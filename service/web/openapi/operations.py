@@ -22,6 +22,20 @@ _OF_OPEN = "content-too-large uri-too-long headers-too-large failed"
 _TRY_AGAIN = frozenset(
     ("line-full", "throttled", "wait-too-long", "no-fetch-now", "shutting-down", "store-unavailable", "nothing-stored")
 )
+_NEEDED_BUDGET = frozenset(
+    [
+        "line-full",
+        "wait-too-long",
+        "throttled",
+        "calls-stopped",
+        "query-refused",
+        "upstream-timeout",
+        "upstream-unreachable",
+        "upstream-broken",
+        "upstream-http-status",
+        "upstream-refused",
+    ]
+)
 _MOMENT = ("ETag", "Age", "Vary", "CacheStatus", "PreferenceApplied", "ServerTiming")
 _BUDGET = ("RateLimitPolicy", "RateLimit")
 
@@ -213,6 +227,7 @@ def _problem(kinds: Sequence[Kind], operation_fields: Sequence[str]) -> Json:
     slugs = {kind.slug for kind in kinds}
     fields = [
         *operation_fields,
+        *(_BUDGET if slugs & _NEEDED_BUDGET else ()),
         *(["RetryAfter"] if slugs & (_TRY_AGAIN | {"calls-stopped"}) else []),
         *(["WWWAuthenticate"] if "unauthenticated" in slugs else []),
     ]

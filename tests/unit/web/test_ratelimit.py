@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.model.pages import BudgetNote
+from service.model.budgets import BudgetNote
 from service.web.problems import retry_after
 from service.web.ratelimit import ratelimit
 
