@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.model.budgets import BudgetNote, Source
+from service.model.budgets import BudgetNote
 from service.model.freshness import Demands, StaleReason
+from service.model.pages import Source
 from service.model.queries import At, FromNow, Slice, Sort
 from service.web.settings import default_web_settings
 from tests.http.fake_gateway import AUTH, MANY_AUTH, SlowToForce, Web

@@ -23,18 +23,8 @@ _TRY_AGAIN = frozenset(
     ("line-full", "throttled", "wait-too-long", "no-fetch-now", "shutting-down", "store-unavailable", "nothing-stored")
 )
 _NEEDED_BUDGET = frozenset(
-    [
-        "line-full",
-        "wait-too-long",
-        "throttled",
-        "calls-stopped",
-        "query-refused",
-        "upstream-timeout",
-        "upstream-unreachable",
-        "upstream-broken",
-        "upstream-http-status",
-        "upstream-refused",
-    ]
+    ("line-full", "wait-too-long", "throttled", "calls-stopped", "query-refused", "upstream-timeout")
+    + ("upstream-unreachable", "upstream-broken", "upstream-http-status", "upstream-refused")
 )
 _MOMENT = ("ETag", "Age", "Vary", "CacheStatus", "PreferenceApplied", "ServerTiming")
 _BUDGET = ("RateLimitPolicy", "RateLimit")
