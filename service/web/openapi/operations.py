@@ -22,9 +22,8 @@ _OF_OPEN = "content-too-large uri-too-long headers-too-large failed"
 _TRY_AGAIN = frozenset(
     ("line-full", "throttled", "wait-too-long", "no-fetch-now", "shutting-down", "store-unavailable", "nothing-stored")
 )
-_NEEDED_BUDGET = frozenset(
-    ("line-full", "wait-too-long", "throttled", "calls-stopped", "query-refused", "upstream-timeout")
-    + ("upstream-unreachable", "upstream-broken", "upstream-http-status", "upstream-refused")
+_NEEDED_BUDGET = frozenset(("line-full", "wait-too-long", "throttled", "calls-stopped", "query-refused")) | frozenset(
+    f"upstream-{what}" for what in ("timeout", "unreachable", "broken", "http-status", "refused")
 )
 _MOMENT = ("ETag", "Age", "Vary", "CacheStatus", "PreferenceApplied", "ServerTiming")
 _BUDGET = ("RateLimitPolicy", "RateLimit")
