@@ -105,17 +105,15 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
                 store.listen(channel, _told(line), on_gap=line.heard_nothing)
                 line.start()
                 parts.push_async_callback(line.aclose)
+            gateway.start()
+            parts.callback(gateway.leave)
             yield
-
-    def leave() -> None:
-        for line in channels.values():
-            line.leave()
 
     callers = KeyCallers(
         settings.callers, waiting_max=settings.budget.waiting_max, wait_max_s=settings.budget.wait_max_s
     )
     asgi = create_web(gateway, callers, web_settings(settings), lifespan=[lifespan])
-    return Service(asgi=asgi, leave=leave)
+    return Service(asgi=asgi, leave=gateway.leave)
 
 
 def sharing_of(settings: Settings, shared: SharedScheduler, *, app: str, rules: Rules) -> SharingScheduler | None:

@@ -1,16 +1,19 @@
 """One block of one query: how it is fetched, kept and looked for. What a line calls a job."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from service.budget.jobs import Failed, Slot
 from service.cache.blocks import Kept
 from service.cache.shelf import Shelf
+from service.calls import Call, CallEnd, OnCall, Trace, Tracing, Untraced
 from service.model.blocks import RefusedQuery, block_of
-from service.model.errors import CallsStopped, QueryRefused, UpstreamError
+from service.model.errors import CallsStopped, QueryRefused, UpstreamError, UpstreamRefused
 from service.model.queries import Query, Range
 from service.model.tasks import Listing
 from service.upstream.apps import UpstreamApp
+from service.upstream.results import result_of
 from service.upstream.verdicts import Verdict, verdict
 
 
@@ -26,6 +29,7 @@ class Upstream(Protocol):
         offset: int,
         want: int,
         before_send: Callable[[], Awaitable[None]],
+        traceparent: str,
     ) -> Listing:
         """Records `offset` to `offset + want` of the query. Raises UpstreamError."""
         ...
@@ -49,7 +53,10 @@ class Fetching:
         attempts: int,
         pause_s: float,
         clock: Callable[[], float],
+        on_call: Sequence[OnCall] = (),
+        tracing: Tracing | None = None,
     ) -> None:
+        """`clock` is the wall clock. `on_call` are told of each call that has ended, `tracing` before it begins."""
         self.shelf = shelf
         self.block_size = block_size
         self._app = app
@@ -58,24 +65,59 @@ class Fetching:
         self._attempts = attempts
         self._pause_s = pause_s
         self._clock = clock
+        self._on_call = tuple(on_call)
+        self._tracing = tracing or Untraced()
 
     def stopped(self) -> CallsStopped | None:
         """Why no block of this app can be fetched now, if so."""
         return self._upstream.stopped(self._app)
 
-    async def fetch(self, query: Query, index: int, slot: Slot) -> Kept:
+    async def fetch(self, query: Query, index: int, slot: Slot, *, attempt: int) -> Kept:
         """Fetch a block and keep it; a refusal of the query is kept in its place. Raises UpstreamError."""
         range_ = query.range_at(self._clock(), align_s=self._align_s)
-        size = self.block_size
         try:
-            listing = await self._upstream.fetch(
-                self._app, query, range_, offset=index * size, want=size, before_send=slot.hold
-            )
+            listing = await self._listing(query, range_, index, slot, attempt=attempt)
         except QueryRefused as exc:
             refusal = RefusedQuery(fetched_at_ms=self._now_ms(), code=exc.code, text=exc.text)
             return await self.shelf.put(query, index, refusal)
         block = block_of(listing, query=query, range_=range_, fetched_at_ms=self._now_ms())
         return await self.shelf.put(query, index, block)
+
+    async def _listing(self, query: Query, range_: Range, index: int, slot: Slot, *, attempt: int) -> Listing:
+        """Make the call and tell those who watch."""
+        loop = asyncio.get_running_loop()
+        size = self.block_size
+        call = Call(app=self._app.name, payer=slot.payer, attempt=attempt)
+        trace = self._tracing.begin(call)
+        begun_s = loop.time()
+        error: Exception | None = None
+        try:
+            return await self._upstream.fetch(
+                self._app,
+                query,
+                range_,
+                offset=index * size,
+                want=size,
+                before_send=slot.hold,
+                traceparent=trace.traceparent,
+            )
+        except Exception as exc:
+            error = exc
+            raise
+        finally:
+            self._tell(call, trace, error, took_s=loop.time() - begun_s)
+
+    def _tell(self, call: Call, trace: Trace, error: Exception | None, *, took_s: float) -> None:
+        end = CallEnd(
+            call=call,
+            result=result_of(error),
+            code=error.code if isinstance(error, UpstreamRefused) else None,
+            took_s=took_s,
+            sent=error.sent if isinstance(error, UpstreamError) else True,
+        )
+        trace.end(end)
+        for tell in self._on_call:
+            tell(end)
 
     def failed(self, error: UpstreamError, *, attempt: int) -> Failed:
         """What follows a failed fetch: whether to try again, and whether the budget must pause."""
@@ -112,7 +154,7 @@ class BlockJob:
     async def call(self, slot: Slot, *, attempt: int) -> Kept | Failed:
         """Fetch the block and keep it."""
         try:
-            return await self._fetching.fetch(self._query, self._index, slot)
+            return await self._fetching.fetch(self._query, self._index, slot, attempt=attempt)
         except UpstreamError as exc:
             return self._fetching.failed(exc, attempt=attempt)
 

@@ -1,7 +1,9 @@
 """The use case: a slice of a list, from what is stored where that will do, from the upstream where it must be."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import msgspec
 import structlog
@@ -37,6 +39,10 @@ RENEWAL = "~renewal"
 """The caller in whose name blocks are renewed, from turns that nobody asks for; `~` stands in no caller's name."""
 RENEWALS_MAX = 100
 """How many blocks of an app may wait for their renewal on one replica."""
+
+
+Lookup = Literal["memory", "redis", "stale", "none"]
+"""Where a fresh block was found, or that a stale one was, or none."""
 
 
 class App(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +85,9 @@ class Gateway:
         self._lifetimes = lifetimes
         self._clock = clock
         self._renewals: set[asyncio.Task[None]] = set()
+        self._serves = False
+        self.lookups: Counter[Lookup] = Counter()
+        """How many blocks were looked for, by what was found."""
 
     async def page(self, ask: Ask) -> Page:
         """The slice that the ask wants. Raises Refused, UpstreamError or StoreUnavailable; may be cancelled."""
@@ -117,13 +126,23 @@ class Gateway:
         )
 
     def readiness(self) -> Readiness:
-        """What can be served now. Ready as long as this process runs: there may be pages in memory."""
+        """What can be served now. Ready from start to leave, for there may be pages in memory."""
         states = []
         for name, app in sorted(self._apps.items()):
             stopped = app.fetching.stopped()
             states.append(AppState(name=name, ok=stopped is None, detail="" if stopped is None else str(stopped)))
         away = any(app.is_cut_off for app in self._apps.values())
-        return Readiness(ready=True, redis="away" if away else "ok", apps=tuple(states))
+        return Readiness(ready=self._serves, redis="away" if away else "ok", apps=tuple(states))
+
+    def start(self) -> None:
+        """Say that this replica serves."""
+        self._serves = True
+
+    def leave(self) -> None:
+        """Say that it serves no longer, and refuse who waits in line: another replica serves them sooner."""
+        self._serves = False
+        for app in self._apps.values():
+            app.line.leave()
 
     async def aclose(self) -> None:
         """Wait for the renewals, which the lines have ended by then."""
@@ -132,8 +151,9 @@ class Gateway:
 
     async def _part(self, app: App, ask: Ask, index: int) -> Part:
         """One block of the page: what is stored where that will do, else a fetch, else what is stale."""
-        kept, trouble = await self._stored(app, ask, index)
+        kept, place, trouble = await self._stored(app, ask, index)
         verdict = self._judge(kept, ask.demands)
+        self.lookups[_LOOKUPS.get(verdict, place)] += 1
         job = BlockJob(app.fetching, ask.query, index, known=kept.head)
         match verdict:
             case Verdict.FRESH:
@@ -161,17 +181,19 @@ class Gateway:
             upstream_s=fetched.upstream_s,
         )
 
-    async def _stored(self, app: App, ask: Ask, index: int) -> tuple[Kept, bool]:
-        """What is stored of a block, from memory where that is fresh; whether Redis could not be asked."""
+    async def _stored(self, app: App, ask: Ask, index: int) -> tuple[Kept, Lookup, bool]:
+        """What is stored of a block, from memory where that is fresh; where; whether Redis could not be asked."""
         shelf = app.fetching.shelf
         remembered = shelf.recall(ask.query, index) or NOTHING
         if self._judge(remembered, ask.demands) is Verdict.FRESH:
-            return remembered, False
+            return remembered, "memory", False
         try:
             kept = await shelf.get(ask.query, index)
         except StoreUnavailable:
-            return remembered, True
-        return (remembered if kept.stored is None and remembered.stored is not None else kept), False
+            return remembered, "memory", True
+        if kept.stored is None and remembered.stored is not None:
+            return remembered, "memory", False
+        return kept, "redis", False
 
     async def _fetch(self, app: App, ask: Ask, job: BlockJob) -> Fetched[Kept]:
         if stopped := app.fetching.stopped():
@@ -181,7 +203,12 @@ class Gateway:
             estimate_s = app.line.estimate_s(caller.name, caller.weight)
             raise WaitTooLong(place=1, estimate_s=estimate_s, patience_s=0)
         outcome = await app.line.fetch(
-            job, caller=caller.name, weight=caller.weight, patience_s=ask.patience_s, bound=caller.waiting_max
+            job,
+            caller=caller.name,
+            weight=caller.weight,
+            patience_s=ask.patience_s,
+            bound=caller.waiting_max,
+            origin=ask.origin,
         )
         match outcome:
             case TooLong(place=place, estimate_s=estimate_s):
@@ -259,6 +286,11 @@ class Gateway:
         return BudgetNote(calls=app.calls_alone or app.calls, window_s=app.window_s, free=last.free, reset_s=reset_s)
 
 
+_LOOKUPS: Mapping[Verdict, Lookup] = {
+    Verdict.RENEW: "stale",
+    Verdict.LAST_RESORT: "stale",
+    Verdict.USELESS: "none",
+}
 _RANK = {Source.HIT: 0, Source.JOINED: 1, Source.FETCHED: 2, Source.STALE: 3}
 
 

@@ -121,6 +121,17 @@ class ServerSettings(_Section, frozen=True, kw_only=True):
     log_format: Literal["auto", "json", "console"] = "auto"
 
 
+class TelemetrySettings(_Section, frozen=True, kw_only=True):
+    """Where metrics are read (`metrics_port` null: nowhere), and where traces go (`otlp_endpoint` null: nowhere)."""
+
+    metrics_host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
+    metrics_port: Port | None = None
+    otlp_endpoint: (
+        Annotated[str, Meta(pattern=r"^https?://[^\s@?#]+\Z", description="an http:// or https:// URL")] | None
+    ) = None
+    send_traceparent: bool = False
+
+
 class CallerSettings(_Section, frozen=True, kw_only=True):
     """One internal service: its keys (SHA-256, hex), what it may read and do. Bounds left out are the budget's."""
 
@@ -144,3 +155,4 @@ class Settings(_Section, frozen=True, kw_only=True):
     upstream: UpstreamSettings = UpstreamSettings()
     query: QuerySettings = QuerySettings()
     server: ServerSettings = ServerSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()

@@ -4,6 +4,8 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
+from service.model.origin import Origin
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -18,8 +20,21 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True):
     pause_reason: str = ""
 
 
+class Payer(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose turn a call uses: the caller, the first of its requests for the block, and how long that has waited."""
+
+    caller: str
+    origin: Origin
+    waited_s: float
+
+
 class Slot(Protocol):
     """A slot that was taken for a call."""
+
+    @property
+    def payer(self) -> Payer:
+        """Whose turn took it."""
+        ...
 
     async def hold(self) -> None:
         """To be awaited right before the call is sent. Raises UpstreamUnreachable where the slot was lost meanwhile."""

@@ -28,8 +28,10 @@ from service.budget.scheduler import (
     Waiting,
 )
 from service.budget.slot import CallSlot
+from service.budget.tally import TurnTally
 from service.budget.waiters import Waiter, Waiters, Wanted
 from service.model.errors import ShuttingDown, StoreUnavailable
+from service.model.origin import NOBODY, Origin
 
 log = structlog.get_logger()
 
@@ -52,6 +54,7 @@ class Line(Generic[T]):
 
     def __init__(self, scheduler: Scheduler, *, app: str, rules: Rules, redis_grace_s: float = 2.0) -> None:
         self.last: Ticked | None = None
+        self.turns = TurnTally()
         self._scheduler = scheduler
         self._app = app
         self._rules = rules
@@ -78,7 +81,7 @@ class Line(Generic[T]):
         self._ticker = asyncio.create_task(self._tick_on())
 
     async def fetch(
-        self, job: Job[T], *, caller: str, weight: float, patience_s: float, bound: int
+        self, job: Job[T], *, caller: str, weight: float, patience_s: float, bound: int, origin: Origin = NOBODY
     ) -> Fetched[T] | TooLong | Full:
         """Wait until the block has come. May be cancelled: the place in line is given up at once.
 
@@ -92,7 +95,9 @@ class Line(Generic[T]):
         want = places.wants.get(job.block_key)
         if places.held_by(caller) >= bound and (want is None or caller not in want.places):
             return Full(bound=bound, estimate_s=self.estimate_s(caller, weight, 1))
-        waiter: Waiter[T] = Waiter(caller=caller, weight=weight, entered_s=loop.time(), patience_s=patience_s)
+        waiter: Waiter[T] = Waiter(
+            caller=caller, weight=weight, entered_s=loop.time(), patience_s=patience_s, origin=origin
+        )
         want = self._waiters.enter(job, waiter)
         is_ticking = self._reported and self._due_at_s is not None and not self.is_cut_off
         if is_ticking and waiter.entered_s - self._board_at_s < HEARTBEAT_S:
@@ -141,6 +146,10 @@ class Line(Generic[T]):
     def waiting(self) -> tuple[Waiting, ...]:
         """Who waits on this replica for a turn."""
         return self._waiters.places.report(now_s=asyncio.get_running_loop().time())
+
+    def seen_s(self) -> float:
+        """How long ago `last` was told, in seconds."""
+        return asyncio.get_running_loop().time() - self._ticked_at_s
 
     @property
     def is_cut_off(self) -> bool:
@@ -260,6 +269,7 @@ class Line(Generic[T]):
         want = None if self._closing else self._waiters.places.next_for(turn.caller)
         if want is None:
             self._returned.append(turn.id)
+            self.turns.returned(turn.caller)
             self._tick_soon()
             return
         want.state, want.turned_for = State.TURNED, turn.caller
@@ -269,6 +279,7 @@ class Line(Generic[T]):
     async def _use(self, turn: Turn, want: Want[Wanted[T]]) -> None:
         try:
             answer = await self._begin_when_usable(turn, want)
+            self.turns.began(turn.caller, answer)
             match answer:
                 case Begun():
                     await self._call(turn, want)
@@ -282,6 +293,7 @@ class Line(Generic[T]):
                 case _:
                     self._wait_again(want)
         except StoreUnavailable:
+            self.turns.lost(turn.caller)
             # Whether the slot was taken is not known: say that the fetch is over, lest its lease keep the block.
             self._wait_again(want)
             await self._tell_done(turn, want.block)
@@ -324,6 +336,7 @@ class Line(Generic[T]):
         slot = CallSlot(
             begin=lambda: self._begin(turn, want),
             app=self._app,
+            payer=self._waiters.payer(want, turn.caller, now_s=begun_s),
             asked_s=want.asked_s,
             late_s=self._rules.transit_ms / 2000,
         )

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from service.budget.jobs import Payer
 from service.budget.scheduler import Beginning, Begun
 from service.model.errors import StoreUnavailable, UpstreamUnreachable
 
@@ -13,7 +14,10 @@ class CallSlot:
     `late_s` is half the transit: the other half is for the way to the upstream.
     """
 
-    def __init__(self, *, begin: Callable[[], Awaitable[Beginning]], app: str, asked_s: float, late_s: float) -> None:
+    def __init__(
+        self, *, begin: Callable[[], Awaitable[Beginning]], app: str, payer: Payer, asked_s: float, late_s: float
+    ) -> None:
+        self.payer = payer
         self._begin = begin
         self._app = app
         self._late_s = late_s

@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from service.budget.jobs import Fetched, Job, TooLong
+from service.budget.jobs import Fetched, Job, Payer, TooLong
 from service.budget.places import Places, State, Want
+from service.model.origin import NOBODY, Origin
 
 T = TypeVar("T")
 
@@ -16,10 +17,13 @@ Estimate = Callable[[str, float, int], float]
 class Waiter(Generic[T]):
     """One request that waits for one block."""
 
-    __slots__ = ("caller", "deadline_s", "entered_s", "future", "judged", "weight")
+    __slots__ = ("caller", "deadline_s", "entered_s", "future", "judged", "origin", "weight")
 
-    def __init__(self, *, caller: str, weight: float, entered_s: float, patience_s: float) -> None:
+    def __init__(
+        self, *, caller: str, weight: float, entered_s: float, patience_s: float, origin: Origin = NOBODY
+    ) -> None:
         self.caller = caller
+        self.origin = origin
         self.weight = weight
         self.entered_s = entered_s
         self.deadline_s = entered_s + patience_s
@@ -61,6 +65,13 @@ class Waiters(Generic[T]):
             if want.counts_for(waiter.caller):
                 self._changed()
             self.places.leave(want, waiter.caller)
+
+    def payer(self, want: Want[Wanted[T]], caller: str, *, now_s: float) -> Payer:
+        """Who pays for a call that is made in the caller's turn."""
+        first = next((waiter for waiter in want.payload.waiters if waiter.caller == caller), None)
+        if first is None:
+            return Payer(caller=caller, origin=NOBODY, waited_s=0.0)
+        return Payer(caller=caller, origin=first.origin, waited_s=max(now_s - first.entered_s, 0.0))
 
     def expire(self, want: Want[Wanted[T]], waiter: Waiter[T]) -> None:
         """Refuse a request whose patience has ended before a turn came; a call under way is waited for."""

@@ -1,6 +1,7 @@
 """What holds between settings, and what they point to. Each part is checked even where another one is broken."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import TypeVar
 
 import msgspec
@@ -18,6 +19,7 @@ from service.settings import (
     QuerySettings,
     RedisSettings,
     ServerSettings,
+    TelemetrySettings,
     UpstreamSettings,
 )
 from service.upstream.apps import checked_base_url
@@ -40,6 +42,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     upstream: UpstreamSettings | None
     query: QuerySettings | None
     server: ServerSettings | None
+    telemetry: TelemetrySettings | None
 
 
 def parts_of(tree: Tree) -> Parts:
@@ -55,6 +58,7 @@ def parts_of(tree: Tree) -> Parts:
         upstream=_part(tree.get("upstream", {}), UpstreamSettings),
         query=_part(tree.get("query", {}), QuerySettings),
         server=_part(tree.get("server", {}), ServerSettings),
+        telemetry=_part(tree.get("telemetry", {}), TelemetrySettings),
     )
 
 
@@ -75,6 +79,8 @@ def rule_faults(parts: Parts, environ: Mapping[str, str]) -> Iterator[Fault]:
         yield from _timeout_faults(parts.upstream)
     if parts.query:
         yield from _query_faults(parts.query)
+    if parts.telemetry:
+        yield from _telemetry_faults(parts.telemetry, parts.server)
 
 
 def _app_faults(path: str, app: AppSettings, environ: Mapping[str, str]) -> Iterator[Fault]:
@@ -152,6 +158,20 @@ def _timeout_faults(upstream: UpstreamSettings) -> Iterator[Fault]:
         if value_s > upstream.call_timeout_s:
             text = f"{value_s:g} is more than upstream.call_timeout_s, {upstream.call_timeout_s:g}, for the whole call"
             yield Fault(path=f"upstream.{name}", text=text)
+
+
+def _telemetry_faults(telemetry: TelemetrySettings, server: ServerSettings | None) -> Iterator[Fault]:
+    if server and telemetry.metrics_port == server.port:
+        yield Fault(path="telemetry.metrics_port", text="the same as server.port: metrics have a port of their own")
+    if telemetry.otlp_endpoint is not None and not _has_otel():
+        yield Fault(path="telemetry.otlp_endpoint", text="needs the extra otel: pip install 'taskgate[otel]'")
+
+
+def _has_otel() -> bool:
+    try:
+        return find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _query_faults(query: QuerySettings) -> Iterator[Fault]:

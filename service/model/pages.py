@@ -7,6 +7,7 @@ import msgspec
 from service.model.budgets import BudgetNote
 from service.model.callers import Caller
 from service.model.freshness import Demands, StaleReason
+from service.model.origin import NOBODY, Origin
 from service.model.queries import Query, Range, Slice
 
 
@@ -18,6 +19,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     slice: Slice
     patience_s: float
     demands: Demands
+    origin: Origin = NOBODY
 
 
 class Source(StrEnum):

@@ -2,13 +2,13 @@
 
 import asyncio
 import hashlib
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Literal, TypeVar, cast
 
 from redis.exceptions import AskError, MovedError, NoScriptError, ReadOnlyError, ResponseError
 from redis.typing import EncodableT
 
-from service.model.errors import StoreUnavailable
+from service.model.errors import StoreDetail, StoreUnavailable
 from service.settings import RedisSettings
 from service.store.cluster import ClusterTopology
 from service.store.dialing import Address, Dialer
@@ -20,6 +20,10 @@ from service.store.sentinel import SentinelTopology
 from service.store.topology import Single, Topology
 
 T = TypeVar("T")
+
+Op = Literal["get", "get_many", "put", "publish", "purge", "ping", "script"]
+OnCall = Callable[[Op, float, StoreDetail | None], None]
+"""Told of every call that has ended: what it was, how long it took in seconds, and why it failed, if so."""
 
 _REDIRECTS = 4
 _PURGE_STEP = 500
@@ -34,9 +38,15 @@ class RedisStore:
     """
 
     def __init__(
-        self, settings: RedisSettings, *, password: str | None = None, sentinel_password: str | None = None
+        self,
+        settings: RedisSettings,
+        *,
+        password: str | None = None,
+        sentinel_password: str | None = None,
+        on_call: OnCall | None = None,
     ) -> None:
         """`password` wins over one in the URL; Sentinels get only theirs. Raises ValueError for a faulty URL."""
+        self._on_call = on_call
         default_port = 26_379 if settings.mode == "sentinel" else 6379
         dialer = Dialer(settings.url, default_port=default_port, password=password)
         self._topology = _topology(settings, dialer, sentinel_password)
@@ -51,36 +61,36 @@ class RedisStore:
 
     async def get(self, key: str) -> bytes | None:
         """The value, or None."""
-        return cast("bytes | None", await self._owned(self._run(key, "GET", key, again=True)))
+        return cast("bytes | None", await self._owned("get", self._run(key, "GET", key, again=True)))
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """The values of keys that share one hash tag, in their order."""
         if not keys:
             return []
-        return cast("list[bytes | None]", await self._owned(self._run(keys[0], "MGET", *keys, again=True)))
+        return cast("list[bytes | None]", await self._owned("get_many", self._run(keys[0], "MGET", *keys, again=True)))
 
     async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
         """Keep a value for `ttl_ms`."""
-        await self._owned(self._run(key, "SET", key, value, "PX", ttl_ms))
+        await self._owned("put", self._run(key, "SET", key, value, "PX", ttl_ms))
 
     async def publish(self, channel: str, message: bytes) -> None:
         """Send a message to all who listen; in a cluster all servers pass it on."""
-        await self._owned(self._run(channel, "PUBLISH", channel, message))
+        await self._owned("publish", self._run(channel, "PUBLISH", channel, message))
 
     async def delete_matching(self, prefix: str) -> int:
         """Delete all keys that begin with `prefix`, by steps of SCAN, within 30 s."""
-        return await self._owned(self._purge(prefix))
+        return await self._owned("purge", self._purge(prefix))
 
     async def ping(self) -> None:
         """Return where Redis answers; in a cluster, one server of it."""
-        await self._owned(self._run("", "PING", again=True))
+        await self._owned("ping", self._run("", "PING", again=True))
 
     def script(self, source: str) -> Script:
         """Make a script callable."""
         digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
         async def call(keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object]:
-            return await self._owned(self._run_script(source, digest, keys, args))
+            return await self._owned("script", self._run_script(source, digest, keys, args))
 
         return call
 
@@ -95,12 +105,14 @@ class RedisStore:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._topology.aclose()
 
-    async def _owned(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _owned(self, op: Op, work: Coroutine[Any, Any, T]) -> T:
         """Run in a task of our own: redis-py loses or leaks a connection whose task is cancelled."""
         if self._closed:
             work.close()
             raise StoreUnavailable("closed")
-        task = asyncio.create_task(work, name="store-call")
+        task = asyncio.create_task(
+            work if self._on_call is None else _timed(work, op, self._on_call), name="store-call"
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
@@ -156,6 +168,20 @@ class RedisStore:
             if cursor == b"0":
                 return deleted
         raise StoreUnavailable("timed out")
+
+
+async def _timed(work: Coroutine[Any, Any, T], op: Op, on_call: OnCall) -> T:
+    """Do the work, and tell how it went."""
+    loop = asyncio.get_running_loop()
+    begun_s = loop.time()
+    detail: StoreDetail | None = None
+    try:
+        return await work
+    except StoreUnavailable as exc:
+        detail = exc.detail
+        raise
+    finally:
+        on_call(op, loop.time() - begun_s, detail)
 
 
 def _named(exc: AskError, node: Node) -> Address:

@@ -75,13 +75,21 @@ class Client:
         )
 
     async def fetch(
-        self, app: UpstreamApp, query: Query, range_: Range, *, offset: int, want: int, before_send: BeforeSend
+        self,
+        app: UpstreamApp,
+        query: Query,
+        range_: Range,
+        *,
+        offset: int,
+        want: int,
+        before_send: BeforeSend,
+        traceparent: str = "",
     ) -> Listing:
         """Make one call for `want` tasks from `offset` on.
 
         `before_send` is awaited once, when a connection is there and before the first byte is written; what it raises
         comes out as raised, and nothing was sent. Never cancel this: it ends by itself within `call_timeout_s`, and
-        however long `before_send` takes.
+        however long `before_send` takes. `traceparent` is sent with the call, unless it is empty.
 
         Raises the model's errors: UpstreamUnreachable (`sent` is false) where no call was made; UpstreamTimeout,
         UpstreamHTTPStatus and UpstreamBroken where it failed; UpstreamRefused, or one of its kinds QueryRefused,
@@ -93,7 +101,7 @@ class Client:
         signer = self._signers[app.name]
         signature, fingerprint = signer.current(now_s), signer.fingerprint(now_s)
         body = request_body(app, query, range_, offset=offset, want=want, order_by=self._settings.order_by)
-        answer = await self._call(app, signature, body, before_send)
+        answer = await self._call(app, signature, body, before_send, traceparent)
         try:
             read = read_answer(answer, want=want)
         except MalformedAnswer as exc:
@@ -103,7 +111,9 @@ class Client:
         self._expired.pop(app.name, None)
         return read
 
-    async def _call(self, app: UpstreamApp, signature: Signature, body: bytes, before_send: BeforeSend) -> bytes:
+    async def _call(
+        self, app: UpstreamApp, signature: Signature, body: bytes, before_send: BeforeSend, traceparent: str
+    ) -> bytes:
         """Call the app's first host, or the next where there was no connection to be had; nothing was sent then."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._settings.call_timeout_s
@@ -112,7 +122,12 @@ class Client:
         for host in self._failed_hosts.ordered(app.hosts, now_s=self._steady()):
             try:
                 return await self._transport.post(
-                    host + target, body, app=app.name, deadline_s=deadline_s, before_send=before_send
+                    host + target,
+                    body,
+                    app=app.name,
+                    deadline_s=deadline_s,
+                    before_send=before_send,
+                    traceparent=traceparent,
                 )
             except HostUnreachable as exc:
                 reason = str(exc)

@@ -52,6 +52,11 @@ class Signer:
         self._signed_at_s, self._signed_with = issued_at_s, key
         return self._signature
 
+    @property
+    def signed_at_s(self) -> float | None:
+        """When the present signature was made (wall clock); None where there is none."""
+        return None if self._signature is None else self._signed_at_s
+
     def forget(self, signature: Signature) -> None:
         """Never use `signature` again; one that was made since stays."""
         if self._signature is not None and self._signature.number == signature.number:

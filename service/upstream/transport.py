@@ -106,7 +106,16 @@ class Transport:
             headers={"accept": "application/json", "accept-encoding": "identity", "user-agent": "taskgate"},
         )
 
-    async def post(self, url: str, body: bytes, *, app: str, deadline_s: float, before_send: BeforeSend) -> bytes:
+    async def post(
+        self,
+        url: str,
+        body: bytes,
+        *,
+        app: str,
+        deadline_s: float,
+        before_send: BeforeSend,
+        traceparent: str = "",
+    ) -> bytes:
         """Send a JSON body and return the answer's, within `deadline_s` on the running loop's clock.
 
         Raises what `before_send` raises, then nothing was sent; HostUnreachable and UpstreamUnreachable, nothing sent
@@ -118,7 +127,7 @@ class Transport:
                 "POST",
                 url,
                 content=body,
-                headers={"content-type": "application/json"},
+                headers={"content-type": "application/json"} | ({"traceparent": traceparent} if traceparent else {}),
                 extensions={"timeout": self._timeouts(deadline_s), "trace": progress.trace},
             ) as response:
                 return await self._read(response, app=app, deadline_s=deadline_s)

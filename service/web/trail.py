@@ -1,10 +1,16 @@
 """What is noted of a request on its way, and what is told of it when it has ended."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 from litestar import Request
+
+from service.model.origin import Origin
+
+# Version 00 of W3C Trace Context, 3.2: the only one that there is.
+_TRACEPARENT = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 Fields = Mapping[bytes, bytes]
 """A request's header fields by lower-case name; lines of one name are joined by commas (RFC 9110, 5.2)."""
@@ -22,6 +28,13 @@ class Trail(msgspec.Struct, kw_only=True):
     upstream_s: float = 0.0
     wait_applied_s: int | None = None
     hung_up: bool = False
+
+    @property
+    def origin(self) -> Origin:
+        """The request, for whatever is done on its behalf. Its `traceparent` is taken where it looks like one."""
+        traceparent = self.fields.get(b"traceparent", b"")
+        told = traceparent.decode() if _TRACEPARENT.fullmatch(traceparent) else ""
+        return Origin(request_id=self.request_id, traceparent=told)
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,7 +35,14 @@ def tasks_route(
         asked = reader.read(scope["query_string"], caller=caller, now_s=clock())
         trail.app = asked.query.app
         demands = demands_of(trail.fields, caller=caller)
-        ask = Ask(caller=caller, query=asked.query, slice=asked.slice, patience_s=patience.wait_s, demands=demands)
+        ask = Ask(
+            caller=caller,
+            query=asked.query,
+            slice=asked.slice,
+            patience_s=patience.wait_s,
+            demands=demands,
+            origin=trail.origin,
+        )
         page = await unless_hung_up(gateway.page(ask), receive=request.receive, trail=trail)
         if page is None:
             return Silence()

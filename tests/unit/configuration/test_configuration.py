@@ -77,7 +77,7 @@ server: {log_level: loud, port: 1, port: 2, host: 1.5}
     assert folder.faults(text, {"TASKGATE__SERVER__PROT": "1"}) == [
         "taskgate.yaml line 13: the key 'port' stands twice",
         f"TASKGATE__SERVER__PROT: {no_setting}; the file's apps are shop, a b",
-        "extra: unknown key; known are apps, callers, redis, budget, cache, upstream, query, server",
+        "extra: unknown key; known are apps, callers, redis, budget, cache, upstream, query, server, telemetry",
         f"apps.shop.secret: {no_secret} (`secret_file`) or an environment variable (`secret_env`)",
         "apps.shop.sdkappid: expected int, got str",
         "apps.shop.admin: is missing",

@@ -1,0 +1,37 @@
+"""What a call came to, in a word from a closed set: for logs, metrics and traces."""
+
+from service.model.errors import (
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamHTTPStatus,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from service.upstream.codes import Kind, kind_of
+
+OK = "ok"
+FAILED = "failed"
+"""A fault of ours."""
+
+RESULTS = (OK, "timeout", "unreachable", "broken", "http_status", *(kind.value for kind in Kind), FAILED)
+"""All that `result_of` tells."""
+
+
+def result_of(error: Exception | None) -> str:
+    """The word for how a call ended: `ok`, the kind of the error code, or of the failure before there was one."""
+    match error:
+        case None:
+            return OK
+        case UpstreamRefused(code=code):
+            return kind_of(code).value
+        case UpstreamTimeout():
+            return "timeout"
+        case UpstreamUnreachable():
+            return "unreachable"
+        case UpstreamHTTPStatus():
+            return "http_status"
+        case UpstreamBroken() | UpstreamError():
+            return "broken"
+        case _:
+            return FAILED
