@@ -1,5 +1,6 @@
 """The one place where parts meet: builds the gateway from its settings, opens it in order and closes it in reverse."""
 
+import asyncio
 import os
 import secrets
 import time
@@ -12,6 +13,7 @@ from litestar import Litestar
 
 from service.budget.counted import CountedScheduler
 from service.budget.ledger import Ledger
+from service import __version__
 from service.budget.line import Line
 from service.budget.scheduler import Rules
 from service.budget.shared import SharedScheduler
@@ -19,6 +21,7 @@ from service.budget.sharing import SharingScheduler, notice_s
 from service.cache.blocks import BlockCache, Kept
 from service.cache.memory import MemoryCache
 from service.cache.shelf import Shelf
+from service.calls import OnCall
 from service.configuration.passwords import passwords_of
 from service.fetching import Fetching
 from service.gateway import App, Gateway
@@ -26,6 +29,11 @@ from service.model.callers import AppInfo
 from service.model.freshness import Lifetimes
 from service.settings import AppSettings, BudgetSettings, CacheSettings, Settings, UpstreamSettings
 from service.store.redis_store import RedisStore
+from service.telemetry.call_log import call_logger
+from service.telemetry.exposition import exposed
+from service.telemetry.metrics import Metrics
+from service.telemetry.state import Watched
+from service.telemetry.upstream_calls import CalledApp
 from service.upstream.apps import UpstreamApp, upstream_app_of
 from service.upstream.client import Client
 from service.upstream.secret import secret_of
@@ -47,7 +55,13 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
     """Build everything; nothing is opened before the application's lifespan begins."""
     replica = secrets.token_hex(8)
     passwords = passwords_of(settings.redis, environ)
-    store = RedisStore(settings.redis, password=passwords.redis, sentinel_password=passwords.sentinel)
+    metrics = _metrics(settings)
+    store = RedisStore(
+        settings.redis,
+        password=passwords.redis,
+        sentinel_password=passwords.sentinel,
+        on_call=metrics.redis if metrics else None,
+    )
     lifetimes = lifetimes_of(settings.cache)
     cache = BlockCache(store, prefix=settings.redis.prefix, block_size=settings.cache.block_size)
     memory = MemoryCache(max_bytes=settings.cache.memory_bytes, clock=time.monotonic)
@@ -56,7 +70,9 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
         name: upstream_app_of(name, app, backup_hosts=settings.upstream.backup_hosts)
         for name, app in settings.apps.items()
     }
-    client = Client(settings.upstream, signers=_signers(settings, upstream_apps, environ))
+    signers = _signers(settings, upstream_apps, environ)
+    client = Client(settings.upstream, signers=signers)
+    on_call: list[OnCall] = [call_logger(_regions(settings)), *([metrics.calls] if metrics else ())]
     channels: dict[str, Line[Kept]] = {}
     apps: dict[str, App] = {}
     for name, app in settings.apps.items():
@@ -76,6 +92,7 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
             attempts=settings.budget.attempts,
             pause_s=settings.budget.pause_s,
             clock=time.time,
+            on_call=on_call,
         )
         info = AppInfo(name=name, region=app.region)
         window_s = settings.budget.window_s
@@ -89,10 +106,27 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
             window_s=window_s,
         )
     gateway = Gateway(apps, lifetimes=lifetimes, clock=time.time)
+    if metrics:
+        metrics.watch(
+            Watched(
+                apps=apps,
+                callers=lambda: {name: caller.apps for name, caller in settings.callers.items()},
+                signers={signer.app.name: signer for signer in signers},
+                gateway=gateway,
+                memory=memory,
+                blocks=cache,
+                redis=store,
+                clock=time.time,
+            )
+        )
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as parts:
+            if metrics and settings.telemetry.metrics_port is not None:
+                host, port = settings.telemetry.metrics_host, settings.telemetry.metrics_port
+                await parts.enter_async_context(exposed(metrics.text, host=host, port=port))
+                await parts.enter_async_context(metrics.lag.measured())
             parts.push_async_callback(store.aclose)
             await parts.enter_async_context(client)
             for app in apps.values():
@@ -112,7 +146,8 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
     callers = KeyCallers(
         settings.callers, waiting_max=settings.budget.waiting_max, wait_max_s=settings.budget.wait_max_s
     )
-    asgi = create_web(gateway, callers, web_settings(settings), lifespan=[lifespan])
+    observers = [metrics.requests] if metrics else []
+    asgi = create_web(gateway, callers, web_settings(settings), observers=observers, lifespan=[lifespan])
     return Service(asgi=asgi, leave=gateway.leave)
 
 
@@ -128,6 +163,24 @@ def sharing_of(settings: Settings, shared: SharedScheduler, *, app: str, rules: 
         grace_s=min(1.0, settings.budget.redis_grace_s / 2),
         notice_s=notice_s(settings.redis.timeout_s),
     )
+
+
+def _metrics(settings: Settings) -> Metrics | None:
+    """What is counted; nothing where nobody can read it."""
+    if settings.telemetry.metrics_port is None:
+        return None
+    regions = _regions(settings)
+    return Metrics(
+        version=__version__,
+        apps={name: CalledApp(region=regions[name], window_s=settings.budget.window_s) for name in settings.apps},
+        callers=lambda: settings.callers,
+        clock=lambda: asyncio.get_running_loop().time(),
+    )
+
+
+def _regions(settings: Settings) -> dict[str, str]:
+    """Each app's region; `custom` where a base URL is configured instead."""
+    return {name: app.region or "custom" for name, app in settings.apps.items()}
 
 
 def lifetimes_of(cache: CacheSettings) -> Lifetimes:

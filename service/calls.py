@@ -20,14 +20,15 @@ class CallEnd(msgspec.Struct, frozen=True, kw_only=True):
     """A call that has ended.
 
     `result` is one of `upstream.results.RESULTS`, `code` the upstream's error code, if it gave one. `took_s` counts
-    from the search for a connection; `sent` is false where the call never reached the upstream.
+    from the search for a connection; `sent_at_s` (loop time) is when its first byte could be written, None where the
+    call never reached the upstream.
     """
 
     call: Call
     result: str
     code: int | None
     took_s: float
-    sent: bool
+    sent_at_s: float | None
 
 
 OnCall = Callable[[CallEnd], None]

@@ -7,7 +7,7 @@ from typing import Protocol
 from service.budget.jobs import Failed, Slot
 from service.cache.blocks import Kept
 from service.cache.shelf import Shelf
-from service.calls import Call, CallEnd, OnCall, Trace, Tracing, Untraced
+from service.calls import Call, CallEnd, OnCall, Tracing, Untraced
 from service.model.blocks import RefusedQuery, block_of
 from service.model.errors import CallsStopped, QueryRefused, UpstreamError, UpstreamRefused
 from service.model.queries import Query, Range
@@ -89,8 +89,13 @@ class Fetching:
         size = self.block_size
         call = Call(app=self._app.name, payer=slot.payer, attempt=attempt)
         trace = self._tracing.begin(call)
-        begun_s = loop.time()
-        error: Exception | None = None
+        begun_s, sent_at_s, error = loop.time(), None, None
+
+        async def before_send() -> None:
+            nonlocal sent_at_s
+            await slot.hold()
+            sent_at_s = loop.time()
+
         try:
             return await self._upstream.fetch(
                 self._app,
@@ -98,26 +103,23 @@ class Fetching:
                 range_,
                 offset=index * size,
                 want=size,
-                before_send=slot.hold,
+                before_send=before_send,
                 traceparent=trace.traceparent,
             )
         except Exception as exc:
             error = exc
             raise
         finally:
-            self._tell(call, trace, error, took_s=loop.time() - begun_s)
-
-    def _tell(self, call: Call, trace: Trace, error: Exception | None, *, took_s: float) -> None:
-        end = CallEnd(
-            call=call,
-            result=result_of(error),
-            code=error.code if isinstance(error, UpstreamRefused) else None,
-            took_s=took_s,
-            sent=error.sent if isinstance(error, UpstreamError) else True,
-        )
-        trace.end(end)
-        for tell in self._on_call:
-            tell(end)
+            end = CallEnd(
+                call=call,
+                result=result_of(error),
+                code=error.code if isinstance(error, UpstreamRefused) else None,
+                took_s=loop.time() - begun_s,
+                sent_at_s=sent_at_s,
+            )
+            trace.end(end)
+            for tell in self._on_call:
+                tell(end)
 
     def failed(self, error: UpstreamError, *, attempt: int) -> Failed:
         """What follows a failed fetch: whether to try again, and whether the budget must pause."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 import structlog
@@ -43,6 +43,7 @@ RENEWALS_MAX = 100
 
 Lookup = Literal["memory", "redis", "stale", "none"]
 """Where a fresh block was found, or that a stale one was, or none."""
+LOOKUPS: tuple[Lookup, ...] = get_args(Lookup)
 
 
 class App(msgspec.Struct, frozen=True, kw_only=True):

@@ -61,6 +61,9 @@ _SLUGS: Mapping[type[Exception], str] = {
     TaskgateError: "failed",
 }
 
+REFUSALS = frozenset(slug for error, slug in _SLUGS.items() if issubclass(error, Refused))
+"""The problems that say: no fetch for this caller now."""
+
 _FIXED_DETAILS: Mapping[str, str] = {
     "unauthenticated": "This resource needs a known key, sent as 'Authorization: Bearer KEY'.",
     "unknown-app": "There is no such app among those that this caller may read.",

@@ -1,0 +1,34 @@
+"""One event for each upstream call that has ended. Query strings and signatures are never among its fields."""
+
+from collections.abc import Mapping
+
+import structlog
+
+from service.calls import CallEnd, OnCall
+from service.upstream.codes import Kind
+from service.upstream.results import OK
+
+_log = structlog.get_logger()
+
+
+def call_logger(regions: Mapping[str, str]) -> OnCall:
+    """Logs the event `upstream.call`; `regions` are those of the apps, by name. Times in milliseconds."""
+
+    def log_call(end: CallEnd) -> None:
+        call = end.call
+        tell = _log.info if end.result in (OK, Kind.CALLER_FAULT) else _log.warning
+        tell(
+            "upstream.call",
+            request_id=call.payer.origin.request_id or None,
+            caller=call.payer.caller,
+            app=call.app,
+            region=regions[call.app],
+            result=end.result,
+            code=end.code,
+            attempt=call.attempt,
+            sent=end.sent_at_s is not None,
+            waited_ms=round(call.payer.waited_s * 1000, 1),
+            duration_ms=round(end.took_s * 1000, 1),
+        )
+
+    return log_call

@@ -1,0 +1,68 @@
+"""All metrics of one process, in a registry of their own. Every label is from a closed set."""
+
+import platform
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+
+from service.telemetry.families import counters, gauges, histograms
+from service.telemetry.lag import Lag
+from service.telemetry.requests import RequestTally
+from service.telemetry.state import State, Watched
+from service.telemetry.store_calls import StoreTally
+from service.telemetry.upstream_calls import CalledApp, CallTally
+
+PLAIN = "text/plain; version=0.0.4; charset=utf-8"
+OPEN = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+class Metrics:
+    """What is counted as it happens stands here as an attribute; what the parts know is read from `watch` on."""
+
+    def __init__(
+        self,
+        *,
+        version: str,
+        apps: Mapping[str, CalledApp],
+        callers: Callable[[], Collection[str]],
+        clock: Callable[[], float],
+    ) -> None:
+        """`callers` are the names of the callers that there are; `clock` is the loop's."""
+        self.requests = RequestTally(apps=apps, callers=callers)
+        self.calls = CallTally(apps, clock=clock)
+        self.redis = StoreTally()
+        self.lag = Lag()
+        self._version = version
+        self._reloads: Counter[tuple[str, ...]] = Counter({("ok",): 0, ("refused",): 0})
+        self._registry = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self._registry)
+        for collector in (self.requests, self.calls, self.redis, self):
+            self._registry.register(collector)
+
+    def watch(self, watched: Watched) -> None:
+        """Show what these parts know, too."""
+        self._registry.register(State(watched))
+
+    def reloaded(self, *, ok: bool) -> None:
+        """The configuration was read anew, or was refused."""
+        self._reloads["ok" if ok else "refused",] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        """What belongs to the process as a whole."""
+        python = platform.python_version()
+        yield gauges("taskgate_build_info", "What runs here.", ("version", "python"), [((self._version, python), 1.0)])
+        text = "Times that the configuration was read anew, or was refused."
+        yield counters("taskgate_configuration_reloads", text, ("result",), self._reloads)
+        text = "How late the event loop is."
+        yield histograms("taskgate_event_loop_lag_seconds", text, (), {(): self.lag.seconds})
+
+    def text(self, accept: str) -> tuple[str, bytes]:
+        """The type and the text of all metrics, in the format that an `Accept` field prefers."""
+        if "application/openmetrics-text" in accept:
+            text: bytes = generate_openmetrics(self._registry)  # type: ignore[no-untyped-call]  # it has no types
+            return OPEN, text
+        return PLAIN, generate_latest(self._registry)

@@ -1,0 +1,111 @@
+"""Counts requests. On every request's way, hot hits too: one look-up, one bisection, two additions."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+
+from prometheus_client.metrics_core import Metric
+
+from service.model.pages import Source
+from service.telemetry.families import counters, histograms
+from service.telemetry.histogram import REQUEST_S, WAIT_S, Histogram
+from service.web.kinds import KINDS
+from service.web.problems import REFUSALS
+from service.web.trail import Observation
+
+OTHER = "other"
+OUTCOMES = (*(source.value for source in Source), "refused", "none")
+"""What `outcome` may be: a page's source, `refused` where no fetch could be had in time, `none` for all others."""
+
+_SOURCES = frozenset(source.value for source in Source)
+_LINED = (Source.JOINED.value, Source.FETCHED.value)
+
+_Key = tuple[str, str, int, str | None, str | None, str | None]
+
+
+class _Series:
+    """All requests that agree in everything but their times."""
+
+    __slots__ = ("seconds", "waits")
+
+    def __init__(self, waits: Histogram | None) -> None:
+        self.seconds = Histogram(REQUEST_S)
+        self.waits = waits
+
+
+class RequestTally:
+    """An `Observer`: counts requests that have ended. `callers` are the names of those who may be told apart."""
+
+    def __init__(self, *, apps: Collection[str], callers: Callable[[], Collection[str]]) -> None:
+        self._apps = frozenset(apps)
+        self._callers = callers
+        self._series: dict[_Key, _Series] = {}
+        self._waits: dict[tuple[str, ...], Histogram] = {}
+
+    def __call__(self, seen: Observation) -> None:
+        """Count one."""
+        key = (seen.method, seen.route, seen.status, seen.outcome, seen.caller, seen.app)
+        series = self._series.get(key)
+        if series is None:
+            series = self._admitted(key)
+        series.seconds.observe(seen.duration_s)
+        if series.waits is not None:
+            series.waits.observe(seen.waited_s)
+
+    def collect(self) -> Iterator[Metric]:
+        """Everything, as Prometheus wants it."""
+        requests: Counter[tuple[str, ...]] = Counter()
+        by_caller: Counter[tuple[str, ...]] = Counter()
+        problems: Counter[tuple[str, ...]] = Counter()
+        seconds: dict[tuple[str, ...], Histogram] = {}
+        for (method, route, status, told, caller, app), series in self._series.items():
+            count, outcome = series.seconds.count, outcome_of(told)
+            requests[route, method, str(status), outcome] += count
+            seconds.setdefault((route, outcome), Histogram(REQUEST_S)).add(series.seconds)
+            if caller is not None:
+                by_caller[caller, app or "", outcome] += count
+            if told is not None and told in KINDS:
+                problems[told,] += count
+        yield counters(
+            "taskgate_requests", "Requests that have ended.", ("route", "method", "status", "outcome"), requests
+        )
+        yield histograms(
+            "taskgate_request_duration_seconds", "From a request's head to its end.", ("route", "outcome"), seconds
+        )
+        yield counters(
+            "taskgate_caller_requests", "Requests of known callers.", ("caller", "app", "outcome"), by_caller
+        )
+        yield counters(
+            "taskgate_problems",
+            "Problems told to callers, by type.",
+            ("problem",),
+            problems,
+        )
+        yield histograms(
+            "taskgate_line_wait_seconds",
+            "Time in line of requests that a fetch has served, their own or another's.",
+            ("app", "caller"),
+            self._waits,
+        )
+
+    def _admitted(self, key: _Key) -> _Series:
+        """The series for a key, whose names are replaced where they are not from a closed set."""
+        method, route, status, outcome, caller, app = key
+        if caller is not None and caller not in self._callers():
+            caller = OTHER
+        if app is not None and app not in self._apps:
+            app = None
+        key = (method, route, status, outcome, caller, app)
+        series = self._series.get(key)
+        if series is None:
+            waits = None
+            if outcome in _LINED:
+                waits = self._waits.setdefault((app or "", caller or ""), Histogram(WAIT_S))
+            series = self._series[key] = _Series(waits)
+        return series
+
+
+def outcome_of(told: str | None) -> str:
+    """A word of OUTCOMES for what an observation tells."""
+    if told in _SOURCES:
+        return told
+    return "refused" if told in REFUSALS else "none"

@@ -1,0 +1,128 @@
+"""Reads, at each scrape, what the parts know anyway: line, turns, caches, signatures."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import msgspec
+from prometheus_client.metrics_core import Metric
+
+from service.budget.line import Line
+from service.budget.scheduler import Waiting
+from service.cache.blocks import BlockCache
+from service.cache.memory import MemoryCache
+from service.gateway import LOOKUPS, RENEWAL, App, Gateway
+from service.telemetry.families import counters, gauges
+from service.upstream.signer import Signer
+
+BACKGROUND = (RENEWAL, "~ahead")
+"""Callers that are none: in their names blocks are fetched before anyone waits for them."""
+
+
+class Connected(Protocol):
+    """Whatever has connections."""
+
+    @property
+    def open_connections(self) -> int:
+        """How many are open."""
+        ...
+
+
+class Watched(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts that are looked at. `callers` are those who may read each app; `clock` is the wall clock."""
+
+    apps: Mapping[str, App]
+    callers: Callable[[], Mapping[str, tuple[str, ...]]]
+    signers: Mapping[str, Signer]
+    gateway: Gateway
+    memory: MemoryCache
+    blocks: BlockCache
+    redis: Connected
+    clock: Callable[[], float]
+
+
+class State:
+    """Collects what is true now."""
+
+    def __init__(self, watched: Watched) -> None:
+        self._watched = watched
+
+    def collect(self) -> Iterator[Metric]:
+        """Everything, as Prometheus wants it."""
+        yield from self._budget()
+        yield from self._lines()
+        yield from self._caches()
+        yield from self._process()
+
+    def _lined(self) -> list[tuple[str, App, Line[Any]]]:
+        return [(name, app, app.line) for name, app in self._watched.apps.items()]
+
+    def _budget(self) -> Iterator[Metric]:
+        rows = self._lined()
+        slots = [((name,), float(app.calls)) for name, app, _ in rows]
+        yield gauges("taskgate_slots", "Slots of the app's budget, over all replicas.", ("app",), slots)
+        free = [((name,), float(line.last.free)) for name, _, line in rows if line.last]
+        text = "Slots that were free when this replica last asked; a replica where nobody waits does not ask."
+        yield gauges("taskgate_slots_free", text, ("app",), free)
+        asked = [((name,), line.seen_s()) for name, _, line in rows if line.last]
+        yield gauges("taskgate_slots_seen_seconds", "How long ago this replica asked.", ("app",), asked)
+        paused = [
+            ((name,), max(line.last.pause_in_ms / 1000 - line.seen_s(), 0.0) if line.last else 0.0)
+            for name, _, line in rows
+        ]
+        text = "For how long no call may be made, because the upstream said that there were too many."
+        yield gauges("taskgate_pause_seconds", text, ("app",), paused)
+        stopped = [((name,), float(app.fetching.stopped() is not None)) for name, app, _ in rows]
+        text = "1 while no call is made, for credentials or account are at fault."
+        yield gauges("taskgate_calls_stopped", text, ("app",), stopped)
+        signed = [
+            ((name,), max(self._watched.clock() - signer.signed_at_s, 0.0))
+            for name, signer in self._watched.signers.items()
+            if signer.signed_at_s is not None
+        ]
+        yield gauges("taskgate_signature_age_seconds", "Age of the signature in use.", ("app",), signed)
+        turns: dict[tuple[str, ...], float] = {
+            (name, who, end): n for name, _, line in rows for (who, end), n in line.turns.ends.items()
+        }
+        text = "Turns by what became of them: used, or given back for the reason told."
+        yield counters("taskgate_turns", text, ("app", "caller", "end"), turns)
+
+    def _lines(self) -> Iterator[Metric]:
+        lengths: dict[tuple[str, ...], float] = {}
+        for caller, apps in self._watched.callers().items():
+            lengths |= {(app, caller): 0.0 for app in apps}
+        oldest: list[tuple[tuple[str, ...], float]] = []
+        for name, _, line in self._lined():
+            waiting: tuple[Waiting, ...] = line.waiting()
+            lengths |= {(name, caller): 0.0 for caller in BACKGROUND}
+            lengths |= {(name, row.caller): float(row.count) for row in waiting}
+            oldest.append(((name,), max((row.waited_ms / 1000 for row in waiting), default=0.0)))
+        text = "Blocks that a caller waits for on this replica, a turn still being needed."
+        yield gauges("taskgate_line_places", text, ("app", "caller"), lengths.items())
+        text = "How long the one that waits longest on this replica has waited."
+        yield gauges("taskgate_line_oldest_wait_seconds", text, ("app",), oldest)
+
+    def _caches(self) -> Iterator[Metric]:
+        memory, blocks, gateway = self._watched.memory, self._watched.blocks, self._watched.gateway
+        lookups: dict[tuple[str, ...], float] = {(found,): gateway.lookups[found] for found in LOOKUPS}
+        text = "Blocks looked for: found fresh in memory or in Redis, found stale, or not found."
+        yield counters("taskgate_block_lookups", text, ("found",), lookups)
+        yield gauges("taskgate_memory_bytes", "What the blocks in memory take.", (), [((), float(memory.bytes))])
+        yield gauges("taskgate_memory_blocks", "Blocks in memory.", (), [((), float(len(memory)))])
+        text = "Blocks that have left memory for want of room."
+        yield counters("taskgate_memory_evictions", text, (), {(): memory.evictions})
+        text = "Values in Redis that could not be read, those of other releases included."
+        yield counters("taskgate_blocks_corrupt", text, (), {(): blocks.corrupt})
+        text = "Values in Redis that another release has written."
+        yield counters("taskgate_blocks_foreign", text, (), {(): blocks.foreign})
+        yield counters("taskgate_blocks_oversized", "Blocks too large for Redis.", (), {(): blocks.oversized})
+
+    def _process(self) -> Iterator[Metric]:
+        readiness = self._watched.gateway.readiness()
+        yield gauges("taskgate_ready", "1 from start to leave.", (), [((), float(readiness.ready))])
+        up = float(readiness.redis == "ok")
+        yield gauges("taskgate_redis_up", "0 while turns can't be asked for.", (), [((), up)])
+        connections = float(self._watched.redis.open_connections)
+        yield gauges("taskgate_redis_connections", "Open connections to Redis.", (), [((), connections)])
+        tasks = float(len(asyncio.all_tasks()))
+        yield gauges("taskgate_tasks", "Tasks of the event loop.", (), [((), tasks)])

@@ -1,0 +1,34 @@
+"""Counts what is asked of Redis: how long the answers take, and why there are none."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from prometheus_client.metrics_core import Metric
+
+from service.model.errors import StoreDetail
+from service.store.redis_store import Op
+from service.telemetry.families import counters, histograms
+from service.telemetry.histogram import BRIEF_S, Histogram
+
+
+class StoreTally:
+    """An `OnCall` of the store."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[tuple[str, ...], Histogram] = {}
+        self._errors: Counter[tuple[str, ...]] = Counter()
+
+    def __call__(self, op: Op, took_s: float, detail: StoreDetail | None) -> None:
+        """Count one call."""
+        seconds = self._seconds.get((op,))
+        if seconds is None:
+            seconds = self._seconds[op,] = Histogram(BRIEF_S)
+        seconds.observe(took_s)
+        if detail is not None:
+            self._errors[op, detail] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        """Everything, as Prometheus wants it."""
+        text = "Time of a call to Redis, waiting for a connection included; failures count, too."
+        yield histograms("taskgate_redis_call_duration_seconds", text, ("op",), self._seconds)
+        yield counters("taskgate_redis_errors", "Calls to Redis that failed, by why.", ("op", "detail"), self._errors)

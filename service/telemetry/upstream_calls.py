@@ -1,0 +1,85 @@
+"""Counts upstream calls: how they ended, how long they took, and how many there were in the worst second."""
+
+from bisect import insort
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import msgspec
+from prometheus_client.metrics_core import Metric
+
+from service.calls import CallEnd
+from service.telemetry.families import counters, gauges, histograms
+from service.telemetry.histogram import CALL_S, Histogram
+
+KEEP_S = 60.0
+"""For how long a call counts for the worst window."""
+KEEP_MAX = 100_000
+
+
+class CalledApp(msgspec.Struct, frozen=True, kw_only=True):
+    """An app whose calls are counted: where it is, and its budget's window."""
+
+    region: str
+    window_s: float
+
+
+class CallTally:
+    """An `OnCall`: counts calls that have ended. `clock` is the loop's."""
+
+    def __init__(self, apps: Mapping[str, CalledApp], *, clock: Callable[[], float]) -> None:
+        self._apps = apps
+        self._clock = clock
+        self._results: Counter[tuple[str, ...]] = Counter()
+        self._seconds: dict[tuple[str, ...], Histogram] = {}
+        self._sent_at_s: dict[str, list[float]] = {name: [] for name in apps}
+
+    def __call__(self, end: CallEnd) -> None:
+        """Count one."""
+        name = end.call.app
+        region = self._apps[name].region
+        self._results[name, region, end.result] += 1
+        self._seconds.setdefault((name, region), Histogram(CALL_S)).observe(end.took_s)
+        if end.sent_at_s is not None:
+            sent_at_s = self._sent_at_s[name]
+            insort(sent_at_s, end.sent_at_s)
+            if len(sent_at_s) >= KEEP_MAX or sent_at_s[0] < end.sent_at_s - 2 * KEEP_S:
+                self._forget(sent_at_s)
+
+    def collect(self) -> Iterator[Metric]:
+        """Everything, as Prometheus wants it."""
+        yield counters(
+            "taskgate_upstream_calls",
+            "Upstream calls of this replica, by what they came to.",
+            ("app", "region", "result"),
+            self._results,
+        )
+        yield histograms(
+            "taskgate_upstream_call_duration_seconds",
+            "Time of an upstream call, connecting included.",
+            ("app", "region"),
+            self._seconds,
+        )
+        worst = []
+        for name, app in self._apps.items():
+            self._forget(self._sent_at_s[name])
+            worst.append(((name,), float(worst_window(self._sent_at_s[name], window_s=app.window_s))))
+        yield gauges(
+            "taskgate_worst_window_calls",
+            "Most calls that this replica alone sent within one window of the budget, in the last minute.",
+            ("app",),
+            worst,
+        )
+
+    def _forget(self, sent_at_s: list[float]) -> None:
+        since_s = self._clock() - KEEP_S
+        del sent_at_s[: max(sum(1 for at_s in sent_at_s if at_s < since_s), len(sent_at_s) - KEEP_MAX // 2)]
+
+
+def worst_window(times_s: Sequence[float], *, window_s: float) -> int:
+    """The most of the sorted times that lie less than a window apart."""
+    worst = first = 0
+    for index, time_s in enumerate(times_s):
+        while time_s - times_s[first] >= window_s:
+            first += 1
+        worst = max(worst, index - first + 1)
+    return worst

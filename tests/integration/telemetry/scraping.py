@@ -1,0 +1,71 @@
+"""Scrapes metrics and reads them with the official parsers."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as read_plain
+
+OPENMETRICS = "application/openmetrics-text;version=1.0.0"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One line."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+class Scrape:
+    """What one scrape told."""
+
+    def __init__(self, families: Iterator[Any]) -> None:
+        self.samples = [
+            Sample(name=sample.name, labels=sample.labels, value=sample.value)
+            for family in families
+            for sample in family.samples
+        ]
+
+    def of(self, name: str, **labels: str) -> list[Sample]:
+        """All samples of that name with these labels."""
+        return [s for s in self.samples if s.name == name and labels.items() <= s.labels.items()]
+
+    def sum(self, name: str, **labels: str) -> float:
+        """Their sum."""
+        return sum(sample.value for sample in self.of(name, **labels))
+
+    def series(self, prefix: str = "taskgate_") -> set[tuple[object, ...]]:
+        """All of ours, by name and labels."""
+        return {(s.name, *sorted(s.labels.items())) for s in self.samples if s.name.startswith(prefix)}
+
+
+def read(kind: str, body: str) -> Scrape:
+    """Parse a text by its type."""
+    parse: Callable[[str], Iterator[Any]] = read_openmetrics if kind.startswith("application/open") else read_plain
+    return Scrape(parse(body))
+
+
+async def ask(port: int, request: bytes) -> bytes:
+    """Send bytes on a connection of their own, and read until it is closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+async def scraped(port: int, *, accept: str = "") -> Scrape:
+    """Scrape a port."""
+    raw = await ask(port, f"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n".encode())
+    head, _, body = raw.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    assert status == "HTTP/1.1 200 OK"
+    fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    assert int(fields["content-length"]) == len(body)
+    return read(fields["content-type"], body.decode())

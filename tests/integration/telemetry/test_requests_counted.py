@@ -1,0 +1,219 @@
+"""Requests are counted as they were: through the real routes, on a real socket, read by the official parsers."""
+
+import asyncio
+import random
+import string
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from granian.constants import Interfaces
+from granian.server.embed import Server
+
+from service.model.errors import UpstreamTimeout, WaitTooLong
+from service.model.pages import Source
+from service.telemetry.exposition import exposed
+from service.telemetry.metrics import Metrics
+from service.telemetry.upstream_calls import CalledApp
+from service.web.settings import default_web_settings
+from service.web.site import create_web
+from service.web.trail import Observation
+from tests.http.fake_gateway import KEY, NOW_S, FakeGateway, key_callers
+from tests.integration.telemetry.scraping import OPENMETRICS, ask, read, scraped
+from tests.servers import free_port, until
+
+TASKS = "/tasks?app=shop"
+
+
+class Bench:
+    """The HTTP side around a fake gateway, and its metrics."""
+
+    def __init__(self) -> None:
+        self.gateway = FakeGateway()
+        self.port = free_port()
+        self.metrics_port = 0
+        self.metrics = Metrics(
+            version="1",
+            apps={"shop": CalledApp(region="singapore", window_s=1.0)},
+            callers=lambda: ("single", "several"),
+            clock=lambda: 0.0,
+        )
+        self.app = create_web(
+            self.gateway,
+            key_callers(),
+            default_web_settings(),
+            clock=lambda: NOW_S,
+            observers=[self.metrics.requests],
+        )
+
+    async def get(self, target: str = TASKS, *, key: str | None = KEY, method: str = "GET") -> int:
+        """Ask; returns the status."""
+        authorization = f"Authorization: Bearer {key}\r\n" if key else ""
+        head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{authorization}\r\n"
+        return int((await ask(self.port, head.encode())).split(b" ")[1])
+
+    async def served(self, source: Source, **changes: Any) -> int:
+        """Ask for a page that comes from `source`."""
+        self.gateway.changes = {"source": source, **changes}
+        return await self.get()
+
+    async def refused(self, error: Exception) -> int:
+        """Ask where the gateway raises."""
+        self.gateway.error = error
+        try:
+            return await self.get()
+        finally:
+            self.gateway.error = None
+
+    async def hung_up(self) -> None:
+        """Ask, and hang up before the answer."""
+        self.gateway.go = asyncio.Event()
+        _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(f"GET {TASKS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode())
+        await until(lambda: self.gateway.waiting == 1)
+        await asyncio.sleep(0.03)  # a hang-up is watched for only after this long
+        writer.close()
+        await until(lambda: self.gateway.cancelled == 1)
+        self.gateway.go = None
+
+
+@asynccontextmanager
+async def bench() -> AsyncIterator[Bench]:
+    """A bench that listens."""
+    made = Bench()
+    server = Server(made.app, port=made.port, interface=Interfaces.ASGI, log_enabled=False)
+    serving = asyncio.create_task(server.serve())
+    async with exposed(made.metrics.text, host="127.0.0.1", port=0) as made.metrics_port:
+        try:
+            async with asyncio.timeout(10):
+                while True:
+                    try:
+                        _, writer = await asyncio.open_connection("127.0.0.1", made.port)
+                    except ConnectionRefusedError:
+                        await asyncio.sleep(0.01)
+                    else:
+                        writer.close()
+                        break
+            yield made
+        finally:
+            server.stop()  # type: ignore[no-untyped-call]
+            await asyncio.wait({serving}, timeout=10)
+
+
+async def test_each_kind_of_request_is_counted_once_as_what_it_was() -> None:
+    """After a known series the counts by route, method, status and outcome are exactly that series, and no more."""
+    async with bench() as at:
+        for source, times in ((Source.HIT, 5), (Source.FETCHED, 2), (Source.JOINED, 3), (Source.STALE, 1)):
+            for _ in range(times):
+                assert await at.served(source, waited_s=0.3, upstream_s=0.1) == 200
+        assert await at.refused(WaitTooLong(place=1, estimate_s=9, patience_s=1)) == 503
+        assert await at.refused(UpstreamTimeout("late", app="shop")) == 504
+        assert await at.refused(RuntimeError("a fault of ours")) == 500
+        assert await at.get(key=None) == 401
+        assert await at.get(key="wrong") == 401
+        assert await at.get("/nowhere") == 404
+        assert await at.get("/problems/nothing") == 404
+        assert await at.get("/tasks?app=unknown") == 404
+        assert await at.get(method="DELETE") == 405
+        assert await at.get(method="BREW") == 405
+        assert await at.get("/livez", method="HEAD") == 200
+        assert await at.get("/tasks?app=shop&limit=x") == 400
+        await at.hung_up()
+        told = await scraped(at.metrics_port)
+
+    counted = {
+        (s.labels["route"], s.labels["method"], s.labels["status"], s.labels["outcome"]): s.value
+        for s in told.of("taskgate_requests_total")
+    }
+    assert counted == {
+        ("/tasks", "GET", "200", "hit"): 5,
+        ("/tasks", "GET", "200", "fetched"): 2,
+        ("/tasks", "GET", "200", "joined"): 3,
+        ("/tasks", "GET", "200", "stale"): 1,
+        ("/tasks", "GET", "503", "refused"): 1,
+        ("/tasks", "GET", "504", "none"): 1,
+        ("/tasks", "GET", "500", "none"): 1,
+        ("/tasks", "GET", "401", "none"): 2,
+        ("/tasks", "GET", "404", "none"): 1,
+        ("/tasks", "GET", "400", "none"): 1,
+        ("/tasks", "GET", "499", "none"): 1,
+        ("unrouted", "DELETE", "405", "none"): 1,
+        ("unrouted", "other", "405", "none"): 1,
+        ("/problems/{name}", "GET", "404", "none"): 1,
+        ("unrouted", "GET", "404", "none"): 1,
+        ("/livez", "HEAD", "200", "none"): 1,
+    }
+    assert told.sum("taskgate_request_duration_seconds_count") == sum(counted.values())
+    assert told.sum("taskgate_request_duration_seconds_count", route="/tasks", outcome="hit") == 5
+    assert told.sum("taskgate_line_wait_seconds_count", caller="single", app="shop") == 5
+    assert told.sum("taskgate_line_wait_seconds_bucket", le="0.2") == 0
+    assert told.sum("taskgate_line_wait_seconds_sum") == pytest.approx(1.5)
+    assert told.sum("taskgate_caller_requests_total", caller="single", app="shop", outcome="hit") == 5
+    assert {s.labels["problem"]: s.value for s in told.of("taskgate_problems_total")} == {
+        "wait-too-long": 1,
+        "upstream-timeout": 1,
+        "failed": 1,
+        "unauthenticated": 2,
+        "not-found": 2,
+        "unknown-app": 1,
+        "method-not-allowed": 2,
+        "bad-request": 1,
+    }
+
+
+async def test_both_formats_tell_the_same() -> None:
+    """A scraper that wants OpenMetrics gets the same series and values as one that takes the older text."""
+    async with bench() as at:
+        await at.served(Source.HIT)
+        plain, modern = await scraped(at.metrics_port), await scraped(at.metrics_port, accept=OPENMETRICS)
+    assert plain.series() == modern.series()
+    assert plain.sum("taskgate_requests_total") == modern.sum("taskgate_requests_total") == 1
+
+
+async def test_a_flood_of_made_up_names_adds_no_series() -> None:
+    """Random paths, queries, keys, request ids and methods leave as many series behind as one of each."""
+    chance = random.Random(7)
+
+    def word() -> str:
+        return "".join(chance.choices(string.ascii_letters, k=12))
+
+    async def flood(at: Bench, times: int) -> set[tuple[object, ...]]:
+        for _ in range(times):
+            await at.get(f"/{word()}/{word()}")
+            await at.get(f"/problems/{word()}")
+            await at.get(f"/tasks?app={word()}&{word()}={word()}")
+            await at.get(f"/tasks?app=shop&q={word()}")
+            await at.get(key=word())
+            await at.get(method=word().upper())
+        return (await scraped(at.metrics_port)).series()
+
+    async with bench() as at:
+        once = await flood(at, 1)
+        assert await flood(at, 60) == once
+
+
+def test_a_caller_that_is_not_in_the_settings_is_one_of_the_others() -> None:
+    """However many names credentials bring, those that the settings lack share one series, and no state is kept."""
+    metrics = Bench().metrics
+    for number in range(1000):
+        metrics.requests(
+            Observation(
+                request_id="1",
+                method="GET",
+                route="/tasks",
+                status=200,
+                caller=f"c{number}",
+                app=f"a{number}",
+                outcome="fetched",
+                waited_s=0.1,
+                upstream_s=0.1,
+                duration_s=0.2,
+                answer_bytes=1,
+            )
+        )
+    kind, body = metrics.text("")
+    told = read(kind, body.decode())
+    (sample,) = told.of("taskgate_caller_requests_total")
+    assert (sample.labels, sample.value) == ({"caller": "other", "app": "", "outcome": "fetched"}, 1000)
+    assert told.sum("taskgate_line_wait_seconds_count", caller="other") == 1000
