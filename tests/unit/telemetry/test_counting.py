@@ -1,0 +1,136 @@
+"""What is counted: histograms, the worst window, calls, Redis, the event loop."""
+
+import asyncio
+import time
+
+import pytest
+
+from service.budget.jobs import Payer
+from service.budget.scheduler import Begun, Joined, Known, Lapsed, Paused
+from service.budget.tally import TURN_ENDS, TurnTally
+from service.calls import Call, CallEnd
+from service.model.errors import (
+    UpstreamBroken,
+    UpstreamHTTPStatus,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from service.model.origin import NOBODY
+from service.telemetry import lag
+from service.telemetry.histogram import Histogram
+from service.telemetry.lag import Lag
+from service.telemetry.store_calls import StoreTally
+from service.telemetry.upstream_calls import KEEP_MAX, KEEP_S, CalledApp, CallTally, worst_window
+from service.upstream.codes import Kind
+from service.upstream.results import RESULTS, result_of
+
+
+def test_a_value_on_a_bound_belongs_to_it() -> None:
+    """Buckets count what is not above their bound, the last one everything."""
+    seen = Histogram((1.0, 2.0))
+    for value in (0.5, 1.0, 1.5, 2.0, 9.0):
+        seen.observe(value)
+    assert seen.buckets() == [("1.0", 2), ("2.0", 4), ("+Inf", 5)]
+    assert (seen.count, seen.total) == (5, 14.0)
+
+
+@pytest.mark.parametrize(
+    ("times_s", "worst"),
+    [
+        ((), 0),
+        ((1.0,), 1),
+        ((1.0, 2.0, 3.0), 1),
+        ((1.0, 1.999, 2.5, 2.9), 3),
+        ((0.0, 0.0, 0.0, 5.0), 3),
+    ],
+)
+def test_the_worst_window(times_s: tuple[float, ...], worst: int) -> None:
+    """Calls a whole window apart are in no common window; all that are closer are."""
+    assert worst_window(times_s, window_s=1.0) == worst
+
+
+def ended(*, sent_at_s: float | None, result: str = "ok") -> CallEnd:
+    """A call that has ended."""
+    call = Call(app="shop", payer=Payer(caller="c", origin=NOBODY, waited_s=0.0), attempt=1)
+    return CallEnd(call=call, result=result, code=None, took_s=0.1, sent_at_s=sent_at_s)
+
+
+def told(tally: CallTally) -> dict[str, float]:
+    """The worst window, and calls by result."""
+    samples = [sample for family in tally.collect() for sample in family.samples]
+    found = {s.labels["result"]: s.value for s in samples if s.name == "taskgate_upstream_calls_total"}
+    return found | {"worst": next(s.value for s in samples if s.name == "taskgate_worst_window_calls")}
+
+
+def test_calls_that_were_never_sent_are_in_no_window() -> None:
+    """A call counts by its result always, for the worst window only if it was sent, whatever the order of the ends."""
+    now_s = 100.0
+    tally = CallTally({"shop": CalledApp(region="seoul", window_s=1.0)}, clock=lambda: now_s)
+    for sent_at_s in (99.9, 99.1, 99.5, 97.0):
+        tally(ended(sent_at_s=sent_at_s))
+    tally(ended(sent_at_s=None, result="unreachable"))
+    assert told(tally) == {"ok": 4, "unreachable": 1, "worst": 3}
+    now_s += KEEP_S + 1
+    assert told(tally)["worst"] == 0
+
+
+def test_what_is_remembered_of_calls_is_bounded() -> None:
+    """However many calls there are in a minute, no more than a bound is remembered."""
+    tally = CallTally({"shop": CalledApp(region="seoul", window_s=1.0)}, clock=lambda: 1.0)
+    end = ended(sent_at_s=1.0)
+    for _ in range(KEEP_MAX + 10):
+        tally(end)
+    assert KEEP_MAX // 2 <= told(tally)["worst"] <= KEEP_MAX
+
+
+def test_each_error_has_a_word_from_a_closed_set() -> None:
+    """Every code's kind, and every failure without a code, is one of the results."""
+    errors = {
+        UpstreamTimeout("", app="a"): "timeout",
+        UpstreamUnreachable("", app="a"): "unreachable",
+        UpstreamBroken("", app="a"): "broken",
+        UpstreamHTTPStatus(500, app="a"): "http_status",
+        RuntimeError(): "failed",
+        UpstreamRefused(app="a", code=123_456, text="", advice=""): Kind.UNKNOWN,
+    }
+    assert {error: result_of(error) for error in errors} == errors
+    assert result_of(None) == "ok"
+    assert len(set(RESULTS)) == len(RESULTS)
+    assert {*errors.values(), *Kind, "ok"} == set(RESULTS)
+
+
+def test_each_end_of_a_turn_is_told_apart() -> None:
+    """Each answer to `begin` is counted as a word of its own, a turn given back and one lost as well."""
+    turns = TurnTally()
+    for answer in (Begun(), Joined(lease_in_ms=1), Known(), Paused(pause_in_ms=1, reason=""), Lapsed(), None):
+        turns.began("c", answer)
+    turns.lost("c")
+    assert turns.ends == {("c", end): 1 for end in TURN_ENDS}
+    turns.returned("c")
+    assert turns.ends["c", "returned"] == 2
+
+
+def test_redis_calls_are_timed_and_their_failures_told_apart() -> None:
+    """A failed call counts for the time as well as for its reason."""
+    tally = StoreTally()
+    tally("get", 0.002, None)
+    tally("get", 0.25, "timed out")
+    samples = [sample for family in tally.collect() for sample in family.samples]
+    counts = {s.name: s.value for s in samples if "le" not in s.labels}
+    assert counts["taskgate_redis_call_duration_seconds_count"] == 2
+    assert counts["taskgate_redis_errors_total"] == 1
+
+
+async def test_a_loop_that_is_held_up_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A computation of 50 ms in the event loop shows as a lag of about that long; a loop that is idle shows none."""
+    monkeypatch.setattr(lag, "EVERY_S", 0.005)
+    measured = Lag()
+    async with measured.measured():
+        await asyncio.sleep(0.02)
+        time.sleep(0.05)  # noqa: ASYNC251 - to hold the loop up is the point
+        await asyncio.sleep(0.02)
+        assert 0.04 < max(measured.seconds.total, 0) < 0.5
+    ends_at = measured.seconds.count
+    await asyncio.sleep(0.02)
+    assert measured.seconds.count == ends_at
