@@ -33,21 +33,23 @@ from service.telemetry.call_log import call_logger
 from service.telemetry.exposition import exposed
 from service.telemetry.metrics import Metrics
 from service.telemetry.state import Watched
+from service.telemetry.traces import traces_of
 from service.telemetry.upstream_calls import CalledApp
 from service.upstream.apps import UpstreamApp, upstream_app_of
 from service.upstream.client import Client
 from service.upstream.secret import secret_of
 from service.upstream.signer import Signer
 from service.web.credentials import KeyCallers
-from service.web.edge import Edge
+from service.web.edge import App as Application
 from service.web.settings import web_settings
 from service.web.site import create_web
+from service.web.trail import Observer
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     """The ASGI application, and what to call when the process is told to end: who waits in line is refused at once."""
 
-    asgi: Edge
+    asgi: Application
     leave: Callable[[], None]
 
 
@@ -56,6 +58,8 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
     replica = secrets.token_hex(8)
     passwords = passwords_of(settings.redis, environ)
     metrics = _metrics(settings)
+    regions = _regions(settings)
+    traces = traces_of(settings.telemetry, environ, regions=regions, version=__version__)
     store = RedisStore(
         settings.redis,
         password=passwords.redis,
@@ -72,7 +76,7 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
     }
     signers = _signers(settings, upstream_apps, environ)
     client = Client(settings.upstream, signers=signers)
-    on_call: list[OnCall] = [call_logger(_regions(settings)), *([metrics.calls] if metrics else ())]
+    on_call: list[OnCall] = [call_logger(regions), *([metrics.calls] if metrics else ())]
     channels: dict[str, Line[Kept]] = {}
     apps: dict[str, App] = {}
     for name, app in settings.apps.items():
@@ -93,6 +97,7 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
             pause_s=settings.budget.pause_s,
             clock=time.time,
             on_call=on_call,
+            tracing=traces,
         )
         info = AppInfo(name=name, region=app.region)
         window_s = settings.budget.window_s
@@ -123,6 +128,8 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as parts:
+            if traces:
+                await parts.enter_async_context(traces.flushed())
             if metrics and settings.telemetry.metrics_port is not None:
                 host, port = settings.telemetry.metrics_host, settings.telemetry.metrics_port
                 await parts.enter_async_context(exposed(metrics.text, host=host, port=port))
@@ -146,9 +153,9 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
     callers = KeyCallers(
         settings.callers, waiting_max=settings.budget.waiting_max, wait_max_s=settings.budget.wait_max_s
     )
-    observers = [metrics.requests] if metrics else []
+    observers: list[Observer] = [*([metrics.requests] if metrics else ()), *([traces.ended] if traces else ())]
     asgi = create_web(gateway, callers, web_settings(settings), observers=observers, lifespan=[lifespan])
-    return Service(asgi=asgi, leave=gateway.leave)
+    return Service(asgi=traces.edge(asgi) if traces else asgi, leave=gateway.leave)
 
 
 def sharing_of(settings: Settings, shared: SharedScheduler, *, app: str, rules: Rules) -> SharingScheduler | None:

@@ -1,0 +1,159 @@
+"""The spans: one trace from the caller's `traceparent` through the request, its time in line and its upstream call.
+
+Imports OpenTelemetry, an extra: import this module only where traces are wanted. Attributes are names from closed sets,
+numbers and the request's id: no URL, no query, no key, no signature.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from service.calls import Call, CallEnd, Trace
+from service.upstream.results import OK
+from service.web.trail import Observation
+
+EXPORT_S = 3.0
+"""How long one export may take, and how long the last one may hold up the end of the process."""
+
+App = Any
+"""An ASGI application, as the edge takes it."""
+
+_W3C = TraceContextTextMapPropagator()
+
+
+def provider_of(endpoint: str | None, *, version: str) -> TracerProvider:
+    """Sends spans to a collector by OTLP over HTTP: to `endpoint`, or where OpenTelemetry's own variables say.
+
+    What is sampled, and what else a span's resource tells, are left to these variables as well.
+    """
+    resource = Resource.create({"service.name": "taskgate", "service.version": version})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    url = None if endpoint is None else f"{endpoint.rstrip('/')}/v1/traces"
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=url, timeout=EXPORT_S)))
+    return provider
+
+
+class Traces:
+    """Makes the spans. `edge` wraps the edge, `ended` is an observer, `begin` makes it a `calls.Tracing`.
+
+    `sends_traceparent`: the upstream gets a `traceparent`, too. It is a vendor's, so that is off by default.
+    """
+
+    def __init__(self, provider: TracerProvider, *, regions: Mapping[str, str], sends_traceparent: bool) -> None:
+        self._provider = provider
+        self._tracer = provider.get_tracer("taskgate")
+        self._regions = regions
+        self._sends_traceparent = sends_traceparent
+
+    @asynccontextmanager
+    async def flushed(self) -> AsyncIterator[None]:
+        """Send in the end what is left, as far as `EXPORT_S` allows."""
+        try:
+            yield
+        finally:
+            loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+            def shut_down() -> None:
+                self._provider.shutdown()
+                with suppress(RuntimeError):  # the loop has not waited for it
+                    loop.call_soon_threadsafe(done.set)
+
+            # A thread that nothing waits for: neither the loop's end nor the interpreter's.
+            threading.Thread(target=shut_down, name="traces-end", daemon=True).start()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(done.wait(), EXPORT_S)
+
+    def edge(self, app: App) -> App:
+        """The application, each request in a span; the `traceparent` that it sees is that span's own."""
+
+        async def traced(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            came = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
+            span = self._tracer.start_span("request", context=_context(came.decode("latin-1")), kind=SpanKind.SERVER)
+            others = [(name, value) for name, value in scope["headers"] if name != b"traceparent"]
+            scope["headers"] = [*others, (b"traceparent", _traceparent(span).encode())]
+            with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+                await app(scope, receive, send)
+
+        return traced
+
+    def ended(self, seen: Observation) -> None:
+        """Say on the request's span what became of it; to be called within it."""
+        span = trace.get_current_span()
+        if not span.is_recording():
+            return
+        span.update_name(f"{seen.method} {seen.route}")
+        told: dict[str, str | float | None] = {
+            "http.request.method": seen.method,
+            "http.route": seen.route,
+            "http.response.status_code": seen.status,
+            "taskgate.request_id": seen.request_id,
+            "taskgate.caller": seen.caller,
+            "taskgate.app": seen.app,
+            "taskgate.outcome": seen.outcome,
+            "taskgate.waited_s": seen.waited_s,
+            "taskgate.upstream_s": seen.upstream_s,
+        }
+        span.set_attributes({name: value for name, value in told.items() if value is not None})
+        if seen.status >= 500:
+            span.set_status(StatusCode.ERROR)
+
+    def begin(self, call: Call) -> Trace:
+        """A span for the payer's time in line, which ends now, and one for the call, which begins."""
+        origin = call.payer.origin
+        parent = _context(origin.traceparent)
+        named: dict[str, str | int] = {"taskgate.app": call.app, "taskgate.caller": call.payer.caller}
+        if origin.request_id:
+            named["taskgate.request_id"] = origin.request_id
+        if origin.traceparent:
+            now_ns = time.time_ns()
+            entered_ns = now_ns - int(call.payer.waited_s * 1e9)
+            self._tracer.start_span("line", context=parent, attributes=named, start_time=entered_ns).end(now_ns)
+        told: dict[str, str | int] = named | {
+            "taskgate.region": self._regions[call.app],
+            "taskgate.attempt": call.attempt,
+        }
+        span = self._tracer.start_span("upstream", context=parent, kind=SpanKind.CLIENT, attributes=told)
+        return _CallTrace(span, traceparent=_traceparent(span) if self._sends_traceparent else "")
+
+
+class _CallTrace:
+    """The span of one call."""
+
+    def __init__(self, span: Span, *, traceparent: str) -> None:
+        self._span = span
+        self.traceparent = traceparent
+
+    def end(self, end: CallEnd) -> None:
+        """Say what it came to."""
+        self._span.set_attributes({"taskgate.result": end.result, "taskgate.sent": end.sent_at_s is not None})
+        if end.code is not None:
+            self._span.set_attribute("taskgate.code", end.code)
+        if end.result != OK:
+            self._span.set_status(StatusCode.ERROR)
+        self._span.end()
+
+
+def _context(traceparent: str) -> Context:
+    """The context that a `traceparent` tells; an empty one where it tells none, never that of whoever runs this."""
+    return _W3C.extract({"traceparent": traceparent}, context=Context())
+
+
+def _traceparent(span: Span) -> str:
+    carrier: dict[str, str] = {}
+    _W3C.inject(carrier, context=trace.set_span_in_context(span, Context()))
+    return carrier.get("traceparent", "")
