@@ -118,7 +118,9 @@ class Line(Generic[T]):
             self._spawn(self._look(want))
 
     def heard_nothing(self) -> None:
-        """Messages may have been lost: look for everything that others fetch."""
+        """Messages may have been lost: look for everything that others fetch, and whether Redis is back."""
+        if self.is_cut_off:
+            self._tick_soon()
         for want in tuple(self._waiters.places.wants.values()):
             if want.state is State.ELSEWHERE:
                 self._spawn(self._look(want))
