@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 
-.PHONY: help run test test-long check format lock openapi clean
+.PHONY: help run test test-long test-prometheus check format lock openapi clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,13 +13,16 @@ run: $(VENV)/.run ## start the gateway; without TASKGATE_CONFIG with an embedded
 	@exec $(BIN)/python -m service $(if $(TASKGATE_CONFIG),serve,demo)
 
 test: $(VENV)/.dev check ## check, then run the whole suite against real servers (under five minutes)
-	$(BIN)/python -m pytest -n 2 -m "not long"
+	$(BIN)/python -m pytest -n 2 -m "not long and not prometheus"
 
 test-long: $(VENV)/.dev ## the scenes that take minutes
 	$(BIN)/python -m pytest -m long
 
 bench-budget: $(VENV)/.dev ## what the budget costs: script times, ticks, added latency (two minutes)
 	$(BIN)/python -m tests.bench.budget
+
+test-prometheus: $(VENV)/.dev ## scrape with a real Prometheus (Debian: prometheus) and ask it the documented questions
+	$(BIN)/python -m pytest -m prometheus
 
 check: $(VENV)/.dev ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

@@ -63,6 +63,7 @@ class Replica:
 
     def __init__(self, configuration: Path, log: Path) -> None:
         self.port = free_port()
+        self.metrics_port = free_port()
         self._configuration = configuration
         self._log = log
         self.process: subprocess.Popen[bytes] | None = None
@@ -72,6 +73,7 @@ class Replica:
         environment = os.environ | {
             "TASKGATE_CONFIG": str(self._configuration),
             "TASKGATE__SERVER__PORT": str(self.port),
+            "TASKGATE__TELEMETRY__METRICS_PORT": str(self.metrics_port),
         }
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -24,9 +24,11 @@ class Scrape:
     """What one scrape told."""
 
     def __init__(self, families: Iterator[Any]) -> None:
+        found = list(families)
+        self.families = {f"{family.name}_total" if family.type == "counter" else family.name for family in found}
         self.samples = [
             Sample(name=sample.name, labels=sample.labels, value=sample.value)
-            for family in families
+            for family in found
             for sample in family.samples
         ]
 

@@ -1,0 +1,116 @@
+"""A whole gateway process tells what it did: metrics, logs and traces agree with each other and with the upstream."""
+
+import asyncio
+import json
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.telemetry.state import BACKGROUND
+from tests.integration.telemetry.collector import collecting
+from tests.integration.telemetry.scraping import OPENMETRICS, Scrape, scraped
+from tests.scenes.fleet import APP, Fleet, fleet, get
+from tests.servers import Server, eventually
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
+CALLERS = ("c0", "c1", "c2")
+CACHE = {"fresh_s": 1.0, "settled_s": 1.0, "stale_while_revalidate_s": 30.0}
+
+
+async def a_series_of_requests(at: Fleet) -> None:
+    """Two fetched, one joined, three hits, one stale with its renewal, one refused, one each of 401, 404."""
+    traced = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01", "X-Request-Id": "traced"}
+    assert "fwd=miss" in (await at.page(0, q="a", limit=5, headers=traced)).outcome
+    for _ in range(3):
+        assert "hit" in (await at.page(0, q="a", limit=5)).outcome
+    pages = await asyncio.gather(*(at.page(0, q="b", limit=5, caller=f"c{n}") for n in (1, 2)))
+    assert sum("collapsed" in page.outcome for page in pages) == 1
+    assert (await at.page(0, q="c", wait=0)).status == 503
+    assert (await get(at.replicas[0].port, "/tasks")).status == 401
+    assert (await get(at.replicas[0].port, "/nowhere")).status == 404
+    await asyncio.sleep(CACHE["fresh_s"] + 0.1)
+    assert (await at.page(0, q="a", limit=5)).status == 200
+    async with asyncio.timeout(5):
+        while await at.calls() < 3:
+            await asyncio.sleep(0.02)
+
+
+def check_metrics(told: Scrape, *, calls: int) -> None:
+    """What was scraped is what was done."""
+    words = ("fetched", "hit", "joined", "stale", "refused")
+    outcomes = {word: told.sum("taskgate_requests_total", route="/tasks", outcome=word) for word in words}
+    assert outcomes == {"fetched": 3, "hit": 3, "joined": 1, "stale": 1, "refused": 1}
+    assert told.sum("taskgate_caller_requests_total", app=APP.name) == sum(outcomes.values())
+    assert told.sum("taskgate_upstream_calls_total", app=APP.name, region="custom", result="ok") == calls
+    assert told.sum("taskgate_upstream_calls_total") == told.sum("taskgate_upstream_call_duration_seconds_count")
+    assert told.sum("taskgate_turns_total", end="used") == calls
+    assert told.sum("taskgate_turns_total", end="used", caller="~renewal") == 1
+    assert told.sum("taskgate_block_lookups_total", found="memory") == 3
+    assert told.sum("taskgate_block_lookups_total", found="stale") == 1
+    assert told.sum("taskgate_line_wait_seconds_count") == 4
+    assert 1 <= told.sum("taskgate_worst_window_calls") <= 5
+    assert told.sum("taskgate_slots") == 5
+    assert 0 <= told.sum("taskgate_slots_free") <= 5
+    assert told.sum("taskgate_memory_blocks") == 3
+    assert told.sum("taskgate_memory_bytes") > 0
+    assert 0 <= told.sum("taskgate_signature_age_seconds") < 60
+    assert told.sum("taskgate_redis_call_duration_seconds_count", op="script") >= 2 * calls
+    assert told.sum("taskgate_redis_connections") >= 2
+    assert told.sum("taskgate_redis_up") == told.sum("taskgate_ready") == told.sum("taskgate_build_info") == 1
+    assert told.sum("taskgate_event_loop_lag_seconds_count") > 0
+    assert told.sum("process_resident_memory_bytes") > 0
+    assert {s.labels["caller"] for s in told.of("taskgate_line_places")} == {*CALLERS, *BACKGROUND}
+
+
+def check_log(log: list[dict[str, Any]], *, calls: int) -> None:
+    """Each call has its event, and each that a request has paid for names it."""
+    called = [event for event in log if event["event"] == "upstream.call"]
+    asked = {event["request_id"]: event for event in log if event["event"] == "request"}
+    assert len(called) == calls
+    of_requests = [event for event in called if event["request_id"] is not None]
+    assert len(of_requests) == calls - 1
+    for event in of_requests:
+        assert asked[event["request_id"]]["outcome"] == "fetched"
+        assert asked[event["request_id"]]["caller"] == event["caller"]
+    assert all(event["result"] == "ok" and event["attempt"] == 1 and event["region"] == "custom" for event in called)
+
+
+async def test_metrics_logs_and_traces_tell_one_story(own_valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests, turns, calls, look-ups, events and spans are as many as the upstream and the requests say."""
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+    with collecting() as collector:
+        telemetry = {"otlp_endpoint": collector.url}
+        weights = dict.fromkeys(CALLERS, 1.0)
+        async with fleet(own_valkey, replicas=1, weights=weights, cache=CACHE, telemetry=telemetry) as at:
+            (replica,) = at.replicas
+            await a_series_of_requests(at)
+            told = await scraped(replica.metrics_port, accept=OPENMETRICS)
+            calls = await at.calls() + 1  # one to warm up
+            log = [json.loads(line) for line in replica.log().splitlines() if line.startswith("{")]
+            eventually(lambda: sum(name == "upstream" for name, *_ in collector.spans) == calls)
+            own_valkey.kill()
+            await at.page(0, q="d", wait=0.1)
+            away = await scraped(replica.metrics_port)
+            ready = await get(replica.port, "/readyz")
+            replica.signal(signal.SIGTERM)
+            assert await replica.ended() == 0
+
+    assert calls == 4
+    check_metrics(told, calls=calls)
+    check_log(log, calls=calls)
+    documented = dict(re.findall(r"^\| `(taskgate_\w+)` \| ([\w, ]*)\|", DOCUMENT.read_text(), re.MULTILINE))
+    assert {name for name in told.families if name.startswith("taskgate_")} == documented.keys()
+    for name, labels in documented.items():
+        for sample in (*told.of(name), *told.of(f"{name}_count")):
+            assert set(sample.labels) == {label for label in labels.strip().split(", ") if label}
+    assert away.sum("taskgate_redis_up") == 0
+    assert away.sum("taskgate_redis_errors_total") > 0
+    assert (ready.status, ready.json["redis"], ready.json["ready"]) == (200, "away", True)
+    mine = [(name, said["taskgate.request_id"]) for name, trace, _, said in collector.spans if trace == TRACE]
+    assert sorted(mine) == [("GET /tasks", "traced"), ("line", "traced"), ("upstream", "traced")]
+    assert not re.search(rb"usersig|Bearer|key-of|[?&]q=", collector.raw)
+    assert not re.search(r"usersig=[^*]|key-of-", json.dumps(log))
