@@ -43,6 +43,8 @@ SPACING_S = 0.005
 """Ticks are at least so far apart, however many requests come at once."""
 AWAY_S = 0.1
 """How long to wait before the next tick where Redis did not answer."""
+AWAY_IDLE_S = 1.0
+"""The same where nobody waits: so it shows that Redis is back, and the quiet window of a new one begins."""
 LOOK_S = 1.0
 """How often a block that another replica fetches is looked for, should the message be lost."""
 DONE_TRIES = 5
@@ -118,9 +120,7 @@ class Line(Generic[T]):
             self._spawn(self._look(want))
 
     def heard_nothing(self) -> None:
-        """Messages may have been lost: look for everything that others fetch, and whether Redis is back."""
-        if self.is_cut_off:
-            self._tick_soon()
+        """Messages may have been lost: look for everything that others fetch."""
         for want in tuple(self._waiters.places.wants.values()):
             if want.state is State.ELSEWHERE:
                 self._spawn(self._look(want))
@@ -204,7 +204,7 @@ class Line(Generic[T]):
     def _next_tick_in_s(self, now_s: float) -> float | None:
         """Seconds until the next tick is due; None: only when something happens."""
         if self._away_since_s is not None:
-            return AWAY_S if self._waiters.places.wants else None
+            return AWAY_S if self._waiters.places.wants else AWAY_IDLE_S
         if self._reported or self._returned:
             due_s = self._ticked_at_s + HEARTBEAT_S
             if self._due_at_s is not None:
