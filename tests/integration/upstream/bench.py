@@ -215,7 +215,9 @@ class Bench:
     async def before_send(self) -> None:
         self.begun += 1
 
-    async def fetch(self, before_send: Callable[[], Awaitable[None]] | None = None) -> Listing:
+    async def fetch(
+        self, before_send: Callable[[], Awaitable[None]] | None = None, *, traceparent: str = ""
+    ) -> Listing:
         query = Query(app="shop", since=At(epoch_s=0), until=At(epoch_s=86_400))
         return await self.client.fetch(
             self.app,
@@ -224,6 +226,7 @@ class Bench:
             offset=0,
             want=20,
             before_send=before_send or self.before_send,
+            traceparent=traceparent,
         )
 
     def pool(self) -> Any:

@@ -35,6 +35,15 @@ async def test_page(bench: Bench) -> None:
     assert json.loads(request.split(b"\r\n\r\n", 1)[1])["Want"] == 20
 
 
+async def test_traceparent(bench: Bench) -> None:
+    """A call carries a `traceparent` where one is given, and no such field where none is."""
+    await bench.fetch()
+    await bench.fetch(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    first, second = bench.upstream.requests
+    assert b"traceparent" not in first.lower()
+    assert b"\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n" in second
+
+
 async def test_one_connection(bench: Bench) -> None:
     """Calls one after the other share a connection and a signature; each has a random of its own."""
     for _ in range(5):

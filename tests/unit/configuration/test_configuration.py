@@ -219,6 +219,16 @@ def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
             "upstream: {connect_timeout_s: 9}\nredis:",
             ["upstream.connect_timeout_s: 9 is more than upstream.call_timeout_s, 8, for the whole call"],
         ),
+        (
+            "redis:",
+            "telemetry: {metrics_port: 8000}\nredis:",
+            ["telemetry.metrics_port: the same as server.port: metrics have a port of their own"],
+        ),
+        (
+            "redis:",
+            'telemetry: {otlp_endpoint: "http://u:hunter2@h"}\nredis:',
+            ["telemetry.otlp_endpoint: expected an http:// or https:// URL"],
+        ),
     ],
 )
 def test_rules_between_settings(folder: Folder, old: str, new: str, faults: list[str]) -> None:
