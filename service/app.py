@@ -11,9 +11,9 @@ from functools import partial
 import msgspec
 from litestar import Litestar
 
+from service import __version__
 from service.budget.counted import CountedScheduler
 from service.budget.ledger import Ledger
-from service import __version__
 from service.budget.line import Line
 from service.budget.scheduler import Rules
 from service.budget.shared import SharedScheduler

@@ -72,6 +72,9 @@ class State:
         ]
         text = "For how long no call may be made, because the upstream said that there were too many."
         yield gauges("taskgate_pause_seconds", text, ("app",), paused)
+        alone = [((name,), float(app.calls_alone or 0)) for name, app, _ in rows]
+        text = "Calls in a window that this replica gives out by itself, for Redis is away; 0 while it does not."
+        yield gauges("taskgate_calls_alone", text, ("app",), alone)
         stopped = [((name,), float(app.fetching.stopped() is not None)) for name, app, _ in rows]
         text = "1 while no call is made, for credentials or account are at fault."
         yield gauges("taskgate_calls_stopped", text, ("app",), stopped)

@@ -16,7 +16,8 @@ from service.app import create_app
 app = AppSettings(sdkappid=1400000000, admin="a", region="china", secret_env="SECRET")
 settings = Settings(apps={"shop": app}, callers={}, redis=RedisSettings(url="redis://127.0.0.1:1"))
 create_app(settings, environ={"SECRET": "0123"})
-print([name for name in sys.modules if name.startswith(("service.telemetry.spans", "opentelemetry.exporter", "requests", "google"))])
+exporting = ("service.telemetry.spans", "opentelemetry.exporter", "requests", "google")
+print([name for name in sys.modules if name.startswith(exporting)])
 """
 
 

@@ -224,11 +224,6 @@ def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
             "telemetry: {metrics_port: 8000}\nredis:",
             ["telemetry.metrics_port: the same as server.port: metrics have a port of their own"],
         ),
-        (
-            "redis:",
-            'telemetry: {otlp_endpoint: "http://u:hunter2@h"}\nredis:',
-            ["telemetry.otlp_endpoint: expected an http:// or https:// URL"],
-        ),
     ],
 )
 def test_rules_between_settings(folder: Folder, old: str, new: str, faults: list[str]) -> None:
@@ -305,3 +300,12 @@ def test_words_that_yaml_once_read_otherwise_stay_texts(folder: Folder) -> None:
     assert settings.query.since == "2026-01-01"
     assert settings.callers["no"].keys == ("1" * 64,)
     assert "123" in settings.apps
+
+
+@pytest.mark.parametrize("value", ["http://u:hunter2@h", "grpc://h", "h:4318", "http://h?key=hunter2"])
+def test_an_otlp_endpoint_is_a_plain_url(folder: Folder, value: str) -> None:
+    """An endpoint with credentials, a query or another scheme is refused without being repeated."""
+    text = GOOD.replace("redis:", f'telemetry: {{otlp_endpoint: "{value}"}}\nredis:', 1)
+    (fault,) = folder.faults(text)
+    assert fault.startswith("telemetry.otlp_endpoint: expected")
+    assert value not in fault
