@@ -6,16 +6,18 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 
 .PHONY: help run test test-long test-prometheus check format lock openapi clean
 
-help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "PYTHON=python3.13 chooses another Python (3.11 or later), VENV=.venv-3.13 another place for its packages."
 
-run: $(VENV)/.run ## start the gateway; without TASKGATE_CONFIG with an embedded Valkey and a sandbox upstream
+run: $(VENV)/.run ## run the gateway: TASKGATE_CONFIG=my.yaml, or without it with an embedded Valkey and a sandbox
 	@exec $(BIN)/python -m service $(if $(TASKGATE_CONFIG),serve,demo)
 
-test: $(VENV)/.dev check ## check, then run the whole suite against real servers (under five minutes)
-	$(BIN)/python -m pytest -n 2 -m "not long and not prometheus"
+test: $(VENV)/.dev check ## check, then all tests, against real servers (under five minutes)
+	$(BIN)/python -m pytest -n 2 -m "not scene and not long and not prometheus"
+	$(BIN)/python -m pytest -n 2 -m "scene and not long"
 
-test-long: $(VENV)/.dev ## the scenes that take minutes
+test-long: $(VENV)/.dev ## the tests that take minutes each
 	$(BIN)/python -m pytest -m long
 
 bench-budget: $(VENV)/.dev ## what the budget costs: script times, ticks, added latency (two minutes)
@@ -24,7 +26,7 @@ bench-budget: $(VENV)/.dev ## what the budget costs: script times, ticks, added 
 test-prometheus: $(VENV)/.dev ## scrape with a real Prometheus (Debian: prometheus) and ask it the documented questions
 	$(BIN)/python -m pytest -m prometheus
 
-check: $(VENV)/.dev ## ruff, mypy --strict, import contracts
+check: $(VENV)/.dev ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -34,11 +36,12 @@ format: $(VENV)/.dev ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-openapi: $(VENV)/.run ## write openapi/openapi.json anew
+openapi: $(VENV)/.run ## write openapi/openapi.json anew, after a change of the API
 	$(BIN)/python -m service openapi > openapi/openapi.json.new
 	mv openapi/openapi.json.new openapi/openapi.json
 
-lock: ## pin the dependencies anew, with hashes (needs uv on the PATH)
+lock: ## pin the dependencies anew, with hashes (needs uv, which the others do not)
+	@command -v uv > /dev/null || { echo "make lock needs uv on the PATH: https://docs.astral.sh/uv/"; exit 1; }
 	for set in run dev; do \
 	  extra=$$([ $$set = run ] && echo sandbox || echo dev); \
 	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
@@ -47,8 +50,8 @@ lock: ## pin the dependencies anew, with hashes (needs uv on the PATH)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --no-annotate --upgrade --quiet pyproject.toml -o requirements/image.txt
 
-clean: ## remove what the targets made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove what these targets made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/.run: requirements/run.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -18,7 +18,7 @@ from service.sandbox.children import Child, start_child
 from service.sandbox.errors import NotStarted, PortTaken, SandboxError
 from service.sandbox.serving import Sandbox, sandbox_upstream, stop_signals
 from service.sandbox.upstream import SandboxOptions
-from service.sandbox.valkey import Valkey, valkey
+from service.sandbox.valkey import Valkey, valkey_begun
 
 CALLER = "demo"
 KEY = "sandbox"  # opens a gateway that listens on this machine alone, to tasks that don't exist
@@ -66,8 +66,11 @@ async def demo(options: DemoOptions, *, out: TextIO | None = None) -> int:
 
 
 async def _run(options: DemoOptions, parts: AsyncExitStack, stop: asyncio.Event, *, out: TextIO) -> None:
-    """Start the parts in order and wait until `stop`. Raises NotStarted or SandboxError where one ends before."""
-    store = await parts.enter_async_context(valkey())
+    """Start the parts and wait until `stop`. Raises NotStarted or SandboxError where one ends before.
+
+    The gateway's imports take the longest by far, so it starts while Valkey does; it is ready when both are.
+    """
+    store = await parts.enter_async_context(valkey_begun())
     sandbox = await parts.enter_async_context(sandbox_upstream(options.sandbox))
     configuration = write_configuration(store.directory, options=options, sandbox=sandbox, store=store)
     gateway = await start_child(
@@ -76,6 +79,7 @@ async def _run(options: DemoOptions, parts: AsyncExitStack, stop: asyncio.Event,
         environment={"TASKGATE_CONFIG": str(configuration)},
     )
     parts.push_async_callback(gateway.end)
+    await store.ready()
     await _until(_ready(options), stop, gateway=gateway, store=store)
     if not stop.is_set():
         print(described(options, sandbox=sandbox, store=store), file=out, flush=True)

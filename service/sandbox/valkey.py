@@ -43,10 +43,20 @@ class Valkey:
         """Start it and wait until it answers PING. Raises NotStarted with the end of its log."""
         if self._child is not None and self._child.running:
             return
+        await self.begin()
+        await self.ready()
+
+    async def begin(self) -> None:
+        """Start it without waiting: its socket comes with its first answer."""
         with (self.directory / "valkey.log").open("ab") as log:
             self._child = await start_child(self._command(), grace_s=0, remove=self.directory, output=log)
+
+    async def ready(self) -> None:
+        """Wait until it answers PING after `begin`. Raises NotStarted with the end of its log."""
+        if self._child is None:
+            raise NotStarted("Valkey was not started")
         try:
-            self.pid = await self._ready(self._child)
+            self.pid = await self._answers(self._child)
         except NotStarted:
             await self._child.end(keep_directory=True)
             raise
@@ -76,7 +86,7 @@ class Valkey:
         quiet = ("--unixsocketperm", "700", "--dir", str(self.directory), "--loglevel", "warning")
         return (binary(), *listening, *kept, *quiet, *self._options)
 
-    async def _ready(self, child: Child) -> int:
+    async def _answers(self, child: Child) -> int:
         """Wait until it answers; returns its process id."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._ready_within_s
@@ -125,13 +135,23 @@ async def valkey(
     `options` are added to its command line. Leaves neither process nor directory behind, even if this process is
     killed. Raises NotInstalled or NotStarted.
     """
+    async with valkey_begun(port=port, options=options, ready_within_s=ready_within_s) as server:
+        await server.ready()
+        yield server
+
+
+@asynccontextmanager
+async def valkey_begun(
+    *, port: int = 0, options: tuple[str, ...] = (), ready_within_s: float = 10.0
+) -> AsyncIterator[Valkey]:
+    """The same, without waiting until it answers: await `ready()` on it."""
     binary()
     directory = Path(tempfile.mkdtemp(prefix="taskgate-valkey-"))
     server = Valkey(directory, port=port, options=options, ready_within_s=ready_within_s)
     try:
         if len(os.fsencode(server.socket)) > LONGEST_SOCKET_PATH:
             raise SandboxError(f"{directory} is too long a path for a Unix socket: set TMPDIR to a shorter one")
-        await server.start()
+        await server.begin()
         yield server
     finally:
         await server.kill()

@@ -1,6 +1,7 @@
 """Where an app's secret comes from: a file that may change while we run, or an environment variable."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -9,6 +10,7 @@ from service.settings import AppSettings
 
 SECRET_MAX_BYTES = 4096
 CHECK_EVERY_S = 1.0
+_SECRET_SHAPE = re.compile(r"[0-9a-f]{64}\Z")  # as the vendor's console shows it
 
 
 class SecretMissing(ValueError):
@@ -81,6 +83,9 @@ class FileSecret:
 
 def secret_of(settings: AppSettings, environ: Mapping[str, str]) -> Secret:
     """The secret that an app's settings point to, read once to see that it is there. Raises SecretMissing."""
+    for name, value in (("secret_file", settings.secret_file), ("secret_env", settings.secret_env)):
+        if value is not None and _SECRET_SHAPE.search(value):
+            raise SecretMissing(f"{name} names where the secret stands; this looks like the secret itself")
     match settings.secret_file, settings.secret_env:
         case str(path), None:
             secret = FileSecret(path)

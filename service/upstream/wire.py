@@ -70,6 +70,7 @@ _pages = msgspec.json.Decoder(_Page)
 
 _SPELLINGS: dict[OrderBy, tuple[str, str]] = {"lower": ("createat", "schedat"), "camel": ("createAt", "schedAt")}
 _TYPES = {"All": "all", "Tag": "tag", "User": "user"}
+_SIGNATURE = re.compile(r"eJ[A-Za-z0-9*_%-]{40,}", re.ASCII)
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}", re.ASCII)
 
 
@@ -133,9 +134,13 @@ def read_answer(body: bytes, *, want: int) -> Listing | Refusal:
 
 
 def bounded(text: str, *, secret: str = "") -> str:
-    """The upstream's text, safe to pass on: 200 characters at most, control characters escaped, `secret` taken out."""
+    """The upstream's text, safe to pass on: 200 characters at most, control characters escaped, `secret` taken out.
+
+    So is whatever looks like a signature: one that was replaced meanwhile is valid for a long time yet.
+    """
     if secret:
         text = text.replace(secret, "[signature]")
+    text = _SIGNATURE.sub("[signature]", text)
     cut = text[: TEXT_MAX_CHARS + 1]
     escaped = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
     return escaped if len(escaped) <= TEXT_MAX_CHARS else escaped[: TEXT_MAX_CHARS - 1] + "…"

@@ -123,6 +123,8 @@ class Fleet:
 
     def __init__(self, directory: Path, *, replicas: int, sandbox_url: str, configuration: Path) -> None:
         self.upstream = ControlClient(sandbox_url)
+        self.upstream_url = sandbox_url
+        self._secret = directory / "secret"
         self.replicas = [Replica(configuration, directory / f"replica-{number}.log") for number in range(replicas)]
 
     async def page(
@@ -139,6 +141,10 @@ class Fleet:
         if wait is not None:
             fields["Prefer"] = f"wait={wait}"
         return await get(self.replicas[replica].port, path(**query), fields)
+
+    def write_secret(self, secret: str) -> None:
+        """Replace the app's secret in the file that the gateways read."""
+        self._secret.write_text(secret)
 
     async def arrivals_ms(self) -> list[float]:
         """When calls arrived at the upstream, in milliseconds, in order."""

@@ -123,3 +123,11 @@ def test_missing(settings: AppSettings, told: str) -> None:
 def test_environment() -> None:
     """A secret is read from the environment variable that the settings name."""
     assert secret_of(app_settings(secret_env="SET"), {"SET": "abc"}).read(0.0) == b"abc"
+
+
+@pytest.mark.parametrize("place", ["secret_file", "secret_env"])
+def test_a_secret_in_the_place_of_its_name_is_not_repeated(place: str) -> None:
+    """Who writes the secret itself where its file or variable is named is told so, without the secret."""
+    with pytest.raises(SecretMissing) as caught:
+        secret_of(app_settings(**{place: "0123456789abcdef" * 4}), {})
+    assert "0123456789abcdef" not in str(caught.value)

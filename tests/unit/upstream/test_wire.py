@@ -317,6 +317,7 @@ def test_refusal(info: str) -> None:
         ("\n" * 200, r"\n" * 99 + "\\…"),
         ("sig eJ*secret in it, eJ*secret", "sig [signature] in it, [signature]"),
         ("x" * 195 + "eJ*secret", "x" * 195 + "[sig…"),
+        ("an older one: eJ" + "x*-_%2A" * 20 + "&a=b", "an older one: [signature]&a=b"),
     ],
 )
 def test_bounded(text: str, expected: str) -> None:

@@ -1,0 +1,93 @@
+"""`taskgate check --call`: one real call for each app, and what is wrong with it, in words to act on."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from service.sandbox.faults import CutOff, ErrorCode, Fault, Garbage, Hang, HttpStatus
+from service.sandbox.serving import Sandbox
+
+ROOT = Path(__file__).parents[3]
+
+
+async def checked(sandbox: Sandbox, directory: Path, **changes: object) -> tuple[int, str]:
+    """Check a configuration of the sandbox's first app; returns the status and the app's line."""
+    app = sandbox.app
+    (directory / "good").write_text(app.key)
+    (directory / "wrong").write_text("0" * 64)
+    settings = {"sdkappid": app.sdkappid, "admin": app.admin, "base_url": sandbox.base_url, "secret_file": "good"}
+    file = directory / "taskgate.yaml"
+    calls = {"connect_timeout_s": 0.5, "read_timeout_s": 0.5, "call_timeout_s": 1.0}
+    apps = {"shop": settings | changes}
+    rest = {"callers": {}, "redis": {"url": "redis://127.0.0.1:1/0"}, "upstream": calls}
+    file.write_text(yaml.safe_dump({"apps": apps} | rest))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "service", "check", str(file), "--call"),
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.upper().startswith("TASKGATE")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    said, _ = await asyncio.wait_for(process.communicate(), 20)
+    text = said.decode()
+    assert "Traceback" not in text
+    lines = [line for line in text.splitlines() if line.startswith("shop: ")]
+    assert len(lines) == 1, text
+    assert process.returncode is not None
+    return process.returncode, lines[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"secret_file": "wrong"}, "the secret is most likely wrong"),
+        ({"sdkappid": 1400009999}, "mostly the region is wrong"),
+        ({"admin": "somebody"}, "Check the app's admin"),
+        ({"base_url": "http://127.0.0.1:9"}, "Check that this machine resolves and reaches the upstream's host"),
+    ],
+    ids=["secret", "region", "admin", "address"],
+)
+async def test_what_is_configured_wrong(
+    sandbox: Sandbox, tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    """A wrong secret, region, admin and address are each told as what they are, with status 1."""
+    status, line = await checked(sandbox, tmp_path, **changes)
+    assert words in line
+    assert status == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (ErrorCode(code=60021, text="ip not allowed"), "does not allow calls from this source address"),
+        (ErrorCode(code=60020, text="package"), "The app's package does not include this call"),
+        (ErrorCode(code=60011, text="slower"), "something else calls with the same SDKAppID"),
+        (ErrorCode(code=70001, text="expired"), "whether this machine's clock is right"),
+        (ErrorCode(code=12345, text="new"), "code 12345 (new)"),
+        (HttpStatus(status=502), "The upstream is in trouble or overloaded"),
+        (HttpStatus(status=404), "something else answers at this address"),
+        (Garbage(of="html"), "something else may answer at this address"),
+        (CutOff(), "The answer can't be used"),
+        (Hang(hold_ms=3000), "something on the way swallows answers"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else repr(value).partition("(")[0],
+)
+async def test_what_the_upstream_answers(sandbox: Sandbox, tmp_path: Path, fault: Fault, words: str) -> None:
+    """What the upstream refuses, and what answers in its place, is told in plain words, with status 1."""
+    await sandbox.control.add_fault(fault)
+    status, line = await checked(sandbox, tmp_path)
+    assert words in line
+    assert status == 1
+
+
+async def test_a_good_app_is_told_with_its_tasks(sandbox: Sandbox, tmp_path: Path) -> None:
+    """One call is made, and the line tells how many tasks there are."""
+    status, line = await checked(sandbox, tmp_path)
+    assert status == 0
+    assert line.startswith("shop: ok, ")
+    assert (await sandbox.control.stats()).of(sandbox.app.sdkappid).calls == 1
