@@ -1,6 +1,5 @@
 """The one place where parts meet: builds the gateway from its settings, opens it in order and closes it in reverse."""
 
-import asyncio
 import os
 import secrets
 import time
@@ -11,7 +10,6 @@ from functools import partial
 import msgspec
 from litestar import Litestar
 
-from service import __version__
 from service.budget.counted import CountedScheduler
 from service.budget.ledger import Ledger
 from service.budget.line import Line
@@ -21,7 +19,6 @@ from service.budget.sharing import SharingScheduler, notice_s
 from service.cache.blocks import BlockCache, Kept
 from service.cache.memory import MemoryCache
 from service.cache.shelf import Shelf
-from service.calls import OnCall
 from service.configuration.passwords import passwords_of
 from service.fetching import Fetching
 from service.gateway import App, Gateway
@@ -29,12 +26,8 @@ from service.model.callers import AppInfo
 from service.model.freshness import Lifetimes
 from service.settings import AppSettings, BudgetSettings, CacheSettings, Settings, UpstreamSettings
 from service.store.redis_store import RedisStore
-from service.telemetry.call_log import call_logger
-from service.telemetry.exposition import exposed
-from service.telemetry.metrics import Metrics
+from service.telemetry.signals import Signals
 from service.telemetry.state import Watched
-from service.telemetry.traces import traces_of
-from service.telemetry.upstream_calls import CalledApp
 from service.upstream.apps import UpstreamApp, upstream_app_of
 from service.upstream.client import Client
 from service.upstream.secret import secret_of
@@ -43,7 +36,6 @@ from service.web.credentials import KeyCallers
 from service.web.edge import App as Application
 from service.web.settings import web_settings
 from service.web.site import create_web
-from service.web.trail import Observer
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,14 +49,12 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
     """Build everything; nothing is opened before the application's lifespan begins."""
     replica = secrets.token_hex(8)
     passwords = passwords_of(settings.redis, environ)
-    metrics = _metrics(settings)
-    regions = _regions(settings)
-    traces = traces_of(settings.telemetry, environ, regions=regions, version=__version__)
+    signals = Signals(settings, environ)
     store = RedisStore(
         settings.redis,
         password=passwords.redis,
         sentinel_password=passwords.sentinel,
-        on_call=metrics.redis if metrics else None,
+        on_call=signals.on_store_call,
     )
     lifetimes = lifetimes_of(settings.cache)
     cache = BlockCache(store, prefix=settings.redis.prefix, block_size=settings.cache.block_size)
@@ -76,7 +66,6 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
     }
     signers = _signers(settings, upstream_apps, environ)
     client = Client(settings.upstream, signers=signers)
-    on_call: list[OnCall] = [call_logger(regions), *([metrics.calls] if metrics else ())]
     channels: dict[str, Line[Kept]] = {}
     apps: dict[str, App] = {}
     for name, app in settings.apps.items():
@@ -96,8 +85,8 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
             attempts=settings.budget.attempts,
             pause_s=settings.budget.pause_s,
             clock=time.time,
-            on_call=on_call,
-            tracing=traces,
+            on_call=signals.on_call,
+            tracing=signals.tracing,
         )
         info = AppInfo(name=name, region=app.region)
         window_s = settings.budget.window_s
@@ -111,29 +100,23 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
             window_s=window_s,
         )
     gateway = Gateway(apps, lifetimes=lifetimes, clock=time.time)
-    if metrics:
-        metrics.watch(
-            Watched(
-                apps=apps,
-                callers=lambda: {name: caller.apps for name, caller in settings.callers.items()},
-                signers={signer.app.name: signer for signer in signers},
-                gateway=gateway,
-                memory=memory,
-                blocks=cache,
-                redis=store,
-                clock=time.time,
-            )
+    signals.watch(
+        Watched(
+            apps=apps,
+            callers=lambda: {name: caller.apps for name, caller in settings.callers.items()},
+            signers={signer.app.name: signer for signer in signers},
+            gateway=gateway,
+            memory=memory,
+            blocks=cache,
+            redis=store,
+            clock=time.time,
         )
+    )
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as parts:
-            if traces:
-                await parts.enter_async_context(traces.flushed())
-            if metrics and settings.telemetry.metrics_port is not None:
-                host, port = settings.telemetry.metrics_host, settings.telemetry.metrics_port
-                await parts.enter_async_context(exposed(metrics.text, host=host, port=port))
-                await parts.enter_async_context(metrics.lag.measured())
+            await parts.enter_async_context(signals.opened())
             parts.push_async_callback(store.aclose)
             await parts.enter_async_context(client)
             for app in apps.values():
@@ -153,9 +136,8 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
     callers = KeyCallers(
         settings.callers, waiting_max=settings.budget.waiting_max, wait_max_s=settings.budget.wait_max_s
     )
-    observers: list[Observer] = [*([metrics.requests] if metrics else ()), *([traces.ended] if traces else ())]
-    asgi = create_web(gateway, callers, web_settings(settings), observers=observers, lifespan=[lifespan])
-    return Service(asgi=traces.edge(asgi) if traces else asgi, leave=gateway.leave)
+    asgi = create_web(gateway, callers, web_settings(settings), observers=signals.observers, lifespan=[lifespan])
+    return Service(asgi=signals.edge(asgi), leave=gateway.leave)
 
 
 def sharing_of(settings: Settings, shared: SharedScheduler, *, app: str, rules: Rules) -> SharingScheduler | None:
@@ -170,24 +152,6 @@ def sharing_of(settings: Settings, shared: SharedScheduler, *, app: str, rules: 
         grace_s=min(1.0, settings.budget.redis_grace_s / 2),
         notice_s=notice_s(settings.redis.timeout_s),
     )
-
-
-def _metrics(settings: Settings) -> Metrics | None:
-    """What is counted; nothing where nobody can read it."""
-    if settings.telemetry.metrics_port is None:
-        return None
-    regions = _regions(settings)
-    return Metrics(
-        version=__version__,
-        apps={name: CalledApp(region=regions[name], window_s=settings.budget.window_s) for name in settings.apps},
-        callers=lambda: settings.callers,
-        clock=lambda: asyncio.get_running_loop().time(),
-    )
-
-
-def _regions(settings: Settings) -> dict[str, str]:
-    """Each app's region; `custom` where a base URL is configured instead."""
-    return {name: app.region or "custom" for name, app in settings.apps.items()}
 
 
 def lifetimes_of(cache: CacheSettings) -> Lifetimes:
