@@ -1,4 +1,4 @@
-# `make help` lists the targets. PYTHON chooses the interpreter, VENV where its packages go.
+# `make help` lists the targets. PYTHON chooses the interpreter, VENV where its packages go, PORT where `make run` listens.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -10,8 +10,8 @@ help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "PYTHON=python3.13 chooses another Python (3.11 or later), VENV=.venv-3.13 another place for its packages."
 
-run: $(VENV)/.run ## run the gateway: TASKGATE_CONFIG=my.yaml, or without it with an embedded Valkey and a sandbox
-	@exec $(BIN)/python -m service $(if $(TASKGATE_CONFIG),serve,demo)
+run: $(VENV)/.run ## run the gateway: TASKGATE_CONFIG=my.yaml, or without it an embedded Valkey and a sandbox (PORT=8001)
+	@exec $(BIN)/python -m service $(if $(TASKGATE_CONFIG),serve,demo $(if $(PORT),--port $(PORT)))
 
 test: $(VENV)/.dev check ## check, then all tests, against real servers (under five minutes)
 	$(BIN)/python -m pytest -n 2 -m "not scene and not long and not prometheus"
@@ -54,8 +54,9 @@ clean: ## remove what these targets made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/.run: requirements/run.txt
+	@echo "Installing packages into $(VENV), this once ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --require-hashes -r requirements/run.txt
+	@$(PIP) install --require-hashes -r requirements/run.txt
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/.run

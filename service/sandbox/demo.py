@@ -57,7 +57,7 @@ async def demo(options: DemoOptions, *, out: TextIO | None = None) -> int:
         async with AsyncExitStack() as parts:
             await _run(options, parts, stop, out=out or sys.stdout)
     except PortTaken as exc:
-        print(f"taskgate demo: {exc}. Choose another one with --port.", file=sys.stderr)
+        print(f"taskgate demo: {exc}. Choose another one with --port (make run: PORT=8001).", file=sys.stderr)
         return 2
     except SandboxError as exc:
         print(f"taskgate demo: {exc}", file=sys.stderr)

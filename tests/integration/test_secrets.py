@@ -25,6 +25,7 @@ from service.sandbox.http1 import Reply, Request
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.upstream import SandboxOptions
 from service.upstream.codes import TABLE, Kind
+from tests.integration.telemetry.collector import Collector, collecting
 from tests.scenes.fleet import Got, get
 from tests.servers import Server, free_port
 
@@ -66,18 +67,43 @@ sys.exit(main(["serve"]))
 class Talkative:
     """The gateway at log level debug, all that it has written and answered, and what must not be among it."""
 
-    def __init__(self, directory: Path, sandbox: Sandbox, valkey: Server) -> None:
+    def __init__(self, directory: Path, sandbox: Sandbox, valkey: Server, collector: Collector) -> None:
         self.sandbox, self.valkey = sandbox, valkey
-        self.port = free_port()
+        self.port, self.metrics_port = free_port(), free_port()
+        self.collector = collector
         self.log = directory / "log"
         self.order = directory / "order"
         self.answers: list[bytes] = []
         self.signatures: set[str] = set()
         self.process: subprocess.Popen[bytes] | None = None
         self.configuration = directory / "taskgate.yaml"
-        self.configuration.write_text(yaml.safe_dump(_settings(directory, sandbox, valkey, self.port)))
+        self.configuration.write_text(yaml.safe_dump(self._settings(directory)))
         self.environment = _clean_environment() | {"REDIS_PW": REDIS_PASSWORD}
         sandbox.upstream.call = self._noting(sandbox.upstream.call)
+
+    def _settings(self, directory: Path) -> dict[str, Any]:
+        apps = {}
+        for app in self.sandbox.upstream.options.apps:
+            (directory / f"{app.name}.secret").write_text(app.key)
+            file = f"{app.name}.secret"
+            apps[app.name] = {
+                "sdkappid": app.sdkappid, "admin": app.admin, "base_url": self.sandbox.base_url, "secret_file": file
+            }  # fmt: skip
+        return {
+            "apps": apps,
+            "callers": {"tests": {"keys": [hashlib.sha256(KEY.encode()).hexdigest()], "apps": list(apps)}},
+            "redis": {"url": self.valkey.url, "password_env": "REDIS_PW"},
+            "budget": {"calls": 100, "pause_s": 0.1, "transit_s": 0.05, "redis_grace_s": 0.1},
+            "cache": {"stale_if_error_s": 0, "memory_bytes": 0},
+            "upstream": {
+                "answer_max_bytes": 500_000, "connect_timeout_s": 0.3, "read_timeout_s": 0.3, "call_timeout_s": 0.6,
+                "stopped_s": 0.05,
+            },
+            "telemetry": {
+                "metrics_port": self.metrics_port, "otlp_endpoint": self.collector.url, "send_traceparent": True
+            },
+            "server": {"port": self.port, "log_level": "debug", "log_format": "json", "drain_s": 1},
+        }  # fmt: skip
 
     def _noting(self, call: Any) -> Any:
         async def noted(request: Request) -> Reply:
@@ -140,8 +166,15 @@ class Talkative:
                 await asyncio.sleep(0.01)
 
     def written(self) -> bytes:
-        """All that the gateway wrote and answered."""
-        return b"\n".join((self.log.read_bytes(), *self.answers))
+        """All that the gateway wrote, answered, and sent to the collector of traces."""
+        return b"\n".join((self.log.read_bytes(), self.collector.raw, *self.answers))
+
+    async def measured(self) -> bytes:
+        """The metrics as they stand, kept as an answer."""
+        got = await get(self.metrics_port, "/metrics")
+        assert got.status == 200
+        self.answers.append(got.body)
+        return got.body
 
     def secrets(self) -> dict[str, str]:
         """What must not be found, by what it is."""
@@ -154,28 +187,6 @@ class Talkative:
         )
 
 
-def _settings(directory: Path, sandbox: Sandbox, valkey: Server, port: int) -> dict[str, Any]:
-    apps = {}
-    for app in sandbox.upstream.options.apps:
-        (directory / f"{app.name}.secret").write_text(app.key)
-        file = f"{app.name}.secret"
-        apps[app.name] = {
-            "sdkappid": app.sdkappid, "admin": app.admin, "base_url": sandbox.base_url, "secret_file": file
-        }  # fmt: skip
-    return {
-        "apps": apps,
-        "callers": {"tests": {"keys": [hashlib.sha256(KEY.encode()).hexdigest()], "apps": list(apps)}},
-        "redis": {"url": valkey.url, "password_env": "REDIS_PW"},
-        "budget": {"calls": 100, "pause_s": 0.1, "transit_s": 0.05, "redis_grace_s": 0.1},
-        "cache": {"stale_if_error_s": 0, "memory_bytes": 0},
-        "upstream": {
-            "answer_max_bytes": 500_000, "connect_timeout_s": 0.3, "read_timeout_s": 0.3, "call_timeout_s": 0.6,
-            "stopped_s": 0.05,
-        },
-        "server": {"port": port, "log_level": "debug", "log_format": "json", "drain_s": 1},
-    }  # fmt: skip
-
-
 def _clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.upper().startswith("TASKGATE")}
 
@@ -185,7 +196,8 @@ async def configured(tmp_path: Path) -> AsyncIterator[Talkative]:
     """A gateway that does not run yet, with a Redis that wants a password."""
     with Server("--requirepass", REDIS_PASSWORD) as valkey:
         async with sandbox_upstream(SandboxOptions(calls=1000, tasks=300)) as sandbox:
-            yield Talkative(tmp_path, sandbox, valkey)
+            with collecting() as collector:
+                yield Talkative(tmp_path, sandbox, valkey, collector)
 
 
 @pytest.fixture
@@ -233,11 +245,13 @@ async def test_nothing_secret_is_told_through_every_error(gateway: Talkative) ->
     gateway.valkey.kill()
     assert (await gateway.ask("/tasks?app=shop&q=without%20redis")).status == 503
     await gateway.ask("/readyz")
+    assert b"taskgate_problems_total" in await gateway.measured()
     assert gateway.process is not None
     gateway.process.terminate()
     assert await asyncio.to_thread(gateway.process.wait, 20) == 0
     log = gateway.log.read_text()
     assert '"level":"debug"' in log or '"level":"info"' in log
+    assert {name for name, *_ in gateway.collector.spans} >= {"GET /tasks", "upstream"}
     assert "a fault, with the key" in log, "the traceback of a fault is logged"
     assert found(gateway.written(), gateway.secrets()) == []
 
