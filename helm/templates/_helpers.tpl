@@ -54,3 +54,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- define "taskgate.maxReplicas" -}}
 {{- ternary .Values.autoscaling.maxReplicas .Values.replicaCount .Values.autoscaling.enabled | int -}}
 {{- end -}}
+
+{{/* Labels of an object: the chart's, then `extra`, of which none can replace one of the chart's. */}}
+{{- define "taskgate.labelsWith" -}}
+{{- $own := include "taskgate.labels" .root | fromYaml -}}
+{{- with .component -}}{{- $_ := set $own "app.kubernetes.io/component" . -}}{{- end -}}
+{{- toYaml (merge $own (default dict .extra)) -}}
+{{- end -}}
