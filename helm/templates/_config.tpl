@@ -15,9 +15,6 @@
 {{- $_ := set $config.redis "sentinel_password_file" "/run/secrets/taskgate/sentinel-password" -}}
 {{- end -}}
 {{- $_ := set $config "budget" (merge (dict "max_replicas" (include "taskgate.maxReplicas" . | int)) (default dict $config.budget)) -}}
-{{- if not .Values.metrics.enabled -}}
-{{- $_ := set $config "telemetry" (merge (dict "metrics_port" nil) (default dict $config.telemetry)) -}}
-{{- end -}}
 {{- toYaml $config -}}
 {{- end -}}
 
@@ -56,13 +53,11 @@
 {{- if hasKey (default dict $config.budget) "max_replicas" -}}
 {{- fail "config.budget.max_replicas: the chart sets it (autoscaling.maxReplicas, or replicaCount); leave it out" -}}
 {{- end -}}
-{{- if and .Values.metrics.enabled (eq (include "taskgate.port" .) (include "taskgate.metricsPort" .)) -}}
+{{- if and (eq (include "taskgate.port" .) (include "taskgate.metricsPort" .)) (include "taskgate.metricsPort" .) -}}
 {{- fail "config.telemetry.metrics_port: the same as config.server.port" -}}
 {{- end -}}
-{{- if not .Values.metrics.enabled -}}
-{{- if or .Values.serviceMonitor.enabled .Values.prometheusRule.enabled -}}
-{{- fail "metrics.enabled: serviceMonitor and prometheusRule need it" -}}
-{{- end -}}
+{{- if and (or .Values.serviceMonitor.enabled .Values.prometheusRule.enabled) (not (include "taskgate.metricsPort" .)) -}}
+{{- fail "config.telemetry.metrics_port: missing; serviceMonitor and prometheusRule need metrics" -}}
 {{- end -}}
 {{- if and .Values.prometheusRule.enabled (not .Values.prometheusRule.runbookUrl) -}}
 {{- fail "prometheusRule.runbookUrl: missing; say where docs/runbook.md can be read, for each alert links to it" -}}
@@ -72,6 +67,22 @@
 {{- end -}}
 {{- if and .Values.autoscaling.enabled (not (dig "requests" "cpu" "" .Values.resources)) -}}
 {{- fail "resources.requests.cpu: missing; autoscaling measures against it" -}}
+{{- end -}}
+{{- if eq (dig "on_redis_down" "closed" (default dict $config.budget)) "share" -}}
+{{- $replicas := include "taskgate.maxReplicas" . | int -}}
+{{- range $name, $app := $config.apps -}}
+{{- $where := ternary (printf "config.apps.%s.calls" $name) "config.budget.calls" (not (not $app.calls)) -}}
+{{- $calls := default (dig "calls" 5 (default dict $config.budget)) $app.calls | int -}}
+{{- if gt $replicas $calls -}}
+{{- fail (printf "%s: %d replicas can't share %d call%s when Redis is down; run fewer, or set config.budget.on_redis_down to closed" $where $replicas $calls (ternary "" "s" (eq $calls 1))) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
+{{- fail "ingress.hosts: missing; name at least one host" -}}
+{{- end -}}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
+{{- fail "httpRoute.parentRefs: missing; name the Gateway, as {name: ..., namespace: ...}" -}}
 {{- end -}}
 {{- if and (eq (toString .Values.strategy.maxSurge) "0") (eq (toString .Values.strategy.maxUnavailable) "0") -}}
 {{- fail "strategy: maxSurge and maxUnavailable are both 0; a rollout could not begin" -}}

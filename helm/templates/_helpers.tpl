@@ -47,8 +47,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- dig "server" "port" 8000 .Values.config | int -}}
 {{- end -}}
 
+{{/* Empty where there are no metrics. */}}
 {{- define "taskgate.metricsPort" -}}
-{{- dig "telemetry" "metrics_port" 9090 .Values.config | int -}}
+{{- with dig "telemetry" "metrics_port" "" .Values.config -}}{{- int . -}}{{- end -}}
 {{- end -}}
 
 {{- define "taskgate.maxReplicas" -}}

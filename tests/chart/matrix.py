@@ -19,7 +19,7 @@ MATRIX: dict[str, Values] = {
         "podDisruptionBudget": {"enabled": False},
         "topologySpread": {"enabled": False},
         "networkPolicy": {"enabled": False},
-        "metrics": {"enabled": False},
+        "config": {"telemetry": {"metrics_port": None}},
         "preStopSleepSeconds": 0,
         "serviceAccount": {"create": False},
     },
