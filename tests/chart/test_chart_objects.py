@@ -12,7 +12,7 @@ import yaml
 
 from service.serving import CLOSE_S
 from tests.chart.matrix import MATRIX, MONITORED, TRYING
-from tests.chart.rendering import CHART, Object, Rendered, Values, merged, objects, render
+from tests.chart.rendering import CHART, Object, Values, merged, objects, render
 
 OLDEST, NEWEST = "1.30", "1.37"
 CUSTOM = json.loads((Path(__file__).parent / "custom.json").read_text())
