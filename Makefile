@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 
-.PHONY: help run test test-long test-prometheus check format lock openapi clean
+.PHONY: help run test test-long test-prometheus check format lock openapi clean test-chart test-alerts chart image
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,13 @@ test-prometheus: $(VENV)/.dev ## scrape with a real Prometheus (Debian: promethe
 	$(BIN)/python -m pytest -m prometheus
 
 check: $(VENV)/.dev ## ruff, mypy --strict and the import contracts
+test-chart: $(VENV)/.dev ## the chart's tests alone
+	$(BIN)/python -m pytest tests/chart
+
+test-alerts: $(VENV)/.dev ## the alerts, with promtool (Debian's package prometheus)
+	$(BIN)/python -m tests.chart.promtool
+
+check: $(VENV)/.dev ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -42,6 +49,14 @@ openapi: $(VENV)/.run ## write openapi/openapi.json anew, after a change of the 
 
 lock: ## pin the dependencies anew, with hashes (needs uv, which the others do not)
 	@command -v uv > /dev/null || { echo "make lock needs uv on the PATH: https://docs.astral.sh/uv/"; exit 1; }
+chart: $(VENV)/.dev ## write what of the chart follows from the settings and from its values
+	$(BIN)/python -m tests.chart.generate
+
+IMAGE ?= taskgate:dev
+image: ## build the image; IMAGE names it, ENGINE builds it
+	$(or $(ENGINE),docker) build --build-arg REVISION=$$(git rev-parse HEAD) -t $(IMAGE) .
+
+lock: ## pin the dependencies anew, with hashes (needs uv on the PATH)
 	for set in run dev; do \
 	  extra=$$([ $$set = run ] && echo sandbox || echo dev); \
 	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \

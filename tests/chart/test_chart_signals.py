@@ -33,7 +33,7 @@ def alerts() -> list[dict[str, Any]]:
 def queries() -> list[str]:
     """All expressions of the dashboard."""
     board = json.loads(render(MONITORED).one("ConfigMap", "tg-taskgate-dashboard")["data"]["taskgate.json"])
-    variables = [variable.get("definition", "") for variable in board["templating"]["list"]]
+    variables = [each["definition"] for each in board["templating"]["list"] if "definition" in each]
     return [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())] + variables
 
 
