@@ -16,7 +16,7 @@ from service.configuration import load
 from tests.chart.matrix import MATRIX, TRYING
 from tests.chart.rendering import GONE, Rendered, Values, merged, render
 from tests.scenes.fleet import Replica
-from tests.servers import Server, free_port
+from tests.servers import Server
 
 
 def lay_out(rendered: Rendered, root: Path) -> Path:
@@ -100,12 +100,11 @@ def test_the_valkey_for_trying_is_where_the_gateway_looks_for_it() -> None:
 
 async def test_the_rendered_gateway_runs_and_passes_its_own_helm_test(valkey: Server, tmp_path: Path) -> None:
     """What the chart configures starts, serves metrics, and passes `helm test`; which fails where Redis is away."""
-    port, metrics_port = free_port(), free_port()
     patch: Values = {
         "config": {
             "redis": {"url": valkey.url},
-            "server": {"host": "127.0.0.1", "port": port},
-            "telemetry": {"metrics_host": "127.0.0.1", "metrics_port": metrics_port},
+            "server": {"host": "127.0.0.1"},
+            "telemetry": {"metrics_host": "127.0.0.1"},
             "apps": {"shop": {"base_url": "http://127.0.0.1:9"}},
         }
     }
@@ -114,7 +113,7 @@ async def test_the_rendered_gateway_runs_and_passes_its_own_helm_test(valkey: Se
     replica.start()
     try:
         await replica.ready()
-        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=5) as answer:  # noqa: ASYNC210
+        with urllib.request.urlopen(f"http://127.0.0.1:{replica.metrics_port}/metrics", timeout=5) as answer:  # noqa: ASYNC210
             assert b"taskgate_ready 1.0" in answer.read()
         assert _helm_test(rendered, replica.port) == (0, "")
     finally:

@@ -15,7 +15,7 @@ from tests.chart.alert_cases import CASES
 from tests.chart.matrix import MONITORED
 from tests.chart.rendering import render
 from tests.scenes.fleet import Replica, write_configuration
-from tests.servers import Server, free_port
+from tests.servers import Server
 
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
 _METRIC = re.compile(r"\b((?:taskgate|process)_[a-z_]+)\b")
@@ -41,22 +41,19 @@ def queries() -> list[str]:
 def exposed(shared_valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """What a real gateway exposes."""
     folder = tmp_path_factory.mktemp("exposed")
-    port = free_port()
-    redis, telemetry = {"url": shared_valkey.url}, {"metrics_port": port}
-    file = write_configuration(
-        folder, sandbox_url="http://127.0.0.1:9", redis=redis, weights={"c0": 1}, telemetry=telemetry
-    )
+    redis = {"url": shared_valkey.url}
+    file = write_configuration(folder, sandbox_url="http://127.0.0.1:9", redis=redis, weights={"c0": 1})
     replica = Replica(file, folder / "log")
     replica.start()
     try:
-        yield _scrape(replica, port)
+        yield _scrape(replica)
     finally:
         replica.end()
 
 
-def _scrape(replica: Replica, port: int) -> str:
+def _scrape(replica: Replica) -> str:
     asyncio.run(replica.ready())
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{replica.metrics_port}/metrics", timeout=5) as answer:
         text: str = answer.read().decode()
     return text
 
