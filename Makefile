@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 
-.PHONY: help run test test-long test-prometheus check format lock openapi clean
+.PHONY: help run test test-long test-prometheus check test-chart test-alerts format lock chart image openapi clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,12 @@ bench-budget: $(VENV)/.dev ## what the budget costs: script times, ticks, added 
 test-prometheus: $(VENV)/.dev ## scrape with a real Prometheus (Debian: prometheus) and ask it the documented questions
 	$(BIN)/python -m pytest -m prometheus
 
+test-chart: $(VENV)/.dev ## the chart's tests alone
+	$(BIN)/python -m pytest tests/chart
+
+test-alerts: $(VENV)/.dev ## the alerts, with promtool (Debian: prometheus)
+	$(BIN)/python -m tests.chart.promtool
+
 check: $(VENV)/.dev ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,6 +46,12 @@ openapi: $(VENV)/.run ## write openapi/openapi.json anew, after a change of the 
 	$(BIN)/python -m service openapi > openapi/openapi.json.new
 	mv openapi/openapi.json.new openapi/openapi.json
 
+chart: $(VENV)/.dev ## write what of the chart follows from the settings and from its values
+	$(BIN)/python -m tests.chart.generate
+
+image: ## build the image: IMAGE=name:tag names it, ENGINE=podman builds it
+	$(or $(ENGINE),docker) build --build-arg REVISION=$$(git rev-parse HEAD) -t $(or $(IMAGE),taskgate:dev) .
+
 lock: ## pin the dependencies anew, with hashes (needs uv, which the others do not)
 	@command -v uv > /dev/null || { echo "make lock needs uv on the PATH: https://docs.astral.sh/uv/"; exit 1; }
 	for set in run dev; do \
@@ -48,7 +60,7 @@ lock: ## pin the dependencies anew, with hashes (needs uv, which the others do n
 	    --no-annotate --upgrade --quiet --no-emit-package taskgate --extra $$extra pyproject.toml -o requirements/$$set.txt || exit 1; \
 	done
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	  --no-annotate --upgrade --quiet pyproject.toml -o requirements/image.txt
+	  --no-annotate --upgrade --quiet --extra otel pyproject.toml -o requirements/image.txt
 
 clean: ## remove what these targets made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,119 @@
+"""Writes what of the chart follows from other files: `python -m tests.chart.generate`.
+
+The part of values.schema.json below `config` comes from service/settings.py, the table of helm/README.md from the
+`# --` comments of values.yaml. Tests hold both against what is committed.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from service.settings import Settings
+
+CHART = Path(__file__).resolve().parents[2] / "helm"
+SCHEMA = CHART / "values.schema.json"
+README = CHART / "README.md"
+_BEGIN, _END = "<!-- values: begin -->\n", "<!-- values: end -->\n"
+_COMMENT = "# -- "
+_KEY = re.compile(r"^( *)([A-Za-z0-9_]+):(?: |$)")
+
+
+def schema() -> dict[str, Any]:
+    """The committed schema, with its definitions of the settings made anew."""
+    made: dict[str, Any] = json.loads(SCHEMA.read_text())
+    defs = {name: definition for name, definition in made["$defs"].items() if not name.endswith("Settings")}
+    found = msgspec.json.schema(Settings)["$defs"]
+    # What the chart may set itself is not required of the values; its templates say clearly what is missing.
+    found["Settings"].pop("required")
+    found["Settings"]["properties"]["apps"].pop("minProperties")
+    found["RedisSettings"].pop("required")
+    return made | {"$defs": defs | {name: _plain(definition) for name, definition in sorted(found.items())}}
+
+
+def _plain(node: Any) -> Any:
+    """Without defaults and titles; patterns that Go reads; "X or null" as a list of types, for clearer refusals."""
+    if isinstance(node, list):
+        return [_plain(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "properties" in node:
+        properties = {name: _plain(inner) for name, inner in node["properties"].items()}
+        node = node | {"properties": properties}
+    kept = {
+        key: inner if key == "properties" else _plain(inner)
+        for key, inner in node.items()
+        if key not in ("default", "title")
+    }
+    if "pattern" in kept:
+        kept["pattern"] = kept["pattern"].replace(r"\Z", "$")
+    match kept.get("anyOf"):
+        case [{"type": str(kind), **rest}, {"type": "null"}]:
+            del kept["anyOf"]
+            kept |= {"type": [kind, "null"], **rest}
+    return kept
+
+
+def table() -> str:
+    """The values with their comments and defaults, as a Markdown table."""
+    lines = ["| value | default | what it is |", "|---|---|---|"]
+    for path, (comment, default) in described().items():
+        told = "" if default is None else f"`{json.dumps(default)}`"
+        lines.append(f"| `{path}` | {told.replace('|', chr(92) + '|')} | {comment} |")
+    return "\n".join(lines) + "\n"
+
+
+def described() -> dict[str, tuple[str, Any]]:
+    """For each value that has a `# --` comment: the comment, and the default."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    found: dict[str, tuple[str, Any]] = {}
+    keys: list[tuple[int, str]] = []
+    comment = ""
+    for line in (CHART / "values.yaml").read_text().splitlines():
+        if line.strip().startswith(_COMMENT):
+            comment = line.strip().removeprefix(_COMMENT)
+        elif key := _KEY.match(line):
+            keys = [(indent, name) for indent, name in keys if indent < len(key[1])] + [(len(key[1]), key[2])]
+            path = ".".join(name for _, name in keys)
+            if comment:
+                found[path] = (comment, _at(values, path))
+            comment = ""
+    return found
+
+
+def leaves(values: dict[str, Any], described_paths: set[str], path: str = "") -> list[str]:
+    """The paths of values at which one would look for a comment: leaves, and what has one itself."""
+    found: list[str] = []
+    for name, value in values.items():
+        here = f"{path}.{name}" if path else name
+        if isinstance(value, dict) and value and here not in described_paths:
+            found += leaves(value, described_paths, here)
+        else:
+            found.append(here)
+    return found
+
+
+def readme() -> str:
+    """The committed README.md with its table made anew."""
+    before, _, rest = README.read_text().partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    return before + _BEGIN + table() + _END + after
+
+
+def _at(values: Any, path: str) -> Any:
+    for name in path.split("."):
+        values = values[name]
+    return values
+
+
+def main() -> None:
+    """Write both files."""
+    SCHEMA.write_text(json.dumps(schema(), indent=2) + "\n")
+    README.write_text(readme())
+
+
+if __name__ == "__main__":
+    main()

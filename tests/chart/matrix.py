@@ -1,0 +1,100 @@
+"""Values that people install with, each a patch on the least."""
+
+from tests.chart.rendering import GONE, KEY, Values
+
+MONITORED: Values = {
+    "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "prometheusRule": {"enabled": True, "runbookUrl": "https://docs.example/runbook.md"},
+    "dashboard": {"enabled": True, "annotations": {"grafana_folder": "Taskgate"}},
+}
+TRYING: Values = {"valkey": {"enabled": True}, "config": {"redis": {"url": GONE}}}
+
+MATRIX: dict[str, Values] = {
+    "least": {},
+    "trying": TRYING,
+    "monitored": MONITORED,
+    "autoscaled": {"autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 7}},
+    "single": {
+        "replicaCount": 1,
+        "podDisruptionBudget": {"enabled": False},
+        "topologySpread": {"enabled": False},
+        "networkPolicy": {"enabled": False},
+        "config": {"telemetry": {"metrics_port": None}},
+        "preStopSleepSeconds": 0,
+        "serviceAccount": {"create": False},
+    },
+    "many apps": {
+        "config": {
+            "apps": {f"app-{number}.x_y": {"sdkappid": 20_000_000 + number, "admin": "root"} for number in range(12)}
+            | {"shop": {"sdkappid": 4_294_967_295, "calls": 3, "region": "china"}},
+            "callers": {"batch": {"keys": ["1" * 64, "2" * 64], "apps": ["shop", "app-3.x_y"], "weight": 0.25}},
+        },
+        "secrets": {"apps": {f"app-{number}.x_y": {"name": "keys", "key": f"k{number}"} for number in range(12)}},
+    },
+    "secret from the environment": {
+        "config": {"apps": {"shop": {"secret_env": "SHOP_SECRET"}}},
+        "secrets": {"apps": {"shop": GONE}},
+        "env": [{"name": "SHOP_SECRET", "valueFrom": {"secretKeyRef": {"name": "apps", "key": "shop"}}}],
+    },
+    "sentinel": {
+        "config": {"redis": {"url": "redis://a.data:26379,b.data:26380", "mode": "sentinel", "sentinel_master": "m"}},
+        "secrets": {
+            "redisPassword": {"name": "redis", "key": "password"},
+            "sentinelPassword": {"name": "redis", "key": "sentinel"},
+        },
+        "networkPolicy": {"redis": {"to": [{"namespaceSelector": {"matchLabels": {"name": "data"}}}]}},
+    },
+    "cluster": {
+        "config": {
+            "redis": {"url": "rediss://a.data:6379,b.data:6379,c.data:6379", "mode": "cluster", "prefix": "tg"},
+            "budget": {"calls": 5, "on_redis_down": "share", "wait_max_s": 120.5},
+        },
+        "replicaCount": 4,
+        "extraVolumes": [{"name": "ca", "configMap": {"name": "redis-ca"}}],
+        "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/redis-ca", "readOnly": True}],
+        "env": [{"name": "SSL_CERT_FILE", "value": "/etc/redis-ca/ca.crt"}],
+    },
+    "from outside": {
+        "service": {"type": "LoadBalancer", "port": 8080, "annotations": {"a": "b"}},
+        "ingress": {
+            "enabled": True,
+            "className": "nginx",
+            "hosts": ["taskgate.example"],
+            "tls": [{"secretName": "tls", "hosts": ["taskgate.example"]}],
+            "annotations": {"nginx.ingress.kubernetes.io/proxy-read-timeout": "60"},
+        },
+        "httpRoute": {
+            "enabled": True,
+            "parentRefs": [{"name": "public", "namespace": "gateways"}],
+            "hostnames": ["taskgate.example"],
+        },
+        "networkPolicy": {
+            "ingress": [{"namespaceSelector": {}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}],
+            "metrics": [],
+            "https": {"ports": [443, 8443], "to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]},
+            "extraEgress": [{"ports": [{"port": 4318}]}],
+        },
+    },
+    "placed": {
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "high",
+        "podLabels": {"team": "push", "app.kubernetes.io/name": "other"},
+        "podAnnotations": {"note": "1"},
+        "imagePullSecrets": [{"name": "registry"}],
+        "image": {"repository": "registry.example/taskgate", "digest": "sha256:" + KEY},
+        "fullnameOverride": "tg-taskgate",
+        "terminationGracePeriodSeconds": 600,
+        "rbac": {"issuerDiscovery": True},
+    },
+    "everything of the configuration": {
+        "config": {
+            "budget": {"window_s": 1.5, "wait_max_s": 60, "waiting_max": 10, "redis_grace_s": 0},
+            "cache": {"memory_bytes": 2**31, "fresh_s": 0.5, "settled_s": 31_536_000},
+            "upstream": {"answer_max_bytes": 16_777_216, "signature_valid_s": 1_576_800_000, "order_by": "camel"},
+            "query": {"since": "-P7D", "until": "2030-01-01", "range_max_days": 20_000},
+            "server": {"host": "::", "port": 18000, "drain_s": 12.25, "log_level": "debug"},
+        },
+    },
+}

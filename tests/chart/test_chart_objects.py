@@ -1,0 +1,210 @@
+"""What the chart makes: valid objects that fit together."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from service.serving import CLOSE_S
+from tests.chart.matrix import MATRIX, MONITORED, TRYING
+from tests.chart.rendering import CHART, Object, Values, merged, objects, render
+
+OLDEST, NEWEST = "1.30", "1.37"
+CUSTOM = json.loads((Path(__file__).parent / "custom.json").read_text())
+
+
+def _check(made: Object) -> None:
+    if made["kind"] in CUSTOM:
+        jsonschema.validate(made, CUSTOM[made["kind"]])
+        return
+    for version in (OLDEST, NEWEST):
+        kubernetes_validate.validate(made, version, strict=True)
+
+
+@pytest.mark.parametrize("patch", MATRIX.values(), ids=MATRIX)
+def test_every_object_is_valid_for_the_oldest_and_the_newest_kubernetes(patch: Values) -> None:
+    """No set of values makes an object that Kubernetes would refuse, or has fields that it does not know."""
+    rendered = render(patch)
+    assert rendered.objects
+    for made in rendered.objects:
+        _check(made)
+
+
+def test_the_oldest_kubernetes_is_the_one_that_the_chart_asks_for() -> None:
+    """Chart.yaml claims the oldest version that is checked here, and the newest is the newest known."""
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"] == f">={OLDEST}.0-0"
+    assert kubernetes_validate.latest_version().startswith(NEWEST)
+
+
+@pytest.mark.parametrize("patch", MATRIX.values(), ids=MATRIX)
+def test_lint_finds_nothing(patch: Values) -> None:
+    """Helm's own lint has no warning and no error."""
+    report = helm_python.lint(CHART, merged(patch), strict=True, kube_version=f"v{OLDEST}.0")
+    assert report["errors"] == []
+    assert [found for found in report["messages"] if found["severity"] > 1] == []
+
+
+def test_the_example_of_a_caller_is_valid() -> None:
+    """helm/examples holds objects that can be applied."""
+    for file in sorted((CHART / "examples").glob("*.yaml")):
+        for made in objects(file.read_text()):
+            _check(made)
+
+
+@pytest.mark.parametrize("patch", MATRIX.values(), ids=MATRIX)
+def test_every_selector_selects_the_pods_it_means(patch: Values) -> None:
+    """Services, policies, disruption budget and spread select the gateway's pods, or Valkey's, and nothing less."""
+    rendered = render(patch)
+    pods = {
+        made["metadata"]["name"]: set(made["spec"]["template"]["metadata"]["labels"].items())
+        for made in rendered.objects
+        if made["kind"] == "Deployment"
+    }
+    for made in rendered.objects:
+        spec = made.get("spec", {})
+        match made["kind"]:
+            case "Service":
+                selector = spec["selector"]
+            case "NetworkPolicy":
+                selector = spec["podSelector"]["matchLabels"]
+            case "PodDisruptionBudget" | "Deployment":
+                selector = spec["selector"]["matchLabels"]
+            case _:
+                continue
+        owner = "tg-taskgate-valkey" if made["metadata"]["name"].endswith("-valkey") else "tg-taskgate"
+        selected = [name for name, labels in pods.items() if set(selector.items()) <= labels]
+        assert selected == [owner], made["kind"]
+
+
+def test_the_monitor_selects_the_service_of_metrics_alone() -> None:
+    """ServiceMonitor's labels are on the Service with the port that it scrapes, and not on the other."""
+    rendered = render(MONITORED)
+    monitor = rendered.one("ServiceMonitor")["spec"]
+    wanted = set(monitor["selector"]["matchLabels"].items())
+    services = [made for made in rendered.objects if made["kind"] == "Service"]
+    found = [made for made in services if wanted <= set(made["metadata"]["labels"].items())]
+    assert [port["name"] for made in found for port in made["spec"]["ports"]] == [monitor["endpoints"][0]["port"]]
+
+
+def test_ports_and_probes_agree_with_the_settings() -> None:
+    """Each named port that anything refers to is a port of the container, and is where the gateway listens."""
+    rendered = render({"config": {"server": {"port": 18000}}}, MONITORED)
+    ports = {port["name"]: port["containerPort"] for port in rendered.container["ports"]}
+    assert ports == {"http": 18000, "metrics": 9090}
+    assert yaml.safe_load(rendered.config)["server"]["port"] == 18000
+    contract = json.loads((CHART.parent / "openapi" / "openapi.json").read_text())
+    for probe, path in (("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
+        assert rendered.container[probe]["httpGet"] == {"path": path, "port": "http"}
+        assert path in contract["paths"]
+    for made in rendered.objects:
+        for port in made["spec"]["ports"] if made["kind"] == "Service" else ():
+            assert port["targetPort"] in ports
+    policy = rendered.one("NetworkPolicy")["spec"]["ingress"]
+    assert [rule["ports"][0]["port"] for rule in policy] == ["http", "metrics"]
+
+
+@pytest.mark.parametrize(
+    ("values", "grace_s"),
+    [
+        ({}, 5 + 35 + 10 + 30),
+        ({"preStopSleepSeconds": 15, "config": {"server": {"drain_s": 60.5}}}, 15 + 61 + 10 + 30),
+        ({"config": {"budget": {"wait_max_s": 300}}}, 5 + 35 + 10 + 300),
+        ({"terminationGracePeriodSeconds": 50}, 50),
+    ],
+)
+def test_the_grace_period_outlasts_sleep_patience_drain_and_closing(values: Values, grace_s: int) -> None:
+    """A pod is never killed while it may still end what it began."""
+    assert CLOSE_S == 10, "the chart's helper counts ten seconds for closing"
+    assert render(values).pod["spec"]["terminationGracePeriodSeconds"] == grace_s
+
+
+def test_the_pod_may_do_nothing_that_it_needs_not() -> None:
+    """Every container, Valkey's and the test's too, is non-root by number, without privileges, its root read-only."""
+    for made in render(TRYING).objects:
+        spec: Any = {"Deployment": lambda o: o["spec"]["template"]["spec"], "Pod": lambda o: o["spec"]}.get(
+            made["kind"], lambda _: None
+        )(made)
+        if spec is None:
+            continue
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] > 0
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in spec["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert container["resources"]["limits"]["memory"]
+
+
+def test_no_container_needs_a_shell() -> None:
+    """Nothing that is started is a shell, and nothing is handed to one."""
+    for made in render(TRYING).objects:
+        assert '"sh"' not in json.dumps(made)
+        assert "/bin/" not in json.dumps(made)
+
+
+def test_the_pods_roll_when_the_configuration_changes_and_only_then() -> None:
+    """checksum/config follows what the gateway reads."""
+
+    def checksum(*patches: Values) -> str:
+        found: str = render(*patches).pod["metadata"]["annotations"]["checksum/config"]
+        return found
+
+    assert checksum() == checksum({"service": {"port": 81}})
+    assert checksum() != checksum({"config": {"cache": {"fresh_s": 16}}})
+    assert checksum() != checksum({"replicaCount": 3}), "max_replicas is part of the configuration"
+
+
+def test_no_secret_is_made_and_none_stands_in_an_object() -> None:
+    """The chart refers to Secrets, and makes none."""
+    for patch in MATRIX.values():
+        assert "Secret" not in render(patch).kinds()
+
+
+def test_a_label_of_ones_own_never_replaces_one_of_the_charts() -> None:
+    """podLabels are added, and can't take a pod from its Service."""
+    labels = render({"podLabels": {"app.kubernetes.io/name": "other", "team": "push"}}).pod["metadata"]["labels"]
+    assert labels["app.kubernetes.io/name"] == "taskgate"
+    assert labels["team"] == "push"
+
+
+@pytest.mark.parametrize(
+    ("redis", "ports"),
+    [
+        ({"url": "redis://redis.data"}, [6379]),
+        ({"url": "rediss://user@redis.data:6380/3"}, [6380]),
+        ({"url": "redis://a:7000,b:7001,c:7000", "mode": "cluster"}, [7000, 7001]),
+        ({"url": "redis://a:26379,b:26379", "mode": "sentinel"}, [26379, 6379]),
+        ({"url": "redis://[fd00::1]:6390/0"}, [6390]),
+        ({"url": "redis://[fd00::1]"}, [6379]),
+    ],
+)
+def test_the_policy_lets_the_gateway_out_to_dns_redis_and_the_upstream(redis: Values, ports: list[int]) -> None:
+    """Egress has the ports of redis.url, DNS and 443, and no rule without ports."""
+    egress = render({"config": {"redis": redis}}).one("NetworkPolicy")["spec"]["egress"]
+    assert [[port["port"] for port in rule["ports"]] for rule in egress] == [[53, 53], ports, [443]]
+
+
+def test_where_autoscaling_is_on_the_deployment_names_no_number() -> None:
+    """An upgrade never sets back what the autoscaler chose."""
+    rendered = render(MATRIX["autoscaled"])
+    assert "replicas" not in rendered.one("Deployment")["spec"]
+    assert rendered.one("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == "tg-taskgate"
+
+
+def test_the_notes_say_what_is_missing_and_what_is_not_for_production() -> None:
+    """NOTES.txt warns of no callers and of the Valkey for trying out, and only then."""
+    plain = render().notes
+    assert "http://tg-taskgate.prod:80" in plain
+    assert "NOBODY" not in plain
+    assert "NOT FOR PRODUCTION" not in plain
+    trying = render(TRYING, {"config": {"callers": {"reports": {"keys": [], "apps": []}}}}).notes
+    assert "NOT FOR PRODUCTION" in trying

@@ -1,0 +1,130 @@
+"""Wrong values are refused before anything is installed, with a text that names the value."""
+
+import json
+
+import helm_python
+import pytest
+
+from tests.chart import generate
+from tests.chart.rendering import CHART, GONE, Values, merged, render
+
+SHOP: Values = {"name": "taskgate-apps", "key": "shop"}
+
+REFUSED: dict[str, tuple[Values, str]] = {
+    "a misspelt value": ({"replicas": 3}, "additional properties 'replicas' not allowed"),
+    "a misspelt setting": ({"config": {"cache": {"fresh": 1}}}, "at '/config/cache': additional properties 'fresh'"),
+    "a section that is none": ({"config": {"buget": {}}}, "at '/config': additional properties 'buget' not allowed"),
+    "a number as a text": ({"replicaCount": "3"}, "at '/replicaCount': got string, want integer"),
+    "no replicas": ({"replicaCount": 0}, "at '/replicaCount': minimum: got 0, want 1"),
+    "a port out of range": ({"config": {"server": {"port": 70000}}}, "at '/config/server/port': maximum: got 70"),
+    "a setting out of bounds": ({"config": {"budget": {"window_s": 0}}}, "at '/config/budget/window_s'"),
+    "an app that is not whole": ({"config": {"apps": {"shop": {"admin": GONE}}}}, "missing property 'admin'"),
+    "a name with a space": ({"config": {"apps": {"my shop": {}}}}, "'my shop' does not match pattern"),
+    "a key in the clear": ({"config": {"callers": {"reports": {"keys": ["tg_key"]}}}}, "/callers/reports/keys/0"),
+    "an inline secret": ({"config": {"apps": {"shop": {"secret": "x"}}}}, "additional properties 'secret' not allow"),
+    "an inline password": ({"config": {"redis": {"password": "x"}}}, "additional properties 'password' not allowed"),
+    "half a reference": ({"secrets": {"apps": {"shop": {"key": GONE}}}}, "/secrets/apps/shop': missing property"),
+    "half a password": ({"secrets": {"redisPassword": {"name": "redis"}}}, "at '/secrets/redisPassword'"),
+    "an empty peer, which is everybody": ({"networkPolicy": {"ingress": [{}]}}, "at '/networkPolicy/ingress/0'"),
+    "no port, which is every port": ({"networkPolicy": {"https": {"ports": []}}}, "at '/networkPolicy/https/ports'"),
+    "a runbook with an anchor": ({"prometheusRule": {"runbookUrl": "https://x/y#z"}}, "/prometheusRule/runbookUrl"),
+    "no app": ({"config": {"apps": {"shop": GONE}}, "secrets": {"apps": {"shop": GONE}}}, "config.apps: name at least"),
+    "no secret": ({"secrets": {"apps": {"shop": GONE}}}, "secrets.apps.shop: missing; name the Secret"),
+    "a secret for no app": (
+        {"secrets": {"apps": {"shp": SHOP}}},
+        "secrets.apps.shp: config.apps has no app of this na",
+    ),
+    "two secrets": ({"config": {"apps": {"shop": {"secret_env": "X"}}}}, "config.apps.shop: has a secret_file or"),
+    "no redis": ({"config": {"redis": {"url": GONE}}}, "config.redis.url: missing; say where Redis is"),
+    "two redis": ({"valkey": {"enabled": True}}, "config.redis.url: valkey.enabled sets it"),
+    "two passwords": (
+        {"config": {"redis": {"password_env": "X"}}, "secrets": {"redisPassword": SHOP}},
+        "config.redis: has a password_file or password_env, and secrets.redisPassword",
+    ),
+    "a Valkey to try with a password": (
+        {"valkey": {"enabled": True}, "config": {"redis": {"url": GONE}}, "secrets": {"redisPassword": SHOP}},
+        "that Valkey has no password",
+    ),
+    "what the chart sets": ({"config": {"budget": {"max_replicas": 9}}}, "config.budget.max_replicas: the chart sets"),
+    "more replicas than shares": (
+        {"config": {"budget": {"on_redis_down": "share", "calls": 3}}, "replicaCount": 4},
+        "4 replicas can't share 3 calls",
+    ),
+    "more replicas than an app's shares": (
+        {"config": {"budget": {"on_redis_down": "share"}, "apps": {"shop": {"calls": 1}}}},
+        "config.apps.shop.calls: 2 replicas can't share 1 call",
+    ),
+    "one port for two": ({"config": {"server": {"port": 9090}}}, "telemetry.metrics_port: the same as config.server"),
+    "a monitor of nothing": (
+        {"serviceMonitor": {"enabled": True}, "config": {"telemetry": {"metrics_port": None}}},
+        "serviceMonitor and prometheusRule need metrics",
+    ),
+    "alerts without a runbook": ({"prometheusRule": {"enabled": True}}, "prometheusRule.runbookUrl: missing"),
+    "fewest above most": (
+        {"autoscaling": {"enabled": True, "minReplicas": 9}},
+        "autoscaling.minReplicas: more than autoscaling.maxReplicas",
+    ),
+    "scaling on nothing": (
+        {"autoscaling": {"enabled": True}, "resources": {"requests": {"cpu": None}}},
+        "requests.cpu",
+    ),
+    "a rollout that can't begin": ({"strategy": {"maxSurge": 0}}, "maxSurge and maxUnavailable are both 0"),
+    "too little grace": ({"terminationGracePeriodSeconds": 49}, "terminationGracePeriodSeconds: at least 50"),
+    "an Ingress for nobody": ({"ingress": {"enabled": True}}, "ingress.hosts: missing"),
+    "a route of no Gateway": ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs: missing"),
+}
+
+
+@pytest.mark.parametrize(("patch", "text"), REFUSED.values(), ids=REFUSED)
+def test_wrong_values_are_refused_by_name(patch: Values, text: str) -> None:
+    """Each mistake is refused with a text that says where it is."""
+    with pytest.raises(helm_python.HelmError) as refused:
+        render(patch)
+    assert text in str(refused.value)
+
+
+def test_the_bare_chart_says_what_to_name_first() -> None:
+    """Without values one is told of the apps."""
+    with (
+        helm_python.Chart.load(CHART) as chart,
+        pytest.raises(helm_python.HelmError, match=r"config\.apps: name at le"),
+    ):
+        chart.render({})
+
+
+def test_the_schema_follows_the_settings() -> None:
+    """values.schema.json is what `make chart` would write."""
+    assert json.loads(generate.SCHEMA.read_text()) == generate.schema()
+
+
+def test_the_table_follows_the_values() -> None:
+    """helm/README.md is what `make chart` would write."""
+    assert generate.README.read_text() == generate.readme()
+
+
+def test_every_value_is_described() -> None:
+    """No leaf of values.yaml is without a comment."""
+    with helm_python.Chart.load(CHART) as chart:
+        values = chart.values
+    described = generate.described()
+    leaves = generate.leaves(values, set(described))
+    assert [path for path in leaves if path not in described] == []
+    assert [path for path, (comment, _) in described.items() if not comment.endswith(".")] == []
+
+
+def test_the_schema_knows_every_value_and_closes_every_object_of_ours() -> None:
+    """No object with properties takes more than they are; every default passes."""
+
+    def open_objects(node: object, path: str) -> list[str]:
+        if isinstance(node, list):
+            return [found for item in node for found in open_objects(item, path)]
+        if not isinstance(node, dict):
+            return []
+        inside = [found for key, inner in node.items() for found in open_objects(inner, f"{path}/{key}")]
+        return inside + ([path] if "properties" in node and node.get("additionalProperties") is not False else [])
+
+    schema = json.loads(generate.SCHEMA.read_text())
+    assert [path for path in open_objects(schema, "") if path != "/properties"] == []
+    with helm_python.Chart.load(CHART) as chart:
+        assert set(chart.values) <= set(schema["properties"])
+        chart.validate_schema(merged())

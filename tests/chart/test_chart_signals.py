@@ -1,0 +1,134 @@
+"""Alerts and dashboard ask for metrics that there are, and every alert leads to its section of the runbook."""
+
+import asyncio
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.alert_cases import CASES
+from tests.chart.matrix import MONITORED
+from tests.chart.rendering import render
+from tests.scenes.fleet import Replica, write_configuration
+from tests.servers import Server
+
+RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
+_METRIC = re.compile(r"\b((?:taskgate|process)_[a-z_]+)\b")
+_GROUPED = re.compile(r"\bby \(([a-z, ]+)\)")
+_MATCHED = re.compile(r"([a-z_]+)(?:=~|!~|!=|=)\"")
+_OF_PROMETHEUS = {"namespace", "job", "pod", "le"}
+
+
+def alerts() -> list[dict[str, Any]]:
+    """All alerts, as they are installed."""
+    groups = render(MONITORED).one("PrometheusRule")["spec"]["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def queries() -> list[str]:
+    """All expressions of the dashboard."""
+    board = json.loads(render(MONITORED).one("ConfigMap", "tg-taskgate-dashboard")["data"]["taskgate.json"])
+    variables = [each["definition"] for each in board["templating"]["list"] if "definition" in each]
+    return [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())] + variables
+
+
+@pytest.fixture(scope="module")
+def exposed(shared_valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """What a real gateway exposes."""
+    folder = tmp_path_factory.mktemp("exposed")
+    redis = {"url": shared_valkey.url}
+    file = write_configuration(folder, sandbox_url="http://127.0.0.1:9", redis=redis, weights={"c0": 1})
+    replica = Replica(file, folder / "log")
+    replica.start()
+    try:
+        yield _scrape(replica)
+    finally:
+        replica.end()
+
+
+def _scrape(replica: Replica) -> str:
+    asyncio.run(replica.ready())
+    with urllib.request.urlopen(f"http://127.0.0.1:{replica.metrics_port}/metrics", timeout=5) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def _samples(exposed: str) -> set[str]:
+    """The names of all samples that there can be."""
+    names: set[str] = set()
+    for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", exposed, re.MULTILINE):
+        names |= {f"{name}_bucket", f"{name}_sum", f"{name}_count"} if kind == "histogram" else {name}
+    return names
+
+
+def test_every_metric_that_is_asked_for_is_one_that_the_gateway_has(exposed: str) -> None:
+    """No alert and no panel asks for a metric that a real gateway does not expose."""
+    asked = {name for query in [*queries(), *(rule["expr"] for rule in alerts())] for name in _METRIC.findall(query)}
+    assert asked - _samples(exposed) == set()
+    assert len(asked) > 20
+
+
+def test_every_label_that_is_asked_for_is_one_of_the_metrics() -> None:
+    """Labels stand in service/telemetry, as they do in queries."""
+    source = "".join(file.read_text() for file in (RUNBOOK.parents[1] / "service" / "telemetry").glob("*.py"))
+    asked: set[str] = set()
+    for query in [*queries(), *(rule["expr"] for rule in alerts())]:
+        asked |= {label for group in _GROUPED.findall(query) for label in group.split(", ")}
+        asked |= set(_MATCHED.findall(query))
+    assert {label for label in asked - _OF_PROMETHEUS if f'"{label}"' not in source} == set()
+
+
+def test_every_query_looks_at_one_release_alone() -> None:
+    """Each selector has namespace and job: two releases in one Prometheus don't mix."""
+    for query in [*queries(), *(rule["expr"] for rule in alerts())]:
+        if query.startswith("label_values"):
+            continue
+        selectors = re.findall(r"(?:taskgate_|process_|\bup)[a-z_]*(\{[^}]*\})?", query)
+        assert selectors, query
+        assert all("namespace=" in selector and "job=" in selector for selector in selectors), query
+
+
+def test_every_alert_leads_to_its_section_of_the_runbook() -> None:
+    """runbook_url's anchor is a heading of docs/runbook.md, and there is no section without an alert."""
+    headings = re.findall(r"^## (Taskgate\S+)$", RUNBOOK.read_text(), re.MULTILINE)
+    assert headings == [rule["alert"] for rule in alerts()]
+    for rule in alerts():
+        assert rule["annotations"]["runbook_url"] == f"https://docs.example/runbook.md#{rule['alert'].lower()}"
+
+
+def test_every_section_says_what_it_means_what_to_look_at_and_what_to_do() -> None:
+    """At three in the morning each section has the same shape."""
+    for section in RUNBOOK.read_text().split("\n## Taskgate")[1:]:
+        marks = re.findall(r"^\*\*(.+?)\*\*", section, re.MULTILINE)
+        assert marks == ["What it means.", "What to look at.", "What to do."], section[:40]
+
+
+def test_every_alert_is_tested_to_fire() -> None:
+    """`make test-alerts` has a case that fires it, for each alert."""
+    assert {case.alert for case in CASES if case.fires_at} == {rule["alert"] for rule in alerts()}
+
+
+def test_the_alerts_are_filled_in() -> None:
+    """No placeholder is left, and Prometheus' own templates are."""
+    text = yaml.safe_dump(alerts())
+    assert not re.search(r"SELECTOR|RELEASE|RUNBOOK\b", text)
+    assert "{{ $labels.app }}" in text
+
+
+def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
+    """Every panel has its own place, and says what it shows."""
+    board = json.loads(render(MONITORED).one("ConfigMap", "tg-taskgate-dashboard")["data"]["taskgate.json"])
+    taken: set[tuple[int, int]] = set()
+    for panel in board["panels"]:
+        place = panel["gridPos"]
+        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert not cells & taken, panel["title"]
+        assert all(0 <= x < 24 for x, _ in cells)
+        assert panel["type"] == "row" or panel["description"].endswith("."), panel["title"]
+        taken |= cells
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
