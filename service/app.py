@@ -39,8 +39,10 @@ from service.upstream.apps import UpstreamApp, upstream_app_of
 from service.upstream.client import Client
 from service.upstream.secret import secret_of
 from service.upstream.signer import Signer
+from service.web.access_log import log_request
 from service.web.credentials import KeyCallers
 from service.web.edge import App as Application
+from service.web.replay import Replay
 from service.web.settings import web_settings
 from service.web.site import create_web
 from service.web.trail import Observer
@@ -53,7 +55,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     leave: Callable[[], None]
 
 
-def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -> Service:
+def create_app(
+    settings: Settings, *, environ: Mapping[str, str] = os.environ, access_log: Observer = log_request
+) -> Service:
     """Build everything; nothing is opened before the application's lifespan begins."""
     replica = secrets.token_hex(8)
     passwords = passwords_of(settings.redis, environ)
@@ -154,8 +158,12 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
         settings.callers, waiting_max=settings.budget.waiting_max, wait_max_s=settings.budget.wait_max_s
     )
     observers: list[Observer] = [*([metrics.requests] if metrics else ()), *([traces.ended] if traces else ())]
-    asgi = create_web(gateway, callers, web_settings(settings), observers=observers, lifespan=[lifespan])
-    return Service(asgi=traces.edge(asgi) if traces else asgi, leave=gateway.leave)
+    web = web_settings(settings)
+    edge = create_web(gateway, callers, web, access_log=access_log, observers=observers, lifespan=[lifespan])
+    replay = Replay(
+        edge, callers=callers, observers=edge.observers, clock=time.time, max_bytes=settings.cache.answers_bytes
+    )
+    return Service(asgi=traces.edge(replay) if traces else replay, leave=gateway.leave)
 
 
 def sharing_of(settings: Settings, shared: SharedScheduler, *, app: str, rules: Rules) -> SharingScheduler | None:

@@ -29,6 +29,7 @@ def create_web(
     settings: WebSettings,
     *,
     clock: Callable[[], float] = time.time,
+    access_log: Observer = log_request,
     observers: Sequence[Observer] = (),
     lifespan: Sequence[Lifespan] = (),
 ) -> Edge:
@@ -52,4 +53,4 @@ def create_web(
         logging_config=None,
         debug=False,
     )
-    return Edge(app, observers=(log_request, *observers))
+    return Edge(app, observers=(access_log, *observers))
