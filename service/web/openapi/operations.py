@@ -89,7 +89,7 @@ def paths() -> Json:
 
 
 def _list_tasks() -> Json:
-    fields = ("CacheControl", "IfNoneMatch", "Prefer", "RequestId")
+    fields = ("AcceptEncoding", "CacheControl", "IfNoneMatch", "Prefer", "RequestId")
     return {
         "operationId": "listTasks",
         "tags": ["Tasks"],
@@ -103,7 +103,7 @@ def _list_tasks() -> Json:
         "responses": {
             "200": {
                 "description": "The slice.",
-                "headers": refer_fields(*_MOMENT, *_BUDGET, "LastModified", "Link"),
+                "headers": refer_fields(*_MOMENT, *_BUDGET, "LastModified", "Link", "ContentEncoding"),
                 "content": _json("Page", page_example()),
             },
             "304": {"description": "The caller holds this slice already.", "headers": refer_fields(*_MOMENT, *_BUDGET)},
