@@ -20,6 +20,7 @@ from service.budget.shared import SharedScheduler
 from service.budget.sharing import SharingScheduler, notice_s
 from service.cache.blocks import BlockCache, Kept
 from service.cache.memory import MemoryCache
+from service.cache.purge import Purge
 from service.cache.shelf import Shelf
 from service.calls import OnCall
 from service.configuration.passwords import passwords_of
@@ -114,7 +115,9 @@ def create_app(
             calls=rules.calls,
             window_s=window_s,
         )
-    gateway = Gateway(apps, lifetimes=lifetimes, clock=time.time)
+    purge = Purge(store, cache, prefix=settings.redis.prefix, apps=apps)
+    purge.add(shelf.forget)
+    gateway = Gateway(apps, lifetimes=lifetimes, clock=time.time, purge=purge)
     if metrics:
         metrics.watch(
             Watched(
@@ -146,6 +149,8 @@ def create_app(
                         part.start()
                         parts.push_async_callback(part.aclose)
             parts.push_async_callback(gateway.aclose)
+            parts.push_async_callback(purge.aclose)
+            purge.start()
             for channel, line in channels.items():
                 store.listen(channel, _told(line), on_gap=line.heard_nothing)
                 line.start()
@@ -163,6 +168,7 @@ def create_app(
     replay = Replay(
         edge, callers=callers, observers=edge.observers, clock=time.time, max_bytes=settings.cache.answers_bytes
     )
+    purge.add(replay.forget)
     return Service(asgi=traces.edge(replay) if traces else replay, leave=gateway.leave)
 
 

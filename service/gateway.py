@@ -14,6 +14,7 @@ from service.budget.line import Line
 from service.budget.sharing import SharingScheduler
 from service.budget.view import budget_view, parties
 from service.cache.blocks import NOTHING, Kept
+from service.cache.purge import Purge
 from service.fetching import BlockJob, Fetching
 from service.model.blocks import Block, RefusedQuery
 from service.model.budgets import BudgetNote, BudgetView
@@ -81,8 +82,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 class Gateway:
     """Serves pages of all apps. `clock` is the wall clock, in seconds since the epoch."""
 
-    def __init__(self, apps: Mapping[str, App], *, lifetimes: Lifetimes, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, apps: Mapping[str, App], *, lifetimes: Lifetimes, clock: Callable[[], float], purge: Purge
+    ) -> None:
         self._apps = apps
+        self._purge = purge
         self._lifetimes = lifetimes
         self._clock = clock
         self._renewals: set[asyncio.Task[None]] = set()
@@ -125,6 +129,12 @@ class Gateway:
             calls=found.calls_alone or found.calls,
             window_s=found.window_s,
         )
+
+    async def drop(self, app: str) -> int:
+        """Drop all blocks of an app on all replicas; how many values Redis had. Raises UnknownApp, StoreUnavailable."""
+        if app not in self._apps:
+            raise UnknownApp
+        return await self._purge.drop(app)
 
     def readiness(self) -> Readiness:
         """What can be served now. Ready from start to leave, for there may be pages in memory."""

@@ -121,7 +121,9 @@ def _refused_status(scope: Scope, fields: Fields, fields_bytes: int) -> int | No
         return 414
     if fields_bytes > FIELDS_MAX_BYTES:
         return 431
-    if scope["method"] == "GET" and (b"transfer-encoding" in fields or fields.get(b"content-length", b"0").strip(b"0")):
+    if scope["method"] in ("GET", "DELETE") and (
+        b"transfer-encoding" in fields or fields.get(b"content-length", b"0").strip(b"0")
+    ):
         return 413
     return None
 
