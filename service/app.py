@@ -18,6 +18,7 @@ from service.budget.line import Line
 from service.budget.scheduler import Rules
 from service.budget.shared import SharedScheduler
 from service.budget.sharing import SharingScheduler, notice_s
+from service.cache.ahead import Walks
 from service.cache.blocks import BlockCache, Kept
 from service.cache.memory import MemoryCache
 from service.cache.purge import Purge
@@ -117,7 +118,8 @@ def create_app(
         )
     purge = Purge(store, cache, prefix=settings.redis.prefix, apps=apps)
     purge.add(shelf.forget)
-    gateway = Gateway(apps, lifetimes=lifetimes, clock=time.time, purge=purge)
+    walks = Walks(block_size=settings.cache.block_size) if settings.cache.ahead else None
+    gateway = Gateway(apps, lifetimes=lifetimes, clock=time.time, purge=purge, walks=walks)
     if metrics:
         metrics.watch(
             Watched(
