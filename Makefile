@@ -23,6 +23,9 @@ test-long: $(VENV)/.dev ## the tests that take minutes each
 bench-budget: $(VENV)/.dev ## what the budget costs: script times, ticks, added latency (two minutes)
 	$(BIN)/python -m tests.bench.budget
 
+bench-simulation: $(VENV)/.dev ## what ten simulated minutes of many callers cost, by kind of cache
+	$(BIN)/python -m tests.bench.simulate_cache
+
 test-prometheus: $(VENV)/.dev ## scrape with a real Prometheus (Debian: prometheus) and ask it the documented questions
 	$(BIN)/python -m pytest -m prometheus
 
