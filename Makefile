@@ -23,6 +23,12 @@ test-long: $(VENV)/.dev ## the tests that take minutes each
 bench-budget: $(VENV)/.dev ## what the budget costs: script times, ticks, added latency (two minutes)
 	$(BIN)/python -m tests.bench.budget
 
+bench-hit: $(VENV)/.bench ## what a hit costs, beside other servers; writes docs/benchmarks/hit.md (six minutes, needs wrk)
+	$(BIN)/python -m tests.bench.hit.run docs/benchmarks/hit.md
+
+bench-simulation: $(VENV)/.dev ## what ten simulated minutes of many callers cost, by kind of cache
+	$(BIN)/python -m tests.bench.simulate_cache
+
 test-prometheus: $(VENV)/.dev ## scrape with a real Prometheus (Debian: prometheus) and ask it the documented questions
 	$(BIN)/python -m pytest -m prometheus
 
@@ -61,14 +67,21 @@ lock: ## pin the dependencies anew, with hashes (needs uv, which the others do n
 	done
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --no-annotate --upgrade --quiet --extra otel pyproject.toml -o requirements/image.txt
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --no-annotate --upgrade --quiet requirements/bench.in -o requirements/bench.txt
 
 clean: ## remove what these targets made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/.run: requirements/run.txt
 	@echo "Installing packages into $(VENV), this once ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install --require-hashes -r requirements/run.txt
+	@touch $@
+
+$(VENV)/.bench: requirements/bench.txt | $(VENV)/.dev
+	@test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip --disable-pip-version-check --no-input -q install --require-hashes -r requirements/bench.txt
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/.run

@@ -16,8 +16,10 @@ from service.budget.line import Line
 from service.budget.scheduler import Rules
 from service.budget.shared import SharedScheduler
 from service.budget.sharing import SharingScheduler, notice_s
+from service.cache.ahead import Walks
 from service.cache.blocks import BlockCache, Kept
 from service.cache.memory import MemoryCache
+from service.cache.purge import Purge
 from service.cache.shelf import Shelf
 from service.configuration.passwords import passwords_of
 from service.fetching import Fetching
@@ -32,10 +34,13 @@ from service.upstream.apps import UpstreamApp, upstream_app_of
 from service.upstream.client import Client
 from service.upstream.secret import secret_of
 from service.upstream.signer import Signer
+from service.web.access_log import log_request
 from service.web.credentials import KeyCallers
 from service.web.edge import App as Application
+from service.web.replay import Replay
 from service.web.settings import web_settings
 from service.web.site import create_web
+from service.web.trail import Observer
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +50,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     leave: Callable[[], None]
 
 
-def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -> Service:
+def create_app(
+    settings: Settings, *, environ: Mapping[str, str] = os.environ, access_log: Observer = log_request
+) -> Service:
     """Build everything; nothing is opened before the application's lifespan begins."""
     replica = secrets.token_hex(8)
     passwords = passwords_of(settings.redis, environ)
@@ -99,7 +106,10 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
             calls=rules.calls,
             window_s=window_s,
         )
-    gateway = Gateway(apps, lifetimes=lifetimes, clock=time.time)
+    purge = Purge(store, cache, prefix=settings.redis.prefix, apps=apps)
+    purge.add(shelf.forget)
+    walks = Walks(block_size=settings.cache.block_size) if settings.cache.ahead else None
+    gateway = Gateway(apps, lifetimes=lifetimes, clock=time.time, purge=purge, walks=walks)
     signals.watch(
         Watched(
             apps=apps,
@@ -125,6 +135,8 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
                         part.start()
                         parts.push_async_callback(part.aclose)
             parts.push_async_callback(gateway.aclose)
+            parts.push_async_callback(purge.aclose)
+            purge.start()
             for channel, line in channels.items():
                 store.listen(channel, _told(line), on_gap=line.heard_nothing)
                 line.start()
@@ -136,8 +148,13 @@ def create_app(settings: Settings, *, environ: Mapping[str, str] = os.environ) -
     callers = KeyCallers(
         settings.callers, waiting_max=settings.budget.waiting_max, wait_max_s=settings.budget.wait_max_s
     )
-    asgi = create_web(gateway, callers, web_settings(settings), observers=signals.observers, lifespan=[lifespan])
-    return Service(asgi=signals.edge(asgi), leave=gateway.leave)
+    web = web_settings(settings)
+    edge = create_web(gateway, callers, web, access_log=access_log, observers=signals.observers, lifespan=[lifespan])
+    replay = Replay(
+        edge, callers=callers, observers=edge.observers, clock=time.time, max_bytes=settings.cache.answers_bytes
+    )
+    purge.add(replay.forget)
+    return Service(asgi=signals.edge(replay), leave=gateway.leave)
 
 
 def sharing_of(settings: Settings, shared: SharedScheduler, *, app: str, rules: Rules) -> SharingScheduler | None:

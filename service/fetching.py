@@ -72,16 +72,25 @@ class Fetching:
         """Why no block of this app can be fetched now, if so."""
         return self._upstream.stopped(self._app)
 
-    async def fetch(self, query: Query, index: int, slot: Slot, *, attempt: int) -> Kept:
-        """Fetch a block and keep it; a refusal of the query is kept in its place. Raises UpstreamError."""
+    async def fetch(self, query: Query, index: int, slot: Slot, *, attempt: int) -> Kept | None:
+        """Fetch a block and keep it; a refusal of the query is kept in its place. Raises UpstreamError.
+
+        None where the app's blocks were dropped during the call: who asks afterwards must not be served from before.
+        """
+        era = self.shelf.era(query.app)
         range_ = query.range_at(self._clock(), align_s=self._align_s)
         try:
             listing = await self._listing(query, range_, index, slot, attempt=attempt)
         except QueryRefused as exc:
             refusal = RefusedQuery(fetched_at_ms=self._now_ms(), code=exc.code, text=exc.text)
-            return await self.shelf.put(query, index, refusal)
+            return await self.shelf.put(query, index, refusal, era=era)
         block = block_of(listing, query=query, range_=range_, fetched_at_ms=self._now_ms())
-        return await self.shelf.put(query, index, block)
+        return await self.shelf.put(query, index, block, era=era)
+
+    def dropped(self, *, attempt: int) -> Failed:
+        """What follows a call during which the app's blocks were dropped: another one."""
+        error = UpstreamError("the stored blocks were dropped during the call", app=self._app.name)
+        return Failed(error=error, again=attempt < self._attempts)
 
     async def _listing(self, query: Query, range_: Range, index: int, slot: Slot, *, attempt: int) -> Listing:
         """Make the call and tell those who watch."""
@@ -156,9 +165,10 @@ class BlockJob:
     async def call(self, slot: Slot, *, attempt: int) -> Kept | Failed:
         """Fetch the block and keep it."""
         try:
-            return await self._fetching.fetch(self._query, self._index, slot, attempt=attempt)
+            kept = await self._fetching.fetch(self._query, self._index, slot, attempt=attempt)
         except UpstreamError as exc:
             return self._fetching.failed(exc, attempt=attempt)
+        return kept or self._fetching.dropped(attempt=attempt)
 
     async def look(self) -> Kept | None:
         """The block as it is stored now, if that is not what the request knows."""

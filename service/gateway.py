@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Literal, get_args
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Literal, get_args
 
 import msgspec
 import structlog
@@ -13,7 +13,9 @@ from service.budget.ledger import Ledger
 from service.budget.line import Line
 from service.budget.sharing import SharingScheduler
 from service.budget.view import budget_view, parties
+from service.cache.ahead import Walks
 from service.cache.blocks import NOTHING, Kept
+from service.cache.purge import Purge
 from service.fetching import BlockJob, Fetching
 from service.model.blocks import Block, RefusedQuery
 from service.model.budgets import BudgetNote, BudgetView
@@ -39,6 +41,11 @@ RENEWAL = "~renewal"
 """The caller in whose name blocks are renewed, from turns that nobody asks for; `~` stands in no caller's name."""
 RENEWALS_MAX = 100
 """How many blocks of an app may wait for their renewal on one replica."""
+AHEAD = "~ahead"
+"""The caller in whose name blocks are fetched before they are asked for."""
+AHEAD_MAX = 20
+AHEAD_S = 5.0
+"""For how long such a fetch may wait for a turn that nobody else wants: its caller is there by then."""
 
 
 Lookup = Literal["memory", "redis", "stale", "none"]
@@ -81,11 +88,22 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 class Gateway:
     """Serves pages of all apps. `clock` is the wall clock, in seconds since the epoch."""
 
-    def __init__(self, apps: Mapping[str, App], *, lifetimes: Lifetimes, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        apps: Mapping[str, App],
+        *,
+        lifetimes: Lifetimes,
+        clock: Callable[[], float],
+        purge: Purge,
+        walks: Walks | None,
+    ) -> None:
+        """With `walks`, the next block of a caller who pages on in order is fetched ahead."""
         self._apps = apps
+        self._purge = purge
+        self._walks = walks
         self._lifetimes = lifetimes
         self._clock = clock
-        self._renewals: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         self._serves = False
         self.lookups: Counter[Lookup] = Counter()
         """How many blocks were looked for, by what was found."""
@@ -104,7 +122,12 @@ class Gateway:
         except (WaitTooLong, LineFull, UpstreamError) as exc:
             exc.budget = self._note(app)
             raise
-        return self._cut(app, ask, first, parts)
+        page = self._cut(app, ask, first, parts)
+        if self._walks is not None:
+            following = self._walks.step(ask.caller.name, ask.query, ask.slice, total=page.total)
+            if following is not None:
+                self._in_background(self._fetch_ahead(app, ask.query, following))
+        return page
 
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
         """The apps that the caller may read, by name."""
@@ -126,6 +149,12 @@ class Gateway:
             window_s=found.window_s,
         )
 
+    async def drop(self, app: str) -> int:
+        """Drop all blocks of an app on all replicas; how many values Redis had. Raises UnknownApp, StoreUnavailable."""
+        if app not in self._apps:
+            raise UnknownApp
+        return await self._purge.drop(app)
+
     def readiness(self) -> Readiness:
         """What can be served now. Ready from start to leave, for there may be pages in memory."""
         states = []
@@ -146,9 +175,9 @@ class Gateway:
             app.line.leave()
 
     async def aclose(self) -> None:
-        """Wait for the renewals, which the lines have ended by then."""
-        while self._renewals:
-            await asyncio.wait(self._renewals)
+        """Wait for what goes on in the background, which the lines have ended by then."""
+        while self._background:
+            await asyncio.wait(self._background)
 
     async def _part(self, app: App, ask: Ask, index: int) -> Part:
         """One block of the page: what is stored where that will do, else a fetch, else what is stale."""
@@ -241,9 +270,7 @@ class Gateway:
     def _renew(self, app: App, job: BlockJob) -> None:
         """Fetch a block in the background, unless someone waits for it already or calls are stopped."""
         if not app.line.wants(job.block_key) and app.fetching.stopped() is None:
-            task = asyncio.create_task(self._renewed(app, job))
-            self._renewals.add(task)
-            task.add_done_callback(self._renewals.discard)
+            self._in_background(self._renewed(app, job))
 
     async def _renewed(self, app: App, job: BlockJob) -> None:
         patience_s = self._lifetimes.stale_while_revalidate_s
@@ -251,6 +278,23 @@ class Gateway:
             await app.line.fetch(job, caller=RENEWAL, weight=1.0, patience_s=patience_s, bound=RENEWALS_MAX)
         except TaskgateError as exc:
             log.info("renewal.failed", app=app.info.name, error=type(exc).__name__)
+
+    async def _fetch_ahead(self, app: App, query: Query, index: int) -> None:
+        """Fetch a block that will be asked for soon, unless a fresh one is there; from turns that nobody else wants."""
+        shelf = app.fetching.shelf
+        try:
+            kept = shelf.recall(query, index) or await shelf.get(query, index)
+            job = BlockJob(app.fetching, query, index, known=kept.head)
+            is_fresh = self._judge(kept, _NO_DEMANDS) is Verdict.FRESH
+            if not is_fresh and not app.line.wants(job.block_key) and app.fetching.stopped() is None:
+                await app.line.fetch(job, caller=AHEAD, weight=1.0, patience_s=AHEAD_S, bound=AHEAD_MAX)
+        except TaskgateError as exc:
+            log.info("ahead.failed", app=app.info.name, error=type(exc).__name__)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def _cut(self, app: App, ask: Ask, first: int, parts: list[Part]) -> Page:
         """Cut the slice out of its blocks; times are those of the older, the total is that of the newer."""
@@ -292,6 +336,7 @@ _LOOKUPS: Mapping[Verdict, Lookup] = {
     Verdict.LAST_RESORT: "stale",
     Verdict.USELESS: "none",
 }
+_NO_DEMANDS = Demands()
 _RANK = {Source.HIT: 0, Source.JOINED: 1, Source.FETCHED: 2, Source.STALE: 3}
 
 

@@ -55,7 +55,6 @@ class InFlight:
         task = asyncio.current_task()
         if task is not None:  # an ASGI server runs each request in a task; the type can't know
             self._requests.add(task)
-            task.add_done_callback(self._requests.discard)
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:
@@ -64,6 +63,9 @@ class InFlight:
             with suppress(RuntimeError):  # an answer had begun: it stays cut off
                 await send({"type": "http.response.start", "status": 503, "headers": [(b"retry-after", b"1")]})
                 await send({"type": "http.response.body", "body": b""})
+        finally:
+            if task is not None:
+                self._requests.discard(task)
 
     def cancel(self) -> int:
         """End the requests that are still running with 503, where nothing was answered yet; returns how many."""

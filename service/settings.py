@@ -67,6 +67,8 @@ class CacheSettings(_Section, frozen=True, kw_only=True):
     stale_if_error_s: Annotated[float, Meta(ge=0, le=86_400 * 7)] = 3600.0
     refusal_s: Positive = 60.0
     memory_bytes: Annotated[int, Meta(ge=0)] = 64 * 1024 * 1024
+    answers_bytes: Annotated[int, Meta(ge=0)] = 16 * 1024 * 1024
+    ahead: bool = True
 
 
 class RedisSettings(_Section, frozen=True, kw_only=True):

@@ -25,6 +25,16 @@ class Shelf:
         self._cache = cache
         self._memory = memory
         self._lifetimes = lifetimes
+        self._eras: dict[str, int] = {}
+
+    def era(self, app: str) -> int:
+        """Counts how often the app's blocks were forgotten: what was begun in an earlier era is not kept."""
+        return self._eras.get(app, 0)
+
+    def forget(self, app: str) -> None:
+        """Forget all blocks of an app in memory, and those that are on their way."""
+        self._eras[app] = self.era(app) + 1
+        self._memory.drop_app(app)
 
     def key(self, query: Query, index: int) -> str:
         """The block's key in Redis, its name wherever one is needed."""
@@ -36,13 +46,22 @@ class Shelf:
 
     async def get(self, query: Query, index: int) -> Kept:
         """What Redis has of a block. Raises StoreUnavailable."""
+        era = self.era(query.app)
         kept = await self._cache.get(query, index)
-        self._remember(query, index, kept)
+        if era == self.era(query.app):
+            self._remember(query, index, kept)
         return kept
 
-    async def put(self, query: Query, index: int, stored: Stored) -> Kept:
-        """Keep a block, and with it the end of its list; in memory alone where Redis can't be had."""
+    async def put(self, query: Query, index: int, stored: Stored, *, era: int) -> Kept | None:
+        """Keep a block, and with it the end of its list; in memory alone where Redis can't be had.
+
+        None where the app's blocks were forgotten since `era`, in which the fetch began: then it must not be served.
+        """
+        if era != self.era(query.app):
+            return None
         head, _ = await asyncio.gather(self._put(query, index, stored), self._put_end(query, stored))
+        if era != self.era(query.app):
+            return None
         kept = Kept(stored=stored, head=head)
         self._remember(query, index, kept)
         return kept

@@ -15,15 +15,18 @@ def run(config: str | None) -> int:
     from service.app import create_app
     from service.serving import CannotListen, StartFailed, serve
     from service.telemetry.logs import configure
+    from service.web.access_log import AccessLog, log_request
 
     gc.freeze()
     gc.enable()
 
     server = loaded.settings.server
     as_json = server.log_format == "json" or (server.log_format == "auto" and not sys.stderr.isatty())
-    configure(server.log_level, as_json=as_json)
+    writer = configure(server.log_level, as_json=as_json)
+    access_log = AccessLog(writer.write)
+    is_gathered = as_json and server.log_level in ("debug", "info")
     try:
-        service = create_app(loaded.settings)
+        service = create_app(loaded.settings, access_log=access_log if is_gathered else log_request)
         serve(service.asgi, server, leaving=service.leave)
     except CannotListen as exc:
         print(f"taskgate serve: can't listen: {exc}", file=sys.stderr)
@@ -31,4 +34,6 @@ def run(config: str | None) -> int:
     except StartFailed as exc:
         print(f"taskgate serve: {exc}", file=sys.stderr)
         return 1
+    finally:
+        access_log.flush()
     return 0

@@ -11,6 +11,7 @@ import queue
 import re
 import sys
 import threading
+from contextlib import nullcontext
 from typing import Any, TextIO
 
 import msgspec
@@ -32,8 +33,11 @@ _SECRET_TEXTS = re.compile(
 _TALKATIVE = ("httpx", "httpcore")
 
 
-def configure(level: str, *, as_json: bool, stream: TextIO | None = None) -> None:
-    """Send structlog's and the standard library's logs to `stream` (stderr). Called again, it replaces what it set."""
+def configure(level: str, *, as_json: bool, stream: TextIO | None = None) -> "LineWriter":
+    """Send structlog's and the standard library's logs to `stream` (stderr). Called again, it replaces what it set.
+
+    Returns the writer of the lines, for events that are rendered elsewhere.
+    """
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -69,6 +73,7 @@ def configure(level: str, *, as_json: bool, stream: TextIO | None = None) -> Non
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
     logging.captureWarnings(True)
+    return writer
 
 
 def clean_fields(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
@@ -83,8 +88,9 @@ class LineWriter(logging.Handler):
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
         self._stream = stream
-        self._lines: queue.Queue[str | None] = queue.Queue(QUEUE_MAX_LINES)
+        self._lines: queue.Queue[tuple[str, int] | None] = queue.Queue(QUEUE_MAX_LINES)
         self._dropped = 0
+        self._given = self._written = 0
         self._thread = threading.Thread(target=self._write, name="logs", daemon=True)
         self._thread.start()
         atexit.register(self.close)
@@ -94,10 +100,16 @@ class LineWriter(logging.Handler):
             line = self.format(record)
         except Exception:  # noqa: BLE001 - a field that can't be rendered must not end who logs it
             line = f'{{"level":"error","event":"logs.unrenderable","logger":"{record.name}"}}'
-        try:
-            self._lines.put_nowait(line)
-        except queue.Full:
-            self._dropped += 1
+        self.write(line, 1)
+
+    def write(self, lines: str, count: int) -> None:
+        """Write lines as they are, all of them or, where too many wait already, none."""
+        with self.lock or nullcontext():
+            if self._given - self._written + count > QUEUE_MAX_LINES:
+                self._dropped += count
+                return
+            self._given += count
+            self._lines.put_nowait((lines, count))
 
     def close(self) -> None:
         """Write what is left, within `FLUSH_S` seconds."""
@@ -112,12 +124,14 @@ class LineWriter(logging.Handler):
         super().close()
 
     def _write(self) -> None:
-        while (line := self._lines.get()) is not None:
+        while (given := self._lines.get()) is not None:
+            lines, count = given
+            self._written += count
             if self._dropped:
                 self._dropped, dropped = 0, self._dropped
-                line += f'\n{{"level":"warning","event":"logs.dropped","lines":{dropped}}}'
+                lines += f'\n{{"level":"warning","event":"logs.dropped","lines":{dropped}}}'
             try:
-                self._stream.write(line + "\n")
+                self._stream.write(lines + "\n")
                 self._stream.flush()
             except (OSError, ValueError):
                 return  # stderr is gone: nobody is left to tell

@@ -12,6 +12,7 @@ from service.model.pages import Page, Source
 from service.model.queries import rfc3339
 from service.web.answers import JSON, Answer, Header
 from service.web.conditions import holds
+from service.web.encodings import Encodings, etag_for
 from service.web.links import links
 from service.web.ratelimit import ratelimit
 
@@ -80,13 +81,17 @@ def page_answer(
     demands: Demands,
     wait_applied_s: int | None,
     if_none_match: bytes | None,
+    accept_encoding: bytes | None,
+    encodings: Encodings,
     now_s: float,
 ) -> Answer:
-    """The answer at this moment: 304 without a body where the caller holds it already."""
+    """The answer at this moment, in a coding that the caller takes: 304 without a body where it holds that already."""
+    coding = encodings.choose(accept_encoding, body_bytes=len(rendered.body))
+    etag = etag_for(rendered.etag, coding)
     age_s = max(int(now_s - page.fetched_at_ms / 1000), 0)
     lifetime_s = int(page.lifetime_s)
     fields: list[Header] = [
-        (b"etag", rendered.etag),
+        (b"etag", etag),
         (b"cache-control", b"private, max-age=%d" % lifetime_s),
         (b"age", b"%d" % age_s),
         (b"vary", VARY),
@@ -99,12 +104,16 @@ def page_answer(
         fields.append((b"server-timing", timing.encode()))
     if page.budget is not None:
         fields.extend(ratelimit(page.query.app, page.budget))
-    if holds(if_none_match, rendered.etag):
+    if holds(if_none_match, etag):
         return Answer(status=304, headers=tuple(fields), body=b"")
     fields.append((b"last-modified", rendered.last_modified))
     fields.append((b"link", rendered.link))
     fields.append((b"content-type", JSON))
-    return Answer(status=200, headers=tuple(fields), body=rendered.body)
+    body = rendered.body
+    if coding is not None:
+        fields.append((b"content-encoding", coding.encode()))
+        body = encodings.encode(body, etag=etag, coding=coding)
+    return Answer(status=200, headers=tuple(fields), body=body)
 
 
 def _cache_status(page: Page, demands: Demands, *, ttl_s: int) -> bytes:

@@ -22,6 +22,10 @@ class Gateway(Protocol):
         """The app's budget as the caller may see it."""
         ...
 
+    async def drop(self, app: str) -> int:
+        """Drop all that is stored of an app, on all replicas; tells how many values there were."""
+        ...
+
     def readiness(self) -> Readiness:
         """What can be served now; asks nobody."""
         ...

@@ -12,7 +12,10 @@ OFFSET_END = 2**31 - 1
 
 
 class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Defaults and bounds of a request. `wait_default_s` is the patience of a caller who names none, in seconds."""
+    """Defaults and bounds of a request. `wait_default_s` is the patience of a caller who names none, in seconds.
+
+    `compressed_max_bytes` bounds the compressed bodies that are kept, beside the finished answers.
+    """
 
     block_size: int
     align_s: int
@@ -20,6 +23,7 @@ class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
     until: Moment
     range_max_days: int | None
     wait_default_s: float
+    compressed_max_bytes: int
 
     @property
     def limit_max(self) -> int:
@@ -55,4 +59,5 @@ def _resolved(budget: BudgetSettings, cache: CacheSettings, query: QuerySettings
         until=parse_moment(query.until),
         range_max_days=query.range_max_days,
         wait_default_s=budget.wait_default_s,
+        compressed_max_bytes=cache.answers_bytes // 4,
     )

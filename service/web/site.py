@@ -13,6 +13,7 @@ from service.web.openapi.document import openapi_document
 from service.web.port import Callers, Gateway
 from service.web.routes.apps import apps_route
 from service.web.routes.budget import budget_route
+from service.web.routes.cache import cache_route
 from service.web.routes.docs import docs_routes
 from service.web.routes.problems import problem_routes
 from service.web.routes.state import state_routes
@@ -29,6 +30,7 @@ def create_web(
     settings: WebSettings,
     *,
     clock: Callable[[], float] = time.time,
+    access_log: Observer = log_request,
     observers: Sequence[Observer] = (),
     lifespan: Sequence[Lifespan] = (),
 ) -> Edge:
@@ -42,6 +44,7 @@ def create_web(
             tasks_route(gateway, callers, settings, clock=clock),
             apps_route(gateway, callers),
             budget_route(gateway, callers),
+            cache_route(gateway, callers),
             *state_routes(gateway),
             *problem_routes(),
             *docs_routes(openapi_document()),
@@ -52,4 +55,4 @@ def create_web(
         logging_config=None,
         debug=False,
     )
-    return Edge(app, observers=(log_request, *observers))
+    return Edge(app, observers=(access_log, *observers))

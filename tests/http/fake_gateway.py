@@ -27,6 +27,7 @@ from tests.servers import free_port
 NOW_S = 1_750_000_000.0
 KEY = "one-key"
 AUTH = {"Authorization": f"Bearer {KEY}"}
+OPERATOR_AUTH = {"Authorization": "Bearer operator-key"}
 MANY_AUTH = {"Authorization": "Bearer two-key"}
 TASKS = b'{"id":1,"title":"a"},{"id":2,"title":"b"}'
 
@@ -43,6 +44,7 @@ class FakeGateway:
         self.waiting = 0
         self.cancelled = 0
         self.ready = True
+        self.dropped: list[str] = []
 
     async def page(self, ask: Ask) -> Page:
         """The page."""
@@ -90,6 +92,13 @@ class FakeGateway:
             "others": Party(name=None),
         }
         return BudgetView(**(values | self.view))
+
+    async def drop(self, app: str) -> int:
+        """As told."""
+        if self.error is not None:
+            raise self.error
+        self.dropped.append(app)
+        return 12
 
     def readiness(self) -> Readiness:
         """As told."""
@@ -155,6 +164,7 @@ def key_callers() -> KeyCallers:
         {
             "single": CallerSettings(keys=(_hashed(KEY),), apps=("shop",)),
             "several": CallerSettings(keys=(_hashed("two-key"), _hashed("old-key")), apps=("shop", "news"), weight=3.0),
+            "operator": CallerSettings(keys=(_hashed("operator-key"),), apps=(), operator=True),
         },
         waiting_max=5,
         wait_max_s=30.0,

@@ -146,6 +146,11 @@ class Fleet:
         """Replace the app's secret in the file that the gateways read."""
         self._secret.write_text(secret)
 
+    async def ask(self, replica: int, target: str, *, caller: str, method: str = "GET") -> Got:
+        """Ask a replica for anything else."""
+        fields = {"Authorization": f"Bearer {key_of(caller)}"}
+        return await get(self.replicas[replica].port, target, fields, method=method)
+
     async def arrivals_ms(self) -> list[float]:
         """When calls arrived at the upstream, in milliseconds, in order."""
         return sorted((await self.upstream.stats()).of(APP.sdkappid).arrivals_ms)

@@ -10,6 +10,12 @@ from service.web.ratelimit import POLICY, STATE
 def request_fields() -> Json:
     """Header parameters by component name."""
     return {
+        "AcceptEncoding": _parameter(
+            "Accept-Encoding",
+            "Content codings that the caller can read (RFC 9110, 12.5.3): gzip always, zstd where it is installed. "
+            "Small answers are sent as they are.",
+            ("gzip", "compressed with gzip"),
+        ),
         "CacheControl": _parameter(
             "Cache-Control",
             "How fresh the answer must be (RFC 9111, RFC 5861): `no-cache`, `max-age`, `max-stale`, `min-fresh`, "
@@ -56,7 +62,12 @@ def answer_fields() -> Json:
             text,
             "taskgate; hit; ttl=11",
         ),
-        "ETag": _field("A strong entity tag, the same on all replicas.", text, '"5b1851514c7adebff89685879cfc0b2d"'),
+        "ContentEncoding": _field("How the body is compressed, where the caller accepts it.", text, "gzip"),
+        "ETag": _field(
+            "A strong entity tag, the same on all replicas, another for each content coding.",
+            text,
+            '"5b1851514c7adebff89685879cfc0b2d"',
+        ),
         "LastModified": _field("When the upstream was asked.", text, "Sun, 01 Jun 2025 00:00:00 GMT"),
         "Link": _field(
             "`first`, `prev`, `next` and `last` slice (RFC 8288), with the caller's own parameters.",
@@ -81,6 +92,7 @@ ANSWER_NAMES = {
     "Allow": "Allow",
     "CacheControl": "Cache-Control",
     "CacheStatus": "Cache-Status",
+    "ContentEncoding": "Content-Encoding",
     "ETag": "ETag",
     "LastModified": "Last-Modified",
     "Link": "Link",

@@ -18,6 +18,10 @@ _OF_TASKS = (
 )
 _OF_APPS = "unauthenticated content-too-large uri-too-long headers-too-large failed"
 _OF_BUDGET = "bad-request unauthenticated unknown-app content-too-large uri-too-long headers-too-large failed"
+_OF_CACHE = (
+    "bad-request unauthenticated not-allowed unknown-app content-too-large uri-too-long headers-too-large failed "
+    "store-unavailable"
+)
 _OF_OPEN = "content-too-large uri-too-long headers-too-large failed"
 _TRY_AGAIN = frozenset(
     ("line-full", "throttled", "wait-too-long", "no-fetch-now", "shutting-down", "store-unavailable", "nothing-stored")
@@ -53,6 +57,7 @@ def paths() -> Json:
         "/tasks": {"get": _list_tasks()},
         "/apps": {"get": _list_apps()},
         "/budget": {"get": _get_budget()},
+        "/cache": {"delete": _drop_blocks()},
         "/problems": {
             "get": _open(
                 "listProblems",
@@ -89,7 +94,7 @@ def paths() -> Json:
 
 
 def _list_tasks() -> Json:
-    fields = ("CacheControl", "IfNoneMatch", "Prefer", "RequestId")
+    fields = ("AcceptEncoding", "CacheControl", "IfNoneMatch", "Prefer", "RequestId")
     return {
         "operationId": "listTasks",
         "tags": ["Tasks"],
@@ -103,7 +108,7 @@ def _list_tasks() -> Json:
         "responses": {
             "200": {
                 "description": "The slice.",
-                "headers": refer_fields(*_MOMENT, *_BUDGET, "LastModified", "Link"),
+                "headers": refer_fields(*_MOMENT, *_BUDGET, "LastModified", "Link", "ContentEncoding"),
                 "content": _json("Page", page_example()),
             },
             "304": {"description": "The caller holds this slice already.", "headers": refer_fields(*_MOMENT, *_BUDGET)},
@@ -146,6 +151,38 @@ def _get_budget() -> Json:
                 "content": _json("Budget", budget_example()),
             },
             **_problems(_OF_BUDGET),
+        },
+    }
+
+
+def _drop_blocks() -> Json:
+    app = task_parameters(default_web_settings()).app
+    text = "Name of the app whose blocks are dropped."
+    return {
+        "operationId": "dropBlocks",
+        "tags": ["State"],
+        "summary": "Drop all that is stored of an app",
+        "description": "For operators. Drops the app's blocks in Redis, and within a second in the memory of every "
+        "replica; calls that are under way are made again. Where Redis is away, 503: then only the replica that "
+        "answers has forgotten.",
+        "parameters": [
+            {
+                "name": app.name,
+                "in": "query",
+                "required": True,
+                "description": with_examples(text, app.examples),
+                "schema": app.schema | {"examples": [example.value for example in app.examples]},
+            },
+            {"$ref": "#/components/parameters/RequestId"},
+        ],
+        "security": [{"key": []}],
+        "responses": {
+            "200": {
+                "description": "What was dropped.",
+                "headers": refer_fields(),
+                "content": _json("Dropped", {"app": "shop", "dropped": 120}),
+            },
+            **_problems(_OF_CACHE),
         },
     }
 

@@ -12,6 +12,7 @@ from service.web.page_answer import Envelope
 from service.web.problems import Problem
 from service.web.routes.apps import Apps
 from service.web.routes.budget import Budget, Pause, Share, Slots, Used, Waiting
+from service.web.routes.cache import Dropped
 from service.web.routes.state import Live, Ready, Version
 
 Json = dict[str, Any]
@@ -64,6 +65,10 @@ _PROBLEM: Json = {
     "bound": {"type": "integer", "description": "How many requests of the caller may wait (`line-full`)."},
     "upstream_code": {"type": "integer", "description": "The upstream's error code."},
     "upstream_text": {"type": "string", "description": "The upstream's error text."},
+}
+_DROPPED: Json = {
+    "app": {"type": "string"},
+    "dropped": _COUNT | {"description": "How many stored values there were: blocks, and the ends of lists."},
 }
 _READY: Json = {
     "ready": {"type": "boolean"},
@@ -127,6 +132,7 @@ def schemas() -> Json:
         "App": _object(AppInfo, {"name": {"type": "string"}, "region": {"type": ["string", "null"]}}),
         "Apps": _object(Apps, {"apps": {"type": "array", "items": {"$ref": "#/components/schemas/App"}}}),
         "Budget": _object(Budget, _BUDGET),
+        "Dropped": _object(Dropped, _DROPPED),
         "Fault": _object(Fault, _FAULT),
         "Live": _object(Live, {"live": {"const": True}}),
         "Page": page,

@@ -9,6 +9,7 @@ from litestar.handlers import HTTPRouteHandler
 from service.model.pages import Ask
 from service.web.answers import Reply, Silence
 from service.web.demands import demands_of, patience_of
+from service.web.encodings import Encodings, compressors
 from service.web.hangup import unless_hung_up
 from service.web.identify import identify
 from service.web.page_answer import page_answer, render
@@ -24,6 +25,7 @@ def tasks_route(
 ) -> HTTPRouteHandler:
     """The route; `clock` tells the seconds since the epoch."""
     reader = TasksReader(settings)
+    encodings = Encodings(compressors(), max_bytes=settings.compressed_max_bytes)
 
     @get(PATH)
     async def list_tasks(request: Request[Any, Any, Any]) -> Reply:
@@ -54,6 +56,8 @@ def tasks_route(
                 demands=demands,
                 wait_applied_s=patience.applied_s,
                 if_none_match=trail.fields.get(b"if-none-match"),
+                accept_encoding=trail.fields.get(b"accept-encoding"),
+                encodings=encodings,
                 now_s=clock(),
             )
         )

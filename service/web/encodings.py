@@ -1,0 +1,121 @@
+"""Content codings: which one a caller gets (RFC 9110, 12.5.3), and bodies compressed once for all who want them so.
+
+Compressing takes 20 µs for 6 KB and 130 µs for 45 KB: less than handing it to a thread would.
+"""
+
+import gzip
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from importlib import import_module
+
+import msgspec
+
+GZIP = "gzip"
+ZSTD = "zstd"
+IDENTITY = "identity"
+SMALL_BYTES = 1024
+"""Bodies below this are sent as they are, unless the caller can't take that."""
+
+Compress = Callable[[bytes], bytes]
+
+_GZIP_LEVEL = 6
+_ZSTD_LEVEL = 3
+_ITEMS_MAX = 64
+_ITEM = re.compile(
+    r"[ \t]*+([!#$%&'*+.^_`|~0-9a-z-]++)[ \t]*+(?:;[ \t]*+q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*+)?"
+)
+_ALIASES = {"x-gzip": GZIP}
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """The coding that the caller likes best, None for none; whether it takes a body as it is, too."""
+
+    coding: str | None
+    takes_identity: bool
+
+
+def choose(accept_encoding: bytes | None, available: tuple[str, ...]) -> Choice:
+    """What to send. `available` are codings, the best first: it decides where the caller does not.
+
+    What is not named is not wanted, but for identity. `*` stands for gzip alone, which everybody can read. Items that
+    can't be read are ignored; where nothing at all would do, the body is sent as it is.
+    """
+    if not accept_encoding:
+        return Choice(coding=None, takes_identity=True)
+    said = _said(accept_encoding)
+    anything = said.get("*", 0.0)
+    qualities = {coding: said.get(coding, anything if coding == GZIP else 0.0) for coding in available}
+    identity = said.get(IDENTITY, None if "*" not in said or anything > 0 else 0.0)
+    best = max(qualities, key=lambda coding: qualities[coding], default=None)
+    takes_identity = identity is None or identity > 0
+    if best is None or qualities[best] <= 0:
+        return Choice(coding=None, takes_identity=True)
+    if identity is not None and identity > qualities[best]:
+        return Choice(coding=None, takes_identity=True)
+    return Choice(coding=best, takes_identity=takes_identity)
+
+
+def _said(accept_encoding: bytes) -> dict[str, float]:
+    said: dict[str, float] = {}
+    for text in accept_encoding.decode("latin-1").lower().split(",", _ITEMS_MAX)[:_ITEMS_MAX]:
+        item = _ITEM.fullmatch(text)
+        if item is not None:
+            name, quality = item.groups()
+            said.setdefault(_ALIASES.get(name, name), 1.0 if quality is None else float(quality))
+    return said
+
+
+def compressors() -> Mapping[str, Compress]:
+    """What can be had here, the best first: zstd where Python or the package `backports.zstd` brings it, and gzip."""
+    zstd = _zstd()
+    found: dict[str, Compress] = {} if zstd is None else {ZSTD: zstd}
+    found[GZIP] = lambda body: gzip.compress(body, _GZIP_LEVEL, mtime=0)
+    return found
+
+
+def _zstd() -> Compress | None:
+    for name in ("compression.zstd", "backports.zstd"):
+        try:
+            library = import_module(name)
+        except ImportError:
+            continue
+        return lambda body: library.compress(body, _ZSTD_LEVEL)
+    return None
+
+
+class Encodings:
+    """Compressed bodies by their entity tags, up to `max_bytes`: what is in demand is compressed once."""
+
+    def __init__(self, available: Mapping[str, Compress], *, max_bytes: int) -> None:
+        self._available = available
+        self._names = tuple(available)
+        self._max_bytes = max_bytes
+        self._kept: OrderedDict[bytes, bytes] = OrderedDict()
+        self._bytes = 0
+        self.compressed = 0
+
+    def choose(self, accept_encoding: bytes | None, *, body_bytes: int) -> str | None:
+        """The coding for a body of this size, None for none."""
+        choice = choose(accept_encoding, self._names)
+        return None if body_bytes < SMALL_BYTES and choice.takes_identity else choice.coding
+
+    def encode(self, body: bytes, *, etag: bytes, coding: str) -> bytes:
+        """The body in this coding; `etag` is that of the encoded body."""
+        kept = self._kept.get(etag)
+        if kept is not None:
+            self._kept.move_to_end(etag)
+            return kept
+        made = self._available[coding](body)
+        self.compressed += 1
+        self._kept[etag] = made
+        self._bytes += len(made)
+        while self._bytes > self._max_bytes:
+            _, oldest = self._kept.popitem(last=False)
+            self._bytes -= len(oldest)
+        return made
+
+
+def etag_for(etag: bytes, coding: str | None) -> bytes:
+    """A strong tag of its own for each coding (RFC 9110, 8.8.3.3)."""
+    return etag if coding is None else b'%s-%s"' % (etag[:-1], coding.encode())

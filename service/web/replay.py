@@ -1,0 +1,262 @@
+"""Finished answers, sent again to whoever asks the same again: the hot path, before anything is parsed.
+
+An HTTP cache (RFC 9111) in front of the edge, which knows of an answer only what its own fields say: how old it is and
+for how long it is fresh. It serves no answer a moment longer than that, always asks who the caller is, and tells the
+observers of each request as the edge would.
+"""
+
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from service.model.callers import Caller
+from service.model.errors import TaskgateError
+from service.model.pages import Source
+from service.web.answers import Header
+from service.web.edge import FIELDS_MAX_BYTES, UNROUTED, App, request_id_of
+from service.web.port import Callers
+from service.web.ratelimit import STATE
+from service.web.trail import Observation, Observer
+
+# Request fields that choose the answer, and their places; those at -1 are read, but only by the rest of the service.
+_AUTHORIZATION, _ENCODING, _PREFER, _CONDITION, _REQUEST_ID, _STEERING = 0, 1, 2, 3, 4, -1
+_PLACES = {
+    b"authorization": _AUTHORIZATION,
+    b"accept-encoding": _ENCODING,
+    b"prefer": _PREFER,
+    b"if-none-match": _CONDITION,
+    b"x-request-id": _REQUEST_ID,
+    b"cache-control": _STEERING,
+    b"pragma": _STEERING,
+    b"content-length": _STEERING,
+    b"transfer-encoding": _STEERING,
+}
+_OF_THE_MOMENT = frozenset((b"age", b"cache-status", b"server-timing", STATE.lower().encode(), b"x-request-id"))
+_MAX_AGE = re.compile(rb"(?:^|[ ,])max-age=([0-9]{1,9})(?:$|[ ,])")
+# What an entry costs besides its body, fields and key: measured with tracemalloc.
+_ENTRY_BYTES = 1600
+
+Key = tuple[str, str, bytes, bytes | None, bytes | None, bytes | None]
+
+
+class _Question:
+    """What is asked, by whom; `is_plain` unless only the rest of the service can say what the answer is."""
+
+    __slots__ = ("caller", "is_plain", "key", "own_id")
+
+    def __init__(self, key: Key, caller: Caller, own_id: bytes | None, *, is_plain: bool) -> None:
+        self.key = key
+        self.caller = caller
+        self.own_id = own_id
+        self.is_plain = is_plain
+
+
+class _Finished:
+    """An answer with its fields as they are at `age_s`. It is fresh until `ends_at_s` by the wall clock."""
+
+    __slots__ = (
+        "age_s",
+        "app",
+        "body",
+        "caller",
+        "ends_at_s",
+        "fetched_at_s",
+        "headers",
+        "lasting",
+        "lifetime_s",
+        "route",
+        "status",
+    )
+
+    def __init__(self, status: int, headers: Iterable[Header], body: bytes, *, age_s: int, lifetime_s: int) -> None:
+        self.status = status
+        self.body = body
+        self.lasting = tuple((name, value) for name, value in headers if name.lower() not in _OF_THE_MOMENT)
+        self.lifetime_s = lifetime_s
+        self.caller: Caller | None = None
+        self.app: str | None = None
+        self.route = UNROUTED
+        self.fetched_at_s = self.ends_at_s = 0.0
+        self.dress(age_s)
+
+    def dress(self, age_s: int) -> None:
+        """Make the fields of this second anew."""
+        self.age_s = age_s
+        status = b"taskgate; hit; ttl=%d" % (self.lifetime_s - age_s)
+        self.headers = ((b"age", b"%d" % age_s), (b"cache-status", status), *self.lasting)
+
+    def size_bytes(self, key: Key) -> int:
+        """What it takes in memory, about."""
+        texts = sum(len(part) for part in key if part is not None)
+        fields = sum(len(name) + len(value) + 120 for name, value in self.lasting)
+        return _ENTRY_BYTES + len(self.body) + texts + fields
+
+
+class Replay:
+    """Wraps the edge. Keeps finished answers up to `max_bytes`; 0 keeps none. `clock` tells seconds since the epoch."""
+
+    def __init__(
+        self, app: App, *, callers: Callers, observers: Sequence[Observer], clock: Callable[[], float], max_bytes: int
+    ) -> None:
+        self._app = app
+        self._callers = callers
+        self._observers = tuple(observers)
+        self._clock = clock
+        self._max_bytes = max_bytes
+        self._kept: OrderedDict[Key, _Finished] = OrderedDict()
+        self._forgotten = 0
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer from what is kept, or let the rest of the service answer and keep that."""
+        question = self._question(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
+        if question is None:
+            await self._app(scope, receive, send)
+            return
+        started_s = time.perf_counter()
+        finished = self._find(question) if question.is_plain else None
+        if finished is None:
+            await self._ask(question, scope, receive, send)
+            return
+        request_id = request_id_of(question.own_id)
+        headers = (*finished.headers, (b"x-request-id", request_id.encode()))
+        try:
+            await send({"type": "http.response.start", "status": finished.status, "headers": headers})
+            await send({"type": "http.response.body", "body": finished.body})
+        finally:
+            observation = Observation(
+                request_id=request_id,
+                method="GET",
+                route=finished.route,
+                status=finished.status,
+                caller=question.caller.name,
+                app=finished.app,
+                outcome=Source.HIT.value,
+                waited_s=0.0,
+                upstream_s=0.0,
+                duration_s=time.perf_counter() - started_s,
+                answer_bytes=len(finished.body),
+            )
+            for observe in self._observers:
+                observe(observation)
+
+    def forget(self, app: str | None = None) -> None:
+        """Drop all answers of an app, or of all; those that are on their way are not kept either."""
+        self._forgotten += 1
+        for key in [key for key, finished in self._kept.items() if app is None or finished.app == app]:
+            self._drop(key)
+
+    def _question(self, scope: Any) -> _Question | None:
+        """What is asked; None for what is nobody's, not a question of one answer, or too large."""
+        values: list[bytes | None] = [None, None, None, None, None]
+        is_plain, size = True, 0
+        for name, value in scope["headers"]:
+            size += len(name) + len(value)
+            place = _PLACES.get(name)
+            if place is None:
+                continue
+            if place < 0:
+                is_plain = False
+            elif values[place] is None:
+                values[place] = value
+            else:
+                return None
+        authorization, encoding, prefer, condition, own_id = values
+        if authorization is None or size > FIELDS_MAX_BYTES:
+            return None
+        try:
+            caller = self._callers.identify(authorization.decode("latin-1"))
+        except TaskgateError:
+            return None
+        key = (caller.name, scope["path"], scope["query_string"], encoding, prefer, condition)
+        return _Question(key, caller, own_id, is_plain=is_plain)
+
+    def _find(self, question: _Question) -> _Finished | None:
+        """The answer that is kept, dressed for this second, while it is fresh and its caller is as it was."""
+        finished = self._kept.get(question.key)
+        if finished is None:
+            return None
+        now_s = self._clock()
+        known = finished.caller
+        if now_s >= finished.ends_at_s or (known is not question.caller and known != question.caller):
+            self._drop(question.key)
+            return None
+        age_s = int(now_s - finished.fetched_at_s)
+        if age_s > finished.age_s:
+            finished.dress(age_s)
+        self._kept.move_to_end(question.key)
+        return finished
+
+    async def _ask(self, question: _Question, scope: Any, receive: Any, send: Any) -> None:
+        """Let the rest of the service answer; keep its answer unless something was forgotten meanwhile."""
+        answer = _Passing(send)
+        forgotten = self._forgotten
+        await self._app(scope, receive, answer.send)
+        finished = answer.finished()
+        trail = scope.get("state", {}).get("trail")
+        if finished is None or trail is None or trail.app is None or forgotten != self._forgotten:
+            return
+        finished.caller, finished.app = question.caller, trail.app
+        finished.route = scope.get("path_template", UNROUTED)
+        # `Age` was rounded down: the fetch may have been a second earlier than it says, never later.
+        now_s = self._clock()
+        finished.fetched_at_s = now_s - finished.age_s
+        finished.ends_at_s = finished.fetched_at_s - 1 + finished.lifetime_s
+        older = self._kept.get(question.key)
+        if older is None or older.fetched_at_s - 1 < finished.fetched_at_s:
+            self._keep(question.key, finished, now_s=now_s)
+
+    def _keep(self, key: Key, finished: _Finished, *, now_s: float) -> None:
+        self._drop(key)
+        size = finished.size_bytes(key)
+        if size > self._max_bytes or now_s >= finished.ends_at_s:
+            return
+        self._kept[key] = finished
+        self.bytes += size
+        while self.bytes > self._max_bytes:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, key: Key) -> None:
+        finished = self._kept.pop(key, None)
+        if finished is not None:
+            self.bytes -= finished.size_bytes(key)
+
+
+class _Passing:
+    """Sends on, and holds what has passed: one start and one body."""
+
+    __slots__ = ("_bodies", "_send", "_start")
+
+    def __init__(self, send: Any) -> None:
+        self._send = send
+        self._start: Any = None
+        self._bodies: list[Any] = []
+
+    async def send(self, message: Any) -> None:
+        """One message of ASGI."""
+        if message["type"] == "http.response.start":
+            self._start = message
+        elif len(self._bodies) < 2:
+            self._bodies.append(message)
+        await self._send(message)
+
+    def finished(self) -> _Finished | None:
+        """The answer, where it is whole and its fields tell an age below the lifetime."""
+        if self._start is None or self._start["status"] not in (200, 304) or len(self._bodies) != 1:
+            return None
+        fields = {name.lower(): value for name, value in self._start["headers"]}
+        age, lifetime = fields.get(b"age"), _MAX_AGE.search(fields.get(b"cache-control", b""))
+        if age is None or lifetime is None or self._bodies[0].get("more_body", False):
+            return None
+        return _Finished(
+            self._start["status"],
+            self._start["headers"],
+            self._bodies[0].get("body", b""),
+            age_s=int(age),
+            lifetime_s=int(lifetime[1]),
+        )

@@ -1,0 +1,43 @@
+"""`DELETE /cache`: drops what is stored of an app."""
+
+from typing import Any
+
+import msgspec
+from litestar import Request, delete
+from litestar.handlers import HTTPRouteHandler
+
+from service.model.errors import BadRequest, Fault, NotAllowed
+from service.web.answers import Reply, json_answer
+from service.web.identify import identify
+from service.web.port import Callers, Gateway
+from service.web.query_string import read_query_string
+
+_KNOWN = {b"app": "app"}
+
+
+class Dropped(msgspec.Struct, frozen=True, kw_only=True):
+    """What was dropped."""
+
+    app: str
+    dropped: int
+
+
+def cache_route(gateway: Gateway, callers: Callers) -> HTTPRouteHandler:
+    """The route."""
+
+    @delete("/cache", status_code=200)
+    async def drop_blocks(request: Request[Any, Any, Any]) -> Reply:
+        """Drop an app's blocks everywhere; for operators, whichever apps they may read."""
+        caller, trail = identify(request, callers)
+        if not caller.operator:
+            raise NotAllowed("only operators may drop what is stored")
+        texts, faults = read_query_string(request.scope["query_string"], known=_KNOWN)
+        if not faults and "app" not in texts:
+            faults.append(Fault(parameter="app", detail="is needed: name the app whose blocks are to be dropped"))
+        if faults:
+            raise BadRequest(*faults)
+        dropped = await gateway.drop(texts["app"])
+        trail.app = texts["app"]
+        return Reply(json_answer(Dropped(app=texts["app"], dropped=dropped)))
+
+    return drop_blocks

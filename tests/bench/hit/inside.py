@@ -1,0 +1,202 @@
+"""Where the time of a hit goes, what a block costs, and what 10,000 of them take: measured in this process."""
+
+import asyncio
+import hashlib
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from service.cache.codec import decode, encode
+from service.cache.memory import MemoryCache
+from service.model.blocks import Block, block_of
+from service.model.pages import Page, Source
+from service.model.queries import At, Query, Range, Slice
+from service.model.tasks import Listing, Task
+from service.settings import CallerSettings
+from service.telemetry.logs import configure
+from service.web.access_log import AccessLog, log_request
+from service.web.credentials import KeyCallers
+from service.web.edge import request_id_of
+from service.web.encodings import compressors
+from service.web.page_answer import render
+from service.web.replay import Replay
+from service.web.trail import Observation, Trail
+from tests.scenes.fleet import key_of
+
+QUERY = Query(app="shop", since=At(epoch_s=1_740_000_000), until=At(epoch_s=1_760_000_000))
+RANGE = Range(since_s=1_740_000_000, until_s=1_760_000_000)
+
+
+def block(number: int = 0) -> Block:
+    """A block of 100 tasks of the usual size."""
+    tasks = tuple(
+        Task(
+            id=1_000_000_000 + number * 100 + place,
+            type="all",
+            status="dispatched",
+            title=f"Spring sale #{place}",
+            description="Everything must go before the week ends",
+            created_at="2025-05-20T08:30:00Z",
+            scheduled_at="2025-06-01T10:00:00Z",
+            dispatched=True,
+            dispatch_error=None,
+            push_task_id=f"{place:08x}_537529d8_200003546b784eb_3a080d7b_{number:08x}",
+            content=msgspec.Raw(
+                b'{"From_Account":"administrator","MsgRandom":1919996449,"OfflinePushInfo":{"Title":"Spring sale",'
+                b'"Desc":"Everything must go before the week ends"}}'
+            ),
+        )
+        for place in range(100)
+    )
+    listing = Listing(tasks=tasks, total=2000)
+    return block_of(listing, query=QUERY, range_=RANGE, fetched_at_ms=1_750_000_000_000 + number)
+
+
+def each_us(work: Callable[[], object], *, times: int = 2000, rounds: int = 5) -> float:
+    """Microseconds for one time, the best of a few rounds: what else runs here only adds to it."""
+    best = float("inf")
+    for _ in range(rounds):
+        began = time.perf_counter()
+        for _ in range(times):
+            work()
+        best = min(best, (time.perf_counter() - began) / times)
+    return best * 1e6
+
+
+def of_a_block() -> list[tuple[str, str]]:
+    """Times of what happens to a block of 100 tasks."""
+    made = block()
+    value = encode(made, chance=b"chance")
+    memory = MemoryCache(max_bytes=1 << 30, clock=time.monotonic)
+    page = Page(
+        query=QUERY,
+        slice=Slice(offset=40, limit=20),
+        range=RANGE,
+        total=2000,
+        fetched_at_ms=made.fetched_at_ms,
+        lifetime_s=15.0,
+        body=made.cut(40, 60),
+        source=Source.HIT,
+    )
+    tasks = msgspec.json.decode(b"[%s]" % made.body)
+    steps: list[tuple[str, Callable[[], object]]] = [
+        ("encode for Redis", lambda: encode(made, chance=b"chance")),
+        ("decode from Redis (checksum included)", lambda: decode(value)),
+        ("keep in memory", lambda: memory.put("key", made, app="shop", head=b"", ends_in_s=60)),
+        ("find in memory", lambda: memory.get("key")),
+        ("cut twenty tasks", lambda: made.cut(40, 60)),
+        ("make the body, tag and links of that slice", lambda: render(page, path="/tasks", query_string=b"app=shop")),
+        ("for comparison: decode the JSON of the block", lambda: msgspec.json.decode(b"[%s]" % made.body)),
+        ("for comparison: encode twenty tasks as JSON", lambda: msgspec.json.encode(tasks[40:60])),
+    ]
+    steps += [
+        (f"compress the slice with {name}", lambda compress=compress: compress(page.body))  # type: ignore[misc]
+        for name, compress in compressors().items()
+    ]
+    size = f"{len(value) / 1024:.1f} KiB"
+    return [(f"{name} ({size})" if "Redis" in name else name, f"{each_us(work):.1f} µs") for name, work in steps]
+
+
+def of_ten_thousand_blocks() -> tuple[int, int, float, float]:
+    """Blocks, bytes of their bodies, MiB as the cache counts them, MiB by which the process grew."""
+    memory = MemoryCache(max_bytes=4 << 30, clock=time.monotonic)
+    before = _resident_mib()
+    bodies = 0
+    values = [encode(block(number), chance=b"chance") for number in range(20)]
+    for number in range(10_000):
+        stored = decode(values[number % 20])
+        assert isinstance(stored, Block)
+        bodies += len(stored.body)
+        memory.put(f"taskgate:{{shop}}:b:{number:032x}:0", stored, app="shop", head=bytes(16), ends_in_s=600)
+    return len(memory), bodies, memory.bytes / 2**20, _resident_mib() - before
+
+
+def _resident_mib() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def of_a_hit() -> list[tuple[str, str]]:
+    """The parts of a hit that are ours; what the server takes is the bare app's whole time."""
+    key = key_of("c0")
+    callers = KeyCallers(
+        {"c0": CallerSettings(keys=(_digest(key),), apps=("shop",))}, waiting_max=1000, wait_max_s=30.0
+    )
+    authorization = f"Bearer {key}"
+    gathered: list[int] = []
+    log = AccessLog(lambda _, count: gathered.append(count))
+    observation = Observation(
+        request_id=request_id_of(None),
+        method="GET",
+        route="/tasks",
+        status=200,
+        caller="c0",
+        app="shop",
+        outcome="hit",
+        waited_s=0.0,
+        upstream_s=0.0,
+        duration_s=0.00002,
+        answer_bytes=6200,
+    )
+    replay_us = asyncio.run(_replayed(callers, authorization, observers=[]))
+    logged_us = asyncio.run(_replayed(callers, authorization, observers=[log]))
+    log.flush()
+    return [
+        ("all of the hot path, access log included", f"{logged_us:.1f} µs"),
+        ("of that, the access log's line", f"{logged_us - replay_us:.1f} µs"),
+        ("of that, who asks (SHA-256 of the key)", f"{each_us(lambda: callers.identify(authorization)):.1f} µs"),
+        ("of that, a new request id", f"{each_us(lambda: request_id_of(None)):.1f} µs"),
+        ("for comparison: the same line by structlog", f"{_by_structlog(observation):.1f} µs"),
+    ]
+
+
+async def _replayed(
+    callers: KeyCallers, authorization: str, *, observers: list[Callable[[Observation], None]]
+) -> float:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["state"] = {"trail": Trail(request_id="a", fields={}, caller="c0", app="shop")}
+        scope["path_template"] = "/tasks"
+        headers = [
+            (b"etag", b'"7f9d7634ddd1b7526d05d98eeb6da9b5"'),
+            (b"cache-control", b"private, max-age=600"),
+            (b"age", b"0"),
+            (b"vary", b"Accept-Encoding, Authorization"),
+            (b"cache-status", b"taskgate; hit; ttl=600"),
+            (b"last-modified", b"Mon, 23 Nov 2026 19:51:29 GMT"),
+            (b"link", b"x" * 150),
+            (b"content-type", b"application/json"),
+            (b"content-length", b"6200"),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"x" * 6200})
+
+    async def send(_: Any) -> None:
+        return None
+
+    replay = Replay(app, callers=callers, observers=observers, clock=time.time, max_bytes=1_000_000)
+    fields = [(b"host", b"127.0.0.1:8000"), (b"authorization", authorization.encode())]
+    scope = {"type": "http", "method": "GET", "path": "/tasks", "query_string": b"app=shop&limit=14", "headers": fields}
+    best = float("inf")
+    for _ in range(20):
+        began = time.perf_counter()
+        for _ in range(1000):
+            await replay(scope, None, send)
+        best = min(best, (time.perf_counter() - began) / 1000)
+        await asyncio.sleep(0)
+    return best * 1e6
+
+
+def _by_structlog(observation: Observation) -> float:
+    writer = configure("info", as_json=True, stream=io.StringIO())
+    try:
+        return each_us(lambda: log_request(observation), times=500)
+    finally:
+        writer.close()
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -1,0 +1,66 @@
+"""Compressed answers over HTTP."""
+
+import gzip
+
+import pytest
+
+from tests.http.fake_gateway import Web
+
+LARGE = b",".join(b'{"id":%d,"title":"Spring sale"}' % number for number in range(100))
+
+
+@pytest.fixture(autouse=True)
+def large(web: Web) -> None:
+    """Pages that are worth compressing."""
+    web.gateway.changes = {"body": LARGE}
+
+
+async def _raw(web: Web, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    """The answer with its body as it came."""
+    fields = {"Authorization": "Bearer one-key", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    async with web.client.stream("GET", "/tasks", headers=fields) as answer:
+        body = b"".join([part async for part in answer.aiter_raw()])
+        return answer.status_code, dict(answer.headers), body
+
+
+async def test_gzip(web: Web) -> None:
+    """Who accepts gzip gets the same body compressed, under a tag of its own; caches are told what chose it."""
+    _, plain_fields, plain = await _raw(web, Accept_Encoding="identity")
+    status, fields, body = await _raw(web, Accept_Encoding="gzip")
+    assert status == 200
+    assert fields["content-encoding"] == "gzip"
+    assert int(fields["content-length"]) == len(body) < len(plain) / 3
+    assert gzip.decompress(body) == plain
+    assert "content-encoding" not in plain_fields
+    assert fields["etag"] == plain_fields["etag"][:-1] + '-gzip"'
+    assert "Accept-Encoding" in fields["vary"]
+    assert "Accept-Encoding" in plain_fields["vary"]
+
+
+async def test_each_tag_is_its_own(web: Web) -> None:
+    """304 for the tag of the coding that would be sent, a body for that of another."""
+    _, fields, _ = await _raw(web, Accept_Encoding="gzip")
+    assert (await _raw(web, Accept_Encoding="gzip", If_None_Match=fields["etag"]))[0] == 304
+    assert (await _raw(web, Accept_Encoding="identity", If_None_Match=fields["etag"]))[0] == 200
+    _, plain, _ = await _raw(web, Accept_Encoding="identity")
+    assert (await _raw(web, Accept_Encoding="identity", If_None_Match=plain["etag"]))[0] == 304
+    status, fields, body = await _raw(web, Accept_Encoding="gzip", If_None_Match=plain["etag"])
+    assert (status, fields["content-encoding"]) == (200, "gzip")
+    assert gzip.decompress(body)
+
+
+async def test_small_answers_stay_as_they_are(web: Web) -> None:
+    """Less than a kilobyte is not worth it, unless the caller refuses a plain body."""
+    web.gateway.changes = {}
+    _, fields, _ = await _raw(web, Accept_Encoding="gzip")
+    assert "content-encoding" not in fields
+    _, fields, body = await _raw(web, Accept_Encoding="gzip, identity;q=0")
+    assert fields["content-encoding"] == "gzip"
+    assert gzip.decompress(body).startswith(b'{"app"')
+
+
+async def test_head(web: Web) -> None:
+    """HEAD tells the fields of the compressed answer, without its body."""
+    answer = await web.client.head("/tasks", headers={"Authorization": "Bearer one-key", "Accept-Encoding": "gzip"})
+    assert answer.headers["content-encoding"] == "gzip"
+    assert answer.content == b""

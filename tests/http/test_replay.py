@@ -1,0 +1,234 @@
+"""Finished answers, sent again: who gets them, for how long, and what can't be answered so."""
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from service.model.callers import Caller
+from service.model.errors import Unauthenticated
+from service.model.pages import Source
+from service.web.replay import Replay
+from service.web.trail import Observation
+from tests.http.fake_gateway import AUTH, MANY_AUTH, NOW_S, Web, key_callers
+
+
+class Desk:
+    """The HTTP side behind a replay, with a clock that is set by hand."""
+
+    def __init__(self, web: Web, *, max_bytes: int = 100_000) -> None:
+        self.web = web
+        self.now_s = NOW_S
+        self.callers: Any = key_callers()
+        self.observed: list[Observation] = []
+        self.replay = Replay(
+            web.app,
+            callers=self,
+            observers=[self.observed.append],
+            clock=lambda: self.now_s,
+            max_bytes=max_bytes,
+        )
+        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=self.replay), base_url="http://gateway")
+
+    def identify(self, authorization: str | None) -> Caller:
+        """Whoever the present callers know."""
+        caller = self.callers.identify(authorization)
+        assert isinstance(caller, Caller)
+        return caller
+
+    async def get(self, path: str = "/tasks", headers: dict[str, str] | None = None) -> httpx.Response:
+        """GET with the key of the caller who may read one app."""
+        return await self.client.get(path, headers=AUTH | (headers or {}))
+
+    @property
+    def asked(self) -> int:
+        """How often the gateway was asked."""
+        return len(self.web.gateway.asks)
+
+
+@pytest.fixture
+def desk(web: Web) -> Desk:
+    """A page that was fetched 4 s ago and is fresh for 15 s."""
+    return Desk(web)
+
+
+async def test_the_same_again(desk: Desk) -> None:
+    """The second answer is the first one's bytes with its present age; the gateway is asked once."""
+    first = await desk.get()
+    desk.now_s += 3
+    second = await desk.get()
+    assert desk.asked == 1
+    assert second.content == first.content
+    assert (first.headers["age"], second.headers["age"]) == ("4", "7")
+    assert second.headers["cache-status"] == "taskgate; hit; ttl=8"
+    apart = {"age", "cache-status", "x-request-id"}
+    assert {k: v for k, v in second.headers.items() if k not in apart} == {
+        k: v for k, v in first.headers.items() if k not in apart
+    }
+    assert first.headers["x-request-id"] != second.headers["x-request-id"]
+
+
+async def test_never_longer_than_fresh(desk: Desk) -> None:
+    """Not a moment after the block's lifetime, whose age the answer had rounded down by up to a second."""
+    await desk.get()
+    desk.now_s += 9.99
+    assert (await desk.get()).headers["age"] == "13"
+    desk.now_s += 0.02
+    await desk.get()
+    assert desk.asked == 2
+
+
+async def test_observed_like_any_other(desk: Desk, web: Web) -> None:
+    """A replayed answer is told to the observers with caller, app, route and outcome, and keeps the caller's own id."""
+    web.gateway.changes = {"source": Source.FETCHED, "waited_s": 0.5, "upstream_s": 0.25}
+    first = await desk.get()
+    answer = await desk.get(headers={"X-Request-Id": "mine"})
+    assert answer.headers["x-request-id"] == "mine"
+    assert "server-timing" in first.headers
+    assert "server-timing" not in answer.headers
+    [seen] = desk.observed
+    assert (seen.request_id, seen.route, seen.status, seen.caller, seen.app, seen.outcome) == (
+        "mine",
+        "/tasks",
+        200,
+        "single",
+        "shop",
+        "hit",
+    )
+    assert seen.answer_bytes == len(answer.content)
+    assert (seen.waited_s, seen.upstream_s) == (0.0, 0.0)
+    assert len(web.observed) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/tasks?limit=3", {}),
+        ("/tasks?", {"Prefer": "wait=1"}),
+        ("/tasks", MANY_AUTH),
+        ("/tasks", {"Accept-Encoding": "identity"}),
+        ("/tasks", {"Cache-Control": "no-cache"}),
+        ("/tasks", {"Cache-Control": "max-age=1"}),
+        ("/tasks", {"Pragma": "no-cache"}),
+    ],
+)
+async def test_another_question(desk: Desk, path: str, headers: dict[str, str]) -> None:
+    """Whatever may choose another answer goes to the gateway."""
+    await desk.get()
+    await desk.client.get(path + ("&app=shop" if "?" in path else "?app=shop"), headers=AUTH | headers)
+    assert desk.asked == 2
+
+
+async def test_a_body_is_refused_here_too(desk: Desk) -> None:
+    """What the edge refuses is refused also where the answer is there: a body, and fields that are too large."""
+    await desk.get()
+    assert (await desk.get(headers={"Content-Length": "1"})).status_code == 413
+    assert (await desk.get(headers={"Cookie": "x" * 16_384})).status_code == 431
+    twice = [("Authorization", AUTH["Authorization"])] * 2
+    assert (await desk.client.get("/tasks", headers=twice)).status_code == 401
+
+
+async def test_the_callers_tag(desk: Desk) -> None:
+    """A question with `If-None-Match` is remembered by itself: 304 again, without a body."""
+    tag = (await desk.get()).headers["etag"]
+    for _ in range(3):
+        answer = await desk.get(headers={"If-None-Match": tag})
+        assert (answer.status_code, answer.content) == (304, b"")
+        assert "content-length" not in answer.headers
+    assert desk.asked == 2
+    assert (await desk.get(headers={"If-None-Match": '"other"'})).status_code == 200
+
+
+def _gone(desk: Desk) -> None:
+    class Nobody:
+        def identify(self, _: str | None) -> Caller:
+            raise Unauthenticated
+
+    desk.callers = Nobody()
+
+
+def _app_taken(desk: Desk) -> None:
+    class Less:
+        def identify(self, _: str | None) -> Caller:
+            return Caller(name="single", apps=frozenset(), weight=1.0, waiting_max=5, wait_max_s=30.0)
+
+    desk.callers = Less()
+
+
+@pytest.mark.parametrize("take_away", [_gone, _app_taken])
+async def test_what_was_taken_away(desk: Desk, take_away: Callable[[Desk], None]) -> None:
+    """A credential or an app that is taken from a caller holds for the very next request."""
+    await desk.get("/tasks?app=shop")
+    take_away(desk)
+    desk.web.gateway.error = Unauthenticated()
+    assert (await desk.get("/tasks?app=shop")).status_code == 401
+
+
+async def test_forgotten(desk: Desk) -> None:
+    """What is forgotten is asked for again, of that app alone; an answer that was on its way is not kept either."""
+    await desk.get()
+    desk.replay.forget("news")
+    await desk.get()
+    assert desk.asked == 1
+    desk.replay.forget("shop")
+    assert (len(desk.replay), desk.replay.bytes) == (0, 0)
+    await desk.get()
+    assert desk.asked == 2
+
+    page = desk.web.gateway.page
+
+    async def forget_meanwhile(ask: Any) -> Any:
+        desk.replay.forget("shop")
+        return await page(ask)
+
+    desk.web.gateway.page = forget_meanwhile  # type: ignore[method-assign]
+    desk.replay.forget()
+    await desk.get()
+    assert len(desk.replay) == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"source": Source.STALE, "fetched_at_ms": int(NOW_S * 1000) - 20_000},
+        {"lifetime_s": 0.5},
+        {"fetched_at_ms": int(NOW_S * 1000) - 15_000},
+    ],
+)
+async def test_stale_answers_are_not_kept(desk: Desk, changes: dict[str, Any]) -> None:
+    """Only what is fresh is kept."""
+    desk.web.gateway.changes = changes
+    await desk.get()
+    assert len(desk.replay) == 0
+
+
+@pytest.mark.parametrize("path", ["/livez", "/openapi.json", "/apps", "/nowhere", "/tasks?limit=0"])
+async def test_other_answers_are_not_kept(desk: Desk, path: str) -> None:
+    """Neither problems nor anything without an age."""
+    await desk.get(path)
+    assert len(desk.replay) == 0
+
+
+async def test_a_forced_answer_replaces(desk: Desk) -> None:
+    """Who forced a fetch never gets the older answer afterwards."""
+    await desk.get()
+    desk.web.gateway.changes = {"fetched_at_ms": int(NOW_S * 1000), "body": b'{"id":9}'}
+    forced = await desk.get(headers={"Cache-Control": "no-cache"})
+    again = await desk.get()
+    assert again.content == forced.content
+    assert again.headers["age"] == "0"
+
+
+async def test_bounded_in_bytes(web: Web) -> None:
+    """The answers that were asked for least recently make room."""
+    desk = Desk(web, max_bytes=20_000)
+    for number in range(50):
+        await desk.get(f"/tasks?offset={number}")
+    assert 0 < len(desk.replay) < 50
+    assert desk.replay.bytes <= 20_000
+    await desk.get("/tasks?offset=49")
+    assert desk.asked == 50
+    none = Desk(web, max_bytes=0)
+    await none.get()
+    assert len(none.replay) == 0

@@ -1,0 +1,200 @@
+"""Purges over replicas: real Valkey, one shelf for each replica, no HTTP."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from service.budget.jobs import Failed
+from service.cache.blocks import BlockCache
+from service.cache.memory import MemoryCache
+from service.cache.purge import Purge
+from service.cache.shelf import Shelf
+from service.fetching import BlockJob, Fetching
+from service.model.blocks import Block
+from service.model.errors import StoreUnavailable
+from service.model.freshness import Lifetimes
+from service.model.queries import At, Query, Range
+from service.model.tasks import Listing
+from service.settings import AppSettings, RedisSettings
+from service.store.redis_store import RedisStore
+from service.upstream.apps import upstream_app_of
+from tests.servers import Server, until
+
+LIFETIMES = Lifetimes(fresh_s=600, settled_s=600, refusal_s=600, stale_while_revalidate_s=60, stale_if_error_s=60)
+QUERY = Query(app="shop", since=At(epoch_s=0), until=At(epoch_s=1))
+OTHER = Query(app="news", since=At(epoch_s=0), until=At(epoch_s=1))
+BLOCK = Block(
+    fetched_at_ms=int(time.time() * 1000),
+    range=Range(since_s=0, until_s=1),
+    total=1,
+    settled=True,
+    ends=(2,),
+    body=b"{}",
+)
+
+
+class Replica:
+    """What one replica has of the cache."""
+
+    def __init__(self, server: Server) -> None:
+        self.store = RedisStore(RedisSettings(url=server.url))
+        cache = BlockCache(self.store, prefix="t", block_size=100)
+        self.shelf = Shelf(cache, MemoryCache(max_bytes=1_000_000, clock=time.monotonic), lifetimes=LIFETIMES)
+        self.purge = Purge(self.store, cache, prefix="t", apps=("shop", "news"))
+        self.forgotten: list[str] = []
+        self.purge.add(self.shelf.forget)
+        self.purge.add(self.forgotten.append)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Replica"]:
+        """Listen until left."""
+        self.purge.start()
+        try:
+            await self.store.ping()
+            async with asyncio.timeout(5):
+                while self.store.open_connections < 2:
+                    await asyncio.sleep(0.005)
+            yield self
+        finally:
+            await self.purge.aclose()
+            await self.store.aclose()
+
+    async def put(self, query: Query = QUERY, index: int = 0) -> None:
+        """Keep a block."""
+        assert await self.shelf.put(query, index, BLOCK, era=self.shelf.era(query.app)) is not None
+
+    def remembers(self, query: Query = QUERY, index: int = 0) -> bool:
+        """Whether it is in memory."""
+        return self.shelf.recall(query, index) is not None
+
+
+@pytest.fixture
+async def pair(valkey: Server) -> AsyncIterator[tuple[Replica, Replica]]:
+    """Two replicas on one server, which hear each other."""
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(Replica(valkey).running())
+        two = await stack.enter_async_context(Replica(valkey).running())
+        async with asyncio.timeout(5):
+            while valkey.run("PUBSUB", "NUMSUB", "t:{shop}:purged")[1] < 2:
+                await asyncio.sleep(0.005)
+        yield one, two
+
+
+async def test_dropped_everywhere(pair: tuple[Replica, Replica]) -> None:
+    """A purge empties Redis and both memories of the app within a second, and leaves other apps alone."""
+    one, two = pair
+    for index in range(3):
+        await one.put(index=index)
+    await one.put(OTHER)
+    await two.shelf.get(QUERY, 0)
+    await two.shelf.get(OTHER, 0)
+    assert two.remembers()
+    started_s = time.monotonic()
+    assert await one.purge.drop("shop") == 4  # three blocks and the end of the list
+    await until(lambda: not two.remembers(), within_s=1)
+    assert time.monotonic() - started_s < 1
+    assert not one.remembers()
+    assert (await two.shelf.get(QUERY, 0)).stored is None
+    assert one.remembers(OTHER)
+    assert two.remembers(OTHER)
+    assert set(two.forgotten) == {"shop"}
+
+
+async def test_what_began_before_is_not_kept(pair: tuple[Replica, Replica]) -> None:
+    """A block whose fetch began before another replica's purge is neither kept nor remembered, and says so."""
+    one, two = pair
+    era = two.shelf.era("shop")
+    await one.purge.drop("shop")
+    await until(lambda: two.shelf.era("shop") > era)
+    assert await two.shelf.put(QUERY, 0, BLOCK, era=era) is None
+    assert not two.remembers()
+    assert (await one.shelf.get(QUERY, 0)).stored is None
+
+
+class SlowUpstream:
+    """Answers when `go` is set."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.begun = asyncio.Event()
+
+    async def fetch(self, *_: object, **__: object) -> Listing:
+        self.begun.set()
+        await self.go.wait()
+        return Listing(tasks=(), total=0)
+
+    def stopped(self, app: object) -> None:
+        return None
+
+
+class NoSlot:
+    async def hold(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize(("attempt", "again"), [(1, True), (2, False)])
+async def test_a_call_under_way_is_made_again(pair: tuple[Replica, Replica], attempt: int, again: bool) -> None:
+    """What a call brings that began before the purge serves nobody: another is made, as often as calls are repeated."""
+    one, two = pair
+    upstream = SlowUpstream()
+    settings = AppSettings(sdkappid=1_400_000_000, admin="a", secret_env="S")
+    app = upstream_app_of("shop", settings, backup_hosts=False)
+    fetching = Fetching(
+        app=app, upstream=upstream, shelf=two.shelf, block_size=100, align_s=1, attempts=2, pause_s=1, clock=time.time
+    )
+    job = BlockJob(fetching, QUERY, 0, known=b"")
+    call = asyncio.create_task(job.call(NoSlot(), attempt=attempt))
+    await upstream.begun.wait()
+    await one.purge.drop("shop")
+    await until(lambda: "shop" in two.forgotten)
+    upstream.go.set()
+    outcome = await call
+    assert isinstance(outcome, Failed)
+    assert outcome.again is again
+    assert not two.remembers()
+    assert (await one.shelf.get(QUERY, 0)).stored is None
+
+
+async def test_a_missed_purge_is_made_up_for(own_valkey: Server) -> None:
+    """A replica that did not listen when the purge was told forgets as soon as it listens again."""
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(Replica(own_valkey).running())
+        two = await stack.enter_async_context(Replica(own_valkey).running())
+        await one.put()
+        await two.shelf.get(QUERY, 0)
+        own_valkey.run("ACL", "SETUSER", "default", "resetchannels")  # ends subscriptions, and allows no new ones
+        with pytest.raises(StoreUnavailable):
+            await one.purge.drop("shop")
+        assert not one.remembers()
+        assert two.remembers()
+        own_valkey.run("ACL", "SETUSER", "default", "allchannels")
+        await until(lambda: not two.remembers(), within_s=5)
+
+
+async def test_redis_that_comes_back_empty_is_no_purge(own_valkey: Server) -> None:
+    """When Redis has lost everything, what replicas remember is worth the more: they keep it."""
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(Replica(own_valkey).running())
+        await one.purge.drop("shop")
+        await one.put()
+        before = len(one.forgotten)
+        own_valkey.restart()
+        async with asyncio.timeout(5):
+            while own_valkey.run("PUBSUB", "NUMSUB", "t:{shop}:purged")[1] < 1:
+                await asyncio.sleep(0.01)
+        with pytest.raises(TimeoutError):
+            await until(lambda: len(one.forgotten) > before, within_s=0.3)
+        assert one.remembers()
+
+
+async def test_without_redis(own_valkey: Server) -> None:
+    """A purge without Redis is refused, but this replica has forgotten."""
+    async with Replica(own_valkey).running() as one:
+        await one.put()
+        own_valkey.kill()
+        with pytest.raises(StoreUnavailable):
+            await one.purge.drop("shop")
+        assert not one.remembers()

@@ -1,0 +1,99 @@
+"""Content codings: RFC 9110, 12.5.3 as a table of cases, and bodies that are compressed once."""
+
+import gzip
+
+import pytest
+
+from service.web.encodings import Encodings, choose, compressors, etag_for
+
+BOTH = ("zstd", "gzip")
+
+CASES = [
+    (None, None, True),
+    (b"", None, True),
+    (b"gzip", "gzip", True),
+    (b"GZIP", "gzip", True),
+    (b"x-gzip", "gzip", True),
+    (b"zstd", "zstd", True),
+    (b"gzip, deflate, br, zstd", "zstd", True),
+    (b"gzip;q=1.0, zstd;q=0.5", "gzip", True),
+    (b"gzip;q=0", None, True),
+    (b"gzip; q=0.000, zstd ; q=0", None, True),
+    (b"br", None, True),
+    (b"*", "gzip", True),
+    (b"*;q=0", None, True),
+    (b"gzip, *;q=0", "gzip", False),
+    (b"zstd, *;q=0.1", "zstd", True),
+    (b"gzip;q=0, *", None, True),
+    (b"identity", None, True),
+    (b"identity;q=0", None, True),
+    (b"identity;q=0, gzip", "gzip", False),
+    (b"identity;q=0, *", "gzip", False),
+    (b"identity, gzip;q=0.5", None, True),
+    (b"identity;q=0.5, gzip", "gzip", True),
+    (b"identity;q=0.5, gzip;q=0.5", "gzip", True),
+    (b"gzip;q=2", None, True),
+    (b"gzip;q=0.0001", None, True),
+    (b"gzip;q=nan", None, True),
+    (b"gzip;level=9", None, True),
+    (b"gzip;q=0, gzip", None, True),
+    (b",, ,gzip,", "gzip", True),
+    (b"gzip deflate", None, True),
+    (b"\xff\x00, gzip", "gzip", True),
+    (b"a," * 100 + b"gzip", None, True),
+]
+
+
+@pytest.mark.parametrize(("field", "coding", "takes_identity"), CASES)
+def test_choice(field: bytes | None, coding: str | None, takes_identity: bool) -> None:
+    """Each field gives the coding that it names best, and says whether a plain body would do."""
+    choice = choose(field, BOTH)
+    assert (choice.coding, choice.takes_identity) == (coding, takes_identity)
+
+
+def test_only_what_is_there() -> None:
+    """A coding that is not installed is never chosen."""
+    assert choose(b"zstd, gzip;q=0.1", ("gzip",)).coding == "gzip"
+    assert choose(b"zstd", ("gzip",)).coding is None
+
+
+def test_small_bodies() -> None:
+    """A small body goes out as it is, unless the caller can't take that."""
+    encodings = Encodings(compressors(), max_bytes=1000)
+    assert encodings.choose(b"gzip", body_bytes=1023) is None
+    assert encodings.choose(b"gzip", body_bytes=1024) == "gzip"
+    assert encodings.choose(b"gzip, identity;q=0", body_bytes=10) == "gzip"
+
+
+def test_compressed_once() -> None:
+    """The same answer is compressed once, and comes out as it went in."""
+    encodings = Encodings({"gzip": gzip.compress}, max_bytes=10_000)
+    body = b"task " * 1000
+    made = [encodings.encode(body, etag=b'"a-gzip"', coding="gzip") for _ in range(5)]
+    assert encodings.compressed == 1
+    assert len(set(made)) == 1
+    assert gzip.decompress(made[0]) == body
+
+
+def test_bounded_in_bytes() -> None:
+    """What was asked for least recently is forgotten first."""
+    encodings = Encodings({"gzip": lambda body: body}, max_bytes=250)
+    for tag in (b"a", b"b", b"a", b"c", b"a", b"b"):
+        encodings.encode(b"x" * 100, etag=tag, coding="gzip")
+    assert encodings.compressed == 4
+    assert encodings._bytes == 200
+
+
+def test_every_coding_reads_back() -> None:
+    """All installed codings give back what went in, the same bytes each time."""
+    body = b'{"id":1}' * 500
+    for name, compress in compressors().items():
+        assert compress(body) == compress(body)
+        assert len(compress(body)) < len(body)
+        if name == "gzip":
+            assert gzip.decompress(compress(body)) == body
+
+
+def test_tags_differ() -> None:
+    """Each coding has a strong tag of its own."""
+    assert [etag_for(b'"a"', coding) for coding in (None, "gzip", "zstd")] == [b'"a"', b'"a-gzip"', b'"a-zstd"']
