@@ -16,6 +16,9 @@ from service.upstream.apps import UpstreamApp
 from service.upstream.results import result_of
 from service.upstream.verdicts import Verdict, verdict
 
+FAILING_S = 5.0
+"""For how long after a failed fetch whoever can be served stale is not made to wait for the next one."""
+
 
 class Upstream(Protocol):
     """The call that all this is about; `service.upstream.client.Client` is the real one."""
@@ -65,6 +68,7 @@ class Fetching:
         self._attempts = attempts
         self._pause_s = pause_s
         self._clock = clock
+        self._failed_at_s: float | None = None
         self._on_call = tuple(on_call)
         self._tracing = tracing or Untraced()
 
@@ -84,6 +88,7 @@ class Fetching:
         except QueryRefused as exc:
             refusal = RefusedQuery(fetched_at_ms=self._now_ms(), code=exc.code, text=exc.text)
             return await self.shelf.put(query, index, refusal, era=era)
+        self._failed_at_s = None
         block = block_of(listing, query=query, range_=range_, fetched_at_ms=self._now_ms())
         return await self.shelf.put(query, index, block, era=era)
 
@@ -130,8 +135,14 @@ class Fetching:
             for tell in self._on_call:
                 tell(end)
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last fetch has failed, some seconds ago: the next one may well fail, too."""
+        return self._failed_at_s is not None and self._clock() - self._failed_at_s < FAILING_S
+
     def failed(self, error: UpstreamError, *, attempt: int) -> Failed:
         """What follows a failed fetch: whether to try again, and whether the budget must pause."""
+        self._failed_at_s = self._clock()
         advised = verdict(error)
         again = {
             Verdict.AGAIN: attempt < self._attempts,

@@ -39,6 +39,8 @@ log = structlog.get_logger()
 
 RENEWAL = "~renewal"
 """The caller in whose name blocks are renewed, from turns that nobody asks for; `~` stands in no caller's name."""
+RENEWAL_PATIENCE_S = 30.0
+"""After that a renewal is given up: whoever asks next has it begun anew."""
 RENEWALS_MAX = 100
 """How many blocks of an app may wait for their renewal on one replica."""
 AHEAD = "~ahead"
@@ -195,6 +197,9 @@ class Gateway:
             return Part(block=end, source=Source.HIT)
         if ask.demands.only_if_cached:
             raise NothingStored
+        if verdict is Verdict.LAST_RESORT and app.fetching.is_failing:
+            self._renew(app, job)
+            return _stale(kept, ask.query, StaleReason.ERROR)
         try:
             fetched = await self._fetch(app, ask, job)
         except QueryRefused:
@@ -273,9 +278,8 @@ class Gateway:
             self._in_background(self._renewed(app, job))
 
     async def _renewed(self, app: App, job: BlockJob) -> None:
-        patience_s = self._lifetimes.stale_while_revalidate_s
         try:
-            await app.line.fetch(job, caller=RENEWAL, weight=1.0, patience_s=patience_s, bound=RENEWALS_MAX)
+            await app.line.fetch(job, caller=RENEWAL, weight=1.0, patience_s=RENEWAL_PATIENCE_S, bound=RENEWALS_MAX)
         except TaskgateError as exc:
             log.info("renewal.failed", app=app.info.name, error=type(exc).__name__)
 

@@ -131,6 +131,25 @@ async def test_a_failing_upstream_is_not_stormed(own_valkey: Server, fault: Http
         assert await gateways.worst_second() <= 5
 
 
+async def test_while_the_upstream_fails_stale_pages_come_at_once(own_valkey: Server) -> None:
+    """The first to ask learns that it fails; the others needn't, and in the background it is tried until it is back."""
+    async with fleet(own_valkey, replicas=1, cache={"fresh_s": 0.5, "stale_while_revalidate_s": 0}) as gateways:
+        for n in range(8):
+            assert (await gateways.page(0, q=f"old {n}")).status == 200
+        await gateways.upstream.add_fault(HttpStatus(status=503))
+        await asyncio.sleep(0.6)
+        assert "stale" in (await gateways.page(0, q="old 0")).outcome
+        got = await asyncio.gather(*(gateways.page(0, caller=f"c{n}", q=f"old {n % 8}") for n in range(40)))
+        assert {each.status for each in got} == {200}
+        assert all("stale" in each.outcome for each in got)
+        assert max(each.took_s for each in got) < 2
+        await gateways.upstream.clear_faults()
+        async with asyncio.timeout(5):
+            while "stale" in (await gateways.page(0, q="old 1")).outcome:
+                await asyncio.sleep(0.1)
+        assert await gateways.worst_second() <= 5
+
+
 async def test_an_upstream_that_is_back_is_used_at_once(own_valkey: Server) -> None:
     """No breaker of ours outlasts the upstream's trouble."""
     async with fleet(own_valkey, replicas=1) as gateways:
