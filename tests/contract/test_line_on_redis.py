@@ -12,6 +12,7 @@ from service.budget.jobs import Failed, Fetched, Full, Slot, TooLong
 from service.budget.line import Line
 from service.budget.scheduler import Rules
 from service.budget.shared import SharedScheduler
+from service.model.errors import UpstreamUnreachable
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
 from tests.servers import Cluster, Guarded, Server
@@ -46,7 +47,10 @@ class StoredBlock:
 
     async def call(self, slot: Slot, *, attempt: int) -> str | Failed:
         """Be called, and stored."""
-        await slot.hold()
+        try:
+            await slot.hold()
+        except UpstreamUnreachable as exc:  # this process was stopped for so long that the slot is gone
+            return Failed(error=exc, again=True)
         self._upstream.called_at_s.append(time.monotonic())
         await asyncio.sleep(0.02)
         await self._store.put(self.block_key, self.block_key.encode(), ttl_ms=60_000)

@@ -15,7 +15,7 @@ from tests.servers import Server
 pytestmark = pytest.mark.scene
 
 
-@pytest.mark.parametrize("count", [90, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.long)])
 async def test_the_limit_is_kept_and_used(own_valkey: Server, count: int) -> None:
     """40 callers want many blocks at once on 4 replicas, ways of 0 to 80 ms: never 6 in a second, 98% of the slots."""
     async with fleet(own_valkey, budget={"wait_max_s": 300.0}) as gateways:
@@ -72,8 +72,8 @@ async def test_a_rare_caller_is_served_next(own_valkey: Server) -> None:
     async with fleet(own_valkey, weights={"busy": 1.0, "rare": 1.0}) as gateways:
         busy = [asyncio.create_task(gateways.page(n % 4, caller="busy", q=f"busy {n}")) for n in range(1000)]
         waits: list[float] = []
-        for number in range(10):
-            await asyncio.sleep(2 * random.random() if number else 3)
+        for number in range(6):
+            await asyncio.sleep(2 if number else 3)
             answer = await gateways.page(number % 4, caller="rare", q=f"rare {number}")
             assert answer.status == 200
             waits.append(answer.waited_s)

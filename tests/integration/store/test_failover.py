@@ -234,6 +234,6 @@ async def test_a_cluster_that_is_gone_is_unreachable(own_cluster: Cluster) -> No
         started_s = time.monotonic()
         results = await asyncio.gather(*(store.get(f"{{{n}}}") for n in range(300)), return_exceptions=True)
         assert {getattr(result, "detail", repr(result)) for result in results} == {"unreachable"}
-        assert time.monotonic() - started_s < 1.0
+        assert time.monotonic() - started_s < 5  # one after the other they would take 75 s
         await store.aclose()
         _nothing_left(store)
