@@ -5,8 +5,9 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 from litestar import Litestar
@@ -48,6 +49,9 @@ from service.web.replay import Replay
 from service.web.settings import web_settings
 from service.web.site import create_web
 from service.web.trail import Observer
+
+if TYPE_CHECKING:
+    from service.telemetry.spans import Traces
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,6 +138,44 @@ def create_app(
             )
         )
 
+    callers = KeyCallers(
+        settings.callers, waiting_max=settings.budget.waiting_max, wait_max_s=settings.budget.wait_max_s
+    )
+    observers: list[Observer] = [*([metrics.requests] if metrics else ()), *([traces.ended] if traces else ())]
+    lifespan = _lifespan(
+        settings,
+        store=store,
+        client=client,
+        gateway=gateway,
+        purge=purge,
+        apps=apps,
+        channels=channels,
+        metrics=metrics,
+        traces=traces,
+    )
+    web = web_settings(settings)
+    edge = create_web(gateway, callers, web, access_log=access_log, observers=observers, lifespan=[lifespan])
+    replay = Replay(
+        edge, callers=callers, observers=edge.observers, clock=time.time, max_bytes=settings.cache.answers_bytes
+    )
+    purge.add(replay.forget)
+    return Service(asgi=traces.edge(replay) if traces else replay, leave=gateway.leave)
+
+
+def _lifespan(
+    settings: Settings,
+    *,
+    store: RedisStore,
+    client: Client,
+    gateway: Gateway,
+    purge: Purge,
+    apps: Mapping[str, App],
+    channels: Mapping[str, Line[Kept]],
+    metrics: Metrics | None,
+    traces: "Traces | None",
+) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
+    """What is opened in order when the application starts, and closed in reverse."""
+
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as parts:
@@ -161,17 +203,7 @@ def create_app(
             parts.callback(gateway.leave)
             yield
 
-    callers = KeyCallers(
-        settings.callers, waiting_max=settings.budget.waiting_max, wait_max_s=settings.budget.wait_max_s
-    )
-    observers: list[Observer] = [*([metrics.requests] if metrics else ()), *([traces.ended] if traces else ())]
-    web = web_settings(settings)
-    edge = create_web(gateway, callers, web, access_log=access_log, observers=observers, lifespan=[lifespan])
-    replay = Replay(
-        edge, callers=callers, observers=edge.observers, clock=time.time, max_bytes=settings.cache.answers_bytes
-    )
-    purge.add(replay.forget)
-    return Service(asgi=traces.edge(replay) if traces else replay, leave=gateway.leave)
+    return lifespan
 
 
 def sharing_of(settings: Settings, shared: SharedScheduler, *, app: str, rules: Rules) -> SharingScheduler | None:
