@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 
-.PHONY: help run test test-long test-prometheus check test-chart test-alerts format lock chart image openapi clean
+.PHONY: help run test test-long test-prometheus test-chart test-alerts bench-budget bench-hit bench-simulation check format lock chart image openapi clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
