@@ -39,5 +39,5 @@ CHOICES: list[tuple[bytes | None, str | None]] = [
 
 @pytest.mark.parametrize(("field", "chosen"), CHOICES)
 def test_choice(field: bytes | None, chosen: str | None) -> None:
-    """The best weight wins, the more exact range decides it, of equals the first offered; what can't be read is left."""
+    """The best weight wins, the more exact range decides it, of equals the first; what can't be read is left."""
     assert choose(field, (JSON, LINES)) == chosen
