@@ -118,6 +118,7 @@ class TaskStream(Reply):
         self._link = link
         self._reader_max_s = reader_max_s
         self._course = Course(first, only)
+        self._first_lines = self._course.lines(first)
 
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
         """Send it, for as long as somebody reads."""
@@ -138,12 +139,12 @@ class TaskStream(Reply):
 
     async def _send_tasks(self, send: Send) -> bytes:
         """Send all lines but the last, which is returned. Raises TimeoutError where the reader takes no more."""
-        stretch, trail = self._first, self._trail
+        stretch, lines, trail = self._first, self._first_lines, self._trail
         while True:
             trail.waited_s += stretch.waited_s
             trail.upstream_s += stretch.upstream_s
             # White space before the next line's value keeps the connection in use where no task is wanted for long.
-            await self._sent(send, self._course.lines(stretch) or b" ", more=True)
+            await self._sent(send, lines or b" ", more=True)
             following = stretch.following
             if following is None:
                 trail.outcome = STREAMED
@@ -152,6 +153,7 @@ class TaskStream(Reply):
             slice_ = Slice(offset=following, limit=self._ask.slice.limit)
             try:
                 stretch = await self._gateway.stretch(replace(self._ask, slice=slice_))
+                lines = self._course.lines(stretch)
             except Exception as exc:  # noqa: BLE001 - the answer has begun: its last line alone can still tell
                 problem = late_problem(trail, exc)
                 return self._course.last_line(problem=problem, following=self._link(following))

@@ -235,7 +235,10 @@ async def test_an_export_starves_no_page(own_valkey: Server) -> None:
 @pytest.mark.long
 async def test_a_hundred_thousand_tasks(own_valkey: Server) -> None:
     """All come, once each, while ten callers page beside it; no page waits long, and the memory stays flat."""
-    quick = {"budget": {"calls": 100, "transit_s": 0.01}, "cache": {"memory_bytes": 4 * 1024 * 1024}}
+    quick = {
+        "budget": {"calls": 100, "transit_s": 0.01},
+        "cache": {"memory_bytes": 4_000_000, "answers_bytes": 1_000_000},
+    }
     async with fleet(own_valkey, replicas=1, tasks=100_000, sandbox_calls=100, **quick) as gateways:
         process = gateways.replicas[0].process
         assert process is not None
