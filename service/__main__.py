@@ -7,6 +7,10 @@ from collections.abc import Callable, Sequence
 
 _CONFIG = "the YAML file (default: $TASKGATE_CONFIG)"
 
+_TASKS_EPILOG = """A value that begins with a minus follows an equals sign: --since=-P7D --sort=-created_at.
+Exit status 0: all tasks were listed; 1: some are missing, for a reason that is told; 2: the request or the key is at
+fault."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status. 0 is success, 1 a failure, 2 a faulty configuration or command line."""
@@ -53,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     usersig.add_argument("--config", help=_CONFIG)
     usersig.set_defaults(command=_usersig)
 
+    _listing(commands.add_parser("tasks", help="list tasks, from a gateway that runs", epilog=_TASKS_EPILOG))
+
     key = commands.add_parser("key", help="print a new key for a caller, and the settings that let it in")
     key.add_argument("name", metavar="NAME", help="name of the caller")
     key.set_defaults(command=_key)
@@ -60,6 +66,27 @@ def _parser() -> argparse.ArgumentParser:
     openapi = commands.add_parser("openapi", help="print the OpenAPI document")
     openapi.set_defaults(command=_openapi)
     return parser
+
+
+def _listing(tasks: argparse.ArgumentParser) -> None:
+    tasks.add_argument(
+        "--url",
+        default=os.environ.get("TASKGATE_URL", "http://127.0.0.1:8000"),
+        help="the gateway (default: $TASKGATE_URL, or http://127.0.0.1:8000)",
+    )
+    tasks.add_argument("--key", help="the caller's key; better set $TASKGATE_KEY, since others can see a command line")
+    tasks.add_argument("--app", help="name of the app; may be left out where the key is good for one alone")
+    tasks.add_argument("--since", help="where the range starts: an instant, a date or a duration from now")
+    tasks.add_argument("--until", help="where the range ends, in the same way")
+    tasks.add_argument("--sort", help="scheduled_at or created_at; a leading minus means latest first")
+    tasks.add_argument("-q", help="a keyword in title or description")
+    tasks.add_argument("--status", help="only tasks that are pending, dispatching or dispatched")
+    tasks.add_argument("--type", help="only tasks for all, a tag or a user")
+    tasks.add_argument("--offset", type=int, default=0, help="how many tasks of the list to leave out")
+    tasks.add_argument("--limit", type=int, help="how many tasks to list at most (default: all)")
+    tasks.add_argument("--wait", type=int, metavar="SECONDS", help="how long to wait for each turn")
+    tasks.add_argument("--format", choices=("table", "ndjson"), default="table", help="(default: table)")
+    tasks.set_defaults(command=_tasks)
 
 
 def _listening(parser: argparse.ArgumentParser, *, port: int) -> None:
@@ -120,6 +147,25 @@ def _key(parsed: argparse.Namespace) -> int:
     from service.commands.key import run
 
     return run(parsed.name)
+
+
+def _tasks(parsed: argparse.Namespace) -> int:
+    from service.commands.tasks import run
+    from service.commands.tasks_client import Wanted
+
+    wanted = Wanted(
+        url=parsed.url,
+        app=parsed.app,
+        since=parsed.since,
+        until=parsed.until,
+        sort=parsed.sort,
+        q=parsed.q,
+        status=parsed.status,
+        type=parsed.type,
+        offset=parsed.offset,
+        wait_s=parsed.wait,
+    )
+    return run(wanted, key=parsed.key, form=parsed.format, limit=parsed.limit)
 
 
 def _openapi(parsed: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from service.budget.view import budget_view, parties
 from service.cache.ahead import Walks
 from service.cache.blocks import NOTHING, Kept
 from service.cache.purge import Purge
+from service.cutting import Part, page_of, stretch_of
 from service.fetching import BlockJob, Fetching
 from service.model.blocks import Block, RefusedQuery
 from service.model.budgets import BudgetNote, BudgetView
@@ -31,7 +32,7 @@ from service.model.errors import (
     WaitTooLong,
 )
 from service.model.freshness import Demands, Lifetimes, StaleReason, Verdict, judge
-from service.model.pages import AppState, Ask, Page, Readiness, Source
+from service.model.pages import AppState, Ask, Page, Readiness, Source, Stretch
 from service.model.queries import Query
 from service.upstream.codes import advice_for
 
@@ -77,16 +78,6 @@ class App(msgspec.Struct, frozen=True, kw_only=True):
         return self.line.is_cut_off or self.calls_alone is not None
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """One block of a page, and how it was come by."""
-
-    block: Block
-    source: Source
-    stale_reason: StaleReason | None = None
-    waited_s: float = 0.0
-    upstream_s: float = 0.0
-
-
 class Gateway:
     """Serves pages of all apps. `clock` is the wall clock, in seconds since the epoch."""
 
@@ -124,12 +115,28 @@ class Gateway:
         except (WaitTooLong, LineFull, UpstreamError) as exc:
             exc.budget = self._note(app)
             raise
-        page = self._cut(app, ask, first, parts)
+        note = self._note(app) if any(part.source is not Source.HIT for part in parts) else None
+        lifetime_s = min(self._lifetimes.of(part.block) for part in parts)
+        page = page_of(ask, parts, block_size=size, lifetime_s=lifetime_s, budget=note)
         if self._walks is not None:
             following = self._walks.step(ask.caller.name, ask.query, ask.slice, total=page.total)
             if following is not None:
                 self._in_background(self._fetch_ahead(app, ask.query, following))
         return page
+
+    async def stretch(self, ask: Ask) -> Stretch:
+        """What the first block of the ask's slice holds of it. Raises as `page` does; may be cancelled."""
+        app = self._apps.get(ask.query.app)
+        if app is None:
+            raise UnknownApp
+        size = app.fetching.block_size
+        try:
+            part = await self._part(app, ask, ask.slice.offset // size)
+        except (WaitTooLong, LineFull, UpstreamError) as exc:
+            exc.budget = self._note(app)
+            raise
+        note = None if part.source is Source.HIT else self._note(app)
+        return stretch_of(ask, part, block_size=size, budget=note)
 
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
         """The apps that the caller may read, by name."""
@@ -300,33 +307,6 @@ class Gateway:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    def _cut(self, app: App, ask: Ask, first: int, parts: list[Part]) -> Page:
-        """Cut the slice out of its blocks; times are those of the older, the total is that of the newer."""
-        size = app.fetching.block_size
-        start, stop = ask.slice.offset, ask.slice.offset + ask.slice.limit
-        bodies = [
-            part.block.cut(max(start - base, 0), min(stop - base, size))
-            for base, part in zip((first * size, (first + 1) * size), parts, strict=False)
-        ]
-        oldest = min((part.block for part in parts), key=lambda block: block.fetched_at_ms)
-        newest = max((part.block for part in parts), key=lambda block: block.fetched_at_ms)
-        costliest = max(parts, key=lambda part: _RANK[part.source])
-        asked = costliest.source is not Source.HIT
-        return Page(
-            query=ask.query,
-            slice=ask.slice,
-            range=oldest.range,
-            total=newest.total,
-            fetched_at_ms=oldest.fetched_at_ms,
-            lifetime_s=min(self._lifetimes.of(part.block) for part in parts),
-            body=b",".join(body for body in bodies if body),
-            source=costliest.source,
-            stale_reason=next((part.stale_reason for part in parts if part.stale_reason), None),
-            waited_s=sum(part.waited_s for part in parts),
-            upstream_s=sum(part.upstream_s for part in parts),
-            budget=self._note(app) if asked else None,
-        )
-
     def _note(self, app: App) -> BudgetNote | None:
         last = app.line.last
         if last is None:
@@ -341,7 +321,6 @@ _LOOKUPS: Mapping[Verdict, Lookup] = {
     Verdict.USELESS: "none",
 }
 _NO_DEMANDS = Demands()
-_RANK = {Source.HIT: 0, Source.JOINED: 1, Source.FETCHED: 2, Source.STALE: 3}
 
 
 def _block(kept: Kept, query: Query) -> Block:

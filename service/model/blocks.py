@@ -35,6 +35,13 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
         first = self.ends[start - 1] + 1 if start else 0
         return self.body[first : self.ends[stop - 1]]
 
+    def records(self, start: int, stop: int) -> tuple[bytes, ...]:
+        """JSON text of each record from `start` up to `stop` (within the block)."""
+        firsts = (0, *(end + 1 for end in self.ends))
+        return tuple(
+            self.body[first:end] for first, end in zip(firsts[start:stop], self.ends[start:stop], strict=False)
+        )
+
 
 class RefusedQuery(msgspec.Struct, frozen=True, kw_only=True):
     """The upstream's refusal of a query's parameters, remembered in a block's place."""

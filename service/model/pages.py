@@ -57,6 +57,24 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     budget: BudgetNote | None = None
 
 
+class Stretch(msgspec.Struct, frozen=True, kw_only=True):
+    """What one block holds of a slice, record by record: a whole list is read stretch by stretch.
+
+    `following` is the offset of the next block, None where the list ends; `is_short` tells that the block holds fewer
+    records than its own total promises. The rest is as in a page.
+    """
+
+    records: tuple[bytes, ...]
+    total: int
+    following: int | None
+    is_short: bool
+    fetched_at_ms: int
+    source: Source
+    waited_s: float = 0.0
+    upstream_s: float = 0.0
+    budget: BudgetNote | None = None
+
+
 class AppState(msgspec.Struct, frozen=True, kw_only=True):
     """Whether fetches for one app can be had now; `detail` says in plain words why not."""
 

@@ -38,7 +38,8 @@ class Edge:
         started_s = time.perf_counter()
         method = scope["method"]
         fields, fields_bytes = fields_of(scope["headers"])
-        trail = Trail(request_id=request_id_of(fields.get(b"x-request-id")), fields=fields)
+        own_id = fields.get(b"x-request-id")
+        trail = Trail(request_id=request_id_of(own_id), fields=fields, is_head=method == "HEAD")
         scope["state"] = {"trail": trail}
         outgoing = _Outgoing(send, trail.request_id, is_head=method == "HEAD")
         if method == "HEAD":

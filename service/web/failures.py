@@ -9,7 +9,7 @@ from litestar.exceptions import HTTPException
 
 from service.model.errors import TaskgateError
 from service.web.answers import Answer
-from service.web.problems import Told, problem_answer, told_of, told_of_status
+from service.web.problems import Problem, Told, problem_answer, problem_of, told_of, told_of_status
 from service.web.ratelimit import ratelimit
 from service.web.trail import Trail, trail_of
 
@@ -50,8 +50,17 @@ def on_failure(request: Request[Any, Any, Any], exc: Exception) -> Response[byte
 
 def failure_answer(trail: Trail, exc: BaseException) -> Answer:
     """A 500, logged as `web.failed`."""
-    _log.error("web.failed", request_id=trail.request_id, caller=trail.caller, app=trail.app, exc_info=exc)
+    _log_failure(trail, exc)
     return _answer(told_of_status(500), trail)
+
+
+def late_problem(trail: Trail, exc: Exception) -> Problem:
+    """What is told of an error where the answer has begun already: by the same table, logged the same way."""
+    told = told_of(exc)
+    if told.kind.status == 500:
+        _log_failure(trail, exc)
+    trail.outcome = told.kind.slug
+    return problem_of(told, request_id=trail.request_id)
 
 
 def refusal_answer(status: int, trail: Trail) -> Answer:
@@ -62,6 +71,10 @@ def refusal_answer(status: int, trail: Trail) -> Answer:
 def exception_handlers() -> dict[int | type[Exception], Handler]:
     """Which of the above takes what."""
     return {TaskgateError: on_taskgate_error, HTTPException: on_http_error, Exception: on_failure}
+
+
+def _log_failure(trail: Trail, exc: BaseException) -> None:
+    _log.error("web.failed", request_id=trail.request_id, caller=trail.caller, app=trail.app, exc_info=exc)
 
 
 def _answer(told: Told, trail: Trail) -> Answer:

@@ -66,6 +66,14 @@ _ALL = (
         is_http=True,
     ),
     Kind(
+        slug="not-acceptable",
+        title="No acceptable form",
+        status=406,
+        meaning="The resource has none of the forms that the field Accept asks for.",
+        remedy="Accept 'application/json' for a page, or 'application/x-ndjson' for the whole list as a stream.",
+        is_http=True,
+    ),
+    Kind(
         slug="content-too-large",
         title="No body is wanted",
         status=413,

@@ -22,8 +22,17 @@ def links(path: str, query_string: bytes, slice_: Slice, *, total: int) -> bytes
     if offset + limit < total:
         targets.append(("next", offset + limit))
     targets.append(("last", last))
-    start = f"<{path}?{_others(query_string)}offset="
+    start = f"<{_start(path, query_string)}"
     return ", ".join([f'{start}{target}>; rel="{rel}"' for rel, target in targets]).encode()
+
+
+def link_to(path: str, query_string: bytes, offset: int) -> str:
+    """A relative reference that repeats the caller's own parameters with this offset."""
+    return f"{_start(path, query_string)}{offset}"
+
+
+def _start(path: str, query_string: bytes) -> str:
+    return f"{path}?{_others(query_string)}offset="
 
 
 def _others(query_string: bytes) -> str:

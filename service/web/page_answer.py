@@ -16,7 +16,7 @@ from service.web.encodings import Encodings, etag_for
 from service.web.links import links
 from service.web.ratelimit import ratelimit
 
-VARY = b"Accept-Encoding, Authorization"
+VARY = b"Accept, Accept-Encoding, Authorization"
 """`Prefer: wait` chooses no other representation, so it is not named. `Authorization` is: it may choose the app."""
 
 _encoder = msgspec.json.Encoder()

@@ -9,6 +9,7 @@ import msgspec
 from service.model.callers import Caller
 from service.model.errors import BadRequest, Fault, UnknownApp
 from service.model.queries import Moment, Query, Slice, Sort, parse_moment
+from service.model.streams import STATUSES, TYPES, Only
 from service.web.query_string import FAULTS_MAX, read_query_string
 from service.web.settings import WebSettings
 
@@ -17,6 +18,10 @@ Value = TypeVar("Value")
 KEYWORD_MAX = 128
 
 NO_APP = Fault(parameter="app", detail="is needed: this caller may read more than one app")
+
+_OF_PAGES, _OF_STREAMS = ("limit",), ("status", "type")
+_NO_PAGE = "works for pages alone: a stream goes on to the end of the list"
+_NO_STREAM = "works for streams alone: send 'Accept: application/x-ndjson'"
 
 _DIGITS = re.compile(r"[0-9]{1,10}")
 _SORTS = {each.value: each for each in Sort}
@@ -49,16 +54,19 @@ class TaskParameters(msgspec.Struct, frozen=True, kw_only=True):
     q: Parameter[str]
     offset: Parameter[int]
     limit: Parameter[int]
+    status: Parameter[str]
+    type: Parameter[str]
 
     def __iter__(self) -> Iterator[Parameter[Any]]:
         return (getattr(self, name) for name in self.__struct_fields__)
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller's parameters say."""
+    """What a caller's parameters say. `only` is of streams; their slice is as long as a block."""
 
     query: Query
     slice: Slice
+    only: Only
 
 
 def task_parameters(settings: WebSettings) -> TaskParameters:
@@ -115,9 +123,11 @@ def task_parameters(settings: WebSettings) -> TaskParameters:
             "limit",
             range(1, settings.limit_max + 1),
             default=settings.limit_default,
-            description="How many tasks to list at most.",
+            description="How many tasks to list at most. A stream has no limit: it goes on to the end of the list.",
             example=20,
         ),
+        status=_choice("status", STATUSES, example="pending"),
+        type=_choice("type", TYPES, example="tag"),
     )
 
 
@@ -162,6 +172,22 @@ def _count(name: str, bounds: range, *, default: int, description: str, example:
     )
 
 
+def _choice(name: str, choices: tuple[str, ...], *, example: str) -> Parameter[str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return text
+
+    return Parameter(
+        name=name,
+        read=read,
+        description=f"Leaves all tasks of another {name} out. For streams (`Accept: application/x-ndjson`) alone: the "
+        "upstream can't look for it, so pages can't either.",
+        examples=(Example(value=example, summary=f"only tasks whose {name} is {example}"),),
+        schema={"type": "string", "enum": list(choices)},
+    )
+
+
 def _read_sort(text: str) -> Sort:
     sort = _SORTS.get(text)
     if sort is None:
@@ -183,8 +209,11 @@ class TasksReader:
         self._table = task_parameters(settings)
         self._names = {parameter.name.encode(): parameter.name for parameter in self._table}
 
-    def read(self, query_string: bytes, *, caller: Caller, now_s: float) -> Asked:
-        """What the caller asks for. Raises BadRequest with all faults, and UnknownApp where there are none else."""
+    def read(self, query_string: bytes, *, caller: Caller, now_s: float, streamed: bool = False) -> Asked:
+        """What the caller asks for, as a page or `streamed`.
+
+        Raises BadRequest with all faults, and UnknownApp where there are none else.
+        """
         texts, faults = read_query_string(query_string, known=self._names)
         table, settings = self._table, self._settings
 
@@ -208,8 +237,14 @@ class TasksReader:
         )
         asked = Asked(
             query=query,
-            slice=Slice(offset=take(table.offset, 0), limit=take(table.limit, settings.limit_default)),
+            slice=Slice(
+                offset=take(table.offset, 0),
+                limit=settings.block_size if streamed else take(table.limit, settings.limit_default),
+            ),
+            only=Only(status=take(table.status, "") or None, type=take(table.type, "") or None),
         )
+        foreign, detail = (_OF_PAGES, _NO_PAGE) if streamed else (_OF_STREAMS, _NO_STREAM)
+        faults.extend(Fault(parameter=name, detail=detail) for name in foreign if name in texts)
         faulty = {fault.parameter for fault in faults}
         if "app" not in texts and "app" not in faulty and len(caller.apps) > 1:
             faults.append(NO_APP)

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from service.model.budgets import BudgetView
 from service.model.callers import AppInfo, Caller
-from service.model.pages import Ask, Page, Readiness
+from service.model.pages import Ask, Page, Readiness, Stretch
 
 
 class Gateway(Protocol):
@@ -12,6 +12,10 @@ class Gateway(Protocol):
 
     async def page(self, ask: Ask) -> Page:
         """The slice that the ask wants."""
+        ...
+
+    async def stretch(self, ask: Ask) -> Stretch:
+        """What the first block of the ask's slice holds of it."""
         ...
 
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:

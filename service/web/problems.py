@@ -149,10 +149,10 @@ def told_of_status(status: int) -> Told:
     return Told(kind=kind, detail=_FIXED_DETAILS.get(kind.slug, kind.meaning or kind.title))
 
 
-def problem_answer(told: Told, *, request_id: str, wait_applied_s: int | None = None) -> Answer:
-    """The problem as an answer that nobody keeps."""
+def problem_of(told: Told, *, request_id: str) -> Problem:
+    """The problem as a value."""
     kind = told.kind
-    problem = Problem(
+    return Problem(
         type=f"/problems/{kind.slug}" if kind.slug else "about:blank",
         title=kind.title,
         status=kind.status,
@@ -166,12 +166,17 @@ def problem_answer(told: Told, *, request_id: str, wait_applied_s: int | None = 
         upstream_code=told.upstream_code,
         upstream_text=told.upstream_text,
     )
+
+
+def problem_answer(told: Told, *, request_id: str, wait_applied_s: int | None = None) -> Answer:
+    """The problem as an answer that nobody keeps."""
+    problem = problem_of(told, request_id=request_id)
     headers: list[Header] = [(b"content-type", PROBLEM_JSON), (b"cache-control", b"no-store"), *told.headers]
     if told.retry_after_s is not None:
         headers.append((b"retry-after", str(retry_after(told.retry_after_s)).encode()))
     if wait_applied_s is not None:
         headers.append((b"preference-applied", b"wait=%d" % wait_applied_s))
-    return Answer(status=kind.status, headers=tuple(headers), body=msgspec.json.encode(problem))
+    return Answer(status=problem.status, headers=tuple(headers), body=msgspec.json.encode(problem))
 
 
 def retry_after(seconds: float) -> int:

@@ -21,9 +21,10 @@ from service.web.ratelimit import STATE
 from service.web.trail import Observation, Observer
 
 # Request fields that choose the answer, and their places; those at -1 are read, but only by the rest of the service.
-_AUTHORIZATION, _ENCODING, _PREFER, _CONDITION, _REQUEST_ID, _STEERING = 0, 1, 2, 3, 4, -1
+_AUTHORIZATION, _ENCODING, _PREFER, _CONDITION, _REQUEST_ID, _ACCEPT, _STEERING = 0, 1, 2, 3, 4, 5, -1
 _PLACES = {
     b"authorization": _AUTHORIZATION,
+    b"accept": _ACCEPT,
     b"accept-encoding": _ENCODING,
     b"prefer": _PREFER,
     b"if-none-match": _CONDITION,
@@ -38,7 +39,7 @@ _MAX_AGE = re.compile(rb"(?:^|[ ,])max-age=([0-9]{1,9})(?:$|[ ,])")
 # What an entry costs besides its body, fields and key: measured with tracemalloc.
 _ENTRY_BYTES = 1600
 
-Key = tuple[str, str, bytes, bytes | None, bytes | None, bytes | None]
+Key = tuple[str, str, bytes, bytes | None, bytes | None, bytes | None, bytes | None]
 
 
 class _Question:
@@ -153,7 +154,7 @@ class Replay:
 
     def _question(self, scope: Any) -> _Question | None:
         """What is asked; None for what is nobody's, not a question of one answer, or too large."""
-        values: list[bytes | None] = [None, None, None, None, None]
+        values: list[bytes | None] = [None, None, None, None, None, None]
         is_plain, size = True, 0
         for name, value in scope["headers"]:
             size += len(name) + len(value)
@@ -166,14 +167,14 @@ class Replay:
                 values[place] = value
             else:
                 return None
-        authorization, encoding, prefer, condition, own_id = values
+        authorization, encoding, prefer, condition, own_id, accept = values
         if authorization is None or size > FIELDS_MAX_BYTES:
             return None
         try:
             caller = self._callers.identify(authorization.decode("latin-1"))
         except TaskgateError:
             return None
-        key = (caller.name, scope["path"], scope["query_string"], encoding, prefer, condition)
+        key = (caller.name, scope["path"], scope["query_string"], accept, encoding, prefer, condition)
         return _Question(key, caller, own_id, is_plain=is_plain)
 
     def _find(self, question: _Question) -> _Finished | None:

@@ -21,6 +21,7 @@ class Trail(msgspec.Struct, kw_only=True):
 
     request_id: str
     fields: Fields
+    is_head: bool = False
     caller: str | None = None
     app: str | None = None
     outcome: str | None = None
@@ -41,7 +42,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """A request that has ended, for logs and metrics: only closed sets and numbers, but for id, caller and app.
 
     `route` is the template (`/problems/{name}`) or "unrouted"; `status` is 499 where the caller hung up before the
-    answer; `outcome` is a page's source or a problem's name, None for other answers.
+    answer; `outcome` is a page's source, `streamed`, or a problem's name, also of one that ended a stream; else None.
     """
 
     request_id: str

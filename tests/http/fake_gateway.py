@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import msgspec
 from granian.constants import Interfaces
 from granian.server.embed import Server
 
 from service.model.budgets import BudgetView, Party
 from service.model.callers import AppInfo, Caller
 from service.model.errors import Unauthenticated
-from service.model.pages import AppState, Ask, Page, Readiness, Source
+from service.model.pages import AppState, Ask, Page, Readiness, Source, Stretch
 from service.model.queries import Range
+from service.model.tasks import Task
 from service.settings import CallerSettings
 from service.web.credentials import KeyCallers
 from service.web.edge import Edge
@@ -32,6 +34,23 @@ MANY_AUTH = {"Authorization": "Bearer two-key"}
 TASKS = b'{"id":1,"title":"a"},{"id":2,"title":"b"}'
 
 
+def task_of(number: int, *, content: bytes = b"{}") -> Task:
+    """A task whose id tells its place; every fifth is pending, every second for a tag."""
+    return Task(
+        id=1000 + number,
+        type="all" if number % 2 else "tag",
+        status="dispatched" if number % 5 else "pending",
+        title=f"Task {number}",
+        description="",
+        created_at="2025-05-20T08:30:00Z",
+        scheduled_at="2025-06-01T10:00:00Z",
+        dispatched=True,
+        dispatch_error=None,
+        push_task_id=None,
+        content=msgspec.Raw(content),
+    )
+
+
 class FakeGateway:
     """Answers every ask with the same page, or as told: with an error, or only when `go` is set."""
 
@@ -45,6 +64,9 @@ class FakeGateway:
         self.cancelled = 0
         self.ready = True
         self.dropped: list[str] = []
+        self.listed = tuple(msgspec.json.encode(task_of(number)) for number in range(250))
+        self.block_size = 100
+        self.told_at: dict[int, dict[str, Any] | Exception | asyncio.Event] = {}
 
     async def page(self, ask: Ask) -> Page:
         """The page."""
@@ -71,6 +93,32 @@ class FakeGateway:
             "source": Source.HIT,
         }
         return Page(**(values | self.changes))
+
+    async def stretch(self, ask: Ask) -> Stretch:
+        """What `listed` holds from the offset on, `block_size` at most, or what is told for that offset."""
+        self.asks.append(ask)
+        offset = ask.slice.offset
+        told = self.told_at.get(offset, {})
+        if isinstance(told, Exception):
+            raise told
+        if isinstance(told, asyncio.Event):
+            try:
+                await told.wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+            told = {}
+        size, total = self.block_size, len(self.listed)
+        stop = (offset // size + 1) * size
+        values: dict[str, Any] = {
+            "records": self.listed[offset:stop],
+            "total": total,
+            "following": stop if stop < total else None,
+            "is_short": False,
+            "fetched_at_ms": int(NOW_S * 1000) - 4_000,
+            "source": Source.HIT,
+        }
+        return Stretch(**(values | told))
 
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
         """The caller's apps."""

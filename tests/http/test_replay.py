@@ -232,3 +232,14 @@ async def test_bounded_in_bytes(web: Web) -> None:
     none = Desk(web, max_bytes=0)
     await none.get()
     assert len(none.replay) == 0
+
+
+async def test_another_form_is_another_answer(desk: Desk) -> None:
+    """Who asks for a stream after a page of the same address gets the stream, and it is not kept for anybody."""
+    lines = {"Accept": "application/x-ndjson"}
+    await desk.get()
+    assert (await desk.get(headers=lines)).headers["content-type"] == "application/x-ndjson"
+    assert (await desk.get(headers=lines)).content.count(b"\n") == 251
+    assert (await desk.get()).headers["content-type"] == "application/json"
+    assert len(desk.replay) == 1
+    assert desk.asked == 1 + 2 * 3

@@ -173,7 +173,7 @@ async def test_cache_status(web: Web, changes: dict[str, Any], headers: dict[str
     assert answer.headers["cache-status"] == status
     assert answer.headers["age"] == "4"
     assert answer.headers["cache-control"] == f"private, max-age={int(changes.get('lifetime_s', 15))}"
-    assert answer.headers["vary"] == "Accept-Encoding, Authorization"
+    assert answer.headers["vary"] == "Accept, Accept-Encoding, Authorization"
     assert answer.headers["last-modified"] == "Sun, 15 Jun 2025 15:06:36 GMT"
 
 

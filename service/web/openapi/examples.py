@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from service.model.budgets import BudgetView, Counts, Party, Tally
 from service.model.errors import (
@@ -28,13 +29,15 @@ from service.model.errors import (
     UpstreamUnreachable,
     WaitTooLong,
 )
-from service.model.pages import Page, Source
+from service.model.pages import Page, Source, Stretch
 from service.model.queries import At, Query, Range, Slice
+from service.model.streams import Only
 from service.model.tasks import Task
 from service.web.kinds import Kind
 from service.web.page_answer import body_of
-from service.web.problems import Told, problem_answer, told_of, told_of_status
+from service.web.problems import Told, problem_answer, problem_of, told_of, told_of_status
 from service.web.routes.budget import budget_body
+from service.web.stream import Course
 
 REQUEST_ID = "0f2a6c1e9b7d4c55a3e8f1d2b4c60718"
 
@@ -69,10 +72,8 @@ _ERRORS: tuple[Exception, ...] = (
     UpstreamError("the call failed", app="shop"),
 )
 
-
-def page_example() -> Any:
-    """A page of one task."""
-    task = Task(
+_TASK = msgspec.json.encode(
+    Task(
         id=1234567890,
         type="all",
         status="dispatched",
@@ -85,6 +86,11 @@ def page_example() -> Any:
         push_task_id="69cf7344_537529d8_200003546b784eb_3a080d7b_5152250d",
         content=msgspec.Raw(b'{"From_Account":"administrator","OfflinePushInfo":{"Title":"Spring sale"}}'),
     )
+)
+
+
+def page_example() -> Any:
+    """A page of one task."""
     since_s, until_s, fetched_s = (int(datetime(2025, month, 1, tzinfo=UTC).timestamp()) for month in (5, 7, 6))
     page = Page(
         query=Query(app="shop", since=At(epoch_s=since_s), until=At(epoch_s=until_s)),
@@ -93,10 +99,23 @@ def page_example() -> Any:
         total=1,
         fetched_at_ms=fetched_s * 1000,
         lifetime_s=15.0,
-        body=msgspec.json.encode(task),
+        body=_TASK,
         source=Source.HIT,
     )
     return msgspec.json.decode(body_of(page))
+
+
+def stream_examples() -> tuple[str, str]:
+    """A stream that is complete, and one that ended before its second block."""
+    first = Stretch(
+        records=(_TASK,), total=1, following=None, is_short=False, fetched_at_ms=1_748_736_000_000, source=Source.HIT
+    )
+    whole, begun = Course(first, Only()), Course(first, Only())
+    problem = problem_of(told_of(WaitTooLong(place=42, estimate_s=12.4, patience_s=10.0)), request_id=REQUEST_ID)
+    ended = whole.lines(first) + whole.last_line(problem=None, following=None)
+    more = replace(first, total=240, following=100)
+    early = begun.lines(more) + begun.last_line(problem=problem, following="/tasks?app=shop&offset=100")
+    return ended.decode(), early.decode()
 
 
 def budget_example() -> Any:

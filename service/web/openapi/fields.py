@@ -82,7 +82,12 @@ def answer_fields() -> Json:
         "ServerTiming": _field(
             "Milliseconds in line and with the upstream.", text, "line;dur=212.0, upstream;dur=83.1"
         ),
-        "Vary": _field("What else chooses the answer.", text, "Accept-Encoding, Authorization"),
+        "TotalCount": _field(
+            "How many tasks match, as a stream's first block says; of streams alone.",
+            {"type": "integer", "minimum": 0},
+            2000,
+        ),
+        "Vary": _field("What else chooses the answer.", text, "Accept, Accept-Encoding, Authorization"),
         "WWWAuthenticate": _field("How to authenticate.", text, 'Bearer realm="taskgate"'),
     }
 
@@ -102,6 +107,7 @@ ANSWER_NAMES = {
     "RequestId": "X-Request-Id",
     "RetryAfter": "Retry-After",
     "ServerTiming": "Server-Timing",
+    "TotalCount": "X-Total-Count",
     "Vary": "Vary",
     "WWWAuthenticate": "WWW-Authenticate",
 }

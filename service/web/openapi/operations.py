@@ -4,16 +4,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.web.kinds import KINDS, Kind
-from service.web.openapi.examples import budget_example, page_example, problem_example
+from service.web.openapi.examples import budget_example, page_example, problem_example, stream_examples
 from service.web.openapi.fields import refer_fields, with_examples
 from service.web.openapi.schemas import Json
 from service.web.parameters import Parameter, app_parameter, task_parameters
 from service.web.problems import PROBLEM_JSON
 from service.web.settings import default_web_settings
+from service.web.stream import NDJSON
 
 _OF_TASKS = (
-    "bad-request unauthenticated unknown-app content-too-large uri-too-long query-refused line-full headers-too-large "
-    "failed upstream-failed upstream-unreachable upstream-broken upstream-http-status upstream-refused calls-stopped "
+    "bad-request unauthenticated unknown-app not-acceptable content-too-large uri-too-long query-refused line-full "
+    "headers-too-large failed upstream-failed upstream-unreachable upstream-broken upstream-http-status "
+    "upstream-refused calls-stopped "
     "throttled wait-too-long no-fetch-now shutting-down store-unavailable nothing-stored upstream-timeout"
 )
 _OF_APPS = "unauthenticated content-too-large uri-too-long headers-too-large failed"
@@ -32,7 +34,7 @@ _NEEDED_BUDGET = frozenset(("line-full", "wait-too-long", "throttled", "calls-st
 _MOMENT = ("ETag", "Age", "Vary", "CacheStatus", "PreferenceApplied", "ServerTiming")
 _BUDGET = ("RateLimitPolicy", "RateLimit")
 
-_LIST_TASKS = """One slice of an app's scheduled push tasks.
+_LIST_TASKS = """One slice of an app's scheduled push tasks, or with `Accept: application/x-ndjson` all of them.
 
 **Freshness.** Answers are kept and shared among callers. `Age` tells how old one is, `Cache-Status` where it came from.
 Send `Cache-Control` to ask for a fresher answer or to accept an older one, and `If-None-Match` to be spared a body that
@@ -42,7 +44,12 @@ you hold already.
 callers, up to `Prefer: wait=SECONDS`. A turn that would come too late is refused at once, with `Retry-After` and the
 expected wait, unless a stale answer may be served.
 
-**Paging.** Follow `Link`. Slices are cut from larger blocks, so the next one is mostly there already."""
+**Paging.** Follow `Link`. Slices are cut from larger blocks, so the next one is mostly there already.
+
+**Whole lists.** With `Accept: application/x-ndjson` all tasks from `offset` on are streamed, one JSON object a line, as
+they come in; `status` and `type` leave others out. Each block that has to be fetched waits for a turn of its own, up to
+the patience, so a long list takes its time and delays nobody. The last line is `{"end": {...}}`: it says whether the
+list is complete, whether it was seen to change meanwhile, and where to go on. A stream without it was cut off."""
 
 
 _GET_BUDGET = """The live budget: slots, pause, line, and what was used in the last minute and hour, over all replicas.
@@ -107,9 +114,10 @@ def _list_tasks() -> Json:
         "security": [{"key": []}],
         "responses": {
             "200": {
-                "description": "The slice.",
-                "headers": refer_fields(*_MOMENT, *_BUDGET, "LastModified", "Link", "ContentEncoding"),
-                "content": _json("Page", page_example()),
+                "description": "The slice, or the stream; all fields but `X-Total-Count`, `Vary`, `Preference-Applied` "
+                "and the budget's are a page's.",
+                "headers": refer_fields(*_MOMENT, *_BUDGET, "LastModified", "Link", "TotalCount", "ContentEncoding"),
+                "content": _json("Page", page_example()) | _stream(),
             },
             "304": {"description": "The caller holds this slice already.", "headers": refer_fields(*_MOMENT, *_BUDGET)},
             **_problems(_OF_TASKS, "PreferenceApplied"),
@@ -284,6 +292,27 @@ def _query_parameter(parameter: Parameter[Any]) -> Json:
 
 def _json(schema: str, example: object) -> Json:
     return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}}
+
+
+def _stream() -> Json:
+    """Lines of JSON: text, as far as JSON Schema is concerned, that holds a value in each line."""
+    each: Json = {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Task", "LastLine")]}
+    schema = {
+        "type": "string",
+        "description": "Lines that end in a line feed: a task each, and at the end how the stream ended.",
+        "contentMediaType": NDJSON,
+        "contentSchema": each,
+    }
+    ended, refused = stream_examples()
+    return {
+        NDJSON: {
+            "schema": schema,
+            "examples": {
+                "complete": {"summary": "A whole list of one task", "value": ended},
+                "incomplete": {"summary": "A stream that ended early, and where to go on", "value": refused},
+            },
+        }
+    }
 
 
 def _document(kind: str) -> Json:

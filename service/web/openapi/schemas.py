@@ -14,6 +14,7 @@ from service.web.routes.apps import Apps
 from service.web.routes.budget import Budget, Pause, Share, Slots, Used, Waiting
 from service.web.routes.cache import Dropped
 from service.web.routes.state import Live, Ready, Version
+from service.web.stream import End, LastLine
 
 Json = dict[str, Any]
 """A part of the contract, which is itself JSON."""
@@ -117,6 +118,26 @@ _SHARE: Json = {
     "last_minute": {"$ref": "#/components/schemas/Used"},
     "last_hour": {"$ref": "#/components/schemas/Used"},
 }
+_END: Json = {
+    "complete": {"type": "boolean", "description": "Whether the end of the list was reached."},
+    "count": _COUNT | {"description": "How many lines came before this one."},
+    "total": _COUNT | {"description": "How many tasks match, whatever their status and type, by the newest block."},
+    "changed": {
+        "type": "boolean",
+        "description": "Whether the list was seen to change meanwhile: tasks may be missing or come twice.",
+    },
+    "fetched_at": _INSTANT | {"description": "When the upstream was asked for the oldest part."},
+    "stale": {"type": "boolean", "description": "Whether a part was past its freshness."},
+    "problem": {
+        "oneOf": [{"$ref": "#/components/schemas/Problem"}, {"type": "null"}],
+        "description": "Why the stream ended early; null where it is complete.",
+    },
+    "next": {
+        "type": ["string", "null"],
+        "format": "uri-reference",
+        "description": "Streams the rest; null where there is none.",
+    },
+}
 _USED: Json = {
     "turns": _COUNT | {"description": "Calls of the upstream, each try counted."},
     "joined": _COUNT | {"description": "Fetches saved by joining one that another request had paid for."},
@@ -133,7 +154,9 @@ def schemas() -> Json:
         "Apps": _object(Apps, {"apps": {"type": "array", "items": {"$ref": "#/components/schemas/App"}}}),
         "Budget": _object(Budget, _BUDGET),
         "Dropped": _object(Dropped, _DROPPED),
+        "End": _object(End, _END),
         "Fault": _object(Fault, _FAULT),
+        "LastLine": _object(LastLine, {"end": {"$ref": "#/components/schemas/End"}}),
         "Live": _object(Live, {"live": {"const": True}}),
         "Page": page,
         "Pause": _object(Pause, _PAUSE),

@@ -1,23 +1,30 @@
-"""`GET /tasks`: a slice of a query."""
+"""`GET /tasks`: a slice of a query, or all of it as a stream."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from litestar import Request, get
+from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
 from service.model.pages import Ask
-from service.web.answers import Reply, Silence
+from service.web.accept import choose
+from service.web.answers import JSON, Reply, Silence
 from service.web.demands import demands_of, patience_of
 from service.web.encodings import Encodings, compressors
 from service.web.hangup import unless_hung_up
 from service.web.identify import identify
+from service.web.links import link_to
 from service.web.page_answer import page_answer, render
 from service.web.parameters import TasksReader
 from service.web.port import Callers, Gateway
 from service.web.settings import WebSettings
+from service.web.stream import NDJSON, TaskStream
 
 PATH = "/tasks"
+
+_FORMS = (JSON.decode(), NDJSON)
 
 
 def tasks_route(
@@ -34,7 +41,11 @@ def tasks_route(
         scope = request.scope
         patience = patience_of(trail.fields, caller=caller, default_s=settings.wait_default_s)
         trail.wait_applied_s = patience.applied_s
-        asked = reader.read(scope["query_string"], caller=caller, now_s=clock())
+        media_type = choose(trail.fields.get(b"accept"), _FORMS)
+        if media_type is None:
+            raise HTTPException(status_code=406)
+        streamed = media_type == NDJSON
+        asked = reader.read(scope["query_string"], caller=caller, now_s=clock(), streamed=streamed)
         trail.app = asked.query.app
         demands = demands_of(trail.fields, caller=caller)
         ask = Ask(
@@ -45,6 +56,13 @@ def tasks_route(
             demands=demands,
             origin=trail.origin,
         )
+        path, query_string = scope.get("root_path", "") + PATH, scope["query_string"]
+        if streamed:
+            first = await unless_hung_up(gateway.stretch(ask), receive=request.receive, trail=trail)
+            if first is None:
+                return Silence()
+            link = partial(link_to, path, query_string)
+            return TaskStream(gateway, ask, first, only=asked.only, trail=trail, link=link)
         page = await unless_hung_up(gateway.page(ask), receive=request.receive, trail=trail)
         if page is None:
             return Silence()
@@ -52,7 +70,7 @@ def tasks_route(
         return Reply(
             page_answer(
                 page,
-                render(page, path=scope.get("root_path", "") + PATH, query_string=scope["query_string"]),
+                render(page, path=path, query_string=query_string),
                 demands=demands,
                 wait_applied_s=patience.applied_s,
                 if_none_match=trail.fields.get(b"if-none-match"),

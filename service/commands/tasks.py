@@ -1,0 +1,75 @@
+"""`taskgate tasks`: lists an app's tasks for people, from a gateway."""
+
+import itertools
+import os
+import sys
+
+from service.commands.tasks_client import Answer, Connection, Failed, Faulty, Wanted
+from service.commands.tasks_output import Printer, Progress, printable
+
+COMPLETE, FAILED, FAULTY = 0, 1, 2
+
+KEY_VARIABLE = "TASKGATE_KEY"
+
+
+def run(wanted: Wanted, *, key: str | None, form: str, limit: int | None) -> int:
+    """Print the tasks as they come. 0: all of them; 1: some are missing; 2: the request or the key is at fault."""
+    key = key or os.environ.get(KEY_VARIABLE)
+    if not key:
+        return _told(f"no key: set {KEY_VARIABLE}, or give it with --key", FAULTY)
+    if limit is not None and limit < 1:
+        return _told("--limit must be 1 or more", FAULTY)
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # whatever the terminal can't show
+    progress = Progress(sys.stderr, shown=sys.stderr.isatty())
+    try:
+        return _list(wanted, key, Printer(sys.stdout, form=form), progress, limit)
+    except Faulty as exc:
+        progress.clear()
+        return _told(str(exc), FAULTY)
+    except Failed as exc:
+        progress.clear()
+        return _told(str(exc), FAILED)
+    finally:
+        progress.clear()
+
+
+def _list(wanted: Wanted, key: str, printer: Printer, progress: Progress, limit: int | None) -> int:
+    with Connection(wanted, key=key) as connection:
+        if progress.shown:
+            progress.waits(connection.estimate_s())
+        answer = connection.stream()
+        progress.begins(total=answer.total, offset=wanted.offset, is_filtered=wanted.is_filtered)
+        for line in itertools.islice(answer.lines(), limit):
+            progress.clear()
+            printer.print(line)
+            progress.counts()
+        printer.close()
+        progress.clear()
+        if answer.end is None and limit is not None and printer.count == limit:
+            return COMPLETE
+        return _ended(answer, printer.count, wanted)
+
+
+def _ended(answer: Answer, count: int, wanted: Wanted) -> int:
+    """Tell how the stream ended."""
+    end = answer.end
+    if end is None or end.count != count:
+        hint = "" if wanted.is_filtered else f"; go on with --offset {wanted.offset + count}"
+        return _told(f"the answer was cut off after {count} tasks{hint}", FAILED)
+    if end.changed:
+        _told("warning: the list changed while it was read: tasks may be missing or come twice", COMPLETE)
+    if end.stale:
+        _told(f"warning: the upstream could not be asked again: some of it is as it was at {end.fetched_at}", COMPLETE)
+    if end.complete:
+        return COMPLETE
+    why = "for no reason that it tells" if end.problem is None else end.problem.text
+    offset = end.offset
+    hint = "" if offset is None else f"\ngo on with --offset {offset}"
+    return _told(f"the list ended early, after {count} tasks: {why}{hint}", FAILED)
+
+
+def _told(text: str, status: int) -> int:
+    """Tell it on stderr, without anything that a terminal would obey."""
+    lines = "\n".join(printable(line) for line in text.split("\n"))
+    print(f"taskgate tasks: {lines}", file=sys.stderr)
+    return status

@@ -1,0 +1,248 @@
+"""What `taskgate tasks` asks of a gateway, over HTTP/1.1 with the standard library alone."""
+
+import http.client
+from collections.abc import Iterator
+from typing import Self
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
+
+import msgspec
+
+LINE_MAX_BYTES = 8 * 1024 * 1024
+"""The longest line that is read: an upstream's whole answer may be that large."""
+PROBLEM_MAX_BYTES = 64 * 1024
+ANSWER_MAX_S = 120.0
+"""How long the gateway may be silent, where the caller names no patience."""
+BUDGET_MAX_S = 2.0
+
+_NDJSON = "application/x-ndjson"
+_AT_FAULT = frozenset((400, 401, 403, 404, 406, 414, 422, 431))
+
+
+class Failed(Exception):
+    """The gateway can't be reached, or its answer is of no use."""
+
+
+class Faulty(Exception):
+    """The request can't be served as it is: a parameter, the address or the key is at fault."""
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked for; None where nothing was said. `wait_s` is the patience for each block, in seconds."""
+
+    url: str
+    app: str | None = None
+    since: str | None = None
+    until: str | None = None
+    sort: str | None = None
+    q: str | None = None
+    status: str | None = None
+    type: str | None = None
+    offset: int = 0
+    wait_s: int | None = None
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether tasks of the list are left out."""
+        return self.status is not None or self.type is not None
+
+    @property
+    def query_string(self) -> str:
+        """The parameters, encoded."""
+        names = ("app", "since", "until", "sort", "q", "status", "type")
+        said = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return urlencode(said | ({"offset": self.offset} if self.offset else {}), quote_via=quote)
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """A fault of one parameter."""
+
+    parameter: str
+    detail: str
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of a problem (RFC 9457)."""
+
+    title: str = "The gateway refused"
+    detail: str = ""
+    request_id: str = ""
+    errors: tuple[Fault, ...] = ()
+    estimate_seconds: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The problem, for people."""
+        lines = [self.title + (f": {self.detail}" if self.detail else "")]
+        lines += [f"{fault.parameter} {fault.detail}" for fault in self.errors]
+        if self.estimate_seconds is not None:
+            lines.append(f"the turn is expected in about {self.estimate_seconds:.0f} s; --wait says how long to wait")
+        if self.request_id:
+            lines.append(f"request {self.request_id}")
+        return "\n  ".join(lines)
+
+
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of a stream's last line."""
+
+    complete: bool
+    count: int
+    changed: bool = False
+    stale: bool = False
+    fetched_at: str = ""
+    problem: Problem | None = None
+    next: str | None = None
+
+    @property
+    def offset(self) -> int | None:
+        """Where the rest begins."""
+        texts = parse_qs(urlsplit(self.next or "").query).get("offset", [""])
+        return int(texts[0]) if texts[0].isdecimal() else None
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """A task with what is shown of it, or with `end` the last line."""
+
+    id: int = 0
+    status: str = ""
+    type: str = ""
+    scheduled_at: str | None = None
+    title: str = ""
+    end: End | None = None
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of a share: how many blocks wait."""
+
+    count: int = 0
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of one caller's share of the budget."""
+
+    waiting: Waiting = Waiting()
+
+
+class Slots(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of the slots."""
+
+    total: int
+    window_seconds: float
+    free: int | None = None
+
+
+class Pause(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of a pause."""
+
+    seconds: float = 0.0
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of an app's budget."""
+
+    slots: Slots
+    pause: Pause | None = None
+    callers: tuple[Share, ...] = ()
+    others: Share = Share()
+
+    @property
+    def wait_s(self) -> float:
+        """About how long the last in line waits for a turn: all who wait, one after the other."""
+        pause_s = 0.0 if self.pause is None else self.pause.seconds
+        waiting = self.others.waiting.count + sum(share.waiting.count for share in self.callers)
+        if not waiting and self.slots.free:
+            return pause_s
+        return pause_s + (waiting + 1) * self.slots.window_seconds / self.slots.total
+
+
+_lines = msgspec.json.Decoder(Line)
+
+
+class Answer:
+    """A stream that has begun. `total` is how many tasks match, where the gateway tells; `end` how it ended."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        total = response.headers.get("X-Total-Count", "")
+        self.total = int(total) if total.isdecimal() else None
+        self.end: End | None = None
+        self._response = response
+
+    def lines(self) -> Iterator[tuple[str, Line]]:
+        """The tasks, each with its text, until the stream ends or breaks off. Raises Failed."""
+        try:
+            while text := self._response.readline(LINE_MAX_BYTES):
+                if not text.endswith(b"\n"):
+                    return
+                line = _lines.decode(text)
+                if line.end is not None:
+                    self.end = line.end
+                    return
+                yield text.decode().strip(), line
+        except (http.client.HTTPException, OSError):
+            return  # without its last line: cut off
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            raise Failed(f"the answer can't be read: {exc}") from exc
+
+
+class Connection:
+    """The way to a gateway. Raises Faulty where the address or the key can't be right."""
+
+    def __init__(self, wanted: Wanted, *, key: str) -> None:
+        try:
+            url = urlsplit(wanted.url)
+            port = url.port
+        except ValueError as exc:
+            raise Faulty(f"--url is no address: {exc}") from exc
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise Faulty("--url must be of the form http://HOST:PORT")
+        if not key.isascii() or not key.isprintable():
+            raise Faulty("a key is of ASCII letters, digits and signs")
+        self._kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+        self._host, self._port, self._path = url.hostname, port, url.path.rstrip("/")
+        self._wanted = wanted
+        self._fields = {"Authorization": f"Bearer {key}", "User-Agent": "taskgate-tasks"}
+        self._open: list[http.client.HTTPConnection] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in self._open:
+            connection.close()
+
+    def estimate_s(self) -> float | None:
+        """About how long the first turn may take, in seconds; None where the gateway doesn't tell."""
+        app = self._wanted.app
+        target = "/budget" + (f"?{urlencode({'app': app})}" if app else "")
+        try:
+            response = self._get(target, {}, timeout_s=BUDGET_MAX_S)
+            return msgspec.json.decode(response.read(PROBLEM_MAX_BYTES), type=Budget).wait_s
+        except (Failed, msgspec.DecodeError, http.client.HTTPException, OSError, ZeroDivisionError):
+            return None
+
+    def stream(self) -> Answer:
+        """Ask for the tasks. Raises Failed and Faulty."""
+        wait_s = self._wanted.wait_s
+        fields = {"Accept": _NDJSON} | ({} if wait_s is None else {"Prefer": f"wait={wait_s}"})
+        timeout_s = ANSWER_MAX_S if wait_s is None else wait_s + 60.0
+        response = self._get(f"/tasks?{self._wanted.query_string}", fields, timeout_s=timeout_s)
+        media_type = response.headers.get_content_type()
+        if response.status == 200 and media_type == _NDJSON:
+            return Answer(response)
+        if media_type != "application/problem+json":
+            raise Failed(f"what answers at {self._host} is no gateway that streams (HTTP status {response.status})")
+        try:
+            text = msgspec.json.decode(response.read(PROBLEM_MAX_BYTES), type=Problem).text
+        except (msgspec.DecodeError, http.client.HTTPException, OSError):
+            text = f"HTTP status {response.status}"
+        raise Faulty(text) if response.status in _AT_FAULT else Failed(text)
+
+    def _get(self, target: str, fields: dict[str, str], *, timeout_s: float) -> http.client.HTTPResponse:
+        connection = self._kind(self._host, self._port, timeout=timeout_s)
+        self._open.append(connection)
+        try:
+            connection.request("GET", self._path + target, headers=self._fields | fields)
+            return connection.getresponse()
+        except TimeoutError as exc:
+            raise Failed(f"no answer from {self._host} within {timeout_s:.0f} s") from exc
+        except (OSError, http.client.HTTPException) as exc:
+            raise Failed(f"can't reach {self._host}: {exc or type(exc).__name__}") from exc

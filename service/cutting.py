@@ -1,0 +1,68 @@
+"""Cuts what was asked for out of the blocks that hold it."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from service.model.blocks import Block
+from service.model.budgets import BudgetNote
+from service.model.freshness import StaleReason
+from service.model.pages import Ask, Page, Source, Stretch
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One block of a page, and how it was come by."""
+
+    block: Block
+    source: Source
+    stale_reason: StaleReason | None = None
+    waited_s: float = 0.0
+    upstream_s: float = 0.0
+
+
+def page_of(ask: Ask, parts: Sequence[Part], *, block_size: int, lifetime_s: float, budget: BudgetNote | None) -> Page:
+    """The slice from its blocks, one or two; times are those of the older, the total is that of the newer."""
+    start, stop = ask.slice.offset, ask.slice.offset + ask.slice.limit
+    first = start // block_size * block_size
+    bodies = [
+        part.block.cut(max(start - base, 0), min(stop - base, block_size))
+        for base, part in zip((first, first + block_size), parts, strict=False)
+    ]
+    oldest = min((part.block for part in parts), key=lambda block: block.fetched_at_ms)
+    newest = max((part.block for part in parts), key=lambda block: block.fetched_at_ms)
+    return Page(
+        query=ask.query,
+        slice=ask.slice,
+        range=oldest.range,
+        total=newest.total,
+        fetched_at_ms=oldest.fetched_at_ms,
+        lifetime_s=lifetime_s,
+        body=b",".join(body for body in bodies if body),
+        source=max((part.source for part in parts), key=_RANK.__getitem__),
+        stale_reason=next((part.stale_reason for part in parts if part.stale_reason), None),
+        waited_s=sum(part.waited_s for part in parts),
+        upstream_s=sum(part.upstream_s for part in parts),
+        budget=budget,
+    )
+
+
+def stretch_of(ask: Ask, part: Part, *, block_size: int, budget: BudgetNote | None) -> Stretch:
+    """What a block holds of the slice, which begins in it."""
+    block = part.block
+    start = ask.slice.offset % block_size
+    base = ask.slice.offset - start
+    following = base + block_size
+    return Stretch(
+        records=block.records(start, min(start + ask.slice.limit, block_size)),
+        total=block.total,
+        following=following if following < block.total else None,
+        is_short=len(block.ends) < min(block_size, block.total - base),
+        fetched_at_ms=block.fetched_at_ms,
+        source=part.source,
+        waited_s=part.waited_s,
+        upstream_s=part.upstream_s,
+        budget=budget,
+    )
+
+
+_RANK = {Source.HIT: 0, Source.JOINED: 1, Source.FETCHED: 2, Source.STALE: 3}

@@ -1,0 +1,185 @@
+"""A whole list as newline-delimited JSON: one task a line, block by block, and a last line that says how it ended.
+
+Blocks are asked for one at a time, the next when the reader has taken the one before: who reads slowly has neither a
+place in line nor a call, and of the list no more than one block is held.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from service.model.pages import Ask, Source, Stretch
+from service.model.queries import Slice, rfc3339
+from service.model.streams import Only, Seen, labels_of
+from service.web.answers import Answer, Header, Reply
+from service.web.failures import late_problem
+from service.web.hangup import unless_hung_up
+from service.web.page_answer import VARY
+from service.web.port import Gateway
+from service.web.problems import Problem
+from service.web.ratelimit import ratelimit
+from service.web.trail import Trail
+
+NDJSON = "application/x-ndjson"
+TOTAL = b"x-total-count"
+STREAMED = "streamed"
+"""What is noted as the outcome of a stream that reached the end of its list."""
+
+READER_MAX_S = 300.0
+"""How long a reader may leave a block where it is; then the stream is cut off."""
+
+_encoder = msgspec.json.Encoder()
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    """How a stream ended: `complete` where the end of the list was reached.
+
+    `count` is how many lines came before, `total` how many tasks the query matches by the newest block. `changed` tells
+    that the list was seen to change meanwhile: tasks may be missing or come twice. `fetched_at` is when the upstream
+    was asked for the oldest block, `stale` whether one of them was past its freshness. `next` leads to the rest.
+    """
+
+    complete: bool
+    count: int
+    total: int
+    changed: bool
+    fetched_at: str
+    stale: bool
+    problem: Problem | None
+    next: str | None
+
+
+class LastLine(msgspec.Struct, frozen=True, kw_only=True):
+    """The last line: its one member is of no task."""
+
+    end: End
+
+
+class Course:
+    """What a stream has sent so far, and what it has seen of the list. `only` are the tasks that are wanted."""
+
+    def __init__(self, first: Stretch, only: Only) -> None:
+        self.count = 0
+        self._only = only
+        self._seen = Seen(total=first.total)
+        self._fetched_at_ms = first.fetched_at_ms
+        self._stale = False
+
+    def lines(self, stretch: Stretch) -> bytes:
+        """The lines of one more stretch."""
+        labels = [labels_of(record) for record in stretch.records]
+        ids = [each.id for each in labels]
+        self._seen = self._seen.after(ids, total=stretch.total, is_short=stretch.is_short)
+        self._fetched_at_ms = min(self._fetched_at_ms, stretch.fetched_at_ms)
+        self._stale |= stretch.source is Source.STALE
+        wanted = [record for record, each in zip(stretch.records, labels, strict=True) if self._only.takes(each)]
+        self.count += len(wanted)
+        return b"".join(_line(record) for record in wanted)
+
+    def last_line(self, *, problem: Problem | None, following: str | None) -> bytes:
+        """The line that says how it ended."""
+        end = End(
+            complete=problem is None,
+            count=self.count,
+            total=self._seen.total,
+            changed=self._seen.changed,
+            fetched_at=rfc3339(self._fetched_at_ms // 1000),
+            stale=self._stale,
+            problem=problem,
+            next=following,
+        )
+        return _encoder.encode(LastLine(end=end)) + b"\n"
+
+
+class TaskStream(Reply):
+    """Sends a list from its `first` stretch on; `link` makes the reference to the rest from an offset."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        ask: Ask,
+        first: Stretch,
+        *,
+        only: Only,
+        trail: Trail,
+        link: Callable[[int], str],
+        reader_max_s: float = READER_MAX_S,
+    ) -> None:
+        super().__init__(Answer(status=200, headers=_fields(ask, first, trail), body=b""))
+        self._gateway = gateway
+        self._ask = ask
+        self._first = first
+        self._trail = trail
+        self._link = link
+        self._reader_max_s = reader_max_s
+        self._course = Course(first, only)
+        self._first_lines = self._course.lines(first)
+
+    async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
+        """Send it, for as long as somebody reads."""
+        try:
+            await unless_hung_up(self._send_all(send), receive=receive, trail=self._trail)
+        except TimeoutError:
+            self._trail.hung_up = True  # without a last line, and without the end of the body
+
+    async def _send_all(self, send: Send) -> None:
+        answer = self._answer
+        await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers]})
+        if self._trail.is_head:  # as much as a page would have cost
+            self._trail.outcome = self._first.source.value
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        last_line = await self._send_tasks(send)
+        await self._sent(send, last_line, more=False)
+
+    async def _send_tasks(self, send: Send) -> bytes:
+        """Send all lines but the last, which is returned. Raises TimeoutError where the reader takes no more."""
+        stretch, lines, trail = self._first, self._first_lines, self._trail
+        while True:
+            trail.waited_s += stretch.waited_s
+            trail.upstream_s += stretch.upstream_s
+            # White space before the next line's value keeps the connection in use where no task is wanted for long.
+            await self._sent(send, lines or b" ", more=True)
+            following = stretch.following
+            if following is None:
+                trail.outcome = STREAMED
+                return self._course.last_line(problem=None, following=None)
+            await asyncio.sleep(0)  # what is in memory comes without a wait: let others have their turn
+            slice_ = Slice(offset=following, limit=self._ask.slice.limit)
+            try:
+                stretch = await self._gateway.stretch(replace(self._ask, slice=slice_))
+                lines = self._course.lines(stretch)
+            except Exception as exc:  # noqa: BLE001 - the answer has begun: its last line alone can still tell
+                problem = late_problem(trail, exc)
+                return self._course.last_line(problem=problem, following=self._link(following))
+
+    async def _sent(self, send: Send, body: bytes, *, more: bool) -> None:
+        await asyncio.wait_for(
+            send({"type": "http.response.body", "body": body, "more_body": more}), self._reader_max_s
+        )
+
+
+def _line(record: bytes) -> bytes:
+    """A record as a line. Raw line feeds can only stand between the tokens of `content`, which is the upstream's."""
+    if b"\n" in record or b"\r" in record:
+        record = msgspec.json.format(record, indent=-1)
+    return record + b"\n"
+
+
+def _fields(ask: Ask, first: Stretch, trail: Trail) -> tuple[Header, ...]:
+    fields: list[Header] = [
+        (b"content-type", NDJSON.encode()),
+        (b"cache-control", b"no-store"),
+        (b"vary", VARY),
+        (TOTAL, b"%d" % first.total),
+    ]
+    if trail.wait_applied_s is not None:
+        fields.append((b"preference-applied", b"wait=%d" % trail.wait_applied_s))
+    if first.budget is not None:
+        fields.extend(ratelimit(ask.query.app, first.budget))
+    return tuple(fields)

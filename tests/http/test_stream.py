@@ -1,0 +1,313 @@
+"""`GET /tasks` as a stream, with a fake gateway; some on a real socket."""
+
+import asyncio
+import json
+import socket
+from typing import Any
+
+import msgspec
+import pytest
+
+from service.model.errors import ShuttingDown, UpstreamTimeout, WaitTooLong
+from service.model.pages import Source
+from service.model.queries import Slice
+from service.model.streams import Only
+from service.web.stream import TaskStream
+from service.web.trail import Trail
+from tests.http.fake_gateway import AUTH, KEY, Web, raw, task_of
+from tests.servers import until
+
+LINES = {"Accept": "application/x-ndjson"}
+
+
+def read(body: bytes) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The tasks and how the stream ended."""
+    assert body.endswith(b"\n")
+    *tasks, last = [json.loads(line) for line in body[:-1].split(b"\n")]
+    assert list(last) == ["end"]
+    assert all("id" in task for task in tasks)
+    end: dict[str, Any] = last["end"]
+    return tasks, end
+
+
+def ids(tasks: list[dict[str, Any]]) -> list[int]:
+    """Their places in the list."""
+    return [task["id"] - 1000 for task in tasks]
+
+
+async def stream(web: Web, query: str = "") -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """A stream that begins as it should."""
+    answer = await web.get(f"/tasks?{query}", LINES)
+    assert answer.status_code == 200, answer.text
+    return read(answer.content)
+
+
+async def test_a_whole_list(web: Web) -> None:
+    """All tasks come in order, a line each, from one block after the other, and the last line says complete."""
+    answer = await web.get("/tasks", LINES | {"Prefer": "wait=7"})
+    tasks, end = read(answer.content)
+    assert ids(tasks) == list(range(250))
+    assert end == {
+        "complete": True,
+        "count": 250,
+        "total": 250,
+        "changed": False,
+        "fetched_at": "2025-06-15T15:06:36Z",
+        "stale": False,
+        "problem": None,
+        "next": None,
+    }
+    assert [ask.slice for ask in web.gateway.asks] == [Slice(offset=n, limit=100) for n in (0, 100, 200)]
+    assert {ask.patience_s for ask in web.gateway.asks} == {7.0}
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    assert answer.headers["vary"] == "Accept, Accept-Encoding, Authorization"
+    assert answer.headers["x-total-count"] == "250"
+    assert answer.headers["cache-control"] == "no-store"
+    assert "content-length" not in answer.headers
+    assert (web.observed[0].outcome, web.observed[0].status) == ("streamed", 200)
+
+
+async def test_an_empty_list(web: Web) -> None:
+    """A list without tasks is its last line."""
+    web.gateway.listed = ()
+    tasks, end = await stream(web)
+    assert (tasks, end["complete"], end["count"], end["total"]) == ([], True, 0, 0)
+
+
+@pytest.mark.parametrize("offset", [1, 99, 100, 101, 249, 250, 400])
+async def test_from_an_offset(web: Web, offset: int) -> None:
+    """A stream from anywhere is the rest of the whole; from beyond the end it is empty."""
+    tasks, end = await stream(web, f"offset={offset}")
+    assert ids(tasks) == list(range(offset, 250))
+    assert (end["complete"], end["count"]) == (True, max(250 - offset, 0))
+
+
+FILTERS = [
+    ("status=pending", lambda n: n % 5 == 0),
+    ("type=tag", lambda n: n % 2 == 0),
+    ("type=tag&status=pending", lambda n: n % 10 == 0),
+    ("type=user", lambda n: False),
+]
+
+
+@pytest.mark.parametrize(("query", "wanted"), FILTERS)
+async def test_filters(web: Web, query: str, wanted: Any) -> None:
+    """Only tasks of the status and the type come, and the total is still the query's."""
+    tasks, end = await stream(web, query)
+    assert ids(tasks) == [number for number in range(250) if wanted(number)]
+    assert (end["count"], end["total"], end["complete"]) == (len(tasks), 250, True)
+
+
+REFUSED = [
+    ("status=pending", {}, "status"),
+    ("type=all", {}, "type"),
+    ("limit=5", LINES, "limit"),
+    ("status=Pending", LINES, "status"),
+    ("type=everyone", LINES, "type"),
+    ("status=", LINES, "status"),
+]
+
+
+@pytest.mark.parametrize(("query", "headers", "named"), REFUSED)
+async def test_what_belongs_to_the_other_form(web: Web, query: str, headers: dict[str, str], named: str) -> None:
+    """Filters of a page, a stream's limit and unknown statuses are refused by name, before anything is asked for."""
+    answer = await web.get(f"/tasks?{query}", headers)
+    assert answer.status_code == 400
+    assert [error["parameter"] for error in answer.json()["errors"]] == [named]
+    assert web.gateway.asks == []
+
+
+async def test_no_acceptable_form(web: Web) -> None:
+    """Who accepts neither form gets a problem that names both; a stranger is told nothing of it."""
+    answer = await web.get("/tasks", {"Accept": "text/csv"})
+    assert (answer.status_code, answer.json()["type"]) == (406, "/problems/not-acceptable")
+    assert web.gateway.asks == []
+    assert (await web.client.get("/tasks", headers={"Accept": "text/csv"})).status_code == 401
+
+
+async def test_a_problem_before_the_first_line(web: Web) -> None:
+    """What goes wrong with the first block is an ordinary problem with its status."""
+    web.gateway.told_at[0] = WaitTooLong(place=3, estimate_s=9, patience_s=1)
+    answer = await web.get("/tasks", LINES)
+    assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("error", "slug"),
+    [
+        (UpstreamTimeout("no answer", app="shop"), "upstream-timeout"),
+        (WaitTooLong(place=3, estimate_s=9, patience_s=1), "wait-too-long"),
+        (ShuttingDown(), "shutting-down"),
+        (RuntimeError("secret"), "failed"),
+    ],
+)
+async def test_a_problem_on_the_way(web: Web, error: Exception, slug: str) -> None:
+    """What goes wrong later stands in the last line, with the way on; following it brings the rest, once each."""
+    web.gateway.told_at[100] = error
+    tasks, end = await stream(web, "q=a%26b&sort=created_at")
+    assert (end["complete"], end["count"], end["total"]) == (False, 100, 250)
+    assert end["problem"]["type"] == f"/problems/{slug}"
+    assert "secret" not in json.dumps(end)
+    assert end["next"] == "/tasks?q=a%26b&sort=created_at&offset=100"
+    assert web.observed[0].outcome == slug
+    web.gateway.told_at.clear()
+    rest, end = read((await web.get(end["next"], LINES)).content)
+    assert ids(tasks + rest) == list(range(250))
+    assert end["complete"]
+    assert web.gateway.asks[-1].query == web.gateway.asks[0].query
+
+
+CHANGES: list[tuple[int, dict[str, Any]]] = [
+    (100, {"total": 251}),
+    (100, {"records": tuple(msgspec.json.encode(task_of(number)) for number in range(99, 199))}),
+    (200, {"records": tuple(msgspec.json.encode(task_of(number)) for number in range(50, 100))}),
+    (100, {"is_short": True, "records": ()}),
+]
+
+
+@pytest.mark.parametrize(("offset", "told"), CHANGES)
+async def test_a_list_that_changes(web: Web, offset: int, told: dict[str, Any]) -> None:
+    """Another total, a task that comes again or a short block are told in the last line."""
+    web.gateway.told_at[offset] = told
+    _, end = await stream(web)
+    assert (end["complete"], end["changed"]) == (True, True)
+
+
+async def test_a_list_that_shrinks_and_grows(web: Web) -> None:
+    """The stream ends where the newest total says, sooner or later than the first one said."""
+    web.gateway.told_at[100] = {"total": 150, "following": None}
+    assert (await stream(web))[1]["total"] == 150
+    web.gateway.told_at = {200: {"total": 350, "following": 300}, 300: {"total": 350, "following": None}}
+    _, end = await stream(web)
+    assert (end["total"], end["complete"], end["changed"]) == (350, True, True)
+
+
+async def test_age_and_staleness(web: Web) -> None:
+    """The last line tells the oldest block's fetch, and that a stale one was among them."""
+    web.gateway.told_at[100] = {"source": Source.STALE, "fetched_at_ms": 1_749_999_000_000}
+    _, end = await stream(web)
+    assert (end["stale"], end["fetched_at"], end["changed"]) == (True, "2025-06-15T14:50:00Z", False)
+
+
+async def test_line_feeds_in_the_content(web: Web) -> None:
+    """Content that the upstream wrote over several lines is one line, and means the same."""
+    content = b'{ "a" :\r\n [1.50E+3,\n  "x\\ny  z", 123456789012345678901],\n"b":\t{}}'
+    web.gateway.listed = (msgspec.json.encode(task_of(0, content=content)), msgspec.json.encode(task_of(1)))
+    answer = await web.get("/tasks", LINES)
+    assert answer.content.count(b"\n") == 3
+    assert b"\r" not in answer.content
+    tasks, end = read(answer.content)
+    assert tasks[0]["content"] == json.loads(content)
+    assert b"1.50E+3" in answer.content
+    assert end["count"] == 2
+
+
+async def test_head(web: Web) -> None:
+    """HEAD costs the first block alone and has the fields of GET."""
+    got = await web.get("/tasks", LINES)
+    web.gateway.asks.clear()
+    headed = await web.client.head("/tasks", headers=AUTH | LINES)
+    assert len(web.gateway.asks) == 1
+    assert headed.content == b""
+    drop = {"x-request-id"}
+    assert {k: v for k, v in headed.headers.items() if k not in drop} == {
+        k: v for k, v in got.headers.items() if k not in drop
+    }
+
+
+def request(*, close: bool = True) -> bytes:
+    """A request for a stream."""
+    connection = b"close" if close else b"keep-alive"
+    return (
+        b"GET /tasks HTTP/1.1\r\nHost: gateway\r\nAccept: application/x-ndjson\r\nConnection: "
+        + connection
+        + b"\r\nAuthorization: Bearer "
+        + KEY.encode()
+        + b"\r\n\r\n"
+    )
+
+
+async def test_the_first_block_comes_first(web: Web) -> None:
+    """The first tasks are there while the second block is still waited for, on one connection and the next request."""
+    web.gateway.told_at[100] = go = asyncio.Event()
+    async with web.on_a_socket() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):
+            writer.write(request(close=False))
+            async with asyncio.timeout(5):
+                assert b'"id":1099,' in await reader.readuntil(b'"id":1099,')
+                go.set()
+                assert b'"complete":true' in await reader.readuntil(b"0\r\n\r\n")
+            go.clear()
+        writer.close()
+
+
+async def test_a_reader_that_hangs_up(web: Web) -> None:
+    """Who hangs up in the middle is no longer waited for, and no further block is asked for."""
+    web.gateway.told_at[100] = asyncio.Event()
+    async with web.on_a_socket() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request())
+        async with asyncio.timeout(5):
+            await reader.readuntil(b'"id":1099,')
+        writer.close()
+        await until(lambda: web.gateway.cancelled == 1)
+        await until(lambda: len(web.observed) == 1)
+        assert web.observed[0].outcome is None
+        assert len(web.gateway.asks) == 2
+
+
+async def test_a_reader_that_stops_reading(web: Web) -> None:
+    """No more blocks are asked for than fit into the connection; when it reads on, it gets the whole list."""
+    large = b'"' + b"x" * 4000 + b'"'
+    web.gateway.listed = tuple(msgspec.json.encode(task_of(number, content=large)) for number in range(20_000))
+    async with web.on_a_socket() as port:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", port))
+            client.sendall(request())
+            asked = -1
+            while asked != len(web.gateway.asks):  # until it comes to a halt
+                asked = len(web.gateway.asks)
+                await asyncio.sleep(0.3)
+            assert asked < 50
+            client.setblocking(False)
+            got, loop = bytearray(), asyncio.get_running_loop()
+            async with asyncio.timeout(30):
+                while part := await loop.sock_recv(client, 1 << 20):
+                    got += part
+        assert len(web.gateway.asks) == 200
+        assert b'"count":20000' in got[-400:]
+
+
+async def test_a_reader_that_takes_nothing_for_long(web: Web) -> None:
+    """After a while the stream ends without a last line and without the end of its body."""
+    web.gateway.told_at[100] = asyncio.Event()
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    async def receive() -> dict[str, Any]:
+        return await asyncio.Event().wait()  # type: ignore[return-value]  # it never returns
+
+    await web.get("/tasks?offset=0")
+    ask = web.gateway.asks[0]
+    trail = Trail(request_id="x", fields={})
+    first = await web.gateway.stretch(ask)
+    only = Only()
+    reply = TaskStream(web.gateway, ask, first, only=only, trail=trail, link=str, reader_max_s=0.05)
+    await asyncio.wait_for(reply({}, receive, send), 2)
+    assert trail.hung_up
+    assert [message.get("more_body") for message in sent] == [None, True]
+
+
+async def test_a_stream_that_is_cut_off_has_no_last_line(web: Web) -> None:
+    """The bytes of a whole stream end with its last line and the end of the body."""
+    async with web.on_a_socket() as port:
+        answer = await raw(port, request())
+    assert answer.endswith(b"\r\n0\r\n\r\n")
+    assert b'{"end":{"complete":true' in answer

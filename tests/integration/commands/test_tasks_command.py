@@ -1,0 +1,173 @@
+"""`taskgate tasks`, run as a process against a gateway that says what the test wants."""
+
+import asyncio
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from service.model.budgets import Party
+from service.model.errors import UpstreamTimeout, WaitTooLong
+from service.model.pages import Source
+from tests.http.fake_gateway import KEY, Web, task_of
+
+ROOT = Path(__file__).parents[3]
+NASTY = "a\x1b[31mred\x07\x9b2J \u202egnp.exe\u200b\u2028 限时优惠 👩\u200d🚀"
+
+
+@pytest.fixture
+async def web() -> AsyncIterator[Web]:
+    """The HTTP side around a fake gateway of 250 tasks."""
+    web = Web()
+    async with web.client:
+        yield web
+
+
+async def run(
+    port: int, *arguments: str, key: str | None = KEY, stderr: int = subprocess.PIPE
+) -> tuple[int | None, str, str]:
+    """Run it; returns its exit status, stdout and stderr."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("TASKGATE")}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "service", "tasks", "--url", f"http://127.0.0.1:{port}", *arguments),
+        cwd=ROOT,
+        env=environ | ({} if key is None else {"TASKGATE_KEY": key}),
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+    )
+    async with asyncio.timeout(20):
+        out, err = await process.communicate()
+    told = (err or b"").decode()
+    assert "Traceback" not in told
+    return process.returncode, out.decode(), told
+
+
+async def test_a_table(web: Web) -> None:
+    """All tasks, a row each under one heading, and exit status 0; what was asked for reaches the gateway."""
+    async with web.on_a_socket() as port:
+        status, out, err = await run(port, "--app", "shop", "-q", "a b", "--since=-P7D", "--wait", "7")
+    rows = out.splitlines()
+    assert (status, err, len(rows)) == (0, "", 251)
+    assert rows[0].split() == ["ID", "STATUS", "TYPE", "SCHEDULED", "TITLE"]
+    assert rows[8].split() == ["1007", "dispatched", "all", "2025-06-01T10:00:00Z", "Task", "7"]
+    ask = web.gateway.asks[0]
+    assert (ask.query.app, ask.query.keyword, str(ask.query.since), ask.patience_s) == ("shop", "a b", "-P7D", 7.0)
+
+
+async def test_ndjson(web: Web) -> None:
+    """One JSON object a line, tasks alone, from the offset on, as the gateway sends them."""
+    async with web.on_a_socket() as port:
+        status, out, _ = await run(port, "--format", "ndjson", "--offset", "240", "--status", "pending")
+    assert status == 0
+    assert [line.encode() for line in out.splitlines()] == [web.gateway.listed[240], web.gateway.listed[245]]
+
+
+async def test_a_limit_ends_the_stream(web: Web) -> None:
+    """After so many tasks it ends with status 0, and the gateway is asked for no more blocks than that takes."""
+    web.gateway.told_at[200] = asyncio.Event()
+    async with web.on_a_socket() as port:
+        status, out, err = await run(port, "--limit", "120")
+    assert (status, err, len(out.splitlines())) == (0, "", 121)
+
+
+@pytest.mark.parametrize("form", ["table", "ndjson"])
+async def test_nothing_in_a_task_reaches_the_terminal_as_a_command(web: Web, form: str) -> None:
+    """Controls and marks that turn or hide the writing are written as escapes; NDJSON still means the same."""
+    title = NASTY.replace("\x1b", "\\u001b").replace("\x07", "\\u0007")
+    record = msgspec.json.encode(task_of(0)).replace(b"Task 0", title.encode())
+    web.gateway.listed = (record,)
+    async with web.on_a_socket() as port:
+        status, out, _ = await run(port, "--format", form)
+    assert status == 0
+    assert not set(out) & set("\x1b\x07\x9b\u202e\u200b\u2028")
+    assert "限时优惠 👩\u200d🚀" in out
+    if form == "ndjson":
+        assert json.loads(out)["title"] == NASTY
+    else:
+        assert "\\x1b[31mred\\x07\\x9b2J \\u202egnp.exe\\u200b\\u2028" in out
+
+
+ENDS: list[tuple[Any, int, str]] = [
+    (
+        UpstreamTimeout("no answer within 8 s", app="shop"),
+        1,
+        "ended early, after 100 tasks: The upstream did not answer",
+    ),
+    (UpstreamTimeout("no answer within 8 s", app="shop"), 1, "go on with --offset 100"),
+    (WaitTooLong(place=3, estimate_s=42, patience_s=10), 1, "expected in about 42 s"),
+    ({"total": 251}, 0, "warning: the list changed"),
+    ({"source": Source.STALE}, 0, "warning: the upstream could not be asked again"),
+]
+
+
+@pytest.mark.parametrize(("told", "status", "text"), ENDS)
+async def test_how_it_ended(web: Web, told: Any, status: int, text: str) -> None:
+    """A list that is cut short is told with its reason and the way on, and ends with 1; warnings leave it at 0."""
+    web.gateway.told_at[100] = told
+    async with web.on_a_socket() as port:
+        ended = await run(port)
+    assert ended[0] == status
+    assert text in ended[2]
+
+
+async def test_a_stream_that_breaks_off() -> None:
+    """Without its last line a list is incomplete, however well it looks."""
+
+    async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(b'a\r\n{"id":17}\n\r\n')
+        writer.close()
+
+    async with await asyncio.start_server(half, "127.0.0.1", 0) as server:
+        status, out, err = await run(server.sockets[0].getsockname()[1])
+    assert (status, len(out.splitlines())) == (1, 2)
+    assert "cut off after 1 tasks; go on with --offset 1" in err
+
+
+FAULTS: list[tuple[tuple[str, ...], str | None, int, str]] = [
+    ((), None, 2, "TASKGATE_KEY"),
+    ((), "wrong", 2, "A known key is needed"),
+    (("--key", "wörong"), None, 2, "ASCII"),
+    (("--app", "news"), KEY, 2, "No such app"),
+    (("--status", "Pending"), KEY, 2, "status must be one of pending, dispatching, dispatched"),
+    (("--limit", "0"), KEY, 2, "--limit"),
+    (("--url", "ftp://x"), KEY, 2, "http://HOST:PORT"),
+    (("--url", "http://127.0.0.1:1"), KEY, 1, "can't reach 127.0.0.1"),
+    (("--format", "xml"), KEY, 2, "usage: taskgate tasks"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "key", "status", "text"), FAULTS)
+async def test_faults(web: Web, arguments: tuple[str, ...], key: str | None, status: int, text: str) -> None:
+    """Faults of the request and the key end with 2, those of the way with 1; both are told on stderr alone."""
+    async with web.on_a_socket() as port:
+        ended = await run(port, *arguments, key=key)
+    assert ended[:2] == (status, "")
+    assert text in ended[2]
+
+
+async def test_progress_on_a_terminal(web: Web) -> None:
+    """On a terminal stderr shows the expected wait, then how much is done and left, and is cleared in the end."""
+    web.gateway.view = {"free": 0, "others": Party(name=None, waiting=19)}
+    web.gateway.told_at[200] = go = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.7, go.set)
+    ours, theirs = pty.openpty()
+    try:
+        async with web.on_a_socket() as port:
+            status, out, _ = await run(port, stderr=theirs)
+    finally:
+        os.close(theirs)
+        shown = os.read(ours, 100_000).decode()
+        os.close(ours)
+    assert (status, len(out.splitlines())) == (0, 251)
+    assert "waiting for a turn, about 4 s at most" in shown
+    assert " of 250, about " in shown
+    assert shown.endswith("\r\x1b[K")

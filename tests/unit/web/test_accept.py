@@ -1,0 +1,43 @@
+"""What `Accept` chooses."""
+
+import pytest
+
+from service.web.accept import choose
+
+JSON, LINES = "application/json", "application/x-ndjson"
+
+CHOICES: list[tuple[bytes | None, str | None]] = [
+    (None, JSON),
+    (b"", JSON),
+    (b"*/*", JSON),
+    (b"application/*", JSON),
+    (b"application/json", JSON),
+    (b"application/x-ndjson", LINES),
+    (b"Application/X-NDJSON", LINES),
+    (b"application/json, application/x-ndjson", JSON),
+    (b"application/x-ndjson, application/json", JSON),
+    (b"application/x-ndjson, application/json;q=0.9", LINES),
+    (b"application/json;q=0.2,application/x-ndjson;q=0.1", JSON),
+    (b"application/x-ndjson, */*;q=0.1", LINES),
+    (b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", JSON),
+    (b"*/*, application/json;q=0", LINES),
+    (b"application/*;q=0.5, application/json;q=0.4", LINES),
+    (b"application/json;q=0", None),
+    (b"*/*;q=0.000", None),
+    (b"text/html", None),
+    (b"text/*, image/png", None),
+    (b"application/json;charset=utf-8", JSON),
+    (b'application/x-ndjson;a=";q=0";q=1', LINES),
+    (b"application/x-ndjson ; Q=0.7 , text/html", LINES),
+    (b"application/x-ndjson;q=2, application/json;q=0.001", JSON),
+    (b"application/x-ndjson;q=0.1234", JSON),
+    (b"json, application/x-ndjson", LINES),
+    (b"application/x-ndjson x", JSON),
+    (b'",', JSON),
+]
+
+
+@pytest.mark.parametrize(("field", "chosen"), CHOICES)
+def test_choice(field: bytes | None, chosen: str | None) -> None:
+    """The best weight wins, the more exact range decides it, of equals the first; what can't be read is left."""
+    assert choose(field, (JSON, LINES)) == chosen
