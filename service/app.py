@@ -24,9 +24,9 @@ from service.cache.shelf import Shelf
 from service.configuration.passwords import passwords_of
 from service.fetching import Fetching
 from service.gateway import App, Gateway
+from service.live import Live, lifetimes_of
 from service.model.callers import AppInfo
-from service.model.freshness import Lifetimes
-from service.settings import AppSettings, BudgetSettings, CacheSettings, Settings, UpstreamSettings
+from service.settings import AppSettings, BudgetSettings, Settings, UpstreamSettings
 from service.store.redis_store import RedisStore
 from service.telemetry.signals import Signals
 from service.telemetry.state import Watched
@@ -35,10 +35,8 @@ from service.upstream.client import Client
 from service.upstream.secret import secret_of
 from service.upstream.signer import Signer
 from service.web.access_log import log_request
-from service.web.credentials import KeyCallers
 from service.web.edge import App as Application
 from service.web.replay import Replay
-from service.web.settings import web_settings
 from service.web.site import create_web
 from service.web.trail import Observer
 
@@ -51,12 +49,20 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def create_app(
-    settings: Settings, *, environ: Mapping[str, str] = os.environ, access_log: Observer = log_request
+    settings: Settings,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    access_log: Observer = log_request,
+    follow: str | None = None,
 ) -> Service:
-    """Build everything; nothing is opened before the application's lifespan begins."""
+    """Build everything; nothing is opened before the application's lifespan begins.
+
+    `follow` is the file that the settings came from: while we serve, it is read again whenever it changes.
+    """
     replica = secrets.token_hex(8)
     passwords = passwords_of(settings.redis, environ)
-    signals = Signals(settings, environ)
+    live = Live(settings)
+    signals = Signals(settings, environ, callers=lambda: live.caller_names)
     store = RedisStore(
         settings.redis,
         password=passwords.redis,
@@ -113,7 +119,7 @@ def create_app(
     signals.watch(
         Watched(
             apps=apps,
-            callers=lambda: {name: caller.apps for name, caller in settings.callers.items()},
+            callers=lambda: {name: caller.apps for name, caller in live.settings.callers.items()},
             signers={signer.app.name: signer for signer in signers},
             gateway=gateway,
             memory=memory,
@@ -129,32 +135,46 @@ def create_app(
             await parts.enter_async_context(signals.opened())
             parts.push_async_callback(store.aclose)
             await parts.enter_async_context(client)
-            for app in apps.values():
-                for part in (app.ledger, app.sharing):
-                    if part is not None:
-                        part.start()
-                        parts.push_async_callback(part.aclose)
-            parts.push_async_callback(gateway.aclose)
-            parts.push_async_callback(purge.aclose)
-            purge.start()
-            for channel, line in channels.items():
-                store.listen(channel, _told(line), on_gap=line.heard_nothing)
-                line.start()
-                parts.push_async_callback(line.aclose)
-            gateway.start()
-            parts.callback(gateway.leave)
+            _begin(parts, apps=apps, channels=channels, store=store, gateway=gateway, purge=purge)
+            await parts.enter_async_context(live.followed(follow, environ, told=signals.reloaded))
             yield
 
-    callers = KeyCallers(
-        settings.callers, waiting_max=settings.budget.waiting_max, wait_max_s=settings.budget.wait_max_s
+    callers = live.callers
+    edge = create_web(
+        gateway, callers, lambda: live.web, access_log=access_log, observers=signals.observers, lifespan=[lifespan]
     )
-    web = web_settings(settings)
-    edge = create_web(gateway, callers, web, access_log=access_log, observers=signals.observers, lifespan=[lifespan])
     replay = Replay(
         edge, callers=callers, observers=edge.observers, clock=time.time, max_bytes=settings.cache.answers_bytes
     )
+    live.governs(gateway, shelf, forget=replay.forget)
     purge.add(replay.forget)
     return Service(asgi=signals.edge(replay), leave=gateway.leave)
+
+
+def _begin(
+    parts: AsyncExitStack,
+    *,
+    apps: Mapping[str, App],
+    channels: Mapping[str, Line[Kept]],
+    store: RedisStore,
+    gateway: Gateway,
+    purge: Purge,
+) -> None:
+    """Start what runs by itself; `parts` will end it in reverse."""
+    for app in apps.values():
+        for part in (app.ledger, app.sharing):
+            if part is not None:
+                part.start()
+                parts.push_async_callback(part.aclose)
+    parts.push_async_callback(gateway.aclose)
+    parts.push_async_callback(purge.aclose)
+    purge.start()
+    for channel, line in channels.items():
+        store.listen(channel, _told(line), on_gap=line.heard_nothing)
+        line.start()
+        parts.push_async_callback(line.aclose)
+    gateway.start()
+    parts.callback(gateway.leave)
 
 
 def sharing_of(settings: Settings, shared: SharedScheduler, *, app: str, rules: Rules) -> SharingScheduler | None:
@@ -168,17 +188,6 @@ def sharing_of(settings: Settings, shared: SharedScheduler, *, app: str, rules: 
         max_replicas=settings.budget.max_replicas,
         grace_s=min(1.0, settings.budget.redis_grace_s / 2),
         notice_s=notice_s(settings.redis.timeout_s),
-    )
-
-
-def lifetimes_of(cache: CacheSettings) -> Lifetimes:
-    """For how long what is stored may be served."""
-    return Lifetimes(
-        fresh_s=cache.fresh_s,
-        settled_s=cache.settled_s,
-        refusal_s=cache.refusal_s,
-        stale_while_revalidate_s=cache.stale_while_revalidate_s,
-        stale_if_error_s=cache.stale_if_error_s,
     )
 
 

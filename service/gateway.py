@@ -101,6 +101,10 @@ class Gateway:
         self.lookups: Counter[Lookup] = Counter()
         """How many blocks were looked for, by what was found."""
 
+    def live_by(self, lifetimes: Lifetimes) -> None:
+        """Judge what is stored by other lifetimes from now on."""
+        self._lifetimes = lifetimes
+
     async def page(self, ask: Ask) -> Page:
         """The slice that the ask wants. Raises Refused, UpstreamError or StoreUnavailable; may be cancelled."""
         app = self._apps.get(ask.query.app)

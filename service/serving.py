@@ -166,6 +166,7 @@ def _server(app: Application, settings: ServerSettings) -> Server:
         ),
         websockets=False,
         backlog=settings.backlog,
+        backpressure=settings.connections_max,
         log_level=LogLevels.error,
         log_dictconfig=_LOGGING,
         log_access=False,

@@ -19,6 +19,13 @@ Sha256 = Annotated[
         description="64 lower-case hex digits, the SHA-256 of a key; `taskgate key` makes one",
     ),
 ]
+Account = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z",
+        description="NAMESPACE/NAME of a service account",
+    ),
+]
 Positive = Annotated[float, Meta(gt=0, le=86_400 * 365)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 
@@ -116,6 +123,7 @@ class ServerSettings(_Section, frozen=True, kw_only=True):
     host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
     port: Port = 8000
     backlog: Annotated[int, Meta(ge=128, le=65_535)] = 1024
+    connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
     headers_max_bytes: Annotated[int, Meta(ge=8192, le=1024 * 1024)] = 64 * 1024
     headers_timeout_s: Annotated[float, Meta(ge=0.1, le=600)] = 10.0
     drain_s: Annotated[float, Meta(ge=0, le=600)] = 35.0
@@ -134,10 +142,16 @@ class TelemetrySettings(_Section, frozen=True, kw_only=True):
     send_traceparent: bool = False
 
 
-class CallerSettings(_Section, frozen=True, kw_only=True):
-    """One internal service: its keys (SHA-256, hex), what it may read and do. Bounds left out are the budget's."""
+class KeySettings(_Section, frozen=True, kw_only=True):
+    """A key that ends: good until an instant, or until a day begins (UTC)."""
 
-    keys: tuple[Sha256, ...]
+    sha256: Sha256
+    until: str | None = None
+
+
+class PolicySettings(_Section, frozen=True, kw_only=True):
+    """What a caller may do. Bounds that are null are those of the budget."""
+
     apps: tuple[Name, ...]
     weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0
     waiting_max: Annotated[int, Meta(ge=1, le=100_000)] | None = None
@@ -146,11 +160,34 @@ class CallerSettings(_Section, frozen=True, kw_only=True):
     operator: bool = False
 
 
+class CallerSettings(PolicySettings, frozen=True, kw_only=True):
+    """One internal service: how it is known (by a key's SHA-256, or by a service account) and what it may do."""
+
+    keys: tuple[Sha256 | KeySettings, ...] = ()
+    service_accounts: tuple[Account, ...] = ()
+
+
+class ServiceAccountSettings(_Section, frozen=True, kw_only=True):
+    """Whose tokens of Kubernetes service accounts are good, and where the keys that signed them are told."""
+
+    issuer: Annotated[str, Meta(min_length=1, max_length=1024)]
+    audience: Annotated[str, Meta(min_length=1, max_length=1024)]
+    jwks_url: str | None = None
+    jwks_file: str | None = None
+    ca_file: str | None = None
+    token_file: str | None = None
+    refresh_s: Annotated[float, Meta(ge=1, le=86_400)] = 300.0
+    timeout_s: Annotated[float, Meta(gt=0, le=60)] = 5.0
+    unknown: PolicySettings | None = None
+
+
 class Settings(_Section, frozen=True, kw_only=True):
     """The whole configuration."""
 
     apps: Annotated[dict[Name, AppSettings], Meta(min_length=1)]
     callers: dict[Name, CallerSettings]
+    auth: Literal["callers", "none"] = "callers"
+    service_accounts: ServiceAccountSettings | None = None
     redis: RedisSettings
     budget: BudgetSettings = BudgetSettings()
     cache: CacheSettings = CacheSettings()

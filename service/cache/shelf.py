@@ -36,6 +36,10 @@ class Shelf:
         self._eras[app] = self.era(app) + 1
         self._memory.drop_app(app)
 
+    def live_by(self, lifetimes: Lifetimes) -> None:
+        """Keep what is put from now on by other lifetimes."""
+        self._lifetimes = lifetimes
+
     def key(self, query: Query, index: int) -> str:
         """The block's key in Redis, its name wherever one is needed."""
         return self._cache.key(query, index)

@@ -4,6 +4,7 @@ import hashlib
 import re
 import secrets
 import sys
+from datetime import UTC, datetime, timedelta
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?", re.ASCII)
 
@@ -13,13 +14,20 @@ def run(name: str) -> int:
     if not _NAME.fullmatch(name):
         print("taskgate key: a name has up to 63 of a-z, 0-9, dot, dash and underscore", file=sys.stderr)
         return 2
+    until = (datetime.now(UTC) + timedelta(days=30)).date()
     key = f"tg_{secrets.token_urlsafe(32)}"
+    sha256 = hashlib.sha256(key.encode()).hexdigest()
     print(f"""# The key, for {name}. It is shown this once and kept nowhere:
 {key}
 
 # What goes into the configuration:
 callers:
   {name}:
-    keys: ["{hashlib.sha256(key.encode()).hexdigest()}"]
-    apps: []  # names of the apps that {name} may read""")
+    keys: ["{sha256}"]
+    apps: []  # names of the apps that {name} may read
+
+# Where {name} has a key already, add the new one beside it, and let the old one end:
+#   keys:
+#     - "{sha256}"
+#     - {{sha256: "the old key's", until: {until}}}  # a day (until it begins, UTC) or an instant""")
     return 0

@@ -1,9 +1,10 @@
 """`taskgate serve`: the gateway."""
 
 import gc
+import os
 import sys
 
-from service.commands.configured import configured
+from service.commands.configured import VARIABLE, configured
 
 
 def run(config: str | None) -> int:
@@ -12,6 +13,8 @@ def run(config: str | None) -> int:
     if loaded is None:
         return 2
     gc.disable()  # a seventh of the time that the imports take: little of what they make is ever garbage
+    import structlog
+
     from service.app import create_app
     from service.serving import CannotListen, StartFailed, serve
     from service.telemetry.logs import configure
@@ -25,8 +28,11 @@ def run(config: str | None) -> int:
     writer = configure(server.log_level, as_json=as_json)
     access_log = AccessLog(writer.write)
     is_gathered = as_json and server.log_level in ("debug", "info")
+    for warning in loaded.warnings:
+        structlog.get_logger("taskgate.settings").warning("settings.warning", path=warning.path, text=warning.text)
     try:
-        service = create_app(loaded.settings, access_log=access_log if is_gathered else log_request)
+        observe = access_log if is_gathered else log_request
+        service = create_app(loaded.settings, access_log=observe, follow=os.environ[VARIABLE])
         serve(service.asgi, server, leaving=service.leave)
     except CannotListen as exc:
         print(f"taskgate serve: can't listen: {exc}", file=sys.stderr)

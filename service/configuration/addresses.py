@@ -1,5 +1,6 @@
-"""Whether `redis.url` names servers, and nothing that is secret."""
+"""Whether `redis.url` names servers, and nothing that is secret; and what is loopback."""
 
+import ipaddress
 from collections.abc import Iterator
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
@@ -8,6 +9,14 @@ from service.settings import RedisSettings
 
 _PATH = "redis.url"
 _PASSWORD = "a password stands in the URL, which is logged; use redis.password_file or redis.password_env"  # noqa: S105 - a text
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether only this machine can reach what listens there."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
 
 
 def redis_url_faults(redis: RedisSettings) -> Iterator[Fault]:

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from service.configuration.addresses import is_loopback
 from service.configuration.faults import Fault
 from service.settings import Settings
 from service.upstream.regions import contradiction
 
 LIMIT_MAX = 100
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def advice(settings: Settings) -> Iterator[Fault]:
@@ -18,12 +18,26 @@ def advice(settings: Settings) -> Iterator[Fault]:
     if settings.cache.block_size < LIMIT_MAX:
         text = f"callers get at most {settings.cache.block_size} tasks at a time, the size of a block"
         yield Fault(path="cache.block_size", text=text)
-    if not settings.callers:
+    yield from _caller_advice(settings)
+
+
+def _caller_advice(settings: Settings) -> Iterator[Fault]:
+    tokens = settings.service_accounts
+    if settings.auth == "none":
+        text = f"none: everybody who reaches {settings.server.host} may read every app, and callers count for nothing"
+        yield Fault(path="auth", text=text)
+    elif not settings.callers and (tokens is None or tokens.unknown is None):
         yield Fault(path="callers", text="there are none: nobody can call")
     for name, caller in settings.callers.items():
-        for what, values in (("keys", caller.keys), ("apps", caller.apps)):
-            if not values:
-                yield Fault(path=f"callers.{name}.{what}", text="is empty: this caller can read nothing")
+        if not caller.apps:
+            yield Fault(path=f"callers.{name}.apps", text="is empty: this caller can read nothing")
+        if not caller.keys and not caller.service_accounts:
+            text = "is empty, and so is service_accounts: this caller can read nothing"
+            yield Fault(path=f"callers.{name}.keys", text=text)
+    url = urlsplit((tokens.jwks_url if tokens else None) or "")
+    if url.scheme == "http" and not is_loopback(url.hostname):
+        text = "http lets whoever is on the way sign tokens; use https"
+        yield Fault(path="service_accounts.jwks_url", text=text)
 
 
 def _app_advice(settings: Settings) -> Iterator[Fault]:
@@ -32,7 +46,7 @@ def _app_advice(settings: Settings) -> Iterator[Fault]:
         if app.region is not None and (against := contradiction(app.region, app.sdkappid)):
             yield Fault(path=f"apps.{name}.region", text=str(against))
         base = urlsplit(app.base_url or "")
-        if base.scheme == "http" and base.hostname not in _LOOPBACK:
+        if base.scheme == "http" and not is_loopback(base.hostname):
             yield Fault(path=f"apps.{name}.base_url", text="http sends signatures in the clear; use https")
         if app.sdkappid in by_id:
             text = f"the same as apps.{by_id[app.sdkappid]}: the upstream counts their calls together, we do not"

@@ -33,7 +33,7 @@ def load(path: str | Path | None, environ: Mapping[str, str]) -> Loaded:
         raise ConfigurationError(faults)
     sources, wrong = apply_overrides(tree, environ)
     faults += wrong
-    _anchor(tree, Path(path).resolve().parent if path is not None else Path.cwd())
+    _anchor(tree, Path(path).absolute().parent if path is not None else Path.cwd())
     faults += shape_faults(tree, Settings, "")
     faults += rule_faults(parts_of(tree), environ)
     if faults:
@@ -52,11 +52,12 @@ def _read(path: Path) -> tuple[Tree, list[Fault]]:
 
 
 def _anchor(tree: Tree, folder: Path) -> None:
-    """Make the paths of secrets absolute."""
+    """Make the paths of secrets absolute; links stay as they are, for Kubernetes swaps those of what it mounts."""
     apps = tree.get("apps")
     sections: list[tuple[Value, str]] = [
         (tree.get("redis"), key) for key in ("password_file", "sentinel_password_file")
     ]
+    sections += [(tree.get("service_accounts"), key) for key in ("jwks_file", "ca_file", "token_file")]
     sections += [(app, "secret_file") for app in (apps.values() if isinstance(apps, dict) else ())]
     for section, key in sections:
         if isinstance(section, dict) and isinstance(path := section.get(key), str) and path:

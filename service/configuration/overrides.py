@@ -7,7 +7,7 @@ import msgspec
 
 from service.configuration.document import Tree, Value, plain_scalar
 from service.configuration.faults import Fault
-from service.configuration.shape import bare_type, below, fields_of, is_optional
+from service.configuration.shape import bare_type, below, fields_of, is_optional, struct_in
 from service.settings import Settings
 
 PREFIX = "TASKGATE__"
@@ -49,8 +49,8 @@ def apply_overrides(tree: Tree, environ: Mapping[str, str]) -> tuple[dict[str, s
 def _targets(rest: str, tree: Value, hint: Any, keys: tuple[str, ...]) -> Iterator[Target]:
     """Every field below `hint` that the rest of a variable's name may mean."""
     bare = bare_type(hint)
-    if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
-        choices = fields_of(bare)
+    if (struct := struct_in(hint)) is not None:
+        choices = fields_of(struct)
     elif get_origin(bare) is dict:
         choices = dict.fromkeys(tree if isinstance(tree, dict) else (), get_args(bare)[1])
     else:
@@ -65,8 +65,7 @@ def _targets(rest: str, tree: Value, hint: Any, keys: tuple[str, ...]) -> Iterat
 
 
 def _has_fields(hint: Any) -> bool:
-    bare = bare_type(hint)
-    return get_origin(bare) is dict or (isinstance(bare, type) and issubclass(bare, msgspec.Struct))
+    return get_origin(bare_type(hint)) is dict or struct_in(hint) is not None
 
 
 def _normal(name: str) -> str:

@@ -1,12 +1,13 @@
 """What holds between settings, and what they point to. Each part is checked even where another one is broken."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import TypeVar
 
 import msgspec
 
-from service.configuration.addresses import redis_url_faults
+from service.configuration.addresses import is_loopback, redis_url_faults
+from service.configuration.admission import caller_faults, service_account_faults
 from service.configuration.document import Tree
 from service.configuration.faults import Fault
 from service.configuration.shape import fields_of
@@ -19,6 +20,7 @@ from service.settings import (
     QuerySettings,
     RedisSettings,
     ServerSettings,
+    ServiceAccountSettings,
     TelemetrySettings,
     UpstreamSettings,
 )
@@ -36,6 +38,9 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     apps: dict[str, AppSettings]
     app_names: tuple[str, ...]
     callers: dict[str, CallerSettings]
+    auth: str
+    has_tokens: bool
+    service_accounts: ServiceAccountSettings | None
     redis: RedisSettings | None
     budget: BudgetSettings | None
     cache: CacheSettings | None
@@ -52,6 +57,9 @@ def parts_of(tree: Tree) -> Parts:
         apps=_entries(apps, AppSettings),
         app_names=tuple(apps) if isinstance(apps, dict) else (),
         callers=_entries(callers, CallerSettings),
+        auth=str(tree.get("auth", "callers")),
+        has_tokens=tree.get("service_accounts") is not None,
+        service_accounts=_part(tree.get("service_accounts"), ServiceAccountSettings),
         redis=_part(tree.get("redis", {}), RedisSettings),
         budget=_part(tree.get("budget", {}), BudgetSettings),
         cache=_part(tree.get("cache", {}), CacheSettings),
@@ -68,7 +76,11 @@ def rule_faults(parts: Parts, environ: Mapping[str, str]) -> Iterator[Fault]:
         yield from _app_faults(f"apps.{name}", app, environ)
         if parts.budget:
             yield from _share_faults(f"apps.{name}", app, parts.budget)
-    yield from _caller_faults(parts.callers, parts.app_names)
+    yield from caller_faults(parts.callers, parts.app_names, has_tokens=parts.has_tokens)
+    if parts.service_accounts:
+        yield from service_account_faults(parts.service_accounts, parts.app_names)
+    if parts.auth == "none" and parts.server and not is_loopback(parts.server.host):
+        yield Fault(path="auth", text="none is for loopback alone; server.host must be 127.0.0.1, ::1 or localhost")
     if parts.redis:
         yield from redis_url_faults(parts.redis)
         yield from _password_faults(parts.redis, environ)
@@ -111,20 +123,6 @@ def _share_faults(path: str, app: AppSettings, budget: BudgetSettings) -> Iterat
         where = "budget.calls" if app.calls is None else f"{path}.calls"
         text = f"{budget.max_replicas} replicas can't share {calls} calls ({where}) when Redis is down"
         yield Fault(path="budget.max_replicas", text=text)
-
-
-def _caller_faults(callers: Mapping[str, CallerSettings], app_names: Sequence[str]) -> Iterator[Fault]:
-    seen: dict[str, str] = {}
-    for name, caller in callers.items():
-        for index, app in enumerate(caller.apps):
-            if app not in app_names:
-                there = ", ".join(app_names) or "none"
-                yield Fault(path=f"callers.{name}.apps[{index}]", text=f"no such app; there are {there}")
-        for index, key in enumerate(caller.keys):
-            path = f"callers.{name}.keys[{index}]"
-            if key in seen:
-                yield Fault(path=path, text=f"the same key as {seen[key]}")
-            seen.setdefault(key, path)
 
 
 def _password_faults(redis: RedisSettings, environ: Mapping[str, str]) -> Iterator[Fault]:

@@ -17,6 +17,8 @@ _SECRETS = ("secret", "password")
 
 def shape_faults(value: Value, hint: Any, path: str) -> Iterator[Fault]:
     """What keeps a value from being a `hint` (a struct, or the annotated type of a field); `path` is its place."""
+    if is_union(bare_type(hint)):
+        hint = _member(value, hint)
     bare = bare_type(hint)
     origin = get_origin(bare)
     if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
@@ -125,6 +127,29 @@ def _unknown(key: str, known: tuple[str, ...]) -> str:
     return f"unknown key; known are {', '.join(known)}"
 
 
+def is_union(hint: Any) -> bool:
+    """Whether a value may be of several types."""
+    return get_origin(hint) in (Union, types.UnionType)
+
+
 def is_optional(hint: Any) -> bool:
     """Whether null is a value of this field."""
-    return get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
+    return is_union(hint) and type(None) in get_args(hint)
+
+
+def struct_in(hint: Any) -> type[msgspec.Struct] | None:
+    """The struct that a value of this type is, or may be."""
+    bare = bare_type(hint)
+    for part in get_args(bare) if is_union(bare) else (bare,):
+        if isinstance(part, type) and issubclass(part, msgspec.Struct):
+            return part
+    return None
+
+
+def _member(value: Value, hint: Any) -> Any:
+    """The type of a union that this value was most likely meant to be, so that faults are told within it."""
+    struct = struct_in(hint)
+    if struct is None or (value is None and is_optional(hint)):
+        return hint
+    others = [part for part in get_args(bare_type(hint)) if part not in (struct, type(None))]
+    return struct if isinstance(value, dict) or not others else others[0]

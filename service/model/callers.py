@@ -7,7 +7,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """An internal service, known by its credential.
 
     `weight` is its share of an app's turns against other callers'; `waiting_max` how many blocks it may wait for at a
-    time on one replica; `wait_max_s` the longest patience it may ask for.
+    time on one replica; `wait_max_s` the longest patience it may ask for. An operator sees all budgets; `knows` are the
+    apps whose existence is no secret to it, though it may not read them.
     """
 
     name: str
@@ -17,6 +18,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     wait_max_s: float
     may_force: bool = True
     operator: bool = False
+    knows: frozenset[str] = frozenset()
 
 
 class AppInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,8 @@
 TaskgateError
 ├── BadRequest                 the caller's parameters, all faults at once
 ├── Unauthenticated            no credential, or one that we don't know
+│   └── SigningKeyUnknown      a token that may be good: its key may be told when asked for anew
+├── KeysUnavailable            a token, and no key to check any with
 ├── UnknownApp                 no such app, or none that this caller may know of
 ├── NotAllowed                 the caller may not do this
 ├── Refused                    no fetch for this caller now; there may be one later
@@ -51,7 +53,19 @@ class BadRequest(TaskgateError):
 
 
 class Unauthenticated(TaskgateError):
-    """No credential, or one that is not known. Says nothing about which."""
+    """No credential, or one that is not known. Tells whether there was one, and nothing of why it is not good."""
+
+    def __init__(self, *, presented: bool = False) -> None:
+        super().__init__()
+        self.presented = presented
+
+
+class SigningKeyUnknown(Unauthenticated):
+    """A token signed with a key that we have not heard of."""
+
+
+class KeysUnavailable(TaskgateError):
+    """Tokens can't be checked: none of the issuer's keys has been had yet."""
 
 
 class UnknownApp(TaskgateError):

@@ -1,7 +1,7 @@
 """All signals of one process, as its settings want them: what each part is given, and what is opened."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 class Signals:
     """Metrics where a port is set, traces where an endpoint is set; `metrics` and `tracing` are None where not."""
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, settings: Settings, environ: Mapping[str, str], *, callers: Callable[[], Collection[str]]
+    ) -> None:
+        """`callers` are the names of the callers that there are now."""
         regions = {name: app.region or "custom" for name, app in settings.apps.items()}
         self._settings = settings.telemetry
         self._log_call = call_logger(regions)
@@ -34,7 +37,7 @@ class Signals:
             self.metrics = Metrics(
                 version=__version__,
                 apps={name: CalledApp(region=region, window_s=window_s) for name, region in regions.items()},
-                callers=lambda: settings.callers,
+                callers=callers,
                 clock=lambda: asyncio.get_running_loop().time(),
             )
         self._traces: Traces | None = traces_of(self._settings, environ, regions=regions, version=__version__)
@@ -59,6 +62,11 @@ class Signals:
     def tracing(self) -> Tracing | None:
         """Who traces upstream calls."""
         return self._traces
+
+    def reloaded(self, *, ok: bool) -> None:
+        """The configuration was read anew, or was refused."""
+        if self.metrics is not None:
+            self.metrics.reloaded(ok=ok)
 
     def watch(self, watched: Watched) -> None:
         """Show what these parts know, where there are metrics."""

@@ -31,14 +31,22 @@ _ALL = (
         title="A known key is needed",
         status=401,
         meaning="The request carries no credential, or one that is not known.",
-        remedy="Send 'Authorization: Bearer KEY' with the key that your service was given.",
+        remedy="Send 'Authorization: Bearer KEY' with the key that your service was given, or with its service "
+        "account's token for this gateway.",
         is_http=True,
+    ),
+    Kind(
+        slug="keys-unavailable",
+        title="Tokens can't be checked now",
+        status=503,
+        meaning="The request carries a service account's token, and the keys that sign such tokens can't be had yet.",
+        remedy="Try again after the time that Retry-After tells.",
     ),
     Kind(
         slug="not-allowed",
         title="This caller may not do that",
         status=403,
-        meaning="The key is known, but its caller lacks the right to do this.",
+        meaning="The caller is known, but lacks the right to do this.",
         remedy="Ask the operators of this gateway whether your service should have it.",
         is_http=True,
     ),
@@ -54,7 +62,8 @@ _ALL = (
         slug="unknown-app",
         title="No such app",
         status=404,
-        meaning="The app does not exist, or this caller may not read it; the answer is the same for both.",
+        meaning="The app does not exist, or this caller may not read it; the answer is the same for both. Operators "
+        "get 403 for an app that exists.",
         remedy="GET /apps lists the apps that your key may read.",
     ),
     Kind(

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from service.model.callers import Caller
-from service.model.errors import BadRequest, Fault, UnknownApp
+from service.model.errors import BadRequest, Fault, NotAllowed, UnknownApp
 from service.model.queries import Moment, Query, Slice, Sort, parse_moment
 from service.model.streams import STATUSES, TYPES, Only
 from service.web.query_string import FAULTS_MAX, read_query_string
@@ -143,15 +143,19 @@ def app_parameter(description: str) -> Parameter[str]:
 
 
 def read_app(query_string: bytes, *, caller: Caller) -> str:
-    """The app of a resource that takes no other parameter. Raises BadRequest, or UnknownApp."""
+    """The app of a resource that takes no other parameter. Raises BadRequest, UnknownApp, NotAllowed."""
     texts, faults = read_query_string(query_string, known={b"app": "app"})
     if not faults and "app" not in texts and len(caller.apps) > 1:
         faults.append(NO_APP)
     if faults:
         raise BadRequest(*faults)
-    app = texts.get("app", "") or _only(caller)
+    return _readable(texts.get("app", "") or _only(caller), caller)
+
+
+def _readable(app: str, caller: Caller) -> str:
+    """The app, if the caller may read it. Raises UnknownApp, or NotAllowed where its existence is no secret."""
     if app not in caller.apps:
-        raise UnknownApp
+        raise NotAllowed("this caller may not read this app") if app in caller.knows else UnknownApp
     return app
 
 
@@ -205,17 +209,17 @@ class TasksReader:
     """Reads the parameters of one request after the other."""
 
     def __init__(self, settings: WebSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._table = task_parameters(settings)
         self._names = {parameter.name.encode(): parameter.name for parameter in self._table}
 
     def read(self, query_string: bytes, *, caller: Caller, now_s: float, streamed: bool = False) -> Asked:
         """What the caller asks for, as a page or `streamed`.
 
-        Raises BadRequest with all faults, and UnknownApp where there are none else.
+        Raises BadRequest with all faults, and where there are none UnknownApp or NotAllowed.
         """
         texts, faults = read_query_string(query_string, known=self._names)
-        table, settings = self._table, self._settings
+        table, settings = self._table, self.settings
 
         def take(parameter: Parameter[Value], default: Value) -> Value:
             text = texts.get(parameter.name)
@@ -252,8 +256,7 @@ class TasksReader:
             faults.extend(_range_faults(query, settings, now_s))
         if faults:
             raise BadRequest(*faults[:FAULTS_MAX])
-        if query.app not in caller.apps:
-            raise UnknownApp
+        _readable(query.app, caller)
         return asked
 
 

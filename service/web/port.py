@@ -36,8 +36,21 @@ class Gateway(Protocol):
 
 
 class Callers(Protocol):
-    """Knows who asks."""
+    """Knows who asks. `generation` grows with every change of what callers may do."""
+
+    @property
+    def generation(self) -> int:
+        """What was found out about a caller under another generation is not to be used any more."""
+        ...
 
     def identify(self, authorization: str | None) -> Caller:
-        """The caller whose credential an `Authorization` header carries. Raises Unauthenticated."""
+        """The caller whose credential an `Authorization` header carries, as things stand now.
+
+        Raises Unauthenticated, NotAllowed for a good token of nobody's, KeysUnavailable, and SigningKeyUnknown where
+        it is worth asking again after `refresh`.
+        """
+        ...
+
+    async def refresh(self) -> None:
+        """Ask for the issuer's keys anew, unless that was done lately; takes a few seconds at most."""
         ...

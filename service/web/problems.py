@@ -12,6 +12,7 @@ from service.model.errors import (
     BadRequest,
     CallsStopped,
     Fault,
+    KeysUnavailable,
     LineFull,
     NotAllowed,
     NothingStored,
@@ -41,6 +42,7 @@ UNAVAILABLE_RETRY_S = 2
 _SLUGS: Mapping[type[Exception], str] = {
     BadRequest: "bad-request",
     Unauthenticated: "unauthenticated",
+    KeysUnavailable: "keys-unavailable",
     UnknownApp: "unknown-app",
     NotAllowed: "not-allowed",
     WaitTooLong: "wait-too-long",
@@ -65,7 +67,8 @@ REFUSALS = frozenset(slug for error, slug in _SLUGS.items() if issubclass(error,
 """The problems that say: no fetch for this caller now."""
 
 _FIXED_DETAILS: Mapping[str, str] = {
-    "unauthenticated": "This resource needs a known key, sent as 'Authorization: Bearer KEY'.",
+    "unauthenticated": "This resource needs a known key or token, sent as 'Authorization: Bearer KEY'.",
+    "keys-unavailable": "The keys that sign service accounts' tokens can't be had yet.",
     "unknown-app": "There is no such app among those that this caller may read.",
     "failed": "The fault is logged under the request id.",
     "not-found": "There is nothing at this path.",
@@ -119,8 +122,11 @@ def _particulars(exc: Exception) -> dict[str, Any]:
     match exc:
         case BadRequest(faults=faults):
             particulars = {"detail": _count_of(faults), "errors": tuple(faults)}
-        case Unauthenticated():
-            particulars = {"headers": ((b"www-authenticate", b'Bearer realm="taskgate"'),)}
+        case Unauthenticated():  # RFC 6750, section 3: no error code where there was no credential
+            error = b', error="invalid_token"' if exc.presented else b""
+            particulars = {"headers": ((b"www-authenticate", b'Bearer realm="taskgate"' + error),)}
+        case KeysUnavailable():
+            particulars = {"retry_after_s": UNAVAILABLE_RETRY_S}
         case WaitTooLong():
             estimate_s = round(exc.estimate_s, 3) if math.isfinite(exc.estimate_s) else None
             particulars = {"retry_after_s": exc.retry_after_s, "place": exc.place, "estimate_s": estimate_s}

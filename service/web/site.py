@@ -27,7 +27,7 @@ Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 def create_web(
     gateway: Gateway,
     callers: Callers,
-    settings: WebSettings,
+    settings: Callable[[], WebSettings],
     *,
     clock: Callable[[], float] = time.time,
     access_log: Observer = log_request,
@@ -36,8 +36,8 @@ def create_web(
 ) -> Edge:
     """The ASGI application.
 
-    `clock` tells the seconds since the epoch; `observers` are told of each request when it has ended, after the access
-    log; `lifespan` are entered in order at start and left in reverse.
+    `settings` tells those of now; `clock` the seconds since the epoch; `observers` are told of each request when it
+    has ended, after the access log; `lifespan` are entered in order at start and left in reverse.
     """
     app = Litestar(
         route_handlers=[

@@ -12,14 +12,15 @@ import msgspec
 from granian.constants import Interfaces
 from granian.server.embed import Server
 
+from service.callers.admission import Admission
+from service.callers.table import table_of
 from service.model.budgets import BudgetView, Party
 from service.model.callers import AppInfo, Caller
 from service.model.errors import Unauthenticated
 from service.model.pages import AppState, Ask, Page, Readiness, Source, Stretch
 from service.model.queries import Range
 from service.model.tasks import Task
-from service.settings import CallerSettings
-from service.web.credentials import KeyCallers
+from service.settings import AppSettings, BudgetSettings, CallerSettings, RedisSettings, Settings
 from service.web.edge import Edge
 from service.web.settings import WebSettings, default_web_settings
 from service.web.site import create_web
@@ -157,6 +158,11 @@ class FakeGateway:
 class SlowToForce:
     """Callers who may not force a fetch."""
 
+    generation = 0
+
+    async def refresh(self) -> None:
+        """Nothing to ask for."""
+
     def identify(self, authorization: str | None) -> Caller:
         """One caller for everyone with any credential."""
         if authorization is None:
@@ -180,7 +186,7 @@ class Web:
         self.app: Edge = create_web(
             self.gateway,
             self.callers,
-            self.settings,
+            lambda: self.settings,
             clock=lambda: NOW_S,
             observers=[self.observed.append],
         )
@@ -206,17 +212,20 @@ class Web:
             await asyncio.wait({serving}, timeout=10)
 
 
-def key_callers() -> KeyCallers:
+def key_callers() -> Admission:
     """One caller with one app, another with two."""
-    return KeyCallers(
-        {
+    app = AppSettings(sdkappid=1, admin="a", secret_env="S")
+    settings = Settings(
+        apps={"shop": app, "news": app},
+        callers={
             "single": CallerSettings(keys=(_hashed(KEY),), apps=("shop",)),
             "several": CallerSettings(keys=(_hashed("two-key"), _hashed("old-key")), apps=("shop", "news"), weight=3.0),
             "operator": CallerSettings(keys=(_hashed("operator-key"),), apps=(), operator=True),
         },
-        waiting_max=5,
-        wait_max_s=30.0,
+        redis=RedisSettings(url="redis://127.0.0.1"),
+        budget=BudgetSettings(waiting_max=5, wait_max_s=30.0),
     )
+    return Admission(table_of(settings), issuer=None, clock=lambda: NOW_S)
 
 
 async def raw(port: int, request: bytes) -> bytes:

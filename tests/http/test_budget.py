@@ -3,9 +3,7 @@
 import pytest
 
 from service.model.budgets import Counts, Party, Tally
-from service.settings import CallerSettings
-from service.web.credentials import KeyCallers
-from tests.http.fake_gateway import KEY, MANY_AUTH, Web, _hashed
+from tests.http.fake_gateway import MANY_AUTH, Web
 
 
 async def test_the_body_has_the_documented_members(web: Web) -> None:
@@ -82,17 +80,3 @@ async def test_the_app_is_noted(web: Web) -> None:
     """For logs and metrics."""
     await web.get("/budget")
     assert (web.observed[-1].app, web.observed[-1].route) == ("shop", "/budget")
-
-
-def test_a_callers_own_settings_win() -> None:
-    """Bounds of the budget hold where a caller has none of its own; rights are passed on."""
-    settings = {
-        "own": CallerSettings(
-            keys=(_hashed(KEY),), apps=("shop",), waiting_max=7, wait_max_s=0.0, may_force=False, operator=True
-        ),
-        "plain": CallerSettings(keys=(_hashed("plain"),), apps=("shop",)),
-    }
-    callers = KeyCallers(settings, waiting_max=100, wait_max_s=30.0)
-    own, plain = callers.identify(f"Bearer {KEY}"), callers.identify("Bearer plain")
-    assert (own.waiting_max, own.wait_max_s, own.may_force, own.operator) == (7, 0.0, False, True)
-    assert (plain.waiting_max, plain.wait_max_s, plain.may_force, plain.operator) == (100, 30.0, True, False)

@@ -15,6 +15,8 @@ from tests.http.fake_gateway import Web
 CASES = [
     (errors.NotAllowed("no"), 403, "not-allowed", None, {}),
     (errors.UnknownApp(), 404, "unknown-app", None, {}),
+    (errors.KeysUnavailable(), 503, "keys-unavailable", 2, {}),
+    (errors.SigningKeyUnknown(presented=True), 401, "unauthenticated", None, {}),
     (
         errors.WaitTooLong(place=7, estimate_s=12.34567, patience_s=10),
         503,

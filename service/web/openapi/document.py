@@ -51,7 +51,8 @@ def _document() -> Json:
                 "key": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "The key that your service was given: `Authorization: Bearer KEY`.",
+                    "description": "The key that your service was given, or its Kubernetes service account's token for "
+                    "this gateway: `Authorization: Bearer KEY`.",
                 }
             },
             "parameters": request_fields(),

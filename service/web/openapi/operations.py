@@ -13,20 +13,26 @@ from service.web.settings import default_web_settings
 from service.web.stream import NDJSON
 
 _OF_TASKS = (
-    "bad-request unauthenticated unknown-app not-acceptable content-too-large uri-too-long query-refused line-full "
-    "headers-too-large failed upstream-failed upstream-unreachable upstream-broken upstream-http-status "
-    "upstream-refused calls-stopped "
+    "bad-request unauthenticated not-allowed keys-unavailable unknown-app not-acceptable content-too-large "
+    "uri-too-long query-refused line-full headers-too-large failed upstream-failed upstream-unreachable "
+    "upstream-broken upstream-http-status upstream-refused calls-stopped "
     "throttled wait-too-long no-fetch-now shutting-down store-unavailable nothing-stored upstream-timeout"
 )
-_OF_APPS = "unauthenticated content-too-large uri-too-long headers-too-large failed"
-_OF_BUDGET = "bad-request unauthenticated unknown-app content-too-large uri-too-long headers-too-large failed"
+_OF_APPS = "unauthenticated not-allowed keys-unavailable content-too-large uri-too-long headers-too-large failed"
+_OF_BUDGET = (
+    "bad-request unauthenticated not-allowed keys-unavailable unknown-app content-too-large uri-too-long "
+    "headers-too-large failed"
+)
 _OF_CACHE = (
-    "bad-request unauthenticated not-allowed unknown-app content-too-large uri-too-long headers-too-large failed "
-    "store-unavailable"
+    "bad-request unauthenticated not-allowed keys-unavailable unknown-app content-too-large uri-too-long "
+    "headers-too-large failed store-unavailable"
 )
 _OF_OPEN = "content-too-large uri-too-long headers-too-large failed"
 _TRY_AGAIN = frozenset(
-    ("line-full", "throttled", "wait-too-long", "no-fetch-now", "shutting-down", "store-unavailable", "nothing-stored")
+    (
+        *("keys-unavailable", "line-full", "throttled", "wait-too-long"),
+        *("no-fetch-now", "shutting-down", "store-unavailable", "nothing-stored"),
+    )
 )
 _NEEDED_BUDGET = frozenset(("line-full", "wait-too-long", "throttled", "calls-stopped", "query-refused")) | frozenset(
     f"upstream-{what}" for what in ("timeout", "unreachable", "broken", "http-status", "refused")

@@ -24,7 +24,7 @@ def apps_route(gateway: Gateway, callers: Callers) -> HTTPRouteHandler:
     @get("/apps")
     async def list_apps(request: Request[Any, Any, Any]) -> Reply:
         """The caller's apps, by name."""
-        caller, _ = identify(request, callers)
+        caller, _ = await identify(request, callers)
         return Reply(json_answer(Apps(apps=gateway.apps(caller))))
 
     return list_apps

@@ -68,7 +68,7 @@ def budget_route(gateway: Gateway, callers: Callers) -> HTTPRouteHandler:
     @get("/budget")
     async def show_budget(request: Request[Any, Any, Any]) -> Reply:
         """The budget of one app, as the caller may see it."""
-        caller, trail = identify(request, callers)
+        caller, trail = await identify(request, callers)
         app = read_app(request.scope["query_string"], caller=caller)
         trail.app = app
         return Reply(json_answer(budget_body(await gateway.budget(app, caller))))

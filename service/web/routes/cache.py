@@ -28,7 +28,7 @@ def cache_route(gateway: Gateway, callers: Callers) -> HTTPRouteHandler:
     @delete("/cache", status_code=200)
     async def drop_blocks(request: Request[Any, Any, Any]) -> Reply:
         """Drop an app's blocks everywhere; for operators, whichever apps they may read."""
-        caller, trail = identify(request, callers)
+        caller, trail = await identify(request, callers)
         if not caller.operator:
             raise NotAllowed("only operators may drop what is stored")
         texts, faults = read_query_string(request.scope["query_string"], known=_KNOWN)

@@ -15,6 +15,7 @@ from service.web.demands import demands_of, patience_of
 from service.web.encodings import Encodings, compressors
 from service.web.hangup import unless_hung_up
 from service.web.identify import identify
+from service.web.in_flight import InFlight
 from service.web.links import link_to
 from service.web.page_answer import page_answer, render
 from service.web.parameters import TasksReader
@@ -28,18 +29,22 @@ _FORMS = (JSON.decode(), NDJSON)
 
 
 def tasks_route(
-    gateway: Gateway, callers: Callers, settings: WebSettings, *, clock: Callable[[], float]
+    gateway: Gateway, callers: Callers, settings: Callable[[], WebSettings], *, clock: Callable[[], float]
 ) -> HTTPRouteHandler:
-    """The route; `clock` tells the seconds since the epoch."""
-    reader = TasksReader(settings)
-    encodings = Encodings(compressors(), max_bytes=settings.compressed_max_bytes)
+    """The route; `settings` tells those of now, `clock` the seconds since the epoch."""
+    reader = TasksReader(settings())
+    in_flight = InFlight()
+    encodings = Encodings(compressors(), max_bytes=settings().compressed_max_bytes)
 
     @get(PATH)
     async def list_tasks(request: Request[Any, Any, Any]) -> Reply:
         """Parse and check, ask the gateway, answer: with a page, or with whatever `failures.py` makes of an error."""
-        caller, trail = identify(request, callers)
+        nonlocal reader
+        caller, trail = await identify(request, callers)
         scope = request.scope
-        patience = patience_of(trail.fields, caller=caller, default_s=settings.wait_default_s)
+        if (now := settings()) is not reader.settings:
+            reader = TasksReader(now)
+        patience = patience_of(trail.fields, caller=caller, default_s=now.wait_default_s)
         trail.wait_applied_s = patience.applied_s
         media_type = choose(trail.fields.get(b"accept"), _FORMS)
         if media_type is None:
@@ -58,12 +63,14 @@ def tasks_route(
         )
         path, query_string = scope.get("root_path", "") + PATH, scope["query_string"]
         if streamed:
-            first = await unless_hung_up(gateway.stretch(ask), receive=request.receive, trail=trail)
+            with in_flight.one_of(caller):
+                first = await unless_hung_up(gateway.stretch(ask), receive=request.receive, trail=trail)
             if first is None:
                 return Silence()
             link = partial(link_to, path, query_string)
             return TaskStream(gateway, ask, first, only=asked.only, trail=trail, link=link)
-        page = await unless_hung_up(gateway.page(ask), receive=request.receive, trail=trail)
+        with in_flight.one_of(caller):
+            page = await unless_hung_up(gateway.page(ask), receive=request.receive, trail=trail)
         if page is None:
             return Silence()
         trail.outcome, trail.waited_s, trail.upstream_s = page.source.value, page.waited_s, page.upstream_s

@@ -12,14 +12,15 @@ import msgspec
 
 from service.cache.codec import decode, encode
 from service.cache.memory import MemoryCache
+from service.callers.admission import Admission
+from service.callers.table import table_of
 from service.model.blocks import Block, block_of
 from service.model.pages import Page, Source
 from service.model.queries import At, Query, Range, Slice
 from service.model.tasks import Listing, Task
-from service.settings import CallerSettings
+from service.settings import AppSettings, CallerSettings, RedisSettings, Settings
 from service.telemetry.logs import configure
 from service.web.access_log import AccessLog, log_request
-from service.web.credentials import KeyCallers
 from service.web.edge import request_id_of
 from service.web.encodings import compressors
 from service.web.page_answer import render
@@ -123,9 +124,12 @@ def _resident_mib() -> float:
 def of_a_hit() -> list[tuple[str, str]]:
     """The parts of a hit that are ours; what the server takes is the bare app's whole time."""
     key = key_of("c0")
-    callers = KeyCallers(
-        {"c0": CallerSettings(keys=(_digest(key),), apps=("shop",))}, waiting_max=1000, wait_max_s=30.0
+    settings = Settings(
+        apps={"shop": AppSettings(sdkappid=1, admin="a", secret_env="S")},
+        callers={"c0": CallerSettings(keys=(_digest(key),), apps=("shop",))},
+        redis=RedisSettings(url="redis://127.0.0.1"),
     )
+    callers = Admission(table_of(settings), issuer=None)
     authorization = f"Bearer {key}"
     gathered: list[int] = []
     log = AccessLog(lambda _, count: gathered.append(count))
@@ -154,9 +158,7 @@ def of_a_hit() -> list[tuple[str, str]]:
     ]
 
 
-async def _replayed(
-    callers: KeyCallers, authorization: str, *, observers: list[Callable[[Observation], None]]
-) -> float:
+async def _replayed(callers: Admission, authorization: str, *, observers: list[Callable[[Observation], None]]) -> float:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         scope["state"] = {"trail": Trail(request_id="a", fields={}, caller="c0", app="shop")}
         scope["path_template"] = "/tasks"

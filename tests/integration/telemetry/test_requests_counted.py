@@ -42,7 +42,7 @@ class Bench:
         self.app = create_web(
             self.gateway,
             key_callers(),
-            default_web_settings(),
+            default_web_settings,
             clock=lambda: NOW_S,
             observers=[self.metrics.requests],
         )

@@ -33,7 +33,7 @@ class Bench:
         self.traces = Traces(provider, regions={"shop": "seoul"}, sends_traceparent=sends_traceparent)
         self.gateway = FakeGateway()
         web = create_web(
-            self.gateway, key_callers(), default_web_settings(), clock=lambda: NOW_S, observers=[self.traces.ended]
+            self.gateway, key_callers(), default_web_settings, clock=lambda: NOW_S, observers=[self.traces.ended]
         )
         self._app = self.traces.edge(web)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.configuration import ConfigurationError, Loaded, load
+from service.settings import KeySettings, Settings
 from service.upstream.regions import REGION_NAMES
 
 KEY_A = "a" * 64
@@ -77,15 +78,15 @@ server: {log_level: loud, port: 1, port: 2, host: 1.5}
     assert folder.faults(text, {"TASKGATE__SERVER__PROT": "1"}) == [
         "taskgate.yaml line 13: the key 'port' stands twice",
         f"TASKGATE__SERVER__PROT: {no_setting}; the file's apps are shop, a b",
-        "extra: unknown key; known are apps, callers, redis, budget, cache, upstream, query, server, telemetry",
+        f"extra: unknown key; known are {', '.join(Settings.__struct_fields__)}",
         f"apps.shop.secret: {no_secret} (`secret_file`) or an environment variable (`secret_env`)",
         "apps.shop.sdkappid: expected int, got str",
         "apps.shop.admin: is missing",
         "apps.shop.calls: is not a number (NaN)",
         f"apps.a b: {name}",
         "apps.a b: expected keys and values, got int",
-        "callers.x.keys[0]: expected 64 lower-case hex digits, the SHA-256 of a key; `taskgate key` makes one",
         "callers.x.apps: expected a list, got str",
+        "callers.x.keys[0]: expected 64 lower-case hex digits, the SHA-256 of a key; `taskgate key` makes one",
         "redis.timout_s: unknown key; did you mean timeout_s?",
         f"redis.password: {no_secret} (`password_file`) or an environment variable (`password_env`)",
         "budget.calls: expected int >= 1",
@@ -176,6 +177,78 @@ def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
             f'{{keys: ["{KEY_A}"], apps: [shop]}}\n  other: {{keys: ["{KEY_B}", "{KEY_A}"], apps: [shop]}}',
             ["callers.other.keys[1]: the same key as callers.reports.keys[0]"],
         ),
+        (
+            f'keys: ["{KEY_A}"]',
+            f"keys: [{{sha256: {KEY_A}, until: -P1D}}, {{sha256: {KEY_B}, until: soon}}, {KEY_A}]",
+            [
+                "callers.reports.keys[0].until: must be a date or an instant: 2027-01-01 or 2027-01-01T12:00:00Z",
+                "callers.reports.keys[1].until: must be a date or an instant: 2027-01-01 or 2027-01-01T12:00:00Z",
+                "callers.reports.keys[2]: the same key as callers.reports.keys[0]",
+            ],
+        ),
+        (
+            f'keys: ["{KEY_A}"]',
+            f"keys: [{{til: 1}}, 7, {{until: 2027-01-01}}, {{sha256: {KEY_A}, until: 2027}}]",
+            [
+                "callers.reports.keys[0].til: unknown key; did you mean until?",
+                "callers.reports.keys[0].sha256: is missing",
+                "callers.reports.keys[1]: expected str, got int; put it in quotes",
+                "callers.reports.keys[2].sha256: is missing",
+                "callers.reports.keys[3].until: expected str, got int",
+            ],
+        ),
+        (
+            f'keys: ["{KEY_A}"]',
+            "service_accounts: [shop/reports, shop, Shop/x, shop/reports]",
+            [
+                "callers.reports.service_accounts[1]: expected NAMESPACE/NAME of a service account",
+                "callers.reports.service_accounts[2]: expected NAMESPACE/NAME of a service account",
+            ],
+        ),
+        (
+            f'keys: ["{KEY_A}"]',
+            "service_accounts: [shop/reports, shop/reports]",
+            [
+                "callers.reports.service_accounts[1]: the same as callers.reports.service_accounts[0]",
+                "callers.reports.service_accounts: needs the section service_accounts",
+            ],
+        ),
+        (
+            "redis:",
+            "service_accounts: {issuer: a, audience: b}\nredis:",
+            ["service_accounts: one of jwks_url and jwks_file is needed"],
+        ),
+        (
+            "redis:",
+            "service_accounts: {issuer: a, audience: b, jwks_url: 'ftp://x', jwks_file: none}\nredis:",
+            [
+                "service_accounts: jwks_url and jwks_file are both set; one of them must go",
+                "service_accounts.jwks_file: the file none can't be read: No such file or directory",
+            ],
+        ),
+        (
+            "redis:",
+            "service_accounts: {issuer: a, audience: b, jwks_url: 'https://u:p@x', unknown: {apps: [y]}}\nredis:",
+            [
+                "service_accounts.jwks_url: holds a user or a password; name a token_file instead",
+                "service_accounts.unknown.apps[0]: no such app; there are shop, my-news.eu",
+            ],
+        ),
+        (
+            "redis:",
+            "service_accounts: {issuer: a, jwks_url: 'https://x', unknown: {app: [y]}}\nredis:",
+            [
+                "service_accounts.audience: is missing",
+                "service_accounts.unknown.app: unknown key; did you mean apps?",
+                "service_accounts.unknown.apps: is missing",
+            ],
+        ),
+        (
+            "redis:",
+            "auth: none\nserver: {host: 0.0.0.0}\nredis:",
+            ["auth: none is for loopback alone; server.host must be 127.0.0.1, ::1 or localhost"],
+        ),
+        ("redis:", "auth: nobody\nredis:", ["auth: expected one of callers, none"]),
         ('"redis://127.0.0.1:6379/0"', "http://h", ["redis.url: expected redis://, rediss:// or unix://"]),
         ('"redis://127.0.0.1:6379/0"', '"redis://:1"', ["redis.url: names no host"]),
         ('"redis://127.0.0.1:6379/0"', '"redis://h:0"', ["redis.url: the port must be from 1 to 65535"]),
@@ -264,6 +337,21 @@ def test_rules_between_settings(folder: Folder, old: str, new: str, faults: list
             "budget: {turn_lease_s: 0.25}\nredis:",
             ["budget.turn_lease_s: 0.25 is not more than redis.timeout_s: turns lapse when Redis answers late"],
         ),
+        (
+            "redis:",
+            "auth: none\nserver: {host: '::1'}\nredis:",
+            ["auth: none: everybody who reaches ::1 may read every app, and callers count for nothing"],
+        ),
+        (
+            "redis:",
+            "service_accounts: {issuer: a, audience: b, jwks_url: 'http://x'}\nredis:",
+            ["service_accounts.jwks_url: http lets whoever is on the way sign tokens; use https"],
+        ),
+        (
+            f'keys: ["{KEY_A}"], ',
+            "",
+            ["callers.reports.keys: is empty, and so is service_accounts: this caller can read nothing"],
+        ),
         ("apps: [shop]", "apps: []", ["callers.reports.apps: is empty: this caller can read nothing"]),
     ],
 )
@@ -309,3 +397,31 @@ def test_an_otlp_endpoint_is_a_plain_url(folder: Folder, value: str) -> None:
     (fault,) = folder.faults(text)
     assert fault.startswith("telemetry.otlp_endpoint: expected")
     assert value not in fault
+
+
+def test_keys_with_and_without_an_end(folder: Folder) -> None:
+    """A key is a text, or a mapping with its end."""
+    text = GOOD.replace(f'["{KEY_A}"]', f'["{KEY_A}", {{sha256: "{KEY_B}", until: 2027-01-01}}]')
+    assert folder.load(text).settings.callers["reports"].keys == (KEY_A, KeySettings(sha256=KEY_B, until="2027-01-01"))
+
+
+def test_what_may_be_left_out_can_be_set_from_the_environment(folder: Folder) -> None:
+    """A section that is null by default takes overrides like any other."""
+    prefix = "TASKGATE__SERVICE_ACCOUNTS__"
+    environ = ENVIRON | {f"{prefix}ISSUER": "a", f"{prefix}AUDIENCE": "b", f"{prefix}JWKS_URL": "https://x"}
+    loaded = folder.load(GOOD, environ | {f"{prefix}UNKNOWN__APPS": '["shop"]', "TASKGATE__AUTH": "none"})
+    tokens = loaded.settings.service_accounts
+    assert tokens is not None
+    assert tokens.unknown is not None
+    assert (tokens.issuer, tokens.unknown.apps, loaded.settings.auth) == ("a", ("shop",), "none")
+
+
+def test_a_file_behind_a_link_is_named_by_the_link(folder: Folder) -> None:
+    """Files beside a configuration that is mounted by links are looked for beside the link, which outlives its end."""
+    (folder.path / "..one").mkdir()
+    text = GOOD.replace("secret_env: SHOP_SECRET", "secret_file: shop.secret", 1)
+    for name, content in (("taskgate.yaml", text), ("shop.secret", "0123")):
+        (folder.path / "..one" / name).write_text(content)
+        (folder.path / name).symlink_to(f"..one/{name}")
+    settings = load(folder.path / "taskgate.yaml", ENVIRON).settings
+    assert settings.apps["shop"].secret_file == str(folder.path / "shop.secret")

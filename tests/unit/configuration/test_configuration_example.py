@@ -7,32 +7,32 @@ import msgspec
 import pytest
 
 from service.configuration import load
-from service.settings import AppSettings, CallerSettings, Settings
+from service.settings import AppSettings, CallerSettings, ServiceAccountSettings, Settings
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "taskgate.example.yaml"
-_LINE = re.compile(r"^ *(?:# )?([a-z0-9_]+):(?: ([^#\n]*[^# \n]))?", re.MULTILINE)
-SECTIONS = [AppSettings, CallerSettings] + [
+_LINE = re.compile(r"^#? *(?:# )?([a-z0-9_]+):(?: ([^#\n]*[^# \n]))?", re.MULTILINE)
+SECTIONS = [AppSettings, CallerSettings, ServiceAccountSettings] + [
     field.type for field in msgspec.structs.fields(Settings) if isinstance(field.type, type)
 ]
 
 
 def written(section: type[msgspec.Struct]) -> dict[str, str | None]:
     """The keys and values of a section of the example, those in comments too."""
-    names = {AppSettings: "apps", CallerSettings: "callers"}
+    names = {AppSettings: "apps", CallerSettings: "callers", ServiceAccountSettings: "service_accounts"}
     name = names.get(section) or next(f.name for f in msgspec.structs.fields(Settings) if f.type is section)
     text = EXAMPLE.read_text()
-    block = re.search(rf"^{name}:.*\n((?: .*\n|\n)*)", text, re.MULTILINE)
+    block = re.search(rf"^(?:# )?{name}:.*\n((?:#?  .*\n|\n)*)", text, re.MULTILINE)
     assert block, name
     return dict(_LINE.findall(block[1]))
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
 def test_the_example_names_every_setting_with_its_default(section: type[msgspec.Struct]) -> None:
-    """Each field of each struct stands in the example, and where it has a default other than null, with that."""
+    """Each field of each struct stands in the example, and where it has a default that holds something, with that."""
     there = written(section)
     for field in msgspec.structs.fields(section):
         assert field.name in there, f"{section.__name__}.{field.name} is not in the example"
-        if field.default not in (msgspec.NODEFAULT, None):
+        if field.default not in (msgspec.NODEFAULT, None, ()):
             value = there[field.name]
             expected = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
             assert value == expected, f"{section.__name__}.{field.name}"

@@ -1,0 +1,100 @@
+"""Keeps an issuer's signing keys fresh: on a timer, and when a token names one that we don't know."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Protocol
+
+import structlog
+
+from service.callers.signing_keys import NoKeys, SigningKeys, read_jwks
+
+ON_DEMAND_EVERY_S = 30.0
+RETRY_S = 5.0
+WAIT_S = 3.0
+
+log = structlog.get_logger("taskgate.callers")
+
+
+class SourceFailed(Exception):
+    """The keys can't be had now; the text holds no address and no credential."""
+
+
+class Source(Protocol):
+    """Where the JWKS comes from."""
+
+    async def read(self) -> bytes:
+        """The document. Raises SourceFailed; ends by itself."""
+        ...
+
+
+class Issuer:
+    """The keys of one issuer. `clock` is monotonic, in seconds.
+
+    While the source fails, the keys had last stay in use. `fetches` and `failures` are counted; `dropped` grows when a
+    key has gone or changed: what was checked with it before is no longer known to be good.
+    """
+
+    def __init__(self, source: Source, *, refresh_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.keys: SigningKeys = {}
+        self.fetches = 0
+        self.failures = 0
+        self.dropped = 0
+        self._source = source
+        self._refresh_s = refresh_s
+        self._clock = clock
+        self._begun_s = float("-inf")
+        self._fetching: asyncio.Task[None] | None = None
+        self._is_failing = False
+
+    @asynccontextmanager
+    async def followed(self) -> AsyncIterator[None]:
+        """Fetch now, waiting a little for it, and again and again until left."""
+        await asyncio.wait({self._begin()}, timeout=WAIT_S)
+        task = asyncio.create_task(self._run())
+        try:
+            yield
+        finally:
+            for ending in (task, self._fetching):
+                if ending is not None:
+                    ending.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await ending
+
+    async def refresh(self) -> None:
+        """Fetch the keys, unless a fetch was begun less than 30 s ago; one under way is joined. Never raises."""
+        if self._fetching is None and self._clock() - self._begun_s >= ON_DEMAND_EVERY_S:
+            self._begin()
+        if self._fetching is not None:
+            await asyncio.wait({self._fetching}, timeout=WAIT_S)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(min(RETRY_S, self._refresh_s) if self._is_failing else self._refresh_s)
+            await asyncio.wait({self._fetching or self._begin()})
+
+    def _begin(self) -> asyncio.Task[None]:
+        self._begun_s = self._clock()
+        self._fetching = asyncio.create_task(self._fetch())
+        return self._fetching
+
+    async def _fetch(self) -> None:
+        self.fetches += 1
+        try:
+            self._take(read_jwks(await self._source.read()))
+        except (SourceFailed, NoKeys) as exc:
+            self.failures += 1
+            if not self._is_failing:
+                log.warning("issuer.keys_not_had", detail=str(exc), known=len(self.keys))
+            self._is_failing = True
+        finally:
+            self._fetching = None
+
+    def _take(self, keys: SigningKeys) -> None:
+        gone = [kid for kid, old in self.keys.items() if kid not in keys or keys[kid].thumbprint != old.thumbprint]
+        if gone or self._is_failing or len(keys) != len(self.keys):
+            log.info("issuer.keys_had", known=len(keys), gone=len(gone))
+        self.dropped += bool(gone)
+        self.keys = keys
+        self._is_failing = False

@@ -1,0 +1,79 @@
+"""An issuer's signing keys, read from its JWKS (RFC 7517)."""
+
+from collections.abc import Mapping
+
+import jwt
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+JWKS_MAX_BYTES = 1024 * 1024
+KEYS_MAX = 100
+KID_MAX = 256
+RSA_BITS = range(2048, 8193)
+
+SigningKeys = Mapping[str, "SigningKey"]
+"""An issuer's keys by `kid`."""
+
+
+class NoKeys(ValueError):
+    """A document without a single key that we can use."""
+
+
+class SigningKey(msgspec.Struct, frozen=True, kw_only=True):
+    """One public key, good for one algorithm alone; `thumbprint` tells one key from another under the same `kid`."""
+
+    algorithm: str
+    public: RSAPublicKey | EllipticCurvePublicKey
+    thumbprint: tuple[str, ...]
+
+
+class _Jwk(msgspec.Struct, frozen=True):
+    """What we look at of a JWK; private parts are not among it."""
+
+    kty: str
+    kid: str = ""
+    use: str = "sig"
+    alg: str = ""
+    n: str = ""
+    e: str = ""
+    crv: str = ""
+    x: str = ""
+    y: str = ""
+
+
+class _Jwks(msgspec.Struct, frozen=True):
+    keys: list[msgspec.Raw]
+
+
+def read_jwks(raw: bytes) -> SigningKeys:
+    """The keys for RS256 and ES256; others are passed over, and of one `kid` the first counts. Raises NoKeys."""
+    try:
+        entries = msgspec.json.decode(raw, type=_Jwks).keys[:KEYS_MAX]
+    except (msgspec.MsgspecError, RecursionError) as exc:
+        raise NoKeys("the answer is no JWKS") from exc
+    keys: dict[str, SigningKey] = {}
+    for entry in entries:
+        try:
+            jwk = msgspec.json.decode(entry, type=_Jwk)
+            key = _key_of(jwk)
+        except (msgspec.MsgspecError, jwt.PyJWTError, ValueError, RecursionError):
+            continue
+        if key is not None and jwk.use == "sig" and 0 < len(jwk.kid) <= KID_MAX:
+            keys.setdefault(jwk.kid, key)
+    if not keys:
+        raise NoKeys("the JWKS holds no key for RS256 or ES256")
+    return keys
+
+
+def _key_of(jwk: _Jwk) -> SigningKey | None:
+    if jwk.kty == "RSA" and jwk.alg in ("", "RS256"):
+        rsa = RSAAlgorithm.from_jwk({"kty": "RSA", "n": jwk.n, "e": jwk.e})
+        if isinstance(rsa, RSAPublicKey) and rsa.key_size in RSA_BITS:
+            return SigningKey(algorithm="RS256", public=rsa, thumbprint=("RSA", jwk.n, jwk.e))
+    if jwk.kty == "EC" and jwk.crv == "P-256" and jwk.alg in ("", "ES256"):
+        point = ECAlgorithm.from_jwk({"kty": "EC", "crv": "P-256", "x": jwk.x, "y": jwk.y})
+        if isinstance(point, EllipticCurvePublicKey):
+            return SigningKey(algorithm="ES256", public=point, thumbprint=("EC", jwk.x, jwk.y))
+    return None

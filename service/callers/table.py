@@ -1,0 +1,104 @@
+"""The table of callers, made from the settings: what may change while we run is one value, swapped whole."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+
+import msgspec
+
+from service.callers.token import Trust
+from service.model.callers import Caller
+from service.model.queries import At, parse_moment
+from service.settings import BudgetSettings, KeySettings, PolicySettings, Settings
+
+ANONYMOUS = "anonymous"
+"""Everybody, with `auth: none`."""
+UNKNOWN = "~unknown"
+"""All service accounts that no caller names: one caller, so that they are one share of the turns and one label."""
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True):
+    """A caller's key, of which the SHA-256 is kept; good before `until_s`, in seconds since the epoch."""
+
+    digest: bytes
+    caller: Caller | None
+    until_s: float
+
+
+NO_KEY = Key(digest=hashlib.sha256(b"").digest(), caller=None, until_s=-math.inf)
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is known by what. `trust` is None where no tokens are taken, `unknown` where those of strangers are not."""
+
+    keys: Mapping[bytes, Key]
+    accounts: Mapping[str, Caller]
+    trust: Trust | None = None
+    unknown: Caller | None = None
+    anonymous: Caller | None = None
+
+
+def table_of(settings: Settings) -> Table:
+    """The table that the settings describe. Raises ValueError where two callers share a key or an account."""
+    keys: dict[bytes, Key] = {}
+    accounts: dict[str, Caller] = {}
+    tokens = settings.service_accounts
+    every = frozenset(settings.apps)
+    for name, known in settings.callers.items():
+        caller = caller_of(name, known, budget=settings.budget, apps=every)
+        for entry in known.keys:
+            key = _key_of(entry, caller)
+            if (other := keys.setdefault(key.digest, key)).caller != caller:
+                raise ValueError(f"the callers {other.caller.name if other.caller else ''} and {name} share a key")
+        for account in known.service_accounts:
+            if (first := accounts.setdefault(account, caller)) is not caller:
+                raise ValueError(f"the callers {first.name} and {name} share a service account")
+    return Table(
+        keys=keys,
+        accounts=accounts,
+        trust=None if tokens is None else Trust(issuer=tokens.issuer, audience=tokens.audience),
+        unknown=None
+        if tokens is None or tokens.unknown is None
+        else caller_of(UNKNOWN, tokens.unknown, budget=settings.budget, apps=every),
+        anonymous=_anonymous(settings) if settings.auth == "none" else None,
+    )
+
+
+def caller_of(name: str, policy: PolicySettings, *, budget: BudgetSettings, apps: frozenset[str]) -> Caller:
+    """A caller by its policy; `apps` are all there are, of which an operator knows."""
+    return Caller(
+        name=name,
+        apps=frozenset(policy.apps),
+        weight=policy.weight,
+        waiting_max=budget.waiting_max if policy.waiting_max is None else policy.waiting_max,
+        wait_max_s=budget.wait_max_s if policy.wait_max_s is None else policy.wait_max_s,
+        may_force=policy.may_force,
+        operator=policy.operator,
+        knows=apps if policy.operator else frozenset(),
+    )
+
+
+def end_of(until: str) -> int:
+    """When a key ends, in seconds since the epoch. Raises ValueError with a text for the operator."""
+    try:
+        moment = parse_moment(until)
+    except ValueError:
+        moment = None
+    match moment:
+        case At(epoch_s=epoch_s):
+            return epoch_s
+    raise ValueError("must be a date or an instant: 2027-01-01 or 2027-01-01T12:00:00Z")
+
+
+def _key_of(entry: str | KeySettings, caller: Caller) -> Key:
+    match entry:
+        case str(sha256):
+            return Key(digest=bytes.fromhex(sha256), caller=caller, until_s=math.inf)
+        case KeySettings(sha256=sha256, until=until):
+            until_s = math.inf if until is None else end_of(until)
+            return Key(digest=bytes.fromhex(sha256), caller=caller, until_s=until_s)
+
+
+def _anonymous(settings: Settings) -> Caller:
+    policy = PolicySettings(apps=tuple(settings.apps), operator=True)
+    return caller_of(ANONYMOUS, policy, budget=settings.budget, apps=frozenset(settings.apps))

@@ -1,0 +1,185 @@
+"""Takes up settings whose files have changed, while we run: a bad file is refused whole, and the old one stays."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+
+from service.configuration import ConfigurationError, Loaded, load
+from service.settings import Settings
+
+LOOK_EVERY_S = 1.0
+
+LIVE = frozenset(
+    (
+        "callers",
+        "service_accounts.issuer",
+        "service_accounts.audience",
+        "service_accounts.unknown",
+        "budget.wait_default_s",
+        "budget.wait_max_s",
+        "budget.waiting_max",
+        "cache.fresh_s",
+        "cache.settled_s",
+        "cache.refusal_s",
+        "cache.stale_while_revalidate_s",
+        "cache.stale_if_error_s",
+        "query",
+    )
+)
+"""What a reload changes at once. So are an app that is gone, and the end of `auth: none`; all else needs a restart."""
+
+Seen = tuple[tuple[int, ...], ...]
+"""What each file was when last looked at, where its links end: a link that is swapped leads to another inode."""
+
+
+class Told(Protocol):
+    """Counts reloads."""
+
+    def __call__(self, *, ok: bool) -> None:
+        """The configuration was read anew, or was refused."""
+        ...
+
+
+log = structlog.get_logger("taskgate.settings")
+
+
+class Reload:
+    """Looks at the configuration's files and applies what has changed. `reloads` and `refusals` are counted."""
+
+    def __init__(
+        self,
+        path: str,
+        environ: Mapping[str, str],
+        *,
+        running: Settings,
+        apply: Callable[[Settings], None],
+        told: Told | None = None,
+        look_every_s: float = LOOK_EVERY_S,
+    ) -> None:
+        """`apply` takes good settings in one step; `told` is called with `ok`, for metrics."""
+        self.reloads = 0
+        self.refusals = 0
+        self._path = path
+        self._environ = environ
+        self._running = running
+        self._apply = apply
+        self._told = told or _nobody
+        self._look_every_s = look_every_s
+        self._files = (path, *files_of(running))
+        self._seen = seen_of(self._files)
+
+    @asynccontextmanager
+    async def followed(self) -> AsyncIterator[None]:
+        """Look every second, until left."""
+        task = asyncio.create_task(self._run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def look(self) -> None:
+        """Apply the configuration, if one of its files has changed since the last look."""
+        seen = await asyncio.to_thread(seen_of, self._files)
+        if seen == self._seen:
+            return
+        self._seen = seen  # as it was before it is read: what changes while it is read is seen by the next look
+        try:
+            loaded = await asyncio.to_thread(load, self._path, self._environ)
+            self._apply(self._within_bounds(loaded.settings))
+        except ConfigurationError as exc:
+            self._count(ok=False)
+            faults = [str(fault) for fault in exc.faults]
+            log.error("settings.refused", faults=faults)  # noqa: TRY400 - the faults say it all
+            return
+        self._taken(loaded)
+
+    def _taken(self, loaded: Loaded) -> None:
+        self._count(ok=True)
+        settings = loaded.settings
+        self._files = (self._path, *files_of(settings))
+        self._seen = (*self._seen[:1], *seen_of(self._files[1:]))
+        waiting = tuple(self._waiting(settings))
+        log.info("settings.reloaded", apps=len(settings.apps), callers=len(settings.callers))
+        for warning in loaded.warnings:
+            log.warning("settings.warning", path=warning.path, text=warning.text)
+        if waiting:
+            log.warning("settings.restart_needed", paths=waiting)
+
+    def _count(self, *, ok: bool) -> None:
+        self.reloads += ok
+        self.refusals += not ok
+        self._told(ok=ok)
+
+    def _within_bounds(self, settings: Settings) -> Settings:
+        """The settings, but never open to everybody where we were not when we began to listen."""
+        if settings.auth == "none" != self._running.auth:
+            return msgspec.structs.replace(settings, auth="callers")
+        return settings
+
+    def _waiting(self, settings: Settings) -> Iterator[str]:
+        """What has changed and is not followed before a restart."""
+        gone = {f"apps.{name}" for name in self._running.apps if name not in settings.apps}
+        for path in changes(self._running, settings):
+            is_closing = path == "auth" and settings.auth == "callers"
+            if not (is_closing or path in gone or _is_live(path)):
+                yield path
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._look_every_s)
+            try:
+                await self.look()
+            except Exception as exc:
+                self._count(ok=False)
+                log.error("settings.failed", exc_info=exc)  # noqa: TRY400 - one shape for all of our logs
+
+
+def files_of(settings: Settings) -> tuple[str, ...]:
+    """The files that the settings point to, whose faults a reload should tell."""
+    redis, tokens = settings.redis, settings.service_accounts
+    named = [redis.password_file, redis.sentinel_password_file, *(app.secret_file for app in settings.apps.values())]
+    if tokens is not None:
+        named += [tokens.jwks_file, tokens.ca_file]
+    return tuple(dict.fromkeys(path for path in named if path is not None))
+
+
+def seen_of(paths: tuple[str, ...]) -> Seen:
+    """What each file is now; one that is missing is nothing."""
+    return tuple(_one_seen(path) for path in paths)
+
+
+def changes(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """The paths at which two settings differ, as deep as both are of one shape."""
+    match old, new:
+        case msgspec.Struct(), msgspec.Struct() if type(old) is type(new):
+            for name in old.__struct_fields__:
+                yield from changes(getattr(old, name), getattr(new, name), f"{path}.{name}" if path else name)
+        case dict(), dict():
+            for name in (*old, *(name for name in new if name not in old)):
+                yield from changes(old.get(name), new.get(name), f"{path}.{name}")
+        case _ if old != new:
+            yield path
+
+
+def _nobody(*, ok: bool) -> None:
+    """Counts nothing."""
+
+
+def _is_live(path: str) -> bool:
+    parts = path.split(".")
+    return any(".".join(parts[:length]) in LIVE for length in (1, 2))
+
+
+def _one_seen(path: str) -> tuple[int, ...]:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return ()
+    return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size

@@ -1,0 +1,44 @@
+"""How many requests of each caller are being served now: who has too many is refused before they cost anything."""
+
+from types import TracebackType
+
+from service.model.callers import Caller
+from service.model.errors import LineFull
+
+RETRY_S = 1.0
+
+
+class InFlight:
+    """Counts by caller; callers without requests take no room."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def one_of(self, caller: Caller) -> "_Counted":
+        """A context in which one request more is counted. Entering raises LineFull beyond the caller's bound."""
+        return _Counted(self._counts, caller)
+
+
+class _Counted:
+    __slots__ = ("_caller", "_counts")
+
+    def __init__(self, counts: dict[str, int], caller: Caller) -> None:
+        self._counts = counts
+        self._caller = caller
+
+    def __enter__(self) -> None:
+        caller = self._caller
+        count = self._counts.get(caller.name, 0)
+        if count >= caller.waiting_max:
+            raise LineFull(bound=caller.waiting_max, retry_after_s=RETRY_S)
+        self._counts[caller.name] = count + 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        name = self._caller.name
+        left = self._counts[name] - 1
+        if left:
+            self._counts[name] = left
+        else:
+            del self._counts[name]
