@@ -1,0 +1,99 @@
+"""What an attacker may put into a request: nothing of it comes back as anything but data, and nothing is a 500."""
+
+import asyncio
+import hashlib
+from typing import Any
+
+import pytest
+
+from service.callers.admission import Admission
+from service.callers.table import table_of
+from service.settings import AppSettings, CallerSettings, RedisSettings, Settings
+from tests.http.fake_gateway import AUTH, KEY, MANY_AUTH, NOW_S, Web, raw
+from tests.servers import until
+
+PARAMETERS = ("app", "since", "until", "sort", "q", "offset", "limit", "unknown")
+INJECTED = (
+    *("%00", "%0a", "%7f", "%1b[31m", "%c0%80", "%e2%80%a8"),
+    *("%0d%0aX-Injected:%201", "a%0d%0a%0d%0aHTTP/1.1%20200"),
+)
+FIELDS = ("Authorization", "Prefer", "Cache-Control", "If-None-Match", "X-Request-Id")
+ODD = (b"a\x00b", b"a\rb", b"a\nX-Injected: 1", b"a\r\n X-Injected: 1", b"\x7f", b"\xff\xfe")
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS)
+@pytest.mark.parametrize("value", INJECTED)
+async def test_control_characters_in_parameters(web: Web, parameter: str, value: str) -> None:
+    """No control character of a parameter comes back raw, in no field and no body, whatever the parameter."""
+    answer = await web.get(f"/tasks?{parameter}={value}&limit=1" if parameter != "limit" else f"/tasks?limit={value}")
+    assert answer.status_code in (200, 400, 404)
+    assert "x-injected" not in answer.headers
+    for text in (*answer.headers.values(), answer.text):
+        assert not any(ord(char) < 0x20 or ord(char) == 0x7F for char in text)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+async def test_control_characters_in_fields(web: Web, field: str) -> None:
+    """A field with bytes that don't belong is refused or read as data; none of it becomes a field of the answer."""
+    credential = b"" if field == "Authorization" else b"Authorization: Bearer " + KEY.encode() + b"\r\n"
+    start = b"GET /tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + credential + field.encode()
+    async with web.on_a_socket() as port:
+        for value in ODD:
+            head = (await raw(port, start + b": " + value + b"\r\n\r\n")).partition(b"\r\n\r\n")[0]
+            assert head.split(b" ")[1] in (b"200", b"400", b"401"), value
+            assert b"x-injected" not in head.lower()
+
+
+async def test_requests_in_flight_are_bounded_for_each_caller(web: Web) -> None:
+    """Beyond waiting_max a caller's requests are refused before the gateway hears of them; another's are not, and
+    neither are its own when the others have ended, however they did."""
+    web.gateway.go = asyncio.Event()
+    waiting = [asyncio.create_task(web.get(f"/tasks?q={number}")) for number in range(5)]
+    await until(lambda: web.gateway.waiting == 5)
+    refused = await web.get("/tasks?q=more")
+    assert (refused.status_code, refused.json()["bound"], refused.headers["retry-after"]) == (429, 5, "1")
+    assert len(web.gateway.asks) == 5
+    other = asyncio.create_task(web.client.get("/tasks?app=shop", headers=MANY_AUTH))
+    await until(lambda: web.gateway.waiting == 6)
+    web.gateway.error = RuntimeError()
+    web.gateway.go.set()
+    assert {answer.status_code for answer in await asyncio.gather(*waiting, other)} == {500}
+    web.gateway.error = None
+    web.gateway.go.clear()
+    again = [asyncio.create_task(web.get(f"/tasks?q={number}")) for number in range(5)]
+    await until(lambda: web.gateway.waiting == 5)
+    web.gateway.go.set()
+    assert {answer.status_code for answer in await asyncio.gather(*again)} == {200}
+
+
+def _operators(*, operator: bool) -> Any:
+    app = AppSettings(sdkappid=1, admin="a", secret_env="S")
+    caller = CallerSettings(keys=(hashlib.sha256(KEY.encode()).hexdigest(),), apps=("shop",), operator=operator)
+    settings = Settings(
+        apps={"shop": app, "news": app}, callers={"c": caller}, redis=RedisSettings(url="redis://127.0.0.1")
+    )
+    return Admission(table_of(settings), issuer=None, clock=lambda: NOW_S)
+
+
+@pytest.mark.parametrize(("operator", "foreign"), [(False, 404), (True, 403)])
+async def test_only_operators_learn_that_an_app_is_there(operator: bool, foreign: int) -> None:
+    """A foreign app and one that does not exist look alike, but for an operator, who gets 403 for the former."""
+    web = Web(callers=_operators(operator=operator))
+    async with web.client:
+        assert (await web.get("/tasks?app=news")).status_code == foreign
+        assert (await web.get("/tasks?app=none")).status_code == 404
+        assert web.gateway.asks == []
+        assert (await web.get("/tasks?app=shop")).status_code == 200
+
+
+async def test_a_table_that_changes_between_requests(web: Web) -> None:
+    """A caller who has gone from the table is refused by the next request."""
+    web.callers = _operators(operator=False)
+    web = Web(callers=web.callers)
+    async with web.client:
+        assert (await web.client.get("/apps", headers=AUTH)).status_code == 200
+        app = AppSettings(sdkappid=1, admin="a", secret_env="S")
+        web.callers.replace(
+            table_of(Settings(apps={"shop": app}, callers={}, redis=RedisSettings(url="redis://127.0.0.1")))
+        )
+        assert (await web.client.get("/apps", headers=AUTH)).status_code == 401

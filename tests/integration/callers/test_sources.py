@@ -1,0 +1,92 @@
+"""Signing keys over real connections: TLS with a CA of its own, a token to show, and servers that misbehave."""
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.callers.issuer import SourceFailed
+from service.callers.signing_keys import JWKS_MAX_BYTES
+from service.callers.sources import FileSource, UrlSource, issuer_of
+from service.settings import ServiceAccountSettings
+
+
+def source(url: str, **changed: Any) -> UrlSource:
+    values: dict[str, Any] = {"ca_file": None, "token_file": None, "timeout_s": 5.0}
+    return UrlSource(url, **(values | changed))
+
+
+async def test_the_api_servers_way(key_server: Any, certificate: Path, tmp_path: Path) -> None:
+    """With the CA and a token of ours the keys come; both files are read anew each time."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    token = tmp_path / "token"
+    token.write_text("first\n")
+    async with key_server.served(context) as base:
+        keys = source(f"{base}/openid/v1/jwks", ca_file=str(certificate), token_file=str(token))
+        assert await keys.read() == key_server.body
+        token.write_text("second\n")
+        assert await keys.read() == key_server.body
+        with pytest.raises(SourceFailed, match="ConnectError"):
+            await source(base).read()
+    first, second = key_server.heads
+    assert first.startswith("GET /openid/v1/jwks HTTP/1.1\r\n")
+    assert "authorization: bearer first\r\n" in first.lower()
+    assert "authorization: bearer second\r\n" in second.lower()
+
+
+@pytest.mark.parametrize("status", [301, 302, 403, 404, 500])
+async def test_other_statuses_are_failures(key_server: Any, status: int) -> None:
+    """No redirect is followed, and no other status is taken for keys."""
+    key_server.status = status
+    async with key_server.served() as base:
+        with pytest.raises(SourceFailed, match=str(status)):
+            await source(base).read()
+    assert len(key_server.heads) == 1
+
+
+async def test_an_answer_without_end_is_cut(key_server: Any) -> None:
+    """An answer beyond a megabyte is a failure."""
+    key_server.body = b"x" * (JWKS_MAX_BYTES + 1)
+    async with key_server.served() as base:
+        with pytest.raises(SourceFailed, match="more than a JWKS"):
+            await source(base).read()
+
+
+async def test_a_server_that_hangs_is_left(key_server: Any) -> None:
+    """A read ends within its time-out."""
+    key_server.hangs = True
+    async with key_server.served() as base:
+        with pytest.raises(SourceFailed, match="Timeout"):
+            await source(base, timeout_s=0.1).read()
+        key_server.hangs = False
+
+
+async def test_nobody_there(tmp_path: Path) -> None:
+    """A refused connection, a URL that is none, a token file that is missing or holds two lines are failures."""
+    two_lines = tmp_path / "two"
+    two_lines.write_text("a\nb")
+    for keys in (
+        source("http://127.0.0.1:9/"),
+        source("http://[/"),
+        source("http://127.0.0.1:9/", token_file=str(tmp_path / "none")),
+        source("http://127.0.0.1:9/", token_file=str(two_lines)),
+        source("https://127.0.0.1:9/", ca_file=str(two_lines)),
+        FileSource(str(tmp_path / "none")),
+    ):
+        with pytest.raises(SourceFailed):
+            await keys.read()
+
+
+async def test_settings_choose_the_source(key_server: Any, signer: Any, tmp_path: Path) -> None:
+    """With a file its keys are had, with a URL those behind it."""
+    file = tmp_path / "jwks.json"
+    file.write_bytes(signer.jwks("one"))
+    by_file = issuer_of(ServiceAccountSettings(issuer="a", audience="b", jwks_file=str(file)))
+    await by_file.refresh()
+    assert set(by_file.keys) == {"one"}
+    async with key_server.served() as base:
+        by_url = issuer_of(ServiceAccountSettings(issuer="a", audience="b", jwks_url=base))
+        await by_url.refresh()
+    assert set(by_url.keys) == {"one", "two"}

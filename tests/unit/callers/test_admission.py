@@ -1,0 +1,337 @@
+"""Who asks: keys that end, tokens good and forged, and what a change of the table takes away."""
+
+import base64
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from service.callers.admission import Admission
+from service.callers.issuer import Issuer
+from service.callers.remembered import Remembered
+from service.callers.table import UNKNOWN, table_of
+from service.callers.token import Token
+from service.model.errors import KeysUnavailable, NotAllowed, SigningKeyUnknown, Unauthenticated
+from service.settings import (
+    AppSettings,
+    BudgetSettings,
+    CallerSettings,
+    KeySettings,
+    PolicySettings,
+    RedisSettings,
+    ServiceAccountSettings,
+    Settings,
+)
+
+NOW_S = 1_750_000_000  # as in conftest.py
+TODAY = "2025-06-15T15:06:40Z"
+EMPTY = hashlib.sha256(b"").hexdigest()
+
+
+def hashed(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def settings(**changed: Any) -> Settings:
+    """One caller with a key and an account."""
+    app = AppSettings(sdkappid=1, admin="a", secret_env="S")
+    values: dict[str, Any] = {
+        "apps": {"shop": app, "news": app},
+        "callers": {
+            "reports": CallerSettings(keys=(hashed("key"),), service_accounts=("shop/reports",), apps=("shop",))
+        },
+        "service_accounts": ServiceAccountSettings(
+            issuer="https://issuer.example", audience="taskgate", jwks_file="jwks.json"
+        ),
+        "redis": RedisSettings(url="redis://127.0.0.1"),
+    }
+    return Settings(**(values | changed))
+
+
+class Held:
+    """A source that holds a document."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+
+    async def read(self) -> bytes:
+        return self.raw
+
+
+class Clock:
+    """Tells what it was set to."""
+
+    def __init__(self) -> None:
+        self.now_s = float(NOW_S)
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def admission(mint: Any, clock: Clock) -> Admission:
+    """With the issuer's keys."""
+    issuer = Issuer(Held(mint.jwks()), refresh_s=300)
+    await issuer.refresh()
+    return Admission(table_of(settings()), issuer=issuer, clock=clock)
+
+
+def keys_only(**callers: CallerSettings) -> Admission:
+    table = table_of(settings(callers=callers, service_accounts=None))
+    return Admission(table, issuer=None, clock=lambda: float(NOW_S))
+
+
+def test_callers_share_nothing() -> None:
+    """Two callers can't share a key or an account."""
+    both = CallerSettings(keys=(hashed("key"),), apps=("shop",))
+    with pytest.raises(ValueError, match="a and b share a key"):
+        table_of(settings(callers={"a": both, "b": both}))
+    same = CallerSettings(service_accounts=("x/y",), apps=("shop",))
+    with pytest.raises(ValueError, match="a and b share a service account"):
+        table_of(settings(callers={"a": same, "b": same}))
+
+
+def test_what_a_caller_may() -> None:
+    """A caller has what its settings say, the budget's bounds where they say nothing, and operators know all apps."""
+    plain = CallerSettings(keys=(hashed("a"),), apps=("shop",))
+    rich = CallerSettings(
+        keys=(hashed("b"),), apps=("news",), weight=2.5, waiting_max=3, wait_max_s=4.0, may_force=False, operator=True
+    )
+    table = table_of(settings(callers={"a": plain, "b": rich}, budget=BudgetSettings(waiting_max=7, wait_max_s=20.0)))
+    admission = Admission(table, issuer=None, clock=lambda: float(NOW_S))
+    a, b = admission.identify("Bearer a"), admission.identify("bearer  b ")
+    assert (a.name, a.apps, a.weight, a.waiting_max, a.wait_max_s) == ("a", frozenset(("shop",)), 1.0, 7, 20.0)
+    assert (a.may_force, a.operator, a.knows) == (True, False, frozenset())
+    assert (b.weight, b.waiting_max, b.wait_max_s, b.may_force, b.operator) == (2.5, 3, 4.0, False, True)
+    assert b.knows == frozenset(("shop", "news"))
+
+
+@pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer ", "Bearer  ", "Basic key", "Bearer key\n", "x"])
+def test_an_empty_key_is_nobodys(authorization: str | None) -> None:
+    """Whoever sends no key is nobody, even where the hash of nothing is configured as one."""
+    admission = keys_only(a=CallerSettings(keys=(EMPTY,), apps=()))
+    with pytest.raises(Unauthenticated) as caught:
+        admission.identify(authorization)
+    assert caught.value.presented is bool(authorization)
+
+
+@pytest.mark.parametrize(
+    ("until", "is_good"),
+    [(None, True), ("2025-06-16", True), ("2025-06-15", False), ("2025-06-15T15:06:41Z", True), (TODAY, False)],
+)
+def test_a_key_is_good_until_its_end(until: str | None, is_good: bool) -> None:
+    """Of several keys of a caller each has its own end; from that instant on it is like one that never was."""
+    entries = (KeySettings(sha256=hashed("old"), until=until), hashed("new"))
+    admission = keys_only(a=CallerSettings(keys=entries, apps=()))
+    assert admission.identify("Bearer new").name == "a"
+    if is_good:
+        assert admission.identify("Bearer old").name == "a"
+    else:
+        with pytest.raises(Unauthenticated):
+            admission.identify("Bearer old")
+
+
+def test_wrong_missing_and_ended_keys_take_the_same_time() -> None:
+    """Over many tries the medians of a key that is wrong and of one that has ended lie within a quarter."""
+    many = {
+        f"c{number}": CallerSettings(keys=(KeySettings(sha256=hashed(f"key{number}"), until="2020-01-01"),), apps=())
+        for number in range(500)
+    }
+    admission = keys_only(**many)
+
+    def took_s(authorization: str) -> float:
+        begun = time.perf_counter()
+        for _ in range(20):
+            with pytest.raises(Unauthenticated):
+                admission.identify(authorization)
+        return time.perf_counter() - begun
+
+    pairs = [(took_s("Bearer key250"), took_s("Bearer kex250")) for _ in range(60)]
+    ended, wrong = (statistics.median(times) for times in zip(*pairs, strict=True))
+    assert 0.75 < ended / wrong < 1.33
+
+
+ATTACKS: dict[str, Callable[[Any], str]] = {
+    "truncated": lambda mint: mint.token()[:-10],
+    "without its signature": lambda mint: mint.token().rpartition(".")[0] + ".",
+    "two parts": lambda mint: mint.token().rpartition(".")[0],
+    "changed claims": lambda mint: mint.with_claims_of(
+        mint.token(), mint.token(sub="system:serviceaccount:shop:admin")
+    ),
+    "other audience": lambda mint: mint.token(aud=["other"]),
+    "no audience": lambda mint: mint.token(aud=None),
+    "an audience that begins like ours": lambda mint: mint.token(aud=["taskgate.example", "taskgat"]),
+    "other issuer": lambda mint: mint.token(iss="https://issuer.example/"),
+    "no issuer": lambda mint: mint.token(iss=None),
+    "expired": lambda mint: mint.token(exp=NOW_S - 31),
+    "no end": lambda mint: mint.token(exp=None),
+    "an end that is a text": lambda mint: mint.token(exp=None, x=1, **{"exp ": NOW_S + 9}),
+    "not yet valid": lambda mint: mint.token(nbf=NOW_S + 31),
+    "a stranger's key": lambda mint: mint.token(key=mint.other_rsa),
+    "alg none": lambda mint: mint.forged({"alg": "none", "kid": "r"}),
+    "alg None": lambda mint: mint.forged({"alg": "None", "kid": "r"}),
+    "no alg": lambda mint: mint.forged({"kid": "r"}),
+    "HS256 with the public key": lambda mint: mint.forged({"alg": "HS256", "kid": "r"}, secret=mint.public_pem()),
+    "RS256 by HMAC": lambda mint: mint.forged({"alg": "RS256", "kid": "r"}, secret=mint.public_pem()),
+    "ES256 with an RSA key's kid": lambda mint: mint.token(alg="ES256", kid="r"),
+    "RS256 with an EC key's kid": lambda mint: mint.token(alg="RS256", kid="e"),
+    "RS512": lambda mint: mint.token(alg="RS512"),
+    "PS256": lambda mint: mint.token(alg="PS256"),
+    "no kid": lambda mint: mint.token(kid=None),
+    "a kid that is a number": lambda mint: mint.forged({"alg": "RS256", "kid": 1}),
+    "a kid without end": lambda mint: mint.token(kid="k" * 300),
+    "crit": lambda mint: mint.forged({"alg": "RS256", "kid": "r", "crit": ["b64"], "b64": False}),
+    "crit, well signed": lambda mint: mint.token(crit=["exp"]),
+    "crit of nothing, well signed": lambda mint: mint.token(crit=[]),
+    "its own key": lambda mint: mint.forged(
+        {"alg": "RS256", "kid": "r", "jwk": json.loads(mint.jwks())["keys"][0], "jku": "http://evil.example"}
+    ),
+    "no service account": lambda mint: mint.token(sub="system:node:shop"),
+    "a subject with more": lambda mint: mint.token(sub="system:serviceaccount:shop:reports:admin"),
+    "no subject": lambda mint: mint.token(sub=None),
+    "dots alone": lambda mint: "..",
+    "nesting": lambda mint: base64.urlsafe_b64encode(b"[" * 5000).decode() + ".e30.e30",
+    "a header that is no object": lambda mint: "W10.e30.e30",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_attacks_by_token(mint: Any, admission: Admission, attack: str) -> None:
+    """Each of these is refused as unknown, in one way that tells nothing; and good tokens are good before and after."""
+    assert admission.identify(f"Bearer {mint.token()}").name == "reports"
+    with pytest.raises(Unauthenticated) as caught:
+        admission.identify(f"Bearer {ATTACKS[attack](mint)}")
+    assert (caught.value.presented, str(caught.value)) == (True, "")
+    assert type(caught.value) is Unauthenticated
+    assert admission.identify(f"Bearer {mint.token()}").name == "reports"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"alg": "ES256", "kid": "e"},
+        {"aud": "taskgate"},
+        {"aud": ["other", "taskgate"]},
+        {"exp": NOW_S - 29},
+        {"nbf": NOW_S + 29},
+        {"nbf": None},
+        {"exp": NOW_S + 0.5},
+    ],
+)
+def test_good_tokens(mint: Any, admission: Admission, changed: dict[str, object]) -> None:
+    """RS256 and ES256, our audience alone or among others, half a minute of leeway on both ends."""
+    assert admission.identify(f"Bearer {mint.token(**changed)}").name == "reports"
+
+
+def test_a_remembered_token_ends_with_its_exp(mint: Any, admission: Admission, clock: Clock) -> None:
+    """A token is checked once; from its exp on it is checked each time, and after the leeway it is refused."""
+    token = f"Bearer {mint.token(exp=NOW_S + 10)}"
+    admission.identify(token)
+    assert len(admission._remembered) == 1
+    clock.now_s = NOW_S + 10
+    assert admission.identify(token).name == "reports"
+    assert len(admission._remembered) == 0
+    clock.now_s = NOW_S + 41
+    with pytest.raises(Unauthenticated):
+        admission.identify(token)
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """The least used goes first."""
+    remembered = Remembered(size=2)
+    token = Token(account="a/b", ends_s=10)
+    for digest in (b"1", b"2"):
+        remembered.put(digest, token, now_s=0)
+    assert remembered.get(b"1", now_s=9) is token
+    remembered.put(b"3", token, now_s=0)
+    assert [remembered.get(digest, now_s=9) is None for digest in (b"1", b"2", b"3")] == [False, True, False]
+
+
+async def test_a_key_that_the_issuer_drops_takes_remembered_tokens_along(mint: Any, clock: Clock) -> None:
+    """When a signing key has gone from the issuer's, tokens signed with it are refused at once, remembered or not."""
+    source = Held(mint.jwks())
+    ticks = iter((0.0, 0.0, 60.0, 60.0))
+    issuer = Issuer(source, refresh_s=300, clock=lambda: next(ticks))
+    await issuer.refresh()
+    admission = Admission(table_of(settings()), issuer=issuer, clock=clock)
+    token = f"Bearer {mint.token()}"
+    admission.identify(token)
+    source.raw = mint.jwks(without="r")
+    await issuer.refresh()
+    with pytest.raises(SigningKeyUnknown):
+        admission.identify(token)
+
+
+def test_without_keys_tokens_wait_and_keys_do_not(mint: Any, clock: Clock) -> None:
+    """While no signing key is known a token must wait; what can't be a token is refused, and keys are taken."""
+    admission = Admission(table_of(settings()), issuer=Issuer(Held(b""), refresh_s=300), clock=clock)
+    with pytest.raises(KeysUnavailable):
+        admission.identify(f"Bearer {mint.token()}")
+    for credential in ("a.b.c", "wrong", mint.forged({"alg": "none", "kid": "r"})):
+        with pytest.raises(Unauthenticated):
+            admission.identify(f"Bearer {credential}")
+    assert admission.identify("Bearer key").name == "reports"
+
+
+def test_where_tokens_are_not_taken(mint: Any) -> None:
+    """Without the section a token is like any wrong key."""
+    with pytest.raises(Unauthenticated):
+        keys_only().identify(f"Bearer {mint.token()}")
+
+
+def test_strangers(mint: Any, admission: Admission) -> None:
+    """A good token of an account that no caller names is refused, or all such are one caller of their own."""
+    stranger = f"Bearer {mint.token(sub='system:serviceaccount:shop:other')}"
+    with pytest.raises(NotAllowed):
+        admission.identify(stranger)
+    known = settings().service_accounts
+    assert known is not None
+    open_to_all = msgspec.structs.replace(known, unknown=PolicySettings(apps=("news",), weight=0.1))
+    admission.replace(table_of(settings(service_accounts=open_to_all)))
+    caller = admission.identify(stranger)
+    assert (caller.name, caller.apps, caller.weight) == (UNKNOWN, frozenset(("news",)), 0.1)
+    assert admission.identify(f"Bearer {mint.token()}").name == "reports"
+
+
+def test_what_a_new_table_takes_away(mint: Any, admission: Admission) -> None:
+    """A caller, a key, an app, an account, an audience: gone with the very next request, remembered tokens or not."""
+    key, token = "Bearer key", f"Bearer {mint.token()}"
+    for credential in (key, token):
+        assert admission.identify(credential).apps == frozenset(("shop",))
+    assert admission.generation == 0
+    fewer = CallerSettings(keys=(hashed("key"),), service_accounts=("shop/reports",), apps=())
+    admission.replace(table_of(settings(callers={"reports": fewer})))
+    assert admission.generation == 1
+    for credential in (key, token):
+        assert admission.identify(credential).apps == frozenset()
+    admission.replace(table_of(settings(callers={})))
+    with pytest.raises(Unauthenticated):
+        admission.identify(key)
+    with pytest.raises(NotAllowed):
+        admission.identify(token)
+    known = settings().service_accounts
+    assert known is not None
+    other = msgspec.structs.replace(known, audience="other")
+    admission.replace(table_of(settings(service_accounts=other)))
+    with pytest.raises(Unauthenticated):
+        admission.identify(token)
+    assert admission.generation == 3
+
+
+def test_auth_none() -> None:
+    """With `auth: none` everybody is anonymous and may read all apps, whatever they send."""
+    admission = Admission(table_of(settings(auth="none")), issuer=None)
+    for credential in (None, "Bearer key", "nonsense"):
+        caller = admission.identify(credential)
+        assert (caller.name, caller.apps, caller.operator) == ("anonymous", frozenset(("shop", "news")), True)

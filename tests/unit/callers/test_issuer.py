@@ -1,0 +1,128 @@
+"""The issuer's keys: what is read of a JWKS, and how often it is asked for."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from service.callers.issuer import Issuer, SourceFailed
+from service.callers.signing_keys import NoKeys, read_jwks
+from tests.servers import until
+
+
+class Scripted:
+    """Answers as told: with a document, or a failure; waits while `go` is not set."""
+
+    def __init__(self, raw: bytes | None) -> None:
+        self.raw = raw
+        self.go = asyncio.Event()
+        self.go.set()
+
+    async def read(self) -> bytes:
+        await self.go.wait()
+        if self.raw is None:
+            raise SourceFailed("gone")
+        return self.raw
+
+
+class Clock:
+    """Tells what it was set to."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_what_is_no_key_of_ours_is_passed_over(mint: Any) -> None:
+    """Secrets, other curves and algorithms, encryption keys, weak and broken ones are not taken; nor a second `r`."""
+    rsa_key, ec_key = json.loads(mint.jwks())["keys"]
+    other = {**rsa_key, "n": rsa_key["n"][::-1]}
+    more = (
+        {"kty": "oct", "kid": "o", "k": "c2VjcmV0"},
+        {**rsa_key, "kid": "512", "alg": "RS512"},
+        {**rsa_key, "kid": "enc", "use": "enc"},
+        {**rsa_key, "kid": "weak", "n": "AQAB"},
+        {**rsa_key, "kid": "broken", "n": "%"},
+        {**rsa_key, "kid": "bare", "n": None},
+        {**ec_key, "kid": "curve", "crv": "P-384"},
+        {**ec_key, "kid": "off", "x": ec_key["y"]},
+        {**ec_key, "kid": ""},
+        {**other, "kid": "r"},
+        {"kid": "nothing"},
+        7,
+    )
+    raw = json.dumps({"keys": [rsa_key, ec_key, *more]}).encode()
+    keys = read_jwks(raw)
+    assert {kid: key.algorithm for kid, key in keys.items()} == {"r": "RS256", "e": "ES256"}
+    assert keys["r"].thumbprint == ("RSA", rsa_key["n"], rsa_key["e"])
+
+
+@pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b'{"keys":[]}', b'{"keys":{}}', b"\xff", b"[" * 100_000])
+def test_a_document_without_keys_is_a_failure(raw: bytes) -> None:
+    """What holds no key is told as such."""
+    with pytest.raises(NoKeys):
+        read_jwks(raw)
+
+
+async def test_a_flood_of_unknown_keys_asks_once_in_30_s(mint: Any) -> None:
+    """However many ask, together and one after the other, the source is read once; after 30 s once more."""
+    source, clock = Scripted(mint.jwks()), Clock()
+    issuer = Issuer(source, refresh_s=300, clock=clock)
+    await issuer.refresh()
+    clock.now_s += 31
+    source.go.clear()
+    flood = [asyncio.create_task(issuer.refresh()) for _ in range(500)]
+    await until(lambda: issuer.fetches == 2)
+    source.go.set()
+    await asyncio.gather(*flood)
+    for _ in range(500):
+        await issuer.refresh()
+    assert issuer.fetches == 2
+    clock.now_s += 29.9
+    await issuer.refresh()
+    assert issuer.fetches == 2
+    clock.now_s += 0.2
+    await issuer.refresh()
+    assert issuer.fetches == 3
+
+
+async def test_the_keys_had_last_stay_while_the_source_fails(mint: Any) -> None:
+    """A source that fails, or answers with nonsense, takes no key away; failures are counted."""
+    source, clock = Scripted(mint.jwks()), Clock()
+    issuer = Issuer(source, refresh_s=300, clock=clock)
+    await issuer.refresh()
+    for raw in (None, b"nonsense", b'{"keys":[]}'):
+        source.raw = raw
+        clock.now_s += 31
+        await issuer.refresh()
+        assert set(issuer.keys) == {"r", "e"}
+    assert (issuer.fetches, issuer.failures, issuer.dropped) == (4, 3, 0)
+
+
+async def test_keys_are_fetched_again_and_again_until_left(mint: Any) -> None:
+    """The first fetch is waited for; then the timer asks on, through failures, and stops when it is left."""
+    source = Scripted(mint.jwks())
+    issuer = Issuer(source, refresh_s=0.01)
+    async with issuer.followed():
+        assert set(issuer.keys) == {"r", "e"}
+        source.raw = None
+        await until(lambda: issuer.failures >= 2)
+        source.raw = mint.jwks(without="r")
+        await until(lambda: set(issuer.keys) == {"e"})
+        assert issuer.dropped == 1
+    fetches = issuer.fetches
+    await asyncio.sleep(0.05)
+    assert issuer.fetches == fetches
+
+
+async def test_the_start_does_not_wait_for_a_source_that_hangs(mint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An issuer that doesn't answer delays the start by a bounded time, and does not keep the end from coming."""
+    monkeypatch.setattr("service.callers.issuer.WAIT_S", 0.05)
+    source = Scripted(mint.jwks())
+    source.go.clear()
+    issuer = Issuer(source, refresh_s=300)
+    async with asyncio.timeout(2), issuer.followed():
+        assert issuer.keys == {}

@@ -1,0 +1,187 @@
+"""Settings that change while we run: taken up whole, or refused whole."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from structlog.testing import capture_logs
+
+from service.configuration import load
+from service.reload import Reload, changes
+from service.settings import Settings
+
+ENVIRON = {"SHOP_SECRET": "0123"}
+
+
+class Mount:
+    """A folder as Kubernetes mounts it: each file is a link into `..data`, a link that is swapped in one step."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = path / "taskgate.yaml"
+        self._generation = 0
+
+    def put(self, settings: dict[str, Any] | str, **files: str) -> None:
+        """Write all files into a new folder and swap the link; the old folder goes."""
+        text = settings if isinstance(settings, str) else yaml.safe_dump(settings)
+        self._generation += 1
+        folder = self.path / f"..{self._generation}"
+        folder.mkdir()
+        for name, content in {"taskgate.yaml": text, **files}.items():
+            (folder / name).write_text(content)
+            if not (self.path / name).is_symlink():
+                (self.path / name).symlink_to(f"..data/{name}")
+        (self.path / "..new").symlink_to(folder.name)
+        os.replace(self.path / "..new", self.path / "..data")
+
+
+def document(**changed: Any) -> dict[str, Any]:
+    return {
+        "apps": {"shop": {"sdkappid": 1400000001, "admin": "a", "secret_env": "SHOP_SECRET"}},
+        "callers": {"reports": {"keys": ["a" * 64], "apps": ["shop"]}},
+        "redis": {"url": "redis://127.0.0.1"},
+        **changed,
+    }
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Mount:
+    mount = Mount(tmp_path)
+    mount.put(document())
+    return mount
+
+
+class Following:
+    """A reload, and the settings that it has applied."""
+
+    def __init__(self, mount: Mount) -> None:
+        self.applied: list[Settings] = []
+        running = load(mount.file, ENVIRON).settings
+        self.counted: list[bool] = []
+        self.reload = Reload(str(mount.file), ENVIRON, running=running, apply=self.applied.append, told=self._told)
+
+    def _told(self, *, ok: bool) -> None:
+        self.counted.append(ok)
+
+
+async def test_a_change_is_applied_once(mount: Mount) -> None:
+    """A swapped link is seen, and nothing is applied while nothing changes, even where the new content is the same."""
+    following = Following(mount)
+    await following.reload.look()
+    assert following.applied == []
+    mount.put(document(callers={}))
+    with capture_logs() as logs:
+        await following.reload.look()
+        await following.reload.look()
+    assert [settings.callers for settings in following.applied] == [{}]
+    assert (following.reload.reloads, following.reload.refusals) == (1, 0)
+    assert [entry["event"] for entry in logs] == ["settings.reloaded", "settings.warning"]
+
+
+async def test_a_file_written_in_place_is_seen(mount: Mount) -> None:
+    """It need not be a link that changes."""
+    following = Following(mount)
+    (mount.path / "..1" / "taskgate.yaml").write_text(yaml.safe_dump(document(callers={})))
+    await following.reload.look()
+    assert len(following.applied) == 1
+
+
+@pytest.mark.parametrize("bad", ["apps: {", document(apps={}), document(query={"since": "x"}, extra=1)])
+async def test_a_bad_file_is_refused(mount: Mount, bad: dict[str, Any] | str) -> None:
+    """All faults are logged, the refusal is counted once, and the old settings stay until a good file comes."""
+    following = Following(mount)
+    mount.put(bad)
+    with capture_logs() as logs:
+        await following.reload.look()
+        await following.reload.look()
+    assert following.applied == []
+    assert (following.reload.reloads, following.reload.refusals) == (0, 1)
+    assert [entry["event"] for entry in logs] == ["settings.refused"]
+    assert len(logs[0]["faults"]) >= 1
+    mount.put(document(callers={}))
+    await following.reload.look()
+    assert len(following.applied) == 1
+    assert following.counted == [False, True]
+
+
+async def test_a_file_that_goes_and_comes(mount: Mount) -> None:
+    """A missing file is a bad one; the same file back is a change."""
+    following = Following(mount)
+    (mount.path / "..data").unlink()
+    await following.reload.look()
+    assert following.reload.refusals == 1
+    mount.put(document())
+    await following.reload.look()
+    assert following.reload.reloads == 1
+
+
+async def test_a_bad_secret_is_told(mount: Mount) -> None:
+    """A secret's file that turns bad is a refusal, though the settings are the same."""
+    app = {"sdkappid": 1400000001, "admin": "a", "secret_file": "shop.secret"}
+    mount.put(document(apps={"shop": app}), **{"shop.secret": "0123"})
+    following = Following(mount)
+    mount.put(document(apps={"shop": app}), **{"shop.secret": ""})
+    with capture_logs() as logs:
+        await following.reload.look()
+    assert logs[0]["faults"] == [f"apps.shop.secret_file: the secret file {mount.path}/shop.secret is empty"]
+    mount.put(document(apps={"shop": app}), **{"shop.secret": "4567"})
+    await following.reload.look()
+    assert (following.reload.reloads, following.reload.refusals) == (1, 1)
+
+
+async def test_what_needs_a_restart_is_told(mount: Mount) -> None:
+    """What is live is applied; of the rest each path is named, once for every reload."""
+    following = Following(mount)
+    app = {"sdkappid": 1400000001, "admin": "b", "secret_env": "SHOP_SECRET"}
+    mount.put(
+        document(
+            apps={"shop": app, "news": {**app, "sdkappid": 1400000002}},
+            budget={"calls": 4, "wait_max_s": 20},
+            cache={"fresh_s": 1, "block_size": 50},
+            server={"port": 1},
+        )
+    )
+    with capture_logs() as logs:
+        await following.reload.look()
+    (told,) = [entry for entry in logs if entry["event"] == "settings.restart_needed"]
+    assert told["paths"] == ("apps.shop.admin", "apps.news", "budget.calls", "cache.block_size", "server.port")
+    assert following.applied[0].cache.fresh_s == 1
+
+
+async def test_an_app_that_goes_needs_no_restart(mount: Mount) -> None:
+    """The settings without it are applied, and nothing waits."""
+    app = document()["apps"]["shop"]
+    mount.put(document(apps={"shop": app, "news": {**app, "sdkappid": 1400000002}}))
+    following = Following(mount)
+    mount.put(document())
+    with capture_logs() as logs:
+        await following.reload.look()
+    assert [entry["event"] for entry in logs] == ["settings.reloaded"]
+    assert set(following.applied[0].apps) == {"shop"}
+
+
+async def test_a_reload_never_opens_to_everybody(mount: Mount) -> None:
+    """`auth: none` needs a restart, where it is checked against the address that is listened on; its end does not."""
+    following = Following(mount)
+    mount.put(document(auth="none"))
+    with capture_logs() as logs:
+        await following.reload.look()
+    assert following.applied[0].auth == "callers"
+    assert ("auth",) in [entry.get("paths") for entry in logs]
+    begun_open = Following(mount)
+    mount.put(document())
+    with capture_logs() as logs:
+        await begun_open.reload.look()
+    assert begun_open.applied[0].auth == "callers"
+    assert [entry["event"] for entry in logs] == ["settings.reloaded"]
+
+
+def test_changes_name_paths(mount: Mount) -> None:
+    """What differs is named as deep as both sides go."""
+    old = load(mount.file, ENVIRON).settings
+    mount.put(document(callers={"reports": {"keys": [], "apps": ["shop"]}, "other": {"apps": []}}))
+    new = load(mount.file, ENVIRON).settings
+    assert list(changes(old, new)) == ["callers.reports.keys", "callers.other"]
+    assert list(changes(new, new)) == []
