@@ -30,6 +30,7 @@ from service.settings import AppSettings, BudgetSettings, Settings, UpstreamSett
 from service.store.redis_store import RedisStore
 from service.telemetry.signals import Signals
 from service.telemetry.state import Watched
+from service.telemetry.usage import UsageCounts
 from service.upstream.apps import UpstreamApp, upstream_app_of
 from service.upstream.client import Client
 from service.upstream.secret import secret_of
@@ -101,19 +102,18 @@ def create_app(
             on_call=signals.on_call,
             tracing=signals.tracing,
         )
-        info = AppInfo(name=name, region=app.region)
-        window_s = settings.budget.window_s
         apps[name] = App(
-            info=info,
+            info=AppInfo(name=name, region=app.region),
             fetching=fetching,
             line=line,
             ledger=ledger,
             sharing=sharing,
             calls=rules.calls,
-            window_s=window_s,
+            window_s=settings.budget.window_s,
         )
     purge = Purge(store, cache, prefix=settings.redis.prefix, apps=apps)
     purge.add(shelf.forget)
+    usage = UsageCounts({name: app.ledger.count for name, app in apps.items()})
     walks = Walks(block_size=settings.cache.block_size) if settings.cache.ahead else None
     gateway = Gateway(apps, lifetimes=lifetimes, clock=time.time, purge=purge, walks=walks)
     signals.watch(
@@ -135,13 +135,18 @@ def create_app(
             await parts.enter_async_context(signals.opened())
             parts.push_async_callback(store.aclose)
             await parts.enter_async_context(client)
-            _begin(parts, apps=apps, channels=channels, store=store, gateway=gateway, purge=purge)
+            _begin(parts, apps=apps, usage=usage, channels=channels, store=store, gateway=gateway, purge=purge)
             await parts.enter_async_context(live.followed(follow, environ, told=signals.reloaded))
             yield
 
     callers = live.callers
     edge = create_web(
-        gateway, callers, lambda: live.web, access_log=access_log, observers=signals.observers, lifespan=[lifespan]
+        gateway,
+        callers,
+        lambda: live.web,
+        access_log=access_log,
+        observers=(*signals.observers, usage),
+        lifespan=[lifespan],
     )
     replay = Replay(
         edge, callers=callers, observers=edge.observers, clock=time.time, max_bytes=settings.cache.answers_bytes
@@ -155,6 +160,7 @@ def _begin(
     parts: AsyncExitStack,
     *,
     apps: Mapping[str, App],
+    usage: UsageCounts,
     channels: Mapping[str, Line[Kept]],
     store: RedisStore,
     gateway: Gateway,
@@ -166,6 +172,7 @@ def _begin(
             if part is not None:
                 part.start()
                 parts.push_async_callback(part.aclose)
+    parts.callback(usage.close)
     parts.push_async_callback(gateway.aclose)
     parts.push_async_callback(purge.aclose)
     purge.start()

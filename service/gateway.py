@@ -12,6 +12,7 @@ from service.budget.jobs import Fetched, Full, TooLong
 from service.budget.ledger import Ledger
 from service.budget.line import Line
 from service.budget.sharing import SharingScheduler
+from service.budget.usage import usage_view
 from service.budget.view import budget_view, parties
 from service.cache.ahead import Walks
 from service.cache.blocks import NOTHING, Kept
@@ -19,7 +20,7 @@ from service.cache.purge import Purge
 from service.cutting import Part, page_of, stretch_of
 from service.fetching import BlockJob, Fetching
 from service.model.blocks import Block, RefusedQuery
-from service.model.budgets import BudgetNote, BudgetView
+from service.model.budgets import BudgetNote, BudgetView, UsageView
 from service.model.callers import AppInfo, Caller
 from service.model.errors import (
     LineFull,
@@ -160,6 +161,20 @@ class Gateway:
             redis_away=found.is_cut_off,
             calls=found.calls_alone or found.calls,
             window_s=found.window_s,
+        )
+
+    async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int) -> UsageView:
+        """What callers used of the app since then, an hour ago at most; `only` one of them. Raises UnknownApp."""
+        found = self._apps.get(app)
+        if found is None or app not in caller.apps:
+            raise UnknownApp
+        return usage_view(
+            await found.ledger.minutes(),
+            app=app,
+            only=only,
+            redis_away=found.is_cut_off,
+            since_s=since_s,
+            now_s=int(self._clock()),
         )
 
     async def drop(self, app: str) -> int:

@@ -1,4 +1,4 @@
-"""What each caller used of an app, summed over all replicas and kept in Redis for an hour.
+"""What each caller used of an app, summed over all replicas and kept in Redis by minute, for an hour.
 
 Counting only adds in memory. A task of the ledger's own sends what has come together, at most once a second, as one
 batch for each ten seconds of time; a batch that may have arrived is sent again under its number, and counted once.
@@ -75,6 +75,7 @@ class Ledger:
         self._sending: _Batch | None = None
         self._number = 0
         self._known: dict[str, Tally] = {}
+        self._known_minutes: Mapping[int, Mapping[Cell, int]] = {}
         self._known_until_s = -1.0
         self._asking = asyncio.Lock()
         self._counted = asyncio.Event()
@@ -106,32 +107,52 @@ class Ledger:
         Bounded work: at most one question to Redis a second, for 66 small hashes.
         """
         async with self._asking:
-            now_s = asyncio.get_running_loop().time()
-            if now_s >= self._known_until_s:
-                self._known_until_s = now_s + FLUSH_S
-                with contextlib.suppress(StoreUnavailable):
-                    self._known = await self._read_all()
+            await self._refresh()
             return _summed((self._known, self._unsent()))
 
-    async def _read_all(self) -> dict[str, Tally]:
+    async def minutes(self) -> Mapping[int, Mapping[str, Counts]]:
+        """The same by minute, counted since the epoch, and caller; a minute without any count may be missing."""
+        async with self._asking:
+            await self._refresh()
+            by_minute = {minute: dict(cells) for minute, cells in self._known_minutes.items()}
+            for step, unsent in self._unsent_cells():
+                _add_up(by_minute.setdefault(step // STEPS, {}), unsent)
+        return {minute: _rows(cells) for minute, cells in by_minute.items()}
+
+    async def _refresh(self) -> None:
+        """Ask Redis, unless that was done within the last second."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._known_until_s:
+            self._known_until_s = now_s + FLUSH_S
+            with contextlib.suppress(StoreUnavailable):
+                await self._read_all()
+
+    async def _read_all(self) -> None:
         step = self._step()
         steps = [f"{self._base}s:{step - back}" for back in range(STEPS)]
         minutes = [f"{self._base}m:{step // STEPS - back}" for back in range(MINUTES)]
         hashes = cast("list[list[bytes]]", await self._read([*steps, *minutes], ()))
-        minute, hour = _counts(hashes[:STEPS]), _counts(hashes[STEPS:])
-        return _tallies(minute, hour)
+        by_minute = {step // STEPS - back: _counts((fields,)) for back, fields in enumerate(hashes[STEPS:])}
+        hour: dict[Cell, int] = {}
+        for cells in by_minute.values():
+            _add_up(hour, cells)
+        self._known_minutes = by_minute
+        self._known = _tallies(_counts(hashes[:STEPS]), hour)
 
     def _unsent(self) -> dict[str, Tally]:
         step = self._step()
         minute: dict[Cell, int] = {}
         hour: dict[Cell, int] = {}
-        sending = () if self._sending is None else ((self._sending.step, self._sending.cells),)
-        for at, cells in (*self._open.items(), *sending):
-            for cell, number in cells.items():
-                hour[cell] = hour.get(cell, 0) + number
-                if at > step - STEPS:
-                    minute[cell] = minute.get(cell, 0) + number
+        for at, cells in self._unsent_cells():
+            _add_up(hour, cells)
+            if at > step - STEPS:
+                _add_up(minute, cells)
         return _tallies(minute, hour)
+
+    def _unsent_cells(self) -> tuple[tuple[int, Mapping[Cell, int]], ...]:
+        """What is not known to be in Redis, by step."""
+        sending = () if self._sending is None else ((self._sending.step, self._sending.cells),)
+        return (*self._open.items(), *sending)
 
     async def flush(self) -> None:
         """Send all that is counted; what can't be sent stays for the next time, up to an hour."""
@@ -192,6 +213,15 @@ def _counts(hashes: Iterable[list[bytes]]) -> dict[Cell, int]:
             if column in COLUMNS:
                 sums[caller, column] = sums.get((caller, column), 0) + int(value)
     return sums
+
+
+def _add_up(sums: dict[Cell, int], cells: Mapping[Cell, int]) -> None:
+    for cell, number in cells.items():
+        sums[cell] = sums.get(cell, 0) + number
+
+
+def _rows(cells: Mapping[Cell, int]) -> dict[str, Counts]:
+    return {name: _row(cells, name) for name in dict.fromkeys(caller for caller, _ in cells)}
 
 
 def _tallies(minute: Mapping[Cell, int], hour: Mapping[Cell, int]) -> dict[str, Tally]:

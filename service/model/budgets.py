@@ -15,11 +15,18 @@ class BudgetNote(msgspec.Struct, frozen=True, kw_only=True):
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """What was counted for a caller: each field is a column of the ledger, and a new one needs a default of 0.
 
-    `turns` were used for a fetch, each try one; `joined` are fetches that another request's fetch has spared.
+    `turns` were used for a fetch, each try one; `joined` are fetches that another request's fetch has spared. The rest
+    counts requests for pages: all, those answered by what was stored while fresh or when stale, those who waited in
+    line for their answer, and those refused a fetch.
     """
 
     turns: int = 0
     joined: int = 0
+    requests: int = 0
+    hits: int = 0
+    stale: int = 0
+    waits: int = 0
+    refusals: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
@@ -45,6 +52,35 @@ class Party(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int = 0
     oldest_s: float = 0.0
     tally: Tally = Tally()
+
+
+class Use(msgspec.Struct, frozen=True, kw_only=True):
+    """What one caller used of an app, in some time."""
+
+    name: str
+    counts: Counts
+
+
+class UseInMinute(msgspec.Struct, frozen=True, kw_only=True):
+    """What was used in the minute from `start_s`, in seconds since the epoch."""
+
+    start_s: int
+    counts: Counts
+
+
+class UsageView(msgspec.Struct, frozen=True, kw_only=True):
+    """What was used of an app from `since_s` to `until_s`, seconds since the epoch: by caller, and minute by minute.
+
+    `minutes` sums up the `callers`, without gaps, the minute under way last. With `redis_away` it is what one replica
+    knows.
+    """
+
+    app: str
+    redis_away: bool
+    since_s: int
+    until_s: int
+    callers: tuple[Use, ...]
+    minutes: tuple[UseInMinute, ...]
 
 
 class BudgetView(msgspec.Struct, frozen=True, kw_only=True):

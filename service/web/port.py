@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from service.model.budgets import BudgetView
+from service.model.budgets import BudgetView, UsageView
 from service.model.callers import AppInfo, Caller
 from service.model.pages import Ask, Page, Readiness, Stretch
 
@@ -24,6 +24,10 @@ class Gateway(Protocol):
 
     async def budget(self, app: str, caller: Caller) -> BudgetView:
         """The app's budget as the caller may see it."""
+        ...
+
+    async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int) -> UsageView:
+        """What callers used of the app since then, in seconds since the epoch, an hour ago at most; `only` one."""
         ...
 
     async def drop(self, app: str) -> int:

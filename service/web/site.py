@@ -18,6 +18,7 @@ from service.web.routes.docs import docs_routes
 from service.web.routes.problems import problem_routes
 from service.web.routes.state import state_routes
 from service.web.routes.tasks import tasks_route
+from service.web.routes.usage import usage_route
 from service.web.settings import WebSettings
 from service.web.trail import Observer
 
@@ -44,6 +45,7 @@ def create_web(
             tasks_route(gateway, callers, settings, clock=clock),
             apps_route(gateway, callers),
             budget_route(gateway, callers),
+            usage_route(gateway, callers, clock=clock),
             cache_route(gateway, callers),
             *state_routes(gateway),
             *problem_routes(),

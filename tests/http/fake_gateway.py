@@ -14,7 +14,7 @@ from granian.server.embed import Server
 
 from service.callers.admission import Admission
 from service.callers.table import table_of
-from service.model.budgets import BudgetView, Party
+from service.model.budgets import BudgetView, Party, UsageView
 from service.model.callers import AppInfo, Caller
 from service.model.errors import Unauthenticated
 from service.model.pages import AppState, Ask, Page, Readiness, Source, Stretch
@@ -59,6 +59,8 @@ class FakeGateway:
         self.asks: list[Ask] = []
         self.changes: dict[str, Any] = {}
         self.view: dict[str, Any] = {}
+        self.usage_view: dict[str, Any] = {}
+        self.usage_asks: list[tuple[str, str | None, int]] = []
         self.error: Exception | None = None
         self.go: asyncio.Event | None = None
         self.waiting = 0
@@ -142,6 +144,21 @@ class FakeGateway:
         }
         return BudgetView(**(values | self.view))
 
+    async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int) -> UsageView:
+        """As told by `usage_view`, or nothing at all."""
+        if self.error is not None:
+            raise self.error
+        self.usage_asks.append((app, only, since_s))
+        values: dict[str, Any] = {
+            "app": app,
+            "redis_away": False,
+            "since_s": since_s,
+            "until_s": int(NOW_S),
+            "callers": (),
+            "minutes": (),
+        }
+        return UsageView(**(values | self.usage_view))
+
     async def drop(self, app: str) -> int:
         """As told."""
         if self.error is not None:
@@ -212,12 +229,13 @@ class Web:
             await asyncio.wait({serving}, timeout=10)
 
 
-def key_callers() -> Admission:
-    """One caller with one app, another with two."""
+def key_callers(callers: Mapping[str, CallerSettings] | None = None) -> Admission:
+    """These callers; or one caller with one app, and another with two."""
     app = AppSettings(sdkappid=1, admin="a", secret_env="S")
     settings = Settings(
         apps={"shop": app, "news": app},
-        callers={
+        callers=callers
+        or {
             "single": CallerSettings(keys=(_hashed(KEY),), apps=("shop",)),
             "several": CallerSettings(keys=(_hashed("two-key"), _hashed("old-key")), apps=("shop", "news"), weight=3.0),
             "operator": CallerSettings(keys=(_hashed("operator-key"),), apps=(), operator=True),

@@ -57,7 +57,7 @@ async def test_only_named_routes_are_open(web: Web) -> None:
         method = "DELETE" if template == "/cache" else "GET"
         if (await web.client.request(method, path)).status_code == 401:
             closed.add(template)
-    assert closed == {"/tasks", "/apps", "/budget", "/cache"}
+    assert closed == {"/tasks", "/apps", "/budget", "/usage", "/cache"}
     assert {each.replace(":str", "") for each in templates - closed} == set(OPEN)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from service.model.budgets import BudgetView, Counts, Party, Tally
+from service.model.budgets import BudgetView, Counts, Party, Tally, UsageView, Use, UseInMinute
 from service.model.errors import (
     BadRequest,
     CallsStopped,
@@ -38,6 +38,7 @@ from service.web.kinds import Kind
 from service.web.page_answer import body_of
 from service.web.problems import Told, problem_answer, problem_of, told_of, told_of_status
 from service.web.routes.budget import budget_body
+from service.web.routes.usage import usage_body
 from service.web.stream import Course
 
 REQUEST_ID = "0f2a6c1e9b7d4c55a3e8f1d2b4c60718"
@@ -136,6 +137,22 @@ def budget_example() -> Any:
         others=Party(name=None, waiting=17, oldest_s=3.2, tally=others),
     )
     return msgspec.json.decode(msgspec.json.encode(budget_body(view)))
+
+
+def usage_example() -> Any:
+    """Two minutes of a caller who is not an operator."""
+    since_s = int(datetime(2025, 6, 1, 10, 0, tzinfo=UTC).timestamp())
+    first = Counts(turns=5, joined=1, requests=180, hits=170, stale=2, waits=6, refusals=1)
+    second = Counts(turns=3, joined=2, requests=64, hits=58, waits=4)
+    view = UsageView(
+        app="shop",
+        redis_away=False,
+        since_s=since_s,
+        until_s=since_s + 84,
+        callers=(Use(name="reports", counts=first + second),),
+        minutes=(UseInMinute(start_s=since_s, counts=first), UseInMinute(start_s=since_s + 60, counts=second)),
+    )
+    return msgspec.json.decode(msgspec.json.encode(usage_body(view)))
 
 
 def problem_example(kind: Kind) -> Any:

@@ -4,11 +4,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.web.kinds import KINDS, Kind
-from service.web.openapi.examples import budget_example, page_example, problem_example, stream_examples
+from service.web.openapi.examples import (
+    budget_example,
+    page_example,
+    problem_example,
+    stream_examples,
+    usage_example,
+)
 from service.web.openapi.fields import refer_fields, with_examples
 from service.web.openapi.schemas import Json
 from service.web.parameters import Parameter, app_parameter, task_parameters
 from service.web.problems import PROBLEM_JSON
+from service.web.routes.usage import usage_parameters
 from service.web.settings import default_web_settings
 from service.web.stream import NDJSON
 
@@ -19,7 +26,7 @@ _OF_TASKS = (
     "throttled wait-too-long no-fetch-now shutting-down store-unavailable nothing-stored upstream-timeout"
 )
 _OF_APPS = "unauthenticated not-allowed keys-unavailable content-too-large uri-too-long headers-too-large failed"
-_OF_BUDGET = (
+_OF_BUDGET = _OF_USAGE = (
     "bad-request unauthenticated not-allowed keys-unavailable unknown-app content-too-large uri-too-long "
     "headers-too-large failed"
 )
@@ -62,6 +69,10 @@ _GET_BUDGET = """The live budget: slots, pause, line, and what was used in the l
 
 A caller sees itself by name and all others together; operators see everybody by name. Asking costs no call. Who waits
 is told as it was within the last quarter of a second, what was used within the last second or two."""
+_GET_USAGE = """Requests of the last hour, what they cost and what was spared, by caller and minute, over all replicas.
+
+A caller sees itself; operators see everybody, or with `caller` one. Asking costs no call. What was used is told as it
+was within the last second or two."""
 
 
 def paths() -> Json:
@@ -70,6 +81,7 @@ def paths() -> Json:
         "/tasks": {"get": _list_tasks()},
         "/apps": {"get": _list_apps()},
         "/budget": {"get": _get_budget()},
+        "/usage": {"get": _get_usage()},
         "/cache": {"delete": _drop_blocks()},
         "/problems": {
             "get": _open(
@@ -165,6 +177,24 @@ def _get_budget() -> Json:
                 "content": _json("Budget", budget_example()),
             },
             **_problems(_OF_BUDGET),
+        },
+    }
+
+
+def _get_usage() -> Json:
+    return {
+        "operationId": "getUsage",
+        "tags": ["Tasks"],
+        "summary": "Who used an app's calls in the last hour, and how many caching and joining saved",
+        "description": _GET_USAGE,
+        "parameters": [
+            *(_query_parameter(parameter) for parameter in usage_parameters()),
+            {"$ref": "#/components/parameters/RequestId"},
+        ],
+        "security": [{"key": []}],
+        "responses": {
+            "200": {"description": "The usage.", "headers": refer_fields(), "content": _json("Usage", usage_example())},
+            **_problems(_OF_USAGE),
         },
     }
 

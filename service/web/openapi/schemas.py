@@ -14,6 +14,7 @@ from service.web.routes.apps import Apps
 from service.web.routes.budget import Budget, Pause, Share, Slots, Used, Waiting
 from service.web.routes.cache import Dropped
 from service.web.routes.state import Live, Ready, Version
+from service.web.routes.usage import CallerUsage, MinuteUsage, Spent, Usage
 from service.web.stream import End, LastLine
 
 Json = dict[str, Any]
@@ -142,6 +143,36 @@ _USED: Json = {
     "turns": _COUNT | {"description": "Calls of the upstream, each try counted."},
     "joined": _COUNT | {"description": "Fetches saved by joining one that another request had paid for."},
 }
+_SPENT: Json = {
+    "requests": _COUNT | {"description": "Requests for pages."},
+    "hits": _COUNT | {"description": "Of these, answered with what was stored and fresh."},
+    "joins": _COUNT | {"description": "Fetches spared by joining one that another request had paid for."},
+    "stale": _COUNT | {"description": "Requests answered with what was stored, though it was fresh no longer."},
+    "fetches": _COUNT | {"description": "Calls of the upstream that were paid for, each try counted."},
+    "waits": _COUNT | {"description": "Requests that waited in line for their answer, however short."},
+    "refusals": _COUNT | {"description": "Requests that were refused, for no fetch could be had in time."},
+    "saved": _COUNT | {"description": "What caching and joining saved: `hits` and `joins` together."},
+}
+_MINUTE_USAGE: Json = {"start": _INSTANT, "used": {"$ref": "#/components/schemas/Spent"}}
+_CALLER_USAGE: Json = {"caller": {"type": "string"}, "used": {"$ref": "#/components/schemas/Spent"}}
+_USAGE: Json = {
+    "app": {"type": "string"},
+    "redis": {"enum": ["ok", "away"], "description": "With `away` this is what one replica knows."},
+    "since": _INSTANT | {"description": "The start of the first minute."},
+    "until": _INSTANT | {"description": "Now."},
+    "total": {"$ref": "#/components/schemas/Spent", "description": "Of all `callers`."},
+    "callers": {
+        "type": "array",
+        "items": {"$ref": "#/components/schemas/CallerUsage"},
+        "description": "Who used anything, by name. `~renewal` renews what is stale, `~ahead` fetches ahead.",
+    },
+    "minutes": {
+        "type": "array",
+        "maxItems": 60,
+        "items": {"$ref": "#/components/schemas/MinuteUsage"},
+        "description": "All `callers` together, minute by minute without gaps; the last is under way.",
+    },
+}
 
 
 def schemas() -> Json:
@@ -153,18 +184,22 @@ def schemas() -> Json:
         "App": _object(AppInfo, {"name": {"type": "string"}, "region": {"type": ["string", "null"]}}),
         "Apps": _object(Apps, {"apps": {"type": "array", "items": {"$ref": "#/components/schemas/App"}}}),
         "Budget": _object(Budget, _BUDGET),
+        "CallerUsage": _object(CallerUsage, _CALLER_USAGE),
         "Dropped": _object(Dropped, _DROPPED),
         "End": _object(End, _END),
         "Fault": _object(Fault, _FAULT),
         "LastLine": _object(LastLine, {"end": {"$ref": "#/components/schemas/End"}}),
         "Live": _object(Live, {"live": {"const": True}}),
+        "MinuteUsage": _object(MinuteUsage, _MINUTE_USAGE),
         "Page": page,
         "Pause": _object(Pause, _PAUSE),
         "Problem": _object(Problem, _PROBLEM),
         "Ready": _object(Ready, _READY),
         "Share": _object(Share, _SHARE),
         "Slots": _object(Slots, _SLOTS),
+        "Spent": _object(Spent, _SPENT),
         "Task": _object(Task, _TASK),
+        "Usage": _object(Usage, _USAGE),
         "Used": _object(Used, _USED),
         "Version": _object(Version, {"name": {"const": "taskgate"}, "version": {"type": "string"}}),
         "Waiting": _object(

@@ -172,3 +172,29 @@ async def test_sharing_without_redis_tells_the_part(own_valkey: Server) -> None:
             await both.budget_when(lambda body: body["redis"] == "ok" and body["slots"]["free"] == 5, replica=replica)
         await both.budget_when(lambda body: body["callers"][0]["last_hour"]["turns"] == 2)
         assert (await both.sandbox.control.stats()).refused == 0
+
+
+async def test_usage_of_all_replicas_adds_up(own_valkey: Server) -> None:
+    """Each request on any replica is in the usage that every replica tells, by what became of it; polling is not."""
+    async with gateways(own_valkey) as both:
+        for replica, caller in ((0, "reports"), (0, "reports"), (0, "reports"), (1, "reports"), (1, "bulk")):
+            assert (await both.get(replica, "/tasks", caller)).status_code == 200
+        refused = await both.clients[0].get("/tasks?q=x", headers={"Authorization": "Bearer bulk", "Prefer": "wait=0"})
+        assert refused.status_code == 503
+
+        async def usage_when(requests: int, *, replica: int, caller: str) -> Any:
+            async with asyncio.timeout(8):
+                while (body := (await both.get(replica, "/usage", caller)).json())["total"]["requests"] != requests:
+                    await asyncio.sleep(0.05)
+            return body
+
+        for replica in range(2):
+            body = await usage_when(6, replica=replica, caller="boss")
+            used = {each["caller"]: each["used"] for each in body["callers"]}
+            assert {name: row["requests"] for name, row in used.items()} == {"bulk": 2, "reports": 4}
+            assert (used["reports"]["fetches"], used["reports"]["hits"], used["reports"]["waits"]) == (1, 3, 1)
+            assert (used["bulk"]["hits"], used["bulk"]["refusals"], used["bulk"]["fetches"]) == (1, 1, 0)
+            assert body["total"]["saved"] == 4
+            assert sum(part["used"]["requests"] for part in body["minutes"]) == 6
+            own = await usage_when(2, replica=replica, caller="bulk")
+            assert [each["caller"] for each in own["callers"]] == ["bulk"]

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from service.budget.ledger import CALLERS_MAX, OVERFLOW, Ledger
-from service.model.budgets import Counts, Tally
+from service.model.budgets import COLUMNS, Counts, Tally
 from service.model.errors import StoreUnavailable
 from service.settings import RedisSettings
 from service.store.port import Script
@@ -161,11 +161,12 @@ async def test_asking_is_bounded(world: World) -> None:
 async def test_memory_is_bounded(world: World) -> None:
     """More callers than are told apart are counted together, and an hour's steps are kept at most."""
     ledger = world.ledger("one")
-    for number in range(3 * CALLERS_MAX):
+    told_apart = CALLERS_MAX * len(COLUMNS)
+    for number in range(told_apart + CALLERS_MAX):
         ledger.count(f"c{number}", "turns")
     tallies = await ledger.tallies()
-    assert len(tallies) <= 2 * CALLERS_MAX + 1
-    assert sum(tally.hour.turns for tally in tallies.values()) == 3 * CALLERS_MAX
+    assert len(tallies) <= told_apart + 1
+    assert sum(tally.hour.turns for tally in tallies.values()) == told_apart + CALLERS_MAX
     assert tallies[OVERFLOW].hour.turns == CALLERS_MAX
 
     async def refusing(keys: list[str], args: list[str]) -> list[object]:
@@ -177,3 +178,25 @@ async def test_memory_is_bounded(world: World) -> None:
         world.now_s += 10
     await ledger.flush()
     assert len(ledger._open) <= 360
+
+
+async def test_minutes_are_told_apart(world: World) -> None:
+    """Each minute has its own counts, of all replicas, sent or not; what is over an hour old has gone."""
+    one, two = world.ledger("one"), world.ledger("two")
+    one.count("a", "requests", 3)
+    await one.flush()
+    world.now_s += 60
+    two.count("a", "requests")
+    two.count("b", "refusals")
+    await two.flush()
+    one.count("a", "requests", 5)
+    noon = int(NOON_S) // 60
+    seen = {minute: rows for minute, rows in (await one.minutes()).items() if rows}
+    assert seen == {
+        noon: {"a": Counts(requests=3)},
+        noon + 1: {"a": Counts(requests=6), "b": Counts(refusals=1)},
+    }
+    await one.flush()
+    assert (await world.ledger("new").minutes())[noon + 1]["a"] == Counts(requests=6)
+    world.now_s += 59 * 60
+    assert noon not in await world.ledger("new").minutes()

@@ -1,0 +1,155 @@
+"""`GET /usage`: who used an app in the last hour, minute by minute, and what caching and joining saved."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+from litestar import Request, get
+from litestar.handlers import HTTPRouteHandler
+
+from service.model.budgets import Counts, UsageView
+from service.model.errors import BadRequest, Fault, NotAllowed, UnknownApp
+from service.model.queries import FromNow, Moment, parse_moment, rfc3339
+from service.web.answers import Reply, json_answer
+from service.web.identify import identify
+from service.web.parameters import NO_APP, Example, Parameter, app_parameter
+from service.web.port import Callers, Gateway
+from service.web.query_string import read_query_string
+
+PATH = "/usage"
+_HOUR_S = 3600
+_AN_HOUR_AGO = FromNow(offset_s=-_HOUR_S)
+_CALLER_MAX = 128
+
+
+class Spent(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests for pages, what became of them, and what they cost and spared."""
+
+    requests: int
+    hits: int
+    joins: int
+    stale: int
+    fetches: int
+    waits: int
+    refusals: int
+    saved: int
+
+
+class CallerUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """One caller's part."""
+
+    caller: str
+    used: Spent
+
+
+class MinuteUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """One minute's part."""
+
+    start: str
+    used: Spent
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """The body."""
+
+    app: str
+    redis: Literal["ok", "away"]
+    since: str
+    until: str
+    total: Spent
+    callers: tuple[CallerUsage, ...]
+    minutes: tuple[MinuteUsage, ...]
+
+
+def usage_parameters() -> tuple[Parameter[Any], ...]:
+    """The table, in the order of the contract."""
+    return (
+        app_parameter("Name of the app."),
+        Parameter(
+            name="caller",
+            read=_read_caller,
+            description="The caller whose usage is told; another than oneself for operators alone. "
+            "Left out, it is oneself, for operators everybody.",
+            examples=(Example(value="reports", summary="what reports has used"),),
+            schema={"type": "string", "minLength": 1, "maxLength": _CALLER_MAX},
+        ),
+        Parameter(
+            name="since",
+            read=parse_moment,
+            description="From when on: an instant, a date, or a signed ISO 8601 duration from now, as `since` of "
+            "`/tasks`. Whole minutes are told, and at most sixty of them.",
+            examples=(Example(value="-PT15M", summary="the last quarter of an hour"),),
+            schema={"type": "string", "default": "-PT1H"},
+        ),
+    )
+
+
+def usage_route(gateway: Gateway, callers: Callers, *, clock: Callable[[], float]) -> HTTPRouteHandler:
+    """The route; `clock` tells the seconds since the epoch."""
+    table = {parameter.name: parameter for parameter in usage_parameters()}
+    names = {name.encode(): name for name in table}
+
+    @get(PATH)
+    async def show_usage(request: Request[Any, Any, Any]) -> Reply:
+        """The usage of one app, as the caller may see it."""
+        caller, trail = await identify(request, callers)
+        texts, faults = read_query_string(request.scope["query_string"], known=names)
+        values: dict[str, Any] = {}
+        for name, text in texts.items():
+            try:
+                values[name] = table[name].read(text)
+            except ValueError as exc:
+                faults.append(Fault(parameter=name, detail=str(exc)))
+        now_s = int(clock())
+        since: Moment = values.get("since", _AN_HOUR_AGO)
+        since_s = now_s + since.offset_s if isinstance(since, FromNow) else since.epoch_s
+        if since_s > now_s:
+            faults.append(Fault(parameter="since", detail="lies in the future"))
+        app = values.get("app")
+        if not faults and app is None and len(caller.apps) > 1:
+            faults.append(NO_APP)
+        if faults:
+            raise BadRequest(*faults)
+        app = app or next(iter(caller.apps), "")
+        if app not in caller.apps:
+            raise UnknownApp
+        trail.app = app
+        only = values.get("caller") if caller.operator else caller.name
+        if values.get("caller", only) != only:
+            raise NotAllowed("only operators may see what other callers have used")
+        return Reply(json_answer(usage_body(await gateway.usage(app, caller=caller, only=only, since_s=since_s))))
+
+    return show_usage
+
+
+def usage_body(view: UsageView) -> Usage:
+    """The view as it is sent."""
+    total = sum((use.counts for use in view.callers), Counts())
+    return Usage(
+        app=view.app,
+        redis="away" if view.redis_away else "ok",
+        since=rfc3339(view.since_s),
+        until=rfc3339(view.until_s),
+        total=_spent(total),
+        callers=tuple(CallerUsage(caller=use.name, used=_spent(use.counts)) for use in view.callers),
+        minutes=tuple(MinuteUsage(start=rfc3339(part.start_s), used=_spent(part.counts)) for part in view.minutes),
+    )
+
+
+def _spent(counts: Counts) -> Spent:
+    return Spent(
+        requests=counts.requests,
+        hits=counts.hits,
+        joins=counts.joined,
+        stale=counts.stale,
+        fetches=counts.turns,
+        waits=counts.waits,
+        refusals=counts.refusals,
+        saved=counts.hits + counts.joined,
+    )
+
+
+def _read_caller(text: str) -> str:
+    if len(text) > _CALLER_MAX:
+        raise ValueError(f"must have at most {_CALLER_MAX} characters")
+    return text

@@ -1,0 +1,93 @@
+"""`GET /usage` over HTTP: its parameters, its members, and who may ask for whom."""
+
+import pytest
+
+from service.model.budgets import Counts, Use, UseInMinute
+from service.settings import CallerSettings
+from tests.http.fake_gateway import MANY_AUTH, NOW_S, Web, _hashed, key_callers
+
+BOSS_AUTH = {"Authorization": "Bearer boss"}
+
+
+def boss_web() -> Web:
+    """With an operator who may read the app."""
+    settings = {"boss": CallerSettings(keys=(_hashed("boss"),), apps=("shop",), operator=True)}
+    return Web(callers=key_callers(settings))
+
+
+async def test_the_body_has_the_documented_members(web: Web) -> None:
+    """Counts of the ledger are told by their public names; saved are hits and joins; the total is the callers' sum."""
+    counts = Counts(requests=20, hits=9, joined=3, stale=1, turns=6, waits=4, refusals=2)
+    web.gateway.usage_view = {
+        "since_s": 1_749_999_960,
+        "callers": (Use(name="single", counts=counts), Use(name="~ahead", counts=Counts(turns=1))),
+        "minutes": (UseInMinute(start_s=1_749_999_960, counts=counts),),
+    }
+    answer = await web.get("/usage")
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+    used = {
+        "requests": 20,
+        "hits": 9,
+        "joins": 3,
+        "stale": 1,
+        "fetches": 6,
+        "waits": 4,
+        "refusals": 2,
+        "saved": 12,
+    }
+    body = answer.json()
+    assert body == {
+        "app": "shop",
+        "redis": "ok",
+        "since": "2025-06-15T15:06:00Z",
+        "until": "2025-06-15T15:06:40Z",
+        "total": used | {"fetches": 7},
+        "callers": [{"caller": "single", "used": used}, {"caller": "~ahead", "used": body["callers"][1]["used"]}],
+        "minutes": [{"start": "2025-06-15T15:06:00Z", "used": used}],
+    }
+    assert (web.observed[-1].app, web.observed[-1].route) == ("shop", "/usage")
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "parameter"),
+    [
+        ("", 400, "app"),
+        ("?app=shop&app=news", 400, "app"),
+        ("?app=shop&until=-PT5M", 400, "until"),
+        ("?app=shop&since=yesterday", 400, "since"),
+        ("?app=shop&since=PT1S", 400, "since"),
+        (f"?app=shop&caller={'x' * 129}", 400, "caller"),
+        ("?app=shop&caller=single", 403, None),
+        ("?app=other", 404, None),
+        ("?app=news&caller=several", 200, None),
+    ],
+)
+async def test_parameters_are_read_strictly(web: Web, query: str, status: int, parameter: str | None) -> None:
+    """Each fault names its parameter; who is no operator sees itself alone, in its own apps."""
+    answer = await web.get(f"/usage{query}", headers=MANY_AUTH)
+    assert answer.status_code == status
+    if parameter is not None:
+        assert answer.json()["errors"][0]["parameter"] == parameter
+
+
+async def test_a_caller_asks_for_itself_and_an_operator_for_all(web: Web) -> None:
+    """What the gateway is asked never leaves the choice to a caller who is no operator; an hour is the default."""
+    await web.get("/usage")
+    await web.get("/usage?since=-PT15M")
+    await web.get("/usage?since=2025-06-15T15:00:00Z")
+    hour_ago_s = int(NOW_S) - 3600
+    assert web.gateway.usage_asks == [
+        ("shop", "single", hour_ago_s),
+        ("shop", "single", int(NOW_S) - 900),
+        ("shop", "single", int(NOW_S) - 400),
+    ]
+    operators = boss_web()
+    async with operators.client:
+        await operators.client.get("/usage", headers=BOSS_AUTH)
+        await operators.client.get("/usage?caller=single", headers=BOSS_AUTH)
+    assert operators.gateway.usage_asks == [("shop", None, hour_ago_s), ("shop", "single", hour_ago_s)]
+
+
+async def test_nobody_asks_without_a_key(web: Web) -> None:
+    """401, as everywhere."""
+    assert (await web.client.get("/usage?app=shop")).status_code == 401
