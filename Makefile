@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 
-.PHONY: help run test test-long test-prometheus test-chart test-alerts bench-budget bench-hit bench-simulation check format lock chart image openapi clean
+.PHONY: help run test test-long test-prometheus test-browser test-chart test-alerts bench-budget bench-hit bench-simulation check format lock chart image openapi clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,7 +14,7 @@ run: $(VENV)/.run ## run the gateway: TASKGATE_CONFIG=my.yaml, or without it an 
 	@exec $(BIN)/python -m service $(if $(TASKGATE_CONFIG),serve,demo $(if $(PORT),--port $(PORT)))
 
 test: $(VENV)/.dev check ## check, then all tests, against real servers (under five minutes)
-	$(BIN)/python -m pytest -n 2 -m "not scene and not long and not prometheus"
+	$(BIN)/python -m pytest -n 2 -m "not scene and not long and not prometheus and not browser"
 	$(BIN)/python -m pytest -n 2 -m "scene and not long"
 
 test-long: $(VENV)/.dev ## the tests that take minutes each
@@ -31,6 +31,9 @@ bench-simulation: $(VENV)/.dev ## what ten simulated minutes of many callers cos
 
 test-prometheus: $(VENV)/.dev ## scrape with a real Prometheus (Debian: prometheus) and ask it the documented questions
 	$(BIN)/python -m pytest -m prometheus
+
+test-browser: $(VENV)/.dev ## the page at / in a headless browser (Debian: chromium)
+	$(BIN)/python -m pytest tests/browser -m browser
 
 test-chart: $(VENV)/.dev ## the chart's tests alone
 	$(BIN)/python -m pytest tests/chart

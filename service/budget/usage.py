@@ -31,6 +31,7 @@ def usage_view(
         minutes.append(UseInMinute(start_s=minute * _MINUTE_S, counts=total))
     return UsageView(
         app=app,
+        only=only,
         redis_away=redis_away,
         since_s=first * _MINUTE_S,
         until_s=now_s,

@@ -71,11 +71,12 @@ class UseInMinute(msgspec.Struct, frozen=True, kw_only=True):
 class UsageView(msgspec.Struct, frozen=True, kw_only=True):
     """What was used of an app from `since_s` to `until_s`, seconds since the epoch: by caller, and minute by minute.
 
-    `minutes` sums up the `callers`, without gaps, the minute under way last. With `redis_away` it is what one replica
-    knows.
+    `minutes` sums up the `callers`, without gaps, the minute under way last. `only` is the one caller whose usage this
+    is, None for all. With `redis_away` it is what one replica knows.
     """
 
     app: str
+    only: str | None
     redis_away: bool
     since_s: int
     until_s: int

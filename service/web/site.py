@@ -15,6 +15,7 @@ from service.web.routes.apps import apps_route
 from service.web.routes.budget import budget_route
 from service.web.routes.cache import cache_route
 from service.web.routes.docs import docs_routes
+from service.web.routes.page import page_routes
 from service.web.routes.problems import problem_routes
 from service.web.routes.state import state_routes
 from service.web.routes.tasks import tasks_route
@@ -50,6 +51,7 @@ def create_web(
             *state_routes(gateway),
             *problem_routes(),
             *docs_routes(openapi_document()),
+            *page_routes(),
         ],
         exception_handlers=exception_handlers(),
         lifespan=list(lifespan),

@@ -151,6 +151,7 @@ class FakeGateway:
         self.usage_asks.append((app, only, since_s))
         values: dict[str, Any] = {
             "app": app,
+            "only": only,
             "redis_away": False,
             "since_s": since_s,
             "until_s": int(NOW_S),

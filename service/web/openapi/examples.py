@@ -146,6 +146,7 @@ def usage_example() -> Any:
     second = Counts(turns=3, joined=2, requests=64, hits=58, waits=4)
     view = UsageView(
         app="shop",
+        only="reports",
         redis_away=False,
         since_s=since_s,
         until_s=since_s + 84,

@@ -157,6 +157,7 @@ _MINUTE_USAGE: Json = {"start": _INSTANT, "used": {"$ref": "#/components/schemas
 _CALLER_USAGE: Json = {"caller": {"type": "string"}, "used": {"$ref": "#/components/schemas/Spent"}}
 _USAGE: Json = {
     "app": {"type": "string"},
+    "caller": {"type": ["string", "null"], "description": "Whose usage this is; null for everybody's."},
     "redis": {"enum": ["ok", "away"], "description": "With `away` this is what one replica knows."},
     "since": _INSTANT | {"description": "The start of the first minute."},
     "until": _INSTANT | {"description": "Now."},

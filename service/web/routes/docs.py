@@ -1,6 +1,5 @@
 """`/openapi.json` and `/docs`: the contract, and Swagger UI to browse it, without a request to anywhere else."""
 
-import hashlib
 from importlib.resources import files
 from typing import Any
 
@@ -8,11 +7,9 @@ from litestar import Request, get
 from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
-from litestar.response.redirect import Redirect
 
 from service.web.answers import HTML, JSON, Answer, Reply
-from service.web.conditions import holds
-from service.web.trail import trail_of
+from service.web.fixed import ICON, SCRIPT, STYLE, fixed_file, reply_fixed
 
 # Swagger UI sets styles on its elements and draws its icons from data: URLs; it needs nothing else.
 _POLICY = (
@@ -63,21 +60,21 @@ def docs_routes(document: bytes) -> tuple[HTTPRouteHandler, ...]:
     contract = _file(JSON, document, keep_s=60)
     page = _file(HTML, _PAGE.encode(), keep_s=60)
     parts = {
-        "swagger-ui-bundle.js": _file(b"text/javascript; charset=utf-8", _packaged("swagger-ui-bundle.js")),
-        "swagger-ui.css": _file(b"text/css; charset=utf-8", _packaged("swagger-ui.css")),
-        "start.js": _file(b"text/javascript; charset=utf-8", _START.encode()),
-        "favicon.svg": _file(b"image/svg+xml", _ICON.encode()),
+        "swagger-ui-bundle.js": _file(SCRIPT, _packaged("swagger-ui-bundle.js")),
+        "swagger-ui.css": _file(STYLE, _packaged("swagger-ui.css")),
+        "start.js": _file(SCRIPT, _START.encode()),
+        "favicon.svg": _file(ICON, _ICON.encode()),
     }
 
     @get("/openapi.json")
     async def show_openapi(request: Request[Any, Any, Any]) -> Reply:
         """The contract."""
-        return _reply(request, contract)
+        return reply_fixed(request, contract)
 
     @get("/docs")
     async def show_docs(request: Request[Any, Any, Any]) -> Reply:
         """The page."""
-        return _reply(request, page)
+        return reply_fixed(request, page)
 
     @get("/docs/{name:str}")
     async def show_docs_part(request: Request[Any, Any, Any], name: FromPath[str]) -> Reply:
@@ -85,41 +82,18 @@ def docs_routes(document: bytes) -> tuple[HTTPRouteHandler, ...]:
         part = parts.get(name)
         if part is None:
             raise NotFoundException
-        return _reply(request, part)
+        return reply_fixed(request, part)
 
     @get("/favicon.ico")
     async def show_icon(request: Request[Any, Any, Any]) -> Reply:
         """The same icon, for browsers that ask for it without being told."""
-        return _reply(request, parts["favicon.svg"])
+        return reply_fixed(request, parts["favicon.svg"])
 
-    @get("/")
-    async def go_to_docs() -> Redirect:
-        """People who open the bare address want the docs."""
-        return Redirect("/docs", status_code=307)
-
-    return show_openapi, show_docs, show_docs_part, show_icon, go_to_docs
+    return show_openapi, show_docs, show_docs_part, show_icon
 
 
 def _file(media_type: bytes, body: bytes, *, keep_s: int = 86_400) -> Answer:
-    return Answer(
-        status=200,
-        headers=(
-            (b"etag", b'"%s"' % hashlib.blake2b(body, digest_size=16).hexdigest().encode()),
-            (b"cache-control", b"public, max-age=%d" % keep_s),
-            (b"content-security-policy", _POLICY),
-            (b"x-content-type-options", b"nosniff"),
-            (b"referrer-policy", b"no-referrer"),
-            (b"vary", b"Accept-Encoding"),
-            (b"content-type", media_type),
-        ),
-        body=body,
-    )
-
-
-def _reply(request: Request[Any, Any, Any], answer: Answer) -> Reply:
-    if holds(trail_of(request).fields.get(b"if-none-match"), answer.headers[0][1]):
-        return Reply(Answer(status=304, headers=answer.headers[:-1], body=b""))
-    return Reply(answer)
+    return fixed_file(media_type, body, policy=_POLICY, keep_s=keep_s)
 
 
 def _packaged(name: str) -> bytes:

@@ -53,6 +53,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """The body."""
 
     app: str
+    caller: str | None
     redis: Literal["ok", "away"]
     since: str
     until: str
@@ -127,6 +128,7 @@ def usage_body(view: UsageView) -> Usage:
     total = sum((use.counts for use in view.callers), Counts())
     return Usage(
         app=view.app,
+        caller=view.only,
         redis="away" if view.redis_away else "ok",
         since=rfc3339(view.since_s),
         until=rfc3339(view.until_s),

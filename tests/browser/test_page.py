@@ -1,0 +1,203 @@
+"""The page at `/` in a real browser: it says what the API says, moves with it, and hides what it no longer knows."""
+
+import random
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from service.model.budgets import Counts, Party, Tally, Use, UseInMinute
+from service.model.errors import StoreUnavailable
+from service.settings import CallerSettings
+from service.web.credentials import KeyCallers
+from tests.browser.chromium import Tab, chromium_tab
+from tests.http.fake_gateway import KEY, NOW_S, Web, _hashed
+
+pytestmark = pytest.mark.browser
+
+CARD = "document.querySelector('.app')"
+
+
+class Shown:
+    """A gateway on a socket, and a browser that shows its page."""
+
+    def __init__(self, web: Web, tab: Tab, origin: str) -> None:
+        self.web = web
+        self.tab = tab
+        self.origin = origin
+
+    async def enter(self, key: str) -> None:
+        """Give a key, by keyboard alone."""
+        await self.tab.type(key)
+        await self.tab.press("Enter")
+
+
+@pytest.fixture
+async def shown() -> AsyncIterator[Shown]:
+    web = Web()
+    async with web.on_a_socket() as port, chromium_tab(f"http://127.0.0.1:{port}/") as tab:
+        yield Shown(web, tab, f"http://127.0.0.1:{port}")
+    await web.client.aclose()
+
+
+def busy(web: Web, *, turns: int, waiting: int) -> None:
+    """Let the API tell of an hour of load, the same at every call."""
+    chance = random.Random(7)
+    own = Counts(turns=turns, joined=21, requests=4321, hits=4000, stale=3, waits=50, refusals=2)
+    others = Tally(minute=Counts(turns=180), hour=Counts(turns=5000, joined=900))
+    web.gateway.view = {
+        "free": 1,
+        "pause_s": 0.8,
+        "pause_reason": "throttled",
+        "callers": (
+            Party(name="single", waiting=waiting, oldest_s=1.25, tally=Tally(minute=Counts(turns=30), hour=own)),
+        ),
+        "others": Party(name=None, waiting=2, oldest_s=0.5, tally=others),
+    }
+    start_s = int(NOW_S) // 60 * 60 - 59 * 60
+    web.gateway.usage_view = {
+        "callers": (Use(name="single", counts=own),),
+        "minutes": tuple(
+            UseInMinute(
+                start_s=start_s + 60 * minute,
+                counts=Counts(turns=chance.randrange(10, 240), requests=minute + 100, hits=minute + 40),
+            )
+            for minute in range(60)
+        ),
+    }
+
+
+async def test_it_shows_what_the_api_says(shown: Shown) -> None:
+    """Slots, line, pause, callers and savings stand there as they were told, by keyboard alone and without an error."""
+    tab = shown.tab
+    busy(shown.web, turns=1234, waiting=7)
+    assert await tab.run("document.activeElement.id") == "key"
+    assert await tab.run("document.querySelector('label[for=key]').textContent") == "API key"
+    await shown.enter(KEY)
+    await tab.until(CARD)
+    seen = await tab.text()
+    for text in (
+        "shop",
+        "of 5 in any 1 s",
+        "oldest for 1.3 s",
+        "0.8 s",
+        "throttled",
+        "6,234",
+        "210 in the last minute",
+    ):
+        assert text in seen, text
+    for text in ("4,021", "4,000 by caching, 21 by joining", "single (you)", "all others", "of 300"):
+        assert text in seen, text
+    assert await tab.run("document.querySelector('[data-is=free]').textContent") == "1"
+    assert await tab.run("document.querySelector('[data-is=waiting]').textContent") == "9"
+    assert (
+        await tab.run("document.querySelectorAll('.pip').length - document.querySelectorAll('.pip.is-free').length")
+        == 4
+    )
+    assert await tab.run("[...document.querySelectorAll('tbody tr')].map(row => row.children[2].innerText.trim())") == [
+        "1,234",
+        "5,000",
+    ]
+    heights = await tab.run(
+        "[...document.querySelectorAll('.bar:not(.is-track)')].slice(0, 60).map(bar => +bar.getAttribute('height'))"
+    )
+    turns = [part.counts.turns for part in shown.web.gateway.usage_view["minutes"]]
+    assert heights == pytest.approx([turn / 300 * 120 for turn in turns], abs=0.01)
+    assert tab.errors == []
+
+
+async def test_it_moves_when_load_comes(shown: Shown) -> None:
+    """Within a few seconds, and without a reload; readers by ear are not told of every figure."""
+    tab = shown.tab
+    await shown.enter(KEY)
+    await tab.until("document.querySelector('[data-is=waiting]')?.textContent === '0'")
+    assert "nobody waits" in await tab.text()
+    await tab.run(
+        "window.sayings = 0;"
+        "new MutationObserver(() => sayings++).observe(document.querySelector('#said'), {childList: true}); 1"
+    )
+    busy(shown.web, turns=99, waiting=40)
+    await tab.until("document.querySelector('[data-is=waiting]').textContent === '42'")
+    busy(shown.web, turns=99, waiting=0)
+    await tab.until("document.querySelector('[data-is=waiting]').textContent === '2'")
+    assert await tab.run("sayings") == 0
+    assert await tab.run("document.querySelector('#said').textContent") == "Live"
+    assert tab.errors == []
+
+
+async def test_errors_stand_in_the_place_of_figures(shown: Shown) -> None:
+    """When an answer fails to come no old figure is left anywhere, and when it comes again the figures do."""
+    tab = shown.tab
+    busy(shown.web, turns=7777, waiting=7)
+    await shown.enter(KEY)
+    await tab.until(CARD)
+    shown.web.gateway.error = StoreUnavailable("unreachable")
+    await tab.until("document.querySelector('[data-is=trouble]').innerText.includes('No figures since')")
+    assert "7,777" not in await tab.run("document.body.textContent")
+    assert "No figures for 1 of 1 apps" in await tab.text()
+    shown.web.gateway.error = None
+    await tab.until("document.body.innerText.includes('7,777')")
+    await tab.call(
+        "Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=-1, uploadThroughput=-1
+    )
+    await tab.until("!document.querySelector('#trouble').hidden")
+    seen = await tab.run("document.body.textContent")
+    assert "can't be reached" in seen
+    assert "No figures since" in seen
+    assert "7,777" not in seen
+    assert not await tab.run(CARD)
+    await tab.call(
+        "Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=-1
+    )
+    await tab.until("document.body.innerText.includes('7,777')")
+
+
+async def test_an_unknown_key_is_asked_for_again(shown: Shown) -> None:
+    """It is not kept; a good one is, in this tab alone, until it is to be forgotten."""
+    tab = shown.tab
+    await shown.enter("wrong")
+    await tab.until("document.querySelector('#trouble').innerText.includes('not known')")
+    assert await tab.run("sessionStorage.length") == 0
+    await shown.enter(KEY)
+    await tab.until(CARD)
+    assert await tab.run("[sessionStorage.length, localStorage.length, document.cookie]") == [1, 0, ""]
+    assert await tab.run("document.querySelector('#key').value") == ""
+    await tab.run("document.querySelector('#forget').focus()")
+    await tab.press("Enter")
+    await tab.until("!document.querySelector('#enter').hidden")
+    assert await tab.run("sessionStorage.length") == 0
+    assert not await tab.run(CARD)
+
+
+async def test_nothing_leaves_and_names_are_only_text() -> None:
+    """All requests stay with the gateway; a name full of markup is shown as it is."""
+    name = "<img src=x onerror=alert(1)>"
+    web = Web(
+        callers=KeyCallers({name: CallerSettings(keys=(_hashed(KEY),), apps=("shop",))}, waiting_max=5, wait_max_s=30.0)
+    )
+    async with web.on_a_socket() as port, chromium_tab(f"http://127.0.0.1:{port}/") as tab:
+        await tab.type(KEY)
+        await tab.press("Enter")
+        await tab.until(CARD)
+        assert f"{name} (you)" in await tab.text()
+        assert {urlsplit(url).netloc for url in tab.requests} == {f"127.0.0.1:{port}"}
+        assert {urlsplit(url).path for url in tab.requests} >= {
+            "/",
+            "/page/page.css",
+            "/page/page.js",
+            "/apps",
+            "/usage",
+        }
+        assert not any(KEY in url for url in tab.requests)
+        assert tab.errors == []
+    await web.client.aclose()
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+async def test_nothing_is_wider_than_the_screen(shown: Shown, width: int) -> None:
+    """Also on a phone; a wide table scrolls in its own place."""
+    busy(shown.web, turns=123_456, waiting=70)
+    await shown.tab.look(width=width)
+    await shown.enter(KEY)
+    await shown.tab.until(CARD)
+    assert await shown.tab.run("document.documentElement.scrollWidth") <= width
