@@ -1,17 +1,25 @@
 """The page at `/` in a real browser: it says what the API says, moves with it, and hides what it no longer knows."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
+from service.app import create_app
 from service.model.budgets import Counts, Party, Tally, Use, UseInMinute
 from service.model.errors import StoreUnavailable
-from service.settings import CallerSettings
+from service.sandbox.serving import sandbox_upstream
+from service.sandbox.upstream import SandboxOptions
+from service.settings import BudgetSettings, CallerSettings
 from service.web.credentials import KeyCallers
 from tests.browser.chromium import Tab, chromium_tab
-from tests.http.fake_gateway import KEY, NOW_S, Web, _hashed
+from tests.http.fake_gateway import KEY, NOW_S, Web, _hashed, served
+from tests.integration.budget.test_budget_view import WINDOW_S, settings
+from tests.servers import Server
 
 pytestmark = pytest.mark.browser
 
@@ -123,6 +131,32 @@ async def test_it_moves_when_load_comes(shown: Shown) -> None:
     assert await tab.run("sayings") == 0
     assert await tab.run("document.querySelector('#said').textContent") == "Live"
     assert tab.errors == []
+
+
+async def test_a_whole_gateway(own_valkey: Server) -> None:
+    """Sixty requests that need a call each are seen to wait, then to have been paid for, by the operator's page."""
+    async with AsyncExitStack() as parts:
+        sandbox = await parts.enter_async_context(sandbox_upstream(SandboxOptions(window_s=WINDOW_S)))
+        rules = BudgetSettings(calls=5, window_s=WINDOW_S, transit_s=0.1)
+        service = create_app(settings(sandbox, own_valkey, rules), environ={"SECRET": sandbox.app.key})
+        port = await parts.enter_async_context(served(service.asgi))
+        tab = await parts.enter_async_context(chromium_tab(f"http://127.0.0.1:{port}/"))
+        origin = f"http://127.0.0.1:{port}"
+        client = await parts.enter_async_context(httpx.AsyncClient(base_url=origin, timeout=30))
+        await tab.type("boss")
+        await tab.press("Enter")
+        await tab.until("document.querySelector('[data-is=free]')?.textContent === '5'")
+        bulk = {"Authorization": "Bearer bulk", "Prefer": "wait=30"}
+        asked = [asyncio.create_task(client.get(f"/tasks?since=-P{day}D", headers=bulk)) for day in range(1, 61)]
+        await tab.until("+document.querySelector('[data-is=waiting]').textContent > 5")
+        assert {(await task).status_code for task in asked} == {200}
+        assert (await client.get("/tasks?since=-P1D", headers=bulk)).status_code == 200
+        await tab.until("document.querySelector('[data-is=saved]').textContent !== '0'")
+        row = "[...document.querySelectorAll('tbody tr')].find(row => row.innerText.startsWith('bulk')).cells"
+        told = await tab.run(f"[...{row}].map(cell => cell.innerText.trim())")
+        assert told[:3] == ["bulk", "0", "60"]
+        assert told[3:5] == ["61", "1"]
+        assert tab.errors == []
 
 
 async def test_errors_stand_in_the_place_of_figures(shown: Shown) -> None:

@@ -217,17 +217,24 @@ class Web:
     @asynccontextmanager
     async def on_a_socket(self) -> AsyncIterator[int]:
         """Serve on a real port, by granian in this event loop."""
-        port = free_port()
-        server = Server(self.app, port=port, interface=Interfaces.ASGI, log_enabled=False)
-        serving = asyncio.create_task(server.serve())
-        try:
-            async with asyncio.timeout(10):
-                while not await _listens(port):
-                    await asyncio.sleep(0.01)
+        async with served(self.app) as port:
             yield port
-        finally:
-            server.stop()
-            await asyncio.wait({serving}, timeout=10)
+
+
+@asynccontextmanager
+async def served(app: Any) -> AsyncIterator[int]:
+    """Serve an application on a real port, by granian in this event loop."""
+    port = free_port()
+    server = Server(app, port=port, interface=Interfaces.ASGI, log_enabled=False)
+    serving = asyncio.create_task(server.serve())
+    try:
+        async with asyncio.timeout(10):
+            while not await _listens(port):
+                await asyncio.sleep(0.01)
+        yield port
+    finally:
+        server.stop()
+        await asyncio.wait({serving}, timeout=10)
 
 
 def key_callers(callers: Mapping[str, CallerSettings] | None = None) -> Admission:

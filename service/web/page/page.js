@@ -107,7 +107,8 @@ function readings(budget, usage) {
 const sum = (rows, of) => rows.reduce((total, row) => total + of(row), 0);
 const isIdle = (share) => !(share.waiting.count || share.last_hour.turns || share.last_hour.joined);
 const seconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} s`;
-const clock = (date, precise) => date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", ...(precise && { second: "2-digit" }) });
+const sentence = (text) => (text && !text.endsWith(".") ? `${text}.` : text);
+const clock = (date, precise) => date.toLocaleTimeString([], { hourCycle: "h23", hour: "2-digit", minute: "2-digit", ...(precise && { second: "2-digit" }) });
 
 function show(apps, results) {
   lastGood = new Date();
@@ -124,7 +125,7 @@ function show(apps, results) {
     card.is.trouble.hidden = !fault;
     if (fault) {
       const since = card.good ? `No figures since ${clock(card.good, true)}.` : "There are no figures.";
-      tell(card.is.trouble, fault.message, `${fault.detail} ${since}`);
+      tell(card.is.trouble, fault.message, `${sentence(fault.detail)} ${since}`);
       card.is.flag.hidden = true;
       emptied(card);
     } else {
@@ -143,7 +144,7 @@ function newCard(app) {
   const card = { root, is, good: null };
   is.name.textContent = app.name;
   is.region.textContent = app.region || "";
-  is.region2.setAttribute("aria-label", `Callers of ${app.name}`);
+  is.region2.setAttribute("aria-label", `Callers of ${app.name}, and what they used in the last hour`);
   cards.set(app.name, card);
   $("apps").append(root);
   return card;
@@ -157,7 +158,7 @@ function emptied(card) {
 }
 
 function draw(is, name, { budget, usage, rows, own, perMinute, waiting, oldest, calls, callsNow }) {
-  const whose = usage.caller === null ? "" : ` of ${usage.caller}`;
+  const whose = usage.caller === null ? "" : ` by ${usage.caller}`;
   const { slots, pause } = budget;
   is.flag.hidden = budget.redis === "ok";
   is.flag.textContent = "Redis is away: one replica's figures";
@@ -177,7 +178,7 @@ function draw(is, name, { budget, usage, rows, own, perMinute, waiting, oldest, 
   is.calls.textContent = whole.format(calls);
   is.minute.textContent = `${whole.format(callsNow)} in the last minute`;
   const total = usage.total;
-  is.savedname.textContent = `Calls saved${whose}, last hour`;
+  is.savedname.textContent = `Calls saved${usage.caller === null ? "" : ` for ${usage.caller}`}, last hour`;
   is.saved.textContent = whole.format(total.saved);
   is.savedhow.textContent = total.saved ? `${whole.format(total.hits)} by caching, ${whole.format(total.joins)} by joining` : "";
 
@@ -192,7 +193,7 @@ function draw(is, name, { budget, usage, rows, own, perMinute, waiting, oldest, 
   is.bars.replaceChildren(...bars(fetches, Math.max(perMinute, most)));
   is.linename.textContent = `Requests a minute${whose}`;
   const peak = Math.max(0, ...requests, ...saved);
-  is.linenote.textContent = `, most ${whole.format(peak)}`;
+  is.linenote.textContent = `busiest minute ${whole.format(peak)}`;
   is.lines.setAttribute("aria-label", `Requests a minute${whose} in the last hour: ${requests.at(-1) || 0} in this minute, ${peak} at most; ${total.saved} calls were saved in all.`);
   is.lines.replaceChildren(...lines(requests, saved, peak || 1));
   const from = minutes.length ? clock(new Date(minutes[0].start)) : "";
@@ -267,7 +268,7 @@ function fail(fault) {
   cards.clear();
   $("empty").hidden = true;
   const since = lastGood ? `No figures since ${clock(lastGood, true)}.` : "There are no figures yet.";
-  tell($("trouble"), fault instanceof Trouble ? fault.message : "The gateway's answer can't be read", `${fault.detail || ""} ${since} Trying again every few seconds.`);
+  tell($("trouble"), fault instanceof Trouble ? fault.message : "The gateway's answer can't be read", `${sentence(fault.detail || "")} ${since} Trying again every few seconds.`);
   $("enter").hidden = true;
   $("forget").hidden = false;
   state("is-broken", "No figures", null);

@@ -1,0 +1,42 @@
+"""The files of the page at `/`: their policy, and that they name nothing of another origin."""
+
+import re
+
+from tests.http.fake_gateway import Web
+
+FILES = ("/", "/page/page.css", "/page/page.js")
+
+
+async def test_the_policy_is_strict(web: Web) -> None:
+    """Scripts, styles, pictures and connections come from the gateway alone; nothing is framed, sent or inline."""
+    for path in FILES:
+        answer = await web.client.get(path)
+        assert answer.status_code == 200
+        assert answer.headers["content-security-policy"] == (
+            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        again = await web.client.get(path, headers={"If-None-Match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+
+
+async def test_all_that_it_loads_is_here(web: Web) -> None:
+    """Relative addresses, each of which answers; the docs are among its links."""
+    text = (await web.client.get("/")).text
+    named = re.findall(r'(?:src|href)="([^"]+)"', text)
+    assert {"page/page.css", "page/page.js", "docs/favicon.svg", "docs"} == set(named)
+    for name in named:
+        assert (await web.client.get(f"/{name}")).status_code == 200
+    assert not re.search(r"<script(?! src)|<style| style=| on[a-z]+=", text)
+    assert (await web.client.get("/page/index.html")).status_code == 404
+
+
+async def test_nothing_of_elsewhere_is_named(web: Web) -> None:
+    """No address but the name of SVG, and no data that could become markup."""
+    for path in FILES:
+        text = (await web.client.get(path)).text.replace("http://www.w3.org/2000/svg", "")
+        assert "://" not in text
+        assert "@import" not in text
+        assert not re.search("innerHTML|outerHTML|insertAdjacentHTML|document.write|eval|Function\\(", text)
