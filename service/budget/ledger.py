@@ -25,6 +25,8 @@ CALLERS_MAX = 1_000
 OVERFLOW = "~more"
 FLUSH_S = 1.0
 """The least time between two batches, and how old the sums may be that are shown."""
+READ_MAX = 6
+"""How many minutes are read by one script."""
 _LATE_S = 30
 """How much longer than needed keys stay, for clocks that differ and batches that come late."""
 
@@ -75,7 +77,8 @@ class Ledger:
         self._sending: _Batch | None = None
         self._number = 0
         self._known: dict[str, Tally] = {}
-        self._known_minutes: Mapping[int, Mapping[Cell, int]] = {}
+        self._known_minutes: dict[int, dict[str, Counts]] = {}
+        self._looked = 0
         self._known_until_s = -1.0
         self._asking = asyncio.Lock()
         self._counted = asyncio.Event()
@@ -104,7 +107,7 @@ class Ledger:
     async def tallies(self) -> Mapping[str, Tally]:
         """The last minute and hour of every caller: as Redis has them, or had them when last asked, and what is unsent.
 
-        Bounded work: at most one question to Redis a second, for 66 small hashes.
+        Bounded work: at most once a second Redis is asked for six short times and three minutes, at first for all.
         """
         async with self._asking:
             await self._refresh()
@@ -114,10 +117,10 @@ class Ledger:
         """The same by minute, counted since the epoch, and caller; a minute without any count may be missing."""
         async with self._asking:
             await self._refresh()
-            by_minute = {minute: dict(cells) for minute, cells in self._known_minutes.items()}
+            by_minute = {minute: dict(rows) for minute, rows in self._known_minutes.items()}
             for step, unsent in self._unsent_cells():
-                _add_up(by_minute.setdefault(step // STEPS, {}), unsent)
-        return {minute: _rows(cells) for minute, cells in by_minute.items()}
+                _add_rows(by_minute.setdefault(step // STEPS, {}), _rows(unsent))
+        return by_minute
 
     async def _refresh(self) -> None:
         """Ask Redis, unless that was done within the last second."""
@@ -128,26 +131,37 @@ class Ledger:
                 await self._read_all()
 
     async def _read_all(self) -> None:
+        """Ask for the last minute, for minutes that may have changed, and for one of the others in turn.
+
+        In small scripts: with a thousand callers the whole hour at once would stop Redis for half a second. A batch of
+        another replica that comes late for a minute that is over is seen when that minute's turn comes.
+        """
         step = self._step()
-        steps = [f"{self._base}s:{step - back}" for back in range(STEPS)]
-        minutes = [f"{self._base}m:{step // STEPS - back}" for back in range(MINUTES)]
-        hashes = cast("list[list[bytes]]", await self._read([*steps, *minutes], ()))
-        by_minute = {step // STEPS - back: _counts((fields,)) for back, fields in enumerate(hashes[STEPS:])}
-        hour: dict[Cell, int] = {}
-        for cells in by_minute.values():
-            _add_up(hour, cells)
-        self._known_minutes = by_minute
-        self._known = _tallies(_counts(hashes[:STEPS]), hour)
+        now = step // STEPS
+        self._looked += 1
+        in_turn = now - 2 - self._looked % (MINUTES - 2)
+        known = {minute: rows for minute, rows in self._known_minutes.items() if now - MINUTES < minute < now - 1}
+        known.pop(in_turn, None)
+        wanted = iter([minute for minute in range(now, now - MINUTES, -1) if minute not in known])
+        last = _counts(await self._hashes(f"{self._base}s:{step - back}" for back in range(STEPS)))
+        while minutes := list(islice(wanted, READ_MAX)):
+            hashes = await self._hashes(f"{self._base}m:{minute}" for minute in minutes)
+            known.update((minute, _rows(_counts((each,)))) for minute, each in zip(minutes, hashes, strict=True))
+        self._known_minutes = known
+        self._known = _tallied(_rows(last), known.values())
+
+    async def _hashes(self, keys: Iterable[str]) -> list[list[bytes]]:
+        return cast("list[list[bytes]]", await self._read([*keys], ()))
 
     def _unsent(self) -> dict[str, Tally]:
         step = self._step()
-        minute: dict[Cell, int] = {}
-        hour: dict[Cell, int] = {}
+        minute: dict[str, Counts] = {}
+        hour = []
         for at, cells in self._unsent_cells():
-            _add_up(hour, cells)
+            hour.append(rows := _rows(cells))
             if at > step - STEPS:
-                _add_up(minute, cells)
-        return _tallies(minute, hour)
+                _add_rows(minute, rows)
+        return _tallied(minute, hour)
 
     def _unsent_cells(self) -> tuple[tuple[int, Mapping[Cell, int]], ...]:
         """What is not known to be in Redis, by step."""
@@ -186,6 +200,7 @@ class Ledger:
                 self._forget_oldest()
                 return False
             self._known_until_s = -1.0
+            self._known_minutes.pop(self._sending.step // STEPS, None)
         self._sending = None
         return True
 
@@ -215,18 +230,21 @@ def _counts(hashes: Iterable[list[bytes]]) -> dict[Cell, int]:
     return sums
 
 
-def _add_up(sums: dict[Cell, int], cells: Mapping[Cell, int]) -> None:
-    for cell, number in cells.items():
-        sums[cell] = sums.get(cell, 0) + number
-
-
 def _rows(cells: Mapping[Cell, int]) -> dict[str, Counts]:
     return {name: _row(cells, name) for name in dict.fromkeys(caller for caller, _ in cells)}
 
 
-def _tallies(minute: Mapping[Cell, int], hour: Mapping[Cell, int]) -> dict[str, Tally]:
-    names = dict.fromkeys(caller for caller, _ in (*hour, *minute))
-    return {name: Tally(minute=_row(minute, name), hour=_row(hour, name)) for name in names}
+def _add_rows(sums: dict[str, Counts], rows: Mapping[str, Counts]) -> None:
+    for name, counts in rows.items():
+        sums[name] = sums[name] + counts if name in sums else counts
+
+
+def _tallied(minute: Mapping[str, Counts], minutes: Iterable[Mapping[str, Counts]]) -> dict[str, Tally]:
+    hour: dict[str, Counts] = {}
+    for rows in minutes:
+        _add_rows(hour, rows)
+    none = Counts()
+    return {name: Tally(minute=minute.get(name, none), hour=hour.get(name, none)) for name in (hour | dict(minute))}
 
 
 def _row(cells: Mapping[Cell, int], caller: str) -> Counts:

@@ -29,7 +29,15 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     refusals: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
+        return Counts(  # named one by one: sums of an hour are made while requests wait
+            turns=self.turns + other.turns,
+            joined=self.joined + other.joined,
+            requests=self.requests + other.requests,
+            hits=self.hits + other.hits,
+            stale=self.stale + other.stale,
+            waits=self.waits + other.waits,
+            refusals=self.refusals + other.refusals,
+        )
 
 
 COLUMNS = Counts.__struct_fields__

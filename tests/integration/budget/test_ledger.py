@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from service.budget.ledger import CALLERS_MAX, OVERFLOW, Ledger
+from service.budget.ledger import CALLERS_MAX, MINUTES, OVERFLOW, READ_MAX, Ledger
 from service.model.budgets import COLUMNS, Counts, Tally
 from service.model.errors import StoreUnavailable
 from service.settings import RedisSettings
@@ -143,7 +143,7 @@ async def test_closing_sends_what_there_is(world: World) -> None:
 
 
 async def test_asking_is_bounded(world: World) -> None:
-    """Any number of looks within a second ask Redis once."""
+    """Any number of looks within a second ask Redis as one look does: at first for all, then for what may be new."""
     ledger = world.ledger("one")
     asked = 0
     script: Script = ledger._read
@@ -155,7 +155,28 @@ async def test_asking_is_bounded(world: World) -> None:
 
     ledger._read = counting  # type: ignore[assignment]
     await asyncio.gather(*(ledger.tallies() for _ in range(50)))
-    assert asked == 1
+    assert asked == 1 + MINUTES // READ_MAX
+    ledger._known_until_s = -1.0
+    await asyncio.gather(*(ledger.minutes() for _ in range(50)))
+    assert asked == 3 + MINUTES // READ_MAX
+
+
+async def test_what_comes_late_is_seen_in_its_turn(world: World) -> None:
+    """One's own late batch at once; another replica's, for a minute that was over, within sixty looks."""
+    one, two = world.ledger("one"), world.ledger("two")
+    one.count("a", "turns")
+    two.count("a", "turns", 2)
+    world.now_s += 600
+    assert (await one.tallies())["a"].hour.turns == 1
+    await one.flush()
+    assert (await one.tallies())["a"].hour.turns == 1
+    await two.flush()
+    assert (await two.tallies())["a"].hour.turns == 3
+    looks = 0
+    while (await one.tallies())["a"].hour.turns != 3:
+        looks += 1
+        assert looks <= MINUTES
+        one._known_until_s = -1.0
 
 
 async def test_memory_is_bounded(world: World) -> None:
