@@ -198,3 +198,21 @@ async def test_usage_of_all_replicas_adds_up(own_valkey: Server) -> None:
             assert sum(part["used"]["requests"] for part in body["minutes"]) == 6
             own = await usage_when(2, replica=replica, caller="bulk")
             assert [each["caller"] for each in own["callers"]] == ["bulk"]
+
+
+async def test_what_is_counted_last_is_not_lost(own_valkey: Server) -> None:
+    """A request that ended right before its replica did is in the usage that another tells."""
+    async with sandbox_upstream(SandboxOptions(window_s=WINDOW_S)) as sandbox:
+        rules = BudgetSettings(calls=5, window_s=WINDOW_S, transit_s=0.1)
+        bodies = []
+        for path in ("/tasks", "/usage"):
+            service = create_app(settings(sandbox, own_valkey, rules), environ={"SECRET": sandbox.app.key})
+            transport = httpx.ASGITransport(app=service.asgi)
+            async with (
+                lifespan(service.asgi),
+                httpx.AsyncClient(transport=transport, base_url="http://gateway") as client,
+            ):
+                answer = await client.get(path, headers={"Authorization": "Bearer bulk", "Prefer": "wait=9"})
+                assert answer.status_code == 200
+                bodies.append(answer.json())
+        assert bodies[1]["total"]["requests"] == 1
