@@ -10,7 +10,7 @@ from tests.http.fake_gateway import AUTH, KEY, MANY_AUTH, Web
 
 OPEN = [
     "/", "/livez", "/readyz", "/version", "/problems", "/problems/{name}", "/openapi.json", "/docs", "/docs/{name}",
-    "/favicon.ico",
+    "/favicon.ico", "/page/{name}",
 ]  # fmt: skip
 
 
