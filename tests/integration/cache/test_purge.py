@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from service.budget.jobs import Failed
+from service.budget.jobs import Failed, Payer
 from service.cache.blocks import BlockCache
 from service.cache.memory import MemoryCache
 from service.cache.purge import Purge
@@ -16,6 +16,7 @@ from service.fetching import BlockJob, Fetching
 from service.model.blocks import Block
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes
+from service.model.origin import NOBODY
 from service.model.queries import At, Query, Range
 from service.model.tasks import Listing
 from service.settings import AppSettings, RedisSettings
@@ -131,6 +132,8 @@ class SlowUpstream:
 
 
 class NoSlot:
+    payer = Payer(caller="c0", origin=NOBODY, waited_s=0.0)
+
     async def hold(self) -> None:
         return None
 
@@ -147,7 +150,7 @@ async def test_a_call_under_way_is_made_again(pair: tuple[Replica, Replica], att
     )
     job = BlockJob(fetching, QUERY, 0, known=b"")
     call = asyncio.create_task(job.call(NoSlot(), attempt=attempt))
-    await upstream.begun.wait()
+    await asyncio.wait_for(upstream.begun.wait(), 5)
     await one.purge.drop("shop")
     await until(lambda: "shop" in two.forgotten)
     upstream.go.set()
