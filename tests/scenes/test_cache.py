@@ -212,7 +212,7 @@ async def test_callers_steer(own_valkey: Server) -> None:
 
 
 async def test_stale_answers(own_valkey: Server) -> None:
-    """After its freshness a page is served stale while one call renews it; on an error as long as that may be."""
+    """After its freshness a page is served stale while one call renews it; on an error as long as that may be; then anew."""
     cache = {"fresh_s": 1.0, "stale_while_revalidate_s": 1.0, "stale_if_error_s": 60.0}
     async with fleet(own_valkey, replicas=1, cache=cache) as g:
         first = await g.page(0)
@@ -224,7 +224,9 @@ async def test_stale_answers(own_valkey: Server) -> None:
         assert (await g.page(0, headers={"Cache-Control": "stale-if-error=0"})).status == 502
         assert (await g.page(0, headers={"Cache-Control": "no-cache"})).status == 502
         await g.upstream.clear_faults()
-        assert (await g.page(0)).headers["age"] == "0"
+        async with asyncio.timeout(10):  # while the upstream is known to fail, it is tried in the background
+            while (await g.page(0)).body == first.body:
+                await asyncio.sleep(0.05)
 
 
 async def _until_age(gateways: Fleet, age_s: int, *, headers: Mapping[str, str]) -> None:
