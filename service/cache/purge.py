@@ -29,6 +29,7 @@ class Purge:
         self._cache = cache
         self._prefix = prefix
         self._tokens: dict[str, bytes | None] = dict.fromkeys(apps)
+        self._own: dict[str, bytes] = {}
         self._forget: list[Forget] = []
         self._looking: set[asyncio.Task[None]] = set()
 
@@ -46,7 +47,7 @@ class Purge:
 
         What this replica remembers is gone in any case. Raises StoreUnavailable.
         """
-        token = secrets.token_bytes(8)
+        token = self._own[app] = secrets.token_bytes(8)
         self._drop_memory(app, token)
         await self._store.put(self._key(app), token, ttl_ms=TOKEN_TTL_MS)
         await self._store.publish(self._key(app), token)
@@ -71,7 +72,11 @@ class Purge:
             forget(app)
 
     def _heard(self, app: str) -> Callable[[bytes], None]:
-        return lambda token: self._drop_memory(app, token)
+        def heard(token: bytes) -> None:
+            if token != self._own.get(app):  # of its own purge a replica knows, and has begun anew since
+                self._drop_memory(app, token)
+
+        return heard
 
     def _gap(self, app: str) -> Callable[[], None]:
         def look() -> None:

@@ -212,7 +212,7 @@ async def test_callers_steer(own_valkey: Server) -> None:
 
 
 async def test_stale_answers(own_valkey: Server) -> None:
-    """After its freshness a page is served stale while one call renews it; on an error as long as that may be; then anew."""
+    """After its freshness a page is served stale while one call renews it; on an error as long as may be; then anew."""
     cache = {"fresh_s": 1.0, "stale_while_revalidate_s": 1.0, "stale_if_error_s": 60.0}
     async with fleet(own_valkey, replicas=1, cache=cache) as g:
         first = await g.page(0)
