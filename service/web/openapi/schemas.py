@@ -42,12 +42,18 @@ _PAGE: Json = {
     "app": {"type": "string"},
     "since": _INSTANT | {"description": "Where the listed range starts, resolved."},
     "until": _INSTANT | {"description": "Where the listed range ends, resolved."},
-    "sort": {"type": "string", "enum": [each.value for each in Sort]},
+    "sort": {"$ref": "#/components/schemas/Sort"},
     "q": {"type": ["string", "null"]},
     "total": _COUNT | {"description": "How many tasks match, over all slices."},
     "offset": _COUNT,
     "limit": {"type": "integer", "minimum": 1},
     "fetched_at": _INSTANT | {"description": "When the upstream was asked; of the older part, where there are two."},
+}
+_SORT: Json = {
+    "type": "string",
+    "description": "The order of a list; a leading minus means latest first.",
+    "enum": [each.value for each in Sort],
+    "x-enum-varnames": [each.name for each in Sort],
 }
 _FAULT: Json = {
     "parameter": {"type": "string", "description": "The parameter's name."},
@@ -80,6 +86,7 @@ _READY: Json = {
 _BUDGET: Json = {
     "app": {"type": "string"},
     "redis": {
+        "type": "string",
         "enum": ["ok", "away"],
         "description": "With `away` all this is what one replica knows: who waits there, and what was used until then.",
     },
@@ -153,6 +160,7 @@ def schemas() -> Json:
         "App": _object(AppInfo, {"name": {"type": "string"}, "region": {"type": ["string", "null"]}}),
         "Apps": _object(Apps, {"apps": {"type": "array", "items": {"$ref": "#/components/schemas/App"}}}),
         "Budget": _object(Budget, _BUDGET),
+        "Contract": {"type": "object", "description": "An OpenAPI document."},
         "Dropped": _object(Dropped, _DROPPED),
         "End": _object(End, _END),
         "Fault": _object(Fault, _FAULT),
@@ -164,6 +172,7 @@ def schemas() -> Json:
         "Ready": _object(Ready, _READY),
         "Share": _object(Share, _SHARE),
         "Slots": _object(Slots, _SLOTS),
+        "Sort": _SORT,
         "Task": _object(Task, _TASK),
         "Used": _object(Used, _USED),
         "Version": _object(Version, {"name": {"const": "taskgate"}, "version": {"type": "string"}}),
