@@ -43,12 +43,19 @@ _PAGE: Json = {
     "app": {"type": "string"},
     "since": _INSTANT | {"description": "Where the listed range starts, resolved."},
     "until": _INSTANT | {"description": "Where the listed range ends, resolved."},
-    "sort": {"type": "string", "enum": [each.value for each in Sort]},
+    "sort": {"$ref": "#/components/schemas/Sort"},
     "q": {"type": ["string", "null"]},
     "total": _COUNT | {"description": "How many tasks match, over all slices."},
     "offset": _COUNT,
     "limit": {"type": "integer", "minimum": 1},
     "fetched_at": _INSTANT | {"description": "When the upstream was asked; of the older part, where there are two."},
+}
+_SORT: Json = {
+    "type": "string",
+    "description": "The order of a list; a leading minus means latest first.",
+    "enum": [each.value for each in Sort],
+    "examples": [Sort.SCHEDULED_DESC.value],
+    "x-enum-varnames": [each.name for each in Sort],
 }
 _FAULT: Json = {
     "parameter": {"type": "string", "description": "The parameter's name."},
@@ -81,6 +88,7 @@ _READY: Json = {
 _BUDGET: Json = {
     "app": {"type": "string"},
     "redis": {
+        "type": "string",
         "enum": ["ok", "away"],
         "description": "With `away` all this is what one replica knows: who waits there, and what was used until then.",
     },
@@ -183,21 +191,25 @@ def schemas() -> Json:
     page["required"].append("tasks")
     return {
         "App": _object(AppInfo, {"name": {"type": "string"}, "region": {"type": ["string", "null"]}}),
-        "Apps": _object(Apps, {"apps": {"type": "array", "items": {"$ref": "#/components/schemas/App"}}}),
-        "Budget": _object(Budget, _BUDGET),
+        "AppList": _object(Apps, {"apps": {"type": "array", "items": {"$ref": "#/components/schemas/App"}}})
+        | {"description": "The apps that a caller may read."},
+        "Budget": _object(Budget, _BUDGET)
+        | {"description": "An app's calls: how many are free, who waits for them, and who has used them."},
         "CallerUsage": _object(CallerUsage, _CALLER_USAGE),
+        "Contract": {"type": "object", "description": "An OpenAPI document."},
         "Dropped": _object(Dropped, _DROPPED),
         "End": _object(End, _END),
         "Fault": _object(Fault, _FAULT),
         "LastLine": _object(LastLine, {"end": {"$ref": "#/components/schemas/End"}}),
-        "Live": _object(Live, {"live": {"const": True}}),
+        "Liveness": _object(Live, {"live": {"const": True}}),
         "MinuteUsage": _object(MinuteUsage, _MINUTE_USAGE),
-        "Page": page,
+        "Page": page | {"description": "One slice of a list, with what was listed."},
         "Pause": _object(Pause, _PAUSE),
         "Problem": _object(Problem, _PROBLEM),
-        "Ready": _object(Ready, _READY),
+        "Readiness": _object(Ready, _READY),
         "Share": _object(Share, _SHARE),
         "Slots": _object(Slots, _SLOTS),
+        "Sort": _SORT,
         "Spent": _object(Spent, _SPENT),
         "Task": _object(Task, _TASK),
         "Usage": _object(Usage, _USAGE),

@@ -12,7 +12,7 @@ from service.model.errors import BadRequest, Fault, NotAllowed, UnknownApp
 from service.model.queries import FromNow, Moment, parse_moment, rfc3339
 from service.web.answers import Reply, json_answer
 from service.web.identify import identify
-from service.web.parameters import NO_APP, Example, Parameter, app_parameter
+from service.web.parameters import MOMENT_PATTERN, NO_APP, Example, Parameter, app_parameter
 from service.web.port import Callers, Gateway
 from service.web.query_string import read_query_string
 
@@ -80,7 +80,7 @@ def usage_parameters() -> tuple[Parameter[Any], ...]:
             description="From when on: an instant, a date, or a signed ISO 8601 duration from now, as `since` of "
             "`/tasks`. Whole minutes are told, and at most sixty of them.",
             examples=(Example(value="-PT15M", summary="the last quarter of an hour"),),
-            schema={"type": "string", "default": "-PT1H"},
+            schema={"type": "string", "pattern": MOMENT_PATTERN, "default": "-PT1H"},
         ),
     )
 

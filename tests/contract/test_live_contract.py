@@ -1,0 +1,118 @@
+"""Schemathesis asks a live gateway all that the contract allows and much that it forbids."""
+
+import asyncio
+import json
+import os
+import re
+import secrets
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from schemathesis import openapi
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from service.sandbox.faults import ErrorCode, Garbage, HangUp, HttpStatus
+from tests.contract.live.checks import no_undocumented_headers
+from tests.scenes.fleet import Fleet, fleet, key_of
+from tests.servers import Server
+
+pytestmark = pytest.mark.scene
+
+HERE = Path(__file__).parent / "live"
+CONTRACT = Path(__file__).parents[2] / "openapi" / "openapi.json"
+CONFIGURATION, CHECKS = HERE / "schemathesis.toml", HERE / "checks.py"
+SEED = "TASKGATE_SEED"
+RUN_S = 60.0
+CALLS = 200
+"""As many calls a window for gateway and sandbox, so that a run does not spend its time in line."""
+FAULTS = (
+    (ErrorCode(code=90104, text="time range exceeded"), 422, "query-refused"),
+    (ErrorCode(code=71000, text="unknown"), 502, "upstream-refused"),
+    (HttpStatus(status=502), 502, "upstream-http-status"),
+    (Garbage(of="html"), 502, "upstream-broken"),
+    (HangUp(), 502, "upstream-broken"),
+    (ErrorCode(code=60007, text="too often"), 503, "throttled"),
+    (ErrorCode(code=70013, text="identifier"), 502, "calls-stopped"),
+)
+"""What the upstream does, and what callers are told; the last two keep all calls from it for a while."""
+CONFORMANCE = [
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    no_undocumented_headers,
+]
+
+
+def seed() -> int:
+    """Another one for each run; `TASKGATE_SEED` repeats one."""
+    return int(os.environ.get(SEED) or secrets.randbelow(2**32))
+
+
+async def schemathesis(gateways: Fleet, contract: Path, *options: str, cwd: Path, examples: int) -> str:
+    """Let Schemathesis ask the first gateway; returns what it says. Raises AssertionError where it finds a fault."""
+    number = seed()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION)),
+        *("run", str(contract), "--url", f"http://127.0.0.1:{gateways.replicas[0].port}"),
+        *("-H", f"Authorization: Bearer {key_of('c0')}", "--checks", "all", "--seed", str(number)),
+        *("--max-examples", str(examples), "--request-timeout", "10", "--no-color", *options),
+        env=os.environ | {"SCHEMATHESIS_HOOKS": str(CHECKS)},
+        cwd=cwd,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(RUN_S):
+            said = (await process.communicate())[0].decode(errors="replace")
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+    assert process.returncode == 0, f"{SEED}={number} repeats this:\n{said}"
+    return said
+
+
+async def test_all_is_documented(own_valkey: Server, tmp_path: Path) -> None:
+    """No request brings about a 500 or an answer that the contract does not tell of, and nothing good is refused."""
+    async with fleet(own_valkey, replicas=1, sandbox_calls=CALLS, budget={"calls": CALLS}) as gateways:
+        said = await schemathesis(gateways, CONTRACT, cwd=tmp_path, examples=25)
+        operations = sum(len(item) for item in json.loads(CONTRACT.read_bytes())["paths"].values())
+        assert re.search(rf"Tested: +{operations}\b", said) is not None, said
+        assert await gateways.calls() > 5, "hardly anything was fetched: nothing was shown"
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+async def test_troubles_are_documented(own_valkey: Server, accept: str) -> None:
+    """What faults of the upstream make of an answer, to a page and to a stream, is in the contract, too."""
+    operation = openapi.from_path(CONTRACT)["/tasks"]["GET"]
+    async with (
+        fleet(own_valkey, replicas=1, sandbox_calls=CALLS, budget={"calls": CALLS}) as gateways,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateways.replicas[0].port}", timeout=20) as client,
+    ):
+
+        async def ask(word: str, **fields: str) -> httpx.Response:
+            headers = {"Authorization": f"Bearer {key_of('c0')}", "Accept": accept, "Prefer": "wait=5"} | fields
+            answer = await client.get("/tasks", params={"q": word}, headers=headers)
+            operation.Case(query={"q": word}, headers=headers).validate_response(answer, checks=CONFORMANCE)
+            return answer
+
+        assert (await ask("sale")).headers["content-type"] == accept
+        assert problem_of(await ask("unheard", **{"Cache-Control": "only-if-cached"})) == (504, "nothing-stored")
+        for fault, status, slug in FAULTS:
+            await gateways.upstream.add_fault(fault)
+            assert problem_of(await ask(slug)) == (status, slug)
+            await gateways.upstream.clear_faults()
+
+
+def problem_of(answer: httpx.Response) -> tuple[int, str]:
+    """The status and the last part of the type of a problem."""
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    return answer.status_code, answer.json()["type"].removeprefix("/problems/")
