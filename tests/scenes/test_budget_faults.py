@@ -71,7 +71,7 @@ async def _freeze(server: Server) -> None:
     server.thaw()
 
 
-@pytest.mark.parametrize("fault", [_flush, _restart_empty, _freeze])
+@pytest.mark.parametrize("fault", [_flush, pytest.param(_restart_empty, marks=pytest.mark.long), _freeze])
 async def test_a_faulty_valkey_never_costs_a_call_too_many(
     own_valkey: Server, fault: Callable[[Server], Awaitable[None]]
 ) -> None:
@@ -118,7 +118,9 @@ async def test_throttling_pauses_all_replicas(own_valkey: Server) -> None:
         assert await gateways.worst_second() <= 5
 
 
-@pytest.mark.parametrize(("fault", "status"), [(HttpStatus(status=502), 502), (Hang(), 504)])
+@pytest.mark.parametrize(
+    ("fault", "status"), [(HttpStatus(status=502), 502), pytest.param(Hang(), 504, marks=pytest.mark.long)]
+)
 async def test_a_failing_upstream_is_not_stormed(own_valkey: Server, fault: HttpStatus | Hang, status: int) -> None:
     """Each try is a slot and there are three for a page: 10 pages make 30 calls, 5 a second, and tell what is wrong."""
     async with fleet(
