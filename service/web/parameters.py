@@ -16,6 +16,11 @@ from service.web.settings import WebSettings
 Value = TypeVar("Value")
 
 KEYWORD_MAX = 128
+MOMENT_PATTERN = (
+    r"^([0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2}))?"
+    r"|[+-]?P(?=[0-9T])([0-9]{1,6}W)?([0-9]{1,6}D)?(T(?=[0-9])([0-9]{1,8}H)?([0-9]{1,8}M)?([0-9]{1,9}S)?)?)$"
+)
+"""What `parse_moment` reads, for the contract; the calendar says the rest."""
 
 NO_APP = Fault(parameter="app", detail="is needed: this caller may read more than one app")
 
@@ -89,21 +94,21 @@ def task_parameters(settings: WebSettings) -> TaskParameters:
             read=parse_moment,
             description=f"Where the range starts, itself included. {moment_text}",
             examples=moment_examples,
-            schema={"type": "string", "default": str(settings.since)},
+            schema={"type": "string", "pattern": MOMENT_PATTERN, "default": str(settings.since)},
         ),
         until=Parameter(
             name="until",
             read=parse_moment,
             description=f"Where the range ends, itself included; never before `since`. {moment_text}",
             examples=moment_examples,
-            schema={"type": "string", "default": str(settings.until)},
+            schema={"type": "string", "pattern": MOMENT_PATTERN, "default": str(settings.until)},
         ),
         sort=Parameter(
             name="sort",
             read=_read_sort,
             description="The order of the list; a leading minus means latest first.",
             examples=(Example(value="-scheduled_at", summary="latest scheduled first"),),
-            schema={"type": "string", "enum": list(_SORTS), "default": Sort.SCHEDULED_DESC.value},
+            schema={"$ref": "#/components/schemas/Sort", "default": Sort.SCHEDULED_DESC.value},
         ),
         q=Parameter(
             name="q",

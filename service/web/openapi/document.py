@@ -16,7 +16,8 @@ who need more. So most answers come at once, some take a moment, and every one s
 * **Patience** is told with `Prefer: wait=SECONDS`; a wait that can't be met is refused at once, with `Retry-After`.
 * **Errors** are problems (RFC 9457). Open a problem's `type` to read what it means and what to do.
 
-Every resource answers `HEAD` as it answers `GET`, without the body. Every answer carries `X-Request-Id`."""
+Every resource answers `HEAD` as it answers `GET`, without the body; `OPTIONS`, and 405 for any other method, tell in
+`Allow` what it answers. Every answer carries `X-Request-Id`."""
 
 _TAGS = (
     ("Tasks", "The tasks, and whose they are."),
@@ -39,7 +40,7 @@ def _document() -> Json:
             "version": __version__,
             "summary": "Shared, fair and fresh access to a rate-limited list of scheduled push tasks.",
             "description": _DESCRIPTION,
-            "contact": {"name": "The operators of this gateway", "url": "/docs"},
+            "contact": {"name": "The operators of this gateway"},
             "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/", "description": "This gateway."}],

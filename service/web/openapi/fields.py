@@ -49,11 +49,11 @@ def answer_fields() -> Json:
     seconds: Json = {"type": "integer", "minimum": 0}
     return {
         "Age": _field("Seconds since the upstream was asked.", seconds, 4),
-        "Allow": _field("The methods that work here.", text, "GET, HEAD, OPTIONS"),
         "CacheControl": _field(
             "For how long the answer is fresh, counted from its fetch: subtract `Age`; `no-store` where it is not.",
             text,
             "private, max-age=15",
+            always=True,
         ),
         "CacheStatus": _field(
             "Where the answer came from (RFC 9211): `hit`, or why the upstream was asked (`fwd`), whether that served "
@@ -63,6 +63,10 @@ def answer_fields() -> Json:
             "taskgate; hit; ttl=11",
         ),
         "ContentEncoding": _field("How the body is compressed, where the caller accepts it.", text, "gzip"),
+        "ContentSecurityPolicy": _field(
+            "What a browser that shows this may load: nothing of anywhere else.", text, "default-src 'none'"
+        ),
+        "ContentTypeOptions": _field("Browsers take the content type as it is told.", text, "nosniff"),
         "ETag": _field(
             "A strong entity tag, the same on all replicas, another for each content coding.",
             text,
@@ -77,7 +81,8 @@ def answer_fields() -> Json:
         "PreferenceApplied": _field("The patience that was applied (RFC 7240).", text, "wait=20"),
         "RateLimit": _field(f"What is left of the budget, and when more is free ({STATE}).", text, '"shop";r=3;t=1'),
         "RateLimitPolicy": _field(f"The app's budget: quota and window in seconds ({POLICY}).", text, '"shop";q=5;w=1'),
-        "RequestId": _field("The request's id: the caller's own, or one made for it.", text, "order-7f3c"),
+        "ReferrerPolicy": _field("Browsers don't tell others of this address.", text, "no-referrer"),
+        "RequestId": _field("The request's id: the caller's own, or one made for it.", text, "order-7f3c", always=True),
         "RetryAfter": _field("Seconds after which to try again.", seconds, 3),
         "ServerTiming": _field(
             "Milliseconds in line and with the upstream.", text, "line;dur=212.0, upstream;dur=83.1"
@@ -94,16 +99,18 @@ def answer_fields() -> Json:
 
 ANSWER_NAMES = {
     "Age": "Age",
-    "Allow": "Allow",
     "CacheControl": "Cache-Control",
     "CacheStatus": "Cache-Status",
     "ContentEncoding": "Content-Encoding",
+    "ContentSecurityPolicy": "Content-Security-Policy",
+    "ContentTypeOptions": "X-Content-Type-Options",
     "ETag": "ETag",
     "LastModified": "Last-Modified",
     "Link": "Link",
     "PreferenceApplied": "Preference-Applied",
     "RateLimit": STATE,
     "RateLimitPolicy": POLICY,
+    "ReferrerPolicy": "Referrer-Policy",
     "RequestId": "X-Request-Id",
     "RetryAfter": "Retry-After",
     "ServerTiming": "Server-Timing",
@@ -141,5 +148,6 @@ def _parameter(name: str, description: str, *examples: tuple[str, str]) -> Json:
     }
 
 
-def _field(description: str, schema: Json, example: str | int) -> Json:
-    return {"description": description, "schema": schema, "example": example}
+def _field(description: str, schema: Json, example: str | int, *, always: bool = False) -> Json:
+    required = {"required": True} if always else {}
+    return {"description": description, **required, "schema": schema, "example": example}

@@ -46,6 +46,8 @@ _NEEDED_BUDGET = frozenset(("line-full", "wait-too-long", "throttled", "calls-st
 )
 _MOMENT = ("ETag", "Age", "Vary", "CacheStatus", "PreferenceApplied", "ServerTiming")
 _BUDGET = ("RateLimitPolicy", "RateLimit")
+_SHOWN = ("Vary", "ContentSecurityPolicy", "ContentTypeOptions")
+_FILE = ("ETag", *_SHOWN, "ReferrerPolicy")
 
 _LIST_TASKS = """One slice of an app's scheduled push tasks, or with `Accept: application/x-ndjson` all of them.
 
@@ -89,7 +91,8 @@ def paths() -> Json:
                 "Problems",
                 "All types of problems",
                 "What each means and what to do.",
-                _document("text"),
+                _text(),
+                *_SHOWN,
             )
         },
         "/problems/{name}": {"get": _show_problem()},
@@ -112,9 +115,7 @@ def paths() -> Json:
                 _json("Version", {"name": "taskgate", "version": "1.0.0"}),
             )
         },
-        "/openapi.json": {
-            "get": _open("getContract", "Contract", "This document", "The contract, as OpenAPI 3.1.", _document("json"))
-        },
+        "/openapi.json": {"get": _get_contract()},
     }
 
 
@@ -233,7 +234,7 @@ def _drop_blocks() -> Json:
 
 def _show_problem() -> Json:
     operation = _open(
-        "getProblem", "Problems", "One type of problem", "What it means and what to do.", _document("text")
+        "getProblem", "Problems", "One type of problem", "What it means and what to do.", _text(), *_SHOWN
     )
     operation["parameters"].insert(
         0,
@@ -268,7 +269,23 @@ def _readyz() -> Json:
     return operation
 
 
-def _open(operation_id: str, tag: str, summary: str, description: str, content: Json) -> Json:
+def _get_contract() -> Json:
+    example = {"openapi": "3.1.0", "info": {"title": "Taskgate", "version": "1.0.0"}, "paths": {}}
+    operation = _open(
+        "getContract",
+        "Contract",
+        "This document",
+        "The contract, as OpenAPI 3.1.",
+        _json("Contract", example),
+        *_FILE,
+    )
+    operation["parameters"].insert(0, {"$ref": "#/components/parameters/IfNoneMatch"})
+    unchanged = {"304": {"description": "The caller holds this document already.", "headers": refer_fields(*_FILE)}}
+    operation["responses"] = dict(sorted({**operation["responses"], **unchanged}.items()))
+    return operation
+
+
+def _open(operation_id: str, tag: str, summary: str, description: str, content: Json, *fields: str) -> Json:
     """An operation that needs no key."""
     return {
         "operationId": operation_id,
@@ -278,7 +295,7 @@ def _open(operation_id: str, tag: str, summary: str, description: str, content: 
         "parameters": [{"$ref": "#/components/parameters/RequestId"}],
         "security": [],
         "responses": {
-            "200": {"description": summary + ".", "headers": refer_fields(), "content": content},
+            "200": {"description": summary + ".", "headers": refer_fields(*fields), "content": content},
             **_problems(_OF_OPEN),
         },
     }
@@ -351,7 +368,5 @@ def _stream() -> Json:
     }
 
 
-def _document(kind: str) -> Json:
-    if kind == "json":
-        return {"application/json": {"schema": {"type": "object"}}}
+def _text() -> Json:
     return {"text/plain": {"schema": {"type": "string"}}, "text/html": {"schema": {"type": "string"}}}

@@ -43,12 +43,18 @@ _PAGE: Json = {
     "app": {"type": "string"},
     "since": _INSTANT | {"description": "Where the listed range starts, resolved."},
     "until": _INSTANT | {"description": "Where the listed range ends, resolved."},
-    "sort": {"type": "string", "enum": [each.value for each in Sort]},
+    "sort": {"$ref": "#/components/schemas/Sort"},
     "q": {"type": ["string", "null"]},
     "total": _COUNT | {"description": "How many tasks match, over all slices."},
     "offset": _COUNT,
     "limit": {"type": "integer", "minimum": 1},
     "fetched_at": _INSTANT | {"description": "When the upstream was asked; of the older part, where there are two."},
+}
+_SORT: Json = {
+    "type": "string",
+    "description": "The order of a list; a leading minus means latest first.",
+    "enum": [each.value for each in Sort],
+    "x-enum-varnames": [each.name for each in Sort],
 }
 _FAULT: Json = {
     "parameter": {"type": "string", "description": "The parameter's name."},
@@ -81,6 +87,7 @@ _READY: Json = {
 _BUDGET: Json = {
     "app": {"type": "string"},
     "redis": {
+        "type": "string",
         "enum": ["ok", "away"],
         "description": "With `away` all this is what one replica knows: who waits there, and what was used until then.",
     },
@@ -186,6 +193,7 @@ def schemas() -> Json:
         "Apps": _object(Apps, {"apps": {"type": "array", "items": {"$ref": "#/components/schemas/App"}}}),
         "Budget": _object(Budget, _BUDGET),
         "CallerUsage": _object(CallerUsage, _CALLER_USAGE),
+        "Contract": {"type": "object", "description": "An OpenAPI document."},
         "Dropped": _object(Dropped, _DROPPED),
         "End": _object(End, _END),
         "Fault": _object(Fault, _FAULT),
@@ -198,6 +206,7 @@ def schemas() -> Json:
         "Ready": _object(Ready, _READY),
         "Share": _object(Share, _SHARE),
         "Slots": _object(Slots, _SLOTS),
+        "Sort": _SORT,
         "Spent": _object(Spent, _SPENT),
         "Task": _object(Task, _TASK),
         "Usage": _object(Usage, _USAGE),
