@@ -16,6 +16,8 @@ from service.web.settings import WebSettings
 Value = TypeVar("Value")
 
 KEYWORD_MAX = 128
+_NO_CONTROLS = r"^[^\x00-\x1F\x7F-\x9F]+$"
+_APP_PATTERN = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
 MOMENT_PATTERN = (
     r"^([0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2}))?"
     r"|[+-]?P(?=[0-9T])([0-9]{1,6}W)?([0-9]{1,6}D)?(T(?=[0-9])([0-9]{1,8}H)?([0-9]{1,8}M)?([0-9]{1,9}S)?)?)$"
@@ -115,7 +117,7 @@ def task_parameters(settings: WebSettings) -> TaskParameters:
             read=_read_keyword,
             description="A keyword to look for in title and description; the upstream matches it loosely.",
             examples=(Example(value="spring sale", summary="tasks that mention a spring sale"),),
-            schema={"type": "string", "minLength": 1, "maxLength": KEYWORD_MAX},
+            schema={"type": "string", "pattern": _NO_CONTROLS, "minLength": 1, "maxLength": KEYWORD_MAX},
         ),
         offset=_count(
             "offset",
@@ -143,7 +145,7 @@ def app_parameter(description: str) -> Parameter[str]:
         read=str,
         description=f"{description} May be left out by a caller who may read just one.",
         examples=(Example(value="shop", summary="the app called shop"),),
-        schema={"type": "string", "minLength": 1, "maxLength": 63},
+        schema={"type": "string", "pattern": _APP_PATTERN, "minLength": 1, "maxLength": 63},
     )
 
 
