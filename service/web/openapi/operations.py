@@ -102,7 +102,7 @@ def paths() -> Json:
                 "State",
                 "Whether the process answers",
                 "Touches nothing else.",
-                _json("Live", {"live": True}),
+                _json("Liveness", {"live": True}),
             )
         },
         "/readyz": {"get": _readyz()},
@@ -154,7 +154,7 @@ def _list_apps() -> Json:
         "parameters": [{"$ref": "#/components/parameters/RequestId"}],
         "security": [{"key": []}],
         "responses": {
-            "200": {"description": "The apps.", "headers": refer_fields(), "content": _json("Apps", example)},
+            "200": {"description": "The apps.", "headers": refer_fields(), "content": _json("AppList", example)},
             **_problems(_OF_APPS),
         },
     }
@@ -258,13 +258,13 @@ def _readyz() -> Json:
         "State",
         "Whether requests can be served",
         "Asks nobody: tells what is known.",
-        _json("Ready", ready),
+        _json("Readiness", ready),
     )
     unready = {"ready": False, "redis": "away", "apps_ok": 0, "apps_total": 2}
     operation["responses"]["503"] = {
         "description": "Send requests elsewhere.",
         "headers": refer_fields(),
-        "content": _json("Ready", unready),
+        "content": _json("Readiness", unready),
     }
     return operation
 

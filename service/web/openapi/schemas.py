@@ -190,20 +190,22 @@ def schemas() -> Json:
     page["required"].append("tasks")
     return {
         "App": _object(AppInfo, {"name": {"type": "string"}, "region": {"type": ["string", "null"]}}),
-        "Apps": _object(Apps, {"apps": {"type": "array", "items": {"$ref": "#/components/schemas/App"}}}),
-        "Budget": _object(Budget, _BUDGET),
+        "AppList": _object(Apps, {"apps": {"type": "array", "items": {"$ref": "#/components/schemas/App"}}})
+        | {"description": "The apps that a caller may read."},
+        "Budget": _object(Budget, _BUDGET)
+        | {"description": "An app's calls: how many are free, who waits for them, and who has used them."},
         "CallerUsage": _object(CallerUsage, _CALLER_USAGE),
         "Contract": {"type": "object", "description": "An OpenAPI document."},
         "Dropped": _object(Dropped, _DROPPED),
         "End": _object(End, _END),
         "Fault": _object(Fault, _FAULT),
         "LastLine": _object(LastLine, {"end": {"$ref": "#/components/schemas/End"}}),
-        "Live": _object(Live, {"live": {"const": True}}),
+        "Liveness": _object(Live, {"live": {"const": True}}),
         "MinuteUsage": _object(MinuteUsage, _MINUTE_USAGE),
-        "Page": page,
+        "Page": page | {"description": "One slice of a list, with what was listed."},
         "Pause": _object(Pause, _PAUSE),
         "Problem": _object(Problem, _PROBLEM),
-        "Ready": _object(Ready, _READY),
+        "Readiness": _object(Ready, _READY),
         "Share": _object(Share, _SHARE),
         "Slots": _object(Slots, _SLOTS),
         "Sort": _SORT,

@@ -1,0 +1,22 @@
+"""Other people's commands, run to their end."""
+
+import asyncio
+from pathlib import Path
+
+WITHIN_S = 120.0
+
+
+async def run(*command: str | Path, cwd: Path) -> str:
+    """What a command says. Raises AssertionError where it fails, TimeoutError where it takes too long."""
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=cwd, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            said = (await process.communicate())[0].decode(errors="replace")
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+    assert process.returncode == 0, f"{command[0]} ends with {process.returncode}:\n{said}"
+    return said
