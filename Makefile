@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 
-.PHONY: help run test test-long test-prometheus test-browser test-chart test-alerts bench-budget bench-hit bench-simulation check format lock chart image openapi clean
+.PHONY: help run test test-long test-prometheus test-clients test-browser lint-openapi test-chart test-alerts bench-budget bench-hit bench-simulation check format lock chart image openapi clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +32,7 @@ bench-simulation: $(VENV)/.dev ## what ten simulated minutes of many callers cos
 test-prometheus: $(VENV)/.dev ## scrape with a real Prometheus (Debian: prometheus) and ask it the documented questions
 	$(BIN)/python -m pytest -m prometheus
 
-test-browser: $(VENV)/.dev ## the page at / in a headless browser (Debian: chromium)
+test-browser: $(VENV)/.dev ## the page at / and the docs in a headless browser (Debian: chromium)
 	$(BIN)/python -m pytest tests/browser -m browser
 
 test-chart: $(VENV)/.dev ## the chart's tests alone
@@ -40,6 +40,17 @@ test-chart: $(VENV)/.dev ## the chart's tests alone
 
 test-alerts: $(VENV)/.dev ## the alerts, with promtool (Debian: prometheus)
 	$(BIN)/python -m tests.chart.promtool
+
+test-clients: $(VENV)/.dev tests/clients/node_modules/.installed ## generated clients in use: Python, TypeScript (needs Node and npm)
+	$(BIN)/python -m pytest tests/clients/test_python_client.py tests/clients/typescript_client.py
+
+lint-openapi: tests/clients/node_modules/.installed ## openapi.json by the rules in .spectral.yaml (needs Node and npm)
+	tests/clients/node_modules/.bin/spectral lint openapi/openapi.json --ruleset .spectral.yaml --fail-severity hint
+
+tests/clients/node_modules/.installed: tests/clients/package.json tests/clients/package-lock.json
+	@command -v node > /dev/null && command -v npm > /dev/null || { echo "Node 20 or later and npm are needed, and not there." >&2; exit 1; }
+	cd tests/clients && npm ci
+	@touch $@
 
 check: $(VENV)/.dev ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .

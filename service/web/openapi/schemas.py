@@ -54,6 +54,7 @@ _SORT: Json = {
     "type": "string",
     "description": "The order of a list; a leading minus means latest first.",
     "enum": [each.value for each in Sort],
+    "examples": [Sort.SCHEDULED_DESC.value],
     "x-enum-varnames": [each.name for each in Sort],
 }
 _FAULT: Json = {
