@@ -13,10 +13,13 @@ CONTRACT = HERE.parents[1] / "openapi" / "openapi.json"
 
 
 async def test_docs_in_browser(gateway_url: str, tmp_path: Path) -> None:
-    """Someone with a key opens /docs, tries GET /tasks and reads its answer; nothing is asked of another machine."""
+    """Someone with a key opens /docs, tries GET /tasks and reads its answer; nothing is asked of another machine.
+
+    SCREENSHOT names the whole path of a file to keep the picture in.
+    """
     browser = shutil.which("chromium")
     assert browser is not None, "Chromium is not there: apt-get install chromium"
-    screenshot = Path(os.environ.get("SCREENSHOT") or tmp_path / "docs.png").absolute()
+    screenshot: str | Path = os.environ.get("SCREENSHOT") or tmp_path / "docs.png"
     said = await run("node", HERE / "docs_in_browser.mjs", browser, gateway_url, key_of("c0"), screenshot, cwd=tmp_path)
     seen = json.loads(said.splitlines()[-1])
     paths = json.loads(CONTRACT.read_bytes())["paths"]
