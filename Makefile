@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 
-.PHONY: help run test test-long test-prometheus test-clients test-browser test-docs lint-openapi test-chart test-alerts bench-budget bench-hit bench-simulation check format lock chart image openapi clean
+.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi test-chart test-alerts bench-budget bench-hit bench-simulation check format lock chart image openapi clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,8 @@ test: $(VENV)/.dev check ## check, then all tests, against real servers (under f
 test-long: $(VENV)/.dev ## the tests that take minutes each
 	$(BIN)/python -m pytest -m long
 
+bench: bench-budget bench-hit bench-simulation ## all benchmarks
+
 bench-budget: $(VENV)/.dev ## what the budget costs: script times, ticks, added latency (two minutes)
 	$(BIN)/python -m tests.bench.budget
 
@@ -32,7 +34,7 @@ bench-simulation: $(VENV)/.dev ## what ten simulated minutes of many callers cos
 test-prometheus: $(VENV)/.dev ## scrape with a real Prometheus (Debian: prometheus) and ask it the documented questions
 	$(BIN)/python -m pytest -m prometheus
 
-test-browser: $(VENV)/.dev ## the page at / in a headless browser (Debian: chromium)
+test-browser: $(VENV)/.dev ## the page at / and the docs in a headless browser (Debian: chromium)
 	$(BIN)/python -m pytest tests/browser -m browser
 
 test-chart: $(VENV)/.dev ## the chart's tests alone
@@ -43,9 +45,6 @@ test-alerts: $(VENV)/.dev ## the alerts, with promtool (Debian: prometheus)
 
 test-clients: $(VENV)/.dev tests/clients/node_modules/.installed ## generated clients in use: Python, TypeScript (needs Node and npm)
 	$(BIN)/python -m pytest tests/clients/test_python_client.py tests/clients/typescript_client.py
-
-test-docs: $(VENV)/.dev tests/clients/node_modules/.installed ## the docs in headless Chromium (needs Node, npm and Debian's chromium)
-	$(BIN)/python -m pytest tests/clients/docs_in_browser.py
 
 lint-openapi: tests/clients/node_modules/.installed ## openapi.json by the rules in .spectral.yaml (needs Node and npm)
 	tests/clients/node_modules/.bin/spectral lint openapi/openapi.json --ruleset .spectral.yaml --fail-severity hint
