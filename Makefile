@@ -17,7 +17,7 @@ test: $(VENV)/.dev check ## check, then all tests, against real servers (under f
 	$(BIN)/python -m pytest -n 2 -m "not scene and not long and not prometheus and not browser"
 	$(BIN)/python -m pytest -n 3 -m "scene and not long"
 
-test-long: $(VENV)/.dev ## the tests that take minutes each
+test-long: $(VENV)/.dev ## the tests that take minutes each (the clock's need Debian's faketime)
 	$(BIN)/python -m pytest -m long
 
 bench: bench-budget bench-hit bench-simulation ## all benchmarks
