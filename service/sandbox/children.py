@@ -19,11 +19,6 @@ class Child:
         self._grace_s = grace_s
 
     @property
-    def guard_pid(self) -> int:
-        """Process id of the guard, whose only child is the command."""
-        return self._guard.pid
-
-    @property
     def running(self) -> bool:
         """Whether the command still runs, as far as is known."""
         return self._guard.returncode is None
