@@ -79,7 +79,8 @@ async def test_streams_in_flight_are_bounded_for_each_caller(web: Web) -> None:
     streams = [asyncio.create_task(web.get("/tasks", headers=ndjson)) for _ in range(5)]
     await until(lambda: sum(ask.slice.offset == 100 for ask in web.gateway.asks) == 5)
     for fields in (ndjson, {}):
-        refused = await web.get("/tasks", headers=fields)
+        async with asyncio.timeout(5):
+            refused = await web.get("/tasks", headers=fields)
         assert (refused.status_code, refused.json()["bound"]) == (429, 5)
     web.gateway.told_at[100].set()
     assert {answer.status_code for answer in await asyncio.gather(*streams)} == {200}
