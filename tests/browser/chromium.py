@@ -132,7 +132,8 @@ class _Wire:
 @asynccontextmanager
 async def chromium_tab(url: str) -> AsyncIterator[Tab]:
     """A tab of a browser of its own, with this page loaded."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert program is not None, "there is no chromium on the PATH (Debian: apt-get install chromium)"
     theirs_in, ours_out = _pipe()
     ours_in, theirs_out = _pipe()
     # Chromium reads commands from descriptor 3 and writes answers to 4; the shell puts them there.

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.model.budgets import Counts, Party, Tally, Use, UseInPeriod
+from service.model.budgets import Counts, Party, Tally, Use, UseInPeriod, Worst
 from service.model.errors import StoreUnavailable
 from service.sandbox.serving import sandbox_upstream
 from service.sandbox.upstream import SandboxOptions
@@ -56,6 +56,7 @@ def busy(web: Web, *, turns: int, waiting: int) -> None:
         "free": 1,
         "pause_s": 0.8,
         "pause_reason": "throttled",
+        "worst": Worst(minute=3, hour=5),
         "callers": (
             Party(name="single", waiting=waiting, oldest_s=1.25, tally=Tally(minute=Counts(turns=30), hour=own)),
         ),
@@ -87,8 +88,9 @@ async def test_it_shows_what_the_api_says(shown: Shown) -> None:
         "shop",
         "of 5 in any 1 s",
         "oldest for 1.3 s",
-        "0.8 s",
-        "throttled",
+        "Paused for 0.8 s: throttled",
+        "Worst second, last hour",
+        "of 5 calls; 3 in the last minute",
         "6,234",
         "210 in the last minute",
     ):

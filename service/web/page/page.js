@@ -150,7 +150,7 @@ function newCard(app) {
   return card;
 }
 
-const FIGURES = "free slots pips waiting oldest pause reason calls minute saved savedhow bars barnote lines linenote rows".split(" ");
+const FIGURES = "free slots pips waiting oldest flag worst worstof calls minute saved savedhow bars barnote lines linenote rows".split(" ");
 
 // Nothing old is left, not even where nobody sees it.
 function emptied(card) {
@@ -160,8 +160,12 @@ function emptied(card) {
 function draw(is, name, { budget, usage, rows, own, perMinute, waiting, oldest, calls, callsNow }) {
   const whose = usage.caller === null ? "" : ` by ${usage.caller}`;
   const { slots, pause } = budget;
-  is.flag.hidden = budget.redis === "ok";
-  is.flag.textContent = "Redis is away: one replica's figures";
+  const flags = [
+    budget.redis === "ok" ? "" : "Redis is away: one replica's figures",
+    pause && pause.seconds ? `Paused for ${seconds(pause.seconds)}${pause.reason ? `: ${pause.reason}` : ""}` : "",
+  ].filter(Boolean);
+  is.flag.hidden = !flags.length;
+  is.flag.textContent = flags.join(" · ");
   is.free.textContent = slots.free === null ? "?" : whole.format(slots.free);
   is.slots.textContent = slots.free === null ? "no calls now" : `of ${slots.total} in any ${slots.window_seconds} s`;
   is.pips.replaceChildren(...Array.from({ length: Math.min(slots.total, 40) }, (_, index) => {
@@ -172,9 +176,11 @@ function draw(is, name, { budget, usage, rows, own, perMinute, waiting, oldest, 
   is.waiting.textContent = whole.format(waiting);
   is.waiting.className = waiting ? "is-waiting" : "";
   is.oldest.textContent = waiting ? `oldest for ${seconds(oldest)}` : "nobody waits";
-  is.pause.textContent = pause === null ? "?" : pause.seconds ? seconds(pause.seconds) : "none";
-  is.pause.className = pause && pause.seconds ? "is-waiting" : "";
-  is.reason.textContent = (pause && pause.reason) || "";
+  const worst = budget.worst_window;
+  is.worstname.textContent = `Worst ${slots.window_seconds === 1 ? "second" : `${slots.window_seconds} s`}, last hour`;
+  is.worst.textContent = whole.format(worst.last_hour);
+  is.worst.className = worst.last_hour > slots.total ? "is-waiting" : "";
+  is.worstof.textContent = `of ${whole.format(slots.total)} calls; ${whole.format(worst.last_minute)} in the last minute`;
   is.calls.textContent = whole.format(calls);
   is.minute.textContent = `${whole.format(callsNow)} in the last minute`;
   const total = usage.total;
