@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 
-.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi test-chart test-alerts bench-budget bench-hit bench-simulation check format lock chart image openapi clean
+.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi test-chart test-alerts bench-budget bench-hit bench-process bench-simulation check format lock chart image openapi clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,13 +20,16 @@ test: $(VENV)/.dev check ## check, then all tests, against real servers (under f
 test-long: $(VENV)/.dev ## the tests that take minutes each (the clock's need Debian's faketime)
 	$(BIN)/python -m pytest -m long
 
-bench: bench-budget bench-hit bench-simulation ## all benchmarks
+bench: bench-budget bench-hit bench-process bench-simulation ## all benchmarks
 
 bench-budget: $(VENV)/.dev ## what the budget costs: script times, ticks, added latency (two minutes)
 	$(BIN)/python -m tests.bench.budget
 
 bench-hit: $(VENV)/.bench ## what a hit costs, beside other servers; writes docs/benchmarks/hit.md (six minutes, needs wrk)
 	$(BIN)/python -m tests.bench.hit.run docs/benchmarks/hit.md
+
+bench-process: $(VENV)/.dev ## start, memory and end of one replica; writes docs/benchmarks/process.md (two minutes)
+	$(BIN)/python -m tests.bench.process docs/benchmarks/process.md
 
 bench-simulation: $(VENV)/.dev ## what ten simulated minutes of many callers cost, by kind of cache
 	$(BIN)/python -m tests.bench.simulate_cache

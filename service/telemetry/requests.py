@@ -10,6 +10,7 @@ from service.telemetry.families import counters, histograms
 from service.telemetry.histogram import REQUEST_S, WAIT_S, Histogram
 from service.web.kinds import KINDS
 from service.web.problems import REFUSALS
+from service.web.routes.tasks import PATH
 from service.web.trail import Observation
 
 OTHER = "other"
@@ -18,6 +19,9 @@ OUTCOMES = (*(source.value for source in Source), "refused", "none")
 
 _SOURCES = frozenset(source.value for source in Source)
 _LINED = (Source.JOINED.value, Source.FETCHED.value)
+
+_FAULT = (PATH, "GET", "500", "none")
+"""There from the start, as 0: Prometheus sees no increase in a series that begins with 1, and an alert waits for it."""
 
 _Key = tuple[str, str, int, str | None, str | None, str | None]
 
@@ -53,7 +57,7 @@ class RequestTally:
 
     def collect(self) -> Iterator[Metric]:
         """Everything, as Prometheus wants it."""
-        requests: Counter[tuple[str, ...]] = Counter()
+        requests: Counter[tuple[str, ...]] = Counter({_FAULT: 0})
         by_caller: Counter[tuple[str, ...]] = Counter()
         problems: Counter[tuple[str, ...]] = Counter()
         seconds: dict[tuple[str, ...], Histogram] = {}

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import get_args
 
 from prometheus_client.metrics_core import Metric
 
@@ -12,11 +13,13 @@ from service.telemetry.histogram import BRIEF_S, Histogram
 
 
 class StoreTally:
-    """An `OnCall` of the store."""
+    """An `OnCall` of the store. Each kind of error is there from the start, as 0, so that the first is an increase."""
 
     def __init__(self) -> None:
         self._seconds: dict[tuple[str, ...], Histogram] = {}
-        self._errors: Counter[tuple[str, ...]] = Counter()
+        self._errors: Counter[tuple[str, ...]] = Counter(
+            {(op, detail): 0 for op in get_args(Op) for detail in get_args(StoreDetail)}
+        )
 
     def __call__(self, op: Op, took_s: float, detail: StoreDetail | None) -> None:
         """Count one call."""

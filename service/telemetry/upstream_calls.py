@@ -10,6 +10,7 @@ from prometheus_client.metrics_core import Metric
 from service.calls import CallEnd
 from service.telemetry.families import counters, gauges, histograms
 from service.telemetry.histogram import CALL_S, Histogram
+from service.upstream.results import RESULTS
 
 KEEP_S = 60.0
 """For how long a call counts for the worst window."""
@@ -24,12 +25,17 @@ class CalledApp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallTally:
-    """An `OnCall`: counts calls that have ended. `clock` is the loop's."""
+    """An `OnCall`: counts calls that have ended. `clock` is the loop's.
+
+    Each result is there from the start, as 0: Prometheus sees no increase in a series that begins with 1.
+    """
 
     def __init__(self, apps: Mapping[str, CalledApp], *, clock: Callable[[], float]) -> None:
         self._apps = apps
         self._clock = clock
-        self._results: Counter[tuple[str, ...]] = Counter()
+        self._results: Counter[tuple[str, ...]] = Counter(
+            {(name, app.region, result): 0 for name, app in apps.items() for result in RESULTS}
+        )
         self._seconds: dict[tuple[str, ...], Histogram] = {}
         self._sent_at_s: dict[str, list[float]] = {name: [] for name in apps}
 

@@ -1,19 +1,16 @@
 """Alerts and dashboard ask for metrics that there are, and every alert leads to its section of the runbook."""
 
 import asyncio
-import json
 import re
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from tests.chart.alert_cases import CASES
-from tests.chart.matrix import MONITORED
-from tests.chart.rendering import render
+from tests.chart.signals import alerts, dashboard, panels, variables
 from tests.scenes.fleet import Replica, write_configuration
 from tests.servers import Server
 
@@ -24,17 +21,10 @@ _MATCHED = re.compile(r"([a-z_]+)(?:=~|!~|!=|=)\"")
 _OF_PROMETHEUS = {"namespace", "job", "pod", "le"}
 
 
-def alerts() -> list[dict[str, Any]]:
-    """All alerts, as they are installed."""
-    groups = render(MONITORED).one("PrometheusRule")["spec"]["groups"]
-    return [rule for group in groups for rule in group["rules"]]
-
-
 def queries() -> list[str]:
     """All expressions of the dashboard."""
-    board = json.loads(render(MONITORED).one("ConfigMap", "tg-taskgate-dashboard")["data"]["taskgate.json"])
-    variables = [each["definition"] for each in board["templating"]["list"] if "definition" in each]
-    return [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())] + variables
+    board = dashboard()
+    return [*(query for _, query in panels(board)), *variables(board)]
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +112,7 @@ def test_the_alerts_are_filled_in() -> None:
 
 def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
     """Every panel has its own place, and says what it shows."""
-    board = json.loads(render(MONITORED).one("ConfigMap", "tg-taskgate-dashboard")["data"]["taskgate.json"])
+    board = dashboard()
     taken: set[tuple[int, int]] = set()
     for panel in board["panels"]:
         place = panel["gridPos"]

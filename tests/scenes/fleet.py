@@ -64,14 +64,14 @@ class Replica:
     def __init__(self, configuration: Path, log: Path) -> None:
         self.port = free_port()
         self.metrics_port = free_port()
-        self._configuration = configuration
+        self.configuration = configuration
         self._log = log
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start, or start again on the same port."""
         environment = os.environ | {
-            "TASKGATE_CONFIG": str(self._configuration),
+            "TASKGATE_CONFIG": str(self.configuration),
             "TASKGATE__SERVER__PORT": str(self.port),
             "TASKGATE__TELEMETRY__METRICS_PORT": str(self.metrics_port),
         }

@@ -1,32 +1,45 @@
-"""A real Prometheus scrapes two replicas and can answer what docs/metrics.md says that it can."""
+"""A real Prometheus scrapes two replicas and can answer docs/metrics.md, the dashboard and the alerts."""
 
 import asyncio
 import json
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
 
+from service.sandbox.faults import ErrorCode
+from tests.chart.signals import alerts, dashboard, panels, variables
 from tests.scenes.fleet import APP, Fleet, fleet, get
 from tests.servers import Server, _die_with_parent, eventually, free_port
 
 pytestmark = pytest.mark.prometheus
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
+NAMESPACE, JOB = "prod", "tg-taskgate-metrics"
+"""As the chart's tests install it: a ServiceMonitor names the job after the Service for metrics."""
+CHOSEN = {"$namespace": NAMESPACE, "$job": JOB, "$app": ".*", "$__rate_interval": "1m"}
+"""What Grafana puts in place of its variables, as the dashboard opens."""
+TOO_OFTEN = 60011
+SLOW_MACHINE = {"TaskgateRedisSlow", "TaskgateLoopLate"}
+"""Alerts that may be right about the machine that tests run on."""
 
 
 @contextmanager
 def prometheus(*targets: int) -> Iterator[int]:
-    """Prometheus on a free port, scraping these ports four times a second."""
+    """Prometheus on a free port, scraping these ports four times a second, with the labels that a cluster gives."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="prometheus-") as name:
-        job = {"job_name": "taskgate", "static_configs": [{"targets": [f"127.0.0.1:{target}" for target in targets]}]}
+        pods = [
+            {"targets": [f"127.0.0.1:{target}"], "labels": {"namespace": NAMESPACE, "pod": f"{JOB}-{number}"}}
+            for number, target in enumerate(targets)
+        ]
+        job = {"job_name": JOB, "static_configs": pods}
         config = {"global": {"scrape_interval": "250ms", "scrape_timeout": "250ms"}, "scrape_configs": [job]}
         file = Path(name) / "prometheus.json"
         file.write_text(json.dumps(config))  # JSON is YAML
@@ -59,18 +72,28 @@ async def answer(port: int, query: str) -> list[dict[str, Any]]:
     return result
 
 
+async def has_data(port: int, query: str) -> bool:
+    """Whether a graph of it would show anything."""
+    return any(row["value"][1] != "NaN" for row in await answer(port, query))
+
+
 async def some_requests(at: Fleet, *, rounds: int) -> None:
-    """Hits, fetches and refusals on both replicas, over some scrapes."""
+    """Hits, fetches, joins and refusals on both replicas, over some scrapes; once the upstream asks for a pause."""
+    both = range(len(at.replicas))
     for number in range(rounds):
-        for replica in range(len(at.replicas)):
+        if number == rounds // 2:
+            await at.upstream.add_fault(ErrorCode(code=TOO_OFTEN, calls=1))
+        await asyncio.gather(*(at.page(replica, q=f"new {number}", caller=f"c{replica}") for replica in both))
+        for replica in both:
             await at.page(replica, q=f"{number % 4}", caller="c0")
             await at.page(replica, q=f"{number}", caller="c1", wait=0)
             await at.page(replica, q="renewed", caller="c1", headers={"Cache-Control": "no-cache"})
         await asyncio.sleep(0.25)
 
 
-async def test_prometheus_scrapes_and_answers(valkey: Server) -> None:
-    """Both replicas are up, no sample is refused, and every documented question has an answer about the app."""
+@asynccontextmanager
+async def under_load(valkey: Server) -> AsyncIterator[tuple[Fleet, int]]:
+    """Two replicas that have had some load, and the port of the Prometheus that has watched."""
     async with fleet(valkey, replicas=2, weights={"c0": 1.0, "c1": 2.0}) as at:
         with prometheus(*(replica.metrics_port for replica in at.replicas)) as port:
             await asyncio.to_thread(eventually, lambda: _listens(port))
@@ -78,17 +101,65 @@ async def test_prometheus_scrapes_and_answers(valkey: Server) -> None:
                 while [row["value"][1] for row in await answer(port, "up")] != ["1", "1"]:
                     await asyncio.sleep(0.1)
             await some_requests(at, rounds=10)
-            dropped = await answer(port, "sum(prometheus_target_scrapes_sample_duplicate_timestamp_total)")
-            assert dropped == [] or dropped[0]["value"][1] == "0"
-            calls = await answer(port, "sum(taskgate_upstream_calls_total)")
-            assert 1 <= float(calls[0]["value"][1]) <= await at.calls() + len(at.replicas)
-            questions = re.findall(r"^```promql\n(.+?)\n```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
-            assert len(questions) >= 9
-            for question in questions:
-                rows = await answer(port, question)
-                assert rows or "throttled" in question, question
-                assert all(row["metric"].get("app", APP.name) == APP.name for row in rows)
-                assert all(row["value"][1] not in ("NaN", "+Inf") or "histogram" in question for row in rows), question
+            yield at, port
+
+
+async def test_prometheus_scrapes_and_answers(valkey: Server) -> None:
+    """Both replicas are up, no sample is refused, and every documented question has an answer about the app."""
+    async with under_load(valkey) as (at, port):
+        dropped = await answer(port, "sum(prometheus_target_scrapes_sample_duplicate_timestamp_total)")
+        assert dropped == [] or dropped[0]["value"][1] == "0"
+        calls = await answer(port, "sum(taskgate_upstream_calls_total)")
+        assert 1 <= float(calls[0]["value"][1]) <= await at.calls() + len(at.replicas)
+        questions = re.findall(r"^```promql\n(.+?)\n```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+        assert len(questions) >= 9
+        for question in questions:
+            rows = await answer(port, question)
+            assert rows, question
+            assert all(row["metric"].get("app", APP.name) == APP.name for row in rows)
+            assert all(row["value"][1] not in ("NaN", "+Inf") or "histogram" in question for row in rows), question
+
+
+async def test_every_panel_of_the_dashboard_has_data(valkey: Server) -> None:
+    """Under load no query of the dashboard is refused and none is empty, and every variable has a value to choose."""
+    board = dashboard()
+    async with under_load(valkey) as (_, port):
+        empty = [(title, query) for title, query in panels(board) if not await has_data(port, chosen(query))]
+        assert empty == []
+        for variable in variables(board):
+            asked = re.fullmatch(r"label_values\((.+), (\w+)\)", chosen(variable))
+            assert asked is not None
+            selector, label = asked.groups()
+            got = await get(port, f"/api/v1/label/{label}/values?match[]={quote(selector)}")
+            assert len(got.json["data"]) == 1, variable
+
+
+async def test_every_alert_can_be_evaluated(valkey: Server) -> None:
+    """No alert's expression is refused, each looks at data that is there, and those fire that have a reason to."""
+    async with under_load(valkey) as (_, port):
+        firing = {rule["alert"] for rule in alerts() if await answer(port, rule["expr"])}
+        assert firing - SLOW_MACHINE == {"TaskgateCallersRefused", "TaskgateThrottled"}
+        blind = [
+            (rule["alert"], side)
+            for rule in alerts()
+            for side in compared(rule["expr"])
+            if not await has_data(port, side)
+        ]
+        assert blind == []
+
+
+def chosen(query: str) -> str:
+    """The query as Grafana sends it."""
+    for variable, value in CHOSEN.items():
+        query = query.replace(variable, value)
+    assert "$" not in query
+    return query
+
+
+def compared(expression: str) -> list[str]:
+    """The sides of an alert's comparison, numbers left out: without it they have rows where nothing is wrong, too."""
+    bare = re.sub(r"^absent\((.+)\)$", r"\1", expression)
+    return [side for side in re.split(r"\s+(?:>|==)\s+", bare) if not re.fullmatch(r"[\d.]+", side)]
 
 
 def _listens(port: int) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import get_args
 
 import pytest
 
@@ -10,6 +11,7 @@ from service.budget.scheduler import Begun, Joined, Known, Lapsed, Paused
 from service.budget.tally import TURN_ENDS, TurnTally
 from service.calls import Call, CallEnd
 from service.model.errors import (
+    StoreDetail,
     UpstreamBroken,
     UpstreamHTTPStatus,
     UpstreamRefused,
@@ -20,10 +22,12 @@ from service.model.origin import NOBODY
 from service.telemetry import lag
 from service.telemetry.histogram import Histogram
 from service.telemetry.lag import Lag
+from service.telemetry.metrics import Metrics
 from service.telemetry.store_calls import StoreTally
 from service.telemetry.upstream_calls import KEEP_MAX, KEEP_S, CalledApp, CallTally, worst_window
 from service.upstream.codes import Kind
 from service.upstream.results import RESULTS, result_of
+from tests.integration.telemetry.scraping import read
 
 
 def test_a_value_on_a_bound_belongs_to_it() -> None:
@@ -59,7 +63,7 @@ def ended(*, sent_at_s: float | None, result: str = "ok") -> CallEnd:
 def told(tally: CallTally) -> dict[str, float]:
     """The worst window, and calls by result."""
     samples = [sample for family in tally.collect() for sample in family.samples]
-    found = {s.labels["result"]: s.value for s in samples if s.name == "taskgate_upstream_calls_total"}
+    found = {s.labels["result"]: s.value for s in samples if s.name == "taskgate_upstream_calls_total" and s.value}
     return found | {"worst": next(s.value for s in samples if s.name == "taskgate_worst_window_calls")}
 
 
@@ -117,9 +121,25 @@ def test_redis_calls_are_timed_and_their_failures_told_apart() -> None:
     tally("get", 0.002, None)
     tally("get", 0.25, "timed out")
     samples = [sample for family in tally.collect() for sample in family.samples]
-    counts = {s.name: s.value for s in samples if "le" not in s.labels}
-    assert counts["taskgate_redis_call_duration_seconds_count"] == 2
-    assert counts["taskgate_redis_errors_total"] == 1
+    assert [s.value for s in samples if s.name == "taskgate_redis_call_duration_seconds_count"] == [2]
+    failed = {(s.labels["op"], s.labels["detail"]): s.value for s in samples if s.name == "taskgate_redis_errors_total"}
+    assert {key: count for key, count in failed.items() if count} == {("get", "timed out"): 1}
+
+
+def test_what_alerts_wait_for_is_there_before_it_happens() -> None:
+    """Each result, each kind of Redis's errors and 500 are series from the start: their first one is an increase."""
+    apps = {"shop": CalledApp(region="seoul", window_s=1.0)}
+    metrics = Metrics(version="1", apps=apps, callers=tuple, clock=lambda: 1.0)
+    told = read(*_decoded(metrics.text("")))
+    results = told.of("taskgate_upstream_calls_total", app="shop", region="seoul")
+    assert {(s.labels["result"], s.value) for s in results} == {(result, 0) for result in RESULTS}
+    errors = told.of("taskgate_redis_errors_total")
+    assert {s.labels["detail"] for s in errors} == set(get_args(StoreDetail))
+    assert [s.value for s in told.of("taskgate_requests_total", route="/tasks", status="500")] == [0]
+
+
+def _decoded(text: tuple[str, bytes]) -> tuple[str, str]:
+    return text[0], text[1].decode()
 
 
 async def test_a_loop_that_is_held_up_is_late(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,7 @@ def test_a_reader_who_has_stopped_reading_does_not_block() -> None:
         begun = time.monotonic()
         for _ in range(logs.QUEUE_MAX_LINES + 2000):
             log.info("event", text="x" * 200)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 30  # a write that blocks would end never
         log_lines: list[str] = []
         draining = threading.Thread(target=lambda: log_lines.extend(reader))
         draining.start()

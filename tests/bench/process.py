@@ -1,0 +1,130 @@
+"""`make bench-process`: what one replica takes: from start to ready, memory idle and busy, from SIGTERM to its end."""
+
+import asyncio
+import os
+import signal
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from tests.bench.machine import facts, table
+from tests.scenes.fleet import Fleet, Replica, fleet
+from tests.servers import Server
+
+STARTS = 5
+QUERIES, BLOCKS, BLOCK = 100, 20, 100
+REQUESTS = 20_000
+AT_ONCE = 16
+FAST = {"calls": 500}  # fills the caches within a minute
+LONG = {"fresh_s": 3600.0, "settled_s": 3600.0}
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """One start, a second of idleness, and the end."""
+
+    ready_s: float
+    processor_s: float
+    idle_mib: float
+    end_s: float
+
+
+def resident_mib(replica: Replica) -> float:
+    """What a replica's process takes of memory now."""
+    assert replica.process is not None
+    status = Path(f"/proc/{replica.process.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def processor_s(replica: Replica) -> float:
+    """Processor time that it has used: how long its start takes where nobody else computes."""
+    assert replica.process is not None
+    fields = Path(f"/proc/{replica.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def end(replica: Replica) -> float:
+    """SIGTERM; returns how long the process took to end."""
+    began_s = time.monotonic()
+    replica.signal(signal.SIGTERM)
+    status = await replica.ended()
+    if status:
+        raise SystemExit(f"status {status} after SIGTERM: {replica.log()}")
+    return time.monotonic() - began_s
+
+
+async def started(replica: Replica) -> Start:
+    """Start it, look at it and end it."""
+    began_s = time.monotonic()
+    replica.start()
+    await replica.ready()
+    ready_s, used_s = time.monotonic() - began_s, processor_s(replica)
+    await asyncio.sleep(1)
+    return Start(ready_s=ready_s, processor_s=used_s, idle_mib=resident_mib(replica), end_s=await end(replica))
+
+
+async def ask_much(at: Fleet) -> None:
+    """REQUESTS requests for as many pages as there are blocks, each page as often as the next."""
+    numbers = iter(range(REQUESTS))
+
+    async def caller() -> None:
+        for number in numbers:
+            query, block = divmod(number % (QUERIES * BLOCKS), BLOCKS)
+            got = await at.page(0, since=f"-P{30 + query}D", offset=block * BLOCK, limit=20, wait=30)
+            if got.status != 200:
+                raise SystemExit(f"status {got.status}: {got.body!r}")
+
+    await asyncio.gather(*(caller() for _ in range(AT_ONCE)))
+
+
+async def measure() -> tuple[list[Start], float, float]:
+    """The starts, the memory after the requests, and how long that replica's end took."""
+    with Server() as valkey:
+        async with fleet(valkey, replicas=1, budget=FAST, cache=LONG, sandbox_calls=FAST["calls"]) as at:
+            (replica,) = at.replicas
+            await end(replica)
+            starts = [await started(replica) for _ in range(STARTS)]
+            replica.start()
+            await replica.ready()
+            await ask_much(at)
+            return starts, resident_mib(replica), await end(replica)
+
+
+def report(starts: list[Start], busy_mib: float, busy_end_s: float) -> str:
+    """The page."""
+
+    def told(values: list[float], unit: str, digits: int) -> str:
+        return f"{statistics.median(values):.{digits}f} {unit} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+    rows = [
+        ("from its start to the first 200 of `/readyz`", told([each.ready_s for each in starts], "s", 2)),
+        ("of that, processor time", told([each.processor_s for each in starts], "s", 2)),
+        ("memory, idle", told([each.idle_mib for each in starts], "MiB", 0)),
+        ("memory, after the requests", f"{busy_mib:.0f} MiB"),
+        ("from SIGTERM to the end, idle", told([each.end_s for each in starts], "s", 2)),
+        ("from SIGTERM to the end, after the requests", f"{busy_end_s:.2f} s"),
+    ]
+    return f"""# What a replica takes
+
+Written by `make bench-process`. {facts()}.
+
+One process, with metrics on and logs as JSON; Valkey and the sandbox upstream on the same machine. Of {STARTS} starts
+the median, the least and the most; how long one takes depends on who else computes. The requests: {REQUESTS:,}, {AT_ONCE} at a time, each on a connection of its own,
+over {QUERIES * BLOCKS:,} pages, each in a block of {BLOCK} tasks of its own: more than `cache.memory_bytes` (64 MiB)
+and `cache.answers_bytes` (16 MiB) hold, so that both are full. Memory is what is resident (RSS).
+
+{table(("what", "measured"), rows)}
+"""
+
+
+def main() -> None:
+    """Measure, and write the report to the file that is named."""
+    text = report(*asyncio.run(measure()))
+    Path(sys.argv[1]).write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""What the chart asks of Prometheus: the alerts' and the dashboard's expressions, as they are installed."""
+
+import json
+from typing import Any
+
+from tests.chart.matrix import MONITORED
+from tests.chart.rendering import render
+
+
+def alerts() -> list[dict[str, Any]]:
+    """All alerts, filled in."""
+    groups = render(MONITORED).one("PrometheusRule")["spec"]["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def dashboard() -> dict[str, Any]:
+    """The dashboard that Grafana gets."""
+    text = render(MONITORED).one("ConfigMap", "tg-taskgate-dashboard")["data"]["taskgate.json"]
+    board: dict[str, Any] = json.loads(text)
+    return board
+
+
+def panels(board: dict[str, Any]) -> list[tuple[str, str]]:
+    """Title of its panel and expression, for each expression."""
+    return [(panel["title"], target["expr"]) for panel in board["panels"] for target in panel.get("targets", ())]
+
+
+def variables(board: dict[str, Any]) -> list[str]:
+    """The look-ups of the dashboard's variables: `label_values(selector, label)`."""
+    return [each["definition"] for each in board["templating"]["list"] if "definition" in each]

@@ -1,0 +1,76 @@
+"""What goes wrong, or is given back, is counted as what it was: on whole replicas, by callers, kinds and reasons."""
+
+import asyncio
+
+from service.sandbox.faults import ErrorCode, HttpStatus, Latency
+from tests.integration.telemetry.scraping import Scrape, scraped
+from tests.scenes.fleet import APP, Fleet, fleet
+from tests.servers import Server
+
+CALLERS = {"c0": 1.0, "c1": 1.0}
+INTERNAL_ERROR = 91000
+
+
+async def scrapes(at: Fleet) -> list[Scrape]:
+    """What all replicas tell now."""
+    return [await scraped(replica.metrics_port) for replica in at.replicas]
+
+
+async def test_a_turn_that_another_replica_made_needless_is_refunded_to_its_caller(valkey: Server) -> None:
+    """Of two callers on two replicas who want one block, one's turn is used; the other's is refunded, and told so."""
+    async with fleet(valkey, replicas=2, weights=CALLERS) as at:
+        await at.upstream.add_fault(Latency(back_ms=300))
+        pages = await asyncio.gather(*(at.page(n, q="wanted by both", caller=f"c{n}") for n in (0, 1)))
+        told = await scrapes(at)
+        assert await at.calls() == 1
+    joined = ["collapsed" in page.outcome for page in pages]
+    assert sorted(joined) == [False, True]
+    for number, has_joined in enumerate(joined):
+        ends = {
+            sample.labels["end"]: sample.value
+            for sample in told[number].of("taskgate_turns_total", app=APP.name, caller=f"c{number}")
+        }
+        warm_up = 1 if number == 0 else 0
+        used = warm_up + (0 if has_joined else 1)
+        assert ends.get("used", 0) == used
+        assert ends.get("joined", 0) == int(has_joined)
+
+
+async def test_calls_that_fail_are_counted_by_their_kind(valkey: Server) -> None:
+    """An error code and a status of HTTP are one call each of their kind, in the app's region, beside those that went
+    well; what memory has no room for is counted as evicted."""
+    async with fleet(valkey, replicas=1, weights=CALLERS, cache={"memory_bytes": 120_000}) as at:
+        await at.upstream.add_fault(ErrorCode(code=INTERNAL_ERROR, calls=1))
+        assert (await at.page(0, since="-P31D")).status == 200  # tried again
+        await at.upstream.add_fault(HttpStatus(status=502, calls=1))
+        statuses = [(await at.page(0, since=f"-P{days}D")).status for days in (32, 33, 34, 35)]
+        (told,) = await scrapes(at)
+        calls = await at.calls()
+    results = {
+        sample.labels["result"]: sample.value
+        for sample in told.of("taskgate_upstream_calls_total", app=APP.name, region="custom")
+        if sample.value
+    }
+    assert results.pop("transient") == results.pop("http_status") == 1
+    assert results == {"ok": calls + 1 - 2}, statuses  # one to warm up
+    assert 0 < told.sum("taskgate_memory_bytes") <= 120_000
+    assert told.sum("taskgate_memory_evictions_total") == results["ok"] - told.sum("taskgate_memory_blocks") > 0
+
+
+async def test_reloads_are_counted_by_what_they_came_to(valkey: Server) -> None:
+    """A changed configuration is one reload; one that is no configuration is one that was refused."""
+    async with fleet(valkey, replicas=1, weights=CALLERS) as at:
+        (replica,) = at.replicas
+        good = replica.configuration.read_text()
+        for text, expected in ((good.replace("weight: 1.0", "weight: 2.0"), (1, 0)), ("apps: 7", (1, 1))):
+            replica.configuration.write_text(text)
+            async with asyncio.timeout(10):
+                while await reloads(at) != expected:
+                    await asyncio.sleep(0.05)
+
+
+async def reloads(at: Fleet) -> tuple[float, float]:
+    """How many configurations the first replica has taken, and refused."""
+    told = (await scrapes(at))[0]
+    ok, refused = (told.of("taskgate_configuration_reloads_total", result=result) for result in ("ok", "refused"))
+    return ok[0].value, refused[0].value
