@@ -31,7 +31,8 @@ LIVE = frozenset(
         "query",
     )
 )
-"""What a reload changes at once. So are an app that is gone, and the end of `auth: none`; all else needs a restart."""
+"""What a reload changes at once. So do an app or `service_accounts` that is gone, and the end of `auth: none`; all else
+needs a restart."""
 
 Seen = tuple[tuple[int, ...], ...]
 """What each file was when last looked at, where its links end: a link that is swapped leads to another inode."""
@@ -128,6 +129,7 @@ class Reload:
         gone = {f"apps.{name}" for name in self._running.apps if name not in settings.apps}
         for path in changes(self._running, settings):
             is_closing = path == "auth" and settings.auth == "callers"
+            is_closing |= path == "service_accounts" and settings.service_accounts is None
             if not (is_closing or path in gone or _is_live(path)):
                 yield path
 

@@ -1,8 +1,11 @@
 """Serves an ASGI app over HTTP/1.1 with Granian, in this process. Why so: docs/adr/0005-serving.md."""
 
 import asyncio
+import os
 import signal
 import socket
+import stat
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any, Protocol
@@ -22,6 +25,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+LISTEN_S = 5.0
+"""How long after the app's start Granian may take until it listens."""
 LINGER_S = 0.3
 """How long answers say `Connection: close` before idle connections are closed: a request may be on its way on one."""
 REFUSED_S = 1.0
@@ -143,6 +148,7 @@ async def _serve(app: Application, settings: ServerSettings, leaving: Leaving | 
     serving = asyncio.create_task(_run(server))
     await _first_of(serving, started)
     if not serving.done():
+        await _cut_off_readers(settings)
         log.info("server.started", host=settings.host, port=settings.port)
         await _first_of(serving, stop)
     if not serving.done():
@@ -206,6 +212,38 @@ def _server(app: Application, settings: ServerSettings) -> Server:
         log_dictconfig=_LOGGING,
         log_access=False,
     )
+
+
+async def _cut_off_readers(settings: ServerSettings) -> None:
+    """Let the kernel end connections whose readers take nothing: Granian waits for them without end.
+
+    Connections inherit this from the socket that listens. Granian makes that one by itself, a moment after the app has
+    started, and hands it out to nobody.
+    """
+    if sys.platform != "linux":
+        return
+    for _ in range(int(LISTEN_S / 0.01)):
+        if any(_bound_readers(fd, settings) for fd in map(int, os.listdir("/proc/self/fd"))):
+            return
+        await asyncio.sleep(0.01)
+    log.warning("server.readers_unbounded", port=settings.port)
+
+
+def _bound_readers(fd: int, settings: ServerSettings) -> bool:
+    """Set the bound on the descriptor, if it is the socket that listens; tells whether it is."""
+    try:
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            return False
+        found = socket.socket(fileno=fd)
+    except OSError:  # closed meanwhile
+        return False
+    try:
+        if not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) or found.getsockname()[1] != settings.port:
+            return False
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.reader_timeout_s * 1000))
+    finally:
+        found.detach()  # it is Granian's to close
+    return True
 
 
 def _check_address(settings: ServerSettings) -> None:

@@ -126,6 +126,7 @@ class ServerSettings(_Section, frozen=True, kw_only=True):
     connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
     headers_max_bytes: Annotated[int, Meta(ge=8192, le=1024 * 1024)] = 64 * 1024
     headers_timeout_s: Annotated[float, Meta(ge=0.1, le=600)] = 10.0
+    reader_timeout_s: Annotated[float, Meta(ge=0.1, le=3600)] = 300.0
     drain_s: Annotated[float, Meta(ge=0, le=600)] = 35.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"

@@ -3,22 +3,24 @@
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from service.callers.table import end_of
 from service.configuration.addresses import is_loopback
 from service.configuration.faults import Fault
-from service.settings import Settings
+from service.settings import KeySettings, Settings
 from service.upstream.regions import contradiction
 
 LIMIT_MAX = 100
 
 
-def advice(settings: Settings) -> Iterator[Fault]:
-    """Warnings about settings that are valid."""
+def advice(settings: Settings, *, now_s: float) -> Iterator[Fault]:
+    """Warnings about settings that are valid; `now_s` in seconds since the epoch."""
     yield from _app_advice(settings)
     yield from _budget_advice(settings)
     if settings.cache.block_size < LIMIT_MAX:
         text = f"callers get at most {settings.cache.block_size} tasks at a time, the size of a block"
         yield Fault(path="cache.block_size", text=text)
     yield from _caller_advice(settings)
+    yield from _key_advice(settings, now_s=now_s)
 
 
 def _caller_advice(settings: Settings) -> Iterator[Fault]:
@@ -38,6 +40,14 @@ def _caller_advice(settings: Settings) -> Iterator[Fault]:
     if url.scheme == "http" and not is_loopback(url.hostname):
         text = "http lets whoever is on the way sign tokens; use https"
         yield Fault(path="service_accounts.jwks_url", text=text)
+
+
+def _key_advice(settings: Settings, *, now_s: float) -> Iterator[Fault]:
+    for name, caller in settings.callers.items():
+        for index, key in enumerate(caller.keys):
+            if isinstance(key, KeySettings) and key.until is not None and end_of(key.until) <= now_s:
+                text = f"{key.until}: this key has ended, nobody can call with it; remove it"
+                yield Fault(path=f"callers.{name}.keys[{index}].until", text=text)
 
 
 def _app_advice(settings: Settings) -> Iterator[Fault]:

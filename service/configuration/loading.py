@@ -1,5 +1,6 @@
 """Reads the configuration, in order: file, environment, shape, rules."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def load(path: str | Path | None, environ: Mapping[str, str]) -> Loaded:
     if faults:
         raise ConfigurationError(_told_once(faults, sources))
     settings = _completed(msgspec.convert(tree, Settings))
-    return Loaded(settings=settings, warnings=_told_once(list(advice(settings)), sources))
+    return Loaded(settings=settings, warnings=_told_once(list(advice(settings, now_s=time.time())), sources))
 
 
 def _read(path: Path) -> tuple[Tree, list[Fault]]:

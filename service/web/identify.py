@@ -1,11 +1,13 @@
-"""Finds out who asks, and notes it."""
+"""Finds out who asks, and notes it; for answers that take long, again where callers change meanwhile."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from litestar import Request
 
 from service.model.callers import Caller
 from service.model.errors import SigningKeyUnknown
+from service.web.parameters import readable
 from service.web.port import Callers
 from service.web.trail import Trail, trail_of
 
@@ -22,3 +24,23 @@ async def identify(request: Request[Any, Any, Any], callers: Callers) -> tuple[C
         caller = callers.identify(authorization)
     trail.caller = caller.name
     return caller, trail
+
+
+def still(
+    request: Request[Any, Any, Any], callers: Callers, caller: Caller, *, app: str
+) -> Callable[[], Awaitable[Caller]]:
+    """Tells the caller as things stand by then: who was just identified, or whoever that is since a reload.
+
+    What is returned raises what `identify` does, and UnknownApp or NotAllowed where the app is the caller's no more.
+    """
+    known, generation = caller, callers.generation
+
+    async def of_now() -> Caller:
+        nonlocal known, generation
+        if callers.generation != generation:
+            generation = callers.generation
+            known, _ = await identify(request, callers)
+            readable(app, known)
+        return known
+
+    return of_now

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from service.model.callers import Caller
 from service.model.pages import Ask, Source, Stretch
 from service.model.queries import Slice, rfc3339
 from service.model.streams import Only, Seen, labels_of
@@ -100,7 +101,8 @@ class Course:
 class TaskStream(Reply):
     """Sends a list from its `first` stretch on; `link` makes the reference to the rest from an offset.
 
-    `in_flight` is entered for as long as it is being sent.
+    `in_flight` is entered for as long as it is being sent. `caller_now` is asked before each further block, and raises
+    where the caller may not read the list any more.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class TaskStream(Reply):
         only: Only,
         trail: Trail,
         in_flight: AbstractContextManager[None],
+        caller_now: Callable[[], Awaitable[Caller]],
         link: Callable[[int], str],
         reader_max_s: float = READER_MAX_S,
     ) -> None:
@@ -121,6 +124,7 @@ class TaskStream(Reply):
         self._first = first
         self._trail = trail
         self._in_flight = in_flight
+        self._caller_now = caller_now
         self._link = link
         self._reader_max_s = reader_max_s
         self._course = Course(first, only)
@@ -159,7 +163,8 @@ class TaskStream(Reply):
             await asyncio.sleep(0)  # what is in memory comes without a wait: let others have their turn
             slice_ = Slice(offset=following, limit=self._ask.slice.limit)
             try:
-                stretch = await self._gateway.stretch(replace(self._ask, slice=slice_))
+                caller = await self._caller_now()
+                stretch = await self._gateway.stretch(replace(self._ask, caller=caller, slice=slice_))
                 lines = self._course.lines(stretch)
             except Exception as exc:  # noqa: BLE001 - the answer has begun: its last line alone can still tell
                 problem = late_problem(trail, exc)

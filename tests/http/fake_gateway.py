@@ -13,7 +13,7 @@ from granian.constants import Interfaces
 from granian.server.embed import Server
 
 from service.callers.admission import Admission
-from service.callers.table import table_of
+from service.callers.table import Table, table_of
 from service.model.budgets import BudgetView, Party, UsageView, Worst
 from service.model.callers import AppInfo, Caller
 from service.model.errors import Unauthenticated
@@ -240,6 +240,11 @@ async def served(app: Any) -> AsyncIterator[int]:
 
 def key_callers(callers: Mapping[str, CallerSettings] | None = None) -> Admission:
     """These callers; or one caller with one app, and another with two."""
+    return Admission(key_table(callers), issuer=None, clock=lambda: NOW_S)
+
+
+def key_table(callers: Mapping[str, CallerSettings] | None = None) -> Table:
+    """The table of these callers, or of the same ones."""
     app = AppSettings(sdkappid=1, admin="a", secret_env="S")
     settings = Settings(
         apps={"shop": app, "news": app},
@@ -252,7 +257,7 @@ def key_callers(callers: Mapping[str, CallerSettings] | None = None) -> Admissio
         redis=RedisSettings(url="redis://127.0.0.1"),
         budget=BudgetSettings(waiting_max=5, wait_max_s=30.0),
     )
-    return Admission(table_of(settings), issuer=None, clock=lambda: NOW_S)
+    return table_of(settings)
 
 
 async def raw(port: int, request: bytes) -> bytes:

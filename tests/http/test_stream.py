@@ -9,13 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from service.model.callers import Caller
 from service.model.errors import ShuttingDown, UpstreamTimeout, WaitTooLong
 from service.model.pages import Source
 from service.model.queries import Slice
 from service.model.streams import Only
+from service.settings import CallerSettings
 from service.web.stream import TaskStream
 from service.web.trail import Trail
-from tests.http.fake_gateway import AUTH, KEY, Web, raw, task_of
+from tests.http.fake_gateway import AUTH, KEY, Web, _hashed, key_table, raw, task_of
 from tests.servers import until
 
 LINES = {"Accept": "application/x-ndjson"}
@@ -159,6 +161,31 @@ async def test_a_problem_on_the_way(web: Web, error: Exception, slug: str) -> No
     assert web.gateway.asks[-1].query == web.gateway.asks[0].query
 
 
+RELOADS = [
+    (CallerSettings(keys=(_hashed(KEY),), apps=("shop",), weight=7.0), None),
+    (CallerSettings(keys=(_hashed(KEY),), apps=("news",)), "unknown-app"),
+    (CallerSettings(keys=(_hashed(KEY),), apps=("news",), operator=True), "not-allowed"),
+    (CallerSettings(keys=(_hashed("another"),), apps=("shop",)), "unauthenticated"),
+]
+
+
+@pytest.mark.parametrize(("policy", "slug"), RELOADS)
+async def test_a_reload_on_the_way(web: Web, policy: CallerSettings, slug: str | None) -> None:
+    """A caller or an app that a reload takes away ends its running stream before the next block, and the last line says
+    why; who keeps them goes on, by the policy of now."""
+    web.gateway.told_at[100] = second = asyncio.Event()
+    streaming = asyncio.create_task(web.get("/tasks", LINES))
+    await until(lambda: len(web.gateway.asks) == 2)
+    web.callers.replace(key_table({"single": policy}))
+    second.set()
+    tasks, end = read((await streaming).content)
+    assert (end["complete"], len(tasks)) == ((True, 250) if slug is None else (False, 200))
+    assert (end["problem"] or {}).get("type") == (slug and f"/problems/{slug}")
+    assert end["next"] == (slug and "/tasks?offset=200")
+    assert [ask.caller.weight for ask in web.gateway.asks] == ([1.0, 1.0, 7.0] if slug is None else [1.0, 1.0])
+    assert web.observed[0].outcome == (slug or "streamed")
+
+
 CHANGES: list[tuple[int, dict[str, Any]]] = [
     (100, {"total": 251}),
     (100, {"records": tuple(msgspec.json.encode(task_of(number)) for number in range(99, 199))}),
@@ -299,9 +326,20 @@ async def test_a_reader_that_takes_nothing_for_long(web: Web) -> None:
     ask = web.gateway.asks[0]
     trail = Trail(request_id="x", fields={})
     first = await web.gateway.stretch(ask)
-    only = Only()
+
+    async def caller_now() -> Caller:
+        return ask.caller
+
     reply = TaskStream(
-        web.gateway, ask, first, only=only, trail=trail, in_flight=nullcontext(), link=str, reader_max_s=0.05
+        web.gateway,
+        ask,
+        first,
+        only=Only(),
+        trail=trail,
+        in_flight=nullcontext(),
+        caller_now=caller_now,
+        link=str,
+        reader_max_s=0.05,
     )
     await asyncio.wait_for(reply({}, receive, send), 2)
     assert trail.hung_up

@@ -14,7 +14,7 @@ from service.web.answers import JSON, Reply, Silence
 from service.web.demands import demands_of, patience_of
 from service.web.encodings import Encodings, compressors
 from service.web.hangup import unless_hung_up
-from service.web.identify import identify
+from service.web.identify import identify, still
 from service.web.in_flight import InFlight
 from service.web.links import link_to
 from service.web.page_answer import page_answer, render
@@ -63,13 +63,22 @@ def tasks_route(
         )
         path, query_string = scope.get("root_path", "") + PATH, scope["query_string"]
         if streamed:
+            caller_now = still(request, callers, caller, app=asked.query.app)
             with in_flight.one_of(caller):
                 first = await unless_hung_up(gateway.stretch(ask), receive=request.receive, trail=trail)
             if first is None:
                 return Silence()
             link = partial(link_to, path, query_string)
-            counted = in_flight.one_of(caller)
-            return TaskStream(gateway, ask, first, only=asked.only, trail=trail, in_flight=counted, link=link)
+            return TaskStream(
+                gateway,
+                ask,
+                first,
+                only=asked.only,
+                trail=trail,
+                in_flight=in_flight.one_of(caller),
+                caller_now=caller_now,
+                link=link,
+            )
         with in_flight.one_of(caller):
             page = await unless_hung_up(gateway.page(ask), receive=request.receive, trail=trail)
         if page is None:

@@ -13,7 +13,7 @@ def tell(text: str) -> None:
 
 
 class App:
-    """Answers /now at once, /slow after a second, /never never, /half half; notes who hangs up."""
+    """Answers /now at once, /slow after a second, /never never, /half half, /large with 20 MB; notes who hangs up."""
 
     def __init__(self, mode: str) -> None:
         self.mode = mode
@@ -40,8 +40,10 @@ class App:
         except asyncio.CancelledError:
             tell("cut off")
             raise
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-        await send({"type": "http.response.body", "body": b"ok"})
+        body = bytes(20_000_000) if scope["path"] == "/large" else b"ok"
+        length = str(len(body)).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        await send({"type": "http.response.body", "body": body})
 
     async def lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -75,7 +77,7 @@ class Told:
 def main() -> int:
     port, drain_s, mode = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else ""
     configure("info", as_json=True)
-    settings = ServerSettings(port=port, drain_s=drain_s, headers_timeout_s=0.5)
+    settings = ServerSettings(port=port, drain_s=drain_s, headers_timeout_s=0.5, reader_timeout_s=1.0)
     try:
         serve(App(mode), settings, leaving=Told())
     except (CannotListen, StartFailed) as exc:

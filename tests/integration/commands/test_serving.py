@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -59,6 +59,10 @@ class Served:
         """Processor time used so far: on an idle machine, at least as long as the start took."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def descriptors(self) -> int:
+        """How many files and connections it has open."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     def refuses(self) -> bool:
         """Whether new connections are refused soon, while the process lives on."""
@@ -207,3 +211,58 @@ def test_headers_are_bounded_in_size_and_time(port: int, started: list[Served]) 
         slow.sendall(b"GET /now HTTP/1.1\r\nhost")
         answer(slow)
     assert time.monotonic() - begun < 5
+
+
+def test_a_head_that_comes_byte_by_byte_is_cut_off(port: int, started: list[Served]) -> None:
+    """headers_timeout_s bounds a whole head, however often a byte of it comes, also the second one of a connection."""
+    started.append(served := Served(port))
+    with served.connected() as slow:
+        slow.settimeout(DEADLINE_S)
+        slow.sendall(b"GET /now HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert slow.recv(65536).endswith(b"ok")
+        begun = time.monotonic()
+        with suppress(ConnectionError):
+            for byte in b"GET /now HTTP/1.1\r\nhost: " + b"x" * 1000:
+                slow.sendall(bytes([byte]))
+                if select.select([slow], [], [], 0.05)[0]:
+                    assert not slow.recv(65536).startswith(b"HTTP/1.1 200")
+                    break
+            else:
+                pytest.fail("the head was never cut off")
+    assert time.monotonic() - begun < 3
+
+
+def test_who_never_reads_is_cut_off_and_who_reads_slowly_is_not(port: int, started: list[Served]) -> None:
+    """A connection from which nothing is taken for reader_timeout_s ends though its answer is not over, and others are
+    served meanwhile; one that is read slowly, for longer than that, gets all of its answer."""
+    started.append(served := Served(port))
+    with served.asked("/now", headers="connection: close\r\n") as other:
+        assert answer(other).endswith(b"ok")
+    descriptors = served.descriptors()
+    stuck = [_reluctant(port) for _ in range(20)]
+    slow = _reluctant(port)
+    begun, got = time.monotonic(), 0
+    while served.descriptors() < descriptors + 10:  # until they are accepted
+        assert time.monotonic() - begun < DEADLINE_S
+        time.sleep(0.005)
+    while served.descriptors() > descriptors + 2 or time.monotonic() - begun < 4:
+        assert time.monotonic() - begun < DEADLINE_S
+        got += len(slow.recv(65536))
+        with served.connected() as other:
+            other.sendall(b"GET /now HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            assert answer(other).endswith(b"ok")
+        time.sleep(0.1)
+    got += len(answer(slow))
+    assert got > 20_000_000  # the body, and a head
+    for each in (*stuck, slow):
+        each.close()
+
+
+def _reluctant(port: int) -> socket.socket:
+    """A connection that has asked for a large answer and reads nothing of it by itself."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(DEADLINE_S)
+    connection.connect(("127.0.0.1", port))
+    connection.sendall(b"GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    return connection

@@ -357,6 +357,11 @@ def test_rules_between_settings(folder: Folder, old: str, new: str, faults: list
             "",
             ["callers.reports.keys: is empty, and so is service_accounts: this caller can read nothing"],
         ),
+        (
+            f'"{KEY_A}"',
+            f'{{sha256: "{KEY_A}", until: "2020-01-01"}}, {{sha256: "{KEY_B}", until: "9999-01-01"}}',
+            ["callers.reports.keys[0].until: 2020-01-01: this key has ended, nobody can call with it; remove it"],
+        ),
         ("apps: [shop]", "apps: []", ["callers.reports.apps: is empty: this caller can read nothing"]),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from structlog.testing import capture_logs
 
+from service.callers.table import table_of
 from service.configuration import load
 from service.reload import Reload, changes
 from service.settings import Settings
@@ -160,6 +161,23 @@ async def test_an_app_that_goes_needs_no_restart(mount: Mount) -> None:
         await following.reload.look()
     assert [entry["event"] for entry in logs] == ["settings.reloaded"]
     assert set(following.applied[0].apps) == {"shop"}
+
+
+async def test_service_accounts_that_go_need_no_restart(mount: Mount) -> None:
+    """Without the section no token is taken from then on, and nothing waits; a section that comes does."""
+    tokens = {"issuer": "https://issuer", "audience": "taskgate", "jwks_url": "https://issuer/keys"}
+    mount.put(document(service_accounts=tokens))
+    following = Following(mount)
+    mount.put(document())
+    with capture_logs() as logs:
+        await following.reload.look()
+    assert [entry["event"] for entry in logs] == ["settings.reloaded"]
+    assert table_of(following.applied[0]).trust is None
+    begun_without = Following(mount)
+    mount.put(document(service_accounts=tokens))
+    with capture_logs() as logs:
+        await begun_without.reload.look()
+    assert ("service_accounts",) in [entry.get("paths") for entry in logs]
 
 
 async def test_a_reload_never_opens_to_everybody(mount: Mount) -> None:
