@@ -5,7 +5,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 
 import msgspec
 from litestar import Litestar
@@ -86,8 +85,15 @@ def create_app(
         rules = rules_of(settings.budget, app, settings.upstream)
         shared = SharedScheduler(store, prefix=settings.redis.prefix, app=name, replica=replica, rules=rules)
         sharing = sharing_of(settings, shared, app=name, rules=rules)
-        ledger = Ledger(store, prefix=settings.redis.prefix, app=name, replica=replica, clock=time.time)
-        scheduler = CountedScheduler(sharing or shared, used=partial(ledger.count, column="turns"))
+        ledger = Ledger(
+            store,
+            prefix=settings.redis.prefix,
+            app=name,
+            replica=replica,
+            clock=time.time,
+            window_s=settings.budget.window_s,
+        )
+        scheduler = CountedScheduler(sharing or shared, used=ledger.count_call)
         line: Line[Kept] = Line(scheduler, app=name, rules=rules, redis_grace_s=settings.budget.redis_grace_s)
         channels[shared.channel] = line
         fetching = Fetching(

@@ -12,7 +12,7 @@ from service.budget.jobs import Fetched, Full, TooLong
 from service.budget.ledger import Ledger
 from service.budget.line import Line
 from service.budget.sharing import SharingScheduler
-from service.budget.usage import usage_view
+from service.budget.usage import is_by_hour, usage_view
 from service.budget.view import budget_view, parties
 from service.cache.ahead import Walks
 from service.cache.blocks import NOTHING, Kept
@@ -152,29 +152,32 @@ class Gateway:
         found = self._apps.get(app)
         if found is None or app not in caller.apps:
             raise UnknownApp
-        ticked, tallies = await asyncio.gather(found.line.look(), found.ledger.tallies())
+        ticked, tallies, worst = await asyncio.gather(found.line.look(), found.ledger.tallies(), found.ledger.worst())
         return budget_view(
             parties(ticked, found.line.waiting(), tallies),
             app=app,
             caller=caller,
             ticked=ticked,
+            worst=worst,
             redis_away=found.is_cut_off,
             calls=found.calls_alone or found.calls,
             window_s=found.window_s,
         )
 
     async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int) -> UsageView:
-        """What callers used of the app since then, an hour ago at most; `only` one of them. Raises UnknownApp."""
+        """What callers used of the app since then, a week ago at most; `only` one of them. Raises UnknownApp."""
         found = self._apps.get(app)
         if found is None or app not in caller.apps:
             raise UnknownApp
+        now_s = int(self._clock())
         return usage_view(
             await found.ledger.minutes(),
+            await found.ledger.hours() if is_by_hour(since_s, now_s=now_s) else None,
             app=app,
             only=only,
             redis_away=found.is_cut_off,
             since_s=since_s,
-            now_s=int(self._clock()),
+            now_s=now_s,
         )
 
     async def drop(self, app: str) -> int:

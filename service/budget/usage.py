@@ -1,15 +1,23 @@
-"""What callers used of an app in the last hour, as one may see it, put together from the ledger's minutes. Pure."""
+"""What callers used of an app, as one may see it, put together from the ledger's minutes and hours. Pure."""
 
 from collections.abc import Mapping
 
-from service.budget.ledger import MINUTES
-from service.model.budgets import Counts, UsageView, Use, UseInMinute
+from service.budget.ledger import HOURS, MINUTES
+from service.budget.periods import Book
+from service.model.budgets import Counts, UsageView, Use, UseInPeriod
 
 _MINUTE_S = 60
+_HOUR_S = 3600
+
+
+def is_by_hour(since_s: int, *, now_s: int) -> bool:
+    """Whether this lies too far back to be told by minutes alone."""
+    return since_s < now_s - _HOUR_S
 
 
 def usage_view(
-    counted: Mapping[int, Mapping[str, Counts]],
+    minutes: Mapping[int, Book],
+    hours: Mapping[int, Book] | None,
     *,
     app: str,
     only: str | None,
@@ -17,24 +25,45 @@ def usage_view(
     since_s: int,
     now_s: int,
 ) -> UsageView:
-    """The whole minutes from that of `since_s`, as far as the ledger goes back, to now; of `only` one caller or all."""
-    last = now_s // _MINUTE_S
-    first = min(max(since_s // _MINUTE_S, last - MINUTES + 1), last)
+    """From the minute of `since_s`, or where `hours` are given from its hour, as far as the ledger goes back, to now.
+
+    Of `only` one caller, or of all.
+    """
+    by_minute = _periods(minutes, only, length_s=_MINUTE_S, kept=MINUTES, since_s=since_s, now_s=now_s)
+    by_hour: tuple[tuple[int, Mapping[str, Counts]], ...] = ()
+    if hours is not None:
+        by_hour = _periods(hours, only, length_s=_HOUR_S, kept=HOURS, since_s=since_s, now_s=now_s)
+    told = by_hour or by_minute
     callers: dict[str, Counts] = {}
-    minutes = []
-    for minute in range(first, last + 1):
-        total = Counts()
-        for name, counts in counted.get(minute, {}).items():
-            if only is None or name == only:
-                total += counts
-                callers[name] = callers.get(name, Counts()) + counts
-        minutes.append(UseInMinute(start_s=minute * _MINUTE_S, counts=total))
+    for _, rows in told:
+        for name, counts in rows.items():
+            callers[name] = callers.get(name, Counts()) + counts
     return UsageView(
         app=app,
         only=only,
         redis_away=redis_away,
-        since_s=first * _MINUTE_S,
+        since_s=told[0][0],
         until_s=now_s,
         callers=tuple(Use(name=name, counts=counts) for name, counts in sorted(callers.items())),
-        minutes=tuple(minutes),
+        minutes=_uses(by_minute),
+        hours=_uses(by_hour),
     )
+
+
+def _periods(
+    books: Mapping[int, Book], only: str | None, *, length_s: int, kept: int, since_s: int, now_s: int
+) -> tuple[tuple[int, Mapping[str, Counts]], ...]:
+    """The start of each period and the rows that may be seen, without gaps; of `kept` periods at most."""
+    last = now_s // length_s
+    first = min(max(since_s // length_s, last - kept + 1), last)
+    return tuple((number * length_s, _seen(books.get(number, Book()).rows, only)) for number in range(first, last + 1))
+
+
+def _seen(rows: Mapping[str, Counts], only: str | None) -> Mapping[str, Counts]:
+    if only is None:
+        return rows
+    return {only: rows[only]} if only in rows else {}
+
+
+def _uses(periods: tuple[tuple[int, Mapping[str, Counts]], ...]) -> tuple[UseInPeriod, ...]:
+    return tuple(UseInPeriod(start_s=start_s, counts=sum(rows.values(), Counts())) for start_s, rows in periods)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from service.budget.scheduler import Ticked, Waiting
-from service.model.budgets import BudgetView, Party, Tally
+from service.model.budgets import BudgetView, Party, Tally, Worst
 from service.model.callers import Caller
 
 
@@ -37,6 +37,7 @@ def budget_view(
     app: str,
     caller: Caller,
     ticked: Ticked | None,
+    worst: Worst,
     redis_away: bool,
     calls: int,
     window_s: float,
@@ -53,6 +54,7 @@ def budget_view(
         free=None if ticked is None else ticked.free,
         pause_s=None if ticked is None else ticked.pause_in_ms / 1000,
         pause_reason="" if ticked is None else ticked.pause_reason,
+        worst=worst,
         callers=(own, *named),
         others=total(() if caller.operator else by_name.values()),
     )

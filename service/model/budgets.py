@@ -53,6 +53,16 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
         return Tally(minute=self.minute + other.minute, hour=self.hour + other.hour)
 
 
+class Worst(msgspec.Struct, frozen=True, kw_only=True):
+    """The most calls that began in one window of the clock (each second, where the window is one), over all replicas.
+
+    Counted when a call begins, by each replica's own clock: a check on the slots by other means.
+    """
+
+    minute: int = 0
+    hour: int = 0
+
+
 class Party(msgspec.Struct, frozen=True, kw_only=True):
     """One caller, or all others together (`name` None): how many blocks wait, the oldest for how long, what it used."""
 
@@ -69,18 +79,19 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
     counts: Counts
 
 
-class UseInMinute(msgspec.Struct, frozen=True, kw_only=True):
-    """What was used in the minute from `start_s`, in seconds since the epoch."""
+class UseInPeriod(msgspec.Struct, frozen=True, kw_only=True):
+    """What was used in the minute or hour from `start_s`, in seconds since the epoch."""
 
     start_s: int
     counts: Counts
 
 
 class UsageView(msgspec.Struct, frozen=True, kw_only=True):
-    """What was used of an app from `since_s` to `until_s`, seconds since the epoch: by caller, and minute by minute.
+    """What was used of an app from `since_s` to `until_s`, seconds since the epoch: by caller, and by time.
 
-    `minutes` sums up the `callers`, without gaps, the minute under way last. `only` is the one caller whose usage this
-    is, None for all. With `redis_away` it is what one replica knows.
+    `minutes` are those of the last hour; `hours` are all of the time that is told, where that begins before. Both are
+    without gaps, the one under way last. `only` is the one caller whose usage this is, None for all. With `redis_away`
+    it is what one replica knows.
     """
 
     app: str
@@ -89,7 +100,8 @@ class UsageView(msgspec.Struct, frozen=True, kw_only=True):
     since_s: int
     until_s: int
     callers: tuple[Use, ...]
-    minutes: tuple[UseInMinute, ...]
+    minutes: tuple[UseInPeriod, ...]
+    hours: tuple[UseInPeriod, ...] = ()
 
 
 class BudgetView(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,5 +119,6 @@ class BudgetView(msgspec.Struct, frozen=True, kw_only=True):
     free: int | None
     pause_s: float | None
     pause_reason: str
+    worst: Worst
     callers: tuple[Party, ...]
     others: Party

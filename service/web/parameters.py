@@ -156,10 +156,10 @@ def read_app(query_string: bytes, *, caller: Caller) -> str:
         faults.append(NO_APP)
     if faults:
         raise BadRequest(*faults)
-    return _readable(texts.get("app", "") or _only(caller), caller)
+    return readable(texts.get("app", "") or _only(caller), caller)
 
 
-def _readable(app: str, caller: Caller) -> str:
+def readable(app: str, caller: Caller) -> str:
     """The app, if the caller may read it. Raises UnknownApp, or NotAllowed where its existence is no secret."""
     if app not in caller.apps:
         raise NotAllowed("this caller may not read this app") if app in caller.knows else UnknownApp
@@ -263,7 +263,7 @@ class TasksReader:
             faults.extend(_range_faults(query, settings, now_s))
         if faults:
             raise BadRequest(*faults[:FAULTS_MAX])
-        _readable(query.app, caller)
+        readable(query.app, caller)
         return asked
 
 

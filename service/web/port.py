@@ -27,7 +27,7 @@ class Gateway(Protocol):
         ...
 
     async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int) -> UsageView:
-        """What callers used of the app since then, in seconds since the epoch, an hour ago at most; `only` one."""
+        """What callers used of the app since then, in seconds since the epoch, a week ago at most; `only` one."""
         ...
 
     async def drop(self, app: str) -> int:

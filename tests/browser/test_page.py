@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.model.budgets import Counts, Party, Tally, Use, UseInMinute
+from service.model.budgets import Counts, Party, Tally, Use, UseInPeriod
 from service.model.errors import StoreUnavailable
 from service.sandbox.serving import sandbox_upstream
 from service.sandbox.upstream import SandboxOptions
@@ -65,7 +65,7 @@ def busy(web: Web, *, turns: int, waiting: int) -> None:
     web.gateway.usage_view = {
         "callers": (Use(name="single", counts=own),),
         "minutes": tuple(
-            UseInMinute(
+            UseInPeriod(
                 start_s=start_s + 60 * minute,
                 counts=Counts(turns=chance.randrange(10, 240), requests=minute + 100, hits=minute + 40),
             )

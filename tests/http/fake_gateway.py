@@ -14,7 +14,7 @@ from granian.server.embed import Server
 
 from service.callers.admission import Admission
 from service.callers.table import table_of
-from service.model.budgets import BudgetView, Party, UsageView
+from service.model.budgets import BudgetView, Party, UsageView, Worst
 from service.model.callers import AppInfo, Caller
 from service.model.errors import Unauthenticated
 from service.model.pages import AppState, Ask, Page, Readiness, Source, Stretch
@@ -139,6 +139,7 @@ class FakeGateway:
             "free": 5,
             "pause_s": 0.0,
             "pause_reason": "",
+            "worst": Worst(),
             "callers": (Party(name=caller.name),),
             "others": Party(name=None),
         }

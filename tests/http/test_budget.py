@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.model.budgets import Counts, Party, Tally
+from service.model.budgets import Counts, Party, Tally, Worst
 from tests.http.fake_gateway import MANY_AUTH, Web
 
 
@@ -13,6 +13,7 @@ async def test_the_body_has_the_documented_members(web: Web) -> None:
         "free": 2,
         "pause_s": 0.75,
         "pause_reason": "throttled",
+        "worst": Worst(minute=4, hour=5),
         "callers": (Party(name="single", waiting=4, oldest_s=1.25, tally=tally),),
         "others": Party(name=None, waiting=1, oldest_s=0.5),
     }
@@ -23,6 +24,7 @@ async def test_the_body_has_the_documented_members(web: Web) -> None:
         "app": "shop",
         "redis": "ok",
         "slots": {"total": 5, "free": 2, "window_seconds": 1.0},
+        "worst_window": {"last_minute": 4, "last_hour": 5},
         "pause": {"seconds": 0.75, "reason": "throttled"},
         "callers": [
             {

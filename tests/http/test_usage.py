@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.model.budgets import Counts, Use, UseInMinute
+from service.model.budgets import Counts, Use, UseInPeriod
 from service.settings import CallerSettings
 from tests.http.fake_gateway import MANY_AUTH, NOW_S, Web, _hashed, key_callers
 
@@ -21,7 +21,8 @@ async def test_the_body_has_the_documented_members(web: Web) -> None:
     web.gateway.usage_view = {
         "since_s": 1_749_999_960,
         "callers": (Use(name="single", counts=counts), Use(name="~ahead", counts=Counts(turns=1))),
-        "minutes": (UseInMinute(start_s=1_749_999_960, counts=counts),),
+        "minutes": (UseInPeriod(start_s=1_749_999_960, counts=counts),),
+        "hours": (UseInPeriod(start_s=1_749_999_600, counts=counts),),
     }
     answer = await web.get("/usage")
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
@@ -45,6 +46,7 @@ async def test_the_body_has_the_documented_members(web: Web) -> None:
         "total": used | {"fetches": 7},
         "callers": [{"caller": "single", "used": used}, {"caller": "~ahead", "used": body["callers"][1]["used"]}],
         "minutes": [{"start": "2025-06-15T15:06:00Z", "used": used}],
+        "hours": [{"start": "2025-06-15T15:00:00Z", "used": used}],
     }
     assert (web.observed[-1].app, web.observed[-1].route) == ("shop", "/usage")
 
@@ -69,6 +71,14 @@ async def test_parameters_are_read_strictly(web: Web, query: str, status: int, p
     assert answer.status_code == status
     if parameter is not None:
         assert answer.json()["errors"][0]["parameter"] == parameter
+
+
+async def test_an_operator_learns_that_an_app_is_there() -> None:
+    """As with `/tasks`: 403 for an app that is not its own, 404 for none."""
+    web = boss_web()
+    async with web.client:
+        assert (await web.client.get("/usage?app=news", headers=BOSS_AUTH)).status_code == 403
+        assert (await web.client.get("/usage?app=none", headers=BOSS_AUTH)).status_code == 404
 
 
 async def test_a_caller_asks_for_itself_and_an_operator_for_all(web: Web) -> None:

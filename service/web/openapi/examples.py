@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from service.model.budgets import BudgetView, Counts, Party, Tally, UsageView, Use, UseInMinute
+from service.model.budgets import BudgetView, Counts, Party, Tally, UsageView, Use, UseInPeriod, Worst
 from service.model.errors import (
     BadRequest,
     CallsStopped,
@@ -133,6 +133,7 @@ def budget_example() -> Any:
         free=0,
         pause_s=0.0,
         pause_reason="",
+        worst=Worst(minute=5, hour=5),
         callers=(Party(name="reports", waiting=2, oldest_s=0.41, tally=own),),
         others=Party(name=None, waiting=17, oldest_s=3.2, tally=others),
     )
@@ -151,7 +152,7 @@ def usage_example() -> Any:
         since_s=since_s,
         until_s=since_s + 84,
         callers=(Use(name="reports", counts=first + second),),
-        minutes=(UseInMinute(start_s=since_s, counts=first), UseInMinute(start_s=since_s + 60, counts=second)),
+        minutes=(UseInPeriod(start_s=since_s, counts=first), UseInPeriod(start_s=since_s + 60, counts=second)),
     )
     return msgspec.json.decode(msgspec.json.encode(usage_body(view)))
 

@@ -71,7 +71,9 @@ _GET_BUDGET = """The live budget: slots, pause, line, and what was used in the l
 
 A caller sees itself by name and all others together; operators see everybody by name. Asking costs no call. Who waits
 is told as it was within the last quarter of a second, what was used within the last second or two."""
-_GET_USAGE = """Requests of the last hour, what they cost and what was spared, by caller and minute, over all replicas.
+_GET_USAGE = """Requests, what they cost and what was spared, by caller and time, over all replicas.
+
+Of the last hour unless `since` asks for another time: by minute up to an hour back, by hour up to a week back.
 
 A caller sees itself; operators see everybody, or with `caller` one. Asking costs no call. What was used is told as it
 was within the last second or two."""
@@ -186,7 +188,7 @@ def _get_usage() -> Json:
     return {
         "operationId": "getUsage",
         "tags": ["Tasks"],
-        "summary": "Who used an app's calls in the last hour, and how many caching and joining saved",
+        "summary": "Who used an app's calls, and how many caching and joining saved",
         "description": _GET_USAGE,
         "parameters": [
             *(_query_parameter(parameter) for parameter in usage_parameters()),

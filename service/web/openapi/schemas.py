@@ -11,10 +11,10 @@ from service.model.tasks import Task
 from service.web.page_answer import Envelope
 from service.web.problems import Problem
 from service.web.routes.apps import Apps
-from service.web.routes.budget import Budget, Pause, Share, Slots, Used, Waiting
+from service.web.routes.budget import Budget, Pause, Share, Slots, Used, Waiting, WorstWindow
 from service.web.routes.cache import Dropped
 from service.web.routes.state import Live, Ready, Version
-from service.web.routes.usage import CallerUsage, MinuteUsage, Spent, Usage
+from service.web.routes.usage import CallerUsage, HourUsage, MinuteUsage, Spent, Usage
 from service.web.stream import End, LastLine
 
 Json = dict[str, Any]
@@ -93,6 +93,7 @@ _BUDGET: Json = {
         "description": "With `away` all this is what one replica knows: who waits there, and what was used until then.",
     },
     "slots": {"$ref": "#/components/schemas/Slots"},
+    "worst_window": {"$ref": "#/components/schemas/WorstWindow"},
     "pause": {
         "oneOf": [{"$ref": "#/components/schemas/Pause"}, {"type": "null"}],
         "description": "Null where that is not known.",
@@ -116,6 +117,10 @@ _SLOTS: Json = {
         "description": "How many could be made at once; null where that is not known, and no call is made.",
     },
     "window_seconds": {"type": "number", "exclusiveMinimum": 0},
+}
+_WORST_WINDOW: Json = {
+    "last_minute": _COUNT | {"description": "Counted by the replicas' own clocks: a check on the slots."},
+    "last_hour": _COUNT,
 }
 _PAUSE: Json = {
     "seconds": {"type": "number", "minimum": 0, "description": "0 where there is no pause."},
@@ -162,12 +167,13 @@ _SPENT: Json = {
     "saved": _COUNT | {"description": "What caching and joining saved: `hits` and `joins` together."},
 }
 _MINUTE_USAGE: Json = {"start": _INSTANT, "used": {"$ref": "#/components/schemas/Spent"}}
+_HOUR_USAGE: Json = {"start": _INSTANT, "used": {"$ref": "#/components/schemas/Spent"}}
 _CALLER_USAGE: Json = {"caller": {"type": "string"}, "used": {"$ref": "#/components/schemas/Spent"}}
 _USAGE: Json = {
     "app": {"type": "string"},
     "caller": {"type": ["string", "null"], "description": "Whose usage this is; null for everybody's."},
     "redis": {"enum": ["ok", "away"], "description": "With `away` this is what one replica knows."},
-    "since": _INSTANT | {"description": "The start of the first minute."},
+    "since": _INSTANT | {"description": "The start of the first minute, or hour."},
     "until": _INSTANT | {"description": "Now."},
     "total": {"$ref": "#/components/schemas/Spent", "description": "Of all `callers`."},
     "callers": {
@@ -179,7 +185,14 @@ _USAGE: Json = {
         "type": "array",
         "maxItems": 60,
         "items": {"$ref": "#/components/schemas/MinuteUsage"},
-        "description": "All `callers` together, minute by minute without gaps; the last is under way.",
+        "description": "All callers together, minute by minute of the last hour without gaps; the last is under way.",
+    },
+    "hours": {
+        "type": "array",
+        "maxItems": 168,
+        "items": {"$ref": "#/components/schemas/HourUsage"},
+        "description": "All `callers` together, hour by hour (UTC) without gaps, where `since` lies more than an hour "
+        "back; else none.",
     },
 }
 
@@ -200,6 +213,7 @@ def schemas() -> Json:
         "Dropped": _object(Dropped, _DROPPED),
         "End": _object(End, _END),
         "Fault": _object(Fault, _FAULT),
+        "HourUsage": _object(HourUsage, _HOUR_USAGE),
         "LastLine": _object(LastLine, {"end": {"$ref": "#/components/schemas/End"}}),
         "Liveness": _object(Live, {"live": {"const": True}}),
         "MinuteUsage": _object(MinuteUsage, _MINUTE_USAGE),
@@ -222,6 +236,7 @@ def schemas() -> Json:
                 "oldest_seconds": {"type": "number", "minimum": 0},
             },
         ),
+        "WorstWindow": _object(WorstWindow, _WORST_WINDOW),
     }
 
 

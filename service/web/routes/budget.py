@@ -21,6 +21,13 @@ class Slots(msgspec.Struct, frozen=True, kw_only=True):
     window_seconds: float
 
 
+class WorstWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """The most calls in one window of the clock: a second, where the window is one."""
+
+    last_minute: int
+    last_hour: int
+
+
 class Pause(msgspec.Struct, frozen=True, kw_only=True):
     """For how long no call is made, and why."""
 
@@ -57,6 +64,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     app: str
     redis: Literal["ok", "away"]
     slots: Slots
+    worst_window: WorstWindow
     pause: Pause | None
     callers: tuple[Share, ...]
     others: Share
@@ -83,6 +91,7 @@ def budget_body(view: BudgetView) -> Budget:
         app=view.app,
         redis="away" if view.redis_away else "ok",
         slots=Slots(total=view.calls, free=view.free, window_seconds=view.window_s),
+        worst_window=WorstWindow(last_minute=view.worst.minute, last_hour=view.worst.hour),
         pause=pause,
         callers=tuple(_share(party) for party in view.callers),
         others=_share(view.others),

@@ -1,4 +1,4 @@
-"""`GET /usage`: who used an app in the last hour, minute by minute, and what caching and joining saved."""
+"""`GET /usage`: who used an app in the last hour, day or week, and what caching and joining saved."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -8,11 +8,11 @@ from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 
 from service.model.budgets import Counts, UsageView
-from service.model.errors import BadRequest, Fault, NotAllowed, UnknownApp
+from service.model.errors import BadRequest, Fault, NotAllowed
 from service.model.queries import FromNow, Moment, parse_moment, rfc3339
 from service.web.answers import Reply, json_answer
 from service.web.identify import identify
-from service.web.parameters import MOMENT_PATTERN, NO_APP, Example, Parameter, app_parameter
+from service.web.parameters import MOMENT_PATTERN, NO_APP, Example, Parameter, app_parameter, readable
 from service.web.port import Callers, Gateway
 from service.web.query_string import read_query_string
 
@@ -49,6 +49,13 @@ class MinuteUsage(msgspec.Struct, frozen=True, kw_only=True):
     used: Spent
 
 
+class HourUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """One hour's part."""
+
+    start: str
+    used: Spent
+
+
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """The body."""
 
@@ -60,6 +67,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     total: Spent
     callers: tuple[CallerUsage, ...]
     minutes: tuple[MinuteUsage, ...]
+    hours: tuple[HourUsage, ...]
 
 
 def usage_parameters() -> tuple[Parameter[Any], ...]:
@@ -78,8 +86,12 @@ def usage_parameters() -> tuple[Parameter[Any], ...]:
             name="since",
             read=parse_moment,
             description="From when on: an instant, a date, or a signed ISO 8601 duration from now, as `since` of "
-            "`/tasks`. Whole minutes are told, and at most sixty of them.",
-            examples=(Example(value="-PT15M", summary="the last quarter of an hour"),),
+            "`/tasks`. Up to an hour back its minute is the first that is told, further back its hour, and a week at "
+            "most.",
+            examples=(
+                Example(value="-PT15M", summary="the last quarter of an hour"),
+                Example(value="-P1D", summary="the last day"),
+            ),
             schema={"type": "string", "pattern": MOMENT_PATTERN, "default": "-PT1H"},
         ),
     )
@@ -112,9 +124,7 @@ def usage_route(gateway: Gateway, callers: Callers, *, clock: Callable[[], float
         if faults:
             raise BadRequest(*faults)
         app = app or next(iter(caller.apps), "")
-        if app not in caller.apps:
-            raise UnknownApp
-        trail.app = app
+        trail.app = readable(app, caller)
         only = values.get("caller") if caller.operator else caller.name
         if values.get("caller", only) != only:
             raise NotAllowed("only operators may see what other callers have used")
@@ -135,6 +145,7 @@ def usage_body(view: UsageView) -> Usage:
         total=_spent(total),
         callers=tuple(CallerUsage(caller=use.name, used=_spent(use.counts)) for use in view.callers),
         minutes=tuple(MinuteUsage(start=rfc3339(part.start_s), used=_spent(part.counts)) for part in view.minutes),
+        hours=tuple(HourUsage(start=rfc3339(part.start_s), used=_spent(part.counts)) for part in view.hours),
     )
 
 

@@ -117,6 +117,8 @@ async def test_what_is_used_on_one_replica_is_seen_on_both(own_valkey: Server) -
         assert sum(share["last_minute"]["turns"] for share in there["callers"]) == 4
         assert sum(share["last_minute"]["joined"] for share in there["callers"]) == 3
         assert (await both.sandbox.control.stats()).calls == 4
+        assert 1 <= there["worst_window"]["last_hour"] <= 4
+        await both.budget_when(lambda body: body["worst_window"] == there["worst_window"], caller="boss")
         plain = await both.budget_when(is_all_there, replica=1)
         assert [share["caller"] for share in plain["callers"]] == ["reports"]
         assert plain["callers"][0]["last_hour"] == _named(there, "reports")["last_hour"]
@@ -196,6 +198,11 @@ async def test_usage_of_all_replicas_adds_up(own_valkey: Server) -> None:
             assert (used["bulk"]["hits"], used["bulk"]["refusals"], used["bulk"]["fetches"]) == (1, 1, 0)
             assert body["total"]["saved"] == 4
             assert sum(part["used"]["requests"] for part in body["minutes"]) == 6
+            assert body["hours"] == []
+            week = (await both.get(replica, "/usage?since=-P7D", "boss")).json()
+            assert (week["total"], week["callers"]) == (body["total"], body["callers"])
+            assert [part["used"]["requests"] for part in week["hours"][:-2]] == [0] * (len(week["hours"]) - 2)
+            assert len(week["hours"]) == 168
             own = await usage_when(2, replica=replica, caller="bulk")
             assert [each["caller"] for each in own["callers"]] == ["bulk"]
 

@@ -1,12 +1,13 @@
 """What callers used, summed over replicas, on a real Valkey and a clock of the test's own."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from service.budget.ledger import CALLERS_MAX, MINUTES, OVERFLOW, READ_MAX, Ledger
-from service.model.budgets import COLUMNS, Counts, Tally
+from service.budget.ledger import CALLERS_MAX, HOURS, MINUTES, OVERFLOW, Ledger
+from service.budget.periods import READ_MAX, Book
+from service.model.budgets import COLUMNS, Counts, Tally, Worst
 from service.model.errors import StoreUnavailable
 from service.settings import RedisSettings
 from service.store.port import Script
@@ -39,6 +40,12 @@ async def world(valkey: Server) -> AsyncIterator[World]:
     world = World(valkey)
     yield world
     await world.store.aclose()
+
+
+def look_again(ledger: Ledger) -> None:
+    """Let a second pass since the ledger has last asked."""
+    for periods in ledger._known_until_s:
+        ledger._known_until_s[periods] = -1.0
 
 
 def _both(turns: int = 0, joined: int = 0) -> Tally:
@@ -82,14 +89,15 @@ async def test_minutes_and_hours_end(world: World) -> None:
 
 
 async def test_keys_end_by_themselves(world: World) -> None:
-    """Nothing stays for longer than a bit over an hour."""
+    """Ten seconds stay a bit over a minute, minutes a bit over an hour, hours a bit over a week."""
     ledger = world.ledger("one")
     ledger.count("a", "turns")
     await ledger.flush()
     lives_s = sorted(world.server.run("TTL", key) for key in world.server.run("KEYS", "t:{shop}:ledger:*"))
-    assert len(lives_s) == 2
+    assert len(lives_s) == 3
     assert 60 < lives_s[0] <= 120
     assert 3600 < lives_s[1] <= 3720
+    assert 604_800 < lives_s[2] <= 604_920
 
 
 async def test_a_batch_whose_answer_was_lost_counts_once(world: World) -> None:
@@ -144,21 +152,31 @@ async def test_closing_sends_what_there_is(world: World) -> None:
 
 async def test_asking_is_bounded(world: World) -> None:
     """Any number of looks within a second ask Redis as one look does: at first for all, then for what may be new."""
-    ledger = world.ledger("one")
     asked = 0
-    script: Script = ledger._read
 
-    async def counting(keys: list[str], args: list[str]) -> list[object]:
-        nonlocal asked
-        asked += 1
-        return await script(keys, args)
+    class Counting(RedisStore):
+        def script(self, source: str) -> Script:
+            script = super().script(source)
 
-    ledger._read = counting  # type: ignore[assignment]
-    await asyncio.gather(*(ledger.tallies() for _ in range(50)))
+            async def counted(keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object]:
+                nonlocal asked
+                asked += 1
+                assert len(keys) <= READ_MAX
+                return await script(keys, args)
+
+            return counted
+
+    store = Counting(RedisSettings(url=world.server.url, timeout_s=0.5))
+    ledger = Ledger(store, prefix="t", app="shop", replica="one", clock=lambda: world.now_s)
+    await asyncio.gather(*(ledger.tallies() for _ in range(50)), *(ledger.worst() for _ in range(50)))
     assert asked == 1 + MINUTES // READ_MAX
-    ledger._known_until_s = -1.0
-    await asyncio.gather(*(ledger.minutes() for _ in range(50)))
-    assert asked == 3 + MINUTES // READ_MAX
+    await asyncio.gather(*(ledger.hours() for _ in range(50)))
+    assert asked == 1 + MINUTES // READ_MAX + HOURS // READ_MAX
+    look_again(ledger)
+    asked = 0
+    await asyncio.gather(*(ledger.minutes() for _ in range(50)), *(ledger.hours() for _ in range(50)))
+    assert asked == 3
+    await store.aclose()
 
 
 async def test_what_comes_late_is_seen_in_its_turn(world: World) -> None:
@@ -176,7 +194,7 @@ async def test_what_comes_late_is_seen_in_its_turn(world: World) -> None:
     while (await one.tallies())["a"].hour.turns != 3:
         looks += 1
         assert looks <= MINUTES
-        one._known_until_s = -1.0
+        look_again(one)
 
 
 async def test_memory_is_bounded(world: World) -> None:
@@ -212,12 +230,65 @@ async def test_minutes_are_told_apart(world: World) -> None:
     await two.flush()
     one.count("a", "requests", 5)
     noon = int(NOON_S) // 60
-    seen = {minute: rows for minute, rows in (await one.minutes()).items() if rows}
+    seen = {minute: book.rows for minute, book in (await one.minutes()).items() if book != Book()}
     assert seen == {
         noon: {"a": Counts(requests=3)},
         noon + 1: {"a": Counts(requests=6), "b": Counts(refusals=1)},
     }
     await one.flush()
-    assert (await world.ledger("new").minutes())[noon + 1]["a"] == Counts(requests=6)
+    assert (await world.ledger("new").minutes())[noon + 1].rows["a"] == Counts(requests=6)
     world.now_s += 59 * 60
     assert noon not in await world.ledger("new").minutes()
+
+
+async def test_hours_are_told_apart_for_a_week(world: World) -> None:
+    """Each hour has its own counts, of all replicas, sent or not; after seven days it has gone."""
+    one, two = world.ledger("one"), world.ledger("two")
+    hour = int(NOON_S) // 3600
+    one.count("a", "requests", 3)
+    await one.flush()
+    world.now_s += 1800
+    two.count("a", "requests", 4)
+    await two.flush()
+    world.now_s += 24 * 3600
+    one.count("b", "refusals", 5)
+    seen = {number: book.rows for number, book in (await one.hours()).items() if book != Book()}
+    assert seen == {hour: {"a": Counts(requests=7)}, hour + 24: {"b": Counts(refusals=5)}}
+    await one.flush()
+    look_again(one)
+    assert {number: book.rows for number, book in (await one.hours()).items() if book != Book()} == seen
+    world.now_s = (hour + 168) * 3600 - 1
+    assert (await world.ledger("new").hours())[hour].rows == {"a": Counts(requests=7)}
+    world.now_s += 1
+    assert hour not in await world.ledger("new").hours()
+
+
+async def test_the_worst_second_is_that_of_all_replicas(world: World) -> None:
+    """Calls of one second are added up over replicas, sent or not; the worst is known for a minute and for an hour."""
+    one, two = world.ledger("one"), world.ledger("two")
+    for ledger in (one, two, two):
+        ledger.count_call("a")
+    assert await one.worst() == Worst(minute=1, hour=1)
+    await two.flush()
+    look_again(one)
+    assert await one.worst() == Worst(minute=3, hour=3)
+    await one.flush()
+    world.now_s += 1
+    for _ in range(2):
+        one.count_call("b")
+    assert await one.worst() == Worst(minute=3, hour=3)
+    world.now_s += 59
+    assert await one.worst() == Worst(minute=2, hour=3)
+    await one.flush()
+    world.now_s += 3600
+    assert await world.ledger("new").worst() == Worst()
+    assert (await world.ledger("new").hours())[int(NOON_S) // 3600].rows["a"] == Counts(turns=3)
+
+
+async def test_a_window_of_ten_seconds_is_counted_as_one(world: World) -> None:
+    """What is worst is told of the window that the budget has."""
+    ledger = Ledger(world.store, prefix="t", app="shop", replica="one", clock=lambda: world.now_s, window_s=10.0)
+    for after_s in (0, 4, 9.9, 10):
+        world.now_s = NOON_S + after_s
+        ledger.count_call("a")
+    assert await ledger.worst() == Worst(minute=3, hour=3)

@@ -1,6 +1,9 @@
-"""The last hour's usage as callers and operators see it."""
+"""Usage as callers and operators see it: of the last hour by minute, of the last week by hour."""
 
-from service.budget.usage import usage_view
+import pytest
+
+from service.budget.periods import Book
+from service.budget.usage import is_by_hour, usage_view
 from service.model.budgets import Counts, UsageView, Use
 
 NOW_S = 1_750_000_200 + 17
@@ -12,10 +15,22 @@ COUNTED = {
     MINUTE - 60: {"b": Counts(requests=16)},
     MINUTE + 1: {"b": Counts(requests=32)},
 }
+HOUR = NOW_S // 3600
+BY_HOUR = {
+    HOUR: {"a": Counts(requests=9)},
+    HOUR - 23: {"a": Counts(requests=10, hits=2), "b": Counts(requests=5)},
+    HOUR - 167: {"b": Counts(requests=20)},
+    HOUR - 168: {"b": Counts(requests=40)},
+}
 
 
-def _view(only: str | None = None, *, since_s: int = 0) -> UsageView:
-    return usage_view(COUNTED, app="shop", only=only, redis_away=False, since_s=since_s, now_s=NOW_S)
+def _books(rows: dict[int, dict[str, Counts]]) -> dict[int, Book]:
+    return {number: Book(rows=each) for number, each in rows.items()}
+
+
+def _view(only: str | None = None, *, since_s: int = NOW_S - 3600, by_hour: bool = False) -> UsageView:
+    hours = _books(BY_HOUR) if by_hour else None
+    return usage_view(_books(COUNTED), hours, app="shop", only=only, redis_away=False, since_s=since_s, now_s=NOW_S)
 
 
 def test_an_hour_is_the_most_there_is() -> None:
@@ -44,3 +59,32 @@ def test_one_caller_sees_one_caller() -> None:
     assert [use.name for use in view.callers] == ["a"]
     assert sum(part.counts.requests for part in view.minutes) == 5
     assert _view("nobody").callers == ()
+
+
+@pytest.mark.parametrize(("ago_s", "by_hour"), [(0, False), (3600, False), (3601, True), (86_400, True)])
+def test_what_lies_over_an_hour_back_is_told_by_hour(ago_s: int, by_hour: bool) -> None:
+    """An hour is the last that minutes alone can tell."""
+    assert is_by_hour(NOW_S - ago_s, now_s=NOW_S) is by_hour
+
+
+def test_hours_are_whole_and_without_gaps() -> None:
+    """From the hour that holds `since`; callers are summed up over them, and the last hour's minutes stay."""
+    view = _view(since_s=NOW_S - 23 * 3600, by_hour=True)
+    assert [part.start_s for part in view.hours] == [3600 * hour for hour in range(HOUR - 23, HOUR + 1)]
+    assert view.since_s == 3600 * (HOUR - 23)
+    assert view.callers == (
+        Use(name="a", counts=Counts(requests=19, hits=2)),
+        Use(name="b", counts=Counts(requests=5)),
+    )
+    assert sum(part.counts.requests for part in view.hours) == 24
+    assert view.minutes == _view().minutes
+    assert _view().hours == ()
+
+
+def test_a_week_is_the_most_there_is() -> None:
+    """Nothing of what is older; of others neither name nor sum."""
+    view = _view(since_s=0, by_hour=True)
+    assert len(view.hours) == 168
+    assert sum(part.counts.requests for part in view.hours) == 44
+    own = _view("a", since_s=0, by_hour=True)
+    assert sum(part.counts.requests for part in own.hours) == 19

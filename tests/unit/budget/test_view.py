@@ -2,7 +2,7 @@
 
 from service.budget.scheduler import Board, Rank, Ticked, Waiting
 from service.budget.view import budget_view, parties
-from service.model.budgets import BudgetView, Counts, Party, Tally
+from service.model.budgets import BudgetView, Counts, Party, Tally, Worst
 from service.model.callers import Caller
 
 TALLIES = {
@@ -19,6 +19,7 @@ BOARD = Board(
     ),
 )
 TICKED = Ticked(turns=(), due_in_ms=None, free=3, pause_in_ms=250, pause_reason="throttled", board=BOARD)
+WORST = Worst(minute=4, hour=5)
 HERE = (Waiting(caller="a", weight=1.0, count=1, waited_ms=100),)
 
 
@@ -29,6 +30,7 @@ def _view(name: str, *, operator: bool = False, ticked: Ticked | None = TICKED) 
         app="shop",
         caller=caller,
         ticked=ticked,
+        worst=WORST,
         redis_away=ticked is None,
         calls=5,
         window_s=1.0,
@@ -38,6 +40,7 @@ def _view(name: str, *, operator: bool = False, ticked: Ticked | None = TICKED) 
 def test_a_caller_sees_itself_and_the_rest_as_one() -> None:
     """No other name is told; sums and the oldest wait are those of all others."""
     view = _view("b")
+    assert view.worst == WORST
     assert view.callers == (Party(name="b", waiting=4, oldest_s=1.5, tally=TALLIES["b"]),)
     assert view.others == Party(
         name=None,
