@@ -14,7 +14,7 @@ run: $(VENV)/.run ## run the gateway: TASKGATE_CONFIG=my.yaml, or without it an 
 	@exec $(BIN)/python -m service $(if $(TASKGATE_CONFIG),serve,demo $(if $(PORT),--port $(PORT)))
 
 test: $(VENV)/.dev check ## check, then all tests, against real servers (under five minutes)
-	$(BIN)/python -m pytest -n 2 -m "not scene and not long and not prometheus and not browser"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not scene and not long and not prometheus and not browser"
 	$(BIN)/python -m pytest -n 3 -m "scene and not long"
 
 test-long: $(VENV)/.dev ## the tests that take minutes each (the clock's need Debian's faketime)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.clients.commands import run
+from tests.clients.troubles import TroubledGateway
+from tests.http.fake_gateway import Web
 from tests.scenes.fleet import fleet, key_of
 from tests.servers import Server
 
@@ -20,6 +22,14 @@ async def gateway_url(own_valkey: Server) -> AsyncIterator[str]:
     """Where a gateway listens that lets `c0` read the app `shop`."""
     async with fleet(own_valkey, replicas=1, sandbox_calls=50, budget={"calls": 50}) as gateways:
         yield f"http://127.0.0.1:{gateways.replicas[0].port}"
+
+
+@pytest.fixture
+async def troubled_url() -> AsyncIterator[str]:
+    """Where the HTTP side listens around a gateway that fails as each request asks for."""
+    web = Web(gateway=TroubledGateway())
+    async with web.client, web.on_a_socket() as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.clients.commands import run
+from tests.clients.troubles import arguments, expected, read
 
 pytestmark = pytest.mark.scene
+
+PROGRAM = Path(__file__).parent / "programs" / "problems.py"
 
 
 async def test_python_client(python_client: Path, shown_program: Callable[[str], str]) -> None:
@@ -29,3 +32,10 @@ async def test_python_client(python_client: Path, shown_program: Callable[[str],
     streamed = re.fullmatch(r"(\d+) pending tasks in a stream of (\d+)", stream)
     assert streamed is not None
     assert 0 < int(streamed[1]) == int(streamed[2]) < total
+
+
+async def test_each_problem(python_client: Path, troubled_url: str) -> None:
+    """Every problem is read, as an answer and in a stream's last line, as the contract shows it."""
+    (python_client / "problems.py").write_text(PROGRAM.read_text())
+    said = await run(sys.executable, "problems.py", troubled_url, *arguments(), cwd=python_client)
+    assert read(said) == expected()

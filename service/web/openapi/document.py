@@ -16,6 +16,8 @@ who need more. So most answers come at once, some take a moment, and every one s
 * **Patience** is told with `Prefer: wait=SECONDS`; a wait that can't be met is refused at once, with `Retry-After`.
 * **Errors** are problems (RFC 9457). Open a problem's `type` to read what it means and what to do.
 
+To try it here, press *Authorize* and paste your key. `GET /apps` tells what it may read.
+
 Every resource answers `HEAD` as it answers `GET`, without the body; `OPTIONS`, and 405 for any other method, tell in
 `Allow` what it answers. Every answer carries `X-Request-Id`."""
 

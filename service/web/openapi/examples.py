@@ -31,7 +31,7 @@ from service.model.errors import (
     WaitTooLong,
 )
 from service.model.pages import Page, Source, Stretch
-from service.model.queries import At, Query, Range, Slice
+from service.model.queries import At, Query, Range, Slice, Sort
 from service.model.streams import Only
 from service.model.tasks import Task
 from service.web.kinds import Kind
@@ -43,7 +43,7 @@ from service.web.stream import Course
 
 REQUEST_ID = "0f2a6c1e9b7d4c55a3e8f1d2b4c60718"
 
-_ERRORS: tuple[Exception, ...] = (
+ERRORS: tuple[Exception, ...] = (
     BadRequest(
         Fault(parameter="limit", detail="must be a whole number from 1 to 100, in digits alone"),
         Fault(parameter="page", detail="is not a parameter of this resource"),
@@ -74,32 +74,39 @@ _ERRORS: tuple[Exception, ...] = (
     UpstreamRefused(app="shop", code=71000, text="unknown", advice=""),
     UpstreamError("the call failed", app="shop"),
 )
+"""One error for each problem that stands for one."""
 
 _TASK = msgspec.json.encode(
     Task(
-        id=1234567890,
-        type="all",
+        id=1000001294,
+        type="tag",
         status="dispatched",
-        title="Spring sale",
-        description="Everything must go",
-        created_at="2025-05-20T08:30:00Z",
-        scheduled_at="2025-06-01T10:00:00Z",
+        title="Spring sale #1294",
+        description="Up to 40% off until Sunday",
+        created_at="2025-04-30T13:09:11Z",
+        scheduled_at="2025-05-01T02:53:22Z",
         dispatched=True,
         dispatch_error=None,
-        push_task_id="69cf7344_537529d8_200003546b784eb_3a080d7b_5152250d",
-        content=msgspec.Raw(b'{"From_Account":"administrator","OfflinePushInfo":{"Title":"Spring sale"}}'),
+        push_task_id="3b9acf0e_53724e01_00000000681220f7_6812e222",
+        content=msgspec.Raw(
+            b'{"From_Account":"administrator","MsgRandom":4171513298,"Condition":{"TagsAnd":["region:eu"]},'
+            b'"OfflinePushInfo":{"Title":"Spring sale","Desc":"Up to 40% off until Sunday"}}'
+        ),
     )
 )
+"""The first of the sandbox's tasks that fit the example's query, on the first of June 2025."""
 
 
 def page_example() -> Any:
-    """A page of one task."""
+    """A page of the first task of a query."""
     since_s, until_s, fetched_s = (int(datetime(2025, month, 1, tzinfo=UTC).timestamp()) for month in (5, 7, 6))
     page = Page(
-        query=Query(app="shop", since=At(epoch_s=since_s), until=At(epoch_s=until_s)),
-        slice=Slice(offset=0, limit=20),
+        query=Query(
+            app="shop", since=At(epoch_s=since_s), until=At(epoch_s=until_s), sort=Sort.SCHEDULED, keyword="sale"
+        ),
+        slice=Slice(offset=0, limit=1),
         range=Range(since_s=since_s, until_s=until_s),
-        total=1,
+        total=83,
         fetched_at_ms=fetched_s * 1000,
         lifetime_s=15.0,
         body=_TASK,
@@ -159,7 +166,7 @@ def usage_example() -> Any:
 
 def problem_example(kind: Kind) -> Any:
     """A problem of this kind, as it would be sent."""
-    told = next((told for told in map(told_of, _ERRORS) if told.kind.slug == kind.slug), None)
+    told = next((told for told in map(told_of, ERRORS) if told.kind.slug == kind.slug), None)
     return msgspec.json.decode(problem_answer(told or _bare(kind), request_id=REQUEST_ID).body)
 
 

@@ -15,6 +15,7 @@ from service.web.openapi.fields import refer_fields, with_examples
 from service.web.openapi.schemas import Json
 from service.web.parameters import Parameter, app_parameter, task_parameters
 from service.web.problems import PROBLEM_JSON
+from service.web.routes.problems import kinds_html, kinds_text
 from service.web.routes.usage import usage_parameters
 from service.web.settings import default_web_settings
 from service.web.stream import NDJSON
@@ -93,7 +94,7 @@ def paths() -> Json:
                 "Problems",
                 "All types of problems",
                 "What each means and what to do.",
-                _text(),
+                _text(*KINDS.values()),
                 *_SHOWN,
             )
         },
@@ -235,9 +236,8 @@ def _drop_blocks() -> Json:
 
 
 def _show_problem() -> Json:
-    operation = _open(
-        "getProblem", "Problems", "One type of problem", "What it means and what to do.", _text(), *_SHOWN
-    )
+    text = _text(KINDS["wait-too-long"])
+    operation = _open("getProblem", "Problems", "One type of problem", "What it means and what to do.", text, *_SHOWN)
     operation["parameters"].insert(
         0,
         {
@@ -370,5 +370,7 @@ def _stream() -> Json:
     }
 
 
-def _text() -> Json:
-    return {"text/plain": {"schema": {"type": "string"}}, "text/html": {"schema": {"type": "string"}}}
+def _text(*kinds: Kind) -> Json:
+    """Problems that explain themselves, for programs and for browsers."""
+    texts = {"text/plain": kinds_text(kinds), "text/html": kinds_html(kinds)}
+    return {form: {"schema": {"type": "string"}, "example": text} for form, text in texts.items()}

@@ -46,18 +46,20 @@ def _told(request: Request[Any, Any, Any], kinds: tuple[Kind, ...]) -> Answer:
             (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'"),
             (b"x-content-type-options", b"nosniff"),
         ),
-        body=(_html(kinds) if wants_html else _text(kinds)).encode(),
+        body=(kinds_html(kinds) if wants_html else kinds_text(kinds)).encode(),
     )
 
 
-def _text(kinds: tuple[Kind, ...]) -> str:
+def kinds_text(kinds: tuple[Kind, ...]) -> str:
+    """What they mean and what to do, as plain text."""
     return "\n".join(
         f"{kind.slug} ({kind.status}): {kind.title}\n\nWhat it means: {kind.meaning}\nWhat to do: {kind.remedy}\n"
         for kind in kinds
     )
 
 
-def _html(kinds: tuple[Kind, ...]) -> str:
+def kinds_html(kinds: tuple[Kind, ...]) -> str:
+    """The same as a page."""
     title = kinds[0].title if len(kinds) == 1 else "Problems"
     sections = "".join(
         f'<article><h2><a href="/problems/{escape(kind.slug)}">{escape(kind.slug)}</a> ({kind.status})</h2>'

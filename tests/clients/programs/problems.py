@@ -1,0 +1,26 @@
+"""Meets the problems whose names are given, as an answer and in the last line of a stream, and prints what it reads."""
+
+import json
+import sys
+
+from taskgate_client import AuthenticatedClient
+from taskgate_client.api.problems import get_problem
+from taskgate_client.api.tasks import list_tasks
+from taskgate_client.models import LastLine, Problem
+
+
+def told(problem: object) -> None:
+    """Print a problem as JSON. Raises TypeError where it is none."""
+    if not isinstance(problem, Problem):
+        raise TypeError(f"{problem!r} is no problem")
+    print(json.dumps(problem.to_dict()))
+
+
+url, early, late = sys.argv[1], sys.argv[2].split(), sys.argv[3].split()
+client = AuthenticatedClient(base_url=url, token="one-key")
+for slug in early:
+    told(list_tasks.sync(client=client, q=slug))
+told(get_problem.sync("nowhere", client=client))
+for slug in late:
+    answer = client.get_httpx_client().get("/tasks", params={"q": slug}, headers={"Accept": "application/x-ndjson"})
+    told(LastLine.from_dict(json.loads(answer.content.splitlines()[-1])).end.problem)

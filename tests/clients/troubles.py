@@ -1,0 +1,54 @@
+"""Every problem of the contract, brought about by a request whose keyword is its name."""
+
+import json
+from typing import Any
+
+from litestar.exceptions import HTTPException
+
+from service.model.pages import Ask, Page, Stretch
+from service.web.kinds import KINDS
+from service.web.openapi.examples import ERRORS, problem_example
+from service.web.problems import told_of
+from tests.http.fake_gateway import FakeGateway
+
+LATE = {told_of(error).kind.slug: error for error in ERRORS}
+"""What may befall any block of a stream, by the problem's name."""
+EARLY = {
+    slug: LATE.get(slug, RuntimeError("unforeseen") if slug == "failed" else HTTPException(status_code=kind.status))
+    for slug, kind in KINDS.items()
+    if slug not in ("not-found", "method-not-allowed")
+}
+"""What may befall a page. The two others are no answers to `GET /tasks`; 405 is none to any request of a client."""
+
+
+class TroubledGateway(FakeGateway):
+    """Fails each page, and each block but the first, as the keyword says."""
+
+    async def page(self, ask: Ask) -> Page:
+        """None."""
+        raise EARLY[str(ask.query.keyword)]
+
+    async def stretch(self, ask: Ask) -> Stretch:
+        """The first alone."""
+        if ask.slice.offset:
+            raise LATE[str(ask.query.keyword)]
+        return await super().stretch(ask)
+
+
+def arguments() -> tuple[str, str]:
+    """What the programs are to meet: as an answer, and late."""
+    return " ".join(EARLY), " ".join(LATE)
+
+
+def read(said: str) -> list[Any]:
+    """What a program printed, without what is another in each answer."""
+    return [_lasting(json.loads(line)) for line in said.splitlines()]
+
+
+def expected() -> list[Any]:
+    """The examples of the contract, in the same order."""
+    return [_lasting(problem_example(KINDS[slug])) for slug in (*EARLY, "not-found", *LATE)]
+
+
+def _lasting(problem: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in problem.items() if name not in ("request_id", "instance")}
