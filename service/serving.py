@@ -22,6 +22,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+LINGER_S = 0.3
+"""How long answers say `Connection: close` before idle connections are closed: a request may be on its way on one."""
 CLOSE_S = 10.0
 """How long the app's own shutdown may take after the last request has ended."""
 
@@ -47,6 +49,8 @@ class InFlight:
         self._started = started
         self._requests: set[asyncio.Task[Any]] = set()
         self._cut_off = False
+        self.closing = False
+        """Whether each answer asks its caller to take another connection next time."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -55,8 +59,14 @@ class InFlight:
         task = asyncio.current_task()
         if task is not None:  # an ASGI server runs each request in a task; the type can't know
             self._requests.add(task)
+
+        async def answer(message: Message) -> None:
+            if self.closing and message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            await send(message)
+
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, answer)
         except asyncio.CancelledError:
             if not self._cut_off:
                 raise
@@ -104,6 +114,7 @@ async def _serve(app: Application, settings: ServerSettings, leaving: Callable[[
         else:
             log.info("server.stopping", signal=number.name)
             leaving()
+            in_flight.closing = True
             stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -115,6 +126,7 @@ async def _serve(app: Application, settings: ServerSettings, leaving: Callable[[
         log.info("server.started", host=settings.host, port=settings.port)
         await _first_of(serving, stop)
     if not serving.done():
+        await asyncio.wait({serving}, timeout=LINGER_S)
         server.stop()  # type: ignore[no-untyped-call]  # Granian leaves it without types
         await _drain(serving, in_flight, settings.drain_s)
     await serving
