@@ -183,5 +183,5 @@ class BlockJob:
 
     async def look(self) -> Kept | None:
         """The block as it is stored now, if that is not what the request knows."""
-        kept = await self._fetching.shelf.get(self._query, self._index)
+        kept = await self._fetching.shelf.look(self._query, self._index)
         return None if kept.stored is None or kept.head == self.known else kept

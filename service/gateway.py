@@ -215,13 +215,12 @@ class Gateway:
         kept, place, trouble = await self._stored(app, ask, index)
         verdict = self._judge(kept, ask.demands)
         self.lookups[_LOOKUPS.get(verdict, place)] += 1
+        if verdict is Verdict.FRESH:
+            return Part(block=_block(kept, ask.query), source=Source.HIT)
         job = BlockJob(app.fetching, ask.query, index, known=kept.head)
-        match verdict:
-            case Verdict.FRESH:
-                return Part(block=_block(kept, ask.query), source=Source.HIT)
-            case Verdict.RENEW:
-                self._renew(app, job)
-                return _stale(kept, ask.query, StaleReason.RENEWING)
+        if verdict is Verdict.RENEW:
+            self._renew(app, job)
+            return _stale(kept, ask.query, StaleReason.RENEWING)
         if not trouble and (end := await self._end(app, ask, index)):
             return Part(block=end, source=Source.HIT)
         if ask.demands.only_if_cached:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from hashlib import sha256
 
 import msgspec
@@ -56,8 +57,7 @@ class BlockCache:
 
     def key(self, query: Query, index: int) -> str:
         """Where a block is kept. Shows the app, for the hash tag, but nothing of what was asked."""
-        asked = sha256(f"{self._block_size}\n{query.identity}".encode()).hexdigest()[:32]
-        return f"{self._blocks_of(query.app)}{asked}:{index}"
+        return f"{self._blocks_of(query.app)}{_digest(self._block_size, query)}:{index}"
 
     async def get(self, query: Query, index: int) -> Kept:
         """The block that is kept, if it can be read."""
@@ -94,3 +94,9 @@ class BlockCache:
             self.foreign += stored.reason == "format"
             return Kept(stored=None, head=head)
         return Kept(stored=stored, head=head)
+
+
+@lru_cache(maxsize=4096)
+def _digest(block_size: int, query: Query) -> str:
+    """What tells a query's blocks of this size from all others; remembered, for each request needs it."""
+    return sha256(f"{block_size}\n{query.identity}".encode()).hexdigest()[:32]

@@ -26,6 +26,7 @@ class Shelf:
         self._memory = memory
         self._lifetimes = lifetimes
         self._eras: dict[str, int] = {}
+        self._reading: dict[tuple[str, int], asyncio.Task[Kept]] = {}
 
     def era(self, app: str) -> int:
         """Counts how often the app's blocks were forgotten: what was begun in an earlier era is not kept."""
@@ -49,7 +50,19 @@ class Shelf:
         return self._memory.get(self.key(query, index))
 
     async def get(self, query: Query, index: int) -> Kept:
-        """What Redis has of a block. Raises StoreUnavailable."""
+        """What Redis has of a block, from a question that is under way where there is one. Raises StoreUnavailable.
+
+        Who asks after the app's blocks were forgotten gets nothing from a question that was put before.
+        """
+        asked = self.key(query, index), self.era(query.app)
+        task = self._reading.get(asked)
+        if task is None:
+            task = self._reading[asked] = asyncio.create_task(self.look(query, index))
+            task.add_done_callback(lambda _: self._reading.pop(asked))
+        return await asyncio.shield(task)
+
+    async def look(self, query: Query, index: int) -> Kept:
+        """What Redis has of a block now, asked anew. Raises StoreUnavailable."""
         era = self.era(query.app)
         kept = await self._cache.get(query, index)
         if era == self.era(query.app):

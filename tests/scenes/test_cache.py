@@ -169,6 +169,15 @@ async def test_a_redis_that_evicts(own_valkey: Server) -> None:
         assert await gateways.worst_second() <= 5
 
 
+async def test_values_beyond_the_bounds(own_valkey: Server) -> None:
+    """A block and an answer that are larger than the memory for them come from Redis each time, and cost no call."""
+    async with fleet(own_valkey, replicas=1, cache={"memory_bytes": 4000, "answers_bytes": 2000}) as gateways:
+        first = await gateways.page(0)
+        again = [await gateways.page(0) for _ in range(3)]
+        assert {(each.status, each.body, each.outcome.split(";")[1]) for each in again} == {(200, first.body, " hit")}
+        assert await gateways.calls() == 1
+
+
 @pytest.mark.parametrize("value", [b"", b"\x01", b"\x09b" + b"x" * 60, b"\x01b" + b"x" * 60])
 async def test_a_block_that_can_not_be_read(own_valkey: Server, value: bytes) -> None:
     """Cut off, of another format or with a wrong checksum: it is fetched again, once, and replaced."""

@@ -11,12 +11,12 @@ from tests.scenes.fleet import APP, fleet, key_of
 from tests.scenes.service import service
 from tests.servers import Server
 
-pytestmark = pytest.mark.scene
+pytestmark = [pytest.mark.scene, pytest.mark.long]
 
 LEAVING = "/problems/shutting-down"
 
 
-@pytest.mark.parametrize("restarts", [2, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("restarts", [2, 20])
 async def test_a_rolling_restart_fails_no_request(own_valkey: Server, restarts: int) -> None:
     """None is cut off or reset, on kept connections or new ones, and never are there 6 calls in a second.
 

@@ -1,0 +1,90 @@
+"""Blocks that many want at the same moment: a real Valkey counts what it is asked."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from service.cache.blocks import BlockCache
+from service.cache.memory import MemoryCache
+from service.cache.shelf import Shelf
+from service.model.blocks import Block
+from service.model.errors import StoreUnavailable
+from service.model.freshness import Lifetimes
+from service.model.queries import At, Query, Range
+from service.settings import RedisSettings
+from service.store.redis_store import RedisStore
+from tests.servers import Server
+
+LIFETIMES = Lifetimes(fresh_s=600, settled_s=600, refusal_s=600, stale_while_revalidate_s=60, stale_if_error_s=60)
+QUERY = Query(app="shop", since=At(epoch_s=0), until=At(epoch_s=1))
+BLOCK = Block(
+    fetched_at_ms=1_700_000_000_000,
+    range=Range(since_s=0, until_s=1),
+    total=1,
+    settled=True,
+    ends=(2,),
+    body=b"{}",
+)
+
+
+@pytest.fixture
+async def shelf(own_valkey: Server) -> AsyncIterator[Shelf]:
+    """A shelf that remembers nothing, with one block in Redis."""
+    store = RedisStore(RedisSettings(url=own_valkey.url))
+    cache = BlockCache(store, prefix="t", block_size=100)
+    shelf = Shelf(cache, MemoryCache(max_bytes=0, clock=time.monotonic), lifetimes=LIFETIMES)
+    await shelf.put(QUERY, 0, BLOCK, era=0)
+    yield shelf
+    await store.aclose()
+
+
+def reads(server: Server) -> int:
+    """How many values the server was asked for."""
+    stats = server.run("INFO", "commandstats")
+    return int(stats["cmdstat_get"]["calls"]) if "cmdstat_get" in stats else 0
+
+
+async def test_many_at_once_ask_once(shelf: Shelf, own_valkey: Server) -> None:
+    """A hundred who want a block at the same moment cost Redis one read; who comes afterwards asks anew."""
+    got = await asyncio.gather(*(shelf.get(QUERY, 0) for _ in range(100)))
+    assert {kept.stored for kept in got} == {BLOCK}
+    assert reads(own_valkey) == 1
+    await shelf.get(QUERY, 0)
+    assert reads(own_valkey) == 2
+
+
+async def test_who_gives_up_leaves_the_others(shelf: Shelf, own_valkey: Server) -> None:
+    """The question goes on for those who joined, also where the one who put it is gone."""
+    first, second = (asyncio.create_task(shelf.get(QUERY, 0)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert (await second).stored == BLOCK
+    assert first.cancelled()
+    assert reads(own_valkey) == 1
+
+
+async def test_nobody_joins_a_question_from_before(shelf: Shelf, own_valkey: Server) -> None:
+    """After the app's blocks were forgotten, and for who looks for what has just come, Redis is asked anew."""
+    before = asyncio.create_task(shelf.get(QUERY, 0))
+    await asyncio.sleep(0)
+    looked = asyncio.create_task(shelf.look(QUERY, 0))
+    shelf.forget("shop")
+    await asyncio.gather(before, looked, shelf.get(QUERY, 0))
+    assert reads(own_valkey) == 3
+
+
+async def test_an_outage_is_told_to_each(shelf: Shelf, own_valkey: Server) -> None:
+    """Who joined learns that Redis is away, as who asked does; who comes afterwards does not get that answer."""
+    own_valkey.kill()
+    told = await asyncio.gather(*(shelf.get(QUERY, 0) for _ in range(5)), return_exceptions=True)
+    assert {type(each) for each in told} == {StoreUnavailable}
+    own_valkey.start()
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                assert (await shelf.get(QUERY, 0)).stored is None
+                break
+            except StoreUnavailable:
+                await asyncio.sleep(0.02)
