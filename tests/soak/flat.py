@@ -12,8 +12,11 @@ from tests.servers import Server
 
 MEASURES = {"memory": "MB", "file handles": "", "tasks": "", "Redis connections": "", "Redis keys": "", "blocks": ""}
 """What is measured, over all replicas, with units."""
-NOISE = {"memory": 6, "file handles": 12, "tasks": 12, "Redis connections": 6, "Redis keys": 20, "blocks": 20}
-"""By how much two medians may differ without meaning anything: some requests more or less under way."""
+GROWTH = {"memory": 6, "file handles": 12, "tasks": 12, "Redis connections": 6, "Redis keys": 20, "blocks": 20}
+"""By how much the last third's median may exceed the middle third's: some requests more or less under way, no more."""
+REST = {"tasks": 3, "file handles but for Redis": 6, "Redis keys": 10}
+"""By how much these may exceed, once the load is over, what they were before: idle connections to the upstream are
+kept for a minute, and a key or two have yet to expire. Pooled connections to Redis stay: their pool is bounded."""
 _METRICS = {
     "process_resident_memory_bytes": ("memory", 1e-6),
     "process_open_fds": ("file handles", 1),
@@ -52,6 +55,27 @@ def thirds(samples: Sequence[Sample], name: str) -> tuple[float, float, float]:
     return first, middle, last
 
 
-def is_flat(middle: float, last: float, *, noise: float) -> bool:
-    """Whether a measure has stayed: at most 5% more in the last third than in the middle one, or within the noise."""
-    return last <= middle * 1.05 or last <= middle + noise
+def grown(samples: Sequence[Sample]) -> list[str]:
+    """What has not stayed flat, in words."""
+    found = []
+    for name, allowed in GROWTH.items():
+        _, middle, last = thirds(samples, name)
+        if last > middle + allowed:
+            found.append(f"{name} grew from {middle:.0f} to {last:.0f}, by more than {allowed}")
+    return found
+
+
+def left_over(before: Sample, after: Sample) -> list[str]:
+    """What of the load has stayed after its end, in words."""
+    found = []
+    for name, allowed in REST.items():
+        was, now = _at_rest(before, name), _at_rest(after, name)
+        if now > was + allowed:
+            found.append(f"{name} at rest: {was:.0f} before, {now:.0f} after, more than {allowed} above")
+    return found
+
+
+def _at_rest(sample: Sample, name: str) -> float:
+    if name == "file handles but for Redis":
+        return sample.values["file handles"] - sample.values["Redis connections"]
+    return sample.values[name]
