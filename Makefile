@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 
-.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi test-chart test-alerts bench-budget bench-hit bench-process bench-simulation check format lock chart image openapi clean
+.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi test-chart test-alerts bench-budget bench-hit bench-process bench-simulation soak check format lock chart image openapi clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ bench-process: $(VENV)/.dev ## start, memory and end of one replica; writes docs
 
 bench-simulation: $(VENV)/.dev ## what ten simulated minutes of many callers cost, by kind of cache
 	$(BIN)/python -m tests.bench.simulate_cache
+
+soak: $(VENV)/.dev ## mixed load with faults on whole processes, an hour (MINUTES=10); writes docs/benchmarks/soak.md
+	$(BIN)/python -m tests.soak.run $(or $(MINUTES),60) docs/benchmarks/soak.md
 
 test-prometheus: $(VENV)/.dev ## scrape with a real Prometheus (Debian: prometheus) and ask it the documented questions
 	$(BIN)/python -m pytest -m prometheus

@@ -1,0 +1,40 @@
+"""The soak's verdict: what grows is named, what stays is not."""
+
+import pytest
+
+from tests.soak.flat import GROWTH, MEASURES, Sample, grown, left_over
+
+CALM = dict.fromkeys(MEASURES, 100.0)
+
+
+def _samples(name: str, values: list[float]) -> list[Sample]:
+    return [Sample(at_s=2.0 * at, values=CALM | {name: value}) for at, value in enumerate(values)]
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_what_grows_steadily_is_named(name: str) -> None:
+    """Any measure whose last third lies above the middle third by more than is allowed is told, it alone."""
+    step = GROWTH[name] / 10 * 1.1
+    found = grown(_samples(name, [100 + step * at for at in range(30)]))
+    assert [each.split(" grew ")[0] for each in found] == [name]
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_start_and_a_spike_are_not_growth(name: str) -> None:
+    """Filling up in the first third, and a few high samples later, don't count against a run."""
+    assert grown(_samples(name, [0.0] * 10 + [100.0] * 17 + [900.0] * 3)) == []
+
+
+def test_what_the_load_leaves_behind_is_named() -> None:
+    """Tasks, keys and file handles above what they were before the load are told."""
+    before = Sample(at_s=0, values=CALM)
+    for name in ("tasks", "file handles", "Redis keys"):
+        found = left_over(before, Sample(at_s=0, values=CALM | {name: 120.0}))
+        assert [each.startswith(name) for each in found] == [True]
+
+
+def test_pooled_connections_are_not_left_over() -> None:
+    """A connection to Redis that stays in the pool takes a file handle, and is no leak."""
+    before = Sample(at_s=0, values=CALM)
+    after = Sample(at_s=0, values=CALM | {"Redis connections": 120.0, "file handles": 120.0})
+    assert left_over(before, after) == []
