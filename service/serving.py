@@ -26,8 +26,8 @@ LINGER_S = 0.3
 """How long answers say `Connection: close` before idle connections are closed: a request may be on its way on one."""
 REFUSED_S = 1.0
 """How long those who are refused at the end of the drain may take to hear of it."""
-CLOSE_S = 10.0
-"""How long the app's own shutdown may take after the last request has ended."""
+CLOSE_S = 8.0
+"""How long the app's own shutdown may take after the last request has ended: with the two above, less than 10 s."""
 
 # Granian configures logging when it is made: `incremental` lets it set a level and nothing else.
 _LOGGING: dict[str, Any] = {"version": 1, "incremental": True, "handlers": {}, "loggers": {}}

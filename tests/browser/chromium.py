@@ -72,8 +72,9 @@ class Tab:
         await self.call("Input.insertText", text=text)
 
     async def press(self, key: str) -> None:
-        """Press a key: Enter or Tab."""
-        told: dict[str, Any] = {"key": key, "code": key, "windowsVirtualKeyCode": {"Enter": 13, "Tab": 9}[key]}
+        """Press a key: Enter, Tab or ArrowRight."""
+        codes = {"Enter": 13, "Tab": 9, "ArrowRight": 39}
+        told: dict[str, Any] = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key]}
         if key == "Enter":
             told["text"] = "\r"
         await self.call("Input.dispatchKeyEvent", type="keyDown", **told)
