@@ -1,4 +1,4 @@
-"""The facts of the machine that a table of figures stands on."""
+"""The facts of the machine and of processes that a table of figures stands on."""
 
 import os
 import platform
@@ -13,6 +13,18 @@ def facts() -> str:
         f"{model}, {os.cpu_count()} cores (shared with others), Linux {platform.release()}, "
         f"{platform.python_implementation()} {platform.python_version()}"
     )
+
+
+def resident_mib(pid: int) -> float:
+    """What a process takes of memory now."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def processor_s(pid: int) -> float:
+    """Processor time that a process has used, all of its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

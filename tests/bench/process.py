@@ -1,7 +1,6 @@
 """`make bench-process`: what one replica takes: from start to ready, memory idle and busy, from SIGTERM to its end."""
 
 import asyncio
-import os
 import signal
 import statistics
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.bench.machine import facts, table
+from tests.bench.machine import facts, processor_s, resident_mib, table
 from tests.scenes.fleet import Fleet, Replica, fleet
 from tests.servers import Server
 
@@ -31,20 +30,6 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     end_s: float
 
 
-def resident_mib(replica: Replica) -> float:
-    """What a replica's process takes of memory now."""
-    assert replica.process is not None
-    status = Path(f"/proc/{replica.process.pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-
-def processor_s(replica: Replica) -> float:
-    """Processor time that it has used: how long its start takes where nobody else computes."""
-    assert replica.process is not None
-    fields = Path(f"/proc/{replica.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 async def end(replica: Replica) -> float:
     """SIGTERM; returns how long the process took to end."""
     began_s = time.monotonic()
@@ -60,9 +45,9 @@ async def started(replica: Replica) -> Start:
     began_s = time.monotonic()
     replica.start()
     await replica.ready()
-    ready_s, used_s = time.monotonic() - began_s, processor_s(replica)
+    ready_s, used_s = time.monotonic() - began_s, processor_s(replica.pid)
     await asyncio.sleep(1)
-    return Start(ready_s=ready_s, processor_s=used_s, idle_mib=resident_mib(replica), end_s=await end(replica))
+    return Start(ready_s=ready_s, processor_s=used_s, idle_mib=resident_mib(replica.pid), end_s=await end(replica))
 
 
 async def ask_much(at: Fleet) -> None:
@@ -89,7 +74,7 @@ async def measure() -> tuple[list[Start], float, float]:
             replica.start()
             await replica.ready()
             await ask_much(at)
-            return starts, resident_mib(replica), await end(replica)
+            return starts, resident_mib(replica.pid), await end(replica)
 
 
 def report(starts: list[Start], busy_mib: float, busy_end_s: float) -> str:
@@ -111,9 +96,10 @@ def report(starts: list[Start], busy_mib: float, busy_end_s: float) -> str:
 Written by `make bench-process`. {facts()}.
 
 One process, with metrics on and logs as JSON; Valkey and the sandbox upstream on the same machine. Of {STARTS} starts
-the median, the least and the most; how long one takes depends on who else computes. The requests: {REQUESTS:,}, {AT_ONCE} at a time, each on a connection of its own,
+the median, the least and the most. The requests: {REQUESTS:,}, {AT_ONCE} at a time, each on a connection of its own,
 over {QUERIES * BLOCKS:,} pages, each in a block of {BLOCK} tasks of its own: more than `cache.memory_bytes` (64 MiB)
-and `cache.answers_bytes` (16 MiB) hold, so that both are full. Memory is what is resident (RSS).
+and `cache.answers_bytes` (16 MiB) hold, so that both are full. Memory is what is resident (RSS). Where others use the
+processors, a start takes longer than its processor time.
 
 {table(("what", "measured"), rows)}
 """

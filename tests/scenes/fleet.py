@@ -84,6 +84,12 @@ class Replica:
                 preexec_fn=_die_with_parent,
             )
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self.process is not None
+        return self.process.pid
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
         assert self.process is not None

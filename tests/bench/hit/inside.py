@@ -3,9 +3,9 @@
 import asyncio
 import hashlib
 import io
+import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,6 +26,7 @@ from service.web.encodings import compressors
 from service.web.page_answer import render
 from service.web.replay import Replay
 from service.web.trail import Observation, Trail
+from tests.bench.machine import resident_mib
 from tests.scenes.fleet import key_of
 
 QUERY = Query(app="shop", since=At(epoch_s=1_740_000_000), until=At(epoch_s=1_760_000_000))
@@ -105,7 +106,7 @@ def of_a_block() -> list[tuple[str, str]]:
 def of_ten_thousand_blocks() -> tuple[int, int, float, float]:
     """Blocks, bytes of their bodies, MiB as the cache counts them, MiB by which the process grew."""
     memory = MemoryCache(max_bytes=4 << 30, clock=time.monotonic)
-    before = _resident_mib()
+    before = resident_mib(os.getpid())
     bodies = 0
     values = [encode(block(number), chance=b"chance") for number in range(20)]
     for number in range(10_000):
@@ -113,12 +114,7 @@ def of_ten_thousand_blocks() -> tuple[int, int, float, float]:
         assert isinstance(stored, Block)
         bodies += len(stored.body)
         memory.put(f"taskgate:{{shop}}:b:{number:032x}:0", stored, app="shop", head=bytes(16), ends_in_s=600)
-    return len(memory), bodies, memory.bytes / 2**20, _resident_mib() - before
-
-
-def _resident_mib() -> float:
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+    return len(memory), bodies, memory.bytes / 2**20, resident_mib(os.getpid()) - before
 
 
 def of_a_hit() -> list[tuple[str, str]]:
