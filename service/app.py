@@ -42,10 +42,11 @@ from service.web.trail import Observer
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """The ASGI application, and what to call when the process is told to end: who waits in line is refused at once."""
+    """The ASGI application, and what to call when the process is told to end, and when those who wait must go."""
 
     asgi: Application
     leave: Callable[[], None]
+    refuse: Callable[[], None]
 
 
 def create_app(
@@ -159,7 +160,7 @@ def create_app(
     )
     live.governs(gateway, shelf, forget=replay.forget)
     purge.add(replay.forget)
-    return Service(asgi=signals.edge(replay), leave=gateway.leave)
+    return Service(asgi=signals.edge(replay), leave=gateway.leave, refuse=gateway.refuse)
 
 
 def _begin(

@@ -200,8 +200,11 @@ class Gateway:
         self._serves = True
 
     def leave(self) -> None:
-        """Say that it serves no longer, and refuse who waits in line: another replica serves them sooner."""
+        """Say that it serves no longer: new requests go to other replicas. Who waits in line keeps the place there."""
         self._serves = False
+
+    def refuse(self) -> None:
+        """Refuse whoever waits in line, and whoever comes: this replica is about to end."""
         for app in self._apps.values():
             app.line.leave()
 

@@ -5,7 +5,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from granian.constants import HTTPModes, Interfaces
@@ -24,8 +24,10 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LINGER_S = 0.3
 """How long answers say `Connection: close` before idle connections are closed: a request may be on its way on one."""
-CLOSE_S = 10.0
-"""How long the app's own shutdown may take after the last request has ended."""
+REFUSED_S = 1.0
+"""How long those who are refused at the end of the drain may take to hear of it."""
+CLOSE_S = 8.0
+"""How long the app's own shutdown may take after the last request has ended: with the two above, less than 10 s."""
 
 # Granian configures logging when it is made: `incremental` lets it set a level and nothing else.
 _LOGGING: dict[str, Any] = {"version": 1, "incremental": True, "handlers": {}, "loggers": {}}
@@ -50,7 +52,7 @@ class InFlight:
         self._requests: set[asyncio.Task[Any]] = set()
         self._cut_off = False
         self.closing = False
-        """Whether each answer asks its caller to take another connection next time."""
+        """Whether answers to requests from now on ask their callers to take another connection next time."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -60,13 +62,8 @@ class InFlight:
         if task is not None:  # an ASGI server runs each request in a task; the type can't know
             self._requests.add(task)
 
-        async def answer(message: Message) -> None:
-            if self.closing and message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
-            await send(message)
-
         try:
-            await self._app(scope, receive, answer)
+            await self._app(scope, receive, _closing(send) if self.closing else send)
         except asyncio.CancelledError:
             if not self._cut_off:
                 raise
@@ -93,16 +90,38 @@ class InFlight:
         await self._app(scope, receive, tell)
 
 
-def serve(app: Application, settings: ServerSettings, *, leaving: Callable[[], None] = lambda: None) -> None:
+def _closing(send: Send) -> Send:
+    async def answer(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        await send(message)
+
+    return answer
+
+
+class Leaving(Protocol):
+    """What the app is told before its shutdown."""
+
+    def leave(self) -> None:
+        """The end has been asked for: take no more work, but go on with what there is."""
+        ...
+
+    def refuse(self) -> None:
+        """The time for that is over: answer whoever still waits."""
+        ...
+
+
+def serve(app: Application, settings: ServerSettings, *, leaving: Leaving | None = None) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    Then `leaving` is called, no connection is accepted any more, requests in flight have `drain_s` to end (a second
-    signal ends them at once), and the app's lifespan is shut down. Raises CannotListen and StartFailed.
+    Then `leaving` is told to leave, no connection is accepted any more, and requests in flight have `drain_s` to end;
+    whoever still waits after that is refused, and what goes on nevertheless is cut off (a second signal does so at
+    once). Then the app's lifespan is shut down. Raises CannotListen and StartFailed.
     """
     asyncio.run(_serve(app, settings, leaving))
 
 
-async def _serve(app: Application, settings: ServerSettings, leaving: Callable[[], None]) -> None:
+async def _serve(app: Application, settings: ServerSettings, leaving: Leaving | None) -> None:
     started, stop = asyncio.Event(), asyncio.Event()
     in_flight = InFlight(app, started.set)
     _check_address(settings)
@@ -113,7 +132,8 @@ async def _serve(app: Application, settings: ServerSettings, leaving: Callable[[
             log.warning("server.hurried", signal=number.name, requests=in_flight.cancel())
         else:
             log.info("server.stopping", signal=number.name)
-            leaving()
+            if leaving is not None:
+                leaving.leave()
             in_flight.closing = True
             stop.set()
 
@@ -128,16 +148,19 @@ async def _serve(app: Application, settings: ServerSettings, leaving: Callable[[
     if not serving.done():
         await asyncio.wait({serving}, timeout=LINGER_S)
         server.stop()  # type: ignore[no-untyped-call]  # Granian leaves it without types
-        await _drain(serving, in_flight, settings.drain_s)
+        await _drain(serving, in_flight, leaving, drain_s=settings.drain_s)
     await serving
     if not stop.is_set():
         raise StartFailed("the app did not start" if not started.is_set() else "the server ended by itself")
     log.info("server.stopped")
 
 
-async def _drain(serving: asyncio.Task[None], in_flight: InFlight, drain_s: float) -> None:
-    """Wait for the requests in flight, then for the app; what takes longer than it may is cancelled."""
+async def _drain(serving: asyncio.Task[None], in_flight: InFlight, leaving: Leaving | None, *, drain_s: float) -> None:
+    """Wait for the requests in flight, then for the app; what takes longer than it may is refused, then cancelled."""
     await asyncio.wait({serving}, timeout=drain_s)
+    if not serving.done() and leaving is not None:
+        leaving.refuse()
+        await asyncio.wait({serving}, timeout=REFUSED_S)
     if serving.done():
         return
     log.warning("server.cut_off", requests=in_flight.cancel(), drain_s=drain_s)

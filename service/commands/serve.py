@@ -33,7 +33,7 @@ def run(config: str | None) -> int:
     try:
         observe = access_log if is_gathered else log_request
         service = create_app(loaded.settings, access_log=observe, follow=os.environ[VARIABLE])
-        serve(service.asgi, server, leaving=service.leave)
+        serve(service.asgi, server, leaving=service)
     except CannotListen as exc:
         print(f"taskgate serve: can't listen: {exc}", file=sys.stderr)
         return 1

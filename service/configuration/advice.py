@@ -62,3 +62,6 @@ def _budget_advice(settings: Settings) -> Iterator[Fault]:
     if lease_s <= settings.redis.timeout_s:
         text = f"{lease_s:g} is not more than redis.timeout_s: turns lapse when Redis answers late"
         yield Fault(path="budget.turn_lease_s", text=text)
+    if settings.server.drain_s < budget.wait_max_s:
+        text = f"{settings.server.drain_s:g} is less than budget.wait_max_s: who waits longest is refused in a restart"
+        yield Fault(path="server.drain_s", text=text)

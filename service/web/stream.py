@@ -6,6 +6,7 @@ place in line nor a call, and of the list no more than one block is held.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
@@ -97,7 +98,10 @@ class Course:
 
 
 class TaskStream(Reply):
-    """Sends a list from its `first` stretch on; `link` makes the reference to the rest from an offset."""
+    """Sends a list from its `first` stretch on; `link` makes the reference to the rest from an offset.
+
+    `in_flight` is entered for as long as it is being sent.
+    """
 
     def __init__(
         self,
@@ -107,6 +111,7 @@ class TaskStream(Reply):
         *,
         only: Only,
         trail: Trail,
+        in_flight: AbstractContextManager[None],
         link: Callable[[int], str],
         reader_max_s: float = READER_MAX_S,
     ) -> None:
@@ -115,6 +120,7 @@ class TaskStream(Reply):
         self._ask = ask
         self._first = first
         self._trail = trail
+        self._in_flight = in_flight
         self._link = link
         self._reader_max_s = reader_max_s
         self._course = Course(first, only)
@@ -123,7 +129,8 @@ class TaskStream(Reply):
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
         """Send it, for as long as somebody reads."""
         try:
-            await unless_hung_up(self._send_all(send), receive=receive, trail=self._trail)
+            with self._in_flight:
+                await unless_hung_up(self._send_all(send), receive=receive, trail=self._trail)
         except TimeoutError:
             self._trail.hung_up = True  # without a last line, and without the end of the body
 

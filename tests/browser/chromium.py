@@ -72,8 +72,9 @@ class Tab:
         await self.call("Input.insertText", text=text)
 
     async def press(self, key: str) -> None:
-        """Press a key: Enter or Tab."""
-        told: dict[str, Any] = {"key": key, "code": key, "windowsVirtualKeyCode": {"Enter": 13, "Tab": 9}[key]}
+        """Press a key: Enter, Tab or ArrowRight."""
+        codes = {"Enter": 13, "Tab": 9, "ArrowRight": 39}
+        told: dict[str, Any] = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key]}
         if key == "Enter":
             told["text"] = "\r"
         await self.call("Input.dispatchKeyEvent", type="keyDown", **told)
@@ -132,7 +133,8 @@ class _Wire:
 @asynccontextmanager
 async def chromium_tab(url: str) -> AsyncIterator[Tab]:
     """A tab of a browser of its own, with this page loaded."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert program is not None, "there is no chromium on the PATH (Debian: apt-get install chromium)"
     theirs_in, ours_out = _pipe()
     ours_in, theirs_out = _pipe()
     # Chromium reads commands from descriptor 3 and writes answers to 4; the shell puts them there.

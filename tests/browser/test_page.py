@@ -1,8 +1,6 @@
 """The page at `/` in a real browser: it says what the API says, moves with it, and hides what it no longer knows."""
 
 import asyncio
-import random
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from urllib.parse import urlsplit
 
@@ -10,68 +8,17 @@ import httpx
 import pytest
 
 from service.app import create_app
-from service.model.budgets import Counts, Party, Tally, Use, UseInPeriod
 from service.model.errors import StoreUnavailable
 from service.sandbox.serving import sandbox_upstream
 from service.sandbox.upstream import SandboxOptions
 from service.settings import BudgetSettings, CallerSettings
-from tests.browser.chromium import Tab, chromium_tab
+from tests.browser.chromium import chromium_tab
+from tests.browser.shown import CARD, Shown, busy
 from tests.http.fake_gateway import KEY, NOW_S, Web, _hashed, key_callers, served
 from tests.integration.budget.test_budget_view import WINDOW_S, settings
 from tests.servers import Server
 
 pytestmark = pytest.mark.browser
-
-CARD = "document.querySelector('.app')"
-
-
-class Shown:
-    """A gateway on a socket, and a browser that shows its page."""
-
-    def __init__(self, web: Web, tab: Tab, origin: str) -> None:
-        self.web = web
-        self.tab = tab
-        self.origin = origin
-
-    async def enter(self, key: str) -> None:
-        """Give a key, by keyboard alone."""
-        await self.tab.type(key)
-        await self.tab.press("Enter")
-
-
-@pytest.fixture
-async def shown() -> AsyncIterator[Shown]:
-    web = Web()
-    async with web.on_a_socket() as port, chromium_tab(f"http://127.0.0.1:{port}/") as tab:
-        yield Shown(web, tab, f"http://127.0.0.1:{port}")
-    await web.client.aclose()
-
-
-def busy(web: Web, *, turns: int, waiting: int) -> None:
-    """Let the API tell of an hour of load, the same at every call."""
-    chance = random.Random(7)
-    own = Counts(turns=turns, joined=21, requests=4321, hits=4000, stale=3, waits=50, refusals=2)
-    others = Tally(minute=Counts(turns=180), hour=Counts(turns=5000, joined=900))
-    web.gateway.view = {
-        "free": 1,
-        "pause_s": 0.8,
-        "pause_reason": "throttled",
-        "callers": (
-            Party(name="single", waiting=waiting, oldest_s=1.25, tally=Tally(minute=Counts(turns=30), hour=own)),
-        ),
-        "others": Party(name=None, waiting=2, oldest_s=0.5, tally=others),
-    }
-    start_s = int(NOW_S) // 60 * 60 - 59 * 60
-    web.gateway.usage_view = {
-        "callers": (Use(name="single", counts=own),),
-        "minutes": tuple(
-            UseInPeriod(
-                start_s=start_s + 60 * minute,
-                counts=Counts(turns=chance.randrange(10, 240), requests=minute + 100, hits=minute + 40),
-            )
-            for minute in range(60)
-        ),
-    }
 
 
 async def test_it_shows_what_the_api_says(shown: Shown) -> None:
@@ -87,8 +34,9 @@ async def test_it_shows_what_the_api_says(shown: Shown) -> None:
         "shop",
         "of 5 in any 1 s",
         "oldest for 1.3 s",
-        "0.8 s",
-        "throttled",
+        "Paused for 0.8 s: throttled",
+        "Worst second, last hour",
+        "of 5 calls; 3 in the last minute",
         "6,234",
         "210 in the last minute",
     ):
@@ -110,6 +58,21 @@ async def test_it_shows_what_the_api_says(shown: Shown) -> None:
     )
     turns = [part.counts.turns for part in shown.web.gateway.usage_view["minutes"]]
     assert heights == pytest.approx([turn / 300 * 120 for turn in turns], abs=0.01)
+    scales = await tab.run(
+        "[...document.querySelectorAll('.scale')].map(scale => [...scale.children].map(mark => mark.innerText))"
+    )
+    assert scales == [["300", "150", "0"], ["200", "100", "0"]]
+    line = await tab.run(
+        "document.querySelector('.all').getAttribute('points').split(' ').map(point => +point.split(',')[1])"
+    )
+    assert line == pytest.approx([(1 - (minute + 100) / 200) * 120 for minute in range(60)], abs=0.01)
+    first = await tab.run(f"new Date({(int(NOW_S) // 60 - 59) * 60_000}).toTimeString().slice(0, 5)")
+    assert (
+        await tab.run(
+            "[...document.querySelectorAll('.axis')].map(axis => [axis.firstChild.innerText, axis.lastChild.innerText])"
+        )
+        == [[first, "now"]] * 2
+    )
     assert tab.errors == []
 
 
@@ -151,10 +114,13 @@ async def test_a_whole_gateway(own_valkey: Server) -> None:
         assert {(await task).status_code for task in asked} == {200}
         assert (await client.get("/tasks?since=-P1D", headers=bulk)).status_code == 200
         await tab.until("document.querySelector('[data-is=saved]').textContent !== '0'")
+        share = (await client.get("/budget?app=shop", headers=bulk)).json()["callers"][0]["last_hour"]
+        used = (await client.get("/usage?app=shop", headers=bulk)).json()["total"]
+        assert (used["requests"], used["hits"]) == (61, 1)
+        assert share["turns"] == used["fetches"] >= 60  # a call that the upstream refuses is made again
         row = "[...document.querySelectorAll('tbody tr')].find(row => row.innerText.startsWith('bulk')).cells"
-        told = await tab.run(f"[...{row}].map(cell => cell.innerText.trim())")
-        assert told[:3] == ["bulk", "0", "60"]
-        assert told[3:5] == ["61", "1"]
+        told = f"bulk 0 {share['turns']} 61 1"
+        await tab.until(f"[...{row}].slice(0, 5).map(cell => cell.innerText.trim()).join(' ') === '{told}'")
         assert tab.errors == []
 
 
@@ -216,6 +182,7 @@ async def test_nothing_leaves_and_names_are_only_text() -> None:
             "/",
             "/page/page.css",
             "/page/page.js",
+            "/page/card.js",
             "/apps",
             "/usage",
         }
@@ -224,11 +191,22 @@ async def test_nothing_leaves_and_names_are_only_text() -> None:
     await web.client.aclose()
 
 
-@pytest.mark.parametrize("width", [360, 1200])
+@pytest.mark.parametrize("width", [320, 360, 700, 1200])
 async def test_nothing_is_wider_than_the_screen(shown: Shown, width: int) -> None:
-    """Also on a phone; a wide table scrolls in its own place."""
+    """On a phone too, where the table of callers is read without scrolling sideways, each figure with its label."""
     busy(shown.web, turns=123_456, waiting=70)
     await shown.tab.look(width=width)
     await shown.enter(KEY)
-    await shown.tab.until(CARD)
+    await shown.tab.until(f"{CARD}?.innerText.includes('123,456')")
     assert await shown.tab.run("document.documentElement.scrollWidth") <= width
+    if width > 640:
+        return
+    assert await shown.tab.run(
+        "[...document.querySelectorAll('.scroll, td')].every(box => box.scrollWidth <= box.clientWidth)"
+    )
+    labels = await shown.tab.run(
+        "[...document.querySelector('tbody tr').cells].slice(1).map(cell => getComputedStyle(cell, '::before').content)"
+    )
+    assert labels == [
+        f'"{name}"' for name in ("In line", "Calls", "Requests", "Hits", "Joins", "Stale", "Waits", "Refused")
+    ]

@@ -316,13 +316,14 @@ class Histories(RuleBasedStateMachine):
         assert {name.decode() for name in self.client.hkeys("tg:{news}:reports")} == set(policy.reports)
 
 
-def test_the_script_and_the_model_agree_and_keep_the_rules(client: redis.Redis) -> None:
+@pytest.mark.parametrize("examples", [75, pytest.param(1000, marks=pytest.mark.long)])
+def test_the_script_and_the_model_agree_and_keep_the_rules(client: redis.Redis, examples: int) -> None:
     """No history of ticks, begins, dones, deaths, losses and clock steps tells the two apart or breaks a rule."""
     Histories.client = client
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Histories,
         settings=settings(
-            max_examples=150,
+            max_examples=examples,
             stateful_step_count=60,
             deadline=None,
             print_blob=True,

@@ -12,7 +12,12 @@ from service.settings import AppSettings, CallerSettings, RedisSettings, Setting
 from tests.http.fake_gateway import AUTH, KEY, MANY_AUTH, NOW_S, Web, raw
 from tests.servers import until
 
-PARAMETERS = ("app", "since", "until", "sort", "q", "offset", "limit", "unknown")
+PARAMETERS = [
+    *(("/tasks", name) for name in ("app", "since", "until", "sort", "q", "offset", "limit", "status", "type", "x")),
+    *(("/usage", name) for name in ("app", "caller", "since", "x")),
+    *(("/budget", name) for name in ("app", "x")),
+    *(("/cache", name) for name in ("app", "x")),
+]
 INJECTED = (
     *("%00", "%0a", "%7f", "%1b[31m", "%c0%80", "%e2%80%a8"),
     *("%0d%0aX-Injected:%201", "a%0d%0a%0d%0aHTTP/1.1%20200"),
@@ -21,12 +26,13 @@ FIELDS = ("Authorization", "Prefer", "Cache-Control", "If-None-Match", "X-Reques
 ODD = (b"a\x00b", b"a\rb", b"a\nX-Injected: 1", b"a\r\n X-Injected: 1", b"\x7f", b"\xff\xfe")
 
 
-@pytest.mark.parametrize("parameter", PARAMETERS)
+@pytest.mark.parametrize(("path", "parameter"), PARAMETERS)
 @pytest.mark.parametrize("value", INJECTED)
-async def test_control_characters_in_parameters(web: Web, parameter: str, value: str) -> None:
-    """No control character of a parameter comes back raw, in no field and no body, whatever the parameter."""
-    answer = await web.get(f"/tasks?{parameter}={value}&limit=1" if parameter != "limit" else f"/tasks?limit={value}")
-    assert answer.status_code in (200, 400, 404)
+async def test_control_characters_in_parameters(web: Web, path: str, parameter: str, value: str) -> None:
+    """No control character of a parameter comes back raw, in no field and no body, whatever parameter of what."""
+    method = "DELETE" if path == "/cache" else "GET"
+    answer = await web.client.request(method, f"{path}?{parameter}={value}", headers=AUTH)
+    assert answer.status_code in (200, 400, 403, 404)
     assert "x-injected" not in answer.headers
     for text in (*answer.headers.values(), answer.text):
         assert not any(ord(char) < 0x20 or ord(char) == 0x7F for char in text)
@@ -64,6 +70,21 @@ async def test_requests_in_flight_are_bounded_for_each_caller(web: Web) -> None:
     await until(lambda: web.gateway.waiting == 5)
     web.gateway.go.set()
     assert {answer.status_code for answer in await asyncio.gather(*again)} == {200}
+
+
+async def test_streams_in_flight_are_bounded_for_each_caller(web: Web) -> None:
+    """A stream counts until its end, not until its first block: a caller can't hold any number of them open."""
+    web.gateway.told_at[100] = asyncio.Event()
+    ndjson = {"Accept": "application/x-ndjson"}
+    streams = [asyncio.create_task(web.get("/tasks", headers=ndjson)) for _ in range(5)]
+    await until(lambda: sum(ask.slice.offset == 100 for ask in web.gateway.asks) == 5)
+    for fields in (ndjson, {}):
+        async with asyncio.timeout(5):
+            refused = await web.get("/tasks", headers=fields)
+        assert (refused.status_code, refused.json()["bound"]) == (429, 5)
+    web.gateway.told_at[100].set()
+    assert {answer.status_code for answer in await asyncio.gather(*streams)} == {200}
+    assert (await web.get("/tasks", headers=ndjson)).status_code == 200
 
 
 def _operators(*, operator: bool) -> Any:

@@ -4,7 +4,7 @@ import re
 
 from tests.http.fake_gateway import Web
 
-FILES = ("/", "/page/page.css", "/page/page.js")
+FILES = ("/", "/page/page.css", "/page/page.js", "/page/card.js")
 
 
 async def test_the_policy_is_strict(web: Web) -> None:
@@ -26,10 +26,13 @@ async def test_all_that_it_loads_is_here(web: Web) -> None:
     """Relative addresses, each of which answers; the docs are among its links."""
     text = (await web.client.get("/")).text
     named = re.findall(r'(?:src|href)="([^"]+)"', text)
-    assert {"page/page.css", "page/page.js", "docs/favicon.svg", "docs"} == set(named)
+    assert {"page/page.css", "page/page.js", "page/card.js", "docs/favicon.svg", "docs"} == set(named)
     for name in named:
         assert (await web.client.get(f"/{name}")).status_code == 200
-    assert not re.search(r"<script(?! src)|<style| style=| on[a-z]+=", text)
+    script = (await web.client.get("/page/page.js")).text
+    assert re.findall(r'^import .* from "(.+)";$', script, flags=re.MULTILINE) == ["./card.js"]
+    assert not re.search(r"^import|import\(", (await web.client.get("/page/card.js")).text, flags=re.MULTILINE)
+    assert not re.search(r"<script(?! type=\"module\" src)|<style| style=| on[a-z]+=", text)
     assert (await web.client.get("/page/index.html")).status_code == 404
 
 

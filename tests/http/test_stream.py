@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
@@ -299,7 +300,9 @@ async def test_a_reader_that_takes_nothing_for_long(web: Web) -> None:
     trail = Trail(request_id="x", fields={})
     first = await web.gateway.stretch(ask)
     only = Only()
-    reply = TaskStream(web.gateway, ask, first, only=only, trail=trail, link=str, reader_max_s=0.05)
+    reply = TaskStream(
+        web.gateway, ask, first, only=only, trail=trail, in_flight=nullcontext(), link=str, reader_max_s=0.05
+    )
     await asyncio.wait_for(reply({}, receive, send), 2)
     assert trail.hung_up
     assert [message.get("more_body") for message in sent] == [None, True]

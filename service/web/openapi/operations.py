@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from service import __version__
 from service.web.kinds import KINDS, Kind
 from service.web.openapi.examples import (
     budget_example,
@@ -115,7 +116,7 @@ def paths() -> Json:
                 "State",
                 "Name and version",
                 "What runs here.",
-                _json("Version", {"name": "taskgate", "version": "1.0.0"}),
+                _json("Version", {"name": "taskgate", "version": __version__}),
             )
         },
         "/openapi.json": {"get": _get_contract()},
@@ -272,7 +273,7 @@ def _readyz() -> Json:
 
 
 def _get_contract() -> Json:
-    example = {"openapi": "3.1.0", "info": {"title": "Taskgate", "version": "1.0.0"}, "paths": {}}
+    example = {"openapi": "3.1.0", "info": {"title": "Taskgate", "version": __version__}, "paths": {}}
     operation = _open(
         "getContract",
         "Contract",

@@ -23,7 +23,7 @@ def page_routes() -> tuple[HTTPRouteHandler, ...]:
     page = fixed_file(HTML, _packaged("index.html"), policy=_POLICY, keep_s=_KEEP_S)
     parts = {
         name: fixed_file(kind, _packaged(name), policy=_POLICY, keep_s=_KEEP_S)
-        for name, kind in (("page.css", STYLE), ("page.js", SCRIPT))
+        for name, kind in (("page.css", STYLE), ("page.js", SCRIPT), ("card.js", SCRIPT))
     }
 
     @get("/")
@@ -33,7 +33,7 @@ def page_routes() -> tuple[HTTPRouteHandler, ...]:
 
     @get("/page/{name:str}")
     async def show_page_part(request: Request[Any, Any, Any], name: FromPath[str]) -> Reply:
-        """Its style or its script."""
+        """Its style or one of its scripts."""
         part = parts.get(name)
         if part is None:
             raise NotFoundException

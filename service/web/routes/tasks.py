@@ -68,7 +68,8 @@ def tasks_route(
             if first is None:
                 return Silence()
             link = partial(link_to, path, query_string)
-            return TaskStream(gateway, ask, first, only=asked.only, trail=trail, link=link)
+            counted = in_flight.one_of(caller)
+            return TaskStream(gateway, ask, first, only=asked.only, trail=trail, in_flight=counted, link=link)
         with in_flight.one_of(caller):
             page = await unless_hung_up(gateway.page(ask), receive=request.receive, trail=trail)
         if page is None:

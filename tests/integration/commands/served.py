@@ -60,12 +60,24 @@ class App:
         await send(done)
 
 
+class Told:
+    """Tells what the server says to the app before its shutdown."""
+
+    def leave(self) -> None:
+        """The end has been asked for."""
+        tell("leaving")
+
+    def refuse(self) -> None:
+        """The drain is over."""
+        tell("refusing")
+
+
 def main() -> int:
     port, drain_s, mode = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else ""
     configure("info", as_json=True)
     settings = ServerSettings(port=port, drain_s=drain_s, headers_timeout_s=0.5)
     try:
-        serve(App(mode), settings, leaving=lambda: tell("leaving"))
+        serve(App(mode), settings, leaving=Told())
     except (CannotListen, StartFailed) as exc:
         tell(f"{type(exc).__name__}: {exc}")
         return 1

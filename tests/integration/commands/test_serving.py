@@ -138,7 +138,7 @@ def test_what_is_in_flight_ends_before_the_app_does(port: int, started: list[Ser
 
 
 def test_a_request_that_does_not_end_is_cut_off_and_the_app_still_closes(port: int, started: list[Served]) -> None:
-    """After drain_s what is in flight is cancelled, with 503 where no answer had begun, and the app still closes."""
+    """After drain_s the app is told to refuse, then what goes on is cut off, with 503 where no answer had begun."""
     started.append(served := Served(port, drain_s=0.2))
     with served.asked("/never") as waiting, served.asked("/half") as half:
         served.process.terminate()
@@ -146,7 +146,7 @@ def test_a_request_that_does_not_end_is_cut_off_and_the_app_still_closes(port: i
         assert not answer(half).endswith(b"0\r\n\r\n")  # the chunk that would end it
         status, told, events = served.ended()
     assert status == 0
-    assert told == ["got /never", "got /half", "leaving", "cut off", "cut off", "closed"]
+    assert told == ["got /never", "got /half", "leaving", "refusing", "cut off", "cut off", "closed"]
     assert events == ["server.started", "server.stopping", "server.cut_off", "server.stopped"]
 
 

@@ -225,8 +225,8 @@ async def test_a_dead_node_takes_only_its_slots(own_cluster: Cluster) -> None:
 
 async def test_a_cluster_that_is_gone_is_unreachable(own_cluster: Cluster) -> None:
     """With all nodes gone, a store that knew them and one that did not are told so, without waiting long."""
-    known = RedisStore(RedisSettings(url=own_cluster.url, mode="cluster"))
-    fresh = RedisStore(RedisSettings(url=own_cluster.url, mode="cluster"))
+    known = RedisStore(RedisSettings(url=own_cluster.url, mode="cluster", timeout_s=1.0))
+    fresh = RedisStore(RedisSettings(url=own_cluster.url, mode="cluster", timeout_s=1.0))
     await known.ping()
     for server in own_cluster.servers:
         server.kill()

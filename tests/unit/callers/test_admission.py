@@ -142,23 +142,23 @@ def test_a_key_is_good_until_its_end(until: str | None, is_good: bool) -> None:
 
 
 def test_wrong_missing_and_ended_keys_take_the_same_time() -> None:
-    """Over many tries the medians of a key that is wrong and of one that has ended lie within a quarter."""
+    """Over many tries the medians of a key that is wrong, one that has ended and none at all lie within a third."""
     many = {
         f"c{number}": CallerSettings(keys=(KeySettings(sha256=hashed(f"key{number}"), until="2020-01-01"),), apps=())
         for number in range(500)
     }
     admission = keys_only(**many)
 
-    def took_s(authorization: str) -> float:
+    def took_s(authorization: str | None) -> float:
         begun = time.perf_counter()
         for _ in range(20):
             with pytest.raises(Unauthenticated):
                 admission.identify(authorization)
         return time.perf_counter() - begun
 
-    pairs = [(took_s("Bearer key250"), took_s("Bearer kex250")) for _ in range(60)]
-    ended, wrong = (statistics.median(times) for times in zip(*pairs, strict=True))
-    assert 0.75 < ended / wrong < 1.33
+    tries = [(took_s("Bearer key250"), took_s("Bearer kex250"), took_s(None)) for _ in range(60)]
+    medians = [statistics.median(times) for times in zip(*tries, strict=True)]
+    assert max(medians) / min(medians) < 1.33, medians
 
 
 ATTACKS: dict[str, Callable[[Any], str]] = {

@@ -339,6 +339,11 @@ def test_rules_between_settings(folder: Folder, old: str, new: str, faults: list
         ),
         (
             "redis:",
+            "server: {drain_s: 20}\nredis:",
+            ["server.drain_s: 20 is less than budget.wait_max_s: who waits longest is refused in a restart"],
+        ),
+        (
+            "redis:",
             "auth: none\nserver: {host: '::1'}\nredis:",
             ["auth: none: everybody who reaches ::1 may read every app, and callers count for nothing"],
         ),

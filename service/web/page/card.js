@@ -1,0 +1,215 @@
+// One app's card: what /budget and /usage say of it, as figures, bars, lines and rows.
+const SVG = "http://www.w3.org/2000/svg";
+const HIGH = 120;
+const whole = new Intl.NumberFormat("en");
+const short = new Intl.NumberFormat("en", { notation: "compact" });
+
+// What the reader may look back on: what /usage is asked for, which of its parts are drawn, and how long each part is.
+export const PERIODS = {
+  hour: { since: "-PT1H", name: "last hour", parts: "minutes", part: "minute", seconds: 60 },
+  day: { since: "-P1D", name: "last day", parts: "hours", part: "hour", seconds: 3600 },
+  week: { since: "-P7D", name: "last week", parts: "hours", part: "hour", seconds: 3600 },
+};
+
+export const seconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} s`;
+export const clock = (date, precise) => date.toLocaleTimeString([], { hourCycle: "h23", hour: "2-digit", minute: "2-digit", ...(precise && { second: "2-digit" }) });
+const sum = (rows, of) => rows.reduce((total, row) => total + of(row), 0);
+const isIdle = (share) => !(share.waiting.count || share.last_hour.turns || share.last_hour.joined);
+
+// Everything that is shown of an app, as numbers and texts. Callers that are not told by name are counted for an hour
+// alone, so that a day or a week has only those with a name.
+export function readings(budget, usage, period) {
+  const isHour = period === "hour";
+  const shares = [...budget.callers, ...(isIdle(budget.others) ? [] : [budget.others])];
+  const used = new Map(usage.callers.map((each) => [each.caller, each.used]));
+  const rows = shares.map((share) => {
+    const spent = share.caller === null ? null : used.get(share.caller) || null;
+    const [calls, joins] = isHour ? [share.last_hour.turns, share.last_hour.joined]
+      : share.caller === null ? [null, null] : [spent?.fetches || 0, spent?.joins || 0];
+    return { name: share.caller, waiting: share.waiting, calls, joins, used: spent };
+  });
+  for (const [name, spent] of used) {
+    if (!shares.some((share) => share.caller === name)) {
+      rows.push({ name, waiting: { count: 0, oldest_seconds: 0 }, calls: spent.fetches, joins: spent.joins, used: spent });
+    }
+  }
+  const own = rows[0];
+  rows.sort((one, other) => (one.name === null) - (other.name === null) || other.calls - one.calls);
+  const { part, parts, name, seconds: length } = PERIODS[period];
+  return {
+    budget, usage, rows, own, period, part, during: name,
+    parts: usage[parts],
+    allowed: Math.floor((budget.slots.total * length) / budget.slots.window_seconds),
+    waiting: sum(shares, (share) => share.waiting.count),
+    oldest: Math.max(...shares.map((share) => share.waiting.oldest_seconds)),
+    calls: isHour ? sum(shares, (share) => share.last_hour.turns) : usage.total.fetches,
+    callsNow: sum(shares, (share) => share.last_minute.turns),
+  };
+}
+
+const FIGURES = "free slots pips waiting oldest flag worst worstof calls minute saved savedhow bars barnote barscale lines linenote linescale from1 from2 rows".split(" ");
+
+// Nothing old is left, not even where nobody sees it.
+export function emptied(is) {
+  for (const name of FIGURES) is[name].replaceChildren();
+  is.flag.hidden = true;
+}
+
+export function draw(is, name, told) {
+  const whose = told.usage.caller === null ? "" : ` by ${told.usage.caller}`;
+  drawNow(is, told);
+  drawPeriod(is, told, whose);
+  drawCharts(is, name, told, whose);
+  const mostCalls = Math.max(1, ...told.rows.map((row) => row.calls));
+  is.who.textContent = `Who waits, and who used the calls in the ${told.during}`;
+  is.region2.setAttribute("aria-label", `Callers of ${name}, and what they used in the ${told.during}`);
+  is.rows.replaceChildren(...told.rows.map((row) => tableRow(row, mostCalls, row === told.own)));
+}
+
+function drawNow(is, { budget, waiting, oldest }) {
+  const { slots, pause } = budget;
+  const flags = [
+    budget.redis === "ok" ? "" : "Redis is away: one replica's figures",
+    pause && pause.seconds ? `Paused for ${seconds(pause.seconds)}${pause.reason ? `: ${pause.reason}` : ""}` : "",
+  ].filter(Boolean);
+  is.flag.hidden = !flags.length;
+  is.flag.textContent = flags.join(" · ");
+  is.free.textContent = slots.free === null ? "?" : whole.format(slots.free);
+  is.slots.textContent = slots.free === null ? "no calls now" : `of ${slots.total} in any ${slots.window_seconds} s`;
+  is.pips.replaceChildren(...Array.from({ length: Math.min(slots.total, 40) }, (_, index) => {
+    const pip = document.createElement("span");
+    pip.className = `pip ${slots.free === null ? "is-unknown" : index >= slots.total - slots.free ? "is-free" : ""}`;
+    return pip;
+  }));
+  is.waiting.textContent = whole.format(waiting);
+  is.waiting.className = waiting ? "is-waiting" : "";
+  is.oldest.textContent = waiting ? `oldest for ${seconds(oldest)}` : "nobody waits";
+  const worst = budget.worst_window;
+  is.worstname.textContent = `Worst ${slots.window_seconds === 1 ? "second" : `${slots.window_seconds} s`}, last hour`;
+  is.worst.textContent = whole.format(worst.last_hour);
+  is.worst.className = worst.last_hour > slots.total ? "is-waiting" : "";
+  is.worstof.textContent = `of ${whole.format(slots.total)} calls; ${whole.format(worst.last_minute)} in the last minute`;
+}
+
+function drawPeriod(is, { usage, period, during, calls, callsNow }, whose) {
+  const { total, caller } = usage;
+  is.callsname.textContent = `Calls${period === "hour" ? "" : whose}, ${during}`;
+  is.calls.textContent = whole.format(calls);
+  is.minute.textContent = `${whole.format(callsNow)} in the last minute`;
+  is.savedname.textContent = `Calls saved${caller === null ? "" : ` for ${caller}`}, ${during}`;
+  is.saved.textContent = whole.format(total.saved);
+  is.savedhow.textContent = total.saved ? `${whole.format(total.hits)} by caching, ${whole.format(total.joins)} by joining` : "";
+}
+
+function drawCharts(is, name, { usage, parts, part, period, during, allowed }, whose) {
+  const fetches = parts.map(({ used }) => used.fetches);
+  const requests = parts.map(({ used }) => used.requests);
+  const saved = parts.map(({ used }) => used.saved);
+  const most = Math.max(0, ...fetches);
+  const each = part === "hour" ? "an hour" : "a minute";
+  is.barname.textContent = `Calls ${each}${whose}`;
+  is.barnote.textContent = `busiest ${part} ${whole.format(most)} of ${whole.format(allowed)}`;
+  is.bars.setAttribute("aria-label", `Calls ${each}${whose} of ${name} in the ${during}: ${fetches.at(-1) || 0} in this ${part}, ${most} in the busiest, ${allowed} allowed.`);
+  is.bars.replaceChildren(...bars(fetches, allowed, Math.max(allowed, most)));
+  is.barscale.replaceChildren(...scale(Math.max(allowed, most)));
+  const peak = Math.max(0, ...requests, ...saved);
+  const top = roundedUp(peak);
+  is.linename.textContent = `Requests ${each}${whose}`;
+  is.linenote.textContent = `busiest ${part} ${whole.format(peak)}`;
+  is.lines.setAttribute("aria-label", `Requests ${each}${whose} of ${name} in the ${during}: ${requests.at(-1) || 0} in this ${part}, ${peak} at most; ${usage.total.saved} calls were saved in all.`);
+  is.lines.replaceChildren(...lines(requests, saved, top));
+  is.linescale.replaceChildren(...scale(top));
+  const from = parts.length ? beginning(new Date(parts[0].start), period) : "";
+  is.from1.textContent = is.from2.textContent = from;
+}
+
+function beginning(date, period) {
+  if (period === "hour") return clock(date);
+  if (period === "day") return `${date.toLocaleDateString("en", { weekday: "short" })} ${clock(date)}`;
+  return date.toLocaleDateString("en-GB", { weekday: "short", day: "numeric", month: "short" });
+}
+
+// The next of 2, 4, 6, 8, 10, 20, 40 ...: round, and with a round half.
+function roundedUp(value) {
+  const size = 10 ** Math.floor(Math.log10(Math.max(value, 2)));
+  const steps = Math.ceil(value / size);
+  return Math.max(2, (steps + (steps % 2)) * size);
+}
+
+// The largest value, its half and nought, from top to bottom beside a chart.
+function scale(top) {
+  return [top, top / 2, 0].map((value) => {
+    const mark = document.createElement("span");
+    mark.textContent = (top < 10_000 ? whole : short).format(value);
+    return mark;
+  });
+}
+
+function shape(name, values) {
+  const node = document.createElementNS(SVG, name);
+  for (const [attribute, value] of Object.entries(values)) node.setAttribute(attribute, value);
+  return node;
+}
+
+const rule = (y) => shape("line", { class: "rule", x1: 0, x2: 600, y1: y, y2: y });
+
+function bars(values, allowed, top) {
+  const step = 600 / Math.max(values.length, 1);
+  const gap = Math.min(2, step * 0.25);
+  const possible = (allowed / top) * HIGH;
+  return values.flatMap((value, index) => {
+    const height = value ? Math.max((value / top) * HIGH, 2) : 0;
+    const place = { x: (index * step + gap / 2).toFixed(2), width: (step - gap).toFixed(2) };
+    return [
+      shape("rect", { class: "bar is-track", ...place, y: (HIGH - possible).toFixed(2), height: possible.toFixed(2) }),
+      shape("rect", { class: "bar", ...place, y: (HIGH - height).toFixed(2), height: height.toFixed(2) }),
+    ];
+  });
+}
+
+function lines(all, spared, top) {
+  const step = 600 / Math.max(all.length - 1, 1);
+  const points = (values) => values.map((value, index) => `${(index * step).toFixed(2)},${((1 - value / top) * HIGH).toFixed(2)}`).join(" ");
+  return [
+    rule(0), rule(HIGH / 2),
+    shape("polygon", { class: "wash", points: `0,${HIGH} ${points(spared)} 600,${HIGH}` }),
+    shape("polyline", { class: "all", points: points(all) }),
+    shape("polyline", { class: "spared", points: points(spared) }),
+  ];
+}
+
+const SYSTEM = new Map([["~renewal", "renewals"], ["~ahead", "fetches ahead"], ["~more", "many more callers"]]);
+const COLUMNS = [["Requests", "requests"], ["Hits", "hits"], ["Joins", "joins"], ["Stale", "stale"], ["Waits", "waits"], ["Refused", "refusals"]];
+
+function tableRow(row, mostCalls, isOwn) {
+  const line = document.createElement("tr");
+  const head = document.createElement("th");
+  head.scope = "row";
+  head.textContent = row.name === null ? "all others" : (SYSTEM.get(row.name) || row.name) + (isOwn ? " (you)" : "");
+  const measure = document.createElement("div");
+  measure.className = "measure";
+  const gauge = shape("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" });
+  gauge.append(shape("rect", { class: "bar", x: 0, y: 0, height: 10, width: ((row.calls / mostCalls) * 100).toFixed(2) }));
+  const number = document.createElement("span");
+  number.textContent = row.calls === null ? "–" : whole.format(row.calls);
+  measure.append(number, gauge);
+  const calls = document.createElement("td");
+  calls.className = "wide";
+  calls.dataset.label = "Calls";
+  calls.append(measure);
+  const used = row.used || {};
+  const inLine = cell("In line", row.waiting.count, row.waiting.count ? ` · ${seconds(row.waiting.oldest_seconds)}` : "");
+  if (row.waiting.count) inLine.className = "is-waiting";
+  line.append(head, inLine, calls, ...COLUMNS.map(([label, what]) =>
+    cell(label, what === "joins" ? row.joins : row.name === null ? null : used[what] || 0)));
+  return line;
+}
+
+// The label stands beside the value where there is no room for a column's head.
+function cell(label, value, more) {
+  const node = document.createElement("td");
+  node.dataset.label = label;
+  node.textContent = value === null ? "–" : whole.format(value) + (more || "");
+  if (!value) node.className = "is-none";
+  return node;
+}

@@ -1,0 +1,51 @@
+"""The page at `/` of a gateway of the tests' own, in a browser."""
+
+import random
+
+from service.model.budgets import Counts, Party, Tally, Use, UseInPeriod, Worst
+from tests.browser.chromium import Tab
+from tests.http.fake_gateway import NOW_S, Web
+
+CARD = "document.querySelector('.app:not(.is-blank)')"
+
+
+class Shown:
+    """A gateway on a socket, and a browser that shows its page."""
+
+    def __init__(self, web: Web, tab: Tab, origin: str) -> None:
+        self.web = web
+        self.tab = tab
+        self.origin = origin
+
+    async def enter(self, key: str) -> None:
+        """Give a key, by keyboard alone."""
+        await self.tab.type(key)
+        await self.tab.press("Enter")
+
+
+def busy(web: Web, *, turns: int, waiting: int) -> None:
+    """Let the API tell of an hour of load, the same at every call."""
+    chance = random.Random(7)
+    own = Counts(turns=turns, joined=21, requests=4321, hits=4000, stale=3, waits=50, refusals=2)
+    others = Tally(minute=Counts(turns=180), hour=Counts(turns=5000, joined=900))
+    web.gateway.view = {
+        "free": 1,
+        "pause_s": 0.8,
+        "pause_reason": "throttled",
+        "worst": Worst(minute=3, hour=5),
+        "callers": (
+            Party(name="single", waiting=waiting, oldest_s=1.25, tally=Tally(minute=Counts(turns=30), hour=own)),
+        ),
+        "others": Party(name=None, waiting=2, oldest_s=0.5, tally=others),
+    }
+    start_s = int(NOW_S) // 60 * 60 - 59 * 60
+    web.gateway.usage_view = {
+        "callers": (Use(name="single", counts=own),),
+        "minutes": tuple(
+            UseInPeriod(
+                start_s=start_s + 60 * minute,
+                counts=Counts(turns=chance.randrange(10, 240), requests=minute + 100, hits=minute + 40),
+            )
+            for minute in range(60)
+        ),
+    }

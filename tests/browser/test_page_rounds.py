@@ -1,0 +1,107 @@
+"""What the page asks for: the time that its reader looks back on, and a bounded part of many apps at a time."""
+
+from itertools import pairwise
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from service.model.budgets import Counts, Use, UseInPeriod
+from service.settings import CallerSettings
+from tests.browser.chromium import Tab, chromium_tab
+from tests.browser.shown import CARD, Shown, busy
+from tests.http.fake_gateway import KEY, NOW_S, Web, _hashed, key_callers
+
+pytestmark = pytest.mark.browser
+
+APPS = tuple(f"app-{number:02}" for number in range(20))
+DAY_S = 86_400
+COUNT_FETCHES = """
+window.most = {}; window.under = {}; window.real = window.fetch;
+window.fetch = async (path, how) => {
+  const kind = path.split("?")[0];
+  under[kind] = (under[kind] || 0) + 1;
+  most[kind] = Math.max(most[kind] || 0, under[kind]);
+  try { return await real(path, how); } finally { under[kind] -= 1; }
+}; 1
+"""
+
+
+async def test_an_hour_a_day_a_week(shown: Shown) -> None:
+    """Arrow keys choose the time: figures, bars and callers are then of that time; it is forgotten with the page."""
+    tab, told = shown.tab, shown.web.gateway
+    busy(shown.web, turns=99, waiting=0)
+    await shown.enter(KEY)
+    await tab.until(f"{CARD}?.innerText.includes('Calls, last hour')")
+    hours = tuple(
+        UseInPeriod(start_s=int(NOW_S) // 3600 * 3600 - 3600 * ago, counts=Counts(turns=9000 - ago, requests=30_000))
+        for ago in range(24, -1, -1)
+    )
+    told.usage_view |= {"hours": hours, "callers": (Use(name="single", counts=Counts(turns=54_321, joined=77)),)}
+    await tab.run("document.querySelector('#period :checked').focus()")
+    await tab.press("ArrowRight")
+    await tab.until(f"{CARD}.innerText.includes('54,321')")
+    assert told.usage_asks[-1] == ("shop", "single", int(NOW_S) - DAY_S)
+    seen = await tab.text()
+    for text in (
+        "Calls by single, last day",
+        "Calls an hour",
+        "busiest hour 9,000 of 18,000",
+        "used the calls in the last day",
+        "40K",
+    ):
+        assert text in seen, text
+    assert await tab.run("document.querySelectorAll('.bar.is-track').length") == 25
+    cells = "[0, 2, 5].map(column => row.cells[column].innerText.trim())"
+    rows = await tab.run(f"[...document.querySelectorAll('tbody tr')].map(row => {cells})")
+    assert rows == [["single (you)", "54,321", "77"], ["all others", "\N{EN DASH}", "\N{EN DASH}"]]
+    await tab.press("ArrowRight")
+    await tab.until(f"{CARD}.innerText.includes('last week')")
+    assert told.usage_asks[-1] == ("shop", "single", int(NOW_S) - 7 * DAY_S)
+    assert await tab.run("[sessionStorage.length, localStorage.length, document.cookie, location.search]") == [
+        1,
+        0,
+        "",
+        "",
+    ]
+    assert tab.errors == []
+    await tab.call("Page.reload")
+    await tab.until(f"{CARD}?.innerText.includes('last hour')")
+    assert await tab.run("document.querySelector('#period :checked').value") == "hour"
+
+
+async def test_twenty_apps_are_asked_for_in_turn() -> None:
+    """A round is 13 requests at most, what is in sight first, and ends before the next begins; all get their turn."""
+    web = Web(callers=key_callers({"many": CallerSettings(keys=(_hashed(KEY),), apps=APPS)}))
+    async with web.on_a_socket() as port, chromium_tab(f"http://127.0.0.1:{port}/") as tab:
+        await tab.run(COUNT_FETCHES)
+        await tab.type(KEY)
+        await tab.press("Enter")
+        await tab.until("document.querySelectorAll('.app').length === 20")
+        await tab.until("document.querySelectorAll('.app.is-blank').length < 20")
+        for choice in ("day", "week", "hour"):
+            await tab.run(f"document.querySelector('#period [value={choice}]').click()")
+        await tab.run("document.querySelector('.app:last-child').scrollIntoView()")
+        await tab.until("!document.querySelector('.app:last-child').classList.contains('is-blank')")
+        before = len(rounds(tab))
+        while {app for asked in rounds(tab) for app in asked} != set(APPS) or len(rounds(tab)) < before + 2:
+            count = len(rounds(tab))
+            await tab.until("under.apps === 0 && under.usage === 0")
+            await tab.until(
+                f"performance.getEntriesByType('resource').filter(each => each.name.endsWith('/apps')).length > {count}"
+            )
+        ended = rounds(tab)[:-1]
+        assert max(len(asked) for asked in ended) == 6
+        assert all(APPS[-1] in asked for asked in ended[before:])
+        assert await tab.run("most") == {"apps": 1, "budget": 6, "usage": 6}
+        assert tab.errors == []
+    await web.client.aclose()
+
+
+def rounds(tab: Tab) -> list[list[str]]:
+    """The apps whose usage was asked for, by round: each begins with a request for the list."""
+    addresses = [urlsplit(url) for url in tab.requests]
+    begins = [index for index, address in enumerate(addresses) if address.path == "/apps"]
+    return [
+        [parse_qs(address.query)["app"][0] for address in addresses[begin:end] if address.path == "/usage"]
+        for begin, end in pairwise([*begins, len(addresses)])
+    ]
