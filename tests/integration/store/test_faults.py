@@ -260,12 +260,12 @@ async def test_rubbish_is_a_broken_answer() -> None:
 
 
 async def test_a_crowd_beyond_the_pool_is_refused_when_it_waits_too_long(silent_url: str) -> None:
-    """Of 500 calls at once to a silent server, all end within twice the time-out and a half, told busy or timed out."""
+    """Of 500 calls at once to a silent server, all are told busy or timed out; in turn they would take four seconds."""
     async for store in _store(silent_url):
         started_s = time.monotonic()
         faults = await asyncio.gather(*(store.get(KEY) for _ in range(500)), return_exceptions=True)
         assert {str(getattr(fault, "detail", fault)) for fault in faults} <= {"busy", "timed out"}
-        assert time.monotonic() - started_s < 0.65
+        assert time.monotonic() - started_s < 2
 
 
 async def test_a_busy_script_is_told(store: RedisStore, own_valkey: Server) -> None:
