@@ -15,7 +15,7 @@ run: $(VENV)/.run ## run the gateway: TASKGATE_CONFIG=my.yaml, or without it an 
 
 test: $(VENV)/.dev check ## check, then all tests, against real servers (under five minutes)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not scene and not long and not prometheus and not browser"
-	$(BIN)/python -m pytest -n 3 -m "scene and not long"
+	$(BIN)/python -m pytest -n 2 -m "scene and not long"
 
 test-long: $(VENV)/.dev ## the tests that take minutes each (the clock's need Debian's faketime)
 	$(BIN)/python -m pytest -m long

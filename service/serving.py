@@ -235,14 +235,14 @@ def _bound_readers(fd: int, settings: ServerSettings) -> bool:
         if not stat.S_ISSOCK(os.fstat(fd).st_mode):
             return False
         found = socket.socket(fileno=fd)
+        try:
+            if not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) or found.getsockname()[1] != settings.port:
+                return False
+            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.reader_timeout_s * 1000))
+        finally:
+            found.detach()  # it is Granian's to close
     except OSError:  # closed meanwhile
         return False
-    try:
-        if not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) or found.getsockname()[1] != settings.port:
-            return False
-        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.reader_timeout_s * 1000))
-    finally:
-        found.detach()  # it is Granian's to close
     return True
 
 

@@ -258,4 +258,4 @@ async def test_memory_is_never_fresher_than_redis(own_valkey: Server) -> None:
         while "ttl=-" not in (got := await g.page(1)).outcome and got.headers["age"] != "0":
             fresh_until_s = got.at_s
             await asyncio.sleep(0.02)
-        assert fresh_until_s - began_s < 4.1
+        assert fresh_until_s - began_s < 5  # 6, if it counted from when this replica read it
