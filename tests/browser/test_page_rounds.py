@@ -17,11 +17,14 @@ APPS = tuple(f"app-{number:02}" for number in range(20))
 DAY_S = 86_400
 COUNT_FETCHES = """
 window.most = {}; window.under = {}; window.real = window.fetch;
-window.fetch = async (path, how) => {
+window.fetch = (path, how) => {
   const kind = path.split("?")[0];
+  let over = false;
+  const end = () => { if (!over) under[kind] -= 1; over = true; };
   under[kind] = (under[kind] || 0) + 1;
   most[kind] = Math.max(most[kind] || 0, under[kind]);
-  try { return await real(path, how); } finally { under[kind] -= 1; }
+  how.signal.addEventListener("abort", end);
+  return real(path, how).finally(end);
 }; 1
 """
 
