@@ -34,11 +34,11 @@ from service.upstream.apps import UpstreamApp, upstream_app_of
 from service.upstream.client import Client
 from service.upstream.secret import secret_of
 from service.upstream.signer import Signer
-from service.web.access_log import log_request
+from service.web.access_log import AccessLog, log_request
 from service.web.edge import App as Application
+from service.web.gathered import Gathered
 from service.web.replay import Replay
 from service.web.site import create_web
-from service.web.trail import Observer
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,11 +53,12 @@ def create_app(
     settings: Settings,
     *,
     environ: Mapping[str, str] = os.environ,
-    access_log: Observer = log_request,
+    access_log: AccessLog | None = None,
     follow: str | None = None,
 ) -> Service:
     """Build everything; nothing is opened before the application's lifespan begins.
 
+    Without an `access_log` each request is logged by structlog, for people.
     `follow` is the file that the settings came from: while we serve, it is read again whenever it changes.
     """
     replica = secrets.token_hex(8)
@@ -121,10 +122,12 @@ def create_app(
     purge = Purge(store, cache, prefix=settings.redis.prefix, apps=apps)
     purge.add(shelf.forget)
     usage = UsageCounts({name: app.ledger.count for name, app in apps.items()})
+    gathered = Gathered((*([] if access_log is None else [access_log]), *signals.listeners, usage))
     walks = Walks(block_size=settings.cache.block_size) if settings.cache.ahead else None
     gateway = Gateway(apps, lifetimes=lifetimes, clock=time.time, purge=purge, walks=walks)
     signals.watch(
         Watched(
+            settle=gathered.flush,
             apps=apps,
             callers=lambda: {name: caller.apps for name, caller in live.settings.callers.items()},
             signers={signer.app.name: signer for signer in signers},
@@ -142,7 +145,7 @@ def create_app(
             await parts.enter_async_context(signals.opened())
             parts.push_async_callback(store.aclose)
             await parts.enter_async_context(client)
-            _begin(parts, apps=apps, usage=usage, channels=channels, store=store, gateway=gateway, purge=purge)
+            _begin(parts, apps=apps, gathered=gathered, channels=channels, store=store, gateway=gateway, purge=purge)
             await parts.enter_async_context(live.followed(follow, environ, told=signals.reloaded))
             yield
 
@@ -151,8 +154,7 @@ def create_app(
         gateway,
         callers,
         lambda: live.web,
-        access_log=access_log,
-        observers=(*signals.observers, usage),
+        observers=(*([log_request] if access_log is None else []), gathered, *signals.observers),
         lifespan=[lifespan],
     )
     replay = Replay(
@@ -167,7 +169,7 @@ def _begin(
     parts: AsyncExitStack,
     *,
     apps: Mapping[str, App],
-    usage: UsageCounts,
+    gathered: Gathered,
     channels: Mapping[str, Line[Kept]],
     store: RedisStore,
     gateway: Gateway,
@@ -179,7 +181,7 @@ def _begin(
             if part is not None:
                 part.start()
                 parts.push_async_callback(part.aclose)
-    parts.callback(usage.close)
+    parts.callback(gathered.close)
     parts.push_async_callback(gateway.aclose)
     parts.push_async_callback(purge.aclose)
     purge.start()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
-from service.callers.bearer import bearer_of
+from service.callers.bearer import bearer_of, is_credential
 from service.callers.issuer import Issuer
 from service.callers.remembered import Remembered
 from service.callers.table import NO_KEY, Table
@@ -77,6 +77,8 @@ class Admission:
             self._remembered.clear()
         token = self._remembered.get(digest, now_s=now_s)
         if token is None:
+            if not is_credential(credential):
+                raise Unauthenticated(presented=True)
             token = checked(credential, keys=issuer.keys, trust=trust, now_s=now_s)
             self._remembered.put(digest, token, now_s=now_s)
             log.info("callers.token_checked", account=token.account)

@@ -18,7 +18,7 @@ def run(config: str | None) -> int:
     from service.app import create_app
     from service.serving import CannotListen, StartFailed, serve
     from service.telemetry.logs import configure
-    from service.web.access_log import AccessLog, log_request
+    from service.web.access_log import AccessLog
 
     gc.freeze()
     gc.enable()
@@ -26,13 +26,12 @@ def run(config: str | None) -> int:
     server = loaded.settings.server
     as_json = server.log_format == "json" or (server.log_format == "auto" and not sys.stderr.isatty())
     writer = configure(server.log_level, as_json=as_json)
-    access_log = AccessLog(writer.write)
     is_gathered = as_json and server.log_level in ("debug", "info")
     for warning in loaded.warnings:
         structlog.get_logger("taskgate.settings").warning("settings.warning", path=warning.path, text=warning.text)
     try:
-        observe = access_log if is_gathered else log_request
-        service = create_app(loaded.settings, access_log=observe, follow=os.environ[VARIABLE])
+        access_log = AccessLog(writer.write) if is_gathered else None
+        service = create_app(loaded.settings, access_log=access_log, follow=os.environ[VARIABLE])
         serve(service.asgi, server, leaving=service)
     except CannotListen as exc:
         print(f"taskgate serve: can't listen: {exc}", file=sys.stderr)
@@ -40,6 +39,4 @@ def run(config: str | None) -> int:
     except StartFailed as exc:
         print(f"taskgate serve: {exc}", file=sys.stderr)
         return 1
-    finally:
-        access_log.flush()
     return 0

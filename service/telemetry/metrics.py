@@ -38,6 +38,7 @@ class Metrics:
         self.lag = Lag()
         self._version = version
         self._reloads: Counter[tuple[str, ...]] = Counter({("ok",): 0, ("refused",): 0})
+        self._settle: Callable[[], None] | None = None
         self._registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._registry)
         for collector in (self.requests, self.calls, self.redis, self):
@@ -45,6 +46,7 @@ class Metrics:
 
     def watch(self, watched: Watched) -> None:
         """Show what these parts know, too."""
+        self._settle = watched.settle
         self._registry.register(State(watched))
 
     def reloaded(self, *, ok: bool) -> None:
@@ -62,6 +64,8 @@ class Metrics:
 
     def text(self, accept: str) -> tuple[str, bytes]:
         """The type and the text of all metrics, in the format that an `Accept` field prefers."""
+        if self._settle is not None:
+            self._settle()
         if "application/openmetrics-text" in accept:
             text: bytes = generate_openmetrics(self._registry)  # type: ignore[no-untyped-call]  # it has no types
             return OPEN, text

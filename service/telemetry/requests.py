@@ -1,7 +1,7 @@
 """Counts requests. On every request's way, hot hits too: one look-up, one bisection, two additions."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from prometheus_client.metrics_core import Metric
 
@@ -37,7 +37,7 @@ class _Series:
 
 
 class RequestTally:
-    """An `Observer`: counts requests that have ended. `callers` are the names of those who may be told apart."""
+    """A `Listener`: counts requests that have ended. `callers` are the names of those who may be told apart."""
 
     def __init__(self, *, apps: Collection[str], callers: Callable[[], Collection[str]]) -> None:
         self._apps = frozenset(apps)
@@ -45,15 +45,16 @@ class RequestTally:
         self._series: dict[_Key, _Series] = {}
         self._waits: dict[tuple[str, ...], Histogram] = {}
 
-    def __call__(self, seen: Observation) -> None:
-        """Count one."""
-        key = (seen.method, seen.route, seen.status, seen.outcome, seen.caller, seen.app)
-        series = self._series.get(key)
-        if series is None:
-            series = self._admitted(key)
-        series.seconds.observe(seen.duration_s)
-        if series.waits is not None:
-            series.waits.observe(seen.waited_s)
+    def __call__(self, seen: Sequence[Observation]) -> None:
+        """Count them."""
+        for each in seen:
+            key = (each.method, each.route, each.status, each.outcome, each.caller, each.app)
+            series = self._series.get(key)
+            if series is None:
+                series = self._admitted(key)
+            series.seconds.observe(each.duration_s)
+            if series.waits is not None:
+                series.waits.observe(each.waited_s)
 
     def collect(self) -> Iterator[Metric]:
         """Everything, as Prometheus wants it."""

@@ -15,6 +15,7 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.state import Watched
 from service.telemetry.traces import traces_of
 from service.telemetry.upstream_calls import CalledApp
+from service.web.gathered import Listener
 from service.web.trail import Observer
 
 if TYPE_CHECKING:
@@ -43,10 +44,14 @@ class Signals:
         self._traces: Traces | None = traces_of(self._settings, environ, regions=regions, version=__version__)
 
     @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """Who is told of requests, beside the access log, when it suits."""
+        return () if self.metrics is None else (self.metrics.requests,)
+
+    @property
     def observers(self) -> tuple[Observer, ...]:
-        """Who is told of requests, beside the access log."""
-        counted = () if self.metrics is None else (self.metrics.requests,)
-        return counted if self._traces is None else (*counted, self._traces.ended)
+        """Who is told of each request within its span."""
+        return () if self._traces is None else (self._traces.ended,)
 
     @property
     def on_call(self) -> tuple[OnCall, ...]:

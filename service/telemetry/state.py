@@ -29,7 +29,12 @@ class Connected(Protocol):
 
 
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts that are looked at. `callers` are those who may read each app; `clock` is the wall clock."""
+    """The parts that are looked at, once `settle` has told them the last. `callers` are those who may read each app.
+
+    `clock` is the wall clock.
+    """
+
+    settle: Callable[[], None]
 
     apps: Mapping[str, App]
     callers: Callable[[], Mapping[str, tuple[str, ...]]]

@@ -18,40 +18,18 @@ from service.web.answers import Header
 from service.web.edge import FIELDS_MAX_BYTES, UNROUTED, App, request_id_of
 from service.web.port import Callers
 from service.web.ratelimit import STATE
-from service.web.trail import Observation, Observer
+from service.web.trail import Fields, Observation, Observer
 
-# Request fields that choose the answer, and their places; those at -1 are read, but only by the rest of the service.
-_AUTHORIZATION, _ENCODING, _PREFER, _CONDITION, _REQUEST_ID, _ACCEPT, _STEERING = 0, 1, 2, 3, 4, 5, -1
-_PLACES = {
-    b"authorization": _AUTHORIZATION,
-    b"accept": _ACCEPT,
-    b"accept-encoding": _ENCODING,
-    b"prefer": _PREFER,
-    b"if-none-match": _CONDITION,
-    b"x-request-id": _REQUEST_ID,
-    b"cache-control": _STEERING,
-    b"pragma": _STEERING,
-    b"content-length": _STEERING,
-    b"transfer-encoding": _STEERING,
-}
+# Request fields that say what must not be answered from here, but by the rest of the service.
+_STEERING = frozenset((b"cache-control", b"pragma", b"content-length", b"transfer-encoding"))
 _OF_THE_MOMENT = frozenset((b"age", b"cache-status", b"server-timing", STATE.lower().encode(), b"x-request-id"))
 _MAX_AGE = re.compile(rb"(?:^|[ ,])max-age=([0-9]{1,9})(?:$|[ ,])")
 # What an entry costs besides its body, fields and key: measured with tracemalloc.
-_ENTRY_BYTES = 1600
+_ENTRY_BYTES = 1850
+_HIT = Source.HIT.value
 
 Key = tuple[str, str, bytes, bytes | None, bytes | None, bytes | None, bytes | None]
-
-
-class _Question:
-    """What is asked, by whom; `is_plain` unless only the rest of the service can say what the answer is."""
-
-    __slots__ = ("caller", "is_plain", "key", "own_id")
-
-    def __init__(self, key: Key, caller: Caller, own_id: bytes | None, *, is_plain: bool) -> None:
-        self.key = key
-        self.caller = caller
-        self.own_id = own_id
-        self.is_plain = is_plain
+"""Caller, path, query string, and the fields that choose among the answers to these."""
 
 
 class _Finished:
@@ -61,6 +39,7 @@ class _Finished:
         "age_s",
         "app",
         "body",
+        "body_message",
         "caller",
         "ends_at_s",
         "fetched_at_s",
@@ -74,6 +53,7 @@ class _Finished:
     def __init__(self, status: int, headers: Iterable[Header], body: bytes, *, age_s: int, lifetime_s: int) -> None:
         self.status = status
         self.body = body
+        self.body_message = {"type": "http.response.body", "body": body}
         self.lasting = tuple((name, value) for name, value in headers if name.lower() not in _OF_THE_MOMENT)
         self.lifetime_s = lifetime_s
         self.caller: Caller | None = None
@@ -115,32 +95,35 @@ class Replay:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer from what is kept, or let the rest of the service answer and keep that."""
-        question = self._question(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
+        started_s = time.perf_counter()
+        is_question = self._max_bytes and scope["type"] == "http" and scope["method"] == "GET"
+        question = self._question(scope) if is_question else None
         if question is None:
             await self._app(scope, receive, send)
             return
-        started_s = time.perf_counter()
-        finished = self._find(question) if question.is_plain else None
+        key, caller, fields = question
+        finished = self._find(key, caller) if _STEERING.isdisjoint(fields) else None
         if finished is None:
-            await self._ask(question, scope, receive, send)
+            await self._ask(key, caller, scope, receive, send)
             return
-        request_id = request_id_of(question.own_id)
+        request_id = request_id_of(fields.get(b"x-request-id"))
         headers = (*finished.headers, (b"x-request-id", request_id.encode()))
         try:
             await send({"type": "http.response.start", "status": finished.status, "headers": headers})
-            await send({"type": "http.response.body", "body": finished.body})
+            await send(finished.body_message)
         finally:
             observation = Observation(
                 request_id=request_id,
                 method="GET",
                 route=finished.route,
                 status=finished.status,
-                caller=question.caller.name,
+                caller=caller.name,
                 app=finished.app,
-                outcome=Source.HIT.value,
+                outcome=_HIT,
                 waited_s=0.0,
                 upstream_s=0.0,
                 duration_s=time.perf_counter() - started_s,
+                ended_at_s=self._clock(),
                 answer_bytes=len(finished.body),
             )
             for observe in self._observers:
@@ -152,48 +135,47 @@ class Replay:
         for key in [key for key, finished in self._kept.items() if app is None or finished.app == app]:
             self._drop(key)
 
-    def _question(self, scope: Any) -> _Question | None:
-        """What is asked; None for what is nobody's, not a question of one answer, or too large."""
-        values: list[bytes | None] = [None, None, None, None, None, None]
-        is_plain, size = True, 0
-        for name, value in scope["headers"]:
-            size += len(name) + len(value)
-            place = _PLACES.get(name)
-            if place is None:
-                continue
-            if place < 0:
-                is_plain = False
-            elif values[place] is None:
-                values[place] = value
-            else:
-                return None
-        authorization, encoding, prefer, condition, own_id, accept = values
-        if authorization is None or size > FIELDS_MAX_BYTES:
+    def _question(self, scope: Any) -> tuple[Key, Caller, Fields] | None:
+        """What is asked, by whom, with which fields; None where it is nobody's, repeats a field, or is too large."""
+        lines = scope["headers"]
+        fields = dict(lines)
+        authorization = fields.get(b"authorization")
+        if authorization is None or len(fields) != len(lines):
+            return None
+        if sum([len(name) + len(value) for name, value in lines]) > FIELDS_MAX_BYTES:
             return None
         try:
             caller = self._callers.identify(authorization.decode("latin-1"))
         except TaskgateError:
             return None
-        key = (caller.name, scope["path"], scope["query_string"], accept, encoding, prefer, condition)
-        return _Question(key, caller, own_id, is_plain=is_plain)
+        key = (
+            caller.name,
+            scope["path"],
+            scope["query_string"],
+            fields.get(b"accept"),
+            fields.get(b"accept-encoding"),
+            fields.get(b"prefer"),
+            fields.get(b"if-none-match"),
+        )
+        return key, caller, fields
 
-    def _find(self, question: _Question) -> _Finished | None:
+    def _find(self, key: Key, caller: Caller) -> _Finished | None:
         """The answer that is kept, dressed for this second, while it is fresh and its caller is as it was."""
-        finished = self._kept.get(question.key)
+        finished = self._kept.get(key)
         if finished is None:
             return None
         now_s = self._clock()
         known = finished.caller
-        if now_s >= finished.ends_at_s or (known is not question.caller and known != question.caller):
-            self._drop(question.key)
+        if now_s >= finished.ends_at_s or (known is not caller and known != caller):
+            self._drop(key)
             return None
         age_s = int(now_s - finished.fetched_at_s)
         if age_s > finished.age_s:
             finished.dress(age_s)
-        self._kept.move_to_end(question.key)
+        self._kept.move_to_end(key)
         return finished
 
-    async def _ask(self, question: _Question, scope: Any, receive: Any, send: Any) -> None:
+    async def _ask(self, key: Key, caller: Caller, scope: Any, receive: Any, send: Any) -> None:
         """Let the rest of the service answer; keep its answer unless something was forgotten meanwhile."""
         answer = _Passing(send)
         forgotten = self._forgotten
@@ -202,15 +184,15 @@ class Replay:
         trail = scope.get("state", {}).get("trail")
         if finished is None or trail is None or trail.app is None or forgotten != self._forgotten:
             return
-        finished.caller, finished.app = question.caller, trail.app
+        finished.caller, finished.app = caller, trail.app
         finished.route = scope.get("path_template", UNROUTED)
         # `Age` was rounded down: the fetch may have been a second earlier than it says, never later.
         now_s = self._clock()
         finished.fetched_at_s = now_s - finished.age_s
         finished.ends_at_s = finished.fetched_at_s - 1 + finished.lifetime_s
-        older = self._kept.get(question.key)
+        older = self._kept.get(key)
         if older is None or older.fetched_at_s - 1 < finished.fetched_at_s:
-            self._keep(question.key, finished, now_s=now_s)
+            self._keep(key, finished, now_s=now_s)
 
     def _keep(self, key: Key, finished: _Finished, *, now_s: float) -> None:
         self._drop(key)

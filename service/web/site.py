@@ -6,7 +6,6 @@ from contextlib import AbstractAsyncContextManager
 
 from litestar import Litestar
 
-from service.web.access_log import log_request
 from service.web.edge import Edge
 from service.web.failures import exception_handlers
 from service.web.openapi.document import openapi_document
@@ -32,14 +31,13 @@ def create_web(
     settings: Callable[[], WebSettings],
     *,
     clock: Callable[[], float] = time.time,
-    access_log: Observer = log_request,
     observers: Sequence[Observer] = (),
     lifespan: Sequence[Lifespan] = (),
 ) -> Edge:
     """The ASGI application.
 
     `settings` tells those of now; `clock` the seconds since the epoch; `observers` are told of each request when it
-    has ended, after the access log; `lifespan` are entered in order at start and left in reverse.
+    has ended; `lifespan` are entered in order at start and left in reverse.
     """
     app = Litestar(
         route_handlers=[
@@ -59,4 +57,4 @@ def create_web(
         logging_config=None,
         debug=False,
     )
-    return Edge(app, observers=(access_log, *observers))
+    return Edge(app, observers=observers)

@@ -38,11 +38,12 @@ class Trail(msgspec.Struct, kw_only=True):
         return Origin(request_id=self.request_id, traceparent=told)
 
 
-class Observation(msgspec.Struct, frozen=True, kw_only=True):
+class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A request that has ended, for logs and metrics: only closed sets and numbers, but for id, caller and app.
 
     `route` is the template (`/problems/{name}`) or "unrouted"; `status` is 499 where the caller hung up before the
-    answer; `outcome` is a page's source, `streamed`, or a problem's name, also of one that ended a stream; else None.
+    answer; `ended_at_s` is in seconds since the epoch; `outcome` is a page's source, `streamed`, or a problem's name,
+    also of one that ended a stream; else None.
     """
 
     request_id: str
@@ -55,6 +56,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     waited_s: float
     upstream_s: float
     duration_s: float
+    ended_at_s: float
     answer_bytes: int
 
 

@@ -21,6 +21,7 @@ from service.model.pages import AppState, Ask, Page, Readiness, Source, Stretch
 from service.model.queries import Range
 from service.model.tasks import Task
 from service.settings import AppSettings, BudgetSettings, CallerSettings, RedisSettings, Settings
+from service.web.access_log import log_request
 from service.web.edge import Edge
 from service.web.settings import WebSettings, default_web_settings
 from service.web.site import create_web
@@ -207,7 +208,7 @@ class Web:
             self.callers,
             lambda: self.settings,
             clock=lambda: NOW_S,
-            observers=[self.observed.append],
+            observers=[log_request, self.observed.append],
         )
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=self.app), base_url="http://gateway")
 

@@ -44,7 +44,7 @@ class Bench:
             key_callers(),
             default_web_settings,
             clock=lambda: NOW_S,
-            observers=[self.metrics.requests],
+            observers=[lambda seen: self.metrics.requests([seen])],
         )
 
     async def get(self, target: str = TASKS, *, key: str | None = KEY, method: str = "GET") -> int:
@@ -196,8 +196,8 @@ async def test_a_flood_of_made_up_names_adds_no_series() -> None:
 def test_a_caller_that_is_not_in_the_settings_is_one_of_the_others() -> None:
     """However many names credentials bring, those that the settings lack share one series, and no state is kept."""
     metrics = Bench().metrics
-    for number in range(1000):
-        metrics.requests(
+    metrics.requests(
+        [
             Observation(
                 request_id="1",
                 method="GET",
@@ -209,9 +209,12 @@ def test_a_caller_that_is_not_in_the_settings_is_one_of_the_others() -> None:
                 waited_s=0.1,
                 upstream_s=0.1,
                 duration_s=0.2,
+                ended_at_s=0.0,
                 answer_bytes=1,
             )
-        )
+            for number in range(1000)
+        ]
+    )
     kind, body = metrics.text("")
     told = read(kind, body.decode())
     (sample,) = told.of("taskgate_caller_requests_total")

@@ -1,0 +1,73 @@
+"""The access log's own lines say what structlog would."""
+
+import io
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from service.telemetry.logs import configure
+from service.web.access_log import SHARED_MAX, AccessLog, log_request
+from service.web.trail import Observation
+
+SEEN = Observation(
+    request_id="a.b_c-9",
+    method="GET",
+    route="/tasks",
+    status=200,
+    caller='or"ders\\',
+    app="shop",
+    outcome="hit",
+    waited_s=0.0,
+    upstream_s=0.0,
+    duration_s=0.000_024_9,
+    ended_at_s=1_750_000_000.000_25,
+    answer_bytes=6200,
+)
+
+
+def written(*seen: Observation) -> list[dict[str, Any]]:
+    """What the log writes of them, by line."""
+    lines: list[str] = []
+    log = AccessLog(lambda text, count: lines.extend([text] if count == 1 else text.split("\n")))
+    log(seen)
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"waited_s": 1.25, "upstream_s": 0.0501, "outcome": "fetched", "duration_s": 1.3456},
+        {"upstream_s": 0.3, "status": 504, "outcome": "upstream-timeout"},
+        {"caller": None, "app": None, "outcome": None, "method": "other", "route": "unrouted", "status": 405},
+    ],
+)
+def test_fields_are_those_of_the_other_log(changes: dict[str, Any]) -> None:
+    """Names and values are the same; only the time is the request's own."""
+    seen = msgspec.structs.replace(SEEN, **changes)
+    stream = io.StringIO()
+    writer = configure("info", as_json=True, stream=stream)
+    log_request(seen)
+    writer.close()
+    other = json.loads(stream.getvalue())
+    (own,) = written(seen)
+    assert own.pop("timestamp") == "2025-06-15T15:06:40.000250Z"
+    del other["timestamp"]
+    assert sorted(own.items(), key=str) == sorted(other.items(), key=str)
+
+
+def test_each_line_is_of_its_request() -> None:
+    """What requests have in common is written for each of them, however many kinds there are."""
+    seen = [
+        msgspec.structs.replace(SEEN, caller=f"c{number}", ended_at_s=1_750_000_000.5 + number)
+        for number in range(2 * SHARED_MAX)
+    ]
+    lines = written(*seen, *seen[:3])
+    assert [line["caller"] for line in lines] == [each.caller for each in (*seen, *seen[:3])]
+    assert [line["timestamp"] for line in lines[58:61]] == [
+        "2025-06-15T15:07:38.500000Z",
+        "2025-06-15T15:07:39.500000Z",
+        "2025-06-15T15:07:40.500000Z",
+    ]
