@@ -2,15 +2,17 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from service.callers.admission import Admission
-from service.callers.sources import issuer_of
 from service.callers.table import ANONYMOUS, UNKNOWN, table_of
 from service.model.freshness import Lifetimes
 from service.reload import Reload, Told
-from service.settings import CacheSettings, Settings
+from service.settings import CacheSettings, ServiceAccountSettings, Settings
 from service.web.settings import web_settings
+
+if TYPE_CHECKING:
+    from service.callers.issuer import Issuer
 
 
 class LivesBy(Protocol):
@@ -26,7 +28,7 @@ class Live:
 
     def __init__(self, settings: Settings) -> None:
         self._began_with = settings
-        self._issuer = None if settings.service_accounts is None else issuer_of(settings.service_accounts)
+        self._issuer = None if settings.service_accounts is None else _issuer_of(settings.service_accounts)
         self._parts: tuple[LivesBy, ...] = ()
         self._forget: Callable[[], None] = _nothing
         self.callers = Admission(table_of(settings), issuer=self._issuer)
@@ -63,6 +65,12 @@ class Live:
         self.web = web_settings(settings)
         self.settings = settings
         self.caller_names = frozenset((*settings.callers, ANONYMOUS, UNKNOWN))
+
+
+def _issuer_of(settings: ServiceAccountSettings) -> "Issuer":
+    from service.callers.sources import issuer_of  # dear to import, and only for those who have one
+
+    return issuer_of(settings)
 
 
 def _nothing() -> None:

@@ -4,16 +4,19 @@ import hashlib
 import hmac
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 
 from service.callers.bearer import bearer_of, is_credential
-from service.callers.issuer import Issuer
 from service.callers.remembered import Remembered
 from service.callers.table import NO_KEY, Table
-from service.callers.token import Token, Trust, checked, looks_like_token
+from service.callers.token import Token, Trust, looks_like_token
 from service.model.callers import Caller
 from service.model.errors import KeysUnavailable, NotAllowed, Unauthenticated
+
+if TYPE_CHECKING:  # what checks signatures takes a tenth of a second to import, and few have an issuer
+    from service.callers.issuer import Issuer
 
 log = structlog.get_logger("taskgate.callers")
 
@@ -25,7 +28,7 @@ class Admission:
     inverting SHA-256, and nothing of keys. A missing, malformed or ended key takes the same way as a wrong one.
     """
 
-    def __init__(self, table: Table, *, issuer: Issuer | None, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, table: Table, *, issuer: "Issuer | None", clock: Callable[[], float] = time.time) -> None:
         self.generation = 0
         self._table = table
         self._issuer = issuer
@@ -79,7 +82,7 @@ class Admission:
         if token is None:
             if not is_credential(credential):
                 raise Unauthenticated(presented=True)
-            token = checked(credential, keys=issuer.keys, trust=trust, now_s=now_s)
+            token = issuer.check(credential, trust=trust, now_s=now_s)
             self._remembered.put(digest, token, now_s=now_s)
             log.info("callers.token_checked", account=token.account)
         return token

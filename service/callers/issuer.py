@@ -8,7 +8,9 @@ from typing import Protocol
 
 import structlog
 
+from service.callers.checking import checked
 from service.callers.signing_keys import NoKeys, SigningKeys, read_jwks
+from service.callers.token import Token, Trust
 
 ON_DEMAND_EVERY_S = 30.0
 RETRY_S = 5.0
@@ -47,6 +49,10 @@ class Issuer:
         self._begun_s = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
         self._is_failing = False
+
+    def check(self, token: str, *, trust: Trust, now_s: float) -> Token:
+        """The token, if it is good by the keys of now. Raises as `checked` does."""
+        return checked(token, keys=self.keys, trust=trust, now_s=now_s)
 
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:

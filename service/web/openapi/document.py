@@ -1,6 +1,6 @@
 """The whole contract as OpenAPI 3.1, the same for every configuration."""
 
-import json
+import msgspec
 
 from service import __version__
 from service.web.openapi.fields import answer_fields, request_fields
@@ -31,7 +31,7 @@ _TAGS = (
 
 def openapi_document() -> bytes:
     """The contract as JSON text, indented, the same at every call."""
-    return (json.dumps(_document(), indent=2, ensure_ascii=False) + "\n").encode()
+    return msgspec.json.format(msgspec.json.encode(_document()), indent=2) + b"\n"
 
 
 def _document() -> Json:

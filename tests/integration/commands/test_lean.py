@@ -1,0 +1,49 @@
+"""What a gateway imports before it serves."""
+
+import subprocess
+import sys
+
+import pytest
+
+from service.commands.lean import without
+
+SEEN = """
+import sys
+from service.commands import serve
+from service.configuration import Loaded
+from service.settings import AppSettings, RedisSettings, Settings
+
+app = AppSettings(sdkappid=1400000000, admin="a", secret_env="S")
+settings = Settings(apps={"shop": app}, callers={}, redis=RedisSettings(url="redis://127.0.0.1"))
+serve.configured = lambda path: Loaded(settings=settings, warnings=())
+
+class Serving:
+    CannotListen = StartFailed = OSError
+    serve = staticmethod(lambda *_, **__: print(*sys.modules))
+
+sys.modules["service.serving"] = Serving
+sys.exit(serve.run("none"))
+"""
+
+
+def test_a_gateway_imports_what_it_uses() -> None:
+    """Without tokens and traces nothing is loaded that only these, terminals or other models need."""
+    environment = {"S": "x" * 64, "TASKGATE_CONFIG": "none"}
+    command = [sys.executable, "-c", SEEN]
+    told = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=60)
+    assert told.returncode == 0, told.stderr
+    loaded = set(told.stdout.split())
+    assert {"litestar", "httpx", "redis", "structlog"} <= loaded
+    dear = {"rich", "pygments", "click", "pydantic", "attr", "opentelemetry", "jwt", "cryptography"}
+    assert not dear & loaded
+
+
+def test_hidden_packages_are_there_again_afterwards() -> None:
+    """Meanwhile an import fails as for what is not installed; what was imported before stays; then all is as it was."""
+    sys.modules.pop("this", None)
+    with without("this", "json"):
+        with pytest.raises(ModuleNotFoundError):
+            __import__("this")
+        assert __import__("json") is sys.modules["json"]
+    assert "this" not in sys.modules
+    assert __import__("json").loads("1") == 1
