@@ -24,6 +24,7 @@ from service.budget.standing import Standing, standing
 from service.budget.state import Flight, Reading, Report, Slot, Tag
 
 BOARD_ROWS = 1_000
+SPANS = 1024  # of an epoch; its number is a multiple of this, plus the span's
 HELD_SHARE = 8  # a slot's held time is smoothed over about so many fetches
 
 
@@ -129,17 +130,11 @@ class Policy:
         rules = self._rules
         if reading.run_id != self.run_id:
             self._clear()
-            self.epoch = reading.chance
+            self.epoch = reading.chance * SPANS
             self.next_id = reading.chance * 2**20
             self.run_id = reading.run_id
         else:
-            base = max(self.now, reading.seen_ms) if reading.epoch == self.epoch else self.now
-            told = self.now + reading.raw_ms - self.raw
-            if base <= told < base + rules.clock_step_ms:
-                self.now = told
-            else:
-                self.now = base
-                self.epoch = reading.chance
+            self._advance(reading)
         self.raw = reading.raw_ms
         for slot in self.slots:
             if slot.pending and self.now >= slot.usable_at + rules.turn_lease_ms:
@@ -151,6 +146,21 @@ class Policy:
             self.slots.remove(spare)
         while len(self.slots) < rules.calls:
             self.slots.append(Slot(free_at=self.now + rules.transit_ms + rules.rest_ms, started=self.now))
+
+    def _advance(self, reading: Reading) -> None:
+        step_ms = self._rules.clock_step_ms
+        is_known = reading.epoch // SPANS == self.epoch // SPANS
+        seen = max(self.now, reading.seen_ms) if is_known else self.now
+        told = self.now + reading.raw_ms - self.raw
+        if seen <= told < seen + step_ms:
+            self.now = told
+            if not is_known:
+                self.epoch += (self.epoch + 1) % SPANS - self.epoch % SPANS
+        else:
+            sure = seen - step_ms if reading.epoch == self.epoch else self.now
+            if told < seen:
+                sure = max(sure, told)
+            self.now, self.epoch = max(self.now, sure), reading.chance * SPANS
 
     def _take_all(self) -> None:
         for slot in self.slots:

@@ -8,6 +8,7 @@
 -- a "~" before it while its caller does not wait.
 
 local BOARD_ROWS, HELD_SHARE = 1000, 8
+local SPANS = 1024 -- of an epoch; its number is a multiple of this, plus the span's
 
 local op, rules, replica, epoch, seen_ms, chance, test_raw, test_run_id, args = unpack(cmsgpack.unpack(ARGV[1]))
 local N, WINDOW, TRANSIT, TURN_LEASE, FETCH_LEASE, REPORT_LEASE, AHEAD, CLOCK_STEP, GAP, CHANNEL = unpack(rules)
@@ -112,17 +113,27 @@ end
 
 -- Redis has restarted, failed over or lost its data: nothing of what it knows is sure, but a pause it remembers.
 local function reset(run_id)
-  S.run_id, S.epoch, S.next_id, S.virtual, S.purge_at, S.held, S.slots = run_id, chance, chance * 2 ^ 20, 0, 0, 0, {}
+  S.run_id, S.epoch, S.next_id, S.virtual, S.purge_at, S.held, S.slots =
+    run_id, chance * SPANS, chance * 2 ^ 20, 0, 0, 0, {}
   redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
 end
 
--- The server's clock, unless it has stepped: then what the replica's stopwatch vouches for. Time is lost by that, and no
--- stopwatch may bring it back, for slots have been taken by the slower clock: a new epoch begins.
+-- The server's clock, unless it has stepped: then what is sure. Time is lost by that, and no stopwatch may bring it
+-- back, for slots have been taken by the slower clock: a new epoch begins, and a step back that no stopwatch could have
+-- told begins a new span of the epoch. A stopwatch from an earlier span still tells a step, but is not believed. One of
+-- this span may not have noticed what others do, by as much as Redis took to answer it: less than CLOCK_STEP.
 local function advance(raw)
-  local base = S.now
-  if epoch == S.epoch and seen_ms > base then base = seen_ms end
+  local is_known = epoch - epoch % SPANS == S.epoch - S.epoch % SPANS
+  local seen = is_known and math.max(S.now, seen_ms) or S.now
   local told = S.now + raw - S.raw
-  if base <= told and told < base + CLOCK_STEP then S.now = told else S.now, S.epoch = base, chance end
+  if seen <= told and told < seen + CLOCK_STEP then
+    S.now = told
+    if not is_known then S.epoch = S.epoch - S.epoch % SPANS + (S.epoch + 1) % SPANS end
+  else
+    local sure = epoch == S.epoch and seen - CLOCK_STEP or S.now
+    if told < seen then sure = math.max(sure, told) end
+    S.now, S.epoch = math.max(S.now, sure), chance * SPANS
+  end
 end
 
 local function spare_slot()

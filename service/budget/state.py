@@ -6,7 +6,8 @@ import msgspec
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """What one call knows of the time: the server's clock and run, and what the replica's stopwatch says.
 
-    `seen_ms` holds in `epoch` alone. `chance` is a random number of up to 31 bits, above 0.
+    `seen_ms` holds in `epoch` alone, of which the number tells the span, too. `chance` is a random number of up to 31
+    bits, above 0.
     """
 
     raw_ms: int

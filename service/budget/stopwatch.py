@@ -19,7 +19,8 @@ class Stopwatch:
     """Tells the script's time from a monotonic clock of our own, never too late a time.
 
     An answer was made before it arrived, so `told - arrived` is at most what the two clocks differ by; the largest
-    such difference is the best known. It holds for an epoch: until Redis loses its state, or its clock steps.
+    such difference is the best known. It holds for a span of an epoch: until Redis loses its state, or its clock steps,
+    or may have done so unnoticed.
     """
 
     def __init__(self) -> None:

@@ -346,7 +346,7 @@ async def test_begun_counts_as_served_before_the_next_report(world: World) -> No
 
 @pytest.mark.parametrize("step_ms", [-3_600_000, -500, -2, 250, 900, 10_800_000])
 async def test_a_step_of_the_servers_clock_neither_frees_nor_stalls(world: World, step_ms: int) -> None:
-    """A window lasts a window, whatever the server's clock says."""
+    """A window lasts a window, whatever the server's clock says, and at most as much longer as a step must have."""
     replica = await awake(world)
     for turn in (await tick(replica, row("a", 2))).turns:
         await begin(replica, turn, f"b{turn.id}")
@@ -356,8 +356,34 @@ async def test_a_step_of_the_servers_clock_neither_frees_nor_stalls(world: World
     assert (await tick(replica)).free == 0
     world.now += RULES.window_ms - 100 - 1
     assert (await tick(replica)).free == 0
-    world.now += 3
+    world.now += 3 + min(RULES.clock_step_ms, 100)
     assert (await tick(replica)).free == 2
+
+
+@pytest.mark.parametrize("way_ms", [None, 80], ids=["a new replica", "a replica with slow answers"])
+async def test_no_stopwatch_brings_back_what_another_has_not_missed(world: World, way_ms: int | None) -> None:
+    """Slots that were taken by a clock that had gone back unnoticed last a window, also for who notices it."""
+    exact, other = await awake(world), world.replica("r2")
+
+    async def ask(replica: Scheduler, count: int, *, answered_after_ms: int = 0) -> Ticked:
+        world.plan(sent=world.now, at=world.now, back=world.now + answered_after_ms)
+        return await tick(replica, row("b", count))
+
+    await ask(exact, 0)
+    if way_ms is not None:
+        await ask(other, 0, answered_after_ms=way_ms)
+    world.now += 100
+    world.off -= 60
+    turns = (await ask(other, 2)).turns
+    assert len(turns) == 2
+    for turn in turns:
+        for work in (begin(other, turn, f"b{turn.id}"), done(other, turn, f"b{turn.id}")):
+            world.plan(sent=world.now, at=world.now, back=world.now)
+            await work
+    world.now += REST - 1
+    assert (await ask(exact, 0)).free == 0
+    world.now += 1 + RULES.clock_step_ms
+    assert (await ask(exact, 0)).free == 2
 
 
 async def test_an_idle_time_passes(world: World) -> None:
