@@ -142,8 +142,8 @@ def _pinned(gateways: Fleet) -> int:
     return gateways.replicas[0].port
 
 
-async def measure() -> tuple[list[tuple[str, ...]], tuple[float, Measured]]:
-    """All rows, and what is measured at half of the greatest rate."""
+async def measure() -> tuple[list[tuple[str, ...]], tuple[float, Measured], Measured]:
+    """All rows, and what is measured at half of the greatest rate: of a hit, and of the bare app."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-hit-")))
         server = stack.enter_context(Server())
@@ -184,7 +184,9 @@ async def measure() -> tuple[list[tuple[str, ...]], tuple[float, Measured]]:
             )
             rows = [_row(rival) for rival in rivals]
             half = _at_half(ours, directory)
-    return rows, half
+            assert ports["bare"] is not None
+            _, bare_half = _at_half(ports["bare"], directory)
+    return rows, half, bare_half
 
 
 def _row(rival: Rival) -> tuple[str, ...]:
@@ -210,7 +212,7 @@ def _at_half(port: int, directory: Path) -> tuple[float, Measured]:
     return greatest, _median(rounds)
 
 
-def _report(rows: list[tuple[str, ...]], half: tuple[float, Measured]) -> str:
+def _report(rows: list[tuple[str, ...]], half: tuple[float, Measured], bare_half: Measured) -> str:
     greatest, measured = half
     blocks, bodies, counted_mib, grown_mib = inside.of_ten_thousand_blocks()
     head = ("a hit beside", "aim", "ratio", "ours, requests/s", "theirs", "p99 at full load, ours / theirs")
@@ -226,7 +228,8 @@ the others do none of that, and send no header fields but type and length.
 {table(head, rows)}
 
 At about half of the greatest rate ({measured.rate:,.0f} of {greatest:,.0f} requests a second, `wrk` resting between
-requests) the p99 of a hit is **{measured.p99_ms:.1f} ms** (aim: under 5 ms).
+requests) the p99 of a hit is **{measured.p99_ms:.1f} ms** (aim: under 5 ms); that of the bare app at half of its own is
+{bare_half.p99_ms:.1f} ms.
 
 ## Where the time of a hit goes
 
