@@ -26,7 +26,7 @@ from service.web.edge import Edge
 from service.web.settings import WebSettings, default_web_settings
 from service.web.site import create_web
 from service.web.trail import Observation
-from tests.servers import free_port
+from tests.ports import free_port
 
 NOW_S = 1_750_000_000.0
 KEY = "one-key"

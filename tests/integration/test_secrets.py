@@ -26,8 +26,9 @@ from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.upstream import SandboxOptions
 from service.upstream.codes import TABLE, Kind
 from tests.integration.telemetry.collector import Collector, collecting
+from tests.ports import free_port
 from tests.scenes.fleet import Got, get
-from tests.servers import Server, free_port
+from tests.servers import Server
 
 ROOT = Path(__file__).parents[2]
 KEY, WRONG_KEY = "tg_the-key-of-a-caller-in-tests", "tg_a-key-that-nobody-was-given"

@@ -20,7 +20,8 @@ import yaml
 
 from service.sandbox.client import ControlClient
 from service.sandbox.upstream import APPS
-from tests.servers import Server, _die_with_parent, free_port
+from tests.ports import free_port
+from tests.servers import Server, _die_with_parent
 
 APP = APPS[0]
 READY_S = 20.0

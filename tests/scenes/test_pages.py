@@ -103,6 +103,7 @@ async def test_paging_by_links_gives_the_upstreams_own_list(
     assert linked(got)["first"]["offset"] == "0"
     while (links := linked(got)).get("next"):
         got = await two.page(pages % 2, **links["next"])
+        assert got.status == 200, got.json
         listed += got.json["tasks"]
         pages += 1
         assert linked(got)["prev"]["offset"] == str(got.json["offset"] - 70)

@@ -22,8 +22,9 @@ from tests.bench.hit import inside
 from tests.bench.hit.load import CONNECTIONS, Measured, paced_script, wrk
 from tests.bench.hit.servers import BODY, KEY
 from tests.bench.machine import facts, table
+from tests.ports import free_port
 from tests.scenes.fleet import Fleet, fleet, key_of, path
-from tests.servers import Server, eventually, free_port
+from tests.servers import Server, eventually
 
 ROUNDS = 8
 ROUND_S = 2.0

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import pytest
 
 from service.sandbox.serving import Sandbox
 from service.sandbox.valkey import Valkey, valkey
+from tests.ports import free_port
 
 MISSING = object()
 
@@ -129,9 +129,7 @@ def missing() -> object:
 @pytest.fixture
 def unused_port() -> int:
     """A port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import redis
 from service.model.errors import StoreUnavailable
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
-from tests.servers import Cluster, Guarded, Server, eventually, free_port, until
+from tests.ports import free_port
+from tests.servers import Cluster, Guarded, Server, eventually, until
 
 INCREMENT = "return {redis.call('INCR', KEYS[1])}"
 KEY = "t:{a}:k"

@@ -15,8 +15,9 @@ import pytest
 
 from service.sandbox.faults import ErrorCode
 from tests.chart.signals import alerts, dashboard, panels, variables
+from tests.ports import free_port
 from tests.scenes.fleet import APP, Fleet, fleet, get
-from tests.servers import Server, _die_with_parent, eventually, free_port
+from tests.servers import Server, _die_with_parent, eventually
 
 pytestmark = pytest.mark.prometheus
 

@@ -14,7 +14,8 @@ from service.sandbox.serving import Sandbox
 from service.sandbox.upstream import APPS
 from service.settings import AppSettings, CallerSettings, RedisSettings, ServerSettings, Settings, TelemetrySettings
 from tests.integration.telemetry.scraping import scraped
-from tests.servers import Server, free_port
+from tests.ports import free_port
+from tests.servers import Server
 
 APP = APPS[0]
 

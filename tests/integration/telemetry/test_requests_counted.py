@@ -21,7 +21,8 @@ from service.web.site import create_web
 from service.web.trail import Observation
 from tests.http.fake_gateway import KEY, NOW_S, FakeGateway, key_callers
 from tests.integration.telemetry.scraping import OPENMETRICS, ask, read, scraped
-from tests.servers import free_port, until
+from tests.ports import free_port
+from tests.servers import until
 
 TASKS = "/tasks?app=shop"
 

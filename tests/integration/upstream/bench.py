@@ -179,14 +179,6 @@ def bomb() -> Scene:
     return pages(packed, headers="Content-Encoding: gzip\r\n")
 
 
-def free_port() -> int:
-    """A port on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class Bench:
     """A client and what a test needs to use it."""
 

@@ -13,7 +13,8 @@ from service.model.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from tests.integration.upstream.bench import Bench, free_port, pages, raw, refusals
+from tests.integration.upstream.bench import Bench, pages, raw, refusals
+from tests.ports import free_port
 
 
 @pytest.mark.parametrize("broken", ["http://127.0.0.1:{closed}", f"http://{'a' * 64}.invalid"])

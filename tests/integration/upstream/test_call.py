@@ -11,7 +11,8 @@ from service.model.errors import (
     UpstreamBroken,
     UpstreamHTTPStatus,
 )
-from tests.integration.upstream.bench import PAGE, Bench, free_port, pages
+from tests.integration.upstream.bench import PAGE, Bench, pages
+from tests.ports import free_port
 
 
 def query_of(request: bytes) -> dict[str, list[str]]:

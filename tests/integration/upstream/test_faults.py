@@ -25,12 +25,12 @@ from tests.integration.upstream.bench import (
     Scene,
     bomb,
     echo,
-    free_port,
     pages,
     raw,
     refusals,
     reset_after,
 )
+from tests.ports import free_port
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
