@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import msgspec
 from litestar import Litestar
@@ -34,17 +35,21 @@ from service.upstream.apps import UpstreamApp, upstream_app_of
 from service.upstream.client import Client
 from service.upstream.secret import secret_of
 from service.upstream.signer import Signer
-from service.web.access_log import AccessLog, log_request
+from service.web.access_log import log_requests
 from service.web.edge import App as Application
-from service.web.gathered import Gathered
-from service.web.replay import Replay
+from service.web.gathered import Gathered, Listener
+from service.web.replay import Answer, Replay
 from service.web.site import create_web
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """The ASGI application, and what to call when the process is told to end, and when those who wait must go."""
+    """The ASGI application, and what to call when the process is told to end, and when those who wait must go.
+
+    `at_once` gives the answers that need nothing awaited, from any thread; None where each request is traced.
+    """
 
     asgi: Application
+    at_once: Callable[[Any], Answer | None] | None
     leave: Callable[[], None]
     refuse: Callable[[], None]
 
@@ -53,12 +58,12 @@ def create_app(
     settings: Settings,
     *,
     environ: Mapping[str, str] = os.environ,
-    access_log: AccessLog | None = None,
+    access_log: Listener = log_requests,
     follow: str | None = None,
 ) -> Service:
     """Build everything; nothing is opened before the application's lifespan begins.
 
-    Without an `access_log` each request is logged by structlog, for people.
+    `access_log` logs requests: without one by structlog, for people.
     `follow` is the file that the settings came from: while we serve, it is read again whenever it changes.
     """
     replica = secrets.token_hex(8)
@@ -122,7 +127,7 @@ def create_app(
     purge = Purge(store, cache, prefix=settings.redis.prefix, apps=apps)
     purge.add(shelf.forget)
     usage = UsageCounts({name: app.ledger.count for name, app in apps.items()})
-    gathered = Gathered((*([] if access_log is None else [access_log]), *signals.listeners, usage))
+    gathered = Gathered((access_log, *signals.listeners, usage))
     walks = Walks(block_size=settings.cache.block_size) if settings.cache.ahead else None
     gateway = Gateway(apps, lifetimes=lifetimes, clock=time.time, purge=purge, walks=walks)
     signals.watch(
@@ -154,15 +159,24 @@ def create_app(
         gateway,
         callers,
         lambda: live.web,
-        observers=(*([log_request] if access_log is None else []), gathered, *signals.observers),
+        observers=(gathered, *signals.observers),
         lifespan=[lifespan],
     )
     replay = Replay(
-        edge, callers=callers, observers=edge.observers, clock=time.time, max_bytes=settings.cache.answers_bytes
+        edge,
+        recognise=callers.recognise,
+        observers=edge.observers,
+        clock=time.time,
+        max_bytes=settings.cache.answers_bytes,
     )
     live.governs(gateway, shelf, forget=replay.forget)
     purge.add(replay.forget)
-    return Service(asgi=signals.edge(replay), leave=gateway.leave, refuse=gateway.refuse)
+    return Service(
+        asgi=signals.edge(replay),
+        at_once=None if signals.observers else replay.at_once,
+        leave=gateway.leave,
+        refuse=gateway.refuse,
+    )
 
 
 def _begin(
@@ -181,6 +195,7 @@ def _begin(
             if part is not None:
                 part.start()
                 parts.push_async_callback(part.aclose)
+    gathered.start()
     parts.callback(gathered.close)
     parts.push_async_callback(gateway.aclose)
     parts.push_async_callback(purge.aclose)

@@ -1,32 +1,15 @@
-"""Serves an ASGI app over HTTP/1.1 with Granian, in this process. Why so: docs/adr/0005-serving.md."""
+"""Serves an ASGI app until a signal ends it, and through its end. Why so: docs/adr/0005-serving.md."""
 
 import asyncio
-import os
 import signal
-import socket
-import stat
-import sys
-from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any, Protocol
 
 import structlog
-from granian.constants import HTTPModes, Interfaces
-from granian.errors import FatalError
-from granian.http import HTTP1Settings
-from granian.log import LogLevels
-from granian.server.embed import Server
 
+from service.http_server import Application, AtOnce, HttpServer, Message, Receive, Scope, Send, StartFailed
 from service.settings import ServerSettings
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-LISTEN_S = 5.0
-"""How long after the app's start Granian may take until it listens."""
 LINGER_S = 0.3
 """How long answers say `Connection: close` before idle connections are closed: a request may be on its way on one."""
 REFUSED_S = 1.0
@@ -34,26 +17,14 @@ REFUSED_S = 1.0
 CLOSE_S = 8.0
 """How long the app's own shutdown may take after the last request has ended: with the two above, less than 10 s."""
 
-# Granian configures logging when it is made: `incremental` lets it set a level and nothing else.
-_LOGGING: dict[str, Any] = {"version": 1, "incremental": True, "handlers": {}, "loggers": {}}
-
 log = structlog.get_logger("taskgate.serving")
-
-
-class CannotListen(Exception):
-    """The address is taken, not ours, or not to be had."""
-
-
-class StartFailed(Exception):
-    """The app refused to start; the log says why."""
 
 
 class InFlight:
     """The app, and the requests that are in it."""
 
-    def __init__(self, app: Application, started: Callable[[], None]) -> None:
+    def __init__(self, app: Application) -> None:
         self._app = app
-        self._started = started
         self._requests: set[asyncio.Task[Any]] = set()
         self._cut_off = False
         self.closing = False
@@ -61,7 +32,7 @@ class InFlight:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._lifespan(scope, receive, send)
+            await self._app(scope, receive, send)
             return
         task = asyncio.current_task()
         if task is not None:  # an ASGI server runs each request in a task; the type can't know
@@ -86,14 +57,6 @@ class InFlight:
             task.cancel()
         return len(self._requests)
 
-    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def tell(message: Message) -> None:
-            await send(message)
-            if message["type"] == "lifespan.startup.complete":
-                self._started()
-
-        await self._app(scope, receive, tell)
-
 
 def _closing(send: Send) -> Send:
     async def answer(message: Message) -> None:
@@ -116,20 +79,22 @@ class Leaving(Protocol):
         ...
 
 
-def serve(app: Application, settings: ServerSettings, *, leaving: Leaving | None = None) -> None:
-    """Serve until SIGTERM or SIGINT.
+def serve(
+    app: Application, settings: ServerSettings, *, at_once: AtOnce | None = None, leaving: Leaving | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT; `at_once` answers what it can before the app is asked, until then.
 
     Then `leaving` is told to leave, no connection is accepted any more, and requests in flight have `drain_s` to end;
     whoever still waits after that is refused, and what goes on nevertheless is cut off (a second signal does so at
     once). Then the app's lifespan is shut down. Raises CannotListen and StartFailed.
     """
-    asyncio.run(_serve(app, settings, leaving))
+    asyncio.run(_serve(app, settings, at_once, leaving))
 
 
-async def _serve(app: Application, settings: ServerSettings, leaving: Leaving | None) -> None:
+async def _serve(app: Application, settings: ServerSettings, at_once: AtOnce | None, leaving: Leaving | None) -> None:
     started, stop = asyncio.Event(), asyncio.Event()
-    in_flight = InFlight(app, started.set)
-    _check_address(settings)
+    in_flight = InFlight(app)
+    server = HttpServer(in_flight, settings, at_once=at_once)
     loop = asyncio.get_running_loop()
 
     def on_signal(number: signal.Signals) -> None:
@@ -137,27 +102,26 @@ async def _serve(app: Application, settings: ServerSettings, leaving: Leaving | 
             log.warning("server.hurried", signal=number.name, requests=in_flight.cancel())
         else:
             log.info("server.stopping", signal=number.name)
+            in_flight.closing = True
+            server.at_once = None
             if leaving is not None:
                 leaving.leave()
-            in_flight.closing = True
             stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
-    server = _server(in_flight, settings)
-    serving = asyncio.create_task(_run(server))
+    serving = asyncio.create_task(server.run(started.set))
     await _first_of(serving, started)
     if not serving.done():
-        await _cut_off_readers(settings)
         log.info("server.started", host=settings.host, port=settings.port)
         await _first_of(serving, stop)
     if not serving.done():
         await asyncio.wait({serving}, timeout=LINGER_S)
-        server.stop()  # type: ignore[no-untyped-call]  # Granian leaves it without types
+        server.stop()
         await _drain(serving, in_flight, leaving, drain_s=settings.drain_s)
     await serving
     if not stop.is_set():
-        raise StartFailed("the app did not start" if not started.is_set() else "the server ended by itself")
+        raise StartFailed("the server ended by itself")
     log.info("server.stopped")
 
 
@@ -176,82 +140,9 @@ async def _drain(serving: asyncio.Task[None], in_flight: InFlight, leaving: Leav
         serving.cancel()
 
 
-async def _run(server: Server) -> None:
-    try:
-        await server.serve()
-    except FatalError as exc:
-        raise StartFailed("the app did not start") from exc
-    except asyncio.CancelledError:
-        raise
-    except Exception as exc:
-        raise CannotListen(str(exc).partition("\n")[0]) from exc
-
-
 async def _first_of(serving: asyncio.Task[None], event: asyncio.Event) -> None:
     waiting = asyncio.create_task(event.wait())
     await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     with suppress(asyncio.CancelledError):
         await waiting
-
-
-def _server(app: Application, settings: ServerSettings) -> Server:
-    return Server(
-        app,
-        address=settings.host,
-        port=settings.port,
-        interface=Interfaces.ASGI,
-        http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(
-            header_read_timeout=int(settings.headers_timeout_s * 1000), max_buffer_size=settings.headers_max_bytes
-        ),
-        websockets=False,
-        backlog=settings.backlog,
-        backpressure=settings.connections_max,
-        log_level=LogLevels.error,
-        log_dictconfig=_LOGGING,
-        log_access=False,
-    )
-
-
-async def _cut_off_readers(settings: ServerSettings) -> None:
-    """Let the kernel end connections whose readers take nothing: Granian waits for them without end.
-
-    Connections inherit this from the socket that listens. Granian makes that one by itself, a moment after the app has
-    started, and hands it out to nobody.
-    """
-    if sys.platform != "linux":
-        return
-    for _ in range(int(LISTEN_S / 0.01)):
-        if any(_bound_readers(fd, settings) for fd in map(int, os.listdir("/proc/self/fd"))):
-            return
-        await asyncio.sleep(0.01)
-    log.warning("server.readers_unbounded", port=settings.port)
-
-
-def _bound_readers(fd: int, settings: ServerSettings) -> bool:
-    """Set the bound on the descriptor, if it is the socket that listens; tells whether it is."""
-    try:
-        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-            return False
-        found = socket.socket(fileno=fd)
-        try:
-            if not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) or found.getsockname()[1] != settings.port:
-                return False
-            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.reader_timeout_s * 1000))
-        finally:
-            found.detach()  # it is Granian's to close
-    except OSError:  # closed meanwhile
-        return False
-    return True
-
-
-def _check_address(settings: ServerSettings) -> None:
-    """Try the address: Granian's own refusal is a page of Rust frames. Raises CannotListen."""
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, proto) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as exc:
-        raise CannotListen(f"{settings.host} port {settings.port}: {exc.strerror or exc}") from exc

@@ -43,7 +43,15 @@ class Admission:
         self._table = table
         self.generation += 1
 
-    def identify(self, authorization: str | None) -> Caller:
+    def recognise(self, authorization: bytes | None) -> Caller | None:
+        """The caller whose credential this is, where that is known without a check; from any thread."""
+        table = self._table
+        if table.anonymous is not None:
+            return table.anonymous
+        credential = bearer_of(authorization)
+        return self._known(table, hashlib.sha256(credential).digest(), now_s=self._clock()) if credential else None
+
+    def identify(self, authorization: bytes | None) -> Caller:
         """The caller whose credential this is.
 
         Raises Unauthenticated, NotAllowed for a good token of nobody's, KeysUnavailable and SigningKeyUnknown.
@@ -52,12 +60,11 @@ class Admission:
         if table.anonymous is not None:
             return table.anonymous
         credential = bearer_of(authorization)
-        digest = hashlib.sha256(credential.encode()).digest()
+        digest = hashlib.sha256(credential).digest()
         now_s = self._clock()
-        key = table.keys.get(digest, NO_KEY)
-        is_good = hmac.compare_digest(key.digest, digest) and now_s < key.until_s
-        if is_good and key.caller is not None and credential:
-            return key.caller
+        caller = self._known(table, digest, now_s=now_s)
+        if caller is not None and credential:
+            return caller
         if table.trust is None or not looks_like_token(credential):
             raise Unauthenticated(presented=bool(authorization))
         token = self._token(credential, digest, trust=table.trust, now_s=now_s)
@@ -71,18 +78,28 @@ class Admission:
         if self._issuer is not None:
             await self._issuer.refresh()
 
-    def _token(self, credential: str, digest: bytes, *, trust: Trust, now_s: float) -> Token:
+    def _known(self, table: Table, digest: bytes, *, now_s: float) -> Caller | None:
+        """Whose key this is the digest of, or whose token that was found good before."""
+        key = table.keys.get(digest, NO_KEY)
+        if hmac.compare_digest(key.digest, digest) and now_s < key.until_s and key.caller is not None:
+            return key.caller
+        if table.trust is None or self._issuer is None or self._issuer.dropped != self._dropped:
+            return None
+        token = self._remembered.get(digest, now_s=now_s)
+        return None if token is None else table.accounts.get(token.account, table.unknown)
+
+    def _token(self, credential: bytes, digest: bytes, *, trust: Trust, now_s: float) -> Token:
         issuer = self._issuer
         if issuer is None:  # trusted since a reload, and where its keys are is not followed before a restart
             raise KeysUnavailable
         if issuer.dropped != self._dropped:
-            self._dropped = issuer.dropped
             self._remembered.clear()
+            self._dropped = issuer.dropped
         token = self._remembered.get(digest, now_s=now_s)
         if token is None:
             if not is_credential(credential):
                 raise Unauthenticated(presented=True)
-            token = issuer.check(credential, trust=trust, now_s=now_s)
+            token = issuer.check(credential.decode(), trust=trust, now_s=now_s)
             self._remembered.put(digest, token, now_s=now_s)
             log.info("callers.token_checked", account=token.account)
         return token

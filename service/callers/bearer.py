@@ -4,21 +4,21 @@ import re
 
 CREDENTIAL_MAX = 8192
 
-_SCHEME = "Bearer "
-_B64TOKEN = re.compile(rf"[A-Za-z0-9._~+/-]{{1,{CREDENTIAL_MAX}}}=*")
+_SCHEME = b"bearer "
+_B64TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]{1,%d}=*" % CREDENTIAL_MAX)
 _AUTHORIZATION_MAX = CREDENTIAL_MAX + 64
 
 
-def bearer_of(authorization: str | None) -> str:
+def bearer_of(authorization: bytes | None) -> bytes:
     """What follows the scheme, which may be in any case (RFC 9110, section 11.1); empty where nothing does."""
     if authorization is None or len(authorization) > _AUTHORIZATION_MAX:
-        return ""
+        return b""
     size = len(_SCHEME)
-    if not authorization.startswith(_SCHEME) and authorization[:size].lower() != _SCHEME.lower():
-        return ""
-    return authorization[size:].strip(" \t")
+    if authorization[:size].lower() != _SCHEME:
+        return b""
+    return authorization[size:].strip(b" \t")
 
 
-def is_credential(text: str) -> bool:
+def is_credential(text: bytes) -> bool:
     """Whether this can be one at all. What is known by its digest need not be asked."""
     return _B64TOKEN.fullmatch(text) is not None

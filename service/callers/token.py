@@ -17,6 +17,6 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     ends_s: float
 
 
-def looks_like_token(credential: str) -> bool:
+def looks_like_token(credential: bytes) -> bool:
     """Whether this can be a token at all: three parts (RFC 7515, section 7.1)."""
-    return credential.count(".") == 2
+    return credential.count(b".") == 2

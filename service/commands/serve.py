@@ -21,9 +21,10 @@ def run(config: str | None) -> int:
         import structlog
 
         from service.app import create_app
-        from service.serving import CannotListen, StartFailed, serve
+        from service.http_server import CannotListen, StartFailed
+        from service.serving import serve
         from service.telemetry.logs import configure
-        from service.web.access_log import AccessLog
+        from service.web.access_log import AccessLog, log_requests
 
     gc.freeze()
     gc.enable()
@@ -35,10 +36,10 @@ def run(config: str | None) -> int:
     for warning in loaded.warnings:
         structlog.get_logger("taskgate.settings").warning("settings.warning", path=warning.path, text=warning.text)
     try:
-        access_log = AccessLog(writer.write) if is_gathered else None
+        access_log = AccessLog(writer.write) if is_gathered else log_requests
         with without(*_NOT_NEEDED):
             service = create_app(loaded.settings, access_log=access_log, follow=os.environ[VARIABLE])
-        serve(service.asgi, server, leaving=service)
+        serve(service.asgi, server, at_once=service.at_once, leaving=service)
     except CannotListen as exc:
         print(f"taskgate serve: can't listen: {exc}", file=sys.stderr)
         return 1

@@ -18,21 +18,22 @@ _log = structlog.get_logger()
 _Shared = tuple[str, str, int, str | None, str | None, str | None]
 
 
-def log_request(observation: Observation) -> None:
-    """Log the event `request`; times in milliseconds."""
-    _log.info(
-        "request",
-        request_id=observation.request_id,
-        method=observation.method,
-        route=observation.route,
-        status=observation.status,
-        caller=observation.caller,
-        app=observation.app,
-        outcome=observation.outcome,
-        waited_ms=round(observation.waited_s * 1000, 1),
-        upstream_ms=round(observation.upstream_s * 1000, 1),
-        duration_ms=round(observation.duration_s * 1000, 2),
-    )
+def log_requests(seen: Sequence[Observation]) -> None:
+    """Log the event `request` for each, for people: a `Listener`. Times are in milliseconds."""
+    for each in seen:
+        _log.info(
+            "request",
+            request_id=each.request_id,
+            method=each.method,
+            route=each.route,
+            status=each.status,
+            caller=each.caller,
+            app=each.app,
+            outcome=each.outcome,
+            waited_ms=round(each.waited_s * 1000, 1),
+            upstream_ms=round(each.upstream_s * 1000, 1),
+            duration_ms=round(each.duration_s * 1000, 2),
+        )
 
 
 class AccessLog:

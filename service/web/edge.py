@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from service.web.answers import Header, Reply
@@ -110,22 +110,19 @@ def fields_of(headers: Iterable[Header]) -> tuple[Fields, int]:
     return fields, size
 
 
-def _ids() -> Iterator[str]:
-    """Random ids of 32 hexadecimal digits, many by one system call."""
-    while True:
-        text = os.urandom(4096).hex()
-        for start in range(0, len(text), 32):
-            yield text[start : start + 32]
-
-
-_new_ids = _ids()
+_new_ids: list[str] = []
 
 
 def request_id_of(own: bytes | None) -> str:
-    """The caller's own id where it can be used, else a new one; told apart, not kept secret."""
+    """The caller's own id where it can be used, else a new one; told apart, not kept secret. From any thread."""
     if own is not None and _REQUEST_ID.fullmatch(own):
         return own.decode()
-    return next(_new_ids)
+    while True:
+        try:
+            return _new_ids.pop()
+        except IndexError:  # many by one system call
+            text = os.urandom(4096).hex()
+            _new_ids.extend(text[start : start + 32] for start in range(0, len(text), 32))
 
 
 def _refused_status(scope: Scope, fields: Fields, fields_bytes: int) -> int | None:

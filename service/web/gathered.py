@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from threading import Lock
 
 from service.web.trail import Observation
 
@@ -14,30 +15,44 @@ Listener = Callable[[Sequence[Observation]], None]
 
 
 class Gathered:
-    """An `Observer` that holds what it is told for `GATHERED_S`, or until it is `GATHERED_MAX`; then it tells all."""
+    """An `Observer` that holds what it is told for `GATHERED_S`, or until it is `GATHERED_MAX`; then it tells all.
+
+    Any thread may tell it; the listeners are told in the event loop that it was started in, and at once where it runs
+    in none.
+    """
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self._listeners = tuple(listeners)
         self._seen: list[Observation] = []
-        self._closed = False
+        self._lock = Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """Begin to hold what is told."""
+        self._loop = asyncio.get_running_loop()
 
     def __call__(self, seen: Observation) -> None:
         """Hold one."""
-        self._seen.append(seen)
-        count = len(self._seen)
-        if count >= GATHERED_MAX or self._closed:
+        with self._lock:
+            self._seen.append(seen)
+            count = len(self._seen)
+        loop = self._loop
+        if loop is None:
             self.flush()
         elif count == 1:
-            asyncio.get_running_loop().call_later(GATHERED_S, self.flush)
+            loop.call_soon_threadsafe(loop.call_later, GATHERED_S, self.flush)
+        elif count == GATHERED_MAX:
+            loop.call_soon_threadsafe(self.flush)
 
     def flush(self) -> None:
         """Tell of what is held."""
-        if self._seen:
+        with self._lock:
             seen, self._seen = self._seen, []
+        if seen:
             for tell in self._listeners:
                 tell(seen)
 
     def close(self) -> None:
         """Hold nothing any more: from now on each is told of at once."""
-        self._closed = True
+        self._loop = None
         self.flush()

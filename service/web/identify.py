@@ -15,8 +15,7 @@ from service.web.trail import Trail, trail_of
 async def identify(request: Request[Any, Any, Any], callers: Callers) -> tuple[Caller, Trail]:
     """The caller and the trail on which it is noted. Raises Unauthenticated, NotAllowed and KeysUnavailable."""
     trail = trail_of(request)
-    field = trail.fields.get(b"authorization")
-    authorization = None if field is None else field.decode("latin-1")
+    authorization = trail.fields.get(b"authorization")
     try:
         caller = callers.identify(authorization)
     except SigningKeyUnknown:  # the issuer may have changed its keys

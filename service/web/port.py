@@ -47,8 +47,15 @@ class Callers(Protocol):
         """What was found out about a caller under another generation is not to be used any more."""
         ...
 
-    def identify(self, authorization: str | None) -> Caller:
-        """The caller whose credential an `Authorization` header carries, as things stand now.
+    def recognise(self, authorization: bytes | None) -> Caller | None:
+        """The caller whose credential an `Authorization` field carries, where that is known already; else None.
+
+        May be asked from any thread, and takes some microseconds.
+        """
+        ...
+
+    def identify(self, authorization: bytes | None) -> Caller:
+        """The caller whose credential an `Authorization` field carries, as things stand now.
 
         Raises Unauthenticated, NotAllowed for a good token of nobody's, KeysUnavailable, and SigningKeyUnknown where
         it is worth asking again after `refresh`.

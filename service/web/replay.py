@@ -2,21 +2,21 @@
 
 An HTTP cache (RFC 9111) in front of the edge, which knows of an answer only what its own fields say: how old it is and
 for how long it is fresh. It serves no answer a moment longer than that, always asks who the caller is, and tells the
-observers of each request as the edge would.
+observers of each request as the edge would. What is kept can be had from any thread, so that a server need not wait
+for the event loop's turn.
 """
 
 import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from threading import Lock
 from typing import Any
 
 from service.model.callers import Caller
-from service.model.errors import TaskgateError
 from service.model.pages import Source
 from service.web.answers import Header
 from service.web.edge import FIELDS_MAX_BYTES, UNROUTED, App, request_id_of
-from service.web.port import Callers
 from service.web.ratelimit import STATE
 from service.web.trail import Fields, Observation, Observer
 
@@ -30,6 +30,12 @@ _HIT = Source.HIT.value
 
 Key = tuple[str, str, bytes, bytes | None, bytes | None, bytes | None, bytes | None]
 """Caller, path, query string, and the fields that choose among the answers to these."""
+
+Answer = tuple[dict[str, Any], dict[str, Any]]
+"""The two messages of ASGI that are an answer: its start and its body."""
+
+Recognise = Callable[[bytes | None], Caller | None]
+"""Tells whose credential an `Authorization` field carries, where that is known at once."""
 
 
 class _Finished:
@@ -75,78 +81,69 @@ class _Finished:
         return _ENTRY_BYTES + len(self.body) + texts + fields
 
 
+_Question = tuple[Key, Caller, Fields]
+
+
 class Replay:
     """Wraps the edge. Keeps finished answers up to `max_bytes`; 0 keeps none. `clock` tells seconds since the epoch."""
 
     def __init__(
-        self, app: App, *, callers: Callers, observers: Sequence[Observer], clock: Callable[[], float], max_bytes: int
+        self,
+        app: App,
+        *,
+        recognise: Recognise,
+        observers: Sequence[Observer],
+        clock: Callable[[], float],
+        max_bytes: int,
     ) -> None:
         self._app = app
-        self._callers = callers
+        self._recognise = recognise
         self._observers = tuple(observers)
         self._clock = clock
         self._max_bytes = max_bytes
         self._kept: OrderedDict[Key, _Finished] = OrderedDict()
+        self._lock = Lock()
         self._forgotten = 0
         self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._kept)
 
+    def at_once(self, scope: Any) -> Answer | None:
+        """The answer, where it is kept: then the request has been observed. From any thread; awaits nothing."""
+        started_s = time.perf_counter()
+        question = self._question(scope)
+        return None if question is None else self._find(question, started_s)
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer from what is kept, or let the rest of the service answer and keep that."""
         started_s = time.perf_counter()
-        is_question = self._max_bytes and scope["type"] == "http" and scope["method"] == "GET"
-        question = self._question(scope) if is_question else None
+        question = self._question(scope)
         if question is None:
             await self._app(scope, receive, send)
-            return
-        key, caller, fields = question
-        finished = self._find(key, caller) if _STEERING.isdisjoint(fields) else None
-        if finished is None:
-            await self._ask(key, caller, scope, receive, send)
-            return
-        request_id = request_id_of(fields.get(b"x-request-id"))
-        headers = (*finished.headers, (b"x-request-id", request_id.encode()))
-        try:
-            await send({"type": "http.response.start", "status": finished.status, "headers": headers})
-            await send(finished.body_message)
-        finally:
-            observation = Observation(
-                request_id=request_id,
-                method="GET",
-                route=finished.route,
-                status=finished.status,
-                caller=caller.name,
-                app=finished.app,
-                outcome=_HIT,
-                waited_s=0.0,
-                upstream_s=0.0,
-                duration_s=time.perf_counter() - started_s,
-                ended_at_s=self._clock(),
-                answer_bytes=len(finished.body),
-            )
-            for observe in self._observers:
-                observe(observation)
+        elif (answer := self._find(question, started_s)) is None:
+            await self._ask(question, scope, receive, send)
+        else:
+            for message in answer:
+                await send(message)
 
     def forget(self, app: str | None = None) -> None:
         """Drop all answers of an app, or of all; those that are on their way are not kept either."""
-        self._forgotten += 1
-        for key in [key for key, finished in self._kept.items() if app is None or finished.app == app]:
-            self._drop(key)
+        with self._lock:
+            self._forgotten += 1
+            for key in [key for key, finished in self._kept.items() if app is None or finished.app == app]:
+                self._drop(key)
 
-    def _question(self, scope: Any) -> tuple[Key, Caller, Fields] | None:
+    def _question(self, scope: Any) -> _Question | None:
         """What is asked, by whom, with which fields; None where it is nobody's, repeats a field, or is too large."""
+        if scope["type"] != "http" or scope["method"] != "GET" or not self._max_bytes:
+            return None
         lines = scope["headers"]
         fields = dict(lines)
-        authorization = fields.get(b"authorization")
-        if authorization is None or len(fields) != len(lines):
+        if len(fields) != len(lines) or sum([len(name) + len(value) for name, value in lines]) > FIELDS_MAX_BYTES:
             return None
-        if sum([len(name) + len(value) for name, value in lines]) > FIELDS_MAX_BYTES:
-            return None
-        try:
-            caller = self._callers.identify(authorization.decode("latin-1"))
-        except TaskgateError:
+        caller = self._recognise(fields.get(b"authorization"))
+        if caller is None:
             return None
         key = (
             caller.name,
@@ -159,24 +156,48 @@ class Replay:
         )
         return key, caller, fields
 
-    def _find(self, key: Key, caller: Caller) -> _Finished | None:
-        """The answer that is kept, dressed for this second, while it is fresh and its caller is as it was."""
-        finished = self._kept.get(key)
-        if finished is None:
+    def _find(self, question: _Question, started_s: float) -> Answer | None:
+        """The answer that is kept, as it is in this second, while it is fresh and its caller is as it was."""
+        key, caller, fields = question
+        if not _STEERING.isdisjoint(fields):
             return None
         now_s = self._clock()
-        known = finished.caller
-        if now_s >= finished.ends_at_s or (known is not caller and known != caller):
-            self._drop(key)
-            return None
-        age_s = int(now_s - finished.fetched_at_s)
-        if age_s > finished.age_s:
-            finished.dress(age_s)
-        self._kept.move_to_end(key)
-        return finished
+        with self._lock:
+            finished = self._kept.get(key)
+            if finished is None:
+                return None
+            known = finished.caller
+            if now_s >= finished.ends_at_s or (known is not caller and known != caller):
+                self._drop(key)
+                return None
+            age_s = int(now_s - finished.fetched_at_s)
+            if age_s > finished.age_s:
+                finished.dress(age_s)
+            headers = finished.headers
+            self._kept.move_to_end(key)
+        request_id = request_id_of(fields.get(b"x-request-id"))
+        observation = Observation(
+            request_id=request_id,
+            method="GET",
+            route=finished.route,
+            status=finished.status,
+            caller=caller.name,
+            app=finished.app,
+            outcome=_HIT,
+            waited_s=0.0,
+            upstream_s=0.0,
+            duration_s=time.perf_counter() - started_s,
+            ended_at_s=now_s,
+            answer_bytes=len(finished.body),
+        )
+        for observe in self._observers:
+            observe(observation)
+        headers = (*headers, (b"x-request-id", request_id.encode()))
+        return {"type": "http.response.start", "status": finished.status, "headers": headers}, finished.body_message
 
-    async def _ask(self, key: Key, caller: Caller, scope: Any, receive: Any, send: Any) -> None:
+    async def _ask(self, question: _Question, scope: Any, receive: Any, send: Any) -> None:
         """Let the rest of the service answer; keep its answer unless something was forgotten meanwhile."""
+        key, caller, _ = question
         answer = _Passing(send)
         forgotten = self._forgotten
         await self._app(scope, receive, answer.send)
@@ -190,11 +211,13 @@ class Replay:
         now_s = self._clock()
         finished.fetched_at_s = now_s - finished.age_s
         finished.ends_at_s = finished.fetched_at_s - 1 + finished.lifetime_s
-        older = self._kept.get(key)
-        if older is None or older.fetched_at_s - 1 < finished.fetched_at_s:
-            self._keep(key, finished, now_s=now_s)
+        with self._lock:
+            older = self._kept.get(key)
+            if older is None or older.fetched_at_s - 1 < finished.fetched_at_s:
+                self._keep(key, finished, now_s=now_s)
 
     def _keep(self, key: Key, finished: _Finished, *, now_s: float) -> None:
+        """With the lock held."""
         self._drop(key)
         size = finished.size_bytes(key)
         if size > self._max_bytes or now_s >= finished.ends_at_s:
@@ -205,6 +228,7 @@ class Replay:
             self._drop(next(iter(self._kept)))
 
     def _drop(self, key: Key) -> None:
+        """With the lock held."""
         finished = self._kept.pop(key, None)
         if finished is not None:
             self.bytes -= finished.size_bytes(key)

@@ -21,7 +21,7 @@ from service.model.pages import AppState, Ask, Page, Readiness, Source, Stretch
 from service.model.queries import Range
 from service.model.tasks import Task
 from service.settings import AppSettings, BudgetSettings, CallerSettings, RedisSettings, Settings
-from service.web.access_log import log_request
+from service.web.access_log import log_requests
 from service.web.edge import Edge
 from service.web.settings import WebSettings, default_web_settings
 from service.web.site import create_web
@@ -183,7 +183,11 @@ class SlowToForce:
     async def refresh(self) -> None:
         """Nothing to ask for."""
 
-    def identify(self, authorization: str | None) -> Caller:
+    def recognise(self, authorization: bytes | None) -> Caller | None:
+        """Nobody is known before."""
+        return None
+
+    def identify(self, authorization: bytes | None) -> Caller:
         """One caller for everyone with any credential."""
         if authorization is None:
             raise Unauthenticated
@@ -208,7 +212,7 @@ class Web:
             self.callers,
             lambda: self.settings,
             clock=lambda: NOW_S,
-            observers=[log_request, self.observed.append],
+            observers=[lambda seen: log_requests([seen]), self.observed.append],
         )
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=self.app), base_url="http://gateway")
 

@@ -65,7 +65,13 @@ def fuzzed() -> Web:
 @pytest.fixture(scope="module")
 def hot(fuzzed: Web) -> Replay:
     """The same, with finished answers in front of it that stay fresh."""
-    return Replay(fuzzed.app, callers=fuzzed.callers, observers=(), clock=lambda: NOW_S, max_bytes=16 * 1024 * 1024)
+    return Replay(
+        fuzzed.app,
+        recognise=fuzzed.callers.recognise,
+        observers=(),
+        clock=lambda: NOW_S,
+        max_bytes=16 * 1024 * 1024,
+    )
 
 
 async def ask(app: Any, path: str, query: bytes, fields: list[tuple[bytes, bytes]]) -> tuple[int, bytes]:
@@ -131,7 +137,7 @@ def test_anything(
 @given(pairs=PAIRS, total=st.integers(0, 10**6))
 def test_links_keep_the_query(pairs: list[tuple[bytes, bytes]], total: int) -> None:
     """Whatever can be read can be linked to, and reads the same again."""
-    reader, caller = TasksReader(default_web_settings()), key_callers().identify(f"Bearer {KEY}")
+    reader, caller = TasksReader(default_web_settings()), key_callers().identify(f"Bearer {KEY}".encode())
     query = b"&".join(b"=".join(pair) for pair in pairs)
     try:
         asked = reader.read(query, caller=caller, now_s=NOW_S)

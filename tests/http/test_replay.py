@@ -1,6 +1,9 @@
 """Finished answers, sent again: who gets them, for how long, and what can't be answered so."""
 
-from collections.abc import Callable
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from threading import Event
 from typing import Any
 
 import httpx
@@ -17,24 +20,33 @@ from tests.http.fake_gateway import AUTH, MANY_AUTH, NOW_S, Web, key_callers
 class Desk:
     """The HTTP side behind a replay, with a clock that is set by hand."""
 
-    def __init__(self, web: Web, *, max_bytes: int = 100_000) -> None:
+    def __init__(self, web: Web, *, max_bytes: int = 100_000, is_threaded: bool = False) -> None:
         self.web = web
         self.now_s = NOW_S
         self.callers: Any = key_callers()
         self.observed: list[Observation] = []
         self.replay = Replay(
             web.app,
-            callers=self,
+            recognise=self.recognise,
             observers=[self.observed.append],
             clock=lambda: self.now_s,
             max_bytes=max_bytes,
         )
-        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=self.replay), base_url="http://gateway")
+        app = self.at_once if is_threaded else self.replay
+        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway")
 
-    def identify(self, authorization: str | None) -> Caller:
+    async def at_once(self, scope: Any, receive: Any, send: Any) -> None:
+        """What a server does that asks for the answer in a thread of its own, before it calls the app."""
+        answer = await asyncio.to_thread(self.replay.at_once, scope)
+        if answer is None:
+            await self.replay(scope, receive, send)
+            return
+        for message in answer:
+            await send(message)
+
+    def recognise(self, authorization: bytes | None) -> Caller | None:
         """Whoever the present callers know."""
-        caller = self.callers.identify(authorization)
-        assert isinstance(caller, Caller)
+        caller: Caller | None = self.callers.recognise(authorization)
         return caller
 
     async def get(self, path: str = "/tasks", headers: dict[str, str] | None = None) -> httpx.Response:
@@ -47,10 +59,10 @@ class Desk:
         return len(self.web.gateway.asks)
 
 
-@pytest.fixture
-def desk(web: Web) -> Desk:
-    """A page that was fetched 4 s ago and is fresh for 15 s."""
-    return Desk(web)
+@pytest.fixture(params=["called", "at once"])
+def desk(web: Web, request: pytest.FixtureRequest) -> Desk:
+    """A page that was fetched 4 s ago and is fresh for 15 s; asked in both ways that there are."""
+    return Desk(web, is_threaded=request.param == "at once")
 
 
 async def test_the_same_again(desk: Desk) -> None:
@@ -142,15 +154,15 @@ async def test_the_callers_tag(desk: Desk) -> None:
 
 def _gone(desk: Desk) -> None:
     class Nobody:
-        def identify(self, _: str | None) -> Caller:
-            raise Unauthenticated
+        def recognise(self, _: bytes | None) -> Caller | None:
+            return None
 
     desk.callers = Nobody()
 
 
 def _app_taken(desk: Desk) -> None:
     class Less:
-        def identify(self, _: str | None) -> Caller:
+        def recognise(self, _: bytes | None) -> Caller | None:
             return Caller(name="single", apps=frozenset(), weight=1.0, waiting_max=5, wait_max_s=30.0)
 
     desk.callers = Less()
@@ -243,3 +255,48 @@ async def test_another_form_is_another_answer(desk: Desk) -> None:
     assert (await desk.get()).headers["content-type"] == "application/json"
     assert len(desk.replay) == 1
     assert desk.asked == 1 + 2 * 3
+
+
+@pytest.fixture
+def switching() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+async def test_asked_at_once_while_all_changes(web: Web, switching: None) -> None:
+    """While answers are kept, replaced, pushed out, dropped and forgotten, threads that ask get the one that belongs to
+    their question or none, and in the end what is counted is what is there."""
+    desk = Desk(web, max_bytes=15_000)
+    queries = {f"app=shop&offset={offset}": b'offset=%d>; rel="next"' % (offset + 20) for offset in range(12)}
+    headers = AUTH | {"Accept": "*/*", "Accept-Encoding": "identity"}
+    fields = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    ended = Event()
+
+    def ask() -> int:
+        hits = 0
+        while not ended.is_set():
+            for query, following in queries.items():
+                asked = {"type": "http", "method": "GET", "path": "/tasks", "query_string": query.encode()}
+                answer = desk.replay.at_once(asked | {"headers": fields})
+                if answer is not None:
+                    hits += 1
+                    assert following in dict(answer[0]["headers"])[b"link"]
+        return hits
+
+    asking = [asyncio.create_task(asyncio.to_thread(ask)) for _ in range(2)]
+    try:
+        for turn in range(40):
+            desk.now_s += 1
+            web.gateway.changes = {"fetched_at_ms": int(desk.now_s * 1000)}
+            for query in queries:
+                await desk.client.get(f"/tasks?{query}", headers=headers | {"Cache-Control": "no-cache"})
+            if turn % 5 == 0:
+                desk.replay.forget("shop" if turn % 2 else None)
+    finally:
+        ended.set()
+    assert min(await asyncio.gather(*asking)) > 0
+    desk.replay.forget()
+    assert desk.replay.bytes == 0

@@ -20,7 +20,7 @@ from service.model.queries import At, Query, Range, Slice
 from service.model.tasks import Listing, Task
 from service.settings import AppSettings, CallerSettings, RedisSettings, Settings
 from service.telemetry.logs import configure
-from service.web.access_log import AccessLog, log_request
+from service.web.access_log import AccessLog, log_requests
 from service.web.edge import request_id_of
 from service.web.encodings import compressors
 from service.web.gathered import Gathered
@@ -191,7 +191,7 @@ async def _replayed(callers: Admission, authorization: str, *, observers: list[C
 def _by_structlog(observation: Observation) -> float:
     writer = configure("info", as_json=True, stream=io.StringIO())
     try:
-        return each_us(lambda: log_request(observation), times=500)
+        return each_us(lambda: log_requests([observation]), times=500)
     finally:
         writer.close()
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import sys
+import threading
 
-from service.serving import CannotListen, Message, Receive, Scope, Send, StartFailed, serve
+from service.http_server import CannotListen, Message, Receive, Scope, Send, StartFailed
+from service.serving import serve
 from service.settings import ServerSettings
 from service.telemetry.logs import configure
 
@@ -12,11 +14,29 @@ def tell(text: str) -> None:
     print(text, flush=True)
 
 
+class AtOnce:
+    """Answers /at-once before the app is asked, fails at /broken, and ends the app's /busy, which holds up its loop."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+
+    def __call__(self, scope: Scope) -> tuple[Message, Message] | None:
+        """An answer, where there is one."""
+        if scope["path"] == "/broken":
+            raise LookupError("broken")
+        if scope["path"] != "/at-once":
+            return None
+        self.asked.set()
+        start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"7")]}
+        return start, {"type": "http.response.body", "body": b"at once"}
+
+
 class App:
     """Answers /now at once, /slow after a second, /never never, /half half, /large with 20 MB; notes who hangs up."""
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, at_once: AtOnce) -> None:
         self.mode = mode
+        self.at_once = at_once
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -32,6 +52,8 @@ class App:
                 await send({"type": "http.response.start", "status": 200, "headers": []})
                 await send({"type": "http.response.body", "body": b"ok", "more_body": True})
                 await asyncio.sleep(3600)
+            if scope["path"] == "/busy":
+                assert self.at_once.asked.wait(10)
             if scope["path"] == "/watch":
                 while (await receive())["type"] != "http.disconnect":
                     pass
@@ -79,7 +101,8 @@ def main() -> int:
     configure("info", as_json=True)
     settings = ServerSettings(port=port, drain_s=drain_s, headers_timeout_s=0.5, reader_timeout_s=1.0)
     try:
-        serve(App(mode), settings, leaving=Told())
+        at_once = AtOnce()
+        serve(App(mode, at_once), settings, at_once=at_once, leaving=Told())
     except (CannotListen, StartFailed) as exc:
         tell(f"{type(exc).__name__}: {exc}")
         return 1

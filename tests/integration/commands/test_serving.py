@@ -113,13 +113,13 @@ def started() -> Iterator[list[Served]]:
 
 def answer(connection: socket.socket) -> bytes:
     """All that comes until the other side closes."""
-    received = b""
+    received = bytearray()
     try:
         while part := connection.recv(65_536):
             received += part
     except ConnectionResetError:
         pass
-    return received
+    return bytes(received)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -196,6 +196,46 @@ def test_a_caller_who_hangs_up_is_seen(port: int, started: list[Served]) -> None
     started.append(served := Served(port))
     served.asked("/watch").close()
     served.until("hung up")
+
+
+def test_what_needs_nothing_awaited_is_answered_while_the_loop_is_busy(port: int, started: list[Served]) -> None:
+    """An answer at once is given though the app holds up the event loop, which goes on only because of it."""
+    started.append(served := Served(port))
+    with served.asked("/busy") as busy, served.connected() as other:
+        other.sendall(b"GET /at-once HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        assert answer(other).endswith(b"\r\n\r\nat once")
+        served.process.terminate()
+        assert answer(busy).endswith(b"\r\n\r\nok")
+    assert served.ended()[1] == ["got /busy", "leaving", "closed"]
+
+
+def test_a_fault_before_the_app_is_asked(port: int, started: list[Served]) -> None:
+    """It is answered by 500 and logged, and the next request on the connection is served."""
+    started.append(served := Served(port))
+    with served.connected() as connection:
+        connection.settimeout(DEADLINE_S)
+        connection.sendall(b"GET /broken HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 500")
+        connection.sendall(b"GET /now HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        assert answer(connection).endswith(b"ok")
+    served.process.terminate()
+    _, err = served.process.communicate(timeout=DEADLINE_S)
+    assert [line["event"] for line in map(json.loads, err.splitlines())].count("server.request_failed") == 1
+    assert "LookupError" in err
+
+
+def test_after_a_signal_all_answers_close_their_connections(port: int, started: list[Served]) -> None:
+    """What was answered at once before goes to the app from then on, like everything, and its answer says so."""
+    started.append(served := Served(port))
+    with served.connected() as kept:
+        kept.settimeout(DEADLINE_S)
+        kept.sendall(b"GET /at-once HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert kept.recv(65536).endswith(b"at once")
+        served.process.terminate()
+        served.until("leaving")
+        kept.sendall(b"GET /at-once HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert b"connection: close" in answer(kept)
+    assert served.ended()[1] == ["leaving", "got /at-once", "closed"]
 
 
 def test_headers_are_bounded_in_size_and_time(port: int, started: list[Served]) -> None:

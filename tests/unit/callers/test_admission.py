@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import itertools
 import json
 import statistics
 import time
@@ -86,6 +87,11 @@ async def admission(mint: Any, clock: Clock) -> Admission:
     return Admission(table_of(settings()), issuer=issuer, clock=clock)
 
 
+def bearer(credential: str) -> bytes:
+    """The field that carries it."""
+    return f"Bearer {credential}".encode()
+
+
 def keys_only(**callers: CallerSettings) -> Admission:
     table = table_of(settings(callers=callers, service_accounts=None))
     return Admission(table, issuer=None, clock=lambda: float(NOW_S))
@@ -109,15 +115,17 @@ def test_what_a_caller_may() -> None:
     )
     table = table_of(settings(callers={"a": plain, "b": rich}, budget=BudgetSettings(waiting_max=7, wait_max_s=20.0)))
     admission = Admission(table, issuer=None, clock=lambda: float(NOW_S))
-    a, b = admission.identify("Bearer a"), admission.identify("bearer  b ")
+    a, b = admission.identify(b"Bearer a"), admission.identify(b"bearer  b ")
     assert (a.name, a.apps, a.weight, a.waiting_max, a.wait_max_s) == ("a", frozenset(("shop",)), 1.0, 7, 20.0)
     assert (a.may_force, a.operator, a.knows) == (True, False, frozenset())
     assert (b.weight, b.waiting_max, b.wait_max_s, b.may_force, b.operator) == (2.5, 3, 4.0, False, True)
     assert b.knows == frozenset(("shop", "news"))
 
 
-@pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer ", "Bearer  ", "Basic key", "Bearer key\n", "x"])
-def test_an_empty_key_is_nobodys(authorization: str | None) -> None:
+@pytest.mark.parametrize(
+    "authorization", [None, b"", b"Bearer", b"Bearer ", b"Bearer  ", b"Basic key", b"Bearer key\n", b"x"]
+)
+def test_an_empty_key_is_nobodys(authorization: bytes | None) -> None:
     """Whoever sends no key is nobody, even where the hash of nothing is configured as one."""
     admission = keys_only(a=CallerSettings(keys=(EMPTY,), apps=()))
     with pytest.raises(Unauthenticated) as caught:
@@ -133,12 +141,12 @@ def test_a_key_is_good_until_its_end(until: str | None, is_good: bool) -> None:
     """Of several keys of a caller each has its own end; from that instant on it is like one that never was."""
     entries = (KeySettings(sha256=hashed("old"), until=until), hashed("new"))
     admission = keys_only(a=CallerSettings(keys=entries, apps=()))
-    assert admission.identify("Bearer new").name == "a"
+    assert admission.identify(b"Bearer new").name == "a"
     if is_good:
-        assert admission.identify("Bearer old").name == "a"
+        assert admission.identify(b"Bearer old").name == "a"
     else:
         with pytest.raises(Unauthenticated):
-            admission.identify("Bearer old")
+            admission.identify(b"Bearer old")
 
 
 def test_wrong_missing_and_ended_keys_take_the_same_time() -> None:
@@ -149,14 +157,14 @@ def test_wrong_missing_and_ended_keys_take_the_same_time() -> None:
     }
     admission = keys_only(**many)
 
-    def took_s(authorization: str | None) -> float:
+    def took_s(authorization: bytes | None) -> float:
         begun = time.perf_counter()
         for _ in range(20):
             with pytest.raises(Unauthenticated):
                 admission.identify(authorization)
         return time.perf_counter() - begun
 
-    tries = [(took_s("Bearer key250"), took_s("Bearer kex250"), took_s(None)) for _ in range(60)]
+    tries = [(took_s(b"Bearer key250"), took_s(b"Bearer kex250"), took_s(None)) for _ in range(60)]
     medians = [statistics.median(times) for times in zip(*tries, strict=True)]
     assert max(medians) / min(medians) < 1.33, medians
 
@@ -208,12 +216,12 @@ ATTACKS: dict[str, Callable[[Any], str]] = {
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_attacks_by_token(mint: Any, admission: Admission, attack: str) -> None:
     """Each of these is refused as unknown, in one way that tells nothing; and good tokens are good before and after."""
-    assert admission.identify(f"Bearer {mint.token()}").name == "reports"
+    assert admission.identify(bearer(mint.token())).name == "reports"
     with pytest.raises(Unauthenticated) as caught:
-        admission.identify(f"Bearer {ATTACKS[attack](mint)}")
+        admission.identify(bearer(ATTACKS[attack](mint)))
     assert (caught.value.presented, str(caught.value)) == (True, "")
     assert type(caught.value) is Unauthenticated
-    assert admission.identify(f"Bearer {mint.token()}").name == "reports"
+    assert admission.identify(bearer(mint.token())).name == "reports"
 
 
 @pytest.mark.parametrize(
@@ -231,12 +239,12 @@ def test_attacks_by_token(mint: Any, admission: Admission, attack: str) -> None:
 )
 def test_good_tokens(mint: Any, admission: Admission, changed: dict[str, object]) -> None:
     """RS256 and ES256, our audience alone or among others, half a minute of leeway on both ends."""
-    assert admission.identify(f"Bearer {mint.token(**changed)}").name == "reports"
+    assert admission.identify(bearer(mint.token(**changed))).name == "reports"
 
 
 def test_a_remembered_token_ends_with_its_exp(mint: Any, admission: Admission, clock: Clock) -> None:
     """A token is checked once; from its exp on it is checked each time, and after the leeway it is refused."""
-    token = f"Bearer {mint.token(exp=NOW_S + 10)}"
+    token = bearer(mint.token(exp=NOW_S + 10))
     admission.identify(token)
     assert len(admission._remembered) == 1
     clock.now_s = NOW_S + 10
@@ -265,7 +273,7 @@ async def test_a_key_that_the_issuer_drops_takes_remembered_tokens_along(mint: A
     issuer = Issuer(source, refresh_s=300, clock=lambda: next(ticks))
     await issuer.refresh()
     admission = Admission(table_of(settings()), issuer=issuer, clock=clock)
-    token = f"Bearer {mint.token()}"
+    token = bearer(mint.token())
     admission.identify(token)
     source.raw = mint.jwks(without="r")
     await issuer.refresh()
@@ -273,26 +281,63 @@ async def test_a_key_that_the_issuer_drops_takes_remembered_tokens_along(mint: A
         admission.identify(token)
 
 
+def test_who_is_recognised(mint: Any, admission: Admission, clock: Clock) -> None:
+    """A key is known at once, a token once it was checked and until its end; nobody else is, and nothing is checked."""
+    token, stranger = bearer(mint.token(exp=NOW_S + 10)), bearer(mint.token(sub="system:serviceaccount:shop:other"))
+    assert admission.recognise(b"Bearer key") == admission.identify(b"Bearer key")
+    assert admission.recognise(token) is None
+    assert admission.identify(token) == admission.recognise(token)
+    with pytest.raises(NotAllowed):
+        admission.identify(stranger)
+    for field in (stranger, None, b"", b"Bearer ", b"Bearer wrong", b"Basic key"):
+        assert admission.recognise(field) is None
+    clock.now_s = NOW_S + 10
+    assert admission.recognise(token) is None
+
+
+async def test_who_is_recognised_no_more(mint: Any, clock: Clock) -> None:
+    """Not with a token whose key the issuer has dropped, nor by a table that knows another issuer or no such caller."""
+    source, seconds = Held(mint.jwks()), itertools.count(step=60)
+    issuer = Issuer(source, refresh_s=300, clock=lambda: float(next(seconds)))
+    await issuer.refresh()
+    admission = Admission(table_of(settings()), issuer=issuer, clock=clock)
+    token = bearer(mint.token())
+    known = settings().service_accounts
+    assert known is not None
+    other = msgspec.structs.replace(known, audience="other")
+    for table in (settings(callers={}), settings(service_accounts=other)):
+        admission.replace(table_of(settings()))
+        admission.identify(token)
+        assert admission.recognise(token) is not None
+        admission.replace(table_of(table))
+        assert admission.recognise(token) is None
+    admission.replace(table_of(settings()))
+    admission.identify(token)
+    source.raw = mint.jwks(without="r")
+    await issuer.refresh()
+    assert admission.recognise(token) is None
+
+
 def test_without_keys_tokens_wait_and_keys_do_not(mint: Any, clock: Clock) -> None:
     """While no signing key is known a token must wait; what can't be a token is refused, and keys are taken."""
     admission = Admission(table_of(settings()), issuer=Issuer(Held(b""), refresh_s=300), clock=clock)
     with pytest.raises(KeysUnavailable):
-        admission.identify(f"Bearer {mint.token()}")
+        admission.identify(bearer(mint.token()))
     for credential in ("a.b.c", "wrong", mint.forged({"alg": "none", "kid": "r"})):
         with pytest.raises(Unauthenticated):
-            admission.identify(f"Bearer {credential}")
-    assert admission.identify("Bearer key").name == "reports"
+            admission.identify(bearer(credential))
+    assert admission.identify(b"Bearer key").name == "reports"
 
 
 def test_where_tokens_are_not_taken(mint: Any) -> None:
     """Without the section a token is like any wrong key."""
     with pytest.raises(Unauthenticated):
-        keys_only().identify(f"Bearer {mint.token()}")
+        keys_only().identify(bearer(mint.token()))
 
 
 def test_strangers(mint: Any, admission: Admission) -> None:
     """A good token of an account that no caller names is refused, or all such are one caller of their own."""
-    stranger = f"Bearer {mint.token(sub='system:serviceaccount:shop:other')}"
+    stranger = bearer(mint.token(sub="system:serviceaccount:shop:other"))
     with pytest.raises(NotAllowed):
         admission.identify(stranger)
     known = settings().service_accounts
@@ -301,12 +346,12 @@ def test_strangers(mint: Any, admission: Admission) -> None:
     admission.replace(table_of(settings(service_accounts=open_to_all)))
     caller = admission.identify(stranger)
     assert (caller.name, caller.apps, caller.weight) == (UNKNOWN, frozenset(("news",)), 0.1)
-    assert admission.identify(f"Bearer {mint.token()}").name == "reports"
+    assert admission.identify(bearer(mint.token())).name == "reports"
 
 
 def test_what_a_new_table_takes_away(mint: Any, admission: Admission) -> None:
     """A caller, a key, an app, an account, an audience: gone with the very next request, remembered tokens or not."""
-    key, token = "Bearer key", f"Bearer {mint.token()}"
+    key, token = b"Bearer key", bearer(mint.token())
     for credential in (key, token):
         assert admission.identify(credential).apps == frozenset(("shop",))
     assert admission.generation == 0
@@ -332,6 +377,7 @@ def test_what_a_new_table_takes_away(mint: Any, admission: Admission) -> None:
 def test_auth_none() -> None:
     """With `auth: none` everybody is anonymous and may read all apps, whatever they send."""
     admission = Admission(table_of(settings(auth="none")), issuer=None)
-    for credential in (None, "Bearer key", "nonsense"):
+    for credential in (None, b"Bearer key", b"nonsense"):
         caller = admission.identify(credential)
         assert (caller.name, caller.apps, caller.operator) == ("anonymous", frozenset(("shop", "news")), True)
+        assert admission.recognise(credential) is caller

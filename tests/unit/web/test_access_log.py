@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from service.telemetry.logs import configure
-from service.web.access_log import SHARED_MAX, AccessLog, log_request
+from service.web.access_log import SHARED_MAX, AccessLog, log_requests
 from service.web.trail import Observation
 
 SEEN = Observation(
@@ -49,7 +49,7 @@ def test_fields_are_those_of_the_other_log(changes: dict[str, Any]) -> None:
     seen = msgspec.structs.replace(SEEN, **changes)
     stream = io.StringIO()
     writer = configure("info", as_json=True, stream=stream)
-    log_request(seen)
+    log_requests([seen])
     writer.close()
     other = json.loads(stream.getvalue())
     (own,) = written(seen)

@@ -1,9 +1,12 @@
 """What is gathered is told once, soon, and in order."""
 
 import asyncio
-from collections.abc import Sequence
+import threading
+from collections.abc import AsyncIterator, Sequence
+from threading import Barrier
 
 import msgspec
+import pytest
 
 from service.web.gathered import GATHERED_MAX, GATHERED_S, Gathered
 from service.web.trail import Observation
@@ -17,10 +20,12 @@ class Told:
     def __init__(self) -> None:
         self.at_once: list[int] = []
         self.ids: list[str] = []
+        self.threads: set[int] = set()
 
     def __call__(self, seen: Sequence[Observation]) -> None:
         """Listen."""
         self.at_once.append(len(seen))
+        self.threads.add(threading.get_ident())
         self.ids += [each.request_id for each in seen]
 
 
@@ -29,10 +34,26 @@ def numbered(count: int) -> list[Observation]:
     return [msgspec.structs.replace(SEEN, request_id=str(number)) for number in range(count)]
 
 
+@pytest.fixture
+async def told() -> Told:
+    """Who is told."""
+    return Told()
+
+
+@pytest.fixture
+async def gathered(told: Told) -> AsyncIterator[Gathered]:
+    """What tells of it, started in the test's event loop."""
+    gathered = Gathered([told])
+    gathered.start()
+    yield gathered
+    gathered.close()
+
+
 async def test_told_soon_without_another_request() -> None:
     """A few are told together, a moment later, each listener the same; the next ones again."""
     one, other = Told(), Told()
     gathered = Gathered([one, other])
+    gathered.start()
     loop = asyncio.get_running_loop()
     for rounds in (1, 2):
         begun_s = loop.time()
@@ -45,26 +66,48 @@ async def test_told_soon_without_another_request() -> None:
     assert one.ids == other.ids == ["0", "1", "2"] * 2
 
 
-async def test_told_at_once_when_they_are_many() -> None:
-    """However many come within a moment, no listener is told of more than the bound at a time, and of none twice."""
-    told = Told()
-    gathered = Gathered([told])
+async def test_told_sooner_when_they_are_many(told: Told, gathered: Gathered) -> None:
+    """Many that come within a moment don't wait for its end; of none is told twice."""
     seen = numbered(3 * GATHERED_MAX + 1)
     for each in seen:
         gathered(each)
-    assert told.at_once == [GATHERED_MAX] * 3
+        if len(told.ids) < int(each.request_id) - GATHERED_MAX:
+            pytest.fail("more than that were held")
+        await asyncio.sleep(0)
+    assert max(told.at_once) <= GATHERED_MAX + 1
     gathered.flush()
     gathered.flush()
     assert told.ids == [each.request_id for each in seen]
 
 
-async def test_nothing_is_held_after_the_end() -> None:
-    """Closing tells the last; who ends after that is told of at once."""
-    told = Told()
+async def test_told_from_any_thread(told: Told, gathered: Gathered) -> None:
+    """What several threads tell at once is told on once, in each one's order, and in the loop's thread alone."""
+    seen, threads = numbered(2000), 4
+    barrier = Barrier(threads)
+
+    def tell(first: int) -> None:
+        barrier.wait()
+        for each in seen[first::threads]:
+            gathered(each)
+
+    await asyncio.gather(*(asyncio.to_thread(tell, first) for first in range(threads)))
+    await until(lambda: len(told.ids) == len(seen))
+    assert told.threads == {threading.get_ident()}
+    for first in range(threads):
+        own = [number for number in map(int, told.ids) if number % threads == first]
+        assert own == list(range(first, len(seen), threads))
+
+
+async def test_nothing_is_held_before_the_start_and_after_the_end(told: Told) -> None:
+    """Who ends before is told of at once; closing tells the last; who ends after that is told of at once again."""
     gathered = Gathered([told])
-    first, second = numbered(2)
+    first, second, third = numbered(3)
     gathered(first)
-    gathered.close()
     assert told.ids == ["0"]
+    gathered.start()
     gathered(second)
+    assert told.ids == ["0"]
+    gathered.close()
     assert told.ids == ["0", "1"]
+    gathered(third)
+    assert told.ids == ["0", "1", "2"]
