@@ -32,6 +32,8 @@ class Live:
         self._parts: tuple[LivesBy, ...] = ()
         self._forget: Callable[[], None] = _nothing
         self.callers = Admission(table_of(settings), issuer=self._issuer)
+        if self._issuer is not None:
+            self._issuer.on_drop = self._distrust
         self._note(settings)
 
     def governs(self, *parts: LivesBy, forget: Callable[[], None]) -> None:
@@ -60,6 +62,10 @@ class Live:
                 reload = Reload(path, environ, running=self._began_with, apply=self.apply, told=told)
                 await stack.enter_async_context(reload.followed())
             yield
+
+    def _distrust(self) -> None:
+        self.callers.distrust()
+        self._forget()
 
     def _note(self, settings: Settings) -> None:
         self.web = web_settings(settings)

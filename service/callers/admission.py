@@ -12,7 +12,7 @@ from service.callers.bearer import bearer_of, is_credential
 from service.callers.remembered import Remembered
 from service.callers.table import NO_KEY, Table
 from service.callers.token import Token, Trust, looks_like_token
-from service.model.callers import Caller
+from service.model.callers import Caller, Known
 from service.model.errors import KeysUnavailable, NotAllowed, Unauthenticated
 
 if TYPE_CHECKING:  # what checks signatures takes a tenth of a second to import, and few have an issuer
@@ -34,7 +34,6 @@ class Admission:
         self._issuer = issuer
         self._clock = clock
         self._remembered = Remembered()
-        self._dropped = 0
 
     def replace(self, table: Table) -> None:
         """Go by another table from the next request on; tokens of an issuer that is trusted otherwise are forgotten."""
@@ -43,11 +42,16 @@ class Admission:
         self._table = table
         self.generation += 1
 
-    def recognise(self, authorization: bytes | None) -> Caller | None:
-        """The caller whose credential this is, where that is known without a check; from any thread."""
+    def distrust(self) -> None:
+        """Forget which tokens were found good: the issuer has dropped a key."""
+        self._remembered.clear()
+        self.generation += 1
+
+    def recognise(self, authorization: bytes | None) -> Known | None:
+        """The caller whose credential this is, where that is known without a check."""
         table = self._table
         if table.anonymous is not None:
-            return table.anonymous
+            return Known(caller=table.anonymous)
         credential = bearer_of(authorization)
         return self._known(table, hashlib.sha256(credential).digest(), now_s=self._clock()) if credential else None
 
@@ -62,9 +66,9 @@ class Admission:
         credential = bearer_of(authorization)
         digest = hashlib.sha256(credential).digest()
         now_s = self._clock()
-        caller = self._known(table, digest, now_s=now_s)
-        if caller is not None and credential:
-            return caller
+        known = self._known(table, digest, now_s=now_s)
+        if known is not None and credential:
+            return known.caller
         if table.trust is None or not looks_like_token(credential):
             raise Unauthenticated(presented=bool(authorization))
         token = self._token(credential, digest, trust=table.trust, now_s=now_s)
@@ -78,23 +82,19 @@ class Admission:
         if self._issuer is not None:
             await self._issuer.refresh()
 
-    def _known(self, table: Table, digest: bytes, *, now_s: float) -> Caller | None:
+    def _known(self, table: Table, digest: bytes, *, now_s: float) -> Known | None:
         """Whose key this is the digest of, or whose token that was found good before."""
         key = table.keys.get(digest, NO_KEY)
         if hmac.compare_digest(key.digest, digest) and now_s < key.until_s and key.caller is not None:
-            return key.caller
-        if table.trust is None or self._issuer is None or self._issuer.dropped != self._dropped:
-            return None
+            return Known(caller=key.caller, until_s=key.until_s)
         token = self._remembered.get(digest, now_s=now_s)
-        return None if token is None else table.accounts.get(token.account, table.unknown)
+        caller = None if token is None else table.accounts.get(token.account, table.unknown)
+        return None if token is None or caller is None else Known(caller=caller, until_s=token.ends_s)
 
     def _token(self, credential: bytes, digest: bytes, *, trust: Trust, now_s: float) -> Token:
         issuer = self._issuer
         if issuer is None:  # trusted since a reload, and where its keys are is not followed before a restart
             raise KeysUnavailable
-        if issuer.dropped != self._dropped:
-            self._remembered.clear()
-            self._dropped = issuer.dropped
         token = self._remembered.get(digest, now_s=now_s)
         if token is None:
             if not is_credential(credential):

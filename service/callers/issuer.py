@@ -34,15 +34,15 @@ class Source(Protocol):
 class Issuer:
     """The keys of one issuer. `clock` is monotonic, in seconds.
 
-    While the source fails, the keys had last stay in use. `fetches` and `failures` are counted; `dropped` grows when a
-    key has gone or changed: what was checked with it before is no longer known to be good.
+    While the source fails, the keys had last stay in use. `fetches` and `failures` are counted. `on_drop` is called
+    when a key has gone or changed: what was checked with it before is no longer known to be good.
     """
 
     def __init__(self, source: Source, *, refresh_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.keys: SigningKeys = {}
         self.fetches = 0
         self.failures = 0
-        self.dropped = 0
+        self.on_drop: Callable[[], None] = _nothing
         self._source = source
         self._refresh_s = refresh_s
         self._clock = clock
@@ -101,6 +101,11 @@ class Issuer:
         gone = [kid for kid, old in self.keys.items() if kid not in keys or keys[kid].thumbprint != old.thumbprint]
         if gone or self._is_failing or len(keys) != len(self.keys):
             log.info("issuer.keys_had", known=len(keys), gone=len(gone))
-        self.dropped += bool(gone)
         self.keys = keys
         self._is_failing = False
+        if gone:
+            self.on_drop()
+
+
+def _nothing() -> None:
+    """Nobody has asked to be told."""

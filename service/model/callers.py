@@ -1,5 +1,7 @@
 """Who asks, and what they may do."""
 
+import math
+
 import msgspec
 
 
@@ -19,6 +21,13 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     may_force: bool = True
     operator: bool = False
     knows: frozenset[str] = frozenset()
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """A caller whose credential was found good. It is good before `until_s`, in seconds since the epoch."""
+
+    caller: Caller
+    until_s: float = math.inf
 
 
 class AppInfo(msgspec.Struct, frozen=True, kw_only=True):

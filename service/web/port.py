@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from service.model.budgets import BudgetView, UsageView
-from service.model.callers import AppInfo, Caller
+from service.model.callers import AppInfo, Caller, Known
 from service.model.pages import Ask, Page, Readiness, Stretch
 
 
@@ -47,11 +47,8 @@ class Callers(Protocol):
         """What was found out about a caller under another generation is not to be used any more."""
         ...
 
-    def recognise(self, authorization: bytes | None) -> Caller | None:
-        """The caller whose credential an `Authorization` field carries, where that is known already; else None.
-
-        May be asked from any thread, and takes some microseconds.
-        """
+    def recognise(self, authorization: bytes | None) -> Known | None:
+        """The caller whose credential an `Authorization` field carries, where that is known already; else None."""
         ...
 
     def identify(self, authorization: bytes | None) -> Caller:

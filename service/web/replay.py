@@ -1,19 +1,20 @@
 """Finished answers, sent again to whoever asks the same again: the hot path, before anything is parsed.
 
 An HTTP cache (RFC 9111) in front of the edge, which knows of an answer only what its own fields say: how old it is and
-for how long it is fresh. It serves no answer a moment longer than that, always asks who the caller is, and tells the
-observers of each request as the edge would. What is kept can be had from any thread, so that a server need not wait
-for the event loop's turn.
+for how long it is fresh. It serves no answer a moment longer than that or than the credential is good that it was given
+to, and tells the observers of each request as the edge would. What is kept can be had from any thread, so that a server
+need not wait for the event loop's turn.
 """
 
 import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from threading import Lock
 from typing import Any
 
-from service.model.callers import Caller
+from service.model.callers import Known
 from service.model.pages import Source
 from service.web.answers import Header
 from service.web.edge import FIELDS_MAX_BYTES, UNROUTED, App, request_id_of
@@ -28,14 +29,14 @@ _MAX_AGE = re.compile(rb"(?:^|[ ,])max-age=([0-9]{1,9})(?:$|[ ,])")
 _ENTRY_BYTES = 1850
 _HIT = Source.HIT.value
 
-Key = tuple[str, str, bytes, bytes | None, bytes | None, bytes | None, bytes | None]
-"""Caller, path, query string, and the fields that choose among the answers to these."""
+Key = tuple[str, bytes, bytes | None, bytes | None, bytes | None, bytes | None, bytes | None]
+"""Path, query string, credential, and the fields that choose among the answers to these."""
 
 Answer = tuple[dict[str, Any], dict[str, Any]]
 """The two messages of ASGI that are an answer: its start and its body."""
 
-Recognise = Callable[[bytes | None], Caller | None]
-"""Tells whose credential an `Authorization` field carries, where that is known at once."""
+Recognise = Callable[[bytes | None], Known | None]
+"""Tells whose credential an `Authorization` field carries, and until when, where that is known already."""
 
 
 class _Finished:
@@ -62,7 +63,7 @@ class _Finished:
         self.body_message = {"type": "http.response.body", "body": body}
         self.lasting = tuple((name, value) for name, value in headers if name.lower() not in _OF_THE_MOMENT)
         self.lifetime_s = lifetime_s
-        self.caller: Caller | None = None
+        self.caller: str | None = None
         self.app: str | None = None
         self.route = UNROUTED
         self.fetched_at_s = self.ends_at_s = 0.0
@@ -81,11 +82,12 @@ class _Finished:
         return _ENTRY_BYTES + len(self.body) + texts + fields
 
 
-_Question = tuple[Key, Caller, Fields]
-
-
 class Replay:
-    """Wraps the edge. Keeps finished answers up to `max_bytes`; 0 keeps none. `clock` tells seconds since the epoch."""
+    """Wraps the edge. Keeps finished answers up to `max_bytes`; 0 keeps none. `clock` tells seconds since the epoch.
+
+    An answer is kept for the credential that it was given to, no longer than that is good. Whatever else may take it
+    away, a change of callers or of settings, must be followed by `forget`.
+    """
 
     def __init__(
         self,
@@ -109,65 +111,31 @@ class Replay:
     def __len__(self) -> int:
         return len(self._kept)
 
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer from what is kept, or let the rest of the service answer and keep that."""
+        answer = self.at_once(scope)
+        if answer is not None:
+            for message in answer:
+                await send(message)
+        elif self._max_bytes and scope["type"] == "http" and scope["method"] == "GET":
+            await self._ask(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
     def at_once(self, scope: Any) -> Answer | None:
         """The answer, where it is kept: then the request has been observed. From any thread; awaits nothing."""
         started_s = time.perf_counter()
-        question = self._question(scope)
-        return None if question is None else self._find(question, started_s)
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer from what is kept, or let the rest of the service answer and keep that."""
-        started_s = time.perf_counter()
-        question = self._question(scope)
-        if question is None:
-            await self._app(scope, receive, send)
-        elif (answer := self._find(question, started_s)) is None:
-            await self._ask(question, scope, receive, send)
-        else:
-            for message in answer:
-                await send(message)
-
-    def forget(self, app: str | None = None) -> None:
-        """Drop all answers of an app, or of all; those that are on their way are not kept either."""
-        with self._lock:
-            self._forgotten += 1
-            for key in [key for key, finished in self._kept.items() if app is None or finished.app == app]:
-                self._drop(key)
-
-    def _question(self, scope: Any) -> _Question | None:
-        """What is asked, by whom, with which fields; None where it is nobody's, repeats a field, or is too large."""
-        if scope["type"] != "http" or scope["method"] != "GET" or not self._max_bytes:
+        if scope["type"] != "http" or scope["method"] != "GET":
             return None
         lines = scope["headers"]
         fields = dict(lines)
-        if len(fields) != len(lines) or sum([len(name) + len(value) for name, value in lines]) > FIELDS_MAX_BYTES:
-            return None
-        caller = self._recognise(fields.get(b"authorization"))
-        if caller is None:
-            return None
-        key = (
-            caller.name,
-            scope["path"],
-            scope["query_string"],
-            fields.get(b"accept"),
-            fields.get(b"accept-encoding"),
-            fields.get(b"prefer"),
-            fields.get(b"if-none-match"),
-        )
-        return key, caller, fields
-
-    def _find(self, question: _Question, started_s: float) -> Answer | None:
-        """The answer that is kept, as it is in this second, while it is fresh and its caller is as it was."""
-        key, caller, fields = question
-        if not _STEERING.isdisjoint(fields):
-            return None
+        key = _key(scope, fields)
         now_s = self._clock()
         with self._lock:
             finished = self._kept.get(key)
             if finished is None:
                 return None
-            known = finished.caller
-            if now_s >= finished.ends_at_s or (known is not caller and known != caller):
+            if now_s >= finished.ends_at_s:
                 self._drop(key)
                 return None
             age_s = int(now_s - finished.fetched_at_s)
@@ -175,13 +143,15 @@ class Replay:
                 finished.dress(age_s)
             headers = finished.headers
             self._kept.move_to_end(key)
+        if len(fields) != len(lines) or not _STEERING.isdisjoint(fields) or _size_bytes(fields) > FIELDS_MAX_BYTES:
+            return None
         request_id = request_id_of(fields.get(b"x-request-id"))
         observation = Observation(
             request_id=request_id,
             method="GET",
             route=finished.route,
             status=finished.status,
-            caller=caller.name,
+            caller=finished.caller,
             app=finished.app,
             outcome=_HIT,
             waited_s=0.0,
@@ -195,22 +165,34 @@ class Replay:
         headers = (*headers, (b"x-request-id", request_id.encode()))
         return {"type": "http.response.start", "status": finished.status, "headers": headers}, finished.body_message
 
-    async def _ask(self, question: _Question, scope: Any, receive: Any, send: Any) -> None:
+    def forget(self, app: str | None = None) -> None:
+        """Drop all answers of an app, or of all; those that are on their way are not kept either."""
+        with self._lock:
+            self._forgotten += 1
+            for key in [key for key, finished in self._kept.items() if app is None or finished.app == app]:
+                self._drop(key)
+
+    async def _ask(self, scope: Any, receive: Any, send: Any) -> None:
         """Let the rest of the service answer; keep its answer unless something was forgotten meanwhile."""
-        key, caller, _ = question
+        lines = scope["headers"]
+        fields = dict(lines)
+        key = _key(scope, fields)
         answer = _Passing(send)
         forgotten = self._forgotten
         await self._app(scope, receive, answer.send)
         finished = answer.finished()
         trail = scope.get("state", {}).get("trail")
-        if finished is None or trail is None or trail.app is None or forgotten != self._forgotten:
+        if finished is None or trail is None or trail.app is None or len(fields) != len(lines):
             return
-        finished.caller, finished.app = caller, trail.app
+        known = self._recognise(fields.get(b"authorization"))
+        if known is None or forgotten != self._forgotten:
+            return
+        finished.caller, finished.app = known.caller.name, trail.app
         finished.route = scope.get("path_template", UNROUTED)
         # `Age` was rounded down: the fetch may have been a second earlier than it says, never later.
         now_s = self._clock()
         finished.fetched_at_s = now_s - finished.age_s
-        finished.ends_at_s = finished.fetched_at_s - 1 + finished.lifetime_s
+        finished.ends_at_s = min(finished.fetched_at_s - 1 + finished.lifetime_s, known.until_s)
         with self._lock:
             older = self._kept.get(key)
             if older is None or older.fetched_at_s - 1 < finished.fetched_at_s:
@@ -232,6 +214,22 @@ class Replay:
         finished = self._kept.pop(key, None)
         if finished is not None:
             self.bytes -= finished.size_bytes(key)
+
+
+def _key(scope: Any, fields: Fields) -> Key:
+    return (
+        scope["path"],
+        scope["query_string"],
+        fields.get(b"authorization"),
+        fields.get(b"accept"),
+        fields.get(b"accept-encoding"),
+        fields.get(b"prefer"),
+        fields.get(b"if-none-match"),
+    )
+
+
+def _size_bytes(fields: Fields) -> int:
+    return sum(map(len, chain(fields, fields.values())))
 
 
 class _Passing:

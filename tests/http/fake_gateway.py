@@ -15,7 +15,7 @@ from granian.server.embed import Server
 from service.callers.admission import Admission
 from service.callers.table import Table, table_of
 from service.model.budgets import BudgetView, Party, UsageView, Worst
-from service.model.callers import AppInfo, Caller
+from service.model.callers import AppInfo, Caller, Known
 from service.model.errors import Unauthenticated
 from service.model.pages import AppState, Ask, Page, Readiness, Source, Stretch
 from service.model.queries import Range
@@ -183,7 +183,7 @@ class SlowToForce:
     async def refresh(self) -> None:
         """Nothing to ask for."""
 
-    def recognise(self, authorization: bytes | None) -> Caller | None:
+    def recognise(self, authorization: bytes | None) -> Known | None:
         """Nobody is known before."""
         return None
 

@@ -1,16 +1,17 @@
 """Finished answers, sent again: who gets them, for how long, and what can't be answered so."""
 
 import asyncio
+import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from threading import Event
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
-from service.model.callers import Caller
-from service.model.errors import Unauthenticated
+from service.model.callers import Known
 from service.model.pages import Source
 from service.web.replay import Replay
 from service.web.trail import Observation
@@ -23,7 +24,7 @@ class Desk:
     def __init__(self, web: Web, *, max_bytes: int = 100_000, is_threaded: bool = False) -> None:
         self.web = web
         self.now_s = NOW_S
-        self.callers: Any = key_callers()
+        self.until_s = math.inf
         self.observed: list[Observation] = []
         self.replay = Replay(
             web.app,
@@ -44,10 +45,10 @@ class Desk:
         for message in answer:
             await send(message)
 
-    def recognise(self, authorization: bytes | None) -> Caller | None:
-        """Whoever the present callers know."""
-        caller: Caller | None = self.callers.recognise(authorization)
-        return caller
+    def recognise(self, authorization: bytes | None) -> Known | None:
+        """Whoever is known, for as long as the test wants."""
+        known: Known | None = key_callers().recognise(authorization)
+        return None if known is None else msgspec.structs.replace(known, until_s=self.until_s)
 
     async def get(self, path: str = "/tasks", headers: dict[str, str] | None = None) -> httpx.Response:
         """GET with the key of the caller who may read one app."""
@@ -152,29 +153,27 @@ async def test_the_callers_tag(desk: Desk) -> None:
     assert (await desk.get(headers={"If-None-Match": '"other"'})).status_code == 200
 
 
-def _gone(desk: Desk) -> None:
-    class Nobody:
-        def recognise(self, _: bytes | None) -> Caller | None:
-            return None
-
-    desk.callers = Nobody()
-
-
-def _app_taken(desk: Desk) -> None:
-    class Less:
-        def recognise(self, _: bytes | None) -> Caller | None:
-            return Caller(name="single", apps=frozenset(), weight=1.0, waiting_max=5, wait_max_s=30.0)
-
-    desk.callers = Less()
+async def test_no_longer_than_the_credential_is_good(desk: Desk) -> None:
+    """From the moment on at which the credential ends, the rest of the service decides."""
+    desk.until_s = NOW_S + 2
+    await desk.get()
+    desk.now_s += 1.99
+    await desk.get()
+    assert desk.asked == 1
+    desk.now_s += 0.01
+    await desk.get()
+    assert desk.asked == 2
+    assert len(desk.replay) == 0
 
 
-@pytest.mark.parametrize("take_away", [_gone, _app_taken])
-async def test_what_was_taken_away(desk: Desk, take_away: Callable[[Desk], None]) -> None:
-    """A credential or an app that is taken from a caller holds for the very next request."""
-    await desk.get("/tasks?app=shop")
-    take_away(desk)
-    desk.web.gateway.error = Unauthenticated()
-    assert (await desk.get("/tasks?app=shop")).status_code == 401
+async def test_each_credential_by_itself(desk: Desk) -> None:
+    """What one was given is given to no other, be it unknown, of another scheme or of the same caller."""
+    await desk.get()
+    for field in ("", "Bearer", AUTH["Authorization"] + "x", AUTH["Authorization"][:-1], "Basic a2V5"):
+        assert (await desk.get(headers={"Authorization": field})).status_code == 401
+    assert (await desk.client.get("/tasks?app=shop")).status_code == 401
+    assert (await desk.get(headers={"Authorization": AUTH["Authorization"].replace("Bearer", "bearer")})).is_success
+    assert desk.asked == 2
 
 
 async def test_forgotten(desk: Desk) -> None:

@@ -17,6 +17,7 @@ from service.callers.issuer import Issuer
 from service.callers.remembered import Remembered
 from service.callers.table import UNKNOWN, table_of
 from service.callers.token import Token
+from service.model.callers import Known
 from service.model.errors import KeysUnavailable, NotAllowed, SigningKeyUnknown, Unauthenticated
 from service.settings import (
     AppSettings,
@@ -273,6 +274,7 @@ async def test_a_key_that_the_issuer_drops_takes_remembered_tokens_along(mint: A
     issuer = Issuer(source, refresh_s=300, clock=lambda: next(ticks))
     await issuer.refresh()
     admission = Admission(table_of(settings()), issuer=issuer, clock=clock)
+    issuer.on_drop = admission.distrust
     token = bearer(mint.token())
     admission.identify(token)
     source.raw = mint.jwks(without="r")
@@ -284,9 +286,10 @@ async def test_a_key_that_the_issuer_drops_takes_remembered_tokens_along(mint: A
 def test_who_is_recognised(mint: Any, admission: Admission, clock: Clock) -> None:
     """A key is known at once, a token once it was checked and until its end; nobody else is, and nothing is checked."""
     token, stranger = bearer(mint.token(exp=NOW_S + 10)), bearer(mint.token(sub="system:serviceaccount:shop:other"))
-    assert admission.recognise(b"Bearer key") == admission.identify(b"Bearer key")
+    assert admission.recognise(b"Bearer key") == Known(caller=admission.identify(b"Bearer key"))
     assert admission.recognise(token) is None
-    assert admission.identify(token) == admission.recognise(token)
+    caller = admission.identify(token)
+    assert admission.recognise(token) == Known(caller=caller, until_s=NOW_S + 10)
     with pytest.raises(NotAllowed):
         admission.identify(stranger)
     for field in (stranger, None, b"", b"Bearer ", b"Bearer wrong", b"Basic key"):
@@ -301,6 +304,7 @@ async def test_who_is_recognised_no_more(mint: Any, clock: Clock) -> None:
     issuer = Issuer(source, refresh_s=300, clock=lambda: float(next(seconds)))
     await issuer.refresh()
     admission = Admission(table_of(settings()), issuer=issuer, clock=clock)
+    issuer.on_drop = admission.distrust
     token = bearer(mint.token())
     known = settings().service_accounts
     assert known is not None
@@ -314,8 +318,10 @@ async def test_who_is_recognised_no_more(mint: Any, clock: Clock) -> None:
     admission.replace(table_of(settings()))
     admission.identify(token)
     source.raw = mint.jwks(without="r")
+    generation = admission.generation
     await issuer.refresh()
     assert admission.recognise(token) is None
+    assert admission.generation > generation
 
 
 def test_without_keys_tokens_wait_and_keys_do_not(mint: Any, clock: Clock) -> None:
@@ -380,4 +386,4 @@ def test_auth_none() -> None:
     for credential in (None, b"Bearer key", b"nonsense"):
         caller = admission.identify(credential)
         assert (caller.name, caller.apps, caller.operator) == ("anonymous", frozenset(("shop", "news")), True)
-        assert admission.recognise(credential) is caller
+        assert admission.recognise(credential) == Known(caller=caller)
