@@ -11,7 +11,7 @@ from service.telemetry.histogram import REQUEST_S, WAIT_S, Histogram
 from service.web.kinds import KINDS
 from service.web.problems import REFUSALS
 from service.web.routes.tasks import PATH
-from service.web.trail import Observation
+from service.web.trail import LABELS_MAX, Labels, Observation
 
 OTHER = "other"
 OUTCOMES = (*(source.value for source in Source), "refused", "none")
@@ -43,15 +43,15 @@ class RequestTally:
         self._apps = frozenset(apps)
         self._callers = callers
         self._series: dict[_Key, _Series] = {}
+        self._by_labels: dict[Labels, _Series] = {}
         self._waits: dict[tuple[str, ...], Histogram] = {}
 
     def __call__(self, seen: Sequence[Observation]) -> None:
         """Count them."""
         for each in seen:
-            key = (each.method, each.route, each.status, each.outcome, each.caller, each.app)
-            series = self._series.get(key)
+            series = self._by_labels.get(each.labels)
             if series is None:
-                series = self._admitted(key)
+                series = self._admitted(each.labels)
             series.seconds.observe(each.duration_s)
             if series.waits is not None:
                 series.waits.observe(each.waited_s)
@@ -92,20 +92,24 @@ class RequestTally:
             self._waits,
         )
 
-    def _admitted(self, key: _Key) -> _Series:
-        """The series for a key, whose names are replaced where they are not from a closed set."""
-        method, route, status, outcome, caller, app = key
+    def _admitted(self, labels: Labels) -> _Series:
+        """The series of these labels, whose names are replaced where they are not from a closed set."""
+        caller, app = labels.caller, labels.app
         if caller is not None and caller not in self._callers():
             caller = OTHER
         if app is not None and app not in self._apps:
             app = None
-        key = (method, route, status, outcome, caller, app)
+        key = (labels.method, labels.route, labels.status, labels.outcome, caller, app)
         series = self._series.get(key)
         if series is None:
             waits = None
-            if outcome in _LINED:
+            if labels.outcome in _LINED:
                 waits = self._waits.setdefault((app or "", caller or ""), Histogram(WAIT_S))
             series = self._series[key] = _Series(waits)
+        if (caller, app) == (labels.caller, labels.app):  # others may be known after the next reload
+            if len(self._by_labels) >= LABELS_MAX:
+                self._by_labels.clear()
+            self._by_labels[labels] = series
         return series
 
 

@@ -96,20 +96,20 @@ class Traces:
         span = trace.get_current_span()
         if not span.is_recording():
             return
-        span.update_name(f"{seen.method} {seen.route}")
+        span.update_name(f"{seen.labels.method} {seen.labels.route}")
         told: dict[str, str | float | None] = {
-            "http.request.method": seen.method,
-            "http.route": seen.route,
-            "http.response.status_code": seen.status,
+            "http.request.method": seen.labels.method,
+            "http.route": seen.labels.route,
+            "http.response.status_code": seen.labels.status,
             "taskgate.request_id": seen.request_id,
-            "taskgate.caller": seen.caller,
-            "taskgate.app": seen.app,
-            "taskgate.outcome": seen.outcome,
+            "taskgate.caller": seen.labels.caller,
+            "taskgate.app": seen.labels.app,
+            "taskgate.outcome": seen.labels.outcome,
             "taskgate.waited_s": seen.waited_s,
             "taskgate.upstream_s": seen.upstream_s,
         }
         span.set_attributes({name: value for name, value in told.items() if value is not None})
-        if seen.status >= 500:
+        if seen.labels.status >= 500:
             span.set_status(StatusCode.ERROR)
 
     def begin(self, call: Call) -> Trace:

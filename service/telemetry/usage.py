@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from service.model.pages import Source
 from service.web.problems import REFUSALS
 from service.web.routes.tasks import PATH
-from service.web.trail import Observation
+from service.web.trail import Labels, Observation
 
 Count = Callable[[str, str, int], None]
 """Adds to a caller's column: `Ledger.count`."""
@@ -22,13 +22,13 @@ class UsageCounts:
 
     def __call__(self, seen: Sequence[Observation]) -> None:
         """Enter them, each sum once."""
-        ended = Counter((each.caller, each.app, each.outcome, each.waited_s > 0) for each in seen if each.route == PATH)
-        for (caller, app, outcome, has_waited), number in ended.items():
-            count = self._ledgers.get(app or "")
-            if caller is None or count is None:
-                continue
-            count(caller, "requests", number)
-            if outcome in _COLUMNS:
-                count(caller, _COLUMNS[outcome], number)
-            if has_waited:
-                count(caller, "waits", number)
+        for labels, number in Counter([each.labels for each in seen]).items():
+            for column in ("requests", _COLUMNS.get(labels.outcome or "")):
+                self._count(labels, column, number)
+        for labels, number in Counter([each.labels for each in seen if each.waited_s > 0]).items():
+            self._count(labels, "waits", number)
+
+    def _count(self, labels: Labels, column: str | None, number: int) -> None:
+        count = self._ledgers.get(labels.app or "")
+        if labels.route == PATH and labels.caller is not None and count is not None and column is not None:
+            count(labels.caller, column, number)

@@ -6,16 +6,14 @@ from datetime import UTC, datetime
 import msgspec
 import structlog
 
-from service.web.trail import Observation
+from service.web.trail import LABELS_MAX, Labels, Observation
 
-SHARED_MAX = 1000
-"""Of how many kinds of requests the fields that they have in common are remembered."""
-
-_NO_WAITS = '"waited_ms":0.0,"upstream_ms":0.0'  # of every hit: numbers are dear to print
+# Of nearly every hit: numbers are dear to print.
+_NO_WAITS = '"waited_ms":0.0,"upstream_ms":0.0'
+_LINE = '{"timestamp":"%s.%06dZ","level":"info","event":"request","request_id":"%s",%s%s,"duration_ms":%s}'
+_HUNDREDTHS = tuple(f"{hundredths / 100:.2f}" for hundredths in range(1000))
 
 _log = structlog.get_logger()
-
-_Shared = tuple[str, str, int, str | None, str | None, str | None]
 
 
 def log_requests(seen: Sequence[Observation]) -> None:
@@ -24,12 +22,7 @@ def log_requests(seen: Sequence[Observation]) -> None:
         _log.info(
             "request",
             request_id=each.request_id,
-            method=each.method,
-            route=each.route,
-            status=each.status,
-            caller=each.caller,
-            app=each.app,
-            outcome=each.outcome,
+            **msgspec.structs.asdict(each.labels),
             waited_ms=round(each.waited_s * 1000, 1),
             upstream_ms=round(each.upstream_s * 1000, 1),
             duration_ms=round(each.duration_s * 1000, 2),
@@ -48,7 +41,7 @@ class AccessLog:
         self._write = write
         self._second = -1
         self._second_text = ""
-        self._shared: dict[_Shared, str] = {}
+        self._shared: dict[Labels, str] = {}
 
     def __call__(self, seen: Sequence[Observation]) -> None:
         """Write a line for each."""
@@ -59,23 +52,26 @@ class AccessLog:
         if second != self._second:
             self._second = second
             self._second_text = datetime.fromtimestamp(second, tz=UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        key = (seen.method, seen.route, seen.status, seen.caller, seen.app, seen.outcome)
-        shared = self._shared.get(key)
+        shared = self._shared.get(seen.labels)
         if shared is None:
-            shared = self._share(key)
+            shared = self._share(seen.labels)
         waits = _NO_WAITS
         if seen.waited_s or seen.upstream_s:
             waits = f'"waited_ms":{seen.waited_s * 1000:.1f},"upstream_ms":{seen.upstream_s * 1000:.1f}'
-        return (
-            f'{{"timestamp":"{self._second_text}.{int((seen.ended_at_s - second) * 1e6):06d}Z",'
-            f'"level":"info","event":"request","request_id":"{seen.request_id}",{shared}{waits},'
-            f'"duration_ms":{seen.duration_s * 1000:.2f}}}'
+        hundredths = int(seen.duration_s * 100_000 + 0.5)
+        duration = _HUNDREDTHS[hundredths] if hundredths < len(_HUNDREDTHS) else f"{seen.duration_s * 1000:.2f}"
+        return _LINE % (
+            self._second_text,
+            (seen.ended_at_s - second) * 1e6,
+            seen.request_id,
+            shared,
+            waits,
+            duration,
         )
 
-    def _share(self, key: _Shared) -> str:
+    def _share(self, labels: Labels) -> str:
         """The fields that most lines have in common, as JSON with a comma behind."""
-        if len(self._shared) >= SHARED_MAX:  # callers and apps come and go with reloads
+        if len(self._shared) >= LABELS_MAX:
             self._shared.clear()
-        fields = dict(zip(("method", "route", "status", "caller", "app", "outcome"), key, strict=True))
-        self._shared[key] = shared = msgspec.json.encode(fields).decode()[1:-1] + ","
+        self._shared[labels] = shared = msgspec.json.encode(labels).decode()[1:-1] + ","
         return shared

@@ -8,7 +8,7 @@ from typing import Any
 
 from service.web.answers import Header, Reply
 from service.web.failures import failure_answer, refusal_answer
-from service.web.trail import Fields, Observation, Observer, Trail
+from service.web.trail import Fields, Observation, Observer, Trail, labels_of
 
 URL_MAX_BYTES = 8 * 1024
 FIELDS_MAX_BYTES = 16 * 1024
@@ -57,12 +57,14 @@ class Edge:
         finally:
             observation = Observation(
                 request_id=trail.request_id,
-                method=method if method in _METHODS else "other",
-                route=scope.get("path_template", UNROUTED),
-                status=outgoing.status or HUNG_UP,
-                caller=trail.caller,
-                app=trail.app,
-                outcome=trail.outcome,
+                labels=labels_of(
+                    method if method in _METHODS else "other",
+                    scope.get("path_template", UNROUTED),
+                    outgoing.status or HUNG_UP,
+                    trail.caller,
+                    trail.app,
+                    trail.outcome,
+                ),
                 waited_s=trail.waited_s,
                 upstream_s=trail.upstream_s,
                 duration_s=time.perf_counter() - started_s,

@@ -19,7 +19,7 @@ from service.model.pages import Source
 from service.web.answers import Header
 from service.web.edge import FIELDS_MAX_BYTES, UNROUTED, App, request_id_of
 from service.web.ratelimit import STATE
-from service.web.trail import Fields, Observation, Observer
+from service.web.trail import Fields, Labels, Observation, Observer, labels_of
 
 # Request fields that say what must not be answered from here, but by the rest of the service.
 _STEERING = frozenset((b"cache-control", b"pragma", b"content-length", b"transfer-encoding"))
@@ -27,7 +27,6 @@ _OF_THE_MOMENT = frozenset((b"age", b"cache-status", b"server-timing", STATE.low
 _MAX_AGE = re.compile(rb"(?:^|[ ,])max-age=([0-9]{1,9})(?:$|[ ,])")
 # What an entry costs besides its body, fields and key: measured with tracemalloc.
 _ENTRY_BYTES = 1850
-_HIT = Source.HIT.value
 
 Key = tuple[str, bytes, bytes | None, bytes | None, bytes | None, bytes | None, bytes | None]
 """Path, query string, credential, and the fields that choose among the answers to these."""
@@ -44,28 +43,26 @@ class _Finished:
 
     __slots__ = (
         "age_s",
-        "app",
         "body",
         "body_message",
-        "caller",
         "ends_at_s",
         "fetched_at_s",
         "headers",
+        "labels",
         "lasting",
         "lifetime_s",
-        "route",
         "status",
     )
 
-    def __init__(self, status: int, headers: Iterable[Header], body: bytes, *, age_s: int, lifetime_s: int) -> None:
+    def __init__(
+        self, status: int, headers: Iterable[Header], body: bytes, *, age_s: int, lifetime_s: int, labels: Labels
+    ) -> None:
         self.status = status
         self.body = body
         self.body_message = {"type": "http.response.body", "body": body}
         self.lasting = tuple((name, value) for name, value in headers if name.lower() not in _OF_THE_MOMENT)
         self.lifetime_s = lifetime_s
-        self.caller: str | None = None
-        self.app: str | None = None
-        self.route = UNROUTED
+        self.labels = labels
         self.fetched_at_s = self.ends_at_s = 0.0
         self.dress(age_s)
 
@@ -148,12 +145,7 @@ class Replay:
         request_id = request_id_of(fields.get(b"x-request-id"))
         observation = Observation(
             request_id=request_id,
-            method="GET",
-            route=finished.route,
-            status=finished.status,
-            caller=finished.caller,
-            app=finished.app,
-            outcome=_HIT,
+            labels=finished.labels,
             waited_s=0.0,
             upstream_s=0.0,
             duration_s=time.perf_counter() - started_s,
@@ -169,7 +161,7 @@ class Replay:
         """Drop all answers of an app, or of all; those that are on their way are not kept either."""
         with self._lock:
             self._forgotten += 1
-            for key in [key for key, finished in self._kept.items() if app is None or finished.app == app]:
+            for key in [key for key, finished in self._kept.items() if app is None or finished.labels.app == app]:
                 self._drop(key)
 
     async def _ask(self, scope: Any, receive: Any, send: Any) -> None:
@@ -180,15 +172,13 @@ class Replay:
         answer = _Passing(send)
         forgotten = self._forgotten
         await self._app(scope, receive, answer.send)
-        finished = answer.finished()
         trail = scope.get("state", {}).get("trail")
-        if finished is None or trail is None or trail.app is None or len(fields) != len(lines):
-            return
         known = self._recognise(fields.get(b"authorization"))
-        if known is None or forgotten != self._forgotten:
+        if trail is None or trail.app is None or known is None or len(fields) != len(lines):
             return
-        finished.caller, finished.app = known.caller.name, trail.app
-        finished.route = scope.get("path_template", UNROUTED)
+        finished = answer.finished(scope.get("path_template", UNROUTED), known.caller.name, trail.app)
+        if finished is None or forgotten != self._forgotten:
+            return
         # `Age` was rounded down: the fetch may have been a second earlier than it says, never later.
         now_s = self._clock()
         finished.fetched_at_s = now_s - finished.age_s
@@ -250,7 +240,7 @@ class _Passing:
             self._bodies.append(message)
         await self._send(message)
 
-    def finished(self) -> _Finished | None:
+    def finished(self, route: str, caller: str, app: str) -> _Finished | None:
         """The answer, where it is whole and its fields tell an age below the lifetime."""
         if self._start is None or self._start["status"] not in (200, 304) or len(self._bodies) != 1:
             return None
@@ -258,10 +248,12 @@ class _Passing:
         age, lifetime = fields.get(b"age"), _MAX_AGE.search(fields.get(b"cache-control", b""))
         if age is None or lifetime is None or self._bodies[0].get("more_body", False):
             return None
+        status = self._start["status"]
         return _Finished(
-            self._start["status"],
+            status,
             self._start["headers"],
             self._bodies[0].get("body", b""),
             age_s=int(age),
             lifetime_s=int(lifetime[1]),
+            labels=labels_of("GET", route, status, caller, app, Source.HIT.value),
         )

@@ -81,4 +81,4 @@ async def test_nobody_asks_without_a_key(web: Web) -> None:
 async def test_the_app_is_noted(web: Web) -> None:
     """For logs and metrics."""
     await web.get("/budget")
-    assert (web.observed[-1].app, web.observed[-1].route) == ("shop", "/budget")
+    assert (web.observed[-1].labels.app, web.observed[-1].labels.route) == ("shop", "/budget")

@@ -12,7 +12,7 @@ async def test_operators_drop(web: Web) -> None:
     assert (answer.status_code, answer.json()) == (200, {"app": "shop", "dropped": 12})
     assert answer.headers["cache-control"] == "no-store"
     assert web.gateway.dropped == ["shop"]
-    assert (web.observed[0].route, web.observed[0].app) == ("/cache", "shop")
+    assert (web.observed[0].labels.route, web.observed[0].labels.app) == ("/cache", "shop")
 
 
 async def test_others_may_not(web: Web) -> None:

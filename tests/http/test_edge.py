@@ -2,6 +2,7 @@
 
 import re
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -38,8 +39,8 @@ async def test_unknown_callers(web: Web, path: str, credential: str | None) -> N
     error = ', error="invalid_token"' if credential else ""
     assert answer.headers["www-authenticate"] == f'Bearer realm="taskgate"{error}'
     assert answer.json()["type"] == "/problems/unauthenticated"
-    assert web.observed[0].status == 401
-    assert web.observed[0].caller is None
+    assert web.observed[0].labels.status == 401
+    assert web.observed[0].labels.caller is None
 
 
 async def test_two_credentials_are_none(web: Web) -> None:
@@ -112,7 +113,7 @@ async def test_observations(web: Web) -> None:
     await web.client.request("BREW", "/tasks")
     await web.client.get("/problems/failed")
     await web.client.head("/livez")
-    seen = [(each.method, each.route, each.status, each.caller, each.app, each.outcome) for each in web.observed]
+    seen = [msgspec.structs.astuple(each.labels) for each in web.observed]
     assert seen == [
         ("GET", "/tasks", 200, "single", "shop", "fetched"),
         ("GET", "unrouted", 404, None, None, "not-found"),

@@ -103,7 +103,7 @@ async def test_each_error(
     assert extra == set(members) - {"detail"}
     assert members.items() <= problem.items()
     assert (await web.client.get(problem["type"])).status_code == 200
-    assert web.observed[0].outcome == slug
+    assert web.observed[0].labels.outcome == slug
 
 
 def leaves(cls: type[Exception]) -> Iterator[type[Exception]]:

@@ -26,7 +26,11 @@ async def test_hang_up(web: Web, capfd: pytest.CaptureFixture[str]) -> None:
         writer.close()
         await until(lambda: web.gateway.cancelled == 1)
         await until(lambda: len(web.observed) == 1)
-        assert (web.observed[0].status, web.observed[0].caller, web.observed[0].app) == (499, "single", "shop")
+        assert (web.observed[0].labels.status, web.observed[0].labels.caller, web.observed[0].labels.app) == (
+            499,
+            "single",
+            "shop",
+        )
         web.gateway.go.set()
         assert (await raw(port, request(b"/tasks"))).startswith(b"HTTP/1.1 200 ")
     assert "Traceback" not in capfd.readouterr().err
@@ -44,7 +48,7 @@ async def test_one_of_many_hangs_up(web: Web) -> None:
         await until(lambda: web.gateway.cancelled == 1)
         web.gateway.go.set()
         assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in await asyncio.gather(*others))
-        assert sorted(each.status for each in web.observed) == [200, 200, 499]
+        assert sorted(each.labels.status for each in web.observed) == [200, 200, 499]
 
 
 async def test_keep_alive_after_a_wait(web: Web) -> None:

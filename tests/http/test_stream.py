@@ -67,7 +67,7 @@ async def test_a_whole_list(web: Web) -> None:
     assert answer.headers["x-total-count"] == "250"
     assert answer.headers["cache-control"] == "no-store"
     assert "content-length" not in answer.headers
-    assert (web.observed[0].outcome, web.observed[0].status) == ("streamed", 200)
+    assert (web.observed[0].labels.outcome, web.observed[0].labels.status) == ("streamed", 200)
 
 
 async def test_an_empty_list(web: Web) -> None:
@@ -153,7 +153,7 @@ async def test_a_problem_on_the_way(web: Web, error: Exception, slug: str) -> No
     assert end["problem"]["type"] == f"/problems/{slug}"
     assert "secret" not in json.dumps(end)
     assert end["next"] == "/tasks?q=a%26b&sort=created_at&offset=100"
-    assert web.observed[0].outcome == slug
+    assert web.observed[0].labels.outcome == slug
     web.gateway.told_at.clear()
     rest, end = read((await web.get(end["next"], LINES)).content)
     assert ids(tasks + rest) == list(range(250))
@@ -183,7 +183,7 @@ async def test_a_reload_on_the_way(web: Web, policy: CallerSettings, slug: str |
     assert (end["problem"] or {}).get("type") == (slug and f"/problems/{slug}")
     assert end["next"] == (slug and "/tasks?offset=200")
     assert [ask.caller.weight for ask in web.gateway.asks] == ([1.0, 1.0, 7.0] if slug is None else [1.0, 1.0])
-    assert web.observed[0].outcome == (slug or "streamed")
+    assert web.observed[0].labels.outcome == (slug or "streamed")
 
 
 CHANGES: list[tuple[int, dict[str, Any]]] = [
@@ -282,7 +282,7 @@ async def test_a_reader_that_hangs_up(web: Web) -> None:
         writer.close()
         await until(lambda: web.gateway.cancelled == 1)
         await until(lambda: len(web.observed) == 1)
-        assert web.observed[0].outcome is None
+        assert web.observed[0].labels.outcome is None
         assert len(web.gateway.asks) == 2
 
 

@@ -48,7 +48,7 @@ async def test_the_body_has_the_documented_members(web: Web) -> None:
         "minutes": [{"start": "2025-06-15T15:06:00Z", "used": used}],
         "hours": [{"start": "2025-06-15T15:00:00Z", "used": used}],
     }
-    assert (web.observed[-1].app, web.observed[-1].route) == ("shop", "/usage")
+    assert (web.observed[-1].labels.app, web.observed[-1].labels.route) == ("shop", "/usage")
 
 
 @pytest.mark.parametrize(

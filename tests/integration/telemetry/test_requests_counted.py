@@ -18,9 +18,9 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.upstream_calls import CalledApp
 from service.web.settings import default_web_settings
 from service.web.site import create_web
-from service.web.trail import Observation
 from tests.http.fake_gateway import KEY, NOW_S, FakeGateway, key_callers
 from tests.integration.telemetry.scraping import OPENMETRICS, ask, read, scraped
+from tests.observations import observed
 from tests.ports import free_port
 from tests.servers import until
 
@@ -198,23 +198,7 @@ def test_a_caller_that_is_not_in_the_settings_is_one_of_the_others() -> None:
     """However many names credentials bring, those that the settings lack share one series, and no state is kept."""
     metrics = Bench().metrics
     metrics.requests(
-        [
-            Observation(
-                request_id="1",
-                method="GET",
-                route="/tasks",
-                status=200,
-                caller=f"c{number}",
-                app=f"a{number}",
-                outcome="fetched",
-                waited_s=0.1,
-                upstream_s=0.1,
-                duration_s=0.2,
-                ended_at_s=0.0,
-                answer_bytes=1,
-            )
-            for number in range(1000)
-        ]
+        [observed(caller=f"c{number}", app=f"a{number}", outcome="fetched", waited_s=0.1) for number in range(1000)]
     )
     kind, body = metrics.text("")
     told = read(kind, body.decode())

@@ -4,27 +4,14 @@ import io
 import json
 from typing import Any
 
-import msgspec
 import pytest
 
 from service.telemetry.logs import configure
-from service.web.access_log import SHARED_MAX, AccessLog, log_requests
-from service.web.trail import Observation
+from service.web.access_log import AccessLog, log_requests
+from service.web.trail import LABELS_MAX, Observation
+from tests.observations import observed
 
-SEEN = Observation(
-    request_id="a.b_c-9",
-    method="GET",
-    route="/tasks",
-    status=200,
-    caller='or"ders\\',
-    app="shop",
-    outcome="hit",
-    waited_s=0.0,
-    upstream_s=0.0,
-    duration_s=0.000_024_9,
-    ended_at_s=1_750_000_000.000_25,
-    answer_bytes=6200,
-)
+CALLER = 'or"ders\\'
 
 
 def written(*seen: Observation) -> list[dict[str, Any]]:
@@ -46,7 +33,7 @@ def written(*seen: Observation) -> list[dict[str, Any]]:
 )
 def test_fields_are_those_of_the_other_log(changes: dict[str, Any]) -> None:
     """Names and values are the same; only the time is the request's own."""
-    seen = msgspec.structs.replace(SEEN, **changes)
+    seen = observed(**({"caller": CALLER} | changes))
     stream = io.StringIO()
     writer = configure("info", as_json=True, stream=stream)
     log_requests([seen])
@@ -60,12 +47,9 @@ def test_fields_are_those_of_the_other_log(changes: dict[str, Any]) -> None:
 
 def test_each_line_is_of_its_request() -> None:
     """What requests have in common is written for each of them, however many kinds there are."""
-    seen = [
-        msgspec.structs.replace(SEEN, caller=f"c{number}", ended_at_s=1_750_000_000.5 + number)
-        for number in range(2 * SHARED_MAX)
-    ]
+    seen = [observed(caller=f"c{number}", ended_at_s=1_750_000_000.5 + number) for number in range(2 * LABELS_MAX)]
     lines = written(*seen, *seen[:3])
-    assert [line["caller"] for line in lines] == [each.caller for each in (*seen, *seen[:3])]
+    assert [line["caller"] for line in lines] == [each.labels.caller for each in (*seen, *seen[:3])]
     assert [line["timestamp"] for line in lines[58:61]] == [
         "2025-06-15T15:07:38.500000Z",
         "2025-06-15T15:07:39.500000Z",

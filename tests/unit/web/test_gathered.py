@@ -5,13 +5,12 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from threading import Barrier
 
-import msgspec
 import pytest
 
 from service.web.gathered import GATHERED_MAX, GATHERED_S, Gathered
 from service.web.trail import Observation
+from tests.observations import observed
 from tests.servers import until
-from tests.unit.web.test_access_log import SEEN
 
 
 class Told:
@@ -31,7 +30,7 @@ class Told:
 
 def numbered(count: int) -> list[Observation]:
     """So many requests."""
-    return [msgspec.structs.replace(SEEN, request_id=str(number)) for number in range(count)]
+    return [observed(request_id=str(number)) for number in range(count)]
 
 
 @pytest.fixture

@@ -1,0 +1,25 @@
+"""Requests that have ended, for what listens to them."""
+
+from typing import Any
+
+import msgspec
+
+from service.web.trail import Labels, Observation, labels_of
+
+_LABELS = labels_of("GET", "/tasks", 200, "a", "shop", "hit")
+_SEEN = Observation(
+    request_id="a.b_c-9",
+    labels=_LABELS,
+    waited_s=0.0,
+    upstream_s=0.0,
+    duration_s=0.000_024_9,
+    ended_at_s=1_750_000_000.000_25,
+    answer_bytes=6200,
+)
+
+
+def observed(**changes: Any) -> Observation:
+    """A hit on a page, but for the fields or labels that are named."""
+    labels = {name: changes.pop(name) for name in Labels.__struct_fields__ if name in changes}
+    named = labels_of(*msgspec.structs.astuple(msgspec.structs.replace(_LABELS, **labels)))
+    return msgspec.structs.replace(_SEEN, labels=named, **changes)
