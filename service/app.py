@@ -45,7 +45,8 @@ from service.web.site import create_web
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     """The ASGI application, and what to call when the process is told to end, and when those who wait must go.
 
-    `at_once` gives the answers that need nothing awaited, from any thread; None where each request is traced.
+    `at_once` gives the answers that need nothing awaited, from any thread; None where each request is traced and where no
+    answers are kept.
     """
 
     asgi: Application
@@ -173,7 +174,7 @@ def create_app(
     purge.add(replay.forget)
     return Service(
         asgi=signals.edge(replay),
-        at_once=None if signals.observers else replay.at_once,
+        at_once=replay.at_once if settings.cache.answers_bytes and not signals.observers else None,
         leave=gateway.leave,
         refuse=gateway.refuse,
     )

@@ -223,8 +223,9 @@ Written by `make bench-hit`. {facts()}; {_versions()}.
 
 One page of {LIMIT} tasks, about 6 KB, {CONNECTIONS} connections, by `wrk` with one thread on core 1, where Valkey runs
 too; each server alone on core 0 while it is asked. {ROUNDS} rounds of {ROUND_S:g} s each, taking turns; the ratio is
-the median of the ratios of neighbouring rounds. The gateway checks the key, counts, and writes its access log as JSON;
-the others do none of that, and send no header fields but type and length.
+the median of the ratios of neighbouring rounds. The gateway checks the credential, counts, and writes its access log as
+JSON; the others do none of that, and send no header fields but type and length. Apps that are not FastAPI's are served
+by Granian as it comes, embedded like the gateway's.
 
 {table(head, rows)}
 
@@ -234,8 +235,9 @@ requests) the p99 of a hit is **{measured.p99_ms:.1f} ms** (aim: under 5 ms); th
 
 ## Where the time of a hit goes
 
-A request that the bare app answers is all server: reading it, making the scope, a task, writing the answer. On top of
-that come, measured in one process without a network:
+A request that the bare app answers is all server: reading it, making the scope, waking the event loop, a task, writing
+the answer. A hit is spared the loop and the task (`docs/adr/0008-hits-at-once.md`), and takes instead, measured in one
+process without a network:
 
 {table(("part", "time"), inside.of_a_hit())}
 

@@ -1,14 +1,15 @@
-"""What a hit is compared with, on the gateway's own server. Run with KIND, PORT and REDIS_PORT."""
+"""What a hit is compared with, on Granian as it comes. Run with KIND, PORT and REDIS_PORT."""
 
+import asyncio
 import sys
 from typing import Any
 
 import redis.asyncio
+from granian.constants import HTTPModes, Interfaces
+from granian.log import LogLevels
+from granian.server.embed import Server
 from litestar import Litestar, Response, get
 from litestar.params import FromQuery
-
-from service.serving import serve
-from service.settings import ServerSettings
 
 KEY = "page"
 BODY = b'{"tasks":["' + b"x" * 6200 + b'"]}'
@@ -67,7 +68,16 @@ def main() -> None:
     """Serve one of them."""
     kind, port, redis_port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     app = {"bare": lambda: bare, "litestar": litestar, "litestar-redis": lambda: litestar_redis(redis_port)}[kind]()
-    serve(app, ServerSettings(port=port))
+    asyncio.run(
+        Server(
+            app,
+            port=port,
+            interface=Interfaces.ASGI,
+            http=HTTPModes.http1,
+            websockets=False,
+            log_level=LogLevels.error,
+        ).serve()
+    )
 
 
 if __name__ == "__main__":
