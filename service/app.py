@@ -45,8 +45,8 @@ from service.web.site import create_web
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     """The ASGI application, and what to call when the process is told to end, and when those who wait must go.
 
-    `at_once` gives the answers that need nothing awaited, from any thread; None where each request is traced and where no
-    answers are kept.
+    `at_once` gives the answers that need nothing awaited, from any thread; None where each request is traced and where
+    no answers are kept.
     """
 
     asgi: Application
