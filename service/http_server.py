@@ -55,7 +55,7 @@ class HttpServer:
         Raises CannotListen and StartFailed.
         """
         logging.getLogger("_granian").setLevel(logging.ERROR)
-        _check_address(self._settings)
+        listening = _listening(self._settings)
         lifespan = LifespanProtocol(self._app)  # type: ignore[no-untyped-call]  # Granian's Python is without types
         await lifespan.startup()  # type: ignore[no-untyped-call]
         if lifespan.interrupt:
@@ -64,7 +64,7 @@ class HttpServer:
         self._stop.add_cb(lambda: self._loop.call_soon_threadsafe(ended.set_result, None))
         scheduler = _native.CallbackScheduler(self._loop, None, None, None, None)
         scheduler._schedule_fn = self._arrived
-        worker = self._worker(_listening(self._settings))
+        worker = self._worker(listening)
         worker.serve_async(scheduler, self._loop, self._stop)
         started()
         await ended
@@ -116,21 +116,25 @@ class HttpServer:
 
 
 def _listening(settings: ServerSettings) -> Any:
-    """The socket that listens. Connections inherit from it how long a reader may take nothing: Granian would wait."""
-    holder = _native.ListenerSpec(settings.host, settings.port, settings.backlog).build()
+    """A socket on the address; it listens once it is served. Raises CannotListen.
+
+    Connections inherit from it how long a reader may take nothing: Granian would wait for ever.
+    """
+    where = f"{settings.host} port {settings.port}"
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(
+            family, kind, proto
+        ) as probe:  # Granian would share the address with another process of ours
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+        holder = _native.ListenerSpec(address[0], settings.port, settings.backlog).build()
+    except OSError as exc:
+        raise CannotListen(f"{where}: {exc.strerror or exc}") from exc
+    except Exception as exc:  # Granian's, a page of Rust frames
+        raise CannotListen(f"{where}: {str(exc).partition(chr(10))[0]}") from exc
     if sys.platform == "linux":
         listening = socket.socket(fileno=holder.get_fd())
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.reader_timeout_s * 1000))
         listening.detach()  # it is Granian's to close
     return holder
-
-
-def _check_address(settings: ServerSettings) -> None:
-    """Try the address: Granian would share it with another process of ours. Raises CannotListen."""
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, proto) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as exc:
-        raise CannotListen(f"{settings.host} port {settings.port}: {exc.strerror or exc}") from exc

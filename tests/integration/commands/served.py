@@ -99,7 +99,8 @@ class Told:
 def main() -> int:
     port, drain_s, mode = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else ""
     configure("info", as_json=True)
-    settings = ServerSettings(port=port, drain_s=drain_s, headers_timeout_s=0.5, reader_timeout_s=1.0)
+    host = mode.removeprefix("at ") if mode.startswith("at ") else "127.0.0.1"
+    settings = ServerSettings(host=host, port=port, drain_s=drain_s, headers_timeout_s=0.5, reader_timeout_s=1.0)
     try:
         at_once = AtOnce()
         serve(App(mode, at_once), settings, at_once=at_once, leaving=Told())

@@ -25,6 +25,7 @@ class Served:
 
     def __init__(self, port: int, *, drain_s: float = 5.0, mode: str = "") -> None:
         self.port = port
+        self.host = mode.removeprefix("at ") if mode.startswith("at ") else "127.0.0.1"
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "served.py"), str(port), str(drain_s), mode],
             stdout=subprocess.PIPE,
@@ -51,7 +52,7 @@ class Served:
         end = time.monotonic() + DEADLINE_S
         while True:
             try:
-                return socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE_S)
+                return socket.create_connection((self.host, self.port), timeout=DEADLINE_S)
             except ConnectionRefusedError:
                 assert time.monotonic() < end
                 assert self.process.poll() is None, self.ended()
@@ -189,6 +190,17 @@ def test_an_address_that_is_taken_is_told_in_one_line(port: int, started: list[S
         started.append(served := Served(port))
         status, told, _ = served.ended()
     assert (status, told) == (1, [f"CannotListen: 127.0.0.1 port {port}: Address already in use"])
+
+
+def test_an_address_by_name(port: int, started: list[Served]) -> None:
+    """A name is looked up, and one that there is not is told in one line."""
+    started.append(served := Served(port, mode="at localhost"))
+    with served.asked("/now", headers="connection: close\r\n") as connection:
+        assert answer(connection).endswith(b"ok")
+    started.append(lost := Served(port, mode="at nowhere.invalid"))
+    status, (told,), events = lost.ended()
+    assert (status, events) == (1, [])
+    assert told.startswith(f"CannotListen: nowhere.invalid port {port}: ")
 
 
 def test_a_caller_who_hangs_up_is_seen(port: int, started: list[Served]) -> None:
