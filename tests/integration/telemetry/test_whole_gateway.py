@@ -114,3 +114,28 @@ async def test_metrics_logs_and_traces_tell_one_story(own_valkey: Server, monkey
     assert sorted(mine) == [("GET /tasks", "traced"), ("line", "traced"), ("upstream", "traced")]
     assert not re.search(rb"usersig|Bearer|key-of|[?&]q=", collector.raw)
     assert not re.search(r"usersig=[^*]|key-of-", json.dumps(log))
+
+
+async def test_who_waits_is_counted(own_valkey: Server) -> None:
+    """With one call in four seconds, taken, the places in line are as many as the blocks that callers wait for."""
+    async with fleet(own_valkey, replicas=1, budget={"calls": 1, "window_s": 4.0, "wait_max_s": 60.0}) as at:
+        port = at.replicas[0].metrics_port
+        assert (await at.page(0, q="first", wait=60)).status == 200
+        wanted = {"c1": 3, "c2": 2}
+        asking = [
+            asyncio.create_task(at.page(0, caller=caller, q=f"{caller} {number}", wait=60))
+            for caller, count in wanted.items()
+            for number in range(count)
+        ]
+        asking += [asyncio.create_task(at.page(0, caller="c1", q="c1 0", wait=60)) for _ in range(4)]
+        places: dict[str, float] = {}
+        async with asyncio.timeout(5):
+            while places != wanted:
+                told = await scraped(port)
+                places = {s.labels["caller"]: s.value for s in told.of("taskgate_line_places") if s.value}
+        assert told.sum("taskgate_line_oldest_wait_seconds") > 0
+        for task in asking:
+            task.cancel()
+        async with asyncio.timeout(5):
+            while (await scraped(port)).sum("taskgate_line_places"):
+                pass
