@@ -116,6 +116,20 @@ async def test_metrics_logs_and_traces_tell_one_story(own_valkey: Server, monkey
     assert not re.search(r"usersig=[^*]|key-of-", json.dumps(log))
 
 
+async def test_an_answer_that_is_sent_again_has_its_span(own_valkey: Server) -> None:
+    """Where requests are traced, those that cost no look-up are, too."""
+    with collecting() as collector:
+        async with fleet(own_valkey, replicas=1, telemetry={"otlp_endpoint": collector.url}) as at:
+            for _ in range(3):
+                page = await at.page(0, q="again", headers={"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"})
+                assert page.status == 200
+            told = await scraped(at.replicas[0].metrics_port)
+            at.replicas[0].signal(signal.SIGTERM)
+            assert await at.replicas[0].ended() == 0
+    assert told.sum("taskgate_block_lookups_total", found="memory") == 0
+    assert sum(name == "GET /tasks" and trace == TRACE for name, trace, *_ in collector.spans) == 3
+
+
 async def test_who_waits_is_counted(own_valkey: Server) -> None:
     """With one call in four seconds, taken, the places in line are as many as the blocks that callers wait for."""
     async with fleet(own_valkey, replicas=1, budget={"calls": 1, "window_s": 4.0, "wait_max_s": 60.0}) as at:
