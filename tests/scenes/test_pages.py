@@ -36,7 +36,7 @@ QUICK = 500
 async def two() -> AsyncIterator[Fleet]:
     """Two gateways that may call often; blocks stay fresh for as long as the tests run."""
     with Server() as valkey:
-        quick = {"budget": {"calls": QUICK, "transit_s": 0.01}, "cache": {"fresh_s": 300.0, "memory_bytes": 0}}
+        quick = {"budget": {"calls": QUICK, "transit_s": 0.2}, "cache": {"fresh_s": 300.0, "memory_bytes": 0}}
         async with fleet(valkey, replicas=2, tasks=450, sandbox_calls=QUICK, **quick) as gateways:
             yield gateways
 
@@ -189,7 +189,7 @@ async def test_two_replicas_hold_the_limit_together(own_valkey: Server) -> None:
 
 async def test_a_changed_secret_is_picked_up_and_lifts_a_stop(own_valkey: Server) -> None:
     """A wrong secret stops calls, in plain words; the right one, in the same file, starts them without a restart."""
-    settings = {"budget": {"calls": 100, "transit_s": 0.01}, "upstream": {"stopped_s": 600}}
+    settings = {"budget": {"calls": 100, "transit_s": 0.2}, "upstream": {"stopped_s": 600}}
     async with fleet(own_valkey, replicas=1, sandbox_calls=100, **settings) as gateways:
         gateways.write_secret("0" * 64)
         async with asyncio.timeout(10):
