@@ -38,7 +38,7 @@ from service.upstream.signer import Signer
 from service.web.access_log import log_requests
 from service.web.edge import App as Application
 from service.web.gathered import Gathered, Listener
-from service.web.replay import Answer, Replay
+from service.web.replay import Messages, Replay
 from service.web.site import create_web
 
 
@@ -50,7 +50,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     asgi: Application
-    at_once: Callable[[Any], Answer | None] | None
+    at_once: Callable[[Any], Messages | None] | None
     leave: Callable[[], None]
     refuse: Callable[[], None]
 

@@ -123,9 +123,7 @@ def _listening(settings: ServerSettings) -> Any:
     where = f"{settings.host} port {settings.port}"
     try:
         family, kind, proto, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(
-            family, kind, proto
-        ) as probe:  # Granian would share the address with another process of ours
+        with socket.socket(family, kind, proto) as probe:  # Granian shares an address with processes of its kind
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
         holder = _native.ListenerSpec(address[0], settings.port, settings.backlog).build()

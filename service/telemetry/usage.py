@@ -23,12 +23,13 @@ class UsageCounts:
     def __call__(self, seen: Sequence[Observation]) -> None:
         """Enter them, each sum once."""
         for labels, number in Counter([each.labels for each in seen]).items():
-            for column in ("requests", _COLUMNS.get(labels.outcome or "")):
-                self._count(labels, column, number)
+            self._count(labels, "requests", number)
+            if labels.outcome in _COLUMNS:
+                self._count(labels, _COLUMNS[labels.outcome], number)
         for labels, number in Counter([each.labels for each in seen if each.waited_s > 0]).items():
             self._count(labels, "waits", number)
 
-    def _count(self, labels: Labels, column: str | None, number: int) -> None:
+    def _count(self, labels: Labels, column: str, number: int) -> None:
         count = self._ledgers.get(labels.app or "")
-        if labels.route == PATH and labels.caller is not None and count is not None and column is not None:
+        if labels.route == PATH and labels.caller is not None and count is not None:
             count(labels.caller, column, number)

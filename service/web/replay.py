@@ -31,7 +31,7 @@ _ENTRY_BYTES = 1850
 Key = tuple[str, bytes, bytes | None, bytes | None, bytes | None, bytes | None, bytes | None]
 """Path, query string, credential, and the fields that choose among the answers to these."""
 
-Answer = tuple[dict[str, Any], dict[str, Any]]
+Messages = tuple[dict[str, Any], dict[str, Any]]
 """The two messages of ASGI that are an answer: its start and its body."""
 
 Recognise = Callable[[bytes | None], Known | None]
@@ -119,7 +119,7 @@ class Replay:
         else:
             await self._app(scope, receive, send)
 
-    def at_once(self, scope: Any) -> Answer | None:
+    def at_once(self, scope: Any) -> Messages | None:
         """The answer, where it is kept: then the request has been observed. From any thread; awaits nothing."""
         started_s = time.perf_counter()
         if scope["type"] != "http" or scope["method"] != "GET":

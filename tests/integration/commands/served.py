@@ -1,4 +1,4 @@
-"""An app to serve in a process of its own: `python served.py PORT DRAIN_S [MODE]`. It tells on stdout what it sees."""
+"""An app in a process of its own: `python served.py PORT DRAIN_S [MODE [HOST]]`. It tells on stdout what it sees."""
 
 import asyncio
 import sys
@@ -99,7 +99,7 @@ class Told:
 def main() -> int:
     port, drain_s, mode = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else ""
     configure("info", as_json=True)
-    host = mode.removeprefix("at ") if mode.startswith("at ") else "127.0.0.1"
+    host = sys.argv[4] if len(sys.argv) > 4 else "127.0.0.1"
     settings = ServerSettings(host=host, port=port, drain_s=drain_s, headers_timeout_s=0.5, reader_timeout_s=1.0)
     try:
         at_once = AtOnce()

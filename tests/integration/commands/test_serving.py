@@ -23,11 +23,11 @@ DEADLINE_S = 15.0
 class Served:
     """A serving process."""
 
-    def __init__(self, port: int, *, drain_s: float = 5.0, mode: str = "") -> None:
+    def __init__(self, port: int, *, drain_s: float = 5.0, mode: str = "", host: str = "127.0.0.1") -> None:
         self.port = port
-        self.host = mode.removeprefix("at ") if mode.startswith("at ") else "127.0.0.1"
+        self.host = host
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "served.py"), str(port), str(drain_s), mode],
+            [sys.executable, str(HERE / "served.py"), str(port), str(drain_s), mode, host],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -81,7 +81,7 @@ class Served:
     def asked(self, path: str, *, headers: str = "") -> socket.socket:
         """A connection on which a request was sent that the app has got."""
         connection = self.connected()
-        connection.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n".encode())
+        connection.sendall(request(path, headers=headers))
         self.until(f"got {path}")
         return connection
 
@@ -110,6 +110,11 @@ def started() -> Iterator[list[Served]]:
         if served.process.poll() is None:
             served.process.kill()
         served.process.communicate()
+
+
+def request(path: str, *, headers: str = "") -> bytes:
+    """A GET, with further lines of headers."""
+    return f"GET {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n".encode()
 
 
 def answer(connection: socket.socket) -> bytes:
@@ -194,10 +199,10 @@ def test_an_address_that_is_taken_is_told_in_one_line(port: int, started: list[S
 
 def test_an_address_by_name(port: int, started: list[Served]) -> None:
     """A name is looked up, and one that there is not is told in one line."""
-    started.append(served := Served(port, mode="at localhost"))
+    started.append(served := Served(port, host="localhost"))
     with served.asked("/now", headers="connection: close\r\n") as connection:
         assert answer(connection).endswith(b"ok")
-    started.append(lost := Served(port, mode="at nowhere.invalid"))
+    started.append(lost := Served(port, host="nowhere.invalid"))
     status, (told,), events = lost.ended()
     assert (status, events) == (1, [])
     assert told.startswith(f"CannotListen: nowhere.invalid port {port}: ")
@@ -214,7 +219,7 @@ def test_what_needs_nothing_awaited_is_answered_while_the_loop_is_busy(port: int
     """An answer at once is given though the app holds up the event loop, which goes on only because of it."""
     started.append(served := Served(port))
     with served.asked("/busy") as busy, served.connected() as other:
-        other.sendall(b"GET /at-once HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        other.sendall(request("/at-once", headers="connection: close\r\n"))
         assert answer(other).endswith(b"\r\n\r\nat once")
         served.process.terminate()
         assert answer(busy).endswith(b"\r\n\r\nok")
@@ -226,9 +231,9 @@ def test_a_fault_before_the_app_is_asked(port: int, started: list[Served]) -> No
     started.append(served := Served(port))
     with served.connected() as connection:
         connection.settimeout(DEADLINE_S)
-        connection.sendall(b"GET /broken HTTP/1.1\r\nhost: x\r\n\r\n")
+        connection.sendall(request("/broken"))
         assert connection.recv(65536).startswith(b"HTTP/1.1 500")
-        connection.sendall(b"GET /now HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        connection.sendall(request("/now", headers="connection: close\r\n"))
         assert answer(connection).endswith(b"ok")
     served.process.terminate()
     _, err = served.process.communicate(timeout=DEADLINE_S)
@@ -241,11 +246,11 @@ def test_after_a_signal_all_answers_close_their_connections(port: int, started: 
     started.append(served := Served(port))
     with served.connected() as kept:
         kept.settimeout(DEADLINE_S)
-        kept.sendall(b"GET /at-once HTTP/1.1\r\nhost: x\r\n\r\n")
+        kept.sendall(request("/at-once"))
         assert kept.recv(65536).endswith(b"at once")
         served.process.terminate()
         served.until("leaving")
-        kept.sendall(b"GET /at-once HTTP/1.1\r\nhost: x\r\n\r\n")
+        kept.sendall(request("/at-once"))
         assert b"connection: close" in answer(kept)
     assert served.ended()[1] == ["leaving", "got /at-once", "closed"]
 
@@ -270,7 +275,7 @@ def test_a_head_that_comes_byte_by_byte_is_cut_off(port: int, started: list[Serv
     started.append(served := Served(port))
     with served.connected() as slow:
         slow.settimeout(DEADLINE_S)
-        slow.sendall(b"GET /now HTTP/1.1\r\nhost: x\r\n\r\n")
+        slow.sendall(request("/now"))
         assert slow.recv(65536).endswith(b"ok")
         begun = time.monotonic()
         with suppress(ConnectionError):
@@ -301,7 +306,7 @@ def test_who_never_reads_is_cut_off_and_who_reads_slowly_is_not(port: int, start
         assert time.monotonic() - begun < DEADLINE_S
         got += len(slow.recv(65536))
         with served.connected() as other:
-            other.sendall(b"GET /now HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            other.sendall(request("/now", headers="connection: close\r\n"))
             assert answer(other).endswith(b"ok")
         time.sleep(0.1)
     got += len(answer(slow))
@@ -316,5 +321,5 @@ def _reluctant(port: int) -> socket.socket:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.settimeout(DEADLINE_S)
     connection.connect(("127.0.0.1", port))
-    connection.sendall(b"GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    connection.sendall(request("/large", headers="connection: close\r\n"))
     return connection
