@@ -73,7 +73,7 @@ class Cluster:
         found: Object = json.loads(self.kubectl("get", kind, name, f"--namespace={namespace}", "-o=json").stdout)
         return found
 
-    def list(self, kind: str, *, namespace: str, selector: str = "") -> Sequence[Object]:
+    def all(self, kind: str, *, namespace: str, selector: str = "") -> Sequence[Object]:
         """Return all objects of a kind with these labels."""
         options = (f"--namespace={namespace}", f"--selector={selector}", "-o=json")
         items: list[Object] = json.loads(self.kubectl("get", kind, *options).stdout)["items"]

@@ -1,4 +1,4 @@
-"""A cluster for the session: the one that KUBECONFIG names, or a control plane of the tests' own; a namespace for each test."""
+"""One cluster for the session, KUBECONFIG's or a control plane of the tests' own, and a namespace for each test."""
 
 import itertools
 import os
@@ -71,7 +71,7 @@ def restricted_namespace(cluster: Cluster) -> Iterator[str]:
     document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": levels}}
     cluster.create(document, namespace="default")
     try:
-        cluster.wait(lambda: bool(cluster.list("serviceaccounts", namespace=name)))
+        cluster.wait(lambda: bool(cluster.all("serviceaccounts", namespace=name)))
         yield name
     finally:
         cluster.kubectl("delete", "namespace", name, "--wait=false")

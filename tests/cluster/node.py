@@ -29,7 +29,7 @@ class Node:
 
     def _run(self) -> None:
         while not self._closing.wait(_EVERY_S):
-            for pod in self._cluster.list("pods", namespace=self._namespace):
+            for pod in self._cluster.all("pods", namespace=self._namespace):
                 if pod["status"].get("phase", "Pending") == "Pending":
                     self._report(pod)
 

@@ -1,6 +1,6 @@
-"""The programs of a cluster, built from their Go modules as go/go.mod and go/go.sum pin them: `python -m tests.cluster.programs`.
+"""The programs of a cluster, built from the Go modules that go/go.mod pins: `python -m tests.cluster.programs`.
 
-They are built once for each state of those files, which takes some minutes, and kept in the user's cache.
+They are built once for each state of that file, which takes some minutes, and kept in the user's cache.
 """
 
 import fcntl

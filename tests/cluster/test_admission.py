@@ -11,7 +11,9 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
-def test_every_object_is_admitted_without_a_warning(cluster: Cluster, namespace: str, values: dict[str, object]) -> None:
+def test_every_object_is_admitted_without_a_warning(
+    cluster: Cluster, namespace: str, values: dict[str, object]
+) -> None:
     """No field is unknown, nothing is deprecated, and PodSecurity's restricted level has nothing to say."""
     arguments = ("template", "tg", str(CHART), f"--namespace={namespace}", "--values=-")
     text = cluster.helm(4, *arguments, stdin=yaml.safe_dump(merged(values))).stdout

@@ -1,4 +1,4 @@
-"""A gateway outside the cluster that takes the tokens of the cluster's service accounts, by the keys of its API server."""
+"""A gateway outside the cluster takes the tokens of its service accounts, by the keys of its API server."""
 
 import asyncio
 import json
@@ -61,7 +61,7 @@ class Accounts:
         }
 
     def _read_ca(self) -> bool:
-        published = self._cluster.list("configmaps", namespace=self._namespace)
+        published = self._cluster.all("configmaps", namespace=self._namespace)
         for each in published:
             if each["metadata"]["name"] == "kube-root-ca.crt":
                 self.ca_file.write_text(each["data"]["ca.crt"])

@@ -35,9 +35,9 @@ class Release:
         """Run Helm in the namespace."""
         return self._cluster.helm(self._helm, *arguments, f"--namespace={self._namespace}", stdin=stdin)
 
-    def list(self, kinds: str, selector: str = f"app.kubernetes.io/instance={NAME}") -> Sequence[Object]:
+    def objects(self, kinds: str, selector: str = f"app.kubernetes.io/instance={NAME}") -> Sequence[Object]:
         """Return the release's objects of these kinds."""
-        return self._cluster.list(kinds, namespace=self._namespace, selector=selector)
+        return self._cluster.all(kinds, namespace=self._namespace, selector=selector)
 
     def config(self) -> Any:
         """Return the gateway's configuration as it stands in the cluster."""
@@ -46,7 +46,7 @@ class Release:
 
     def replicas_by_set(self) -> list[int]:
         """Return how many ready pods each ReplicaSet has, the oldest first."""
-        sets = self.list("replicasets", GATEWAYS)
+        sets = self.objects("replicasets", GATEWAYS)
         revision = "deployment.kubernetes.io/revision"
         ordered = sorted(sets, key=lambda each: int(each["metadata"]["annotations"][revision]))
         return [each["status"].get("readyReplicas", 0) for each in ordered]
@@ -78,5 +78,5 @@ def test_a_release_from_its_install_to_its_end(release: Release) -> None:
     ]
 
     outputs.append(release.helm("uninstall", NAME, "--wait"))
-    assert [f"{each['kind']}/{each['metadata']['name']}" for each in release.list(LISTED)] == []
+    assert [f"{each['kind']}/{each['metadata']['name']}" for each in release.objects(LISTED)] == []
     assert [line for output in outputs for line in output.warnings] == []
