@@ -5,8 +5,8 @@ import asyncio
 import msgspec
 import structlog
 
-from service.cache.memory_blocks import MemoryCache
-from service.cache.redis_blocks import BlockCache, Kept
+from service.cache.memory_blocks import MemoryBlocks
+from service.cache.redis_blocks import CachedBlock, RedisBlocks
 from service.model.blocks import Block, Stored
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes, keep_for_ms
@@ -18,15 +18,15 @@ END = -1
 log = structlog.get_logger()
 
 
-class Shelf:
+class BlockCache:
     """Keeps blocks for as long as they may be served in any way."""
 
-    def __init__(self, cache: BlockCache, memory: MemoryCache, *, lifetimes: Lifetimes) -> None:
+    def __init__(self, cache: RedisBlocks, memory: MemoryBlocks, *, lifetimes: Lifetimes) -> None:
         self._cache = cache
         self._memory = memory
         self._lifetimes = lifetimes
         self._eras: dict[str, int] = {}
-        self._reading: dict[tuple[str, int], asyncio.Task[Kept]] = {}
+        self._reading: dict[tuple[str, int], asyncio.Task[CachedBlock]] = {}
 
     def era(self, app: str) -> int:
         """Counts how often the app's blocks were forgotten: what was begun in an earlier era is not kept."""
@@ -45,11 +45,11 @@ class Shelf:
         """The block's key in Redis, its name wherever one is needed."""
         return self._cache.key(query, index)
 
-    def recall(self, query: Query, index: int) -> Kept | None:
+    def recall(self, query: Query, index: int) -> CachedBlock | None:
         """What this replica remembers of a block; asks nobody."""
         return self._memory.get(self.key(query, index))
 
-    async def get(self, query: Query, index: int) -> Kept:
+    async def get(self, query: Query, index: int) -> CachedBlock:
         """What Redis has of a block, from a question that is under way where there is one. Raises StoreUnavailable.
 
         Who asks after the app's blocks were forgotten gets nothing from a question that was put before.
@@ -61,7 +61,7 @@ class Shelf:
             task.add_done_callback(lambda _: self._reading.pop(asked))
         return await asyncio.shield(task)
 
-    async def look(self, query: Query, index: int) -> Kept:
+    async def look(self, query: Query, index: int) -> CachedBlock:
         """What Redis has of a block now, asked anew. Raises StoreUnavailable."""
         era = self.era(query.app)
         kept = await self._cache.get(query, index)
@@ -69,7 +69,7 @@ class Shelf:
             self._remember(query, index, kept)
         return kept
 
-    async def put(self, query: Query, index: int, stored: Stored, *, era: int) -> Kept | None:
+    async def put(self, query: Query, index: int, stored: Stored, *, era: int) -> CachedBlock | None:
         """Keep a block, and with it the end of its list; in memory alone where Redis can't be had.
 
         None where the app's blocks were forgotten since `era`, in which the fetch began: then it must not be served.
@@ -79,11 +79,11 @@ class Shelf:
         head, _ = await asyncio.gather(self._put(query, index, stored), self._put_end(query, stored))
         if era != self.era(query.app):
             return None
-        kept = Kept(stored=stored, head=head)
+        kept = CachedBlock(stored=stored, head=head)
         self._remember(query, index, kept)
         return kept
 
-    async def end(self, query: Query) -> Kept:
+    async def end(self, query: Query) -> CachedBlock:
         """The end of a query's list as the newest block tells it. Raises StoreUnavailable."""
         return await self._cache.get(query, END)
 
@@ -98,7 +98,7 @@ class Shelf:
         if isinstance(stored, Block):
             await self._put(query, END, msgspec.structs.replace(stored, settled=False, ends=(), body=b""))
 
-    def _remember(self, query: Query, index: int, kept: Kept) -> None:
+    def _remember(self, query: Query, index: int, kept: CachedBlock) -> None:
         if kept.stored is not None:
             ends_in_s = keep_for_ms(kept.stored, lifetimes=self._lifetimes) / 1000
             self._memory.put(self.key(query, index), kept.stored, app=query.app, head=kept.head, ends_in_s=ends_in_s)

@@ -9,7 +9,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Iterable
 
-from service.cache.redis_blocks import BlockCache
+from service.cache.redis_blocks import RedisBlocks
 from service.model.errors import StoreUnavailable
 from service.store.interfaces import Store
 
@@ -24,7 +24,7 @@ Forget = Callable[[str], object]
 class Purge:
     """Purges of some apps. What was added is called with an app when what is remembered of it must go."""
 
-    def __init__(self, store: Store, cache: BlockCache, *, prefix: str, apps: Iterable[str]) -> None:
+    def __init__(self, store: Store, cache: RedisBlocks, *, prefix: str, apps: Iterable[str]) -> None:
         self._store = store
         self._cache = cache
         self._prefix = prefix

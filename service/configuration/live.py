@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from service.callers.authenticator import Admission
+from service.callers.authenticator import Authenticator
 from service.callers.table import ANONYMOUS, UNKNOWN, table_of
-from service.configuration.watch import Reload, Told
+from service.configuration.watch import ConfigurationWatcher, OnReload
 from service.model.freshness import Lifetimes
 from service.settings import CacheSettings, ServiceAccountSettings, Settings
 from service.web.settings import web_settings
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from service.callers.issuer import Issuer
 
 
-class LivesBy(Protocol):
+class UsesLifetimes(Protocol):
     """A part that goes by lifetimes."""
 
     def live_by(self, lifetimes: Lifetimes) -> None:
@@ -23,20 +23,20 @@ class LivesBy(Protocol):
         ...
 
 
-class Live:
+class LiveSettings:
     """The settings of now, and what is made of them. `apply` changes all of it in one step."""
 
     def __init__(self, settings: Settings) -> None:
         self._began_with = settings
         self._issuer = None if settings.service_accounts is None else _issuer_of(settings.service_accounts)
-        self._parts: tuple[LivesBy, ...] = ()
+        self._parts: tuple[UsesLifetimes, ...] = ()
         self._forget: Callable[[], None] = _nothing
-        self.callers = Admission(table_of(settings), issuer=self._issuer)
+        self.callers = Authenticator(table_of(settings), issuer=self._issuer)
         if self._issuer is not None:
             self._issuer.on_drop = self._distrust
         self._note(settings)
 
-    def governs(self, *parts: LivesBy, forget: Callable[[], None]) -> None:
+    def governs(self, *parts: UsesLifetimes, forget: Callable[[], None]) -> None:
         """Tell these parts of changed lifetimes, and `forget` answers that were made under other settings."""
         self._parts = parts
         self._forget = forget
@@ -52,14 +52,14 @@ class Live:
 
     @asynccontextmanager
     async def followed(
-        self, path: str | None, environ: Mapping[str, str], *, told: Told | None = None
+        self, path: str | None, environ: Mapping[str, str], *, told: OnReload | None = None
     ) -> AsyncIterator[None]:
         """Keep the issuer's keys fresh, and follow the file at `path` (None: no file), until left."""
         async with AsyncExitStack() as stack:
             if self._issuer is not None:
                 await stack.enter_async_context(self._issuer.followed())
             if path is not None:
-                reload = Reload(path, environ, running=self._began_with, apply=self.apply, told=told)
+                reload = ConfigurationWatcher(path, environ, running=self._began_with, apply=self.apply, told=told)
                 await stack.enter_async_context(reload.followed())
             yield
 

@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 from service.model.errors import StoreDetail, StoreUnavailable
 from service.store.connection_factory import Address
 from service.store.node import Node
-from service.store.topology_refresher import Lookout
+from service.store.topology_refresher import TopologyRefresher
 
 Span = tuple[int, int, Address]
 
@@ -24,7 +24,7 @@ class ClusterTopology:
         self._spans: tuple[Span, ...] = ()
         self._corrections: dict[int, Address] = {}
         self._nodes: dict[Address, Node] = {}
-        self._lookout = Lookout(self._look, every_s=5.0)
+        self._lookout = TopologyRefresher(self._look, every_s=5.0)
 
     @property
     def nodes(self) -> tuple[Node, ...]:

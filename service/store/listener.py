@@ -8,7 +8,7 @@ import structlog
 from redis.asyncio.connection import AbstractConnection
 
 from service.model.errors import StoreUnavailable
-from service.store.connection_factory import Address, Dialer, opened
+from service.store.connection_factory import Address, ConnectionFactory, opened
 from service.store.faults import FOREIGN, unavailable
 from service.store.interfaces import Handler, OnGap
 from service.store.topology import Topology
@@ -24,7 +24,9 @@ def pause_s(failures: int, chance: float) -> float:
 class Listener:
     """Subscribes to all channels asked for; a server that says nothing for `quiet_s` is asked whether it is there."""
 
-    def __init__(self, topology: Topology, dialer: Dialer, *, timeout_s: float, quiet_s: float = 0.5) -> None:
+    def __init__(
+        self, topology: Topology, dialer: ConnectionFactory, *, timeout_s: float, quiet_s: float = 0.5
+    ) -> None:
         self._topology = topology
         self._dialer = dialer
         self._timeout_s = timeout_s

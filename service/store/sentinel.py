@@ -7,7 +7,7 @@ from redis.exceptions import ResponseError
 from service.model.errors import StoreDetail, StoreUnavailable
 from service.store.connection_factory import Address
 from service.store.node import Node
-from service.store.topology_refresher import Lookout
+from service.store.topology_refresher import TopologyRefresher
 
 
 class SentinelTopology:
@@ -18,7 +18,7 @@ class SentinelTopology:
         self._name = master
         self._connect = connect
         self._master: Node | None = None
-        self._lookout = Lookout(self._look, every_s=1.0)
+        self._lookout = TopologyRefresher(self._look, every_s=1.0)
 
     @property
     def nodes(self) -> tuple[Node, ...]:

@@ -43,7 +43,7 @@ class Topology(Protocol):
         ...
 
 
-class Single:
+class SingleTopology:
     """One server at a fixed address."""
 
     def __init__(self, node: Node) -> None:

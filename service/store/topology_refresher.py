@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from service.model.errors import StoreUnavailable
 
 
-class Lookout:
+class TopologyRefresher:
     """Runs `look` every `every_s` seconds while there is use, and after `again_s` where something is amiss."""
 
     def __init__(self, look: Callable[[], Awaitable[None]], *, every_s: float, again_s: float = 0.1) -> None:

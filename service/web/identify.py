@@ -7,13 +7,13 @@ from litestar import Request
 
 from service.model.callers import Caller
 from service.model.errors import SigningKeyUnknown
-from service.observe.request import Trail
+from service.observe.request import RequestContext
 from service.web.context import trail_of
 from service.web.interfaces import Callers
 from service.web.parameters import readable
 
 
-async def identify(request: Request[Any, Any, Any], callers: Callers) -> tuple[Caller, Trail]:
+async def identify(request: Request[Any, Any, Any], callers: Callers) -> tuple[Caller, RequestContext]:
     """The caller and the trail on which it is noted. Raises Unauthenticated, NotAllowed and KeysUnavailable."""
     trail = trail_of(request)
     authorization = trail.fields.get(b"authorization")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from service.observe.request import Fields, Observation, Observer, Trail, labels_of
+from service.observe.request import Fields, Observer, RequestContext, RequestRecord, labels_of
 from service.web.answers import Header, Reply
 from service.web.problems.handlers import failure_answer, refusal_answer
 
@@ -20,13 +20,13 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _METHODS = frozenset(("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"))
 
 Scope = dict[str, Any]
-App = Callable[[Any, Any, Any], Any]
+AsgiApp = Callable[[Any, Any, Any], Any]
 
 
-class Edge:
+class RequestMiddleware:
     """Wraps the application: request ids, bounds, HEAD, the last resort for a fault, and one observation a request."""
 
-    def __init__(self, app: App, *, observers: Sequence[Observer]) -> None:
+    def __init__(self, app: AsgiApp, *, observers: Sequence[Observer]) -> None:
         self._app = app
         self.observers = tuple(observers)
 
@@ -39,7 +39,7 @@ class Edge:
         method = scope["method"]
         fields, fields_bytes = fields_of(scope["headers"])
         own_id = fields.get(b"x-request-id")
-        trail = Trail(request_id=request_id_of(own_id), fields=fields, is_head=method == "HEAD")
+        trail = RequestContext(request_id=request_id_of(own_id), fields=fields, is_head=method == "HEAD")
         scope["state"] = {"trail": trail}
         outgoing = _Outgoing(send, trail.request_id, is_head=method == "HEAD")
         if method == "HEAD":
@@ -55,7 +55,7 @@ class Edge:
             if not outgoing.status:
                 await Reply(answer)(scope, receive, outgoing.send)
         finally:
-            observation = Observation(
+            observation = RequestRecord(
                 request_id=trail.request_id,
                 labels=labels_of(
                     method if method in _METHODS else "other",

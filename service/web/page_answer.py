@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import msgspec
 
-from service.model.freshness import Demands, StaleReason
+from service.model.freshness import CacheDirectives, StaleReason
 from service.model.pages import Page, Source
 from service.model.queries import rfc3339
 from service.web.answers import JSON, Answer, Header
@@ -78,7 +78,7 @@ def page_answer(
     page: Page,
     rendered: Rendered,
     *,
-    demands: Demands,
+    demands: CacheDirectives,
     wait_applied_s: int | None,
     if_none_match: bytes | None,
     accept_encoding: bytes | None,
@@ -116,7 +116,7 @@ def page_answer(
     return Answer(status=200, headers=tuple(fields), body=body)
 
 
-def _cache_status(page: Page, demands: Demands, *, ttl_s: int) -> bytes:
+def _cache_status(page: Page, demands: CacheDirectives, *, ttl_s: int) -> bytes:
     """RFC 9211. `miss` also stands for a stored block that could not be used: a page doesn't tell the two apart."""
     match page.source:
         case Source.HIT:
@@ -130,7 +130,7 @@ def _cache_status(page: Page, demands: Demands, *, ttl_s: int) -> bytes:
     return b"taskgate; fwd=%s; ttl=%d; stored" % (_why_forwarded(demands), ttl_s)
 
 
-def _why_forwarded(demands: Demands) -> bytes:
+def _why_forwarded(demands: CacheDirectives) -> bytes:
     steered = demands.no_cache or demands.max_age_s is not None or demands.min_fresh_s is not None
     return b"request" if steered else b"miss"
 

@@ -14,12 +14,12 @@ from itertools import chain
 from threading import Lock
 from typing import Any
 
-from service.model.callers import Known
+from service.model.callers import Authenticated
 from service.model.pages import Source
-from service.observe.request import Fields, Labels, Observation, Observer, labels_of
+from service.observe.request import Fields, Observer, RequestLabels, RequestRecord, labels_of
 from service.web.answers import Header
 from service.web.headers.ratelimit import STATE
-from service.web.middleware import FIELDS_MAX_BYTES, UNROUTED, App, request_id_of
+from service.web.middleware import FIELDS_MAX_BYTES, UNROUTED, AsgiApp, request_id_of
 
 # Request fields that say what must not be answered from here, but by the rest of the service.
 _STEERING = frozenset((b"cache-control", b"pragma", b"content-length", b"transfer-encoding"))
@@ -34,7 +34,7 @@ Key = tuple[str, bytes, bytes | None, bytes | None, bytes | None, bytes | None, 
 Messages = tuple[dict[str, Any], dict[str, Any]]
 """The two messages of ASGI that are an answer: its start and its body."""
 
-Recognise = Callable[[bytes | None], Known | None]
+Recognise = Callable[[bytes | None], Authenticated | None]
 """Tells whose credential an `Authorization` field carries, and until when, where that is known already."""
 
 
@@ -55,7 +55,7 @@ class _Finished:
     )
 
     def __init__(
-        self, status: int, headers: Iterable[Header], body: bytes, *, age_s: int, lifetime_s: int, labels: Labels
+        self, status: int, headers: Iterable[Header], body: bytes, *, age_s: int, lifetime_s: int, labels: RequestLabels
     ) -> None:
         self.status = status
         self.body = body
@@ -79,7 +79,7 @@ class _Finished:
         return _ENTRY_BYTES + len(self.body) + texts + fields
 
 
-class Replay:
+class ResponseCache:
     """Wraps the edge. Keeps finished answers up to `max_bytes`; 0 keeps none. `clock` tells seconds since the epoch.
 
     An answer is kept for the credential that it was given to, no longer than that is good. Whatever else may take it
@@ -88,7 +88,7 @@ class Replay:
 
     def __init__(
         self,
-        app: App,
+        app: AsgiApp,
         *,
         recognise: Recognise,
         observers: Sequence[Observer],
@@ -143,7 +143,7 @@ class Replay:
         if len(fields) != len(lines) or not _STEERING.isdisjoint(fields) or _size_bytes(fields) > FIELDS_MAX_BYTES:
             return None
         request_id = request_id_of(fields.get(b"x-request-id"))
-        observation = Observation(
+        observation = RequestRecord(
             request_id=request_id,
             labels=finished.labels,
             waited_s=0.0,
@@ -169,7 +169,7 @@ class Replay:
         lines = scope["headers"]
         fields = dict(lines)
         key = _key(scope, fields)
-        answer = _Passing(send)
+        answer = _Recorder(send)
         forgotten = self._forgotten
         await self._app(scope, receive, answer.send)
         trail = scope.get("state", {}).get("trail")
@@ -222,7 +222,7 @@ def _size_bytes(fields: Fields) -> int:
     return sum(map(len, chain(fields, fields.values())))
 
 
-class _Passing:
+class _Recorder:
     """Sends on, and holds what has passed: one start and one body."""
 
     __slots__ = ("_bodies", "_send", "_start")

@@ -13,15 +13,15 @@ import msgspec
 from msgspec.structs import replace
 
 from service.model.callers import Caller
-from service.model.pages import Ask, Source, Stretch
+from service.model.pages import Chunk, PageRequest, Source
 from service.model.queries import Slice, rfc3339
 from service.model.streams import Only, Seen, labels_of
 from service.observe.outcomes import STREAMED
-from service.observe.request import Trail
+from service.observe.request import RequestContext
 from service.web.answers import Answer, Header, Reply
 from service.web.hangup import unless_hung_up
 from service.web.headers.ratelimit import ratelimit
-from service.web.interfaces import Gateway
+from service.web.interfaces import GatewayAPI
 from service.web.page_answer import VARY
 from service.web.problems.from_errors import Problem
 from service.web.problems.handlers import late_problem
@@ -64,14 +64,14 @@ class LastLine(msgspec.Struct, frozen=True, kw_only=True):
 class Course:
     """What a stream has sent so far, and what it has seen of the list. `only` are the tasks that are wanted."""
 
-    def __init__(self, first: Stretch, only: Only) -> None:
+    def __init__(self, first: Chunk, only: Only) -> None:
         self.count = 0
         self._only = only
         self._seen = Seen(total=first.total)
         self._fetched_at_ms = first.fetched_at_ms
         self._stale = False
 
-    def lines(self, stretch: Stretch) -> bytes:
+    def lines(self, stretch: Chunk) -> bytes:
         """The lines of one more stretch."""
         labels = [labels_of(record) for record in stretch.records]
         ids = [each.id for each in labels]
@@ -106,12 +106,12 @@ class TaskStream(Reply):
 
     def __init__(
         self,
-        gateway: Gateway,
-        ask: Ask,
-        first: Stretch,
+        gateway: GatewayAPI,
+        ask: PageRequest,
+        first: Chunk,
         *,
         only: Only,
-        trail: Trail,
+        trail: RequestContext,
         in_flight: AbstractContextManager[None],
         caller_now: Callable[[], Awaitable[Caller]],
         link: Callable[[int], str],
@@ -182,7 +182,7 @@ def _line(record: bytes) -> bytes:
     return record + b"\n"
 
 
-def _fields(ask: Ask, first: Stretch, trail: Trail) -> tuple[Header, ...]:
+def _fields(ask: PageRequest, first: Chunk, trail: RequestContext) -> tuple[Header, ...]:
     fields: list[Header] = [
         (b"content-type", NDJSON.encode()),
         (b"cache-control", b"no-store"),

@@ -5,7 +5,7 @@ from typing import Any
 
 from litestar.exceptions import HTTPException
 
-from service.model.pages import Ask, Page, Stretch
+from service.model.pages import Chunk, Page, PageRequest
 from service.web.openapi.examples import ERRORS, problem_example
 from service.web.problems.from_errors import told_of
 from service.web.problems.types import KINDS
@@ -24,11 +24,11 @@ EARLY = {
 class TroubledGateway(FakeGateway):
     """Fails each page, and each block but the first, as the keyword says."""
 
-    async def page(self, ask: Ask) -> Page:
+    async def page(self, ask: PageRequest) -> Page:
         """None."""
         raise EARLY[str(ask.query.keyword)]
 
-    async def stretch(self, ask: Ask) -> Stretch:
+    async def stretch(self, ask: PageRequest) -> Chunk:
         """The first alone."""
         if ask.slice.offset:
             raise LATE[str(ask.query.keyword)]

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from service.budget.scheduler.interfaces import Beginning, Begun, Board, Lapsed, Rules, Scheduler, Ticked, Waiting
+from service.budget.scheduler.interfaces import Beginning, Begun, Board, Lapsed, Rules, Scheduler, Ticked, WaitingCount
 from service.budget.scheduler.local import LocalScheduler
-from service.budget.scheduler.outage import Absence
+from service.budget.scheduler.outage import Outage
 from service.budget.scheduler.policy import Policy
 from service.model.errors import StoreUnavailable
 
@@ -32,7 +32,7 @@ def notice_s(timeout_s: float) -> float:
     return PROBE_S + NOTICE_MARGIN_S + 3 * timeout_s
 
 
-class SharingScheduler:
+class FallbackScheduler:
     """A Scheduler that passes everything on to the shared one, and while that is away serves from this replica's part.
 
     Lives from `start` to `aclose`. Turns are worth something only on the side that gave them: on the other one they
@@ -58,7 +58,7 @@ class SharingScheduler:
         self._own_rules = msgspec.structs.replace(rules, calls=rules.calls // max_replicas)
         self._clock_s = clock_s
         quiet_s = (rules.transit_ms + rules.rest_ms) / 1000
-        self._absence = Absence(grace_s=grace_s, notice_s=notice_s, quiet_s=quiet_s)
+        self._absence = Outage(grace_s=grace_s, notice_s=notice_s, quiet_s=quiet_s)
         self._own: LocalScheduler | None = None
         self._given: set[int] = set()
         self._begun: set[int] = set()
@@ -97,7 +97,7 @@ class SharingScheduler:
             pass
 
     async def tick(
-        self, waiting: tuple[Waiting, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
         """See `Scheduler.tick`. Raises StoreUnavailable only before the grace has ended."""
         if self._own is None:
@@ -134,7 +134,7 @@ class SharingScheduler:
         return self._shared if self._own is None else self._own
 
     async def _tick_shared(
-        self, waiting: tuple[Waiting, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
         """One after the other, for a report replaces the one before it."""
         async with self._asking:

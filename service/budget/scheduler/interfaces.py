@@ -68,7 +68,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         return self.window_ms * 9 // (10 * self.calls)
 
 
-class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+class WaitingCount(msgspec.Struct, frozen=True, kw_only=True):
     """How many blocks one caller waits for on one replica, and how long the oldest has waited.
 
     `count` includes those for which the replica holds a turn that it has not begun.
@@ -149,7 +149,7 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
     lease_in_ms: int
 
 
-class Known(msgspec.Struct, frozen=True, kw_only=True):
+class AlreadyStored(msgspec.Struct, frozen=True, kw_only=True):
     """The block in Redis is not the one that the replica knows: look again. The turn is refunded."""
 
 
@@ -164,14 +164,14 @@ class Paused(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-Beginning = Begun | Early | Joined | Known | Lapsed | Paused
+Beginning = Begun | Early | Joined | AlreadyStored | Lapsed | Paused
 
 
 class Scheduler(Protocol):
     """Gives out the turns of one app. Raises StoreUnavailable where it can't be asked."""
 
     async def tick(
-        self, waiting: tuple[Waiting, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
         """Replace this replica's report; give back `returned` turns; answer with the turns that it holds unused.
 
@@ -186,7 +186,7 @@ class Scheduler(Protocol):
         `known` is the head (`HEAD_BYTES`) of the value under `block_key` that the replica has seen, b"" for none.
         Repeated for a turn that has begun for the same block, it holds the slot anew from now and answers Begun; so a
         lost answer is asked for again, and a call that was long in connecting asks again just before it is sent.
-        Begun, Joined and Known take one off what this replica has reported to wait; Early and Paused do not.
+        Begun, Joined and AlreadyStored take one off what this replica has reported to wait; Early and Paused do not.
         """
         ...
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from service.budget.scheduler.interfaces import Beginning, Ticked, Waiting
+from service.budget.scheduler.interfaces import Beginning, Ticked, WaitingCount
 from service.budget.scheduler.policy import Policy
-from service.budget.scheduler.server_clock import Stopwatch, any_chance, monotonic_ms
+from service.budget.scheduler.server_clock import ServerClock, any_chance, monotonic_ms
 from service.budget.scheduler.state import Reading
 from service.model.blocks import HEAD_BYTES
 
@@ -33,10 +33,10 @@ class LocalScheduler:
         self._stored = stored
         self._chance = chance
         self._server = server or (lambda: (int(clock_ms()), "local"))
-        self._stopwatch = Stopwatch()
+        self._stopwatch = ServerClock()
 
     async def tick(
-        self, waiting: tuple[Waiting, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
         """See `Scheduler.tick`."""
         ticked = self._policy.tick(

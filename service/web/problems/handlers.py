@@ -8,11 +8,18 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
 from service.model.errors import TaskgateError
-from service.observe.request import Trail
+from service.observe.request import RequestContext
 from service.web.answers import Answer
 from service.web.context import trail_of
 from service.web.headers.ratelimit import ratelimit
-from service.web.problems.from_errors import Problem, Told, problem_answer, problem_of, told_of, told_of_status
+from service.web.problems.from_errors import (
+    Problem,
+    ProblemDetails,
+    problem_answer,
+    problem_of,
+    told_of,
+    told_of_status,
+)
 
 Handler = Callable[[Request[Any, Any, Any], Any], Response[Any]]
 
@@ -49,13 +56,13 @@ def on_failure(request: Request[Any, Any, Any], exc: Exception) -> Response[byte
     return _response(failure_answer(trail_of(request), exc))
 
 
-def failure_answer(trail: Trail, exc: BaseException) -> Answer:
+def failure_answer(trail: RequestContext, exc: BaseException) -> Answer:
     """A 500, logged as `web.failed`."""
     _log_failure(trail, exc)
     return _answer(told_of_status(500), trail)
 
 
-def late_problem(trail: Trail, exc: Exception) -> Problem:
+def late_problem(trail: RequestContext, exc: Exception) -> Problem:
     """What is told of an error where the answer has begun already: by the same table, logged the same way."""
     told = told_of(exc)
     if told.kind.status == 500:
@@ -64,7 +71,7 @@ def late_problem(trail: Trail, exc: Exception) -> Problem:
     return problem_of(told, request_id=trail.request_id)
 
 
-def refusal_answer(status: int, trail: Trail) -> Answer:
+def refusal_answer(status: int, trail: RequestContext) -> Answer:
     """A refusal that only needs HTTP's own status."""
     return _answer(told_of_status(status), trail)
 
@@ -74,11 +81,11 @@ def exception_handlers() -> dict[int | type[Exception], Handler]:
     return {TaskgateError: on_taskgate_error, HTTPException: on_http_error, Exception: on_failure}
 
 
-def _log_failure(trail: Trail, exc: BaseException) -> None:
+def _log_failure(trail: RequestContext, exc: BaseException) -> None:
     _log.error("web.failed", request_id=trail.request_id, caller=trail.caller, app=trail.app, exc_info=exc)
 
 
-def _answer(told: Told, trail: Trail) -> Answer:
+def _answer(told: ProblemDetails, trail: RequestContext) -> Answer:
     trail.outcome = told.kind.slug or str(told.kind.status)
     return problem_answer(told, request_id=trail.request_id, wait_applied_s=trail.wait_applied_s)
 

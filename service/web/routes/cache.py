@@ -9,7 +9,7 @@ from litestar.handlers import HTTPRouteHandler
 from service.model.errors import BadRequest, Fault, NotAllowed
 from service.web.answers import Reply, json_answer
 from service.web.identify import identify
-from service.web.interfaces import Callers, Gateway
+from service.web.interfaces import Callers, GatewayAPI
 from service.web.query_string import read_query_string
 
 _KNOWN = {b"app": "app"}
@@ -22,7 +22,7 @@ class Dropped(msgspec.Struct, frozen=True, kw_only=True):
     dropped: int
 
 
-def cache_route(gateway: Gateway, callers: Callers) -> HTTPRouteHandler:
+def cache_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
     """The route."""
 
     @delete("/cache", status_code=200)

@@ -8,7 +8,7 @@ from litestar import Request, get
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
-from service.model.pages import Ask
+from service.model.pages import PageRequest
 from service.observe.outcomes import TASKS_ROUTE
 from service.web.answers import JSON, Reply, Silence
 from service.web.hangup import unless_hung_up
@@ -18,7 +18,7 @@ from service.web.headers.encoding import Encodings, compressors
 from service.web.headers.link import link_to
 from service.web.identify import identify, still
 from service.web.in_flight import InFlight
-from service.web.interfaces import Callers, Gateway
+from service.web.interfaces import Callers, GatewayAPI
 from service.web.page_answer import page_answer, render
 from service.web.parameters import TasksReader
 from service.web.settings import WebSettings
@@ -28,7 +28,7 @@ _FORMS = (JSON.decode(), NDJSON)
 
 
 def tasks_route(
-    gateway: Gateway, callers: Callers, settings: Callable[[], WebSettings], *, clock: Callable[[], float]
+    gateway: GatewayAPI, callers: Callers, settings: Callable[[], WebSettings], *, clock: Callable[[], float]
 ) -> HTTPRouteHandler:
     """The route; `settings` tells those of now, `clock` the seconds since the epoch."""
     reader = TasksReader(settings())
@@ -52,7 +52,7 @@ def tasks_route(
         asked = reader.read(scope["query_string"], caller=caller, now_s=clock(), streamed=streamed)
         trail.app = asked.query.app
         demands = demands_of(trail.fields, caller=caller)
-        ask = Ask(
+        ask = PageRequest(
             caller=caller,
             query=asked.query,
             slice=asked.slice,

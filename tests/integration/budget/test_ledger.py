@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from service.model.budgets import COLUMNS, Counts, Tally, Worst
+from service.model.budgets import COLUMNS, Counts, UsageCounts, Worst
 from service.model.errors import StoreUnavailable
 from service.settings import RedisSettings
 from service.store.interfaces import Script
 from service.store.redis_store import RedisStore
 from service.usage.buckets import READ_MAX, Book
-from service.usage.store import CALLERS_MAX, HOURS, MINUTES, OVERFLOW, Ledger
+from service.usage.store import CALLERS_MAX, HOURS, MINUTES, OVERFLOW, UsageStore
 from tests.servers import Server, until
 
 NOON_S = 1_750_000_200.0
@@ -26,11 +26,11 @@ class World:
         self.server = server
         self.store = RedisStore(RedisSettings(url=server.url, timeout_s=0.5))
 
-    def ledger(self, replica: str) -> Ledger:
+    def ledger(self, replica: str) -> UsageStore:
         """One replica's ledger; flushed by the test."""
-        return Ledger(self.store, prefix="t", app="shop", replica=replica, clock=lambda: self.now_s)
+        return UsageStore(self.store, prefix="t", app="shop", replica=replica, clock=lambda: self.now_s)
 
-    async def seen(self) -> dict[str, Tally]:
+    async def seen(self) -> dict[str, UsageCounts]:
         """What a replica sees that has only just come."""
         return dict(await self.ledger("new").tallies())
 
@@ -42,15 +42,15 @@ async def world(valkey: Server) -> AsyncIterator[World]:
     await world.store.aclose()
 
 
-def look_again(ledger: Ledger) -> None:
+def look_again(ledger: UsageStore) -> None:
     """Let a second pass since the ledger has last asked."""
     for periods in ledger._known_until_s:
         ledger._known_until_s[periods] = -1.0
 
 
-def _both(turns: int = 0, joined: int = 0) -> Tally:
+def _both(turns: int = 0, joined: int = 0) -> UsageCounts:
     counts = Counts(turns=turns, joined=joined)
-    return Tally(minute=counts, hour=counts)
+    return UsageCounts(minute=counts, hour=counts)
 
 
 async def test_replicas_are_summed_up(world: World) -> None:
@@ -83,7 +83,7 @@ async def test_minutes_and_hours_end(world: World) -> None:
     world.now_s += 49
     assert await world.seen() == {"a": _both(turns=1)}
     world.now_s += 12
-    assert await world.seen() == {"a": Tally(hour=Counts(turns=1))}
+    assert await world.seen() == {"a": UsageCounts(hour=Counts(turns=1))}
     world.now_s += 3600
     assert await world.seen() == {}
 
@@ -167,7 +167,7 @@ async def test_asking_is_bounded(world: World) -> None:
             return counted
 
     store = Counting(RedisSettings(url=world.server.url, timeout_s=0.5))
-    ledger = Ledger(store, prefix="t", app="shop", replica="one", clock=lambda: world.now_s)
+    ledger = UsageStore(store, prefix="t", app="shop", replica="one", clock=lambda: world.now_s)
     await asyncio.gather(*(ledger.tallies() for _ in range(50)), *(ledger.worst() for _ in range(50)))
     assert asked == 1 + MINUTES // READ_MAX
     await asyncio.gather(*(ledger.hours() for _ in range(50)))
@@ -287,7 +287,7 @@ async def test_the_worst_second_is_that_of_all_replicas(world: World) -> None:
 
 async def test_a_window_of_ten_seconds_is_counted_as_one(world: World) -> None:
     """What is worst is told of the window that the budget has."""
-    ledger = Ledger(world.store, prefix="t", app="shop", replica="one", clock=lambda: world.now_s, window_s=10.0)
+    ledger = UsageStore(world.store, prefix="t", app="shop", replica="one", clock=lambda: world.now_s, window_s=10.0)
     for after_s in (0, 4, 9.9, 10):
         world.now_s = NOON_S + after_s
         ledger.count_call("a")

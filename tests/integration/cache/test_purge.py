@@ -7,11 +7,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from service.budget.line.jobs import Failed, Payer
-from service.cache.block_cache import Shelf
-from service.cache.memory_blocks import MemoryCache
+from service.budget.line.jobs import CallFailed, Payer
+from service.cache.block_cache import BlockCache
+from service.cache.memory_blocks import MemoryBlocks
 from service.cache.purge import Purge
-from service.cache.redis_blocks import BlockCache
+from service.cache.redis_blocks import RedisBlocks
 from service.gateway.fetch import BlockJob, Fetching
 from service.model.blocks import Block
 from service.model.errors import StoreUnavailable
@@ -42,8 +42,8 @@ class Replica:
 
     def __init__(self, server: Server) -> None:
         self.store = RedisStore(RedisSettings(url=server.url))
-        cache = BlockCache(self.store, prefix="t", block_size=100)
-        self.shelf = Shelf(cache, MemoryCache(max_bytes=1_000_000, clock=time.monotonic), lifetimes=LIFETIMES)
+        cache = RedisBlocks(self.store, prefix="t", block_size=100)
+        self.shelf = BlockCache(cache, MemoryBlocks(max_bytes=1_000_000, clock=time.monotonic), lifetimes=LIFETIMES)
         self.purge = Purge(self.store, cache, prefix="t", apps=("shop", "news"))
         self.forgotten: list[str] = []
         self.purge.add(self.shelf.forget)
@@ -155,7 +155,7 @@ async def test_a_call_under_way_is_made_again(pair: tuple[Replica, Replica], att
     await until(lambda: "shop" in two.forgotten)
     upstream.go.set()
     outcome = await call
-    assert isinstance(outcome, Failed)
+    assert isinstance(outcome, CallFailed)
     assert outcome.again is again
     assert not two.remembers()
     assert (await one.shelf.get(QUERY, 0)).stored is None

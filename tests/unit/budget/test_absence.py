@@ -2,11 +2,11 @@
 
 import pytest
 
-from service.budget.scheduler.outage import Absence
+from service.budget.scheduler.outage import Outage
 
 
-def _absence(*, grace_s: float = 1.0, notice_s: float = 1.2, quiet_s: float = 1.5) -> Absence:
-    return Absence(grace_s=grace_s, notice_s=notice_s, quiet_s=quiet_s)
+def _absence(*, grace_s: float = 1.0, notice_s: float = 1.2, quiet_s: float = 1.5) -> Outage:
+    return Outage(grace_s=grace_s, notice_s=notice_s, quiet_s=quiet_s)
 
 
 def test_a_short_silence_is_only_waited_out() -> None:
@@ -16,9 +16,9 @@ def test_a_short_silence_is_only_waited_out() -> None:
     assert absence.answered(now_s=10.95) == _having_asked(_absence(), asked_s=10.8)
 
 
-def _having_asked(absence: Absence, *, asked_s: float) -> Absence:
+def _having_asked(absence: Outage, *, asked_s: float) -> Outage:
     """The same, having asked at `asked_s`."""
-    return Absence(grace_s=absence.grace_s, notice_s=absence.notice_s, quiet_s=absence.quiet_s, asked_s=asked_s)
+    return Outage(grace_s=absence.grace_s, notice_s=absence.notice_s, quiet_s=absence.quiet_s, asked_s=asked_s)
 
 
 def test_a_long_silence_is_shared_out() -> None:

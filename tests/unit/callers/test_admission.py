@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.callers.authenticator import Admission
+from service.callers.authenticator import Authenticator
 from service.callers.issuer import Issuer
 from service.callers.table import UNKNOWN, table_of
 from service.callers.token import Token
-from service.callers.token_cache import Remembered
-from service.model.callers import Known
+from service.callers.token_cache import TokenCache
+from service.model.callers import Authenticated
 from service.model.errors import KeysUnavailable, NotAllowed, SigningKeyUnknown, Unauthenticated
 from service.settings import (
     AppSettings,
@@ -81,11 +81,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def admission(mint: Any, clock: Clock) -> Admission:
+async def admission(mint: Any, clock: Clock) -> Authenticator:
     """With the issuer's keys."""
     issuer = Issuer(Held(mint.jwks()), refresh_s=300)
     await issuer.refresh()
-    return Admission(table_of(settings()), issuer=issuer, clock=clock)
+    return Authenticator(table_of(settings()), issuer=issuer, clock=clock)
 
 
 def bearer(credential: str) -> bytes:
@@ -93,9 +93,9 @@ def bearer(credential: str) -> bytes:
     return f"Bearer {credential}".encode()
 
 
-def keys_only(**callers: CallerSettings) -> Admission:
+def keys_only(**callers: CallerSettings) -> Authenticator:
     table = table_of(settings(callers=callers, service_accounts=None))
-    return Admission(table, issuer=None, clock=lambda: float(NOW_S))
+    return Authenticator(table, issuer=None, clock=lambda: float(NOW_S))
 
 
 def test_callers_share_nothing() -> None:
@@ -115,7 +115,7 @@ def test_what_a_caller_may() -> None:
         keys=(hashed("b"),), apps=("news",), weight=2.5, waiting_max=3, wait_max_s=4.0, may_force=False, operator=True
     )
     table = table_of(settings(callers={"a": plain, "b": rich}, budget=BudgetSettings(waiting_max=7, wait_max_s=20.0)))
-    admission = Admission(table, issuer=None, clock=lambda: float(NOW_S))
+    admission = Authenticator(table, issuer=None, clock=lambda: float(NOW_S))
     a, b = admission.identify(b"Bearer a"), admission.identify(b"bearer  b ")
     assert (a.name, a.apps, a.weight, a.waiting_max, a.wait_max_s) == ("a", frozenset(("shop",)), 1.0, 7, 20.0)
     assert (a.may_force, a.operator, a.knows) == (True, False, frozenset())
@@ -215,7 +215,7 @@ ATTACKS: dict[str, Callable[[Any], str]] = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_attacks_by_token(mint: Any, admission: Admission, attack: str) -> None:
+def test_attacks_by_token(mint: Any, admission: Authenticator, attack: str) -> None:
     """Each of these is refused as unknown, in one way that tells nothing; and good tokens are good before and after."""
     assert admission.identify(bearer(mint.token())).name == "reports"
     with pytest.raises(Unauthenticated) as caught:
@@ -238,12 +238,12 @@ def test_attacks_by_token(mint: Any, admission: Admission, attack: str) -> None:
         {"exp": NOW_S + 0.5},
     ],
 )
-def test_good_tokens(mint: Any, admission: Admission, changed: dict[str, object]) -> None:
+def test_good_tokens(mint: Any, admission: Authenticator, changed: dict[str, object]) -> None:
     """RS256 and ES256, our audience alone or among others, half a minute of leeway on both ends."""
     assert admission.identify(bearer(mint.token(**changed))).name == "reports"
 
 
-def test_a_remembered_token_ends_with_its_exp(mint: Any, admission: Admission, clock: Clock) -> None:
+def test_a_remembered_token_ends_with_its_exp(mint: Any, admission: Authenticator, clock: Clock) -> None:
     """A token is checked once; from its exp on it is checked each time, and after the leeway it is refused."""
     token = bearer(mint.token(exp=NOW_S + 10))
     admission.identify(token)
@@ -258,7 +258,7 @@ def test_a_remembered_token_ends_with_its_exp(mint: Any, admission: Admission, c
 
 def test_what_is_remembered_is_bounded() -> None:
     """The least used goes first."""
-    remembered = Remembered(size=2)
+    remembered = TokenCache(size=2)
     token = Token(account="a/b", ends_s=10)
     for digest in (b"1", b"2"):
         remembered.put(digest, token, now_s=0)
@@ -273,7 +273,7 @@ async def test_a_key_that_the_issuer_drops_takes_remembered_tokens_along(mint: A
     ticks = iter((0.0, 0.0, 60.0, 60.0))
     issuer = Issuer(source, refresh_s=300, clock=lambda: next(ticks))
     await issuer.refresh()
-    admission = Admission(table_of(settings()), issuer=issuer, clock=clock)
+    admission = Authenticator(table_of(settings()), issuer=issuer, clock=clock)
     issuer.on_drop = admission.distrust
     token = bearer(mint.token())
     admission.identify(token)
@@ -283,13 +283,13 @@ async def test_a_key_that_the_issuer_drops_takes_remembered_tokens_along(mint: A
         admission.identify(token)
 
 
-def test_who_is_recognised(mint: Any, admission: Admission, clock: Clock) -> None:
+def test_who_is_recognised(mint: Any, admission: Authenticator, clock: Clock) -> None:
     """A key is known at once, a token once it was checked and until its end; nobody else is, and nothing is checked."""
     token, stranger = bearer(mint.token(exp=NOW_S + 10)), bearer(mint.token(sub="system:serviceaccount:shop:other"))
-    assert admission.recognise(b"Bearer key") == Known(caller=admission.identify(b"Bearer key"))
+    assert admission.recognise(b"Bearer key") == Authenticated(caller=admission.identify(b"Bearer key"))
     assert admission.recognise(token) is None
     caller = admission.identify(token)
-    assert admission.recognise(token) == Known(caller=caller, until_s=NOW_S + 10)
+    assert admission.recognise(token) == Authenticated(caller=caller, until_s=NOW_S + 10)
     with pytest.raises(NotAllowed):
         admission.identify(stranger)
     for field in (stranger, None, b"", b"Bearer ", b"Bearer wrong", b"Basic key"):
@@ -303,7 +303,7 @@ async def test_who_is_recognised_no_more(mint: Any, clock: Clock) -> None:
     source, seconds = Held(mint.jwks()), itertools.count(step=60)
     issuer = Issuer(source, refresh_s=300, clock=lambda: float(next(seconds)))
     await issuer.refresh()
-    admission = Admission(table_of(settings()), issuer=issuer, clock=clock)
+    admission = Authenticator(table_of(settings()), issuer=issuer, clock=clock)
     issuer.on_drop = admission.distrust
     token = bearer(mint.token())
     known = settings().service_accounts
@@ -326,7 +326,7 @@ async def test_who_is_recognised_no_more(mint: Any, clock: Clock) -> None:
 
 def test_without_keys_tokens_wait_and_keys_do_not(mint: Any, clock: Clock) -> None:
     """While no signing key is known a token must wait; what can't be a token is refused, and keys are taken."""
-    admission = Admission(table_of(settings()), issuer=Issuer(Held(b""), refresh_s=300), clock=clock)
+    admission = Authenticator(table_of(settings()), issuer=Issuer(Held(b""), refresh_s=300), clock=clock)
     with pytest.raises(KeysUnavailable):
         admission.identify(bearer(mint.token()))
     for credential in ("a.b.c", "wrong", mint.forged({"alg": "none", "kid": "r"})):
@@ -341,7 +341,7 @@ def test_where_tokens_are_not_taken(mint: Any) -> None:
         keys_only().identify(bearer(mint.token()))
 
 
-def test_strangers(mint: Any, admission: Admission) -> None:
+def test_strangers(mint: Any, admission: Authenticator) -> None:
     """A good token of an account that no caller names is refused, or all such are one caller of their own."""
     stranger = bearer(mint.token(sub="system:serviceaccount:shop:other"))
     with pytest.raises(NotAllowed):
@@ -355,7 +355,7 @@ def test_strangers(mint: Any, admission: Admission) -> None:
     assert admission.identify(bearer(mint.token())).name == "reports"
 
 
-def test_what_a_new_table_takes_away(mint: Any, admission: Admission) -> None:
+def test_what_a_new_table_takes_away(mint: Any, admission: Authenticator) -> None:
     """A caller, a key, an app, an account, an audience: gone with the very next request, remembered tokens or not."""
     key, token = b"Bearer key", bearer(mint.token())
     for credential in (key, token):
@@ -382,8 +382,8 @@ def test_what_a_new_table_takes_away(mint: Any, admission: Admission) -> None:
 
 def test_auth_none() -> None:
     """With `auth: none` everybody is anonymous and may read all apps, whatever they send."""
-    admission = Admission(table_of(settings(auth="none")), issuer=None)
+    admission = Authenticator(table_of(settings(auth="none")), issuer=None)
     for credential in (None, b"Bearer key", b"nonsense"):
         caller = admission.identify(credential)
         assert (caller.name, caller.apps, caller.operator) == ("anonymous", frozenset(("shop", "news")), True)
-        assert admission.recognise(credential) == Known(caller=caller)
+        assert admission.recognise(credential) == Authenticated(caller=caller)
