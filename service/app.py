@@ -80,7 +80,7 @@ def create_app(
     lifetimes = lifetimes_of(settings.cache)
     cache = RedisBlocks(store, prefix=settings.redis.prefix, block_size=settings.cache.block_size)
     memory = MemoryBlocks(max_bytes=settings.cache.memory_bytes, clock=time.monotonic)
-    shelf = BlockCache(cache, memory, lifetimes=lifetimes)
+    block_cache = BlockCache(cache, memory, lifetimes=lifetimes)
     upstream_apps = {
         name: upstream_app_of(name, app, backup_hosts=settings.upstream.backup_hosts)
         for name, app in settings.apps.items()
@@ -93,7 +93,7 @@ def create_app(
         rules = rules_of(settings.budget, app, settings.upstream)
         shared = RedisScheduler(store, prefix=settings.redis.prefix, app=name, replica=replica, rules=rules)
         sharing = sharing_of(settings, shared, app=name, rules=rules)
-        ledger = UsageStore(
+        usage_store = UsageStore(
             store,
             prefix=settings.redis.prefix,
             app=name,
@@ -101,13 +101,13 @@ def create_app(
             clock=time.time,
             window_s=settings.budget.window_s,
         )
-        scheduler = CountedScheduler(sharing or shared, used=ledger.count_call)
+        scheduler = CountedScheduler(sharing or shared, used=usage_store.count_call)
         line: Line[CachedBlock] = Line(scheduler, app=name, rules=rules, redis_grace_s=settings.budget.redis_grace_s)
         channels[shared.channel] = line
         fetching = Fetching(
             app=upstream_apps[name],
             upstream=client,
-            shelf=shelf,
+            cache=block_cache,
             block_size=settings.cache.block_size,
             align_s=settings.cache.align_s,
             attempts=settings.budget.attempts,
@@ -120,17 +120,17 @@ def create_app(
             info=AppInfo(name=name, region=app.region),
             fetching=fetching,
             line=line,
-            ledger=ledger,
+            usage_store=usage_store,
             sharing=sharing,
             calls=rules.calls,
             window_s=settings.budget.window_s,
         )
     purge = Purge(store, cache, prefix=settings.redis.prefix, apps=apps)
-    purge.add(shelf.forget)
-    usage = UsageObserver({name: app.ledger.count for name, app in apps.items()})
+    purge.add(block_cache.forget)
+    usage = UsageObserver({name: app.usage_store.count for name, app in apps.items()})
     gathered = BatchedObservers((access_log, *signals.listeners, usage))
-    walks = SequentialReads(block_size=settings.cache.block_size) if settings.cache.ahead else None
-    gateway = Gateway(apps, lifetimes=lifetimes, clock=time.time, purge=purge, walks=walks)
+    sequential_reads = SequentialReads(block_size=settings.cache.block_size) if settings.cache.ahead else None
+    gateway = Gateway(apps, lifetimes=lifetimes, clock=time.time, purge=purge, sequential_reads=sequential_reads)
     signals.watch(
         Watched(
             settle=gathered.flush,
@@ -165,12 +165,12 @@ def create_app(
     )
     replay = ResponseCache(
         edge,
-        recognise=callers.recognise,
+        authenticate_cached=callers.authenticate_cached,
         observers=edge.observers,
         clock=time.time,
         max_bytes=settings.cache.answers_bytes,
     )
-    live.governs(gateway, shelf, forget=replay.forget)
+    live.attach(gateway, block_cache, forget=replay.forget)
     purge.add(replay.forget)
     return Service(
         asgi=signals.edge(replay),
@@ -192,7 +192,7 @@ def _begin(
 ) -> None:
     """Start what runs by itself; `parts` will end it in reverse."""
     for app in apps.values():
-        for part in (app.ledger, app.sharing):
+        for part in (app.usage_store, app.sharing):
             if part is not None:
                 part.start()
                 parts.push_async_callback(part.aclose)
@@ -202,7 +202,7 @@ def _begin(
     parts.push_async_callback(purge.aclose)
     purge.start()
     for channel, line in channels.items():
-        store.listen(channel, _told(line), on_gap=line.heard_nothing)
+        store.listen(channel, _told(line), on_gap=line.on_message_gap)
         line.start()
         parts.push_async_callback(line.aclose)
     gateway.start()

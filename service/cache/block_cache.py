@@ -25,19 +25,19 @@ class BlockCache:
         self._cache = cache
         self._memory = memory
         self._lifetimes = lifetimes
-        self._eras: dict[str, int] = {}
+        self._generations: dict[str, int] = {}
         self._reading: dict[tuple[str, int], asyncio.Task[CachedBlock]] = {}
 
-    def era(self, app: str) -> int:
-        """Counts how often the app's blocks were forgotten: what was begun in an earlier era is not kept."""
-        return self._eras.get(app, 0)
+    def generation(self, app: str) -> int:
+        """Counts how often the app's blocks were forgotten: what was begun in an earlier generation is not kept."""
+        return self._generations.get(app, 0)
 
     def forget(self, app: str) -> None:
         """Forget all blocks of an app in memory, and those that are on their way."""
-        self._eras[app] = self.era(app) + 1
+        self._generations[app] = self.generation(app) + 1
         self._memory.drop_app(app)
 
-    def live_by(self, lifetimes: Lifetimes) -> None:
+    def set_lifetimes(self, lifetimes: Lifetimes) -> None:
         """Keep what is put from now on by other lifetimes."""
         self._lifetimes = lifetimes
 
@@ -54,7 +54,7 @@ class BlockCache:
 
         Who asks after the app's blocks were forgotten gets nothing from a question that was put before.
         """
-        asked = self.key(query, index), self.era(query.app)
+        asked = self.key(query, index), self.generation(query.app)
         task = self._reading.get(asked)
         if task is None:
             task = self._reading[asked] = asyncio.create_task(self.look(query, index))
@@ -63,21 +63,22 @@ class BlockCache:
 
     async def look(self, query: Query, index: int) -> CachedBlock:
         """What Redis has of a block now, asked anew. Raises StoreUnavailable."""
-        era = self.era(query.app)
+        generation = self.generation(query.app)
         kept = await self._cache.get(query, index)
-        if era == self.era(query.app):
+        if generation == self.generation(query.app):
             self._remember(query, index, kept)
         return kept
 
-    async def put(self, query: Query, index: int, stored: Stored, *, era: int) -> CachedBlock | None:
+    async def put(self, query: Query, index: int, stored: Stored, *, generation: int) -> CachedBlock | None:
         """Keep a block, and with it the end of its list; in memory alone where Redis can't be had.
 
-        None where the app's blocks were forgotten since `era`, in which the fetch began: then it must not be served.
+        Return None if the blocks were forgotten since `generation`, in which the fetch began: it must not be
+        served.
         """
-        if era != self.era(query.app):
+        if generation != self.generation(query.app):
             return None
         head, _ = await asyncio.gather(self._put(query, index, stored), self._put_end(query, stored))
-        if era != self.era(query.app):
+        if generation != self.generation(query.app):
             return None
         kept = CachedBlock(stored=stored, head=head)
         self._remember(query, index, kept)

@@ -1,6 +1,6 @@
 """Drops an app's blocks everywhere: in Redis, and in the memory of every replica.
 
-Each replica forgets when it hears the app's channel. A purge says so before it deletes, so that no replica puts back
+Each replica forgets when it covers the app's channel. A purge says so before it deletes, so that no replica puts back
 what it began to fetch before, and again afterwards, for those that read a block in between. The token of an app's last
 purge stays in Redis: a replica that may have missed a message compares, and forgets only where it has missed one.
 """

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from service.model.queries import Query, Slice
 
 WALKS_MAX = 1000
-"""How many walks a replica remembers; the one that stood still longest is forgotten first."""
+"""How many sequential readers a replica remembers; the one that stood still longest is forgotten first."""
 
 
 class SequentialReads:

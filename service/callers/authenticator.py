@@ -42,12 +42,12 @@ class Authenticator:
         self._table = table
         self.generation += 1
 
-    def distrust(self) -> None:
+    def invalidate(self) -> None:
         """Forget which tokens were found good: the issuer has dropped a key."""
         self._remembered.clear()
         self.generation += 1
 
-    def recognise(self, authorization: bytes | None) -> Authenticated | None:
+    def authenticate_cached(self, authorization: bytes | None) -> Authenticated | None:
         """The caller whose credential this is, where that is known without a check."""
         table = self._table
         if table.anonymous is not None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class UsesLifetimes(Protocol):
     """A part that goes by lifetimes."""
 
-    def live_by(self, lifetimes: Lifetimes) -> None:
+    def set_lifetimes(self, lifetimes: Lifetimes) -> None:
         """Go by these from now on."""
         ...
 
@@ -33,10 +33,10 @@ class LiveSettings:
         self._forget: Callable[[], None] = _nothing
         self.callers = Authenticator(table_of(settings), issuer=self._issuer)
         if self._issuer is not None:
-            self._issuer.on_drop = self._distrust
+            self._issuer.on_drop = self._invalidate
         self._note(settings)
 
-    def governs(self, *parts: UsesLifetimes, forget: Callable[[], None]) -> None:
+    def attach(self, *parts: UsesLifetimes, forget: Callable[[], None]) -> None:
         """Tell these parts of changed lifetimes, and `forget` answers that were made under other settings."""
         self._parts = parts
         self._forget = forget
@@ -47,7 +47,7 @@ class LiveSettings:
         self._note(settings)
         self.callers.replace(table)
         for part in self._parts:
-            part.live_by(lifetimes_of(settings.cache))
+            part.set_lifetimes(lifetimes_of(settings.cache))
         self._forget()
 
     @asynccontextmanager
@@ -63,8 +63,8 @@ class LiveSettings:
                 await stack.enter_async_context(reload.followed())
             yield
 
-    def _distrust(self) -> None:
-        self.callers.distrust()
+    def _invalidate(self) -> None:
+        self.callers.invalidate()
         self._forget()
 
     def _note(self, settings: Settings) -> None:

@@ -50,7 +50,7 @@ class Fetching:
         *,
         app: UpstreamApp,
         upstream: Upstream,
-        shelf: BlockCache,
+        cache: BlockCache,
         block_size: int,
         align_s: int,
         attempts: int,
@@ -60,7 +60,7 @@ class Fetching:
         tracing: Tracing | None = None,
     ) -> None:
         """`clock` is the wall clock. `on_call` are told of each call that has ended, `tracing` before it begins."""
-        self.shelf = shelf
+        self.cache = cache
         self.block_size = block_size
         self._app = app
         self._upstream = upstream
@@ -81,16 +81,16 @@ class Fetching:
 
         None where the app's blocks were dropped during the call: who asks afterwards must not be served from before.
         """
-        era = self.shelf.era(query.app)
+        generation = self.cache.generation(query.app)
         range_ = query.range_at(self._clock(), align_s=self._align_s)
         try:
             listing = await self._listing(query, range_, index, slot, attempt=attempt)
         except QueryRefused as exc:
             refusal = RefusedQuery(fetched_at_ms=self._now_ms(), code=exc.code, text=exc.text)
-            return await self.shelf.put(query, index, refusal, era=era)
+            return await self.cache.put(query, index, refusal, generation=generation)
         self._failed_at_s = None
         block = block_of(listing, query=query, range_=range_, fetched_at_ms=self._now_ms())
-        return await self.shelf.put(query, index, block, era=era)
+        return await self.cache.put(query, index, block, generation=generation)
 
     def dropped(self, *, attempt: int) -> CallFailed:
         """What follows a call during which the app's blocks were dropped: another one."""
@@ -167,7 +167,7 @@ class BlockJob:
     """A line's job: one block of a query, which the request has seen as `known` (empty for not at all)."""
 
     def __init__(self, fetching: Fetching, query: Query, index: int, *, known: bytes) -> None:
-        self.block_key = fetching.shelf.key(query, index)
+        self.block_key = fetching.cache.key(query, index)
         self.known = known
         self._fetching = fetching
         self._query = query
@@ -183,5 +183,5 @@ class BlockJob:
 
     async def look(self) -> CachedBlock | None:
         """The block as it is stored now, if that is not what the request knows."""
-        kept = await self._fetching.shelf.look(self._query, self._index)
+        kept = await self._fetching.cache.look(self._query, self._index)
         return None if kept.stored is None or kept.head == self.known else kept

@@ -15,7 +15,7 @@ from service.cache.purge import Purge
 from service.cache.redis_blocks import NOTHING, CachedBlock
 from service.cache.sequential_reads import SequentialReads
 from service.gateway.fetch import BlockJob, Fetching
-from service.gateway.paging import Part, page_of, stretch_of
+from service.gateway.paging import Part, chunk_of, page_of
 from service.model.blocks import Block, RefusedQuery
 from service.model.budgets import BudgetNote, BudgetView, UsageView
 from service.model.callers import AppInfo, Caller
@@ -63,7 +63,7 @@ class ServedApp(msgspec.Struct, frozen=True, kw_only=True):
     info: AppInfo
     fetching: Fetching
     line: Line[CachedBlock]
-    ledger: UsageStore
+    usage_store: UsageStore
     sharing: FallbackScheduler | None
     calls: int
     window_s: float
@@ -89,12 +89,12 @@ class Gateway:
         lifetimes: Lifetimes,
         clock: Callable[[], float],
         purge: Purge,
-        walks: SequentialReads | None,
+        sequential_reads: SequentialReads | None,
     ) -> None:
-        """With `walks`, the next block of a caller who pages on in order is fetched ahead."""
+        """With `sequential_reads`, the next block of a caller who pages on in order is fetched ahead."""
         self._apps = apps
         self._purge = purge
-        self._walks = walks
+        self._sequential_reads = sequential_reads
         self._lifetimes = lifetimes
         self._clock = clock
         self._background: set[asyncio.Task[None]] = set()
@@ -102,7 +102,7 @@ class Gateway:
         self.lookups: Counter[Lookup] = Counter()
         """How many blocks were looked for, by what was found."""
 
-    def live_by(self, lifetimes: Lifetimes) -> None:
+    def set_lifetimes(self, lifetimes: Lifetimes) -> None:
         """Judge what is stored by other lifetimes from now on."""
         self._lifetimes = lifetimes
 
@@ -123,13 +123,13 @@ class Gateway:
         note = self._note(app) if any(part.source is not Source.HIT for part in parts) else None
         lifetime_s = min(self._lifetimes.of(part.block) for part in parts)
         page = page_of(ask, parts, block_size=size, lifetime_s=lifetime_s, budget=note)
-        if self._walks is not None:
-            following = self._walks.step(ask.caller.name, ask.query, ask.slice, total=page.total)
+        if self._sequential_reads is not None:
+            following = self._sequential_reads.step(ask.caller.name, ask.query, ask.slice, total=page.total)
             if following is not None:
                 self._in_background(self._fetch_ahead(app, ask.query, following))
         return page
 
-    async def stretch(self, ask: PageRequest) -> Chunk:
+    async def chunk(self, ask: PageRequest) -> Chunk:
         """What the first block of the ask's slice holds of it. Raises as `page` does; may be cancelled."""
         app = self._apps.get(ask.query.app)
         if app is None:
@@ -141,7 +141,7 @@ class Gateway:
             exc.budget = self._note(app)
             raise
         note = None if part.source is Source.HIT else self._note(app)
-        return stretch_of(ask, part, block_size=size, budget=note)
+        return chunk_of(ask, part, block_size=size, budget=note)
 
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
         """The apps that the caller may read, by name."""
@@ -152,7 +152,9 @@ class Gateway:
         found = self._apps.get(app)
         if found is None or app not in caller.apps:
             raise UnknownApp
-        ticked, tallies, worst = await asyncio.gather(found.line.look(), found.ledger.tallies(), found.ledger.worst())
+        ticked, tallies, worst = await asyncio.gather(
+            found.line.look(), found.usage_store.tallies(), found.usage_store.worst()
+        )
         return budget_view(
             parties(ticked, found.line.waiting(), tallies),
             app=app,
@@ -171,8 +173,8 @@ class Gateway:
             raise UnknownApp
         now_s = int(self._clock())
         return usage_view(
-            await found.ledger.minutes(),
-            await found.ledger.hours() if is_by_hour(since_s, now_s=now_s) else None,
+            await found.usage_store.minutes(),
+            await found.usage_store.hours() if is_by_hour(since_s, now_s=now_s) else None,
             app=app,
             only=only,
             redis_away=found.is_cut_off,
@@ -216,7 +218,7 @@ class Gateway:
     async def _part(self, app: ServedApp, ask: PageRequest, index: int) -> Part:
         """One block of the page: what is stored where that will do, else a fetch, else what is stale."""
         kept, place, trouble = await self._stored(app, ask, index)
-        verdict = self._judge(kept, ask.demands)
+        verdict = self._judge(kept, ask.directives)
         self.lookups[_LOOKUPS.get(verdict, place)] += 1
         if verdict is Freshness.FRESH:
             return Part(block=_block(kept, ask.query), source=Source.HIT)
@@ -226,7 +228,7 @@ class Gateway:
             return _stale(kept, ask.query, StaleReason.RENEWING)
         if not trouble and (end := await self._end(app, ask, index)):
             return Part(block=end, source=Source.HIT)
-        if ask.demands.only_if_cached:
+        if ask.directives.only_if_cached:
             raise NothingStored
         if verdict is Freshness.LAST_RESORT and app.fetching.is_failing:
             self._renew(app, job)
@@ -249,12 +251,12 @@ class Gateway:
 
     async def _stored(self, app: ServedApp, ask: PageRequest, index: int) -> tuple[CachedBlock, Lookup, bool]:
         """What is stored of a block, from memory where that is fresh; where; whether Redis could not be asked."""
-        shelf = app.fetching.shelf
-        remembered = shelf.recall(ask.query, index) or NOTHING
-        if self._judge(remembered, ask.demands) is Freshness.FRESH:
+        cache = app.fetching.cache
+        remembered = cache.recall(ask.query, index) or NOTHING
+        if self._judge(remembered, ask.directives) is Freshness.FRESH:
             return remembered, "memory", False
         try:
-            kept = await shelf.get(ask.query, index)
+            kept = await cache.get(ask.query, index)
         except StoreUnavailable:
             return remembered, "memory", True
         if kept.stored is None and remembered.stored is not None:
@@ -283,7 +285,7 @@ class Gateway:
                 raise LineFull(bound=bound, retry_after_s=max(estimate_s, 1.0))
             case Fetched(joined=joined):
                 if joined:
-                    app.ledger.count(caller.name, "joined")
+                    app.usage_store.count(caller.name, "joined")
                 return outcome
 
     async def _end(self, app: ServedApp, ask: PageRequest, index: int) -> Block | None:
@@ -291,17 +293,17 @@ class Gateway:
         if index == 0:
             return None
         try:
-            kept = await app.fetching.shelf.end(ask.query)
+            kept = await app.fetching.cache.end(ask.query)
         except StoreUnavailable:
             return None
-        if self._judge(kept, ask.demands) is not Freshness.FRESH or not isinstance(kept.stored, Block):
+        if self._judge(kept, ask.directives) is not Freshness.FRESH or not isinstance(kept.stored, Block):
             return None
         return kept.stored if kept.stored.total <= index * app.fetching.block_size else None
 
-    def _judge(self, kept: CachedBlock, demands: CacheDirectives) -> Freshness:
+    def _judge(self, kept: CachedBlock, directives: CacheDirectives) -> Freshness:
         if kept.stored is None:
             return Freshness.USELESS
-        return judge(kept.stored, lifetimes=self._lifetimes, demands=demands, now_ms=int(self._clock() * 1000))
+        return judge(kept.stored, lifetimes=self._lifetimes, directives=directives, now_ms=int(self._clock() * 1000))
 
     def _renew(self, app: ServedApp, job: BlockJob) -> None:
         """Fetch a block in the background, unless someone waits for it already or calls are stopped."""
@@ -316,9 +318,9 @@ class Gateway:
 
     async def _fetch_ahead(self, app: ServedApp, query: Query, index: int) -> None:
         """Fetch a block that will be asked for soon, unless a fresh one is there; from turns that nobody else wants."""
-        shelf = app.fetching.shelf
+        cache = app.fetching.cache
         try:
-            kept = shelf.recall(query, index) or await shelf.get(query, index)
+            kept = cache.recall(query, index) or await cache.get(query, index)
             job = BlockJob(app.fetching, query, index, known=kept.head)
             is_fresh = self._judge(kept, _NO_DEMANDS) is Freshness.FRESH
             if not is_fresh and not app.line.wants(job.block_key) and app.fetching.stopped() is None:

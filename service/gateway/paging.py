@@ -48,7 +48,7 @@ def page_of(
     )
 
 
-def stretch_of(ask: PageRequest, part: Part, *, block_size: int, budget: BudgetNote | None) -> Chunk:
+def chunk_of(ask: PageRequest, part: Part, *, block_size: int, budget: BudgetNote | None) -> Chunk:
     """What a block holds of the slice, which begins in it."""
     block = part.block
     start = ask.slice.offset % block_size

@@ -13,7 +13,7 @@ class BudgetNote(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """What was counted for a caller: each field is a column of the ledger, and a new one needs a default of 0.
+    """What was counted for a caller: each field is a column of the usage store, and a new one needs a default of 0.
 
     `turns` were used for a fetch, each try one; `joined` are fetches that another request's fetch has spared. The rest
     counts requests for pages: all, those answered by what was stored while fresh or when stale, those who waited in

@@ -12,13 +12,13 @@ from service.model.queries import Query, Range, Slice
 
 
 class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One request: a slice of a query, for a caller, with its patience (seconds) and demands."""
+    """One request: a slice of a query, for a caller, with its patience (seconds) and directives."""
 
     caller: Caller
     query: Query
     slice: Slice
     patience_s: float
-    demands: CacheDirectives
+    directives: CacheDirectives
     origin: Origin = NOBODY
 
 
@@ -58,7 +58,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
-    """What one block holds of a slice, record by record: a whole list is read stretch by stretch.
+    """What one block holds of a slice, record by record: a whole list is read chunk by chunk.
 
     `following` is the offset of the next block, None where the list ends; `is_short` tells that the block holds fewer
     records than its own total promises. The rest is as in a page.

@@ -75,7 +75,7 @@ class Listener:
 
     async def _listen(self) -> None:
         """Listen at one server until it breaks, falls silent or is no longer the right one."""
-        address = await self._topology.ear(avoid=self._avoid)
+        address = await self._topology.listening_address(avoid=self._avoid)
         self._avoid = address
         connection = self._dialer.connection(address)
         try:
@@ -90,7 +90,7 @@ class Listener:
 
     async def _hear(self, connection: AbstractConnection, address: Address) -> None:
         awaited = True  # the answer to SUBSCRIBE
-        while self._topology.hears(address):
+        while self._topology.covers(address):
             limit_s = self._timeout_s if awaited else self._quiet_s
             reply = await connection.read_response(timeout=limit_s)
             if reply is not None:

@@ -18,7 +18,7 @@ class TopologyRefresher:
         self._looked_at_s = float("-inf")
         self._fault: StoreUnavailable | None = None
 
-    def glance(self, *, amiss: bool) -> None:
+    def refresh_soon(self, *, amiss: bool) -> None:
         """Start a look where one is due; don't wait for it."""
         rest_s = self._again_s if amiss or self._fault else self._every_s
         if self._task is None and time.monotonic() - self._looked_at_s >= rest_s:

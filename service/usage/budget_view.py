@@ -1,4 +1,4 @@
-"""An app's budget as one caller may see it, put together from the board and the ledger. Pure."""
+"""An app's budget as one caller may see it, put together from the board and the usage store. Pure."""
 
 from collections.abc import Iterable, Mapping
 

@@ -1,4 +1,4 @@
-"""Counts who asks for pages and what became of it, for the ledgers, under the columns of `Counts`."""
+"""Counts who asks for pages and what became of it, for the usage store, under the columns of `Counts`."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +14,10 @@ _COLUMNS = {Source.HIT.value: "hits", Source.STALE.value: "stale"} | dict.fromke
 
 
 class UsageObserver:
-    """A `Listener`. Counts requests of known callers for pages of apps that have a ledger; others it leaves."""
+    """A `Listener`. Counts requests of known callers for pages of apps that have a usage store; others it leaves."""
 
-    def __init__(self, ledgers: Mapping[str, Count]) -> None:
-        self._ledgers = ledgers
+    def __init__(self, usage_stores: Mapping[str, Count]) -> None:
+        self._usage_stores = usage_stores
 
     def __call__(self, seen: Sequence[RequestRecord]) -> None:
         """Enter them, each sum once."""
@@ -29,6 +29,6 @@ class UsageObserver:
             self._count(labels, "waits", number)
 
     def _count(self, labels: RequestLabels, column: str, number: int) -> None:
-        count = self._ledgers.get(labels.app or "")
+        count = self._usage_stores.get(labels.app or "")
         if labels.route == TASKS_ROUTE and labels.caller is not None and count is not None:
             count(labels.caller, column, number)

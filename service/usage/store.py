@@ -1,7 +1,6 @@
 """What each caller used of an app, over all replicas, kept in Redis: by minute for an hour, by hour for a week.
 
-Counting only adds in memory. A task of the ledger's own sends what has come together, at most once a second, as one
-batch for each ten seconds of time; a batch that may have arrived is sent again under its number, and counted once.
+Counting only adds in memory. A task of the store's own sends the sums, at most once a second, as one batch for each ten seconds of time; a batch that may have arrived is sent again under its number, and counted once.
 """
 
 import asyncio
@@ -72,7 +71,7 @@ class UsageStore:
     ) -> None:
         self._add: Script = store.script(_ADD)
         self._read: Script = store.script(READ)
-        self._base = f"{prefix}:{{{app}}}:ledger:"
+        self._base = f"{prefix}:{{{app}}}:usage_store:"
         self._replica = replica
         self._clock = clock
         self._window_s = window_s

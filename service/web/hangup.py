@@ -18,7 +18,7 @@ CANCEL_MAX_S = 5.0
 
 
 async def unless_hung_up(
-    work: Coroutine[Any, Any, Result], *, receive: Receive, trail: RequestContext
+    work: Coroutine[Any, Any, Result], *, receive: Receive, context: RequestContext
 ) -> Result | None:
     """The result of `work`, or None where the caller has hung up first: then the work is cancelled and so noted."""
     task = _started(work)
@@ -33,7 +33,7 @@ async def unless_hung_up(
             await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        trail.hung_up = True
+        context.hung_up = True
         return None
     finally:
         leftover = {each for each in (task, watcher) if each is not None and not each.done()}

@@ -14,7 +14,7 @@ class GatewayAPI(Protocol):
         """The slice that the ask wants."""
         ...
 
-    async def stretch(self, ask: PageRequest) -> Chunk:
+    async def chunk(self, ask: PageRequest) -> Chunk:
         """What the first block of the ask's slice holds of it."""
         ...
 
@@ -47,7 +47,7 @@ class Callers(Protocol):
         """What was found out about a caller under another generation is not to be used any more."""
         ...
 
-    def recognise(self, authorization: bytes | None) -> Authenticated | None:
+    def authenticate_cached(self, authorization: bytes | None) -> Authenticated | None:
         """The caller whose credential an `Authorization` field carries, where that is known already; else None."""
         ...
 

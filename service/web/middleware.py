@@ -39,34 +39,34 @@ class RequestMiddleware:
         method = scope["method"]
         fields, fields_bytes = fields_of(scope["headers"])
         own_id = fields.get(b"x-request-id")
-        trail = RequestContext(request_id=request_id_of(own_id), fields=fields, is_head=method == "HEAD")
-        scope["state"] = {"trail": trail}
-        outgoing = _Outgoing(send, trail.request_id, is_head=method == "HEAD")
+        context = RequestContext(request_id=request_id_of(own_id), fields=fields, is_head=method == "HEAD")
+        scope["state"] = {"context": context}
+        outgoing = _Outgoing(send, context.request_id, is_head=method == "HEAD")
         if method == "HEAD":
             scope["method"] = "GET"
         refused = _refused_status(scope, fields, fields_bytes)
         try:
             if refused is not None:
-                await Reply(refusal_answer(refused, trail))(scope, receive, outgoing.send)
+                await Reply(refusal_answer(refused, context))(scope, receive, outgoing.send)
             else:
                 await self._app(scope, receive, outgoing.send)
         except Exception as exc:  # noqa: BLE001 - the last resort: nothing beyond here would log it
-            answer = failure_answer(trail, exc)
+            answer = failure_answer(context, exc)
             if not outgoing.status:
                 await Reply(answer)(scope, receive, outgoing.send)
         finally:
             observation = RequestRecord(
-                request_id=trail.request_id,
+                request_id=context.request_id,
                 labels=labels_of(
                     method if method in _METHODS else "other",
                     scope.get("path_template", UNROUTED),
                     outgoing.status or HUNG_UP,
-                    trail.caller,
-                    trail.app,
-                    trail.outcome,
+                    context.caller,
+                    context.app,
+                    context.outcome,
                 ),
-                waited_s=trail.waited_s,
-                upstream_s=trail.upstream_s,
+                waited_s=context.waited_s,
+                upstream_s=context.upstream_s,
                 duration_s=time.perf_counter() - started_s,
                 ended_at_s=time.time(),
                 answer_bytes=outgoing.body_bytes,

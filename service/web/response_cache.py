@@ -49,8 +49,8 @@ class _Finished:
         "fetched_at_s",
         "headers",
         "labels",
-        "lasting",
         "lifetime_s",
+        "stable_headers",
         "status",
     )
 
@@ -60,22 +60,22 @@ class _Finished:
         self.status = status
         self.body = body
         self.body_message = {"type": "http.response.body", "body": body}
-        self.lasting = tuple((name, value) for name, value in headers if name.lower() not in _OF_THE_MOMENT)
+        self.stable_headers = tuple((name, value) for name, value in headers if name.lower() not in _OF_THE_MOMENT)
         self.lifetime_s = lifetime_s
         self.labels = labels
         self.fetched_at_s = self.ends_at_s = 0.0
-        self.dress(age_s)
+        self.refresh_headers(age_s)
 
-    def dress(self, age_s: int) -> None:
+    def refresh_headers(self, age_s: int) -> None:
         """Make the fields of this second anew."""
         self.age_s = age_s
         status = b"taskgate; hit; ttl=%d" % (self.lifetime_s - age_s)
-        self.headers = ((b"age", b"%d" % age_s), (b"cache-status", status), *self.lasting)
+        self.headers = ((b"age", b"%d" % age_s), (b"cache-status", status), *self.stable_headers)
 
     def size_bytes(self, key: Key) -> int:
         """What it takes in memory, about."""
         texts = sum(len(part) for part in key if part is not None)
-        fields = sum(len(name) + len(value) + 120 for name, value in self.lasting)
+        fields = sum(len(name) + len(value) + 120 for name, value in self.stable_headers)
         return _ENTRY_BYTES + len(self.body) + texts + fields
 
 
@@ -90,13 +90,13 @@ class ResponseCache:
         self,
         app: AsgiApp,
         *,
-        recognise: Recognise,
+        authenticate_cached: Recognise,
         observers: Sequence[Observer],
         clock: Callable[[], float],
         max_bytes: int,
     ) -> None:
         self._app = app
-        self._recognise = recognise
+        self._recognise = authenticate_cached
         self._observers = tuple(observers)
         self._clock = clock
         self._max_bytes = max_bytes
@@ -137,7 +137,7 @@ class ResponseCache:
                 return None
             age_s = int(now_s - finished.fetched_at_s)
             if age_s > finished.age_s:
-                finished.dress(age_s)
+                finished.refresh_headers(age_s)
             headers = finished.headers
             self._kept.move_to_end(key)
         if len(fields) != len(lines) or not _STEERING.isdisjoint(fields) or _size_bytes(fields) > FIELDS_MAX_BYTES:
@@ -172,11 +172,11 @@ class ResponseCache:
         answer = _Recorder(send)
         forgotten = self._forgotten
         await self._app(scope, receive, answer.send)
-        trail = scope.get("state", {}).get("trail")
+        context = scope.get("state", {}).get("context")
         known = self._recognise(fields.get(b"authorization"))
-        if trail is None or trail.app is None or known is None or len(fields) != len(lines):
+        if context is None or context.app is None or known is None or len(fields) != len(lines):
             return
-        finished = answer.finished(scope.get("path_template", UNROUTED), known.caller.name, trail.app)
+        finished = answer.finished(scope.get("path_template", UNROUTED), known.caller.name, context.app)
         if finished is None or forgotten != self._forgotten:
             return
         # `Age` was rounded down: the fetch may have been a second earlier than it says, never later.

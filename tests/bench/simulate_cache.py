@@ -125,7 +125,7 @@ def by_block(asked: list[Asked], *, block_size: int = 100) -> Cost:
 def _verdict(block: Block | None, now_s: float) -> Freshness:
     if block is None:
         return Freshness.USELESS
-    return judge(block, lifetimes=LIFETIMES, demands=CacheDirectives(), now_ms=int(now_s * 1000))
+    return judge(block, lifetimes=LIFETIMES, directives=CacheDirectives(), now_ms=int(now_s * 1000))
 
 
 def _block(at_s: float) -> Block:

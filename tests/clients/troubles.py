@@ -7,11 +7,11 @@ from litestar.exceptions import HTTPException
 
 from service.model.pages import Chunk, Page, PageRequest
 from service.web.openapi.examples import ERRORS, problem_example
-from service.web.problems.from_errors import told_of
+from service.web.problems.from_errors import details_of
 from service.web.problems.types import KINDS
 from tests.http.fake_gateway import FakeGateway
 
-LATE = {told_of(error).kind.slug: error for error in ERRORS}
+LATE = {details_of(error).kind.slug: error for error in ERRORS}
 """What may befall any block of a stream, by the problem's name."""
 EARLY = {
     slug: LATE.get(slug, RuntimeError("unforeseen") if slug == "failed" else HTTPException(status_code=kind.status))
@@ -28,11 +28,11 @@ class TroubledGateway(FakeGateway):
         """None."""
         raise EARLY[str(ask.query.keyword)]
 
-    async def stretch(self, ask: PageRequest) -> Chunk:
+    async def chunk(self, ask: PageRequest) -> Chunk:
         """The first alone."""
         if ask.slice.offset:
             raise LATE[str(ask.query.keyword)]
-        return await super().stretch(ask)
+        return await super().chunk(ask)
 
 
 def arguments() -> tuple[str, str]:

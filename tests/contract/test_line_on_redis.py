@@ -80,7 +80,7 @@ async def replicas(redis_settings: RedisSettings) -> AsyncIterator[list[Replica]
             parts.push_async_callback(store.aclose)
             scheduler = RedisScheduler(store, prefix="t", app="shop", replica=f"r{number}", rules=RULES)
             line: Line[str] = Line(scheduler, app="shop", rules=RULES)
-            store.listen(scheduler.channel, _told(line), on_gap=line.heard_nothing)
+            store.listen(scheduler.channel, _told(line), on_gap=line.on_message_gap)
             line.start()
             parts.push_async_callback(line.aclose)
             made.append(Replica(line=line, store=store))

@@ -410,7 +410,7 @@ async def test_an_idle_time_passes(world: World) -> None:
 
 @pytest.mark.parametrize("loss", ["flush", "restart"])
 async def test_after_a_loss_of_data_one_quiet_window(world: World, loss: str) -> None:
-    """Slots start taken; what a stopwatch knew from before does not count."""
+    """Slots start taken; what a server clock knew from before does not count."""
     replica = await awake(world)
     (turn,) = (await tick(replica, row("a"))).turns
     getattr(world, loss)()

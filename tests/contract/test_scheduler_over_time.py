@@ -25,11 +25,11 @@ class InRedis:
         self._replicas: dict[str, RedisScheduler] = {}
 
     def read(self, now_ms: float) -> tuple[int, int]:
-        """Be the stopwatch: the simulation has read its own."""
+        """Be the server clock: the simulation has read its own."""
         return self._reading.epoch, self._reading.seen_ms
 
     def answered(self, epoch: int, told_ms: int, now_ms: float) -> None:
-        """Be the stopwatch: the simulation keeps its own."""
+        """Be the server clock: the simulation keeps its own."""
         self.epoch, self.now = epoch, told_ms
 
     def _of(self, replica: str, reading: Reading) -> RedisScheduler:
@@ -44,7 +44,7 @@ class InRedis:
                 chance=lambda: self._reading.chance,
                 server=lambda: (self._reading.raw_ms, self._reading.run_id),
             )
-            scheduler._stopwatch = self  # type: ignore[assignment]
+            scheduler._server_clock = self  # type: ignore[assignment]
             self._replicas[replica] = scheduler
         return self._replicas[replica]
 

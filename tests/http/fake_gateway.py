@@ -98,7 +98,7 @@ class FakeGateway:
         }
         return Page(**(values | self.changes))
 
-    async def stretch(self, ask: PageRequest) -> Chunk:
+    async def chunk(self, ask: PageRequest) -> Chunk:
         """What `listed` holds from the offset on, `block_size` at most, or what is told for that offset."""
         self.asks.append(ask)
         offset = ask.slice.offset
@@ -183,7 +183,7 @@ class SlowToForce:
     async def refresh(self) -> None:
         """Nothing to ask for."""
 
-    def recognise(self, authorization: bytes | None) -> Authenticated | None:
+    def authenticate_cached(self, authorization: bytes | None) -> Authenticated | None:
         """Nobody is known before."""
         return None
 

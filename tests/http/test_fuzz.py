@@ -67,7 +67,7 @@ def hot(fuzzed: Web) -> ResponseCache:
     """The same, with finished answers in front of it that stay fresh."""
     return ResponseCache(
         fuzzed.app,
-        recognise=fuzzed.callers.recognise,
+        authenticate_cached=fuzzed.callers.authenticate_cached,
         observers=(),
         clock=lambda: NOW_S,
         max_bytes=16 * 1024 * 1024,

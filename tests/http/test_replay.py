@@ -28,7 +28,7 @@ class Desk:
         self.observed: list[RequestRecord] = []
         self.replay = ResponseCache(
             web.app,
-            recognise=self.recognise,
+            authenticate_cached=self.authenticate_cached,
             observers=[self.observed.append],
             clock=lambda: self.now_s,
             max_bytes=max_bytes,
@@ -45,9 +45,9 @@ class Desk:
         for message in answer:
             await send(message)
 
-    def recognise(self, authorization: bytes | None) -> Authenticated | None:
+    def authenticate_cached(self, authorization: bytes | None) -> Authenticated | None:
         """Whoever is known, for as long as the test wants."""
-        known: Authenticated | None = key_callers().recognise(authorization)
+        known: Authenticated | None = key_callers().authenticate_cached(authorization)
         return None if known is None else msgspec.structs.replace(known, until_s=self.until_s)
 
     async def get(self, path: str = "/tasks", headers: dict[str, str] | None = None) -> httpx.Response:

@@ -33,7 +33,7 @@ async def test_defaults(web: Web) -> None:
     assert ask.query.app == "shop"
     assert (ask.query.since, ask.query.until) == (FromNow(offset_s=-30 * 86_400), FromNow(offset_s=30 * 86_400))
     assert (ask.query.sort, ask.query.keyword, ask.slice) == (Sort.SCHEDULED_DESC, None, Slice(offset=0, limit=20))
-    assert (ask.patience_s, ask.demands) == (10.0, CacheDirectives())
+    assert (ask.patience_s, ask.directives) == (10.0, CacheDirectives())
 
 
 async def test_everything_said(web: Web) -> None:
@@ -267,18 +267,18 @@ DEMANDS = [
 ]
 
 
-@pytest.mark.parametrize(("field", "demands"), DEMANDS)
-async def test_demands(web: Web, field: str, demands: CacheDirectives) -> None:
+@pytest.mark.parametrize(("field", "directives"), DEMANDS)
+async def test_demands(web: Web, field: str, directives: CacheDirectives) -> None:
     """Request `Cache-Control` is read as RFC 9111 and 5861 define it; what can't be read is ignored."""
     await web.get(headers={"Cache-Control": field})
-    assert web.gateway.asks[0].demands == demands
+    assert web.gateway.asks[0].directives == directives
 
 
 async def test_pragma(web: Web) -> None:
     """`Pragma: no-cache` counts only where there is no `Cache-Control`."""
     await web.get(headers={"Pragma": "no-cache"})
     await web.get(headers={"Pragma": "no-cache", "Cache-Control": "max-stale"})
-    assert [ask.demands.no_cache for ask in web.gateway.asks] == [True, False]
+    assert [ask.directives.no_cache for ask in web.gateway.asks] == [True, False]
 
 
 async def test_who_may_not_force() -> None:
@@ -287,7 +287,7 @@ async def test_who_may_not_force() -> None:
     field = "no-cache, max-age=0, min-fresh=9, max-stale=8, only-if-cached, stale-if-error=7"
     await web.get(headers={"Cache-Control": field})
     await web.get(headers={"Pragma": "no-cache"})
-    assert [ask.demands for ask in web.gateway.asks] == [
+    assert [ask.directives for ask in web.gateway.asks] == [
         CacheDirectives(max_stale_s=8, only_if_cached=True, stale_if_error_s=7),
         CacheDirectives(),
     ]

@@ -107,7 +107,7 @@ class Line(Generic[T]):
         if want is not None:
             self._turns.look_for(want)
 
-    def heard_nothing(self) -> None:
+    def on_message_gap(self) -> None:
         """Messages may have been lost: look for everything that others fetch."""
         for want in tuple(self._waiters.places.wants.values()):
             if want.state is BlockState.ELSEWHERE:
@@ -228,7 +228,7 @@ class Line(Generic[T]):
             self._waiters.judge_all(now_s=now_s, again=pause_grew)
 
     def _lost_redis(self, error: StoreUnavailable) -> None:
-        """Wait out a short absence of Redis; after that there is no telling when a turn will come."""
+        """Wait out a short outage of Redis; after that there is no telling when a turn will come."""
         now_s = asyncio.get_running_loop().time()
         self._ticked_at_s = now_s
         if self._away_since_s is None:

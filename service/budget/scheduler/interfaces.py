@@ -32,7 +32,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     `calls` in any window of `window_ms`; a call reaches the upstream and is counted by it within `transit_ms` of its
     `begin`. A turn not used lapses `turn_lease_ms` after it may be used; a fetch is given up by the others after
     `fetch_lease_ms`; a replica that has not ticked for `report_lease_ms` is dead. Turns may be told up to `ahead_ms`
-    before they may be used. Where the server's clock is ahead of what a replica's own stopwatch vouches for by
+    before they may be used. Where the server's clock is ahead of what a replica's own server_clock vouches for by
     `clock_step_ms` or more, it has stepped and is not believed. That is the time in which Redis must answer: less
     can't be told from the network's delay, and passes for time.
     """

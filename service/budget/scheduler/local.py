@@ -33,7 +33,7 @@ class LocalScheduler:
         self._stored = stored
         self._chance = chance
         self._server = server or (lambda: (int(clock_ms()), "local"))
-        self._stopwatch = ServerClock()
+        self._server_clock = ServerClock()
 
     async def tick(
         self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
@@ -61,9 +61,9 @@ class LocalScheduler:
         self._answered()
 
     def _reading(self) -> Reading:
-        epoch, seen_ms = self._stopwatch.read(self._clock_ms())
+        epoch, seen_ms = self._server_clock.read(self._clock_ms())
         raw_ms, run_id = self._server()
         return Reading(raw_ms=raw_ms, run_id=run_id, epoch=epoch, seen_ms=seen_ms, chance=self._chance())
 
     def _answered(self) -> None:
-        self._stopwatch.answered(self._policy.epoch, self._policy.now, self._clock_ms())
+        self._server_clock.answered(self._policy.epoch, self._policy.now, self._clock_ms())

@@ -85,7 +85,7 @@ class RedisScheduler:
         self._clock_ms = clock_ms
         self._chance = chance
         self._server = server or (lambda: (-1, ""))
-        self._stopwatch = ServerClock()
+        self._server_clock = ServerClock()
         self._rules = (
             rules.calls,
             rules.window_ms,
@@ -142,7 +142,7 @@ class RedisScheduler:
     async def _call(
         self, op: str, args: tuple[object, ...], shape: type[Answer], *, packed: bytes = b"", block_key: str = ""
     ) -> Answer:
-        epoch, seen_ms = self._stopwatch.read(self._clock_ms())
+        epoch, seen_ms = self._server_clock.read(self._clock_ms())
         raw_ms, run_id = self._server()
         call = (op, self._rules, self._replica, epoch, seen_ms, self._chance(), raw_ms, run_id, args)
         keys = (*self._keys, block_key) if block_key else self._keys
@@ -150,7 +150,7 @@ class RedisScheduler:
         if not isinstance(packed_reply, bytes):
             raise StoreUnavailable("broken answer")
         reply = msgspec.msgpack.decode(packed_reply, type=_Reply)
-        self._stopwatch.answered(reply.epoch, reply.now_ms, self._clock_ms())
+        self._server_clock.answered(reply.epoch, reply.now_ms, self._clock_ms())
         return msgspec.msgpack.decode(reply.answer, type=shape)
 
 

@@ -35,7 +35,7 @@ from service.model.queries import At, Query, Range, Slice, Sort
 from service.model.streams import Only
 from service.model.tasks import Task
 from service.web.page_answer import body_of
-from service.web.problems.from_errors import ProblemDetails, problem_answer, problem_of, told_of, told_of_status
+from service.web.problems.from_errors import ProblemDetails, details_of, details_of_status, problem_answer, problem_of
 from service.web.problems.types import ProblemType
 from service.web.routes.budget import budget_body
 from service.web.routes.usage import usage_body
@@ -121,7 +121,7 @@ def stream_examples() -> tuple[str, str]:
         records=(_TASK,), total=1, following=None, is_short=False, fetched_at_ms=1_748_736_000_000, source=Source.HIT
     )
     whole, begun = Course(first, Only()), Course(first, Only())
-    problem = problem_of(told_of(WaitTooLong(place=42, estimate_s=12.4, patience_s=10.0)), request_id=REQUEST_ID)
+    problem = problem_of(details_of(WaitTooLong(place=42, estimate_s=12.4, patience_s=10.0)), request_id=REQUEST_ID)
     ended = whole.lines(first) + whole.last_line(problem=None, following=None)
     more = replace(first, total=240, following=100)
     early = begun.lines(more) + begun.last_line(problem=problem, following="/tasks?app=shop&offset=100")
@@ -166,12 +166,12 @@ def usage_example() -> Any:
 
 def problem_example(kind: ProblemType) -> Any:
     """A problem of this kind, as it would be sent."""
-    told = next((told for told in map(told_of, ERRORS) if told.kind.slug == kind.slug), None)
+    told = next((told for told in map(details_of, ERRORS) if told.kind.slug == kind.slug), None)
     return msgspec.json.decode(problem_answer(told or _bare(kind), request_id=REQUEST_ID).body)
 
 
 def _bare(kind: ProblemType) -> ProblemDetails:
-    told = told_of_status(kind.status)
+    told = details_of_status(kind.status)
     if told.kind is not kind:
         raise ValueError(f"no example for problems of type {kind.slug}")
     return told

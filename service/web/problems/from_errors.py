@@ -111,7 +111,7 @@ def slug_of(error: type[Exception]) -> str:
     return next((_SLUGS[cls] for cls in error.__mro__ if cls in _SLUGS), "failed")
 
 
-def told_of(exc: Exception) -> ProblemDetails:
+def details_of(exc: Exception) -> ProblemDetails:
     """What a caller is told of an error: never more than the error's own text, and nothing of an unforeseen one."""
     slug = slug_of(type(exc))
     kind, detail = KINDS[slug], _FIXED_DETAILS.get(slug) or str(exc) or KINDS[slug].meaning
@@ -148,7 +148,7 @@ def _particulars(exc: Exception) -> dict[str, Any]:
     return particulars
 
 
-def told_of_status(status: int) -> ProblemDetails:
+def details_of_status(status: int) -> ProblemDetails:
     """What a caller is told of a refusal that HTTP itself has a status for."""
     kind = next((kind for kind in KINDS.values() if kind.status == status and kind.is_http), None)
     if kind is None:

@@ -76,9 +76,9 @@ def budget_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
     @get("/budget")
     async def show_budget(request: Request[Any, Any, Any]) -> Reply:
         """The budget of one app, as the caller may see it."""
-        caller, trail = await identify(request, callers)
+        caller, context = await identify(request, callers)
         app = read_app(request.scope["query_string"], caller=caller)
-        trail.app = app
+        context.app = app
         return Reply(json_answer(budget_body(await gateway.budget(app, caller))))
 
     return show_budget

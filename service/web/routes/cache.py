@@ -28,7 +28,7 @@ def cache_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
     @delete("/cache", status_code=200)
     async def drop_blocks(request: Request[Any, Any, Any]) -> Reply:
         """Drop an app's blocks everywhere; for operators, whichever apps they may read."""
-        caller, trail = await identify(request, callers)
+        caller, context = await identify(request, callers)
         if not caller.operator:
             raise NotAllowed("only operators may drop what is stored")
         texts, faults = read_query_string(request.scope["query_string"], known=_KNOWN)
@@ -37,7 +37,7 @@ def cache_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
         if faults:
             raise BadRequest(*faults)
         dropped = await gateway.drop(texts["app"])
-        trail.app = texts["app"]
+        context.app = texts["app"]
         return Reply(json_answer(Dropped(app=texts["app"], dropped=dropped)))
 
     return drop_blocks

@@ -9,7 +9,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from service.web.answers import HTML, TEXT, Answer, Reply
-from service.web.context import trail_of
+from service.web.context import request_context
 from service.web.problems.types import KINDS, ProblemType
 
 _CACHE_CONTROL = b"public, max-age=3600"
@@ -36,7 +36,7 @@ def problem_routes() -> tuple[HTTPRouteHandler, ...]:
 
 def _told(request: Request[Any, Any, Any], kinds: tuple[ProblemType, ...]) -> Answer:
     """HTML for browsers, plain text for everyone else."""
-    wants_html = b"text/html" in trail_of(request).fields.get(b"accept", b"")
+    wants_html = b"text/html" in request_context(request).fields.get(b"accept", b"")
     return Answer(
         status=200,
         headers=(

@@ -105,7 +105,7 @@ def usage_route(gateway: GatewayAPI, callers: Callers, *, clock: Callable[[], fl
     @get(PATH)
     async def show_usage(request: Request[Any, Any, Any]) -> Reply:
         """The usage of one app, as the caller may see it."""
-        caller, trail = await identify(request, callers)
+        caller, context = await identify(request, callers)
         texts, faults = read_query_string(request.scope["query_string"], known=names)
         values: dict[str, Any] = {}
         for name, text in texts.items():
@@ -124,7 +124,7 @@ def usage_route(gateway: GatewayAPI, callers: Callers, *, clock: Callable[[], fl
         if faults:
             raise BadRequest(*faults)
         app = app or next(iter(caller.apps), "")
-        trail.app = readable(app, caller)
+        context.app = readable(app, caller)
         only = values.get("caller") if caller.operator else caller.name
         if values.get("caller", only) != only:
             raise NotAllowed("only operators may see what other callers have used")

@@ -150,7 +150,7 @@ def of_a_hit() -> list[tuple[str, str]]:
 
 async def _replayed(callers: Authenticator, authorization: bytes, listeners: Sequence[Listener]) -> float:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        scope["state"] = {"trail": RequestContext(request_id="a", fields={}, caller="c0", app="shop")}
+        scope["state"] = {"context": RequestContext(request_id="a", fields={}, caller="c0", app="shop")}
         scope["path_template"] = "/tasks"
         headers = [
             (b"etag", b'"7f9d7634ddd1b7526d05d98eeb6da9b5"'),
@@ -172,7 +172,11 @@ async def _replayed(callers: Authenticator, authorization: bytes, listeners: Seq
     gathered = BatchedObservers(listeners)
     gathered.start()
     replay = ResponseCache(
-        app, recognise=callers.recognise, observers=(gathered,), clock=time.time, max_bytes=1_000_000
+        app,
+        authenticate_cached=callers.authenticate_cached,
+        observers=(gathered,),
+        clock=time.time,
+        max_bytes=1_000_000,
     )
     fields = [(b"host", b"127.0.0.1:8000"), (b"authorization", authorization)]
     scope = {"type": "http", "method": "GET", "path": "/tasks", "query_string": b"app=shop&limit=14", "headers": fields}

@@ -65,7 +65,7 @@ class Replica:
 
     async def put(self, query: Query = QUERY, index: int = 0) -> None:
         """Keep a block."""
-        assert await self.shelf.put(query, index, BLOCK, era=self.shelf.era(query.app)) is not None
+        assert await self.shelf.put(query, index, BLOCK, generation=self.shelf.generation(query.app)) is not None
 
     def remembers(self, query: Query = QUERY, index: int = 0) -> bool:
         """Whether it is in memory."""
@@ -107,10 +107,10 @@ async def test_dropped_everywhere(pair: tuple[Replica, Replica]) -> None:
 async def test_what_began_before_is_not_kept(pair: tuple[Replica, Replica]) -> None:
     """A block whose fetch began before another replica's purge is neither kept nor remembered, and says so."""
     one, two = pair
-    era = two.shelf.era("shop")
+    generation = two.shelf.generation("shop")
     await one.purge.drop("shop")
-    await until(lambda: two.shelf.era("shop") > era)
-    assert await two.shelf.put(QUERY, 0, BLOCK, era=era) is None
+    await until(lambda: two.shelf.generation("shop") > generation)
+    assert await two.shelf.put(QUERY, 0, BLOCK, generation=generation) is None
     assert not two.remembers()
     assert (await one.shelf.get(QUERY, 0)).stored is None
 

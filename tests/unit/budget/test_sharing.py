@@ -212,7 +212,7 @@ async def test_a_process_that_slept_looks_before_it_calls() -> None:
     await world.turn()
     await world.cut_off()
     own = await world.turn()
-    world.sharing._absence = world.sharing._absence.failed(asked_s=world.now_s - 1.3, now_s=world.now_s)
+    world.sharing._outage = world.sharing._outage.failed(asked_s=world.now_s - 1.3, now_s=world.now_s)
     assert await world.begin(own) == Lapsed()
 
 

@@ -7,15 +7,19 @@ QUERY = Query(app="shop", since=FromNow(offset_s=-1), until=FromNow(offset_s=1))
 OTHER = Query(app="shop", since=FromNow(offset_s=-2), until=FromNow(offset_s=1))
 
 
-def _walk(walks: SequentialReads, *slices: tuple[int, int], caller: str = "a", total: int = 1000) -> list[int | None]:
-    return [walks.step(caller, QUERY, Slice(offset=offset, limit=limit), total=total) for offset, limit in slices]
+def _walk(
+    sequential_reads: SequentialReads, *slices: tuple[int, int], caller: str = "a", total: int = 1000
+) -> list[int | None]:
+    return [
+        sequential_reads.step(caller, QUERY, Slice(offset=offset, limit=limit), total=total) for offset, limit in slices
+    ]
 
 
 def test_a_caller_who_pages_on() -> None:
     """One page before a block ends, and at its end, the next block is named; never one beyond the total."""
-    walks = SequentialReads(block_size=100)
+    sequential_reads = SequentialReads(block_size=100)
     offsets = [(offset, 20) for offset in range(0, 240, 20)]
-    assert _walk(walks, *offsets, total=240) == [None, None, None, 1, 1, None, None, None, 2, 2, None, None]
+    assert _walk(sequential_reads, *offsets, total=240) == [None, None, None, 1, 1, None, None, None, 2, 2, None, None]
 
 
 def test_whole_blocks() -> None:
@@ -35,20 +39,20 @@ def test_slices_over_two_blocks() -> None:
 
 def test_each_caller_and_query_for_itself() -> None:
     """Two callers' pages, or pages of two queries, are not one walk."""
-    walks = SequentialReads(block_size=100)
-    assert _walk(walks, (60, 20)) == [None]
-    assert _walk(walks, (80, 20), caller="b") == [None]
-    assert walks.step("a", OTHER, Slice(offset=80, limit=20), total=1000) is None
-    assert _walk(walks, (80, 20)) == [1]
+    sequential_reads = SequentialReads(block_size=100)
+    assert _walk(sequential_reads, (60, 20)) == [None]
+    assert _walk(sequential_reads, (80, 20), caller="b") == [None]
+    assert sequential_reads.step("a", OTHER, Slice(offset=80, limit=20), total=1000) is None
+    assert _walk(sequential_reads, (80, 20)) == [1]
 
 
 def test_bounded() -> None:
     """The walk that stood still longest is forgotten first; one that has reached the end is forgotten too."""
-    walks = SequentialReads(block_size=100, most=3)
+    sequential_reads = SequentialReads(block_size=100, most=3)
     for number in range(10):
-        _walk(walks, (60, 20), caller=str(number))
-    assert len(walks) == 3
-    assert _walk(walks, (80, 20), caller="9") == [1]
-    assert _walk(walks, (80, 20), caller="0") == [None]
-    _walk(walks, (980, 20), caller="9")
-    assert len(walks) == 2
+        _walk(sequential_reads, (60, 20), caller=str(number))
+    assert len(sequential_reads) == 3
+    assert _walk(sequential_reads, (80, 20), caller="9") == [1]
+    assert _walk(sequential_reads, (80, 20), caller="0") == [None]
+    _walk(sequential_reads, (980, 20), caller="9")
+    assert len(sequential_reads) == 2

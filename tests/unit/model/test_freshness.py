@@ -15,8 +15,8 @@ def _block(*, settled: bool = False) -> Block:
     return Block(fetched_at_ms=0, range=range_, total=0, settled=settled, ends=(), body=b"")
 
 
-def _judge(stored: Stored, age: float, demands: CacheDirectives | None = None) -> Freshness:
-    return judge(stored, lifetimes=LIFETIMES, demands=demands or CacheDirectives(), now_ms=int(age * 1000))
+def _judge(stored: Stored, age: float, directives: CacheDirectives | None = None) -> Freshness:
+    return judge(stored, lifetimes=LIFETIMES, directives=directives or CacheDirectives(), now_ms=int(age * 1000))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_a_settled_block_stays_fresh_longer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("demands", "age", "verdict"),
+    ("directives", "age", "verdict"),
     [
         (CacheDirectives(no_cache=True), 0, USELESS),
         (CacheDirectives(no_cache=True, stale_if_error_s=60), 0, LAST_RESORT),
@@ -68,9 +68,9 @@ def test_a_settled_block_stays_fresh_longer() -> None:
         (CacheDirectives(only_if_cached=True), 20, RENEW),
     ],
 )
-def test_a_caller_steers_what_it_gets(demands: CacheDirectives, age: float, verdict: Freshness) -> None:
+def test_a_caller_steers_what_it_gets(directives: CacheDirectives, age: float, verdict: Freshness) -> None:
     """RFC 9111 section 5.2.1: each directive narrows or widens what is acceptable."""
-    assert _judge(_block(), age, demands) is verdict
+    assert _judge(_block(), age, directives) is verdict
 
 
 @pytest.mark.parametrize(("age", "verdict"), [(0, FRESH), (59.9, FRESH), (60, USELESS)])
