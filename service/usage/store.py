@@ -1,6 +1,7 @@
 """What each caller used of an app, over all replicas, kept in Redis: by minute for an hour, by hour for a week.
 
-Counting only adds in memory. A task of the store's own sends the sums, at most once a second, as one batch for each ten seconds of time; a batch that may have arrived is sent again under its number, and counted once.
+Counting only adds in memory. A task of the store's own sends the sums, at most once a second, as one batch
+for each ten seconds of time; a batch that may have arrived is sent again under its number, and counted once.
 """
 
 import asyncio
