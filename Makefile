@@ -84,9 +84,10 @@ openapi: $(VENV)/.run ## write openapi/openapi.json anew, after a change of the 
 chart: $(VENV)/.dev ## write what of the chart follows from the settings and from its values
 	$(BIN)/python -m tests.chart.generate
 
-image: ## build the image: IMAGE=name:tag names it, BASE=python@sha256:... what it stands on, ENGINE=podman builds it
+image: ## build the image: IMAGE=name:tag names it, BASE=python@sha256:... is what it stands on, ENGINE=podman builds it
 	$(or $(ENGINE),docker) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) \
-	  $(if $(BASE),--build-arg BASE=$(BASE)) $(if $(PLATFORM),--platform $(PLATFORM)) -t $(or $(IMAGE),taskgate:$(VERSION)) .
+	  $(if $(BASE),--build-arg BASE=$(BASE)) $(if $(PLATFORM),--platform $(PLATFORM)) $(if $(PUSH),--push) \
+	  -t $(or $(IMAGE),taskgate:$(VERSION)) .
 
 version: ## say which version this is
 	@echo $(VERSION)
