@@ -133,6 +133,7 @@ StoreDetail = Literal[
     "loading",
     "cluster down",
     "broken answer",
+    "newer release",
     "closed",
 ]
 
