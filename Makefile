@@ -74,8 +74,8 @@ openapi: $(VENV)/.run ## write openapi/openapi.json anew, after a change of the 
 	$(BIN)/python -m service openapi > openapi/openapi.json.new
 	mv openapi/openapi.json.new openapi/openapi.json
 
-chart: $(VENV)/.dev ## write what of the chart follows from the settings and from its values
-	$(BIN)/python -m tests.chart.generate
+chart: $(VENV)/.dev ## write the parts of the chart that follow from the settings and from its values
+	$(BIN)/python -m tools.chart
 
 image: ## build the image: IMAGE=name:tag names it, ENGINE=podman builds it
 	$(or $(ENGINE),docker) build --build-arg REVISION=$$(git rev-parse HEAD) -t $(or $(IMAGE),taskgate:dev) .
