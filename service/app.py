@@ -10,35 +10,35 @@ from typing import Any
 import msgspec
 from litestar import Litestar
 
-from service.budget.counted import CountedScheduler
-from service.budget.ledger import Ledger
-from service.budget.line import Line
-from service.budget.scheduler import Rules
-from service.budget.shared import SharedScheduler
-from service.budget.sharing import SharingScheduler, notice_s
-from service.cache.ahead import Walks
-from service.cache.blocks import BlockCache, Kept
-from service.cache.memory import MemoryCache
+from service.budget.line.counted import CountedScheduler
+from service.budget.line.line import Line
+from service.budget.scheduler.fallback import SharingScheduler, notice_s
+from service.budget.scheduler.interfaces import Rules
+from service.budget.scheduler.shared import SharedScheduler
+from service.cache.block_cache import Shelf
+from service.cache.memory_blocks import MemoryCache
 from service.cache.purge import Purge
-from service.cache.shelf import Shelf
+from service.cache.redis_blocks import BlockCache, Kept
+from service.cache.sequential_reads import Walks
+from service.configuration.live import Live, lifetimes_of
 from service.configuration.passwords import passwords_of
-from service.fetching import Fetching
-from service.gateway import App, Gateway
-from service.live import Live, lifetimes_of
+from service.gateway.fetch import Fetching
+from service.gateway.gateway import App, Gateway
 from service.model.callers import AppInfo
+from service.observe.access_log import log_requests
+from service.observe.batch import Gathered, Listener
 from service.settings import AppSettings, BudgetSettings, Settings, UpstreamSettings
 from service.store.redis_store import RedisStore
 from service.telemetry.signals import Signals
 from service.telemetry.state import Watched
-from service.telemetry.usage import UsageCounts
 from service.upstream.apps import UpstreamApp, upstream_app_of
 from service.upstream.client import Client
 from service.upstream.secret import secret_of
 from service.upstream.signer import Signer
-from service.web.access_log import log_requests
-from service.web.edge import App as Application
-from service.web.gathered import Gathered, Listener
-from service.web.replay import Messages, Replay
+from service.usage.counts import UsageCounts
+from service.usage.store import Ledger
+from service.web.middleware import App as Application
+from service.web.response_cache import Messages, Replay
 from service.web.site import create_web
 
 

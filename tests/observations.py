@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from service.web.trail import Labels, Observation, labels_of
+from service.observe.request import Labels, Observation, labels_of
 
 _LABELS = labels_of("GET", "/tasks", 200, "a", "shop", "hit")
 _SEEN = Observation(

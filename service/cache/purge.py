@@ -9,9 +9,9 @@ import asyncio
 import secrets
 from collections.abc import Callable, Iterable
 
-from service.cache.blocks import BlockCache
+from service.cache.redis_blocks import BlockCache
 from service.model.errors import StoreUnavailable
-from service.store.port import Store
+from service.store.interfaces import Store
 
 HEARD_S = 0.1
 """How long a purge gives other replicas to hear of it before it deletes."""

@@ -4,8 +4,8 @@ import gc
 import os
 import sys
 
+from service.commands.blocked_imports import without
 from service.commands.configured import VARIABLE, configured
-from service.commands.lean import without
 
 _NOT_NEEDED = ("annotated_types", "attr", "attrs", "click", "pydantic", "pygments", "rich")
 """What Litestar, httpx and structlog use for models of theirs and for terminals: 0.2 s of a start."""
@@ -21,10 +21,10 @@ def run(config: str | None) -> int:
         import structlog
 
         from service.app import create_app
-        from service.http_server import CannotListen, StartFailed
-        from service.serving import serve
+        from service.observe.access_log import AccessLog, log_requests
+        from service.server.granian import CannotListen, StartFailed
+        from service.server.lifecycle import serve
         from service.telemetry.logs import configure
-        from service.web.access_log import AccessLog, log_requests
 
     gc.freeze()
     gc.enable()

@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Iterator
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
-from service.configuration.faults import Fault
+from service.configuration.errors import Fault
 from service.settings import RedisSettings
 
 _PATH = "redis.url"

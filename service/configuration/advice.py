@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from service.callers.table import end_of
 from service.configuration.addresses import is_loopback
-from service.configuration.faults import Fault
+from service.configuration.errors import Fault
 from service.settings import KeySettings, Settings
 from service.upstream.regions import contradiction
 

@@ -7,10 +7,10 @@ from typing import TypeVar
 import msgspec
 
 from service.configuration.addresses import is_loopback, redis_url_faults
-from service.configuration.admission import caller_faults, service_account_faults
-from service.configuration.document import Tree
-from service.configuration.faults import Fault
-from service.configuration.shape import fields_of
+from service.configuration.callers import caller_faults, service_account_faults
+from service.configuration.errors import Fault
+from service.configuration.validate import fields_of
+from service.configuration.yaml_file import Tree
 from service.model.queries import At, FromNow, Moment, parse_moment
 from service.settings import (
     AppSettings,

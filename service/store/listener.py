@@ -8,9 +8,9 @@ import structlog
 from redis.asyncio.connection import AbstractConnection
 
 from service.model.errors import StoreUnavailable
-from service.store.dialing import Address, Dialer, opened
+from service.store.connection_factory import Address, Dialer, opened
 from service.store.faults import FOREIGN, unavailable
-from service.store.port import Handler, OnGap
+from service.store.interfaces import Handler, OnGap
 from service.store.topology import Topology
 
 log = structlog.get_logger(__name__)

@@ -10,7 +10,7 @@ from redis.typing import EncodableT
 
 from service.model.errors import StoreDetail, StoreUnavailable
 from service.store.breaker import Breaker
-from service.store.dialing import Address, Dialer, opened
+from service.store.connection_factory import Address, Dialer, opened
 from service.store.faults import COSTLY, FOREIGN, unavailable
 
 

@@ -11,11 +11,11 @@ from redis.typing import EncodableT
 from service.model.errors import StoreDetail, StoreUnavailable
 from service.settings import RedisSettings
 from service.store.cluster import ClusterTopology
-from service.store.dialing import Address, Dialer
+from service.store.connection_factory import Address, Dialer
 from service.store.faults import unavailable
+from service.store.interfaces import Handler, OnGap, Script
 from service.store.listener import Listener
 from service.store.node import Node
-from service.store.port import Handler, OnGap, Script
 from service.store.sentinel import SentinelTopology
 from service.store.topology import Single, Topology
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from redis.exceptions import ResponseError
 
 from service.model.errors import StoreDetail, StoreUnavailable
-from service.store.dialing import Address
-from service.store.lookout import Lookout
+from service.store.connection_factory import Address
 from service.store.node import Node
+from service.store.topology_refresher import Lookout
 
 
 class SentinelTopology:

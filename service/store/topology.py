@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from service.store.dialing import Address
+from service.store.connection_factory import Address
 from service.store.node import Node
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from service.calls import CallEnd, OnCall
+from service.gateway.call_events import CallEnd, OnCall
 from service.upstream.codes import Kind
 from service.upstream.results import OK
 

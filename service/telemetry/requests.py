@@ -6,21 +6,20 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from prometheus_client.metrics_core import Metric
 
 from service.model.pages import Source
+from service.observe.outcomes import REFUSED, STREAMED, TASKS_ROUTE
+from service.observe.request import LABELS_MAX, Labels, Observation
 from service.telemetry.families import counters, histograms
 from service.telemetry.histogram import REQUEST_S, WAIT_S, Histogram
-from service.web.kinds import KINDS
-from service.web.problems import REFUSALS
-from service.web.routes.tasks import PATH
-from service.web.trail import LABELS_MAX, Labels, Observation
 
 OTHER = "other"
 OUTCOMES = (*(source.value for source in Source), "refused", "none")
 """What `outcome` may be: a page's source, `refused` where no fetch could be had in time, `none` for all others."""
 
 _SOURCES = frozenset(source.value for source in Source)
+_NO_PROBLEMS = _SOURCES | {STREAMED, None}
 _LINED = (Source.JOINED.value, Source.FETCHED.value)
 
-_FAULT = (PATH, "GET", "500", "none")
+_FAULT = (TASKS_ROUTE, "GET", "500", "none")
 """There from the start, as 0: Prometheus sees no increase in a series that begins with 1, and an alert waits for it."""
 
 _Key = tuple[str, str, int, str | None, str | None, str | None]
@@ -68,7 +67,7 @@ class RequestTally:
             seconds.setdefault((route, outcome), Histogram(REQUEST_S)).add(series.seconds)
             if caller is not None:
                 by_caller[caller, app or "", outcome] += count
-            if told is not None and told in KINDS:
+            if told not in _NO_PROBLEMS and told is not None:
                 problems[told,] += count
         yield counters(
             "taskgate_requests", "Requests that have ended.", ("route", "method", "status", "outcome"), requests
@@ -117,4 +116,4 @@ def outcome_of(told: str | None) -> str:
     """A word of OUTCOMES for what an observation tells."""
     if told in _SOURCES:
         return told
-    return "refused" if told in REFUSALS else "none"
+    return "refused" if told in REFUSED else "none"

@@ -6,7 +6,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from service import __version__
-from service.calls import OnCall, Tracing
+from service.gateway.call_events import OnCall, Tracing
+from service.observe.batch import Listener
+from service.observe.request import Observer
 from service.settings import Settings
 from service.store.redis_store import OnCall as OnStoreCall
 from service.telemetry.call_log import call_logger
@@ -15,8 +17,6 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.state import Watched
 from service.telemetry.traces import traces_of
 from service.telemetry.upstream_calls import CalledApp
-from service.web.gathered import Listener
-from service.web.trail import Observer
 
 if TYPE_CHECKING:
     from service.telemetry.spans import Traces

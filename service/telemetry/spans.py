@@ -20,9 +20,9 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from service.calls import Call, CallEnd, Trace
+from service.gateway.call_events import Call, CallEnd, Trace
+from service.observe.request import Observation
 from service.upstream.results import OK
-from service.web.trail import Observation
 
 EXPORT_S = 3.0
 """How long one export may take, and how long the last one may hold up the end of the process."""

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 import msgspec
 from prometheus_client.metrics_core import Metric
 
-from service.budget.line import Line
-from service.budget.scheduler import Waiting
-from service.cache.blocks import BlockCache
-from service.cache.memory import MemoryCache
-from service.gateway import LOOKUPS, RENEWAL, App, Gateway
+from service.budget.line.line import Line
+from service.budget.scheduler.interfaces import Waiting
+from service.cache.memory_blocks import MemoryCache
+from service.cache.redis_blocks import BlockCache
+from service.gateway.gateway import LOOKUPS, RENEWAL, App, Gateway
 from service.telemetry.families import counters, gauges
 from service.upstream.signer import Signer
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import msgspec
 from prometheus_client.metrics_core import Metric
 
-from service.calls import CallEnd
+from service.gateway.call_events import CallEnd
 from service.telemetry.families import counters, gauges, histograms
 from service.telemetry.histogram import CALL_S, Histogram
 from service.upstream.results import RESULTS

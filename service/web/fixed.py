@@ -6,8 +6,8 @@ from typing import Any
 from litestar import Request
 
 from service.web.answers import Answer, Reply
-from service.web.conditions import holds
-from service.web.trail import trail_of
+from service.web.context import trail_of
+from service.web.headers.conditional import holds
 
 SCRIPT = b"text/javascript; charset=utf-8"
 STYLE = b"text/css; charset=utf-8"

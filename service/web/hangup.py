@@ -5,7 +5,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
-from service.web.trail import Trail
+from service.observe.request import Trail
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Result = TypeVar("Result")

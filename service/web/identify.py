@@ -7,9 +7,10 @@ from litestar import Request
 
 from service.model.callers import Caller
 from service.model.errors import SigningKeyUnknown
+from service.observe.request import Trail
+from service.web.context import trail_of
+from service.web.interfaces import Callers
 from service.web.parameters import readable
-from service.web.port import Callers
-from service.web.trail import Trail, trail_of
 
 
 async def identify(request: Request[Any, Any, Any], callers: Callers) -> tuple[Caller, Trail]:

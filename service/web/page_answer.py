@@ -11,10 +11,10 @@ from service.model.freshness import Demands, StaleReason
 from service.model.pages import Page, Source
 from service.model.queries import rfc3339
 from service.web.answers import JSON, Answer, Header
-from service.web.conditions import holds
-from service.web.encodings import Encodings, etag_for
-from service.web.links import links
-from service.web.ratelimit import ratelimit
+from service.web.headers.conditional import holds
+from service.web.headers.encoding import Encodings, etag_for
+from service.web.headers.link import links
+from service.web.headers.ratelimit import ratelimit
 
 VARY = b"Accept, Accept-Encoding, Authorization"
 """`Prefer: wait` chooses no other representation, so it is not named. `Authorization` is: it may choose the app."""

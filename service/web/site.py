@@ -6,10 +6,11 @@ from contextlib import AbstractAsyncContextManager
 
 from litestar import Litestar
 
-from service.web.edge import Edge
-from service.web.failures import exception_handlers
+from service.observe.request import Observer
+from service.web.interfaces import Callers, Gateway
+from service.web.middleware import Edge
 from service.web.openapi.document import openapi_document
-from service.web.port import Callers, Gateway
+from service.web.problems.handlers import exception_handlers
 from service.web.routes.apps import apps_route
 from service.web.routes.budget import budget_route
 from service.web.routes.cache import cache_route
@@ -20,7 +21,6 @@ from service.web.routes.state import state_routes
 from service.web.routes.tasks import tasks_route
 from service.web.routes.usage import usage_route
 from service.web.settings import WebSettings
-from service.web.trail import Observer
 
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 

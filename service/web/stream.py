@@ -16,19 +16,18 @@ from service.model.callers import Caller
 from service.model.pages import Ask, Source, Stretch
 from service.model.queries import Slice, rfc3339
 from service.model.streams import Only, Seen, labels_of
+from service.observe.outcomes import STREAMED
+from service.observe.request import Trail
 from service.web.answers import Answer, Header, Reply
-from service.web.failures import late_problem
 from service.web.hangup import unless_hung_up
+from service.web.headers.ratelimit import ratelimit
+from service.web.interfaces import Gateway
 from service.web.page_answer import VARY
-from service.web.port import Gateway
-from service.web.problems import Problem
-from service.web.ratelimit import ratelimit
-from service.web.trail import Trail
+from service.web.problems.from_errors import Problem
+from service.web.problems.handlers import late_problem
 
 NDJSON = "application/x-ndjson"
 TOTAL = b"x-total-count"
-STREAMED = "streamed"
-"""What is noted as the outcome of a stream that reached the end of its list."""
 
 READER_MAX_S = 300.0
 """How long a reader may leave a block where it is; then the stream is cut off."""

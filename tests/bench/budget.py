@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
-from service.budget.jobs import Failed, Slot
-from service.budget.line import Line
-from service.budget.scheduler import Rules, Waiting
-from service.budget.shared import SharedScheduler
+from service.budget.line.jobs import Failed, Slot
+from service.budget.line.line import Line
+from service.budget.scheduler.interfaces import Rules, Waiting
+from service.budget.scheduler.shared import SharedScheduler
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
 from tests.bench.machine import facts, table

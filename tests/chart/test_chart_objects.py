@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.serving import CLOSE_S, LINGER_S, REFUSED_S
+from service.server.lifecycle import CLOSE_S, LINGER_S, REFUSED_S
 from tests.chart.matrix import MATRIX, MONITORED, TRYING
 from tests.chart.rendering import CHART, Object, Values, merged, objects, render
 

@@ -6,9 +6,9 @@ from typing import Any
 from litestar.exceptions import HTTPException
 
 from service.model.pages import Ask, Page, Stretch
-from service.web.kinds import KINDS
 from service.web.openapi.examples import ERRORS, problem_example
-from service.web.problems import told_of
+from service.web.problems.from_errors import told_of
+from service.web.problems.types import KINDS
 from tests.http.fake_gateway import FakeGateway
 
 LATE = {told_of(error).kind.slug: error for error in ERRORS}

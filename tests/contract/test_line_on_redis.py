@@ -8,10 +8,10 @@ from contextlib import AsyncExitStack
 import msgspec
 import pytest
 
-from service.budget.jobs import Failed, Fetched, Full, Slot, TooLong
-from service.budget.line import Line
-from service.budget.scheduler import Rules
-from service.budget.shared import SharedScheduler
+from service.budget.line.jobs import Failed, Fetched, Full, Slot, TooLong
+from service.budget.line.line import Line
+from service.budget.scheduler.interfaces import Rules
+from service.budget.scheduler.shared import SharedScheduler
 from service.model.errors import UpstreamUnreachable
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore

@@ -5,9 +5,20 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from service.budget.policy import Policy
-from service.budget.scheduler import Begun, Early, Joined, Known, Lapsed, Paused, Rules, Scheduler, Ticked, Turn
-from service.budget.shared import SharedScheduler
+from service.budget.scheduler.interfaces import (
+    Begun,
+    Early,
+    Joined,
+    Known,
+    Lapsed,
+    Paused,
+    Rules,
+    Scheduler,
+    Ticked,
+    Turn,
+)
+from service.budget.scheduler.policy import Policy
+from service.budget.scheduler.shared import SharedScheduler
 from tests.contract.scheduler_world import RULES, StoreHere, World, row, valkey
 
 REST = RULES.rest_ms

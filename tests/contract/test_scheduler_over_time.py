@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import redis
 
-from service.budget.scheduler import Beginning, Rules, Ticked, Waiting
-from service.budget.shared import SharedScheduler
-from service.budget.state import Reading
+from service.budget.scheduler.interfaces import Beginning, Rules, Ticked, Waiting
+from service.budget.scheduler.shared import SharedScheduler
+from service.budget.scheduler.state import Reading
 from tests.contract.scheduler_world import StoreHere, run, valkey
 from tests.unit.budget.simulation import Simulation
 

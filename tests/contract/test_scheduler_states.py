@@ -17,8 +17,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from service.budget.policy import Policy
-from service.budget.scheduler import Begun, Early, Rules, Ticked, Turn, is_background
+from service.budget.scheduler.interfaces import Begun, Early, Rules, Ticked, Turn, is_background
+from service.budget.scheduler.policy import Policy
 from tests.contract.scheduler_world import World, row, run, valkey
 
 CALLERS = [f"c{number:02}" for number in range(18)] + ["~ahead", "~renewal"]

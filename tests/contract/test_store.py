@@ -8,7 +8,7 @@ import pytest
 
 from service.model.errors import StoreUnavailable
 from service.settings import RedisSettings
-from service.store.port import Store
+from service.store.interfaces import Store
 from service.store.redis_store import RedisStore
 from tests.servers import until
 

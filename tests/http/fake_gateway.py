@@ -12,7 +12,7 @@ import msgspec
 from granian.constants import Interfaces
 from granian.server.embed import Server
 
-from service.callers.admission import Admission
+from service.callers.authenticator import Admission
 from service.callers.table import Table, table_of
 from service.model.budgets import BudgetView, Party, UsageView, Worst
 from service.model.callers import AppInfo, Caller, Known
@@ -20,12 +20,12 @@ from service.model.errors import Unauthenticated
 from service.model.pages import AppState, Ask, Page, Readiness, Source, Stretch
 from service.model.queries import Range
 from service.model.tasks import Task
+from service.observe.access_log import log_requests
+from service.observe.request import Observation
 from service.settings import AppSettings, BudgetSettings, CallerSettings, RedisSettings, Settings
-from service.web.access_log import log_requests
-from service.web.edge import Edge
+from service.web.middleware import Edge
 from service.web.settings import WebSettings, default_web_settings
 from service.web.site import create_web
-from service.web.trail import Observation
 from tests.ports import free_port
 
 NOW_S = 1_750_000_000.0

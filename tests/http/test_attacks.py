@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.callers.admission import Admission
+from service.callers.authenticator import Admission
 from service.callers.table import table_of
 from service.settings import AppSettings, CallerSettings, RedisSettings, Settings
 from tests.http.fake_gateway import AUTH, KEY, MANY_AUTH, NOW_S, Web, raw

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from service.model.queries import parse_moment
-from service.web.kinds import KINDS
 from service.web.openapi.document import openapi_document
 from service.web.openapi.operations import paths
 from service.web.parameters import MOMENT_PATTERN, task_parameters
+from service.web.problems.types import KINDS
 from service.web.settings import default_web_settings
 from tests.http.fake_gateway import Web
 

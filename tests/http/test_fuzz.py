@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from service.model.errors import BadRequest, UnknownApp
 from service.model.queries import Slice
-from service.web.links import links
+from service.web.headers.link import links
 from service.web.parameters import TasksReader
-from service.web.replay import Replay
+from service.web.response_cache import Replay
 from service.web.settings import default_web_settings
 from tests.http.fake_gateway import KEY, NOW_S, Web, key_callers
 

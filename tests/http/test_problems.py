@@ -8,8 +8,10 @@ from structlog.testing import capture_logs
 
 from service.model import errors
 from service.model.budgets import BudgetNote
-from service.model.errors import TaskgateError
-from service.web.kinds import KINDS
+from service.model.errors import Refused, TaskgateError
+from service.observe.outcomes import REFUSED
+from service.web.problems.from_errors import slug_of
+from service.web.problems.types import KINDS
 from tests.http.fake_gateway import Web
 
 CASES = [
@@ -179,3 +181,9 @@ async def test_problems_explain_themselves(web: Web, slug: str) -> None:
     assert page.headers["content-type"].startswith("text/html")
     assert kind.title in page.text.replace("&#x27;", "'")
     assert slug in (await web.client.get("/problems")).text
+
+
+def test_each_refusal_of_a_turn_is_counted_as_refused():
+    """`REFUSED` holds the problems of `Refused` and its subclasses, and no others."""
+    refusals = (Refused, *Refused.__subclasses__())
+    assert {slug_of(error) for error in refusals} == REFUSED

@@ -13,8 +13,8 @@ import pytest
 
 from service.model.callers import Known
 from service.model.pages import Source
-from service.web.replay import Replay
-from service.web.trail import Observation
+from service.observe.request import Observation
+from service.web.response_cache import Replay
 from tests.http.fake_gateway import AUTH, MANY_AUTH, NOW_S, Web, key_callers
 
 

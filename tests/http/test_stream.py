@@ -14,9 +14,9 @@ from service.model.errors import ShuttingDown, UpstreamTimeout, WaitTooLong
 from service.model.pages import Source
 from service.model.queries import Slice
 from service.model.streams import Only
+from service.observe.request import Trail
 from service.settings import CallerSettings
 from service.web.stream import TaskStream
-from service.web.trail import Trail
 from tests.http.fake_gateway import AUTH, KEY, Web, _hashed, key_table, raw, task_of
 from tests.servers import until
 

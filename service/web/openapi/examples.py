@@ -34,9 +34,9 @@ from service.model.pages import Page, Source, Stretch
 from service.model.queries import At, Query, Range, Slice, Sort
 from service.model.streams import Only
 from service.model.tasks import Task
-from service.web.kinds import Kind
 from service.web.page_answer import body_of
-from service.web.problems import Told, problem_answer, problem_of, told_of, told_of_status
+from service.web.problems.from_errors import Told, problem_answer, problem_of, told_of, told_of_status
+from service.web.problems.types import Kind
 from service.web.routes.budget import budget_body
 from service.web.routes.usage import usage_body
 from service.web.stream import Course

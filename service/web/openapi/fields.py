@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
+from service.web.headers.ratelimit import POLICY, STATE
 from service.web.openapi.schemas import Json
 from service.web.parameters import Example
-from service.web.ratelimit import POLICY, STATE
 
 
 def request_fields() -> Json:

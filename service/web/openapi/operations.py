@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from service import __version__
-from service.web.kinds import KINDS, Kind
 from service.web.openapi.examples import (
     budget_example,
     page_example,
@@ -15,7 +14,8 @@ from service.web.openapi.examples import (
 from service.web.openapi.fields import refer_fields, with_examples
 from service.web.openapi.schemas import Json
 from service.web.parameters import Parameter, app_parameter, task_parameters
-from service.web.problems import PROBLEM_JSON
+from service.web.problems.from_errors import PROBLEM_JSON
+from service.web.problems.types import KINDS, Kind
 from service.web.routes.problems import kinds_html, kinds_text
 from service.web.routes.usage import usage_parameters
 from service.web.settings import default_web_settings

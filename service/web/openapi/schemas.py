@@ -9,7 +9,7 @@ from service.model.errors import Fault
 from service.model.queries import Sort
 from service.model.tasks import Task
 from service.web.page_answer import Envelope
-from service.web.problems import Problem
+from service.web.problems.from_errors import Problem
 from service.web.routes.apps import Apps
 from service.web.routes.budget import Budget, Pause, Share, Slots, Used, Waiting, WorstWindow
 from service.web.routes.cache import Dropped

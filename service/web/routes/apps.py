@@ -9,7 +9,7 @@ from litestar.handlers import HTTPRouteHandler
 from service.model.callers import AppInfo
 from service.web.answers import Reply, json_answer
 from service.web.identify import identify
-from service.web.port import Callers, Gateway
+from service.web.interfaces import Callers, Gateway
 
 
 class Apps(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,8 +9,8 @@ from litestar.handlers import HTTPRouteHandler
 from service.model.budgets import BudgetView, Counts, Party
 from service.web.answers import Reply, json_answer
 from service.web.identify import identify
+from service.web.interfaces import Callers, Gateway
 from service.web.parameters import read_app
-from service.web.port import Callers, Gateway
 
 
 class Slots(msgspec.Struct, frozen=True, kw_only=True):

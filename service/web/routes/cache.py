@@ -9,7 +9,7 @@ from litestar.handlers import HTTPRouteHandler
 from service.model.errors import BadRequest, Fault, NotAllowed
 from service.web.answers import Reply, json_answer
 from service.web.identify import identify
-from service.web.port import Callers, Gateway
+from service.web.interfaces import Callers, Gateway
 from service.web.query_string import read_query_string
 
 _KNOWN = {b"app": "app"}

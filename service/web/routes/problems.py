@@ -9,8 +9,8 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from service.web.answers import HTML, TEXT, Answer, Reply
-from service.web.kinds import KINDS, Kind
-from service.web.trail import trail_of
+from service.web.context import trail_of
+from service.web.problems.types import KINDS, Kind
 
 _CACHE_CONTROL = b"public, max-age=3600"
 

@@ -6,7 +6,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from service import __version__
 from service.web.answers import Reply, json_answer
-from service.web.port import Gateway
+from service.web.interfaces import Gateway
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):

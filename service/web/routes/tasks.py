@@ -9,21 +9,20 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
 from service.model.pages import Ask
-from service.web.accept import choose
+from service.observe.outcomes import TASKS_ROUTE
 from service.web.answers import JSON, Reply, Silence
-from service.web.demands import demands_of, patience_of
-from service.web.encodings import Encodings, compressors
 from service.web.hangup import unless_hung_up
+from service.web.headers.accept import choose
+from service.web.headers.cache_control import demands_of, patience_of
+from service.web.headers.encoding import Encodings, compressors
+from service.web.headers.link import link_to
 from service.web.identify import identify, still
 from service.web.in_flight import InFlight
-from service.web.links import link_to
+from service.web.interfaces import Callers, Gateway
 from service.web.page_answer import page_answer, render
 from service.web.parameters import TasksReader
-from service.web.port import Callers, Gateway
 from service.web.settings import WebSettings
 from service.web.stream import NDJSON, TaskStream
-
-PATH = "/tasks"
 
 _FORMS = (JSON.decode(), NDJSON)
 
@@ -36,7 +35,7 @@ def tasks_route(
     in_flight = InFlight()
     encodings = Encodings(compressors(), max_bytes=settings().compressed_max_bytes)
 
-    @get(PATH)
+    @get(TASKS_ROUTE)
     async def list_tasks(request: Request[Any, Any, Any]) -> Reply:
         """Parse and check, ask the gateway, answer: with a page, or with whatever `failures.py` makes of an error."""
         nonlocal reader
@@ -61,7 +60,7 @@ def tasks_route(
             demands=demands,
             origin=trail.origin,
         )
-        path, query_string = scope.get("root_path", "") + PATH, scope["query_string"]
+        path, query_string = scope.get("root_path", "") + TASKS_ROUTE, scope["query_string"]
         if streamed:
             caller_now = still(request, callers, caller, app=asked.query.app)
             with in_flight.one_of(caller):

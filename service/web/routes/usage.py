@@ -12,8 +12,8 @@ from service.model.errors import BadRequest, Fault, NotAllowed
 from service.model.queries import FromNow, Moment, parse_moment, rfc3339
 from service.web.answers import Reply, json_answer
 from service.web.identify import identify
+from service.web.interfaces import Callers, Gateway
 from service.web.parameters import MOMENT_PATTERN, NO_APP, Example, Parameter, app_parameter, readable
-from service.web.port import Callers, Gateway
 from service.web.query_string import read_query_string
 
 PATH = "/usage"

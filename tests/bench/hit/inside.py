@@ -11,24 +11,24 @@ from typing import Any
 import msgspec
 
 from service.cache.codec import decode, encode
-from service.cache.memory import MemoryCache
-from service.callers.admission import Admission
+from service.cache.memory_blocks import MemoryCache
+from service.callers.authenticator import Admission
 from service.callers.table import table_of
 from service.model.blocks import Block, block_of
 from service.model.pages import Page, Source
 from service.model.queries import At, Query, Range, Slice
 from service.model.tasks import Listing, Task
+from service.observe.access_log import AccessLog, log_requests
+from service.observe.batch import GATHERED_MAX, Gathered, Listener
+from service.observe.request import Observation, Trail
 from service.settings import AppSettings, CallerSettings, RedisSettings, Settings
 from service.telemetry.logs import configure
 from service.telemetry.metrics import Metrics
-from service.telemetry.usage import UsageCounts
-from service.web.access_log import AccessLog, log_requests
-from service.web.edge import request_id_of
-from service.web.encodings import compressors
-from service.web.gathered import GATHERED_MAX, Gathered, Listener
+from service.usage.counts import UsageCounts
+from service.web.headers.encoding import compressors
+from service.web.middleware import request_id_of
 from service.web.page_answer import render
-from service.web.replay import Replay
-from service.web.trail import Observation, Trail
+from service.web.response_cache import Replay
 from tests.bench.machine import resident_mib
 from tests.observations import observed
 from tests.scenes.fleet import key_of

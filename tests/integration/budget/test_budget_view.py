@@ -12,7 +12,7 @@ from service.app import create_app
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.upstream import SandboxOptions
 from service.settings import AppSettings, BudgetSettings, CallerSettings, RedisSettings, Settings
-from service.web.edge import Edge
+from service.web.middleware import Edge
 from tests.servers import Server
 
 WINDOW_S = 0.4

@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from service.budget.ledger import CALLERS_MAX, HOURS, MINUTES, OVERFLOW, Ledger
-from service.budget.periods import READ_MAX, Book
 from service.model.budgets import COLUMNS, Counts, Tally, Worst
 from service.model.errors import StoreUnavailable
 from service.settings import RedisSettings
-from service.store.port import Script
+from service.store.interfaces import Script
 from service.store.redis_store import RedisStore
+from service.usage.buckets import READ_MAX, Book
+from service.usage.store import CALLERS_MAX, HOURS, MINUTES, OVERFLOW, Ledger
 from tests.servers import Server, until
 
 NOON_S = 1_750_000_200.0

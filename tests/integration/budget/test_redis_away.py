@@ -5,11 +5,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from service.budget.jobs import Failed, Fetched, Full, Slot, TooLong
-from service.budget.line import Line
-from service.budget.scheduler import Rules, Scheduler
-from service.budget.shared import SharedScheduler
-from service.budget.sharing import SharingScheduler, notice_s
+from service.budget.line.jobs import Failed, Fetched, Full, Slot, TooLong
+from service.budget.line.line import Line
+from service.budget.scheduler.fallback import SharingScheduler, notice_s
+from service.budget.scheduler.interfaces import Rules, Scheduler
+from service.budget.scheduler.shared import SharedScheduler
 from service.model.errors import StoreUnavailable, UpstreamUnreachable
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore

@@ -7,12 +7,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from service.budget.jobs import Failed, Payer
-from service.cache.blocks import BlockCache
-from service.cache.memory import MemoryCache
+from service.budget.line.jobs import Failed, Payer
+from service.cache.block_cache import Shelf
+from service.cache.memory_blocks import MemoryCache
 from service.cache.purge import Purge
-from service.cache.shelf import Shelf
-from service.fetching import BlockJob, Fetching
+from service.cache.redis_blocks import BlockCache
+from service.gateway.fetch import BlockJob, Fetching
 from service.model.blocks import Block
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes

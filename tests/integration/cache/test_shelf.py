@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from service.cache.blocks import BlockCache
-from service.cache.memory import MemoryCache
-from service.cache.shelf import Shelf
+from service.cache.block_cache import Shelf
+from service.cache.memory_blocks import MemoryCache
+from service.cache.redis_blocks import BlockCache
 from service.model.blocks import Block
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes

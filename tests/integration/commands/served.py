@@ -4,8 +4,8 @@ import asyncio
 import sys
 import threading
 
-from service.http_server import CannotListen, Message, Receive, Scope, Send, StartFailed
-from service.serving import serve
+from service.server.granian import CannotListen, Message, Receive, Scope, Send, StartFailed
+from service.server.lifecycle import serve
 from service.settings import ServerSettings
 from service.telemetry.logs import configure
 

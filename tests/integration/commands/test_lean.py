@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from service.commands.lean import without
+from service.commands.blocked_imports import without
 
 SEEN = """
 import sys
@@ -21,7 +21,7 @@ class Serving:
     CannotListen = StartFailed = OSError
     serve = staticmethod(lambda *_, **__: print(*sys.modules))
 
-sys.modules["service.serving"] = Serving
+sys.modules["service.server.lifecycle"] = Serving
 sys.exit(serve.run("none"))
 """
 

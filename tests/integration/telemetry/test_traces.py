@@ -10,8 +10,8 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from service.budget.jobs import Payer
-from service.calls import Call, CallEnd
+from service.budget.line.jobs import Payer
+from service.gateway.call_events import Call, CallEnd
 from service.model.errors import WaitTooLong
 from service.model.origin import NOBODY, Origin
 from service.telemetry.spans import Traces

@@ -6,10 +6,10 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
-from service.budget.policy import Policy
-from service.budget.scheduler import Begun, Early, Rules, Waiting
-from service.budget.state import Reading
-from service.budget.stopwatch import Stopwatch
+from service.budget.scheduler.interfaces import Begun, Early, Rules, Waiting
+from service.budget.scheduler.policy import Policy
+from service.budget.scheduler.server_clock import Stopwatch
+from service.budget.scheduler.state import Reading
 
 
 class Simulation:

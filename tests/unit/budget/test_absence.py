@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.budget.absence import Absence
+from service.budget.scheduler.outage import Absence
 
 
 def _absence(*, grace_s: float = 1.0, notice_s: float = 1.2, quiet_s: float = 1.5) -> Absence:

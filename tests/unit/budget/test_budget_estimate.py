@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.budget.estimate import estimate_wait_ms
-from service.budget.policy import Policy
-from service.budget.scheduler import Begun, Board, Rules, Waiting
-from service.budget.state import Reading
+from service.budget.line.estimate import estimate_wait_ms
+from service.budget.scheduler.interfaces import Begun, Board, Rules, Waiting
+from service.budget.scheduler.policy import Policy
+from service.budget.scheduler.state import Reading
 
 RULES = Rules(calls=5, window_ms=1000, transit_ms=300, report_lease_ms=10_000)
 HELD_MS = 50

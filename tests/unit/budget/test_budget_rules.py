@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from service.budget.scheduler import Rules, Waiting
+from service.budget.scheduler.interfaces import Rules, Waiting
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@
 
 import pytest
 
-from service.budget.counted import CountedScheduler
-from service.budget.local import LocalScheduler
-from service.budget.policy import Policy
-from service.budget.scheduler import Beginning, Begun, Rules, Ticked, Waiting
+from service.budget.line.counted import CountedScheduler
+from service.budget.scheduler.interfaces import Beginning, Begun, Rules, Ticked, Waiting
+from service.budget.scheduler.local import LocalScheduler
+from service.budget.scheduler.policy import Policy
 from service.model.errors import StoreUnavailable
 
 RULES = Rules(calls=2, window_ms=100, transit_ms=40)

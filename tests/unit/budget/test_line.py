@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from service.budget.jobs import Failed, Fetched, Full, Slot, TooLong
-from service.budget.line import Line
-from service.budget.local import LocalScheduler
-from service.budget.policy import Policy
-from service.budget.scheduler import Beginning, Begun, Early, Rules, Ticked, Waiting
+from service.budget.line.jobs import Failed, Fetched, Full, Slot, TooLong
+from service.budget.line.line import Line
+from service.budget.scheduler.interfaces import Beginning, Begun, Early, Rules, Ticked, Waiting
+from service.budget.scheduler.local import LocalScheduler
+from service.budget.scheduler.policy import Policy
 from service.model.errors import ShuttingDown, StoreUnavailable, UpstreamTimeout, UpstreamUnreachable
 
 RULES = Rules(calls=2, window_ms=100, transit_ms=40, turn_lease_ms=100, fetch_lease_ms=400, report_lease_ms=500)

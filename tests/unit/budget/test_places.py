@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.budget.places import Places, State, Want
+from service.budget.line.queue import Places, State, Want
 
 
 @pytest.fixture

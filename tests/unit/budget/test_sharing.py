@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from service.budget.local import LocalScheduler
-from service.budget.policy import Policy
-from service.budget.scheduler import Beginning, Begun, Board, Lapsed, Rules, Ticked, Turn, Waiting
-from service.budget.sharing import SharingScheduler
+from service.budget.scheduler.fallback import SharingScheduler
+from service.budget.scheduler.interfaces import Beginning, Begun, Board, Lapsed, Rules, Ticked, Turn, Waiting
+from service.budget.scheduler.local import LocalScheduler
+from service.budget.scheduler.policy import Policy
 from service.model.errors import StoreUnavailable
 
 RULES = Rules(calls=4, window_ms=1000, transit_ms=500)

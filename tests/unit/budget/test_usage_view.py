@@ -2,9 +2,9 @@
 
 import pytest
 
-from service.budget.periods import Book
-from service.budget.usage import is_by_hour, usage_view
 from service.model.budgets import Counts, UsageView, Use
+from service.usage.buckets import Book
+from service.usage.usage_view import is_by_hour, usage_view
 
 NOW_S = 1_750_000_200 + 17
 MINUTE = NOW_S // 60

@@ -1,9 +1,9 @@
 """An app's budget as callers and operators see it."""
 
-from service.budget.scheduler import Board, Rank, Ticked, Waiting
-from service.budget.view import budget_view, parties
+from service.budget.scheduler.interfaces import Board, Rank, Ticked, Waiting
 from service.model.budgets import BudgetView, Counts, Party, Tally, Worst
 from service.model.callers import Caller
+from service.usage.budget_view import budget_view, parties
 
 TALLIES = {
     "a": Tally(minute=Counts(turns=1), hour=Counts(turns=10, joined=2)),

@@ -1,6 +1,6 @@
 """Which block is fetched ahead for whom."""
 
-from service.cache.ahead import Walks
+from service.cache.sequential_reads import Walks
 from service.model.queries import FromNow, Query, Slice
 
 QUERY = Query(app="shop", since=FromNow(offset_s=-1), until=FromNow(offset_s=1))

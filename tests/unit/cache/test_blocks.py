@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from service.cache.blocks import NOTHING, BlockCache
+from service.cache.redis_blocks import NOTHING, BlockCache
 from service.model.blocks import HEAD_BYTES, Block, RefusedQuery
 from service.model.queries import At, FromNow, Query, Range, Sort
 from service.settings import RedisSettings

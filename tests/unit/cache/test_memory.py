@@ -3,7 +3,7 @@
 import random
 import tracemalloc
 
-from service.cache.memory import MemoryCache
+from service.cache.memory_blocks import MemoryCache
 from service.model.blocks import Block, RefusedQuery, Stored
 from service.model.queries import Range
 

@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.callers.admission import Admission
+from service.callers.authenticator import Admission
 from service.callers.issuer import Issuer
-from service.callers.remembered import Remembered
 from service.callers.table import UNKNOWN, table_of
 from service.callers.token import Token
+from service.callers.token_cache import Remembered
 from service.model.callers import Known
 from service.model.errors import KeysUnavailable, NotAllowed, SigningKeyUnknown, Unauthenticated
 from service.settings import (

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from service.callers.table import table_of
 from service.configuration import load
-from service.reload import Reload, changes
+from service.configuration.watch import Reload, changes
 from service.settings import Settings
 
 ENVIRON = {"SHOP_SECRET": "0123"}

@@ -3,7 +3,7 @@
 import pytest
 
 from service.settings import RedisSettings
-from service.store.dialing import Address, Dialer
+from service.store.connection_factory import Address, Dialer
 from service.store.listener import pause_s
 from service.store.redis_store import RedisStore
 

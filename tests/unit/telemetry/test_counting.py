@@ -6,10 +6,10 @@ from typing import get_args
 
 import pytest
 
-from service.budget.jobs import Payer
-from service.budget.scheduler import Begun, Joined, Known, Lapsed, Paused
-from service.budget.tally import TURN_ENDS, TurnTally
-from service.calls import Call, CallEnd
+from service.budget.line.jobs import Payer
+from service.budget.line.tally import TURN_ENDS, TurnTally
+from service.budget.scheduler.interfaces import Begun, Joined, Known, Lapsed, Paused
+from service.gateway.call_events import Call, CallEnd
 from service.model.errors import (
     StoreDetail,
     UpstreamBroken,

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from service.telemetry.usage import UsageCounts
+from service.usage.counts import UsageCounts
 from tests.observations import observed
 
 

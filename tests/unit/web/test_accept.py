@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.web.accept import choose
+from service.web.headers.accept import choose
 
 JSON, LINES = "application/json", "application/x-ndjson"
 

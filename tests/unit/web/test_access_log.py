@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from service.observe.access_log import AccessLog, log_requests
+from service.observe.request import LABELS_MAX, Observation
 from service.telemetry.logs import configure
-from service.web.access_log import AccessLog, log_requests
-from service.web.trail import LABELS_MAX, Observation
 from tests.observations import observed
 
 CALLER = 'or"ders\\'

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from service.web.encodings import Encodings, choose, compressors, etag_for
+from service.web.headers.encoding import Encodings, choose, compressors, etag_for
 
 BOTH = ("zstd", "gzip")
 

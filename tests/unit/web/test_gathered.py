@@ -7,8 +7,8 @@ from threading import Barrier
 
 import pytest
 
-from service.web.gathered import GATHERED_MAX, GATHERED_S, Gathered
-from service.web.trail import Observation
+from service.observe.batch import GATHERED_MAX, GATHERED_S, Gathered
+from service.observe.request import Observation
 from tests.observations import observed
 from tests.servers import until
 

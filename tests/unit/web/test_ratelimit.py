@@ -3,8 +3,8 @@
 import pytest
 
 from service.model.budgets import BudgetNote
-from service.web.problems import retry_after
-from service.web.ratelimit import ratelimit
+from service.web.headers.ratelimit import ratelimit
+from service.web.problems.from_errors import retry_after
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Who waits on this replica, and how their turns are used."""

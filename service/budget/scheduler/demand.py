@@ -1,0 +1,74 @@
+"""Who waits, summed over the reports of all live replicas."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from service.budget.scheduler.interfaces import is_background
+
+
+class Share(msgspec.Struct, kw_only=True):
+    """A caller's part on one replica: how many wait there without a turn, and since when the oldest does."""
+
+    replica: str
+    count: int
+    since: int
+
+
+class Crowd(msgspec.Struct, kw_only=True):
+    """All that one caller waits for. Where replicas disagree about its weight, the largest holds."""
+
+    caller: str
+    weight: float
+    count: int
+    since: int
+    shares: list[Share]
+
+
+class Standing(msgspec.Struct, kw_only=True):
+    """Everyone who waits without a turn, and the names of those who wait or hold a turn.
+
+    `count` is how many in all, `urgent` how many of them not in the background.
+    """
+
+    count: int
+    urgent: int
+    crowds: dict[str, Crowd]
+    present: set[str]
+
+    def take(self, crowd: Crowd, share: Share) -> None:
+        """One fewer waits without a turn."""
+        share.count -= 1
+        crowd.count -= 1
+        self.count -= 1
+        self.urgent -= not is_background(crowd.caller)
+
+    @property
+    def pressing(self) -> int:
+        """How many wait at the same time as far as pacing goes: the background presses nobody but itself."""
+        return self.urgent or self.count
+
+
+def standing(rows: Iterable[tuple[str, str, float, int, int]], held: Iterable[tuple[str, str]]) -> Standing:
+    """Sum up (replica, caller, weight, count, since), less the turns `held` unused as (replica, caller)."""
+    seen = Standing(count=0, urgent=0, crowds={}, present=set())
+    shares: dict[tuple[str, str], Share] = {}
+    for replica, caller, weight, count, since in rows:
+        if count < 1:
+            continue
+        crowd = seen.crowds.setdefault(caller, Crowd(caller=caller, weight=weight, count=0, since=since, shares=[]))
+        share = Share(replica=replica, count=count, since=since)
+        shares[replica, caller] = share
+        crowd.shares.append(share)
+        crowd.weight = max(crowd.weight, weight)
+        crowd.since = min(crowd.since, since)
+        crowd.count += count
+        seen.count += count
+        seen.urgent += 0 if is_background(caller) else count
+    seen.present.update(seen.crowds)
+    for replica, caller in held:
+        seen.present.add(caller)
+        held_share = shares.get((replica, caller))
+        if held_share is not None and held_share.count:
+            seen.take(seen.crowds[caller], held_share)
+    return seen

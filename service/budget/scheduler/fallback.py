@@ -1,0 +1,201 @@
+"""`on_redis_down: share`: while Redis is away, each replica gives out its own part of the calls (rule 9).
+
+What it keeps: never more than N calls in a window where Redis is away for all replicas or for none, however their
+noticing differs, and with as many replicas as `max_replicas` or fewer. What it can't keep: a replica that alone is cut
+off from Redis shares while the others use the whole budget; up to N + N // max_replicas calls a window then. Nor is a
+block fetched once only (rule 4): each replica fetches for itself. See docs/adr/0004-redis-away.md.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from service.budget.scheduler.interfaces import Beginning, Begun, Board, Lapsed, Rules, Scheduler, Ticked, Waiting
+from service.budget.scheduler.local import LocalScheduler
+from service.budget.scheduler.outage import Absence
+from service.budget.scheduler.policy import Policy
+from service.model.errors import StoreUnavailable
+
+PROBE_S = 0.5
+"""Redis is asked at least so often, also where nobody waits: all replicas must know alike whether it is away."""
+NOTICE_MARGIN_S = 0.25
+"""What a probe may be late by beyond Redis's own time-outs: a busy event loop, a breaker's rest."""
+
+log = structlog.get_logger()
+
+
+def notice_s(timeout_s: float) -> float:
+    """Within what time of each other replicas notice a change: a probe hangs, is refused, and the next one answers."""
+    return PROBE_S + NOTICE_MARGIN_S + 3 * timeout_s
+
+
+class SharingScheduler:
+    """A Scheduler that passes everything on to the shared one, and while that is away serves from this replica's part.
+
+    Lives from `start` to `aclose`. Turns are worth something only on the side that gave them: on the other one they
+    have lapsed. `grace_s` is for how long Redis must be away first; for `notice_s` see the function of that name;
+    `clock_s` is monotonic.
+    """
+
+    def __init__(
+        self,
+        shared: Scheduler,
+        *,
+        app: str,
+        rules: Rules,
+        max_replicas: int,
+        grace_s: float,
+        notice_s: float,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Raises ValueError where there is not one call for each replica."""
+        self._shared = shared
+        self._app = app
+        self._rules = rules
+        self._own_rules = msgspec.structs.replace(rules, calls=rules.calls // max_replicas)
+        self._clock_s = clock_s
+        quiet_s = (rules.transit_ms + rules.rest_ms) / 1000
+        self._absence = Absence(grace_s=grace_s, notice_s=notice_s, quiet_s=quiet_s)
+        self._own: LocalScheduler | None = None
+        self._given: set[int] = set()
+        self._begun: set[int] = set()
+        self._paused_until_s = 0.0
+        self._pause_reason = ""
+        self._asked_s = clock_s()
+        self._asking = asyncio.Lock()
+        self._closing = asyncio.Event()
+        self._prober: asyncio.Task[None] | None = None
+
+    @property
+    def calls_alone(self) -> int | None:
+        """This replica's own part of the calls, while it lives on that."""
+        return None if self._own is None else self._own_rules.calls
+
+    def start(self) -> None:
+        """Begin to watch Redis."""
+        self._prober = asyncio.create_task(self._watch())
+
+    async def aclose(self) -> None:
+        """Stop watching; waits for a question under way, which has its own end."""
+        self._closing.set()
+        if self._prober is not None:
+            await self._prober
+
+    async def probe(self) -> None:
+        """Ask Redis with an empty report. Who has shared asks for quiet then, for no own turn can begin any more."""
+        shared_until_now = self._own is not None
+        try:
+            await self._tick_shared((), returned=(), quiet=False, wants_board=False)
+            if shared_until_now:
+                await self._tick_shared((), returned=(), quiet=True, wants_board=False)
+                if pause_ms := self._pause_left_ms():
+                    await self._shared.done(0, block="", pause_ms=pause_ms, pause_reason=self._pause_reason)
+        except StoreUnavailable:
+            pass
+
+    async def tick(
+        self, waiting: tuple[Waiting, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+    ) -> Ticked:
+        """See `Scheduler.tick`. Raises StoreUnavailable only before the grace has ended."""
+        if self._own is None:
+            try:
+                return await self._tick_shared(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
+            except StoreUnavailable:
+                if self._own is None:
+                    raise
+        quiet = quiet or self._absence.owed_until_s is not None
+        ticked = await self._own.tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
+        self._note(ticked, asked_s=self._clock_s(), quiet=quiet)
+        return ticked if ticked.board is None else msgspec.structs.replace(ticked, board=self._scaled(ticked.board))
+
+    async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
+        """See `Scheduler.begin`. Alone, all blocks are in memory: no other replica's can be found or joined."""
+        if turn not in self._given and turn not in self._begun:
+            return Lapsed()
+        if self._own is not None and not self._absence.may_begin_alone(now_s=self._clock_s()):
+            return Lapsed()
+        self._begun.add(turn)  # at once: where no answer comes, it may have begun
+        beginning = await self._side.begin(turn, block=block, block_key=block_key, known=known)
+        if not isinstance(beginning, Begun):
+            self._begun.discard(turn)
+        return beginning
+
+    async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
+        """See `Scheduler.done`. A turn of the other side is nothing to this one, but its pause is."""
+        self._begun.discard(turn)
+        self._pause(pause_ms, pause_reason)
+        await self._side.done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason)
+
+    @property
+    def _side(self) -> Scheduler:
+        return self._shared if self._own is None else self._own
+
+    async def _tick_shared(
+        self, waiting: tuple[Waiting, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+    ) -> Ticked:
+        """One after the other, for a report replaces the one before it."""
+        async with self._asking:
+            asked_s = self._asked_s = self._clock_s()
+            quiet = quiet or self._absence.owed_until_s is not None
+            try:
+                ticked = await self._shared.tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
+            except StoreUnavailable:
+                await self._missed(asked_s)
+                raise
+            self._answered()
+            self._note(ticked, asked_s=asked_s, quiet=quiet)
+            return ticked
+
+    async def _missed(self, asked_s: float) -> None:
+        self._absence = self._absence.failed(asked_s=asked_s, now_s=self._clock_s())
+        if not self._absence.shares or self._own is not None:
+            return
+        log.warning("budget.shares", app=self._app, calls=self._own_rules.calls)
+        own = LocalScheduler(Policy(self._own_rules), lambda: self._clock_s() * 1000)
+        await own.tick((), returned=(), quiet=True, wants_board=False)
+        self._absence = self._absence.kept_quiet(asked_s=self._clock_s())
+        await own.done(0, block="", pause_ms=self._pause_left_ms(), pause_reason=self._pause_reason)
+        self._change_to(own)
+
+    def _answered(self) -> None:
+        self._absence = self._absence.answered(now_s=self._clock_s())
+        if self._own is not None:
+            log.warning("budget.shared_again", app=self._app)
+            self._change_to(None)
+
+    def _change_to(self, own: LocalScheduler | None) -> None:
+        """From now on no turn of the other side can be begun."""
+        self._own = own
+        self._given.clear()
+        self._begun.clear()
+
+    def _note(self, ticked: Ticked, *, asked_s: float, quiet: bool) -> None:
+        if quiet:
+            self._absence = self._absence.kept_quiet(asked_s=asked_s)
+        self._given = {turn.id for turn in ticked.turns}
+        self._pause(ticked.pause_in_ms, ticked.pause_reason)
+
+    def _pause(self, pause_ms: int, reason: str) -> None:
+        until_s = self._clock_s() + pause_ms / 1000
+        if pause_ms > 0 and until_s > self._paused_until_s:
+            self._paused_until_s, self._pause_reason = until_s, reason
+
+    def _pause_left_ms(self) -> int:
+        return max(round((self._paused_until_s - self._clock_s()) * 1000), 0)
+
+    def _scaled(self, board: Board) -> Board:
+        """The board as it looks to who reckons with all N slots: each is held for so much longer."""
+        rest_ms, whole, part = self._rules.rest_ms, self._rules.calls, self._own_rules.calls
+        return msgspec.structs.replace(board, held_ms=(rest_ms + board.held_ms) * whole // part - rest_ms)
+
+    async def _watch(self) -> None:
+        """Ask Redis whenever nobody else has for a while; while this replica shares, nobody else does."""
+        while not self._closing.is_set():
+            try:
+                await asyncio.wait_for(self._closing.wait(), self._asked_s + PROBE_S - self._clock_s())
+            except TimeoutError:
+                if self._clock_s() - self._asked_s >= PROBE_S:
+                    await self.probe()

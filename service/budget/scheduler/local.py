@@ -1,0 +1,69 @@
+"""The scheduler of one process alone: for a replica's own share while Redis is away, and to test the policy by."""
+
+from collections.abc import Callable
+
+from service.budget.scheduler.interfaces import Beginning, Ticked, Waiting
+from service.budget.scheduler.policy import Policy
+from service.budget.scheduler.server_clock import Stopwatch, any_chance, monotonic_ms
+from service.budget.scheduler.state import Reading
+from service.model.blocks import HEAD_BYTES
+
+
+class LocalScheduler:
+    """One app's turns, given out by `policy` in this process. It starts with a quiet window, as every reset does.
+
+    `clock_ms` is monotonic. `stored` looks up the value under a block's key, b"" for none; without it every block is
+    taken to be the one that the replica knows, for nobody else can have stored another. `server` and `chance` are for
+    tests alone.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        clock_ms: Callable[[], float] = monotonic_ms,
+        *,
+        replica: str = "local",
+        stored: Callable[[str], bytes] | None = None,
+        chance: Callable[[], int] = any_chance,
+        server: Callable[[], tuple[int, str]] | None = None,
+    ) -> None:
+        self._policy = policy
+        self._clock_ms = clock_ms
+        self._replica = replica
+        self._stored = stored
+        self._chance = chance
+        self._server = server or (lambda: (int(clock_ms()), "local"))
+        self._stopwatch = Stopwatch()
+
+    async def tick(
+        self, waiting: tuple[Waiting, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+    ) -> Ticked:
+        """See `Scheduler.tick`."""
+        ticked = self._policy.tick(
+            self._reading(), self._replica, waiting, returned=returned, quiet=quiet, wants_board=wants_board
+        )
+        self._answered()
+        return ticked
+
+    async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
+        """See `Scheduler.begin`."""
+        head = known[:HEAD_BYTES]
+        is_known = self._stored is None or self._stored(block_key)[:HEAD_BYTES] == head
+        beginning = self._policy.begin(self._reading(), self._replica, turn, block=block, is_known=is_known)
+        self._answered()
+        return beginning
+
+    async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
+        """See `Scheduler.done`."""
+        self._policy.done(
+            self._reading(), self._replica, turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason
+        )
+        self._answered()
+
+    def _reading(self) -> Reading:
+        epoch, seen_ms = self._stopwatch.read(self._clock_ms())
+        raw_ms, run_id = self._server()
+        return Reading(raw_ms=raw_ms, run_id=run_id, epoch=epoch, seen_ms=seen_ms, chance=self._chance())
+
+    def _answered(self) -> None:
+        self._stopwatch.answered(self._policy.epoch, self._policy.now, self._clock_ms())

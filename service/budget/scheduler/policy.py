@@ -1,0 +1,337 @@
+"""The policy of turns as a plain state machine: what scheduler.lua does, step by step, in Python.
+
+It reads no clock and does no I/O. `LocalScheduler` runs on it, and it is the oracle that the script is tested against.
+All times in the state are milliseconds on a clock of its own that never goes back and never runs ahead.
+"""
+
+from service.budget.scheduler.demand import Standing, standing
+from service.budget.scheduler.interfaces import (
+    Beginning,
+    Begun,
+    Board,
+    Early,
+    Joined,
+    Known,
+    Lapsed,
+    Paused,
+    Rank,
+    Rules,
+    Ticked,
+    Turn,
+    Waiting,
+    is_background,
+)
+from service.budget.scheduler.state import Flight, Reading, Report, Slot, Tag
+
+BOARD_ROWS = 1_000
+SPANS = 1024  # of an epoch; its number is a multiple of this, plus the span's
+HELD_SHARE = 8  # a slot's held time is smoothed over about so many fetches
+
+
+class Policy:
+    """The state of one app's budget and its three steps: tick, begin, done."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self.forget()
+
+    def forget(self) -> None:
+        """Lose everything, as Redis does when it is flushed or restarted empty."""
+        self.epoch = 0
+        self.now = 0
+        self.pause_until = 0
+        self.pause_reason = ""
+        self._clear()
+
+    def _clear(self) -> None:
+        self.raw = 0
+        self.run_id = ""
+        self.virtual = 0.0
+        self.next_id = 0
+        self.purge_at = 0
+        self.held = 0.0
+        self.slots: list[Slot] = []
+        self.tags: dict[str, Tag] = {}
+        self.reports: dict[str, Report] = {}
+        self.flights: dict[str, Flight] = {}
+
+    # The three steps.
+
+    def tick(
+        self,
+        reading: Reading,
+        replica: str,
+        waiting: tuple[Waiting, ...],
+        *,
+        returned: tuple[int, ...],
+        quiet: bool,
+        wants_board: bool,
+    ) -> Ticked:
+        """See `Scheduler.tick`."""
+        self._settle(reading)
+        for turn in returned:
+            self._give_back(turn, replica)
+        rows = [(w.caller, w.weight, w.count, w.waited_ms) for w in waiting if w.count]
+        self.reports.pop(replica, None)
+        if rows:
+            self.reports[replica] = Report(expires=self.now + self._rules.report_lease_ms, told=self.now, rows=rows)
+        if quiet:
+            self._take_all()
+        seen = None
+        if wants_board or (rows and self._may_give()):
+            seen = self._look()
+            self._give(seen)
+        mine = [slot for slot in self.slots if slot.pending and slot.replica == replica]
+        lefts = {caller: count - sum(slot.caller == caller for slot in mine) for caller, _, count, _ in rows}
+        left = sum(max(0, count) for count in lefts.values())
+        urgent = sum(max(0, count) for caller, count in lefts.items() if not is_background(caller))
+        pressing = max(urgent or left, seen.pressing if seen else 0)
+        due = self._next_at(pressing, urgent=urgent > 0) - self._rules.ahead_ms - self.now
+        return Ticked(
+            turns=tuple(
+                Turn(id=slot.turn, caller=slot.caller, usable_in_ms=max(0, slot.usable_at - self.now)) for slot in mine
+            ),
+            due_in_ms=max(0, due) if left > 0 else None,
+            free=sum(not slot.pending and slot.free_at <= self.now for slot in self.slots),
+            pause_in_ms=max(0, self.pause_until - self.now),
+            pause_reason=self.pause_reason if self.pause_until > self.now else "",
+            board=self._board(seen) if wants_board and seen else None,
+        )
+
+    def begin(self, reading: Reading, replica: str, turn: int, *, block: str, is_known: bool) -> Beginning:
+        """See `Scheduler.begin`; `is_known` tells whether the stored block is still the one that the replica knows."""
+        self._settle(reading)
+        slot = self._slot_of(turn, replica)
+        flight = self.flights.get(block)
+        if slot is None or (not slot.pending and slot.block != block):
+            if flight and flight.turn == turn:
+                del self.flights[block]
+            return Lapsed()
+        answer = self._refusal(slot, flight, is_known=is_known)
+        if answer is None:
+            self._take(slot, block)
+            return Begun()
+        return answer
+
+    def done(self, reading: Reading, replica: str, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
+        """See `Scheduler.done`."""
+        self._settle(reading)
+        self._give_back(turn, replica)
+        flight = self.flights.get(block)
+        if flight and flight.turn == turn:
+            del self.flights[block]
+        if pause_ms > 0 and self.now + pause_ms > self.pause_until:
+            self.pause_until = self.now + pause_ms
+            self.pause_reason = pause_reason
+
+    # The clock, and what has run out.
+
+    def _settle(self, reading: Reading) -> None:
+        rules = self._rules
+        if reading.run_id != self.run_id:
+            self._clear()
+            self.epoch = reading.chance * SPANS
+            self.next_id = reading.chance * 2**20
+            self.run_id = reading.run_id
+        else:
+            self._advance(reading)
+        self.raw = reading.raw_ms
+        for slot in self.slots:
+            if slot.pending and self.now >= slot.usable_at + rules.turn_lease_ms:
+                self._refund(slot)
+        while len(self.slots) > rules.calls:
+            spare = min(self.slots, key=lambda slot: (slot.pending, slot.free_at))
+            if spare.pending:
+                self._refund(spare)
+            self.slots.remove(spare)
+        while len(self.slots) < rules.calls:
+            self.slots.append(Slot(free_at=self.now + rules.transit_ms + rules.rest_ms, started=self.now))
+
+    def _advance(self, reading: Reading) -> None:
+        step_ms = self._rules.clock_step_ms
+        is_known = reading.epoch // SPANS == self.epoch // SPANS
+        seen = max(self.now, reading.seen_ms) if is_known else self.now
+        told = self.now + reading.raw_ms - self.raw
+        if seen <= told < seen + step_ms:
+            self.now = told
+            if not is_known:
+                self.epoch += (self.epoch + 1) % SPANS - self.epoch % SPANS
+        else:
+            sure = seen - step_ms if reading.epoch == self.epoch else self.now
+            if told < seen:
+                sure = max(sure, told)
+            self.now, self.epoch = max(self.now, sure), reading.chance * SPANS
+
+    def _take_all(self) -> None:
+        for slot in self.slots:
+            if slot.pending:
+                self._refund(slot)
+            slot.free_at = max(slot.free_at, self.now + self._rules.transit_ms + self._rules.rest_ms)
+
+    # Slots and turns.
+
+    def _slot_of(self, turn: int, replica: str) -> Slot | None:
+        return next((slot for slot in self.slots if turn and slot.turn == turn and slot.replica == replica), None)
+
+    def _refund(self, slot: Slot) -> None:
+        """The turn was not used: the slot is as free as before, and the caller stands where it stood."""
+        slot.turn = 0
+        if slot.caller in self.tags:
+            self.tags[slot.caller].value -= slot.cost
+
+    def _give_back(self, turn: int, replica: str) -> None:
+        slot = self._slot_of(turn, replica)
+        if slot is None:
+            return
+        if slot.pending:
+            self._refund(slot)
+            return
+        held = min(self.now - slot.begun_at, self._rules.transit_ms)
+        self.held += (held - self.held) / HELD_SHARE
+        slot.free_at = min(slot.free_at, self.now + self._rules.rest_ms)
+        slot.turn = 0
+        flight = self.flights.get(slot.block)
+        if flight and flight.turn == turn:
+            del self.flights[slot.block]
+
+    def _refusal(self, slot: Slot, flight: Flight | None, *, is_known: bool) -> Beginning | None:
+        other = flight if flight and flight.turn != slot.turn and flight.ends > self.now else None
+        if other or (slot.pending and not is_known):
+            stale = slot.pending and not is_known
+            if slot.pending:
+                self._take_off(slot)
+            self._give_back(slot.turn, slot.replica)
+            return Joined(lease_in_ms=other.ends - self.now) if other and not stale else Known()
+        if self.pause_until > self.now:
+            self._give_back(slot.turn, slot.replica)
+            return Paused(pause_in_ms=self.pause_until - self.now, reason=self.pause_reason)
+        if slot.pending and self.now < slot.usable_at:
+            return Early(usable_in_ms=slot.usable_at - self.now)
+        return None
+
+    def _take(self, slot: Slot, block: str) -> None:
+        rules = self._rules
+        if slot.pending:
+            self._take_off(slot)
+            slot.started = slot.usable_at
+            slot.block = block
+        slot.begun_at = self.now
+        slot.free_at = self.now + rules.transit_ms + rules.rest_ms
+        if self.now >= self.purge_at:
+            self.flights = {name: flight for name, flight in self.flights.items() if flight.ends > self.now}
+            self.purge_at = self.now + rules.fetch_lease_ms
+        self.flights[block] = Flight(turn=slot.turn, ends=self.now + rules.fetch_lease_ms)
+
+    def _take_off(self, slot: Slot) -> None:
+        """One fewer waits for what this slot's turn was given for."""
+        report = self.reports.get(slot.replica)
+        if report is not None:
+            report.rows = [
+                (caller, weight, count - (caller == slot.caller and count > 0), waited)
+                for caller, weight, count, waited in report.rows
+            ]
+
+    # Who is next.
+
+    def _reach(self) -> int:
+        return self.now + self._rules.ahead_ms
+
+    def _free_slots(self) -> int:
+        """How many slots could carry a turn given now."""
+        return sum(not slot.pending and slot.free_at <= self._reach() for slot in self.slots)
+
+    @property
+    def _spare(self) -> int:
+        """How many slots must be free for a turn in the background: one stays for whoever comes."""
+        return min(2, self._rules.calls)
+
+    def _may_give(self) -> bool:
+        return self.pause_until <= self._reach() and self._free_slots() > 0
+
+    def _last_start(self) -> int:
+        return max(slot.usable_at if slot.pending else slot.started for slot in self.slots)
+
+    def _next_at(self, count: int, *, urgent: bool) -> int:
+        """When the next turn can be used, where `count` wait for one; `urgent` tells if not all in the background."""
+        lapse_ms = self._rules.turn_lease_ms + self._rules.ahead_ms
+        frees = sorted(slot.usable_at + lapse_ms if slot.pending else slot.free_at for slot in self.slots)
+        first = frees[0 if urgent else self._spare - 1]
+        at = max(self.now, self.pause_until, first)
+        if count > max(1, self._free_slots()):
+            at = max(at, self._last_start() + self._rules.gap_ms)
+        return at
+
+    def _look(self) -> Standing:
+        """Who waits, over all live replicas; callers' tags are brought up to date on the way."""
+        for name in [name for name, report in self.reports.items() if report.expires <= self.now]:
+            del self.reports[name]
+        seen = standing(
+            [
+                (name, caller, weight, count, report.told - waited)
+                for name, report in self.reports.items()
+                for caller, weight, count, waited in report.rows
+            ],
+            [(slot.replica, slot.caller) for slot in self.slots if slot.pending],
+        )
+        self._bring_up_tags(seen.present)
+        return seen
+
+    def _bring_up_tags(self, present: set[str]) -> None:
+        if not any(tag.active for caller, tag in self.tags.items() if caller in present):
+            self.tags = {}
+            self.virtual = 0.0
+        for caller in self.tags.keys() - present:
+            self.tags[caller].active = False
+            if self.tags[caller].value <= self.virtual:
+                del self.tags[caller]
+        for caller in present:
+            tag = self.tags.setdefault(caller, Tag(value=self.virtual, active=False))
+            if not tag.active:
+                tag.active = True
+                tag.value = max(tag.value, self.virtual)
+
+    def _give(self, seen: Standing) -> None:
+        """Give all turns that are due."""
+        rules = self._rules
+        paced = seen.pressing > self._free_slots()
+        while seen.count:
+            open_slots = [slot for slot in self.slots if not slot.pending]
+            if not open_slots:
+                return
+            slot = min(open_slots, key=lambda each: each.free_at)
+            usable_at = max(self.now, self.pause_until, slot.free_at)
+            if paced:
+                usable_at = max(usable_at, self._last_start() + rules.gap_ms)
+            if usable_at > self._reach():
+                return
+            crowd = min(
+                (each for each in seen.crowds.values() if each.count),
+                key=lambda each: (is_background(each.caller), self.tags[each.caller].value, each.since, each.caller),
+            )
+            if is_background(crowd.caller) and self._free_slots() < self._spare:
+                return
+            share = min((each for each in crowd.shares if each.count), key=lambda each: (each.since, each.replica))
+            tag = self.tags[crowd.caller]
+            if not is_background(crowd.caller):
+                self.virtual = max(self.virtual, tag.value)
+            self.next_id += 1
+            slot.turn, slot.replica, slot.caller = self.next_id, share.replica, crowd.caller
+            slot.cost = 1 / crowd.weight
+            slot.usable_at, slot.begun_at, slot.block = usable_at, -1, ""
+            tag.value += slot.cost
+            seen.take(crowd, share)
+
+    def _board(self, seen: Standing) -> Board:
+        ranks = [
+            Rank(
+                caller=crowd.caller,
+                count=crowd.count,
+                tag=self.tags[crowd.caller].value,
+                weight=crowd.weight,
+                waited_ms=self.now - crowd.since,
+            )
+            for crowd in seen.crowds.values()
+            if crowd.count
+        ]
+        ranks.sort(key=lambda rank: (is_background(rank.caller), rank.tag, -rank.waited_ms, rank.caller))
+        return Board(virtual=self.virtual, held_ms=int(self.held + 0.5), ranks=tuple(ranks[:BOARD_ROWS]))

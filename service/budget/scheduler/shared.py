@@ -1,0 +1,162 @@
+"""The scheduler that all replicas share: scheduler.lua, run through the store's port."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from service.budget.scheduler.interfaces import (
+    Beginning,
+    Begun,
+    Board,
+    Early,
+    Joined,
+    Known,
+    Lapsed,
+    Paused,
+    Rank,
+    Rules,
+    Ticked,
+    Turn,
+    Waiting,
+    is_background,
+)
+from service.budget.scheduler.server_clock import Stopwatch, any_chance, monotonic_ms
+from service.model.blocks import HEAD_BYTES
+from service.model.errors import StoreUnavailable
+from service.store.interfaces import Store
+
+SOURCE = Path(__file__).with_name("scheduler.lua").read_text(encoding="utf-8")
+Answer = TypeVar("Answer")
+
+
+class _Reply(msgspec.Struct, array_like=True):
+    epoch: int
+    now_ms: int
+    answer: msgspec.Raw
+
+
+class _Board(msgspec.Struct, array_like=True):
+    virtual: float
+    held_ms: int
+    ranks: list[tuple[str, int, float, float, int]]
+
+
+class _Ticked(msgspec.Struct, array_like=True):
+    turns: list[tuple[int, str, int]]
+    due_in_ms: int
+    free: int
+    pause_in_ms: int
+    pause_reason: str
+    board: _Board | None = None
+
+
+class _Begun(msgspec.Struct, array_like=True):
+    kind: str
+    in_ms: int = 0
+    reason: str = ""
+
+
+class SharedScheduler:
+    """One app's turns, given out in Redis to all replicas. Raises StoreUnavailable where Redis can't be asked.
+
+    `clock_ms` is a monotonic clock and `chance` gives random numbers of 1 to 2**31. `server` is for tests alone: it
+    stands in for the server's clock and run id.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        prefix: str,
+        app: str,
+        replica: str,
+        rules: Rules,
+        clock_ms: Callable[[], float] = monotonic_ms,
+        chance: Callable[[], int] = any_chance,
+        server: Callable[[], tuple[int, str]] | None = None,
+    ) -> None:
+        self._script = store.script(SOURCE)
+        base = f"{prefix}:{{{app}}}:"
+        self.channel = f"{base}done"
+        self._keys = (f"{base}slots", f"{base}tags", f"{base}reports", f"{base}flights")
+        self._replica = replica
+        self._clock_ms = clock_ms
+        self._chance = chance
+        self._server = server or (lambda: (-1, ""))
+        self._stopwatch = Stopwatch()
+        self._rules = (
+            rules.calls,
+            rules.window_ms,
+            rules.transit_ms,
+            rules.turn_lease_ms,
+            rules.fetch_lease_ms,
+            rules.report_lease_ms,
+            rules.ahead_ms,
+            rules.clock_step_ms,
+            rules.gap_ms,
+            self.channel,
+        )
+
+    async def tick(
+        self, waiting: tuple[Waiting, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+    ) -> Ticked:
+        """See `Scheduler.tick`."""
+        rows = [(row.caller, row.weight, row.count, row.waited_ms) for row in waiting if row.count]
+        count = sum(row[2] for row in rows)
+        urgent = sum(row[2] for row in rows if not is_background(row[0]))
+        packed = msgspec.msgpack.encode(rows)
+        answer = await self._call("tick", (returned, quiet, wants_board, count, urgent), _Ticked, packed=packed)
+        return Ticked(
+            turns=tuple(Turn(id=turn, caller=caller, usable_in_ms=in_ms) for turn, caller, in_ms in answer.turns),
+            due_in_ms=None if answer.due_in_ms < 0 else answer.due_in_ms,
+            free=answer.free,
+            pause_in_ms=answer.pause_in_ms,
+            pause_reason=answer.pause_reason,
+            board=None if answer.board is None else _board(answer.board),
+        )
+
+    async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
+        """See `Scheduler.begin`. `block_key` has the same hash tag as the scheduler's own keys."""
+        head = known[:HEAD_BYTES]
+        answer = await self._call("begin", (turn, block, HEAD_BYTES), _Begun, packed=head, block_key=block_key)
+        match answer.kind:
+            case "begun":
+                return Begun()
+            case "early":
+                return Early(usable_in_ms=answer.in_ms)
+            case "joined":
+                return Joined(lease_in_ms=answer.in_ms)
+            case "known":
+                return Known()
+            case "paused":
+                return Paused(pause_in_ms=answer.in_ms, reason=answer.reason)
+            case _:
+                return Lapsed()
+
+    async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
+        """See `Scheduler.done`. The block's name is published on `channel`."""
+        await self._call("done", (turn, block, pause_ms, pause_reason), list[int])
+
+    async def _call(
+        self, op: str, args: tuple[object, ...], shape: type[Answer], *, packed: bytes = b"", block_key: str = ""
+    ) -> Answer:
+        epoch, seen_ms = self._stopwatch.read(self._clock_ms())
+        raw_ms, run_id = self._server()
+        call = (op, self._rules, self._replica, epoch, seen_ms, self._chance(), raw_ms, run_id, args)
+        keys = (*self._keys, block_key) if block_key else self._keys
+        packed_reply = (await self._script(keys, (msgspec.msgpack.encode(call), packed)))[0]
+        if not isinstance(packed_reply, bytes):
+            raise StoreUnavailable("broken answer")
+        reply = msgspec.msgpack.decode(packed_reply, type=_Reply)
+        self._stopwatch.answered(reply.epoch, reply.now_ms, self._clock_ms())
+        return msgspec.msgpack.decode(reply.answer, type=shape)
+
+
+def _board(board: _Board) -> Board:
+    ranks = tuple(
+        Rank(caller=caller, count=count, tag=tag, weight=weight, waited_ms=waited_ms)
+        for caller, count, tag, weight, waited_ms in board.ranks
+    )
+    return Board(virtual=board.virtual, held_ms=board.held_ms, ranks=ranks)

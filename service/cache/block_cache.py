@@ -1,0 +1,104 @@
+"""Where blocks are looked for: in this replica's memory, then in Redis."""
+
+import asyncio
+
+import msgspec
+import structlog
+
+from service.cache.memory_blocks import MemoryCache
+from service.cache.redis_blocks import BlockCache, Kept
+from service.model.blocks import Block, Stored
+from service.model.errors import StoreUnavailable
+from service.model.freshness import Lifetimes, keep_for_ms
+from service.model.queries import Query
+
+END = -1
+"""The index under which the end of a query's list is kept: its newest block, without its tasks."""
+
+log = structlog.get_logger()
+
+
+class Shelf:
+    """Keeps blocks for as long as they may be served in any way."""
+
+    def __init__(self, cache: BlockCache, memory: MemoryCache, *, lifetimes: Lifetimes) -> None:
+        self._cache = cache
+        self._memory = memory
+        self._lifetimes = lifetimes
+        self._eras: dict[str, int] = {}
+        self._reading: dict[tuple[str, int], asyncio.Task[Kept]] = {}
+
+    def era(self, app: str) -> int:
+        """Counts how often the app's blocks were forgotten: what was begun in an earlier era is not kept."""
+        return self._eras.get(app, 0)
+
+    def forget(self, app: str) -> None:
+        """Forget all blocks of an app in memory, and those that are on their way."""
+        self._eras[app] = self.era(app) + 1
+        self._memory.drop_app(app)
+
+    def live_by(self, lifetimes: Lifetimes) -> None:
+        """Keep what is put from now on by other lifetimes."""
+        self._lifetimes = lifetimes
+
+    def key(self, query: Query, index: int) -> str:
+        """The block's key in Redis, its name wherever one is needed."""
+        return self._cache.key(query, index)
+
+    def recall(self, query: Query, index: int) -> Kept | None:
+        """What this replica remembers of a block; asks nobody."""
+        return self._memory.get(self.key(query, index))
+
+    async def get(self, query: Query, index: int) -> Kept:
+        """What Redis has of a block, from a question that is under way where there is one. Raises StoreUnavailable.
+
+        Who asks after the app's blocks were forgotten gets nothing from a question that was put before.
+        """
+        asked = self.key(query, index), self.era(query.app)
+        task = self._reading.get(asked)
+        if task is None:
+            task = self._reading[asked] = asyncio.create_task(self.look(query, index))
+            task.add_done_callback(lambda _: self._reading.pop(asked))
+        return await asyncio.shield(task)
+
+    async def look(self, query: Query, index: int) -> Kept:
+        """What Redis has of a block now, asked anew. Raises StoreUnavailable."""
+        era = self.era(query.app)
+        kept = await self._cache.get(query, index)
+        if era == self.era(query.app):
+            self._remember(query, index, kept)
+        return kept
+
+    async def put(self, query: Query, index: int, stored: Stored, *, era: int) -> Kept | None:
+        """Keep a block, and with it the end of its list; in memory alone where Redis can't be had.
+
+        None where the app's blocks were forgotten since `era`, in which the fetch began: then it must not be served.
+        """
+        if era != self.era(query.app):
+            return None
+        head, _ = await asyncio.gather(self._put(query, index, stored), self._put_end(query, stored))
+        if era != self.era(query.app):
+            return None
+        kept = Kept(stored=stored, head=head)
+        self._remember(query, index, kept)
+        return kept
+
+    async def end(self, query: Query) -> Kept:
+        """The end of a query's list as the newest block tells it. Raises StoreUnavailable."""
+        return await self._cache.get(query, END)
+
+    async def _put(self, query: Query, index: int, stored: Stored) -> bytes:
+        try:
+            return await self._cache.put(query, index, stored, ttl_ms=keep_for_ms(stored, lifetimes=self._lifetimes))
+        except StoreUnavailable as exc:
+            log.warning("cache.not_stored", app=query.app, detail=exc.detail)
+            return b""
+
+    async def _put_end(self, query: Query, stored: Stored) -> None:
+        if isinstance(stored, Block):
+            await self._put(query, END, msgspec.structs.replace(stored, settled=False, ends=(), body=b""))
+
+    def _remember(self, query: Query, index: int, kept: Kept) -> None:
+        if kept.stored is not None:
+            ends_in_s = keep_for_ms(kept.stored, lifetimes=self._lifetimes) / 1000
+            self._memory.put(self.key(query, index), kept.stored, app=query.app, head=kept.head, ends_in_s=ends_in_s)

@@ -1,0 +1,102 @@
+"""Blocks in Redis: under which key, written how, and what becomes of those that can't be read."""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from hashlib import sha256
+
+import msgspec
+
+from service.cache.codec import CHANCE_BYTES, CorruptBlock, decode, encode
+from service.model.blocks import HEAD_BYTES, Stored
+from service.model.queries import Query
+from service.store.interfaces import Store
+
+VALUE_MAX_BYTES = 16 * 1024 * 1024
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What is under a block's key. `head` is the value's first HEAD_BYTES, b"" where there is none.
+
+    A value that can't be read counts as nothing stored, but its head is told: so the budget knows which value it was
+    that the replica has seen, and lets the fetch begin that replaces it.
+    """
+
+    stored: Stored | None
+    head: bytes
+
+
+NOTHING = Kept(stored=None, head=b"")
+
+
+class BlockCache:
+    """Reads and writes blocks through a store. Raises StoreUnavailable as the store does.
+
+    Counters since the start: `corrupt` values that could not be read, of them `foreign` ones of another format, and
+    `oversized` blocks that were not stored.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        prefix: str,
+        block_size: int,
+        value_max_bytes: int = VALUE_MAX_BYTES,
+        chance: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """`prefix` begins all keys; `chance` gives so many random bytes."""
+        self._store = store
+        self._prefix = prefix
+        self._block_size = block_size
+        self._value_max_bytes = value_max_bytes
+        self._chance = chance
+        self.corrupt = 0
+        self.foreign = 0
+        self.oversized = 0
+
+    def key(self, query: Query, index: int) -> str:
+        """Where a block is kept. Shows the app, for the hash tag, but nothing of what was asked."""
+        return f"{self._blocks_of(query.app)}{_digest(self._block_size, query)}:{index}"
+
+    async def get(self, query: Query, index: int) -> Kept:
+        """The block that is kept, if it can be read."""
+        return self._read(await self._store.get(self.key(query, index)))
+
+    async def get_many(self, query: Query, indexes: Sequence[int]) -> list[Kept]:
+        """Several blocks of one query with one question to Redis."""
+        values = await self._store.get_many([self.key(query, index) for index in indexes])
+        return [self._read(value) for value in values]
+
+    async def put(self, query: Query, index: int, stored: Stored, *, ttl_ms: int) -> bytes:
+        """Keep a block for `ttl_ms`; answer its head, b"" where it is too large to be kept."""
+        value = encode(stored, chance=self._chance(CHANCE_BYTES))
+        if len(value) > self._value_max_bytes:
+            self.oversized += 1
+            return b""
+        await self._store.put(self.key(query, index), value, ttl_ms=ttl_ms)
+        return value[:HEAD_BYTES]
+
+    async def drop_app(self, app: str) -> int:
+        """Delete all blocks of an app; tell how many there were."""
+        return await self._store.delete_matching(self._blocks_of(app))
+
+    def _blocks_of(self, app: str) -> str:
+        return f"{self._prefix}:{{{app}}}:b:"
+
+    def _read(self, value: bytes | None) -> Kept:
+        if value is None:
+            return NOTHING
+        head = value[:HEAD_BYTES]
+        stored = decode(value)
+        if isinstance(stored, CorruptBlock):
+            self.corrupt += 1
+            self.foreign += stored.reason == "format"
+            return Kept(stored=None, head=head)
+        return Kept(stored=stored, head=head)
+
+
+@lru_cache(maxsize=4096)
+def _digest(block_size: int, query: Query) -> str:
+    """What tells a query's blocks of this size from all others; remembered, for each request needs it."""
+    return sha256(f"{block_size}\n{query.identity}".encode()).hexdigest()[:32]

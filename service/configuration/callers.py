@@ -1,0 +1,86 @@
+"""Whether callers are known by what they can be known by, and the issuer of tokens can be asked."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from urllib.parse import urlsplit
+
+from service.callers.table import end_of
+from service.configuration.errors import Fault
+from service.settings import CallerSettings, KeySettings, PolicySettings, ServiceAccountSettings
+
+
+def caller_faults(
+    callers: Mapping[str, CallerSettings], app_names: Sequence[str], *, has_tokens: bool
+) -> Iterator[Fault]:
+    """Apps that are not there, keys and accounts that stand twice, ends that are none."""
+    seen: dict[str, str] = {}
+    for name, caller in callers.items():
+        yield from _policy_faults(f"callers.{name}", caller, app_names)
+        for index, entry in enumerate(caller.keys):
+            path = f"callers.{name}.keys[{index}]"
+            sha256 = entry.sha256 if isinstance(entry, KeySettings) else entry
+            if sha256 in seen:
+                yield Fault(path=path, text=f"the same key as {seen[sha256]}")
+            seen.setdefault(sha256, path)
+            if isinstance(entry, KeySettings) and entry.until is not None:
+                yield from _end_faults(f"{path}.until", entry.until)
+        for index, account in enumerate(caller.service_accounts):
+            path = f"callers.{name}.service_accounts[{index}]"
+            if account in seen:
+                yield Fault(path=path, text=f"the same as {seen[account]}")
+            seen.setdefault(account, path)
+        if caller.service_accounts and not has_tokens:
+            yield Fault(path=f"callers.{name}.service_accounts", text="needs the section service_accounts")
+
+
+def service_account_faults(settings: ServiceAccountSettings, app_names: Sequence[str]) -> Iterator[Fault]:
+    """Where the keys come from, and what strangers may do."""
+    section = "service_accounts"
+    match settings.jwks_url, settings.jwks_file:
+        case None, None:
+            yield Fault(path=section, text="one of jwks_url and jwks_file is needed")
+        case str(), str():
+            yield Fault(path=section, text="jwks_url and jwks_file are both set; one of them must go")
+        case str(url), None:
+            yield from _url_faults(f"{section}.jwks_url", url)
+    for name, path in (("ca_file", settings.ca_file), ("token_file", settings.token_file)):
+        if path is not None and settings.jwks_url is None:
+            yield Fault(path=f"{section}.{name}", text="goes with jwks_url alone")
+    for name in ("jwks_file", "ca_file", "token_file"):
+        if (path := getattr(settings, name)) is not None:
+            yield from _file_faults(f"{section}.{name}", path)
+    if settings.unknown is not None:
+        yield from _policy_faults(f"{section}.unknown", settings.unknown, app_names)
+
+
+def _policy_faults(path: str, policy: PolicySettings, app_names: Sequence[str]) -> Iterator[Fault]:
+    for index, app in enumerate(policy.apps):
+        if app not in app_names:
+            yield Fault(path=f"{path}.apps[{index}]", text=f"no such app; there are {', '.join(app_names) or 'none'}")
+
+
+def _end_faults(path: str, until: str) -> Iterator[Fault]:
+    try:
+        end_of(until)
+    except ValueError as exc:
+        yield Fault(path=path, text=str(exc))
+
+
+def _url_faults(path: str, url: str) -> Iterator[Fault]:
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url or not url.isascii() or not url.isprintable():
+        yield Fault(path=path, text="expected https://HOST/PATH")
+    elif "@" in parts.netloc:
+        yield Fault(path=path, text="holds a user or a password; name a token_file instead")
+
+
+def _file_faults(path: str, file: str) -> Iterator[Fault]:
+    try:
+        with open(file, "rb") as opened:
+            if not opened.read(4096).strip():
+                yield Fault(path=path, text=f"the file {file} is empty")
+    except OSError as exc:
+        yield Fault(path=path, text=f"the file {file} can't be read: {exc.strerror}")

@@ -1,0 +1,111 @@
+"""Overrides from the environment: `TASKGATE__REDIS__URL`, `TASKGATE__APPS__SHOP__REGION`."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args, get_origin
+
+import msgspec
+
+from service.configuration.errors import Fault
+from service.configuration.validate import bare_type, below, fields_of, is_optional, struct_in
+from service.configuration.yaml_file import Tree, Value, plain_scalar
+from service.settings import Settings
+
+PREFIX = "TASKGATE__"
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A field that a variable names: the keys that lead to it, and its type."""
+
+    keys: tuple[str, ...]
+    hint: Any
+
+    @property
+    def path(self) -> str:
+        return ".".join(self.keys)
+
+
+def apply_overrides(tree: Tree, environ: Mapping[str, str]) -> tuple[dict[str, str], list[Fault]]:
+    """Write the environment's overrides into the tree. Returns which variable set which path, and the faults."""
+    sources: dict[str, str] = {}
+    faults: list[Fault] = []
+    for variable in sorted(environ):
+        if not variable.upper().startswith(PREFIX):
+            continue
+        targets = list(_targets(_normal(variable)[len(PREFIX) :], tree, Settings, ()))
+        if len(targets) != 1:
+            found = f"may mean {' or '.join(target.path for target in targets)}" if targets else _no_such(tree)
+            faults.append(Fault(path=variable, text=found))
+        elif (target := targets[0]).path in sources:
+            faults.append(Fault(path=variable, text=f"sets {target.path}, as {sources[target.path]} does"))
+        else:
+            try:
+                _write(tree, target, _typed(environ[variable], target.hint))
+                sources[target.path] = variable
+            except ValueError as exc:
+                faults.append(Fault(path=variable, text=str(exc)))
+    return sources, faults
+
+
+def _targets(rest: str, tree: Value, hint: Any, keys: tuple[str, ...]) -> Iterator[Target]:
+    """Every field below `hint` that the rest of a variable's name may mean."""
+    bare = bare_type(hint)
+    if (struct := struct_in(hint)) is not None:
+        choices = fields_of(struct)
+    elif get_origin(bare) is dict:
+        choices = dict.fromkeys(tree if isinstance(tree, dict) else (), get_args(bare)[1])
+    else:
+        return
+    for key, inner in choices.items():
+        name = _normal(key)
+        if rest == name and not _has_fields(inner):
+            yield Target(keys=(*keys, key), hint=inner)
+        elif rest.startswith(f"{name}__"):
+            inside = tree.get(key) if isinstance(tree, dict) else None
+            yield from _targets(rest[len(name) + 2 :], inside, inner, (*keys, key))
+
+
+def _has_fields(hint: Any) -> bool:
+    return get_origin(bare_type(hint)) is dict or struct_in(hint) is not None
+
+
+def _normal(name: str) -> str:
+    return name.upper().replace("-", "_").replace(".", "_")
+
+
+def _no_such(tree: Tree) -> str:
+    """Says what the name should look like; apps and callers can be changed, not added, from the environment."""
+    apps = tree.get("apps")
+    named = f"; the file's apps are {', '.join(apps)}" if isinstance(apps, dict) and apps else ""
+    return f"names no setting (TASKGATE__SECTION__KEY, TASKGATE__APPS__NAME__KEY){named}"
+
+
+def _typed(text: str, hint: Any) -> Value:
+    """The value of a variable, read as the field's type needs; the shape is checked with the rest of the tree."""
+    bare = bare_type(hint)
+    if get_origin(bare) is tuple:
+        try:
+            return msgspec.json.decode(text, type=list[str])  # type: ignore[return-value]  # a list of str is a Value
+        except msgspec.MsgspecError as exc:
+            raise ValueError('expected a JSON list of texts, such as ["a", "b"]') from exc
+    if is_optional(hint):
+        if text in ("null", "~"):
+            return None
+        bare = bare_type(next(part for part in get_args(hint) if part is not type(None)))
+    if bare is float and text.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):
+        return float(text)  # refused by name, with the rest
+    return plain_scalar(text.strip()) if bare in (int, float, bool) else text
+
+
+def _write(tree: Tree, target: Target, value: Value) -> None:
+    """Set the field, making the sections on the way. Raises ValueError where the file has something else there."""
+    inside = tree
+    path = ""
+    for key in target.keys[:-1]:
+        path = below(path, key)
+        if inside.get(key) is None:
+            inside[key] = {}
+        deeper = inside[key]
+        if not isinstance(deeper, dict):
+            raise ValueError(f"can't be applied: {path} holds no settings")  # noqa: TRY004 - told to operators
+        inside = deeper
+    inside[target.keys[-1]] = value

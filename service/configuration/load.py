@@ -1,0 +1,84 @@
+"""Reads the configuration, in order: file, environment, shape, rules."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from service.configuration.advice import advice
+from service.configuration.environment import apply_overrides
+from service.configuration.errors import ConfigurationError, Fault
+from service.configuration.rules import parts_of, rule_faults
+from service.configuration.validate import shape_faults
+from service.configuration.yaml_file import MAX_BYTES, Tree, Value, read_document
+from service.settings import Settings
+from service.upstream.regions import region_of
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """A configuration that can be used, and what is odd about it."""
+
+    settings: Settings
+    warnings: tuple[Fault, ...]
+
+
+def load(path: str | Path | None, environ: Mapping[str, str]) -> Loaded:
+    """Read the file at `path` (None: the environment alone) with the overrides of `environ`.
+
+    Relative paths of secrets count from the file's folder, and an app without region and base URL gets the region of
+    its SDKAppID's range. Raises ConfigurationError with every fault that was found.
+    """
+    tree, faults = _read(Path(path)) if path is not None else ({}, [])
+    if faults and not tree:
+        raise ConfigurationError(faults)
+    sources, wrong = apply_overrides(tree, environ)
+    faults += wrong
+    _anchor(tree, Path(path).absolute().parent if path is not None else Path.cwd())
+    faults += shape_faults(tree, Settings, "")
+    faults += rule_faults(parts_of(tree), environ)
+    if faults:
+        raise ConfigurationError(_told_once(faults, sources))
+    settings = _completed(msgspec.convert(tree, Settings))
+    return Loaded(settings=settings, warnings=_told_once(list(advice(settings, now_s=time.time())), sources))
+
+
+def _read(path: Path) -> tuple[Tree, list[Fault]]:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as exc:
+        return {}, [Fault(path=str(path), text=f"can't be read: {exc.strerror}")]
+    return read_document(raw, name=str(path))
+
+
+def _anchor(tree: Tree, folder: Path) -> None:
+    """Make the paths of secrets absolute; links stay as they are, for Kubernetes swaps those of what it mounts."""
+    apps = tree.get("apps")
+    sections: list[tuple[Value, str]] = [
+        (tree.get("redis"), key) for key in ("password_file", "sentinel_password_file")
+    ]
+    sections += [(tree.get("service_accounts"), key) for key in ("jwks_file", "ca_file", "token_file")]
+    sections += [(app, "secret_file") for app in (apps.values() if isinstance(apps, dict) else ())]
+    for section, key in sections:
+        if isinstance(section, dict) and isinstance(path := section.get(key), str) and path:
+            section[key] = str(folder / path)
+
+
+def _told_once(faults: list[Fault], sources: Mapping[str, str]) -> tuple[Fault, ...]:
+    """Each fault once, in the order found, with the variable that set the field."""
+    told = (
+        Fault(path=fault.path, text=f"{fault.text} (set by {sources[fault.path]})") if fault.path in sources else fault
+        for fault in faults
+    )
+    return tuple(dict.fromkeys(told))
+
+
+def _completed(settings: Settings) -> Settings:
+    apps = {
+        name: app
+        if app.region is not None or app.base_url is not None
+        else msgspec.structs.replace(app, region=region_of(app.sdkappid))
+        for name, app in settings.apps.items()
+    }
+    return msgspec.structs.replace(settings, apps=apps)

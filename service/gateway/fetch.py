@@ -1,0 +1,187 @@
+"""One block of one query: how it is fetched, kept and looked for. What a line calls a job."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from service.budget.line.jobs import Failed, Slot
+from service.cache.block_cache import Shelf
+from service.cache.redis_blocks import Kept
+from service.gateway.call_events import Call, CallEnd, OnCall, Tracing, Untraced
+from service.model.blocks import RefusedQuery, block_of
+from service.model.errors import CallsStopped, QueryRefused, UpstreamError, UpstreamRefused
+from service.model.queries import Query, Range
+from service.model.tasks import Listing
+from service.upstream.apps import UpstreamApp
+from service.upstream.results import result_of
+from service.upstream.verdicts import Verdict, verdict
+
+FAILING_S = 5.0
+"""For how long after a failed fetch whoever can be served stale is not made to wait for the next one."""
+
+
+class Upstream(Protocol):
+    """The call that all this is about; `service.upstream.client.Client` is the real one."""
+
+    async def fetch(
+        self,
+        app: UpstreamApp,
+        query: Query,
+        range_: Range,
+        *,
+        offset: int,
+        want: int,
+        before_send: Callable[[], Awaitable[None]],
+        traceparent: str,
+    ) -> Listing:
+        """Records `offset` to `offset + want` of the query. Raises UpstreamError."""
+        ...
+
+    def stopped(self, app: UpstreamApp) -> CallsStopped | None:
+        """Why the app must not be called now, if so."""
+        ...
+
+
+class Fetching:
+    """How blocks of one app are fetched."""
+
+    def __init__(
+        self,
+        *,
+        app: UpstreamApp,
+        upstream: Upstream,
+        shelf: Shelf,
+        block_size: int,
+        align_s: int,
+        attempts: int,
+        pause_s: float,
+        clock: Callable[[], float],
+        on_call: Sequence[OnCall] = (),
+        tracing: Tracing | None = None,
+    ) -> None:
+        """`clock` is the wall clock. `on_call` are told of each call that has ended, `tracing` before it begins."""
+        self.shelf = shelf
+        self.block_size = block_size
+        self._app = app
+        self._upstream = upstream
+        self._align_s = align_s
+        self._attempts = attempts
+        self._pause_s = pause_s
+        self._clock = clock
+        self._failed_at_s: float | None = None
+        self._on_call = tuple(on_call)
+        self._tracing = tracing or Untraced()
+
+    def stopped(self) -> CallsStopped | None:
+        """Why no block of this app can be fetched now, if so."""
+        return self._upstream.stopped(self._app)
+
+    async def fetch(self, query: Query, index: int, slot: Slot, *, attempt: int) -> Kept | None:
+        """Fetch a block and keep it; a refusal of the query is kept in its place. Raises UpstreamError.
+
+        None where the app's blocks were dropped during the call: who asks afterwards must not be served from before.
+        """
+        era = self.shelf.era(query.app)
+        range_ = query.range_at(self._clock(), align_s=self._align_s)
+        try:
+            listing = await self._listing(query, range_, index, slot, attempt=attempt)
+        except QueryRefused as exc:
+            refusal = RefusedQuery(fetched_at_ms=self._now_ms(), code=exc.code, text=exc.text)
+            return await self.shelf.put(query, index, refusal, era=era)
+        self._failed_at_s = None
+        block = block_of(listing, query=query, range_=range_, fetched_at_ms=self._now_ms())
+        return await self.shelf.put(query, index, block, era=era)
+
+    def dropped(self, *, attempt: int) -> Failed:
+        """What follows a call during which the app's blocks were dropped: another one."""
+        error = UpstreamError("the stored blocks were dropped during the call", app=self._app.name)
+        return Failed(error=error, again=attempt < self._attempts)
+
+    async def _listing(self, query: Query, range_: Range, index: int, slot: Slot, *, attempt: int) -> Listing:
+        """Make the call and tell those who watch."""
+        loop = asyncio.get_running_loop()
+        size = self.block_size
+        call = Call(app=self._app.name, payer=slot.payer, attempt=attempt)
+        trace = self._tracing.begin(call)
+        begun_s, sent_at_s, error = loop.time(), None, None
+
+        async def before_send() -> None:
+            nonlocal sent_at_s
+            await slot.hold()
+            sent_at_s = loop.time()
+
+        try:
+            return await self._upstream.fetch(
+                self._app,
+                query,
+                range_,
+                offset=index * size,
+                want=size,
+                before_send=before_send,
+                traceparent=trace.traceparent,
+            )
+        except Exception as exc:
+            error = exc
+            raise
+        finally:
+            end = CallEnd(
+                call=call,
+                result=result_of(error),
+                code=error.code if isinstance(error, UpstreamRefused) else None,
+                took_s=loop.time() - begun_s,
+                sent_at_s=sent_at_s,
+            )
+            trace.end(end)
+            for tell in self._on_call:
+                tell(end)
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last fetch has failed, some seconds ago: the next one may well fail, too."""
+        return self._failed_at_s is not None and self._clock() - self._failed_at_s < FAILING_S
+
+    def failed(self, error: UpstreamError, *, attempt: int) -> Failed:
+        """What follows a failed fetch: whether to try again, and whether the budget must pause."""
+        self._failed_at_s = self._clock()
+        advised = verdict(error)
+        again = {
+            Verdict.AGAIN: attempt < self._attempts,
+            Verdict.ONCE_MORE: attempt < min(2, self._attempts),
+            Verdict.AFTER_PAUSE: attempt < self._attempts,
+            Verdict.NEVER: False,
+        }[advised]
+        pauses = advised is Verdict.AFTER_PAUSE
+        return Failed(
+            error=error,
+            again=again,
+            stop=isinstance(error, CallsStopped),
+            pause_s=self._pause_s if pauses else 0.0,
+            pause_reason="throttled" if pauses else "",
+        )
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+
+class BlockJob:
+    """A line's job: one block of a query, which the request has seen as `known` (empty for not at all)."""
+
+    def __init__(self, fetching: Fetching, query: Query, index: int, *, known: bytes) -> None:
+        self.block_key = fetching.shelf.key(query, index)
+        self.known = known
+        self._fetching = fetching
+        self._query = query
+        self._index = index
+
+    async def call(self, slot: Slot, *, attempt: int) -> Kept | Failed:
+        """Fetch the block and keep it."""
+        try:
+            kept = await self._fetching.fetch(self._query, self._index, slot, attempt=attempt)
+        except UpstreamError as exc:
+            return self._fetching.failed(exc, attempt=attempt)
+        return kept or self._fetching.dropped(attempt=attempt)
+
+    async def look(self) -> Kept | None:
+        """The block as it is stored now, if that is not what the request knows."""
+        kept = await self._fetching.shelf.look(self._query, self._index)
+        return None if kept.stored is None or kept.head == self.known else kept

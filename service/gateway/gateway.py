@@ -1,0 +1,361 @@
+"""The use case: a slice of a list, from what is stored where that will do, from the upstream where it must be."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Literal, get_args
+
+import msgspec
+import structlog
+
+from service.budget.line.jobs import Fetched, Full, TooLong
+from service.budget.line.line import Line
+from service.budget.scheduler.fallback import SharingScheduler
+from service.cache.purge import Purge
+from service.cache.redis_blocks import NOTHING, Kept
+from service.cache.sequential_reads import Walks
+from service.gateway.fetch import BlockJob, Fetching
+from service.gateway.paging import Part, page_of, stretch_of
+from service.model.blocks import Block, RefusedQuery
+from service.model.budgets import BudgetNote, BudgetView, UsageView
+from service.model.callers import AppInfo, Caller
+from service.model.errors import (
+    LineFull,
+    NothingStored,
+    QueryRefused,
+    StoreUnavailable,
+    TaskgateError,
+    UnknownApp,
+    UpstreamError,
+    WaitTooLong,
+)
+from service.model.freshness import Demands, Lifetimes, StaleReason, Verdict, judge
+from service.model.pages import AppState, Ask, Page, Readiness, Source, Stretch
+from service.model.queries import Query
+from service.upstream.codes import advice_for
+from service.usage.budget_view import budget_view, parties
+from service.usage.store import Ledger
+from service.usage.usage_view import is_by_hour, usage_view
+
+log = structlog.get_logger()
+
+RENEWAL = "~renewal"
+"""The caller in whose name blocks are renewed, from turns that nobody asks for; `~` stands in no caller's name."""
+RENEWAL_PATIENCE_S = 30.0
+"""After that a renewal is given up: whoever asks next has it begun anew."""
+RENEWALS_MAX = 100
+"""How many blocks of an app may wait for their renewal on one replica."""
+AHEAD = "~ahead"
+"""The caller in whose name blocks are fetched before they are asked for."""
+AHEAD_MAX = 20
+AHEAD_S = 5.0
+"""For how long such a fetch may wait for a turn that nobody else wants: its caller is there by then."""
+
+
+Lookup = Literal["memory", "redis", "stale", "none"]
+"""Where a fresh block was found, or that a stale one was, or none."""
+LOOKUPS: tuple[Lookup, ...] = get_args(Lookup)
+
+
+class App(msgspec.Struct, frozen=True, kw_only=True):
+    """One app with what serves it; `sharing` only where replicas share the calls out while Redis is away."""
+
+    info: AppInfo
+    fetching: Fetching
+    line: Line[Kept]
+    ledger: Ledger
+    sharing: SharingScheduler | None
+    calls: int
+    window_s: float
+
+    @property
+    def calls_alone(self) -> int | None:
+        """How many calls this replica gives out by itself, while it does."""
+        return None if self.sharing is None else self.sharing.calls_alone
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether Redis was away when last asked."""
+        return self.line.is_cut_off or self.calls_alone is not None
+
+
+class Gateway:
+    """Serves pages of all apps. `clock` is the wall clock, in seconds since the epoch."""
+
+    def __init__(
+        self,
+        apps: Mapping[str, App],
+        *,
+        lifetimes: Lifetimes,
+        clock: Callable[[], float],
+        purge: Purge,
+        walks: Walks | None,
+    ) -> None:
+        """With `walks`, the next block of a caller who pages on in order is fetched ahead."""
+        self._apps = apps
+        self._purge = purge
+        self._walks = walks
+        self._lifetimes = lifetimes
+        self._clock = clock
+        self._background: set[asyncio.Task[None]] = set()
+        self._serves = False
+        self.lookups: Counter[Lookup] = Counter()
+        """How many blocks were looked for, by what was found."""
+
+    def live_by(self, lifetimes: Lifetimes) -> None:
+        """Judge what is stored by other lifetimes from now on."""
+        self._lifetimes = lifetimes
+
+    async def page(self, ask: Ask) -> Page:
+        """The slice that the ask wants. Raises Refused, UpstreamError or StoreUnavailable; may be cancelled."""
+        app = self._apps.get(ask.query.app)
+        if app is None:
+            raise UnknownApp
+        size = app.fetching.block_size
+        first, *more = ask.slice.blocks(size)
+        try:
+            parts = [await self._part(app, ask, first)]
+            if more and parts[0].block.total > more[0] * size:
+                parts.append(await self._part(app, ask, more[0]))
+        except (WaitTooLong, LineFull, UpstreamError) as exc:
+            exc.budget = self._note(app)
+            raise
+        note = self._note(app) if any(part.source is not Source.HIT for part in parts) else None
+        lifetime_s = min(self._lifetimes.of(part.block) for part in parts)
+        page = page_of(ask, parts, block_size=size, lifetime_s=lifetime_s, budget=note)
+        if self._walks is not None:
+            following = self._walks.step(ask.caller.name, ask.query, ask.slice, total=page.total)
+            if following is not None:
+                self._in_background(self._fetch_ahead(app, ask.query, following))
+        return page
+
+    async def stretch(self, ask: Ask) -> Stretch:
+        """What the first block of the ask's slice holds of it. Raises as `page` does; may be cancelled."""
+        app = self._apps.get(ask.query.app)
+        if app is None:
+            raise UnknownApp
+        size = app.fetching.block_size
+        try:
+            part = await self._part(app, ask, ask.slice.offset // size)
+        except (WaitTooLong, LineFull, UpstreamError) as exc:
+            exc.budget = self._note(app)
+            raise
+        note = None if part.source is Source.HIT else self._note(app)
+        return stretch_of(ask, part, block_size=size, budget=note)
+
+    def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
+        """The apps that the caller may read, by name."""
+        return tuple(app.info for name, app in sorted(self._apps.items()) if name in caller.apps)
+
+    async def budget(self, app: str, caller: Caller) -> BudgetView:
+        """The app's budget as the caller may see it; what is known, where Redis is away. Raises UnknownApp."""
+        found = self._apps.get(app)
+        if found is None or app not in caller.apps:
+            raise UnknownApp
+        ticked, tallies, worst = await asyncio.gather(found.line.look(), found.ledger.tallies(), found.ledger.worst())
+        return budget_view(
+            parties(ticked, found.line.waiting(), tallies),
+            app=app,
+            caller=caller,
+            ticked=ticked,
+            worst=worst,
+            redis_away=found.is_cut_off,
+            calls=found.calls_alone or found.calls,
+            window_s=found.window_s,
+        )
+
+    async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int) -> UsageView:
+        """What callers used of the app since then, a week ago at most; `only` one of them. Raises UnknownApp."""
+        found = self._apps.get(app)
+        if found is None or app not in caller.apps:
+            raise UnknownApp
+        now_s = int(self._clock())
+        return usage_view(
+            await found.ledger.minutes(),
+            await found.ledger.hours() if is_by_hour(since_s, now_s=now_s) else None,
+            app=app,
+            only=only,
+            redis_away=found.is_cut_off,
+            since_s=since_s,
+            now_s=now_s,
+        )
+
+    async def drop(self, app: str) -> int:
+        """Drop all blocks of an app on all replicas; how many values Redis had. Raises UnknownApp, StoreUnavailable."""
+        if app not in self._apps:
+            raise UnknownApp
+        return await self._purge.drop(app)
+
+    def readiness(self) -> Readiness:
+        """What can be served now. Ready from start to leave, for there may be pages in memory."""
+        states = []
+        for name, app in sorted(self._apps.items()):
+            stopped = app.fetching.stopped()
+            states.append(AppState(name=name, ok=stopped is None, detail="" if stopped is None else str(stopped)))
+        away = any(app.is_cut_off for app in self._apps.values())
+        return Readiness(ready=self._serves, redis="away" if away else "ok", apps=tuple(states))
+
+    def start(self) -> None:
+        """Say that this replica serves."""
+        self._serves = True
+
+    def leave(self) -> None:
+        """Say that it serves no longer: new requests go to other replicas. Who waits in line keeps the place there."""
+        self._serves = False
+
+    def refuse(self) -> None:
+        """Refuse whoever waits in line, and whoever comes: this replica is about to end."""
+        for app in self._apps.values():
+            app.line.leave()
+
+    async def aclose(self) -> None:
+        """Wait for what goes on in the background, which the lines have ended by then."""
+        while self._background:
+            await asyncio.wait(self._background)
+
+    async def _part(self, app: App, ask: Ask, index: int) -> Part:
+        """One block of the page: what is stored where that will do, else a fetch, else what is stale."""
+        kept, place, trouble = await self._stored(app, ask, index)
+        verdict = self._judge(kept, ask.demands)
+        self.lookups[_LOOKUPS.get(verdict, place)] += 1
+        if verdict is Verdict.FRESH:
+            return Part(block=_block(kept, ask.query), source=Source.HIT)
+        job = BlockJob(app.fetching, ask.query, index, known=kept.head)
+        if verdict is Verdict.RENEW:
+            self._renew(app, job)
+            return _stale(kept, ask.query, StaleReason.RENEWING)
+        if not trouble and (end := await self._end(app, ask, index)):
+            return Part(block=end, source=Source.HIT)
+        if ask.demands.only_if_cached:
+            raise NothingStored
+        if verdict is Verdict.LAST_RESORT and app.fetching.is_failing:
+            self._renew(app, job)
+            return _stale(kept, ask.query, StaleReason.ERROR)
+        try:
+            fetched = await self._fetch(app, ask, job)
+        except QueryRefused:
+            raise
+        except (StoreUnavailable, UpstreamError, WaitTooLong, LineFull) as exc:
+            if verdict is not Verdict.LAST_RESORT:
+                raise
+            waits = isinstance(exc, (WaitTooLong, LineFull))
+            return _stale(kept, ask.query, StaleReason.WAIT if waits else StaleReason.ERROR)
+        return Part(
+            block=_block(fetched.value, ask.query),
+            source=Source.JOINED if fetched.joined else Source.FETCHED,
+            waited_s=fetched.waited_s,
+            upstream_s=fetched.upstream_s,
+        )
+
+    async def _stored(self, app: App, ask: Ask, index: int) -> tuple[Kept, Lookup, bool]:
+        """What is stored of a block, from memory where that is fresh; where; whether Redis could not be asked."""
+        shelf = app.fetching.shelf
+        remembered = shelf.recall(ask.query, index) or NOTHING
+        if self._judge(remembered, ask.demands) is Verdict.FRESH:
+            return remembered, "memory", False
+        try:
+            kept = await shelf.get(ask.query, index)
+        except StoreUnavailable:
+            return remembered, "memory", True
+        if kept.stored is None and remembered.stored is not None:
+            return remembered, "memory", False
+        return kept, "redis", False
+
+    async def _fetch(self, app: App, ask: Ask, job: BlockJob) -> Fetched[Kept]:
+        if stopped := app.fetching.stopped():
+            raise stopped
+        caller = ask.caller
+        if ask.patience_s <= 0:
+            estimate_s = app.line.estimate_s(caller.name, caller.weight)
+            raise WaitTooLong(place=1, estimate_s=estimate_s, patience_s=0)
+        outcome = await app.line.fetch(
+            job,
+            caller=caller.name,
+            weight=caller.weight,
+            patience_s=ask.patience_s,
+            bound=caller.waiting_max,
+            origin=ask.origin,
+        )
+        match outcome:
+            case TooLong(place=place, estimate_s=estimate_s):
+                raise WaitTooLong(place=place, estimate_s=estimate_s, patience_s=ask.patience_s)
+            case Full(bound=bound, estimate_s=estimate_s):
+                raise LineFull(bound=bound, retry_after_s=max(estimate_s, 1.0))
+            case Fetched(joined=joined):
+                if joined:
+                    app.ledger.count(caller.name, "joined")
+                return outcome
+
+    async def _end(self, app: App, ask: Ask, index: int) -> Block | None:
+        """An empty block, where a fresh one of the same query tells that the list ends before this index."""
+        if index == 0:
+            return None
+        try:
+            kept = await app.fetching.shelf.end(ask.query)
+        except StoreUnavailable:
+            return None
+        if self._judge(kept, ask.demands) is not Verdict.FRESH or not isinstance(kept.stored, Block):
+            return None
+        return kept.stored if kept.stored.total <= index * app.fetching.block_size else None
+
+    def _judge(self, kept: Kept, demands: Demands) -> Verdict:
+        if kept.stored is None:
+            return Verdict.USELESS
+        return judge(kept.stored, lifetimes=self._lifetimes, demands=demands, now_ms=int(self._clock() * 1000))
+
+    def _renew(self, app: App, job: BlockJob) -> None:
+        """Fetch a block in the background, unless someone waits for it already or calls are stopped."""
+        if not app.line.wants(job.block_key) and app.fetching.stopped() is None:
+            self._in_background(self._renewed(app, job))
+
+    async def _renewed(self, app: App, job: BlockJob) -> None:
+        try:
+            await app.line.fetch(job, caller=RENEWAL, weight=1.0, patience_s=RENEWAL_PATIENCE_S, bound=RENEWALS_MAX)
+        except TaskgateError as exc:
+            log.info("renewal.failed", app=app.info.name, error=type(exc).__name__)
+
+    async def _fetch_ahead(self, app: App, query: Query, index: int) -> None:
+        """Fetch a block that will be asked for soon, unless a fresh one is there; from turns that nobody else wants."""
+        shelf = app.fetching.shelf
+        try:
+            kept = shelf.recall(query, index) or await shelf.get(query, index)
+            job = BlockJob(app.fetching, query, index, known=kept.head)
+            is_fresh = self._judge(kept, _NO_DEMANDS) is Verdict.FRESH
+            if not is_fresh and not app.line.wants(job.block_key) and app.fetching.stopped() is None:
+                await app.line.fetch(job, caller=AHEAD, weight=1.0, patience_s=AHEAD_S, bound=AHEAD_MAX)
+        except TaskgateError as exc:
+            log.info("ahead.failed", app=app.info.name, error=type(exc).__name__)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _note(self, app: App) -> BudgetNote | None:
+        last = app.line.last
+        if last is None:
+            return None
+        reset_s = app.window_s if last.due_in_ms is None else last.due_in_ms / 1000
+        return BudgetNote(calls=app.calls_alone or app.calls, window_s=app.window_s, free=last.free, reset_s=reset_s)
+
+
+_LOOKUPS: Mapping[Verdict, Lookup] = {
+    Verdict.RENEW: "stale",
+    Verdict.LAST_RESORT: "stale",
+    Verdict.USELESS: "none",
+}
+_NO_DEMANDS = Demands()
+
+
+def _block(kept: Kept, query: Query) -> Block:
+    """The block; a remembered refusal is raised."""
+    match kept.stored:
+        case Block() as block:
+            return block
+        case RefusedQuery(code=code, text=text):
+            raise QueryRefused(app=query.app, code=code, text=text, advice=advice_for(code))
+    raise AssertionError("only what is stored is served")
+
+
+def _stale(kept: Kept, query: Query, reason: StaleReason) -> Part:
+    return Part(block=_block(kept, query), source=Source.STALE, stale_reason=reason)

@@ -1,0 +1,1 @@
+"""Granian around the ASGI application: from start through drain to exit."""

@@ -1,0 +1,1 @@
+"""Who used what, by minute and by hour."""

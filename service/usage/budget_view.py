@@ -1,0 +1,60 @@
+"""An app's budget as one caller may see it, put together from the board and the ledger. Pure."""
+
+from collections.abc import Iterable, Mapping
+
+from service.budget.scheduler.interfaces import Ticked, Waiting
+from service.model.budgets import BudgetView, Party, Tally, Worst
+from service.model.callers import Caller
+
+
+def parties(ticked: Ticked | None, here: Iterable[Waiting], tallies: Mapping[str, Tally]) -> tuple[Party, ...]:
+    """Everybody who waits or has used something in the last hour; without a board, only those who wait `here`."""
+    board = None if ticked is None else ticked.board
+    rows = here if board is None else board.ranks
+    waiting = {row.caller: row for row in rows}
+    return tuple(
+        Party(
+            name=name,
+            waiting=waiting[name].count if name in waiting else 0,
+            oldest_s=waiting[name].waited_ms / 1000 if name in waiting else 0.0,
+            tally=tallies.get(name, Tally()),
+        )
+        for name in sorted({*waiting, *tallies})
+    )
+
+
+def total(parts: Iterable[Party]) -> Party:
+    """Several callers taken together, without their names."""
+    waiting, oldest_s, tally = 0, 0.0, Tally()
+    for part in parts:
+        waiting, oldest_s, tally = waiting + part.waiting, max(oldest_s, part.oldest_s), tally + part.tally
+    return Party(name=None, waiting=waiting, oldest_s=oldest_s, tally=tally)
+
+
+def budget_view(
+    everybody: Iterable[Party],
+    *,
+    app: str,
+    caller: Caller,
+    ticked: Ticked | None,
+    worst: Worst,
+    redis_away: bool,
+    calls: int,
+    window_s: float,
+) -> BudgetView:
+    """A caller sees itself by name and all others as one; an operator sees everybody, itself first of all."""
+    by_name = {party.name: party for party in everybody}
+    own = by_name.pop(caller.name, Party(name=caller.name))
+    named = tuple(by_name.values()) if caller.operator else ()
+    return BudgetView(
+        app=app,
+        redis_away=redis_away,
+        calls=calls,
+        window_s=window_s,
+        free=None if ticked is None else ticked.free,
+        pause_s=None if ticked is None else ticked.pause_in_ms / 1000,
+        pause_reason="" if ticked is None else ticked.pause_reason,
+        worst=worst,
+        callers=(own, *named),
+        others=total(() if caller.operator else by_name.values()),
+    )

@@ -1,0 +1,34 @@
+"""Counts who asks for pages and what became of it, for the ledgers, under the columns of `Counts`."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from service.model.pages import Source
+from service.observe.outcomes import REFUSED, TASKS_ROUTE
+from service.observe.request import Labels, Observation
+
+Count = Callable[[str, str, int], None]
+"""Adds to a caller's column: `Ledger.count`."""
+
+_COLUMNS = {Source.HIT.value: "hits", Source.STALE.value: "stale"} | dict.fromkeys(REFUSED, "refusals")
+
+
+class UsageCounts:
+    """A `Listener`. Counts requests of known callers for pages of apps that have a ledger; others it leaves."""
+
+    def __init__(self, ledgers: Mapping[str, Count]) -> None:
+        self._ledgers = ledgers
+
+    def __call__(self, seen: Sequence[Observation]) -> None:
+        """Enter them, each sum once."""
+        for labels, number in Counter([each.labels for each in seen]).items():
+            self._count(labels, "requests", number)
+            if labels.outcome in _COLUMNS:
+                self._count(labels, _COLUMNS[labels.outcome], number)
+        for labels, number in Counter([each.labels for each in seen if each.waited_s > 0]).items():
+            self._count(labels, "waits", number)
+
+    def _count(self, labels: Labels, column: str, number: int) -> None:
+        count = self._ledgers.get(labels.app or "")
+        if labels.route == TASKS_ROUTE and labels.caller is not None and count is not None:
+            count(labels.caller, column, number)

@@ -1,0 +1,240 @@
+"""What each caller used of an app, over all replicas, kept in Redis: by minute for an hour, by hour for a week.
+
+Counting only adds in memory. A task of the ledger's own sends what has come together, at most once a second, as one
+batch for each ten seconds of time; a batch that may have arrived is sent again under its number, and counted once.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+
+import msgspec
+
+from service.model.budgets import COLUMNS, Counts, Tally, Worst
+from service.model.errors import StoreUnavailable
+from service.store.interfaces import Script, Store
+from service.usage.buckets import CALLS, LATE_S, READ, Book, Cell, Periods, added, booked, read_books
+
+STEP_S = 10
+"""Ten seconds are told apart in the last minute, minutes in the last hour, hours in the last week."""
+STEPS = 6
+MINUTES = 60
+HOURS = 7 * 24
+CALLERS_MAX = 1_000
+"""How many callers are told apart by one replica in one step of time; all beyond count as OVERFLOW."""
+OVERFLOW = "~more"
+FLUSH_S = 1.0
+"""The least time between two batches, and how old the sums may be that are shown."""
+
+# KEYS: where the batch is added. ARGV: the replica, the batch's number, how many of the following are for all keys,
+# then for each key how long it lives (ms), then field and number in turn; what is beyond is for the first key alone.
+# A batch of a number that a key has seen from this replica is not added to it again.
+_ADD = """
+local seen_by, fields = '#' .. ARGV[1], 4 + #KEYS
+for i, key in ipairs(KEYS) do
+  local seen = tonumber(redis.call('HGET', key, seen_by) or '-1')
+  if seen < tonumber(ARGV[2]) then
+    for j = fields, i == 1 and #ARGV or fields + ARGV[3] - 1, 2 do redis.call('HINCRBY', key, ARGV[j], ARGV[j + 1]) end
+    redis.call('HSET', key, seen_by, ARGV[2])
+    redis.call('PEXPIRE', key, ARGV[3 + i])
+  end
+end
+return {#KEYS}
+"""
+
+
+class _Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """What was counted in one step of time: for callers, and calls by window of the clock."""
+
+    number: int
+    step: int
+    cells: dict[Cell, int]
+    calls: dict[Cell, int]
+
+
+class Ledger:
+    """The counts of one app, for all columns of `Counts`. Lives from `start` to `aclose`.
+
+    `clock` is the wall clock in seconds: replicas whose clocks differ count into neighbouring minutes. A batch that
+    can't be sent for an hour is lost, and so is what is counted in a replica that dies, up to a second's worth.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        prefix: str,
+        app: str,
+        replica: str,
+        clock: Callable[[], float],
+        window_s: float = 1.0,
+    ) -> None:
+        self._add: Script = store.script(_ADD)
+        self._read: Script = store.script(READ)
+        self._base = f"{prefix}:{{{app}}}:ledger:"
+        self._replica = replica
+        self._clock = clock
+        self._window_s = window_s
+        self._open: dict[int, _Batch] = {}
+        self._sending: _Batch | None = None
+        self._number = 0
+        self._last_minute = self._last_hour = Book()
+        self._minutes = Periods(self._read, base=f"{self._base}m:", length_s=60, kept=MINUTES)
+        self._hours = Periods(self._read, base=f"{self._base}h:", length_s=3600, kept=HOURS)
+        self._known_until_s = dict.fromkeys((self._minutes, self._hours), -1.0)
+        self._asking = asyncio.Lock()
+        self._counted = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._sender: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._sender = asyncio.create_task(self._send_on())
+
+    async def aclose(self) -> None:
+        """Send what there is, once, and stop."""
+        self._closing.set()
+        self._counted.set()
+        if self._sender is not None:
+            await self._sender
+
+    def count(self, caller: str, column: str, number: int = 1) -> None:
+        """Add to a column of the caller's, now. Neither waits nor fails."""
+        cells = self._batch().cells
+        if (caller, column) not in cells and len(cells) >= CALLERS_MAX * len(COLUMNS):
+            caller = OVERFLOW
+        cells[caller, column] = cells.get((caller, column), 0) + number
+        self._counted.set()
+
+    def count_call(self, caller: str) -> None:
+        """Count a call that has begun in the caller's turn, now."""
+        calls, cell = self._batch().calls, (CALLS, str(int(self._clock() / self._window_s)))
+        calls[cell] = calls.get(cell, 0) + 1
+        self.count(caller, "turns")
+
+    async def tallies(self) -> Mapping[str, Tally]:
+        """The last minute and hour of every caller: as Redis has them, or had them when last asked, and what is unsent.
+
+        Bounded work: at most once a second Redis is asked for six short times and three minutes, at first for all.
+        """
+        step = self._step()
+        async with self._asking:
+            await self._refresh(self._minutes)
+            recent = (batch for batch in self._batches() if batch.step > step - STEPS)
+            minute = added((self._last_minute, *map(_book_of, recent))).rows
+            hour = added((self._last_hour, *map(_book_of, self._batches()))).rows
+        none = Counts()
+        return {name: Tally(minute=minute.get(name, none), hour=hour.get(name, none)) for name in {**hour, **minute}}
+
+    async def worst(self) -> Worst:
+        """The most calls in one window of the clock, in the last minute and hour."""
+        async with self._asking:
+            await self._refresh(self._minutes)
+            calls = added((self._last_hour, *map(_book_of, self._batches()))).calls
+        begun = (self._clock() - 60) // self._window_s
+        minute = max((number for window, number in calls.items() if window > begun), default=0)
+        return Worst(minute=minute, hour=max(calls.values(), default=0))
+
+    async def minutes(self) -> Mapping[int, Book]:
+        """The last hour by minute, counted since the epoch; a minute without any count may be missing."""
+        return await self._by_period(self._minutes)
+
+    async def hours(self) -> Mapping[int, Book]:
+        """The last week by hour, counted since the epoch; likewise."""
+        return await self._by_period(self._hours)
+
+    async def _by_period(self, periods: Periods) -> Mapping[int, Book]:
+        async with self._asking:
+            await self._refresh(periods)
+            books = dict(periods.books)
+            for batch in self._batches():
+                number = batch.step * STEP_S // periods.length_s
+                books[number] = added((books.get(number, Book()), _book_of(batch)))
+        return books
+
+    async def _refresh(self, periods: Periods) -> None:
+        """Ask Redis, unless that was done within the last second."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._known_until_s[periods]:
+            return
+        self._known_until_s[periods] = now_s + FLUSH_S
+        step = self._step()
+        with contextlib.suppress(StoreUnavailable):
+            await periods.look(step * STEP_S // periods.length_s)
+            if periods is self._minutes:
+                keys = [f"{self._base}s:{step - back}" for back in range(STEPS)]
+                self._last_minute = added(await read_books(self._read, keys))
+                self._last_hour = added(periods.books.values())
+
+    def _batches(self) -> Iterator[_Batch]:
+        """What is not known to be in Redis."""
+        yield from self._open.values()
+        if self._sending is not None:
+            yield self._sending
+
+    async def flush(self) -> None:
+        """Send all that is counted; what can't be sent stays for the next time, up to an hour."""
+        while self._sending is not None or self._open:
+            async with self._asking:
+                if not await self._send_next():
+                    return
+
+    async def _send_on(self) -> None:
+        is_last = False
+        while not is_last:
+            await self._counted.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), FLUSH_S)
+            is_last = self._closing.is_set()
+            self._counted.clear()
+            await self.flush()
+
+    async def _send_next(self) -> bool:
+        """Send one batch, the one that failed before first; whether that went well."""
+        if self._sending is None:
+            self._sending = self._open.pop(next(iter(self._open)))
+        if self._sending.step > self._step() - STEPS * MINUTES:
+            try:
+                await self._send(self._sending)
+            except StoreUnavailable:
+                self._counted.set()
+                self._forget_oldest()
+                return False
+            for periods in (self._minutes, self._hours):
+                self._known_until_s[periods] = -1.0
+                periods.forget(self._sending.step * STEP_S // periods.length_s)
+        self._sending = None
+        return True
+
+    async def _send(self, batch: _Batch) -> None:
+        at_s = batch.step * STEP_S
+        kept = (self._minutes, self._hours)
+        keys = (*(each.key(at_s // each.length_s) for each in kept), f"{self._base}s:{batch.step}")
+        lives_ms = (*(each.lives_ms for each in kept), (STEP_S * STEPS + LATE_S) * 1000)
+        fields = (_fields(batch.cells), _fields(batch.calls))
+        await self._add(keys, (self._replica, batch.number, len(fields[0]), *lives_ms, *fields[0], *fields[1]))
+
+    def _forget_oldest(self) -> None:
+        """Keep an hour's steps at most."""
+        for step in tuple(islice(self._open, max(len(self._open) - STEPS * MINUTES, 0))):
+            del self._open[step]
+
+    def _batch(self) -> _Batch:
+        """The batch of this step of time."""
+        step = self._step()
+        if step not in self._open:
+            self._number += 1
+            self._open[step] = _Batch(number=self._number, step=step, cells={}, calls={})
+        return self._open[step]
+
+    def _step(self) -> int:
+        return int(self._clock() // STEP_S)
+
+
+def _book_of(batch: _Batch) -> Book:
+    return booked(batch.cells | batch.calls)
+
+
+def _fields(cells: Mapping[Cell, int]) -> list[str | int]:
+    return [each for (caller, column), number in cells.items() for each in (f"{caller}:{column}", number)]

@@ -1,0 +1,150 @@
+"""The outermost wrapper: sees every request, also those that find no route, and every answer as it goes out."""
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from service.observe.request import Fields, Observation, Observer, Trail, labels_of
+from service.web.answers import Header, Reply
+from service.web.problems.handlers import failure_answer, refusal_answer
+
+URL_MAX_BYTES = 8 * 1024
+FIELDS_MAX_BYTES = 16 * 1024
+
+UNROUTED = "unrouted"
+HUNG_UP = 499
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"))
+
+Scope = dict[str, Any]
+App = Callable[[Any, Any, Any], Any]
+
+
+class Edge:
+    """Wraps the application: request ids, bounds, HEAD, the last resort for a fault, and one observation a request."""
+
+    def __init__(self, app: App, *, observers: Sequence[Observer]) -> None:
+        self._app = app
+        self.observers = tuple(observers)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one connection of ASGI; lifespan and websockets pass through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started_s = time.perf_counter()
+        method = scope["method"]
+        fields, fields_bytes = fields_of(scope["headers"])
+        own_id = fields.get(b"x-request-id")
+        trail = Trail(request_id=request_id_of(own_id), fields=fields, is_head=method == "HEAD")
+        scope["state"] = {"trail": trail}
+        outgoing = _Outgoing(send, trail.request_id, is_head=method == "HEAD")
+        if method == "HEAD":
+            scope["method"] = "GET"
+        refused = _refused_status(scope, fields, fields_bytes)
+        try:
+            if refused is not None:
+                await Reply(refusal_answer(refused, trail))(scope, receive, outgoing.send)
+            else:
+                await self._app(scope, receive, outgoing.send)
+        except Exception as exc:  # noqa: BLE001 - the last resort: nothing beyond here would log it
+            answer = failure_answer(trail, exc)
+            if not outgoing.status:
+                await Reply(answer)(scope, receive, outgoing.send)
+        finally:
+            observation = Observation(
+                request_id=trail.request_id,
+                labels=labels_of(
+                    method if method in _METHODS else "other",
+                    scope.get("path_template", UNROUTED),
+                    outgoing.status or HUNG_UP,
+                    trail.caller,
+                    trail.app,
+                    trail.outcome,
+                ),
+                waited_s=trail.waited_s,
+                upstream_s=trail.upstream_s,
+                duration_s=time.perf_counter() - started_s,
+                ended_at_s=time.time(),
+                answer_bytes=outgoing.body_bytes,
+            )
+            for observe in self.observers:
+                observe(observation)
+
+
+class _Outgoing:
+    """Sends on: adds the request's id, tells HEAD where GET is allowed, and drops the body of an answer to HEAD."""
+
+    __slots__ = ("_is_head", "_request_id", "_send", "body_bytes", "status")
+
+    def __init__(self, send: Any, request_id: str, *, is_head: bool) -> None:
+        self._send = send
+        self._request_id = request_id.encode()
+        self._is_head = is_head
+        self.status = 0
+        self.body_bytes = 0
+
+    async def send(self, message: Any) -> None:
+        """One message of ASGI."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [*message["headers"], (b"x-request-id", self._request_id)]
+            if self.status in (204, 405):
+                headers = [_with_head(header) for header in headers]
+            message = {"type": "http.response.start", "status": self.status, "headers": headers}
+        elif self._is_head:
+            message = {"type": "http.response.body", "body": b"", "more_body": message.get("more_body", False)}
+        else:
+            self.body_bytes += len(message.get("body", b""))
+        await self._send(message)
+
+
+def fields_of(headers: Iterable[Header]) -> tuple[Fields, int]:
+    """The header fields by name, and how many bytes they take."""
+    fields: dict[bytes, bytes] = {}
+    size = 0
+    for name, value in headers:
+        size += len(name) + len(value)
+        fields[name] = b"%s, %s" % (fields[name], value) if name in fields else value
+    return fields, size
+
+
+_new_ids: list[str] = []
+
+
+def request_id_of(own: bytes | None) -> str:
+    """The caller's own id where it can be used, else a new one; told apart, not kept secret. From any thread."""
+    if own is not None and _REQUEST_ID.fullmatch(own):
+        return own.decode()
+    while True:
+        try:
+            return _new_ids.pop()
+        except IndexError:  # many by one system call
+            text = os.urandom(4096).hex()
+            _new_ids.extend(text[start : start + 32] for start in range(0, len(text), 32))
+
+
+def _refused_status(scope: Scope, fields: Fields, fields_bytes: int) -> int | None:
+    """The status of a request that is too large in any way. No method here takes a body; 405 refuses the others."""
+    if len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"]) > URL_MAX_BYTES:
+        return 414
+    if fields_bytes > FIELDS_MAX_BYTES:
+        return 431
+    if scope["method"] in ("GET", "DELETE") and (
+        b"transfer-encoding" in fields or fields.get(b"content-length", b"0").strip(b"0")
+    ):
+        return 413
+    return None
+
+
+def _with_head(header: Header) -> Header:
+    name, value = header
+    if name.lower() != b"allow":
+        return header
+    methods = {method.strip() for method in value.split(b",")}
+    if b"GET" in methods:
+        methods.add(b"HEAD")
+    return name, b", ".join(sorted(methods))

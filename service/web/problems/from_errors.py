@@ -1,0 +1,198 @@
+"""Problems (RFC 9457): the one table from errors to what callers see of them."""
+
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from service.model.errors import (
+    BadRequest,
+    CallsStopped,
+    Fault,
+    KeysUnavailable,
+    LineFull,
+    NotAllowed,
+    NothingStored,
+    QueryRefused,
+    Refused,
+    ShuttingDown,
+    StoreUnavailable,
+    TaskgateError,
+    Throttled,
+    Unauthenticated,
+    UnknownApp,
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamHTTPStatus,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+    WaitTooLong,
+)
+from service.web.answers import Answer, Header
+from service.web.problems.types import KINDS, Kind
+
+PROBLEM_JSON = b"application/problem+json"
+THROTTLED_RETRY_S = 1
+UNAVAILABLE_RETRY_S = 2
+
+_SLUGS: Mapping[type[Exception], str] = {
+    BadRequest: "bad-request",
+    Unauthenticated: "unauthenticated",
+    KeysUnavailable: "keys-unavailable",
+    UnknownApp: "unknown-app",
+    NotAllowed: "not-allowed",
+    WaitTooLong: "wait-too-long",
+    LineFull: "line-full",
+    NothingStored: "nothing-stored",
+    ShuttingDown: "shutting-down",
+    Refused: "no-fetch-now",
+    StoreUnavailable: "store-unavailable",
+    UpstreamTimeout: "upstream-timeout",
+    UpstreamUnreachable: "upstream-unreachable",
+    UpstreamBroken: "upstream-broken",
+    UpstreamHTTPStatus: "upstream-http-status",
+    QueryRefused: "query-refused",
+    CallsStopped: "calls-stopped",
+    Throttled: "throttled",
+    UpstreamRefused: "upstream-refused",
+    UpstreamError: "upstream-failed",
+    TaskgateError: "failed",
+}
+
+_FIXED_DETAILS: Mapping[str, str] = {
+    "unauthenticated": "This resource needs a known key or token, sent as 'Authorization: Bearer KEY'.",
+    "keys-unavailable": "The keys that sign service accounts' tokens can't be had yet.",
+    "unknown-app": "There is no such app among those that this caller may read.",
+    "failed": "The fault is logged under the request id.",
+    "not-found": "There is nothing at this path.",
+    "method-not-allowed": "The Allow field names the methods that work here.",
+}
+"""Where what is said must not depend on what has happened inside."""
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A problem as it is sent: the members of RFC 9457, the request's id, and what some types add."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    request_id: str
+    errors: tuple[Fault, ...] = ()
+    place: int | None = None
+    estimate_seconds: float | None = None
+    bound: int | None = None
+    upstream_code: int | None = None
+    upstream_text: str | None = None
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What an error comes to: its kind, a text, when to try again, and the members that its type adds."""
+
+    kind: Kind
+    detail: str
+    retry_after_s: float | None = None
+    errors: tuple[Fault, ...] = ()
+    place: int | None = None
+    estimate_s: float | None = None
+    bound: int | None = None
+    upstream_code: int | None = None
+    upstream_text: str | None = None
+    headers: tuple[Header, ...] = ()
+
+
+def slug_of(error: type[Exception]) -> str:
+    """Return the problem type's name for an error class; `failed` for one that no caller should learn of."""
+    return next((_SLUGS[cls] for cls in error.__mro__ if cls in _SLUGS), "failed")
+
+
+def told_of(exc: Exception) -> Told:
+    """What a caller is told of an error: never more than the error's own text, and nothing of an unforeseen one."""
+    slug = slug_of(type(exc))
+    kind, detail = KINDS[slug], _FIXED_DETAILS.get(slug) or str(exc) or KINDS[slug].meaning
+    return replace(Told(kind=kind, detail=detail), **_particulars(exc))
+
+
+def _particulars(exc: Exception) -> dict[str, Any]:
+    """What `Told` holds of this error besides its kind and detail."""
+    particulars: dict[str, Any] = {}
+    match exc:
+        case BadRequest(faults=faults):
+            particulars = {"detail": _count_of(faults), "errors": tuple(faults)}
+        case Unauthenticated():  # RFC 6750, section 3: no error code where there was no credential
+            error = b', error="invalid_token"' if exc.presented else b""
+            particulars = {"headers": ((b"www-authenticate", b'Bearer realm="taskgate"' + error),)}
+        case KeysUnavailable():
+            particulars = {"retry_after_s": UNAVAILABLE_RETRY_S}
+        case WaitTooLong():
+            estimate_s = round(exc.estimate_s, 3) if math.isfinite(exc.estimate_s) else None
+            particulars = {"retry_after_s": exc.retry_after_s, "place": exc.place, "estimate_s": estimate_s}
+        case LineFull():
+            particulars = {"retry_after_s": exc.retry_after_s, "bound": exc.bound}
+        case Refused():
+            particulars = {"retry_after_s": exc.retry_after_s}
+        case StoreUnavailable():
+            particulars = {"retry_after_s": UNAVAILABLE_RETRY_S}
+        case UpstreamRefused():
+            particulars = {"upstream_code": exc.code, "upstream_text": exc.text}
+    match exc:
+        case CallsStopped():
+            particulars |= {"detail": exc.advice or str(exc), "retry_after_s": exc.stopped_for_s}
+        case Throttled():
+            particulars |= {"retry_after_s": THROTTLED_RETRY_S}
+    return particulars
+
+
+def told_of_status(status: int) -> Told:
+    """What a caller is told of a refusal that HTTP itself has a status for."""
+    kind = next((kind for kind in KINDS.values() if kind.status == status and kind.is_http), None)
+    if kind is None:
+        phrase = HTTPStatus(status).phrase if status in HTTPStatus.__members__.values() else "Refused"
+        kind = Kind(slug="", title=phrase, status=status, meaning="", remedy="", is_http=True)
+    return Told(kind=kind, detail=_FIXED_DETAILS.get(kind.slug, kind.meaning or kind.title))
+
+
+def problem_of(told: Told, *, request_id: str) -> Problem:
+    """The problem as a value."""
+    kind = told.kind
+    return Problem(
+        type=f"/problems/{kind.slug}" if kind.slug else "about:blank",
+        title=kind.title,
+        status=kind.status,
+        detail=told.detail,
+        instance=f"urn:taskgate:request:{request_id}",
+        request_id=request_id,
+        errors=told.errors,
+        place=told.place,
+        estimate_seconds=told.estimate_s,
+        bound=told.bound,
+        upstream_code=told.upstream_code,
+        upstream_text=told.upstream_text,
+    )
+
+
+def problem_answer(told: Told, *, request_id: str, wait_applied_s: int | None = None) -> Answer:
+    """The problem as an answer that nobody keeps."""
+    problem = problem_of(told, request_id=request_id)
+    headers: list[Header] = [(b"content-type", PROBLEM_JSON), (b"cache-control", b"no-store"), *told.headers]
+    if told.retry_after_s is not None:
+        headers.append((b"retry-after", str(retry_after(told.retry_after_s)).encode()))
+    if wait_applied_s is not None:
+        headers.append((b"preference-applied", b"wait=%d" % wait_applied_s))
+    return Answer(status=problem.status, headers=tuple(headers), body=msgspec.json.encode(problem))
+
+
+def retry_after(seconds: float) -> int:
+    """Whole seconds for `Retry-After` (RFC 9110, 10.2.3): rounded up, at least 1, at most a day."""
+    if not seconds < 86_400:  # infinity and NaN too
+        return 86_400
+    return max(math.ceil(seconds), 1)
+
+
+def _count_of(faults: tuple[Fault, ...]) -> str:
+    return "One parameter is at fault." if len(faults) == 1 else f"{len(faults)} faults in the parameters."

@@ -1,0 +1,89 @@
+"""Turns whatever a handler raises into a problem; the only place of the HTTP side that catches."""
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+
+from service.model.errors import TaskgateError
+from service.observe.request import Trail
+from service.web.answers import Answer
+from service.web.context import trail_of
+from service.web.headers.ratelimit import ratelimit
+from service.web.problems.from_errors import Problem, Told, problem_answer, problem_of, told_of, told_of_status
+
+Handler = Callable[[Request[Any, Any, Any], Any], Response[Any]]
+
+_log = structlog.get_logger()
+
+
+def on_taskgate_error(request: Request[Any, Any, Any], exc: TaskgateError) -> Response[bytes]:
+    """One of our own errors, by the table; one that the table lacks is a fault of ours."""
+    told = told_of(exc)
+    if told.kind.status == 500:
+        return on_failure(request, exc)
+    trail = trail_of(request)
+    answer = _answer(told, trail)
+    if exc.budget is not None and trail.app is not None:
+        fields = answer.headers + ratelimit(trail.app, exc.budget)
+        answer = Answer(status=answer.status, headers=fields, body=answer.body)
+    return _response(answer)
+
+
+def on_http_error(request: Request[Any, Any, Any], exc: HTTPException) -> Response[bytes]:
+    """One of Litestar's: 404, 405 with its Allow, 400."""
+    if exc.status_code >= 500:
+        return on_failure(request, exc)
+    told = told_of_status(exc.status_code)
+    allow = (exc.headers or {}).get("allow")
+    response = _response(_answer(told, trail_of(request)))
+    if allow is not None:
+        response.headers["allow"] = allow
+    return response
+
+
+def on_failure(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
+    """Anything unforeseen: logged with its traceback, told without."""
+    return _response(failure_answer(trail_of(request), exc))
+
+
+def failure_answer(trail: Trail, exc: BaseException) -> Answer:
+    """A 500, logged as `web.failed`."""
+    _log_failure(trail, exc)
+    return _answer(told_of_status(500), trail)
+
+
+def late_problem(trail: Trail, exc: Exception) -> Problem:
+    """What is told of an error where the answer has begun already: by the same table, logged the same way."""
+    told = told_of(exc)
+    if told.kind.status == 500:
+        _log_failure(trail, exc)
+    trail.outcome = told.kind.slug
+    return problem_of(told, request_id=trail.request_id)
+
+
+def refusal_answer(status: int, trail: Trail) -> Answer:
+    """A refusal that only needs HTTP's own status."""
+    return _answer(told_of_status(status), trail)
+
+
+def exception_handlers() -> dict[int | type[Exception], Handler]:
+    """Which of the above takes what."""
+    return {TaskgateError: on_taskgate_error, HTTPException: on_http_error, Exception: on_failure}
+
+
+def _log_failure(trail: Trail, exc: BaseException) -> None:
+    _log.error("web.failed", request_id=trail.request_id, caller=trail.caller, app=trail.app, exc_info=exc)
+
+
+def _answer(told: Told, trail: Trail) -> Answer:
+    trail.outcome = told.kind.slug or str(told.kind.status)
+    return problem_answer(told, request_id=trail.request_id, wait_applied_s=trail.wait_applied_s)
+
+
+def _response(answer: Answer) -> Response[bytes]:
+    headers = {name.decode(): value.decode("latin-1") for name, value in answer.headers}
+    media_type = headers.pop("content-type")
+    return Response(content=answer.body, status_code=answer.status, headers=headers, media_type=media_type)
