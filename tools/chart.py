@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from service.reload import LIVE
+from service.configuration.watch import LIVE
 from service.settings import RedisSettings, Settings
 from service.upstream.regions import REGION_NAMES
 
@@ -39,7 +39,7 @@ def schema() -> dict[str, Any]:
 
 
 def settings() -> dict[str, Any]:
-    """Return what the templates need to know of the settings: defaults, regions, and what is reloaded without a restart."""
+    """Return what templates need to know of the settings: defaults, regions, and what reloads without a restart."""
     fields = {field.name: field for field in msgspec.structs.fields(Settings)}
     defaults: dict[str, Any] = {"apps": {}, "callers": {}, "redis": RedisSettings(url="")}
     defaults |= {name: field.default for name, field in fields.items() if not field.required}

@@ -117,9 +117,14 @@ def test_the_check_before_an_upgrade_reads_what_the_pods_will_read() -> None:
         assert container["args"] == ["check", "/etc/taskgate/taskgate.yaml"]
         assert [volume["name"] for volume in job["volumes"]] == [v["name"] for v in rendered.pod["spec"]["volumes"]]
         assert job["volumes"][0]["configMap"]["name"] == "tg-taskgate-check"
-        weights = [int(made["metadata"]["annotations"]["helm.sh/hook-weight"]) for made in (checked, rendered.one("Job", "tg-taskgate-check"))]
+        weights = [
+            int(made["metadata"]["annotations"]["helm.sh/hook-weight"])
+            for made in (checked, rendered.one("Job", "tg-taskgate-check"))
+        ]
         assert weights == sorted(weights), "the ConfigMap is there before the Job"
-        sources = [s["secret"] for v in job["volumes"] for s in v.get("projected", {}).get("sources", ()) if "secret" in s]
+        sources = [
+            s["secret"] for v in job["volumes"] for s in v.get("projected", {}).get("sources", ()) if "secret" in s
+        ]
         assert all(source["optional"] for source in sources), "a missing Secret is told by the check, not waited for"
 
 
