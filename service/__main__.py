@@ -151,9 +151,9 @@ def _key(parsed: argparse.Namespace) -> int:
 
 def _tasks(parsed: argparse.Namespace) -> int:
     from service.commands.tasks import run
-    from service.commands.tasks_client import Wanted
+    from service.commands.tasks_client import TasksRequest
 
-    wanted = Wanted(
+    wanted = TasksRequest(
         url=parsed.url,
         app=parsed.app,
         since=parsed.since,

@@ -12,21 +12,21 @@ from litestar import Litestar
 
 from service.budget.line.counted import CountedScheduler
 from service.budget.line.line import Line
-from service.budget.scheduler.fallback import SharingScheduler, notice_s
+from service.budget.scheduler.fallback import FallbackScheduler, notice_s
 from service.budget.scheduler.interfaces import Rules
-from service.budget.scheduler.shared import SharedScheduler
-from service.cache.block_cache import Shelf
-from service.cache.memory_blocks import MemoryCache
+from service.budget.scheduler.shared import RedisScheduler
+from service.cache.block_cache import BlockCache
+from service.cache.memory_blocks import MemoryBlocks
 from service.cache.purge import Purge
-from service.cache.redis_blocks import BlockCache, Kept
-from service.cache.sequential_reads import Walks
-from service.configuration.live import Live, lifetimes_of
+from service.cache.redis_blocks import CachedBlock, RedisBlocks
+from service.cache.sequential_reads import SequentialReads
+from service.configuration.live import LiveSettings, lifetimes_of
 from service.configuration.passwords import passwords_of
 from service.gateway.fetch import Fetching
-from service.gateway.gateway import App, Gateway
+from service.gateway.gateway import Gateway, ServedApp
 from service.model.callers import AppInfo
 from service.observe.access_log import log_requests
-from service.observe.batch import Gathered, Listener
+from service.observe.batch import BatchedObservers, Listener
 from service.settings import AppSettings, BudgetSettings, Settings, UpstreamSettings
 from service.store.redis_store import RedisStore
 from service.telemetry.signals import Signals
@@ -35,10 +35,10 @@ from service.upstream.apps import UpstreamApp, upstream_app_of
 from service.upstream.client import Client
 from service.upstream.secret import secret_of
 from service.upstream.signer import Signer
-from service.usage.counts import UsageCounts
-from service.usage.store import Ledger
-from service.web.middleware import App as Application
-from service.web.response_cache import Messages, Replay
+from service.usage.counts import UsageObserver
+from service.usage.store import UsageStore
+from service.web.middleware import AsgiApp
+from service.web.response_cache import Messages, ResponseCache
 from service.web.site import create_web
 
 
@@ -49,7 +49,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     no answers are kept.
     """
 
-    asgi: Application
+    asgi: AsgiApp
     at_once: Callable[[Any], Messages | None] | None
     leave: Callable[[], None]
     refuse: Callable[[], None]
@@ -69,7 +69,7 @@ def create_app(
     """
     replica = secrets.token_hex(8)
     passwords = passwords_of(settings.redis, environ)
-    live = Live(settings)
+    live = LiveSettings(settings)
     signals = Signals(settings, environ, callers=lambda: live.caller_names)
     store = RedisStore(
         settings.redis,
@@ -78,22 +78,22 @@ def create_app(
         on_call=signals.on_store_call,
     )
     lifetimes = lifetimes_of(settings.cache)
-    cache = BlockCache(store, prefix=settings.redis.prefix, block_size=settings.cache.block_size)
-    memory = MemoryCache(max_bytes=settings.cache.memory_bytes, clock=time.monotonic)
-    shelf = Shelf(cache, memory, lifetimes=lifetimes)
+    cache = RedisBlocks(store, prefix=settings.redis.prefix, block_size=settings.cache.block_size)
+    memory = MemoryBlocks(max_bytes=settings.cache.memory_bytes, clock=time.monotonic)
+    block_cache = BlockCache(cache, memory, lifetimes=lifetimes)
     upstream_apps = {
         name: upstream_app_of(name, app, backup_hosts=settings.upstream.backup_hosts)
         for name, app in settings.apps.items()
     }
     signers = _signers(settings, upstream_apps, environ)
     client = Client(settings.upstream, signers=signers)
-    channels: dict[str, Line[Kept]] = {}
-    apps: dict[str, App] = {}
+    channels: dict[str, Line[CachedBlock]] = {}
+    apps: dict[str, ServedApp] = {}
     for name, app in settings.apps.items():
         rules = rules_of(settings.budget, app, settings.upstream)
-        shared = SharedScheduler(store, prefix=settings.redis.prefix, app=name, replica=replica, rules=rules)
+        shared = RedisScheduler(store, prefix=settings.redis.prefix, app=name, replica=replica, rules=rules)
         sharing = sharing_of(settings, shared, app=name, rules=rules)
-        ledger = Ledger(
+        usage_store = UsageStore(
             store,
             prefix=settings.redis.prefix,
             app=name,
@@ -101,13 +101,13 @@ def create_app(
             clock=time.time,
             window_s=settings.budget.window_s,
         )
-        scheduler = CountedScheduler(sharing or shared, used=ledger.count_call)
-        line: Line[Kept] = Line(scheduler, app=name, rules=rules, redis_grace_s=settings.budget.redis_grace_s)
+        scheduler = CountedScheduler(sharing or shared, used=usage_store.count_call)
+        line: Line[CachedBlock] = Line(scheduler, app=name, rules=rules, redis_grace_s=settings.budget.redis_grace_s)
         channels[shared.channel] = line
         fetching = Fetching(
             app=upstream_apps[name],
             upstream=client,
-            shelf=shelf,
+            cache=block_cache,
             block_size=settings.cache.block_size,
             align_s=settings.cache.align_s,
             attempts=settings.budget.attempts,
@@ -116,21 +116,21 @@ def create_app(
             on_call=signals.on_call,
             tracing=signals.tracing,
         )
-        apps[name] = App(
+        apps[name] = ServedApp(
             info=AppInfo(name=name, region=app.region),
             fetching=fetching,
             line=line,
-            ledger=ledger,
+            usage_store=usage_store,
             sharing=sharing,
             calls=rules.calls,
             window_s=settings.budget.window_s,
         )
     purge = Purge(store, cache, prefix=settings.redis.prefix, apps=apps)
-    purge.add(shelf.forget)
-    usage = UsageCounts({name: app.ledger.count for name, app in apps.items()})
-    gathered = Gathered((access_log, *signals.listeners, usage))
-    walks = Walks(block_size=settings.cache.block_size) if settings.cache.ahead else None
-    gateway = Gateway(apps, lifetimes=lifetimes, clock=time.time, purge=purge, walks=walks)
+    purge.add(block_cache.forget)
+    usage = UsageObserver({name: app.usage_store.count for name, app in apps.items()})
+    gathered = BatchedObservers((access_log, *signals.listeners, usage))
+    sequential_reads = SequentialReads(block_size=settings.cache.block_size) if settings.cache.ahead else None
+    gateway = Gateway(apps, lifetimes=lifetimes, clock=time.time, purge=purge, sequential_reads=sequential_reads)
     signals.watch(
         Watched(
             settle=gathered.flush,
@@ -163,14 +163,14 @@ def create_app(
         observers=(gathered, *signals.observers),
         lifespan=[lifespan],
     )
-    replay = Replay(
+    replay = ResponseCache(
         edge,
-        recognise=callers.recognise,
+        authenticate_cached=callers.authenticate_cached,
         observers=edge.observers,
         clock=time.time,
         max_bytes=settings.cache.answers_bytes,
     )
-    live.governs(gateway, shelf, forget=replay.forget)
+    live.attach(gateway, block_cache, forget=replay.forget)
     purge.add(replay.forget)
     return Service(
         asgi=signals.edge(replay),
@@ -183,16 +183,16 @@ def create_app(
 def _begin(
     parts: AsyncExitStack,
     *,
-    apps: Mapping[str, App],
-    gathered: Gathered,
-    channels: Mapping[str, Line[Kept]],
+    apps: Mapping[str, ServedApp],
+    gathered: BatchedObservers,
+    channels: Mapping[str, Line[CachedBlock]],
     store: RedisStore,
     gateway: Gateway,
     purge: Purge,
 ) -> None:
     """Start what runs by itself; `parts` will end it in reverse."""
     for app in apps.values():
-        for part in (app.ledger, app.sharing):
+        for part in (app.usage_store, app.sharing):
             if part is not None:
                 part.start()
                 parts.push_async_callback(part.aclose)
@@ -202,18 +202,18 @@ def _begin(
     parts.push_async_callback(purge.aclose)
     purge.start()
     for channel, line in channels.items():
-        store.listen(channel, _told(line), on_gap=line.heard_nothing)
+        store.listen(channel, _told(line), on_gap=line.on_message_gap)
         line.start()
         parts.push_async_callback(line.aclose)
     gateway.start()
     parts.callback(gateway.leave)
 
 
-def sharing_of(settings: Settings, shared: SharedScheduler, *, app: str, rules: Rules) -> SharingScheduler | None:
+def sharing_of(settings: Settings, shared: RedisScheduler, *, app: str, rules: Rules) -> FallbackScheduler | None:
     """What serves while Redis is away, where that is wanted; it begins before the line refuses those who wait."""
     if settings.budget.on_redis_down == "closed":
         return None
-    return SharingScheduler(
+    return FallbackScheduler(
         shared,
         app=app,
         rules=rules,
@@ -235,7 +235,7 @@ def rules_of(budget: BudgetSettings, app: AppSettings, upstream: UpstreamSetting
     )
 
 
-def _told(line: Line[Kept]) -> Callable[[bytes], None]:
+def _told(line: Line[CachedBlock]) -> Callable[[bytes], None]:
     """What to do with a message of the scheduler: it is the name of a block whose fetch has ended."""
     return lambda message: line.heard(message.decode(errors="replace"))
 

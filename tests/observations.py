@@ -4,10 +4,10 @@ from typing import Any
 
 import msgspec
 
-from service.observe.request import Labels, Observation, labels_of
+from service.observe.request import RequestLabels, RequestRecord, labels_of
 
 _LABELS = labels_of("GET", "/tasks", 200, "a", "shop", "hit")
-_SEEN = Observation(
+_SEEN = RequestRecord(
     request_id="a.b_c-9",
     labels=_LABELS,
     waited_s=0.0,
@@ -18,8 +18,8 @@ _SEEN = Observation(
 )
 
 
-def observed(**changes: Any) -> Observation:
+def observed(**changes: Any) -> RequestRecord:
     """A hit on a page, but for the fields or labels that are named."""
-    labels = {name: changes.pop(name) for name in Labels.__struct_fields__ if name in changes}
+    labels = {name: changes.pop(name) for name in RequestLabels.__struct_fields__ if name in changes}
     named = labels_of(*msgspec.structs.astuple(msgspec.structs.replace(_LABELS, **labels)))
     return msgspec.structs.replace(_SEEN, labels=named, **changes)

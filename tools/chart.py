@@ -1,8 +1,8 @@
 """Write those parts of the chart that follow from other files: `python -m tools.chart`, or `make chart`.
 
 The part of values.schema.json below `config`, and files/settings.json for the templates, come from the gateway's
-settings; the table of helm/README.md comes from the `# --` comments of values.yaml. Tests compare all of them with what
-is committed.
+settings; the table of helm/README.md comes from the `# --` comments of values.yaml, the version in Chart.yaml from
+service/__init__.py. Tests compare all of them with what is committed.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from service import __version__
 from service.configuration.watch import LIVE
 from service.settings import RedisSettings, Settings
 from service.upstream.regions import REGION_NAMES
@@ -21,6 +22,7 @@ CHART = Path(__file__).resolve().parents[1] / "helm"
 SCHEMA = CHART / "values.schema.json"
 SETTINGS = CHART / "files" / "settings.json"
 README = CHART / "README.md"
+METADATA = CHART / "Chart.yaml"
 _BEGIN, _END = "<!-- values: begin -->\n", "<!-- values: end -->\n"
 _COMMENT = "# -- "
 _KEY = re.compile(r"^( *)([A-Za-z0-9_]+):(?: |$)")
@@ -119,6 +121,11 @@ def readme() -> str:
     return before + _BEGIN + table() + _END + after
 
 
+def metadata() -> str:
+    """The committed Chart.yaml, with the gateway's version as its own and as that of the image."""
+    return re.sub(r"(?m)^(version|appVersion): .*$", rf'\1: "{__version__}"', METADATA.read_text())
+
+
 def _at(values: Any, path: str) -> Any:
     for name in path.split("."):
         values = values[name]
@@ -126,10 +133,11 @@ def _at(values: Any, path: str) -> Any:
 
 
 def main() -> None:
-    """Write the three files."""
+    """Write all four files."""
     SCHEMA.write_text(json.dumps(schema(), indent=2) + "\n")
     SETTINGS.write_text(json.dumps(settings(), indent=2) + "\n")
     README.write_text(readme())
+    METADATA.write_text(metadata())
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ import asyncio
 import msgspec
 import structlog
 
-from service.cache.memory_blocks import MemoryCache
-from service.cache.redis_blocks import BlockCache, Kept
+from service.cache.memory_blocks import MemoryBlocks
+from service.cache.redis_blocks import CachedBlock, RedisBlocks
 from service.model.blocks import Block, Stored
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes, keep_for_ms
@@ -18,26 +18,26 @@ END = -1
 log = structlog.get_logger()
 
 
-class Shelf:
+class BlockCache:
     """Keeps blocks for as long as they may be served in any way."""
 
-    def __init__(self, cache: BlockCache, memory: MemoryCache, *, lifetimes: Lifetimes) -> None:
+    def __init__(self, cache: RedisBlocks, memory: MemoryBlocks, *, lifetimes: Lifetimes) -> None:
         self._cache = cache
         self._memory = memory
         self._lifetimes = lifetimes
-        self._eras: dict[str, int] = {}
-        self._reading: dict[tuple[str, int], asyncio.Task[Kept]] = {}
+        self._generations: dict[str, int] = {}
+        self._reading: dict[tuple[str, int], asyncio.Task[CachedBlock]] = {}
 
-    def era(self, app: str) -> int:
-        """Counts how often the app's blocks were forgotten: what was begun in an earlier era is not kept."""
-        return self._eras.get(app, 0)
+    def generation(self, app: str) -> int:
+        """Counts how often the app's blocks were forgotten: what was begun in an earlier generation is not kept."""
+        return self._generations.get(app, 0)
 
     def forget(self, app: str) -> None:
         """Forget all blocks of an app in memory, and those that are on their way."""
-        self._eras[app] = self.era(app) + 1
+        self._generations[app] = self.generation(app) + 1
         self._memory.drop_app(app)
 
-    def live_by(self, lifetimes: Lifetimes) -> None:
+    def set_lifetimes(self, lifetimes: Lifetimes) -> None:
         """Keep what is put from now on by other lifetimes."""
         self._lifetimes = lifetimes
 
@@ -45,45 +45,46 @@ class Shelf:
         """The block's key in Redis, its name wherever one is needed."""
         return self._cache.key(query, index)
 
-    def recall(self, query: Query, index: int) -> Kept | None:
+    def recall(self, query: Query, index: int) -> CachedBlock | None:
         """What this replica remembers of a block; asks nobody."""
         return self._memory.get(self.key(query, index))
 
-    async def get(self, query: Query, index: int) -> Kept:
+    async def get(self, query: Query, index: int) -> CachedBlock:
         """What Redis has of a block, from a question that is under way where there is one. Raises StoreUnavailable.
 
         Who asks after the app's blocks were forgotten gets nothing from a question that was put before.
         """
-        asked = self.key(query, index), self.era(query.app)
+        asked = self.key(query, index), self.generation(query.app)
         task = self._reading.get(asked)
         if task is None:
             task = self._reading[asked] = asyncio.create_task(self.look(query, index))
             task.add_done_callback(lambda _: self._reading.pop(asked))
         return await asyncio.shield(task)
 
-    async def look(self, query: Query, index: int) -> Kept:
+    async def look(self, query: Query, index: int) -> CachedBlock:
         """What Redis has of a block now, asked anew. Raises StoreUnavailable."""
-        era = self.era(query.app)
+        generation = self.generation(query.app)
         kept = await self._cache.get(query, index)
-        if era == self.era(query.app):
+        if generation == self.generation(query.app):
             self._remember(query, index, kept)
         return kept
 
-    async def put(self, query: Query, index: int, stored: Stored, *, era: int) -> Kept | None:
+    async def put(self, query: Query, index: int, stored: Stored, *, generation: int) -> CachedBlock | None:
         """Keep a block, and with it the end of its list; in memory alone where Redis can't be had.
 
-        None where the app's blocks were forgotten since `era`, in which the fetch began: then it must not be served.
+        Return None if the blocks were forgotten since `generation`, in which the fetch began: it must not be
+        served.
         """
-        if era != self.era(query.app):
+        if generation != self.generation(query.app):
             return None
         head, _ = await asyncio.gather(self._put(query, index, stored), self._put_end(query, stored))
-        if era != self.era(query.app):
+        if generation != self.generation(query.app):
             return None
-        kept = Kept(stored=stored, head=head)
+        kept = CachedBlock(stored=stored, head=head)
         self._remember(query, index, kept)
         return kept
 
-    async def end(self, query: Query) -> Kept:
+    async def end(self, query: Query) -> CachedBlock:
         """The end of a query's list as the newest block tells it. Raises StoreUnavailable."""
         return await self._cache.get(query, END)
 
@@ -98,7 +99,7 @@ class Shelf:
         if isinstance(stored, Block):
             await self._put(query, END, msgspec.structs.replace(stored, settled=False, ends=(), body=b""))
 
-    def _remember(self, query: Query, index: int, kept: Kept) -> None:
+    def _remember(self, query: Query, index: int, kept: CachedBlock) -> None:
         if kept.stored is not None:
             ends_in_s = keep_for_ms(kept.stored, lifetimes=self._lifetimes) / 1000
             self._memory.put(self.key(query, index), kept.stored, app=query.app, head=kept.head, ends_in_s=ends_in_s)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from service.cache.redis_blocks import Kept
+from service.cache.redis_blocks import CachedBlock
 from service.model.blocks import Block, Stored
 
 # What an entry costs besides body, text and ends: structs, key, links of the dicts. Measured with tracemalloc.
@@ -16,13 +16,13 @@ _END_BYTES = 40
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
-    kept: Kept
+    kept: CachedBlock
     app: str
     ends_at_s: float
     size_bytes: int
 
 
-class MemoryCache:
+class MemoryBlocks:
     """Blocks by their key in Redis. All steps take constant time, `drop_app` a time for each block of that app.
 
     Counters: `bytes` held now, `evictions` for want of room since the start; `len()` tells the entries.
@@ -40,7 +40,7 @@ class MemoryCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: str) -> Kept | None:
+    def get(self, key: str) -> CachedBlock | None:
         """The block, unless its end has come."""
         entry = self._entries.get(key)
         if entry is None:
@@ -57,7 +57,7 @@ class MemoryCache:
         size_bytes = _size_bytes(key, stored)
         if size_bytes > self._max_bytes or ends_in_s <= 0:
             return
-        kept = Kept(stored=stored, head=head)
+        kept = CachedBlock(stored=stored, head=head)
         ends_at_s = self._clock() + ends_in_s
         self._entries[key] = _Entry(kept=kept, app=app, ends_at_s=ends_at_s, size_bytes=size_bytes)
         self._keys_of.setdefault(app, set()).add(key)

@@ -1,6 +1,6 @@
 """Drops an app's blocks everywhere: in Redis, and in the memory of every replica.
 
-Each replica forgets when it hears the app's channel. A purge says so before it deletes, so that no replica puts back
+Each replica forgets when it covers the app's channel. A purge says so before it deletes, so that no replica puts back
 what it began to fetch before, and again afterwards, for those that read a block in between. The token of an app's last
 purge stays in Redis: a replica that may have missed a message compares, and forgets only where it has missed one.
 """
@@ -9,7 +9,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Iterable
 
-from service.cache.redis_blocks import BlockCache
+from service.cache.redis_blocks import RedisBlocks
 from service.model.errors import StoreUnavailable
 from service.store.interfaces import Store
 
@@ -24,7 +24,7 @@ Forget = Callable[[str], object]
 class Purge:
     """Purges of some apps. What was added is called with an app when what is remembered of it must go."""
 
-    def __init__(self, store: Store, cache: BlockCache, *, prefix: str, apps: Iterable[str]) -> None:
+    def __init__(self, store: Store, cache: RedisBlocks, *, prefix: str, apps: Iterable[str]) -> None:
         self._store = store
         self._cache = cache
         self._prefix = prefix

@@ -15,7 +15,7 @@ from service.store.interfaces import Store
 VALUE_MAX_BYTES = 16 * 1024 * 1024
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
+class CachedBlock(msgspec.Struct, frozen=True, kw_only=True):
     """What is under a block's key. `head` is the value's first HEAD_BYTES, b"" where there is none.
 
     A value that can't be read counts as nothing stored, but its head is told: so the budget knows which value it was
@@ -26,10 +26,10 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     head: bytes
 
 
-NOTHING = Kept(stored=None, head=b"")
+NOTHING = CachedBlock(stored=None, head=b"")
 
 
-class BlockCache:
+class RedisBlocks:
     """Reads and writes blocks through a store. Raises StoreUnavailable as the store does.
 
     Counters since the start: `corrupt` values that could not be read, of them `foreign` ones of another format, and
@@ -59,11 +59,11 @@ class BlockCache:
         """Where a block is kept. Shows the app, for the hash tag, but nothing of what was asked."""
         return f"{self._blocks_of(query.app)}{_digest(self._block_size, query)}:{index}"
 
-    async def get(self, query: Query, index: int) -> Kept:
+    async def get(self, query: Query, index: int) -> CachedBlock:
         """The block that is kept, if it can be read."""
         return self._read(await self._store.get(self.key(query, index)))
 
-    async def get_many(self, query: Query, indexes: Sequence[int]) -> list[Kept]:
+    async def get_many(self, query: Query, indexes: Sequence[int]) -> list[CachedBlock]:
         """Several blocks of one query with one question to Redis."""
         values = await self._store.get_many([self.key(query, index) for index in indexes])
         return [self._read(value) for value in values]
@@ -84,7 +84,7 @@ class BlockCache:
     def _blocks_of(self, app: str) -> str:
         return f"{self._prefix}:{{{app}}}:b:"
 
-    def _read(self, value: bytes | None) -> Kept:
+    def _read(self, value: bytes | None) -> CachedBlock:
         if value is None:
             return NOTHING
         head = value[:HEAD_BYTES]
@@ -92,8 +92,8 @@ class BlockCache:
         if isinstance(stored, CorruptBlock):
             self.corrupt += 1
             self.foreign += stored.reason == "format"
-            return Kept(stored=None, head=head)
-        return Kept(stored=stored, head=head)
+            return CachedBlock(stored=None, head=head)
+        return CachedBlock(stored=stored, head=head)
 
 
 @lru_cache(maxsize=4096)

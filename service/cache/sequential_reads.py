@@ -5,10 +5,10 @@ from collections import OrderedDict
 from service.model.queries import Query, Slice
 
 WALKS_MAX = 1000
-"""How many walks a replica remembers; the one that stood still longest is forgotten first."""
+"""How many sequential readers a replica remembers; the one that stood still longest is forgotten first."""
 
 
-class Walks:
+class SequentialReads:
     """Where each caller stands in the queries that it pages through."""
 
     def __init__(self, *, block_size: int, most: int = WALKS_MAX) -> None:

@@ -11,8 +11,8 @@ import structlog
 from service.callers.bearer import bearer_of, is_credential
 from service.callers.table import NO_KEY, Table
 from service.callers.token import Token, Trust, looks_like_token
-from service.callers.token_cache import Remembered
-from service.model.callers import Caller, Known
+from service.callers.token_cache import TokenCache
+from service.model.callers import Authenticated, Caller
 from service.model.errors import KeysUnavailable, NotAllowed, Unauthenticated
 
 if TYPE_CHECKING:  # what checks signatures takes a tenth of a second to import, and few have an issuer
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # what checks signatures takes a tenth of a second to import,
 log = structlog.get_logger("taskgate.callers")
 
 
-class Admission:
+class Authenticator:
     """Implements the `Callers` of the HTTP side. `clock` is the wall clock, in seconds since the epoch.
 
     A key is looked up by its digest: how long that takes may tell something of digests, which nobody can steer without
@@ -33,7 +33,7 @@ class Admission:
         self._table = table
         self._issuer = issuer
         self._clock = clock
-        self._remembered = Remembered()
+        self._remembered = TokenCache()
 
     def replace(self, table: Table) -> None:
         """Go by another table from the next request on; tokens of an issuer that is trusted otherwise are forgotten."""
@@ -42,16 +42,16 @@ class Admission:
         self._table = table
         self.generation += 1
 
-    def distrust(self) -> None:
+    def invalidate(self) -> None:
         """Forget which tokens were found good: the issuer has dropped a key."""
         self._remembered.clear()
         self.generation += 1
 
-    def recognise(self, authorization: bytes | None) -> Known | None:
+    def authenticate_cached(self, authorization: bytes | None) -> Authenticated | None:
         """The caller whose credential this is, where that is known without a check."""
         table = self._table
         if table.anonymous is not None:
-            return Known(caller=table.anonymous)
+            return Authenticated(caller=table.anonymous)
         credential = bearer_of(authorization)
         return self._known(table, hashlib.sha256(credential).digest(), now_s=self._clock()) if credential else None
 
@@ -82,14 +82,14 @@ class Admission:
         if self._issuer is not None:
             await self._issuer.refresh()
 
-    def _known(self, table: Table, digest: bytes, *, now_s: float) -> Known | None:
+    def _known(self, table: Table, digest: bytes, *, now_s: float) -> Authenticated | None:
         """Whose key this is the digest of, or whose token that was found good before."""
         key = table.keys.get(digest, NO_KEY)
         if hmac.compare_digest(key.digest, digest) and now_s < key.until_s and key.caller is not None:
-            return Known(caller=key.caller, until_s=key.until_s)
+            return Authenticated(caller=key.caller, until_s=key.until_s)
         token = self._remembered.get(digest, now_s=now_s)
         caller = None if token is None else table.accounts.get(token.account, table.unknown)
-        return None if token is None or caller is None else Known(caller=caller, until_s=token.ends_s)
+        return None if token is None or caller is None else Authenticated(caller=caller, until_s=token.ends_s)
 
     def _token(self, credential: bytes, digest: bytes, *, trust: Trust, now_s: float) -> Token:
         issuer = self._issuer

@@ -23,7 +23,7 @@ class SourceFailed(Exception):
     """The keys can't be had now; the text holds no address and no credential."""
 
 
-class Source(Protocol):
+class KeySource(Protocol):
     """Where the JWKS comes from."""
 
     async def read(self) -> bytes:
@@ -38,7 +38,7 @@ class Issuer:
     when a key has gone or changed: what was checked with it before is no longer known to be good.
     """
 
-    def __init__(self, source: Source, *, refresh_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, source: KeySource, *, refresh_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.keys: SigningKeys = {}
         self.fetches = 0
         self.failures = 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from service.callers.issuer import Issuer, Source, SourceFailed
+from service.callers.issuer import Issuer, KeySource, SourceFailed
 from service.callers.signing_keys import JWKS_MAX_BYTES
 from service.settings import ServiceAccountSettings
 
@@ -74,7 +74,7 @@ def issuer_of(settings: ServiceAccountSettings) -> Issuer:
     """The issuer's keys, from where the settings say; `rules.py` has checked that they say it once."""
     if settings.jwks_file is not None:
         return Issuer(FileSource(settings.jwks_file), refresh_s=min(FILE_EVERY_S, settings.refresh_s))
-    source: Source = UrlSource(
+    source: KeySource = UrlSource(
         settings.jwks_url or "",
         ca_file=settings.ca_file,
         token_file=settings.token_file,

@@ -7,7 +7,7 @@ from service.callers.token import Token
 TOKENS_MAX = 10_000
 
 
-class Remembered:
+class TokenCache:
     """The tokens used last, at most `size`; none longer than it is good. Times are seconds since the epoch."""
 
     def __init__(self, *, size: int = TOKENS_MAX) -> None:

@@ -4,7 +4,7 @@ import itertools
 import os
 import sys
 
-from service.commands.tasks_client import Answer, Connection, Failed, Faulty, Wanted
+from service.commands.tasks_client import Connection, RequestFailed, RequestRefused, StreamResponse, TasksRequest
 from service.commands.tasks_output import Printer, Progress, printable
 
 COMPLETE, FAILED, FAULTY = 0, 1, 2
@@ -12,7 +12,7 @@ COMPLETE, FAILED, FAULTY = 0, 1, 2
 KEY_VARIABLE = "TASKGATE_KEY"
 
 
-def run(wanted: Wanted, *, key: str | None, form: str, limit: int | None) -> int:
+def run(wanted: TasksRequest, *, key: str | None, form: str, limit: int | None) -> int:
     """Print the tasks as they come. 0: all of them; 1: some are missing; 2: the request or the key is at fault."""
     key = key or os.environ.get(KEY_VARIABLE)
     if not key:
@@ -23,17 +23,17 @@ def run(wanted: Wanted, *, key: str | None, form: str, limit: int | None) -> int
     progress = Progress(sys.stderr, shown=sys.stderr.isatty())
     try:
         return _list(wanted, key, Printer(sys.stdout, form=form), progress, limit)
-    except Faulty as exc:
+    except RequestRefused as exc:
         progress.clear()
         return _told(str(exc), FAULTY)
-    except Failed as exc:
+    except RequestFailed as exc:
         progress.clear()
         return _told(str(exc), FAILED)
     finally:
         progress.clear()
 
 
-def _list(wanted: Wanted, key: str, printer: Printer, progress: Progress, limit: int | None) -> int:
+def _list(wanted: TasksRequest, key: str, printer: Printer, progress: Progress, limit: int | None) -> int:
     with Connection(wanted, key=key) as connection:
         if progress.shown:
             progress.waits(connection.estimate_s())
@@ -50,7 +50,7 @@ def _list(wanted: Wanted, key: str, printer: Printer, progress: Progress, limit:
         return _ended(answer, printer.count, wanted)
 
 
-def _ended(answer: Answer, count: int, wanted: Wanted) -> int:
+def _ended(answer: StreamResponse, count: int, wanted: TasksRequest) -> int:
     """Tell how the stream ended."""
     end = answer.end
     if end is None or end.count != count:

@@ -7,6 +7,8 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import msgspec
 
+from service.model.errors import Fault
+
 LINE_MAX_BYTES = 8 * 1024 * 1024
 """The longest line that is read: an upstream's whole answer may be that large."""
 PROBLEM_MAX_BYTES = 64 * 1024
@@ -18,15 +20,15 @@ _NDJSON = "application/x-ndjson"
 _AT_FAULT = frozenset((400, 401, 403, 404, 406, 414, 422, 431))
 
 
-class Failed(Exception):
+class RequestFailed(Exception):
     """The gateway can't be reached, or its answer is of no use."""
 
 
-class Faulty(Exception):
+class RequestRefused(Exception):
     """The request can't be served as it is: a parameter, the address or the key is at fault."""
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class TasksRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for; None where nothing was said. `wait_s` is the patience for each block, in seconds."""
 
     url: str
@@ -53,14 +55,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         return urlencode(said | ({"offset": self.offset} if self.offset else {}), quote_via=quote)
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """A fault of one parameter."""
-
-    parameter: str
-    detail: str
-
-
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
+class ProblemText(msgspec.Struct, frozen=True, kw_only=True):
     """What is read of a problem (RFC 9457)."""
 
     title: str = "The gateway refused"
@@ -81,7 +76,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
         return "\n  ".join(lines)
 
 
-class End(msgspec.Struct, frozen=True, kw_only=True):
+class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
     """What is read of a stream's last line."""
 
     complete: bool
@@ -89,7 +84,7 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     changed: bool = False
     stale: bool = False
     fetched_at: str = ""
-    problem: Problem | None = None
+    problem: ProblemText | None = None
     next: str | None = None
 
     @property
@@ -99,7 +94,7 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
         return int(texts[0]) if texts[0].isdecimal() else None
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class StreamLine(msgspec.Struct, frozen=True, kw_only=True):
     """A task with what is shown of it, or with `end` the last line."""
 
     id: int = 0
@@ -107,22 +102,22 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     type: str = ""
     scheduled_at: str | None = None
     title: str = ""
-    end: End | None = None
+    end: StreamEnd | None = None
 
 
-class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+class ShareWaiting(msgspec.Struct, frozen=True, kw_only=True):
     """What is read of a share: how many blocks wait."""
 
     count: int = 0
 
 
-class Share(msgspec.Struct, frozen=True, kw_only=True):
+class BudgetShare(msgspec.Struct, frozen=True, kw_only=True):
     """What is read of one caller's share of the budget."""
 
-    waiting: Waiting = Waiting()
+    waiting: ShareWaiting = ShareWaiting()
 
 
-class Slots(msgspec.Struct, frozen=True, kw_only=True):
+class BudgetSlots(msgspec.Struct, frozen=True, kw_only=True):
     """What is read of the slots."""
 
     total: int
@@ -130,19 +125,19 @@ class Slots(msgspec.Struct, frozen=True, kw_only=True):
     free: int | None = None
 
 
-class Pause(msgspec.Struct, frozen=True, kw_only=True):
+class BudgetPause(msgspec.Struct, frozen=True, kw_only=True):
     """What is read of a pause."""
 
     seconds: float = 0.0
 
 
-class Budget(msgspec.Struct, frozen=True, kw_only=True):
+class BudgetSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What is read of an app's budget."""
 
-    slots: Slots
-    pause: Pause | None = None
-    callers: tuple[Share, ...] = ()
-    others: Share = Share()
+    slots: BudgetSlots
+    pause: BudgetPause | None = None
+    callers: tuple[BudgetShare, ...] = ()
+    others: BudgetShare = BudgetShare()
 
     @property
     def wait_s(self) -> float:
@@ -154,20 +149,20 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
         return pause_s + (waiting + 1) * self.slots.window_seconds / self.slots.total
 
 
-_lines = msgspec.json.Decoder(Line)
+_lines = msgspec.json.Decoder(StreamLine)
 
 
-class Answer:
+class StreamResponse:
     """A stream that has begun. `total` is how many tasks match, where the gateway tells; `end` how it ended."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         total = response.headers.get("X-Total-Count", "")
         self.total = int(total) if total.isdecimal() else None
-        self.end: End | None = None
+        self.end: StreamEnd | None = None
         self._response = response
 
-    def lines(self) -> Iterator[tuple[str, Line]]:
-        """The tasks, each with its text, until the stream ends or breaks off. Raises Failed."""
+    def lines(self) -> Iterator[tuple[str, StreamLine]]:
+        """The tasks, each with its text, until the stream ends or breaks off. Raises RequestFailed."""
         try:
             while text := self._response.readline(LINE_MAX_BYTES):
                 if not text.endswith(b"\n"):
@@ -180,22 +175,22 @@ class Answer:
         except (http.client.HTTPException, OSError):
             return  # without its last line: cut off
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-            raise Failed(f"the answer can't be read: {exc}") from exc
+            raise RequestFailed(f"the answer can't be read: {exc}") from exc
 
 
 class Connection:
-    """The way to a gateway. Raises Faulty where the address or the key can't be right."""
+    """The way to a gateway. Raises RequestRefused where the address or the key can't be right."""
 
-    def __init__(self, wanted: Wanted, *, key: str) -> None:
+    def __init__(self, wanted: TasksRequest, *, key: str) -> None:
         try:
             url = urlsplit(wanted.url)
             port = url.port
         except ValueError as exc:
-            raise Faulty(f"--url is no address: {exc}") from exc
+            raise RequestRefused(f"--url is no address: {exc}") from exc
         if url.scheme not in ("http", "https") or not url.hostname:
-            raise Faulty("--url must be of the form http://HOST:PORT")
+            raise RequestRefused("--url must be of the form http://HOST:PORT")
         if not key.isascii() or not key.isprintable():
-            raise Faulty("a key is of ASCII letters, digits and signs")
+            raise RequestRefused("a key is of ASCII letters, digits and signs")
         self._kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
         self._host, self._port, self._path = url.hostname, port, url.path.rstrip("/")
         self._wanted = wanted
@@ -215,26 +210,28 @@ class Connection:
         target = "/budget" + (f"?{urlencode({'app': app})}" if app else "")
         try:
             response = self._get(target, {}, timeout_s=BUDGET_MAX_S)
-            return msgspec.json.decode(response.read(PROBLEM_MAX_BYTES), type=Budget).wait_s
-        except (Failed, msgspec.DecodeError, http.client.HTTPException, OSError, ZeroDivisionError):
+            return msgspec.json.decode(response.read(PROBLEM_MAX_BYTES), type=BudgetSummary).wait_s
+        except (RequestFailed, msgspec.DecodeError, http.client.HTTPException, OSError, ZeroDivisionError):
             return None
 
-    def stream(self) -> Answer:
-        """Ask for the tasks. Raises Failed and Faulty."""
+    def stream(self) -> StreamResponse:
+        """Ask for the tasks. Raises RequestFailed and RequestRefused."""
         wait_s = self._wanted.wait_s
         fields = {"Accept": _NDJSON} | ({} if wait_s is None else {"Prefer": f"wait={wait_s}"})
         timeout_s = ANSWER_MAX_S if wait_s is None else wait_s + 60.0
         response = self._get(f"/tasks?{self._wanted.query_string}", fields, timeout_s=timeout_s)
         media_type = response.headers.get_content_type()
         if response.status == 200 and media_type == _NDJSON:
-            return Answer(response)
+            return StreamResponse(response)
         if media_type != "application/problem+json":
-            raise Failed(f"what answers at {self._host} is no gateway that streams (HTTP status {response.status})")
+            raise RequestFailed(
+                f"what answers at {self._host} is no gateway that streams (HTTP status {response.status})"
+            )
         try:
-            text = msgspec.json.decode(response.read(PROBLEM_MAX_BYTES), type=Problem).text
+            text = msgspec.json.decode(response.read(PROBLEM_MAX_BYTES), type=ProblemText).text
         except (msgspec.DecodeError, http.client.HTTPException, OSError):
             text = f"HTTP status {response.status}"
-        raise Faulty(text) if response.status in _AT_FAULT else Failed(text)
+        raise RequestRefused(text) if response.status in _AT_FAULT else RequestFailed(text)
 
     def _get(self, target: str, fields: dict[str, str], *, timeout_s: float) -> http.client.HTTPResponse:
         connection = self._kind(self._host, self._port, timeout=timeout_s)
@@ -243,6 +240,6 @@ class Connection:
             connection.request("GET", self._path + target, headers=self._fields | fields)
             return connection.getresponse()
         except TimeoutError as exc:
-            raise Failed(f"no answer from {self._host} within {timeout_s:.0f} s") from exc
+            raise RequestFailed(f"no answer from {self._host} within {timeout_s:.0f} s") from exc
         except (OSError, http.client.HTTPException) as exc:
-            raise Failed(f"can't reach {self._host}: {exc or type(exc).__name__}") from exc
+            raise RequestFailed(f"can't reach {self._host}: {exc or type(exc).__name__}") from exc

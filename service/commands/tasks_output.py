@@ -6,7 +6,7 @@ import time
 import unicodedata
 from typing import TextIO
 
-from service.commands.tasks_client import Line
+from service.commands.tasks_client import StreamLine
 
 _BAR = 20
 _REDRAW_S = 0.1
@@ -43,7 +43,7 @@ class Printer:
         self._is_table = form == "table"
         self._width = shutil.get_terminal_size().columns if out.isatty() else None
 
-    def print(self, line: tuple[str, Line]) -> None:
+    def print(self, line: tuple[str, StreamLine]) -> None:
         """One task."""
         text, task = line
         if self._is_table:

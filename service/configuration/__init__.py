@@ -6,7 +6,7 @@ shape       keys, types and bounds, from the structs of `service.settings`
 rules       what holds between settings, and what they point to
 """
 
-from service.configuration.errors import ConfigurationError, Fault
+from service.configuration.errors import ConfigurationError, SettingFault
 from service.configuration.load import Loaded, load
 
-__all__ = ["ConfigurationError", "Fault", "Loaded", "load"]
+__all__ = ["ConfigurationError", "Loaded", "SettingFault", "load"]

@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Iterator
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
-from service.configuration.errors import Fault
+from service.configuration.errors import SettingFault
 from service.settings import RedisSettings
 
 _PATH = "redis.url"
@@ -19,43 +19,43 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
-def redis_url_faults(redis: RedisSettings) -> Iterator[Fault]:
+def redis_url_faults(redis: RedisSettings) -> Iterator[SettingFault]:
     """What is wrong with the URL. Several `host:port`, joined by commas, are for sentinel and cluster."""
     try:
         parts = urlsplit(redis.url)
     except ValueError:
-        yield Fault(path=_PATH, text="is not a URL")
+        yield SettingFault(path=_PATH, text="is not a URL")
         return
     user, _, hosts = parts.netloc.rpartition("@")
     if ":" in user or "password" in parse_qs(parts.query):
-        yield Fault(path=_PATH, text=_PASSWORD)
+        yield SettingFault(path=_PATH, text=_PASSWORD)
     match parts.scheme:
         case "redis" | "rediss":
             yield from _tcp_faults(hosts, parts, redis.mode)
         case "unix":
             if not parts.path:
-                yield Fault(path=_PATH, text="names no socket (unix:///run/valkey.sock)")
+                yield SettingFault(path=_PATH, text="names no socket (unix:///run/valkey.sock)")
             if redis.mode != "single":
-                yield Fault(path=_PATH, text=f"a unix socket does not go with redis.mode {redis.mode}")
+                yield SettingFault(path=_PATH, text=f"a unix socket does not go with redis.mode {redis.mode}")
         case _:
-            yield Fault(path=_PATH, text="expected redis://, rediss:// or unix://")
+            yield SettingFault(path=_PATH, text="expected redis://, rediss:// or unix://")
 
 
-def _tcp_faults(hosts: str, parts: SplitResult, mode: str) -> Iterator[Fault]:
+def _tcp_faults(hosts: str, parts: SplitResult, mode: str) -> Iterator[SettingFault]:
     addresses = hosts.split(",")
     if len(addresses) > 1 and mode == "single":
-        yield Fault(path=_PATH, text="several hosts need redis.mode sentinel or cluster")
+        yield SettingFault(path=_PATH, text="several hosts need redis.mode sentinel or cluster")
     for address in addresses:
         try:
             single = urlsplit(f"//{address}")
             if not single.hostname:
-                yield Fault(path=_PATH, text="names no host")
+                yield SettingFault(path=_PATH, text="names no host")
             elif single.port == 0:  # reading the port raises ValueError where it is none
-                yield Fault(path=_PATH, text="the port must be from 1 to 65535")
+                yield SettingFault(path=_PATH, text="the port must be from 1 to 65535")
         except ValueError:
-            yield Fault(path=_PATH, text="the port must be from 1 to 65535")
+            yield SettingFault(path=_PATH, text="the port must be from 1 to 65535")
     database = parts.path.strip("/")
     if database and not (database.isascii() and database.isdecimal() and len(database) <= 5):
-        yield Fault(path=_PATH, text="the database (after the slash) must be a number")
+        yield SettingFault(path=_PATH, text="the database (after the slash) must be a number")
     elif mode == "cluster" and database not in ("", "0"):
-        yield Fault(path=_PATH, text="a cluster has no databases but 0")
+        yield SettingFault(path=_PATH, text="a cluster has no databases but 0")

@@ -5,73 +5,73 @@ from urllib.parse import urlsplit
 
 from service.callers.table import end_of
 from service.configuration.addresses import is_loopback
-from service.configuration.errors import Fault
+from service.configuration.errors import SettingFault
 from service.settings import KeySettings, Settings
 from service.upstream.regions import contradiction
 
 LIMIT_MAX = 100
 
 
-def advice(settings: Settings, *, now_s: float) -> Iterator[Fault]:
+def advice(settings: Settings, *, now_s: float) -> Iterator[SettingFault]:
     """Warnings about settings that are valid; `now_s` in seconds since the epoch."""
     yield from _app_advice(settings)
     yield from _budget_advice(settings)
     if settings.cache.block_size < LIMIT_MAX:
         text = f"callers get at most {settings.cache.block_size} tasks at a time, the size of a block"
-        yield Fault(path="cache.block_size", text=text)
+        yield SettingFault(path="cache.block_size", text=text)
     yield from _caller_advice(settings)
     yield from _key_advice(settings, now_s=now_s)
 
 
-def _caller_advice(settings: Settings) -> Iterator[Fault]:
+def _caller_advice(settings: Settings) -> Iterator[SettingFault]:
     tokens = settings.service_accounts
     if settings.auth == "none":
         text = f"none: everybody who reaches {settings.server.host} may read every app, and callers count for nothing"
-        yield Fault(path="auth", text=text)
+        yield SettingFault(path="auth", text=text)
     elif not settings.callers and (tokens is None or tokens.unknown is None):
-        yield Fault(path="callers", text="there are none: nobody can call")
+        yield SettingFault(path="callers", text="there are none: nobody can call")
     for name, caller in settings.callers.items():
         if not caller.apps:
-            yield Fault(path=f"callers.{name}.apps", text="is empty: this caller can read nothing")
+            yield SettingFault(path=f"callers.{name}.apps", text="is empty: this caller can read nothing")
         if not caller.keys and not caller.service_accounts:
             text = "is empty, and so is service_accounts: this caller can read nothing"
-            yield Fault(path=f"callers.{name}.keys", text=text)
+            yield SettingFault(path=f"callers.{name}.keys", text=text)
     url = urlsplit((tokens.jwks_url if tokens else None) or "")
     if url.scheme == "http" and not is_loopback(url.hostname):
         text = "http lets whoever is on the way sign tokens; use https"
-        yield Fault(path="service_accounts.jwks_url", text=text)
+        yield SettingFault(path="service_accounts.jwks_url", text=text)
 
 
-def _key_advice(settings: Settings, *, now_s: float) -> Iterator[Fault]:
+def _key_advice(settings: Settings, *, now_s: float) -> Iterator[SettingFault]:
     for name, caller in settings.callers.items():
         for index, key in enumerate(caller.keys):
             if isinstance(key, KeySettings) and key.until is not None and end_of(key.until) <= now_s:
                 text = f"{key.until}: this key has ended, nobody can call with it; remove it"
-                yield Fault(path=f"callers.{name}.keys[{index}].until", text=text)
+                yield SettingFault(path=f"callers.{name}.keys[{index}].until", text=text)
 
 
-def _app_advice(settings: Settings) -> Iterator[Fault]:
+def _app_advice(settings: Settings) -> Iterator[SettingFault]:
     by_id: dict[int, str] = {}
     for name, app in settings.apps.items():
         if app.region is not None and (against := contradiction(app.region, app.sdkappid)):
-            yield Fault(path=f"apps.{name}.region", text=str(against))
+            yield SettingFault(path=f"apps.{name}.region", text=str(against))
         base = urlsplit(app.base_url or "")
         if base.scheme == "http" and not is_loopback(base.hostname):
-            yield Fault(path=f"apps.{name}.base_url", text="http sends signatures in the clear; use https")
+            yield SettingFault(path=f"apps.{name}.base_url", text="http sends signatures in the clear; use https")
         if app.sdkappid in by_id:
             text = f"the same as apps.{by_id[app.sdkappid]}: the upstream counts their calls together, we do not"
-            yield Fault(path=f"apps.{name}.sdkappid", text=text)
+            yield SettingFault(path=f"apps.{name}.sdkappid", text=text)
         by_id.setdefault(app.sdkappid, name)
 
 
-def _budget_advice(settings: Settings) -> Iterator[Fault]:
+def _budget_advice(settings: Settings) -> Iterator[SettingFault]:
     lease_s, budget = settings.budget.turn_lease_s, settings.budget
     if lease_s > budget.window_s:
         text = f"{lease_s:g} is more than budget.window_s: a replica that dies idles slots for that long"
-        yield Fault(path="budget.turn_lease_s", text=text)
+        yield SettingFault(path="budget.turn_lease_s", text=text)
     if lease_s <= settings.redis.timeout_s:
         text = f"{lease_s:g} is not more than redis.timeout_s: turns lapse when Redis answers late"
-        yield Fault(path="budget.turn_lease_s", text=text)
+        yield SettingFault(path="budget.turn_lease_s", text=text)
     if settings.server.drain_s < budget.wait_max_s:
         text = f"{settings.server.drain_s:g} is less than budget.wait_max_s: who waits longest is refused in a restart"
-        yield Fault(path="server.drain_s", text=text)
+        yield SettingFault(path="server.drain_s", text=text)

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from service.callers.table import end_of
-from service.configuration.errors import Fault
+from service.configuration.errors import SettingFault
 from service.settings import CallerSettings, KeySettings, PolicySettings, ServiceAccountSettings
 
 
 def caller_faults(
     callers: Mapping[str, CallerSettings], app_names: Sequence[str], *, has_tokens: bool
-) -> Iterator[Fault]:
+) -> Iterator[SettingFault]:
     """Apps that are not there, keys and accounts that stand twice, ends that are none."""
     seen: dict[str, str] = {}
     for name, caller in callers.items():
@@ -19,32 +19,32 @@ def caller_faults(
             path = f"callers.{name}.keys[{index}]"
             sha256 = entry.sha256 if isinstance(entry, KeySettings) else entry
             if sha256 in seen:
-                yield Fault(path=path, text=f"the same key as {seen[sha256]}")
+                yield SettingFault(path=path, text=f"the same key as {seen[sha256]}")
             seen.setdefault(sha256, path)
             if isinstance(entry, KeySettings) and entry.until is not None:
                 yield from _end_faults(f"{path}.until", entry.until)
         for index, account in enumerate(caller.service_accounts):
             path = f"callers.{name}.service_accounts[{index}]"
             if account in seen:
-                yield Fault(path=path, text=f"the same as {seen[account]}")
+                yield SettingFault(path=path, text=f"the same as {seen[account]}")
             seen.setdefault(account, path)
         if caller.service_accounts and not has_tokens:
-            yield Fault(path=f"callers.{name}.service_accounts", text="needs the section service_accounts")
+            yield SettingFault(path=f"callers.{name}.service_accounts", text="needs the section service_accounts")
 
 
-def service_account_faults(settings: ServiceAccountSettings, app_names: Sequence[str]) -> Iterator[Fault]:
+def service_account_faults(settings: ServiceAccountSettings, app_names: Sequence[str]) -> Iterator[SettingFault]:
     """Where the keys come from, and what strangers may do."""
     section = "service_accounts"
     match settings.jwks_url, settings.jwks_file:
         case None, None:
-            yield Fault(path=section, text="one of jwks_url and jwks_file is needed")
+            yield SettingFault(path=section, text="one of jwks_url and jwks_file is needed")
         case str(), str():
-            yield Fault(path=section, text="jwks_url and jwks_file are both set; one of them must go")
+            yield SettingFault(path=section, text="jwks_url and jwks_file are both set; one of them must go")
         case str(url), None:
             yield from _url_faults(f"{section}.jwks_url", url)
     for name, path in (("ca_file", settings.ca_file), ("token_file", settings.token_file)):
         if path is not None and settings.jwks_url is None:
-            yield Fault(path=f"{section}.{name}", text="goes with jwks_url alone")
+            yield SettingFault(path=f"{section}.{name}", text="goes with jwks_url alone")
     for name in ("jwks_file", "ca_file", "token_file"):
         if (path := getattr(settings, name)) is not None:
             yield from _file_faults(f"{section}.{name}", path)
@@ -52,35 +52,37 @@ def service_account_faults(settings: ServiceAccountSettings, app_names: Sequence
         yield from _policy_faults(f"{section}.unknown", settings.unknown, app_names)
 
 
-def _policy_faults(path: str, policy: PolicySettings, app_names: Sequence[str]) -> Iterator[Fault]:
+def _policy_faults(path: str, policy: PolicySettings, app_names: Sequence[str]) -> Iterator[SettingFault]:
     for index, app in enumerate(policy.apps):
         if app not in app_names:
-            yield Fault(path=f"{path}.apps[{index}]", text=f"no such app; there are {', '.join(app_names) or 'none'}")
+            yield SettingFault(
+                path=f"{path}.apps[{index}]", text=f"no such app; there are {', '.join(app_names) or 'none'}"
+            )
 
 
-def _end_faults(path: str, until: str) -> Iterator[Fault]:
+def _end_faults(path: str, until: str) -> Iterator[SettingFault]:
     try:
         end_of(until)
     except ValueError as exc:
-        yield Fault(path=path, text=str(exc))
+        yield SettingFault(path=path, text=str(exc))
 
 
-def _url_faults(path: str, url: str) -> Iterator[Fault]:
+def _url_faults(path: str, url: str) -> Iterator[SettingFault]:
     try:
         parts = urlsplit(url)
         is_url = parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_url = False
     if not is_url or not url.isascii() or not url.isprintable():
-        yield Fault(path=path, text="expected https://HOST/PATH")
+        yield SettingFault(path=path, text="expected https://HOST/PATH")
     elif "@" in parts.netloc:
-        yield Fault(path=path, text="holds a user or a password; name a token_file instead")
+        yield SettingFault(path=path, text="holds a user or a password; name a token_file instead")
 
 
-def _file_faults(path: str, file: str) -> Iterator[Fault]:
+def _file_faults(path: str, file: str) -> Iterator[SettingFault]:
     try:
         with open(file, "rb") as opened:
             if not opened.read(4096).strip():
-                yield Fault(path=path, text=f"the file {file} is empty")
+                yield SettingFault(path=path, text=f"the file {file} is empty")
     except OSError as exc:
-        yield Fault(path=path, text=f"the file {file} can't be read: {exc.strerror}")
+        yield SettingFault(path=path, text=f"the file {file} can't be read: {exc.strerror}")

@@ -5,7 +5,7 @@ from typing import Any, get_args, get_origin
 
 import msgspec
 
-from service.configuration.errors import Fault
+from service.configuration.errors import SettingFault
 from service.configuration.validate import bare_type, below, fields_of, is_optional, struct_in
 from service.configuration.yaml_file import Tree, Value, plain_scalar
 from service.settings import Settings
@@ -24,25 +24,25 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         return ".".join(self.keys)
 
 
-def apply_overrides(tree: Tree, environ: Mapping[str, str]) -> tuple[dict[str, str], list[Fault]]:
+def apply_overrides(tree: Tree, environ: Mapping[str, str]) -> tuple[dict[str, str], list[SettingFault]]:
     """Write the environment's overrides into the tree. Returns which variable set which path, and the faults."""
     sources: dict[str, str] = {}
-    faults: list[Fault] = []
+    faults: list[SettingFault] = []
     for variable in sorted(environ):
         if not variable.upper().startswith(PREFIX):
             continue
         targets = list(_targets(_normal(variable)[len(PREFIX) :], tree, Settings, ()))
         if len(targets) != 1:
             found = f"may mean {' or '.join(target.path for target in targets)}" if targets else _no_such(tree)
-            faults.append(Fault(path=variable, text=found))
+            faults.append(SettingFault(path=variable, text=found))
         elif (target := targets[0]).path in sources:
-            faults.append(Fault(path=variable, text=f"sets {target.path}, as {sources[target.path]} does"))
+            faults.append(SettingFault(path=variable, text=f"sets {target.path}, as {sources[target.path]} does"))
         else:
             try:
                 _write(tree, target, _typed(environ[variable], target.hint))
                 sources[target.path] = variable
             except ValueError as exc:
-                faults.append(Fault(path=variable, text=str(exc)))
+                faults.append(SettingFault(path=variable, text=str(exc)))
     return sources, faults
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
+class SettingFault(msgspec.Struct, frozen=True, kw_only=True):
     """One thing wrong: where (a path in the file, a variable, or the file itself) and what."""
 
     path: str
@@ -18,7 +18,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 class ConfigurationError(Exception):
     """A configuration that can't be used, every fault of it, and the warnings found on the way."""
 
-    def __init__(self, faults: Iterable[Fault], warnings: Iterable[Fault] = ()) -> None:
+    def __init__(self, faults: Iterable[SettingFault], warnings: Iterable[SettingFault] = ()) -> None:
         self.faults = tuple(faults)
         self.warnings = tuple(warnings)
         super().__init__("\n".join(map(str, self.faults)))

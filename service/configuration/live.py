@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from service.callers.authenticator import Admission
+from service.callers.authenticator import Authenticator
 from service.callers.table import ANONYMOUS, UNKNOWN, table_of
-from service.configuration.watch import Reload, Told
+from service.configuration.watch import ConfigurationWatcher, OnReload
 from service.model.freshness import Lifetimes
 from service.settings import CacheSettings, ServiceAccountSettings, Settings
 from service.web.settings import web_settings
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     from service.callers.issuer import Issuer
 
 
-class LivesBy(Protocol):
+class UsesLifetimes(Protocol):
     """A part that goes by lifetimes."""
 
-    def live_by(self, lifetimes: Lifetimes) -> None:
+    def set_lifetimes(self, lifetimes: Lifetimes) -> None:
         """Go by these from now on."""
         ...
 
 
-class Live:
+class LiveSettings:
     """The settings of now, and what is made of them. `apply` changes all of it in one step."""
 
     def __init__(self, settings: Settings) -> None:
         self._began_with = settings
         self._issuer = None if settings.service_accounts is None else _issuer_of(settings.service_accounts)
-        self._parts: tuple[LivesBy, ...] = ()
+        self._parts: tuple[UsesLifetimes, ...] = ()
         self._forget: Callable[[], None] = _nothing
-        self.callers = Admission(table_of(settings), issuer=self._issuer)
+        self.callers = Authenticator(table_of(settings), issuer=self._issuer)
         if self._issuer is not None:
-            self._issuer.on_drop = self._distrust
+            self._issuer.on_drop = self._invalidate
         self._note(settings)
 
-    def governs(self, *parts: LivesBy, forget: Callable[[], None]) -> None:
+    def attach(self, *parts: UsesLifetimes, forget: Callable[[], None]) -> None:
         """Tell these parts of changed lifetimes, and `forget` answers that were made under other settings."""
         self._parts = parts
         self._forget = forget
@@ -47,24 +47,24 @@ class Live:
         self._note(settings)
         self.callers.replace(table)
         for part in self._parts:
-            part.live_by(lifetimes_of(settings.cache))
+            part.set_lifetimes(lifetimes_of(settings.cache))
         self._forget()
 
     @asynccontextmanager
     async def followed(
-        self, path: str | None, environ: Mapping[str, str], *, told: Told | None = None
+        self, path: str | None, environ: Mapping[str, str], *, told: OnReload | None = None
     ) -> AsyncIterator[None]:
         """Keep the issuer's keys fresh, and follow the file at `path` (None: no file), until left."""
         async with AsyncExitStack() as stack:
             if self._issuer is not None:
                 await stack.enter_async_context(self._issuer.followed())
             if path is not None:
-                reload = Reload(path, environ, running=self._began_with, apply=self.apply, told=told)
+                reload = ConfigurationWatcher(path, environ, running=self._began_with, apply=self.apply, told=told)
                 await stack.enter_async_context(reload.followed())
             yield
 
-    def _distrust(self) -> None:
-        self.callers.distrust()
+    def _invalidate(self) -> None:
+        self.callers.invalidate()
         self._forget()
 
     def _note(self, settings: Settings) -> None:

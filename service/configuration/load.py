@@ -8,7 +8,7 @@ import msgspec
 
 from service.configuration.advice import advice
 from service.configuration.environment import apply_overrides
-from service.configuration.errors import ConfigurationError, Fault
+from service.configuration.errors import ConfigurationError, SettingFault
 from service.configuration.rules import parts_of, rule_faults
 from service.configuration.validate import shape_faults
 from service.configuration.yaml_file import MAX_BYTES, Tree, Value, read_document
@@ -20,7 +20,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """A configuration that can be used, and what is odd about it."""
 
     settings: Settings
-    warnings: tuple[Fault, ...]
+    warnings: tuple[SettingFault, ...]
 
 
 def load(path: str | Path | None, environ: Mapping[str, str]) -> Loaded:
@@ -43,12 +43,12 @@ def load(path: str | Path | None, environ: Mapping[str, str]) -> Loaded:
     return Loaded(settings=settings, warnings=_told_once(list(advice(settings, now_s=time.time())), sources))
 
 
-def _read(path: Path) -> tuple[Tree, list[Fault]]:
+def _read(path: Path) -> tuple[Tree, list[SettingFault]]:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as exc:
-        return {}, [Fault(path=str(path), text=f"can't be read: {exc.strerror}")]
+        return {}, [SettingFault(path=str(path), text=f"can't be read: {exc.strerror}")]
     return read_document(raw, name=str(path))
 
 
@@ -65,10 +65,12 @@ def _anchor(tree: Tree, folder: Path) -> None:
             section[key] = str(folder / path)
 
 
-def _told_once(faults: list[Fault], sources: Mapping[str, str]) -> tuple[Fault, ...]:
+def _told_once(faults: list[SettingFault], sources: Mapping[str, str]) -> tuple[SettingFault, ...]:
     """Each fault once, in the order found, with the variable that set the field."""
     told = (
-        Fault(path=fault.path, text=f"{fault.text} (set by {sources[fault.path]})") if fault.path in sources else fault
+        SettingFault(path=fault.path, text=f"{fault.text} (set by {sources[fault.path]})")
+        if fault.path in sources
+        else fault
         for fault in faults
     )
     return tuple(dict.fromkeys(told))

@@ -8,7 +8,7 @@ import msgspec
 
 from service.configuration.addresses import is_loopback, redis_url_faults
 from service.configuration.callers import caller_faults, service_account_faults
-from service.configuration.errors import Fault
+from service.configuration.errors import SettingFault
 from service.configuration.validate import fields_of
 from service.configuration.yaml_file import Tree
 from service.model.queries import At, FromNow, Moment, parse_moment
@@ -70,7 +70,7 @@ def parts_of(tree: Tree) -> Parts:
     )
 
 
-def rule_faults(parts: Parts, environ: Mapping[str, str]) -> Iterator[Fault]:
+def rule_faults(parts: Parts, environ: Mapping[str, str]) -> Iterator[SettingFault]:
     """All that is wrong between the parts, and with what they point to (files, variables)."""
     for name, app in parts.apps.items():
         yield from _app_faults(f"apps.{name}", app, environ)
@@ -80,13 +80,15 @@ def rule_faults(parts: Parts, environ: Mapping[str, str]) -> Iterator[Fault]:
     if parts.service_accounts:
         yield from service_account_faults(parts.service_accounts, parts.app_names)
     if parts.auth == "none" and parts.server and not is_loopback(parts.server.host):
-        yield Fault(path="auth", text="none is for loopback alone; server.host must be 127.0.0.1, ::1 or localhost")
+        yield SettingFault(
+            path="auth", text="none is for loopback alone; server.host must be 127.0.0.1, ::1 or localhost"
+        )
     if parts.redis:
         yield from redis_url_faults(parts.redis)
         yield from _password_faults(parts.redis, environ)
     if parts.budget and parts.budget.wait_default_s > parts.budget.wait_max_s:
         text = f"{parts.budget.wait_default_s:g} is more than budget.wait_max_s, {parts.budget.wait_max_s:g}"
-        yield Fault(path="budget.wait_default_s", text=text)
+        yield SettingFault(path="budget.wait_default_s", text=text)
     if parts.upstream:
         yield from _timeout_faults(parts.upstream)
     if parts.query:
@@ -95,37 +97,37 @@ def rule_faults(parts: Parts, environ: Mapping[str, str]) -> Iterator[Fault]:
         yield from _telemetry_faults(parts.telemetry, parts.server)
 
 
-def _app_faults(path: str, app: AppSettings, environ: Mapping[str, str]) -> Iterator[Fault]:
+def _app_faults(path: str, app: AppSettings, environ: Mapping[str, str]) -> Iterator[SettingFault]:
     match app.secret_file, app.secret_env:
         case None, None:
-            yield Fault(path=path, text="one of secret_file and secret_env is needed")
+            yield SettingFault(path=path, text="one of secret_file and secret_env is needed")
         case str(), str():
-            yield Fault(path=path, text="secret_file and secret_env are both set; one of them must go")
+            yield SettingFault(path=path, text="secret_file and secret_env are both set; one of them must go")
         case _:
             try:
                 secret_of(app, environ)
             except SecretMissing as exc:
-                yield Fault(path=f"{path}.{'secret_file' if app.secret_file else 'secret_env'}", text=str(exc))
+                yield SettingFault(path=f"{path}.{'secret_file' if app.secret_file else 'secret_env'}", text=str(exc))
     if app.region is not None and app.base_url is not None:
-        yield Fault(path=path, text="region and base_url are both set; one of them must go")
+        yield SettingFault(path=path, text="region and base_url are both set; one of them must go")
     if app.region is not None and app.region not in REGION_NAMES:
-        yield Fault(path=f"{path}.region", text=f"no such region; there are {', '.join(REGION_NAMES)}")
+        yield SettingFault(path=f"{path}.region", text=f"no such region; there are {', '.join(REGION_NAMES)}")
     if app.base_url is not None:
         try:
             checked_base_url(app.base_url)
         except ValueError as exc:
-            yield Fault(path=f"{path}.base_url", text=str(exc))
+            yield SettingFault(path=f"{path}.base_url", text=str(exc))
 
 
-def _share_faults(path: str, app: AppSettings, budget: BudgetSettings) -> Iterator[Fault]:
+def _share_faults(path: str, app: AppSettings, budget: BudgetSettings) -> Iterator[SettingFault]:
     calls = budget.calls if app.calls is None else app.calls
     if budget.on_redis_down == "share" and budget.max_replicas > calls:
         where = "budget.calls" if app.calls is None else f"{path}.calls"
         text = f"{budget.max_replicas} replicas can't share {calls} calls ({where}) when Redis is down"
-        yield Fault(path="budget.max_replicas", text=text)
+        yield SettingFault(path="budget.max_replicas", text=text)
 
 
-def _password_faults(redis: RedisSettings, environ: Mapping[str, str]) -> Iterator[Fault]:
+def _password_faults(redis: RedisSettings, environ: Mapping[str, str]) -> Iterator[SettingFault]:
     yield from _one_password_faults("password", redis.password_file, redis.password_env, environ)
     yield from _one_password_faults(
         "sentinel_password", redis.sentinel_password_file, redis.sentinel_password_env, environ
@@ -134,35 +136,37 @@ def _password_faults(redis: RedisSettings, environ: Mapping[str, str]) -> Iterat
 
 def _one_password_faults(
     name: str, path: str | None, variable: str | None, environ: Mapping[str, str]
-) -> Iterator[Fault]:
+) -> Iterator[SettingFault]:
     if path is not None and variable is not None:
-        yield Fault(path="redis", text=f"{name}_file and {name}_env are both set; one of them must go")
+        yield SettingFault(path="redis", text=f"{name}_file and {name}_env are both set; one of them must go")
     elif variable is not None and not environ.get(variable):
-        yield Fault(path=f"redis.{name}_env", text=f"the environment variable {variable} is not set, or empty")
+        yield SettingFault(path=f"redis.{name}_env", text=f"the environment variable {variable} is not set, or empty")
     elif path is not None:
         try:
             with open(path, "rb") as file:
                 if not file.read(4096).strip():
-                    yield Fault(path=f"redis.{name}_file", text=f"the file {path} is empty")
+                    yield SettingFault(path=f"redis.{name}_file", text=f"the file {path} is empty")
         except OSError as exc:
-            yield Fault(path=f"redis.{name}_file", text=f"the file {path} can't be read: {exc.strerror}")
+            yield SettingFault(path=f"redis.{name}_file", text=f"the file {path} can't be read: {exc.strerror}")
 
 
-def _timeout_faults(upstream: UpstreamSettings) -> Iterator[Fault]:
+def _timeout_faults(upstream: UpstreamSettings) -> Iterator[SettingFault]:
     for name, value_s in (
         ("connect_timeout_s", upstream.connect_timeout_s),
         ("read_timeout_s", upstream.read_timeout_s),
     ):
         if value_s > upstream.call_timeout_s:
             text = f"{value_s:g} is more than upstream.call_timeout_s, {upstream.call_timeout_s:g}, for the whole call"
-            yield Fault(path=f"upstream.{name}", text=text)
+            yield SettingFault(path=f"upstream.{name}", text=text)
 
 
-def _telemetry_faults(telemetry: TelemetrySettings, server: ServerSettings | None) -> Iterator[Fault]:
+def _telemetry_faults(telemetry: TelemetrySettings, server: ServerSettings | None) -> Iterator[SettingFault]:
     if server and telemetry.metrics_port == server.port:
-        yield Fault(path="telemetry.metrics_port", text="the same as server.port: metrics have a port of their own")
+        yield SettingFault(
+            path="telemetry.metrics_port", text="the same as server.port: metrics have a port of their own"
+        )
     if telemetry.otlp_endpoint is not None and not _has_otel():
-        yield Fault(path="telemetry.otlp_endpoint", text="needs the extra otel: pip install 'taskgate[otel]'")
+        yield SettingFault(path="telemetry.otlp_endpoint", text="needs the extra otel: pip install 'taskgate[otel]'")
 
 
 def _has_otel() -> bool:
@@ -172,21 +176,21 @@ def _has_otel() -> bool:
         return False
 
 
-def _query_faults(query: QuerySettings) -> Iterator[Fault]:
+def _query_faults(query: QuerySettings) -> Iterator[SettingFault]:
     ends: list[Moment] = []
     for name, text in (("since", query.since), ("until", query.until)):
         try:
             ends.append(parse_moment(text))
         except ValueError as exc:
-            yield Fault(path=f"query.{name}", text=str(exc))
+            yield SettingFault(path=f"query.{name}", text=str(exc))
     length_s = _length_s(*ends) if len(ends) == 2 else None
     if length_s is None:
         return
     if length_s <= 0:
-        yield Fault(path="query.since", text="is not before query.until")
+        yield SettingFault(path="query.since", text="is not before query.until")
     elif query.range_max_days is not None and length_s > query.range_max_days * _DAY_S:
         text = f"query.since to query.until is longer than {query.range_max_days} days"
-        yield Fault(path="query.range_max_days", text=text)
+        yield SettingFault(path="query.range_max_days", text=text)
 
 
 def _length_s(since: Moment, until: Moment) -> int | None:

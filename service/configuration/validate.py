@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import msgspec
 
-from service.configuration.errors import Fault
+from service.configuration.errors import SettingFault
 from service.configuration.yaml_file import Value
 
 _SECRETS = ("secret", "password")
 
 
-def shape_faults(value: Value, hint: Any, path: str) -> Iterator[Fault]:
+def shape_faults(value: Value, hint: Any, path: str) -> Iterator[SettingFault]:
     """What keeps a value from being a `hint` (a struct, or the annotated type of a field); `path` is its place."""
     if is_union(bare_type(hint)):
         hint = _member(value, hint)
@@ -48,24 +48,24 @@ def below(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
-def _struct_faults(value: Value, struct: type[msgspec.Struct], path: str) -> Iterator[Fault]:
+def _struct_faults(value: Value, struct: type[msgspec.Struct], path: str) -> Iterator[SettingFault]:
     if not isinstance(value, dict):
-        yield Fault(path=path, text=f"expected keys and values, got {_kind(value)}")
+        yield SettingFault(path=path, text=f"expected keys and values, got {_kind(value)}")
         return
     hints = fields_of(struct)
     for key in value:
         if key not in hints:
-            yield Fault(path=below(path, key), text=_unknown(key, tuple(hints)))
+            yield SettingFault(path=below(path, key), text=_unknown(key, tuple(hints)))
     for field in msgspec.structs.fields(struct):
         if field.name in value:
             yield from shape_faults(value[field.name], hints[field.name], below(path, field.name))
         elif field.required:
-            yield Fault(path=below(path, field.name), text="is missing")
+            yield SettingFault(path=below(path, field.name), text="is missing")
 
 
-def _dict_faults(value: Value, hint: Any, path: str) -> Iterator[Fault]:
+def _dict_faults(value: Value, hint: Any, path: str) -> Iterator[SettingFault]:
     if not isinstance(value, dict):
-        yield Fault(path=path, text=f"expected names and their settings, got {_kind(value)}")
+        yield SettingFault(path=path, text=f"expected names and their settings, got {_kind(value)}")
         return
     key_hint, value_hint = get_args(bare_type(hint))
     if not value:
@@ -75,24 +75,24 @@ def _dict_faults(value: Value, hint: Any, path: str) -> Iterator[Fault]:
         yield from shape_faults(item, value_hint, below(path, key))
 
 
-def _tuple_faults(value: Value, bare: Any, path: str) -> Iterator[Fault]:
+def _tuple_faults(value: Value, bare: Any, path: str) -> Iterator[SettingFault]:
     if not isinstance(value, list):
-        yield Fault(path=path, text=f"expected a list, got {_kind(value)}")
+        yield SettingFault(path=path, text=f"expected a list, got {_kind(value)}")
         return
     for index, item in enumerate(value):
         yield from shape_faults(item, get_args(bare)[0], f"{path}[{index}]")
 
 
-def _leaf_faults(value: Value, hint: Any, path: str) -> Iterator[Fault]:
+def _leaf_faults(value: Value, hint: Any, path: str) -> Iterator[SettingFault]:
     if isinstance(value, float) and not math.isfinite(value):
-        yield Fault(path=path, text="is not a number (NaN)" if math.isnan(value) else "is infinite")
+        yield SettingFault(path=path, text="is not a number (NaN)" if math.isnan(value) else "is infinite")
         return
     try:
         msgspec.convert(value, hint)
     except msgspec.ValidationError as exc:
         text = _expectation(value, hint) or _plain(str(exc))
         quote = bare_type(hint) is str and isinstance(value, bool | int | float)
-        yield Fault(path=path, text=f"{text}; put it in quotes" if quote else text)
+        yield SettingFault(path=path, text=f"{text}; put it in quotes" if quote else text)
 
 
 def _expectation(value: Value, hint: Any) -> str | None:

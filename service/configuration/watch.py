@@ -38,7 +38,7 @@ Seen = tuple[tuple[int, ...], ...]
 """What each file was when last looked at, where its links end: a link that is swapped leads to another inode."""
 
 
-class Told(Protocol):
+class OnReload(Protocol):
     """Counts reloads."""
 
     def __call__(self, *, ok: bool) -> None:
@@ -49,7 +49,7 @@ class Told(Protocol):
 log = structlog.get_logger("taskgate.settings")
 
 
-class Reload:
+class ConfigurationWatcher:
     """Looks at the configuration's files and applies what has changed. `reloads` and `refusals` are counted."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Reload:
         *,
         running: Settings,
         apply: Callable[[Settings], None],
-        told: Told | None = None,
+        told: OnReload | None = None,
         look_every_s: float = LOOK_EVERY_S,
     ) -> None:
         """`apply` takes good settings in one step; `told` is called with `ok`, for metrics."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import yaml
 
-from service.configuration.errors import Fault
+from service.configuration.errors import SettingFault
 
 Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 Tree = dict[str, Value]
@@ -31,15 +31,15 @@ _CONSTANTS: dict[str, Value] = {
 }
 
 
-def read_document(raw: bytes, *, name: str) -> tuple[Tree, list[Fault]]:
+def read_document(raw: bytes, *, name: str) -> tuple[Tree, list[SettingFault]]:
     """Read one document; `name` stands for it in faults, which carry lines. On a syntax error the tree is empty."""
     if len(raw) > MAX_BYTES:
-        return {}, [Fault(path=name, text=f"is larger than {MAX_BYTES} bytes")]
+        return {}, [SettingFault(path=name, text=f"is larger than {MAX_BYTES} bytes")]
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         line = raw.count(b"\n", 0, exc.start) + 1
-        return {}, [Fault(path=f"{name} line {line}", text="not UTF-8")]
+        return {}, [SettingFault(path=f"{name} line {line}", text="not UTF-8")]
     builder = _Builder(name)
     try:
         for event in yaml.parse(text, Loader=_READER):
@@ -51,7 +51,7 @@ def read_document(raw: bytes, *, name: str) -> tuple[Tree, list[Fault]]:
     root = {} if builder.root is None else builder.root
     if isinstance(root, dict):
         return root, builder.faults
-    return {}, [*builder.faults, Fault(path=name, text="expected sections (`apps:`, `redis:`, ...) at the top")]
+    return {}, [*builder.faults, SettingFault(path=name, text="expected sections (`apps:`, `redis:`, ...) at the top")]
 
 
 def plain_scalar(text: str) -> Value:
@@ -68,7 +68,7 @@ def plain_scalar(text: str) -> Value:
 class _Unusable(Exception):
     """A document that can't be read any further."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: SettingFault) -> None:
         super().__init__(str(fault))
         self.fault = fault
 
@@ -78,7 +78,7 @@ class _Builder:
 
     def __init__(self, name: str) -> None:
         self.root: Value = None
-        self.faults: list[Fault] = []
+        self.faults: list[SettingFault] = []
         self._name = name
         self._documents = 0
         self._put: list[Callable[[Value, yaml.Event], None]] = [self._put_root]
@@ -132,22 +132,22 @@ class _Builder:
 
         return put
 
-    def _fault(self, event: yaml.Event, text: str) -> Fault:
+    def _fault(self, event: yaml.Event, text: str) -> SettingFault:
         line = event.start_mark.line + 1 if event.start_mark else 1
-        return Fault(path=f"{self._name} line {line}", text=text)
+        return SettingFault(path=f"{self._name} line {line}", text=text)
 
 
-def _syntax_fault(exc: yaml.YAMLError, text: str, name: str) -> Fault:
+def _syntax_fault(exc: yaml.YAMLError, text: str, name: str) -> SettingFault:
     """Where and what, without what the line holds."""
     if isinstance(exc, yaml.reader.ReaderError):
         line = text.count("\n", 0, max(exc.position, 0)) + 1
-        return Fault(path=f"{name} line {line}", text="a control character")
+        return SettingFault(path=f"{name} line {line}", text="a control character")
     mark = exc.problem_mark if isinstance(exc, yaml.MarkedYAMLError) else None
     if mark is None or not isinstance(exc, yaml.MarkedYAMLError):
-        return Fault(path=name, text="not YAML")
+        return SettingFault(path=name, text="not YAML")
     line, lines = mark.line + 1, text.split("\n")
     before = lines[mark.line][: mark.column + 1] if mark.line < len(lines) else ""
     if before.endswith("\t") and not before.strip():
-        return Fault(path=f"{name} line {line}", text="a tab; indent with spaces")
+        return SettingFault(path=f"{name} line {line}", text="a tab; indent with spaces")
     said = "; ".join(part for part in (exc.context, exc.problem) if part)
-    return Fault(path=f"{name} line {line}", text=f"not YAML: {said}")
+    return SettingFault(path=f"{name} line {line}", text=f"not YAML: {said}")

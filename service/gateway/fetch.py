@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from service.budget.line.jobs import Failed, Slot
-from service.cache.block_cache import Shelf
-from service.cache.redis_blocks import Kept
+from service.budget.line.jobs import CallFailed, HeldSlot
+from service.cache.block_cache import BlockCache
+from service.cache.redis_blocks import CachedBlock
 from service.gateway.call_events import Call, CallEnd, OnCall, Tracing, Untraced
 from service.model.blocks import RefusedQuery, block_of
 from service.model.errors import CallsStopped, QueryRefused, UpstreamError, UpstreamRefused
@@ -14,7 +14,7 @@ from service.model.queries import Query, Range
 from service.model.tasks import Listing
 from service.upstream.apps import UpstreamApp
 from service.upstream.results import result_of
-from service.upstream.verdicts import Verdict, verdict
+from service.upstream.verdicts import RetryVerdict, verdict
 
 FAILING_S = 5.0
 """For how long after a failed fetch whoever can be served stale is not made to wait for the next one."""
@@ -50,7 +50,7 @@ class Fetching:
         *,
         app: UpstreamApp,
         upstream: Upstream,
-        shelf: Shelf,
+        cache: BlockCache,
         block_size: int,
         align_s: int,
         attempts: int,
@@ -60,7 +60,7 @@ class Fetching:
         tracing: Tracing | None = None,
     ) -> None:
         """`clock` is the wall clock. `on_call` are told of each call that has ended, `tracing` before it begins."""
-        self.shelf = shelf
+        self.cache = cache
         self.block_size = block_size
         self._app = app
         self._upstream = upstream
@@ -76,28 +76,28 @@ class Fetching:
         """Why no block of this app can be fetched now, if so."""
         return self._upstream.stopped(self._app)
 
-    async def fetch(self, query: Query, index: int, slot: Slot, *, attempt: int) -> Kept | None:
+    async def fetch(self, query: Query, index: int, slot: HeldSlot, *, attempt: int) -> CachedBlock | None:
         """Fetch a block and keep it; a refusal of the query is kept in its place. Raises UpstreamError.
 
         None where the app's blocks were dropped during the call: who asks afterwards must not be served from before.
         """
-        era = self.shelf.era(query.app)
+        generation = self.cache.generation(query.app)
         range_ = query.range_at(self._clock(), align_s=self._align_s)
         try:
             listing = await self._listing(query, range_, index, slot, attempt=attempt)
         except QueryRefused as exc:
             refusal = RefusedQuery(fetched_at_ms=self._now_ms(), code=exc.code, text=exc.text)
-            return await self.shelf.put(query, index, refusal, era=era)
+            return await self.cache.put(query, index, refusal, generation=generation)
         self._failed_at_s = None
         block = block_of(listing, query=query, range_=range_, fetched_at_ms=self._now_ms())
-        return await self.shelf.put(query, index, block, era=era)
+        return await self.cache.put(query, index, block, generation=generation)
 
-    def dropped(self, *, attempt: int) -> Failed:
+    def dropped(self, *, attempt: int) -> CallFailed:
         """What follows a call during which the app's blocks were dropped: another one."""
         error = UpstreamError("the stored blocks were dropped during the call", app=self._app.name)
-        return Failed(error=error, again=attempt < self._attempts)
+        return CallFailed(error=error, again=attempt < self._attempts)
 
-    async def _listing(self, query: Query, range_: Range, index: int, slot: Slot, *, attempt: int) -> Listing:
+    async def _listing(self, query: Query, range_: Range, index: int, slot: HeldSlot, *, attempt: int) -> Listing:
         """Make the call and tell those who watch."""
         loop = asyncio.get_running_loop()
         size = self.block_size
@@ -140,18 +140,18 @@ class Fetching:
         """Whether the last fetch has failed, some seconds ago: the next one may well fail, too."""
         return self._failed_at_s is not None and self._clock() - self._failed_at_s < FAILING_S
 
-    def failed(self, error: UpstreamError, *, attempt: int) -> Failed:
+    def failed(self, error: UpstreamError, *, attempt: int) -> CallFailed:
         """What follows a failed fetch: whether to try again, and whether the budget must pause."""
         self._failed_at_s = self._clock()
         advised = verdict(error)
         again = {
-            Verdict.AGAIN: attempt < self._attempts,
-            Verdict.ONCE_MORE: attempt < min(2, self._attempts),
-            Verdict.AFTER_PAUSE: attempt < self._attempts,
-            Verdict.NEVER: False,
+            RetryVerdict.AGAIN: attempt < self._attempts,
+            RetryVerdict.ONCE_MORE: attempt < min(2, self._attempts),
+            RetryVerdict.AFTER_PAUSE: attempt < self._attempts,
+            RetryVerdict.NEVER: False,
         }[advised]
-        pauses = advised is Verdict.AFTER_PAUSE
-        return Failed(
+        pauses = advised is RetryVerdict.AFTER_PAUSE
+        return CallFailed(
             error=error,
             again=again,
             stop=isinstance(error, CallsStopped),
@@ -167,13 +167,13 @@ class BlockJob:
     """A line's job: one block of a query, which the request has seen as `known` (empty for not at all)."""
 
     def __init__(self, fetching: Fetching, query: Query, index: int, *, known: bytes) -> None:
-        self.block_key = fetching.shelf.key(query, index)
+        self.block_key = fetching.cache.key(query, index)
         self.known = known
         self._fetching = fetching
         self._query = query
         self._index = index
 
-    async def call(self, slot: Slot, *, attempt: int) -> Kept | Failed:
+    async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
         """Fetch the block and keep it."""
         try:
             kept = await self._fetching.fetch(self._query, self._index, slot, attempt=attempt)
@@ -181,7 +181,7 @@ class BlockJob:
             return self._fetching.failed(exc, attempt=attempt)
         return kept or self._fetching.dropped(attempt=attempt)
 
-    async def look(self) -> Kept | None:
+    async def look(self) -> CachedBlock | None:
         """The block as it is stored now, if that is not what the request knows."""
-        kept = await self._fetching.shelf.look(self._query, self._index)
+        kept = await self._fetching.cache.look(self._query, self._index)
         return None if kept.stored is None or kept.head == self.known else kept

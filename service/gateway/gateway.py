@@ -8,14 +8,14 @@ from typing import Any, Literal, get_args
 import msgspec
 import structlog
 
-from service.budget.line.jobs import Fetched, Full, TooLong
+from service.budget.line.jobs import Fetched, LineIsFull, TooLong
 from service.budget.line.line import Line
-from service.budget.scheduler.fallback import SharingScheduler
+from service.budget.scheduler.fallback import FallbackScheduler
 from service.cache.purge import Purge
-from service.cache.redis_blocks import NOTHING, Kept
-from service.cache.sequential_reads import Walks
+from service.cache.redis_blocks import NOTHING, CachedBlock
+from service.cache.sequential_reads import SequentialReads
 from service.gateway.fetch import BlockJob, Fetching
-from service.gateway.paging import Part, page_of, stretch_of
+from service.gateway.paging import Part, chunk_of, page_of
 from service.model.blocks import Block, RefusedQuery
 from service.model.budgets import BudgetNote, BudgetView, UsageView
 from service.model.callers import AppInfo, Caller
@@ -29,12 +29,12 @@ from service.model.errors import (
     UpstreamError,
     WaitTooLong,
 )
-from service.model.freshness import Demands, Lifetimes, StaleReason, Verdict, judge
-from service.model.pages import AppState, Ask, Page, Readiness, Source, Stretch
+from service.model.freshness import CacheDirectives, Freshness, Lifetimes, StaleReason, judge
+from service.model.pages import AppState, Chunk, Page, PageRequest, Readiness, Source
 from service.model.queries import Query
 from service.upstream.codes import advice_for
 from service.usage.budget_view import budget_view, parties
-from service.usage.store import Ledger
+from service.usage.store import UsageStore
 from service.usage.usage_view import is_by_hour, usage_view
 
 log = structlog.get_logger()
@@ -57,14 +57,14 @@ Lookup = Literal["memory", "redis", "stale", "none"]
 LOOKUPS: tuple[Lookup, ...] = get_args(Lookup)
 
 
-class App(msgspec.Struct, frozen=True, kw_only=True):
+class ServedApp(msgspec.Struct, frozen=True, kw_only=True):
     """One app with what serves it; `sharing` only where replicas share the calls out while Redis is away."""
 
     info: AppInfo
     fetching: Fetching
-    line: Line[Kept]
-    ledger: Ledger
-    sharing: SharingScheduler | None
+    line: Line[CachedBlock]
+    usage_store: UsageStore
+    sharing: FallbackScheduler | None
     calls: int
     window_s: float
 
@@ -84,17 +84,17 @@ class Gateway:
 
     def __init__(
         self,
-        apps: Mapping[str, App],
+        apps: Mapping[str, ServedApp],
         *,
         lifetimes: Lifetimes,
         clock: Callable[[], float],
         purge: Purge,
-        walks: Walks | None,
+        sequential_reads: SequentialReads | None,
     ) -> None:
-        """With `walks`, the next block of a caller who pages on in order is fetched ahead."""
+        """With `sequential_reads`, the next block of a caller who pages on in order is fetched ahead."""
         self._apps = apps
         self._purge = purge
-        self._walks = walks
+        self._sequential_reads = sequential_reads
         self._lifetimes = lifetimes
         self._clock = clock
         self._background: set[asyncio.Task[None]] = set()
@@ -102,11 +102,11 @@ class Gateway:
         self.lookups: Counter[Lookup] = Counter()
         """How many blocks were looked for, by what was found."""
 
-    def live_by(self, lifetimes: Lifetimes) -> None:
+    def set_lifetimes(self, lifetimes: Lifetimes) -> None:
         """Judge what is stored by other lifetimes from now on."""
         self._lifetimes = lifetimes
 
-    async def page(self, ask: Ask) -> Page:
+    async def page(self, ask: PageRequest) -> Page:
         """The slice that the ask wants. Raises Refused, UpstreamError or StoreUnavailable; may be cancelled."""
         app = self._apps.get(ask.query.app)
         if app is None:
@@ -123,13 +123,13 @@ class Gateway:
         note = self._note(app) if any(part.source is not Source.HIT for part in parts) else None
         lifetime_s = min(self._lifetimes.of(part.block) for part in parts)
         page = page_of(ask, parts, block_size=size, lifetime_s=lifetime_s, budget=note)
-        if self._walks is not None:
-            following = self._walks.step(ask.caller.name, ask.query, ask.slice, total=page.total)
+        if self._sequential_reads is not None:
+            following = self._sequential_reads.step(ask.caller.name, ask.query, ask.slice, total=page.total)
             if following is not None:
                 self._in_background(self._fetch_ahead(app, ask.query, following))
         return page
 
-    async def stretch(self, ask: Ask) -> Stretch:
+    async def chunk(self, ask: PageRequest) -> Chunk:
         """What the first block of the ask's slice holds of it. Raises as `page` does; may be cancelled."""
         app = self._apps.get(ask.query.app)
         if app is None:
@@ -141,7 +141,7 @@ class Gateway:
             exc.budget = self._note(app)
             raise
         note = None if part.source is Source.HIT else self._note(app)
-        return stretch_of(ask, part, block_size=size, budget=note)
+        return chunk_of(ask, part, block_size=size, budget=note)
 
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
         """The apps that the caller may read, by name."""
@@ -152,7 +152,9 @@ class Gateway:
         found = self._apps.get(app)
         if found is None or app not in caller.apps:
             raise UnknownApp
-        ticked, tallies, worst = await asyncio.gather(found.line.look(), found.ledger.tallies(), found.ledger.worst())
+        ticked, tallies, worst = await asyncio.gather(
+            found.line.look(), found.usage_store.tallies(), found.usage_store.worst()
+        )
         return budget_view(
             parties(ticked, found.line.waiting(), tallies),
             app=app,
@@ -171,8 +173,8 @@ class Gateway:
             raise UnknownApp
         now_s = int(self._clock())
         return usage_view(
-            await found.ledger.minutes(),
-            await found.ledger.hours() if is_by_hour(since_s, now_s=now_s) else None,
+            await found.usage_store.minutes(),
+            await found.usage_store.hours() if is_by_hour(since_s, now_s=now_s) else None,
             app=app,
             only=only,
             redis_away=found.is_cut_off,
@@ -213,22 +215,22 @@ class Gateway:
         while self._background:
             await asyncio.wait(self._background)
 
-    async def _part(self, app: App, ask: Ask, index: int) -> Part:
+    async def _part(self, app: ServedApp, ask: PageRequest, index: int) -> Part:
         """One block of the page: what is stored where that will do, else a fetch, else what is stale."""
         kept, place, trouble = await self._stored(app, ask, index)
-        verdict = self._judge(kept, ask.demands)
+        verdict = self._judge(kept, ask.directives)
         self.lookups[_LOOKUPS.get(verdict, place)] += 1
-        if verdict is Verdict.FRESH:
+        if verdict is Freshness.FRESH:
             return Part(block=_block(kept, ask.query), source=Source.HIT)
         job = BlockJob(app.fetching, ask.query, index, known=kept.head)
-        if verdict is Verdict.RENEW:
+        if verdict is Freshness.RENEW:
             self._renew(app, job)
             return _stale(kept, ask.query, StaleReason.RENEWING)
         if not trouble and (end := await self._end(app, ask, index)):
             return Part(block=end, source=Source.HIT)
-        if ask.demands.only_if_cached:
+        if ask.directives.only_if_cached:
             raise NothingStored
-        if verdict is Verdict.LAST_RESORT and app.fetching.is_failing:
+        if verdict is Freshness.LAST_RESORT and app.fetching.is_failing:
             self._renew(app, job)
             return _stale(kept, ask.query, StaleReason.ERROR)
         try:
@@ -236,7 +238,7 @@ class Gateway:
         except QueryRefused:
             raise
         except (StoreUnavailable, UpstreamError, WaitTooLong, LineFull) as exc:
-            if verdict is not Verdict.LAST_RESORT:
+            if verdict is not Freshness.LAST_RESORT:
                 raise
             waits = isinstance(exc, (WaitTooLong, LineFull))
             return _stale(kept, ask.query, StaleReason.WAIT if waits else StaleReason.ERROR)
@@ -247,21 +249,21 @@ class Gateway:
             upstream_s=fetched.upstream_s,
         )
 
-    async def _stored(self, app: App, ask: Ask, index: int) -> tuple[Kept, Lookup, bool]:
+    async def _stored(self, app: ServedApp, ask: PageRequest, index: int) -> tuple[CachedBlock, Lookup, bool]:
         """What is stored of a block, from memory where that is fresh; where; whether Redis could not be asked."""
-        shelf = app.fetching.shelf
-        remembered = shelf.recall(ask.query, index) or NOTHING
-        if self._judge(remembered, ask.demands) is Verdict.FRESH:
+        cache = app.fetching.cache
+        remembered = cache.recall(ask.query, index) or NOTHING
+        if self._judge(remembered, ask.directives) is Freshness.FRESH:
             return remembered, "memory", False
         try:
-            kept = await shelf.get(ask.query, index)
+            kept = await cache.get(ask.query, index)
         except StoreUnavailable:
             return remembered, "memory", True
         if kept.stored is None and remembered.stored is not None:
             return remembered, "memory", False
         return kept, "redis", False
 
-    async def _fetch(self, app: App, ask: Ask, job: BlockJob) -> Fetched[Kept]:
+    async def _fetch(self, app: ServedApp, ask: PageRequest, job: BlockJob) -> Fetched[CachedBlock]:
         if stopped := app.fetching.stopped():
             raise stopped
         caller = ask.caller
@@ -279,48 +281,48 @@ class Gateway:
         match outcome:
             case TooLong(place=place, estimate_s=estimate_s):
                 raise WaitTooLong(place=place, estimate_s=estimate_s, patience_s=ask.patience_s)
-            case Full(bound=bound, estimate_s=estimate_s):
+            case LineIsFull(bound=bound, estimate_s=estimate_s):
                 raise LineFull(bound=bound, retry_after_s=max(estimate_s, 1.0))
             case Fetched(joined=joined):
                 if joined:
-                    app.ledger.count(caller.name, "joined")
+                    app.usage_store.count(caller.name, "joined")
                 return outcome
 
-    async def _end(self, app: App, ask: Ask, index: int) -> Block | None:
+    async def _end(self, app: ServedApp, ask: PageRequest, index: int) -> Block | None:
         """An empty block, where a fresh one of the same query tells that the list ends before this index."""
         if index == 0:
             return None
         try:
-            kept = await app.fetching.shelf.end(ask.query)
+            kept = await app.fetching.cache.end(ask.query)
         except StoreUnavailable:
             return None
-        if self._judge(kept, ask.demands) is not Verdict.FRESH or not isinstance(kept.stored, Block):
+        if self._judge(kept, ask.directives) is not Freshness.FRESH or not isinstance(kept.stored, Block):
             return None
         return kept.stored if kept.stored.total <= index * app.fetching.block_size else None
 
-    def _judge(self, kept: Kept, demands: Demands) -> Verdict:
+    def _judge(self, kept: CachedBlock, directives: CacheDirectives) -> Freshness:
         if kept.stored is None:
-            return Verdict.USELESS
-        return judge(kept.stored, lifetimes=self._lifetimes, demands=demands, now_ms=int(self._clock() * 1000))
+            return Freshness.USELESS
+        return judge(kept.stored, lifetimes=self._lifetimes, directives=directives, now_ms=int(self._clock() * 1000))
 
-    def _renew(self, app: App, job: BlockJob) -> None:
+    def _renew(self, app: ServedApp, job: BlockJob) -> None:
         """Fetch a block in the background, unless someone waits for it already or calls are stopped."""
         if not app.line.wants(job.block_key) and app.fetching.stopped() is None:
             self._in_background(self._renewed(app, job))
 
-    async def _renewed(self, app: App, job: BlockJob) -> None:
+    async def _renewed(self, app: ServedApp, job: BlockJob) -> None:
         try:
             await app.line.fetch(job, caller=RENEWAL, weight=1.0, patience_s=RENEWAL_PATIENCE_S, bound=RENEWALS_MAX)
         except TaskgateError as exc:
             log.info("renewal.failed", app=app.info.name, error=type(exc).__name__)
 
-    async def _fetch_ahead(self, app: App, query: Query, index: int) -> None:
+    async def _fetch_ahead(self, app: ServedApp, query: Query, index: int) -> None:
         """Fetch a block that will be asked for soon, unless a fresh one is there; from turns that nobody else wants."""
-        shelf = app.fetching.shelf
+        cache = app.fetching.cache
         try:
-            kept = shelf.recall(query, index) or await shelf.get(query, index)
+            kept = cache.recall(query, index) or await cache.get(query, index)
             job = BlockJob(app.fetching, query, index, known=kept.head)
-            is_fresh = self._judge(kept, _NO_DEMANDS) is Verdict.FRESH
+            is_fresh = self._judge(kept, _NO_DEMANDS) is Freshness.FRESH
             if not is_fresh and not app.line.wants(job.block_key) and app.fetching.stopped() is None:
                 await app.line.fetch(job, caller=AHEAD, weight=1.0, patience_s=AHEAD_S, bound=AHEAD_MAX)
         except TaskgateError as exc:
@@ -331,7 +333,7 @@ class Gateway:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    def _note(self, app: App) -> BudgetNote | None:
+    def _note(self, app: ServedApp) -> BudgetNote | None:
         last = app.line.last
         if last is None:
             return None
@@ -339,15 +341,15 @@ class Gateway:
         return BudgetNote(calls=app.calls_alone or app.calls, window_s=app.window_s, free=last.free, reset_s=reset_s)
 
 
-_LOOKUPS: Mapping[Verdict, Lookup] = {
-    Verdict.RENEW: "stale",
-    Verdict.LAST_RESORT: "stale",
-    Verdict.USELESS: "none",
+_LOOKUPS: Mapping[Freshness, Lookup] = {
+    Freshness.RENEW: "stale",
+    Freshness.LAST_RESORT: "stale",
+    Freshness.USELESS: "none",
 }
-_NO_DEMANDS = Demands()
+_NO_DEMANDS = CacheDirectives()
 
 
-def _block(kept: Kept, query: Query) -> Block:
+def _block(kept: CachedBlock, query: Query) -> Block:
     """The block; a remembered refusal is raised."""
     match kept.stored:
         case Block() as block:
@@ -357,5 +359,5 @@ def _block(kept: Kept, query: Query) -> Block:
     raise AssertionError("only what is stored is served")
 
 
-def _stale(kept: Kept, query: Query, reason: StaleReason) -> Part:
+def _stale(kept: CachedBlock, query: Query, reason: StaleReason) -> Part:
     return Part(block=_block(kept, query), source=Source.STALE, stale_reason=reason)

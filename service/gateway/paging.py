@@ -7,7 +7,7 @@ import msgspec
 from service.model.blocks import Block
 from service.model.budgets import BudgetNote
 from service.model.freshness import StaleReason
-from service.model.pages import Ask, Page, Source, Stretch
+from service.model.pages import Chunk, Page, PageRequest, Source
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,7 +20,9 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     upstream_s: float = 0.0
 
 
-def page_of(ask: Ask, parts: Sequence[Part], *, block_size: int, lifetime_s: float, budget: BudgetNote | None) -> Page:
+def page_of(
+    ask: PageRequest, parts: Sequence[Part], *, block_size: int, lifetime_s: float, budget: BudgetNote | None
+) -> Page:
     """The slice from its blocks, one or two; times are those of the older, the total is that of the newer."""
     start, stop = ask.slice.offset, ask.slice.offset + ask.slice.limit
     first = start // block_size * block_size
@@ -46,13 +48,13 @@ def page_of(ask: Ask, parts: Sequence[Part], *, block_size: int, lifetime_s: flo
     )
 
 
-def stretch_of(ask: Ask, part: Part, *, block_size: int, budget: BudgetNote | None) -> Stretch:
+def chunk_of(ask: PageRequest, part: Part, *, block_size: int, budget: BudgetNote | None) -> Chunk:
     """What a block holds of the slice, which begins in it."""
     block = part.block
     start = ask.slice.offset % block_size
     base = ask.slice.offset - start
     following = base + block_size
-    return Stretch(
+    return Chunk(
         records=block.records(start, min(start + ask.slice.limit, block_size)),
         total=block.total,
         following=following if following < block.total else None,

@@ -13,7 +13,7 @@ class BudgetNote(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """What was counted for a caller: each field is a column of the ledger, and a new one needs a default of 0.
+    """What was counted for a caller: each field is a column of the usage store, and a new one needs a default of 0.
 
     `turns` were used for a fetch, each try one; `joined` are fetches that another request's fetch has spared. The rest
     counts requests for pages: all, those answered by what was stored while fresh or when stale, those who waited in
@@ -43,14 +43,14 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 COLUMNS = Counts.__struct_fields__
 
 
-class Tally(msgspec.Struct, frozen=True, kw_only=True):
+class UsageCounts(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of the last minute and of the last hour, the present moment included."""
 
     minute: Counts = Counts()
     hour: Counts = Counts()
 
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(minute=self.minute + other.minute, hour=self.hour + other.hour)
+    def __add__(self, other: "UsageCounts") -> "UsageCounts":
+        return UsageCounts(minute=self.minute + other.minute, hour=self.hour + other.hour)
 
 
 class Worst(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,13 +63,13 @@ class Worst(msgspec.Struct, frozen=True, kw_only=True):
     hour: int = 0
 
 
-class Party(msgspec.Struct, frozen=True, kw_only=True):
+class CallerStanding(msgspec.Struct, frozen=True, kw_only=True):
     """One caller, or all others together (`name` None): how many blocks wait, the oldest for how long, what it used."""
 
     name: str | None
     waiting: int = 0
     oldest_s: float = 0.0
-    tally: Tally = Tally()
+    tally: UsageCounts = UsageCounts()
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,5 +120,5 @@ class BudgetView(msgspec.Struct, frozen=True, kw_only=True):
     pause_s: float | None
     pause_reason: str
     worst: Worst
-    callers: tuple[Party, ...]
-    others: Party
+    callers: tuple[CallerStanding, ...]
+    others: CallerStanding

@@ -23,7 +23,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     knows: frozenset[str] = frozenset()
 
 
-class Known(msgspec.Struct, frozen=True, kw_only=True):
+class Authenticated(msgspec.Struct, frozen=True, kw_only=True):
     """A caller whose credential was found good. It is good before `until_s`, in seconds since the epoch."""
 
     caller: Caller

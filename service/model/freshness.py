@@ -27,7 +27,7 @@ class Lifetimes(msgspec.Struct, frozen=True, kw_only=True):
         return self.fresh_s
 
 
-class Demands(msgspec.Struct, frozen=True, kw_only=True):
+class CacheDirectives(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller's `Cache-Control` asks for (RFC 9111, 5.2.1; RFC 5861, 4); None where it says nothing.
 
     `max_stale_s` is infinite for a bare `max-stale`.
@@ -41,7 +41,7 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
     stale_if_error_s: int | None = None
 
 
-class Verdict(StrEnum):
+class Freshness(StrEnum):
     """What may be done with something stored."""
 
     FRESH = "fresh"
@@ -70,40 +70,40 @@ def age_s(stored: Stored, *, now_ms: int) -> float:
     return max(now_ms - stored.fetched_at_ms, 0) / 1000
 
 
-def judge(stored: Stored, *, lifetimes: Lifetimes, demands: Demands, now_ms: int) -> Verdict:
-    """What may be done with `stored` for a request with these demands."""
+def judge(stored: Stored, *, lifetimes: Lifetimes, directives: CacheDirectives, now_ms: int) -> Freshness:
+    """What may be done with `stored` for a request with these directives."""
     age = age_s(stored, now_ms=now_ms)
     lifetime = lifetimes.of(stored)
-    if _is_acceptable(age, lifetime, demands):
+    if _is_acceptable(age, lifetime, directives):
         if age < lifetime:
-            return Verdict.FRESH
-        if isinstance(stored, Block) and age - lifetime < _tolerated_s(lifetimes, demands):
-            return Verdict.RENEW
-    if isinstance(stored, Block) and age - lifetime < _tolerated_on_error_s(lifetimes, demands):
-        return Verdict.LAST_RESORT
-    return Verdict.USELESS
+            return Freshness.FRESH
+        if isinstance(stored, Block) and age - lifetime < _tolerated_s(lifetimes, directives):
+            return Freshness.RENEW
+    if isinstance(stored, Block) and age - lifetime < _tolerated_on_error_s(lifetimes, directives):
+        return Freshness.LAST_RESORT
+    return Freshness.USELESS
 
 
-def _is_acceptable(age: float, lifetime: float, demands: Demands) -> bool:
+def _is_acceptable(age: float, lifetime: float, directives: CacheDirectives) -> bool:
     """Whether the caller's wishes, staleness apart, allow the stored answer."""
-    if demands.no_cache or (demands.max_age_s is not None and age > demands.max_age_s):
+    if directives.no_cache or (directives.max_age_s is not None and age > directives.max_age_s):
         return False
-    return demands.min_fresh_s is None or lifetime - age >= demands.min_fresh_s
+    return directives.min_fresh_s is None or lifetime - age >= directives.min_fresh_s
 
 
-def _tolerated_s(lifetimes: Lifetimes, demands: Demands) -> float:
+def _tolerated_s(lifetimes: Lifetimes, directives: CacheDirectives) -> float:
     """How stale an answer may be, in seconds, while a fetch renews it."""
-    if demands.max_stale_s is not None:
-        return demands.max_stale_s
-    steered = demands.max_age_s is not None or demands.min_fresh_s is not None
+    if directives.max_stale_s is not None:
+        return directives.max_stale_s
+    steered = directives.max_age_s is not None or directives.min_fresh_s is not None
     return 0.0 if steered else lifetimes.stale_while_revalidate_s
 
 
-def _tolerated_on_error_s(lifetimes: Lifetimes, demands: Demands) -> float:
+def _tolerated_on_error_s(lifetimes: Lifetimes, directives: CacheDirectives) -> float:
     """How stale an answer may be, in seconds, where no fetch can be had; for `no-cache` alone never."""
-    if demands.stale_if_error_s is not None:
-        return min(demands.stale_if_error_s, lifetimes.stale_if_error_s)
-    return -math.inf if demands.no_cache else lifetimes.stale_if_error_s
+    if directives.stale_if_error_s is not None:
+        return min(directives.stale_if_error_s, lifetimes.stale_if_error_s)
+    return -math.inf if directives.no_cache else lifetimes.stale_if_error_s
 
 
 def keep_for_ms(stored: Stored, *, lifetimes: Lifetimes) -> int:

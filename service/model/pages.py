@@ -6,19 +6,19 @@ import msgspec
 
 from service.model.budgets import BudgetNote
 from service.model.callers import Caller
-from service.model.freshness import Demands, StaleReason
+from service.model.freshness import CacheDirectives, StaleReason
 from service.model.origin import NOBODY, Origin
 from service.model.queries import Query, Range, Slice
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """One request: a slice of a query, for a caller, with its patience (seconds) and demands."""
+class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One request: a slice of a query, for a caller, with its patience (seconds) and directives."""
 
     caller: Caller
     query: Query
     slice: Slice
     patience_s: float
-    demands: Demands
+    directives: CacheDirectives
     origin: Origin = NOBODY
 
 
@@ -57,8 +57,8 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     budget: BudgetNote | None = None
 
 
-class Stretch(msgspec.Struct, frozen=True, kw_only=True):
-    """What one block holds of a slice, record by record: a whole list is read stretch by stretch.
+class Chunk(msgspec.Struct, frozen=True, kw_only=True):
+    """What one block holds of a slice, record by record: a whole list is read chunk by chunk.
 
     `following` is the offset of the next block, None where the list ends; `is_short` tells that the block holds fewer
     records than its own total promises. The rest is as in a page.

@@ -11,7 +11,7 @@ REMEMBERED_BLOCKS = 2
 """How many blocks back an id is still known: a list that moves on shows a block's last records again in the next."""
 
 
-class Labels(msgspec.Struct, frozen=True, kw_only=True):
+class TaskLabels(msgspec.Struct, frozen=True, kw_only=True):
     """What of an encoded task decides whether it is wanted, and whether it was seen before."""
 
     id: int
@@ -19,10 +19,10 @@ class Labels(msgspec.Struct, frozen=True, kw_only=True):
     status: str
 
 
-_labels = msgspec.json.Decoder(Labels)
+_labels = msgspec.json.Decoder(TaskLabels)
 
 
-def labels_of(record: bytes) -> Labels:
+def labels_of(record: bytes) -> TaskLabels:
     """Read the labels of an encoded task; what else it holds is skipped."""
     return _labels.decode(record)
 
@@ -33,7 +33,7 @@ class Only(msgspec.Struct, frozen=True, kw_only=True):
     status: str | None = None
     type: str | None = None
 
-    def takes(self, labels: Labels) -> bool:
+    def takes(self, labels: TaskLabels) -> bool:
         """Whether a task is wanted."""
         return self.status in (None, labels.status) and self.type in (None, labels.type)
 

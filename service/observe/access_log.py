@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import msgspec
 import structlog
 
-from service.observe.request import LABELS_MAX, Labels, Observation
+from service.observe.request import LABELS_MAX, RequestLabels, RequestRecord
 
 # Of nearly every hit: numbers are dear to print.
 _NO_WAITS = '"waited_ms":0.0,"upstream_ms":0.0'
@@ -16,7 +16,7 @@ _HUNDREDTHS = tuple(f"{hundredths / 100:.2f}" for hundredths in range(1000))
 _log = structlog.get_logger()
 
 
-def log_requests(seen: Sequence[Observation]) -> None:
+def log_requests(seen: Sequence[RequestRecord]) -> None:
     """Log the event `request` for each, for people: a `Listener`. Times are in milliseconds."""
     for each in seen:
         _log.info(
@@ -41,13 +41,13 @@ class AccessLog:
         self._write = write
         self._second = -1
         self._second_text = ""
-        self._shared: dict[Labels, str] = {}
+        self._shared: dict[RequestLabels, str] = {}
 
-    def __call__(self, seen: Sequence[Observation]) -> None:
+    def __call__(self, seen: Sequence[RequestRecord]) -> None:
         """Write a line for each."""
         self._write("\n".join([self._line(each) for each in seen]), len(seen))
 
-    def _line(self, seen: Observation) -> str:
+    def _line(self, seen: RequestRecord) -> str:
         second = int(seen.ended_at_s)
         if second != self._second:
             self._second = second
@@ -69,7 +69,7 @@ class AccessLog:
             duration,
         )
 
-    def _share(self, labels: Labels) -> str:
+    def _share(self, labels: RequestLabels) -> str:
         """The fields that most lines have in common, as JSON with a comma behind."""
         if len(self._shared) >= LABELS_MAX:
             self._shared.clear()

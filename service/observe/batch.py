@@ -4,17 +4,17 @@ import asyncio
 from collections.abc import Callable, Sequence
 from threading import Lock
 
-from service.observe.request import Observation
+from service.observe.request import RequestRecord
 
 GATHERED_S = 0.05
 GATHERED_MAX = 64
 """Few enough that to tell of them all holds up no other request for a millisecond."""
 
-Listener = Callable[[Sequence[Observation]], None]
+Listener = Callable[[Sequence[RequestRecord]], None]
 """Told of requests in the order in which they ended; must neither block nor raise."""
 
 
-class Gathered:
+class BatchedObservers:
     """An `Observer` that holds what it is told for `GATHERED_S`, or until it is `GATHERED_MAX`; then it tells all.
 
     Any thread may tell it; the listeners are told in the event loop that it was started in, and at once where it runs
@@ -23,7 +23,7 @@ class Gathered:
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self._listeners = tuple(listeners)
-        self._seen: list[Observation] = []
+        self._seen: list[RequestRecord] = []
         self._lock = Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -31,7 +31,7 @@ class Gathered:
         """Begin to hold what is told."""
         self._loop = asyncio.get_running_loop()
 
-    def __call__(self, seen: Observation) -> None:
+    def __call__(self, seen: RequestRecord) -> None:
         """Hold one."""
         with self._lock:
             self._seen.append(seen)

@@ -18,7 +18,7 @@ Fields = Mapping[bytes, bytes]
 """A request's header fields by lower-case name; lines of one name are joined by commas (RFC 9110, 5.2)."""
 
 
-class Trail(msgspec.Struct, kw_only=True):
+class RequestContext(msgspec.Struct, kw_only=True):
     """Filled along the way: the one mutable value of a request. The edge makes it, handlers add to it."""
 
     request_id: str
@@ -40,7 +40,7 @@ class Trail(msgspec.Struct, kw_only=True):
         return Origin(request_id=self.request_id, traceparent=told)
 
 
-class Labels(msgspec.Struct, frozen=True, eq=False, gc=False):
+class RequestLabels(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What a request that has ended has in common with many others: closed sets, and names of callers and apps.
 
     `labels_of` gives one object to all that agree, so they are told apart as objects, which costs next to nothing.
@@ -59,16 +59,16 @@ class Labels(msgspec.Struct, frozen=True, eq=False, gc=False):
 @lru_cache(maxsize=LABELS_MAX)
 def labels_of(  # noqa: PLR0917 - a cache takes them by position
     method: str, route: str, status: int, caller: str | None, app: str | None, outcome: str | None
-) -> Labels:
+) -> RequestLabels:
     """The labels of these values: the same object as long as it is among the `LABELS_MAX` used last."""
-    return Labels(method, route, status, caller, app, outcome)
+    return RequestLabels(method, route, status, caller, app, outcome)
 
 
-class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A request that has ended, for logs and metrics. `ended_at_s` is in seconds since the epoch."""
 
     request_id: str
-    labels: Labels
+    labels: RequestLabels
     waited_s: float
     upstream_s: float
     duration_s: float
@@ -76,5 +76,5 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     answer_bytes: int
 
 
-Observer = Callable[[Observation], None]
+Observer = Callable[[RequestRecord], None]
 """Told of every request when it has ended; must neither block nor raise."""

@@ -9,10 +9,10 @@ import msgspec
 from msgspec import Meta
 
 from service.sandbox.faults import Fault
-from service.sandbox.http1 import Answer, Request
+from service.sandbox.http1 import HttpResponse, Request
 from service.sandbox.listing import TASKS_MAX
 from service.sandbox.tasks import SandboxTask
-from service.sandbox.upstream import AppState, SandboxUpstream
+from service.sandbox.upstream import SandboxAppState, SandboxUpstream
 
 
 class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,13 +95,13 @@ class Control:
             "/sandbox/tasks": {"GET": self._counts, "POST": self._add, "PUT": self._resize, "DELETE": self._remove},
         }
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> HttpResponse:
         """Follow one control request."""
         try:
             said = self._follow(request)
         except _Refused as refusal:
-            return Answer(status=refusal.status, body=msgspec.json.encode({"error": str(refusal)}))
-        return Answer(body=msgspec.json.encode(said))
+            return HttpResponse(status=refusal.status, body=msgspec.json.encode({"error": str(refusal)}))
+        return HttpResponse(body=msgspec.json.encode(said))
 
     def _follow(self, request: Request) -> object:
         methods = self._routes.get(request.path)
@@ -187,14 +187,14 @@ class Control:
         state.tasks.remove(body.ids)
         return _count(state)
 
-    def _state(self, sdkappid: int) -> AppState:
+    def _state(self, sdkappid: int) -> SandboxAppState:
         state = self._upstream.apps.get(sdkappid)
         if state is None:
             raise ValueError(f"no app has the sdkappid {sdkappid}")
         return state
 
 
-def _count(state: AppState) -> AppTasks:
+def _count(state: SandboxAppState) -> AppTasks:
     return AppTasks(name=state.app.name, sdkappid=state.app.sdkappid, tasks=len(state.tasks))
 
 

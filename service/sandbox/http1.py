@@ -37,7 +37,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     close: bool
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class HttpResponse(msgspec.Struct, frozen=True, kw_only=True):
     """An answer, followed by `padding` spaces. `send` bytes of the body are sent, by default all.
 
     Without `declared` no length is told, and the connection's end is the body's.
@@ -58,7 +58,7 @@ class HangingUp(msgspec.Struct, frozen=True, kw_only=True):
     reset: bool = False
 
 
-Reply = Answer | HangingUp
+Reply = HttpResponse | HangingUp
 Handler = Callable[[Request], Awaitable[Reply]]
 
 
@@ -107,18 +107,18 @@ async def _serve(handler: Handler, reader: asyncio.StreamReader, writer: asyncio
         request = await _read(reader)
         if request is None:
             return
-        reply = request if isinstance(request, Answer) else await handler(request)
+        reply = request if isinstance(request, HttpResponse) else await handler(request)
         if isinstance(reply, HangingUp):
             await _hang_up(reply, reader, writer)
             return
-        close = isinstance(request, Answer) or request.close or reply.send is not None or not reply.declared
+        close = isinstance(request, HttpResponse) or request.close or reply.send is not None or not reply.declared
         await _write(reply, writer, close=close)
         if close:
             return
 
 
-async def _read(reader: asyncio.StreamReader) -> Request | Answer | None:
-    """Read one request; None where the other side has closed, an Answer where it can't be served."""
+async def _read(reader: asyncio.StreamReader) -> Request | HttpResponse | None:
+    """Read one request; None where the other side has closed, an answer where it can't be served."""
     try:
         async with asyncio.timeout(IDLE_S):
             head = await reader.readuntil(b"\r\n\r\n")
@@ -154,11 +154,11 @@ async def _read(reader: asyncio.StreamReader) -> Request | Answer | None:
     )
 
 
-def _fault(status: int, text: str) -> Answer:
-    return Answer(status=status, body=msgspec.json.encode({"error": text}))
+def _fault(status: int, text: str) -> HttpResponse:
+    return HttpResponse(status=status, body=msgspec.json.encode({"error": text}))
 
 
-async def _write(answer: Answer, writer: asyncio.StreamWriter, *, close: bool) -> None:
+async def _write(answer: HttpResponse, writer: asyncio.StreamWriter, *, close: bool) -> None:
     phrase = HTTPStatus(answer.status).phrase if answer.status in HTTPStatus._value2member_map_ else "Other"
     head = [
         f"HTTP/1.1 {answer.status} {phrase}",

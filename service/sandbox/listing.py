@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from service.sandbox.refusals import Code, Refusal
+from service.sandbox.refusals import Code, SandboxRefusal
 from service.sandbox.tasks import DAY_S, MOMENT, SandboxTask, TaskInfo, info_at
 
 TASKS_MAX = 100_000
@@ -34,7 +34,7 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     keyword: str = ""
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class ListRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a good body asks for. Times are whole seconds since the epoch."""
 
     field: Literal["created", "scheduled"]
@@ -46,7 +46,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     keyword: str
 
 
-class Page(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
+class ListPage(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     """A good answer."""
 
     action_status: str = "OK"
@@ -56,12 +56,12 @@ class Page(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     tasks: tuple[TaskInfo, ...]
 
 
-def read_body(raw: bytes, *, sdkappid: int, range_max_days: int, want_max: int | None) -> Wanted | Refusal:
+def read_body(raw: bytes, *, sdkappid: int, range_max_days: int, want_max: int | None) -> ListRequest | SandboxRefusal:
     """Check a body against the page's rules."""
     try:
         msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return Refusal(code=Code.BAD_BODY, text="the request body is not a JSON object")
+        return SandboxRefusal(code=Code.BAD_BODY, text="the request body is not a JSON object")
     try:
         body = msgspec.json.decode(raw, type=Body)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
@@ -81,7 +81,7 @@ def read_body(raw: bytes, *, sdkappid: int, range_max_days: int, want_max: int |
         return _bad("BeginTime is later than EndTime")
     if end_s - begin_s > range_max_days * DAY_S:
         return _bad(f"the time range exceeds {range_max_days} days")
-    return Wanted(
+    return ListRequest(
         field="created" if body.order_by.lower() == "createat" else "scheduled",
         ascending=body.asc,
         begin_s=begin_s,
@@ -92,8 +92,8 @@ def read_body(raw: bytes, *, sdkappid: int, range_max_days: int, want_max: int |
     )
 
 
-def _bad(text: str) -> Refusal:
-    return Refusal(code=Code.BAD_PARAMETERS, text=text)
+def _bad(text: str) -> SandboxRefusal:
+    return SandboxRefusal(code=Code.BAD_PARAMETERS, text=text)
 
 
 def _epoch(text: str) -> int | None:
@@ -141,16 +141,16 @@ class Tasks:
             tasks[task.id] = task
         self._ordered.clear()
 
-    def page(self, wanted: Wanted, *, sdkappid: int, now_s: float) -> Page:
+    def page(self, wanted: ListRequest, *, sdkappid: int, now_s: float) -> ListPage:
         """One page of what is wanted, as it stands at `now_s`."""
         matching = self._matching(wanted)
         shown = matching[wanted.offset : wanted.offset + wanted.want]
-        return Page(
+        return ListPage(
             total=len(matching),
             tasks=tuple(info_at(task, sdkappid=sdkappid, now_s=now_s) for task in shown),
         )
 
-    def _matching(self, wanted: Wanted) -> list[SandboxTask]:
+    def _matching(self, wanted: ListRequest) -> list[SandboxTask]:
         created = wanted.field == "created"
         ordered = self._in_order(wanted.field)
 

@@ -26,7 +26,7 @@ class Code(IntEnum):
     BAD_PARAMETERS = 90104
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+class SandboxRefusal(msgspec.Struct, frozen=True, kw_only=True):
     """A call refused: one code, and a text for whoever reads it."""
 
     code: int

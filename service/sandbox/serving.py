@@ -13,7 +13,7 @@ from service.sandbox.client import ControlClient
 from service.sandbox.control import Control
 from service.sandbox.errors import PortTaken
 from service.sandbox.http1 import Reply, Request, serving
-from service.sandbox.upstream import APPS, Clock, SandboxApp, SandboxOptions, SandboxUpstream
+from service.sandbox.upstream import APPS, SandboxApp, SandboxClock, SandboxOptions, SandboxUpstream
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +31,7 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def sandbox_upstream(
-    options: SandboxOptions | None = None, *, host: str = "127.0.0.1", port: int = 0, clock: Clock | None = None
+    options: SandboxOptions | None = None, *, host: str = "127.0.0.1", port: int = 0, clock: SandboxClock | None = None
 ) -> AsyncIterator[Sandbox]:
     """Serve a sandbox upstream while the block lasts; port 0 takes a free one. Raises PortTaken."""
     upstream = SandboxUpstream(options or SandboxOptions(), clock=clock)

@@ -22,9 +22,9 @@ from service.sandbox.faults import (
     HttpStatus,
     Oversize,
 )
-from service.sandbox.http1 import Answer, HangingUp, Reply, Request
+from service.sandbox.http1 import HangingUp, HttpResponse, Reply, Request
 from service.sandbox.listing import Tasks, read_body
-from service.sandbox.refusals import Code, Refusal
+from service.sandbox.refusals import Code, SandboxRefusal
 from service.sandbox.tasks import seeded
 from service.sandbox.verify import verify
 
@@ -72,14 +72,14 @@ class SandboxOptions(msgspec.Struct, frozen=True, kw_only=True):
     want_max: int | None = None
 
 
-class Clock(msgspec.Struct, frozen=True, kw_only=True):
+class SandboxClock(msgspec.Struct, frozen=True, kw_only=True):
     """The two clocks of a sandbox: `now_s` for statuses and expiry, `monotonic_ms` for arrivals."""
 
     now_s: Callable[[], float] = time.time
     monotonic_ms: Callable[[], float] = lambda: time.monotonic_ns() / 1e6
 
 
-class AppState:
+class SandboxAppState:
     """What the sandbox keeps of one app."""
 
     def __init__(self, app: SandboxApp, options: SandboxOptions, *, start_s: int) -> None:
@@ -91,15 +91,15 @@ class AppState:
 class SandboxUpstream:
     """The upstream's one call, for several apps, with faults. `strays` counts calls that name no app of ours."""
 
-    def __init__(self, options: SandboxOptions, *, clock: Clock | None = None) -> None:
+    def __init__(self, options: SandboxOptions, *, clock: SandboxClock | None = None) -> None:
         self.options = options
-        self.clock = clock or Clock()
+        self.clock = clock or SandboxClock()
         self.faults = Faults(random.Random(options.seed))  # noqa: S311 repeatable, not secret
-        self.apps: dict[int, AppState] = {}
+        self.apps: dict[int, SandboxAppState] = {}
         self.strays = 0
         start_s = int(self.clock.now_s())
         for app in options.apps:
-            self.apps[app.sdkappid] = AppState(app, options, start_s=start_s)
+            self.apps[app.sdkappid] = SandboxAppState(app, options, start_s=start_s)
 
     def reset_arrivals(self) -> None:
         """Forget all arrivals, as if nobody had called yet."""
@@ -122,17 +122,17 @@ class SandboxUpstream:
         await _wait(strike.back_ms)
         return answer if strike.ending is None else spoil(answer, strike.ending)
 
-    def answer(self, request: Request, *, url: dict[str, str], state: AppState | None) -> Answer:
+    def answer(self, request: Request, *, url: dict[str, str], state: SandboxAppState | None) -> HttpResponse:
         """Count the arrival and answer it in good order."""
         if state is None:
             self.strays += 1
         elif not state.arrivals.arrive(self.clock.monotonic_ms()):
-            return refused(Refusal(code=Code.TOO_OFTEN, text="called too often, please try again later"))
+            return refused(SandboxRefusal(code=Code.TOO_OFTEN, text="called too often, please try again later"))
         refusal = check_url(request, url=url)
         if refusal:
             return refused(refusal)
         if state is None:
-            return refused(Refusal(code=Code.NO_SUCH_APP, text="no app with this sdkappid in this region"))
+            return refused(SandboxRefusal(code=Code.NO_SUCH_APP, text="no app with this sdkappid in this region"))
         now_s = self.clock.now_s()
         refusal = verify(
             url["usersig"],
@@ -144,64 +144,66 @@ class SandboxUpstream:
         if refusal:
             return refused(refusal)
         if url["identifier"] != state.app.admin:
-            return refused(Refusal(code=Code.NOT_ADMIN, text="the identifier is not an administrator of the app"))
+            return refused(
+                SandboxRefusal(code=Code.NOT_ADMIN, text="the identifier is not an administrator of the app")
+            )
         wanted = read_body(
             request.body,
             sdkappid=state.app.sdkappid,
             range_max_days=self.options.range_max_days,
             want_max=self.options.want_max,
         )
-        if isinstance(wanted, Refusal):
+        if isinstance(wanted, SandboxRefusal):
             return refused(wanted)
         page = state.tasks.page(wanted, sdkappid=state.app.sdkappid, now_s=now_s)
-        return Answer(body=msgspec.json.encode(page))
+        return HttpResponse(body=msgspec.json.encode(page))
 
 
-def check_url(request: Request, *, url: dict[str, str]) -> Refusal | None:
+def check_url(request: Request, *, url: dict[str, str]) -> SandboxRefusal | None:
     """Say what is wrong with method, path and parameters of the URL, but for the signature and the app."""
     if request.path != PATH or request.method != "POST":
-        return Refusal(code=Code.NO_SUCH_API, text=f"there is only POST {PATH}")
+        return SandboxRefusal(code=Code.NO_SUCH_API, text=f"there is only POST {PATH}")
     if len(url) != len(request.parameters):
-        return Refusal(code=Code.BAD_URL, text="a parameter of the URL is repeated")
+        return SandboxRefusal(code=Code.BAD_URL, text="a parameter of the URL is repeated")
     if not _number(url.get("sdkappid", "")):
-        return Refusal(code=Code.NO_SDKAPPID, text="sdkappid is missing or no number")
+        return SandboxRefusal(code=Code.NO_SDKAPPID, text="sdkappid is missing or no number")
     if not url.get("identifier"):
-        return Refusal(code=Code.NO_IDENTIFIER, text="identifier is missing")
+        return SandboxRefusal(code=Code.NO_IDENTIFIER, text="identifier is missing")
     if "usersig" not in url:
-        return Refusal(code=Code.SIGNATURE_EMPTY, text="usersig is missing")
+        return SandboxRefusal(code=Code.SIGNATURE_EMPTY, text="usersig is missing")
     if url.get("contenttype") != "json":
-        return Refusal(code=Code.BAD_URL, text="contenttype must be json")
+        return SandboxRefusal(code=Code.BAD_URL, text="contenttype must be json")
     random_ = url.get("random", "")
     if not (random_.isascii() and random_.isdigit() and len(random_) <= 10 and int(random_) < 2**32):
-        return Refusal(code=Code.BAD_URL, text="random must be a 32-bit unsigned integer")
+        return SandboxRefusal(code=Code.BAD_URL, text="random must be a 32-bit unsigned integer")
     return None
 
 
-def refused(refusal: Refusal) -> Answer:
+def refused(refusal: SandboxRefusal) -> HttpResponse:
     """A refusal as the upstream writes it, with HTTP status 200."""
     body = {"ActionStatus": "FAIL", "ErrorInfo": refusal.text, "ErrorCode": int(refusal.code)}
-    return Answer(body=msgspec.json.encode(body))
+    return HttpResponse(body=msgspec.json.encode(body))
 
 
-def spoil(answer: Answer, ending: Ending) -> Reply:
+def spoil(answer: HttpResponse, ending: Ending) -> Reply:
     """What becomes of a good answer under a fault."""
     match ending:
         case ErrorCode(code=code, text=text):
-            return refused(Refusal(code=code, text=text))
+            return refused(SandboxRefusal(code=code, text=text))
         case HttpStatus(status=status):
             page = f"<html><body><h1>{status}</h1></body></html>".encode()
-            return Answer(status=status, content_type="text/html", body=page)
+            return HttpResponse(status=status, content_type="text/html", body=page)
         case HangUp(reset=reset):
             return HangingUp(reset=reset)
         case Hang(hold_ms=hold_ms):
             return HangingUp(hold_s=hold_ms / 1000)
         case Garbage(of=of):
-            return Answer(body=_GARBAGE[of], content_type="text/html" if of == "html" else "application/json")
+            return HttpResponse(body=_GARBAGE[of], content_type="text/html" if of == "html" else "application/json")
         case CutOff(keep=keep, declared=declared):
-            return Answer(body=answer.body, send=int(len(answer.body) * keep), declared=declared)
+            return HttpResponse(body=answer.body, send=int(len(answer.body) * keep), declared=declared)
         case Oversize(bytes=size, declared=declared):
             body = b'{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0,"Total":0,"Tasks":[]}'
-            return Answer(body=body, padding=size - len(body), declared=declared)
+            return HttpResponse(body=body, padding=size - len(body), declared=declared)
     assert_never(ending)
 
 

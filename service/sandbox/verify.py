@@ -12,13 +12,13 @@ import zlib
 
 import msgspec
 
-from service.sandbox.refusals import Code, Refusal
+from service.sandbox.refusals import Code, SandboxRefusal
 
 VERSION = "2.0"
 LONGEST_TEXT = 4096  # bytes, of the decompressed signature
 
 
-class Signature(msgspec.Struct, frozen=True, kw_only=True):
+class VerifiedSignature(msgspec.Struct, frozen=True, kw_only=True):
     """A decoded signature. `time` is in seconds since the epoch, `expire` in seconds from there."""
 
     ver: str = msgspec.field(name="TLS.ver")
@@ -29,46 +29,46 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
     sig: str = msgspec.field(name="TLS.sig")
 
 
-def verify(usersig: str, *, identifier: str, sdkappid: int, key: str, now_s: float) -> Refusal | None:
+def verify(usersig: str, *, identifier: str, sdkappid: int, key: str, now_s: float) -> SandboxRefusal | None:
     """Say what is wrong with a signature for this identifier and app, or None where it holds at `now_s`."""
     if not usersig:
-        return Refusal(code=Code.SIGNATURE_EMPTY, text="usersig is empty")
+        return SandboxRefusal(code=Code.SIGNATURE_EMPTY, text="usersig is empty")
     signature = decode(usersig)
-    if isinstance(signature, Refusal):
+    if isinstance(signature, SandboxRefusal):
         return signature
     if signature.identifier != identifier:
-        return Refusal(code=Code.SIGNATURE_OTHER_IDENTIFIER, text="identifier does not match the one in usersig")
+        return SandboxRefusal(code=Code.SIGNATURE_OTHER_IDENTIFIER, text="identifier does not match the one in usersig")
     if signature.sdkappid != sdkappid:
-        return Refusal(code=Code.SIGNATURE_OTHER_APP, text="sdkappid does not match the one in usersig")
+        return SandboxRefusal(code=Code.SIGNATURE_OTHER_APP, text="sdkappid does not match the one in usersig")
     if not hmac.compare_digest(expected_sig(signature, key).encode(), signature.sig.encode()):
-        return Refusal(code=Code.SIGNATURE_WRONG_KEY, text="usersig was not made with this app's key")
+        return SandboxRefusal(code=Code.SIGNATURE_WRONG_KEY, text="usersig was not made with this app's key")
     if now_s >= signature.time + signature.expire:
-        return Refusal(code=Code.SIGNATURE_EXPIRED, text="usersig has expired")
+        return SandboxRefusal(code=Code.SIGNATURE_EXPIRED, text="usersig has expired")
     return None
 
 
-def decode(usersig: str) -> Signature | Refusal:
+def decode(usersig: str) -> VerifiedSignature | SandboxRefusal:
     """Undo the base64 of the vendor's own alphabet and the compression, and read the fields."""
     if set(usersig) & set("+/="):
-        return Refusal(code=Code.SIGNATURE_UNREADABLE, text="usersig uses plain base64 where * - _ belong")
+        return SandboxRefusal(code=Code.SIGNATURE_UNREADABLE, text="usersig uses plain base64 where * - _ belong")
     try:
         packed = base64.b64decode(usersig.translate(str.maketrans("*-_", "+/=")), validate=True)
         unpacker = zlib.decompressobj()
         text = unpacker.decompress(packed, LONGEST_TEXT)
     except (binascii.Error, ValueError, zlib.error):
-        return Refusal(code=Code.SIGNATURE_UNREADABLE, text="usersig is not base64 over zlib")
+        return SandboxRefusal(code=Code.SIGNATURE_UNREADABLE, text="usersig is not base64 over zlib")
     if not unpacker.eof or unpacker.unused_data:
-        return Refusal(code=Code.SIGNATURE_UNREADABLE, text="usersig is cut off, too long, or followed by more")
+        return SandboxRefusal(code=Code.SIGNATURE_UNREADABLE, text="usersig is cut off, too long, or followed by more")
     try:
-        signature = msgspec.json.decode(text, type=Signature)
+        signature = msgspec.json.decode(text, type=VerifiedSignature)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return Refusal(code=Code.SIGNATURE_MALFORMED, text="usersig lacks a field, or one has the wrong type")
+        return SandboxRefusal(code=Code.SIGNATURE_MALFORMED, text="usersig lacks a field, or one has the wrong type")
     if signature.ver != VERSION:
-        return Refusal(code=Code.SIGNATURE_MALFORMED, text=f"usersig is not of version {VERSION}")
+        return SandboxRefusal(code=Code.SIGNATURE_MALFORMED, text=f"usersig is not of version {VERSION}")
     return signature
 
 
-def expected_sig(signature: Signature, key: str) -> str:
+def expected_sig(signature: VerifiedSignature, key: str) -> str:
     """The `TLS.sig` that these fields have under this key."""
     lines = (
         f"TLS.identifier:{signature.identifier}",

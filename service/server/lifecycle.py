@@ -20,7 +20,7 @@ CLOSE_S = 8.0
 log = structlog.get_logger("taskgate.serving")
 
 
-class InFlight:
+class RequestsInFlight:
     """The app, and the requests that are in it."""
 
     def __init__(self, app: Application) -> None:
@@ -93,7 +93,7 @@ def serve(
 
 async def _serve(app: Application, settings: ServerSettings, at_once: AtOnce | None, leaving: Leaving | None) -> None:
     started, stop = asyncio.Event(), asyncio.Event()
-    in_flight = InFlight(app)
+    in_flight = RequestsInFlight(app)
     server = HttpServer(in_flight, settings, at_once=at_once)
     loop = asyncio.get_running_loop()
 
@@ -125,7 +125,9 @@ async def _serve(app: Application, settings: ServerSettings, at_once: AtOnce | N
     log.info("server.stopped")
 
 
-async def _drain(serving: asyncio.Task[None], in_flight: InFlight, leaving: Leaving | None, *, drain_s: float) -> None:
+async def _drain(
+    serving: asyncio.Task[None], in_flight: RequestsInFlight, leaving: Leaving | None, *, drain_s: float
+) -> None:
     """Wait for the requests in flight, then for the app; what takes longer than it may is refused, then cancelled."""
     await asyncio.wait({serving}, timeout=drain_s)
     if not serving.done() and leaving is not None:

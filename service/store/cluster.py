@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 from service.model.errors import StoreDetail, StoreUnavailable
 from service.store.connection_factory import Address
 from service.store.node import Node
-from service.store.topology_refresher import Lookout
+from service.store.topology_refresher import TopologyRefresher
 
 Span = tuple[int, int, Address]
 
@@ -24,7 +24,7 @@ class ClusterTopology:
         self._spans: tuple[Span, ...] = ()
         self._corrections: dict[int, Address] = {}
         self._nodes: dict[Address, Node] = {}
-        self._lookout = Lookout(self._look, every_s=5.0)
+        self._refresher = TopologyRefresher(self._look, every_s=5.0)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -32,20 +32,20 @@ class ClusterTopology:
 
     async def node_for(self, key: str) -> Node:
         if not self._spans:
-            await self._lookout.look()
+            await self._refresher.look()
         slot = key_slot(key.encode())
         address = self._corrections.get(slot) or self._holder(slot)
         node = self.at(address)
-        self._lookout.glance(amiss=not node.is_trusted)
+        self._refresher.refresh_soon(amiss=not node.is_trusted)
         return node
 
     async def after_read_only(self, key: str, node: Node) -> Node:
-        await self._lookout.look()
+        await self._refresher.look()
         return await self.node_for(key)
 
     def moved(self, key: str, address: Address) -> Node:
         self._corrections[key_slot(key.encode())] = address
-        self._lookout.glance(amiss=True)
+        self._refresher.refresh_soon(amiss=True)
         return self.at(address)
 
     def at(self, address: Address) -> Node:
@@ -54,27 +54,27 @@ class ClusterTopology:
             node = self._nodes[address] = self._connect(address)
         return node
 
-    async def ear(self, *, avoid: Address | None) -> Address:
+    async def listening_address(self, *, avoid: Address | None) -> Address:
         if not self._spans:
-            await self._lookout.look()
-        self._lookout.glance(amiss=avoid is not None)
+            await self._refresher.look()
+        self._refresher.refresh_soon(amiss=avoid is not None)
         masters = {address for _, _, address in self._spans}
         trusted = [address for address in masters if address != avoid and self.at(address).is_trusted]
         return random.choice(trusted or sorted(masters, key=repr))  # noqa: S311 - spreads load, keeps no secret
 
-    def hears(self, address: Address) -> bool:
-        self._lookout.glance(amiss=False)
+    def covers(self, address: Address) -> bool:
+        self._refresher.refresh_soon(amiss=False)
         return any(address == holder for _, _, holder in self._spans)
 
     async def aclose(self) -> None:
-        await self._lookout.aclose()
+        await self._refresher.aclose()
         for node in self.nodes:
             await node.aclose()
 
     def _holder(self, slot: int) -> Address:
         index = bisect_right(self._spans, slot, key=lambda span: span[0]) - 1
         if index < 0 or slot > self._spans[index][1]:
-            self._lookout.glance(amiss=True)
+            self._refresher.refresh_soon(amiss=True)
             raise StoreUnavailable("cluster down")
         return self._spans[index][2]
 

@@ -20,7 +20,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 0
 
 
-class Dialer:
+class ConnectionFactory:
     """Makes connections, not yet opened, with the credentials and TLS settings of one URL.
 
     redis-py itself repeats nothing and bounds nothing here: a repeated script would run twice, and whoever uses a
@@ -49,7 +49,7 @@ class Dialer:
         except TypeError as exc:
             raise ValueError("the Redis URL has a parameter that is not known") from exc
 
-    def for_sentinels(self, password: str | None) -> "Dialer":
+    def for_sentinels(self, password: str | None) -> "ConnectionFactory":
         """The same TLS settings, without the server's database and credentials: Sentinels have their own."""
         other = copy(self)
         other._options = {name: value for name, value in self._options.items() if name not in _CREDENTIALS}

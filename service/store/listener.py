@@ -8,7 +8,7 @@ import structlog
 from redis.asyncio.connection import AbstractConnection
 
 from service.model.errors import StoreUnavailable
-from service.store.connection_factory import Address, Dialer, opened
+from service.store.connection_factory import Address, ConnectionFactory, opened
 from service.store.faults import FOREIGN, unavailable
 from service.store.interfaces import Handler, OnGap
 from service.store.topology import Topology
@@ -24,7 +24,9 @@ def pause_s(failures: int, chance: float) -> float:
 class Listener:
     """Subscribes to all channels asked for; a server that says nothing for `quiet_s` is asked whether it is there."""
 
-    def __init__(self, topology: Topology, dialer: Dialer, *, timeout_s: float, quiet_s: float = 0.5) -> None:
+    def __init__(
+        self, topology: Topology, dialer: ConnectionFactory, *, timeout_s: float, quiet_s: float = 0.5
+    ) -> None:
         self._topology = topology
         self._dialer = dialer
         self._timeout_s = timeout_s
@@ -73,7 +75,7 @@ class Listener:
 
     async def _listen(self) -> None:
         """Listen at one server until it breaks, falls silent or is no longer the right one."""
-        address = await self._topology.ear(avoid=self._avoid)
+        address = await self._topology.listening_address(avoid=self._avoid)
         self._avoid = address
         connection = self._dialer.connection(address)
         try:
@@ -88,7 +90,7 @@ class Listener:
 
     async def _hear(self, connection: AbstractConnection, address: Address) -> None:
         awaited = True  # the answer to SUBSCRIBE
-        while self._topology.hears(address):
+        while self._topology.covers(address):
             limit_s = self._timeout_s if awaited else self._quiet_s
             reply = await connection.read_response(timeout=limit_s)
             if reply is not None:

@@ -10,7 +10,7 @@ from redis.typing import EncodableT
 
 from service.model.errors import StoreDetail, StoreUnavailable
 from service.store.breaker import Breaker
-from service.store.connection_factory import Address, Dialer, opened
+from service.store.connection_factory import Address, ConnectionFactory, opened
 from service.store.faults import COSTLY, FOREIGN, unavailable
 
 
@@ -19,7 +19,7 @@ class Node:
     and as long again for its answer. To be called from tasks that nobody cancels.
     """
 
-    def __init__(self, address: Address, *, dialer: Dialer, connections: int, timeout_s: float) -> None:
+    def __init__(self, address: Address, *, dialer: ConnectionFactory, connections: int, timeout_s: float) -> None:
         self.address = address
         self._dialer = dialer
         self._timeout_s = timeout_s

@@ -11,13 +11,13 @@ from redis.typing import EncodableT
 from service.model.errors import StoreDetail, StoreUnavailable
 from service.settings import RedisSettings
 from service.store.cluster import ClusterTopology
-from service.store.connection_factory import Address, Dialer
+from service.store.connection_factory import Address, ConnectionFactory
 from service.store.faults import unavailable
 from service.store.interfaces import Handler, OnGap, Script
 from service.store.listener import Listener
 from service.store.node import Node
 from service.store.sentinel import SentinelTopology
-from service.store.topology import Single, Topology
+from service.store.topology import SingleTopology, Topology
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class RedisStore:
         """`password` wins over one in the URL; Sentinels get only theirs. Raises ValueError for a faulty URL."""
         self._on_call = on_call
         default_port = 26_379 if settings.mode == "sentinel" else 6379
-        dialer = Dialer(settings.url, default_port=default_port, password=password)
+        dialer = ConnectionFactory(settings.url, default_port=default_port, password=password)
         self._topology = _topology(settings, dialer, sentinel_password)
         self._listener = Listener(self._topology, dialer, timeout_s=settings.timeout_s)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -189,14 +189,14 @@ def _named(exc: AskError, node: Node) -> Address:
     return Address(host=exc.host or node.address.host, port=int(exc.port))
 
 
-def _topology(settings: RedisSettings, dialer: Dialer, sentinel_password: str | None) -> Topology:
+def _topology(settings: RedisSettings, dialer: ConnectionFactory, sentinel_password: str | None) -> Topology:
     def connect(address: Address) -> Node:
         return Node(address, dialer=dialer, connections=settings.connections, timeout_s=settings.timeout_s)
 
     if settings.mode == "single":
         if len(dialer.addresses) > 1:
             raise ValueError("redis.url: several hosts are for the modes sentinel and cluster")
-        return Single(connect(dialer.addresses[0]))
+        return SingleTopology(connect(dialer.addresses[0]))
     if not dialer.addresses[0].host:
         raise ValueError(f"redis.url: mode {settings.mode} needs hosts, not a Unix socket")
     if settings.mode == "cluster":

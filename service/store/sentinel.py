@@ -7,7 +7,7 @@ from redis.exceptions import ResponseError
 from service.model.errors import StoreDetail, StoreUnavailable
 from service.store.connection_factory import Address
 from service.store.node import Node
-from service.store.topology_refresher import Lookout
+from service.store.topology_refresher import TopologyRefresher
 
 
 class SentinelTopology:
@@ -18,7 +18,7 @@ class SentinelTopology:
         self._name = master
         self._connect = connect
         self._master: Node | None = None
-        self._lookout = Lookout(self._look, every_s=1.0)
+        self._refresher = TopologyRefresher(self._look, every_s=1.0)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -28,7 +28,7 @@ class SentinelTopology:
         return await self._known()
 
     async def after_read_only(self, key: str, node: Node) -> Node:
-        await self._lookout.look()
+        await self._refresher.look()
         return await self._known()
 
     def moved(self, key: str, address: Address) -> Node:
@@ -39,25 +39,25 @@ class SentinelTopology:
             raise StoreUnavailable("unreachable")
         return self._master
 
-    async def ear(self, *, avoid: Address | None) -> Address:
+    async def listening_address(self, *, avoid: Address | None) -> Address:
         return (await self._known()).address
 
-    def hears(self, address: Address) -> bool:
+    def covers(self, address: Address) -> bool:
         if self._master is None:
             return False
-        self._lookout.glance(amiss=not self._master.is_trusted)
+        self._refresher.refresh_soon(amiss=not self._master.is_trusted)
         return self._master.address == address
 
     async def aclose(self) -> None:
-        await self._lookout.aclose()
+        await self._refresher.aclose()
         for node in self.nodes:
             await node.aclose()
 
     async def _known(self) -> Node:
         if self._master is None:
-            await self._lookout.look()
+            await self._refresher.look()
         else:
-            self._lookout.glance(amiss=not self._master.is_trusted)
+            self._refresher.refresh_soon(amiss=not self._master.is_trusted)
         if self._master is None:
             raise StoreUnavailable("unreachable")
         return self._master

@@ -30,11 +30,11 @@ class Topology(Protocol):
         """The server at an address."""
         ...
 
-    async def ear(self, *, avoid: Address | None) -> Address:
+    async def listening_address(self, *, avoid: Address | None) -> Address:
         """Where to listen; not at `avoid` where there is a choice."""
         ...
 
-    def hears(self, address: Address) -> bool:
+    def covers(self, address: Address) -> bool:
         """Whether whoever listens there still hears everything that is published."""
         ...
 
@@ -43,7 +43,7 @@ class Topology(Protocol):
         ...
 
 
-class Single:
+class SingleTopology:
     """One server at a fixed address."""
 
     def __init__(self, node: Node) -> None:
@@ -65,10 +65,10 @@ class Single:
     def at(self, address: Address) -> Node:
         return self._node
 
-    async def ear(self, *, avoid: Address | None) -> Address:
+    async def listening_address(self, *, avoid: Address | None) -> Address:
         return self._node.address
 
-    def hears(self, address: Address) -> bool:
+    def covers(self, address: Address) -> bool:
         return address == self._node.address
 
     async def aclose(self) -> None:

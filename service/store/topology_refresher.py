@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from service.model.errors import StoreUnavailable
 
 
-class Lookout:
+class TopologyRefresher:
     """Runs `look` every `every_s` seconds while there is use, and after `again_s` where something is amiss."""
 
     def __init__(self, look: Callable[[], Awaitable[None]], *, every_s: float, again_s: float = 0.1) -> None:
@@ -18,7 +18,7 @@ class Lookout:
         self._looked_at_s = float("-inf")
         self._fault: StoreUnavailable | None = None
 
-    def glance(self, *, amiss: bool) -> None:
+    def refresh_soon(self, *, amiss: bool) -> None:
         """Start a look where one is due; don't wait for it."""
         rest_s = self._again_s if amiss or self._fault else self._every_s
         if self._task is None and time.monotonic() - self._looked_at_s >= rest_s:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import structlog
 
 from service.gateway.call_events import CallEnd, OnCall
-from service.upstream.codes import Kind
+from service.upstream.codes import CodeKind
 from service.upstream.results import OK
 
 _log = structlog.get_logger()
@@ -16,7 +16,7 @@ def call_logger(regions: Mapping[str, str]) -> OnCall:
 
     def log_call(end: CallEnd) -> None:
         call = end.call
-        tell = _log.info if end.result in (OK, Kind.CALLER_FAULT) else _log.warning
+        tell = _log.info if end.result in (OK, CodeKind.CALLER_FAULT) else _log.warning
         tell(
             "upstream.call",
             request_id=call.payer.origin.request_id or None,

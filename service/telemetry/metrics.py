@@ -11,10 +11,10 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 
 from service.telemetry.families import counters, gauges, histograms
 from service.telemetry.lag import Lag
-from service.telemetry.requests import RequestTally
-from service.telemetry.state import State, Watched
-from service.telemetry.store_calls import StoreTally
-from service.telemetry.upstream_calls import CalledApp, CallTally
+from service.telemetry.requests import RequestMetrics
+from service.telemetry.state import StateCollector, Watched
+from service.telemetry.store_calls import StoreMetrics
+from service.telemetry.upstream_calls import CalledApp, CallMetrics
 
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 OPEN = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -32,9 +32,9 @@ class Metrics:
         clock: Callable[[], float],
     ) -> None:
         """`callers` are the names of the callers that there are; `clock` is the loop's."""
-        self.requests = RequestTally(apps=apps, callers=callers)
-        self.calls = CallTally(apps, clock=clock)
-        self.redis = StoreTally()
+        self.requests = RequestMetrics(apps=apps, callers=callers)
+        self.calls = CallMetrics(apps, clock=clock)
+        self.redis = StoreMetrics()
         self.lag = Lag()
         self._version = version
         self._reloads: Counter[tuple[str, ...]] = Counter({("ok",): 0, ("refused",): 0})
@@ -47,7 +47,7 @@ class Metrics:
     def watch(self, watched: Watched) -> None:
         """Show what these parts know, too."""
         self._settle = watched.settle
-        self._registry.register(State(watched))
+        self._registry.register(StateCollector(watched))
 
     def reloaded(self, *, ok: bool) -> None:
         """The configuration was read anew, or was refused."""

@@ -7,7 +7,7 @@ from prometheus_client.metrics_core import Metric
 
 from service.model.pages import Source
 from service.observe.outcomes import REFUSED, STREAMED, TASKS_ROUTE
-from service.observe.request import LABELS_MAX, Labels, Observation
+from service.observe.request import LABELS_MAX, RequestLabels, RequestRecord
 from service.telemetry.families import counters, histograms
 from service.telemetry.histogram import REQUEST_S, WAIT_S, Histogram
 
@@ -35,17 +35,17 @@ class _Series:
         self.waits = waits
 
 
-class RequestTally:
+class RequestMetrics:
     """A `Listener`: counts requests that have ended. `callers` are the names of those who may be told apart."""
 
     def __init__(self, *, apps: Collection[str], callers: Callable[[], Collection[str]]) -> None:
         self._apps = frozenset(apps)
         self._callers = callers
         self._series: dict[_Key, _Series] = {}
-        self._by_labels: dict[Labels, _Series] = {}
+        self._by_labels: dict[RequestLabels, _Series] = {}
         self._waits: dict[tuple[str, ...], Histogram] = {}
 
-    def __call__(self, seen: Sequence[Observation]) -> None:
+    def __call__(self, seen: Sequence[RequestRecord]) -> None:
         """Count them."""
         for each in seen:
             series = self._by_labels.get(each.labels)
@@ -91,7 +91,7 @@ class RequestTally:
             self._waits,
         )
 
-    def _admitted(self, labels: Labels) -> _Series:
+    def _admitted(self, labels: RequestLabels) -> _Series:
         """The series of these labels, whose names are replaced where they are not from a closed set."""
         caller, app = labels.caller, labels.app
         if caller is not None and caller not in self._callers():

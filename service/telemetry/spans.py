@@ -21,7 +21,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from service.gateway.call_events import Call, CallEnd, Trace
-from service.observe.request import Observation
+from service.observe.request import RequestRecord
 from service.upstream.results import OK
 
 EXPORT_S = 3.0
@@ -91,7 +91,7 @@ class Traces:
 
         return traced
 
-    def ended(self, seen: Observation) -> None:
+    def ended(self, seen: RequestRecord) -> None:
         """Say on the request's span what became of it; to be called within it."""
         span = trace.get_current_span()
         if not span.is_recording():

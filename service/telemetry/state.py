@@ -8,10 +8,10 @@ import msgspec
 from prometheus_client.metrics_core import Metric
 
 from service.budget.line.line import Line
-from service.budget.scheduler.interfaces import Waiting
-from service.cache.memory_blocks import MemoryCache
-from service.cache.redis_blocks import BlockCache
-from service.gateway.gateway import LOOKUPS, RENEWAL, App, Gateway
+from service.budget.scheduler.interfaces import WaitingCount
+from service.cache.memory_blocks import MemoryBlocks
+from service.cache.redis_blocks import RedisBlocks
+from service.gateway.gateway import LOOKUPS, RENEWAL, Gateway, ServedApp
 from service.telemetry.families import counters, gauges
 from service.upstream.signer import Signer
 
@@ -36,17 +36,17 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
 
     settle: Callable[[], None]
 
-    apps: Mapping[str, App]
+    apps: Mapping[str, ServedApp]
     callers: Callable[[], Mapping[str, tuple[str, ...]]]
     signers: Mapping[str, Signer]
     gateway: Gateway
-    memory: MemoryCache
-    blocks: BlockCache
+    memory: MemoryBlocks
+    blocks: RedisBlocks
     redis: Connected
     clock: Callable[[], float]
 
 
-class State:
+class StateCollector:
     """Collects what is true now."""
 
     def __init__(self, watched: Watched) -> None:
@@ -59,7 +59,7 @@ class State:
         yield from self._caches()
         yield from self._process()
 
-    def _lined(self) -> list[tuple[str, App, Line[Any]]]:
+    def _lined(self) -> list[tuple[str, ServedApp, Line[Any]]]:
         return [(name, app, app.line) for name, app in self._watched.apps.items()]
 
     def _budget(self) -> Iterator[Metric]:
@@ -101,7 +101,7 @@ class State:
             lengths |= {(app, caller): 0.0 for app in apps}
         oldest: list[tuple[tuple[str, ...], float]] = []
         for name, _, line in self._lined():
-            waiting: tuple[Waiting, ...] = line.waiting()
+            waiting: tuple[WaitingCount, ...] = line.waiting()
             lengths |= {(name, caller): 0.0 for caller in BACKGROUND}
             lengths |= {(name, row.caller): float(row.count) for row in waiting}
             oldest.append(((name,), max((row.waited_ms / 1000 for row in waiting), default=0.0)))

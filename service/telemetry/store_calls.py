@@ -12,7 +12,7 @@ from service.telemetry.families import counters, histograms
 from service.telemetry.histogram import BRIEF_S, Histogram
 
 
-class StoreTally:
+class StoreMetrics:
     """An `OnCall` of the store. Each kind of error is there from the start, as 0, so that the first is an increase."""
 
     def __init__(self) -> None:

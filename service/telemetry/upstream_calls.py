@@ -24,7 +24,7 @@ class CalledApp(msgspec.Struct, frozen=True, kw_only=True):
     window_s: float
 
 
-class CallTally:
+class CallMetrics:
     """An `OnCall`: counts calls that have ended. `clock` is the loop's.
 
     Each result is there from the start, as 0: Prometheus sees no increase in a series that begins with 1.

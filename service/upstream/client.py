@@ -15,12 +15,12 @@ from service.model.queries import Query, Range
 from service.model.tasks import Listing
 from service.settings import UpstreamSettings
 from service.upstream.apps import UpstreamApp
-from service.upstream.codes import Kind, kind_of
+from service.upstream.codes import CodeKind, kind_of
 from service.upstream.hosts import FailedHosts
 from service.upstream.refusals import Stops, refused
 from service.upstream.signer import Signature, Signer
 from service.upstream.transport import BeforeSend, HostUnreachable, Transport
-from service.upstream.wire import MalformedAnswer, Refusal, bounded, read_answer, request_body, request_target
+from service.upstream.wire import MalformedAnswer, UpstreamRefusal, bounded, read_answer, request_body, request_target
 
 log = structlog.get_logger(__name__)
 
@@ -106,7 +106,7 @@ class Client:
             read = read_answer(answer, want=want)
         except MalformedAnswer as exc:
             raise UpstreamBroken(str(exc), app=app.name) from exc
-        if isinstance(read, Refusal):
+        if isinstance(read, UpstreamRefusal):
             raise self._refused(app, read, signature, fingerprint)
         self._expired.pop(app.name, None)
         return read
@@ -137,13 +137,15 @@ class Client:
                 break
         raise UpstreamUnreachable(reason, app=app.name)
 
-    def _refused(self, app: UpstreamApp, refusal: Refusal, signature: Signature, fingerprint: bytes) -> UpstreamRefused:
+    def _refused(
+        self, app: UpstreamApp, refusal: UpstreamRefusal, signature: Signature, fingerprint: bytes
+    ) -> UpstreamRefused:
         """The error for a refusal, with its consequences: a signature forgotten, calls stopped.
 
         Where a signature made since the first refusal is refused as expired as well, a new one won't help either.
         """
         persists = False
-        if kind_of(refusal.code) is Kind.SIGNATURE_EXPIRED:
+        if kind_of(refusal.code) is CodeKind.SIGNATURE_EXPIRED:
             persists = signature.number > self._expired.setdefault(app.name, signature.number)
             self._signers[app.name].forget(signature)
         error = refused(

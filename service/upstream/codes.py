@@ -10,7 +10,7 @@ from enum import StrEnum
 import msgspec
 
 
-class Kind(StrEnum):
+class CodeKind(StrEnum):
     """What an error code asks of us. Few and fixed: fit for a metric's label."""
 
     THROTTLED = "throttled"
@@ -30,7 +30,7 @@ class KnownCodes(msgspec.Struct, frozen=True, kw_only=True):
     """Error codes of one kind that call for the same advice."""
 
     codes: tuple[int, ...]
-    kind: Kind
+    kind: CodeKind
     advice: str
 
 
@@ -42,80 +42,80 @@ _ACCOUNT = (
 TABLE = (
     KnownCodes(
         codes=(60007, 60011, 60018, 60019),
-        kind=Kind.THROTTLED,
+        kind=CodeKind.THROTTLED,
         advice="The upstream says that it is called too often. If this lasts, something else calls with the same "
         "SDKAppID, or budget.calls is higher than what the upstream allows.",
     ),
     KnownCodes(
         codes=(60008, 60014, 70169, 70202, 70500, 90105, 91000),
-        kind=Kind.TRANSIENT,
+        kind=CodeKind.TRANSIENT,
         advice="A time-out or an internal error within the upstream. It should pass; if it lasts, ask the vendor.",
     ),
     KnownCodes(
         codes=(60013,),
-        kind=Kind.ANSWER_NOT_BUILT,
+        kind=CodeKind.ANSWER_NOT_BUILT,
         advice="The upstream could not build its answer. If this lasts for one query, ask the vendor; a smaller "
         "cache.block_size may help.",
     ),
     KnownCodes(
         codes=(70001, 70052),
-        kind=Kind.SIGNATURE_EXPIRED,
+        kind=CodeKind.SIGNATURE_EXPIRED,
         advice="The upstream holds the signature for expired or no longer valid. If a new one doesn't help, see "
         "whether this machine's clock is right and whether the app's secret was replaced in the vendor's console.",
     ),
     KnownCodes(
         codes=(70050,),
-        kind=Kind.TOO_MANY_BAD_SIGNATURES,
+        kind=CodeKind.TOO_MANY_BAD_SIGNATURES,
         advice="The upstream has seen too many bad signatures and refuses all calls for a minute or longer. Correct "
         "the secret first; more calls only prolong this.",
     ),
     KnownCodes(
         codes=(70002, 70003, 70005, 70009, 70014),
-        kind=Kind.CREDENTIALS,
+        kind=CodeKind.CREDENTIALS,
         advice="The upstream does not accept our signature: the secret is most likely wrong, cut off, or that of "
         "another app. Compare it with the key and the SDKAppID in the vendor's console.",
     ),
     KnownCodes(
         codes=(70013,),
-        kind=Kind.CREDENTIALS,
+        kind=CodeKind.CREDENTIALS,
         advice="The signature was made for another identifier than the one in the call. Check the app's admin.",
     ),
     KnownCodes(
         codes=(70016, 70020),
-        kind=Kind.WRONG_REGION,
+        kind=CodeKind.WRONG_REGION,
         advice="The upstream does not find the app or its key here: mostly the region is wrong. Compare the app's "
         "region and SDKAppID with the vendor's console.",
     ),
-    KnownCodes(codes=(60004, 60005, 60006, 60012, 60015, 60016, 60017), kind=Kind.ACCOUNT, advice=_ACCOUNT),
-    KnownCodes(codes=(70051, 70107, 70114), kind=Kind.ACCOUNT, advice=_ACCOUNT),
+    KnownCodes(codes=(60004, 60005, 60006, 60012, 60015, 60016, 60017), kind=CodeKind.ACCOUNT, advice=_ACCOUNT),
+    KnownCodes(codes=(70051, 70107, 70114), kind=CodeKind.ACCOUNT, advice=_ACCOUNT),
     KnownCodes(
         codes=(60010, 70403),
-        kind=Kind.ACCOUNT,
+        kind=CodeKind.ACCOUNT,
         advice="The account may not make this call: it has to be an App admin. Check the app's admin, and make it an "
         "App admin in the vendor's console.",
     ),
     KnownCodes(
         codes=(60020,),
-        kind=Kind.ACCOUNT,
+        kind=CodeKind.ACCOUNT,
         advice="The app's package does not include this call, or has ended. See the app's package in the vendor's "
         "console.",
     ),
     KnownCodes(
         codes=(60021,),
-        kind=Kind.ACCOUNT,
+        kind=CodeKind.ACCOUNT,
         advice="The upstream does not allow calls from this source address. Add the address under which this "
         "machine leaves your network to the app's allowed addresses in the vendor's console.",
     ),
     KnownCodes(
         codes=(60002, 60003, 60009, 70402),
-        kind=Kind.OUR_FAULT,
+        kind=CodeKind.OUR_FAULT,
         advice="The upstream can't read our request: a fault in Taskgate, or the upstream has changed. Try the other "
         "spelling of upstream.order_by, see whether something between here and the upstream changes requests, and "
         "report it.",
     ),
     KnownCodes(
         codes=(90104,),
-        kind=Kind.CALLER_FAULT,
+        kind=CodeKind.CALLER_FAULT,
         advice="The upstream refused the query's parameters, for example a range of time longer than it allows. If "
         "it refuses every query, check the app's sdkappid, try the other spelling of upstream.order_by, or set "
         "query.range_max_days.",
@@ -127,10 +127,10 @@ UNKNOWN_ADVICE = "An error code that Taskgate does not know. Look it up in the v
 _KNOWN = {code: entry for entry in TABLE for code in entry.codes}
 
 
-def kind_of(code: int) -> Kind:
+def kind_of(code: int) -> CodeKind:
     """The kind of an error code other than 0."""
     entry = _KNOWN.get(code)
-    return entry.kind if entry else Kind.UNKNOWN
+    return entry.kind if entry else CodeKind.UNKNOWN
 
 
 def advice_for(code: int) -> str:

@@ -5,11 +5,19 @@ from collections.abc import Callable
 import msgspec
 
 from service.model.errors import CallsStopped, QueryRefused, Throttled, UpstreamRefused
-from service.upstream.codes import Kind, advice_for, kind_of
+from service.upstream.codes import CodeKind, advice_for, kind_of
 
 BAD_SIGNATURES_STOP_S = 60.0
 
-STOPPING = frozenset({Kind.TOO_MANY_BAD_SIGNATURES, Kind.CREDENTIALS, Kind.WRONG_REGION, Kind.ACCOUNT, Kind.OUR_FAULT})
+STOPPING = frozenset(
+    {
+        CodeKind.TOO_MANY_BAD_SIGNATURES,
+        CodeKind.CREDENTIALS,
+        CodeKind.WRONG_REGION,
+        CodeKind.ACCOUNT,
+        CodeKind.OUR_FAULT,
+    }
+)
 
 
 def refused(*, app: str, code: int, text: str, stopped_s: float, persists: bool = False) -> UpstreamRefused:
@@ -19,12 +27,12 @@ def refused(*, app: str, code: int, text: str, stopped_s: float, persists: bool 
     After too many bad signatures the upstream wants no call for at least 60 s.
     """
     kind, advice = kind_of(code), advice_for(code)
-    if kind in STOPPING or (kind is Kind.SIGNATURE_EXPIRED and persists):
-        stop_s = max(stopped_s, BAD_SIGNATURES_STOP_S) if kind is Kind.TOO_MANY_BAD_SIGNATURES else stopped_s
+    if kind in STOPPING or (kind is CodeKind.SIGNATURE_EXPIRED and persists):
+        stop_s = max(stopped_s, BAD_SIGNATURES_STOP_S) if kind is CodeKind.TOO_MANY_BAD_SIGNATURES else stopped_s
         return CallsStopped(app=app, code=code, text=text, advice=advice, stopped_for_s=stop_s)
-    if kind is Kind.THROTTLED:
+    if kind is CodeKind.THROTTLED:
         return Throttled(app=app, code=code, text=text, advice=advice)
-    if kind is Kind.CALLER_FAULT:
+    if kind is CodeKind.CALLER_FAULT:
         return QueryRefused(app=app, code=code, text=text, advice=advice)
     return UpstreamRefused(app=app, code=code, text=text, advice=advice)
 
@@ -66,7 +74,7 @@ class Stops:
         stop = self._stops.get(app)
         if stop is None:
             return None
-        own_pause = kind_of(stop.code) is Kind.TOO_MANY_BAD_SIGNATURES
+        own_pause = kind_of(stop.code) is CodeKind.TOO_MANY_BAD_SIGNATURES
         if now_s >= stop.until_s or (not own_pause and fingerprint() != stop.fingerprint):
             del self._stops[app]
             return None

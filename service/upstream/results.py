@@ -8,13 +8,13 @@ from service.model.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from service.upstream.codes import Kind, kind_of
+from service.upstream.codes import CodeKind, kind_of
 
 OK = "ok"
 FAILED = "failed"
 """A fault of ours."""
 
-RESULTS = (OK, "timeout", "unreachable", "broken", "http_status", *(kind.value for kind in Kind), FAILED)
+RESULTS = (OK, "timeout", "unreachable", "broken", "http_status", *(kind.value for kind in CodeKind), FAILED)
 """All that `result_of` tells."""
 
 

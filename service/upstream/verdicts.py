@@ -12,10 +12,10 @@ from service.model.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from service.upstream.codes import Kind, kind_of
+from service.upstream.codes import CodeKind, kind_of
 
 
-class Verdict(StrEnum):
+class RetryVerdict(StrEnum):
     """What follows a failed fetch. Every further try takes a new turn."""
 
     AGAIN = "again"
@@ -29,27 +29,27 @@ class Verdict(StrEnum):
 
 
 _OF_KIND = {
-    Kind.TRANSIENT: Verdict.AGAIN,
-    Kind.ANSWER_NOT_BUILT: Verdict.ONCE_MORE,
-    Kind.SIGNATURE_EXPIRED: Verdict.ONCE_MORE,
-    Kind.THROTTLED: Verdict.AFTER_PAUSE,
+    CodeKind.TRANSIENT: RetryVerdict.AGAIN,
+    CodeKind.ANSWER_NOT_BUILT: RetryVerdict.ONCE_MORE,
+    CodeKind.SIGNATURE_EXPIRED: RetryVerdict.ONCE_MORE,
+    CodeKind.THROTTLED: RetryVerdict.AFTER_PAUSE,
 }
 
 
-def verdict(error: UpstreamError) -> Verdict:
+def verdict(error: UpstreamError) -> RetryVerdict:
     """What follows after `error`."""
     match error:
         case CallsStopped() | QueryRefused():
-            return Verdict.NEVER
+            return RetryVerdict.NEVER
         case UpstreamRefused(code=code):
-            return _OF_KIND.get(kind_of(code), Verdict.NEVER)
+            return _OF_KIND.get(kind_of(code), RetryVerdict.NEVER)
         case UpstreamHTTPStatus(status=429):
-            return Verdict.AFTER_PAUSE
+            return RetryVerdict.AFTER_PAUSE
         case UpstreamHTTPStatus(status=status):
-            return Verdict.AGAIN if status >= 500 else Verdict.NEVER
+            return RetryVerdict.AGAIN if status >= 500 else RetryVerdict.NEVER
         case UpstreamTimeout() | UpstreamUnreachable() | UpstreamBroken():
-            return Verdict.AGAIN
-    return Verdict.NEVER
+            return RetryVerdict.AGAIN
+    return RetryVerdict.NEVER
 
 
 def explain(error: UpstreamError) -> str:

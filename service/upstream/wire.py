@@ -22,7 +22,7 @@ class MalformedAnswer(ValueError):
     """An answer that is not what the upstream's page promises. The text names the field and quotes nothing."""
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+class UpstreamRefusal(msgspec.Struct, frozen=True, kw_only=True):
     """The upstream's error code, with its own text as it stands."""
 
     code: int
@@ -107,13 +107,13 @@ def request_body(app: UpstreamApp, query: Query, range_: Range, *, offset: int, 
     )
 
 
-def read_answer(body: bytes, *, want: int) -> Listing | Refusal:
+def read_answer(body: bytes, *, want: int) -> Listing | UpstreamRefusal:
     """Read an answer to a call for `want` tasks. Unknown fields are ignored. Raises MalformedAnswer."""
     try:
         body.decode()  # raw JSON within is carried on as it is, so it has to be proper UTF-8 as well
         head = _heads.decode(body)
         if head.code != 0:
-            return Refusal(code=head.code, text=head.text or "")
+            return UpstreamRefusal(code=head.code, text=head.text or "")
         if head.status != "OK":
             _malformed("ActionStatus is not OK although ErrorCode is 0")
         page = _pages.decode(body)

@@ -39,7 +39,7 @@ async def read_books(read: Script, keys: Iterable[str]) -> list[Book]:
     return [booked(_cells(each)) for each in hashes]
 
 
-class Periods:
+class TimeBuckets:
     """The last `kept` periods of `length_s` seconds, numbered since the epoch."""
 
     def __init__(self, read: Script, *, base: str, length_s: int, kept: int) -> None:

@@ -1,38 +1,40 @@
-"""An app's budget as one caller may see it, put together from the board and the ledger. Pure."""
+"""An app's budget as one caller may see it, put together from the board and the usage store. Pure."""
 
 from collections.abc import Iterable, Mapping
 
-from service.budget.scheduler.interfaces import Ticked, Waiting
-from service.model.budgets import BudgetView, Party, Tally, Worst
+from service.budget.scheduler.interfaces import Ticked, WaitingCount
+from service.model.budgets import BudgetView, CallerStanding, UsageCounts, Worst
 from service.model.callers import Caller
 
 
-def parties(ticked: Ticked | None, here: Iterable[Waiting], tallies: Mapping[str, Tally]) -> tuple[Party, ...]:
+def parties(
+    ticked: Ticked | None, here: Iterable[WaitingCount], tallies: Mapping[str, UsageCounts]
+) -> tuple[CallerStanding, ...]:
     """Everybody who waits or has used something in the last hour; without a board, only those who wait `here`."""
     board = None if ticked is None else ticked.board
     rows = here if board is None else board.ranks
     waiting = {row.caller: row for row in rows}
     return tuple(
-        Party(
+        CallerStanding(
             name=name,
             waiting=waiting[name].count if name in waiting else 0,
             oldest_s=waiting[name].waited_ms / 1000 if name in waiting else 0.0,
-            tally=tallies.get(name, Tally()),
+            tally=tallies.get(name, UsageCounts()),
         )
         for name in sorted({*waiting, *tallies})
     )
 
 
-def total(parts: Iterable[Party]) -> Party:
+def total(parts: Iterable[CallerStanding]) -> CallerStanding:
     """Several callers taken together, without their names."""
-    waiting, oldest_s, tally = 0, 0.0, Tally()
+    waiting, oldest_s, tally = 0, 0.0, UsageCounts()
     for part in parts:
         waiting, oldest_s, tally = waiting + part.waiting, max(oldest_s, part.oldest_s), tally + part.tally
-    return Party(name=None, waiting=waiting, oldest_s=oldest_s, tally=tally)
+    return CallerStanding(name=None, waiting=waiting, oldest_s=oldest_s, tally=tally)
 
 
 def budget_view(
-    everybody: Iterable[Party],
+    everybody: Iterable[CallerStanding],
     *,
     app: str,
     caller: Caller,
@@ -44,7 +46,7 @@ def budget_view(
 ) -> BudgetView:
     """A caller sees itself by name and all others as one; an operator sees everybody, itself first of all."""
     by_name = {party.name: party for party in everybody}
-    own = by_name.pop(caller.name, Party(name=caller.name))
+    own = by_name.pop(caller.name, CallerStanding(name=caller.name))
     named = tuple(by_name.values()) if caller.operator else ()
     return BudgetView(
         app=app,

@@ -1,11 +1,11 @@
-"""Counts who asks for pages and what became of it, for the ledgers, under the columns of `Counts`."""
+"""Counts who asks for pages and what became of it, for the usage store, under the columns of `Counts`."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from service.model.pages import Source
 from service.observe.outcomes import REFUSED, TASKS_ROUTE
-from service.observe.request import Labels, Observation
+from service.observe.request import RequestLabels, RequestRecord
 
 Count = Callable[[str, str, int], None]
 """Adds to a caller's column: `Ledger.count`."""
@@ -13,13 +13,13 @@ Count = Callable[[str, str, int], None]
 _COLUMNS = {Source.HIT.value: "hits", Source.STALE.value: "stale"} | dict.fromkeys(REFUSED, "refusals")
 
 
-class UsageCounts:
-    """A `Listener`. Counts requests of known callers for pages of apps that have a ledger; others it leaves."""
+class UsageObserver:
+    """A `Listener`. Counts requests of known callers for pages of apps that have a usage store; others it leaves."""
 
-    def __init__(self, ledgers: Mapping[str, Count]) -> None:
-        self._ledgers = ledgers
+    def __init__(self, usage_stores: Mapping[str, Count]) -> None:
+        self._usage_stores = usage_stores
 
-    def __call__(self, seen: Sequence[Observation]) -> None:
+    def __call__(self, seen: Sequence[RequestRecord]) -> None:
         """Enter them, each sum once."""
         for labels, number in Counter([each.labels for each in seen]).items():
             self._count(labels, "requests", number)
@@ -28,7 +28,7 @@ class UsageCounts:
         for labels, number in Counter([each.labels for each in seen if each.waited_s > 0]).items():
             self._count(labels, "waits", number)
 
-    def _count(self, labels: Labels, column: str, number: int) -> None:
-        count = self._ledgers.get(labels.app or "")
+    def _count(self, labels: RequestLabels, column: str, number: int) -> None:
+        count = self._usage_stores.get(labels.app or "")
         if labels.route == TASKS_ROUTE and labels.caller is not None and count is not None:
             count(labels.caller, column, number)

@@ -1,7 +1,7 @@
 """What each caller used of an app, over all replicas, kept in Redis: by minute for an hour, by hour for a week.
 
-Counting only adds in memory. A task of the ledger's own sends what has come together, at most once a second, as one
-batch for each ten seconds of time; a batch that may have arrived is sent again under its number, and counted once.
+Counting only adds in memory. A task of the store's own sends the sums, at most once a second, as one batch
+for each ten seconds of time; a batch that may have arrived is sent again under its number, and counted once.
 """
 
 import asyncio
@@ -11,10 +11,10 @@ from itertools import islice
 
 import msgspec
 
-from service.model.budgets import COLUMNS, Counts, Tally, Worst
+from service.model.budgets import COLUMNS, Counts, UsageCounts, Worst
 from service.model.errors import StoreUnavailable
 from service.store.interfaces import Script, Store
-from service.usage.buckets import CALLS, LATE_S, READ, Book, Cell, Periods, added, booked, read_books
+from service.usage.buckets import CALLS, LATE_S, READ, Book, Cell, TimeBuckets, added, booked, read_books
 
 STEP_S = 10
 """Ten seconds are told apart in the last minute, minutes in the last hour, hours in the last week."""
@@ -53,7 +53,7 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
     calls: dict[Cell, int]
 
 
-class Ledger:
+class UsageStore:
     """The counts of one app, for all columns of `Counts`. Lives from `start` to `aclose`.
 
     `clock` is the wall clock in seconds: replicas whose clocks differ count into neighbouring minutes. A batch that
@@ -72,7 +72,7 @@ class Ledger:
     ) -> None:
         self._add: Script = store.script(_ADD)
         self._read: Script = store.script(READ)
-        self._base = f"{prefix}:{{{app}}}:ledger:"
+        self._base = f"{prefix}:{{{app}}}:usage_store:"
         self._replica = replica
         self._clock = clock
         self._window_s = window_s
@@ -80,8 +80,8 @@ class Ledger:
         self._sending: _Batch | None = None
         self._number = 0
         self._last_minute = self._last_hour = Book()
-        self._minutes = Periods(self._read, base=f"{self._base}m:", length_s=60, kept=MINUTES)
-        self._hours = Periods(self._read, base=f"{self._base}h:", length_s=3600, kept=HOURS)
+        self._minutes = TimeBuckets(self._read, base=f"{self._base}m:", length_s=60, kept=MINUTES)
+        self._hours = TimeBuckets(self._read, base=f"{self._base}h:", length_s=3600, kept=HOURS)
         self._known_until_s = dict.fromkeys((self._minutes, self._hours), -1.0)
         self._asking = asyncio.Lock()
         self._counted = asyncio.Event()
@@ -113,7 +113,7 @@ class Ledger:
         calls[cell] = calls.get(cell, 0) + 1
         self.count(caller, "turns")
 
-    async def tallies(self) -> Mapping[str, Tally]:
+    async def tallies(self) -> Mapping[str, UsageCounts]:
         """The last minute and hour of every caller: as Redis has them, or had them when last asked, and what is unsent.
 
         Bounded work: at most once a second Redis is asked for six short times and three minutes, at first for all.
@@ -125,7 +125,9 @@ class Ledger:
             minute = added((self._last_minute, *map(_book_of, recent))).rows
             hour = added((self._last_hour, *map(_book_of, self._batches()))).rows
         none = Counts()
-        return {name: Tally(minute=minute.get(name, none), hour=hour.get(name, none)) for name in {**hour, **minute}}
+        return {
+            name: UsageCounts(minute=minute.get(name, none), hour=hour.get(name, none)) for name in {**hour, **minute}
+        }
 
     async def worst(self) -> Worst:
         """The most calls in one window of the clock, in the last minute and hour."""
@@ -144,7 +146,7 @@ class Ledger:
         """The last week by hour, counted since the epoch; likewise."""
         return await self._by_period(self._hours)
 
-    async def _by_period(self, periods: Periods) -> Mapping[int, Book]:
+    async def _by_period(self, periods: TimeBuckets) -> Mapping[int, Book]:
         async with self._asking:
             await self._refresh(periods)
             books = dict(periods.books)
@@ -153,7 +155,7 @@ class Ledger:
                 books[number] = added((books.get(number, Book()), _book_of(batch)))
         return books
 
-    async def _refresh(self, periods: Periods) -> None:
+    async def _refresh(self, periods: TimeBuckets) -> None:
         """Ask Redis, unless that was done within the last second."""
         now_s = asyncio.get_running_loop().time()
         if now_s < self._known_until_s[periods]:

@@ -1,4 +1,4 @@
-"""What callers used of an app, as one may see it, put together from the ledger's minutes and hours. Pure."""
+"""What callers used of an app, as one may see it, put together from the usage store's minutes and hours. Pure."""
 
 from collections.abc import Mapping
 
@@ -25,7 +25,7 @@ def usage_view(
     since_s: int,
     now_s: int,
 ) -> UsageView:
-    """From the minute of `since_s`, or where `hours` are given from its hour, as far as the ledger goes back, to now.
+    """From the minute of `since_s`, or where `hours` are given from its hour, as far as the store goes back, to now.
 
     Of `only` one caller, or of all.
     """

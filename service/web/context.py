@@ -4,11 +4,11 @@ from typing import Any
 
 from litestar import Request
 
-from service.observe.request import Trail
+from service.observe.request import RequestContext
 
 
-def trail_of(request: Request[Any, Any, Any]) -> Trail:
-    """The trail that the edge has laid for this request."""
-    trail = request.scope["state"]["trail"]
-    assert isinstance(trail, Trail)  # noqa: S101 - tells the type; the edge alone writes it
-    return trail
+def request_context(request: Request[Any, Any, Any]) -> RequestContext:
+    """The context that the edge has laid for this request."""
+    context = request.scope["state"]["context"]
+    assert isinstance(context, RequestContext)  # noqa: S101 - tells the type; the edge alone writes it
+    return context

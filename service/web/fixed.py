@@ -6,7 +6,7 @@ from typing import Any
 from litestar import Request
 
 from service.web.answers import Answer, Reply
-from service.web.context import trail_of
+from service.web.context import request_context
 from service.web.headers.conditional import holds
 
 SCRIPT = b"text/javascript; charset=utf-8"
@@ -33,6 +33,6 @@ def fixed_file(media_type: bytes, body: bytes, *, policy: bytes, keep_s: int) ->
 
 def reply_fixed(request: Request[Any, Any, Any], answer: Answer) -> Reply:
     """The file, or 304 to who holds it."""
-    if holds(trail_of(request).fields.get(b"if-none-match"), answer.headers[0][1]):
+    if holds(request_context(request).fields.get(b"if-none-match"), answer.headers[0][1]):
         return Reply(Answer(status=304, headers=answer.headers[:-1], body=b""))
     return Reply(answer)

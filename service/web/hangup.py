@@ -5,7 +5,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
-from service.observe.request import Trail
+from service.observe.request import RequestContext
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Result = TypeVar("Result")
@@ -17,7 +17,9 @@ CANCEL_MAX_S = 5.0
 """How long to wait for cancelled work to end."""
 
 
-async def unless_hung_up(work: Coroutine[Any, Any, Result], *, receive: Receive, trail: Trail) -> Result | None:
+async def unless_hung_up(
+    work: Coroutine[Any, Any, Result], *, receive: Receive, context: RequestContext
+) -> Result | None:
     """The result of `work`, or None where the caller has hung up first: then the work is cancelled and so noted."""
     task = _started(work)
     watcher: asyncio.Task[None] | None = None
@@ -31,7 +33,7 @@ async def unless_hung_up(work: Coroutine[Any, Any, Result], *, receive: Receive,
             await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        trail.hung_up = True
+        context.hung_up = True
         return None
     finally:
         leftover = {each for each in (task, watcher) if each is not None and not each.done()}

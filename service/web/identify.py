@@ -7,23 +7,23 @@ from litestar import Request
 
 from service.model.callers import Caller
 from service.model.errors import SigningKeyUnknown
-from service.observe.request import Trail
-from service.web.context import trail_of
+from service.observe.request import RequestContext
+from service.web.context import request_context
 from service.web.interfaces import Callers
 from service.web.parameters import readable
 
 
-async def identify(request: Request[Any, Any, Any], callers: Callers) -> tuple[Caller, Trail]:
-    """The caller and the trail on which it is noted. Raises Unauthenticated, NotAllowed and KeysUnavailable."""
-    trail = trail_of(request)
-    authorization = trail.fields.get(b"authorization")
+async def identify(request: Request[Any, Any, Any], callers: Callers) -> tuple[Caller, RequestContext]:
+    """The caller and the context on which it is noted. Raises Unauthenticated, NotAllowed and KeysUnavailable."""
+    context = request_context(request)
+    authorization = context.fields.get(b"authorization")
     try:
         caller = callers.identify(authorization)
     except SigningKeyUnknown:  # the issuer may have changed its keys
         await callers.refresh()
         caller = callers.identify(authorization)
-    trail.caller = caller.name
-    return caller, trail
+    context.caller = caller.name
+    return caller, context
 
 
 def still(

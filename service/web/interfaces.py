@@ -3,18 +3,18 @@
 from typing import Protocol
 
 from service.model.budgets import BudgetView, UsageView
-from service.model.callers import AppInfo, Caller, Known
-from service.model.pages import Ask, Page, Readiness, Stretch
+from service.model.callers import AppInfo, Authenticated, Caller
+from service.model.pages import Chunk, Page, PageRequest, Readiness
 
 
-class Gateway(Protocol):
+class GatewayAPI(Protocol):
     """The use case. Its methods raise the errors of `service.model.errors` and may be cancelled at any time."""
 
-    async def page(self, ask: Ask) -> Page:
+    async def page(self, ask: PageRequest) -> Page:
         """The slice that the ask wants."""
         ...
 
-    async def stretch(self, ask: Ask) -> Stretch:
+    async def chunk(self, ask: PageRequest) -> Chunk:
         """What the first block of the ask's slice holds of it."""
         ...
 
@@ -47,7 +47,7 @@ class Callers(Protocol):
         """What was found out about a caller under another generation is not to be used any more."""
         ...
 
-    def recognise(self, authorization: bytes | None) -> Known | None:
+    def authenticate_cached(self, authorization: bytes | None) -> Authenticated | None:
         """The caller whose credential an `Authorization` field carries, where that is known already; else None."""
         ...
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from service.observe.request import Fields, Observation, Observer, Trail, labels_of
+from service.observe.request import Fields, Observer, RequestContext, RequestRecord, labels_of
 from service.web.answers import Header, Reply
 from service.web.problems.handlers import failure_answer, refusal_answer
 
@@ -20,13 +20,13 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _METHODS = frozenset(("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"))
 
 Scope = dict[str, Any]
-App = Callable[[Any, Any, Any], Any]
+AsgiApp = Callable[[Any, Any, Any], Any]
 
 
-class Edge:
+class RequestMiddleware:
     """Wraps the application: request ids, bounds, HEAD, the last resort for a fault, and one observation a request."""
 
-    def __init__(self, app: App, *, observers: Sequence[Observer]) -> None:
+    def __init__(self, app: AsgiApp, *, observers: Sequence[Observer]) -> None:
         self._app = app
         self.observers = tuple(observers)
 
@@ -39,34 +39,34 @@ class Edge:
         method = scope["method"]
         fields, fields_bytes = fields_of(scope["headers"])
         own_id = fields.get(b"x-request-id")
-        trail = Trail(request_id=request_id_of(own_id), fields=fields, is_head=method == "HEAD")
-        scope["state"] = {"trail": trail}
-        outgoing = _Outgoing(send, trail.request_id, is_head=method == "HEAD")
+        context = RequestContext(request_id=request_id_of(own_id), fields=fields, is_head=method == "HEAD")
+        scope["state"] = {"context": context}
+        outgoing = _Outgoing(send, context.request_id, is_head=method == "HEAD")
         if method == "HEAD":
             scope["method"] = "GET"
         refused = _refused_status(scope, fields, fields_bytes)
         try:
             if refused is not None:
-                await Reply(refusal_answer(refused, trail))(scope, receive, outgoing.send)
+                await Reply(refusal_answer(refused, context))(scope, receive, outgoing.send)
             else:
                 await self._app(scope, receive, outgoing.send)
         except Exception as exc:  # noqa: BLE001 - the last resort: nothing beyond here would log it
-            answer = failure_answer(trail, exc)
+            answer = failure_answer(context, exc)
             if not outgoing.status:
                 await Reply(answer)(scope, receive, outgoing.send)
         finally:
-            observation = Observation(
-                request_id=trail.request_id,
+            observation = RequestRecord(
+                request_id=context.request_id,
                 labels=labels_of(
                     method if method in _METHODS else "other",
                     scope.get("path_template", UNROUTED),
                     outgoing.status or HUNG_UP,
-                    trail.caller,
-                    trail.app,
-                    trail.outcome,
+                    context.caller,
+                    context.app,
+                    context.outcome,
                 ),
-                waited_s=trail.waited_s,
-                upstream_s=trail.upstream_s,
+                waited_s=context.waited_s,
+                upstream_s=context.upstream_s,
                 duration_s=time.perf_counter() - started_s,
                 ended_at_s=time.time(),
                 answer_bytes=outgoing.body_bytes,

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import msgspec
 
-from service.model.freshness import Demands, StaleReason
+from service.model.freshness import CacheDirectives, StaleReason
 from service.model.pages import Page, Source
 from service.model.queries import rfc3339
 from service.web.answers import JSON, Answer, Header
@@ -78,7 +78,7 @@ def page_answer(
     page: Page,
     rendered: Rendered,
     *,
-    demands: Demands,
+    directives: CacheDirectives,
     wait_applied_s: int | None,
     if_none_match: bytes | None,
     accept_encoding: bytes | None,
@@ -95,7 +95,7 @@ def page_answer(
         (b"cache-control", b"private, max-age=%d" % lifetime_s),
         (b"age", b"%d" % age_s),
         (b"vary", VARY),
-        (b"cache-status", _cache_status(page, demands, ttl_s=lifetime_s - age_s)),
+        (b"cache-status", _cache_status(page, directives, ttl_s=lifetime_s - age_s)),
     ]
     if wait_applied_s is not None:
         fields.append((b"preference-applied", b"wait=%d" % wait_applied_s))
@@ -116,7 +116,7 @@ def page_answer(
     return Answer(status=200, headers=tuple(fields), body=body)
 
 
-def _cache_status(page: Page, demands: Demands, *, ttl_s: int) -> bytes:
+def _cache_status(page: Page, directives: CacheDirectives, *, ttl_s: int) -> bytes:
     """RFC 9211. `miss` also stands for a stored block that could not be used: a page doesn't tell the two apart."""
     match page.source:
         case Source.HIT:
@@ -126,12 +126,12 @@ def _cache_status(page: Page, demands: Demands, *, ttl_s: int) -> bytes:
             how = b"fwd=stale" if reason is StaleReason.ERROR else b"hit"
             return b"taskgate; %s; ttl=%d; detail=%s" % (how, ttl_s, reason.value.encode())
         case Source.JOINED:
-            return b"taskgate; fwd=%s; ttl=%d; stored; collapsed" % (_why_forwarded(demands), ttl_s)
-    return b"taskgate; fwd=%s; ttl=%d; stored" % (_why_forwarded(demands), ttl_s)
+            return b"taskgate; fwd=%s; ttl=%d; stored; collapsed" % (_why_forwarded(directives), ttl_s)
+    return b"taskgate; fwd=%s; ttl=%d; stored" % (_why_forwarded(directives), ttl_s)
 
 
-def _why_forwarded(demands: Demands) -> bytes:
-    steered = demands.no_cache or demands.max_age_s is not None or demands.min_fresh_s is not None
+def _why_forwarded(directives: CacheDirectives) -> bytes:
+    steered = directives.no_cache or directives.max_age_s is not None or directives.min_fresh_s is not None
     return b"request" if steered else b"miss"
 
 

@@ -68,7 +68,7 @@ class TaskParameters(msgspec.Struct, frozen=True, kw_only=True):
         return (getattr(self, name) for name in self.__struct_fields__)
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller's parameters say. `only` is of streams; their slice is as long as a block."""
 
     query: Query
@@ -220,7 +220,7 @@ class TasksReader:
         self._table = task_parameters(settings)
         self._names = {parameter.name.encode(): parameter.name for parameter in self._table}
 
-    def read(self, query_string: bytes, *, caller: Caller, now_s: float, streamed: bool = False) -> Asked:
+    def read(self, query_string: bytes, *, caller: Caller, now_s: float, streamed: bool = False) -> ParsedRequest:
         """What the caller asks for, as a page or `streamed`.
 
         Raises BadRequest with all faults, and where there are none UnknownApp or NotAllowed.
@@ -246,7 +246,7 @@ class TasksReader:
             sort=take(table.sort, Sort.SCHEDULED_DESC),
             keyword=take(table.q, "") or None,
         )
-        asked = Asked(
+        asked = ParsedRequest(
             query=query,
             slice=Slice(
                 offset=take(table.offset, 0),

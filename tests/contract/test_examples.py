@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from service.model.tasks import Listing
-from service.sandbox.listing import Tasks, Wanted
+from service.sandbox.listing import ListRequest, Tasks
 from service.sandbox.tasks import seeded
 from service.sandbox.upstream import APPS
 from service.upstream.wire import read_answer
@@ -43,7 +43,7 @@ def test_the_page_is_the_sandbox_s() -> None:
         int(datetime.fromisoformat(shown[name]).timestamp()) for name in ("since", "until", "fetched_at")
     )
     number = APPS[0].sdkappid
-    wanted = Wanted(
+    wanted = ListRequest(
         field="scheduled",
         ascending=shown["sort"] == "scheduled_at",
         begin_s=begin_s,

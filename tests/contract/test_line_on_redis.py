@@ -8,10 +8,10 @@ from contextlib import AsyncExitStack
 import msgspec
 import pytest
 
-from service.budget.line.jobs import Failed, Fetched, Full, Slot, TooLong
+from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, TooLong
 from service.budget.line.line import Line
 from service.budget.scheduler.interfaces import Rules
-from service.budget.scheduler.shared import SharedScheduler
+from service.budget.scheduler.shared import RedisScheduler
 from service.model.errors import UpstreamUnreachable
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
@@ -45,12 +45,12 @@ class StoredBlock:
         self._upstream = upstream
         self._store = store
 
-    async def call(self, slot: Slot, *, attempt: int) -> str | Failed:
+    async def call(self, slot: HeldSlot, *, attempt: int) -> str | CallFailed:
         """Be called, and stored."""
         try:
             await slot.hold()
         except UpstreamUnreachable as exc:  # this process was stopped for so long that the slot is gone
-            return Failed(error=exc, again=True)
+            return CallFailed(error=exc, again=True)
         self._upstream.called_at_s.append(time.monotonic())
         await asyncio.sleep(0.02)
         await self._store.put(self.block_key, self.block_key.encode(), ttl_ms=60_000)
@@ -78,9 +78,9 @@ async def replicas(redis_settings: RedisSettings) -> AsyncIterator[list[Replica]
         for number in range(REPLICAS):
             store = RedisStore(redis_settings)
             parts.push_async_callback(store.aclose)
-            scheduler = SharedScheduler(store, prefix="t", app="shop", replica=f"r{number}", rules=RULES)
+            scheduler = RedisScheduler(store, prefix="t", app="shop", replica=f"r{number}", rules=RULES)
             line: Line[str] = Line(scheduler, app="shop", rules=RULES)
-            store.listen(scheduler.channel, _told(line), on_gap=line.heard_nothing)
+            store.listen(scheduler.channel, _told(line), on_gap=line.on_message_gap)
             line.start()
             parts.push_async_callback(line.aclose)
             made.append(Replica(line=line, store=store))
@@ -92,7 +92,7 @@ def _told(line: Line[str]) -> Callable[[bytes], None]:
     return lambda message: line.heard(message.decode())
 
 
-async def _ask(replica: Replica, job: StoredBlock, caller: str = "x") -> Fetched[str] | TooLong | Full:
+async def _ask(replica: Replica, job: StoredBlock, caller: str = "x") -> Fetched[str] | TooLong | LineIsFull:
     return await replica.line.fetch(job, caller=caller, weight=1.0, patience_s=20, bound=1_000)
 
 

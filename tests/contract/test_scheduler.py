@@ -6,10 +6,10 @@ import pytest
 import redis
 
 from service.budget.scheduler.interfaces import (
+    AlreadyStored,
     Begun,
     Early,
     Joined,
-    Known,
     Lapsed,
     Paused,
     Rules,
@@ -18,7 +18,7 @@ from service.budget.scheduler.interfaces import (
     Turn,
 )
 from service.budget.scheduler.policy import Policy
-from service.budget.scheduler.shared import SharedScheduler
+from service.budget.scheduler.shared import RedisScheduler
 from tests.contract.scheduler_world import RULES, StoreHere, World, row, valkey
 
 REST = RULES.rest_ms
@@ -227,7 +227,7 @@ async def test_a_block_that_has_changed_is_looked_at_again(world: World) -> None
     replica = await awake(world)
     (turn,) = (await tick(replica, row("a"))).turns
     world.put(KEY, b"0123456789abcdef and what follows")
-    assert await begin(replica, turn) == Known()
+    assert await begin(replica, turn) == AlreadyStored()
     (turn,) = (await tick(replica, row("a"))).turns
     assert await begin(replica, turn, known=b"0123456789abcdef or whatever") == Begun()
 
@@ -410,7 +410,7 @@ async def test_an_idle_time_passes(world: World) -> None:
 
 @pytest.mark.parametrize("loss", ["flush", "restart"])
 async def test_after_a_loss_of_data_one_quiet_window(world: World, loss: str) -> None:
-    """Slots start taken; what a stopwatch knew from before does not count."""
+    """Slots start taken; what a server clock knew from before does not count."""
     replica = await awake(world)
     (turn,) = (await tick(replica, row("a"))).turns
     getattr(world, loss)()
@@ -484,7 +484,7 @@ async def test_the_servers_own_clock_and_run_are_used(client: redis.Redis) -> No
     """Without a test's clock the script reads TIME and the run id itself, and keeps nothing that grows."""
     client.flushall()
     rules = Rules(calls=3, window_ms=40, transit_ms=10, ahead_ms=0)
-    replica = SharedScheduler(StoreHere(client), prefix="tg", app="news", replica="r1", rules=rules)  # type: ignore[arg-type]
+    replica = RedisScheduler(StoreHere(client), prefix="tg", app="news", replica="r1", rules=rules)  # type: ignore[arg-type]
     begun = 0
     for number in range(2_000):
         ticked = await tick(replica, row("a"))

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import redis
 
-from service.budget.scheduler.interfaces import Beginning, Rules, Ticked, Waiting
-from service.budget.scheduler.shared import SharedScheduler
+from service.budget.scheduler.interfaces import Beginning, Rules, Ticked, WaitingCount
+from service.budget.scheduler.shared import RedisScheduler
 from service.budget.scheduler.state import Reading
 from tests.contract.scheduler_world import StoreHere, run, valkey
 from tests.unit.budget.simulation import Simulation
@@ -22,20 +22,20 @@ class InRedis:
         self.now = 0
         self._reading = Reading(raw_ms=0, run_id="a", epoch=0, seen_ms=0, chance=1)
         self._client = client
-        self._replicas: dict[str, SharedScheduler] = {}
+        self._replicas: dict[str, RedisScheduler] = {}
 
     def read(self, now_ms: float) -> tuple[int, int]:
-        """Be the stopwatch: the simulation has read its own."""
+        """Be the server clock: the simulation has read its own."""
         return self._reading.epoch, self._reading.seen_ms
 
     def answered(self, epoch: int, told_ms: int, now_ms: float) -> None:
-        """Be the stopwatch: the simulation keeps its own."""
+        """Be the server clock: the simulation keeps its own."""
         self.epoch, self.now = epoch, told_ms
 
-    def _of(self, replica: str, reading: Reading) -> SharedScheduler:
+    def _of(self, replica: str, reading: Reading) -> RedisScheduler:
         self._reading = reading
         if replica not in self._replicas:
-            scheduler = SharedScheduler(
+            scheduler = RedisScheduler(
                 StoreHere(self._client),  # type: ignore[arg-type]
                 prefix="tg",
                 app="news",
@@ -44,11 +44,11 @@ class InRedis:
                 chance=lambda: self._reading.chance,
                 server=lambda: (self._reading.raw_ms, self._reading.run_id),
             )
-            scheduler._stopwatch = self  # type: ignore[assignment]
+            scheduler._server_clock = self  # type: ignore[assignment]
             self._replicas[replica] = scheduler
         return self._replicas[replica]
 
-    def tick(self, reading: Reading, replica: str, waiting: tuple[Waiting, ...], **how: Any) -> Ticked:
+    def tick(self, reading: Reading, replica: str, waiting: tuple[WaitingCount, ...], **how: Any) -> Ticked:
         """See `Policy.tick`."""
         return run(self._of(replica, reading).tick(waiting, **how))
 

@@ -12,18 +12,18 @@ import msgspec
 from granian.constants import Interfaces
 from granian.server.embed import Server
 
-from service.callers.authenticator import Admission
+from service.callers.authenticator import Authenticator
 from service.callers.table import Table, table_of
-from service.model.budgets import BudgetView, Party, UsageView, Worst
-from service.model.callers import AppInfo, Caller, Known
+from service.model.budgets import BudgetView, CallerStanding, UsageView, Worst
+from service.model.callers import AppInfo, Authenticated, Caller
 from service.model.errors import Unauthenticated
-from service.model.pages import AppState, Ask, Page, Readiness, Source, Stretch
+from service.model.pages import AppState, Chunk, Page, PageRequest, Readiness, Source
 from service.model.queries import Range
 from service.model.tasks import Task
 from service.observe.access_log import log_requests
-from service.observe.request import Observation
+from service.observe.request import RequestRecord
 from service.settings import AppSettings, BudgetSettings, CallerSettings, RedisSettings, Settings
-from service.web.middleware import Edge
+from service.web.middleware import RequestMiddleware
 from service.web.settings import WebSettings, default_web_settings
 from service.web.site import create_web
 from tests.ports import free_port
@@ -57,7 +57,7 @@ class FakeGateway:
     """Answers every ask with the same page, or as told: with an error, or only when `go` is set."""
 
     def __init__(self) -> None:
-        self.asks: list[Ask] = []
+        self.asks: list[PageRequest] = []
         self.changes: dict[str, Any] = {}
         self.view: dict[str, Any] = {}
         self.usage_view: dict[str, Any] = {}
@@ -72,7 +72,7 @@ class FakeGateway:
         self.block_size = 100
         self.told_at: dict[int, dict[str, Any] | Exception | asyncio.Event] = {}
 
-    async def page(self, ask: Ask) -> Page:
+    async def page(self, ask: PageRequest) -> Page:
         """The page."""
         self.asks.append(ask)
         if self.go is not None:
@@ -98,7 +98,7 @@ class FakeGateway:
         }
         return Page(**(values | self.changes))
 
-    async def stretch(self, ask: Ask) -> Stretch:
+    async def chunk(self, ask: PageRequest) -> Chunk:
         """What `listed` holds from the offset on, `block_size` at most, or what is told for that offset."""
         self.asks.append(ask)
         offset = ask.slice.offset
@@ -122,7 +122,7 @@ class FakeGateway:
             "fetched_at_ms": int(NOW_S * 1000) - 4_000,
             "source": Source.HIT,
         }
-        return Stretch(**(values | told))
+        return Chunk(**(values | told))
 
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
         """The caller's apps."""
@@ -141,8 +141,8 @@ class FakeGateway:
             "pause_s": 0.0,
             "pause_reason": "",
             "worst": Worst(),
-            "callers": (Party(name=caller.name),),
-            "others": Party(name=None),
+            "callers": (CallerStanding(name=caller.name),),
+            "others": CallerStanding(name=None),
         }
         return BudgetView(**(values | self.view))
 
@@ -183,7 +183,7 @@ class SlowToForce:
     async def refresh(self) -> None:
         """Nothing to ask for."""
 
-    def recognise(self, authorization: bytes | None) -> Known | None:
+    def authenticate_cached(self, authorization: bytes | None) -> Authenticated | None:
         """Nobody is known before."""
         return None
 
@@ -203,11 +203,11 @@ class Web:
     gateway: FakeGateway = field(default_factory=FakeGateway)
     settings: WebSettings = field(default_factory=default_web_settings)
     callers: Any = None
-    observed: list[Observation] = field(default_factory=list)
+    observed: list[RequestRecord] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.callers = self.callers or key_callers()
-        self.app: Edge = create_web(
+        self.app: RequestMiddleware = create_web(
             self.gateway,
             self.callers,
             lambda: self.settings,
@@ -243,9 +243,9 @@ async def served(app: Any) -> AsyncIterator[int]:
         await asyncio.wait({serving}, timeout=10)
 
 
-def key_callers(callers: Mapping[str, CallerSettings] | None = None) -> Admission:
+def key_callers(callers: Mapping[str, CallerSettings] | None = None) -> Authenticator:
     """These callers; or one caller with one app, and another with two."""
-    return Admission(key_table(callers), issuer=None, clock=lambda: NOW_S)
+    return Authenticator(key_table(callers), issuer=None, clock=lambda: NOW_S)
 
 
 def key_table(callers: Mapping[str, CallerSettings] | None = None) -> Table:

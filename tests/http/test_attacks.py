@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.callers.authenticator import Admission
+from service.callers.authenticator import Authenticator
 from service.callers.table import table_of
 from service.settings import AppSettings, CallerSettings, RedisSettings, Settings
 from tests.http.fake_gateway import AUTH, KEY, MANY_AUTH, NOW_S, Web, raw
@@ -93,7 +93,7 @@ def _operators(*, operator: bool) -> Any:
     settings = Settings(
         apps={"shop": app, "news": app}, callers={"c": caller}, redis=RedisSettings(url="redis://127.0.0.1")
     )
-    return Admission(table_of(settings), issuer=None, clock=lambda: NOW_S)
+    return Authenticator(table_of(settings), issuer=None, clock=lambda: NOW_S)
 
 
 @pytest.mark.parametrize(("operator", "foreign"), [(False, 404), (True, 403)])

@@ -2,20 +2,20 @@
 
 import pytest
 
-from service.model.budgets import Counts, Party, Tally, Worst
+from service.model.budgets import CallerStanding, Counts, UsageCounts, Worst
 from tests.http.fake_gateway import MANY_AUTH, Web
 
 
 async def test_the_body_has_the_documented_members(web: Web) -> None:
     """All of the view is told, in seconds and counts; a pause of nothing has no reason."""
-    tally = Tally(minute=Counts(turns=3, joined=1), hour=Counts(turns=30, joined=10))
+    tally = UsageCounts(minute=Counts(turns=3, joined=1), hour=Counts(turns=30, joined=10))
     web.gateway.view = {
         "free": 2,
         "pause_s": 0.75,
         "pause_reason": "throttled",
         "worst": Worst(minute=4, hour=5),
-        "callers": (Party(name="single", waiting=4, oldest_s=1.25, tally=tally),),
-        "others": Party(name=None, waiting=1, oldest_s=0.5),
+        "callers": (CallerStanding(name="single", waiting=4, oldest_s=1.25, tally=tally),),
+        "others": CallerStanding(name=None, waiting=1, oldest_s=0.5),
     }
     answer = await web.get("/budget")
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")

@@ -14,7 +14,7 @@ from service.model.errors import BadRequest, UnknownApp
 from service.model.queries import Slice
 from service.web.headers.link import links
 from service.web.parameters import TasksReader
-from service.web.response_cache import Replay
+from service.web.response_cache import ResponseCache
 from service.web.settings import default_web_settings
 from tests.http.fake_gateway import KEY, NOW_S, Web, key_callers
 
@@ -63,11 +63,11 @@ def fuzzed() -> Web:
 
 
 @pytest.fixture(scope="module")
-def hot(fuzzed: Web) -> Replay:
+def hot(fuzzed: Web) -> ResponseCache:
     """The same, with finished answers in front of it that stay fresh."""
-    return Replay(
+    return ResponseCache(
         fuzzed.app,
-        recognise=fuzzed.callers.recognise,
+        authenticate_cached=fuzzed.callers.authenticate_cached,
         observers=(),
         clock=lambda: NOW_S,
         max_bytes=16 * 1024 * 1024,
@@ -114,7 +114,7 @@ def test_parameters_and_fields(
 @FEW
 @given(fields=FIELDS, known=st.booleans())
 def test_fields_on_the_hot_path(
-    hot: Replay, runner: asyncio.Runner, fields: list[tuple[bytes, bytes]], known: bool
+    hot: ResponseCache, runner: asyncio.Runner, fields: list[tuple[bytes, bytes]], known: bool
 ) -> None:
     """What is sent again is as safe as what is made anew: asked twice, with a key or none, never a 500."""
     sent = [*([KNOWN] if known else []), *fields]

@@ -14,7 +14,7 @@ from service.model.errors import ShuttingDown, UpstreamTimeout, WaitTooLong
 from service.model.pages import Source
 from service.model.queries import Slice
 from service.model.streams import Only
-from service.observe.request import Trail
+from service.observe.request import RequestContext
 from service.settings import CallerSettings
 from service.web.stream import TaskStream
 from tests.http.fake_gateway import AUTH, KEY, Web, _hashed, key_table, raw, task_of
@@ -324,8 +324,8 @@ async def test_a_reader_that_takes_nothing_for_long(web: Web) -> None:
 
     await web.get("/tasks?offset=0")
     ask = web.gateway.asks[0]
-    trail = Trail(request_id="x", fields={})
-    first = await web.gateway.stretch(ask)
+    context = RequestContext(request_id="x", fields={})
+    first = await web.gateway.chunk(ask)
 
     async def caller_now() -> Caller:
         return ask.caller
@@ -335,14 +335,14 @@ async def test_a_reader_that_takes_nothing_for_long(web: Web) -> None:
         ask,
         first,
         only=Only(),
-        trail=trail,
+        context=context,
         in_flight=nullcontext(),
         caller_now=caller_now,
         link=str,
         reader_max_s=0.05,
     )
     await asyncio.wait_for(reply({}, receive, send), 2)
-    assert trail.hung_up
+    assert context.hung_up
     assert [message.get("more_body") for message in sent] == [None, True]
 
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from service.model.budgets import BudgetNote
-from service.model.freshness import Demands, StaleReason
+from service.model.freshness import CacheDirectives, StaleReason
 from service.model.pages import Source
 from service.model.queries import At, FromNow, Slice, Sort
 from service.web.settings import default_web_settings
@@ -33,7 +33,7 @@ async def test_defaults(web: Web) -> None:
     assert ask.query.app == "shop"
     assert (ask.query.since, ask.query.until) == (FromNow(offset_s=-30 * 86_400), FromNow(offset_s=30 * 86_400))
     assert (ask.query.sort, ask.query.keyword, ask.slice) == (Sort.SCHEDULED_DESC, None, Slice(offset=0, limit=20))
-    assert (ask.patience_s, ask.demands) == (10.0, Demands())
+    assert (ask.patience_s, ask.directives) == (10.0, CacheDirectives())
 
 
 async def test_everything_said(web: Web) -> None:
@@ -246,39 +246,39 @@ async def test_patience(web: Web, field: str, patience_s: float, applied: str | 
 
 
 DEMANDS = [
-    ("no-cache", Demands(no_cache=True)),
-    ("max-age=5, min-fresh=3", Demands(max_age_s=5, min_fresh_s=3)),
-    ('MAX-AGE="5"', Demands(max_age_s=5)),
-    ("max-stale", Demands(max_stale_s=math.inf)),
-    ("max-stale=60,only-if-cached", Demands(max_stale_s=60, only_if_cached=True)),
-    ("stale-if-error=7", Demands(stale_if_error_s=7)),
-    ("max-age=5, max-age=6", Demands(max_age_s=5)),
-    ("max-age=" + "9" * 40, Demands(max_age_s=2**31)),
-    ("max-age=0000000000000005", Demands(max_age_s=5)),
-    ("max-age", Demands()),
-    ("max-age=", Demands()),
-    ("max-age=-1, max-stale=x", Demands()),
-    ("max-age=1.5", Demands()),
-    ("max-stale=", Demands()),
-    ("no-cache=1", Demands()),
-    ('x="no-cache, max-age=3"', Demands()),
-    ("@@@, no-cache", Demands(no_cache=True)),
-    ("no-store, foo=bar", Demands()),
+    ("no-cache", CacheDirectives(no_cache=True)),
+    ("max-age=5, min-fresh=3", CacheDirectives(max_age_s=5, min_fresh_s=3)),
+    ('MAX-AGE="5"', CacheDirectives(max_age_s=5)),
+    ("max-stale", CacheDirectives(max_stale_s=math.inf)),
+    ("max-stale=60,only-if-cached", CacheDirectives(max_stale_s=60, only_if_cached=True)),
+    ("stale-if-error=7", CacheDirectives(stale_if_error_s=7)),
+    ("max-age=5, max-age=6", CacheDirectives(max_age_s=5)),
+    ("max-age=" + "9" * 40, CacheDirectives(max_age_s=2**31)),
+    ("max-age=0000000000000005", CacheDirectives(max_age_s=5)),
+    ("max-age", CacheDirectives()),
+    ("max-age=", CacheDirectives()),
+    ("max-age=-1, max-stale=x", CacheDirectives()),
+    ("max-age=1.5", CacheDirectives()),
+    ("max-stale=", CacheDirectives()),
+    ("no-cache=1", CacheDirectives()),
+    ('x="no-cache, max-age=3"', CacheDirectives()),
+    ("@@@, no-cache", CacheDirectives(no_cache=True)),
+    ("no-store, foo=bar", CacheDirectives()),
 ]
 
 
-@pytest.mark.parametrize(("field", "demands"), DEMANDS)
-async def test_demands(web: Web, field: str, demands: Demands) -> None:
+@pytest.mark.parametrize(("field", "directives"), DEMANDS)
+async def test_demands(web: Web, field: str, directives: CacheDirectives) -> None:
     """Request `Cache-Control` is read as RFC 9111 and 5861 define it; what can't be read is ignored."""
     await web.get(headers={"Cache-Control": field})
-    assert web.gateway.asks[0].demands == demands
+    assert web.gateway.asks[0].directives == directives
 
 
 async def test_pragma(web: Web) -> None:
     """`Pragma: no-cache` counts only where there is no `Cache-Control`."""
     await web.get(headers={"Pragma": "no-cache"})
     await web.get(headers={"Pragma": "no-cache", "Cache-Control": "max-stale"})
-    assert [ask.demands.no_cache for ask in web.gateway.asks] == [True, False]
+    assert [ask.directives.no_cache for ask in web.gateway.asks] == [True, False]
 
 
 async def test_who_may_not_force() -> None:
@@ -287,9 +287,9 @@ async def test_who_may_not_force() -> None:
     field = "no-cache, max-age=0, min-fresh=9, max-stale=8, only-if-cached, stale-if-error=7"
     await web.get(headers={"Cache-Control": field})
     await web.get(headers={"Pragma": "no-cache"})
-    assert [ask.demands for ask in web.gateway.asks] == [
-        Demands(max_stale_s=8, only_if_cached=True, stale_if_error_s=7),
-        Demands(),
+    assert [ask.directives for ask in web.gateway.asks] == [
+        CacheDirectives(max_stale_s=8, only_if_cached=True, stale_if_error_s=7),
+        CacheDirectives(),
     ]
 
 

@@ -16,7 +16,7 @@ def boss_web() -> Web:
 
 
 async def test_the_body_has_the_documented_members(web: Web) -> None:
-    """Counts of the ledger are told by their public names; saved are hits and joins; the total is the callers' sum."""
+    """Counts have their public names; saved are hits and joins; the total is the callers' sum."""
     counts = Counts(requests=20, hits=9, joined=3, stale=1, turns=6, waits=4, refusals=2)
     web.gateway.usage_view = {
         "since_s": 1_749_999_960,

@@ -24,7 +24,7 @@ from service.sandbox.faults import CutOff, ErrorCode, Fault, Garbage, Hang, Hang
 from service.sandbox.http1 import Reply, Request
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.upstream import SandboxOptions
-from service.upstream.codes import TABLE, Kind
+from service.upstream.codes import TABLE, CodeKind
 from tests.integration.telemetry.collector import Collector, collecting
 from tests.ports import free_port
 from tests.scenes.fleet import Got, get
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 KEY, WRONG_KEY = "tg_the-key-of-a-caller-in-tests", "tg_a-key-that-nobody-was-given"
 REDIS_PASSWORD = "redis-password-of-this-test"
 WORDLESS = "eJ" + "x" * 80  # what a signature looks like
-STOPS = {code for known in TABLE if known.kind is Kind.TOO_MANY_BAD_SIGNATURES for code in known.codes}
+STOPS = {code for known in TABLE if known.kind is CodeKind.TOO_MANY_BAD_SIGNATURES for code in known.codes}
 CODES = sorted({code for known in TABLE for code in known.codes} - STOPS | {90104, 99999})
 SIGNATURE_SHAPE = re.compile(rb"eJ[A-Za-z0-9*_-]{60,}")
 

@@ -63,7 +63,7 @@ def upstreams_own(base_url: str, signature: str, *, sort: str, keyword: str | No
     return tasks
 
 
-def lasting(task: dict[str, Any]) -> dict[str, Any]:
+def stable_headers(task: dict[str, Any]) -> dict[str, Any]:
     """What of a task of ours doesn't change as the clock goes on."""
     return {
         name: task[name] for name in ("id", "type", "title", "description", "created_at", "scheduled_at", "content")
@@ -112,7 +112,7 @@ async def test_paging_by_links_gives_the_upstreams_own_list(
     own = await asyncio.to_thread(upstreams_own, two.upstream_url, signature, sort=sort, keyword=keyword)
     assert len(own) > (10 if keyword else 300)
     assert got.json["total"] == len(own)
-    assert [lasting(task) for task in listed] == [as_ours(task) for task in own]
+    assert [stable_headers(task) for task in listed] == [as_ours(task) for task in own]
 
 
 async def test_a_page_across_two_blocks_costs_two_calls_and_then_none(two: Fleet) -> None:

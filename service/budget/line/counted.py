@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from service.budget.scheduler.interfaces import Beginning, Begun, Scheduler, Ticked, Waiting
+from service.budget.scheduler.interfaces import Beginning, Begun, Scheduler, Ticked, WaitingCount
 
 
 class CountedScheduler:
@@ -15,7 +15,7 @@ class CountedScheduler:
         self._asked: dict[int, str] = {}
 
     async def tick(
-        self, waiting: tuple[Waiting, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
         """See `Scheduler.tick`."""
         ticked = await self._scheduler.tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)

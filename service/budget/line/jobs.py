@@ -10,7 +10,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Failed(msgspec.Struct, frozen=True, kw_only=True):
+class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
     """A call that brought nothing. `again`: worth another turn. `stop`: no other call for the app would do better."""
 
     error: Exception
@@ -28,7 +28,7 @@ class Payer(msgspec.Struct, frozen=True, kw_only=True):
     waited_s: float
 
 
-class Slot(Protocol):
+class HeldSlot(Protocol):
     """A slot that was taken for a call."""
 
     @property
@@ -54,7 +54,7 @@ class Job(Protocol[T_co]):
         """The head of the stored value that the request has seen and does not want."""
         ...
 
-    async def call(self, slot: Slot, *, attempt: int) -> T_co | Failed:
+    async def call(self, slot: HeldSlot, *, attempt: int) -> T_co | CallFailed:
         """Fetch the block and keep it. `attempt` counts from 1. Raises no TaskgateError."""
         ...
 
@@ -79,7 +79,7 @@ class TooLong(msgspec.Struct, frozen=True, kw_only=True):
     estimate_s: float
 
 
-class Full(msgspec.Struct, frozen=True, kw_only=True):
+class LineIsFull(msgspec.Struct, frozen=True, kw_only=True):
     """The caller has as many blocks waiting as it may."""
 
     bound: int

@@ -11,8 +11,8 @@ import msgspec
 import structlog
 
 from service.budget.line.estimate import estimate_wait_ms
-from service.budget.line.jobs import Fetched, Full, Job, TooLong
-from service.budget.line.queue import State
+from service.budget.line.jobs import Fetched, Job, LineIsFull, TooLong
+from service.budget.line.queue import BlockState
 from service.budget.line.tally import TurnTally
 from service.budget.line.turns import Turns
 from service.budget.line.waiters import Waiter, Waiters
@@ -21,7 +21,7 @@ from service.budget.scheduler.interfaces import (
     Rules,
     Scheduler,
     Ticked,
-    Waiting,
+    WaitingCount,
 )
 from service.model.errors import ShuttingDown, StoreUnavailable
 from service.model.origin import NOBODY, Origin
@@ -72,7 +72,7 @@ class Line(Generic[T]):
 
     async def fetch(
         self, job: Job[T], *, caller: str, weight: float, patience_s: float, bound: int, origin: Origin = NOBODY
-    ) -> Fetched[T] | TooLong | Full:
+    ) -> Fetched[T] | TooLong | LineIsFull:
         """Wait until the block has come. May be cancelled: the place in line is given up at once.
 
         Patience (seconds) bounds the wait for a turn; a call that is under way is waited for. `bound` is how many
@@ -84,7 +84,7 @@ class Line(Generic[T]):
         places = self._waiters.places
         want = places.wants.get(job.block_key)
         if places.held_by(caller) >= bound and (want is None or caller not in want.places):
-            return Full(bound=bound, estimate_s=self.estimate_s(caller, weight, 1))
+            return LineIsFull(bound=bound, estimate_s=self.estimate_s(caller, weight, 1))
         waiter: Waiter[T] = Waiter(
             caller=caller, weight=weight, entered_s=loop.time(), patience_s=patience_s, origin=origin
         )
@@ -107,10 +107,10 @@ class Line(Generic[T]):
         if want is not None:
             self._turns.look_for(want)
 
-    def heard_nothing(self) -> None:
+    def on_message_gap(self) -> None:
         """Messages may have been lost: look for everything that others fetch."""
         for want in tuple(self._waiters.places.wants.values()):
-            if want.state is State.ELSEWHERE:
+            if want.state is BlockState.ELSEWHERE:
                 self._turns.look_for(want)
 
     def wants(self, block: str) -> bool:
@@ -133,7 +133,7 @@ class Line(Generic[T]):
         finally:
             self._lookers.discard(looker)
 
-    def waiting(self) -> tuple[Waiting, ...]:
+    def waiting(self) -> tuple[WaitingCount, ...]:
         """Who waits on this replica for a turn."""
         return self._waiters.places.report(now_s=asyncio.get_running_loop().time())
 
@@ -228,7 +228,7 @@ class Line(Generic[T]):
             self._waiters.judge_all(now_s=now_s, again=pause_grew)
 
     def _lost_redis(self, error: StoreUnavailable) -> None:
-        """Wait out a short absence of Redis; after that there is no telling when a turn will come."""
+        """Wait out a short outage of Redis; after that there is no telling when a turn will come."""
         now_s = asyncio.get_running_loop().time()
         self._ticked_at_s = now_s
         if self._away_since_s is None:

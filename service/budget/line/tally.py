@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from service.budget.scheduler.interfaces import Beginning, Begun, Joined, Known, Paused
+from service.budget.scheduler.interfaces import AlreadyStored, Beginning, Begun, Joined, Paused
 
 TURN_ENDS = ("used", "joined", "known", "paused", "lapsed", "returned", "lost")
 """What becomes of a turn: used for a call; refunded, for the block was being fetched, had come, or the upstream paused;
@@ -30,7 +30,7 @@ class TurnTally:
                 end = "used"
             case Joined():
                 end = "joined"
-            case Known():
+            case AlreadyStored():
                 end = "known"
             case Paused():
                 end = "paused"

@@ -6,12 +6,12 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from service.budget.line.jobs import Failed
-from service.budget.line.queue import State, Want
+from service.budget.line.jobs import CallFailed
+from service.budget.line.queue import BlockState, QueuedBlock
 from service.budget.line.slot import CallSlot
 from service.budget.line.tally import TurnTally
-from service.budget.line.waiters import Waiters, Wanted
-from service.budget.scheduler.interfaces import Beginning, Begun, Early, Joined, Known, Rules, Scheduler, Turn
+from service.budget.line.waiters import BlockWaiters, Waiters
+from service.budget.scheduler.interfaces import AlreadyStored, Beginning, Begun, Early, Joined, Rules, Scheduler, Turn
 from service.model.errors import StoreUnavailable
 
 log = structlog.get_logger()
@@ -56,13 +56,13 @@ class Turns(Generic[T]):
             self.tally.returned(turn.caller)
             self._tick_soon()
             return
-        want.state, want.turned_for = State.TURNED, turn.caller
+        want.state, want.turned_for = BlockState.TURNED, turn.caller
         self._in_use.add(turn.id)
         self._spawn(self._use(turn, want))
 
-    def look_for(self, want: Want[Wanted[T]]) -> None:
+    def look_for(self, want: QueuedBlock[BlockWaiters[T]]) -> None:
         """See whether a block has come, for a fetch of it by some replica may have ended."""
-        if want.state in (State.WAITING, State.ELSEWHERE):
+        if want.state in (BlockState.WAITING, BlockState.ELSEWHERE):
             self._spawn(self._look(want))
 
     def leave(self) -> None:
@@ -79,7 +79,7 @@ class Turns(Generic[T]):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _use(self, turn: Turn, want: Want[Wanted[T]]) -> None:
+    async def _use(self, turn: Turn, want: QueuedBlock[BlockWaiters[T]]) -> None:
         try:
             answer = await self._begin_when_usable(turn, want)
             self.tally.began(turn.caller, answer)
@@ -87,9 +87,9 @@ class Turns(Generic[T]):
                 case Begun():
                     await self._call(turn, want)
                 case Joined(lease_in_ms=lease_in_ms):
-                    want.state = State.ELSEWHERE
+                    want.state = BlockState.ELSEWHERE
                     self._spawn(self._watch(want, lease_s=lease_in_ms / 1000))
-                case Known():
+                case AlreadyStored():
                     await self._look(want)
                 case None:
                     self.returned.append(turn.id)
@@ -107,7 +107,7 @@ class Turns(Generic[T]):
             self._in_use.discard(turn.id)
             self._tick_soon()
 
-    async def _begin_when_usable(self, turn: Turn, want: Want[Wanted[T]]) -> Beginning | None:
+    async def _begin_when_usable(self, turn: Turn, want: QueuedBlock[BlockWaiters[T]]) -> Beginning | None:
         """Begin as soon as the turn allows it; None where its caller has left the line meanwhile."""
         usable_in_ms = turn.usable_in_ms
         while True:
@@ -115,13 +115,13 @@ class Turns(Generic[T]):
             if turn.caller not in want.places:
                 self._wait_again(want)
                 return None
-            want.state = State.BEGINNING
+            want.state = BlockState.BEGINNING
             answer = await self._begin(turn, want)
             if not isinstance(answer, Early):
                 return answer
-            want.state, usable_in_ms = State.TURNED, answer.usable_in_ms
+            want.state, usable_in_ms = BlockState.TURNED, answer.usable_in_ms
 
-    async def _begin(self, turn: Turn, want: Want[Wanted[T]]) -> Beginning:
+    async def _begin(self, turn: Turn, want: QueuedBlock[BlockWaiters[T]]) -> Beginning:
         """Ask the scheduler, once more where no answer came: it answers the same turn and block the same way."""
         loop, job = asyncio.get_running_loop(), want.payload.job
         want.asked_s = loop.time()
@@ -131,9 +131,9 @@ class Turns(Generic[T]):
             want.asked_s = loop.time()
             return await self._scheduler.begin(turn.id, block=job.block_key, block_key=job.block_key, known=job.known)
 
-    async def _call(self, turn: Turn, want: Want[Wanted[T]]) -> None:
+    async def _call(self, turn: Turn, want: QueuedBlock[BlockWaiters[T]]) -> None:
         loop = asyncio.get_running_loop()
-        want.state = State.CALLING
+        want.state = BlockState.CALLING
         want.attempts += 1
         begun_s = loop.time()
         slot = CallSlot(
@@ -146,8 +146,8 @@ class Turns(Generic[T]):
         try:
             outcome = await want.payload.job.call(slot, attempt=want.attempts)
         except Exception as exc:  # noqa: BLE001 - a fault of ours, told to all who wait; the slot must be freed
-            outcome = Failed(error=exc)
-        if not isinstance(outcome, Failed):
+            outcome = CallFailed(error=exc)
+        if not isinstance(outcome, CallFailed):
             upstream_s = loop.time() - begun_s
             self._waiters.serve(want, outcome, begun_s=begun_s, upstream_s=upstream_s, payer=turn.caller)
             await self._tell_done(turn, want.block)
@@ -160,7 +160,7 @@ class Turns(Generic[T]):
         else:
             self._waiters.fail(want, outcome.error)
 
-    async def _tell_done(self, turn: Turn, block: str, failed: Failed | None = None) -> None:
+    async def _tell_done(self, turn: Turn, block: str, failed: CallFailed | None = None) -> None:
         pause_ms = 0 if failed is None else int(failed.pause_s * 1000)
         reason = "" if failed is None else failed.pause_reason
         for attempt in range(DONE_TRIES):
@@ -171,29 +171,29 @@ class Turns(Generic[T]):
             else:
                 return
 
-    def _wait_again(self, want: Want[Wanted[T]]) -> None:
+    def _wait_again(self, want: QueuedBlock[BlockWaiters[T]]) -> None:
         self._waiters.wait_again(want, now_s=asyncio.get_running_loop().time())
         self._tick_soon()
 
-    async def _look(self, want: Want[Wanted[T]], *, is_over: bool = True) -> None:
+    async def _look(self, want: QueuedBlock[BlockWaiters[T]], *, is_over: bool = True) -> None:
         """Serve the block if it is there; if its fetch `is_over` without it, wait for a turn again."""
         try:
             value = await want.payload.job.look()
         except StoreUnavailable:
             value = None
-        if self._waiters.places.wants.get(want.block) is not want or want.state is State.CALLING:
+        if self._waiters.places.wants.get(want.block) is not want or want.state is BlockState.CALLING:
             return
         if value is not None:
             now_s = asyncio.get_running_loop().time()
             self._waiters.serve(want, value, begun_s=now_s, upstream_s=0.0, payer=None)
-        elif is_over and want.state is not State.WAITING:
+        elif is_over and want.state is not BlockState.WAITING:
             self._wait_again(want)
 
-    async def _watch(self, want: Want[Wanted[T]], *, lease_s: float) -> None:
+    async def _watch(self, want: QueuedBlock[BlockWaiters[T]], *, lease_s: float) -> None:
         """Look for a block that is fetched elsewhere until it is there or its lease ends."""
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + lease_s
-        while want.state is State.ELSEWHERE and want.places and not self._leaving:
+        while want.state is BlockState.ELSEWHERE and want.places and not self._leaving:
             await asyncio.sleep(min(LOOK_S, max(ends_s - loop.time(), 0)))
-            if want.state is State.ELSEWHERE:
+            if want.state is BlockState.ELSEWHERE:
                 await self._look(want, is_over=loop.time() >= ends_s)

@@ -7,7 +7,7 @@ import msgspec
 from service.budget.scheduler.interfaces import is_background
 
 
-class Share(msgspec.Struct, kw_only=True):
+class ReplicaDemand(msgspec.Struct, kw_only=True):
     """A caller's part on one replica: how many wait there without a turn, and since when the oldest does."""
 
     replica: str
@@ -15,17 +15,17 @@ class Share(msgspec.Struct, kw_only=True):
     since: int
 
 
-class Crowd(msgspec.Struct, kw_only=True):
+class CallerDemand(msgspec.Struct, kw_only=True):
     """All that one caller waits for. Where replicas disagree about its weight, the largest holds."""
 
     caller: str
     weight: float
     count: int
     since: int
-    shares: list[Share]
+    shares: list[ReplicaDemand]
 
 
-class Standing(msgspec.Struct, kw_only=True):
+class Demand(msgspec.Struct, kw_only=True):
     """Everyone who waits without a turn, and the names of those who wait or hold a turn.
 
     `count` is how many in all, `urgent` how many of them not in the background.
@@ -33,10 +33,10 @@ class Standing(msgspec.Struct, kw_only=True):
 
     count: int
     urgent: int
-    crowds: dict[str, Crowd]
+    crowds: dict[str, CallerDemand]
     present: set[str]
 
-    def take(self, crowd: Crowd, share: Share) -> None:
+    def take(self, crowd: CallerDemand, share: ReplicaDemand) -> None:
         """One fewer waits without a turn."""
         share.count -= 1
         crowd.count -= 1
@@ -49,15 +49,17 @@ class Standing(msgspec.Struct, kw_only=True):
         return self.urgent or self.count
 
 
-def standing(rows: Iterable[tuple[str, str, float, int, int]], held: Iterable[tuple[str, str]]) -> Standing:
+def standing(rows: Iterable[tuple[str, str, float, int, int]], held: Iterable[tuple[str, str]]) -> Demand:
     """Sum up (replica, caller, weight, count, since), less the turns `held` unused as (replica, caller)."""
-    seen = Standing(count=0, urgent=0, crowds={}, present=set())
-    shares: dict[tuple[str, str], Share] = {}
+    seen = Demand(count=0, urgent=0, crowds={}, present=set())
+    shares: dict[tuple[str, str], ReplicaDemand] = {}
     for replica, caller, weight, count, since in rows:
         if count < 1:
             continue
-        crowd = seen.crowds.setdefault(caller, Crowd(caller=caller, weight=weight, count=0, since=since, shares=[]))
-        share = Share(replica=replica, count=count, since=since)
+        crowd = seen.crowds.setdefault(
+            caller, CallerDemand(caller=caller, weight=weight, count=0, since=since, shares=[])
+        )
+        share = ReplicaDemand(replica=replica, count=count, since=since)
         shares[replica, caller] = share
         crowd.shares.append(share)
         crowd.weight = max(crowd.weight, weight)

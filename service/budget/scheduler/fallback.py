@@ -13,9 +13,9 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from service.budget.scheduler.interfaces import Beginning, Begun, Board, Lapsed, Rules, Scheduler, Ticked, Waiting
+from service.budget.scheduler.interfaces import Beginning, Begun, Board, Lapsed, Rules, Scheduler, Ticked, WaitingCount
 from service.budget.scheduler.local import LocalScheduler
-from service.budget.scheduler.outage import Absence
+from service.budget.scheduler.outage import Outage
 from service.budget.scheduler.policy import Policy
 from service.model.errors import StoreUnavailable
 
@@ -32,7 +32,7 @@ def notice_s(timeout_s: float) -> float:
     return PROBE_S + NOTICE_MARGIN_S + 3 * timeout_s
 
 
-class SharingScheduler:
+class FallbackScheduler:
     """A Scheduler that passes everything on to the shared one, and while that is away serves from this replica's part.
 
     Lives from `start` to `aclose`. Turns are worth something only on the side that gave them: on the other one they
@@ -58,7 +58,7 @@ class SharingScheduler:
         self._own_rules = msgspec.structs.replace(rules, calls=rules.calls // max_replicas)
         self._clock_s = clock_s
         quiet_s = (rules.transit_ms + rules.rest_ms) / 1000
-        self._absence = Absence(grace_s=grace_s, notice_s=notice_s, quiet_s=quiet_s)
+        self._outage = Outage(grace_s=grace_s, notice_s=notice_s, quiet_s=quiet_s)
         self._own: LocalScheduler | None = None
         self._given: set[int] = set()
         self._begun: set[int] = set()
@@ -97,7 +97,7 @@ class SharingScheduler:
             pass
 
     async def tick(
-        self, waiting: tuple[Waiting, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
         """See `Scheduler.tick`. Raises StoreUnavailable only before the grace has ended."""
         if self._own is None:
@@ -106,7 +106,7 @@ class SharingScheduler:
             except StoreUnavailable:
                 if self._own is None:
                     raise
-        quiet = quiet or self._absence.owed_until_s is not None
+        quiet = quiet or self._outage.owed_until_s is not None
         ticked = await self._own.tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
         self._note(ticked, asked_s=self._clock_s(), quiet=quiet)
         return ticked if ticked.board is None else msgspec.structs.replace(ticked, board=self._scaled(ticked.board))
@@ -115,7 +115,7 @@ class SharingScheduler:
         """See `Scheduler.begin`. Alone, all blocks are in memory: no other replica's can be found or joined."""
         if turn not in self._given and turn not in self._begun:
             return Lapsed()
-        if self._own is not None and not self._absence.may_begin_alone(now_s=self._clock_s()):
+        if self._own is not None and not self._outage.may_begin_alone(now_s=self._clock_s()):
             return Lapsed()
         self._begun.add(turn)  # at once: where no answer comes, it may have begun
         beginning = await self._side.begin(turn, block=block, block_key=block_key, known=known)
@@ -134,12 +134,12 @@ class SharingScheduler:
         return self._shared if self._own is None else self._own
 
     async def _tick_shared(
-        self, waiting: tuple[Waiting, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
         """One after the other, for a report replaces the one before it."""
         async with self._asking:
             asked_s = self._asked_s = self._clock_s()
-            quiet = quiet or self._absence.owed_until_s is not None
+            quiet = quiet or self._outage.owed_until_s is not None
             try:
                 ticked = await self._shared.tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
             except StoreUnavailable:
@@ -150,18 +150,18 @@ class SharingScheduler:
             return ticked
 
     async def _missed(self, asked_s: float) -> None:
-        self._absence = self._absence.failed(asked_s=asked_s, now_s=self._clock_s())
-        if not self._absence.shares or self._own is not None:
+        self._outage = self._outage.failed(asked_s=asked_s, now_s=self._clock_s())
+        if not self._outage.shares or self._own is not None:
             return
         log.warning("budget.shares", app=self._app, calls=self._own_rules.calls)
         own = LocalScheduler(Policy(self._own_rules), lambda: self._clock_s() * 1000)
         await own.tick((), returned=(), quiet=True, wants_board=False)
-        self._absence = self._absence.kept_quiet(asked_s=self._clock_s())
+        self._outage = self._outage.kept_quiet(asked_s=self._clock_s())
         await own.done(0, block="", pause_ms=self._pause_left_ms(), pause_reason=self._pause_reason)
         self._change_to(own)
 
     def _answered(self) -> None:
-        self._absence = self._absence.answered(now_s=self._clock_s())
+        self._outage = self._outage.answered(now_s=self._clock_s())
         if self._own is not None:
             log.warning("budget.shared_again", app=self._app)
             self._change_to(None)
@@ -174,7 +174,7 @@ class SharingScheduler:
 
     def _note(self, ticked: Ticked, *, asked_s: float, quiet: bool) -> None:
         if quiet:
-            self._absence = self._absence.kept_quiet(asked_s=asked_s)
+            self._outage = self._outage.kept_quiet(asked_s=asked_s)
         self._given = {turn.id for turn in ticked.turns}
         self._pause(ticked.pause_in_ms, ticked.pause_reason)
 

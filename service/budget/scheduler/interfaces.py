@@ -32,7 +32,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     `calls` in any window of `window_ms`; a call reaches the upstream and is counted by it within `transit_ms` of its
     `begin`. A turn not used lapses `turn_lease_ms` after it may be used; a fetch is given up by the others after
     `fetch_lease_ms`; a replica that has not ticked for `report_lease_ms` is dead. Turns may be told up to `ahead_ms`
-    before they may be used. Where the server's clock is ahead of what a replica's own stopwatch vouches for by
+    before they may be used. Where the server's clock is ahead of what a replica's own server_clock vouches for by
     `clock_step_ms` or more, it has stepped and is not believed. That is the time in which Redis must answer: less
     can't be told from the network's delay, and passes for time.
     """
@@ -68,7 +68,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         return self.window_ms * 9 // (10 * self.calls)
 
 
-class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+class WaitingCount(msgspec.Struct, frozen=True, kw_only=True):
     """How many blocks one caller waits for on one replica, and how long the oldest has waited.
 
     `count` includes those for which the replica holds a turn that it has not begun.
@@ -149,7 +149,7 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
     lease_in_ms: int
 
 
-class Known(msgspec.Struct, frozen=True, kw_only=True):
+class AlreadyStored(msgspec.Struct, frozen=True, kw_only=True):
     """The block in Redis is not the one that the replica knows: look again. The turn is refunded."""
 
 
@@ -164,14 +164,14 @@ class Paused(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-Beginning = Begun | Early | Joined | Known | Lapsed | Paused
+Beginning = Begun | Early | Joined | AlreadyStored | Lapsed | Paused
 
 
 class Scheduler(Protocol):
     """Gives out the turns of one app. Raises StoreUnavailable where it can't be asked."""
 
     async def tick(
-        self, waiting: tuple[Waiting, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
         """Replace this replica's report; give back `returned` turns; answer with the turns that it holds unused.
 
@@ -186,7 +186,7 @@ class Scheduler(Protocol):
         `known` is the head (`HEAD_BYTES`) of the value under `block_key` that the replica has seen, b"" for none.
         Repeated for a turn that has begun for the same block, it holds the slot anew from now and answers Begun; so a
         lost answer is asked for again, and a call that was long in connecting asks again just before it is sent.
-        Begun, Joined and Known take one off what this replica has reported to wait; Early and Paused do not.
+        Begun, Joined and AlreadyStored take one off what this replica has reported to wait; Early and Paused do not.
         """
         ...
 

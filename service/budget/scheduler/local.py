@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from service.budget.scheduler.interfaces import Beginning, Ticked, Waiting
+from service.budget.scheduler.interfaces import Beginning, Ticked, WaitingCount
 from service.budget.scheduler.policy import Policy
-from service.budget.scheduler.server_clock import Stopwatch, any_chance, monotonic_ms
+from service.budget.scheduler.server_clock import ServerClock, any_chance, monotonic_ms
 from service.budget.scheduler.state import Reading
 from service.model.blocks import HEAD_BYTES
 
@@ -33,10 +33,10 @@ class LocalScheduler:
         self._stored = stored
         self._chance = chance
         self._server = server or (lambda: (int(clock_ms()), "local"))
-        self._stopwatch = Stopwatch()
+        self._server_clock = ServerClock()
 
     async def tick(
-        self, waiting: tuple[Waiting, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
         """See `Scheduler.tick`."""
         ticked = self._policy.tick(
@@ -61,9 +61,9 @@ class LocalScheduler:
         self._answered()
 
     def _reading(self) -> Reading:
-        epoch, seen_ms = self._stopwatch.read(self._clock_ms())
+        epoch, seen_ms = self._server_clock.read(self._clock_ms())
         raw_ms, run_id = self._server()
         return Reading(raw_ms=raw_ms, run_id=run_id, epoch=epoch, seen_ms=seen_ms, chance=self._chance())
 
     def _answered(self) -> None:
-        self._stopwatch.answered(self._policy.epoch, self._policy.now, self._clock_ms())
+        self._server_clock.answered(self._policy.epoch, self._policy.now, self._clock_ms())

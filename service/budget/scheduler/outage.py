@@ -3,7 +3,7 @@
 import msgspec
 
 
-class Absence(msgspec.Struct, frozen=True, kw_only=True):
+class Outage(msgspec.Struct, frozen=True, kw_only=True):
     """Whether Redis answers, whether this replica `shares`: lives on its own part of the calls; what quiet it owes.
 
     All replicas notice that Redis has gone, or is back, within `notice_s` of each other, for each asks it all the
@@ -20,7 +20,7 @@ class Absence(msgspec.Struct, frozen=True, kw_only=True):
     asked_s: float = 0.0
     owed_until_s: float | None = None
 
-    def failed(self, *, asked_s: float, now_s: float) -> "Absence":
+    def failed(self, *, asked_s: float, now_s: float) -> "Outage":
         """Redis was asked at `asked_s` and could not be had. Sharing begins when that has gone on for the grace."""
         since_s = now_s if self.failing_since_s is None else self.failing_since_s
         failed = msgspec.structs.replace(self, failing_since_s=since_s, asked_s=asked_s)
@@ -28,14 +28,14 @@ class Absence(msgspec.Struct, frozen=True, kw_only=True):
             return failed
         return msgspec.structs.replace(failed, shares=True, owed_until_s=now_s + self._rest_s)
 
-    def answered(self, *, now_s: float) -> "Absence":
+    def answered(self, *, now_s: float) -> "Outage":
         """Redis has answered. Whoever has shared owes quiet to those who have not noticed yet."""
         if self.failing_since_s is None:
             return self
         owed_until_s = now_s + self._rest_s if self.shares else self.owed_until_s
         return msgspec.structs.replace(self, failing_since_s=None, shares=False, owed_until_s=owed_until_s)
 
-    def kept_quiet(self, *, asked_s: float) -> "Absence":
+    def kept_quiet(self, *, asked_s: float) -> "Outage":
         """A quiet tick that was sent at `asked_s` has been answered by the side in use."""
         if self.owed_until_s is None or asked_s < self.owed_until_s:
             return self

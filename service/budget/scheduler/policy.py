@@ -4,21 +4,21 @@ It reads no clock and does no I/O. `LocalScheduler` runs on it, and it is the or
 All times in the state are milliseconds on a clock of its own that never goes back and never runs ahead.
 """
 
-from service.budget.scheduler.demand import Standing, standing
+from service.budget.scheduler.demand import Demand, standing
 from service.budget.scheduler.interfaces import (
+    AlreadyStored,
     Beginning,
     Begun,
     Board,
     Early,
     Joined,
-    Known,
     Lapsed,
     Paused,
     Rank,
     Rules,
     Ticked,
     Turn,
-    Waiting,
+    WaitingCount,
     is_background,
 )
 from service.budget.scheduler.state import Flight, Reading, Report, Slot, Tag
@@ -61,7 +61,7 @@ class Policy:
         self,
         reading: Reading,
         replica: str,
-        waiting: tuple[Waiting, ...],
+        waiting: tuple[WaitingCount, ...],
         *,
         returned: tuple[int, ...],
         quiet: bool,
@@ -201,7 +201,7 @@ class Policy:
             if slot.pending:
                 self._take_off(slot)
             self._give_back(slot.turn, slot.replica)
-            return Joined(lease_in_ms=other.ends - self.now) if other and not stale else Known()
+            return Joined(lease_in_ms=other.ends - self.now) if other and not stale else AlreadyStored()
         if self.pause_until > self.now:
             self._give_back(slot.turn, slot.replica)
             return Paused(pause_in_ms=self.pause_until - self.now, reason=self.pause_reason)
@@ -261,7 +261,7 @@ class Policy:
             at = max(at, self._last_start() + self._rules.gap_ms)
         return at
 
-    def _look(self) -> Standing:
+    def _look(self) -> Demand:
         """Who waits, over all live replicas; callers' tags are brought up to date on the way."""
         for name in [name for name, report in self.reports.items() if report.expires <= self.now]:
             del self.reports[name]
@@ -290,7 +290,7 @@ class Policy:
                 tag.active = True
                 tag.value = max(tag.value, self.virtual)
 
-    def _give(self, seen: Standing) -> None:
+    def _give(self, seen: Demand) -> None:
         """Give all turns that are due."""
         rules = self._rules
         paced = seen.pressing > self._free_slots()
@@ -321,7 +321,7 @@ class Policy:
             tag.value += slot.cost
             seen.take(crowd, share)
 
-    def _board(self, seen: Standing) -> Board:
+    def _board(self, seen: Demand) -> Board:
         ranks = [
             Rank(
                 caller=crowd.caller,

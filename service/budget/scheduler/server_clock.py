@@ -15,7 +15,7 @@ def any_chance() -> int:
     return random.SystemRandom().randint(1, 2**31)
 
 
-class Stopwatch:
+class ServerClock:
     """Tells the script's time from a monotonic clock of our own, never too late a time.
 
     An answer was made before it arrived, so `told - arrived` is at most what the two clocks differ by; the largest

@@ -7,22 +7,22 @@ from typing import TypeVar
 import msgspec
 
 from service.budget.scheduler.interfaces import (
+    AlreadyStored,
     Beginning,
     Begun,
     Board,
     Early,
     Joined,
-    Known,
     Lapsed,
     Paused,
     Rank,
     Rules,
     Ticked,
     Turn,
-    Waiting,
+    WaitingCount,
     is_background,
 )
-from service.budget.scheduler.server_clock import Stopwatch, any_chance, monotonic_ms
+from service.budget.scheduler.server_clock import ServerClock, any_chance, monotonic_ms
 from service.model.blocks import HEAD_BYTES
 from service.model.errors import StoreUnavailable
 from service.store.interfaces import Store
@@ -58,7 +58,7 @@ class _Begun(msgspec.Struct, array_like=True):
     reason: str = ""
 
 
-class SharedScheduler:
+class RedisScheduler:
     """One app's turns, given out in Redis to all replicas. Raises StoreUnavailable where Redis can't be asked.
 
     `clock_ms` is a monotonic clock and `chance` gives random numbers of 1 to 2**31. `server` is for tests alone: it
@@ -85,7 +85,7 @@ class SharedScheduler:
         self._clock_ms = clock_ms
         self._chance = chance
         self._server = server or (lambda: (-1, ""))
-        self._stopwatch = Stopwatch()
+        self._server_clock = ServerClock()
         self._rules = (
             rules.calls,
             rules.window_ms,
@@ -100,7 +100,7 @@ class SharedScheduler:
         )
 
     async def tick(
-        self, waiting: tuple[Waiting, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
         """See `Scheduler.tick`."""
         rows = [(row.caller, row.weight, row.count, row.waited_ms) for row in waiting if row.count]
@@ -129,7 +129,7 @@ class SharedScheduler:
             case "joined":
                 return Joined(lease_in_ms=answer.in_ms)
             case "known":
-                return Known()
+                return AlreadyStored()
             case "paused":
                 return Paused(pause_in_ms=answer.in_ms, reason=answer.reason)
             case _:
@@ -142,7 +142,7 @@ class SharedScheduler:
     async def _call(
         self, op: str, args: tuple[object, ...], shape: type[Answer], *, packed: bytes = b"", block_key: str = ""
     ) -> Answer:
-        epoch, seen_ms = self._stopwatch.read(self._clock_ms())
+        epoch, seen_ms = self._server_clock.read(self._clock_ms())
         raw_ms, run_id = self._server()
         call = (op, self._rules, self._replica, epoch, seen_ms, self._chance(), raw_ms, run_id, args)
         keys = (*self._keys, block_key) if block_key else self._keys
@@ -150,7 +150,7 @@ class SharedScheduler:
         if not isinstance(packed_reply, bytes):
             raise StoreUnavailable("broken answer")
         reply = msgspec.msgpack.decode(packed_reply, type=_Reply)
-        self._stopwatch.answered(reply.epoch, reply.now_ms, self._clock_ms())
+        self._server_clock.answered(reply.epoch, reply.now_ms, self._clock_ms())
         return msgspec.msgpack.decode(reply.answer, type=shape)
 
 

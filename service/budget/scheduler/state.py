@@ -4,7 +4,7 @@ import msgspec
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """What one call knows of the time: the server's clock and run, and what the replica's stopwatch says.
+    """What one call knows of the time: the server's clock and run, and what the replica's clock says.
 
     `seen_ms` holds in `epoch` alone, of which the number tells the span, too. `chance` is a random number of up to 31
     bits, above 0.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from service.model.callers import Caller
-from service.model.freshness import Demands
+from service.model.freshness import CacheDirectives
 from service.observe.request import Fields
 
 DELTA_MAX_S = 2**31
@@ -23,7 +23,7 @@ _ESCAPED = re.compile(r"\\(.)")
 _DIGITS = re.compile(r"[0-9]{1,4096}")
 _ITEMS_MAX = 64
 
-_NO_DEMANDS = Demands()
+_NO_DEMANDS = CacheDirectives()
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +33,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     applied_s: int | None
 
 
-def demands_of(fields: Fields, *, caller: Caller) -> Demands:
+def demands_of(fields: Fields, *, caller: Caller) -> CacheDirectives:
     """The freshness that the caller wants; malformed directives are ignored, and repeated ones after the first.
 
     A caller that may not force a fetch can't ask for anything newer than what is stored.
@@ -43,13 +43,13 @@ def demands_of(fields: Fields, *, caller: Caller) -> Demands:
         pragma = fields.get(b"pragma")  # RFC 9111, section 5.4: only where there is no Cache-Control
         if pragma is None or not any(name == "no-cache" for name, _, _ in _items(pragma)):
             return _NO_DEMANDS
-        return Demands(no_cache=caller.may_force)
+        return CacheDirectives(no_cache=caller.may_force)
     said: dict[str, str | None] = {}
     for name, value, rest in _items(text):
         if not rest:
             said.setdefault(name, value)
     max_stale_s = _delta_s(said.get("max-stale"))
-    return Demands(
+    return CacheDirectives(
         no_cache=caller.may_force and _is_bare(said, "no-cache"),
         max_age_s=_delta_s(said.get("max-age")) if caller.may_force else None,
         max_stale_s=math.inf if _is_bare(said, "max-stale") else max_stale_s,

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from service.model.budgets import BudgetView, Counts, Party, Tally, UsageView, Use, UseInPeriod, Worst
+from service.model.budgets import BudgetView, CallerStanding, Counts, UsageCounts, UsageView, Use, UseInPeriod, Worst
 from service.model.errors import (
     BadRequest,
     CallsStopped,
@@ -30,13 +30,13 @@ from service.model.errors import (
     UpstreamUnreachable,
     WaitTooLong,
 )
-from service.model.pages import Page, Source, Stretch
+from service.model.pages import Chunk, Page, Source
 from service.model.queries import At, Query, Range, Slice, Sort
 from service.model.streams import Only
 from service.model.tasks import Task
 from service.web.page_answer import body_of
-from service.web.problems.from_errors import Told, problem_answer, problem_of, told_of, told_of_status
-from service.web.problems.types import Kind
+from service.web.problems.from_errors import ProblemDetails, details_of, details_of_status, problem_answer, problem_of
+from service.web.problems.types import ProblemType
 from service.web.routes.budget import budget_body
 from service.web.routes.usage import usage_body
 from service.web.stream import Course
@@ -117,11 +117,11 @@ def page_example() -> Any:
 
 def stream_examples() -> tuple[str, str]:
     """A stream that is complete, and one that ended before its second block."""
-    first = Stretch(
+    first = Chunk(
         records=(_TASK,), total=1, following=None, is_short=False, fetched_at_ms=1_748_736_000_000, source=Source.HIT
     )
     whole, begun = Course(first, Only()), Course(first, Only())
-    problem = problem_of(told_of(WaitTooLong(place=42, estimate_s=12.4, patience_s=10.0)), request_id=REQUEST_ID)
+    problem = problem_of(details_of(WaitTooLong(place=42, estimate_s=12.4, patience_s=10.0)), request_id=REQUEST_ID)
     ended = whole.lines(first) + whole.last_line(problem=None, following=None)
     more = replace(first, total=240, following=100)
     early = begun.lines(more) + begun.last_line(problem=problem, following="/tasks?app=shop&offset=100")
@@ -130,8 +130,8 @@ def stream_examples() -> tuple[str, str]:
 
 def budget_example() -> Any:
     """The budget as a caller who is not an operator sees it."""
-    own = Tally(minute=Counts(turns=21, joined=4), hour=Counts(turns=310, joined=57))
-    others = Tally(minute=Counts(turns=262, joined=31), hour=Counts(turns=9104, joined=1240))
+    own = UsageCounts(minute=Counts(turns=21, joined=4), hour=Counts(turns=310, joined=57))
+    others = UsageCounts(minute=Counts(turns=262, joined=31), hour=Counts(turns=9104, joined=1240))
     view = BudgetView(
         app="shop",
         redis_away=False,
@@ -141,8 +141,8 @@ def budget_example() -> Any:
         pause_s=0.0,
         pause_reason="",
         worst=Worst(minute=5, hour=5),
-        callers=(Party(name="reports", waiting=2, oldest_s=0.41, tally=own),),
-        others=Party(name=None, waiting=17, oldest_s=3.2, tally=others),
+        callers=(CallerStanding(name="reports", waiting=2, oldest_s=0.41, tally=own),),
+        others=CallerStanding(name=None, waiting=17, oldest_s=3.2, tally=others),
     )
     return msgspec.json.decode(msgspec.json.encode(budget_body(view)))
 
@@ -164,14 +164,14 @@ def usage_example() -> Any:
     return msgspec.json.decode(msgspec.json.encode(usage_body(view)))
 
 
-def problem_example(kind: Kind) -> Any:
+def problem_example(kind: ProblemType) -> Any:
     """A problem of this kind, as it would be sent."""
-    told = next((told for told in map(told_of, ERRORS) if told.kind.slug == kind.slug), None)
+    told = next((told for told in map(details_of, ERRORS) if told.kind.slug == kind.slug), None)
     return msgspec.json.decode(problem_answer(told or _bare(kind), request_id=REQUEST_ID).body)
 
 
-def _bare(kind: Kind) -> Told:
-    told = told_of_status(kind.status)
+def _bare(kind: ProblemType) -> ProblemDetails:
+    told = details_of_status(kind.status)
     if told.kind is not kind:
         raise ValueError(f"no example for problems of type {kind.slug}")
     return told

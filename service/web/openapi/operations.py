@@ -15,7 +15,7 @@ from service.web.openapi.fields import refer_fields, with_examples
 from service.web.openapi.schemas import Json
 from service.web.parameters import Parameter, app_parameter, task_parameters
 from service.web.problems.from_errors import PROBLEM_JSON
-from service.web.problems.types import KINDS, Kind
+from service.web.problems.types import KINDS, ProblemType
 from service.web.routes.problems import kinds_html, kinds_text
 from service.web.routes.usage import usage_parameters
 from service.web.settings import default_web_settings
@@ -306,13 +306,13 @@ def _open(operation_id: str, tag: str, summary: str, description: str, content: 
 
 def _problems(slugs: str, *fields: str) -> Json:
     """The problems of an operation by status, with the answer fields that it adds to them."""
-    by_status: dict[str, list[Kind]] = {}
+    by_status: dict[str, list[ProblemType]] = {}
     for slug in slugs.split():
         by_status.setdefault(str(KINDS[slug].status), []).append(KINDS[slug])
     return {status: _problem(kinds, fields) for status, kinds in sorted(by_status.items())}
 
 
-def _problem(kinds: Sequence[Kind], operation_fields: Sequence[str]) -> Json:
+def _problem(kinds: Sequence[ProblemType], operation_fields: Sequence[str]) -> Json:
     """One status with the problems that it may stand for, each with an example."""
     slugs = {kind.slug for kind in kinds}
     fields = [
@@ -371,7 +371,7 @@ def _stream() -> Json:
     }
 
 
-def _text(*kinds: Kind) -> Json:
+def _text(*kinds: ProblemType) -> Json:
     """Problems that explain themselves, for programs and for browsers."""
     texts = {"text/plain": kinds_text(kinds), "text/html": kinds_html(kinds)}
     return {form: {"schema": {"type": "string"}, "example": text} for form, text in texts.items()}

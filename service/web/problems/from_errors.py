@@ -33,7 +33,7 @@ from service.model.errors import (
     WaitTooLong,
 )
 from service.web.answers import Answer, Header
-from service.web.problems.types import KINDS, Kind
+from service.web.problems.types import KINDS, ProblemType
 
 PROBLEM_JSON = b"application/problem+json"
 THROTTLED_RETRY_S = 1
@@ -91,10 +91,10 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     upstream_text: str | None = None
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
     """What an error comes to: its kind, a text, when to try again, and the members that its type adds."""
 
-    kind: Kind
+    kind: ProblemType
     detail: str
     retry_after_s: float | None = None
     errors: tuple[Fault, ...] = ()
@@ -111,15 +111,15 @@ def slug_of(error: type[Exception]) -> str:
     return next((_SLUGS[cls] for cls in error.__mro__ if cls in _SLUGS), "failed")
 
 
-def told_of(exc: Exception) -> Told:
+def details_of(exc: Exception) -> ProblemDetails:
     """What a caller is told of an error: never more than the error's own text, and nothing of an unforeseen one."""
     slug = slug_of(type(exc))
     kind, detail = KINDS[slug], _FIXED_DETAILS.get(slug) or str(exc) or KINDS[slug].meaning
-    return replace(Told(kind=kind, detail=detail), **_particulars(exc))
+    return replace(ProblemDetails(kind=kind, detail=detail), **_particulars(exc))
 
 
 def _particulars(exc: Exception) -> dict[str, Any]:
-    """What `Told` holds of this error besides its kind and detail."""
+    """What `ProblemDetails` holds of this error besides its kind and detail."""
     particulars: dict[str, Any] = {}
     match exc:
         case BadRequest(faults=faults):
@@ -148,16 +148,16 @@ def _particulars(exc: Exception) -> dict[str, Any]:
     return particulars
 
 
-def told_of_status(status: int) -> Told:
+def details_of_status(status: int) -> ProblemDetails:
     """What a caller is told of a refusal that HTTP itself has a status for."""
     kind = next((kind for kind in KINDS.values() if kind.status == status and kind.is_http), None)
     if kind is None:
         phrase = HTTPStatus(status).phrase if status in HTTPStatus.__members__.values() else "Refused"
-        kind = Kind(slug="", title=phrase, status=status, meaning="", remedy="", is_http=True)
-    return Told(kind=kind, detail=_FIXED_DETAILS.get(kind.slug, kind.meaning or kind.title))
+        kind = ProblemType(slug="", title=phrase, status=status, meaning="", remedy="", is_http=True)
+    return ProblemDetails(kind=kind, detail=_FIXED_DETAILS.get(kind.slug, kind.meaning or kind.title))
 
 
-def problem_of(told: Told, *, request_id: str) -> Problem:
+def problem_of(told: ProblemDetails, *, request_id: str) -> Problem:
     """The problem as a value."""
     kind = told.kind
     return Problem(
@@ -176,7 +176,7 @@ def problem_of(told: Told, *, request_id: str) -> Problem:
     )
 
 
-def problem_answer(told: Told, *, request_id: str, wait_applied_s: int | None = None) -> Answer:
+def problem_answer(told: ProblemDetails, *, request_id: str, wait_applied_s: int | None = None) -> Answer:
     """The problem as an answer that nobody keeps."""
     problem = problem_of(told, request_id=request_id)
     headers: list[Header] = [(b"content-type", PROBLEM_JSON), (b"cache-control", b"no-store"), *told.headers]

@@ -8,11 +8,18 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
 from service.model.errors import TaskgateError
-from service.observe.request import Trail
+from service.observe.request import RequestContext
 from service.web.answers import Answer
-from service.web.context import trail_of
+from service.web.context import request_context
 from service.web.headers.ratelimit import ratelimit
-from service.web.problems.from_errors import Problem, Told, problem_answer, problem_of, told_of, told_of_status
+from service.web.problems.from_errors import (
+    Problem,
+    ProblemDetails,
+    details_of,
+    details_of_status,
+    problem_answer,
+    problem_of,
+)
 
 Handler = Callable[[Request[Any, Any, Any], Any], Response[Any]]
 
@@ -21,13 +28,13 @@ _log = structlog.get_logger()
 
 def on_taskgate_error(request: Request[Any, Any, Any], exc: TaskgateError) -> Response[bytes]:
     """One of our own errors, by the table; one that the table lacks is a fault of ours."""
-    told = told_of(exc)
+    told = details_of(exc)
     if told.kind.status == 500:
         return on_failure(request, exc)
-    trail = trail_of(request)
-    answer = _answer(told, trail)
-    if exc.budget is not None and trail.app is not None:
-        fields = answer.headers + ratelimit(trail.app, exc.budget)
+    context = request_context(request)
+    answer = _answer(told, context)
+    if exc.budget is not None and context.app is not None:
+        fields = answer.headers + ratelimit(context.app, exc.budget)
         answer = Answer(status=answer.status, headers=fields, body=answer.body)
     return _response(answer)
 
@@ -36,9 +43,9 @@ def on_http_error(request: Request[Any, Any, Any], exc: HTTPException) -> Respon
     """One of Litestar's: 404, 405 with its Allow, 400."""
     if exc.status_code >= 500:
         return on_failure(request, exc)
-    told = told_of_status(exc.status_code)
+    told = details_of_status(exc.status_code)
     allow = (exc.headers or {}).get("allow")
-    response = _response(_answer(told, trail_of(request)))
+    response = _response(_answer(told, request_context(request)))
     if allow is not None:
         response.headers["allow"] = allow
     return response
@@ -46,27 +53,27 @@ def on_http_error(request: Request[Any, Any, Any], exc: HTTPException) -> Respon
 
 def on_failure(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
     """Anything unforeseen: logged with its traceback, told without."""
-    return _response(failure_answer(trail_of(request), exc))
+    return _response(failure_answer(request_context(request), exc))
 
 
-def failure_answer(trail: Trail, exc: BaseException) -> Answer:
+def failure_answer(context: RequestContext, exc: BaseException) -> Answer:
     """A 500, logged as `web.failed`."""
-    _log_failure(trail, exc)
-    return _answer(told_of_status(500), trail)
+    _log_failure(context, exc)
+    return _answer(details_of_status(500), context)
 
 
-def late_problem(trail: Trail, exc: Exception) -> Problem:
+def late_problem(context: RequestContext, exc: Exception) -> Problem:
     """What is told of an error where the answer has begun already: by the same table, logged the same way."""
-    told = told_of(exc)
+    told = details_of(exc)
     if told.kind.status == 500:
-        _log_failure(trail, exc)
-    trail.outcome = told.kind.slug
-    return problem_of(told, request_id=trail.request_id)
+        _log_failure(context, exc)
+    context.outcome = told.kind.slug
+    return problem_of(told, request_id=context.request_id)
 
 
-def refusal_answer(status: int, trail: Trail) -> Answer:
+def refusal_answer(status: int, context: RequestContext) -> Answer:
     """A refusal that only needs HTTP's own status."""
-    return _answer(told_of_status(status), trail)
+    return _answer(details_of_status(status), context)
 
 
 def exception_handlers() -> dict[int | type[Exception], Handler]:
@@ -74,13 +81,13 @@ def exception_handlers() -> dict[int | type[Exception], Handler]:
     return {TaskgateError: on_taskgate_error, HTTPException: on_http_error, Exception: on_failure}
 
 
-def _log_failure(trail: Trail, exc: BaseException) -> None:
-    _log.error("web.failed", request_id=trail.request_id, caller=trail.caller, app=trail.app, exc_info=exc)
+def _log_failure(context: RequestContext, exc: BaseException) -> None:
+    _log.error("web.failed", request_id=context.request_id, caller=context.caller, app=context.app, exc_info=exc)
 
 
-def _answer(told: Told, trail: Trail) -> Answer:
-    trail.outcome = told.kind.slug or str(told.kind.status)
-    return problem_answer(told, request_id=trail.request_id, wait_applied_s=trail.wait_applied_s)
+def _answer(told: ProblemDetails, context: RequestContext) -> Answer:
+    context.outcome = told.kind.slug or str(told.kind.status)
+    return problem_answer(told, request_id=context.request_id, wait_applied_s=context.wait_applied_s)
 
 
 def _response(answer: Answer) -> Response[bytes]:

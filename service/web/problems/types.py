@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 
-class Kind(msgspec.Struct, frozen=True, kw_only=True):
+class ProblemType(msgspec.Struct, frozen=True, kw_only=True):
     """A problem type. `is_http` marks those that may stand for a bare HTTP status."""
 
     slug: str
@@ -17,7 +17,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _ALL = (
-    Kind(
+    ProblemType(
         slug="bad-request",
         title="The request can't be served as it is",
         status=400,
@@ -26,7 +26,7 @@ _ALL = (
         remedy="Correct the parameters that are named. The same request will always be refused.",
         is_http=True,
     ),
-    Kind(
+    ProblemType(
         slug="unauthenticated",
         title="A known key is needed",
         status=401,
@@ -35,14 +35,14 @@ _ALL = (
         "account's token for this gateway.",
         is_http=True,
     ),
-    Kind(
+    ProblemType(
         slug="keys-unavailable",
         title="Tokens can't be checked now",
         status=503,
         meaning="The request carries a service account's token, and the keys that sign such tokens can't be had yet.",
         remedy="Try again after the time that Retry-After tells.",
     ),
-    Kind(
+    ProblemType(
         slug="not-allowed",
         title="This caller may not do that",
         status=403,
@@ -50,7 +50,7 @@ _ALL = (
         remedy="Ask the operators of this gateway whether your service should have it.",
         is_http=True,
     ),
-    Kind(
+    ProblemType(
         slug="not-found",
         title="Nothing is here",
         status=404,
@@ -58,7 +58,7 @@ _ALL = (
         remedy="See /docs for the paths that there are.",
         is_http=True,
     ),
-    Kind(
+    ProblemType(
         slug="unknown-app",
         title="No such app",
         status=404,
@@ -66,7 +66,7 @@ _ALL = (
         "get 403 for an app that exists.",
         remedy="GET /apps lists the apps that your key may read.",
     ),
-    Kind(
+    ProblemType(
         slug="method-not-allowed",
         title="This method does not work here",
         status=405,
@@ -74,7 +74,7 @@ _ALL = (
         remedy="Use one of the methods that the field Allow names.",
         is_http=True,
     ),
-    Kind(
+    ProblemType(
         slug="not-acceptable",
         title="No acceptable form",
         status=406,
@@ -82,7 +82,7 @@ _ALL = (
         remedy="Accept 'application/json' for a page, or 'application/x-ndjson' for the whole list as a stream.",
         is_http=True,
     ),
-    Kind(
+    ProblemType(
         slug="content-too-large",
         title="No body is wanted",
         status=413,
@@ -90,7 +90,7 @@ _ALL = (
         remedy="Send the request without a body.",
         is_http=True,
     ),
-    Kind(
+    ProblemType(
         slug="uri-too-long",
         title="The address is too long",
         status=414,
@@ -98,7 +98,7 @@ _ALL = (
         remedy="Shorten the parameters; none of them needs so much.",
         is_http=True,
     ),
-    Kind(
+    ProblemType(
         slug="query-refused",
         title="The upstream refused these parameters",
         status=422,
@@ -106,14 +106,14 @@ _ALL = (
         "is longer than it allows. Its code and text are in 'upstream_code' and 'upstream_text'.",
         remedy="Change the parameters, most likely to a shorter range. The refusal is remembered for a while.",
     ),
-    Kind(
+    ProblemType(
         slug="line-full",
         title="Too many requests of this caller wait",
         status=429,
         meaning="The caller has as many requests waiting for a turn as it may; 'bound' tells how many that is.",
         remedy="Wait for answers before asking for more, and try again after Retry-After.",
     ),
-    Kind(
+    ProblemType(
         slug="headers-too-large",
         title="The header fields are too large",
         status=431,
@@ -121,7 +121,7 @@ _ALL = (
         remedy="Send fewer or shorter fields; cookies are not used here.",
         is_http=True,
     ),
-    Kind(
+    ProblemType(
         slug="failed",
         title="Something here went wrong",
         status=500,
@@ -129,42 +129,42 @@ _ALL = (
         remedy="Try again later; tell the operators the request id if it stays.",
         is_http=True,
     ),
-    Kind(
+    ProblemType(
         slug="upstream-failed",
         title="The upstream call failed",
         status=502,
         meaning="The upstream could not be asked, and nothing that is stored may be served instead.",
         remedy="Try again later. 'Cache-Control: max-stale' accepts older answers.",
     ),
-    Kind(
+    ProblemType(
         slug="upstream-unreachable",
         title="The upstream can't be reached",
         status=502,
         meaning="No connection to the upstream could be made.",
         remedy="Try again later. 'Cache-Control: max-stale' accepts older answers.",
     ),
-    Kind(
+    ProblemType(
         slug="upstream-broken",
         title="The upstream's answer can't be read",
         status=502,
         meaning="The upstream answered, but not with what it documents.",
         remedy="Try again later; tell the operators if it stays.",
     ),
-    Kind(
+    ProblemType(
         slug="upstream-http-status",
         title="The upstream answered with an HTTP error",
         status=502,
         meaning="The upstream, or something before it, answered with another HTTP status than 200.",
         remedy="Try again later; tell the operators if it stays.",
     ),
-    Kind(
+    ProblemType(
         slug="upstream-refused",
         title="The upstream refused the call",
         status=502,
         meaning="The upstream answered with an error code; it is in 'upstream_code', its text in 'upstream_text'.",
         remedy="Try again later; tell the operators the code if it stays.",
     ),
-    Kind(
+    ProblemType(
         slug="calls-stopped",
         title="Calls for this app are stopped",
         status=502,
@@ -172,14 +172,14 @@ _ALL = (
         "made for a while, since none would succeed.",
         remedy="Operators must correct the configuration; 'detail' says what. Callers can only try again later.",
     ),
-    Kind(
+    ProblemType(
         slug="throttled",
         title="The upstream asks for a pause",
         status=503,
         meaning="The upstream says that it was called too often. All replicas pause their calls.",
         remedy="Try again after Retry-After.",
     ),
-    Kind(
+    ProblemType(
         slug="wait-too-long",
         title="The turn would come too late",
         status=503,
@@ -188,35 +188,35 @@ _ALL = (
         remedy="Try again after Retry-After, or wait longer with 'Prefer: wait=SECONDS', or accept an older answer "
         "with 'Cache-Control: max-stale'.",
     ),
-    Kind(
+    ProblemType(
         slug="no-fetch-now",
         title="No fetch can be had now",
         status=503,
         meaning="The upstream can't be asked for this caller at this moment.",
         remedy="Try again after Retry-After.",
     ),
-    Kind(
+    ProblemType(
         slug="shutting-down",
         title="This replica is leaving",
         status=503,
         meaning="The process that took the request is shutting down and gave up its places in line.",
         remedy="Try again after Retry-After: another replica will answer.",
     ),
-    Kind(
+    ProblemType(
         slug="store-unavailable",
         title="The shared store is away",
         status=503,
         meaning="Redis can't be had, and without it the upstream is not called; nothing stored may be served instead.",
         remedy="Try again after Retry-After. 'Cache-Control: max-stale' accepts older answers.",
     ),
-    Kind(
+    ProblemType(
         slug="nothing-stored",
         title="Nothing stored fits",
         status=504,
         meaning="The caller asked for stored answers alone (only-if-cached), and none satisfies the request.",
         remedy="Leave 'only-if-cached' out, or accept older answers with 'max-stale'.",
     ),
-    Kind(
+    ProblemType(
         slug="upstream-timeout",
         title="The upstream did not answer in time",
         status=504,
@@ -225,4 +225,4 @@ _ALL = (
     ),
 )
 
-KINDS: Mapping[str, Kind] = {kind.slug: kind for kind in _ALL}
+KINDS: Mapping[str, ProblemType] = {kind.slug: kind for kind in _ALL}

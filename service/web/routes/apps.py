@@ -9,7 +9,7 @@ from litestar.handlers import HTTPRouteHandler
 from service.model.callers import AppInfo
 from service.web.answers import Reply, json_answer
 from service.web.identify import identify
-from service.web.interfaces import Callers, Gateway
+from service.web.interfaces import Callers, GatewayAPI
 
 
 class Apps(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,7 +18,7 @@ class Apps(msgspec.Struct, frozen=True, kw_only=True):
     apps: tuple[AppInfo, ...]
 
 
-def apps_route(gateway: Gateway, callers: Callers) -> HTTPRouteHandler:
+def apps_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
     """The route."""
 
     @get("/apps")

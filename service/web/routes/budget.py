@@ -6,10 +6,10 @@ import msgspec
 from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 
-from service.model.budgets import BudgetView, Counts, Party
+from service.model.budgets import BudgetView, CallerStanding, Counts
 from service.web.answers import Reply, json_answer
 from service.web.identify import identify
-from service.web.interfaces import Callers, Gateway
+from service.web.interfaces import Callers, GatewayAPI
 from service.web.parameters import read_app
 
 
@@ -70,15 +70,15 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     others: Share
 
 
-def budget_route(gateway: Gateway, callers: Callers) -> HTTPRouteHandler:
+def budget_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
     """The route."""
 
     @get("/budget")
     async def show_budget(request: Request[Any, Any, Any]) -> Reply:
         """The budget of one app, as the caller may see it."""
-        caller, trail = await identify(request, callers)
+        caller, context = await identify(request, callers)
         app = read_app(request.scope["query_string"], caller=caller)
-        trail.app = app
+        context.app = app
         return Reply(json_answer(budget_body(await gateway.budget(app, caller))))
 
     return show_budget
@@ -98,7 +98,7 @@ def budget_body(view: BudgetView) -> Budget:
     )
 
 
-def _share(party: Party) -> Share:
+def _share(party: CallerStanding) -> Share:
     return Share(
         caller=party.name,
         waiting=Waiting(count=party.waiting, oldest_seconds=round(party.oldest_s, 3)),

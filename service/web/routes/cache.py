@@ -9,7 +9,7 @@ from litestar.handlers import HTTPRouteHandler
 from service.model.errors import BadRequest, Fault, NotAllowed
 from service.web.answers import Reply, json_answer
 from service.web.identify import identify
-from service.web.interfaces import Callers, Gateway
+from service.web.interfaces import Callers, GatewayAPI
 from service.web.query_string import read_query_string
 
 _KNOWN = {b"app": "app"}
@@ -22,13 +22,13 @@ class Dropped(msgspec.Struct, frozen=True, kw_only=True):
     dropped: int
 
 
-def cache_route(gateway: Gateway, callers: Callers) -> HTTPRouteHandler:
+def cache_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
     """The route."""
 
     @delete("/cache", status_code=200)
     async def drop_blocks(request: Request[Any, Any, Any]) -> Reply:
         """Drop an app's blocks everywhere; for operators, whichever apps they may read."""
-        caller, trail = await identify(request, callers)
+        caller, context = await identify(request, callers)
         if not caller.operator:
             raise NotAllowed("only operators may drop what is stored")
         texts, faults = read_query_string(request.scope["query_string"], known=_KNOWN)
@@ -37,7 +37,7 @@ def cache_route(gateway: Gateway, callers: Callers) -> HTTPRouteHandler:
         if faults:
             raise BadRequest(*faults)
         dropped = await gateway.drop(texts["app"])
-        trail.app = texts["app"]
+        context.app = texts["app"]
         return Reply(json_answer(Dropped(app=texts["app"], dropped=dropped)))
 
     return drop_blocks

@@ -9,8 +9,8 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from service.web.answers import HTML, TEXT, Answer, Reply
-from service.web.context import trail_of
-from service.web.problems.types import KINDS, Kind
+from service.web.context import request_context
+from service.web.problems.types import KINDS, ProblemType
 
 _CACHE_CONTROL = b"public, max-age=3600"
 
@@ -34,9 +34,9 @@ def problem_routes() -> tuple[HTTPRouteHandler, ...]:
     return list_problems, show_problem
 
 
-def _told(request: Request[Any, Any, Any], kinds: tuple[Kind, ...]) -> Answer:
+def _told(request: Request[Any, Any, Any], kinds: tuple[ProblemType, ...]) -> Answer:
     """HTML for browsers, plain text for everyone else."""
-    wants_html = b"text/html" in trail_of(request).fields.get(b"accept", b"")
+    wants_html = b"text/html" in request_context(request).fields.get(b"accept", b"")
     return Answer(
         status=200,
         headers=(
@@ -50,7 +50,7 @@ def _told(request: Request[Any, Any, Any], kinds: tuple[Kind, ...]) -> Answer:
     )
 
 
-def kinds_text(kinds: tuple[Kind, ...]) -> str:
+def kinds_text(kinds: tuple[ProblemType, ...]) -> str:
     """What they mean and what to do, as plain text."""
     return "\n".join(
         f"{kind.slug} ({kind.status}): {kind.title}\n\nWhat it means: {kind.meaning}\nWhat to do: {kind.remedy}\n"
@@ -58,7 +58,7 @@ def kinds_text(kinds: tuple[Kind, ...]) -> str:
     )
 
 
-def kinds_html(kinds: tuple[Kind, ...]) -> str:
+def kinds_html(kinds: tuple[ProblemType, ...]) -> str:
     """The same as a page."""
     title = kinds[0].title if len(kinds) == 1 else "Problems"
     sections = "".join(

@@ -6,7 +6,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from service import __version__
 from service.web.answers import Reply, json_answer
-from service.web.interfaces import Gateway
+from service.web.interfaces import GatewayAPI
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +31,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
 
-def state_routes(gateway: Gateway) -> tuple[HTTPRouteHandler, ...]:
+def state_routes(gateway: GatewayAPI) -> tuple[HTTPRouteHandler, ...]:
     """The three routes."""
     live = Reply(json_answer(Live()))
     version = Reply(json_answer(Version(name="taskgate", version=__version__)))

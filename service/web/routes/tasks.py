@@ -8,7 +8,7 @@ from litestar import Request, get
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
-from service.model.pages import Ask
+from service.model.pages import PageRequest
 from service.observe.outcomes import TASKS_ROUTE
 from service.web.answers import JSON, Reply, Silence
 from service.web.hangup import unless_hung_up
@@ -18,7 +18,7 @@ from service.web.headers.encoding import Encodings, compressors
 from service.web.headers.link import link_to
 from service.web.identify import identify, still
 from service.web.in_flight import InFlight
-from service.web.interfaces import Callers, Gateway
+from service.web.interfaces import Callers, GatewayAPI
 from service.web.page_answer import page_answer, render
 from service.web.parameters import TasksReader
 from service.web.settings import WebSettings
@@ -28,7 +28,7 @@ _FORMS = (JSON.decode(), NDJSON)
 
 
 def tasks_route(
-    gateway: Gateway, callers: Callers, settings: Callable[[], WebSettings], *, clock: Callable[[], float]
+    gateway: GatewayAPI, callers: Callers, settings: Callable[[], WebSettings], *, clock: Callable[[], float]
 ) -> HTTPRouteHandler:
     """The route; `settings` tells those of now, `clock` the seconds since the epoch."""
     reader = TasksReader(settings())
@@ -39,32 +39,32 @@ def tasks_route(
     async def list_tasks(request: Request[Any, Any, Any]) -> Reply:
         """Parse and check, ask the gateway, answer: with a page, or with whatever `failures.py` makes of an error."""
         nonlocal reader
-        caller, trail = await identify(request, callers)
+        caller, context = await identify(request, callers)
         scope = request.scope
         if (now := settings()) is not reader.settings:
             reader = TasksReader(now)
-        patience = patience_of(trail.fields, caller=caller, default_s=now.wait_default_s)
-        trail.wait_applied_s = patience.applied_s
-        media_type = choose(trail.fields.get(b"accept"), _FORMS)
+        patience = patience_of(context.fields, caller=caller, default_s=now.wait_default_s)
+        context.wait_applied_s = patience.applied_s
+        media_type = choose(context.fields.get(b"accept"), _FORMS)
         if media_type is None:
             raise HTTPException(status_code=406)
         streamed = media_type == NDJSON
         asked = reader.read(scope["query_string"], caller=caller, now_s=clock(), streamed=streamed)
-        trail.app = asked.query.app
-        demands = demands_of(trail.fields, caller=caller)
-        ask = Ask(
+        context.app = asked.query.app
+        directives = demands_of(context.fields, caller=caller)
+        ask = PageRequest(
             caller=caller,
             query=asked.query,
             slice=asked.slice,
             patience_s=patience.wait_s,
-            demands=demands,
-            origin=trail.origin,
+            directives=directives,
+            origin=context.origin,
         )
         path, query_string = scope.get("root_path", "") + TASKS_ROUTE, scope["query_string"]
         if streamed:
             caller_now = still(request, callers, caller, app=asked.query.app)
             with in_flight.one_of(caller):
-                first = await unless_hung_up(gateway.stretch(ask), receive=request.receive, trail=trail)
+                first = await unless_hung_up(gateway.chunk(ask), receive=request.receive, context=context)
             if first is None:
                 return Silence()
             link = partial(link_to, path, query_string)
@@ -73,24 +73,24 @@ def tasks_route(
                 ask,
                 first,
                 only=asked.only,
-                trail=trail,
+                context=context,
                 in_flight=in_flight.one_of(caller),
                 caller_now=caller_now,
                 link=link,
             )
         with in_flight.one_of(caller):
-            page = await unless_hung_up(gateway.page(ask), receive=request.receive, trail=trail)
+            page = await unless_hung_up(gateway.page(ask), receive=request.receive, context=context)
         if page is None:
             return Silence()
-        trail.outcome, trail.waited_s, trail.upstream_s = page.source.value, page.waited_s, page.upstream_s
+        context.outcome, context.waited_s, context.upstream_s = page.source.value, page.waited_s, page.upstream_s
         return Reply(
             page_answer(
                 page,
                 render(page, path=path, query_string=query_string),
-                demands=demands,
+                directives=directives,
                 wait_applied_s=patience.applied_s,
-                if_none_match=trail.fields.get(b"if-none-match"),
-                accept_encoding=trail.fields.get(b"accept-encoding"),
+                if_none_match=context.fields.get(b"if-none-match"),
+                accept_encoding=context.fields.get(b"accept-encoding"),
                 encodings=encodings,
                 now_s=clock(),
             )

@@ -12,7 +12,7 @@ from service.model.errors import BadRequest, Fault, NotAllowed
 from service.model.queries import FromNow, Moment, parse_moment, rfc3339
 from service.web.answers import Reply, json_answer
 from service.web.identify import identify
-from service.web.interfaces import Callers, Gateway
+from service.web.interfaces import Callers, GatewayAPI
 from service.web.parameters import MOMENT_PATTERN, NO_APP, Example, Parameter, app_parameter, readable
 from service.web.query_string import read_query_string
 
@@ -97,7 +97,7 @@ def usage_parameters() -> tuple[Parameter[Any], ...]:
     )
 
 
-def usage_route(gateway: Gateway, callers: Callers, *, clock: Callable[[], float]) -> HTTPRouteHandler:
+def usage_route(gateway: GatewayAPI, callers: Callers, *, clock: Callable[[], float]) -> HTTPRouteHandler:
     """The route; `clock` tells the seconds since the epoch."""
     table = {parameter.name: parameter for parameter in usage_parameters()}
     names = {name.encode(): name for name in table}
@@ -105,7 +105,7 @@ def usage_route(gateway: Gateway, callers: Callers, *, clock: Callable[[], float
     @get(PATH)
     async def show_usage(request: Request[Any, Any, Any]) -> Reply:
         """The usage of one app, as the caller may see it."""
-        caller, trail = await identify(request, callers)
+        caller, context = await identify(request, callers)
         texts, faults = read_query_string(request.scope["query_string"], known=names)
         values: dict[str, Any] = {}
         for name, text in texts.items():
@@ -124,7 +124,7 @@ def usage_route(gateway: Gateway, callers: Callers, *, clock: Callable[[], float
         if faults:
             raise BadRequest(*faults)
         app = app or next(iter(caller.apps), "")
-        trail.app = readable(app, caller)
+        context.app = readable(app, caller)
         only = values.get("caller") if caller.operator else caller.name
         if values.get("caller", only) != only:
             raise NotAllowed("only operators may see what other callers have used")

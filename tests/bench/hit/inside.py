@@ -11,24 +11,24 @@ from typing import Any
 import msgspec
 
 from service.cache.codec import decode, encode
-from service.cache.memory_blocks import MemoryCache
-from service.callers.authenticator import Admission
+from service.cache.memory_blocks import MemoryBlocks
+from service.callers.authenticator import Authenticator
 from service.callers.table import table_of
 from service.model.blocks import Block, block_of
 from service.model.pages import Page, Source
 from service.model.queries import At, Query, Range, Slice
 from service.model.tasks import Listing, Task
 from service.observe.access_log import AccessLog, log_requests
-from service.observe.batch import GATHERED_MAX, Gathered, Listener
-from service.observe.request import Observation, Trail
+from service.observe.batch import GATHERED_MAX, BatchedObservers, Listener
+from service.observe.request import RequestContext, RequestRecord
 from service.settings import AppSettings, CallerSettings, RedisSettings, Settings
 from service.telemetry.logs import configure
 from service.telemetry.metrics import Metrics
-from service.usage.counts import UsageCounts
+from service.usage.counts import UsageObserver
 from service.web.headers.encoding import compressors
 from service.web.middleware import request_id_of
 from service.web.page_answer import render
-from service.web.response_cache import Replay
+from service.web.response_cache import ResponseCache
 from tests.bench.machine import resident_mib
 from tests.observations import observed
 from tests.scenes.fleet import key_of
@@ -77,7 +77,7 @@ def of_a_block() -> list[tuple[str, str]]:
     """Times of what happens to a block of 100 tasks."""
     made = block()
     value = encode(made, chance=b"chance")
-    memory = MemoryCache(max_bytes=1 << 30, clock=time.monotonic)
+    memory = MemoryBlocks(max_bytes=1 << 30, clock=time.monotonic)
     page = Page(
         query=QUERY,
         slice=Slice(offset=40, limit=20),
@@ -109,7 +109,7 @@ def of_a_block() -> list[tuple[str, str]]:
 
 def of_ten_thousand_blocks() -> tuple[int, int, float, float]:
     """Blocks, bytes of their bodies, MiB as the cache counts them, MiB by which the process grew."""
-    memory = MemoryCache(max_bytes=4 << 30, clock=time.monotonic)
+    memory = MemoryBlocks(max_bytes=4 << 30, clock=time.monotonic)
     before = resident_mib(os.getpid())
     bodies = 0
     values = [encode(block(number), chance=b"chance") for number in range(20)]
@@ -129,11 +129,11 @@ def of_a_hit() -> list[tuple[str, str]]:
         callers={"c0": CallerSettings(keys=(_digest(key),), apps=("shop",))},
         redis=RedisSettings(url="redis://127.0.0.1"),
     )
-    callers = Admission(table_of(settings), issuer=None)
+    callers = Authenticator(table_of(settings), issuer=None)
     authorization = f"Bearer {key}".encode()
     log = AccessLog(lambda _, count: None)
     metrics = Metrics(version="", apps={}, callers=lambda: ("c0",), clock=time.monotonic)
-    usage = UsageCounts({"shop": lambda caller, column, number: None})
+    usage = UsageObserver({"shop": lambda caller, column, number: None})
     alone_us, logged_us, all_us = (
         asyncio.run(_replayed(callers, authorization, listeners))
         for listeners in ((), (log,), (log, metrics.requests, usage))
@@ -148,9 +148,9 @@ def of_a_hit() -> list[tuple[str, str]]:
     ]
 
 
-async def _replayed(callers: Admission, authorization: bytes, listeners: Sequence[Listener]) -> float:
+async def _replayed(callers: Authenticator, authorization: bytes, listeners: Sequence[Listener]) -> float:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        scope["state"] = {"trail": Trail(request_id="a", fields={}, caller="c0", app="shop")}
+        scope["state"] = {"context": RequestContext(request_id="a", fields={}, caller="c0", app="shop")}
         scope["path_template"] = "/tasks"
         headers = [
             (b"etag", b'"7f9d7634ddd1b7526d05d98eeb6da9b5"'),
@@ -169,9 +169,15 @@ async def _replayed(callers: Admission, authorization: bytes, listeners: Sequenc
     async def send(_: Any) -> None:
         return None
 
-    gathered = Gathered(listeners)
+    gathered = BatchedObservers(listeners)
     gathered.start()
-    replay = Replay(app, recognise=callers.recognise, observers=(gathered,), clock=time.time, max_bytes=1_000_000)
+    replay = ResponseCache(
+        app,
+        authenticate_cached=callers.authenticate_cached,
+        observers=(gathered,),
+        clock=time.time,
+        max_bytes=1_000_000,
+    )
     fields = [(b"host", b"127.0.0.1:8000"), (b"authorization", authorization)]
     scope = {"type": "http", "method": "GET", "path": "/tasks", "query_string": b"app=shop&limit=14", "headers": fields}
     await replay(scope, None, send)
@@ -186,7 +192,7 @@ async def _replayed(callers: Admission, authorization: bytes, listeners: Sequenc
     return best * 1e6
 
 
-def _by_structlog(observation: Observation) -> float:
+def _by_structlog(observation: RequestRecord) -> float:
     writer = configure("info", as_json=True, stream=io.StringIO())
     try:
         return each_us(lambda: log_requests([observation]), times=500)

@@ -12,7 +12,7 @@ from service.app import create_app
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.upstream import SandboxOptions
 from service.settings import AppSettings, BudgetSettings, CallerSettings, RedisSettings, Settings
-from service.web.middleware import Edge
+from service.web.middleware import RequestMiddleware
 from tests.servers import Server
 
 WINDOW_S = 0.4
@@ -32,7 +32,7 @@ def settings(sandbox: Sandbox, server: Server, budget: BudgetSettings) -> Settin
 
 
 @asynccontextmanager
-async def lifespan(asgi: Edge) -> AsyncIterator[None]:
+async def lifespan(asgi: RequestMiddleware) -> AsyncIterator[None]:
     """Start an application as its server would, and end it."""
     said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()

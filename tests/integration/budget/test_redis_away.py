@@ -5,11 +5,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from service.budget.line.jobs import Failed, Fetched, Full, Slot, TooLong
+from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, TooLong
 from service.budget.line.line import Line
-from service.budget.scheduler.fallback import SharingScheduler, notice_s
+from service.budget.scheduler.fallback import FallbackScheduler, notice_s
 from service.budget.scheduler.interfaces import Rules, Scheduler
-from service.budget.scheduler.shared import SharedScheduler
+from service.budget.scheduler.shared import RedisScheduler
 from service.model.errors import StoreUnavailable, UpstreamUnreachable
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
@@ -17,7 +17,7 @@ from tests.servers import Server, until
 
 RULES = Rules(calls=4, window_ms=400, transit_ms=100)
 TIMEOUT_S = 0.1
-Outcome = Fetched[str] | TooLong | Full
+Outcome = Fetched[str] | TooLong | LineIsFull
 
 
 class Fetch:
@@ -29,12 +29,12 @@ class Fetch:
         self.block_key = name
         self._sent_s = sent_s
 
-    async def call(self, slot: Slot, *, attempt: int) -> str | Failed:
+    async def call(self, slot: HeldSlot, *, attempt: int) -> str | CallFailed:
         """Be sent."""
         try:
             await slot.hold()
         except UpstreamUnreachable as exc:
-            return Failed(error=exc, again=True)
+            return CallFailed(error=exc, again=True)
         self._sent_s.append(time.monotonic())
         await asyncio.sleep(0.01)
         return self.block_key
@@ -48,11 +48,11 @@ class Replica:
 
     def __init__(self, name: str, url: str, sent_s: list[float], *, shares: bool) -> None:
         self.store = RedisStore(RedisSettings(url=url, timeout_s=TIMEOUT_S))
-        self.shared = SharedScheduler(self.store, prefix="t", app="shop", replica=name, rules=RULES)
-        self.sharing: SharingScheduler | None = None
+        self.shared = RedisScheduler(self.store, prefix="t", app="shop", replica=name, rules=RULES)
+        self.sharing: FallbackScheduler | None = None
         scheduler: Scheduler = self.shared
         if shares:
-            scheduler = self.sharing = SharingScheduler(
+            scheduler = self.sharing = FallbackScheduler(
                 self.shared, app="shop", rules=RULES, max_replicas=2, grace_s=0.3, notice_s=notice_s(TIMEOUT_S)
             )
         self.line: Line[str] = Line(scheduler, app="shop", rules=RULES, redis_grace_s=1.0)

@@ -7,11 +7,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from service.budget.line.jobs import Failed, Payer
-from service.cache.block_cache import Shelf
-from service.cache.memory_blocks import MemoryCache
+from service.budget.line.jobs import CallFailed, Payer
+from service.cache.block_cache import BlockCache
+from service.cache.memory_blocks import MemoryBlocks
 from service.cache.purge import Purge
-from service.cache.redis_blocks import BlockCache
+from service.cache.redis_blocks import RedisBlocks
 from service.gateway.fetch import BlockJob, Fetching
 from service.model.blocks import Block
 from service.model.errors import StoreUnavailable
@@ -42,8 +42,8 @@ class Replica:
 
     def __init__(self, server: Server) -> None:
         self.store = RedisStore(RedisSettings(url=server.url))
-        cache = BlockCache(self.store, prefix="t", block_size=100)
-        self.shelf = Shelf(cache, MemoryCache(max_bytes=1_000_000, clock=time.monotonic), lifetimes=LIFETIMES)
+        cache = RedisBlocks(self.store, prefix="t", block_size=100)
+        self.shelf = BlockCache(cache, MemoryBlocks(max_bytes=1_000_000, clock=time.monotonic), lifetimes=LIFETIMES)
         self.purge = Purge(self.store, cache, prefix="t", apps=("shop", "news"))
         self.forgotten: list[str] = []
         self.purge.add(self.shelf.forget)
@@ -65,7 +65,7 @@ class Replica:
 
     async def put(self, query: Query = QUERY, index: int = 0) -> None:
         """Keep a block."""
-        assert await self.shelf.put(query, index, BLOCK, era=self.shelf.era(query.app)) is not None
+        assert await self.shelf.put(query, index, BLOCK, generation=self.shelf.generation(query.app)) is not None
 
     def remembers(self, query: Query = QUERY, index: int = 0) -> bool:
         """Whether it is in memory."""
@@ -107,10 +107,10 @@ async def test_dropped_everywhere(pair: tuple[Replica, Replica]) -> None:
 async def test_what_began_before_is_not_kept(pair: tuple[Replica, Replica]) -> None:
     """A block whose fetch began before another replica's purge is neither kept nor remembered, and says so."""
     one, two = pair
-    era = two.shelf.era("shop")
+    generation = two.shelf.generation("shop")
     await one.purge.drop("shop")
-    await until(lambda: two.shelf.era("shop") > era)
-    assert await two.shelf.put(QUERY, 0, BLOCK, era=era) is None
+    await until(lambda: two.shelf.generation("shop") > generation)
+    assert await two.shelf.put(QUERY, 0, BLOCK, generation=generation) is None
     assert not two.remembers()
     assert (await one.shelf.get(QUERY, 0)).stored is None
 
@@ -155,7 +155,7 @@ async def test_a_call_under_way_is_made_again(pair: tuple[Replica, Replica], att
     await until(lambda: "shop" in two.forgotten)
     upstream.go.set()
     outcome = await call
-    assert isinstance(outcome, Failed)
+    assert isinstance(outcome, CallFailed)
     assert outcome.again is again
     assert not two.remembers()
     assert (await one.shelf.get(QUERY, 0)).stored is None

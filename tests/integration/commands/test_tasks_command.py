@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.model.budgets import Party
+from service.model.budgets import CallerStanding
 from service.model.errors import UpstreamTimeout, WaitTooLong
 from service.model.pages import Source
 from tests.http.fake_gateway import KEY, Web, task_of
@@ -156,7 +156,7 @@ async def test_faults(web: Web, arguments: tuple[str, ...], key: str | None, sta
 
 async def test_progress_on_a_terminal(web: Web) -> None:
     """On a terminal stderr shows the expected wait, then how much is done and left, and is cleared in the end."""
-    web.gateway.view = {"free": 0, "others": Party(name=None, waiting=19)}
+    web.gateway.view = {"free": 0, "others": CallerStanding(name=None, waiting=19)}
     web.gateway.told_at[200] = go = asyncio.Event()
     asyncio.get_running_loop().call_later(0.7, go.set)
     ours, theirs = pty.openpty()

@@ -10,7 +10,7 @@ import pytest
 from service.sandbox.errors import PortTaken, SandboxError
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.tasks import SandboxTask
-from service.sandbox.upstream import Clock
+from service.sandbox.upstream import SandboxClock
 
 Call = Callable[..., Awaitable[Any]]
 
@@ -97,7 +97,7 @@ async def test_the_window_slides_with_the_clock(sandbox: Sandbox, call: Call) ->
     at_ms = [0.0, 0, 0, 0, 500, 999, 1000, 1499, 1500]
     codes = []
     for now_ms in at_ms:
-        sandbox.upstream.clock = Clock(monotonic_ms=lambda now_ms=now_ms: now_ms)
+        sandbox.upstream.clock = SandboxClock(monotonic_ms=lambda now_ms=now_ms: now_ms)
         codes.append((await call()).code)
     assert codes == [0, 0, 0, 0, 0, 60018, 0, 0, 0]
 

@@ -17,7 +17,7 @@ from service.model.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from service.upstream.verdicts import Verdict, explain, verdict
+from service.upstream.verdicts import RetryVerdict, explain, verdict
 from tests.integration.upstream.bench import (
     PAGE,
     SECRET,
@@ -171,7 +171,7 @@ async def test_unreachable(
         await bench.fetch()
     assert type(caught.value) is UpstreamUnreachable
     assert not caught.value.sent
-    assert verdict(caught.value) is Verdict.AGAIN
+    assert verdict(caught.value) is RetryVerdict.AGAIN
     assert bench.begun == 0
     assert_told_no_secret(bench, everything_told(caught.value, bench, caplog, "".join(capsys.readouterr())))
 

@@ -11,7 +11,7 @@ from service.model.errors import (
     Throttled,
     UpstreamRefused,
 )
-from service.upstream.verdicts import Verdict, verdict
+from service.upstream.verdicts import RetryVerdict, verdict
 from tests.integration.upstream.bench import Bench, refusals
 
 
@@ -95,7 +95,7 @@ async def test_expired_signature(bench: Bench, code: int) -> None:
     bench.upstream.scene = refusals(code)
     with pytest.raises(UpstreamRefused) as caught:
         await bench.fetch()
-    assert verdict(caught.value) is Verdict.ONCE_MORE
+    assert verdict(caught.value) is RetryVerdict.ONCE_MORE
     bench.wall_s += 1.0
     assert (await bench.fetch()).total == 1
     first, second = (query_of(request)["usersig"] for request in bench.upstream.requests)

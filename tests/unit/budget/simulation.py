@@ -6,9 +6,9 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
-from service.budget.scheduler.interfaces import Begun, Early, Rules, Waiting
+from service.budget.scheduler.interfaces import Begun, Early, Rules, WaitingCount
 from service.budget.scheduler.policy import Policy
-from service.budget.scheduler.server_clock import Stopwatch
+from service.budget.scheduler.server_clock import ServerClock
 from service.budget.scheduler.state import Reading
 
 
@@ -39,7 +39,7 @@ class Simulation:
         self._order = itertools.count()
         self._next_tick: dict[str, float] = dict.fromkeys(self.names, -1.0)
         self._using: set[int] = set()
-        self._watches = {name: Stopwatch() for name in self.names}
+        self._watches = {name: ServerClock() for name in self.names}
 
     def at(self, when: float, what: Callable[[], None]) -> None:
         """Do something at a time."""
@@ -85,7 +85,7 @@ class Simulation:
 
     def _tick(self, replica: str, sent: float) -> None:
         rows = tuple(
-            Waiting(
+            WaitingCount(
                 caller=caller, weight=self.weights[caller], count=len(line), waited_ms=max(0, int(self.now - line[0]))
             )
             for caller, line in self.lines[replica].items()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.budget.line.estimate import estimate_wait_ms
-from service.budget.scheduler.interfaces import Begun, Board, Rules, Waiting
+from service.budget.scheduler.interfaces import Begun, Board, Rules, WaitingCount
 from service.budget.scheduler.policy import Policy
 from service.budget.scheduler.state import Reading
 
@@ -36,7 +36,7 @@ class Alone:
             self.policy.done(self.read(), "r", turn, block=block, pause_ms=0, pause_reason="")
             self.running.remove((turn, sent, block))
         rows = tuple(
-            Waiting(caller=caller, weight=self.weights[caller], count=count, waited_ms=0)
+            WaitingCount(caller=caller, weight=self.weights[caller], count=count, waited_ms=0)
             for caller, count in self.waiting.items()
         )
         told = self.policy.tick(self.read(), "r", rows, returned=(), quiet=False, wants_board=board)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from service.budget.scheduler.interfaces import Rules, Waiting
+from service.budget.scheduler.interfaces import Rules, WaitingCount
 
 
 @pytest.mark.parametrize(
@@ -36,4 +36,4 @@ def test_rules_that_cannot_be_kept_are_refused_by_name(name: str, value: float) 
 def test_a_weight_that_is_not_finite_and_above_0_is_refused(weight: float) -> None:
     """No caller can stop the line by its weight."""
     with pytest.raises(ValueError, match=r"^weight of a must be"):
-        Waiting(caller="a", weight=weight, count=1, waited_ms=0)
+        WaitingCount(caller="a", weight=weight, count=1, waited_ms=0)

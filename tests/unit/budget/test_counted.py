@@ -3,7 +3,7 @@
 import pytest
 
 from service.budget.line.counted import CountedScheduler
-from service.budget.scheduler.interfaces import Beginning, Begun, Rules, Ticked, Waiting
+from service.budget.scheduler.interfaces import Beginning, Begun, Rules, Ticked, WaitingCount
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy import Policy
 from service.model.errors import StoreUnavailable
@@ -35,7 +35,7 @@ class World:
 
     async def tick(self, *callers: str, returned: tuple[int, ...] = ()) -> Ticked:
         """Tick with one block wanted by each caller."""
-        waiting = tuple(Waiting(caller=caller, weight=1.0, count=1, waited_ms=0) for caller in callers)
+        waiting = tuple(WaitingCount(caller=caller, weight=1.0, count=1, waited_ms=0) for caller in callers)
         return await self.counted.tick(waiting, returned=returned, quiet=False, wants_board=False)
 
     async def begin(self, turn: int) -> Beginning:

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from service.budget.line.jobs import Failed, Fetched, Full, Slot, TooLong
+from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, TooLong
 from service.budget.line.line import Line
-from service.budget.scheduler.interfaces import Beginning, Begun, Early, Rules, Ticked, Waiting
+from service.budget.scheduler.interfaces import Beginning, Begun, Early, Rules, Ticked, WaitingCount
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy import Policy
 from service.model.errors import ShuttingDown, StoreUnavailable, UpstreamTimeout, UpstreamUnreachable
@@ -34,18 +34,18 @@ class Blocks:
 class BlockHere:
     """A job on `Blocks`; `ending` decides what a call brings."""
 
-    def __init__(self, blocks: Blocks, name: str, ending: Callable[[int], str | Failed] | None = None) -> None:
+    def __init__(self, blocks: Blocks, name: str, ending: Callable[[int], str | CallFailed] | None = None) -> None:
         self.block_key = name
         self.known = b""
         self._blocks = blocks
         self._ending = ending
 
-    async def call(self, slot: Slot, *, attempt: int) -> str | Failed:
+    async def call(self, slot: HeldSlot, *, attempt: int) -> str | CallFailed:
         """Be called, take a while, and be stored."""
         try:
             await slot.hold()
         except UpstreamUnreachable as exc:
-            return Failed(error=exc)
+            return CallFailed(error=exc)
         self._blocks.calls.append((self.block_key, time.monotonic()))
         await asyncio.sleep(self._blocks.took_s)
         outcome = self.block_key.upper() if self._ending is None else self._ending(attempt)
@@ -70,7 +70,7 @@ class Telling(LocalScheduler):
         self.fault: Exception | None = None
 
     async def tick(
-        self, waiting: tuple[Waiting, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
         """Tick, unless cut off."""
         self._reach()
@@ -149,7 +149,7 @@ async def lines(
 
 def _ask(
     line: Line[str], job: BlockHere, *, caller: str = "x", patience_s: float = 5.0, bound: int = 100
-) -> "asyncio.Task[Fetched[str] | TooLong | Full]":
+) -> "asyncio.Task[Fetched[str] | TooLong | LineIsFull]":
     return asyncio.create_task(line.fetch(job, caller=caller, weight=1.0, patience_s=patience_s, bound=bound))
 
 
@@ -256,17 +256,19 @@ async def test_a_caller_may_wait_for_so_many_blocks(blocks: Blocks) -> None:
         await scheduler.tick((), returned=(), quiet=True, wants_board=False)
         held = [_ask(line, BlockHere(blocks, f"b{n}"), bound=3) for n in range(3)]
         await asyncio.sleep(0)
-        assert await _ask(line, BlockHere(blocks, "b3"), bound=3) == Full(bound=3, estimate_s=pytest.approx(0.1, abs=2))
+        assert await _ask(line, BlockHere(blocks, "b3"), bound=3) == LineIsFull(
+            bound=3, estimate_s=pytest.approx(0.1, abs=2)
+        )
         assert isinstance(await _ask(line, BlockHere(blocks, "b0"), bound=3), Fetched)
         assert isinstance(await _ask(line, BlockHere(blocks, "b3"), caller="y", bound=3), Fetched)
         await asyncio.gather(*held)
 
 
-def _failing(times: int, *, again: bool = True, stop: bool = False) -> Callable[[int], str | Failed]:
-    def ending(attempt: int) -> str | Failed:
+def _failing(times: int, *, again: bool = True, stop: bool = False) -> Callable[[int], str | CallFailed]:
+    def ending(attempt: int) -> str | CallFailed:
         if attempt > times:
             return f"try {attempt}"
-        return Failed(error=UpstreamTimeout("no answer", app="shop"), again=again, stop=stop)
+        return CallFailed(error=UpstreamTimeout("no answer", app="shop"), again=again, stop=stop)
 
     return ending
 
@@ -330,7 +332,7 @@ async def test_a_stop_empties_the_line(blocks: Blocks) -> None:
 async def test_a_fault_of_ours_frees_the_slot(blocks: Blocks) -> None:
     """An exception in a job is told to who waits, and the line goes on."""
 
-    def broken(attempt: int) -> str | Failed:
+    def broken(attempt: int) -> str | CallFailed:
         raise ZeroDivisionError
 
     async with lines(blocks) as ([line], _):
@@ -358,7 +360,7 @@ async def test_a_lost_message_is_made_up_for(blocks: Blocks) -> None:
 async def test_a_replica_that_dies_in_a_fetch_delays_it_by_its_lease(blocks: Blocks) -> None:
     """Who has joined waits in line again when the lease ends, and fetches for himself."""
     async with lines(blocks, 2) as (made, schedulers):
-        report = (Waiting(caller="x", weight=1.0, count=1, waited_ms=0),)
+        report = (WaitingCount(caller="x", weight=1.0, count=1, waited_ms=0),)
         [turn] = (await schedulers[0].tick(report, returned=(), quiet=False, wants_board=False)).turns
         beginning: Beginning = Early(usable_in_ms=0)
         while isinstance(beginning, Early):
@@ -415,7 +417,7 @@ async def test_a_slot_is_taken_anew_after_a_slow_connection(blocks: Blocks) -> N
     """Transit counts from the sending: a call that was long in connecting asks again, and fails if its slot is gone."""
 
     class Slow(BlockHere):
-        async def call(self, slot: Slot, *, attempt: int) -> str | Failed:
+        async def call(self, slot: HeldSlot, *, attempt: int) -> str | CallFailed:
             await asyncio.sleep(float(self.block_key))
             return await super().call(slot, attempt=attempt)
 
@@ -435,7 +437,7 @@ async def test_who_comes_with_an_empty_tick_is_asked_for(blocks: Blocks, away: b
         tick, goes_on = scheduler.tick, asyncio.Event()
         held = 0
 
-        async def holding(waiting: tuple[Waiting, ...], *, wants_board: bool, **named: object) -> Ticked:
+        async def holding(waiting: tuple[WaitingCount, ...], *, wants_board: bool, **named: object) -> Ticked:
             nonlocal held
             if not waiting and not goes_on.is_set():
                 held += 1

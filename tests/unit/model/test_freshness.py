@@ -3,11 +3,11 @@
 import pytest
 
 from service.model.blocks import Block, RefusedQuery, Stored
-from service.model.freshness import Demands, Lifetimes, Verdict, age_s, judge, keep_for_ms
+from service.model.freshness import CacheDirectives, Freshness, Lifetimes, age_s, judge, keep_for_ms
 from service.model.queries import Range
 
 LIFETIMES = Lifetimes(fresh_s=15, settled_s=600, refusal_s=60, stale_while_revalidate_s=60, stale_if_error_s=3600)
-FRESH, RENEW, LAST_RESORT, USELESS = Verdict.FRESH, Verdict.RENEW, Verdict.LAST_RESORT, Verdict.USELESS
+FRESH, RENEW, LAST_RESORT, USELESS = Freshness.FRESH, Freshness.RENEW, Freshness.LAST_RESORT, Freshness.USELESS
 
 
 def _block(*, settled: bool = False) -> Block:
@@ -15,8 +15,8 @@ def _block(*, settled: bool = False) -> Block:
     return Block(fetched_at_ms=0, range=range_, total=0, settled=settled, ends=(), body=b"")
 
 
-def _judge(stored: Stored, age: float, demands: Demands | None = None) -> Verdict:
-    return judge(stored, lifetimes=LIFETIMES, demands=demands or Demands(), now_ms=int(age * 1000))
+def _judge(stored: Stored, age: float, directives: CacheDirectives | None = None) -> Freshness:
+    return judge(stored, lifetimes=LIFETIMES, directives=directives or CacheDirectives(), now_ms=int(age * 1000))
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def _judge(stored: Stored, age: float, demands: Demands | None = None) -> Verdic
         (3615, USELESS),
     ],
 )
-def test_a_block_ages_from_fresh_to_useless(age: float, verdict: Verdict) -> None:
+def test_a_block_ages_from_fresh_to_useless(age: float, verdict: Freshness) -> None:
     """Fresh for 15 s, then 60 s renewed in the background, then kept for an hour against errors."""
     assert _judge(_block(), age) is verdict
 
@@ -43,38 +43,38 @@ def test_a_settled_block_stays_fresh_longer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("demands", "age", "verdict"),
+    ("directives", "age", "verdict"),
     [
-        (Demands(no_cache=True), 0, USELESS),
-        (Demands(no_cache=True, stale_if_error_s=60), 0, LAST_RESORT),
-        (Demands(max_age_s=5), 5, FRESH),
-        (Demands(max_age_s=5), 5.001, LAST_RESORT),
-        (Demands(max_age_s=0), 0.001, LAST_RESORT),
-        (Demands(max_age_s=100), 20, LAST_RESORT),
-        (Demands(max_age_s=100, max_stale_s=60), 20, RENEW),
-        (Demands(max_age_s=19, max_stale_s=60), 20, LAST_RESORT),
-        (Demands(max_stale_s=5), 19.9, RENEW),
-        (Demands(max_stale_s=5), 20, LAST_RESORT),
-        (Demands(max_stale_s=float("inf")), 3_000, RENEW),
-        (Demands(max_stale_s=0), 15, LAST_RESORT),
-        (Demands(min_fresh_s=5), 10, FRESH),
-        (Demands(min_fresh_s=5), 10.001, LAST_RESORT),
-        (Demands(min_fresh_s=16), 0, LAST_RESORT),
-        (Demands(stale_if_error_s=10), 24.9, RENEW),
-        (Demands(stale_if_error_s=70), 84.9, LAST_RESORT),
-        (Demands(stale_if_error_s=70), 85, USELESS),
-        (Demands(stale_if_error_s=2**31), 3_615, USELESS),
-        (Demands(only_if_cached=True), 14, FRESH),
-        (Demands(only_if_cached=True), 20, RENEW),
+        (CacheDirectives(no_cache=True), 0, USELESS),
+        (CacheDirectives(no_cache=True, stale_if_error_s=60), 0, LAST_RESORT),
+        (CacheDirectives(max_age_s=5), 5, FRESH),
+        (CacheDirectives(max_age_s=5), 5.001, LAST_RESORT),
+        (CacheDirectives(max_age_s=0), 0.001, LAST_RESORT),
+        (CacheDirectives(max_age_s=100), 20, LAST_RESORT),
+        (CacheDirectives(max_age_s=100, max_stale_s=60), 20, RENEW),
+        (CacheDirectives(max_age_s=19, max_stale_s=60), 20, LAST_RESORT),
+        (CacheDirectives(max_stale_s=5), 19.9, RENEW),
+        (CacheDirectives(max_stale_s=5), 20, LAST_RESORT),
+        (CacheDirectives(max_stale_s=float("inf")), 3_000, RENEW),
+        (CacheDirectives(max_stale_s=0), 15, LAST_RESORT),
+        (CacheDirectives(min_fresh_s=5), 10, FRESH),
+        (CacheDirectives(min_fresh_s=5), 10.001, LAST_RESORT),
+        (CacheDirectives(min_fresh_s=16), 0, LAST_RESORT),
+        (CacheDirectives(stale_if_error_s=10), 24.9, RENEW),
+        (CacheDirectives(stale_if_error_s=70), 84.9, LAST_RESORT),
+        (CacheDirectives(stale_if_error_s=70), 85, USELESS),
+        (CacheDirectives(stale_if_error_s=2**31), 3_615, USELESS),
+        (CacheDirectives(only_if_cached=True), 14, FRESH),
+        (CacheDirectives(only_if_cached=True), 20, RENEW),
     ],
 )
-def test_a_caller_steers_what_it_gets(demands: Demands, age: float, verdict: Verdict) -> None:
+def test_a_caller_steers_what_it_gets(directives: CacheDirectives, age: float, verdict: Freshness) -> None:
     """RFC 9111 section 5.2.1: each directive narrows or widens what is acceptable."""
-    assert _judge(_block(), age, demands) is verdict
+    assert _judge(_block(), age, directives) is verdict
 
 
 @pytest.mark.parametrize(("age", "verdict"), [(0, FRESH), (59.9, FRESH), (60, USELESS)])
-def test_a_remembered_refusal_is_never_served_stale(age: float, verdict: Verdict) -> None:
+def test_a_remembered_refusal_is_never_served_stale(age: float, verdict: Freshness) -> None:
     """The upstream may accept tomorrow what it refused today."""
     assert _judge(RefusedQuery(fetched_at_ms=0, code=90104, text="no"), age) is verdict
 

@@ -6,7 +6,7 @@ import msgspec
 
 from service.model.blocks import Block
 from service.model.queries import Range
-from service.model.streams import Labels, Only, Seen, labels_of
+from service.model.streams import Only, Seen, TaskLabels, labels_of
 
 
 def read(*blocks: Sequence[int], totals: Sequence[int] = (), short: Sequence[int] = ()) -> Seen:
@@ -48,7 +48,7 @@ def test_what_is_remembered_is_bounded() -> None:
 
 def test_wanted() -> None:
     """A task is wanted where all that is named agrees with it."""
-    labels = Labels(id=1, type="tag", status="pending")
+    labels = TaskLabels(id=1, type="tag", status="pending")
     assert Only().takes(labels)
     assert Only(status="pending", type="tag").takes(labels)
     assert not Only(status="pending", type="all").takes(labels)
@@ -58,7 +58,7 @@ def test_wanted() -> None:
 def test_labels_are_read_whatever_else_a_task_holds() -> None:
     """Labels of the same names within the content are not taken for the task's."""
     record = b'{"id":7,"type":"all","status":"pending","content":{"id":8,"type":"x","status":[1,{"status":"y"}]}}'
-    assert labels_of(record) == Labels(id=7, type="all", status="pending")
+    assert labels_of(record) == TaskLabels(id=7, type="all", status="pending")
 
 
 def test_records_of_a_block() -> None:

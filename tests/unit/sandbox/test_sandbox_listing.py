@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.sandbox.listing import Page, Tasks, Wanted, read_body
-from service.sandbox.refusals import Refusal
+from service.sandbox.listing import ListPage, ListRequest, Tasks, read_body
+from service.sandbox.refusals import SandboxRefusal
 from service.sandbox.tasks import DAY_S, SandboxTask, info_at, moment, seeded
 
 START_S = 1_750_000_000
@@ -28,14 +28,14 @@ GOOD = {
 MISSING = "left out"
 
 
-def _read(**changed: object) -> Wanted | Refusal:
+def _read(**changed: object) -> ListRequest | SandboxRefusal:
     body = {name: value for name, value in (GOOD | changed).items() if value is not MISSING}
     return read_body(json.dumps(body).encode(), sdkappid=APP, range_max_days=60, want_max=500)
 
 
 def test_the_pages_own_example_is_read() -> None:
     """The page's sample request is accepted and means what it says."""
-    assert _read() == Wanted(
+    assert _read() == ListRequest(
         field="scheduled",
         ascending=False,
         begin_s=1746057600,
@@ -53,7 +53,7 @@ def test_the_pages_own_example_is_read() -> None:
 def test_both_spellings_of_order_by(order_by: str, field: str) -> None:
     """Both pages' spellings of OrderBy are accepted."""
     wanted = _read(OrderBy=order_by)
-    assert isinstance(wanted, Wanted)
+    assert isinstance(wanted, ListRequest)
     assert wanted.field == field
 
 
@@ -90,7 +90,7 @@ def test_both_spellings_of_order_by(order_by: str, field: str) -> None:
 def test_what_the_page_refuses(changed: dict[str, object]) -> None:
     """Each parameter that the page calls invalid is refused with 90104 and a text that names it."""
     refusal = _read(**changed)
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, SandboxRefusal)
     assert refusal.code == 90104
     name = next(iter(changed))
     assert name in refusal.text or "time range" in refusal.text
@@ -98,16 +98,16 @@ def test_what_the_page_refuses(changed: dict[str, object]) -> None:
 
 def test_bounds_are_included() -> None:
     """A range of the longest length, of no length, and the largest Want are accepted."""
-    assert isinstance(_read(EndTime="2025-06-30 00:00:00"), Wanted)
-    assert isinstance(_read(EndTime=GOOD["BeginTime"]), Wanted)
-    assert isinstance(_read(Want=500, Unknown=1, Keyword=MISSING), Wanted)
+    assert isinstance(_read(EndTime="2025-06-30 00:00:00"), ListRequest)
+    assert isinstance(_read(EndTime=GOOD["BeginTime"]), ListRequest)
+    assert isinstance(_read(Want=500, Unknown=1, Keyword=MISSING), ListRequest)
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{", b"\xff", b"null", b'"x"'])
 def test_no_json_object(raw: bytes) -> None:
     """A body that is no JSON object is refused with 60003."""
     refusal = read_body(raw, sdkappid=APP, range_max_days=60, want_max=None)
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, SandboxRefusal)
     assert refusal.code == 60003
 
 
@@ -196,7 +196,7 @@ TASKS = st.lists(
 @given(
     tasks=TASKS,
     wanted=st.builds(
-        Wanted,
+        ListRequest,
         field=st.sampled_from(["created", "scheduled"]),
         ascending=st.booleans(),
         begin_s=st.integers(0, 20),
@@ -206,7 +206,7 @@ TASKS = st.lists(
         keyword=st.sampled_from(["", "sale", "Sale", "ärger", "zzz"]),
     ),
 )
-def test_pages_are_what_a_plain_reading_gives(tasks: list[SandboxTask], wanted: Wanted) -> None:
+def test_pages_are_what_a_plain_reading_gives(tasks: list[SandboxTask], wanted: ListRequest) -> None:
     """A page holds what plain filtering, sorting with ties by id, and cutting give; Total is before the cut."""
     listed = Tasks(iter(()), total=0)
     listed.add(tasks)
@@ -232,13 +232,13 @@ def test_ties_keep_one_order(ascending: bool) -> None:
     """Tasks of the same second are in the order of their ids, whichever way the list is sorted."""
     listed = Tasks(iter(()), total=0)
     listed.add(SandboxTask(id=number, created_s=1, scheduled_s=2, title="t", description="d") for number in (3, 1, 2))
-    wanted = Wanted(field="scheduled", ascending=ascending, begin_s=0, end_s=9, offset=0, want=9, keyword="")
+    wanted = ListRequest(field="scheduled", ascending=ascending, begin_s=0, end_s=9, offset=0, want=9, keyword="")
     assert [info.task_id for info in listed.page(wanted, sdkappid=APP, now_s=0).tasks] == [1, 2, 3]
 
 
 def _ids(tasks: Tasks) -> list[int]:
-    everything = Wanted(field="created", ascending=True, begin_s=0, end_s=2**40, offset=0, want=10**6, keyword="")
-    page: Page = tasks.page(everything, sdkappid=APP, now_s=START_S)
+    everything = ListRequest(field="created", ascending=True, begin_s=0, end_s=2**40, offset=0, want=10**6, keyword="")
+    page: ListPage = tasks.page(everything, sdkappid=APP, now_s=START_S)
     return sorted(info.task_id for info in page.tasks)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from service.sandbox.refusals import Refusal
-from service.sandbox.verify import LONGEST_TEXT, Signature, decode, expected_sig, verify
+from service.sandbox.refusals import SandboxRefusal
+from service.sandbox.verify import LONGEST_TEXT, VerifiedSignature, decode, expected_sig, verify
 
 KEY_A = "5bd2850fff3ecb11d7c805251c51ee463a25727bddc2385f3fa8bfee1bb93b5e"
 KEY_B = "0123456789abcdef" * 4
@@ -30,7 +30,7 @@ NOW_S = 1_700_000_000
 def test_published_sig(key: str, sdkappid: int, signed: tuple[str, int, int], sig: str) -> None:
     """The verifier expects the very TLS.sig that the vendor's signers make."""
     identifier, expire, time = signed
-    signature = Signature(ver="2.0", identifier=identifier, sdkappid=sdkappid, expire=expire, time=time, sig="")
+    signature = VerifiedSignature(ver="2.0", identifier=identifier, sdkappid=sdkappid, expire=expire, time=time, sig="")
     assert expected_sig(signature, key) == sig
 
 
@@ -105,4 +105,4 @@ def test_base64url_is_not_the_vendors_alphabet() -> None:
     fields = {"TLS.ver": "2.0", "TLS.identifier": "a>?>?" * 9, "TLS.sdkappid": 1}
     plain = base64.b64encode(zlib.compress(json.dumps(fields).encode(), 0)).decode()
     assert "+" in plain or "/" in plain
-    assert isinstance(decode(plain.replace("+", "-").replace("/", "_")), Refusal)
+    assert isinstance(decode(plain.replace("+", "-").replace("/", "_")), SandboxRefusal)

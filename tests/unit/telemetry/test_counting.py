@@ -8,7 +8,7 @@ import pytest
 
 from service.budget.line.jobs import Payer
 from service.budget.line.tally import TURN_ENDS, TurnTally
-from service.budget.scheduler.interfaces import Begun, Joined, Known, Lapsed, Paused
+from service.budget.scheduler.interfaces import AlreadyStored, Begun, Joined, Lapsed, Paused
 from service.gateway.call_events import Call, CallEnd
 from service.model.errors import (
     StoreDetail,
@@ -23,9 +23,9 @@ from service.telemetry import lag
 from service.telemetry.histogram import Histogram
 from service.telemetry.lag import Lag
 from service.telemetry.metrics import Metrics
-from service.telemetry.store_calls import StoreTally
-from service.telemetry.upstream_calls import KEEP_MAX, KEEP_S, CalledApp, CallTally, worst_window
-from service.upstream.codes import Kind
+from service.telemetry.store_calls import StoreMetrics
+from service.telemetry.upstream_calls import KEEP_MAX, KEEP_S, CalledApp, CallMetrics, worst_window
+from service.upstream.codes import CodeKind
 from service.upstream.results import RESULTS, result_of
 from tests.integration.telemetry.scraping import read
 
@@ -60,7 +60,7 @@ def ended(*, sent_at_s: float | None, result: str = "ok") -> CallEnd:
     return CallEnd(call=call, result=result, code=None, took_s=0.1, sent_at_s=sent_at_s)
 
 
-def told(tally: CallTally) -> dict[str, float]:
+def told(tally: CallMetrics) -> dict[str, float]:
     """The worst window, and calls by result."""
     samples = [sample for family in tally.collect() for sample in family.samples]
     found = {s.labels["result"]: s.value for s in samples if s.name == "taskgate_upstream_calls_total" and s.value}
@@ -70,7 +70,7 @@ def told(tally: CallTally) -> dict[str, float]:
 def test_calls_that_were_never_sent_are_in_no_window() -> None:
     """A call counts by its result always, for the worst window only if it was sent, whatever the order of the ends."""
     now_s = 100.0
-    tally = CallTally({"shop": CalledApp(region="seoul", window_s=1.0)}, clock=lambda: now_s)
+    tally = CallMetrics({"shop": CalledApp(region="seoul", window_s=1.0)}, clock=lambda: now_s)
     for sent_at_s in (99.9, 99.1, 99.5, 97.0):
         tally(ended(sent_at_s=sent_at_s))
     tally(ended(sent_at_s=None, result="unreachable"))
@@ -81,7 +81,7 @@ def test_calls_that_were_never_sent_are_in_no_window() -> None:
 
 def test_what_is_remembered_of_calls_is_bounded() -> None:
     """However many calls there are in a minute, no more than a bound is remembered."""
-    tally = CallTally({"shop": CalledApp(region="seoul", window_s=1.0)}, clock=lambda: 1.0)
+    tally = CallMetrics({"shop": CalledApp(region="seoul", window_s=1.0)}, clock=lambda: 1.0)
     end = ended(sent_at_s=1.0)
     for _ in range(KEEP_MAX + 10):
         tally(end)
@@ -96,18 +96,18 @@ def test_each_error_has_a_word_from_a_closed_set() -> None:
         UpstreamBroken("", app="a"): "broken",
         UpstreamHTTPStatus(500, app="a"): "http_status",
         RuntimeError(): "failed",
-        UpstreamRefused(app="a", code=123_456, text="", advice=""): Kind.UNKNOWN,
+        UpstreamRefused(app="a", code=123_456, text="", advice=""): CodeKind.UNKNOWN,
     }
     assert {error: result_of(error) for error in errors} == errors
     assert result_of(None) == "ok"
     assert len(set(RESULTS)) == len(RESULTS)
-    assert {*errors.values(), *Kind, "ok"} == set(RESULTS)
+    assert {*errors.values(), *CodeKind, "ok"} == set(RESULTS)
 
 
 def test_each_end_of_a_turn_is_told_apart() -> None:
     """Each answer to `begin` is counted as a word of its own, a turn given back and one lost as well."""
     turns = TurnTally()
-    for answer in (Begun(), Joined(lease_in_ms=1), Known(), Paused(pause_in_ms=1, reason=""), Lapsed(), None):
+    for answer in (Begun(), Joined(lease_in_ms=1), AlreadyStored(), Paused(pause_in_ms=1, reason=""), Lapsed(), None):
         turns.began("c", answer)
     turns.lost("c")
     assert turns.ends == {("c", end): 1 for end in TURN_ENDS}
@@ -117,7 +117,7 @@ def test_each_end_of_a_turn_is_told_apart() -> None:
 
 def test_redis_calls_are_timed_and_their_failures_told_apart() -> None:
     """A failed call counts for the time as well as for its reason."""
-    tally = StoreTally()
+    tally = StoreMetrics()
     tally("get", 0.002, None)
     tally("get", 0.25, "timed out")
     samples = [sample for family in tally.collect() for sample in family.samples]

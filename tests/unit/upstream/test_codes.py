@@ -3,39 +3,39 @@
 import pytest
 
 from service.model.errors import CallsStopped, QueryRefused, Throttled, UpstreamRefused
-from service.upstream.codes import TABLE, Kind, advice_for, kind_of
+from service.upstream.codes import TABLE, CodeKind, advice_for, kind_of
 from service.upstream.refusals import Stops, refused
-from service.upstream.verdicts import Verdict, explain, verdict
+from service.upstream.verdicts import RetryVerdict, explain, verdict
 
 EXPECTED = {
-    Kind.THROTTLED: (60007, 60011, 60018, 60019),
-    Kind.TRANSIENT: (60008, 60014, 70169, 70202, 70500, 90105, 91000),
-    Kind.ANSWER_NOT_BUILT: (60013,),
-    Kind.SIGNATURE_EXPIRED: (70001, 70052),
-    Kind.TOO_MANY_BAD_SIGNATURES: (70050,),
-    Kind.CREDENTIALS: (70002, 70003, 70005, 70009, 70013, 70014),
-    Kind.WRONG_REGION: (70016, 70020),
-    Kind.ACCOUNT: (
+    CodeKind.THROTTLED: (60007, 60011, 60018, 60019),
+    CodeKind.TRANSIENT: (60008, 60014, 70169, 70202, 70500, 90105, 91000),
+    CodeKind.ANSWER_NOT_BUILT: (60013,),
+    CodeKind.SIGNATURE_EXPIRED: (70001, 70052),
+    CodeKind.TOO_MANY_BAD_SIGNATURES: (70050,),
+    CodeKind.CREDENTIALS: (70002, 70003, 70005, 70009, 70013, 70014),
+    CodeKind.WRONG_REGION: (70016, 70020),
+    CodeKind.ACCOUNT: (
         *(60004, 60005, 60006, 60010, 60012, 60015, 60016, 60017, 60020, 60021),
         *(70051, 70107, 70114, 70403),
     ),
-    Kind.OUR_FAULT: (60002, 60003, 60009, 70402),
-    Kind.CALLER_FAULT: (90104,),
-    Kind.UNKNOWN: (1, -1, 60001, 70000, 90106, 2**70),
+    CodeKind.OUR_FAULT: (60002, 60003, 60009, 70402),
+    CodeKind.CALLER_FAULT: (90104,),
+    CodeKind.UNKNOWN: (1, -1, 60001, 70000, 90106, 2**70),
 }
 
-ERRORS: dict[Kind, tuple[type[UpstreamRefused], Verdict]] = {
-    Kind.THROTTLED: (Throttled, Verdict.AFTER_PAUSE),
-    Kind.TRANSIENT: (UpstreamRefused, Verdict.AGAIN),
-    Kind.ANSWER_NOT_BUILT: (UpstreamRefused, Verdict.ONCE_MORE),
-    Kind.SIGNATURE_EXPIRED: (UpstreamRefused, Verdict.ONCE_MORE),
-    Kind.TOO_MANY_BAD_SIGNATURES: (CallsStopped, Verdict.NEVER),
-    Kind.CREDENTIALS: (CallsStopped, Verdict.NEVER),
-    Kind.WRONG_REGION: (CallsStopped, Verdict.NEVER),
-    Kind.ACCOUNT: (CallsStopped, Verdict.NEVER),
-    Kind.OUR_FAULT: (CallsStopped, Verdict.NEVER),
-    Kind.CALLER_FAULT: (QueryRefused, Verdict.NEVER),
-    Kind.UNKNOWN: (UpstreamRefused, Verdict.NEVER),
+ERRORS: dict[CodeKind, tuple[type[UpstreamRefused], RetryVerdict]] = {
+    CodeKind.THROTTLED: (Throttled, RetryVerdict.AFTER_PAUSE),
+    CodeKind.TRANSIENT: (UpstreamRefused, RetryVerdict.AGAIN),
+    CodeKind.ANSWER_NOT_BUILT: (UpstreamRefused, RetryVerdict.ONCE_MORE),
+    CodeKind.SIGNATURE_EXPIRED: (UpstreamRefused, RetryVerdict.ONCE_MORE),
+    CodeKind.TOO_MANY_BAD_SIGNATURES: (CallsStopped, RetryVerdict.NEVER),
+    CodeKind.CREDENTIALS: (CallsStopped, RetryVerdict.NEVER),
+    CodeKind.WRONG_REGION: (CallsStopped, RetryVerdict.NEVER),
+    CodeKind.ACCOUNT: (CallsStopped, RetryVerdict.NEVER),
+    CodeKind.OUR_FAULT: (CallsStopped, RetryVerdict.NEVER),
+    CodeKind.CALLER_FAULT: (QueryRefused, RetryVerdict.NEVER),
+    CodeKind.UNKNOWN: (UpstreamRefused, RetryVerdict.NEVER),
 }
 
 CASES = [(kind, code) for kind, codes in EXPECTED.items() for code in codes]
@@ -48,12 +48,12 @@ def refusal(code: int, *, stopped_s: float = 30.0, persists: bool = False) -> Up
 def test_table_is_whole() -> None:
     """The table holds each code once, and no code that the notes don't know."""
     codes = [code for entry in TABLE for code in entry.codes]
-    assert sorted(codes) == sorted(code for kind, code in CASES if kind is not Kind.UNKNOWN)
-    assert set(EXPECTED) == set(ERRORS) == set(Kind)
+    assert sorted(codes) == sorted(code for kind, code in CASES if kind is not CodeKind.UNKNOWN)
+    assert set(EXPECTED) == set(ERRORS) == set(CodeKind)
 
 
 @pytest.mark.parametrize(("kind", "code"), CASES)
-def test_code(kind: Kind, code: int) -> None:
+def test_code(kind: CodeKind, code: int) -> None:
     """A code has the kind, the error and the verdict of the notes, and is explained with code, text and advice."""
     assert kind_of(code) is kind
     error = refusal(code)
@@ -90,7 +90,7 @@ def test_expired_for_good(code: int) -> None:
     """A new signature that is refused as expired stops calls and is not tried again."""
     error = refusal(code, persists=True)
     assert isinstance(error, CallsStopped)
-    assert verdict(error) is Verdict.NEVER
+    assert verdict(error) is RetryVerdict.NEVER
 
 
 def test_length_of_a_stop() -> None:

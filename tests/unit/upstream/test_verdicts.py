@@ -10,25 +10,25 @@ from service.model.errors import (
     UpstreamUnreachable,
 )
 from service.upstream.hosts import FailedHosts
-from service.upstream.verdicts import Verdict, explain, verdict
+from service.upstream.verdicts import RetryVerdict, explain, verdict
 
 
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (UpstreamTimeout("no answer in time", app="shop"), Verdict.AGAIN),
-        (UpstreamUnreachable("refused", app="shop"), Verdict.AGAIN),
-        (UpstreamBroken("not JSON", app="shop"), Verdict.AGAIN),
-        (UpstreamHTTPStatus(500, app="shop"), Verdict.AGAIN),
-        (UpstreamHTTPStatus(502, app="shop"), Verdict.AGAIN),
-        (UpstreamHTTPStatus(429, app="shop"), Verdict.AFTER_PAUSE),
-        (UpstreamHTTPStatus(404, app="shop"), Verdict.NEVER),
-        (UpstreamHTTPStatus(302, app="shop"), Verdict.NEVER),
-        (UpstreamHTTPStatus(204, app="shop"), Verdict.NEVER),
-        (UpstreamError("something else", app="shop"), Verdict.NEVER),
+        (UpstreamTimeout("no answer in time", app="shop"), RetryVerdict.AGAIN),
+        (UpstreamUnreachable("refused", app="shop"), RetryVerdict.AGAIN),
+        (UpstreamBroken("not JSON", app="shop"), RetryVerdict.AGAIN),
+        (UpstreamHTTPStatus(500, app="shop"), RetryVerdict.AGAIN),
+        (UpstreamHTTPStatus(502, app="shop"), RetryVerdict.AGAIN),
+        (UpstreamHTTPStatus(429, app="shop"), RetryVerdict.AFTER_PAUSE),
+        (UpstreamHTTPStatus(404, app="shop"), RetryVerdict.NEVER),
+        (UpstreamHTTPStatus(302, app="shop"), RetryVerdict.NEVER),
+        (UpstreamHTTPStatus(204, app="shop"), RetryVerdict.NEVER),
+        (UpstreamError("something else", app="shop"), RetryVerdict.NEVER),
     ],
 )
-def test_verdict(error: UpstreamError, expected: Verdict) -> None:
+def test_verdict(error: UpstreamError, expected: RetryVerdict) -> None:
     """Time-outs, 5xx and broken or missing connections are tried again; a stranger's answer is not."""
     assert verdict(error) is expected
 

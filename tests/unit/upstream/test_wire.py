@@ -14,7 +14,7 @@ from service.upstream.wire import (
     PATH,
     MalformedAnswer,
     OrderBy,
-    Refusal,
+    UpstreamRefusal,
     bounded,
     read_answer,
     request_body,
@@ -304,7 +304,7 @@ def test_more_than_wanted() -> None:
 def test_refusal(info: str) -> None:
     """An error code is a refusal, whatever else the answer holds or lacks."""
     body = f'{{"ActionStatus": "FAIL", "ErrorCode": 70009, "ErrorInfo": {info}}}'
-    assert read_answer(body.encode(), want=20) == Refusal(code=70009, text=json.loads(info) or "")
+    assert read_answer(body.encode(), want=20) == UpstreamRefusal(code=70009, text=json.loads(info) or "")
 
 
 @pytest.mark.parametrize(

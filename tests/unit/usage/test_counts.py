@@ -1,13 +1,13 @@
-"""What is counted of requests for the ledgers."""
+"""What is counted of requests for the usage stores."""
 
 from collections import Counter
 
-from service.usage.counts import UsageCounts
+from service.usage.counts import UsageObserver
 from tests.observations import observed
 
 
 class Book:
-    """A ledger's counting."""
+    """A usage store's counting."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -22,7 +22,7 @@ class Book:
 def test_each_outcome_has_its_column() -> None:
     """All are requests; hits, stale answers, refusals and waits besides; fetches and joins the gateway counts."""
     book = Book()
-    usage = UsageCounts({"shop": book.count})
+    usage = UsageObserver({"shop": book.count})
     usage(
         (
             observed(outcome="hit"),
@@ -49,16 +49,16 @@ def test_each_outcome_has_its_column() -> None:
 
 
 def test_others_are_left() -> None:
-    """Neither other routes, nor unknown callers, nor apps without a ledger are counted."""
+    """Neither other routes, nor unknown callers, nor apps without a usage_store are counted."""
     book = Book()
-    usage = UsageCounts({"shop": book.count})
+    usage = UsageObserver({"shop": book.count})
     usage((observed(route="/budget"), observed(caller=None), observed(app=None), observed(app="other")))
     assert book.counts == {}
 
 
 def test_sums_are_entered() -> None:
-    """A thousand requests of a kind touch the ledger once for each column."""
+    """A thousand requests of a kind touch the usage store once for each column."""
     book = Book()
-    UsageCounts({"shop": book.count})([observed()] * 1000)
+    UsageObserver({"shop": book.count})([observed()] * 1000)
     assert book.counts == {("a", "requests"): 1000, ("a", "hits"): 1000}
     assert book.calls == 2

@@ -7,8 +7,8 @@ from threading import Barrier
 
 import pytest
 
-from service.observe.batch import GATHERED_MAX, GATHERED_S, Gathered
-from service.observe.request import Observation
+from service.observe.batch import GATHERED_MAX, GATHERED_S, BatchedObservers
+from service.observe.request import RequestRecord
 from tests.observations import observed
 from tests.servers import until
 
@@ -21,14 +21,14 @@ class Told:
         self.ids: list[str] = []
         self.threads: set[int] = set()
 
-    def __call__(self, seen: Sequence[Observation]) -> None:
+    def __call__(self, seen: Sequence[RequestRecord]) -> None:
         """Listen."""
         self.at_once.append(len(seen))
         self.threads.add(threading.get_ident())
         self.ids += [each.request_id for each in seen]
 
 
-def numbered(count: int) -> list[Observation]:
+def numbered(count: int) -> list[RequestRecord]:
     """So many requests."""
     return [observed(request_id=str(number)) for number in range(count)]
 
@@ -40,9 +40,9 @@ async def told() -> Told:
 
 
 @pytest.fixture
-async def gathered(told: Told) -> AsyncIterator[Gathered]:
+async def gathered(told: Told) -> AsyncIterator[BatchedObservers]:
     """What tells of it, started in the test's event loop."""
-    gathered = Gathered([told])
+    gathered = BatchedObservers([told])
     gathered.start()
     yield gathered
     gathered.close()
@@ -51,7 +51,7 @@ async def gathered(told: Told) -> AsyncIterator[Gathered]:
 async def test_told_soon_without_another_request() -> None:
     """A few are told together, a moment later, each listener the same; the next ones again."""
     one, other = Told(), Told()
-    gathered = Gathered([one, other])
+    gathered = BatchedObservers([one, other])
     gathered.start()
     loop = asyncio.get_running_loop()
     for rounds in (1, 2):
@@ -65,7 +65,7 @@ async def test_told_soon_without_another_request() -> None:
     assert one.ids == other.ids == ["0", "1", "2"] * 2
 
 
-async def test_told_sooner_when_they_are_many(told: Told, gathered: Gathered) -> None:
+async def test_told_sooner_when_they_are_many(told: Told, gathered: BatchedObservers) -> None:
     """Many that come within a moment don't wait for its end; of none is told twice."""
     seen = numbered(3 * GATHERED_MAX + 1)
     for each in seen:
@@ -79,7 +79,7 @@ async def test_told_sooner_when_they_are_many(told: Told, gathered: Gathered) ->
     assert told.ids == [each.request_id for each in seen]
 
 
-async def test_told_from_any_thread(told: Told, gathered: Gathered) -> None:
+async def test_told_from_any_thread(told: Told, gathered: BatchedObservers) -> None:
     """What several threads tell at once is told on once, in each one's order, and in the loop's thread alone."""
     seen, threads = numbered(2000), 4
     barrier = Barrier(threads)
@@ -99,7 +99,7 @@ async def test_told_from_any_thread(told: Told, gathered: Gathered) -> None:
 
 async def test_nothing_is_held_before_the_start_and_after_the_end(told: Told) -> None:
     """Who ends before is told of at once; closing tells the last; who ends after that is told of at once again."""
-    gathered = Gathered([told])
+    gathered = BatchedObservers([told])
     first, second, third = numbered(3)
     gathered(first)
     assert told.ids == ["0"]

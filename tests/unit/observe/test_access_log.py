@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from service.observe.access_log import AccessLog, log_requests
-from service.observe.request import LABELS_MAX, Observation
+from service.observe.request import LABELS_MAX, RequestRecord
 from service.telemetry.logs import configure
 from tests.observations import observed
 
 CALLER = 'or"ders\\'
 
 
-def written(*seen: Observation) -> list[dict[str, Any]]:
+def written(*seen: RequestRecord) -> list[dict[str, Any]]:
     """What the log writes of them, by line."""
     lines: list[str] = []
     log = AccessLog(lambda text, count: lines.extend([text] if count == 1 else text.split("\n")))

@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.callers.authenticator import Admission
+from service.callers.authenticator import Authenticator
 from service.callers.issuer import Issuer
 from service.callers.table import UNKNOWN, table_of
 from service.callers.token import Token
-from service.callers.token_cache import Remembered
-from service.model.callers import Known
+from service.callers.token_cache import TokenCache
+from service.model.callers import Authenticated
 from service.model.errors import KeysUnavailable, NotAllowed, SigningKeyUnknown, Unauthenticated
 from service.settings import (
     AppSettings,
@@ -81,11 +81,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def admission(mint: Any, clock: Clock) -> Admission:
+async def authenticator(mint: Any, clock: Clock) -> Authenticator:
     """With the issuer's keys."""
     issuer = Issuer(Held(mint.jwks()), refresh_s=300)
     await issuer.refresh()
-    return Admission(table_of(settings()), issuer=issuer, clock=clock)
+    return Authenticator(table_of(settings()), issuer=issuer, clock=clock)
 
 
 def bearer(credential: str) -> bytes:
@@ -93,9 +93,9 @@ def bearer(credential: str) -> bytes:
     return f"Bearer {credential}".encode()
 
 
-def keys_only(**callers: CallerSettings) -> Admission:
+def keys_only(**callers: CallerSettings) -> Authenticator:
     table = table_of(settings(callers=callers, service_accounts=None))
-    return Admission(table, issuer=None, clock=lambda: float(NOW_S))
+    return Authenticator(table, issuer=None, clock=lambda: float(NOW_S))
 
 
 def test_callers_share_nothing() -> None:
@@ -115,8 +115,8 @@ def test_what_a_caller_may() -> None:
         keys=(hashed("b"),), apps=("news",), weight=2.5, waiting_max=3, wait_max_s=4.0, may_force=False, operator=True
     )
     table = table_of(settings(callers={"a": plain, "b": rich}, budget=BudgetSettings(waiting_max=7, wait_max_s=20.0)))
-    admission = Admission(table, issuer=None, clock=lambda: float(NOW_S))
-    a, b = admission.identify(b"Bearer a"), admission.identify(b"bearer  b ")
+    authenticator = Authenticator(table, issuer=None, clock=lambda: float(NOW_S))
+    a, b = authenticator.identify(b"Bearer a"), authenticator.identify(b"bearer  b ")
     assert (a.name, a.apps, a.weight, a.waiting_max, a.wait_max_s) == ("a", frozenset(("shop",)), 1.0, 7, 20.0)
     assert (a.may_force, a.operator, a.knows) == (True, False, frozenset())
     assert (b.weight, b.waiting_max, b.wait_max_s, b.may_force, b.operator) == (2.5, 3, 4.0, False, True)
@@ -128,9 +128,9 @@ def test_what_a_caller_may() -> None:
 )
 def test_an_empty_key_is_nobodys(authorization: bytes | None) -> None:
     """Whoever sends no key is nobody, even where the hash of nothing is configured as one."""
-    admission = keys_only(a=CallerSettings(keys=(EMPTY,), apps=()))
+    authenticator = keys_only(a=CallerSettings(keys=(EMPTY,), apps=()))
     with pytest.raises(Unauthenticated) as caught:
-        admission.identify(authorization)
+        authenticator.identify(authorization)
     assert caught.value.presented is bool(authorization)
 
 
@@ -141,13 +141,13 @@ def test_an_empty_key_is_nobodys(authorization: bytes | None) -> None:
 def test_a_key_is_good_until_its_end(until: str | None, is_good: bool) -> None:
     """Of several keys of a caller each has its own end; from that instant on it is like one that never was."""
     entries = (KeySettings(sha256=hashed("old"), until=until), hashed("new"))
-    admission = keys_only(a=CallerSettings(keys=entries, apps=()))
-    assert admission.identify(b"Bearer new").name == "a"
+    authenticator = keys_only(a=CallerSettings(keys=entries, apps=()))
+    assert authenticator.identify(b"Bearer new").name == "a"
     if is_good:
-        assert admission.identify(b"Bearer old").name == "a"
+        assert authenticator.identify(b"Bearer old").name == "a"
     else:
         with pytest.raises(Unauthenticated):
-            admission.identify(b"Bearer old")
+            authenticator.identify(b"Bearer old")
 
 
 def test_wrong_missing_and_ended_keys_take_the_same_time() -> None:
@@ -156,13 +156,13 @@ def test_wrong_missing_and_ended_keys_take_the_same_time() -> None:
         f"c{number}": CallerSettings(keys=(KeySettings(sha256=hashed(f"key{number}"), until="2020-01-01"),), apps=())
         for number in range(500)
     }
-    admission = keys_only(**many)
+    authenticator = keys_only(**many)
 
     def took_s(authorization: bytes | None) -> float:
         begun = time.perf_counter()
         for _ in range(20):
             with pytest.raises(Unauthenticated):
-                admission.identify(authorization)
+                authenticator.identify(authorization)
         return time.perf_counter() - begun
 
     tries = [(took_s(b"Bearer key250"), took_s(b"Bearer kex250"), took_s(None)) for _ in range(60)]
@@ -215,14 +215,14 @@ ATTACKS: dict[str, Callable[[Any], str]] = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_attacks_by_token(mint: Any, admission: Admission, attack: str) -> None:
+def test_attacks_by_token(mint: Any, authenticator: Authenticator, attack: str) -> None:
     """Each of these is refused as unknown, in one way that tells nothing; and good tokens are good before and after."""
-    assert admission.identify(bearer(mint.token())).name == "reports"
+    assert authenticator.identify(bearer(mint.token())).name == "reports"
     with pytest.raises(Unauthenticated) as caught:
-        admission.identify(bearer(ATTACKS[attack](mint)))
+        authenticator.identify(bearer(ATTACKS[attack](mint)))
     assert (caught.value.presented, str(caught.value)) == (True, "")
     assert type(caught.value) is Unauthenticated
-    assert admission.identify(bearer(mint.token())).name == "reports"
+    assert authenticator.identify(bearer(mint.token())).name == "reports"
 
 
 @pytest.mark.parametrize(
@@ -238,27 +238,27 @@ def test_attacks_by_token(mint: Any, admission: Admission, attack: str) -> None:
         {"exp": NOW_S + 0.5},
     ],
 )
-def test_good_tokens(mint: Any, admission: Admission, changed: dict[str, object]) -> None:
+def test_good_tokens(mint: Any, authenticator: Authenticator, changed: dict[str, object]) -> None:
     """RS256 and ES256, our audience alone or among others, half a minute of leeway on both ends."""
-    assert admission.identify(bearer(mint.token(**changed))).name == "reports"
+    assert authenticator.identify(bearer(mint.token(**changed))).name == "reports"
 
 
-def test_a_remembered_token_ends_with_its_exp(mint: Any, admission: Admission, clock: Clock) -> None:
+def test_a_remembered_token_ends_with_its_exp(mint: Any, authenticator: Authenticator, clock: Clock) -> None:
     """A token is checked once; from its exp on it is checked each time, and after the leeway it is refused."""
     token = bearer(mint.token(exp=NOW_S + 10))
-    admission.identify(token)
-    assert len(admission._remembered) == 1
+    authenticator.identify(token)
+    assert len(authenticator._remembered) == 1
     clock.now_s = NOW_S + 10
-    assert admission.identify(token).name == "reports"
-    assert len(admission._remembered) == 0
+    assert authenticator.identify(token).name == "reports"
+    assert len(authenticator._remembered) == 0
     clock.now_s = NOW_S + 41
     with pytest.raises(Unauthenticated):
-        admission.identify(token)
+        authenticator.identify(token)
 
 
 def test_what_is_remembered_is_bounded() -> None:
     """The least used goes first."""
-    remembered = Remembered(size=2)
+    remembered = TokenCache(size=2)
     token = Token(account="a/b", ends_s=10)
     for digest in (b"1", b"2"):
         remembered.put(digest, token, now_s=0)
@@ -273,29 +273,31 @@ async def test_a_key_that_the_issuer_drops_takes_remembered_tokens_along(mint: A
     ticks = iter((0.0, 0.0, 60.0, 60.0))
     issuer = Issuer(source, refresh_s=300, clock=lambda: next(ticks))
     await issuer.refresh()
-    admission = Admission(table_of(settings()), issuer=issuer, clock=clock)
-    issuer.on_drop = admission.distrust
+    authenticator = Authenticator(table_of(settings()), issuer=issuer, clock=clock)
+    issuer.on_drop = authenticator.invalidate
     token = bearer(mint.token())
-    admission.identify(token)
+    authenticator.identify(token)
     source.raw = mint.jwks(without="r")
     await issuer.refresh()
     with pytest.raises(SigningKeyUnknown):
-        admission.identify(token)
+        authenticator.identify(token)
 
 
-def test_who_is_recognised(mint: Any, admission: Admission, clock: Clock) -> None:
+def test_who_is_recognised(mint: Any, authenticator: Authenticator, clock: Clock) -> None:
     """A key is known at once, a token once it was checked and until its end; nobody else is, and nothing is checked."""
     token, stranger = bearer(mint.token(exp=NOW_S + 10)), bearer(mint.token(sub="system:serviceaccount:shop:other"))
-    assert admission.recognise(b"Bearer key") == Known(caller=admission.identify(b"Bearer key"))
-    assert admission.recognise(token) is None
-    caller = admission.identify(token)
-    assert admission.recognise(token) == Known(caller=caller, until_s=NOW_S + 10)
+    assert authenticator.authenticate_cached(b"Bearer key") == Authenticated(
+        caller=authenticator.identify(b"Bearer key")
+    )
+    assert authenticator.authenticate_cached(token) is None
+    caller = authenticator.identify(token)
+    assert authenticator.authenticate_cached(token) == Authenticated(caller=caller, until_s=NOW_S + 10)
     with pytest.raises(NotAllowed):
-        admission.identify(stranger)
+        authenticator.identify(stranger)
     for field in (stranger, None, b"", b"Bearer ", b"Bearer wrong", b"Basic key"):
-        assert admission.recognise(field) is None
+        assert authenticator.authenticate_cached(field) is None
     clock.now_s = NOW_S + 10
-    assert admission.recognise(token) is None
+    assert authenticator.authenticate_cached(token) is None
 
 
 async def test_who_is_recognised_no_more(mint: Any, clock: Clock) -> None:
@@ -303,36 +305,36 @@ async def test_who_is_recognised_no_more(mint: Any, clock: Clock) -> None:
     source, seconds = Held(mint.jwks()), itertools.count(step=60)
     issuer = Issuer(source, refresh_s=300, clock=lambda: float(next(seconds)))
     await issuer.refresh()
-    admission = Admission(table_of(settings()), issuer=issuer, clock=clock)
-    issuer.on_drop = admission.distrust
+    authenticator = Authenticator(table_of(settings()), issuer=issuer, clock=clock)
+    issuer.on_drop = authenticator.invalidate
     token = bearer(mint.token())
     known = settings().service_accounts
     assert known is not None
     other = msgspec.structs.replace(known, audience="other")
     for table in (settings(callers={}), settings(service_accounts=other)):
-        admission.replace(table_of(settings()))
-        admission.identify(token)
-        assert admission.recognise(token) is not None
-        admission.replace(table_of(table))
-        assert admission.recognise(token) is None
-    admission.replace(table_of(settings()))
-    admission.identify(token)
+        authenticator.replace(table_of(settings()))
+        authenticator.identify(token)
+        assert authenticator.authenticate_cached(token) is not None
+        authenticator.replace(table_of(table))
+        assert authenticator.authenticate_cached(token) is None
+    authenticator.replace(table_of(settings()))
+    authenticator.identify(token)
     source.raw = mint.jwks(without="r")
-    generation = admission.generation
+    generation = authenticator.generation
     await issuer.refresh()
-    assert admission.recognise(token) is None
-    assert admission.generation > generation
+    assert authenticator.authenticate_cached(token) is None
+    assert authenticator.generation > generation
 
 
 def test_without_keys_tokens_wait_and_keys_do_not(mint: Any, clock: Clock) -> None:
     """While no signing key is known a token must wait; what can't be a token is refused, and keys are taken."""
-    admission = Admission(table_of(settings()), issuer=Issuer(Held(b""), refresh_s=300), clock=clock)
+    authenticator = Authenticator(table_of(settings()), issuer=Issuer(Held(b""), refresh_s=300), clock=clock)
     with pytest.raises(KeysUnavailable):
-        admission.identify(bearer(mint.token()))
+        authenticator.identify(bearer(mint.token()))
     for credential in ("a.b.c", "wrong", mint.forged({"alg": "none", "kid": "r"})):
         with pytest.raises(Unauthenticated):
-            admission.identify(bearer(credential))
-    assert admission.identify(b"Bearer key").name == "reports"
+            authenticator.identify(bearer(credential))
+    assert authenticator.identify(b"Bearer key").name == "reports"
 
 
 def test_where_tokens_are_not_taken(mint: Any) -> None:
@@ -341,49 +343,49 @@ def test_where_tokens_are_not_taken(mint: Any) -> None:
         keys_only().identify(bearer(mint.token()))
 
 
-def test_strangers(mint: Any, admission: Admission) -> None:
+def test_strangers(mint: Any, authenticator: Authenticator) -> None:
     """A good token of an account that no caller names is refused, or all such are one caller of their own."""
     stranger = bearer(mint.token(sub="system:serviceaccount:shop:other"))
     with pytest.raises(NotAllowed):
-        admission.identify(stranger)
+        authenticator.identify(stranger)
     known = settings().service_accounts
     assert known is not None
     open_to_all = msgspec.structs.replace(known, unknown=PolicySettings(apps=("news",), weight=0.1))
-    admission.replace(table_of(settings(service_accounts=open_to_all)))
-    caller = admission.identify(stranger)
+    authenticator.replace(table_of(settings(service_accounts=open_to_all)))
+    caller = authenticator.identify(stranger)
     assert (caller.name, caller.apps, caller.weight) == (UNKNOWN, frozenset(("news",)), 0.1)
-    assert admission.identify(bearer(mint.token())).name == "reports"
+    assert authenticator.identify(bearer(mint.token())).name == "reports"
 
 
-def test_what_a_new_table_takes_away(mint: Any, admission: Admission) -> None:
+def test_what_a_new_table_takes_away(mint: Any, authenticator: Authenticator) -> None:
     """A caller, a key, an app, an account, an audience: gone with the very next request, remembered tokens or not."""
     key, token = b"Bearer key", bearer(mint.token())
     for credential in (key, token):
-        assert admission.identify(credential).apps == frozenset(("shop",))
-    assert admission.generation == 0
+        assert authenticator.identify(credential).apps == frozenset(("shop",))
+    assert authenticator.generation == 0
     fewer = CallerSettings(keys=(hashed("key"),), service_accounts=("shop/reports",), apps=())
-    admission.replace(table_of(settings(callers={"reports": fewer})))
-    assert admission.generation == 1
+    authenticator.replace(table_of(settings(callers={"reports": fewer})))
+    assert authenticator.generation == 1
     for credential in (key, token):
-        assert admission.identify(credential).apps == frozenset()
-    admission.replace(table_of(settings(callers={})))
+        assert authenticator.identify(credential).apps == frozenset()
+    authenticator.replace(table_of(settings(callers={})))
     with pytest.raises(Unauthenticated):
-        admission.identify(key)
+        authenticator.identify(key)
     with pytest.raises(NotAllowed):
-        admission.identify(token)
+        authenticator.identify(token)
     known = settings().service_accounts
     assert known is not None
     other = msgspec.structs.replace(known, audience="other")
-    admission.replace(table_of(settings(service_accounts=other)))
+    authenticator.replace(table_of(settings(service_accounts=other)))
     with pytest.raises(Unauthenticated):
-        admission.identify(token)
-    assert admission.generation == 3
+        authenticator.identify(token)
+    assert authenticator.generation == 3
 
 
 def test_auth_none() -> None:
     """With `auth: none` everybody is anonymous and may read all apps, whatever they send."""
-    admission = Admission(table_of(settings(auth="none")), issuer=None)
+    authenticator = Authenticator(table_of(settings(auth="none")), issuer=None)
     for credential in (None, b"Bearer key", b"nonsense"):
-        caller = admission.identify(credential)
+        caller = authenticator.identify(credential)
         assert (caller.name, caller.apps, caller.operator) == ("anonymous", frozenset(("shop", "news")), True)
-        assert admission.recognise(credential) == Known(caller=caller)
+        assert authenticator.authenticate_cached(credential) == Authenticated(caller=caller)

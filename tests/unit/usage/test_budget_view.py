@@ -1,14 +1,14 @@
 """An app's budget as callers and operators see it."""
 
-from service.budget.scheduler.interfaces import Board, Rank, Ticked, Waiting
-from service.model.budgets import BudgetView, Counts, Party, Tally, Worst
+from service.budget.scheduler.interfaces import Board, Rank, Ticked, WaitingCount
+from service.model.budgets import BudgetView, CallerStanding, Counts, UsageCounts, Worst
 from service.model.callers import Caller
 from service.usage.budget_view import budget_view, parties
 
 TALLIES = {
-    "a": Tally(minute=Counts(turns=1), hour=Counts(turns=10, joined=2)),
-    "b": Tally(minute=Counts(turns=2, joined=1), hour=Counts(turns=20, joined=5)),
-    "~renewal": Tally(hour=Counts(turns=3)),
+    "a": UsageCounts(minute=Counts(turns=1), hour=Counts(turns=10, joined=2)),
+    "b": UsageCounts(minute=Counts(turns=2, joined=1), hour=Counts(turns=20, joined=5)),
+    "~renewal": UsageCounts(hour=Counts(turns=3)),
 }
 BOARD = Board(
     virtual=0.0,
@@ -20,7 +20,7 @@ BOARD = Board(
 )
 TICKED = Ticked(turns=(), due_in_ms=None, free=3, pause_in_ms=250, pause_reason="throttled", board=BOARD)
 WORST = Worst(minute=4, hour=5)
-HERE = (Waiting(caller="a", weight=1.0, count=1, waited_ms=100),)
+HERE = (WaitingCount(caller="a", weight=1.0, count=1, waited_ms=100),)
 
 
 def _view(name: str, *, operator: bool = False, ticked: Ticked | None = TICKED) -> BudgetView:
@@ -41,12 +41,12 @@ def test_a_caller_sees_itself_and_the_rest_as_one() -> None:
     """No other name is told; sums and the oldest wait are those of all others."""
     view = _view("b")
     assert view.worst == WORST
-    assert view.callers == (Party(name="b", waiting=4, oldest_s=1.5, tally=TALLIES["b"]),)
-    assert view.others == Party(
+    assert view.callers == (CallerStanding(name="b", waiting=4, oldest_s=1.5, tally=TALLIES["b"]),)
+    assert view.others == CallerStanding(
         name=None,
         waiting=2,
         oldest_s=0.7,
-        tally=Tally(minute=Counts(turns=1), hour=Counts(turns=13, joined=2)),
+        tally=UsageCounts(minute=Counts(turns=1), hour=Counts(turns=13, joined=2)),
     )
     assert (view.free, view.pause_s, view.pause_reason) == (3, 0.25, "throttled")
 
@@ -54,7 +54,7 @@ def test_a_caller_sees_itself_and_the_rest_as_one() -> None:
 def test_who_has_used_nothing_is_there_all_the_same() -> None:
     """A caller nobody has heard of sees itself at nought."""
     view = _view("new")
-    assert view.callers == (Party(name="new"),)
+    assert view.callers == (CallerStanding(name="new"),)
     assert view.others.waiting == 6
 
 
@@ -62,7 +62,7 @@ def test_an_operator_sees_everybody_by_name() -> None:
     """Itself first, then all by name; nobody is left over."""
     view = _view("c", operator=True)
     assert [party.name for party in view.callers] == ["c", "a", "b", "~renewal"]
-    assert view.others == Party(name=None)
+    assert view.others == CallerStanding(name=None)
 
 
 def test_without_a_board_only_this_replica_is_known() -> None:

@@ -11,10 +11,10 @@ import httpx
 import msgspec
 import pytest
 
-from service.model.callers import Known
+from service.model.callers import Authenticated
 from service.model.pages import Source
-from service.observe.request import Observation
-from service.web.response_cache import Replay
+from service.observe.request import RequestRecord
+from service.web.response_cache import ResponseCache
 from tests.http.fake_gateway import AUTH, MANY_AUTH, NOW_S, Web, key_callers
 
 
@@ -25,10 +25,10 @@ class Desk:
         self.web = web
         self.now_s = NOW_S
         self.until_s = math.inf
-        self.observed: list[Observation] = []
-        self.replay = Replay(
+        self.observed: list[RequestRecord] = []
+        self.replay = ResponseCache(
             web.app,
-            recognise=self.recognise,
+            authenticate_cached=self.authenticate_cached,
             observers=[self.observed.append],
             clock=lambda: self.now_s,
             max_bytes=max_bytes,
@@ -45,9 +45,9 @@ class Desk:
         for message in answer:
             await send(message)
 
-    def recognise(self, authorization: bytes | None) -> Known | None:
+    def authenticate_cached(self, authorization: bytes | None) -> Authenticated | None:
         """Whoever is known, for as long as the test wants."""
-        known: Known | None = key_callers().recognise(authorization)
+        known: Authenticated | None = key_callers().authenticate_cached(authorization)
         return None if known is None else msgspec.structs.replace(known, until_s=self.until_s)
 
     async def get(self, path: str = "/tasks", headers: dict[str, str] | None = None) -> httpx.Response:

@@ -3,7 +3,7 @@
 import pytest
 
 from service.settings import RedisSettings
-from service.store.connection_factory import Address, Dialer
+from service.store.connection_factory import Address, ConnectionFactory
 from service.store.listener import pause_s
 from service.store.redis_store import RedisStore
 
@@ -21,13 +21,13 @@ from service.store.redis_store import RedisStore
 )
 def test_addresses_are_read(url: str, addresses: list[tuple[str, int]]) -> None:
     """All hosts of a URL are found, each with its port or the usual one."""
-    dialer = Dialer(url, default_port=6379)
+    dialer = ConnectionFactory(url, default_port=6379)
     assert dialer.addresses == tuple(Address(host=host, port=port) for host, port in addresses)
 
 
 def test_credentials_go_to_servers_and_not_to_sentinels() -> None:
     """A connection has the URL's user and the password given; one to a Sentinel has neither, but its own."""
-    dialer = Dialer("redis://me:old@a:1,b:2/3", default_port=6379, password="new")
+    dialer = ConnectionFactory("redis://me:old@a:1,b:2/3", default_port=6379, password="new")
     connection = dialer.connection(dialer.addresses[1])
     assert (connection.username, connection.password, connection.db) == ("me", "new", 3)
     to_sentinel = dialer.for_sentinels("theirs").connection(dialer.addresses[1])

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from service.cache.redis_blocks import NOTHING, BlockCache
+from service.cache.redis_blocks import NOTHING, RedisBlocks
 from service.model.blocks import HEAD_BYTES, Block, RefusedQuery
 from service.model.queries import At, FromNow, Query, Range, Sort
 from service.settings import RedisSettings
@@ -30,11 +30,11 @@ async def store(valkey: Server) -> AsyncIterator[RedisStore]:
 
 
 @pytest.fixture
-def cache(store: RedisStore) -> BlockCache:
-    return BlockCache(store, prefix="taskgate", block_size=100)
+def cache(store: RedisStore) -> RedisBlocks:
+    return RedisBlocks(store, prefix="taskgate", block_size=100)
 
 
-async def test_a_block_comes_back_with_its_head(cache: BlockCache) -> None:
+async def test_a_block_comes_back_with_its_head(cache: RedisBlocks) -> None:
     """What was put is got, with the head that put has told; what was not is nothing."""
     head = await cache.put(QUERY, 3, BLOCK, ttl_ms=10_000)
     kept = await cache.get(QUERY, 3)
@@ -44,7 +44,7 @@ async def test_a_block_comes_back_with_its_head(cache: BlockCache) -> None:
     assert await cache.get(QUERY, 4) == NOTHING
 
 
-async def test_several_blocks_come_at_once(cache: BlockCache) -> None:
+async def test_several_blocks_come_at_once(cache: RedisBlocks) -> None:
     """get_many answers in the order asked for."""
     refusal = RefusedQuery(fetched_at_ms=5, code=90104, text="no")
     await cache.put(QUERY, 0, BLOCK, ttl_ms=10_000)
@@ -52,14 +52,14 @@ async def test_several_blocks_come_at_once(cache: BlockCache) -> None:
     assert [kept.stored for kept in await cache.get_many(QUERY, [2, 1, 0])] == [refusal, None, BLOCK]
 
 
-async def test_the_same_block_put_twice_has_two_heads(cache: BlockCache) -> None:
+async def test_the_same_block_put_twice_has_two_heads(cache: RedisBlocks) -> None:
     """Two fetches are told apart even where they brought the same at the same time."""
     assert await cache.put(QUERY, 0, BLOCK, ttl_ms=10_000) != await cache.put(QUERY, 0, BLOCK, ttl_ms=10_000)
 
 
-def test_keys_differ_where_answers_may_and_show_nothing(cache: BlockCache, store: RedisStore) -> None:
+def test_keys_differ_where_answers_may_and_show_nothing(cache: RedisBlocks, store: RedisStore) -> None:
     """App, times, order, keyword, block size and index each change the key; the keyword can't be read from it."""
-    other_size = BlockCache(store, prefix="taskgate", block_size=50)
+    other_size = RedisBlocks(store, prefix="taskgate", block_size=50)
     queries = (
         Query(app="news", since=QUERY.since, until=QUERY.until, keyword=QUERY.keyword),
         Query(app="shop", since=At(epoch_s=1), until=QUERY.until, keyword=QUERY.keyword),
@@ -73,7 +73,7 @@ def test_keys_differ_where_answers_may_and_show_nothing(cache: BlockCache, store
 
 
 @pytest.mark.parametrize("value", [b"", b"x", b"\x01b" + bytes(60), b"\x02b" + bytes(60), b"{}" * 40])
-async def test_a_value_that_cannot_be_read_counts_as_none(cache: BlockCache, valkey: Server, value: bytes) -> None:
+async def test_a_value_that_cannot_be_read_counts_as_none(cache: RedisBlocks, valkey: Server, value: bytes) -> None:
     """It is counted, its head is told, and the next put takes its place."""
     valkey.run("SET", cache.key(QUERY, 0), value)
     kept = await cache.get(QUERY, 0)
@@ -87,7 +87,7 @@ async def test_a_value_that_cannot_be_read_counts_as_none(cache: BlockCache, val
 
 async def test_a_block_too_large_is_not_stored(store: RedisStore) -> None:
     """It has no head, is counted, and leaves what was there."""
-    small = BlockCache(store, prefix="taskgate", block_size=100, value_max_bytes=200)
+    small = RedisBlocks(store, prefix="taskgate", block_size=100, value_max_bytes=200)
     head = await small.put(QUERY, 0, BLOCK, ttl_ms=10_000)
     large = Block(fetched_at_ms=2, range=BLOCK.range, total=1, settled=False, ends=(300,), body=bytes(300))
     assert await small.put(QUERY, 0, large, ttl_ms=10_000) == b""
@@ -95,7 +95,7 @@ async def test_a_block_too_large_is_not_stored(store: RedisStore) -> None:
     assert (await small.get(QUERY, 0)).head == head
 
 
-async def test_an_app_is_dropped_alone(cache: BlockCache) -> None:
+async def test_an_app_is_dropped_alone(cache: RedisBlocks) -> None:
     """drop_app deletes the blocks of one app, whatever their query, and no other's."""
     other = Query(app="shop2", since=QUERY.since, until=QUERY.until)
     for index in range(5):
@@ -106,7 +106,7 @@ async def test_an_app_is_dropped_alone(cache: BlockCache) -> None:
     assert (await cache.get(other, 0)).stored == BLOCK
 
 
-async def test_an_evicted_block_is_nothing(cache: BlockCache, valkey: Server) -> None:
+async def test_an_evicted_block_is_nothing(cache: RedisBlocks, valkey: Server) -> None:
     """A key that Redis has dropped by itself is as if it had never been."""
     await cache.put(QUERY, 0, BLOCK, ttl_ms=60_000)
     valkey.run("DEL", cache.key(QUERY, 0))

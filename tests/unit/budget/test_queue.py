@@ -2,26 +2,26 @@
 
 import pytest
 
-from service.budget.line.queue import Places, State, Want
+from service.budget.line.queue import BlockState, Queue, QueuedBlock
 
 
 @pytest.fixture
-def places() -> Places[None]:
+def places() -> Queue[None]:
     """An empty line."""
-    return Places()
+    return Queue()
 
 
-def _enter(places: Places[None], block: str, caller: str, now_s: float = 0.0) -> Want[None]:
-    want = places.wants.get(block) or Want(block, None)
+def _enter(places: Queue[None], block: str, caller: str, now_s: float = 0.0) -> QueuedBlock[None]:
+    want = places.wants.get(block) or QueuedBlock(block, None)
     places.enter(want, caller=caller, weight=1.0, now_s=now_s)
     return want
 
 
-def _rows(places: Places[None], now_s: float = 10.0) -> dict[str, tuple[int, int]]:
+def _rows(places: Queue[None], now_s: float = 10.0) -> dict[str, tuple[int, int]]:
     return {row.caller: (row.count, row.waited_ms) for row in places.report(now_s=now_s)}
 
 
-def test_a_report_counts_blocks_and_not_requests(places: Places[None]) -> None:
+def test_a_report_counts_blocks_and_not_requests(places: Queue[None]) -> None:
     """A caller that asks for the same block twice waits for one turn, since the first time."""
     _enter(places, "a", "x", now_s=1)
     _enter(places, "a", "x", now_s=2)
@@ -30,18 +30,18 @@ def test_a_report_counts_blocks_and_not_requests(places: Places[None]) -> None:
     assert _rows(places) == {"x": (2, 9_000), "y": (1, 6_000)}
 
 
-def test_a_callers_oldest_block_is_next(places: Places[None]) -> None:
+def test_a_callers_oldest_block_is_next(places: Queue[None]) -> None:
     """First come, first served, within a caller."""
     first, second = _enter(places, "a", "x"), _enter(places, "b", "x")
     assert places.next_for("x") is first
-    first.state = State.CALLING
+    first.state = BlockState.CALLING
     assert places.next_for("x") is second
-    second.state = State.ELSEWHERE
+    second.state = BlockState.ELSEWHERE
     assert places.next_for("x") is None
 
 
-@pytest.mark.parametrize("state", [State.BEGINNING, State.CALLING, State.ELSEWHERE])
-def test_a_block_that_is_being_fetched_needs_no_turn(places: Places[None], state: State) -> None:
+@pytest.mark.parametrize("state", [BlockState.BEGINNING, BlockState.CALLING, BlockState.ELSEWHERE])
+def test_a_block_that_is_being_fetched_needs_no_turn(places: Queue[None], state: BlockState) -> None:
     """Neither for the caller that pays nor for those who have joined."""
     want = _enter(places, "a", "x")
     _enter(places, "a", "y")
@@ -49,25 +49,25 @@ def test_a_block_that_is_being_fetched_needs_no_turn(places: Places[None], state
     assert _rows(places) == {}
 
 
-def test_a_turn_in_hand_still_counts_for_its_caller_alone(places: Places[None]) -> None:
+def test_a_turn_in_hand_still_counts_for_its_caller_alone(places: Queue[None]) -> None:
     """The scheduler takes the turns that it has given off the report; the others must not get a second one."""
     want = _enter(places, "a", "x")
     _enter(places, "a", "y")
-    want.state, want.turned_for = State.TURNED, "x"
+    want.state, want.turned_for = BlockState.TURNED, "x"
     assert _rows(places) == {"x": (1, 10_000)}
 
 
-def test_a_block_goes_back_to_its_old_place(places: Places[None]) -> None:
+def test_a_block_goes_back_to_its_old_place(places: Queue[None]) -> None:
     """After a fetch that failed it is next again, as old as it was."""
     want = _enter(places, "a", "x", now_s=1)
     _enter(places, "b", "x", now_s=2)
-    want.state = State.CALLING
-    want.state = State.WAITING
+    want.state = BlockState.CALLING
+    want.state = BlockState.WAITING
     assert places.next_for("x") is want
     assert _rows(places) == {"x": (2, 9_000)}
 
 
-def test_who_leaves_is_gone(places: Places[None]) -> None:
+def test_who_leaves_is_gone(places: Queue[None]) -> None:
     """The last one out takes the block along; nothing stays behind."""
     want = _enter(places, "a", "x")
     _enter(places, "a", "y")
@@ -80,9 +80,9 @@ def test_who_leaves_is_gone(places: Places[None]) -> None:
     assert _rows(places) == {}
 
 
-def test_a_position_counts_what_still_needs_a_turn(places: Places[None]) -> None:
+def test_a_position_counts_what_still_needs_a_turn(places: Queue[None]) -> None:
     """A block that is being fetched is not ahead of anybody."""
     wants = [_enter(places, block, "x") for block in "abc"]
     assert [places.position(want, "x") for want in wants] == [1, 2, 3]
-    wants[0].state = State.CALLING
+    wants[0].state = BlockState.CALLING
     assert places.position(wants[2], "x") == 2

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from service.cache.block_cache import Shelf
-from service.cache.memory_blocks import MemoryCache
-from service.cache.redis_blocks import BlockCache
+from service.cache.block_cache import BlockCache
+from service.cache.memory_blocks import MemoryBlocks
+from service.cache.redis_blocks import RedisBlocks
 from service.model.blocks import Block
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes
@@ -30,12 +30,12 @@ BLOCK = Block(
 
 
 @pytest.fixture
-async def shelf(own_valkey: Server) -> AsyncIterator[Shelf]:
+async def shelf(own_valkey: Server) -> AsyncIterator[BlockCache]:
     """A shelf that remembers nothing, with one block in Redis."""
     store = RedisStore(RedisSettings(url=own_valkey.url))
-    cache = BlockCache(store, prefix="t", block_size=100)
-    shelf = Shelf(cache, MemoryCache(max_bytes=0, clock=time.monotonic), lifetimes=LIFETIMES)
-    await shelf.put(QUERY, 0, BLOCK, era=0)
+    cache = RedisBlocks(store, prefix="t", block_size=100)
+    shelf = BlockCache(cache, MemoryBlocks(max_bytes=0, clock=time.monotonic), lifetimes=LIFETIMES)
+    await shelf.put(QUERY, 0, BLOCK, generation=0)
     yield shelf
     await store.aclose()
 
@@ -46,7 +46,7 @@ def reads(server: Server) -> int:
     return int(stats["cmdstat_get"]["calls"]) if "cmdstat_get" in stats else 0
 
 
-async def test_many_at_once_ask_once(shelf: Shelf, own_valkey: Server) -> None:
+async def test_many_at_once_ask_once(shelf: BlockCache, own_valkey: Server) -> None:
     """A hundred who want a block at the same moment cost Redis one read; who comes afterwards asks anew."""
     got = await asyncio.gather(*(shelf.get(QUERY, 0) for _ in range(100)))
     assert {kept.stored for kept in got} == {BLOCK}
@@ -55,7 +55,7 @@ async def test_many_at_once_ask_once(shelf: Shelf, own_valkey: Server) -> None:
     assert reads(own_valkey) == 2
 
 
-async def test_who_gives_up_leaves_the_others(shelf: Shelf, own_valkey: Server) -> None:
+async def test_who_gives_up_leaves_the_others(shelf: BlockCache, own_valkey: Server) -> None:
     """The question goes on for those who joined, also where the one who put it is gone."""
     first, second = (asyncio.create_task(shelf.get(QUERY, 0)) for _ in range(2))
     await asyncio.sleep(0)
@@ -65,7 +65,7 @@ async def test_who_gives_up_leaves_the_others(shelf: Shelf, own_valkey: Server) 
     assert reads(own_valkey) == 1
 
 
-async def test_nobody_joins_a_question_from_before(shelf: Shelf, own_valkey: Server) -> None:
+async def test_nobody_joins_a_question_from_before(shelf: BlockCache, own_valkey: Server) -> None:
     """After the app's blocks were forgotten, and for who looks for what has just come, Redis is asked anew."""
     before = asyncio.create_task(shelf.get(QUERY, 0))
     await asyncio.sleep(0)
@@ -75,7 +75,7 @@ async def test_nobody_joins_a_question_from_before(shelf: Shelf, own_valkey: Ser
     assert reads(own_valkey) == 3
 
 
-async def test_an_outage_is_told_to_each(shelf: Shelf, own_valkey: Server) -> None:
+async def test_an_outage_is_told_to_each(shelf: BlockCache, own_valkey: Server) -> None:
     """Who joined learns that Redis is away, as who asked does; who comes afterwards does not get that answer."""
     own_valkey.kill()
     told = await asyncio.gather(*(shelf.get(QUERY, 0) for _ in range(5)), return_exceptions=True)

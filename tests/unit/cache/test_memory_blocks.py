@@ -3,7 +3,7 @@
 import random
 import tracemalloc
 
-from service.cache.memory_blocks import MemoryCache
+from service.cache.memory_blocks import MemoryBlocks
 from service.model.blocks import Block, RefusedQuery, Stored
 from service.model.queries import Range
 
@@ -25,14 +25,14 @@ def block(size: int, *, records: int = 0) -> Block:
     )
 
 
-def keep(cache: MemoryCache, key: str, stored: Stored, *, app: str = "a", ends_in_s: float = 60.0) -> None:
+def keep(cache: MemoryBlocks, key: str, stored: Stored, *, app: str = "a", ends_in_s: float = 60.0) -> None:
     cache.put(key, stored, app=app, head=key.encode(), ends_in_s=ends_in_s)
 
 
 def test_a_block_is_served_until_its_end_and_not_beyond() -> None:
     """At its end a block is gone, and its bytes with it."""
     clock = Clock()
-    cache = MemoryCache(max_bytes=10_000, clock=clock)
+    cache = MemoryBlocks(max_bytes=10_000, clock=clock)
     keep(cache, "k", block(100), ends_in_s=5.0)
     clock.now_s += 4.999
     found = cache.get("k")
@@ -45,7 +45,7 @@ def test_a_block_is_served_until_its_end_and_not_beyond() -> None:
 
 def test_the_least_recently_used_goes_first() -> None:
     """Where room is wanted, the block that was read last stays."""
-    cache = MemoryCache(max_bytes=10_000, clock=Clock())
+    cache = MemoryBlocks(max_bytes=10_000, clock=Clock())
     for key in ("one", "two", "three"):
         keep(cache, key, block(2000))
     assert cache.get("one")
@@ -56,7 +56,7 @@ def test_the_least_recently_used_goes_first() -> None:
 
 def test_a_block_too_large_is_not_kept() -> None:
     """A block larger than the bound evicts nobody, and what stood under its key is gone."""
-    cache = MemoryCache(max_bytes=10_000, clock=Clock())
+    cache = MemoryBlocks(max_bytes=10_000, clock=Clock())
     keep(cache, "small", block(100))
     keep(cache, "k", block(100))
     keep(cache, "k", block(20_000))
@@ -67,7 +67,7 @@ def test_a_block_too_large_is_not_kept() -> None:
 
 def test_no_room_means_no_cache() -> None:
     """With a bound of 0 nothing is kept, and nothing fails."""
-    cache = MemoryCache(max_bytes=0, clock=Clock())
+    cache = MemoryBlocks(max_bytes=0, clock=Clock())
     keep(cache, "k", RefusedQuery(fetched_at_ms=1, code=1, text=""))
     assert cache.get("k") is None
     assert len(cache) == 0
@@ -75,7 +75,7 @@ def test_no_room_means_no_cache() -> None:
 
 def test_an_app_is_dropped_alone() -> None:
     """drop_app forgets all blocks of the app and none of another."""
-    cache = MemoryCache(max_bytes=100_000, clock=Clock())
+    cache = MemoryBlocks(max_bytes=100_000, clock=Clock())
     for number in range(10):
         keep(cache, f"a{number}", block(10), app="a")
         keep(cache, f"b{number}", block(10), app="b")
@@ -91,7 +91,7 @@ def test_counters_hold_over_any_use() -> None:
     """Over 20,000 random steps the bytes stay within the bound, and are 0 when all is dropped."""
     chance = random.Random(7)
     clock = Clock()
-    cache = MemoryCache(max_bytes=50_000, clock=clock)
+    cache = MemoryBlocks(max_bytes=50_000, clock=clock)
     for _ in range(20_000):
         key = f"k{chance.randrange(60)}"
         match chance.randrange(5):
@@ -113,7 +113,7 @@ def test_counters_hold_over_any_use() -> None:
 
 def test_the_sizes_are_true() -> None:
     """What Python allocates for a thousand blocks is within a quarter of what the cache counts."""
-    cache = MemoryCache(max_bytes=100_000_000, clock=Clock())
+    cache = MemoryBlocks(max_bytes=100_000_000, clock=Clock())
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for number in range(1000):

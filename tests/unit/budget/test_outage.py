@@ -2,41 +2,41 @@
 
 import pytest
 
-from service.budget.scheduler.outage import Absence
+from service.budget.scheduler.outage import Outage
 
 
-def _absence(*, grace_s: float = 1.0, notice_s: float = 1.2, quiet_s: float = 1.5) -> Absence:
-    return Absence(grace_s=grace_s, notice_s=notice_s, quiet_s=quiet_s)
+def _outage(*, grace_s: float = 1.0, notice_s: float = 1.2, quiet_s: float = 1.5) -> Outage:
+    return Outage(grace_s=grace_s, notice_s=notice_s, quiet_s=quiet_s)
 
 
 def test_a_short_silence_is_only_waited_out() -> None:
     """Nobody shares before the grace has ended, and whoever has not shared owes nothing."""
-    absence = _absence().failed(asked_s=9.9, now_s=10.0).failed(asked_s=10.8, now_s=10.9)
-    assert not absence.shares
-    assert absence.answered(now_s=10.95) == _having_asked(_absence(), asked_s=10.8)
+    outage = _outage().failed(asked_s=9.9, now_s=10.0).failed(asked_s=10.8, now_s=10.9)
+    assert not outage.shares
+    assert outage.answered(now_s=10.95) == _having_asked(_outage(), asked_s=10.8)
 
 
-def _having_asked(absence: Absence, *, asked_s: float) -> Absence:
+def _having_asked(outage: Outage, *, asked_s: float) -> Outage:
     """The same, having asked at `asked_s`."""
-    return Absence(grace_s=absence.grace_s, notice_s=absence.notice_s, quiet_s=absence.quiet_s, asked_s=asked_s)
+    return Outage(grace_s=outage.grace_s, notice_s=outage.notice_s, quiet_s=outage.quiet_s, asked_s=asked_s)
 
 
 def test_a_long_silence_is_shared_out() -> None:
     """From the first failure on, the grace counts; an answer between begins it anew."""
-    absence = _absence().failed(asked_s=10.0, now_s=10.0).answered(now_s=10.5).failed(asked_s=11.0, now_s=11.0)
-    assert not absence.failed(asked_s=11.9, now_s=11.9).shares
-    assert absence.failed(asked_s=12.0, now_s=12.0).shares
+    outage = _outage().failed(asked_s=10.0, now_s=10.0).answered(now_s=10.5).failed(asked_s=11.0, now_s=11.0)
+    assert not outage.failed(asked_s=11.9, now_s=11.9).shares
+    assert outage.failed(asked_s=12.0, now_s=12.0).shares
 
 
 def test_without_grace_the_first_failure_is_enough() -> None:
     """A grace of nothing is no grace."""
-    assert _absence(grace_s=0).failed(asked_s=1.0, now_s=1.0).shares
+    assert _outage(grace_s=0).failed(asked_s=1.0, now_s=1.0).shares
 
 
 @pytest.mark.parametrize(("quiet_s", "until_s"), [(1.5, 20.0), (0.2, 21.0)])
 def test_whoever_has_shared_owes_quiet_until_all_have_noticed(quiet_s: float, until_s: float) -> None:
     """One quiet tick, or where that is shorter than the noticing takes, quiet ticks until it has passed."""
-    back = _absence(quiet_s=quiet_s).failed(asked_s=1, now_s=1).failed(asked_s=3, now_s=3).answered(now_s=20.0)
+    back = _outage(quiet_s=quiet_s).failed(asked_s=1, now_s=1).failed(asked_s=3, now_s=3).answered(now_s=20.0)
     assert not back.shares
     assert back.owed_until_s == pytest.approx(until_s)
     assert back.kept_quiet(asked_s=until_s - 0.01).owed_until_s is not None
@@ -45,13 +45,13 @@ def test_whoever_has_shared_owes_quiet_until_all_have_noticed(quiet_s: float, un
 
 def test_quiet_stays_owed_where_redis_fails_again() -> None:
     """A return that is cut short is made good at the next one, though nobody has shared between."""
-    back = _absence().failed(asked_s=1, now_s=1).failed(asked_s=3, now_s=3).answered(now_s=20.0)
+    back = _outage().failed(asked_s=1, now_s=1).failed(asked_s=3, now_s=3).answered(now_s=20.0)
     assert back.failed(asked_s=20.1, now_s=20.2).answered(now_s=20.3).owed_until_s is not None
 
 
 def test_own_turns_wait_until_all_have_noticed() -> None:
     """A quiet window shorter than the noticing takes is made longer on the way out, too."""
-    shares = _absence(quiet_s=0.2).failed(asked_s=1, now_s=1).failed(asked_s=3, now_s=3)
+    shares = _outage(quiet_s=0.2).failed(asked_s=1, now_s=1).failed(asked_s=3, now_s=3)
     assert shares.kept_quiet(asked_s=3.9).owed_until_s == pytest.approx(4.0)
     assert shares.kept_quiet(asked_s=4.1).owed_until_s is None
     assert shares.failed(asked_s=3.5, now_s=3.6).owed_until_s == pytest.approx(4.0)
@@ -59,7 +59,7 @@ def test_own_turns_wait_until_all_have_noticed() -> None:
 
 def test_no_own_turn_begins_on_old_news() -> None:
     """A process that was stopped for a while must find Redis away again before it calls."""
-    shares = _absence().failed(asked_s=1, now_s=1).failed(asked_s=3, now_s=3)
+    shares = _outage().failed(asked_s=1, now_s=1).failed(asked_s=3, now_s=3)
     assert shares.may_begin_alone(now_s=4.1)
     assert not shares.may_begin_alone(now_s=4.3)
     assert shares.failed(asked_s=4.4, now_s=4.5).may_begin_alone(now_s=5.5)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from service.budget.scheduler.fallback import SharingScheduler
-from service.budget.scheduler.interfaces import Beginning, Begun, Board, Lapsed, Rules, Ticked, Turn, Waiting
+from service.budget.scheduler.fallback import FallbackScheduler
+from service.budget.scheduler.interfaces import Beginning, Begun, Board, Lapsed, Rules, Ticked, Turn, WaitingCount
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy import Policy
 from service.model.errors import StoreUnavailable
@@ -25,7 +25,7 @@ class Shared(LocalScheduler):
         self.asked: list[str] = []
 
     async def tick(
-        self, waiting: tuple[Waiting, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
         """Tick, unless away."""
         self._reach("quiet tick" if quiet else "tick")
@@ -56,7 +56,7 @@ class World:
         self.now_s = 1000.0
         self.policy = Policy(rules)
         self.shared = Shared(self)
-        self.sharing = SharingScheduler(
+        self.sharing = FallbackScheduler(
             self.shared,
             app="shop",
             rules=rules,
@@ -68,7 +68,7 @@ class World:
 
     async def tick(self, *, board: bool = False, count: int = 9) -> Ticked:
         """Tick with a caller who waits for nine blocks."""
-        waiting = (Waiting(caller="x", weight=1.0, count=count, waited_ms=0),)
+        waiting = (WaitingCount(caller="x", weight=1.0, count=count, waited_ms=0),)
         return await self.sharing.tick(waiting, returned=(), quiet=False, wants_board=board)
 
     async def begin(self, turn: Turn, block: str = "b") -> Beginning:
@@ -212,7 +212,7 @@ async def test_a_process_that_slept_looks_before_it_calls() -> None:
     await world.turn()
     await world.cut_off()
     own = await world.turn()
-    world.sharing._absence = world.sharing._absence.failed(asked_s=world.now_s - 1.3, now_s=world.now_s)
+    world.sharing._outage = world.sharing._outage.failed(asked_s=world.now_s - 1.3, now_s=world.now_s)
     assert await world.begin(own) == Lapsed()
 
 
@@ -261,4 +261,4 @@ def test_each_replica_needs_a_call() -> None:
     """Four calls can't be shared among five."""
     world = World()
     with pytest.raises(ValueError, match="calls must be at least 1"):
-        SharingScheduler(world.shared, app="shop", rules=RULES, max_replicas=5, grace_s=1, notice_s=1)
+        FallbackScheduler(world.shared, app="shop", rules=RULES, max_replicas=5, grace_s=1, notice_s=1)

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from service.callers.table import table_of
 from service.configuration import load
-from service.configuration.watch import Reload, changes
+from service.configuration.watch import ConfigurationWatcher, changes
 from service.settings import Settings
 
 ENVIRON = {"SHOP_SECRET": "0123"}
@@ -61,7 +61,9 @@ class Following:
         self.applied: list[Settings] = []
         running = load(mount.file, ENVIRON).settings
         self.counted: list[bool] = []
-        self.reload = Reload(str(mount.file), ENVIRON, running=running, apply=self.applied.append, told=self._told)
+        self.reload = ConfigurationWatcher(
+            str(mount.file), ENVIRON, running=running, apply=self.applied.append, told=self._told
+        )
 
     def _told(self, *, ok: bool) -> None:
         self.counted.append(ok)

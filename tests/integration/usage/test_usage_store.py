@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from service.model.budgets import COLUMNS, Counts, Tally, Worst
+from service.model.budgets import COLUMNS, Counts, UsageCounts, Worst
 from service.model.errors import StoreUnavailable
 from service.settings import RedisSettings
 from service.store.interfaces import Script
 from service.store.redis_store import RedisStore
 from service.usage.buckets import READ_MAX, Book
-from service.usage.store import CALLERS_MAX, HOURS, MINUTES, OVERFLOW, Ledger
+from service.usage.store import CALLERS_MAX, HOURS, MINUTES, OVERFLOW, UsageStore
 from tests.servers import Server, until
 
 NOON_S = 1_750_000_200.0
@@ -26,13 +26,13 @@ class World:
         self.server = server
         self.store = RedisStore(RedisSettings(url=server.url, timeout_s=0.5))
 
-    def ledger(self, replica: str) -> Ledger:
-        """One replica's ledger; flushed by the test."""
-        return Ledger(self.store, prefix="t", app="shop", replica=replica, clock=lambda: self.now_s)
+    def usage_store(self, replica: str) -> UsageStore:
+        """One replica's usage store; flushed by the test."""
+        return UsageStore(self.store, prefix="t", app="shop", replica=replica, clock=lambda: self.now_s)
 
-    async def seen(self) -> dict[str, Tally]:
+    async def seen(self) -> dict[str, UsageCounts]:
         """What a replica sees that has only just come."""
-        return dict(await self.ledger("new").tallies())
+        return dict(await self.usage_store("new").tallies())
 
 
 @pytest.fixture
@@ -42,20 +42,20 @@ async def world(valkey: Server) -> AsyncIterator[World]:
     await world.store.aclose()
 
 
-def look_again(ledger: Ledger) -> None:
-    """Let a second pass since the ledger has last asked."""
-    for periods in ledger._known_until_s:
-        ledger._known_until_s[periods] = -1.0
+def look_again(usage_store: UsageStore) -> None:
+    """Let a second pass since the usage store has last asked."""
+    for periods in usage_store._known_until_s:
+        usage_store._known_until_s[periods] = -1.0
 
 
-def _both(turns: int = 0, joined: int = 0) -> Tally:
+def _both(turns: int = 0, joined: int = 0) -> UsageCounts:
     counts = Counts(turns=turns, joined=joined)
-    return Tally(minute=counts, hour=counts)
+    return UsageCounts(minute=counts, hour=counts)
 
 
 async def test_replicas_are_summed_up(world: World) -> None:
     """Two replicas' counts of one caller are one sum, column by column, for all who look."""
-    one, two = world.ledger("one"), world.ledger("two")
+    one, two = world.usage_store("one"), world.usage_store("two")
     one.count("a", "turns", 2)
     one.count("b:x", "joined")
     two.count("a", "turns")
@@ -67,33 +67,33 @@ async def test_replicas_are_summed_up(world: World) -> None:
 
 async def test_what_is_not_sent_yet_is_seen_here(world: World) -> None:
     """A replica sees its own counts at once, and counts nothing twice when they are sent."""
-    ledger = world.ledger("one")
+    usage_store = world.usage_store("one")
     for expected in (1, 2, 3):
-        ledger.count("a", "turns")
-        assert await ledger.tallies() == {"a": _both(turns=expected)}
-        await ledger.flush()
-        assert await ledger.tallies() == {"a": _both(turns=expected)}
+        usage_store.count("a", "turns")
+        assert await usage_store.tallies() == {"a": _both(turns=expected)}
+        await usage_store.flush()
+        assert await usage_store.tallies() == {"a": _both(turns=expected)}
 
 
 async def test_minutes_and_hours_end(world: World) -> None:
     """After a minute a turn is one of the hour alone, after an hour of neither."""
-    ledger = world.ledger("one")
-    ledger.count("a", "turns")
-    await ledger.flush()
+    usage_store = world.usage_store("one")
+    usage_store.count("a", "turns")
+    await usage_store.flush()
     world.now_s += 49
     assert await world.seen() == {"a": _both(turns=1)}
     world.now_s += 12
-    assert await world.seen() == {"a": Tally(hour=Counts(turns=1))}
+    assert await world.seen() == {"a": UsageCounts(hour=Counts(turns=1))}
     world.now_s += 3600
     assert await world.seen() == {}
 
 
 async def test_keys_end_by_themselves(world: World) -> None:
     """Ten seconds stay a bit over a minute, minutes a bit over an hour, hours a bit over a week."""
-    ledger = world.ledger("one")
-    ledger.count("a", "turns")
-    await ledger.flush()
-    lives_s = sorted(world.server.run("TTL", key) for key in world.server.run("KEYS", "t:{shop}:ledger:*"))
+    usage_store = world.usage_store("one")
+    usage_store.count("a", "turns")
+    await usage_store.flush()
+    lives_s = sorted(world.server.run("TTL", key) for key in world.server.run("KEYS", "t:{shop}:usage_store:*"))
     assert len(lives_s) == 3
     assert 60 < lives_s[0] <= 120
     assert 3600 < lives_s[1] <= 3720
@@ -102,8 +102,8 @@ async def test_keys_end_by_themselves(world: World) -> None:
 
 async def test_a_batch_whose_answer_was_lost_counts_once(world: World) -> None:
     """It is sent again, under the same number; what was counted meanwhile goes with the next."""
-    ledger = world.ledger("one")
-    script = ledger._add
+    usage_store = world.usage_store("one")
+    script = usage_store._add
     lose = True
 
     async def losing(keys: list[str], args: list[str]) -> list[object]:
@@ -112,41 +112,41 @@ async def test_a_batch_whose_answer_was_lost_counts_once(world: World) -> None:
             raise StoreUnavailable("timed out")
         return answer
 
-    ledger._add = losing  # type: ignore[assignment]
-    ledger.count("a", "turns", 3)
-    await ledger.flush()
-    ledger.count("a", "turns", 4)
-    await ledger.flush()
+    usage_store._add = losing  # type: ignore[assignment]
+    usage_store.count("a", "turns", 3)
+    await usage_store.flush()
+    usage_store.count("a", "turns", 4)
+    await usage_store.flush()
     lose = False
-    await ledger.flush()
+    await usage_store.flush()
     assert await world.seen() == {"a": _both(turns=7)}
 
 
 async def test_counts_survive_an_absence(own_valkey: Server) -> None:
     """What is counted while Redis is away is told at once, and is in Redis soon after it is back."""
     world = World(own_valkey)
-    ledger = world.ledger("one")
-    ledger.start()
-    ledger.count("a", "turns")
+    usage_store = world.usage_store("one")
+    usage_store.start()
+    usage_store.count("a", "turns")
     await until(lambda: bool(own_valkey.run("KEYS", "t:*")))
-    assert await ledger.tallies() == {"a": _both(turns=1)}
+    assert await usage_store.tallies() == {"a": _both(turns=1)}
     own_valkey.kill()
-    ledger.count("a", "turns")
+    usage_store.count("a", "turns")
     await asyncio.sleep(1.2)
-    assert (await ledger.tallies())["a"].hour.turns == 2
+    assert (await usage_store.tallies())["a"].hour.turns == 2
     own_valkey.start()  # empty: what was in Redis is lost
     await until(lambda: bool(own_valkey.run("KEYS", "t:*")))
     assert await world.seen() == {"a": _both(turns=1)}
-    await ledger.aclose()
+    await usage_store.aclose()
     await world.store.aclose()
 
 
 async def test_closing_sends_what_there_is(world: World) -> None:
     """The last second is not lost."""
-    ledger = world.ledger("one")
-    ledger.start()
-    ledger.count("a", "turns")
-    await ledger.aclose()
+    usage_store = world.usage_store("one")
+    usage_store.start()
+    usage_store.count("a", "turns")
+    await usage_store.aclose()
     assert await world.seen() == {"a": _both(turns=1)}
 
 
@@ -167,21 +167,21 @@ async def test_asking_is_bounded(world: World) -> None:
             return counted
 
     store = Counting(RedisSettings(url=world.server.url, timeout_s=0.5))
-    ledger = Ledger(store, prefix="t", app="shop", replica="one", clock=lambda: world.now_s)
-    await asyncio.gather(*(ledger.tallies() for _ in range(50)), *(ledger.worst() for _ in range(50)))
+    usage_store = UsageStore(store, prefix="t", app="shop", replica="one", clock=lambda: world.now_s)
+    await asyncio.gather(*(usage_store.tallies() for _ in range(50)), *(usage_store.worst() for _ in range(50)))
     assert asked == 1 + MINUTES // READ_MAX
-    await asyncio.gather(*(ledger.hours() for _ in range(50)))
+    await asyncio.gather(*(usage_store.hours() for _ in range(50)))
     assert asked == 1 + MINUTES // READ_MAX + HOURS // READ_MAX
-    look_again(ledger)
+    look_again(usage_store)
     asked = 0
-    await asyncio.gather(*(ledger.minutes() for _ in range(50)), *(ledger.hours() for _ in range(50)))
+    await asyncio.gather(*(usage_store.minutes() for _ in range(50)), *(usage_store.hours() for _ in range(50)))
     assert asked == 3
     await store.aclose()
 
 
 async def test_what_comes_late_is_seen_in_its_turn(world: World) -> None:
     """One's own late batch at once; another replica's, for a minute that was over, within sixty looks."""
-    one, two = world.ledger("one"), world.ledger("two")
+    one, two = world.usage_store("one"), world.usage_store("two")
     one.count("a", "turns")
     two.count("a", "turns", 2)
     world.now_s += 600
@@ -199,11 +199,11 @@ async def test_what_comes_late_is_seen_in_its_turn(world: World) -> None:
 
 async def test_memory_is_bounded(world: World) -> None:
     """More callers than are told apart are counted together, and an hour's steps are kept at most."""
-    ledger = world.ledger("one")
+    usage_store = world.usage_store("one")
     told_apart = CALLERS_MAX * len(COLUMNS)
     for number in range(told_apart + CALLERS_MAX):
-        ledger.count(f"c{number}", "turns")
-    tallies = await ledger.tallies()
+        usage_store.count(f"c{number}", "turns")
+    tallies = await usage_store.tallies()
     assert len(tallies) <= told_apart + 1
     assert sum(tally.hour.turns for tally in tallies.values()) == told_apart + CALLERS_MAX
     assert tallies[OVERFLOW].hour.turns == CALLERS_MAX
@@ -211,17 +211,17 @@ async def test_memory_is_bounded(world: World) -> None:
     async def refusing(keys: list[str], args: list[str]) -> list[object]:
         raise StoreUnavailable("unreachable")
 
-    ledger._add = refusing  # type: ignore[assignment]
+    usage_store._add = refusing  # type: ignore[assignment]
     for _ in range(400):
-        ledger.count("a", "turns")
+        usage_store.count("a", "turns")
         world.now_s += 10
-    await ledger.flush()
-    assert len(ledger._open) <= 360
+    await usage_store.flush()
+    assert len(usage_store._open) <= 360
 
 
 async def test_minutes_are_told_apart(world: World) -> None:
     """Each minute has its own counts, of all replicas, sent or not; what is over an hour old has gone."""
-    one, two = world.ledger("one"), world.ledger("two")
+    one, two = world.usage_store("one"), world.usage_store("two")
     one.count("a", "requests", 3)
     await one.flush()
     world.now_s += 60
@@ -236,14 +236,14 @@ async def test_minutes_are_told_apart(world: World) -> None:
         noon + 1: {"a": Counts(requests=6), "b": Counts(refusals=1)},
     }
     await one.flush()
-    assert (await world.ledger("new").minutes())[noon + 1].rows["a"] == Counts(requests=6)
+    assert (await world.usage_store("new").minutes())[noon + 1].rows["a"] == Counts(requests=6)
     world.now_s += 59 * 60
-    assert noon not in await world.ledger("new").minutes()
+    assert noon not in await world.usage_store("new").minutes()
 
 
 async def test_hours_are_told_apart_for_a_week(world: World) -> None:
     """Each hour has its own counts, of all replicas, sent or not; after seven days it has gone."""
-    one, two = world.ledger("one"), world.ledger("two")
+    one, two = world.usage_store("one"), world.usage_store("two")
     hour = int(NOON_S) // 3600
     one.count("a", "requests", 3)
     await one.flush()
@@ -258,16 +258,16 @@ async def test_hours_are_told_apart_for_a_week(world: World) -> None:
     look_again(one)
     assert {number: book.rows for number, book in (await one.hours()).items() if book != Book()} == seen
     world.now_s = (hour + 168) * 3600 - 1
-    assert (await world.ledger("new").hours())[hour].rows == {"a": Counts(requests=7)}
+    assert (await world.usage_store("new").hours())[hour].rows == {"a": Counts(requests=7)}
     world.now_s += 1
-    assert hour not in await world.ledger("new").hours()
+    assert hour not in await world.usage_store("new").hours()
 
 
 async def test_the_worst_second_is_that_of_all_replicas(world: World) -> None:
     """Calls of one second are added up over replicas, sent or not; the worst is known for a minute and for an hour."""
-    one, two = world.ledger("one"), world.ledger("two")
-    for ledger in (one, two, two):
-        ledger.count_call("a")
+    one, two = world.usage_store("one"), world.usage_store("two")
+    for usage_store in (one, two, two):
+        usage_store.count_call("a")
     assert await one.worst() == Worst(minute=1, hour=1)
     await two.flush()
     look_again(one)
@@ -281,14 +281,16 @@ async def test_the_worst_second_is_that_of_all_replicas(world: World) -> None:
     assert await one.worst() == Worst(minute=2, hour=3)
     await one.flush()
     world.now_s += 3600
-    assert await world.ledger("new").worst() == Worst()
-    assert (await world.ledger("new").hours())[int(NOON_S) // 3600].rows["a"] == Counts(turns=3)
+    assert await world.usage_store("new").worst() == Worst()
+    assert (await world.usage_store("new").hours())[int(NOON_S) // 3600].rows["a"] == Counts(turns=3)
 
 
 async def test_a_window_of_ten_seconds_is_counted_as_one(world: World) -> None:
     """What is worst is told of the window that the budget has."""
-    ledger = Ledger(world.store, prefix="t", app="shop", replica="one", clock=lambda: world.now_s, window_s=10.0)
+    usage_store = UsageStore(
+        world.store, prefix="t", app="shop", replica="one", clock=lambda: world.now_s, window_s=10.0
+    )
     for after_s in (0, 4, 9.9, 10):
         world.now_s = NOON_S + after_s
-        ledger.count_call("a")
-    assert await ledger.worst() == Worst(minute=3, hour=3)
+        usage_store.count_call("a")
+    assert await usage_store.worst() == Worst(minute=3, hour=3)

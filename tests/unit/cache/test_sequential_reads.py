@@ -1,0 +1,58 @@
+"""Which block is fetched ahead for whom."""
+
+from service.cache.sequential_reads import SequentialReads
+from service.model.queries import FromNow, Query, Slice
+
+QUERY = Query(app="shop", since=FromNow(offset_s=-1), until=FromNow(offset_s=1))
+OTHER = Query(app="shop", since=FromNow(offset_s=-2), until=FromNow(offset_s=1))
+
+
+def _walk(
+    sequential_reads: SequentialReads, *slices: tuple[int, int], caller: str = "a", total: int = 1000
+) -> list[int | None]:
+    return [
+        sequential_reads.step(caller, QUERY, Slice(offset=offset, limit=limit), total=total) for offset, limit in slices
+    ]
+
+
+def test_a_caller_who_pages_on() -> None:
+    """One page before a block ends, and at its end, the next block is named; never one beyond the total."""
+    sequential_reads = SequentialReads(block_size=100)
+    offsets = [(offset, 20) for offset in range(0, 240, 20)]
+    assert _walk(sequential_reads, *offsets, total=240) == [None, None, None, 1, 1, None, None, None, 2, 2, None, None]
+
+
+def test_whole_blocks() -> None:
+    """Who takes whole blocks is known from the second on."""
+    assert _walk(SequentialReads(block_size=100), (0, 100), (100, 100), (200, 100), total=400) == [None, 2, 3]
+
+
+def test_who_jumps() -> None:
+    """Pages out of order, backwards or again are no walk."""
+    assert _walk(SequentialReads(block_size=100), (80, 20), (40, 20), (80, 20), (80, 20), (180, 20)) == [None] * 5
+
+
+def test_slices_over_two_blocks() -> None:
+    """A slice that has entered a block asks for the one after it, not for its own."""
+    assert _walk(SequentialReads(block_size=100), (50, 60), (110, 60)) == [None, 2]
+
+
+def test_each_caller_and_query_for_itself() -> None:
+    """Two callers' pages, or pages of two queries, are not one walk."""
+    sequential_reads = SequentialReads(block_size=100)
+    assert _walk(sequential_reads, (60, 20)) == [None]
+    assert _walk(sequential_reads, (80, 20), caller="b") == [None]
+    assert sequential_reads.step("a", OTHER, Slice(offset=80, limit=20), total=1000) is None
+    assert _walk(sequential_reads, (80, 20)) == [1]
+
+
+def test_bounded() -> None:
+    """The walk that stood still longest is forgotten first; one that has reached the end is forgotten too."""
+    sequential_reads = SequentialReads(block_size=100, most=3)
+    for number in range(10):
+        _walk(sequential_reads, (60, 20), caller=str(number))
+    assert len(sequential_reads) == 3
+    assert _walk(sequential_reads, (80, 20), caller="9") == [1]
+    assert _walk(sequential_reads, (80, 20), caller="0") == [None]
+    _walk(sequential_reads, (980, 20), caller="9")
+    assert len(sequential_reads) == 2
