@@ -62,10 +62,15 @@ class Rendered(msgspec.Struct, frozen=True, kw_only=True):
 
 def render(*patches: Values, release: str = "tg") -> Rendered:
     """Return the objects made of LEAST with the patches over it, hooks too. Raise helm_python.HelmError."""
-    with helm_python.Chart.load(CHART) as chart:
-        files = chart.render(merged(*patches), name=release, namespace="prod")
+    files = texts(*patches, release=release)
     notes = files.pop("taskgate/templates/NOTES.txt")
     return Rendered(objects=tuple(made for text in files.values() for made in objects(text)), notes=notes)
+
+
+def texts(*patches: Values, release: str = "tg") -> dict[str, str]:
+    """Return what each template makes of LEAST with the patches over it. Raise helm_python.HelmError."""
+    with helm_python.Chart.load(CHART) as chart:
+        return chart.render(merged(*patches), name=release, namespace="prod")
 
 
 def objects(text: str) -> list[Object]:
