@@ -1,7 +1,8 @@
 """Writes what of the chart follows from other files: `python -m tests.chart.generate`.
 
 The part of values.schema.json below `config` comes from service/settings.py, the table of helm/README.md from the
-`# --` comments of values.yaml. Tests hold both against what is committed.
+`# --` comments of values.yaml, the version in Chart.yaml from service/__init__.py. Tests hold them against what is
+committed.
 """
 
 import json
@@ -12,11 +13,13 @@ from typing import Any
 import msgspec
 import yaml
 
+from service import __version__
 from service.settings import Settings
 
 CHART = Path(__file__).resolve().parents[2] / "helm"
 SCHEMA = CHART / "values.schema.json"
 README = CHART / "README.md"
+METADATA = CHART / "Chart.yaml"
 _BEGIN, _END = "<!-- values: begin -->\n", "<!-- values: end -->\n"
 _COMMENT = "# -- "
 _KEY = re.compile(r"^( *)([A-Za-z0-9_]+):(?: |$)")
@@ -103,6 +106,11 @@ def readme() -> str:
     return before + _BEGIN + table() + _END + after
 
 
+def metadata() -> str:
+    """The committed Chart.yaml, with the gateway's version as its own and as that of the image."""
+    return re.sub(r"(?m)^(version|appVersion): .*$", rf'\1: "{__version__}"', METADATA.read_text())
+
+
 def _at(values: Any, path: str) -> Any:
     for name in path.split("."):
         values = values[name]
@@ -110,9 +118,10 @@ def _at(values: Any, path: str) -> Any:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write all three files."""
     SCHEMA.write_text(json.dumps(schema(), indent=2) + "\n")
     README.write_text(readme())
+    METADATA.write_text(metadata())
 
 
 if __name__ == "__main__":

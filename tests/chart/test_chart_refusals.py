@@ -102,6 +102,11 @@ def test_the_table_follows_the_values() -> None:
     assert generate.README.read_text() == generate.readme()
 
 
+def test_the_chart_has_the_version_of_the_gateway() -> None:
+    """`make chart` has been run since the last release was named."""
+    assert generate.METADATA.read_text() == generate.metadata()
+
+
 def test_every_value_is_described() -> None:
     """No leaf of values.yaml is without a comment."""
     with helm_python.Chart.load(CHART) as chart:
