@@ -21,7 +21,6 @@ from service.budget.scheduler.interfaces import (
     Ticked,
     Turn,
     WaitingCount,
-    is_background,
 )
 from service.budget.scheduler.runs import ScriptRuns, random_run
 from service.budget.scheduler.server_clock import ServerClock, any_chance, monotonic_ms
@@ -47,7 +46,7 @@ class _Reply(msgspec.Struct, array_like=True):
 class _Board(msgspec.Struct, array_like=True):
     virtual: float
     held_ms: int
-    ranks: list[tuple[str, int, float, float, int]]
+    ranks: list[tuple[str, int, float, float, int, bool]]
 
 
 class _Ticked(msgspec.Struct, array_like=True):
@@ -114,9 +113,9 @@ class RedisScheduler:
         self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
         """See `Scheduler.tick`."""
-        rows = [(row.caller, row.weight, row.count, row.waited_ms) for row in waiting if row.count]
+        rows = [(row.caller, row.weight, row.count, row.waited_ms, row.background) for row in waiting if row.count]
         count = sum(row[2] for row in rows)
-        urgent = sum(row[2] for row in rows if not is_background(row[0]))
+        urgent = sum(row[2] for row in rows if not row[4])
         packed = msgspec.msgpack.encode(rows)
         answer = await self._call("tick", (returned, quiet, wants_board, count, urgent), _Ticked, packed=packed)
         return Ticked(
@@ -169,7 +168,7 @@ class RedisScheduler:
 
 def _board(board: _Board) -> Board:
     ranks = tuple(
-        Rank(caller=caller, count=count, tag=tag, weight=weight, waited_ms=waited_ms)
-        for caller, count, tag, weight, waited_ms in board.ranks
+        Rank(caller=caller, count=count, tag=tag, weight=weight, waited_ms=waited_ms, background=background)
+        for caller, count, tag, weight, waited_ms, background in board.ranks
     )
     return Board(virtual=board.virtual, held_ms=board.held_ms, ranks=ranks)
