@@ -8,6 +8,7 @@ See docs/adr/0009-runs.md.
 """
 
 import secrets
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from service.model.errors import StoreUnavailable
@@ -15,6 +16,8 @@ from service.store.interfaces import Script, Store
 
 SHEBANG = "#!lua flags=allow-oom\n"
 """The script also runs where Redis has no memory left: it keeps a few kilobytes, and frees some of them."""
+LEFT_MAX = 32
+"""How many runs are remembered that others have followed upon: a server that still has one of them knows too little."""
 TRIES = 4
 """How often in one call another replica may have begun a new run meanwhile."""
 NEWER_S = 10
@@ -43,20 +46,20 @@ class ScriptRuns:
         self._format = format_
         self._new_run = new_run
         self._current = store.script(_CURRENT)
+        self._left: deque[str] = deque(maxlen=LEFT_MAX)
         self._run = ""
         self._script = self._under("")
 
     async def __call__(self, keys: Sequence[str], args: Sequence[str | bytes]) -> list[object]:
         """Run the script, at most once. Raises StoreUnavailable, also where a newer release is at work."""
+        answer = await self._script.if_loaded(keys, (*args, self._run, "")) if self._run else None
         for _ in range(TRIES):
-            answer = await self._script.if_loaded(keys, (*args, self._run, "")) if self._run else None
-            if answer is None or answer[0] == b"newer":
-                answer = await self._begin_run(keys, args)
             match answer:
-                case [b"other", bytes() as run]:
-                    self._adopt(run.decode())
-                case [b"newer"]:
-                    raise StoreUnavailable("newer release")
+                case [b"other", bytes() as run] if (name := run.decode(errors="replace")) not in self._left:
+                    self._adopt(name)
+                    answer = await self._script.if_loaded(keys, (*args, self._run, ""))
+                case None | [b"other", *_] | [b"newer"]:
+                    answer = await self._begin_run(keys, args)
                 case _:
                     return answer
         raise StoreUnavailable("script refused")
@@ -67,14 +70,16 @@ class ScriptRuns:
         if not isinstance(found, bytes):
             raise StoreUnavailable("broken answer")
         if is_newer:
-            return [b"newer"]
+            raise StoreUnavailable("newer release")
         current = found.decode(errors="replace")
-        if current not in ("", self._run):
+        if current not in ("", self._run, *self._left):
             return [b"other", found]
         self._adopt(self._new_run())
         return await self._script.load(keys, (*args, self._run, current))
 
     def _adopt(self, run: str) -> None:
+        if self._run:
+            self._left.append(self._run)
         self._run, self._script = run, self._under(run)
 
     def _under(self, run: str) -> Script:

@@ -131,6 +131,7 @@ local function load()
   S = { now = 0, pause_until = 0, reason = '' }
   if not kept then return end
   local format, run_id = kept[1], kept[4]
+  if type(run_id) ~= 'string' then error('a state without a run') end
   if format > FORMAT and run_id ~= REPLACED then return { 'newer' } end
   if format ~= FORMAT then
     S.cause = 'format'

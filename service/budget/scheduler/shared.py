@@ -158,12 +158,16 @@ class RedisScheduler:
         packed_reply = (await self._script(keys, (msgspec.msgpack.encode(call), packed)))[0]
         if not isinstance(packed_reply, bytes):
             raise StoreUnavailable("broken answer")
-        reply = msgspec.msgpack.decode(packed_reply, type=_Reply)
+        try:
+            reply = msgspec.msgpack.decode(packed_reply, type=_Reply)
+            answer = msgspec.msgpack.decode(reply.answer, type=shape)
+        except msgspec.DecodeError as exc:
+            raise StoreUnavailable("broken answer") from exc
         self._server_clock.answered(reply.epoch, reply.now_ms, self._clock_ms())
         if reply.cause:
             self.resets += 1
             log.warning("budget.reset", app=self._app, cause=reply.cause[:200])
-        return msgspec.msgpack.decode(reply.answer, type=shape)
+        return answer
 
 
 def _board(board: _Board) -> Board:
