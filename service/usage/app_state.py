@@ -43,10 +43,10 @@ def app_condition(
         why = f" ({pause_reason})" if pause_reason else ""
         return AppCondition(state="paused", detail=f"Calls are paused for {pause_s:.1f} s{why}.")
     if redis_away:
-        return AppCondition(
-            state="serving", detail="Redis can't be reached; each replica makes its share of the calls."
-        )
-    return AppCondition(state="serving", detail="Calls succeed." if minute.ok else "No call failed in the last minute.")
+        detail = "Redis can't be reached; each replica makes its share of the calls."
+    else:
+        detail = "Calls succeed." if minute.ok else "No call failed in the last minute."
+    return AppCondition(state="serving", detail=detail)
 
 
 def _failed(minute: CallResults) -> str:

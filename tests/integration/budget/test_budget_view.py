@@ -135,8 +135,9 @@ async def test_failing_calls_are_told_with_the_last_success(own_valkey: Server) 
         await both.sandbox.control.add_fault(HttpStatus(status=500))
         for word in ("x", "y"):
             assert (await both.get(0, f"/tasks?q={word}", "reports")).status_code == 502
-        bad = await both.budget_when(lambda body: body["state"] == "failing", replica=1)
-        assert bad["calls"]["last_hour"] == {"ok": 1, "failed": {"http_status": 2}}
+        results = {"ok": 1, "failed": {"http_status": 2}}
+        bad = await both.budget_when(lambda body: body["calls"]["last_hour"] == results, replica=1)
+        assert (bad["state"], bad["calls"]["last_minute"]) == ("failing", results)
         assert bad["state_detail"] == "2 of 3 upstream calls failed in the last minute."
         assert bad["last_success_at"] == good["last_success_at"]
         usage = (await both.get(1, "/usage", "reports")).json()
