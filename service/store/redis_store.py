@@ -201,17 +201,13 @@ class _StoredScript:
         command = ("EVAL", self._source, len(keys), *keys, *args)
         return cast("list[object]", await self._owned("script", self._run(keys[0], *command, follow=False)))
 
-    async def _known(
-        self, keys: Sequence[str], args: Sequence[str | bytes | int | float]
-    ) -> list[object] | None:
+    async def _known(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object] | None:
         try:
             return await self._run(keys[0], "EVALSHA", self._digest, len(keys), *keys, *args)
         except NoScriptError:  # refused before anything ran
             return None
 
-    async def _loaded_on_demand(
-        self, keys: Sequence[str], args: Sequence[str | bytes | int | float]
-    ) -> list[object]:
+    async def _loaded_on_demand(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object]:
         answer = await self._known(keys, args)
         if answer is None:
             answer = await self._run(keys[0], "EVAL", self._source, len(keys), *keys, *args)

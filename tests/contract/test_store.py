@@ -172,7 +172,7 @@ async def test_a_closed_store_refuses(store: RedisStore) -> None:
 
 async def test_a_script_that_was_not_loaded_does_not_run(store: Store) -> None:
     """`if_loaded` answers None, and nothing has run, until the script was loaded into that server."""
-    script = store.script(COUNT)
+    script = store.script(f"-- {time.monotonic_ns()}\n{COUNT}")
     assert await script.if_loaded(["t:{a}:loaded"], ["x"]) is None
     assert await store.get("t:{a}:loaded") is None
     assert await script.load(["t:{a}:loaded"], ["x"]) == [1, b"x"]

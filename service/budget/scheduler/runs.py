@@ -27,7 +27,8 @@ NEWER_S = 10
 _CURRENT = """
 local packed = redis.pcall('GET', KEYS[1])
 local readable, kept = pcall(cmsgpack.unpack, packed)
-if not readable or type(kept) ~= 'table' or type(kept[1]) ~= 'number' or type(kept[4]) ~= 'string' then return {'', 0} end
+if not readable or type(kept) ~= 'table' then kept = {} end
+if type(kept[1]) ~= 'number' or type(kept[4]) ~= 'string' then return {'', 0} end
 local since_s = redis.call('TIME')[1] - (tonumber(kept[3]) or 0) / 1000
 local is_newer = kept[1] > tonumber(ARGV[1]) and math.abs(since_s) < tonumber(ARGV[2])
 return {kept[4], is_newer and 1 or 0}

@@ -1,7 +1,6 @@
 """What Redis may lose, refuse or garble under a scheduler: it costs one quiet window, never a call too many."""
 
 import asyncio
-import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -79,7 +78,7 @@ async def is_quiet(replica: RedisScheduler) -> bool:
 
 
 async def test_a_restart_that_keeps_the_data_takes_all_slots(server: Server, store: RedisStore) -> None:
-    """Redis back with its data may have lost the last calls: every replica learns of it, and no turn of before counts."""
+    """Redis back with its data may have lost the last calls: one quiet window for all, and no earlier turn counts."""
     first, second = scheduler(store), scheduler(store, "r2")
     turn = await begins(first)
     assert (first.resets, second.resets) == (1, 0)
