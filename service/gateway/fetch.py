@@ -6,9 +6,8 @@ from typing import Protocol
 
 from service.budget.line.jobs import CallFailed, HeldSlot
 from service.cache.block_cache import BlockCache
-from service.cache.redis_blocks import CachedBlock
 from service.gateway.call_events import Call, CallEnd, OnCall, Tracing, Untraced
-from service.model.blocks import RefusedQuery, block_of
+from service.model.blocks import CachedBlock, RefusedQuery, block_of
 from service.model.errors import CallsStopped, QueryRefused, UpstreamError, UpstreamRefused
 from service.model.queries import Query, Range
 from service.model.tasks import Listing
@@ -18,6 +17,8 @@ from service.upstream.verdicts import RetryVerdict, verdict
 
 FAILING_S = 5.0
 """For how long after a failed fetch whoever can be served stale is not made to wait for the next one."""
+CLOCKS_APART_MS = 1_000
+"""By how much the clocks of two replicas may differ before one's fetch counts as older than the other's request."""
 
 
 class Upstream(Protocol):
@@ -86,10 +87,10 @@ class Fetching:
         try:
             listing = await self._listing(query, range_, index, slot, attempt=attempt)
         except QueryRefused as exc:
-            refusal = RefusedQuery(fetched_at_ms=self._now_ms(), code=exc.code, text=exc.text)
+            refusal = RefusedQuery(fetched_at_ms=self.now_ms(), code=exc.code, text=exc.text)
             return await self.cache.put(query, index, refusal, generation=generation)
         self._failed_at_s = None
-        block = block_of(listing, query=query, range_=range_, fetched_at_ms=self._now_ms())
+        block = block_of(listing, query=query, range_=range_, fetched_at_ms=self.now_ms())
         return await self.cache.put(query, index, block, generation=generation)
 
     def dropped(self, *, attempt: int) -> CallFailed:
@@ -159,19 +160,27 @@ class Fetching:
             pause_reason="throttled" if pauses else "",
         )
 
-    def _now_ms(self) -> int:
+    def now_ms(self) -> int:
+        """Return the wall clock's time, in milliseconds since the epoch."""
         return int(self._clock() * 1000)
 
 
 class BlockJob:
-    """A line's job: one block of a query, which the request has seen as `known` (empty for not at all)."""
+    """Implements `Job`: one block of a query.
 
-    def __init__(self, fetching: Fetching, query: Query, index: int, *, known: bytes) -> None:
+    `known` is the head of what the request has seen in Redis, empty for nothing. `is_fresh` judges by its directives.
+    """
+
+    def __init__(
+        self, fetching: Fetching, query: Query, index: int, *, known: bytes, is_fresh: Callable[[CachedBlock], bool]
+    ) -> None:
         self.block_key = fetching.cache.key(query, index)
         self.known = known
         self._fetching = fetching
         self._query = query
         self._index = index
+        self._is_fresh = is_fresh
+        self._asked_at_ms = fetching.now_ms()
 
     async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
         """Fetch the block and keep it."""
@@ -181,7 +190,15 @@ class BlockJob:
             return self._fetching.failed(exc, attempt=attempt)
         return kept or self._fetching.dropped(attempt=attempt)
 
-    async def look(self) -> CachedBlock | None:
-        """The block as it is stored now, if that is not what the request knows."""
-        kept = await self._fetching.cache.look(self._query, self._index)
-        return None if kept.stored is None or kept.head == self.known else kept
+    async def look(self) -> CachedBlock:
+        """Return what Redis has of the block now. Raises StoreUnavailable."""
+        return await self._fetching.cache.look(self._query, self._index)
+
+    def accepts(self, found: CachedBlock) -> bool:
+        """Whether the block is another than the request has seen, and fresh for it or fetched while it waited.
+
+        A failover may bring back an older block than the one seen: that answers nobody.
+        """
+        if found.stored is None or found.head == self.known:
+            return False
+        return found.stored.fetched_at_ms > self._asked_at_ms - CLOCKS_APART_MS or self._is_fresh(found)
