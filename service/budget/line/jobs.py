@@ -9,9 +9,14 @@ from service.model.origin import Origin
 
 
 class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that brought nothing. `again`: worth another turn. `stop`: no other call for the app would do better."""
+    """A call that did not bring the block, and why.
+
+    `head` is that of a part of the block which the call has stored, b"" for none. `again`: worth another turn; `stop`:
+    no other call for the app would do better.
+    """
 
     error: Exception
+    head: bytes = b""
     again: bool = False
     stop: bool = False
     pause_s: float = 0.0

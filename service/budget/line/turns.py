@@ -186,6 +186,7 @@ class Turns:
             await self._report_done(turn, block)
             return
         await self._report_done(turn, block, outcome)
+        block.known = outcome.head or block.known
         if outcome.stop:
             self._waiters.fail_waiting(outcome.error)
         if outcome.again and not self._leaving:
