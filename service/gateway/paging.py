@@ -48,7 +48,7 @@ def page_of(
     )
 
 
-def chunk_of(ask: PageRequest, part: Part, *, block_size: int, budget: BudgetNote | None) -> Chunk:
+def chunk_of(ask: PageRequest, part: Part, *, block_size: int, lifetime_s: float, budget: BudgetNote | None) -> Chunk:
     """What a block holds of the slice, which begins in it."""
     block = part.block
     start = ask.slice.offset % block_size
@@ -60,6 +60,8 @@ def chunk_of(ask: PageRequest, part: Part, *, block_size: int, budget: BudgetNot
         following=following if following < block.total else None,
         is_short=len(block.ends) < min(block_size, block.total - base),
         fetched_at_ms=block.fetched_at_ms,
+        range=block.range,
+        lifetime_s=lifetime_s,
         source=part.source,
         waited_s=part.waited_s,
         upstream_s=part.upstream_s,

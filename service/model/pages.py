@@ -61,7 +61,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """What one block holds of a slice, record by record: a whole list is read chunk by chunk.
 
     `following` is the offset of the next block, None where the list ends; `is_short` tells that the block holds fewer
-    records than its own total promises. The rest is as in a page.
+    records than its own total promises. `range` and `lifetime_s` are the block's. The rest is as in a page.
     """
 
     records: tuple[bytes, ...]
@@ -69,6 +69,8 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     following: int | None
     is_short: bool
     fetched_at_ms: int
+    range: Range
+    lifetime_s: float
     source: Source
     waited_s: float = 0.0
     upstream_s: float = 0.0

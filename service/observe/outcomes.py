@@ -3,7 +3,9 @@
 TASKS_ROUTE = "/tasks"
 """The route whose requests callers are charged for."""
 
-REFUSED = frozenset(("wait-too-long", "line-full", "nothing-stored", "shutting-down", "no-fetch-now"))
+REFUSED = frozenset(
+    ("wait-too-long", "line-full", "too-many-watchers", "nothing-stored", "shutting-down", "no-fetch-now")
+)
 """The problems that say: no fetch for this caller now. One for each subclass of `model.errors.Refused`."""
 
 STREAMED = "streamed"

@@ -120,6 +120,8 @@ class FakeGateway:
             "following": stop if stop < total else None,
             "is_short": False,
             "fetched_at_ms": int(NOW_S * 1000) - 4_000,
+            "range": Range(since_s=1_747_000_000, until_s=1_752_000_000),
+            "lifetime_s": 15.0,
             "source": Source.HIT,
         }
         return Chunk(**(values | told))

@@ -118,7 +118,14 @@ def page_example() -> Any:
 def stream_examples() -> tuple[str, str]:
     """A stream that is complete, and one that ended before its second block."""
     first = Chunk(
-        records=(_TASK,), total=1, following=None, is_short=False, fetched_at_ms=1_748_736_000_000, source=Source.HIT
+        records=(_TASK,),
+        total=1,
+        following=None,
+        is_short=False,
+        fetched_at_ms=1_748_736_000_000,
+        range=Range(since_s=1_746_144_000, until_s=1_751_328_000),
+        lifetime_s=15.0,
+        source=Source.HIT,
     )
     whole, begun = Course(first, Only()), Course(first, Only())
     problem = problem_of(details_of(WaitTooLong(place=42, estimate_s=12.4, patience_s=10.0)), request_id=REQUEST_ID)

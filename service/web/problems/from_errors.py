@@ -17,11 +17,13 @@ from service.model.errors import (
     NotAllowed,
     NothingStored,
     QueryRefused,
+    RangeTooWide,
     Refused,
     ShuttingDown,
     StoreUnavailable,
     TaskgateError,
     Throttled,
+    TooManyWatchers,
     Unauthenticated,
     UnknownApp,
     UpstreamBroken,
@@ -47,6 +49,8 @@ _SLUGS: Mapping[type[Exception], str] = {
     NotAllowed: "not-allowed",
     WaitTooLong: "wait-too-long",
     LineFull: "line-full",
+    TooManyWatchers: "too-many-watchers",
+    RangeTooWide: "range-too-wide",
     NothingStored: "nothing-stored",
     ShuttingDown: "shutting-down",
     Refused: "no-fetch-now",
@@ -87,6 +91,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     place: int | None = None
     estimate_seconds: float | None = None
     bound: int | None = None
+    total: int | None = None
     upstream_code: int | None = None
     upstream_text: str | None = None
 
@@ -101,6 +106,7 @@ class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
     place: int | None = None
     estimate_s: float | None = None
     bound: int | None = None
+    total: int | None = None
     upstream_code: int | None = None
     upstream_text: str | None = None
     headers: tuple[Header, ...] = ()
@@ -132,8 +138,10 @@ def _particulars(exc: Exception) -> dict[str, Any]:
         case WaitTooLong():
             estimate_s = round(exc.estimate_s, 3) if math.isfinite(exc.estimate_s) else None
             particulars = {"retry_after_s": exc.retry_after_s, "place": exc.place, "estimate_s": estimate_s}
-        case LineFull():
+        case LineFull() | TooManyWatchers():
             particulars = {"retry_after_s": exc.retry_after_s, "bound": exc.bound}
+        case RangeTooWide():
+            particulars = {"bound": exc.bound, "total": exc.total}
         case Refused():
             particulars = {"retry_after_s": exc.retry_after_s}
         case StoreUnavailable():
@@ -171,6 +179,7 @@ def problem_of(told: ProblemDetails, *, request_id: str) -> Problem:
         place=told.place,
         estimate_seconds=told.estimate_s,
         bound=told.bound,
+        total=told.total,
         upstream_code=told.upstream_code,
         upstream_text=told.upstream_text,
     )

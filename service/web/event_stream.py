@@ -1,0 +1,181 @@
+"""`GET /tasks` as server-sent events: a list as it stands, and then what changes (WHATWG HTML, section 9.2)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import msgspec
+
+from service.model.errors import ShuttingDown
+from service.model.pages import PageRequest
+from service.model.queries import rfc3339
+from service.observe.outcomes import STREAMED
+from service.observe.request import RequestContext
+from service.watch.changes import Added, Changed, Reason, Removed
+from service.watch.events import Ended, Event, Identified, Listed, Reset, Stale, Synced
+from service.watch.watcher import Batch, Watcher
+from service.web.answers import Answer, Header, Reply
+from service.web.hangup import unless_hung_up
+from service.web.page_answer import VARY
+from service.web.problems.from_errors import Problem, details_of, problem_of
+from service.web.problems.handlers import late_problem
+from service.web.stream import Send
+
+EVENT_STREAM = "text/event-stream"
+RETRY_MS = 2_000
+"""How long a client waits before it reconnects."""
+RETRY_ELSEWHERE_MS = 100
+"""The same where this replica ends: another one takes the connection at once."""
+
+KEEP_ALIVE = b": keep-alive\n\n"
+
+
+class ChangedData(msgspec.Struct, frozen=True, kw_only=True):
+    """The data of `changed`."""
+
+    fields: tuple[str, ...]
+    task: msgspec.Raw
+
+
+class RemovedData(msgspec.Struct, frozen=True, kw_only=True):
+    """The data of `removed`: `status` is the task's last known one."""
+
+    id: int
+    status: str
+    reason: Reason
+
+
+class SyncedData(msgspec.Struct, frozen=True, kw_only=True):
+    """The data of `synced`: `count` tasks are watched, of `total` in the range."""
+
+    count: int
+    total: int
+    as_of: str
+    age_seconds: float
+
+
+class StaleData(msgspec.Struct, frozen=True, kw_only=True):
+    """The data of `stale`: what has changed since `as_of` is unknown; `problem` says why, if this replica knows."""
+
+    as_of: str
+    problem: Problem | None
+
+
+class EndData(msgspec.Struct, frozen=True, kw_only=True):
+    """The data of `end`."""
+
+    problem: Problem
+
+
+class EventStream(Reply):
+    """Sends what a watcher yields. `stack` is closed when the stream ends; a reader may take `reader_max_s` a batch."""
+
+    def __init__(
+        self,
+        watcher: Watcher,
+        request: PageRequest,
+        *,
+        stack: ExitStack,
+        context: RequestContext,
+        last_id: str | None,
+        idle_s: float,
+        reader_max_s: float,
+        count: Callable[[str], None],
+    ) -> None:
+        super().__init__(Answer(status=200, headers=_fields(context), body=b""))
+        self._watcher = watcher
+        self._request = request
+        self._stack = stack
+        self._context = context
+        self._last_id = last_id
+        self._idle_s = idle_s
+        self._reader_max_s = reader_max_s
+        self._count = count
+
+    async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
+        """Send it, for as long as somebody reads."""
+        try:
+            with self._stack:
+                await unless_hung_up(self._send_all(send), receive=receive, context=self._context)
+        except TimeoutError:
+            self._context.hung_up = True  # the reader takes nothing: without the end of the body
+
+    async def _send_all(self, send: Send) -> None:
+        answer = self._answer
+        await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers]})
+        self._context.outcome = STREAMED
+        if not self._context.is_head:
+            await self._sent(send, b"retry: %d\n\n" % RETRY_MS)
+            async for batch in self._batches():
+                await self._sent(send, self._encoded(batch) or KEEP_ALIVE)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _batches(self) -> AsyncIterator[Batch]:
+        return self._watcher.batches(last_id=self._last_id, idle_s=self._idle_s)
+
+    async def _sent(self, send: Send, body: bytes) -> None:
+        await asyncio.wait_for(
+            send({"type": "http.response.body", "body": body, "more_body": True}), self._reader_max_s
+        )
+
+    def _encoded(self, batch: Batch) -> bytes:
+        return b"".join(self._event(each) for each in batch)
+
+    def _event(self, identified: Identified) -> bytes:
+        name, data = self._named(identified.event)
+        self._count(name)
+        retry = ""
+        if isinstance(identified.event, Ended) and isinstance(identified.event.error, ShuttingDown):
+            retry = f"retry: {RETRY_ELSEWHERE_MS}\n"
+        return f"{retry}id: {identified.id}\nevent: {name}\ndata: ".encode() + data + b"\n\n"
+
+    def _named(self, event: Event) -> tuple[str, bytes]:
+        encode = msgspec.json.encode
+        match event:
+            case Listed(task=task):
+                return "task", _one_line(task.record)
+            case Added(task=task):
+                return "added", _one_line(task.record)
+            case Changed(task=task, fields=fields):
+                return "changed", encode(ChangedData(fields=fields, task=msgspec.Raw(_one_line(task.record))))
+            case Removed(id=id_, status=status, reason=reason):
+                return "removed", encode(RemovedData(id=id_, status=status, reason=reason))
+            case Synced(count=count, total=total, as_of_ms=as_of_ms, age_s=age_s):
+                as_of = rfc3339(as_of_ms // 1000)
+                data = SyncedData(count=count, total=total, as_of=as_of, age_seconds=round(age_s, 3))
+                return "synced", encode(data)
+            case Stale(error=error, as_of_ms=as_of_ms):
+                problem = None
+                if error is not None:
+                    problem = problem_of(details_of(error), request_id=self._context.request_id)
+                return "stale", encode(StaleData(as_of=rfc3339(as_of_ms // 1000), problem=problem))
+            case Reset():
+                return "reset", b"{}"
+            case Ended(error=error):
+                return "end", encode(EndData(problem=late_problem(self._context, error)))
+
+
+def last_event_id(fields: Mapping[bytes, bytes]) -> str | None:
+    """Return the id that a reconnecting client has received last."""
+    value = fields.get(b"last-event-id")
+    return None if not value else value.decode("latin-1")
+
+
+def _one_line(record: bytes) -> bytes:
+    """Return a record without line breaks, which can only stand between the tokens of `content`."""
+    if b"\n" in record or b"\r" in record:
+        return msgspec.json.format(record, indent=-1)
+    return record
+
+
+def _fields(context: RequestContext) -> tuple[Header, ...]:
+    fields: list[Header] = [
+        (b"content-type", EVENT_STREAM.encode()),
+        (b"cache-control", b"no-store"),
+        (b"vary", VARY),
+        (b"x-accel-buffering", b"no"),
+    ]
+    if context.wait_applied_s is not None:
+        fields.append((b"preference-applied", b"wait=%d" % context.wait_applied_s))
+    return tuple(fields)
