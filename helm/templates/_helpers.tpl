@@ -2,14 +2,19 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
 {{- end -}}
 
+{{/* A release's name may hold dots, a Service's may not. */}}
 {{- define "taskgate.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride -}}
 {{- else if contains (include "taskgate.name" .) .Release.Name -}}
-{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- .Release.Name | replace "." "-" | trunc 50 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name (include "taskgate.name" .) | trunc 50 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name (include "taskgate.name" .) | replace "." "-" | trunc 50 | trimSuffix "-" -}}
 {{- end -}}
+{{- end -}}
+
+{{- define "taskgate.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride -}}
 {{- end -}}
 
 {{- define "taskgate.selector" -}}
@@ -22,11 +27,26 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: gateway
 {{- end -}}
 
+{{/* Labels of an object: the chart's own, then `extra`, then commonLabels; earlier ones win. Takes root, component, extra. */}}
 {{- define "taskgate.labels" -}}
-{{ include "taskgate.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- $labels := include "taskgate.selector" .root | fromYaml -}}
+{{- with .component -}}{{- $_ := set $labels "app.kubernetes.io/component" . -}}{{- end -}}
+{{- $_ := set $labels "app.kubernetes.io/version" .root.Chart.AppVersion -}}
+{{- $_ := set $labels "app.kubernetes.io/managed-by" .root.Release.Service -}}
+{{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
+{{- toYaml (merge $labels (default dict .extra) (default dict .root.Values.commonLabels)) -}}
+{{- end -}}
+
+{{/* Name, namespace and labels of an object. Takes root, and perhaps suffix (of the name), component, extra (labels), annotations. */}}
+{{- define "taskgate.metadata" -}}
+name: {{ include "taskgate.fullname" .root }}{{ .suffix }}
+namespace: {{ include "taskgate.namespace" .root }}
+labels:
+  {{- include "taskgate.labels" . | nindent 2 }}
+{{- with .annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{- define "taskgate.serviceAccount" -}}
@@ -37,10 +57,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 {{- end -}}
 
-{{- define "taskgate.image" -}}
-{{- with .Values.image -}}
-{{- if .digest -}}{{ .repository }}@{{ .digest }}{{- else -}}{{ .repository }}:{{ default $.Chart.AppVersion .tag }}{{- end -}}
+{{/* Takes registry, repository, tag, digest. */}}
+{{- define "taskgate.imageOf" -}}
+{{- with .registry -}}{{ . | trimSuffix "/" }}/{{- end -}}
+{{- .repository -}}
+{{- if .digest -}}@{{ .digest }}{{- else -}}:{{ .tag }}{{- end -}}
 {{- end -}}
+
+{{- define "taskgate.image" -}}
+{{- $tag := default .Chart.AppVersion .Values.image.tag -}}
+{{- include "taskgate.imageOf" (mergeOverwrite (deepCopy .Values.image) (dict "tag" $tag)) -}}
 {{- end -}}
 
 {{- define "taskgate.port" -}}
@@ -52,13 +78,29 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- with dig "telemetry" "metrics_port" "" .Values.config -}}{{- int . -}}{{- end -}}
 {{- end -}}
 
-{{- define "taskgate.maxReplicas" -}}
-{{- ternary .Values.autoscaling.maxReplicas .Values.replicaCount .Values.autoscaling.enabled | int -}}
+{{/* How many replicas the values allow; empty where something else decides (replicaCount null). */}}
+{{- define "taskgate.replicaLimit" -}}
+{{- if .Values.autoscaling.enabled -}}
+{{- int .Values.autoscaling.maxReplicas -}}
+{{- else if not (kindIs "invalid" .Values.replicaCount) -}}
+{{- int .Values.replicaCount -}}
+{{- end -}}
 {{- end -}}
 
-{{/* Labels of an object: the chart's, then `extra`, of which none can replace one of the chart's. */}}
-{{- define "taskgate.labelsWith" -}}
-{{- $own := include "taskgate.labels" .root | fromYaml -}}
-{{- with .component -}}{{- $_ := set $own "app.kubernetes.io/component" . -}}{{- end -}}
-{{- toYaml (merge $own (default dict .extra)) -}}
+{{/* What `share` divides the calls by: config.budget.max_replicas, else the limit. */}}
+{{- define "taskgate.maxReplicas" -}}
+{{- dig "max_replicas" "" (default dict .Values.config.budget) | default (include "taskgate.replicaLimit" .) -}}
+{{- end -}}
+
+{{/*
+The Deployment's `replicas`. Where an autoscaler decides, the number that the cluster has now: if the field went away,
+Helm would remove it and Kubernetes would put 1 in its place. Empty where there is no cluster to ask (`helm template`).
+*/}}
+{{- define "taskgate.replicas" -}}
+{{- if or .Values.autoscaling.enabled (kindIs "invalid" .Values.replicaCount) -}}
+{{- $live := lookup "apps/v1" "Deployment" (include "taskgate.namespace" .) (include "taskgate.fullname" .) -}}
+{{- dig "spec" "replicas" "" (default dict $live) -}}
+{{- else -}}
+{{- .Values.replicaCount -}}
+{{- end -}}
 {{- end -}}

@@ -40,13 +40,13 @@ from service.usage.usage_view import is_by_hour, usage_view
 log = structlog.get_logger()
 
 RENEWAL = "~renewal"
-"""The caller in whose name blocks are renewed, from turns that nobody asks for; `~` stands in no caller's name."""
+"""The name under which blocks are renewed, in the background; no configured caller's name holds a `~`."""
 RENEWAL_PATIENCE_S = 30.0
 """After that a renewal is given up: whoever asks next has it begun anew."""
 RENEWALS_MAX = 100
 """How many blocks of an app may wait for their renewal on one replica."""
 AHEAD = "~ahead"
-"""The caller in whose name blocks are fetched before they are asked for."""
+"""The name under which blocks are fetched before they are asked for, in the background."""
 AHEAD_MAX = 20
 AHEAD_S = 5.0
 """For how long such a fetch may wait for a turn that nobody else wants: its caller is there by then."""
@@ -313,7 +313,14 @@ class Gateway:
 
     async def _renewed(self, app: ServedApp, job: BlockJob) -> None:
         try:
-            await app.line.fetch(job, caller=RENEWAL, weight=1.0, patience_s=RENEWAL_PATIENCE_S, bound=RENEWALS_MAX)
+            await app.line.fetch(
+                job,
+                caller=RENEWAL,
+                weight=1.0,
+                patience_s=RENEWAL_PATIENCE_S,
+                bound=RENEWALS_MAX,
+                background=True,
+            )
         except TaskgateError as exc:
             log.info("renewal.failed", app=app.info.name, error=type(exc).__name__)
 
@@ -325,7 +332,9 @@ class Gateway:
             job = BlockJob(app.fetching, query, index, known=kept.head)
             is_fresh = self._judge(kept, _NO_DEMANDS) is Freshness.FRESH
             if not is_fresh and not app.line.wants(job.block_key) and app.fetching.stopped() is None:
-                await app.line.fetch(job, caller=AHEAD, weight=1.0, patience_s=AHEAD_S, bound=AHEAD_MAX)
+                await app.line.fetch(
+                    job, caller=AHEAD, weight=1.0, patience_s=AHEAD_S, bound=AHEAD_MAX, background=True
+                )
         except TaskgateError as exc:
             log.info("ahead.failed", app=app.info.name, error=type(exc).__name__)
 

@@ -1,4 +1,4 @@
-"""Values that people install with, each a patch on the least."""
+"""Values that people install with, each a patch on LEAST."""
 
 from tests.chart.rendering import GONE, KEY, Values
 
@@ -14,6 +14,78 @@ MATRIX: dict[str, Values] = {
     "trying": TRYING,
     "monitored": MONITORED,
     "autoscaled": {"autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 7}},
+    "scaled from outside": {"replicaCount": None},
+    "scaled on lag": {
+        "autoscaling": {
+            "enabled": True,
+            "metrics": [
+                {
+                    "type": "Pods",
+                    "pods": {
+                        "metric": {"name": "taskgate_event_loop_lag_seconds_p99"},
+                        "target": {"type": "AverageValue", "averageValue": "50m"},
+                    },
+                }
+            ],
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 600}},
+        },
+        "liveReload": True,
+    },
+    "on OpenShift": {
+        "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None},
+        "networkPolicy": {
+            "dns": {
+                "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}}}],
+                "ports": [53, 5353],
+            }
+        },
+    },
+    "all of a platform team's": {
+        "namespaceOverride": "push",
+        "commonLabels": {"team": "push", "app.kubernetes.io/part-of": "shop"},
+        "image": {"registry": "registry.example:5000", "repository": "push/taskgate", "tag": "1.2.3"},
+        "revisionHistoryLimit": 2,
+        "podDisruptionBudget": {"minAvailable": "50%"},
+        "deploymentAnnotations": {"reloader.example/ignore": "true"},
+        "initContainers": [{"name": "wait", "image": "registry.example/wait:1"}],
+        "extraContainers": [{"name": "proxy", "image": "registry.example/proxy:1", "ports": [{"containerPort": 3128}]}],
+        "extraObjects": [
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-extra"}},
+            'apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {{ include "taskgate.fullname" . }}-text\n',
+        ],
+        "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["redis.data"]}],
+        "dnsPolicy": "None",
+        "dnsConfig": {"nameservers": ["10.0.0.10"], "options": [{"name": "ndots", "value": "1"}]},
+        "runtimeClassName": "gvisor",
+        "podSpec": {"schedulerName": "own", "securityContext": {"supplementalGroups": [20]}},
+        "service": {
+            "type": "LoadBalancer",
+            "nodePort": 30080,
+            "ipFamilyPolicy": "PreferDualStack",
+            "ipFamilies": ["IPv6", "IPv4"],
+            "externalTrafficPolicy": "Local",
+            "trafficDistribution": "PreferClose",
+            "loadBalancerClass": "example.org/inside",
+            "loadBalancerSourceRanges": ["10.0.0.0/8"],
+        },
+        "serviceMonitor": {
+            "enabled": True,
+            "scrapeTimeout": "10s",
+            "relabelings": [{"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}],
+            "metricRelabelings": [{"action": "drop", "regex": "python_.*", "sourceLabels": ["__name__"]}],
+        },
+        "config": {
+            "telemetry": {"otlp_endpoint": "http://collector.traces:4318"},
+            "apps": {"shop": {"base_url": "https://upstream.example:8443"}},
+        },
+        "networkPolicy": {
+            "traces": {"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "traces"}}}]},
+            "apiServer": {"to": [{"ipBlock": {"cidr": "10.0.0.1/32"}}], "ports": [6443]},
+        },
+        "rbac": {"issuerDiscovery": True},
+        "liveReload": True,
+        "configCheck": {"activeDeadlineSeconds": 300},
+    },
     "single": {
         "replicaCount": 1,
         "podDisruptionBudget": {"enabled": False},

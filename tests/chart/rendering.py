@@ -1,4 +1,4 @@
-"""Renders the chart with Helm's own code, and reads what comes out."""
+"""Render the chart with Helm's own code, and read what comes out."""
 
 from pathlib import Path
 from typing import Any
@@ -60,12 +60,17 @@ class Rendered(msgspec.Struct, frozen=True, kw_only=True):
         return text
 
 
-def render(*patches: Values) -> Rendered:
-    """The objects made of LEAST with the patches over it, hooks too. Raises helm_python.HelmError."""
-    with helm_python.Chart.load(CHART) as chart:
-        files = chart.render(merged(*patches), name="tg", namespace="prod")
+def render(*patches: Values, release: str = "tg") -> Rendered:
+    """Return the objects made of LEAST with the patches over it, hooks too. Raise helm_python.HelmError."""
+    files = texts(*patches, release=release)
     notes = files.pop("taskgate/templates/NOTES.txt")
     return Rendered(objects=tuple(made for text in files.values() for made in objects(text)), notes=notes)
+
+
+def texts(*patches: Values, release: str = "tg") -> dict[str, str]:
+    """Return what each template makes of LEAST with the patches over it. Raise helm_python.HelmError."""
+    with helm_python.Chart.load(CHART) as chart:
+        return chart.render(merged(*patches), name=release, namespace="prod")
 
 
 def objects(text: str) -> list[Object]:

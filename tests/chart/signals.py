@@ -15,7 +15,7 @@ def alerts() -> list[dict[str, Any]]:
 
 def dashboard() -> dict[str, Any]:
     """The dashboard that Grafana gets."""
-    text = render(MONITORED).one("ConfigMap", "tg-taskgate-dashboard")["data"]["taskgate.json"]
+    (text,) = render(MONITORED).one("ConfigMap", "tg-taskgate-dashboard")["data"].values()
     board: dict[str, Any] = json.loads(text)
     return board
 

@@ -70,13 +70,28 @@ def test_what_the_values_say_is_what_the_gateway_reads(patch: Values, tmp_path: 
     held(merged(patch)["config"], settings, "config")
 
 
+SHARED: Values = {"config": {"budget": {"on_redis_down": "share", "calls": 20}}}
+
+
 @pytest.mark.parametrize(
     ("patch", "replicas"),
-    [({}, 2), ({"replicaCount": 4}, 4), (MATRIX["autoscaled"], 7), (MATRIX["autoscaled"] | {"replicaCount": 9}, 7)],
+    [
+        ({}, 2),
+        ({"replicaCount": 4}, 4),
+        (MATRIX["autoscaled"], 7),
+        (MATRIX["autoscaled"] | {"replicaCount": 9}, 7),
+        ({"config": {"budget": {"max_replicas": 12}}}, 12),
+        ({"replicaCount": None, "config": {"budget": {"max_replicas": 12}}}, 12),
+    ],
 )
-def test_max_replicas_follows_the_autoscaler_or_the_count(patch: Values, replicas: int) -> None:
+def test_max_replicas_is_what_is_set_or_follows_the_autoscaler_or_the_count(patch: Values, replicas: int) -> None:
     """`share` divides by the most replicas that there can be."""
-    assert yaml.safe_load(render(patch).config)["budget"]["max_replicas"] == replicas
+    assert yaml.safe_load(render(SHARED, patch).config)["budget"]["max_replicas"] == replicas
+
+
+def test_where_nothing_is_shared_the_number_of_replicas_is_no_part_of_the_configuration() -> None:
+    """Scaling by hand rolls no pods."""
+    assert "max_replicas" not in yaml.safe_load(render().config)["budget"]
 
 
 def test_the_gateway_listens_where_the_pod_says(tmp_path: Path) -> None:
@@ -103,13 +118,13 @@ async def test_the_rendered_gateway_runs_and_passes_its_own_helm_test(valkey: Se
     patch: Values = {
         "config": {
             "redis": {"url": valkey.url},
-            "server": {"host": "127.0.0.1"},
-            "telemetry": {"metrics_host": "127.0.0.1"},
             "apps": {"shop": {"base_url": "http://127.0.0.1:9"}},
         }
     }
     rendered = render(patch)
-    replica = Replica(lay_out(rendered, tmp_path), tmp_path / "log")
+    file = lay_out(rendered, tmp_path)
+    file.write_text(file.read_text().replace("0.0.0.0", "127.0.0.1"))  # noqa: S104 - in a pod
+    replica = Replica(file, tmp_path / "log")
     replica.start()
     try:
         await replica.ready()

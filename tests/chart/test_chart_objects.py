@@ -160,7 +160,31 @@ def test_the_pods_roll_when_the_configuration_changes_and_only_then() -> None:
 
     assert checksum() == checksum({"service": {"port": 81}})
     assert checksum() != checksum({"config": {"cache": {"fresh_s": 16}}})
-    assert checksum() != checksum({"replicaCount": 3}), "max_replicas is part of the configuration"
+    assert checksum() == checksum({"replicaCount": 3}), "replicas are added without touching the others"
+    shared: Values = {"config": {"budget": {"on_redis_down": "share"}}}
+    assert checksum(shared) != checksum(shared, {"replicaCount": 3}), "each replica's share changes"
+
+
+@pytest.mark.parametrize(
+    ("change", "rolls"),
+    [
+        ({"callers": {"batch": {"keys": ["1" * 64], "apps": ["shop"]}}}, False),
+        ({"query": {"since": "-P7D"}}, False),
+        ({"cache": {"fresh_s": 16}}, False),
+        ({"budget": {"wait_max_s": 31}}, True),  # the grace period follows it
+        ({"cache": {"memory_bytes": 0}}, True),
+        ({"apps": {"shop": {"calls": 4}}}, True),
+    ],
+)
+def test_with_live_reload_the_pods_stay_where_the_gateway_takes_the_change_up_itself(
+    change: Values, *, rolls: bool
+) -> None:
+    """The pod template changes exactly where the change needs a restart; the ConfigMap always does."""
+    live: Values = {"liveReload": True}
+    before, after = render(live), render(live, {"config": change})
+    assert (before.pod != after.pod) is rolls
+    assert before.config != after.config
+    assert render().pod != render({"config": change}).pod, "without it every change rolls them"
 
 
 def test_no_secret_is_made_and_none_stands_in_an_object() -> None:
@@ -193,11 +217,106 @@ def test_the_policy_lets_the_gateway_out_to_dns_redis_and_the_upstream(redis: Va
     assert [[port["port"] for port in rule["ports"]] for rule in egress] == [[53, 53], ports, [443]]
 
 
-def test_where_autoscaling_is_on_the_deployment_names_no_number() -> None:
-    """An upgrade never sets back what the autoscaler chose."""
+def _egress(*patches: Values) -> dict[tuple[int, ...], Any]:
+    rules = render(*patches).one("NetworkPolicy")["spec"]["egress"]
+    return {tuple(sorted({port["port"] for port in rule["ports"]})): rule.get("to") for rule in rules}
+
+
+def test_dns_is_the_clusters_and_the_upstream_is_public() -> None:
+    """By default nothing inside any network is open but DNS and Redis' port."""
+    egress = _egress()
+    assert [peer["podSelector"]["matchLabels"] for peer in egress[53,]] == [{"k8s-app": "kube-dns"}]
+    blocks = [peer["ipBlock"] for peer in egress[443,]]
+    assert {block["cidr"] for block in blocks} == {"0.0.0.0/0", "::/0"}
+    assert all(block["except"] for block in blocks)
+
+
+@pytest.mark.parametrize(
+    ("config", "ports"),
+    [
+        ({"apps": {"shop": {"base_url": "http://upstream.mocks"}}}, 80),
+        ({"apps": {"shop": {"base_url": "https://upstream.mocks:8443/v4"}}}, 8443),
+        ({"apps": {"shop": {"base_url": "https://[fd00::1]:8443"}}}, 8443),
+    ],
+)
+def test_the_policy_follows_base_urls_to_wherever_they_are(config: Values, ports: int) -> None:
+    """A base URL may be inside the cluster: its port alone is open, to any address."""
+    assert _egress({"config": config})[ports,] is None
+    assert (443,) not in _egress({"config": config})
+    to = [{"podSelector": {"matchLabels": {"app": "mock"}}}]
+    assert _egress({"config": config}, {"networkPolicy": {"https": {"to": to}}})[ports,] == to
+
+
+def test_collector_and_api_server_are_let_out_to_where_they_are_used() -> None:
+    """Their rules are there with the settings that need them, and as narrow as the values say."""
+    egress = _egress(MATRIX["all of a platform team's"])
+    assert egress[4318,][0]["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "traces"}
+    assert egress[6443,] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
+    assert set(_egress()) == {(53,), (6379,), (443,)}
+
+
+def test_a_unix_socket_needs_no_way_out() -> None:
+    """There is no rule of Redis for a socket, and none without ports, which would be every port."""
+    assert set(_egress({"config": {"redis": {"url": "unix:///run/valkey.sock"}}})) == {(53,), (443,)}
+
+
+def test_where_something_else_scales_the_deployment_names_no_number_of_its_own() -> None:
+    """An upgrade never sets back what an autoscaler chose."""
     rendered = render(MATRIX["autoscaled"])
     assert "replicas" not in rendered.one("Deployment")["spec"]
     assert rendered.one("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == "tg-taskgate"
+    outside = render(MATRIX["scaled from outside"])
+    assert "replicas" not in outside.one("Deployment")["spec"]
+    assert "HorizontalPodAutoscaler" not in outside.kinds()
+
+
+def test_the_autoscaler_aims_at_a_share_of_a_core_and_not_of_what_is_requested() -> None:
+    """A process uses one core at most; 0.7 of it is busy, whatever the pods request."""
+    (metric,) = render(MATRIX["autoscaled"]).one("HorizontalPodAutoscaler")["spec"]["metrics"]
+    assert metric["resource"] == {"name": "cpu", "target": {"type": "AverageValue", "averageValue": "700m"}}
+
+
+def test_every_object_has_the_namespace_and_the_common_labels() -> None:
+    """`namespaceOverride` and `commonLabels` leave no object out, hooks and pods neither; selectors stay."""
+    rendered = render(MATRIX["all of a platform team's"], MONITORED, {"prometheusRule": {"labels": {"team": "other"}}})
+    for made in rendered.objects:
+        if made["metadata"]["name"] in ("tg-extra", "tg-taskgate-text"):
+            continue
+        if made["kind"] != "ClusterRoleBinding":
+            assert made["metadata"]["namespace"] == "push", made["kind"]
+        team = "other" if made["kind"] == "PrometheusRule" else "push"
+        assert made["metadata"]["labels"]["team"] == team, made["kind"]
+    assert rendered.pod["metadata"]["labels"]["team"] == "push"
+    assert "team" not in rendered.one("Deployment")["spec"]["selector"]["matchLabels"]
+
+
+def test_what_goes_over_the_pod_spec_is_merged_into_it() -> None:
+    """`podSpec` adds to objects, and takes nothing away."""
+    spec = render(MATRIX["all of a platform team's"]).pod["spec"]
+    assert spec["schedulerName"] == "own"
+    assert spec["securityContext"]["supplementalGroups"] == [20]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert [container["name"] for container in spec["containers"]] == ["gateway", "proxy"]
+
+
+def test_two_releases_have_two_dashboards() -> None:
+    """Grafana's sidecar writes the files of all namespaces into one folder: file, uid and title differ."""
+
+    def board(*patches: Values) -> tuple[str, str, str]:
+        data = render(MONITORED, *patches).one("ConfigMap", "tg-taskgate-dashboard")["data"]
+        (name, text), *more = data.items()
+        assert not more
+        made = json.loads(text)
+        assert len(made["uid"]) <= 40
+        return name, made["uid"], made["title"]
+
+    assert all(here != there for here, there in zip(board(), board({"namespaceOverride": "other"}), strict=True))
+
+
+def test_objects_of_ones_own_are_templates() -> None:
+    """`extraObjects` takes objects and texts, and both know the release."""
+    rendered = render(MATRIX["all of a platform team's"])
+    assert {"tg-extra", "tg-taskgate-text"} <= {made["metadata"]["name"] for made in rendered.objects}
 
 
 def test_the_notes_say_what_is_missing_and_what_is_not_for_production() -> None:

@@ -1,12 +1,15 @@
-"""Wrong values are refused before anything is installed, with a text that names the value."""
+"""Wrong values are refused before anything is installed, with a text that names the value.
+
+What the gateway itself would refuse is in test_chart_rules.py.
+"""
 
 import json
 
 import helm_python
 import pytest
 
-from tests.chart import generate
 from tests.chart.rendering import CHART, GONE, Values, merged, render
+from tools import chart as generate
 
 SHOP: Values = {"name": "taskgate-apps", "key": "shop"}
 
@@ -14,7 +17,7 @@ REFUSED: dict[str, tuple[Values, str]] = {
     "a misspelt value": ({"replicas": 3}, "additional properties 'replicas' not allowed"),
     "a misspelt setting": ({"config": {"cache": {"fresh": 1}}}, "at '/config/cache': additional properties 'fresh'"),
     "a section that is none": ({"config": {"buget": {}}}, "at '/config': additional properties 'buget' not allowed"),
-    "a number as a text": ({"replicaCount": "3"}, "at '/replicaCount': got string, want integer"),
+    "a number as a text": ({"replicaCount": "3"}, "at '/replicaCount': got string, want null or integer"),
     "no replicas": ({"replicaCount": 0}, "at '/replicaCount': minimum: got 0, want 1"),
     "a port out of range": ({"config": {"server": {"port": 70000}}}, "at '/config/server/port': maximum: got 70"),
     "a setting out of bounds": ({"config": {"budget": {"window_s": 0}}}, "at '/config/budget/window_s'"),
@@ -26,7 +29,7 @@ REFUSED: dict[str, tuple[Values, str]] = {
     "half a reference": ({"secrets": {"apps": {"shop": {"key": GONE}}}}, "/secrets/apps/shop': missing property"),
     "half a password": ({"secrets": {"redisPassword": {"name": "redis"}}}, "at '/secrets/redisPassword'"),
     "an empty peer, which is everybody": ({"networkPolicy": {"ingress": [{}]}}, "at '/networkPolicy/ingress/0'"),
-    "no port, which is every port": ({"networkPolicy": {"https": {"ports": []}}}, "at '/networkPolicy/https/ports'"),
+    "no port, which is every port": ({"networkPolicy": {"dns": {"ports": []}}}, "at '/networkPolicy/dns/ports'"),
     "a runbook with an anchor": ({"prometheusRule": {"runbookUrl": "https://x/y#z"}}, "/prometheusRule/runbookUrl"),
     "no app": ({"config": {"apps": {"shop": GONE}}, "secrets": {"apps": {"shop": GONE}}}, "config.apps: name at least"),
     "no secret": ({"secrets": {"apps": {"shop": GONE}}}, "secrets.apps.shop: missing; name the Secret"),
@@ -45,16 +48,18 @@ REFUSED: dict[str, tuple[Values, str]] = {
         {"valkey": {"enabled": True}, "config": {"redis": {"url": GONE}}, "secrets": {"redisPassword": SHOP}},
         "that Valkey has no password",
     ),
-    "what the chart sets": ({"config": {"budget": {"max_replicas": 9}}}, "config.budget.max_replicas: the chart sets"),
-    "more replicas than shares": (
-        {"config": {"budget": {"on_redis_down": "share", "calls": 3}}, "replicaCount": 4},
-        "4 replicas can't share 3 calls",
+    "fewer shares than replicas": (
+        {"config": {"budget": {"max_replicas": 1}}},
+        "max_replicas: 1, but replicaCount allows 2",
     ),
-    "more replicas than an app's shares": (
-        {"config": {"budget": {"on_redis_down": "share"}, "apps": {"shop": {"calls": 1}}}},
-        "config.apps.shop.calls: 2 replicas can't share 1 call",
+    "fewer shares than scaled replicas": (
+        {"config": {"budget": {"max_replicas": 4}}, "autoscaling": {"enabled": True}},
+        "max_replicas: 4, but autoscaling.maxReplicas allows 5",
     ),
-    "one port for two": ({"config": {"server": {"port": 9090}}}, "telemetry.metrics_port: the same as config.server"),
+    "shares of no known number": (
+        {"config": {"budget": {"on_redis_down": "share"}}, "replicaCount": None},
+        "config.budget.max_replicas: missing; replicaCount is null",
+    ),
     "a monitor of nothing": (
         {"serviceMonitor": {"enabled": True}, "config": {"telemetry": {"metrics_port": None}}},
         "serviceMonitor and prometheusRule need metrics",
@@ -64,11 +69,45 @@ REFUSED: dict[str, tuple[Values, str]] = {
         {"autoscaling": {"enabled": True, "minReplicas": 9}},
         "autoscaling.minReplicas: more than autoscaling.maxReplicas",
     ),
-    "scaling on nothing": (
-        {"autoscaling": {"enabled": True}, "resources": {"requests": {"cpu": None}}},
-        "requests.cpu",
-    ),
+    "scaling on nothing": ({"autoscaling": {"metrics": []}}, "at '/autoscaling/metrics': minItems"),
     "a rollout that can't begin": ({"strategy": {"maxSurge": 0}}, "maxSurge and maxUnavailable are both 0"),
+    "a rollout that can't begin, in per cent": (
+        {"strategy": {"maxSurge": "0%"}},
+        "maxSurge and maxUnavailable are both 0",
+    ),
+    "more than all": ({"strategy": {"maxUnavailable": "110%"}}, "at '/strategy/maxUnavailable'"),
+    "a budget that no drain passes": (
+        {"podDisruptionBudget": {"minAvailable": 2}},
+        "podDisruptionBudget.minAvailable: 2 of 2 replicas",
+    ),
+    "a host that only the pod reaches": (
+        {"config": {"server": {"host": "127.0.0.1"}}},
+        "config.server.host: 127.0.0.1 is reached from inside the pod alone",
+    ),
+    "a host of metrics that only the pod reaches": (
+        {"config": {"telemetry": {"metrics_host": "::1"}}},
+        "config.telemetry.metrics_host: ::1 is reached",
+    ),
+    "an upper-case name": ({"fullnameOverride": "Taskgate"}, "at '/fullnameOverride'"),
+    "a name that is cut off": ({"nameOverride": "x" * 51}, "at '/nameOverride'"),
+    "an upper-case Secret": ({"secrets": {"apps": {"shop": {"name": "Apps"}}}}, "at '/secrets/apps/shop/name'"),
+    "an upper-case account": ({"serviceAccount": {"name": "Gate"}}, "at '/serviceAccount/name'"),
+    "an upper-case image": ({"image": {"repository": "registry.example/Taskgate"}}, "at '/image/repository'"),
+    "an image with its tag": ({"image": {"repository": "taskgate:1"}}, "at '/image/repository'"),
+    "an upper-case host": (
+        {"ingress": {"enabled": True, "hosts": ["Taskgate.example"]}},
+        "at '/ingress/hosts/0'",
+    ),
+    "a label with a space": ({"podLabels": {"team": "push and pull"}}, "at '/podLabels/team'"),
+    "a label without a name": ({"commonLabels": {"example.org/": "a"}}, "at '/commonLabels'"),
+    "an annotation with a space": ({"podAnnotations": {"a b": "c"}}, "at '/podAnnotations'"),
+    "a variable with a space": ({"env": [{"name": "A B", "value": "c"}]}, "at '/env/0/name'"),
+    "no quantity": ({"resources": {"requests": {"memory": "192 MB"}}}, "at '/resources/requests/memory'"),
+    "a port of the node inside": ({"service": {"nodePort": 30080}}, "service.nodePort: needs service.type NodePort"),
+    "a policy of traffic inside": (
+        {"service": {"externalTrafficPolicy": "Local"}},
+        "service.externalTrafficPolicy: needs service.type NodePort or LoadBalancer",
+    ),
     "too little grace": ({"terminationGracePeriodSeconds": 49}, "terminationGracePeriodSeconds: at least 50"),
     "an Ingress for nobody": ({"ingress": {"enabled": True}}, "ingress.hosts: missing"),
     "a route of no Gateway": ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs: missing"),
@@ -83,8 +122,21 @@ def test_wrong_values_are_refused_by_name(patch: Values, text: str) -> None:
     assert text in str(refused.value)
 
 
+@pytest.mark.parametrize(("release", "name"), [("a.b-taskgate", "a-b-taskgate"), ("gate", "gate-taskgate")])
+def test_every_name_of_a_release_makes_names_of_services(release: str, name: str) -> None:
+    """Helm allows dots in a release's name, Kubernetes none in a Service's."""
+    assert render(release=release).one("Service", name)
+
+
+def test_a_release_whose_name_begins_with_a_digit_is_told_what_to_set() -> None:
+    """A Service's name can't begin with a digit; fullnameOverride helps."""
+    with pytest.raises(helm_python.HelmError, match=r"fullnameOverride: set it; the release is called 1st"):
+        render(release="1st")
+    assert render({"fullnameOverride": "first"}, release="1st").one("Service", "first")
+
+
 def test_the_bare_chart_says_what_to_name_first() -> None:
-    """Without values one is told of the apps."""
+    """Without values the first thing that is missing is the apps."""
     with (
         helm_python.Chart.load(CHART) as chart,
         pytest.raises(helm_python.HelmError, match=r"config\.apps: name at le"),
@@ -93,8 +145,9 @@ def test_the_bare_chart_says_what_to_name_first() -> None:
 
 
 def test_the_schema_follows_the_settings() -> None:
-    """values.schema.json is what `make chart` would write."""
+    """values.schema.json and files/settings.json are what `make chart` would write."""
     assert json.loads(generate.SCHEMA.read_text()) == generate.schema()
+    assert json.loads(generate.SETTINGS.read_text()) == generate.settings()
 
 
 def test_the_table_follows_the_values() -> None:

@@ -145,6 +145,8 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("it waited")
 
 
-def row(caller: str, count: int = 1, *, weight: float = 1, waited_ms: int = 0) -> WaitingCount:
+def row(
+    caller: str, count: int = 1, *, weight: float = 1, waited_ms: int = 0, background: bool = False
+) -> WaitingCount:
     """One line of a report."""
-    return WaitingCount(caller=caller, weight=weight, count=count, waited_ms=waited_ms)
+    return WaitingCount(caller=caller, weight=weight, count=count, waited_ms=waited_ms, background=background)

@@ -300,7 +300,7 @@ async def test_equal_tags_who_waited_longest_then_the_name(world: World) -> None
 async def test_the_background_uses_what_nobody_asks_for(world: World) -> None:
     """However long it has waited it comes after all others, and leaves a slot for whoever comes."""
     replica = await awake(world)
-    background = row("~renewal", count=5, waited_ms=9_000)
+    background = row("~renewal", count=5, waited_ms=9_000, background=True)
     (turn,) = (await tick(replica, background)).turns
     assert turn.caller == "~renewal"
     mine = (await tick(world.replica("r2"), row("a", weight=0.1))).turns
@@ -314,13 +314,37 @@ async def test_the_background_uses_what_nobody_asks_for(world: World) -> None:
     assert {each.caller for each in ticked.turns} <= {"a", "b"}
 
 
+async def test_the_background_is_no_matter_of_names(world: World) -> None:
+    """A caller named like the background gets its share of turns; one named like any other may wait in it."""
+    replica = await awake(world)
+    given = []
+    for _ in range(10):
+        ticked = await tick(replica, row("~unknown", 9), row("a", 9), row("b", 9, background=True, waited_ms=9_000))
+        for turn in ticked.turns:
+            given.append(turn.caller)
+            assert await begin(replica, turn, f"b{turn.id}") == Begun()
+            await done(replica, turn, f"b{turn.id}")
+        world.now += REST
+    assert set(given) == {"a", "~unknown"}
+    assert abs(given.count("a") - given.count("~unknown")) <= 1
+
+
+async def test_who_waits_in_the_foreground_somewhere_is_not_in_the_background(world: World) -> None:
+    """One replica's background does not push down what the same caller waits for on another."""
+    one, two = await awake(world, "r1"), world.replica("r2")
+    await tick(one, row("a", background=True))
+    ticked = await tick(two, row("a", waited_ms=1), row("b"), board=True)
+    assert ticked.board is not None
+    assert [rank.background for rank in ticked.board.ranks] == [False] * len(ticked.board.ranks)
+
+
 async def test_a_waiting_background_is_told_when_two_slots_are_free(world: World) -> None:
     """One free slot is not for it: to tick for that one would be in vain."""
     replica = await awake(world)
     (turn,) = (await tick(replica, row("a"))).turns
     assert await begin(replica, turn) == Begun()
     await done(replica, turn)
-    ticked = await tick(replica, row("~renewal"))
+    ticked = await tick(replica, row("~renewal", background=True))
     assert ticked.turns == ()
     assert ticked.due_in_ms == REST - RULES.ahead_ms
 
@@ -328,7 +352,7 @@ async def test_a_waiting_background_is_told_when_two_slots_are_free(world: World
 async def test_the_background_does_not_move_virtual_time(world: World) -> None:
     """Who waits now and then is not set back by what was fetched in between."""
     replica = await awake(world)
-    (turn,) = (await tick(replica, row("~renewal", weight=0.01))).turns
+    (turn,) = (await tick(replica, row("~renewal", weight=0.01, background=True))).turns
     ticked = await tick(replica, row("a"), board=True)
     assert ticked.board is not None
     assert ticked.board.virtual == 0

@@ -17,11 +17,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from service.budget.scheduler.interfaces import Begun, Early, Rules, Ticked, Turn, is_background
+from service.budget.scheduler.interfaces import Begun, Early, Rules, Ticked, Turn
 from service.budget.scheduler.policy import Policy
 from tests.contract.scheduler_world import World, row, run, valkey
 
-CALLERS = [f"c{number:02}" for number in range(18)] + ["~ahead", "~renewal"]
+BACKGROUND = ("~ahead", "~renewal")
+CALLERS = [f"c{number:02}" for number in range(17)] + ["~unknown", *BACKGROUND]
 WEIGHTS = {caller: [1.0, 3.0, 0.1, 0.7, 2.5][number % 5] for number, caller in enumerate(CALLERS)}
 LATENCY = st.sampled_from([0, 1, 1, 1, 5, 20, 80])
 BLOCKS = st.sampled_from([f"b{number}" for number in range(4)])
@@ -165,7 +166,13 @@ class Histories(RuleBasedStateMachine):
             self.ended(turn, self.world.now)
             replica.begun.pop(turn, None)
         rows = tuple(
-            row(caller, len(times), weight=WEIGHTS[caller], waited_ms=int(self.world.now - times[0]))
+            row(
+                caller,
+                len(times),
+                weight=WEIGHTS[caller],
+                waited_ms=int(self.world.now - times[0]),
+                background=caller in BACKGROUND,
+            )
             for caller, times in replica.waiting.items()
         )
         way = self.way(draw)
@@ -287,13 +294,13 @@ class Histories(RuleBasedStateMachine):
         free = sum(at <= soon for at in open_slots)
         waits = Counter(dict.fromkeys(CALLERS, 0))
         for report in policy.reports.values():
-            waits.update({caller: count for caller, _, count, _ in report.rows})
+            waits.update({caller: count for caller, _, count, _, _ in report.rows})
         waits.subtract(slot.caller for slot in policy.slots if slot.pending)
-        urgent = any(count > 0 and not is_background(caller) for caller, count in waits.items())
+        urgent = any(count > 0 and caller not in BACKGROUND for caller, count in waits.items())
         if free >= (1 if urgent else min(2, self.rules.calls)) and policy.pause_until <= soon:
             starts = max(slot.usable_at if slot.pending else slot.started for slot in policy.slots)
             assert starts + self.rules.gap_ms > soon
-            assert sum(count for report in policy.reports.values() for _, _, count, _ in report.rows) > free
+            assert sum(count for report in policy.reports.values() for _, _, count, _, _ in report.rows) > free
 
     @invariant()
     def states_are_equal(self) -> None:

@@ -2,11 +2,18 @@
 
 import math
 
-from service.budget.scheduler.interfaces import Board, Rules, is_background
+from service.budget.scheduler.interfaces import Board, Rules
 
 
 def estimate_wait_ms(
-    board: Board, *, caller: str, weight: float, place: int, rules: Rules, due_in_ms: int | None
+    board: Board,
+    *,
+    caller: str,
+    weight: float,
+    place: int,
+    rules: Rules,
+    due_in_ms: int | None,
+    background: bool = False,
 ) -> int:
     """How long the `place`-th block (from 1) of `caller` waits for its turn, in milliseconds.
 
@@ -18,9 +25,9 @@ def estimate_wait_ms(
     target = tag + (place - 1) / weight
     before = place - 1
     for rank in board.ranks:
-        if rank.caller == caller or (is_background(rank.caller) and not is_background(caller)):
+        if rank.caller == caller or (rank.background and not background):
             continue
-        if is_background(caller) and not is_background(rank.caller):
+        if background and not rank.background:
             before += rank.count
         elif rank.tag <= target:
             before += min(rank.count, math.floor((target - rank.tag) * rank.weight) + 1)

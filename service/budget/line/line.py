@@ -71,12 +71,21 @@ class Line(Generic[T]):
         self._ticker = asyncio.create_task(self._tick_on())
 
     async def fetch(
-        self, job: Job[T], *, caller: str, weight: float, patience_s: float, bound: int, origin: Origin = NOBODY
+        self,
+        job: Job[T],
+        *,
+        caller: str,
+        weight: float,
+        patience_s: float,
+        bound: int,
+        origin: Origin = NOBODY,
+        background: bool = False,
     ) -> Fetched[T] | TooLong | LineIsFull:
         """Wait until the block has come. May be cancelled: the place in line is given up at once.
 
         Patience (seconds) bounds the wait for a turn; a call that is under way is waited for. `bound` is how many
-        blocks the caller may wait for. Raises UpstreamError, StoreUnavailable or ShuttingDown.
+        blocks the caller may wait for. A request in the `background` gets a turn only while nobody else waits.
+        Raises UpstreamError, StoreUnavailable or ShuttingDown.
         """
         if self._closing:
             raise ShuttingDown
@@ -84,9 +93,14 @@ class Line(Generic[T]):
         places = self._waiters.places
         want = places.wants.get(job.block_key)
         if places.held_by(caller) >= bound and (want is None or caller not in want.places):
-            return LineIsFull(bound=bound, estimate_s=self.estimate_s(caller, weight, 1))
+            return LineIsFull(bound=bound, estimate_s=self.estimate_s(caller, weight, 1, background=background))
         waiter: Waiter[T] = Waiter(
-            caller=caller, weight=weight, entered_s=loop.time(), patience_s=patience_s, origin=origin
+            caller=caller,
+            weight=weight,
+            entered_s=loop.time(),
+            patience_s=patience_s,
+            origin=origin,
+            background=background,
         )
         want = self._waiters.enter(job, waiter)
         is_ticking = self._reported and self._due_at_s is not None and not self.is_cut_off
@@ -237,7 +251,7 @@ class Line(Generic[T]):
         if now_s - self._away_since_s >= self._redis_grace_s:
             self._waiters.fail_waiting(error)
 
-    def estimate_s(self, caller: str, weight: float, place: int = 1) -> float:
+    def estimate_s(self, caller: str, weight: float, place: int = 1, *, background: bool = False) -> float:
         """Expected wait in seconds from now for the caller's `place`-th block, as far as is known."""
         if self.last is None:
             return 0.0
@@ -245,7 +259,13 @@ class Line(Generic[T]):
         due_in_ms = max((self.last.due_in_ms or 0) - since_ms, self.last.pause_in_ms - since_ms, 0)
         board = self._board or Board(virtual=0.0, held_ms=0, ranks=())
         estimate_ms = estimate_wait_ms(
-            board, caller=caller, weight=weight, place=place, rules=self._rules, due_in_ms=due_in_ms
+            board,
+            caller=caller,
+            weight=weight,
+            place=place,
+            rules=self._rules,
+            due_in_ms=due_in_ms,
+            background=background,
         )
         return estimate_ms / 1000
 

@@ -24,11 +24,15 @@ class BlockState(Enum):
 
 
 class Place:
-    """One caller's place in line for one block, shared by all its requests for that block."""
+    """One caller's place in line for one block, shared by all its requests for that block.
 
-    __slots__ = ("caller", "entered_s", "weight")
+    One in the `background` gets a turn only while nobody else waits.
+    """
 
-    def __init__(self, *, caller: str, weight: float, entered_s: float) -> None:
+    __slots__ = ("background", "caller", "entered_s", "weight")
+
+    def __init__(self, *, caller: str, weight: float, entered_s: float, background: bool = False) -> None:
+        self.background = background
         self.caller = caller
         self.weight = weight
         self.entered_s = entered_s
@@ -69,11 +73,13 @@ class Queue(Generic[T]):
         """How many places the caller has."""
         return len(self._lines.get(caller, ()))
 
-    def enter(self, want: QueuedBlock[T], *, caller: str, weight: float, now_s: float) -> None:
+    def enter(
+        self, want: QueuedBlock[T], *, caller: str, weight: float, now_s: float, background: bool = False
+    ) -> None:
         """Give the caller a place for the block, at the end of its own line, unless it has one."""
         self.wants.setdefault(want.block, want)
         if caller not in want.places:
-            want.places[caller] = Place(caller=caller, weight=weight, entered_s=now_s)
+            want.places[caller] = Place(caller=caller, weight=weight, entered_s=now_s, background=background)
             self._lines.setdefault(caller, {})[want.block] = want
 
     def leave(self, want: QueuedBlock[T], caller: str) -> None:
@@ -113,5 +119,13 @@ class Queue(Generic[T]):
             if needing:
                 oldest = needing[0]
                 waited_ms = int(max(now_s - oldest.entered_s, 0) * 1000)
-                rows.append(WaitingCount(caller=caller, weight=oldest.weight, count=len(needing), waited_ms=waited_ms))
+                rows.append(
+                    WaitingCount(
+                        caller=caller,
+                        weight=oldest.weight,
+                        count=len(needing),
+                        waited_ms=waited_ms,
+                        background=all(place.background for place in needing),
+                    )
+                )
         return tuple(rows)

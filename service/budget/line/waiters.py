@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from service.budget.line.jobs import Fetched, Job, Payer, TooLong
 from service.budget.line.queue import BlockState, Queue, QueuedBlock
@@ -10,18 +10,31 @@ from service.model.origin import NOBODY, Origin
 
 T = TypeVar("T")
 
-Estimate = Callable[[str, float, int], float]
-"""Caller, weight and place to the expected wait in seconds from now."""
+
+class Estimate(Protocol):
+    """Estimates waits."""
+
+    def __call__(self, caller: str, weight: float, place: int, *, background: bool) -> float:
+        """Return the expected wait in seconds from now."""
+        ...
 
 
 class Waiter(Generic[T]):
     """One request that waits for one block."""
 
-    __slots__ = ("caller", "deadline_s", "entered_s", "future", "judged", "origin", "weight")
+    __slots__ = ("background", "caller", "deadline_s", "entered_s", "future", "judged", "origin", "weight")
 
     def __init__(
-        self, *, caller: str, weight: float, entered_s: float, patience_s: float, origin: Origin = NOBODY
+        self,
+        *,
+        caller: str,
+        weight: float,
+        entered_s: float,
+        patience_s: float,
+        origin: Origin = NOBODY,
+        background: bool = False,
     ) -> None:
+        self.background = background
         self.caller = caller
         self.origin = origin
         self.weight = weight
@@ -54,7 +67,13 @@ class Waiters(Generic[T]):
         want = self.places.wants.get(job.block_key) or QueuedBlock(job.block_key, BlockWaiters(job))
         want.payload.job = job
         want.payload.waiters[waiter] = None
-        self.places.enter(want, caller=waiter.caller, weight=waiter.weight, now_s=waiter.entered_s)
+        self.places.enter(
+            want,
+            caller=waiter.caller,
+            weight=waiter.weight,
+            now_s=waiter.entered_s,
+            background=waiter.background,
+        )
         return want
 
     def leave(self, want: QueuedBlock[BlockWaiters[T]], waiter: Waiter[T]) -> None:
@@ -84,7 +103,8 @@ class Waiters(Generic[T]):
         if want.state is not BlockState.WAITING:
             return
         place = self.places.position(want, waiter.caller)
-        if now_s + self._estimate(waiter.caller, waiter.weight, place) > waiter.deadline_s:
+        estimate_s = self._estimate(waiter.caller, waiter.weight, place, background=waiter.background)
+        if now_s + estimate_s > waiter.deadline_s:
             self._refuse(want, waiter)
 
     def judge_all(self, *, now_s: float, again: bool) -> None:
@@ -134,7 +154,7 @@ class Waiters(Generic[T]):
     def _refuse(self, want: QueuedBlock[BlockWaiters[T]], waiter: Waiter[T]) -> None:
         if not waiter.future.done():
             place = self.places.position(want, waiter.caller)
-            estimate_s = self._estimate(waiter.caller, waiter.weight, place)
+            estimate_s = self._estimate(waiter.caller, waiter.weight, place, background=waiter.background)
             waiter.future.set_result(TooLong(place=place, estimate_s=estimate_s))
 
     def _all(self) -> Iterator[tuple[QueuedBlock[BlockWaiters[T]], Waiter[T]]]:

@@ -4,8 +4,6 @@ from collections.abc import Iterable
 
 import msgspec
 
-from service.budget.scheduler.interfaces import is_background
-
 
 class ReplicaDemand(msgspec.Struct, kw_only=True):
     """A caller's part on one replica: how many wait there without a turn, and since when the oldest does."""
@@ -16,12 +14,16 @@ class ReplicaDemand(msgspec.Struct, kw_only=True):
 
 
 class CallerDemand(msgspec.Struct, kw_only=True):
-    """All that one caller waits for. Where replicas disagree about its weight, the largest holds."""
+    """All that one caller waits for. Where replicas disagree about its weight, the largest holds.
+
+    It waits in the background only where all its places do.
+    """
 
     caller: str
     weight: float
     count: int
     since: int
+    background: bool = True
     shares: list[ReplicaDemand]
 
 
@@ -41,7 +43,7 @@ class Demand(msgspec.Struct, kw_only=True):
         share.count -= 1
         crowd.count -= 1
         self.count -= 1
-        self.urgent -= not is_background(crowd.caller)
+        self.urgent -= not crowd.background
 
     @property
     def pressing(self) -> int:
@@ -49,11 +51,11 @@ class Demand(msgspec.Struct, kw_only=True):
         return self.urgent or self.count
 
 
-def standing(rows: Iterable[tuple[str, str, float, int, int]], held: Iterable[tuple[str, str]]) -> Demand:
-    """Sum up (replica, caller, weight, count, since), less the turns `held` unused as (replica, caller)."""
+def standing(rows: Iterable[tuple[str, str, float, int, int, bool]], held: Iterable[tuple[str, str]]) -> Demand:
+    """Sum up (replica, caller, weight, count, since, background), less the turns `held` unused as (replica, caller)."""
     seen = Demand(count=0, urgent=0, crowds={}, present=set())
     shares: dict[tuple[str, str], ReplicaDemand] = {}
-    for replica, caller, weight, count, since in rows:
+    for replica, caller, weight, count, since, background in rows:
         if count < 1:
             continue
         crowd = seen.crowds.setdefault(
@@ -64,9 +66,10 @@ def standing(rows: Iterable[tuple[str, str, float, int, int]], held: Iterable[tu
         crowd.shares.append(share)
         crowd.weight = max(crowd.weight, weight)
         crowd.since = min(crowd.since, since)
+        crowd.background = crowd.background and background
         crowd.count += count
         seen.count += count
-        seen.urgent += 0 if is_background(caller) else count
+    seen.urgent = sum(crowd.count for crowd in seen.crowds.values() if not crowd.background)
     seen.present.update(seen.crowds)
     for replica, caller in held:
         seen.present.add(caller)

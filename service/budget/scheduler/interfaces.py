@@ -22,10 +22,6 @@ LEAST = {
 }
 
 
-BACKGROUND = "~"
-"""What the names of callers begin with that get a turn only where nobody else waits and another slot stays free."""
-
-
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """What one app's budget must keep, in whole milliseconds where a time. ValueError names what can't be kept.
 
@@ -71,24 +67,21 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 class WaitingCount(msgspec.Struct, frozen=True, kw_only=True):
     """How many blocks one caller waits for on one replica, and how long the oldest has waited.
 
-    `count` includes those for which the replica holds a turn that it has not begun.
+    `count` includes those for which the replica holds a turn that it has not begun. In the `background` a caller gets a
+    turn only while nobody else waits and another slot stays free.
     """
 
     caller: str
     weight: float
     count: int
     waited_ms: int
+    background: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < math.inf:
             raise ValueError(f"weight of {self.caller} must be a finite number above 0, not {self.weight!r}")
         if self.count < 0 or self.waited_ms < 0:
             raise ValueError(f"count and waited_ms of {self.caller} must not be negative")
-
-
-def is_background(caller: str) -> bool:
-    """Whether the caller only uses what nobody asks for."""
-    return caller.startswith(BACKGROUND)
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +100,7 @@ class Rank(msgspec.Struct, frozen=True, kw_only=True):
     tag: float
     weight: float
     waited_ms: int
+    background: bool = False
 
 
 class Board(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,6 @@ from service.budget.scheduler.interfaces import (
     Ticked,
     Turn,
     WaitingCount,
-    is_background,
 )
 from service.budget.scheduler.state import Flight, Reading, Report, Slot, Tag
 
@@ -71,7 +70,7 @@ class Policy:
         self._settle(reading)
         for turn in returned:
             self._give_back(turn, replica)
-        rows = [(w.caller, w.weight, w.count, w.waited_ms) for w in waiting if w.count]
+        rows = [(w.caller, w.weight, w.count, w.waited_ms, w.background) for w in waiting if w.count]
         self.reports.pop(replica, None)
         if rows:
             self.reports[replica] = Report(expires=self.now + self._rules.report_lease_ms, told=self.now, rows=rows)
@@ -82,9 +81,12 @@ class Policy:
             seen = self._look()
             self._give(seen)
         mine = [slot for slot in self.slots if slot.pending and slot.replica == replica]
-        lefts = {caller: count - sum(slot.caller == caller for slot in mine) for caller, _, count, _ in rows}
-        left = sum(max(0, count) for count in lefts.values())
-        urgent = sum(max(0, count) for caller, count in lefts.items() if not is_background(caller))
+        lefts = [
+            (max(0, count - sum(slot.caller == caller for slot in mine)), background)
+            for caller, _, count, _, background in rows
+        ]
+        left = sum(count for count, _ in lefts)
+        urgent = sum(count for count, background in lefts if not background)
         pressing = max(urgent or left, seen.pressing if seen else 0)
         due = self._next_at(pressing, urgent=urgent > 0) - self._rules.ahead_ms - self.now
         return Ticked(
@@ -227,8 +229,8 @@ class Policy:
         report = self.reports.get(slot.replica)
         if report is not None:
             report.rows = [
-                (caller, weight, count - (caller == slot.caller and count > 0), waited)
-                for caller, weight, count, waited in report.rows
+                (caller, weight, count - (caller == slot.caller and count > 0), waited, background)
+                for caller, weight, count, waited, background in report.rows
             ]
 
     # Who is next.
@@ -267,9 +269,9 @@ class Policy:
             del self.reports[name]
         seen = standing(
             [
-                (name, caller, weight, count, report.told - waited)
+                (name, caller, weight, count, report.told - waited, background)
                 for name, report in self.reports.items()
-                for caller, weight, count, waited in report.rows
+                for caller, weight, count, waited, background in report.rows
             ],
             [(slot.replica, slot.caller) for slot in self.slots if slot.pending],
         )
@@ -306,13 +308,13 @@ class Policy:
                 return
             crowd = min(
                 (each for each in seen.crowds.values() if each.count),
-                key=lambda each: (is_background(each.caller), self.tags[each.caller].value, each.since, each.caller),
+                key=lambda each: (each.background, self.tags[each.caller].value, each.since, each.caller),
             )
-            if is_background(crowd.caller) and self._free_slots() < self._spare:
+            if crowd.background and self._free_slots() < self._spare:
                 return
             share = min((each for each in crowd.shares if each.count), key=lambda each: (each.since, each.replica))
             tag = self.tags[crowd.caller]
-            if not is_background(crowd.caller):
+            if not crowd.background:
                 self.virtual = max(self.virtual, tag.value)
             self.next_id += 1
             slot.turn, slot.replica, slot.caller = self.next_id, share.replica, crowd.caller
@@ -329,9 +331,10 @@ class Policy:
                 tag=self.tags[crowd.caller].value,
                 weight=crowd.weight,
                 waited_ms=self.now - crowd.since,
+                background=crowd.background,
             )
             for crowd in seen.crowds.values()
             if crowd.count
         ]
-        ranks.sort(key=lambda rank: (is_background(rank.caller), rank.tag, -rank.waited_ms, rank.caller))
+        ranks.sort(key=lambda rank: (rank.background, rank.tag, -rank.waited_ms, rank.caller))
         return Board(virtual=self.virtual, held_ms=int(self.held + 0.5), ranks=tuple(ranks[:BOARD_ROWS]))

@@ -191,8 +191,6 @@ local function last_start()
   return last
 end
 
-local function is_background(caller) return string.sub(caller, 1, 1) == '~' end
-
 -- How many slots must be free for a turn in the background: one stays for whoever comes.
 local SPARE = math.min(2, N)
 
@@ -211,7 +209,7 @@ end
 -- One fewer waits without a turn.
 local function take(seen, crowd, share)
   share.count, crowd.count, seen.count = share.count - 1, crowd.count - 1, seen.count - 1
-  if not is_background(crowd.caller) then seen.urgent = seen.urgent - 1 end
+  if not crowd.background then seen.urgent = seen.urgent - 1 end
 end
 
 -- How many wait at the same time as far as pacing goes: the background presses nobody but itself.
@@ -235,7 +233,7 @@ local function standing()
         if count > 0 then
           local crowd = seen.crowds[caller]
           if not crowd then
-            crowd = { caller = caller, weight = weight, count = 0, since = since, shares = {} }
+            crowd = { caller = caller, weight = weight, count = 0, since = since, background = true, shares = {} }
             seen.crowds[caller], seen.present[caller] = crowd, true
           end
           local share = { replica = name, count = count, since = since }
@@ -243,12 +241,15 @@ local function standing()
           crowd.shares[#crowd.shares + 1] = share
           if weight > crowd.weight then crowd.weight = weight end
           if since < crowd.since then crowd.since = since end
+          if row[5] ~= true then crowd.background = false end
           crowd.count = crowd.count + count
           seen.count = seen.count + count
-          if not is_background(caller) then seen.urgent = seen.urgent + count end
         end
       end
     end
+  end
+  for _, crowd in pairs(seen.crowds) do
+    if not crowd.background then seen.urgent = seen.urgent + crowd.count end
   end
   for _, slot in ipairs(S.slots) do
     if pending(slot) then
@@ -297,8 +298,7 @@ local function bring_up_tags(seen)
 end
 
 local function comes_before(a, b, tags)
-  local ba, bb = is_background(a.caller), is_background(b.caller)
-  if ba ~= bb then return bb end
+  if a.background ~= b.background then return b.background end
   local ta, tb = tags[a.caller], tags[b.caller]
   if ta ~= tb then return ta < tb end
   if a.since ~= b.since then return a.since < b.since end
@@ -337,10 +337,10 @@ local function give(seen)
     if paced then usable_at = math.max(usable_at, last_start() + GAP) end
     if usable_at > now + AHEAD then return end
     local crowd = next_crowd(seen)
-    if is_background(crowd.caller) and free_slots() < SPARE then return end
+    if crowd.background and free_slots() < SPARE then return end
     local share = next_share(crowd)
     local tag, cost = seen.tags[crowd.caller], 1 / crowd.weight
-    if not is_background(crowd.caller) then S.virtual = math.max(S.virtual, tag) end
+    if not crowd.background then S.virtual = math.max(S.virtual, tag) end
     S.next_id = S.next_id + 1
     slot[TURN], slot[REPLICA], slot[CALLER], slot[COST] = S.next_id, share.replica, crowd.caller, cost
     slot[USABLE_AT], slot[BEGUN_AT], slot[BLOCK] = usable_at, -1, ''
@@ -358,7 +358,8 @@ local function board(seen)
   table.sort(crowds, function(a, b) return comes_before(a, b, seen.tags) end)
   for at = 1, math.min(#crowds, BOARD_ROWS) do
     local crowd = crowds[at]
-    ranks[at] = { crowd.caller, crowd.count, seen.tags[crowd.caller], crowd.weight, now - crowd.since }
+    ranks[at] = { crowd.caller, crowd.count, seen.tags[crowd.caller], crowd.weight, now - crowd.since,
+      crowd.background }
   end
   return { S.virtual, math.floor(S.held + 0.5), ranks }
 end
@@ -400,7 +401,7 @@ local function tick(returned, quiet, wants_board, count, urgent)
     for _, row in ipairs(cmsgpack.unpack(ARGV[2])) do
       local lacking = math.max(0, row[3] - (held[row[1]] or 0))
       left = left + lacking
-      if not is_background(row[1]) then urgent = urgent + lacking end
+      if row[5] ~= true then urgent = urgent + lacking end
     end
   end
   local waits = math.max(pressing(urgent, left), seen and pressing(seen.urgent, seen.count) or 0)

@@ -20,7 +20,6 @@ from service.budget.scheduler.interfaces import (
     Ticked,
     Turn,
     WaitingCount,
-    is_background,
 )
 from service.budget.scheduler.server_clock import ServerClock, any_chance, monotonic_ms
 from service.model.blocks import HEAD_BYTES
@@ -40,7 +39,7 @@ class _Reply(msgspec.Struct, array_like=True):
 class _Board(msgspec.Struct, array_like=True):
     virtual: float
     held_ms: int
-    ranks: list[tuple[str, int, float, float, int]]
+    ranks: list[tuple[str, int, float, float, int, bool]]
 
 
 class _Ticked(msgspec.Struct, array_like=True):
@@ -103,9 +102,9 @@ class RedisScheduler:
         self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
         """See `Scheduler.tick`."""
-        rows = [(row.caller, row.weight, row.count, row.waited_ms) for row in waiting if row.count]
+        rows = [(row.caller, row.weight, row.count, row.waited_ms, row.background) for row in waiting if row.count]
         count = sum(row[2] for row in rows)
-        urgent = sum(row[2] for row in rows if not is_background(row[0]))
+        urgent = sum(row[2] for row in rows if not row[4])
         packed = msgspec.msgpack.encode(rows)
         answer = await self._call("tick", (returned, quiet, wants_board, count, urgent), _Ticked, packed=packed)
         return Ticked(
@@ -156,7 +155,7 @@ class RedisScheduler:
 
 def _board(board: _Board) -> Board:
     ranks = tuple(
-        Rank(caller=caller, count=count, tag=tag, weight=weight, waited_ms=waited_ms)
-        for caller, count, tag, weight, waited_ms in board.ranks
+        Rank(caller=caller, count=count, tag=tag, weight=weight, waited_ms=waited_ms, background=background)
+        for caller, count, tag, weight, waited_ms, background in board.ranks
     )
     return Board(virtual=board.virtual, held_ms=board.held_ms, ranks=ranks)

@@ -41,7 +41,7 @@ class Report(msgspec.Struct, kw_only=True):
 
     expires: int
     told: int
-    rows: list[tuple[str, float, int, int]]
+    rows: list[tuple[str, float, int, int, bool]]
 
 
 class Flight(msgspec.Struct, kw_only=True):

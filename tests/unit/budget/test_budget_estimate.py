@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.budget.line.estimate import estimate_wait_ms
-from service.budget.scheduler.interfaces import Begun, Board, Rules, WaitingCount
+from service.budget.scheduler.interfaces import Begun, Board, Rank, Rules, WaitingCount
 from service.budget.scheduler.policy import Policy
 from service.budget.scheduler.state import Reading
 
@@ -87,3 +87,17 @@ def test_a_caller_that_is_not_on_the_board_starts_at_the_virtual_time() -> None:
     empty = Board(virtual=7.0, held_ms=0, ranks=())
     assert estimate_wait_ms(empty, caller="me", weight=1, place=1, rules=RULES, due_in_ms=None) == 0
     assert estimate_wait_ms(empty, caller="me", weight=1, place=11, rules=RULES, due_in_ms=40) == pytest.approx(2042)
+
+
+def test_the_background_waits_for_all_others_and_nobody_for_the_background() -> None:
+    """Whatever the tags say."""
+    ranks = (
+        Rank(caller="~unknown", count=7, tag=9.0, weight=1.0, waited_ms=0),
+        Rank(caller="b", count=50, tag=0.0, weight=1.0, waited_ms=0, background=True),
+    )
+    board = Board(virtual=9.0, held_ms=0, ranks=ranks)
+    waits = [
+        estimate_wait_ms(board, caller=caller, weight=1, place=1, rules=RULES, due_in_ms=0, background=background)
+        for caller, background in (("~unknown", False), ("b", True), ("new", False))
+    ]
+    assert waits == [0, 7 * RULES.rest_ms // RULES.calls, 1 * RULES.rest_ms // RULES.calls]

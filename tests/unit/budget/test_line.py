@@ -148,9 +148,17 @@ async def lines(
 
 
 def _ask(
-    line: Line[str], job: BlockHere, *, caller: str = "x", patience_s: float = 5.0, bound: int = 100
+    line: Line[str],
+    job: BlockHere,
+    *,
+    caller: str = "x",
+    patience_s: float = 5.0,
+    bound: int = 100,
+    background: bool = False,
 ) -> "asyncio.Task[Fetched[str] | TooLong | LineIsFull]":
-    return asyncio.create_task(line.fetch(job, caller=caller, weight=1.0, patience_s=patience_s, bound=bound))
+    return asyncio.create_task(
+        line.fetch(job, caller=caller, weight=1.0, patience_s=patience_s, bound=bound, background=background)
+    )
 
 
 async def _until(condition: Callable[[], bool], *, within_s: float = 2.0) -> None:
@@ -206,6 +214,19 @@ async def test_whoever_comes_first_fetches_for_all(blocks: Blocks) -> None:
         for task in backlog:
             await task
     assert blocks.named().count("wanted") == 1
+
+
+async def test_only_the_background_comes_last(blocks: Blocks) -> None:
+    """Unnamed service accounts (`~unknown`) get turns beside a backlog; what waits in the background does not."""
+    async with lines(blocks) as ([line], _):
+        behind = [_ask(line, BlockHere(blocks, f"r{n}"), caller="renewal", background=True) for n in range(2)]
+        backlog = [_ask(line, BlockHere(blocks, f"b{n}"), caller="busy") for n in range(8)]
+        strangers = [_ask(line, BlockHere(blocks, f"u{n}"), caller="~unknown") for n in range(2)]
+        assert all([isinstance(await task, Fetched) for task in strangers])
+        assert not all(task.done() for task in backlog)
+        assert not any(name.startswith("r") for name in blocks.named()[2:])
+        assert all([isinstance(await task, Fetched) for task in (*backlog, *behind)])
+    assert blocks.named()[-1].startswith("r")
 
 
 async def test_who_hangs_up_costs_nothing(blocks: Blocks) -> None:

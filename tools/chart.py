@@ -1,8 +1,8 @@
-"""Writes what of the chart follows from other files: `python -m tests.chart.generate`.
+"""Write those parts of the chart that follow from other files: `python -m tools.chart`, or `make chart`.
 
-The part of values.schema.json below `config` comes from service/settings.py, the table of helm/README.md from the
-`# --` comments of values.yaml, the version in Chart.yaml from service/__init__.py. Tests hold them against what is
-committed.
+The part of values.schema.json below `config`, and files/settings.json for the templates, come from the gateway's
+settings; the table of helm/README.md comes from the `# --` comments of values.yaml, the version in Chart.yaml from
+service/__init__.py. Tests compare all of them with what is committed.
 """
 
 import json
@@ -14,10 +14,13 @@ import msgspec
 import yaml
 
 from service import __version__
-from service.settings import Settings
+from service.configuration.watch import LIVE
+from service.settings import RedisSettings, Settings
+from service.upstream.regions import REGION_NAMES
 
-CHART = Path(__file__).resolve().parents[2] / "helm"
+CHART = Path(__file__).resolve().parents[1] / "helm"
 SCHEMA = CHART / "values.schema.json"
+SETTINGS = CHART / "files" / "settings.json"
 README = CHART / "README.md"
 METADATA = CHART / "Chart.yaml"
 _BEGIN, _END = "<!-- values: begin -->\n", "<!-- values: end -->\n"
@@ -26,19 +29,31 @@ _KEY = re.compile(r"^( *)([A-Za-z0-9_]+):(?: |$)")
 
 
 def schema() -> dict[str, Any]:
-    """The committed schema, with its definitions of the settings made anew."""
+    """Return the committed schema with the definitions of the settings as they are now."""
     made: dict[str, Any] = json.loads(SCHEMA.read_text())
     defs = {name: definition for name, definition in made["$defs"].items() if not name.endswith("Settings")}
     found = msgspec.json.schema(Settings)["$defs"]
-    # What the chart may set itself is not required of the values; its templates say clearly what is missing.
+    # Values need not hold what the chart can set; its templates refuse what is missing after that.
     found["Settings"].pop("required")
     found["Settings"]["properties"]["apps"].pop("minProperties")
     found["RedisSettings"].pop("required")
     return made | {"$defs": defs | {name: _plain(definition) for name, definition in sorted(found.items())}}
 
 
+def settings() -> dict[str, Any]:
+    """Return what templates need to know of the settings: defaults, regions, and what reloads without a restart."""
+    fields = {field.name: field for field in msgspec.structs.fields(Settings)}
+    defaults: dict[str, Any] = {"apps": {}, "callers": {}, "redis": RedisSettings(url="")}
+    defaults |= {name: field.default for name, field in fields.items() if not field.required}
+    return {
+        "defaults": msgspec.to_builtins({name: defaults[name] for name in fields}),
+        "live": sorted(LIVE),
+        "regions": list(REGION_NAMES),
+    }
+
+
 def _plain(node: Any) -> Any:
-    """Without defaults and titles; patterns that Go reads; "X or null" as a list of types, for clearer refusals."""
+    """Drop defaults and titles, write patterns for Go, and "X or null" as a list of types, for clearer refusals."""
     if isinstance(node, list):
         return [_plain(item) for item in node]
     if not isinstance(node, dict):
@@ -61,16 +76,16 @@ def _plain(node: Any) -> Any:
 
 
 def table() -> str:
-    """The values with their comments and defaults, as a Markdown table."""
+    """Return the values with their comments and defaults, as a Markdown table."""
     lines = ["| value | default | what it is |", "|---|---|---|"]
     for path, (comment, default) in described().items():
-        told = "" if default is None else f"`{json.dumps(default)}`"
-        lines.append(f"| `{path}` | {told.replace('|', chr(92) + '|')} | {comment} |")
+        shown = "" if default is None else f"`{json.dumps(default)}`"
+        lines.append(f"| `{path}` | {shown.replace('|', chr(92) + '|')} | {comment} |")
     return "\n".join(lines) + "\n"
 
 
 def described() -> dict[str, tuple[str, Any]]:
-    """For each value that has a `# --` comment: the comment, and the default."""
+    """Return comment and default of each value that has a `# --` comment, by its path."""
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     found: dict[str, tuple[str, Any]] = {}
     keys: list[tuple[int, str]] = []
@@ -88,7 +103,7 @@ def described() -> dict[str, tuple[str, Any]]:
 
 
 def leaves(values: dict[str, Any], described_paths: set[str], path: str = "") -> list[str]:
-    """The paths of values at which one would look for a comment: leaves, and what has one itself."""
+    """Return the paths of values that need a comment: leaves, and what has one itself."""
     found: list[str] = []
     for name, value in values.items():
         here = f"{path}.{name}" if path else name
@@ -100,7 +115,7 @@ def leaves(values: dict[str, Any], described_paths: set[str], path: str = "") ->
 
 
 def readme() -> str:
-    """The committed README.md with its table made anew."""
+    """Return the committed README.md with the table as it should be now."""
     before, _, rest = README.read_text().partition(_BEGIN)
     _, _, after = rest.partition(_END)
     return before + _BEGIN + table() + _END + after
@@ -118,8 +133,9 @@ def _at(values: Any, path: str) -> Any:
 
 
 def main() -> None:
-    """Write all three files."""
+    """Write all four files."""
     SCHEMA.write_text(json.dumps(schema(), indent=2) + "\n")
+    SETTINGS.write_text(json.dumps(settings(), indent=2) + "\n")
     README.write_text(readme())
     METADATA.write_text(metadata())
 
