@@ -32,7 +32,6 @@ import msgspec
 
 from service.model.budgets import BudgetNote
 
-
 WATCH_RETRY_S = 30.0
 """When to try again where too many watch: watches last long."""
 

@@ -76,6 +76,10 @@ class Feeds:
             if not len(feed) and self._feeds.get(query) is feed:
                 del self._feeds[query]
 
+    def count(self, event: str) -> None:
+        """Count an event that was sent, by its name."""
+        self.events[event] += 1
+
     def leave(self) -> None:
         """End all watches; the replica is shutting down, and another one can go on with them."""
         self._leaving = True

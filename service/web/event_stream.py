@@ -6,21 +6,27 @@ from contextlib import ExitStack
 from typing import Any
 
 import msgspec
+from litestar import Request
 
-from service.model.errors import ShuttingDown
+from service.model.errors import BadRequest, Fault, ShuttingDown
 from service.model.pages import PageRequest
 from service.model.queries import rfc3339
+from service.model.streams import Only
 from service.observe.outcomes import STREAMED
 from service.observe.request import RequestContext
 from service.watch.changes import Added, Changed, Reason, Removed
 from service.watch.events import Ended, Event, Identified, Listed, Reset, Stale, Synced
+from service.watch.feeds import Feeds
 from service.watch.watcher import Batch, Watcher
-from service.web.answers import Answer, Header, Reply
+from service.web.answers import Answer, Header, Reply, Silence
 from service.web.hangup import unless_hung_up
+from service.web.identify import still
+from service.web.interfaces import Callers
 from service.web.page_answer import VARY
 from service.web.problems.from_errors import Problem, details_of, problem_of
 from service.web.problems.handlers import late_problem
-from service.web.stream import Send
+from service.web.settings import WebSettings
+from service.web.stream import READER_MAX_S, Send
 
 EVENT_STREAM = "text/event-stream"
 RETRY_MS = 2_000
@@ -74,7 +80,6 @@ class EventStream(Reply):
     def __init__(
         self,
         watcher: Watcher,
-        request: PageRequest,
         *,
         stack: ExitStack,
         context: RequestContext,
@@ -85,7 +90,6 @@ class EventStream(Reply):
     ) -> None:
         super().__init__(Answer(status=200, headers=_fields(context), body=b""))
         self._watcher = watcher
-        self._request = request
         self._stack = stack
         self._context = context
         self._last_id = last_id
@@ -156,7 +160,41 @@ class EventStream(Reply):
                 return "end", encode(EndData(problem=late_problem(self._context, error)))
 
 
-def last_event_id(fields: Mapping[bytes, bytes]) -> str | None:
+class Watch:
+    """Opens event streams for `GET /tasks`; `settings` returns those of now."""
+
+    def __init__(self, feeds: Feeds, callers: Callers, settings: Callable[[], WebSettings]) -> None:
+        self._feeds = feeds
+        self._callers = callers
+        self._settings = settings
+
+    async def open(
+        self, request: Request[Any, Any, Any], ask: PageRequest, *, only: Only, context: RequestContext
+    ) -> Reply:
+        """Return the stream once the list is known. Raises TaskgateError."""
+        if ask.slice.offset:
+            raise BadRequest(Fault(parameter="offset", detail="a watch covers the whole list; leave it out"))
+        settings = self._settings()
+        with ExitStack() as stack:
+            caller_now = still(request, self._callers, ask.caller, app=ask.query.app)
+            watcher = stack.enter_context(
+                self._feeds.watcher(ask.query, only, caller=ask.caller, caller_now=caller_now)
+            )
+            ready = watcher.ready(patience_s=ask.patience_s)
+            if await unless_hung_up(ready, receive=request.receive, context=context) is None:
+                return Silence()
+            return EventStream(
+                watcher,
+                stack=stack.pop_all(),
+                context=context,
+                last_id=_last_event_id(context.fields),
+                idle_s=settings.watch_idle_s,
+                reader_max_s=READER_MAX_S,
+                count=self._feeds.count,
+            )
+
+
+def _last_event_id(fields: Mapping[bytes, bytes]) -> str | None:
     """Return the id that a reconnecting client has received last."""
     value = fields.get(b"last-event-id")
     return None if not value else value.decode("latin-1")

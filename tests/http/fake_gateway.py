@@ -16,13 +16,15 @@ from service.callers.authenticator import Authenticator
 from service.callers.table import Table, table_of
 from service.model.budgets import BudgetView, CallerStanding, UsageView, Worst
 from service.model.callers import AppInfo, Authenticated, Caller
-from service.model.errors import Unauthenticated
+from service.model.errors import StoreUnavailable, Unauthenticated
 from service.model.pages import AppState, Chunk, Page, PageRequest, Readiness, Source
 from service.model.queries import Range
 from service.model.tasks import Task
 from service.observe.access_log import log_requests
 from service.observe.request import RequestRecord
-from service.settings import AppSettings, BudgetSettings, CallerSettings, RedisSettings, Settings
+from service.settings import AppSettings, BudgetSettings, CallerSettings, RedisSettings, Settings, WatchSettings
+from service.watch.feeds import Feeds
+from service.watch.version_store import VersionStore
 from service.web.middleware import RequestMiddleware
 from service.web.settings import WebSettings, default_web_settings
 from service.web.site import create_web
@@ -177,6 +179,18 @@ class FakeGateway:
         return Readiness(ready=self.ready, redis="ok", apps=apps)
 
 
+class NoStore:
+    """A Redis that is away."""
+
+    async def get(self, key: str) -> bytes | None:
+        """Nothing can be read."""
+        raise StoreUnavailable("unreachable")
+
+    async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
+        """Nothing can be kept."""
+        raise StoreUnavailable("unreachable")
+
+
 class SlowToForce:
     """Callers who may not force a fetch."""
 
@@ -213,6 +227,13 @@ class Web:
             self.gateway,
             self.callers,
             lambda: self.settings,
+            feeds=Feeds(
+                self.gateway,
+                VersionStore(NoStore(), prefix="t", keep_s=60.0),  # type: ignore[arg-type]
+                settings=WatchSettings(),
+                block_size=100,
+                clock=lambda: NOW_S,
+            ),
             clock=lambda: NOW_S,
             observers=[lambda seen: log_requests([seen]), self.observed.append],
         )
