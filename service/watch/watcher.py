@@ -137,13 +137,13 @@ class Watcher:
         position = position_of(last_id or "", tag=self._tag)
         if position is None:
             return None
-        target = await self._feed.find(position.target)
-        if target is None or position.base is None:
-            return target
-        base = await self._feed.find(position.base)
-        if base is None:
-            return None
-        steps = changes(base.tasks, target, self._only)[: position.done]
-        held = Version(applied(base.tasks, steps).values(), range_=target.range)
-        await self._feed.keep(held)
+        held = await self._feed.find(position.target)
+        if held is not None and position.base is not None:
+            base = await self._feed.find(position.base)
+            if base is None:
+                return None
+            steps = changes(base.tasks, held, self._only)[: position.done]
+            held = Version(applied(base.tasks, steps).values(), range_=held.range)
+        if held is not None:
+            await self._feed.keep(held)
         return held

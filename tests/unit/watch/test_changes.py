@@ -30,9 +30,7 @@ def version(*records: bytes, range_: Range = RANGE) -> Version:
 
 
 def _of(tasks: dict[int, tuple[str, str, str, int]]) -> Version:
-    return version(
-        *(record(id_, status=s, type_=t, title=title, at_s=at) for id_, (s, t, title, at) in tasks.items())
-    )
+    return version(*(record(id_, status=s, type_=t, title=title, at_s=at) for id_, (s, t, title, at) in tasks.items()))
 
 
 @given(_TASKS, _TASKS, _ONLY, st.integers(0, 24))
@@ -71,7 +69,7 @@ def test_a_version_from_redis_leads_to_the_same_changes(old: dict, new: dict, on
 
 @given(st.binary(max_size=200) | st.tuples(_TASKS, st.integers(0, 400), st.integers(0, 255)))
 def test_a_damaged_version_is_none(damage: bytes | tuple) -> None:
-    """Bytes that are no version, cut off or with one changed, are read as None or as some version; nothing is raised."""
+    """Damaged bytes are read as None or as some version, cut off ones as None; nothing is raised."""
     if isinstance(damage, bytes):
         decode_version(damage)
         return
