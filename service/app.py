@@ -22,6 +22,7 @@ from service.cache.redis_blocks import CachedBlock, RedisBlocks
 from service.cache.sequential_reads import SequentialReads
 from service.configuration.live import LiveSettings, lifetimes_of
 from service.configuration.passwords import passwords_of
+from service.gateway.call_events import OnCall
 from service.gateway.fetch import Fetching
 from service.gateway.gateway import Gateway, ServedApp
 from service.model.callers import AppInfo
@@ -115,7 +116,7 @@ def create_app(
             attempts=settings.budget.attempts,
             pause_s=settings.budget.pause_s,
             clock=time.time,
-            on_call=signals.on_call,
+            on_call=(*signals.on_call, _counted(usage_store)),
             tracing=signals.tracing,
         )
         apps[name] = ServedApp(
@@ -248,6 +249,11 @@ def rules_of(budget: BudgetSettings, app: AppSettings, upstream: UpstreamSetting
         ahead_ms=min(25, round(budget.window_s * 250)),
         fetch_lease_ms=round((upstream.call_timeout_s + budget.transit_s) * 1000),
     )
+
+
+def _counted(store: UsageStore) -> OnCall:
+    """What counts the results of an app's calls in its usage store."""
+    return lambda end: store.count_result(end.call.payer.caller, end.result)
 
 
 def _told(line: Line[CachedBlock]) -> Callable[[bytes], None]:

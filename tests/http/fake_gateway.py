@@ -14,7 +14,7 @@ from granian.server.embed import Server
 
 from service.callers.authenticator import Authenticator
 from service.callers.table import Table, table_of
-from service.model.budgets import BudgetView, CallerStanding, UsageView, Worst
+from service.model.budgets import AppCondition, BudgetView, CallerStanding, RecentCalls, UsageView, Worst
 from service.model.callers import AppInfo, Authenticated, Caller
 from service.model.errors import StoreUnavailable, Unauthenticated
 from service.model.pages import AppState, Chunk, Page, PageRequest, Readiness, Source
@@ -138,6 +138,8 @@ class FakeGateway:
             raise self.error
         values: dict[str, Any] = {
             "app": app,
+            "condition": AppCondition(state="serving", detail="Calls succeed."),
+            "recent": RecentCalls(),
             "redis_away": False,
             "calls": 5,
             "window_s": 1.0,
