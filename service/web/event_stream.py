@@ -5,17 +5,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-import msgspec
 from litestar import Request
 
-from service.model.errors import BadRequest, Fault, ShuttingDown
+from service.model.errors import BadRequest, Fault
 from service.model.pages import PageRequest
-from service.model.queries import rfc3339
 from service.model.streams import Only
 from service.observe.outcomes import STREAMED
 from service.observe.request import RequestContext
-from service.watch.changes import Added, Changed, Reason, Removed
-from service.watch.events import Ended, Event, Identified, Listed, Reset, Stale, Synced
 from service.watch.feeds import Feeds
 from service.watch.watcher import Batch, Watcher
 from service.web.answers import Answer, Header, Reply, Silence
@@ -25,53 +21,9 @@ from service.web.interfaces import Callers
 from service.web.page_answer import VARY
 from service.web.problems.from_errors import Problem, details_of, problem_of
 from service.web.problems.handlers import late_problem
+from service.web.server_sent_events import EVENT_STREAM, KEEP_ALIVE, RETRY, encoded_event, name_of
 from service.web.settings import WebSettings
 from service.web.stream import READER_MAX_S, Send
-
-EVENT_STREAM = "text/event-stream"
-RETRY_MS = 2_000
-"""How long a client waits before it reconnects."""
-RETRY_ELSEWHERE_MS = 100
-"""The same where this replica ends: another one takes the connection at once."""
-
-KEEP_ALIVE = b": keep-alive\n\n"
-
-
-class ChangedData(msgspec.Struct, frozen=True, kw_only=True):
-    """The data of `changed`."""
-
-    fields: tuple[str, ...]
-    task: msgspec.Raw
-
-
-class RemovedData(msgspec.Struct, frozen=True, kw_only=True):
-    """The data of `removed`: `status` is the task's last known one."""
-
-    id: int
-    status: str
-    reason: Reason
-
-
-class SyncedData(msgspec.Struct, frozen=True, kw_only=True):
-    """The data of `synced`: `count` tasks are watched, of `total` in the range."""
-
-    count: int
-    total: int
-    as_of: str
-    age_seconds: float
-
-
-class StaleData(msgspec.Struct, frozen=True, kw_only=True):
-    """The data of `stale`: what has changed since `as_of` is unknown; `problem` says why, if this replica knows."""
-
-    as_of: str
-    problem: Problem | None
-
-
-class EndData(msgspec.Struct, frozen=True, kw_only=True):
-    """The data of `end`."""
-
-    problem: Problem
 
 
 class EventStream(Reply):
@@ -110,7 +62,7 @@ class EventStream(Reply):
         await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers]})
         self._context.outcome = STREAMED
         if not self._context.is_head:
-            await self._sent(send, b"retry: %d\n\n" % RETRY_MS)
+            await self._sent(send, RETRY)
             async for batch in self._batches():
                 await self._sent(send, self._encoded(batch) or KEEP_ALIVE)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -124,40 +76,14 @@ class EventStream(Reply):
         )
 
     def _encoded(self, batch: Batch) -> bytes:
-        return b"".join(self._event(each) for each in batch)
+        for each in batch:
+            self._count(name_of(each.event))
+        return b"".join(encoded_event(each, problem=self._problem) for each in batch)
 
-    def _event(self, identified: Identified) -> bytes:
-        name, data = self._named(identified.event)
-        self._count(name)
-        retry = ""
-        if isinstance(identified.event, Ended) and isinstance(identified.event.error, ShuttingDown):
-            retry = f"retry: {RETRY_ELSEWHERE_MS}\n"
-        return f"{retry}id: {identified.id}\nevent: {name}\ndata: ".encode() + data + b"\n\n"
-
-    def _named(self, event: Event) -> tuple[str, bytes]:
-        encode = msgspec.json.encode
-        match event:
-            case Listed(task=task):
-                return "task", _one_line(task.record)
-            case Added(task=task):
-                return "added", _one_line(task.record)
-            case Changed(task=task, fields=fields):
-                return "changed", encode(ChangedData(fields=fields, task=msgspec.Raw(_one_line(task.record))))
-            case Removed(id=id_, status=status, reason=reason):
-                return "removed", encode(RemovedData(id=id_, status=status, reason=reason))
-            case Synced(count=count, total=total, as_of_ms=as_of_ms, age_s=age_s):
-                as_of = rfc3339(as_of_ms // 1000)
-                data = SyncedData(count=count, total=total, as_of=as_of, age_seconds=round(age_s, 3))
-                return "synced", encode(data)
-            case Stale(error=error, as_of_ms=as_of_ms):
-                problem = None
-                if error is not None:
-                    problem = problem_of(details_of(error), request_id=self._context.request_id)
-                return "stale", encode(StaleData(as_of=rfc3339(as_of_ms // 1000), problem=problem))
-            case Reset():
-                return "reset", b"{}"
-            case Ended(error=error):
-                return "end", encode(EndData(problem=late_problem(self._context, error)))
+    def _problem(self, error: Exception, *, is_last: bool) -> Problem:
+        if is_last:
+            return late_problem(self._context, error)
+        return problem_of(details_of(error), request_id=self._context.request_id)
 
 
 class Watch:
@@ -198,13 +124,6 @@ def _last_event_id(fields: Mapping[bytes, bytes]) -> str | None:
     """Return the id that a reconnecting client has received last."""
     value = fields.get(b"last-event-id")
     return None if not value else value.decode("latin-1")
-
-
-def _one_line(record: bytes) -> bytes:
-    """Return a record without line breaks, which can only stand between the tokens of `content`."""
-    if b"\n" in record or b"\r" in record:
-        return msgspec.json.format(record, indent=-1)
-    return record
 
 
 def _fields(context: RequestContext) -> tuple[Header, ...]:

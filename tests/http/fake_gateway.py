@@ -61,6 +61,7 @@ class FakeGateway:
     def __init__(self) -> None:
         self.asks: list[PageRequest] = []
         self.changes: dict[str, Any] = {}
+        self.changes_of_chunks: dict[str, Any] = {}
         self.view: dict[str, Any] = {}
         self.usage_view: dict[str, Any] = {}
         self.usage_asks: list[tuple[str, str | None, int]] = []
@@ -126,7 +127,7 @@ class FakeGateway:
             "lifetime_s": 15.0,
             "source": Source.HIT,
         }
-        return Chunk(**(values | told))
+        return Chunk(**(values | self.changes_of_chunks | told))
 
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
         """The caller's apps."""
@@ -225,17 +226,12 @@ class Web:
 
     def __post_init__(self) -> None:
         self.callers = self.callers or key_callers()
+        self.feeds = feeds_over(self.gateway)
         self.app: RequestMiddleware = create_web(
             self.gateway,
             self.callers,
             lambda: self.settings,
-            feeds=Feeds(
-                self.gateway,
-                VersionStore(NoStore(), prefix="t", keep_s=60.0),  # type: ignore[arg-type]
-                settings=WatchSettings(),
-                block_size=100,
-                clock=lambda: NOW_S,
-            ),
+            feeds=self.feeds,
             clock=lambda: NOW_S,
             observers=[lambda seen: log_requests([seen]), self.observed.append],
         )
@@ -250,6 +246,17 @@ class Web:
         """Serve on a real port, by granian in this event loop."""
         async with served(self.app) as port:
             yield port
+
+
+def feeds_over(gateway: Any) -> Feeds:
+    """Watched lists over a gateway, on a replica without Redis."""
+    return Feeds(
+        gateway,
+        VersionStore(NoStore(), prefix="t", keep_s=60.0),  # type: ignore[arg-type]
+        settings=WatchSettings(),
+        block_size=100,
+        clock=lambda: NOW_S,
+    )
 
 
 @asynccontextmanager

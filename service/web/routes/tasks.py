@@ -11,7 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 from service.model.pages import PageRequest
 from service.observe.outcomes import TASKS_ROUTE
 from service.web.answers import JSON, Reply, Silence
-from service.web.event_stream import EVENT_STREAM, Watch
+from service.web.event_stream import Watch
 from service.web.hangup import unless_hung_up
 from service.web.headers.accept import choose
 from service.web.headers.cache_control import demands_of, patience_of
@@ -22,6 +22,7 @@ from service.web.in_flight import InFlight
 from service.web.interfaces import Callers, GatewayAPI
 from service.web.page_answer import page_answer, render
 from service.web.parameters import TasksReader
+from service.web.server_sent_events import EVENT_STREAM
 from service.web.settings import WebSettings
 from service.web.stream import NDJSON, TaskStream
 
