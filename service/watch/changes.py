@@ -30,7 +30,7 @@ class Removed(msgspec.Struct, frozen=True, kw_only=True):
     """A task that is no longer watched; `status` is its last known."""
 
     id: int
-    status: str
+    status: str | None
     reason: Reason
 
 

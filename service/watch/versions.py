@@ -73,8 +73,8 @@ class Version:
 
 class _Row(msgspec.Struct, frozen=True, array_like=True):
     id: int
-    type: str
-    status: str
+    type: str | None
+    status: str | None
     at: str
     sums: bytes
 

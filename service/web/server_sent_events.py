@@ -49,7 +49,7 @@ class RemovedData(msgspec.Struct, frozen=True, kw_only=True):
     """The data of `removed`: `status` is the task's last known one."""
 
     id: int
-    status: str
+    status: str | None
     reason: Reason
 
 

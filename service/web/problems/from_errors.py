@@ -21,6 +21,7 @@ from service.model.errors import (
     Refused,
     ShuttingDown,
     StoreUnavailable,
+    StreamTooLong,
     TaskgateError,
     Throttled,
     TooManyWatchers,
@@ -62,6 +63,7 @@ _SLUGS: Mapping[type[Exception], str] = {
     QueryRefused: "query-refused",
     CallsStopped: "calls-stopped",
     Throttled: "throttled",
+    StreamTooLong: "stream-too-long",
     UpstreamRefused: "upstream-refused",
     UpstreamError: "upstream-failed",
     TaskgateError: "failed",
@@ -133,8 +135,8 @@ def _particulars(exc: Exception) -> dict[str, Any]:
         case Unauthenticated():  # RFC 6750, section 3: no error code where there was no credential
             error = b', error="invalid_token"' if exc.presented else b""
             particulars = {"headers": ((b"www-authenticate", b'Bearer realm="taskgate"' + error),)}
-        case KeysUnavailable():
-            particulars = {"retry_after_s": UNAVAILABLE_RETRY_S}
+        case StreamTooLong():
+            particulars = {"bound": exc.bound}
         case WaitTooLong():
             estimate_s = round(exc.estimate_s, 3) if math.isfinite(exc.estimate_s) else None
             particulars = {"retry_after_s": exc.retry_after_s, "place": exc.place, "estimate_s": estimate_s}
@@ -144,8 +146,10 @@ def _particulars(exc: Exception) -> dict[str, Any]:
             particulars = {"bound": exc.bound, "total": exc.total}
         case Refused():
             particulars = {"retry_after_s": exc.retry_after_s}
-        case StoreUnavailable():
+        case KeysUnavailable() | StoreUnavailable():
             particulars = {"retry_after_s": UNAVAILABLE_RETRY_S}
+        case UpstreamHTTPStatus(retry_after_s=float(wait_s)):
+            particulars = {"retry_after_s": wait_s}
         case UpstreamRefused():
             particulars = {"upstream_code": exc.code, "upstream_text": exc.text}
     match exc:
