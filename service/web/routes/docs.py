@@ -66,6 +66,8 @@ def docs_routes(document: bytes) -> tuple[HTTPRouteHandler, ...]:
         "favicon.svg": _file(ICON, _ICON.encode()),
     }
 
+    to_page = Reply(Answer(status=308, headers=((b"location", b"../docs"), (b"cache-control", b"no-store")), body=b""))
+
     @get("/openapi.json")
     async def show_openapi(request: Request[Any, Any, Any]) -> Reply:
         """The contract."""
@@ -73,8 +75,8 @@ def docs_routes(document: bytes) -> tuple[HTTPRouteHandler, ...]:
 
     @get("/docs")
     async def show_docs(request: Request[Any, Any, Any]) -> Reply:
-        """The page."""
-        return reply_fixed(request, page)
+        """The page; with a slash at the end of its path its relative references would lead nowhere."""
+        return to_page if (request.scope.get("raw_path") or b"").endswith(b"/") else reply_fixed(request, page)
 
     @get("/docs/{name:str}")
     async def show_docs_part(request: Request[Any, Any, Any], name: FromPath[str]) -> Reply:
