@@ -113,6 +113,7 @@ def create_app(
             align_s=settings.cache.align_s,
             attempts=settings.budget.attempts,
             pause_s=settings.budget.pause_s,
+            pause_max_s=settings.budget.pause_max_s,
             clock=time.time,
             on_call=(*signals.on_call, _counted(usage_store)),
             tracing=signals.tracing,
@@ -135,6 +136,7 @@ def create_app(
     signals.watch(
         Watched(
             settle=gathered.flush,
+            odd=lambda: client.odd,
             apps=apps,
             callers=lambda: {name: caller.apps for name, caller in live.settings.callers.items()},
             signers={signer.app.name: signer for signer in signers},

@@ -83,6 +83,8 @@ def judge(stored: Stored, *, lifetimes: Lifetimes, directives: CacheDirectives, 
     What the caller bounds with `no-cache`, `max-age` or `min-fresh` holds even where no fetch can be had, unless the
     same request allows more with `max-stale` or `stale-if-error`.
     """
+    if isinstance(stored, Block) and stored.unfinished:
+        return Freshness.USELESS
     age = age_s(stored, now_ms=now_ms)
     lifetime = lifetimes.of(stored)
     is_acceptable = _is_acceptable(age, lifetime, directives)

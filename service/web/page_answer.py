@@ -34,6 +34,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
     limit: int
     fetched_at: str
+    missing: int
 
 
 class Rendered(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +87,7 @@ def _envelope(page: Page) -> bytes:
         offset=page.slice.offset,
         limit=page.slice.limit,
         fetched_at=_instant(page.fetched_at_ms // 1000),
+        missing=page.missing,
     )
     return _encoder.encode(envelope)[:-1] + b',"tasks":['
 

@@ -113,3 +113,8 @@ class Encodings:
             _, oldest = self._kept.popitem(last=False)
             self._bytes -= len(oldest)
         return made
+
+
+def etag_for(etag: bytes, coding: str | None) -> bytes:
+    """Return a strong tag of its own for each coding (RFC 9110, 8.8.3.3)."""
+    return etag if coding is None else b'%s-%s"' % (etag[:-1], coding.encode())

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from service.web.headers.encoding import Encodings, choose, compressors
+from service.web.headers.encoding import Encodings, choose, compressors, etag_for
 
 BOTH = ("zstd", "gzip")
 
@@ -95,3 +95,8 @@ def test_every_coding_reads_back() -> None:
         assert len(compress(body)) < len(body)
         if name == "gzip":
             assert gzip.decompress(compress(body)) == body
+
+
+def test_strong_tags_differ() -> None:
+    """Each coding has a strong tag of its own."""
+    assert [etag_for(b'"a"', coding) for coding in (None, "gzip", "zstd")] == [b'"a"', b'"a-gzip"', b'"a-zstd"']
