@@ -6,13 +6,13 @@ import msgspec
 
 from service.model.pages import Chunk
 from service.model.queries import Query
-from service.watch.versions import Version, WatchedTask, watched_task
+from service.watch.versions import ListVersion, WatchedTask, watched_task
 
 
 class Assembled(msgspec.Struct, frozen=True, kw_only=True):
     """What a pass over all blocks brought. `missing` are tasks kept in `version` that the pass did not find."""
 
-    version: Version
+    version: ListVersion
     missing: frozenset[int] = frozenset()
 
 
@@ -39,4 +39,4 @@ def assembled(chunks: Sequence[Chunk], *, query: Query, last: Assembled | None, 
         tasks |= {id_: known[id_] for id_ in missing}
     else:
         missing = frozenset()
-    return Assembled(version=Version(tasks.values(), range_=chunks[-1].range), missing=missing)
+    return Assembled(version=ListVersion(tasks.values(), range_=chunks[-1].range), missing=missing)

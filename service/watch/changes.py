@@ -7,7 +7,7 @@ import msgspec
 
 from service.model.queries import Range, rfc3339
 from service.model.streams import Only
-from service.watch.versions import FIELDS, Version, WatchedTask
+from service.watch.versions import FIELDS, ListVersion, WatchedTask
 
 Reason = Literal["deleted", "filter", "range"]
 """Why a task is no longer watched: it has left the list, the filter (`status`, `type`), or the range of time."""
@@ -38,7 +38,7 @@ Change = Added | Changed | Removed
 Tasks = Mapping[int, WatchedTask]
 
 
-def changes(before: Tasks, after: Version, only: Only) -> tuple[Change, ...]:
+def changes(before: Tasks, after: ListVersion, only: Only) -> tuple[Change, ...]:
     """Return what leads from `before` to `after` for a watcher of `only`.
 
     The order is the same wherever it is computed: added and changed tasks and those that left the filter in the order

@@ -19,7 +19,7 @@ from service.model.streams import Only
 from service.watch.assembly import Assembled, assembled
 from service.watch.changes import Change, changes
 from service.watch.version_store import VersionStore
-from service.watch.versions import Version
+from service.watch.versions import ListVersion
 
 RENEW_MIN_S = 0.2
 """Passes over a list are at least so far apart, however short its blocks live."""
@@ -42,7 +42,7 @@ class ChunkSource(Protocol):
         ...
 
 
-class Payer(Protocol):
+class WatchPayer(Protocol):
     """A watcher, in whose caller's turn blocks may be fetched."""
 
     caller_now: Callable[[], Awaitable[Caller]]
@@ -56,7 +56,7 @@ class Present(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     serial: int
-    version: Version | None = None
+    version: ListVersion | None = None
     total: int = 0
     as_of_ms: int = 0
     is_stale: bool = False
@@ -86,8 +86,8 @@ class Feed:
         self._tasks_max = blocks_max * block_size
         self._versions_max = versions_max
         self._clock = clock
-        self._payers: OrderedDict[Payer, None] = OrderedDict()
-        self._versions: OrderedDict[str, Version] = OrderedDict()
+        self._payers: OrderedDict[WatchPayer, None] = OrderedDict()
+        self._versions: OrderedDict[str, ListVersion] = OrderedDict()
         self._news = asyncio.Event()
         self._last: Assembled | None = None
         self._newest_ms = 0
@@ -102,7 +102,7 @@ class Feed:
         return len(self._payers)
 
     @contextmanager
-    def watched_by(self, payer: Payer) -> Iterator[None]:
+    def watched_by(self, payer: WatchPayer) -> Iterator[None]:
         """Keep the list renewed while entered; the last who leaves ends what is under way for it."""
         self._payers[payer] = None
         if self._loop is None:
@@ -126,15 +126,15 @@ class Feed:
         """Tell all watchers that nothing more will come."""
         self._publish(msgspec.structs.replace(self.now, ended=error))
 
-    def recent(self, name: str) -> Version | None:
+    def recent(self, name: str) -> ListVersion | None:
         """Return one of the last `versions_max` versions."""
         return self._versions.get(name)
 
-    async def find(self, name: str) -> Version | None:
+    async def find(self, name: str) -> ListVersion | None:
         """Return a version that this replica or Redis remembers."""
         return self._versions.get(name) or await self._store.get(self._query.app, name)
 
-    async def keep(self, version: Version) -> None:
+    async def keep(self, version: ListVersion) -> None:
         """Remember a version, here and in Redis; one that is known keeps its tasks' text."""
         is_known = version.name in self._versions
         if not is_known or version.has_records:

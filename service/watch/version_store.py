@@ -5,7 +5,7 @@ import structlog
 from service.cache.redis_blocks import VALUE_MAX_BYTES
 from service.model.errors import StoreUnavailable
 from service.store.interfaces import Store
-from service.watch.versions import Version, decode_version, encode_version
+from service.watch.versions import ListVersion, decode_version, encode_version
 
 log = structlog.get_logger("taskgate.watch")
 
@@ -18,7 +18,7 @@ class VersionStore:
         self._prefix = prefix
         self.keep_s = keep_s
 
-    async def put(self, app: str, version: Version) -> None:
+    async def put(self, app: str, version: ListVersion) -> None:
         """Keep a version, where Redis takes it."""
         value = encode_version(version)
         if len(value) > VALUE_MAX_BYTES:
@@ -28,7 +28,7 @@ class VersionStore:
         except StoreUnavailable as exc:
             log.warning("watch.version_not_stored", app=app, detail=exc.detail)
 
-    async def get(self, app: str, name: str) -> Version | None:
+    async def get(self, app: str, name: str) -> ListVersion | None:
         """Return a version; None where it is not there any more, can't be read, or Redis is away."""
         try:
             value = await self._store.get(self._key(app, name))

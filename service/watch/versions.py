@@ -49,7 +49,7 @@ def watched_task(record: bytes, *, sort: Sort, known: Mapping[int, WatchedTask])
     )
 
 
-class Version:
+class ListVersion:
     """A list at one time, by task id in the order of the list. `range` is what was asked of the upstream."""
 
     def __init__(self, tasks: Iterable[WatchedTask], *, range_: Range) -> None:
@@ -89,7 +89,7 @@ class _Saved(msgspec.Struct, frozen=True, array_like=True):
 _saved = msgspec.msgpack.Decoder(_Saved)
 
 
-def encode_version(version: Version) -> bytes:
+def encode_version(version: ListVersion) -> bytes:
     """Encode what a reconnect needs of a version: about 100 bytes a task."""
     rows = tuple(
         _Row(id_, task.labels.type, task.labels.status, task.at, b"".join(each.to_bytes(4) for each in task.sums))
@@ -98,7 +98,7 @@ def encode_version(version: Version) -> bytes:
     return msgspec.msgpack.encode(_Saved(FORMAT, version.range.since_s, version.range.until_s, rows))
 
 
-def decode_version(value: bytes) -> Version | None:
+def decode_version(value: bytes) -> ListVersion | None:
     """Read an encoded version; None for one that is damaged or of another format."""
     try:
         saved = _saved.decode(value)
@@ -114,4 +114,4 @@ def decode_version(value: bytes) -> Version | None:
         )
         for row in saved.rows
     )
-    return Version(tasks, range_=Range(since_s=saved.since_s, until_s=saved.until_s))
+    return ListVersion(tasks, range_=Range(since_s=saved.since_s, until_s=saved.until_s))

@@ -20,7 +20,7 @@ from service.watch.events import (
     position_of,
 )
 from service.watch.feed import Feed, Present
-from service.watch.versions import Version
+from service.watch.versions import ListVersion
 
 BATCH = 100
 """How many events are handed out at once: what a slow reader can hold up of a whole list."""
@@ -114,13 +114,13 @@ class Watcher:
             self._is_told_stale = True
             yield (self._identified(Stale(error=now.trouble, as_of_ms=now.as_of_ms)),)
 
-    def _whole(self, version: Version) -> Iterator[Batch]:
+    def _whole(self, version: ListVersion) -> Iterator[Batch]:
         unknown = event_id(self._tag, None)
         tasks = [task for task in version.tasks.values() if self._only.takes(task.labels)]
         for start in range(0, len(tasks), BATCH):
             yield [Identified(id=unknown, event=Listed(task=task)) for task in tasks[start : start + BATCH]]
 
-    def _changes(self, base: str, version: Version) -> Iterator[Batch]:
+    def _changes(self, base: str, version: ListVersion) -> Iterator[Batch]:
         steps = self._feed.changes(base, version.name, self._only)
         for start in range(0, len(steps), BATCH):
             yield [
@@ -132,7 +132,7 @@ class Watcher:
         position = None if self._held is None else Position(target=self._held)
         return Identified(id=event_id(self._tag, position), event=event)
 
-    async def _resumed(self, last_id: str | None) -> Version | None:
+    async def _resumed(self, last_id: str | None) -> ListVersion | None:
         """Return what the watcher holds by the id that it was sent last; None where that is not known."""
         position = position_of(last_id or "", tag=self._tag)
         if position is None:
@@ -143,7 +143,7 @@ class Watcher:
             if base is None:
                 return None
             steps = changes(base.tasks, held, self._only)[: position.done]
-            held = Version(applied(base.tasks, steps).values(), range_=held.range)
+            held = ListVersion(applied(base.tasks, steps).values(), range_=held.range)
         if held is not None:
             await self._feed.keep(held)
         return held

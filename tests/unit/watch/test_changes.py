@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from service.model.queries import Range
 from service.model.streams import Only
 from service.watch.changes import Added, Changed, Removed, applied, changes
-from service.watch.versions import Version, decode_version, encode_version, watched_task
+from service.watch.versions import ListVersion, decode_version, encode_version, watched_task
 from tests.unit.watch.lists import QUERY, RANGE, record
 
 ALL = Only()
@@ -24,12 +24,12 @@ _ONLY = st.builds(
 )
 
 
-def version(*records: bytes, range_: Range = RANGE) -> Version:
+def version(*records: bytes, range_: Range = RANGE) -> ListVersion:
     """A version of these records."""
-    return Version((watched_task(each, sort=QUERY.sort, known={}) for each in records), range_=range_)
+    return ListVersion((watched_task(each, sort=QUERY.sort, known={}) for each in records), range_=range_)
 
 
-def _of(tasks: dict[int, tuple[str, str, str, int]]) -> Version:
+def _of(tasks: dict[int, tuple[str, str, str, int]]) -> ListVersion:
     return version(*(record(id_, status=s, type_=t, title=title, at_s=at) for id_, (s, t, title, at) in tasks.items()))
 
 
