@@ -119,6 +119,17 @@ class QuerySettings(_Section, frozen=True, kw_only=True):
     stream_max_tasks: Annotated[int, Meta(ge=1000, le=1_000_000_000)] = 1_000_000
 
 
+class WatchSettings(_Section, frozen=True, kw_only=True):
+    """Lists that are watched as server-sent events."""
+
+    blocks_max: Annotated[int, Meta(ge=1, le=1000)] = 20
+    watchers_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    caller_watchers_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_000
+    versions_max: Annotated[int, Meta(ge=2, le=1000)] = 16
+    resume_s: Annotated[float, Meta(ge=1, le=86_400)] = 300.0
+    idle_s: Annotated[float, Meta(ge=1, le=3600)] = 15.0
+
+
 class ServerSettings(_Section, frozen=True, kw_only=True):
     """Where the gateway listens, how it ends and how it logs (`auto`: console on a terminal, else JSON)."""
 
@@ -196,5 +207,6 @@ class Settings(_Section, frozen=True, kw_only=True):
     cache: CacheSettings = CacheSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     query: QuerySettings = QuerySettings()
+    watch: WatchSettings = WatchSettings()
     server: ServerSettings = ServerSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
