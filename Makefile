@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+OASDIFF := github.com/oasdiff/oasdiff@v1.38.0
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 # What our packages ask for and a gateway never imports: for command lines, made-up data, HTMX, reading C and Windows.
 NEVER_IMPORTED := click colorama faker litestar-htmx markdown-it-py mdurl polyfactory pycparser pygments rich rich-click tzdata
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 
-.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi lint-workflows test-chart test-cluster test-alerts bench-budget bench-hit bench-process bench-simulation soak check format lock docs-page chart image sbom version openapi clean
+.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi check-breaking lint-workflows test-chart test-cluster test-alerts bench-budget bench-hit bench-process bench-simulation soak check format lock docs-page chart image sbom version openapi clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +65,10 @@ test-clients: $(VENV)/.dev tests/clients/node_modules/.installed ## generated cl
 
 lint-workflows: ## .github/workflows, with actionlint (needs Go)
 	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+
+check-breaking: ## whether openapi.json breaks a client of the released contract (needs Go, which fetches oasdiff)
+	@command -v go > /dev/null || { echo "make check-breaking needs Go: https://go.dev/doc/install" >&2; exit 1; }
+	GOFLAGS=-mod=mod go run $(OASDIFF) breaking --fail-on ERR openapi/released.json openapi/openapi.json
 
 lint-openapi: tests/clients/node_modules/.installed ## openapi.json by the rules in .spectral.yaml (needs Node and npm)
 	tests/clients/node_modules/.bin/spectral lint openapi/openapi.json --ruleset .spectral.yaml --fail-severity hint

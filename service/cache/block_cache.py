@@ -6,8 +6,8 @@ import msgspec
 import structlog
 
 from service.cache.memory_blocks import MemoryBlocks
-from service.cache.redis_blocks import CachedBlock, RedisBlocks
-from service.model.blocks import Block, Stored
+from service.cache.redis_blocks import RedisBlocks
+from service.model.blocks import Block, CachedBlock, Stored
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes, keep_for_ms
 from service.model.queries import Query
@@ -97,7 +97,8 @@ class BlockCache:
 
     async def _put_end(self, query: Query, stored: Stored) -> None:
         if isinstance(stored, Block):
-            await self._put(query, END, msgspec.structs.replace(stored, settled=False, ends=(), body=b""))
+            end = msgspec.structs.replace(stored, settled=False, ends=(), body=b"", left_out=0, unfinished=False)
+            await self._put(query, END, end)
 
     def _remember(self, query: Query, index: int, kept: CachedBlock) -> None:
         if kept.stored is not None:

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from service.model.queries import Moment, parse_moment
+from service.model.queries import Moment, parse_moment, parse_until
 from service.settings import BudgetSettings, CacheSettings, QuerySettings, Settings
 
 LIMIT_MAX = 100
@@ -23,6 +23,7 @@ class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
     until: Moment
     range_max_days: int | None
     wait_default_s: float
+    stream_max_tasks: int
     compressed_max_bytes: int
 
     @property
@@ -56,8 +57,9 @@ def _resolved(budget: BudgetSettings, cache: CacheSettings, query: QuerySettings
         block_size=cache.block_size,
         align_s=cache.align_s,
         since=parse_moment(query.since),
-        until=parse_moment(query.until),
+        until=parse_until(query.until),
         range_max_days=query.range_max_days,
         wait_default_s=budget.wait_default_s,
+        stream_max_tasks=query.stream_max_tasks,
         compressed_max_bytes=cache.answers_bytes // 4,
     )

@@ -5,11 +5,12 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
 from tests.chart.matrix import TRYING
-from tests.chart.rendering import CHART, Values, merged
+from tests.chart.rendering import CHART, GONE, Values, merged
 from tests.cluster.cluster import Cluster, CommandFailed, Object, Output
 from tests.cluster.node import Node
 from tests.ports import free_port
@@ -133,3 +134,31 @@ def test_a_test_fails_where_redis_is_away(release: Release, node: Node | None) -
         release.helm("test", NAME)
     (pod,) = release.objects("pods", "app.kubernetes.io/component=test")
     assert "not all of its parts are well" in node.log(pod["metadata"]["name"])
+
+
+def test_a_pod_checks_tokens_by_what_the_chart_mounts(
+    cluster: Cluster, namespace: str, values: Values, node: Node | None
+) -> None:
+    """With `rbac.issuerDiscovery` the pod's own token and CA are enough to read the API server's keys."""
+    if node is None:
+        pytest.fail("needs a cluster without nodes: unset KUBECONFIG")
+    mounted = "/run/secrets/taskgate/cluster"
+    trusted = {
+        "issuer": cluster.issuer,
+        "audience": "taskgate",
+        "jwks_url": f"{cluster.url}/openid/v1/jwks",
+        "ca_file": f"{mounted}/ca.crt",
+        "token_file": f"{mounted}/token",
+    }
+    callers = {"reports": {"keys": GONE, "service_accounts": [f"{namespace}/reports"], "apps": ["shop"]}}
+    tokens = {"rbac": {"issuerDiscovery": True}, "config": {"callers": callers, "service_accounts": trusted}}
+    Release(cluster, namespace, 4, values).upgrade(tokens)
+    cluster.kubectl("create", "serviceaccount", "reports", f"--namespace={namespace}")
+    assert _asked(node, cluster.token("reports", namespace=namespace, audience="taskgate")) == 200
+    assert _asked(node, cluster.token("reports", namespace=namespace, audience="another")) == 401
+    assert _asked(node, "0" * 64) == 401
+
+
+def _asked(node: Node, credential: str) -> int:
+    url = node.resolved(f"http://{NAME}-taskgate:80/budget?app=shop")
+    return httpx.get(url, headers={"Authorization": f"Bearer {credential}"}, trust_env=False).status_code

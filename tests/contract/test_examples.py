@@ -56,7 +56,7 @@ def test_the_page_is_the_sandbox_s() -> None:
     )
     tasks = Tasks(seeded(seed=1, sdkappid=number, start_s=now_s), total=2000)
     answer = msgspec.json.encode(tasks.page(wanted, sdkappid=number, now_s=now_s))
-    listing = read_answer(answer, want=shown["limit"])
+    listing = read_answer(answer, sdkappid=number, offset=shown["offset"], want=shown["limit"])
     assert isinstance(listing, Listing)
     assert shown["app"] == APPS[0].name
     assert shown["total"] == listing.total

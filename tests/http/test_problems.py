@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from service.model import errors
 from service.model.budgets import BudgetNote
 from service.model.errors import Refused, TaskgateError
-from service.observe.outcomes import REFUSED
+from service.observe.outcomes import DECLINED, NOT_WAITED, REFUSED
 from service.web.problems.from_errors import slug_of
 from service.web.problems.types import KINDS
 from tests.http.fake_gateway import Web
@@ -70,6 +70,8 @@ CASES = [
         1,
         {"upstream_code": 60007, "upstream_text": "t"},
     ),
+    (errors.StreamTooLong(bound=9), 413, "stream-too-long", None, {"bound": 9}),
+    (errors.UpstreamHTTPStatus(503, app="shop", retry_after_s=6.2), 502, "upstream-http-status", 7, {}),
     (errors.UpstreamError("failed", app="shop"), 502, "upstream-failed", None, {}),
 ]
 
@@ -183,7 +185,24 @@ async def test_problems_explain_themselves(web: Web, slug: str) -> None:
     assert slug in (await web.client.get("/problems")).text
 
 
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("*/*", "text/plain"),
+        ("text/html;q=0, */*", "text/plain"),
+        ("text/html;q=0.1, text/plain", "text/plain"),
+        ("application/json", "text/plain"),
+        ("TEXT/HTML", "text/html"),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "text/html"),
+    ],
+)
+async def test_the_form_of_problems_follows_accept(web: Web, accept: str, media_type: str) -> None:
+    """By weights, as everywhere; plain text for whoever accepts neither form."""
+    answer = await web.client.get("/problems", headers={"Accept": accept})
+    assert answer.headers["content-type"].partition(";")[0] == media_type
+
+
 def test_each_refusal_of_a_turn_is_counted_as_refused():
-    """`REFUSED` holds the problems of `Refused` and its subclasses, and no others."""
+    """`REFUSED` and `DECLINED` hold the problems of `Refused` and its subclasses, and no others."""
     refusals = (Refused, *Refused.__subclasses__())
-    assert {slug_of(error) for error in refusals} == REFUSED
+    assert {slug_of(error) for error in refusals} == REFUSED | (DECLINED - {NOT_WAITED})

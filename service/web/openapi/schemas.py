@@ -35,17 +35,24 @@ _INSTANT: Json = {"type": "string", "format": "date-time"}
 _COUNT: Json = {"type": "integer", "minimum": 0}
 
 _TASK: Json = {
-    "id": {"type": "integer", "description": "The upstream's id of the task."},
-    "type": {"type": "string", "description": "Who gets the push: `all`, `tag`, `user`, or what the upstream adds."},
+    "id": {
+        "type": "integer",
+        "format": "int64",
+        "description": "The upstream's id of the task. It may be above 2^53: read a 64-bit integer, not a double.",
+    },
+    "type": {
+        "type": ["string", "null"],
+        "description": "Who gets the push: `all`, `tag`, `user`, or what the upstream adds.",
+    },
     "status": {
-        "type": "string",
+        "type": ["string", "null"],
         "description": "`pending`, `dispatching`, `dispatched`, or what the upstream adds.",
     },
-    "title": {"type": "string"},
-    "description": {"type": "string"},
+    "title": {"type": ["string", "null"]},
+    "description": {"type": ["string", "null"]},
     "created_at": {"type": ["string", "null"], "format": "date-time"},
     "scheduled_at": {"type": ["string", "null"], "format": "date-time"},
-    "dispatched": {"type": "boolean", "description": "Whether the dispatch was successful."},
+    "dispatched": {"type": ["boolean", "null"], "description": "Whether the dispatch was successful."},
     "dispatch_error": {"type": ["string", "null"], "description": "Why the dispatch failed."},
     "push_task_id": {"type": ["string", "null"], "description": "The push's own id, once it was dispatched."},
     "content": {"description": "What is pushed: the upstream's own JSON, untouched. Its shape differs between tasks."},
@@ -59,7 +66,16 @@ _PAGE: Json = {
     "total": _COUNT | {"description": "How many tasks match, over all slices."},
     "offset": _COUNT,
     "limit": {"type": "integer", "minimum": 1},
-    "fetched_at": _INSTANT | {"description": "When the upstream was asked; of the older part, where there are two."},
+    "fetched_at": _INSTANT
+    | {
+        "description": "When the upstream was asked; of the oldest part, if there are several. After 304 the list is "
+        "as old as `Age` says, whatever the body that you hold says."
+    },
+    "missing": _COUNT
+    | {
+        "description": "How many tasks this slice lacks by `total`: the upstream gave fewer than it counts, or gave "
+        "them without an id. Nearly always 0.",
+    },
 }
 _SORT: Json = {
     "type": "string",
@@ -174,6 +190,7 @@ _END: Json = {
         "type": "boolean",
         "description": "Whether the list was seen to change meanwhile: tasks may be missing or come twice.",
     },
+    "missing": _COUNT | {"description": "How many tasks the upstream counts but did not give, or gave without an id."},
     "fetched_at": _INSTANT | {"description": "When the upstream was asked for the oldest part."},
     "stale": {"type": "boolean", "description": "Whether a part was past its freshness."},
     "problem": {

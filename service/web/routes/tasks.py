@@ -9,11 +9,11 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
 from service.model.pages import PageRequest
-from service.observe.outcomes import TASKS_ROUTE
+from service.observe.outcomes import TASKS_ROUTE, outcome_of_page
 from service.web.answers import JSON, Reply, Silence
 from service.web.hangup import unless_hung_up
 from service.web.headers.accept import choose
-from service.web.headers.cache_control import demands_of, patience_of
+from service.web.headers.cache_control import cache_directives_of, patience_of
 from service.web.headers.encoding import Encodings, compressors
 from service.web.headers.link import link_to
 from service.web.identify import identify, still
@@ -51,7 +51,7 @@ def tasks_route(
         streamed = media_type == NDJSON
         asked = reader.read(scope["query_string"], caller=caller, now_s=clock(), streamed=streamed)
         context.app = asked.query.app
-        directives = demands_of(context.fields, caller=caller)
+        directives = cache_directives_of(context.fields, caller=caller)
         ask = PageRequest(
             caller=caller,
             query=asked.query,
@@ -77,12 +77,14 @@ def tasks_route(
                 in_flight=in_flight.one_of(caller),
                 caller_now=caller_now,
                 link=link,
+                tasks_max=now.stream_max_tasks,
             )
         with in_flight.one_of(caller):
             page = await unless_hung_up(gateway.page(ask), receive=request.receive, context=context)
         if page is None:
             return Silence()
-        context.outcome, context.waited_s, context.upstream_s = page.source.value, page.waited_s, page.upstream_s
+        context.outcome = outcome_of_page(page, wait_applied_s=patience.applied_s)
+        context.waited_s, context.upstream_s = page.waited_s, page.upstream_s
         return Reply(
             page_answer(
                 page,
