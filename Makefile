@@ -18,7 +18,7 @@ run: $(VENV)/.run ## run the gateway: TASKGATE_CONFIG=my.yaml, or without it an 
 	@exec $(BIN)/python -m service $(if $(TASKGATE_CONFIG),serve,demo $(if $(PORT),--port $(PORT)))
 
 test: $(VENV)/.dev check ## check, then all tests, against real servers (five to eight minutes)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not scene and not long and not prometheus and not browser and not cluster and not helm"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not scene and not long and not prometheus and not browser and not proxy and not cluster and not helm"
 	$(BIN)/python -m pytest -n 2 -m "scene and not long"
 
 test-long: $(VENV)/.dev ## the tests that take minutes each (the clock's need Debian's faketime)
@@ -43,6 +43,9 @@ soak: $(VENV)/.dev ## mixed load with faults on whole processes, an hour (MINUTE
 
 test-prometheus: $(VENV)/.dev ## scrape with a real Prometheus (Debian: prometheus) and ask it the documented questions
 	$(BIN)/python -m pytest -m prometheus
+
+test-proxy: $(VENV)/.dev ## upstream calls through a real forward proxy (Debian: tinyproxy)
+	$(BIN)/python -m pytest tests/integration/upstream -m proxy
 
 test-browser: $(VENV)/.dev ## the page at / and the docs in a headless browser (Debian: chromium)
 	$(BIN)/python -m pytest tests/browser -m browser

@@ -141,7 +141,8 @@ class Gateway:
             exc.budget = self._note(app)
             raise
         note = None if part.source is Source.HIT else self._note(app)
-        return chunk_of(ask, part, block_size=size, budget=note)
+        lifetime_s = self._lifetimes.of(part.block)
+        return chunk_of(ask, part, block_size=size, lifetime_s=lifetime_s, budget=note)
 
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
         """The apps that the caller may read, by name."""
