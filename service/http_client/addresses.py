@@ -8,7 +8,7 @@ import certifi
 import msgspec
 
 
-class Origin(msgspec.Struct, frozen=True, kw_only=True):
+class HttpOrigin(msgspec.Struct, frozen=True, kw_only=True):
     """A host with which connections are made."""
 
     scheme: Literal["http", "https"]
@@ -27,13 +27,13 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def origin_of(url: str) -> Origin:
+def origin_of(url: str) -> HttpOrigin:
     """Return the origin of an http:// or https:// URL. Raises ValueError for any other."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("expected http://HOST or https://HOST")
     port = (443 if parts.scheme == "https" else 80) if parts.port is None else parts.port
-    return Origin(scheme="https" if parts.scheme == "https" else "http", host=parts.hostname, port=port)
+    return HttpOrigin(scheme="https" if parts.scheme == "https" else "http", host=parts.hostname, port=port)
 
 
 def target_of(url: str) -> str:

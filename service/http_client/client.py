@@ -6,9 +6,9 @@ from collections import deque
 
 import msgspec
 
-from service.http_client.addresses import Origin, origin_of, target_of
+from service.http_client.addresses import HttpOrigin, origin_of, target_of
 from service.http_client.connecting import connected
-from service.http_client.connection import BeforeSend, Connection, HttpAnswer, HttpRequest
+from service.http_client.connection import BeforeSend, HttpAnswer, HttpConnection, HttpRequest
 from service.http_client.errors import NoneFree
 from service.http_client.resolver import Resolver
 
@@ -33,14 +33,14 @@ class HttpClient:
     """
 
     def __init__(
-        self, limits: HttpLimits, *, resolver: Resolver, context: ssl.SSLContext, proxy: Origin | None = None
+        self, limits: HttpLimits, *, resolver: Resolver, context: ssl.SSLContext, proxy: HttpOrigin | None = None
     ) -> None:
         self._limits = limits
         self._resolver = resolver
         self._context = context
         self._proxy = proxy
-        self._idle: dict[Origin, deque[tuple[Connection, asyncio.TimerHandle]]] = {}
-        self._free: dict[Origin, asyncio.Semaphore] = {}
+        self._idle: dict[HttpOrigin, deque[tuple[HttpConnection, asyncio.TimerHandle]]] = {}
+        self._free: dict[HttpOrigin, asyncio.Semaphore] = {}
         self._is_closing = False
         self.in_use = 0
 
@@ -102,7 +102,7 @@ class HttpClient:
                 connection.close()
         await asyncio.sleep(0)  # transports tell their protocols on the next turn of the loop
 
-    def _idle_connection(self, origin: Origin) -> Connection | None:
+    def _idle_connection(self, origin: HttpOrigin) -> HttpConnection | None:
         """Return the connection used last, if one is open."""
         idle = self._idle.get(origin, deque())
         while idle:
@@ -112,14 +112,14 @@ class HttpClient:
                 return connection
         return None
 
-    async def _new_connection(self, origin: Origin, *, deadline_s: float) -> Connection:
+    async def _new_connection(self, origin: HttpOrigin, *, deadline_s: float) -> HttpConnection:
         until_s = min(asyncio.get_running_loop().time() + self._limits.connect_timeout_s, deadline_s)
         wire = await connected(
             origin, resolver=self._resolver, context=self._context, proxy=self._proxy, until_s=until_s
         )
-        return Connection(wire)
+        return HttpConnection(wire)
 
-    def _keep(self, origin: Origin, connection: Connection) -> None:
+    def _keep(self, origin: HttpOrigin, connection: HttpConnection) -> None:
         if self._is_closing:
             connection.close()
         elif connection.is_usable:

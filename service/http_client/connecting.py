@@ -6,7 +6,7 @@ import ssl
 
 import h11
 
-from service.http_client.addresses import Origin
+from service.http_client.addresses import HttpOrigin
 from service.http_client.errors import NotConnected
 from service.http_client.resolver import Resolver
 from service.http_client.wire import Wire
@@ -21,7 +21,7 @@ _REASONS: tuple[tuple[type[BaseException], str], ...] = (
 
 
 async def connected(
-    origin: Origin, *, resolver: Resolver, context: ssl.SSLContext, proxy: Origin | None, until_s: float
+    origin: HttpOrigin, *, resolver: Resolver, context: ssl.SSLContext, proxy: HttpOrigin | None, until_s: float
 ) -> Wire:
     """Return a connection to the origin, by `until_s` (loop time). Raises NotConnected."""
     hop = proxy or origin
@@ -41,7 +41,7 @@ async def connected(
 
 
 async def _opened(
-    address: str, origin: Origin, *, context: ssl.SSLContext, proxy: Origin | None, until_s: float
+    address: str, origin: HttpOrigin, *, context: ssl.SSLContext, proxy: HttpOrigin | None, until_s: float
 ) -> Wire:
     loop = asyncio.get_running_loop()
     is_tls = origin.scheme == "https"
@@ -65,7 +65,7 @@ async def _opened(
     return wire
 
 
-async def _open_tunnel(wire: Wire, origin: Origin, *, until_s: float) -> None:
+async def _open_tunnel(wire: Wire, origin: HttpOrigin, *, until_s: float) -> None:
     """Have the proxy connect (RFC 9110, 9.3.6). Raises NotConnected, OSError."""
     http = h11.Connection(h11.CLIENT)
     head = h11.Request(method="CONNECT", target=origin.host_and_port, headers=[("host", origin.host_and_port)])

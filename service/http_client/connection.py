@@ -36,7 +36,7 @@ class HttpAnswer(msgspec.Struct, frozen=True, kw_only=True):
         return next((value.decode("latin-1") for found, value in self.headers if found == name.encode()), "")
 
 
-class Connection:
+class HttpConnection:
     """HTTP/1.1 on a connection (RFC 9112)."""
 
     def __init__(self, wire: Wire) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from email.utils import parsedate_to_datetime
 
-from service.http_client.addresses import Origin
+from service.http_client.addresses import HttpOrigin
 from service.http_client.client import HttpClient, HttpLimits
 from service.http_client.connection import HttpAnswer
 from service.http_client.errors import (
@@ -47,7 +47,13 @@ class Transport:
     """The connections to one app's hosts, which no other app shares."""
 
     def __init__(
-        self, settings: UpstreamSettings, *, app: str, resolver: Resolver, context: ssl.SSLContext, proxy: Origin | None
+        self,
+        settings: UpstreamSettings,
+        *,
+        app: str,
+        resolver: Resolver,
+        context: ssl.SSLContext,
+        proxy: HttpOrigin | None,
     ) -> None:
         self._app = app
         limits = HttpLimits(
