@@ -57,7 +57,7 @@ class Faults:
         return self._chance.choice(self._world.replicas)
 
     async def _keys_lost(self, fault: FaultPlan) -> None:
-        for key in self._world.redis.keys():
+        for key in self._world.redis.names():
             if self._chance.random() < fault.amount + 0.3:
                 self._world.redis.delete(key)
 
@@ -94,7 +94,7 @@ class Faults:
 
     async def _damaged(self, fault: FaultPlan) -> None:
         redis = self._world.redis
-        for key in redis.keys():
+        for key in redis.names():
             value = redis.peek(key)
             if BLOCKS in key and self._chance.random() < fault.amount + 0.3:
                 damaged = [value[:9], b"\x7f" + value[1:], value[:-1] + b"?", value[:20] + b"??" + value[22:]]

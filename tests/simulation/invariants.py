@@ -1,6 +1,8 @@
-"""What must hold in a simulation: never too many calls, never a wrong page, always an answer, and no work for nothing."""
+"""What must hold in a simulation: no call too many, no wrong page, an answer for everyone, and no work for nothing."""
 
 import bisect
+import itertools
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -72,28 +74,24 @@ def page_is_right(page: Answered, served: Sequence[Served], purges: Iterable[Pur
 
 def answer_is_in_time(*, asked_s: float, ended_s: float, patience_s: float, slack_s: float, what: str) -> None:
     """Whoever waits is answered within patience, a call's time-out and a second."""
-    bound_s = patience_s + CALL_TIMEOUT_S + 1.0 + slack_s
-    if ended_s - asked_s > bound_s:
-        raise Violated(
-            "late", f"{what}, asked at {asked_s:.2f} s, answered after {ended_s - asked_s:.2f} > {bound_s:.2f} s"
-        )
+    bound_s, took_s = patience_s + CALL_TIMEOUT_S + 1.0 + slack_s, ended_s - asked_s
+    if took_s > bound_s:
+        raise Violated("late", f"{what}, asked at {asked_s:.2f} s, answered after {took_s:.2f} > {bound_s:.2f} s")
 
 
 def work_is_bounded(replica: Replica, plan: Plan, *, now_s: float) -> None:
     """Script calls and commands follow from what happens, from ticks that are due, and from nothing else."""
     since_s = now_s - WORK_WITHIN_S
     events = _recent(replica.events, since_s)
-    scripts = sum(_recent(replica.work.get(name, ()), since_s) for name in SCRIPTS)
-    commands = sum(_recent(times, since_s) for name, times in replica.work.items() if name not in SCRIPTS)
+    recent = {name: _recent(times, since_s) for name, times in replica.work.items()}
+    scripts = sum(recent.pop(name, 0) for name in SCRIPTS)
+    commands = sum(recent.values())
+    during = f"in {WORK_WITHIN_S:g} s for {events} events, at {now_s:.1f} s"
     due = WORK_WITHIN_S * len(replica.apps) * (10 + 2.5 * plan.calls / plan.window_ms * 1000)
     if scripts > 15 + due + 5 * events:
-        raise Violated(
-            "work", f"{replica.name}: {scripts} script calls in {WORK_WITHIN_S} s for {events} events, at {now_s:.1f} s"
-        )
+        raise Violated("work", f"{replica.name}: {scripts} script calls {during}")
     if commands > 15 + WORK_WITHIN_S * 4 + 5 * events:
-        raise Violated(
-            "work", f"{replica.name}: {commands} commands in {WORK_WITHIN_S} s for {events} events, at {now_s:.1f} s"
-        )
+        raise Violated("work", f"{replica.name}: {commands} commands {during}")
 
 
 def nothing_is_left(replica: Replica) -> None:
@@ -124,10 +122,13 @@ def rounds_are_fair(served_s: dict[str, list[float]], *, calls: int, cycle_s: fl
     round_s = (len(served_s) + 1) * cycle_s / calls
     for caller, times in served_s.items():
         late = [each for each in times if each >= since_s]
-        for earlier, later in zip(late, late[1:], strict=False):
+        for earlier, later in itertools.pairwise(late):
             if later - earlier > 1.5 * round_s + 0.3:
                 raise Violated("fair", f"{caller} waited {later - earlier:.2f} s, a round takes {round_s:.2f} s")
 
 
-def _recent(times: Iterable[float], since_s: float) -> int:
-    return sum(time >= since_s for time in times)
+def _recent(times: deque[float], since_s: float) -> int:
+    """Drop the older times; return how many are left."""
+    while times and times[0] < since_s:
+        times.popleft()
+    return len(times)

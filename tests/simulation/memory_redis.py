@@ -3,9 +3,12 @@
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from service.model.errors import StoreUnavailable
 from service.store.interfaces import Handler, OnGap, Script
+
+T = TypeVar("T")
 
 
 class MemoryRedis:
@@ -32,7 +35,7 @@ class MemoryRedis:
         self._values.pop(key, None)
         return was_there
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         """All keys whose end has not come."""
         now_s = self._clock()
         self._values = {key: kept for key, kept in self._values.items() if now_s < kept[1]}
@@ -88,7 +91,7 @@ class MemoryStore:
         self._network = network
         self._on_call = on_call
         self._handlers: dict[str, list[tuple[Handler, OnGap | None]]] = {}
-        self._calls: set[asyncio.Task[object]] = set()
+        self._calls: set[asyncio.Task[Any]] = set()
         self._is_closed = False
         self._heard_at_s = 0.0
         redis.stores.append(self)
@@ -107,7 +110,7 @@ class MemoryStore:
 
     async def delete_matching(self, prefix: str) -> int:
         """Delete all keys that begin with the prefix."""
-        matching = [key for key in await self._call("scan", self._redis.keys) if key.startswith(prefix)]
+        matching = [key for key in await self._call("scan", self._redis.names) if key.startswith(prefix)]
         return await self._call("unlink", lambda: sum(self._redis.delete(key) for key in matching))
 
     async def publish(self, channel: str, message: bytes) -> None:
@@ -157,7 +160,7 @@ class MemoryStore:
             await asyncio.wait(self._calls)
         self._redis.stores.remove(self)
 
-    async def _call(self, name: str, command: "Callable[[], object]") -> "object":
+    async def _call(self, name: str, command: Callable[[], T]) -> T:
         """Finish the command even if the caller goes."""
         if self._is_closed:
             raise StoreUnavailable("closed")
@@ -166,12 +169,12 @@ class MemoryStore:
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
 
-    def _ended(self, task: "asyncio.Task[object]") -> None:
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
         self._calls.discard(task)
         if not task.cancelled():
             task.exception()  # told to the caller, if that has not gone
 
-    async def _sent(self, name: str, command: "Callable[[], object]") -> object:
+    async def _sent(self, name: str, command: Callable[[], T]) -> T:
         self._on_call(name)
         await self._network.way()
         if self._redis.is_away:

@@ -65,6 +65,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     fresh_s: float
     redis_s: tuple[float, float]
     upstream_s: tuple[float, float]
+    slow_connects: float
     memory_bytes: int
     wall_apart_s: float
     callers: tuple[CallerPlan, ...]
@@ -72,18 +73,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def text(self) -> str:
         """The plan, to be read."""
-        lines = [
-            f"seed {self.seed}: {self.replicas} replicas, {self.calls} calls in {self.window_ms} ms, transit "
-            f"{self.transit_ms} ms, fresh for {self.fresh_s:.1f} s, {self.duration_s:.0f} s long"
-        ]
-        lines += [
-            f"  {each.name}: {each.kind} {each.app}/q{each.query} every {each.period_s:.2f} s from {each.starts_s:.1f} s, "
-            f"weight {each.weight:g}, patience {each.patience_s:.1f} s"
-            for each in self.callers
-        ]
-        lines += [
-            f"  {each.at_s:.1f} s: {each.kind} for {each.lasts_s:.1f} s ({each.amount:.2f})" for each in self.faults
-        ]
+        rules = f"{self.calls} calls in {self.window_ms} ms, transit {self.transit_ms} ms, fresh for {self.fresh_s:g} s"
+        lines = [f"seed {self.seed}: {self.replicas} replicas, {rules}, {self.duration_s:g} s long"]
+        for caller in self.callers:
+            pace = f"every {caller.period_s:.2f} s from {caller.starts_s:.1f} s"
+            what = f"{caller.kind} {caller.app}/q{caller.query} {pace}"
+            lines.append(f"  {caller.name}: {what}, weight {caller.weight:g}, patience {caller.patience_s:g} s")
+        for fault in self.faults:
+            lines.append(f"  {fault.at_s:.1f} s: {fault.kind} for {fault.lasts_s:g} s ({fault.amount:.2f})")
         return "\n".join(lines)
 
 
@@ -102,6 +99,7 @@ def draw(seed: int) -> Plan:
         fresh_s=chance.choice([0.5, 2.0, 5.0, 15.0]),
         redis_s=(0.0002, chance.choice([0.001, 0.005, 0.03])),
         upstream_s=(0.3, 1.5) if slow else (0.01, chance.choice([0.05, 0.2])),
+        slow_connects=0.03,
         memory_bytes=chance.choice([1_000_000, 1_000_000, 8_000, 0]),
         wall_apart_s=chance.choice([0.0, 0.0, 0.02, 0.3]),
         callers=tuple(_callers(chance, duration_s)),
@@ -122,6 +120,7 @@ def calm(seed: int) -> Plan:
         fresh_s=0.5,
         redis_s=(0.0002, chance.choice([0.001, 0.005])),
         upstream_s=(0.01, 0.1),
+        slow_connects=0.0,
         memory_bytes=1_000_000,
         wall_apart_s=0.0,
         callers=tuple(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from service.model.callers import Caller
 from service.model.errors import TaskgateError
 from service.model.freshness import CacheDirectives
-from service.model.pages import Chunk, Page, PageRequest
+from service.model.pages import Chunk, Page, PageRequest, Source
 from service.model.queries import FromNow, Query, Slice
 from tests.simulation.invariants import Answered, Violated, answer_is_in_time, page_is_right
 from tests.simulation.plan import APPS, CallerPlan
@@ -136,9 +136,9 @@ class SimCaller:
                 raise error
             answer = None if error is not None else task.result()
             said = type(error).__name__ if answer is None else answer.source
-        world.note(
-            f"{plan.name} ({plan.kind}) asked {replica.name} for {query.app}/{query.keyword} at {asked_s:.3f}: {said}"
-        )
+        if said != Source.HIT:
+            what = f"{replica.name} for {query.app}/{query.keyword} at {asked_s:.3f}"
+            world.note(f"{plan.name} ({plan.kind}) asked {what}: {said}")
         slack_s = 1.0 if any("lost" in fault.kind or "slow" in fault.kind for fault in world.plan.faults) else 0.2
         answer_is_in_time(
             asked_s=asked_s,

@@ -27,7 +27,13 @@ class SimUpstream:
     """Answers calls of all replicas. `arrived_at_s` are the times at which calls were counted, by app."""
 
     def __init__(
-        self, chance: random.Random, *, round_trip_s: tuple[float, float], transit_s: float, total: int
+        self,
+        chance: random.Random,
+        *,
+        round_trip_s: tuple[float, float],
+        transit_s: float,
+        slow_connects: float,
+        total: int,
     ) -> None:
         self.round_trip_s = round_trip_s
         self.mood = "well"
@@ -36,6 +42,7 @@ class SimUpstream:
         self.served: list[Served] = []
         self.busy_s = 0.0
         self._chance = chance
+        self._slow_connects = slow_connects
         self._way_max_s = transit_s / 2 - 0.002
 
     async def fetch(
@@ -52,7 +59,7 @@ class SimUpstream:
         """See `Upstream.fetch`."""
         del range_, traceparent
         loop = asyncio.get_running_loop()
-        slow_connect = self._chance.random() < 0.03
+        slow_connect = self._chance.random() < self._slow_connects
         await asyncio.sleep(self._chance.uniform(0.1, 0.6) if slow_connect else self._chance.uniform(0, 0.01))
         await before_send()
         sent_at_s = loop.time()

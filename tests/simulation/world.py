@@ -79,6 +79,7 @@ class World:
             self.chance("upstream"),
             round_trip_s=plan.upstream_s,
             transit_s=plan.transit_ms / 1000,
+            slow_connects=plan.slow_connects,
             total=TOTAL,
         )
         self.replicas: list[Replica] = []
