@@ -8,7 +8,7 @@ from tests.simulation.plan import draw, smaller
 from tests.simulation.run import plan_of, report
 from tests.simulation.world import shrunk, simulate
 
-CHUNK = 12
+CHUNK = 10
 
 
 @pytest.mark.parametrize("chunk", range(10))
@@ -32,6 +32,6 @@ def test_a_loss_of_liveness_is_found_and_made_smaller(monkeypatch: pytest.Monkey
     monkeypatch.setattr(turns, "LOOK_S", 3600.0)
     outcome = next(each for seed in range(1, 40) if (each := simulate(draw(seed))).violated)
     assert outcome.violated is not None
-    less = shrunk(outcome.plan, outcome.violated, smaller=smaller, tries=12)
+    less = shrunk(outcome.plan, outcome.violated, smaller=smaller, tries=5)
     assert len(less.callers) + len(less.faults) <= len(outcome.plan.callers) + len(outcome.plan.faults)
     assert "VIOLATED" in report(simulate(less))
