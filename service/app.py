@@ -37,6 +37,8 @@ from service.upstream.secret import secret_of
 from service.upstream.signer import Signer
 from service.usage.counts import UsageObserver
 from service.usage.store import UsageStore
+from service.watch.feeds import Feeds
+from service.watch.version_store import VersionStore
 from service.web.middleware import AsgiApp
 from service.web.response_cache import Messages, ResponseCache
 from service.web.site import create_web
@@ -163,10 +165,18 @@ def create_app(
             yield
 
     callers = live.callers
+    feeds = Feeds(
+        gateway,
+        VersionStore(store, prefix=settings.redis.prefix, keep_s=settings.watch.resume_s),
+        settings=settings.watch,
+        block_size=settings.cache.block_size,
+        clock=time.time,
+    )
     edge = create_web(
         gateway,
         callers,
         lambda: live.web,
+        feeds=feeds,
         observers=(gathered, *signals.observers),
         lifespan=[lifespan],
     )
@@ -179,10 +189,15 @@ def create_app(
     )
     live.attach(gateway, block_cache, forget=replay.forget)
     purge.add(replay.forget)
+
+    def leave() -> None:
+        gateway.leave()
+        feeds.leave()
+
     return Service(
         asgi=signals.edge(replay),
         at_once=replay.at_once if settings.cache.answers_bytes and not signals.observers else None,
-        leave=gateway.leave,
+        leave=leave,
         refuse=gateway.refuse,
     )
 
