@@ -13,6 +13,8 @@ from tests.simulation.sim_replica import Replica
 from tests.simulation.sim_upstream import CALL_TIMEOUT_S, Served
 
 CLOCKS_APART_S = 1.0
+PASSED_ON_S = 0.6
+"""Without faults; several ways to Redis and back, and less than a replica takes to look by itself."""
 WORK_WITHIN_S = 2.0
 SCRIPTS = ("tick", "begin", "done")
 
@@ -70,6 +72,16 @@ def page_is_right(page: Answered, served: Sequence[Served], purges: Iterable[Pur
             raise Violated("no-cache", f"a stale {title}, asked for at {page.asked_s:.2f} s")
         if page.no_cache and clocks_agree and call.answered_at_s < page.asked_s - CLOCKS_APART_S - 0.5:
             raise Violated("no-cache", f"{title}, of {call.answered_at_s:.2f} s, asked for at {page.asked_s:.2f} s")
+
+
+def block_is_passed_on(page: Answered, served: Sequence[Served]) -> None:
+    """Whoever waits for a block has it soon after its call was answered, on whichever replica that was made."""
+    if page.source not in (Source.JOINED, Source.FETCHED) or not page.titles:
+        return
+    came_s = max(page.asked_s, *(served[int(title.split("/")[2])].answered_at_s for title in page.titles))
+    if page.ended_s - came_s > PASSED_ON_S:
+        what = f"{page.app}/{page.keyword}, asked for at {page.asked_s:.2f} s, came at {came_s:.2f} s"
+        raise Violated("late", f"{what}, and was passed on after {page.ended_s - came_s:.2f} s")
 
 
 def answer_is_in_time(*, asked_s: float, ended_s: float, patience_s: float, slack_s: float, what: str) -> None:

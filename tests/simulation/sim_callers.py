@@ -9,7 +9,7 @@ from service.model.errors import TaskgateError
 from service.model.freshness import CacheDirectives
 from service.model.pages import Chunk, Page, PageRequest, Source
 from service.model.queries import FromNow, Query, Slice
-from tests.simulation.invariants import Answered, Violated, answer_is_in_time, page_is_right
+from tests.simulation.invariants import Answered, Violated, answer_is_in_time, block_is_passed_on, page_is_right
 from tests.simulation.plan import APPS, CallerPlan
 from tests.simulation.sim_replica import Replica
 from tests.simulation.sim_upstream import REFUSED_KEYWORD
@@ -120,6 +120,8 @@ class SimCaller:
             )
             agree = not any("clock steps" in fault.kind for fault in world.plan.faults)
             page_is_right(answered, world.upstream.served, world.purges, clocks_agree=agree)
+            if world.disturbed_until_s < asked_s:
+                block_is_passed_on(answered, world.upstream.served)
         return answer
 
     async def _answer(

@@ -200,6 +200,7 @@ class Turns:
         """Report the end of a fetch; while Redis is away try again behind the back of those who wait."""
         pause_ms = 0 if failed is None else int(failed.pause_s * 1000)
         reason = "" if failed is None else failed.pause_reason
+
         async def report() -> bool:
             try:
                 await self._scheduler.done(turn.id, block=block.key, pause_ms=pause_ms, pause_reason=reason)
