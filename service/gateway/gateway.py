@@ -12,11 +12,10 @@ from service.budget.line.jobs import Fetched, LineIsFull, TooLong
 from service.budget.line.line import Line
 from service.budget.scheduler.fallback import FallbackScheduler
 from service.cache.purge import Purge
-from service.cache.redis_blocks import NOTHING, CachedBlock
 from service.cache.sequential_reads import SequentialReads
 from service.gateway.fetch import BlockJob, Fetching
 from service.gateway.paging import Part, chunk_of, page_of
-from service.model.blocks import Block, RefusedQuery
+from service.model.blocks import NOTHING, Block, CachedBlock, RefusedQuery
 from service.model.budgets import BudgetNote, BudgetView, UsageView
 from service.model.callers import AppInfo, Caller
 from service.model.errors import (
@@ -63,7 +62,7 @@ class ServedApp(msgspec.Struct, frozen=True, kw_only=True):
 
     info: AppInfo
     fetching: Fetching
-    line: Line[CachedBlock]
+    line: Line
     usage_store: UsageStore
     sharing: FallbackScheduler | None
     calls: int
@@ -235,7 +234,7 @@ class Gateway:
         self.lookups[_LOOKUPS.get(verdict, place)] += 1
         if verdict is Freshness.FRESH:
             return Part(block=_block(kept, ask.query), source=Source.HIT)
-        job = BlockJob(app.fetching, ask.query, index, known=kept.head)
+        job = self._job(app, ask.query, index, kept, ask.directives)
         if verdict is Freshness.RENEW:
             self._renew(app, job)
             return _stale(kept, ask.query, StaleReason.RENEWING)
@@ -273,10 +272,10 @@ class Gateway:
         except StoreUnavailable:
             return remembered, "memory", True
         if kept.stored is None and remembered.stored is not None:
-            return remembered, "memory", False
+            return CachedBlock(stored=remembered.stored, head=kept.head), "memory", False
         return kept, "redis", False
 
-    async def _fetch(self, app: ServedApp, ask: PageRequest, job: BlockJob) -> Fetched[CachedBlock]:
+    async def _fetch(self, app: ServedApp, ask: PageRequest, job: BlockJob) -> Fetched:
         if stopped := app.fetching.stopped():
             raise stopped
         caller = ask.caller
@@ -313,6 +312,14 @@ class Gateway:
             return None
         return kept.stored if kept.stored.total <= index * app.fetching.block_size else None
 
+    def _job(
+        self, app: ServedApp, query: Query, index: int, kept: CachedBlock, directives: CacheDirectives
+    ) -> BlockJob:
+        def is_fresh(found: CachedBlock) -> bool:
+            return self._judge(found, directives) is Freshness.FRESH
+
+        return BlockJob(app.fetching, query, index, known=kept.head, is_fresh=is_fresh)
+
     def _judge(self, kept: CachedBlock, directives: CacheDirectives) -> Freshness:
         if kept.stored is None:
             return Freshness.USELESS
@@ -341,7 +348,7 @@ class Gateway:
         cache = app.fetching.cache
         try:
             kept = cache.recall(query, index) or await cache.get(query, index)
-            job = BlockJob(app.fetching, query, index, known=kept.head)
+            job = self._job(app, query, index, kept, _NO_DEMANDS)
             is_fresh = self._judge(kept, _NO_DEMANDS) is Freshness.FRESH
             if not is_fresh and not app.line.wants(job.block_key) and app.fetching.stopped() is None:
                 await app.line.fetch(
