@@ -8,10 +8,11 @@ import time
 from collections.abc import Awaitable, Callable
 
 from service.app import rules_of
-from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, TooLong
+from service.budget.line.jobs import CallFailed, HeldSlot, LineIsFull, TooLong
 from service.budget.line.line import Line
 from service.budget.scheduler.shared import RedisScheduler
 from service.configuration.passwords import passwords_of
+from service.model.blocks import NOTHING, CachedBlock
 from service.model.errors import StoreUnavailable, UpstreamError
 from service.model.queries import Query, parse_moment
 from service.model.tasks import Listing
@@ -44,22 +45,30 @@ class CheckJob:
 
         A call that could not be sent is tried up to `attempts` times, each in a turn of its own.
         """
+        self.listing: Listing | None = None
         self.block_key = block_key
         self._call = call
         self._pause_s = pause_s
         self._attempts = attempts
 
-    async def call(self, slot: HeldSlot, *, attempt: int) -> Listing | CallFailed:
-        """Make the call."""
+    async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
+        """Make the call, and keep what it brings as `listing`."""
         try:
-            return await self._call(slot.hold)
+            self.listing = await self._call(slot.hold)
         except UpstreamError as exc:
             if verdict(exc) is RetryVerdict.AFTER_PAUSE:
                 return CallFailed(error=exc, pause_s=self._pause_s, pause_reason="throttled")
             return CallFailed(error=exc, again=not exc.sent and attempt < self._attempts)
+        return NOTHING
 
-    async def look(self) -> None:
+    async def look(self) -> CachedBlock:
         """Return nothing: nobody stores this block."""
+        return NOTHING
+
+    def accepts(self, found: CachedBlock) -> bool:
+        """Take nothing but what the call brings."""
+        del found
+        return False
 
 
 async def call_all(settings: Settings, *, alone: bool) -> int:
@@ -105,7 +114,7 @@ async def _in_turn(
     rules = rules_of(settings.budget, settings.apps[name], settings.upstream)
     prefix = settings.redis.prefix
     scheduler = RedisScheduler(store, prefix=prefix, app=name, replica=replica, rules=rules)
-    line: Line[Listing] = Line(scheduler, app=name, rules=rules, redis_grace_s=REDIS_GRACE_S)
+    line = Line(scheduler, app=name, rules=rules, redis_grace_s=REDIS_GRACE_S)
     job = CheckJob(
         call,
         block_key=f"{prefix}:{{{name}}}:check:{replica}",
@@ -119,11 +128,10 @@ async def _in_turn(
         return exc
     finally:
         await line.aclose()
-    match outcome:
-        case Fetched(value=listing):
-            return listing
-        case TooLong(estimate_s=estimate_s) | LineIsFull(estimate_s=estimate_s):
-            return TimeoutError(f"not called: its turn would come in {estimate_s:.0f} s; callers wait before it")
+    if job.listing is not None:
+        return job.listing
+    estimate_s = outcome.estimate_s if isinstance(outcome, (TooLong, LineIsFull)) else PATIENCE_S
+    return TimeoutError(f"not called: its turn would come in {estimate_s:.0f} s; callers wait before it")
 
 
 async def _alone(call: Call) -> Listing | Exception:
