@@ -14,7 +14,7 @@ from service.budget.scheduler.shared import RedisScheduler
 from service.configuration.passwords import passwords_of
 from service.model.blocks import NOTHING, CachedBlock
 from service.model.errors import StoreUnavailable, UpstreamError
-from service.model.queries import Query, parse_moment
+from service.model.queries import Query, parse_moment, parse_until
 from service.model.tasks import Listing
 from service.settings import Settings
 from service.store.redis_store import RedisStore
@@ -143,7 +143,7 @@ async def _alone(call: Call) -> Listing | Exception:
 
 def _call(client: Client, signer: Signer, settings: Settings) -> Call:
     query = Query(
-        app=signer.app.name, since=parse_moment(settings.query.since), until=parse_moment(settings.query.until)
+        app=signer.app.name, since=parse_moment(settings.query.since), until=parse_until(settings.query.until)
     )
 
     async def call(before_send: Callable[[], Awaitable[None]]) -> Listing:

@@ -29,7 +29,7 @@ from service.model.errors import (
     WaitTooLong,
 )
 from service.model.freshness import CacheDirectives, Freshness, Lifetimes, StaleReason, judge
-from service.model.pages import AppState, Chunk, Page, PageRequest, Readiness, Source
+from service.model.pages import AppState, Chunk, Forward, Page, PageRequest, Readiness, Source
 from service.model.queries import Query
 from service.upstream.codes import advice_for
 from service.usage.app_state import app_condition
@@ -80,7 +80,7 @@ class ServedApp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gateway:
-    """Serves pages of all apps. `clock` is the wall clock, in seconds since the epoch."""
+    """Serves pages of all apps. `clock` is the shared clock, in seconds since the epoch."""
 
     def __init__(
         self,
@@ -141,7 +141,8 @@ class Gateway:
             exc.budget = self._note(app)
             raise
         note = None if part.source is Source.HIT else self._note(app)
-        return chunk_of(ask, part, block_size=size, budget=note)
+        lifetime_s = self._lifetimes.of(part.block)
+        return chunk_of(ask, part, block_size=size, lifetime_s=lifetime_s, budget=note)
 
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
         """The apps that the caller may read, by name."""
@@ -245,6 +246,8 @@ class Gateway:
         if verdict is Freshness.LAST_RESORT and app.fetching.is_failing:
             self._renew(app, job)
             return _stale(kept, ask.query, StaleReason.ERROR)
+        forward = self._forward(kept)
+        is_stopped = app.fetching.stopped() is not None
         try:
             fetched = await self._fetch(app, ask, job)
         except QueryRefused:
@@ -252,11 +255,13 @@ class Gateway:
         except (StoreUnavailable, UpstreamError, WaitTooLong, LineFull) as exc:
             if verdict is not Freshness.LAST_RESORT:
                 raise
-            waits = isinstance(exc, (WaitTooLong, LineFull))
-            return _stale(kept, ask.query, StaleReason.WAIT if waits else StaleReason.ERROR)
+            reason = StaleReason.WAIT if isinstance(exc, (WaitTooLong, LineFull)) else StaleReason.ERROR
+            was_called = isinstance(exc, UpstreamError) and not is_stopped
+            return _stale(kept, ask.query, reason, forward=forward if was_called else None)
         return Part(
             block=_block(fetched.value, ask.query),
             source=Source.JOINED if fetched.joined else Source.FETCHED,
+            forward=forward,
             waited_s=fetched.waited_s,
             upstream_s=fetched.upstream_s,
         )
@@ -325,6 +330,13 @@ class Gateway:
             return Freshness.USELESS
         return judge(kept.stored, lifetimes=self._lifetimes, directives=directives, now_ms=int(self._clock() * 1000))
 
+    def _forward(self, kept: CachedBlock) -> Forward:
+        """Why the upstream must be asked, though this is stored."""
+        if kept.stored is None:
+            return Forward.MISS
+        is_fresh = self._judge(kept, _NO_DIRECTIVES) is Freshness.FRESH
+        return Forward.REQUEST if is_fresh else Forward.STALE
+
     def _renew(self, app: ServedApp, job: BlockJob) -> None:
         """Fetch a block in the background, unless someone waits for it already or calls are stopped."""
         if not app.line.wants(job.block_key) and app.fetching.stopped() is None:
@@ -348,8 +360,8 @@ class Gateway:
         cache = app.fetching.cache
         try:
             kept = cache.recall(query, index) or await cache.get(query, index)
-            job = self._job(app, query, index, kept, _NO_DEMANDS)
-            is_fresh = self._judge(kept, _NO_DEMANDS) is Freshness.FRESH
+            job = self._job(app, query, index, kept, _NO_DIRECTIVES)
+            is_fresh = self._judge(kept, _NO_DIRECTIVES) is Freshness.FRESH
             if not is_fresh and not app.line.wants(job.block_key) and app.fetching.stopped() is None:
                 await app.line.fetch(
                     job, caller=AHEAD, weight=1.0, patience_s=AHEAD_S, bound=AHEAD_MAX, background=True
@@ -375,7 +387,7 @@ _LOOKUPS: Mapping[Freshness, Lookup] = {
     Freshness.LAST_RESORT: "stale",
     Freshness.USELESS: "none",
 }
-_NO_DEMANDS = CacheDirectives()
+_NO_DIRECTIVES = CacheDirectives()
 
 
 def _block(kept: CachedBlock, query: Query) -> Block:
@@ -388,5 +400,5 @@ def _block(kept: CachedBlock, query: Query) -> Block:
     raise AssertionError("only what is stored is served")
 
 
-def _stale(kept: CachedBlock, query: Query, reason: StaleReason) -> Part:
-    return Part(block=_block(kept, query), source=Source.STALE, stale_reason=reason)
+def _stale(kept: CachedBlock, query: Query, reason: StaleReason, *, forward: Forward | None = None) -> Part:
+    return Part(block=_block(kept, query), source=Source.STALE, stale_reason=reason, forward=forward)

@@ -7,7 +7,7 @@ import msgspec
 from service.model.blocks import Block
 from service.model.budgets import BudgetNote
 from service.model.freshness import StaleReason
-from service.model.pages import Chunk, Page, PageRequest, Source
+from service.model.pages import Chunk, Forward, Page, PageRequest, Source
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,6 +16,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     block: Block
     source: Source
     stale_reason: StaleReason | None = None
+    forward: Forward | None = None
     waited_s: float = 0.0
     upstream_s: float = 0.0
 
@@ -47,13 +48,14 @@ def page_of(
         missing=max(min(stop, newest.total) - start - count, 0),
         source=max((part.source for part in parts), key=_RANK.__getitem__),
         stale_reason=next((part.stale_reason for part in parts if part.stale_reason), None),
+        forward=next((part.forward for part in parts if part.forward), None),
         waited_s=sum(part.waited_s for part in parts),
         upstream_s=sum(part.upstream_s for part in parts),
         budget=budget,
     )
 
 
-def chunk_of(ask: PageRequest, part: Part, *, block_size: int, budget: BudgetNote | None) -> Chunk:
+def chunk_of(ask: PageRequest, part: Part, *, block_size: int, lifetime_s: float, budget: BudgetNote | None) -> Chunk:
     """What a block holds of the slice, which begins in it."""
     block = part.block
     start = ask.slice.offset % block_size
@@ -69,6 +71,8 @@ def chunk_of(ask: PageRequest, part: Part, *, block_size: int, budget: BudgetNot
         is_empty=block.received == 0,
         missing=max(min(stop, block.total - base) - start - len(records), 0),
         fetched_at_ms=block.fetched_at_ms,
+        range=block.range,
+        lifetime_s=lifetime_s,
         source=part.source,
         waited_s=part.waited_s,
         upstream_s=part.upstream_s,

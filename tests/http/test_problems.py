@@ -34,6 +34,8 @@ CASES = [
         {"place": 7},
     ),
     (errors.LineFull(bound=9, retry_after_s=0.2), 429, "line-full", 1, {"bound": 9}),
+    (errors.TooManyWatchers(bound=7), 429, "too-many-watchers", 30, {"bound": 7}),
+    (errors.RangeTooWide(total=900, bound=800), 422, "range-too-wide", None, {"total": 900, "bound": 800}),
     (errors.NothingStored(), 504, "nothing-stored", 1, {}),
     (errors.ShuttingDown(), 503, "shutting-down", 1, {}),
     (errors.Refused("paused", retry_after_s=1.01), 503, "no-fetch-now", 2, {}),
@@ -183,6 +185,23 @@ async def test_problems_explain_themselves(web: Web, slug: str) -> None:
     assert page.headers["content-type"].startswith("text/html")
     assert kind.title in page.text.replace("&#x27;", "'")
     assert slug in (await web.client.get("/problems")).text
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("*/*", "text/plain"),
+        ("text/html;q=0, */*", "text/plain"),
+        ("text/html;q=0.1, text/plain", "text/plain"),
+        ("application/json", "text/plain"),
+        ("TEXT/HTML", "text/html"),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "text/html"),
+    ],
+)
+async def test_the_form_of_problems_follows_accept(web: Web, accept: str, media_type: str) -> None:
+    """By weights, as everywhere; plain text for whoever accepts neither form."""
+    answer = await web.client.get("/problems", headers={"Accept": accept})
+    assert answer.headers["content-type"].partition(";")[0] == media_type
 
 
 def test_each_refusal_of_a_turn_is_counted_as_refused():

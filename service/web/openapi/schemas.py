@@ -66,7 +66,11 @@ _PAGE: Json = {
     "total": _COUNT | {"description": "How many tasks match, over all slices."},
     "offset": _COUNT,
     "limit": {"type": "integer", "minimum": 1},
-    "fetched_at": _INSTANT | {"description": "When the upstream was asked; of the older part, where there are two."},
+    "fetched_at": _INSTANT
+    | {
+        "description": "When the upstream was asked; of the oldest part, if there are several. After 304 the list is "
+        "as old as `Age` says, whatever the body that you hold says."
+    },
     "missing": _COUNT
     | {
         "description": "How many tasks this slice lacks by `total`: the upstream gave fewer than it counts, or gave "
@@ -94,7 +98,12 @@ _PROBLEM: Json = {
     "errors": {"type": "array", "items": {"$ref": "#/components/schemas/Fault"}},
     "place": {"type": "integer", "description": "The place in line, from 1 (`wait-too-long`)."},
     "estimate_seconds": {"type": "number", "description": "The expected wait for the turn (`wait-too-long`)."},
-    "bound": {"type": "integer", "description": "How many requests of the caller may wait (`line-full`)."},
+    "bound": {
+        "type": "integer",
+        "description": "How many requests of the caller may wait (`line-full`), how many watches may be open "
+        "(`too-many-watchers`), how many tasks may be gathered (`range-too-wide`).",
+    },
+    "total": {"type": "integer", "description": "How many tasks the range holds (`range-too-wide`)."},
     "upstream_code": {"type": "integer", "description": "The upstream's error code."},
     "upstream_text": {"type": "string", "description": "The upstream's error text."},
 }

@@ -17,12 +17,14 @@ from service.model.errors import (
     NotAllowed,
     NothingStored,
     QueryRefused,
+    RangeTooWide,
     Refused,
     ShuttingDown,
     StoreUnavailable,
     StreamTooLong,
     TaskgateError,
     Throttled,
+    TooManyWatchers,
     Unauthenticated,
     UnknownApp,
     UpstreamBroken,
@@ -48,6 +50,8 @@ _SLUGS: Mapping[type[Exception], str] = {
     NotAllowed: "not-allowed",
     WaitTooLong: "wait-too-long",
     LineFull: "line-full",
+    TooManyWatchers: "too-many-watchers",
+    RangeTooWide: "range-too-wide",
     NothingStored: "nothing-stored",
     ShuttingDown: "shutting-down",
     Refused: "no-fetch-now",
@@ -66,14 +70,16 @@ _SLUGS: Mapping[type[Exception], str] = {
 }
 
 _FIXED_DETAILS: Mapping[str, str] = {
-    "unauthenticated": "This resource needs a known key or token, sent as 'Authorization: Bearer KEY'.",
     "keys-unavailable": "The keys that sign service accounts' tokens can't be had yet.",
     "unknown-app": "There is no such app among those that this caller may read.",
     "failed": "The fault is logged under the request id.",
     "not-found": "There is nothing at this path.",
     "method-not-allowed": "The Allow field names the methods that work here.",
 }
-"""Where what is said must not depend on what has happened inside."""
+"""Details that must not depend on what happened inside."""
+
+_NO_CREDENTIAL = "The request carries no credential. Send 'Authorization: Bearer KEY' with your service's key or token."
+_UNKNOWN_CREDENTIAL = "The credential in the Authorization field is not a known key or token, or has expired."
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -89,6 +95,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     place: int | None = None
     estimate_seconds: float | None = None
     bound: int | None = None
+    total: int | None = None
     upstream_code: int | None = None
     upstream_text: str | None = None
 
@@ -103,6 +110,7 @@ class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
     place: int | None = None
     estimate_s: float | None = None
     bound: int | None = None
+    total: int | None = None
     upstream_code: int | None = None
     upstream_text: str | None = None
     headers: tuple[Header, ...] = ()
@@ -128,19 +136,22 @@ def _particulars(exc: Exception) -> dict[str, Any]:
             particulars = {"detail": _count_of(faults), "errors": tuple(faults)}
         case Unauthenticated():  # RFC 6750, section 3: no error code where there was no credential
             error = b', error="invalid_token"' if exc.presented else b""
-            particulars = {"headers": ((b"www-authenticate", b'Bearer realm="taskgate"' + error),)}
+            particulars = {
+                "detail": _UNKNOWN_CREDENTIAL if exc.presented else _NO_CREDENTIAL,
+                "headers": ((b"www-authenticate", b'Bearer realm="taskgate"' + error),),
+            }
         case StreamTooLong():
             particulars = {"bound": exc.bound}
-        case KeysUnavailable():
-            particulars = {"retry_after_s": UNAVAILABLE_RETRY_S}
         case WaitTooLong():
             estimate_s = round(exc.estimate_s, 3) if math.isfinite(exc.estimate_s) else None
             particulars = {"retry_after_s": exc.retry_after_s, "place": exc.place, "estimate_s": estimate_s}
-        case LineFull():
+        case LineFull() | TooManyWatchers():
             particulars = {"retry_after_s": exc.retry_after_s, "bound": exc.bound}
+        case RangeTooWide():
+            particulars = {"bound": exc.bound, "total": exc.total}
         case Refused():
             particulars = {"retry_after_s": exc.retry_after_s}
-        case StoreUnavailable():
+        case KeysUnavailable() | StoreUnavailable():
             particulars = {"retry_after_s": UNAVAILABLE_RETRY_S}
         case UpstreamHTTPStatus(retry_after_s=float(wait_s)):
             particulars = {"retry_after_s": wait_s}
@@ -177,6 +188,7 @@ def problem_of(told: ProblemDetails, *, request_id: str) -> Problem:
         place=told.place,
         estimate_seconds=told.estimate_s,
         bound=told.bound,
+        total=told.total,
         upstream_code=told.upstream_code,
         upstream_text=told.upstream_text,
     )
