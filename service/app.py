@@ -28,6 +28,7 @@ from service.model.callers import AppInfo
 from service.observe.access_log import log_requests
 from service.observe.batch import BatchedObservers, Listener
 from service.settings import AppSettings, BudgetSettings, Settings, UpstreamSettings
+from service.store.inspection import warned
 from service.store.redis_store import RedisStore
 from service.store.shared_clock import SharedClock
 from service.telemetry.signals import Signals
@@ -162,8 +163,8 @@ def create_app(
         async with AsyncExitStack() as parts:
             await parts.enter_async_context(signals.opened())
             parts.push_async_callback(store.aclose)
-            await clock.start()
-            parts.push_async_callback(clock.aclose)
+            await parts.enter_async_context(clock)
+            await parts.enter_async_context(warned(store, settings.redis))
             await parts.enter_async_context(client)
             _begin(parts, apps=apps, gathered=gathered, channels=channels, store=store, gateway=gateway, purge=purge)
             await parts.enter_async_context(live.followed(follow, environ, told=signals.reloaded))
