@@ -5,6 +5,7 @@ import sys
 import threading
 
 from service.server.granian import CannotListen, Message, Receive, Scope, Send, StartFailed
+
 from service.server.lifecycle import serve
 from service.settings import ServerSettings
 from service.telemetry.logs import configure
