@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 NEVER_IMPORTED := click colorama faker litestar-htmx markdown-it-py mdurl polyfactory pycparser pygments rich rich-click tzdata
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 
-.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi test-chart test-cluster test-alerts bench-budget bench-hit bench-process bench-simulation soak check format lock chart image version openapi clean
+.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi test-chart test-cluster test-alerts bench-budget bench-hit bench-process bench-simulation soak check format lock docs-page chart image version openapi clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,11 +70,12 @@ tests/%/node_modules/.installed: tests/%/package.json tests/%/package-lock.json
 	cd tests/$* && npm ci
 	@touch $@
 
-check: $(VENV)/.dev ## ruff, mypy --strict and the import contracts
+check: $(VENV)/.dev ## ruff, mypy --strict, the import contracts, and the rules of tools/check_tree.py
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.check_tree
 
 format: $(VENV)/.dev ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
@@ -83,6 +84,9 @@ format: $(VENV)/.dev ## let ruff put the code in order
 openapi: $(VENV)/.run ## write openapi/openapi.json anew, after a change of the API
 	$(BIN)/python -m service openapi > openapi/openapi.json.new
 	mv openapi/openapi.json.new openapi/openapi.json
+
+docs-page: $(VENV)/.dev ## make Scalar's script for /docs from the npm package that is pinned (SCALAR=1.77.0 pins another; needs npm)
+	$(BIN)/python -m tools.scalar $(SCALAR)
 
 chart: $(VENV)/.dev ## write the parts of the chart that follow from the settings and from its values
 	$(BIN)/python -m tools.chart

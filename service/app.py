@@ -22,6 +22,7 @@ from service.cache.redis_blocks import CachedBlock, RedisBlocks
 from service.cache.sequential_reads import SequentialReads
 from service.configuration.live import LiveSettings, lifetimes_of
 from service.configuration.passwords import passwords_of
+from service.gateway.call_events import OnCall
 from service.gateway.fetch import Fetching
 from service.gateway.gateway import Gateway, ServedApp
 from service.model.callers import AppInfo
@@ -113,8 +114,9 @@ def create_app(
             align_s=settings.cache.align_s,
             attempts=settings.budget.attempts,
             pause_s=settings.budget.pause_s,
+            pause_max_s=settings.budget.pause_max_s,
             clock=time.time,
-            on_call=signals.on_call,
+            on_call=(*signals.on_call, _counted(usage_store)),
             tracing=signals.tracing,
         )
         apps[name] = ServedApp(
@@ -135,6 +137,7 @@ def create_app(
     signals.watch(
         Watched(
             settle=gathered.flush,
+            odd=lambda: client.odd,
             apps=apps,
             callers=lambda: {name: caller.apps for name, caller in live.settings.callers.items()},
             signers={signer.app.name: signer for signer in signers},
@@ -236,6 +239,11 @@ def rules_of(budget: BudgetSettings, app: AppSettings, upstream: UpstreamSetting
         ahead_ms=min(25, round(budget.window_s * 250)),
         fetch_lease_ms=round((upstream.call_timeout_s + budget.transit_s) * 1000),
     )
+
+
+def _counted(store: UsageStore) -> OnCall:
+    """What counts the results of an app's calls in its usage store."""
+    return lambda end: store.count_result(end.call.payer.caller, end.result)
 
 
 def _told(line: Line[CachedBlock]) -> Callable[[bytes], None]:

@@ -54,6 +54,7 @@ class BudgetSettings(_Section, frozen=True, kw_only=True):
     transit_s: Annotated[float, Meta(ge=0.01, le=60)] = 0.5
     turn_lease_s: Annotated[float, Meta(ge=0.05, le=10)] = 0.3
     pause_s: Annotated[float, Meta(gt=0, le=600)] = 1.0
+    pause_max_s: Annotated[float, Meta(gt=0, le=600)] = 60.0
     attempts: Annotated[int, Meta(ge=1, le=10)] = 3
     wait_default_s: Annotated[float, Meta(ge=0, le=3600)] = 10.0
     wait_max_s: Annotated[float, Meta(ge=0, le=3600)] = 30.0
@@ -115,6 +116,7 @@ class QuerySettings(_Section, frozen=True, kw_only=True):
     since: str = "-P30D"
     until: str = "P30D"
     range_max_days: Annotated[int, Meta(ge=1)] | None = None
+    stream_max_tasks: Annotated[int, Meta(ge=1000, le=1_000_000_000)] = 1_000_000
 
 
 class ServerSettings(_Section, frozen=True, kw_only=True):

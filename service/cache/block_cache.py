@@ -97,7 +97,8 @@ class BlockCache:
 
     async def _put_end(self, query: Query, stored: Stored) -> None:
         if isinstance(stored, Block):
-            await self._put(query, END, msgspec.structs.replace(stored, settled=False, ends=(), body=b""))
+            end = msgspec.structs.replace(stored, settled=False, ends=(), body=b"", left_out=0, unfinished=False)
+            await self._put(query, END, end)
 
     def _remember(self, query: Query, index: int, kept: CachedBlock) -> None:
         if kept.stored is not None:

@@ -14,14 +14,15 @@ import msgspec
 from service.model.blocks import HEAD_BYTES, Block, RefusedQuery, Stored
 from service.model.queries import Range
 
-FORMAT = 1
+FORMAT = 2
 CHANCE_BYTES = 6
 
 _BLOCK = ord("b")
 _REFUSAL = ord("r")
 _HEAD = struct.Struct(">BB6sQ")
 _CHECKSUM = struct.Struct(">I")
-_FIELDS = struct.Struct(">qqQBI")
+_FIELDS = struct.Struct(">qqQBII")
+_SETTLED, _UNFINISHED, _CHANGED = 1, 2, 4
 _CODE = struct.Struct(">q")
 _AFTER_CHECKSUM = HEAD_BYTES + _CHECKSUM.size
 
@@ -62,7 +63,8 @@ def decode(value: bytes) -> Stored | CorruptBlock:
 
 def _block_bytes(block: Block) -> bytes:
     count = len(block.ends)
-    fields = _FIELDS.pack(block.range.since_s, block.range.until_s, block.total, block.settled, count)
+    flags = _SETTLED * block.settled | _UNFINISHED * block.unfinished | _CHANGED * block.changed
+    fields = _FIELDS.pack(block.range.since_s, block.range.until_s, block.total, flags, block.left_out, count)
     return b"".join((fields, struct.pack(f">{count}I", *block.ends), block.body))
 
 
@@ -70,7 +72,7 @@ def _block(value: bytes, fetched_at_ms: int) -> Block | CorruptBlock:
     start = _AFTER_CHECKSUM + _FIELDS.size
     if len(value) < start:
         return CorruptBlock(reason="shape")
-    since_s, until_s, total, settled, count = _FIELDS.unpack_from(value, _AFTER_CHECKSUM)
+    since_s, until_s, total, flags, left_out, count = _FIELDS.unpack_from(value, _AFTER_CHECKSUM)
     body_start = start + 4 * count
     if len(value) < body_start:
         return CorruptBlock(reason="shape")
@@ -81,9 +83,12 @@ def _block(value: bytes, fetched_at_ms: int) -> Block | CorruptBlock:
         fetched_at_ms=fetched_at_ms,
         range=Range(since_s=since_s, until_s=until_s),
         total=total,
-        settled=bool(settled),
+        settled=bool(flags & _SETTLED),
         ends=ends,
         body=value[body_start:],
+        left_out=left_out,
+        unfinished=bool(flags & _UNFINISHED),
+        changed=bool(flags & _CHANGED),
     )
 
 

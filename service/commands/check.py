@@ -44,17 +44,20 @@ async def _call_all(settings: Settings) -> int:
         for name, app in settings.apps.items()
     ]
     failed = 0
+    size = settings.cache.block_size
     async with Client(settings.upstream, signers=signers) as client:
         for signer in signers:
             query = _query(signer.app.name, settings)
             range_ = query.range_at(time.time(), align_s=settings.cache.align_s)
             try:
-                listing = await client.fetch(signer.app, query, range_, offset=0, want=1, before_send=_at_once)
+                listing = await client.fetch(signer.app, query, range_, offset=0, want=size, before_send=_at_once)
             except UpstreamError as exc:
                 failed += 1
                 print(f"{signer.app.name}: {explain(exc)}")
             else:
-                print(f"{signer.app.name}: ok, {listing.total} tasks from {query.since} to {query.until}")
+                got, expected = len(listing.tasks) + listing.left_out, min(size, listing.total)
+                advice = "" if got >= expected else f"; set cache.block_size to {got}: one call gives no more"
+                print(f"{signer.app.name}: ok, {listing.total} tasks from {query.since} to {query.until}{advice}")
     return 1 if failed else 0
 
 

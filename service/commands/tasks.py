@@ -56,6 +56,8 @@ def _ended(answer: StreamResponse, count: int, wanted: TasksRequest) -> int:
     if end is None or end.count != count:
         hint = "" if wanted.is_filtered else f"; go on with --offset {wanted.offset + count}"
         return _told(f"the answer was cut off after {count} tasks{hint}", FAILED)
+    if end.missing:
+        _told(f"warning: {end.missing} tasks are missing: the upstream counts them but did not give them", COMPLETE)
     if end.changed:
         _told("warning: the list changed while it was read: tasks may be missing or come twice", COMPLETE)
     if end.stale:

@@ -82,6 +82,7 @@ class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool
     count: int
     changed: bool = False
+    missing: int = 0
     stale: bool = False
     fetched_at: str = ""
     problem: ProblemText | None = None
@@ -98,10 +99,10 @@ class StreamLine(msgspec.Struct, frozen=True, kw_only=True):
     """A task with what is shown of it, or with `end` the last line."""
 
     id: int = 0
-    status: str = ""
-    type: str = ""
+    status: str | None = ""
+    type: str | None = ""
     scheduled_at: str | None = None
-    title: str = ""
+    title: str | None = ""
     end: StreamEnd | None = None
 
 

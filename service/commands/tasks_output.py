@@ -49,7 +49,7 @@ class Printer:
         if self._is_table:
             if not self.count:
                 self._row("ID", "STATUS", "TYPE", "SCHEDULED", "TITLE")
-            self._row(str(task.id), task.status, task.type, task.scheduled_at or "", task.title)
+            self._row(str(task.id), task.status or "", task.type or "", task.scheduled_at or "", task.title or "")
         else:
             self._out.write(as_json(text) + "\n")
         self.count += 1

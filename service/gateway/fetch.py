@@ -4,12 +4,23 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+import msgspec
+import structlog
+
 from service.budget.line.jobs import CallFailed, HeldSlot
 from service.cache.block_cache import BlockCache
 from service.cache.redis_blocks import CachedBlock
 from service.gateway.call_events import Call, CallEnd, OnCall, Tracing, Untraced
-from service.model.blocks import RefusedQuery, block_of
-from service.model.errors import CallsStopped, QueryRefused, UpstreamError, UpstreamRefused
+from service.model.blocks import Block, RefusedQuery, block_of, joined
+from service.model.errors import (
+    CallsStopped,
+    QueryRefused,
+    StoreUnavailable,
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamHTTPStatus,
+    UpstreamRefused,
+)
 from service.model.queries import Query, Range
 from service.model.tasks import Listing
 from service.upstream.apps import UpstreamApp
@@ -18,6 +29,12 @@ from service.upstream.verdicts import RetryVerdict, verdict
 
 FAILING_S = 5.0
 """For how long after a failed fetch whoever can be served stale is not made to wait for the next one."""
+FILL_CALLS_MAX = 16
+"""How many calls may fill one block, where the upstream gives fewer records a call than a block holds."""
+FILL_WITHIN_S = 30.0
+"""For how long a part of a block is worth continuing: the block is as old as its first part."""
+
+log = structlog.get_logger()
 
 
 class Upstream(Protocol):
@@ -55,11 +72,16 @@ class Fetching:
         align_s: int,
         attempts: int,
         pause_s: float,
+        pause_max_s: float = 60.0,
         clock: Callable[[], float],
         on_call: Sequence[OnCall] = (),
         tracing: Tracing | None = None,
     ) -> None:
-        """`clock` is the wall clock. `on_call` are told of each call that has ended, `tracing` before it begins."""
+        """`clock` is the wall clock. `on_call` are called after each upstream call, `tracing` before it.
+
+        `short_answers` counts calls that brought fewer records than asked for, though the list goes on.
+        """
+        self.short_answers = 0
         self.cache = cache
         self.block_size = block_size
         self._app = app
@@ -67,6 +89,7 @@ class Fetching:
         self._align_s = align_s
         self._attempts = attempts
         self._pause_s = pause_s
+        self._pause_max_s = pause_max_s
         self._clock = clock
         self._failed_at_s: float | None = None
         self._on_call = tuple(on_call)
@@ -77,30 +100,67 @@ class Fetching:
         return self._upstream.stopped(self._app)
 
     async def fetch(self, query: Query, index: int, slot: HeldSlot, *, attempt: int) -> CachedBlock | None:
-        """Fetch a block and keep it; a refusal of the query is kept in its place. Raises UpstreamError.
+        """Make one call for a block and keep what it brings; a refusal of the query is kept in its place.
 
-        None where the app's blocks were dropped during the call: who asks afterwards must not be served from before.
+        Where the upstream gives fewer records a call than a block holds, what is kept is unfinished, and the next call
+        continues it. Return None if the app's blocks were dropped during the call: requests that come later must not
+        be served from before. Raises UpstreamError.
         """
         generation = self.cache.generation(query.app)
-        range_ = query.range_at(self._clock(), align_s=self._align_s)
+        begun = await self._unfinished(query, index)
+        range_ = query.range_at(self._clock(), align_s=self._align_s) if begun is None else begun.range
+        offset = index * self.block_size + (0 if begun is None else begun.received)
+        want = self.block_size - (0 if begun is None else begun.received)
         try:
-            listing = await self._listing(query, range_, index, slot, attempt=attempt)
+            listing = await self._listing(query, range_, slot, offset=offset, want=want, attempt=attempt)
         except QueryRefused as exc:
             refusal = RefusedQuery(fetched_at_ms=self._now_ms(), code=exc.code, text=exc.text)
             return await self.cache.put(query, index, refusal, generation=generation)
         self._failed_at_s = None
         block = block_of(listing, query=query, range_=range_, fetched_at_ms=self._now_ms())
+        if block.received < min(want, block.total - offset):
+            self._note_short(want=want, got=block.received)
+            goes_on = block.received > 0 and attempt < FILL_CALLS_MAX
+            block = msgspec.structs.replace(block, unfinished=goes_on)
+        if begun is not None:
+            block = joined(begun, block)
         return await self.cache.put(query, index, block, generation=generation)
+
+    async def _unfinished(self, query: Query, index: int) -> Block | None:
+        """Return what earlier calls have brought of the block, if that is worth continuing."""
+        kept = self.cache.recall(query, index)
+        if kept is None:
+            try:
+                kept = await self.cache.get(query, index)
+            except StoreUnavailable:
+                return None
+        block = kept.stored
+        if not isinstance(block, Block) or not block.unfinished or block.received >= self.block_size:
+            return None
+        return block if abs(self._now_ms() - block.fetched_at_ms) < FILL_WITHIN_S * 1000 else None
+
+    def _note_short(self, *, want: int, got: int) -> None:
+        """Count a call that brought less than asked for; log the first."""
+        self.short_answers += 1
+        if self.short_answers == 1:
+            advice = "set cache.block_size to what the upstream gives in one call"
+            log.warning("upstream.short_answer", app=self._app.name, want=want, got=got, advice=advice)
 
     def dropped(self, *, attempt: int) -> CallFailed:
         """What follows a call during which the app's blocks were dropped: another one."""
         error = UpstreamError("the stored blocks were dropped during the call", app=self._app.name)
         return CallFailed(error=error, again=attempt < self._attempts)
 
-    async def _listing(self, query: Query, range_: Range, index: int, slot: HeldSlot, *, attempt: int) -> Listing:
-        """Make the call and tell those who watch."""
+    def unfinished(self) -> CallFailed:
+        """Return what follows a call that brought a part of the block: another one for the rest."""
+        error = UpstreamBroken("the upstream gave a part of the block only", app=self._app.name)
+        return CallFailed(error=error, again=True)
+
+    async def _listing(
+        self, query: Query, range_: Range, slot: HeldSlot, *, offset: int, want: int, attempt: int
+    ) -> Listing:
+        """Make the call and report it."""
         loop = asyncio.get_running_loop()
-        size = self.block_size
         call = Call(app=self._app.name, payer=slot.payer, attempt=attempt)
         trace = self._tracing.begin(call)
         begun_s, sent_at_s, error = loop.time(), None, None
@@ -115,8 +175,8 @@ class Fetching:
                 self._app,
                 query,
                 range_,
-                offset=index * size,
-                want=size,
+                offset=offset,
+                want=want,
                 before_send=before_send,
                 traceparent=trace.traceparent,
             )
@@ -151,11 +211,13 @@ class Fetching:
             RetryVerdict.NEVER: False,
         }[advised]
         pauses = advised is RetryVerdict.AFTER_PAUSE
+        asked_s = error.retry_after_s if isinstance(error, UpstreamHTTPStatus) else None
+        pause_s = max(self._pause_s, min(asked_s or 0.0, self._pause_max_s))
         return CallFailed(
             error=error,
             again=again,
             stop=isinstance(error, CallsStopped),
-            pause_s=self._pause_s if pauses else 0.0,
+            pause_s=pause_s if pauses else 0.0,
             pause_reason="throttled" if pauses else "",
         )
 
@@ -179,9 +241,21 @@ class BlockJob:
             kept = await self._fetching.fetch(self._query, self._index, slot, attempt=attempt)
         except UpstreamError as exc:
             return self._fetching.failed(exc, attempt=attempt)
-        return kept or self._fetching.dropped(attempt=attempt)
+        if kept is None:
+            return self._fetching.dropped(attempt=attempt)
+        if _is_unfinished(kept):
+            self.known = kept.head
+            return self._fetching.unfinished()
+        return kept
 
     async def look(self) -> CachedBlock | None:
         """The block as it is stored now, if that is not what the request knows."""
         kept = await self._fetching.cache.look(self._query, self._index)
+        if _is_unfinished(kept):
+            self.known = kept.head
+            return None
         return None if kept.stored is None or kept.head == self.known else kept
+
+
+def _is_unfinished(kept: CachedBlock) -> bool:
+    return isinstance(kept.stored, Block) and kept.stored.unfinished

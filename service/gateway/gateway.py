@@ -33,6 +33,7 @@ from service.model.freshness import CacheDirectives, Freshness, Lifetimes, Stale
 from service.model.pages import AppState, Chunk, Page, PageRequest, Readiness, Source
 from service.model.queries import Query
 from service.upstream.codes import advice_for
+from service.usage.app_state import app_condition
 from service.usage.budget_view import budget_view, parties
 from service.usage.store import UsageStore
 from service.usage.usage_view import is_by_hour, usage_view
@@ -152,8 +153,18 @@ class Gateway:
         found = self._apps.get(app)
         if found is None or app not in caller.apps:
             raise UnknownApp
-        ticked, tallies, worst = await asyncio.gather(
-            found.line.look(), found.usage_store.tallies(), found.usage_store.worst()
+        store = found.usage_store
+        ticked, tallies, worst, recent = await asyncio.gather(
+            found.line.look(), store.tallies(), store.worst(), store.recent_calls()
+        )
+        condition = app_condition(
+            recent,
+            stopped=found.fetching.stopped(),
+            redis_away=found.is_cut_off,
+            makes_calls=found.calls_alone is not None,
+            pause_s=0.0 if ticked is None else ticked.pause_in_ms / 1000,
+            pause_reason="" if ticked is None else ticked.pause_reason,
+            stale_last_minute=sum(tally.minute.stale for tally in tallies.values()),
         )
         return budget_view(
             parties(ticked, found.line.waiting(), tallies),
@@ -161,6 +172,8 @@ class Gateway:
             caller=caller,
             ticked=ticked,
             worst=worst,
+            recent=recent,
+            condition=condition,
             redis_away=found.is_cut_off,
             calls=found.calls_alone or found.calls,
             window_s=found.window_s,

@@ -30,6 +30,10 @@ def page_of(
         part.block.cut(max(start - base, 0), min(stop - base, block_size))
         for base, part in zip((first, first + block_size), parts, strict=False)
     ]
+    count = sum(
+        max(min(stop - base, len(part.block.ends)) - max(start - base, 0), 0)
+        for base, part in zip((first, first + block_size), parts, strict=False)
+    )
     oldest = min((part.block for part in parts), key=lambda block: block.fetched_at_ms)
     newest = max((part.block for part in parts), key=lambda block: block.fetched_at_ms)
     return Page(
@@ -40,6 +44,7 @@ def page_of(
         fetched_at_ms=oldest.fetched_at_ms,
         lifetime_s=lifetime_s,
         body=b",".join(body for body in bodies if body),
+        missing=max(min(stop, newest.total) - start - count, 0),
         source=max((part.source for part in parts), key=_RANK.__getitem__),
         stale_reason=next((part.stale_reason for part in parts if part.stale_reason), None),
         waited_s=sum(part.waited_s for part in parts),
@@ -54,11 +59,15 @@ def chunk_of(ask: PageRequest, part: Part, *, block_size: int, budget: BudgetNot
     start = ask.slice.offset % block_size
     base = ask.slice.offset - start
     following = base + block_size
+    stop = min(start + ask.slice.limit, block_size)
+    records = block.records(start, stop)
     return Chunk(
-        records=block.records(start, min(start + ask.slice.limit, block_size)),
+        records=records,
         total=block.total,
         following=following if following < block.total else None,
-        is_short=len(block.ends) < min(block_size, block.total - base),
+        is_short=block.changed or block.received < min(block_size, block.total - base),
+        is_empty=block.received == 0,
+        missing=max(min(stop, block.total - base) - start - len(records), 0),
         fetched_at_ms=block.fetched_at_ms,
         source=part.source,
         waited_s=part.waited_s,

@@ -18,6 +18,10 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
 
     `body` holds the records as JSON objects joined by commas; `ends[i]` is where record i ends in it. `range` is what
     was sent upstream, `fetched_at_ms` the wall clock at the answer, in milliseconds since the epoch.
+
+    `left_out` counts records that are missing because they have no id. `unfinished` says that the upstream gives fewer
+    records a call than a block holds, and further calls must bring the rest: such a block is never served. Where it was
+    fetched by several calls, `changed` says that the list was seen to change between them.
     """
 
     fetched_at_ms: int
@@ -26,6 +30,14 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     settled: bool
     ends: tuple[int, ...]
     body: bytes
+    left_out: int = 0
+    unfinished: bool = False
+    changed: bool = False
+
+    @property
+    def received(self) -> int:
+        """How many of the upstream's records the block stands for."""
+        return len(self.ends) + self.left_out
 
     def cut(self, start: int, stop: int) -> bytes:
         """JSON text of the records from `start` up to `stop` (within the block), joined by commas."""
@@ -73,4 +85,21 @@ def block_of(listing: Listing, *, query: Query, range_: Range, fetched_at_ms: in
         settled=ended and all(task.status == DISPATCHED for task in listing.tasks),
         ends=tuple(ends),
         body=b",".join(parts),
+        left_out=listing.left_out,
+    )
+
+
+def joined(first: Block, rest: Block) -> Block:
+    """Return one block of two parts that follow each other, as old as the first."""
+    base = len(first.body) + 1 if first.body else 0
+    return Block(
+        fetched_at_ms=first.fetched_at_ms,
+        range=first.range,
+        total=rest.total,
+        settled=first.settled and rest.settled,
+        ends=(*first.ends, *(base + end for end in rest.ends)),
+        body=b",".join(body for body in (first.body, rest.body) if body),
+        left_out=first.left_out + rest.left_out,
+        unfinished=rest.unfinished,
+        changed=first.changed or rest.total != first.total,
     )

@@ -1,5 +1,8 @@
 """The budget of an app as its callers see it."""
 
+from collections.abc import Mapping
+from typing import Literal
+
 import msgspec
 
 
@@ -15,9 +18,9 @@ class BudgetNote(msgspec.Struct, frozen=True, kw_only=True):
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """What was counted for a caller: each field is a column of the usage store, and a new one needs a default of 0.
 
-    `turns` were used for a fetch, each try one; `joined` are fetches that another request's fetch has spared. The rest
-    counts requests for pages: all, those answered by what was stored while fresh or when stale, those who waited in
-    line for their answer, and those refused a fetch.
+    `turns` were used for a fetch, each try one; `failed` are calls that brought nothing; `joined` are fetches that
+    another request's fetch has spared. The rest counts requests for pages: all, those answered by what was stored while
+    fresh or when stale, those who waited in line for their answer, and those refused a fetch.
     """
 
     turns: int = 0
@@ -27,6 +30,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     stale: int = 0
     waits: int = 0
     refusals: int = 0
+    failed: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(  # named one by one: sums of an hour are made while requests wait
@@ -37,6 +41,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
             stale=self.stale + other.stale,
             waits=self.waits + other.waits,
             refusals=self.refusals + other.refusals,
+            failed=self.failed + other.failed,
         )
 
 
@@ -104,6 +109,40 @@ class UsageView(msgspec.Struct, frozen=True, kw_only=True):
     hours: tuple[UseInPeriod, ...] = ()
 
 
+class CallResults(msgspec.Struct, frozen=True, kw_only=True):
+    """How the upstream calls of some time ended: how many well, and how many failed by result."""
+
+    ok: int = 0
+    failed: Mapping[str, int] = {}
+
+    @property
+    def failures(self) -> int:
+        """How many failed in all."""
+        return sum(self.failed.values())
+
+
+class RecentCalls(msgspec.Struct, frozen=True, kw_only=True):
+    """Calls of an app in the last minute and hour over all replicas, and when the last one succeeded.
+
+    `last_success_ms` counts from the epoch; None where none did within the week that is kept.
+    """
+
+    minute: CallResults = CallResults()
+    hour: CallResults = CallResults()
+    last_success_ms: int | None = None
+
+
+ServingState = Literal["serving", "stale", "failing", "stopped", "paused", "redis-away"]
+"""How an app is served: see `service.usage.app_state`."""
+
+
+class AppCondition(msgspec.Struct, frozen=True, kw_only=True):
+    """How an app is served now, and a sentence about it for people."""
+
+    state: ServingState
+    detail: str
+
+
 class BudgetView(msgspec.Struct, frozen=True, kw_only=True):
     """An app's budget now: of `calls` slots `free` could be used at once. `callers` are those whom the asking one may
     see by name, itself first; `others` are all the rest together.
@@ -113,6 +152,8 @@ class BudgetView(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     app: str
+    condition: AppCondition
+    recent: RecentCalls
     redis_away: bool
     calls: int
     window_s: float

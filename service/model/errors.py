@@ -7,6 +7,7 @@ TaskgateError
 ├── KeysUnavailable            a token, and no key to check any with
 ├── UnknownApp                 no such app, or none that this caller may know of
 ├── NotAllowed                 the caller may not do this
+├── StreamTooLong              a stream has reached its bound, and the list goes on
 ├── Refused                    no fetch for this caller now; there may be one later
 │   ├── WaitTooLong            the turn would come after the caller's patience
 │   ├── LineFull               the caller has too many requests waiting
@@ -74,6 +75,14 @@ class UnknownApp(TaskgateError):
 
 class NotAllowed(TaskgateError):
     """The caller is known, but may not do this."""
+
+
+class StreamTooLong(TaskgateError):
+    """A stream has brought as many tasks of the list as one may; the rest takes another request."""
+
+    def __init__(self, *, bound: int) -> None:
+        super().__init__(f"one stream goes through {bound} tasks at most")
+        self.bound = bound
 
 
 class Refused(TaskgateError):
@@ -166,15 +175,26 @@ class UpstreamUnreachable(UpstreamError):
 
 
 class UpstreamBroken(UpstreamError):
-    """An answer that can't be read: not JSON, cut off, too large, a field missing or of the wrong type."""
+    """An answer that can't be read: not JSON, cut off, too large, a field missing or of the wrong type.
+
+    `repeats` says that the answer came whole: the same call would most likely be answered the same way.
+    """
+
+    def __init__(self, detail: str, *, app: str, repeats: bool = False) -> None:
+        super().__init__(detail, app=app)
+        self.repeats = repeats
 
 
 class UpstreamHTTPStatus(UpstreamError):
-    """An HTTP status other than 200, which the upstream's page excludes but for network faults."""
+    """An HTTP status other than 200, which the upstream's page excludes but for network faults.
 
-    def __init__(self, status: int, *, app: str) -> None:
+    `retry_after_s` is what its `Retry-After` says, None without one.
+    """
+
+    def __init__(self, status: int, *, app: str, retry_after_s: float | None = None) -> None:
         super().__init__(f"the upstream answered with HTTP status {status}", app=app)
         self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class UpstreamRefused(UpstreamError):

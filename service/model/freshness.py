@@ -72,6 +72,8 @@ def age_s(stored: Stored, *, now_ms: int) -> float:
 
 def judge(stored: Stored, *, lifetimes: Lifetimes, directives: CacheDirectives, now_ms: int) -> Freshness:
     """What may be done with `stored` for a request with these directives."""
+    if isinstance(stored, Block) and stored.unfinished:
+        return Freshness.USELESS
     age = age_s(stored, now_ms=now_ms)
     lifetime = lifetimes.of(stored)
     if _is_acceptable(age, lifetime, directives):

@@ -38,7 +38,8 @@ class Source(StrEnum):
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     """A slice, cut from one block or two.
 
-    `body` is the JSON text of the tasks, joined by commas. `fetched_at_ms` and `range` are those of the older block,
+    `body` is the JSON text of the tasks, joined by commas. `missing` is how many tasks the slice lacks by the total:
+    the upstream gave fewer, or records without an id. `fetched_at_ms` and `range` are those of the older block,
     `lifetime_s` is what is fresh of it counted from its fetch. `waited_s` is the time in line and `upstream_s` the time
     of the call, 0 where there was none.
     """
@@ -51,6 +52,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     lifetime_s: float
     body: bytes
     source: Source
+    missing: int = 0
     stale_reason: StaleReason | None = None
     waited_s: float = 0.0
     upstream_s: float = 0.0
@@ -60,16 +62,19 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """What one block holds of a slice, record by record: a whole list is read chunk by chunk.
 
-    `following` is the offset of the next block, None where the list ends; `is_short` tells that the block holds fewer
-    records than its own total promises. The rest is as in a page.
+    `following` is the offset of the next block, None where the list ends; `is_short` says that the block holds fewer
+    records than its own total promises, or was seen to change while it was fetched; `is_empty` that it holds none at
+    all. The rest is as in a page.
     """
 
     records: tuple[bytes, ...]
     total: int
     following: int | None
     is_short: bool
+    is_empty: bool = False
     fetched_at_ms: int
     source: Source
+    missing: int = 0
     waited_s: float = 0.0
     upstream_s: float = 0.0
     budget: BudgetNote | None = None

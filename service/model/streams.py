@@ -15,8 +15,8 @@ class TaskLabels(msgspec.Struct, frozen=True, kw_only=True):
     """What of an encoded task decides whether it is wanted, and whether it was seen before."""
 
     id: int
-    type: str
-    status: str
+    type: str | None
+    status: str | None
 
 
 _labels = msgspec.json.Decoder(TaskLabels)

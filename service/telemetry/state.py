@@ -13,6 +13,7 @@ from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
 from service.gateway.gateway import LOOKUPS, RENEWAL, Gateway, ServedApp
 from service.telemetry.families import counters, gauges
+from service.upstream.records import Oddity
 from service.upstream.signer import Signer
 
 BACKGROUND = (RENEWAL, "~ahead")
@@ -35,6 +36,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     settle: Callable[[], None]
+    odd: Callable[[], Mapping[tuple[str, str], int]]
 
     apps: Mapping[str, ServedApp]
     callers: Callable[[], Mapping[str, tuple[str, ...]]]
@@ -83,6 +85,13 @@ class StateCollector:
         stopped = [((name,), float(app.fetching.stopped() is not None)) for name, app, _ in rows]
         text = "1 while no call is made, for credentials or account are at fault."
         yield gauges("taskgate_calls_stopped", text, ("app",), stopped)
+        odd: dict[tuple[str, ...], float] = {(name, kind.value): 0.0 for name in self._watched.apps for kind in Oddity}
+        odd |= {labels: float(count) for labels, count in self._watched.odd().items()}
+        text = "Upstream records and answers that were not as promised and were read all the same, by what was odd."
+        yield counters("taskgate_upstream_odd_records", text, ("app", "kind"), odd)
+        short: dict[tuple[str, ...], float] = {(name,): float(app.fetching.short_answers) for name, app, _ in rows}
+        text = "Upstream calls that brought fewer tasks than asked for, though the list goes on."
+        yield counters("taskgate_upstream_short_answers", text, ("app",), short)
         signed = [
             ((name,), max(self._watched.clock() - signer.signed_at_s, 0.0))
             for name, signer in self._watched.signers.items()

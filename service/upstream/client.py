@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from secrets import randbits
 from types import TracebackType
@@ -29,7 +30,7 @@ class Client:
     """Calls the upstream for all apps, over one pool of connections.
 
     `signers` are one for each app. `wall` is seconds since the epoch, for signing; `steady` counts stops and failed
-    hosts.
+    hosts. `odd` counts what of the answers was not as the upstream's page promises, by app and kind.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Client:
         wall: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.odd: Counter[tuple[str, str]] = Counter()
         self._settings = settings
         self._signers = {signer.app.name: signer for signer in signers}
         self._wall = wall
@@ -103,12 +105,16 @@ class Client:
         body = request_body(app, query, range_, offset=offset, want=want, order_by=self._settings.order_by)
         answer = await self._call(app, signature, body, before_send, traceparent)
         try:
-            read = read_answer(answer, want=want)
+            read = read_answer(answer, sdkappid=app.sdkappid, offset=offset, want=want)
         except MalformedAnswer as exc:
-            raise UpstreamBroken(str(exc), app=app.name) from exc
+            raise UpstreamBroken(str(exc), app=app.name, repeats=True) from exc
         if isinstance(read, UpstreamRefusal):
             raise self._refused(app, read, signature, fingerprint)
         self._expired.pop(app.name, None)
+        for kind, count in read.odd:
+            if not self.odd[app.name, kind]:
+                log.warning("upstream.odd_answer", app=app.name, kind=kind)
+            self.odd[app.name, kind] += count
         return read
 
     async def _call(

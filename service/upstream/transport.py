@@ -8,7 +8,9 @@ import asyncio
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable
+from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Self
 
@@ -24,6 +26,7 @@ from service.model.errors import (
 from service.settings import UpstreamSettings
 
 KEEPALIVE_S = 30.0
+RETRY_AFTER_MAX_S = 86_400.0
 
 BeforeSend = Callable[[], Awaitable[None]]
 
@@ -154,19 +157,33 @@ class Transport:
     async def _read(self, response: httpx.Response, *, app: str, deadline_s: float) -> bytes:
         """Read the body, as far as the bound and the deadline allow."""
         if response.status_code != 200:
-            raise UpstreamHTTPStatus(response.status_code, app=app)
+            wait_s = retry_after_s(response.headers.get("retry-after", ""), now_s=time.time())
+            raise UpstreamHTTPStatus(response.status_code, app=app, retry_after_s=wait_s)
         if response.headers.get("content-encoding", "identity").lower() != "identity":
             # We ask for none, and one that we don't undo can't grow beyond the bound.
-            raise UpstreamBroken("the answer is compressed, which was not asked for", app=app)
+            raise UpstreamBroken("the answer is compressed, which was not asked for", app=app, repeats=True)
         bound = self._settings.answer_max_bytes
         body = bytearray()
         async for chunk in response.aiter_raw():
             body += chunk
             if len(body) > bound:
-                raise UpstreamBroken(f"the answer is larger than {bound} bytes", app=app)
+                raise UpstreamBroken(f"the answer is larger than {bound} bytes", app=app, repeats=True)
             if asyncio.get_running_loop().time() >= deadline_s:
                 raise UpstreamTimeout("the answer was not complete in time", app=app)
         return bytes(body)
+
+
+def retry_after_s(field: str, *, now_s: float) -> float | None:
+    """Return how long a `Retry-After` (RFC 9110, 10.2.3) says to wait, a day at most; None if it can't be read."""
+    if field.isascii() and field.isdecimal():
+        return min(float(field[:9]), RETRY_AFTER_MAX_S)
+    try:
+        until = parsedate_to_datetime(field)
+    except ValueError:
+        return None
+    if until.tzinfo is None:
+        return None
+    return min(max(until.timestamp() - now_s, 0.0), RETRY_AFTER_MAX_S)
 
 
 def _failure(exc: Exception, *, app: str, progress: _Progress) -> UpstreamError:

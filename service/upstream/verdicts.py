@@ -43,10 +43,12 @@ def verdict(error: UpstreamError) -> RetryVerdict:
             return RetryVerdict.NEVER
         case UpstreamRefused(code=code):
             return _OF_KIND.get(kind_of(code), RetryVerdict.NEVER)
-        case UpstreamHTTPStatus(status=429):
+        case UpstreamHTTPStatus(status=429) | UpstreamHTTPStatus(status=503, retry_after_s=float()):
             return RetryVerdict.AFTER_PAUSE
         case UpstreamHTTPStatus(status=status):
             return RetryVerdict.AGAIN if status >= 500 else RetryVerdict.NEVER
+        case UpstreamBroken(repeats=True):
+            return RetryVerdict.NEVER
         case UpstreamTimeout() | UpstreamUnreachable() | UpstreamBroken():
             return RetryVerdict.AGAIN
     return RetryVerdict.NEVER

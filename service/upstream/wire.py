@@ -1,6 +1,7 @@
 """The upstream's wire format, both ways: `list_sched_task` as its page describes it."""
 
 import re
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Annotated, Literal, NoReturn
 from urllib.parse import urlencode
@@ -9,11 +10,13 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType, field
 
 from service.model.queries import Query, Range, Sort
-from service.model.tasks import Listing, Task
+from service.model.tasks import Listing
 from service.upstream.apps import UpstreamApp
+from service.upstream.records import INT64, Oddity, WireTask, task_of, wire_task
 
 PATH = "/v4/timpush/list_sched_task"
 TEXT_MAX_CHARS = 200
+TOTAL_MAX = INT64[-1]
 
 OrderBy = Literal["lower", "camel"]
 
@@ -46,32 +49,26 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True):
     status: str = field(name="ActionStatus", default="OK")
 
 
-class _Task(msgspec.Struct, frozen=True, kw_only=True):
-    task_id: int = field(name="TaskID")
-    type: str = field(name="Type")
-    status: str = field(name="Status")
-    title: str = field(name="Title")
-    desc: str = field(name="Desc")
-    create_at: str = field(name="CreateAt")
-    sched_at: str = field(name="SchedAt")
-    dispatch_success: int = field(name="DispatchSuccess")
-    dispatch_err: str | None = field(name="DispatchErr")
-    push_task_id: str | None = field(name="PushTaskID")
-    content: msgspec.Raw = field(name="Content")
-
-
 class _Page(msgspec.Struct, frozen=True, kw_only=True):
-    total: Annotated[int, Meta(ge=0)] = field(name="Total")
-    tasks: tuple[_Task, ...] | None = field(name="Tasks")
+    total: Annotated[int, Meta(ge=0, le=TOTAL_MAX)] = field(name="Total")
+    tasks: list[WireTask] | UnsetType | None = field(name="Tasks", default=UNSET)
+
+
+class _OddPage(msgspec.Struct, frozen=True, kw_only=True):
+    total: Annotated[int, Meta(ge=0, le=TOTAL_MAX)] = field(name="Total")
+    tasks: list[msgspec.Raw] | UnsetType | None = field(name="Tasks", default=UNSET)
 
 
 _heads = msgspec.json.Decoder(_Head)
 _pages = msgspec.json.Decoder(_Page)
+_odd_pages = msgspec.json.Decoder(_OddPage)
 
 _SPELLINGS: dict[OrderBy, tuple[str, str]] = {"lower": ("createat", "schedat"), "camel": ("createAt", "schedAt")}
-_TYPES = {"All": "all", "Tag": "tag", "User": "user"}
 _SIGNATURE = re.compile(r"eJ[A-Za-z0-9*_%-]{40,}", re.ASCII)
-_TIME = re.compile(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}", re.ASCII)
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+"""Any escape within a JSON string; the group is a surrogate that stands alone."""
 
 
 def request_target(app: UpstreamApp, *, signature: str, random: int) -> str:
@@ -107,30 +104,41 @@ def request_body(app: UpstreamApp, query: Query, range_: Range, *, offset: int, 
     )
 
 
-def read_answer(body: bytes, *, want: int) -> Listing | UpstreamRefusal:
-    """Read an answer to a call for `want` tasks. Unknown fields are ignored. Raises MalformedAnswer."""
+def read_answer(body: bytes, *, sdkappid: int, offset: int, want: int) -> Listing | UpstreamRefusal:
+    """Read an answer to an app's call for `want` tasks from `offset` on. Raises MalformedAnswer.
+
+    Unknown fields are ignored, and one record that is not as promised harms no other: see `records.py`.
+    """
+    odd: Counter[Oddity] = Counter()
     try:
-        body.decode()  # raw JSON within is carried on as it is, so it has to be proper UTF-8 as well
+        body = _proper_text(body, odd)
         head = _heads.decode(body)
         if head.code != 0:
             return UpstreamRefusal(code=head.code, text=head.text or "")
         if head.status != "OK":
             _malformed("ActionStatus is not OK although ErrorCode is 0")
-        page = _pages.decode(body)
-    except UnicodeDecodeError as exc:
-        raise MalformedAnswer("the answer is not UTF-8") from exc
+        total, records, left_out = _records(body, odd)
     except RecursionError as exc:
         raise MalformedAnswer("the answer is nested too deeply") from exc
     except msgspec.ValidationError as exc:
         raise MalformedAnswer(f"the answer lacks something or has it in another type: {exc}") from exc
     except msgspec.DecodeError as exc:
         raise MalformedAnswer(f"the answer is not JSON: {exc}") from exc
-    tasks = page.tasks or ()
-    if len(tasks) > want:
-        _malformed(f"Tasks holds {len(tasks)} tasks where {want} were asked for")
-    if len(tasks) > page.total:
-        _malformed(f"Tasks holds {len(tasks)} tasks where Total is {page.total}")
-    return Listing(total=page.total, tasks=tuple(_task(task, at=f"$.Tasks[{i}]") for i, task in enumerate(tasks)))
+    if any(record.sdkappid not in (None, sdkappid) for record in records):
+        _malformed("Tasks holds a task of another app")
+    if len(records) + left_out > want:
+        odd[Oddity.SURPLUS] += 1
+        records = records[:want]
+        left_out = min(left_out, want - len(records))
+    if records and total < offset + len(records):
+        odd[Oddity.TOTAL] += 1
+        total = offset + len(records)
+    return Listing(
+        total=total,
+        tasks=tuple(task_of(record, odd) for record in records),
+        left_out=left_out,
+        odd=tuple(odd.items()),
+    )
 
 
 def bounded(text: str, *, secret: str = "") -> str:
@@ -146,41 +154,46 @@ def bounded(text: str, *, secret: str = "") -> str:
     return escaped if len(escaped) <= TEXT_MAX_CHARS else escaped[: TEXT_MAX_CHARS - 1] + "…"
 
 
-def _task(task: _Task, *, at: str) -> Task:
-    return Task(
-        id=task.task_id,
-        type=_TYPES.get(task.type, task.type),
-        status=task.status,
-        title=task.title,
-        description=task.desc,
-        created_at=_rfc3339(task.create_at, at=f"{at}.CreateAt"),
-        scheduled_at=_rfc3339(task.sched_at, at=f"{at}.SchedAt"),
-        dispatched=task.dispatch_success == 1,
-        dispatch_error=task.dispatch_err or None,
-        push_task_id=task.push_task_id or None,
-        content=task.content,
-    )
+def _proper_text(body: bytes, odd: Counter[Oddity]) -> bytes:
+    """Return the answer as proper UTF-8 and JSON: raw JSON within is carried on as it is.
+
+    What is no character becomes U+FFFD, as decoders of the web do it: half of a surrogate pair is one character less
+    in one title, and no reason to lose a page.
+    """
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        odd[Oddity.TEXT] += 1
+        body = body.decode(errors="replace").encode()
+    if b"\\ud" not in body and b"\\uD" not in body:
+        return body
+
+    def replaced(found: re.Match[bytes]) -> bytes:
+        if found[1] is None:
+            return found[0]
+        odd[Oddity.TEXT] += 1
+        return rb"\ufffd"
+
+    return _ESCAPE.sub(replaced, body)
+
+
+def _records(body: bytes, odd: Counter[Oddity]) -> tuple[int, list[WireTask], int]:
+    """Return the total, the records, and how many were left out for want of an id."""
+    try:
+        page = _pages.decode(body)
+    except msgspec.ValidationError:
+        odd_page = _odd_pages.decode(body)
+    else:
+        if page.tasks is UNSET and page.total:
+            _malformed("the answer lacks Tasks")
+        return page.total, page.tasks or [], 0
+    read = [wire_task(raw, odd) for raw in odd_page.tasks or ()]
+    records = [record for record in read if record is not None]
+    return odd_page.total, records, len(read) - len(records)
 
 
 def _upstream_time(epoch_s: int) -> str:
     return f"{datetime.fromtimestamp(epoch_s, tz=UTC):%Y-%m-%d %H:%M:%S}"
-
-
-def _rfc3339(text: str, *, at: str) -> str | None:
-    """`YYYY-MM-DD HH:MM:SS` in UTC as RFC 3339; None for an empty one."""
-    if not text:
-        return None
-    if not _TIME.fullmatch(text) or not _in_calendar(text):
-        _malformed(f"not a time written as YYYY-MM-DD HH:MM:SS - at `{at}`")
-    return f"{text[:10]}T{text[11:]}Z"
-
-
-def _in_calendar(text: str) -> bool:
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return text[11:13] != "24"  # newer Pythons take it for the next midnight
 
 
 def _malformed(detail: str) -> NoReturn:

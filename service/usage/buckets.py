@@ -15,6 +15,14 @@ LATE_S = 30
 """How much longer than needed keys stay, for clocks that differ and batches that come late."""
 CALLS = "@"
 """In a caller's place: the calls in one window of the clock, whose number stands in the column's; no caller's name."""
+RESULTS = "!"
+"""In a caller's place: how many calls ended with the result that stands in the column's place."""
+NEWEST = "^"
+"""In a caller's place: values of which the greatest counts, not the sum."""
+LAST_SUCCESS = (NEWEST, "ok_ms")
+"""When the last successful call ended, in milliseconds since the epoch."""
+
+_NO_CALLERS = frozenset((CALLS, RESULTS, NEWEST))
 
 Cell = tuple[str, str]
 """A caller and a column."""
@@ -27,10 +35,14 @@ return all
 
 
 class Book(msgspec.Struct, frozen=True, kw_only=True):
-    """What was counted in some time: the callers' rows, and how many calls began in which window of the clock."""
+    """What was counted in some time: the callers' rows, how many calls began in which window of the clock, and how many
+    ended with which result; `last_success_ms` is when the last one ended well, 0 for never.
+    """
 
     rows: Mapping[str, Counts] = {}
     calls: Mapping[int, int] = {}
+    results: Mapping[str, int] = {}
+    last_success_ms: int = 0
 
 
 async def read_books(read: Script, keys: Iterable[str]) -> list[Book]:
@@ -83,21 +95,30 @@ class TimeBuckets:
 
 def booked(cells: Mapping[Cell, int]) -> Book:
     """The cells as rows. Columns that are none of ours are left out: a newer replica may count more than we know."""
-    names = dict.fromkeys(caller for caller, column in cells if column in COLUMNS)
-    calls = {int(window): number for (caller, window), number in cells.items() if caller == CALLS}
-    return Book(rows={name: _row(cells, name) for name in names}, calls=calls)
+    names = dict.fromkeys(caller for caller, column in cells if column in COLUMNS and caller not in _NO_CALLERS)
+    return Book(
+        rows={name: _row(cells, name) for name in names},
+        calls={int(window): number for (caller, window), number in cells.items() if caller == CALLS},
+        results={result: number for (caller, result), number in cells.items() if caller == RESULTS},
+        last_success_ms=cells.get(LAST_SUCCESS, 0),
+    )
 
 
 def added(books: Iterable[Book]) -> Book:
     """The sum of books."""
     rows: dict[str, Counts] = {}
     calls: dict[int, int] = {}
+    results: dict[str, int] = {}
+    last_success_ms = 0
     for book in books:
         for name, counts in book.rows.items():
             rows[name] = rows[name] + counts if name in rows else counts
         for window, number in book.calls.items():
             calls[window] = calls.get(window, 0) + number
-    return Book(rows=rows, calls=calls)
+        for result, number in book.results.items():
+            results[result] = results.get(result, 0) + number
+        last_success_ms = max(last_success_ms, book.last_success_ms)
+    return Book(rows=rows, calls=calls, results=results, last_success_ms=last_success_ms)
 
 
 def _cells(fields: list[bytes]) -> dict[Cell, int]:

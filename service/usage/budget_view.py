@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from service.budget.scheduler.interfaces import Ticked, WaitingCount
-from service.model.budgets import BudgetView, CallerStanding, UsageCounts, Worst
+from service.model.budgets import AppCondition, BudgetView, CallerStanding, RecentCalls, UsageCounts, Worst
 from service.model.callers import Caller
 
 
@@ -40,6 +40,8 @@ def budget_view(
     caller: Caller,
     ticked: Ticked | None,
     worst: Worst,
+    recent: RecentCalls,
+    condition: AppCondition,
     redis_away: bool,
     calls: int,
     window_s: float,
@@ -50,6 +52,8 @@ def budget_view(
     named = tuple(by_name.values()) if caller.operator else ()
     return BudgetView(
         app=app,
+        condition=condition,
+        recent=recent,
         redis_away=redis_away,
         calls=calls,
         window_s=window_s,

@@ -11,10 +11,23 @@ from itertools import islice
 
 import msgspec
 
-from service.model.budgets import COLUMNS, Counts, UsageCounts, Worst
+from service.model.budgets import COLUMNS, CallResults, Counts, RecentCalls, UsageCounts, Worst
 from service.model.errors import StoreUnavailable
 from service.store.interfaces import Script, Store
-from service.usage.buckets import CALLS, LATE_S, READ, Book, Cell, TimeBuckets, added, booked, read_books
+from service.upstream.results import OK
+from service.usage.buckets import (
+    CALLS,
+    LAST_SUCCESS,
+    LATE_S,
+    READ,
+    RESULTS,
+    Book,
+    Cell,
+    TimeBuckets,
+    added,
+    booked,
+    read_books,
+)
 
 STEP_S = 10
 """Ten seconds are told apart in the last minute, minutes in the last hour, hours in the last week."""
@@ -29,13 +42,20 @@ FLUSH_S = 1.0
 
 # KEYS: where the batch is added. ARGV: the replica, the batch's number, how many of the following are for all keys,
 # then for each key how long it lives (ms), then field and number in turn; what is beyond is for the first key alone.
-# A batch of a number that a key has seen from this replica is not added to it again.
+# A batch of a number that a key has seen from this replica is not added to it again. Of fields of NEWEST the greatest
+# number stays.
 _ADD = """
 local seen_by, fields = '#' .. ARGV[1], 4 + #KEYS
 for i, key in ipairs(KEYS) do
   local seen = tonumber(redis.call('HGET', key, seen_by) or '-1')
   if seen < tonumber(ARGV[2]) then
-    for j = fields, i == 1 and #ARGV or fields + ARGV[3] - 1, 2 do redis.call('HINCRBY', key, ARGV[j], ARGV[j + 1]) end
+    for j = fields, i == 1 and #ARGV or fields + ARGV[3] - 1, 2 do
+      if string.sub(ARGV[j], 1, 1) ~= '^' then
+        redis.call('HINCRBY', key, ARGV[j], ARGV[j + 1])
+      elseif tonumber(redis.call('HGET', key, ARGV[j]) or '0') < tonumber(ARGV[j + 1]) then
+        redis.call('HSET', key, ARGV[j], ARGV[j + 1])
+      end
+    end
     redis.call('HSET', key, seen_by, ARGV[2])
     redis.call('PEXPIRE', key, ARGV[3 + i])
   end
@@ -113,16 +133,24 @@ class UsageStore:
         calls[cell] = calls.get(cell, 0) + 1
         self.count(caller, "turns")
 
+    def count_result(self, caller: str, result: str) -> None:
+        """Count how a call ended that was made in the caller's turn, now; `result` is one of `RESULTS` of upstream."""
+        cells = self._batch().cells
+        cells[RESULTS, result] = cells.get((RESULTS, result), 0) + 1
+        if result == OK:
+            cells[LAST_SUCCESS] = int(self._clock() * 1000)
+            self._counted.set()
+        else:
+            self.count(caller, "failed")
+
     async def tallies(self) -> Mapping[str, UsageCounts]:
         """The last minute and hour of every caller: as Redis has them, or had them when last asked, and what is unsent.
 
         Bounded work: at most once a second Redis is asked for six short times and three minutes, at first for all.
         """
-        step = self._step()
         async with self._asking:
             await self._refresh(self._minutes)
-            recent = (batch for batch in self._batches() if batch.step > step - STEPS)
-            minute = added((self._last_minute, *map(_book_of, recent))).rows
+            minute = added((self._last_minute, *map(_book_of, self._recent()))).rows
             hour = added((self._last_hour, *map(_book_of, self._batches()))).rows
         none = Counts()
         return {
@@ -137,6 +165,18 @@ class UsageStore:
         begun = (self._clock() - 60) // self._window_s
         minute = max((number for window, number in calls.items() if window > begun), default=0)
         return Worst(minute=minute, hour=max(calls.values(), default=0))
+
+    async def recent_calls(self) -> RecentCalls:
+        """How the calls of the last minute and hour ended, and when the last one succeeded."""
+        async with self._asking:
+            await self._refresh(self._minutes)
+            minute = added((self._last_minute, *map(_book_of, self._recent())))
+            hour = added((self._last_hour, *map(_book_of, self._batches())))
+            last_success_ms = hour.last_success_ms
+            if not last_success_ms:
+                await self._refresh(self._hours)
+                last_success_ms = added(self._hours.books.values()).last_success_ms
+        return RecentCalls(minute=_results_of(minute), hour=_results_of(hour), last_success_ms=last_success_ms or None)
 
     async def minutes(self) -> Mapping[int, Book]:
         """The last hour by minute, counted since the epoch; a minute without any count may be missing."""
@@ -174,6 +214,11 @@ class UsageStore:
         yield from self._open.values()
         if self._sending is not None:
             yield self._sending
+
+    def _recent(self) -> Iterator[_Batch]:
+        """The same, of the last minute alone."""
+        begun = self._step() - STEPS
+        return (batch for batch in self._batches() if batch.step > begun)
 
     async def flush(self) -> None:
         """Send all that is counted; what can't be sent stays for the next time, up to an hour."""
@@ -236,6 +281,12 @@ class UsageStore:
 
 def _book_of(batch: _Batch) -> Book:
     return booked(batch.cells | batch.calls)
+
+
+def _results_of(book: Book) -> CallResults:
+    return CallResults(
+        ok=book.results.get(OK, 0), failed={name: number for name, number in sorted(book.results.items()) if name != OK}
+    )
 
 
 def _fields(cells: Mapping[Cell, int]) -> list[str | int]:

@@ -35,6 +35,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
     limit: int
     fetched_at: str
+    missing: int
 
 
 class Rendered(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +71,7 @@ def body_of(page: Page) -> bytes:
         offset=page.slice.offset,
         limit=page.slice.limit,
         fetched_at=_instant(page.fetched_at_ms // 1000),
+        missing=page.missing,
     )
     return b"".join((_encoder.encode(envelope)[:-1], b',"tasks":[', page.body, b"]}"))
 

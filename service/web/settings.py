@@ -23,6 +23,7 @@ class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
     until: Moment
     range_max_days: int | None
     wait_default_s: float
+    stream_max_tasks: int
     compressed_max_bytes: int
 
     @property
@@ -59,5 +60,6 @@ def _resolved(budget: BudgetSettings, cache: CacheSettings, query: QuerySettings
         until=parse_moment(query.until),
         range_max_days=query.range_max_days,
         wait_default_s=budget.wait_default_s,
+        stream_max_tasks=query.stream_max_tasks,
         compressed_max_bytes=cache.answers_bytes // 4,
     )

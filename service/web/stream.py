@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from service.model.callers import Caller
+from service.model.errors import StreamTooLong, UpstreamBroken
 from service.model.pages import Chunk, PageRequest, Source
 from service.model.queries import Slice, rfc3339
 from service.model.streams import Only, Seen, labels_of
@@ -31,6 +32,7 @@ TOTAL = b"x-total-count"
 
 READER_MAX_S = 300.0
 """How long a reader may leave a block where it is; then the stream is cut off."""
+TASKS_MAX = 1_000_000
 
 _encoder = msgspec.json.Encoder()
 
@@ -41,7 +43,8 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     """How a stream ended: `complete` where the end of the list was reached.
 
     `count` is how many lines came before, `total` how many tasks the query matches by the newest block. `changed` tells
-    that the list was seen to change meanwhile: tasks may be missing or come twice. `fetched_at` is when the upstream
+    that the list was seen to change meanwhile: tasks may be missing or come twice. `missing` counts tasks that the
+    upstream did not give, or gave without an id. `fetched_at` is when the upstream
     was asked for the oldest block, `stale` whether one of them was past its freshness. `next` leads to the rest.
     """
 
@@ -49,6 +52,7 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     count: int
     total: int
     changed: bool
+    missing: int
     fetched_at: str
     stale: bool
     problem: Problem | None
@@ -66,6 +70,7 @@ class Course:
 
     def __init__(self, first: Chunk, only: Only) -> None:
         self.count = 0
+        self._missing = 0
         self._only = only
         self._seen = Seen(total=first.total)
         self._fetched_at_ms = first.fetched_at_ms
@@ -78,6 +83,7 @@ class Course:
         self._seen = self._seen.after(ids, total=chunk.total, is_short=chunk.is_short)
         self._fetched_at_ms = min(self._fetched_at_ms, chunk.fetched_at_ms)
         self._stale |= chunk.source is Source.STALE
+        self._missing += chunk.missing
         wanted = [record for record, each in zip(chunk.records, labels, strict=True) if self._only.takes(each)]
         self.count += len(wanted)
         return b"".join(_line(record) for record in wanted)
@@ -89,6 +95,7 @@ class Course:
             count=self.count,
             total=self._seen.total,
             changed=self._seen.changed,
+            missing=self._missing,
             fetched_at=rfc3339(self._fetched_at_ms // 1000),
             stale=self._stale,
             problem=problem,
@@ -101,7 +108,7 @@ class TaskStream(Reply):
     """Sends a list from its `first` chunk on; `link` makes the reference to the rest from an offset.
 
     `in_flight` is entered for as long as it is being sent. `caller_now` is asked before each further block, and raises
-    where the caller may not read the list any more.
+    where the caller may not read the list any more. A stream goes through `tasks_max` tasks at most.
     """
 
     def __init__(
@@ -115,6 +122,7 @@ class TaskStream(Reply):
         in_flight: AbstractContextManager[None],
         caller_now: Callable[[], Awaitable[Caller]],
         link: Callable[[int], str],
+        tasks_max: int = TASKS_MAX,
         reader_max_s: float = READER_MAX_S,
     ) -> None:
         super().__init__(Answer(status=200, headers=_fields(ask, first, context), body=b""))
@@ -125,6 +133,7 @@ class TaskStream(Reply):
         self._in_flight = in_flight
         self._caller_now = caller_now
         self._link = link
+        self._tasks_max = tasks_max
         self._reader_max_s = reader_max_s
         self._course = Course(first, only)
         self._first_lines = self._course.lines(first)
@@ -162,12 +171,20 @@ class TaskStream(Reply):
             await asyncio.sleep(0)  # what is in memory comes without a wait: let others have their turn
             slice_ = Slice(offset=following, limit=self._ask.slice.limit)
             try:
+                self._check(chunk, following)
                 caller = await self._caller_now()
                 chunk = await self._gateway.chunk(replace(self._ask, caller=caller, slice=slice_))
                 lines = self._course.lines(chunk)
             except Exception as exc:  # noqa: BLE001 - the answer has begun: its last line alone can still tell
                 problem = late_problem(context, exc)
                 return self._course.last_line(problem=problem, following=self._link(following))
+
+    def _check(self, chunk: Chunk, following: int) -> None:
+        """Raise UpstreamBroken if the list can't go on, StreamTooLong if it may not: a total may be any number."""
+        if chunk.is_empty:
+            raise UpstreamBroken("the list has ended before its own total", app=self._ask.query.app)
+        if following - self._ask.slice.offset >= self._tasks_max:
+            raise StreamTooLong(bound=self._tasks_max)
 
     async def _sent(self, send: Send, body: bytes, *, more: bool) -> None:
         await asyncio.wait_for(

@@ -1,8 +1,7 @@
-"""`/docs` in a real browser: someone with a key authorizes, tries a request, and reads its answer."""
+"""`/docs` in a real browser: someone with a key pastes it, sends a request, and reads its answer and its samples."""
 
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,9 +12,18 @@ from tests.servers import Server
 
 pytestmark = pytest.mark.browser
 
-CONTRACT = Path(__file__).parents[2] / "openapi" / "openapi.json"
-OPERATION = "#operations-Tasks-listTasks"
-LIVE = f"{OPERATION} .live-responses-table .response"
+OPERATION = "#tag/tasks/GET/tasks"
+TEST_REQUEST = 'section[id$="tag/tasks/GET/tasks"] .show-api-client-button'
+LOADED_S = 60.0
+SAMPLES = {
+    "shell/curl": "curl 'ORIGIN/tasks?app=shop'",
+    "python/requests": "requests.get(",
+    "python/httpx_sync": "httpx.get(",
+    "js/fetch": "fetch('ORIGIN/tasks?app=shop'",
+    "go/native": "http.NewRequest",
+    "java/nethttp": "HttpRequest.newBuilder()",
+}
+DIALOG = "document.querySelector('[role=dialog]')"
 
 
 @pytest.fixture
@@ -25,39 +33,65 @@ async def origin(own_valkey: Server) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{gateways.replicas[0].port}"
 
 
-async def click(tab: Tab, selector: str) -> None:
-    """Click on what comes first, once it is there."""
-    await tab.until(f"document.querySelector({selector!r})")
-    await tab.run(f"document.querySelector({selector!r}).click()")
+async def press(tab: Tab, label: str, *, within: str = "document") -> None:
+    """Click the button whose text begins with this, once it is there."""
+    button = f"[...{within}.querySelectorAll('button')].find(each => each.innerText.trim().startsWith({label!r}))"
+    await tab.until(button)
+    await tab.run(f"{button}.click()")
 
 
-async def fill(tab: Tab, selector: str, text: str) -> None:
-    """Type into a field in place of what stands there."""
-    await tab.until(f"document.querySelector({selector!r})")
-    await tab.run(f"(field => {{ field.focus(); field.select() }})(document.querySelector({selector!r}))")
-    await tab.type(text)
-    await tab.press("Tab")  # leaving a field tells Swagger UI at once, typing only after a while
-
-
-async def test_authorize_and_try(origin: str) -> None:
-    """GET /tasks, tried with a key, shows its answer; no request goes elsewhere, and the browser complains of none."""
-    async with chromium_tab(f"{origin}/docs") as tab:
-        await click(tab, ".btn.authorize")
-        await fill(tab, ".dialog-ux input", key_of("c0"))
-        await click(tab, ".dialog-ux button.authorize")
-        await click(tab, ".dialog-ux button.btn-done")
-        await click(tab, f"{OPERATION} .opblock-summary-control")
-        await fill(tab, f"{OPERATION} tr[data-param-name=app] input", "shop")
-        await fill(tab, f"{OPERATION} tr[data-param-name=limit] input", "2")
-        await click(tab, f"{OPERATION} button.execute")
-        await tab.until(f"document.querySelector('{LIVE} pre')")
-        assert (await tab.run(f"document.querySelector('{LIVE} .response-col_status').innerText")).split() == ["200"]
-        page = json.loads(await tab.run(f"document.querySelector('{LIVE} pre').innerText"))
-        assert (page["app"], len(page["tasks"])) == ("shop", 2)
-        paths = json.loads(CONTRACT.read_bytes())["paths"]
-        operations = sum(len(item) for item in paths.values())
-        assert await tab.run("document.querySelectorAll('.opblock').length") == operations
+async def test_paste_a_key_and_send(origin: str) -> None:
+    """GET /tasks, sent with a pasted key, shows its answer; no request leaves the gateway, and no key is stored."""
+    async with chromium_tab(f"{origin}/docs{OPERATION}") as tab:
+        await tab.until(f"document.querySelector('{TEST_REQUEST}')", within_s=LOADED_S)
+        await tab.until("document.querySelector('input[placeholder=Token]')")
+        await tab.run("document.querySelector('input[placeholder=Token]').focus()")
+        await tab.type(key_of("c0"))
+        await tab.run(f"document.querySelector('{TEST_REQUEST}').click()")
+        await tab.until(DIALOG)
+        await press(tab, "Send", within=DIALOG)
+        await tab.until(f"{DIALOG}.innerText.includes('200 OK')")
+        await tab.until(f"{DIALOG}.innerText.includes('scheduled_at')")
         requests = [url for url in tab.requests if not url.startswith("data:")]
-        assert any(urlsplit(url).path == "/tasks" and "limit=2" in url for url in requests)
+        assert [url for url in requests if urlsplit(url).path == "/tasks"] == [f"{origin}/tasks?app=shop"]
         assert {f"{urlsplit(url).scheme}://{urlsplit(url).netloc}" for url in requests} == {origin}
+        stored = await tab.run(
+            "(async () => JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href, "
+            "await indexedDB.databases()]))()"
+        )
+        assert key_of("c0") not in stored
+        assert json.loads(stored)[-1] == []
+        assert tab.errors == []
+
+
+async def test_samples(origin: str) -> None:
+    """A sample for each client that is promised, and for no other, that asks this gateway for what is needed alone."""
+    async with chromium_tab(f"{origin}/docs{OPERATION}") as tab:
+        card = f"document.querySelector('{TEST_REQUEST}').closest('.scalar-card')"
+        await tab.until(f"document.querySelector('{TEST_REQUEST}')", within_s=LOADED_S)
+        for client, sample in SAMPLES.items():
+            await tab.run(f"{card}.querySelector('[data-testid=client-picker]').click()")
+            await tab.until("document.querySelector('[role=option]')")
+            ids = await tab.run("[...document.querySelectorAll('[role=option]')].map(each => each.id)")
+            assert len(ids) == len(SAMPLES)
+            (chosen,) = (each for each in ids if each.endswith(f"-{client}"))
+            await tab.run(f"document.getElementById({chosen!r}).click()")
+            await tab.until(f"{card}.innerText.includes({sample.replace('ORIGIN', origin)!r})")
+            await tab.until("!document.querySelector('[role=option]')")
+        assert tab.errors == []
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (320, False)])
+async def test_nothing_is_cut_off(origin: str, width: int, dark: bool) -> None:
+    """The page fits the window, wide and narrow; in the dark its ground is dark and its texts are light."""
+    async with chromium_tab("about:blank") as tab:
+        await tab.look(width=width, dark=dark)
+        await tab.call("Page.navigate", url=f"{origin}/docs")
+        await tab.until("document.querySelector('h1')?.innerText === 'Taskgate'", within_s=LOADED_S)
+        assert await tab.run("document.documentElement.scrollWidth") <= width
+        colour, ground = await tab.run(
+            "[getComputedStyle(document.querySelector('h1')).color, getComputedStyle(document.body).backgroundColor]"
+            ".map(each => Number(each.match(/\\d+/)[0]))"
+        )
+        assert (colour > ground) == dark
         assert tab.errors == []

@@ -7,6 +7,8 @@ MONITORED: Values = {
     "prometheusRule": {"enabled": True, "runbookUrl": "https://docs.example/runbook.md"},
     "dashboard": {"enabled": True, "annotations": {"grafana_folder": "Taskgate"}},
 }
+RESTRICTED: Values = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+"""What PodSecurity's restricted level asks of every container, those that the chart does not make too."""
 TRYING: Values = {"valkey": {"enabled": True}, "config": {"redis": {"url": GONE}}}
 
 MATRIX: dict[str, Values] = {
@@ -47,8 +49,15 @@ MATRIX: dict[str, Values] = {
         "revisionHistoryLimit": 2,
         "podDisruptionBudget": {"minAvailable": "50%"},
         "deploymentAnnotations": {"reloader.example/ignore": "true"},
-        "initContainers": [{"name": "wait", "image": "registry.example/wait:1"}],
-        "extraContainers": [{"name": "proxy", "image": "registry.example/proxy:1", "ports": [{"containerPort": 3128}]}],
+        "initContainers": [{"name": "wait", "image": "registry.example/wait:1", "securityContext": RESTRICTED}],
+        "extraContainers": [
+            {
+                "name": "proxy",
+                "image": "registry.example/proxy:1",
+                "ports": [{"containerPort": 3128}],
+                "securityContext": RESTRICTED,
+            }
+        ],
         "extraObjects": [
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-extra"}},
             'apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {{ include "taskgate.fullname" . }}-text\n',
@@ -64,7 +73,7 @@ MATRIX: dict[str, Values] = {
             "ipFamilyPolicy": "PreferDualStack",
             "ipFamilies": ["IPv6", "IPv4"],
             "externalTrafficPolicy": "Local",
-            "trafficDistribution": "PreferClose",
+            "trafficDistribution": "PreferSameZone",
             "loadBalancerClass": "example.org/inside",
             "loadBalancerSourceRanges": ["10.0.0.0/8"],
         },

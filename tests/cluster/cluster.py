@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,11 @@ class Cluster:
         options = ["--validate=strict", *(["--dry-run=server"] if dry_run else [])]
         text = "\n".join(json.dumps(made) for made in objects)
         return self.kubectl("create", "--namespace", namespace, *options, "--filename=-", stdin=text)
+
+    def ensure(self, made: Object) -> None:
+        """Create an object that belongs to no namespace, unless there is one of its name."""
+        with suppress(AlreadyThere):
+            self.kubectl("create", "--filename=-", stdin=json.dumps(made))
 
     def get(self, kind: str, name: str, *, namespace: str) -> Object:
         """Return one object. Raise CommandFailed where there is none."""

@@ -98,7 +98,7 @@ class ControlPlane:
             f"--tls-private-key-file={key}",
             f"--client-ca-file={self.ca_file}",
             "--authorization-mode=RBAC",
-            "--service-cluster-ip-range=10.0.0.0/24",
+            "--service-cluster-ip-range=10.0.0.0/24,fd00:10::/112",
             f"--service-account-issuer={ISSUER}",
             f"--service-account-signing-key-file={self._signing_keys[0].private}",
             *(f"--service-account-key-file={key.public}" for key in self._signing_keys),

@@ -80,7 +80,9 @@ def accounts(cluster: Cluster, namespace: str, tmp_path: Path) -> Accounts:
 
 @pytest.fixture
 def mount(tmp_path: Path, valkey: Server, sandbox: Sandbox) -> Mounted:
-    return Mounted(tmp_path / "mounted", valkey=valkey, sandbox=sandbox)
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    return Mounted(folder, valkey=valkey, sandbox=sandbox)
 
 
 async def test_tokens_are_taken_for_our_audience_alone(mount: Mounted, accounts: Accounts) -> None:
@@ -138,13 +140,13 @@ async def test_signing_keys_are_rotated(
         old = accounts.token(CALLER, AUDIENCE)
         assert (await mount.ask(old)).status == 200
 
-        await asyncio.to_thread(own_control_plane.rotate_signing_key, keep=True)
+        own_control_plane.rotate_signing_key(keep=True)
         accounts.renew()
         new = accounts.token(CALLER, AUDIENCE)
         assert (await _settled(mount, new, 200)).status == 200
         assert (await mount.ask(old)).status == 200
 
-        await asyncio.to_thread(own_control_plane.rotate_signing_key, keep=False)
+        own_control_plane.rotate_signing_key(keep=False)
         accounts.renew()
         last = accounts.token(CALLER, AUDIENCE)
         assert (await _settled(mount, last, 200)).status == 200

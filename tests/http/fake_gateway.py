@@ -12,7 +12,7 @@ import msgspec
 
 from service.callers.authenticator import Authenticator
 from service.callers.table import Table, table_of
-from service.model.budgets import BudgetView, CallerStanding, UsageView, Worst
+from service.model.budgets import AppCondition, BudgetView, CallerStanding, RecentCalls, UsageView, Worst
 from service.model.callers import AppInfo, Authenticated, Caller
 from service.model.errors import Unauthenticated
 from service.model.pages import AppState, Chunk, Page, PageRequest, Readiness, Source
@@ -135,6 +135,8 @@ class FakeGateway:
             raise self.error
         values: dict[str, Any] = {
             "app": app,
+            "condition": AppCondition(state="serving", detail="Calls succeed."),
+            "recent": RecentCalls(),
             "redis_away": False,
             "calls": 5,
             "window_s": 1.0,

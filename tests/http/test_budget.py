@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.model.budgets import CallerStanding, Counts, UsageCounts, Worst
+from service.model.budgets import AppCondition, CallerStanding, CallResults, Counts, RecentCalls, UsageCounts, Worst
 from tests.http.fake_gateway import MANY_AUTH, Web
 
 
@@ -10,6 +10,12 @@ async def test_the_body_has_the_documented_members(web: Web) -> None:
     """All of the view is told, in seconds and counts; a pause of nothing has no reason."""
     tally = UsageCounts(minute=Counts(turns=3, joined=1), hour=Counts(turns=30, joined=10))
     web.gateway.view = {
+        "condition": AppCondition(state="failing", detail="14 of 20 upstream calls failed in the last minute."),
+        "recent": RecentCalls(
+            minute=CallResults(ok=6, failed={"timeout": 14}),
+            hour=CallResults(ok=60, failed={"broken": 1, "timeout": 14}),
+            last_success_ms=1_748_736_000_900,
+        ),
         "free": 2,
         "pause_s": 0.75,
         "pause_reason": "throttled",
@@ -22,6 +28,13 @@ async def test_the_body_has_the_documented_members(web: Web) -> None:
     nothing = {"turns": 0, "joined": 0}
     assert answer.json() == {
         "app": "shop",
+        "state": "failing",
+        "state_detail": "14 of 20 upstream calls failed in the last minute.",
+        "last_success_at": "2025-06-01T00:00:00Z",
+        "calls": {
+            "last_minute": {"ok": 6, "failed": {"timeout": 14}},
+            "last_hour": {"ok": 60, "failed": {"broken": 1, "timeout": 14}},
+        },
         "redis": "ok",
         "slots": {"total": 5, "free": 2, "window_seconds": 1.0},
         "worst_window": {"last_minute": 4, "last_hour": 5},
@@ -42,7 +55,9 @@ async def test_the_body_has_the_documented_members(web: Web) -> None:
         },
     }
     web.gateway.view = {}
-    assert (await web.get("/budget?app=shop")).json()["pause"] == {"seconds": 0.0, "reason": None}
+    body = (await web.get("/budget?app=shop")).json()
+    assert body["pause"] == {"seconds": 0.0, "reason": None}
+    assert body["last_success_at"] is None
 
 
 async def test_what_is_not_known_is_null(web: Web) -> None:

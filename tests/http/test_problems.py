@@ -70,6 +70,8 @@ CASES = [
         1,
         {"upstream_code": 60007, "upstream_text": "t"},
     ),
+    (errors.StreamTooLong(bound=9), 413, "stream-too-long", None, {"bound": 9}),
+    (errors.UpstreamHTTPStatus(503, app="shop", retry_after_s=6.2), 502, "upstream-http-status", 7, {}),
     (errors.UpstreamError("failed", app="shop"), 502, "upstream-failed", None, {}),
 ]
 

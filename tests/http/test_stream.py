@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from service.model.callers import Caller
 from service.model.errors import ShuttingDown, UpstreamTimeout, WaitTooLong
@@ -55,6 +56,7 @@ async def test_a_whole_list(web: Web) -> None:
         "count": 250,
         "total": 250,
         "changed": False,
+        "missing": 0,
         "fetched_at": "2025-06-15T15:06:36Z",
         "stale": False,
         "problem": None,
@@ -184,6 +186,31 @@ async def test_a_reload_on_the_way(web: Web, policy: CallerSettings, slug: str |
     assert end["next"] == (slug and "/tasks?offset=200")
     assert [ask.caller.weight for ask in web.gateway.asks] == ([1.0, 1.0, 7.0] if slug is None else [1.0, 1.0])
     assert web.observed[0].labels.outcome == (slug or "streamed")
+
+
+async def test_a_list_without_end(web: Web) -> None:
+    """A stream goes through a bounded number of tasks; the last line says so, and where to go on."""
+    web.settings = replace(web.settings, stream_max_tasks=1000)
+    for offset in range(0, 5000, 100):
+        web.gateway.told_at[offset] = {
+            "records": tuple(msgspec.json.encode(task_of(offset + number)) for number in range(100)),
+            "total": 10**15,
+            "following": offset + 100,
+        }
+    tasks, end = await stream(web)
+    assert (end["complete"], len(tasks), end["next"]) == (False, 1000, "/tasks?offset=1000")
+    assert (end["problem"]["type"], end["problem"]["bound"]) == ("/problems/stream-too-long", 1000)
+    tasks, end = await stream(web, "offset=1000")
+    assert (end["count"], end["next"]) == (1000, "/tasks?offset=2000")
+
+
+async def test_a_list_that_ends_before_its_total(web: Web) -> None:
+    """A block without a single task, where more are promised, ends the stream: no call would bring more."""
+    web.gateway.told_at[100] = {"records": (), "total": 10**15, "following": 200, "is_empty": True, "missing": 100}
+    tasks, end = await stream(web)
+    assert (end["complete"], len(tasks), end["missing"]) == (False, 100, 100)
+    assert end["problem"]["type"] == "/problems/upstream-broken"
+    assert len(web.gateway.asks) == 2
 
 
 CHANGES: list[tuple[int, dict[str, Any]]] = [

@@ -17,7 +17,7 @@ def boss_web() -> Web:
 
 async def test_the_body_has_the_documented_members(web: Web) -> None:
     """Counts have their public names; saved are hits and joins; the total is the callers' sum."""
-    counts = Counts(requests=20, hits=9, joined=3, stale=1, turns=6, waits=4, refusals=2)
+    counts = Counts(requests=20, hits=9, joined=3, stale=1, turns=6, waits=4, refusals=2, failed=5)
     web.gateway.usage_view = {
         "since_s": 1_749_999_960,
         "callers": (Use(name="single", counts=counts), Use(name="~ahead", counts=Counts(turns=1))),
@@ -34,6 +34,7 @@ async def test_the_body_has_the_documented_members(web: Web) -> None:
         "fetches": 6,
         "waits": 4,
         "refusals": 2,
+        "failed": 5,
         "saved": 12,
     }
     body = answer.json()

@@ -6,7 +6,19 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from service.model.budgets import BudgetView, CallerStanding, Counts, UsageCounts, UsageView, Use, UseInPeriod, Worst
+from service.model.budgets import (
+    AppCondition,
+    BudgetView,
+    CallerStanding,
+    CallResults,
+    Counts,
+    RecentCalls,
+    UsageCounts,
+    UsageView,
+    Use,
+    UseInPeriod,
+    Worst,
+)
 from service.model.errors import (
     BadRequest,
     CallsStopped,
@@ -134,6 +146,12 @@ def budget_example() -> Any:
     others = UsageCounts(minute=Counts(turns=262, joined=31), hour=Counts(turns=9104, joined=1240))
     view = BudgetView(
         app="shop",
+        condition=AppCondition(state="serving", detail="Calls succeed."),
+        recent=RecentCalls(
+            minute=CallResults(ok=281, failed={"timeout": 2}),
+            hour=CallResults(ok=9377, failed={"throttled": 4, "timeout": 33}),
+            last_success_ms=1_748_736_000_000,
+        ),
         redis_away=False,
         calls=5,
         window_s=1.0,

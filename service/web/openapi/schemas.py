@@ -1,9 +1,10 @@
 """The shapes of all bodies, as JSON Schema 2020-12."""
 
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
+from service.model.budgets import ServingState
 from service.model.callers import AppInfo
 from service.model.errors import Fault
 from service.model.queries import Sort
@@ -11,7 +12,17 @@ from service.model.tasks import Task
 from service.web.page_answer import Envelope
 from service.web.problems.from_errors import Problem
 from service.web.routes.apps import Apps
-from service.web.routes.budget import Budget, Pause, Share, Slots, Used, Waiting, WorstWindow
+from service.web.routes.budget import (
+    Budget,
+    Pause,
+    RecentUpstreamCalls,
+    Share,
+    Slots,
+    UpstreamCalls,
+    Used,
+    Waiting,
+    WorstWindow,
+)
 from service.web.routes.cache import Dropped
 from service.web.routes.state import Live, Ready, Version
 from service.web.routes.usage import CallerUsage, HourUsage, MinuteUsage, Spent, Usage
@@ -24,17 +35,24 @@ _INSTANT: Json = {"type": "string", "format": "date-time"}
 _COUNT: Json = {"type": "integer", "minimum": 0}
 
 _TASK: Json = {
-    "id": {"type": "integer", "description": "The upstream's id of the task."},
-    "type": {"type": "string", "description": "Who gets the push: `all`, `tag`, `user`, or what the upstream adds."},
+    "id": {
+        "type": "integer",
+        "format": "int64",
+        "description": "The upstream's id of the task. It may be above 2^53: read a 64-bit integer, not a double.",
+    },
+    "type": {
+        "type": ["string", "null"],
+        "description": "Who gets the push: `all`, `tag`, `user`, or what the upstream adds.",
+    },
     "status": {
-        "type": "string",
+        "type": ["string", "null"],
         "description": "`pending`, `dispatching`, `dispatched`, or what the upstream adds.",
     },
-    "title": {"type": "string"},
-    "description": {"type": "string"},
+    "title": {"type": ["string", "null"]},
+    "description": {"type": ["string", "null"]},
     "created_at": {"type": ["string", "null"], "format": "date-time"},
     "scheduled_at": {"type": ["string", "null"], "format": "date-time"},
-    "dispatched": {"type": "boolean", "description": "Whether the dispatch was successful."},
+    "dispatched": {"type": ["boolean", "null"], "description": "Whether the dispatch was successful."},
     "dispatch_error": {"type": ["string", "null"], "description": "Why the dispatch failed."},
     "push_task_id": {"type": ["string", "null"], "description": "The push's own id, once it was dispatched."},
     "content": {"description": "What is pushed: the upstream's own JSON, untouched. Its shape differs between tasks."},
@@ -49,6 +67,11 @@ _PAGE: Json = {
     "offset": _COUNT,
     "limit": {"type": "integer", "minimum": 1},
     "fetched_at": _INSTANT | {"description": "When the upstream was asked; of the older part, where there are two."},
+    "missing": _COUNT
+    | {
+        "description": "How many tasks this slice lacks by `total`: the upstream gave fewer than it counts, or gave "
+        "them without an id. Nearly always 0.",
+    },
 }
 _SORT: Json = {
     "type": "string",
@@ -85,8 +108,31 @@ _READY: Json = {
     "apps_ok": _COUNT | {"description": "For how many apps fetches can be had now."},
     "apps_total": _COUNT,
 }
+_UPSTREAM_CALLS: Json = {
+    "ok": _COUNT | {"description": "Calls that succeeded."},
+    "failed": {
+        "type": "object",
+        "additionalProperties": {"type": "integer", "minimum": 0},
+        "description": "Failed calls by result, such as `timeout`, `throttled` or `credentials`; results without any "
+        "are left out.",
+    },
+}
 _BUDGET: Json = {
     "app": {"type": "string"},
+    "state": {
+        "type": "string",
+        "enum": list(get_args(ServingState)),
+        "description": "`serving`; `stale`: calls fail and stale pages are served; `failing`: at least half of the "
+        "calls of the last minute failed; `stopped`: the upstream refuses the app's credentials or account, so no call "
+        "is made; `paused`: the upstream asked for a pause; `redis-away`: Redis can't be reached, so no call is made.",
+    },
+    "state_detail": {"type": "string", "description": "The state as a sentence."},
+    "last_success_at": {
+        "type": ["string", "null"],
+        "format": "date-time",
+        "description": "When the last successful upstream call ended; null if there was none within a week.",
+    },
+    "calls": {"$ref": "#/components/schemas/RecentUpstreamCalls"},
     "redis": {
         "type": "string",
         "enum": ["ok", "away"],
@@ -140,6 +186,7 @@ _END: Json = {
         "type": "boolean",
         "description": "Whether the list was seen to change meanwhile: tasks may be missing or come twice.",
     },
+    "missing": _COUNT | {"description": "How many tasks the upstream counts but did not give, or gave without an id."},
     "fetched_at": _INSTANT | {"description": "When the upstream was asked for the oldest part."},
     "stale": {"type": "boolean", "description": "Whether a part was past its freshness."},
     "problem": {
@@ -164,6 +211,7 @@ _SPENT: Json = {
     "fetches": _COUNT | {"description": "Calls of the upstream that were paid for, each try counted."},
     "waits": _COUNT | {"description": "Requests that waited in line for their answer, however short."},
     "refusals": _COUNT | {"description": "Requests that were refused, for no fetch could be had in time."},
+    "failed": _COUNT | {"description": "Upstream calls that failed, of `fetches`."},
     "saved": _COUNT | {"description": "What caching and joining saved: `hits` and `joins` together."},
 }
 _MINUTE_USAGE: Json = {"start": _INSTANT, "used": {"$ref": "#/components/schemas/Spent"}}
@@ -221,11 +269,16 @@ def schemas() -> Json:
         "Pause": _object(Pause, _PAUSE),
         "Problem": _object(Problem, _PROBLEM),
         "Readiness": _object(Ready, _READY),
+        "RecentUpstreamCalls": _object(
+            RecentUpstreamCalls,
+            {name: {"$ref": "#/components/schemas/UpstreamCalls"} for name in ("last_minute", "last_hour")},
+        ),
         "Share": _object(Share, _SHARE),
         "Slots": _object(Slots, _SLOTS),
         "Sort": _SORT,
         "Spent": _object(Spent, _SPENT),
         "Task": _object(Task, _TASK),
+        "UpstreamCalls": _object(UpstreamCalls, _UPSTREAM_CALLS),
         "Usage": _object(Usage, _USAGE),
         "Used": _object(Used, _USED),
         "Version": _object(Version, {"name": {"const": "taskgate"}, "version": {"type": "string"}}),

@@ -20,6 +20,7 @@ from service.model.errors import (
     Refused,
     ShuttingDown,
     StoreUnavailable,
+    StreamTooLong,
     TaskgateError,
     Throttled,
     Unauthenticated,
@@ -58,6 +59,7 @@ _SLUGS: Mapping[type[Exception], str] = {
     QueryRefused: "query-refused",
     CallsStopped: "calls-stopped",
     Throttled: "throttled",
+    StreamTooLong: "stream-too-long",
     UpstreamRefused: "upstream-refused",
     UpstreamError: "upstream-failed",
     TaskgateError: "failed",
@@ -127,6 +129,8 @@ def _particulars(exc: Exception) -> dict[str, Any]:
         case Unauthenticated():  # RFC 6750, section 3: no error code where there was no credential
             error = b', error="invalid_token"' if exc.presented else b""
             particulars = {"headers": ((b"www-authenticate", b'Bearer realm="taskgate"' + error),)}
+        case StreamTooLong():
+            particulars = {"bound": exc.bound}
         case KeysUnavailable():
             particulars = {"retry_after_s": UNAVAILABLE_RETRY_S}
         case WaitTooLong():
@@ -138,6 +142,8 @@ def _particulars(exc: Exception) -> dict[str, Any]:
             particulars = {"retry_after_s": exc.retry_after_s}
         case StoreUnavailable():
             particulars = {"retry_after_s": UNAVAILABLE_RETRY_S}
+        case UpstreamHTTPStatus(retry_after_s=float(wait_s)):
+            particulars = {"retry_after_s": wait_s}
         case UpstreamRefused():
             particulars = {"upstream_code": exc.code, "upstream_text": exc.text}
     match exc:

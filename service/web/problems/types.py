@@ -91,6 +91,14 @@ _ALL = (
         is_http=True,
     ),
     ProblemType(
+        slug="stream-too-long",
+        title="The list is longer than a stream may be",
+        status=413,
+        meaning="The stream has gone through as many tasks as one stream may, and the list goes on. 'bound' is how "
+        "many that are.",
+        remedy="Go on at 'next', or ask for a shorter range.",
+    ),
+    ProblemType(
         slug="uri-too-long",
         title="The address is too long",
         status=414,

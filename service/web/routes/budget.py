@@ -1,12 +1,14 @@
-"""`GET /budget`: how much of an app's budget is free, who waits, and who used it."""
+"""`GET /budget`: whether an app is served, how much of its budget is free, who waits, and who used it."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 
-from service.model.budgets import BudgetView, CallerStanding, Counts
+from service.model.budgets import BudgetView, CallerStanding, CallResults, Counts, ServingState
+from service.model.queries import rfc3339
 from service.web.answers import Reply, json_answer
 from service.web.identify import identify
 from service.web.interfaces import Callers, GatewayAPI
@@ -58,10 +60,28 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     last_hour: Used
 
 
+class UpstreamCalls(msgspec.Struct, frozen=True, kw_only=True):
+    """How the upstream calls of some time ended; `failed` by result."""
+
+    ok: int
+    failed: Mapping[str, int]
+
+
+class RecentUpstreamCalls(msgspec.Struct, frozen=True, kw_only=True):
+    """Upstream calls of the last minute and hour, over all replicas."""
+
+    last_minute: UpstreamCalls
+    last_hour: UpstreamCalls
+
+
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """The body."""
 
     app: str
+    state: ServingState
+    state_detail: str
+    last_success_at: str | None
+    calls: RecentUpstreamCalls
     redis: Literal["ok", "away"]
     slots: Slots
     worst_window: WorstWindow
@@ -87,8 +107,15 @@ def budget_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
 def budget_body(view: BudgetView) -> Budget:
     """The view as it is sent."""
     pause = None if view.pause_s is None else Pause(seconds=round(view.pause_s, 3), reason=view.pause_reason or None)
+    success_ms = view.recent.last_success_ms
     return Budget(
         app=view.app,
+        state=view.condition.state,
+        state_detail=view.condition.detail,
+        last_success_at=None if success_ms is None else rfc3339(success_ms // 1000),
+        calls=RecentUpstreamCalls(
+            last_minute=_upstream_calls(view.recent.minute), last_hour=_upstream_calls(view.recent.hour)
+        ),
         redis="away" if view.redis_away else "ok",
         slots=Slots(total=view.calls, free=view.free, window_seconds=view.window_s),
         worst_window=WorstWindow(last_minute=view.worst.minute, last_hour=view.worst.hour),
@@ -105,6 +132,10 @@ def _share(party: CallerStanding) -> Share:
         last_minute=_used(party.tally.minute),
         last_hour=_used(party.tally.hour),
     )
+
+
+def _upstream_calls(results: CallResults) -> UpstreamCalls:
+    return UpstreamCalls(ok=results.ok, failed=dict(results.failed))
 
 
 def _used(counts: Counts) -> Used:

@@ -77,6 +77,7 @@ def tasks_route(
                 in_flight=in_flight.one_of(caller),
                 caller_now=caller_now,
                 link=link,
+                tasks_max=now.stream_max_tasks,
             )
         with in_flight.one_of(caller):
             page = await unless_hung_up(gateway.page(ask), receive=request.receive, context=context)

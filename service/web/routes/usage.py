@@ -32,6 +32,7 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     fetches: int
     waits: int
     refusals: int
+    failed: int
     saved: int
 
 
@@ -158,6 +159,7 @@ def _spent(counts: Counts) -> Spent:
         fetches=counts.turns,
         waits=counts.waits,
         refusals=counts.refusals,
+        failed=counts.failed,
         saved=counts.hits + counts.joined,
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from service.app import create_app
+from service.sandbox.faults import ErrorCode, HttpStatus
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.upstream import SandboxOptions
 from service.settings import AppSettings, BudgetSettings, CallerSettings, RedisSettings, Settings
@@ -123,6 +124,30 @@ async def test_what_is_used_on_one_replica_is_seen_on_both(own_valkey: Server) -
         assert [share["caller"] for share in plain["callers"]] == ["reports"]
         assert plain["callers"][0]["last_hour"] == _named(there, "reports")["last_hour"]
         assert plain["others"]["last_hour"] == _named(there, "bulk")["last_hour"]
+
+
+async def test_failing_calls_are_told_with_the_last_success(own_valkey: Server) -> None:
+    """Both replicas name the state: serving, then failing with the results that calls had; then stopped."""
+    async with gateways(own_valkey, attempts=1) as both:
+        assert (await both.get(0, "/tasks", "reports")).status_code == 200
+        good = await both.budget_when(lambda body: body["last_success_at"] is not None, replica=1)
+        assert (good["state"], good["calls"]["last_minute"]) == ("serving", {"ok": 1, "failed": {}})
+        await both.sandbox.control.add_fault(HttpStatus(status=500))
+        for word in ("x", "y"):
+            assert (await both.get(0, f"/tasks?q={word}", "reports")).status_code == 502
+        results = {"ok": 1, "failed": {"http_status": 2}}
+        bad = await both.budget_when(lambda body: body["calls"]["last_hour"] == results, replica=1)
+        assert (bad["state"], bad["calls"]["last_minute"]) == ("failing", results)
+        assert bad["state_detail"] == "2 of 3 upstream calls failed in the last minute."
+        assert bad["last_success_at"] == good["last_success_at"]
+        usage = (await both.get(1, "/usage", "reports")).json()
+        assert (usage["total"]["failed"], usage["total"]["fetches"]) == (2, 3)
+        await both.sandbox.control.clear_faults()
+        await both.sandbox.control.add_fault(ErrorCode(code=70003, text="bad signature"))
+        assert (await both.get(0, "/tasks?q=z", "reports")).status_code == 502
+        stopped = await both.budget(0, "reports")
+        assert stopped["state"] == "stopped"
+        assert stopped["state_detail"].startswith("Calls are stopped: ")
 
 
 async def test_who_waits_on_one_replica_is_seen_on_both(own_valkey: Server) -> None:

@@ -146,7 +146,7 @@ async def test_a_call_under_way_is_made_again(pair: tuple[Replica, Replica], att
     settings = AppSettings(sdkappid=1_400_000_000, admin="a", secret_env="S")
     app = upstream_app_of("shop", settings, backup_hosts=False)
     fetching = Fetching(
-        app=app, upstream=upstream, shelf=two.shelf, block_size=100, align_s=1, attempts=2, pause_s=1, clock=time.time
+        app=app, upstream=upstream, cache=two.shelf, block_size=100, align_s=1, attempts=2, pause_s=1, clock=time.time
     )
     job = BlockJob(fetching, QUERY, 0, known=b"")
     call = asyncio.create_task(job.call(NoSlot(), attempt=attempt))

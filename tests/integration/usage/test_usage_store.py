@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from service.model.budgets import COLUMNS, Counts, UsageCounts, Worst
+from service.model.budgets import COLUMNS, CallResults, Counts, RecentCalls, UsageCounts, Worst
 from service.model.errors import StoreUnavailable
 from service.settings import RedisSettings
 from service.store.interfaces import Script
@@ -283,6 +283,33 @@ async def test_the_worst_second_is_that_of_all_replicas(world: World) -> None:
     world.now_s += 3600
     assert await world.usage_store("new").worst() == Worst()
     assert (await world.usage_store("new").hours())[int(NOON_S) // 3600].rows["a"] == Counts(turns=3)
+
+
+async def test_results_of_calls_are_those_of_all_replicas(world: World) -> None:
+    """Over the last minute and hour, with the newest success of any replica, which is known for a week."""
+    one, two = world.usage_store("one"), world.usage_store("two")
+    one.count_result("a", "ok")
+    world.now_s += 1
+    two.count_result("b", "ok")
+    two.count_result("a", "timeout")
+    last_success_ms = int(world.now_s * 1000)
+    assert (await two.recent_calls()).last_success_ms == last_success_ms
+    await two.flush()
+    await one.flush()
+    results = CallResults(ok=2, failed={"timeout": 1})
+    for _ in range(2):  # sent once more, it must not be counted again
+        seen = await world.usage_store("new").recent_calls()
+        assert seen == RecentCalls(minute=results, hour=results, last_success_ms=last_success_ms)
+    assert (await world.seen())["a"].minute == Counts(failed=1)
+    world.now_s += 70
+    one.count_result("a", "failed")
+    await one.flush()
+    later = await world.usage_store("new").recent_calls()
+    assert later.minute == CallResults(failed={"failed": 1})
+    assert later.hour == CallResults(ok=2, failed={"failed": 1, "timeout": 1})
+    assert "!" not in await world.seen()
+    world.now_s += 2 * 3600
+    assert await world.usage_store("new").recent_calls() == RecentCalls(last_success_ms=last_success_ms)
 
 
 async def test_a_window_of_ten_seconds_is_counted_as_one(world: World) -> None:

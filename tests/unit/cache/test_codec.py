@@ -27,6 +27,9 @@ def blocks(draw: st.DrawFn) -> Block:
         settled=draw(st.booleans()),
         ends=tuple(ends),
         body=b",".join(parts),
+        left_out=draw(st.integers(0, 1000)),
+        unfinished=draw(st.booleans()),
+        changed=draw(st.booleans()),
     )
 
 
@@ -93,10 +96,17 @@ def test_the_head_tells_fetches_apart() -> None:
 def test_the_format_stays_what_it_is() -> None:
     """The bytes of a known block are these: a change of them needs a new FORMAT."""
     block = Block(
-        fetched_at_ms=0x0102, range=Range(since_s=3, until_s=4), total=5, settled=True, ends=(2, 5), body=b"{},{}"
+        fetched_at_ms=0x0102,
+        range=Range(since_s=3, until_s=4),
+        total=5,
+        settled=True,
+        ends=(2, 5),
+        body=b"{},{}",
+        left_out=6,
+        changed=True,
     )
     expected = (
-        "0162 6368616e6365 0000000000000102 e2e04dad 0000000000000003 0000000000000004 0000000000000005 01 00000002"
-        " 00000002 00000005 7b7d2c7b7d"
+        "0262 6368616e6365 0000000000000102 fb5e7088 0000000000000003 0000000000000004 0000000000000005 05 00000006"
+        " 00000002 00000002 00000005 7b7d2c7b7d"
     )
     assert encode(block, chance=CHANCE).hex() == expected.replace(" ", "")

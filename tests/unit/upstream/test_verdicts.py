@@ -19,6 +19,10 @@ from service.upstream.verdicts import RetryVerdict, explain, verdict
         (UpstreamTimeout("no answer in time", app="shop"), RetryVerdict.AGAIN),
         (UpstreamUnreachable("refused", app="shop"), RetryVerdict.AGAIN),
         (UpstreamBroken("not JSON", app="shop"), RetryVerdict.AGAIN),
+        (UpstreamBroken("not JSON", app="shop", repeats=True), RetryVerdict.NEVER),
+        (UpstreamHTTPStatus(503, app="shop"), RetryVerdict.AGAIN),
+        (UpstreamHTTPStatus(503, app="shop", retry_after_s=3.0), RetryVerdict.AFTER_PAUSE),
+        (UpstreamHTTPStatus(500, app="shop", retry_after_s=3.0), RetryVerdict.AGAIN),
         (UpstreamHTTPStatus(500, app="shop"), RetryVerdict.AGAIN),
         (UpstreamHTTPStatus(502, app="shop"), RetryVerdict.AGAIN),
         (UpstreamHTTPStatus(429, app="shop"), RetryVerdict.AFTER_PAUSE),
@@ -29,7 +33,7 @@ from service.upstream.verdicts import RetryVerdict, explain, verdict
     ],
 )
 def test_verdict(error: UpstreamError, expected: RetryVerdict) -> None:
-    """Time-outs, 5xx and broken or missing connections are tried again; a stranger's answer is not."""
+    """Time-outs, 5xx and broken connections are tried again; a whole answer that can't be read is not."""
     assert verdict(error) is expected
 
 

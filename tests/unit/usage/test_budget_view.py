@@ -1,7 +1,7 @@
 """An app's budget as callers and operators see it."""
 
 from service.budget.scheduler.interfaces import Board, Rank, Ticked, WaitingCount
-from service.model.budgets import BudgetView, CallerStanding, Counts, UsageCounts, Worst
+from service.model.budgets import AppCondition, BudgetView, CallerStanding, Counts, RecentCalls, UsageCounts, Worst
 from service.model.callers import Caller
 from service.usage.budget_view import budget_view, parties
 
@@ -31,6 +31,8 @@ def _view(name: str, *, operator: bool = False, ticked: Ticked | None = TICKED) 
         caller=caller,
         ticked=ticked,
         worst=WORST,
+        recent=RecentCalls(),
+        condition=AppCondition(state="serving", detail=""),
         redis_away=ticked is None,
         calls=5,
         window_s=1.0,

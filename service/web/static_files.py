@@ -1,0 +1,163 @@
+"""Static files: pages for people, and what they load. Compressed once, sent in pieces, kept by browsers.
+
+A page refers to its parts by names that hold a hash of their content (`page.0a1b2c3d4e5f.js`): those are immutable. A
+name with another hash, as an older or newer replica's page has, is answered with the file of this replica, which the
+browser then asks for again.
+"""
+
+import gzip
+import hashlib
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+from litestar import Request
+from litestar.exceptions import NotFoundException
+
+from service.web.answers import HTML, Answer, Header, Reply
+from service.web.context import request_context
+from service.web.headers.conditional import holds
+from service.web.headers.encoding import GZIP, SMALL_BYTES, choose, etag_for
+
+PIECE_BYTES = 64 * 1024
+
+FOR_A_MINUTE = b"public, max-age=60"
+_IMMUTABLE = b"public, max-age=31536000, immutable"
+_MEDIA_TYPES = {
+    ".html": HTML,
+    ".js": b"text/javascript; charset=utf-8",
+    ".css": b"text/css; charset=utf-8",
+    ".svg": b"image/svg+xml",
+}
+_HASHED = re.compile(r"(.+)\.([0-9a-f]{12})(\.[a-z]+)")
+
+
+class StaticFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file in memory. `headers` are those of every answer with it; `packed` is its content by gzip."""
+
+    headers: tuple[Header, ...]
+    digest: str
+    packed: bytes
+    size_bytes: int
+
+    def reply(self, request: Request[Any, Any, Any], *, cache_control: bytes) -> Reply:
+        """Return the file in a coding that the caller accepts, or 304 if the caller has it."""
+        context = request_context(request)
+        fields = context.fields
+        choice = choose(fields.get(b"accept-encoding"), (GZIP,))
+        is_sent_as_is = self.size_bytes < SMALL_BYTES and choice.takes_identity
+        coding = None if is_sent_as_is else choice.coding
+        etag = etag_for(b'"%s"' % self.digest.encode(), coding)
+        headers = ((b"etag", etag), (b"cache-control", cache_control), (b"vary", b"Accept-Encoding"), *self.headers)
+        if holds(fields.get(b"if-none-match"), etag):
+            without_type = tuple(header for header in headers if header[0] != b"content-type")
+            return Reply(Answer(status=304, headers=without_type, body=b""))
+        size_bytes = self.size_bytes
+        if coding is not None:
+            headers, size_bytes = (*headers, (b"content-encoding", coding.encode())), len(self.packed)
+        if context.is_head:
+            pieces: Iterator[bytes] = iter(())
+        else:
+            pieces = _unpacked(self.packed) if coding is None else _cut(self.packed)
+        return _InPieces(headers, pieces, size_bytes=size_bytes)
+
+
+def static_file(media_type: bytes, body: bytes, *, policy: bytes, is_packed: bool = False) -> StaticFile:
+    """Return a file that is served under this Content-Security-Policy; `body` is gzip's output if `is_packed`."""
+    packed = body if is_packed else gzip.compress(body, mtime=0)
+    return StaticFile(
+        headers=(
+            (b"content-security-policy", policy),
+            (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"no-referrer"),
+            (b"content-type", media_type),
+        ),
+        digest=hashlib.blake2b(body, digest_size=6).hexdigest(),
+        packed=packed,
+        size_bytes=int.from_bytes(packed[-4:], "little"),
+    )
+
+
+class StaticSite:
+    """A page `index.html` and its parts: files of one folder of `service.web`, which is also their path's prefix.
+
+    Parts may refer to those that stand before them in `parts`, as `./NAME`.
+    """
+
+    def __init__(self, folder: str, parts: tuple[str, ...], *, policy: bytes) -> None:
+        self._parts: dict[str, StaticFile] = {}
+        for name in parts:
+            body, is_packed = _packaged(folder, name)
+            if not is_packed:
+                body = _with_hashes(body, self._parts, prefix="./")
+            self._parts[name] = static_file(_MEDIA_TYPES[_suffix(name)], body, policy=policy, is_packed=is_packed)
+        page, _ = _packaged(folder, "index.html")
+        self._page = static_file(HTML, _with_hashes(page, self._parts, prefix=f"{folder}/"), policy=policy)
+
+    def page(self, request: Request[Any, Any, Any]) -> Reply:
+        """Return the page."""
+        return self._page.reply(request, cache_control=FOR_A_MINUTE)
+
+    def part(self, request: Request[Any, Any, Any], name: str) -> Reply:
+        """Return a part by its name, with or without a hash. Raise NotFoundException if there is none."""
+        hashed = _HASHED.fullmatch(name)
+        part = self._parts.get(name if hashed is None else hashed[1] + hashed[3])
+        if part is None:
+            raise NotFoundException
+        if hashed is None:
+            return part.reply(request, cache_control=FOR_A_MINUTE)
+        return part.reply(request, cache_control=_IMMUTABLE if hashed[2] == part.digest else b"no-cache")
+
+
+class _InPieces(Reply):
+    """Sends a body that is made piece by piece: no more of it is in a connection's buffer than the reader takes."""
+
+    __slots__ = ("_pieces",)
+
+    def __init__(self, headers: tuple[Header, ...], pieces: Iterator[bytes], *, size_bytes: int) -> None:
+        length = (b"content-length", b"%d" % size_bytes)
+        super().__init__(Answer(status=200, headers=(*headers, length), body=b""))
+        self._pieces = pieces
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send it."""
+        await send({"type": "http.response.start", "status": 200, "headers": [*self._answer.headers]})
+        for piece in self._pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _cut(body: bytes) -> Iterator[bytes]:
+    view = memoryview(body)
+    return (bytes(view[start : start + PIECE_BYTES]) for start in range(0, len(body), PIECE_BYTES))
+
+
+def _unpacked(packed: bytes) -> Iterator[bytes]:
+    unpacking = zlib.decompressobj(wbits=31)
+    while packed:
+        yield unpacking.decompress(packed, PIECE_BYTES)
+        packed = unpacking.unconsumed_tail
+    yield unpacking.flush()
+
+
+def _packaged(folder: str, name: str) -> tuple[bytes, bool]:
+    """A file as the package has it, and whether that is by gzip."""
+    place = files("service.web") / folder
+    if (packed := place / f"{name}.gz").is_file():
+        return packed.read_bytes(), True
+    return (place / name).read_bytes(), False
+
+
+def _with_hashes(body: bytes, parts: Mapping[str, StaticFile], *, prefix: str) -> bytes:
+    for name, part in parts.items():
+        suffix = _suffix(name)
+        hashed = f"{name.removesuffix(suffix)}.{part.digest}{suffix}"
+        body = body.replace(f'"{prefix}{name}"'.encode(), f'"{prefix}{hashed}"'.encode())
+    return body
+
+
+def _suffix(name: str) -> str:
+    return name[name.rindex(".") :]

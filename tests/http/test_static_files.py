@@ -1,0 +1,112 @@
+"""Static files: their codings, their names with hashes, and how long browsers keep them."""
+
+import gzip
+import re
+
+import pytest
+
+from service.web.static_files import PIECE_BYTES
+from tests.http.fake_gateway import Web, raw
+
+IMMUTABLE = "public, max-age=31536000, immutable"
+
+
+async def hashed(web: Web, page: str, stem: str) -> str:
+    """The name with a hash by which a page refers to one of its parts."""
+    found = re.search(rf'"({stem}\.[0-9a-f]{{12}}\.\w+)"', (await web.client.get(page)).text)
+    assert found is not None
+    return f"/{found[1]}"
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/docs/scalar.js", "/docs/start.js", "/page/page.css"])
+async def test_each_coding(web: Web, path: str) -> None:
+    """Packed and plain are one content, each with its length and its own strong tag, which is a 304 when held."""
+    plain = await web.client.get(path, headers={"Accept-Encoding": "identity"})
+    packed = await web.client.get(path, headers={"Accept-Encoding": "gzip"})
+    assert plain.content == packed.content
+    assert packed.headers["vary"] == plain.headers["vary"] == "Accept-Encoding"
+    assert "content-encoding" not in plain.headers
+    assert int(plain.headers["content-length"]) == len(plain.content)
+    is_large = len(plain.content) >= 1024
+    assert packed.headers.get("content-encoding") == ("gzip" if is_large else None)
+    assert (plain.headers["etag"] == packed.headers["etag"]) == (not is_large)
+    for answer in (plain, packed):
+        coding = answer.headers.get("content-encoding", "identity")
+        again = await web.client.get(path, headers={"Accept-Encoding": coding, "If-None-Match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == answer.headers["etag"]
+        assert "content-type" not in again.headers
+
+
+async def test_head_tells_the_same(web: Web) -> None:
+    """HEAD has the fields of GET, and no body."""
+    for coding in ("identity", "gzip"):
+        fields = {"Accept-Encoding": coding}
+        get = await web.client.get("/docs/scalar.js", headers=fields)
+        head = await web.client.head("/docs/scalar.js", headers=fields)
+        assert head.content == b""
+        for name in ("content-length", "etag", "cache-control", "content-type"):
+            assert head.headers[name] == get.headers[name]
+
+
+@pytest.mark.parametrize(
+    ("page", "stem"), [("/", "page/page"), ("/", "page/card"), ("/docs", "docs/scalar"), ("/docs", "docs/start")]
+)
+async def test_a_name_with_a_hash_is_immutable(web: Web, page: str, stem: str) -> None:
+    """With its hash a file is kept for good, without for a minute; another hash gets this file, and is asked again."""
+    name = await hashed(web, page, stem)
+    assert (await web.client.get(name)).headers["cache-control"] == IMMUTABLE
+    plain = re.sub(r"\.[0-9a-f]{12}\.", ".", name)
+    assert (await web.client.get(plain)).headers["cache-control"] == "public, max-age=60"
+    other = await web.client.get(re.sub(r"\.[0-9a-f]{12}\.", ".0123456789ab.", name))
+    assert (other.status_code, other.headers["cache-control"]) == (200, "no-cache")
+    assert other.content == (await web.client.get(plain)).content
+    assert (await web.client.get(f"/{stem.partition('/')[0]}/nothing.0123456789ab.js")).status_code == 404
+
+
+async def test_a_large_file_goes_out_in_pieces() -> None:
+    """No message of a body is larger than a piece, packed or not."""
+    web = Web()
+    for coding in (b"identity", b"gzip"):
+        sizes: list[int] = []
+
+        async def send(message: dict[str, object], sizes: list[int] = sizes) -> None:
+            body = message.get("body", b"")
+            assert isinstance(body, bytes)
+            sizes.append(len(body))
+
+        async def receive() -> dict[str, object]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/docs/scalar.js",
+            "raw_path": b"/docs/scalar.js",
+            "query_string": b"",
+            "headers": [(b"host", b"gateway"), (b"accept-encoding", coding)],
+            "http_version": "1.1",
+            "scheme": "http",
+            "server": ("gateway", 80),
+            "client": ("127.0.0.1", 1),
+            "root_path": "",
+        }
+        await web.app(scope, receive, send)
+        assert max(sizes) == PIECE_BYTES
+        assert sum(sizes) > 1_000_000
+
+
+async def test_on_a_socket(web: Web) -> None:
+    """What a browser gets is the whole file."""
+    async with web.on_a_socket() as port:
+        for coding in (b"identity", b"gzip"):
+            answer = await raw(
+                port,
+                b"GET /docs/scalar.js HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n"
+                b"Accept-Encoding: " + coding + b"\r\n\r\n",
+            )
+            head, _, body = answer.partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            script = gzip.decompress(body) if coding == b"gzip" else body
+            assert script.endswith((await web.client.get("/docs/scalar.js")).content[-1000:])
+            assert len(script) == len((await web.client.get("/docs/scalar.js")).content)

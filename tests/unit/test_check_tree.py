@@ -1,0 +1,25 @@
+"""The rules of the repository find what they are for."""
+
+from pathlib import Path
+
+from tools.check_tree import BINARY_MAX_BYTES, LARGE_BINARIES, classes_of_one_name, large_binaries
+
+
+def test_large_binaries(tmp_path: Path) -> None:
+    """A large binary is found, a large text and a small binary are not; a name on the list needs its file."""
+    (tmp_path / "wheel.whl").write_bytes(b"PK\0" + b"x" * BINARY_MAX_BYTES)
+    (tmp_path / "text.txt").write_bytes(b"x" * (BINARY_MAX_BYTES + 1))
+    (tmp_path / "small.png").write_bytes(b"\0" * 100)
+    faults = list(large_binaries(tmp_path, ["wheel.whl", "text.txt", "small.png", *LARGE_BINARIES]))
+    assert [fault.partition(":")[0] for fault in faults] == ["wheel.whl"]
+    faults = list(large_binaries(tmp_path, ["text.txt"]))
+    assert [fault.partition(":")[0] for fault in faults] == sorted(LARGE_BINARIES)
+    assert not list(large_binaries(tmp_path, []))
+
+
+def test_classes_of_one_name(tmp_path: Path) -> None:
+    """Two classes of one name are found with their places, in one file or two; private ones may share a name."""
+    (tmp_path / "one.py").write_text("class Slot:\n    class Told: ...\nclass _Own: ...\n")
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "two.py").write_text("class Told: ...\nclass _Own: ...\n")
+    assert list(classes_of_one_name(tmp_path)) == ["class Told has 2 definitions: one.py:2, room/two.py:1"]

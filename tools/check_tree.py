@@ -1,0 +1,59 @@
+"""Rules of this repository that no linter knows: `python -m tools.check_tree`, part of `make check`."""
+
+import ast
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+TOP = Path(__file__).parents[1]
+BINARY_MAX_BYTES = 200_000
+LARGE_BINARIES = frozenset(("service/web/docs/scalar.js.gz",))
+"""Committed binaries that may be larger, each with a reason: the API's documentation works without internet."""
+
+
+def main() -> int:
+    """Print each fault. Return 1 if there is one."""
+    faults = [*large_binaries(TOP, committed(TOP)), *classes_of_one_name(TOP / "service")]
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return 1 if faults else 0
+
+
+def committed(top: Path) -> tuple[str, ...]:
+    """Return the paths that git knows; none if this is no clone."""
+    if not (top / ".git").exists():
+        return ()
+    listed = subprocess.run(("git", "ls-files", "-z"), cwd=top, check=True, capture_output=True)  # noqa: S607 - from the PATH
+    return tuple(path for path in listed.stdout.decode().split("\0") if path)
+
+
+def large_binaries(top: Path, paths: Iterable[str]) -> Iterator[str]:
+    """Yield a fault for each large binary that is not on the list, and for each name on the list without a file."""
+    seen = set()
+    for path in paths:
+        file = top / path
+        seen.add(path)
+        if path in LARGE_BINARIES or not file.is_file() or file.stat().st_size <= BINARY_MAX_BYTES:
+            continue
+        if b"\0" in file.read_bytes():
+            yield f"{path}: a binary of more than {BINARY_MAX_BYTES} bytes; is it meant to be committed?"
+    for path in sorted(LARGE_BINARIES - seen) if seen else ():
+        yield f"{path}: on the list of large binaries, but not committed"
+
+
+def classes_of_one_name(package: Path) -> Iterator[str]:
+    """Yield a fault for each name that more than one class of a package has; names with an underscore are private."""
+    places: defaultdict[str, list[str]] = defaultdict(list)
+    for file in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(f"{file.relative_to(package)}:{node.lineno}")
+    for name, where in sorted(places.items()):
+        if len(where) > 1:
+            yield f"class {name} has {len(where)} definitions: {', '.join(where)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
