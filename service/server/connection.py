@@ -1,6 +1,7 @@
 """One connection of HTTP/1.1: takes requests one after the other, and writes what becomes of them."""
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, cast
 
 from service.server.answer_head import Framing, head_of
@@ -84,7 +85,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Count what the reader has not taken."""
         self._is_paused = True
-        self._deadline_from_now(self._server.bounds.reader_timeout_s)
+        self._wait_for_reader()
         self._count()
 
     def resume_writing(self) -> None:
@@ -219,7 +220,7 @@ class Connection(asyncio.Protocol):
         if not self._is_paused or self._transport is None:
             self.abort("idle")
         elif self._transport.get_write_buffer_size() < self._unsent_bytes:
-            self._deadline_from_now(self._server.bounds.reader_timeout_s)
+            self._wait_for_reader()
             self._count()
         else:
             self.abort("reader")
@@ -243,8 +244,7 @@ class Connection(asyncio.Protocol):
             transport.write_eof()
             self._deadline_from_now(LINGER_S)
         else:
-            if self.deadline_s == NEVER:
-                self._deadline_from_now(self._server.bounds.reader_timeout_s)
+            self._wait_for_reader()
             transport.close()
 
     def _linger(self, count: int) -> None:
@@ -256,6 +256,13 @@ class Connection(asyncio.Protocol):
 
     def _deadline_from_now(self, after_s: float) -> None:
         self.deadline_s = self._server.now_s() + after_s
+
+    def _wait_for_reader(self) -> None:
+        """Let the reader take its time where Linux sees to it (TCP_USER_TIMEOUT); elsewhere, some of it at a time."""
+        if sys.platform == "linux":
+            self.deadline_s = NEVER
+        else:
+            self._deadline_from_now(self._server.bounds.reader_timeout_s)
 
     def _set_reading(self, reading: bool) -> None:
         if reading != self._is_reading and self._transport is not None and not self._transport.is_closing():
