@@ -75,6 +75,8 @@ _FIXED_DETAILS: Mapping[str, str] = {
 }
 """Where what is said must not depend on what has happened inside."""
 
+_UNAVAILABLE = "This replica serves as many connections as it can, or is shutting down. Another one may answer."
+
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A problem as it is sent: the members of RFC 9457, the request's id, and what some types add."""
@@ -157,6 +159,9 @@ def _particulars(exc: Exception) -> dict[str, Any]:
 def details_of_status(status: int) -> ProblemDetails:
     """What a caller is told of a refusal that HTTP itself has a status for."""
     kind = next((kind for kind in KINDS.values() if kind.status == status and kind.is_http), None)
+    if status == 503:
+        kind = ProblemType(slug="", title=HTTPStatus(status).phrase, status=status, meaning="", remedy="", is_http=True)
+        return ProblemDetails(kind=kind, detail=_UNAVAILABLE, retry_after_s=UNAVAILABLE_RETRY_S)
     if kind is None:
         phrase = HTTPStatus(status).phrase if status in HTTPStatus.__members__.values() else "Refused"
         kind = ProblemType(slug="", title=phrase, status=status, meaning="", remedy="", is_http=True)
