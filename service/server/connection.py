@@ -20,7 +20,7 @@ LINGER_MAX_BYTES = 1024 * 1024
 """What is read and dropped after an answer that closes its connection, so that no reset overtakes the answer."""
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """Calls the app for one request at a time; what a client sends meanwhile waits, within a bound.
 
     `deadline_s`, by the loop's clock, is when `expire` is to be called.

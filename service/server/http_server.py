@@ -12,7 +12,7 @@ import structlog
 from service.server.addresses import naming
 from service.server.answer_head import Clock
 from service.server.asgi import AnswerAtOnce, Application, Messages, Refuse, Scope
-from service.server.connection import Connection
+from service.server.connection import ClientConnection
 from service.server.exchange import Exchange
 from service.server.held_bytes import HeldBytes
 from service.server.request_head import HeadReader
@@ -52,8 +52,8 @@ class HttpServer:
         self._app = app
         self._loop = asyncio.get_running_loop()
         self.now_s = self._loop.time
-        self._connections: set[Connection] = set()
-        self._idle: dict[Connection, None] = {}
+        self._connections: set[ClientConnection] = set()
+        self._idle: dict[ClientConnection, None] = {}
         self._listener: asyncio.Server | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._is_cut_off = False
@@ -64,7 +64,9 @@ class HttpServer:
         """Accept connections from now on. Raise CannotListen if another process has begun to listen meanwhile."""
         host, port = listening.getsockname()[:2]
         with naming(host, port):
-            self._listener = await self._loop.create_server(lambda: Connection(self), sock=listening, backlog=backlog)
+            self._listener = await self._loop.create_server(
+                lambda: ClientConnection(self), sock=listening, backlog=backlog
+            )
         self._sweep_later()
 
     def stop(self) -> None:
@@ -96,7 +98,7 @@ class HttpServer:
 
     # What connections call:
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: ClientConnection) -> None:
         """Take a new connection; at the bound, the one that has been idle for longest makes room."""
         if len(self._connections) >= self.bounds.connections_max:
             longest_idle = next(iter(self._idle), None)
@@ -112,7 +114,7 @@ class HttpServer:
             self.aborted("full")
             connection.turn_away()
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: ClientConnection) -> None:
         """Forget a connection."""
         self._connections.discard(connection)
         self._idle.pop(connection, None)
@@ -120,7 +122,7 @@ class HttpServer:
         if not self._connections:
             self._is_empty.set()
 
-    def idles(self, connection: Connection) -> None:
+    def idles(self, connection: ClientConnection) -> None:
         """Note that a connection waits for a request from now on."""
         self._idle.pop(connection, None)
         self._idle[connection] = None
@@ -143,12 +145,12 @@ class HttpServer:
             log.exception("server.request_failed")
             return self.refusal(500)
 
-    def begin(self, connection: Connection, exchange: Exchange, scope: Scope) -> None:
+    def begin(self, connection: ClientConnection, exchange: Exchange, scope: Scope) -> None:
         """Call the app for a request."""
         self._idle.pop(connection, None)
         connection.task = self._loop.create_task(self._serve(connection, exchange, scope))
 
-    async def _serve(self, connection: Connection, exchange: Exchange, scope: Scope) -> None:
+    async def _serve(self, connection: ClientConnection, exchange: Exchange, scope: Scope) -> None:
         try:
             await self._app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
@@ -161,7 +163,7 @@ class HttpServer:
         else:
             await self._end(connection, exchange, 500)
 
-    async def _end(self, connection: Connection, exchange: Exchange, status: int) -> None:
+    async def _end(self, connection: ClientConnection, exchange: Exchange, status: int) -> None:
         """See to it that an exchange is complete: by a refusal, or where an answer has begun by cutting it off."""
         if exchange.is_complete:
             return

@@ -1,6 +1,7 @@
 """All metrics of one process, in a registry of their own. Every label is from a closed set."""
 
 import platform
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 
@@ -33,6 +34,8 @@ class Metrics:
         self.lag = Lag()
         self._version = version
         self._reloads: Counter[tuple[str, ...]] = Counter({("ok",): 0, ("refused",): 0})
+        self._config_is_good = True
+        self._config_read_at_s = time.time()
         self._settle: Callable[[], None] = lambda: None
         self.registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self.registry)
@@ -45,7 +48,10 @@ class Metrics:
         self.registry.register(StateCollector(watched))
 
     def reloaded(self, *, ok: bool) -> None:
-        """The configuration was read anew, or was refused."""
+        """Count a reload of the configuration, or that it was refused."""
+        self._config_is_good = ok
+        if ok:
+            self._config_read_at_s = time.time()
         self._reloads["ok" if ok else "refused",] += 1
 
     def collect(self) -> Iterator[Metric]:
@@ -53,7 +59,11 @@ class Metrics:
         self._settle()
         python = platform.python_version()
         yield gauges("taskgate_build_info", "What runs here.", ("version", "python"), [((self._version, python), 1.0)])
-        text = "Times that the configuration was read anew, or was refused."
+        text = "Reloads of the configuration, and those that were refused."
         yield counters("taskgate_configuration_reloads", text, ("result",), self._reloads)
+        text = "1 where the configuration as it stands now is in use, 0 while it is refused."
+        yield gauges("taskgate_config_last_reload_successful", text, (), [((), float(self._config_is_good))])
+        text = "When the configuration in use was read, in seconds since the epoch."
+        yield gauges("taskgate_config_last_reload_success_timestamp_seconds", text, (), [((), self._config_read_at_s)])
         text = "How late the event loop is."
         yield histograms("taskgate_event_loop_lag_seconds", text, (), {(): self.lag.seconds})

@@ -6,17 +6,18 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from prometheus_client.metrics_core import Metric
 
 from service.model.pages import Source
-from service.observe.outcomes import REFUSED, STREAMED, TASKS_ROUTE
+from service.observe.outcomes import DECLINED, FALLBACK, REFUSED, STREAMED, TASKS_ROUTE, problem_of_outcome
 from service.observe.request import LABELS_MAX, RequestLabels, RequestRecord
 from service.telemetry.families import counters, histograms
 from service.telemetry.histogram import REQUEST_S, WAIT_S, Histogram
 
 OTHER = "other"
-OUTCOMES = (*(source.value for source in Source), "refused", "none")
-"""What `outcome` may be: a page's source, `refused` where no fetch could be had in time, `none` for all others."""
+OUTCOMES = (*(source.value for source in Source), FALLBACK, "refused", "declined", "none")
+"""What `outcome` may be: a page's source, or `fallback` where it is stale for want of a fetch; `refused` where no fetch
+could be had in time, `declined` where the caller had asked for no fetch or no wait; `none` for all others."""
 
-_SOURCES = frozenset(source.value for source in Source)
-_NO_PROBLEMS = _SOURCES | {STREAMED, None}
+_PAGES = frozenset((*(source.value for source in Source), FALLBACK))
+_NO_PROBLEMS = _PAGES | {STREAMED, None}
 _LINED = (Source.JOINED.value, Source.FETCHED.value)
 
 _FAULT = (TASKS_ROUTE, "GET", "500", "none")
@@ -68,7 +69,7 @@ class RequestMetrics:
             if caller is not None:
                 by_caller[caller, app or "", outcome] += count
             if told not in _NO_PROBLEMS and told is not None:
-                problems[told,] += count
+                problems[problem_of_outcome(told),] += count
         yield counters(
             "taskgate_requests", "Requests that have ended.", ("route", "method", "status", "outcome"), requests
         )
@@ -114,6 +115,8 @@ class RequestMetrics:
 
 def outcome_of(told: str | None) -> str:
     """A word of OUTCOMES for what an observation tells."""
-    if told in _SOURCES:
+    if told in _PAGES:
         return told
+    if told in DECLINED:
+        return "declined"
     return "refused" if told in REFUSED else "none"

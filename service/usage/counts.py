@@ -4,13 +4,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from service.model.pages import Source
-from service.observe.outcomes import REFUSED, TASKS_ROUTE
+from service.observe.outcomes import DECLINED, FALLBACK, REFUSED, TASKS_ROUTE
 from service.observe.request import RequestLabels, RequestRecord
 
 Count = Callable[[str, str, int], None]
 """Adds to a caller's column: `Ledger.count`."""
 
-_COLUMNS = {Source.HIT.value: "hits", Source.STALE.value: "stale"} | dict.fromkeys(REFUSED, "refusals")
+_COLUMNS = {Source.HIT.value: "hits", Source.STALE.value: "stale", FALLBACK: "stale"} | dict.fromkeys(
+    REFUSED | DECLINED, "refusals"
+)
 
 
 class UsageObserver:

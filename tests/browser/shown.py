@@ -1,10 +1,33 @@
 """The page at `/` of a gateway of the tests' own, in a browser."""
 
 import random
+import time
+from typing import get_args
 
-from service.model.budgets import CallerStanding, Counts, UsageCounts, Use, UseInPeriod, Worst
+from service.model.budgets import (
+    AppCondition,
+    CallerStanding,
+    CallResults,
+    Counts,
+    RecentCalls,
+    ServingState,
+    UsageCounts,
+    Use,
+    UseInPeriod,
+    Worst,
+)
 from tests.browser.chromium import Tab
 from tests.http.fake_gateway import NOW_S, Web
+
+STATES: dict[ServingState, str] = {
+    "serving": "Serving",
+    "stale": "Serving stale pages",
+    "paused": "Paused",
+    "failing": "Upstream failing",
+    "stopped": "Calls stopped",
+    "redis-away": "Redis away",
+}
+"""What the page calls each state."""
 
 CARD = "document.querySelector('.app:not(.is-blank)')"
 
@@ -49,5 +72,18 @@ def busy(web: Web, *, turns: int, waiting: int) -> None:
                 counts=Counts(turns=chance.randrange(10, 240), requests=minute + 100, hits=minute + 40),
             )
             for minute in range(60)
+        ),
+    }
+
+
+def tell_state(web: Web, state: ServingState, *, detail: str = "Something is said here.") -> None:
+    """Let the API tell of this state, of failed calls, and of a success three minutes ago by the browser's clock."""
+    assert set(STATES) == set(get_args(ServingState))
+    web.gateway.view |= {
+        "condition": AppCondition(state=state, detail=detail),
+        "recent": RecentCalls(
+            minute=CallResults(ok=6, failed={"timeout": 14}),
+            hour=CallResults(ok=900, failed={"throttled": 4, "timeout": 33}),
+            last_success_ms=int((time.time() - 180) * 1000),
         ),
     }

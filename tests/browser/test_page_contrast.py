@@ -3,7 +3,7 @@
 import pytest
 
 from service.model.errors import StoreUnavailable
-from tests.browser.shown import CARD, Shown, busy
+from tests.browser.shown import CARD, STATES, Shown, busy, tell_state
 from tests.http.fake_gateway import KEY
 
 pytestmark = pytest.mark.browser
@@ -38,8 +38,9 @@ MEASURE = r"""
     const label = getComputedStyle(node, "::before");
     if (own(node)) tell("text", node, style.color, ground(node));
     if (label.content !== "none") tell("text", node, label.color, ground(node));
+    if (node.matches(".mark")) tell("drawn", node, style.backgroundColor, ground(node.parentElement));
     if (node.matches(".bar:not(.is-track)")) tell("drawn", node, style.fill, ground(node));
-    if (node.matches(".all, .spared")) tell("drawn", node, style.stroke, ground(node));
+    if (node.matches(".all, .spared, .refused")) tell("drawn", node, style.stroke, ground(node));
     const isFilled = node.matches(".dot, .pip:not(.is-free), .key:not(.free)");
     if (isFilled) tell("drawn", node, style.backgroundColor, ground(node.parentElement));
     if (node.matches("#key")) tell("drawn", node, style.borderTopColor, ground(node.parentElement));
@@ -54,11 +55,15 @@ MEASURE = r"""
 async def test_all_stands_out(shown: Shown, width: int, *, dark: bool) -> None:
     """Texts by 4.5 to 1, what is drawn by 3 to 1: when asked for a key, busy, and broken."""
     await shown.tab.look(width=width, dark=dark)
-    await stands_out(shown, "Who uses the calls?")
+    await stands_out(shown, "Is the list being served?")
     busy(shown.web, turns=1234, waiting=7)
     await shown.enter(KEY)
     await shown.tab.until(f"{CARD}?.innerText.includes('1,234')")
     await stands_out(shown, "shop")
+    for state, name in STATES.items():
+        tell_state(shown.web, state)
+        await shown.tab.until(f"document.querySelector('[data-is=state]').textContent === '{name}.'")
+        await stands_out(shown, f"{name}.")
     shown.web.gateway.error = StoreUnavailable("unreachable")
     await shown.tab.until("document.querySelector('[data-is=trouble]').innerText.includes('No figures since')")
     await stands_out(shown, "No figures for 1 of 1 apps")

@@ -56,7 +56,7 @@ async def test_an_hour_a_day_a_week(shown: Shown) -> None:
     assert await tab.run("document.querySelectorAll('.bar.is-track').length") == 25
     cells = "[0, 2, 5].map(column => row.cells[column].innerText.trim())"
     rows = await tab.run(f"[...document.querySelectorAll('tbody tr')].map(row => {cells})")
-    assert rows == [["single (you)", "54,321", "77"], ["all others", "\N{EN DASH}", "\N{EN DASH}"]]
+    assert rows == [["single (you)", "54,321", "77"], ["all other callers", "\N{EN DASH}", "\N{EN DASH}"]]
     await tab.press("ArrowRight")
     await tab.until(f"{CARD}.innerText.includes('last week')")
     assert told.usage_asks[-1] == ("shop", "single", int(NOW_S) - 7 * DAY_S)

@@ -1,4 +1,4 @@
-"""For each alert: what fires it, when it must not fire yet, and what must not fire it. Run by `make test-alerts`."""
+"""For each alert: what fires it, when it must not fire yet, and what must not fire it; `make test-alerts` runs them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ Series = dict[str, str]
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """A world, as series of one sample a minute, and whether an alert is silent and fires in it at these times."""
+    """Series with a sample at each interval, and when an alert is silent and when it fires with them."""
 
     name: str
     series: tuple[Series, ...]
@@ -18,13 +18,14 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     silent_at: str | None = None
     fires_at: str | None = None
     labels: Mapping[str, str] = {}
+    interval: str = "1m"
 
 
 def series(metric: str, values: str, *, pod: str = "a", **labels: str) -> Series:
     """One series, as promtool's notation has it."""
-    told = {"namespace": NAMESPACE, "job": JOB, "pod": pod} | labels
+    named = {"namespace": NAMESPACE, "job": JOB, "pod": pod} | labels
     return {
-        "series": metric + "{" + ",".join(f'{key}="{value}"' for key, value in told.items()) + "}",
+        "series": metric + "{" + ",".join(f'{key}="{value}"' for key, value in named.items()) + "}",
         "values": values,
     }
 
@@ -43,8 +44,21 @@ def _requests(outcome: str, values: str) -> Series:
     return series("taskgate_caller_requests_total", values, caller="reports", app="shop", outcome=outcome)
 
 
-def _answers(status: str, values: str) -> Series:
-    return series("taskgate_requests_total", values, route="/tasks", method="GET", status=status, outcome="none")
+def _stopped(values: str) -> Series:
+    return series("taskgate_calls_stopped", values, app="shop")
+
+
+def _answers(status: str, values: str, *, outcome: str = "none") -> Series:
+    return series("taskgate_requests_total", values, route="/tasks", method="GET", status=status, outcome=outcome)
+
+
+def _waits(values: str, *, in_time: str) -> tuple[Series, ...]:
+    """Waits in line, and those of 5 s at most."""
+    waits = {"caller": "reports", "app": "shop"}
+    return (
+        series("taskgate_line_wait_seconds_count", values, **waits),
+        series("taskgate_line_wait_seconds_bucket", in_time, le="5.0", **waits),
+    )
 
 
 SHOP = {"app": "shop"}
@@ -118,6 +132,22 @@ CASES = (
         alert="TaskgateUpstreamFailing",
         silent_at="20m",
     ),
+    Case(
+        name="three calls of an hour fail",
+        series=(_calls("ok", "0x60"), _calls("timeout", "0x10 1x20 2x20 3x10")),
+        alert="TaskgateUpstreamFailing",
+        silent_at="35m",
+    ),
+    Case(
+        name="calls have stopped, and the one that is tried each minute fails",
+        series=(
+            _calls("ok", "0x60"),
+            _calls("credentials", "0+1x60"),
+            _stopped("0 1 1 0 1x56"),
+        ),
+        alert="TaskgateUpstreamFailing",
+        silent_at="20m",
+    ),
     Case(name="no call is made", series=(_calls("timeout", "7x60"),), alert="TaskgateUpstreamFailing", silent_at="20m"),
     Case(
         name="the upstream says too often",
@@ -161,6 +191,18 @@ CASES = (
         silent_at="30m",
     ),
     Case(
+        name="callers ask for what is stored, or not to wait",
+        series=(_requests("hit", "0+60x60"), _requests("declined", "0+40x60")),
+        alert="TaskgateCallersRefused",
+        silent_at="30m",
+    ),
+    Case(
+        name="the loop is in time",
+        series=durations("taskgate_event_loop_lag_seconds", quick=240, slow=0),
+        alert="TaskgateLoopLate",
+        silent_at="30m",
+    ),
+    Case(
         name="the loop is late",
         series=durations("taskgate_event_loop_lag_seconds", quick=230, slow=10),
         alert="TaskgateLoopLate",
@@ -169,23 +211,138 @@ CASES = (
         labels={"pod": "a"},
     ),
     Case(
-        name="a reload is refused",
-        series=(series("taskgate_configuration_reloads_total", "0x10 1x50", result="refused"),),
+        name="a reload is refused, and the file stays as it is",
+        series=(series("taskgate_config_last_reload_successful", "1x10 0x110"),),
         alert="TaskgateReloadRefused",
-        silent_at="8m",
+        silent_at="9m",
+        fires_at="2h",
+        labels=REPLICA,
+    ),
+    Case(
+        name="a refused configuration is mended",
+        series=(series("taskgate_config_last_reload_successful", "1x10 0x10 1x40"),),
+        alert="TaskgateReloadRefused",
+        silent_at="25m",
         fires_at="15m",
-        labels=REPLICA | {"result": "refused"},
+        labels=REPLICA,
+    ),
+    Case(
+        name="the configuration is taken",
+        series=(series("taskgate_config_last_reload_successful", "1x60"),),
+        alert="TaskgateReloadRefused",
+        silent_at="20m",
+    ),
+    Case(
+        name="the upstream never says too often",
+        series=(_calls("ok", "0+200x60"), _calls("throttled", "0x60")),
+        alert="TaskgateThrottled",
+        silent_at="25m",
+    ),
+    Case(
+        name="a replica answers",
+        series=(series("up", "1x60"),),
+        alert="TaskgateReplicaUnseen",
+        silent_at="20m",
+    ),
+    Case(
+        name="calls are made again",
+        series=(_stopped("1x10 0x50"),),
+        alert="TaskgateCallsStopped",
+        silent_at="20m",
+    ),
+    Case(
+        name="all replicas have Redis",
+        series=(series("taskgate_redis_up", "1x60"), series("taskgate_redis_up", "1x60", pod="b")),
+        alert="TaskgateRedisAway",
+        silent_at="20m",
+    ),
+    Case(
+        name="a tenth fails, after an hour in which nothing did",
+        series=(_answers("200", "0+90x180", outcome="hit"), _answers("502", "0x60 10+10x120")),
+        alert="TaskgateErrorBudgetBurnsFast",
+        silent_at="65m",
+        fires_at="115m",
+        labels={"slo": "availability", "job": JOB},
+    ),
+    Case(
+        name="as much fails as the objective allows",
+        series=(_answers("200", "0+995x180", outcome="hit"), _answers("502", "0+5x180")),
+        alert="TaskgateErrorBudgetBurnsFast",
+        silent_at="2h",
+    ),
+    Case(
+        name="everything fails, but hardly anybody asks",
+        series=(_answers("200", "0x180", outcome="hit"), _answers("502", "0x60 1x30 2x30 3x60")),
+        alert="TaskgateErrorBudgetBurnsFast",
+        silent_at="2h",
+    ),
+    Case(
+        name="callers are refused or decline",
+        series=(
+            _answers("200", "0+50x180", outcome="hit"),
+            _answers("503", "0+40x180", outcome="refused"),
+            _answers("504", "0+10x180", outcome="declined"),
+        ),
+        alert="TaskgateErrorBudgetBurnsFast",
+        silent_at="2h",
+    ),
+    Case(
+        name="a third of the pages is stale for want of a fetch",
+        series=(_requests("hit", "0+20x180"), _requests("fallback", "0+10x180")),
+        alert="TaskgateErrorBudgetBurnsFast",
+        fires_at="2h",
+        labels={"slo": "freshness", "job": JOB} | SHOP,
+    ),
+    Case(
+        name="a third of the pages is stale and being renewed",
+        series=(_requests("hit", "0+20x180"), _requests("stale", "0+10x180")),
+        alert="TaskgateErrorBudgetBurnsFast",
+        silent_at="2h",
+    ),
+    Case(
+        name="two of a hundred are refused, day after day",
+        series=(_requests("hit", "0+980x432"), _requests("refused", "0+20x432")),
+        alert="TaskgateErrorBudgetBurnsSlowly",
+        fires_at="71h",
+        labels={"slo": "wait", "job": JOB} | SHOP,
+        interval="10m",
+    ),
+    Case(
+        name="two of a hundred wait too long, day after day",
+        series=(
+            _requests("hit", "0+900x432"),
+            _requests("fetched", "0+100x432"),
+            *_waits("0+100x432", in_time="0+80x432"),
+        ),
+        alert="TaskgateErrorBudgetBurnsSlowly",
+        fires_at="71h",
+        labels={"slo": "wait", "job": JOB} | SHOP,
+        interval="10m",
+    ),
+    Case(
+        name="everybody waits, but not for long",
+        series=(_requests("fetched", "0+100x432"), *_waits("0+100x432", in_time="0+100x432")),
+        alert="TaskgateErrorBudgetBurnsSlowly",
+        silent_at="71h",
+        interval="10m",
+    ),
+    Case(
+        name="a bad hour that is over",
+        series=(_requests("hit", "0+980x432"), _requests("refused", "0x6 0+500x6 3000x420")),
+        alert="TaskgateErrorBudgetBurnsSlowly",
+        silent_at="71h",
+        interval="10m",
     ),
 )
 
 
 def as_promtool(case: Case, rule: Mapping[str, Any]) -> dict[str, Any]:
-    """The case in the form of promtool's tests; what the alert says is left to the rule."""
+    """Return the case in the form of promtool's tests. The rule's own labels are added to those that are expected."""
     fires = [{"exp_labels": dict(case.labels) | rule["labels"]}]
     times = [(case.silent_at, []), (case.fires_at, fires)]
     return {
         "name": case.name,
-        "interval": "1m",
+        "interval": case.interval,
         "input_series": list(case.series),
         "alert_rule_test": [
             {"eval_time": at, "alertname": case.alert, "exp_alerts": alerts} for at, alerts in times if at

@@ -7,10 +7,15 @@ from tests.chart.matrix import MONITORED
 from tests.chart.rendering import render
 
 
-def alerts() -> list[dict[str, Any]]:
-    """All alerts, filled in."""
+def rules() -> list[dict[str, Any]]:
+    """Return all rules as they are installed."""
     groups = render(MONITORED).one("PrometheusRule")["spec"]["groups"]
     return [rule for group in groups for rule in group["rules"]]
+
+
+def alerts() -> list[dict[str, Any]]:
+    """Return the alerts alone."""
+    return [rule for rule in rules() if "alert" in rule]
 
 
 def dashboard() -> dict[str, Any]:

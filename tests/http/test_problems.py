@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from service.model import errors
 from service.model.budgets import BudgetNote
 from service.model.errors import Refused, TaskgateError
-from service.observe.outcomes import REFUSED
+from service.observe.outcomes import DECLINED, NOT_WAITED, REFUSED
 from service.web.problems.from_errors import slug_of
 from service.web.problems.types import KINDS
 from tests.http.fake_gateway import Web
@@ -186,6 +186,6 @@ async def test_problems_explain_themselves(web: Web, slug: str) -> None:
 
 
 def test_each_refusal_of_a_turn_is_counted_as_refused():
-    """`REFUSED` holds the problems of `Refused` and its subclasses, and no others."""
+    """`REFUSED` and `DECLINED` hold the problems of `Refused` and its subclasses, and no others."""
     refusals = (Refused, *Refused.__subclasses__())
-    assert {slug_of(error) for error in refusals} == REFUSED
+    assert {slug_of(error) for error in refusals} == REFUSED | (DECLINED - {NOT_WAITED})

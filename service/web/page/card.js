@@ -4,7 +4,7 @@ const HIGH = 120;
 const whole = new Intl.NumberFormat("en");
 const short = new Intl.NumberFormat("en", { notation: "compact" });
 
-// What the reader may look back on: what /usage is asked for, which of its parts are drawn, and how long each part is.
+// The periods on offer: what /usage is asked for, which of its parts are drawn, and how long each part is.
 export const PERIODS = {
   hour: { since: "-PT1H", name: "last hour", parts: "minutes", part: "minute", seconds: 60 },
   day: { since: "-P1D", name: "last day", parts: "hours", part: "hour", seconds: 3600 },
@@ -47,16 +47,28 @@ export function readings(budget, usage, period) {
   };
 }
 
-const FIGURES = "free slots pips waiting oldest flag worst worstof calls minute saved savedhow bars barnote barscale lines linenote linescale from1 from2 rows".split(" ");
+// Each state of an app: what it is called, and how grave it is.
+export const STATES = {
+  serving: { name: "Serving", level: "good" },
+  stale: { name: "Serving stale pages", level: "warn" },
+  paused: { name: "Paused", level: "warn" },
+  failing: { name: "Upstream failing", level: "bad" },
+  stopped: { name: "Calls stopped", level: "bad" },
+  "redis-away": { name: "Redis away", level: "bad" },
+};
+export const stateOf = (budget) => STATES[budget.state] || { name: budget.state, level: "bad" };
+
+const FIGURES = "state statewhy failed free slots pips waiting oldest flag worst worstof calls minute saved savedhow bars barnote barscale lines linenote linescale from1 from2 rows".split(" ");
 
 // Nothing old is left, not even where nobody sees it.
 export function emptied(is) {
   for (const name of FIGURES) is[name].replaceChildren();
-  is.flag.hidden = true;
+  is.flag.hidden = is.condition.hidden = true;
 }
 
 export function draw(is, name, told) {
   const whose = told.usage.caller === null ? "" : ` by ${told.usage.caller}`;
+  drawCondition(is, told.budget);
   drawNow(is, told);
   drawPeriod(is, told, whose);
   drawCharts(is, name, told, whose);
@@ -66,16 +78,38 @@ export function draw(is, name, told) {
   is.rows.replaceChildren(...told.rows.map((row) => tableRow(row, mostCalls, row === told.own)));
 }
 
+function drawCondition(is, budget) {
+  const { name, level } = stateOf(budget);
+  is.condition.className = `condition is-${level}`;
+  is.condition.hidden = false;
+  is.state.textContent = `${name}.`;
+  is.statewhy.textContent = `${budget.state_detail} ${lastSuccess(budget.last_success_at)}`;
+  const failed = Object.entries(budget.calls.last_hour.failed).sort((one, other) => other[1] - one[1]);
+  is.failed.textContent = failed.length
+    ? `Failed calls, last hour: ${failed.map(([result, count]) => `${whole.format(count)} ${result}`).join(", ")}.` : "";
+}
+
+function lastSuccess(at) {
+  if (at === null) return "No call succeeded in the last week.";
+  return `Last successful call ${ago(Math.max(0, Date.now() - new Date(at)) / 1000)}.`;
+}
+
+function ago(past) {
+  if (past < 90) return `${Math.round(past)} s ago`;
+  if (past < 5400) return `${Math.round(past / 60)} min ago`;
+  return past < 172_800 ? `${Math.round(past / 3600)} h ago` : `${Math.round(past / 86_400)} days ago`;
+}
+
 function drawNow(is, { budget, waiting, oldest }) {
-  const { slots, pause } = budget;
+  const { slots, pause, state } = budget;
   const flags = [
-    budget.redis === "ok" ? "" : "Redis is away: one replica's figures",
-    pause && pause.seconds ? `Paused for ${seconds(pause.seconds)}${pause.reason ? `: ${pause.reason}` : ""}` : "",
+    budget.redis === "ok" ? "" : "Redis is away: these are one replica's figures",
+    state !== "paused" && pause && pause.seconds ? `Paused for ${seconds(pause.seconds)}${pause.reason ? `: ${pause.reason}` : ""}` : "",
   ].filter(Boolean);
   is.flag.hidden = !flags.length;
   is.flag.textContent = flags.join(" · ");
   is.free.textContent = slots.free === null ? "?" : whole.format(slots.free);
-  is.slots.textContent = slots.free === null ? "no calls now" : `of ${slots.total} in any ${slots.window_seconds} s`;
+  is.slots.textContent = slots.free === null ? "no calls now" : `of ${slots.total} in any ${windowed(slots)}`;
   is.pips.replaceChildren(...Array.from({ length: Math.min(slots.total, 40) }, (_, index) => {
     const pip = document.createElement("span");
     pip.className = `pip ${slots.free === null ? "is-unknown" : index >= slots.total - slots.free ? "is-free" : ""}`;
@@ -83,13 +117,15 @@ function drawNow(is, { budget, waiting, oldest }) {
   }));
   is.waiting.textContent = whole.format(waiting);
   is.waiting.className = waiting ? "is-waiting" : "";
-  is.oldest.textContent = waiting ? `oldest for ${seconds(oldest)}` : "nobody waits";
+  is.oldest.textContent = waiting ? `longest wait ${seconds(oldest)}` : "no one is waiting";
   const worst = budget.worst_window;
-  is.worstname.textContent = `Worst ${slots.window_seconds === 1 ? "second" : `${slots.window_seconds} s`}, last hour`;
+  is.worstname.textContent = `Busiest ${windowed(slots)}, last hour`;
   is.worst.textContent = whole.format(worst.last_hour);
   is.worst.className = worst.last_hour > slots.total ? "is-waiting" : "";
   is.worstof.textContent = `of ${whole.format(slots.total)} calls; ${whole.format(worst.last_minute)} in the last minute`;
 }
+
+const windowed = (slots) => (slots.window_seconds === 1 ? "second" : `${slots.window_seconds} s`);
 
 function drawPeriod(is, { usage, period, during, calls, callsNow }, whose) {
   const { total, caller } = usage;
@@ -105,19 +141,21 @@ function drawCharts(is, name, { usage, parts, part, period, during, allowed }, w
   const fetches = parts.map(({ used }) => used.fetches);
   const requests = parts.map(({ used }) => used.requests);
   const saved = parts.map(({ used }) => used.saved);
+  const failed = parts.map(({ used }) => used.failed);
+  const refused = parts.map(({ used }) => used.refusals);
   const most = Math.max(0, ...fetches);
   const each = part === "hour" ? "an hour" : "a minute";
   is.barname.textContent = `Calls ${each}${whose}`;
   is.barnote.textContent = `busiest ${part} ${whole.format(most)} of ${whole.format(allowed)}`;
-  is.bars.setAttribute("aria-label", `Calls ${each}${whose} of ${name} in the ${during}: ${fetches.at(-1) || 0} in this ${part}, ${most} in the busiest, ${allowed} allowed.`);
-  is.bars.replaceChildren(...bars(fetches, allowed, Math.max(allowed, most)));
+  is.bars.setAttribute("aria-label", `Calls ${each}${whose} of ${name} in the ${during}: ${fetches.at(-1) || 0} in this ${part}, ${most} in the busiest, ${allowed} possible; ${sum(failed, Number)} failed in all.`);
+  is.bars.replaceChildren(...bars(fetches, failed, allowed, Math.max(allowed, most)));
   is.barscale.replaceChildren(...scale(Math.max(allowed, most)));
   const peak = Math.max(0, ...requests, ...saved);
   const top = roundedUp(peak);
   is.linename.textContent = `Requests ${each}${whose}`;
   is.linenote.textContent = `busiest ${part} ${whole.format(peak)}`;
-  is.lines.setAttribute("aria-label", `Requests ${each}${whose} of ${name} in the ${during}: ${requests.at(-1) || 0} in this ${part}, ${peak} at most; ${usage.total.saved} calls were saved in all.`);
-  is.lines.replaceChildren(...lines(requests, saved, top));
+  is.lines.setAttribute("aria-label", `Requests ${each}${whose} of ${name} in the ${during}: ${requests.at(-1) || 0} in this ${part}, ${peak} at most; ${usage.total.saved} calls were saved and ${sum(refused, Number)} requests refused in all.`);
+  is.lines.replaceChildren(...lines(requests, saved, refused, top));
   is.linescale.replaceChildren(...scale(top));
   const from = parts.length ? beginning(new Date(parts[0].start), period) : "";
   is.from1.textContent = is.from2.textContent = from;
@@ -153,21 +191,20 @@ function shape(name, values) {
 
 const rule = (y) => shape("line", { class: "rule", x1: 0, x2: 600, y1: y, y2: y });
 
-function bars(values, allowed, top) {
+// Failed calls are the lower part of a bar, so that few of them are seen too.
+function bars(values, failed, allowed, top) {
   const step = 600 / Math.max(values.length, 1);
   const gap = Math.min(2, step * 0.25);
   const possible = (allowed / top) * HIGH;
+  const high = (value) => (value ? Math.max((value / top) * HIGH, 2) : 0);
   return values.flatMap((value, index) => {
-    const height = value ? Math.max((value / top) * HIGH, 2) : 0;
     const place = { x: (index * step + gap / 2).toFixed(2), width: (step - gap).toFixed(2) };
-    return [
-      shape("rect", { class: "bar is-track", ...place, y: (HIGH - possible).toFixed(2), height: possible.toFixed(2) }),
-      shape("rect", { class: "bar", ...place, y: (HIGH - height).toFixed(2), height: height.toFixed(2) }),
-    ];
+    const bar = (kind, height) => shape("rect", { class: kind, ...place, y: (HIGH - height).toFixed(2), height: height.toFixed(2) });
+    return [bar("bar is-track", possible), bar("bar", high(value)), ...(failed[index] ? [bar("bar is-bad", high(failed[index]))] : [])];
   });
 }
 
-function lines(all, spared, top) {
+function lines(all, spared, refused, top) {
   const step = 600 / Math.max(all.length - 1, 1);
   const points = (values) => values.map((value, index) => `${(index * step).toFixed(2)},${((1 - value / top) * HIGH).toFixed(2)}`).join(" ");
   return [
@@ -175,17 +212,18 @@ function lines(all, spared, top) {
     shape("polygon", { class: "wash", points: `0,${HIGH} ${points(spared)} 600,${HIGH}` }),
     shape("polyline", { class: "all", points: points(all) }),
     shape("polyline", { class: "spared", points: points(spared) }),
+    ...(refused.some(Boolean) ? [shape("polyline", { class: "refused", points: points(refused) })] : []),
   ];
 }
 
-const SYSTEM = new Map([["~renewal", "renewals"], ["~ahead", "fetches ahead"], ["~more", "many more callers"]]);
+const SYSTEM = new Map([["~renewal", "renewals"], ["~ahead", "prefetching"], ["~more", "more callers"]]);
 const COLUMNS = [["Requests", "requests"], ["Hits", "hits"], ["Joins", "joins"], ["Stale", "stale"], ["Waits", "waits"], ["Refused", "refusals"]];
 
 function tableRow(row, mostCalls, isOwn) {
   const line = document.createElement("tr");
   const head = document.createElement("th");
   head.scope = "row";
-  head.textContent = row.name === null ? "all others" : (SYSTEM.get(row.name) || row.name) + (isOwn ? " (you)" : "");
+  head.textContent = row.name === null ? "all other callers" : (SYSTEM.get(row.name) || row.name) + (isOwn ? " (you)" : "");
   const measure = document.createElement("div");
   measure.className = "measure";
   const gauge = shape("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" });
@@ -200,8 +238,10 @@ function tableRow(row, mostCalls, isOwn) {
   const used = row.used || {};
   const inLine = cell("In line", row.waiting.count, row.waiting.count ? ` · ${seconds(row.waiting.oldest_seconds)}` : "");
   if (row.waiting.count) inLine.className = "is-waiting";
-  line.append(head, inLine, calls, ...COLUMNS.map(([label, what]) =>
-    cell(label, what === "joins" ? row.joins : row.name === null ? null : used[what] || 0)));
+  const cells = COLUMNS.map(([label, what]) =>
+    cell(label, what === "joins" ? row.joins : row.name === null ? null : used[what] || 0));
+  if (used.refusals) cells.at(-1).className = "is-refused";
+  line.append(head, inLine, calls, ...cells);
   return line;
 }
 

@@ -1,6 +1,6 @@
-// The live budgets: asks this gateway every few seconds and draws what it says. Figures are shown only while they are
-// true: when an answer fails to come, they go, and what went wrong stands in their place.
-import { PERIODS, clock, draw, emptied, readings } from "./card.js";
+// The live state of each app: asks this gateway every few seconds and draws the answers. Figures are shown only while
+// they are true: when a request fails, they are removed, and the error takes their place.
+import { PERIODS, clock, draw, emptied, readings, stateOf } from "./card.js";
 
 const EVERY_MS = 3000;
 const ANSWER_MS = 8000;
@@ -20,6 +20,7 @@ let begun = 0;
 let timer = 0;
 let lastGood = null;
 let said = "";
+let isNewKey = false;
 
 class Trouble extends Error {
   constructor(title, detail, status) {
@@ -29,7 +30,7 @@ class Trouble extends Error {
   }
 }
 
-// What the gateway answers; a Trouble with what it says is wrong, or that it says nothing.
+// Return the gateway's answer. Throw Trouble with its problem, or because there is no answer.
 async function ask(path, signal) {
   let answer;
   try {
@@ -55,7 +56,7 @@ async function ask(path, signal) {
   return body;
 }
 
-// One round. Who begins another ends this one.
+// One round; it ends when another begins.
 async function look() {
   stop();
   const mine = (round = new AbortController());
@@ -70,7 +71,7 @@ async function look() {
     show(turn, results);
   } catch (fault) {
     if (mine !== round) return;
-    if (fault.status === 401) return forget("This key is not known here", "Check it, or ask the operators of this gateway for one.");
+    if (fault.status === 401) return forget("Unknown key", "Check it, or ask the operators of this gateway for one.");
     fail(fault);
   }
   round = null;
@@ -100,13 +101,20 @@ const sentence = (text) => (text && !text.endsWith(".") ? `${text}.` : text);
 // A card for each app, and none for others.
 function lay(apps) {
   $("trouble").hidden = true;
-  $("enter").hidden = true;
-  $("forget").hidden = false;
+  opened();
   $("period").hidden = !apps.length;
   $("empty").hidden = apps.length > 0;
   const names = new Set(apps.map((app) => app.name));
   for (const [name, card] of cards) if (!names.has(name)) drop(card);
   for (const app of apps) if (!cards.has(app.name)) newCard(app);
+}
+
+// The form goes when its key has been used; the focus, which was in it, moves to the heading.
+function opened() {
+  $("enter").hidden = true;
+  $("forget").hidden = false;
+  if (isNewKey) $("top").focus();
+  isNewKey = false;
 }
 
 function show(turn, results) {
@@ -117,20 +125,33 @@ function show(turn, results) {
     card.is.figures.hidden = Boolean(fault);
     card.is.trouble.hidden = !fault;
     if (fault) {
-      const since = card.good ? `No figures since ${clock(card.good, true)}.` : "There are no figures.";
+      const since = card.good ? `No figures since ${clock(card.good, true)}.` : "No figures yet.";
       tell(card.is.trouble, fault.message, `${sentence(fault.detail)} ${since}`);
       emptied(card.is);
     } else {
       card.good = lastGood;
+      card.budget = figures.budget;
       draw(card.is, card.name, figures);
     }
   });
   for (const card of cards.values()) card.root.classList.toggle("is-blank", isOld(card));
-  const broken = [...cards.values()].filter((card) => card.fault).length;
-  state(broken ? "is-broken" : "is-live", broken ? `No figures for ${broken} of ${cards.size} apps` : "Live", broken ? null : lastGood);
+  summarize();
 }
 
-// Out of sight, figures may wait for their turn; they are not seen again before they are new.
+// The gravest first: no figures, then what is wrong with which app, then that nothing is.
+function summarize() {
+  const all = [...cards.values()];
+  const broken = all.filter((card) => card.fault).length;
+  if (broken) return state("is-broken", `No figures for ${broken} of ${all.length} apps`, null);
+  const known = all.filter((card) => card.budget).map((card) => ({ app: card.name, ...stateOf(card.budget) }));
+  const wrong = known.filter(({ level }) => level !== "good");
+  const kind = wrong.some(({ level }) => level === "bad") ? "is-broken" : wrong.length ? "is-warned" : "is-live";
+  if (wrong.length === 1) return state(kind, `${wrong[0].app}: ${wrong[0].name.toLowerCase()}`, lastGood);
+  if (wrong.length) return state(kind, `${wrong.length} of ${all.length} apps need attention`, lastGood);
+  state(kind, all.length === 1 ? "Serving" : `${known.length} of ${all.length} apps serving`, lastGood);
+}
+
+// Figures out of sight are renewed in turn, and hidden until then if they are old.
 const isOld = (card) => !card.fault && Date.now() - card.good > OLD_MS;
 
 function newCard(app) {
@@ -141,7 +162,7 @@ function newCard(app) {
   is.region.textContent = app.region || "";
   root.dataset.app = app.name;
   root.classList.add("is-blank");
-  cards.set(app.name, { root, is, name: app.name, good: null, fault: null, asked: 0, inSight: false });
+  cards.set(app.name, { root, is, name: app.name, good: null, fault: null, budget: null, asked: 0, inSight: false });
   $("apps").append(root);
   sight.observe(root);
 }
@@ -171,10 +192,9 @@ const sight = new IntersectionObserver((changes) => {
 function fail(fault) {
   dropAll();
   $("empty").hidden = true;
-  const since = lastGood ? `No figures since ${clock(lastGood, true)}.` : "There are no figures yet.";
+  const since = lastGood ? `No figures since ${clock(lastGood, true)}.` : "No figures yet.";
   tell($("trouble"), fault instanceof Trouble ? fault.message : "The gateway's answer can't be read", `${sentence(fault.detail || "")} ${since} Trying again every few seconds.`);
-  $("enter").hidden = true;
-  $("forget").hidden = false;
+  opened();
   state("is-broken", "No figures", null);
 }
 
@@ -214,10 +234,11 @@ $("enter").addEventListener("submit", (event) => {
   event.preventDefault();
   const given = $("key").value.trim();
   $("key").value = "";
-  if (!/^[\x21-\x7e]+$/.test(given)) return forget("This can't be a key", "Keys are letters, digits and signs, without spaces.");
+  if (!/^[\x21-\x7e]+$/.test(given)) return forget("This is not a key", "A key has letters, digits and punctuation, and no spaces.");
   key = given;
+  isNewKey = true;
   sessionStorage.setItem(KEY, key);
-  state("", "Asking", null);
+  state("", "Loading", null);
   look();
 });
 $("period").addEventListener("change", (event) => {

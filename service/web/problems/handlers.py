@@ -8,6 +8,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
 from service.model.errors import TaskgateError
+from service.observe.outcomes import outcome_of_problem
 from service.observe.request import RequestContext
 from service.web.answers import Answer
 from service.web.context import request_context
@@ -67,7 +68,7 @@ def late_problem(context: RequestContext, exc: Exception) -> Problem:
     told = details_of(exc)
     if told.kind.status == 500:
         _log_failure(context, exc)
-    context.outcome = told.kind.slug
+    context.outcome = outcome_of_problem(told.kind.slug, wait_applied_s=context.wait_applied_s)
     return problem_of(told, request_id=context.request_id)
 
 
@@ -86,7 +87,8 @@ def _log_failure(context: RequestContext, exc: BaseException) -> None:
 
 
 def _answer(told: ProblemDetails, context: RequestContext) -> Answer:
-    context.outcome = told.kind.slug or str(told.kind.status)
+    slug = told.kind.slug or str(told.kind.status)
+    context.outcome = outcome_of_problem(slug, wait_applied_s=context.wait_applied_s)
     return problem_answer(told, request_id=context.request_id, wait_applied_s=context.wait_applied_s)
 
 

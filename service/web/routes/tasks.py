@@ -9,7 +9,7 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
 from service.model.pages import PageRequest
-from service.observe.outcomes import TASKS_ROUTE
+from service.observe.outcomes import TASKS_ROUTE, outcome_of_page
 from service.web.answers import JSON, Reply, Silence
 from service.web.hangup import unless_hung_up
 from service.web.headers.accept import choose
@@ -83,7 +83,8 @@ def tasks_route(
             page = await unless_hung_up(gateway.page(ask), receive=request.receive, context=context)
         if page is None:
             return Silence()
-        context.outcome, context.waited_s, context.upstream_s = page.source.value, page.waited_s, page.upstream_s
+        context.outcome = outcome_of_page(page, wait_applied_s=patience.applied_s)
+        context.waited_s, context.upstream_s = page.waited_s, page.upstream_s
         return Reply(
             page_answer(
                 page,

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest, make_asgi_app
 
-from service.model.errors import UpstreamTimeout, WaitTooLong
+from service.model.errors import NothingStored, UpstreamTimeout, WaitTooLong
+from service.model.freshness import StaleReason
 from service.model.pages import Source
 from service.telemetry.exposition import exposed
 from service.telemetry.metrics import Metrics
@@ -45,22 +46,23 @@ class Bench:
             observers=[lambda seen: self.metrics.requests([seen])],
         )
 
-    async def get(self, target: str = TASKS, *, key: str | None = KEY, method: str = "GET") -> int:
-        """Ask; returns the status."""
+    async def get(self, target: str = TASKS, *, key: str | None = KEY, method: str = "GET", field: str = "") -> int:
+        """Ask, with a further line of the head; return the status."""
         authorization = f"Authorization: Bearer {key}\r\n" if key else ""
+        authorization += f"{field}\r\n" if field else ""
         head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{authorization}\r\n"
         return int((await ask(self.port, head.encode())).split(b" ")[1])
 
-    async def served(self, source: Source, **changes: Any) -> int:
+    async def served(self, source: Source, *, field: str = "", **changes: Any) -> int:
         """Ask for a page that comes from `source`."""
         self.gateway.changes = {"source": source, **changes}
-        return await self.get()
+        return await self.get(field=field)
 
-    async def refused(self, error: Exception) -> int:
+    async def refused(self, error: Exception, *, field: str = "") -> int:
         """Ask where the gateway raises."""
         self.gateway.error = error
         try:
-            return await self.get()
+            return await self.get(field=field)
         finally:
             self.gateway.error = None
 
@@ -148,6 +150,24 @@ async def test_each_kind_of_request_is_counted_once_as_what_it_was() -> None:
         "501": 1,
         "bad-request": 1,
     }
+
+
+async def test_what_a_caller_asked_for_is_told_apart_from_what_it_could_not_have() -> None:
+    """Refused and fallback are what went wrong; a caller that wants no fetch or no wait gets what it asked for."""
+    impatient = WaitTooLong(place=1, estimate_s=9, patience_s=0)
+    async with bench() as at:
+        assert await at.refused(WaitTooLong(place=1, estimate_s=9, patience_s=1), field="Prefer: wait=1") == 503
+        assert await at.refused(impatient) == 503, "by the settings' default"
+        assert await at.refused(impatient, field="Prefer: wait=0") == 503
+        assert await at.refused(NothingStored(), field="Cache-Control: only-if-cached") == 504
+        for reason in StaleReason:
+            await at.served(Source.STALE, stale_reason=reason)
+            await at.served(Source.STALE, stale_reason=reason, field="Prefer: wait=0")
+        told = await scraped(at.metrics_port)
+    outcomes = {s.labels["outcome"]: s.value for s in told.of("taskgate_caller_requests_total")}
+    assert outcomes == {"refused": 2, "declined": 2, "fallback": 3, "stale": 3}
+    problems = {s.labels["problem"]: s.value for s in told.of("taskgate_problems_total")}
+    assert problems == {"wait-too-long": 3, "nothing-stored": 1}
 
 
 async def test_both_formats_tell_the_same() -> None:

@@ -1,6 +1,7 @@
 """What goes wrong, or is given back, is counted as what it was: on whole replicas, by callers, kinds and reasons."""
 
 import asyncio
+import time
 
 from service.sandbox.faults import ErrorCode, HttpStatus, Latency
 from tests.integration.telemetry.scraping import Scrape, scraped
@@ -57,20 +58,27 @@ async def test_calls_that_fail_are_counted_by_their_kind(valkey: Server) -> None
     assert told.sum("taskgate_memory_evictions_total") == results["ok"] - told.sum("taskgate_memory_blocks") > 0
 
 
-async def test_reloads_are_counted_by_what_they_came_to(valkey: Server) -> None:
-    """A changed configuration is one reload; one that is no configuration is one that was refused."""
+async def test_reloads_are_counted_and_the_gauge_says_whether_the_last_one_was_taken(valkey: Server) -> None:
+    """A refused configuration stays visible until a good one is there; its time is when the one in use was read."""
     async with fleet(valkey, replicas=1, weights=CALLERS) as at:
         (replica,) = at.replicas
         good = replica.configuration.read_text()
-        for text, expected in ((good.replace("weight: 1.0", "weight: 2.0"), (1, 0)), ("apps: 7", (1, 1))):
-            replica.configuration.write_text(text)
+        texts = (good, good.replace("weight: 1.0", "weight: 2.0"), "apps: 7", good)
+        times = []
+        for text, expected in zip(texts, ((0, 0, 1), (1, 0, 1), (1, 1, 0), (2, 1, 1)), strict=True):
+            if expected[0] or expected[1]:
+                replica.configuration.write_text(text)
             async with asyncio.timeout(10):
-                while await reloads(at) != expected:
+                while (found := await reloads(at))[:3] != expected:
                     await asyncio.sleep(0.05)
+            times.append(found[3])
+        assert times[0] < times[1] == times[2] < times[3]
+        assert time.time() - 60 < times[0]
 
 
-async def reloads(at: Fleet) -> tuple[float, float]:
-    """How many configurations the first replica has taken, and refused."""
+async def reloads(at: Fleet) -> tuple[float, float, float, float]:
+    """How many configurations the first replica has taken and refused, whether the last was taken, and when one was."""
     told = (await scrapes(at))[0]
-    ok, refused = (told.of("taskgate_configuration_reloads_total", result=result) for result in ("ok", "refused"))
-    return ok[0].value, refused[0].value
+    ok, refused = (told.sum("taskgate_configuration_reloads_total", result=result) for result in ("ok", "refused"))
+    last = told.sum("taskgate_config_last_reload_successful")
+    return ok, refused, last, told.sum("taskgate_config_last_reload_success_timestamp_seconds")

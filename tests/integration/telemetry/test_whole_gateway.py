@@ -22,7 +22,7 @@ CACHE = {"fresh_s": 1.0, "settled_s": 1.0, "stale_while_revalidate_s": 30.0}
 
 
 async def a_series_of_requests(at: Fleet) -> None:
-    """Two fetched, one joined, three hits, one stale with its renewal, one refused, one each of 401, 404."""
+    """Two fetched, one joined, three hits, one stale with its renewal, one without patience, one each of 401, 404."""
     traced = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01", "X-Request-Id": "traced"}
     assert "fwd=miss" in (await at.page(0, q="a", limit=5, headers=traced)).outcome
     for _ in range(3):
@@ -41,9 +41,9 @@ async def a_series_of_requests(at: Fleet) -> None:
 
 def check_metrics(told: Scrape, *, calls: int) -> None:
     """What was scraped is what was done."""
-    words = ("fetched", "hit", "joined", "stale", "refused")
+    words = ("fetched", "hit", "joined", "stale", "declined")
     outcomes = {word: told.sum("taskgate_requests_total", route="/tasks", outcome=word) for word in words}
-    assert outcomes == {"fetched": 3, "hit": 3, "joined": 1, "stale": 1, "refused": 1}
+    assert outcomes == {"fetched": 3, "hit": 3, "joined": 1, "stale": 1, "declined": 1}
     assert told.sum("taskgate_caller_requests_total", app=APP.name) == sum(outcomes.values())
     assert told.sum("taskgate_upstream_calls_total", app=APP.name, region="custom", result="ok") == calls
     assert told.sum("taskgate_upstream_calls_total") == told.sum("taskgate_upstream_call_duration_seconds_count")
