@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+OASDIFF := github.com/oasdiff/oasdiff@v1.38.0
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 # What our packages ask for and a gateway never imports: for command lines, made-up data, HTMX, reading C and Windows.
 NEVER_IMPORTED := click colorama faker litestar-htmx markdown-it-py mdurl polyfactory pycparser pygments rich rich-click tzdata
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 
-.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi test-chart test-cluster test-alerts bench-budget bench-hit bench-process bench-simulation soak check format lock docs-page chart image version openapi clean
+.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi check-breaking test-chart test-cluster test-alerts bench-budget bench-hit bench-process bench-simulation soak check format lock docs-page chart image version openapi clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +62,10 @@ test-alerts: $(VENV)/.dev ## the alerts, with promtool (Debian: prometheus)
 
 test-clients: $(VENV)/.dev tests/clients/node_modules/.installed ## generated clients in use: Python, TypeScript (needs Node and npm)
 	$(BIN)/python -m pytest tests/clients/test_python_client.py tests/clients/typescript_client.py
+
+check-breaking: ## whether openapi.json breaks a client of the released contract (needs Go, which fetches oasdiff)
+	@command -v go > /dev/null || { echo "make check-breaking needs Go: https://go.dev/doc/install" >&2; exit 1; }
+	GOFLAGS=-mod=mod go run $(OASDIFF) breaking --fail-on ERR openapi/released.json openapi/openapi.json
 
 lint-openapi: tests/clients/node_modules/.installed ## openapi.json by the rules in .spectral.yaml (needs Node and npm)
 	tests/clients/node_modules/.bin/spectral lint openapi/openapi.json --ruleset .spectral.yaml --fail-severity hint

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 from litestar import Litestar
 
-from service.budget.line.counted import CountedScheduler
 from service.budget.line.line import Line
 from service.budget.scheduler.fallback import FallbackScheduler, notice_s
 from service.budget.scheduler.interfaces import Rules
@@ -18,7 +17,7 @@ from service.budget.scheduler.shared import RedisScheduler
 from service.cache.block_cache import BlockCache
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.purge import Purge
-from service.cache.redis_blocks import CachedBlock, RedisBlocks
+from service.cache.redis_blocks import RedisBlocks
 from service.cache.sequential_reads import SequentialReads
 from service.configuration.live import LiveSettings, lifetimes_of
 from service.configuration.passwords import passwords_of
@@ -89,7 +88,7 @@ def create_app(
     }
     signers = _signers(settings, upstream_apps, environ)
     client = Client(settings.upstream, signers=signers)
-    channels: dict[str, Line[CachedBlock]] = {}
+    channels: dict[str, Line] = {}
     apps: dict[str, ServedApp] = {}
     for name, app in settings.apps.items():
         rules = rules_of(settings.budget, app, settings.upstream)
@@ -103,8 +102,13 @@ def create_app(
             clock=time.time,
             window_s=settings.budget.window_s,
         )
-        scheduler = CountedScheduler(sharing or shared, used=usage_store.count_call)
-        line: Line[CachedBlock] = Line(scheduler, app=name, rules=rules, redis_grace_s=settings.budget.redis_grace_s)
+        line = Line(
+            sharing or shared,
+            app=name,
+            rules=rules,
+            redis_grace_s=settings.budget.redis_grace_s,
+            used=usage_store.count_call,
+        )
         channels[shared.channel] = line
         fetching = Fetching(
             app=upstream_apps[name],
@@ -191,7 +195,7 @@ def _begin(
     *,
     apps: Mapping[str, ServedApp],
     gathered: BatchedObservers,
-    channels: Mapping[str, Line[CachedBlock]],
+    channels: Mapping[str, Line],
     store: RedisStore,
     gateway: Gateway,
     purge: Purge,
@@ -246,7 +250,7 @@ def _counted(store: UsageStore) -> OnCall:
     return lambda end: store.count_result(end.call.payer.caller, end.result)
 
 
-def _told(line: Line[CachedBlock]) -> Callable[[bytes], None]:
+def _told(line: Line) -> Callable[[bytes], None]:
     """What to do with a message of the scheduler: it is the name of a block whose fetch has ended."""
     return lambda message: line.heard(message.decode(errors="replace"))
 

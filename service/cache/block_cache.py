@@ -6,8 +6,8 @@ import msgspec
 import structlog
 
 from service.cache.memory_blocks import MemoryBlocks
-from service.cache.redis_blocks import CachedBlock, RedisBlocks
-from service.model.blocks import Block, Stored
+from service.cache.redis_blocks import RedisBlocks
+from service.model.blocks import Block, CachedBlock, Stored
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes, keep_for_ms
 from service.model.queries import Query

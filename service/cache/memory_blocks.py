@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from service.cache.redis_blocks import CachedBlock
-from service.model.blocks import Block, Stored
+from service.model.blocks import Block, CachedBlock, Stored
 
 # What an entry costs besides body, text and ends: structs, key, links of the dicts. Measured with tracemalloc.
 _ENTRY_BYTES = 1100

@@ -5,28 +5,12 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import sha256
 
-import msgspec
-
 from service.cache.codec import CHANCE_BYTES, CorruptBlock, decode, encode
-from service.model.blocks import HEAD_BYTES, Stored
+from service.model.blocks import HEAD_BYTES, NOTHING, CachedBlock, Stored
 from service.model.queries import Query
 from service.store.interfaces import Store
 
 VALUE_MAX_BYTES = 16 * 1024 * 1024
-
-
-class CachedBlock(msgspec.Struct, frozen=True, kw_only=True):
-    """What is under a block's key. `head` is the value's first HEAD_BYTES, b"" where there is none.
-
-    A value that can't be read counts as nothing stored, but its head is told: so the budget knows which value it was
-    that the replica has seen, and lets the fetch begin that replaces it.
-    """
-
-    stored: Stored | None
-    head: bytes
-
-
-NOTHING = CachedBlock(stored=None, head=b"")
 
 
 class RedisBlocks:

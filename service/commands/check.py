@@ -7,7 +7,7 @@ import time
 from service.commands.configured import configured
 from service.configuration import Loaded
 from service.model.errors import UpstreamError
-from service.model.queries import Query, parse_moment
+from service.model.queries import Query, parse_moment, parse_until
 from service.settings import Settings
 
 
@@ -66,4 +66,4 @@ async def _at_once() -> None:
 
 
 def _query(app: str, settings: Settings) -> Query:
-    return Query(app=app, since=parse_moment(settings.query.since), until=parse_moment(settings.query.until))
+    return Query(app=app, since=parse_moment(settings.query.since), until=parse_until(settings.query.until))

@@ -11,7 +11,7 @@ from service.configuration.callers import caller_faults, service_account_faults
 from service.configuration.errors import SettingFault
 from service.configuration.validate import fields_of
 from service.configuration.yaml_file import Tree
-from service.model.queries import At, FromNow, Moment, parse_moment
+from service.model.queries import At, FromNow, Moment, parse_moment, parse_until
 from service.settings import (
     AppSettings,
     BudgetSettings,
@@ -178,9 +178,9 @@ def _has_otel() -> bool:
 
 def _query_faults(query: QuerySettings) -> Iterator[SettingFault]:
     ends: list[Moment] = []
-    for name, text in (("since", query.since), ("until", query.until)):
+    for name, text, parse in (("since", query.since, parse_moment), ("until", query.until, parse_until)):
         try:
-            ends.append(parse_moment(text))
+            ends.append(parse(text))
         except ValueError as exc:
             yield SettingFault(path=f"query.{name}", text=str(exc))
     length_s = _length_s(*ends) if len(ends) == 2 else None

@@ -9,9 +9,8 @@ import structlog
 
 from service.budget.line.jobs import CallFailed, HeldSlot
 from service.cache.block_cache import BlockCache
-from service.cache.redis_blocks import CachedBlock
 from service.gateway.call_events import Call, CallEnd, OnCall, Tracing, Untraced
-from service.model.blocks import Block, RefusedQuery, block_of, joined
+from service.model.blocks import Block, CachedBlock, RefusedQuery, block_of, joined
 from service.model.errors import (
     CallsStopped,
     QueryRefused,
@@ -29,6 +28,8 @@ from service.upstream.verdicts import RetryVerdict, verdict
 
 FAILING_S = 5.0
 """For how long after a failed fetch whoever can be served stale is not made to wait for the next one."""
+CLOCKS_APART_MS = 1_000
+"""By how much the clocks of two replicas may differ before one's fetch counts as older than the other's request."""
 FILL_CALLS_MAX = 16
 """How many calls may fill one block, where the upstream gives fewer records a call than a block holds."""
 FILL_WITHIN_S = 30.0
@@ -114,10 +115,10 @@ class Fetching:
         try:
             listing = await self._listing(query, range_, slot, offset=offset, want=want, attempt=attempt)
         except QueryRefused as exc:
-            refusal = RefusedQuery(fetched_at_ms=self._now_ms(), code=exc.code, text=exc.text)
+            refusal = RefusedQuery(fetched_at_ms=self.now_ms(), code=exc.code, text=exc.text)
             return await self.cache.put(query, index, refusal, generation=generation)
         self._failed_at_s = None
-        block = block_of(listing, query=query, range_=range_, fetched_at_ms=self._now_ms())
+        block = block_of(listing, query=query, range_=range_, fetched_at_ms=self.now_ms())
         if block.received < min(want, block.total - offset):
             self._note_short(want=want, got=block.received)
             goes_on = block.received > 0 and attempt < FILL_CALLS_MAX
@@ -137,7 +138,7 @@ class Fetching:
         block = kept.stored
         if not isinstance(block, Block) or not block.unfinished or block.received >= self.block_size:
             return None
-        return block if abs(self._now_ms() - block.fetched_at_ms) < FILL_WITHIN_S * 1000 else None
+        return block if abs(self.now_ms() - block.fetched_at_ms) < FILL_WITHIN_S * 1000 else None
 
     def _note_short(self, *, want: int, got: int) -> None:
         """Count a call that brought less than asked for; log the first."""
@@ -151,10 +152,10 @@ class Fetching:
         error = UpstreamError("the stored blocks were dropped during the call", app=self._app.name)
         return CallFailed(error=error, again=attempt < self._attempts)
 
-    def unfinished(self) -> CallFailed:
+    def unfinished(self, part: CachedBlock) -> CallFailed:
         """Return what follows a call that brought a part of the block: another one for the rest."""
         error = UpstreamBroken("the upstream gave a part of the block only", app=self._app.name)
-        return CallFailed(error=error, again=True)
+        return CallFailed(error=error, again=True, head=part.head)
 
     async def _listing(
         self, query: Query, range_: Range, slot: HeldSlot, *, offset: int, want: int, attempt: int
@@ -221,19 +222,27 @@ class Fetching:
             pause_reason="throttled" if pauses else "",
         )
 
-    def _now_ms(self) -> int:
+    def now_ms(self) -> int:
+        """Return the wall clock's time, in milliseconds since the epoch."""
         return int(self._clock() * 1000)
 
 
 class BlockJob:
-    """A line's job: one block of a query, which the request has seen as `known` (empty for not at all)."""
+    """Implements `Job`: one block of a query.
 
-    def __init__(self, fetching: Fetching, query: Query, index: int, *, known: bytes) -> None:
+    `known` is the head of what the request has seen in Redis, empty for nothing. `is_fresh` judges by its directives.
+    """
+
+    def __init__(
+        self, fetching: Fetching, query: Query, index: int, *, known: bytes, is_fresh: Callable[[CachedBlock], bool]
+    ) -> None:
         self.block_key = fetching.cache.key(query, index)
         self.known = known
         self._fetching = fetching
         self._query = query
         self._index = index
+        self._is_fresh = is_fresh
+        self._asked_at_ms = fetching.now_ms()
 
     async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
         """Fetch the block and keep it."""
@@ -244,17 +253,21 @@ class BlockJob:
         if kept is None:
             return self._fetching.dropped(attempt=attempt)
         if _is_unfinished(kept):
-            self.known = kept.head
-            return self._fetching.unfinished()
+            return self._fetching.unfinished(kept)
         return kept
 
-    async def look(self) -> CachedBlock | None:
-        """The block as it is stored now, if that is not what the request knows."""
-        kept = await self._fetching.cache.look(self._query, self._index)
-        if _is_unfinished(kept):
-            self.known = kept.head
-            return None
-        return None if kept.stored is None or kept.head == self.known else kept
+    async def look(self) -> CachedBlock:
+        """Return what Redis has of the block now. Raises StoreUnavailable."""
+        return await self._fetching.cache.look(self._query, self._index)
+
+    def accepts(self, found: CachedBlock) -> bool:
+        """Whether the block is another than the request has seen, and fresh for it or fetched while it waited.
+
+        A failover may bring back an older block than the one seen: that answers nobody.
+        """
+        if found.stored is None or _is_unfinished(found) or found.head == self.known:
+            return False
+        return found.stored.fetched_at_ms > self._asked_at_ms - CLOCKS_APART_MS or self._is_fresh(found)
 
 
 def _is_unfinished(kept: CachedBlock) -> bool:

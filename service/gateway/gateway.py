@@ -12,11 +12,10 @@ from service.budget.line.jobs import Fetched, LineIsFull, TooLong
 from service.budget.line.line import Line
 from service.budget.scheduler.fallback import FallbackScheduler
 from service.cache.purge import Purge
-from service.cache.redis_blocks import NOTHING, CachedBlock
 from service.cache.sequential_reads import SequentialReads
 from service.gateway.fetch import BlockJob, Fetching
 from service.gateway.paging import Part, chunk_of, page_of
-from service.model.blocks import Block, RefusedQuery
+from service.model.blocks import NOTHING, Block, CachedBlock, RefusedQuery
 from service.model.budgets import BudgetNote, BudgetView, UsageView
 from service.model.callers import AppInfo, Caller
 from service.model.errors import (
@@ -30,7 +29,7 @@ from service.model.errors import (
     WaitTooLong,
 )
 from service.model.freshness import CacheDirectives, Freshness, Lifetimes, StaleReason, judge
-from service.model.pages import AppState, Chunk, Page, PageRequest, Readiness, Source
+from service.model.pages import AppState, Chunk, Forward, Page, PageRequest, Readiness, Source
 from service.model.queries import Query
 from service.upstream.codes import advice_for
 from service.usage.app_state import app_condition
@@ -63,7 +62,7 @@ class ServedApp(msgspec.Struct, frozen=True, kw_only=True):
 
     info: AppInfo
     fetching: Fetching
-    line: Line[CachedBlock]
+    line: Line
     usage_store: UsageStore
     sharing: FallbackScheduler | None
     calls: int
@@ -235,7 +234,7 @@ class Gateway:
         self.lookups[_LOOKUPS.get(verdict, place)] += 1
         if verdict is Freshness.FRESH:
             return Part(block=_block(kept, ask.query), source=Source.HIT)
-        job = BlockJob(app.fetching, ask.query, index, known=kept.head)
+        job = self._job(app, ask.query, index, kept, ask.directives)
         if verdict is Freshness.RENEW:
             self._renew(app, job)
             return _stale(kept, ask.query, StaleReason.RENEWING)
@@ -246,6 +245,8 @@ class Gateway:
         if verdict is Freshness.LAST_RESORT and app.fetching.is_failing:
             self._renew(app, job)
             return _stale(kept, ask.query, StaleReason.ERROR)
+        forward = self._forward(kept)
+        is_stopped = app.fetching.stopped() is not None
         try:
             fetched = await self._fetch(app, ask, job)
         except QueryRefused:
@@ -253,11 +254,13 @@ class Gateway:
         except (StoreUnavailable, UpstreamError, WaitTooLong, LineFull) as exc:
             if verdict is not Freshness.LAST_RESORT:
                 raise
-            waits = isinstance(exc, (WaitTooLong, LineFull))
-            return _stale(kept, ask.query, StaleReason.WAIT if waits else StaleReason.ERROR)
+            reason = StaleReason.WAIT if isinstance(exc, (WaitTooLong, LineFull)) else StaleReason.ERROR
+            was_called = isinstance(exc, UpstreamError) and not is_stopped
+            return _stale(kept, ask.query, reason, forward=forward if was_called else None)
         return Part(
             block=_block(fetched.value, ask.query),
             source=Source.JOINED if fetched.joined else Source.FETCHED,
+            forward=forward,
             waited_s=fetched.waited_s,
             upstream_s=fetched.upstream_s,
         )
@@ -273,10 +276,10 @@ class Gateway:
         except StoreUnavailable:
             return remembered, "memory", True
         if kept.stored is None and remembered.stored is not None:
-            return remembered, "memory", False
+            return CachedBlock(stored=remembered.stored, head=kept.head), "memory", False
         return kept, "redis", False
 
-    async def _fetch(self, app: ServedApp, ask: PageRequest, job: BlockJob) -> Fetched[CachedBlock]:
+    async def _fetch(self, app: ServedApp, ask: PageRequest, job: BlockJob) -> Fetched:
         if stopped := app.fetching.stopped():
             raise stopped
         caller = ask.caller
@@ -313,10 +316,25 @@ class Gateway:
             return None
         return kept.stored if kept.stored.total <= index * app.fetching.block_size else None
 
+    def _job(
+        self, app: ServedApp, query: Query, index: int, kept: CachedBlock, directives: CacheDirectives
+    ) -> BlockJob:
+        def is_fresh(found: CachedBlock) -> bool:
+            return self._judge(found, directives) is Freshness.FRESH
+
+        return BlockJob(app.fetching, query, index, known=kept.head, is_fresh=is_fresh)
+
     def _judge(self, kept: CachedBlock, directives: CacheDirectives) -> Freshness:
         if kept.stored is None:
             return Freshness.USELESS
         return judge(kept.stored, lifetimes=self._lifetimes, directives=directives, now_ms=int(self._clock() * 1000))
+
+    def _forward(self, kept: CachedBlock) -> Forward:
+        """Why the upstream must be asked, though this is stored."""
+        if kept.stored is None:
+            return Forward.MISS
+        is_fresh = self._judge(kept, _NO_DIRECTIVES) is Freshness.FRESH
+        return Forward.REQUEST if is_fresh else Forward.STALE
 
     def _renew(self, app: ServedApp, job: BlockJob) -> None:
         """Fetch a block in the background, unless someone waits for it already or calls are stopped."""
@@ -341,8 +359,8 @@ class Gateway:
         cache = app.fetching.cache
         try:
             kept = cache.recall(query, index) or await cache.get(query, index)
-            job = BlockJob(app.fetching, query, index, known=kept.head)
-            is_fresh = self._judge(kept, _NO_DEMANDS) is Freshness.FRESH
+            job = self._job(app, query, index, kept, _NO_DIRECTIVES)
+            is_fresh = self._judge(kept, _NO_DIRECTIVES) is Freshness.FRESH
             if not is_fresh and not app.line.wants(job.block_key) and app.fetching.stopped() is None:
                 await app.line.fetch(
                     job, caller=AHEAD, weight=1.0, patience_s=AHEAD_S, bound=AHEAD_MAX, background=True
@@ -368,7 +386,7 @@ _LOOKUPS: Mapping[Freshness, Lookup] = {
     Freshness.LAST_RESORT: "stale",
     Freshness.USELESS: "none",
 }
-_NO_DEMANDS = CacheDirectives()
+_NO_DIRECTIVES = CacheDirectives()
 
 
 def _block(kept: CachedBlock, query: Query) -> Block:
@@ -381,5 +399,5 @@ def _block(kept: CachedBlock, query: Query) -> Block:
     raise AssertionError("only what is stored is served")
 
 
-def _stale(kept: CachedBlock, query: Query, reason: StaleReason) -> Part:
-    return Part(block=_block(kept, query), source=Source.STALE, stale_reason=reason)
+def _stale(kept: CachedBlock, query: Query, reason: StaleReason, *, forward: Forward | None = None) -> Part:
+    return Part(block=_block(kept, query), source=Source.STALE, stale_reason=reason, forward=forward)

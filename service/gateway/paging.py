@@ -7,7 +7,7 @@ import msgspec
 from service.model.blocks import Block
 from service.model.budgets import BudgetNote
 from service.model.freshness import StaleReason
-from service.model.pages import Chunk, Page, PageRequest, Source
+from service.model.pages import Chunk, Forward, Page, PageRequest, Source
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,6 +16,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     block: Block
     source: Source
     stale_reason: StaleReason | None = None
+    forward: Forward | None = None
     waited_s: float = 0.0
     upstream_s: float = 0.0
 
@@ -47,6 +48,7 @@ def page_of(
         missing=max(min(stop, newest.total) - start - count, 0),
         source=max((part.source for part in parts), key=_RANK.__getitem__),
         stale_reason=next((part.stale_reason for part in parts if part.stale_reason), None),
+        forward=next((part.forward for part in parts if part.forward), None),
         waited_s=sum(part.waited_s for part in parts),
         upstream_s=sum(part.upstream_s for part in parts),
         budget=budget,

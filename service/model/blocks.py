@@ -66,6 +66,20 @@ class RefusedQuery(msgspec.Struct, frozen=True, kw_only=True):
 Stored = Block | RefusedQuery
 
 
+class CachedBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """What is stored under a block's key. `head` is the value's first HEAD_BYTES, b"" where there is none.
+
+    A value that can't be read counts as nothing stored, but has its head: so the budget knows which value it was that
+    the replica has seen, and lets the fetch begin that replaces it.
+    """
+
+    stored: Stored | None
+    head: bytes
+
+
+NOTHING = CachedBlock(stored=None, head=b"")
+
+
 def block_of(listing: Listing, *, query: Query, range_: Range, fetched_at_ms: int) -> Block:
     """Encode a listing into a block.
 

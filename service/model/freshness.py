@@ -30,7 +30,8 @@ class Lifetimes(msgspec.Struct, frozen=True, kw_only=True):
 class CacheDirectives(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller's `Cache-Control` asks for (RFC 9111, 5.2.1; RFC 5861, 4); None where it says nothing.
 
-    `max_stale_s` is infinite for a bare `max-stale`.
+    `max_stale_s` is infinite for a bare `max-stale`. With `is_force_denied` the caller bounded the age, but may not:
+    its bounds are not in here.
     """
 
     no_cache: bool = False
@@ -39,6 +40,12 @@ class CacheDirectives(msgspec.Struct, frozen=True, kw_only=True):
     min_fresh_s: int | None = None
     only_if_cached: bool = False
     stale_if_error_s: int | None = None
+    is_force_denied: bool = False
+
+    @property
+    def bounds_age(self) -> bool:
+        """Whether an answer may be refused for its age, though it is fresh."""
+        return self.no_cache or self.max_age_s is not None or self.min_fresh_s is not None
 
 
 class Freshness(StrEnum):
@@ -71,17 +78,26 @@ def age_s(stored: Stored, *, now_ms: int) -> float:
 
 
 def judge(stored: Stored, *, lifetimes: Lifetimes, directives: CacheDirectives, now_ms: int) -> Freshness:
-    """What may be done with `stored` for a request with these directives."""
+    """What may be done with `stored` for a request with these directives.
+
+    What the caller bounds with `no-cache`, `max-age` or `min-fresh` holds even where no fetch can be had, unless the
+    same request allows more with `max-stale` or `stale-if-error`.
+    """
     if isinstance(stored, Block) and stored.unfinished:
         return Freshness.USELESS
     age = age_s(stored, now_ms=now_ms)
     lifetime = lifetimes.of(stored)
-    if _is_acceptable(age, lifetime, directives):
-        if age < lifetime:
-            return Freshness.FRESH
-        if isinstance(stored, Block) and age - lifetime < _tolerated_s(lifetimes, directives):
-            return Freshness.RENEW
-    if isinstance(stored, Block) and age - lifetime < _tolerated_on_error_s(lifetimes, directives):
+    is_acceptable = _is_acceptable(age, lifetime, directives)
+    if is_acceptable and age < lifetime:
+        return Freshness.FRESH
+    if not isinstance(stored, Block):
+        return Freshness.USELESS
+    staleness = age - lifetime
+    if is_acceptable and staleness < _tolerated_s(lifetimes, directives):
+        return Freshness.RENEW
+    if staleness < _allowed_on_error_s(lifetimes, directives):
+        return Freshness.LAST_RESORT
+    if is_acceptable and directives.stale_if_error_s is None and staleness < lifetimes.stale_if_error_s:
         return Freshness.LAST_RESORT
     return Freshness.USELESS
 
@@ -97,15 +113,16 @@ def _tolerated_s(lifetimes: Lifetimes, directives: CacheDirectives) -> float:
     """How stale an answer may be, in seconds, while a fetch renews it."""
     if directives.max_stale_s is not None:
         return directives.max_stale_s
-    steered = directives.max_age_s is not None or directives.min_fresh_s is not None
-    return 0.0 if steered else lifetimes.stale_while_revalidate_s
+    return 0.0 if directives.bounds_age else lifetimes.stale_while_revalidate_s
 
 
-def _tolerated_on_error_s(lifetimes: Lifetimes, directives: CacheDirectives) -> float:
-    """How stale an answer may be, in seconds, where no fetch can be had; for `no-cache` alone never."""
-    if directives.stale_if_error_s is not None:
-        return min(directives.stale_if_error_s, lifetimes.stale_if_error_s)
-    return -math.inf if directives.no_cache else lifetimes.stale_if_error_s
+def _allowed_on_error_s(lifetimes: Lifetimes, directives: CacheDirectives) -> float:
+    """How stale an answer the request itself allows, in seconds, where no fetch can be had; -inf if it allows none.
+
+    A directive of 0 allows nothing: with `no-cache, stale-if-error=0` not even what is fresh.
+    """
+    stale_if_error_s = min(directives.stale_if_error_s or 0, lifetimes.stale_if_error_s)
+    return max(stale_if_error_s, directives.max_stale_s or 0) or -math.inf
 
 
 def keep_for_ms(stored: Stored, *, lifetimes: Lifetimes) -> int:

@@ -35,13 +35,24 @@ class Source(StrEnum):
     """Stored and stale."""
 
 
+class Forward(StrEnum):
+    """Why the upstream was asked (RFC 9211, 2.2)."""
+
+    MISS = "miss"
+    """Nothing was stored."""
+    STALE = "stale"
+    """What was stored was stale."""
+    REQUEST = "request"
+    """What was stored was fresh, but the request did not accept it."""
+
+
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     """A slice, cut from one block or two.
 
     `body` is the JSON text of the tasks, joined by commas. `missing` is how many tasks the slice lacks by the total:
     the upstream gave fewer, or records without an id. `fetched_at_ms` and `range` are those of the older block,
     `lifetime_s` is what is fresh of it counted from its fetch. `waited_s` is the time in line and `upstream_s` the time
-    of the call, 0 where there was none.
+    of the call, 0 where there was none. `forward` is None where no call was made or joined.
     """
 
     query: Query
@@ -54,6 +65,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     source: Source
     missing: int = 0
     stale_reason: StaleReason | None = None
+    forward: Forward | None = None
     waited_s: float = 0.0
     upstream_s: float = 0.0
     budget: BudgetNote | None = None

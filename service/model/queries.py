@@ -8,6 +8,7 @@ from typing import assert_never
 import msgspec
 
 EARLIEST_S = 0
+_DAY_S = 86_400
 LATEST_S = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
 
 
@@ -36,7 +37,7 @@ class FromNow(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         sign = "-" if self.offset_s < 0 else ""
-        days, seconds = divmod(abs(self.offset_s), 86_400)
+        days, seconds = divmod(abs(self.offset_s), _DAY_S)
         return f"{sign}P{days}DT{seconds}S" if seconds else f"{sign}P{days}D"
 
 
@@ -107,11 +108,24 @@ _DURATION = re.compile(
 )
 
 
+NOW = "now"
+
+
+def parse_until(text: str) -> Moment:
+    """Parse where a range ends: as `parse_moment` does, but a date is its last second. Raises ValueError."""
+    moment = parse_moment(text)
+    if isinstance(moment, At) and _DATE.fullmatch(text):
+        return At(epoch_s=moment.epoch_s + _DAY_S - 1)
+    return moment
+
+
 def parse_moment(text: str) -> Moment:
-    """Read an RFC 3339 instant, a date (its first second, UTC) or a signed ISO 8601 duration from now.
+    """Parse an RFC 3339 instant, a date (its first second, UTC), `now`, or a signed ISO 8601 duration from now.
 
     Raises ValueError with a text for the caller. Months and years of a duration are refused: they have no fixed length.
     """
+    if text == NOW:
+        return FromNow(offset_s=0)
     if _DATE.fullmatch(text):
         return At(epoch_s=_epoch(_parsed_date(text), "00:00:00", "Z"))
     if instant := _INSTANT.fullmatch(text):
@@ -122,14 +136,23 @@ def parse_moment(text: str) -> Moment:
     if duration := _DURATION.fullmatch(text):
         sign, *parts = duration.groups()
         weeks, days, hours, minutes, seconds = (int(part or 0) for part in parts)
-        total_s = (weeks * 7 + days) * 86_400 + hours * 3_600 + minutes * 60 + seconds
+        total_s = (weeks * 7 + days) * _DAY_S + hours * 3_600 + minutes * 60 + seconds
         if total_s > LATEST_S:
             raise ValueError("a duration this long leaves the calendar")
         return FromNow(offset_s=-total_s if sign == "-" else total_s)
+    if _holds_decoded_plus(text):
+        raise ValueError("holds a space where a plus sign belongs: encode the plus sign as %2B")
     raise ValueError(
-        "neither an instant (2026-05-01T08:00:00Z), a date (2026-05-01) nor a duration from now "
+        "neither an instant (2026-05-01T08:00:00Z), a date (2026-05-01), now, nor a duration from now "
         "in weeks, days, hours, minutes and seconds (-P7D, PT12H)"
     )
+
+
+def _holds_decoded_plus(text: str) -> bool:
+    """Whether the text would be a moment with a plus sign for its last space: as `+` in a query string is read."""
+    start, space, end = text.rpartition(" ")
+    mended = f"{start}+{end}"
+    return bool(space and (_INSTANT.fullmatch(mended) or _DURATION.fullmatch(mended)))
 
 
 def _parsed_date(text: str) -> date:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 from prometheus_client.metrics_core import Metric
@@ -61,7 +61,7 @@ class StateCollector:
         yield from self._caches()
         yield from self._process()
 
-    def _lined(self) -> list[tuple[str, ServedApp, Line[Any]]]:
+    def _lined(self) -> list[tuple[str, ServedApp, Line]]:
         return [(name, app, app.line) for name, app in self._watched.apps.items()]
 
     def _budget(self) -> Iterator[Metric]:
@@ -99,7 +99,7 @@ class StateCollector:
         ]
         yield gauges("taskgate_signature_age_seconds", "Age of the signature in use.", ("app",), signed)
         turns: dict[tuple[str, ...], float] = {
-            (name, who, end): n for name, _, line in rows for (who, end), n in line.turns.ends.items()
+            (name, who, end): n for name, _, line in rows for (who, end), n in line.turn_ends.items()
         }
         text = "Turns by what became of them: used, or given back for the reason told."
         yield counters("taskgate_turns", text, ("app", "caller", "end"), turns)

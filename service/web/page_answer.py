@@ -1,18 +1,17 @@
 """The answer of `GET /tasks`: its body, made once for a page, and the fields that depend on the moment."""
 
 import hashlib
-from datetime import UTC, datetime
-from email.utils import format_datetime
 from functools import lru_cache
 
 import msgspec
 
-from service.model.freshness import CacheDirectives, StaleReason
-from service.model.pages import Page, Source
+from service.model.freshness import CacheDirectives
+from service.model.pages import Page
 from service.model.queries import rfc3339
 from service.web.answers import JSON, Answer, Header
+from service.web.headers.cache_status import cache_status
 from service.web.headers.conditional import holds
-from service.web.headers.encoding import Encodings, etag_for
+from service.web.headers.encoding import Encodings
 from service.web.headers.link import links
 from service.web.headers.ratelimit import ratelimit
 
@@ -39,27 +38,44 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rendered(msgspec.Struct, frozen=True, kw_only=True):
-    """What of an answer stays the same for as long as its page does: the same on all replicas."""
+    """What of an answer does not depend on the moment. `key` is equal for equal bodies and for no others."""
 
     body: bytes
     etag: bytes
-    last_modified: bytes
+    key: tuple[bytes, bytes]
     link: bytes
 
 
 def render(page: Page, *, path: str, query_string: bytes) -> Rendered:
     """The body, joined from the stored bytes of the tasks, and the fields that follow from it."""
-    body = body_of(page)
+    envelope, etag = _envelope(page), etag_of(page)
     return Rendered(
-        body=body,
-        etag=b'"%s"' % hashlib.blake2b(body, digest_size=16).hexdigest().encode(),
-        last_modified=_http_date(page.fetched_at_ms // 1000),
+        body=b"".join((envelope, page.body, b"]}")),
+        etag=etag,
+        key=(envelope, etag),
         link=links(path, query_string, page.slice, total=page.total),
     )
 
 
+def etag_of(page: Page) -> bytes:
+    """A weak entity tag (RFC 9110, 8.8.1) over total, slice and tasks.
+
+    The body also tells when it was fetched and, for relative ranges, from when until when: that changes with each
+    renewal, while the list stays the same for all that callers do with it. So the tag stays, on all replicas, over
+    restarts, and in every content coding.
+    """
+    digest = hashlib.blake2b(b"%d,%d,%d," % (page.total, page.slice.offset, page.slice.limit), digest_size=16)
+    digest.update(page.body)
+    return b'W/"%s"' % digest.hexdigest().encode()
+
+
 def body_of(page: Page) -> bytes:
     """The JSON text of a page."""
+    return b"".join((_envelope(page), page.body, b"]}"))
+
+
+def _envelope(page: Page) -> bytes:
+    """The JSON text up to the first task."""
     query = page.query
     envelope = Envelope(
         app=query.app,
@@ -73,7 +89,7 @@ def body_of(page: Page) -> bytes:
         fetched_at=_instant(page.fetched_at_ms // 1000),
         missing=page.missing,
     )
-    return b"".join((_encoder.encode(envelope)[:-1], b',"tasks":[', page.body, b"]}"))
+    return _encoder.encode(envelope)[:-1] + b',"tasks":['
 
 
 def page_answer(
@@ -89,15 +105,14 @@ def page_answer(
 ) -> Answer:
     """The answer at this moment, in a coding that the caller takes: 304 without a body where it holds that already."""
     coding = encodings.choose(accept_encoding, body_bytes=len(rendered.body))
-    etag = etag_for(rendered.etag, coding)
     age_s = max(int(now_s - page.fetched_at_ms / 1000), 0)
     lifetime_s = int(page.lifetime_s)
     fields: list[Header] = [
-        (b"etag", etag),
+        (b"etag", rendered.etag),
         (b"cache-control", b"private, max-age=%d" % lifetime_s),
         (b"age", b"%d" % age_s),
         (b"vary", VARY),
-        (b"cache-status", _cache_status(page, directives, ttl_s=lifetime_s - age_s)),
+        (b"cache-status", cache_status(page, directives, ttl_s=lifetime_s - age_s)),
     ]
     if wait_applied_s is not None:
         fields.append((b"preference-applied", b"wait=%d" % wait_applied_s))
@@ -106,37 +121,12 @@ def page_answer(
         fields.append((b"server-timing", timing.encode()))
     if page.budget is not None:
         fields.extend(ratelimit(page.query.app, page.budget))
-    if holds(if_none_match, etag):
+    if holds(if_none_match, rendered.etag):
         return Answer(status=304, headers=tuple(fields), body=b"")
-    fields.append((b"last-modified", rendered.last_modified))
     fields.append((b"link", rendered.link))
     fields.append((b"content-type", JSON))
     body = rendered.body
     if coding is not None:
         fields.append((b"content-encoding", coding.encode()))
-        body = encodings.encode(body, etag=etag, coding=coding)
+        body = encodings.encode(body, key=rendered.key, coding=coding)
     return Answer(status=200, headers=tuple(fields), body=body)
-
-
-def _cache_status(page: Page, directives: CacheDirectives, *, ttl_s: int) -> bytes:
-    """RFC 9211. `miss` also stands for a stored block that could not be used: a page doesn't tell the two apart."""
-    match page.source:
-        case Source.HIT:
-            return b"taskgate; hit; ttl=%d" % ttl_s
-        case Source.STALE:
-            reason = page.stale_reason or StaleReason.RENEWING
-            how = b"fwd=stale" if reason is StaleReason.ERROR else b"hit"
-            return b"taskgate; %s; ttl=%d; detail=%s" % (how, ttl_s, reason.value.encode())
-        case Source.JOINED:
-            return b"taskgate; fwd=%s; ttl=%d; stored; collapsed" % (_why_forwarded(directives), ttl_s)
-    return b"taskgate; fwd=%s; ttl=%d; stored" % (_why_forwarded(directives), ttl_s)
-
-
-def _why_forwarded(directives: CacheDirectives) -> bytes:
-    steered = directives.no_cache or directives.max_age_s is not None or directives.min_fresh_s is not None
-    return b"request" if steered else b"miss"
-
-
-@lru_cache(maxsize=1024)
-def _http_date(epoch_s: int) -> bytes:
-    return format_datetime(datetime.fromtimestamp(epoch_s, tz=UTC), usegmt=True).encode()

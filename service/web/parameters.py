@@ -8,7 +8,7 @@ import msgspec
 
 from service.model.callers import Caller
 from service.model.errors import BadRequest, Fault, NotAllowed, UnknownApp
-from service.model.queries import Moment, Query, Slice, Sort, parse_moment
+from service.model.queries import Moment, Query, Slice, Sort, parse_moment, parse_until
 from service.model.streams import STATUSES, TYPES, Only
 from service.web.query_string import FAULTS_MAX, read_query_string
 from service.web.settings import WebSettings
@@ -19,10 +19,10 @@ KEYWORD_MAX = 128
 _NO_CONTROLS = r"^[^\x00-\x1F\x7F-\x9F]+$"
 _APP_PATTERN = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"
 MOMENT_PATTERN = (
-    r"^([0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2}))?"
+    r"^(now|[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2}))?"
     r"|[+-]?P(?=[0-9T])([0-9]{1,6}W)?([0-9]{1,6}D)?(T(?=[0-9])([0-9]{1,8}H)?([0-9]{1,8}M)?([0-9]{1,9}S)?)?)$"
 )
-"""What `parse_moment` reads, for the contract; the calendar says the rest."""
+"""What `parse_moment` accepts, for the contract; days must exist in the calendar, too."""
 
 NO_APP = Fault(parameter="app", detail="is needed: this caller may read more than one app")
 
@@ -79,29 +79,32 @@ class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
 def task_parameters(settings: WebSettings) -> TaskParameters:
     """The table, with the bounds and defaults of these settings."""
     moment_text = (
-        "An RFC 3339 instant with its offset, a date (its first second, UTC), or a signed ISO 8601 duration from now "
-        "in weeks, days, hours, minutes and seconds. Relative moments move with the clock in small steps, so that "
-        "callers who ask at different seconds share one answer. A plus sign is sent as `%2B`."
+        "An RFC 3339 instant with its offset, a date in UTC ({date}), `now`, or a signed ISO 8601 duration from now in "
+        f"weeks, days, hours, minutes and seconds. Relative moments count from the last full {settings.align_s} s, so "
+        "that callers who ask at different seconds share one answer. Encode a plus sign as `%2B`."
     )
     moment_examples = (
         Example(value="2025-05-01T00:00:00Z", summary="an instant"),
         Example(value="2025-05-01", summary="a date"),
         Example(value="-P7D", summary="seven days ago"),
         Example(value="PT12H", summary="in twelve hours"),
+        Example(value="now", summary="now"),
     )
+    which_time = "The range is over the time that `sort` names: `scheduled_at` or `created_at`."
     return TaskParameters(
         app=app_parameter("Name of the app whose tasks are listed."),
         since=Parameter(
             name="since",
             read=parse_moment,
-            description=f"Where the range starts, itself included. {moment_text}",
+            description=f"Start of the range, inclusive. {which_time} {moment_text.format(date='its first second')}",
             examples=moment_examples,
             schema={"type": "string", "pattern": MOMENT_PATTERN, "default": str(settings.since)},
         ),
         until=Parameter(
             name="until",
-            read=parse_moment,
-            description=f"Where the range ends, itself included; never before `since`. {moment_text}",
+            read=parse_until,
+            description="End of the range, inclusive, not before `since`. "
+            f"{which_time} {moment_text.format(date='its last second')}",
             examples=moment_examples,
             schema={"type": "string", "pattern": MOMENT_PATTERN, "default": str(settings.until)},
         ),

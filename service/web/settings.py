@@ -2,7 +2,7 @@
 
 import msgspec
 
-from service.model.queries import Moment, parse_moment
+from service.model.queries import Moment, parse_moment, parse_until
 from service.settings import BudgetSettings, CacheSettings, QuerySettings, Settings
 
 LIMIT_MAX = 100
@@ -57,7 +57,7 @@ def _resolved(budget: BudgetSettings, cache: CacheSettings, query: QuerySettings
         block_size=cache.block_size,
         align_s=cache.align_s,
         since=parse_moment(query.since),
-        until=parse_moment(query.until),
+        until=parse_until(query.until),
         range_max_days=query.range_max_days,
         wait_default_s=budget.wait_default_s,
         stream_max_tasks=query.stream_max_tasks,

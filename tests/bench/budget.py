@@ -13,9 +13,11 @@ from service.budget.line.jobs import CallFailed, HeldSlot
 from service.budget.line.line import Line
 from service.budget.scheduler.interfaces import Rules, WaitingCount
 from service.budget.scheduler.shared import RedisScheduler
+from service.model.blocks import CachedBlock
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
 from tests.bench.machine import facts, table
+from tests.queued_jobs import JobOfNothing, cached
 from tests.scenes.fleet import fleet, get, key_of
 from tests.servers import Server
 
@@ -149,23 +151,17 @@ def _counted(server: Server, spent_us: list[float]) -> Iterator[None]:
     spent_us.append(_spent_us(server)[0] - before_us)
 
 
-class _Block:
+class _Block(JobOfNothing):
     """A job that takes 50 ms."""
 
-    known = b""
-
     def __init__(self, name: str) -> None:
-        self.block_key = f"bench:{{shop}}:{name}"
+        super().__init__(f"bench:{{shop}}:{name}")
 
-    async def call(self, slot: HeldSlot, *, attempt: int) -> str | CallFailed:
+    async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
         """Be called."""
         await slot.hold()
         await asyncio.sleep(0.05)
-        return self.block_key
-
-    async def look(self) -> str | None:
-        """Nothing is stored."""
-        return None
+        return cached(self.block_key)
 
 
 async def _ticks(server: Server, *, seconds: float = 8.0) -> str:
@@ -173,7 +169,7 @@ async def _ticks(server: Server, *, seconds: float = 8.0) -> str:
     for replicas in (1, 8, 50):
         server.run("FLUSHALL")
         store = _store(server)
-        lines: list[Line[str]] = [
+        lines: list[Line] = [
             Line(
                 RedisScheduler(store, prefix="bench", app="shop", replica=f"r{n}", rules=RULES),
                 app="shop",

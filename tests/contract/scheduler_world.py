@@ -124,6 +124,18 @@ class World:
         if self.client is not None:
             self.client.set(key, value)
 
+    def lose(self, key: str) -> None:
+        """Lose a block: it has expired, or was evicted or deleted."""
+        self.blocks.pop(key, None)
+        if self.client is not None:
+            self.client.delete(key)
+
+    def garble(self, key: str) -> None:
+        """Have a value of another type under a block's key."""
+        self.lose(key)
+        if self.client is not None:
+            self.client.rpush(key, b"0123456789abcdef")
+
     def flush(self) -> None:
         """Lose all of Redis's data."""
         self.policy.forget()

@@ -12,9 +12,11 @@ from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, 
 from service.budget.line.line import Line
 from service.budget.scheduler.interfaces import Rules
 from service.budget.scheduler.shared import RedisScheduler
+from service.model.blocks import NOTHING, CachedBlock
 from service.model.errors import UpstreamUnreachable
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
+from tests.queued_jobs import JobOfNothing, cached, text_of
 from tests.servers import Cluster, Guarded, Server
 
 RULES = Rules(calls=3, window_ms=200, transit_ms=60, ahead_ms=10, fetch_lease_ms=1_000)
@@ -24,7 +26,7 @@ REPLICAS = 3
 class Replica(msgspec.Struct, frozen=True, kw_only=True):
     """A line and what it stands on."""
 
-    line: Line[str]
+    line: Line
     store: RedisStore
 
 
@@ -35,17 +37,15 @@ class Upstream:
         self.called_at_s: list[float] = []
 
 
-class StoredBlock:
+class StoredBlock(JobOfNothing):
     """A job that keeps what it fetched in Redis, as the cache does."""
 
-    known = b""
-
     def __init__(self, upstream: Upstream, store: RedisStore, name: str) -> None:
-        self.block_key = f"t:{{shop}}:b:{name}"
+        super().__init__(f"t:{{shop}}:b:{name}")
         self._upstream = upstream
         self._store = store
 
-    async def call(self, slot: HeldSlot, *, attempt: int) -> str | CallFailed:
+    async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
         """Be called, and stored."""
         try:
             await slot.hold()
@@ -54,12 +54,12 @@ class StoredBlock:
         self._upstream.called_at_s.append(time.monotonic())
         await asyncio.sleep(0.02)
         await self._store.put(self.block_key, self.block_key.encode(), ttl_ms=60_000)
-        return self.block_key
+        return cached(self.block_key)
 
-    async def look(self) -> str | None:
+    async def look(self) -> CachedBlock:
         """What is stored."""
         stored = await self._store.get(self.block_key)
-        return None if stored is None else stored.decode()
+        return NOTHING if stored is None else cached(stored.decode())
 
 
 @pytest.fixture(params=["single", "sentinel", "cluster"])
@@ -79,7 +79,7 @@ async def replicas(redis_settings: RedisSettings) -> AsyncIterator[list[Replica]
             store = RedisStore(redis_settings)
             parts.push_async_callback(store.aclose)
             scheduler = RedisScheduler(store, prefix="t", app="shop", replica=f"r{number}", rules=RULES)
-            line: Line[str] = Line(scheduler, app="shop", rules=RULES)
+            line: Line = Line(scheduler, app="shop", rules=RULES)
             store.listen(scheduler.channel, _told(line), on_gap=line.on_message_gap)
             line.start()
             parts.push_async_callback(line.aclose)
@@ -88,11 +88,11 @@ async def replicas(redis_settings: RedisSettings) -> AsyncIterator[list[Replica]
         yield made
 
 
-def _told(line: Line[str]) -> Callable[[bytes], None]:
+def _told(line: Line) -> Callable[[bytes], None]:
     return lambda message: line.heard(message.decode())
 
 
-async def _ask(replica: Replica, job: StoredBlock, caller: str = "x") -> Fetched[str] | TooLong | LineIsFull:
+async def _ask(replica: Replica, job: StoredBlock, caller: str = "x") -> Fetched | TooLong | LineIsFull:
     return await replica.line.fetch(job, caller=caller, weight=1.0, patience_s=20, bound=1_000)
 
 
@@ -106,7 +106,7 @@ async def test_the_limit_holds_over_replicas(replicas: list[Replica]) -> None:
     upstream = Upstream()
     jobs = [StoredBlock(upstream, replicas[n % REPLICAS].store, f"limit {n}") for n in range(18)]
     got = await asyncio.gather(*(_ask(replicas[n % REPLICAS], job, f"c{n % 4}") for n, job in enumerate(jobs)))
-    assert [each.value for each in got if isinstance(each, Fetched)] == [job.block_key for job in jobs]
+    assert [text_of(each.value) for each in got if isinstance(each, Fetched)] == [job.block_key for job in jobs]
     assert _worst(upstream.called_at_s, RULES.window_ms / 1000) <= RULES.calls
 
 

@@ -227,9 +227,39 @@ async def test_a_block_that_has_changed_is_looked_at_again(world: World) -> None
     replica = await awake(world)
     (turn,) = (await tick(replica, row("a"))).turns
     world.put(KEY, b"0123456789abcdef and what follows")
-    assert await begin(replica, turn) == AlreadyStored()
+    assert await begin(replica, turn) == AlreadyStored(head=b"0123456789abcdef")
     (turn,) = (await tick(replica, row("a"))).turns
     assert await begin(replica, turn, known=b"0123456789abcdef or whatever") == Begun()
+
+
+async def test_a_block_that_is_gone_is_fetched(world: World) -> None:
+    """What the replica has seen and the store has lost is no reason to look again: there is nothing to be found."""
+    replica = await awake(world)
+    world.put(KEY, b"0123456789abcdef and what follows")
+    world.lose(KEY)
+    (turn,) = (await tick(replica, row("a"))).turns
+    assert await begin(replica, turn, known=b"0123456789abcdef") == Begun()
+
+
+async def test_the_head_that_begin_answers_lets_the_next_one_begin(world: World) -> None:
+    """Whatever is stored, and be it unreadable, is reason to look once."""
+    replica = await awake(world)
+    for head in (b"\x00\xff\x80'%d\r\n\x7f234567", b"short", bytes(range(240, 256))):
+        world.put(KEY, head + b" and the rest" * (len(head) == 16))
+        (turn,) = (await tick(replica, row("a"))).turns
+        assert await begin(replica, turn, known=b"another") == AlreadyStored(head=head)
+        (turn,) = (await tick(replica, row("a"))).turns
+        assert await begin(replica, turn, known=head) == Begun()
+        await done(replica, turn)
+        world.now += REST
+
+
+async def test_a_value_of_another_type_is_nothing_stored(world: World) -> None:
+    """The fetch that begins puts a block in its place."""
+    replica = await awake(world)
+    world.garble(KEY)
+    (turn,) = (await tick(replica, row("a"))).turns
+    assert await begin(replica, turn) == Begun()
 
 
 async def test_a_pause_stops_everyone_and_a_shorter_one_does_not_shorten_it(world: World) -> None:

@@ -52,9 +52,9 @@ class InRedis:
         """See `Policy.tick`."""
         return run(self._of(replica, reading).tick(waiting, **how))
 
-    def begin(self, reading: Reading, replica: str, turn: int, *, block: str, is_known: bool) -> Beginning:
-        """See `Policy.begin`."""
-        known = b"" if is_known else b"other"
+    def begin(self, reading: Reading, replica: str, turn: int, *, block: str, known: bytes, stored: bytes) -> Beginning:
+        """See `Policy.begin`; nothing is stored in this scene."""
+        assert not stored
         return run(self._of(replica, reading).begin(turn, block=block, block_key="tg:{news}:none", known=known))
 
     def done(self, reading: Reading, replica: str, turn: int, **how: Any) -> None:

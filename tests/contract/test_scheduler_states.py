@@ -25,6 +25,7 @@ BACKGROUND = ("~ahead", "~renewal")
 CALLERS = [f"c{number:02}" for number in range(17)] + ["~unknown", *BACKGROUND]
 WEIGHTS = {caller: [1.0, 3.0, 0.1, 0.7, 2.5][number % 5] for number, caller in enumerate(CALLERS)}
 LATENCY = st.sampled_from([0, 1, 1, 1, 5, 20, 80])
+HEADS = st.sampled_from([b"", b"an older fetch  ", b"the newest fetch", bytes(range(0, 256, 16)), b"short"])
 BLOCKS = st.sampled_from([f"b{number}" for number in range(4)])
 COMMON = ("the_turn_comes", "someone_asks", "ticks", "begins", "begins_again", "ends", "time_passes")
 RARE = ("someone_leaves", "dies", "the_servers_clock_steps", "redis_loses_its_data", "a_block_is_stored")
@@ -187,8 +188,7 @@ class Histories(RuleBasedStateMachine):
 
     def begins(self, draw: Draw, replica: Replica) -> None:
         if replica.turns:
-            known = draw(st.integers(0, 9)) == 9
-            self.use(replica, replica.turns[0].id, draw(BLOCKS), known=b"old" if known else b"", **self.way(draw))
+            self.use(replica, replica.turns[0].id, draw(BLOCKS), known=draw(HEADS), **self.way(draw))
 
     def begins_again(self, draw: Draw, replica: Replica) -> None:
         if replica.begun:
@@ -270,9 +270,15 @@ class Histories(RuleBasedStateMachine):
             use.lease_ends = min(use.lease_ends, self.world.now)
 
     def a_block_is_stored(self, draw: Draw, _: Replica) -> None:
-        block = draw(BLOCKS)
-        key = "tg:{news}:" + block
-        self.world.put(key, b"" if self.world.blocks.get(key) else b"some")
+        """By another replica, newer or not than what is known; or it is lost, or something else is under its key."""
+        key = "tg:{news}:" + draw(BLOCKS)
+        match draw(st.integers(0, 9)):
+            case 0:
+                self.world.garble(key)
+            case 1 | 2 | 3:
+                self.world.lose(key)
+            case _:
+                self.world.put(key, draw(HEADS) + b" and the rest of the block")
 
     # What must hold.
 

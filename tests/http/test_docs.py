@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
@@ -22,10 +23,10 @@ from tests.http.fake_gateway import Web
 COMMITTED = Path(__file__).parents[2] / "openapi" / "openapi.json"
 MOMENTS = (
     *("2025-05-01", "2025-05-01T08:00:00Z", "2025-05-01t08:00:60z", "2025-05-01 08:00:00.123456789+02:00"),
-    *("-P7D", "+P1W", "P1W2D", "PT0S", "P1DT12H", "-P2W3DT4H5M6S", "PT12345678M", "P999999D"),
+    *("-P7D", "+P1W", "P1W2D", "PT0S", "P1DT12H", "-P2W3DT4H5M6S", "PT12345678M", "P999999D", "now"),
 )
 NO_MOMENTS = (
-    *("", "P", "-P", "PT", "P1DT", "P1M", "P1Y", "P1D2W", "P1.5D", "P1234567D", "PT1234567890S", "p1d", "7D", "now"),
+    *("", "P", "-P", "PT", "P1DT", "P1M", "P1Y", "P1D2W", "P1.5D", "P1234567D", "PT1234567890S", "p1d", "7D", "NOW"),
     *("2025-05-01T08:00:00", "2025-5-1", "2025-05-01T08:00Z", "2025-05-01T08:00:00.Z", " 2025-05-01", "-P7D\t"),
     *("2025-05-01T08:00:00.1234567890Z", "\u0662025-05-01"),
 )
@@ -208,3 +209,14 @@ def test_task_example_reads_back(document: dict[str, Any]) -> None:
     assert list(example["tasks"][0]) == list(schema["properties"])
     assert set(schema["required"]) == set(schema["properties"])
     msgspec.json.encode(example)
+
+
+async def test_docs_with_a_slash_redirect(web: Web) -> None:
+    """The page's references are relative: with a slash at the end of the path they would lead nowhere."""
+    async with web.on_a_socket() as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        for path in ("/docs/", "/docs/?x=1"):
+            answer = await client.get(path)
+            assert answer.status_code == 308
+            assert answer.next_request is not None
+            assert answer.next_request.url.path == "/docs"
+        assert (await client.get("/docs?x=/")).status_code == 200

@@ -32,13 +32,15 @@ OPEN = [
     ],
 )
 async def test_unknown_callers(web: Web, path: str, credential: str | None) -> None:
-    """Without a known key there is nothing but 401, which says how to authenticate and not what was wrong."""
+    """Without a known key there is only 401: it says whether a credential came, and not what was wrong with it."""
     headers = {} if credential is None else {"Authorization": credential}
     answer = await web.client.get(path, headers=headers)
     assert answer.status_code == 401
     error = ', error="invalid_token"' if credential else ""
     assert answer.headers["www-authenticate"] == f'Bearer realm="taskgate"{error}'
-    assert answer.json()["type"] == "/problems/unauthenticated"
+    problem = answer.json()
+    assert problem["type"] == "/problems/unauthenticated"
+    assert ("carries no credential" in problem["detail"]) == (not credential)
     assert web.observed[0].labels.status == 401
     assert web.observed[0].labels.caller is None
 

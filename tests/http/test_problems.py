@@ -185,6 +185,23 @@ async def test_problems_explain_themselves(web: Web, slug: str) -> None:
     assert slug in (await web.client.get("/problems")).text
 
 
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("*/*", "text/plain"),
+        ("text/html;q=0, */*", "text/plain"),
+        ("text/html;q=0.1, text/plain", "text/plain"),
+        ("application/json", "text/plain"),
+        ("TEXT/HTML", "text/html"),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "text/html"),
+    ],
+)
+async def test_the_form_of_problems_follows_accept(web: Web, accept: str, media_type: str) -> None:
+    """By weights, as everywhere; plain text for whoever accepts neither form."""
+    answer = await web.client.get("/problems", headers={"Accept": accept})
+    assert answer.headers["content-type"].partition(";")[0] == media_type
+
+
 def test_each_refusal_of_a_turn_is_counted_as_refused():
     """`REFUSED` and `DECLINED` hold the problems of `Refused` and its subclasses, and no others."""
     refusals = (Refused, *Refused.__subclasses__())

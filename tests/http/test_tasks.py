@@ -3,12 +3,13 @@
 import math
 from typing import Any
 
+import http_sf
 import msgspec
 import pytest
 
 from service.model.budgets import BudgetNote
 from service.model.freshness import CacheDirectives, StaleReason
-from service.model.pages import Source
+from service.model.pages import Forward, Source
 from service.model.queries import At, FromNow, Slice, Sort
 from service.web.settings import default_web_settings
 from tests.http.fake_gateway import AUTH, MANY_AUTH, SlowToForce, Web
@@ -142,25 +143,26 @@ async def test_small_blocks_bound_the_limit() -> None:
     assert (await web.get("/tasks?limit=11")).status_code == 400
 
 
+NO_CACHE = {"Cache-Control": "no-cache"}
+STALE = {"source": Source.STALE, "lifetime_s": 1.0}
 PAGES: list[tuple[dict[str, Any], dict[str, str], str]] = [
     ({}, {}, "taskgate; hit; ttl=11"),
-    ({"source": Source.FETCHED}, {}, "taskgate; fwd=miss; ttl=11; stored"),
-    ({"source": Source.FETCHED}, {"Cache-Control": "no-cache"}, "taskgate; fwd=request; ttl=11; stored"),
-    ({"source": Source.JOINED}, {}, "taskgate; fwd=miss; ttl=11; stored; collapsed"),
+    ({"source": Source.FETCHED, "forward": Forward.MISS}, {}, "taskgate; fwd=miss; ttl=11; stored"),
+    ({"source": Source.FETCHED, "forward": Forward.STALE}, {}, "taskgate; fwd=stale; ttl=11; stored"),
+    ({"source": Source.FETCHED, "forward": Forward.REQUEST}, NO_CACHE, "taskgate; fwd=request; ttl=11; stored"),
+    ({"source": Source.JOINED, "forward": Forward.MISS}, {}, "taskgate; fwd=miss; ttl=11; stored; collapsed"),
+    (STALE | {"stale_reason": StaleReason.RENEWING}, {}, "taskgate; hit; ttl=-3; detail=renewing"),
+    (STALE | {"stale_reason": StaleReason.WAIT}, {}, "taskgate; hit; ttl=-3; detail=wait"),
+    (STALE | {"stale_reason": StaleReason.ERROR}, {}, "taskgate; hit; ttl=-3; detail=error"),
     (
-        {"source": Source.STALE, "lifetime_s": 1.0, "stale_reason": StaleReason.RENEWING},
-        {},
-        "taskgate; hit; ttl=-3; detail=renewing",
-    ),
-    (
-        {"source": Source.STALE, "lifetime_s": 1.0, "stale_reason": StaleReason.WAIT},
-        {},
-        "taskgate; hit; ttl=-3; detail=wait",
-    ),
-    (
-        {"source": Source.STALE, "lifetime_s": 1.0, "stale_reason": StaleReason.ERROR},
+        STALE | {"stale_reason": StaleReason.ERROR, "forward": Forward.STALE},
         {},
         "taskgate; fwd=stale; ttl=-3; detail=error",
+    ),
+    (
+        {"source": Source.STALE, "stale_reason": StaleReason.ERROR, "forward": Forward.REQUEST},
+        {"Cache-Control": "max-age=0, stale-if-error=60"},
+        "taskgate; fwd=request; ttl=11; detail=error",
     ),
 ]
 
@@ -174,7 +176,13 @@ async def test_cache_status(web: Web, changes: dict[str, Any], headers: dict[str
     assert answer.headers["age"] == "4"
     assert answer.headers["cache-control"] == f"private, max-age={int(changes.get('lifetime_s', 15))}"
     assert answer.headers["vary"] == "Accept, Accept-Encoding, Authorization"
-    assert answer.headers["last-modified"] == "Sun, 15 Jun 2025 15:06:36 GMT"
+    assert "last-modified" not in answer.headers
+    [(cache, parameters)] = http_sf.parse(status.encode(), tltype="list")
+    assert cache == http_sf.Token("taskgate")
+    assert ("hit" in parameters) != ("fwd" in parameters), "RFC 9211, 2.1 and 2.2: one of the two"
+    assert isinstance(parameters["ttl"], int)
+    assert parameters.get("fwd") != http_sf.Token("stale") or "stored" in parameters or parameters["ttl"] <= 0
+    assert parameters.get("fwd") != http_sf.Token("miss") or "stored" in parameters
 
 
 async def test_budget_and_timing(web: Web) -> None:
@@ -282,27 +290,36 @@ async def test_pragma(web: Web) -> None:
 
 
 async def test_who_may_not_force() -> None:
-    """A caller who may not force a fetch can accept older answers, but not ask for newer ones."""
+    """A caller who may not force a fetch can accept older answers, but not bound their age; the answer says so."""
     web = Web(callers=SlowToForce())
     field = "no-cache, max-age=0, min-fresh=9, max-stale=8, only-if-cached, stale-if-error=7"
-    await web.get(headers={"Cache-Control": field})
-    await web.get(headers={"Pragma": "no-cache"})
-    assert [ask.directives for ask in web.gateway.asks] == [
-        CacheDirectives(max_stale_s=8, only_if_cached=True, stale_if_error_s=7),
-        CacheDirectives(),
+    answers = [
+        await web.get(headers=headers)
+        for headers in ({"Cache-Control": field}, {"Pragma": "no-cache"}, {"Cache-Control": "max-stale=8"})
     ]
+    assert [ask.directives for ask in web.gateway.asks] == [
+        CacheDirectives(max_stale_s=8, only_if_cached=True, stale_if_error_s=7, is_force_denied=True),
+        CacheDirectives(is_force_denied=True),
+        CacheDirectives(max_stale_s=8),
+    ]
+    denied, plain = "taskgate; hit; ttl=11; detail=force-denied", "taskgate; hit; ttl=11"
+    assert [answer.headers["cache-status"] for answer in answers] == [denied, denied, plain]
+    web.gateway.changes = {"source": Source.STALE, "stale_reason": StaleReason.ERROR}
+    both = (await web.get(headers={"Pragma": "no-cache"})).headers["cache-status"]
+    [(_, parameters)] = http_sf.parse(both.encode(), tltype="list")
+    assert parameters["detail"] == "error, force-denied"
 
 
 CONDITIONS = [
     ("{tag}", 304),
-    ("W/{tag}", 304),
+    ("{strong}", 304),
     ('"a", {tag}', 304),
-    ('"a,b" , W/{tag} ,', 304),
+    ('"a,b" , {strong} ,', 304),
     ("*", 304),
     ('"a"', 200),
     ('"a", *', 200),
     ('{tag}"', 200),
-    ("w/{tag}", 200),
+    ("w/{strong}", 200),
     ("", 200),
 ]
 
@@ -310,8 +327,10 @@ CONDITIONS = [
 @pytest.mark.parametrize(("field", "status"), CONDITIONS)
 async def test_if_none_match(web: Web, field: str, status: int) -> None:
     """A caller who holds the page gets 304 without a body, but with what its cache must know."""
-    whole = await web.get()
-    answer = await web.get(headers={"If-None-Match": field.replace("{tag}", whole.headers["etag"])})
+    tag = (await web.get()).headers["etag"]
+    answer = await web.get(
+        headers={"If-None-Match": field.replace("{tag}", tag).replace("{strong}", tag.removeprefix("W/"))}
+    )
     assert answer.status_code == status
     if status == 304:
         assert answer.content == b""
@@ -321,11 +340,11 @@ async def test_if_none_match(web: Web, field: str, status: int) -> None:
         assert "content-type" not in answer.headers
 
 
-async def test_etag_is_of_the_bytes(web: Web) -> None:
-    """The entity tag is strong, the same for the same bytes on another replica, and another for other bytes."""
+async def test_etag_is_of_the_list(web: Web) -> None:
+    """The entity tag is weak, the same for the same tasks on another replica, and another for another slice."""
     first, same, other = await web.get(), await Web().get(), await web.get("/tasks?limit=3")
     assert first.headers["etag"] == same.headers["etag"] != other.headers["etag"]
-    assert first.headers["etag"].startswith('"')
+    assert first.headers["etag"].startswith('W/"')
 
 
 @pytest.mark.parametrize("path", ["/tasks", "/apps", "/livez", "/docs", "/problems", "/nowhere"])

@@ -1,19 +1,22 @@
-"""What crosses the border between a line and those who want blocks of it."""
+"""The values and ports between a line and whoever needs blocks from it."""
 
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol
 
 import msgspec
 
+from service.model.blocks import CachedBlock
 from service.model.origin import Origin
-
-T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 
 class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that brought nothing. `again`: worth another turn. `stop`: no other call for the app would do better."""
+    """A call that did not bring the block, and why.
+
+    `head` is that of a part of the block which the call has stored, b"" for none. `again`: worth another turn; `stop`:
+    no other call for the app would do better.
+    """
 
     error: Exception
+    head: bytes = b""
     again: bool = False
     stop: bool = False
     pause_s: float = 0.0
@@ -37,12 +40,12 @@ class HeldSlot(Protocol):
         ...
 
     async def hold(self) -> None:
-        """To be awaited right before the call is sent. Raises UpstreamUnreachable where the slot was lost meanwhile."""
+        """Confirm the slot; await this right before the call is sent. Raises UpstreamUnreachable if it was lost."""
         ...
 
 
-class Job(Protocol[T_co]):
-    """What a line has to know of a block, and how it is fetched."""
+class Job(Protocol):
+    """One request's need of one block: what it has seen of it, and how the block is fetched."""
 
     @property
     def block_key(self) -> str:
@@ -51,22 +54,26 @@ class Job(Protocol[T_co]):
 
     @property
     def known(self) -> bytes:
-        """The head of the stored value that the request has seen and does not want."""
+        """The head of the value that the request has seen in Redis, b"" for none."""
         ...
 
-    async def call(self, slot: HeldSlot, *, attempt: int) -> T_co | CallFailed:
-        """Fetch the block and keep it. `attempt` counts from 1. Raises no TaskgateError."""
+    async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
+        """Fetch the block and store it. `attempt` counts from 1. Raises no TaskgateError."""
         ...
 
-    async def look(self) -> T_co | None:
-        """The block as it is stored now, None where that is nothing new. Raises StoreUnavailable."""
+    async def look(self) -> CachedBlock:
+        """Return what Redis has of the block now. Raises StoreUnavailable."""
+        ...
+
+    def accepts(self, found: CachedBlock) -> bool:
+        """Whether a block found in Redis answers the request, though it was fetched for another one."""
         ...
 
 
-class Fetched(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     """A block has come. `joined`: by a fetch that another request, perhaps on another replica, has paid for."""
 
-    value: T
+    value: CachedBlock
     waited_s: float
     upstream_s: float
     joined: bool

@@ -5,54 +5,59 @@ a request that ends early takes its place away and leaves them be.
 """
 
 import asyncio
-from typing import Generic, TypeVar
+import math
+from collections import Counter
+from collections.abc import Callable
 
 import msgspec
 import structlog
 
-from service.budget.line.estimate import estimate_wait_ms
 from service.budget.line.jobs import Fetched, Job, LineIsFull, TooLong
-from service.budget.line.queue import BlockState
-from service.budget.line.tally import TurnTally
+from service.budget.line.queue import BlockState, Waiter
 from service.budget.line.turns import Turns
-from service.budget.line.waiters import Waiter, Waiters
-from service.budget.scheduler.interfaces import (
-    Board,
-    Rules,
-    Scheduler,
-    Ticked,
-    WaitingCount,
-)
+from service.budget.line.waiters import Waiters
+from service.budget.scheduler.interfaces import Board, Rules, Scheduler, Ticked, WaitingCount
 from service.model.errors import ShuttingDown, StoreUnavailable
 from service.model.origin import NOBODY, Origin
 
 log = structlog.get_logger()
 
-T = TypeVar("T")
-
 HEARTBEAT_S = 0.25
-"""A waiting replica ticks at least so often; well below the report's lease."""
+"""The longest time between two ticks of a waiting replica; well below the report's lease."""
 SPACING_S = 0.005
-"""Ticks are at least so far apart, however many requests come at once."""
+"""The least time between two ticks, however many requests come at once."""
 AWAY_S = 0.1
-"""How long to wait before the next tick where Redis did not answer."""
+"""How long to wait before the next tick if Redis did not answer."""
 AWAY_IDLE_S = 1.0
-"""The same where nobody waits: so it shows that Redis is back, and the quiet window of a new one begins."""
+"""The same if nobody waits: it shows that Redis is back, and starts the quiet window of a new one."""
 LOOKER_S = 1.0
-"""How long whoever looks at the line from outside waits for the scheduler's answer."""
+"""How long a look at the line from outside waits for the scheduler's answer."""
 
 
-class Line(Generic[T]):
+def _ignore(caller: str) -> None:
+    del caller
+
+
+class Line:
     """Where one replica's requests wait for the turns of one app. Lives from `start` to `aclose`."""
 
-    def __init__(self, scheduler: Scheduler, *, app: str, rules: Rules, redis_grace_s: float = 2.0) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        *,
+        app: str,
+        rules: Rules,
+        redis_grace_s: float = 2.0,
+        used: Callable[[str], None] = _ignore,
+    ) -> None:
+        """`used` is called with the caller of each turn that becomes a call; must not block or raise."""
         self.last: Ticked | None = None
         self._scheduler = scheduler
         self._app = app
         self._rules = rules
         self._redis_grace_s = redis_grace_s
-        self._waiters: Waiters[T] = Waiters(estimate=self.estimate_s, changed=self._tick_soon)
-        self._turns: Turns[T] = Turns(scheduler, self._waiters, app=app, rules=rules, tick_soon=self._tick_soon)
+        self._waiters = Waiters(estimate=self.estimate_s, changed=self._tick_soon)
+        self._turns = Turns(scheduler, self._waiters, app=app, rules=rules, tick_soon=self._tick_soon, used=used)
         self._board: Board | None = None
         self._board_at_s = 0.0
         self._lookers: set[asyncio.Future[Ticked | None]] = set()
@@ -72,7 +77,7 @@ class Line(Generic[T]):
 
     async def fetch(
         self,
-        job: Job[T],
+        job: Job,
         *,
         caller: str,
         weight: float,
@@ -80,7 +85,7 @@ class Line(Generic[T]):
         bound: int,
         origin: Origin = NOBODY,
         background: bool = False,
-    ) -> Fetched[T] | TooLong | LineIsFull:
+    ) -> Fetched | TooLong | LineIsFull:
         """Wait until the block has come. May be cancelled: the place in line is given up at once.
 
         Patience (seconds) bounds the wait for a turn; a call that is under way is waited for. `bound` is how many
@@ -90,11 +95,13 @@ class Line(Generic[T]):
         if self._closing:
             raise ShuttingDown
         loop = asyncio.get_running_loop()
-        places = self._waiters.places
-        want = places.wants.get(job.block_key)
-        if places.held_by(caller) >= bound and (want is None or caller not in want.places):
+        queue = self._waiters.queue
+        queued = queue.blocks.get(job.block_key)
+        if queue.held_by(caller) >= bound and (queued is None or caller not in queued.places):
             return LineIsFull(bound=bound, estimate_s=self.estimate_s(caller, weight, 1, background=background))
-        waiter: Waiter[T] = Waiter(
+        waiter = Waiter(
+            job,
+            loop.create_future(),
             caller=caller,
             weight=weight,
             entered_s=loop.time(),
@@ -102,37 +109,37 @@ class Line(Generic[T]):
             origin=origin,
             background=background,
         )
-        want = self._waiters.enter(job, waiter)
+        block = self._waiters.enter(waiter)
         is_ticking = self._reported and self._due_at_s is not None and not self.is_cut_off
         if is_ticking and waiter.entered_s - self._board_at_s < HEARTBEAT_S:
-            self._waiters.judge(want, waiter, now_s=waiter.entered_s)
+            self._waiters.judge(block, waiter, now_s=waiter.entered_s)
         else:
             self._tick_soon()
-        timer = loop.call_at(waiter.deadline_s, self._waiters.expire, want, waiter)
+        timer = loop.call_at(waiter.deadline_s, self._waiters.expire, block, waiter)
         try:
             return await waiter.future
         finally:
             timer.cancel()
-            self._waiters.leave(want, waiter)
+            self._waiters.leave(block, waiter)
 
-    def heard(self, block: str) -> None:
-        """A replica has ended a fetch of `block`: see whether it is what is waited for here."""
-        want = self._waiters.places.wants.get(block)
-        if want is not None:
-            self._turns.look_for(want)
+    def heard(self, block_key: str) -> None:
+        """Called when a replica has ended a fetch of the block: look for it if somebody waits for it here."""
+        block = self._waiters.queue.blocks.get(block_key)
+        if block is not None:
+            self._turns.look_for(block)
 
     def on_message_gap(self) -> None:
-        """Messages may have been lost: look for everything that others fetch."""
-        for want in tuple(self._waiters.places.wants.values()):
-            if want.state is BlockState.ELSEWHERE:
-                self._turns.look_for(want)
+        """After a pub/sub gap, re-read every block that another replica is fetching."""
+        for block in tuple(self._waiters.queue.blocks.values()):
+            if block.state is BlockState.ELSEWHERE:
+                self._turns.look_for(block)
 
-    def wants(self, block: str) -> bool:
+    def wants(self, block_key: str) -> bool:
         """Whether somebody on this replica waits for the block."""
-        return block in self._waiters.places.wants
+        return block_key in self._waiters.queue.blocks
 
     async def look(self) -> Ticked | None:
-        """The app's state with its board, at most HEARTBEAT_S old; None where the scheduler can't be asked in time."""
+        """Return the app's state with its board, at most HEARTBEAT_S old; None if the scheduler does not answer."""
         loop = asyncio.get_running_loop()
         is_new = loop.time() - self._board_at_s < HEARTBEAT_S and not self.is_cut_off
         if is_new and self.last is not None and self._board is not None:
@@ -149,16 +156,16 @@ class Line(Generic[T]):
 
     def waiting(self) -> tuple[WaitingCount, ...]:
         """Who waits on this replica for a turn."""
-        return self._waiters.places.report(now_s=asyncio.get_running_loop().time())
+        return self._waiters.queue.report(now_s=asyncio.get_running_loop().time())
 
     def seen_s(self) -> float:
-        """How long ago `last` was told, in seconds."""
+        """How long ago `last` was received, in seconds."""
         return asyncio.get_running_loop().time() - self._ticked_at_s
 
     @property
-    def turns(self) -> TurnTally:
-        """What became of this replica's turns."""
-        return self._turns.tally
+    def turn_ends(self) -> Counter[tuple[str, str]]:
+        """How this replica's turns have ended: how many, by caller and word of TURN_ENDS."""
+        return self._turns.ends
 
     @property
     def is_cut_off(self) -> bool:
@@ -166,20 +173,38 @@ class Line(Generic[T]):
         return self._away_since_s is not None
 
     def leave(self) -> None:
-        """Refuse those who wait and whoever comes: another replica serves them sooner."""
+        """Reject queued and new requests; another replica serves them sooner."""
         self._closing = True
         self._turns.leave()
         self._waiters.fail_waiting(ShuttingDown())
         self._tick_soon()
 
     async def aclose(self) -> None:
-        """Refuse those who wait, let calls under way end, give the turns back."""
+        """Reject those who wait, let calls under way end, give the turns back."""
         self.leave()
         await self._turns.aclose()
         self._stopped = True
         self._tick_soon()
         if self._ticker is not None:
             await self._ticker
+
+    def estimate_s(self, caller: str, weight: float, place: int = 1, *, background: bool = False) -> float:
+        """Return the expected wait in seconds from now for the caller's `place`-th block, as far as is known."""
+        if self.last is None:
+            return 0.0
+        since_ms = int((asyncio.get_running_loop().time() - self._ticked_at_s) * 1000)
+        due_in_ms = max((self.last.due_in_ms or 0) - since_ms, self.last.pause_in_ms - since_ms, 0)
+        board = self._board or Board(virtual=0.0, held_ms=0, ranks=())
+        estimate_ms = estimate_wait_ms(
+            board,
+            caller=caller,
+            weight=weight,
+            place=place,
+            rules=self._rules,
+            due_in_ms=due_in_ms,
+            background=background,
+        )
+        return estimate_ms / 1000
 
     def _tick_soon(self) -> None:
         self._urgent.set()
@@ -204,7 +229,7 @@ class Line(Generic[T]):
     def _next_tick_in_s(self, now_s: float) -> float | None:
         """Seconds until the next tick is due; None: only when something happens."""
         if self._away_since_s is not None:
-            return AWAY_S if self._waiters.places.wants else AWAY_IDLE_S
+            return AWAY_S if self._waiters.queue.blocks else AWAY_IDLE_S
         if self._reported or self._turns.returned:
             due_s = self._ticked_at_s + HEARTBEAT_S
             if self._due_at_s is not None:
@@ -214,7 +239,7 @@ class Line(Generic[T]):
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
-        rows = () if self._closing else self._waiters.places.report(now_s=loop.time())
+        rows = () if self._closing else self._waiters.queue.report(now_s=loop.time())
         returned = tuple(self._turns.returned)
         lookers = tuple(self._lookers)
         wants_board = bool(lookers) or self._waiters.has_unjudged()
@@ -223,26 +248,26 @@ class Line(Generic[T]):
             ticked = await self._scheduler.tick(rows, returned=returned, quiet=False, wants_board=wants_board)
         except StoreUnavailable as exc:
             self._lost_redis(exc)
-            _tell(lookers, None)
+            _answer(lookers, None)
             return
         now_s = loop.time()
         if self._away_since_s is not None:
             log.info("budget.redis_back", app=self._app, away_s=round(now_s - self._away_since_s, 1))
         self._away_since_s = None
-        del self._turns.returned[: len(returned)]
         pause_grew = ticked.pause_in_ms > 0 and (self.last is None or self.last.pause_in_ms == 0)
         self.last, self._ticked_at_s = ticked, now_s
         self._due_at_s = None if ticked.due_in_ms is None else now_s + ticked.due_in_ms / 1000
-        _tell(lookers, ticked)
+        _answer(lookers, ticked)
         for turn in ticked.turns:
             self._turns.take(turn)
+        del self._turns.returned[: len(returned)]
         if ticked.board is not None:
             self._board, self._board_at_s = ticked.board, now_s
         if ticked.board is not None or pause_grew:
             self._waiters.judge_all(now_s=now_s, again=pause_grew)
 
     def _lost_redis(self, error: StoreUnavailable) -> None:
-        """Wait out a short outage of Redis; after that there is no telling when a turn will come."""
+        """Wait out a short absence of Redis; after that there is no telling when a turn will come."""
         now_s = asyncio.get_running_loop().time()
         self._ticked_at_s = now_s
         if self._away_since_s is None:
@@ -251,26 +276,38 @@ class Line(Generic[T]):
         if now_s - self._away_since_s >= self._redis_grace_s:
             self._waiters.fail_waiting(error)
 
-    def estimate_s(self, caller: str, weight: float, place: int = 1, *, background: bool = False) -> float:
-        """Expected wait in seconds from now for the caller's `place`-th block, as far as is known."""
-        if self.last is None:
-            return 0.0
-        since_ms = int((asyncio.get_running_loop().time() - self._ticked_at_s) * 1000)
-        due_in_ms = max((self.last.due_in_ms or 0) - since_ms, self.last.pause_in_ms - since_ms, 0)
-        board = self._board or Board(virtual=0.0, held_ms=0, ranks=())
-        estimate_ms = estimate_wait_ms(
-            board,
-            caller=caller,
-            weight=weight,
-            place=place,
-            rules=self._rules,
-            due_in_ms=due_in_ms,
-            background=background,
-        )
-        return estimate_ms / 1000
+
+def estimate_wait_ms(
+    board: Board,
+    *,
+    caller: str,
+    weight: float,
+    place: int,
+    rules: Rules,
+    due_in_ms: int | None,
+    background: bool = False,
+) -> int:
+    """Return how long the `place`-th block (from 1) of `caller` waits for its turn, in milliseconds.
+
+    Every other caller gets the turns whose tags come before this one's, as long as it has blocks waiting; those in the
+    background come last. Turns come at the budget's pace. Right within one cycle or a fifth, whichever is more, while
+    nobody comes or leaves.
+    """
+    tag = next((rank.tag for rank in board.ranks if rank.caller == caller), board.virtual)
+    target = tag + (place - 1) / weight
+    before = place - 1
+    for rank in board.ranks:
+        if rank.caller == caller or (rank.background and not background):
+            continue
+        if background and not rank.background:
+            before += rank.count
+        elif rank.tag <= target:
+            before += min(rank.count, math.floor((target - rank.tag) * rank.weight) + 1)
+    cycle_ms = rules.rest_ms + board.held_ms
+    return (due_in_ms or 0) + before * cycle_ms // rules.calls
 
 
-def _tell(lookers: tuple["asyncio.Future[Ticked | None]", ...], ticked: Ticked | None) -> None:
+def _answer(lookers: tuple["asyncio.Future[Ticked | None]", ...], ticked: Ticked | None) -> None:
     for looker in lookers:
         if not looker.done():
             looker.set_result(ticked)

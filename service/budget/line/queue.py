@@ -1,15 +1,15 @@
-"""The line inside one replica: who waits for which block, first come first served for each caller. No I/O, no clock."""
+"""The queue inside one replica: who waits for which block, first come first served per caller. No I/O, no clock."""
 
+import asyncio
 from enum import Enum, auto
-from typing import Generic, TypeVar
 
+from service.budget.line.jobs import Fetched, Job, TooLong
 from service.budget.scheduler.interfaces import WaitingCount
-
-T = TypeVar("T")
+from service.model.origin import NOBODY, Origin
 
 
 class BlockState(Enum):
-    """How far a wanted block has come."""
+    """How far a queued block has come."""
 
     WAITING = auto()
     """Every place of it waits for a turn."""
@@ -21,6 +21,34 @@ class BlockState(Enum):
     """This replica fetches it."""
     ELSEWHERE = auto()
     """Another replica fetches it."""
+
+
+class Waiter:
+    """One request that waits for one block; its answer is put into `future`. Times are loop time, in seconds."""
+
+    __slots__ = ("background", "caller", "deadline_s", "entered_s", "future", "job", "judged", "origin", "weight")
+
+    def __init__(
+        self,
+        job: Job,
+        future: "asyncio.Future[Fetched | TooLong]",
+        *,
+        caller: str,
+        weight: float,
+        entered_s: float,
+        patience_s: float,
+        origin: Origin = NOBODY,
+        background: bool = False,
+    ) -> None:
+        self.job = job
+        self.future = future
+        self.caller = caller
+        self.weight = weight
+        self.entered_s = entered_s
+        self.deadline_s = entered_s + patience_s
+        self.judged = False
+        self.origin = origin
+        self.background = background
 
 
 class Place:
@@ -38,76 +66,96 @@ class Place:
         self.entered_s = entered_s
 
 
-class QueuedBlock(Generic[T]):
-    """A block that someone on this replica waits for. `payload` is the driver's own.
+class QueuedBlock:
+    """A block that someone on this replica waits for.
 
-    `attempts` counts its calls, `asked_s` is when the scheduler was last asked to begin one.
+    `job` fetches it and looks for it; `known` is the head of the stored value that this replica has seen last.
+    `attempts` counts the calls and `joins` the fetches elsewhere, `asked_s` is when `begin` was last sent, and
+    `is_stirred` says that a fetch of the block has ended somewhere since.
     """
 
-    __slots__ = ("asked_s", "attempts", "block", "payload", "places", "state", "turned_for")
+    __slots__ = (
+        "asked_s",
+        "attempts",
+        "is_stirred",
+        "job",
+        "joins",
+        "key",
+        "known",
+        "places",
+        "state",
+        "turned_for",
+        "waiters",
+    )
 
-    def __init__(self, block: str, payload: T) -> None:
-        self.block = block
-        self.payload = payload
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.key = job.block_key
+        self.known = job.known
         self.places: dict[str, Place] = {}
+        self.waiters: dict[Waiter, None] = {}
         self.state = BlockState.WAITING
         self.turned_for: str | None = None
         self.attempts = 0
+        self.joins = 0
         self.asked_s = 0.0
+        self.is_stirred = False
 
     def counts_for(self, caller: str) -> bool:
-        """Whether the caller's place is one that a turn is still needed for."""
+        """Whether the caller's place still needs a turn."""
         if self.state is BlockState.WAITING:
             return True
         return self.state is BlockState.TURNED and self.turned_for == caller
 
 
-class Queue(Generic[T]):
-    """All wanted blocks of one app on this replica, and each caller's line of them."""
+class Queue:
+    """All blocks of one app that are waited for on this replica, and each caller's line of them."""
 
     def __init__(self) -> None:
-        self.wants: dict[str, QueuedBlock[T]] = {}
-        self._lines: dict[str, dict[str, QueuedBlock[T]]] = {}
+        self.blocks: dict[str, QueuedBlock] = {}
+        self._lines: dict[str, dict[str, QueuedBlock]] = {}
+
+    def holds(self, block: QueuedBlock) -> bool:
+        """Whether somebody still waits for the block."""
+        return self.blocks.get(block.key) is block
 
     def held_by(self, caller: str) -> int:
         """How many places the caller has."""
         return len(self._lines.get(caller, ()))
 
-    def enter(
-        self, want: QueuedBlock[T], *, caller: str, weight: float, now_s: float, background: bool = False
-    ) -> None:
+    def enter(self, block: QueuedBlock, *, caller: str, weight: float, now_s: float, background: bool = False) -> None:
         """Give the caller a place for the block, at the end of its own line, unless it has one."""
-        self.wants.setdefault(want.block, want)
-        if caller not in want.places:
-            want.places[caller] = Place(caller=caller, weight=weight, entered_s=now_s, background=background)
-            self._lines.setdefault(caller, {})[want.block] = want
+        self.blocks.setdefault(block.key, block)
+        if caller not in block.places:
+            block.places[caller] = Place(caller=caller, weight=weight, entered_s=now_s, background=background)
+            self._lines.setdefault(caller, {})[block.key] = block
 
-    def leave(self, want: QueuedBlock[T], caller: str) -> None:
+    def leave(self, block: QueuedBlock, caller: str) -> None:
         """Take the caller's place away; a block that nobody waits for any more is forgotten."""
-        if want.places.pop(caller, None) is not None:
+        if block.places.pop(caller, None) is not None:
             line = self._lines[caller]
-            del line[want.block]
+            del line[block.key]
             if not line:
                 del self._lines[caller]
-        if not want.places and self.wants.get(want.block) is want:
-            del self.wants[want.block]
+        if not block.places and self.holds(block):
+            del self.blocks[block.key]
 
-    def close(self, want: QueuedBlock[T]) -> None:
+    def close(self, block: QueuedBlock) -> None:
         """Take all places of a block away: it has come, or never will."""
-        for caller in tuple(want.places):
-            self.leave(want, caller)
+        for caller in tuple(block.places):
+            self.leave(block, caller)
 
-    def next_for(self, caller: str) -> QueuedBlock[T] | None:
-        """The block that the caller has waited for longest and that no turn is at work for."""
+    def next_for(self, caller: str) -> QueuedBlock | None:
+        """Return the block that the caller has waited for longest and that no turn is in use for."""
         line = self._lines.get(caller, {})
-        return next((want for want in line.values() if want.state is BlockState.WAITING), None)
+        return next((block for block in line.values() if block.state is BlockState.WAITING), None)
 
-    def position(self, want: QueuedBlock[T], caller: str) -> int:
-        """The place of the block in the caller's own line, counted from 1."""
+    def position(self, block: QueuedBlock, caller: str) -> int:
+        """Return the place of the block in the caller's own line, counted from 1."""
         position = 0
         for other in self._lines.get(caller, {}).values():
             position += other.counts_for(caller)
-            if other is want:
+            if other is block:
                 break
         return max(position, 1)
 
@@ -115,7 +163,7 @@ class Queue(Generic[T]):
         """For each caller that needs turns: how many, and since when."""
         rows: list[WaitingCount] = []
         for caller, line in self._lines.items():
-            needing = [want.places[caller] for want in line.values() if want.counts_for(caller)]
+            needing = [block.places[caller] for block in line.values() if block.counts_for(caller)]
             if needing:
                 oldest = needing[0]
                 waited_ms = int(max(now_s - oldest.entered_s, 0) * 1000)

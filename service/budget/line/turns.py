@@ -1,69 +1,89 @@
 """Turns in use on one replica: each by a task of its own, from `begin` to `done`, which nobody cancels."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Generic, TypeVar
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
 
 import structlog
 
-from service.budget.line.jobs import CallFailed
+from service.budget.line.jobs import CallFailed, Payer
 from service.budget.line.queue import BlockState, QueuedBlock
-from service.budget.line.slot import CallSlot
-from service.budget.line.tally import TurnTally
-from service.budget.line.waiters import BlockWaiters, Waiters
-from service.budget.scheduler.interfaces import AlreadyStored, Beginning, Begun, Early, Joined, Rules, Scheduler, Turn
-from service.model.errors import StoreUnavailable
+from service.budget.line.waiters import Waiters
+from service.budget.scheduler.interfaces import (
+    AlreadyStored,
+    Beginning,
+    Begun,
+    Early,
+    Joined,
+    Paused,
+    Rules,
+    Scheduler,
+    Turn,
+)
+from service.model.errors import StoreUnavailable, UpstreamUnreachable
 
 log = structlog.get_logger()
 
-T = TypeVar("T")
-
 LOOK_S = 1.0
-"""How often a block that another replica fetches is looked for, should the message be lost."""
+"""How often to look for a block that another replica fetches, in case the message was lost."""
 DONE_TRIES = 5
-"""How often the end of a fetch is told; after that its leases end it."""
+"""How often to report the end of a fetch; after that its leases end it."""
 DONE_AGAIN_S = 0.1
-"""How long to wait before the second time; twice as long before each further one."""
+"""How long to wait before the second try; twice as long before each further one."""
+TURN_ENDS = ("used", "joined", "known", "paused", "lapsed", "returned", "lost")
+"""How a turn may end: used for a call; refunded, since the block was being fetched, was stored already, or the upstream
+had asked for a pause; lapsed; given back unused; lost with an answer of Redis."""
 
 
-class Turns(Generic[T]):
+class Turns:
     """Uses the turns that the scheduler gives, and looks for blocks that other replicas fetch.
 
-    `returned` are turns to give back with the next tick, which `tick_soon` asks for.
+    `returned` are turns to give back with the next tick, which `tick_soon` asks for. `ends` counts the turns by caller
+    and word of TURN_ENDS. `used` is called with the caller of each turn that becomes a call, once.
     """
 
     def __init__(
-        self, scheduler: Scheduler, waiters: Waiters[T], *, app: str, rules: Rules, tick_soon: Callable[[], None]
+        self,
+        scheduler: Scheduler,
+        waiters: Waiters,
+        *,
+        app: str,
+        rules: Rules,
+        tick_soon: Callable[[], None],
+        used: Callable[[str], None],
     ) -> None:
         self.returned: list[int] = []
-        self.tally = TurnTally()
+        self.ends: Counter[tuple[str, str]] = Counter()
         self._scheduler = scheduler
         self._waiters = waiters
         self._app = app
         self._rules = rules
         self._tick_soon = tick_soon
+        self._used = used
         self._in_use: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving = False
 
     def take(self, turn: Turn) -> None:
-        """Use a turn for what its caller has waited for longest, or give it back; one that is in use is let be."""
-        if turn.id in self._in_use:
-            return
-        want = None if self._leaving else self._waiters.places.next_for(turn.caller)
-        if want is None:
-            self.returned.append(turn.id)
-            self.tally.returned(turn.caller)
-            self._tick_soon()
-            return
-        want.state, want.turned_for = BlockState.TURNED, turn.caller
-        self._in_use.add(turn.id)
-        self._spawn(self._use(turn, want))
+        """Use a turn for the block that its caller has waited for longest, or give the turn back.
 
-    def look_for(self, want: QueuedBlock[BlockWaiters[T]]) -> None:
-        """See whether a block has come, for a fetch of it by some replica may have ended."""
-        if want.state in (BlockState.WAITING, BlockState.ELSEWHERE):
-            self._spawn(self._look(want))
+        An answer of the scheduler may still list a turn that is in use, or about to be given back: that one is ignored.
+        """
+        if turn.id in self._in_use or turn.id in self.returned:
+            return
+        block = None if self._leaving else self._waiters.queue.next_for(turn.caller)
+        if block is None:
+            self._give_back(turn)
+            return
+        block.state, block.turned_for = BlockState.TURNED, turn.caller
+        self._in_use.add(turn.id)
+        self._spawn(block, self._use(turn, block))
+
+    def look_for(self, block: QueuedBlock) -> None:
+        """Look for the block: a fetch of it may have ended somewhere."""
+        block.is_stirred = True
+        if block.state in (BlockState.WAITING, BlockState.ELSEWHERE):
+            self._spawn(block, self._look_after_fetch(block))
 
     def leave(self) -> None:
         """Use no further turn."""
@@ -74,126 +94,201 @@ class Turns(Generic[T]):
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.create_task(work)
+    def _spawn(self, block: QueuedBlock, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(self._guarded(block, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _use(self, turn: Turn, want: QueuedBlock[BlockWaiters[T]]) -> None:
+    async def _guarded(self, block: QueuedBlock, work: Coroutine[object, object, None]) -> None:
+        """Whatever goes wrong, whoever waits for the block gets an answer."""
         try:
-            answer = await self._begin_when_usable(turn, want)
-            self.tally.began(turn.caller, answer)
-            match answer:
-                case Begun():
-                    await self._call(turn, want)
-                case Joined(lease_in_ms=lease_in_ms):
-                    want.state = BlockState.ELSEWHERE
-                    self._spawn(self._watch(want, lease_s=lease_in_ms / 1000))
-                case AlreadyStored():
-                    await self._look(want)
-                case None:
-                    self.returned.append(turn.id)
-                case _:
-                    self._wait_again(want)
-        except StoreUnavailable:
-            self.tally.lost(turn.caller)
-            # Whether the slot was taken is not known: say that the fetch is over, lest its lease keep the block.
-            self._wait_again(want)
-            await self._tell_done(turn, want.block)
+            await work
         except Exception as exc:
             log.exception("budget.turn_failed", app=self._app)
-            self._waiters.fail(want, exc)
+            self._waiters.fail(block, exc)
+
+    def _give_back(self, turn: Turn) -> None:
+        self.returned.append(turn.id)
+        self.ends[turn.caller, "returned"] += 1
+        self._tick_soon()
+
+    async def _use(self, turn: Turn, block: QueuedBlock) -> None:
+        try:
+            answer = await self._begin_when_usable(turn, block)
+            if answer is None:
+                self._give_back(turn)
+                return
+            self.ends[turn.caller, end_of(answer)] += 1
+            match answer:
+                case Begun():
+                    self._used(turn.caller)
+                    await self._call(turn, block)
+                case Joined(lease_in_ms=lease_in_ms):
+                    self._join(block, lease_s=lease_in_ms / 1000)
+                case AlreadyStored(head=head):
+                    block.known = head  # before the look, which may fail: the next turn begins in any case
+                    await self._look(block)
+                    self._wait_again(block)
+                case _:
+                    self._wait_again(block)
+        except StoreUnavailable:
+            self.ends[turn.caller, "lost"] += 1
+            # Whether the slot was taken is not known: report the fetch as ended, lest its lease keep the block.
+            self._wait_again(block)
+            await self._report_done(turn, block)
         finally:
             self._in_use.discard(turn.id)
             self._tick_soon()
 
-    async def _begin_when_usable(self, turn: Turn, want: QueuedBlock[BlockWaiters[T]]) -> Beginning | None:
-        """Begin as soon as the turn allows it; None where its caller has left the line meanwhile."""
+    async def _begin_when_usable(self, turn: Turn, block: QueuedBlock) -> Beginning | None:
+        """Begin as soon as the turn allows it; None if its caller has left the line meanwhile."""
         usable_in_ms = turn.usable_in_ms
         while True:
             await asyncio.sleep(usable_in_ms / 1000)
-            if turn.caller not in want.places:
-                self._wait_again(want)
+            if turn.caller not in block.places:
+                self._wait_again(block)
                 return None
-            want.state = BlockState.BEGINNING
-            answer = await self._begin(turn, want)
+            block.state, block.is_stirred = BlockState.BEGINNING, False
+            answer = await self._begin(turn, block)
             if not isinstance(answer, Early):
                 return answer
-            want.state, usable_in_ms = BlockState.TURNED, answer.usable_in_ms
+            block.state, usable_in_ms = BlockState.TURNED, answer.usable_in_ms
 
-    async def _begin(self, turn: Turn, want: QueuedBlock[BlockWaiters[T]]) -> Beginning:
-        """Ask the scheduler, once more where no answer came: it answers the same turn and block the same way."""
-        loop, job = asyncio.get_running_loop(), want.payload.job
-        want.asked_s = loop.time()
-        try:
-            return await self._scheduler.begin(turn.id, block=job.block_key, block_key=job.block_key, known=job.known)
-        except StoreUnavailable:
-            want.asked_s = loop.time()
-            return await self._scheduler.begin(turn.id, block=job.block_key, block_key=job.block_key, known=job.known)
-
-    async def _call(self, turn: Turn, want: QueuedBlock[BlockWaiters[T]]) -> None:
+    async def _begin(self, turn: Turn, block: QueuedBlock) -> Beginning:
+        """Ask the scheduler, once more if no answer came: it answers the same turn and block the same way."""
         loop = asyncio.get_running_loop()
-        want.state = BlockState.CALLING
-        want.attempts += 1
+        block.asked_s = loop.time()
+        try:
+            return await self._scheduler.begin(turn.id, block=block.key, block_key=block.key, known=block.known)
+        except StoreUnavailable:
+            block.asked_s = loop.time()
+            return await self._scheduler.begin(turn.id, block=block.key, block_key=block.key, known=block.known)
+
+    async def _call(self, turn: Turn, block: QueuedBlock) -> None:
+        loop = asyncio.get_running_loop()
+        block.state = BlockState.CALLING
+        block.attempts += 1
         begun_s = loop.time()
-        slot = CallSlot(
-            begin=lambda: self._begin(turn, want),
+        slot = _CallSlot(
+            begin=lambda: self._begin(turn, block),
             app=self._app,
-            payer=self._waiters.payer(want, turn.caller, now_s=begun_s),
-            asked_s=want.asked_s,
+            payer=self._waiters.payer(block, turn.caller, now_s=begun_s),
+            asked_s=block.asked_s,
             late_s=self._rules.transit_ms / 2000,
         )
         try:
-            outcome = await want.payload.job.call(slot, attempt=want.attempts)
-        except Exception as exc:  # noqa: BLE001 - a fault of ours, told to all who wait; the slot must be freed
+            outcome = await block.job.call(slot, attempt=block.attempts)
+        except Exception as exc:  # noqa: BLE001 - a fault of ours, passed on to all who wait; the slot must be freed
             outcome = CallFailed(error=exc)
         if not isinstance(outcome, CallFailed):
             upstream_s = loop.time() - begun_s
-            self._waiters.serve(want, outcome, begun_s=begun_s, upstream_s=upstream_s, payer=turn.caller)
-            await self._tell_done(turn, want.block)
+            self._waiters.serve(block, outcome, begun_s=begun_s, upstream_s=upstream_s, payer=turn.caller)
+            await self._report_done(turn, block)
             return
-        await self._tell_done(turn, want.block, outcome)
+        await self._report_done(turn, block, outcome)
+        block.known = outcome.head or block.known
         if outcome.stop:
             self._waiters.fail_waiting(outcome.error)
         if outcome.again and not self._leaving:
-            self._wait_again(want)
+            self._wait_again(block)
         else:
-            self._waiters.fail(want, outcome.error)
+            self._waiters.fail(block, outcome.error)
 
-    async def _tell_done(self, turn: Turn, block: str, failed: CallFailed | None = None) -> None:
+    async def _report_done(self, turn: Turn, block: QueuedBlock, failed: CallFailed | None = None) -> None:
         pause_ms = 0 if failed is None else int(failed.pause_s * 1000)
         reason = "" if failed is None else failed.pause_reason
         for attempt in range(DONE_TRIES):
             try:
-                await self._scheduler.done(turn.id, block=block, pause_ms=pause_ms, pause_reason=reason)
+                await self._scheduler.done(turn.id, block=block.key, pause_ms=pause_ms, pause_reason=reason)
             except StoreUnavailable:
                 await asyncio.sleep(DONE_AGAIN_S * 2**attempt)
             else:
                 return
 
-    def _wait_again(self, want: QueuedBlock[BlockWaiters[T]]) -> None:
-        self._waiters.wait_again(want, now_s=asyncio.get_running_loop().time())
+    def _wait_again(self, block: QueuedBlock) -> None:
+        self._waiters.wait_again(block, now_s=asyncio.get_running_loop().time())
         self._tick_soon()
 
-    async def _look(self, want: QueuedBlock[BlockWaiters[T]], *, is_over: bool = True) -> None:
-        """Serve the block if it is there; if its fetch `is_over` without it, wait for a turn again."""
-        try:
-            value = await want.payload.job.look()
-        except StoreUnavailable:
-            value = None
-        if self._waiters.places.wants.get(want.block) is not want or want.state is BlockState.CALLING:
-            return
-        if value is not None:
-            now_s = asyncio.get_running_loop().time()
-            self._waiters.serve(want, value, begun_s=now_s, upstream_s=0.0, payer=None)
-        elif is_over and want.state is not BlockState.WAITING:
-            self._wait_again(want)
+    def _join(self, block: QueuedBlock, *, lease_s: float) -> None:
+        """Wait for another replica's fetch, which may have ended before its answer came here."""
+        block.state = BlockState.ELSEWHERE
+        block.joins += 1
+        self._spawn(block, self._watch(block, join=block.joins, lease_s=lease_s))
+        if block.is_stirred:
+            self.look_for(block)
 
-    async def _watch(self, want: QueuedBlock[BlockWaiters[T]], *, lease_s: float) -> None:
-        """Look for a block that is fetched elsewhere until it is there or its lease ends."""
+    async def _look(self, block: QueuedBlock) -> None:
+        """Serve what is stored to those whom it answers, and remember what that was."""
+        try:
+            found = await block.job.look()
+        except StoreUnavailable:
+            return
+        block.known = found.head
+        self._waiters.serve_found(block, found, now_s=asyncio.get_running_loop().time())
+
+    async def _look_after_fetch(self, block: QueuedBlock) -> None:
+        join = block.joins
+        await self._look(block)
+        if self._is_elsewhere(block, join):
+            self._wait_again(block)
+
+    async def _watch(self, block: QueuedBlock, *, join: int, lease_s: float) -> None:
+        """Look for a block that is fetched elsewhere until it is there or the fetch's lease ends."""
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + lease_s
-        while want.state is BlockState.ELSEWHERE and want.places and not self._leaving:
+        while self._is_elsewhere(block, join):
             await asyncio.sleep(min(LOOK_S, max(ends_s - loop.time(), 0)))
-            if want.state is BlockState.ELSEWHERE:
-                await self._look(want, is_over=loop.time() >= ends_s)
+            if not self._is_elsewhere(block, join):
+                return
+            is_over = loop.time() >= ends_s
+            await self._look(block)
+            if is_over and self._is_elsewhere(block, join):
+                self._wait_again(block)
+
+    def _is_elsewhere(self, block: QueuedBlock, join: int) -> bool:
+        """Whether the block still waits for the fetch elsewhere that it has joined."""
+        return self._waiters.queue.holds(block) and block.state is BlockState.ELSEWHERE and block.joins == join
+
+
+class _CallSlot:
+    """The slot of a call that is about to be sent, taken by a `begin` that was sent at `asked_s` (loop time).
+
+    `late_s` is half the transit: the other half is for the way to the upstream.
+    """
+
+    def __init__(
+        self, *, begin: Callable[[], Awaitable[Beginning]], app: str, payer: Payer, asked_s: float, late_s: float
+    ) -> None:
+        self.payer = payer
+        self._begin = begin
+        self._app = app
+        self._late_s = late_s
+        self._asked_s = asked_s
+
+    async def hold(self) -> None:
+        """Take the slot anew if connecting took long: transit counts from the sending."""
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._asked_s <= self._late_s:
+            return
+        asked_s = loop.time()
+        try:
+            held = isinstance(await self._begin(), Begun)
+        except StoreUnavailable as exc:
+            raise UpstreamUnreachable("connecting took too long: the slot was lost", app=self._app) from exc
+        if not held or loop.time() - asked_s > self._late_s:
+            raise UpstreamUnreachable("connecting took too long: the slot was lost", app=self._app)
+
+
+def end_of(answer: Beginning) -> str:
+    """Return the word of TURN_ENDS for an answer to `begin`."""
+    match answer:
+        case Begun():
+            return "used"
+        case Joined():
+            return "joined"
+        case AlreadyStored():
+            return "known"
+        case Paused():
+            return "paused"
+        case _:
+            return "lapsed"

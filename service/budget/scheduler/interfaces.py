@@ -144,7 +144,12 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AlreadyStored(msgspec.Struct, frozen=True, kw_only=True):
-    """The block in Redis is not the one that the replica knows: look again. The turn is refunded."""
+    """Redis has a block of another `head` than the replica has seen: look at it. The turn is refunded.
+
+    A `begin` that carries this head is not answered so again until yet another block is stored.
+    """
+
+    head: bytes
 
 
 class Lapsed(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,7 +182,8 @@ class Scheduler(Protocol):
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
         """Use a turn for a fetch of `block`.
 
-        `known` is the head (`HEAD_BYTES`) of the value under `block_key` that the replica has seen, b"" for none.
+        `known` is the head (`HEAD_BYTES`) of the value under `block_key` that the replica has seen last, b"" for none.
+        A key that is gone is no reason to look again: the block is fetched.
         Repeated for a turn that has begun for the same block, it holds the slot anew from now and answers Begun; so a
         lost answer is asked for again, and a call that was long in connecting asks again just before it is sent.
         Begun, Joined and AlreadyStored take one off what this replica has reported to wait; Early and Paused do not.

@@ -12,9 +12,8 @@ from service.model.blocks import HEAD_BYTES
 class LocalScheduler:
     """One app's turns, given out by `policy` in this process. It starts with a quiet window, as every reset does.
 
-    `clock_ms` is monotonic. `stored` looks up the value under a block's key, b"" for none; without it every block is
-    taken to be the one that the replica knows, for nobody else can have stored another. `server` and `chance` are for
-    tests alone.
+    `clock_ms` is monotonic. `stored` looks up the value under a block's key, b"" for none; without it no block counts
+    as stored, for nobody else can have stored one. `server` and `chance` are for tests alone.
     """
 
     def __init__(
@@ -47,9 +46,10 @@ class LocalScheduler:
 
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
         """See `Scheduler.begin`."""
-        head = known[:HEAD_BYTES]
-        is_known = self._stored is None or self._stored(block_key)[:HEAD_BYTES] == head
-        beginning = self._policy.begin(self._reading(), self._replica, turn, block=block, is_known=is_known)
+        stored = b"" if self._stored is None else self._stored(block_key)[:HEAD_BYTES]
+        beginning = self._policy.begin(
+            self._reading(), self._replica, turn, block=block, known=known[:HEAD_BYTES], stored=stored
+        )
         self._answered()
         return beginning
 

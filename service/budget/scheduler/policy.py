@@ -100,8 +100,8 @@ class Policy:
             board=self._board(seen) if wants_board and seen else None,
         )
 
-    def begin(self, reading: Reading, replica: str, turn: int, *, block: str, is_known: bool) -> Beginning:
-        """See `Scheduler.begin`; `is_known` tells whether the stored block is still the one that the replica knows."""
+    def begin(self, reading: Reading, replica: str, turn: int, *, block: str, known: bytes, stored: bytes) -> Beginning:
+        """See `Scheduler.begin`; `stored` is the head of the block as it is stored now, b"" for none."""
         self._settle(reading)
         slot = self._slot_of(turn, replica)
         flight = self.flights.get(block)
@@ -109,7 +109,7 @@ class Policy:
             if flight and flight.turn == turn:
                 del self.flights[block]
             return Lapsed()
-        answer = self._refusal(slot, flight, is_known=is_known)
+        answer = self._refusal(slot, flight, known=known, stored=stored)
         if answer is None:
             self._take(slot, block)
             return Begun()
@@ -196,14 +196,16 @@ class Policy:
         if flight and flight.turn == turn:
             del self.flights[slot.block]
 
-    def _refusal(self, slot: Slot, flight: Flight | None, *, is_known: bool) -> Beginning | None:
+    def _refusal(self, slot: Slot, flight: Flight | None, *, known: bytes, stored: bytes) -> Beginning | None:
         other = flight if flight and flight.turn != slot.turn and flight.ends > self.now else None
-        if other or (slot.pending and not is_known):
-            stale = slot.pending and not is_known
+        is_stored = slot.pending and stored not in {b"", known}
+        if other or is_stored:
             if slot.pending:
                 self._take_off(slot)
             self._give_back(slot.turn, slot.replica)
-            return Joined(lease_in_ms=other.ends - self.now) if other and not stale else AlreadyStored()
+            if is_stored or other is None:
+                return AlreadyStored(head=stored)
+            return Joined(lease_in_ms=other.ends - self.now)
         if self.pause_until > self.now:
             self._give_back(slot.turn, slot.replica)
             return Paused(pause_in_ms=self.pause_until - self.now, reason=self.pause_reason)

@@ -3,7 +3,7 @@
 --
 -- KEYS: 1 state, 2 tags (caller -> tag), 3 reports (replica -> report), 4 flights (block -> flight), 5 begin's block
 -- ARGV: 1 the call, as msgpack; 2 tick's rows, as msgpack, kept as they are until someone has to look into them, or
---       the head of the block that begin's replica knows
+--       the head of the stored block that begin's replica has seen
 -- Answers with one msgpack value: {epoch, now, ...}. All times are whole milliseconds. A tag is kept as "%.17g", with
 -- a "~" before it while its caller does not wait.
 
@@ -411,18 +411,30 @@ local function tick(returned, quiet, wants_board, count, urgent)
     wants_board and board(seen) or nil }
 end
 
-local function begin(turn, block, head)
+-- The first bytes of the block as it is stored; '' where there is none, or something that is no string: a fetch
+-- replaces either.
+local function stored_head(bytes)
+  local head = redis.pcall('GETRANGE', KEYS[5], 0, bytes - 1)
+  return type(head) == 'string' and head or ''
+end
+
+local function hex(text)
+  return (string.gsub(text, '.', function(char) return string.format('%02x', string.byte(char)) end))
+end
+
+local function begin(turn, block, head_bytes)
   local slot, flight = slot_of(turn), flight_of(block)
   if not slot or (not pending(slot) and slot[BLOCK] ~= block) then
     end_flight(block, turn)
     return { 'lapsed' }
   end
   local other = flight and flight.turn ~= turn and flight.ends > now
-  local stale = pending(slot) and redis.call('GETRANGE', KEYS[5], 0, head - 1) ~= ARGV[2]
-  if other or stale then
+  local head = pending(slot) and stored_head(head_bytes) or ''
+  local stored = head ~= '' and head ~= ARGV[2]
+  if other or stored then
     if pending(slot) then take_off(slot) end
     give_back(turn)
-    if stale then return { 'known' } end
+    if stored then return { 'stored', 0, hex(head) } end
     return { 'joined', flight.ends - now }
   end
   if S.pause_until > now then

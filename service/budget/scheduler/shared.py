@@ -54,7 +54,7 @@ class _Ticked(msgspec.Struct, array_like=True):
 class _Begun(msgspec.Struct, array_like=True):
     kind: str
     in_ms: int = 0
-    reason: str = ""
+    text: str = ""
 
 
 class RedisScheduler:
@@ -127,10 +127,10 @@ class RedisScheduler:
                 return Early(usable_in_ms=answer.in_ms)
             case "joined":
                 return Joined(lease_in_ms=answer.in_ms)
-            case "known":
-                return AlreadyStored()
+            case "stored":
+                return AlreadyStored(head=bytes.fromhex(answer.text))
             case "paused":
-                return Paused(pause_in_ms=answer.in_ms, reason=answer.reason)
+                return Paused(pause_in_ms=answer.in_ms, reason=answer.text)
             case _:
                 return Lapsed()
 

@@ -6,10 +6,12 @@ Compressing takes 20 µs for 6 KB and 130 µs for 45 KB: less than handing it to
 import gzip
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from importlib import import_module
 
 import msgspec
+
+from service.web.headers.field_list import list_items
 
 GZIP = "gzip"
 ZSTD = "zstd"
@@ -21,10 +23,7 @@ Compress = Callable[[bytes], bytes]
 
 _GZIP_LEVEL = 6
 _ZSTD_LEVEL = 3
-_ITEMS_MAX = 64
-_ITEM = re.compile(
-    r"[ \t]*+([!#$%&'*+.^_`|~0-9a-z-]++)[ \t]*+(?:;[ \t]*+q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*+)?"
-)
+_ONLY_WEIGHT = re.compile(r"(;[ \t]*+q=[^;]*+)?", re.IGNORECASE)
 _ALIASES = {"x-gzip": GZIP}
 
 
@@ -58,11 +57,10 @@ def choose(accept_encoding: bytes | None, available: tuple[str, ...]) -> Choice:
 
 def _said(accept_encoding: bytes) -> dict[str, float]:
     said: dict[str, float] = {}
-    for text in accept_encoding.decode("latin-1").lower().split(",", _ITEMS_MAX)[:_ITEMS_MAX]:
-        item = _ITEM.fullmatch(text)
-        if item is not None:
-            name, quality = item.groups()
-            said.setdefault(_ALIASES.get(name, name), 1.0 if quality is None else float(quality))
+    for item in list_items(accept_encoding):
+        weight = item.weight
+        if weight is not None and _ONLY_WEIGHT.fullmatch(item.rest):
+            said.setdefault(_ALIASES.get(item.name, item.name), weight)
     return said
 
 
@@ -85,13 +83,13 @@ def _zstd() -> Compress | None:
 
 
 class Encodings:
-    """Compressed bodies by their entity tags, up to `max_bytes`: what is in demand is compressed once."""
+    """Compressed bodies, up to `max_bytes`: what is in demand is compressed once."""
 
     def __init__(self, available: Mapping[str, Compress], *, max_bytes: int) -> None:
         self._available = available
         self._names = tuple(available)
         self._max_bytes = max_bytes
-        self._kept: OrderedDict[bytes, bytes] = OrderedDict()
+        self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
         self._bytes = 0
         self.compressed = 0
 
@@ -100,15 +98,16 @@ class Encodings:
         choice = choose(accept_encoding, self._names)
         return None if body_bytes < SMALL_BYTES and choice.takes_identity else choice.coding
 
-    def encode(self, body: bytes, *, etag: bytes, coding: str) -> bytes:
-        """The body in this coding; `etag` is that of the encoded body."""
-        kept = self._kept.get(etag)
+    def encode(self, body: bytes, *, key: Hashable, coding: str) -> bytes:
+        """Return the body in this coding; `key` is equal for equal bodies and for no others."""
+        keyed = key, coding
+        kept = self._kept.get(keyed)
         if kept is not None:
-            self._kept.move_to_end(etag)
+            self._kept.move_to_end(keyed)
             return kept
         made = self._available[coding](body)
         self.compressed += 1
-        self._kept[etag] = made
+        self._kept[keyed] = made
         self._bytes += len(made)
         while self._bytes > self._max_bytes:
             _, oldest = self._kept.popitem(last=False)
@@ -117,5 +116,5 @@ class Encodings:
 
 
 def etag_for(etag: bytes, coding: str | None) -> bytes:
-    """A strong tag of its own for each coding (RFC 9110, 8.8.3.3)."""
+    """Return a strong tag of its own for each coding (RFC 9110, 8.8.3.3)."""
     return etag if coding is None else b'%s-%s"' % (etag[:-1], coding.encode())

@@ -18,15 +18,24 @@ def request_fields() -> Json:
         ),
         "CacheControl": _parameter(
             "Cache-Control",
-            "How fresh the answer must be (RFC 9111, RFC 5861): `no-cache`, `max-age`, `max-stale`, `min-fresh`, "
-            "`only-if-cached`, `stale-if-error`. What can't be read is ignored.",
+            "How fresh the answer must be (RFC 9111, RFC 5861). `no-cache`, `max-age` and `min-fresh` bound its age: "
+            "nothing older is served, whatever fails, unless `max-stale` or `stale-if-error` in the same request "
+            "allows it. A caller that may not force calls has these three ignored, and `Cache-Status` says so. "
+            "`only-if-cached` makes no call. Malformed directives are ignored.",
+            ("max-age=5", "nothing older than five seconds, or a problem"),
+            (
+                "no-cache, stale-if-error=300",
+                "a new call; if it fails, an answer up to five minutes past its freshness",
+            ),
             ("max-stale=300", "an answer up to five minutes past its freshness will do"),
             ("only-if-cached", "only what is stored; 504 otherwise"),
         ),
         "IfNoneMatch": _parameter(
             "If-None-Match",
-            "Entity tags that the caller holds; 304 without a body where one of them is still right.",
-            ('"5b1851514c7adebff89685879cfc0b2d"', "the tag of an earlier answer"),
+            "Entity tags of answers that the caller holds; 304 without a body while one of them still matches. "
+            "`If-Match`, `If-Modified-Since` and `If-Unmodified-Since` are ignored: nothing here can be written, and a "
+            "list has no time of its last change.",
+            ('W/"5b1851514c7adebff89685879cfc0b2d"', "the tag of an earlier answer"),
         ),
         "Prefer": _parameter(
             "Prefer",
@@ -56,9 +65,10 @@ def answer_fields() -> Json:
             always=True,
         ),
         "CacheStatus": _field(
-            "Where the answer came from (RFC 9211): `hit`, or why the upstream was asked (`fwd`), whether that served "
-            "others too (`collapsed`), for how long it stays fresh (`ttl`, negative once stale), and why a stale "
-            "answer was given (`detail`: renewing, error or wait).",
+            "Where the answer came from (RFC 9211): `hit`, or why the upstream was called (`fwd`: `miss`, `stale` or "
+            "`request`), whether that call served others too (`collapsed`), how many seconds the answer stays fresh "
+            "(`ttl`, negative once stale), and in `detail` why an older answer was given (`renewing`, `error`, `wait`) "
+            "or that the caller may not force calls (`force-denied`).",
             text,
             "taskgate; hit; ttl=11",
         ),
@@ -68,11 +78,11 @@ def answer_fields() -> Json:
         ),
         "ContentTypeOptions": _field("Browsers take the content type as it is told.", text, "nosniff"),
         "ETag": _field(
-            "A strong entity tag, the same on all replicas, another for each content coding.",
+            "Changes when the listed tasks, the total or the slice change; not when the same list is fetched again. "
+            "Of a page it is weak, and the same on all replicas and in all content codings.",
             text,
-            '"5b1851514c7adebff89685879cfc0b2d"',
+            'W/"5b1851514c7adebff89685879cfc0b2d"',
         ),
-        "LastModified": _field("When the upstream was asked.", text, "Sun, 01 Jun 2025 00:00:00 GMT"),
         "Link": _field(
             "`first`, `prev`, `next` and `last` slice (RFC 8288), with the caller's own parameters.",
             text,
@@ -105,7 +115,6 @@ ANSWER_NAMES = {
     "ContentSecurityPolicy": "Content-Security-Policy",
     "ContentTypeOptions": "X-Content-Type-Options",
     "ETag": "ETag",
-    "LastModified": "Last-Modified",
     "Link": "Link",
     "PreferenceApplied": "Preference-Applied",
     "RateLimit": STATE,

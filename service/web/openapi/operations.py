@@ -139,7 +139,7 @@ def _list_tasks() -> Json:
             "200": {
                 "description": "The slice, or the stream; all fields but `X-Total-Count`, `Vary`, `Preference-Applied` "
                 "and the budget's are a page's.",
-                "headers": refer_fields(*_MOMENT, *_BUDGET, "LastModified", "Link", "TotalCount", "ContentEncoding"),
+                "headers": refer_fields(*_MOMENT, *_BUDGET, "Link", "TotalCount", "ContentEncoding"),
                 "content": _json("Page", page_example()) | _stream(),
             },
             "304": {"description": "The caller holds this slice already.", "headers": refer_fields(*_MOMENT, *_BUDGET)},

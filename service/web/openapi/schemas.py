@@ -66,7 +66,11 @@ _PAGE: Json = {
     "total": _COUNT | {"description": "How many tasks match, over all slices."},
     "offset": _COUNT,
     "limit": {"type": "integer", "minimum": 1},
-    "fetched_at": _INSTANT | {"description": "When the upstream was asked; of the older part, where there are two."},
+    "fetched_at": _INSTANT
+    | {
+        "description": "When the upstream was asked; of the oldest part, if there are several. After 304 the list is "
+        "as old as `Age` says, whatever the body that you hold says."
+    },
     "missing": _COUNT
     | {
         "description": "How many tasks this slice lacks by `total`: the upstream gave fewer than it counts, or gave "

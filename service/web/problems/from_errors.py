@@ -66,14 +66,16 @@ _SLUGS: Mapping[type[Exception], str] = {
 }
 
 _FIXED_DETAILS: Mapping[str, str] = {
-    "unauthenticated": "This resource needs a known key or token, sent as 'Authorization: Bearer KEY'.",
     "keys-unavailable": "The keys that sign service accounts' tokens can't be had yet.",
     "unknown-app": "There is no such app among those that this caller may read.",
     "failed": "The fault is logged under the request id.",
     "not-found": "There is nothing at this path.",
     "method-not-allowed": "The Allow field names the methods that work here.",
 }
-"""Where what is said must not depend on what has happened inside."""
+"""Details that must not depend on what happened inside."""
+
+_NO_CREDENTIAL = "The request carries no credential. Send 'Authorization: Bearer KEY' with your service's key or token."
+_UNKNOWN_CREDENTIAL = "The credential in the Authorization field is not a known key or token, or has expired."
 
 _UNAVAILABLE = "This replica serves as many connections as it can, or is shutting down. Another one may answer."
 
@@ -130,7 +132,10 @@ def _particulars(exc: Exception) -> dict[str, Any]:
             particulars = {"detail": _count_of(faults), "errors": tuple(faults)}
         case Unauthenticated():  # RFC 6750, section 3: no error code where there was no credential
             error = b', error="invalid_token"' if exc.presented else b""
-            particulars = {"headers": ((b"www-authenticate", b'Bearer realm="taskgate"' + error),)}
+            particulars = {
+                "detail": _UNKNOWN_CREDENTIAL if exc.presented else _NO_CREDENTIAL,
+                "headers": ((b"www-authenticate", b'Bearer realm="taskgate"' + error),),
+            }
         case StreamTooLong():
             particulars = {"bound": exc.bound}
         case KeysUnavailable():

@@ -6,7 +6,7 @@ from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from service.web.answers import JSON, Reply
+from service.web.answers import JSON, Answer, Reply
 from service.web.static_files import FOR_A_MINUTE, StaticSite, static_file
 
 # Scalar puts styles into the document and draws pictures from data: URLs; it needs nothing else.
@@ -20,6 +20,7 @@ def docs_routes(document: bytes) -> tuple[HTTPRouteHandler, ...]:
     """Return the routes for this contract."""
     contract = static_file(JSON, document, policy=_POLICY)
     site = StaticSite("docs", ("favicon.svg", "theme.css", "scalar.js", "start.js"), policy=_POLICY)
+    to_page = Reply(Answer(status=308, headers=((b"location", b"../docs"), (b"cache-control", b"no-store")), body=b""))
 
     @get("/openapi.json")
     async def show_openapi(request: Request[Any, Any, Any]) -> Reply:
@@ -28,8 +29,8 @@ def docs_routes(document: bytes) -> tuple[HTTPRouteHandler, ...]:
 
     @get("/docs")
     async def show_docs(request: Request[Any, Any, Any]) -> Reply:
-        """Return the page."""
-        return site.page(request)
+        """Return the page; a path that ends with a slash would break its relative references."""
+        return to_page if (request.scope.get("raw_path") or b"").endswith(b"/") else site.page(request)
 
     @get("/docs/{name:str}")
     async def show_docs_part(request: Request[Any, Any, Any], name: FromPath[str]) -> Reply:

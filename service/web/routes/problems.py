@@ -10,8 +10,10 @@ from litestar.params import FromPath
 
 from service.web.answers import HTML, TEXT, Answer, Reply
 from service.web.context import request_context
+from service.web.headers.accept import choose
 from service.web.problems.types import KINDS, ProblemType
 
+_FORMS = ("text/plain", "text/html")
 _CACHE_CONTROL = b"public, max-age=3600"
 
 
@@ -36,7 +38,7 @@ def problem_routes() -> tuple[HTTPRouteHandler, ...]:
 
 def _told(request: Request[Any, Any, Any], kinds: tuple[ProblemType, ...]) -> Answer:
     """HTML for browsers, plain text for everyone else."""
-    wants_html = b"text/html" in request_context(request).fields.get(b"accept", b"")
+    wants_html = choose(request_context(request).fields.get(b"accept"), _FORMS) == _FORMS[1]
     return Answer(
         status=200,
         headers=(

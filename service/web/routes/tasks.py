@@ -13,7 +13,7 @@ from service.observe.outcomes import TASKS_ROUTE, outcome_of_page
 from service.web.answers import JSON, Reply, Silence
 from service.web.hangup import unless_hung_up
 from service.web.headers.accept import choose
-from service.web.headers.cache_control import demands_of, patience_of
+from service.web.headers.cache_control import cache_directives_of, patience_of
 from service.web.headers.encoding import Encodings, compressors
 from service.web.headers.link import link_to
 from service.web.identify import identify, still
@@ -51,7 +51,7 @@ def tasks_route(
         streamed = media_type == NDJSON
         asked = reader.read(scope["query_string"], caller=caller, now_s=clock(), streamed=streamed)
         context.app = asked.query.app
-        directives = demands_of(context.fields, caller=caller)
+        directives = cache_directives_of(context.fields, caller=caller)
         ask = PageRequest(
             caller=caller,
             query=asked.query,

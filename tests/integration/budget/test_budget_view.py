@@ -13,7 +13,7 @@ from service.sandbox.faults import ErrorCode, HttpStatus
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.upstream import SandboxOptions
 from service.settings import AppSettings, BudgetSettings, CallerSettings, RedisSettings, Settings
-from service.web.middleware import RequestMiddleware
+from tests.lifespan import lifespan
 from tests.servers import Server
 
 WINDOW_S = 0.4
@@ -30,22 +30,6 @@ def settings(sandbox: Sandbox, server: Server, budget: BudgetSettings) -> Settin
     return Settings(
         apps={"shop": entry}, callers=callers, redis=RedisSettings(url=server.url, timeout_s=0.1), budget=budget
     )
-
-
-@asynccontextmanager
-async def lifespan(asgi: RequestMiddleware) -> AsyncIterator[None]:
-    """Start an application as its server would, and end it."""
-    said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    running = asyncio.create_task(asgi({"type": "lifespan", "asgi": {"version": "3.0"}}, said.get, told.put))
-    await said.put({"type": "lifespan.startup"})
-    assert (await told.get())["type"] == "lifespan.startup.complete"
-    try:
-        yield
-    finally:
-        await said.put({"type": "lifespan.shutdown"})
-        assert (await told.get())["type"] == "lifespan.shutdown.complete"
-        await running
 
 
 class Gateways:

@@ -10,26 +10,26 @@ from service.budget.line.line import Line
 from service.budget.scheduler.fallback import FallbackScheduler, notice_s
 from service.budget.scheduler.interfaces import Rules, Scheduler
 from service.budget.scheduler.shared import RedisScheduler
+from service.model.blocks import CachedBlock
 from service.model.errors import StoreUnavailable, UpstreamUnreachable
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
+from tests.queued_jobs import JobOfNothing, cached
 from tests.servers import Server, until
 
 RULES = Rules(calls=4, window_ms=400, transit_ms=100)
 TIMEOUT_S = 0.1
-Outcome = Fetched[str] | TooLong | LineIsFull
+Outcome = Fetched | TooLong | LineIsFull
 
 
-class Fetch:
+class Fetch(JobOfNothing):
     """A job that notes when it was sent and takes 10 ms; the block is never found anywhere."""
 
-    known = b""
-
     def __init__(self, name: str, sent_s: list[float]) -> None:
-        self.block_key = name
+        super().__init__(name)
         self._sent_s = sent_s
 
-    async def call(self, slot: HeldSlot, *, attempt: int) -> str | CallFailed:
+    async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
         """Be sent."""
         try:
             await slot.hold()
@@ -37,10 +37,7 @@ class Fetch:
             return CallFailed(error=exc, again=True)
         self._sent_s.append(time.monotonic())
         await asyncio.sleep(0.01)
-        return self.block_key
-
-    async def look(self) -> None:
-        """Nothing is stored."""
+        return cached(self.block_key)
 
 
 class Replica:
@@ -55,7 +52,7 @@ class Replica:
             scheduler = self.sharing = FallbackScheduler(
                 self.shared, app="shop", rules=RULES, max_replicas=2, grace_s=0.3, notice_s=notice_s(TIMEOUT_S)
             )
-        self.line: Line[str] = Line(scheduler, app="shop", rules=RULES, redis_grace_s=1.0)
+        self.line: Line = Line(scheduler, app="shop", rules=RULES, redis_grace_s=1.0)
         self.refused = 0
         self._name = name
         self._sent_s = sent_s

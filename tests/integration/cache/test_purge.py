@@ -148,7 +148,7 @@ async def test_a_call_under_way_is_made_again(pair: tuple[Replica, Replica], att
     fetching = Fetching(
         app=app, upstream=upstream, cache=two.shelf, block_size=100, align_s=1, attempts=2, pause_s=1, clock=time.time
     )
-    job = BlockJob(fetching, QUERY, 0, known=b"")
+    job = BlockJob(fetching, QUERY, 0, known=b"", is_fresh=lambda _: True)
     call = asyncio.create_task(job.call(NoSlot(), attempt=attempt))
     await asyncio.wait_for(upstream.begun.wait(), 5)
     await one.purge.drop("shop")

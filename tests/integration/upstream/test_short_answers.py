@@ -17,7 +17,7 @@ from service.budget.scheduler.interfaces import Rules
 from service.budget.scheduler.shared import RedisScheduler
 from service.cache.block_cache import BlockCache
 from service.cache.memory_blocks import MemoryBlocks
-from service.cache.redis_blocks import CachedBlock, RedisBlocks
+from service.cache.redis_blocks import RedisBlocks
 from service.gateway.fetch import FILL_CALLS_MAX, BlockJob, Fetching
 from service.model.blocks import Block
 from service.model.errors import UpstreamTimeout
@@ -105,12 +105,18 @@ class Replica:
             pause_s=1,
             clock=time.time,
         )
-        self.line: Line[CachedBlock] = Line(scheduler, app="shop", rules=RULES)
+        self.line: Line = Line(scheduler, app="shop", rules=RULES)
         self.channel = scheduler.channel
 
     async def block(self, index: int = 0) -> Block:
         """Wait in line for a block."""
-        job = BlockJob(self.fetching, QUERY, index, known=(await self.fetching.cache.get(QUERY, index)).head)
+        job = BlockJob(
+            self.fetching,
+            QUERY,
+            index,
+            known=(await self.fetching.cache.get(QUERY, index)).head,
+            is_fresh=lambda _: True,
+        )
         outcome = await self.line.fetch(job, caller="c", weight=1.0, patience_s=10.0, bound=10)
         assert isinstance(outcome, Fetched)
         assert isinstance(outcome.value.stored, Block)

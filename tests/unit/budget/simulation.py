@@ -107,7 +107,7 @@ class Simulation:
         self.at(sent + self._way(), lambda: self._begin(replica, sent, turn, caller))
 
     def _begin(self, replica: str, sent: float, turn: int, caller: str) -> None:
-        answer = self.policy.begin(self._reading(replica, sent), replica, turn, block=f"b{turn}", is_known=True)
+        answer = self.policy.begin(self._reading(replica, sent), replica, turn, block=f"b{turn}", known=b"", stored=b"")
         back = self._answered(replica)
         if isinstance(answer, Early):
             self._begin_at(replica, back + answer.usable_in_ms, turn, caller)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.budget.line.estimate import estimate_wait_ms
+from service.budget.line.line import estimate_wait_ms
 from service.budget.scheduler.interfaces import Begun, Board, Rank, Rules, WaitingCount
 from service.budget.scheduler.policy import Policy
 from service.budget.scheduler.state import Reading
@@ -42,7 +42,7 @@ class Alone:
         told = self.policy.tick(self.read(), "r", rows, returned=(), quiet=False, wants_board=board)
         begun = []
         for turn in told.turns:
-            answer = self.policy.begin(self.read(), "r", turn.id, block=str(turn.id), is_known=True)
+            answer = self.policy.begin(self.read(), "r", turn.id, block=str(turn.id), known=b"", stored=b"")
             if isinstance(answer, Begun):
                 begun.append(turn.caller)
                 self.waiting[turn.caller] -= 1

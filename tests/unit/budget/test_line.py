@@ -9,10 +9,12 @@ import pytest
 
 from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, TooLong
 from service.budget.line.line import Line
-from service.budget.scheduler.interfaces import Beginning, Begun, Early, Rules, Ticked, WaitingCount
+from service.budget.scheduler.interfaces import Beginning, Begun, Early, Rules, Ticked, Turn, WaitingCount
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy import Policy
+from service.model.blocks import NOTHING, CachedBlock
 from service.model.errors import ShuttingDown, StoreUnavailable, UpstreamTimeout, UpstreamUnreachable
+from tests.queued_jobs import JobOfNothing, cached, text_of
 
 RULES = Rules(calls=2, window_ms=100, transit_ms=40, turn_lease_ms=100, fetch_lease_ms=400, report_lease_ms=500)
 
@@ -23,7 +25,7 @@ class Blocks:
     def __init__(self) -> None:
         self.calls: list[tuple[str, float]] = []
         self.stored: dict[str, str] = {}
-        self.lines: list[Line[str]] = []
+        self.lines: list[Line] = []
         self.took_s = 0.005
 
     def named(self) -> list[str]:
@@ -31,16 +33,15 @@ class Blocks:
         return [name for name, _ in self.calls]
 
 
-class BlockHere:
+class BlockHere(JobOfNothing):
     """A job on `Blocks`; `ending` decides what a call brings."""
 
     def __init__(self, blocks: Blocks, name: str, ending: Callable[[int], str | CallFailed] | None = None) -> None:
-        self.block_key = name
-        self.known = b""
+        super().__init__(name)
         self._blocks = blocks
         self._ending = ending
 
-    async def call(self, slot: HeldSlot, *, attempt: int) -> str | CallFailed:
+    async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
         """Be called, take a while, and be stored."""
         try:
             await slot.hold()
@@ -51,11 +52,13 @@ class BlockHere:
         outcome = self.block_key.upper() if self._ending is None else self._ending(attempt)
         if isinstance(outcome, str):
             self._blocks.stored[self.block_key] = outcome
+            return cached(outcome)
         return outcome
 
-    async def look(self) -> str | None:
+    async def look(self) -> CachedBlock:
         """What is stored."""
-        return self._blocks.stored.get(self.block_key)
+        stored = self._blocks.stored.get(self.block_key)
+        return NOTHING if stored is None else cached(stored)
 
 
 class Telling(LocalScheduler):
@@ -68,6 +71,7 @@ class Telling(LocalScheduler):
         self.away = False
         self.slow_s = 0.0
         self.fault: Exception | None = None
+        self.begin_fault: Exception | None = None
 
     async def tick(
         self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
@@ -81,6 +85,9 @@ class Telling(LocalScheduler):
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
         """Begin, unless cut off."""
         self._reach()
+        if self.begin_fault is not None:
+            fault, self.begin_fault = self.begin_fault, None
+            raise fault
         return await super().begin(turn, block=block, block_key=block_key, known=known)
 
     async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
@@ -98,24 +105,6 @@ class Telling(LocalScheduler):
             raise fault
 
 
-class Breaking(BlockHere):
-    """A job whose `begin` meets a fault."""
-
-    def __init__(self, blocks: Blocks, name: str, scheduler: Telling) -> None:
-        super().__init__(blocks, name)
-        self._scheduler = scheduler
-
-    @property
-    def known(self) -> bytes:
-        """Asked for right before `begin`."""
-        self._scheduler.fault = ZeroDivisionError()
-        return b""
-
-    @known.setter
-    def known(self, value: bytes) -> None:
-        pass
-
-
 @pytest.fixture
 def blocks() -> Blocks:
     """Nothing stored, nothing called."""
@@ -125,14 +114,12 @@ def blocks() -> Blocks:
 @asynccontextmanager
 async def lines(
     blocks: Blocks, count: int = 1, *, rules: Rules = RULES, grace_s: float = 0.2
-) -> AsyncIterator[tuple[list[Line[str]], list[Telling]]]:
+) -> AsyncIterator[tuple[list[Line], list[Telling]]]:
     """Lines of `count` replicas on one policy whose first quiet window is over."""
     before = asyncio.all_tasks()
     policy = Policy(rules)
     schedulers = [Telling(policy, f"r{number}", blocks) for number in range(count)]
-    made: list[Line[str]] = [
-        Line(scheduler, app="shop", rules=rules, redis_grace_s=grace_s) for scheduler in schedulers
-    ]
+    made: list[Line] = [Line(scheduler, app="shop", rules=rules, redis_grace_s=grace_s) for scheduler in schedulers]
     blocks.lines = made
     for line in made:
         line.start()
@@ -148,14 +135,14 @@ async def lines(
 
 
 def _ask(
-    line: Line[str],
+    line: Line,
     job: BlockHere,
     *,
     caller: str = "x",
     patience_s: float = 5.0,
     bound: int = 100,
     background: bool = False,
-) -> "asyncio.Task[Fetched[str] | TooLong | LineIsFull]":
+) -> "asyncio.Task[Fetched | TooLong | LineIsFull]":
     return asyncio.create_task(
         line.fetch(job, caller=caller, weight=1.0, patience_s=patience_s, bound=bound, background=background)
     )
@@ -173,7 +160,7 @@ async def test_an_uncontended_block_comes_at_once(blocks: Blocks) -> None:
         started_s = time.monotonic()
         fetched = await _ask(line, BlockHere(blocks, "a"))
         assert isinstance(fetched, Fetched)
-        assert (fetched.value, fetched.joined) == ("A", False)
+        assert (text_of(fetched.value), fetched.joined) == ("A", False)
         assert time.monotonic() - started_s < 0.1
 
 
@@ -185,7 +172,7 @@ async def test_calls_keep_the_limit_and_every_block_comes(blocks: Blocks) -> Non
         for name, task in zip(names, asked, strict=True):
             fetched = await task
             assert isinstance(fetched, Fetched)
-            assert fetched.value == name.upper()
+            assert text_of(fetched.value) == name.upper()
     times = sorted(at for _, at in blocks.calls)
     assert len(times) == 12
     assert min(later - earlier for earlier, later in zip(times, times[2:], strict=False)) >= 0.1
@@ -299,7 +286,7 @@ async def test_a_failed_call_is_tried_again_on_a_new_turn(blocks: Blocks) -> Non
     async with lines(blocks) as ([line], _):
         fetched = await _ask(line, BlockHere(blocks, "a", _failing(3)))
         assert isinstance(fetched, Fetched)
-        assert fetched.value == "try 4"
+        assert text_of(fetched.value) == "try 4"
     times = [at for _, at in blocks.calls]
     assert len(times) == 4
     assert min(later - earlier for earlier, later in zip(times, times[2:], strict=False)) >= 0.1
@@ -335,8 +322,9 @@ async def test_the_line_survives_a_fault_of_its_scheduler(blocks: Blocks) -> Non
     async with lines(blocks) as ([line], [scheduler]):
         scheduler.fault = ZeroDivisionError()
         assert isinstance(await asyncio.wait_for(_ask(line, BlockHere(blocks, "a")), 1), Fetched)
+        scheduler.begin_fault = ZeroDivisionError()
         with pytest.raises(ZeroDivisionError):
-            await asyncio.wait_for(_ask(line, Breaking(blocks, "b", scheduler)), 1)
+            await asyncio.wait_for(_ask(line, BlockHere(blocks, "b")), 1)
         assert isinstance(await asyncio.wait_for(_ask(line, BlockHere(blocks, "c")), 1), Fetched)
 
 
@@ -438,7 +426,7 @@ async def test_a_slot_is_taken_anew_after_a_slow_connection(blocks: Blocks) -> N
     """Transit counts from the sending: a call that was long in connecting asks again, and fails if its slot is gone."""
 
     class Slow(BlockHere):
-        async def call(self, slot: HeldSlot, *, attempt: int) -> str | CallFailed:
+        async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
             await asyncio.sleep(float(self.block_key))
             return await super().call(slot, attempt=attempt)
 
@@ -517,3 +505,95 @@ async def test_looks_are_few(blocks: Blocks) -> None:
         for _ in range(10):
             await line.look()
         assert ticks == 1
+
+
+def _stored_in(scheduler: Telling, blocks: Blocks) -> None:
+    """Let the scheduler see what is stored, as the script does."""
+    scheduler._stored = lambda key: blocks.stored.get(key, "").encode()
+
+
+class Unreadable(BlockHere):
+    """A job that finds a value it can't use, or can't look at all."""
+
+    def __init__(self, blocks: Blocks, name: str, *, fails: bool) -> None:
+        super().__init__(blocks, name)
+        self.looks = 0
+        self._fails = fails
+
+    async def look(self) -> CachedBlock:
+        """A head and no block."""
+        self.looks += 1
+        if self._fails:
+            raise StoreUnavailable("timed out")
+        return CachedBlock(stored=None, head=self._blocks.stored.get(self.block_key, "").encode())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_stored_value_of_no_use_is_looked_at_once_and_replaced(blocks: Blocks, fails: bool) -> None:
+    """A value that can't be read, or not be had, costs one look and one more turn; then the block is fetched."""
+    async with lines(blocks) as ([line], [scheduler]):
+        _stored_in(scheduler, blocks)
+        blocks.stored["a"] = "of another format"[:16]
+        job = Unreadable(blocks, "a", fails=fails)
+        fetched = await _ask(line, job, patience_s=2.0)
+        assert isinstance(fetched, Fetched)
+        assert not fetched.joined
+        assert job.looks == 1
+        assert line.turn_ends == {("x", "known"): 1, ("x", "used"): 1}
+
+
+async def test_what_another_replica_has_stored_meanwhile_is_served(blocks: Blocks) -> None:
+    """To those who have not seen it; who has seen it gets a new one, by the next turn."""
+    async with lines(blocks) as ([line], [scheduler]):
+        _stored_in(scheduler, blocks)
+        first = _ask(line, BlockHere(blocks, "a"), caller="x")
+        await asyncio.sleep(0)
+        blocks.stored["a"] = "stored meanwhile"
+        knowing = BlockHere(blocks, "a")
+        knowing.known = b"stored meanwhile"
+        second = _ask(line, knowing, caller="y")
+        found, fetched = await first, await second
+        assert isinstance(found, Fetched)
+        assert isinstance(fetched, Fetched)
+        assert (text_of(found.value), found.joined) == ("stored meanwhile", True)
+        assert (text_of(fetched.value), fetched.joined) == ("A", False)
+
+
+async def test_turns_are_counted_when_they_are_used_and_once(blocks: Blocks) -> None:
+    """Not those that are given back, nor twice one whose answer was lost."""
+    async with lines(blocks) as ([_], [scheduler]):
+        used: list[str] = []
+        line = Line(scheduler, app="shop", rules=RULES, used=used.append)
+        line.start()
+        begin, lost = scheduler.begin, 0
+
+        async def losing(turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
+            nonlocal lost
+            beginning = await begin(turn, block=block, block_key=block_key, known=known)
+            if isinstance(beginning, Begun) and not lost:
+                lost += 1
+                raise StoreUnavailable("timed out")
+            return beginning
+
+        scheduler.begin = losing  # type: ignore[method-assign]
+        assert isinstance(await _ask(line, BlockHere(blocks, "a"), caller="x"), Fetched)
+        assert isinstance(await _ask(line, BlockHere(blocks, "b"), caller="y"), Fetched)
+        hung_up = _ask(line, BlockHere(blocks, "c"), caller="z")
+        await asyncio.sleep(0)
+        hung_up.cancel()
+        await line.aclose()
+        assert (lost, used) == (1, ["x", "y"])
+
+
+async def test_a_turn_about_to_be_given_back_is_not_used(blocks: Blocks) -> None:
+    """An answer on its way may still list it; used, it would be freed by its return while its call is under way."""
+    async with lines(blocks) as ([line], _):
+        turn = Turn(id=7, caller="x", usable_in_ms=0)
+        line._turns.take(turn)
+        assert line._turns.returned == [7]
+        asked = _ask(line, BlockHere(blocks, "a"))
+        await asyncio.sleep(0)
+        line._turns.take(turn)
+        assert line._turns.returned == [7]
+        assert isinstance(await asked, Fetched)
+        assert line.turn_ends == {("x", "returned"): 1, ("x", "used"): 1}

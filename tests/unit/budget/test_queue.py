@@ -3,25 +3,26 @@
 import pytest
 
 from service.budget.line.queue import BlockState, Queue, QueuedBlock
+from tests.queued_jobs import JobOfNothing
 
 
 @pytest.fixture
-def places() -> Queue[None]:
+def places() -> Queue:
     """An empty line."""
     return Queue()
 
 
-def _enter(places: Queue[None], block: str, caller: str, now_s: float = 0.0) -> QueuedBlock[None]:
-    want = places.wants.get(block) or QueuedBlock(block, None)
+def _enter(places: Queue, block: str, caller: str, now_s: float = 0.0) -> QueuedBlock:
+    want = places.blocks.get(block) or QueuedBlock(JobOfNothing(block))
     places.enter(want, caller=caller, weight=1.0, now_s=now_s)
     return want
 
 
-def _rows(places: Queue[None], now_s: float = 10.0) -> dict[str, tuple[int, int]]:
+def _rows(places: Queue, now_s: float = 10.0) -> dict[str, tuple[int, int]]:
     return {row.caller: (row.count, row.waited_ms) for row in places.report(now_s=now_s)}
 
 
-def test_a_report_counts_blocks_and_not_requests(places: Queue[None]) -> None:
+def test_a_report_counts_blocks_and_not_requests(places: Queue) -> None:
     """A caller that asks for the same block twice waits for one turn, since the first time."""
     _enter(places, "a", "x", now_s=1)
     _enter(places, "a", "x", now_s=2)
@@ -30,7 +31,7 @@ def test_a_report_counts_blocks_and_not_requests(places: Queue[None]) -> None:
     assert _rows(places) == {"x": (2, 9_000), "y": (1, 6_000)}
 
 
-def test_a_callers_oldest_block_is_next(places: Queue[None]) -> None:
+def test_a_callers_oldest_block_is_next(places: Queue) -> None:
     """First come, first served, within a caller."""
     first, second = _enter(places, "a", "x"), _enter(places, "b", "x")
     assert places.next_for("x") is first
@@ -41,7 +42,7 @@ def test_a_callers_oldest_block_is_next(places: Queue[None]) -> None:
 
 
 @pytest.mark.parametrize("state", [BlockState.BEGINNING, BlockState.CALLING, BlockState.ELSEWHERE])
-def test_a_block_that_is_being_fetched_needs_no_turn(places: Queue[None], state: BlockState) -> None:
+def test_a_block_that_is_being_fetched_needs_no_turn(places: Queue, state: BlockState) -> None:
     """Neither for the caller that pays nor for those who have joined."""
     want = _enter(places, "a", "x")
     _enter(places, "a", "y")
@@ -49,7 +50,7 @@ def test_a_block_that_is_being_fetched_needs_no_turn(places: Queue[None], state:
     assert _rows(places) == {}
 
 
-def test_a_turn_in_hand_still_counts_for_its_caller_alone(places: Queue[None]) -> None:
+def test_a_turn_in_hand_still_counts_for_its_caller_alone(places: Queue) -> None:
     """The scheduler takes the turns that it has given off the report; the others must not get a second one."""
     want = _enter(places, "a", "x")
     _enter(places, "a", "y")
@@ -57,7 +58,7 @@ def test_a_turn_in_hand_still_counts_for_its_caller_alone(places: Queue[None]) -
     assert _rows(places) == {"x": (1, 10_000)}
 
 
-def test_a_block_goes_back_to_its_old_place(places: Queue[None]) -> None:
+def test_a_block_goes_back_to_its_old_place(places: Queue) -> None:
     """After a fetch that failed it is next again, as old as it was."""
     want = _enter(places, "a", "x", now_s=1)
     _enter(places, "b", "x", now_s=2)
@@ -67,20 +68,20 @@ def test_a_block_goes_back_to_its_old_place(places: Queue[None]) -> None:
     assert _rows(places) == {"x": (2, 9_000)}
 
 
-def test_who_leaves_is_gone(places: Queue[None]) -> None:
+def test_who_leaves_is_gone(places: Queue) -> None:
     """The last one out takes the block along; nothing stays behind."""
     want = _enter(places, "a", "x")
     _enter(places, "a", "y")
     places.leave(want, "x")
-    assert set(places.wants) == {"a"}
+    assert set(places.blocks) == {"a"}
     places.leave(want, "y")
     places.leave(want, "y")
-    assert not places.wants
+    assert not places.blocks
     assert places.held_by("x") == places.held_by("y") == 0
     assert _rows(places) == {}
 
 
-def test_a_position_counts_what_still_needs_a_turn(places: Queue[None]) -> None:
+def test_a_position_counts_what_still_needs_a_turn(places: Queue) -> None:
     """A block that is being fetched is not ahead of anybody."""
     wants = [_enter(places, block, "x") for block in "abc"]
     assert [places.position(want, "x") for want in wants] == [1, 2, 3]

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from service.cache.codec import FORMAT
-from service.cache.redis_blocks import NOTHING, RedisBlocks
-from service.model.blocks import HEAD_BYTES, Block, RefusedQuery
+from service.cache.redis_blocks import RedisBlocks
+from service.model.blocks import HEAD_BYTES, NOTHING, Block, RefusedQuery
 from service.model.queries import At, FromNow, Query, Range, Sort
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore

@@ -1,5 +1,9 @@
 """RFC 9111's request directives and RFC 5861's tolerance, as cases on the pure rule."""
 
+import math
+from typing import Any
+
+import msgspec
 import pytest
 
 from service.model.blocks import Block, RefusedQuery, Stored
@@ -48,8 +52,8 @@ def test_a_settled_block_stays_fresh_longer() -> None:
         (CacheDirectives(no_cache=True), 0, USELESS),
         (CacheDirectives(no_cache=True, stale_if_error_s=60), 0, LAST_RESORT),
         (CacheDirectives(max_age_s=5), 5, FRESH),
-        (CacheDirectives(max_age_s=5), 5.001, LAST_RESORT),
-        (CacheDirectives(max_age_s=0), 0.001, LAST_RESORT),
+        (CacheDirectives(max_age_s=5), 5.001, USELESS),
+        (CacheDirectives(max_age_s=0), 0.001, USELESS),
         (CacheDirectives(max_age_s=100), 20, LAST_RESORT),
         (CacheDirectives(max_age_s=100, max_stale_s=60), 20, RENEW),
         (CacheDirectives(max_age_s=19, max_stale_s=60), 20, LAST_RESORT),
@@ -58,8 +62,8 @@ def test_a_settled_block_stays_fresh_longer() -> None:
         (CacheDirectives(max_stale_s=float("inf")), 3_000, RENEW),
         (CacheDirectives(max_stale_s=0), 15, LAST_RESORT),
         (CacheDirectives(min_fresh_s=5), 10, FRESH),
-        (CacheDirectives(min_fresh_s=5), 10.001, LAST_RESORT),
-        (CacheDirectives(min_fresh_s=16), 0, LAST_RESORT),
+        (CacheDirectives(min_fresh_s=5), 10.001, USELESS),
+        (CacheDirectives(min_fresh_s=16), 0, USELESS),
         (CacheDirectives(stale_if_error_s=10), 24.9, RENEW),
         (CacheDirectives(stale_if_error_s=70), 84.9, LAST_RESORT),
         (CacheDirectives(stale_if_error_s=70), 85, USELESS),
@@ -71,6 +75,68 @@ def test_a_settled_block_stays_fresh_longer() -> None:
 def test_a_caller_steers_what_it_gets(directives: CacheDirectives, age: float, verdict: Freshness) -> None:
     """RFC 9111 section 5.2.1: each directive narrows or widens what is acceptable."""
     assert _judge(_block(), age, directives) is verdict
+
+
+BOUNDS = {
+    "": CacheDirectives(),
+    "no-cache": CacheDirectives(no_cache=True),
+    "max-age=5": CacheDirectives(max_age_s=5),
+    "max-age=30": CacheDirectives(max_age_s=30),
+    "min-fresh=10": CacheDirectives(min_fresh_s=10),
+}
+ALLOWANCES: dict[str, dict[str, Any]] = {
+    "": {},
+    "max-stale": {"max_stale_s": math.inf},
+    "max-stale=60": {"max_stale_s": 60},
+    "max-stale=0": {"max_stale_s": 0},
+    "stale-if-error=60": {"stale_if_error_s": 60},
+    "stale-if-error=0": {"stale_if_error_s": 0},
+}
+# What is served where the upstream fails or the turn is late, at these ages; the lifetime is 15 s, and the settings
+# tolerate 60 s while renewing and an hour on errors.
+AGES_S = (4, 8, 20, 100, 4000)
+ON_FAILURE = {
+    #                                   4      8      20     100    4000
+    ("", ""): ("serve", "serve", "serve", "serve", "refuse"),
+    ("", "max-stale"): ("serve", "serve", "serve", "serve", "serve"),
+    ("", "max-stale=60"): ("serve", "serve", "serve", "serve", "refuse"),
+    ("", "max-stale=0"): ("serve", "serve", "serve", "serve", "refuse"),
+    ("", "stale-if-error=60"): ("serve", "serve", "serve", "refuse", "refuse"),
+    ("", "stale-if-error=0"): ("serve", "serve", "serve", "refuse", "refuse"),
+    ("no-cache", ""): ("refuse", "refuse", "refuse", "refuse", "refuse"),
+    ("no-cache", "max-stale"): ("serve", "serve", "serve", "serve", "serve"),
+    ("no-cache", "max-stale=60"): ("serve", "serve", "serve", "refuse", "refuse"),
+    ("no-cache", "max-stale=0"): ("refuse", "refuse", "refuse", "refuse", "refuse"),
+    ("no-cache", "stale-if-error=60"): ("serve", "serve", "serve", "refuse", "refuse"),
+    ("no-cache", "stale-if-error=0"): ("refuse", "refuse", "refuse", "refuse", "refuse"),
+    ("max-age=5", ""): ("serve", "refuse", "refuse", "refuse", "refuse"),
+    ("max-age=5", "max-stale"): ("serve", "serve", "serve", "serve", "serve"),
+    ("max-age=5", "max-stale=60"): ("serve", "serve", "serve", "refuse", "refuse"),
+    ("max-age=5", "max-stale=0"): ("serve", "refuse", "refuse", "refuse", "refuse"),
+    ("max-age=5", "stale-if-error=60"): ("serve", "serve", "serve", "refuse", "refuse"),
+    ("max-age=5", "stale-if-error=0"): ("serve", "refuse", "refuse", "refuse", "refuse"),
+    ("max-age=30", ""): ("serve", "serve", "serve", "refuse", "refuse"),
+    ("max-age=30", "max-stale"): ("serve", "serve", "serve", "serve", "serve"),
+    ("max-age=30", "max-stale=60"): ("serve", "serve", "serve", "refuse", "refuse"),
+    ("max-age=30", "max-stale=0"): ("serve", "serve", "serve", "refuse", "refuse"),
+    ("max-age=30", "stale-if-error=60"): ("serve", "serve", "serve", "refuse", "refuse"),
+    ("max-age=30", "stale-if-error=0"): ("serve", "serve", "refuse", "refuse", "refuse"),
+    ("min-fresh=10", ""): ("serve", "refuse", "refuse", "refuse", "refuse"),
+    ("min-fresh=10", "max-stale"): ("serve", "serve", "serve", "serve", "serve"),
+    ("min-fresh=10", "max-stale=60"): ("serve", "serve", "serve", "refuse", "refuse"),
+    ("min-fresh=10", "max-stale=0"): ("serve", "refuse", "refuse", "refuse", "refuse"),
+    ("min-fresh=10", "stale-if-error=60"): ("serve", "serve", "serve", "refuse", "refuse"),
+    ("min-fresh=10", "stale-if-error=0"): ("serve", "refuse", "refuse", "refuse", "refuse"),
+}
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.parametrize("allowance", ALLOWANCES)
+def test_what_a_caller_bounds_holds_whatever_fails(bound: str, allowance: str) -> None:
+    """Nothing older than the request's own bound is served, unless the same request allows it."""
+    directives = msgspec.structs.replace(BOUNDS[bound], **ALLOWANCES[allowance])
+    served = tuple("refuse" if _judge(_block(), age, directives) is USELESS else "serve" for age in AGES_S)
+    assert served == ON_FAILURE[bound, allowance]
 
 
 @pytest.mark.parametrize(("age", "verdict"), [(0, FRESH), (59.9, FRESH), (60, USELESS)])

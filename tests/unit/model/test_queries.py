@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model.queries import At, FromNow, Query, Range, Slice, Sort, parse_moment
+from service.model.queries import At, FromNow, Query, Range, Slice, Sort, parse_moment, parse_until
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,7 @@ from service.model.queries import At, FromNow, Query, Range, Slice, Sort, parse_
         ("-P1DT2H3M4S", FromNow(offset_s=-93_784)),
         ("P0D", FromNow(offset_s=0)),
         ("-PT0S", FromNow(offset_s=0)),
+        ("now", FromNow(offset_s=0)),
     ],
 )
 def test_a_moment_is_read_as_what_it_means(text: str, moment: At | FromNow) -> None:
@@ -47,7 +48,11 @@ def test_a_moment_is_read_as_what_it_means(text: str, moment: At | FromNow) -> N
         ("-P1.5D", "neither"),
         ("NaN", "neither"),
         ("", "neither"),
-        ("now", "neither"),
+        ("Now", "neither"),
+        ("2025-05-01T02:00:00 02:00", "%2B"),
+        ("2025-05-01 02:00:00 02:00", "%2B"),
+        (" P1W", "%2B"),
+        (" 2025-05-01", "neither"),
         ("1746057600", "neither"),
         ("\uff12\uff10\uff12\uff15-05-01", "neither"),
         ("2025-05-01\n", "neither"),
@@ -59,6 +64,16 @@ def test_what_is_no_moment_is_refused_with_the_reason(text: str, tells: str) -> 
     """Each kind of mistake has its own text."""
     with pytest.raises(ValueError, match=tells):
         parse_moment(text)
+
+
+def test_a_range_that_ends_with_a_date_holds_the_whole_day() -> None:
+    """Its last second ends it; any other moment is read as where a range starts."""
+    assert parse_moment("2025-05-01") == At(epoch_s=1_746_057_600)
+    assert parse_until("2025-05-01") == At(epoch_s=1_746_057_600 + 86_399)
+    for text in ("2025-05-01T00:00:00Z", "2025-05-01T00:00:00+02:00", "-P1D", "now"):
+        assert parse_until(text) == parse_moment(text)
+    with pytest.raises(ValueError, match="no such day"):
+        parse_until("2025-02-30")
 
 
 @given(st.text(max_size=40))

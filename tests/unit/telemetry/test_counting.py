@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from service.budget.line.jobs import Payer
-from service.budget.line.tally import TURN_ENDS, TurnTally
+from service.budget.line.turns import TURN_ENDS, end_of
 from service.budget.scheduler.interfaces import AlreadyStored, Begun, Joined, Lapsed, Paused
 from service.gateway.call_events import Call, CallEnd
 from service.model.errors import (
@@ -106,14 +106,9 @@ def test_each_error_has_a_word_from_a_closed_set() -> None:
 
 
 def test_each_end_of_a_turn_is_told_apart() -> None:
-    """Each answer to `begin` is counted as a word of its own, a turn given back and one lost as well."""
-    turns = TurnTally()
-    for answer in (Begun(), Joined(lease_in_ms=1), AlreadyStored(), Paused(pause_in_ms=1, reason=""), Lapsed(), None):
-        turns.began("c", answer)
-    turns.lost("c")
-    assert turns.ends == {("c", end): 1 for end in TURN_ENDS}
-    turns.returned("c")
-    assert turns.ends["c", "returned"] == 2
+    """Each answer to `begin` that ends a turn is counted as a word of its own, beside turns given back and lost."""
+    answers = (Begun(), Joined(lease_in_ms=1), AlreadyStored(head=b""), Paused(pause_in_ms=1, reason=""), Lapsed())
+    assert [*map(end_of, answers), "returned", "lost"] == list(TURN_ENDS)
 
 
 def test_redis_calls_are_timed_and_their_failures_told_apart() -> None:

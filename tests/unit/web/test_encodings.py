@@ -36,6 +36,9 @@ CASES = [
     (b"gzip;q=0.0001", None, True),
     (b"gzip;q=nan", None, True),
     (b"gzip;level=9", None, True),
+    (b"gzip;q=1;level=9", None, True),
+    (b"gzip=1", None, True),
+    (b"application/gzip", None, True),
     (b"gzip;q=0, gzip", None, True),
     (b",, ,gzip,", "gzip", True),
     (b"gzip deflate", None, True),
@@ -69,7 +72,7 @@ def test_compressed_once() -> None:
     """The same answer is compressed once, and comes out as it went in."""
     encodings = Encodings({"gzip": gzip.compress}, max_bytes=10_000)
     body = b"task " * 1000
-    made = [encodings.encode(body, etag=b'"a-gzip"', coding="gzip") for _ in range(5)]
+    made = [encodings.encode(body, key="a", coding="gzip") for _ in range(5)]
     assert encodings.compressed == 1
     assert len(set(made)) == 1
     assert gzip.decompress(made[0]) == body
@@ -79,7 +82,7 @@ def test_bounded_in_bytes() -> None:
     """What was asked for least recently is forgotten first."""
     encodings = Encodings({"gzip": lambda body: body}, max_bytes=250)
     for tag in (b"a", b"b", b"a", b"c", b"a", b"b"):
-        encodings.encode(b"x" * 100, etag=tag, coding="gzip")
+        encodings.encode(b"x" * 100, key=tag, coding="gzip")
     assert encodings.compressed == 4
     assert encodings._bytes == 200
 
@@ -94,6 +97,6 @@ def test_every_coding_reads_back() -> None:
             assert gzip.decompress(compress(body)) == body
 
 
-def test_tags_differ() -> None:
+def test_strong_tags_differ() -> None:
     """Each coding has a strong tag of its own."""
     assert [etag_for(b'"a"', coding) for coding in (None, "gzip", "zstd")] == [b'"a"', b'"a-gzip"', b'"a-zstd"']
