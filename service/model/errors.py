@@ -12,7 +12,9 @@ TaskgateError
 │   ├── WaitTooLong            the turn would come after the caller's patience
 │   ├── LineFull               the caller has too many requests waiting
 │   ├── NothingStored          the caller wanted only what is there, and there is nothing
+│   ├── TooManyWatchers        as many lists are watched as may be
 │   └── ShuttingDown           this replica leaves
+├── RangeTooWide               the list has more tasks than are gathered for one request
 ├── StoreUnavailable           Redis can't be reached, refuses, or doesn't answer
 └── UpstreamError              a fetch has failed
     ├── UpstreamTimeout        no answer in time
@@ -30,6 +32,9 @@ from typing import Literal
 import msgspec
 
 from service.model.budgets import BudgetNote
+
+WATCH_RETRY_S = 30.0
+"""When to try again where too many watch: watches last long."""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,8 +147,26 @@ StoreDetail = Literal[
     "loading",
     "cluster down",
     "broken answer",
+    "newer release",
     "closed",
 ]
+
+
+class RangeTooWide(TaskgateError):
+    """The list has `total` tasks, more than the `bound` that is gathered for one request."""
+
+    def __init__(self, *, total: int, bound: int) -> None:
+        super().__init__(f"the range holds {total} tasks; at most {bound} are gathered for one request")
+        self.total = total
+        self.bound = bound
+
+
+class TooManyWatchers(Refused):
+    """As many lists are watched as may be, by this caller or on this replica."""
+
+    def __init__(self, *, bound: int) -> None:
+        super().__init__(f"at most {bound} lists may be watched at once", retry_after_s=WATCH_RETRY_S)
+        self.bound = bound
 
 
 class StoreUnavailable(TaskgateError):

@@ -11,7 +11,7 @@ PIECE_BYTES = 64 * 1024
 """The most of a body that is handed to a connection before its reader has taken what came before."""
 
 
-class Wire(Protocol):
+class AnswerWriter(Protocol):
     """The connection that an answer is written to."""
 
     is_lost: bool
@@ -42,7 +42,7 @@ class Exchange:
 
     __slots__ = ("_framing", "_gone", "_has_received", "_sent_bytes", "_start", "_wire", "is_complete", "request")
 
-    def __init__(self, wire: Wire, request: RequestHead) -> None:
+    def __init__(self, wire: AnswerWriter, request: RequestHead) -> None:
         self.request = request
         self.is_complete = False
         self._wire = wire

@@ -29,12 +29,15 @@ _ENTRY_BYTES = 1850
 Key = tuple[str, bytes, bytes | None, bytes | None, bytes | None, bytes | None, bytes | None]
 """Path, query string, credential, and the request fields that select a response."""
 
+STEP_BACK_S = 1.0
+"""A clock this far before the time of a response's fetch has stepped back: the age of the response is not known."""
+
 AuthenticateCached = Callable[[bytes | None], Authenticated | None]
 """Return the caller of an `Authorization` field and how long it is valid, if that is known without checking it."""
 
 
 class _CachedResponse:
-    """A response with its fields as they are at `age_s`, fresh until `ends_at_s` in seconds since the epoch."""
+    """A response with its fields as they are at `age_s`, fresh until `ends_at_s` by the shared clock."""
 
     __slots__ = (
         "age_s",
@@ -87,12 +90,14 @@ class ResponseCache:
         authenticate_cached: AuthenticateCached,
         observers: Sequence[Observer],
         clock: Callable[[], float],
+        wall: Callable[[], float] = time.time,
         max_bytes: int,
     ) -> None:
         self._app = app
         self._authenticate_cached = authenticate_cached
         self._observers = tuple(observers)
         self._clock = clock
+        self._wall = wall
         self._max_bytes = max_bytes
         self._responses: OrderedDict[Key, _CachedResponse] = OrderedDict()
         self._generation = 0
@@ -129,7 +134,7 @@ class ResponseCache:
         response = self._responses.get(key)
         if response is None:
             return None
-        if now_s >= response.ends_at_s:
+        if now_s >= response.ends_at_s or now_s < response.fetched_at_s - STEP_BACK_S:
             self._drop(key)
             return None
         if len(fields) != len(lines) or not _STEERING.isdisjoint(fields) or _size_bytes(fields) > FIELDS_MAX_BYTES:
@@ -177,7 +182,8 @@ class ResponseCache:
         # `Age` is rounded down: the fetch may have been up to a second earlier than it says, never later.
         now_s = self._clock()
         response.fetched_at_s = now_s - response.age_s
-        response.ends_at_s = min(response.fetched_at_s - 1 + response.lifetime_s, known.until_s)
+        until_s = now_s + known.until_s - self._wall()  # credentials end by this machine's own clock
+        response.ends_at_s = min(response.fetched_at_s - 1 + response.lifetime_s, until_s)
         older = self._responses.get(key)
         if older is None or older.fetched_at_s - 1 < response.fetched_at_s:
             self._keep(key, response, now_s=now_s)

@@ -34,6 +34,8 @@ CASES = [
         {"place": 7},
     ),
     (errors.LineFull(bound=9, retry_after_s=0.2), 429, "line-full", 1, {"bound": 9}),
+    (errors.TooManyWatchers(bound=7), 429, "too-many-watchers", 30, {"bound": 7}),
+    (errors.RangeTooWide(total=900, bound=800), 422, "range-too-wide", None, {"total": 900, "bound": 800}),
     (errors.NothingStored(), 504, "nothing-stored", 1, {}),
     (errors.ShuttingDown(), 503, "shutting-down", 1, {}),
     (errors.Refused("paused", retry_after_s=1.01), 503, "no-fetch-now", 2, {}),

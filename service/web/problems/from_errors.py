@@ -17,12 +17,14 @@ from service.model.errors import (
     NotAllowed,
     NothingStored,
     QueryRefused,
+    RangeTooWide,
     Refused,
     ShuttingDown,
     StoreUnavailable,
     StreamTooLong,
     TaskgateError,
     Throttled,
+    TooManyWatchers,
     Unauthenticated,
     UnknownApp,
     UpstreamBroken,
@@ -48,6 +50,8 @@ _SLUGS: Mapping[type[Exception], str] = {
     NotAllowed: "not-allowed",
     WaitTooLong: "wait-too-long",
     LineFull: "line-full",
+    TooManyWatchers: "too-many-watchers",
+    RangeTooWide: "range-too-wide",
     NothingStored: "nothing-stored",
     ShuttingDown: "shutting-down",
     Refused: "no-fetch-now",
@@ -93,6 +97,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     place: int | None = None
     estimate_seconds: float | None = None
     bound: int | None = None
+    total: int | None = None
     upstream_code: int | None = None
     upstream_text: str | None = None
 
@@ -107,6 +112,7 @@ class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
     place: int | None = None
     estimate_s: float | None = None
     bound: int | None = None
+    total: int | None = None
     upstream_code: int | None = None
     upstream_text: str | None = None
     headers: tuple[Header, ...] = ()
@@ -138,16 +144,16 @@ def _particulars(exc: Exception) -> dict[str, Any]:
             }
         case StreamTooLong():
             particulars = {"bound": exc.bound}
-        case KeysUnavailable():
-            particulars = {"retry_after_s": UNAVAILABLE_RETRY_S}
         case WaitTooLong():
             estimate_s = round(exc.estimate_s, 3) if math.isfinite(exc.estimate_s) else None
             particulars = {"retry_after_s": exc.retry_after_s, "place": exc.place, "estimate_s": estimate_s}
-        case LineFull():
+        case LineFull() | TooManyWatchers():
             particulars = {"retry_after_s": exc.retry_after_s, "bound": exc.bound}
+        case RangeTooWide():
+            particulars = {"bound": exc.bound, "total": exc.total}
         case Refused():
             particulars = {"retry_after_s": exc.retry_after_s}
-        case StoreUnavailable():
+        case KeysUnavailable() | StoreUnavailable():
             particulars = {"retry_after_s": UNAVAILABLE_RETRY_S}
         case UpstreamHTTPStatus(retry_after_s=float(wait_s)):
             particulars = {"retry_after_s": wait_s}
@@ -187,6 +193,7 @@ def problem_of(told: ProblemDetails, *, request_id: str) -> Problem:
         place=told.place,
         estimate_seconds=told.estimate_s,
         bound=told.bound,
+        total=told.total,
         upstream_code=told.upstream_code,
         upstream_text=told.upstream_text,
     )
