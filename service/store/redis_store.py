@@ -78,8 +78,8 @@ class RedisStore:
         return sum(node.open_connections for node in self._topology.nodes) + self._listener.is_listening
 
     async def get(self, key: str) -> bytes | None:
-        """The value, or None."""
-        return cast("bytes | None", await self._owned("get", self._run(key, "GET", key, again=True)))
+        """Return the value, or None; what is no string is no value."""
+        return cast("bytes | None", await self._owned("get", self._value(key)))
 
     async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
         """Keep a value for `ttl_ms`."""
@@ -125,6 +125,15 @@ class RedisStore:
             return await self._route(key, *command, again=again)
         except ResponseError as exc:
             self._refused(exc)
+            raise unavailable(exc) from exc
+
+    async def _value(self, key: str) -> object:
+        try:
+            return await self._route(key, "GET", key, again=True)
+        except ResponseError as exc:
+            self._refused(exc)
+            if str(exc).startswith("WRONGTYPE"):
+                return None
             raise unavailable(exc) from exc
 
     def _refused(self, exc: ResponseError) -> None:
