@@ -97,13 +97,19 @@ class RedisSettings(_Section, frozen=True, kw_only=True):
 
 
 class UpstreamSettings(_Section, frozen=True, kw_only=True):
-    """How the upstream is called."""
+    """How the upstream is called. `connections` is for each host of an app.
+
+    `proxy_url` is a forward proxy, http://HOST:PORT; `ca_file` holds the CAs to trust instead of the public ones.
+    Neither is ever taken from the environment.
+    """
 
     connect_timeout_s: Positive = 2.0
     read_timeout_s: Positive = 5.0
     call_timeout_s: Positive = 8.0
     answer_max_bytes: Annotated[int, Meta(ge=1024)] = 8 * 1024 * 1024
     connections: Annotated[int, Meta(ge=1, le=1000)] = 16
+    proxy_url: str | None = None
+    ca_file: str | None = None
     order_by: Literal["lower", "camel"] = "lower"
     backup_hosts: bool = True
     signature_valid_s: Annotated[int, Meta(ge=300, le=50 * 365 * 86_400)] = 60 * 86_400

@@ -80,7 +80,7 @@ class ServedApp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gateway:
-    """Serves pages of all apps. `clock` is the wall clock, in seconds since the epoch."""
+    """Serves pages of all apps. `clock` is the shared clock, in seconds since the epoch."""
 
     def __init__(
         self,

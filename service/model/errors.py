@@ -147,6 +147,7 @@ StoreDetail = Literal[
     "loading",
     "cluster down",
     "broken answer",
+    "newer release",
     "closed",
 ]
 
