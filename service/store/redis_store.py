@@ -13,7 +13,7 @@ from redis.typing import EncodableT
 from service.model.errors import StoreDetail, StoreUnavailable
 from service.settings import RedisSettings
 from service.store.cluster import ClusterTopology
-from service.store.connection_factory import Address, ConnectionFactory
+from service.store.connection_factory import Address, ConnectionFactory, TlsFiles
 from service.store.faults import unavailable
 from service.store.interfaces import Handler, OnGap, Script
 from service.store.listener import Listener
@@ -59,7 +59,13 @@ class RedisStore:
         """`password` wins over one in the URL; Sentinels get only theirs. Raises ValueError for a faulty URL."""
         self._on_call = on_call
         default_port = 26_379 if settings.mode == "sentinel" else 6379
-        dialer = ConnectionFactory(settings.url, default_port=default_port, password=password)
+        dialer = ConnectionFactory(
+            settings.url,
+            default_port=default_port,
+            username=settings.username,
+            password=password,
+            tls_files=TlsFiles(ca=settings.ca_file, cert=settings.cert_file, key=settings.key_file),
+        )
         self._topology = _topology(settings, dialer, sentinel_password)
         self._listener = Listener(self._topology, dialer, timeout_s=settings.timeout_s)
         self._tasks: set[asyncio.Task[Any]] = set()
