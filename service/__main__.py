@@ -85,6 +85,7 @@ def _listing(tasks: argparse.ArgumentParser) -> None:
     tasks.add_argument("--status", help="only tasks that are pending, dispatching or dispatched")
     tasks.add_argument("--type", help="only tasks for all, a tag or a user")
     tasks.add_argument("--offset", type=int, default=0, help="how many tasks of the list to leave out")
+    tasks.add_argument("--watch", action="store_true", help="follow the list: print what changes, until Ctrl-C")
     tasks.add_argument("--limit", type=int, help="how many tasks to list at most (default: all)")
     tasks.add_argument("--wait", type=int, metavar="SECONDS", help="how long to wait for each turn")
     tasks.add_argument("--format", choices=("table", "ndjson"), default="table", help="(default: table)")
@@ -167,7 +168,7 @@ def _tasks(parsed: argparse.Namespace) -> int:
         offset=parsed.offset,
         wait_s=parsed.wait,
     )
-    return run(wanted, key=parsed.key, form=parsed.format, limit=parsed.limit)
+    return run(wanted, key=parsed.key, form=parsed.format, limit=parsed.limit, watched=parsed.watch)
 
 
 def _openapi(parsed: argparse.Namespace) -> int:

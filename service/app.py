@@ -143,6 +143,13 @@ def create_app(
     gathered = BatchedObservers((access_log, *signals.listeners, usage))
     sequential_reads = SequentialReads(block_size=settings.cache.block_size) if settings.cache.ahead else None
     gateway = Gateway(apps, lifetimes=lifetimes, clock=clock, purge=purge, sequential_reads=sequential_reads)
+    feeds = Feeds(
+        gateway,
+        VersionStore(store, prefix=settings.redis.prefix, keep_s=settings.watch.resume_s),
+        settings=settings.watch,
+        block_size=settings.cache.block_size,
+        clock=clock,
+    )
     signals.watch(
         Watched(
             settle=gathered.flush,
@@ -156,6 +163,7 @@ def create_app(
             redis=store,
             clock=time.time,
             skew_s=lambda: clock.skew_s,
+            feeds=feeds,
         )
     )
 
@@ -172,13 +180,6 @@ def create_app(
             yield
 
     callers = live.callers
-    feeds = Feeds(
-        gateway,
-        VersionStore(store, prefix=settings.redis.prefix, keep_s=settings.watch.resume_s),
-        settings=settings.watch,
-        block_size=settings.cache.block_size,
-        clock=clock,
-    )
     edge = create_web(
         gateway,
         callers,
