@@ -8,6 +8,7 @@ TaskgateError
 ├── UnknownApp                 no such app, or none that this caller may know of
 ├── NotAllowed                 the caller may not do this
 ├── StreamTooLong              a stream has reached its bound, and the list goes on
+├── RangeTooWide               a filter would have to read more blocks than it may
 ├── Refused                    no fetch for this caller now; there may be one later
 │   ├── WaitTooLong            the turn would come after the caller's patience
 │   ├── LineFull               the caller has too many requests waiting
@@ -82,6 +83,18 @@ class StreamTooLong(TaskgateError):
 
     def __init__(self, *, bound: int) -> None:
         super().__init__(f"one stream goes through {bound} tasks at most")
+        self.bound = bound
+
+
+class RangeTooWide(TaskgateError):
+    """A filtered page would need more blocks than it may read: `total` tasks are in the range, `bound` may be."""
+
+    def __init__(self, *, total: int, bound: int) -> None:
+        super().__init__(
+            f"the range holds {total} tasks, and a filtered page looks through {bound} at most: narrow since and "
+            "until, or stream the list"
+        )
+        self.total = total
         self.bound = bound
 
 

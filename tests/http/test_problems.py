@@ -33,6 +33,7 @@ CASES = [
         86_400,
         {"place": 7},
     ),
+    (errors.RangeTooWide(total=41, bound=40), 422, "range-too-wide", None, {"total": 41, "bound": 40}),
     (errors.LineFull(bound=9, retry_after_s=0.2), 429, "line-full", 1, {"bound": 9}),
     (errors.NothingStored(), 504, "nothing-stored", 1, {}),
     (errors.ShuttingDown(), 503, "shutting-down", 1, {}),

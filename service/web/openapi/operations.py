@@ -23,7 +23,7 @@ from service.web.stream import NDJSON
 
 _OF_TASKS = (
     "bad-request unauthenticated not-allowed keys-unavailable unknown-app not-acceptable content-too-large "
-    "uri-too-long query-refused line-full headers-too-large failed upstream-failed upstream-unreachable "
+    "uri-too-long query-refused range-too-wide line-full headers-too-large failed upstream-failed upstream-unreachable "
     "upstream-broken upstream-http-status upstream-refused calls-stopped "
     "throttled wait-too-long no-fetch-now shutting-down store-unavailable nothing-stored upstream-timeout"
 )

@@ -17,6 +17,7 @@ from service.model.errors import (
     NotAllowed,
     NothingStored,
     QueryRefused,
+    RangeTooWide,
     Refused,
     ShuttingDown,
     StoreUnavailable,
@@ -50,6 +51,7 @@ _SLUGS: Mapping[type[Exception], str] = {
     LineFull: "line-full",
     NothingStored: "nothing-stored",
     ShuttingDown: "shutting-down",
+    RangeTooWide: "range-too-wide",
     Refused: "no-fetch-now",
     StoreUnavailable: "store-unavailable",
     UpstreamTimeout: "upstream-timeout",
@@ -91,6 +93,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     place: int | None = None
     estimate_seconds: float | None = None
     bound: int | None = None
+    total: int | None = None
     upstream_code: int | None = None
     upstream_text: str | None = None
 
@@ -105,6 +108,7 @@ class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
     place: int | None = None
     estimate_s: float | None = None
     bound: int | None = None
+    total: int | None = None
     upstream_code: int | None = None
     upstream_text: str | None = None
     headers: tuple[Header, ...] = ()
@@ -136,7 +140,9 @@ def _particulars(exc: Exception) -> dict[str, Any]:
             }
         case StreamTooLong():
             particulars = {"bound": exc.bound}
-        case KeysUnavailable():
+        case RangeTooWide():
+            particulars = {"bound": exc.bound, "total": exc.total}
+        case KeysUnavailable() | StoreUnavailable():
             particulars = {"retry_after_s": UNAVAILABLE_RETRY_S}
         case WaitTooLong():
             estimate_s = round(exc.estimate_s, 3) if math.isfinite(exc.estimate_s) else None
@@ -145,8 +151,6 @@ def _particulars(exc: Exception) -> dict[str, Any]:
             particulars = {"retry_after_s": exc.retry_after_s, "bound": exc.bound}
         case Refused():
             particulars = {"retry_after_s": exc.retry_after_s}
-        case StoreUnavailable():
-            particulars = {"retry_after_s": UNAVAILABLE_RETRY_S}
         case UpstreamHTTPStatus(retry_after_s=float(wait_s)):
             particulars = {"retry_after_s": wait_s}
         case UpstreamRefused():
@@ -182,6 +186,7 @@ def problem_of(told: ProblemDetails, *, request_id: str) -> Problem:
         place=told.place,
         estimate_seconds=told.estimate_s,
         bound=told.bound,
+        total=told.total,
         upstream_code=told.upstream_code,
         upstream_text=told.upstream_text,
     )

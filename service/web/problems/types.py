@@ -115,6 +115,15 @@ _ALL = (
         remedy="Change the parameters, most likely to a shorter range. The refusal is remembered for a while.",
     ),
     ProblemType(
+        slug="range-too-wide",
+        title="Too many tasks to filter",
+        status=422,
+        meaning="The upstream has no filter for status or type, so a filtered page looks through all tasks of the "
+        "range. There are more of them ('total') than it may look through ('bound').",
+        remedy="Narrow the range with 'since' and 'until' or with 'q', or stream the list: 'Accept: "
+        "application/x-ndjson' takes the same filters and has no such bound.",
+    ),
+    ProblemType(
         slug="line-full",
         title="Too many requests of this caller wait",
         status=429,

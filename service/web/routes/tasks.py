@@ -58,6 +58,8 @@ def tasks_route(
             slice=asked.slice,
             patience_s=patience.wait_s,
             directives=directives,
+            only=asked.only,
+            filter_max_blocks=now.filter_max_blocks,
             origin=context.origin,
         )
         path, query_string = scope.get("root_path", "") + TASKS_ROUTE, scope["query_string"]
