@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 NEVER_IMPORTED := click colorama faker litestar-htmx markdown-it-py mdurl polyfactory pycparser pygments rich rich-click tzdata
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 
-.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi check-breaking test-chart test-cluster test-alerts bench-budget bench-hit bench-process bench-simulation soak check format lock docs-page chart image version openapi clean
+.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi check-breaking lint-workflows test-chart test-cluster test-alerts bench-budget bench-hit bench-process bench-simulation soak check format lock docs-page chart image sbom version openapi clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ run: $(VENV)/.run ## run the gateway: TASKGATE_CONFIG=my.yaml, or without it an 
 	@exec $(BIN)/python -m service $(if $(TASKGATE_CONFIG),serve,demo $(if $(PORT),--port $(PORT)))
 
 test: $(VENV)/.dev check ## check, then all tests, against real servers (five to eight minutes)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not scene and not long and not prometheus and not browser and not cluster and not helm"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not scene and not long and not prometheus and not browser and not proxy and not cluster and not helm"
 	$(BIN)/python -m pytest -n 2 -m "scene and not long"
 
 test-long: $(VENV)/.dev ## the tests that take minutes each (the clock's need Debian's faketime)
@@ -44,6 +44,9 @@ soak: $(VENV)/.dev ## mixed load with faults on whole processes, an hour (MINUTE
 test-prometheus: $(VENV)/.dev ## scrape with a real Prometheus (Debian: prometheus) and ask it the documented questions
 	$(BIN)/python -m pytest -m prometheus
 
+test-proxy: $(VENV)/.dev ## upstream calls through a real forward proxy (Debian: tinyproxy)
+	$(BIN)/python -m pytest tests/integration/upstream -m proxy
+
 test-browser: $(VENV)/.dev ## the page at / and the docs in a headless browser (Debian: chromium)
 	$(BIN)/python -m pytest tests/browser -m browser
 
@@ -62,6 +65,9 @@ test-alerts: $(VENV)/.dev ## the alerts, with promtool (Debian: prometheus)
 
 test-clients: $(VENV)/.dev tests/clients/node_modules/.installed ## generated clients in use: Python, TypeScript (needs Node and npm)
 	$(BIN)/python -m pytest tests/clients/test_python_client.py tests/clients/typescript_client.py
+
+lint-workflows: ## .github/workflows, with actionlint (needs Go)
+	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 check-breaking: ## whether openapi.json breaks a client of the released contract (needs Go, which fetches oasdiff)
 	@command -v go > /dev/null || { echo "make check-breaking needs Go: https://go.dev/doc/install" >&2; exit 1; }
@@ -101,6 +107,11 @@ image: ## build the image: IMAGE=name:tag names it, BASE=python@sha256:... is wh
 	$(or $(ENGINE),docker) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) \
 	  $(if $(BASE),--build-arg BASE=$(BASE)) $(if $(PLATFORM),--platform $(PLATFORM)) $(if $(PUSH),--push) \
 	  -t $(or $(IMAGE),taskgate:$(VERSION)) .
+
+sbom: ## list what an image is made of, as CycloneDX: IMAGE=name:tag, or oci-dir:PATH, or dir:PATH of its root (needs Go)
+	@mkdir -p dist
+	go run github.com/anchore/syft/cmd/syft@v1.57.1 scan $(or $(IMAGE),taskgate:$(VERSION)) \
+	  --source-name taskgate --source-version $(VERSION) -o cyclonedx-json=dist/taskgate-$(VERSION).cdx.json
 
 version: ## say which version this is
 	@echo $(VERSION)

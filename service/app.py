@@ -29,6 +29,7 @@ from service.observe.access_log import log_requests
 from service.observe.batch import BatchedObservers, Listener
 from service.settings import AppSettings, BudgetSettings, Settings, UpstreamSettings
 from service.store.redis_store import RedisStore
+from service.store.shared_clock import SharedClock
 from service.telemetry.signals import Signals
 from service.telemetry.state import Watched
 from service.upstream.apps import UpstreamApp, upstream_app_of
@@ -37,6 +38,8 @@ from service.upstream.secret import secret_of
 from service.upstream.signer import Signer
 from service.usage.counts import UsageObserver
 from service.usage.store import UsageStore
+from service.watch.feeds import Feeds
+from service.watch.version_store import VersionStore
 from service.web.middleware import AsgiApp
 from service.web.response_cache import Messages, ResponseCache
 from service.web.site import create_web
@@ -77,6 +80,7 @@ def create_app(
         sentinel_password=passwords.sentinel,
         on_call=signals.on_store_call,
     )
+    clock = SharedClock(store, prefix=settings.redis.prefix)
     lifetimes = lifetimes_of(settings.cache)
     cache = RedisBlocks(store, prefix=settings.redis.prefix, block_size=settings.cache.block_size)
     memory = MemoryBlocks(max_bytes=settings.cache.memory_bytes, clock=time.monotonic)
@@ -98,7 +102,7 @@ def create_app(
             prefix=settings.redis.prefix,
             app=name,
             replica=replica,
-            clock=time.time,
+            clock=clock,
             window_s=settings.budget.window_s,
         )
         line = Line(
@@ -118,7 +122,7 @@ def create_app(
             attempts=settings.budget.attempts,
             pause_s=settings.budget.pause_s,
             pause_max_s=settings.budget.pause_max_s,
-            clock=time.time,
+            clock=clock,
             on_call=(*signals.on_call, _counted(usage_store)),
             tracing=signals.tracing,
         )
@@ -136,7 +140,7 @@ def create_app(
     usage = UsageObserver({name: app.usage_store.count for name, app in apps.items()})
     gathered = BatchedObservers((access_log, *signals.listeners, usage))
     sequential_reads = SequentialReads(block_size=settings.cache.block_size) if settings.cache.ahead else None
-    gateway = Gateway(apps, lifetimes=lifetimes, clock=time.time, purge=purge, sequential_reads=sequential_reads)
+    gateway = Gateway(apps, lifetimes=lifetimes, clock=clock, purge=purge, sequential_reads=sequential_reads)
     signals.watch(
         Watched(
             settle=gathered.flush,
@@ -149,6 +153,7 @@ def create_app(
             blocks=cache,
             redis=store,
             clock=time.time,
+            skew_s=lambda: clock.skew_s,
         )
     )
 
@@ -157,16 +162,27 @@ def create_app(
         async with AsyncExitStack() as parts:
             await parts.enter_async_context(signals.opened())
             parts.push_async_callback(store.aclose)
+            await clock.start()
+            parts.push_async_callback(clock.aclose)
             await parts.enter_async_context(client)
             _begin(parts, apps=apps, gathered=gathered, channels=channels, store=store, gateway=gateway, purge=purge)
             await parts.enter_async_context(live.followed(follow, environ, told=signals.reloaded))
             yield
 
     callers = live.callers
+    feeds = Feeds(
+        gateway,
+        VersionStore(store, prefix=settings.redis.prefix, keep_s=settings.watch.resume_s),
+        settings=settings.watch,
+        block_size=settings.cache.block_size,
+        clock=clock,
+    )
     edge = create_web(
         gateway,
         callers,
         lambda: live.web,
+        feeds=feeds,
+        clock=clock,
         observers=(gathered, *signals.observers),
         lifespan=[lifespan],
     )
@@ -174,15 +190,20 @@ def create_app(
         edge,
         authenticate_cached=callers.authenticate_cached,
         observers=edge.observers,
-        clock=time.time,
+        clock=clock,
         max_bytes=settings.cache.answers_bytes,
     )
     live.attach(gateway, block_cache, forget=replay.forget)
     purge.add(replay.forget)
+
+    def leave() -> None:
+        gateway.leave()
+        feeds.leave()
+
     return Service(
         asgi=signals.edge(replay),
         at_once=replay.at_once if settings.cache.answers_bytes and not signals.observers else None,
-        leave=gateway.leave,
+        leave=leave,
         refuse=gateway.refuse,
     )
 

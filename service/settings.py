@@ -97,13 +97,19 @@ class RedisSettings(_Section, frozen=True, kw_only=True):
 
 
 class UpstreamSettings(_Section, frozen=True, kw_only=True):
-    """How the upstream is called."""
+    """How the upstream is called. `connections` is for each host of an app.
+
+    `proxy_url` is a forward proxy, http://HOST:PORT; `ca_file` holds the CAs to trust instead of the public ones.
+    Neither is ever taken from the environment.
+    """
 
     connect_timeout_s: Positive = 2.0
     read_timeout_s: Positive = 5.0
     call_timeout_s: Positive = 8.0
     answer_max_bytes: Annotated[int, Meta(ge=1024)] = 8 * 1024 * 1024
     connections: Annotated[int, Meta(ge=1, le=1000)] = 16
+    proxy_url: str | None = None
+    ca_file: str | None = None
     order_by: Literal["lower", "camel"] = "lower"
     backup_hosts: bool = True
     signature_valid_s: Annotated[int, Meta(ge=300, le=50 * 365 * 86_400)] = 60 * 86_400
@@ -118,6 +124,17 @@ class QuerySettings(_Section, frozen=True, kw_only=True):
     range_max_days: Annotated[int, Meta(ge=1)] | None = None
     filter_max_blocks: Annotated[int, Meta(ge=1, le=100)] = 10
     stream_max_tasks: Annotated[int, Meta(ge=1000, le=1_000_000_000)] = 1_000_000
+
+
+class WatchSettings(_Section, frozen=True, kw_only=True):
+    """Lists that are watched as server-sent events."""
+
+    blocks_max: Annotated[int, Meta(ge=1, le=1000)] = 20
+    watchers_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    caller_watchers_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_000
+    versions_max: Annotated[int, Meta(ge=2, le=1000)] = 16
+    resume_s: Annotated[float, Meta(ge=1, le=86_400)] = 300.0
+    idle_s: Annotated[float, Meta(ge=1, le=3600)] = 15.0
 
 
 class ServerSettings(_Section, frozen=True, kw_only=True):
@@ -197,5 +214,6 @@ class Settings(_Section, frozen=True, kw_only=True):
     cache: CacheSettings = CacheSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     query: QuerySettings = QuerySettings()
+    watch: WatchSettings = WatchSettings()
     server: ServerSettings = ServerSettings()
     telemetry: TelemetrySettings = TelemetrySettings()

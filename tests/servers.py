@@ -43,11 +43,19 @@ async def until(condition: Callable[[], bool], *, within_s: float = 5.0) -> None
             await asyncio.sleep(0.005)
 
 
-class Server:
-    """One valkey-server on the loopback, without persistence. `options` are its command line's."""
+VALKEY = str(_binary.get_binary_path())
+BINARIES = {"valkey": VALKEY} | ({"redis": found} if (found := shutil.which("redis-server")) else {})
+"""The servers that there are: Valkey always, Redis where it is installed (Debian: redis-server)."""
 
-    def __init__(self, *options: str, config: str | None = None) -> None:
+
+class Server:
+    """One server on the loopback, Valkey unless `binary` says other, without persistence unless `options` (its command
+    line's) say so.
+    """
+
+    def __init__(self, *options: str, config: str | None = None, binary: str = VALKEY) -> None:
         self.port = free_port()
+        self._binary = binary
         self._options = options
         self._config = config
         self._directory = Path(tempfile.mkdtemp(prefix="valkey-"))
@@ -60,7 +68,7 @@ class Server:
 
     def start(self) -> Self:
         """Start it, empty, and wait until it answers."""
-        command: list[str] = [str(_binary.get_binary_path())]
+        command = [self._binary]
         if self._config is not None:
             path = self._directory / "server.conf"
             path.write_text(self._config)

@@ -1,7 +1,7 @@
 """Blocks in Redis: under which key, written how, and what becomes of those that can't be read."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import sha256
 
@@ -46,11 +46,6 @@ class RedisBlocks:
     async def get(self, query: Query, index: int) -> CachedBlock:
         """The block that is kept, if it can be read."""
         return self._read(await self._store.get(self.key(query, index)))
-
-    async def get_many(self, query: Query, indexes: Sequence[int]) -> list[CachedBlock]:
-        """Several blocks of one query with one question to Redis."""
-        values = await self._store.get_many([self.key(query, index) for index in indexes])
-        return [self._read(value) for value in values]
 
     async def put(self, query: Query, index: int, stored: Stored, *, ttl_ms: int) -> bytes:
         """Keep a block for `ttl_ms`; answer its head, b"" where it is too large to be kept."""

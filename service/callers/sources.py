@@ -1,14 +1,16 @@
-"""Where an issuer's JWKS comes from: a file, or a URL. Beside the upstream the only module that imports httpx."""
+"""Where an issuer's JWKS comes from: a file, or a URL."""
 
 import asyncio
-import ssl
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
-
-import httpx
 
 from service.callers.issuer import Issuer, KeySource, SourceFailed
 from service.callers.signing_keys import JWKS_MAX_BYTES
+from service.http_client.addresses import tls_context
+from service.http_client.client import HttpClient, HttpLimits
+from service.http_client.connection import HttpAnswer
+from service.http_client.errors import AnswerTooLarge, HttpFailure
+from service.http_client.resolver import Resolver
+from service.http_client.threads import OwnThread
 from service.settings import ServiceAccountSettings
 
 FILE_EVERY_S = 1.0
@@ -20,16 +22,17 @@ class FileSource:
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
+        self._thread = OwnThread()
 
     async def read(self) -> bytes:
-        """The file's bytes. Raises SourceFailed."""
-        return await asyncio.to_thread(_read, self._path, JWKS_MAX_BYTES)
+        """Return the file's bytes. Raises SourceFailed."""
+        return await self._thread.run(_read, self._path, JWKS_MAX_BYTES)
 
 
 class UrlSource:
     """A JWKS behind a URL: an issuer's public one, or the API server's, which wants its own CA and a token.
 
-    Each read has a client of its own, for it is seldom, and CA and token may have changed.
+    Each read has a connection of its own, for it is seldom, and CA and token may have changed.
     """
 
     def __init__(self, url: str, *, ca_file: str | None, token_file: str | None, timeout_s: float) -> None:
@@ -37,41 +40,53 @@ class UrlSource:
         self._ca_file = ca_file
         self._token_file = token_file
         self._timeout_s = timeout_s
+        self._thread = OwnThread()
+        self._resolver = Resolver()
 
     async def read(self) -> bytes:
-        """The answer's body. Raises SourceFailed; takes `timeout_s` at most."""
+        """Return the answer's body. Raises SourceFailed; takes `timeout_s` at most."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._get()
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:  # time-outs are OSErrors
+                answer = await self._get()
+        except AnswerTooLarge as exc:
+            raise SourceFailed("the keys' URL answered with more than a JWKS") from exc
+        except HttpFailure as exc:
+            raise SourceFailed(f"the keys' URL can't be read: {exc}") from exc
+        except (OSError, ValueError) as exc:  # time-outs are OSErrors
             raise SourceFailed(f"the keys' URL can't be read: {type(exc).__name__}") from exc
+        if answer.status != 200:
+            raise SourceFailed(f"the keys' URL answered with HTTP status {answer.status}")
+        return answer.body
 
-    async def _get(self) -> bytes:
-        fields = {"accept": "application/jwk-set+json, application/json", "user-agent": "taskgate"}
+    async def _get(self) -> HttpAnswer:
+        headers = [
+            ("accept", "application/jwk-set+json, application/json"),
+            ("accept-encoding", "identity"),
+            ("connection", "close"),
+            ("user-agent", "taskgate"),
+        ]
         if self._token_file is not None:
-            token = await asyncio.to_thread(_read, Path(self._token_file), _TOKEN_MAX_BYTES)
-            fields["authorization"] = f"Bearer {token.decode('ascii').strip()}"
-        context = await asyncio.to_thread(ssl.create_default_context, cafile=self._ca_file) if self._ca_file else True
-        client = httpx.AsyncClient(
-            verify=context,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=self._timeout_s,
-            cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=())),
+            token = await self._thread.run(_read, Path(self._token_file), _TOKEN_MAX_BYTES)
+            headers.append(("authorization", f"Bearer {_line_of(token)}"))
+        limits = HttpLimits(
+            connect_timeout_s=self._timeout_s,
+            read_timeout_s=self._timeout_s,
+            connections=1,
+            answer_max_bytes=JWKS_MAX_BYTES,
         )
-        async with client, client.stream("GET", self._url, headers=fields) as answer:
-            if answer.status_code != httpx.codes.OK:
-                raise SourceFailed(f"the keys' URL answered with HTTP status {answer.status_code}")
-            body = bytearray()
-            async for part in answer.aiter_bytes():
-                body += part
-                if len(body) > JWKS_MAX_BYTES:
-                    raise SourceFailed("the keys' URL answered with more than a JWKS")
-        return bytes(body)
+        context = await self._thread.run(tls_context, self._ca_file)
+        client = HttpClient(limits, resolver=self._resolver, context=context)
+        deadline_s = asyncio.get_running_loop().time() + self._timeout_s
+        try:
+            return await client.request(
+                "GET", self._url, headers=tuple(headers), deadline_s=deadline_s, before_send=_at_once
+            )
+        finally:
+            await client.aclose()
 
 
 def issuer_of(settings: ServiceAccountSettings) -> Issuer:
-    """The issuer's keys, from where the settings say; `rules.py` has checked that they say it once."""
+    """Return the issuer's keys, from where the settings say; `rules.py` has checked that they say it once."""
     if settings.jwks_file is not None:
         return Issuer(FileSource(settings.jwks_file), refresh_s=min(FILE_EVERY_S, settings.refresh_s))
     source: KeySource = UrlSource(
@@ -81,6 +96,18 @@ def issuer_of(settings: ServiceAccountSettings) -> Issuer:
         timeout_s=settings.timeout_s,
     )
     return Issuer(source, refresh_s=settings.refresh_s)
+
+
+async def _at_once() -> None:
+    """Wait for nothing before the request is sent."""
+
+
+def _line_of(token: bytes) -> str:
+    """Return the token that a file holds. Raises ValueError if it can't stand in a header field."""
+    text = token.decode("ascii").strip()
+    if not text.isprintable() or " " in text:
+        raise ValueError("no token")
+    return text
 
 
 def _read(path: Path, max_bytes: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Finds and loads the configuration for a command, and tells people what is wrong with it."""
+"""Find and load the configuration for a command, and print its faults."""
 
 import os
 import sys
@@ -11,8 +11,8 @@ Set {VARIABLE} to the path of a YAML file (docs/taskgate.example.yaml is one), o
 To try Taskgate without any, run `taskgate demo`."""
 
 
-def configured(path: str | None) -> Loaded | None:
-    """The configuration at `path`, or where TASKGATE_CONFIG points. None where there is no usable one: all was told."""
+def configured(path: str | None, *, print_warnings: bool = True) -> Loaded | None:
+    """Return the configuration at `path`, or at TASKGATE_CONFIG. Print its faults and return None if it has any."""
     path = path or os.environ.get(VARIABLE)
     if not path:
         print(_NONE, file=sys.stderr)
@@ -23,7 +23,7 @@ def configured(path: str | None) -> Loaded | None:
         for fault in exc.faults:
             print(fault, file=sys.stderr)
         return None
-    for warning in loaded.warnings:
+    for warning in loaded.warnings if print_warnings else ():
         print(f"warning: {warning}", file=sys.stderr)
     os.environ[VARIABLE] = path
     return loaded

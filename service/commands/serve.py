@@ -13,7 +13,7 @@ _NOT_NEEDED = ("annotated_types", "attr", "attrs", "click", "pydantic", "pygment
 
 def run(config: str | None) -> int:
     """Serve until SIGTERM or Ctrl-C."""
-    loaded = configured(config)
+    loaded = configured(config, print_warnings=False)  # they go to the log
     if loaded is None:
         return 2
     gc.disable()  # a seventh of the time that the imports take: little of what they make is ever garbage

@@ -1,4 +1,4 @@
-"""Whether `redis.url` names servers, and nothing that is secret; and what is loopback."""
+"""Whether URLs name servers, and nothing that is secret; and what is loopback."""
 
 import ipaddress
 from collections.abc import Iterator
@@ -17,6 +17,20 @@ def is_loopback(host: str | None) -> bool:
         return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
     except ValueError:
         return False
+
+
+def proxy_url_faults(path: str, url: str) -> Iterator[SettingFault]:
+    """What is wrong with a forward proxy's URL."""
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0 and parts.path in ("", "/")
+    except ValueError:
+        is_url = False
+    if not is_url or not url.isascii() or not url.isprintable():
+        yield SettingFault(path=path, text="expected http://HOST:PORT")
+    elif "@" in parts.netloc:
+        text = "holds a user or a password, which would be logged; have the proxy know this machine by its address"
+        yield SettingFault(path=path, text=text)
 
 
 def redis_url_faults(redis: RedisSettings) -> Iterator[SettingFault]:

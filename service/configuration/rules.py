@@ -1,16 +1,18 @@
 """What holds between settings, and what they point to. Each part is checked even where another one is broken."""
 
+import ssl
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import TypeVar
 
 import msgspec
 
-from service.configuration.addresses import is_loopback, redis_url_faults
+from service.configuration.addresses import is_loopback, proxy_url_faults, redis_url_faults
 from service.configuration.callers import caller_faults, service_account_faults
 from service.configuration.errors import SettingFault
 from service.configuration.validate import fields_of
 from service.configuration.yaml_file import Tree
+from service.http_client.addresses import tls_context
 from service.model.queries import At, FromNow, Moment, parse_moment, parse_until
 from service.settings import (
     AppSettings,
@@ -91,6 +93,7 @@ def rule_faults(parts: Parts, environ: Mapping[str, str]) -> Iterator[SettingFau
         yield SettingFault(path="budget.wait_default_s", text=text)
     if parts.upstream:
         yield from _timeout_faults(parts.upstream)
+        yield from _way_faults(parts.upstream)
     if parts.query:
         yield from _query_faults(parts.query)
     if parts.telemetry:
@@ -158,6 +161,20 @@ def _timeout_faults(upstream: UpstreamSettings) -> Iterator[SettingFault]:
         if value_s > upstream.call_timeout_s:
             text = f"{value_s:g} is more than upstream.call_timeout_s, {upstream.call_timeout_s:g}, for the whole call"
             yield SettingFault(path=f"upstream.{name}", text=text)
+
+
+def _way_faults(upstream: UpstreamSettings) -> Iterator[SettingFault]:
+    """What is wrong with the proxy's address, and with the CAs to trust."""
+    if upstream.proxy_url is not None:
+        yield from proxy_url_faults("upstream.proxy_url", upstream.proxy_url)
+    if upstream.ca_file is not None:
+        try:
+            tls_context(upstream.ca_file)
+        except ssl.SSLError:
+            yield SettingFault(path="upstream.ca_file", text=f"the file {upstream.ca_file} holds no certificate (PEM)")
+        except OSError as exc:
+            text = f"the file {upstream.ca_file} can't be read: {exc.strerror}"
+            yield SettingFault(path="upstream.ca_file", text=text)
 
 
 def _telemetry_faults(telemetry: TelemetrySettings, server: ServerSettings | None) -> Iterator[SettingFault]:

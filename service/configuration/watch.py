@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from service.configuration import ConfigurationError, Loaded, load
+from service.http_client.threads import OwnThread
 from service.settings import Settings
 
 LOOK_EVERY_S = 1.0
@@ -71,6 +72,7 @@ class ConfigurationWatcher:
         self._apply = apply
         self._told = told or _nobody
         self._look_every_s = look_every_s
+        self._thread = OwnThread()
         self._files = (path, *files_of(running))
         self._seen = seen_of(self._files)
 
@@ -87,12 +89,12 @@ class ConfigurationWatcher:
 
     async def look(self) -> None:
         """Apply the configuration, if one of its files has changed since the last look."""
-        seen = await asyncio.to_thread(seen_of, self._files)
+        seen = await self._thread.run(seen_of, self._files)
         if seen == self._seen:
             return
         self._seen = seen  # as it was before it is read: what changes while it is read is seen by the next look
         try:
-            loaded = await asyncio.to_thread(load, self._path, self._environ)
+            loaded = await self._thread.run(load, self._path, self._environ)
             self._apply(self._within_bounds(loaded.settings))
         except ConfigurationError as exc:
             self._count(ok=False)

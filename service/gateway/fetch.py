@@ -78,7 +78,7 @@ class Fetching:
         on_call: Sequence[OnCall] = (),
         tracing: Tracing | None = None,
     ) -> None:
-        """`clock` is the wall clock. `on_call` are called after each upstream call, `tracing` before it.
+        """`clock` is the shared clock. `on_call` are called after each upstream call, `tracing` before it.
 
         `short_answers` counts calls that brought fewer records than asked for, though the list goes on.
         """
@@ -223,7 +223,7 @@ class Fetching:
         )
 
     def now_ms(self) -> int:
-        """Return the wall clock's time, in milliseconds since the epoch."""
+        """Return the shared clock's time, in milliseconds since the epoch."""
         return int(self._clock() * 1000)
 
 

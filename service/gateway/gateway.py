@@ -81,7 +81,7 @@ class ServedApp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gateway:
-    """Serves pages of all apps. `clock` is the wall clock, in seconds since the epoch."""
+    """Serves pages of all apps. `clock` is the shared clock, in seconds since the epoch."""
 
     def __init__(
         self,
@@ -140,7 +140,8 @@ class Gateway:
             exc.budget = self._note(app)
             raise
         note = None if part.source is Source.HIT else self._note(app)
-        return chunk_of(ask, part, block_size=size, budget=note)
+        lifetime_s = self._lifetimes.of(part.block)
+        return chunk_of(ask, part, block_size=size, lifetime_s=lifetime_s, budget=note)
 
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
         """The apps that the caller may read, by name."""

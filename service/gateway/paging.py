@@ -66,7 +66,7 @@ def summary_of(ask: PageRequest, parts: Sequence[Part], *, lifetime_s: float, bu
     )
 
 
-def chunk_of(ask: PageRequest, part: Part, *, block_size: int, budget: BudgetNote | None) -> Chunk:
+def chunk_of(ask: PageRequest, part: Part, *, block_size: int, lifetime_s: float, budget: BudgetNote | None) -> Chunk:
     """What a block holds of the slice, which begins in it."""
     block = part.block
     start = ask.slice.offset % block_size
@@ -82,6 +82,8 @@ def chunk_of(ask: PageRequest, part: Part, *, block_size: int, budget: BudgetNot
         is_empty=block.received == 0,
         missing=max(min(stop, block.total - base) - start - len(records), 0),
         fetched_at_ms=block.fetched_at_ms,
+        range=block.range,
+        lifetime_s=lifetime_s,
         source=part.source,
         waited_s=part.waited_s,
         upstream_s=part.upstream_s,

@@ -8,12 +8,13 @@ TaskgateError
 ├── UnknownApp                 no such app, or none that this caller may know of
 ├── NotAllowed                 the caller may not do this
 ├── StreamTooLong              a stream has reached its bound, and the list goes on
-├── RangeTooWide               a filter would have to read more blocks than it may
 ├── Refused                    no fetch for this caller now; there may be one later
 │   ├── WaitTooLong            the turn would come after the caller's patience
 │   ├── LineFull               the caller has too many requests waiting
 │   ├── NothingStored          the caller wanted only what is there, and there is nothing
+│   ├── TooManyWatchers        as many lists are watched as may be
 │   └── ShuttingDown           this replica leaves
+├── RangeTooWide               the list has more tasks than are gathered for one request
 ├── StoreUnavailable           Redis can't be reached, refuses, or doesn't answer
 └── UpstreamError              a fetch has failed
     ├── UpstreamTimeout        no answer in time
@@ -31,6 +32,9 @@ from typing import Literal
 import msgspec
 
 from service.model.budgets import BudgetNote
+
+WATCH_RETRY_S = 30.0
+"""When to try again where too many watch: watches last long."""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,18 +87,6 @@ class StreamTooLong(TaskgateError):
 
     def __init__(self, *, bound: int) -> None:
         super().__init__(f"one stream goes through {bound} tasks at most")
-        self.bound = bound
-
-
-class RangeTooWide(TaskgateError):
-    """A filtered page would need more blocks than it may read: `total` tasks are in the range, `bound` may be."""
-
-    def __init__(self, *, total: int, bound: int) -> None:
-        super().__init__(
-            f"the range holds {total} tasks, and a filtered page looks through {bound} at most: narrow since and "
-            "until, or stream the list"
-        )
-        self.total = total
         self.bound = bound
 
 
@@ -155,8 +147,29 @@ StoreDetail = Literal[
     "loading",
     "cluster down",
     "broken answer",
+    "newer release",
     "closed",
 ]
+
+
+class RangeTooWide(TaskgateError):
+    """The list has `total` tasks, more than the `bound` that is gathered for one request."""
+
+    def __init__(self, *, total: int, bound: int) -> None:
+        super().__init__(
+            f"the range holds {total} tasks; at most {bound} are gathered for one request: "
+            "narrow since and until, or stream the list"
+        )
+        self.total = total
+        self.bound = bound
+
+
+class TooManyWatchers(Refused):
+    """As many lists are watched as may be, by this caller or on this replica."""
+
+    def __init__(self, *, bound: int) -> None:
+        super().__init__(f"at most {bound} lists may be watched at once", retry_after_s=WATCH_RETRY_S)
+        self.bound = bound
 
 
 class StoreUnavailable(TaskgateError):

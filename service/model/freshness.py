@@ -72,8 +72,12 @@ class StaleReason(StrEnum):
     """The turn would have come after the caller's patience."""
 
 
+FUTURE_MS = 1_000
+"""By how much replicas' readings of the shared clock may differ. Of a block from later on no age can be told."""
+
+
 def age_s(stored: Stored, *, now_ms: int) -> float:
-    """Seconds since the fetch; clocks of replicas differ a little, so never below zero."""
+    """Seconds since the fetch; replicas' readings of the shared clock differ a little, so never below zero."""
     return max(now_ms - stored.fetched_at_ms, 0) / 1000
 
 
@@ -84,6 +88,8 @@ def judge(stored: Stored, *, lifetimes: Lifetimes, directives: CacheDirectives, 
     same request allows more with `max-stale` or `stale-if-error`.
     """
     if isinstance(stored, Block) and stored.unfinished:
+        return Freshness.USELESS
+    if stored.fetched_at_ms > now_ms + FUTURE_MS:
         return Freshness.USELESS
     age = age_s(stored, now_ms=now_ms)
     lifetime = lifetimes.of(stored)

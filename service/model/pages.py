@@ -87,7 +87,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 
     `following` is the offset of the next block, None where the list ends; `is_short` says that the block holds fewer
     records than its own total promises, or was seen to change while it was fetched; `is_empty` that it holds none at
-    all. The rest is as in a page.
+    all. `range` and `lifetime_s` are the block's. The rest is as in a page.
     """
 
     records: tuple[bytes, ...]
@@ -96,6 +96,8 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     is_short: bool
     is_empty: bool = False
     fetched_at_ms: int
+    range: Range
+    lifetime_s: float
     source: Source
     missing: int = 0
     waited_s: float = 0.0

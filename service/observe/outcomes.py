@@ -6,7 +6,7 @@ from service.model.pages import Page
 TASKS_ROUTE = "/tasks"
 """The route whose requests callers are charged for."""
 
-REFUSED = frozenset(("wait-too-long", "line-full", "shutting-down", "no-fetch-now"))
+REFUSED = frozenset(("wait-too-long", "line-full", "too-many-watchers", "shutting-down", "no-fetch-now"))
 """Problems that say: no fetch for this caller now, though it would have waited."""
 
 NOT_WAITED = "not-waited"

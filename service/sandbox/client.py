@@ -1,11 +1,10 @@
 """A small client of the control route, for tests and for people in a hurry. One connection for each request."""
 
-import asyncio
-import contextlib
 from collections.abc import Iterable
 from typing import TypeVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
+import httpx
 import msgspec
 
 from service.sandbox.control import AddTasks, AppTasks, RemoveTasks, ResizeTasks, Stats
@@ -21,8 +20,7 @@ class ControlClient:
     """Tells a running sandbox what to do, in this process or another. Raises SandboxError where it refuses."""
 
     def __init__(self, base_url: str) -> None:
-        address = urlsplit(base_url)
-        self._host, self._port = address.hostname or "127.0.0.1", address.port or 80
+        self._base_url = base_url
 
     async def stats(self, *, sdkappid: int | None = None, window_ms: float | None = None) -> Stats:
         """Calls, arrival times and the worst window, by default of the limit's own length."""
@@ -65,27 +63,12 @@ class ControlClient:
         )
 
     async def _ask(self, method: str, target: str, *, answer: type[T], body: object = None) -> T:
-        sent = b"" if body is None else msgspec.json.encode(body)
-        head = (
-            f"{method} {target} HTTP/1.1\r\nHost: sandbox\r\nConnection: close\r\nContent-Length: {len(sent)}\r\n\r\n"
-        )
+        content = None if body is None else msgspec.json.encode(body)
         try:
-            async with asyncio.timeout(TIMEOUT_S):
-                got = await self._exchange(head.encode("ascii") + sent)
-        except (OSError, TimeoutError) as exc:
-            raise SandboxError(f"no answer from the sandbox on port {self._port}") from exc
-        answered, _, text = got.partition(b"\r\n\r\n")
-        if not answered.startswith(b"HTTP/1.1 200 "):
-            raise SandboxError(f"the sandbox refuses: {text.decode('utf-8', 'replace')}")
-        return msgspec.json.decode(text, type=answer)
-
-    async def _exchange(self, request: bytes) -> bytes:
-        reader, writer = await asyncio.open_connection(self._host, self._port)
-        try:
-            writer.write(request)
-            await writer.drain()
-            return await reader.read(-1)
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            async with httpx.AsyncClient(base_url=self._base_url, timeout=TIMEOUT_S, trust_env=False) as client:
+                got = await client.request(method, target, content=content)
+        except httpx.HTTPError as exc:
+            raise SandboxError(f"no answer from the sandbox at {self._base_url}") from exc
+        if got.status_code != httpx.codes.OK:
+            raise SandboxError(f"the sandbox refuses: {got.text}")
+        return msgspec.json.decode(got.content, type=answer)

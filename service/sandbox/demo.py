@@ -157,7 +157,7 @@ def write_configuration(directory: Path, *, options: DemoOptions, sandbox: Sandb
         "callers": {CALLER: {"keys": [hashlib.sha256(KEY.encode()).hexdigest()], "apps": list(apps)}},
         "redis": {"url": store.url},
         "budget": {"calls": options.sandbox.calls, "window_s": options.sandbox.window_s},
-        "server": {"host": options.host, "port": options.port, "drain_s": 1.0, "log_level": "warning"},
+        "server": {"host": options.host, "port": options.port, "log_level": "warning"},
     }
     path = directory / "taskgate.yaml"
     _write_private(path, yaml.safe_dump(settings, sort_keys=False))

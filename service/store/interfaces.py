@@ -17,16 +17,20 @@ class Script(Protocol):
         """Run at most once: never repeated by the client where it may have run. `keys` holds at least one key."""
         ...
 
+    async def if_loaded(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object] | None:
+        """Run like a call, but only on a server that has the script; return None where it has not."""
+        ...
+
+    async def load(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object]:
+        """Run like a call and load the script into one server alone: where that takes no writes, no other is tried."""
+        ...
+
 
 class Store(Protocol):
     """Values with an end, scripts, and messages to all replicas."""
 
     async def get(self, key: str) -> bytes | None:
         """The value, or None. Tried once more on a broken connection."""
-        ...
-
-    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The values of keys that share one hash tag, in their order. Tried once more on a broken connection."""
         ...
 
     async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
@@ -54,10 +58,6 @@ class Store(Protocol):
         Messages are lost while Redis is away. `on_gap` is called each time that listening has begun, for the first time
         or anew: whoever needs to know what was said before then looks for himself.
         """
-        ...
-
-    async def ping(self) -> None:
-        """Return where Redis answers."""
         ...
 
     async def aclose(self) -> None:

@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Literal, TypeVar, cast
 
+import structlog
 from redis.exceptions import AskError, MovedError, NoScriptError, ReadOnlyError, ResponseError
 from redis.typing import EncodableT
 
@@ -19,15 +21,24 @@ from service.store.node import Node
 from service.store.sentinel import SentinelTopology
 from service.store.topology import SingleTopology, Topology
 
+log = structlog.get_logger(__name__)
+
 T = TypeVar("T")
 
-Op = Literal["get", "get_many", "put", "publish", "purge", "ping", "script"]
+Op = Literal["get", "put", "publish", "purge", "script"]
 OnCall = Callable[[Op, float, StoreDetail | None], None]
 """Told of every call that has ended: what it was, how long it took in seconds, and why it failed, if so."""
+
+REFUSAL_AGAIN_S = 60.0
+"""How often the same words of a server that refuses are logged."""
+REFUSALS_MAX = 20
 
 _REDIRECTS = 4
 _PURGE_STEP = 500
 _PURGE_S = 30.0
+
+
+_Owned = Callable[[Op, Coroutine[Any, Any, list[object] | None]], Awaitable[list[object] | None]]
 
 
 class RedisStore:
@@ -52,6 +63,7 @@ class RedisStore:
         self._topology = _topology(settings, dialer, sentinel_password)
         self._listener = Listener(self._topology, dialer, timeout_s=settings.timeout_s)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._refusals: dict[str, float] = {}
         self._closed = False
 
     @property
@@ -62,12 +74,6 @@ class RedisStore:
     async def get(self, key: str) -> bytes | None:
         """The value, or None."""
         return cast("bytes | None", await self._owned("get", self._run(key, "GET", key, again=True)))
-
-    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The values of keys that share one hash tag, in their order."""
-        if not keys:
-            return []
-        return cast("list[bytes | None]", await self._owned("get_many", self._run(keys[0], "MGET", *keys, again=True)))
 
     async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
         """Keep a value for `ttl_ms`."""
@@ -81,18 +87,9 @@ class RedisStore:
         """Delete all keys that begin with `prefix`, by steps of SCAN, within 30 s."""
         return await self._owned("purge", self._purge(prefix))
 
-    async def ping(self) -> None:
-        """Return where Redis answers; in a cluster, one server of it."""
-        await self._owned("ping", self._run("", "PING", again=True))
-
     def script(self, source: str) -> Script:
         """Make a script callable."""
-        digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
-
-        async def call(keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object]:
-            return await self._owned("script", self._run_script(source, digest, keys, args))
-
-        return call
+        return _StoredScript(source, run=self._run_script, owned=self._owned)
 
     def listen(self, channel: str, handler: Handler, *, on_gap: OnGap | None = None) -> None:
         """Call `handler` for each message from now on, and `on_gap` each time that listening has begun."""
@@ -121,25 +118,37 @@ class RedisStore:
         try:
             return await self._route(key, *command, again=again)
         except ResponseError as exc:
+            self._refused(exc)
             raise unavailable(exc) from exc
 
-    async def _run_script(
-        self, source: str, digest: str, keys: Sequence[str], args: Sequence[str | bytes | int | float]
-    ) -> list[object]:
-        operands = (len(keys), *keys, *args)
+    def _refused(self, exc: ResponseError) -> None:
+        """Log the server's own words, once a minute each."""
+        text, now_s = _words(exc), time.monotonic()
+        if now_s - self._refusals.get(text, -REFUSAL_AGAIN_S) >= REFUSAL_AGAIN_S:
+            self._refusals.pop(text, None)
+            self._refusals[text] = now_s
+            while len(self._refusals) > REFUSALS_MAX:
+                del self._refusals[next(iter(self._refusals))]
+            log.warning("store.refused", answer=text)
+
+    async def _run_script(self, key: str, *command: EncodableT, follow: bool = True) -> list[object]:
+        """Raises NoScriptError where the server does not know the script."""
         try:
-            try:
-                answer = await self._route(keys[0], "EVALSHA", digest, *operands)
-            except NoScriptError:  # refused before anything ran
-                answer = await self._route(keys[0], "EVAL", source, *operands)
+            answer = await self._route(key, *command, follow=follow)
+        except NoScriptError:
+            raise
         except ResponseError as exc:
+            self._refused(exc)
             raise unavailable(exc, in_script=True) from exc
         if not isinstance(answer, list):
             raise StoreUnavailable("broken answer")
         return answer
 
-    async def _route(self, key: str, *command: EncodableT, again: bool = False) -> object:
-        """Run on the server that holds the key. A redirect or READONLY means that nothing ran: so it is followed."""
+    async def _route(self, key: str, *command: EncodableT, again: bool = False, follow: bool = True) -> object:
+        """Run on the server that holds the key. A redirect or READONLY means that nothing ran: so it is followed.
+
+        Without `follow`, READONLY is the answer.
+        """
         node = await self._topology.node_for(key)
         asking = False
         for _ in range(_REDIRECTS):
@@ -151,7 +160,7 @@ class RedisStore:
                 node, asking = self._topology.at(_named(exc, node)), True
             except ReadOnlyError:
                 present = await self._topology.after_read_only(key, node)
-                if present is node:
+                if present is node or not follow:
                     raise
                 node, asking = present, False
         raise StoreUnavailable("cluster down")
@@ -170,6 +179,41 @@ class RedisStore:
         raise StoreUnavailable("timed out")
 
 
+class _StoredScript:
+    """`Script` by the store that has made it."""
+
+    def __init__(self, source: str, *, run: Callable[..., Coroutine[Any, Any, list[object]]], owned: _Owned) -> None:
+        self._source = source
+        self._digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+        self._run = run
+        self._owned = owned
+
+    async def __call__(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object]:
+        """Run it, and load it where the server has forgotten it."""
+        return cast("list[object]", await self._owned("script", self._loaded_on_demand(keys, args)))
+
+    async def if_loaded(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object] | None:
+        """Run it where the server has it."""
+        return await self._owned("script", self._known(keys, args))
+
+    async def load(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object]:
+        """Load it into one server, and run it there."""
+        command = ("EVAL", self._source, len(keys), *keys, *args)
+        return cast("list[object]", await self._owned("script", self._run(keys[0], *command, follow=False)))
+
+    async def _known(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object] | None:
+        try:
+            return await self._run(keys[0], "EVALSHA", self._digest, len(keys), *keys, *args)
+        except NoScriptError:  # refused before anything ran
+            return None
+
+    async def _loaded_on_demand(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object]:
+        answer = await self._known(keys, args)
+        if answer is None:
+            answer = await self._run(keys[0], "EVAL", self._source, len(keys), *keys, *args)
+        return answer
+
+
 async def _timed(work: Coroutine[Any, Any, T], op: Op, on_call: OnCall) -> T:
     """Do the work, and tell how it went."""
     loop = asyncio.get_running_loop()
@@ -182,6 +226,11 @@ async def _timed(work: Coroutine[Any, Any, T], op: Op, on_call: OnCall) -> T:
         raise
     finally:
         on_call(op, loop.time() - begun_s, detail)
+
+
+def _words(exc: ResponseError) -> str:
+    """What the server said, short; redis-py keeps some codes apart from the text."""
+    return str(exc)[:300]
 
 
 def _named(exc: AskError, node: Node) -> Address:

@@ -46,6 +46,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     blocks: RedisBlocks
     redis: Connected
     clock: Callable[[], float]
+    skew_s: Callable[[], float | None]
 
 
 class StateCollector:
@@ -85,6 +86,9 @@ class StateCollector:
         stopped = [((name,), float(app.fetching.stopped() is not None)) for name, app, _ in rows]
         text = "1 while no call is made, for credentials or account are at fault."
         yield gauges("taskgate_calls_stopped", text, ("app",), stopped)
+        skew_s = self._watched.skew_s()
+        text = "How far this machine's clock is ahead of Redis', by which pages age; signatures go by the machine's."
+        yield gauges("taskgate_clock_skew_seconds", text, (), [] if skew_s is None else [((), skew_s)])
         odd: dict[tuple[str, ...], float] = {(name, kind.value): 0.0 for name in self._watched.apps for kind in Oddity}
         odd |= {labels: float(count) for labels, count in self._watched.odd().items()}
         text = "Upstream records and answers that were not as promised and were read all the same, by what was odd."

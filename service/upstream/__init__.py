@@ -1,1 +1,1 @@
-"""The upstream's language: signing, regions, error codes, the wire format and the client. httpx stays in here."""
+"""The upstream's language: signing, regions, error codes, the wire format and the client."""

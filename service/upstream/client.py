@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from service.http_client.addresses import origin_of, tls_context
+from service.http_client.resolver import Resolver
 from service.model.errors import CallsStopped, UpstreamBroken, UpstreamRefused, UpstreamUnreachable
 from service.model.queries import Query, Range
 from service.model.tasks import Listing
@@ -27,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 
 class Client:
-    """Calls the upstream for all apps, over one pool of connections.
+    """Calls the upstream for all apps, over connections of each app's own.
 
     `signers` are one for each app. `wall` is seconds since the epoch, for signing; `steady` counts stops and failed
     hosts. `odd` counts what of the answers was not as the upstream's page promises, by app and kind.
@@ -40,16 +42,28 @@ class Client:
         signers: Iterable[Signer],
         wall: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
+        resolver: Resolver | None = None,
     ) -> None:
         self.odd: Counter[tuple[str, str]] = Counter()
         self._settings = settings
         self._signers = {signer.app.name: signer for signer in signers}
         self._wall = wall
         self._steady = steady
-        self._transport = Transport(settings)
+        self._resolver = resolver or Resolver()
+        context = tls_context(settings.ca_file)
+        proxy = None if settings.proxy_url is None else origin_of(settings.proxy_url)
+        self._transports = {
+            name: Transport(settings, app=name, resolver=self._resolver, context=context, proxy=proxy)
+            for name in self._signers
+        }
         self._stops = Stops()
         self._failed_hosts = FailedHosts()
         self._expired: dict[str, int] = {}
+
+    @property
+    def connections_in_use(self) -> int:
+        """How many connections carry a call now, over all apps."""
+        return sum(transport.http.in_use for transport in self._transports.values())
 
     async def __aenter__(self) -> Self:
         """The client itself; leaving closes it."""
@@ -63,7 +77,9 @@ class Client:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._transport.aclose()
+        for transport in self._transports.values():
+            await transport.http.aclose()
+        await self._resolver.aclose()
 
     def stopped(self, app: UpstreamApp) -> CallsStopped | None:
         """Why no call may be made for the app now, with the time that is left, or None; makes no call.
@@ -127,10 +143,9 @@ class Client:
         reason = "no host to call"
         for host in self._failed_hosts.ordered(app.hosts, now_s=self._steady()):
             try:
-                return await self._transport.post(
+                return await self._transports[app.name].post(
                     host + target,
                     body,
-                    app=app.name,
                     deadline_s=deadline_s,
                     before_send=before_send,
                     traceparent=traceparent,

@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +11,8 @@ from service.settings import AppSettings
 
 SECRET_MAX_BYTES = 4096
 CHECK_EVERY_S = 1.0
+LOOK_S = 0.02
+"""How long a look at the file is waited for."""
 _SECRET_SHAPE = re.compile(r"[0-9a-f]{64}\Z")  # as the vendor's console shows it
 
 
@@ -44,7 +47,8 @@ class FileSecret:
     """A secret in a file, read again when the file has changed; looked at no more than once a second.
 
     Links are followed, so that a secret mounted by Kubernetes, which swaps a link, is seen. While a file that was once
-    good is missing or empty, as in the middle of being written, the last good secret stays in use.
+    good is missing or empty, as in the middle of being written, the last good secret stays in use; so it does while the
+    file can't be read at once, as on a file system that hangs: such a look goes on behind.
     """
 
     def __init__(self, path: str) -> None:
@@ -52,22 +56,29 @@ class FileSecret:
         self._looked_at_s: float | None = None
         self._seen: tuple[int, ...] | None = None
         self._value: bytes | None = None
+        self._looker: threading.Thread | None = None
 
     def read(self, now_s: float) -> bytes:
         """The secret as it stood when last looked at; `now_s` is any clock in seconds."""
         if self._value is not None and self._looked_at_s is not None:
             if 0 <= now_s - self._looked_at_s < CHECK_EVERY_S:
                 return self._value
-            self._looked_at_s = now_s
-            try:
-                if _identity(self._path.stat()) != self._seen:
-                    self._load()
-            except (OSError, SecretMissing):
-                pass  # the last good secret stays in use; the next look may find a new one
+            if self._looker is None or not self._looker.is_alive():
+                self._looked_at_s = now_s
+                self._looker = threading.Thread(target=self._look_again, name="secret", daemon=True)
+                self._looker.start()
+                self._looker.join(LOOK_S)
             return self._value
         value = self._load()
         self._looked_at_s = now_s
         return value
+
+    def _look_again(self) -> None:
+        try:
+            if _identity(self._path.stat()) != self._seen:
+                self._load()
+        except (OSError, SecretMissing):
+            pass  # the last good secret stays in use; the next look may find a new one
 
     def _load(self) -> bytes:
         what = f"the secret file {self._path}"

@@ -76,7 +76,7 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
 class UsageStore:
     """The counts of one app, for all columns of `Counts`. Lives from `start` to `aclose`.
 
-    `clock` is the wall clock in seconds: replicas whose clocks differ count into neighbouring minutes. A batch that
+    `clock` is the shared clock in seconds. A batch that
     can't be sent for an hour is lost, and so is what is counted in a replica that dies, up to a second's worth.
     """
 

@@ -31,6 +31,9 @@ _ENTRY_BYTES = 1850
 Key = tuple[str, bytes, bytes | None, bytes | None, bytes | None, bytes | None, bytes | None]
 """Path, query string, credential, and the fields that choose among the answers to these."""
 
+STEP_BACK_S = 1.0
+"""A clock that is so much before the fetch of an answer has stepped back, and the answer's age is not known."""
+
 Messages = tuple[dict[str, Any], dict[str, Any]]
 """The two messages of ASGI that are an answer: its start and its body."""
 
@@ -39,7 +42,7 @@ Recognise = Callable[[bytes | None], Authenticated | None]
 
 
 class _Finished:
-    """An answer with its fields as they are at `age_s`. It is fresh until `ends_at_s` by the wall clock."""
+    """An answer with its fields as they are at `age_s`. It is fresh until `ends_at_s` by the shared clock."""
 
     __slots__ = (
         "age_s",
@@ -93,12 +96,14 @@ class ResponseCache:
         authenticate_cached: Recognise,
         observers: Sequence[Observer],
         clock: Callable[[], float],
+        wall: Callable[[], float] = time.time,
         max_bytes: int,
     ) -> None:
         self._app = app
         self._recognise = authenticate_cached
         self._observers = tuple(observers)
         self._clock = clock
+        self._wall = wall
         self._max_bytes = max_bytes
         self._kept: OrderedDict[Key, _Finished] = OrderedDict()
         self._lock = Lock()
@@ -132,7 +137,7 @@ class ResponseCache:
             finished = self._kept.get(key)
             if finished is None:
                 return None
-            if now_s >= finished.ends_at_s:
+            if now_s >= finished.ends_at_s or now_s < finished.fetched_at_s - STEP_BACK_S:
                 self._drop(key)
                 return None
             age_s = int(now_s - finished.fetched_at_s)
@@ -182,7 +187,8 @@ class ResponseCache:
         # `Age` was rounded down: the fetch may have been a second earlier than it says, never later.
         now_s = self._clock()
         finished.fetched_at_s = now_s - finished.age_s
-        finished.ends_at_s = min(finished.fetched_at_s - 1 + finished.lifetime_s, known.until_s)
+        until_s = now_s + known.until_s - self._wall()  # credentials end by this machine's own clock
+        finished.ends_at_s = min(finished.fetched_at_s - 1 + finished.lifetime_s, until_s)
         with self._lock:
             older = self._kept.get(key)
             if older is None or older.fetched_at_s - 1 < finished.fetched_at_s:

@@ -3,7 +3,7 @@
 import msgspec
 
 from service.model.queries import Moment, parse_moment, parse_until
-from service.settings import BudgetSettings, CacheSettings, QuerySettings, Settings
+from service.settings import BudgetSettings, CacheSettings, QuerySettings, Settings, WatchSettings
 
 LIMIT_MAX = 100
 LIMIT_DEFAULT = 20
@@ -26,6 +26,7 @@ class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
     wait_default_s: float
     stream_max_tasks: int
     compressed_max_bytes: int
+    watch_idle_s: float
 
     @property
     def limit_max(self) -> int:
@@ -45,15 +46,15 @@ class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 def web_settings(settings: Settings) -> WebSettings:
     """What of the whole settings concerns HTTP. Raises ValueError where a default moment can't be read."""
-    return _resolved(settings.budget, settings.cache, settings.query)
+    return _resolved(settings.budget, settings.cache, settings.query, settings.watch)
 
 
 def default_web_settings() -> WebSettings:
     """The settings of a configuration that says nothing about HTTP: what the contract documents."""
-    return _resolved(BudgetSettings(), CacheSettings(), QuerySettings())
+    return _resolved(BudgetSettings(), CacheSettings(), QuerySettings(), WatchSettings())
 
 
-def _resolved(budget: BudgetSettings, cache: CacheSettings, query: QuerySettings) -> WebSettings:
+def _resolved(budget: BudgetSettings, cache: CacheSettings, query: QuerySettings, watch: WatchSettings) -> WebSettings:
     return WebSettings(
         block_size=cache.block_size,
         align_s=cache.align_s,
@@ -64,4 +65,5 @@ def _resolved(budget: BudgetSettings, cache: CacheSettings, query: QuerySettings
         wait_default_s=budget.wait_default_s,
         stream_max_tasks=query.stream_max_tasks,
         compressed_max_bytes=cache.answers_bytes // 4,
+        watch_idle_s=watch.idle_s,
     )

@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from litestar import Litestar
 
 from service.observe.request import Observer
+from service.watch.feeds import Feeds
+from service.web.event_stream import Watch
 from service.web.interfaces import Callers, GatewayAPI
 from service.web.middleware import RequestMiddleware
 from service.web.openapi.document import openapi_document
@@ -30,6 +32,7 @@ def create_web(
     callers: Callers,
     settings: Callable[[], WebSettings],
     *,
+    feeds: Feeds,
     clock: Callable[[], float] = time.time,
     observers: Sequence[Observer] = (),
     lifespan: Sequence[Lifespan] = (),
@@ -41,7 +44,7 @@ def create_web(
     """
     app = Litestar(
         route_handlers=[
-            tasks_route(gateway, callers, settings, clock=clock),
+            tasks_route(gateway, callers, settings, clock=clock, watch=Watch(feeds, callers, settings)),
             apps_route(gateway, callers),
             budget_route(gateway, callers),
             usage_route(gateway, callers, clock=clock),

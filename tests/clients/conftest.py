@@ -1,27 +1,28 @@
-"""A gateway for generated clients, and the programs that docs/clients.md shows."""
+"""Gateways for clients, and the programs that docs/clients.md shows."""
 
 import re
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from tests.clients.commands import run
+from tests.clients.steady import SteadyGateway
 from tests.clients.troubles import TroubledGateway
-from tests.http.fake_gateway import Web
-from tests.scenes.fleet import fleet, key_of
-from tests.servers import Server
+from tests.http.fake_gateway import KEY, Web
 
 TOP = Path(__file__).parents[2]
-SHOWN_URL, SHOWN_KEY = "http://127.0.0.1:8000", "sandbox"
+DOCS = TOP / "docs" / "clients.md"
+CONTRACT = TOP / "openapi" / "openapi.json"
 
 
-@pytest.fixture
-async def gateway_url(own_valkey: Server) -> AsyncIterator[str]:
-    """Where a gateway listens that lets `c0` read the app `shop`."""
-    async with fleet(own_valkey, replicas=1, sandbox_calls=50, budget={"calls": 50}) as gateways:
-        yield f"http://127.0.0.1:{gateways.replicas[0].port}"
+class Steady(NamedTuple):
+    """A gateway, and the variables by which the programs find it."""
+
+    gateway: SteadyGateway
+    environment: dict[str, str]
 
 
 @pytest.fixture
@@ -33,28 +34,31 @@ async def troubled_url() -> AsyncIterator[str]:
 
 
 @pytest.fixture
-def shown_program(gateway_url: str) -> Callable[[str], str]:
-    """The one program in this language that docs/clients.md shows, made to ask the test's gateway."""
+async def steady() -> AsyncIterator[Steady]:
+    """The HTTP side on a socket, around a gateway whose list does not change and whose first page is refused once."""
+    gateway = SteadyGateway()
+    web = Web(gateway=gateway)
+    async with web.client, web.on_a_socket() as port:
+        yield Steady(gateway, {"TASKGATE_URL": f"http://127.0.0.1:{port}", "TASKGATE_KEY": KEY})
 
-    def program(language: str) -> str:
-        text = (TOP / "docs" / "clients.md").read_text()
-        (shown,) = re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-        assert SHOWN_URL in shown
-        assert f'{SHOWN_KEY}"' in shown
-        return str(shown).replace(SHOWN_URL, gateway_url).replace(f'{SHOWN_KEY}"', f'{key_of("c0")}"')
 
-    return program
+def shown_program(heading: str, language: str) -> str:
+    """The program that docs/clients.md shows under this heading."""
+    parts = re.split(r"^## (.+)$", DOCS.read_text(), flags=re.MULTILINE)
+    section = dict(zip(parts[1::2], parts[2::2], strict=True))[heading]
+    found = re.search(rf"^```{language}\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL)
+    assert found is not None, f"docs/clients.md has no {language} under {heading}"
+    return found[1]
 
 
 @pytest.fixture
 async def python_client(tmp_path: Path) -> Path:
     """A directory with the generated package `taskgate_client`."""
-    contract = TOP / "openapi" / "openapi.json"
     generator = Path(sys.executable).with_name("openapi-python-client")
     config = tmp_path / "generator.yaml"
     config.write_text("post_hooks: []\n")
     said = await run(
-        *(generator, "generate", "--path", contract, "--meta", "none", "--output-path", "taskgate_client"),
+        *(generator, "generate", "--path", CONTRACT, "--meta", "none", "--output-path", "taskgate_client"),
         *("--config", config, "--fail-on-warning"),
         cwd=tmp_path,
     )

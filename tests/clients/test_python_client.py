@@ -1,13 +1,14 @@
-"""A client generated for Python: its types hold, and it lists, pages, streams and is refused."""
+"""Clients in Python, by hand and generated: their types hold, and they page, poll, wait, stream and are refused."""
 
-import re
+import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.clients.commands import run
+from tests.clients.conftest import Steady, shown_program
+from tests.clients.steady import SAID
 from tests.clients.troubles import arguments, expected, read
 
 pytestmark = pytest.mark.scene
@@ -15,23 +16,32 @@ pytestmark = pytest.mark.scene
 PROGRAM = Path(__file__).parent / "programs" / "problems.py"
 
 
-async def test_python_client(python_client: Path, shown_program: Callable[[str], str]) -> None:
-    """The program of the docs passes mypy --strict with the client, reads pages, budget, a problem, a stream."""
-    (python_client / "program.py").write_text(shown_program("python"))
-    mypy = ("-m", "mypy", "--strict", "--config-file=", "--cache-dir", python_client / "cache")
-    await run(sys.executable, *mypy, "program.py", "taskgate_client", cwd=python_client)
-    *pages, budget, problem, stream = (await run(sys.executable, "program.py", cwd=python_client)).splitlines()
-    counts = [re.match(r"(\d+) of (\d+) tasks, taskgate", page) for page in pages]
-    assert len(counts) > 1
-    read = [(int(count[1]), int(count[2])) for count in counts if count is not None]
-    assert len(read) == len(pages)
-    total = read[-1][0]
-    assert read == [(min(100 * number, total), total) for number in range(1, len(pages) + 1)]
-    assert re.fullmatch(r"\d+ of 50 calls are free", budget)
-    assert problem.startswith("404 No such app: ")
-    streamed = re.fullmatch(r"(\d+) pending tasks in a stream of (\d+)", stream)
-    assert streamed is not None
-    assert 0 < int(streamed[1]) == int(streamed[2]) < total
+@pytest.mark.parametrize("library", ["requests", "httpx", "aiohttp"])
+async def test_each_library(tmp_path: Path, steady: Steady, library: str) -> None:
+    """The program of the docs passes mypy --strict, prints what it should, and waits as long as it is asked to."""
+    (tmp_path / "program.py").write_text(shown_program(f"Python: {library}", "python"))
+    await check_types(tmp_path, "program.py", "--allow-untyped-calls", "--ignore-missing-imports")
+    await runs(tmp_path, steady)
+
+
+async def test_generated_client(python_client: Path, steady: Steady) -> None:
+    """The same for the client that is generated from the contract, which is typed itself."""
+    (python_client / "program.py").write_text(shown_program("Python, generated", "python"))
+    await check_types(python_client, "program.py", "taskgate_client")
+    await runs(python_client, steady)
+
+
+async def check_types(directory: Path, *arguments: str) -> None:
+    """Raise AssertionError unless mypy finds nothing."""
+    command = (sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", directory / "cache")
+    await run(*command, *arguments, cwd=directory)
+
+
+async def runs(directory: Path, steady: Steady) -> None:
+    """Raise AssertionError unless the program prints what it should."""
+    environment = {**os.environ, **steady.environment}
+    assert (await run(sys.executable, "program.py", cwd=directory, environment=environment)).splitlines() == SAID
+    assert steady.gateway.has_waited()
 
 
 async def test_each_problem(python_client: Path, troubled_url: str) -> None:

@@ -16,9 +16,9 @@ LATE = {details_of(error).kind.slug: error for error in ERRORS}
 EARLY = {
     slug: LATE.get(slug, RuntimeError("unforeseen") if slug == "failed" else HTTPException(status_code=kind.status))
     for slug, kind in KINDS.items()
-    if slug not in ("not-found", "method-not-allowed")
+    if slug not in ("not-found", "method-not-allowed", "stream-too-long")
 }
-"""What may befall a page. The two others are no answers to `GET /tasks`; 405 is none to any request of a client."""
+"""What may befall a page. The three others are no answers to a request for one."""
 
 
 class TroubledGateway(FakeGateway):

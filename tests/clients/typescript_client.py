@@ -1,14 +1,14 @@
 """A client generated for TypeScript, its types and what it reads. Run by `make test-clients`."""
 
-import re
-from collections.abc import Callable
+import os
 from pathlib import Path
 
 from tests.clients.commands import run
+from tests.clients.conftest import CONTRACT, Steady, shown_program
+from tests.clients.steady import SAID
 from tests.clients.troubles import arguments, expected, read
 
 HERE = Path(__file__).parent
-CONTRACT = HERE.parents[1] / "openapi" / "openapi.json"
 TOOLS = HERE / "node_modules" / ".bin"
 
 
@@ -29,17 +29,9 @@ async def test_each_problem(tmp_path: Path, troubled_url: str) -> None:
     assert read(said) == expected()
 
 
-async def test_typescript_client(tmp_path: Path, shown_program: Callable[[str], str]) -> None:
-    """The program of the docs passes tsc --strict with the client, reads pages, budget, a problem, a stream."""
-    await compile_program(tmp_path, shown_program("ts"))
-    *pages, budget, problem, stream = (await run("node", "program.js", cwd=tmp_path)).splitlines()
-    counts = [re.match(r"(\d+) of (\d+) tasks, taskgate", page) for page in pages]
-    read = [(int(count[1]), int(count[2])) for count in counts if count is not None]
-    assert len(read) == len(pages) > 1
-    total = read[-1][0]
-    assert read == [(min(100 * number, total), total) for number in range(1, len(pages) + 1)]
-    assert re.fullmatch(r"\d+ of 50 calls are free", budget)
-    assert problem.startswith("404 No such app: ")
-    streamed = re.fullmatch(r"(\d+) pending tasks in a stream of (\d+)", stream)
-    assert streamed is not None
-    assert 0 < int(streamed[1]) == int(streamed[2]) < total
+async def test_typescript_client(tmp_path: Path, steady: Steady) -> None:
+    """The program of the docs passes tsc --strict with the client, prints what it should, and waits when asked to."""
+    await compile_program(tmp_path, shown_program("TypeScript", "ts"))
+    said = await run("node", "program.js", cwd=tmp_path, environment={**os.environ, **steady.environment})
+    assert said.splitlines() == SAID
+    assert steady.gateway.has_waited()

@@ -55,6 +55,17 @@ class Cluster:
         path = "{.clusters[0].cluster.server}"
         return self.kubectl("config", "view", "--minify", f"-o=jsonpath={path}").stdout.strip()
 
+    @property
+    def issuer(self) -> str:
+        """Who signs the tokens of service accounts."""
+        told: Object = json.loads(self.kubectl("get", "--raw=/.well-known/openid-configuration").stdout)
+        return str(told["issuer"])
+
+    def token(self, account: str, *, namespace: str, audience: str | None = None) -> str:
+        """Return a new token of a service account (TokenRequest), for an audience or for the API server itself."""
+        options = () if audience is None else (f"--audience={audience}",)
+        return self.kubectl("create", "token", account, f"--namespace={namespace}", *options).stdout.strip()
+
     def kubectl(self, *arguments: str, stdin: str | None = None) -> Output:
         """Run kubectl. Raise CommandFailed."""
         return self._run("kubectl", arguments, stdin)

@@ -78,10 +78,10 @@ def restricted_namespace(cluster: Cluster) -> Iterator[str]:
 
 
 @pytest.fixture
-def node(cluster: Cluster, namespace: str) -> Iterator[None]:
+def node(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[Node | None]:
     """Pods of the namespace run: on the cluster's nodes, or by a stand-in where it has none."""
     if cluster.has_nodes():
-        yield
+        yield None
         return
-    with Node(cluster, namespace):
-        yield
+    with Node(cluster, namespace, tmp_path) as made:
+        yield made

@@ -77,4 +77,5 @@ def _ldflags() -> str:
 
 
 if __name__ == "__main__":
+    crds()
     print(programs())

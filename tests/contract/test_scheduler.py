@@ -1,6 +1,8 @@
 """What every scheduler keeps: the same tests on the policy alone and on the script in a real Valkey."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 
 import pytest
 import redis
@@ -19,7 +21,8 @@ from service.budget.scheduler.interfaces import (
 )
 from service.budget.scheduler.policy import Policy
 from service.budget.scheduler.shared import RedisScheduler
-from tests.contract.scheduler_world import RULES, StoreHere, World, row, valkey
+from tests.contract.scheduler_world import RULES, StoreHere, World, row, server
+from tests.servers import BINARIES
 
 REST = RULES.rest_ms
 QUIET = RULES.transit_ms + REST
@@ -27,14 +30,20 @@ KEY = "tg:{news}:block"
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[redis.Redis]:
-    with valkey() as client:
-        yield client
+def servers() -> Iterator[Callable[[str], redis.Redis]]:
+    """Each of the servers that there are, started when first asked for."""
+    with ExitStack() as stack:
+        yield cache(lambda name: stack.enter_context(server(BINARIES[name])))
 
 
-@pytest.fixture(params=["local", "shared"])
-def world(request: pytest.FixtureRequest, client: redis.Redis) -> World:
-    return World(client if request.param == "shared" else None)
+@pytest.fixture
+def client(servers: Callable[[str], redis.Redis]) -> redis.Redis:
+    return servers("valkey")
+
+
+@pytest.fixture(params=["local", *BINARIES])
+def world(request: pytest.FixtureRequest, servers: Callable[[str], redis.Redis]) -> World:
+    return World(None if request.param == "local" else servers(request.param))
 
 
 async def tick(

@@ -8,7 +8,7 @@ import redis
 from service.budget.scheduler.interfaces import Beginning, Rules, Ticked, WaitingCount
 from service.budget.scheduler.shared import RedisScheduler
 from service.budget.scheduler.state import Reading
-from tests.contract.scheduler_world import StoreHere, run, valkey
+from tests.contract.scheduler_world import StoreHere, run, server
 from tests.unit.budget.simulation import Simulation
 
 RULES = Rules(calls=5, window_ms=1000, transit_ms=500)
@@ -42,7 +42,7 @@ class InRedis:
                 replica=replica,
                 rules=RULES,
                 chance=lambda: self._reading.chance,
-                server=lambda: (self._reading.raw_ms, self._reading.run_id),
+                server_ms=lambda: self._reading.raw_ms,
             )
             scheduler._server_clock = self  # type: ignore[assignment]
             self._replicas[replica] = scheduler
@@ -64,7 +64,7 @@ class InRedis:
 
 def test_the_script_gives_what_the_rules_promise_over_a_minute() -> None:
     """Eight replicas, weights 1 and 3, a rare third: full, never over, fair, and the third is served next."""
-    with valkey() as client:
+    with server() as client:
         scene = Simulation(RULES, replicas=8, redis_ms=(0.2, 1), upstream_ms=(0, 80), seed=9)
         scene.policy = InRedis(client)  # type: ignore[assignment]
         for number in range(8):

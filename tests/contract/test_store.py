@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
@@ -10,16 +10,27 @@ from service.model.errors import StoreUnavailable
 from service.settings import RedisSettings
 from service.store.interfaces import Store
 from service.store.redis_store import RedisStore
-from tests.servers import until
+from tests.servers import BINARIES, Server, until
 
 COUNT = "return {redis.call('INCR', KEYS[1]), ARGV[1]}"
 
 
-@pytest.fixture(params=["single", "sentinel", "cluster"])
+SERVERS = {"single": "valkey", "sentinel": "valkey_sentinel", "cluster": "valkey_cluster"}
+SERVERS |= {f"single {name}": f"{name}_server" for name in BINARIES if name != "valkey"}
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[Server]:
+    """Redis itself, where it is installed."""
+    with Server(binary=BINARIES["redis"]) as server:
+        yield server
+
+
+@pytest.fixture(params=SERVERS)
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[RedisStore]:
-    fixture = {"single": "valkey", "sentinel": "valkey_sentinel", "cluster": "valkey_cluster"}[request.param]
-    servers = request.getfixturevalue(fixture)
-    store = RedisStore(RedisSettings(url=servers.url, mode=request.param, connections=8, timeout_s=1.0))
+    servers = request.getfixturevalue(SERVERS[request.param])
+    mode = request.param.partition(" ")[0]
+    store = RedisStore(RedisSettings(url=servers.url, mode=mode, connections=8, timeout_s=1.0))
     yield store
     await store.aclose()
     assert store.open_connections == 0
@@ -41,14 +52,6 @@ async def test_a_value_ends(store: Store) -> None:
         assert time.monotonic() - started < 1.0
         await asyncio.sleep(0.01)
     assert time.monotonic() - started > 0.015
-
-
-async def test_many_values_come_in_the_order_asked_for(store: Store) -> None:
-    """get_many answers one value for each key, None where there is none."""
-    await store.put("t:{a}:1", b"one", ttl_ms=10_000)
-    await store.put("t:{a}:2", b"two", ttl_ms=10_000)
-    assert await store.get_many(["t:{a}:2", "t:{a}:0", "t:{a}:1"]) == [b"two", None, b"one"]
-    assert await store.get_many([]) == []
 
 
 async def test_keys_of_all_apps_are_found(store: Store) -> None:
@@ -159,9 +162,18 @@ async def test_more_callers_than_connections_wait_briefly(store: RedisStore) -> 
 
 async def test_a_closed_store_refuses(store: RedisStore) -> None:
     """After aclose, calls are refused at once and no connection is left."""
-    await store.ping()
+    await store.get("t:{a}:k")
     await store.aclose()
     with pytest.raises(StoreUnavailable) as caught:
         await store.get("t:{a}:k")
     assert caught.value.detail == "closed"
     assert store.open_connections == 0
+
+
+async def test_a_script_that_was_not_loaded_does_not_run(store: Store) -> None:
+    """`if_loaded` answers None, and nothing has run, until the script was loaded into that server."""
+    script = store.script(f"-- {time.monotonic_ns()}\n{COUNT}")
+    assert await script.if_loaded(["t:{a}:loaded"], ["x"]) is None
+    assert await store.get("t:{a}:loaded") is None
+    assert await script.load(["t:{a}:loaded"], ["x"]) == [1, b"x"]
+    assert await script.if_loaded(["t:{a}:loaded"], ["y"]) == [2, b"y"]

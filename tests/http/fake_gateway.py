@@ -16,13 +16,15 @@ from service.callers.authenticator import Authenticator
 from service.callers.table import Table, table_of
 from service.model.budgets import AppCondition, BudgetView, CallerStanding, RecentCalls, UsageView, Worst
 from service.model.callers import AppInfo, Authenticated, Caller
-from service.model.errors import Unauthenticated
+from service.model.errors import StoreUnavailable, Unauthenticated
 from service.model.pages import AppState, Chunk, Page, PageRequest, Readiness, Source
 from service.model.queries import Range
 from service.model.tasks import Task
 from service.observe.access_log import log_requests
 from service.observe.request import RequestRecord
-from service.settings import AppSettings, BudgetSettings, CallerSettings, RedisSettings, Settings
+from service.settings import AppSettings, BudgetSettings, CallerSettings, RedisSettings, Settings, WatchSettings
+from service.watch.feeds import Feeds
+from service.watch.version_store import VersionStore
 from service.web.middleware import RequestMiddleware
 from service.web.settings import WebSettings, default_web_settings
 from service.web.site import create_web
@@ -59,6 +61,7 @@ class FakeGateway:
     def __init__(self) -> None:
         self.asks: list[PageRequest] = []
         self.changes: dict[str, Any] = {}
+        self.changes_of_chunks: dict[str, Any] = {}
         self.view: dict[str, Any] = {}
         self.usage_view: dict[str, Any] = {}
         self.usage_asks: list[tuple[str, str | None, int]] = []
@@ -120,9 +123,11 @@ class FakeGateway:
             "following": stop if stop < total else None,
             "is_short": False,
             "fetched_at_ms": int(NOW_S * 1000) - 4_000,
+            "range": Range(since_s=1_747_000_000, until_s=1_752_000_000),
+            "lifetime_s": 15.0,
             "source": Source.HIT,
         }
-        return Chunk(**(values | told))
+        return Chunk(**(values | self.changes_of_chunks | told))
 
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
         """The caller's apps."""
@@ -177,6 +182,18 @@ class FakeGateway:
         return Readiness(ready=self.ready, redis="ok", apps=apps)
 
 
+class NoStore:
+    """A Redis that is away."""
+
+    async def get(self, key: str) -> bytes | None:
+        """Nothing can be read."""
+        raise StoreUnavailable("unreachable")
+
+    async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
+        """Nothing can be kept."""
+        raise StoreUnavailable("unreachable")
+
+
 class SlowToForce:
     """Callers who may not force a fetch."""
 
@@ -209,10 +226,12 @@ class Web:
 
     def __post_init__(self) -> None:
         self.callers = self.callers or key_callers()
+        self.feeds = feeds_over(self.gateway)
         self.app: RequestMiddleware = create_web(
             self.gateway,
             self.callers,
             lambda: self.settings,
+            feeds=self.feeds,
             clock=lambda: NOW_S,
             observers=[lambda seen: log_requests([seen]), self.observed.append],
         )
@@ -227,6 +246,17 @@ class Web:
         """Serve on a real port, by granian in this event loop."""
         async with served(self.app) as port:
             yield port
+
+
+def feeds_over(gateway: Any) -> Feeds:
+    """Watched lists over a gateway, on a replica without Redis."""
+    return Feeds(
+        gateway,
+        VersionStore(NoStore(), prefix="t", keep_s=60.0),  # type: ignore[arg-type]
+        settings=WatchSettings(),
+        block_size=100,
+        clock=lambda: NOW_S,
+    )
 
 
 @asynccontextmanager

@@ -24,6 +24,7 @@ class Desk:
     def __init__(self, web: Web, *, max_bytes: int = 100_000, is_threaded: bool = False) -> None:
         self.web = web
         self.now_s = NOW_S
+        self.wall_ahead_s = 0.0
         self.until_s = math.inf
         self.observed: list[RequestRecord] = []
         self.replay = ResponseCache(
@@ -31,6 +32,7 @@ class Desk:
             authenticate_cached=self.authenticate_cached,
             observers=[self.observed.append],
             clock=lambda: self.now_s,
+            wall=lambda: self.now_s + self.wall_ahead_s,
             max_bytes=max_bytes,
         )
         app = self.at_once if is_threaded else self.replay
@@ -158,6 +160,27 @@ async def test_no_longer_than_the_credential_is_good(desk: Desk) -> None:
     await desk.get()
     assert desk.asked == 2
     assert len(desk.replay) == 0
+
+
+async def test_a_credential_ends_by_the_machines_own_clock(desk: Desk) -> None:
+    """Pages age by the clock that all share, and rights end by the one that checks them, however far apart they are."""
+    desk.wall_ahead_s = 3600.0
+    desk.until_s = NOW_S + 3602
+    await desk.get()
+    desk.now_s += 1.99
+    await desk.get()
+    assert desk.asked == 1
+    desk.now_s += 0.01
+    await desk.get()
+    assert desk.asked == 2
+
+
+async def test_a_clock_that_steps_back_makes_nothing_fresh(desk: Desk) -> None:
+    """An answer from what is now the future is not given again."""
+    await desk.get()
+    desk.now_s -= 3600
+    await desk.get()
+    assert desk.asked == 2
 
 
 async def test_each_credential_by_itself(desk: Desk) -> None:

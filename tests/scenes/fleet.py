@@ -68,6 +68,8 @@ class Replica:
         self.configuration = configuration
         self._log = log
         self.process: subprocess.Popen[bytes] | None = None
+        self.source = Path.cwd()
+        """The folder whose `service` it runs."""
 
     def start(self) -> None:
         """Start, or start again on the same port."""
@@ -80,6 +82,7 @@ class Replica:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "service", "serve"],
                 env=environment,
+                cwd=self.source,
                 stdout=log,
                 stderr=log,
                 preexec_fn=_die_with_parent,
@@ -237,9 +240,10 @@ async def fleet(
     weights: Mapping[str, float] | None = None,
     tasks: int = 2000,
     sandbox_calls: int = 5,
+    source: Path | None = None,
     **sections: Any,
 ) -> AsyncIterator[Fleet]:
-    """Start everything, wait until it is ready and quiet, and end it."""
+    """Start everything, wait until it is ready and quiet, and end it. `source`: where another release stands."""
     with tempfile.TemporaryDirectory(prefix="fleet-") as name:
         directory = Path(name)
         port = free_port()
@@ -270,6 +274,7 @@ async def fleet(
         made = Fleet(directory, replicas=replicas, sandbox_url=sandbox_url, configuration=configuration)
         try:
             for replica in made.replicas:
+                replica.source = source or replica.source
                 replica.start()
             await asyncio.gather(*(replica.ready() for replica in made.replicas))
             await made.quiet()

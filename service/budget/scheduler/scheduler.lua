@@ -1,16 +1,23 @@
--- Gives out the turns of one app: the nine rules of the budget, "one clock" and "fair by weight" among them.
+-- Gives out the turns of one app: the rules of the budget, "one clock" and "fair by weight" among them.
 -- policy.py is the same policy in Python, function by function; the tests hold the two against each other.
+--
+-- A server forgets its scripts when it restarts, and does not pass them on to its replicas. So this text is loaded under
+-- a name of its own, the run, which stands in a comment above it: where the script is known, the server is the one that
+-- has begun the run, and it has lost nothing since. See runs.py.
 --
 -- KEYS: 1 state, 2 tags (caller -> tag), 3 reports (replica -> report), 4 flights (block -> flight), 5 begin's block
 -- ARGV: 1 the call, as msgpack; 2 tick's rows, as msgpack, kept as they are until someone has to look into them, or
---       the head of the stored block that begin's replica has seen
--- Answers with one msgpack value: {epoch, now, ...}. All times are whole milliseconds. A tag is kept as "%.17g", with
--- a "~" before it while its caller does not wait.
+--       the head of the stored block that begin's replica has seen; 3 the run of this text; 4 the run that it may replace
+-- Answers {msgpack of {epoch, now, answer, why all slots were taken or ''}}, or where nothing was done {'other', run}
+-- or {'newer'}. All times are whole milliseconds. A tag is kept as "%.17g", with a "~" before it while its caller does
+-- not wait.
 
 local BOARD_ROWS, HELD_SHARE = 1000, 8
+local PAUSE_MAX = 3600000 -- nobody is paused for longer: what says so is garbage
 local SPANS = 1024 -- of an epoch; its number is a multiple of this, plus the span's
 
-local op, rules, replica, epoch, seen_ms, chance, test_raw, test_run_id, args = unpack(cmsgpack.unpack(ARGV[1]))
+local op, rules, replica, epoch, seen_ms, chance, test_raw, args = unpack(cmsgpack.unpack(ARGV[1]))
+local RUN, REPLACED = ARGV[3], ARGV[4]
 local N, WINDOW, TRANSIT, TURN_LEASE, FETCH_LEASE, REPORT_LEASE, AHEAD, CLOCK_STEP, GAP, CHANNEL = unpack(rules)
 local REST = WINDOW + 1 -- for what is lost in rounding
 
@@ -19,6 +26,8 @@ local FREE_AT, STARTED, TURN, REPLICA, CALLER, COST, USABLE_AT, BEGUN_AT, BLOCK 
 
 local S -- the state: format, now, raw, run_id, epoch, virtual, next_id, purge_at, held, pause_until, reason, slots
 local now
+
+local function is_number(value, least, most) return type(value) == 'number' and value >= least and value <= most end
 
 local function pending(slot) return slot[TURN] ~= 0 and slot[BEGUN_AT] < 0 end
 
@@ -56,6 +65,7 @@ local function flight_of(block)
   local packed = redis.call('HGET', KEYS[4], block)
   if packed then
     local turn, ends = unpack(cmsgpack.unpack(packed))
+    if not is_number(ends, 0, now + 10 * FETCH_LEASE + 60000) then error('a fetch that never ends') end
     return { turn = turn, ends = ends }
   end
 end
@@ -93,17 +103,45 @@ end
 
 -- The clock, and what has run out
 
-local FORMAT = 1
+-- Later formats keep the first four fields.
+local FORMAT = 2
 
+local function is_sane_slot(slot)
+  local latest = S.now + 2 * (TRANSIT + REST)
+  return is_number(slot[FREE_AT], 0, latest) and is_number(slot[STARTED], 0, latest)
+    and is_number(slot[TURN], 0, 2 ^ 53) and is_number(slot[COST], 0, 1e15)
+    and is_number(slot[USABLE_AT], 0, latest) and is_number(slot[BEGUN_AT], -1, S.now)
+    and type(slot[REPLICA]) == 'string' and type(slot[CALLER]) == 'string' and type(slot[BLOCK]) == 'string'
+end
+
+-- Raise an error unless the state can be one that was saved here.
+local function must_be_sane()
+  local sane = is_number(S.now, 0, 2 ^ 52) and is_number(S.raw, 0, 2 ^ 52) and is_number(S.epoch, 0, 2 ^ 52)
+    and is_number(S.virtual, -1e15, 1e15) and is_number(S.next_id, 0, 2 ^ 53) and is_number(S.purge_at, 0, 2 ^ 52)
+    and is_number(S.held, 0, math.max(TRANSIT, 60000)) and is_number(S.pause_until, 0, S.now + PAUSE_MAX)
+    and type(S.reason) == 'string'
+  for _, slot in ipairs(S.slots) do sane = sane and is_sane_slot(slot) end
+  if not sane then error('a number that makes no sense in the state') end
+end
+
+-- Return why nothing may be done: the state is another run's, or that of a newer release.
 local function load()
   local packed = redis.call('GET', KEYS[1])
   local kept = packed and cmsgpack.unpack(packed)
   S = { now = 0, pause_until = 0, reason = '' }
-  if kept and kept[1] == FORMAT then
-    local _
-    _, S.now, S.raw, S.run_id, S.epoch, S.virtual, S.next_id, S.purge_at, S.held, S.pause_until, S.reason, S.slots =
-      unpack(kept)
+  if not kept then return end
+  local format, run_id = kept[1], kept[4]
+  if type(run_id) ~= 'string' then error('a state without a run') end
+  if format > FORMAT and run_id ~= REPLACED then return { 'newer' } end
+  if format ~= FORMAT then
+    S.cause = 'format'
+    return
   end
+  if run_id ~= RUN and run_id ~= REPLACED then return { 'other', run_id } end
+  local _
+  _, S.now, S.raw, S.run_id, S.epoch, S.virtual, S.next_id, S.purge_at, S.held, S.pause_until, S.reason, S.slots =
+    unpack(kept)
+  must_be_sane()
 end
 
 local function save()
@@ -112,9 +150,9 @@ local function save()
 end
 
 -- Redis has restarted, failed over or lost its data: nothing of what it knows is sure, but a pause it remembers.
-local function reset(run_id)
-  S.run_id, S.epoch, S.next_id, S.virtual, S.purge_at, S.held, S.slots =
-    run_id, chance * SPANS, chance * 2 ^ 20, 0, 0, 0, {}
+local function reset(cause)
+  S.run_id, S.epoch, S.next_id, S.virtual, S.purge_at, S.held, S.slots, S.cause =
+    RUN, chance * SPANS, chance * 2 ^ 20, 0, 0, 0, {}, cause
   redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
 end
 
@@ -149,14 +187,12 @@ local function spare_slot()
 end
 
 local function settle()
-  local run_id, raw = test_run_id, test_raw
-  if run_id == '' then run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') end
+  local raw = test_raw
   if raw < 0 then
     local time = redis.call('TIME')
     raw = time[1] * 1000 + math.floor(time[2] / 1000)
   end
-  load()
-  if S.run_id ~= run_id then reset(run_id) else advance(raw) end
+  if S.run_id == RUN then advance(raw) else reset(S.cause or (S.run_id and 'run' or 'new')) end
   S.raw = raw
   now = S.now
   for _, slot in ipairs(S.slots) do
@@ -223,6 +259,7 @@ local function standing()
   for at = 1, #packed, 2 do
     local name = packed[at]
     local expires, told, rows = unpack(cmsgpack.unpack(packed[at + 1]))
+    if not is_number(expires, 0, now + 10 * REPORT_LEASE + 60000) then error('a report that never expires') end
     if expires <= now then
       redis.call('HDEL', KEYS[3], name)
     else
@@ -465,10 +502,26 @@ local function done(turn, block, pause_ms, reason)
   return {}
 end
 
-settle()
-local answer
-if op == 'tick' then answer = tick(unpack(args))
-elseif op == 'begin' then answer = begin(unpack(args))
-else answer = done(unpack(args)) end
-save()
-return { cmsgpack.pack({ S.epoch, now, answer }) }
+local STEPS = { tick = tick, begin = begin, done = done }
+
+local function run()
+  settle()
+  local answer = STEPS[op](unpack(args))
+  save()
+  return { cmsgpack.pack({ S.epoch, now, answer, S.cause or '' }) }
+end
+
+-- What can't be read under a key, and what makes no sense, is as good as lost. What Redis refuses is no such thing.
+local function is_garbage(fault)
+  return string.find(fault, '^-?WRONGTYPE') or string.find(fault, '^@?user_script')
+end
+
+local function text_of(fault) return type(fault) == 'table' and fault.err or tostring(fault) end
+
+local done_well, answer = pcall(function() return load() or run() end)
+if done_well then return answer end
+local fault = text_of(answer)
+if not is_garbage(fault) then return redis.error_reply(fault) end
+redis.call('DEL', KEYS[1])
+S = { now = 0, pause_until = 0, reason = '', cause = fault }
+return run()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+import structlog
 
 from service.budget.scheduler.interfaces import (
     AlreadyStored,
@@ -21,19 +22,25 @@ from service.budget.scheduler.interfaces import (
     Turn,
     WaitingCount,
 )
+from service.budget.scheduler.runs import ScriptRuns, random_run
 from service.budget.scheduler.server_clock import ServerClock, any_chance, monotonic_ms
 from service.model.blocks import HEAD_BYTES
 from service.model.errors import StoreUnavailable
 from service.store.interfaces import Store
 
 SOURCE = Path(__file__).with_name("scheduler.lua").read_text(encoding="utf-8")
+FORMAT = 2
+"""Of the state in Redis; scheduler.lua's own."""
 Answer = TypeVar("Answer")
+
+log = structlog.get_logger()
 
 
 class _Reply(msgspec.Struct, array_like=True):
     epoch: int
     now_ms: int
     answer: msgspec.Raw
+    cause: str
 
 
 class _Board(msgspec.Struct, array_like=True):
@@ -60,8 +67,9 @@ class _Begun(msgspec.Struct, array_like=True):
 class RedisScheduler:
     """One app's turns, given out in Redis to all replicas. Raises StoreUnavailable where Redis can't be asked.
 
-    `clock_ms` is a monotonic clock and `chance` gives random numbers of 1 to 2**31. `server` is for tests alone: it
-    stands in for the server's clock and run id.
+    `clock_ms` is a monotonic clock, `chance` gives random numbers of 1 to 2**31, `new_run` names that nothing else will
+    have. `server_ms` is for tests alone: it stands in for the server's clock. `resets` counts how often this replica
+    has found that Redis had lost, or never had, the state of the app, and so began with a quiet window.
     """
 
     def __init__(
@@ -74,16 +82,19 @@ class RedisScheduler:
         rules: Rules,
         clock_ms: Callable[[], float] = monotonic_ms,
         chance: Callable[[], int] = any_chance,
-        server: Callable[[], tuple[int, str]] | None = None,
+        new_run: Callable[[], str] = random_run,
+        server_ms: Callable[[], int] | None = None,
     ) -> None:
-        self._script = store.script(SOURCE)
+        self.resets = 0
+        self._script = ScriptRuns(store, SOURCE, format_=FORMAT, new_run=new_run)
+        self._app = app
         base = f"{prefix}:{{{app}}}:"
         self.channel = f"{base}done"
         self._keys = (f"{base}slots", f"{base}tags", f"{base}reports", f"{base}flights")
         self._replica = replica
         self._clock_ms = clock_ms
         self._chance = chance
-        self._server = server or (lambda: (-1, ""))
+        self._server_ms = server_ms or (lambda: -1)
         self._server_clock = ServerClock()
         self._rules = (
             rules.calls,
@@ -142,15 +153,21 @@ class RedisScheduler:
         self, op: str, args: tuple[object, ...], shape: type[Answer], *, packed: bytes = b"", block_key: str = ""
     ) -> Answer:
         epoch, seen_ms = self._server_clock.read(self._clock_ms())
-        raw_ms, run_id = self._server()
-        call = (op, self._rules, self._replica, epoch, seen_ms, self._chance(), raw_ms, run_id, args)
+        call = (op, self._rules, self._replica, epoch, seen_ms, self._chance(), self._server_ms(), args)
         keys = (*self._keys, block_key) if block_key else self._keys
         packed_reply = (await self._script(keys, (msgspec.msgpack.encode(call), packed)))[0]
         if not isinstance(packed_reply, bytes):
             raise StoreUnavailable("broken answer")
-        reply = msgspec.msgpack.decode(packed_reply, type=_Reply)
+        try:
+            reply = msgspec.msgpack.decode(packed_reply, type=_Reply)
+            answer = msgspec.msgpack.decode(reply.answer, type=shape)
+        except msgspec.DecodeError as exc:
+            raise StoreUnavailable("broken answer") from exc
         self._server_clock.answered(reply.epoch, reply.now_ms, self._clock_ms())
-        return msgspec.msgpack.decode(reply.answer, type=shape)
+        if reply.cause:
+            self.resets += 1
+            log.warning("budget.reset", app=self._app, cause=reply.cause[:200])
+        return answer
 
 
 def _board(board: _Board) -> Board:

@@ -1,25 +1,13 @@
 """The whole contract as OpenAPI 3.1, the same for every configuration."""
 
+from importlib.resources import files
+
 import msgspec
 
 from service import __version__
 from service.web.openapi.fields import answer_fields, request_fields
 from service.web.openapi.operations import paths
 from service.web.openapi.schemas import Json, schemas
-
-_DESCRIPTION = """Pages of scheduled push tasks, from an upstream that may be called only a few times a second.
-
-Taskgate keeps what it has fetched, serves it to everyone who may read it, and shares the calls out fairly among those
-who need more. So most answers come at once, some take a moment, and every one says how old it is.
-
-* **Freshness** is told with `Age`, `Cache-Control` and `Cache-Status`, and steered with request `Cache-Control`.
-* **Patience** is told with `Prefer: wait=SECONDS`; a wait that can't be met is refused at once, with `Retry-After`.
-* **Errors** are problems (RFC 9457). Open a problem's `type` to read what it means and what to do.
-
-To try it here, press *Authorize* and paste your key. `GET /apps` tells what it may read.
-
-Every resource answers `HEAD` as it answers `GET`, without the body; `OPTIONS`, and 405 for any other method, tell in
-`Allow` what it answers. Every answer carries `X-Request-Id`."""
 
 _TAGS = (
     ("Tasks", "The tasks, and whose they are."),
@@ -41,7 +29,7 @@ def _document() -> Json:
             "title": "Taskgate",
             "version": __version__,
             "summary": "Shared, fair and fresh access to a rate-limited list of scheduled push tasks.",
-            "description": _DESCRIPTION,
+            "description": _description(),
             "contact": {"name": "The operators of this gateway"},
             "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
         },
@@ -63,3 +51,8 @@ def _document() -> Json:
             "schemas": schemas(),
         },
     }
+
+
+def _description() -> str:
+    """Return the page "Getting started" and what else holds for all operations, as Markdown; its samples are tested."""
+    return (files("service.web.openapi") / "description.md").read_text(encoding="utf-8")

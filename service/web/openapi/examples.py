@@ -33,6 +33,7 @@ from service.model.errors import (
     ShuttingDown,
     StoreUnavailable,
     Throttled,
+    TooManyWatchers,
     Unauthenticated,
     UnknownApp,
     UpstreamBroken,
@@ -47,11 +48,22 @@ from service.model.pages import Chunk, Page, Source
 from service.model.queries import At, Query, Range, Slice, Sort
 from service.model.streams import Only
 from service.model.tasks import Task
+from service.watch.changes import Removed
+from service.watch.events import Identified, Listed, Position, Synced, event_id
+from service.watch.versions import watched_task
 from service.web.page_answer import body_of
-from service.web.problems.from_errors import ProblemDetails, details_of, details_of_status, problem_answer, problem_of
+from service.web.problems.from_errors import (
+    Problem,
+    ProblemDetails,
+    details_of,
+    details_of_status,
+    problem_answer,
+    problem_of,
+)
 from service.web.problems.types import ProblemType
 from service.web.routes.budget import budget_body
 from service.web.routes.usage import usage_body
+from service.web.server_sent_events import encoded_event
 from service.web.stream import Course
 
 REQUEST_ID = "0f2a6c1e9b7d4c55a3e8f1d2b4c60718"
@@ -67,9 +79,10 @@ ERRORS: tuple[Exception, ...] = (
     UnknownApp(),
     WaitTooLong(place=42, estimate_s=12.4, patience_s=10.0),
     LineFull(bound=1000, retry_after_s=30.0),
+    TooManyWatchers(bound=1000),
+    RangeTooWide(total=2340, bound=1000),
     NothingStored(),
     ShuttingDown(),
-    RangeTooWide(total=2400, bound=1000),
     Refused("the upstream is not called at this moment", retry_after_s=2.0),
     StoreUnavailable("unreachable"),
     UpstreamTimeout("no answer within 8 s", app="shop"),
@@ -132,7 +145,14 @@ def page_example() -> Any:
 def stream_examples() -> tuple[str, str]:
     """A stream that is complete, and one that ended before its second block."""
     first = Chunk(
-        records=(_TASK,), total=1, following=None, is_short=False, fetched_at_ms=1_748_736_000_000, source=Source.HIT
+        records=(_TASK,),
+        total=1,
+        following=None,
+        is_short=False,
+        fetched_at_ms=1_748_736_000_000,
+        range=Range(since_s=1_746_144_000, until_s=1_751_328_000),
+        lifetime_s=15.0,
+        source=Source.HIT,
     )
     whole, begun = Course(first, Only()), Course(first, Only())
     problem = problem_of(details_of(WaitTooLong(place=42, estimate_s=12.4, patience_s=10.0)), request_id=REQUEST_ID)
@@ -140,6 +160,28 @@ def stream_examples() -> tuple[str, str]:
     more = replace(first, total=240, following=100)
     early = begun.lines(more) + begun.last_line(problem=problem, following="/tasks?app=shop&offset=100")
     return ended.decode(), early.decode()
+
+
+def _problem(error: Exception, *, is_last: bool) -> Problem:
+    del is_last
+    return problem_of(details_of(error), request_id=REQUEST_ID)
+
+
+def watch_example() -> str:
+    """The beginning of a watch: one task, its list complete, and a change."""
+    task = watched_task(_TASK, sort=Sort.SCHEDULED, known={})
+    tag, version = "536349a9", "7ed14eeec6e0cc14"
+    removed = Removed(id=task.labels.id, status="dispatching", reason="filter")
+    position = Position(target="90c3a1d2b4e5f607", base=version, done=1)
+    events = (
+        Identified(id=event_id(tag, None), event=Listed(task=task)),
+        Identified(
+            id=event_id(tag, Position(target=version)),
+            event=Synced(count=1, total=1, as_of_ms=1_748_736_000_000, age_s=0.2),
+        ),
+        Identified(id=event_id(tag, position), event=removed),
+    )
+    return b"".join(encoded_event(each, problem=_problem) for each in events).decode()
 
 
 def budget_example() -> Any:

@@ -37,6 +37,12 @@ def request_fields() -> Json:
             "list has no time of its last change.",
             ('W/"5b1851514c7adebff89685879cfc0b2d"', "the tag of an earlier answer"),
         ),
+        "LastEventID": _parameter(
+            "Last-Event-ID",
+            "The `id` of the last event that an earlier watch has received; clients of server-sent events send it when "
+            "they reconnect. Watches alone heed it.",
+            ("536349a9-7ed14eeec6e0cc14", "what has changed since that event"),
+        ),
         "Prefer": _parameter(
             "Prefer",
             "`wait=SECONDS` tells how long the caller will wait for its turn (RFC 7240). `wait=0` takes only what is "

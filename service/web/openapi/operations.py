@@ -10,6 +10,7 @@ from service.web.openapi.examples import (
     problem_example,
     stream_examples,
     usage_example,
+    watch_example,
 )
 from service.web.openapi.fields import refer_fields, with_examples
 from service.web.openapi.schemas import Json
@@ -18,12 +19,14 @@ from service.web.problems.from_errors import PROBLEM_JSON
 from service.web.problems.types import KINDS, ProblemType
 from service.web.routes.problems import kinds_html, kinds_text
 from service.web.routes.usage import usage_parameters
+from service.web.server_sent_events import EVENT_STREAM
 from service.web.settings import default_web_settings
 from service.web.stream import NDJSON
 
 _OF_TASKS = (
     "bad-request unauthenticated not-allowed keys-unavailable unknown-app not-acceptable content-too-large "
-    "uri-too-long query-refused range-too-wide line-full headers-too-large failed upstream-failed upstream-unreachable "
+    "uri-too-long query-refused range-too-wide line-full "
+    "too-many-watchers headers-too-large failed upstream-failed upstream-unreachable "
     "upstream-broken upstream-http-status upstream-refused calls-stopped "
     "throttled wait-too-long no-fetch-now shutting-down store-unavailable nothing-stored upstream-timeout"
 )
@@ -39,7 +42,7 @@ _OF_CACHE = (
 _OF_OPEN = "content-too-large uri-too-long headers-too-large failed"
 _TRY_AGAIN = frozenset(
     (
-        *("keys-unavailable", "line-full", "throttled", "wait-too-long"),
+        *("keys-unavailable", "line-full", "too-many-watchers", "throttled", "wait-too-long"),
         *("no-fetch-now", "shutting-down", "store-unavailable", "nothing-stored"),
     )
 )
@@ -70,7 +73,12 @@ expected wait, unless a stale answer may be served.
 **Whole lists.** With `Accept: application/x-ndjson` all tasks from `offset` on are streamed, one JSON object a line, as
 they come in. Each block that has to be fetched waits for a turn of its own, up to
 the patience, so a long list takes its time and delays nobody. The last line is `{"end": {...}}`: it says whether the
-list is complete, whether it was seen to change meanwhile, and where to go on. A stream without it was cut off."""
+list is complete, whether it was seen to change meanwhile, and where to go on. A stream without it was cut off.
+
+**Watching.** With `Accept: text/event-stream` the list is followed as server-sent events: first each task as it is
+(`task`), then `synced`, then `added`, `changed` and `removed` as it happens, each round closed by a `synced` that says
+how old the list is. All watchers of a list share its calls, so watching costs less than polling. A client that
+reconnects with `Last-Event-ID`, at any replica, is sent what has changed since."""
 
 
 _GET_BUDGET = """The live budget: slots, pause, line, and what was used in the last minute and hour, over all replicas.
@@ -128,7 +136,7 @@ def paths() -> Json:
 
 
 def _list_tasks() -> Json:
-    fields = ("AcceptEncoding", "CacheControl", "IfNoneMatch", "Prefer", "RequestId")
+    fields = ("AcceptEncoding", "CacheControl", "IfNoneMatch", "LastEventID", "Prefer", "RequestId")
     return {
         "operationId": "listTasks",
         "tags": ["Tasks"],
@@ -144,7 +152,7 @@ def _list_tasks() -> Json:
                 "description": "The slice, or the stream; all fields but `X-Total-Count`, `Vary`, `Preference-Applied` "
                 "and the budget's are a page's.",
                 "headers": refer_fields(*_MOMENT, *_BUDGET, "Link", "TotalCount", "ContentEncoding"),
-                "content": _json("Page", page_example()) | _stream(),
+                "content": _json("Page", page_example()) | _stream() | _watch(),
             },
             "304": {"description": "The caller holds this slice already.", "headers": refer_fields(*_MOMENT, *_BUDGET)},
             **_problems(_OF_TASKS, "PreferenceApplied"),
@@ -373,6 +381,19 @@ def _stream() -> Json:
             },
         }
     }
+
+
+def _watch() -> Json:
+    """Server-sent events, which OpenAPI 3.1 can only describe as text."""
+    schema = {
+        "type": "string",
+        "description": "Events, each with `id`, `event` and `data`: `task` and `added` (a Task), `changed` (the names "
+        "of the fields, and the Task), `removed` (id, last status, and a reason: `deleted`, `filter` or `range`), "
+        "`synced` (count, total, as_of, age_seconds), `stale` (renewing fails: as_of, problem), `reset` (a whole list "
+        "follows), `end` (problem). Comments keep the connection in use.",
+        "contentMediaType": EVENT_STREAM,
+    }
+    return {EVENT_STREAM: {"schema": schema, "example": watch_example()}}
 
 
 def _text(*kinds: ProblemType) -> Json:

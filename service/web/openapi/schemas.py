@@ -105,7 +105,11 @@ _PROBLEM: Json = {
     "errors": {"type": "array", "items": {"$ref": "#/components/schemas/Fault"}},
     "place": {"type": "integer", "description": "The place in line, from 1 (`wait-too-long`)."},
     "estimate_seconds": {"type": "number", "description": "The expected wait for the turn (`wait-too-long`)."},
-    "bound": {"type": "integer", "description": "How many requests of the caller may wait (`line-full`)."},
+    "bound": {
+        "type": "integer",
+        "description": "How many requests of the caller may wait (`line-full`), how many watches may be open "
+        "(`too-many-watchers`), how many tasks may be gathered (`range-too-wide`).",
+    },
     "total": {"type": "integer", "description": "How many tasks the range holds (`range-too-wide`)."},
     "upstream_code": {"type": "integer", "description": "The upstream's error code."},
     "upstream_text": {"type": "string", "description": "The upstream's error text."},

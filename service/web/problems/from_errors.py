@@ -24,6 +24,7 @@ from service.model.errors import (
     StreamTooLong,
     TaskgateError,
     Throttled,
+    TooManyWatchers,
     Unauthenticated,
     UnknownApp,
     UpstreamBroken,
@@ -49,9 +50,10 @@ _SLUGS: Mapping[type[Exception], str] = {
     NotAllowed: "not-allowed",
     WaitTooLong: "wait-too-long",
     LineFull: "line-full",
+    TooManyWatchers: "too-many-watchers",
+    RangeTooWide: "range-too-wide",
     NothingStored: "nothing-stored",
     ShuttingDown: "shutting-down",
-    RangeTooWide: "range-too-wide",
     Refused: "no-fetch-now",
     StoreUnavailable: "store-unavailable",
     UpstreamTimeout: "upstream-timeout",
@@ -140,15 +142,15 @@ def _particulars(exc: Exception) -> dict[str, Any]:
             }
         case StreamTooLong():
             particulars = {"bound": exc.bound}
-        case RangeTooWide():
-            particulars = {"bound": exc.bound, "total": exc.total}
         case KeysUnavailable() | StoreUnavailable():
             particulars = {"retry_after_s": UNAVAILABLE_RETRY_S}
         case WaitTooLong():
             estimate_s = round(exc.estimate_s, 3) if math.isfinite(exc.estimate_s) else None
             particulars = {"retry_after_s": exc.retry_after_s, "place": exc.place, "estimate_s": estimate_s}
-        case LineFull():
+        case LineFull() | TooManyWatchers():
             particulars = {"retry_after_s": exc.retry_after_s, "bound": exc.bound}
+        case RangeTooWide():
+            particulars = {"bound": exc.bound, "total": exc.total}
         case Refused():
             particulars = {"retry_after_s": exc.retry_after_s}
         case UpstreamHTTPStatus(retry_after_s=float(wait_s)):

@@ -116,12 +116,12 @@ _ALL = (
     ),
     ProblemType(
         slug="range-too-wide",
-        title="Too many tasks to filter",
+        title="The range holds too many tasks",
         status=422,
-        meaning="The upstream has no filter for status or type, so a filtered page looks through all tasks of the "
-        "range. There are more of them ('total') than it may look through ('bound').",
-        remedy="Narrow the range with 'since' and 'until' or with 'q', or stream the list: 'Accept: "
-        "application/x-ndjson' takes the same filters and has no such bound.",
+        meaning="Filtered pages and watches gather the whole range, and this one holds more tasks than may be gathered "
+        "for one request: 'total' is how many, 'bound' how many there may be.",
+        remedy="Narrow the range with 'since' and 'until', or with 'q', or read it as a stream "
+        "('Accept: application/x-ndjson').",
     ),
     ProblemType(
         slug="line-full",
@@ -129,6 +129,14 @@ _ALL = (
         status=429,
         meaning="The caller has as many requests waiting for a turn as it may; 'bound' tells how many that is.",
         remedy="Wait for answers before asking for more, and try again after Retry-After.",
+    ),
+    ProblemType(
+        slug="too-many-watchers",
+        title="Too many lists are being watched",
+        status=429,
+        meaning="This caller, or this replica, has as many watches open as it may; 'bound' is the limit.",
+        remedy="Share one watch among those who need the same list, close those that are no longer needed, and try "
+        "again after Retry-After.",
     ),
     ProblemType(
         slug="headers-too-large",

@@ -11,6 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 from service.model.pages import PageRequest
 from service.observe.outcomes import TASKS_ROUTE, outcome_of_page
 from service.web.answers import JSON, Reply, Silence
+from service.web.event_stream import Watch
 from service.web.hangup import unless_hung_up
 from service.web.headers.accept import choose
 from service.web.headers.cache_control import cache_directives_of, patience_of
@@ -21,14 +22,20 @@ from service.web.in_flight import InFlight
 from service.web.interfaces import Callers, GatewayAPI
 from service.web.page_answer import page_answer, render
 from service.web.parameters import TasksReader
+from service.web.server_sent_events import EVENT_STREAM
 from service.web.settings import WebSettings
 from service.web.stream import NDJSON, TaskStream
 
-_FORMS = (JSON.decode(), NDJSON)
+_FORMS = (JSON.decode(), NDJSON, EVENT_STREAM)
 
 
 def tasks_route(
-    gateway: GatewayAPI, callers: Callers, settings: Callable[[], WebSettings], *, clock: Callable[[], float]
+    gateway: GatewayAPI,
+    callers: Callers,
+    settings: Callable[[], WebSettings],
+    *,
+    clock: Callable[[], float],
+    watch: Watch,
 ) -> HTTPRouteHandler:
     """The route; `settings` tells those of now, `clock` the seconds since the epoch."""
     reader = TasksReader(settings())
@@ -48,7 +55,7 @@ def tasks_route(
         media_type = choose(context.fields.get(b"accept"), _FORMS)
         if media_type is None:
             raise HTTPException(status_code=406)
-        streamed = media_type == NDJSON
+        streamed = media_type != _FORMS[0]
         asked = reader.read(scope["query_string"], caller=caller, now_s=clock(), streamed=streamed)
         context.app = asked.query.app
         directives = cache_directives_of(context.fields, caller=caller)
@@ -62,6 +69,8 @@ def tasks_route(
             filter_max_blocks=now.filter_max_blocks,
             origin=context.origin,
         )
+        if media_type == EVENT_STREAM:
+            return await watch.open(request, ask, only=asked.only, context=context)
         path, query_string = scope.get("root_path", "") + TASKS_ROUTE, scope["query_string"]
         if streamed:
             caller_now = still(request, callers, caller, app=asked.query.app)

@@ -56,7 +56,7 @@ class Replica:
         """Listen until left."""
         self.purge.start()
         try:
-            await self.store.ping()
+            await self.store.get("t:none")
             async with asyncio.timeout(5):
                 while self.store.open_connections < 2:
                     await asyncio.sleep(0.005)

@@ -28,7 +28,7 @@ async def test_the_api_servers_way(key_server: Any, certificate: Path, tmp_path:
         assert await keys.read() == key_server.body
         token.write_text("second\n")
         assert await keys.read() == key_server.body
-        with pytest.raises(SourceFailed, match="ConnectError"):
+        with pytest.raises(SourceFailed, match="not trusted"):
             await source(base).read()
     first, second = key_server.heads
     assert first.startswith("GET /openid/v1/jwks HTTP/1.1\r\n")
@@ -58,7 +58,7 @@ async def test_a_server_that_hangs_is_left(key_server: Any) -> None:
     """A read ends within its time-out."""
     key_server.hangs = True
     async with key_server.served() as base:
-        with pytest.raises(SourceFailed, match="Timeout"):
+        with pytest.raises(SourceFailed, match=r"Timeout|in time"):
             await source(base, timeout_s=0.1).read()
         key_server.hangs = False
 

@@ -12,14 +12,12 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
-import yaml
 
+from service.configuration import load
 from service.sandbox.demo import DemoOptions, write_configuration
 from service.sandbox.serving import Sandbox
 from service.sandbox.valkey import Valkey
-from service.settings import Settings
 
 STAND_IN = Path(__file__).with_name("stand_in_gateway.py")
 DRIVER = f"""
@@ -227,9 +225,11 @@ async def test_a_taken_port(start, unused_port: int) -> None:
 async def test_the_configuration_is_one_that_the_gateway_reads(
     sandbox: Sandbox, embedded: Valkey, tmp_path: Path
 ) -> None:
-    """The demo's configuration converts to Settings without a fault, and secrets stand in private files."""
+    """The gateway reads the demo's configuration without a fault or a warning; secrets stand in private files."""
     path = write_configuration(tmp_path, options=DemoOptions(), sandbox=sandbox, store=embedded)
-    settings = msgspec.convert(yaml.safe_load(path.read_text()), Settings)
+    loaded = load(str(path), {})
+    assert loaded.warnings == ()
+    settings = loaded.settings
     assert settings.redis.url == embedded.url
     for app in sandbox.upstream.options.apps:
         assert settings.apps[app.name].secret_file == str(tmp_path / f"{app.name}.secret")

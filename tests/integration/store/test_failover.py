@@ -228,7 +228,7 @@ async def test_a_cluster_that_is_gone_is_unreachable(own_cluster: Cluster) -> No
     """With all nodes gone, a store that knew them and one that did not are told so, without waiting long."""
     known = RedisStore(RedisSettings(url=own_cluster.url, mode="cluster", timeout_s=1.0))
     fresh = RedisStore(RedisSettings(url=own_cluster.url, mode="cluster", timeout_s=1.0))
-    await known.ping()
+    await known.get(KEY)
     for server in own_cluster.servers:
         server.kill()
     for store in (known, fresh):

@@ -19,7 +19,7 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.upstream_calls import CalledApp
 from service.web.settings import default_web_settings
 from service.web.site import create_web
-from tests.http.fake_gateway import KEY, NOW_S, FakeGateway, key_callers
+from tests.http.fake_gateway import KEY, NOW_S, FakeGateway, feeds_over, key_callers
 from tests.integration.telemetry.scraping import OPENMETRICS, ask, read, scraped
 from tests.observations import observed
 from tests.ports import free_port
@@ -45,6 +45,7 @@ class Bench:
             self.gateway,
             key_callers(),
             default_web_settings,
+            feeds=feeds_over(self.gateway),
             clock=lambda: NOW_S,
             observers=[lambda seen: self.metrics.requests([seen])],
         )

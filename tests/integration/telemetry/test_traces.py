@@ -17,7 +17,7 @@ from service.model.origin import NOBODY, Origin
 from service.telemetry.spans import Traces
 from service.web.settings import default_web_settings
 from service.web.site import create_web
-from tests.http.fake_gateway import AUTH, NOW_S, FakeGateway, key_callers
+from tests.http.fake_gateway import AUTH, NOW_S, FakeGateway, feeds_over, key_callers
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
@@ -33,7 +33,12 @@ class Bench:
         self.traces = Traces(provider, regions={"shop": "seoul"}, sends_traceparent=sends_traceparent)
         self.gateway = FakeGateway()
         web = create_web(
-            self.gateway, key_callers(), default_web_settings, clock=lambda: NOW_S, observers=[self.traces.ended]
+            self.gateway,
+            key_callers(),
+            default_web_settings,
+            feeds=feeds_over(self.gateway),
+            clock=lambda: NOW_S,
+            observers=[self.traces.ended],
         )
         self._app = self.traces.edge(web)
 

@@ -208,24 +208,23 @@ class Bench:
         self.begun += 1
 
     async def fetch(
-        self, before_send: Callable[[], Awaitable[None]] | None = None, *, traceparent: str = ""
+        self,
+        before_send: Callable[[], Awaitable[None]] | None = None,
+        *,
+        traceparent: str = "",
+        offset: int = 0,
     ) -> Listing:
         query = Query(app="shop", since=At(epoch_s=0), until=At(epoch_s=86_400))
         return await self.client.fetch(
             self.app,
             query,
             Range(since_s=0, until_s=86_400),
-            offset=0,
+            offset=offset,
             want=20,
             before_send=before_send or self.before_send,
             traceparent=traceparent,
         )
 
-    def pool(self) -> Any:
-        """httpcore's pool, looked at to see that nothing leaks."""
-        return self.client._transport._client._transport._pool
-
     def assert_nothing_leaks(self) -> None:
-        """No request is left in the pool, and no connection that is not idle."""
-        assert self.pool()._requests == []
-        assert [connection for connection in self.pool().connections if not connection.is_idle()] == []
+        """No connection is in use."""
+        assert self.client.connections_in_use == 0

@@ -294,6 +294,25 @@ def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
         ),
         (
             "redis:",
+            "upstream: {proxy_url: 'socks5://proxy:1080', ca_file: none.pem}\nredis:",
+            [
+                "upstream.proxy_url: expected http://HOST:PORT",
+                "upstream.ca_file: the file none.pem can't be read: No such file or directory",
+            ],
+        ),
+        (
+            "redis:",
+            "upstream: {proxy_url: 'http://me:secret@proxy:3128', ca_file: /dev/null}\nredis:",
+            [
+                (
+                    "upstream.proxy_url: holds a user or a password, which would be logged; have the proxy know this "
+                    "machine by its address"
+                ),
+                "upstream.ca_file: the file /dev/null holds no certificate (PEM)",
+            ],
+        ),
+        (
+            "redis:",
             "telemetry: {metrics_port: 8000}\nredis:",
             ["telemetry.metrics_port: the same as server.port: metrics have a port of their own"],
         ),

@@ -73,5 +73,5 @@ def test_a_page_counts_what_it_lacks(
 )
 def test_a_chunk_says_what_it_lacks(offset: int, one: Part, missing: int, is_short: bool, is_empty: bool) -> None:
     """And whether the list was seen to change, or holds nothing where it should."""
-    chunk = chunk_of(ask(offset, 100), one, block_size=10, budget=None)
+    chunk = chunk_of(ask(offset, 100), one, block_size=10, lifetime_s=15.0, budget=None)
     assert (chunk.missing, chunk.is_short, chunk.is_empty) == (missing, is_short, is_empty)

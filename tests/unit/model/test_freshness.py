@@ -154,3 +154,13 @@ def test_what_may_be_served_is_kept() -> None:
     """A block is kept until it is useless, a refusal until it is stale."""
     assert keep_for_ms(_block(), lifetimes=LIFETIMES) == 3_615_000
     assert keep_for_ms(RefusedQuery(fetched_at_ms=0, code=90104, text="no"), lifetimes=LIFETIMES) == 60_000
+
+
+@pytest.mark.parametrize(
+    "directives", [None, CacheDirectives(max_stale_s=math.inf), CacheDirectives(stale_if_error_s=9000)]
+)
+def test_a_block_from_the_future_is_never_served(directives: CacheDirectives | None) -> None:
+    """Of a block fetched beyond what clocks may differ by no age can be told: not even where no fetch can be had."""
+    assert _judge(_block(), -1, directives) is FRESH
+    assert _judge(_block(), -1.01, directives) is USELESS
+    assert _judge(_block(settled=True), -3600, directives) is USELESS

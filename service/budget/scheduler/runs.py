@@ -1,0 +1,92 @@
+"""Runs a script so that a restart, a failover and a restored backup are noticed.
+
+Redis keeps scripts in memory alone: a server that restarts forgets them, and a replica that is promoted has never had
+them. So the script's text is loaded once for each *run*, under a random name that stands in a comment at its head, and
+called by its digest ever after. Where the server does not know the digest, it is another one, or has restarted: the
+script is loaded under a new run then, and takes the old one's state as lost. Needs no command but EVAL and EVALSHA.
+See docs/adr/0009-runs.md.
+"""
+
+import secrets
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from service.model.errors import StoreUnavailable
+from service.store.interfaces import Script, Store
+
+SHEBANG = "#!lua flags=allow-oom\n"
+"""The script also runs where Redis has no memory left: it keeps a few kilobytes, and frees some of them."""
+LEFT_MAX = 32
+"""How many runs are remembered that others have followed upon: a server that still has one of them knows too little."""
+TRIES = 4
+"""How often in one call another replica may have begun a new run meanwhile."""
+NEWER_S = 10
+"""For how long after its last call a newer release is left alone."""
+
+# KEYS: 1 state. ARGV: 1 the format of this release. Answers {the state's run, or '', or 'newer'}.
+_CURRENT = """
+local packed = redis.pcall('GET', KEYS[1])
+local readable, kept = pcall(cmsgpack.unpack, packed)
+if not readable or type(kept) ~= 'table' then kept = {} end
+if type(kept[1]) ~= 'number' or type(kept[4]) ~= 'string' then return {'', 0} end
+local since_s = redis.call('TIME')[1] - (tonumber(kept[3]) or 0) / 1000
+local is_newer = kept[1] > tonumber(ARGV[1]) and math.abs(since_s) < tonumber(ARGV[2])
+return {kept[4], is_newer and 1 or 0}
+"""
+
+
+class ScriptRuns:
+    """One script with one state, run under whatever run is the state's; `KEYS[1]` of all calls is the state.
+
+    The script gets its run and the run that it may replace behind its own arguments.
+    """
+
+    def __init__(self, store: Store, source: str, *, format_: int, new_run: Callable[[], str]) -> None:
+        self._store = store
+        self._source = source
+        self._format = format_
+        self._new_run = new_run
+        self._current = store.script(_CURRENT)
+        self._left: deque[str] = deque(maxlen=LEFT_MAX)
+        self._run = ""
+        self._script = self._under("")
+
+    async def __call__(self, keys: Sequence[str], args: Sequence[str | bytes]) -> list[object]:
+        """Run the script, at most once. Raises StoreUnavailable, also where a newer release is at work."""
+        answer = await self._script.if_loaded(keys, (*args, self._run, "")) if self._run else None
+        for _ in range(TRIES):
+            match answer:
+                case [b"other", bytes() as run] if (name := run.decode(errors="replace")) not in self._left:
+                    self._adopt(name)
+                    answer = await self._script.if_loaded(keys, (*args, self._run, ""))
+                case None | [b"other", *_] | [b"newer"]:
+                    answer = await self._begin_run(keys, args)
+                case _:
+                    return answer
+        raise StoreUnavailable("script refused")
+
+    async def _begin_run(self, keys: Sequence[str], args: Sequence[str | bytes]) -> list[object]:
+        """Find the state's run, or where this server knows nothing of it, begin a new one."""
+        found, is_newer = await self._current(keys[:1], (self._format, NEWER_S))
+        if not isinstance(found, bytes):
+            raise StoreUnavailable("broken answer")
+        if is_newer:
+            raise StoreUnavailable("newer release")
+        current = found.decode(errors="replace")
+        if current not in ("", self._run, *self._left):
+            return [b"other", found]
+        self._adopt(self._new_run())
+        return await self._script.load(keys, (*args, self._run, current))
+
+    def _adopt(self, run: str) -> None:
+        if self._run:
+            self._left.append(self._run)
+        self._run, self._script = run, self._under(run)
+
+    def _under(self, run: str) -> Script:
+        return self._store.script(f"{SHEBANG}-- run {run}\n{self._source}")
+
+
+def random_run() -> str:
+    """A run's name that no other will ever have."""
+    return secrets.token_hex(16)

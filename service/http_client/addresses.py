@@ -1,0 +1,53 @@
+"""Where to connect, and how: parsed once, from the configuration."""
+
+import ssl
+from typing import Literal
+from urllib.parse import urlsplit
+
+import certifi
+import msgspec
+
+
+class HttpOrigin(msgspec.Struct, frozen=True, kw_only=True):
+    """A host with which connections are made."""
+
+    scheme: Literal["http", "https"]
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """The value of `Host`: without the port where that is the scheme's own (RFC 9110, 7.2)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.scheme == "https" else 80) else f"{host}:{self.port}"
+
+    @property
+    def host_and_port(self) -> str:
+        """The target of CONNECT (RFC 9110, 9.3.6)."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def origin_of(url: str) -> HttpOrigin:
+    """Return the origin of an http:// or https:// URL. Raises ValueError for any other."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("expected http://HOST or https://HOST")
+    port = (443 if parts.scheme == "https" else 80) if parts.port is None else parts.port
+    return HttpOrigin(scheme="https" if parts.scheme == "https" else "http", host=parts.hostname, port=port)
+
+
+def target_of(url: str) -> str:
+    """Return path and query of a URL: what stands in a request's first line."""
+    parts = urlsplit(url)
+    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
+def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
+    """Return what TLS connections go by: trust in `ca_file` alone, without one in the CAs that certifi lists.
+
+    Nothing is taken from the environment. Raises OSError where the file can't be read, ssl.SSLError (which is one)
+    where it holds no certificate.
+    """
+    context = ssl.create_default_context(cafile=ca_file or certifi.where())
+    context.set_alpn_protocols(["http/1.1"])
+    return context

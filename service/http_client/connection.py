@@ -1,0 +1,145 @@
+"""One connection, and one exchange after the other on it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import h11
+import msgspec
+
+from service.http_client.errors import AnswerBroken, AnswerEncoded, AnswerTooLarge, HttpFailure, NotAnsweredInTime
+from service.http_client.wire import Wire
+
+HEAD_MAX_BYTES = 64 * 1024
+
+BeforeSend = Callable[[], Awaitable[None]]
+
+
+class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What is sent. `target` is what stands in the first line; header fields beside `Host` and the body's length."""
+
+    method: str
+    target: str
+    host: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes = b""
+
+
+class HttpAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What came. The body is read where the status is 200, and empty for all others."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+    def header(self, name: str) -> str:
+        """Return a field's value, empty where there is none; names are matched in lower case."""
+        return next((value.decode("latin-1") for found, value in self.headers if found == name.encode()), "")
+
+
+class HttpConnection:
+    """HTTP/1.1 on a connection (RFC 9112)."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_MAX_BYTES)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether another exchange can begin."""
+        return self._http.our_state is h11.IDLE and self._wire.is_silent
+
+    def close(self) -> None:
+        """Close at once."""
+        self._wire.close()
+
+    async def exchange(
+        self,
+        request: HttpRequest,
+        *,
+        before_send: BeforeSend,
+        read_timeout_s: float,
+        deadline_s: float,
+        max_bytes: int,
+    ) -> HttpAnswer:
+        """Send the request and return the answer. Raises HttpFailure.
+
+        `before_send` is awaited before the first byte is written; what it raises comes out as raised, and nothing was
+        sent. `read_timeout_s` bounds each silence, `deadline_s` (loop time) all of it. Whatever does not end in a whole
+        answer with nothing behind it closes the connection.
+        """
+        data = self._encoded(request)
+        try:
+            await before_send()
+            self._wire.send(data)
+            answer = await self._answer(read_timeout_s=read_timeout_s, deadline_s=deadline_s, max_bytes=max_bytes)
+        except BaseException:
+            self._wire.close()
+            raise
+        self._finish()
+        return answer
+
+    def _encoded(self, request: HttpRequest) -> bytes:
+        headers = [("host", request.host), *request.headers]
+        if request.body or request.method == "POST":
+            headers.append(("content-length", str(len(request.body))))
+        events = [h11.Request(method=request.method, target=request.target, headers=headers)]
+        pieces = [self._http.send(event) for event in (*events, h11.Data(data=request.body), h11.EndOfMessage())]
+        return b"".join(piece or b"" for piece in pieces)
+
+    async def _answer(self, *, read_timeout_s: float, deadline_s: float, max_bytes: int) -> HttpAnswer:
+        head = await self._next_event(read_timeout_s=read_timeout_s, deadline_s=deadline_s, has_head=False)
+        if not isinstance(head, h11.Response):
+            raise AnswerBroken("the connection was closed without an answer")
+        answer = HttpAnswer(status=head.status_code, headers=(*head.headers,), body=b"")
+        if answer.status != 200:
+            return answer
+        if answer.header("content-encoding").lower() not in ("", "identity"):
+            raise AnswerEncoded("the answer is compressed, which was not asked for")
+        body = bytearray()
+        while True:
+            event = await self._next_event(read_timeout_s=read_timeout_s, deadline_s=deadline_s, has_head=True)
+            if not isinstance(event, h11.Data):
+                return msgspec.structs.replace(answer, body=bytes(body))
+            body += event.data
+            if len(body) > max_bytes:
+                raise AnswerTooLarge(f"the answer is larger than {max_bytes} bytes")
+
+    async def _next_event(self, *, read_timeout_s: float, deadline_s: float, has_head: bool) -> object:
+        """Return h11's next event. What is raised is apart from h11's errors, whose texts quote what was received."""
+        loop = asyncio.get_running_loop()
+        failure: HttpFailure = NotAnsweredInTime(
+            "the answer was not complete in time" if has_head else "no answer in time"
+        )
+        try:
+            while True:
+                event = self._http.next_event()
+                if loop.time() >= deadline_s:
+                    break
+                if event is h11.NEED_DATA:
+                    until_s = min(loop.time() + read_timeout_s, deadline_s)
+                    self._http.receive_data(await self._wire.read(until_s=until_s))
+                elif not isinstance(event, h11.InformationalResponse):
+                    return event
+        except TimeoutError:
+            pass
+        except OSError:
+            failure = AnswerBroken("the connection broke before the whole answer had come")
+        except h11.RemoteProtocolError:
+            failure = AnswerBroken(self._breakage(has_head=has_head))
+        raise failure
+
+    def _breakage(self, *, has_head: bool) -> str:
+        if has_head:
+            return "the answer was cut off, or is not proper HTTP"
+        if self._http.trailing_data[1]:
+            return "the connection was closed without an answer"
+        return "the answer is not HTTP"
+
+    def _finish(self) -> None:
+        """Be ready for the next exchange, or close: after anything but a whole answer with nothing behind it."""
+        is_whole = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+        if is_whole and not self._http.trailing_data[0]:
+            self._http.start_next_cycle()
+            self._wire.rest()
+        else:
+            self._wire.close()

@@ -1,0 +1,108 @@
+"""The wall clock that all replicas share: the Redis server's, carried on by this machine's monotonic clock."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+import structlog
+
+from service.model.errors import StoreUnavailable
+from service.store.interfaces import Store
+
+log = structlog.get_logger(__name__)
+
+ASK_S = 5.0
+"""How often Redis is asked for the time."""
+SKEW_S = 1.0
+"""A machine's own wall clock that is off by more is warned of."""
+WARN_AGAIN_S = 600.0
+
+_TIME = "return redis.call('TIME')"
+
+
+class SharedClock:
+    """Seconds since the epoch, by the clock of the server that holds `PREFIX:clock`. Lives from `start` to `aclose`.
+
+    An answer was made between the question and its arrival. That bounds how far the server's clock is ahead of our
+    monotonic one, and what we know is moved only as far as these bounds demand: a slow answer changes nothing, a step
+    of the server's clock is followed. Until Redis has answered for the first time, and of that on its own while Redis
+    is away, the clock goes on by what this machine knows.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        prefix: str,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ask = store.script(_TIME)
+        self._key = f"{prefix}:clock"
+        self._wall = wall
+        self._monotonic = monotonic
+        self._ahead_s = wall() - monotonic()
+        self._last_s = 0.0
+        self._heard = False
+        self._warned_at_s = -WARN_AGAIN_S
+        self._closing = asyncio.Event()
+        self._asker: asyncio.Task[None] | None = None
+
+    def __call__(self) -> float:
+        """The time. Small corrections never turn it back; a step of the server's clock may."""
+        now_s = self._monotonic() + self._ahead_s
+        if now_s < self._last_s < now_s + SKEW_S:
+            return self._last_s
+        self._last_s = now_s
+        return now_s
+
+    @property
+    def skew_s(self) -> float | None:
+        """How far this machine's wall clock is ahead of the shared one; None where that is not known yet."""
+        return self._wall() - (self._monotonic() + self._ahead_s) if self._heard else None
+
+    async def start(self) -> None:
+        """Ask for the time once, and go on asking."""
+        await self.ask()
+        self._asker = asyncio.create_task(self._ask_on(), name="shared-clock")
+
+    async def aclose(self) -> None:
+        """Stop asking."""
+        self._closing.set()
+        if self._asker is not None:
+            await self._asker
+
+    async def ask(self) -> None:
+        """Ask Redis for the time; nothing changes where it does not answer."""
+        asked_s = self._monotonic()
+        try:
+            seconds, microseconds = map(_number, await self._ask((self._key,), ()))
+        except StoreUnavailable:
+            return
+        told_s = seconds + microseconds / 1e6
+        if self._heard:
+            self._ahead_s = min(max(self._ahead_s, told_s - self._monotonic()), told_s - asked_s)
+        else:
+            self._heard, self._ahead_s = True, told_s - self._monotonic()
+        self._warn()
+
+    def _warn(self) -> None:
+        skew_s, now_s = self.skew_s, self._monotonic()
+        if skew_s is None or abs(skew_s) <= SKEW_S or now_s - self._warned_at_s < WARN_AGAIN_S:
+            return
+        self._warned_at_s = now_s
+        log.warning("clock.skewed", ahead_of_redis_s=round(skew_s, 1))
+
+    async def _ask_on(self) -> None:
+        while not self._closing.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), ASK_S)
+                return
+            await self.ask()
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, bytes):
+        raise StoreUnavailable("broken answer")
+    return int(value)

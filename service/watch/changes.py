@@ -1,0 +1,82 @@
+"""What changes from one version of a list to the next, for watchers of all tasks or of some."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from service.model.queries import Range, rfc3339
+from service.model.streams import Only
+from service.watch.versions import FIELDS, ListVersion, WatchedTask
+
+Reason = Literal["deleted", "filter", "range"]
+"""Why a task is no longer watched: it has left the list, the filter (`status`, `type`), or the range of time."""
+
+
+class Added(msgspec.Struct, frozen=True, kw_only=True):
+    """A task that was not watched before."""
+
+    task: WatchedTask
+
+
+class Changed(msgspec.Struct, frozen=True, kw_only=True):
+    """A task of which `fields` differ."""
+
+    task: WatchedTask
+    fields: tuple[str, ...]
+
+
+class Removed(msgspec.Struct, frozen=True, kw_only=True):
+    """A task that is no longer watched; `status` is its last known."""
+
+    id: int
+    status: str | None
+    reason: Reason
+
+
+Change = Added | Changed | Removed
+Tasks = Mapping[int, WatchedTask]
+
+
+def changes(before: Tasks, after: ListVersion, only: Only) -> tuple[Change, ...]:
+    """Return what leads from `before` to `after` for a watcher of `only`.
+
+    The order is the same wherever it is computed: added and changed tasks and those that left the filter in the order
+    of the new list, then those that left the list.
+    """
+    found: list[Change] = []
+    for id_, task in after.tasks.items():
+        old = before.get(id_)
+        if old is task:
+            continue
+        was_watched = old is not None and only.takes(old.labels)
+        if only.takes(task.labels):
+            if not was_watched or old is None:
+                found.append(Added(task=task))
+            elif old.sums != task.sums:
+                fields = zip(FIELDS, old.sums, task.sums, strict=True)
+                found.append(Changed(task=task, fields=tuple(name for name, was, is_ in fields if was != is_)))
+        elif was_watched:
+            found.append(Removed(id=id_, status=task.labels.status, reason="filter"))
+    for id_, old in before.items():
+        if id_ not in after.tasks and only.takes(old.labels):
+            reason: Reason = "deleted" if _is_within(old, after.range) else "range"
+            found.append(Removed(id=id_, status=old.labels.status, reason=reason))
+    return tuple(found)
+
+
+def applied(before: Tasks, steps: Sequence[Change]) -> dict[int, WatchedTask]:
+    """Return the tasks after some changes: what a watcher holds that was cut off in the middle of them."""
+    tasks = dict(before)
+    for step in steps:
+        match step:
+            case Added(task=task) | Changed(task=task):
+                tasks[task.labels.id] = task
+            case Removed(id=id_):
+                tasks.pop(id_, None)
+    return tasks
+
+
+def _is_within(task: WatchedTask, range_: Range) -> bool:
+    """Whether the task's time still lies within the range; times are compared as text, which RFC 3339 in UTC allows."""
+    return not task.at or rfc3339(range_.since_s) <= task.at <= rfc3339(range_.until_s)

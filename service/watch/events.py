@@ -1,0 +1,86 @@
+"""What a watcher is sent, and the ids by which it takes up again where it was cut off."""
+
+import re
+from zlib import crc32
+
+import msgspec
+
+from service.model.queries import Query
+from service.model.streams import Only
+from service.watch.changes import Change
+from service.watch.versions import WatchedTask
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """A task of the list as it stands: one of a whole list that is sent from its beginning."""
+
+    task: WatchedTask
+
+
+class Synced(msgspec.Struct, frozen=True, kw_only=True):
+    """The watcher holds the list as it stood `age_s` seconds ago: `count` tasks of `total` in the range."""
+
+    count: int
+    total: int
+    as_of_ms: int
+    age_s: float
+
+
+class Stale(msgspec.Struct, frozen=True, kw_only=True):
+    """Renewing fails: what has changed since `as_of_ms` is unknown. `error` says why, where this replica knows."""
+
+    error: Exception | None
+    as_of_ms: int
+
+
+class Reset(msgspec.Struct, frozen=True, kw_only=True):
+    """What the watcher holds can't be continued: a whole list follows."""
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """Nothing more will come: `error` says why."""
+
+    error: Exception
+
+
+Event = Listed | Change | Synced | Stale | Reset | Ended
+
+
+class Identified(msgspec.Struct, frozen=True, kw_only=True):
+    """An event with its id."""
+
+    id: str
+    event: Event
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a watcher stands: at version `target`, or `done` changes into the way from `base` to it."""
+
+    target: str
+    base: str | None = None
+    done: int = 0
+
+
+_ID = re.compile(r"([0-9a-f]{8})-([0-9a-f]{16})(?:-([0-9a-f]{16})-([0-9]{1,7}))?", re.ASCII)
+
+
+def tag_of(query: Query, only: Only) -> str:
+    """Return what tells the events of one list and filter from those of others: 8 hex digits."""
+    return f"{crc32(msgspec.json.encode((query.app, query.identity, only))):08x}"
+
+
+def event_id(tag: str, position: Position | None) -> str:
+    """Return an event's id; without a position, one that a reconnect can't continue from."""
+    if position is None:
+        return f"{tag}-0"
+    if position.base is None:
+        return f"{tag}-{position.target}"
+    return f"{tag}-{position.target}-{position.base}-{position.done}"
+
+
+def position_of(text: str, *, tag: str) -> Position | None:
+    """Read an id that was sent earlier; None for one of another list or of another form."""
+    match = _ID.fullmatch(text)
+    if match is None or match[1] != tag:
+        return None
+    return Position(target=match[2], base=match[3], done=int(match[4] or 0))

@@ -1,0 +1,231 @@
+"""One watched list on one replica: a single loop renews it for all its watchers, in their callers' turns."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from service.model.callers import Caller
+from service.model.errors import RangeTooWide, ShuttingDown, TaskgateError
+from service.model.freshness import CacheDirectives
+from service.model.pages import Chunk, PageRequest, Source
+from service.model.queries import Query, Slice
+from service.model.streams import Only
+from service.watch.assembly import Assembled, assembled
+from service.watch.changes import Change, changes
+from service.watch.version_store import VersionStore
+from service.watch.versions import ListVersion
+
+RENEW_MIN_S = 0.2
+"""Passes over a list are at least so far apart, however short its blocks live."""
+RETRY_MIN_S = 1.0
+"""How long to wait after a failed pass; twice as long after each further one."""
+RETRY_MAX_S = 15.0
+CHANGES_CACHED = 64
+"""How many answers to "what leads from one version to another" are kept, for watchers share them."""
+
+_NOT_STALE = CacheDirectives(max_stale_s=0.0)
+
+log = structlog.get_logger("taskgate.watch")
+
+
+class ChunkSource(Protocol):
+    """Where blocks come from: the gateway."""
+
+    async def chunk(self, ask: PageRequest) -> Chunk:
+        """Return what the first block of the slice holds of it. Raises TaskgateError; may be cancelled."""
+        ...
+
+
+class WatchPayer(Protocol):
+    """A watcher, in whose caller's turn blocks may be fetched."""
+
+    caller_now: Callable[[], Awaitable[Caller]]
+
+
+class Present(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of the list now; `serial` grows with each pass over its blocks.
+
+    `as_of_ms` is when the oldest of its blocks was fetched, in milliseconds since the epoch; `is_stale` says that this
+    is too long ago, `trouble` why the last pass failed, `ended` why there will be no other.
+    """
+
+    serial: int
+    version: ListVersion | None = None
+    total: int = 0
+    as_of_ms: int = 0
+    is_stale: bool = False
+    trouble: Exception | None = None
+    ended: Exception | None = None
+
+
+class Feed:
+    """Renews a list for as long as somebody watches it. `clock` is the clock of freshness, in seconds."""
+
+    def __init__(
+        self,
+        source: ChunkSource,
+        store: VersionStore,
+        query: Query,
+        *,
+        block_size: int,
+        blocks_max: int,
+        versions_max: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self.now = Present(serial=0)
+        self._source = source
+        self._store = store
+        self._query = query
+        self._block_size = block_size
+        self._tasks_max = blocks_max * block_size
+        self._versions_max = versions_max
+        self._clock = clock
+        self._payers: OrderedDict[WatchPayer, None] = OrderedDict()
+        self._versions: OrderedDict[str, ListVersion] = OrderedDict()
+        self._news = asyncio.Event()
+        self._last: Assembled | None = None
+        self._newest_ms = 0
+        self._stored_at_s = 0.0
+        self._loop: asyncio.Task[None] | None = None
+        self.changes = lru_cache(maxsize=CHANGES_CACHED)(self._changes)
+        """What leads from one remembered version to another for watchers of some tasks."""
+        self.count = lru_cache(maxsize=CHANGES_CACHED)(self._count)
+        """How many tasks of a remembered version some watchers are interested in."""
+
+    def __len__(self) -> int:
+        return len(self._payers)
+
+    @contextmanager
+    def watched_by(self, payer: WatchPayer) -> Iterator[None]:
+        """Keep the list renewed while entered; the last who leaves ends what is under way for it."""
+        self._payers[payer] = None
+        if self._loop is None:
+            self._loop = asyncio.create_task(self._renew(), name="watch-feed")
+        try:
+            yield
+        finally:
+            del self._payers[payer]
+            if not self._payers and self._loop is not None:
+                self._loop.cancel()
+                self._loop = None
+
+    async def after(self, serial: int, *, timeout_s: float) -> Present:
+        """Wait until there is news since `serial`; return what is known then, or after the time-out."""
+        if self.now.serial == serial:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), timeout_s)
+        return self.now
+
+    def end(self, error: Exception) -> None:
+        """Tell all watchers that nothing more will come."""
+        self._publish(msgspec.structs.replace(self.now, ended=error))
+
+    def recent(self, name: str) -> ListVersion | None:
+        """Return one of the last `versions_max` versions."""
+        return self._versions.get(name)
+
+    async def find(self, name: str) -> ListVersion | None:
+        """Return a version that this replica or Redis remembers."""
+        return self._versions.get(name) or await self._store.get(self._query.app, name)
+
+    async def keep(self, version: ListVersion) -> None:
+        """Remember a version, here and in Redis; one that is known keeps its tasks' text."""
+        is_known = version.name in self._versions
+        if not is_known or version.has_records:
+            self._versions[version.name] = version
+        self._versions.move_to_end(version.name)
+        while len(self._versions) > self._versions_max:
+            self._versions.popitem(last=False)
+        if not is_known or self._clock() - self._stored_at_s > self._store.keep_s / 2:
+            self._stored_at_s = self._clock()
+            await self._store.put(self._query.app, version)
+
+    def _count(self, name: str, only: Only) -> int:
+        return sum(only.takes(task.labels) for task in self._versions[name].tasks.values())
+
+    def _changes(self, before: str, after: str, only: Only) -> tuple[Change, ...]:
+        return changes(self._versions[before].tasks, self._versions[after], only)
+
+    async def _renew(self) -> None:
+        failures = 0
+        while self.now.ended is None:
+            try:
+                chunks = await self._pass()
+            except RangeTooWide as exc:
+                self.end(exc)
+                return
+            except Exception as exc:
+                if not isinstance(exc, TaskgateError):
+                    log.exception("watch.pass_failed", app=self._query.app)
+                failures += 1
+                self._publish(msgspec.structs.replace(self.now, is_stale=True, trouble=exc))
+                await asyncio.sleep(min(RETRY_MIN_S * 2 ** (failures - 1), RETRY_MAX_S))
+                continue
+            failures = 0
+            await self._take(chunks)
+            due_s = min(chunk.fetched_at_ms / 1000 + chunk.lifetime_s for chunk in chunks) - self._clock()
+            await asyncio.sleep(max(due_s, RETRY_MIN_S if self.now.is_stale else RENEW_MIN_S))
+
+    async def _pass(self) -> list[Chunk]:
+        """Read all blocks, each in the turn of the caller whose turn it is."""
+        chunks: list[Chunk] = []
+        offset: int | None = 0
+        while offset is not None:
+            caller = await self._next_payer()
+            request = PageRequest(
+                caller=caller,
+                query=self._query,
+                slice=Slice(offset=offset, limit=self._block_size),
+                patience_s=caller.wait_max_s,
+                directives=_NOT_STALE,
+            )
+            chunk = await self._source.chunk(request)
+            if chunk.total > self._tasks_max:
+                raise RangeTooWide(total=chunk.total, bound=self._tasks_max)
+            chunks.append(chunk)
+            offset = chunk.following
+            await asyncio.sleep(0)
+        return chunks
+
+    async def _next_payer(self) -> Caller:
+        """Return the caller of the watcher that has paid longest ago; one without the right any more is passed over."""
+        refused: Exception | None = None
+        for _ in range(len(self._payers)):
+            payer = next(iter(self._payers))
+            self._payers.move_to_end(payer)
+            try:
+                return await payer.caller_now()
+            except TaskgateError as exc:
+                refused = exc
+        raise refused or ShuttingDown
+
+    async def _take(self, chunks: list[Chunk]) -> None:
+        """Take up what a pass has brought."""
+        newest_ms = max(chunk.fetched_at_ms for chunk in chunks)
+        is_new, self._newest_ms = newest_ms > self._newest_ms, newest_ms
+        self._last = assembled(chunks, query=self._query, last=self._last, is_new=is_new)
+        version = self._last.version
+        self.changes.cache_clear()
+        self.count.cache_clear()
+        await self.keep(version)
+        self._publish(
+            Present(
+                serial=self.now.serial,
+                version=version,
+                total=chunks[-1].total,
+                as_of_ms=min(chunk.fetched_at_ms for chunk in chunks),
+                is_stale=any(chunk.source is Source.STALE for chunk in chunks),
+                ended=self.now.ended,
+            )
+        )
+
+    def _publish(self, now: Present) -> None:
+        self.now = msgspec.structs.replace(now, serial=self.now.serial + 1)
+        self._news.set()
+        self._news = asyncio.Event()

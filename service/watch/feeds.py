@@ -1,0 +1,98 @@
+"""All watched lists of one replica, and how many may watch."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+from service.model.callers import Caller
+from service.model.errors import ShuttingDown, TooManyWatchers
+from service.model.queries import Query
+from service.model.streams import Only
+from service.settings import WatchSettings
+from service.watch.events import tag_of
+from service.watch.feed import ChunkSource, Feed
+from service.watch.version_store import VersionStore
+from service.watch.watcher import Watcher
+
+
+class Feeds:
+    """Gives each watched query its one feed. `clock` is the clock of freshness, in seconds.
+
+    `events` counts what was sent, by the event's name.
+    """
+
+    def __init__(
+        self,
+        source: ChunkSource,
+        store: VersionStore,
+        *,
+        settings: WatchSettings,
+        block_size: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self.events: Counter[str] = Counter()
+        self._source = source
+        self._store = store
+        self._settings = settings
+        self._block_size = block_size
+        self._clock = clock
+        self._feeds: dict[Query, Feed] = {}
+        self._watchers: Counter[str] = Counter()
+        self._leaving = False
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    @property
+    def watchers(self) -> int:
+        """How many watch now."""
+        return self._watchers.total()
+
+    @contextmanager
+    def watcher(
+        self, query: Query, only: Only, *, caller: Caller, caller_now: Callable[[], Awaitable[Caller]]
+    ) -> Iterator[Watcher]:
+        """Watch a query while entered. Raises ShuttingDown and TooManyWatchers."""
+        if self._leaving:
+            raise ShuttingDown
+        for bound, count in (
+            (self._settings.watchers_max, self.watchers),
+            (self._settings.caller_watchers_max, self._watchers[caller.name]),
+        ):
+            if count >= bound:
+                raise TooManyWatchers(bound=bound)
+        feed = self._feeds.get(query)
+        if feed is None:
+            feed = self._feeds[query] = self._feed(query)
+        watcher = Watcher(feed, only, tag=tag_of(query, only), clock=self._clock, caller_now=caller_now)
+        self._watchers[caller.name] += 1
+        try:
+            with feed.watched_by(watcher):
+                yield watcher
+        finally:
+            self._watchers[caller.name] -= 1
+            if not self._watchers[caller.name]:
+                del self._watchers[caller.name]
+            if not len(feed) and self._feeds.get(query) is feed:
+                del self._feeds[query]
+
+    def count(self, event: str) -> None:
+        """Count an event that was sent, by its name."""
+        self.events[event] += 1
+
+    def leave(self) -> None:
+        """End all watches; the replica is shutting down, and another one can go on with them."""
+        self._leaving = True
+        for feed in tuple(self._feeds.values()):
+            feed.end(ShuttingDown())
+
+    def _feed(self, query: Query) -> Feed:
+        return Feed(
+            self._source,
+            self._store,
+            query,
+            block_size=self._block_size,
+            blocks_max=self._settings.blocks_max,
+            versions_max=self._settings.versions_max,
+            clock=self._clock,
+        )

@@ -1,0 +1,149 @@
+"""One watcher of a list: what it is sent next, from what it holds and what is known now."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+
+from service.model.callers import Caller
+from service.model.errors import TaskgateError, WaitTooLong
+from service.model.streams import Only
+from service.watch.changes import applied, changes
+from service.watch.events import (
+    Ended,
+    Event,
+    Identified,
+    Listed,
+    Position,
+    Reset,
+    Stale,
+    Synced,
+    event_id,
+    position_of,
+)
+from service.watch.feed import Feed, Present
+from service.watch.versions import ListVersion
+
+BATCH = 100
+"""How many events are handed out at once: what a slow reader can hold up of a whole list."""
+
+Batch = Sequence[Identified]
+
+
+class Watcher:
+    """Follows a feed. `caller_now` returns the caller, or raises where it may not read the list any more.
+
+    Of the list a watcher only keeps the name of the version that it has been sent: a reader so slow that the feed has
+    forgotten that version begins anew.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        only: Only,
+        *,
+        tag: str,
+        clock: Callable[[], float],
+        caller_now: Callable[[], Awaitable[Caller]],
+    ) -> None:
+        self.caller_now = caller_now
+        self._feed = feed
+        self._only = only
+        self._tag = tag
+        self._clock = clock
+        self._held: str | None = None
+        self._is_told_stale = False
+
+    async def ready(self, *, patience_s: float) -> Present:
+        """Wait until the list is known. Raises what keeps it from being known, or WaitTooLong."""
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + patience_s
+        while (now := self._feed.now).version is None:
+            if error := now.ended or now.trouble:
+                raise error
+            left_s = ends_s - loop.time()
+            if left_s <= 0:
+                raise WaitTooLong(place=1, estimate_s=0.0, patience_s=patience_s)
+            await self._feed.after(now.serial, timeout_s=left_s)
+        return now
+
+    async def batches(self, *, last_id: str | None, idle_s: float) -> AsyncIterator[Batch]:
+        """Yield what to send next; an empty batch after `idle_s` without news, so that the connection stays in use.
+
+        With `last_id`, the id of the last event that an earlier connection has received, only what has changed since
+        is sent, where that is still known. The last batch holds an `Ended`.
+        """
+        held = await self._resumed(last_id)
+        self._held = None if held is None else held.name
+        if last_id and held is None:
+            yield (self._identified(Reset()),)
+        now, seen = self._feed.now, -1
+        while True:
+            try:
+                await self.caller_now()
+            except TaskgateError as exc:
+                yield (self._identified(Ended(error=exc)),)
+                return
+            if now.serial != seen:
+                for batch in self._news(now):
+                    yield batch
+            else:
+                yield ()
+            if now.ended is not None:
+                yield (self._identified(Ended(error=now.ended)),)
+                return
+            seen = now.serial
+            now = await self._feed.after(seen, timeout_s=idle_s)
+
+    def _news(self, now: Present) -> Iterator[Batch]:
+        """Yield what leads from what is held to what is known now."""
+        version = now.version
+        if version is not None and version.name != self._held:
+            if self._held is None or self._feed.recent(self._held) is None:
+                if self._held is not None:
+                    yield (self._identified(Reset()),)
+                yield from self._whole(version)
+            else:
+                yield from self._changes(self._held, version)
+            self._held = version.name
+        if version is not None and not now.is_stale:
+            self._is_told_stale = False
+            count = self._feed.count(version.name, self._only)
+            age_s = max(self._clock() - now.as_of_ms / 1000, 0.0)
+            synced = Synced(count=count, total=now.total, as_of_ms=now.as_of_ms, age_s=age_s)
+            yield (self._identified(synced),)
+        elif now.is_stale and not self._is_told_stale:
+            self._is_told_stale = True
+            yield (self._identified(Stale(error=now.trouble, as_of_ms=now.as_of_ms)),)
+
+    def _whole(self, version: ListVersion) -> Iterator[Batch]:
+        unknown = event_id(self._tag, None)
+        tasks = [task for task in version.tasks.values() if self._only.takes(task.labels)]
+        for start in range(0, len(tasks), BATCH):
+            yield [Identified(id=unknown, event=Listed(task=task)) for task in tasks[start : start + BATCH]]
+
+    def _changes(self, base: str, version: ListVersion) -> Iterator[Batch]:
+        steps = self._feed.changes(base, version.name, self._only)
+        for start in range(0, len(steps), BATCH):
+            yield [
+                Identified(id=event_id(self._tag, Position(target=version.name, base=base, done=done)), event=step)
+                for done, step in enumerate(steps[start : start + BATCH], start + 1)
+            ]
+
+    def _identified(self, event: Event) -> Identified:
+        position = None if self._held is None else Position(target=self._held)
+        return Identified(id=event_id(self._tag, position), event=event)
+
+    async def _resumed(self, last_id: str | None) -> ListVersion | None:
+        """Return what the watcher holds by the id that it was sent last; None where that is not known."""
+        position = position_of(last_id or "", tag=self._tag)
+        if position is None:
+            return None
+        held = await self._feed.find(position.target)
+        if held is not None and position.base is not None:
+            base = await self._feed.find(position.base)
+            if base is None:
+                return None
+            steps = changes(base.tasks, held, self._only)[: position.done]
+            held = ListVersion(applied(base.tasks, steps).values(), range_=held.range)
+        if held is not None:
+            await self._feed.keep(held)
+        return held

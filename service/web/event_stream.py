@@ -1,0 +1,138 @@
+"""`GET /tasks` as server-sent events: a list as it stands, and then what changes (WHATWG HTML, section 9.2)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from litestar import Request
+
+from service.model.errors import BadRequest, Fault
+from service.model.pages import PageRequest
+from service.model.streams import Only
+from service.observe.outcomes import STREAMED
+from service.observe.request import RequestContext
+from service.watch.feeds import Feeds
+from service.watch.watcher import Batch, Watcher
+from service.web.answers import Answer, Header, Reply, Silence
+from service.web.hangup import unless_hung_up
+from service.web.identify import still
+from service.web.interfaces import Callers
+from service.web.page_answer import VARY
+from service.web.problems.from_errors import Problem, details_of, problem_of
+from service.web.problems.handlers import late_problem
+from service.web.server_sent_events import EVENT_STREAM, KEEP_ALIVE, RETRY, encoded_event, name_of
+from service.web.settings import WebSettings
+from service.web.stream import READER_MAX_S, Send
+
+
+class EventStream(Reply):
+    """Sends what a watcher yields. `stack` is closed when the stream ends; a reader may take `reader_max_s` a batch."""
+
+    def __init__(
+        self,
+        watcher: Watcher,
+        *,
+        stack: ExitStack,
+        context: RequestContext,
+        last_id: str | None,
+        idle_s: float,
+        reader_max_s: float,
+        count: Callable[[str], None],
+    ) -> None:
+        super().__init__(Answer(status=200, headers=_fields(context), body=b""))
+        self._watcher = watcher
+        self._stack = stack
+        self._context = context
+        self._last_id = last_id
+        self._idle_s = idle_s
+        self._reader_max_s = reader_max_s
+        self._count = count
+
+    async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
+        """Send it, for as long as somebody reads."""
+        try:
+            with self._stack:
+                await unless_hung_up(self._send_all(send), receive=receive, context=self._context)
+        except TimeoutError:
+            self._context.hung_up = True  # the reader takes nothing: without the end of the body
+
+    async def _send_all(self, send: Send) -> None:
+        answer = self._answer
+        await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers]})
+        self._context.outcome = STREAMED
+        if not self._context.is_head:
+            await self._sent(send, RETRY)
+            async for batch in self._batches():
+                await self._sent(send, self._encoded(batch) or KEEP_ALIVE)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _batches(self) -> AsyncIterator[Batch]:
+        return self._watcher.batches(last_id=self._last_id, idle_s=self._idle_s)
+
+    async def _sent(self, send: Send, body: bytes) -> None:
+        await asyncio.wait_for(
+            send({"type": "http.response.body", "body": body, "more_body": True}), self._reader_max_s
+        )
+
+    def _encoded(self, batch: Batch) -> bytes:
+        for each in batch:
+            self._count(name_of(each.event))
+        return b"".join(encoded_event(each, problem=self._problem) for each in batch)
+
+    def _problem(self, error: Exception, *, is_last: bool) -> Problem:
+        if is_last:
+            return late_problem(self._context, error)
+        return problem_of(details_of(error), request_id=self._context.request_id)
+
+
+class Watch:
+    """Opens event streams for `GET /tasks`; `settings` returns those of now."""
+
+    def __init__(self, feeds: Feeds, callers: Callers, settings: Callable[[], WebSettings]) -> None:
+        self._feeds = feeds
+        self._callers = callers
+        self._settings = settings
+
+    async def open(
+        self, request: Request[Any, Any, Any], ask: PageRequest, *, only: Only, context: RequestContext
+    ) -> Reply:
+        """Return the stream once the list is known. Raises TaskgateError."""
+        if ask.slice.offset:
+            raise BadRequest(Fault(parameter="offset", detail="a watch covers the whole list; leave it out"))
+        settings = self._settings()
+        with ExitStack() as stack:
+            caller_now = still(request, self._callers, ask.caller, app=ask.query.app)
+            watcher = stack.enter_context(
+                self._feeds.watcher(ask.query, only, caller=ask.caller, caller_now=caller_now)
+            )
+            ready = watcher.ready(patience_s=ask.patience_s)
+            if await unless_hung_up(ready, receive=request.receive, context=context) is None:
+                return Silence()
+            return EventStream(
+                watcher,
+                stack=stack.pop_all(),
+                context=context,
+                last_id=_last_event_id(context.fields),
+                idle_s=settings.watch_idle_s,
+                reader_max_s=READER_MAX_S,
+                count=self._feeds.count,
+            )
+
+
+def _last_event_id(fields: Mapping[bytes, bytes]) -> str | None:
+    """Return the id that a reconnecting client has received last."""
+    value = fields.get(b"last-event-id")
+    return None if not value else value.decode("latin-1")
+
+
+def _fields(context: RequestContext) -> tuple[Header, ...]:
+    fields: list[Header] = [
+        (b"content-type", EVENT_STREAM.encode()),
+        (b"cache-control", b"no-store"),
+        (b"vary", VARY),
+        (b"x-accel-buffering", b"no"),
+    ]
+    if context.wait_applied_s is not None:
+        fields.append((b"preference-applied", b"wait=%d" % context.wait_applied_s))
+    return tuple(fields)

@@ -1,0 +1,118 @@
+"""A watcher's events as server-sent events (WHATWG HTML, section 9.2): their names, their data, their bytes."""
+
+from typing import Protocol
+
+import msgspec
+
+from service.model.errors import ShuttingDown
+from service.model.queries import rfc3339
+from service.watch.changes import Added, Changed, Reason, Removed
+from service.watch.events import Ended, Event, Identified, Listed, Reset, Stale, Synced
+from service.web.problems.from_errors import Problem
+
+EVENT_STREAM = "text/event-stream"
+RETRY_MS = 2_000
+"""How long a client waits before it reconnects."""
+RETRY_ELSEWHERE_MS = 100
+"""The same where this replica shuts down: another one takes the connection at once."""
+RETRY = b"retry: %d\n\n" % RETRY_MS
+KEEP_ALIVE = b": keep-alive\n\n"
+
+NAMES: dict[type[Event], str] = {
+    Listed: "task",
+    Added: "added",
+    Changed: "changed",
+    Removed: "removed",
+    Synced: "synced",
+    Stale: "stale",
+    Reset: "reset",
+    Ended: "end",
+}
+
+
+class ProblemMaker(Protocol):
+    """Describes an error to a caller."""
+
+    def __call__(self, error: Exception, *, is_last: bool) -> Problem:
+        """Return the problem; `is_last` says that it ends the stream."""
+        ...
+
+
+class ChangedData(msgspec.Struct, frozen=True, kw_only=True):
+    """The data of `changed`."""
+
+    fields: tuple[str, ...]
+    task: msgspec.Raw
+
+
+class RemovedData(msgspec.Struct, frozen=True, kw_only=True):
+    """The data of `removed`: `status` is the task's last known one."""
+
+    id: int
+    status: str | None
+    reason: Reason
+
+
+class SyncedData(msgspec.Struct, frozen=True, kw_only=True):
+    """The data of `synced`: `count` tasks are watched, of `total` in the range."""
+
+    count: int
+    total: int
+    as_of: str
+    age_seconds: float
+
+
+class StaleData(msgspec.Struct, frozen=True, kw_only=True):
+    """The data of `stale`: what has changed since `as_of` is unknown; `problem` says why, if this replica knows."""
+
+    as_of: str
+    problem: Problem | None
+
+
+class EndData(msgspec.Struct, frozen=True, kw_only=True):
+    """The data of `end`."""
+
+    problem: Problem
+
+
+def name_of(event: Event) -> str:
+    """Return the value of an event's `event` field."""
+    return NAMES[type(event)]
+
+
+def encoded_event(identified: Identified, *, problem: ProblemMaker) -> bytes:
+    """Return the event's bytes, with the blank line that ends it."""
+    event = identified.event
+    retry = ""
+    if isinstance(event, Ended) and isinstance(event.error, ShuttingDown):
+        retry = f"retry: {RETRY_ELSEWHERE_MS}\n"
+    return f"{retry}id: {identified.id}\nevent: {name_of(event)}\ndata: ".encode() + _data(event, problem) + b"\n\n"
+
+
+def _data(event: Event, problem: ProblemMaker) -> bytes:
+    data: msgspec.Struct
+    match event:
+        case Listed(task=task) | Added(task=task):
+            return _one_line(task.record)
+        case Changed(task=task, fields=fields):
+            data = ChangedData(fields=fields, task=msgspec.Raw(_one_line(task.record)))
+        case Removed(id=id_, status=status, reason=reason):
+            data = RemovedData(id=id_, status=status, reason=reason)
+        case Synced(count=count, total=total, as_of_ms=as_of_ms, age_s=age_s):
+            as_of = rfc3339(as_of_ms // 1000)
+            data = SyncedData(count=count, total=total, as_of=as_of, age_seconds=round(age_s, 3))
+        case Stale(error=error, as_of_ms=as_of_ms):
+            described = None if error is None else problem(error, is_last=False)
+            data = StaleData(as_of=rfc3339(as_of_ms // 1000), problem=described)
+        case Reset():
+            return b"{}"
+        case Ended(error=error):
+            data = EndData(problem=problem(error, is_last=True))
+    return msgspec.json.encode(data)
+
+
+def _one_line(record: bytes) -> bytes:
+    """Return a record without line breaks, which can only stand between the tokens of `content`."""
+    if b"\n" in record or b"\r" in record:
+        return msgspec.json.format(record, indent=-1)
+    return record

@@ -1,0 +1,104 @@
+"""The clock that all replicas share, on a real Valkey, on machines whose own clocks are wrong."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+from structlog.testing import capture_logs
+
+from service.settings import RedisSettings
+from service.store.redis_store import RedisStore
+from service.store.shared_clock import SharedClock
+from tests.servers import Server
+
+
+@pytest.fixture
+async def store(valkey: Server) -> AsyncIterator[RedisStore]:
+    store = RedisStore(RedisSettings(url=valkey.url, timeout_s=2.0))
+    yield store
+    await store.aclose()
+
+
+async def test_replicas_agree_whatever_their_own_clocks_say(store: RedisStore) -> None:
+    """A machine an hour ahead and one a day behind read the time of Redis, and say by how much they are off."""
+    clocks = {
+        off_s: SharedClock(store, prefix="t", wall=lambda off_s=off_s: time.time() + off_s)
+        for off_s in (3600.0, -86_400.0, 0.0)
+    }  # type: ignore[misc]
+    with capture_logs() as logs:
+        for off_s, clock in clocks.items():
+            assert clock.skew_s is None
+            assert clock() == pytest.approx(time.time() + off_s, abs=0.5)
+            await clock.start()
+    for off_s, clock in clocks.items():
+        assert clock() == pytest.approx(time.time(), abs=0.5)
+        assert clock.skew_s == pytest.approx(off_s, abs=0.5)
+        await clock.aclose()
+    assert [(each["event"], each["ahead_of_redis_s"]) for each in logs] == [
+        ("clock.skewed", pytest.approx(3600, abs=0.5)),
+        ("clock.skewed", pytest.approx(-86_400, abs=0.5)),
+    ]
+
+
+class Told:
+    """A server whose time is what a test says; its answers take `takes_s`."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.server_s = 5_000.0
+        self.takes_s = (0.0, 0.0)
+
+    def script(self, _: str) -> "Told":
+        """Be a script, too."""
+        return self
+
+    async def __call__(self, keys: Sequence[str], args: Sequence[str]) -> list[object]:
+        """Tell the time."""
+        out_s, back_s = self.takes_s
+        self.now_s += out_s
+        told_s = self.now_s + self.server_s
+        self.now_s += back_s
+        return [b"%d" % int(told_s), b"%d" % round(told_s % 1 * 1e6)]
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def clock(told: Told) -> SharedClock:
+    return SharedClock(told, prefix="t", wall=lambda: 0.0, monotonic=lambda: told.now_s)  # type: ignore[arg-type]
+
+
+async def test_a_slow_answer_moves_nothing(told: Told, clock: SharedClock) -> None:
+    """What is known well is not given up for an answer that took long, on either way."""
+    await clock.ask()
+    for told.takes_s in ((5.0, 0.0), (0.0, 5.0), (2.0, 2.0)):
+        await clock.ask()
+        assert clock() == pytest.approx(told.now_s + told.server_s)
+
+
+async def test_a_quick_answer_corrects_a_slow_one(told: Told, clock: SharedClock) -> None:
+    """The first answer is late; the next ones show by how much, and the time never goes back by that."""
+    told.takes_s = (0.0, 3.0)
+    await clock.ask()
+    assert clock() == pytest.approx(told.now_s + told.server_s - 3)
+    told.takes_s = (0.0, 0.001)
+    await clock.ask()
+    assert clock() == pytest.approx(told.now_s + told.server_s, abs=0.002)
+    before_s = clock()
+    told.server_s -= 0.4
+    await clock.ask()
+    assert clock() == before_s
+    told.now_s += 0.5
+    assert clock() == pytest.approx(told.now_s + told.server_s, abs=0.002)
+
+
+@pytest.mark.parametrize("by_s", [3600.0, -3600.0])
+async def test_a_step_of_redis_is_followed(told: Told, clock: SharedClock, by_s: float) -> None:
+    """All replicas follow, so that they go on agreeing."""
+    await clock.ask()
+    told.server_s += by_s
+    await clock.ask()
+    assert clock() == pytest.approx(told.now_s + told.server_s)

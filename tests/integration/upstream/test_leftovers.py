@@ -1,0 +1,101 @@
+"""Bytes that nobody asked for: no answer is taken that came before its request."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from service.model.errors import UpstreamBroken, UpstreamError
+from tests.integration.upstream.bench import PAGE, Bench, Connection
+
+
+def answer(total: int) -> bytes:
+    """A whole answer with this total."""
+    body = json.dumps({**PAGE, "Total": total}).encode()
+    return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
+BODY = json.dumps({**PAGE, "Total": 7}).encode()
+
+
+@pytest.mark.parametrize("first", [answer(7), CHUNKED % (len(BODY), BODY)], ids=["length", "chunked"])
+@pytest.mark.parametrize("behind", [answer(666), b"x", b"\r\n"], ids=["an answer", "a byte", "a line"])
+async def test_bytes_behind_an_answer(bench: Bench, first: bytes, behind: bytes) -> None:
+    """The answer is taken, the connection is closed, and the next call gets its own answer on a new one."""
+
+    async def play(connection: Connection) -> None:
+        while await connection.request():
+            await connection.send(first + behind)
+
+    bench.upstream.scene = play
+    for _ in range(3):
+        assert (await bench.fetch()).total == 7
+    assert bench.upstream.connections == 3
+
+
+async def test_an_answer_on_an_idle_connection(bench: Bench) -> None:
+    """Whatever comes between two calls closes the connection, whether or not the event loop has seen it."""
+
+    async def play(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(answer(1))
+        await unasked.wait()
+        await connection.send(answer(666))
+        sent.set()
+        while await connection.request():
+            await connection.send(answer(667))
+
+    bench.upstream.scene = play
+    for pause_s in (0.0, 0.05):
+        unasked, sent = asyncio.Event(), asyncio.Event()
+        assert (await bench.fetch()).total == 1
+        unasked.set()
+        await sent.wait()
+        await asyncio.sleep(pause_s)
+    assert (await bench.fetch()).total == 1
+    assert bench.upstream.connections == 3
+
+
+@pytest.mark.parametrize("reused", [False, True])
+async def test_an_answer_before_the_first_byte_is_written(bench: Bench, reused: bool) -> None:
+    """What comes while the call waits for its slot is no answer to it: the call fails, and nothing of it is kept."""
+    go = asyncio.Event()
+    came = asyncio.Event()
+
+    async def play(connection: Connection) -> None:
+        if reused and await connection.request():
+            await connection.send(answer(1))
+        await go.wait()
+        await connection.send(answer(666))
+        came.set()
+        await connection.until_closed()
+
+    bench.upstream.scene = play
+    if reused:
+        assert (await bench.fetch()).total == 1
+
+    async def before_send() -> None:
+        go.set()
+        await came.wait()
+        await asyncio.sleep(0.05)
+
+    with pytest.raises(UpstreamError) as caught:
+        await bench.fetch(before_send)
+    assert isinstance(caught.value, UpstreamBroken)
+    assert caught.value.sent
+
+
+async def test_many_calls_over_an_upstream_that_doubles_its_answers(bench: Bench) -> None:
+    """Of a hundred calls at once each gets the answer to its own request."""
+    bench.use(connections=10, call_timeout_s=8.0)
+
+    async def play(connection: Connection) -> None:
+        while request := await connection.request():
+            number = json.loads(request.split(b"\r\n\r\n", 1)[1])["Offset"]
+            await connection.send(answer(1000 + number) * 2)
+
+    bench.upstream.scene = play
+    listings: list[Any] = await asyncio.gather(*(bench.fetch(offset=number) for number in range(100)))
+    assert [listing.total for listing in listings] == [1000 + number for number in range(100)]

@@ -1,0 +1,265 @@
+"""What one app's upstream does delays no other app: names, connections, files."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.callers.issuer import SourceFailed
+from service.callers.sources import FileSource, UrlSource
+from service.configuration.watch import ConfigurationWatcher
+from service.http_client.resolver import Resolver
+from service.model.errors import UpstreamError, UpstreamUnreachable
+from service.model.queries import At, Query, Range
+from service.model.tasks import Listing
+from service.settings import AppSettings, RedisSettings, Settings, UpstreamSettings
+from service.upstream.apps import UpstreamApp
+from service.upstream.client import Client
+from service.upstream.secret import CHECK_EVERY_S, FileSecret
+from service.upstream.signer import Signer
+from tests.integration.upstream.bench import SECRET, Bench, Connection, raw
+
+
+class FixedSecret:
+    """A secret that is there."""
+
+    def read(self, now_s: float) -> bytes:
+        del now_s
+        return SECRET.encode()
+
+
+class Names:
+    """Look-ups by hand: each name has its addresses, or hangs until `go`."""
+
+    def __init__(self) -> None:
+        self.hanging: set[str] = set()
+        self.failing: set[str] = set()
+        self.asked: list[str] = []
+        self.go = threading.Event()
+
+    def look_up(self, host: str, port: int) -> tuple[str, ...]:
+        del port
+        self.asked.append(host)
+        if host in self.hanging:
+            self.go.wait(30)
+        if host in self.failing:
+            raise OSError("no such name")
+        return ("127.0.0.1",)
+
+
+@pytest.fixture
+def names() -> Iterator[Names]:
+    """All names lead to this machine."""
+    names = Names()
+    yield names
+    names.go.set()
+
+
+class Apps:
+    """A client for two apps, `sick` and `well`, each with a host name of its own."""
+
+    def __init__(self, bench: Bench, names: Names, *, one_host: bool = False, **settings: object) -> None:
+        self.apps = {
+            name: UpstreamApp(
+                name=name,
+                sdkappid=88888888,
+                admin="admin",
+                hosts=(f"http://{'one' if one_host else name}.test:{bench.port}",),
+            )
+            for name in ("sick", "well")
+        }
+        bounds = {"connect_timeout_s": 0.3, "read_timeout_s": 0.5, "call_timeout_s": 1.0, **settings}
+        self.client = Client(
+            UpstreamSettings(**bounds),  # type: ignore[arg-type]
+            signers=[Signer(app, FixedSecret(), valid_s=86_400) for app in self.apps.values()],
+            resolver=Resolver(lookup=names.look_up),
+        )
+
+    async def fetch(self, name: str) -> Listing:
+        query = Query(app=name, since=At(epoch_s=0), until=At(epoch_s=86_400))
+        range_ = Range(since_s=0, until_s=86_400)
+        return await self.client.fetch(
+            self.apps[name], query, range_, offset=0, want=20, before_send=_at_once, traceparent=""
+        )
+
+
+async def _at_once() -> None:
+    """Nothing to wait for."""
+
+
+async def test_a_name_that_takes_long(bench: Bench, names: Names) -> None:
+    """Thirty calls of one app wait for its name; the other app's calls are answered meanwhile, by one thread more."""
+    names.hanging.add("sick.test")
+    apps = Apps(bench, names, connections=30)
+    async with apps.client:
+        sick = [asyncio.create_task(apps.fetch("sick")) for _ in range(30)]
+        await asyncio.sleep(0)
+        for _ in range(12):
+            assert (await apps.fetch("well")).total == 1
+        assert not any(task.done() for task in sick)
+        results = await asyncio.gather(*sick, return_exceptions=True)
+        assert all(isinstance(result, UpstreamUnreachable) for result in results)
+        assert names.asked.count("sick.test") == 1
+        names.go.set()
+
+
+async def test_the_last_good_answer_serves_while_look_ups_hang_or_fail(bench: Bench, names: Names) -> None:
+    """A name that was resolved once is called although the resolver is sick."""
+    bench.upstream.scene = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")  # closes: each call connects anew
+    apps = Apps(bench, names, connect_timeout_s=2.0, call_timeout_s=3.0)
+    async with apps.client:
+        for trouble in (set(), names.hanging, names.failing):
+            trouble.add("well.test")
+            with pytest.raises(UpstreamError, match="ErrorCode"):
+                await apps.fetch("well")
+        assert len(bench.upstream.requests) == 3
+        names.go.set()
+
+
+async def test_a_name_that_is_found_at_last(bench: Bench, names: Names) -> None:
+    """Calls fail while the first look-up hangs, and succeed once it has ended, without another one."""
+    names.hanging.add("sick.test")
+    apps = Apps(bench, names)
+    async with apps.client:
+        with pytest.raises(UpstreamUnreachable, match="in time"):
+            await apps.fetch("sick")
+        names.go.set()
+        async with asyncio.timeout(5):
+            while True:
+                try:
+                    assert (await apps.fetch("sick")).total == 1
+                    break
+                except UpstreamUnreachable:
+                    await asyncio.sleep(0.01)
+
+
+async def test_a_name_that_is_none(bench: Bench, names: Names) -> None:
+    """Is told at once, and looked for anew with the next call."""
+    names.failing.add("sick.test")
+    apps = Apps(bench, names)
+    async with apps.client:
+        for _ in range(2):
+            with pytest.raises(UpstreamUnreachable, match="could not be resolved"):
+                await apps.fetch("sick")
+        names.failing.clear()
+        assert (await apps.fetch("sick")).total == 1
+
+
+async def test_connections_that_are_all_in_use(bench: Bench, names: Names) -> None:
+    """One app's hanging calls take its own connections only, on one and the same host, and its answers stay there."""
+    hanging = asyncio.Event()
+
+    async def play(connection: Connection) -> None:
+        while request := await connection.request():
+            if b"Host: one.test" in request and not hanging.is_set():
+                hanging.set()
+                await connection.until_closed()
+            elif bench.upstream.requests.index(request) < 2:
+                await connection.until_closed()
+            else:
+                await connection.answer(b'{"ErrorCode": 0, "Total": 0, "Tasks": []}')
+
+    bench.upstream.scene = play
+    apps = Apps(bench, names, one_host=True, connections=2, connect_timeout_s=0.2)
+    async with apps.client:
+        sick = [asyncio.create_task(apps.fetch("sick")) for _ in range(2)]
+        async with asyncio.timeout(5):
+            while len(bench.upstream.requests) < 2:
+                await asyncio.sleep(0.01)
+        with pytest.raises(UpstreamUnreachable, match="no connection was free"):
+            await apps.fetch("sick")
+        for _ in range(5):
+            assert (await apps.fetch("well")).total == 0
+        assert bench.upstream.connections == 3
+        await asyncio.gather(*sick, return_exceptions=True)
+
+
+async def test_apps_share_no_connection(bench: Bench, names: Names) -> None:
+    """Even where they have one host."""
+    apps = Apps(bench, names, one_host=True)
+    async with apps.client:
+        for name in ("sick", "well", "sick", "well"):
+            assert (await apps.fetch(name)).total == 1
+    assert bench.upstream.connections == 2
+
+
+def replaced_by_a_pipe(file: Path) -> None:
+    """Put a pipe in a file's place: whoever opens it hangs until somebody writes."""
+    pipe = file.with_name("pipe")
+    os.mkfifo(pipe)
+    pipe.replace(file)
+
+
+def release(*files: Path) -> None:
+    """Let those go on who hang in pipes."""
+    for file in files:
+        while True:
+            try:
+                os.close(os.open(file, os.O_WRONLY | os.O_NONBLOCK))
+            except OSError:  # nobody hangs there
+                break
+            time.sleep(0.01)
+
+
+def test_a_secret_file_that_hangs(tmp_path: Path) -> None:
+    """The last good secret stays in use, nobody waits, and no second look begins."""
+    file = tmp_path / "secret"
+    file.write_text(SECRET)
+    secret = FileSecret(str(file))
+    assert secret.read(0.0) == SECRET.encode()
+    before = threading.active_count()
+    replaced_by_a_pipe(file)
+    began_s = time.monotonic()
+    for look in range(1, 50):
+        assert secret.read(look * CHECK_EVERY_S) == SECRET.encode()
+    assert time.monotonic() - began_s < 1
+    assert threading.active_count() == before + 1
+    release(file)
+
+
+async def test_files_and_urls_that_hang(tmp_path: Path, names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Configurations, JWKS files and JWKS hosts that hang take none of the threads that all share."""
+    monkeypatch.setattr("service.http_client.resolver._addresses", names.look_up)
+    names.hanging.add("keys.test")
+    settings = Settings(
+        apps={"shop": AppSettings(sdkappid=1, admin="a", secret_env="S")},
+        callers={},
+        redis=RedisSettings(url="redis://127.0.0.1"),
+    )
+    files, hanging = [], []
+    for number in range(12):
+        file = tmp_path / str(number) / "taskgate.yaml"
+        file.parent.mkdir()
+        file.write_text("{}")
+        watcher = ConfigurationWatcher(str(file), {}, running=settings, apply=pytest.fail)
+        replaced_by_a_pipe(file)
+        files.append(file)
+        hanging += [watcher.look(), FileSource(str(file)).read()]
+        hanging.append(UrlSource("http://keys.test/", ca_file=None, token_file=None, timeout_s=20).read())
+    tasks = [asyncio.create_task(each) for each in hanging]
+    done, _ = await asyncio.wait(tasks, timeout=0.2)
+    assert not done
+    async with asyncio.timeout(2):
+        await asyncio.gather(*(asyncio.to_thread(time.monotonic) for _ in range(20)))
+    names.failing.add("keys.test")
+    names.go.set()
+    await asyncio.to_thread(release, *files)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(result) for result in results} <= {SourceFailed, bytes, type(None)}
+
+
+async def test_a_source_that_hangs_is_read_once(tmp_path: Path) -> None:
+    """A token file that hangs takes one thread, however often the keys are asked for."""
+    token = tmp_path / "token"
+    os.mkfifo(token)
+    source = UrlSource("http://127.0.0.1:9/", ca_file=None, token_file=str(token), timeout_s=0.05)
+    before = threading.active_count()
+    for _ in range(10):
+        with pytest.raises(SourceFailed):
+            await source.read()
+    assert threading.active_count() == before + 1
+    await asyncio.to_thread(release, token)

@@ -1,0 +1,190 @@
+"""Calls through a forward proxy, and trust in CAs of one's own; neither comes from the environment."""
+
+import asyncio
+import shutil
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from service.model.errors import UpstreamUnreachable
+from tests.integration.upstream.bench import Bench
+from tests.ports import free_port
+
+
+class Proxy:
+    """A forward proxy in a few lines: for CONNECT and for whole URLs. `answer` overrides what CONNECT gets."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.answer = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            self.asked.append(head.split(b"\r\n")[0].decode())
+            method, target, _ = self.asked[-1].split(" ")
+            if method == "CONNECT":
+                writer.write(self.answer)
+                if b" 200 " not in self.answer:
+                    return
+            address = target if method == "CONNECT" else target.split("/")[2]
+            host, port = address.rsplit(":", 1)
+            behind, ahead = await asyncio.open_connection(host, int(port))
+            if method != "CONNECT":
+                ahead.write(head.replace(f"http://{address}".encode(), b"", 1))
+            await asyncio.gather(self._pass(reader, ahead), self._pass(behind, writer))
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the test has ended
+        finally:
+            writer.close()
+
+    async def _pass(self, source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            to.write(data)
+        to.close()
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[tuple[Proxy, str]]:
+    """A proxy and its URL."""
+    proxy = Proxy()
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    async with server:
+        yield proxy, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@asynccontextmanager
+async def over_tls(bench: Bench, certificate: Path) -> AsyncIterator[str]:
+    """The bench's upstream over TLS, too; gives the base URL."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server = await asyncio.start_server(bench.upstream.serve, "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await bench.client.aclose()
+
+
+async def test_a_ca_of_ones_own(bench: Bench, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host whose certificate the file vouches for is called; without it, and by the environment, it is not."""
+    async with over_tls(bench, certificate) as base:
+        bench.use(base, ca_file=str(certificate))
+        assert (await bench.fetch()).total == 1
+        await bench.client.aclose()
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        bench.use(base)
+        with pytest.raises(UpstreamUnreachable, match="not trusted"):
+            await bench.fetch()
+
+
+async def test_through_a_proxy(bench: Bench, certificate: Path, proxy: tuple[Proxy, str]) -> None:
+    """TLS goes through a tunnel, end to end; plain HTTP is asked for by its whole URL. Connections are kept."""
+    asked, url = proxy
+    async with over_tls(bench, certificate) as base:
+        bench.use(base, ca_file=str(certificate), proxy_url=url)
+        for _ in range(3):
+            assert (await bench.fetch()).total == 1
+        assert asked.asked == [f"CONNECT {base.removeprefix('https://')} HTTP/1.1"]
+        assert bench.upstream.connections == 1
+        await bench.client.aclose()
+        bench.use(proxy_url=url)
+        assert (await bench.fetch()).total == 1
+        assert asked.asked[1].startswith(f"POST {bench.base}/v4/timpush/list_sched_task?")
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"HTTP/1.1 403 Filtered\r\n\r\n", "HTTP status 403"),
+        (b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\n\r\n", "HTTP status 407"),
+        (b"220 smtp.example\r\n\r\n", "does not answer in HTTP"),
+        (b"", "closed the connection|does not answer"),
+    ],
+)
+async def test_a_proxy_that_refuses(
+    bench: Bench, certificate: Path, proxy: tuple[Proxy, str], answer: bytes, told: str
+) -> None:
+    """The call was not made, and the reason is told."""
+    asked, url = proxy
+    asked.answer = answer
+    async with over_tls(bench, certificate) as base:
+        bench.use(base, ca_file=str(certificate), proxy_url=url)
+        with pytest.raises(UpstreamUnreachable, match=told) as caught:
+            await bench.fetch()
+        assert not caught.value.sent
+        assert bench.begun == 0
+        assert bench.upstream.requests == []
+
+
+async def test_a_proxy_that_is_away(bench: Bench) -> None:
+    """Nobody goes round it."""
+    bench.use(proxy_url=f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(UpstreamUnreachable, match="refused the connection"):
+        await bench.fetch()
+    assert bench.upstream.connections == 0
+
+
+async def test_a_proxy_that_hangs(bench: Bench, certificate: Path) -> None:
+    """A connection through it must come within the time for connections."""
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    async with server, over_tls(bench, certificate) as base:
+        port = server.sockets[0].getsockname()[1]
+        bench.use(base, ca_file=str(certificate), proxy_url=f"http://127.0.0.1:{port}", connect_timeout_s=0.2)
+        with pytest.raises(UpstreamUnreachable, match="in time"):
+            await bench.fetch()
+
+
+@pytest.mark.proxy
+async def test_through_tinyproxy(bench: Bench, certificate: Path, tmp_path: Path) -> None:
+    """Debian's tinyproxy passes calls on, with TLS and without, and refuses a port that it does not allow."""
+    tinyproxy = shutil.which("tinyproxy")
+    assert tinyproxy, "tinyproxy is not installed (Debian: apt-get install tinyproxy)"
+    async with over_tls(bench, certificate) as base:
+        port, upstream_port = free_port(), base.rsplit(":", 1)[1]
+        configuration = tmp_path / "tinyproxy.conf"
+        log = tmp_path / "tinyproxy.log"
+        configuration.write_text(
+            f'Port {port}\nListen 127.0.0.1\nAllow 127.0.0.1\nConnectPort {upstream_port}\nLogFile "{log}"\n'
+            "LogLevel Connect\nMaxClients 20\nTimeout 10\n"
+        )
+        process = await asyncio.create_subprocess_exec(
+            tinyproxy, "-d", "-c", str(configuration), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            await _listening(port)
+            url = f"http://127.0.0.1:{port}"
+            bench.use(base, ca_file=str(certificate), proxy_url=url)
+            for _ in range(3):
+                assert (await bench.fetch()).total == 1
+            assert bench.upstream.connections == 1
+            assert f"CONNECT 127.0.0.1:{upstream_port}" in log.read_text()
+            await bench.client.aclose()
+            bench.use(proxy_url=url)
+            assert (await bench.fetch()).total == 1
+            bench.use(f"https://127.0.0.1:{free_port()}", ca_file=str(certificate), proxy_url=url)
+            with pytest.raises(UpstreamUnreachable, match="HTTP status 403"):
+                await bench.fetch()
+        finally:
+            process.terminate()
+            await process.wait()
+
+
+async def _listening(port: int) -> None:
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                await writer.wait_closed()
+                return

@@ -1,0 +1,122 @@
+"""The release before and this one share a Redis: while the one is rolled out over the other, and on the way back."""
+
+import asyncio
+import io
+import subprocess
+import tarfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.sandbox.faults import Latency
+from tests.scenes.fleet import APP, Fleet, Replica, fleet, key_of
+from tests.scenes.service import Service, service
+from tests.scenes.test_pages import RANGE, TODAY, as_ours, stable_headers, upstreams_own
+from tests.servers import Server
+
+pytestmark = pytest.mark.scene
+
+ROOT = Path(__file__).resolve().parents[2]
+RELEASE_BEFORE = "405931b6df26f853d4328f550ae7c95d1d5cdc47"
+"""Its tag, or until there is one the commit that stands for it. Each release moves it on (docs/releasing.md)."""
+SHARED = 4
+"""Every so many requests one is for a list that nobody else asks for; the others are for a few that all ask for."""
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that holds `service` as it was in the release before."""
+    git = ["git", "-C", str(ROOT)]
+    if subprocess.run([*git, "cat-file", "-e", f"{RELEASE_BEFORE}^{{commit}}"], check=False).returncode:
+        pytest.fail(f"this clone lacks the release before: git fetch --tags --unshallow, or fetch {RELEASE_BEFORE}")
+    folder = tmp_path_factory.mktemp("release-before")
+    archive = subprocess.run([*git, "archive", RELEASE_BEFORE, "service"], check=True, capture_output=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        files.extractall(folder, filter="data")
+    return folder
+
+
+class Load:
+    """Callers that ask for pages of many lists, and judge each answer by the upstream's own list."""
+
+    def __init__(self, at: Service, tasks: list[dict[str, Any]]) -> None:
+        self._url = f"http://127.0.0.1:{at.port}/tasks"
+        self._tasks = tasks
+        self._starts = count(1)
+        self.seen: Counter[str] = Counter()
+
+    async def caller(self, number: int) -> None:
+        """Ask for ever, on new connections: a kept one might be closed just as it is used."""
+        headers = {"Authorization": f"Bearer {key_of(f'c{number}')}", "Prefer": "wait=20"}
+        limits = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(limits=limits, headers=headers, timeout=30, trust_env=False) as client:
+            for asked in count():
+                start = next(self._starts) + 100 if asked % SHARED == 0 else asked % 7
+                self.seen[await self._judged(client, start, offset=20 * (asked % 11))] += 1
+                await asyncio.sleep(0.02)
+
+    async def _judged(self, client: httpx.AsyncClient, start: int, *, offset: int) -> str:
+        since = TODAY - timedelta(days=50) + timedelta(minutes=7 * start)
+        query = RANGE | {"since": f"{since:%Y-%m-%dT%H:%M:%SZ}", "sort": "scheduled_at"}
+        try:
+            answer = await client.get(self._url, params=query | {"app": APP.name, "offset": offset, "limit": 20})
+        except httpx.HTTPError as exc:
+            return type(exc).__name__
+        if answer.status_code != httpx.codes.OK:
+            return str(answer.status_code)
+        got = [stable_headers(task) for task in answer.json()["tasks"]]
+        listed = [task for task in self._tasks if datetime.fromisoformat(task["scheduled_at"]) >= since]
+        return "right" if got == listed[offset : offset + 20] else f"wrong page: {query} from {offset}"
+
+
+async def called(replicas: list[Replica], gateways: Fleet) -> None:
+    """Wait until each has made calls anew, and all together as many as three seconds allow."""
+    calls = await gateways.calls()
+    earlier = [_calls_of(replica) for replica in replicas]
+    async with asyncio.timeout(60):
+        while any(_calls_of(replica) < then + 2 for replica, then in zip(replicas, earlier, strict=True)):
+            await asyncio.sleep(0.1)
+        while await gateways.calls() < calls + 15:
+            await asyncio.sleep(0.1)
+
+
+def _calls_of(replica: Replica) -> int:
+    return replica.log().count('"upstream.call"')
+
+
+async def test_two_releases_share_one_redis_in_a_rollout_and_back(
+    own_valkey: Server, before: Path, usersig: Callable[..., str]
+) -> None:
+    """Never over the budget, no wrong page, no request fails, and both go on making calls; forward and back again."""
+    slow = {"transit_s": 2.0}  # what a busy machine may take to bring a call to the upstream
+    started = fleet(own_valkey, replicas=2, tasks=450, source=before, budget=slow)
+    async with started as gateways, service(gateways.replicas) as at:
+        await gateways.upstream.add_fault(Latency(back_ms=50))
+        now_s = int(time.time())
+        signature = usersig(identifier=APP.admin, sdkappid=APP.sdkappid, key=APP.key, time_s=now_s)
+        theirs = upstreams_own(gateways.upstream_url, signature, sort="scheduled_at", keyword=None)
+        await gateways.quiet()
+        load = Load(at, [as_ours(task) for task in theirs])
+        asking = [asyncio.create_task(load.caller(number)) for number in range(6)]
+
+        await called(gateways.replicas, gateways)
+        for source in (ROOT, before):
+            for replica in gateways.replicas:
+                replica.source = source
+                assert await at.roll(replica, pre_stop_s=0.5) == 0
+                await called(gateways.replicas, gateways)
+        worst = await gateways.worst_second()
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+        assert worst <= 5
+        assert load.seen.keys() == {"right"}, load.seen
+        assert load.seen["right"] > 300

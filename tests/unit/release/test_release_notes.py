@@ -1,0 +1,37 @@
+"""What a release says of itself."""
+
+import pytest
+
+from tools.release_notes import notes
+
+TEXT = """# Changelog
+
+## [Unreleased]
+
+## [1.10.0] - 2027-01-02
+
+### Added
+- Ten.
+
+## [1.1.0] - 2026-12-01
+
+### Fixed
+- One: see [0.9.0].
+
+[1.10.0]: https://example/compare
+"""
+
+
+def test_the_section_of_a_version_is_found() -> None:
+    """Without its heading, to the next one or to the links at the end."""
+    assert notes(TEXT, "1.10.0") == "### Added\n- Ten."
+    assert notes(TEXT, "1.1.0") == "### Fixed\n- One: see [0.9.0]."
+
+
+@pytest.mark.parametrize(
+    ("version", "why"), [("1.1", "no section"), ("1x1.0", "no section"), ("Unreleased", "nothing")]
+)
+def test_a_version_that_nothing_is_said_of_is_refused(version: str, why: str) -> None:
+    """A release never has the notes of another, or none."""
+    with pytest.raises(LookupError, match=why):
+        notes(TEXT, version)

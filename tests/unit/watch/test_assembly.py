@@ -1,0 +1,66 @@
+"""A version from its blocks, fetched one after the other while the list moves."""
+
+from msgspec.structs import replace
+
+from service.model.pages import Chunk, Source
+from service.watch.assembly import Assembled, assembled
+from tests.unit.watch.lists import QUERY, RANGE, record
+
+
+def block(*ids: int, at_ms: int = 1, title: str = "t") -> Chunk:
+    """A block of tasks with these ids."""
+    return Chunk(
+        records=tuple(record(id_, title=title) for id_ in ids),
+        total=4,
+        following=None,
+        is_short=False,
+        fetched_at_ms=at_ms,
+        range=RANGE,
+        lifetime_s=15.0,
+        source=Source.FETCHED,
+    )
+
+
+def put(*chunks: Chunk, last: Assembled | None = None, is_new: bool = True) -> Assembled:
+    """One pass."""
+    return assembled(chunks, query=QUERY, last=last, is_new=is_new)
+
+
+def test_a_task_between_two_fetches_is_not_gone() -> None:
+    """A task that moved from a block not yet read to one read before is missed once, and kept."""
+    first = put(block(1, 2), block(3, 4))
+    second = put(block(1, 2, at_ms=2), block(4, 5, at_ms=3), last=first)
+    assert set(second.version.tasks) == {1, 2, 3, 4, 5}
+    third = put(block(1, 2, at_ms=4), block(3, 4, at_ms=5), last=second)
+    assert set(third.version.tasks) == {1, 2, 3, 4, 5}, "5 is missed for the first time now"
+    assert third.missing == {5}
+
+
+def test_a_task_missed_twice_is_gone() -> None:
+    """The second pass must have newer blocks: the same blocks again prove nothing."""
+    first = put(block(1, 2), block(3, 4))
+    second = put(block(1, 2, at_ms=2), block(4, at_ms=3), last=first)
+    again = put(block(1, 2, at_ms=2), block(4, at_ms=3), last=second, is_new=False)
+    assert 3 in again.version.tasks
+    third = put(block(1, 2, at_ms=4), block(4, at_ms=5), last=again)
+    assert set(third.version.tasks) == {1, 2, 4}
+    assert third.missing == frozenset()
+
+
+def test_a_list_of_one_block_is_believed_at_once() -> None:
+    """One fetch shows one moment."""
+    assert set(put(block(1), last=put(block(1, 2))).version.tasks) == {1}
+
+
+def test_of_two_records_of_a_task_the_newer_counts() -> None:
+    """A task that stands in two blocks was moved between their fetches."""
+    now = put(block(1, 2, at_ms=5, title="new"), block(2, 3, at_ms=4, title="old"))
+    assert b'"new"' in now.version.tasks[2].record
+    assert len(now.version.tasks) == 3
+
+
+def test_what_has_not_changed_is_the_same_object() -> None:
+    """So versions share their tasks, and comparing them costs next to nothing."""
+    first = put(block(1, 2))
+    second = put(replace(block(1, 2), fetched_at_ms=9), last=first)
+    assert all(second.version.tasks[id_] is first.version.tasks[id_] for id_ in (1, 2))

@@ -1,0 +1,117 @@
+"""What changes from one version of a list to the next."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.model.queries import Range
+from service.model.streams import Only
+from service.watch.changes import Added, Changed, Removed, applied, changes
+from service.watch.versions import ListVersion, decode_version, encode_version, watched_task
+from tests.unit.watch.lists import QUERY, RANGE, record
+
+ALL = Only()
+_TASKS = st.dictionaries(
+    st.integers(1, 12),
+    st.tuples(
+        st.sampled_from(("pending", "dispatching", "dispatched")),
+        st.sampled_from(("all", "tag", "user")),
+        st.sampled_from(("a", "b", "ü\n")),
+        st.integers(RANGE.since_s - 10, RANGE.until_s + 10),
+    ),
+)
+_ONLY = st.builds(
+    Only, status=st.sampled_from((None, "pending", "dispatched")), type=st.sampled_from((None, "all", "tag"))
+)
+
+
+def version(*records: bytes, range_: Range = RANGE) -> ListVersion:
+    """A version of these records."""
+    return ListVersion((watched_task(each, sort=QUERY.sort, known={}) for each in records), range_=range_)
+
+
+def _of(tasks: dict[int, tuple[str, str, str, int]]) -> ListVersion:
+    return version(*(record(id_, status=s, type_=t, title=title, at_s=at) for id_, (s, t, title, at) in tasks.items()))
+
+
+@given(_TASKS, _TASKS, _ONLY, st.integers(0, 24))
+def test_replaying_changes_gives_the_new_list(old: dict, new: dict, only: Only, done: int) -> None:
+    """Whoever applies all changes holds the new list; cut off anywhere, what is still missing leads there too."""
+    before, after = _of(old), _of(new)
+    wanted = {id_: task.sums for id_, task in after.tasks.items() if only.takes(task.labels)}
+    held = {id_: task for id_, task in before.tasks.items() if only.takes(task.labels)}
+    steps = changes(held, after, only)
+    assert {id_: task.sums for id_, task in applied(held, steps).items()} == wanted
+    begun = applied(held, steps[:done])
+    rest = applied(begun, changes(begun, after, only))
+    assert {id_: task.sums for id_, task in rest.items()} == wanted
+
+
+@given(_TASKS, _TASKS, _ONLY)
+def test_a_change_comes_once(old: dict, new: dict, only: Only) -> None:
+    """No task is named twice, and none that has not changed is named at all."""
+    before, after = _of(old), _of(new)
+    steps = changes(before.tasks, after, only)
+    ids = [step.id if isinstance(step, Removed) else step.task.labels.id for step in steps]
+    assert len(ids) == len(set(ids))
+    same = {id_ for id_ in before.tasks.keys() & after.tasks.keys() if before.tasks[id_].sums == after.tasks[id_].sums}
+    assert same.isdisjoint(ids)
+
+
+@given(_TASKS, _TASKS, _ONLY)
+def test_a_version_from_redis_leads_to_the_same_changes(old: dict, new: dict, only: Only) -> None:
+    """What Redis keeps of a version is enough to go on from it."""
+    before, after = _of(old), _of(new)
+    restored = decode_version(encode_version(before))
+    assert restored is not None
+    assert restored.name == before.name
+    assert changes(restored.tasks, after, only) == changes(before.tasks, after, only)
+
+
+@given(st.binary(max_size=200) | st.tuples(_TASKS, st.integers(0, 400), st.integers(0, 255)))
+def test_a_damaged_version_is_none(damage: bytes | tuple) -> None:
+    """Damaged bytes are read as None or as some version, cut off ones as None; nothing is raised."""
+    if isinstance(damage, bytes):
+        decode_version(damage)
+        return
+    tasks, at, byte = damage
+    value = bytearray(encode_version(_of(tasks)))
+    value[at % len(value)] = byte
+    decode_version(bytes(value))
+    assert decode_version(bytes(value[: at % len(value)])) is None
+
+
+def test_changed_names_the_fields_that_differ() -> None:
+    """A task that was moved and retitled says so."""
+    (step,) = changes(
+        version(record(1)).tasks, version(record(1, title="new", at_s=1_600_000, status="dispatched")), ALL
+    )
+    assert isinstance(step, Changed)
+    assert step.fields == ("status", "title", "scheduled_at")
+
+
+def test_a_task_that_leaves_the_filter_is_removed_with_its_new_status() -> None:
+    """Watching pending tasks shows each one's end."""
+    (step,) = changes(version(record(1)).tasks, version(record(1, status="dispatching")), Only(statuses=("pending",)))
+    assert step == Removed(id=1, status="dispatching", reason="filter")
+
+
+def test_a_task_that_enters_the_filter_is_added() -> None:
+    """It was there before, but not for this watcher."""
+    (step,) = changes(version(record(1)).tasks, version(record(1, status="dispatched")), Only(statuses=("dispatched",)))
+    assert isinstance(step, Added)
+
+
+def test_a_task_is_gone_from_the_range_or_from_the_list() -> None:
+    """The reason tells a range that has moved on from a task that was deleted."""
+    before = version(record(1, at_s=1_100_000), record(2, at_s=1_500_000))
+    after = version(range_=Range(since_s=1_200_000, until_s=2_200_000))
+    assert changes(before.tasks, after, ALL) == (
+        Removed(id=1, status="pending", reason="range"),
+        Removed(id=2, status="pending", reason="deleted"),
+    )
+
+
+def test_versions_of_equal_tasks_have_equal_names() -> None:
+    """On whatever replica, in whatever order; any field makes a difference."""
+    assert version(record(1), record(2)).name == version(record(2), record(1)).name
+    assert version(record(1)).name != version(record(1, title="u")).name
