@@ -20,7 +20,9 @@ _TASKS = st.dictionaries(
     ),
 )
 _ONLY = st.builds(
-    Only, status=st.sampled_from((None, "pending", "dispatched")), type=st.sampled_from((None, "all", "tag"))
+    Only,
+    statuses=st.sampled_from(((), ("pending",), ("dispatched", "pending"))),
+    types=st.sampled_from(((), ("all",), ("tag",))),
 )
 
 
