@@ -49,7 +49,8 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="tell all that is wrong with a configuration")
     check.add_argument("config", metavar="CONFIG", help="the YAML file")
-    check.add_argument("--call", action="store_true", help="make one real call for each app as well")
+    check.add_argument("--call", action="store_true", help="make one real call for each app as well, in its turn")
+    check.add_argument("--alone", action="store_true", help="with --call: where Redis is away, call without a turn")
     check.set_defaults(command=_check)
 
     usersig = commands.add_parser("usersig", help="print a signature, for trying the upstream by hand")
@@ -134,7 +135,7 @@ def _sandbox(parsed: argparse.Namespace) -> int:
 def _check(parsed: argparse.Namespace) -> int:
     from service.commands.check import run
 
-    return run(parsed.config, call=parsed.call)
+    return run(parsed.config, call=parsed.call, alone=parsed.alone)
 
 
 def _usersig(parsed: argparse.Namespace) -> int:

@@ -80,15 +80,19 @@ class CacheSettings(_Section, frozen=True, kw_only=True):
 
 
 class RedisSettings(_Section, frozen=True, kw_only=True):
-    """Where Redis or Valkey is; `url` is redis://, rediss:// or unix://."""
+    """Where Redis or Valkey is; `url` is redis://, rediss:// (the files are for TLS) or unix://."""
 
     url: str
     mode: Literal["single", "sentinel", "cluster"] = "single"
     sentinel_master: str = "mymaster"
+    username: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
     password_file: str | None = None
     password_env: str | None = None
     sentinel_password_file: str | None = None
     sentinel_password_env: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
     prefix: Annotated[
         str, Meta(pattern=r"^[A-Za-z0-9._-]{1,32}\Z", description="1 to 32 letters, digits, dots, dashes, underscores")
     ] = "taskgate"

@@ -17,8 +17,8 @@ IN_FLIGHT = 2
 
 Recall = Callable[[int], Part | None]
 """Returns a block that is fresh in memory."""
-Obtain = Callable[[PageRequest, int], Awaitable[Part]]
-"""Returns a block, stored or fetched, within the request's patience. Raises what a page does."""
+Obtain = Callable[[int, float], Awaitable[Part]]
+"""Returns a block, stored or fetched within so many seconds of patience. Raises what a page does."""
 
 
 async def all_blocks(
@@ -37,7 +37,7 @@ async def all_blocks(
     """
     ends_at_s = now_s() + ask.patience_s
     parts: dict[int, Part] = {}
-    parts[0] = recall(0) or await obtain(ask, 0)
+    parts[0] = recall(0) or await obtain(0, ask.patience_s)
     while True:
         count = _count(parts, ask, block_size=block_size)
         missing: list[int] = []
@@ -50,8 +50,8 @@ async def all_blocks(
         if count == _count(parts, ask, block_size=block_size) and not missing:
             return [parts[index] for index in range(count)]
         wave = missing[: IN_FLIGHT if is_budget_free() else 1]
-        asked = replace(ask, patience_s=max(ends_at_s - now_s(), 0.0))
-        parts.update(zip(wave, await _together([obtain(asked, index) for index in wave]), strict=True))
+        patience_s = max(ends_at_s - now_s(), 0.0)
+        parts.update(zip(wave, await _together([obtain(index, patience_s) for index in wave]), strict=True))
 
 
 def filtered_page(

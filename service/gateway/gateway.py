@@ -135,7 +135,7 @@ class Gateway:
             raise UnknownApp
         size = app.fetching.block_size
         try:
-            part = await self._part(app, ask, ask.slice.offset // size)
+            part = await self._part(app, ask, ask.slice.offset // size, patience_s=ask.patience_s)
         except (WaitTooLong, LineFull, UpstreamError) as exc:
             exc.budget = self._note(app)
             raise
@@ -231,9 +231,11 @@ class Gateway:
         """The blocks of the slice, one or two."""
         size = app.fetching.block_size
         first, *more = ask.slice.blocks(size)
-        parts = [await self._part(app, ask, first)]
+        began_s = asyncio.get_running_loop().time()
+        parts = [await self._part(app, ask, first, patience_s=ask.patience_s)]
         if more and parts[0].block.total > more[0] * size:
-            parts.append(await self._part(app, ask, more[0]))
+            waited_s = asyncio.get_running_loop().time() - began_s
+            parts.append(await self._part(app, ask, more[0], patience_s=max(ask.patience_s - waited_s, 0.0)))
         return parts
 
     async def _all_parts(self, app: ServedApp, ask: PageRequest) -> list[Part]:
@@ -249,7 +251,7 @@ class Gateway:
         return await all_blocks(
             ask,
             recall=recall,
-            obtain=lambda asked, index: self._part(app, asked, index),
+            obtain=lambda index, patience_s: self._part(app, ask, index, patience_s=patience_s),
             is_budget_free=lambda: app.line.last is not None and app.line.last.free >= IN_FLIGHT,
             now_s=asyncio.get_running_loop().time,
             block_size=app.fetching.block_size,
@@ -276,7 +278,7 @@ class Gateway:
         forward = self._forward(kept)
         is_stopped = app.fetching.stopped() is not None
         try:
-            fetched = await self._fetch(app, ask, job)
+            fetched = await self._fetch(app, ask, job, patience_s=patience_s)
         except QueryRefused:
             raise
         except (StoreUnavailable, UpstreamError, WaitTooLong, LineFull) as exc:
@@ -307,7 +309,7 @@ class Gateway:
             return CachedBlock(stored=remembered.stored, head=kept.head), "memory", False
         return kept, "redis", False
 
-    async def _fetch(self, app: ServedApp, ask: PageRequest, job: BlockJob) -> Fetched:
+    async def _fetch(self, app: ServedApp, ask: PageRequest, job: BlockJob, *, patience_s: float) -> Fetched:
         if stopped := app.fetching.stopped():
             raise stopped
         caller = ask.caller
@@ -318,7 +320,7 @@ class Gateway:
             job,
             caller=caller.name,
             weight=caller.weight,
-            patience_s=ask.patience_s,
+            patience_s=patience_s,
             bound=caller.waiting_max,
             origin=ask.origin,
         )

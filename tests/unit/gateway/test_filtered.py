@@ -152,10 +152,10 @@ class Blocks:
         """What is stored."""
         return Part(block=self.listed[index], source=Source.HIT) if index in self.stored else None
 
-    async def obtain(self, request: PageRequest, index: int) -> Part:
+    async def obtain(self, index: int, patience_s: float) -> Part:
         """Takes a second."""
         self.asked.append(index)
-        self.patience_s.append(request.patience_s)
+        self.patience_s.append(patience_s)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
