@@ -257,7 +257,7 @@ class Gateway:
             block_size=app.fetching.block_size,
         )
 
-    async def _part(self, app: ServedApp, ask: PageRequest, index: int) -> Part:
+    async def _part(self, app: ServedApp, ask: PageRequest, index: int, *, patience_s: float) -> Part:
         """One block of the page: what is stored where that will do, else a fetch, else what is stale."""
         kept, place, trouble = await self._stored(app, ask, index)
         verdict = self._judge(kept, ask.directives)

@@ -126,6 +126,8 @@ GOOD = Block(
     settled=False,
     ends=(7, 15),
     body=b'{"a":1},{"b":2}',
+    ids=bytes(16),
+    codes=b"\x05\x06",
 )
 
 
@@ -139,9 +141,11 @@ GOOD = Block(
         ({"total": 2**63}, "sense"),
         ({"ends": (15, 15)}, "shape"),
         ({"ends": (9, 15)}, "shape"),
-        ({"ends": (15,), "body": b'["a":1},{"b":2]'}, "shape"),
+        ({"ends": (15,), "body": b'["a":1},{"b":2]', "ids": bytes(8), "codes": b"\0"}, "shape"),
         ({"ends": (7, 15), "body": b'{"a":1};{"b":2}'}, "shape"),
-        ({"ends": (), "body": b""}, None),
+        ({"ids": bytes(8)}, "shape"),
+        ({"codes": b""}, "shape"),
+        ({"ends": (), "body": b"", "ids": b"", "codes": b""}, None),
     ],
 )
 def test_nonsense_with_a_good_checksum_is_no_block(changes: dict[str, object], reason: str | None) -> None:
