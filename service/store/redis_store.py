@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-Op = Literal["get", "put", "publish", "purge", "script"]
+Op = Literal["get", "put", "publish", "purge", "script", "inspect"]
 OnCall = Callable[[Op, float, StoreDetail | None], None]
 """Told of every call that has ended: what it was, how long it took in seconds, and why it failed, if so."""
 
@@ -93,6 +93,10 @@ class RedisStore:
         """Delete all keys that begin with `prefix`, by steps of SCAN, within 30 s."""
         return await self._owned("purge", self._purge(prefix))
 
+    async def setting(self, name: str, *, key: str) -> str | None:
+        """Return a setting of the server that holds `key`; None where it may not be read."""
+        return await self._owned("inspect", self._setting(name, key))
+
     def script(self, source: str) -> Script:
         """Make a script callable."""
         return _StoredScript(source, run=self._run_script, owned=self._owned)
@@ -126,6 +130,17 @@ class RedisStore:
         except ResponseError as exc:
             self._refused(exc)
             raise unavailable(exc) from exc
+
+    async def _setting(self, name: str, key: str) -> str | None:
+        try:
+            answer = await self._route(key, "CONFIG", "GET", name, again=True)
+        except ResponseError:
+            return None
+        match answer:
+            case [_, bytes() as value]:
+                return value.decode(errors="replace")
+            case _:
+                return None
 
     async def _value(self, key: str) -> object:
         try:
