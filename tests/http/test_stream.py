@@ -92,6 +92,8 @@ FILTERS = [
     ("type=tag", lambda n: n % 2 == 0),
     ("type=tag&status=pending", lambda n: n % 10 == 0),
     ("type=user", lambda n: False),
+    ("status=pending,dispatched&type=tag,user", lambda n: n % 2 == 0),
+    ("status=pending%2Cdispatching", lambda n: n % 5 == 0),
 ]
 
 
@@ -104,9 +106,11 @@ async def test_filters(web: Web, query: str, wanted: Any) -> None:
 
 
 REFUSED = [
-    ("status=pending", {}, "status"),
-    ("type=all", {}, "type"),
     ("limit=5", LINES, "limit"),
+    ("status=pending,", {}, "status"),
+    ("status=pending,pending", {}, "status"),
+    ("status=pending&status=dispatched", {}, "status"),
+    ("type=all,%20tag", LINES, "type"),
     ("status=Pending", LINES, "status"),
     ("type=everyone", LINES, "type"),
     ("status=", LINES, "status"),
@@ -115,7 +119,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("query", "headers", "named"), REFUSED)
 async def test_what_belongs_to_the_other_form(web: Web, query: str, headers: dict[str, str], named: str) -> None:
-    """Filters of a page, a stream's limit and unknown statuses are refused by name, before anything is asked for."""
+    """A stream's limit, and values that are unknown or repeated, are refused by name before anything is asked for."""
     answer = await web.get(f"/tasks?{query}", headers)
     assert answer.status_code == 400
     assert [error["parameter"] for error in answer.json()["errors"]] == [named]

@@ -144,6 +144,8 @@ def _particulars(exc: Exception) -> dict[str, Any]:
             }
         case StreamTooLong():
             particulars = {"bound": exc.bound}
+        case KeysUnavailable() | StoreUnavailable():
+            particulars = {"retry_after_s": UNAVAILABLE_RETRY_S}
         case WaitTooLong():
             estimate_s = round(exc.estimate_s, 3) if math.isfinite(exc.estimate_s) else None
             particulars = {"retry_after_s": exc.retry_after_s, "place": exc.place, "estimate_s": estimate_s}
@@ -153,8 +155,6 @@ def _particulars(exc: Exception) -> dict[str, Any]:
             particulars = {"bound": exc.bound, "total": exc.total}
         case Refused():
             particulars = {"retry_after_s": exc.retry_after_s}
-        case KeysUnavailable() | StoreUnavailable():
-            particulars = {"retry_after_s": UNAVAILABLE_RETRY_S}
         case UpstreamHTTPStatus(retry_after_s=float(wait_s)):
             particulars = {"retry_after_s": wait_s}
         case UpstreamRefused():

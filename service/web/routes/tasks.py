@@ -65,6 +65,8 @@ def tasks_route(
             slice=asked.slice,
             patience_s=patience.wait_s,
             directives=directives,
+            only=asked.only,
+            filter_max_blocks=now.filter_max_blocks,
             origin=context.origin,
         )
         if media_type == EVENT_STREAM:
