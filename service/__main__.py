@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 _CONFIG = "the YAML file (default: $TASKGATE_CONFIG)"
 
 _TASKS_EPILOG = """Write a value that begins with a minus after an equals sign: --since=-P7D --sort=-created_at.
-Exit status: 0 if all tasks were listed, 1 if some are missing (stderr says why), 2 if the request or the key is wrong."""
+Exit status: 0 if all tasks were listed, 1 if some are missing (stderr says why), 2 if request or key are wrong."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     usersig.add_argument("--config", help=_CONFIG)
     usersig.set_defaults(command=_usersig)
 
-    _listing(commands.add_parser("tasks", help="list the tasks of an app, from a running gateway", epilog=_TASKS_EPILOG))
+    _listing(commands.add_parser("tasks", help="list the tasks of an app from a running gateway", epilog=_TASKS_EPILOG))
 
     key = commands.add_parser("key", help="print a new key for a caller, and its settings")
     key.add_argument("name", metavar="NAME", help="name of the caller")
@@ -86,7 +86,7 @@ def _listing(tasks: argparse.ArgumentParser) -> None:
     tasks.add_argument("--offset", type=int, default=0, help="how many tasks of the list to skip")
     tasks.add_argument("--watch", action="store_true", help="follow the list and print its changes until Ctrl-C")
     tasks.add_argument("--limit", type=int, help="the most tasks to list (default: all)")
-    tasks.add_argument("--wait", type=int, metavar="SECONDS", help="the longest wait for each turn to call the upstream")
+    tasks.add_argument("--wait", type=int, metavar="SECONDS", help="longest wait for each turn to call the upstream")
     tasks.add_argument("--format", choices=("table", "ndjson"), default="table", help="(default: table)")
     tasks.set_defaults(command=_tasks)
 
