@@ -138,7 +138,7 @@ FAULTS: list[tuple[tuple[str, ...], str | None, int, str]] = [
     ((), "wrong", 2, "Missing or unknown API key"),
     (("--key", "wörong"), None, 2, "ASCII"),
     (("--app", "news"), KEY, 2, "No such app"),
-    (("--status", "Pending"), KEY, 2, "status must be one of pending, dispatching, dispatched"),
+    (("--status", "Pending"), KEY, 2, "status must be one or several of pending, dispatching, dispatched"),
     (("--limit", "0"), KEY, 2, "--limit"),
     (("--url", "ftp://x"), KEY, 2, "http://HOST:PORT"),
     (("--url", "http://127.0.0.1:1"), KEY, 1, "can't reach 127.0.0.1"),
