@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 NEVER_IMPORTED := click colorama faker litestar-htmx markdown-it-py mdurl polyfactory pycparser pygments rich rich-click tzdata
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 
-.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi check-breaking lint-workflows test-chart test-cluster test-alerts bench-budget bench-hit bench-process bench-simulation soak check format lock docs-page chart image sbom version openapi clean
+.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi check-breaking lint-workflows test-chart test-cluster test-alerts bench-budget bench-hit bench-process bench-simulation bench-watch soak check format lock docs-page chart image sbom version openapi clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ bench-process: $(VENV)/.dev ## start, memory and end of one replica; writes docs
 
 bench-simulation: $(VENV)/.dev ## what ten simulated minutes of many callers cost, by kind of cache
 	$(BIN)/python -m tests.bench.simulate_cache
+
+bench-watch: $(VENV)/.dev ## what idle watchers cost a replica in memory (COUNT=1000; a minute)
+	$(BIN)/python -m tests.bench.watchers $(COUNT)
 
 soak: $(VENV)/.dev ## mixed load with faults on whole processes, an hour (MINUTES=10); writes docs/benchmarks/soak.md
 	$(BIN)/python -m tests.soak.run $(or $(MINUTES),60) docs/benchmarks/soak.md
