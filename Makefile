@@ -47,8 +47,8 @@ soak: $(VENV)/.dev ## mixed load with faults on whole processes, an hour (MINUTE
 test-prometheus: $(VENV)/.dev ## scrape with a real Prometheus (Debian: prometheus) and ask it the documented questions
 	$(BIN)/python -m pytest -m prometheus
 
-test-proxy: $(VENV)/.dev ## upstream calls through a real forward proxy (Debian: tinyproxy)
-	$(BIN)/python -m pytest tests/integration/upstream -m proxy
+test-proxy: $(VENV)/.dev ## calls through a forward proxy, watches behind a reverse one (Debian: tinyproxy, nginx)
+	$(BIN)/python -m pytest tests/integration/upstream tests/scenes/test_watch_behind_nginx.py -m proxy
 
 test-browser: $(VENV)/.dev ## the page at / and the docs in a headless browser (Debian: chromium)
 	$(BIN)/python -m pytest tests/browser -m browser
