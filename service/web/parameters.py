@@ -24,7 +24,7 @@ MOMENT_PATTERN = (
 )
 """What `parse_moment` accepts, for the contract; days must exist in the calendar, too."""
 
-NO_APP = Fault(parameter="app", detail="is needed: this caller may read more than one app")
+NO_APP = Fault(parameter="app", detail="is required: this caller may read more than one app")
 
 _OF_PAGES = ("limit",)
 _NO_PAGE = "is for pages only: a stream goes on to the end of the list"
@@ -117,7 +117,7 @@ def task_parameters(settings: WebSettings) -> TaskParameters:
         q=Parameter(
             name="q",
             read=_read_keyword,
-            description="A keyword to look for in title and description; the upstream matches it loosely.",
+            description="A keyword to search for in title and description; the upstream's matching is fuzzy.",
             examples=(Example(value="spring sale", summary="tasks that mention a spring sale"),),
             schema={"type": "string", "pattern": _NO_CONTROLS, "minLength": 1, "maxLength": KEYWORD_MAX},
         ),
@@ -125,14 +125,14 @@ def task_parameters(settings: WebSettings) -> TaskParameters:
             "offset",
             range(settings.offset_max + 1),
             default=0,
-            description="How many tasks of the list to leave out.",
+            description="How many tasks of the list to skip.",
             example=40,
         ),
         limit=_count(
             "limit",
             range(1, settings.limit_max + 1),
             default=settings.limit_default,
-            description="How many tasks to list at most. A stream has no limit: it goes on to the end of the list.",
+            description="The most tasks to return. A stream has no limit: it continues to the end of the list.",
             example=20,
         ),
         status=_choices("status", STATUSES, example="pending"),
@@ -145,7 +145,7 @@ def app_parameter(description: str) -> Parameter[str]:
     return Parameter(
         name="app",
         read=str,
-        description=f"{description} May be left out by a caller who may read just one.",
+        description=f"{description} Optional for a caller that may read only one app.",
         examples=(Example(value="shop", summary="the app called shop"),),
         schema={"type": "string", "pattern": _APP_PATTERN, "minLength": 1, "maxLength": 63},
     )
@@ -173,7 +173,7 @@ def _count(name: str, bounds: range, *, default: int, description: str, example:
 
     def read(text: str) -> int:
         if not _DIGITS.fullmatch(text) or not least <= int(text) <= greatest:
-            raise ValueError(f"must be a whole number from {least} to {greatest}, in digits alone")
+            raise ValueError(f"must be an integer from {least} to {greatest}, digits only")
         return int(text)
 
     return Parameter(
@@ -293,4 +293,4 @@ def _range_faults(query: Query, settings: WebSettings, now_s: float) -> Iterator
         yield Fault(parameter="since", detail=f"{detail}{settings.align_s} s")
     days = settings.range_max_days
     if days is not None and range_.until_s - range_.since_s > days * 86_400:
-        yield Fault(parameter="since", detail=f"lies more than {days} days before until, the longest range there is")
+        yield Fault(parameter="since", detail=f"is more than {days} days before until, the longest range allowed")
