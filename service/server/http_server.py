@@ -68,7 +68,7 @@ class HttpServer:
         """Accept connections from now on. Raise CannotListen if another process has begun to listen meanwhile."""
         host, port = listening.getsockname()[:2]
         with naming(host, port):
-            # asyncio accepts as many as `backlog` at once before we hear of one, which may be more than there are files.
+            # asyncio accepts up to `backlog` before it calls us for the first, perhaps more than there are files.
             self._listener = await self._loop.create_server(
                 lambda: ClientConnection(self), sock=listening, backlog=ACCEPTED_AT_ONCE
             )
