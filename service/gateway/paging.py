@@ -37,6 +37,7 @@ def page_of(
     )
     oldest = min((part.block for part in parts), key=lambda block: block.fetched_at_ms)
     newest = max((part.block for part in parts), key=lambda block: block.fetched_at_ms)
+    body = b",".join(body for body in bodies if body)
     return Page(
         query=ask.query,
         slice=ask.slice,
@@ -44,7 +45,8 @@ def page_of(
         total=newest.total,
         fetched_at_ms=oldest.fetched_at_ms,
         lifetime_s=lifetime_s,
-        body=b",".join(body for body in bodies if body),
+        body=body,
+        changed=_has_changed(parts, body),
         missing=max(min(stop, newest.total) - start - count, 0),
         source=max((part.source for part in parts), key=_RANK.__getitem__),
         stale_reason=next((part.stale_reason for part in parts if part.stale_reason), None),
@@ -53,6 +55,26 @@ def page_of(
         upstream_s=sum(part.upstream_s for part in parts),
         budget=budget,
     )
+
+
+class _Identified(msgspec.Struct, frozen=True):
+    id: int
+
+
+_records = msgspec.json.Decoder(list[_Identified])
+
+
+def _has_changed(parts: Sequence[Part], body: bytes) -> bool:
+    """Whether the blocks of a slice were seen to disagree, each having been fetched at a time of its own."""
+    first, *more = (part.block for part in parts)
+    if first.changed or any(block.changed for block in more):
+        return True
+    if not more:
+        return False
+    if any(block.total != first.total or block.range != first.range for block in more):
+        return True
+    ids = [record.id for record in _records.decode(b"[" + body + b"]")]
+    return len(set(ids)) < len(ids)
 
 
 def chunk_of(ask: PageRequest, part: Part, *, block_size: int, lifetime_s: float, budget: BudgetNote | None) -> Chunk:

@@ -50,7 +50,8 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     """A slice, cut from one block or two.
 
     `body` is the JSON text of the tasks, joined by commas. `missing` is how many tasks the slice lacks by the total:
-    the upstream gave fewer, or records without an id. `fetched_at_ms` and `range` are those of the older block,
+    the upstream gave fewer, or records without an id. `changed` says that the list was seen to change between the
+    fetches of its blocks: tasks may be missing or come twice. `fetched_at_ms` and `range` are those of the older block,
     `lifetime_s` is what is fresh of it counted from its fetch. `waited_s` is the time in line and `upstream_s` the time
     of the call, 0 where there was none. `forward` is None where no call was made or joined.
     """
@@ -64,6 +65,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     source: Source
     missing: int = 0
+    changed: bool = False
     stale_reason: StaleReason | None = None
     forward: Forward | None = None
     waited_s: float = 0.0

@@ -35,6 +35,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     limit: int
     fetched_at: str
     missing: int
+    changed: bool
 
 
 class Rendered(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +89,7 @@ def _envelope(page: Page) -> bytes:
         limit=page.slice.limit,
         fetched_at=_instant(page.fetched_at_ms // 1000),
         missing=page.missing,
+        changed=page.changed,
     )
     return _encoder.encode(envelope)[:-1] + b',"tasks":['
 

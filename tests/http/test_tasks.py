@@ -22,7 +22,7 @@ async def test_body(web: Web) -> None:
     assert answer.headers["content-type"] == "application/json"
     assert answer.content.decode() == (
         '{"app":"shop","since":"2025-05-11T21:46:40Z","until":"2025-07-08T18:40:00Z","sort":"-scheduled_at",'
-        '"q":"spät","total":95,"offset":20,"limit":2,"fetched_at":"2025-06-15T15:06:36Z","missing":0,'
+        '"q":"spät","total":95,"offset":20,"limit":2,"fetched_at":"2025-06-15T15:06:36Z","missing":0,"changed":false,'
         '"tasks":[{"id":1,"title":"a"},{"id":2,"title":"b"}]}'
     )
 

@@ -76,6 +76,11 @@ _PAGE: Json = {
         "description": "How many tasks this slice lacks by `total`: the upstream gave fewer than it counts, or gave "
         "them without an id. Nearly always 0.",
     },
+    "changed": {
+        "type": "boolean",
+        "description": "Whether the list was seen to change between the fetches that this slice comes from: tasks may "
+        "be missing or come twice. Slices within one block, aligned runs of 100 by default, come from one fetch.",
+    },
 }
 _SORT: Json = {
     "type": "string",

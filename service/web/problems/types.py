@@ -209,7 +209,8 @@ _ALL = (
         title="The turn would come too late",
         status=503,
         meaning="The upstream may be called only so often, and the caller's turn would come after its patience has "
-        "ended. 'place' is its place in line, 'estimate_seconds' the expected wait for the turn.",
+        "ended, or has not come by then. 'place' is its place in line, 'estimate_seconds' the expected wait for the "
+        "turn from now on; 'detail' says what was waited, and what is lacking.",
         remedy="Try again after Retry-After, or wait longer with 'Prefer: wait=SECONDS', or accept an older answer "
         "with 'Cache-Control: max-stale'.",
     ),
@@ -238,8 +239,9 @@ _ALL = (
         slug="nothing-stored",
         title="Nothing stored fits",
         status=504,
-        meaning="The caller asked for stored answers alone (only-if-cached), and none satisfies the request.",
-        remedy="Leave 'only-if-cached' out, or accept older answers with 'max-stale'.",
+        meaning="The caller asked for stored answers alone ('Cache-Control: only-if-cached', or 'Prefer: wait=0'), and "
+        "none satisfies the request.",
+        remedy="Leave 'only-if-cached' out and allow for a wait, or accept older answers with 'max-stale'.",
     ),
     ProblemType(
         slug="upstream-timeout",
