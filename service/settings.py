@@ -146,9 +146,11 @@ class ServerSettings(_Section, frozen=True, kw_only=True):
     host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
     port: Port = 8000
     backlog: Annotated[int, Meta(ge=128, le=65_535)] = 1024
-    connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
+    connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096
+    unsent_max_bytes: Annotated[int, Meta(ge=1024 * 1024)] = 64 * 1024 * 1024
     headers_max_bytes: Annotated[int, Meta(ge=8192, le=1024 * 1024)] = 64 * 1024
     headers_timeout_s: Annotated[float, Meta(ge=0.1, le=600)] = 10.0
+    idle_timeout_s: Annotated[float, Meta(ge=0.1, le=3600)] = 75.0
     reader_timeout_s: Annotated[float, Meta(ge=0.1, le=3600)] = 300.0
     drain_s: Annotated[float, Meta(ge=0, le=600)] = 35.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -1,4 +1,4 @@
-"""`taskgate check`: whether the configuration is good, and with `--call`, whether the upstream agrees."""
+"""`taskgate check`: whether the configuration is good; with options, whether Redis and the upstream agree."""
 
 import asyncio
 
@@ -6,8 +6,10 @@ from service.commands.configured import configured
 from service.configuration import Loaded
 
 
-def run(config: str, *, call: bool, alone: bool) -> int:
-    """Print all faults and warnings, then what one call for each app brings; return the exit status.
+def run(config: str, *, call: bool, alone: bool, redis: bool) -> int:
+    """Print all faults and warnings, then what Redis refuses and what one call for each app brings.
+
+    Return the exit status.
 
     `alone`: without Redis make the calls all the same, outside of the budget.
     """
@@ -15,11 +17,16 @@ def run(config: str, *, call: bool, alone: bool) -> int:
     if loaded is None:
         return 2
     print(f"ok: {_count(loaded)}")
-    if not call:
-        return 0
-    from service.commands.check_call import call_all
+    status = 0
+    if redis:
+        from service.commands.check_redis import try_redis
 
-    return asyncio.run(call_all(loaded.settings, alone=alone))
+        status = asyncio.run(try_redis(loaded.settings))
+    if call:
+        from service.commands.check_call import call_all
+
+        status = max(status, asyncio.run(call_all(loaded.settings, alone=alone)))
+    return status
 
 
 def _count(loaded: Loaded) -> str:
