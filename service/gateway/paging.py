@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from service.model.blocks import Block
 from service.model.budgets import BudgetNote
@@ -35,9 +36,20 @@ def page_of(
         max(min(stop - base, len(part.block.ends)) - max(start - base, 0), 0)
         for base, part in zip((first, first + block_size), parts, strict=False)
     )
+    page = summary_of(ask, parts, lifetime_s=lifetime_s, budget=budget)
+    body = b",".join(body for body in bodies if body)
+    return replace(
+        page,
+        body=body,
+        missing=max(min(stop, page.total) - start - count, 0),
+        consistent=not _has_changed(parts, body),
+    )
+
+
+def summary_of(ask: PageRequest, parts: Sequence[Part], *, lifetime_s: float, budget: BudgetNote | None) -> Page:
+    """Return a page without tasks: times are those of the oldest block, the total is that of the newest."""
     oldest = min((part.block for part in parts), key=lambda block: block.fetched_at_ms)
     newest = max((part.block for part in parts), key=lambda block: block.fetched_at_ms)
-    body = b",".join(body for body in bodies if body)
     return Page(
         query=ask.query,
         slice=ask.slice,
@@ -45,9 +57,7 @@ def page_of(
         total=newest.total,
         fetched_at_ms=oldest.fetched_at_ms,
         lifetime_s=lifetime_s,
-        body=body,
-        changed=_has_changed(parts, body),
-        missing=max(min(stop, newest.total) - start - count, 0),
+        body=b"",
         source=max((part.source for part in parts), key=_RANK.__getitem__),
         stale_reason=next((part.stale_reason for part in parts if part.stale_reason), None),
         forward=next((part.forward for part in parts if part.forward), None),

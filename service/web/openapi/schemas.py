@@ -63,7 +63,9 @@ _PAGE: Json = {
     "until": _INSTANT | {"description": "Where the listed range ends, resolved."},
     "sort": {"$ref": "#/components/schemas/Sort"},
     "q": {"type": ["string", "null"]},
-    "total": _COUNT | {"description": "How many tasks match, over all slices."},
+    "status": {"type": "array", "items": {"type": "string"}, "description": "The filter; empty for any status."},
+    "type": {"type": "array", "items": {"type": "string"}, "description": "The filter; empty for any type."},
+    "total": _COUNT | {"description": "How many tasks match, over all slices; with a filter, those that pass it."},
     "offset": _COUNT,
     "limit": {"type": "integer", "minimum": 1},
     "fetched_at": _INSTANT
@@ -71,15 +73,15 @@ _PAGE: Json = {
         "description": "When the upstream was asked; of the oldest part, if there are several. After 304 the list is "
         "as old as `Age` says, whatever the body that you hold says."
     },
+    "consistent": {
+        "type": "boolean",
+        "description": "False if the list was seen to change while its blocks were fetched one after another: tasks "
+        "may be missing from this page. Ask again.",
+    },
     "missing": _COUNT
     | {
         "description": "How many tasks this slice lacks by `total`: the upstream gave fewer than it counts, or gave "
         "them without an id. Nearly always 0.",
-    },
-    "changed": {
-        "type": "boolean",
-        "description": "Whether the list was seen to change between the fetches that this slice comes from: tasks may "
-        "be missing or come twice. Slices within one block, aligned runs of 100 by default, come from one fetch.",
     },
 }
 _SORT: Json = {
