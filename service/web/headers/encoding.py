@@ -92,6 +92,11 @@ class Encodings:
         self._kept: LruTable[Hashable, bytes] = LruTable(max_bytes, size_of=lambda _, body: len(body))
         self.compressed = 0
 
+    @property
+    def kept_bytes(self) -> int:
+        """What the compressed bodies take."""
+        return self._kept.size
+
     def choose(self, accept_encoding: bytes | None, *, body_bytes: int) -> str | None:
         """The coding for a body of this size, None for none."""
         choice = choose(accept_encoding, self._names)
