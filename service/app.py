@@ -177,7 +177,7 @@ def create_app(
             await parts.enter_async_context(warned(store, settings.redis))
             await parts.enter_async_context(client)
             _begin(parts, apps=apps, gathered=gathered, channels=channels, store=store, gateway=gateway, purge=purge)
-            await parts.enter_async_context(live.followed(follow, environ, told=signals.reloaded))
+            await parts.enter_async_context(live.followed(follow, environ, on_reload=signals.reloaded))
             yield
 
     callers = live.callers
