@@ -113,6 +113,8 @@ def answer_fields() -> Json:
     }
 
 
+BUDGET = ("RateLimitPolicy", "RateLimit")
+
 ANSWER_NAMES = {
     "Age": "Age",
     "CacheControl": "Cache-Control",
