@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 NEVER_IMPORTED := click colorama faker litestar-htmx markdown-it-py mdurl polyfactory pycparser pygments rich rich-click tzdata
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 
-.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi check-breaking lint-workflows test-chart test-cluster test-alerts bench-budget bench-hit bench-process bench-simulation soak check format lock docs-page chart image sbom version openapi clean
+.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi check-breaking lint-workflows test-chart test-cluster test-alerts bench-budget bench-hit bench-process bench-capacity bench-simulation soak check format lock docs-page chart image sbom version openapi clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ test: $(VENV)/.dev check ## check, then all tests, against real servers (five to
 test-long: $(VENV)/.dev ## the tests that take minutes each (the clock's need Debian's faketime)
 	$(BIN)/python -m pytest -m long
 
-bench: bench-budget bench-hit bench-process bench-simulation ## all benchmarks
+bench: bench-budget bench-hit bench-process bench-capacity bench-simulation ## all benchmarks
 
 bench-budget: $(VENV)/.dev ## what the budget costs: script times, ticks, added latency (two minutes)
 	$(BIN)/python -m tests.bench.budget
@@ -34,6 +34,9 @@ bench-hit: $(VENV)/.bench ## what a hit costs, beside other servers; writes docs
 
 bench-process: $(VENV)/.dev ## start, memory and end of one replica; writes docs/benchmarks/process.md (two minutes)
 	$(BIN)/python -m tests.bench.process docs/benchmarks/process.md
+
+bench-capacity: $(VENV)/.dev ## what a gateway takes of Redis and of its limits; writes docs/benchmarks/capacity.md (three minutes)
+	$(BIN)/python -m tests.bench.capacity docs/benchmarks/capacity.md
 
 bench-simulation: $(VENV)/.dev ## what ten simulated minutes of many callers cost, by kind of cache
 	$(BIN)/python -m tests.bench.simulate_cache
