@@ -320,6 +320,6 @@ def _tidied(member: Json, *, is_null_sent: bool) -> Json:
     if "items" in member:
         return member | {"items": _tidied(member["items"], is_null_sent=is_null_sent)}
     match member.get("anyOf"):
-        case [{"type": str(name)} as one, {"type": "null"}]:
-            return one | {"type": [name, "null"]} if is_null_sent else one
+        case [{"type": str(name), **rest}, {"type": "null"}]:
+            return {"type": [name, "null"] if is_null_sent else name, **rest}
     return {"type": "string"} | member if "enum" in member else member
