@@ -319,7 +319,8 @@ def _tidied(member: Json, *, is_null_sent: bool) -> Json:
         return {"$ref": f"#/components/schemas/{_RENAMED.get(name, name)}"}
     if "items" in member:
         return member | {"items": _tidied(member["items"], is_null_sent=is_null_sent)}
-    match member.get("anyOf"):
-        case [{"type": str(name), **rest}, {"type": "null"}]:
-            return {"type": [name, "null"] if is_null_sent else name, **rest}
+    options: list[Json] = member.get("anyOf", [])
+    if len(options) == 2 and options[1] == {"type": "null"} and "type" in options[0]:
+        one = options[0]
+        return one | {"type": [one["type"], "null"]} if is_null_sent else one
     return {"type": "string"} | member if "enum" in member else member
