@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 NEVER_IMPORTED := click colorama faker litestar-htmx markdown-it-py mdurl polyfactory pycparser pygments rich rich-click tzdata
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 
-.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi check-breaking lint-workflows test-chart test-cluster test-alerts bench-budget bench-hit bench-process bench-capacity bench-simulation soak check format lock docs-page chart image sbom version openapi clean
+.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi check-breaking lint-workflows test-chart test-cluster test-alerts bench-budget bench-hit bench-process bench-capacity bench-simulation soak check format lock docs-page chart image sbom version openapi clean bench-watch
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,14 +41,17 @@ bench-capacity: $(VENV)/.dev ## what a gateway takes of Redis and of its limits;
 bench-simulation: $(VENV)/.dev ## what ten simulated minutes of many callers cost, by kind of cache
 	$(BIN)/python -m tests.bench.simulate_cache
 
+bench-watch: $(VENV)/.dev ## what idle watchers cost a replica in memory (COUNT=1000; a minute)
+	$(BIN)/python -m tests.bench.watchers $(COUNT)
+
 soak: $(VENV)/.dev ## mixed load with faults on whole processes, an hour (MINUTES=10); writes docs/benchmarks/soak.md
 	$(BIN)/python -m tests.soak.run $(or $(MINUTES),60) docs/benchmarks/soak.md
 
 test-prometheus: $(VENV)/.dev ## scrape with a real Prometheus (Debian: prometheus) and ask it the documented questions
 	$(BIN)/python -m pytest -m prometheus
 
-test-proxy: $(VENV)/.dev ## upstream calls through a real forward proxy (Debian: tinyproxy)
-	$(BIN)/python -m pytest tests/integration/upstream -m proxy
+test-proxy: $(VENV)/.dev ## calls through a forward proxy, watches behind a reverse one (Debian: tinyproxy, nginx)
+	$(BIN)/python -m pytest tests/integration/upstream tests/scenes/test_watch_behind_nginx.py -m proxy
 
 test-browser: $(VENV)/.dev ## the page at / and the docs in a headless browser (Debian: chromium)
 	$(BIN)/python -m pytest tests/browser -m browser

@@ -154,6 +154,7 @@ def create_app(
         Watched(
             settle=gathered.flush,
             odd=lambda: client.odd,
+            skew=lambda: client.skew_s,
             apps=apps,
             callers=lambda: {name: caller.apps for name, caller in live.settings.callers.items()},
             signers={signer.app.name: signer for signer in signers},

@@ -146,7 +146,7 @@ def _list_apps() -> Json:
     return {
         "operationId": "listApps",
         "tags": ["Tasks"],
-        "summary": "List the apps that the caller may read",
+        "summary": "List the apps that you can read",
         "description": "Names, for the parameter `app`, and regions; null where an app has an address of its own.",
         "parameters": [{"$ref": "#/components/parameters/RequestId"}],
         "security": [{"key": []}],
@@ -161,7 +161,7 @@ def _get_budget() -> Json:
     return {
         "operationId": "getBudget",
         "tags": ["Tasks"],
-        "summary": "How much of an app's budget is free, who waits, and who used it",
+        "summary": "Show an app's state and budget",
         "description": _GET_BUDGET,
         "parameters": [
             _query_parameter(app_parameter("Name of the app.")),
@@ -183,7 +183,7 @@ def _get_usage() -> Json:
     return {
         "operationId": "getUsage",
         "tags": ["Tasks"],
-        "summary": "Who used an app's calls, and how many caching and joining saved",
+        "summary": "Show who used an app's calls",
         "description": _GET_USAGE,
         "parameters": [
             *(_query_parameter(parameter) for parameter in usage_parameters()),
