@@ -274,8 +274,11 @@ def _get_contract() -> Json:
         "The contract, as OpenAPI 3.1.",
         _json("Contract", example),
         *_FILE,
+        "ContentEncoding",
     )
-    operation["parameters"].insert(0, {"$ref": "#/components/parameters/IfNoneMatch"})
+    operation["parameters"][:0] = [
+        {"$ref": f"#/components/parameters/{name}"} for name in ("AcceptEncoding", "IfNoneMatch")
+    ]
     unchanged = {"304": {"description": "The caller holds this document already.", "headers": refer_fields(*_FILE)}}
     operation["responses"] = dict(sorted({**operation["responses"], **unchanged}.items()))
     return operation
