@@ -32,7 +32,7 @@ from service.web.settings import default_web_settings
 from service.web.stream import NDJSON
 
 _MOMENT = ("ETag", "Age", "Vary", "CacheStatus", "PreferenceApplied", "ServerTiming")
-_SHOWN = ("Vary", "ContentSecurityPolicy", "ContentTypeOptions")
+_SHOWN = ("Vary", "ContentSecurityPolicy")
 _FILE = ("ETag", *_SHOWN, "ReferrerPolicy")
 
 _LIST_TASKS = """One slice of an app's scheduled push tasks, or with `Accept: application/x-ndjson` all of them.
