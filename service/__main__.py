@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--redis", action="store_true", help="also try what a gateway does with Redis")
     check.add_argument("--call", action="store_true", help="also make one real call for each app, within its budget")
     check.add_argument("--alone", action="store_true", help="with --call: if Redis is away, call outside the budget")
+    check.add_argument("--memory", type=int, metavar="MIB", help="compare with this limit (default: the container's)")
     check.set_defaults(command=_check)
 
     usersig = commands.add_parser("usersig", help="print a signature for calling the upstream by hand")
@@ -136,7 +137,7 @@ def _sandbox(parsed: argparse.Namespace) -> int:
 def _check(parsed: argparse.Namespace) -> int:
     from service.commands.check import run
 
-    return run(parsed.config, call=parsed.call, alone=parsed.alone, redis=parsed.redis)
+    return run(parsed.config, call=parsed.call, alone=parsed.alone, redis=parsed.redis, memory_mib=parsed.memory)
 
 
 def _usersig(parsed: argparse.Namespace) -> int:

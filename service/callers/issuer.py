@@ -98,7 +98,7 @@ class Issuer:
         except (SourceFailed, NoKeys) as exc:
             self.failures += 1
             if not self._is_failing:
-                log.warning("issuer.keys_not_had", detail=str(exc), known=len(self.keys))
+                log.warning("issuer.keys_unavailable", detail=str(exc), known=len(self.keys))
             self._is_failing = True
         finally:
             self._fetching = None
@@ -109,7 +109,7 @@ class Issuer:
         self._left_out = keys.left_out
         gone = [kid for kid, old in self.keys.items() if kid not in keys or keys[kid].thumbprint != old.thumbprint]
         if gone or self._is_failing or len(keys) != len(self.keys):
-            log.info("issuer.keys_had", known=len(keys), gone=len(gone))
+            log.info("issuer.keys_fetched", known=len(keys), gone=len(gone))
         self.keys = keys
         self._is_failing = False
         if gone:

@@ -24,11 +24,11 @@ class PublishedKeys(dict[str, "SigningKey"]):
 
 
 class NoKeys(ValueError):
-    """A document without a single key that we can use."""
+    """A document without a single usable key."""
 
 
 class SigningKey(msgspec.Struct, frozen=True, kw_only=True):
-    """One public key, good for one algorithm alone; `thumbprint` tells one key from another under the same `kid`."""
+    """One public key for one algorithm. `thumbprint` distinguishes keys under the same `kid`."""
 
     algorithm: str
     public: RSAPublicKey | EllipticCurvePublicKey
@@ -36,7 +36,7 @@ class SigningKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Jwk(msgspec.Struct, frozen=True):
-    """What we look at of a JWK; private parts are not among it."""
+    """The members of a JWK that are read; private parts are not among them."""
 
     kty: str
     kid: str = ""

@@ -399,7 +399,7 @@ class Gateway:
                     job, caller=AHEAD, weight=1.0, patience_s=AHEAD_S, bound=AHEAD_MAX, background=True
                 )
         except TaskgateError as exc:
-            log.info("ahead.failed", app=app.info.name, error=type(exc).__name__)
+            log.info("prefetch.failed", app=app.info.name, error=type(exc).__name__)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

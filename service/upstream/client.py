@@ -1,4 +1,4 @@
-"""The client: signs, routes, calls and reads, or names the error. It knows no budget, no cache and no retry."""
+"""The upstream client: sign, route, call and read one answer. It knows no budget, no cache and no retry."""
 
 import asyncio
 import time
@@ -65,11 +65,11 @@ class Client:
 
     @property
     def connections_in_use(self) -> int:
-        """How many connections carry a call now, over all apps."""
+        """The number of connections in use, over all apps."""
         return sum(transport.http.in_use for transport in self._transports.values())
 
     async def __aenter__(self) -> Self:
-        """The client itself; leaving closes it."""
+        """Return the client itself; leaving closes it."""
         return self
 
     async def __aexit__(
@@ -85,9 +85,9 @@ class Client:
         await self._resolver.aclose()
 
     def stopped(self, app: UpstreamApp) -> CallsStopped | None:
-        """Why no call may be made for the app now, with the time that is left, or None; makes no call.
+        """Return why no call may be made for the app now, with the time that is left, or None. Makes no call.
 
-        The secret's file is looked at, at most once a second: a changed secret lifts the stop.
+        The secret's file is checked at most once a second: a changed secret lifts the stop.
         """
         return self._stops.current(
             app.name,
@@ -164,10 +164,10 @@ class Client:
 
     def _note_clock(self, app: UpstreamApp, answer: HttpAnswer) -> None:
         """Compare this machine's clock with the upstream's, which judges signatures."""
-        told_s = date_s(answer.header("date"))
-        if told_s is None:
+        upstream_s = date_s(answer.header("date"))
+        if upstream_s is None:
             return
-        skew_s = self._wall() - told_s
+        skew_s = self._wall() - upstream_s
         was_off = is_off(self.skew_s.get(app.name, 0.0))
         self.skew_s[app.name] = skew_s
         if is_off(skew_s) and not was_off:
@@ -176,7 +176,7 @@ class Client:
     def _refused(
         self, app: UpstreamApp, refusal: UpstreamRefusal, signature: Signature, fingerprint: bytes
     ) -> UpstreamRefused:
-        """The error for a refusal, with its consequences: a signature forgotten, calls stopped.
+        """Return the error for a refusal, after its consequences: forget the signature, stop calls.
 
         Where a signature made since the first refusal is refused as expired as well, a new one won't help either.
         """

@@ -1,4 +1,4 @@
-"""From the upstream's refusal to an error of ours, and the stop of calls that some of them bring."""
+"""From the upstream's refusals to our errors, and the stops of calls that some refusals bring."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from service.upstream.codes import CodeKind, advice_for, kind_of
 BAD_SIGNATURES_STOP_S = 60.0
 
 SKEW_S = 90.0
-"""A clock that is further off is told; less may be the answer's way, or rounding."""
+"""The least difference of clocks that is reported: less may be network delay or rounding."""
 
 ABOUT_SIGNATURES = frozenset(
     {CodeKind.SIGNATURE_EXPIRED, CodeKind.CREDENTIALS, CodeKind.TOO_MANY_BAD_SIGNATURES},
@@ -91,9 +91,9 @@ class Stops:
             self._stops[error.app] = stop
 
     def current(self, app: str, *, fingerprint: Callable[[], bytes], now_s: float) -> CallsStopped | None:
-        """The app's stop with what is left of it, or None; a changed secret lifts it.
+        """Return the app's stop with the time left, or None; a changed secret lifts it.
 
-        Not so after too many bad signatures: that is the upstream's own pause, whatever we sign with.
+        After too many bad signatures it does not: that is the upstream's own pause, whatever signs the calls.
         """
         stop = self._stops.get(app)
         if stop is None:

@@ -73,7 +73,7 @@ _ESCAPE = re.compile(
 
 
 def request_target(app: UpstreamApp, *, signature: str, random: int) -> str:
-    """Path and query string of a call; it holds the signature, so it is never logged or told.
+    """Return path and query string of a call. It holds the signature: never log or show it.
 
     `random` is 32 bits, fresh for each call.
     """
@@ -88,7 +88,7 @@ def request_target(app: UpstreamApp, *, signature: str, random: int) -> str:
 
 
 def request_body(app: UpstreamApp, query: Query, range_: Range, *, offset: int, want: int, order_by: OrderBy) -> bytes:
-    """The JSON body of a call."""
+    """Return the JSON body of a call."""
     created, scheduled = _SPELLINGS[order_by]
     by_creation = query.sort in (Sort.CREATED, Sort.CREATED_DESC)
     return msgspec.json.encode(
