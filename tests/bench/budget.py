@@ -22,8 +22,9 @@ from tests.scenes.fleet import fleet, get, key_of
 from tests.servers import Server
 
 RULES = Rules(calls=5, window_ms=1000, transit_ms=500)
+PAUSED = Rules(calls=5, window_ms=1000, transit_ms=500, report_lease_ms=60_000)
 # Slots that are free again at once: so every round of the measurement has a turn to give.
-QUICK = Rules(calls=5, window_ms=5, transit_ms=0, ahead_ms=0, report_lease_ms=60_000)
+QUICK = Rules(calls=5, window_ms=5, transit_ms=0, ahead_ms=0, turn_lease_ms=50, report_lease_ms=60_000)
 CALLS = 60
 
 HEAD = """# What the budget costs
@@ -124,7 +125,7 @@ async def _one_size(server: Server, callers: int, blocks: int, replicas: int) ->
     waiting = _Waiting(callers, blocks)
     paused, quick = (
         [RedisScheduler(store, prefix=prefix, app="shop", replica=f"r{n}", rules=rules) for n in range(replicas)]
-        for prefix, rules in (("paused", RULES), ("quick", QUICK))
+        for prefix, rules in (("paused", PAUSED), ("quick", QUICK))
     )
     for scheduler in (*paused, *quick):
         await scheduler.tick(waiting.report, returned=(), quiet=False, wants_board=False)
@@ -132,7 +133,7 @@ async def _one_size(server: Server, callers: int, blocks: int, replicas: int) ->
     for n in range(CALLS):
         with _counted(server, spent["quiet"]):
             await paused[n % replicas].tick(waiting.report, returned=(), quiet=True, wants_board=False)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.08)  # until unused turns have lapsed: all slots are free then
         with _counted(server, spent["gives"]):
             await quick[n % replicas].tick(waiting.report, returned=(), quiet=False, wants_board=False)
         for scheduler in quick:
@@ -143,9 +144,7 @@ async def _one_size(server: Server, callers: int, blocks: int, replicas: int) ->
     return (f"{callers:,}", f"{blocks:,}", str(replicas), *figures, f"{memory_kb:.1f}")
 
 
-async def _use_all(
-    server: Server, scheduler: RedisScheduler, waiting: _Waiting, spent: dict[str, list[float]]
-) -> None:
+async def _use_all(server: Server, scheduler: RedisScheduler, waiting: _Waiting, spent: dict[str, list[float]]) -> None:
     """Begin and end whatever turns this replica holds."""
     ticked = await scheduler.tick(waiting.report, returned=(), quiet=False, wants_board=False)
     for turn in ticked.turns:

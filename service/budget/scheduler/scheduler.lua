@@ -589,7 +589,9 @@ local function text_of(fault) return type(fault) == 'table' and fault.err or tos
 
 -- A tick tells differences to what is known here: where nothing is, all must be told.
 local function lacks_report()
-  return op == 'tick' and not args[6] and (S.run_id ~= RUN or redis.call('HEXISTS', KEYS[3], replica) == 0)
+  if op ~= 'tick' or args[6] then return false end
+  local packed = S.run_id == RUN and redis.call('HGET', KEYS[3], replica)
+  return not packed or cmsgpack.unpack(packed)[2] < args[8]
 end
 
 local done_well, answer = pcall(function()

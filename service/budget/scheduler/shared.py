@@ -125,7 +125,7 @@ class RedisScheduler:
         for _ in range(RESENDS):
             changes = self._changes.changes(waiting, now_ms=now_ms, whole=whole)
             rows = [(row.caller, row.weight, row.count, row.waited_ms, row.background) for row in changes.rows]
-            args = (returned, quiet, wants_board, count, urgent, changes.whole, changes.number)
+            args = (returned, quiet, wants_board, count, urgent, changes.whole, changes.number, changes.base)
             try:
                 answer = await self._call(
                     "tick", args, _Ticked, packed=msgspec.msgpack.encode(rows), now_ms=now_ms, chance=chance
