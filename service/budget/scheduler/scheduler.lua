@@ -38,6 +38,7 @@ local function pending(slot) return slot[TURN] ~= 0 and slot[BEGUN_AT] < 0 end
 
 -- Fields of a caller; STANDING: 0 without a tag, IDLE, WAITS. Fields of its share on a replica.
 local WEIGHT, COUNT, SINCE, BACKGROUND, TAG, STANDING = 1, 2, 3, 4, 5, 6
+local NAME, LACKS, SHARES = 7, 8, 9 -- known within a call alone: LACKS counts those without a turn
 local IDLE, WAITS = 1, 2
 local S_REPLICA, S_WEIGHT, S_COUNT, S_SINCE, S_BACKGROUND = 1, 2, 3, 4, 5
 
@@ -46,7 +47,10 @@ local function read_caller(name)
   return packed and cmsgpack.unpack(packed)
 end
 
-local function write_caller(name, caller) redis.call('HSET', KEYS[2], name, cmsgpack.pack(caller)) end
+local function write_caller(name, caller)
+  local weight, count, since, background, tag, standing = unpack(caller)
+  redis.call('HSET', KEYS[2], name, cmsgpack.pack({ weight, count, since, background, tag, standing }))
+end
 
 local function shares_of(name)
   local packed = redis.call('HGET', KEYS[5], name)
@@ -299,9 +303,9 @@ local function next_at(count, urgent)
 end
 
 -- One fewer waits without a turn.
-local function take(seen, crowd, share)
-  share[S_COUNT], crowd.count, seen.count = share[S_COUNT] - 1, crowd.count - 1, seen.count - 1
-  if not crowd.background then seen.urgent = seen.urgent - 1 end
+local function take(seen, caller, share)
+  share[S_COUNT], caller[LACKS], seen.count = share[S_COUNT] - 1, caller[LACKS] - 1, seen.count - 1
+  if not caller[BACKGROUND] then seen.urgent = seen.urgent - 1 end
 end
 
 -- How many wait at the same time as far as pacing goes: the background presses nobody but itself.
@@ -322,94 +326,103 @@ local function bury_dead()
   if dead then drop_shares(dead) end
 end
 
--- Who waits over all live replicas, less the turns held unused. A caller's shares are read where they are needed.
-local function standing()
-  bury_dead()
-  local seen = { count = 0, urgent = 0, crowds = {}, present = {}, callers = {} }
-  local packed = redis.call('HGETALL', KEYS[2])
-  for at = 1, #packed, 2 do
-    local name, caller = packed[at], cmsgpack.unpack(packed[at + 1])
-    seen.callers[name] = caller
-    local count = caller[COUNT]
-    if count > 0 then
-      seen.crowds[name] = { caller = name, weight = caller[WEIGHT], count = count, since = caller[SINCE],
-        background = caller[BACKGROUND] }
-      seen.present[name] = true
-      seen.count = seen.count + count
-      if not caller[BACKGROUND] then seen.urgent = seen.urgent + count end
-    end
-  end
-  for _, slot in ipairs(S.slots) do
-    if pending(slot) then
-      local name = slot[CALLER]
-      local crowd = seen.crowds[name]
-      seen.present[name] = true
-      if crowd then
-        crowd.shares = crowd.shares or shares_of(name)
-        local share = share_on(crowd.shares, slot[REPLICA])
-        if share and share[S_COUNT] > 0 then take(seen, crowd, share) end
-      end
-    end
-  end
-  return seen
+local function shares_in(caller)
+  if not caller[SHARES] then caller[SHARES] = shares_of(caller[NAME]) end
+  return caller[SHARES]
 end
 
 -- A caller that has come back stands at the present virtual time; one that has left is forgotten once that has passed.
--- Where nobody waits who waited before, a new count begins.
-local function bring_up_tags(seen)
-  local carried = false
-  for name in pairs(seen.present) do
-    local caller = seen.callers[name]
-    if caller and caller[STANDING] == WAITS then carried = true end
-  end
+-- Where nobody waits who waited before, a new count begins. `moved` are those of whom that may be so.
+local function bring_up_tags(moved, held, carried, all)
   if not carried then
-    S.virtual = 0
-    for _, caller in pairs(seen.callers) do caller[STANDING] = 0 end
+    S.virtual, moved = 0, all
+    for _, caller in ipairs(all) do caller[STANDING] = 0 end
   end
-  for name, caller in pairs(seen.callers) do
-    if not seen.present[name] then
-      if caller[STANDING] == 0 or caller[TAG] <= S.virtual then
-        redis.call('HDEL', KEYS[2], name)
-      elseif caller[STANDING] == WAITS then
-        caller[STANDING] = IDLE
-        write_caller(name, caller)
-      end
-    end
-  end
-  for name in pairs(seen.present) do
-    local caller = seen.callers[name]
-    if not caller then
-      caller = { 0, 0, 0, true, 0, 0 }
-      seen.callers[name] = caller
-    end
-    if caller[STANDING] ~= WAITS then
+  for _, caller in ipairs(moved) do
+    local name = caller[NAME]
+    if caller[COUNT] > 0 or held[name] then
       caller[TAG] = caller[STANDING] == IDLE and math.max(caller[TAG], S.virtual) or S.virtual
       caller[STANDING] = WAITS
+      write_caller(name, caller)
+    elseif caller[STANDING] == 0 or caller[TAG] <= S.virtual then
+      redis.call('HDEL', KEYS[2], name)
+    elseif caller[STANDING] == WAITS then
+      caller[STANDING] = IDLE
       write_caller(name, caller)
     end
   end
 end
 
-local function comes_before(a, b, callers)
-  if a.background ~= b.background then return b.background end
-  local ta, tb = callers[a.caller][TAG], callers[b.caller][TAG]
-  if ta ~= tb then return ta < tb end
-  if a.since ~= b.since then return a.since < b.since end
-  return a.caller < b.caller
+-- Who waits over all live replicas, less the turns held unused; callers' tags are brought up to date on the way. A
+-- caller's shares are read where they are needed.
+local function standing()
+  bury_dead()
+  local held, named, holders = {}, {}, {}
+  for _, slot in ipairs(S.slots) do
+    if pending(slot) then held[slot[CALLER]] = true end
+  end
+  local all, waiting, moved, carried, count, urgent = {}, {}, {}, false, 0, 0
+  local packed, unpacked = redis.call('HGETALL', KEYS[2]), cmsgpack.unpack
+  for at = 1, #packed, 2 do
+    local name, caller = packed[at], unpacked(packed[at + 1])
+    local waits = caller[COUNT]
+    caller[NAME], caller[LACKS] = name, waits
+    all[#all + 1] = caller
+    if held[name] then named[name] = caller end
+    if waits > 0 then
+      waiting[#waiting + 1] = caller
+      count = count + waits
+      if not caller[BACKGROUND] then urgent = urgent + waits end
+    end
+    if caller[STANDING] ~= WAITS then
+      moved[#moved + 1] = caller
+    elseif waits > 0 or held[name] then
+      carried = true
+    else
+      moved[#moved + 1] = caller
+    end
+  end
+  for name in pairs(held) do
+    if not named[name] then
+      local caller = { 0, 0, 0, true, 0, 0, name, 0 }
+      named[name] = caller
+      holders[#holders + 1] = caller
+    end
+  end
+  for _, caller in ipairs(holders) do all[#all + 1], moved[#moved + 1] = caller, caller end
+  bring_up_tags(moved, held, carried, all)
+  local seen = { count = count, urgent = urgent, waiting = waiting }
+  for _, slot in ipairs(S.slots) do
+    local caller = pending(slot) and named[slot[CALLER]]
+    if caller and caller[COUNT] > 0 then
+      local share = share_on(shares_in(caller), slot[REPLICA])
+      if share and share[S_COUNT] > 0 then take(seen, caller, share) end
+    end
+  end
+  return seen
 end
 
-local function next_crowd(seen)
-  local best
-  for _, crowd in pairs(seen.crowds) do
-    if crowd.count > 0 and (not best or comes_before(crowd, best, seen.callers)) then best = crowd end
+local function comes_before(a, b)
+  if a[BACKGROUND] ~= b[BACKGROUND] then return b[BACKGROUND] end
+  if a[TAG] ~= b[TAG] then return a[TAG] < b[TAG] end
+  if a[SINCE] ~= b[SINCE] then return a[SINCE] < b[SINCE] end
+  return a[NAME] < b[NAME]
+end
+
+local function next_caller(seen)
+  local best, tag, background
+  for _, caller in ipairs(seen.waiting) do
+    if caller[LACKS] > 0 and (not best or (caller[BACKGROUND] == background and caller[TAG] < tag)
+      or ((caller[BACKGROUND] ~= background or caller[TAG] == tag) and comes_before(caller, best))) then
+      best, tag, background = caller, caller[TAG], caller[BACKGROUND]
+    end
   end
   return best
 end
 
-local function next_share(crowd)
+local function next_share(caller)
   local best
-  crowd.shares = crowd.shares or shares_of(crowd.caller)
-  for _, share in ipairs(crowd.shares) do
+  for _, share in ipairs(shares_in(caller)) do
     if share[S_COUNT] > 0 and (not best or share[S_SINCE] < best[S_SINCE]
       or (share[S_SINCE] == best[S_SINCE] and share[S_REPLICA] < best[S_REPLICA])) then
       best = share
@@ -430,30 +443,28 @@ local function give(seen)
     local usable_at = math.max(now, S.pause_until, slot[FREE_AT])
     if paced then usable_at = math.max(usable_at, last_start() + GAP) end
     if usable_at > now + AHEAD then return end
-    local crowd = next_crowd(seen)
-    if crowd.background and free_slots() < SPARE then return end
-    local share = next_share(crowd)
-    local caller, cost = seen.callers[crowd.caller], 1 / crowd.weight
-    if not crowd.background then S.virtual = math.max(S.virtual, caller[TAG]) end
+    local caller = next_caller(seen)
+    if caller[BACKGROUND] and free_slots() < SPARE then return end
+    local share, cost = next_share(caller), 1 / caller[WEIGHT]
+    if not caller[BACKGROUND] then S.virtual = math.max(S.virtual, caller[TAG]) end
     S.next_id = S.next_id + 1
-    slot[TURN], slot[REPLICA], slot[CALLER], slot[COST] = S.next_id, share[S_REPLICA], crowd.caller, cost
+    slot[TURN], slot[REPLICA], slot[CALLER], slot[COST] = S.next_id, share[S_REPLICA], caller[NAME], cost
     slot[USABLE_AT], slot[BEGUN_AT], slot[BLOCK] = usable_at, -1, ''
     caller[TAG] = caller[TAG] + cost
-    write_caller(crowd.caller, caller)
-    take(seen, crowd, share)
+    write_caller(caller[NAME], caller)
+    take(seen, caller, share)
   end
 end
 
 local function board(seen)
-  local crowds, ranks = {}, {}
-  for _, crowd in pairs(seen.crowds) do
-    if crowd.count > 0 then crowds[#crowds + 1] = crowd end
+  local waiting, ranks = {}, {}
+  for _, caller in ipairs(seen.waiting) do
+    if caller[LACKS] > 0 then waiting[#waiting + 1] = caller end
   end
-  table.sort(crowds, function(a, b) return comes_before(a, b, seen.callers) end)
-  for at = 1, math.min(#crowds, BOARD_ROWS) do
-    local crowd = crowds[at]
-    ranks[at] = { crowd.caller, crowd.count, seen.callers[crowd.caller][TAG], crowd.weight, now - crowd.since,
-      crowd.background }
+  table.sort(waiting, comes_before)
+  for at = 1, math.min(#waiting, BOARD_ROWS) do
+    local caller = waiting[at]
+    ranks[at] = { caller[NAME], caller[LACKS], caller[TAG], caller[WEIGHT], now - caller[SINCE], caller[BACKGROUND] }
   end
   return { S.virtual, math.floor(S.held + 0.5), ranks }
 end
@@ -488,7 +499,6 @@ local function tick(returned, quiet, wants_board, count, urgent, whole, number)
   local seen
   if wants_board or (count > 0 and S.pause_until <= now + AHEAD and free_slots() > 0) then
     seen = standing()
-    bring_up_tags(seen)
     give(seen)
   end
   local turns, held, free, left = {}, {}, 0, count
