@@ -1,15 +1,15 @@
-"""Keeps an issuer's signing keys fresh: on a timer, and when a token names one that we don't know."""
+"""Keeps an issuer's signing keys fresh: on a timer, and when a token names an unknown one."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
 
 from service.callers.checking import checked
-from service.callers.signing_keys import NoKeys, SigningKeys, read_jwks
+from service.callers.signing_keys import NoKeys, PublishedKeys, SigningKeys, read_jwks
 from service.callers.token import Token, Trust
 
 ON_DEMAND_EVERY_S = 30.0
@@ -27,7 +27,7 @@ class KeySource(Protocol):
     """Where the JWKS comes from."""
 
     async def read(self) -> bytes:
-        """The document. Raises SourceFailed; ends by itself."""
+        """Return the document. Raises SourceFailed; ends by itself."""
         ...
 
 
@@ -48,25 +48,31 @@ class Issuer:
         self._clock = clock
         self._begun_s = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
+        self._running: asyncio.Task[None] | None = None
         self._is_failing = False
+        self._left_out = 0
 
     def check(self, token: str, *, trust: Trust, now_s: float) -> Token:
-        """The token, if it is good by the keys of now. Raises as `checked` does."""
+        """Return the token if it is good by the keys of now. Raises as `checked` does."""
         return checked(token, keys=self.keys, trust=trust, now_s=now_s)
 
-    @asynccontextmanager
-    async def followed(self) -> AsyncIterator[None]:
-        """Fetch now, waiting a little for it, and again and again until left."""
-        await asyncio.wait({self._begin()}, timeout=WAIT_S)
-        task = asyncio.create_task(self._run())
-        try:
-            yield
-        finally:
-            for ending in (task, self._fetching):
-                if ending is not None:
-                    ending.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await ending
+    def start(self) -> None:
+        """Fetch now, and again and again until `aclose`."""
+        self._begin()
+        self._running = asyncio.create_task(self._run())
+
+    async def wait_for_keys(self) -> None:
+        """Wait a little for the fetch that is under way."""
+        if self._fetching is not None:
+            await asyncio.wait({self._fetching}, timeout=WAIT_S)
+
+    async def aclose(self) -> None:
+        """Fetch no more."""
+        for ending in (self._running, self._fetching):
+            if ending is not None:
+                ending.cancel()
+                with suppress(asyncio.CancelledError):
+                    await ending
 
     async def refresh(self) -> None:
         """Fetch the keys, unless a fetch was begun less than 30 s ago; one under way is joined. Never raises."""
@@ -77,8 +83,8 @@ class Issuer:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(min(RETRY_S, self._refresh_s) if self._is_failing else self._refresh_s)
             await asyncio.wait({self._fetching or self._begin()})
+            await asyncio.sleep(min(RETRY_S, self._refresh_s) if self._is_failing else self._refresh_s)
 
     def _begin(self) -> asyncio.Task[None]:
         self._begun_s = self._clock()
@@ -92,15 +98,18 @@ class Issuer:
         except (SourceFailed, NoKeys) as exc:
             self.failures += 1
             if not self._is_failing:
-                log.warning("issuer.keys_not_had", detail=str(exc), known=len(self.keys))
+                log.warning("issuer.keys_unavailable", detail=str(exc), known=len(self.keys))
             self._is_failing = True
         finally:
             self._fetching = None
 
-    def _take(self, keys: SigningKeys) -> None:
+    def _take(self, keys: PublishedKeys) -> None:
+        if keys.left_out and keys.left_out != self._left_out:
+            log.warning("issuer.keys_left_out", known=len(keys), left_out=keys.left_out)
+        self._left_out = keys.left_out
         gone = [kid for kid, old in self.keys.items() if kid not in keys or keys[kid].thumbprint != old.thumbprint]
         if gone or self._is_failing or len(keys) != len(self.keys):
-            log.info("issuer.keys_had", known=len(keys), gone=len(gone))
+            log.info("issuer.keys_fetched", known=len(keys), gone=len(gone))
         self.keys = keys
         self._is_failing = False
         if gone:
@@ -108,4 +117,4 @@ class Issuer:
 
 
 def _nothing() -> None:
-    """Nobody has asked to be told."""
+    """Do nothing."""

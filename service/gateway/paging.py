@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from service.model.blocks import Block
 from service.model.budgets import BudgetNote
@@ -35,6 +36,18 @@ def page_of(
         max(min(stop - base, len(part.block.ends)) - max(start - base, 0), 0)
         for base, part in zip((first, first + block_size), parts, strict=False)
     )
+    page = summary_of(ask, parts, lifetime_s=lifetime_s, budget=budget)
+    body = b",".join(body for body in bodies if body)
+    return replace(
+        page,
+        body=body,
+        missing=max(min(stop, page.total) - start - count, 0),
+        consistent=not _has_changed(parts, body),
+    )
+
+
+def summary_of(ask: PageRequest, parts: Sequence[Part], *, lifetime_s: float, budget: BudgetNote | None) -> Page:
+    """Return a page without tasks: times are those of the oldest block, the total is that of the newest."""
     oldest = min((part.block for part in parts), key=lambda block: block.fetched_at_ms)
     newest = max((part.block for part in parts), key=lambda block: block.fetched_at_ms)
     return Page(
@@ -44,8 +57,7 @@ def page_of(
         total=newest.total,
         fetched_at_ms=oldest.fetched_at_ms,
         lifetime_s=lifetime_s,
-        body=b",".join(body for body in bodies if body),
-        missing=max(min(stop, newest.total) - start - count, 0),
+        body=b"",
         source=max((part.source for part in parts), key=_RANK.__getitem__),
         stale_reason=next((part.stale_reason for part in parts if part.stale_reason), None),
         forward=next((part.forward for part in parts if part.forward), None),
@@ -53,6 +65,26 @@ def page_of(
         upstream_s=sum(part.upstream_s for part in parts),
         budget=budget,
     )
+
+
+class _Identified(msgspec.Struct, frozen=True):
+    id: int
+
+
+_records = msgspec.json.Decoder(list[_Identified])
+
+
+def _has_changed(parts: Sequence[Part], body: bytes) -> bool:
+    """Whether the blocks of a slice were seen to disagree, each having been fetched at a time of its own."""
+    first, *more = (part.block for part in parts)
+    if first.changed or any(block.changed for block in more):
+        return True
+    if not more:
+        return False
+    if any(block.total != first.total or block.range != first.range for block in more):
+        return True
+    ids = [record.id for record in _records.decode(b"[" + body + b"]")]
+    return len(set(ids)) < len(ids)
 
 
 def chunk_of(ask: PageRequest, part: Part, *, block_size: int, lifetime_s: float, budget: BudgetNote | None) -> Chunk:

@@ -89,6 +89,7 @@ class RedisScheduler:
         server_ms: Callable[[], int] | None = None,
     ) -> None:
         self.resets = 0
+        self._has_answered = False
         self._script = ScriptRuns(store, SOURCE, format_=FORMAT, new_run=new_run)
         self._app = app
         base = f"{prefix}:{{{app}}}:"
@@ -214,9 +215,12 @@ class RedisScheduler:
         return answer
 
     def _note_reset(self, cause: str) -> None:
+        is_first, self._has_answered = not self._has_answered, True
         if cause:
             self.resets += 1
-            log.warning("budget.reset", app=self._app, cause=cause[:200])
+            # An app's first start has no state yet; if that is so later, Redis has lost it.
+            tell = log.info if is_first and cause == "new" else log.warning
+            tell("budget.reset", app=self._app, cause=cause[:200])
 
 
 def _board(board: _Board) -> Board:

@@ -66,8 +66,12 @@ expected wait, unless a stale answer may be served.
 
 **Paging.** Follow `Link`. Slices are cut from larger blocks, so the next one is mostly there already.
 
+**Filters.** `status` and `type` take one value or several with commas between them. `total`, `offset`, `limit` and
+`Link` then count the tasks that pass, over the whole range; a page whose range holds too many tasks to look through is
+422 `range-too-wide`. `consistent` is false if the list changed between the blocks that a page was made of.
+
 **Whole lists.** With `Accept: application/x-ndjson` all tasks from `offset` on are streamed, one JSON object a line, as
-they come in; `status` and `type` leave others out. Each block that has to be fetched waits for a turn of its own, up to
+they come in. Each block that has to be fetched waits for a turn of its own, up to
 the patience, so a long list takes its time and delays nobody. The last line is `{"end": {...}}`: it says whether the
 list is complete, whether it was seen to change meanwhile, and where to go on. A stream without it was cut off.
 
@@ -161,7 +165,7 @@ def _list_apps() -> Json:
     return {
         "operationId": "listApps",
         "tags": ["Tasks"],
-        "summary": "List the apps that the caller may read",
+        "summary": "List the apps that you can read",
         "description": "Names, for the parameter `app`, and regions; null where an app has an address of its own.",
         "parameters": [{"$ref": "#/components/parameters/RequestId"}],
         "security": [{"key": []}],
@@ -176,7 +180,7 @@ def _get_budget() -> Json:
     return {
         "operationId": "getBudget",
         "tags": ["Tasks"],
-        "summary": "How much of an app's budget is free, who waits, and who used it",
+        "summary": "Show an app's state and budget",
         "description": _GET_BUDGET,
         "parameters": [
             _query_parameter(app_parameter("Name of the app.")),
@@ -198,7 +202,7 @@ def _get_usage() -> Json:
     return {
         "operationId": "getUsage",
         "tags": ["Tasks"],
-        "summary": "Who used an app's calls, and how many caching and joining saved",
+        "summary": "Show who used an app's calls",
         "description": _GET_USAGE,
         "parameters": [
             *(_query_parameter(parameter) for parameter in usage_parameters()),

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.callers.issuer import Issuer, SourceFailed
 from service.callers.signing_keys import NoKeys, read_jwks
@@ -36,6 +39,15 @@ class Clock:
         return self.now_s
 
 
+@asynccontextmanager
+async def following(issuer: Issuer) -> AsyncIterator[None]:
+    """An issuer whose keys are kept fresh."""
+    issuer.start()
+    await issuer.wait_for_keys()
+    yield
+    await issuer.aclose()
+
+
 def test_what_is_no_key_of_ours_is_passed_over(mint: Any) -> None:
     """Secrets, other curves and algorithms, encryption keys, weak and broken ones are not taken; nor a second `r`."""
     rsa_key, ec_key = json.loads(mint.jwks())["keys"]
@@ -58,6 +70,23 @@ def test_what_is_no_key_of_ours_is_passed_over(mint: Any) -> None:
     keys = read_jwks(raw)
     assert {kid: key.algorithm for kid, key in keys.items()} == {"r": "RS256", "e": "ES256"}
     assert keys["r"].thumbprint == ("RSA", rsa_key["n"], rsa_key["e"])
+
+
+async def test_more_keys_than_a_hundred(mint: Any) -> None:
+    """The last of five hundred is found; those beyond the bound are counted, and the log says so once."""
+    ec_key = json.loads(mint.jwks(without="r"))["keys"][0]
+    many = [{**ec_key, "kid": f"k{number}"} for number in range(1200)]
+    strange = [{"kty": "oct", "kid": f"o{number}"} for number in range(300)]
+    assert "k499" in read_jwks(json.dumps({"keys": [*strange, *many[:500]]}).encode())
+    source, clock = Scripted(json.dumps({"keys": many}).encode()), Clock()
+    issuer = Issuer(source, refresh_s=300, clock=clock)
+    with capture_logs() as logs:
+        for _ in range(3):
+            await issuer.refresh()
+            clock.now_s += 31
+    told = [(log["known"], log["left_out"]) for log in logs if log["event"] == "issuer.keys_left_out"]
+    assert told == [(1000, 200)]
+    assert "k999" in issuer.keys
 
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b'{"keys":[]}', b'{"keys":{}}', b"\xff", b"[" * 100_000])
@@ -109,7 +138,7 @@ async def test_keys_are_fetched_again_and_again_until_left(mint: Any) -> None:
     issuer = Issuer(source, refresh_s=0.01)
     dropped: list[set[str]] = []
     issuer.on_drop = lambda: dropped.append(set(issuer.keys))
-    async with issuer.followed():
+    async with following(issuer):
         assert set(issuer.keys) == {"r", "e"}
         source.raw = None
         await until(lambda: issuer.failures >= 2)
@@ -127,5 +156,5 @@ async def test_the_start_does_not_wait_for_a_source_that_hangs(mint: Any, monkey
     source = Scripted(mint.jwks())
     source.go.clear()
     issuer = Issuer(source, refresh_s=300)
-    async with asyncio.timeout(2), issuer.followed():
+    async with asyncio.timeout(2), following(issuer):
         assert issuer.keys == {}
