@@ -189,13 +189,14 @@ def create_app(
         clock=clock,
         observers=(gathered, *signals.observers),
         lifespan=[lifespan],
+        is_open=settings.auth == "none",
     )
     responses = ResponseCache(
         edge,
         authenticate_cached=callers.authenticate_cached,
         observers=edge.observers,
         clock=clock,
-        max_bytes=settings.cache.answers_bytes,
+        max_bytes=0 if settings.auth == "none" else settings.cache.answers_bytes,  # `is_open` is looked at behind it
     )
     live.attach(gateway, block_cache, forget=responses.forget)
     purge.add(responses.forget)

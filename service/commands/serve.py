@@ -17,7 +17,7 @@ def run(config: str | None) -> int:
     loaded = configured(config, print_warnings=False)  # they go to the log
     if loaded is None:
         return 2
-    gc.disable()  # a seventh of the time that the imports take: little of what they make is ever garbage
+    gc.disable()  # little of what imports make is ever garbage: docs/adr/0014-faster-start.md
     with without(*_NOT_NEEDED, "opentelemetry"):  # by redis-py, that is: our traces import it where they are wanted
         import structlog
 
