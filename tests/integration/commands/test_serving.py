@@ -347,4 +347,4 @@ def test_fewer_files_than_connections(port: int, started: Starting) -> None:
         served.process.terminate()
         status, told, events = served.ended()
     assert (status, told) == (0, ["got /now", "leaving", "closed"])
-    assert events == ["server.few_files", "server.started", "server.stopping", "server.stopped"]
+    assert events == ["server.low_file_limit", "server.started", "server.stopping", "server.stopped"]
