@@ -137,6 +137,7 @@ class WatchSettings(_Section, frozen=True, kw_only=True):
     watchers_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     caller_watchers_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_000
     versions_max: Annotated[int, Meta(ge=2, le=1000)] = 16
+    memory_bytes: Annotated[int, Meta(ge=1024)] = 24 * 1024 * 1024
     resume_s: Annotated[float, Meta(ge=1, le=86_400)] = 300.0
     idle_s: Annotated[float, Meta(ge=1, le=3600)] = 15.0
 

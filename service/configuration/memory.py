@@ -20,7 +20,7 @@ REDIS_CONNECTION_BYTES = 256 * KIB
 ANSWER_COPIES = 2
 """An upstream answer while it is read: its bytes, and the records made of them."""
 TABLES_BYTES = 16 * MIB
-"""Tables with fixed bounds: known tokens, labels, use by minute, compiled headers, versions of watched lists."""
+"""Tables with fixed bounds: known tokens, labels, use by minute, compiled headers."""
 OPERATORS_BYTES = 8 * MIB
 """The listener for metrics and probes."""
 
@@ -45,6 +45,7 @@ def memory_model(settings: Settings) -> tuple[MemoryUse, ...]:
         ("the process itself", "", PROCESS_BYTES),
         ("blocks", "cache.memory_bytes", cache.memory_bytes),
         ("cached responses", "cache.answers_bytes", cache.answers_bytes + cache.answers_bytes // 4),
+        ("watched lists", "watch.memory_bytes", settings.watch.memory_bytes),
         ("connections and their requests", "server.connections_max", connections),
         ("answers that readers don't take", "server.unsent_max_bytes", server.unsent_max_bytes),
         ("upstream answers being read", "upstream.answer_max_bytes", answers),

@@ -181,8 +181,8 @@ class RangeTooWide(TaskgateError):
 class TooManyWatchers(Refused):
     """As many lists are watched as may be, by this caller or on this replica."""
 
-    def __init__(self, *, bound: int) -> None:
-        super().__init__(f"at most {bound} lists may be watched at once", retry_after_s=WATCH_RETRY_S)
+    def __init__(self, *, bound: int, of: str = "lists") -> None:
+        super().__init__(f"at most {bound} {of} may be watched at once", retry_after_s=WATCH_RETRY_S)
         self.bound = bound
 
 

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from service.model.callers import Caller
-from service.model.errors import RangeTooWide, ShuttingDown, TaskgateError
+from service.model.errors import RangeTooWide, ShuttingDown, TaskgateError, TooManyWatchers
 from service.model.freshness import CacheDirectives
 from service.model.pages import Chunk, PageRequest, Source
 from service.model.queries import Query, Slice
@@ -28,6 +28,11 @@ RETRY_MIN_S = 1.0
 RETRY_MAX_S = 15.0
 CHANGES_CACHED = 64
 """How many answers to "what leads from one version to another" are kept, for watchers share them."""
+
+TASK_BYTES = 900
+"""What a watched task takes besides its text; measured with tracemalloc."""
+ENTRY_BYTES = 100
+"""What one more version takes for each of its tasks, which it shares with the others."""
 
 _NOT_STALE = CacheDirectives(max_stale_s=0.0)
 
@@ -76,8 +81,11 @@ class Feed:
         block_size: int,
         blocks_max: int,
         versions_max: int,
+        memory_bytes: int,
+        all_bytes: Callable[[], int],
         clock: Callable[[], float],
     ) -> None:
+        """`all_bytes` returns what all lists of the replica take; beyond `memory_bytes` this one ends."""
         self.now = Present(serial=0)
         self._source = source
         self._store = store
@@ -85,6 +93,8 @@ class Feed:
         self._block_size = block_size
         self._tasks_max = blocks_max * block_size
         self._versions_max = versions_max
+        self._memory_bytes = memory_bytes
+        self._all_bytes = all_bytes
         self._clock = clock
         self._payers: OrderedDict[WatchPayer, None] = OrderedDict()
         self._versions: OrderedDict[str, ListVersion] = OrderedDict()
@@ -100,6 +110,13 @@ class Feed:
 
     def __len__(self) -> int:
         return len(self._payers)
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory the list and its versions take."""
+        now = self.now.version
+        tasks = 0 if now is None else len(now.tasks) * TASK_BYTES + now.text_bytes
+        return tasks + ENTRY_BYTES * sum(len(version.tasks) for version in self._versions.values())
 
     @contextmanager
     def watched_by(self, payer: WatchPayer) -> Iterator[None]:
@@ -169,6 +186,11 @@ class Feed:
                 await asyncio.sleep(min(RETRY_MIN_S * 2 ** (failures - 1), RETRY_MAX_S))
                 continue
             failures = 0
+            if self._all_bytes() > self._memory_bytes:
+                self.end(TooManyWatchers(bound=self._memory_bytes, of="bytes of lists"))
+                self._versions.clear()
+                self._last = None
+                return
             due_s = min(chunk.fetched_at_ms / 1000 + chunk.lifetime_s for chunk in chunks) - self._clock()
             await asyncio.sleep(max(due_s, RETRY_MIN_S if self.now.is_stale else RENEW_MIN_S))
 

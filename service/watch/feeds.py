@@ -44,6 +44,11 @@ class Feeds:
         return len(self._feeds)
 
     @property
+    def size_bytes(self) -> int:
+        """About how much memory all watched lists take."""
+        return sum(feed.size_bytes for feed in self._feeds.values())
+
+    @property
     def watchers(self) -> int:
         """How many watch now."""
         return self._watchers.total()
@@ -94,5 +99,7 @@ class Feeds:
             block_size=self._block_size,
             blocks_max=self._settings.blocks_max,
             versions_max=self._settings.versions_max,
+            memory_bytes=self._settings.memory_bytes,
+            all_bytes=lambda: self.size_bytes,
             clock=self._clock,
         )

@@ -62,6 +62,11 @@ class ListVersion:
         return all(task.record for task in self.tasks.values())
 
     @cached_property
+    def text_bytes(self) -> int:
+        """How long the tasks' text is."""
+        return sum(len(task.record) for task in self.tasks.values())
+
+    @cached_property
     def name(self) -> str:
         """16 hex digits; equal for versions that hold the same tasks with the same fields, on any replica."""
         digest = blake2b(digest_size=NAME_BYTES)

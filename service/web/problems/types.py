@@ -135,7 +135,8 @@ _ALL = (
         slug="too-many-watchers",
         title="Too many lists are being watched",
         status=429,
-        meaning="This caller, or this replica, has as many watches open as it may; 'bound' is the limit.",
+        meaning="This caller or this replica has as many watches open as it may, or the lists watched on this replica "
+        "take all the memory that they may; 'bound' is the limit.",
         remedy="Share one watch among those who need the same list, close those that are no longer needed, and try "
         "again after Retry-After.",
     ),

@@ -224,6 +224,19 @@ async def test_a_list_that_has_ended_takes_no_further_watcher() -> None:
             await late.ready(patience_s=5)
 
 
+async def test_all_lists_together_are_bounded_in_bytes() -> None:
+    """A list for which there is no room is refused, and what it took is free again."""
+    blocks = Blocks([record(id_, title="x" * 1000) for id_ in range(10)])
+    replica = Replica(blocks, memory_bytes=15_000)
+    with replica.watch() as watcher:
+        ended = (await Reading(watcher).until(Ended))[-1]
+        assert isinstance(ended.error, TooManyWatchers)
+        assert ended.error.bound == 15_000
+        with pytest.raises(TooManyWatchers):
+            await watcher.ready(patience_s=5)
+    assert replica.feeds.size_bytes == 0
+
+
 async def test_a_record_that_can_not_be_read_is_trouble_and_passes() -> None:
     """A fault of ours ends no watch: it is logged, told as `stale`, and tried again."""
     blocks = Blocks([record(1)])
