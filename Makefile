@@ -63,8 +63,8 @@ test-helm: $(VENV)/.dev tests/chart/helms/node_modules/.installed ## the chart b
 test-alerts: $(VENV)/.dev ## the alerts, with promtool (Debian: prometheus)
 	$(BIN)/python -m tests.chart.promtool
 
-test-clients: $(VENV)/.dev tests/clients/node_modules/.installed ## generated clients in use: Python, TypeScript (needs Node and npm)
-	$(BIN)/python -m pytest tests/clients/test_python_client.py tests/clients/typescript_client.py
+test-clients: $(VENV)/.dev ## the clients of docs/clients.md: Python, and TypeScript, Go and Java where their tools are
+	$(BIN)/python -m tests.clients.available
 
 lint-workflows: ## .github/workflows, with actionlint (needs Go)
 	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12

@@ -49,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="tell all that is wrong with a configuration")
     check.add_argument("config", metavar="CONFIG", help="the YAML file")
-    check.add_argument("--call", action="store_true", help="make one real call for each app as well")
+    check.add_argument("--redis", action="store_true", help="try what a gateway does with Redis as well")
+    check.add_argument("--call", action="store_true", help="make one real call for each app as well, in its turn")
+    check.add_argument("--alone", action="store_true", help="with --call: where Redis is away, call without a turn")
     check.set_defaults(command=_check)
 
     usersig = commands.add_parser("usersig", help="print a signature, for trying the upstream by hand")
@@ -83,6 +85,7 @@ def _listing(tasks: argparse.ArgumentParser) -> None:
     tasks.add_argument("--status", help="only tasks that are pending, dispatching or dispatched")
     tasks.add_argument("--type", help="only tasks for all, a tag or a user")
     tasks.add_argument("--offset", type=int, default=0, help="how many tasks of the list to leave out")
+    tasks.add_argument("--watch", action="store_true", help="follow the list: print what changes, until Ctrl-C")
     tasks.add_argument("--limit", type=int, help="how many tasks to list at most (default: all)")
     tasks.add_argument("--wait", type=int, metavar="SECONDS", help="how long to wait for each turn")
     tasks.add_argument("--format", choices=("table", "ndjson"), default="table", help="(default: table)")
@@ -134,7 +137,7 @@ def _sandbox(parsed: argparse.Namespace) -> int:
 def _check(parsed: argparse.Namespace) -> int:
     from service.commands.check import run
 
-    return run(parsed.config, call=parsed.call)
+    return run(parsed.config, call=parsed.call, alone=parsed.alone, redis=parsed.redis)
 
 
 def _usersig(parsed: argparse.Namespace) -> int:
@@ -165,7 +168,7 @@ def _tasks(parsed: argparse.Namespace) -> int:
         offset=parsed.offset,
         wait_s=parsed.wait,
     )
-    return run(wanted, key=parsed.key, form=parsed.format, limit=parsed.limit)
+    return run(wanted, key=parsed.key, form=parsed.format, limit=parsed.limit, watched=parsed.watch)
 
 
 def _openapi(parsed: argparse.Namespace) -> int:

@@ -28,6 +28,7 @@ from service.model.callers import AppInfo
 from service.observe.access_log import log_requests
 from service.observe.batch import BatchedObservers, Listener
 from service.settings import AppSettings, BudgetSettings, Settings, UpstreamSettings
+from service.store.inspection import warned
 from service.store.redis_store import RedisStore
 from service.store.shared_clock import SharedClock
 from service.telemetry.signals import Signals
@@ -40,20 +41,21 @@ from service.usage.counts import UsageObserver
 from service.usage.store import UsageStore
 from service.watch.feeds import Feeds
 from service.watch.version_store import VersionStore
-from service.web.middleware import AsgiApp
-from service.web.response_cache import Messages, ResponseCache
+from service.web.middleware import AsgiApp, Messages
+from service.web.response_cache import ResponseCache
 from service.web.site import create_web
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     """The ASGI application, and what to call when the process is told to end, and when those who wait must go.
 
-    `at_once` gives the answers that need nothing awaited, from any thread; None where each request is traced and where
-    no answers are kept.
+    `at_once` returns the responses that need nothing awaited, and is called before `asgi`; None where requests are
+    traced. `refusal` returns the response to a request that can't be passed to `asgi`, by its status.
     """
 
     asgi: AsgiApp
     at_once: Callable[[Any], Messages | None] | None
+    refusal: Callable[[int], Messages]
     leave: Callable[[], None]
     refuse: Callable[[], None]
 
@@ -141,6 +143,13 @@ def create_app(
     gathered = BatchedObservers((access_log, *signals.listeners, usage))
     sequential_reads = SequentialReads(block_size=settings.cache.block_size) if settings.cache.ahead else None
     gateway = Gateway(apps, lifetimes=lifetimes, clock=clock, purge=purge, sequential_reads=sequential_reads)
+    feeds = Feeds(
+        gateway,
+        VersionStore(store, prefix=settings.redis.prefix, keep_s=settings.watch.resume_s),
+        settings=settings.watch,
+        block_size=settings.cache.block_size,
+        clock=clock,
+    )
     signals.watch(
         Watched(
             settle=gathered.flush,
@@ -154,29 +163,23 @@ def create_app(
             redis=store,
             clock=time.time,
             skew_s=lambda: clock.skew_s,
+            feeds=feeds,
         )
     )
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         async with AsyncExitStack() as parts:
-            await parts.enter_async_context(signals.opened())
+            await parts.enter_async_context(signals.opened(probes=edge))
             parts.push_async_callback(store.aclose)
-            await clock.start()
-            parts.push_async_callback(clock.aclose)
+            await parts.enter_async_context(clock)
+            await parts.enter_async_context(warned(store, settings.redis))
             await parts.enter_async_context(client)
             _begin(parts, apps=apps, gathered=gathered, channels=channels, store=store, gateway=gateway, purge=purge)
             await parts.enter_async_context(live.followed(follow, environ, told=signals.reloaded))
             yield
 
     callers = live.callers
-    feeds = Feeds(
-        gateway,
-        VersionStore(store, prefix=settings.redis.prefix, keep_s=settings.watch.resume_s),
-        settings=settings.watch,
-        block_size=settings.cache.block_size,
-        clock=clock,
-    )
     edge = create_web(
         gateway,
         callers,
@@ -186,23 +189,24 @@ def create_app(
         observers=(gathered, *signals.observers),
         lifespan=[lifespan],
     )
-    replay = ResponseCache(
+    responses = ResponseCache(
         edge,
         authenticate_cached=callers.authenticate_cached,
         observers=edge.observers,
         clock=clock,
         max_bytes=settings.cache.answers_bytes,
     )
-    live.attach(gateway, block_cache, forget=replay.forget)
-    purge.add(replay.forget)
+    live.attach(gateway, block_cache, forget=responses.forget)
+    purge.add(responses.forget)
 
     def leave() -> None:
         gateway.leave()
         feeds.leave()
 
     return Service(
-        asgi=signals.edge(replay),
-        at_once=replay.at_once if settings.cache.answers_bytes and not signals.observers else None,
+        asgi=signals.edge(responses) if signals.observers else responses.call_app,
+        at_once=None if signals.observers else responses.lookup,
+        refusal=edge.refuse,
         leave=leave,
         refuse=gateway.refuse,
     )

@@ -80,15 +80,19 @@ class CacheSettings(_Section, frozen=True, kw_only=True):
 
 
 class RedisSettings(_Section, frozen=True, kw_only=True):
-    """Where Redis or Valkey is; `url` is redis://, rediss:// or unix://."""
+    """Where Redis or Valkey is; `url` is redis://, rediss:// (the files are for TLS) or unix://."""
 
     url: str
     mode: Literal["single", "sentinel", "cluster"] = "single"
     sentinel_master: str = "mymaster"
+    username: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
     password_file: str | None = None
     password_env: str | None = None
     sentinel_password_file: str | None = None
     sentinel_password_env: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
     prefix: Annotated[
         str, Meta(pattern=r"^[A-Za-z0-9._-]{1,32}\Z", description="1 to 32 letters, digits, dots, dashes, underscores")
     ] = "taskgate"
@@ -142,9 +146,11 @@ class ServerSettings(_Section, frozen=True, kw_only=True):
     host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
     port: Port = 8000
     backlog: Annotated[int, Meta(ge=128, le=65_535)] = 1024
-    connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
+    connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096
+    unsent_max_bytes: Annotated[int, Meta(ge=1024 * 1024)] = 64 * 1024 * 1024
     headers_max_bytes: Annotated[int, Meta(ge=8192, le=1024 * 1024)] = 64 * 1024
     headers_timeout_s: Annotated[float, Meta(ge=0.1, le=600)] = 10.0
+    idle_timeout_s: Annotated[float, Meta(ge=0.1, le=3600)] = 75.0
     reader_timeout_s: Annotated[float, Meta(ge=0.1, le=3600)] = 300.0
     drain_s: Annotated[float, Meta(ge=0, le=600)] = 35.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -1,6 +1,7 @@
 """Rules of this repository that no linter knows: `python -m tools.check_tree`, part of `make check`."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -13,9 +14,16 @@ LARGE_BINARIES = frozenset(("service/web/docs/scalar.js.gz",))
 """Committed binaries that may be larger, each with a reason: the API's documentation works without internet."""
 
 
+_STATUS = re.compile(r"^\*\*Status:\*\* (?:(accepted|proposed)|superseded by \[ADR (\d+)\])", re.MULTILINE)
+
+
 def main() -> int:
     """Print each fault. Return 1 if there is one."""
-    faults = [*large_binaries(TOP, committed(TOP)), *classes_of_one_name(TOP / "service")]
+    faults = [
+        *large_binaries(TOP, committed(TOP)),
+        *classes_of_one_name(TOP / "service"),
+        *decisions_out_of_index(TOP / "docs" / "adr"),
+    ]
     for fault in faults:
         print(fault, file=sys.stderr)
     return 1 if faults else 0
@@ -53,6 +61,22 @@ def classes_of_one_name(package: Path) -> Iterator[str]:
     for name, where in sorted(places.items()):
         if len(where) > 1:
             yield f"class {name} has {len(where)} definitions: {', '.join(where)}"
+
+
+def decisions_out_of_index(folder: Path) -> Iterator[str]:
+    """Yield a fault for each decision without a status, and for each that `README.md` does not list with it."""
+    index = (folder / "README.md").read_text()
+    for file in sorted(folder.glob("[0-9]*.md")):
+        text = file.read_text()
+        status = _STATUS.search(text)
+        if status is None:
+            yield f"{file.name}: no line '**Status:** accepted.' or '**Status:** superseded by [ADR N](...).'"
+            continue
+        title = text.partition("\n")[0].partition(". ")[2]
+        word = status[1] or f"superseded by {status[2]}"
+        row = f"| {int(file.name[:4])} | [{title}]({file.name}) | {word} |"
+        if row not in index:
+            yield f"{file.name}: README.md should have the row {row}"
 
 
 if __name__ == "__main__":

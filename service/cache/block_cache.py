@@ -58,8 +58,14 @@ class BlockCache:
         task = self._reading.get(asked)
         if task is None:
             task = self._reading[asked] = asyncio.create_task(self.look(query, index))
-            task.add_done_callback(lambda _: self._reading.pop(asked))
+            task.add_done_callback(lambda read: self._read(asked, read))
         return await asyncio.shield(task)
+
+    def _read(self, asked: tuple[str, int], task: "asyncio.Task[CachedBlock]") -> None:
+        """Forget a read that has ended, and its error: whoever has waited for it has that, and all may have gone."""
+        del self._reading[asked]
+        if not task.cancelled():
+            task.exception()
 
     async def look(self, query: Query, index: int) -> CachedBlock:
         """What Redis has of a block now, asked anew. Raises StoreUnavailable."""

@@ -24,13 +24,14 @@ _CHECKSUM = struct.Struct(">I")
 _FIELDS = struct.Struct(">qqQBII")
 _SETTLED, _UNFINISHED, _CHANGED = 1, 2, 4
 _CODE = struct.Struct(">q")
+_FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799
 _AFTER_CHECKSUM = HEAD_BYTES + _CHECKSUM.size
 
 
 class CorruptBlock(msgspec.Struct, frozen=True, kw_only=True):
     """A value that can't be read, and why. `format` is one written by an older or newer release."""
 
-    reason: Literal["short", "format", "kind", "checksum", "shape"]
+    reason: Literal["short", "format", "kind", "checksum", "shape", "sense"]
 
 
 def encode(stored: Stored, *, chance: bytes) -> bytes:
@@ -77,19 +78,39 @@ def _block(value: bytes, fetched_at_ms: int) -> Block | CorruptBlock:
     if len(value) < body_start:
         return CorruptBlock(reason="shape")
     ends: tuple[int, ...] = struct.unpack_from(f">{count}I", value, start)
-    if (ends[-1] if ends else 0) != len(value) - body_start:
+    body = value[body_start:]
+    if not _are_records(ends, body):
         return CorruptBlock(reason="shape")
+    if not (_is_moment(since_s) and _is_moment(until_s) and _is_moment(fetched_at_ms // 1000) and total < 2**63):
+        return CorruptBlock(reason="sense")
     return Block(
         fetched_at_ms=fetched_at_ms,
         range=Range(since_s=since_s, until_s=until_s),
         total=total,
         settled=bool(flags & _SETTLED),
         ends=ends,
-        body=value[body_start:],
+        body=body,
         left_out=left_out,
         unfinished=bool(flags & _UNFINISHED),
         changed=bool(flags & _CHANGED),
     )
+
+
+def _are_records(ends: tuple[int, ...], body: bytes) -> bool:
+    """Whether the body is as many objects, joined by commas, as there are ends, by their first and last bytes."""
+    begins = 0
+    for end in ends:
+        if end <= begins or body[begins : begins + 1] != b"{" or body[end - 1 : end] != b"}":
+            return False
+        if end < len(body) and body[end : end + 1] != b",":
+            return False
+        begins = end + 1
+    return begins == (len(body) + 1 if ends else len(body))
+
+
+def _is_moment(seconds: int) -> bool:
+    """Whether the calendar has it: the years 1 to 9999."""
+    return _FIRST_S <= seconds <= _LAST_S
 
 
 def _refusal(value: bytes, fetched_at_ms: int) -> RefusedQuery | CorruptBlock:
@@ -100,4 +121,6 @@ def _refusal(value: bytes, fetched_at_ms: int) -> RefusedQuery | CorruptBlock:
         text = value[text_start:].decode()
     except UnicodeDecodeError:
         return CorruptBlock(reason="shape")
+    if not _is_moment(fetched_at_ms // 1000):
+        return CorruptBlock(reason="sense")
     return RefusedQuery(fetched_at_ms=fetched_at_ms, code=_CODE.unpack_from(value, _AFTER_CHECKSUM)[0], text=text)

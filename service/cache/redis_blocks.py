@@ -5,10 +5,14 @@ from collections.abc import Callable
 from functools import lru_cache
 from hashlib import sha256
 
+import structlog
+
 from service.cache.codec import CHANCE_BYTES, CorruptBlock, decode, encode
 from service.model.blocks import HEAD_BYTES, NOTHING, CachedBlock, Stored
 from service.model.queries import Query
 from service.store.interfaces import Store
+
+log = structlog.get_logger()
 
 VALUE_MAX_BYTES = 16 * 1024 * 1024
 
@@ -16,8 +20,8 @@ VALUE_MAX_BYTES = 16 * 1024 * 1024
 class RedisBlocks:
     """Reads and writes blocks through a store. Raises StoreUnavailable as the store does.
 
-    Counters since the start: `corrupt` values that could not be read, of them `foreign` ones of another format, and
-    `oversized` blocks that were not stored.
+    Counters since the start: `corrupt` values that could not be read (each reason is logged once), of them `foreign`
+    ones of another format, and `oversized` blocks that were not stored.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class RedisBlocks:
         self.corrupt = 0
         self.foreign = 0
         self.oversized = 0
+        self._told: set[str] = set()
 
     def key(self, query: Query, index: int) -> str:
         """Where a block is kept. Shows the app, for the hash tag, but nothing of what was asked."""
@@ -69,6 +74,9 @@ class RedisBlocks:
         head = value[:HEAD_BYTES]
         stored = decode(value)
         if isinstance(stored, CorruptBlock):
+            if stored.reason not in self._told:
+                self._told.add(stored.reason)
+                log.warning("cache.corrupt", reason=stored.reason)
             self.corrupt += 1
             self.foreign += stored.reason == "format"
             return CachedBlock(stored=None, head=head)

@@ -22,7 +22,8 @@ def run(config: str | None) -> int:
 
         from service.app import create_app
         from service.observe.access_log import AccessLog, log_requests
-        from service.server.granian import CannotListen, StartFailed
+        from service.server.addresses import CannotListen
+        from service.server.asgi import StartFailed
         from service.server.lifecycle import serve
         from service.telemetry.logs import configure
 
@@ -39,7 +40,7 @@ def run(config: str | None) -> int:
         access_log = AccessLog(writer.write) if is_gathered else log_requests
         with without(*_NOT_NEEDED):
             service = create_app(loaded.settings, access_log=access_log, follow=os.environ[VARIABLE])
-        serve(service.asgi, server, at_once=service.at_once, leaving=service)
+        serve(service.asgi, server, at_once=service.at_once, refusal=service.refusal, leaving=service)
     except CannotListen as exc:
         print(f"taskgate serve: can't listen: {exc}", file=sys.stderr)
         return 1

@@ -6,22 +6,30 @@ import sys
 
 from service.commands.tasks_client import Connection, RequestFailed, RequestRefused, StreamResponse, TasksRequest
 from service.commands.tasks_output import Printer, Progress, printable
+from service.commands.tasks_watch import watch
 
 COMPLETE, FAILED, FAULTY = 0, 1, 2
 
 KEY_VARIABLE = "TASKGATE_KEY"
 
 
-def run(wanted: TasksRequest, *, key: str | None, form: str, limit: int | None) -> int:
-    """Print the tasks as they come. 0: all of them; 1: some are missing; 2: the request or the key is at fault."""
+def run(wanted: TasksRequest, *, key: str | None, form: str, limit: int | None, watched: bool) -> int:
+    """Print the tasks as they come, or with `watched` what changes; return the exit status.
+
+    0: all of them; 1: some are missing; 2: the request or the key is at fault.
+    """
     key = key or os.environ.get(KEY_VARIABLE)
     if not key:
         return _told(f"no key: set {KEY_VARIABLE}, or give it with --key", FAULTY)
     if limit is not None and limit < 1:
         return _told("--limit must be 1 or more", FAULTY)
+    if watched and (limit is not None or wanted.offset):
+        return _told("--watch follows the whole list: leave --limit and --offset out", FAULTY)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # whatever the terminal can't show
     progress = Progress(sys.stderr, shown=sys.stderr.isatty())
     try:
+        if watched:
+            return watch(wanted, key, form=form)
         return _list(wanted, key, Printer(sys.stdout, form=form), progress, limit)
     except RequestRefused as exc:
         progress.clear()

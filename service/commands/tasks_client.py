@@ -17,6 +17,7 @@ ANSWER_MAX_S = 120.0
 BUDGET_MAX_S = 2.0
 
 _NDJSON = "application/x-ndjson"
+_EVENT_STREAM = "text/event-stream"
 _AT_FAULT = frozenset((400, 401, 403, 404, 406, 414, 422, 431))
 
 
@@ -221,9 +222,28 @@ class Connection:
         fields = {"Accept": _NDJSON} | ({} if wait_s is None else {"Prefer": f"wait={wait_s}"})
         timeout_s = ANSWER_MAX_S if wait_s is None else wait_s + 60.0
         response = self._get(f"/tasks?{self._wanted.query_string}", fields, timeout_s=timeout_s)
+        self._check(response, _NDJSON)
+        return StreamResponse(response)
+
+    def watch(self, last_id: str) -> Iterator[bytes]:
+        """Yield the lines of an event stream until it ends. Raises RequestFailed and RequestRefused."""
+        wait_s = self._wanted.wait_s
+        fields = {"Accept": _EVENT_STREAM} | ({} if wait_s is None else {"Prefer": f"wait={wait_s}"})
+        if last_id:
+            fields["Last-Event-ID"] = last_id
+        response = self._get(f"/tasks?{self._wanted.query_string}", fields, timeout_s=ANSWER_MAX_S)
+        self._check(response, _EVENT_STREAM)
+        try:
+            while line := response.readline(LINE_MAX_BYTES):
+                yield line
+        except (http.client.HTTPException, OSError) as exc:
+            raise RequestFailed(f"the connection was lost: {exc or type(exc).__name__}") from exc
+
+    def _check(self, response: http.client.HTTPResponse, wanted: str) -> None:
+        """Raise what stands in the way of an answer in the form that was asked for."""
         media_type = response.headers.get_content_type()
-        if response.status == 200 and media_type == _NDJSON:
-            return StreamResponse(response)
+        if response.status == 200 and media_type == wanted:
+            return
         if media_type != "application/problem+json":
             raise RequestFailed(
                 f"what answers at {self._host} is no gateway that streams (HTTP status {response.status})"

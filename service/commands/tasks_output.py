@@ -34,6 +34,17 @@ def _json_escape(found: re.Match[str]) -> str:
     return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
+def row(task: StreamLine, *, width: int | None = None) -> str:
+    """Return a task as a row of the table, cut to `width` columns."""
+    cells = (str(task.id), task.status or "", task.type or "", task.scheduled_at or "", task.title or "")
+    return _row(cells, width)
+
+
+def _row(cells: tuple[str, ...], width: int | None) -> str:
+    text = _COLUMNS.format(*(printable(cell) for cell in cells))
+    return text if width is None else _cut(text, width)
+
+
 class Printer:
     """Prints tasks to `out`, as a table or one JSON object a line."""
 
@@ -48,8 +59,8 @@ class Printer:
         text, task = line
         if self._is_table:
             if not self.count:
-                self._row("ID", "STATUS", "TYPE", "SCHEDULED", "TITLE")
-            self._row(str(task.id), task.status or "", task.type or "", task.scheduled_at or "", task.title or "")
+                self._out.write(_row(("ID", "STATUS", "TYPE", "SCHEDULED", "TITLE"), self._width) + "\n")
+            self._out.write(row(task, width=self._width) + "\n")
         else:
             self._out.write(as_json(text) + "\n")
         self.count += 1
@@ -57,10 +68,6 @@ class Printer:
     def close(self) -> None:
         """Write what is buffered."""
         self._out.flush()
-
-    def _row(self, *cells: str) -> None:
-        row = _COLUMNS.format(*(printable(cell) for cell in cells))
-        self._out.write((row if self._width is None else _cut(row, self._width)) + "\n")
 
 
 class Progress:

@@ -53,11 +53,13 @@ def _read(path: Path) -> tuple[Tree, list[SettingFault]]:
 
 
 def _anchor(tree: Tree, folder: Path) -> None:
-    """Make the paths of secrets absolute; links stay as they are, for Kubernetes swaps those of what it mounts."""
+    """Make the paths of files absolute; links stay as they are, for Kubernetes swaps those of what it mounts."""
     apps = tree.get("apps")
     sections: list[tuple[Value, str]] = [
-        (tree.get("redis"), key) for key in ("password_file", "sentinel_password_file")
+        (tree.get("redis"), key)
+        for key in ("password_file", "sentinel_password_file", "ca_file", "cert_file", "key_file")
     ]
+    sections.append((tree.get("upstream"), "ca_file"))
     sections += [(tree.get("service_accounts"), key) for key in ("jwks_file", "ca_file", "token_file")]
     sections += [(app, "secret_file") for app in (apps.values() if isinstance(apps, dict) else ())]
     for section, key in sections:

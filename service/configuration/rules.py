@@ -87,7 +87,7 @@ def rule_faults(parts: Parts, environ: Mapping[str, str]) -> Iterator[SettingFau
         )
     if parts.redis:
         yield from redis_url_faults(parts.redis)
-        yield from _password_faults(parts.redis, environ)
+        yield from _redis_faults(parts.redis, environ)
     if parts.budget and parts.budget.wait_default_s > parts.budget.wait_max_s:
         text = f"{parts.budget.wait_default_s:g} is more than budget.wait_max_s, {parts.budget.wait_max_s:g}"
         yield SettingFault(path="budget.wait_default_s", text=text)
@@ -130,11 +130,31 @@ def _share_faults(path: str, app: AppSettings, budget: BudgetSettings) -> Iterat
         yield SettingFault(path="budget.max_replicas", text=text)
 
 
-def _password_faults(redis: RedisSettings, environ: Mapping[str, str]) -> Iterator[SettingFault]:
+def _redis_faults(redis: RedisSettings, environ: Mapping[str, str]) -> Iterator[SettingFault]:
+    yield from _redis_tls_faults(redis)
     yield from _one_password_faults("password", redis.password_file, redis.password_env, environ)
     yield from _one_password_faults(
         "sentinel_password", redis.sentinel_password_file, redis.sentinel_password_env, environ
     )
+
+
+def _redis_tls_faults(redis: RedisSettings) -> Iterator[SettingFault]:
+    """Yield what is wrong with the files for TLS."""
+    named = {name: getattr(redis, name) for name in ("ca_file", "cert_file", "key_file")}
+    given = {name: path for name, path in named.items() if path is not None}
+    if given and not redis.url.startswith("rediss://"):
+        yield SettingFault(path=f"redis.{next(iter(given))}", text="needs TLS: a redis.url that begins with rediss://")
+    if (redis.cert_file is None) != (redis.key_file is None):
+        yield SettingFault(path="redis", text="cert_file and key_file go together")
+    for name, path in given.items():
+        try:
+            with open(path, "rb") as file:
+                is_pem = b"-----BEGIN" in file.read(1_000_000)
+        except OSError as exc:
+            yield SettingFault(path=f"redis.{name}", text=f"the file {path} can't be read: {exc.strerror}")
+        else:
+            if not is_pem:
+                yield SettingFault(path=f"redis.{name}", text=f"the file {path} holds no PEM")
 
 
 def _one_password_faults(

@@ -148,7 +148,8 @@ class ConfigurationWatcher:
 def files_of(settings: Settings) -> tuple[str, ...]:
     """The files that the settings point to, whose faults a reload should tell."""
     redis, tokens = settings.redis, settings.service_accounts
-    named = [redis.password_file, redis.sentinel_password_file, *(app.secret_file for app in settings.apps.values())]
+    named = [redis.password_file, redis.sentinel_password_file, redis.ca_file, redis.cert_file, redis.key_file]
+    named += [app.secret_file for app in settings.apps.values()]
     if tokens is not None:
         named += [tokens.jwks_file, tokens.ca_file]
     return tuple(dict.fromkeys(path for path in named if path is not None))

@@ -114,9 +114,11 @@ class Gateway:
         size = app.fetching.block_size
         first, *more = ask.slice.blocks(size)
         try:
-            parts = [await self._part(app, ask, first)]
+            began_s = asyncio.get_running_loop().time()
+            parts = [await self._part(app, ask, first, patience_s=ask.patience_s)]
             if more and parts[0].block.total > more[0] * size:
-                parts.append(await self._part(app, ask, more[0]))
+                waited_s = asyncio.get_running_loop().time() - began_s
+                parts.append(await self._part(app, ask, more[0], patience_s=max(ask.patience_s - waited_s, 0.0)))
         except (WaitTooLong, LineFull, UpstreamError) as exc:
             exc.budget = self._note(app)
             raise
@@ -136,7 +138,7 @@ class Gateway:
             raise UnknownApp
         size = app.fetching.block_size
         try:
-            part = await self._part(app, ask, ask.slice.offset // size)
+            part = await self._part(app, ask, ask.slice.offset // size, patience_s=ask.patience_s)
         except (WaitTooLong, LineFull, UpstreamError) as exc:
             exc.budget = self._note(app)
             raise
@@ -228,7 +230,7 @@ class Gateway:
         while self._background:
             await asyncio.wait(self._background)
 
-    async def _part(self, app: ServedApp, ask: PageRequest, index: int) -> Part:
+    async def _part(self, app: ServedApp, ask: PageRequest, index: int, *, patience_s: float) -> Part:
         """One block of the page: what is stored where that will do, else a fetch, else what is stale."""
         kept, place, trouble = await self._stored(app, ask, index)
         verdict = self._judge(kept, ask.directives)
@@ -249,7 +251,7 @@ class Gateway:
         forward = self._forward(kept)
         is_stopped = app.fetching.stopped() is not None
         try:
-            fetched = await self._fetch(app, ask, job)
+            fetched = await self._fetch(app, ask, job, patience_s=patience_s)
         except QueryRefused:
             raise
         except (StoreUnavailable, UpstreamError, WaitTooLong, LineFull) as exc:
@@ -280,7 +282,7 @@ class Gateway:
             return CachedBlock(stored=remembered.stored, head=kept.head), "memory", False
         return kept, "redis", False
 
-    async def _fetch(self, app: ServedApp, ask: PageRequest, job: BlockJob) -> Fetched:
+    async def _fetch(self, app: ServedApp, ask: PageRequest, job: BlockJob, *, patience_s: float) -> Fetched:
         if stopped := app.fetching.stopped():
             raise stopped
         caller = ask.caller
@@ -291,7 +293,7 @@ class Gateway:
             job,
             caller=caller.name,
             weight=caller.weight,
-            patience_s=ask.patience_s,
+            patience_s=patience_s,
             bound=caller.waiting_max,
             origin=ask.origin,
         )

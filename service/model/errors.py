@@ -138,6 +138,8 @@ class ShuttingDown(Refused):
 
 StoreDetail = Literal[
     "unreachable",
+    "certificate not trusted",
+    "TLS failed",
     "timed out",
     "busy",
     "read-only",

@@ -1,6 +1,6 @@
 """Where Redis is, and how a connection to it is made."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from copy import copy
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -20,6 +20,20 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 0
 
 
+class TlsFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """PEM files: the CAs to trust instead of the public ones, and the certificate and key to show where asked."""
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+    def options(self) -> Iterator[tuple[str, str]]:
+        """Yield what redis-py calls them."""
+        for name, path in (("ca_certs", self.ca), ("certfile", self.cert), ("keyfile", self.key)):
+            if path is not None:
+                yield name, path
+
+
 class ConnectionFactory:
     """Makes connections, not yet opened, with the credentials and TLS settings of one URL.
 
@@ -27,15 +41,27 @@ class ConnectionFactory:
     connection sets one deadline over all that it does. RESP2, for the listener reads plain arrays.
     """
 
-    def __init__(self, url: str, *, default_port: int, password: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        default_port: int,
+        username: str | None = None,
+        password: str | None = None,
+        tls_files: TlsFiles | None = None,
+    ) -> None:
         """`url` is redis://, rediss:// or unix://, with several hosts joined by commas. Raises ValueError."""
         first, self.addresses = _split_hosts(url, default_port)
         options: dict[str, Any] = dict(parse_url(first))
         self._class: Callable[..., AbstractConnection] = options.pop("connection_class", Connection)
         for name in ("host", "port"):
             options.pop(name, None)
+        if username is not None:
+            options["username"] = username
         if password is not None:
             options["password"] = password
+        if tls_files is not None and first.startswith("rediss://"):
+            options |= {f"ssl_{name}": path for name, path in tls_files.options()}
         fixed: dict[str, Any] = {
             "protocol": 2,
             "driver_info": None,

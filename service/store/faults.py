@@ -1,5 +1,7 @@
 """Redis' and redis-py's errors as ours: each told by a word from a closed set, without keys or values."""
 
+import ssl
+
 from redis import exceptions as foreign
 
 from service.model.errors import StoreDetail, StoreUnavailable
@@ -27,7 +29,7 @@ _BY_CODE: dict[str, StoreDetail] = {
     "NOAUTH": "refused",
 }
 
-COSTLY: frozenset[StoreDetail] = frozenset({"unreachable", "timed out"})
+COSTLY: frozenset[StoreDetail] = frozenset({"unreachable", "timed out", "certificate not trusted", "TLS failed"})
 """The faults that a caller waits for, where all others are quick answers."""
 
 
@@ -35,8 +37,19 @@ def unavailable(exc: Exception, *, in_script: bool = False) -> StoreUnavailable:
     """The fault as callers see it; to be raised `from` the original."""
     if isinstance(exc, StoreUnavailable):
         return exc
+    if (fault := tls_fault(exc)) is not None:
+        is_untrusted = isinstance(fault, ssl.SSLCertVerificationError)
+        return StoreUnavailable("certificate not trusted" if is_untrusted else "TLS failed")
     for classes, detail in _BY_CLASS:
         if isinstance(exc, classes):
             return StoreUnavailable("refused" if "max number of clients" in str(exc) else detail)
     code = str(exc).partition(" ")[0]
     return StoreUnavailable(_BY_CODE.get(code, "script refused" if in_script else "refused"))
+
+
+def tls_fault(exc: BaseException) -> ssl.SSLError | None:
+    """Return the fault of TLS that redis-py has wrapped, if it is one."""
+    within: BaseException | None = exc
+    while within is not None and not isinstance(within, ssl.SSLError):
+        within = within.__cause__ or within.__context__
+    return within

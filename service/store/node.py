@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+import structlog
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as BrokenConnection
 from redis.exceptions import ResponseError
@@ -11,7 +12,9 @@ from redis.typing import EncodableT
 from service.model.errors import StoreDetail, StoreUnavailable
 from service.store.breaker import Breaker
 from service.store.connection_factory import Address, ConnectionFactory, opened
-from service.store.faults import COSTLY, FOREIGN, unavailable
+from service.store.faults import COSTLY, FOREIGN, tls_fault, unavailable
+
+log = structlog.get_logger(__name__)
 
 
 class Node:
@@ -62,6 +65,8 @@ class Node:
                 raise StoreUnavailable("unreachable") from exc.__cause__
             except FOREIGN as exc:
                 fault = unavailable(exc)
+                if self.is_trusted and (reason := tls_fault(exc)) is not None:
+                    log.warning("store.tls_failed", host=self.address.host, port=self.address.port, reason=str(reason))
                 self._note(fault.detail, probe=probe)
                 raise fault from exc
             self._breaker = self._breaker.answered()

@@ -13,7 +13,7 @@ from redis.typing import EncodableT
 from service.model.errors import StoreDetail, StoreUnavailable
 from service.settings import RedisSettings
 from service.store.cluster import ClusterTopology
-from service.store.connection_factory import Address, ConnectionFactory
+from service.store.connection_factory import Address, ConnectionFactory, TlsFiles
 from service.store.faults import unavailable
 from service.store.interfaces import Handler, OnGap, Script
 from service.store.listener import Listener
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-Op = Literal["get", "put", "publish", "purge", "script"]
+Op = Literal["get", "put", "publish", "purge", "script", "inspect"]
 OnCall = Callable[[Op, float, StoreDetail | None], None]
 """Told of every call that has ended: what it was, how long it took in seconds, and why it failed, if so."""
 
@@ -59,7 +59,13 @@ class RedisStore:
         """`password` wins over one in the URL; Sentinels get only theirs. Raises ValueError for a faulty URL."""
         self._on_call = on_call
         default_port = 26_379 if settings.mode == "sentinel" else 6379
-        dialer = ConnectionFactory(settings.url, default_port=default_port, password=password)
+        dialer = ConnectionFactory(
+            settings.url,
+            default_port=default_port,
+            username=settings.username,
+            password=password,
+            tls_files=TlsFiles(ca=settings.ca_file, cert=settings.cert_file, key=settings.key_file),
+        )
         self._topology = _topology(settings, dialer, sentinel_password)
         self._listener = Listener(self._topology, dialer, timeout_s=settings.timeout_s)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -72,8 +78,8 @@ class RedisStore:
         return sum(node.open_connections for node in self._topology.nodes) + self._listener.is_listening
 
     async def get(self, key: str) -> bytes | None:
-        """The value, or None."""
-        return cast("bytes | None", await self._owned("get", self._run(key, "GET", key, again=True)))
+        """Return the value, or None; what is no string is no value."""
+        return cast("bytes | None", await self._owned("get", self._value(key)))
 
     async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
         """Keep a value for `ttl_ms`."""
@@ -86,6 +92,10 @@ class RedisStore:
     async def delete_matching(self, prefix: str) -> int:
         """Delete all keys that begin with `prefix`, by steps of SCAN, within 30 s."""
         return await self._owned("purge", self._purge(prefix))
+
+    async def setting(self, name: str, *, key: str) -> str | None:
+        """Return a setting of the server that holds `key`; None where it may not be read."""
+        return await self._owned("inspect", self._setting(name, key))
 
     def script(self, source: str) -> Script:
         """Make a script callable."""
@@ -119,6 +129,26 @@ class RedisStore:
             return await self._route(key, *command, again=again)
         except ResponseError as exc:
             self._refused(exc)
+            raise unavailable(exc) from exc
+
+    async def _setting(self, name: str, key: str) -> str | None:
+        try:
+            answer = await self._route(key, "CONFIG", "GET", name, again=True)
+        except ResponseError:
+            return None
+        match answer:
+            case [_, bytes() as value]:
+                return value.decode(errors="replace")
+            case _:
+                return None
+
+    async def _value(self, key: str) -> object:
+        try:
+            return await self._route(key, "GET", key, again=True)
+        except ResponseError as exc:
+            self._refused(exc)
+            if str(exc).startswith("WRONGTYPE"):
+                return None
             raise unavailable(exc) from exc
 
     def _refused(self, exc: ResponseError) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from typing import Self
 
 import structlog
 
@@ -22,7 +23,7 @@ _TIME = "return redis.call('TIME')"
 
 
 class SharedClock:
-    """Seconds since the epoch, by the clock of the server that holds `PREFIX:clock`. Lives from `start` to `aclose`.
+    """Seconds since the epoch, by the clock of the server that holds `PREFIX:clock`. Asks while it is entered.
 
     An answer was made between the question and its arrival. That bounds how far the server's clock is ahead of our
     monotonic one, and what we know is moved only as far as these bounds demand: a slow answer changes nothing, a step
@@ -62,12 +63,13 @@ class SharedClock:
         """How far this machine's wall clock is ahead of the shared one; None where that is not known yet."""
         return self._wall() - (self._monotonic() + self._ahead_s) if self._heard else None
 
-    async def start(self) -> None:
+    async def __aenter__(self) -> Self:
         """Ask for the time once, and go on asking."""
         await self.ask()
         self._asker = asyncio.create_task(self._ask_on(), name="shared-clock")
+        return self
 
-    async def aclose(self) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         """Stop asking."""
         self._closing.set()
         if self._asker is not None:

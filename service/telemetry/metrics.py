@@ -6,9 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from service.telemetry.families import counters, gauges, histograms
 from service.telemetry.lag import Lag
@@ -16,9 +14,6 @@ from service.telemetry.requests import RequestMetrics
 from service.telemetry.state import StateCollector, Watched
 from service.telemetry.store_calls import StoreMetrics
 from service.telemetry.upstream_calls import CalledApp, CallMetrics
-
-PLAIN = "text/plain; version=0.0.4; charset=utf-8"
-OPEN = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
 class Metrics:
@@ -41,16 +36,16 @@ class Metrics:
         self._reloads: Counter[tuple[str, ...]] = Counter({("ok",): 0, ("refused",): 0})
         self._config_is_good = True
         self._config_read_at_s = time.time()
-        self._settle: Callable[[], None] | None = None
-        self._registry = CollectorRegistry(auto_describe=False)
-        ProcessCollector(registry=self._registry)
-        for collector in (self.requests, self.calls, self.redis, self):
-            self._registry.register(collector)
+        self._settle: Callable[[], None] = lambda: None
+        self.registry = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self.registry)
+        for collector in (self, self.requests, self.calls, self.redis):
+            self.registry.register(collector)
 
     def watch(self, watched: Watched) -> None:
         """Show what these parts know, too."""
         self._settle = watched.settle
-        self._registry.register(StateCollector(watched))
+        self.registry.register(StateCollector(watched))
 
     def reloaded(self, *, ok: bool) -> None:
         """Count a reload of the configuration, or that it was refused."""
@@ -60,7 +55,8 @@ class Metrics:
         self._reloads["ok" if ok else "refused",] += 1
 
     def collect(self) -> Iterator[Metric]:
-        """What belongs to the process as a whole."""
+        """Yield what belongs to the process as a whole. Collected first, so that what is held back is counted too."""
+        self._settle()
         python = platform.python_version()
         yield gauges("taskgate_build_info", "What runs here.", ("version", "python"), [((self._version, python), 1.0)])
         text = "Reloads of the configuration, and those that were refused."
@@ -71,12 +67,3 @@ class Metrics:
         yield gauges("taskgate_config_last_reload_success_timestamp_seconds", text, (), [((), self._config_read_at_s)])
         text = "How late the event loop is."
         yield histograms("taskgate_event_loop_lag_seconds", text, (), {(): self.lag.seconds})
-
-    def text(self, accept: str) -> tuple[str, bytes]:
-        """The type and the text of all metrics, in the format that an `Accept` field prefers."""
-        if self._settle is not None:
-            self._settle()
-        if "application/openmetrics-text" in accept:
-            text: bytes = generate_openmetrics(self._registry)  # type: ignore[no-untyped-call]  # it has no types
-            return OPEN, text
-        return PLAIN, generate_latest(self._registry)

@@ -5,10 +5,13 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from prometheus_client import make_asgi_app
+
 from service import __version__
 from service.gateway.call_events import OnCall, Tracing
 from service.observe.batch import Listener
 from service.observe.request import Observer
+from service.server.asgi import Application
 from service.settings import Settings
 from service.store.redis_store import OnCall as OnStoreCall
 from service.telemetry.call_log import call_logger
@@ -83,13 +86,14 @@ class Signals:
         return app if self._traces is None else self._traces.edge(app)
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[None]:
-        """Measure, expose and send as long as this lasts. Raises CannotExpose."""
+    async def opened(self, *, probes: Application) -> AsyncIterator[None]:
+        """Measure, expose and send as long as this lasts; `probes` is the app that answers them. Raise CannotExpose."""
         async with AsyncExitStack() as parts:
             if self._traces is not None:
                 await parts.enter_async_context(self._traces.flushed())
             host, port = self._settings.metrics_host, self._settings.metrics_port
             if self.metrics is not None and port is not None:
-                await parts.enter_async_context(exposed(self.metrics.text, host=host, port=port))
+                metrics = make_asgi_app(self.metrics.registry)
+                await parts.enter_async_context(exposed(metrics, probes=probes, host=host, port=port))
                 await parts.enter_async_context(self.metrics.lag.measured())
             yield

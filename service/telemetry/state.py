@@ -15,6 +15,8 @@ from service.gateway.gateway import LOOKUPS, RENEWAL, Gateway, ServedApp
 from service.telemetry.families import counters, gauges
 from service.upstream.records import Oddity
 from service.upstream.signer import Signer
+from service.watch.events import EVENT_NAMES
+from service.watch.feeds import Feeds
 
 BACKGROUND = (RENEWAL, "~ahead")
 """Callers that are none: in their names blocks are fetched before anyone waits for them."""
@@ -47,6 +49,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     redis: Connected
     clock: Callable[[], float]
     skew_s: Callable[[], float | None]
+    feeds: Feeds
 
 
 class StateCollector:
@@ -60,6 +63,7 @@ class StateCollector:
         yield from self._budget()
         yield from self._lines()
         yield from self._caches()
+        yield from self._watches()
         yield from self._process()
 
     def _lined(self) -> list[tuple[str, ServedApp, Line]]:
@@ -137,6 +141,13 @@ class StateCollector:
         text = "Values in Redis that another release has written."
         yield counters("taskgate_blocks_foreign", text, (), {(): blocks.foreign})
         yield counters("taskgate_blocks_oversized", "Blocks too large for Redis.", (), {(): blocks.oversized})
+
+    def _watches(self) -> Iterator[Metric]:
+        feeds = self._watched.feeds
+        yield gauges("taskgate_watched_lists", "Lists that are watched.", (), [((), float(len(feeds)))])
+        yield gauges("taskgate_watchers", "Watches that are open.", (), [((), float(feeds.watchers))])
+        sent: dict[tuple[str, ...], float] = {(name,): feeds.events[name] for name in EVENT_NAMES}
+        yield counters("taskgate_watch_events", "Events sent to watchers, by name.", ("event",), sent)
 
     def _process(self) -> Iterator[Metric]:
         readiness = self._watched.gateway.readiness()

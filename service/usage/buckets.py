@@ -27,9 +27,15 @@ _NO_CALLERS = frozenset((CALLS, RESULTS, NEWEST))
 Cell = tuple[str, str]
 """A caller and a column."""
 
+DIGITS_MAX = 18
+"""Of a count; what is longer is garbage."""
+
 READ = """
 local all = {}
-for i, key in ipairs(KEYS) do all[i] = redis.call('HGETALL', key) end
+for i, key in ipairs(KEYS) do
+  local fields = redis.pcall('HGETALL', key)
+  all[i] = fields.err and {} or fields
+end
 return all
 """
 
@@ -98,7 +104,7 @@ def booked(cells: Mapping[Cell, int]) -> Book:
     names = dict.fromkeys(caller for caller, column in cells if column in COLUMNS and caller not in _NO_CALLERS)
     return Book(
         rows={name: _row(cells, name) for name in names},
-        calls={int(window): number for (caller, window), number in cells.items() if caller == CALLS},
+        calls={int(window): n for (caller, window), n in cells.items() if caller == CALLS and window.isdigit()},
         results={result: number for (caller, result), number in cells.items() if caller == RESULTS},
         last_success_ms=cells.get(LAST_SUCCESS, 0),
     )
@@ -122,12 +128,12 @@ def added(books: Iterable[Book]) -> Book:
 
 
 def _cells(fields: list[bytes]) -> dict[Cell, int]:
-    """A hash as Redis tells it: field and value in turn."""
+    """Read a hash, which comes as field and value in turn. A value that is no number counts as none."""
 
     def cells() -> Iterator[tuple[Cell, int]]:
         for field, value in zip(fields[::2], fields[1::2], strict=True):
             caller, _, column = field.decode(errors="replace").rpartition(":")
-            if caller:
+            if caller and value.isdigit() and len(value) <= DIGITS_MAX:
                 yield (caller, column), int(value)
 
     return dict(cells())

@@ -43,16 +43,25 @@ FLUSH_S = 1.0
 # KEYS: where the batch is added. ARGV: the replica, the batch's number, how many of the following are for all keys,
 # then for each key how long it lives (ms), then field and number in turn; what is beyond is for the first key alone.
 # A batch of a number that a key has seen from this replica is not added to it again. Of fields of NEWEST the greatest
-# number stays.
+# number stays. What is no hash, and what is no number in one, begins anew.
 _ADD = """
 local seen_by, fields = '#' .. ARGV[1], 4 + #KEYS
 for i, key in ipairs(KEYS) do
-  local seen = tonumber(redis.call('HGET', key, seen_by) or '-1')
+  local text = redis.pcall('HGET', key, seen_by)
+  if type(text) == 'table' then
+    if not string.find(text.err, 'WRONGTYPE') then return text end
+    redis.call('DEL', key)
+  end
+  local seen = type(text) == 'string' and tonumber(text) or -1
   if seen < tonumber(ARGV[2]) then
     for j = fields, i == 1 and #ARGV or fields + ARGV[3] - 1, 2 do
       if string.sub(ARGV[j], 1, 1) ~= '^' then
-        redis.call('HINCRBY', key, ARGV[j], ARGV[j + 1])
-      elseif tonumber(redis.call('HGET', key, ARGV[j]) or '0') < tonumber(ARGV[j + 1]) then
+        local sum = redis.pcall('HINCRBY', key, ARGV[j], ARGV[j + 1])
+        if type(sum) == 'table' then
+          if not string.find(sum.err, 'integer') and not string.find(sum.err, 'overflow') then return sum end
+          redis.call('HSET', key, ARGV[j], ARGV[j + 1])
+        end
+      elseif (tonumber(redis.call('HGET', key, ARGV[j]) or '0') or 0) < tonumber(ARGV[j + 1]) then
         redis.call('HSET', key, ARGV[j], ARGV[j + 1])
       end
     end

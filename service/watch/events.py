@@ -43,6 +43,9 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     error: Exception
 
 
+EVENT_NAMES = ("task", "added", "changed", "removed", "synced", "stale", "reset", "end")
+"""The events' names, as they are sent."""
+
 Event = Listed | Change | Synced | Stale | Reset | Ended
 
 

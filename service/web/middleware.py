@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from service.observe.request import Fields, Observer, RequestContext, RequestRecord, labels_of
+from service.observe.request import Fields, Observer, RequestContext, RequestLabels, RequestRecord, labels_of
 from service.web.answers import Header, Reply
 from service.web.problems.handlers import failure_answer, refusal_answer
 
@@ -21,6 +21,8 @@ _METHODS = frozenset(("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"
 
 Scope = dict[str, Any]
 AsgiApp = Callable[[Any, Any, Any], Any]
+Messages = tuple[dict[str, Any], dict[str, Any]]
+"""A complete ASGI response: its start and its body."""
 
 
 class RequestMiddleware:
@@ -55,24 +57,39 @@ class RequestMiddleware:
             if not outgoing.status:
                 await Reply(answer)(scope, receive, outgoing.send)
         finally:
-            observation = RequestRecord(
-                request_id=context.request_id,
-                labels=labels_of(
-                    method if method in _METHODS else "other",
-                    scope.get("path_template", UNROUTED),
-                    outgoing.status or HUNG_UP,
-                    context.caller,
-                    context.app,
-                    context.outcome,
-                ),
-                waited_s=context.waited_s,
-                upstream_s=context.upstream_s,
-                duration_s=time.perf_counter() - started_s,
-                ended_at_s=time.time(),
-                answer_bytes=outgoing.body_bytes,
+            labels = labels_of(
+                method if method in _METHODS else "other",
+                scope.get("path_template", UNROUTED),
+                outgoing.status or HUNG_UP,
+                context.caller,
+                context.app,
+                context.outcome,
             )
-            for observe in self.observers:
-                observe(observation)
+            self._report(context, labels, started_s=started_s, answer_bytes=outgoing.body_bytes)
+
+    def refuse(self, status: int) -> Messages:
+        """Return the response to a request that could not be read, and report it like any other."""
+        started_s = time.perf_counter()
+        context = RequestContext(request_id=request_id_of(None), fields={})
+        answer = refusal_answer(status, context)
+        labels = labels_of("other", UNROUTED, status, None, None, context.outcome)
+        self._report(context, labels, started_s=started_s, answer_bytes=len(answer.body))
+        headers = (*answer.headers, (b"x-request-id", context.request_id.encode()))
+        start = {"type": "http.response.start", "status": status, "headers": headers}
+        return start, {"type": "http.response.body", "body": answer.body}
+
+    def _report(self, context: RequestContext, labels: RequestLabels, *, started_s: float, answer_bytes: int) -> None:
+        record = RequestRecord(
+            request_id=context.request_id,
+            labels=labels,
+            waited_s=context.waited_s,
+            upstream_s=context.upstream_s,
+            duration_s=time.perf_counter() - started_s,
+            ended_at_s=time.time(),
+            answer_bytes=answer_bytes,
+        )
+        for observe in self.observers:
+            observe(record)
 
 
 class _Outgoing:
@@ -116,15 +133,13 @@ _new_ids: list[str] = []
 
 
 def request_id_of(own: bytes | None) -> str:
-    """The caller's own id where it can be used, else a new one; told apart, not kept secret. From any thread."""
+    """Return the client's own id if it is usable, else a new one, which is unique but no secret."""
     if own is not None and _REQUEST_ID.fullmatch(own):
         return own.decode()
-    while True:
-        try:
-            return _new_ids.pop()
-        except IndexError:  # many by one system call
-            text = os.urandom(4096).hex()
-            _new_ids.extend(text[start : start + 32] for start in range(0, len(text), 32))
+    if not _new_ids:  # many from one system call
+        text = os.urandom(4096).hex()
+        _new_ids.extend(text[start : start + 32] for start in range(0, len(text), 32))
+    return _new_ids.pop()
 
 
 def _refused_status(scope: Scope, fields: Fields, fields_bytes: int) -> int | None:

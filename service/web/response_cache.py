@@ -1,9 +1,8 @@
-"""Finished answers, sent again to whoever asks the same again: the hot path, before anything is parsed.
+"""A cache of finished responses in front of the application: the hot path, before anything is parsed.
 
-An HTTP cache (RFC 9111) in front of the edge, which knows of an answer only what its own fields say: how old it is and
-for how long it is fresh. It serves no answer a moment longer than that or than the credential is good that it was given
-to, and tells the observers of each request as the edge would. What is kept can be had from any thread, so that a server
-need not wait for the event loop's turn.
+A private HTTP cache (RFC 9111) that knows of a response only what its own fields say: its age and how long it is fresh.
+A response is kept for the credential it was made for, and served no longer than both are valid. Requests answered here
+are reported to the observers like any others.
 """
 
 import re
@@ -11,7 +10,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from threading import Lock
 from typing import Any
 
 from service.model.callers import Authenticated
@@ -19,30 +17,27 @@ from service.model.pages import Source
 from service.observe.request import Fields, Observer, RequestLabels, RequestRecord, labels_of
 from service.web.answers import Header
 from service.web.headers.ratelimit import STATE
-from service.web.middleware import FIELDS_MAX_BYTES, UNROUTED, AsgiApp, request_id_of
+from service.web.middleware import FIELDS_MAX_BYTES, UNROUTED, AsgiApp, Messages, request_id_of
 
-# Request fields that say what must not be answered from here, but by the rest of the service.
+# Requests with one of these fields are left to the application.
 _STEERING = frozenset((b"cache-control", b"pragma", b"content-length", b"transfer-encoding"))
 _OF_THE_MOMENT = frozenset((b"age", b"cache-status", b"server-timing", STATE.lower().encode(), b"x-request-id"))
 _MAX_AGE = re.compile(rb"(?:^|[ ,])max-age=([0-9]{1,9})(?:$|[ ,])")
-# What an entry costs besides its body, fields and key: measured with tracemalloc.
+# Memory of an entry besides its body, fields and key, measured with tracemalloc.
 _ENTRY_BYTES = 1850
 
 Key = tuple[str, bytes, bytes | None, bytes | None, bytes | None, bytes | None, bytes | None]
-"""Path, query string, credential, and the fields that choose among the answers to these."""
+"""Path, query string, credential, and the request fields that select a response."""
 
 STEP_BACK_S = 1.0
-"""A clock that is so much before the fetch of an answer has stepped back, and the answer's age is not known."""
+"""A clock this far before the time of a response's fetch has stepped back: the age of the response is not known."""
 
-Messages = tuple[dict[str, Any], dict[str, Any]]
-"""The two messages of ASGI that are an answer: its start and its body."""
-
-Recognise = Callable[[bytes | None], Authenticated | None]
-"""Tells whose credential an `Authorization` field carries, and until when, where that is known already."""
+AuthenticateCached = Callable[[bytes | None], Authenticated | None]
+"""Return the caller of an `Authorization` field and how long it is valid, if that is known without checking it."""
 
 
-class _Finished:
-    """An answer with its fields as they are at `age_s`. It is fresh until `ends_at_s` by the shared clock."""
+class _CachedResponse:
+    """A response with its fields as they are at `age_s`, fresh until `ends_at_s` by the shared clock."""
 
     __slots__ = (
         "age_s",
@@ -70,62 +65,65 @@ class _Finished:
         self.refresh_headers(age_s)
 
     def refresh_headers(self, age_s: int) -> None:
-        """Make the fields of this second anew."""
+        """Recompute `Age` and `Cache-Status`."""
         self.age_s = age_s
         status = b"taskgate; hit; ttl=%d" % (self.lifetime_s - age_s)
         self.headers = ((b"age", b"%d" % age_s), (b"cache-status", status), *self.stable_headers)
 
     def size_bytes(self, key: Key) -> int:
-        """What it takes in memory, about."""
+        """Return about how much memory it takes."""
         texts = sum(len(part) for part in key if part is not None)
         fields = sum(len(name) + len(value) + 120 for name, value in self.stable_headers)
         return _ENTRY_BYTES + len(self.body) + texts + fields
 
 
 class ResponseCache:
-    """Wraps the edge. Keeps finished answers up to `max_bytes`; 0 keeps none. `clock` tells seconds since the epoch.
+    """Wraps an ASGI app and keeps its responses, up to `max_bytes`; 0 keeps none. `clock`: seconds since the epoch.
 
-    An answer is kept for the credential that it was given to, no longer than that is good. Whatever else may take it
-    away, a change of callers or of settings, must be followed by `forget`.
+    Whatever else invalidates responses, a change of callers or of settings, must be followed by `forget`.
     """
 
     def __init__(
         self,
         app: AsgiApp,
         *,
-        authenticate_cached: Recognise,
+        authenticate_cached: AuthenticateCached,
         observers: Sequence[Observer],
         clock: Callable[[], float],
         wall: Callable[[], float] = time.time,
         max_bytes: int,
     ) -> None:
         self._app = app
-        self._recognise = authenticate_cached
+        self._authenticate_cached = authenticate_cached
         self._observers = tuple(observers)
         self._clock = clock
         self._wall = wall
         self._max_bytes = max_bytes
-        self._kept: OrderedDict[Key, _Finished] = OrderedDict()
-        self._lock = Lock()
-        self._forgotten = 0
+        self._responses: OrderedDict[Key, _CachedResponse] = OrderedDict()
+        self._generation = 0
         self.bytes = 0
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._responses)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer from what is kept, or let the rest of the service answer and keep that."""
-        answer = self.at_once(scope)
-        if answer is not None:
-            for message in answer:
+        """Respond from the cache, or call the app and keep its response."""
+        messages = self.lookup(scope)
+        if messages is None:
+            await self.call_app(scope, receive, send)
+        else:
+            for message in messages:
                 await send(message)
-        elif self._max_bytes and scope["type"] == "http" and scope["method"] == "GET":
-            await self._ask(scope, receive, send)
+
+    async def call_app(self, scope: Any, receive: Any, send: Any) -> None:
+        """Call the app and keep its response, where `lookup` has found none."""
+        if self._max_bytes and scope["type"] == "http" and scope["method"] == "GET":
+            await self._recorded(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    def at_once(self, scope: Any) -> Messages | None:
-        """The answer, where it is kept: then the request has been observed. From any thread; awaits nothing."""
+    def lookup(self, scope: Any) -> Messages | None:
+        """Return the cached response and report the request, or return None if there is none."""
         started_s = time.perf_counter()
         if scope["type"] != "http" or scope["method"] != "GET":
             return None
@@ -133,83 +131,77 @@ class ResponseCache:
         fields = dict(lines)
         key = _key(scope, fields)
         now_s = self._clock()
-        with self._lock:
-            finished = self._kept.get(key)
-            if finished is None:
-                return None
-            if now_s >= finished.ends_at_s or now_s < finished.fetched_at_s - STEP_BACK_S:
-                self._drop(key)
-                return None
-            age_s = int(now_s - finished.fetched_at_s)
-            if age_s > finished.age_s:
-                finished.refresh_headers(age_s)
-            headers = finished.headers
-            self._kept.move_to_end(key)
+        response = self._responses.get(key)
+        if response is None:
+            return None
+        if now_s >= response.ends_at_s or now_s < response.fetched_at_s - STEP_BACK_S:
+            self._drop(key)
+            return None
         if len(fields) != len(lines) or not _STEERING.isdisjoint(fields) or _size_bytes(fields) > FIELDS_MAX_BYTES:
             return None
+        age_s = int(now_s - response.fetched_at_s)
+        if age_s > response.age_s:
+            response.refresh_headers(age_s)
+        self._responses.move_to_end(key)
         request_id = request_id_of(fields.get(b"x-request-id"))
         observation = RequestRecord(
             request_id=request_id,
-            labels=finished.labels,
+            labels=response.labels,
             waited_s=0.0,
             upstream_s=0.0,
             duration_s=time.perf_counter() - started_s,
             ended_at_s=now_s,
-            answer_bytes=len(finished.body),
+            answer_bytes=len(response.body),
         )
         for observe in self._observers:
             observe(observation)
-        headers = (*headers, (b"x-request-id", request_id.encode()))
-        return {"type": "http.response.start", "status": finished.status, "headers": headers}, finished.body_message
+        headers = (*response.headers, (b"x-request-id", request_id.encode()))
+        return {"type": "http.response.start", "status": response.status, "headers": headers}, response.body_message
 
     def forget(self, app: str | None = None) -> None:
-        """Drop all answers of an app, or of all; those that are on their way are not kept either."""
-        with self._lock:
-            self._forgotten += 1
-            for key in [key for key, finished in self._kept.items() if app is None or finished.labels.app == app]:
-                self._drop(key)
+        """Drop the responses of an app, or all; responses under way are not kept either."""
+        self._generation += 1
+        for key in [key for key, response in self._responses.items() if app is None or response.labels.app == app]:
+            self._drop(key)
 
-    async def _ask(self, scope: Any, receive: Any, send: Any) -> None:
-        """Let the rest of the service answer; keep its answer unless something was forgotten meanwhile."""
+    async def _recorded(self, scope: Any, receive: Any, send: Any) -> None:
+        """Call the app and keep its response, unless `forget` was called meanwhile."""
         lines = scope["headers"]
         fields = dict(lines)
         key = _key(scope, fields)
-        answer = _Recorder(send)
-        forgotten = self._forgotten
-        await self._app(scope, receive, answer.send)
+        recorder = _Recorder(send)
+        generation = self._generation
+        await self._app(scope, receive, recorder.send)
         context = scope.get("state", {}).get("context")
-        known = self._recognise(fields.get(b"authorization"))
+        known = self._authenticate_cached(fields.get(b"authorization"))
         if context is None or context.app is None or known is None or len(fields) != len(lines):
             return
-        finished = answer.finished(scope.get("path_template", UNROUTED), known.caller.name, context.app)
-        if finished is None or forgotten != self._forgotten:
+        response = recorder.response(scope.get("path_template", UNROUTED), known.caller.name, context.app)
+        if response is None or generation != self._generation:
             return
-        # `Age` was rounded down: the fetch may have been a second earlier than it says, never later.
+        # `Age` is rounded down: the fetch may have been up to a second earlier than it says, never later.
         now_s = self._clock()
-        finished.fetched_at_s = now_s - finished.age_s
+        response.fetched_at_s = now_s - response.age_s
         until_s = now_s + known.until_s - self._wall()  # credentials end by this machine's own clock
-        finished.ends_at_s = min(finished.fetched_at_s - 1 + finished.lifetime_s, until_s)
-        with self._lock:
-            older = self._kept.get(key)
-            if older is None or older.fetched_at_s - 1 < finished.fetched_at_s:
-                self._keep(key, finished, now_s=now_s)
+        response.ends_at_s = min(response.fetched_at_s - 1 + response.lifetime_s, until_s)
+        older = self._responses.get(key)
+        if older is None or older.fetched_at_s - 1 < response.fetched_at_s:
+            self._keep(key, response, now_s=now_s)
 
-    def _keep(self, key: Key, finished: _Finished, *, now_s: float) -> None:
-        """With the lock held."""
+    def _keep(self, key: Key, response: _CachedResponse, *, now_s: float) -> None:
         self._drop(key)
-        size = finished.size_bytes(key)
-        if size > self._max_bytes or now_s >= finished.ends_at_s:
+        size = response.size_bytes(key)
+        if size > self._max_bytes or now_s >= response.ends_at_s:
             return
-        self._kept[key] = finished
+        self._responses[key] = response
         self.bytes += size
         while self.bytes > self._max_bytes:
-            self._drop(next(iter(self._kept)))
+            self._drop(next(iter(self._responses)))
 
     def _drop(self, key: Key) -> None:
-        """With the lock held."""
-        finished = self._kept.pop(key, None)
-        if finished is not None:
-            self.bytes -= finished.size_bytes(key)
+        response = self._responses.pop(key, None)
+        if response is not None:
+            self.bytes -= response.size_bytes(key)
 
 
 def _key(scope: Any, fields: Fields) -> Key:
@@ -229,36 +221,38 @@ def _size_bytes(fields: Fields) -> int:
 
 
 class _Recorder:
-    """Sends on, and holds what has passed: one start and one body."""
+    """Passes messages on and records a response of one start and one body; of any other it holds nothing."""
 
-    __slots__ = ("_bodies", "_send", "_start")
+    __slots__ = ("_body", "_send", "_start")
 
     def __init__(self, send: Any) -> None:
         self._send = send
         self._start: Any = None
-        self._bodies: list[Any] = []
+        self._body: bytes | None = None
 
     async def send(self, message: Any) -> None:
-        """One message of ASGI."""
+        """Pass on one ASGI message."""
         if message["type"] == "http.response.start":
             self._start = message
-        elif len(self._bodies) < 2:
-            self._bodies.append(message)
+        elif message.get("more_body", False) or self._body is not None:
+            self._start = self._body = None
+        elif self._start is not None:
+            self._body = message.get("body", b"")
         await self._send(message)
 
-    def finished(self, route: str, caller: str, app: str) -> _Finished | None:
-        """The answer, where it is whole and its fields tell an age below the lifetime."""
-        if self._start is None or self._start["status"] not in (200, 304) or len(self._bodies) != 1:
+    def response(self, route: str, caller: str, app: str) -> _CachedResponse | None:
+        """Return the response if it is complete and its fields show how long it stays fresh."""
+        if self._start is None or self._body is None or self._start["status"] not in (200, 304):
             return None
         fields = {name.lower(): value for name, value in self._start["headers"]}
         age, lifetime = fields.get(b"age"), _MAX_AGE.search(fields.get(b"cache-control", b""))
-        if age is None or lifetime is None or self._bodies[0].get("more_body", False):
+        if age is None or lifetime is None:
             return None
         status = self._start["status"]
-        return _Finished(
+        return _CachedResponse(
             status,
             self._start["headers"],
-            self._bodies[0].get("body", b""),
+            self._body,
             age_s=int(age),
             lifetime_s=int(lifetime[1]),
             labels=labels_of("GET", route, status, caller, app, Source.HIT.value),

@@ -21,6 +21,7 @@ from service.observe.outcomes import STREAMED
 from service.observe.request import RequestContext
 from service.web.answers import Answer, Header, Reply
 from service.web.hangup import unless_hung_up
+from service.web.headers.encoding import GZIP, stream_encoding
 from service.web.headers.ratelimit import ratelimit
 from service.web.interfaces import GatewayAPI
 from service.web.page_answer import VARY
@@ -125,7 +126,11 @@ class TaskStream(Reply):
         tasks_max: int = TASKS_MAX,
         reader_max_s: float = READER_MAX_S,
     ) -> None:
-        super().__init__(Answer(status=200, headers=_fields(ask, first, context), body=b""))
+        self._encoding = stream_encoding(context.fields.get(b"accept-encoding"))
+        fields = _fields(ask, first, context)
+        if self._encoding is not None:
+            fields = (*fields, (b"content-encoding", GZIP.encode()))
+        super().__init__(Answer(status=200, headers=fields, body=b""))
         self._gateway = gateway
         self._ask = ask
         self._first = first
@@ -187,6 +192,8 @@ class TaskStream(Reply):
             raise StreamTooLong(bound=self._tasks_max)
 
     async def _sent(self, send: Send, body: bytes, *, more: bool) -> None:
+        if self._encoding is not None:
+            body = self._encoding.part(body, is_last=not more)
         await asyncio.wait_for(
             send({"type": "http.response.body", "body": body, "more_body": more}), self._reader_max_s
         )

@@ -237,6 +237,7 @@ def test_dns_is_the_clusters_and_the_upstream_is_public() -> None:
         ({"apps": {"shop": {"base_url": "http://upstream.mocks"}}}, 80),
         ({"apps": {"shop": {"base_url": "https://upstream.mocks:8443/v4"}}}, 8443),
         ({"apps": {"shop": {"base_url": "https://[fd00::1]:8443"}}}, 8443),
+        ({"upstream": {"proxy_url": "http://proxy.egress:3128"}}, 3128),
     ],
 )
 def test_the_policy_follows_base_urls_to_wherever_they_are(config: Values, ports: int) -> None:

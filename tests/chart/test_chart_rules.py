@@ -56,6 +56,8 @@ REFUSED: dict[str, Values] = {
         "budget": {"on_redis_down": "share"},
         "apps": {"shop": {"calls": 1}},
     },
+    "a proxy with a password": {"upstream": {"proxy_url": "http://a:hunter2@proxy:3128"}},
+    "a proxy over TLS": {"upstream": {"proxy_url": "https://proxy:3128"}},
     "one port for two": {"telemetry": {"metrics_port": 8000}},
     "many at once": {
         "apps": {"shop": {"region": "mars"}},

@@ -177,3 +177,11 @@ async def test_a_script_that_was_not_loaded_does_not_run(store: Store) -> None:
     assert await store.get("t:{a}:loaded") is None
     assert await script.load(["t:{a}:loaded"], ["x"]) == [1, b"x"]
     assert await script.if_loaded(["t:{a}:loaded"], ["y"]) == [2, b"y"]
+
+
+async def test_what_is_no_string_is_no_value(store: Store) -> None:
+    """A key of another type has no value, and can be put."""
+    await store.script("return {redis.call('LPUSH', KEYS[1], 'x')}")(["t:{a}:list"], [])
+    assert await store.get("t:{a}:list") is None
+    await store.put("t:{a}:list", b"v", ttl_ms=10_000)
+    assert await store.get("t:{a}:list") == b"v"

@@ -1,4 +1,4 @@
-"""A gateway of the tests' own, and the HTTP side around it: in process, or behind granian on a real socket."""
+"""A gateway of the tests' own, and the HTTP side around it: in process, or behind the production server."""
 
 import asyncio
 import hashlib
@@ -9,8 +9,6 @@ from typing import Any
 
 import httpx
 import msgspec
-from granian.constants import Interfaces
-from granian.server.embed import Server
 
 from service.callers.authenticator import Authenticator
 from service.callers.table import Table, table_of
@@ -22,13 +20,24 @@ from service.model.queries import Range
 from service.model.tasks import Task
 from service.observe.access_log import log_requests
 from service.observe.request import RequestRecord
-from service.settings import AppSettings, BudgetSettings, CallerSettings, RedisSettings, Settings, WatchSettings
+from service.server.addresses import listening_socket
+from service.server.asgi import Lifespan
+from service.server.http_server import HttpServer, refuse_plainly
+from service.server.lifecycle import bounds_of
+from service.settings import (
+    AppSettings,
+    BudgetSettings,
+    CallerSettings,
+    RedisSettings,
+    ServerSettings,
+    Settings,
+    WatchSettings,
+)
 from service.watch.feeds import Feeds
 from service.watch.version_store import VersionStore
 from service.web.middleware import RequestMiddleware
 from service.web.settings import WebSettings, default_web_settings
 from service.web.site import create_web
-from tests.ports import free_port
 
 NOW_S = 1_750_000_000.0
 KEY = "one-key"
@@ -243,8 +252,8 @@ class Web:
 
     @asynccontextmanager
     async def on_a_socket(self) -> AsyncIterator[int]:
-        """Serve on a real port, by granian in this event loop."""
-        async with served(self.app) as port:
+        """Serve on a real port."""
+        async with served(self.app, refusal=self.app.refuse) as port:
             yield port
 
 
@@ -260,19 +269,24 @@ def feeds_over(gateway: Any) -> Feeds:
 
 
 @asynccontextmanager
-async def served(app: Any) -> AsyncIterator[int]:
-    """Serve an application on a real port, by granian in this event loop."""
-    port = free_port()
-    server = Server(app, port=port, interface=Interfaces.ASGI, log_enabled=False)
-    serving = asyncio.create_task(server.serve())
-    try:
-        async with asyncio.timeout(10):
-            while not await _listens(port):
-                await asyncio.sleep(0.01)
-        yield port
-    finally:
-        server.stop()
-        await asyncio.wait({serving}, timeout=10)
+async def served(
+    app: Any, *, at_once: Any = None, refusal: Any = refuse_plainly, **changes: float
+) -> AsyncIterator[int]:
+    """Serve an application on a real port with the production server, in this event loop; `changes` are settings."""
+    settings = msgspec.structs.replace(ServerSettings(), **changes)
+    server = HttpServer(app, bounds_of(settings), refusal=refusal, at_once=at_once)
+    with listening_socket("127.0.0.1", 0, reader_timeout_s=settings.reader_timeout_s) as listening:
+        lifespan = Lifespan(app)
+        await lifespan.startup()
+        await server.open(listening, backlog=128)
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            server.stop()
+            server.abort()
+            async with asyncio.timeout(10):
+                await server.ended()
+                await lifespan.shutdown()
 
 
 def key_callers(callers: Mapping[str, CallerSettings] | None = None) -> Authenticator:

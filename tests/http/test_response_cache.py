@@ -1,10 +1,6 @@
 """Finished answers, sent again: who gets them, for how long, and what can't be answered so."""
 
-import asyncio
 import math
-import sys
-from collections.abc import Iterator
-from threading import Event
 from typing import Any
 
 import httpx
@@ -21,7 +17,7 @@ from tests.http.fake_gateway import AUTH, MANY_AUTH, NOW_S, Web, key_callers
 class Desk:
     """The HTTP side behind a replay, with a clock that is set by hand."""
 
-    def __init__(self, web: Web, *, max_bytes: int = 100_000, is_threaded: bool = False) -> None:
+    def __init__(self, web: Web, *, max_bytes: int = 100_000, is_looked_up_first: bool = False) -> None:
         self.web = web
         self.now_s = NOW_S
         self.wall_ahead_s = 0.0
@@ -35,14 +31,14 @@ class Desk:
             wall=lambda: self.now_s + self.wall_ahead_s,
             max_bytes=max_bytes,
         )
-        app = self.at_once if is_threaded else self.replay
+        app = self.as_the_server_does if is_looked_up_first else self.replay
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway")
 
-    async def at_once(self, scope: Any, receive: Any, send: Any) -> None:
-        """What a server does that asks for the answer in a thread of its own, before it calls the app."""
-        answer = await asyncio.to_thread(self.replay.at_once, scope)
+    async def as_the_server_does(self, scope: Any, receive: Any, send: Any) -> None:
+        """Look a response up without a task, and call the app only if there is none."""
+        answer = self.replay.lookup(scope)
         if answer is None:
-            await self.replay(scope, receive, send)
+            await self.replay.call_app(scope, receive, send)
             return
         for message in answer:
             await send(message)
@@ -62,10 +58,10 @@ class Desk:
         return len(self.web.gateway.asks)
 
 
-@pytest.fixture(params=["called", "at once"])
+@pytest.fixture(params=["called", "looked up first"])
 def desk(web: Web, request: pytest.FixtureRequest) -> Desk:
     """A page that was fetched 4 s ago and is fresh for 15 s; asked in both ways that there are."""
-    return Desk(web, is_threaded=request.param == "at once")
+    return Desk(web, is_looked_up_first=request.param == "looked up first")
 
 
 async def test_the_same_again(desk: Desk) -> None:
@@ -271,49 +267,3 @@ async def test_another_form_is_another_answer(desk: Desk) -> None:
     assert (await desk.get()).headers["content-type"] == "application/json"
     assert len(desk.replay) == 1
     assert desk.asked == 1 + 2 * 3
-
-
-@pytest.fixture
-def switching() -> Iterator[None]:
-    """Threads take turns as often as they can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
-async def test_asked_at_once_while_all_changes(web: Web, switching: None) -> None:
-    """While answers are kept, replaced, pushed out, dropped and forgotten, threads that ask get the one that belongs to
-    their question or none, and in the end what is counted is what is there."""
-    desk = Desk(web, max_bytes=15_000)
-    queries = {f"app=shop&offset={offset}": b'offset=%d>; rel="next"' % (offset + 20) for offset in range(12)}
-    headers = AUTH | {"Accept": "*/*", "Accept-Encoding": "identity"}
-    fields = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    ended = Event()
-
-    def ask() -> int:
-        hits = 0
-        while not ended.is_set():
-            for query, following in queries.items():
-                asked = {"type": "http", "method": "GET", "path": "/tasks", "query_string": query.encode()}
-                answer = desk.replay.at_once(asked | {"headers": fields})
-                if answer is not None:
-                    hits += 1
-                    assert following in dict(answer[0]["headers"])[b"link"]
-        return hits
-
-    asking = [asyncio.create_task(asyncio.to_thread(ask)) for _ in range(2)]
-    try:
-        for turn in range(40):
-            await asyncio.sleep(0)  # a request may be served without a turn of the event loop
-            desk.now_s += 1
-            web.gateway.changes = {"fetched_at_ms": int(desk.now_s * 1000)}
-            for query in queries:
-                await desk.client.get(f"/tasks?{query}", headers=headers | {"Cache-Control": "no-cache"})
-            if turn % 5 == 0:
-                desk.replay.forget("shop" if turn % 2 else None)
-    finally:
-        ended.set()
-    assert min(await asyncio.gather(*asking)) > 0
-    desk.replay.forget()
-    assert desk.replay.bytes == 0

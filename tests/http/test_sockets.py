@@ -1,12 +1,18 @@
-"""What only a real socket shows: hang-ups, keep-alive, odd bytes, large fields. Served by granian."""
+"""What only a real socket shows: hang-ups, keep-alive, odd bytes, large fields. Served by the production server."""
 
 import asyncio
+import re
+from contextlib import suppress
+from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
-from tests.http.fake_gateway import AUTH, KEY, Web, raw
+from tests.http.fake_gateway import AUTH, KEY, Web, raw, served
 from tests.servers import until
+
+LARGE = bytes(4_000_000)
 
 
 def request(target: bytes, *fields: bytes, method: bytes = b"GET") -> bytes:
@@ -73,7 +79,8 @@ async def test_keep_alive_after_a_wait(web: Web) -> None:
     [
         (b"/tasks?q=%00", b"400"),
         (b"/tasks?q=%ff%fe", b"400"),
-        (b"/tasks?q=\xc3\xa4", b"200"),
+        (b"/tasks?q=\xc3\xa4", b"400"),
+        (b"/tasks?q=%C3%A4", b"200"),
         (b"/tasks?q=%F0%9F%92%A9", b"200"),
         (b"/tasks?q=%22%3Cb%3E%22", b"200"),
         (b"/%ff%fe", b"404"),
@@ -116,3 +123,109 @@ async def test_304_on_the_wire(web: Web) -> None:
         answer = await raw(port, request(b"/tasks", b"If-None-Match: *"))
     assert answer.startswith(b"HTTP/1.1 304 ")
     assert answer.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /livez HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n", 200),
+        (b"GET /livez HTTP/1.1\r\nHost: [::1]:8000\r\nConnection: close\r\n\r\n", 200),
+        (b"GET /livez HTTP/1.1\r\nHost: 10.0.0.1:80\r\nConnection: close\r\n\r\n", 200),
+        (b"GET http://gateway:8000/livez HTTP/1.1\r\nHost: other\r\nConnection: close\r\n\r\n", 200),
+        (b"GET /livez HTTP/1.0\r\n\r\n", 200),
+        (b"\r\nGET /livez HTTP/1.0\r\n\r\n", 200),
+        (b"GET /livez HTTP/1.1\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nHost:\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nHost: a@b\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nHost: a:b\r\n\r\n", 400),
+        (b"GET http://u@gateway/livez HTTP/1.1\r\nHost: gateway\r\n\r\n", 400),
+        (b"GET ftp://gateway/livez HTTP/1.1\r\nHost: gateway\r\n\r\n", 400),
+        (b"GET livez HTTP/1.1\r\nHost: gateway\r\n\r\n", 400),
+        (b"GET /livez#x HTTP/1.1\r\nHost: gateway\r\n\r\n", 400),
+        (b"GET /livez HTTP/2.0\r\nHost: gateway\r\n\r\n", 400),
+        (b"GET /livez\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\nHost: gateway\n\n\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nHost : gateway\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nHost: gateway\r\nX: a\r\n b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"CONNECT gateway:80 HTTP/1.1\r\nHost: gateway:80\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\r\n\r\n", 400),
+        (b"BREW /livez HTTP/1.1\r\nHost: gateway\r\n\r\n", 501),
+        (b"GET /" + b"x" * 70_000, 414),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 70_000, 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 101 + b"\r\n", 431),
+    ],
+)
+async def test_heads_that_never_become_requests(web: Web, head: bytes, status: int) -> None:
+    """What RFC 9112 forbids is refused with a problem and an id, reported like any request, and closed."""
+    async with web.on_a_socket() as port:
+        answer = await raw(port, head)
+        assert (await raw(port, request(b"/livez"))).startswith(b"HTTP/1.1 200 ")
+    fields, _, body = answer.partition(b"\r\n\r\n")
+    assert int(fields.split(b" ")[1]) == status
+    assert web.observed[0].labels.status == status
+    if status != 200:
+        request_id = web.observed[0].request_id
+        assert f"x-request-id: {request_id}".encode() in fields
+        assert b"connection: close" in fields
+        problem = msgspec.json.decode(body)
+        assert (problem["status"], problem["request_id"]) == (status, request_id)
+
+
+async def test_requests_in_one_packet(web: Web) -> None:
+    """Pipelined requests are answered one after the other, in their order, and a broken one ends the connection."""
+    one = b"GET /%b HTTP/1.1\r\nHost: gateway\r\n\r\n"
+    async with web.on_a_socket() as port:
+        answer = await raw(port, one % b"livez" + one % b"nowhere" + one % b"readyz" + b"X\r\n\r\n" + one % b"livez")
+    assert re.findall(rb"HTTP/1.1 (\d+) ", answer) == [b"200", b"404", b"200", b"400"]
+
+
+async def test_another_protocol_is_offered(web: Web) -> None:
+    """An offer to go on in another protocol is left alone: the answer is HTTP/1.1, and nothing follows it."""
+    head = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nPRI * HTTP/2.0\r\n\r\n"
+    async with web.on_a_socket() as port:
+        answer = await raw(port, head)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+async def large(scope: Any, receive: Any, send: Any) -> None:
+    """Answer with 4 MB."""
+    if scope["type"] == "lifespan":
+        for event in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{event}.complete"})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": LARGE})
+
+
+async def test_the_oldest_unread_answers_are_given_up() -> None:
+    """Beyond unsent_max_bytes the connections that have held unread bytes for longest are closed; the others get all
+    of their answers, and none holds more than a piece."""
+    async with served(large, unsent_max_bytes=1024 * 1024) as port:
+        unread = []
+        for _ in range(40):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+            unread.append((reader, writer))
+            writer.write(request(b"/"))
+            await reader.readexactly(1)
+        whole = [await _rest(reader) for reader, _ in unread]
+        for _, writer in unread:
+            writer.close()
+    assert sum(whole[:20]) < sum(whole[20:])
+    assert 10 < sum(whole) < 38
+
+
+async def _rest(reader: asyncio.StreamReader) -> bool:
+    """Whether an answer that is read now is whole."""
+    count = 0
+    with suppress(ConnectionError):
+        while piece := await reader.read(65536):
+            count += len(piece)
+    return count > len(LARGE)

@@ -305,7 +305,7 @@ async def test_commands_tell_no_secret(configured: Talkative) -> None:
     good["callers"]["tests"]["keys"] = [KEY]
     good["redis"] |= {"url": f"redis://:{REDIS_PASSWORD}@127.0.0.1:1/0", "password": REDIS_PASSWORD}
     bad.write_text(yaml.safe_dump(good))
-    first = await _run(configured, "check", str(configured.configuration), "--call")
+    first = await _run(configured, "check", str(configured.configuration), "--call", "--alone")
     second = await _run(configured, "check", str(bad), TASKGATE__REDIS__URL=f"rediss://x:{REDIS_PASSWORD}@[")
     third = await _run(configured, "check", str(bad))
     assert b"the secret is most likely wrong" in first

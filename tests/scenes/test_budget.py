@@ -3,6 +3,8 @@
 import asyncio
 import random
 import statistics
+import subprocess
+import sys
 import time
 from collections import Counter
 
@@ -111,3 +113,21 @@ async def test_who_hangs_up_costs_no_call(own_valkey: Server) -> None:
         started_s = time.monotonic()
         assert (await gateways.page(0, caller="c1", q="back")).status == 200
         assert time.monotonic() - started_s < 0.3
+
+
+async def test_checks_by_hand_take_turns_like_anyone(own_valkey: Server) -> None:
+    """While callers want all that there is, six people run `taskgate check --call`: never 6 calls in a second."""
+    async with fleet(own_valkey, replicas=2, budget={"wait_max_s": 300.0}) as gateways:
+
+        async def check() -> tuple[int, str]:
+            command = (sys.executable, "-m", "service", "check", str(gateways.replicas[0].configuration), "--call")
+            process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            said, _ = await process.communicate()
+            return process.returncode or 0, said.decode()
+
+        pages = [asyncio.create_task(gateways.page(n % 2, caller="c0", q=f"block {n}", wait=300)) for n in range(60)]
+        checks = await asyncio.gather(*(check() for _ in range(6)))
+        assert all(status == 0 and ": ok, " in said for status, said in checks), checks
+        assert {each.status for each in await asyncio.gather(*pages)} == {200}
+        assert len(await gateways.arrivals_ms()) == 66
+        assert await gateways.worst_second() <= 5

@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
-from tools.check_tree import BINARY_MAX_BYTES, LARGE_BINARIES, classes_of_one_name, large_binaries
+from tools.check_tree import (
+    BINARY_MAX_BYTES,
+    LARGE_BINARIES,
+    classes_of_one_name,
+    decisions_out_of_index,
+    large_binaries,
+)
 
 
 def test_large_binaries(tmp_path: Path) -> None:
@@ -23,3 +29,15 @@ def test_classes_of_one_name(tmp_path: Path) -> None:
     (tmp_path / "room").mkdir()
     (tmp_path / "room" / "two.py").write_text("class Told: ...\nclass _Own: ...\n")
     assert list(classes_of_one_name(tmp_path)) == ["class Told has 2 definitions: one.py:2, room/two.py:1"]
+
+
+def test_decisions_out_of_index(tmp_path: Path) -> None:
+    """Each decision has a status, and the index the same one."""
+    (tmp_path / "0001-one.md").write_text("# 1. One\n\n**Status:** accepted.\n")
+    (tmp_path / "0002-two.md").write_text("# 2. Two\n\n**Status:** superseded by [ADR 1](0001-one.md).\n")
+    (tmp_path / "0003-three.md").write_text("# 3. Three\n")
+    (tmp_path / "0004-four.md").write_text("# 4. Four\n\n**Status:** accepted.\n")
+    rows = ("| 1 | [One](0001-one.md) | accepted |", "| 2 | [Two](0002-two.md) | superseded by 1 |")
+    (tmp_path / "README.md").write_text("\n".join((*rows, "| 4 | [Four](0004-four.md) | superseded by 1 |")))
+    faults = list(decisions_out_of_index(tmp_path))
+    assert [fault.partition(":")[0] for fault in faults] == ["0003-three.md", "0004-four.md"]

@@ -61,15 +61,17 @@ class Turns:
         self._tick_soon = tick_soon
         self._used = used
         self._in_use: set[int] = set()
+        self._ending: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving = False
 
     def take(self, turn: Turn) -> None:
         """Use a turn for the block that its caller has waited for longest, or give the turn back.
 
-        An answer of the scheduler may still list a turn that is in use, or about to be given back: that one is ignored.
+        An answer of the scheduler may still list a turn that is in use or about to be ended or given back: that one is
+        ignored, or the report of its end would free the slot of another call.
         """
-        if turn.id in self._in_use or turn.id in self.returned:
+        if turn.id in self._in_use or turn.id in self._ending or turn.id in self.returned:
             return
         block = None if self._leaving else self._waiters.queue.next_for(turn.caller)
         if block is None:
@@ -195,15 +197,27 @@ class Turns:
             self._waiters.fail(block, outcome.error)
 
     async def _report_done(self, turn: Turn, block: QueuedBlock, failed: CallFailed | None = None) -> None:
+        """Report the end of a fetch; while Redis is away try again behind the back of those who wait."""
         pause_ms = 0 if failed is None else int(failed.pause_s * 1000)
         reason = "" if failed is None else failed.pause_reason
-        for attempt in range(DONE_TRIES):
+
+        async def report() -> bool:
             try:
                 await self._scheduler.done(turn.id, block=block.key, pause_ms=pause_ms, pause_reason=reason)
             except StoreUnavailable:
+                return False
+            return True
+
+        async def report_again() -> None:
+            for attempt in range(DONE_TRIES - 1):
                 await asyncio.sleep(DONE_AGAIN_S * 2**attempt)
-            else:
-                return
+                if await report():
+                    break
+            self._ending.discard(turn.id)
+
+        if not await report():
+            self._ending.add(turn.id)
+            self._spawn(block, report_again())
 
     def _wait_again(self, block: QueuedBlock) -> None:
         self._waiters.wait_again(block, now_s=asyncio.get_running_loop().time())

@@ -12,8 +12,8 @@ def request_fields() -> Json:
     return {
         "AcceptEncoding": _parameter(
             "Accept-Encoding",
-            "Content codings that the caller can read (RFC 9110, 12.5.3): gzip always, zstd where it is installed. "
-            "Small answers are sent as they are.",
+            "Content codings that the caller can read (RFC 9110, 12.5.3): gzip and zstd; streams by gzip alone, "
+            "each block flushed. Small answers are sent as they are.",
             ("gzip", "compressed with gzip"),
         ),
         "CacheControl": _parameter(

@@ -81,6 +81,8 @@ _FIXED_DETAILS: Mapping[str, str] = {
 _NO_CREDENTIAL = "The request carries no credential. Send 'Authorization: Bearer KEY' with your service's key or token."
 _UNKNOWN_CREDENTIAL = "The credential in the Authorization field is not a known key or token, or has expired."
 
+_UNAVAILABLE = "This replica serves as many connections as it can, or is shutting down. Another one may answer."
+
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A problem as it is sent: the members of RFC 9457, the request's id, and what some types add."""
@@ -168,6 +170,9 @@ def _particulars(exc: Exception) -> dict[str, Any]:
 def details_of_status(status: int) -> ProblemDetails:
     """What a caller is told of a refusal that HTTP itself has a status for."""
     kind = next((kind for kind in KINDS.values() if kind.status == status and kind.is_http), None)
+    if status == 503:
+        kind = ProblemType(slug="", title=HTTPStatus(status).phrase, status=status, meaning="", remedy="", is_http=True)
+        return ProblemDetails(kind=kind, detail=_UNAVAILABLE, retry_after_s=UNAVAILABLE_RETRY_S)
     if kind is None:
         phrase = HTTPStatus(status).phrase if status in HTTPStatus.__members__.values() else "Refused"
         kind = ProblemType(slug="", title=phrase, status=status, meaning="", remedy="", is_http=True)

@@ -19,7 +19,7 @@ from service.model.pages import Page, Source
 from service.model.queries import At, Query, Range, Slice
 from service.model.tasks import Listing, Task
 from service.observe.access_log import AccessLog, log_requests
-from service.observe.batch import GATHERED_MAX, BatchedObservers, Listener
+from service.observe.batch import BATCH_MAX, BatchedObservers, Listener
 from service.observe.request import RequestContext, RequestRecord
 from service.settings import AppSettings, CallerSettings, RedisSettings, Settings
 from service.telemetry.logs import configure
@@ -184,10 +184,10 @@ async def _replayed(callers: Authenticator, authorization: bytes, listeners: Seq
     best = float("inf")
     for _ in range(200):
         began = time.perf_counter()
-        for _ in range(GATHERED_MAX):
+        for _ in range(BATCH_MAX):
             replay.at_once(scope)
         gathered.flush()
-        best = min(best, (time.perf_counter() - began) / GATHERED_MAX)
+        best = min(best, (time.perf_counter() - began) / BATCH_MAX)
         await asyncio.sleep(0)
     return best * 1e6
 

@@ -2,9 +2,9 @@
 
 import asyncio
 import sys
-import threading
 
-from service.server.granian import CannotListen, Message, Receive, Scope, Send, StartFailed
+from service.server.addresses import CannotListen
+from service.server.asgi import Message, Messages, Receive, Scope, Send, StartFailed
 from service.server.lifecycle import serve
 from service.settings import ServerSettings
 from service.telemetry.logs import configure
@@ -14,29 +14,21 @@ def tell(text: str) -> None:
     print(text, flush=True)
 
 
-class AtOnce:
-    """Answers /at-once before the app is asked, fails at /broken, and ends the app's /busy, which holds up its loop."""
-
-    def __init__(self) -> None:
-        self.asked = threading.Event()
-
-    def __call__(self, scope: Scope) -> tuple[Message, Message] | None:
-        """An answer, where there is one."""
-        if scope["path"] == "/broken":
-            raise LookupError("broken")
-        if scope["path"] != "/at-once":
-            return None
-        self.asked.set()
-        start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"7")]}
-        return start, {"type": "http.response.body", "body": b"at once"}
+def at_once(scope: Scope) -> Messages | None:
+    """Answer /at-once before the app is called; fail at /broken."""
+    if scope["path"] == "/broken":
+        raise LookupError("broken")
+    if scope["path"] != "/at-once":
+        return None
+    start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"7")]}
+    return start, {"type": "http.response.body", "body": b"at once"}
 
 
 class App:
     """Answers /now at once, /slow after a second, /never never, /half half, /large with 20 MB; notes who hangs up."""
 
-    def __init__(self, mode: str, at_once: AtOnce) -> None:
+    def __init__(self, mode: str) -> None:
         self.mode = mode
-        self.at_once = at_once
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -52,8 +44,6 @@ class App:
                 await send({"type": "http.response.start", "status": 200, "headers": []})
                 await send({"type": "http.response.body", "body": b"ok", "more_body": True})
                 await asyncio.sleep(3600)
-            if scope["path"] == "/busy":
-                assert self.at_once.asked.wait(10)
             if scope["path"] == "/watch":
                 while (await receive())["type"] != "http.disconnect":
                     pass
@@ -100,10 +90,11 @@ def main() -> int:
     port, drain_s, mode = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else ""
     configure("info", as_json=True)
     host = sys.argv[4] if len(sys.argv) > 4 else "127.0.0.1"
+    if mode == "asyncio":
+        sys.modules["uvloop"] = None  # type: ignore[assignment]  # as if it were not installed
     settings = ServerSettings(host=host, port=port, drain_s=drain_s, headers_timeout_s=0.5, reader_timeout_s=1.0)
     try:
-        at_once = AtOnce()
-        serve(App(mode, at_once), settings, at_once=at_once, leaving=Told())
+        serve(App(mode), settings, at_once=at_once, leaving=Told())
     except (CannotListen, StartFailed) as exc:
         tell(f"{type(exc).__name__}: {exc}")
         return 1

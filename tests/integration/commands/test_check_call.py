@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,24 @@ import yaml
 
 from service.sandbox.faults import CutOff, ErrorCode, Fault, Garbage, Hang, HttpStatus
 from service.sandbox.serving import Sandbox
+from tests.servers import Server
 
 ROOT = Path(__file__).parents[3]
 
 
+NO_REDIS = "redis://127.0.0.1:1/0"
+
+
 async def checked(sandbox: Sandbox, directory: Path, **changes: object) -> tuple[int, str]:
-    """Check a configuration of the sandbox's first app; returns the status and the app's line."""
+    """Check a configuration of the sandbox's first app, without Redis; return the status and the app's line."""
+    status, text = await run_check(configuration(sandbox, directory, **changes), "--alone")
+    lines = [line for line in text.splitlines() if line.startswith("shop: ")]
+    assert len(lines) == 1, text
+    return status, lines[0]
+
+
+def configuration(sandbox: Sandbox, directory: Path, *, redis: str = NO_REDIS, **changes: object) -> Path:
+    """Write a configuration of the sandbox's first app."""
     app = sandbox.app
     (directory / "good").write_text(app.key)
     (directory / "wrong").write_text("0" * 64)
@@ -24,22 +37,26 @@ async def checked(sandbox: Sandbox, directory: Path, **changes: object) -> tuple
     file = directory / "taskgate.yaml"
     calls = {"connect_timeout_s": 0.5, "read_timeout_s": 0.5, "call_timeout_s": 1.0}
     apps = {"shop": settings | changes}
-    rest = {"callers": {}, "redis": {"url": "redis://127.0.0.1:1/0"}, "upstream": calls}
+    rest = {"callers": {}, "redis": {"url": redis}, "upstream": calls}
     file.write_text(yaml.safe_dump({"apps": apps} | rest))
+    return file
+
+
+async def run_check(file: Path, *options: str, stdin: int = subprocess.DEVNULL) -> tuple[int, str]:
+    """Run the command; return its status and what it printed."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "service", "check", str(file), "--call"),
+        *(sys.executable, "-m", "service", "check", str(file), "--call", *options),
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if not name.upper().startswith("TASKGATE")},
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
     said, _ = await asyncio.wait_for(process.communicate(), 20)
     text = said.decode()
     assert "Traceback" not in text
-    lines = [line for line in text.splitlines() if line.startswith("shop: ")]
-    assert len(lines) == 1, text
     assert process.returncode is not None
-    return process.returncode, lines[0]
+    return process.returncode, text
 
 
 @pytest.mark.parametrize(
@@ -91,3 +108,39 @@ async def test_a_good_app_is_told_with_its_tasks(sandbox: Sandbox, tmp_path: Pat
     assert status == 0
     assert line.startswith("shop: ok, ")
     assert (await sandbox.control.stats()).of(sandbox.app.sdkappid).calls == 1
+
+
+async def test_the_call_takes_a_turn_in_the_shared_budget(
+    sandbox: Sandbox, shared_valkey: Server, tmp_path: Path
+) -> None:
+    """With Redis nothing is asked; a new budget begins with a quiet window, so the call waits for its turn."""
+    file = configuration(sandbox, tmp_path, redis=shared_valkey.url)
+    status, text = await run_check(file)
+    assert (status, "shop: ok, " in text) == (0, True), text
+    assert "Redis" not in text
+    assert (await sandbox.control.stats()).of(sandbox.app.sdkappid).calls == 1
+
+
+@pytest.mark.parametrize(("answer", "calls"), [(b"n\n", 0), (b"\n", 0), (b"y\n", 1)])
+async def test_without_redis_it_says_so_and_asks(sandbox: Sandbox, tmp_path: Path, answer: bytes, calls: int) -> None:
+    """On a terminal the call is made only after a yes."""
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, answer)
+        status, text = await run_check(configuration(sandbox, tmp_path), stdin=theirs)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert "these calls come on top of those that the gateway makes" in text
+    assert "[y/N]" in text
+    assert ("shop: ok, " in text, "shop: not called: Redis is unavailable" in text) == (calls == 1, calls == 0), text
+    assert status == 1 - calls
+    assert (await sandbox.control.stats()).of(sandbox.app.sdkappid).calls == calls
+
+
+async def test_without_redis_and_a_terminal_nothing_is_called(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A script gets status 1 and the option that makes the call."""
+    status, text = await run_check(configuration(sandbox, tmp_path))
+    assert status == 1
+    assert "--alone" in text
+    assert (await sandbox.control.stats()).of(sandbox.app.sdkappid).calls == 0

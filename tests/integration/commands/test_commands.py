@@ -90,7 +90,7 @@ def test_check_with_call_says_in_plain_words_that_nobody_answers(tmp_path: Path)
     """Where an app's call fails, its line says why, and the status is 1."""
     file = tmp_path / "taskgate.yaml"
     file.write_text(EXAMPLE.read_text().replace("# base_url: https://upstream.example", "base_url: http://127.0.0.1:9"))
-    done = run("check", str(file), "--call", SHOP_SECRET="0123")
+    done = run("check", str(file), "--call", "--alone", SHOP_SECRET="0123")
     assert done.returncode == 1
     ok, shop = done.stdout.splitlines()
     assert ok == "ok: 1 app, 1 caller"
@@ -110,8 +110,8 @@ def test_check_with_call_asks_the_upstream(tmp_path: Path) -> None:
         text = EXAMPLE.read_text().replace("sdkappid: 1400000000", f"sdkappid: {app.sdkappid}")
         file = tmp_path / "taskgate.yaml"
         file.write_text(text.replace("# base_url: https://upstream.example", f"base_url: {base_url}"))
-        good = run("check", str(file), "--call", SHOP_SECRET=app.key)
-        wrong = run("check", str(file), "--call", SHOP_SECRET="0" * 64)
+        good = run("check", str(file), "--call", "--alone", SHOP_SECRET=app.key)
+        wrong = run("check", str(file), "--call", "--alone", SHOP_SECRET="0" * 64)
     finally:
         server.terminate()
         server.communicate(timeout=10)

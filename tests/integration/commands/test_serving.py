@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,10 +102,22 @@ def port() -> int:
     return free_port()
 
 
-@pytest.fixture
-def started() -> Iterator[list[Served]]:
-    """Whatever is put in here is ended."""
-    all_started: list[Served] = []
+class Starting(list[Served]):
+    """What was started; whoever starts a process without a mode gets the event loop of this round."""
+
+    loop = ""
+
+    def served(self, port: int, **options: Any) -> Served:
+        """Start a process."""
+        self.append(process := Served(port, **{"mode": self.loop, **options}))
+        return process
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def started(request: pytest.FixtureRequest) -> Iterator[Starting]:
+    """Processes on one event loop and on the other, which are ended."""
+    all_started = Starting()
+    all_started.loop = "asyncio" if request.param == "asyncio" else ""
     yield all_started
     for served in all_started:
         if served.process.poll() is None:
@@ -129,10 +142,10 @@ def answer(connection: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_what_is_in_flight_ends_before_the_app_does(port: int, started: list[Served], number: signal.Signals) -> None:
+def test_what_is_in_flight_ends_before_the_app_does(port: int, started: Starting, number: signal.Signals) -> None:
     """After a signal the app is told first, new connections are refused, the request in flight is answered, then the
     lifespan ends; status 0, no traceback; one process; and it had begun to serve within a second."""
-    started.append(served := Served(port))
+    served = started.served(port)
     with served.asked("/slow") as connection:
         assert served.processor_s() < 1
         children = Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children").read_text()
@@ -147,9 +160,9 @@ def test_what_is_in_flight_ends_before_the_app_does(port: int, started: list[Ser
     assert events == ["server.started", "server.stopping", "server.stopped"]
 
 
-def test_a_request_that_does_not_end_is_cut_off_and_the_app_still_closes(port: int, started: list[Served]) -> None:
+def test_a_request_that_does_not_end_is_cut_off_and_the_app_still_closes(port: int, started: Starting) -> None:
     """After drain_s the app is told to refuse, then what goes on is cut off, with 503 where no answer had begun."""
-    started.append(served := Served(port, drain_s=0.2))
+    served = started.served(port, drain_s=0.2)
     with served.asked("/never") as waiting, served.asked("/half") as half:
         served.process.terminate()
         assert answer(waiting).startswith(b"HTTP/1.1 503")
@@ -160,9 +173,9 @@ def test_a_request_that_does_not_end_is_cut_off_and_the_app_still_closes(port: i
     assert events == ["server.started", "server.stopping", "server.cut_off", "server.stopped"]
 
 
-def test_a_second_signal_hurries(port: int, started: list[Served]) -> None:
+def test_a_second_signal_hurries(port: int, started: Starting) -> None:
     """A second Ctrl-C ends requests in flight at once, and the app still closes."""
-    started.append(served := Served(port, drain_s=600))
+    served = started.served(port, drain_s=600)
     with served.asked("/never"):
         served.process.send_signal(signal.SIGINT)
         served.until("leaving")
@@ -171,64 +184,53 @@ def test_a_second_signal_hurries(port: int, started: list[Served]) -> None:
     assert (status, told) == (0, ["got /never", "leaving", "cut off", "closed"])
 
 
-def test_a_signal_during_the_start_ends_it(port: int, started: list[Served]) -> None:
+def test_a_signal_during_the_start_ends_it(port: int, started: Starting) -> None:
     """A signal that comes while the app starts is kept: the app ends its start and then closes."""
-    started.append(served := Served(port, mode="slow-start"))
+    served = started.served(port, mode="slow-start")
     served.until("starting")
     served.process.terminate()
     status, told, _ = served.ended()
     assert (status, told) == (0, ["starting", "leaving", "closed"])
 
 
-def test_an_app_that_does_not_start_is_a_failure(port: int, started: list[Served]) -> None:
+def test_an_app_that_does_not_start_is_a_failure(port: int, started: Starting) -> None:
     """An app whose lifespan fails ends the server with status 1 and a text, not a traceback."""
-    started.append(served := Served(port, mode="fails"))
+    served = started.served(port, mode="fails")
     status, told, _ = served.ended()
     assert (status, told) == (1, ["StartFailed: the app did not start"])
 
 
-def test_an_address_that_is_taken_is_told_in_one_line(port: int, started: list[Served]) -> None:
+def test_an_address_that_is_taken_is_told_in_one_line(port: int, started: Starting) -> None:
     """A port that someone listens on ends the server with status 1 and one line."""
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()
-        started.append(served := Served(port))
+        served = started.served(port)
         status, told, _ = served.ended()
     assert (status, told) == (1, [f"CannotListen: 127.0.0.1 port {port}: Address already in use"])
 
 
-def test_an_address_by_name(port: int, started: list[Served]) -> None:
+def test_an_address_by_name(port: int, started: Starting) -> None:
     """A name is looked up, and one that there is not is told in one line."""
-    started.append(served := Served(port, host="localhost"))
+    served = started.served(port, host="localhost")
     with served.asked("/now", headers="connection: close\r\n") as connection:
         assert answer(connection).endswith(b"ok")
-    started.append(lost := Served(port, host="nowhere.invalid"))
+    lost = started.served(port, host="nowhere.invalid")
     status, (told,), events = lost.ended()
     assert (status, events) == (1, [])
     assert told.startswith(f"CannotListen: nowhere.invalid port {port}: ")
 
 
-def test_a_caller_who_hangs_up_is_seen(port: int, started: list[Served]) -> None:
+def test_a_caller_who_hangs_up_is_seen(port: int, started: Starting) -> None:
     """The app's receive() tells that the connection was closed."""
-    started.append(served := Served(port))
+    served = started.served(port)
     served.asked("/watch").close()
     served.until("hung up")
 
 
-def test_what_needs_nothing_awaited_is_answered_while_the_loop_is_busy(port: int, started: list[Served]) -> None:
-    """An answer at once is given though the app holds up the event loop, which goes on only because of it."""
-    started.append(served := Served(port))
-    with served.asked("/busy") as busy, served.connected() as other:
-        other.sendall(request("/at-once", headers="connection: close\r\n"))
-        assert answer(other).endswith(b"\r\n\r\nat once")
-        served.process.terminate()
-        assert answer(busy).endswith(b"\r\n\r\nok")
-    assert served.ended()[1] == ["got /busy", "leaving", "closed"]
-
-
-def test_a_fault_before_the_app_is_asked(port: int, started: list[Served]) -> None:
+def test_a_fault_before_the_app_is_asked(port: int, started: Starting) -> None:
     """It is answered by 500 and logged, and the next request on the connection is served."""
-    started.append(served := Served(port))
+    served = started.served(port)
     with served.connected() as connection:
         connection.settimeout(DEADLINE_S)
         connection.sendall(request("/broken"))
@@ -241,9 +243,9 @@ def test_a_fault_before_the_app_is_asked(port: int, started: list[Served]) -> No
     assert "LookupError" in err
 
 
-def test_after_a_signal_all_answers_close_their_connections(port: int, started: list[Served]) -> None:
-    """What was answered at once before goes to the app from then on, like everything, and its answer says so."""
-    started.append(served := Served(port))
+def test_after_a_signal_all_answers_close_their_connections(port: int, started: Starting) -> None:
+    """The answers that need no app say so, too."""
+    served = started.served(port)
     with served.connected() as kept:
         kept.settimeout(DEADLINE_S)
         kept.sendall(request("/at-once"))
@@ -252,12 +254,12 @@ def test_after_a_signal_all_answers_close_their_connections(port: int, started: 
         served.until("leaving")
         kept.sendall(request("/at-once"))
         assert b"connection: close" in answer(kept)
-    assert served.ended()[1] == ["leaving", "got /at-once", "closed"]
+    assert served.ended()[1] == ["leaving", "closed"]
 
 
-def test_headers_are_bounded_in_size_and_time(port: int, started: list[Served]) -> None:
+def test_headers_are_bounded_in_size_and_time(port: int, started: Starting) -> None:
     """Headers above headers_max_bytes are 431, and a request whose headers don't come ends after headers_timeout_s."""
-    started.append(served := Served(port))
+    served = started.served(port)
     with served.connected() as large:
         large.settimeout(DEADLINE_S)
         large.sendall(b"GET /now HTTP/1.1\r\nhost: x\r\nx-large: " + b"x" * 300_000 + b"\r\n\r\n")
@@ -270,9 +272,9 @@ def test_headers_are_bounded_in_size_and_time(port: int, started: list[Served]) 
     assert time.monotonic() - begun < 5
 
 
-def test_a_head_that_comes_byte_by_byte_is_cut_off(port: int, started: list[Served]) -> None:
+def test_a_head_that_comes_byte_by_byte_is_cut_off(port: int, started: Starting) -> None:
     """headers_timeout_s bounds a whole head, however often a byte of it comes, also the second one of a connection."""
-    started.append(served := Served(port))
+    served = started.served(port)
     with served.connected() as slow:
         slow.settimeout(DEADLINE_S)
         slow.sendall(request("/now"))
@@ -289,10 +291,10 @@ def test_a_head_that_comes_byte_by_byte_is_cut_off(port: int, started: list[Serv
     assert time.monotonic() - begun < 3
 
 
-def test_who_never_reads_is_cut_off_and_who_reads_slowly_is_not(port: int, started: list[Served]) -> None:
+def test_who_never_reads_is_cut_off_and_who_reads_slowly_is_not(port: int, started: Starting) -> None:
     """A connection from which nothing is taken for reader_timeout_s ends though its answer is not over, and others are
     served meanwhile; one that is read slowly, for longer than that, gets all of its answer."""
-    started.append(served := Served(port))
+    served = started.served(port)
     with served.asked("/now", headers="connection: close\r\n") as other:
         assert answer(other).endswith(b"ok")
     descriptors = served.descriptors()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -171,3 +172,61 @@ async def test_progress_on_a_terminal(web: Web) -> None:
     assert "waiting for a turn, about 4 s at most" in shown
     assert " of 250, about " in shown
     assert shown.endswith("\r\x1b[K")
+
+
+async def watching(port: int, *arguments: str, stdout: int = subprocess.PIPE) -> asyncio.subprocess.Process:
+    """Start it with --watch."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("TASKGATE")}
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "service", "tasks", "--url", f"http://127.0.0.1:{port}", "--watch", *arguments),
+        cwd=ROOT,
+        env=environ | {"TASKGATE_KEY": KEY},
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+    )
+
+
+async def test_watch_prints_what_changes(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First the list, then a line for each change, also after the connection was lost; Ctrl-C ends it with 0."""
+    monkeypatch.setattr("service.watch.feed.RENEW_MIN_S", 0.01)
+    web.gateway.changes_of_chunks = {"lifetime_s": 0.0}
+    web.gateway.listed = web.gateway.listed[:3]
+    async with asyncio.timeout(30), web.on_a_socket() as port:
+        process = await watching(port)
+        assert process.stdout is not None
+        first = [(await process.stdout.readline()).decode().split()[:2] for _ in range(3)]
+        assert first == [["task", "1000"], ["task", "1001"], ["task", "1002"]]
+        web.gateway.listed = (*web.gateway.listed[1:], msgspec.json.encode(task_of(3)))
+        changes = [(await process.stdout.readline()).decode().split() for _ in range(2)]
+        assert changes[0][:2] == ["added", "1003"]
+        assert changes[1] == ["removed", "1000", "(deleted,", "last", "status", "pending)"]
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0
+
+
+async def test_watch_on_a_terminal_is_a_live_table(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list is drawn anew with how old it is."""
+    monkeypatch.setattr("service.watch.feed.RENEW_MIN_S", 0.01)
+    web.gateway.listed = web.gateway.listed[:3]
+    ours, theirs = pty.openpty()
+    try:
+        async with asyncio.timeout(30), web.on_a_socket() as port:
+            process = await watching(port, stdout=theirs)
+            shown = ""
+            while "Task 2" not in shown:
+                shown += (await asyncio.to_thread(os.read, ours, 100_000)).decode()
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 0
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert "3 tasks, as of 2025-06-15T15:06:36Z" in shown
+
+
+@pytest.mark.parametrize("argument", ["--limit=3", "--offset=3"])
+async def test_watch_follows_whole_lists(web: Web, argument: str) -> None:
+    """What chooses a part of the list is refused."""
+    async with web.on_a_socket() as port:
+        status, _, err = await run(port, "--watch", argument)
+    assert status == 2
+    assert "leave --limit and --offset out" in err

@@ -29,11 +29,11 @@ async def test_replicas_agree_whatever_their_own_clocks_say(store: RedisStore) -
         for off_s, clock in clocks.items():
             assert clock.skew_s is None
             assert clock() == pytest.approx(time.time() + off_s, abs=0.5)
-            await clock.start()
+            await clock.__aenter__()
     for off_s, clock in clocks.items():
         assert clock() == pytest.approx(time.time(), abs=0.5)
         assert clock.skew_s == pytest.approx(off_s, abs=0.5)
-        await clock.aclose()
+        await clock.__aexit__()
     assert [(each["event"], each["ahead_of_redis_s"]) for each in logs] == [
         ("clock.skewed", pytest.approx(3600, abs=0.5)),
         ("clock.skewed", pytest.approx(-86_400, abs=0.5)),

@@ -64,7 +64,7 @@ async def ask(port: int, request: bytes) -> bytes:
 
 async def scraped(port: int, *, accept: str = "") -> Scrape:
     """Scrape a port."""
-    raw = await ask(port, f"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n".encode())
+    raw = await ask(port, f"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAccept: {accept}\r\n\r\n".encode())
     head, _, body = raw.partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
     assert status == "HTTP/1.1 200 OK"

@@ -8,8 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from granian.constants import Interfaces
-from granian.server.embed import Server
+from prometheus_client import generate_latest, make_asgi_app
 
 from service.model.errors import NothingStored, UpstreamTimeout, WaitTooLong
 from service.model.freshness import StaleReason
@@ -19,10 +18,9 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.upstream_calls import CalledApp
 from service.web.settings import default_web_settings
 from service.web.site import create_web
-from tests.http.fake_gateway import KEY, NOW_S, FakeGateway, feeds_over, key_callers
+from tests.http.fake_gateway import KEY, NOW_S, FakeGateway, feeds_over, key_callers, served
 from tests.integration.telemetry.scraping import OPENMETRICS, ask, read, scraped
 from tests.observations import observed
-from tests.ports import free_port
 from tests.servers import until
 
 TASKS = "/tasks?app=shop"
@@ -33,8 +31,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.gateway = FakeGateway()
-        self.port = free_port()
-        self.metrics_port = 0
+        self.port = self.metrics_port = 0
         self.metrics = Metrics(
             version="1",
             apps={"shop": CalledApp(region="singapore", window_s=1.0)},
@@ -86,23 +83,12 @@ class Bench:
 async def bench() -> AsyncIterator[Bench]:
     """A bench that listens."""
     made = Bench()
-    server = Server(made.app, port=made.port, interface=Interfaces.ASGI, log_enabled=False)
-    serving = asyncio.create_task(server.serve())
-    async with exposed(made.metrics.text, host="127.0.0.1", port=0) as made.metrics_port:
-        try:
-            async with asyncio.timeout(10):
-                while True:
-                    try:
-                        _, writer = await asyncio.open_connection("127.0.0.1", made.port)
-                    except ConnectionRefusedError:
-                        await asyncio.sleep(0.01)
-                    else:
-                        writer.close()
-                        break
-            yield made
-        finally:
-            server.stop()  # type: ignore[no-untyped-call]
-            await asyncio.wait({serving}, timeout=10)
+    scrapes = make_asgi_app(made.metrics.registry)
+    async with (
+        exposed(scrapes, probes=made.app, host="127.0.0.1", port=0) as made.metrics_port,
+        served(made.app, refusal=made.app.refuse) as made.port,
+    ):
+        yield made
 
 
 async def test_each_kind_of_request_is_counted_once_as_what_it_was() -> None:
@@ -120,7 +106,7 @@ async def test_each_kind_of_request_is_counted_once_as_what_it_was() -> None:
         assert await at.get("/problems/nothing") == 404
         assert await at.get("/tasks?app=unknown") == 404
         assert await at.get(method="DELETE") == 405
-        assert await at.get(method="BREW") == 405
+        assert await at.get(method="BREW") == 501
         assert await at.get("/livez", method="HEAD") == 200
         assert await at.get("/tasks?app=shop&limit=x") == 400
         await at.hung_up()
@@ -143,7 +129,7 @@ async def test_each_kind_of_request_is_counted_once_as_what_it_was() -> None:
         ("/tasks", "GET", "400", "none"): 1,
         ("/tasks", "GET", "499", "none"): 1,
         ("unrouted", "DELETE", "405", "none"): 1,
-        ("unrouted", "other", "405", "none"): 1,
+        ("unrouted", "other", "501", "none"): 1,
         ("/problems/{name}", "GET", "404", "none"): 1,
         ("unrouted", "GET", "404", "none"): 1,
         ("/livez", "HEAD", "200", "none"): 1,
@@ -161,7 +147,8 @@ async def test_each_kind_of_request_is_counted_once_as_what_it_was() -> None:
         "unauthenticated": 2,
         "not-found": 2,
         "unknown-app": 1,
-        "method-not-allowed": 2,
+        "method-not-allowed": 1,
+        "501": 1,
         "bad-request": 1,
     }
 
@@ -221,8 +208,7 @@ def test_a_caller_that_is_not_in_the_settings_is_one_of_the_others() -> None:
     metrics.requests(
         [observed(caller=f"c{number}", app=f"a{number}", outcome="fetched", waited_s=0.1) for number in range(1000)]
     )
-    kind, body = metrics.text("")
-    told = read(kind, body.decode())
+    told = read("text/plain", generate_latest(metrics.registry).decode())
     (sample,) = told.of("taskgate_caller_requests_total")
     assert (sample.labels, sample.value) == ({"caller": "other", "app": "", "outcome": "fetched"}, 1000)
     assert told.sum("taskgate_line_wait_seconds_count", caller="other") == 1000

@@ -321,3 +321,23 @@ async def test_a_window_of_ten_seconds_is_counted_as_one(world: World) -> None:
         world.now_s = NOON_S + after_s
         usage_store.count_call("a")
     assert await usage_store.worst() == Worst(minute=3, hour=3)
+
+
+async def test_what_is_no_number_begins_anew(world: World) -> None:
+    """Garbage and wrong types under the keys cost what was counted there: never a fault, and counting goes on."""
+    one = world.usage_store("one")
+    one.count("a", "turns", 2)
+    await one.flush()
+    [key] = world.server.run("KEYS", "*:m:*")
+    world.server.run("HSET", key, "a:turns", "many", "b:turns", "9" * 40, "@:x", "1", "#one", "nonsense")
+    for other in world.server.run("KEYS", "*:s:*"):
+        world.server.run("SET", other, "garbage")
+    assert set(await world.seen()) <= {"a", "b"}
+    one.count("a", "turns", 3)
+    one.count("b", "turns", 1)
+    await one.flush()
+    assert (await world.seen())["a"].minute.turns == 3
+    world.server.run("SET", key, "garbage")
+    one.count("a", "turns", 4)
+    await one.flush()
+    assert (await world.seen())["a"].hour.turns == 4

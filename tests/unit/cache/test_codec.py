@@ -1,5 +1,6 @@
 """Blocks as bytes: what is written is read, and what was not written so is not."""
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,20 +11,22 @@ from service.model.queries import Range
 
 CHANCE = b"chance"
 
-ranges = st.builds(Range, since_s=st.integers(0, 2**40), until_s=st.integers(0, 2**40))
+YEAR_0001_S, YEAR_9999_S = -62_135_596_800, 253_402_300_799
+moments = st.integers(YEAR_0001_S, YEAR_9999_S)
+ranges = st.builds(Range, since_s=moments, until_s=moments)
 
 
 @st.composite
 def blocks(draw: st.DrawFn) -> Block:
-    parts = draw(st.lists(st.binary(min_size=2, max_size=30), max_size=120))
+    parts = [b"{%s}" % each for each in draw(st.lists(st.binary(max_size=30), max_size=120))]
     ends, position = [], -1
     for part in parts:
         position += 1 + len(part)
         ends.append(position)
     return Block(
-        fetched_at_ms=draw(st.integers(0, 2**63)),
+        fetched_at_ms=draw(st.integers(0, YEAR_9999_S * 1000)),
         range=draw(ranges),
-        total=draw(st.integers(0, 2**63)),
+        total=draw(st.integers(0, 2**63 - 1)),
         settled=draw(st.booleans()),
         ends=tuple(ends),
         body=b",".join(parts),
@@ -35,7 +38,7 @@ def blocks(draw: st.DrawFn) -> Block:
 
 refusals = st.builds(
     RefusedQuery,
-    fetched_at_ms=st.integers(0, 2**63),
+    fetched_at_ms=st.integers(0, YEAR_9999_S * 1000),
     code=st.integers(-(2**31), 2**31),
     text=st.text(st.characters(codec="utf-8"), max_size=50),
 )
@@ -110,3 +113,35 @@ def test_the_format_stays_what_it_is() -> None:
         " 00000002 00000002 00000005 7b7d2c7b7d"
     )
     assert encode(block, chance=CHANCE).hex() == expected.replace(" ", "")
+
+
+GOOD = Block(
+    fetched_at_ms=1_748_736_000_000,
+    range=Range(since_s=0, until_s=1),
+    total=2,
+    settled=False,
+    ends=(7, 15),
+    body=b'{"a":1},{"b":2}',
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"range": Range(since_s=YEAR_0001_S - 1, until_s=1)}, "sense"),
+        ({"range": Range(since_s=0, until_s=2**62)}, "sense"),
+        ({"fetched_at_ms": (YEAR_9999_S + 1) * 1000}, "sense"),
+        ({"fetched_at_ms": 2**64 - 1}, "sense"),
+        ({"total": 2**63}, "sense"),
+        ({"ends": (15, 15)}, "shape"),
+        ({"ends": (9, 15)}, "shape"),
+        ({"ends": (15,), "body": b'["a":1},{"b":2]'}, "shape"),
+        ({"ends": (7, 15), "body": b'{"a":1};{"b":2}'}, "shape"),
+        ({"ends": (), "body": b""}, None),
+    ],
+)
+def test_nonsense_with_a_good_checksum_is_no_block(changes: dict[str, object], reason: str | None) -> None:
+    """Times beyond the calendar, counts beyond 63 bits, ends that are none: corrupt, like what is damaged."""
+    assert decode(encode(GOOD, chance=CHANCE)) == GOOD
+    decoded = decode(encode(msgspec.structs.replace(GOOD, **changes), chance=CHANCE))
+    assert getattr(decoded, "reason", None) == reason

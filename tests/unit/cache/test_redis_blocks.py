@@ -6,7 +6,7 @@ import pytest
 
 from service.cache.codec import FORMAT
 from service.cache.redis_blocks import RedisBlocks
-from service.model.blocks import HEAD_BYTES, NOTHING, Block, RefusedQuery
+from service.model.blocks import HEAD_BYTES, NOTHING, Block
 from service.model.queries import At, FromNow, Query, Range, Sort
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
@@ -43,14 +43,6 @@ async def test_a_block_comes_back_with_its_head(cache: RedisBlocks) -> None:
     assert kept.head == head
     assert len(head) == HEAD_BYTES
     assert await cache.get(QUERY, 4) == NOTHING
-
-
-async def test_several_blocks_come_at_once(cache: RedisBlocks) -> None:
-    """get_many answers in the order asked for."""
-    refusal = RefusedQuery(fetched_at_ms=5, code=90104, text="no")
-    await cache.put(QUERY, 0, BLOCK, ttl_ms=10_000)
-    await cache.put(QUERY, 2, refusal, ttl_ms=10_000)
-    assert [kept.stored for kept in await cache.get_many(QUERY, [2, 1, 0])] == [refusal, None, BLOCK]
 
 
 async def test_the_same_block_put_twice_has_two_heads(cache: RedisBlocks) -> None:

@@ -409,6 +409,26 @@ def test_a_relative_secret_file_counts_from_the_files_folder(folder: Folder) -> 
     assert folder.load(text).settings.apps["shop"].secret_file == str(folder.path / "shop.secret")
 
 
+def test_files_for_tls_to_redis_are_checked(folder: Folder) -> None:
+    """They count from the configuration's folder, need rediss://, hold PEM, and certificate and key go together."""
+    tls = GOOD.replace('"redis://127.0.0.1:6379/0"', '"rediss://cache", ca_file: ca.pem, cert_file: c.pem')
+    (folder.path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    (folder.path / "c.pem").write_text("nothing")
+    assert folder.faults(tls) == [
+        "redis: cert_file and key_file go together",
+        "redis.cert_file: the file c.pem holds no PEM",
+    ]
+    assert folder.faults(tls.replace("rediss:", "redis:").replace(", cert_file: c.pem", "")) == [
+        "redis.ca_file: needs TLS: a redis.url that begins with rediss://"
+    ]
+    assert folder.faults(tls.replace("cert_file: c.pem", "key_file: k.pem")) == [
+        "redis: cert_file and key_file go together",
+        "redis.key_file: the file k.pem can't be read: No such file or directory",
+    ]
+    good = folder.load(tls.replace(", cert_file: c.pem", ""))
+    assert good.settings.redis.ca_file == str(folder.path / "ca.pem")
+
+
 def test_words_that_yaml_once_read_otherwise_stay_texts(folder: Folder) -> None:
     """Dates, yes, no, 12:30 and a SHA-256 of digits alone are texts, as a person reads them."""
     text = GOOD.replace(f'"{KEY_A}"', "1" * 64) + "query: {since: 2026-01-01, until: 2026-02-01}\n"

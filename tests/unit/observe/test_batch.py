@@ -1,13 +1,11 @@
 """What is gathered is told once, soon, and in order."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Sequence
-from threading import Barrier
 
 import pytest
 
-from service.observe.batch import GATHERED_MAX, GATHERED_S, BatchedObservers
+from service.observe.batch import BATCH_MAX, BATCH_S, BatchedObservers
 from service.observe.request import RequestRecord
 from tests.observations import observed
 from tests.servers import until
@@ -19,12 +17,10 @@ class Told:
     def __init__(self) -> None:
         self.at_once: list[int] = []
         self.ids: list[str] = []
-        self.threads: set[int] = set()
 
     def __call__(self, seen: Sequence[RequestRecord]) -> None:
         """Listen."""
         self.at_once.append(len(seen))
-        self.threads.add(threading.get_ident())
         self.ids += [each.request_id for each in seen]
 
 
@@ -60,41 +56,23 @@ async def test_told_soon_without_another_request() -> None:
             gathered(each)
         assert len(one.at_once) == rounds - 1
         await until(lambda rounds=rounds: len(one.at_once) == rounds)  # type: ignore[misc]  # a default is no type
-        assert loop.time() - begun_s >= GATHERED_S * 0.9
+        assert loop.time() - begun_s >= BATCH_S * 0.9
     assert one.at_once == other.at_once == [3, 3]
     assert one.ids == other.ids == ["0", "1", "2"] * 2
 
 
 async def test_told_sooner_when_they_are_many(told: Told, gathered: BatchedObservers) -> None:
     """Many that come within a moment don't wait for its end; of none is told twice."""
-    seen = numbered(3 * GATHERED_MAX + 1)
+    seen = numbered(3 * BATCH_MAX + 1)
     for each in seen:
         gathered(each)
-        if len(told.ids) < int(each.request_id) - GATHERED_MAX:
+        if len(told.ids) < int(each.request_id) - BATCH_MAX:
             pytest.fail("more than that were held")
         await asyncio.sleep(0)
-    assert max(told.at_once) <= GATHERED_MAX + 1
+    assert max(told.at_once) <= BATCH_MAX + 1
     gathered.flush()
     gathered.flush()
     assert told.ids == [each.request_id for each in seen]
-
-
-async def test_told_from_any_thread(told: Told, gathered: BatchedObservers) -> None:
-    """What several threads tell at once is told on once, in each one's order, and in the loop's thread alone."""
-    seen, threads = numbered(2000), 4
-    barrier = Barrier(threads)
-
-    def tell(first: int) -> None:
-        barrier.wait()
-        for each in seen[first::threads]:
-            gathered(each)
-
-    await asyncio.gather(*(asyncio.to_thread(tell, first) for first in range(threads)))
-    await until(lambda: len(told.ids) == len(seen))
-    assert told.threads == {threading.get_ident()}
-    for first in range(threads):
-        own = [number for number in map(int, told.ids) if number % threads == first]
-        assert own == list(range(first, len(seen), threads))
 
 
 async def test_nothing_is_held_before_the_start_and_after_the_end(told: Told) -> None:

@@ -1,5 +1,7 @@
 """Foreign errors as ours: every one has its word, and none brings a key, a value or a password along."""
 
+import ssl
+
 import pytest
 from redis import exceptions as foreign
 
@@ -9,6 +11,8 @@ from service.store.faults import FOREIGN, unavailable
 CASES = [
     (foreign.ConnectionError("Error 111 connecting to 10.0.0.1:6379"), "unreachable"),
     (ConnectionResetError("reset"), "unreachable"),
+    (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] SECRET"), "TLS failed"),
+    (ssl.SSLCertVerificationError(1, "SECRET"), "certificate not trusted"),
     (foreign.TimeoutError("Timeout reading from SECRET"), "timed out"),
     (TimeoutError(), "timed out"),
     (foreign.ReadOnlyError("You can't write against a read only replica."), "read-only"),

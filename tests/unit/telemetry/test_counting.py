@@ -5,6 +5,7 @@ import time
 from typing import get_args
 
 import pytest
+from prometheus_client import generate_latest
 
 from service.budget.line.jobs import Payer
 from service.budget.line.turns import TURN_ENDS, end_of
@@ -125,16 +126,12 @@ def test_what_alerts_wait_for_is_there_before_it_happens() -> None:
     """Each result, each kind of Redis's errors and 500 are series from the start: their first one is an increase."""
     apps = {"shop": CalledApp(region="seoul", window_s=1.0)}
     metrics = Metrics(version="1", apps=apps, callers=tuple, clock=lambda: 1.0)
-    told = read(*_decoded(metrics.text("")))
+    told = read("text/plain", generate_latest(metrics.registry).decode())
     results = told.of("taskgate_upstream_calls_total", app="shop", region="seoul")
     assert {(s.labels["result"], s.value) for s in results} == {(result, 0) for result in RESULTS}
     errors = told.of("taskgate_redis_errors_total")
     assert {s.labels["detail"] for s in errors} == set(get_args(StoreDetail))
     assert [s.value for s in told.of("taskgate_requests_total", route="/tasks", status="500")] == [0]
-
-
-def _decoded(text: tuple[str, bytes]) -> tuple[str, str]:
-    return text[0], text[1].decode()
 
 
 async def test_a_loop_that_is_held_up_is_late(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,44 @@
+"""Opens listening sockets, or says in one line why not."""
+
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SEND_BUFFER_BYTES = 128 * 1024
+"""Of each connection, in the kernel, which takes up to twice as much: a fixed size bounds what unread answers hold."""
+
+
+class CannotListen(Exception):
+    """The address is taken, not ours, or not to be had."""
+
+
+def listening_socket(host: str, port: int, *, reader_timeout_s: float) -> socket.socket:
+    """Return a socket bound to an address. Raise CannotListen.
+
+    Connections inherit its options. Linux closes those whose reader takes nothing for `reader_timeout_s`, also where
+    the rest of the answer has left this process.
+    """
+    with naming(host, port):
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, proto)
+        try:
+            listening.setblocking(False)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+            if sys.platform == "linux":
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(reader_timeout_s * 1000))
+            listening.bind(address)
+        except OSError:
+            listening.close()
+            raise
+    return listening
+
+
+@contextmanager
+def naming(host: str, port: int) -> Iterator[None]:
+    """Turn the system's errors into CannotListen with the address."""
+    try:
+        yield
+    except OSError as exc:
+        raise CannotListen(f"{host} port {port}: {exc.strerror or exc}") from exc

@@ -1,0 +1,66 @@
+"""The ASGI interface as this server offers it, and the lifespan half of it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import structlog
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Messages = tuple[Message, Message]
+"""A finished answer: its start and its body."""
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+AnswerAtOnce = Callable[[Scope], Messages | None]
+"""Return the answer to a request for which nothing has to be awaited, or None where the app has to be called."""
+Refuse = Callable[[int], Messages]
+"""Return the answer to a request that never reaches the app, by its status."""
+
+log = structlog.get_logger("taskgate.serving")
+
+
+class StartFailed(Exception):
+    """The app refused to start; the log says why."""
+
+
+class Lifespan:
+    """Drive an app's lifespan: one task that is sent `startup`, then `shutdown`."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+        self._events: asyncio.Queue[Message] = asyncio.Queue(maxsize=2)
+        self._reply: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._task: asyncio.Task[None] | None = None
+
+    async def startup(self) -> None:
+        """Start the app. Raise StartFailed if it does not start."""
+        self._task = asyncio.create_task(self._run(), name="lifespan")
+        if await self._ask("startup") != "complete":
+            raise StartFailed("the app did not start")
+
+    async def shutdown(self) -> None:
+        """Shut the app down and wait until it has."""
+        if self._task is not None and not self._task.done():
+            self._reply = asyncio.get_running_loop().create_future()
+            await self._ask("shutdown")
+            await self._task
+
+    async def _ask(self, event: str) -> str:
+        self._events.put_nowait({"type": f"lifespan.{event}"})
+        return await self._reply
+
+    async def _run(self) -> None:
+        try:
+            await self._app({"type": "lifespan", "asgi": {"version": "3.0"}}, self._events.get, self._send)
+        except Exception:
+            log.exception("server.lifespan_failed")
+        if not self._reply.done():
+            self._reply.set_result("failed")
+
+    async def _send(self, message: Message) -> None:
+        if message["type"].endswith(".failed"):
+            log.error("server.lifespan_failed", reason=message.get("message", ""))
+        if not self._reply.done():
+            self._reply.set_result(message["type"].rpartition(".")[2])

@@ -1,0 +1,285 @@
+"""One connection of HTTP/1.1: takes requests one after the other, and writes what becomes of them."""
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, cast
+
+from service.server.answer_head import Framing, head_of
+from service.server.asgi import Message, Messages
+from service.server.exchange import Exchange
+from service.server.request_head import END, BadHead, RequestHead
+
+if TYPE_CHECKING:
+    from service.server.http_server import HttpServer
+
+NEVER = float("inf")
+_NO_REQUEST = RequestHead(scope={}, is_1_1=True, is_head=False, keep_alive=False, has_more=True)
+_NOT_SERVED = RequestHead(scope={}, is_1_1=True, is_head=False, keep_alive=False, has_more=False)
+LINGER_S = 2.0
+LINGER_MAX_BYTES = 1024 * 1024
+"""What is read and dropped after an answer that closes its connection, so that no reset overtakes the answer."""
+
+
+class ClientConnection(asyncio.Protocol):
+    """Calls the app for one request at a time; what a client sends meanwhile waits, within a bound.
+
+    `deadline_s`, by the loop's clock, is when `expire` is to be called.
+    """
+
+    __slots__ = (
+        "_drained",
+        "_exchange",
+        "_input",
+        "_is_closing",
+        "_is_paused",
+        "_is_reading",
+        "_lingered_bytes",
+        "_server",
+        "_transport",
+        "_unsent_bytes",
+        "_waits_for_head",
+        "client",
+        "deadline_s",
+        "is_lost",
+        "task",
+    )
+
+    def __init__(self, server: "HttpServer") -> None:
+        self._server = server
+        self._transport: asyncio.Transport | None = None
+        self._input = b""
+        self._exchange: Exchange | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._is_paused = self._is_closing = self._waits_for_head = False
+        self._unsent_bytes = 0
+        self._is_reading = True
+        self._lingered_bytes = -1
+        self.client: tuple[str, int] | None = None
+        self.deadline_s = NEVER
+        self.is_lost = False
+        self.task: asyncio.Task[None] | None = None
+
+    # What the transport calls:
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection, if there is room."""
+        self._transport = transport = cast(asyncio.Transport, transport)
+        transport.set_write_buffer_limits(0)  # so that `pause_writing` says that the reader has not taken all
+        peer = transport.get_extra_info("peername")
+        self.client = (peer[0], peer[1]) if isinstance(peer, tuple) else None
+        self._server.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Serve a request, or keep what can't be served yet."""
+        if self._is_closing:
+            self._linger(len(data))
+        elif self._exchange is None and not self._input and not self._is_paused and data.find(END) == len(data) - 4:
+            self._begin(data)
+        else:
+            self._input += data
+            self._serve_input()
+
+    def eof_received(self) -> None:
+        """Take it that the client has hung up."""
+
+    def pause_writing(self) -> None:
+        """Count what the reader has not taken."""
+        self._is_paused = True
+        self._wait_for_reader()
+        self._count()
+
+    def resume_writing(self) -> None:
+        """Let whoever waits for the reader go on."""
+        self._is_paused = False
+        self._wake()
+        if self._exchange is None and not self.is_lost:
+            self._deadline_from_now(self._server.bounds.idle_timeout_s)
+            self._server.soon(self._serve_input)
+        elif self._exchange is not None:
+            self.deadline_s = NEVER
+        self._count()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of everything."""
+        self.is_lost = True
+        self._input = b""
+        self._is_paused = False
+        self._wake()
+        if self._exchange is not None:
+            self._exchange.lost()
+        self._server.closed(self)
+
+    # Requests:
+
+    def _serve_input(self) -> None:
+        """Serve the next request of what was kept, where there is a whole one and its turn has come."""
+        if self.is_lost or self._is_closing:
+            return
+        if self._exchange is None and not self._is_paused and self._input:
+            self._input = self._input.lstrip(b"\r\n")  # RFC 9112, 2.2
+            end = self._input.find(END)
+            if end >= 0:
+                head, self._input = self._input[: end + 4], self._input[end + 4 :]
+                self._begin(head)
+                if self._input:
+                    self._server.soon(self._serve_input)
+            elif len(self._input) > self._server.bounds.headers_max_bytes:
+                self.refuse(431 if b"\n" in self._input else 414)
+            elif not self._waits_for_head:
+                self._waits_for_head = True
+                self._deadline_from_now(self._server.bounds.headers_timeout_s)
+        self._set_reading(len(self._input) <= self._server.bounds.headers_max_bytes)
+        self._count()
+
+    def _begin(self, data: bytes) -> None:
+        server = self._server
+        self._waits_for_head = False
+        if len(data) > server.bounds.headers_max_bytes:
+            self.refuse(431 if data.find(b"\n") < server.bounds.headers_max_bytes else 414)
+            return
+        try:
+            request = server.heads.read(data)
+        except BadHead as exc:
+            self.refuse(exc.status)
+            return
+        request.scope["client"] = self.client
+        messages = server.answer_at_once(request.scope)
+        if messages is not None:
+            self._write_at_once(request, messages)
+            return
+        self._exchange = Exchange(self, request)
+        self.deadline_s = NEVER
+        server.begin(self, self._exchange, request.scope)
+
+    def refuse(self, status: int) -> None:
+        """Answer what never becomes a request, and close."""
+        self._write_at_once(_NO_REQUEST, self._server.refusal(status))
+
+    def turn_away(self) -> None:
+        """Answer 503 before any request has come, and close without waiting for one."""
+        self._write_at_once(_NOT_SERVED, self._server.refusal(503))
+
+    def _write_at_once(self, request: RequestHead, messages: Messages) -> None:
+        start, body = messages
+        head, framing = self.write_head(request, start, body_length=len(body["body"]))
+        if request.is_head:
+            self.write(head)
+        else:
+            self.write(head, body["body"])
+        self.answered(request, keep_alive=framing.keep_alive)
+
+    # What an exchange calls:
+
+    def write_head(self, request: RequestHead, start: Message, *, body_length: int | None) -> tuple[bytes, Framing]:
+        """Return an answer's head, and how its body is framed."""
+        return head_of(
+            start["status"],
+            start["headers"],
+            date=self._server.clock.date(),
+            body_length=body_length,
+            is_1_1=request.is_1_1,
+            keep_alive=request.keep_alive and not self._server.is_closing,
+        )
+
+    def write(self, *parts: bytes | memoryview) -> None:
+        """Write these, unless the connection is lost."""
+        if self._transport is not None and not self.is_lost:
+            self._transport.writelines(parts)
+
+    async def drained(self) -> None:
+        """Wait until all that was written has left this process, or the connection is lost."""
+        while self._is_paused and not self.is_lost:
+            if self._drained is None:
+                self._drained = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._drained)
+
+    def answered(self, request: RequestHead, *, keep_alive: bool) -> None:
+        """Get ready for the next request, or close."""
+        self._exchange = None
+        self.task = None
+        if self.is_lost:
+            return
+        if not keep_alive:
+            self._close(lingers=request.has_more or bool(self._input))
+            return
+        if not self._is_paused:
+            self._deadline_from_now(self._server.bounds.idle_timeout_s)
+        self._server.idles(self)
+        if self._input:
+            self._server.soon(self._serve_input)
+
+    # The end:
+
+    def close_idle(self) -> None:
+        """Close, unless a request is being served."""
+        if self._exchange is None:
+            self._close(lingers=False)
+
+    def expire(self) -> None:
+        """End what has taken too long: an idle connection, a head, a reader who takes nothing."""
+        if not self._is_paused or self._transport is None:
+            self.abort("idle")
+        elif self._transport.get_write_buffer_size() < self._unsent_bytes:
+            self._wait_for_reader()
+            self._count()
+        else:
+            self.abort("reader")
+
+    def abort(self, reason: str) -> None:
+        """Close without sending what is left. The app's task goes on and notices."""
+        self._server.aborted(reason)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _close(self, *, lingers: bool) -> None:
+        transport = self._transport
+        if transport is None or self._is_closing:
+            return
+        self._is_closing = True
+        self._input = b""
+        self._count()
+        self._set_reading(True)
+        if lingers and transport.can_write_eof():
+            self._lingered_bytes = 0
+            transport.write_eof()
+            self._deadline_from_now(LINGER_S)
+        else:
+            self._wait_for_reader()
+            transport.close()
+
+    def _linger(self, count: int) -> None:
+        self._lingered_bytes += count
+        if self._lingered_bytes > LINGER_MAX_BYTES and self._transport is not None:
+            self._transport.abort()
+
+    # Small:
+
+    def _deadline_from_now(self, after_s: float) -> None:
+        self.deadline_s = self._server.now_s() + after_s
+
+    def _wait_for_reader(self) -> None:
+        """Let the reader take its time where Linux sees to it (TCP_USER_TIMEOUT); elsewhere, some of it at a time."""
+        if sys.platform == "linux":
+            self.deadline_s = NEVER
+        else:
+            self._deadline_from_now(self._server.bounds.reader_timeout_s)
+
+    def _set_reading(self, reading: bool) -> None:
+        if reading != self._is_reading and self._transport is not None and not self._transport.is_closing():
+            self._is_reading = reading
+            if reading:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _count(self) -> None:
+        if self._is_paused and self._transport is not None:
+            self._unsent_bytes = self._transport.get_write_buffer_size()
+        else:
+            self._unsent_bytes = 0
+        self._server.held.set(self, self._unsent_bytes + len(self._input))
+
+    def _wake(self) -> None:
+        if self._drained is not None:
+            self._drained.set_result(None)
+            self._drained = None

@@ -1,0 +1,129 @@
+"""One request that the app answers: its ASGI `receive` and `send`."""
+
+import asyncio
+from typing import Protocol
+
+from service.server.answer_head import BrokenAnswer, Framing
+from service.server.asgi import Message
+from service.server.request_head import RequestHead
+
+PIECE_BYTES = 64 * 1024
+"""The most of a body that is handed to a connection before its reader has taken what came before."""
+
+
+class AnswerWriter(Protocol):
+    """The connection that an answer is written to."""
+
+    is_lost: bool
+
+    def write_head(self, request: RequestHead, start: Message, *, body_length: int | None) -> tuple[bytes, Framing]:
+        """Return the head's bytes for this connection, and how the body is to be framed."""
+        ...
+
+    def write(self, *parts: bytes | memoryview) -> None:
+        """Write these."""
+        ...
+
+    async def drained(self) -> None:
+        """Wait until all that was written has left this process, or the connection is lost."""
+        ...
+
+    def answered(self, request: RequestHead, *, keep_alive: bool) -> None:
+        """The answer is complete."""
+        ...
+
+    def abort(self, reason: str) -> None:
+        """Close without an orderly end: what was sent is not a whole answer."""
+        ...
+
+
+class Exchange:
+    """Becomes the answer of one request. A client that hangs up is no error: what is sent then goes nowhere."""
+
+    __slots__ = ("_framing", "_gone", "_has_received", "_sent_bytes", "_start", "_wire", "is_complete", "request")
+
+    def __init__(self, wire: AnswerWriter, request: RequestHead) -> None:
+        self.request = request
+        self.is_complete = False
+        self._wire = wire
+        self._start: Message | None = None
+        self._framing: Framing | None = None
+        self._sent_bytes = 0
+        self._has_received = False
+        self._gone: asyncio.Future[None] | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any of the answer was written."""
+        return self._framing is not None
+
+    async def receive(self) -> Message:
+        """Return the request's body, which is always empty, then wait for the client to hang up."""
+        if not self._has_received:
+            self._has_received = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        if not self._wire.is_lost and not self.is_complete:
+            if self._gone is None:
+                self._gone = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._gone)
+        return {"type": "http.disconnect"}
+
+    def lost(self) -> None:
+        """The connection is lost, or the answer complete: wake whoever waits for that."""
+        if self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
+
+    async def send(self, message: Message) -> None:
+        """Take the start of the answer, or a part of its body.
+
+        A body goes out piece by piece, the next when the reader has taken the one before; where more is to come, return
+        when all of this part has left the process.
+        """
+        if message["type"] == "http.response.start":
+            if self._start is not None:
+                raise BrokenAnswer("a second start")
+            self._start = message
+            return
+        if self._start is None or self.is_complete:
+            raise BrokenAnswer("a body without its start, or after its end")
+        body, more = message.get("body", b""), message.get("more_body", False)
+        head = b""
+        if self._framing is None:
+            head, self._framing = self._wire.write_head(
+                self.request, self._start, body_length=None if more else len(body)
+            )
+        self._sent_bytes += len(body)
+        if not self._wire.is_lost:
+            await self._write(head, b"" if self.request.is_head else body, more=more)
+        if not more:
+            self._end()
+
+    async def _write(self, head: bytes, body: bytes, *, more: bool) -> None:
+        framing = self._framing
+        assert framing is not None  # noqa: S101 - tells the type
+        before, after = head, b""
+        if framing.is_chunked and not self.request.is_head:
+            before += b"%x\r\n" % len(body) if body else b""
+            after = (b"\r\n" if body else b"") + (b"" if more else b"0\r\n\r\n")
+        if len(body) <= PIECE_BYTES:
+            self._wire.write(before, body, after)
+        else:
+            view = memoryview(body)
+            self._wire.write(before, view[:PIECE_BYTES])
+            for start in range(PIECE_BYTES, len(body), PIECE_BYTES):
+                await self._wire.drained()
+                self._wire.write(view[start : start + PIECE_BYTES])
+            if after:
+                self._wire.write(after)
+        if more:
+            await self._wire.drained()
+
+    def _end(self) -> None:
+        framing = self._framing
+        assert framing is not None  # noqa: S101 - tells the type
+        self.is_complete = True
+        self.lost()
+        if framing.length not in (None, self._sent_bytes) and not self.request.is_head and self._start["status"] != 304:  # type: ignore[index]
+            self._wire.abort("length")  # the client waits for more, or would take the rest for the next answer
+        else:
+            self._wire.answered(self.request, keep_alive=framing.keep_alive)

@@ -1,0 +1,193 @@
+"""An HTTP/1.1 server on asyncio and llhttp, in this process and event loop. Why our own: docs/adr/0009-server.md."""
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+
+from service.server.addresses import naming
+from service.server.answer_head import Clock
+from service.server.asgi import AnswerAtOnce, Application, Messages, Refuse, Scope
+from service.server.connection import ClientConnection
+from service.server.exchange import Exchange
+from service.server.held_bytes import HeldBytes
+from service.server.request_head import HeadReader
+
+log = structlog.get_logger("taskgate.serving")
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """What clients may take of this process. Times are in seconds."""
+
+    connections_max: int
+    headers_max_bytes: int
+    headers_timeout_s: float
+    idle_timeout_s: float
+    reader_timeout_s: float
+    unsent_max_bytes: int
+
+
+class HttpServer:
+    """One app on one listening socket.
+
+    `at_once` is asked for an answer before the app is called, `refusal` for the answer to what never reaches the app.
+    """
+
+    def __init__(
+        self, app: Application, bounds: Bounds, *, refusal: Refuse, at_once: AnswerAtOnce | None = None
+    ) -> None:
+        self.bounds = bounds
+        self.refusal = refusal
+        self.at_once = at_once
+        self.heads = HeadReader()
+        self.clock = Clock()
+        self.held = HeldBytes(bounds.unsent_max_bytes)
+        self.is_closing = False
+        """Whether answers from now on close their connections."""
+        self.aborted_by_reason: Counter[str] = Counter()
+        self._app = app
+        self._loop = asyncio.get_running_loop()
+        self.now_s = self._loop.time
+        self._connections: set[ClientConnection] = set()
+        self._idle: dict[ClientConnection, None] = {}
+        self._listener: asyncio.Server | None = None
+        self._sweep: asyncio.TimerHandle | None = None
+        self._is_cut_off = False
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
+
+    async def open(self, listening: socket.socket, *, backlog: int) -> None:
+        """Accept connections from now on. Raise CannotListen if another process has begun to listen meanwhile."""
+        host, port = listening.getsockname()[:2]
+        with naming(host, port):
+            self._listener = await self._loop.create_server(
+                lambda: ClientConnection(self), sock=listening, backlog=backlog
+            )
+        self._sweep_later()
+
+    def stop(self) -> None:
+        """Accept no connection any more, close those that are idle, and the others after their answers."""
+        self.is_closing = True
+        if self._listener is not None:
+            self._listener.close()
+        for connection in tuple(self._idle):
+            connection.close_idle()
+
+    async def ended(self) -> None:
+        """Wait, after `stop`, until the last connection is closed."""
+        await self._is_empty.wait()
+        if self._sweep is not None:
+            self._sweep.cancel()
+
+    def cancel(self) -> int:
+        """Cancel the requests being served: 503 where no answer has begun. Return how many there were."""
+        self._is_cut_off = True
+        tasks = [connection.task for connection in self._connections if connection.task is not None]
+        for task in tasks:
+            task.cancel()
+        return len(tasks)
+
+    def abort(self) -> None:
+        """Close all connections at once."""
+        for connection in tuple(self._connections):
+            connection.abort("end")
+
+    # What connections call:
+
+    def opened(self, connection: ClientConnection) -> None:
+        """Take a new connection; at the bound, the one that has been idle for longest makes room."""
+        if len(self._connections) >= self.bounds.connections_max:
+            longest_idle = next(iter(self._idle), None)
+            if longest_idle is not None:
+                longest_idle.abort("room")
+                self.closed(longest_idle)
+        is_full = len(self._connections) >= self.bounds.connections_max
+        self._connections.add(connection)
+        self._is_empty.clear()
+        connection.deadline_s = self.now_s() + self.bounds.idle_timeout_s
+        self._idle[connection] = None
+        if is_full:
+            self.aborted("full")
+            connection.turn_away()
+
+    def closed(self, connection: ClientConnection) -> None:
+        """Forget a connection."""
+        self._connections.discard(connection)
+        self._idle.pop(connection, None)
+        self.held.set(connection, 0)
+        if not self._connections:
+            self._is_empty.set()
+
+    def idles(self, connection: ClientConnection) -> None:
+        """Note that a connection waits for a request from now on."""
+        self._idle.pop(connection, None)
+        self._idle[connection] = None
+
+    def aborted(self, reason: str) -> None:
+        """Count a connection that was closed on its client."""
+        self.aborted_by_reason[reason] += 1
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call it in the loop's next turn."""
+        self._loop.call_soon(call)
+
+    def answer_at_once(self, scope: Scope) -> Messages | None:
+        """Return the answer for which nothing has to be awaited, if there is one."""
+        if self.at_once is None:
+            return None
+        try:
+            return self.at_once(scope)
+        except Exception:
+            log.exception("server.request_failed")
+            return self.refusal(500)
+
+    def begin(self, connection: ClientConnection, exchange: Exchange, scope: Scope) -> None:
+        """Call the app for a request."""
+        self._idle.pop(connection, None)
+        connection.task = self._loop.create_task(self._serve(connection, exchange, scope))
+
+    async def _serve(self, connection: ClientConnection, exchange: Exchange, scope: Scope) -> None:
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:
+            if not self._is_cut_off:
+                raise
+            await self._end(connection, exchange, 503)
+        except Exception:
+            log.exception("server.request_failed")
+            await self._end(connection, exchange, 500)
+        else:
+            await self._end(connection, exchange, 500)
+
+    async def _end(self, connection: ClientConnection, exchange: Exchange, status: int) -> None:
+        """See to it that an exchange is complete: by a refusal, or where an answer has begun by cutting it off."""
+        if exchange.is_complete:
+            return
+        if exchange.has_begun or connection.is_lost:
+            connection.abort("cut off")
+            return
+        fresh = Exchange(connection, exchange.request)
+        for message in self.refusal(status):
+            await fresh.send(message)
+
+    # Time:
+
+    def _sweep_later(self) -> None:
+        bounds = self.bounds
+        shortest_s = min(bounds.headers_timeout_s, bounds.idle_timeout_s, bounds.reader_timeout_s)
+        self._sweep = self._loop.call_later(min(1.0, shortest_s / 2), self._expire)
+
+    def _expire(self) -> None:
+        now_s = self.now_s()
+        for connection in [each for each in self._connections if each.deadline_s <= now_s]:
+            connection.expire()
+        self._sweep_later()
+
+
+def refuse_plainly(status: int) -> Any:
+    """Refuse without a body, for servers that have no words of their own."""
+    return {"type": "http.response.start", "status": status, "headers": ()}, {"type": "http.response.body", "body": b""}

@@ -1,0 +1,168 @@
+"""Reads request heads: the syntax by llhttp, and what RFC 9112 leaves to the recipient."""
+
+import re
+from functools import lru_cache
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import httptools
+import msgspec
+
+from service.server.asgi import Scope
+
+END = b"\r\n\r\n"
+FIELDS_MAX = 100
+"""How many field lines a head may have."""
+
+_HOST = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2}){1,255})(?::[0-9]{0,5})?"
+)
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32} ")
+_ASGI = {"version": "3.0", "spec_version": "2.4"}
+
+
+class BadHead(Exception):
+    """A head that can't be served; `status` says how it is refused."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class RequestHead(msgspec.Struct, gc=False):
+    """A request as its head describes it. `has_more` says that a body or another protocol follows the head."""
+
+    scope: Scope
+    is_1_1: bool
+    is_head: bool
+    keep_alive: bool
+    has_more: bool
+
+
+class HeadReader:
+    """Turns heads into ASGI scopes. One serves all connections, since every head is passed to it whole."""
+
+    def __init__(self) -> None:
+        self._target = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._hosts: list[bytes] = []
+        self._has_head = self._has_body = self._keep_alive = False
+        self._parser = httptools.HttpRequestParser(self)
+
+    def read(self, head: bytes) -> RequestHead:
+        """Return the request of a head, which ends with an empty line. Raise BadHead."""
+        self._target, self._headers, self._hosts = b"", [], []
+        self._has_head, self._has_body = False, True
+        has_more = False
+        try:
+            self._parser.feed_data(head)
+        except httptools.HttpParserUpgrade:  # we speak no other protocol, so the request is served as it is
+            has_more = True
+        except httptools.HttpParserError as exc:
+            self._renew()
+            is_method = isinstance(exc, httptools.HttpParserInvalidMethodError) and _METHOD.match(head)
+            raise BadHead(501 if is_method else 400) from exc
+        method, version = self._parser.get_method(), self._parser.get_http_version()
+        keep_alive = self._keep_alive
+        if has_more or self._has_body:
+            has_more, keep_alive = True, False
+        if not keep_alive:  # the parser takes nothing after that
+            self._renew()
+        if not self._has_head or version not in ("1.1", "1.0"):
+            raise BadHead(400)
+        if len(self._headers) > FIELDS_MAX:
+            raise BadHead(431)
+        is_1_1 = version == "1.1"
+        scope = self._scope(method.decode("ascii"), version)
+        return RequestHead(
+            scope=scope, is_1_1=is_1_1, is_head=method == b"HEAD", keep_alive=keep_alive, has_more=has_more
+        )
+
+    def _scope(self, method: str, version: str) -> Scope:
+        target, authority = self._target, None
+        if not target.startswith(b"/"):
+            target, authority = _other_form(target, method)
+        self._check_host(version)
+        if authority is not None:  # RFC 9112, 3.2.2: it takes the place of Host
+            self._headers = [(b"host", authority), *(field for field in self._headers if field[0] != b"host")]
+        raw_path, _, query = target.partition(b"?")
+        if b"#" in target:
+            raise BadHead(400)
+        return {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "method": method,
+            "scheme": "http",
+            "path": raw_path.decode("ascii") if b"%" not in raw_path else _decoded(raw_path),
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": "",
+            "headers": self._headers,
+            "state": {},
+        }
+
+    def _check_host(self, version: str) -> None:
+        """RFC 9112, 3.2: a request of HTTP/1.1 has one Host, and no request has two or an invalid one."""
+        hosts = self._hosts
+        if len(hosts) > 1 or (not hosts and version == "1.1") or (hosts and not _is_host(hosts[0])):
+            raise BadHead(400)
+
+    def _renew(self) -> None:
+        """Take a new parser, where the old one expects no other request."""
+        self._parser = httptools.HttpRequestParser(self)
+
+    # What llhttp calls:
+
+    def on_message_begin(self) -> None:
+        """Refuse a second message in what was passed as one head."""
+        if self._has_head:
+            raise BadHead(400)
+
+    def on_url(self, target: bytes) -> None:
+        """Take the target."""
+        self._target += target
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field line."""
+        name = name.lower()
+        if name == b"host":
+            self._hosts.append(value)
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Note the end of the head, while the parser still knows of its connection."""
+        self._has_head = True
+        self._keep_alive = self._parser.should_keep_alive()
+
+    def on_message_complete(self) -> None:
+        """Note that no body follows."""
+        self._has_body = False
+
+
+def _other_form(target: bytes, method: str) -> tuple[bytes, bytes | None]:
+    """Return the path and query of a target that does not begin with a slash, and its authority. Raise BadHead."""
+    if target == b"*" and method == "OPTIONS":
+        return target, None
+    try:
+        url: Any = httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError as exc:
+        raise BadHead(400) from exc
+    if url.schema is None or url.schema.lower() not in (b"http", b"https") or not url.host or url.userinfo:
+        raise BadHead(400)
+    host = b"[%b]" % url.host if b":" in url.host else url.host
+    authority = host if url.port is None else b"%b:%d" % (host, url.port)
+    if not _is_host(authority):
+        raise BadHead(400)
+    path = url.path or b"/"
+    return path if url.query is None else b"%b?%b" % (path, url.query), authority
+
+
+@lru_cache(maxsize=64)
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value) is not None
+
+
+def _decoded(raw_path: bytes) -> str:
+    """Return the path of ASGI: unquoted, with U+FFFD for what is not UTF-8."""
+    return unquote_to_bytes(raw_path).decode("utf-8", "replace")

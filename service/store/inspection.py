@@ -1,0 +1,112 @@
+"""What of a Redis server's configuration and of our rights there will not do, found before it hurts."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from service.model.errors import StoreUnavailable
+from service.settings import RedisSettings
+from service.store.redis_store import RedisStore
+
+log = structlog.get_logger(__name__)
+
+LISTEN_S = 2.0
+"""How long to wait until a channel is listened to."""
+
+# Tries each command that our scripts use, and answers what is refused, in the server's own words.
+_COMMANDS = """
+local key, refused = KEYS[1], {}
+local function try(name, ...)
+  local answer = redis.pcall(name, ...)
+  if type(answer) == 'table' and answer.err then refused[#refused + 1] = string.lower(name) .. ': ' .. answer.err end
+end
+try('TIME')
+try('DEL', key)
+try('HSET', key, 'f', '1')
+try('HGET', key, 'f')
+try('HGETALL', key)
+try('HINCRBY', key, 'f', '1')
+try('HDEL', key, 'f')
+try('SET', key, 'v')
+try('GET', key)
+try('GETRANGE', key, '0', '1')
+try('PEXPIRE', key, '1000')
+try('PUBLISH', key, 'v')
+return refused
+"""
+
+
+async def refusals(store: RedisStore, *, prefix: str) -> list[str]:
+    """Try all that a gateway does with Redis. Return what is refused, one line each; empty where all is well."""
+    key = f"{prefix}:{{check}}:b:key"
+    found: list[str] = []
+    for name, work in (
+        ("set", store.put(key, b"v", ttl_ms=1000)),
+        ("get", store.get(key)),
+        ("scan, unlink", store.delete_matching(f"{prefix}:{{check}}:b:")),
+        ("publish", store.publish(key, b"v")),
+        ("subscribe", _listens(store, key)),
+    ):
+        try:
+            await work
+        except StoreUnavailable as exc:
+            found.append(f"{name}: {exc.detail}")
+    try:
+        found += [line.decode() for line in await store.script(_COMMANDS)([key], []) if isinstance(line, bytes)]
+    except StoreUnavailable as exc:
+        found.append(f"eval, evalsha: {exc.detail}")
+    return found
+
+
+async def _listens(store: RedisStore, channel: str) -> None:
+    listening = asyncio.Event()
+    store.listen(channel, lambda _: None, on_gap=listening.set)
+    try:
+        await asyncio.wait_for(listening.wait(), LISTEN_S)
+    except TimeoutError as exc:
+        raise StoreUnavailable("refused") from exc
+
+
+async def advice(store: RedisStore, settings: RedisSettings) -> AsyncIterator[str]:
+    """Yield what of the server's configuration should be otherwise, as far as it may be read.
+
+    Raises StoreUnavailable.
+    """
+    key = f"{settings.prefix}:{{check}}:key"
+    policy = await store.setting("maxmemory-policy", key=key)
+    if policy == "noeviction":
+        yield (
+            "maxmemory-policy is noeviction: where memory is full, pages are not kept any more, for no caller. "
+            "Set volatile-lru, and a maxmemory"
+        )
+    elif policy is not None and policy.startswith("allkeys-"):
+        yield (
+            f"maxmemory-policy is {policy}: it may drop what counts the calls, which costs a pause each time. "
+            "Set volatile-lru"
+        )
+    if settings.mode == "sentinel" and await store.setting("min-replicas-to-write", key=key) == "0":
+        yield (
+            "min-replicas-to-write is 0: in a split, two masters each give out all calls. "
+            "Set it to 1, and min-replicas-max-lag to a few seconds"
+        )
+
+
+async def warn(store: RedisStore, settings: RedisSettings) -> None:
+    """Log the advice; nothing where Redis can't be asked."""
+    try:
+        async for text in advice(store, settings):
+            log.warning("redis.advice", advice=text)
+    except StoreUnavailable:
+        return
+
+
+@asynccontextmanager
+async def warned(store: RedisStore, settings: RedisSettings) -> AsyncIterator[None]:
+    """Log the advice meanwhile."""
+    task = asyncio.create_task(warn(store, settings))
+    try:
+        yield
+    finally:
+        await task

@@ -1,0 +1,174 @@
+"""Redis behind TLS: with a CA of one's own, with a client's certificate, and what is told where it fails."""
+
+import asyncio
+import datetime
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from structlog.testing import capture_logs
+
+from service.model.errors import StoreUnavailable
+from service.settings import RedisSettings
+from service.store.redis_store import RedisStore
+from tests.ports import free_port
+from tests.servers import BINARIES, Server
+
+PEM = serialization.Encoding.PEM
+
+
+class Authority:
+    """A CA that writes certificates, with their keys, to files."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self.file = folder / f"{name}.pem"
+        self.file.write_bytes(self._signed(self._name, self._key, is_ca=True).public_bytes(PEM))
+
+    def issued(self, host: str) -> tuple[Path, Path]:
+        """A certificate for a host, and its key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+        cert, secret = self._folder / f"{host}.pem", self._folder / f"{host}.key"
+        cert.write_bytes(self._signed(name, key, host=host).public_bytes(PEM))
+        form = serialization.PrivateFormat.PKCS8
+        secret.write_bytes(key.private_bytes(PEM, form, serialization.NoEncryption()))
+        return cert, secret
+
+    def _signed(self, name: x509.Name, key: Any, *, is_ca: bool = False, host: str = "ca") -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        builder = x509.CertificateBuilder(issuer_name=self._name, subject_name=name, public_key=key.public_key())
+        builder = builder.serial_number(x509.random_serial_number())
+        builder = builder.not_valid_before(now - datetime.timedelta(hours=1))
+        builder = builder.not_valid_after(now + datetime.timedelta(hours=1))
+        builder = builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        return builder.sign(self._key, hashes.SHA256())
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path, "ours")
+
+
+@asynccontextmanager
+async def behind_tls(
+    valkey: Server, cert: tuple[Path, Path], *, clients: Authority | None = None
+) -> AsyncIterator[str]:
+    """The URL of the server behind TLS, which asks for a certificate of `clients`."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*cert)
+    if clients is not None:
+        context.load_verify_locations(clients.file)
+        context.verify_mode = ssl.CERT_REQUIRED
+    tasks: set[asyncio.Task[Any]] = set()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65_536):
+                writer.write(data)
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", valkey.port)
+        tasks.update(asyncio.create_task(pump(*way)) for way in ((reader, inner_writer), (inner_reader, writer)))
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0, ssl=context)
+    try:
+        yield f"rediss://localhost:{server.sockets[0].getsockname()[1]}/0"
+    finally:
+        server.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def opened(url: str, **settings: Any) -> AsyncIterator[RedisStore]:
+    store = RedisStore(RedisSettings(url=url, timeout_s=2.0, **{name: str(value) for name, value in settings.items()}))
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+async def fault_of(url: str, **settings: Any) -> tuple[str, list[str]]:
+    """The fault of a call, and the reasons that were logged."""
+    with capture_logs() as logs:
+        async with opened(url, **settings) as store:
+            with pytest.raises(StoreUnavailable) as caught:
+                await store.get("t:{a}:k")
+    return caught.value.detail, [entry["reason"] for entry in logs if entry["event"] == "store.tls_failed"]
+
+
+async def test_a_ca_of_ones_own_is_trusted(valkey: Server, authority: Authority) -> None:
+    """With `ca_file` commands and messages go through TLS; without it the certificate is said to be the fault."""
+    async with behind_tls(valkey, authority.issued("localhost")) as url:
+        async with opened(url, ca_file=authority.file) as store:
+            heard: list[bytes] = []
+            listening = asyncio.Event()
+            store.listen("t:c", heard.append, on_gap=listening.set)
+            await store.put("t:{a}:k", b"v", ttl_ms=10_000)
+            assert await store.get("t:{a}:k") == b"v"
+            await asyncio.wait_for(listening.wait(), 5)
+        detail, [reason] = await fault_of(url)
+    assert detail == "certificate not trusted"
+    assert "unable to get local issuer certificate" in reason
+
+
+async def test_another_name_is_not_trusted(valkey: Server, authority: Authority) -> None:
+    """A certificate for another host is a fault of the certificate, and the log names it."""
+    async with behind_tls(valkey, authority.issued("elsewhere")) as url:
+        detail, [reason] = await fault_of(url, ca_file=authority.file)
+    assert detail == "certificate not trusted"
+    assert "Hostname mismatch" in reason
+
+
+async def test_a_clients_certificate_is_shown(valkey: Server, authority: Authority, tmp_path: Path) -> None:
+    """Where the server asks for one, it is had."""
+    clients = Authority(tmp_path, "clients")
+    cert, key = clients.issued("gateway")
+    async with behind_tls(valkey, authority.issued("localhost"), clients=clients) as url:
+        async with opened(url, ca_file=authority.file, cert_file=cert, key_file=key) as store:
+            await store.put("t:{a}:k", b"v", ttl_ms=10_000)
+        assert (await fault_of(url, ca_file=authority.file))[0] in {"TLS failed", "unreachable"}
+
+
+async def test_redis_own_tls(authority: Authority) -> None:
+    """Redis, where it is installed, asks for a client's certificate: without one the fault is TLS, and logged."""
+    cert, key = authority.issued("localhost")
+    files = ("--tls-cert-file", str(cert), "--tls-key-file", str(key), "--tls-ca-cert-file", str(authority.file))
+    for binary in (path for name, path in BINARIES.items() if name == "redis"):
+        port = free_port()
+        with Server("--tls-port", str(port), *files, binary=binary):
+            url = f"rediss://localhost:{port}/0"
+            async with opened(url, ca_file=authority.file, cert_file=cert, key_file=key) as store:
+                await store.put("t:{a}:k", b"v", ttl_ms=10_000)
+            tries = [await fault_of(url, ca_file=authority.file) for _ in range(20)]
+        assert {detail for detail, _ in tries} <= {"TLS failed", "unreachable"}  # a reset may overtake the reason
+        assert any("certificate required" in reason for _, reasons in tries for reason in reasons)
+
+
+async def test_a_server_without_tls_is_told(valkey: Server) -> None:
+    """rediss:// to a port that speaks plain RESP is a fault of TLS, not of the network."""
+    detail, _ = await fault_of(f"rediss://localhost:{valkey.port}/0")
+    assert detail in {"TLS failed", "unreachable", "timed out"}
+
+
+async def test_a_user_has_a_name(own_valkey: Server) -> None:
+    """`username` wins over the URL's."""
+    own_valkey.run("ACL", "SETUSER", "gate", "on", "nopass", "~*", "&*", "+@all")
+    own_valkey.run("ACL", "SETUSER", "default", "off")
+    store = RedisStore(RedisSettings(url=f"redis://other@127.0.0.1:{own_valkey.port}", username="gate"), password="x")
+    await store.put("t:{a}:k", b"v", ttl_ms=10_000)
+    await store.aclose()

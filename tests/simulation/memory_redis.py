@@ -1,0 +1,187 @@
+"""A Redis in memory as far as values and messages go, and the store that a replica has of it."""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from service.model.errors import StoreUnavailable
+from service.store.interfaces import Handler, OnGap, Script
+
+T = TypeVar("T")
+
+
+class MemoryRedis:
+    """Values with an end, and who listens. `clock` counts seconds and never goes back."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._values: dict[str, tuple[bytes, float]] = {}
+        self.stores: list[MemoryStore] = []
+        self.is_away = False
+
+    def peek(self, key: str) -> bytes:
+        """The value under a key, b"" for none."""
+        value, ends_at_s = self._values.get(key, (b"", 0.0))
+        return value if self._clock() < ends_at_s else b""
+
+    def put(self, key: str, value: bytes, *, ttl_s: float) -> None:
+        """Keep a value."""
+        self._values[key] = (value, self._clock() + ttl_s)
+
+    def delete(self, key: str) -> bool:
+        """Delete a key; tells whether there was a value."""
+        was_there = bool(self.peek(key))
+        self._values.pop(key, None)
+        return was_there
+
+    def names(self) -> list[str]:
+        """All keys whose end has not come."""
+        now_s = self._clock()
+        self._values = {key: kept for key, kept in self._values.items() if now_s < kept[1]}
+        return list(self._values)
+
+    def change(self, key: str, value: bytes) -> None:
+        """Have other bytes under a key, without moving its end."""
+        self._values[key] = (value, self._values[key][1])
+
+    def copy(self) -> dict[str, tuple[bytes, float]]:
+        """What a replica of this server has now."""
+        return dict(self._values)
+
+    def restore(self, values: dict[str, tuple[bytes, float]]) -> None:
+        """Have what was there at an earlier time, or nothing."""
+        self._values = dict(values)
+
+    def publish(self, channel: str, message: bytes) -> None:
+        """Send a message to whoever listens now."""
+        for store in self.stores:
+            store.deliver(channel, message)
+
+
+class Network:
+    """The way between a replica and Redis: how long it takes, and what is lost. Each replica has its own."""
+
+    def __init__(self, chance: random.Random, *, delay_s: tuple[float, float]) -> None:
+        self._chance = chance
+        self.delay_s = delay_s
+        self.answers_lost = 0.0
+        self.is_listening = True
+
+    async def way(self) -> None:
+        """One way, there or back."""
+        await asyncio.sleep(self._chance.uniform(*self.delay_s))
+
+    def loses(self) -> bool:
+        """Whether this answer is lost."""
+        return self._chance.random() < self.answers_lost
+
+    def message_s(self) -> float:
+        """How long a message takes."""
+        return self._chance.uniform(*self.delay_s)
+
+
+class MemoryStore:
+    """Implements `Store`, scripts apart. `on_call` is called with the name of each command that is sent."""
+
+    TIMEOUT_S = 0.25
+
+    def __init__(self, redis: MemoryRedis, network: Network, on_call: Callable[[str], None] = lambda _: None) -> None:
+        self._redis = redis
+        self._network = network
+        self._on_call = on_call
+        self._handlers: dict[str, list[tuple[Handler, OnGap | None]]] = {}
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._is_closed = False
+        self._heard_at_s = 0.0
+        redis.stores.append(self)
+
+    async def get(self, key: str) -> bytes | None:
+        """The value, or None."""
+        return await self._call("get", lambda: self._redis.peek(key) or None)
+
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The values, in the keys' order."""
+        return await self._call("get", lambda: [self._redis.peek(key) or None for key in keys])
+
+    async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
+        """Keep a value for `ttl_ms`."""
+        await self._call("set", lambda: self._redis.put(key, value, ttl_s=ttl_ms / 1000))
+
+    async def delete_matching(self, prefix: str) -> int:
+        """Delete all keys that begin with the prefix."""
+        matching = [key for key in await self._call("scan", self._redis.names) if key.startswith(prefix)]
+        return await self._call("unlink", lambda: sum(self._redis.delete(key) for key in matching))
+
+    async def publish(self, channel: str, message: bytes) -> None:
+        """Send a message to whoever listens."""
+        await self._call("publish", lambda: self._redis.publish(channel, message))
+
+    def script(self, source: str) -> Script:
+        """Scripts have a model of their own."""
+        raise NotImplementedError(source)
+
+    def listen(self, channel: str, handler: Handler, *, on_gap: OnGap | None = None) -> None:
+        """Hear a channel from a moment later on."""
+        loop = asyncio.get_running_loop()
+
+        def begin() -> None:
+            self._handlers.setdefault(channel, []).append((handler, on_gap))
+            if on_gap is not None:
+                on_gap()
+
+        loop.call_later(self._network.message_s(), begin)
+
+    def deliver(self, channel: str, message: bytes) -> None:
+        """A message comes from Redis; messages keep their order."""
+        if not self._network.is_listening or self._is_closed:
+            return
+        loop = asyncio.get_running_loop()
+        self._heard_at_s = max(self._heard_at_s + 1e-6, loop.time() + self._network.message_s())
+        for handler, _ in self._handlers.get(channel, ()):
+            loop.call_at(self._heard_at_s, handler, message)
+
+    def reconnect(self) -> None:
+        """Listen again after what was lost."""
+        self._network.is_listening = True
+        for handlers in self._handlers.values():
+            for _, on_gap in handlers:
+                if on_gap is not None:
+                    on_gap()
+
+    async def ping(self) -> None:
+        """Return if Redis answers."""
+        await self._call("ping", lambda: None)
+
+    async def aclose(self) -> None:
+        """End what is under way."""
+        self._is_closed = True
+        while self._calls:
+            await asyncio.wait(self._calls)
+        self._redis.stores.remove(self)
+
+    async def _call(self, name: str, command: Callable[[], T]) -> T:
+        """Finish the command even if the caller goes."""
+        if self._is_closed:
+            raise StoreUnavailable("closed")
+        task = asyncio.create_task(self._sent(name, command))
+        self._calls.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
+        self._calls.discard(task)
+        if not task.cancelled():
+            task.exception()  # told to the caller, if that has not gone
+
+    async def _sent(self, name: str, command: Callable[[], T]) -> T:
+        self._on_call(name)
+        await self._network.way()
+        if self._redis.is_away:
+            raise StoreUnavailable("unreachable")
+        answer = command()
+        await self._network.way()
+        if self._network.loses():
+            await asyncio.sleep(self.TIMEOUT_S)
+            raise StoreUnavailable("timed out")
+        return answer

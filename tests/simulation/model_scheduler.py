@@ -1,0 +1,111 @@
+"""The scheduler's model behind a network: what the script is to a replica, in virtual time."""
+
+import asyncio
+import copy
+import random
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from service.budget.scheduler.interfaces import Beginning, Rules, Ticked, WaitingCount
+from service.budget.scheduler.policy import Policy
+from service.budget.scheduler.server_clock import ServerClock
+from service.budget.scheduler.state import Reading
+from service.model.blocks import HEAD_BYTES
+from service.model.errors import StoreUnavailable
+from tests.simulation.memory_redis import MemoryRedis, MemoryStore, Network
+
+T = TypeVar("T")
+
+
+class ModelServer:
+    """What Redis knows of one app's turns: the policy's state, the server's clock and its run."""
+
+    def __init__(self, rules: Rules, redis: MemoryRedis, *, app: str, chance: random.Random) -> None:
+        self.policy = Policy(rules)
+        self.redis = redis
+        self.channel = f"t:{{{app}}}:done"
+        self.run = 1
+        self.clock_off_ms = 1_000_000_000
+        self.turns_given = 0
+        self._chance = chance
+
+    def reading(self, epoch: int, seen_ms: int) -> Reading:
+        """What a script reads when it runs."""
+        raw_ms = int(asyncio.get_running_loop().time() * 1000) + self.clock_off_ms
+        chance = self._chance.randint(1, 2**31)
+        return Reading(raw_ms=raw_ms, run_id=str(self.run), epoch=epoch, seen_ms=seen_ms, chance=chance)
+
+    def copy(self) -> dict[str, Any]:
+        """What a replica of the server has now."""
+        return copy.deepcopy(self.policy.__dict__)
+
+    def restart(self, state: dict[str, Any] | None = None) -> None:
+        """Another run of the server, with an earlier state or none."""
+        self.run += 1
+        if state is None:
+            self.policy.forget()
+        else:
+            self.policy.__dict__.update(copy.deepcopy(state))
+
+
+class ModelScheduler:
+    """Implements `Scheduler` for one replica. `on_call` is called with each step's name when it is sent."""
+
+    def __init__(self, server: ModelServer, network: Network, *, replica: str, on_call: Callable[[str], None]) -> None:
+        self._server = server
+        self._network = network
+        self._replica = replica
+        self._on_call = on_call
+        self._clock = ServerClock()
+
+    async def tick(
+        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+    ) -> Ticked:
+        """See `Scheduler.tick`."""
+
+        def step(reading: Reading) -> Ticked:
+            ticked = self._server.policy.tick(
+                reading, self._replica, waiting, returned=returned, quiet=quiet, wants_board=wants_board
+            )
+            self._server.turns_given += len(ticked.turns)
+            return ticked
+
+        return await self._call("tick", step)
+
+    async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
+        """See `Scheduler.begin`."""
+
+        def step(reading: Reading) -> Beginning:
+            stored = self._server.redis.peek(block_key)[:HEAD_BYTES]
+            return self._server.policy.begin(
+                reading, self._replica, turn, block=block, known=known[:HEAD_BYTES], stored=stored
+            )
+
+        return await self._call("begin", step)
+
+    async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
+        """See `Scheduler.done`."""
+
+        def step(reading: Reading) -> None:
+            self._server.policy.done(
+                reading, self._replica, turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason
+            )
+            self._server.redis.publish(self._server.channel, block.encode())
+
+        await self._call("done", step)
+
+    async def _call(self, name: str, step: Callable[[Reading], T]) -> T:
+        loop = asyncio.get_running_loop()
+        self._on_call(name)
+        epoch, seen_ms = self._clock.read(loop.time() * 1000)
+        await self._network.way()
+        if self._server.redis.is_away:
+            raise StoreUnavailable("unreachable")
+        answer = step(self._server.reading(epoch, seen_ms))
+        epoch, now_ms = self._server.policy.epoch, self._server.policy.now
+        await self._network.way()
+        if self._network.loses():
+            await asyncio.sleep(MemoryStore.TIMEOUT_S)
+            raise StoreUnavailable("timed out")
+        self._clock.answered(epoch, now_ms, loop.time() * 1000)
+        return answer

@@ -1,0 +1,158 @@
+"""One replica of a simulation: the gateway's own parts, put together as `service.app` does, without the web."""
+
+import asyncio
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from service.budget.line.line import Line
+from service.budget.scheduler.interfaces import Rules
+from service.cache.block_cache import BlockCache
+from service.cache.memory_blocks import MemoryBlocks
+from service.cache.purge import Purge
+from service.cache.redis_blocks import RedisBlocks
+from service.cache.sequential_reads import SequentialReads
+from service.gateway.fetch import Fetching
+from service.gateway.gateway import Gateway, ServedApp
+from service.model.callers import AppInfo
+from service.model.freshness import Lifetimes
+from service.upstream.apps import UpstreamApp
+from tests.simulation.memory_redis import MemoryRedis, MemoryStore, Network
+from tests.simulation.model_scheduler import ModelScheduler, ModelServer
+from tests.simulation.sim_upstream import SimUpstream
+from tests.simulation.virtual_time import TaskOwner, owned_by
+
+BLOCK_SIZE = 10
+ATTEMPTS = 3
+PAUSE_S = 1.0
+GRACE_S = 2.0
+
+
+class _UsageCounts:
+    """As much of a usage store as a gateway needs to serve pages."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+
+    def count(self, caller: str, what: str) -> None:
+        self.counts[caller, what] += 1
+
+
+class Replica:
+    """The parts of one process, its network, its wall clock and its work.
+
+    `work` are the times of script calls and commands, by name; `events` those of whatever gives reason for some.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        servers: Mapping[str, ModelServer],
+        redis: MemoryRedis,
+        upstream: SimUpstream,
+        rules: Rules,
+        lifetimes: Lifetimes,
+        chance: random.Random,
+        delay_s: tuple[float, float],
+        memory_bytes: int,
+        wall_s: Callable[[], float],
+    ) -> None:
+        self.name = name
+        self.owner = TaskOwner()
+        self.network = Network(chance, delay_s=delay_s)
+        self.wall_off_s = 0.0
+        self.work: dict[str, deque[float]] = {}
+        self.events: deque[float] = deque(maxlen=5_000)
+        self.connected_since_s = 0.0
+        self.calls_begun = 0
+        self._servers = servers
+        self.store = MemoryStore(redis, self.network, self._note)
+        blocks = RedisBlocks(self.store, prefix="t", block_size=BLOCK_SIZE, chance=chance.randbytes)
+        memory = MemoryBlocks(max_bytes=memory_bytes, clock=asyncio.get_running_loop().time)
+        self.cache = BlockCache(blocks, memory, lifetimes=lifetimes)
+        self.apps: dict[str, ServedApp] = {}
+
+        def clock() -> float:
+            return wall_s() + self.wall_off_s
+
+        for app, server in servers.items():
+            scheduler = ModelScheduler(server, self.network, replica=name, on_call=self._note)
+            fetching = Fetching(
+                app=UpstreamApp(name=app, sdkappid=1, admin="a", hosts=()),
+                upstream=upstream,
+                cache=self.cache,
+                block_size=BLOCK_SIZE,
+                align_s=60,
+                attempts=ATTEMPTS,
+                pause_s=PAUSE_S,
+                clock=clock,
+            )
+            self.apps[app] = ServedApp(
+                info=AppInfo(name=app, region=None),
+                fetching=fetching,
+                line=Line(scheduler, app=app, rules=rules, redis_grace_s=GRACE_S, used=self._used),
+                usage_store=_UsageCounts(),  # type: ignore[arg-type]
+                sharing=None,
+                calls=rules.calls,
+                window_s=rules.window_ms / 1000,
+            )
+        self.purge = Purge(self.store, blocks, prefix="t", apps=self.apps)
+        self.purge.add(self.cache.forget)
+        self.gateway = Gateway(
+            self.apps,
+            lifetimes=lifetimes,
+            clock=clock,
+            purge=self.purge,
+            sequential_reads=SequentialReads(block_size=BLOCK_SIZE),
+        )
+
+    def start(self) -> None:
+        """Begin to serve."""
+        with owned_by(self.owner):
+            self.purge.start()
+            for app, served in self.apps.items():
+                line = served.line
+                self.store.listen(self._servers[app].channel, _heard(line, self.event), on_gap=line.on_message_gap)
+                line.start()
+            self.gateway.start()
+        self.connected_since_s = asyncio.get_running_loop().time()
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        """Do something in this process."""
+        self.event()
+        with owned_by(self.owner):
+            task = asyncio.create_task(work)
+        task.add_done_callback(lambda _: self.event())
+        return task
+
+    def event(self) -> None:
+        """Something has happened that is worth a look or a tick."""
+        self.events.append(asyncio.get_running_loop().time())
+
+    async def aclose(self) -> None:
+        """End in order."""
+        self.gateway.leave()
+        self.gateway.refuse()
+        for served in self.apps.values():
+            await served.line.aclose()
+        await self.purge.aclose()
+        await self.gateway.aclose()
+        await self.store.aclose()
+
+    def _note(self, name: str) -> None:
+        self.work.setdefault(name, deque(maxlen=5_000)).append(asyncio.get_running_loop().time())
+
+    def _used(self, caller: str) -> None:
+        del caller
+        self.calls_begun += 1
+        self.event()
+
+
+def _heard(line: Line, note: Callable[[], None]) -> Callable[[bytes], None]:
+    def heard(message: bytes) -> None:
+        note()
+        line.heard(message.decode())
+
+    return heard

@@ -1,0 +1,107 @@
+"""The upstream of a simulation: lists that never end up mixed, and every way to fail."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from service.model.errors import CallsStopped, QueryRefused, Throttled, UpstreamHTTPStatus, UpstreamTimeout
+from service.model.queries import Query, Range
+from service.model.tasks import Listing, Task
+from service.upstream.apps import UpstreamApp
+
+CALL_TIMEOUT_S = 4.0
+REFUSED_KEYWORD = "refused"
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """One call that was answered: when it was sent and answered, in virtual time."""
+
+    app: str
+    sent_at_s: float
+    answered_at_s: float
+
+
+class SimUpstream:
+    """Answers calls of all replicas. `arrived_at_s` are the times at which calls were counted, by app."""
+
+    def __init__(
+        self,
+        chance: random.Random,
+        *,
+        round_trip_s: tuple[float, float],
+        transit_s: float,
+        slow_connects: float,
+        total: int,
+    ) -> None:
+        self.round_trip_s = round_trip_s
+        self.mood = "well"
+        self.total = total
+        self.arrived_at_s: dict[str, list[float]] = {}
+        self.served: list[Served] = []
+        self.busy_s = 0.0
+        self._chance = chance
+        self._slow_connects = slow_connects
+        self._way_max_s = transit_s / 2 - 0.002
+
+    async def fetch(
+        self,
+        app: UpstreamApp,
+        query: Query,
+        range_: Range,
+        *,
+        offset: int,
+        want: int,
+        before_send: Callable[[], Awaitable[None]],
+        traceparent: str,
+    ) -> Listing:
+        """See `Upstream.fetch`."""
+        del range_, traceparent
+        loop = asyncio.get_running_loop()
+        slow_connect = self._chance.random() < self._slow_connects
+        await asyncio.sleep(self._chance.uniform(0.1, 0.6) if slow_connect else self._chance.uniform(0, 0.01))
+        await before_send()
+        sent_at_s = loop.time()
+        round_trip_s = self._chance.uniform(*self.round_trip_s)
+        way_s = min(self._chance.uniform(0, round_trip_s), max(self._way_max_s, 0.0))
+        self.arrived_at_s.setdefault(app.name, []).append(sent_at_s + way_s)
+        mood = self.mood
+        if mood == "hangs" or (mood == "flaky" and self._chance.random() < 0.2):
+            await asyncio.sleep(CALL_TIMEOUT_S)
+            raise UpstreamTimeout("no answer", app=app.name)
+        await asyncio.sleep(round_trip_s)
+        self.busy_s += loop.time() - sent_at_s
+        if mood == "fails" or (mood == "flaky" and self._chance.random() < 0.3):
+            raise UpstreamHTTPStatus(500, app=app.name)
+        if mood == "throttles":
+            raise Throttled(app=app.name, code=60007, text="too often", advice="")
+        if query.keyword == REFUSED_KEYWORD:
+            raise QueryRefused(app=app.name, code=90104, text="no such list", advice="")
+        self.served.append(Served(app=app.name, sent_at_s=sent_at_s, answered_at_s=loop.time()))
+        return self._listing(app.name, query, offset=offset, want=want)
+
+    def stopped(self, app: UpstreamApp) -> CallsStopped | None:
+        """Calls are never stopped."""
+        del app
+
+    def _listing(self, app: str, query: Query, *, offset: int, want: int) -> Listing:
+        title = f"{app}/{query.keyword}/{len(self.served) - 1}"
+        tasks = tuple(_task(number, title) for number in range(offset, min(offset + want, self.total)))
+        return Listing(tasks=tasks, total=self.total)
+
+
+def _task(number: int, title: str) -> Task:
+    return Task(
+        id=number,
+        type=None,
+        status=None,
+        title=title,
+        description=None,
+        created_at=None,
+        scheduled_at=None,
+        dispatched=None,
+        dispatch_error=None,
+        push_task_id=None,
+        content=msgspec.Raw(b"null"),
+    )
