@@ -126,6 +126,7 @@ class QuerySettings(_Section, frozen=True, kw_only=True):
     since: str = "-P30D"
     until: str = "P30D"
     range_max_days: Annotated[int, Meta(ge=1)] | None = None
+    filter_max_blocks: Annotated[int, Meta(ge=1, le=100)] = 10
     stream_max_tasks: Annotated[int, Meta(ge=1000, le=1_000_000_000)] = 1_000_000
 
 

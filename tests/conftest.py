@@ -7,10 +7,15 @@ import json
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 
+import hypothesis
 import pytest
 
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from tests.servers import Cluster, Guarded, Server
+
+# A busy machine takes its time now and then; the suite as a whole is bounded, single examples are not.
+hypothesis.settings.register_profile("taskgate", deadline=None)
+hypothesis.settings.load_profile("taskgate")
 
 
 @pytest.fixture(scope="session")

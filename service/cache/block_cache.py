@@ -103,7 +103,9 @@ class BlockCache:
 
     async def _put_end(self, query: Query, stored: Stored) -> None:
         if isinstance(stored, Block):
-            end = msgspec.structs.replace(stored, settled=False, ends=(), body=b"", left_out=0, unfinished=False)
+            end = msgspec.structs.replace(
+                stored, settled=False, ends=(), body=b"", ids=b"", codes=b"", left_out=0, unfinished=False
+            )
             await self._put(query, END, end)
 
     def _remember(self, query: Query, index: int, kept: CachedBlock) -> None:

@@ -1,8 +1,8 @@
 """How a block, or a refusal in its place, is written as the bytes of one value in Redis.
 
 Head (HEAD_BYTES, unique for each fetch): format, kind, 6 bytes of chance, fetched_at_ms. Then a CRC-32 over all but
-itself, and the fields. Integers are big-endian. Of a block the records' ends follow as an array of 32-bit integers and
-the body as it stands, so that reading costs two copies and no parsing.
+itself, and the fields. Integers are big-endian. Of a block the records' ends follow as an array of 32-bit integers,
+their ids (64 bits each) and codes (a byte each) as a block has them, and the body: reading costs copies, no parsing.
 """
 
 import struct
@@ -14,7 +14,7 @@ import msgspec
 from service.model.blocks import HEAD_BYTES, Block, RefusedQuery, Stored
 from service.model.queries import Range
 
-FORMAT = 2
+FORMAT = 3
 CHANCE_BYTES = 6
 
 _BLOCK = ord("b")
@@ -23,6 +23,7 @@ _HEAD = struct.Struct(">BB6sQ")
 _CHECKSUM = struct.Struct(">I")
 _FIELDS = struct.Struct(">qqQBII")
 _SETTLED, _UNFINISHED, _CHANGED = 1, 2, 4
+_ID_BYTES = 8
 _CODE = struct.Struct(">q")
 _FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799
 _AFTER_CHECKSUM = HEAD_BYTES + _CHECKSUM.size
@@ -66,7 +67,7 @@ def _block_bytes(block: Block) -> bytes:
     count = len(block.ends)
     flags = _SETTLED * block.settled | _UNFINISHED * block.unfinished | _CHANGED * block.changed
     fields = _FIELDS.pack(block.range.since_s, block.range.until_s, block.total, flags, block.left_out, count)
-    return b"".join((fields, struct.pack(f">{count}I", *block.ends), block.body))
+    return b"".join((fields, struct.pack(f">{count}I", *block.ends), block.ids, block.codes, block.body))
 
 
 def _block(value: bytes, fetched_at_ms: int) -> Block | CorruptBlock:
@@ -74,7 +75,9 @@ def _block(value: bytes, fetched_at_ms: int) -> Block | CorruptBlock:
     if len(value) < start:
         return CorruptBlock(reason="shape")
     since_s, until_s, total, flags, left_out, count = _FIELDS.unpack_from(value, _AFTER_CHECKSUM)
-    body_start = start + 4 * count
+    ids_start = start + 4 * count
+    codes_start = ids_start + _ID_BYTES * count
+    body_start = codes_start + count
     if len(value) < body_start:
         return CorruptBlock(reason="shape")
     ends: tuple[int, ...] = struct.unpack_from(f">{count}I", value, start)
@@ -90,6 +93,8 @@ def _block(value: bytes, fetched_at_ms: int) -> Block | CorruptBlock:
         settled=bool(flags & _SETTLED),
         ends=ends,
         body=body,
+        ids=value[ids_start:codes_start],
+        codes=value[codes_start:body_start],
         left_out=left_out,
         unfinished=bool(flags & _UNFINISHED),
         changed=bool(flags & _CHANGED),

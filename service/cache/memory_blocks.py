@@ -86,5 +86,6 @@ class MemoryBlocks:
 
 def _size_bytes(key: str, stored: Stored) -> int:
     if isinstance(stored, Block):
-        return _ENTRY_BYTES + len(key) + sys.getsizeof(stored.body) + _END_BYTES * len(stored.ends)
+        parts = (stored.body, stored.ids, stored.codes)
+        return _ENTRY_BYTES + len(key) + sum(map(sys.getsizeof, parts)) + _END_BYTES * len(stored.ends)
     return _ENTRY_BYTES + len(key) + sys.getsizeof(stored.text)

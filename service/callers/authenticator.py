@@ -1,10 +1,10 @@
-"""Tells who asks, by key or by token, as the table stands at that moment."""
+"""Who a request comes from, by key or by token, as the table stands at that moment."""
 
 import hashlib
 import hmac
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 
@@ -30,25 +30,37 @@ class Authenticator:
 
     def __init__(self, table: Table, *, issuer: "Issuer | None", clock: Callable[[], float] = time.time) -> None:
         self.generation = 0
+        self._watches: dict[object, Callable[[], None]] = {}
         self._table = table
         self._issuer = issuer
         self._clock = clock
         self._remembered = TokenCache()
 
-    def replace(self, table: Table) -> None:
-        """Go by another table from the next request on; tokens of an issuer that is trusted otherwise are forgotten."""
-        if table.trust != self._table.trust:
+    def replace(self, table: Table, *, issuer: "Issuer | Literal['same'] | None" = "same") -> None:
+        """Go by another table, and by the keys of another issuer where one is given, in one step.
+
+        Tokens that were found good by other keys, or meant for another issuer or audience, are forgotten.
+        """
+        if table.trust != self._table.trust or issuer != "same":
             self._remembered.clear()
         self._table = table
-        self.generation += 1
+        if issuer != "same":
+            self._issuer = issuer
+        self._changed()
 
     def invalidate(self) -> None:
         """Forget which tokens were found good: the issuer has dropped a key."""
         self._remembered.clear()
-        self.generation += 1
+        self._changed()
+
+    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call `changed` after each change of what callers may do, until the returned function is called."""
+        watch = object()
+        self._watches[watch] = changed
+        return lambda: self._watches.pop(watch, None) and None
 
     def authenticate_cached(self, authorization: bytes | None) -> Authenticated | None:
-        """The caller whose credential this is, where that is known without a check."""
+        """Return the caller whose credential this is, if that is known without a check."""
         table = self._table
         if table.anonymous is not None:
             return Authenticated(caller=table.anonymous)
@@ -56,7 +68,7 @@ class Authenticator:
         return self._known(table, hashlib.sha256(credential).digest(), now_s=self._clock()) if credential else None
 
     def identify(self, authorization: bytes | None) -> Caller:
-        """The caller whose credential this is.
+        """Return the caller whose credential this is.
 
         Raises Unauthenticated, NotAllowed for a good token of nobody's, KeysUnavailable and SigningKeyUnknown.
         """
@@ -77,13 +89,18 @@ class Authenticator:
             raise NotAllowed("this service account is none of the callers")
         return caller
 
+    def _changed(self) -> None:
+        self.generation += 1
+        for changed in tuple(self._watches.values()):
+            changed()
+
     async def refresh(self) -> None:
         """Ask for the issuer's keys anew, unless that was done lately."""
         if self._issuer is not None:
             await self._issuer.refresh()
 
     def _known(self, table: Table, digest: bytes, *, now_s: float) -> Authenticated | None:
-        """Whose key this is the digest of, or whose token that was found good before."""
+        """Return whose key has this digest, or whose token that was found good before."""
         key = table.keys.get(digest, NO_KEY)
         if hmac.compare_digest(key.digest, digest) and now_s < key.until_s and key.caller is not None:
             return Authenticated(caller=key.caller, until_s=key.until_s)
@@ -93,7 +110,7 @@ class Authenticator:
 
     def _token(self, credential: bytes, digest: bytes, *, trust: Trust, now_s: float) -> Token:
         issuer = self._issuer
-        if issuer is None:  # trusted since a reload, and where its keys are is not followed before a restart
+        if issuer is None:
             raise KeysUnavailable
         token = self._remembered.get(digest, now_s=now_s)
         if token is None:

@@ -1,9 +1,9 @@
-"""Keeps an issuer's signing keys fresh: on a timer, and when a token names one that we don't know."""
+"""Keeps an issuer's signing keys fresh: on a timer, and when a token names an unknown one."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -27,7 +27,7 @@ class KeySource(Protocol):
     """Where the JWKS comes from."""
 
     async def read(self) -> bytes:
-        """The document. Raises SourceFailed; ends by itself."""
+        """Return the document. Raises SourceFailed; ends by itself."""
         ...
 
 
@@ -48,25 +48,30 @@ class Issuer:
         self._clock = clock
         self._begun_s = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
+        self._running: asyncio.Task[None] | None = None
         self._is_failing = False
 
     def check(self, token: str, *, trust: Trust, now_s: float) -> Token:
-        """The token, if it is good by the keys of now. Raises as `checked` does."""
+        """Return the token if it is good by the keys of now. Raises as `checked` does."""
         return checked(token, keys=self.keys, trust=trust, now_s=now_s)
 
-    @asynccontextmanager
-    async def followed(self) -> AsyncIterator[None]:
-        """Fetch now, waiting a little for it, and again and again until left."""
-        await asyncio.wait({self._begin()}, timeout=WAIT_S)
-        task = asyncio.create_task(self._run())
-        try:
-            yield
-        finally:
-            for ending in (task, self._fetching):
-                if ending is not None:
-                    ending.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await ending
+    def start(self) -> None:
+        """Fetch now, and again and again until `aclose`."""
+        self._begin()
+        self._running = asyncio.create_task(self._run())
+
+    async def wait_for_keys(self) -> None:
+        """Wait a little for the fetch that is under way."""
+        if self._fetching is not None:
+            await asyncio.wait({self._fetching}, timeout=WAIT_S)
+
+    async def aclose(self) -> None:
+        """Fetch no more."""
+        for ending in (self._running, self._fetching):
+            if ending is not None:
+                ending.cancel()
+                with suppress(asyncio.CancelledError):
+                    await ending
 
     async def refresh(self) -> None:
         """Fetch the keys, unless a fetch was begun less than 30 s ago; one under way is joined. Never raises."""
@@ -77,8 +82,8 @@ class Issuer:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(min(RETRY_S, self._refresh_s) if self._is_failing else self._refresh_s)
             await asyncio.wait({self._fetching or self._begin()})
+            await asyncio.sleep(min(RETRY_S, self._refresh_s) if self._is_failing else self._refresh_s)
 
     def _begin(self) -> asyncio.Task[None]:
         self._begun_s = self._clock()
@@ -108,4 +113,4 @@ class Issuer:
 
 
 def _nothing() -> None:
-    """Nobody has asked to be told."""
+    """Do nothing."""

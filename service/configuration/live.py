@@ -1,8 +1,11 @@
-"""What of the settings may change while we run, as it stands now: who may call, how long answers live, the defaults."""
+"""The settings that may change while the process runs, as they stand now."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from service.callers.authenticator import Authenticator
 from service.callers.table import ANONYMOUS, UNKNOWN, table_of
@@ -16,36 +19,47 @@ if TYPE_CHECKING:
 
 
 class UsesLifetimes(Protocol):
-    """A part that goes by lifetimes."""
+    """A part that uses lifetimes."""
 
     def set_lifetimes(self, lifetimes: Lifetimes) -> None:
-        """Go by these from now on."""
+        """Use these from now on."""
         ...
 
 
 class LiveSettings:
-    """The settings of now, and what is made of them. `apply` changes all of it in one step."""
+    """The settings of now, and what is made of them. `apply` changes all of it in one step.
+
+    Issuer, audience and signing keys belong together: where the keys come from elsewhere, or are another issuer's, none
+    of the old ones is used any more, and tokens are refused for the moment (503) until the new ones are there.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._began_with = settings
-        self._issuer = None if settings.service_accounts is None else _issuer_of(settings.service_accounts)
+        self._tokens = settings.service_accounts
+        self._issuer = None if self._tokens is None else self._issuer_of(self._tokens)
+        self._is_followed = False
+        self._ending: set[asyncio.Task[None]] = set()
         self._parts: tuple[UsesLifetimes, ...] = ()
         self._forget: Callable[[], None] = _nothing
         self.callers = Authenticator(table_of(settings), issuer=self._issuer)
-        if self._issuer is not None:
-            self._issuer.on_drop = self._invalidate
         self._note(settings)
 
     def attach(self, *parts: UsesLifetimes, forget: Callable[[], None]) -> None:
-        """Tell these parts of changed lifetimes, and `forget` answers that were made under other settings."""
+        """Pass changed lifetimes on to these parts; `forget` drops answers that were made under other settings."""
         self._parts = parts
         self._forget = forget
 
     def apply(self, settings: Settings) -> None:
-        """Go by other settings from now on. Raises ValueError, changing nothing, where they contradict themselves."""
+        """Go by other settings from now on. Raises ValueError, changing nothing, if they contradict themselves."""
         table = table_of(settings)
+        tokens = settings.service_accounts
+        issuer = self._issuer
+        if _keys_of(tokens) != _keys_of(self._tokens):
+            issuer = None if tokens is None else self._issuer_of(tokens)
         self._note(settings)
-        self.callers.replace(table)
+        self.callers.replace(table, issuer="same" if issuer is self._issuer else issuer)
+        self._follow(issuer)
+        self._tokens = tokens
         for part in self._parts:
             part.set_lifetimes(lifetimes_of(settings.cache))
         self._forget()
@@ -56,12 +70,42 @@ class LiveSettings:
     ) -> AsyncIterator[None]:
         """Keep the issuer's keys fresh, and follow the file at `path` (None: no file), until left."""
         async with AsyncExitStack() as stack:
+            self._is_followed = True
+            stack.push_async_callback(self._unfollow)
             if self._issuer is not None:
-                await stack.enter_async_context(self._issuer.followed())
+                self._issuer.start()
+                await self._issuer.wait_for_keys()
             if path is not None:
                 reload = ConfigurationWatcher(path, environ, running=self._began_with, apply=self.apply, told=told)
                 await stack.enter_async_context(reload.followed())
             yield
+
+    def _issuer_of(self, tokens: ServiceAccountSettings) -> "Issuer":
+        from service.callers.sources import issuer_of  # expensive to import, and only few have an issuer
+
+        issuer = issuer_of(tokens)
+        issuer.on_drop = self._invalidate
+        return issuer
+
+    def _follow(self, issuer: "Issuer | None") -> None:
+        """Keep this issuer's keys fresh, and the former one's no more."""
+        former, self._issuer = self._issuer, issuer
+        if former is issuer or not self._is_followed:
+            return
+        if issuer is not None:
+            issuer.start()
+        if former is not None:
+            former.on_drop = _nothing
+            task = asyncio.create_task(former.aclose())
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    async def _unfollow(self) -> None:
+        self._is_followed = False
+        if self._issuer is not None:
+            await self._issuer.aclose()
+        if self._ending:
+            await asyncio.wait(self._ending)
 
     def _invalidate(self) -> None:
         self.callers.invalidate()
@@ -73,18 +117,17 @@ class LiveSettings:
         self.caller_names = frozenset((*settings.callers, ANONYMOUS, UNKNOWN))
 
 
-def _issuer_of(settings: ServiceAccountSettings) -> "Issuer":
-    from service.callers.sources import issuer_of  # dear to import, and only for those who have one
-
-    return issuer_of(settings)
+def _keys_of(tokens: ServiceAccountSettings | None) -> ServiceAccountSettings | None:
+    """Return what decides whose keys are used: all of the section but what a reload can change on its own."""
+    return None if tokens is None else msgspec.structs.replace(tokens, audience="-", unknown=None)
 
 
 def _nothing() -> None:
-    """Nothing was kept yet."""
+    """Do nothing."""
 
 
 def lifetimes_of(cache: CacheSettings) -> Lifetimes:
-    """For how long what is stored may be served."""
+    """Return for how long what is stored may be served."""
     return Lifetimes(
         fresh_s=cache.fresh_s,
         settled_s=cache.settled_s,

@@ -18,9 +18,7 @@ LOOK_EVERY_S = 1.0
 LIVE = frozenset(
     (
         "callers",
-        "service_accounts.issuer",
-        "service_accounts.audience",
-        "service_accounts.unknown",
+        "service_accounts",
         "budget.wait_default_s",
         "budget.wait_max_s",
         "budget.waiting_max",
@@ -32,8 +30,7 @@ LIVE = frozenset(
         "query",
     )
 )
-"""What a reload changes at once. So do an app or `service_accounts` that is gone, and the end of `auth: none`; all else
-needs a restart."""
+"""What a reload changes at once. So do an app that is gone, and the end of `auth: none`; all else needs a restart."""
 
 Seen = tuple[tuple[int, ...], ...]
 """What each file was when last looked at, where its links end: a link that is swapped leads to another inode."""
@@ -131,7 +128,6 @@ class ConfigurationWatcher:
         gone = {f"apps.{name}" for name in self._running.apps if name not in settings.apps}
         for path in changes(self._running, settings):
             is_closing = path == "auth" and settings.auth == "callers"
-            is_closing |= path == "service_accounts" and settings.service_accounts is None
             if not (is_closing or path in gone or _is_live(path)):
                 yield path
 

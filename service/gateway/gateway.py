@@ -14,6 +14,7 @@ from service.budget.scheduler.fallback import FallbackScheduler
 from service.cache.purge import Purge
 from service.cache.sequential_reads import SequentialReads
 from service.gateway.fetch import BlockJob, Fetching
+from service.gateway.filtered import IN_FLIGHT, all_blocks, filtered_page
 from service.gateway.paging import Part, chunk_of, page_of
 from service.model.blocks import NOTHING, Block, CachedBlock, RefusedQuery
 from service.model.budgets import BudgetNote, BudgetView, UsageView
@@ -112,20 +113,16 @@ class Gateway:
         if app is None:
             raise UnknownApp
         size = app.fetching.block_size
-        first, *more = ask.slice.blocks(size)
         try:
-            began_s = asyncio.get_running_loop().time()
-            parts = [await self._part(app, ask, first, patience_s=ask.patience_s)]
-            if more and parts[0].block.total > more[0] * size:
-                waited_s = asyncio.get_running_loop().time() - began_s
-                parts.append(await self._part(app, ask, more[0], patience_s=max(ask.patience_s - waited_s, 0.0)))
+            parts = await (self._parts(app, ask) if ask.only.is_everything else self._all_parts(app, ask))
         except (WaitTooLong, LineFull, UpstreamError) as exc:
             exc.budget = self._note(app)
             raise
         note = self._note(app) if any(part.source is not Source.HIT for part in parts) else None
         lifetime_s = min(self._lifetimes.of(part.block) for part in parts)
-        page = page_of(ask, parts, block_size=size, lifetime_s=lifetime_s, budget=note)
-        if self._sequential_reads is not None:
+        cut = page_of if ask.only.is_everything else filtered_page
+        page = cut(ask, parts, block_size=size, lifetime_s=lifetime_s, budget=note)
+        if self._sequential_reads is not None and ask.only.is_everything:
             following = self._sequential_reads.step(ask.caller.name, ask.query, ask.slice, total=page.total)
             if following is not None:
                 self._in_background(self._fetch_ahead(app, ask.query, following))
@@ -229,6 +226,36 @@ class Gateway:
         """Wait for what goes on in the background, which the lines have ended by then."""
         while self._background:
             await asyncio.wait(self._background)
+
+    async def _parts(self, app: ServedApp, ask: PageRequest) -> list[Part]:
+        """The blocks of the slice, one or two."""
+        size = app.fetching.block_size
+        first, *more = ask.slice.blocks(size)
+        began_s = asyncio.get_running_loop().time()
+        parts = [await self._part(app, ask, first, patience_s=ask.patience_s)]
+        if more and parts[0].block.total > more[0] * size:
+            waited_s = asyncio.get_running_loop().time() - began_s
+            parts.append(await self._part(app, ask, more[0], patience_s=max(ask.patience_s - waited_s, 0.0)))
+        return parts
+
+    async def _all_parts(self, app: ServedApp, ask: PageRequest) -> list[Part]:
+        """All blocks of the list, for a filter. Raise RangeTooWide."""
+
+        def recall(index: int) -> Part | None:
+            kept = app.fetching.cache.recall(ask.query, index) or NOTHING
+            if self._judge(kept, ask.directives) is not Freshness.FRESH:
+                return None
+            self.lookups["memory"] += 1
+            return Part(block=_block(kept, ask.query), source=Source.HIT)
+
+        return await all_blocks(
+            ask,
+            recall=recall,
+            obtain=lambda index, patience_s: self._part(app, ask, index, patience_s=patience_s),
+            is_budget_free=lambda: app.line.last is not None and app.line.last.free >= IN_FLIGHT,
+            now_s=asyncio.get_running_loop().time,
+            block_size=app.fetching.block_size,
+        )
 
     async def _part(self, app: ServedApp, ask: PageRequest, index: int, *, patience_s: float) -> Part:
         """One block of the page: what is stored where that will do, else a fetch, else what is stale."""

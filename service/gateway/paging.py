@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from service.model.blocks import Block
 from service.model.budgets import BudgetNote
@@ -35,6 +36,17 @@ def page_of(
         max(min(stop - base, len(part.block.ends)) - max(start - base, 0), 0)
         for base, part in zip((first, first + block_size), parts, strict=False)
     )
+    page = summary_of(ask, parts, lifetime_s=lifetime_s, budget=budget)
+    return replace(
+        page,
+        body=b",".join(body for body in bodies if body),
+        missing=max(min(stop, page.total) - start - count, 0),
+        consistent=all(part.block.total == page.total and not part.block.changed for part in parts),
+    )
+
+
+def summary_of(ask: PageRequest, parts: Sequence[Part], *, lifetime_s: float, budget: BudgetNote | None) -> Page:
+    """Return a page without tasks: times are those of the oldest block, the total is that of the newest."""
     oldest = min((part.block for part in parts), key=lambda block: block.fetched_at_ms)
     newest = max((part.block for part in parts), key=lambda block: block.fetched_at_ms)
     return Page(
@@ -44,8 +56,7 @@ def page_of(
         total=newest.total,
         fetched_at_ms=oldest.fetched_at_ms,
         lifetime_s=lifetime_s,
-        body=b",".join(body for body in bodies if body),
-        missing=max(min(stop, newest.total) - start - count, 0),
+        body=b"",
         source=max((part.source for part in parts), key=_RANK.__getitem__),
         stale_reason=next((part.stale_reason for part in parts if part.stale_reason), None),
         forward=next((part.forward for part in parts if part.forward), None),

@@ -3,6 +3,7 @@
 import asyncio
 import select
 import ssl
+from typing import cast
 
 BUFFER_BYTES = 256 * 1024
 
@@ -20,8 +21,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
-        if isinstance(transport, asyncio.Transport):
-            self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""

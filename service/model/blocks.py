@@ -1,8 +1,11 @@
 """Blocks: aligned runs of records, encoded once when fetched and cut ever after without being decoded."""
 
+import struct
+
 import msgspec
 
 from service.model.queries import Query, Range
+from service.model.streams import code_of
 from service.model.tasks import Listing
 
 DISPATCHED = "dispatched"
@@ -19,6 +22,9 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     `body` holds the records as JSON objects joined by commas; `ends[i]` is where record i ends in it. `range` is what
     was sent upstream, `fetched_at_ms` the wall clock at the answer, in milliseconds since the epoch.
 
+    `ids` holds the records' ids, eight bytes each, and `codes` a byte for each with its status and type
+    (`streams.code_of`): so that a list is filtered without decoding it.
+
     `left_out` counts records that are missing because they have no id. `unfinished` says that the upstream gives fewer
     records a call than a block holds, and further calls must bring the rest: such a block is never served. Where it was
     fetched by several calls, `changed` says that the list was seen to change between them.
@@ -30,6 +36,8 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     settled: bool
     ends: tuple[int, ...]
     body: bytes
+    ids: bytes = b""
+    codes: bytes = b""
     left_out: int = 0
     unfinished: bool = False
     changed: bool = False
@@ -38,6 +46,10 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     def received(self) -> int:
         """How many of the upstream's records the block stands for."""
         return len(self.ends) + self.left_out
+
+    def task_ids(self) -> tuple[int, ...]:
+        """The records' ids."""
+        return struct.unpack(f">{len(self.ids) // 8}q", self.ids)
 
     def cut(self, start: int, stop: int) -> bytes:
         """JSON text of the records from `start` up to `stop` (within the block), joined by commas."""
@@ -99,6 +111,8 @@ def block_of(listing: Listing, *, query: Query, range_: Range, fetched_at_ms: in
         settled=ended and all(task.status == DISPATCHED for task in listing.tasks),
         ends=tuple(ends),
         body=b",".join(parts),
+        ids=struct.pack(f">{len(parts)}q", *(task.id for task in listing.tasks)),
+        codes=bytes(code_of(task.status, task.type) for task in listing.tasks),
         left_out=listing.left_out,
     )
 
@@ -113,6 +127,8 @@ def joined(first: Block, rest: Block) -> Block:
         settled=first.settled and rest.settled,
         ends=(*first.ends, *(base + end for end in rest.ends)),
         body=b",".join(body for body in (first.body, rest.body) if body),
+        ids=first.ids + rest.ids,
+        codes=first.codes + rest.codes,
         left_out=first.left_out + rest.left_out,
         unfinished=rest.unfinished,
         changed=first.changed or rest.total != first.total,

@@ -158,7 +158,10 @@ class RangeTooWide(TaskgateError):
     """The list has `total` tasks, more than the `bound` that is gathered for one request."""
 
     def __init__(self, *, total: int, bound: int) -> None:
-        super().__init__(f"the range holds {total} tasks; at most {bound} are gathered for one request")
+        super().__init__(
+            f"the range holds {total} tasks; at most {bound} are gathered for one request: "
+            "narrow since and until, or stream the list"
+        )
         self.total = total
         self.bound = bound
 

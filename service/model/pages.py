@@ -9,16 +9,22 @@ from service.model.callers import Caller
 from service.model.freshness import CacheDirectives, StaleReason
 from service.model.origin import NOBODY, Origin
 from service.model.queries import Query, Range, Slice
+from service.model.streams import Only
 
 
 class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One request: a slice of a query, for a caller, with its patience (seconds) and directives."""
+    """One request: a slice of a query, for a caller, with its patience (seconds) and directives.
+
+    With `only`, the slice is one of the tasks that it takes; no more than `filter_max_blocks` are looked through.
+    """
 
     caller: Caller
     query: Query
     slice: Slice
     patience_s: float
     directives: CacheDirectives
+    only: Only = Only()
+    filter_max_blocks: int = 10
     origin: Origin = NOBODY
 
 
@@ -53,6 +59,9 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     the upstream gave fewer, or records without an id. `fetched_at_ms` and `range` are those of the older block,
     `lifetime_s` is what is fresh of it counted from its fetch. `waited_s` is the time in line and `upstream_s` the time
     of the call, 0 where there was none. `forward` is None where no call was made or joined.
+
+    `consistent` is false where the list was seen to change between blocks. With `only`, `total` and `slice` count the
+    tasks that it takes, and the page is made of all blocks of the list.
     """
 
     query: Query
@@ -64,6 +73,8 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     source: Source
     missing: int = 0
+    consistent: bool = True
+    only: Only = Only()
     stale_reason: StaleReason | None = None
     forward: Forward | None = None
     waited_s: float = 0.0

@@ -1,6 +1,7 @@
 """Whole lists, read block by block: which tasks are wanted, and what tells that the list has changed meanwhile."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -28,14 +29,43 @@ def labels_of(record: bytes) -> TaskLabels:
 
 
 class Only(msgspec.Struct, frozen=True, kw_only=True):
-    """Which tasks of a list are wanted: those with this status and this type, None for any."""
+    """Which tasks of a list are wanted: those with one of these statuses and one of these types; empty for any."""
 
-    status: str | None = None
-    type: str | None = None
+    statuses: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether no task is left out."""
+        return not self.statuses and not self.types
 
     def takes(self, labels: TaskLabels) -> bool:
         """Whether a task is wanted."""
-        return self.status in (None, labels.status) and self.type in (None, labels.type)
+        return (not self.statuses or labels.status in self.statuses) and (not self.types or labels.type in self.types)
+
+    def matches(self, codes: bytes) -> bytes:
+        """Return 1 for each of these codes (`code_of`) whose task is wanted, else 0: a pass over bytes, no decoding."""
+        return codes.translate(_table(self))
+
+
+def code_of(status: str | None, type_: str | None) -> int:
+    """Return status and type as one byte; what the upstream adds to either one day is one code for all."""
+    return _STATUS_CODES.get(status, 0) * _TYPES + _TYPE_CODES.get(type_, 0)
+
+
+_STATUS_CODES: Mapping[str | None, int] = {name: number for number, name in enumerate(STATUSES, start=1)}
+_TYPE_CODES: Mapping[str | None, int] = {name: number for number, name in enumerate(TYPES, start=1)}
+_TYPES = len(TYPES) + 1
+
+
+@lru_cache(maxsize=256)
+def _table(only: Only) -> bytes:
+    """What `bytes.translate` needs: 1 at each code that is wanted."""
+    names = ((status, type_) for status in (None, *STATUSES) for type_ in (None, *TYPES))
+    wanted = {
+        code_of(status, type_) for status, type_ in names if only.takes(TaskLabels(id=0, type=type_, status=status))
+    }
+    return bytes(code in wanted for code in range(256))
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):

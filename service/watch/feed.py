@@ -157,6 +157,7 @@ class Feed:
         while self.now.ended is None:
             try:
                 chunks = await self._pass()
+                await self._take(chunks)
             except RangeTooWide as exc:
                 self.end(exc)
                 return
@@ -168,7 +169,6 @@ class Feed:
                 await asyncio.sleep(min(RETRY_MIN_S * 2 ** (failures - 1), RETRY_MAX_S))
                 continue
             failures = 0
-            await self._take(chunks)
             due_s = min(chunk.fetched_at_ms / 1000 + chunk.lifetime_s for chunk in chunks) - self._clock()
             await asyncio.sleep(max(due_s, RETRY_MIN_S if self.now.is_stale else RENEW_MIN_S))
 

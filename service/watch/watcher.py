@@ -56,7 +56,7 @@ class Watcher:
         """Wait until the list is known. Raises what keeps it from being known, or WaitTooLong."""
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + patience_s
-        while (now := self._feed.now).version is None:
+        while (now := self._feed.now).version is None or now.ended is not None:
             if error := now.ended or now.trouble:
                 raise error
             left_s = ends_s - loop.time()

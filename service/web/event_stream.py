@@ -16,7 +16,7 @@ from service.watch.feeds import Feeds
 from service.watch.watcher import Batch, Watcher
 from service.web.answers import Answer, Header, Reply, Silence
 from service.web.hangup import unless_hung_up
-from service.web.identify import still
+from service.web.identify import Access
 from service.web.interfaces import Callers
 from service.web.page_answer import VARY
 from service.web.problems.from_errors import Problem, details_of, problem_of
@@ -89,10 +89,13 @@ class EventStream(Reply):
 class Watch:
     """Opens event streams for `GET /tasks`; `settings` returns those of now."""
 
-    def __init__(self, feeds: Feeds, callers: Callers, settings: Callable[[], WebSettings]) -> None:
+    def __init__(
+        self, feeds: Feeds, callers: Callers, settings: Callable[[], WebSettings], *, clock: Callable[[], float]
+    ) -> None:
         self._feeds = feeds
         self._callers = callers
         self._settings = settings
+        self._clock = clock
 
     async def open(
         self, request: Request[Any, Any, Any], ask: PageRequest, *, only: Only, context: RequestContext
@@ -102,9 +105,9 @@ class Watch:
             raise BadRequest(Fault(parameter="offset", detail="a watch covers the whole list; leave it out"))
         settings = self._settings()
         with ExitStack() as stack:
-            caller_now = still(request, self._callers, ask.caller, app=ask.query.app)
+            access = Access(context, self._callers, ask.caller, app=ask.query.app, clock=self._clock)
             watcher = stack.enter_context(
-                self._feeds.watcher(ask.query, only, caller=ask.caller, caller_now=caller_now)
+                self._feeds.watcher(ask.query, only, caller=ask.caller, caller_now=access.caller_now)
             )
             ready = watcher.ready(patience_s=ask.patience_s)
             if await unless_hung_up(ready, receive=request.receive, context=context) is None:

@@ -1,5 +1,6 @@
 """What the routes ask of the rest: the gateway's side of the border between HTTP and the use case."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from service.model.budgets import BudgetView, UsageView
@@ -57,6 +58,10 @@ class Callers(Protocol):
         Raises Unauthenticated, NotAllowed for a good token of nobody's, KeysUnavailable, and SigningKeyUnknown where
         it is worth asking again after `refresh`.
         """
+        ...
+
+    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call `changed` after each change of `generation`, until the returned function is called."""
         ...
 
     async def refresh(self) -> None:

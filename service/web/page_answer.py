@@ -30,10 +30,13 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     until: str
     sort: str
     q: str | None
+    status: tuple[str, ...]
+    type: tuple[str, ...]
     total: int
     offset: int
     limit: int
     fetched_at: str
+    consistent: bool
     missing: int
 
 
@@ -83,10 +86,13 @@ def _envelope(page: Page) -> bytes:
         until=_instant(page.range.until_s),
         sort=query.sort.value,
         q=query.keyword,
+        status=page.only.statuses,
+        type=page.only.types,
         total=page.total,
         offset=page.slice.offset,
         limit=page.slice.limit,
         fetched_at=_instant(page.fetched_at_ms // 1000),
+        consistent=page.consistent,
         missing=page.missing,
     )
     return _encoder.encode(envelope)[:-1] + b',"tasks":['

@@ -24,11 +24,10 @@ MOMENT_PATTERN = (
 )
 """What `parse_moment` accepts, for the contract; days must exist in the calendar, too."""
 
-NO_APP = Fault(parameter="app", detail="is needed: this caller may read more than one app")
+NO_APP = Fault(parameter="app", detail="is required: this caller may read more than one app")
 
-_OF_PAGES, _OF_STREAMS = ("limit",), ("status", "type")
-_NO_PAGE = "works for pages alone: a stream goes on to the end of the list"
-_NO_STREAM = "works for streams alone: send 'Accept: application/x-ndjson'"
+_OF_PAGES = ("limit",)
+_NO_PAGE = "is for pages only: a stream goes on to the end of the list"
 
 _DIGITS = re.compile(r"[0-9]{1,10}")
 _SORTS = {each.value: each for each in Sort}
@@ -61,15 +60,15 @@ class TaskParameters(msgspec.Struct, frozen=True, kw_only=True):
     q: Parameter[str]
     offset: Parameter[int]
     limit: Parameter[int]
-    status: Parameter[str]
-    type: Parameter[str]
+    status: Parameter[tuple[str, ...]]
+    type: Parameter[tuple[str, ...]]
 
     def __iter__(self) -> Iterator[Parameter[Any]]:
         return (getattr(self, name) for name in self.__struct_fields__)
 
 
 class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller's parameters say. `only` is of streams; their slice is as long as a block."""
+    """What a caller's parameters say. The slice of a stream is as long as a block."""
 
     query: Query
     slice: Slice
@@ -118,7 +117,7 @@ def task_parameters(settings: WebSettings) -> TaskParameters:
         q=Parameter(
             name="q",
             read=_read_keyword,
-            description="A keyword to look for in title and description; the upstream matches it loosely.",
+            description="A keyword to search for in title and description; the upstream's matching is fuzzy.",
             examples=(Example(value="spring sale", summary="tasks that mention a spring sale"),),
             schema={"type": "string", "pattern": _NO_CONTROLS, "minLength": 1, "maxLength": KEYWORD_MAX},
         ),
@@ -126,18 +125,18 @@ def task_parameters(settings: WebSettings) -> TaskParameters:
             "offset",
             range(settings.offset_max + 1),
             default=0,
-            description="How many tasks of the list to leave out.",
+            description="How many tasks of the list to skip.",
             example=40,
         ),
         limit=_count(
             "limit",
             range(1, settings.limit_max + 1),
             default=settings.limit_default,
-            description="How many tasks to list at most. A stream has no limit: it goes on to the end of the list.",
+            description="The most tasks to return. A stream has no limit: it continues to the end of the list.",
             example=20,
         ),
-        status=_choice("status", STATUSES, example="pending"),
-        type=_choice("type", TYPES, example="tag"),
+        status=_choices("status", STATUSES, example="pending"),
+        type=_choices("type", TYPES, example="tag"),
     )
 
 
@@ -146,7 +145,7 @@ def app_parameter(description: str) -> Parameter[str]:
     return Parameter(
         name="app",
         read=str,
-        description=f"{description} May be left out by a caller who may read just one.",
+        description=f"{description} Optional for a caller that may read only one app.",
         examples=(Example(value="shop", summary="the app called shop"),),
         schema={"type": "string", "pattern": _APP_PATTERN, "minLength": 1, "maxLength": 63},
     )
@@ -174,7 +173,7 @@ def _count(name: str, bounds: range, *, default: int, description: str, example:
 
     def read(text: str) -> int:
         if not _DIGITS.fullmatch(text) or not least <= int(text) <= greatest:
-            raise ValueError(f"must be a whole number from {least} to {greatest}, in digits alone")
+            raise ValueError(f"must be an integer from {least} to {greatest}, digits only")
         return int(text)
 
     return Parameter(
@@ -186,19 +185,31 @@ def _count(name: str, bounds: range, *, default: int, description: str, example:
     )
 
 
-def _choice(name: str, choices: tuple[str, ...], *, example: str) -> Parameter[str]:
-    def read(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"must be one of {', '.join(choices)}")
-        return text
+def _choices(name: str, choices: tuple[str, ...], *, example: str) -> Parameter[tuple[str, ...]]:
+    """A filter: one value or several with commas between them.
 
+    Not a parameter that is repeated: here each may be given once, since proxies and libraries differ in which of
+    several they pass on.
+    """
+
+    def read(text: str) -> tuple[str, ...]:
+        values = text.split(",")
+        if not set(values) <= set(choices) or len(set(values)) < len(values):
+            raise ValueError(f"must be one or several of {', '.join(choices)}, each once, with commas between them")
+        return tuple(choice for choice in choices if choice in values)
+
+    one = "|".join(choices)
     return Parameter(
         name=name,
         read=read,
-        description=f"Leaves all tasks of another {name} out. For streams (`Accept: application/x-ndjson`) alone: the "
-        "upstream can't look for it, so pages can't either.",
-        examples=(Example(value=example, summary=f"only tasks whose {name} is {example}"),),
-        schema={"type": "string", "enum": list(choices)},
+        description=f"Only tasks with this {name}, or one of several: {', '.join(f'`{each}`' for each in choices)}. "
+        "`total`, `offset`, `limit` and `Link` then count these tasks alone. The upstream has no such filter: a page "
+        "looks through all tasks of the range, up to a bound (422 `range-too-wide`); a stream has none.",
+        examples=(
+            Example(value=example, summary=f"only tasks whose {name} is {example}"),
+            Example(value=",".join(choices[:2]), summary="either of two"),
+        ),
+        schema={"type": "string", "pattern": f"^({one})(,({one})){{0,{len(choices) - 1}}}$"},
     )
 
 
@@ -255,10 +266,10 @@ class TasksReader:
                 offset=take(table.offset, 0),
                 limit=settings.block_size if streamed else take(table.limit, settings.limit_default),
             ),
-            only=Only(status=take(table.status, "") or None, type=take(table.type, "") or None),
+            only=Only(statuses=take(table.status, ()), types=take(table.type, ())),
         )
-        foreign, detail = (_OF_PAGES, _NO_PAGE) if streamed else (_OF_STREAMS, _NO_STREAM)
-        faults.extend(Fault(parameter=name, detail=detail) for name in foreign if name in texts)
+        if streamed:
+            faults.extend(Fault(parameter=name, detail=_NO_PAGE) for name in _OF_PAGES if name in texts)
         faulty = {fault.parameter for fault in faults}
         if "app" not in texts and "app" not in faulty and len(caller.apps) > 1:
             faults.append(NO_APP)
@@ -282,4 +293,4 @@ def _range_faults(query: Query, settings: WebSettings, now_s: float) -> Iterator
         yield Fault(parameter="since", detail=f"{detail}{settings.align_s} s")
     days = settings.range_max_days
     if days is not None and range_.until_s - range_.since_s > days * 86_400:
-        yield Fault(parameter="since", detail=f"lies more than {days} days before until, the longest range there is")
+        yield Fault(parameter="since", detail=f"is more than {days} days before until, the longest range allowed")

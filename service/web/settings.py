@@ -22,6 +22,7 @@ class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
     since: Moment
     until: Moment
     range_max_days: int | None
+    filter_max_blocks: int
     wait_default_s: float
     stream_max_tasks: int
     compressed_max_bytes: int
@@ -60,6 +61,7 @@ def _resolved(budget: BudgetSettings, cache: CacheSettings, query: QuerySettings
         since=parse_moment(query.since),
         until=parse_until(query.until),
         range_max_days=query.range_max_days,
+        filter_max_blocks=query.filter_max_blocks,
         wait_default_s=budget.wait_default_s,
         stream_max_tasks=query.stream_max_tasks,
         compressed_max_bytes=cache.answers_bytes // 4,

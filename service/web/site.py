@@ -44,7 +44,7 @@ def create_web(
     """
     app = Litestar(
         route_handlers=[
-            tasks_route(gateway, callers, settings, clock=clock, watch=Watch(feeds, callers, settings)),
+            tasks_route(gateway, callers, settings, clock=clock, watch=Watch(feeds, callers, settings, clock=clock)),
             apps_route(gateway, callers),
             budget_route(gateway, callers),
             usage_route(gateway, callers, clock=clock),

@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from service.model.callers import Caller
 from service.model.errors import StreamTooLong, UpstreamBroken
 from service.model.pages import Chunk, PageRequest, Source
 from service.model.queries import Slice, rfc3339
@@ -23,6 +22,7 @@ from service.web.answers import Answer, Header, Reply
 from service.web.hangup import unless_hung_up
 from service.web.headers.encoding import GZIP, stream_encoding
 from service.web.headers.ratelimit import ratelimit
+from service.web.identify import Access
 from service.web.interfaces import GatewayAPI
 from service.web.page_answer import VARY
 from service.web.problems.from_errors import Problem
@@ -108,8 +108,8 @@ class Course:
 class TaskStream(Reply):
     """Sends a list from its `first` chunk on; `link` makes the reference to the rest from an offset.
 
-    `in_flight` is entered for as long as it is being sent. `caller_now` is asked before each further block, and raises
-    where the caller may not read the list any more. A stream goes through `tasks_max` tasks at most.
+    `in_flight` is entered for as long as it is being sent. It ends, with a last line that says so, as soon as the
+    caller loses its `access`, also while a block is waited for. It goes through `tasks_max` tasks at most.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class TaskStream(Reply):
         only: Only,
         context: RequestContext,
         in_flight: AbstractContextManager[None],
-        caller_now: Callable[[], Awaitable[Caller]],
+        access: Access,
         link: Callable[[int], str],
         tasks_max: int = TASKS_MAX,
         reader_max_s: float = READER_MAX_S,
@@ -136,7 +136,7 @@ class TaskStream(Reply):
         self._first = first
         self._context = context
         self._in_flight = in_flight
-        self._caller_now = caller_now
+        self._access = access
         self._link = link
         self._tasks_max = tasks_max
         self._reader_max_s = reader_max_s
@@ -177,8 +177,9 @@ class TaskStream(Reply):
             slice_ = Slice(offset=following, limit=self._ask.slice.limit)
             try:
                 self._check(chunk, following)
-                caller = await self._caller_now()
-                chunk = await self._gateway.chunk(replace(self._ask, caller=caller, slice=slice_))
+                ask = replace(self._ask, caller=self._access.now(), slice=slice_)
+                async with self._access.held():
+                    chunk = await self._gateway.chunk(ask)
                 lines = self._course.lines(chunk)
             except Exception as exc:  # noqa: BLE001 - the answer has begun: its last line alone can still tell
                 problem = late_problem(context, exc)

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -210,6 +210,11 @@ class SlowToForce:
 
     async def refresh(self) -> None:
         """Nothing to ask for."""
+
+    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Nothing changes."""
+        del changed
+        return lambda: None
 
     def authenticate_cached(self, authorization: bytes | None) -> Authenticated | None:
         """Nobody is known before."""

@@ -10,13 +10,13 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from service.model.callers import Caller
 from service.model.errors import ShuttingDown, UpstreamTimeout, WaitTooLong
 from service.model.pages import Source
 from service.model.queries import Slice
 from service.model.streams import Only
 from service.observe.request import RequestContext
 from service.settings import CallerSettings
+from service.web.identify import Access
 from service.web.stream import TaskStream
 from tests.http.fake_gateway import AUTH, KEY, Web, _hashed, key_table, raw, task_of
 from tests.servers import until
@@ -92,6 +92,8 @@ FILTERS = [
     ("type=tag", lambda n: n % 2 == 0),
     ("type=tag&status=pending", lambda n: n % 10 == 0),
     ("type=user", lambda n: False),
+    ("status=pending,dispatched&type=tag,user", lambda n: n % 2 == 0),
+    ("status=pending%2Cdispatching", lambda n: n % 5 == 0),
 ]
 
 
@@ -104,9 +106,11 @@ async def test_filters(web: Web, query: str, wanted: Any) -> None:
 
 
 REFUSED = [
-    ("status=pending", {}, "status"),
-    ("type=all", {}, "type"),
     ("limit=5", LINES, "limit"),
+    ("status=pending,", {}, "status"),
+    ("status=pending,pending", {}, "status"),
+    ("status=pending&status=dispatched", {}, "status"),
+    ("type=all,%20tag", LINES, "type"),
     ("status=Pending", LINES, "status"),
     ("type=everyone", LINES, "type"),
     ("status=", LINES, "status"),
@@ -115,7 +119,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("query", "headers", "named"), REFUSED)
 async def test_what_belongs_to_the_other_form(web: Web, query: str, headers: dict[str, str], named: str) -> None:
-    """Filters of a page, a stream's limit and unknown statuses are refused by name, before anything is asked for."""
+    """A stream's limit, and values that are unknown or repeated, are refused by name before anything is asked for."""
     answer = await web.get(f"/tasks?{query}", headers)
     assert answer.status_code == 400
     assert [error["parameter"] for error in answer.json()["errors"]] == [named]
@@ -173,17 +177,19 @@ RELOADS = [
 
 @pytest.mark.parametrize(("policy", "slug"), RELOADS)
 async def test_a_reload_on_the_way(web: Web, policy: CallerSettings, slug: str | None) -> None:
-    """A caller or an app that a reload takes away ends its running stream before the next block, and the last line says
-    why; who keeps them goes on, by the policy of now."""
+    """A caller or an app that a reload takes away ends its running stream at once, also while a block is waited for.
+
+    The last line says why. A caller that keeps both goes on, by the policy of now.
+    """
     web.gateway.told_at[100] = second = asyncio.Event()
     streaming = asyncio.create_task(web.get("/tasks", LINES))
     await until(lambda: len(web.gateway.asks) == 2)
     web.callers.replace(key_table({"single": policy}))
     second.set()
     tasks, end = read((await streaming).content)
-    assert (end["complete"], len(tasks)) == ((True, 250) if slug is None else (False, 200))
+    assert (end["complete"], len(tasks)) == ((True, 250) if slug is None else (False, 100))
     assert (end["problem"] or {}).get("type") == (slug and f"/problems/{slug}")
-    assert end["next"] == (slug and "/tasks?offset=200")
+    assert end["next"] == (slug and "/tasks?offset=100")
     assert [ask.caller.weight for ask in web.gateway.asks] == ([1.0, 1.0, 7.0] if slug is None else [1.0, 1.0])
     assert web.observed[0].labels.outcome == (slug or "streamed")
 
@@ -354,9 +360,7 @@ async def test_a_reader_that_takes_nothing_for_long(web: Web) -> None:
     context = RequestContext(request_id="x", fields={})
     first = await web.gateway.chunk(ask)
 
-    async def caller_now() -> Caller:
-        return ask.caller
-
+    access = Access(RequestContext(request_id="x", fields={}), web.callers, ask.caller, app="shop", clock=lambda: 0.0)
     reply = TaskStream(
         web.gateway,
         ask,
@@ -364,7 +368,7 @@ async def test_a_reader_that_takes_nothing_for_long(web: Web) -> None:
         only=Only(),
         context=context,
         in_flight=nullcontext(),
-        caller_now=caller_now,
+        access=access,
         link=str,
         reader_max_s=0.05,
     )

@@ -11,6 +11,7 @@ from service.model.budgets import BudgetNote
 from service.model.freshness import CacheDirectives, StaleReason
 from service.model.pages import Forward, Source
 from service.model.queries import At, FromNow, Slice, Sort
+from service.model.streams import Only
 from service.web.settings import default_web_settings
 from tests.http.fake_gateway import AUTH, MANY_AUTH, SlowToForce, Web
 
@@ -22,7 +23,7 @@ async def test_body(web: Web) -> None:
     assert answer.headers["content-type"] == "application/json"
     assert answer.content.decode() == (
         '{"app":"shop","since":"2025-05-11T21:46:40Z","until":"2025-07-08T18:40:00Z","sort":"-scheduled_at",'
-        '"q":"spät","total":95,"offset":20,"limit":2,"fetched_at":"2025-06-15T15:06:36Z","missing":0,'
+        '"q":"spät","status":[],"type":[],"total":95,"offset":20,"limit":2,"fetched_at":"2025-06-15T15:06:36Z","consistent":true,"missing":0,'
         '"tasks":[{"id":1,"title":"a"},{"id":2,"title":"b"}]}'
     )
 
@@ -358,3 +359,16 @@ async def test_head(web: Web, path: str) -> None:
     assert {k: v for k, v in headed.headers.items() if k not in drop} == {
         k: v for k, v in got.headers.items() if k not in drop
     }
+
+
+async def test_filters_reach_the_gateway_and_the_body(web: Web) -> None:
+    """In the order of the contract, with the bound of the settings; links keep them."""
+    web.settings = msgspec.structs.replace(web.settings, filter_max_blocks=3)
+    web.gateway.changes = {"only": Only(statuses=("pending", "dispatched"), types=("tag",)), "consistent": False}
+    answer = await web.get("/tasks?status=dispatched,pending&type=tag")
+    [ask] = web.gateway.asks
+    assert ask.only == Only(statuses=("pending", "dispatched"), types=("tag",))
+    assert ask.filter_max_blocks == 3
+    body = answer.json()
+    assert (body["status"], body["type"], body["consistent"]) == (["pending", "dispatched"], ["tag"], False)
+    assert "status=dispatched,pending&type=tag" in answer.links["next"]["url"]

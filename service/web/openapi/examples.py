@@ -70,7 +70,7 @@ REQUEST_ID = "0f2a6c1e9b7d4c55a3e8f1d2b4c60718"
 
 ERRORS: tuple[Exception, ...] = (
     BadRequest(
-        Fault(parameter="limit", detail="must be a whole number from 1 to 100, in digits alone"),
+        Fault(parameter="limit", detail="must be an integer from 1 to 100, digits only"),
         Fault(parameter="page", detail="is not a parameter of this resource"),
     ),
     Unauthenticated(),

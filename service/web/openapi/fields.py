@@ -21,7 +21,8 @@ def request_fields() -> Json:
             "How fresh the answer must be (RFC 9111, RFC 5861). `no-cache`, `max-age` and `min-fresh` bound its age: "
             "nothing older is served, whatever fails, unless `max-stale` or `stale-if-error` in the same request "
             "allows it. A caller that may not force calls has these three ignored, and `Cache-Status` says so. "
-            "`only-if-cached` makes no call. Malformed directives are ignored.",
+            "`only-if-cached` makes no call; as answers are shared, it also says whether another caller of the app "
+            "asked the same lately. Malformed directives are ignored.",
             ("max-age=5", "nothing older than five seconds, or a problem"),
             (
                 "no-cache, stale-if-error=300",

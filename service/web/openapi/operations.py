@@ -66,8 +66,12 @@ expected wait, unless a stale answer may be served.
 
 **Paging.** Follow `Link`. Slices are cut from larger blocks, so the next one is mostly there already.
 
+**Filters.** `status` and `type` take one value or several with commas between them. `total`, `offset`, `limit` and
+`Link` then count the tasks that pass, over the whole range; a page whose range holds too many tasks to look through is
+422 `range-too-wide`. `consistent` is false if the list changed between the blocks that a page was made of.
+
 **Whole lists.** With `Accept: application/x-ndjson` all tasks from `offset` on are streamed, one JSON object a line, as
-they come in; `status` and `type` leave others out. Each block that has to be fetched waits for a turn of its own, up to
+they come in. Each block that has to be fetched waits for a turn of its own, up to
 the patience, so a long list takes its time and delays nobody. The last line is `{"end": {...}}`: it says whether the
 list is complete, whether it was seen to change meanwhile, and where to go on. A stream without it was cut off.
 

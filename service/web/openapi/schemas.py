@@ -63,13 +63,20 @@ _PAGE: Json = {
     "until": _INSTANT | {"description": "Where the listed range ends, resolved."},
     "sort": {"$ref": "#/components/schemas/Sort"},
     "q": {"type": ["string", "null"]},
-    "total": _COUNT | {"description": "How many tasks match, over all slices."},
+    "status": {"type": "array", "items": {"type": "string"}, "description": "The filter; empty for any status."},
+    "type": {"type": "array", "items": {"type": "string"}, "description": "The filter; empty for any type."},
+    "total": _COUNT | {"description": "How many tasks match, over all slices; with a filter, those that pass it."},
     "offset": _COUNT,
     "limit": {"type": "integer", "minimum": 1},
     "fetched_at": _INSTANT
     | {
         "description": "When the upstream was asked; of the oldest part, if there are several. After 304 the list is "
         "as old as `Age` says, whatever the body that you hold says."
+    },
+    "consistent": {
+        "type": "boolean",
+        "description": "False if the list was seen to change while its blocks were fetched one after another: tasks "
+        "may be missing from this page. Ask again.",
     },
     "missing": _COUNT
     | {

@@ -70,11 +70,11 @@ _SLUGS: Mapping[type[Exception], str] = {
 }
 
 _FIXED_DETAILS: Mapping[str, str] = {
-    "keys-unavailable": "The keys that sign service accounts' tokens can't be had yet.",
-    "unknown-app": "There is no such app among those that this caller may read.",
+    "keys-unavailable": "The keys that sign service accounts' tokens could not be fetched yet.",
+    "unknown-app": "No app of this name is readable by this caller.",
     "failed": "The fault is logged under the request id.",
-    "not-found": "There is nothing at this path.",
-    "method-not-allowed": "The Allow field names the methods that work here.",
+    "not-found": "No resource has this path.",
+    "method-not-allowed": "The Allow field lists the supported methods.",
 }
 """Details that must not depend on what happened inside."""
 
@@ -124,14 +124,14 @@ def slug_of(error: type[Exception]) -> str:
 
 
 def details_of(exc: Exception) -> ProblemDetails:
-    """What a caller is told of an error: never more than the error's own text, and nothing of an unforeseen one."""
+    """Return what a caller may learn of an error: at most the error's own text, and nothing of an unforeseen one."""
     slug = slug_of(type(exc))
     kind, detail = KINDS[slug], _FIXED_DETAILS.get(slug) or str(exc) or KINDS[slug].meaning
     return replace(ProblemDetails(kind=kind, detail=detail), **_particulars(exc))
 
 
 def _particulars(exc: Exception) -> dict[str, Any]:
-    """What `ProblemDetails` holds of this error besides its kind and detail."""
+    """Return the members of `ProblemDetails` that depend on the error itself."""
     particulars: dict[str, Any] = {}
     match exc:
         case BadRequest(faults=faults):
@@ -144,6 +144,8 @@ def _particulars(exc: Exception) -> dict[str, Any]:
             }
         case StreamTooLong():
             particulars = {"bound": exc.bound}
+        case KeysUnavailable() | StoreUnavailable():
+            particulars = {"retry_after_s": UNAVAILABLE_RETRY_S}
         case WaitTooLong():
             estimate_s = round(exc.estimate_s, 3) if math.isfinite(exc.estimate_s) else None
             particulars = {"retry_after_s": exc.retry_after_s, "place": exc.place, "estimate_s": estimate_s}
@@ -153,8 +155,6 @@ def _particulars(exc: Exception) -> dict[str, Any]:
             particulars = {"bound": exc.bound, "total": exc.total}
         case Refused():
             particulars = {"retry_after_s": exc.retry_after_s}
-        case KeysUnavailable() | StoreUnavailable():
-            particulars = {"retry_after_s": UNAVAILABLE_RETRY_S}
         case UpstreamHTTPStatus(retry_after_s=float(wait_s)):
             particulars = {"retry_after_s": wait_s}
         case UpstreamRefused():
@@ -168,7 +168,7 @@ def _particulars(exc: Exception) -> dict[str, Any]:
 
 
 def details_of_status(status: int) -> ProblemDetails:
-    """What a caller is told of a refusal that HTTP itself has a status for."""
+    """Return the details of a bare HTTP status."""
     kind = next((kind for kind in KINDS.values() if kind.status == status and kind.is_http), None)
     if status == 503:
         kind = ProblemType(slug="", title=HTTPStatus(status).phrase, status=status, meaning="", remedy="", is_http=True)
@@ -180,7 +180,7 @@ def details_of_status(status: int) -> ProblemDetails:
 
 
 def problem_of(told: ProblemDetails, *, request_id: str) -> Problem:
-    """The problem as a value."""
+    """Return the problem as a value."""
     kind = told.kind
     return Problem(
         type=f"/problems/{kind.slug}" if kind.slug else "about:blank",
@@ -200,7 +200,7 @@ def problem_of(told: ProblemDetails, *, request_id: str) -> Problem:
 
 
 def problem_answer(told: ProblemDetails, *, request_id: str, wait_applied_s: int | None = None) -> Answer:
-    """The problem as an answer that nobody keeps."""
+    """Return the problem as an answer that must not be stored."""
     problem = problem_of(told, request_id=request_id)
     headers: list[Header] = [(b"content-type", PROBLEM_JSON), (b"cache-control", b"no-store"), *told.headers]
     if told.retry_after_s is not None:
@@ -218,4 +218,4 @@ def retry_after(seconds: float) -> int:
 
 
 def _count_of(faults: tuple[Fault, ...]) -> str:
-    return "One parameter is at fault." if len(faults) == 1 else f"{len(faults)} faults in the parameters."
+    return "One parameter is invalid." if len(faults) == 1 else f"{len(faults)} faults in the parameters."

@@ -33,7 +33,7 @@ def cache_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
             raise NotAllowed("only operators may drop what is stored")
         texts, faults = read_query_string(request.scope["query_string"], known=_KNOWN)
         if not faults and "app" not in texts:
-            faults.append(Fault(parameter="app", detail="is needed: name the app whose blocks are to be dropped"))
+            faults.append(Fault(parameter="app", detail="is required: name the app whose blocks are dropped"))
         if faults:
             raise BadRequest(*faults)
         dropped = await gateway.drop(texts["app"])

@@ -17,7 +17,7 @@ from service.web.headers.accept import choose
 from service.web.headers.cache_control import cache_directives_of, patience_of
 from service.web.headers.encoding import Encodings, compressors
 from service.web.headers.link import link_to
-from service.web.identify import identify, still
+from service.web.identify import Access, identify
 from service.web.in_flight import InFlight
 from service.web.interfaces import Callers, GatewayAPI
 from service.web.page_answer import page_answer, render
@@ -65,15 +65,19 @@ def tasks_route(
             slice=asked.slice,
             patience_s=patience.wait_s,
             directives=directives,
+            only=asked.only,
+            filter_max_blocks=now.filter_max_blocks,
             origin=context.origin,
         )
         if media_type == EVENT_STREAM:
             return await watch.open(request, ask, only=asked.only, context=context)
         path, query_string = scope.get("root_path", "") + TASKS_ROUTE, scope["query_string"]
+        access = Access(context, callers, caller, app=asked.query.app, clock=clock)
         if streamed:
-            caller_now = still(request, callers, caller, app=asked.query.app)
             with in_flight.one_of(caller):
-                first = await unless_hung_up(gateway.chunk(ask), receive=request.receive, context=context)
+                first = await unless_hung_up(
+                    access.during(gateway.chunk(ask)), receive=request.receive, context=context
+                )
             if first is None:
                 return Silence()
             link = partial(link_to, path, query_string)
@@ -84,12 +88,13 @@ def tasks_route(
                 only=asked.only,
                 context=context,
                 in_flight=in_flight.one_of(caller),
-                caller_now=caller_now,
+                access=access,
                 link=link,
                 tasks_max=now.stream_max_tasks,
             )
         with in_flight.one_of(caller):
-            page = await unless_hung_up(gateway.page(ask), receive=request.receive, context=context)
+            work = access.during(gateway.page(ask))
+            page = await unless_hung_up(work, receive=request.receive, context=context)
         if page is None:
             return Silence()
         context.outcome = outcome_of_page(page, wait_applied_s=patience.applied_s)

@@ -34,6 +34,8 @@ BLOCK = Block(
     settled=True,
     ends=(2,),
     body=b"{}",
+    ids=bytes(8),
+    codes=b"\x05",
 )
 
 

@@ -63,6 +63,11 @@ class Mounted:
         own = {} if credential is None else {"Authorization": f"Bearer {credential}"}
         return await get(self.replica.port, path, own | dict(fields or {}))
 
+    def longest_ttl_ms(self) -> int:
+        """For how long Redis keeps the block that it keeps longest."""
+        keys = self._valkey.run("KEYS", "*:b:*")
+        return max(self._valkey.run("PTTL", key) for key in keys)
+
     def _document(self, callers: tuple[str, ...], sections: Mapping[str, Any]) -> dict[str, Any]:
         def app(index: int) -> dict[str, Any]:
             known = APPS[index]

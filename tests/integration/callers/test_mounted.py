@@ -1,6 +1,7 @@
 """Callers of a real process: its files are swapped under load, its issuer fails, its guests are strangers."""
 
 import asyncio
+import json
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -131,6 +132,78 @@ async def test_tokens_wait_for_the_first_keys(mount: Mounted, signer: Any, key_s
         async with key_server.served():
             await mount.told("issuer.keys_had", 1)
             assert (await mount.ask(signer.token("one"))).status == 200
+
+
+async def test_answers_of_a_key_that_is_dropped(mount: Mounted, signer: Any, key_server: Any) -> None:
+    """A page that is kept whole for a token goes with the token's key: when it leaves, and when another takes its name.
+
+    The keys come from a URL, so no file of the configuration changes with them.
+    """
+    async with key_server.served() as base:
+        mount.put(callers=with_account("shop/reports"), service_accounts=tokens(jwks_url=base, refresh_s=1))
+        async with mounted(mount):
+            for count, kid in ((2, "one"), (4, "two")):
+                for _ in range(3):
+                    assert (await mount.ask(signer.token(kid))).status == 200
+                kept = signer.token(kid)
+                for _ in range(3):
+                    assert (await mount.ask(kept)).status == 200
+                other = type(signer)(kid)
+                key_server.body = signer.jwks("two") if kid == "one" else other.jwks()
+                async with asyncio.timeout(10):
+                    while (await mount.ask(kept)).status == 200:
+                        await asyncio.sleep(0.05)
+                assert (await mount.ask(kept)).status == 401
+                assert count
+            assert (await mount.ask(other.token("two"))).status == 200
+
+
+async def test_another_lifetime(mount: Mounted) -> None:
+    """A reload changes for how long pages are fresh, and for how long Redis keeps them."""
+    mount.put("c", cache={"fresh_s": 100.0, "settled_s": 100.0, "stale_if_error_s": 0.0})
+    async with mounted(mount):
+        before = await mount.ask(key_of("c"))
+        assert "max-age=100" in before.headers["cache-control"]
+        mount.put("c", cache={"fresh_s": 2000.0, "settled_s": 2000.0, "stale_if_error_s": 0.0})
+        await mount.told("settings.reloaded", 1)
+        after = await mount.ask(key_of("c"))
+        assert "max-age=2000" in after.headers["cache-control"]
+        await mount.ask(key_of("c"), f"/tasks?app={APP}&limit=1&q=new")
+        assert mount.longest_ttl_ms() > 1_000_000
+
+
+async def test_who_waits_in_line_when_a_reload_takes_the_key(mount: Mounted) -> None:
+    """Is refused at once, and no call is made for them; others wait on and are served."""
+    budget = {"calls": 1, "window_s": 4.0, "wait_default_s": 20.0}
+    mount.put("going", "staying", budget=budget)
+    async with mounted(mount):
+        assert (await mount.ask(key_of("going"), f"/tasks?app={APP}&q=0")).status == 200
+        going = asyncio.create_task(mount.ask(key_of("going"), f"/tasks?app={APP}&q=1"))
+        staying = asyncio.create_task(mount.ask(key_of("staying"), f"/tasks?app={APP}&q=2"))
+        await asyncio.sleep(0.5)
+        mount.put("staying", budget=budget)
+        refused = await going
+        assert (refused.status, refused.json["type"]) == (401, "/problems/unauthenticated")
+        assert not staying.done()
+        assert (await staying).status == 200
+
+
+async def test_a_stream_whose_token_ends(mount: Mounted, signer: Any, key_server: Any) -> None:
+    """Ends with its token, while it waits for a block: the last line says why and where the rest begins."""
+    budget = {"calls": 1, "window_s": 4.0, "wait_default_s": 20.0}
+    async with key_server.served() as base:
+        mount.put(callers=with_account("shop/reports"), service_accounts=tokens(jwks_url=base), budget=budget)
+        async with mounted(mount):
+            assert (await mount.ask(signer.token("one"), f"/tasks?app={APP}&since=-P60D")).status == 200
+            ends_s = time.time() + 2
+            token = signer.token("one", exp=ends_s)
+            stream = await mount.ask(token, f"/tasks?app={APP}&since=-P60D", {"Accept": "application/x-ndjson"})
+            assert ends_s <= time.time() < ends_s + 2
+            assert stream.status == 200, stream.body
+            [last] = [line for line in stream.body.splitlines() if line.startswith(b'{"end"')]
+            end = json.loads(last)["end"]
+            assert (end["complete"], end["problem"]["type"]) == (False, "/problems/unauthenticated")
+            assert end["next"].endswith(f"offset={end['count']}")
 
 
 async def test_keys_in_a_file_are_followed(mount: Mounted, signer: Any, tmp_path: Path) -> None:

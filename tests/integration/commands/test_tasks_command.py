@@ -135,10 +135,10 @@ async def test_a_stream_that_breaks_off() -> None:
 
 FAULTS: list[tuple[tuple[str, ...], str | None, int, str]] = [
     ((), None, 2, "TASKGATE_KEY"),
-    ((), "wrong", 2, "A known key is needed"),
+    ((), "wrong", 2, "Missing or unknown API key"),
     (("--key", "wörong"), None, 2, "ASCII"),
     (("--app", "news"), KEY, 2, "No such app"),
-    (("--status", "Pending"), KEY, 2, "status must be one of pending, dispatching, dispatched"),
+    (("--status", "Pending"), KEY, 2, "status must be one or several of pending, dispatching, dispatched"),
     (("--limit", "0"), KEY, 2, "--limit"),
     (("--url", "ftp://x"), KEY, 2, "http://HOST:PORT"),
     (("--url", "http://127.0.0.1:1"), KEY, 1, "can't reach 127.0.0.1"),

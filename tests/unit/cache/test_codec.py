@@ -30,6 +30,8 @@ def blocks(draw: st.DrawFn) -> Block:
         settled=draw(st.booleans()),
         ends=tuple(ends),
         body=b",".join(parts),
+        ids=draw(st.binary(min_size=8 * len(parts), max_size=8 * len(parts))),
+        codes=draw(st.binary(min_size=len(parts), max_size=len(parts))),
         left_out=draw(st.integers(0, 1000)),
         unfinished=draw(st.booleans()),
         changed=draw(st.booleans()),
@@ -105,12 +107,14 @@ def test_the_format_stays_what_it_is() -> None:
         settled=True,
         ends=(2, 5),
         body=b"{},{}",
+        ids=bytes(16),
+        codes=b"\x01\x02",
         left_out=6,
         changed=True,
     )
     expected = (
-        "0262 6368616e6365 0000000000000102 fb5e7088 0000000000000003 0000000000000004 0000000000000005 05 00000006"
-        " 00000002 00000002 00000005 7b7d2c7b7d"
+        "0362 6368616e6365 0000000000000102 8cfd68be 0000000000000003 0000000000000004 0000000000000005 05 00000006"
+        " 00000002 00000002 00000005 0000000000000000 0000000000000000 01 02 7b7d2c7b7d"
     )
     assert encode(block, chance=CHANCE).hex() == expected.replace(" ", "")
 
@@ -122,6 +126,8 @@ GOOD = Block(
     settled=False,
     ends=(7, 15),
     body=b'{"a":1},{"b":2}',
+    ids=bytes(16),
+    codes=b"\x05\x06",
 )
 
 
@@ -135,9 +141,11 @@ GOOD = Block(
         ({"total": 2**63}, "sense"),
         ({"ends": (15, 15)}, "shape"),
         ({"ends": (9, 15)}, "shape"),
-        ({"ends": (15,), "body": b'["a":1},{"b":2]'}, "shape"),
+        ({"ends": (15,), "body": b'["a":1},{"b":2]', "ids": bytes(8), "codes": b"\0"}, "shape"),
         ({"ends": (7, 15), "body": b'{"a":1};{"b":2}'}, "shape"),
-        ({"ends": (), "body": b""}, None),
+        ({"ids": bytes(8)}, "shape"),
+        ({"codes": b""}, "shape"),
+        ({"ends": (), "body": b"", "ids": b"", "codes": b""}, None),
     ],
 )
 def test_nonsense_with_a_good_checksum_is_no_block(changes: dict[str, object], reason: str | None) -> None:

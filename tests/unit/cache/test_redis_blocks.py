@@ -20,6 +20,8 @@ BLOCK = Block(
     settled=False,
     ends=(7, 15),
     body=b'{"a":1},{"b":2}',
+    ids=bytes(16),
+    codes=b"\x05\x06",
 )
 
 
@@ -82,7 +84,16 @@ async def test_a_block_too_large_is_not_stored(store: RedisStore) -> None:
     """It has no head, is counted, and leaves what was there."""
     small = RedisBlocks(store, prefix="taskgate", block_size=100, value_max_bytes=200)
     head = await small.put(QUERY, 0, BLOCK, ttl_ms=10_000)
-    large = Block(fetched_at_ms=2, range=BLOCK.range, total=1, settled=False, ends=(300,), body=bytes(300))
+    large = Block(
+        fetched_at_ms=2,
+        range=BLOCK.range,
+        total=1,
+        settled=False,
+        ends=(300,),
+        body=bytes(300),
+        ids=bytes(8),
+        codes=b"\0",
+    )
     assert await small.put(QUERY, 0, large, ttl_ms=10_000) == b""
     assert small.oversized == 1
     assert (await small.get(QUERY, 0)).head == head

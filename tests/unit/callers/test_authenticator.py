@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from jwt.algorithms import RSAAlgorithm
 
 from service.callers.authenticator import Authenticator
 from service.callers.issuer import Issuer
@@ -281,6 +282,35 @@ async def test_a_key_that_the_issuer_drops_takes_remembered_tokens_along(mint: A
     await issuer.refresh()
     with pytest.raises(SigningKeyUnknown):
         authenticator.identify(token)
+
+
+async def test_a_key_replaced_under_its_kid_takes_remembered_tokens_along(mint: Any, clock: Clock) -> None:
+    """Another key under the same name is another key: what the old one signed is good no more."""
+    source, seconds = Held(mint.jwks()), itertools.count(step=60)
+    issuer = Issuer(source, refresh_s=300, clock=lambda: float(next(seconds)))
+    await issuer.refresh()
+    authenticator = Authenticator(table_of(settings()), issuer=issuer, clock=clock)
+    issuer.on_drop = authenticator.invalidate
+    token = bearer(mint.token())
+    authenticator.identify(token)
+    other = {**json.loads(RSAAlgorithm.to_jwk(mint.other_rsa.public_key())), "kid": "r", "alg": "RS256", "use": "sig"}
+    source.raw = json.dumps({"keys": [other, *json.loads(mint.jwks(without="r"))["keys"]]}).encode()
+    await issuer.refresh()
+    with pytest.raises(Unauthenticated):
+        authenticator.identify(token)
+    assert authenticator.identify(bearer(mint.token(key=mint.other_rsa))).name == "reports"
+
+
+def test_changes_are_called_out(authenticator: Authenticator) -> None:
+    """Once for each, until nobody watches any more."""
+    seen: list[int] = []
+    unwatch = authenticator.watch(lambda: seen.append(authenticator.generation))
+    authenticator.replace(table_of(settings()))
+    authenticator.invalidate()
+    unwatch()
+    unwatch()
+    authenticator.invalidate()
+    assert seen == [1, 2]
 
 
 def test_who_is_recognised(mint: Any, authenticator: Authenticator, clock: Clock) -> None:

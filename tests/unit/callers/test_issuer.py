@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -34,6 +36,15 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now_s
+
+
+@asynccontextmanager
+async def following(issuer: Issuer) -> AsyncIterator[None]:
+    """An issuer whose keys are kept fresh."""
+    issuer.start()
+    await issuer.wait_for_keys()
+    yield
+    await issuer.aclose()
 
 
 def test_what_is_no_key_of_ours_is_passed_over(mint: Any) -> None:
@@ -109,7 +120,7 @@ async def test_keys_are_fetched_again_and_again_until_left(mint: Any) -> None:
     issuer = Issuer(source, refresh_s=0.01)
     dropped: list[set[str]] = []
     issuer.on_drop = lambda: dropped.append(set(issuer.keys))
-    async with issuer.followed():
+    async with following(issuer):
         assert set(issuer.keys) == {"r", "e"}
         source.raw = None
         await until(lambda: issuer.failures >= 2)
@@ -127,5 +138,5 @@ async def test_the_start_does_not_wait_for_a_source_that_hangs(mint: Any, monkey
     source = Scripted(mint.jwks())
     source.go.clear()
     issuer = Issuer(source, refresh_s=300)
-    async with asyncio.timeout(2), issuer.followed():
+    async with asyncio.timeout(2), following(issuer):
         assert issuer.keys == {}

@@ -165,8 +165,8 @@ async def test_an_app_that_goes_needs_no_restart(mount: Mount) -> None:
     assert set(following.applied[0].apps) == {"shop"}
 
 
-async def test_service_accounts_that_go_need_no_restart(mount: Mount) -> None:
-    """Without the section no token is taken from then on, and nothing waits; a section that comes does."""
+async def test_service_accounts_that_come_and_go_need_no_restart(mount: Mount) -> None:
+    """Without the section no token is taken from then on; with it they are, by its own keys; and nothing waits."""
     tokens = {"issuer": "https://issuer", "audience": "taskgate", "jwks_url": "https://issuer/keys"}
     mount.put(document(service_accounts=tokens))
     following = Following(mount)
@@ -179,7 +179,8 @@ async def test_service_accounts_that_go_need_no_restart(mount: Mount) -> None:
     mount.put(document(service_accounts=tokens))
     with capture_logs() as logs:
         await begun_without.reload.look()
-    assert ("service_accounts",) in [entry.get("paths") for entry in logs]
+    assert [entry["event"] for entry in logs] == ["settings.reloaded"]
+    assert table_of(begun_without.applied[0]).trust is not None
 
 
 async def test_a_reload_never_opens_to_everybody(mount: Mount) -> None:

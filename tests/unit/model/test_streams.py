@@ -50,9 +50,9 @@ def test_wanted() -> None:
     """A task is wanted where all that is named agrees with it."""
     labels = TaskLabels(id=1, type="tag", status="pending")
     assert Only().takes(labels)
-    assert Only(status="pending", type="tag").takes(labels)
-    assert not Only(status="pending", type="all").takes(labels)
-    assert not Only(status="dispatched").takes(labels)
+    assert Only(statuses=("dispatched", "pending"), types=("tag",)).takes(labels)
+    assert not Only(statuses=("pending",), types=("all",)).takes(labels)
+    assert not Only(statuses=("dispatched",)).takes(labels)
 
 
 def test_labels_are_read_whatever_else_a_task_holds() -> None:

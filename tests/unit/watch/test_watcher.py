@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.model.callers import Caller
 from service.model.errors import (
@@ -208,6 +209,33 @@ async def test_a_range_that_grows_too_wide_ends_the_watch() -> None:
         await reading.until(Synced)
         blocks.records = [record(id_) for id_ in range(3)]
         assert isinstance((await reading.until(Ended))[-1].error, RangeTooWide)
+
+
+async def test_a_list_that_has_ended_takes_no_further_watcher() -> None:
+    """Until those who watch it have gone, whoever comes is told why."""
+    blocks = Blocks([record(1)], size=2)
+    replica = Replica(blocks, blocks_max=1)
+    with replica.watch() as watcher:
+        reading = Reading(watcher)
+        await reading.until(Synced)
+        blocks.records = [record(id_) for id_ in range(3)]
+        await reading.until(Ended)
+        with replica.watch() as late, pytest.raises(RangeTooWide):
+            await late.ready(patience_s=5)
+
+
+async def test_a_record_that_can_not_be_read_is_trouble_and_passes() -> None:
+    """A fault of ours ends no watch: it is logged, told as `stale`, and tried again."""
+    blocks = Blocks([record(1)])
+    with Replica(blocks).watch() as watcher, capture_logs() as logs:
+        reading = Reading(watcher)
+        await reading.until(Synced)
+        blocks.records = [b"{"]
+        await reading.until(Stale)
+        blocks.records = [record(2)]
+        added, removed = await reading.changes(2)
+        assert (added.task.labels.id, removed.id) == (2, 1)
+    assert {each["event"] for each in logs} == {"watch.pass_failed"}
 
 
 async def test_a_watcher_without_the_right_is_ended_and_others_go_on() -> None:

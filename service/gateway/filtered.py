@@ -1,0 +1,132 @@
+"""Filtered pages: a slice of the tasks that a filter takes, which may stand in any block of the query's list."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import compress
+
+from msgspec.structs import replace
+
+from service.gateway.paging import Part, summary_of
+from service.model.blocks import Block
+from service.model.budgets import BudgetNote
+from service.model.errors import RangeTooWide
+from service.model.pages import Page, PageRequest
+
+IN_FLIGHT = 2
+"""How many blocks one request fetches at a time while nobody else needs the budget."""
+
+Recall = Callable[[int], Part | None]
+"""Returns a block that is fresh in memory."""
+Obtain = Callable[[int, float], Awaitable[Part]]
+"""Returns a block, stored or fetched within so many seconds of patience. Raises what a page does."""
+
+
+async def all_blocks(
+    ask: PageRequest,
+    *,
+    recall: Recall,
+    obtain: Obtain,
+    is_budget_free: Callable[[], bool],
+    now_s: Callable[[], float],
+    block_size: int,
+) -> list[Part]:
+    """Return all blocks of the query's list, within the patience of `ask` as a whole.
+
+    Raise RangeTooWide where the list has more blocks than `filter_max_blocks`, after one block, and whatever `obtain`
+    raises. May be cancelled.
+    """
+    ends_at_s = now_s() + ask.patience_s
+    parts: dict[int, Part] = {}
+    parts[0] = recall(0) or await obtain(0, ask.patience_s)
+    while True:
+        count = _count(parts, ask, block_size=block_size)
+        missing: list[int] = []
+        for index in range(count):
+            if index not in parts:
+                if (hit := recall(index)) is not None:
+                    parts[index] = hit
+                else:
+                    missing.append(index)
+        if count == _count(parts, ask, block_size=block_size) and not missing:
+            return [parts[index] for index in range(count)]
+        wave = missing[: IN_FLIGHT if is_budget_free() else 1]
+        patience_s = max(ends_at_s - now_s(), 0.0)
+        parts.update(zip(wave, await _together([obtain(index, patience_s) for index in wave]), strict=True))
+
+
+def filtered_page(
+    ask: PageRequest, parts: Sequence[Part], *, block_size: int, lifetime_s: float, budget: BudgetNote | None
+) -> Page:
+    """Cut the slice out of those tasks of all blocks that the filter takes, each task once.
+
+    Freshness is that of the oldest block. `consistent` is false where totals differ, a task stands in two blocks or a
+    block is short: the list has changed between two fetches.
+    """
+    blocks = [part.block for part in parts]
+    total = max(blocks, key=lambda block: block.fetched_at_ms).total
+    flags = [ask.only.matches(block.codes) for block in blocks]
+    ids = [block.task_ids() for block in blocks]
+    is_repeated = len(set().union(*ids)) < sum(map(len, ids))
+    if is_repeated:
+        flags = _first_of_each(flags, ids)
+    expected = [max(min(block_size, total - index * block_size), 0) for index in range(len(blocks))]
+    is_short = any(block.received < number for block, number in zip(blocks, expected, strict=True))
+    is_changed = any(block.changed or block.total != total for block in blocks)
+    return replace(
+        summary_of(ask, parts, lifetime_s=lifetime_s, budget=budget),
+        only=ask.only,
+        total=sum(each.count(1) for each in flags),
+        body=b",".join(_cut(blocks, flags, ask.slice.offset, ask.slice.offset + ask.slice.limit)),
+        missing=sum(max(number - len(block.ends), 0) for block, number in zip(blocks, expected, strict=True)),
+        consistent=not (is_repeated or is_short or is_changed),
+    )
+
+
+def _count(parts: dict[int, Part], ask: PageRequest, *, block_size: int) -> int:
+    """How many blocks the list has, by the newest of those that are there."""
+    newest = max((part.block for part in parts.values()), key=lambda block: block.fetched_at_ms)
+    count = max(-(-newest.total // block_size), 1)
+    if count > ask.filter_max_blocks:
+        raise RangeTooWide(total=newest.total, bound=ask.filter_max_blocks * block_size)
+    return count
+
+
+async def _together(waiting: Sequence[Awaitable[Part]]) -> list[Part]:
+    """Await all; if one fails or this is cancelled, the others are cancelled and awaited, too."""
+    if len(waiting) == 1:
+        return [await waiting[0]]
+    tasks = [asyncio.ensure_future(each) for each in waiting]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _cut(blocks: Sequence[Block], flags: Sequence[bytes], start: int, stop: int) -> list[bytes]:
+    """JSON text of the flagged records from `start` up to `stop`, counted over all blocks."""
+    bodies: list[bytes] = []
+    passed = 0
+    for block, wanted in zip(blocks, flags, strict=True):
+        matched = wanted.count(1)
+        if passed < stop and passed + matched > start:
+            places = list(compress(range(len(block.ends)), wanted))
+            first, last = max(start - passed, 0), stop - passed
+            bodies.extend(block.cut(place, place + 1) for place in places[first:last])
+        passed += matched
+    return bodies
+
+
+def _first_of_each(flags: Sequence[bytes], ids: Sequence[Sequence[int]]) -> list[bytes]:
+    """The flags without those of a task that stood in an earlier place."""
+    seen: set[int] = set()
+    once: list[bytes] = []
+    for wanted, numbers in zip(flags, ids, strict=True):
+        kept = bytearray(wanted)
+        for place, number in enumerate(numbers):
+            if number in seen:
+                kept[place] = 0
+            seen.add(number)
+        once.append(bytes(kept))
+    return once

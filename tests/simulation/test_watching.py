@@ -1,0 +1,194 @@
+"""Watched lists in virtual time: many watchers cost what one does, and all end with the upstream's list."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import pytest
+
+from service.budget.scheduler.interfaces import Rules
+from service.model.callers import Caller
+from service.model.freshness import Lifetimes
+from service.model.queries import FromNow, Query, Sort, rfc3339
+from service.model.streams import Only
+from service.model.tasks import Listing, Task
+from service.settings import WatchSettings
+from service.watch.changes import Added, Changed, Removed
+from service.watch.events import Listed, Reset
+from service.watch.feeds import Feeds
+from service.watch.version_store import VersionStore
+from tests.simulation import sim_replica
+from tests.simulation.memory_redis import MemoryRedis
+from tests.simulation.model_scheduler import ModelServer
+from tests.simulation.sim_replica import Replica
+from tests.simulation.sim_upstream import SimUpstream
+from tests.simulation.virtual_time import run_in_virtual_time
+
+EPOCH_S = 1_700_000_000
+FRESH_S = 15.0
+BLOCK_SIZE = 100
+QUERY = Query(app="a", since=FromNow(offset_s=-86_400), until=FromNow(offset_s=86_400), sort=Sort.SCHEDULED)
+
+
+class MovingUpstream(SimUpstream):
+    """A list that changes: tasks come, go, move and are edited."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(random.Random(1), round_trip_s=(0.02, 0.1), transit_s=0.5, slow_connects=0.0, total=count)
+        self.tasks = {number: self._made(number) for number in range(count)}
+        self._moves = random.Random(2)
+        self._next = count
+
+    def change(self) -> None:
+        """One change."""
+        kind = self._moves.choice(("add", "remove", "move", "edit"))
+        if kind == "add":
+            self.tasks[self._next] = self._made(self._next)
+            self._next += 1
+            return
+        id_ = self._moves.choice(list(self.tasks))
+        if kind == "remove":
+            del self.tasks[id_]
+        elif kind == "move":
+            self.tasks[id_] = msgspec.structs.replace(self._made(id_), title=self.tasks[id_].title)
+        else:
+            self.tasks[id_] = msgspec.structs.replace(self.tasks[id_], title=f"edit {self._moves.random()}")
+
+    def _listing(self, app: str, query: Query, *, offset: int, want: int) -> Listing:
+        order = sorted(self.tasks.values(), key=lambda task: (task.scheduled_at or "", task.id))
+        return Listing(tasks=tuple(order[offset : offset + want]), total=len(order))
+
+    def _made(self, id_: int) -> Task:
+        return Task(
+            id=id_,
+            type="all",
+            status="pending",
+            title=f"task {id_}",
+            description="",
+            created_at=None,
+            scheduled_at=rfc3339(EPOCH_S + self._chance.randrange(3_600, 80_000)),
+            dispatched=False,
+            dispatch_error=None,
+            push_task_id=None,
+            content=msgspec.Raw(b"null"),
+        )
+
+
+class Mirror:
+    """What one watcher holds, by its events alone; each event must fit."""
+
+    def __init__(self) -> None:
+        self.titles: dict[int, str] = {}
+        self.events = 0
+
+    async def follow(self, feeds: Feeds, caller_now: Callable[[], Awaitable[Caller]], caller: Caller) -> None:
+        """Watch until cancelled."""
+        with feeds.watcher(QUERY, Only(), caller=caller, caller_now=caller_now) as watcher:
+            async for batch in watcher.batches(last_id=None, idle_s=15.0):
+                for each in batch:
+                    self.events += 1
+                    match each.event:
+                        case Listed(task=task) | Added(task=task):
+                            assert task.labels.id not in self.titles
+                            self.titles[task.labels.id] = msgspec.json.decode(task.record)["title"]
+                        case Changed(task=task):
+                            assert task.labels.id in self.titles
+                            self.titles[task.labels.id] = msgspec.json.decode(task.record)["title"]
+                        case Removed(id=id_):
+                            del self.titles[id_]
+                        case Reset():
+                            raise AssertionError("nobody is slow here")
+
+
+async def _watch(*, watchers: int, replicas: int, tasks: int, minutes: float) -> tuple[float, bool]:
+    """Watch; return the calls in each `fresh_s`, and whether all held the upstream's list in the end."""
+    loop = asyncio.get_running_loop()
+    rules = Rules(calls=5, window_ms=1000, transit_ms=500, fetch_lease_ms=4500)
+    lifetimes = Lifetimes(
+        fresh_s=FRESH_S, settled_s=600, refusal_s=60, stale_while_revalidate_s=60, stale_if_error_s=3600
+    )
+    redis = MemoryRedis(loop.time)
+    servers = {"a": ModelServer(rules, redis, app="a", chance=random.Random(3))}
+    upstream = MovingUpstream(tasks)
+    fleet = [
+        Replica(
+            f"r{number}",
+            servers=servers,
+            redis=redis,
+            upstream=upstream,
+            rules=rules,
+            lifetimes=lifetimes,
+            chance=random.Random(number),
+            delay_s=(0.0005, 0.002),
+            memory_bytes=64 * 1024 * 1024,
+            wall_s=lambda: EPOCH_S + loop.time(),
+        )
+        for number in range(replicas)
+    ]
+    for replica in fleet:
+        replica.start()
+    feeds = [
+        Feeds(
+            replica.gateway,
+            VersionStore(replica.store, prefix="t", keep_s=300.0),
+            settings=WatchSettings(blocks_max=50),
+            block_size=BLOCK_SIZE,
+            clock=lambda: EPOCH_S + loop.time(),
+        )
+        for replica in fleet
+    ]
+    mirrors = [Mirror() for _ in range(watchers)]
+    following = [
+        asyncio.create_task(_follow(mirror, feeds[number % replicas], f"c{number % 7}"))
+        for number, mirror in enumerate(mirrors)
+    ]
+    await asyncio.sleep(30)
+    began = len(upstream.served)
+    for _ in range(int(minutes * 60)):
+        await asyncio.sleep(1)
+        upstream.change()
+    calls = len(upstream.served) - began
+    await asyncio.sleep(60)
+    wanted = {id_: task.title for id_, task in upstream.tasks.items()}
+    held = all(mirror.titles == wanted for mirror in mirrors)
+    for task in following:
+        task.cancel()
+    for ended in await asyncio.gather(*following, return_exceptions=True):
+        if not isinstance(ended, asyncio.CancelledError):
+            raise ended
+    arrived = upstream.arrived_at_s["a"]
+    assert max(sum(start <= at < start + 1 for at in arrived) for start in arrived) <= 5
+    for replica in fleet:
+        await replica.aclose()
+    return calls / (minutes * 60 / FRESH_S), held
+
+
+async def _follow(mirror: Mirror, feeds: Feeds, name: str) -> None:
+    caller = Caller(name=name, apps=frozenset(("a",)), weight=1.0, waiting_max=50, wait_max_s=30.0, may_force=True)
+
+    async def caller_now() -> Caller:
+        return caller
+
+    await mirror.follow(feeds, caller_now, caller)
+
+
+@pytest.fixture(autouse=True)
+def _large_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sim_replica, "BLOCK_SIZE", BLOCK_SIZE)
+
+
+@pytest.mark.parametrize(("watchers", "replicas"), [(1, 1), (60, 4)])
+def test_watchers_cost_what_one_costs(watchers: int, replicas: int) -> None:
+    """A list of five blocks that changes each second: no more calls than blocks in each `fresh_s`, and all hold it."""
+    calls, held = run_in_virtual_time(lambda: _watch(watchers=watchers, replicas=replicas, tasks=480, minutes=2))
+    assert held
+    assert calls <= 5.5
+
+
+@pytest.mark.long
+def test_a_thousand_watchers_of_two_thousand_tasks() -> None:
+    """Four replicas, ten minutes: 20 calls in each `fresh_s`, as for one watcher."""
+    calls, held = run_in_virtual_time(lambda: _watch(watchers=1000, replicas=4, tasks=1950, minutes=10))
+    assert held
+    assert calls <= 20

@@ -1,0 +1,167 @@
+"""Settings applied while the process runs: issuer, audience and keys in one step, and lifetimes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from service.configuration.live import LiveSettings, lifetimes_of
+from service.model.errors import KeysUnavailable, TaskgateError, Unauthenticated
+from service.model.freshness import Lifetimes
+from service.settings import AppSettings, CacheSettings, CallerSettings, RedisSettings, ServiceAccountSettings, Settings
+from tests.integration.callers.conftest import Signer
+from tests.servers import until
+
+ACCOUNT = "shop/reports"
+
+
+def settings(tokens: ServiceAccountSettings | None, **changed: Any) -> Settings:
+    """One caller, known by its account."""
+    accounts = (ACCOUNT,) if tokens is not None else ()
+    return Settings(
+        apps={"shop": AppSettings(sdkappid=1, admin="a", secret_env="S")},
+        callers={"reports": CallerSettings(service_accounts=accounts, keys=("a" * 64,), apps=("shop",))},
+        redis=RedisSettings(url="redis://127.0.0.1"),
+        service_accounts=tokens,
+        **changed,
+    )
+
+
+class Issued:
+    """An issuer with a file of its keys."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        self.signer = Signer("one")
+        self.file = folder / f"{name}.json"
+        self.publish()
+
+    def publish(self) -> None:
+        self.file.write_bytes(self.signer.jwks())
+
+    def settings(self, **changed: Any) -> ServiceAccountSettings:
+        values: dict[str, Any] = {"issuer": self.name, "audience": "taskgate", "jwks_file": str(self.file)}
+        return ServiceAccountSettings(**(values | changed))
+
+    def token(self, *, iss: str | None = None, aud: str = "taskgate") -> bytes:
+        token = self.signer.token("one", ACCOUNT, iss=iss or self.name, aud=[aud])
+        return f"Bearer {token}".encode()
+
+
+@pytest.fixture
+def issued(tmp_path: Path) -> tuple[Issued, Issued]:
+    """Two issuers, both with a key of the same name."""
+    return Issued(tmp_path, "a"), Issued(tmp_path, "b")
+
+
+@pytest.fixture
+async def followed() -> AsyncIterator[Callable[[Settings], Any]]:
+    """Settings that are followed from now on."""
+    async with AsyncExitStack() as stack:
+
+        async def follow(settings: Settings) -> LiveSettings:
+            live = LiveSettings(settings)
+            await stack.enter_async_context(live.followed(None, {}))
+            return live
+
+        yield follow
+
+
+def outcome(live: LiveSettings, token: bytes) -> str | type[TaskgateError]:
+    """The caller's name, or how it is refused."""
+    try:
+        return live.callers.identify(token).name
+    except TaskgateError as exc:
+        return KeysUnavailable if isinstance(exc, KeysUnavailable) else Unauthenticated
+
+
+async def test_another_issuer(issued: tuple[Issued, Issued], followed: Callable[[Settings], Any]) -> None:
+    """From one moment to the next none of the old keys is used, whatever a token says; 503 until the new are there."""
+    a, b = issued
+    live = await followed(settings(a.settings()))
+    assert outcome(live, a.token()) == "reports"
+    live.apply(settings(b.settings()))
+    seen = [outcome(live, token) for token in (a.token(), a.token(iss="b"), b.token(), b.token(iss="a"))]
+    assert seen == [KeysUnavailable] * 4
+    await until(lambda: outcome(live, b.token()) == "reports")
+    seen = [outcome(live, token) for token in (a.token(), a.token(iss="b"), b.token(), b.token(iss="a"))]
+    assert seen == [Unauthenticated, Unauthenticated, "reports", Unauthenticated]
+    live.apply(settings(a.settings()))
+    await until(lambda: outcome(live, a.token()) == "reports")
+    assert outcome(live, b.token(iss="a")) is Unauthenticated
+
+
+async def test_another_name_for_the_issuer_alone(
+    issued: tuple[Issued, Issued], followed: Callable[[Settings], Any]
+) -> None:
+    """The keys of the old name are not trusted under the new one before they were read again."""
+    a, b = issued
+    live = await followed(settings(a.settings()))
+    a.file.write_bytes(b.signer.jwks())
+    live.apply(settings(a.settings(issuer="b")))
+    assert outcome(live, a.token(iss="b")) is KeysUnavailable
+    await until(lambda: outcome(live, b.token()) == "reports")
+    assert outcome(live, a.token(iss="b")) is Unauthenticated
+
+
+async def test_another_audience(issued: tuple[Issued, Issued], followed: Callable[[Settings], Any]) -> None:
+    """Takes effect at once, with the keys that are there; remembered tokens for the old one are good no more."""
+    a, _ = issued
+    live = await followed(settings(a.settings()))
+    assert outcome(live, a.token()) == "reports"
+    live.apply(settings(a.settings(audience="other")))
+    assert [outcome(live, a.token(aud=aud)) for aud in ("taskgate", "other")] == [Unauthenticated, "reports"]
+
+
+async def test_tokens_from_now_on_and_no_more(
+    issued: tuple[Issued, Issued], followed: Callable[[Settings], Any]
+) -> None:
+    """The section may come and go; with it goes what reads the keys."""
+    a, _ = issued
+    live = await followed(settings(None))
+    assert outcome(live, a.token()) is Unauthenticated
+    live.apply(settings(a.settings()))
+    await until(lambda: outcome(live, a.token()) == "reports")
+    tasks = asyncio.all_tasks()
+    live.apply(settings(None))
+    assert outcome(live, a.token()) is Unauthenticated
+    await until(lambda: len(asyncio.all_tasks()) < len(tasks))
+
+
+async def test_settings_that_contradict_themselves_change_nothing(
+    issued: tuple[Issued, Issued], followed: Callable[[Settings], Any]
+) -> None:
+    """Neither the issuer nor the callers."""
+    a, b = issued
+    live = await followed(settings(a.settings()))
+    twice = {name: CallerSettings(keys=("b" * 64,), apps=("shop",)) for name in ("x", "y")}
+    with pytest.raises(ValueError, match="share a key"):
+        live.apply(msgspec.structs.replace(settings(b.settings()), callers=twice))
+    assert outcome(live, a.token()) == "reports"
+    assert outcome(live, b.token(iss="a")) is Unauthenticated
+
+
+class UsesLifetimes:
+    """Notes what it gets."""
+
+    def __init__(self) -> None:
+        self.lifetimes: Lifetimes | None = None
+
+    def set_lifetimes(self, lifetimes: Lifetimes) -> None:
+        self.lifetimes = lifetimes
+
+
+async def test_lifetimes(followed: Callable[[Settings], Any]) -> None:
+    """Reach all parts that use them, and answers made by the old ones are dropped."""
+    live = await followed(settings(None))
+    parts = [UsesLifetimes(), UsesLifetimes()]
+    dropped: list[bool] = []
+    live.attach(*parts, forget=lambda: dropped.append(True))
+    cache = CacheSettings(fresh_s=7.0, stale_if_error_s=9.0)
+    live.apply(settings(None, cache=cache))
+    assert [part.lifetimes for part in parts] == [lifetimes_of(cache)] * 2
+    assert dropped == [True]

@@ -1,0 +1,120 @@
+"""A right that ends while a request lasts."""
+
+import asyncio
+import hashlib
+import time
+from typing import Any
+
+import pytest
+
+from service.callers.authenticator import Authenticator
+from service.callers.table import Table, table_of
+from service.model.callers import Authenticated, Caller
+from service.model.errors import NotAllowed, TaskgateError, Unauthenticated, UnknownApp
+from service.observe.request import RequestContext
+from service.settings import AppSettings, CallerSettings, RedisSettings, Settings
+from service.web.identify import Access
+
+KEY = b"Bearer key"
+
+
+def table(**callers: CallerSettings) -> Table:
+    app = AppSettings(sdkappid=1, admin="a", secret_env="S")
+    return table_of(Settings(apps={"shop": app}, callers=callers, redis=RedisSettings(url="redis://127.0.0.1")))
+
+
+def policy(key: str = "key", **changed: Any) -> CallerSettings:
+    values: dict[str, Any] = {"keys": (hashlib.sha256(key.encode()).hexdigest(),), "apps": ("shop",)}
+    return CallerSettings(**(values | changed))
+
+
+class Ending(Authenticator):
+    """Knows everybody, with a credential that is good until `until_s`."""
+
+    until_s = 0.0
+
+    def authenticate_cached(self, authorization: bytes | None) -> Authenticated | None:
+        known = super().authenticate_cached(authorization)
+        return None if known is None else Authenticated(caller=known.caller, until_s=self.until_s)
+
+
+@pytest.fixture
+def callers() -> Authenticator:
+    return Authenticator(table(reports=policy()), issuer=None)
+
+
+def access_of(callers: Authenticator) -> Access:
+    context = RequestContext(request_id="x", fields={b"authorization": KEY})
+    return Access(context, callers, callers.identify(KEY), app="shop", clock=time.time)
+
+
+REFUSALS: list[tuple[dict[str, CallerSettings], type[TaskgateError]]] = [
+    ({}, Unauthenticated),
+    ({"reports": policy("another")}, Unauthenticated),
+    ({"reports": policy(apps=())}, UnknownApp),
+    ({"reports": policy(apps=(), operator=True)}, NotAllowed),
+]
+
+
+@pytest.mark.parametrize(("left", "error"), REFUSALS)
+async def test_a_reload_ends_what_is_waited_for(
+    callers: Authenticator, left: dict[str, CallerSettings], error: type[TaskgateError]
+) -> None:
+    """A caller, a key or an app that is taken away cancels the wait at once, and says why."""
+    cancelled: list[bool] = []
+
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    access = access_of(callers)
+    waiting = asyncio.create_task(access.during(wait()))
+    await asyncio.sleep(0)
+    callers.replace(table(**left))
+    with pytest.raises(error):
+        await asyncio.wait_for(waiting, 5)
+    assert cancelled == [True]
+    with pytest.raises(error):
+        access.now()
+
+
+async def test_a_reload_that_leaves_the_right(callers: Authenticator) -> None:
+    """Goes on, by the policy of now."""
+    access, go = access_of(callers), asyncio.Event()
+    waiting = asyncio.create_task(access.during(go.wait()))
+    await asyncio.sleep(0)
+    callers.replace(table(reports=policy(weight=7.0), other=policy("other")))
+    await asyncio.sleep(0.01)
+    go.set()
+    assert await waiting
+    assert access.now().weight == 7.0
+
+
+async def test_a_credential_that_ends() -> None:
+    """Ends the wait when it ends, without a reload and without leeway; and nothing is left behind."""
+    callers = Ending(table(reports=policy()), issuer=None)
+    callers.until_s = time.time() + 0.1
+    access = access_of(callers)
+    assert isinstance(access.now(), Caller)
+    with pytest.raises(Unauthenticated) as caught:
+        await asyncio.wait_for(access.during(asyncio.sleep(60)), 5)
+    assert caught.value.presented
+    assert time.time() >= callers.until_s
+    with pytest.raises(Unauthenticated):
+        access.now()
+
+
+async def test_a_wait_that_is_cancelled(callers: Authenticator) -> None:
+    """A hang-up stays one, and what ended before is not touched by a later reload."""
+    access = access_of(callers)
+    waiting = asyncio.create_task(access.during(asyncio.sleep(60)))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await access.during(asyncio.sleep(0, "answer")) == "answer"
+    callers.replace(table())
+    await asyncio.sleep(0)
