@@ -8,10 +8,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 NEVER_IMPORTED := click colorama faker litestar-htmx markdown-it-py mdurl polyfactory pycparser pygments rich rich-click tzdata
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 
-.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi check-breaking lint-workflows test-chart test-cluster test-alerts bench-budget bench-hit bench-process bench-simulation soak check format lock docs-page chart image sbom version openapi clean
+.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi check-breaking lint-workflows test-chart test-cluster test-alerts bench-budget bench-hit bench-process bench-capacity bench-simulation simulate soak check format lock docs-page chart image sbom version openapi clean bench-watch
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "PYTHON=python3.13 chooses another Python (3.11 or later), VENV=.venv-3.13 another place for its packages."
 
 run: $(VENV)/.run ## run the gateway: TASKGATE_CONFIG=my.yaml, or without it an embedded Valkey and a sandbox (PORT=8001)
@@ -24,7 +24,7 @@ test: $(VENV)/.dev check ## check, then all tests, against real servers (five to
 test-long: $(VENV)/.dev ## the tests that take minutes each (the clock's need Debian's faketime)
 	$(BIN)/python -m pytest -m long
 
-bench: bench-budget bench-hit bench-process bench-simulation ## all benchmarks
+bench: bench-budget bench-hit bench-process bench-capacity bench-simulation ## all benchmarks
 
 bench-budget: $(VENV)/.dev ## what the budget costs: script times, ticks, added latency (two minutes)
 	$(BIN)/python -m tests.bench.budget
@@ -35,8 +35,17 @@ bench-hit: $(VENV)/.bench ## what a hit costs, beside other servers; writes docs
 bench-process: $(VENV)/.dev ## start, memory and end of one replica; writes docs/benchmarks/process.md (two minutes)
 	$(BIN)/python -m tests.bench.process docs/benchmarks/process.md
 
-bench-simulation: $(VENV)/.dev ## what ten simulated minutes of many callers cost, by kind of cache
-	$(BIN)/python -m tests.bench.simulate_cache
+bench-capacity: $(VENV)/.dev ## what a gateway takes of Redis and of its limits; writes docs/benchmarks/capacity.md (three minutes)
+	$(BIN)/python -m tests.bench.capacity docs/benchmarks/capacity.md
+
+simulate: $(VENV)/.dev ## search histories in virtual time for what must not happen, or fails to: SEEDS=1000 FIRST=1
+	$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1)
+
+bench-simulation: $(VENV)/.dev ## a day of 10,000 callers in virtual time; writes docs/benchmarks/day.md (some minutes)
+	$(BIN)/python -m tests.bench.day docs/benchmarks/day.md
+
+bench-watch: $(VENV)/.dev ## what idle watchers cost a replica in memory (COUNT=1000; a minute)
+	$(BIN)/python -m tests.bench.watchers $(COUNT)
 
 soak: $(VENV)/.dev ## mixed load with faults on whole processes, an hour (MINUTES=10); writes docs/benchmarks/soak.md
 	$(BIN)/python -m tests.soak.run $(or $(MINUTES),60) docs/benchmarks/soak.md
@@ -44,8 +53,8 @@ soak: $(VENV)/.dev ## mixed load with faults on whole processes, an hour (MINUTE
 test-prometheus: $(VENV)/.dev ## scrape with a real Prometheus (Debian: prometheus) and ask it the documented questions
 	$(BIN)/python -m pytest -m prometheus
 
-test-proxy: $(VENV)/.dev ## upstream calls through a real forward proxy (Debian: tinyproxy)
-	$(BIN)/python -m pytest tests/integration/upstream -m proxy
+test-proxy: $(VENV)/.dev ## calls through a forward proxy, watches behind a reverse one (Debian: tinyproxy, nginx)
+	$(BIN)/python -m pytest tests/integration/upstream tests/scenes/test_watch_behind_nginx.py -m proxy
 
 test-browser: $(VENV)/.dev ## the page at / and the docs in a headless browser (Debian: chromium)
 	$(BIN)/python -m pytest tests/browser -m browser

@@ -1,4 +1,4 @@
-"""The command line. Each command imports what it needs when it runs, so that `--help` is there at once."""
+"""The command line. Each command imports what it needs when it runs, so that `--help` comes at once."""
 
 import argparse
 import os
@@ -7,20 +7,19 @@ from collections.abc import Callable, Sequence
 
 _CONFIG = "the YAML file (default: $TASKGATE_CONFIG)"
 
-_TASKS_EPILOG = """A value that begins with a minus follows an equals sign: --since=-P7D --sort=-created_at.
-Exit status 0: all tasks were listed; 1: some are missing, for a reason that is told; 2: the request or the key is at
-fault."""
+_TASKS_EPILOG = """Write a value that begins with a minus after an equals sign: --since=-P7D --sort=-created_at.
+Exit status: 0 if all tasks were listed, 1 if some are missing (stderr says why), 2 if request or key are wrong."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit status. 0 is success, 1 a failure, 2 a faulty configuration or command line."""
+    """Run a command and return its exit status: 0 success, 1 failure, 2 a wrong configuration or command line."""
     parsed = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = parsed.command
     try:
         return command(parsed)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read our output has left
+    except BrokenPipeError:  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -28,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="taskgate",
-        description="Shares one rate-limited list of scheduled push tasks among many internal services.",
+        description="Share one rate-limited list of scheduled push tasks among many internal services.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -41,27 +40,28 @@ def _parser() -> argparse.ArgumentParser:
     _listening(demo, port=8000)
     demo.set_defaults(command=_demo)
 
-    sandbox = commands.add_parser("sandbox", help="run an upstream to develop and test against")
+    sandbox = commands.add_parser("sandbox", help="run a sandbox upstream to develop and test against")
     _listening(sandbox, port=8100)
-    sandbox.add_argument("--calls", type=int, default=5, help="calls in a window (default: 5)")
-    sandbox.add_argument("--window-s", type=float, default=1.0, help="length of the window, seconds (default: 1)")
+    sandbox.add_argument("--calls", type=int, default=5, help="calls allowed in a window (default: 5)")
+    sandbox.add_argument("--window-s", type=float, default=1.0, help="length of the window in seconds (default: 1)")
     sandbox.set_defaults(command=_sandbox)
 
-    check = commands.add_parser("check", help="tell all that is wrong with a configuration")
+    check = commands.add_parser("check", help="check a configuration and print all its faults")
     check.add_argument("config", metavar="CONFIG", help="the YAML file")
-    check.add_argument("--redis", action="store_true", help="try what a gateway does with Redis as well")
-    check.add_argument("--call", action="store_true", help="make one real call for each app as well, in its turn")
-    check.add_argument("--alone", action="store_true", help="with --call: where Redis is away, call without a turn")
+    check.add_argument("--redis", action="store_true", help="also try what a gateway does with Redis")
+    check.add_argument("--call", action="store_true", help="also make one real call for each app, within its budget")
+    check.add_argument("--alone", action="store_true", help="with --call: if Redis is away, call outside the budget")
+    check.add_argument("--memory", type=int, metavar="MIB", help="compare with this limit (default: the container's)")
     check.set_defaults(command=_check)
 
-    usersig = commands.add_parser("usersig", help="print a signature, for trying the upstream by hand")
+    usersig = commands.add_parser("usersig", help="print a signature for calling the upstream by hand")
     usersig.add_argument("app", metavar="APP", help="name of the app in the configuration")
     usersig.add_argument("--config", help=_CONFIG)
     usersig.set_defaults(command=_usersig)
 
-    _listing(commands.add_parser("tasks", help="list tasks, from a gateway that runs", epilog=_TASKS_EPILOG))
+    _listing(commands.add_parser("tasks", help="list the tasks of an app from a running gateway", epilog=_TASKS_EPILOG))
 
-    key = commands.add_parser("key", help="print a new key for a caller, and the settings that let it in")
+    key = commands.add_parser("key", help="print a new key for a caller, and its settings")
     key.add_argument("name", metavar="NAME", help="name of the caller")
     key.set_defaults(command=_key)
 
@@ -76,18 +76,18 @@ def _listing(tasks: argparse.ArgumentParser) -> None:
         default=os.environ.get("TASKGATE_URL", "http://127.0.0.1:8000"),
         help="the gateway (default: $TASKGATE_URL, or http://127.0.0.1:8000)",
     )
-    tasks.add_argument("--key", help="the caller's key; better set $TASKGATE_KEY, since others can see a command line")
-    tasks.add_argument("--app", help="name of the app; may be left out where the key is good for one alone")
-    tasks.add_argument("--since", help="where the range starts: an instant, a date or a duration from now")
-    tasks.add_argument("--until", help="where the range ends, in the same way")
+    tasks.add_argument("--key", help="the caller's key; $TASKGATE_KEY is safer, since others can see a command line")
+    tasks.add_argument("--app", help="name of the app; optional if the key has access to only one")
+    tasks.add_argument("--since", help="start of the range: an instant, a date, now, or a duration from now")
+    tasks.add_argument("--until", help="end of the range, in the same form")
     tasks.add_argument("--sort", help="scheduled_at or created_at; a leading minus means latest first")
     tasks.add_argument("-q", help="a keyword in title or description")
     tasks.add_argument("--status", help="only tasks that are pending, dispatching or dispatched")
     tasks.add_argument("--type", help="only tasks for all, a tag or a user")
-    tasks.add_argument("--offset", type=int, default=0, help="how many tasks of the list to leave out")
-    tasks.add_argument("--watch", action="store_true", help="follow the list: print what changes, until Ctrl-C")
-    tasks.add_argument("--limit", type=int, help="how many tasks to list at most (default: all)")
-    tasks.add_argument("--wait", type=int, metavar="SECONDS", help="how long to wait for each turn")
+    tasks.add_argument("--offset", type=int, default=0, help="how many tasks of the list to skip")
+    tasks.add_argument("--watch", action="store_true", help="follow the list and print its changes until Ctrl-C")
+    tasks.add_argument("--limit", type=int, help="the most tasks to list (default: all)")
+    tasks.add_argument("--wait", type=int, metavar="SECONDS", help="longest wait for each turn to call the upstream")
     tasks.add_argument("--format", choices=("table", "ndjson"), default="table", help="(default: table)")
     tasks.set_defaults(command=_tasks)
 
@@ -100,7 +100,7 @@ def _listening(parser: argparse.ArgumentParser, *, port: int) -> None:
 
 
 class _Version(argparse.Action):
-    """Prints the version; reading it takes longer than the rest of the command line."""
+    """Print the version, which takes longer to read than the rest of the command line."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from service import __version__
@@ -137,7 +137,7 @@ def _sandbox(parsed: argparse.Namespace) -> int:
 def _check(parsed: argparse.Namespace) -> int:
     from service.commands.check import run
 
-    return run(parsed.config, call=parsed.call, alone=parsed.alone, redis=parsed.redis)
+    return run(parsed.config, call=parsed.call, alone=parsed.alone, redis=parsed.redis, memory_mib=parsed.memory)
 
 
 def _usersig(parsed: argparse.Namespace) -> int:

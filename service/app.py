@@ -154,6 +154,7 @@ def create_app(
         Watched(
             settle=gathered.flush,
             odd=lambda: client.odd,
+            skew=lambda: client.skew_s,
             apps=apps,
             callers=lambda: {name: caller.apps for name, caller in live.settings.callers.items()},
             signers={signer.app.name: signer for signer in signers},
@@ -176,7 +177,7 @@ def create_app(
             await parts.enter_async_context(warned(store, settings.redis))
             await parts.enter_async_context(client)
             _begin(parts, apps=apps, gathered=gathered, channels=channels, store=store, gateway=gateway, purge=purge)
-            await parts.enter_async_context(live.followed(follow, environ, told=signals.reloaded))
+            await parts.enter_async_context(live.followed(follow, environ, on_reload=signals.reloaded))
             yield
 
     callers = live.callers
@@ -188,13 +189,14 @@ def create_app(
         clock=clock,
         observers=(gathered, *signals.observers),
         lifespan=[lifespan],
+        is_open=settings.auth == "none",
     )
     responses = ResponseCache(
         edge,
         authenticate_cached=callers.authenticate_cached,
         observers=edge.observers,
         clock=clock,
-        max_bytes=settings.cache.answers_bytes,
+        max_bytes=0 if settings.auth == "none" else settings.cache.answers_bytes,  # `is_open` is looked at behind it
     )
     live.attach(gateway, block_cache, forget=responses.forget)
     purge.add(responses.forget)

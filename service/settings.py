@@ -110,7 +110,7 @@ class UpstreamSettings(_Section, frozen=True, kw_only=True):
     connect_timeout_s: Positive = 2.0
     read_timeout_s: Positive = 5.0
     call_timeout_s: Positive = 8.0
-    answer_max_bytes: Annotated[int, Meta(ge=1024)] = 8 * 1024 * 1024
+    answer_max_bytes: Annotated[int, Meta(ge=1024)] = 2 * 1024 * 1024
     connections: Annotated[int, Meta(ge=1, le=1000)] = 16
     proxy_url: str | None = None
     ca_file: str | None = None
@@ -147,7 +147,7 @@ class ServerSettings(_Section, frozen=True, kw_only=True):
     host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
     port: Port = 8000
     backlog: Annotated[int, Meta(ge=128, le=65_535)] = 1024
-    connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096
+    connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 2048
     unsent_max_bytes: Annotated[int, Meta(ge=1024 * 1024)] = 64 * 1024 * 1024
     headers_max_bytes: Annotated[int, Meta(ge=8192, le=1024 * 1024)] = 64 * 1024
     headers_timeout_s: Annotated[float, Meta(ge=0.1, le=600)] = 10.0

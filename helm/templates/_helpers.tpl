@@ -57,6 +57,11 @@ annotations:
 {{- end -}}
 {{- end -}}
 
+{{/* Where probes get through whatever callers do. */}}
+{{- define "taskgate.probesPort" -}}
+{{- ternary "metrics" "http" (ne (include "taskgate.metricsPort" .) "") -}}
+{{- end -}}
+
 {{/* Takes registry, repository, tag, digest. */}}
 {{- define "taskgate.imageOf" -}}
 {{- with .registry -}}{{ . | trimSuffix "/" }}/{{- end -}}

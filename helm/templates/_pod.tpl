@@ -26,14 +26,14 @@ containers:
         protocol: TCP
       {{- end }}
     startupProbe:
-      httpGet: {path: /livez, port: http}
+      httpGet: {path: /livez, port: {{ include "taskgate.probesPort" . }}}
       periodSeconds: {{ .Values.probes.startup.periodSeconds }}
       failureThreshold: {{ .Values.probes.startup.failureThreshold }}
     livenessProbe:
-      httpGet: {path: /livez, port: http}
+      httpGet: {path: /livez, port: {{ include "taskgate.probesPort" . }}}
       {{- toYaml .Values.probes.liveness | nindent 6 }}
     readinessProbe:
-      httpGet: {path: /readyz, port: http}
+      httpGet: {path: /readyz, port: {{ include "taskgate.probesPort" . }}}
       {{- toYaml .Values.probes.readiness | nindent 6 }}
     {{- if gt (int .Values.preStopSleepSeconds) 0 }}
     lifecycle:

@@ -1,7 +1,6 @@
 """Who pages on in order, and so will soon want the next block."""
 
-from collections import OrderedDict
-
+from service.cache.lru import LruTable
 from service.model.queries import Query, Slice
 
 WALKS_MAX = 1000
@@ -13,8 +12,7 @@ class SequentialReads:
 
     def __init__(self, *, block_size: int, most: int = WALKS_MAX) -> None:
         self._block_size = block_size
-        self._most = most
-        self._stops: OrderedDict[tuple[str, Query], int] = OrderedDict()
+        self._stops: LruTable[tuple[str, Query], int] = LruTable(most)
 
     def __len__(self) -> int:
         return len(self._stops)
@@ -27,12 +25,10 @@ class SequentialReads:
         """
         walk = (caller, query)
         stop = slice_.offset + slice_.limit
-        in_order = self._stops.pop(walk, None) == slice_.offset
+        in_order = self._stops.pop(walk) == slice_.offset
         if stop >= total:
             return None
-        self._stops[walk] = stop
-        if len(self._stops) > self._most:
-            self._stops.popitem(last=False)
+        self._stops.put(walk, stop)
         following = -(-stop // self._block_size)
         is_near = following * self._block_size - stop <= slice_.limit
         return following if in_order and is_near and following * self._block_size < total else None

@@ -1,4 +1,4 @@
-"""Checks a token against keys, issuer, audience and time. Asks nobody.
+"""Check a token against keys, issuer, audience and time. No I/O.
 
 PyJWT checks the signature alone: the claims are ours, so that the time is a parameter.
 """
@@ -35,7 +35,7 @@ class _Claims(msgspec.Struct, frozen=True):
 
 
 def checked(token: str, *, keys: SigningKeys, trust: Trust, now_s: float) -> Token:
-    """The token, if it is good. Raises Unauthenticated, SigningKeyUnknown, and KeysUnavailable where `keys` is empty.
+    """Return the token if it is good. Raises Unauthenticated, SigningKeyUnknown, and KeysUnavailable without `keys`.
 
     The key decides on the algorithm, never the token; `crit`, which would ask for more, is refused.
     """

@@ -9,7 +9,7 @@ from typing import Protocol
 import structlog
 
 from service.callers.checking import checked
-from service.callers.signing_keys import NoKeys, SigningKeys, read_jwks
+from service.callers.signing_keys import NoKeys, PublishedKeys, SigningKeys, read_jwks
 from service.callers.token import Token, Trust
 
 ON_DEMAND_EVERY_S = 30.0
@@ -50,6 +50,7 @@ class Issuer:
         self._fetching: asyncio.Task[None] | None = None
         self._running: asyncio.Task[None] | None = None
         self._is_failing = False
+        self._left_out = 0
 
     def check(self, token: str, *, trust: Trust, now_s: float) -> Token:
         """Return the token if it is good by the keys of now. Raises as `checked` does."""
@@ -97,15 +98,18 @@ class Issuer:
         except (SourceFailed, NoKeys) as exc:
             self.failures += 1
             if not self._is_failing:
-                log.warning("issuer.keys_not_had", detail=str(exc), known=len(self.keys))
+                log.warning("issuer.keys_unavailable", detail=str(exc), known=len(self.keys))
             self._is_failing = True
         finally:
             self._fetching = None
 
-    def _take(self, keys: SigningKeys) -> None:
+    def _take(self, keys: PublishedKeys) -> None:
+        if keys.left_out and keys.left_out != self._left_out:
+            log.warning("issuer.keys_left_out", known=len(keys), left_out=keys.left_out)
+        self._left_out = keys.left_out
         gone = [kid for kid, old in self.keys.items() if kid not in keys or keys[kid].thumbprint != old.thumbprint]
         if gone or self._is_failing or len(keys) != len(self.keys):
-            log.info("issuer.keys_had", known=len(keys), gone=len(gone))
+            log.info("issuer.keys_fetched", known=len(keys), gone=len(gone))
         self.keys = keys
         self._is_failing = False
         if gone:

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 JWKS_MAX_BYTES = 1024 * 1024
-KEYS_MAX = 100
+KEYS_MAX = 1000
 KID_MAX = 256
 RSA_BITS = range(2048, 8193)
 
@@ -17,12 +17,18 @@ SigningKeys = Mapping[str, "SigningKey"]
 """An issuer's keys by `kid`."""
 
 
+class PublishedKeys(dict[str, "SigningKey"]):
+    """The keys of one document. `left_out` counts those beyond KEYS_MAX: tokens signed with them are refused."""
+
+    left_out = 0
+
+
 class NoKeys(ValueError):
-    """A document without a single key that we can use."""
+    """A document without a single usable key."""
 
 
 class SigningKey(msgspec.Struct, frozen=True, kw_only=True):
-    """One public key, good for one algorithm alone; `thumbprint` tells one key from another under the same `kid`."""
+    """One public key for one algorithm. `thumbprint` distinguishes keys under the same `kid`."""
 
     algorithm: str
     public: RSAPublicKey | EllipticCurvePublicKey
@@ -30,7 +36,7 @@ class SigningKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Jwk(msgspec.Struct, frozen=True):
-    """What we look at of a JWK; private parts are not among it."""
+    """The members of a JWK that are read; private parts are not among them."""
 
     kty: str
     kid: str = ""
@@ -47,14 +53,17 @@ class _Jwks(msgspec.Struct, frozen=True):
     keys: list[msgspec.Raw]
 
 
-def read_jwks(raw: bytes) -> SigningKeys:
-    """The keys for RS256 and ES256; others are passed over, and of one `kid` the first counts. Raises NoKeys."""
+def read_jwks(raw: bytes) -> PublishedKeys:
+    """Return the keys for RS256 and ES256; others are passed over, and of one `kid` the first counts. Raises NoKeys."""
     try:
-        entries = msgspec.json.decode(raw, type=_Jwks).keys[:KEYS_MAX]
+        entries = msgspec.json.decode(raw, type=_Jwks).keys
     except (msgspec.MsgspecError, RecursionError) as exc:
         raise NoKeys("the answer is no JWKS") from exc
-    keys: dict[str, SigningKey] = {}
-    for entry in entries:
+    keys = PublishedKeys()
+    for count, entry in enumerate(entries):
+        if len(keys) >= KEYS_MAX:
+            keys.left_out = len(entries) - count
+            break
         try:
             jwk = msgspec.json.decode(entry, type=_Jwk)
             key = _key_of(jwk)

@@ -1,4 +1,4 @@
-"""The table of callers, made from the settings: what may change while we run is one value, swapped whole."""
+"""The table of callers, made from the settings: one value, replaced as a whole by a reload."""
 
 import hashlib
 import math
@@ -12,7 +12,7 @@ from service.model.queries import At, parse_moment
 from service.settings import BudgetSettings, KeySettings, PolicySettings, Settings
 
 ANONYMOUS = "anonymous"
-"""Everybody, with `auth: none`."""
+"""The name of all callers with `auth: none`."""
 UNKNOWN = "~unknown"
 """All service accounts that no caller names: one caller, so that they are one share of the turns and one label."""
 
@@ -29,7 +29,7 @@ NO_KEY = Key(digest=hashlib.sha256(b"").digest(), caller=None, until_s=-math.inf
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is known by what. `trust` is None where no tokens are taken, `unknown` where those of strangers are not."""
+    """Callers by credential. `trust` is None without tokens, `unknown` if those of unnamed accounts are refused."""
 
     keys: Mapping[bytes, Key]
     accounts: Mapping[str, Caller]
@@ -39,7 +39,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def table_of(settings: Settings) -> Table:
-    """The table that the settings describe. Raises ValueError where two callers share a key or an account."""
+    """Return the table that the settings describe. Raises ValueError if two callers share a key or an account."""
     keys: dict[bytes, Key] = {}
     accounts: dict[str, Caller] = {}
     tokens = settings.service_accounts
@@ -65,7 +65,7 @@ def table_of(settings: Settings) -> Table:
 
 
 def caller_of(name: str, policy: PolicySettings, *, budget: BudgetSettings, apps: frozenset[str]) -> Caller:
-    """A caller by its policy; `apps` are all there are, of which an operator knows."""
+    """Return a caller by its policy; `apps` are all apps, which an operator may know of."""
     return Caller(
         name=name,
         apps=frozenset(policy.apps),
@@ -79,7 +79,7 @@ def caller_of(name: str, policy: PolicySettings, *, budget: BudgetSettings, apps
 
 
 def end_of(until: str) -> int:
-    """When a key ends, in seconds since the epoch. Raises ValueError with a text for the operator."""
+    """Return when a key ends, in seconds since the epoch. Raises ValueError with a text for the operator."""
     try:
         moment = parse_moment(until)
     except ValueError:

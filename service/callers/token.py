@@ -1,10 +1,10 @@
-"""A service account's token (a JWT, RFC 7519): whose are good, and what a good one tells."""
+"""Tokens of service accounts (JWT, RFC 7519): which are accepted, and what a good one holds."""
 
 import msgspec
 
 
 class Trust(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose tokens are good, and only where they are meant for us."""
+    """The issuer whose tokens are accepted, and the audience that they must name."""
 
     issuer: str
     audience: str

@@ -1,4 +1,4 @@
-"""Starts sooner: keeps libraries from importing what they would use where it happens to be installed."""
+"""Start sooner: keep libraries from importing optional packages that happen to be installed."""
 
 import sys
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without(*packages: str) -> Iterator[None]:
-    """Meanwhile importing these fails as if they were not installed; those that are imported already are left."""
+    """Make imports of these packages fail meanwhile, except of those that are imported already."""
     hidden = [name for name in packages if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is what the import system takes for that
     try:

@@ -4,19 +4,22 @@ import asyncio
 
 from service.commands.configured import configured
 from service.configuration import Loaded
+from service.configuration.memory import MIB, container_limit, memory_model, shortage, total_bytes
 
 
-def run(config: str, *, call: bool, alone: bool, redis: bool) -> int:
+def run(config: str, *, call: bool, alone: bool, redis: bool, memory_mib: int | None = None) -> int:
     """Print all faults and warnings, then what Redis refuses and what one call for each app brings.
 
     Return the exit status.
 
+    `memory_mib` is the memory limit to compare the configuration with, by default this container's.
     `alone`: without Redis make the calls all the same, outside of the budget.
     """
     loaded = configured(config)
     if loaded is None:
         return 2
     print(f"ok: {_count(loaded)}")
+    _print_memory(loaded, limit_bytes=container_limit() if memory_mib is None else memory_mib * MIB)
     status = 0
     if redis:
         from service.commands.check_redis import try_redis
@@ -27,6 +30,15 @@ def run(config: str, *, call: bool, alone: bool, redis: bool) -> int:
 
         status = max(status, asyncio.run(call_all(loaded.settings, alone=alone)))
     return status
+
+
+def _print_memory(loaded: Loaded, *, limit_bytes: int | None) -> None:
+    model = memory_model(loaded.settings)
+    print(f"memory: at most {total_bytes(model) // MIB} MiB")
+    for use in model:
+        print(f"  {use.max_bytes / MIB:6.1f} MiB  {use.part}{f' ({use.path})' if use.path else ''}")
+    if (warning := shortage(loaded.settings, limit_bytes)) is not None:
+        print(f"warning: memory: {warning}")
 
 
 def _count(loaded: Loaded) -> str:

@@ -11,6 +11,7 @@ from service.app import rules_of
 from service.budget.line.jobs import CallFailed, HeldSlot, LineIsFull, TooLong
 from service.budget.line.line import Line
 from service.budget.scheduler.shared import RedisScheduler
+from service.commands.filtered_time import filtered_time
 from service.configuration.passwords import passwords_of
 from service.model.blocks import NOTHING, CachedBlock
 from service.model.errors import StoreUnavailable, UpstreamError
@@ -142,9 +143,7 @@ async def _alone(call: Call) -> Listing | Exception:
 
 
 def _call(client: Client, signer: Signer, settings: Settings) -> Call:
-    query = Query(
-        app=signer.app.name, since=parse_moment(settings.query.since), until=parse_until(settings.query.until)
-    )
+    query = _query(signer.app.name, settings)
 
     async def call(before_send: Callable[[], Awaitable[None]]) -> Listing:
         range_ = query.range_at(time.time(), align_s=settings.cache.align_s)
@@ -175,7 +174,15 @@ def _line(result: Listing | Exception, settings: Settings) -> tuple[bool, str]:
             return False, str(result)
     got, expected = len(result.tasks) + result.left_out, min(settings.cache.block_size, result.total)
     advice = "" if got >= expected else f"; set cache.block_size to {got}: one call gives no more"
-    return True, f"ok, {result.total} tasks from {settings.query.since} to {settings.query.until}{advice}"
+    range_ = _query("", settings).range_at(time.time(), align_s=settings.cache.align_s)
+    remark = filtered_time(result.tasks, range_)
+    said = f"ok, {result.total} tasks from {settings.query.since} to {settings.query.until}{advice}"
+    return True, f"{said}; {remark}" if remark else said
+
+
+def _query(app: str, settings: Settings) -> Query:
+    """What a caller lists that says nothing."""
+    return Query(app=app, since=parse_moment(settings.query.since), until=parse_until(settings.query.until))
 
 
 async def _at_once() -> None:

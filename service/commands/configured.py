@@ -7,8 +7,8 @@ from service.configuration import ConfigurationError, Loaded, load
 
 VARIABLE = "TASKGATE_CONFIG"
 _NONE = f"""taskgate: no configuration.
-Set {VARIABLE} to the path of a YAML file (docs/taskgate.example.yaml is one), or give it with --config.
-To try Taskgate without any, run `taskgate demo`."""
+Set {VARIABLE} to the path of a YAML file (docs/taskgate.example.yaml is one), or use --config.
+To try Taskgate without one, run `taskgate demo`."""
 
 
 def configured(path: str | None, *, print_warnings: bool = True) -> Loaded | None:

@@ -10,23 +10,23 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?", re.ASCII)
 
 
 def run(name: str) -> int:
-    """Print a new random key (256 bits), once, and the settings that let it in."""
+    """Print a new random key of 256 bits and the settings that admit it; the key is stored nowhere."""
     if not _NAME.fullmatch(name):
-        print("taskgate key: a name has up to 63 of a-z, 0-9, dot, dash and underscore", file=sys.stderr)
+        print("taskgate key: a name has up to 63 characters: a-z, 0-9, dot, dash and underscore", file=sys.stderr)
         return 2
     until = (datetime.now(UTC) + timedelta(days=30)).date()
     key = f"tg_{secrets.token_urlsafe(32)}"
     sha256 = hashlib.sha256(key.encode()).hexdigest()
-    print(f"""# The key, for {name}. It is shown this once and kept nowhere:
+    print(f"""# The key, for {name}. It is shown only now and stored nowhere:
 {key}
 
-# What goes into the configuration:
+# Add this to the configuration:
 callers:
   {name}:
     keys: ["{sha256}"]
     apps: []  # names of the apps that {name} may read
 
-# Where {name} has a key already, add the new one beside it, and let the old one end:
+# If {name} has a key already, add the new one beside it, and let the old one end:
 #   keys:
 #     - "{sha256}"
 #     - {{sha256: "the old key's", until: {until}}}  # a day (until it begins, UTC) or an instant""")

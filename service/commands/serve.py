@@ -6,6 +6,7 @@ import sys
 
 from service.commands.blocked_imports import without
 from service.commands.configured import VARIABLE, configured
+from service.configuration.memory import container_limit, shortage
 
 _NOT_NEEDED = ("annotated_types", "attr", "attrs", "click", "pydantic", "pygments", "rich")
 """What Litestar, httpx and structlog use for models of theirs and for terminals: 0.2 s of a start."""
@@ -16,7 +17,7 @@ def run(config: str | None) -> int:
     loaded = configured(config, print_warnings=False)  # they go to the log
     if loaded is None:
         return 2
-    gc.disable()  # a seventh of the time that the imports take: little of what they make is ever garbage
+    gc.disable()  # little of what imports make is ever garbage: docs/adr/0014-faster-start.md
     with without(*_NOT_NEEDED, "opentelemetry"):  # by redis-py, that is: our traces import it where they are wanted
         import structlog
 
@@ -36,6 +37,8 @@ def run(config: str | None) -> int:
     is_gathered = as_json and server.log_level in ("debug", "info")
     for warning in loaded.warnings:
         structlog.get_logger("taskgate.settings").warning("settings.warning", path=warning.path, text=warning.text)
+    if (short := shortage(loaded.settings, container_limit())) is not None:
+        structlog.get_logger("taskgate.settings").warning("settings.warning", path="server", text=short)
     try:
         access_log = AccessLog(writer.write) if is_gathered else log_requests
         with without(*_NOT_NEEDED):

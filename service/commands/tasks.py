@@ -1,4 +1,4 @@
-"""`taskgate tasks`: lists an app's tasks for people, from a gateway."""
+"""`taskgate tasks`: list an app's tasks for people, from a gateway."""
 
 import itertools
 import os
@@ -14,17 +14,17 @@ KEY_VARIABLE = "TASKGATE_KEY"
 
 
 def run(wanted: TasksRequest, *, key: str | None, form: str, limit: int | None, watched: bool) -> int:
-    """Print the tasks as they come, or with `watched` what changes; return the exit status.
+    """Print the tasks as they come, or with `watched` their changes. Return the exit status.
 
-    0: all of them; 1: some are missing; 2: the request or the key is at fault.
+    0: all were listed; 1: some are missing; 2: the request or the key is wrong.
     """
     key = key or os.environ.get(KEY_VARIABLE)
     if not key:
-        return _told(f"no key: set {KEY_VARIABLE}, or give it with --key", FAULTY)
+        return _report(f"no key: set {KEY_VARIABLE} or use --key", FAULTY)
     if limit is not None and limit < 1:
-        return _told("--limit must be 1 or more", FAULTY)
+        return _report("--limit must be 1 or more", FAULTY)
     if watched and (limit is not None or wanted.offset):
-        return _told("--watch follows the whole list: leave --limit and --offset out", FAULTY)
+        return _report("--watch follows the whole list; --limit and --offset do not apply", FAULTY)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # whatever the terminal can't show
     progress = Progress(sys.stderr, shown=sys.stderr.isatty())
     try:
@@ -33,10 +33,10 @@ def run(wanted: TasksRequest, *, key: str | None, form: str, limit: int | None, 
         return _list(wanted, key, Printer(sys.stdout, form=form), progress, limit)
     except RequestRefused as exc:
         progress.clear()
-        return _told(str(exc), FAULTY)
+        return _report(str(exc), FAULTY)
     except RequestFailed as exc:
         progress.clear()
-        return _told(str(exc), FAILED)
+        return _report(str(exc), FAILED)
     finally:
         progress.clear()
 
@@ -59,27 +59,27 @@ def _list(wanted: TasksRequest, key: str, printer: Printer, progress: Progress, 
 
 
 def _ended(answer: StreamResponse, count: int, wanted: TasksRequest) -> int:
-    """Tell how the stream ended."""
+    """Report how the stream ended; return the exit status."""
     end = answer.end
     if end is None or end.count != count:
-        hint = "" if wanted.is_filtered else f"; go on with --offset {wanted.offset + count}"
-        return _told(f"the answer was cut off after {count} tasks{hint}", FAILED)
+        hint = "" if wanted.is_filtered else f"; continue with --offset {wanted.offset + count}"
+        return _report(f"the answer was cut off after {count} tasks{hint}", FAILED)
     if end.missing:
-        _told(f"warning: {end.missing} tasks are missing: the upstream counts them but did not give them", COMPLETE)
+        _report(f"warning: {end.missing} tasks are missing: the upstream counts them but did not give them", COMPLETE)
     if end.changed:
-        _told("warning: the list changed while it was read: tasks may be missing or come twice", COMPLETE)
+        _report("warning: the list changed while it was read: tasks may be missing or repeated", COMPLETE)
     if end.stale:
-        _told(f"warning: the upstream could not be asked again: some of it is as it was at {end.fetched_at}", COMPLETE)
+        _report(f"warning: the upstream could not be reached: parts of the list are from {end.fetched_at}", COMPLETE)
     if end.complete:
         return COMPLETE
-    why = "for no reason that it tells" if end.problem is None else end.problem.text
+    why = "no reason was given" if end.problem is None else end.problem.text
     offset = end.offset
-    hint = "" if offset is None else f"\ngo on with --offset {offset}"
-    return _told(f"the list ended early, after {count} tasks: {why}{hint}", FAILED)
+    hint = "" if offset is None else f"\ncontinue with --offset {offset}"
+    return _report(f"the list ended early, after {count} tasks: {why}{hint}", FAILED)
 
 
-def _told(text: str, status: int) -> int:
-    """Tell it on stderr, without anything that a terminal would obey."""
+def _report(text: str, status: int) -> int:
+    """Print a text to stderr, without control sequences; return the status."""
     lines = "\n".join(printable(line) for line in text.split("\n"))
     print(f"taskgate tasks: {lines}", file=sys.stderr)
     return status

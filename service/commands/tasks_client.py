@@ -1,4 +1,4 @@
-"""What `taskgate tasks` asks of a gateway, over HTTP/1.1 with the standard library alone."""
+"""The requests of `taskgate tasks` to a gateway, over HTTP/1.1 with the standard library alone."""
 
 import http.client
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ LINE_MAX_BYTES = 8 * 1024 * 1024
 """The longest line that is read: an upstream's whole answer may be that large."""
 PROBLEM_MAX_BYTES = 64 * 1024
 ANSWER_MAX_S = 120.0
-"""How long the gateway may be silent, where the caller names no patience."""
+"""How long the gateway may be silent if the caller names no patience."""
 BUDGET_MAX_S = 2.0
 
 _NDJSON = "application/x-ndjson"
@@ -22,15 +22,15 @@ _AT_FAULT = frozenset((400, 401, 403, 404, 406, 414, 422, 431))
 
 
 class RequestFailed(Exception):
-    """The gateway can't be reached, or its answer is of no use."""
+    """The gateway can't be reached, or its answer can't be used."""
 
 
 class RequestRefused(Exception):
-    """The request can't be served as it is: a parameter, the address or the key is at fault."""
+    """The request can't be served: a parameter, the address or the key is wrong."""
 
 
 class TasksRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked for; None where nothing was said. `wait_s` is the patience for each block, in seconds."""
+    """A request for tasks; None for what was not given. `wait_s` is the patience for each block, in seconds."""
 
     url: str
     app: str | None = None
@@ -45,19 +45,19 @@ class TasksRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_filtered(self) -> bool:
-        """Whether tasks of the list are left out."""
+        """Whether a filter leaves tasks out."""
         return self.status is not None or self.type is not None
 
     @property
     def query_string(self) -> str:
-        """The parameters, encoded."""
+        """Return the encoded parameters."""
         names = ("app", "since", "until", "sort", "q", "status", "type")
         said = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return urlencode(said | ({"offset": self.offset} if self.offset else {}), quote_via=quote)
 
 
 class ProblemText(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read of a problem (RFC 9457)."""
+    """The members of a problem (RFC 9457) that are used."""
 
     title: str = "The gateway refused"
     detail: str = ""
@@ -67,7 +67,7 @@ class ProblemText(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """The problem, for people."""
+        """The problem as a text for people."""
         lines = [self.title + (f": {self.detail}" if self.detail else "")]
         lines += [f"{fault.parameter} {fault.detail}" for fault in self.errors]
         if self.estimate_seconds is not None:
@@ -78,7 +78,7 @@ class ProblemText(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read of a stream's last line."""
+    """The members of a stream's last line that are used."""
 
     complete: bool
     count: int
@@ -97,7 +97,7 @@ class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A task with what is shown of it, or with `end` the last line."""
+    """A task with the members that are shown, or with `end` the last line."""
 
     id: int = 0
     status: str | None = ""
@@ -108,19 +108,19 @@ class StreamLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShareWaiting(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read of a share: how many blocks wait."""
+    """How many blocks of a caller are waiting."""
 
     count: int = 0
 
 
 class BudgetShare(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read of one caller's share of the budget."""
+    """The members of a caller's share of the budget that are used."""
 
     waiting: ShareWaiting = ShareWaiting()
 
 
 class BudgetSlots(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read of the slots."""
+    """The members of the slots that are used."""
 
     total: int
     window_seconds: float
@@ -128,13 +128,13 @@ class BudgetSlots(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BudgetPause(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read of a pause."""
+    """The members of a pause that are used."""
 
     seconds: float = 0.0
 
 
 class BudgetSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read of an app's budget."""
+    """The members of an app's budget that are used."""
 
     slots: BudgetSlots
     pause: BudgetPause | None = None
@@ -143,7 +143,7 @@ class BudgetSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def wait_s(self) -> float:
-        """About how long the last in line waits for a turn: all who wait, one after the other."""
+        """Return about how long the last in line waits for a turn, in seconds."""
         pause_s = 0.0 if self.pause is None else self.pause.seconds
         waiting = self.others.waiting.count + sum(share.waiting.count for share in self.callers)
         if not waiting and self.slots.free:
@@ -155,7 +155,7 @@ _lines = msgspec.json.Decoder(StreamLine)
 
 
 class StreamResponse:
-    """A stream that has begun. `total` is how many tasks match, where the gateway tells; `end` how it ended."""
+    """A stream that has begun. `total` is how many tasks match, if the gateway says; `end` is how it ended."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         total = response.headers.get("X-Total-Count", "")
@@ -164,7 +164,7 @@ class StreamResponse:
         self._response = response
 
     def lines(self) -> Iterator[tuple[str, StreamLine]]:
-        """The tasks, each with its text, until the stream ends or breaks off. Raises RequestFailed."""
+        """Yield the tasks, each with its text, until the stream ends or breaks off. Raise RequestFailed."""
         try:
             while text := self._response.readline(LINE_MAX_BYTES):
                 if not text.endswith(b"\n"):
@@ -181,7 +181,7 @@ class StreamResponse:
 
 
 class Connection:
-    """The way to a gateway. Raises RequestRefused where the address or the key can't be right."""
+    """A connection to a gateway. Raise RequestRefused if the address or the key can't be right."""
 
     def __init__(self, wanted: TasksRequest, *, key: str) -> None:
         try:
@@ -207,7 +207,7 @@ class Connection:
             connection.close()
 
     def estimate_s(self) -> float | None:
-        """About how long the first turn may take, in seconds; None where the gateway doesn't tell."""
+        """Return about how long the first turn may take, in seconds; None if the gateway does not say."""
         app = self._wanted.app
         target = "/budget" + (f"?{urlencode({'app': app})}" if app else "")
         try:
@@ -217,7 +217,7 @@ class Connection:
             return None
 
     def stream(self) -> StreamResponse:
-        """Ask for the tasks. Raises RequestFailed and RequestRefused."""
+        """Send the request. Raise RequestFailed or RequestRefused."""
         wait_s = self._wanted.wait_s
         fields = {"Accept": _NDJSON} | ({} if wait_s is None else {"Prefer": f"wait={wait_s}"})
         timeout_s = ANSWER_MAX_S if wait_s is None else wait_s + 60.0
@@ -226,7 +226,7 @@ class Connection:
         return StreamResponse(response)
 
     def watch(self, last_id: str) -> Iterator[bytes]:
-        """Yield the lines of an event stream until it ends. Raises RequestFailed and RequestRefused."""
+        """Yield the lines of an event stream until it ends. Raise RequestFailed or RequestRefused."""
         wait_s = self._wanted.wait_s
         fields = {"Accept": _EVENT_STREAM} | ({} if wait_s is None else {"Prefer": f"wait={wait_s}"})
         if last_id:
@@ -240,7 +240,7 @@ class Connection:
             raise RequestFailed(f"the connection was lost: {exc or type(exc).__name__}") from exc
 
     def _check(self, response: http.client.HTTPResponse, wanted: str) -> None:
-        """Raise what stands in the way of an answer in the form that was asked for."""
+        """Raise RequestFailed or RequestRefused unless the answer has the requested form."""
         media_type = response.headers.get_content_type()
         if response.status == 200 and media_type == wanted:
             return

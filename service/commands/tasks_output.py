@@ -20,12 +20,12 @@ _COLUMNS = "{:>20}  {:<11}  {:<6}  {:<20}  {}"
 
 
 def printable(text: str) -> str:
-    """The text with what a terminal would obey, or hide, written as an escape."""
+    """Return the text with all that a terminal would obey or hide written as escapes."""
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
 def as_json(text: str) -> str:
-    """The same for JSON text, which means the same afterwards: in it these characters stand in strings alone."""
+    """Return JSON text with the same characters as JSON escapes; they occur in strings alone, so the value is equal."""
     return _UNSAFE.sub(_json_escape, text)
 
 
@@ -46,7 +46,7 @@ def _row(cells: tuple[str, ...], width: int | None) -> str:
 
 
 class Printer:
-    """Prints tasks to `out`, as a table or one JSON object a line."""
+    """Print tasks to `out`, as a table or as one JSON object per line."""
 
     def __init__(self, out: TextIO, *, form: str) -> None:
         self.count = 0
@@ -55,7 +55,7 @@ class Printer:
         self._width = shutil.get_terminal_size().columns if out.isatty() else None
 
     def print(self, line: tuple[str, StreamLine]) -> None:
-        """One task."""
+        """Print one task."""
         text, task = line
         if self._is_table:
             if not self.count:
@@ -71,7 +71,7 @@ class Printer:
 
 
 class Progress:
-    """A line on `err` that tells how far things are, where it is `shown`."""
+    """A progress line on `err`, if `shown`."""
 
     def __init__(self, err: TextIO, *, shown: bool) -> None:
         self.shown = shown
@@ -84,26 +84,26 @@ class Progress:
         self._count = 0
 
     def waits(self, estimate_s: float | None) -> None:
-        """The first block is waited for."""
+        """Show that the first block is awaited."""
         about = (
             "" if estimate_s is None else f", {_seconds(estimate_s)} at most" if estimate_s >= 1 else ", not for long"
         )
         self._draw(f"waiting for a turn{about}")
 
     def begins(self, *, total: int | None, offset: int, is_filtered: bool) -> None:
-        """The first block has come: so many tasks match."""
+        """Note the first block, which says how many tasks match."""
         self._began_s = time.monotonic()
         self._left = None if total is None else max(total - offset, 0)
         self._is_filtered = is_filtered
 
     def counts(self) -> None:
-        """One more task."""
+        """Count one more task."""
         self._count += 1
         if self.shown and time.monotonic() - self._drawn_at_s >= _REDRAW_S:
             self._draw(self._text(time.monotonic() - self._began_s))
 
     def clear(self) -> None:
-        """Take the line away before anything else is written."""
+        """Remove the line, before anything else is written."""
         if self._is_drawn:
             self._err.write(_ERASE)
             self._err.flush()
@@ -132,7 +132,7 @@ def _seconds(seconds: float) -> str:
 
 
 def _cut(text: str, width: int) -> str:
-    """As much of the text as fits; wide characters take two columns."""
+    """Return as much of the text as fits; wide characters take two columns."""
     used = 0
     for position, char in enumerate(text):
         used += 2 if unicodedata.east_asian_width(char) in "WF" else 1

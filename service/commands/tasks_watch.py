@@ -1,4 +1,4 @@
-"""`taskgate tasks --watch`: follows a list, as a live table on a terminal and as lines otherwise."""
+"""`taskgate tasks --watch`: follow a list, as a live table on a terminal and as lines otherwise."""
 
 import shutil
 import sys
@@ -24,7 +24,7 @@ class WatchEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventData(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read of the data of all events but `task` and `added`."""
+    """The members that are used of all events but `task` and `added`."""
 
     id: int = 0
     status: str | None = None
@@ -36,7 +36,7 @@ class EventData(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Follower:
-    """Prints events as they come: lines of text or JSON, or on a terminal the whole list anew."""
+    """Print events as they come: lines of text or JSON, or on a terminal the whole list again."""
 
     def __init__(self, out: TextIO, *, form: str) -> None:
         self._out = out
@@ -59,7 +59,7 @@ class Follower:
         self._out.flush()
 
     def _applied(self, event: WatchEvent) -> str | None:
-        """Keep what the event says; return its line."""
+        """Apply the event to the list; return its line."""
         if event.name in ("task", "added"):
             task = msgspec.json.decode(event.data, type=StreamLine)
             self._tasks[task.id] = task

@@ -1,4 +1,4 @@
-"""`taskgate usersig`: a signature, for trying the upstream by hand."""
+"""`taskgate usersig`: a signature for calling the upstream by hand."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from service.model.queries import rfc3339
 
 
 def run(app: str, config: str | None) -> int:
-    """Print the signature on stdout, and on stderr whose it is and how long it is valid."""
+    """Print the signature on stdout, and its owner and validity on stderr."""
     loaded = configured(config)
     if loaded is None:
         return 2

@@ -56,6 +56,8 @@ class LiveSettings:
         issuer = self._issuer
         if _keys_of(tokens) != _keys_of(self._tokens):
             issuer = None if tokens is None else self._issuer_of(tokens)
+        if issuer is not None and self._issuer is not None and _source_of(tokens) == _source_of(self._tokens):
+            issuer.keys = self._issuer.keys
         self._note(settings)
         self.callers.replace(table, issuer="same" if issuer is self._issuer else issuer)
         self._follow(issuer)
@@ -66,7 +68,7 @@ class LiveSettings:
 
     @asynccontextmanager
     async def followed(
-        self, path: str | None, environ: Mapping[str, str], *, told: OnReload | None = None
+        self, path: str | None, environ: Mapping[str, str], *, on_reload: OnReload | None = None
     ) -> AsyncIterator[None]:
         """Keep the issuer's keys fresh, and follow the file at `path` (None: no file), until left."""
         async with AsyncExitStack() as stack:
@@ -76,7 +78,9 @@ class LiveSettings:
                 self._issuer.start()
                 await self._issuer.wait_for_keys()
             if path is not None:
-                reload = ConfigurationWatcher(path, environ, running=self._began_with, apply=self.apply, told=told)
+                reload = ConfigurationWatcher(
+                    path, environ, running=self._began_with, apply=self.apply, on_reload=on_reload
+                )
                 await stack.enter_async_context(reload.followed())
             yield
 
@@ -118,8 +122,13 @@ class LiveSettings:
 
 
 def _keys_of(tokens: ServiceAccountSettings | None) -> ServiceAccountSettings | None:
-    """Return what decides whose keys are used: all of the section but what a reload can change on its own."""
+    """Return what decides how keys are had: all of the section but what a reload can change on its own."""
     return None if tokens is None else msgspec.structs.replace(tokens, audience="-", unknown=None)
+
+
+def _source_of(tokens: ServiceAccountSettings | None) -> tuple[str | None, ...]:
+    """Return what decides whose keys are used."""
+    return () if tokens is None else (tokens.issuer, tokens.jwks_url, tokens.jwks_file)
 
 
 def _nothing() -> None:

@@ -1,4 +1,4 @@
-"""Takes up settings whose files have changed, while we run: a bad file is refused whole, and the old one stays."""
+"""Apply changed configuration files while the process runs. A bad file is refused whole, and the old one stays."""
 
 import asyncio
 import os
@@ -33,14 +33,14 @@ LIVE = frozenset(
 """What a reload changes at once. So do an app that is gone, and the end of `auth: none`; all else needs a restart."""
 
 Seen = tuple[tuple[int, ...], ...]
-"""What each file was when last looked at, where its links end: a link that is swapped leads to another inode."""
+"""The identity of each file at the last look, links followed: a link that is swapped leads to another inode."""
 
 
 class OnReload(Protocol):
-    """Counts reloads."""
+    """Called after each reload; must not block."""
 
     def __call__(self, *, ok: bool) -> None:
-        """The configuration was read anew, or was refused."""
+        """`ok` says whether the configuration was applied or refused."""
         ...
 
 
@@ -48,7 +48,7 @@ log = structlog.get_logger("taskgate.settings")
 
 
 class ConfigurationWatcher:
-    """Looks at the configuration's files and applies what has changed. `reloads` and `refusals` are counted."""
+    """Watch the configuration's files and apply changes. `reloads` and `refusals` are counted."""
 
     def __init__(
         self,
@@ -57,17 +57,17 @@ class ConfigurationWatcher:
         *,
         running: Settings,
         apply: Callable[[Settings], None],
-        told: OnReload | None = None,
+        on_reload: OnReload | None = None,
         look_every_s: float = LOOK_EVERY_S,
     ) -> None:
-        """`apply` takes good settings in one step; `told` is called with `ok`, for metrics."""
+        """`apply` takes good settings in one step; `on_reload` is called after each reload."""
         self.reloads = 0
         self.refusals = 0
         self._path = path
         self._environ = environ
         self._running = running
         self._apply = apply
-        self._told = told or _nobody
+        self._on_reload = on_reload or _ignore
         self._look_every_s = look_every_s
         self._thread = OwnThread()
         self._files = (path, *files_of(running))
@@ -75,7 +75,7 @@ class ConfigurationWatcher:
 
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
-        """Look every second, until left."""
+        """Look every second until the context is left."""
         task = asyncio.create_task(self._run())
         try:
             yield
@@ -85,7 +85,7 @@ class ConfigurationWatcher:
                 await task
 
     async def look(self) -> None:
-        """Apply the configuration, if one of its files has changed since the last look."""
+        """Apply the configuration if one of its files has changed since the last look."""
         seen = await self._thread.run(seen_of, self._files)
         if seen == self._seen:
             return
@@ -115,16 +115,16 @@ class ConfigurationWatcher:
     def _count(self, *, ok: bool) -> None:
         self.reloads += ok
         self.refusals += not ok
-        self._told(ok=ok)
+        self._on_reload(ok=ok)
 
     def _within_bounds(self, settings: Settings) -> Settings:
-        """The settings, but never open to everybody where we were not when we began to listen."""
+        """Return the settings, but never with `auth: none` unless the process was started with it."""
         if settings.auth == "none" != self._running.auth:
             return msgspec.structs.replace(settings, auth="callers")
         return settings
 
     def _waiting(self, settings: Settings) -> Iterator[str]:
-        """What has changed and is not followed before a restart."""
+        """Yield what has changed and takes effect at a restart only."""
         gone = {f"apps.{name}" for name in self._running.apps if name not in settings.apps}
         for path in changes(self._running, settings):
             is_closing = path == "auth" and settings.auth == "callers"
@@ -142,7 +142,7 @@ class ConfigurationWatcher:
 
 
 def files_of(settings: Settings) -> tuple[str, ...]:
-    """The files that the settings point to, whose faults a reload should tell."""
+    """Return the files that the settings point to, whose faults a reload should report."""
     redis, tokens = settings.redis, settings.service_accounts
     named = [redis.password_file, redis.sentinel_password_file, redis.ca_file, redis.cert_file, redis.key_file]
     named += [app.secret_file for app in settings.apps.values()]
@@ -152,12 +152,12 @@ def files_of(settings: Settings) -> tuple[str, ...]:
 
 
 def seen_of(paths: tuple[str, ...]) -> Seen:
-    """What each file is now; one that is missing is nothing."""
+    """Return the identity of each file now; a missing one has none."""
     return tuple(_one_seen(path) for path in paths)
 
 
 def changes(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """The paths at which two settings differ, as deep as both are of one shape."""
+    """Yield the paths at which two settings differ, as deep as both have one shape."""
     match old, new:
         case msgspec.Struct(), msgspec.Struct() if type(old) is type(new):
             for name in old.__struct_fields__:
@@ -169,8 +169,8 @@ def changes(old: Any, new: Any, path: str = "") -> Iterator[str]:
             yield path
 
 
-def _nobody(*, ok: bool) -> None:
-    """Counts nothing."""
+def _ignore(*, ok: bool) -> None:
+    """Do nothing."""
 
 
 def _is_live(path: str) -> bool:

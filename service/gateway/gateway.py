@@ -281,10 +281,11 @@ class Gateway:
             fetched = await self._fetch(app, ask, job, patience_s=patience_s)
         except QueryRefused:
             raise
-        except (StoreUnavailable, UpstreamError, WaitTooLong, LineFull) as exc:
+        except (StoreUnavailable, UpstreamError, WaitTooLong, LineFull, NothingStored) as exc:
             if verdict is not Freshness.LAST_RESORT:
                 raise
-            reason = StaleReason.WAIT if isinstance(exc, (WaitTooLong, LineFull)) else StaleReason.ERROR
+            waits = isinstance(exc, (WaitTooLong, LineFull, NothingStored))
+            reason = StaleReason.WAIT if waits else StaleReason.ERROR
             was_called = isinstance(exc, UpstreamError) and not is_stopped
             return _stale(kept, ask.query, reason, forward=forward if was_called else None)
         return Part(
@@ -314,8 +315,9 @@ class Gateway:
             raise stopped
         caller = ask.caller
         if ask.patience_s <= 0:
-            estimate_s = app.line.estimate_s(caller.name, caller.weight)
-            raise WaitTooLong(place=1, estimate_s=estimate_s, patience_s=0)
+            raise NothingStored
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         outcome = await app.line.fetch(
             job,
             caller=caller.name,
@@ -326,7 +328,8 @@ class Gateway:
         )
         match outcome:
             case TooLong(place=place, estimate_s=estimate_s):
-                raise WaitTooLong(place=place, estimate_s=estimate_s, patience_s=ask.patience_s)
+                waited_s = loop.time() - began_s + ask.patience_s - patience_s
+                raise WaitTooLong(place=place, estimate_s=estimate_s, patience_s=ask.patience_s, waited_s=waited_s)
             case LineIsFull(bound=bound, estimate_s=estimate_s):
                 raise LineFull(bound=bound, retry_after_s=max(estimate_s, 1.0))
             case Fetched(joined=joined):
@@ -396,7 +399,7 @@ class Gateway:
                     job, caller=AHEAD, weight=1.0, patience_s=AHEAD_S, bound=AHEAD_MAX, background=True
                 )
         except TaskgateError as exc:
-            log.info("ahead.failed", app=app.info.name, error=type(exc).__name__)
+            log.info("prefetch.failed", app=app.info.name, error=type(exc).__name__)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

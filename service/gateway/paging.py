@@ -37,11 +37,12 @@ def page_of(
         for base, part in zip((first, first + block_size), parts, strict=False)
     )
     page = summary_of(ask, parts, lifetime_s=lifetime_s, budget=budget)
+    body = b",".join(body for body in bodies if body)
     return replace(
         page,
-        body=b",".join(body for body in bodies if body),
+        body=body,
         missing=max(min(stop, page.total) - start - count, 0),
-        consistent=all(part.block.total == page.total and not part.block.changed for part in parts),
+        consistent=not _has_changed(parts, body),
     )
 
 
@@ -64,6 +65,26 @@ def summary_of(ask: PageRequest, parts: Sequence[Part], *, lifetime_s: float, bu
         upstream_s=sum(part.upstream_s for part in parts),
         budget=budget,
     )
+
+
+class _Identified(msgspec.Struct, frozen=True):
+    id: int
+
+
+_records = msgspec.json.Decoder(list[_Identified])
+
+
+def _has_changed(parts: Sequence[Part], body: bytes) -> bool:
+    """Whether the blocks of a slice were seen to disagree, each having been fetched at a time of its own."""
+    first, *more = (part.block for part in parts)
+    if first.changed or any(block.changed for block in more):
+        return True
+    if not more:
+        return False
+    if any(block.total != first.total or block.range != first.range for block in more):
+        return True
+    ids = [record.id for record in _records.decode(b"[" + body + b"]")]
+    return len(set(ids)) < len(ids)
 
 
 def chunk_of(ask: PageRequest, part: Part, *, block_size: int, lifetime_s: float, budget: BudgetNote | None) -> Chunk:

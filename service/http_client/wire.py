@@ -45,9 +45,9 @@ class Wire(asyncio.Protocol):
         self._wake()
 
     def send(self, data: bytes) -> None:
-        """Send, and take what comes from now on for the answer."""
+        """Send, and take what comes from now on for the answer. On a closed connection nothing is sent."""
         self._listens = True
-        if self._transport is not None:
+        if self._transport is not None and not self.is_closed:
             self._transport.write(data)
 
     async def read(self, *, until_s: float) -> bytes:

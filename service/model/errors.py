@@ -91,9 +91,9 @@ class StreamTooLong(TaskgateError):
 
 
 class Refused(TaskgateError):
-    """No fetch for this caller now. `retry_after_s` says when to try again."""
+    """No fetch for this caller now. `retry_after_s` says when to try again; None: as it stands, that would not help."""
 
-    def __init__(self, detail: str, *, retry_after_s: float) -> None:
+    def __init__(self, detail: str, *, retry_after_s: float | None) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
 
@@ -101,17 +101,26 @@ class Refused(TaskgateError):
 class WaitTooLong(Refused):
     """The turn would come after the caller's patience has ended.
 
-    `place` counts from 1; `estimate_s` is the expected wait for the turn, in seconds.
+    `place` counts from 1; `estimate_s` is the expected wait for the turn from now on, in seconds, `waited_s` what was
+    waited before. An estimate may be a fifth too short: `retry_after_s` allows for that, so that whoever comes back
+    then, with the same patience, gets a turn if nothing else has changed.
     """
 
-    def __init__(self, *, place: int, estimate_s: float, patience_s: float) -> None:
+    def __init__(self, *, place: int, estimate_s: float, patience_s: float, waited_s: float = 0.0) -> None:
+        left_s = max(estimate_s, 0.1)
+        lacking_s = max(waited_s + left_s - patience_s, 0.1)
+        if waited_s < 0.05:
+            text = f"place {place} in line: the turn is expected in {left_s:.1f} s"
+        else:
+            text = f"no turn has come in {waited_s:.1f} s; at place {place} in line one is expected in {left_s:.1f} s"
         super().__init__(
-            f"place {place} in line; the turn is expected in {estimate_s:.1f} s, the patience is {patience_s:g} s",
-            retry_after_s=max(estimate_s - patience_s, 1.0),
+            f"{text}, {lacking_s:.1f} s later than the patience of {patience_s:g} s allows",
+            retry_after_s=max(estimate_s * 1.25 + 0.5 - patience_s, 1.0),
         )
         self.place = place
         self.estimate_s = estimate_s
         self.patience_s = patience_s
+        self.waited_s = waited_s
 
 
 class LineFull(Refused):
@@ -123,10 +132,13 @@ class LineFull(Refused):
 
 
 class NothingStored(Refused):
-    """The caller wanted only what is there (`Cache-Control: only-if-cached`), and there is nothing."""
+    """The caller takes only what is there (`Cache-Control: only-if-cached`, `Prefer: wait=0`), and there is nothing.
+
+    Nothing is fetched for such a request, so that another one would find nothing, too.
+    """
 
     def __init__(self) -> None:
-        super().__init__("no stored answer satisfies the request", retry_after_s=1.0)
+        super().__init__("no stored answer satisfies the request", retry_after_s=None)
 
 
 class ShuttingDown(Refused):

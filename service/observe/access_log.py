@@ -6,12 +6,11 @@ from datetime import UTC, datetime
 import msgspec
 import structlog
 
-from service.observe.request import LABELS_MAX, RequestLabels, RequestRecord
+from service.observe.request import RequestRecord
 
 # Of nearly every hit: numbers are dear to print.
 _NO_WAITS = '"waited_ms":0.0,"upstream_ms":0.0'
-_LINE = '{"timestamp":"%s.%06dZ","level":"info","event":"request","request_id":"%s",%s%s,"duration_ms":%s}'
-_HUNDREDTHS = tuple(f"{hundredths / 100:.2f}" for hundredths in range(1000))
+_LINE = '{"timestamp":"%s.%06dZ","level":"info","event":"request","request_id":"%s",%s,%s,"duration_ms":%.2f}'
 
 _log = structlog.get_logger()
 
@@ -41,7 +40,7 @@ class AccessLog:
         self._write = write
         self._second = -1
         self._second_text = ""
-        self._shared: dict[RequestLabels, str] = {}
+        self._encoder = msgspec.json.Encoder()
 
     def __call__(self, seen: Sequence[RequestRecord]) -> None:
         """Write a line for each."""
@@ -52,26 +51,15 @@ class AccessLog:
         if second != self._second:
             self._second = second
             self._second_text = datetime.fromtimestamp(second, tz=UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        shared = self._shared.get(seen.labels)
-        if shared is None:
-            shared = self._share(seen.labels)
+        labels = self._encoder.encode(seen.labels).decode()[1:-1]
         waits = _NO_WAITS
         if seen.waited_s or seen.upstream_s:
             waits = f'"waited_ms":{seen.waited_s * 1000:.1f},"upstream_ms":{seen.upstream_s * 1000:.1f}'
-        hundredths = int(seen.duration_s * 100_000 + 0.5)
-        duration = _HUNDREDTHS[hundredths] if hundredths < len(_HUNDREDTHS) else f"{seen.duration_s * 1000:.2f}"
         return _LINE % (
             self._second_text,
             (seen.ended_at_s - second) * 1e6,
             seen.request_id,
-            shared,
+            labels,
             waits,
-            duration,
+            seen.duration_s * 1000,
         )
-
-    def _share(self, labels: RequestLabels) -> str:
-        """The fields that most lines have in common, as JSON with a comma behind."""
-        if len(self._shared) >= LABELS_MAX:
-            self._shared.clear()
-        self._shared[labels] = shared = msgspec.json.encode(labels).decode()[1:-1] + ","
-        return shared

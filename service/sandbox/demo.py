@@ -37,20 +37,20 @@ class DemoOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def url(self) -> str:
-        """Where people find the gateway."""
+        """The address of the gateway."""
         return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
 
 def run_demo(
     *, host: str = "127.0.0.1", port: int = 8000, seed: int = 1, tasks: int = 2000, out: TextIO | None = None
 ) -> int:
-    """Run the demo until Ctrl-C or SIGTERM. Exit status 0 then, 1 where a part failed, 2 where the port is taken."""
+    """Run the demo until Ctrl-C or SIGTERM. Return 0 then, 1 if a part failed, 2 if the port is in use."""
     options = DemoOptions(host=host, port=port, sandbox=SandboxOptions(seed=seed, tasks=tasks))
     return asyncio.run(demo(options, out=out))
 
 
 async def demo(options: DemoOptions, *, out: TextIO | None = None) -> int:
-    """Start all parts, tell what runs, and wait for an end; leaves no process, socket or directory behind."""
+    """Start all parts, print what runs, and wait for the end. Leave no process, socket or directory behind."""
     stop = stop_signals()
     try:
         _check_free(options.host, options.port)
@@ -170,12 +170,12 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def described(options: DemoOptions, *, sandbox: Sandbox, store: Valkey) -> str:
-    """What runs, and what to type next."""
+    """Return a text that says what runs and what to type next."""
     served = sandbox.upstream.options
     names: Sequence[str] = [app.name for app in served.apps]
     about = f"{served.calls} calls in {served.window_s:g} s, {served.tasks} tasks for each app"
     return f"""
-Taskgate runs. Ctrl-C ends all of it and leaves nothing behind.
+Taskgate is running. Ctrl-C stops everything and leaves nothing behind.
 
   gateway   {options.url}
   docs      {options.url}/docs

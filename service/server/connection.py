@@ -186,8 +186,10 @@ class ClientConnection(asyncio.Protocol):
         if self._transport is not None and not self.is_lost:
             self._transport.writelines(parts)
 
-    async def drained(self) -> None:
-        """Wait until all that was written has left this process, or the connection is lost."""
+    async def drained(self, *, behind: int = 0) -> None:
+        """Wait until all that was written has left this process, or the connection is lost; `behind` bytes wait too."""
+        if self._is_paused and behind:
+            self._server.held.set(self, self._unsent_bytes + behind + len(self._input))
         while self._is_paused and not self.is_lost:
             if self._drained is None:
                 self._drained = asyncio.get_running_loop().create_future()

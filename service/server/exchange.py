@@ -24,8 +24,8 @@ class AnswerWriter(Protocol):
         """Write these."""
         ...
 
-    async def drained(self) -> None:
-        """Wait until all that was written has left this process, or the connection is lost."""
+    async def drained(self, *, behind: int = 0) -> None:
+        """Wait until all that was written has left this process, or the connection is lost; `behind` bytes wait too."""
         ...
 
     def answered(self, request: RequestHead, *, keep_alive: bool) -> None:
@@ -111,7 +111,8 @@ class Exchange:
             view = memoryview(body)
             self._wire.write(before, view[:PIECE_BYTES])
             for start in range(PIECE_BYTES, len(body), PIECE_BYTES):
-                await self._wire.drained()
+                # Whole bodies are files and cached pages, which many share; a part of a stream is its reader's alone.
+                await self._wire.drained(behind=len(body) - start if more else 0)
                 self._wire.write(view[start : start + PIECE_BYTES])
             if after:
                 self._wire.write(after)

@@ -14,8 +14,11 @@ from service.server.answer_head import Clock
 from service.server.asgi import AnswerAtOnce, Application, Messages, Refuse, Scope
 from service.server.connection import ClientConnection
 from service.server.exchange import Exchange
+from service.server.heap import heap_trimmer
 from service.server.held_bytes import HeldBytes
 from service.server.request_head import HeadReader
+
+ACCEPTED_AT_ONCE = 32
 
 log = structlog.get_logger("taskgate.serving")
 
@@ -56,6 +59,7 @@ class HttpServer:
         self._idle: dict[ClientConnection, None] = {}
         self._listener: asyncio.Server | None = None
         self._sweep: asyncio.TimerHandle | None = None
+        self._trim_heap = heap_trimmer()
         self._is_cut_off = False
         self._is_empty = asyncio.Event()
         self._is_empty.set()
@@ -64,9 +68,11 @@ class HttpServer:
         """Accept connections from now on. Raise CannotListen if another process has begun to listen meanwhile."""
         host, port = listening.getsockname()[:2]
         with naming(host, port):
+            # asyncio accepts up to `backlog` before it calls us for the first, perhaps more than there are files.
             self._listener = await self._loop.create_server(
-                lambda: ClientConnection(self), sock=listening, backlog=backlog
+                lambda: ClientConnection(self), sock=listening, backlog=ACCEPTED_AT_ONCE
             )
+            listening.listen(backlog)
         self._sweep_later()
 
     def stop(self) -> None:
@@ -185,6 +191,8 @@ class HttpServer:
         now_s = self.now_s()
         for connection in [each for each in self._connections if each.deadline_s <= now_s]:
             connection.expire()
+        if self.held.has_shrunk():
+            self._trim_heap()
         self._sweep_later()
 
 

@@ -78,7 +78,7 @@ async def _serve(
 
     def on_signal(number: signal.Signals) -> None:
         if stop.is_set():
-            log.warning("server.hurried", signal=number.name, requests=server.cancel())
+            log.warning("server.stopped_at_once", signal=number.name, requests=server.cancel())
             loop.call_later(REFUSED_S, server.abort)
         else:
             log.info("server.stopping", signal=number.name)

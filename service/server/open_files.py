@@ -20,5 +20,5 @@ def connections_within_files(wanted: int, *, others: int = OTHERS) -> int:
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return wanted
     allowed = max(1, soft - others)
-    log.warning("server.few_files", connections_max=wanted, connections=allowed, files=soft)
+    log.warning("server.low_file_limit", connections_max=wanted, connections=allowed, files=soft)
     return allowed

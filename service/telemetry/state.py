@@ -39,6 +39,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
 
     settle: Callable[[], None]
     odd: Callable[[], Mapping[tuple[str, str], int]]
+    skew: Callable[[], Mapping[str, float]]
 
     apps: Mapping[str, ServedApp]
     callers: Callable[[], Mapping[str, tuple[str, ...]]]
@@ -97,6 +98,9 @@ class StateCollector:
         odd |= {labels: float(count) for labels, count in self._watched.odd().items()}
         text = "Upstream records and answers that were not as promised and were read all the same, by what was odd."
         yield counters("taskgate_upstream_odd_records", text, ("app", "kind"), odd)
+        text = "How far this machine's clock is ahead of the upstream's, by its answers' Date; within a second or two."
+        skew = [((name,), skew_s) for name, skew_s in self._watched.skew().items()]
+        yield gauges("taskgate_upstream_clock_skew_seconds", text, ("app",), skew)
         short: dict[tuple[str, ...], float] = {(name,): float(app.fetching.short_answers) for name, app, _ in rows}
         text = "Upstream calls that brought fewer tasks than asked for, though the list goes on."
         yield counters("taskgate_upstream_short_answers", text, ("app",), short)

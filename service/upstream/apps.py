@@ -9,7 +9,7 @@ from service.upstream.regions import hosts, region_of
 
 
 class UpstreamApp(msgspec.Struct, frozen=True, kw_only=True):
-    """One app: whom to call as, and where. `hosts` are base URLs without a slash at their end, the first preferred."""
+    """One app: the identity to call with, and its base URLs without a trailing slash, the preferred one first."""
 
     name: str
     sdkappid: int
@@ -18,7 +18,7 @@ class UpstreamApp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def upstream_app_of(name: str, settings: AppSettings, *, backup_hosts: bool) -> UpstreamApp:
-    """The app that the settings describe; an explicit base URL has no backup.
+    """Return the app that the settings describe; an explicit base URL has no backup.
 
     The region defaults to that of the SDKAppID's range. Raises ValueError with a text for the operator where the
     region is unknown or the base URL is none.
@@ -32,7 +32,7 @@ def upstream_app_of(name: str, settings: AppSettings, *, backup_hosts: bool) -> 
 
 
 def checked_base_url(base_url: str) -> str:
-    """A base URL without a slash at its end. Raises ValueError where it can't be one."""
+    """Return a base URL without a trailing slash. Raises ValueError if it can't be one."""
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https"):
         raise ValueError("a base URL starts with https:// or http://")

@@ -1,4 +1,4 @@
-"""The client: signs, routes, calls and reads, or names the error. It knows no budget, no cache and no retry."""
+"""The upstream client: sign, route, call and read one answer. It knows no budget, no cache and no retry."""
 
 import asyncio
 import time
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from service.http_client.addresses import origin_of, tls_context
+from service.http_client.connection import HttpAnswer
 from service.http_client.resolver import Resolver
 from service.model.errors import CallsStopped, UpstreamBroken, UpstreamRefused, UpstreamUnreachable
 from service.model.queries import Query, Range
@@ -20,9 +21,9 @@ from service.settings import UpstreamSettings
 from service.upstream.apps import UpstreamApp
 from service.upstream.codes import CodeKind, kind_of
 from service.upstream.hosts import FailedHosts
-from service.upstream.refusals import Stops, refused
+from service.upstream.refusals import Stops, is_off, refused
 from service.upstream.signer import Signature, Signer
-from service.upstream.transport import BeforeSend, HostUnreachable, Transport
+from service.upstream.transport import BeforeSend, HostUnreachable, Transport, date_s
 from service.upstream.wire import MalformedAnswer, UpstreamRefusal, bounded, read_answer, request_body, request_target
 
 log = structlog.get_logger(__name__)
@@ -32,7 +33,8 @@ class Client:
     """Calls the upstream for all apps, over connections of each app's own.
 
     `signers` are one for each app. `wall` is seconds since the epoch, for signing; `steady` counts stops and failed
-    hosts. `odd` counts what of the answers was not as the upstream's page promises, by app and kind.
+    hosts. `odd` counts what of the answers was not as the upstream's page promises, by app and kind; `skew_s` is
+    how far this machine's clock is ahead of the upstream's, by app, within a second or two.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Client:
         resolver: Resolver | None = None,
     ) -> None:
         self.odd: Counter[tuple[str, str]] = Counter()
+        self.skew_s: dict[str, float] = {}
         self._settings = settings
         self._signers = {signer.app.name: signer for signer in signers}
         self._wall = wall
@@ -62,11 +65,11 @@ class Client:
 
     @property
     def connections_in_use(self) -> int:
-        """How many connections carry a call now, over all apps."""
+        """The number of connections in use, over all apps."""
         return sum(transport.http.in_use for transport in self._transports.values())
 
     async def __aenter__(self) -> Self:
-        """The client itself; leaving closes it."""
+        """Return the client itself; leaving closes it."""
         return self
 
     async def __aexit__(
@@ -82,9 +85,9 @@ class Client:
         await self._resolver.aclose()
 
     def stopped(self, app: UpstreamApp) -> CallsStopped | None:
-        """Why no call may be made for the app now, with the time that is left, or None; makes no call.
+        """Return why no call may be made for the app now, with the time that is left, or None. Makes no call.
 
-        The secret's file is looked at, at most once a second: a changed secret lifts the stop.
+        The secret's file is checked at most once a second: a changed secret lifts the stop.
         """
         return self._stops.current(
             app.name,
@@ -120,8 +123,9 @@ class Client:
         signature, fingerprint = signer.current(now_s), signer.fingerprint(now_s)
         body = request_body(app, query, range_, offset=offset, want=want, order_by=self._settings.order_by)
         answer = await self._call(app, signature, body, before_send, traceparent)
+        self._note_clock(app, answer)
         try:
-            read = read_answer(answer, sdkappid=app.sdkappid, offset=offset, want=want)
+            read = read_answer(answer.body, sdkappid=app.sdkappid, offset=offset, want=want)
         except MalformedAnswer as exc:
             raise UpstreamBroken(str(exc), app=app.name, repeats=True) from exc
         if isinstance(read, UpstreamRefusal):
@@ -135,7 +139,7 @@ class Client:
 
     async def _call(
         self, app: UpstreamApp, signature: Signature, body: bytes, before_send: BeforeSend, traceparent: str
-    ) -> bytes:
+    ) -> HttpAnswer:
         """Call the app's first host, or the next where there was no connection to be had; nothing was sent then."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._settings.call_timeout_s
@@ -158,10 +162,21 @@ class Client:
                 break
         raise UpstreamUnreachable(reason, app=app.name)
 
+    def _note_clock(self, app: UpstreamApp, answer: HttpAnswer) -> None:
+        """Compare this machine's clock with the upstream's, which judges signatures."""
+        upstream_s = date_s(answer.header("date"))
+        if upstream_s is None:
+            return
+        skew_s = self._wall() - upstream_s
+        was_off = is_off(self.skew_s.get(app.name, 0.0))
+        self.skew_s[app.name] = skew_s
+        if is_off(skew_s) and not was_off:
+            log.warning("upstream.clock_skew", app=app.name, ahead_s=round(skew_s))
+
     def _refused(
         self, app: UpstreamApp, refusal: UpstreamRefusal, signature: Signature, fingerprint: bytes
     ) -> UpstreamRefused:
-        """The error for a refusal, with its consequences: a signature forgotten, calls stopped.
+        """Return the error for a refusal, after its consequences: forget the signature, stop calls.
 
         Where a signature made since the first refusal is refused as expired as well, a new one won't help either.
         """
@@ -175,6 +190,7 @@ class Client:
             text=bounded(refusal.text, secret=signature.text),
             stopped_s=self._settings.stopped_s,
             persists=persists,
+            skew_s=self.skew_s.get(app.name, 0.0),
         )
         if isinstance(error, CallsStopped):
             self._stops.begin(error, fingerprint=fingerprint, now_s=self._steady())

@@ -1,7 +1,7 @@
-"""The upstream's error codes as data: what kind each is, and what an operator can do about it.
+"""The upstream's error codes as data: the kind of each, and advice for operators.
 
 The kinds come from the vendor's list of common codes (60000 to 79999), its page for this call (90104, 90105) and the
-notes gathered beside it; which error a kind becomes is told in `refusals.py`, what follows a failed fetch in
+notes gathered beside it. `refusals.py` maps kinds to errors, and what follows a failed fetch is in
 `verdicts.py`.
 """
 
@@ -11,7 +11,7 @@ import msgspec
 
 
 class CodeKind(StrEnum):
-    """What an error code asks of us. Few and fixed: fit for a metric's label."""
+    """What an error code calls for. Few and fixed: fit for a metric's label."""
 
     THROTTLED = "throttled"
     TRANSIENT = "transient"
@@ -128,12 +128,12 @@ _KNOWN = {code: entry for entry in TABLE for code in entry.codes}
 
 
 def kind_of(code: int) -> CodeKind:
-    """The kind of an error code other than 0."""
+    """Return the kind of an error code other than 0."""
     entry = _KNOWN.get(code)
     return entry.kind if entry else CodeKind.UNKNOWN
 
 
 def advice_for(code: int) -> str:
-    """What is wrong and what to do, for operators."""
+    """Return what is wrong and what to do, for operators."""
     entry = _KNOWN.get(code)
     return entry.advice if entry else UNKNOWN_ADVICE

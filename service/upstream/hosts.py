@@ -1,4 +1,4 @@
-"""Which hosts could not be reached of late. Pure but for its memory; times are seconds of any steady clock."""
+"""Hosts that could not be reached lately. Pure but for its memory; times are seconds of any steady clock."""
 
 AVOID_S = 30.0
 
@@ -10,9 +10,9 @@ class FailedHosts:
         self._avoided_until_s: dict[str, float] = {}
 
     def failed(self, host: str, *, now_s: float) -> None:
-        """The host could not be reached: prefer the others for a while."""
+        """Note that a host could not be reached: prefer the others for a while."""
         self._avoided_until_s[host] = now_s + AVOID_S
 
     def ordered(self, hosts: tuple[str, ...], *, now_s: float) -> tuple[str, ...]:
-        """All hosts, those that failed of late behind the others, otherwise in their own order."""
+        """Return all hosts: those that failed lately last, otherwise in their own order."""
         return tuple(sorted(hosts, key=lambda host: self._avoided_until_s.get(host, now_s) > now_s))

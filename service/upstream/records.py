@@ -161,6 +161,8 @@ def _moment(found: re.Match[str]) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(f"{day}T{time}")
+        if sign is None:
+            return moment
         east = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
         return moment + east if sign == "-" else moment - east
     except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""From the upstream's refusal to an error of ours, and the stop of calls that some of them bring."""
+"""From the upstream's refusals to our errors, and the stops of calls that some refusals bring."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,13 @@ from service.model.errors import CallsStopped, QueryRefused, Throttled, Upstream
 from service.upstream.codes import CodeKind, advice_for, kind_of
 
 BAD_SIGNATURES_STOP_S = 60.0
+
+SKEW_S = 90.0
+"""The least difference of clocks that is reported: less may be network delay or rounding."""
+
+ABOUT_SIGNATURES = frozenset(
+    {CodeKind.SIGNATURE_EXPIRED, CodeKind.CREDENTIALS, CodeKind.TOO_MANY_BAD_SIGNATURES},
+)
 
 STOPPING = frozenset(
     {
@@ -20,13 +27,21 @@ STOPPING = frozenset(
 )
 
 
-def refused(*, app: str, code: int, text: str, stopped_s: float, persists: bool = False) -> UpstreamRefused:
-    """The error for a refusal; `text` is bounded already.
+def refused(
+    *, app: str, code: int, text: str, stopped_s: float, persists: bool = False, skew_s: float = 0.0
+) -> UpstreamRefused:
+    """Return the error for a refusal; `text` is bounded already. `skew_s` is how far our clock is ahead.
 
     `persists` says that a signature made anew was refused as expired, too: that stops calls as a wrong key does.
     After too many bad signatures the upstream wants no call for at least 60 s.
     """
     kind, advice = kind_of(code), advice_for(code)
+    if kind in ABOUT_SIGNATURES and is_off(skew_s):
+        direction = "ahead of" if skew_s > 0 else "behind"
+        advice = (
+            f"This machine's clock is {_duration(abs(skew_s))} {direction} the upstream's, which makes signatures that "
+            f"it refuses: set the clock. {advice}"
+        )
     if kind in STOPPING or (kind is CodeKind.SIGNATURE_EXPIRED and persists):
         stop_s = max(stopped_s, BAD_SIGNATURES_STOP_S) if kind is CodeKind.TOO_MANY_BAD_SIGNATURES else stopped_s
         return CallsStopped(app=app, code=code, text=text, advice=advice, stopped_for_s=stop_s)
@@ -35,6 +50,15 @@ def refused(*, app: str, code: int, text: str, stopped_s: float, persists: bool 
     if kind is CodeKind.CALLER_FAULT:
         return QueryRefused(app=app, code=code, text=text, advice=advice)
     return UpstreamRefused(app=app, code=code, text=text, advice=advice)
+
+
+def is_off(skew_s: float) -> bool:
+    """Whether a clock is off by so much that signatures may be refused for it."""
+    return abs(skew_s) >= SKEW_S
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
 
 
 class _Stop(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,9 +91,9 @@ class Stops:
             self._stops[error.app] = stop
 
     def current(self, app: str, *, fingerprint: Callable[[], bytes], now_s: float) -> CallsStopped | None:
-        """The app's stop with what is left of it, or None; a changed secret lifts it.
+        """Return the app's stop with the time left, or None; a changed secret lifts it.
 
-        Not so after too many bad signatures: that is the upstream's own pause, whatever we sign with.
+        After too many bad signatures it does not: that is the upstream's own pause, whatever signs the calls.
         """
         stop = self._stops.get(app)
         if stop is None:

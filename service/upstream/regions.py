@@ -46,13 +46,13 @@ REGION_NAMES = tuple(region.name for region in REGIONS)
 
 
 def region_of(sdkappid: int) -> str:
-    """The region that an SDKAppID's range tells; China where no other claims it."""
+    """Return the region of an SDKAppID's range; China if no other claims it."""
     leading = sdkappid // 10_000_000
     return next((region.name for region in REGIONS if leading in region.leading), CHINA)
 
 
 def hosts(region: str, *, backup: bool) -> tuple[str, ...]:
-    """The region's host, followed by its backup where there is one and it is wanted. Raises ValueError if unknown."""
+    """Return the region's host, then its backup if there is one and `backup` is set. Raises ValueError if unknown."""
     found = next((candidate for candidate in REGIONS if candidate.name == region), None)
     if found is None:
         raise ValueError(f"no such region; there are {', '.join(REGION_NAMES)}")
@@ -60,7 +60,7 @@ def hosts(region: str, *, backup: bool) -> tuple[str, ...]:
 
 
 def contradiction(region: str, sdkappid: int) -> Contradiction | None:
-    """Whether the SDKAppID's range speaks against a configured region.
+    """Return the contradiction between a configured region and the SDKAppID's range, or None.
 
     A region whose range nobody knows (Riyadh) is contradicted only by a range that another region claims.
     """

@@ -1,4 +1,4 @@
-"""What a call came to, in a word from a closed set: for logs, metrics and traces."""
+"""The outcome of a call as a word from a closed set, for logs, metrics and traces."""
 
 from service.model.errors import (
     UpstreamBroken,
@@ -15,11 +15,11 @@ FAILED = "failed"
 """A fault of ours."""
 
 RESULTS = (OK, "timeout", "unreachable", "broken", "http_status", *(kind.value for kind in CodeKind), FAILED)
-"""All that `result_of` tells."""
+"""All that `result_of` returns."""
 
 
 def result_of(error: Exception | None) -> str:
-    """The word for how a call ended: `ok`, the kind of the error code, or of the failure before there was one."""
+    """Return how a call ended: `ok`, the kind of the error code, or of the failure before there was one."""
     match error:
         case None:
             return OK

@@ -17,14 +17,14 @@ _SECRET_SHAPE = re.compile(r"[0-9a-f]{64}\Z")  # as the vendor's console shows i
 
 
 class SecretMissing(ValueError):
-    """No usable secret; the text says where it was looked for and what is wrong, never what was found."""
+    """No usable secret. The text says where it was expected and what is wrong, never what was found."""
 
 
 class Secret(Protocol):
     """An app's secret."""
 
     def read(self, now_s: float) -> bytes:
-        """The secret as ASCII bytes, without line ends at its end. Raises SecretMissing where it was never there."""
+        """Return the secret as ASCII bytes, without trailing line ends. Raises SecretMissing if it was never there."""
         ...
 
 
@@ -38,7 +38,7 @@ class EnvironmentSecret:
         self._value = _checked(value.encode("utf-8", "surrogateescape"), f"the environment variable {name}")
 
     def read(self, now_s: float) -> bytes:
-        """The secret; `now_s` changes nothing."""
+        """Return the secret; `now_s` changes nothing."""
         del now_s
         return self._value
 
@@ -59,7 +59,7 @@ class FileSecret:
         self._looker: threading.Thread | None = None
 
     def read(self, now_s: float) -> bytes:
-        """The secret as it stood when last looked at; `now_s` is any clock in seconds."""
+        """Return the secret as of the last look; `now_s` is any clock in seconds."""
         if self._value is not None and self._looked_at_s is not None:
             if 0 <= now_s - self._looked_at_s < CHECK_EVERY_S:
                 return self._value
@@ -93,7 +93,7 @@ class FileSecret:
 
 
 def secret_of(settings: AppSettings, environ: Mapping[str, str]) -> Secret:
-    """The secret that an app's settings point to, read once to see that it is there. Raises SecretMissing."""
+    """Return the secret that an app's settings point to, after reading it once. Raises SecretMissing."""
     for name, value in (("secret_file", settings.secret_file), ("secret_env", settings.secret_env)):
         if value is not None and _SECRET_SHAPE.search(value):
             raise SecretMissing(f"{name} names where the secret stands; this looks like the secret itself")

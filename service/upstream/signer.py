@@ -1,4 +1,4 @@
-"""The signer of one app: signs once, and anew shortly before the signature ends, is refused, or the secret changes."""
+"""The signer of one app: one signature, renewed before it ends, and when it is refused or the secret changes."""
 
 import hashlib
 import hmac
@@ -38,7 +38,7 @@ class Signer:
         self._made = 0
 
     def current(self, now_s: float) -> Signature:
-        """The signature to use now, made anew where the present one won't do. Raises SecretMissing."""
+        """Return the signature to use now, made anew if the present one won't do. Raises SecretMissing."""
         key = self._secret.read(now_s)
         signature = self._signature
         if signature is not None and key == self._signed_with and 0 <= now_s - self._signed_at_s < self._renew_after_s:
@@ -63,10 +63,10 @@ class Signer:
             self._signature = None
 
     def fingerprint(self, now_s: float) -> bytes:
-        """A value that changes when the secret does and tells nothing of it. Means nothing outside this process."""
+        """Return a value that changes with the secret and reveals nothing of it. Means nothing outside this process."""
         return hmac.new(self._salt, self._secret.read(now_s), hashlib.sha256).digest()
 
 
 def renew_after_s(valid_s: int) -> float:
-    """How long a signature is used: until a tenth of its time is left, or five minutes, whichever is less."""
+    """Return how long a signature is used: until a tenth of its time is left, or five minutes, whichever is less."""
     return valid_s - min(valid_s / 10, RENEW_BEFORE_S)

@@ -66,8 +66,8 @@ class Transport:
 
     async def post(
         self, url: str, body: bytes, *, deadline_s: float, before_send: BeforeSend, traceparent: str = ""
-    ) -> bytes:
-        """Send a JSON body and return the answer's, within `deadline_s` on the running loop's clock.
+    ) -> HttpAnswer:
+        """Send a JSON body and return the answer, of status 200, within `deadline_s` on the running loop's clock.
 
         Raises what `before_send` raises, then nothing was sent; HostUnreachable and UpstreamUnreachable, nothing sent
         either; UpstreamTimeout, UpstreamBroken and UpstreamHTTPStatus.
@@ -87,11 +87,11 @@ class Transport:
             raise self._failure(exc) from exc
         return self._checked(answer)
 
-    def _checked(self, answer: HttpAnswer) -> bytes:
+    def _checked(self, answer: HttpAnswer) -> HttpAnswer:
         if answer.status != 200:
             wait_s = retry_after_s(answer.header("retry-after"), now_s=time.time())
             raise UpstreamHTTPStatus(answer.status, app=self._app, retry_after_s=wait_s)
-        return answer.body
+        return answer
 
     def _failure(self, exc: HttpFailure) -> UpstreamError:
         """What a failed exchange is to us."""
@@ -104,6 +104,15 @@ class Transport:
                 return UpstreamTimeout(str(exc), app=self._app)
         repeats = isinstance(exc, (AnswerEncoded, AnswerTooLarge))
         return UpstreamBroken(str(exc), app=self._app, repeats=repeats)
+
+
+def date_s(field: str) -> float | None:
+    """Return a `Date` (RFC 9110, 6.6.1) in seconds since the epoch; None if it can't be read."""
+    try:
+        date = parsedate_to_datetime(field)
+    except ValueError:
+        return None
+    return None if date.tzinfo is None else date.timestamp()
 
 
 def retry_after_s(field: str, *, now_s: float) -> float | None:

@@ -1,4 +1,4 @@
-"""What follows a failed fetch, and what to tell an operator about it. Pure."""
+"""What follows a failed fetch, and its explanation for operators. Pure."""
 
 from enum import StrEnum
 
@@ -37,7 +37,7 @@ _OF_KIND = {
 
 
 def verdict(error: UpstreamError) -> RetryVerdict:
-    """What follows after `error`."""
+    """Return what follows `error`."""
     match error:
         case CallsStopped() | QueryRefused():
             return RetryVerdict.NEVER
@@ -55,7 +55,7 @@ def verdict(error: UpstreamError) -> RetryVerdict:
 
 
 def explain(error: UpstreamError) -> str:
-    """Plain words for an operator: what is wrong with the app's call, and what to do."""
+    """Return in plain words what is wrong with the app's call, and what an operator can do."""
     match error:
         case UpstreamRefused(code=code, text=text, advice=advice):
             return f"The upstream refused the call with code {code} ({text or 'without a text'}). {advice}"

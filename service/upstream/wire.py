@@ -12,10 +12,12 @@ from msgspec import UNSET, Meta, UnsetType, field
 from service.model.queries import Query, Range, Sort
 from service.model.tasks import Listing
 from service.upstream.apps import UpstreamApp
+from service.upstream.masking import masked
 from service.upstream.records import INT64, Oddity, WireTask, task_of, wire_task
 
 PATH = "/v4/timpush/list_sched_task"
 TEXT_MAX_CHARS = 200
+TEXT_READ_CHARS = 4096
 TOTAL_MAX = INT64[-1]
 
 OrderBy = Literal["lower", "camel"]
@@ -64,7 +66,6 @@ _pages = msgspec.json.Decoder(_Page)
 _odd_pages = msgspec.json.Decoder(_OddPage)
 
 _SPELLINGS: dict[OrderBy, tuple[str, str]] = {"lower": ("createat", "schedat"), "camel": ("createAt", "schedAt")}
-_SIGNATURE = re.compile(r"eJ[A-Za-z0-9*_%-]{40,}", re.ASCII)
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
@@ -72,7 +73,7 @@ _ESCAPE = re.compile(
 
 
 def request_target(app: UpstreamApp, *, signature: str, random: int) -> str:
-    """Path and query string of a call; it holds the signature, so it is never logged or told.
+    """Return path and query string of a call. It holds the signature: never log or show it.
 
     `random` is 32 bits, fresh for each call.
     """
@@ -87,7 +88,7 @@ def request_target(app: UpstreamApp, *, signature: str, random: int) -> str:
 
 
 def request_body(app: UpstreamApp, query: Query, range_: Range, *, offset: int, want: int, order_by: OrderBy) -> bytes:
-    """The JSON body of a call."""
+    """Return the JSON body of a call."""
     created, scheduled = _SPELLINGS[order_by]
     by_creation = query.sort in (Sort.CREATED, Sort.CREATED_DESC)
     return msgspec.json.encode(
@@ -142,13 +143,11 @@ def read_answer(body: bytes, *, sdkappid: int, offset: int, want: int) -> Listin
 
 
 def bounded(text: str, *, secret: str = "") -> str:
-    """The upstream's text, safe to pass on: 200 characters at most, control characters escaped, `secret` taken out.
+    """Return the upstream's text, safe to pass on: 200 characters at most, control characters escaped, unsigned.
 
-    So is whatever looks like a signature: one that was replaced meanwhile is valid for a long time yet.
+    `secret` is the signature that it may echo; see `masking.py`.
     """
-    if secret:
-        text = text.replace(secret, "[signature]")
-    text = _SIGNATURE.sub("[signature]", text)
+    text = masked(text[:TEXT_READ_CHARS], signature=secret)
     cut = text[: TEXT_MAX_CHARS + 1]
     escaped = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
     return escaped if len(escaped) <= TEXT_MAX_CHARS else escaped[: TEXT_MAX_CHARS - 1] + "…"

@@ -8,6 +8,7 @@ from typing import Any
 
 from service.observe.request import Fields, Observer, RequestContext, RequestLabels, RequestRecord, labels_of
 from service.web.answers import Header, Reply
+from service.web.headers.origin import foreign_status
 from service.web.problems.handlers import failure_answer, refusal_answer
 
 URL_MAX_BYTES = 8 * 1024
@@ -17,6 +18,7 @@ UNROUTED = "unrouted"
 HUNG_UP = 499
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
 _METHODS = frozenset(("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"))
 
 Scope = dict[str, Any]
@@ -28,8 +30,10 @@ Messages = tuple[dict[str, Any], dict[str, Any]]
 class RequestMiddleware:
     """Wraps the application: request ids, bounds, HEAD, the last resort for a fault, and one observation a request."""
 
-    def __init__(self, app: AsgiApp, *, observers: Sequence[Observer]) -> None:
+    def __init__(self, app: AsgiApp, *, observers: Sequence[Observer], is_open: bool = False) -> None:
+        """`is_open`: no credential is needed, so foreign web pages are kept out by other means."""
         self._app = app
+        self._is_open = is_open
         self.observers = tuple(observers)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -44,9 +48,11 @@ class RequestMiddleware:
         context = RequestContext(request_id=request_id_of(own_id), fields=fields, is_head=method == "HEAD")
         scope["state"] = {"context": context}
         outgoing = _Outgoing(send, context.request_id, is_head=method == "HEAD")
+        refused = _refused_status(scope, fields, fields_bytes)
+        if refused is None:
+            refused = foreign_status(method, fields, is_open=self._is_open)
         if method == "HEAD":
             scope["method"] = "GET"
-        refused = _refused_status(scope, fields, fields_bytes)
         try:
             if refused is not None:
                 await Reply(refusal_answer(refused, context))(scope, receive, outgoing.send)
@@ -74,7 +80,7 @@ class RequestMiddleware:
         answer = refusal_answer(status, context)
         labels = labels_of("other", UNROUTED, status, None, None, context.outcome)
         self._report(context, labels, started_s=started_s, answer_bytes=len(answer.body))
-        headers = (*answer.headers, (b"x-request-id", context.request_id.encode()))
+        headers = (*answer.headers, _NOSNIFF, (b"x-request-id", context.request_id.encode()))
         start = {"type": "http.response.start", "status": status, "headers": headers}
         return start, {"type": "http.response.body", "body": answer.body}
 
@@ -109,6 +115,8 @@ class _Outgoing:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message["headers"], (b"x-request-id", self._request_id)]
+            if _NOSNIFF not in headers:
+                headers.append(_NOSNIFF)
             if self.status in (204, 405):
                 headers = [_with_head(header) for header in headers]
             message = {"type": "http.response.start", "status": self.status, "headers": headers}
@@ -148,7 +156,7 @@ def _refused_status(scope: Scope, fields: Fields, fields_bytes: int) -> int | No
         return 414
     if fields_bytes > FIELDS_MAX_BYTES:
         return 431
-    if scope["method"] in ("GET", "DELETE") and (
+    if scope["method"] in ("GET", "HEAD", "DELETE") and (
         b"transfer-encoding" in fields or fields.get(b"content-length", b"0").strip(b"0")
     ):
         return 413

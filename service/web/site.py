@@ -36,11 +36,12 @@ def create_web(
     clock: Callable[[], float] = time.time,
     observers: Sequence[Observer] = (),
     lifespan: Sequence[Lifespan] = (),
+    is_open: bool = False,
 ) -> RequestMiddleware:
     """The ASGI application.
 
     `settings` tells those of now; `clock` the seconds since the epoch; `observers` are told of each request when it
-    has ended; `lifespan` are entered in order at start and left in reverse.
+    has ended; `lifespan` are entered in order at start and left in reverse; `is_open` says that everybody is served.
     """
     app = Litestar(
         route_handlers=[
@@ -60,4 +61,4 @@ def create_web(
         logging_config=None,
         debug=False,
     )
-    return RequestMiddleware(app, observers=observers)
+    return RequestMiddleware(app, observers=observers, is_open=is_open)

@@ -1,4 +1,4 @@
-"""Static files: pages for people, and what they load. Compressed once, sent in pieces, kept by browsers.
+"""Static files: pages for people, and what they load. Compressed once, kept by browsers, and shared by all answers.
 
 A page refers to its parts by names that hold a hash of their content (`page.0a1b2c3d4e5f.js`): those are immutable. A
 name with another hash, as an older or newer replica's page has, is answered with the file of this replica, which the
@@ -8,8 +8,8 @@ browser then asks for again.
 import gzip
 import hashlib
 import re
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -21,8 +21,6 @@ from service.web.answers import HTML, Answer, Header, Reply
 from service.web.context import request_context
 from service.web.headers.conditional import holds
 from service.web.headers.encoding import GZIP, SMALL_BYTES, choose, etag_for
-
-PIECE_BYTES = 64 * 1024
 
 FOR_A_MINUTE = b"public, max-age=60"
 _IMMUTABLE = b"public, max-age=31536000, immutable"
@@ -55,14 +53,9 @@ class StaticFile(msgspec.Struct, frozen=True, kw_only=True):
         if holds(fields.get(b"if-none-match"), etag):
             without_type = tuple(header for header in headers if header[0] != b"content-type")
             return Reply(Answer(status=304, headers=without_type, body=b""))
-        size_bytes = self.size_bytes
-        if coding is not None:
-            headers, size_bytes = (*headers, (b"content-encoding", coding.encode())), len(self.packed)
-        if context.is_head:
-            pieces: Iterator[bytes] = iter(())
-        else:
-            pieces = _unpacked(self.packed) if coding is None else _cut(self.packed)
-        return _InPieces(headers, pieces, size_bytes=size_bytes)
+        if coding is None:
+            return Reply(Answer(status=200, headers=headers, body=_unpacked(self.packed)))
+        return Reply(Answer(status=200, headers=(*headers, (b"content-encoding", coding.encode())), body=self.packed))
 
 
 def static_file(media_type: bytes, body: bytes, *, policy: bytes, is_packed: bool = False) -> StaticFile:
@@ -112,35 +105,10 @@ class StaticSite:
         return part.reply(request, cache_control=_IMMUTABLE if hashed[2] == part.digest else b"no-cache")
 
 
-class _InPieces(Reply):
-    """Sends a body that is made piece by piece: no more of it is in a connection's buffer than the reader takes."""
-
-    __slots__ = ("_pieces",)
-
-    def __init__(self, headers: tuple[Header, ...], pieces: Iterator[bytes], *, size_bytes: int) -> None:
-        length = (b"content-length", b"%d" % size_bytes)
-        super().__init__(Answer(status=200, headers=(*headers, length), body=b""))
-        self._pieces = pieces
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Send it."""
-        await send({"type": "http.response.start", "status": 200, "headers": [*self._answer.headers]})
-        for piece in self._pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _cut(body: bytes) -> Iterator[bytes]:
-    view = memoryview(body)
-    return (bytes(view[start : start + PIECE_BYTES]) for start in range(0, len(body), PIECE_BYTES))
-
-
-def _unpacked(packed: bytes) -> Iterator[bytes]:
-    unpacking = zlib.decompressobj(wbits=31)
-    while packed:
-        yield unpacking.decompress(packed, PIECE_BYTES)
-        packed = unpacking.unconsumed_tail
-    yield unpacking.flush()
+@lru_cache(maxsize=16)
+def _unpacked(packed: bytes) -> bytes:
+    """Return a file's content, once for all who can't take it compressed: a decoder for each would cost more."""
+    return gzip.decompress(packed)
 
 
 def _packaged(folder: str, name: str) -> tuple[bytes, bool]:

@@ -133,7 +133,7 @@ class TaskStream(Reply):
         super().__init__(Answer(status=200, headers=fields, body=b""))
         self._gateway = gateway
         self._ask = ask
-        self._first = first
+        self._first: Chunk | None = first
         self._context = context
         self._in_flight = in_flight
         self._access = access
@@ -141,7 +141,6 @@ class TaskStream(Reply):
         self._tasks_max = tasks_max
         self._reader_max_s = reader_max_s
         self._course = Course(first, only)
-        self._first_lines = self._course.lines(first)
 
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
         """Send it, for as long as somebody reads."""
@@ -154,40 +153,49 @@ class TaskStream(Reply):
     async def _send_all(self, send: Send) -> None:
         answer = self._answer
         await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers]})
+        first, self._first = self._first, None
+        assert first is not None  # noqa: S101 - an answer is sent once
         if self._context.is_head:  # as much as a page would have cost
-            self._context.outcome = self._first.source.value
+            self._context.outcome = first.source.value
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
-        last_line = await self._send_tasks(send)
+        last_line = await self._send_tasks(send, first)
         await self._sent(send, last_line, more=False)
 
-    async def _send_tasks(self, send: Send) -> bytes:
-        """Send all lines but the last, which is returned. Raises TimeoutError where the reader takes no more."""
-        chunk, lines, context = self._first, self._first_lines, self._context
+    async def _send_tasks(self, send: Send, chunk: Chunk | None) -> bytes:
+        """Send all lines but the last, which is returned. Raise TimeoutError if the reader takes no more.
+
+        While the reader is waited for, nothing is held but the encoded lines of one chunk, which the server counts.
+        """
+        context, following, is_empty = self._context, None, False
         while True:
+            try:
+                if chunk is None and following is not None:
+                    self._check(following, is_empty=is_empty)
+                    slice_ = Slice(offset=following, limit=self._ask.slice.limit)
+                    ask = replace(self._ask, caller=self._access.now(), slice=slice_)
+                    async with self._access.held():
+                        chunk = await self._gateway.chunk(ask)
+                assert chunk is not None  # noqa: S101 - tells the type
+                lines = self._course.lines(chunk)
+            except Exception as exc:  # noqa: BLE001 - the answer has begun: its last line alone can still tell
+                problem = late_problem(context, exc)
+                rest = self._ask.slice.offset if following is None else following
+                return self._course.last_line(problem=problem, following=self._link(rest))
             context.waited_s += chunk.waited_s
             context.upstream_s += chunk.upstream_s
-            # White space before the next line's value keeps the connection in use where no task is wanted for long.
+            following, is_empty, chunk = chunk.following, chunk.is_empty, None
+            # White space before the next line's value keeps a connection in use where no task is sent for long.
             await self._sent(send, lines or b" ", more=True)
-            following = chunk.following
+            del lines
             if following is None:
                 context.outcome = STREAMED
                 return self._course.last_line(problem=None, following=None)
             await asyncio.sleep(0)  # what is in memory comes without a wait: let others have their turn
-            slice_ = Slice(offset=following, limit=self._ask.slice.limit)
-            try:
-                self._check(chunk, following)
-                ask = replace(self._ask, caller=self._access.now(), slice=slice_)
-                async with self._access.held():
-                    chunk = await self._gateway.chunk(ask)
-                lines = self._course.lines(chunk)
-            except Exception as exc:  # noqa: BLE001 - the answer has begun: its last line alone can still tell
-                problem = late_problem(context, exc)
-                return self._course.last_line(problem=problem, following=self._link(following))
 
-    def _check(self, chunk: Chunk, following: int) -> None:
+    def _check(self, following: int, *, is_empty: bool) -> None:
         """Raise UpstreamBroken if the list can't go on, StreamTooLong if it may not: a total may be any number."""
-        if chunk.is_empty:
+        if is_empty:
             raise UpstreamBroken("the list has ended before its own total", app=self._ask.query.app)
         if following - self._ask.slice.offset >= self._tasks_max:
             raise StreamTooLong(bound=self._tasks_max)

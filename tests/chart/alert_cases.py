@@ -133,10 +133,10 @@ CASES = (
         silent_at="20m",
     ),
     Case(
-        name="three calls of an hour fail",
-        series=(_calls("ok", "0x60"), _calls("timeout", "0x10 1x20 2x20 3x10")),
+        name="a call fails every four minutes, and hardly another is made",
+        series=(_calls("ok", "0x60"), _calls("timeout", " ".join(f"{number}x3" for number in range(12)))),
         alert="TaskgateUpstreamFailing",
-        silent_at="35m",
+        silent_at="30m",
     ),
     Case(
         name="calls have stopped, and the one that is tried each minute fails",

@@ -155,12 +155,25 @@ def _helm_test(rendered: Rendered, port: int) -> tuple[int, str]:
     return run.returncode, run.stderr
 
 
+def _yaml_of_the_docs() -> list[str]:
+    text = (Path(__file__).parents[2] / "docs" / "deploying.md").read_text()
+    return [part.partition("\n```")[0] for part in text.split("```yaml\n")[1:]]
+
+
 def test_the_example_in_the_docs_can_be_installed() -> None:
     """docs/deploying.md's values render, without anything of ours beneath."""
-    text = (Path(__file__).parents[2] / "docs" / "deploying.md").read_text()
-    blocks = [part.partition("\n```")[0] for part in text.split("```yaml\n# values.yaml\n")[1:]]
+    blocks = [block for block in _yaml_of_the_docs() if block.startswith("# values.yaml\n")]
     assert blocks
     for block in blocks:
         values = yaml.safe_load(block)
         nothing_else = {"config": {"apps": {"shop": GONE}, "callers": {"reports": GONE}, "redis": {"url": GONE}}}
         assert render(nothing_else, {"secrets": {"apps": {"shop": GONE}}}, values).objects
+
+
+def test_every_other_piece_of_values_in_the_docs_can_be_added() -> None:
+    """Each piece is one that the chart takes, beside the fewest values."""
+    pieces = [yaml.safe_load(block) for block in _yaml_of_the_docs()]
+    values = [piece for piece in pieces if "apiVersion" not in piece]
+    assert len(values) >= 4
+    for piece in values:
+        assert render(piece).objects

@@ -99,7 +99,7 @@ def test_ports_and_probes_agree_with_the_settings() -> None:
     assert yaml.safe_load(rendered.config)["server"]["port"] == 18000
     contract = json.loads((CHART.parent / "openapi" / "openapi.json").read_text())
     for probe, path in (("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
-        assert rendered.container[probe]["httpGet"] == {"path": path, "port": "http"}
+        assert rendered.container[probe]["httpGet"] == {"path": path, "port": "metrics"}
         assert path in contract["paths"]
     for made in rendered.objects:
         for port in made["spec"]["ports"] if made["kind"] == "Service" else ():

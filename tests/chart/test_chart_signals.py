@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.chart.alert_cases import CASES
+from tests.chart.rendering import CHART
 from tests.chart.signals import alerts, dashboard, panels, rules, variables
 from tests.scenes.fleet import Replica, write_configuration
 from tests.servers import Server
@@ -58,7 +59,9 @@ def _samples(exposed: str) -> set[str]:
 
 def test_every_metric_that_is_asked_for_is_one_that_the_gateway_has(exposed: str) -> None:
     """No alert and no panel asks for a metric that a real gateway does not expose."""
-    asked = {name for query in [*queries(), *(rule["expr"] for rule in rules())] for name in _METRIC.findall(query)}
+    example = (CHART / "examples" / "keda.yaml").read_text()
+    expressions = [*queries(), *(rule["expr"] for rule in rules()), example]
+    asked = {name for query in expressions for name in _METRIC.findall(query)}
     assert asked - _samples(exposed) == set()
     assert len(asked) > 20
 

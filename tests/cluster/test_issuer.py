@@ -115,9 +115,9 @@ async def test_the_charts_rbac_is_what_reading_the_keys_needs(
     async with mounted(mount):
         early = await mount.ask(accounts.token(CALLER, AUDIENCE))
         assert (early.status, early.json["type"]) == (503, "/problems/keys-unavailable")
-        assert "403" in mount.events("issuer.keys_not_had")[0]["detail"]
+        assert "403" in mount.events("issuer.keys_unavailable")[0]["detail"]
         _bind_as_the_chart_does(own_cluster, own_namespace)
-        await mount.told("issuer.keys_had", 1)
+        await mount.told("issuer.keys_fetched", 1)
         assert (await mount.ask(accounts.token(CALLER, AUDIENCE))).status == 200
 
 

@@ -124,6 +124,31 @@ def test_a_configuration_that_the_gateway_refuses_changes_nothing(release: Relea
     assert release.config()["cache"]["fresh_s"] == 18
 
 
+@pytest.mark.parametrize(
+    "scaled",
+    [
+        {"autoscaling": {"enabled": True, "minReplicas": 2, "maxReplicas": 5}},
+        {"replicaCount": None},
+    ],
+    ids=["the chart's autoscaler", "another's"],
+)
+def test_replicas_stay_as_they_are_where_something_else_scales(
+    release: Release, cluster: Cluster, namespace: str, scaled: Values
+) -> None:
+    """Neither switching autoscaling on nor a later upgrade sets back the number that the cluster has."""
+
+    def replicas() -> int:
+        found: int = cluster.get("deployment", f"{NAME}-taskgate", namespace=namespace)["spec"]["replicas"]
+        return found
+
+    release.upgrade({"replicaCount": 3})
+    release.upgrade(scaled)
+    assert replicas() == 3
+    cluster.kubectl("scale", f"deployment/{NAME}-taskgate", "--replicas=4", f"--namespace={namespace}")
+    release.upgrade(scaled, {"config": {"cache": {"fresh_s": 17}}})
+    assert replicas() == 4
+
+
 def test_a_test_fails_where_redis_is_away(release: Release, node: Node | None) -> None:
     """`helm test` runs in a pod of its own, and says what is not well."""
     if node is None:

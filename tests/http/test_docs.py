@@ -40,6 +40,15 @@ def document() -> dict[str, Any]:
     return decoded
 
 
+def resolved(document: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any]:
+    """The responses of an operation by status, those that are shared in their place."""
+    shared = document["components"]["responses"]
+    return {
+        status: shared[response["$ref"].rpartition("/")[2]] if "$ref" in response else response
+        for status, response in operation["responses"].items()
+    }
+
+
 def references(part: object) -> set[str]:
     """All references in a part of the contract."""
     if isinstance(part, dict):
@@ -88,7 +97,7 @@ def test_operations(document: dict[str, Any]) -> None:
         assert operation["description"]
         assert operation["tags"][0] in {tag["name"] for tag in document["tags"]}
         assert {"413", "414", "431", "500"} <= set(operation["responses"])
-        for response in operation["responses"].values():
+        for response in resolved(document, operation).values():
             assert response["description"]
             assert "X-Request-Id" in response["headers"]
 
@@ -121,15 +130,15 @@ def test_pattern_of_moments(text: str) -> None:
         parse_moment(text)
 
 
-def test_every_problem_is_documented() -> None:
+def test_every_problem_is_documented(document: dict[str, Any]) -> None:
     """Each type of problem appears with an example under its status, but for those that no documented answer has."""
     found = {}
-    for path in paths().values():
-        for status, response in next(iter(path.values()))["responses"].items():
-            for slug, example in (
-                response.get("content", {}).get("application/problem+json", {}).get("examples", {}).items()
-            ):
+    for path in document["paths"].values():
+        for status, response in resolved(document, next(iter(path.values()))).items():
+            for slug in response.get("content", {}).get("application/problem+json", {}).get("examples", {}):
+                example = document["components"]["examples"][slug]
                 found[slug] = (int(status), example["value"]["type"])
+    assert set(document["components"]["examples"]) == set(found)
     expected = {slug: (kind.status, f"/problems/{slug}") for slug, kind in KINDS.items()}
     elsewhere = ("method-not-allowed", "stream-too-long")  # of no route; in a stream's last line alone
     assert found == {slug: told for slug, told in expected.items() if slug not in elsewhere}
@@ -150,7 +159,7 @@ async def test_answers_have_the_documented_fields(web: Web, document: dict[str, 
     for path, status, headers in asked:
         answer = await web.get(path, headers={"Prefer": "wait=1"} | headers)
         assert answer.status_code == status
-        response = document["paths"][path.partition("?")[0]]["get"]["responses"][str(status)]
+        response = resolved(document, document["paths"][path.partition("?")[0]]["get"])[str(status)]
         extra = {name.lower() for name in answer.headers} - {name.lower() for name in response["headers"]}
         assert extra <= {"content-type", "content-length"}
         assert answer.headers["content-type"] in response["content"]

@@ -23,7 +23,7 @@ CASES = [
         errors.WaitTooLong(place=7, estimate_s=12.34567, patience_s=10),
         503,
         "wait-too-long",
-        3,
+        6,
         {"place": 7, "estimate_seconds": 12.346},
     ),
     (
@@ -36,7 +36,7 @@ CASES = [
     (errors.LineFull(bound=9, retry_after_s=0.2), 429, "line-full", 1, {"bound": 9}),
     (errors.TooManyWatchers(bound=7), 429, "too-many-watchers", 30, {"bound": 7}),
     (errors.RangeTooWide(total=900, bound=800), 422, "range-too-wide", None, {"total": 900, "bound": 800}),
-    (errors.NothingStored(), 504, "nothing-stored", 1, {}),
+    (errors.NothingStored(), 504, "nothing-stored", None, {}),
     (errors.ShuttingDown(), 503, "shutting-down", 1, {}),
     (errors.Refused("paused", retry_after_s=1.01), 503, "no-fetch-now", 2, {}),
     (errors.StoreUnavailable("busy"), 503, "store-unavailable", 2, {}),

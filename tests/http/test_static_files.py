@@ -5,7 +5,6 @@ import re
 
 import pytest
 
-from service.web.static_files import PIECE_BYTES
 from tests.http.fake_gateway import Web, raw
 
 IMMUTABLE = "public, max-age=31536000, immutable"
@@ -62,38 +61,6 @@ async def test_a_name_with_a_hash_is_immutable(web: Web, page: str, stem: str) -
     assert (other.status_code, other.headers["cache-control"]) == (200, "no-cache")
     assert other.content == (await web.client.get(plain)).content
     assert (await web.client.get(f"/{stem.partition('/')[0]}/nothing.0123456789ab.js")).status_code == 404
-
-
-async def test_a_large_file_goes_out_in_pieces() -> None:
-    """No message of a body is larger than a piece, packed or not."""
-    web = Web()
-    for coding in (b"identity", b"gzip"):
-        sizes: list[int] = []
-
-        async def send(message: dict[str, object], sizes: list[int] = sizes) -> None:
-            body = message.get("body", b"")
-            assert isinstance(body, bytes)
-            sizes.append(len(body))
-
-        async def receive() -> dict[str, object]:
-            return {"type": "http.request", "body": b"", "more_body": False}
-
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": "/docs/scalar.js",
-            "raw_path": b"/docs/scalar.js",
-            "query_string": b"",
-            "headers": [(b"host", b"gateway"), (b"accept-encoding", coding)],
-            "http_version": "1.1",
-            "scheme": "http",
-            "server": ("gateway", 80),
-            "client": ("127.0.0.1", 1),
-            "root_path": "",
-        }
-        await web.app(scope, receive, send)
-        assert max(sizes) == PIECE_BYTES
-        assert sum(sizes) > 1_000_000
 
 
 async def test_on_a_socket(web: Web) -> None:

@@ -48,6 +48,8 @@ class Faults:
             await asyncio.sleep(max(fault.at_s - fault.amount * 2, 0))
         else:
             await asyncio.sleep(fault.at_s)
+        while not world.replicas:
+            await asyncio.sleep(0.1)
         world.note(f"FAULT {fault.kind}, for {fault.lasts_s:.1f} s")
         world.disturbed(fault.lasts_s)
         await self._kinds.get(fault.kind, self._upstream)(fault)

@@ -87,7 +87,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 def draw(seed: int) -> Plan:
     """The plan of a seed."""
     chance = random.Random(seed)
-    duration_s = chance.choice([15.0, 25.0, 40.0])
+    duration_s = chance.choice([15.0, 20.0, 30.0])
     slow = chance.random() < 0.2
     return Plan(
         seed=seed,
@@ -150,17 +150,17 @@ def _callers(chance: random.Random, duration_s: float) -> Iterator[CallerPlan]:
             query=chance.randint(0, 4),
             weight=chance.choice([1.0, 1.0, 3.0, 0.3]),
             starts_s=chance.uniform(0, duration_s / 3),
-            period_s=duration_s / 4 if kind == "rare" else chance.choice([0.05, 0.3, 1.0, 3.0]),
+            period_s=duration_s / 4 if kind == "rare" else chance.choice([0.2, 0.5, 1.0, 3.0]),
             patience_s=chance.choice([0.0, 0.5, 3.0, 6.0, 20.0]),
         )
 
 
 def _faults(chance: random.Random, duration_s: float) -> Iterator[FaultPlan]:
-    for _ in range(chance.choice([0, 1, 2, 4, 8])):
+    for _ in range(chance.choice([0, 2, 4, 8, 12])):
         yield FaultPlan(
             kind=chance.choice(FAULTS),
             at_s=chance.uniform(1, duration_s * 0.9),
-            lasts_s=chance.choice([0.2, 1.0, 4.0]),
+            lasts_s=chance.choice([0.5, 2.0, 5.0]),
             amount=chance.random(),
         )
 

@@ -81,9 +81,12 @@ class SimCaller:
                 if not endless or loop.time() > self._world.plan.duration_s:
                     return
 
-        async with asyncio.TaskGroup() as asking:
-            for _ in range(count):
-                asking.create_task(one())
+        try:
+            async with asyncio.TaskGroup() as asking:
+                for _ in range(count):
+                    asking.create_task(one())
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
 
     async def _ask(
         self, query: Query, slice_: Slice, *, whole: bool = False, hangs_up_s: float | None = None

@@ -8,7 +8,7 @@ from tests.simulation.plan import draw, smaller
 from tests.simulation.run import plan_of, report
 from tests.simulation.world import shrunk, simulate
 
-CHUNK = 10
+CHUNK = 20
 
 
 @pytest.mark.parametrize("chunk", range(10))

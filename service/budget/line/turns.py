@@ -192,7 +192,7 @@ class Turns:
         if outcome.stop:
             self._waiters.fail_waiting(outcome.error)
         if outcome.again and not self._leaving:
-            self._wait_again(block)
+            self._wait_again(block, None if outcome.head else outcome.error)
         else:
             self._waiters.fail(block, outcome.error)
 
@@ -219,8 +219,8 @@ class Turns:
             self._ending.add(turn.id)
             self._spawn(block, report_again())
 
-    def _wait_again(self, block: QueuedBlock) -> None:
-        self._waiters.wait_again(block, now_s=asyncio.get_running_loop().time())
+    def _wait_again(self, block: QueuedBlock, error: Exception | None = None) -> None:
+        self._waiters.wait_again(block, now_s=asyncio.get_running_loop().time(), error=error)
         self._tick_soon()
 
     def _join(self, block: QueuedBlock, *, lease_s: float) -> None:

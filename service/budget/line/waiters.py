@@ -74,13 +74,19 @@ class Waiters:
             if again or not waiter.judged:
                 self.judge(block, waiter, now_s=now_s)
 
-    def wait_again(self, block: QueuedBlock, *, now_s: float) -> None:
-        """Put a block back in line, in its old places; refuse those whose patience has ended meanwhile."""
+    def wait_again(self, block: QueuedBlock, *, now_s: float, error: Exception | None = None) -> None:
+        """Put a block back in line, in its old places; refuse those whose patience has ended meanwhile.
+
+        With `error`, that of a call that has failed, they get the error: a turn they have had.
+        """
         block.state = BlockState.WAITING
         block.turned_for = None
         for waiter in tuple(block.waiters):
             if waiter.deadline_s <= now_s:
-                self._refuse(block, waiter)
+                if error is None:
+                    self._refuse(block, waiter)
+                elif not waiter.future.done():
+                    waiter.future.set_exception(error)
 
     def serve(self, block: QueuedBlock, value: CachedBlock, *, begun_s: float, upstream_s: float, payer: str) -> None:
         """Give a fetched block to all who wait for it. The payer's first request has fetched it, all others joined."""

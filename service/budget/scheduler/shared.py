@@ -86,6 +86,7 @@ class RedisScheduler:
         server_ms: Callable[[], int] | None = None,
     ) -> None:
         self.resets = 0
+        self._has_answered = False
         self._script = ScriptRuns(store, SOURCE, format_=FORMAT, new_run=new_run)
         self._app = app
         base = f"{prefix}:{{{app}}}:"
@@ -164,9 +165,12 @@ class RedisScheduler:
         except msgspec.DecodeError as exc:
             raise StoreUnavailable("broken answer") from exc
         self._server_clock.answered(reply.epoch, reply.now_ms, self._clock_ms())
+        is_first, self._has_answered = not self._has_answered, True
         if reply.cause:
             self.resets += 1
-            log.warning("budget.reset", app=self._app, cause=reply.cause[:200])
+            # An app's first start has no state yet; if that is so later, Redis has lost it.
+            tell = log.info if is_first and reply.cause == "new" else log.warning
+            tell("budget.reset", app=self._app, cause=reply.cause[:200])
         return answer
 
 

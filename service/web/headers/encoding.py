@@ -6,12 +6,12 @@ Compressing takes 20 µs for 6 KB and 130 µs for 45 KB: less than handing it to
 import gzip
 import re
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from importlib import import_module
 
 import msgspec
 
+from service.cache.lru import LruTable
 from service.web.headers.field_list import list_items
 
 GZIP = "gzip"
@@ -89,10 +89,13 @@ class Encodings:
     def __init__(self, available: Mapping[str, Compress], *, max_bytes: int) -> None:
         self._available = available
         self._names = tuple(available)
-        self._max_bytes = max_bytes
-        self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
-        self._bytes = 0
+        self._kept: LruTable[Hashable, bytes] = LruTable(max_bytes, size_of=lambda _, body: len(body))
         self.compressed = 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the compressed bodies take."""
+        return self._kept.size
 
     def choose(self, accept_encoding: bytes | None, *, body_bytes: int) -> str | None:
         """The coding for a body of this size, None for none."""
@@ -104,15 +107,10 @@ class Encodings:
         keyed = key, coding
         kept = self._kept.get(keyed)
         if kept is not None:
-            self._kept.move_to_end(keyed)
             return kept
         made = self._available[coding](body)
         self.compressed += 1
-        self._kept[keyed] = made
-        self._bytes += len(made)
-        while self._bytes > self._max_bytes:
-            _, oldest = self._kept.popitem(last=False)
-            self._bytes -= len(oldest)
+        self._kept.put(keyed, made)
         return made
 
 
@@ -120,7 +118,8 @@ class StreamEncoding:
     """Compresses a body that is sent in parts, by gzip: each part can be read as soon as it has come."""
 
     def __init__(self) -> None:
-        self._gzip = zlib.compressobj(_GZIP_LEVEL, wbits=31)
+        # A window of 8 KiB: 48 KiB for each stream instead of 268, for texts that are 2% longer.
+        self._gzip = zlib.compressobj(_GZIP_LEVEL, wbits=16 + 13, memLevel=5)
 
     def part(self, body: bytes, *, is_last: bool) -> bytes:
         """Return the next part, flushed."""

@@ -7,6 +7,7 @@ import msgspec
 from service import __version__
 from service.web.openapi.fields import answer_fields, request_fields
 from service.web.openapi.operations import paths
+from service.web.openapi.problems import problem_examples, problem_responses
 from service.web.openapi.schemas import Json, schemas
 
 _TAGS = (
@@ -48,6 +49,8 @@ def _document() -> Json:
             },
             "parameters": request_fields(),
             "headers": answer_fields(),
+            "responses": problem_responses(),
+            "examples": problem_examples(),
             "schemas": schemas(),
         },
     }

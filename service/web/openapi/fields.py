@@ -114,6 +114,8 @@ def answer_fields() -> Json:
     }
 
 
+BUDGET = ("RateLimitPolicy", "RateLimit")
+
 ANSWER_NAMES = {
     "Age": "Age",
     "CacheControl": "Cache-Control",
@@ -138,10 +140,9 @@ ANSWER_NAMES = {
 
 
 def refer_fields(*names: str) -> Json:
-    """References to answer fields; every answer has the request's id and says how long it may be kept."""
-    return {
-        ANSWER_NAMES[name]: {"$ref": f"#/components/headers/{name}"} for name in (*names, "CacheControl", "RequestId")
-    }
+    """References to answer fields, those that every answer has included."""
+    every = ("CacheControl", "ContentTypeOptions", "RequestId")
+    return {ANSWER_NAMES[name]: {"$ref": f"#/components/headers/{name}"} for name in (*names, *every)}
 
 
 def with_examples(description: str, examples: Iterable[Example]) -> str:

@@ -1,21 +1,29 @@
 """What each route does, for the contract: in the order in which it shows them."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from service import __version__
 from service.web.openapi.examples import (
     budget_example,
     page_example,
-    problem_example,
     stream_examples,
     usage_example,
     watch_example,
 )
-from service.web.openapi.fields import refer_fields, with_examples
+from service.web.openapi.fields import BUDGET, refer_fields, with_examples
+from service.web.openapi.problems import (
+    OF_APPS,
+    OF_BUDGET,
+    OF_CACHE,
+    OF_OPEN,
+    OF_PROBLEM,
+    OF_TASKS,
+    OF_USAGE,
+    WAITED,
+    refer_problems,
+)
 from service.web.openapi.schemas import Json
 from service.web.parameters import Parameter, app_parameter, task_parameters
-from service.web.problems.from_errors import PROBLEM_JSON
 from service.web.problems.types import KINDS, ProblemType
 from service.web.routes.problems import kinds_html, kinds_text
 from service.web.routes.usage import usage_parameters
@@ -23,35 +31,8 @@ from service.web.server_sent_events import EVENT_STREAM
 from service.web.settings import default_web_settings
 from service.web.stream import NDJSON
 
-_OF_TASKS = (
-    "bad-request unauthenticated not-allowed keys-unavailable unknown-app not-acceptable content-too-large "
-    "uri-too-long query-refused range-too-wide line-full "
-    "too-many-watchers headers-too-large failed upstream-failed upstream-unreachable "
-    "upstream-broken upstream-http-status upstream-refused calls-stopped "
-    "throttled wait-too-long no-fetch-now shutting-down store-unavailable nothing-stored upstream-timeout"
-)
-_OF_APPS = "unauthenticated not-allowed keys-unavailable content-too-large uri-too-long headers-too-large failed"
-_OF_BUDGET = _OF_USAGE = (
-    "bad-request unauthenticated not-allowed keys-unavailable unknown-app content-too-large uri-too-long "
-    "headers-too-large failed"
-)
-_OF_CACHE = (
-    "bad-request unauthenticated not-allowed keys-unavailable unknown-app content-too-large uri-too-long "
-    "headers-too-large failed store-unavailable"
-)
-_OF_OPEN = "content-too-large uri-too-long headers-too-large failed"
-_TRY_AGAIN = frozenset(
-    (
-        *("keys-unavailable", "line-full", "too-many-watchers", "throttled", "wait-too-long"),
-        *("no-fetch-now", "shutting-down", "store-unavailable", "nothing-stored"),
-    )
-)
-_NEEDED_BUDGET = frozenset(("line-full", "wait-too-long", "throttled", "calls-stopped", "query-refused")) | frozenset(
-    f"upstream-{what}" for what in ("timeout", "unreachable", "broken", "http-status", "refused")
-)
 _MOMENT = ("ETag", "Age", "Vary", "CacheStatus", "PreferenceApplied", "ServerTiming")
-_BUDGET = ("RateLimitPolicy", "RateLimit")
-_SHOWN = ("Vary", "ContentSecurityPolicy", "ContentTypeOptions")
+_SHOWN = ("Vary", "ContentSecurityPolicy")
 _FILE = ("ETag", *_SHOWN, "ReferrerPolicy")
 
 _LIST_TASKS = """One slice of an app's scheduled push tasks, or with `Accept: application/x-ndjson` all of them.
@@ -151,11 +132,11 @@ def _list_tasks() -> Json:
             "200": {
                 "description": "The slice, or the stream; all fields but `X-Total-Count`, `Vary`, `Preference-Applied` "
                 "and the budget's are a page's.",
-                "headers": refer_fields(*_MOMENT, *_BUDGET, "Link", "TotalCount", "ContentEncoding"),
+                "headers": refer_fields(*_MOMENT, *BUDGET, "Link", "TotalCount", "ContentEncoding"),
                 "content": _json("Page", page_example()) | _stream() | _watch(),
             },
-            "304": {"description": "The caller holds this slice already.", "headers": refer_fields(*_MOMENT, *_BUDGET)},
-            **_problems(_OF_TASKS, "PreferenceApplied"),
+            "304": {"description": "The caller holds this slice already.", "headers": refer_fields(*_MOMENT, *BUDGET)},
+            **refer_problems(OF_TASKS, *WAITED),
         },
     }
 
@@ -165,13 +146,13 @@ def _list_apps() -> Json:
     return {
         "operationId": "listApps",
         "tags": ["Tasks"],
-        "summary": "List the apps that the caller may read",
+        "summary": "List the apps that you can read",
         "description": "Names, for the parameter `app`, and regions; null where an app has an address of its own.",
         "parameters": [{"$ref": "#/components/parameters/RequestId"}],
         "security": [{"key": []}],
         "responses": {
             "200": {"description": "The apps.", "headers": refer_fields(), "content": _json("AppList", example)},
-            **_problems(_OF_APPS),
+            **refer_problems(OF_APPS),
         },
     }
 
@@ -180,7 +161,7 @@ def _get_budget() -> Json:
     return {
         "operationId": "getBudget",
         "tags": ["Tasks"],
-        "summary": "How much of an app's budget is free, who waits, and who used it",
+        "summary": "Show an app's state and budget",
         "description": _GET_BUDGET,
         "parameters": [
             _query_parameter(app_parameter("Name of the app.")),
@@ -193,7 +174,7 @@ def _get_budget() -> Json:
                 "headers": refer_fields(),
                 "content": _json("Budget", budget_example()),
             },
-            **_problems(_OF_BUDGET),
+            **refer_problems(OF_BUDGET),
         },
     }
 
@@ -202,7 +183,7 @@ def _get_usage() -> Json:
     return {
         "operationId": "getUsage",
         "tags": ["Tasks"],
-        "summary": "Who used an app's calls, and how many caching and joining saved",
+        "summary": "Show who used an app's calls",
         "description": _GET_USAGE,
         "parameters": [
             *(_query_parameter(parameter) for parameter in usage_parameters()),
@@ -211,7 +192,7 @@ def _get_usage() -> Json:
         "security": [{"key": []}],
         "responses": {
             "200": {"description": "The usage.", "headers": refer_fields(), "content": _json("Usage", usage_example())},
-            **_problems(_OF_USAGE),
+            **refer_problems(OF_USAGE),
         },
     }
 
@@ -243,7 +224,7 @@ def _drop_blocks() -> Json:
                 "headers": refer_fields(),
                 "content": _json("Dropped", {"app": "shop", "dropped": 120}),
             },
-            **_problems(_OF_CACHE),
+            **refer_problems(OF_CACHE),
         },
     }
 
@@ -262,7 +243,7 @@ def _show_problem() -> Json:
             "examples": {"patience": {"value": "wait-too-long", "summary": "a wait that was refused"}},
         },
     )
-    operation["responses"] = dict(sorted({**operation["responses"], **_problems("not-found")}.items()))
+    operation["responses"] = dict(sorted({**operation["responses"], **refer_problems(OF_PROBLEM)}.items()))
     return operation
 
 
@@ -293,8 +274,11 @@ def _get_contract() -> Json:
         "The contract, as OpenAPI 3.1.",
         _json("Contract", example),
         *_FILE,
+        "ContentEncoding",
     )
-    operation["parameters"].insert(0, {"$ref": "#/components/parameters/IfNoneMatch"})
+    operation["parameters"][:0] = [
+        {"$ref": f"#/components/parameters/{name}"} for name in ("AcceptEncoding", "IfNoneMatch")
+    ]
     unchanged = {"304": {"description": "The caller holds this document already.", "headers": refer_fields(*_FILE)}}
     operation["responses"] = dict(sorted({**operation["responses"], **unchanged}.items()))
     return operation
@@ -311,39 +295,7 @@ def _open(operation_id: str, tag: str, summary: str, description: str, content: 
         "security": [],
         "responses": {
             "200": {"description": summary + ".", "headers": refer_fields(*fields), "content": content},
-            **_problems(_OF_OPEN),
-        },
-    }
-
-
-def _problems(slugs: str, *fields: str) -> Json:
-    """The problems of an operation by status, with the answer fields that it adds to them."""
-    by_status: dict[str, list[ProblemType]] = {}
-    for slug in slugs.split():
-        by_status.setdefault(str(KINDS[slug].status), []).append(KINDS[slug])
-    return {status: _problem(kinds, fields) for status, kinds in sorted(by_status.items())}
-
-
-def _problem(kinds: Sequence[ProblemType], operation_fields: Sequence[str]) -> Json:
-    """One status with the problems that it may stand for, each with an example."""
-    slugs = {kind.slug for kind in kinds}
-    fields = [
-        *operation_fields,
-        *(_BUDGET if slugs & _NEEDED_BUDGET else ()),
-        *(["RetryAfter"] if slugs & (_TRY_AGAIN | {"calls-stopped"}) else []),
-        *(["WWWAuthenticate"] if "unauthenticated" in slugs else []),
-    ]
-    return {
-        "description": "; ".join(kind.title for kind in kinds) + ".",
-        "headers": refer_fields(*fields),
-        "content": {
-            PROBLEM_JSON.decode(): {
-                "schema": {"$ref": "#/components/schemas/Problem"},
-                "examples": {
-                    kind.slug: {"summary": kind.title, "description": kind.remedy, "value": problem_example(kind)}
-                    for kind in kinds
-                },
-            }
+            **refer_problems(OF_OPEN),
         },
     }
 

@@ -31,50 +31,42 @@ from service.web.stream import End, LastLine
 Json = dict[str, Any]
 """A part of the contract, which is itself JSON."""
 
-_INSTANT: Json = {"type": "string", "format": "date-time"}
-_COUNT: Json = {"type": "integer", "minimum": 0}
+_INSTANT: Json = {"format": "date-time"}
+_COUNT: Json = {"minimum": 0}
 
 _TASK: Json = {
     "id": {
-        "type": "integer",
         "format": "int64",
         "description": "The upstream's id of the task. It may be above 2^53: read a 64-bit integer, not a double.",
     },
     "type": {
-        "type": ["string", "null"],
         "description": "Who gets the push: `all`, `tag`, `user`, or what the upstream adds.",
     },
     "status": {
-        "type": ["string", "null"],
         "description": "`pending`, `dispatching`, `dispatched`, or what the upstream adds.",
     },
-    "title": {"type": ["string", "null"]},
-    "description": {"type": ["string", "null"]},
-    "created_at": {"type": ["string", "null"], "format": "date-time"},
-    "scheduled_at": {"type": ["string", "null"], "format": "date-time"},
-    "dispatched": {"type": ["boolean", "null"], "description": "Whether the dispatch was successful."},
-    "dispatch_error": {"type": ["string", "null"], "description": "Why the dispatch failed."},
-    "push_task_id": {"type": ["string", "null"], "description": "The push's own id, once it was dispatched."},
+    "created_at": {"format": "date-time"},
+    "scheduled_at": {"format": "date-time"},
+    "dispatched": {"description": "Whether the dispatch was successful."},
+    "dispatch_error": {"description": "Why the dispatch failed."},
+    "push_task_id": {"description": "The push's own id, once it was dispatched."},
     "content": {"description": "What is pushed: the upstream's own JSON, untouched. Its shape differs between tasks."},
 }
 _PAGE: Json = {
-    "app": {"type": "string"},
     "since": _INSTANT | {"description": "Where the listed range starts, resolved."},
     "until": _INSTANT | {"description": "Where the listed range ends, resolved."},
     "sort": {"$ref": "#/components/schemas/Sort"},
-    "q": {"type": ["string", "null"]},
     "status": {"type": "array", "items": {"type": "string"}, "description": "The filter; empty for any status."},
     "type": {"type": "array", "items": {"type": "string"}, "description": "The filter; empty for any type."},
     "total": _COUNT | {"description": "How many tasks match, over all slices; with a filter, those that pass it."},
     "offset": _COUNT,
-    "limit": {"type": "integer", "minimum": 1},
+    "limit": {"minimum": 1},
     "fetched_at": _INSTANT
     | {
         "description": "When the upstream was asked; of the oldest part, if there are several. After 304 the list is "
         "as old as `Age` says, whatever the body that you hold says."
     },
     "consistent": {
-        "type": "boolean",
         "description": "False if the list was seen to change while its blocks were fetched one after another: tasks "
         "may be missing from this page. Ask again.",
     },
@@ -92,35 +84,30 @@ _SORT: Json = {
     "x-enum-varnames": [each.name for each in Sort],
 }
 _FAULT: Json = {
-    "parameter": {"type": "string", "description": "The parameter's name."},
-    "detail": {"type": "string", "description": "What is wrong with it."},
+    "parameter": {"description": "The parameter's name."},
+    "detail": {"description": "What is wrong with it."},
 }
 _PROBLEM: Json = {
-    "type": {"type": "string", "format": "uri-reference", "description": "Opens a page that explains the problem."},
-    "title": {"type": "string"},
-    "status": {"type": "integer", "minimum": 400, "maximum": 599},
-    "detail": {"type": "string"},
-    "instance": {"type": "string", "format": "uri", "description": "Names this one request."},
-    "request_id": {"type": "string", "description": "As in `X-Request-Id`; the operators find the request by it."},
+    "type": {"format": "uri-reference", "description": "Opens a page that explains the problem."},
+    "status": {"minimum": 400, "maximum": 599},
+    "instance": {"format": "uri", "description": "Names this one request."},
+    "request_id": {"description": "As in `X-Request-Id`; the operators find the request by it."},
     "errors": {"type": "array", "items": {"$ref": "#/components/schemas/Fault"}},
-    "place": {"type": "integer", "description": "The place in line, from 1 (`wait-too-long`)."},
-    "estimate_seconds": {"type": "number", "description": "The expected wait for the turn (`wait-too-long`)."},
+    "place": {"description": "The place in line, from 1 (`wait-too-long`)."},
+    "estimate_seconds": {"description": "The expected wait for the turn (`wait-too-long`)."},
     "bound": {
-        "type": "integer",
         "description": "How many requests of the caller may wait (`line-full`), how many watches may be open "
         "(`too-many-watchers`), how many tasks may be gathered (`range-too-wide`).",
     },
-    "total": {"type": "integer", "description": "How many tasks the range holds (`range-too-wide`)."},
-    "upstream_code": {"type": "integer", "description": "The upstream's error code."},
-    "upstream_text": {"type": "string", "description": "The upstream's error text."},
+    "total": {"description": "How many tasks the range holds (`range-too-wide`)."},
+    "upstream_code": {"description": "The upstream's error code."},
+    "upstream_text": {"description": "The upstream's error text."},
 }
 _DROPPED: Json = {
-    "app": {"type": "string"},
     "dropped": _COUNT | {"description": "How many stored values there were: blocks, and the ends of lists."},
 }
 _READY: Json = {
-    "ready": {"type": "boolean"},
-    "redis": {"type": "string", "description": "The state of the shared store, in a word or two."},
+    "redis": {"description": "The state of the shared store, in a word or two."},
     "apps_ok": _COUNT | {"description": "For how many apps fetches can be had now."},
     "apps_total": _COUNT,
 }
@@ -134,28 +121,21 @@ _UPSTREAM_CALLS: Json = {
     },
 }
 _BUDGET: Json = {
-    "app": {"type": "string"},
     "state": {
-        "type": "string",
         "enum": list(get_args(ServingState)),
         "description": "`serving`; `stale`: calls fail and stale pages are served; `failing`: at least half of the "
         "calls of the last minute failed; `stopped`: the upstream refuses the app's credentials or account, so no call "
         "is made; `paused`: the upstream asked for a pause; `redis-away`: Redis can't be reached, so no call is made.",
     },
-    "state_detail": {"type": "string", "description": "The state as a sentence."},
+    "state_detail": {"description": "The state as a sentence."},
     "last_success_at": {
-        "type": ["string", "null"],
         "format": "date-time",
         "description": "When the last successful upstream call ended; null if there was none within a week.",
     },
-    "calls": {"$ref": "#/components/schemas/RecentUpstreamCalls"},
     "redis": {
-        "type": "string",
         "enum": ["ok", "away"],
         "description": "With `away` all this is what one replica knows: who waits there, and what was used until then.",
     },
-    "slots": {"$ref": "#/components/schemas/Slots"},
-    "worst_window": {"$ref": "#/components/schemas/WorstWindow"},
     "pause": {
         "oneOf": [{"$ref": "#/components/schemas/Pause"}, {"type": "null"}],
         "description": "Null where that is not known.",
@@ -169,48 +149,41 @@ _BUDGET: Json = {
 }
 _SLOTS: Json = {
     "total": {
-        "type": "integer",
         "minimum": 1,
         "description": "Calls in any window, over all replicas; while replicas share them out, this replica's part.",
     },
     "free": {
-        "type": ["integer", "null"],
         "minimum": 0,
         "description": "How many could be made at once; null where that is not known, and no call is made.",
     },
-    "window_seconds": {"type": "number", "exclusiveMinimum": 0},
+    "window_seconds": {"exclusiveMinimum": 0},
 }
 _WORST_WINDOW: Json = {
     "last_minute": _COUNT | {"description": "Counted by the replicas' own clocks: a check on the slots."},
     "last_hour": _COUNT,
 }
 _PAUSE: Json = {
-    "seconds": {"type": "number", "minimum": 0, "description": "0 where there is no pause."},
-    "reason": {"type": ["string", "null"], "description": "What the upstream asked for the pause with."},
+    "seconds": {"minimum": 0, "description": "0 where there is no pause."},
+    "reason": {"description": "What the upstream asked for the pause with."},
 }
 _SHARE: Json = {
-    "caller": {"type": ["string", "null"], "description": "Null for several callers together."},
-    "waiting": {"$ref": "#/components/schemas/Waiting"},
-    "last_minute": {"$ref": "#/components/schemas/Used"},
-    "last_hour": {"$ref": "#/components/schemas/Used"},
+    "caller": {"description": "Null for several callers together."},
 }
 _END: Json = {
-    "complete": {"type": "boolean", "description": "Whether the end of the list was reached."},
+    "complete": {"description": "Whether the end of the list was reached."},
     "count": _COUNT | {"description": "How many lines came before this one."},
     "total": _COUNT | {"description": "How many tasks match, whatever their status and type, by the newest block."},
     "changed": {
-        "type": "boolean",
         "description": "Whether the list was seen to change meanwhile: tasks may be missing or come twice.",
     },
     "missing": _COUNT | {"description": "How many tasks the upstream counts but did not give, or gave without an id."},
     "fetched_at": _INSTANT | {"description": "When the upstream was asked for the oldest part."},
-    "stale": {"type": "boolean", "description": "Whether a part was past its freshness."},
+    "stale": {"description": "Whether a part was past its freshness."},
     "problem": {
         "oneOf": [{"$ref": "#/components/schemas/Problem"}, {"type": "null"}],
         "description": "Why the stream ended early; null where it is complete.",
     },
     "next": {
-        "type": ["string", "null"],
         "format": "uri-reference",
         "description": "Streams the rest; null where there is none.",
     },
@@ -234,8 +207,7 @@ _MINUTE_USAGE: Json = {"start": _INSTANT, "used": {"$ref": "#/components/schemas
 _HOUR_USAGE: Json = {"start": _INSTANT, "used": {"$ref": "#/components/schemas/Spent"}}
 _CALLER_USAGE: Json = {"caller": {"type": "string"}, "used": {"$ref": "#/components/schemas/Spent"}}
 _USAGE: Json = {
-    "app": {"type": "string"},
-    "caller": {"type": ["string", "null"], "description": "Whose usage this is; null for everybody's."},
+    "caller": {"description": "Whose usage this is; null for everybody's."},
     "redis": {"enum": ["ok", "away"], "description": "With `away` this is what one replica knows."},
     "since": _INSTANT | {"description": "The start of the first minute, or hour."},
     "until": _INSTANT | {"description": "Now."},
@@ -309,14 +281,46 @@ def schemas() -> Json:
     }
 
 
-def _object(struct: type[msgspec.Struct], properties: Json) -> Json:
-    if list(properties) != list(struct.__struct_fields__):
-        raise ValueError(f"the schema of {struct.__name__} lists other fields than the struct")
+def _object(struct: type[msgspec.Struct], texts: Json) -> Json:
+    """The struct's schema as msgspec derives it, with what `texts` add to its members.
+
+    A member in `texts` that says what it is (`_SHAPES`) replaces what was derived.
+    """
+    _, made = msgspec.json.schema_components([struct], ref_template="{name}")
     omits = struct.__struct_config__.omit_defaults
-    required = [each.encode_name for each in msgspec.structs.fields(struct) if each.required or not omits]
+    properties = made[struct.__name__]["properties"]
+    derived = {name: _tidied(member, is_null_sent=not omits) for name, member in properties.items()}
+    if unknown := set(texts) - set(derived):
+        raise ValueError(f"{struct.__name__} has no {', '.join(sorted(unknown))}")
     return {
         "type": "object",
         "description": (struct.__doc__ or "").split("\n", maxsplit=1)[0],
-        "properties": dict(properties),
-        "required": required,
+        "properties": {name: _merged(member, texts.get(name, {})) for name, member in derived.items()},
+        "required": [each.encode_name for each in msgspec.structs.fields(struct) if each.required or not omits],
     }
+
+
+_SHAPES = frozenset(("$ref", "oneOf", "const", "items", "additionalProperties"))
+_RENAMED = {"AppInfo": "App", "Apps": "AppList", "Live": "Liveness", "Ready": "Readiness"}
+
+
+def _merged(derived: Json, text: Json) -> Json:
+    return dict(text) if _SHAPES & set(text) else derived | text
+
+
+def _tidied(member: Json, *, is_null_sent: bool) -> Json:
+    """A member's schema without its default, `null` as one of its types, and references by the contract's names.
+
+    Where defaults are left out of answers, null is never sent.
+    """
+    member = {key: value for key, value in member.items() if key != "default"}
+    if "$ref" in member:
+        name = member["$ref"]
+        return {"$ref": f"#/components/schemas/{_RENAMED.get(name, name)}"}
+    if "items" in member:
+        return member | {"items": _tidied(member["items"], is_null_sent=is_null_sent)}
+    options: list[Json] = member.get("anyOf", [])
+    if len(options) == 2 and options[1] == {"type": "null"} and "type" in options[0]:
+        one = options[0]
+        return one | {"type": [one["type"], "null"]} if is_null_sent else one
+    return {"type": "string"} | member if "enum" in member else member

@@ -81,6 +81,10 @@ _FIXED_DETAILS: Mapping[str, str] = {
 _NO_CREDENTIAL = "The request carries no credential. Send 'Authorization: Bearer KEY' with your service's key or token."
 _UNKNOWN_CREDENTIAL = "The credential in the Authorization field is not a known key or token, or has expired."
 
+_BARE_DETAILS: Mapping[int, str] = {
+    403: "A foreign web page may not send this request.",
+    421: "Without credentials only names of this machine are served: use localhost or 127.0.0.1.",
+}
 _UNAVAILABLE = "This replica serves as many connections as it can, or is shutting down. Another one may answer."
 
 
@@ -176,7 +180,8 @@ def details_of_status(status: int) -> ProblemDetails:
     if kind is None:
         phrase = HTTPStatus(status).phrase if status in HTTPStatus.__members__.values() else "Refused"
         kind = ProblemType(slug="", title=phrase, status=status, meaning="", remedy="", is_http=True)
-    return ProblemDetails(kind=kind, detail=_FIXED_DETAILS.get(kind.slug, kind.meaning or kind.title))
+    detail = _BARE_DETAILS.get(status) or _FIXED_DETAILS.get(kind.slug) or kind.meaning or kind.title
+    return ProblemDetails(kind=kind, detail=detail)
 
 
 def problem_of(told: ProblemDetails, *, request_id: str) -> Problem:

@@ -209,8 +209,9 @@ _ALL = (
         slug="wait-too-long",
         title="The expected wait exceeds the caller's patience",
         status=503,
-        meaning="The upstream may be called only so often, and the caller's turn would come too late. 'place' is its "
-        "place in line, 'estimate_seconds' the expected wait for the turn.",
+        meaning="The upstream may be called only so often, and the caller's turn would come after its patience has "
+        "ended, or has not come by then. 'place' is its place in line, 'estimate_seconds' the expected wait for the "
+        "turn from now on; 'detail' says how long was waited, and how much was lacking.",
         remedy="Retry after Retry-After, wait longer with 'Prefer: wait=SECONDS', or accept an older answer with "
         "'Cache-Control: max-stale'.",
     ),
@@ -240,8 +241,9 @@ _ALL = (
         slug="nothing-stored",
         title="No stored answer satisfies the request",
         status=504,
-        meaning="The caller asked for stored answers only (only-if-cached), and none satisfies the request.",
-        remedy="Leave out 'only-if-cached', or accept older answers with 'max-stale'.",
+        meaning="The caller asked for stored answers only ('Cache-Control: only-if-cached', or 'Prefer: wait=0'), and "
+        "none satisfies the request.",
+        remedy="Leave out 'only-if-cached' and allow for a wait, or accept older answers with 'max-stale'.",
     ),
     ProblemType(
         slug="upstream-timeout",

@@ -14,6 +14,7 @@ from service.web.headers.accept import choose
 from service.web.problems.types import KINDS, ProblemType
 
 _FORMS = ("text/plain", "text/html")
+_POLICY = b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _CACHE_CONTROL = b"public, max-age=3600"
 
 
@@ -45,7 +46,7 @@ def _told(request: Request[Any, Any, Any], kinds: tuple[ProblemType, ...]) -> An
             (b"content-type", HTML if wants_html else TEXT),
             (b"cache-control", _CACHE_CONTROL),
             (b"vary", b"Accept"),
-            (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'"),
+            (b"content-security-policy", _POLICY),
             (b"x-content-type-options", b"nosniff"),
         ),
         body=(kinds_html(kinds) if wants_html else kinds_text(kinds)).encode(),

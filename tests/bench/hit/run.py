@@ -225,7 +225,7 @@ One page of {LIMIT} tasks, about 6 KB, {CONNECTIONS} connections, by `wrk` with 
 too; each server alone on core 0 while it is asked. {ROUNDS} rounds of {ROUND_S:g} s each, taking turns; the ratio is
 the median of the ratios of neighbouring rounds. The gateway checks the credential, counts, and writes its access log as
 JSON; the others do none of that, and send no header fields but type and length. Apps that are not FastAPI's are served
-by Granian as it comes, embedded like the gateway's.
+by the gateway's own server, on the same event loop.
 
 {table(head, rows)}
 
@@ -260,7 +260,7 @@ def _versions() -> str:
         return (done.stdout + done.stderr).splitlines()[0].strip()
 
     code = "from importlib.metadata import version as v; print(', '.join(f'{n} {v(n)}' for n in %r.split()))"
-    versions = told(sys.executable, "-c", code % "granian litestar redis msgspec")
+    versions = told(sys.executable, "-c", code % "httptools uvloop litestar redis msgspec")
     if BENCH_PYTHON.exists():
         versions += ", " + told(str(BENCH_PYTHON), "-c", code % "fastapi uvicorn uvloop")
     nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")

@@ -1,15 +1,14 @@
-"""What a hit is compared with, on Granian as it comes. Run with KIND, PORT and REDIS_PORT."""
+"""What a hit is compared with, on the gateway's own server and event loop. Run with KIND, PORT and REDIS_PORT."""
 
-import asyncio
 import sys
 from typing import Any
 
 import redis.asyncio
-from granian.constants import HTTPModes, Interfaces
-from granian.log import LogLevels
-from granian.server.embed import Server
 from litestar import Litestar, Response, get
 from litestar.params import FromQuery
+
+from service.server.lifecycle import serve
+from service.settings import ServerSettings
 
 KEY = "page"
 BODY = b'{"tasks":["' + b"x" * 6200 + b'"]}'
@@ -65,19 +64,10 @@ def litestar_redis(redis_port: int) -> Any:
 
 
 def main() -> None:
-    """Serve one of them."""
+    """Serve one of them, as the gateway is served."""
     kind, port, redis_port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     app = {"bare": lambda: bare, "litestar": litestar, "litestar-redis": lambda: litestar_redis(redis_port)}[kind]()
-    asyncio.run(
-        Server(
-            app,
-            port=port,
-            interface=Interfaces.ASGI,
-            http=HTTPModes.http1,
-            websockets=False,
-            log_level=LogLevels.error,
-        ).serve()
-    )
+    serve(app, ServerSettings(port=port, log_level="error"))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,9 @@ def no_undocumented_headers(
     """An answer of a documented status carries no field that the contract does not name."""
     responses = case.operation.definition.raw["responses"]
     documented = responses.get(str(response.status_code))
+    if documented is not None and "$ref" in documented:
+        shared = case.operation.schema.raw_schema["components"]["responses"]
+        documented = shared[documented["$ref"].rpartition("/")[2]]
     if documented is None or case.method != case.operation.method.upper():
         return
     named = {name.lower() for name in documented.get("headers", {})}

@@ -78,6 +78,17 @@ async def is_quiet(replica: RedisScheduler) -> bool:
     return not ticked.turns and ticked.free == 0 and (ticked.due_in_ms or 0) >= RULES.transit_ms + RULES.window_ms // 2
 
 
+async def test_a_first_start_is_no_warning_and_a_loss_is(server: Server, store: RedisStore) -> None:
+    """Without any state a reset is an event of its own; where this replica knows of one, Redis has lost it."""
+    one = scheduler(store)
+    with capture_logs() as logs:
+        await tick(one)
+        server.run("FLUSHALL")
+        await tick(one)
+    told = [(each["cause"], each["log_level"]) for each in logs if each["event"] == "budget.reset"]
+    assert told == [("new", "info"), ("new", "warning")]
+
+
 async def test_a_restart_that_keeps_the_data_takes_all_slots(server: Server, store: RedisStore) -> None:
     """Redis back with its data may have lost the last calls: one quiet window for all, and no earlier turn counts."""
     first, second = scheduler(store), scheduler(store, "r2")

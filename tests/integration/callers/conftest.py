@@ -43,6 +43,7 @@ class KeyServer:
     def __init__(self, body: bytes) -> None:
         self.body = body
         self.status = 200
+        self.fields = ""
         self.hangs = False
         self.heads: list[str] = []
         self.port = 0
@@ -60,7 +61,7 @@ class KeyServer:
             self.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
             while self.hangs:
                 await asyncio.sleep(0.01)
-            fields = f"Content-Length: {len(self.body)}\r\nConnection: close\r\nLocation: /other\r\n"
+            fields = f"Content-Length: {len(self.body)}\r\nConnection: close\r\nLocation: /other\r\n{self.fields}"
             writer.write(f"HTTP/1.1 {self.status} X\r\n{fields}\r\n".encode() + self.body)
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):

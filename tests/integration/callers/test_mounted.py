@@ -130,7 +130,7 @@ async def test_tokens_wait_for_the_first_keys(mount: Mounted, signer: Any, key_s
         assert int(early.headers["retry-after"]) >= 1
         assert (await mount.ask("key")).status == 200
         async with key_server.served():
-            await mount.told("issuer.keys_had", 1)
+            await mount.told("issuer.keys_fetched", 1)
             assert (await mount.ask(signer.token("one"))).status == 200
 
 
@@ -215,7 +215,7 @@ async def test_keys_in_a_file_are_followed(mount: Mounted, signer: Any, tmp_path
         token = signer.token("one")
         assert (await mount.ask(token)).status == 200
         jwks.write_bytes(signer.jwks("two"))
-        await mount.told("issuer.keys_had", 2)
+        await mount.told("issuer.keys_fetched", 2)
         assert (await mount.ask(token)).status == 401
         assert (await mount.ask(signer.token("two"))).status == 200
 

@@ -1,5 +1,6 @@
 """Signing keys over real connections: TLS with a CA of its own, a token to show, and servers that misbehave."""
 
+import gzip
 import ssl
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,17 @@ async def test_other_statuses_are_failures(key_server: Any, status: int) -> None
         with pytest.raises(SourceFailed, match=str(status)):
             await source(base).read()
     assert len(key_server.heads) == 1
+
+
+@pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "deflate", "br", "x-unknown"])
+async def test_no_coding_is_undone(key_server: Any, coding: str) -> None:
+    """A compressed answer is a failure, as it stands: nothing is unpacked, so nothing can grow."""
+    bomb = gzip.compress(gzip.compress(b" " * 50_000_000))
+    key_server.body, key_server.fields = bomb, f"Content-Encoding: {coding}\r\n"
+    async with key_server.served() as base:
+        with pytest.raises(SourceFailed, match="compressed"):
+            await source(base).read()
+    assert "accept-encoding: identity\r\n" in key_server.heads[0].lower()
 
 
 async def test_an_answer_without_end_is_cut(key_server: Any) -> None:

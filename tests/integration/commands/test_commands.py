@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,10 +65,13 @@ def test_without_a_configuration_the_way_on_is_told(arguments: tuple[str, ...]) 
 
 
 def test_check_accepts_the_example() -> None:
-    """A good configuration is ok, with its counts and warnings, and status 0."""
+    """A good configuration is ok, with its counts, the memory it may take, its warnings, and status 0."""
     done = run("check", str(EXAMPLE), SHOP_SECRET="0123", TASKGATE__CACHE__BLOCK_SIZE="10")
     assert done.returncode == 0
-    assert done.stdout == "ok: 1 app, 1 caller\n"
+    ok, memory, *uses = done.stdout.splitlines()
+    assert ok == "ok: 1 app, 1 caller"
+    assert re.fullmatch(r"memory: at most \d+ MiB", memory)
+    assert all(re.fullmatch(r" +\d+\.\d MiB  .+", use) for use in uses)
     assert done.stderr == (
         "warning: cache.block_size: callers get at most 10 tasks at a time, the size of a block "
         "(set by TASKGATE__CACHE__BLOCK_SIZE)\n"
@@ -92,7 +96,7 @@ def test_check_with_call_says_in_plain_words_that_nobody_answers(tmp_path: Path)
     file.write_text(EXAMPLE.read_text().replace("# base_url: https://upstream.example", "base_url: http://127.0.0.1:9"))
     done = run("check", str(file), "--call", "--alone", SHOP_SECRET="0123")
     assert done.returncode == 1
-    ok, shop = done.stdout.splitlines()
+    ok, *_, shop = done.stdout.splitlines()
     assert ok == "ok: 1 app, 1 caller"
     assert shop.startswith("shop: ")
     assert done.stderr == ""
@@ -116,7 +120,7 @@ def test_check_with_call_asks_the_upstream(tmp_path: Path) -> None:
         server.terminate()
         server.communicate(timeout=10)
     assert good.returncode == 0, good.stdout
-    assert good.stdout.splitlines()[1].startswith("shop: ok, ")
+    assert good.stdout.splitlines()[-1].startswith("shop: ok, ")
     assert wrong.returncode == 1
     assert "the secret is most likely wrong" in wrong.stdout
     assert wrong.stderr == good.stderr == ""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ DEADLINE_S = 15.0
 class Served:
     """A serving process."""
 
-    def __init__(self, port: int, *, drain_s: float = 5.0, mode: str = "", host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, port: int, *, drain_s: float = 5.0, mode: str = "", host: str = "127.0.0.1", files: int = 0
+    ) -> None:
         self.port = port
         self.host = host
         self.process = subprocess.Popen(
@@ -34,6 +37,7 @@ class Served:
             text=True,
             bufsize=1,
             start_new_session=True,
+            preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))) if files else None,
             env={**os.environ, "PYTHONPATH": str(HERE.parents[2])},
         )
         self.told: list[str] = []
@@ -325,3 +329,22 @@ def _reluctant(port: int) -> socket.socket:
     connection.connect(("127.0.0.1", port))
     connection.sendall(request("/large", headers="connection: close\r\n"))
     return connection
+
+
+def test_fewer_files_than_connections(port: int, started: Starting) -> None:
+    """With 256 files for more connections than that, the bound is fitted to them with a warning: 400 silent connections
+    keep no other out, and cost no processor time."""
+    served = started.served(port, files=256)
+    with ExitStack() as silent:
+        for _ in range(400):
+            silent.enter_context(served.connected())
+        before_s = served.processor_s()
+        time.sleep(1)
+        assert served.processor_s() - before_s < 0.5
+        with served.asked("/now", headers="connection: close\r\n") as other:
+            assert answer(other).endswith(b"ok")
+        assert served.descriptors() < 200
+        served.process.terminate()
+        status, told, events = served.ended()
+    assert (status, told) == (0, ["got /now", "leaving", "closed"])
+    assert events == ["server.low_file_limit", "server.started", "server.stopping", "server.stopped"]

@@ -101,10 +101,10 @@ ENDS: list[tuple[Any, int, str]] = [
         1,
         "ended early, after 100 tasks: The upstream did not answer",
     ),
-    (UpstreamTimeout("no answer within 8 s", app="shop"), 1, "go on with --offset 100"),
+    (UpstreamTimeout("no answer within 8 s", app="shop"), 1, "continue with --offset 100"),
     (WaitTooLong(place=3, estimate_s=42, patience_s=10), 1, "expected in about 42 s"),
     ({"total": 251}, 0, "warning: the list changed"),
-    ({"source": Source.STALE}, 0, "warning: the upstream could not be asked again"),
+    ({"source": Source.STALE}, 0, "warning: the upstream could not be reached"),
 ]
 
 
@@ -130,7 +130,7 @@ async def test_a_stream_that_breaks_off() -> None:
     async with await asyncio.start_server(half, "127.0.0.1", 0) as server:
         status, out, err = await run(server.sockets[0].getsockname()[1])
     assert (status, len(out.splitlines())) == (1, 2)
-    assert "cut off after 1 tasks; go on with --offset 1" in err
+    assert "cut off after 1 tasks; continue with --offset 1" in err
 
 
 FAULTS: list[tuple[tuple[str, ...], str | None, int, str]] = [
@@ -229,4 +229,4 @@ async def test_watch_follows_whole_lists(web: Web, argument: str) -> None:
     async with web.on_a_socket() as port:
         status, _, err = await run(port, "--watch", argument)
     assert status == 2
-    assert "leave --limit and --offset out" in err
+    assert "--limit and --offset do not apply" in err

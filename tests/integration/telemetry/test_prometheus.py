@@ -91,9 +91,11 @@ async def some_requests(at: Fleet, *, rounds: int) -> None:
         if number == rounds // 2:
             await at.upstream.add_fault(ErrorCode(code=TOO_OFTEN, calls=1))
         await asyncio.gather(*(at.page(replica, q=f"new {number}", caller=f"c{replica}") for replica in both))
+        if number in (rounds // 4, rounds // 3):  # more than there are turns for in their patience
+            await asyncio.gather(*(at.page(0, q=f"{number} {each}", caller="c1", wait=1) for each in range(20)))
         for replica in both:
             await at.page(replica, q=f"{number % 4}", caller="c0")
-            await at.page(replica, q=f"{number}", caller="c1", wait=None)
+            await at.page(replica, q=f"{number}", caller="c1", wait=0)
             await at.page(replica, q="renewed", caller="c1", headers={"Cache-Control": "no-cache"})
         await asyncio.sleep(0.25)
 
@@ -101,8 +103,7 @@ async def some_requests(at: Fleet, *, rounds: int) -> None:
 @asynccontextmanager
 async def under_load(valkey: Server) -> AsyncIterator[tuple[Fleet, int]]:
     """Two replicas that have had some load, and the port of the Prometheus that has watched."""
-    budget = {"wait_default_s": 0}  # who names no patience has none, and is refused
-    async with fleet(valkey, replicas=2, weights={"c0": 1.0, "c1": 2.0}, budget=budget) as at:
+    async with fleet(valkey, replicas=2, weights={"c0": 1.0, "c1": 2.0}) as at:
         with prometheus(*(replica.metrics_port for replica in at.replicas)) as port:
             await asyncio.to_thread(eventually, lambda: _listens(port))
             async with asyncio.timeout(20):  # it looks for targets every 5 s

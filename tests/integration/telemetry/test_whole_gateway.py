@@ -29,7 +29,7 @@ async def a_series_of_requests(at: Fleet) -> None:
         assert "hit" in (await at.page(0, q="a", limit=5)).outcome
     pages = await asyncio.gather(*(at.page(0, q="b", limit=5, caller=f"c{n}") for n in (1, 2)))
     assert sum("collapsed" in page.outcome for page in pages) == 1
-    assert (await at.page(0, q="c", wait=0)).status == 503
+    assert (await at.page(0, q="c", wait=0)).status == 504
     assert (await get(at.replicas[0].port, "/tasks")).status == 401
     assert (await get(at.replicas[0].port, "/nowhere")).status == 404
     await asyncio.sleep(CACHE["fresh_s"] + 0.1)

@@ -89,6 +89,15 @@ async def test_redirects_are_not_followed(bench: Bench) -> None:
     assert len(bench.upstream.requests) == 1
 
 
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
+async def test_retry_after(bench: Bench, status: str) -> None:
+    """What the upstream says of when to come back is passed on."""
+    bench.upstream.scene = pages(b"busy", status=status, headers="Retry-After: 7\r\n")
+    with pytest.raises(UpstreamHTTPStatus) as caught:
+        await bench.fetch()
+    assert (caught.value.status, caught.value.retry_after_s) == (int(status[:3]), 7.0)
+
+
 async def test_closed_while_idle(bench: Bench) -> None:
     """A connection that the upstream closed while it was idle is not used: the call takes a new one."""
 

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from service.model.errors import UpstreamBroken, UpstreamError
-from tests.integration.upstream.bench import PAGE, Bench, Connection
+from tests.integration.upstream.bench import PAGE, SECRET, Bench, Connection, Upstream
 
 
 def answer(total: int) -> bytes:
@@ -85,6 +87,28 @@ async def test_an_answer_before_the_first_byte_is_written(bench: Bench, reused: 
         await bench.fetch(before_send)
     assert isinstance(caught.value, UpstreamBroken)
     assert caught.value.sent
+
+
+def test_on_the_loop_of_the_gateway(tmp_path: Path) -> None:
+    """uvloop tells of closed connections in its own way; what holds on asyncio's loop holds there, too."""
+    secret_file = tmp_path / "secret"
+    secret_file.write_text(SECRET)
+
+    async def scenario() -> None:
+        upstream = Upstream()
+        server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
+        bench = Bench(upstream, server.sockets[0].getsockname()[1], secret_file)
+        await test_bytes_behind_an_answer(bench, answer(7), answer(666))
+        await bench.client.aclose()
+        for reused in (False, True):
+            bench.use()
+            await test_an_answer_before_the_first_byte_is_written(bench, reused)
+            await bench.client.aclose()
+        server.close()
+        await upstream.all_closed()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
 
 
 async def test_many_calls_over_an_upstream_that_doubles_its_answers(bench: Bench) -> None:

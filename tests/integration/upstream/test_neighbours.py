@@ -109,7 +109,7 @@ async def test_a_name_that_takes_long(bench: Bench, names: Names) -> None:
 
 async def test_the_last_good_answer_serves_while_look_ups_hang_or_fail(bench: Bench, names: Names) -> None:
     """A name that was resolved once is called although the resolver is sick."""
-    bench.upstream.scene = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")  # closes: each call connects anew
+    bench.upstream.scene = raw(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
     apps = Apps(bench, names, connect_timeout_s=2.0, call_timeout_s=3.0)
     async with apps.client:
         for trouble in (set(), names.hanging, names.failing):

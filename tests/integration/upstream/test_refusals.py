@@ -1,9 +1,12 @@
 """Refusals: which are told, which stop calls, and what ends a stop."""
 
 import asyncio
+import json
+from email.utils import formatdate
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.model.errors import (
     CallsStopped,
@@ -12,7 +15,7 @@ from service.model.errors import (
     UpstreamRefused,
 )
 from service.upstream.verdicts import RetryVerdict, verdict
-from tests.integration.upstream.bench import Bench, refusals
+from tests.integration.upstream.bench import Bench, pages, refusals
 
 
 def query_of(request: bytes) -> dict[str, list[str]]:
@@ -100,6 +103,39 @@ async def test_expired_signature(bench: Bench, code: int) -> None:
     assert (await bench.fetch()).total == 1
     first, second = (query_of(request)["usersig"] for request in bench.upstream.requests)
     assert first != second
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "told"),
+    [(600, "10 minutes ahead of"), (-300, "5 minutes behind"), (3600 * 8, "8 hours ahead of"), (20, None)],
+)
+@pytest.mark.parametrize("code", [70001, 70003, 70009, 70050])
+async def test_a_clock_that_is_off(bench: Bench, code: int, ahead_s: int, told: str | None) -> None:
+    """Where a signature is refused and the upstream's Date is minutes away from this machine's clock, that is said."""
+    date = formatdate(bench.wall_s - ahead_s, usegmt=True)
+    body = json.dumps({"ActionStatus": "FAIL", "ErrorCode": code, "ErrorInfo": "no"}).encode()
+    bench.upstream.scene = pages(body, headers=f"Date: {date}\r\n")
+    with capture_logs() as logs, pytest.raises(UpstreamRefused) as caught:
+        await bench.fetch()
+    assert ("This machine's clock is" in caught.value.advice) is (told is not None)
+    assert told is None or told in caught.value.advice
+    assert bench.client.skew_s == {"shop": ahead_s}
+    assert [log["ahead_s"] for log in logs if log["event"] == "upstream.clock_skew"] == ([ahead_s] if told else [])
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Mon, 01 Jan 2024 00:00:00"])
+async def test_a_date_that_says_nothing(bench: Bench, date: str) -> None:
+    """Without a Date nothing is said of clocks, and refusals that are not about signatures never are."""
+    bench.upstream.scene = pages(headers=f"Date: {date}\r\n" if date else "")
+    assert (await bench.fetch()).total == 1
+    assert bench.client.skew_s == {}
+    body = json.dumps({"ActionStatus": "FAIL", "ErrorCode": 60007, "ErrorInfo": "no"}).encode()
+    bench.upstream.scene = pages(body, headers="Date: Mon, 01 Jan 2024 00:00:00 GMT\r\n")
+    await bench.client.aclose()
+    bench.use()
+    with pytest.raises(UpstreamRefused) as caught:
+        await bench.fetch()
+    assert "clock" not in caught.value.advice
 
 
 async def test_expired_over_and_over(bench: Bench) -> None:

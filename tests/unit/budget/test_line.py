@@ -597,3 +597,15 @@ async def test_a_turn_about_to_be_given_back_is_not_used(blocks: Blocks) -> None
         assert line._turns.returned == [7]
         assert isinstance(await asked, Fetched)
         assert line.turn_ends == {("x", "returned"): 1, ("x", "used"): 1}
+
+
+async def test_whose_patience_ends_during_a_call_that_fails_gets_its_error(blocks: Blocks) -> None:
+    """It has had a turn, so no wait is told of; who has more patience gets the next call."""
+    blocks.took_s = 0.3
+    async with lines(blocks) as ([line], _):
+        job = BlockHere(blocks, "a", _failing(1))
+        patient, impatient = _ask(line, job, caller="x", patience_s=5.0), _ask(line, job, caller="y", patience_s=0.1)
+        with pytest.raises(UpstreamTimeout):
+            await impatient
+        assert isinstance(await patient, Fetched)
+    assert blocks.named() == ["a", "a"]

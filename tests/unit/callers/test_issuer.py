@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.callers.issuer import Issuer, SourceFailed
 from service.callers.signing_keys import NoKeys, read_jwks
@@ -69,6 +70,23 @@ def test_what_is_no_key_of_ours_is_passed_over(mint: Any) -> None:
     keys = read_jwks(raw)
     assert {kid: key.algorithm for kid, key in keys.items()} == {"r": "RS256", "e": "ES256"}
     assert keys["r"].thumbprint == ("RSA", rsa_key["n"], rsa_key["e"])
+
+
+async def test_more_keys_than_a_hundred(mint: Any) -> None:
+    """The last of five hundred is found; those beyond the bound are counted, and the log says so once."""
+    ec_key = json.loads(mint.jwks(without="r"))["keys"][0]
+    many = [{**ec_key, "kid": f"k{number}"} for number in range(1200)]
+    strange = [{"kty": "oct", "kid": f"o{number}"} for number in range(300)]
+    assert "k499" in read_jwks(json.dumps({"keys": [*strange, *many[:500]]}).encode())
+    source, clock = Scripted(json.dumps({"keys": many}).encode()), Clock()
+    issuer = Issuer(source, refresh_s=300, clock=clock)
+    with capture_logs() as logs:
+        for _ in range(3):
+            await issuer.refresh()
+            clock.now_s += 31
+    told = [(log["known"], log["left_out"]) for log in logs if log["event"] == "issuer.keys_left_out"]
+    assert told == [(1000, 200)]
+    assert "k999" in issuer.keys
 
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b'{"keys":[]}', b'{"keys":{}}', b"\xff", b"[" * 100_000])

@@ -117,6 +117,17 @@ async def test_another_audience(issued: tuple[Issued, Issued], followed: Callabl
     assert [outcome(live, a.token(aud=aud)) for aud in ("taskgate", "other")] == [Unauthenticated, "reports"]
 
 
+async def test_another_way_to_the_same_keys(issued: tuple[Issued, Issued], followed: Callable[[Settings], Any]) -> None:
+    """How often they are read, or with what CA, is no reason to do without them meanwhile."""
+    a, _ = issued
+    live = await followed(settings(a.settings()))
+    live.apply(settings(a.settings(refresh_s=7.0)))
+    assert outcome(live, a.token()) == "reports"
+    a.signer = Signer("one")
+    a.publish()
+    await until(lambda: outcome(live, a.token()) == "reports")
+
+
 async def test_tokens_from_now_on_and_no_more(
     issued: tuple[Issued, Issued], followed: Callable[[Settings], Any]
 ) -> None:

@@ -62,7 +62,7 @@ class Following:
         running = load(mount.file, ENVIRON).settings
         self.counted: list[bool] = []
         self.reload = ConfigurationWatcher(
-            str(mount.file), ENVIRON, running=running, apply=self.applied.append, told=self._told
+            str(mount.file), ENVIRON, running=running, apply=self.applied.append, on_reload=self._told
         )
 
     def _told(self, *, ok: bool) -> None:

@@ -13,13 +13,13 @@ from service.model.queries import At, Query, Range, Slice
 CALLER = Caller(name="c", apps=frozenset({"shop"}), weight=1, waiting_max=1, wait_max_s=1)
 
 
-def part(first: int, count: int, *, total: int, left_out: int = 0, changed: bool = False) -> Part:
-    """A block of tasks that are their own ids."""
-    records = [msgspec.json.encode(number) for number in range(first, first + count)]
+def part(first: int, count: int, *, total: int, left_out: int = 0, changed: bool = False, until_s: int = 1) -> Part:
+    """A block of tasks with nothing but ids."""
+    records = [msgspec.json.encode({"id": number}) for number in range(first, first + count)]
     ends = [len(b",".join(records[: place + 1])) for place in range(count)]
     block = Block(
         fetched_at_ms=1,
-        range=Range(since_s=0, until_s=1),
+        range=Range(since_s=0, until_s=until_s),
         total=total,
         settled=False,
         ends=tuple(ends),
@@ -55,7 +55,7 @@ def test_a_page_counts_what_it_lacks(
 ) -> None:
     """By the total, where the upstream gave fewer tasks than it counts, or left one out for want of an id."""
     page = page_of(ask(offset, limit), parts, block_size=10, lifetime_s=1, budget=None)
-    assert msgspec.json.decode(b"[" + page.body + b"]") == expected
+    assert [record["id"] for record in msgspec.json.decode(b"[" + page.body + b"]")] == expected
     assert page.missing == missing
 
 
@@ -75,3 +75,22 @@ def test_a_chunk_says_what_it_lacks(offset: int, one: Part, missing: int, is_sho
     """And whether the list was seen to change, or holds nothing where it should."""
     chunk = chunk_of(ask(offset, 100), one, block_size=10, lifetime_s=15.0, budget=None)
     assert (chunk.missing, chunk.is_short, chunk.is_empty) == (missing, is_short, is_empty)
+
+
+@pytest.mark.parametrize(
+    ("parts", "changed"),
+    [
+        ([part(0, 10, total=25), part(10, 10, total=25)], False),
+        ([part(0, 10, total=25), part(9, 10, total=25)], True),
+        ([part(0, 10, total=25), part(10, 10, total=26)], True),
+        ([part(0, 10, total=25), part(10, 10, total=25, until_s=61)], True),
+        ([part(0, 10, total=25), part(10, 10, total=25, changed=True)], True),
+        ([part(0, 10, total=25, changed=True)], True),
+        ([part(0, 10, total=25)], False),
+    ],
+    ids=["as it should be", "one twice", "another total", "another range", "changed in one", "only one", "one block"],
+)
+def test_a_page_says_that_its_list_has_changed(parts: list[Part], changed: bool) -> None:
+    """Its blocks were fetched at different times; what tells that the list has moved on in between is said."""
+    page = page_of(ask(5, 10), parts, block_size=10, lifetime_s=1, budget=None)
+    assert page.consistent is not changed

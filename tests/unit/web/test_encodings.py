@@ -84,7 +84,7 @@ def test_bounded_in_bytes() -> None:
     for tag in (b"a", b"b", b"a", b"c", b"a", b"b"):
         encodings.encode(b"x" * 100, key=tag, coding="gzip")
     assert encodings.compressed == 4
-    assert encodings._bytes == 200
+    assert encodings.kept_bytes == 200
 
 
 def test_every_coding_reads_back() -> None:

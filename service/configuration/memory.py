@@ -1,0 +1,80 @@
+"""How much memory a configuration lets one process take, whatever callers, readers and the upstream do."""
+
+from pathlib import Path
+
+import msgspec
+
+from service.settings import Settings
+
+KIB = 1024
+MIB = 1024 * KIB
+
+PROCESS_BYTES = 64 * MIB
+"""The interpreter, all imports, static files, idle."""
+CONNECTION_BYTES = 2 * KIB
+"""A connection without a request; 1.6 KiB was measured."""
+REQUEST_BYTES = 16 * KIB
+"""A request that waits: its task, parameters and place in line; 15.7 KiB was measured. A stream or watcher as well."""
+REDIS_CONNECTION_BYTES = 256 * KIB
+"""A connection to Redis with a block on its way."""
+ANSWER_COPIES = 2
+"""An upstream answer while it is read: its bytes, and the records made of them."""
+TABLES_BYTES = 16 * MIB
+"""Tables with fixed bounds: known tokens, labels, use by minute, compiled headers, versions of watched lists."""
+OPERATORS_BYTES = 8 * MIB
+"""The listener for metrics and probes."""
+
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
+    """The most that one part takes; `path` is the setting that bounds it, empty if it is fixed."""
+
+    part: str
+    path: str
+    max_bytes: int
+
+
+def memory_model(settings: Settings) -> tuple[MemoryUse, ...]:
+    """Return what each part may take when it is at its bound."""
+    cache, server, upstream = settings.cache, settings.server, settings.upstream
+    connections = server.connections_max * (CONNECTION_BYTES + REQUEST_BYTES)
+    answers = len(settings.apps) * upstream.connections * upstream.answer_max_bytes * ANSWER_COPIES
+    redis = settings.redis.connections * REDIS_CONNECTION_BYTES
+    rows = (
+        ("the process itself", "", PROCESS_BYTES),
+        ("blocks", "cache.memory_bytes", cache.memory_bytes),
+        ("cached responses", "cache.answers_bytes", cache.answers_bytes + cache.answers_bytes // 4),
+        ("connections and their requests", "server.connections_max", connections),
+        ("answers that readers don't take", "server.unsent_max_bytes", server.unsent_max_bytes),
+        ("upstream answers being read", "upstream.answer_max_bytes", answers),
+        ("connections to Redis", "redis.connections", redis),
+        ("metrics and probes", "", OPERATORS_BYTES),
+        ("tables", "", TABLES_BYTES),
+    )
+    return tuple(MemoryUse(part=part, path=path, max_bytes=count) for part, path, count in rows)
+
+
+def total_bytes(model: tuple[MemoryUse, ...]) -> int:
+    """Return the sum."""
+    return sum(each.max_bytes for each in model)
+
+
+def container_limit(path: Path = _CGROUP_LIMIT) -> int | None:
+    """Return the memory limit of this process's container, or None if there is none to be seen."""
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def shortage(settings: Settings, limit_bytes: int | None) -> str | None:
+    """Return a warning if the configuration's bounds allow more than there is."""
+    total = total_bytes(memory_model(settings))
+    if limit_bytes is None or total <= limit_bytes:
+        return None
+    return (
+        f"the bounds of this configuration allow {total // MIB} MiB, and the limit is {limit_bytes // MIB} MiB: "
+        "lower them, or raise the limit (docs/memory.md)"
+    )

@@ -1,0 +1,108 @@
+"""Problem responses of the contract: each described once, and referred to by every operation that may give it."""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from service.web.openapi.examples import problem_example
+from service.web.openapi.fields import BUDGET, refer_fields
+from service.web.openapi.schemas import Json
+from service.web.problems.from_errors import PROBLEM_JSON
+from service.web.problems.types import KINDS, ProblemType
+
+OF_TASKS = (
+    "bad-request unauthenticated not-allowed keys-unavailable unknown-app not-acceptable content-too-large "
+    "uri-too-long query-refused range-too-wide line-full "
+    "too-many-watchers headers-too-large failed upstream-failed upstream-unreachable "
+    "upstream-broken upstream-http-status upstream-refused calls-stopped "
+    "throttled wait-too-long no-fetch-now shutting-down store-unavailable nothing-stored upstream-timeout"
+)
+OF_APPS = "unauthenticated not-allowed keys-unavailable content-too-large uri-too-long headers-too-large failed"
+OF_BUDGET = OF_USAGE = (
+    "bad-request unauthenticated not-allowed keys-unavailable unknown-app content-too-large uri-too-long "
+    "headers-too-large failed"
+)
+OF_CACHE = (
+    "bad-request unauthenticated not-allowed keys-unavailable unknown-app content-too-large uri-too-long "
+    "headers-too-large failed store-unavailable"
+)
+OF_OPEN = "content-too-large uri-too-long headers-too-large failed"
+OF_PROBLEM = "not-found"
+WAITED = ("PreferenceApplied",)
+"""What the problems of an operation that honours `Prefer: wait` carry besides."""
+
+_ALL: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (OF_TASKS, WAITED),
+    *((slugs, ()) for slugs in (OF_APPS, OF_BUDGET, OF_CACHE, OF_OPEN, OF_PROBLEM)),
+)
+_TRY_AGAIN = frozenset(
+    (
+        *("keys-unavailable", "line-full", "too-many-watchers", "throttled", "wait-too-long", "calls-stopped"),
+        *("no-fetch-now", "shutting-down", "store-unavailable", "nothing-stored"),
+    )
+)
+_NEEDED_BUDGET = frozenset(("line-full", "wait-too-long", "throttled", "calls-stopped", "query-refused")) | frozenset(
+    f"upstream-{what}" for what in ("timeout", "unreachable", "broken", "http-status", "refused")
+)
+
+
+def refer_problems(slugs: str, *fields: str) -> Json:
+    """References to the responses of these problems by status; `fields` are what the operation adds to them."""
+    return {
+        status: {"$ref": f"#/components/responses/{_name(kinds, fields)}"}
+        for status, kinds in sorted(_by_status(slugs).items())
+    }
+
+
+def problem_responses() -> Json:
+    """All responses by name. Raise ValueError where two would have one name."""
+    made: Json = {}
+    for slugs, fields in _ALL:
+        for kinds in _by_status(slugs).values():
+            name, response = _name(kinds, fields), _response(kinds, fields)
+            if made.setdefault(name, response) != response:
+                raise ValueError(f"two responses would be called {name}")
+    return dict(sorted(made.items()))
+
+
+def problem_examples() -> Json:
+    """One example of each type that a response shows, by name: the one table of problems."""
+    slugs = {slug for slugs, _ in _ALL for slug in slugs.split()}
+    return {
+        slug: {"summary": kind.title, "description": kind.remedy, "value": problem_example(kind)}
+        for slug, kind in sorted(KINDS.items())
+        if slug in slugs
+    }
+
+
+def _by_status(slugs: str) -> dict[str, list[ProblemType]]:
+    by_status: dict[str, list[ProblemType]] = {}
+    for slug in slugs.split():
+        by_status.setdefault(str(KINDS[slug].status), []).append(KINDS[slug])
+    return by_status
+
+
+def _name(kinds: Sequence[ProblemType], fields: Sequence[str]) -> str:
+    """`LineFull`, `KeysUnavailableOrStoreUnavailable`, and for more than two that of the status: `BadGateway`."""
+    slugs = [kind.slug.title().replace("-", "") for kind in kinds]
+    phrase = HTTPStatus(kinds[0].status).phrase.title().replace(" ", "")
+    return ("Or".join(slugs) if len(slugs) <= 2 else phrase) + ("AfterWait" if fields else "")
+
+
+def _response(kinds: Sequence[ProblemType], operation_fields: Sequence[str]) -> Json:
+    slugs = {kind.slug for kind in kinds}
+    fields = [
+        *operation_fields,
+        *(BUDGET if slugs & _NEEDED_BUDGET else ()),
+        *(["RetryAfter"] if slugs & _TRY_AGAIN else []),
+        *(["WWWAuthenticate"] if "unauthenticated" in slugs else []),
+    ]
+    return {
+        "description": "; ".join(kind.title for kind in kinds) + ".",
+        "headers": refer_fields(*fields),
+        "content": {
+            PROBLEM_JSON.decode(): {
+                "schema": {"$ref": "#/components/schemas/Problem"},
+                "examples": {kind.slug: {"$ref": f"#/components/examples/{kind.slug}"} for kind in kinds},
+            }
+        },
+    }

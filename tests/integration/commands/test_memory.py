@@ -1,0 +1,91 @@
+"""Memory is bounded by settings: each bound is driven to its end in a process that may not have more than the chart's
+limit, which would end it."""
+
+import asyncio
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from service.configuration.memory import MIB, memory_model, total_bytes
+from service.settings import AppSettings, RedisSettings, Settings
+from tests.scenes.fleet import APP, fleet, get, key_of, path
+from tests.servers import Server, until
+
+CHART_LIMIT_BYTES = 384 * MIB
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Room for the sockets of this test."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 16_384), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def rss_bytes(pid: int) -> int:
+    """What a process has in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def unread(port: int, target: str, fields: str = "") -> socket.socket:
+    """A connection on which something is asked for that is never read."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    connection.settimeout(10)
+    connection.connect(("127.0.0.1", port))
+    with suppress(ConnectionError):
+        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode())
+    return connection
+
+
+async def test_whatever_readers_do(own_valkey: Server, many_files: None) -> None:
+    """Unread files, unread streams, silent connections and half heads, too many of each: the process lives within
+    the chart's limit, answers probes and callers meanwhile, and gives memory back when they have left."""
+    async with fleet(own_valkey, replicas=1, weights={"reader": 1, "other": 1}, budget={"waiting_max": 1500}) as at:
+        replica = at.replicas[0]
+        resource.prlimit(replica.pid, resource.RLIMIT_DATA, (CHART_LIMIT_BYTES, CHART_LIMIT_BYTES))
+        page = (await get(replica.port, "/docs")).body.decode()
+        script = next(part for part in page.split('"') if part.endswith(".js") and "scalar" in part).rpartition("/")[2]
+        key = f"Authorization: Bearer {key_of('reader')}\r\n"
+        stream = f"{key}Accept: application/x-ndjson\r\n"
+        assert (await at.ask(0, path(), caller="other")).status == 200
+        idle_bytes = rss_bytes(replica.pid)
+        with ExitStack() as sockets:
+            for kind in range(4 * 800):
+                match kind % 4:
+                    case 0:
+                        each = unread(replica.port, f"/docs/{script}", "Accept-Encoding: identity\r\n")
+                    case 1:
+                        each = unread(replica.port, f"/tasks?app={APP.name}", stream)
+                    case 2:
+                        each = socket.create_connection(("127.0.0.1", replica.port))
+                    case _:
+                        each = unread(replica.port, "/livez", "X: " + "x" * 60_000)
+                sockets.enter_context(each)
+                if kind % 100 == 0:
+                    await asyncio.sleep(0)
+                    assert (await get(replica.metrics_port, "/livez")).status == 200
+            assert (await get(replica.metrics_port, "/readyz")).status == 200
+            assert replica.process is not None
+            assert replica.process.poll() is None, replica.log()[-2000:]
+            full_bytes = rss_bytes(replica.pid)
+        assert full_bytes < CHART_LIMIT_BYTES
+        await until(lambda: rss_bytes(replica.pid) < idle_bytes + 64 * MIB, within_s=20)
+        assert (await at.ask(0, path(), caller="other")).status == 200
+        assert "Traceback" not in replica.log()
+
+
+def test_the_defaults_fit_into_the_charts_limit() -> None:
+    """What the bounds add up to at every default is less than what the chart allows a replica."""
+    app = AppSettings(sdkappid=1, admin="a", secret_env="S")
+    settings = Settings(apps={"shop": app}, callers={}, redis=RedisSettings(url="redis://127.0.0.1"))
+    assert total_bytes(memory_model(settings)) < CHART_LIMIT_BYTES
+    values = (Path(__file__).parents[3] / "helm" / "values.yaml").read_text()
+    assert f"limits: {{memory: {CHART_LIMIT_BYTES // MIB}Mi}}" in values
+    documented = (Path(__file__).parents[3] / "docs" / "memory.md").read_text()
+    assert f"**{total_bytes(memory_model(settings)) // MIB} MiB**" in documented

@@ -1,0 +1,45 @@
+"""What an answer shows of the time that the upstream filters by."""
+
+import msgspec
+import pytest
+
+from service.commands.filtered_time import filtered_time
+from service.model.queries import Range
+from service.model.tasks import Task
+
+DAY = Range(since_s=1_746_057_600, until_s=1_746_143_999)
+INSIDE, NEAR, OUTSIDE = "2025-05-01T12:00:00Z", "2025-05-02T00:01:00Z", "2025-04-30T12:00:00Z"
+
+
+def task(scheduled_at: str | None, created_at: str | None) -> Task:
+    """A task with these times."""
+    return Task(
+        id=1,
+        type=None,
+        status=None,
+        title=None,
+        description=None,
+        created_at=created_at,
+        scheduled_at=scheduled_at,
+        dispatched=None,
+        dispatch_error=None,
+        push_task_id=None,
+        content=msgspec.Raw(b"null"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("times", "remark"),
+    [
+        ([], ""),
+        ([(INSIDE, INSIDE), (NEAR, NEAR), (None, None)], ""),
+        ([(INSIDE, OUTSIDE), (INSIDE, None)], "since and until filter the time that sort names"),
+        ([(OUTSIDE, INSIDE), (INSIDE, INSIDE)], "warning: since and until filter created_at"),
+        ([(OUTSIDE, INSIDE), (INSIDE, OUTSIDE)], "warning: since and until filter neither"),
+    ],
+)
+def test_a_time_outside_the_range_is_not_the_one(times: list[tuple[str | None, str | None]], remark: str) -> None:
+    """It takes a task whose times lie on both sides; a minute outside may be a clock's."""
+    said = filtered_time(tuple(task(*each) for each in times), DAY)
+    assert said.startswith(remark)
+    assert bool(said) == bool(remark)

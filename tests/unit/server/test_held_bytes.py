@@ -1,0 +1,51 @@
+"""What connections hold in this process, and who is closed when it is too much."""
+
+from service.server.held_bytes import SHRUNK_BYTES, HeldBytes
+
+
+class Holding:
+    """A connection that notes why it was closed."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def abort(self, reason: str) -> None:
+        """Close it."""
+        self.reasons.append(reason)
+
+
+def test_who_has_held_bytes_for_longest_is_closed_first() -> None:
+    """Beyond the bound as many are closed as it takes, in the order in which they began to hold some."""
+    held = HeldBytes(100)
+    first, second, third, fourth = (Holding() for _ in range(4))
+    for each in (first, second, third):
+        held.set(each, 30)
+    held.set(second, 40)
+    held.set(first, 0)
+    held.set(first, 20)
+    assert (held.total, first.reasons, second.reasons) == (90, [], [])
+    held.set(fourth, 60)
+    assert [each.reasons for each in (first, second, third, fourth)] == [[], ["unsent"], ["unsent"], []]
+    assert held.total == 80
+
+
+def test_one_alone_may_not_hold_more_than_there_is() -> None:
+    """Whoever goes beyond the bound by itself is closed itself."""
+    held = HeldBytes(100)
+    greedy = Holding()
+    held.set(greedy, 101)
+    assert (greedy.reasons, held.total) == (["unsent"], 0)
+
+
+def test_having_shrunk_is_said_once() -> None:
+    """After much was held and let go, and not while little was ever held."""
+    held = HeldBytes(10 * SHRUNK_BYTES)
+    one = Holding()
+    held.set(one, SHRUNK_BYTES - 1)
+    held.set(one, 0)
+    assert not held.has_shrunk()
+    held.set(one, SHRUNK_BYTES)
+    assert not held.has_shrunk()
+    held.set(one, 0)
+    assert held.has_shrunk()
+    assert not held.has_shrunk()
