@@ -6,8 +6,8 @@ called by its digest ever after. Where the server does not know the digest, it i
 script is loaded under a new run then, and takes the old one's state as lost. Needs no command but EVAL and EVALSHA.
 See docs/adr/0011-runs.md.
 
-Releases whose scripts differ share a run: who begins one also loads a mark, whose text all releases have. Where the mark
-is known and the script is not, another release has begun the run on this very server, and ours is loaded beside its.
+Releases whose scripts differ share a run: who begins one also loads a mark, whose text all releases have. Where the
+mark is known and the script is not, another release has begun the run on this very server: ours is loaded beside it.
 """
 
 import secrets
