@@ -22,8 +22,9 @@ from tests.scenes.fleet import fleet, get, key_of
 from tests.servers import Server
 
 RULES = Rules(calls=5, window_ms=1000, transit_ms=500)
+PAUSED = Rules(calls=5, window_ms=1000, transit_ms=500, report_lease_ms=60_000)
 # Slots that are free again at once: so every round of the measurement has a turn to give.
-QUICK = Rules(calls=5, window_ms=5, transit_ms=0, ahead_ms=0, report_lease_ms=60_000)
+QUICK = Rules(calls=5, window_ms=5, transit_ms=0, ahead_ms=0, turn_lease_ms=50, report_lease_ms=60_000)
 CALLS = 60
 
 HEAD = """# What the budget costs
@@ -38,8 +39,8 @@ Microseconds of the server's own time for a call (`INFO commandstats`), by calle
 each replica, and replicas that report. Most ticks are quiet: they can't give a turn.
 """
 TICKS = """
-It grows with callers and replicas, since a tick that may give a turn looks through all reports. It does not grow with
-the number of blocks or requests that wait.
+A tick that may give a turn looks once at each caller that waits, whatever the number of replicas, blocks and requests.
+What a tick tells costs by the callers whose counts have changed.
 
 ## Ticks under a lasting backlog
 
@@ -75,11 +76,22 @@ def _store(server: Server) -> RedisStore:
     return RedisStore(RedisSettings(url=server.url, timeout_s=5.0))
 
 
-def _report(callers: int, blocks: int) -> tuple[WaitingCount, ...]:
-    each = max(blocks // callers, 1)
-    return tuple(
-        WaitingCount(caller=f"caller-{n}", weight=1.0 + n % 3, count=each, waited_ms=n) for n in range(callers)
-    )
+class _Waiting:
+    """Callers that all wait on and on."""
+
+    def __init__(self, callers: int, blocks: int) -> None:
+        self._callers = callers
+        self._each = max(blocks // callers, 1)
+        self._since_s = time.monotonic()
+
+    @property
+    def report(self) -> tuple[WaitingCount, ...]:
+        """The report of now."""
+        waited_ms = int((time.monotonic() - self._since_s) * 1000)
+        return tuple(
+            WaitingCount(caller=f"caller-{n}", weight=1.0 + n % 3, count=self._each, waited_ms=waited_ms + n)
+            for n in range(self._callers)
+        )
 
 
 def _spent_us(server: Server) -> tuple[float, int]:
@@ -99,6 +111,7 @@ async def _script_times(server: Server) -> str:
         (100, 10_000, 50),
         (1_000, 10_000, 1),
         (1_000, 10_000, 8),
+        (1_000, 10_000, 50),
     ):
         rows.append(await _one_size(server, callers, blocks, replicas))
     head = ("callers", "blocks", "replicas", "tick, quiet", "tick, gives", "begin", "done", "kB in Redis")
@@ -109,33 +122,31 @@ async def _one_size(server: Server, callers: int, blocks: int, replicas: int) ->
     """A replica after the other ticks, and uses its turn where it gets one."""
     server.run("FLUSHALL")
     store = _store(server)
-    report = _report(callers, blocks)
+    waiting = _Waiting(callers, blocks)
     paused, quick = (
         [RedisScheduler(store, prefix=prefix, app="shop", replica=f"r{n}", rules=rules) for n in range(replicas)]
-        for prefix, rules in (("paused", RULES), ("quick", QUICK))
+        for prefix, rules in (("paused", PAUSED), ("quick", QUICK))
     )
     for scheduler in (*paused, *quick):
-        await scheduler.tick(report, returned=(), quiet=False, wants_board=False)
+        await scheduler.tick(waiting.report, returned=(), quiet=False, wants_board=False)
     spent: dict[str, list[float]] = {"quiet": [], "gives": [], "begin": [], "done": []}
     for n in range(CALLS):
         with _counted(server, spent["quiet"]):
-            await paused[n % replicas].tick(report, returned=(), quiet=True, wants_board=False)
-        await asyncio.sleep(0.01)
+            await paused[n % replicas].tick(waiting.report, returned=(), quiet=True, wants_board=False)
+        await asyncio.sleep(0.08)  # until unused turns have lapsed: all slots are free then
         with _counted(server, spent["gives"]):
-            await quick[n % replicas].tick(report, returned=(), quiet=False, wants_board=False)
+            await quick[n % replicas].tick(waiting.report, returned=(), quiet=False, wants_board=False)
         for scheduler in quick:
-            await _use_all(server, scheduler, report, spent)
+            await _use_all(server, scheduler, waiting, spent)
     memory_kb = sum(int(server.run("MEMORY", "USAGE", key) or 0) for key in server.run("KEYS", "quick*")) / 1000
     await store.aclose()
     figures = (f"{statistics.median(each):.0f}" for each in spent.values())
     return (f"{callers:,}", f"{blocks:,}", str(replicas), *figures, f"{memory_kb:.1f}")
 
 
-async def _use_all(
-    server: Server, scheduler: RedisScheduler, report: tuple[WaitingCount, ...], spent: dict[str, list[float]]
-) -> None:
+async def _use_all(server: Server, scheduler: RedisScheduler, waiting: _Waiting, spent: dict[str, list[float]]) -> None:
     """Begin and end whatever turns this replica holds."""
-    ticked = await scheduler.tick(report, returned=(), quiet=False, wants_board=False)
+    ticked = await scheduler.tick(waiting.report, returned=(), quiet=False, wants_board=False)
     for turn in ticked.turns:
         with _counted(server, spent["begin"]):
             await scheduler.begin(turn.id, block=f"b{turn.id}", block_key="quick:{shop}:none", known=b"")

@@ -300,13 +300,13 @@ class Histories(RuleBasedStateMachine):
         free = sum(at <= soon for at in open_slots)
         waits = Counter(dict.fromkeys(CALLERS, 0))
         for report in policy.reports.values():
-            waits.update({caller: count for caller, _, count, _, _ in report.rows})
+            waits.update({caller: each.count for caller, each in report.rows.items()})
         waits.subtract(slot.caller for slot in policy.slots if slot.pending)
         urgent = any(count > 0 and caller not in BACKGROUND for caller, count in waits.items())
         if free >= (1 if urgent else min(2, self.rules.calls)) and policy.pause_until <= soon:
             starts = max(slot.usable_at if slot.pending else slot.started for slot in policy.slots)
             assert starts + self.rules.gap_ms > soon
-            assert sum(count for report in policy.reports.values() for _, _, count, _, _ in report.rows) > free
+            assert sum(each.count for report in policy.reports.values() for each in report.rows.values()) > free
 
     @invariant()
     def states_are_equal(self) -> None:
@@ -333,8 +333,27 @@ class Histories(RuleBasedStateMachine):
         ]
         assert [slot[0] for slot in state[10]] == [slot.free_at for slot in policy.slots]
         assert [slot[2] for slot in state[10]] == [slot.turn for slot in policy.slots]
-        tags = {name: f"{'' if tag.active else '~'}{tag.value:.17g}".encode() for name, tag in policy.tags.items()}
-        assert {name.decode(): tag for name, tag in self.client.hgetall("tg:{news}:tags").items()} == tags
+        callers = {
+            name.decode(): msgspec.msgpack.decode(packed)
+            for name, packed in self.client.hgetall("tg:{news}:tags").items()
+        }
+        tags = {name: (each[4], each[5] == 2) for name, each in callers.items() if each[5]}
+        assert tags == {name: (tag.value, tag.active) for name, tag in policy.tags.items()}
+        told = [(name, caller, each) for name, report in policy.reports.items() for caller, each in report.rows.items()]
+        waits: Counter[str] = Counter()
+        for _, caller, each in told:
+            waits[caller] += each.count
+        assert {name: each[1] for name, each in callers.items() if each[1]} == dict(+waits)
+        shares = {
+            (share[0].decode() if isinstance(share[0], bytes) else share[0], caller.decode()): tuple(share[1:])
+            for caller, packed in self.client.hgetall("tg:{news}:shares").items()
+            for share in msgspec.msgpack.decode(packed)
+        }
+        assert shares == {
+            (name, caller): (each.weight, each.count, each.since, each.background)
+            for name, caller, each in told
+            if each.count
+        }
         assert {name.decode() for name in self.client.hkeys("tg:{news}:flights")} == set(policy.flights)
         assert {name.decode() for name in self.client.hkeys("tg:{news}:reports")} == set(policy.reports)
 

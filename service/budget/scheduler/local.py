@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from service.budget.scheduler.interfaces import Beginning, Ticked, WaitingCount
 from service.budget.scheduler.policy import Policy
+from service.budget.scheduler.report_changes import ReportChanges
 from service.budget.scheduler.server_clock import ServerClock, any_chance, monotonic_ms
 from service.budget.scheduler.state import Reading
 from service.model.blocks import HEAD_BYTES
@@ -33,35 +34,48 @@ class LocalScheduler:
         self._chance = chance
         self._server = server or (lambda: (int(clock_ms()), "local"))
         self._server_clock = ServerClock()
+        self._changes = ReportChanges()
+        self._callers: dict[int, str] = {}
 
     async def tick(
         self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
         """See `Scheduler.tick`."""
+        now_ms = self._clock_ms()
+        changes = self._changes.changes(waiting, now_ms=now_ms)
         ticked = self._policy.tick(
-            self._reading(), self._replica, waiting, returned=returned, quiet=quiet, wants_board=wants_board
+            self._reading(now_ms),
+            self._replica,
+            waiting,
+            changed=None if changes.whole else frozenset(row.caller for row in changes.rows),
+            returned=returned,
+            quiet=quiet,
+            wants_board=wants_board,
         )
         self._answered()
+        self._changes.answered()
+        self._callers = {turn.id: turn.caller for turn in ticked.turns}
         return ticked
 
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
         """See `Scheduler.begin`."""
+        if turn in self._callers:
+            self._changes.uncertain((self._callers[turn],))
         stored = b"" if self._stored is None else self._stored(block_key)[:HEAD_BYTES]
         beginning = self._policy.begin(
-            self._reading(), self._replica, turn, block=block, known=known[:HEAD_BYTES], stored=stored
+            self._reading(self._clock_ms()), self._replica, turn, block=block, known=known[:HEAD_BYTES], stored=stored
         )
         self._answered()
         return beginning
 
     async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
         """See `Scheduler.done`."""
-        self._policy.done(
-            self._reading(), self._replica, turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason
-        )
+        reading = self._reading(self._clock_ms())
+        self._policy.done(reading, self._replica, turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason)
         self._answered()
 
-    def _reading(self) -> Reading:
-        epoch, seen_ms = self._server_clock.read(self._clock_ms())
+    def _reading(self, now_ms: float) -> Reading:
+        epoch, seen_ms = self._server_clock.read(now_ms)
         raw_ms, run_id = self._server()
         return Reading(raw_ms=raw_ms, run_id=run_id, epoch=epoch, seen_ms=seen_ms, chance=self._chance())
 

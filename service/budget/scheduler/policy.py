@@ -20,7 +20,7 @@ from service.budget.scheduler.interfaces import (
     Turn,
     WaitingCount,
 )
-from service.budget.scheduler.state import Flight, Reading, Report, Slot, Tag
+from service.budget.scheduler.state import Flight, Reading, Report, ReportRow, Slot, Tag
 
 BOARD_ROWS = 1_000
 SPANS = 1024  # of an epoch; its number is a multiple of this, plus the span's
@@ -65,25 +65,23 @@ class Policy:
         returned: tuple[int, ...],
         quiet: bool,
         wants_board: bool,
+        changed: frozenset[str] | None = None,
     ) -> Ticked:
-        """See `Scheduler.tick`."""
+        """See `Scheduler.tick`. For callers not in `changed` the time of entry stays as it was; None: all changed."""
         self._settle(reading)
         for turn in returned:
             self._give_back(turn, replica)
-        rows = [(w.caller, w.weight, w.count, w.waited_ms, w.background) for w in waiting if w.count]
-        self.reports.pop(replica, None)
-        if rows:
-            self.reports[replica] = Report(expires=self.now + self._rules.report_lease_ms, told=self.now, rows=rows)
+        report = self._reported(replica, waiting, changed)
         if quiet:
             self._take_all()
         seen = None
-        if wants_board or (rows and self._may_give()):
+        if wants_board or (report and self._may_give()):
             seen = self._look()
             self._give(seen)
         mine = [slot for slot in self.slots if slot.pending and slot.replica == replica]
         lefts = [
-            (max(0, count - sum(slot.caller == caller for slot in mine)), background)
-            for caller, _, count, _, background in rows
+            (max(0, row.count - sum(slot.caller == caller for slot in mine)), row.background)
+            for caller, row in report.items()
         ]
         left = sum(count for count, _ in lefts)
         urgent = sum(count for count, background in lefts if not background)
@@ -125,6 +123,24 @@ class Policy:
         if pause_ms > 0 and self.now + pause_ms > self.pause_until:
             self.pause_until = self.now + pause_ms
             self.pause_reason = pause_reason
+
+    def _reported(
+        self, replica: str, waiting: tuple[WaitingCount, ...], changed: frozenset[str] | None
+    ) -> dict[str, ReportRow]:
+        """Replace the replica's report."""
+        before = self.reports.pop(replica, None)
+        rows = {}
+        for each in waiting:
+            if each.count:
+                known = before.rows.get(each.caller) if before and changed is not None else None
+                is_known = known is not None and changed is not None and each.caller not in changed
+                since = known.since if known and is_known else self.now - each.waited_ms
+                rows[each.caller] = ReportRow(
+                    weight=each.weight, count=each.count, since=since, background=each.background
+                )
+        if rows:
+            self.reports[replica] = Report(expires=self.now + self._rules.report_lease_ms, rows=rows)
+        return rows
 
     # The clock, and what has run out.
 
@@ -229,11 +245,9 @@ class Policy:
     def _take_off(self, slot: Slot) -> None:
         """One fewer waits for what this slot's turn was given for."""
         report = self.reports.get(slot.replica)
-        if report is not None:
-            report.rows = [
-                (caller, weight, count - (caller == slot.caller and count > 0), waited, background)
-                for caller, weight, count, waited, background in report.rows
-            ]
+        row = report.rows.get(slot.caller) if report else None
+        if row is not None and row.count > 0:
+            row.count -= 1
 
     # Who is next.
 
@@ -271,9 +285,9 @@ class Policy:
             del self.reports[name]
         seen = standing(
             [
-                (name, caller, weight, count, report.told - waited, background)
+                (name, caller, row.weight, row.count, row.since, row.background)
                 for name, report in self.reports.items()
-                for caller, weight, count, waited, background in report.rows
+                for caller, row in report.rows.items()
             ],
             [(slot.replica, slot.caller) for slot in self.slots if slot.pending],
         )

@@ -5,12 +5,15 @@
 -- a name of its own, the run, which stands in a comment above it: where the script is known, the server is the one that
 -- has begun the run, and it has lost nothing since. See runs.py.
 --
--- KEYS: 1 state, 2 tags (caller -> tag), 3 reports (replica -> report), 4 flights (block -> flight), 5 begin's block
--- ARGV: 1 the call, as msgpack; 2 tick's rows, as msgpack, kept as they are until someone has to look into them, or
---       the head of the stored block that begin's replica has seen; 3 the run of this text; 4 the run that it may replace
--- Answers {msgpack of {epoch, now, answer, why all slots were taken or ''}}, or where nothing was done {'other', run}
--- or {'newer'}. All times are whole milliseconds. A tag is kept as "%.17g", with a "~" before it while its caller does
--- not wait.
+-- KEYS: 1 state, 2 callers (caller -> sums and tag), 3 reports (replica -> until when its report holds), 4 flights
+--       (block -> flight), 5 shares (caller -> its part on each replica), 6 begin's block
+-- ARGV: 1 the call, as msgpack; 2 tick's rows that have changed, as msgpack, or the head of the stored block that begin's
+--       replica has seen; 3 the run of this text; 4 the run that it may replace
+-- Answers {msgpack of {epoch, now, answer, why all slots were taken or ''}}, or where nothing was done {'other', run},
+-- {'newer'}, or {'resend', why ...} to a tick whose replica must tell its whole report. All times are whole milliseconds.
+--
+-- A tick tells what has changed in its replica's report, and the sums over all replicas are changed by the difference:
+-- so a turn costs a look at each caller, not at each caller on each replica, and a tick without changes nothing.
 
 local BOARD_ROWS, HELD_SHARE = 1000, 8
 local PAUSE_MAX = 3600000 -- nobody is paused for longer: what says so is garbage
@@ -31,15 +34,76 @@ local function is_number(value, least, most) return type(value) == 'number' and 
 
 local function pending(slot) return slot[TURN] ~= 0 and slot[BEGUN_AT] < 0 end
 
--- Tags
+-- Callers: their sums over all replicas, and their tags
 
-local function read_tag(text)
-  if string.sub(text, 1, 1) == '~' then return tonumber(string.sub(text, 2)), false end
-  return tonumber(text), true
+-- Fields of a caller; STANDING: 0 without a tag, IDLE, WAITS. Fields of its share on a replica.
+local WEIGHT, COUNT, SINCE, BACKGROUND, TAG, STANDING = 1, 2, 3, 4, 5, 6
+local NAME, LACKS, SHARES = 7, 8, 9 -- known within a call alone: LACKS counts those without a turn
+local IDLE, WAITS = 1, 2
+local S_REPLICA, S_WEIGHT, S_COUNT, S_SINCE, S_BACKGROUND = 1, 2, 3, 4, 5
+
+local function read_caller(name)
+  local packed = redis.call('HGET', KEYS[2], name)
+  return packed and cmsgpack.unpack(packed)
 end
 
-local function write_tag(caller, value, active)
-  redis.call('HSET', KEYS[2], caller, string.format(active and '%.17g' or '~%.17g', value))
+local function write_caller(name, caller)
+  local weight, count, since, background, tag, standing = unpack(caller)
+  redis.call('HSET', KEYS[2], name, cmsgpack.pack({ weight, count, since, background, tag, standing }))
+end
+
+local function shares_of(name)
+  local packed = redis.call('HGET', KEYS[5], name)
+  return packed and cmsgpack.unpack(packed) or {}
+end
+
+local function share_on(shares, of)
+  for at, share in ipairs(shares) do
+    if share[S_REPLICA] == of then return share, at end
+  end
+end
+
+-- Where replicas disagree about a weight, the largest holds; in the background is who is so everywhere.
+local function write_shares(name, shares)
+  local caller = read_caller(name) or { 0, 0, 0, true, 0, 0 }
+  local first = shares[1]
+  caller[WEIGHT], caller[COUNT], caller[SINCE], caller[BACKGROUND] = 0, 0, first and first[S_SINCE] or 0, true
+  for _, share in ipairs(shares) do
+    caller[WEIGHT] = math.max(caller[WEIGHT], share[S_WEIGHT])
+    caller[COUNT] = caller[COUNT] + share[S_COUNT]
+    caller[SINCE] = math.min(caller[SINCE], share[S_SINCE])
+    caller[BACKGROUND] = caller[BACKGROUND] and share[S_BACKGROUND]
+  end
+  if first then
+    redis.call('HSET', KEYS[5], name, cmsgpack.pack(shares))
+  else
+    redis.call('HDEL', KEYS[5], name)
+  end
+  if first or caller[STANDING] > 0 then
+    write_caller(name, caller)
+  else
+    redis.call('HDEL', KEYS[2], name)
+  end
+end
+
+local function write_share(name, of, share)
+  local shares = shares_of(name)
+  local _, at = share_on(shares, of)
+  if at then table.remove(shares, at) end
+  if share then shares[#shares + 1] = share end
+  if at or share then write_shares(name, shares) end
+end
+
+-- Forget all that these replicas have reported.
+local function drop_shares(gone)
+  local packed = redis.call('HGETALL', KEYS[5])
+  for at = 1, #packed, 2 do
+    local left, shares = {}, cmsgpack.unpack(packed[at + 1])
+    for _, share in ipairs(shares) do
+      if not gone[share[S_REPLICA]] then left[#left + 1] = share end
+    end
+    if #left < #shares then write_shares(packed[at], left) end
+  end
 end
 
 -- Slots and turns
@@ -54,10 +118,10 @@ end
 -- The turn was not used: the slot is as free as before, and the caller stands where it stood.
 local function refund(slot)
   slot[TURN] = 0
-  local text = redis.call('HGET', KEYS[2], slot[CALLER])
-  if text then
-    local value, active = read_tag(text)
-    write_tag(slot[CALLER], value - slot[COST], active)
+  local caller = read_caller(slot[CALLER])
+  if caller and caller[STANDING] > 0 then
+    caller[TAG] = caller[TAG] - slot[COST]
+    write_caller(slot[CALLER], caller)
   end
 end
 
@@ -91,20 +155,16 @@ end
 
 -- One fewer waits for what this slot's turn was given for.
 local function take_off(slot)
-  local packed = redis.call('HGET', KEYS[3], slot[REPLICA])
-  if not packed then return end
-  local expires, told, rows = unpack(cmsgpack.unpack(packed))
-  rows = cmsgpack.unpack(rows)
-  for _, row in ipairs(rows) do
-    if row[1] == slot[CALLER] and row[3] > 0 then row[3] = row[3] - 1 end
-  end
-  redis.call('HSET', KEYS[3], slot[REPLICA], cmsgpack.pack({ expires, told, cmsgpack.pack(rows) }))
+  local share = share_on(shares_of(slot[CALLER]), slot[REPLICA])
+  if not share then return end
+  share[S_COUNT] = share[S_COUNT] - 1
+  write_share(slot[CALLER], slot[REPLICA], share[S_COUNT] > 0 and share or nil)
 end
 
 -- The clock, and what has run out
 
 -- Later formats keep the first four fields.
-local FORMAT = 2
+local FORMAT = 3
 
 local function is_sane_slot(slot)
   local latest = S.now + 2 * (TRANSIT + REST)
@@ -153,7 +213,7 @@ end
 local function reset(cause)
   S.run_id, S.epoch, S.next_id, S.virtual, S.purge_at, S.held, S.slots, S.cause =
     RUN, chance * SPANS, chance * 2 ^ 20, 0, 0, 0, {}, cause
-  redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
+  redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
 end
 
 -- The server's clock, unless it has stepped: then what is sure. Time is lost by that, and no stopwatch may bring it
@@ -243,118 +303,128 @@ local function next_at(count, urgent)
 end
 
 -- One fewer waits without a turn.
-local function take(seen, crowd, share)
-  share.count, crowd.count, seen.count = share.count - 1, crowd.count - 1, seen.count - 1
-  if not crowd.background then seen.urgent = seen.urgent - 1 end
+local function take(seen, caller, share)
+  share[S_COUNT], caller[LACKS], seen.count = share[S_COUNT] - 1, caller[LACKS] - 1, seen.count - 1
+  if not caller[BACKGROUND] then seen.urgent = seen.urgent - 1 end
 end
 
 -- How many wait at the same time as far as pacing goes: the background presses nobody but itself.
 local function pressing(urgent, count) return urgent > 0 and urgent or count end
 
--- Sum up the reports of all live replicas, less the turns held unused; forget the dead.
-local function standing()
-  local seen = { count = 0, urgent = 0, crowds = {}, present = {}, tags = {} }
-  local shares = {}
-  local packed = redis.call('HGETALL', KEYS[3])
+-- Forget the replicas whose reports have expired.
+local function bury_dead()
+  local packed, dead = redis.call('HGETALL', KEYS[3]), nil
   for at = 1, #packed, 2 do
-    local name = packed[at]
-    local expires, told, rows = unpack(cmsgpack.unpack(packed[at + 1]))
+    local expires = cmsgpack.unpack(packed[at + 1])[1]
     if not is_number(expires, 0, now + 10 * REPORT_LEASE + 60000) then error('a report that never expires') end
     if expires <= now then
-      redis.call('HDEL', KEYS[3], name)
-    else
-      local mine = {}
-      shares[name] = mine
-      for _, row in ipairs(cmsgpack.unpack(rows)) do
-        local caller, weight, count, since = row[1], row[2], row[3], told - row[4]
-        if count > 0 then
-          local crowd = seen.crowds[caller]
-          if not crowd then
-            crowd = { caller = caller, weight = weight, count = 0, since = since, background = true, shares = {} }
-            seen.crowds[caller], seen.present[caller] = crowd, true
-          end
-          local share = { replica = name, count = count, since = since }
-          mine[caller] = share
-          crowd.shares[#crowd.shares + 1] = share
-          if weight > crowd.weight then crowd.weight = weight end
-          if since < crowd.since then crowd.since = since end
-          if row[5] ~= true then crowd.background = false end
-          crowd.count = crowd.count + count
-          seen.count = seen.count + count
-        end
-      end
+      redis.call('HDEL', KEYS[3], packed[at])
+      dead = dead or {}
+      dead[packed[at]] = true
     end
   end
-  for _, crowd in pairs(seen.crowds) do
-    if not crowd.background then seen.urgent = seen.urgent + crowd.count end
+  if dead then drop_shares(dead) end
+end
+
+local function shares_in(caller)
+  if not caller[SHARES] then caller[SHARES] = shares_of(caller[NAME]) end
+  return caller[SHARES]
+end
+
+-- A caller that has come back stands at the present virtual time; one that has left is forgotten once that has passed.
+-- Where nobody waits who waited before, a new count begins. `moved` are those of whom that may be so.
+local function bring_up_tags(moved, held, carried, all)
+  if not carried then
+    S.virtual, moved = 0, all
+    for _, caller in ipairs(all) do caller[STANDING] = 0 end
   end
+  for _, caller in ipairs(moved) do
+    local name = caller[NAME]
+    if caller[COUNT] > 0 or held[name] then
+      caller[TAG] = caller[STANDING] == IDLE and math.max(caller[TAG], S.virtual) or S.virtual
+      caller[STANDING] = WAITS
+      write_caller(name, caller)
+    elseif caller[STANDING] == 0 or caller[TAG] <= S.virtual then
+      redis.call('HDEL', KEYS[2], name)
+    elseif caller[STANDING] == WAITS then
+      caller[STANDING] = IDLE
+      write_caller(name, caller)
+    end
+  end
+end
+
+-- Who waits over all live replicas, less the turns held unused; callers' tags are brought up to date on the way. A
+-- caller's shares are read where they are needed.
+local function standing()
+  bury_dead()
+  local held, named, holders = {}, {}, {}
   for _, slot in ipairs(S.slots) do
-    if pending(slot) then
-      seen.present[slot[CALLER]] = true
-      local share = shares[slot[REPLICA]] and shares[slot[REPLICA]][slot[CALLER]]
-      if share and share.count > 0 then
-        local crowd = seen.crowds[slot[CALLER]]
-        take(seen, crowd, share)
-      end
+    if pending(slot) then held[slot[CALLER]] = true end
+  end
+  local all, waiting, moved, carried, count, urgent = {}, {}, {}, false, 0, 0
+  local packed, unpacked = redis.call('HGETALL', KEYS[2]), cmsgpack.unpack
+  for at = 1, #packed, 2 do
+    local name, caller = packed[at], unpacked(packed[at + 1])
+    local waits = caller[COUNT]
+    caller[NAME], caller[LACKS] = name, waits
+    all[#all + 1] = caller
+    if held[name] then named[name] = caller end
+    if waits > 0 then
+      waiting[#waiting + 1] = caller
+      count = count + waits
+      if not caller[BACKGROUND] then urgent = urgent + waits end
+    end
+    if caller[STANDING] ~= WAITS then
+      moved[#moved + 1] = caller
+    elseif waits > 0 or held[name] then
+      carried = true
+    else
+      moved[#moved + 1] = caller
+    end
+  end
+  for name in pairs(held) do
+    if not named[name] then
+      local caller = { 0, 0, 0, true, 0, 0, name, 0 }
+      named[name] = caller
+      holders[#holders + 1] = caller
+    end
+  end
+  for _, caller in ipairs(holders) do all[#all + 1], moved[#moved + 1] = caller, caller end
+  bring_up_tags(moved, held, carried, all)
+  local seen = { count = count, urgent = urgent, waiting = waiting }
+  for _, slot in ipairs(S.slots) do
+    local caller = pending(slot) and named[slot[CALLER]]
+    if caller and caller[COUNT] > 0 then
+      local share = share_on(shares_in(caller), slot[REPLICA])
+      if share and share[S_COUNT] > 0 then take(seen, caller, share) end
     end
   end
   return seen
 end
 
--- A caller that has come back stands at the present virtual time; one that has left is forgotten once that has passed.
--- Where nobody waits who waited before, a new count begins.
-local function bring_up_tags(seen)
-  local stored, kept, carried = redis.call('HGETALL', KEYS[2]), {}, false
-  for at = 1, #stored, 2 do
-    local value, active = read_tag(stored[at + 1])
-    kept[stored[at]] = { value, active }
-    if active and seen.present[stored[at]] then carried = true end
-  end
-  if not carried then
-    if #stored > 0 then redis.call('DEL', KEYS[2]) end
-    kept, S.virtual = {}, 0
-  end
-  for caller, tag in pairs(kept) do
-    if not seen.present[caller] then
-      if tag[1] <= S.virtual then
-        redis.call('HDEL', KEYS[2], caller)
-      elseif tag[2] then
-        write_tag(caller, tag[1], false)
-      end
-    end
-  end
-  for caller in pairs(seen.present) do
-    local tag = kept[caller]
-    if tag and tag[2] then
-      seen.tags[caller] = tag[1]
-    else
-      seen.tags[caller] = tag and math.max(tag[1], S.virtual) or S.virtual
-      write_tag(caller, seen.tags[caller], true)
-    end
-  end
+local function comes_before(a, b)
+  if a[BACKGROUND] ~= b[BACKGROUND] then return b[BACKGROUND] end
+  if a[TAG] ~= b[TAG] then return a[TAG] < b[TAG] end
+  if a[SINCE] ~= b[SINCE] then return a[SINCE] < b[SINCE] end
+  return a[NAME] < b[NAME]
 end
 
-local function comes_before(a, b, tags)
-  if a.background ~= b.background then return b.background end
-  local ta, tb = tags[a.caller], tags[b.caller]
-  if ta ~= tb then return ta < tb end
-  if a.since ~= b.since then return a.since < b.since end
-  return a.caller < b.caller
-end
-
-local function next_crowd(seen)
-  local best
-  for _, crowd in pairs(seen.crowds) do
-    if crowd.count > 0 and (not best or comes_before(crowd, best, seen.tags)) then best = crowd end
+local function next_caller(seen)
+  local best, tag, background
+  for _, caller in ipairs(seen.waiting) do
+    if caller[LACKS] > 0 and (not best or (caller[BACKGROUND] == background and caller[TAG] < tag)
+      or ((caller[BACKGROUND] ~= background or caller[TAG] == tag) and comes_before(caller, best))) then
+      best, tag, background = caller, caller[TAG], caller[BACKGROUND]
+    end
   end
   return best
 end
 
-local function next_share(crowd)
+local function next_share(caller)
   local best
-  for _, share in ipairs(crowd.shares) do
-    if share.count > 0 and (not best or share.since < best.since
-      or (share.since == best.since and share.replica < best.replica)) then
+  for _, share in ipairs(shares_in(caller)) do
+    if share[S_COUNT] > 0 and (not best or share[S_SINCE] < best[S_SINCE]
+      or (share[S_SINCE] == best[S_SINCE] and share[S_REPLICA] < best[S_REPLICA])) then
       best = share
     end
   end
@@ -373,43 +443,53 @@ local function give(seen)
     local usable_at = math.max(now, S.pause_until, slot[FREE_AT])
     if paced then usable_at = math.max(usable_at, last_start() + GAP) end
     if usable_at > now + AHEAD then return end
-    local crowd = next_crowd(seen)
-    if crowd.background and free_slots() < SPARE then return end
-    local share = next_share(crowd)
-    local tag, cost = seen.tags[crowd.caller], 1 / crowd.weight
-    if not crowd.background then S.virtual = math.max(S.virtual, tag) end
+    local caller = next_caller(seen)
+    if caller[BACKGROUND] and free_slots() < SPARE then return end
+    local share, cost = next_share(caller), 1 / caller[WEIGHT]
+    if not caller[BACKGROUND] then S.virtual = math.max(S.virtual, caller[TAG]) end
     S.next_id = S.next_id + 1
-    slot[TURN], slot[REPLICA], slot[CALLER], slot[COST] = S.next_id, share.replica, crowd.caller, cost
+    slot[TURN], slot[REPLICA], slot[CALLER], slot[COST] = S.next_id, share[S_REPLICA], caller[NAME], cost
     slot[USABLE_AT], slot[BEGUN_AT], slot[BLOCK] = usable_at, -1, ''
-    seen.tags[crowd.caller] = tag + cost
-    write_tag(crowd.caller, tag + cost, true)
-    take(seen, crowd, share)
+    caller[TAG] = caller[TAG] + cost
+    write_caller(caller[NAME], caller)
+    take(seen, caller, share)
   end
 end
 
 local function board(seen)
-  local crowds, ranks = {}, {}
-  for _, crowd in pairs(seen.crowds) do
-    if crowd.count > 0 then crowds[#crowds + 1] = crowd end
+  local waiting, ranks = {}, {}
+  for _, caller in ipairs(seen.waiting) do
+    if caller[LACKS] > 0 then waiting[#waiting + 1] = caller end
   end
-  table.sort(crowds, function(a, b) return comes_before(a, b, seen.tags) end)
-  for at = 1, math.min(#crowds, BOARD_ROWS) do
-    local crowd = crowds[at]
-    ranks[at] = { crowd.caller, crowd.count, seen.tags[crowd.caller], crowd.weight, now - crowd.since,
-      crowd.background }
+  table.sort(waiting, comes_before)
+  for at = 1, math.min(#waiting, BOARD_ROWS) do
+    local caller = waiting[at]
+    ranks[at] = { caller[NAME], caller[LACKS], caller[TAG], caller[WEIGHT], now - caller[SINCE], caller[BACKGROUND] }
   end
   return { S.virtual, math.floor(S.held + 0.5), ranks }
 end
 
 -- The three steps
 
-local function tick(returned, quiet, wants_board, count, urgent)
-  for _, turn in ipairs(returned) do give_back(turn) end
+-- A report that another of the same replica has overtaken tells nothing.
+local function take_report(count, whole, number)
+  local packed = redis.call('HGET', KEYS[3], replica)
+  if packed and cmsgpack.unpack(packed)[2] > number then return end
+  if whole and packed then drop_shares({ [replica] = true }) end
+  for _, row in ipairs(cmsgpack.unpack(ARGV[2])) do
+    local name, weight, waits, waited, background = unpack(row)
+    write_share(name, replica, waits > 0 and { replica, weight, waits, now - waited, background } or nil)
+  end
   if count > 0 then
-    redis.call('HSET', KEYS[3], replica, cmsgpack.pack({ now + REPORT_LEASE, now, ARGV[2] }))
+    redis.call('HSET', KEYS[3], replica, cmsgpack.pack({ now + REPORT_LEASE, number }))
   else
     redis.call('HDEL', KEYS[3], replica)
   end
+end
+
+local function tick(returned, quiet, wants_board, count, urgent, whole, number)
+  for _, turn in ipairs(returned) do give_back(turn) end
+  take_report(count, whole, number)
   if quiet then
     for _, slot in ipairs(S.slots) do
       if pending(slot) then refund(slot) end
@@ -419,7 +499,6 @@ local function tick(returned, quiet, wants_board, count, urgent)
   local seen
   if wants_board or (count > 0 and S.pause_until <= now + AHEAD and free_slots() > 0) then
     seen = standing()
-    bring_up_tags(seen)
     give(seen)
   end
   local turns, held, free, left = {}, {}, 0, count
@@ -433,12 +512,12 @@ local function tick(returned, quiet, wants_board, count, urgent)
       free = free + 1
     end
   end
-  if #turns > 0 then
-    left, urgent = 0, 0
-    for _, row in ipairs(cmsgpack.unpack(ARGV[2])) do
-      local lacking = math.max(0, row[3] - (held[row[1]] or 0))
-      left = left + lacking
-      if row[5] ~= true then urgent = urgent + lacking end
+  for name, number_held in pairs(held) do
+    local share = share_on(shares_of(name), replica)
+    if share then
+      local used = math.min(share[S_COUNT], number_held)
+      left = left - used
+      if not share[S_BACKGROUND] then urgent = urgent - used end
     end
   end
   local waits = math.max(pressing(urgent, left), seen and pressing(seen.urgent, seen.count) or 0)
@@ -451,7 +530,7 @@ end
 -- The first bytes of the block as it is stored; '' where there is none, or something that is no string: a fetch
 -- replaces either.
 local function stored_head(bytes)
-  local head = redis.pcall('GETRANGE', KEYS[5], 0, bytes - 1)
+  local head = redis.pcall('GETRANGE', KEYS[6], 0, bytes - 1)
   return type(head) == 'string' and head or ''
 end
 
@@ -518,10 +597,26 @@ end
 
 local function text_of(fault) return type(fault) == 'table' and fault.err or tostring(fault) end
 
-local done_well, answer = pcall(function() return load() or run() end)
+-- A tick tells differences to what is known here: where nothing is, all must be told.
+local function lacks_report()
+  if op ~= 'tick' or args[6] then return false end
+  local packed = S.run_id == RUN and redis.call('HGET', KEYS[3], replica)
+  return not packed or cmsgpack.unpack(packed)[2] < args[8]
+end
+
+local done_well, answer = pcall(function()
+  local reason = load()
+  if reason then return reason end
+  return lacks_report() and { 'resend', '' } or run()
+end)
 if done_well then return answer end
 local fault = text_of(answer)
 if not is_garbage(fault) then return redis.error_reply(fault) end
 redis.call('DEL', KEYS[1])
 S = { now = 0, pause_until = 0, reason = '', cause = fault }
+if op == 'tick' and not args[6] then
+  settle()
+  save()
+  return { 'resend', fault }
+end
 return run()

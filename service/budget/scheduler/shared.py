@@ -22,6 +22,7 @@ from service.budget.scheduler.interfaces import (
     Turn,
     WaitingCount,
 )
+from service.budget.scheduler.report_changes import ReportChanges
 from service.budget.scheduler.runs import ScriptRuns, random_run
 from service.budget.scheduler.server_clock import ServerClock, any_chance, monotonic_ms
 from service.model.blocks import HEAD_BYTES
@@ -29,8 +30,10 @@ from service.model.errors import StoreUnavailable
 from service.store.interfaces import Store
 
 SOURCE = Path(__file__).with_name("scheduler.lua").read_text(encoding="utf-8")
-FORMAT = 2
+FORMAT = 3
 """Of the state in Redis; scheduler.lua's own."""
+RESENDS = 3
+"""How often in one tick the whole report may be asked for."""
 Answer = TypeVar("Answer")
 
 log = structlog.get_logger()
@@ -91,12 +94,14 @@ class RedisScheduler:
         self._app = app
         base = f"{prefix}:{{{app}}}:"
         self.channel = f"{base}done"
-        self._keys = (f"{base}slots", f"{base}tags", f"{base}reports", f"{base}flights")
+        self._keys = (f"{base}slots", f"{base}tags", f"{base}reports", f"{base}flights", f"{base}shares")
         self._replica = replica
         self._clock_ms = clock_ms
         self._chance = chance
         self._server_ms = server_ms or (lambda: -1)
         self._server_clock = ServerClock()
+        self._changes = ReportChanges()
+        self._callers: dict[int, str] = {}
         self._rules = (
             rules.calls,
             rules.window_ms,
@@ -114,11 +119,28 @@ class RedisScheduler:
         self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
         """See `Scheduler.tick`."""
-        rows = [(row.caller, row.weight, row.count, row.waited_ms, row.background) for row in waiting if row.count]
-        count = sum(row[2] for row in rows)
-        urgent = sum(row[2] for row in rows if not row[4])
-        packed = msgspec.msgpack.encode(rows)
-        answer = await self._call("tick", (returned, quiet, wants_board, count, urgent), _Ticked, packed=packed)
+        now_ms, chance = self._clock_ms(), self._chance()
+        count = sum(row.count for row in waiting)
+        urgent = sum(row.count for row in waiting if not row.background)
+        whole = False
+        for _ in range(RESENDS):
+            changes = self._changes.changes(waiting, now_ms=now_ms, whole=whole)
+            rows = [(row.caller, row.weight, row.count, row.waited_ms, row.background) for row in changes.rows]
+            args = (returned, quiet, wants_board, count, urgent, changes.whole, changes.number, changes.base)
+            try:
+                answer = await self._call(
+                    "tick", args, _Ticked, packed=msgspec.msgpack.encode(rows), now_ms=now_ms, chance=chance
+                )
+            except StoreUnavailable:
+                self._changes.failed()
+                raise
+            if answer is not None:
+                break
+            whole = True
+        else:
+            raise StoreUnavailable("script refused")
+        self._changes.answered()
+        self._callers = {turn: caller for turn, caller, _ in answer.turns}
         return Ticked(
             turns=tuple(Turn(id=turn, caller=caller, usable_in_ms=in_ms) for turn, caller, in_ms in answer.turns),
             due_in_ms=None if answer.due_in_ms < 0 else answer.due_in_ms,
@@ -131,7 +153,9 @@ class RedisScheduler:
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
         """See `Scheduler.begin`. `block_key` has the same hash tag as the scheduler's own keys."""
         head = known[:HEAD_BYTES]
-        answer = await self._call("begin", (turn, block, HEAD_BYTES), _Begun, packed=head, block_key=block_key)
+        if turn in self._callers:
+            self._changes.uncertain((self._callers[turn],))
+        answer = await self._asked("begin", (turn, block, HEAD_BYTES), _Begun, packed=head, block_key=block_key)
         match answer.kind:
             case "begun":
                 return Begun()
@@ -148,30 +172,55 @@ class RedisScheduler:
 
     async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
         """See `Scheduler.done`. The block's name is published on `channel`."""
-        await self._call("done", (turn, block, pause_ms, pause_reason), list[int])
+        await self._asked("done", (turn, block, pause_ms, pause_reason), list[int])
 
-    async def _call(
+    async def _asked(
         self, op: str, args: tuple[object, ...], shape: type[Answer], *, packed: bytes = b"", block_key: str = ""
     ) -> Answer:
-        epoch, seen_ms = self._server_clock.read(self._clock_ms())
-        call = (op, self._rules, self._replica, epoch, seen_ms, self._chance(), self._server_ms(), args)
+        answer = await self._call(
+            op, args, shape, packed=packed, block_key=block_key, now_ms=self._clock_ms(), chance=self._chance()
+        )
+        if answer is None:
+            raise StoreUnavailable("broken answer")
+        return answer
+
+    async def _call(
+        self,
+        op: str,
+        args: tuple[object, ...],
+        shape: type[Answer],
+        *,
+        packed: bytes = b"",
+        block_key: str = "",
+        now_ms: float,
+        chance: int,
+    ) -> Answer | None:
+        """Return the answer, or None where the whole report is asked for and nothing else was done."""
+        epoch, seen_ms = self._server_clock.read(now_ms)
+        call = (op, self._rules, self._replica, epoch, seen_ms, chance, self._server_ms(), args)
         keys = (*self._keys, block_key) if block_key else self._keys
-        packed_reply = (await self._script(keys, (msgspec.msgpack.encode(call), packed)))[0]
+        packed_reply, *rest = await self._script(keys, (msgspec.msgpack.encode(call), packed))
         if not isinstance(packed_reply, bytes):
             raise StoreUnavailable("broken answer")
+        if packed_reply == b"resend":
+            self._note_reset(rest[0].decode(errors="replace") if rest and isinstance(rest[0], bytes) else "")
+            return None
         try:
             reply = msgspec.msgpack.decode(packed_reply, type=_Reply)
             answer = msgspec.msgpack.decode(reply.answer, type=shape)
         except msgspec.DecodeError as exc:
             raise StoreUnavailable("broken answer") from exc
         self._server_clock.answered(reply.epoch, reply.now_ms, self._clock_ms())
+        self._note_reset(reply.cause)
+        return answer
+
+    def _note_reset(self, cause: str) -> None:
         is_first, self._has_answered = not self._has_answered, True
-        if reply.cause:
+        if cause:
             self.resets += 1
             # An app's first start has no state yet; if that is so later, Redis has lost it.
-            tell = log.info if is_first and reply.cause == "new" else log.warning
-            tell("budget.reset", app=self._app, cause=reply.cause[:200])
-        return answer
+            tell = log.info if is_first and cause == "new" else log.warning
+            tell("budget.reset", app=self._app, cause=cause[:200])
 
 
 def _board(board: _Board) -> Board:

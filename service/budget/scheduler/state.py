@@ -36,12 +36,20 @@ class Slot(msgspec.Struct, kw_only=True):
         return self.turn != 0 and self.begun_at < 0
 
 
+class ReportRow(msgspec.Struct, kw_only=True):
+    """One caller of a replica's report: how many wait there, and since when the oldest does."""
+
+    weight: float
+    count: int
+    since: int
+    background: bool
+
+
 class Report(msgspec.Struct, kw_only=True):
-    """What a replica said of those who wait there, when, and until when that holds."""
+    """What a replica said of those who wait there, by caller, and until when that holds."""
 
     expires: int
-    told: int
-    rows: list[tuple[str, float, int, int, bool]]
+    rows: dict[str, ReportRow]
 
 
 class Flight(msgspec.Struct, kw_only=True):

@@ -20,7 +20,7 @@ from service.store.redis_store import RedisStore
 from tests.servers import BINARIES, Guarded, Server, eventually
 
 RULES = Rules(calls=3, window_ms=60, transit_ms=30, ahead_ms=0, fetch_lease_ms=300)
-KEYS = {name: f"t:{{shop}}:{name}" for name in ("slots", "tags", "reports", "flights")}
+KEYS = {name: f"t:{{shop}}:{name}" for name in ("slots", "tags", "reports", "flights", "shares")}
 WAITS = (WaitingCount(caller="a", weight=1.0, count=3, waited_ms=0),)
 
 
@@ -196,7 +196,7 @@ def _failed_over(guarded: Guarded) -> bool:
 
 GARBAGE = [
     ("SET", "garbage"),
-    ("SET", msgspec.msgpack.encode([2, 1, 2])),
+    ("SET", msgspec.msgpack.encode([3, 1, 2])),
     ("HSET", "r9", "garbage"),
     ("HSET", "b", "garbage"),
     ("HSET", "b", msgspec.msgpack.encode([1, 10**15])),
@@ -253,7 +253,7 @@ async def test_an_older_format_is_replaced_and_a_newer_one_left_alone(server: Se
     state = msgspec.msgpack.decode(server.run("GET", KEYS["slots"]))
     server.run("SET", KEYS["slots"], msgspec.msgpack.encode([1, *state[1:]]))
     assert await is_quiet(replica)
-    newer = msgspec.msgpack.encode([3, 1, int(server.run("TIME")[0]) * 1000, "its-run", {"other": "things"}])
+    newer = msgspec.msgpack.encode([4, 1, int(server.run("TIME")[0]) * 1000, "its-run", {"other": "things"}])
     server.run("SET", KEYS["slots"], newer)
     for other in (replica, scheduler(store, "r2")):
         with pytest.raises(StoreUnavailable) as caught:
@@ -265,7 +265,7 @@ async def test_an_older_format_is_replaced_and_a_newer_one_left_alone(server: Se
         with pytest.raises(StoreUnavailable):
             await tick(replica)
     assert server.run("INFO", "memory")["number_of_cached_scripts"] == scripts
-    old = msgspec.msgpack.encode([3, 1, int(server.run("TIME")[0]) * 1000 - 11_000, "its-run", {"other": "things"}])
+    old = msgspec.msgpack.encode([4, 1, int(server.run("TIME")[0]) * 1000 - 11_000, "its-run", {"other": "things"}])
     server.run("SET", KEYS["slots"], old)
     assert await is_quiet(replica)
 

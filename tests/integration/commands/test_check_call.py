@@ -117,7 +117,7 @@ async def test_the_call_takes_a_turn_in_the_shared_budget(
     file = configuration(sandbox, tmp_path, redis=shared_valkey.url)
     status, text = await run_check(file)
     assert (status, "shop: ok, " in text) == (0, True), text
-    assert "Redis" not in text
+    assert "on top of" not in text
     assert (await sandbox.control.stats()).of(sandbox.app.sdkappid).calls == 1
 
 

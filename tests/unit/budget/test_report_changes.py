@@ -1,0 +1,99 @@
+"""What a tick tells of a replica's report: just what the scheduler may not know."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.budget.scheduler.interfaces import WaitingCount
+from service.budget.scheduler.report_changes import WHOLE_EVERY, Changes, ReportChanges
+
+
+def row(caller: str, count: int = 1, *, waited_ms: int = 0, weight: float = 1.0) -> WaitingCount:
+    return WaitingCount(caller=caller, weight=weight, count=count, waited_ms=waited_ms)
+
+
+def told(reports: ReportChanges, *rows: WaitingCount, now_ms: float = 0.0) -> dict[str, int]:
+    """What a tick tells, once it is answered."""
+    changes = reports.changes(rows, now_ms=now_ms)
+    reports.answered()
+    return {each.caller: each.count for each in changes.rows}
+
+
+def test_the_first_report_is_whole_and_a_steady_one_empty() -> None:
+    """Nothing is told twice: waiting on is no change, whatever the time that passes."""
+    reports = ReportChanges()
+    assert reports.changes((row("a", 2), row("b")), now_ms=0).whole
+    reports.answered()
+    assert told(reports, row("a", 2, waited_ms=500), row("b", waited_ms=501), now_ms=500) == {}
+
+
+def test_what_has_changed_is_told() -> None:
+    """Another count, weight or oldest one; who has come, and who has gone."""
+    reports = ReportChanges()
+    told(reports, row("a", 2), row("b"), row("c"), row("d"))
+    changed = (row("a", 1, waited_ms=100), row("b", weight=2.0, waited_ms=100), row("c", waited_ms=20), row("e"))
+    assert told(reports, *changed, now_ms=100) == {"a": 1, "b": 1, "c": 1, "d": 0, "e": 1}
+    assert told(reports, *changed[:3], row("e", waited_ms=0), now_ms=100) == {}
+
+
+def test_what_may_not_have_arrived_is_told_again() -> None:
+    """After a tick without an answer its rows are told anew, as they are then, those that have gone, too."""
+    reports = ReportChanges()
+    told(reports, row("a"), row("b"))
+    reports.changes((row("a"), row("c")), now_ms=0)
+    reports.failed()
+    assert told(reports, row("a"), row("b")) == {"b": 1, "c": 0}
+
+
+def test_what_the_scheduler_changes_itself_is_told() -> None:
+    """A turn that is begun takes one off; also where that happens while a tick is under way."""
+    reports = ReportChanges()
+    told(reports, row("a", 2))
+    reports.uncertain(["a"])
+    assert told(reports, row("a", 2)) == {"a": 2}
+    reports.changes((row("a", 2),), now_ms=0)
+    reports.uncertain(["a"])
+    reports.answered()
+    assert told(reports, row("a", 2)) == {"a": 2}
+    assert told(reports, row("a", 2)) == {}
+
+
+def test_all_is_told_from_time_to_time() -> None:
+    """Whatever was lost heals."""
+    reports = ReportChanges()
+    wholes = []
+    for _ in range(2 * WHOLE_EVERY):
+        wholes.append(reports.changes((row("a"),), now_ms=0).whole)
+        reports.answered()
+    assert [number for number, whole in enumerate(wholes) if whole] == [0, WHOLE_EVERY - 1, 2 * WHOLE_EVERY - 1]
+
+
+@given(
+    st.lists(
+        st.tuples(st.dictionaries(st.sampled_from("abcd"), st.integers(1, 3)), st.sampled_from(["ok", "lost", "late"]))
+    )
+)
+def test_whoever_keeps_what_is_told_knows_the_report(history: list[tuple[dict[str, int], str]]) -> None:
+    """With answers lost and ticks that never arrive, the rows told add up to the report of each tick that arrives."""
+    reports, kept, number = ReportChanges(), dict[str, int](), 0
+    for counts, fate in history:
+        rows = tuple(row(caller, count) for caller, count in counts.items())
+        changes: Changes = reports.changes(rows, now_ms=0)
+        if fate != "lost" and not changes.whole and number < changes.base:
+            changes = reports.changes(rows, now_ms=0, whole=True)
+        if fate != "lost":
+            kept, number = {} if changes.whole else kept, changes.number
+            kept |= {each.caller: each.count for each in changes.rows}
+            assert {caller: count for caller, count in kept.items() if count} == counts
+        if fate == "ok":
+            reports.answered()
+        else:
+            reports.failed()
+
+
+def test_a_whole_report_is_not_told_again_for_want_of_an_answer() -> None:
+    """Where Redis is slow, whole reports would make it slower: what follows asks just that it has arrived."""
+    reports = ReportChanges()
+    first = reports.changes((row("a"),), now_ms=0)
+    reports.failed()
+    second = reports.changes((row("a"), row("b")), now_ms=0)
+    assert ([each.caller for each in second.rows], second.whole, second.base) == (["b"], False, first.number)
