@@ -59,6 +59,17 @@ class Got(msgspec.Struct, frozen=True, kw_only=True):
         return self.headers.get("cache-status", "")
 
 
+class Release(msgspec.Struct, frozen=True, kw_only=True):
+    """A release as it runs here: the folder that holds its `service`, and a Python with the packages that it pins."""
+
+    source: Path
+    python: Path
+
+
+PRESENT = Release(source=Path.cwd(), python=Path(sys.executable))
+"""What is tested."""
+
+
 class Replica:
     """One gateway process."""
 
@@ -68,8 +79,7 @@ class Replica:
         self.configuration = configuration
         self._log = log
         self.process: subprocess.Popen[bytes] | None = None
-        self.source = Path.cwd()
-        """The folder whose `service` it runs."""
+        self.release = PRESENT
 
     def start(self) -> None:
         """Start, or start again on the same port."""
@@ -80,9 +90,9 @@ class Replica:
         }
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "service", "serve"],
+                [self.release.python, "-m", "service", "serve"],
                 env=environment,
-                cwd=self.source,
+                cwd=self.release.source,
                 stdout=log,
                 stderr=log,
                 preexec_fn=_die_with_parent,
@@ -240,10 +250,10 @@ async def fleet(
     weights: Mapping[str, float] | None = None,
     tasks: int = 2000,
     sandbox_calls: int = 5,
-    source: Path | None = None,
+    release: Release | None = None,
     **sections: Any,
 ) -> AsyncIterator[Fleet]:
-    """Start everything, wait until it is ready and quiet, and end it. `source`: where another release stands."""
+    """Start everything, wait until it is ready and quiet, and end it."""
     with tempfile.TemporaryDirectory(prefix="fleet-") as name:
         directory = Path(name)
         port = free_port()
@@ -274,7 +284,7 @@ async def fleet(
         made = Fleet(directory, replicas=replicas, sandbox_url=sandbox_url, configuration=configuration)
         try:
             for replica in made.replicas:
-                replica.source = source or replica.source
+                replica.release = release or PRESENT
                 replica.start()
             await asyncio.gather(*(replica.ready() for replica in made.replicas))
             await made.quiet()

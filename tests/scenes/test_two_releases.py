@@ -1,12 +1,17 @@
 """The release before and this one share a Redis: while the one is rolled out over the other, and on the way back."""
 
 import asyncio
+import fcntl
 import io
+import os
+import shutil
 import subprocess
+import sys
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -16,7 +21,7 @@ import httpx
 import pytest
 
 from service.sandbox.faults import Latency
-from tests.scenes.fleet import APP, Fleet, Replica, fleet, key_of
+from tests.scenes.fleet import APP, PRESENT, Fleet, Release, Replica, fleet, key_of
 from tests.scenes.service import Service, service
 from tests.scenes.test_pages import RANGE, TODAY, as_ours, stable_headers, upstreams_own
 from tests.servers import Server
@@ -24,23 +29,42 @@ from tests.servers import Server
 pytestmark = pytest.mark.scene
 
 ROOT = Path(__file__).resolve().parents[2]
-RELEASE_BEFORE = "405931b6df26f853d4328f550ae7c95d1d5cdc47"
+RELEASE_BEFORE = "4983f8916f01d1d44e322ac00af8f146c26dbb9f"
 """Its tag, or until there is one the commit that stands for it. Each release moves it on (docs/releasing.md)."""
 SHARED = 4
 """Every so many requests one is for a list that nobody else asks for; the others are for a few that all ask for."""
 
 
 @pytest.fixture(scope="module")
-def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that holds `service` as it was in the release before."""
+def before() -> Release:
+    """The release before, with the packages that it pinned; both are kept in the user's cache."""
     git = ["git", "-C", str(ROOT)]
     if subprocess.run([*git, "cat-file", "-e", f"{RELEASE_BEFORE}^{{commit}}"], check=False).returncode:
         pytest.fail(f"this clone lacks the release before: git fetch --tags --unshallow, or fetch {RELEASE_BEFORE}")
-    folder = tmp_path_factory.mktemp("release-before")
-    archive = subprocess.run([*git, "archive", RELEASE_BEFORE, "service"], check=True, capture_output=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-        files.extractall(folder, filter="data")
-    return folder
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "taskgate" / "releases"
+    folder = cache / f"{RELEASE_BEFORE}-{sys.version_info.major}.{sys.version_info.minor}"
+    release = Release(source=folder, python=folder / "venv" / "bin" / "python")
+    with _locked(cache):
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            archive = [*git, "archive", RELEASE_BEFORE, "service", "requirements/run.txt"]
+            with tarfile.open(
+                fileobj=io.BytesIO(subprocess.run(archive, check=True, capture_output=True).stdout)
+            ) as files:
+                files.extractall(folder, filter="data")
+            subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+            install = ["-m", "pip", "-q", "install", "--require-hashes", "-r", folder / "requirements" / "run.txt"]
+            subprocess.run([release.python, *install], check=True)
+            (folder / "complete").touch()
+    return release
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class Load:
@@ -92,11 +116,11 @@ def _calls_of(replica: Replica) -> int:
 
 
 async def test_two_releases_share_one_redis_in_a_rollout_and_back(
-    own_valkey: Server, before: Path, usersig: Callable[..., str]
+    own_valkey: Server, before: Release, usersig: Callable[..., str]
 ) -> None:
     """Never over the budget, no wrong page, no request fails, and both go on making calls; forward and back again."""
     slow = {"transit_s": 2.0}  # what a busy machine may take to bring a call to the upstream
-    started = fleet(own_valkey, replicas=2, tasks=450, source=before, budget=slow)
+    started = fleet(own_valkey, replicas=2, tasks=450, release=before, budget=slow)
     async with started as gateways, service(gateways.replicas) as at:
         await gateways.upstream.add_fault(Latency(back_ms=50))
         now_s = int(time.time())
@@ -107,9 +131,9 @@ async def test_two_releases_share_one_redis_in_a_rollout_and_back(
         asking = [asyncio.create_task(load.caller(number)) for number in range(6)]
 
         await called(gateways.replicas, gateways)
-        for source in (ROOT, before):
+        for release in (PRESENT, before):
             for replica in gateways.replicas:
-                replica.source = source
+                replica.release = release
                 assert await at.roll(replica, pre_stop_s=0.5) == 0
                 await called(gateways.replicas, gateways)
         worst = await gateways.worst_second()

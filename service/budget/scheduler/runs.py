@@ -4,7 +4,10 @@ Redis keeps scripts in memory alone: a server that restarts forgets them, and a 
 them. So the script's text is loaded once for each *run*, under a random name that stands in a comment at its head, and
 called by its digest ever after. Where the server does not know the digest, it is another one, or has restarted: the
 script is loaded under a new run then, and takes the old one's state as lost. Needs no command but EVAL and EVALSHA.
-See docs/adr/0009-runs.md.
+See docs/adr/0011-runs.md.
+
+Releases whose scripts differ share a run: who begins one also loads a mark, whose text all releases have. Where the
+mark is known and the script is not, another release has begun the run on this very server: ours is loaded beside it.
 """
 
 import secrets
@@ -22,6 +25,9 @@ TRIES = 4
 """How often in one call another replica may have begun a new run meanwhile."""
 NEWER_S = 10
 """For how long after its last call a newer release is left alone."""
+
+_MARK = "-- run {run} has begun here\nreturn {{1}}"
+"""Never to be changed: older and newer releases look for the same."""
 
 # KEYS: 1 state. ARGV: 1 the format of this release. Answers {the state's run, or '', or 'newer'}.
 _CURRENT = """
@@ -75,8 +81,20 @@ class ScriptRuns:
         current = found.decode(errors="replace")
         if current not in ("", self._run, *self._left):
             return [b"other", found]
+        if current and current == self._run and await self._has_begun(keys):
+            answer = await self._script.load(keys, (*args, current, ""))
+            if await self._has_begun(keys):  # else the server has changed in between
+                return answer
         self._adopt(self._new_run())
+        await self._mark().load(keys[:1], ())
         return await self._script.load(keys, (*args, self._run, current))
+
+    async def _has_begun(self, keys: Sequence[str]) -> bool:
+        """Return whether some replica, of whatever release, has begun our run on this server since it started."""
+        return await self._mark().if_loaded(keys[:1], ()) is not None
+
+    def _mark(self) -> Script:
+        return self._store.script(_MARK.format(run=self._run))
 
     def _adopt(self, run: str) -> None:
         if self._run:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from service.budget.scheduler import shared as shared_scheduler
 from service.budget.scheduler.interfaces import Begun, Lapsed, Rules, Ticked, WaitingCount
 from service.budget.scheduler.shared import RedisScheduler
 from service.model.errors import StoreUnavailable
@@ -131,6 +132,39 @@ async def test_replicas_agree_on_a_run(store: RedisStore) -> None:
         await tick(other)
     await begins(others[0], block="c")
     assert [other.resets for other in others] == [0, 0, 0, 0]
+
+
+def another_release(store: RedisStore, replica: str) -> RedisScheduler:
+    """A scheduler whose script does the same, and reads otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shared_scheduler, "SOURCE", f"{shared_scheduler.SOURCE}\n-- another release\n")
+        return scheduler(store, replica)
+
+
+async def test_releases_with_other_scripts_share_a_run(store: RedisStore) -> None:
+    """In a rollout both have turns, and neither takes the other's for a server that has restarted."""
+    old, new = scheduler(store), another_release(store, "r2")
+    for _ in range(3):
+        for replica, block in ((old, "old"), (new, "new")):
+            turn = await begins(replica, block=block)
+            await replica.done(turn, block=block, pause_ms=0, pause_reason="")
+    assert (old.resets, new.resets) == (1, 0)
+
+
+async def test_a_restart_is_noticed_by_the_release_that_did_not_begin_the_run(
+    server: Server, store: RedisStore
+) -> None:
+    """Whichever of two releases calls first, it finds that the server knows nothing of the run, and takes all slots."""
+    old, new = scheduler(store), another_release(store, "r2")
+    await begins(old)
+    await tick(new)
+    server.restart()
+    with pytest.raises(StoreUnavailable):  # the connection has gone
+        await tick(new)
+    assert await is_quiet(new)
+    assert (old.resets, new.resets) == (1, 1)
+    await begins(old)
+    assert (old.resets, new.resets) == (1, 1)
 
 
 async def test_a_failover_takes_all_slots() -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tools.release_notes import notes
+from service import __version__
+from tools.release_notes import CHANGELOG, notes
 
 TEXT = """# Changelog
 
@@ -35,3 +36,8 @@ def test_a_version_that_nothing_is_said_of_is_refused(version: str, why: str) ->
     """A release never has the notes of another, or none."""
     with pytest.raises(LookupError, match=why):
         notes(TEXT, version)
+
+
+def test_this_version_has_notes() -> None:
+    """A tag can be set today."""
+    assert notes(CHANGELOG.read_text(), __version__)
