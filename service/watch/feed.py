@@ -187,9 +187,10 @@ class Feed:
                 continue
             failures = 0
             if self._all_bytes() > self._memory_bytes:
-                self.end(TooManyWatchers(bound=self._memory_bytes, of="bytes of lists"))
+                error = TooManyWatchers(bound=self._memory_bytes, of="bytes of lists")
                 self._versions.clear()
                 self._last = None
+                self._publish(Present(serial=self.now.serial, ended=error))
                 return
             due_s = min(chunk.fetched_at_ms / 1000 + chunk.lifetime_s for chunk in chunks) - self._clock()
             await asyncio.sleep(max(due_s, RETRY_MIN_S if self.now.is_stale else RENEW_MIN_S))
