@@ -82,7 +82,7 @@ async def serving(handler: Handler, *, host: str, port: int) -> AsyncIterator[st
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
             pass  # the peer is gone, or has been silent for too long
         except asyncio.CancelledError:
-            writer.transport.abort()  # the server is stopping; this task is ours alone, nobody waits for its cancellation
+            writer.transport.abort()  # the server is stopping; nobody waits for the cancellation of this task
         finally:
             open_connections.discard(task)
             writer.close()
