@@ -106,6 +106,6 @@ def _write(tree: Tree, target: Target, value: Value) -> None:
             inside[key] = {}
         deeper = inside[key]
         if not isinstance(deeper, dict):
-            raise ValueError(f"can't be applied: {path} holds no settings")  # noqa: TRY004 - told to operators
+            raise ValueError(f"can't be applied: {path} holds no settings")  # noqa: TRY004 - shown to operators
         inside = deeper
     inside[target.keys[-1]] = value

@@ -144,7 +144,7 @@ def _flag(value: Any) -> bool | int:
 
 
 def _rfc3339(text: str | None, odd: Counter[Oddity]) -> str | None:
-    """Return a time as RFC 3339 in UTC, the zone where none is named; None for an empty one and for none."""
+    """Return a time as RFC 3339 in UTC, which is also the default zone; None for an empty, missing or invalid one."""
     if not text:
         return None
     found = _TIME.fullmatch(text)
@@ -157,7 +157,7 @@ def _rfc3339(text: str | None, odd: Counter[Oddity]) -> str | None:
 
 def _moment(found: re.Match[str]) -> datetime | None:
     day, time, _, sign, hours, minutes = found.groups()
-    if time.startswith("24") or int(hours or 0) > 23 or int(minutes or 0) > 59:  # newer Python versions accept 24 for midnight
+    if time.startswith("24") or int(hours or 0) > 23 or int(minutes or 0) > 59:  # newer Pythons accept 24 as midnight
         return None
     try:
         moment = datetime.fromisoformat(f"{day}T{time}")
