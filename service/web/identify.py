@@ -16,6 +16,9 @@ from service.web.parameters import readable
 
 Result = TypeVar("Result")
 
+TIMER_MIN_S = 0.001
+"""A check that came a moment too early is repeated after so long."""
+
 
 async def identify(request: Request[Any, Any, Any], callers: Callers) -> tuple[Caller, RequestContext]:
     """Return the caller and the context, now with its name. Raise Unauthenticated, NotAllowed or KeysUnavailable."""
@@ -79,7 +82,10 @@ class Access:
         if task is None:
             raise RuntimeError("held outside of a task")
 
+        timer: asyncio.TimerHandle | None = None
+
         def check() -> None:
+            nonlocal timer
             if lost:
                 return
             try:
@@ -87,6 +93,10 @@ class Access:
             except TaskgateError as exc:
                 lost.append(exc)
                 task.cancel()
+                return
+            if timer is not None:
+                timer.cancel()
+            timer = self._timer(check)
 
         cancelling = task.cancelling()
         unwatch = self._callers.watch(check)
@@ -105,7 +115,8 @@ class Access:
     def _timer(self, check: Callable[[], None]) -> asyncio.TimerHandle | None:
         if self._until_s is None or self._until_s == float("inf"):
             return None
-        return asyncio.get_running_loop().call_later(max(self._until_s - self._clock(), 0.0), check)
+        # A timer may fire a little before the wall clock is there: then it is set again.
+        return asyncio.get_running_loop().call_later(max(self._until_s - self._clock(), TIMER_MIN_S), check)
 
     def _note(self, caller: Caller) -> None:
         """Remember the caller and how long its credential is valid; None means that every check must be repeated."""
