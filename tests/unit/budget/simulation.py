@@ -1,4 +1,4 @@
-"""Replicas and callers in simulated time on one policy: what the budget gives over minutes, in a second."""
+"""Replicas and callers in simulated time on one policy: the results of minutes of budget, in a second."""
 
 import heapq
 import itertools
@@ -13,7 +13,7 @@ from service.budget.scheduler.state import Reading
 
 
 class Simulation:
-    """Well-behaved replicas: each ticks when told to, begins its turns when they are usable, and ends its fetches.
+    """Well-behaved replicas: each ticks when due, begins its turns when they are usable, and ends its fetches.
 
     `redis_ms` and `upstream_ms` draw the time of one way to Redis and of a whole call to the upstream.
     """
@@ -42,7 +42,7 @@ class Simulation:
         self._watches = {name: ServerClock() for name in self.names}
 
     def at(self, when: float, what: Callable[[], None]) -> None:
-        """Do something at a time."""
+        """Do something at the given time."""
         heapq.heappush(self._events, (when, next(self._order), what))
 
     def run(self, until: float) -> None:

@@ -1,4 +1,4 @@
-"""The estimate of a wait, against what the policy then does."""
+"""The estimate of a wait, compared with the policy's actual behaviour."""
 
 import math
 
@@ -16,7 +16,7 @@ HELD_MS = 50
 
 
 class Alone:
-    """One replica with an exact clock, and every fetch taking as long."""
+    """One replica with an exact clock, and fetches of constant duration."""
 
     def __init__(self) -> None:
         self.policy = Policy(RULES)
@@ -30,7 +30,7 @@ class Alone:
         return Reading(raw_ms=self.now, run_id="a", epoch=self.policy.epoch, seen_ms=self.now, chance=1)
 
     def step(self, *, board: bool = False) -> tuple[list[str], Board | None, int | None]:
-        """Let a few milliseconds pass; tell who begins."""
+        """Let a few milliseconds pass; return who begins."""
         self.now += 3
         for turn, sent, block in [each for each in self.running if each[1] + HELD_MS <= self.now]:
             self.policy.done(self.read(), "r", turn, block=block, pause_ms=0, pause_reason="")
@@ -60,7 +60,7 @@ class Alone:
 def test_the_estimate_is_right_within_a_cycle_or_a_fifth(
     others: list[tuple[int, float]], weight: float, count: int, before: int
 ) -> None:
-    """The last block of a newcomer begins when the board said that it would."""
+    """The last block of a newcomer begins when the board predicted."""
     scene = Alone()
     scene.waiting["old"], scene.weights["old"] = 60, 1.0
     while scene.now < 4_000 + before:
@@ -83,14 +83,14 @@ def test_the_estimate_is_right_within_a_cycle_or_a_fifth(
 
 
 def test_a_caller_that_is_not_on_the_board_starts_at_the_virtual_time() -> None:
-    """One that nobody has told of waits for no one where no one waits."""
+    """An unreported caller waits for no one if no one waits."""
     empty = Board(virtual=7.0, held_ms=0, ranks=())
     assert estimate_wait_ms(empty, caller="me", weight=1, place=1, rules=RULES, due_in_ms=None) == 0
     assert estimate_wait_ms(empty, caller="me", weight=1, place=11, rules=RULES, due_in_ms=40) == pytest.approx(2042)
 
 
 def test_the_background_waits_for_all_others_and_nobody_for_the_background() -> None:
-    """Whatever the tags say."""
+    """Whatever the tags are."""
     ranks = (
         Rank(caller="~unknown", count=7, tag=9.0, weight=1.0, waited_ms=0),
         Rank(caller="b", count=50, tag=0.0, weight=1.0, waited_ms=0, background=True),

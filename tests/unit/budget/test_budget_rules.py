@@ -1,4 +1,4 @@
-"""What can't be kept is refused at the start, by name."""
+"""Rules that can't be kept are refused at the start, by name."""
 
 import math
 

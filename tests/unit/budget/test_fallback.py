@@ -1,4 +1,4 @@
-"""The scheduler of `on_redis_down: share`, around a shared one that can be cut off, on a clock of the test's own."""
+"""The scheduler of `on_redis_down: share`, around a shared one that can be cut off, on the test's own clock."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ QUIET_S = (RULES.transit_ms + RULES.rest_ms) / 1000
 
 
 class Shared(LocalScheduler):
-    """Stands in for the shared scheduler: can be cut off, and notes what it was asked."""
+    """Fakes the shared scheduler: can be cut off, and records its calls."""
 
     def __init__(self, world: "World") -> None:
         super().__init__(world.policy, lambda: world.now_s * 1000)
@@ -67,7 +67,7 @@ class World:
         )
 
     async def tick(self, *, board: bool = False, count: int = 9) -> Ticked:
-        """Tick with a caller who waits for nine blocks."""
+        """Tick with a caller that waits for nine blocks."""
         waiting = (WaitingCount(caller="x", weight=1.0, count=count, waited_ms=0),)
         return await self.sharing.tick(waiting, returned=(), quiet=False, wants_board=board)
 
@@ -89,7 +89,7 @@ class World:
         raise AssertionError("no turn came")
 
     async def cut_off(self) -> None:
-        """Redis goes away, and stays so until this replica lives on its own part."""
+        """Make Redis unavailable until this replica runs on its own part."""
         self.shared.away = True
         with pytest.raises(StoreUnavailable):
             await self.tick()
@@ -111,7 +111,7 @@ async def test_while_redis_answers_everything_is_passed_on() -> None:
 
 
 async def test_before_the_grace_has_ended_redis_is_away() -> None:
-    """As without `share`; and a return within the grace costs no quiet window."""
+    """As without `share`; and a return within the grace period costs no quiet window."""
     world = World()
     await world.turn()
     world.shared.away = True
@@ -126,7 +126,7 @@ async def test_before_the_grace_has_ended_redis_is_away() -> None:
 
 
 async def test_alone_a_replica_keeps_to_its_part_after_a_quiet_window() -> None:
-    """The first own call comes a quiet window after the change, and no window holds more than two of the four."""
+    """The first own call comes a quiet window after the switch, and no window holds more than two of the four."""
     world = World()
     await world.turn()
     await world.cut_off()
@@ -158,7 +158,7 @@ async def test_a_turn_lapses_on_the_other_side() -> None:
 
 
 async def test_a_return_takes_one_quiet_window() -> None:
-    """One quiet tick after the last own call could begin, and the next turn a quiet window later; then as ever."""
+    """One quiet tick after the last possible own call, and the next turn a quiet window later; then as usual."""
     world = World()
     await world.turn()
     await world.cut_off()
@@ -175,7 +175,7 @@ async def test_a_return_takes_one_quiet_window() -> None:
 
 
 async def test_quiet_lasts_until_the_slowest_has_noticed() -> None:
-    """Where noticing takes longer than a quiet window, no turn of the next side can be used before it is over."""
+    """If detection takes longer than a quiet window, no turn of the next side can be used before it is over."""
     world = World(rules=Rules(calls=4, window_ms=100, transit_ms=40), notice_s=1.2)
     await world.turn()
     await world.cut_off()
@@ -207,7 +207,7 @@ async def test_a_return_that_fails_halfway_is_quiet_at_the_next() -> None:
 
 
 async def test_a_process_that_slept_looks_before_it_calls() -> None:
-    """An own turn is not begun when Redis was last found away longer ago than others may take to notice."""
+    """An own turn is not begun if Redis was last found unavailable longer ago than others may take to notice."""
     world = World()
     await world.turn()
     await world.cut_off()
@@ -217,7 +217,7 @@ async def test_a_process_that_slept_looks_before_it_calls() -> None:
 
 
 async def test_a_pause_is_kept_on_both_sides() -> None:
-    """What the upstream asked for before the change, and while alone, holds on the side that comes next."""
+    """A pause set by the upstream before the switch, or while alone, holds on the side that comes next."""
     world = World()
     turn = await world.turn()
     await world.begin(turn)
@@ -234,7 +234,7 @@ async def test_a_pause_is_kept_on_both_sides() -> None:
 
 
 async def test_the_board_tells_waits_at_the_parts_pace() -> None:
-    """Who reckons with all four slots gets twice the cycle, for two of them are there."""
+    """An estimate that assumes all four slots gets twice the cycle, since only two of them are available."""
     world = World()
     await world.turn()
     await world.cut_off()
@@ -244,7 +244,7 @@ async def test_the_board_tells_waits_at_the_parts_pace() -> None:
 
 
 async def test_who_waits_for_nothing_watches_all_the_same() -> None:
-    """A started one notices by itself that Redis is away and that it is back, and ends when closed."""
+    """A started scheduler notices by itself that Redis is gone and that it is back, and ends when closed."""
     world = World(clock_s=time.monotonic)
     world.shared.away = True
     world.sharing.start()

@@ -20,7 +20,7 @@ RULES = Rules(calls=2, window_ms=100, transit_ms=40, turn_lease_ms=100, fetch_le
 
 
 class Blocks:
-    """What the upstream and Redis would hold: blocks by name, and when each was called for."""
+    """The blocks of the upstream and Redis, by name, and when each was called for."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, float]] = []
@@ -34,7 +34,7 @@ class Blocks:
 
 
 class BlockHere(JobOfNothing):
-    """A job on `Blocks`; `ending` decides what a call brings."""
+    """A job on `Blocks`; `ending` determines the result of a call."""
 
     def __init__(self, blocks: Blocks, name: str, ending: Callable[[int], str | CallFailed] | None = None) -> None:
         super().__init__(name)
@@ -42,7 +42,7 @@ class BlockHere(JobOfNothing):
         self._ending = ending
 
     async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
-        """Be called, take a while, and be stored."""
+        """Make the call, take a while, and store the result."""
         try:
             await slot.hold()
         except UpstreamUnreachable as exc:
@@ -56,13 +56,13 @@ class BlockHere(JobOfNothing):
         return outcome
 
     async def look(self) -> CachedBlock:
-        """What is stored."""
+        """Return the stored block."""
         stored = self._blocks.stored.get(self.block_key)
         return NOTHING if stored is None else cached(stored)
 
 
 class Telling(LocalScheduler):
-    """A LocalScheduler that tells the other lines when a fetch is done, as Redis does, and can be cut off."""
+    """A LocalScheduler that notifies the other lines when a fetch is done, as Redis does, and can be cut off."""
 
     def __init__(self, policy: Policy, replica: str, blocks: Blocks) -> None:
         super().__init__(policy, replica=replica)
@@ -91,7 +91,7 @@ class Telling(LocalScheduler):
         return await super().begin(turn, block=block, block_key=block_key, known=known)
 
     async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
-        """Be done, and tell."""
+        """End a fetch, and notify."""
         self._reach()
         await super().done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason)
         for line in self._blocks.lines if self.tells else ():
@@ -155,7 +155,7 @@ async def _until(condition: Callable[[], bool], *, within_s: float = 2.0) -> Non
 
 
 async def test_an_uncontended_block_comes_at_once(blocks: Blocks) -> None:
-    """With a slot free nobody waits for anything but the call."""
+    """With a slot free, the only wait is for the call."""
     async with lines(blocks) as ([line], _):
         started_s = time.monotonic()
         fetched = await _ask(line, BlockHere(blocks, "a"))
@@ -188,7 +188,7 @@ async def test_a_hundred_requests_for_a_block_cost_one_call(blocks: Blocks) -> N
 
 
 async def test_whoever_comes_first_fetches_for_all(blocks: Blocks) -> None:
-    """A caller with a backlog wants the same block as one without: both have it at the light one's turn."""
+    """A caller with a backlog wants the same block as one without: both have it at the light caller's turn."""
     async with lines(blocks) as ([line], _):
         backlog = [_ask(line, BlockHere(blocks, f"b{n}"), caller="heavy") for n in range(10)]
         last = _ask(line, BlockHere(blocks, "wanted"), caller="heavy")
@@ -204,7 +204,7 @@ async def test_whoever_comes_first_fetches_for_all(blocks: Blocks) -> None:
 
 
 async def test_only_the_background_comes_last(blocks: Blocks) -> None:
-    """Unnamed service accounts (`~unknown`) get turns beside a backlog; what waits in the background does not."""
+    """Unnamed service accounts (`~unknown`) get turns beside a backlog; blocks waiting in the background do not."""
     async with lines(blocks) as ([line], _):
         behind = [_ask(line, BlockHere(blocks, f"r{n}"), caller="renewal", background=True) for n in range(2)]
         backlog = [_ask(line, BlockHere(blocks, f"b{n}"), caller="busy") for n in range(8)]
@@ -234,7 +234,7 @@ async def test_who_hangs_up_costs_nothing(blocks: Blocks) -> None:
 
 
 async def test_a_hopeless_wait_is_refused_at_once(blocks: Blocks) -> None:
-    """At 2 in 100 ms the fortieth block waits two seconds: a patience of half a second is told so, and its place."""
+    """At 2 in 100 ms the fortieth block waits two seconds: a patience of half a second is refused, with its place."""
     async with lines(blocks) as ([line], _):
         backlog = [_ask(line, BlockHere(blocks, f"b{n}")) for n in range(40)]
         await _until(lambda: len(blocks.calls) >= 2)
@@ -250,7 +250,7 @@ async def test_a_hopeless_wait_is_refused_at_once(blocks: Blocks) -> None:
 
 
 async def test_patience_ends_in_line_but_not_in_a_call(blocks: Blocks) -> None:
-    """A call that is under way is waited for; a place in line is not."""
+    """A call in progress is waited for; a place in line is not."""
     blocks.took_s = 0.2
     async with lines(blocks, rules=RULES) as ([line], [scheduler]):
         assert isinstance(await _ask(line, BlockHere(blocks, "a"), patience_s=0.05), Fetched)
@@ -282,7 +282,7 @@ def _failing(times: int, *, again: bool = True, stop: bool = False) -> Callable[
 
 
 async def test_a_failed_call_is_tried_again_on_a_new_turn(blocks: Blocks) -> None:
-    """Each try takes a slot, and the attempt is told."""
+    """Each try takes a slot, and is passed the attempt's number."""
     async with lines(blocks) as ([line], _):
         fetched = await _ask(line, BlockHere(blocks, "a", _failing(3)))
         assert isinstance(fetched, Fetched)
@@ -293,7 +293,7 @@ async def test_a_failed_call_is_tried_again_on_a_new_turn(blocks: Blocks) -> Non
 
 
 async def test_a_final_failure_is_told_to_all_who_wait(blocks: Blocks) -> None:
-    """And to nobody else: another block of the same app still comes."""
+    """And to nobody else: another block of the same app is still fetched."""
     async with lines(blocks) as ([line], _):
         job = BlockHere(blocks, "a", _failing(9, again=False))
         asked = [_ask(line, job, caller=caller) for caller in "xyz"]
@@ -306,7 +306,7 @@ async def test_a_final_failure_is_told_to_all_who_wait(blocks: Blocks) -> None:
 
 
 async def test_who_comes_while_the_line_reports_itself_empty_is_not_forgotten(blocks: Blocks) -> None:
-    """A tick that says that nobody waits is still under way when the next request comes."""
+    """A tick that reports an empty line is still in progress when the next request arrives."""
     async with lines(blocks) as ([line], [scheduler]):
         scheduler.slow_s = 0.03
         for number in range(4):
@@ -318,7 +318,7 @@ async def test_who_comes_while_the_line_reports_itself_empty_is_not_forgotten(bl
 
 
 async def test_the_line_survives_a_fault_of_its_scheduler(blocks: Blocks) -> None:
-    """What should never happen is logged; who waits is served or told, and the next one is served."""
+    """Impossible errors are logged; waiting requests are served or get the error, and the next one is served."""
     async with lines(blocks) as ([line], [scheduler]):
         scheduler.fault = ZeroDivisionError()
         assert isinstance(await asyncio.wait_for(_ask(line, BlockHere(blocks, "a")), 1), Fetched)
@@ -329,7 +329,7 @@ async def test_the_line_survives_a_fault_of_its_scheduler(blocks: Blocks) -> Non
 
 
 async def test_a_stop_empties_the_line(blocks: Blocks) -> None:
-    """Where the key is wrong no other block would do better."""
+    """With a wrong key no other block would fare better."""
     async with lines(blocks) as ([line], _):
         asked = [_ask(line, BlockHere(blocks, f"b{n}", _failing(9, again=False, stop=True))) for n in range(20)]
         for task in asked:
@@ -339,7 +339,7 @@ async def test_a_stop_empties_the_line(blocks: Blocks) -> None:
 
 
 async def test_a_fault_of_ours_frees_the_slot(blocks: Blocks) -> None:
-    """An exception in a job is told to who waits, and the line goes on."""
+    """An exception in a job is passed to the waiting requests, and the line goes on."""
 
     def broken(attempt: int) -> str | CallFailed:
         raise ZeroDivisionError
@@ -352,7 +352,7 @@ async def test_a_fault_of_ours_frees_the_slot(blocks: Blocks) -> None:
 
 
 async def test_a_lost_message_is_made_up_for(blocks: Blocks) -> None:
-    """A replica that joins another's fetch looks for the block by itself if nobody tells it."""
+    """A replica that joins another's fetch looks for the block by itself if no message arrives."""
     blocks.took_s = 0.15
     async with lines(blocks, 2) as (made, schedulers):
         for scheduler in schedulers:
@@ -367,7 +367,7 @@ async def test_a_lost_message_is_made_up_for(blocks: Blocks) -> None:
 
 
 async def test_a_replica_that_dies_in_a_fetch_delays_it_by_its_lease(blocks: Blocks) -> None:
-    """Who has joined waits in line again when the lease ends, and fetches for himself."""
+    """Requests that have joined wait in line again when the lease ends, and their replica then fetches."""
     async with lines(blocks, 2) as (made, schedulers):
         report = (WaitingCount(caller="x", weight=1.0, count=1, waited_ms=0),)
         [turn] = (await schedulers[0].tick(report, returned=(), quiet=False, wants_board=False)).turns
@@ -383,7 +383,7 @@ async def test_a_replica_that_dies_in_a_fetch_delays_it_by_its_lease(blocks: Blo
 
 
 async def test_a_short_absence_of_redis_is_waited_out(blocks: Blocks) -> None:
-    """Who waits goes on waiting, and is served when Redis is back."""
+    """Waiting requests keep waiting, and are served when Redis is back."""
     async with lines(blocks, grace_s=2.0) as ([line], [scheduler]):
         scheduler.away = True
         asked = _ask(line, BlockHere(blocks, "a"))
@@ -394,7 +394,7 @@ async def test_a_short_absence_of_redis_is_waited_out(blocks: Blocks) -> None:
 
 
 async def test_a_long_absence_of_redis_is_told(blocks: Blocks) -> None:
-    """After the grace who waits is told, and who comes then at once; no call is made."""
+    """After the grace period waiting requests get the error, and new ones at once; no call is made."""
     async with lines(blocks) as ([line], [scheduler]):
         scheduler.away = True
         with pytest.raises(StoreUnavailable):
@@ -407,7 +407,7 @@ async def test_a_long_absence_of_redis_is_told(blocks: Blocks) -> None:
 
 
 async def test_closing_ends_calls_and_refuses_who_waits(blocks: Blocks) -> None:
-    """Who is served by a call under way is served; others are told to ask another replica, at once."""
+    """Requests served by a call in progress get its result; others are sent to another replica, at once."""
     blocks.took_s = 0.2
     async with lines(blocks) as ([line], [scheduler]):
         asked = [_ask(line, BlockHere(blocks, f"b{n}")) for n in range(5)]
@@ -423,7 +423,7 @@ async def test_closing_ends_calls_and_refuses_who_waits(blocks: Blocks) -> None:
 
 
 async def test_a_slot_is_taken_anew_after_a_slow_connection(blocks: Blocks) -> None:
-    """Transit counts from the sending: a call that was long in connecting asks again, and fails if its slot is gone."""
+    """Transit counts from the sending: a call that was slow to connect asks again, and fails if its slot is gone."""
 
     class Slow(BlockHere):
         async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
@@ -441,7 +441,7 @@ async def test_a_slot_is_taken_anew_after_a_slow_connection(blocks: Blocks) -> N
 
 @pytest.mark.parametrize("away", [False, True])
 async def test_who_comes_with_an_empty_tick_is_asked_for(blocks: Blocks, away: bool) -> None:
-    """During one, or after one that found Redis away: the board is still new, yet another tick must follow."""
+    """During one, or after one that found Redis unavailable: the board is still new, yet another tick must follow."""
     async with lines(blocks) as ([line], [scheduler]):
         tick, goes_on = scheduler.tick, asyncio.Event()
         held = 0
@@ -472,7 +472,7 @@ async def test_who_comes_with_an_empty_tick_is_asked_for(blocks: Blocks, away: b
 
 
 async def test_a_look_tells_the_board(blocks: Blocks) -> None:
-    """Who waits anywhere is told, and with the scheduler away that nothing is known."""
+    """Everyone who waits anywhere is reported, and with the scheduler unavailable that nothing is known."""
     async with lines(blocks, 2) as ([one, other], schedulers):
         asked = [_ask(one, BlockHere(blocks, f"b{n}")) for n in range(8)]
         await _until(lambda: bool(blocks.calls))
@@ -508,12 +508,12 @@ async def test_looks_are_few(blocks: Blocks) -> None:
 
 
 def _stored_in(scheduler: Telling, blocks: Blocks) -> None:
-    """Let the scheduler see what is stored, as the script does."""
+    """Let the scheduler see stored blocks, as the script does."""
     scheduler._stored = lambda key: blocks.stored.get(key, "").encode()
 
 
 class Unreadable(BlockHere):
-    """A job that finds a value it can't use, or can't look at all."""
+    """A job that finds a value that it can't use, or that can't look at all."""
 
     def __init__(self, blocks: Blocks, name: str, *, fails: bool) -> None:
         super().__init__(blocks, name)
@@ -530,7 +530,7 @@ class Unreadable(BlockHere):
 
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_stored_value_of_no_use_is_looked_at_once_and_replaced(blocks: Blocks, fails: bool) -> None:
-    """A value that can't be read, or not be had, costs one look and one more turn; then the block is fetched."""
+    """A value that is unreadable or unavailable costs one look and one more turn; then the block is fetched."""
     async with lines(blocks) as ([line], [scheduler]):
         _stored_in(scheduler, blocks)
         blocks.stored["a"] = "of another format"[:16]
@@ -543,7 +543,7 @@ async def test_a_stored_value_of_no_use_is_looked_at_once_and_replaced(blocks: B
 
 
 async def test_what_another_replica_has_stored_meanwhile_is_served(blocks: Blocks) -> None:
-    """To those who have not seen it; who has seen it gets a new one, by the next turn."""
+    """To requests that have not seen it; one that has seen it gets a new one, by the next turn."""
     async with lines(blocks) as ([line], [scheduler]):
         _stored_in(scheduler, blocks)
         first = _ask(line, BlockHere(blocks, "a"), caller="x")
@@ -560,7 +560,7 @@ async def test_what_another_replica_has_stored_meanwhile_is_served(blocks: Block
 
 
 async def test_turns_are_counted_when_they_are_used_and_once(blocks: Blocks) -> None:
-    """Not those that are given back, nor twice one whose answer was lost."""
+    """Turns that are given back are not counted, and one whose answer was lost is not counted twice."""
     async with lines(blocks) as ([_], [scheduler]):
         used: list[str] = []
         line = Line(scheduler, app="shop", rules=RULES, used=used.append)
@@ -586,7 +586,7 @@ async def test_turns_are_counted_when_they_are_used_and_once(blocks: Blocks) -> 
 
 
 async def test_a_turn_about_to_be_given_back_is_not_used(blocks: Blocks) -> None:
-    """An answer on its way may still list it; used, it would be freed by its return while its call is under way."""
+    """A late answer may still list it; if used, it would be freed by its return during its call."""
     async with lines(blocks) as ([line], _):
         turn = Turn(id=7, caller="x", usable_in_ms=0)
         line._turns.take(turn)
@@ -600,7 +600,7 @@ async def test_a_turn_about_to_be_given_back_is_not_used(blocks: Blocks) -> None
 
 
 async def test_whose_patience_ends_during_a_call_that_fails_gets_its_error(blocks: Blocks) -> None:
-    """It has had a turn, so no wait is told of; who has more patience gets the next call."""
+    """It has had a turn, so no wait is reported; a request with more patience gets the next call."""
     blocks.took_s = 0.3
     async with lines(blocks) as ([line], _):
         job = BlockHere(blocks, "a", _failing(1))

@@ -1,4 +1,4 @@
-"""What a replica makes of Redis's silence: values in, values out."""
+"""A replica's reaction to silence from Redis: values in, values out."""
 
 import pytest
 
@@ -10,32 +10,32 @@ def _outage(*, grace_s: float = 1.0, notice_s: float = 1.2, quiet_s: float = 1.5
 
 
 def test_a_short_silence_is_only_waited_out() -> None:
-    """Nobody shares before the grace has ended, and whoever has not shared owes nothing."""
+    """Nobody shares before the grace period has ended, and a replica that has not shared owes no quiet."""
     outage = _outage().failed(asked_s=9.9, now_s=10.0).failed(asked_s=10.8, now_s=10.9)
     assert not outage.shares
     assert outage.answered(now_s=10.95) == _having_asked(_outage(), asked_s=10.8)
 
 
 def _having_asked(outage: Outage, *, asked_s: float) -> Outage:
-    """The same, having asked at `asked_s`."""
+    """The same state, after a request at `asked_s`."""
     return Outage(grace_s=outage.grace_s, notice_s=outage.notice_s, quiet_s=outage.quiet_s, asked_s=asked_s)
 
 
 def test_a_long_silence_is_shared_out() -> None:
-    """From the first failure on, the grace counts; an answer between begins it anew."""
+    """The grace period counts from the first failure on; an answer in between restarts it."""
     outage = _outage().failed(asked_s=10.0, now_s=10.0).answered(now_s=10.5).failed(asked_s=11.0, now_s=11.0)
     assert not outage.failed(asked_s=11.9, now_s=11.9).shares
     assert outage.failed(asked_s=12.0, now_s=12.0).shares
 
 
 def test_without_grace_the_first_failure_is_enough() -> None:
-    """A grace of nothing is no grace."""
+    """A grace period of zero is none."""
     assert _outage(grace_s=0).failed(asked_s=1.0, now_s=1.0).shares
 
 
 @pytest.mark.parametrize(("quiet_s", "until_s"), [(1.5, 20.0), (0.2, 21.0)])
 def test_whoever_has_shared_owes_quiet_until_all_have_noticed(quiet_s: float, until_s: float) -> None:
-    """One quiet tick, or where that is shorter than the noticing takes, quiet ticks until it has passed."""
+    """One quiet tick, or if that is shorter than detection takes, quiet ticks until detection is over."""
     back = _outage(quiet_s=quiet_s).failed(asked_s=1, now_s=1).failed(asked_s=3, now_s=3).answered(now_s=20.0)
     assert not back.shares
     assert back.owed_until_s == pytest.approx(until_s)
@@ -44,13 +44,13 @@ def test_whoever_has_shared_owes_quiet_until_all_have_noticed(quiet_s: float, un
 
 
 def test_quiet_stays_owed_where_redis_fails_again() -> None:
-    """A return that is cut short is made good at the next one, though nobody has shared between."""
+    """A return that is cut short is made up for at the next one, even if nobody has shared in between."""
     back = _outage().failed(asked_s=1, now_s=1).failed(asked_s=3, now_s=3).answered(now_s=20.0)
     assert back.failed(asked_s=20.1, now_s=20.2).answered(now_s=20.3).owed_until_s is not None
 
 
 def test_own_turns_wait_until_all_have_noticed() -> None:
-    """A quiet window shorter than the noticing takes is made longer on the way out, too."""
+    """A quiet window shorter than detection is extended on the way out, too."""
     shares = _outage(quiet_s=0.2).failed(asked_s=1, now_s=1).failed(asked_s=3, now_s=3)
     assert shares.kept_quiet(asked_s=3.9).owed_until_s == pytest.approx(4.0)
     assert shares.kept_quiet(asked_s=4.1).owed_until_s is None
@@ -58,7 +58,7 @@ def test_own_turns_wait_until_all_have_noticed() -> None:
 
 
 def test_no_own_turn_begins_on_old_news() -> None:
-    """A process that was stopped for a while must find Redis away again before it calls."""
+    """A process that was stopped for a while must find Redis unavailable again before it calls."""
     shares = _outage().failed(asked_s=1, now_s=1).failed(asked_s=3, now_s=3)
     assert shares.may_begin_alone(now_s=4.1)
     assert not shares.may_begin_alone(now_s=4.3)

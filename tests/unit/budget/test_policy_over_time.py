@@ -1,4 +1,4 @@
-"""What callers get over minutes of simulated time: fair turns, a full budget, and never more than it."""
+"""The turns that callers get over minutes of simulated time: fair, the full budget, and never more than it."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_a_slow_redis_costs_use_but_never_a_call_too_many(seed: int) -> None:
 
 
 def test_a_backlog_is_evenly_spaced() -> None:
-    """Under a lasting backlog no two calls come in a bunch, and none more than two gaps apart."""
+    """Under a lasting backlog no two calls are bunched, and none are more than two gaps apart."""
     scene = simulation(replicas=4, seed=4)
     for number in range(4):
         scene.at(0, lambda replica=f"r{number}": scene.ask(replica, "a", count=200))
@@ -70,7 +70,7 @@ def test_one_who_asks_seldom_is_served_next() -> None:
 
 
 def test_asking_one_at_a_time_gains_nothing() -> None:
-    """A caller that asks anew whenever it is served gets no more than one with a backlog."""
+    """A caller that asks again whenever it is served gets no more than one with a backlog."""
     scene = simulation(replicas=2, seed=7)
     scene.at(0, lambda: scene.ask("r0", "patient", count=600))
 

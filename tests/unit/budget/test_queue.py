@@ -1,4 +1,4 @@
-"""The line inside one replica: each caller's own, first come first served."""
+"""The queue inside one replica: per caller, first come first served."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.queued_jobs import JobOfNothing
 
 @pytest.fixture
 def places() -> Queue:
-    """An empty line."""
+    """An empty queue."""
     return Queue()
 
 
@@ -43,7 +43,7 @@ def test_a_callers_oldest_block_is_next(places: Queue) -> None:
 
 @pytest.mark.parametrize("state", [BlockState.BEGINNING, BlockState.CALLING, BlockState.ELSEWHERE])
 def test_a_block_that_is_being_fetched_needs_no_turn(places: Queue, state: BlockState) -> None:
-    """Neither for the caller that pays nor for those who have joined."""
+    """Neither for the paying caller nor for those that have joined."""
     want = _enter(places, "a", "x")
     _enter(places, "a", "y")
     want.state, want.turned_for = state, "x"
@@ -51,7 +51,7 @@ def test_a_block_that_is_being_fetched_needs_no_turn(places: Queue, state: Block
 
 
 def test_a_turn_in_hand_still_counts_for_its_caller_alone(places: Queue) -> None:
-    """The scheduler takes the turns that it has given off the report; the others must not get a second one."""
+    """The scheduler deducts given turns from the report; the others must not get a second one."""
     want = _enter(places, "a", "x")
     _enter(places, "a", "y")
     want.state, want.turned_for = BlockState.TURNED, "x"
@@ -59,7 +59,7 @@ def test_a_turn_in_hand_still_counts_for_its_caller_alone(places: Queue) -> None
 
 
 def test_a_block_goes_back_to_its_old_place(places: Queue) -> None:
-    """After a fetch that failed it is next again, as old as it was."""
+    """After a failed fetch it is next again, as old as it was."""
     want = _enter(places, "a", "x", now_s=1)
     _enter(places, "b", "x", now_s=2)
     want.state = BlockState.CALLING
@@ -69,7 +69,7 @@ def test_a_block_goes_back_to_its_old_place(places: Queue) -> None:
 
 
 def test_who_leaves_is_gone(places: Queue) -> None:
-    """The last one out takes the block along; nothing stays behind."""
+    """The last one to leave takes the block along; nothing stays behind."""
     want = _enter(places, "a", "x")
     _enter(places, "a", "y")
     places.leave(want, "x")
@@ -82,7 +82,7 @@ def test_who_leaves_is_gone(places: Queue) -> None:
 
 
 def test_a_position_counts_what_still_needs_a_turn(places: Queue) -> None:
-    """A block that is being fetched is not ahead of anybody."""
+    """A block that is being fetched is not ahead of any other."""
     wants = [_enter(places, block, "x") for block in "abc"]
     assert [places.position(want, "x") for want in wants] == [1, 2, 3]
     wants[0].state = BlockState.CALLING

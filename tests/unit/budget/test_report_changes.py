@@ -1,4 +1,4 @@
-"""What a tick tells of a replica's report: just what the scheduler may not know."""
+"""What a tick sends of a replica's report: exactly what the scheduler may not know."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,14 +12,14 @@ def row(caller: str, count: int = 1, *, waited_ms: int = 0, weight: float = 1.0)
 
 
 def told(reports: ReportChanges, *rows: WaitingCount, now_ms: float = 0.0) -> dict[str, int]:
-    """What a tick tells, once it is answered."""
+    """Return what a tick sends, once it is answered."""
     changes = reports.changes(rows, now_ms=now_ms)
     reports.answered()
     return {each.caller: each.count for each in changes.rows}
 
 
 def test_the_first_report_is_whole_and_a_steady_one_empty() -> None:
-    """Nothing is told twice: waiting on is no change, whatever the time that passes."""
+    """Nothing is sent twice: continued waiting is no change, however long it lasts."""
     reports = ReportChanges()
     assert reports.changes((row("a", 2), row("b")), now_ms=0).whole
     reports.answered()
@@ -27,7 +27,7 @@ def test_the_first_report_is_whole_and_a_steady_one_empty() -> None:
 
 
 def test_what_has_changed_is_told() -> None:
-    """Another count, weight or oldest one; who has come, and who has gone."""
+    """A changed count, weight or oldest block; added and removed rows."""
     reports = ReportChanges()
     told(reports, row("a", 2), row("b"), row("c"), row("d"))
     changed = (row("a", 1, waited_ms=100), row("b", weight=2.0, waited_ms=100), row("c", waited_ms=20), row("e"))
@@ -36,7 +36,7 @@ def test_what_has_changed_is_told() -> None:
 
 
 def test_what_may_not_have_arrived_is_told_again() -> None:
-    """After a tick without an answer its rows are told anew, as they are then, those that have gone, too."""
+    """After a tick without an answer its rows are sent again, as they are then, including removed ones."""
     reports = ReportChanges()
     told(reports, row("a"), row("b"))
     reports.changes((row("a"), row("c")), now_ms=0)
@@ -45,7 +45,7 @@ def test_what_may_not_have_arrived_is_told_again() -> None:
 
 
 def test_what_the_scheduler_changes_itself_is_told() -> None:
-    """A turn that is begun takes one off; also where that happens while a tick is under way."""
+    """A turn that is begun reduces the count by one; also if that happens while a tick is in progress."""
     reports = ReportChanges()
     told(reports, row("a", 2))
     reports.uncertain(["a"])
@@ -58,7 +58,7 @@ def test_what_the_scheduler_changes_itself_is_told() -> None:
 
 
 def test_all_is_told_from_time_to_time() -> None:
-    """Whatever was lost heals."""
+    """Any loss heals."""
     reports = ReportChanges()
     wholes = []
     for _ in range(2 * WHOLE_EVERY):
@@ -73,7 +73,7 @@ def test_all_is_told_from_time_to_time() -> None:
     )
 )
 def test_whoever_keeps_what_is_told_knows_the_report(history: list[tuple[dict[str, int], str]]) -> None:
-    """With answers lost and ticks that never arrive, the rows told add up to the report of each tick that arrives."""
+    """With answers lost and ticks that never arrive, the rows sent add up to the report of each tick that arrives."""
     reports, kept, number = ReportChanges(), dict[str, int](), 0
     for counts, fate in history:
         rows = tuple(row(caller, count) for caller, count in counts.items())
@@ -91,7 +91,7 @@ def test_whoever_keeps_what_is_told_knows_the_report(history: list[tuple[dict[st
 
 
 def test_a_whole_report_is_not_told_again_for_want_of_an_answer() -> None:
-    """Where Redis is slow, whole reports would make it slower: what follows asks just that it has arrived."""
+    """If Redis is slow, whole reports would slow it further: the next tick only asks whether it has arrived."""
     reports = ReportChanges()
     first = reports.changes((row("a"),), now_ms=0)
     reports.failed()

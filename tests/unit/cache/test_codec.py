@@ -1,4 +1,4 @@
-"""Blocks as bytes: what is written is read, and what was not written so is not."""
+"""Blocks as bytes: encoded values are decoded, and nothing else is."""
 
 import msgspec
 import pytest
@@ -48,7 +48,7 @@ refusals = st.builds(
 
 @given(blocks() | refusals)
 def test_what_is_written_is_read(stored: Block | RefusedQuery) -> None:
-    """Any block and any refusal comes back equal."""
+    """Any block and any refusal is decoded to an equal one."""
     assert decode(encode(stored, chance=CHANCE)) == stored
 
 
@@ -71,20 +71,20 @@ def test_any_cut_value_is_noticed(stored: Block | RefusedQuery, length: int) -> 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_make_it_fail(value: bytes) -> None:
-    """Whatever stands under a key, the answer is a value and not an exception."""
+    """Whatever bytes are under a key, the result is a value and not an exception."""
     decode(value)
     assert isinstance(decode(bytes([FORMAT]) + value), CorruptBlock)
 
 
 @pytest.mark.parametrize("format_", [0, FORMAT + 1, 255])
 def test_another_format_is_told_apart(format_: int) -> None:
-    """A value of an older or newer release is corrupt by its format, whatever else it holds."""
+    """A value of an older or newer release is corrupt by its format, whatever else it contains."""
     value = encode(RefusedQuery(fetched_at_ms=1, code=90104, text="no"), chance=CHANCE)
     assert decode(bytes([format_]) + value[1:]) == CorruptBlock(reason="format")
 
 
 def test_the_head_tells_fetches_apart() -> None:
-    """The head is as long as promised; it differs in chance, in time and in kind."""
+    """The head has the promised length; it differs by nonce, time and kind."""
     stored = RefusedQuery(fetched_at_ms=1, code=90104, text="no")
     later = RefusedQuery(fetched_at_ms=2, code=90104, text="no")
     block = Block(fetched_at_ms=1, range=Range(since_s=0, until_s=1), total=0, settled=False, ends=(), body=b"")
@@ -99,7 +99,7 @@ def test_the_head_tells_fetches_apart() -> None:
 
 
 def test_the_format_stays_what_it_is() -> None:
-    """The bytes of a known block are these: a change of them needs a new FORMAT."""
+    """The bytes of a known block are these: changing them requires a new FORMAT."""
     block = Block(
         fetched_at_ms=0x0102,
         range=Range(since_s=3, until_s=4),
@@ -149,7 +149,7 @@ GOOD = Block(
     ],
 )
 def test_nonsense_with_a_good_checksum_is_no_block(changes: dict[str, object], reason: str | None) -> None:
-    """Times beyond the calendar, counts beyond 63 bits, ends that are none: corrupt, like what is damaged."""
+    """Times beyond the calendar, counts beyond 63 bits, invalid ends: corrupt, like damaged values."""
     assert decode(encode(GOOD, chance=CHANCE)) == GOOD
     decoded = decode(encode(msgspec.structs.replace(GOOD, **changes), chance=CHANCE))
     assert getattr(decoded, "reason", None) == reason

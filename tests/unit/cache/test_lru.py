@@ -1,4 +1,4 @@
-"""The table of what was used last, against a plain list of it."""
+"""The LRU table, compared with a plain list."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["put", "get", "pop"]), st.integers(0
 
 @given(steps=STEPS, max_size=st.integers(0, 10))
 def test_it_holds_what_was_used_last(steps: list[tuple[str, int, int]], max_size: int) -> None:
-    """Within its bound, with sizes and leavers told right."""
+    """Within its bound, with correct sizes and evictions."""
     left: list[tuple[int, int]] = []
     table: LruTable[int, int] = LruTable(
         max_size, size_of=lambda _, value: value, on_leave=lambda key, value: left.append((key, value))
@@ -44,7 +44,7 @@ def test_it_holds_what_was_used_last(steps: list[tuple[str, int, int]], max_size
 
 
 def test_it_counts_by_default() -> None:
-    """The least used goes first."""
+    """The least recently used goes first."""
     table: LruTable[str, str] = LruTable(2)
     table.put("a", "1")
     table.put("b", "2")

@@ -1,4 +1,4 @@
-"""Blocks in memory: bounded in bytes, in time, and dropped when told."""
+"""Blocks in memory: bounded in bytes and time, and dropped on demand."""
 
 import random
 import tracemalloc
@@ -44,7 +44,7 @@ def test_a_block_is_served_until_its_end_and_not_beyond() -> None:
 
 
 def test_the_least_recently_used_goes_first() -> None:
-    """Where room is wanted, the block that was read last stays."""
+    """If room is needed, the most recently read block stays."""
     cache = MemoryBlocks(max_bytes=10_000, clock=Clock())
     for key in ("one", "two", "three"):
         keep(cache, key, block(2000))
@@ -55,7 +55,7 @@ def test_the_least_recently_used_goes_first() -> None:
 
 
 def test_a_block_too_large_is_not_kept() -> None:
-    """A block larger than the bound evicts nobody, and what stood under its key is gone."""
+    """A block larger than the bound evicts nothing, and the previous value under its key is gone."""
     cache = MemoryBlocks(max_bytes=10_000, clock=Clock())
     keep(cache, "small", block(100))
     keep(cache, "k", block(100))
@@ -74,7 +74,7 @@ def test_no_room_means_no_cache() -> None:
 
 
 def test_an_app_is_dropped_alone() -> None:
-    """drop_app forgets all blocks of the app and none of another."""
+    """drop_app removes all blocks of the app and none of another."""
     cache = MemoryBlocks(max_bytes=100_000, clock=Clock())
     for number in range(10):
         keep(cache, f"a{number}", block(10), app="a")

@@ -38,7 +38,7 @@ def cache(store: RedisStore) -> RedisBlocks:
 
 
 async def test_a_block_comes_back_with_its_head(cache: RedisBlocks) -> None:
-    """What was put is got, with the head that put has told; what was not is nothing."""
+    """A stored block is returned, with the head that put returned; an absent one is nothing."""
     head = await cache.put(QUERY, 3, BLOCK, ttl_ms=10_000)
     kept = await cache.get(QUERY, 3)
     assert kept.stored == BLOCK
@@ -48,7 +48,7 @@ async def test_a_block_comes_back_with_its_head(cache: RedisBlocks) -> None:
 
 
 async def test_the_same_block_put_twice_has_two_heads(cache: RedisBlocks) -> None:
-    """Two fetches are told apart even where they brought the same at the same time."""
+    """Two fetches are distinct even if they returned the same at the same time."""
     assert await cache.put(QUERY, 0, BLOCK, ttl_ms=10_000) != await cache.put(QUERY, 0, BLOCK, ttl_ms=10_000)
 
 
@@ -69,7 +69,7 @@ def test_keys_differ_where_answers_may_and_show_nothing(cache: RedisBlocks, stor
 
 @pytest.mark.parametrize("value", [b"", b"x", b"\x02b" + bytes(60), b"\x01b" + bytes(60), b"{}" * 40])
 async def test_a_value_that_cannot_be_read_counts_as_none(cache: RedisBlocks, valkey: Server, value: bytes) -> None:
-    """It is counted, its head is told, and the next put takes its place."""
+    """It is counted, its head is returned, and the next put replaces it."""
     valkey.run("SET", cache.key(QUERY, 0), value)
     kept = await cache.get(QUERY, 0)
     assert kept.stored is None
@@ -81,7 +81,7 @@ async def test_a_value_that_cannot_be_read_counts_as_none(cache: RedisBlocks, va
 
 
 async def test_a_block_too_large_is_not_stored(store: RedisStore) -> None:
-    """It has no head, is counted, and leaves what was there."""
+    """It has no head, is counted, and the previous value stays."""
     small = RedisBlocks(store, prefix="taskgate", block_size=100, value_max_bytes=200)
     head = await small.put(QUERY, 0, BLOCK, ttl_ms=10_000)
     large = Block(
@@ -111,7 +111,7 @@ async def test_an_app_is_dropped_alone(cache: RedisBlocks) -> None:
 
 
 async def test_an_evicted_block_is_nothing(cache: RedisBlocks, valkey: Server) -> None:
-    """A key that Redis has dropped by itself is as if it had never been."""
+    """A key that Redis has evicted is as if it had never existed."""
     await cache.put(QUERY, 0, BLOCK, ttl_ms=60_000)
     valkey.run("DEL", cache.key(QUERY, 0))
     assert await cache.get(QUERY, 0) == NOTHING

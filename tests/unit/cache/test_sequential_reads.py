@@ -1,4 +1,4 @@
-"""Which block is fetched ahead for whom."""
+"""Which block is prefetched for which caller."""
 
 from service.cache.sequential_reads import SequentialReads
 from service.model.queries import FromNow, Query, Slice
@@ -23,22 +23,22 @@ def test_a_caller_who_pages_on() -> None:
 
 
 def test_whole_blocks() -> None:
-    """Who takes whole blocks is known from the second on."""
+    """A caller that takes whole blocks is recognised from the second on."""
     assert _walk(SequentialReads(block_size=100), (0, 100), (100, 100), (200, 100), total=400) == [None, 2, 3]
 
 
 def test_who_jumps() -> None:
-    """Pages out of order, backwards or again are no walk."""
+    """Pages out of order, backwards or repeated are not sequential reads."""
     assert _walk(SequentialReads(block_size=100), (80, 20), (40, 20), (80, 20), (80, 20), (180, 20)) == [None] * 5
 
 
 def test_slices_over_two_blocks() -> None:
-    """A slice that has entered a block asks for the one after it, not for its own."""
+    """A slice that has entered a block requests the one after it, not its own."""
     assert _walk(SequentialReads(block_size=100), (50, 60), (110, 60)) == [None, 2]
 
 
 def test_each_caller_and_query_for_itself() -> None:
-    """Two callers' pages, or pages of two queries, are not one walk."""
+    """Two callers' pages, or pages of two queries, are not one sequence."""
     sequential_reads = SequentialReads(block_size=100)
     assert _walk(sequential_reads, (60, 20)) == [None]
     assert _walk(sequential_reads, (80, 20), caller="b") == [None]
@@ -47,7 +47,7 @@ def test_each_caller_and_query_for_itself() -> None:
 
 
 def test_bounded() -> None:
-    """The walk that stood still longest is forgotten first; one that has reached the end is forgotten too."""
+    """The sequence idle for longest is dropped first; one that has reached the end is dropped too."""
     sequential_reads = SequentialReads(block_size=100, most=3)
     for number in range(10):
         _walk(sequential_reads, (60, 20), caller=str(number))

@@ -19,7 +19,7 @@ SUBJECT = "system:serviceaccount:shop:reports"
 
 
 class Mint:
-    """Signs with an RSA key (kid r), an EC key (kid e), and keys that nobody has published (strangers)."""
+    """Signs with an RSA key (kid r), an EC key (kid e), and unpublished keys (strangers)."""
 
     def __init__(self) -> None:
         self.rsa = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
@@ -43,7 +43,7 @@ class Mint:
     def token(
         self, *, kid: str | None = "r", key: Any = None, alg: str = "RS256", crit: Any = None, **changed: object
     ) -> str:
-        """A token, signed by the key that is published under its kid unless another is given."""
+        """A token, signed by the key published under its kid unless another is given."""
         headers = {name: value for name, value in (("kid", kid), ("crit", crit)) if value is not None}
         signer = key or (self.ec if alg == "ES256" else self.rsa)
         return jwt.encode(self.claims(**changed), signer, algorithm=alg, headers=headers)
@@ -55,12 +55,12 @@ class Mint:
         return f"{signed}.{_encoded(signature)}"
 
     def with_claims_of(self, token: str, other: str) -> str:
-        """A token whose claims were exchanged for another's."""
+        """A token whose claims were swapped for another's."""
         header, _, signature = token.split(".")
         return f"{header}.{other.split('.')[1]}.{signature}"
 
     def public_pem(self) -> bytes:
-        """The RSA key's public half, as everybody may have it."""
+        """The RSA key's public half, as anybody may have it."""
         return self.rsa.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 

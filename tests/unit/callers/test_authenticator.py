@@ -1,4 +1,4 @@
-"""Who asks: keys that end, tokens good and forged, and what a change of the table takes away."""
+"""Authentication: keys that expire, tokens valid and forged, and the effects of changes of the table."""
 
 import base64
 import hashlib
@@ -67,7 +67,7 @@ class Held:
 
 
 class Clock:
-    """Tells what it was set to."""
+    """Returns the time it was set to."""
 
     def __init__(self) -> None:
         self.now_s = float(NOW_S)
@@ -90,7 +90,7 @@ async def authenticator(mint: Any, clock: Clock) -> Authenticator:
 
 
 def bearer(credential: str) -> bytes:
-    """The field that carries it."""
+    """The field that carries the credential."""
     return f"Bearer {credential}".encode()
 
 
@@ -110,7 +110,7 @@ def test_callers_share_nothing() -> None:
 
 
 def test_what_a_caller_may() -> None:
-    """A caller has what its settings say, the budget's bounds where they say nothing, and operators know all apps."""
+    """A caller has what its settings say, the budget's bounds where they are silent, and operators know all apps."""
     plain = CallerSettings(keys=(hashed("a"),), apps=("shop",))
     rich = CallerSettings(
         keys=(hashed("b"),), apps=("news",), weight=2.5, waiting_max=3, wait_max_s=4.0, may_force=False, operator=True
@@ -128,7 +128,7 @@ def test_what_a_caller_may() -> None:
     "authorization", [None, b"", b"Bearer", b"Bearer ", b"Bearer  ", b"Basic key", b"Bearer key\n", b"x"]
 )
 def test_an_empty_key_is_nobodys(authorization: bytes | None) -> None:
-    """Whoever sends no key is nobody, even where the hash of nothing is configured as one."""
+    """A request without a key is unauthenticated, even if the hash of the empty string is configured as a key."""
     authenticator = keys_only(a=CallerSettings(keys=(EMPTY,), apps=()))
     with pytest.raises(Unauthenticated) as caught:
         authenticator.identify(authorization)
@@ -140,7 +140,7 @@ def test_an_empty_key_is_nobodys(authorization: bytes | None) -> None:
     [(None, True), ("2025-06-16", True), ("2025-06-15", False), ("2025-06-15T15:06:41Z", True), (TODAY, False)],
 )
 def test_a_key_is_good_until_its_end(until: str | None, is_good: bool) -> None:
-    """Of several keys of a caller each has its own end; from that instant on it is like one that never was."""
+    """Each of a caller's keys has its own expiry; from that instant on it is like an unknown one."""
     entries = (KeySettings(sha256=hashed("old"), until=until), hashed("new"))
     authenticator = keys_only(a=CallerSettings(keys=entries, apps=()))
     assert authenticator.identify(b"Bearer new").name == "a"
@@ -152,7 +152,7 @@ def test_a_key_is_good_until_its_end(until: str | None, is_good: bool) -> None:
 
 
 def test_wrong_missing_and_ended_keys_take_the_same_time() -> None:
-    """Over many tries the medians of a key that is wrong, one that has ended and none at all lie within a third."""
+    """Over many tries the medians for a wrong key, an expired one and none at all lie within a third."""
     many = {
         f"c{number}": CallerSettings(keys=(KeySettings(sha256=hashed(f"key{number}"), until="2020-01-01"),), apps=())
         for number in range(500)
@@ -217,7 +217,7 @@ ATTACKS: dict[str, Callable[[Any], str]] = {
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_attacks_by_token(mint: Any, authenticator: Authenticator, attack: str) -> None:
-    """Each of these is refused as unknown, in one way that tells nothing; and good tokens are good before and after."""
+    """Each is refused as unknown, in one way that reveals nothing; and good tokens are good before and after."""
     assert authenticator.identify(bearer(mint.token())).name == "reports"
     with pytest.raises(Unauthenticated) as caught:
         authenticator.identify(bearer(ATTACKS[attack](mint)))
@@ -245,7 +245,7 @@ def test_good_tokens(mint: Any, authenticator: Authenticator, changed: dict[str,
 
 
 def test_a_remembered_token_ends_with_its_exp(mint: Any, authenticator: Authenticator, clock: Clock) -> None:
-    """A token is checked once; from its exp on it is checked each time, and after the leeway it is refused."""
+    """A token is verified once; from its exp on it is verified each time, and after the leeway it is refused."""
     token = bearer(mint.token(exp=NOW_S + 10))
     authenticator.identify(token)
     assert len(authenticator._remembered) == 1
@@ -258,7 +258,7 @@ def test_a_remembered_token_ends_with_its_exp(mint: Any, authenticator: Authenti
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    """The least used goes first."""
+    """The least recently used goes first."""
     remembered = TokenCache(size=2)
     token = Token(account="a/b", ends_s=10)
     for digest in (b"1", b"2"):
@@ -269,7 +269,7 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 async def test_a_key_that_the_issuer_drops_takes_remembered_tokens_along(mint: Any, clock: Clock) -> None:
-    """When a signing key has gone from the issuer's, tokens signed with it are refused at once, remembered or not."""
+    """When the issuer has dropped a signing key, tokens signed with it are refused at once, cached or not."""
     source = Held(mint.jwks())
     ticks = iter((0.0, 0.0, 60.0, 60.0))
     issuer = Issuer(source, refresh_s=300, clock=lambda: next(ticks))
@@ -285,7 +285,7 @@ async def test_a_key_that_the_issuer_drops_takes_remembered_tokens_along(mint: A
 
 
 async def test_a_key_replaced_under_its_kid_takes_remembered_tokens_along(mint: Any, clock: Clock) -> None:
-    """Another key under the same name is another key: what the old one signed is good no more."""
+    """Another key under the same name is a different key: tokens signed by the old one are no longer valid."""
     source, seconds = Held(mint.jwks()), itertools.count(step=60)
     issuer = Issuer(source, refresh_s=300, clock=lambda: float(next(seconds)))
     await issuer.refresh()
@@ -314,7 +314,7 @@ def test_changes_are_called_out(authenticator: Authenticator) -> None:
 
 
 def test_who_is_recognised(mint: Any, authenticator: Authenticator, clock: Clock) -> None:
-    """A key is known at once, a token once it was checked and until its end; nobody else is, and nothing is checked."""
+    """A key is known at once, a token from its check until its expiry; nobody else is, and nothing is verified."""
     token, stranger = bearer(mint.token(exp=NOW_S + 10)), bearer(mint.token(sub="system:serviceaccount:shop:other"))
     assert authenticator.authenticate_cached(b"Bearer key") == Authenticated(
         caller=authenticator.identify(b"Bearer key")
@@ -331,7 +331,7 @@ def test_who_is_recognised(mint: Any, authenticator: Authenticator, clock: Clock
 
 
 async def test_who_is_recognised_no_more(mint: Any, clock: Clock) -> None:
-    """Not with a token whose key the issuer has dropped, nor by a table that knows another issuer or no such caller."""
+    """Not with a token whose key the issuer has dropped, nor by a table with another issuer or without the caller."""
     source, seconds = Held(mint.jwks()), itertools.count(step=60)
     issuer = Issuer(source, refresh_s=300, clock=lambda: float(next(seconds)))
     await issuer.refresh()
@@ -357,7 +357,7 @@ async def test_who_is_recognised_no_more(mint: Any, clock: Clock) -> None:
 
 
 def test_without_keys_tokens_wait_and_keys_do_not(mint: Any, clock: Clock) -> None:
-    """While no signing key is known a token must wait; what can't be a token is refused, and keys are taken."""
+    """While no signing key is known a token must wait; what can't be a token is refused, and keys are accepted."""
     authenticator = Authenticator(table_of(settings()), issuer=Issuer(Held(b""), refresh_s=300), clock=clock)
     with pytest.raises(KeysUnavailable):
         authenticator.identify(bearer(mint.token()))
@@ -374,7 +374,7 @@ def test_where_tokens_are_not_taken(mint: Any) -> None:
 
 
 def test_strangers(mint: Any, authenticator: Authenticator) -> None:
-    """A good token of an account that no caller names is refused, or all such are one caller of their own."""
+    """A valid token of an unnamed account is refused, or all such accounts are one caller."""
     stranger = bearer(mint.token(sub="system:serviceaccount:shop:other"))
     with pytest.raises(NotAllowed):
         authenticator.identify(stranger)
@@ -388,7 +388,7 @@ def test_strangers(mint: Any, authenticator: Authenticator) -> None:
 
 
 def test_what_a_new_table_takes_away(mint: Any, authenticator: Authenticator) -> None:
-    """A caller, a key, an app, an account, an audience: gone with the very next request, remembered tokens or not."""
+    """A caller, a key, an app, an account, an audience: gone at the very next request, cached tokens or not."""
     key, token = b"Bearer key", bearer(mint.token())
     for credential in (key, token):
         assert authenticator.identify(credential).apps == frozenset(("shop",))
@@ -413,7 +413,7 @@ def test_what_a_new_table_takes_away(mint: Any, authenticator: Authenticator) ->
 
 
 def test_auth_none() -> None:
-    """With `auth: none` everybody is anonymous and may read all apps, whatever they send."""
+    """With `auth: none` everybody is anonymous and may read all apps, whatever credentials they send."""
     authenticator = Authenticator(table_of(settings(auth="none")), issuer=None)
     for credential in (None, b"Bearer key", b"nonsense"):
         caller = authenticator.identify(credential)

@@ -1,4 +1,4 @@
-"""The issuer's keys: what is read of a JWKS, and how often it is asked for."""
+"""The issuer's keys: which keys of a JWKS are read, and how often it is fetched."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from tests.servers import until
 
 
 class Scripted:
-    """Answers as told: with a document, or a failure; waits while `go` is not set."""
+    """Answers as scripted: with a document, or a failure; waits while `go` is not set."""
 
     def __init__(self, raw: bytes | None) -> None:
         self.raw = raw
@@ -30,7 +30,7 @@ class Scripted:
 
 
 class Clock:
-    """Tells what it was set to."""
+    """Returns the time it was set to."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -49,7 +49,7 @@ async def following(issuer: Issuer) -> AsyncIterator[None]:
 
 
 def test_what_is_no_key_of_ours_is_passed_over(mint: Any) -> None:
-    """Secrets, other curves and algorithms, encryption keys, weak and broken ones are not taken; nor a second `r`."""
+    """Secrets, other curves and algorithms, encryption keys, weak and broken ones are skipped; so is a second `r`."""
     rsa_key, ec_key = json.loads(mint.jwks())["keys"]
     other = {**rsa_key, "n": rsa_key["n"][::-1]}
     more = (
@@ -91,13 +91,13 @@ async def test_more_keys_than_a_hundred(mint: Any) -> None:
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b'{"keys":[]}', b'{"keys":{}}', b"\xff", b"[" * 100_000])
 def test_a_document_without_keys_is_a_failure(raw: bytes) -> None:
-    """What holds no key is told as such."""
+    """A document without a key is reported as such."""
     with pytest.raises(NoKeys):
         read_jwks(raw)
 
 
 async def test_a_flood_of_unknown_keys_asks_once_in_30_s(mint: Any) -> None:
-    """However many ask, together and one after the other, the source is read once; after 30 s once more."""
+    """However many requests, together and one after the other, the source is read once; after 30 s once more."""
     source, clock = Scripted(mint.jwks()), Clock()
     issuer = Issuer(source, refresh_s=300, clock=clock)
     await issuer.refresh()
@@ -119,7 +119,7 @@ async def test_a_flood_of_unknown_keys_asks_once_in_30_s(mint: Any) -> None:
 
 
 async def test_the_keys_had_last_stay_while_the_source_fails(mint: Any) -> None:
-    """A source that fails, or answers with nonsense, takes no key away; failures are counted."""
+    """A source that fails, or returns nonsense, removes no key; failures are counted."""
     source, clock = Scripted(mint.jwks()), Clock()
     issuer = Issuer(source, refresh_s=300, clock=clock)
     issuer.on_drop = pytest.fail
@@ -133,7 +133,7 @@ async def test_the_keys_had_last_stay_while_the_source_fails(mint: Any) -> None:
 
 
 async def test_keys_are_fetched_again_and_again_until_left(mint: Any) -> None:
-    """The first fetch is waited for; then the timer asks on, through failures, and stops when it is left."""
+    """The first fetch is waited for; then the timer continues, through failures, and stops on leaving."""
     source = Scripted(mint.jwks())
     issuer = Issuer(source, refresh_s=0.01)
     dropped: list[set[str]] = []
@@ -151,7 +151,7 @@ async def test_keys_are_fetched_again_and_again_until_left(mint: Any) -> None:
 
 
 async def test_the_start_does_not_wait_for_a_source_that_hangs(mint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An issuer that doesn't answer delays the start by a bounded time, and does not keep the end from coming."""
+    """An unresponsive issuer delays the start by a bounded time, and does not block the end."""
     monkeypatch.setattr("service.callers.issuer.WAIT_S", 0.05)
     source = Scripted(mint.jwks())
     source.go.clear()

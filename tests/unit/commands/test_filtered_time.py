@@ -1,4 +1,4 @@
-"""What an answer shows of the time that the upstream filters by."""
+"""What an answer reveals of the time that the upstream filters by."""
 
 import msgspec
 import pytest
@@ -39,7 +39,7 @@ def task(scheduled_at: str | None, created_at: str | None) -> Task:
     ],
 )
 def test_a_time_outside_the_range_is_not_the_one(times: list[tuple[str | None, str | None]], remark: str) -> None:
-    """It takes a task whose times lie on both sides; a minute outside may be a clock's."""
+    """It takes a task whose times lie on both sides; a minute outside may be due to a clock."""
     said = filtered_time(tuple(task(*each) for each in times), DAY)
     assert said.startswith(remark)
     assert bool(said) == bool(remark)

@@ -1,4 +1,4 @@
-"""Faulty configurations and the exact texts they bring; what a good one becomes."""
+"""Faulty configurations and the exact texts they cause; the result of a good one."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Folder:
 
 
 def test_a_good_file_is_read(folder: Folder) -> None:
-    """A good file gives settings, defaults where it is silent, and no warnings."""
+    """A good file yields settings, defaults where it is silent, and no warnings."""
     loaded = folder.load(GOOD)
     assert loaded.warnings == ()
     assert loaded.settings.apps["shop"].region == "china"
@@ -57,7 +57,7 @@ def test_a_good_file_is_read(folder: Folder) -> None:
 
 
 def test_all_faults_are_told_at_once(folder: Folder) -> None:
-    """Syntax that can be passed over, environment, keys, types, bounds and rules come in one go, each by its path."""
+    """Recoverable syntax, environment, keys, types, bounds and rules are reported together, each by its path."""
     text = """
 apps:
   shop:
@@ -123,7 +123,7 @@ def test_what_is_no_document_is_told_with_its_line(folder: Folder, text: str | b
 
 
 def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
-    """A missing file, and a folder in its place, are told like other faults."""
+    """A missing file, and a directory in its place, are reported like other faults."""
     for path, reason in ((tmp_path / "none.yaml", "No such file or directory"), (tmp_path, "Is a directory")):
         with pytest.raises(ConfigurationError) as caught:
             load(path, {})
@@ -319,7 +319,7 @@ def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
     ],
 )
 def test_rules_between_settings(folder: Folder, old: str, new: str, faults: list[str]) -> None:
-    """Each broken rule brings its own text and no other fault."""
+    """Each broken rule produces its own text and no other fault."""
     assert old in GOOD
     assert folder.faults(GOOD.replace(old, new, 1)) == faults
 
@@ -385,7 +385,7 @@ def test_rules_between_settings(folder: Folder, old: str, new: str, faults: list
     ],
 )
 def test_advice(folder: Folder, old: str, new: str, warnings: list[str]) -> None:
-    """What is probably not meant is a warning, and the configuration is used as it stands."""
+    """Probably unintended settings cause a warning, and the configuration is used as it is."""
     assert old in GOOD
     assert folder.warnings(GOOD.replace(old, new, 1)) == warnings
 
@@ -401,7 +401,7 @@ def test_no_text_repeats_a_secret(folder: Folder) -> None:
 
 
 def test_a_relative_secret_file_counts_from_the_files_folder(folder: Folder) -> None:
-    """A relative secret_file is found beside the configuration, wherever the process stands, and must not be empty."""
+    """A relative secret_file is found beside the configuration, in any working directory, and must not be empty."""
     text = GOOD.replace("secret_env: SHOP_SECRET", "secret_file: shop.secret", 1)
     (folder.path / "shop.secret").write_text("\n")
     assert folder.faults(text) == ["apps.shop.secret_file: the secret file shop.secret is empty"]
@@ -410,7 +410,7 @@ def test_a_relative_secret_file_counts_from_the_files_folder(folder: Folder) -> 
 
 
 def test_files_for_tls_to_redis_are_checked(folder: Folder) -> None:
-    """They count from the configuration's folder, need rediss://, hold PEM, and certificate and key go together."""
+    """They count from the configuration's folder, need rediss://, contain PEM, and certificate and key go together."""
     tls = GOOD.replace('"redis://127.0.0.1:6379/0"', '"rediss://cache", ca_file: ca.pem, cert_file: c.pem')
     (folder.path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
     (folder.path / "c.pem").write_text("nothing")
@@ -466,7 +466,7 @@ def test_what_may_be_left_out_can_be_set_from_the_environment(folder: Folder) ->
 
 
 def test_a_file_behind_a_link_is_named_by_the_link(folder: Folder) -> None:
-    """Files beside a configuration that is mounted by links are looked for beside the link, which outlives its end."""
+    """Files beside a configuration mounted by links are looked up beside the link, which outlives its target."""
     (folder.path / "..one").mkdir()
     text = GOOD.replace("secret_env: SHOP_SECRET", "secret_file: shop.secret", 1)
     for name, content in (("taskgate.yaml", text), ("shop.secret", "0123")):

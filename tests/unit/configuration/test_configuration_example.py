@@ -1,4 +1,4 @@
-"""The example configuration is whole and true."""
+"""The example configuration is complete and true."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ SECTIONS = [AppSettings, CallerSettings, ServiceAccountSettings] + [
 
 
 def written(section: type[msgspec.Struct]) -> dict[str, str | None]:
-    """The keys and values of a section of the example, those in comments too."""
+    """The keys and values of a section of the example, including commented-out ones."""
     names = {AppSettings: "apps", CallerSettings: "callers", ServiceAccountSettings: "service_accounts"}
     name = names.get(section) or next(f.name for f in msgspec.structs.fields(Settings) if f.type is section)
     text = EXAMPLE.read_text()
@@ -28,7 +28,7 @@ def written(section: type[msgspec.Struct]) -> dict[str, str | None]:
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
 def test_the_example_names_every_setting_with_its_default(section: type[msgspec.Struct]) -> None:
-    """Each field of each struct stands in the example, and where it has a default that holds something, with that."""
+    """Each field of each struct is in the example, and one with a non-empty default has that value."""
     there = written(section)
     for field in msgspec.structs.fields(section):
         assert field.name in there, f"{section.__name__}.{field.name} is not in the example"

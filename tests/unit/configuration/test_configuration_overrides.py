@@ -34,7 +34,7 @@ def faults(file: Path, **environ: str) -> list[str]:
 
 
 def test_scalars_are_read_as_the_field_needs(file: Path) -> None:
-    """Numbers, booleans, null, texts that look like numbers, and lists as JSON reach their fields with their types."""
+    """Numbers, booleans, null, number-like texts, and lists as JSON reach their fields with their types."""
     read = settings(
         file,
         TASKGATE__REDIS__URL="unix:///run/valkey.sock",
@@ -75,7 +75,7 @@ def test_scalars_are_read_as_the_field_needs(file: Path) -> None:
     ],
 )
 def test_what_can_not_be_applied_names_its_variable(file: Path, variable: str, value: str, fault: str) -> None:
-    """A faulty override is told with the variable's name."""
+    """A faulty override is reported with the variable's name."""
     (told,) = faults(file, **{variable: value})
     assert fault in told
     assert variable in told

@@ -80,7 +80,7 @@ def outcome(live: LiveSettings, token: bytes) -> str | type[TaskgateError]:
 
 
 async def test_another_issuer(issued: tuple[Issued, Issued], followed: Callable[[Settings], Any]) -> None:
-    """From one moment to the next none of the old keys is used, whatever a token says; 503 until the new are there."""
+    """From one moment to the next none of the old keys is used, whatever a token says; 503 until the new arrive."""
     a, b = issued
     live = await followed(settings(a.settings()))
     assert outcome(live, a.token()) == "reports"
@@ -98,7 +98,7 @@ async def test_another_issuer(issued: tuple[Issued, Issued], followed: Callable[
 async def test_another_name_for_the_issuer_alone(
     issued: tuple[Issued, Issued], followed: Callable[[Settings], Any]
 ) -> None:
-    """The keys of the old name are not trusted under the new one before they were read again."""
+    """The keys of the old name are not trusted under the new one until they have been read again."""
     a, b = issued
     live = await followed(settings(a.settings()))
     a.file.write_bytes(b.signer.jwks())
@@ -109,7 +109,7 @@ async def test_another_name_for_the_issuer_alone(
 
 
 async def test_another_audience(issued: tuple[Issued, Issued], followed: Callable[[Settings], Any]) -> None:
-    """Takes effect at once, with the keys that are there; remembered tokens for the old one are good no more."""
+    """Takes effect at once, with the present keys; cached tokens for the old audience are no longer valid."""
     a, _ = issued
     live = await followed(settings(a.settings()))
     assert outcome(live, a.token()) == "reports"
@@ -118,7 +118,7 @@ async def test_another_audience(issued: tuple[Issued, Issued], followed: Callabl
 
 
 async def test_another_way_to_the_same_keys(issued: tuple[Issued, Issued], followed: Callable[[Settings], Any]) -> None:
-    """How often they are read, or with what CA, is no reason to do without them meanwhile."""
+    """How often they are read, or with which CA, is no reason to do without them meanwhile."""
     a, _ = issued
     live = await followed(settings(a.settings()))
     live.apply(settings(a.settings(refresh_s=7.0)))
@@ -131,7 +131,7 @@ async def test_another_way_to_the_same_keys(issued: tuple[Issued, Issued], follo
 async def test_tokens_from_now_on_and_no_more(
     issued: tuple[Issued, Issued], followed: Callable[[Settings], Any]
 ) -> None:
-    """The section may come and go; with it goes what reads the keys."""
+    """The section may be added and removed; the reading of the keys ends with it."""
     a, _ = issued
     live = await followed(settings(None))
     assert outcome(live, a.token()) is Unauthenticated
@@ -157,7 +157,7 @@ async def test_settings_that_contradict_themselves_change_nothing(
 
 
 class UsesLifetimes:
-    """Notes what it gets."""
+    """Records the lifetimes that it gets."""
 
     def __init__(self) -> None:
         self.lifetimes: Lifetimes | None = None
@@ -167,7 +167,7 @@ class UsesLifetimes:
 
 
 async def test_lifetimes(followed: Callable[[Settings], Any]) -> None:
-    """Reach all parts that use them, and answers made by the old ones are dropped."""
+    """Reach all components that use them, and answers made under the old ones are dropped."""
     live = await followed(settings(None))
     parts = [UsesLifetimes(), UsesLifetimes()]
     dropped: list[bool] = []

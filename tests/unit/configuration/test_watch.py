@@ -1,4 +1,4 @@
-"""Settings that change while we run: taken up whole, or refused whole."""
+"""Settings that change at run time: applied whole, or rejected whole."""
 
 import os
 from pathlib import Path
@@ -25,7 +25,7 @@ class Mount:
         self._generation = 0
 
     def put(self, settings: dict[str, Any] | str, **files: str) -> None:
-        """Write all files into a new folder and swap the link; the old folder goes."""
+        """Write all files into a new folder and swap the link; the old folder is removed."""
         text = settings if isinstance(settings, str) else yaml.safe_dump(settings)
         self._generation += 1
         folder = self.path / f"..{self._generation}"
@@ -70,7 +70,7 @@ class Following:
 
 
 async def test_a_change_is_applied_once(mount: Mount) -> None:
-    """A swapped link is seen, and nothing is applied while nothing changes, even where the new content is the same."""
+    """A swapped link is detected, and nothing is applied while nothing changes, even if new content is the same."""
     following = Following(mount)
     await following.reload.look()
     assert following.applied == []
@@ -84,7 +84,7 @@ async def test_a_change_is_applied_once(mount: Mount) -> None:
 
 
 async def test_a_file_written_in_place_is_seen(mount: Mount) -> None:
-    """It need not be a link that changes."""
+    """The change need not be a swapped link."""
     following = Following(mount)
     (mount.path / "..1" / "taskgate.yaml").write_text(yaml.safe_dump(document(callers={})))
     await following.reload.look()
@@ -93,7 +93,7 @@ async def test_a_file_written_in_place_is_seen(mount: Mount) -> None:
 
 @pytest.mark.parametrize("bad", ["apps: {", document(apps={}), document(query={"since": "x"}, extra=1)])
 async def test_a_bad_file_is_refused(mount: Mount, bad: dict[str, Any] | str) -> None:
-    """All faults are logged, the refusal is counted once, and the old settings stay until a good file comes."""
+    """All faults are logged, the rejection is counted once, and the old settings stay until a good file comes."""
     following = Following(mount)
     mount.put(bad)
     with capture_logs() as logs:
@@ -121,7 +121,7 @@ async def test_a_file_that_goes_and_comes(mount: Mount) -> None:
 
 
 async def test_a_bad_secret_is_told(mount: Mount) -> None:
-    """A secret's file that turns bad is a refusal, though the settings are the same."""
+    """A secret's file that turns bad is a rejection, even if the settings are the same."""
     app = {"sdkappid": 1400000001, "admin": "a", "secret_file": "shop.secret"}
     mount.put(document(apps={"shop": app}), **{"shop.secret": "0123"})
     following = Following(mount)
@@ -135,7 +135,7 @@ async def test_a_bad_secret_is_told(mount: Mount) -> None:
 
 
 async def test_what_needs_a_restart_is_told(mount: Mount) -> None:
-    """What is live is applied; of the rest each path is named, once for every reload."""
+    """Live settings are applied; of the rest each path is named, once for every reload."""
     following = Following(mount)
     app = {"sdkappid": 1400000001, "admin": "b", "secret_env": "SHOP_SECRET"}
     mount.put(
@@ -154,7 +154,7 @@ async def test_what_needs_a_restart_is_told(mount: Mount) -> None:
 
 
 async def test_an_app_that_goes_needs_no_restart(mount: Mount) -> None:
-    """The settings without it are applied, and nothing waits."""
+    """The settings without it are applied, and no restart is pending."""
     app = document()["apps"]["shop"]
     mount.put(document(apps={"shop": app, "news": {**app, "sdkappid": 1400000002}}))
     following = Following(mount)
@@ -166,7 +166,7 @@ async def test_an_app_that_goes_needs_no_restart(mount: Mount) -> None:
 
 
 async def test_service_accounts_that_come_and_go_need_no_restart(mount: Mount) -> None:
-    """Without the section no token is taken from then on; with it they are, by its own keys; and nothing waits."""
+    """Without the section no token is accepted; with it they are, by its own keys; no restart is pending."""
     tokens = {"issuer": "https://issuer", "audience": "taskgate", "jwks_url": "https://issuer/keys"}
     mount.put(document(service_accounts=tokens))
     following = Following(mount)
@@ -184,7 +184,7 @@ async def test_service_accounts_that_come_and_go_need_no_restart(mount: Mount) -
 
 
 async def test_a_reload_never_opens_to_everybody(mount: Mount) -> None:
-    """`auth: none` needs a restart, where it is checked against the address that is listened on; its end does not."""
+    """`auth: none` needs a restart, which checks it against the listening address; its end does not."""
     following = Following(mount)
     mount.put(document(auth="none"))
     with capture_logs() as logs:
@@ -200,7 +200,7 @@ async def test_a_reload_never_opens_to_everybody(mount: Mount) -> None:
 
 
 def test_changes_name_paths(mount: Mount) -> None:
-    """What differs is named as deep as both sides go."""
+    """Differences are named as deep as both sides go."""
     old = load(mount.file, ENVIRON).settings
     mount.put(document(callers={"reports": {"keys": [], "apps": ["shop"]}, "other": {"apps": []}}))
     new = load(mount.file, ENVIRON).settings

@@ -1,4 +1,4 @@
-"""Filtered pages: which blocks are had, and what is cut out of them."""
+"""Filtered pages: which blocks are obtained, and how the page is cut from them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def blocks(tasks: Sequence[Task]) -> list[Block]:
 
 
 def ask(only: Only, *, offset: int = 0, limit: int = 5, patience_s: float = 5.0, most: int = 10) -> PageRequest:
-    """A request for a slice of the tasks that a filter takes."""
+    """A request for a slice of the tasks that match a filter."""
     return PageRequest(
         caller=CALLER,
         query=QUERY,
@@ -87,7 +87,7 @@ choices = st.builds(
 def test_a_filtered_page_is_a_slice_of_the_filtered_list(
     listed: list[tuple[str | None, str | None]], only: Only, offset: int, limit: int
 ) -> None:
-    """Total, slice and order are those of the list that is left when the others are gone."""
+    """Total, slice and order are those of the list that remains when the others are removed."""
     tasks = [task(number, status=status, type_=type_) for number, (status, type_) in enumerate(listed)]
     wanted = [
         each.id
@@ -116,7 +116,7 @@ def test_a_filtered_page_is_a_slice_of_the_filtered_list(
     ],
 )
 def test_a_list_seen_to_change_is_told(each: list[Block], left: range, missing: int) -> None:
-    """A task in two blocks, totals that differ, a short block; no task comes twice."""
+    """A task in two blocks, totals that differ, a short block; no task appears twice."""
     page = cut(ask(Only(statuses=("pending",)), limit=10), each)
     assert not page.consistent
     assert len(ids(page)) == len(set(ids(page)))
@@ -125,7 +125,7 @@ def test_a_list_seen_to_change_is_told(each: list[Block], left: range, missing: 
 
 
 def test_freshness_is_that_of_the_oldest_block() -> None:
-    """Age and range are the oldest block's, wherever the tasks of the slice stand."""
+    """Age and range are the oldest block's, wherever the tasks of the slice are."""
     tasks = [task(number) for number in range(12)]
     each = [
         block(tasks[:10], total=12, fetched_at_ms=9_000),
@@ -135,7 +135,7 @@ def test_freshness_is_that_of_the_oldest_block() -> None:
 
 
 class Blocks:
-    """Where blocks are had: `stored` at once, others after a while; notes what was asked for, and how many at once."""
+    """A source of blocks: `stored` at once, others after a while; records the requests and their concurrency."""
 
     def __init__(self, listed: Sequence[Block], *, stored: Sequence[int] = (), is_free: bool = True) -> None:
         self.listed = list(listed)
@@ -149,7 +149,7 @@ class Blocks:
         self.cancelled: list[int] = []
 
     def recall(self, index: int) -> Part | None:
-        """What is stored."""
+        """Return the stored block."""
         return Part(block=self.listed[index], source=Source.HIT) if index in self.stored else None
 
     async def obtain(self, index: int, patience_s: float) -> Part:
@@ -186,7 +186,7 @@ PENDING = Only(statuses=("pending",))
 
 
 async def test_stored_blocks_are_not_asked_for() -> None:
-    """What is fresh in memory costs nothing; the others come two at a time while the budget is free."""
+    """Blocks fresh in memory cost nothing; the others are fetched two at a time while the budget is free."""
     source = Blocks(blocks([task(number) for number in range(95)]), stored=(0, 3, 4))
     parts = await source.all(ask(PENDING))
     assert [part.block for part in parts] == source.listed
@@ -228,7 +228,7 @@ async def test_a_list_that_grows_meanwhile_is_read_to_its_end() -> None:
     "error", [WaitTooLong(place=1, estimate_s=1, patience_s=0), LineFull(bound=1, retry_after_s=1)]
 )
 async def test_a_failure_ends_what_was_under_way(error: Exception) -> None:
-    """The error is the page's, and the other block is waited for no longer."""
+    """The error is the page's, and the other block is no longer waited for."""
     source = Blocks(blocks([task(number) for number in range(30)]), stored=(0,))
     source.errors[2] = error
     with pytest.raises(type(error)):

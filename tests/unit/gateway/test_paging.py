@@ -1,4 +1,4 @@
-"""Pages and chunks cut from blocks, and what they lack."""
+"""Pages and chunks cut from blocks, and their missing tasks."""
 
 import msgspec
 import pytest
@@ -53,7 +53,7 @@ def ask(offset: int, limit: int) -> PageRequest:
 def test_a_page_counts_what_it_lacks(
     offset: int, limit: int, parts: list[Part], expected: list[int], missing: int
 ) -> None:
-    """By the total, where the upstream gave fewer tasks than it counts, or left one out for want of an id."""
+    """By the total, if the upstream returned fewer tasks than it counts, or one was left out for lack of an id."""
     page = page_of(ask(offset, limit), parts, block_size=10, lifetime_s=1, budget=None)
     assert [record["id"] for record in msgspec.json.decode(b"[" + page.body + b"]")] == expected
     assert page.missing == missing
@@ -72,7 +72,7 @@ def test_a_page_counts_what_it_lacks(
     ],
 )
 def test_a_chunk_says_what_it_lacks(offset: int, one: Part, missing: int, is_short: bool, is_empty: bool) -> None:
-    """And whether the list was seen to change, or holds nothing where it should."""
+    """And whether the list was seen to change, or is empty where it should not be."""
     chunk = chunk_of(ask(offset, 100), one, block_size=10, lifetime_s=15.0, budget=None)
     assert (chunk.missing, chunk.is_short, chunk.is_empty) == (missing, is_short, is_empty)
 
@@ -91,6 +91,6 @@ def test_a_chunk_says_what_it_lacks(offset: int, one: Part, missing: int, is_sho
     ids=["as it should be", "one twice", "another total", "another range", "changed in one", "only one", "one block"],
 )
 def test_a_page_says_that_its_list_has_changed(parts: list[Part], changed: bool) -> None:
-    """Its blocks were fetched at different times; what tells that the list has moved on in between is said."""
+    """Its blocks were fetched at different times; signs that the list has moved on in between are reported."""
     page = page_of(ask(5, 10), parts, block_size=10, lifetime_s=1, budget=None)
     assert page.consistent is not changed

@@ -160,7 +160,7 @@ def test_what_may_be_served_is_kept() -> None:
     "directives", [None, CacheDirectives(max_stale_s=math.inf), CacheDirectives(stale_if_error_s=9000)]
 )
 def test_a_block_from_the_future_is_never_served(directives: CacheDirectives | None) -> None:
-    """Of a block fetched beyond what clocks may differ by no age can be told: not even where no fetch can be had."""
+    """A block dated further ahead than clocks may differ has no known age: not served even if no fetch is possible."""
     assert _judge(_block(), -1, directives) is FRESH
     assert _judge(_block(), -1.01, directives) is USELESS
     assert _judge(_block(settled=True), -3600, directives) is USELESS

@@ -67,7 +67,7 @@ def test_what_is_no_moment_is_refused_with_the_reason(text: str, tells: str) -> 
 
 
 def test_a_range_that_ends_with_a_date_holds_the_whole_day() -> None:
-    """Its last second ends it; any other moment is read as where a range starts."""
+    """Its last second ends it; any other moment is read like the start of a range."""
     assert parse_moment("2025-05-01") == At(epoch_s=1_746_057_600)
     assert parse_until("2025-05-01") == At(epoch_s=1_746_057_600 + 86_399)
     for text in ("2025-05-01T00:00:00Z", "2025-05-01T00:00:00+02:00", "-P1D", "now"):
@@ -78,7 +78,7 @@ def test_a_range_that_ends_with_a_date_holds_the_whole_day() -> None:
 
 @given(st.text(max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    """No text makes the parser fail in another way than ValueError."""
+    """No text makes the parser fail with anything but ValueError."""
     try:
         moment = parse_moment(text)
     except ValueError:
@@ -88,13 +88,13 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 @given(st.integers(-(10**9), 10**9))
 def test_a_duration_is_written_as_it_is_read(offset_s: int) -> None:
-    """The text of a relative moment, which is part of a query's identity, tells it exactly."""
+    """The text of a relative moment, which is part of a query's identity, represents it exactly."""
     moment = FromNow(offset_s=offset_s)
     assert parse_moment(str(moment)) == moment
 
 
 def test_relative_moments_are_aligned() -> None:
-    """Callers who ask within the same minute send the same range upstream."""
+    """Callers that ask within the same minute send the same range upstream."""
     query = Query(app="shop", since=FromNow(offset_s=-60), until=At(epoch_s=5_000))
     assert query.range_at(1_019.9, align_s=60) == query.range_at(960, align_s=60) == Range(since_s=900, until_s=5_000)
 

@@ -1,4 +1,4 @@
-"""What tells that a list has changed while it was read."""
+"""How a change of the list is detected while it is read."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from service.model.streams import Only, Seen, TaskLabels, labels_of
 
 
 def read(*blocks: Sequence[int], totals: Sequence[int] = (), short: Sequence[int] = ()) -> Seen:
-    """All blocks, with a total of six unless told otherwise."""
+    """Read all blocks, with a total of six by default."""
     seen = Seen(total=totals[0] if totals else 6)
     for number, ids in enumerate(blocks):
         seen = seen.after(ids, total=totals[number] if totals else 6, is_short=number in short)
@@ -24,7 +24,7 @@ def test_a_list_that_stands_still() -> None:
 
 
 def test_changes() -> None:
-    """Another total, an id seen in one of the last two blocks or twice in one, and a short block each show a change."""
+    """A new total, an id seen in one of the last two blocks or twice in one, and a short block each show a change."""
     assert read((1, 2), (3, 4), totals=(6, 7)).changed
     assert read((1, 2), (2, 3)).changed
     assert read((1, 2), (3, 4), (1, 6)).changed
@@ -33,7 +33,7 @@ def test_changes() -> None:
 
 
 def test_a_change_stays() -> None:
-    """What was seen once is told in the end, whatever comes after; the newest total is told."""
+    """A change seen once is reported at the end, whatever comes after; the newest total is reported."""
     seen = read((1, 2), (2, 3), (4, 5), (6, 7), totals=(6, 6, 6, 9))
     assert seen.changed
     assert seen.total == 9
@@ -47,7 +47,7 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_wanted() -> None:
-    """A task is wanted where all that is named agrees with it."""
+    """A task matches if all given criteria agree with it."""
     labels = TaskLabels(id=1, type="tag", status="pending")
     assert Only().takes(labels)
     assert Only(statuses=("dispatched", "pending"), types=("tag",)).takes(labels)

@@ -1,4 +1,4 @@
-"""The access log's own lines say what structlog would."""
+"""The access log's own lines equal structlog's."""
 
 import io
 import json
@@ -15,7 +15,7 @@ CALLER = 'or"ders\\'
 
 
 def written(*seen: RequestRecord) -> list[dict[str, Any]]:
-    """What the log writes of them, by line."""
+    """Return what the log writes for them, by line."""
     lines: list[str] = []
     log = AccessLog(lambda text, count: lines.extend([text] if count == 1 else text.split("\n")))
     log(seen)
@@ -46,7 +46,7 @@ def test_fields_are_those_of_the_other_log(changes: dict[str, Any]) -> None:
 
 
 def test_each_line_is_of_its_request() -> None:
-    """What requests have in common is written for each of them, however many kinds there are."""
+    """Fields that requests have in common are written for each of them, however many kinds there are."""
     seen = [observed(caller=f"c{number}", ended_at_s=1_750_000_000.5 + number) for number in range(2 * LABELS_MAX)]
     lines = written(*seen, *seen[:3])
     assert [line["caller"] for line in lines] == [each.labels.caller for each in (*seen, *seen[:3])]

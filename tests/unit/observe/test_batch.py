@@ -1,4 +1,4 @@
-"""What is gathered is told once, soon, and in order."""
+"""Batched records are delivered once, soon, and in order."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -25,7 +25,7 @@ class Told:
 
 
 def numbered(count: int) -> list[RequestRecord]:
-    """So many requests."""
+    """The given number of requests."""
     return [observed(request_id=str(number)) for number in range(count)]
 
 
@@ -45,7 +45,7 @@ async def gathered(told: Told) -> AsyncIterator[BatchedObservers]:
 
 
 async def test_told_soon_without_another_request() -> None:
-    """A few are told together, a moment later, each listener the same; the next ones again."""
+    """A few are delivered together, a moment later, the same to each listener; the next ones again."""
     one, other = Told(), Told()
     gathered = BatchedObservers([one, other])
     gathered.start()
@@ -62,7 +62,7 @@ async def test_told_soon_without_another_request() -> None:
 
 
 async def test_told_sooner_when_they_are_many(told: Told, gathered: BatchedObservers) -> None:
-    """Many that come within a moment don't wait for its end; of none is told twice."""
+    """Many that end within a moment don't wait for its end; none is delivered twice."""
     seen = numbered(3 * BATCH_MAX + 1)
     for each in seen:
         gathered(each)
@@ -76,7 +76,7 @@ async def test_told_sooner_when_they_are_many(told: Told, gathered: BatchedObser
 
 
 async def test_nothing_is_held_before_the_start_and_after_the_end(told: Told) -> None:
-    """Who ends before is told of at once; closing tells the last; who ends after that is told of at once again."""
+    """Before the start, records are delivered at once; closing delivers the last; after that, at once again."""
     gathered = BatchedObservers([told])
     first, second, third = numbered(3)
     gathered(first)

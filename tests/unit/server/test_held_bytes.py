@@ -1,10 +1,10 @@
-"""What connections hold in this process, and who is closed when it is too much."""
+"""What connections hold in this process, and which are closed when it is too much."""
 
 from service.server.held_bytes import SHRUNK_BYTES, HeldBytes
 
 
 class Holding:
-    """A connection that notes why it was closed."""
+    """A connection that records why it was closed."""
 
     def __init__(self) -> None:
         self.reasons: list[str] = []
@@ -15,7 +15,7 @@ class Holding:
 
 
 def test_who_has_held_bytes_for_longest_is_closed_first() -> None:
-    """Beyond the bound as many are closed as it takes, in the order in which they began to hold some."""
+    """Beyond the bound as many are closed as necessary, in the order in which they began to hold some."""
     held = HeldBytes(100)
     first, second, third, fourth = (Holding() for _ in range(4))
     for each in (first, second, third):
@@ -30,7 +30,7 @@ def test_who_has_held_bytes_for_longest_is_closed_first() -> None:
 
 
 def test_one_alone_may_not_hold_more_than_there_is() -> None:
-    """Whoever goes beyond the bound by itself is closed itself."""
+    """A connection that exceeds the bound by itself is closed itself."""
     held = HeldBytes(100)
     greedy = Holding()
     held.set(greedy, 101)
@@ -38,7 +38,7 @@ def test_one_alone_may_not_hold_more_than_there_is() -> None:
 
 
 def test_having_shrunk_is_said_once() -> None:
-    """After much was held and let go, and not while little was ever held."""
+    """After much was held and released, and not while little was ever held."""
     held = HeldBytes(10 * SHRUNK_BYTES)
     one = Holding()
     held.set(one, SHRUNK_BYTES - 1)

@@ -1,4 +1,4 @@
-"""The soak's verdict: what grows is named, what stays is not."""
+"""The soak's verdict: growth is named, stable measures are not."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def _samples(name: str, values: list[float]) -> list[Sample]:
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_what_grows_steadily_is_named(name: str) -> None:
-    """Any measure whose last third lies above the middle third by more than is allowed is told, it alone."""
+    """Any measure whose last third lies above the middle third by more than is allowed is named, and no other."""
     step = GROWTH[name] / 10 * 1.1
     found = grown(_samples(name, [100 + step * at for at in range(30)]))
     assert [each.split(" grew ")[0] for each in found] == [name]
@@ -26,7 +26,7 @@ def test_a_start_and_a_spike_are_not_growth(name: str) -> None:
 
 
 def test_what_the_load_leaves_behind_is_named() -> None:
-    """Tasks, keys and file handles above what they were before the load are told."""
+    """Tasks, keys and file handles above their values before the load are named."""
     before = Sample(at_s=0, values=CALM)
     for name in ("tasks", "file handles", "Redis keys"):
         found = left_over(before, Sample(at_s=0, values=CALM | {name: 120.0}))

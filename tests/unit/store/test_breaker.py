@@ -1,4 +1,4 @@
-"""When a server that has failed is asked again: on times that are given."""
+"""When a failed server is called again, on given times."""
 
 from service.store.breaker import Breaker
 
@@ -19,7 +19,7 @@ def test_after_a_failure_nobody_asks_for_the_rest() -> None:
 
 
 def test_one_call_probes_at_a_time() -> None:
-    """While the probe is under way all others are refused, but not for ever."""
+    """While the probe is in progress all others are refused, but not for ever."""
     breaker = Breaker(rest_s=0.2, probe_s=1.0).failed(10.0, "unreachable", probe=False).admitted(10.2)
     assert breaker.refusal(10.3) == "unreachable"
     assert breaker.refusal(11.2) is None
@@ -34,13 +34,13 @@ def test_a_probe_that_fails_begins_the_rest_anew() -> None:
 
 
 def test_late_failures_prolong_nothing() -> None:
-    """Calls that were under way at the first failure may fail later without effect."""
+    """Calls that were in progress at the first failure may fail later without effect."""
     breaker = Breaker(rest_s=0.2).failed(10.0, "timed out", probe=False)
     assert breaker.failed(10.15, "timed out", probe=False) == breaker
 
 
 def test_any_answer_ends_it() -> None:
-    """After an answer, also one to a call from before the failure, everyone may ask."""
+    """After an answer, even to a call from before the failure, all calls are allowed."""
     breaker = Breaker().failed(10.0, "timed out", probe=False).answered()
     assert breaker.refusal(10.0) is None
     assert breaker.detail is None

@@ -1,4 +1,4 @@
-"""Redis URLs: with one host or several, and what is refused before anything is opened."""
+"""Redis URLs with one host or several, and those refused before anything is opened."""
 
 import pytest
 
@@ -20,7 +20,7 @@ from service.store.redis_store import RedisStore
     ],
 )
 def test_addresses_are_read(url: str, addresses: list[tuple[str, int]]) -> None:
-    """All hosts of a URL are found, each with its port or the usual one."""
+    """All hosts of a URL are found, each with its port or the default one."""
     dialer = ConnectionFactory(url, default_port=6379)
     assert dialer.addresses == tuple(Address(host=host, port=port) for host, port in addresses)
 

@@ -1,4 +1,4 @@
-"""Foreign errors as ours: every one has its word, and none brings a key, a value or a password along."""
+"""Foreign errors as ours: each has its word, and none carries a key, a value or a password."""
 
 import ssl
 
@@ -35,7 +35,7 @@ CASES = [
 
 @pytest.mark.parametrize(("exc", "detail"), CASES, ids=lambda case: type(case).__name__)
 def test_every_fault_has_its_word(exc: Exception, detail: str) -> None:
-    """Each is among what the store catches, is told by its word, and repeats nothing of the original."""
+    """Each is among those that the store catches, is reported by its word, and repeats nothing of the original."""
     assert isinstance(exc, FOREIGN)
     fault = unavailable(exc)
     assert fault.detail == detail
@@ -43,13 +43,13 @@ def test_every_fault_has_its_word(exc: Exception, detail: str) -> None:
 
 
 def test_an_error_of_a_script_is_told_apart() -> None:
-    """What the server refuses in a script without a code of its own is the script's fault; out of memory is not."""
+    """A refusal within a script without a code of its own is the script's fault; out of memory is not."""
     exc = foreign.ResponseError("user_script:1: attempt to index nil SECRET")
     assert unavailable(exc, in_script=True).detail == "script refused"
     assert unavailable(foreign.OutOfMemoryError("x"), in_script=True).detail == "out of memory"
 
 
 def test_our_own_stays_itself() -> None:
-    """A StoreUnavailable is passed on as it is."""
+    """A StoreUnavailable is passed on unchanged."""
     ours = StoreUnavailable("busy")
     assert unavailable(ours) is ours
