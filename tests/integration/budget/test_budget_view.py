@@ -33,7 +33,7 @@ def settings(sandbox: Sandbox, server: Server, budget: BudgetSettings) -> Settin
 
 
 class Gateways:
-    """Two gateways, each asked through a client of its own."""
+    """Two gateways, each with its own client."""
 
     def __init__(self, sandbox: Sandbox, clients: list[httpx.AsyncClient]) -> None:
         self.sandbox = sandbox
@@ -51,7 +51,7 @@ class Gateways:
         return answer.json()
 
     async def budget_when(self, holds: Callable[[Any], bool], *, replica: int = 0, caller: str = "reports") -> Any:
-        """The first budget of which something holds."""
+        """The first budget for which a condition holds."""
         async with asyncio.timeout(8):
             while not holds(body := await self.budget(replica, caller)):
                 await asyncio.sleep(0.05)
@@ -82,7 +82,7 @@ def _named(body: Any, caller: str) -> Any:
 
 
 async def test_what_is_used_on_one_replica_is_seen_on_both(own_valkey: Server) -> None:
-    """Turns are counted for who paid them, fetches saved for who joined; the sandbox counts the same calls."""
+    """Turns are counted for the caller that paid, saved fetches for those that joined; the sandbox counts the same."""
     async with gateways(own_valkey) as both:
         for offset in (0, 100, 200):
             assert (await both.get(0, f"/tasks?offset={offset}", "reports")).status_code == 200
@@ -111,7 +111,7 @@ async def test_what_is_used_on_one_replica_is_seen_on_both(own_valkey: Server) -
 
 
 async def test_failing_calls_are_told_with_the_last_success(own_valkey: Server) -> None:
-    """Both replicas name the state: serving, then failing with the results that calls had; then stopped."""
+    """Both replicas name the state: serving, then failing with the results of the calls; then stopped."""
     async with gateways(own_valkey, attempts=1) as both:
         assert (await both.get(0, "/tasks", "reports")).status_code == 200
         good = await both.budget_when(lambda body: body["last_success_at"] is not None, replica=1)
@@ -135,7 +135,7 @@ async def test_failing_calls_are_told_with_the_last_success(own_valkey: Server) 
 
 
 async def test_who_waits_on_one_replica_is_seen_on_both(own_valkey: Server) -> None:
-    """Thirty blocks take two seconds: the other replica tells how many wait and for how long, and no slot is free."""
+    """Thirty blocks take two seconds: the other replica reports how many wait and how long, and no slot is free."""
     async with gateways(own_valkey) as both:
         asked = [asyncio.create_task(both.get(0, f"/tasks?since=-P{day}D", "bulk")) for day in range(1, 31)]
         body = await both.budget_when(lambda body: body["others"]["waiting"]["oldest_seconds"] > 0.2, replica=1)
@@ -150,7 +150,7 @@ async def test_who_waits_on_one_replica_is_seen_on_both(own_valkey: Server) -> N
 
 
 async def test_closed_without_redis_what_is_known_is_told(own_valkey: Server) -> None:
-    """No error: what was used stays known, what may be used now does not."""
+    """No error: past usage stays known, the free slots do not."""
     async with gateways(own_valkey) as both:
         await both.get(0, "/tasks", "reports")
         used = await both.budget_when(lambda body: body["callers"][0]["last_hour"]["turns"] == 1)
@@ -186,7 +186,7 @@ async def test_sharing_without_redis_tells_the_part(own_valkey: Server) -> None:
 
 
 async def test_usage_of_all_replicas_adds_up(own_valkey: Server) -> None:
-    """Each request on any replica is in the usage that every replica tells, by what became of it; polling is not."""
+    """Each request on any replica is in the usage that every replica reports, by its outcome; polling is not."""
     async with gateways(own_valkey) as both:
         for replica, caller in ((0, "reports"), (0, "reports"), (0, "reports"), (1, "reports"), (1, "bulk")):
             assert (await both.get(replica, "/tasks", caller)).status_code == 200
@@ -218,7 +218,7 @@ async def test_usage_of_all_replicas_adds_up(own_valkey: Server) -> None:
 
 
 async def test_what_is_counted_last_is_not_lost(own_valkey: Server) -> None:
-    """A request that ended right before its replica did is in the usage that another tells."""
+    """A request that ended right before its replica did is in the usage that another reports."""
     async with sandbox_upstream(SandboxOptions(window_s=WINDOW_S)) as sandbox:
         rules = BudgetSettings(calls=5, window_s=WINDOW_S, transit_s=0.1)
         bodies = []

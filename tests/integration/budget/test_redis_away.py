@@ -23,7 +23,7 @@ Outcome = Fetched | TooLong | LineIsFull
 
 
 class Fetch(JobOfNothing):
-    """A job that notes when it was sent and takes 10 ms; the block is never found anywhere."""
+    """A job that records when it was sent and takes 10 ms; the block is never found anywhere."""
 
     def __init__(self, name: str, sent_s: list[float]) -> None:
         super().__init__(name)
@@ -59,7 +59,7 @@ class Replica:
         self._wants = True
 
     async def live(self, stack: AsyncExitStack) -> None:
-        """Open all parts, and let the caller ask."""
+        """Open all parts, and let the caller make requests."""
         stack.push_async_callback(self.store.aclose)
         if self.sharing is not None:
             self.sharing.start()
@@ -88,7 +88,7 @@ class Replica:
 
 @asynccontextmanager
 async def replicas(server: Server, sent_s: list[float], *, shares: bool) -> AsyncIterator[list[Replica]]:
-    """Two replicas of which each always has something to fetch."""
+    """Two replicas, each of which always has something to fetch."""
     made = [Replica(name, server.url, sent_s, shares=shares) for name in ("r1", "r2")]
     async with AsyncExitStack() as stack:
         for replica in made:
@@ -97,7 +97,7 @@ async def replicas(server: Server, sent_s: list[float], *, shares: bool) -> Asyn
 
 
 def _worst(sent_s: list[float]) -> int:
-    """The most calls in any window; the sending is taken 2 ms off either way by the event loop."""
+    """Return the most calls in any window; the event loop shifts the sending by up to 2 ms either way."""
     window_s = RULES.window_ms / 1000 - 0.002
     times = sorted(sent_s)
     return max(sum(start <= at < start + window_s for at in times) for start in times)
@@ -137,7 +137,7 @@ async def test_a_frozen_redis_keeps_its_state_and_the_limit(own_valkey: Server) 
 
 
 async def test_closed_replicas_make_no_call_without_redis(own_valkey: Server) -> None:
-    """Who waits is told, nothing is sent while Redis is away, and all goes on when it is back."""
+    """Waiting requests get the error, nothing is sent while Redis is unavailable, and all goes on when it is back."""
     sent_s: list[float] = []
     async with replicas(own_valkey, sent_s, shares=False) as both:
         await _more(sent_s, 8)

@@ -1,4 +1,4 @@
-"""What Redis may lose, refuse or garble under a scheduler: it costs one quiet window, never a call too many."""
+"""Data that Redis loses, refuses or garbles under a scheduler costs one quiet window, never a call too many."""
 
 import asyncio
 import time
@@ -79,7 +79,7 @@ async def is_quiet(replica: RedisScheduler) -> bool:
 
 
 async def test_a_first_start_is_no_warning_and_a_loss_is(server: Server, store: RedisStore) -> None:
-    """Without any state a reset is an event of its own; where this replica knows of one, Redis has lost it."""
+    """Without any state a reset is a separate event; if this replica knows of one, Redis has lost it."""
     one = scheduler(store)
     with capture_logs() as logs:
         await tick(one)
@@ -107,7 +107,7 @@ async def test_a_restart_that_keeps_the_data_takes_all_slots(server: Server, sto
 
 
 async def test_a_forgotten_script_is_a_new_run(server: Server, store: RedisStore) -> None:
-    """SCRIPT FLUSH can't be told from a restart, and costs the same quiet window."""
+    """SCRIPT FLUSH is indistinguishable from a restart, and costs the same quiet window."""
     replica = scheduler(store)
     await begins(replica)
     server.run("SCRIPT", "FLUSH")
@@ -124,7 +124,7 @@ async def test_lost_data_takes_all_slots(server: Server, store: RedisStore) -> N
 
 
 async def test_replicas_agree_on_a_run(store: RedisStore) -> None:
-    """Those that come later find the run that the state has: they take no slot, and share the turns."""
+    """Later replicas find the run that the state has: they take no slot, and share the turns."""
     first = scheduler(store)
     await begins(first)
     others = [scheduler(store, f"r{number}") for number in range(2, 6)]
@@ -135,14 +135,14 @@ async def test_replicas_agree_on_a_run(store: RedisStore) -> None:
 
 
 def another_release(store: RedisStore, replica: str) -> RedisScheduler:
-    """A scheduler whose script does the same, and reads otherwise."""
+    """A scheduler whose script has the same behaviour and a different text."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shared_scheduler, "SOURCE", f"{shared_scheduler.SOURCE}\n-- another release\n")
         return scheduler(store, replica)
 
 
 async def test_releases_with_other_scripts_share_a_run(store: RedisStore) -> None:
-    """In a rollout both have turns, and neither takes the other's for a server that has restarted."""
+    """In a rollout both have turns, and neither mistakes the other's for a server that has restarted."""
     old, new = scheduler(store), another_release(store, "r2")
     for _ in range(3):
         for replica, block in ((old, "old"), (new, "new")):
@@ -154,7 +154,7 @@ async def test_releases_with_other_scripts_share_a_run(store: RedisStore) -> Non
 async def test_a_restart_is_noticed_by_the_release_that_did_not_begin_the_run(
     server: Server, store: RedisStore
 ) -> None:
-    """Whichever of two releases calls first, it finds that the server knows nothing of the run, and takes all slots."""
+    """Whichever of two releases calls first detects that the server does not know the run, and takes all slots."""
     old, new = scheduler(store), another_release(store, "r2")
     await begins(old)
     await tick(new)
@@ -209,7 +209,7 @@ GARBAGE = [
 @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
 @pytest.mark.parametrize("garbage", GARBAGE, ids=[f"{kind} {rest!r:.12}" for kind, *rest in GARBAGE])
 async def test_garbage_heals_itself(server: Server, store: RedisStore, key: str, garbage: tuple[str, ...]) -> None:
-    """Whatever stands under one of the keys: calls go on after one quiet window at most, without anybody's help."""
+    """Whatever is under one of the keys: calls go on after one quiet window at most, without intervention."""
     replica = scheduler(store)
     await begins(replica)
     server.run("DEL", key)
@@ -235,7 +235,7 @@ async def test_garbage_heals_itself(server: Server, store: RedisStore, key: str,
 async def test_a_state_that_makes_no_sense_is_lost(
     server: Server, store: RedisStore, index: int, value: object
 ) -> None:
-    """A pause of thirty years, counters that are none: told once, and calls go on."""
+    """A pause of thirty years, invalid counters: reported once, and calls go on."""
     replica = scheduler(store)
     await begins(replica)
     state = msgspec.msgpack.decode(server.run("GET", KEYS["slots"]))
@@ -271,7 +271,7 @@ async def test_an_older_format_is_replaced_and_a_newer_one_left_alone(server: Se
 
 
 async def test_turns_go_on_where_redis_has_no_memory_left(server: Server, store: RedisStore) -> None:
-    """With `noeviction` and a full memory the budget still works; what is refused are the blocks."""
+    """With `noeviction` and a full memory the budget still works; only blocks are refused."""
     replica = scheduler(store)
     await begins(replica)
     server.run("CONFIG", "SET", "maxmemory-policy", "noeviction")
@@ -284,7 +284,7 @@ async def test_turns_go_on_where_redis_has_no_memory_left(server: Server, store:
 
 
 async def test_what_redis_refuses_is_logged_in_its_own_words(server: Server) -> None:
-    """A right that is missing is named in the log, once; the state is not taken as lost by it."""
+    """A missing permission is named in the log, once; it does not count as a loss of the state."""
     server.run("ACL", "SETUSER", "gate", "on", ">right", "~*", "&*", "+@all", "-time")
     with capture_logs() as logs:
         async with opened(f"redis://gate:right@127.0.0.1:{server.port}") as store:
@@ -296,7 +296,7 @@ async def test_what_redis_refuses_is_logged_in_its_own_words(server: Server) -> 
 
 
 async def test_the_documented_user_may_do_all_that_is_needed(server: Server) -> None:
-    """The ACL line in docs/deploying.md is enough for a scheduler, and gives nothing beyond the prefix."""
+    """The ACL line in docs/deploying.md is enough for a scheduler, and allows nothing beyond the prefix."""
     text = (Path(__file__).parents[3] / "docs" / "deploying.md").read_text()
     [line] = [line for line in text.splitlines() if line.startswith("ACL SETUSER")]
     words = [word.replace("taskgate:", "t:").replace("PASSWORD", "right") for word in line.split()]

@@ -1,4 +1,4 @@
-"""Blocks that many want at the same moment: a real Valkey counts what it is asked."""
+"""Blocks that many request at the same moment: a real Valkey counts the reads."""
 
 import asyncio
 import time
@@ -33,7 +33,7 @@ BLOCK = Block(
 
 @pytest.fixture
 async def shelf(own_valkey: Server) -> AsyncIterator[BlockCache]:
-    """A shelf that remembers nothing, with one block in Redis."""
+    """A cache without memory, with one block in Redis."""
     store = RedisStore(RedisSettings(url=own_valkey.url))
     cache = RedisBlocks(store, prefix="t", block_size=100)
     shelf = BlockCache(cache, MemoryBlocks(max_bytes=0, clock=time.monotonic), lifetimes=LIFETIMES)
@@ -43,13 +43,13 @@ async def shelf(own_valkey: Server) -> AsyncIterator[BlockCache]:
 
 
 def reads(server: Server) -> int:
-    """How many values the server was asked for."""
+    """How many values were read from the server."""
     stats = server.run("INFO", "commandstats")
     return int(stats["cmdstat_get"]["calls"]) if "cmdstat_get" in stats else 0
 
 
 async def test_many_at_once_ask_once(shelf: BlockCache, own_valkey: Server) -> None:
-    """A hundred who want a block at the same moment cost Redis one read; who comes afterwards asks anew."""
+    """A hundred requests for a block at the same moment cost Redis one read; a later one reads again."""
     got = await asyncio.gather(*(shelf.get(QUERY, 0) for _ in range(100)))
     assert {kept.stored for kept in got} == {BLOCK}
     assert reads(own_valkey) == 1
@@ -58,7 +58,7 @@ async def test_many_at_once_ask_once(shelf: BlockCache, own_valkey: Server) -> N
 
 
 async def test_who_gives_up_leaves_the_others(shelf: BlockCache, own_valkey: Server) -> None:
-    """The question goes on for those who joined, also where the one who put it is gone."""
+    """The read goes on for those that joined, even if the one that began it is gone."""
     first, second = (asyncio.create_task(shelf.get(QUERY, 0)) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
@@ -68,7 +68,7 @@ async def test_who_gives_up_leaves_the_others(shelf: BlockCache, own_valkey: Ser
 
 
 async def test_nobody_joins_a_question_from_before(shelf: BlockCache, own_valkey: Server) -> None:
-    """After the app's blocks were forgotten, and for who looks for what has just come, Redis is asked anew."""
+    """After the app's blocks were dropped, and for a request that looks for a new block, Redis is read again."""
     before = asyncio.create_task(shelf.get(QUERY, 0))
     await asyncio.sleep(0)
     looked = asyncio.create_task(shelf.look(QUERY, 0))
@@ -78,7 +78,7 @@ async def test_nobody_joins_a_question_from_before(shelf: BlockCache, own_valkey
 
 
 async def test_an_outage_is_told_to_each(shelf: BlockCache, own_valkey: Server) -> None:
-    """Who joined learns that Redis is away, as who asked does; who comes afterwards does not get that answer."""
+    """Requests that joined learn that Redis is unavailable, as the first one does; later ones don't get that answer."""
     own_valkey.kill()
     told = await asyncio.gather(*(shelf.get(QUERY, 0) for _ in range(5)), return_exceptions=True)
     assert {type(each) for each in told} == {StoreUnavailable}

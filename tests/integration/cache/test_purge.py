@@ -1,4 +1,4 @@
-"""Purges over replicas: real Valkey, one shelf for each replica, no HTTP."""
+"""Purges over replicas: real Valkey, one cache for each replica, no HTTP."""
 
 import asyncio
 import time
@@ -40,7 +40,7 @@ BLOCK = Block(
 
 
 class Replica:
-    """What one replica has of the cache."""
+    """One replica's part of the cache."""
 
     def __init__(self, server: Server) -> None:
         self.store = RedisStore(RedisSettings(url=server.url))
@@ -53,7 +53,7 @@ class Replica:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Replica"]:
-        """Listen until left."""
+        """Listen until the context is left."""
         self.purge.start()
         try:
             await self.store.get("t:none")
@@ -70,7 +70,7 @@ class Replica:
         assert await self.shelf.put(query, index, BLOCK, generation=self.shelf.generation(query.app)) is not None
 
     def remembers(self, query: Query = QUERY, index: int = 0) -> bool:
-        """Whether it is in memory."""
+        """Whether the block is in memory."""
         return self.shelf.recall(query, index) is not None
 
 
@@ -107,7 +107,7 @@ async def test_dropped_everywhere(pair: tuple[Replica, Replica]) -> None:
 
 
 async def test_what_began_before_is_not_kept(pair: tuple[Replica, Replica]) -> None:
-    """A block whose fetch began before another replica's purge is neither kept nor remembered, and says so."""
+    """A block whose fetch began before another replica's purge is neither stored nor remembered, and says so."""
     one, two = pair
     generation = two.shelf.generation("shop")
     await one.purge.drop("shop")
@@ -142,7 +142,7 @@ class NoSlot:
 
 @pytest.mark.parametrize(("attempt", "again"), [(1, True), (2, False)])
 async def test_a_call_under_way_is_made_again(pair: tuple[Replica, Replica], attempt: int, again: bool) -> None:
-    """What a call brings that began before the purge serves nobody: another is made, as often as calls are repeated."""
+    """The result of a call that began before the purge serves nobody: it is repeated, within the bound on tries."""
     one, two = pair
     upstream = SlowUpstream()
     settings = AppSettings(sdkappid=1_400_000_000, admin="a", secret_env="S")
@@ -164,7 +164,7 @@ async def test_a_call_under_way_is_made_again(pair: tuple[Replica, Replica], att
 
 
 async def test_a_missed_purge_is_made_up_for(own_valkey: Server) -> None:
-    """A replica that did not listen when the purge was told forgets as soon as it listens again."""
+    """A replica that was not listening during the purge drops its blocks as soon as it listens again."""
     async with AsyncExitStack() as stack:
         one = await stack.enter_async_context(Replica(own_valkey).running())
         two = await stack.enter_async_context(Replica(own_valkey).running())
@@ -180,7 +180,7 @@ async def test_a_missed_purge_is_made_up_for(own_valkey: Server) -> None:
 
 
 async def test_redis_that_comes_back_empty_is_no_purge(own_valkey: Server) -> None:
-    """When Redis has lost everything, what replicas remember is worth the more: they keep it."""
+    """When Redis has lost everything, what replicas remember is all the more valuable: they keep it."""
     async with AsyncExitStack() as stack:
         one = await stack.enter_async_context(Replica(own_valkey).running())
         await one.purge.drop("shop")
@@ -197,7 +197,7 @@ async def test_redis_that_comes_back_empty_is_no_purge(own_valkey: Server) -> No
 
 
 async def test_without_redis(own_valkey: Server) -> None:
-    """A purge without Redis is refused, but this replica has forgotten."""
+    """A purge without Redis is refused, but this replica has dropped its blocks."""
     async with Replica(own_valkey).running() as one:
         await one.put()
         own_valkey.kill()

@@ -1,4 +1,4 @@
-"""A server of signing keys, over TLS as Kubernetes' API server is, and what signs tokens with them."""
+"""A server of signing keys, over TLS like Kubernetes' API server, and a signer of tokens."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ class Signer:
 
 
 class KeyServer:
-    """Answers every request with `status` and `body`, and keeps the request's head; hangs while `hangs`."""
+    """Answers every request with `status` and `body`, and records the request's head; hangs while `hangs`."""
 
     def __init__(self, body: bytes) -> None:
         self.body = body
@@ -50,7 +50,7 @@ class KeyServer:
 
     @asynccontextmanager
     async def served(self, context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-        """Serve on loopback; gives the base URL."""
+        """Serve on loopback; yield the base URL."""
         server = await asyncio.start_server(self._answer, "127.0.0.1", self.port, ssl=context)
         self.port = server.sockets[0].getsockname()[1]
         async with server:

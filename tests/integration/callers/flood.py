@@ -1,4 +1,4 @@
-"""One caller's flood, in a process of its own: `python flood.py PORT KEY PATH COUNT`; prints the statuses by count."""
+"""One caller's flood, in a separate process: `python flood.py PORT KEY PATH COUNT`; prints the statuses by count."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ from collections import Counter
 
 
 async def ask(port: int, key: str, path: str) -> str:
-    """The status of one answer."""
+    """Return the status of one answer."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         fields = f"Host: x\r\nConnection: close\r\nPrefer: wait=20\r\nAuthorization: Bearer {key}"
@@ -21,7 +21,7 @@ async def ask(port: int, key: str, path: str) -> str:
 
 
 async def main() -> None:
-    """All at once."""
+    """Send all requests at once."""
     port, key, path, count = int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
     statuses = await asyncio.gather(*(ask(port, key, f"{path}{number}") for number in range(count)))
     print(json.dumps(Counter(statuses)))

@@ -22,7 +22,7 @@ PAGE = f"/tasks?app={APP}&limit=1"
 
 
 class Mounted:
-    """The process, and the folder that it is configured from: links into `..data`, a link that is swapped at once."""
+    """The process, and the folder of its configuration: links into `..data`, a link that is swapped at once."""
 
     def __init__(self, folder: Path, *, valkey: Server, sandbox: Sandbox) -> None:
         self.folder = folder
@@ -32,7 +32,7 @@ class Mounted:
         self._swaps = 0
 
     def put(self, *callers: str, text: str | None = None, **sections: Any) -> None:
-        """Swap the configuration for one with these callers, or for a text of its own."""
+        """Swap the configuration for one with these callers, or for the given text."""
         self._swaps += 1
         folder = self.folder / f"..{self._swaps}"
         folder.mkdir()
@@ -48,7 +48,7 @@ class Mounted:
         os.replace(self.folder / "..new", self.folder / "..data")
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """The events of this name in the log so far; a line that is being written is left for later."""
+        """The events of this name in the log so far, without a line that is still being written."""
         lines = [line for line in self.replica.log().rpartition("\n")[0].splitlines() if line.startswith("{")]
         return [event for event in map(json.loads, lines) if event["event"] == name]
 
@@ -59,12 +59,12 @@ class Mounted:
                 await asyncio.sleep(0.02)
 
     async def ask(self, credential: str | None, path: str = PAGE, fields: Mapping[str, str] | None = None) -> Got:
-        """One request with this credential."""
+        """Send one request with this credential."""
         own = {} if credential is None else {"Authorization": f"Bearer {credential}"}
         return await get(self.replica.port, path, own | dict(fields or {}))
 
     def longest_ttl_ms(self) -> int:
-        """For how long Redis keeps the block that it keeps longest."""
+        """The longest remaining lifetime of a block in Redis."""
         keys = self._valkey.run("KEYS", "*:b:*")
         return max(self._valkey.run("PTTL", key) for key in keys)
 
@@ -87,13 +87,13 @@ class Mounted:
 
 
 def sha256_of(key: str) -> str:
-    """What stands in the configuration for a key."""
+    """The configured form of a key."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 @asynccontextmanager
 async def mounted(mount: Mounted) -> AsyncIterator[Mounted]:
-    """Start the process on what was put, wait until it is ready, and end it."""
+    """Start the process on this configuration, wait until it is ready, and end it."""
     mount.replica.start()
     try:
         await mount.replica.ready()

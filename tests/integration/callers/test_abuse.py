@@ -26,7 +26,7 @@ FLOOD = Path(__file__).with_name("flood.py")
 
 @pytest.fixture(autouse=True)
 def many_files() -> Iterator[None]:
-    """As many connections as the machine lets us have, here and in what we start."""
+    """As many connections as the machine allows, here and in child processes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     yield
@@ -85,7 +85,7 @@ async def test_idle_connections(mount: Mounted, head: bytes) -> None:
 
 
 async def test_more_connections_than_allowed_wait(mount: Mounted) -> None:
-    """Beyond connections_max one waits to be accepted, and is served when idle ones have been closed."""
+    """Beyond connections_max a connection waits to be accepted, and is served when idle ones have been closed."""
     mount.put("c", server={"log_format": "json", "headers_timeout_s": 2, "connections_max": 50})
     async with mounted(mount):
         writers = [(await asyncio.open_connection("127.0.0.1", mount.replica.port))[1] for _ in range(100)]

@@ -31,7 +31,7 @@ def with_account(*accounts: str) -> dict[str, Any]:
 
 
 async def test_no_request_is_dropped_while_files_are_swapped(mount: Mounted) -> None:
-    """Under load, good and bad files in turn: a caller who is in all of them gets 200 and nothing else."""
+    """Under load, good and bad files in turn: a caller that is in all of them gets 200 and nothing else."""
     mount.put("steady")
     async with mounted(mount):
         statuses: list[int] = []
@@ -58,7 +58,7 @@ async def test_no_request_is_dropped_while_files_are_swapped(mount: Mounted) -> 
 
 
 async def test_what_a_reload_takes_away_is_gone_with_the_next_request(mount: Mounted) -> None:
-    """A page that was just served from memory is not served again: key, app and caller in turn are taken away."""
+    """A page that was just served from memory is not served again: key, app and caller in turn are removed."""
     mount.put("going", "staying")
     async with mounted(mount):
         for _ in range(2):
@@ -83,7 +83,7 @@ async def test_what_a_reload_takes_away_is_gone_with_the_next_request(mount: Mou
 
 
 async def test_answers_of_other_settings_are_not_sent_again(mount: Mounted) -> None:
-    """A page that is kept whole goes when the defaults that it was made by change."""
+    """A complete cached answer is dropped when the defaults that it was made with change."""
     mount.put("c", query={"since": "-P30D", "until": "P30D"})
     async with mounted(mount):
         for _ in range(3):
@@ -96,7 +96,7 @@ async def test_answers_of_other_settings_are_not_sent_again(mount: Mounted) -> N
 
 
 async def test_service_accounts_and_an_issuer_that_fails(mount: Mounted, signer: Any, key_server: Any) -> None:
-    """Tokens are taken, also when the issuer is gone; a flood of unknown keys asks it no more than once."""
+    """Tokens are accepted, even when the issuer is gone; a flood of unknown keys fetches from it no more than once."""
     async with key_server.served() as base:
         mount.put(callers=with_account("shop/reports"), service_accounts=tokens(jwks_url=base))
         async with mounted(mount):
@@ -113,7 +113,7 @@ async def test_service_accounts_and_an_issuer_that_fails(mount: Mounted, signer:
 
 
 async def test_tokens_wait_for_the_first_keys(mount: Mounted, signer: Any, key_server: Any) -> None:
-    """While the issuer was never reached tokens are 503 with Retry-After, keys are taken; then tokens are, too."""
+    """While the issuer was never reached tokens get 503 with Retry-After, keys are accepted; then tokens are, too."""
     async with key_server.served() as base:
         pass
     callers = {
@@ -135,7 +135,7 @@ async def test_tokens_wait_for_the_first_keys(mount: Mounted, signer: Any, key_s
 
 
 async def test_answers_of_a_key_that_is_dropped(mount: Mounted, signer: Any, key_server: Any) -> None:
-    """A page that is kept whole for a token goes with the token's key: when it leaves, and when another takes its name.
+    """A complete cached answer goes with its token's key: when it is removed, and when another takes its name.
 
     The keys come from a URL, so no file of the configuration changes with them.
     """
@@ -159,7 +159,7 @@ async def test_answers_of_a_key_that_is_dropped(mount: Mounted, signer: Any, key
 
 
 async def test_another_lifetime(mount: Mounted) -> None:
-    """A reload changes for how long pages are fresh, and for how long Redis keeps them."""
+    """A reload changes how long pages are fresh, and how long Redis keeps them."""
     mount.put("c", cache={"fresh_s": 100.0, "settled_s": 100.0, "stale_if_error_s": 0.0})
     async with mounted(mount):
         before = await mount.ask(key_of("c"))
@@ -173,7 +173,7 @@ async def test_another_lifetime(mount: Mounted) -> None:
 
 
 async def test_who_waits_in_line_when_a_reload_takes_the_key(mount: Mounted) -> None:
-    """Is refused at once, and no call is made for them; others wait on and are served."""
+    """They are refused at once, and no call is made for them; others keep waiting and are served."""
     budget = {"calls": 1, "window_s": 4.0, "wait_default_s": 20.0}
     mount.put("going", "staying", budget=budget)
     async with mounted(mount):
@@ -189,7 +189,7 @@ async def test_who_waits_in_line_when_a_reload_takes_the_key(mount: Mounted) -> 
 
 
 async def test_a_stream_whose_token_ends(mount: Mounted, signer: Any, key_server: Any) -> None:
-    """Ends with its token, while it waits for a block: the last line says why and where the rest begins."""
+    """It ends with its token, while it waits for a block: the last line says why and where the rest begins."""
     budget = {"calls": 1, "window_s": 4.0, "wait_default_s": 20.0}
     async with key_server.served() as base:
         mount.put(callers=with_account("shop/reports"), service_accounts=tokens(jwks_url=base), budget=budget)
@@ -207,7 +207,7 @@ async def test_a_stream_whose_token_ends(mount: Mounted, signer: Any, key_server
 
 
 async def test_keys_in_a_file_are_followed(mount: Mounted, signer: Any, tmp_path: Path) -> None:
-    """A key that has left the file takes its tokens along, within seconds and without a restart."""
+    """Removing a key from the file invalidates its tokens, within seconds and without a restart."""
     jwks = tmp_path / "jwks.json"
     jwks.write_bytes(signer.jwks("one"))
     mount.put(callers=with_account("shop/reports"), service_accounts=tokens(jwks_file=str(jwks)))
@@ -221,7 +221,7 @@ async def test_keys_in_a_file_are_followed(mount: Mounted, signer: Any, tmp_path
 
 
 async def test_auth_none_is_told_at_the_start(mount: Mounted) -> None:
-    """Whoever comes may read every app, and the log warns of it."""
+    """Any client may read every app, and the log warns of it."""
     mount.put(auth="none")
     async with mounted(mount):
         for path in (f"/tasks?app={APP}", f"/tasks?app={OTHER_APP}"):

@@ -1,4 +1,4 @@
-"""Signing keys over real connections: TLS with a CA of its own, a token to show, and servers that misbehave."""
+"""Signing keys over real connections: TLS with its own CA, a token to present, and misbehaving servers."""
 
 import gzip
 import ssl
@@ -19,7 +19,7 @@ def source(url: str, **changed: Any) -> UrlSource:
 
 
 async def test_the_api_servers_way(key_server: Any, certificate: Path, tmp_path: Path) -> None:
-    """With the CA and a token of ours the keys come; both files are read anew each time."""
+    """With the CA and a token the keys are fetched; both files are read again each time."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     token = tmp_path / "token"
@@ -39,7 +39,7 @@ async def test_the_api_servers_way(key_server: Any, certificate: Path, tmp_path:
 
 @pytest.mark.parametrize("status", [301, 302, 403, 404, 500])
 async def test_other_statuses_are_failures(key_server: Any, status: int) -> None:
-    """No redirect is followed, and no other status is taken for keys."""
+    """No redirect is followed, and no answer of another status is taken for keys."""
     key_server.status = status
     async with key_server.served() as base:
         with pytest.raises(SourceFailed, match=str(status)):
@@ -49,7 +49,7 @@ async def test_other_statuses_are_failures(key_server: Any, status: int) -> None
 
 @pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "deflate", "br", "x-unknown"])
 async def test_no_coding_is_undone(key_server: Any, coding: str) -> None:
-    """A compressed answer is a failure, as it stands: nothing is unpacked, so nothing can grow."""
+    """A compressed answer is a failure: nothing is unpacked, so nothing can grow."""
     bomb = gzip.compress(gzip.compress(b" " * 50_000_000))
     key_server.body, key_server.fields = bomb, f"Content-Encoding: {coding}\r\n"
     async with key_server.served() as base:
@@ -67,7 +67,7 @@ async def test_an_answer_without_end_is_cut(key_server: Any) -> None:
 
 
 async def test_a_server_that_hangs_is_left(key_server: Any) -> None:
-    """A read ends within its time-out."""
+    """A read ends within its timeout."""
     key_server.hangs = True
     async with key_server.served() as base:
         with pytest.raises(SourceFailed, match=r"Timeout|in time"):
@@ -76,7 +76,7 @@ async def test_a_server_that_hangs_is_left(key_server: Any) -> None:
 
 
 async def test_nobody_there(tmp_path: Path) -> None:
-    """A refused connection, a URL that is none, a token file that is missing or holds two lines are failures."""
+    """A refused connection, an invalid URL, a token file that is missing or holds two lines are failures."""
     two_lines = tmp_path / "two"
     two_lines.write_text("a\nb")
     for keys in (
@@ -92,7 +92,7 @@ async def test_nobody_there(tmp_path: Path) -> None:
 
 
 async def test_settings_choose_the_source(key_server: Any, signer: Any, tmp_path: Path) -> None:
-    """With a file its keys are had, with a URL those behind it."""
+    """With a file its keys are read, with a URL those behind it."""
     file = tmp_path / "jwks.json"
     file.write_bytes(signer.jwks("one"))
     by_file = issuer_of(ServiceAccountSettings(issuer="a", audience="b", jwks_file=str(file)))

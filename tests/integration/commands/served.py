@@ -1,4 +1,4 @@
-"""An app in a process of its own: `python served.py PORT DRAIN_S [MODE [HOST]]`. It tells on stdout what it sees."""
+"""An app in a separate process: `python served.py PORT DRAIN_S [MODE [HOST]]`. It reports its events on stdout."""
 
 import asyncio
 import sys
@@ -75,10 +75,10 @@ class App:
 
 
 class Told:
-    """Tells what the server says to the app before its shutdown."""
+    """Reports the server's calls to the app before its shutdown."""
 
     def leave(self) -> None:
-        """The end has been asked for."""
+        """The shutdown has been requested."""
         tell("leaving")
 
     def refuse(self) -> None:

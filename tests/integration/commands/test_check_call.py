@@ -1,4 +1,4 @@
-"""`taskgate check --call`: one real call for each app, and what is wrong with it, in words to act on."""
+"""`taskgate check --call`: one real call for each app, and its faults in words to act on."""
 
 import asyncio
 import os
@@ -72,7 +72,7 @@ async def run_check(file: Path, *options: str, stdin: int = subprocess.DEVNULL) 
 async def test_what_is_configured_wrong(
     sandbox: Sandbox, tmp_path: Path, changes: dict[str, object], words: str
 ) -> None:
-    """A wrong secret, region, admin and address are each told as what they are, with status 1."""
+    """A wrong secret, region, admin and address are each reported as such, with status 1."""
     status, line = await checked(sandbox, tmp_path, **changes)
     assert words in line
     assert status == 1
@@ -95,7 +95,7 @@ async def test_what_is_configured_wrong(
     ids=lambda value: "" if isinstance(value, str) else repr(value).partition("(")[0],
 )
 async def test_what_the_upstream_answers(sandbox: Sandbox, tmp_path: Path, fault: Fault, words: str) -> None:
-    """What the upstream refuses, and what answers in its place, is told in plain words, with status 1."""
+    """The upstream's refusals, and foreign answers in its place, are reported in plain words, with status 1."""
     await sandbox.control.add_fault(fault)
     status, line = await checked(sandbox, tmp_path)
     assert words in line
@@ -103,7 +103,7 @@ async def test_what_the_upstream_answers(sandbox: Sandbox, tmp_path: Path, fault
 
 
 async def test_a_good_app_is_told_with_its_tasks(sandbox: Sandbox, tmp_path: Path) -> None:
-    """One call is made, and the line tells how many tasks there are."""
+    """One call is made, and the line says how many tasks there are."""
     status, line = await checked(sandbox, tmp_path)
     assert status == 0
     assert line.startswith("shop: ok, ")
@@ -113,7 +113,7 @@ async def test_a_good_app_is_told_with_its_tasks(sandbox: Sandbox, tmp_path: Pat
 async def test_the_call_takes_a_turn_in_the_shared_budget(
     sandbox: Sandbox, shared_valkey: Server, tmp_path: Path
 ) -> None:
-    """With Redis nothing is asked; a new budget begins with a quiet window, so the call waits for its turn."""
+    """With Redis there is no prompt; a new budget begins with a quiet window, so the call waits for its turn."""
     file = configuration(sandbox, tmp_path, redis=shared_valkey.url)
     status, text = await run_check(file)
     assert (status, "shop: ok, " in text) == (0, True), text

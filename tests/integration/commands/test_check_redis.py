@@ -1,4 +1,4 @@
-"""`taskgate check --redis`: what Redis refuses, and what of its configuration will not do."""
+"""`taskgate check --redis`: refused commands, and unsuitable settings of Redis."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +40,7 @@ def settings(url: str, **redis: str) -> Settings:
 
 
 def as_user(server: Server, *rights: str) -> str:
-    """The URL for the documented user with other rights besides."""
+    """The URL for the documented user with additional rights."""
     server.run(*LINE.replace("PASSWORD", "right").split(), *rights)
     return f"redis://taskgate:right@127.0.0.1:{server.port}/0"
 
@@ -63,14 +63,14 @@ async def test_what_may_not_be_read_is_not_guessed(server: Server, capsys: pytes
 
 @pytest.mark.parametrize("command", ["time", "hset", "getrange", "publish", "subscribe", "eval", "scan", "set"])
 async def test_a_missing_right_is_named(server: Server, capsys: pytest.CaptureFixture[str], command: str) -> None:
-    """Each command that is refused is told with its name, and the status is 1."""
+    """Each refused command is reported with its name, and the status is 1."""
     server.run("SCRIPT", "FLUSH")
     assert await try_redis(settings(as_user(server, f"-{command}"))) == 1
     assert command in capsys.readouterr().out
 
 
 async def test_eviction_is_advised(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    """`noeviction` and policies that may drop the budget are told; they are no failure."""
+    """`noeviction` and policies that may drop the budget are reported; they are no failure."""
     for policy, words in (("noeviction", "not kept any more"), ("allkeys-lru", "costs a pause")):
         server.run("CONFIG", "SET", "maxmemory-policy", policy)
         assert await try_redis(settings(server.url)) == 0
@@ -94,6 +94,6 @@ async def test_a_split_is_warned_of_at_the_start(valkey_sentinel: Guarded) -> No
 
 
 async def test_redis_away_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where nobody listens, every try says so."""
+    """If nothing listens, every try says so."""
     assert await try_redis(settings("redis://127.0.0.1:1/0")) == 1
     assert "unreachable" in capsys.readouterr().out

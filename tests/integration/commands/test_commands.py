@@ -16,7 +16,7 @@ EXAMPLE = ROOT / "docs" / "taskgate.example.yaml"
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run `taskgate`, with no variable of ours but those given."""
+    """Run `taskgate`, with only the given variables of ours."""
     clean = {name: value for name, value in os.environ.items() if not name.upper().startswith("TASKGATE")}
     done = subprocess.run(
         [sys.executable, "-m", "service", *arguments],
@@ -57,7 +57,7 @@ def test_a_faulty_command_line_ends_with_status_2(arguments: tuple[str, ...]) ->
 
 @pytest.mark.parametrize("arguments", [("serve",), ("usersig", "shop")])
 def test_without_a_configuration_the_way_on_is_told(arguments: tuple[str, ...]) -> None:
-    """Where TASKGATE_CONFIG is missing, the text says how to set it and that there is a demo."""
+    """If TASKGATE_CONFIG is missing, the text says how to set it and that there is a demo."""
     done = run(*arguments)
     assert done.returncode == 2
     assert "Set TASKGATE_CONFIG to the path of a YAML file" in done.stderr
@@ -91,7 +91,7 @@ def test_every_fault_is_printed_one_a_line(command: str, tmp_path: Path) -> None
 
 
 def test_check_with_call_says_in_plain_words_that_nobody_answers(tmp_path: Path) -> None:
-    """Where an app's call fails, its line says why, and the status is 1."""
+    """If an app's call fails, its line says why, and the status is 1."""
     file = tmp_path / "taskgate.yaml"
     file.write_text(EXAMPLE.read_text().replace("# base_url: https://upstream.example", "base_url: http://127.0.0.1:9"))
     done = run("check", str(file), "--call", "--alone", SHOP_SECRET="0123")
@@ -127,7 +127,7 @@ def test_check_with_call_asks_the_upstream(tmp_path: Path) -> None:
 
 
 def test_key_prints_a_key_and_the_settings_that_let_it_in() -> None:
-    """The hash to paste is that of the key, the key differs each time, and a name that is none is refused."""
+    """The printed hash is that of the key, the key differs each time, and an invalid name is refused."""
     lines = run("key", "reports").stdout.splitlines()
     (key,) = [line for line in lines if line.startswith("tg_")]
     assert f'    keys: ["{hashlib.sha256(key.encode()).hexdigest()}"]' in lines
@@ -136,7 +136,7 @@ def test_key_prints_a_key_and_the_settings_that_let_it_in() -> None:
 
 
 def test_usersig_prints_a_signature_and_how_long_it_is_valid(tmp_path: Path) -> None:
-    """The signature alone is on stdout; its validity on stderr; an unknown app is told with status 2."""
+    """Only the signature is on stdout; its validity is on stderr; an unknown app is an error with status 2."""
     file = tmp_path / "taskgate.yaml"
     file.write_text(EXAMPLE.read_text())
     done = run("usersig", "shop", "--config", str(file), SHOP_SECRET="0123")

@@ -1,4 +1,4 @@
-"""What a gateway imports before it serves."""
+"""The imports of a gateway before it serves."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ sys.exit(serve.run("none"))
 
 
 def test_a_gateway_imports_what_it_uses() -> None:
-    """Without tokens and traces nothing is loaded that only these, terminals or other models need."""
+    """Without tokens and traces nothing is loaded that only these, terminals or unused models need."""
     environment = {"S": "x" * 64, "TASKGATE_CONFIG": "none"}
     command = [sys.executable, "-c", SEEN]
     told = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=60)
@@ -49,7 +49,7 @@ def test_a_gateway_imports_what_it_uses() -> None:
 
 
 def test_hidden_packages_are_there_again_afterwards() -> None:
-    """Meanwhile an import fails as for what is not installed; what was imported before stays; then all is as it was."""
+    """Inside, an import fails as for a missing package; earlier imports stay; afterwards all is as before."""
     sys.modules.pop("this", None)
     with without("this", "json"):
         with pytest.raises(ModuleNotFoundError):

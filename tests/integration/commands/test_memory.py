@@ -28,12 +28,12 @@ def many_files() -> Iterator[None]:
 
 
 def rss_bytes(pid: int) -> int:
-    """What a process has in memory."""
+    """The resident memory of a process, in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def unread(port: int, target: str, fields: str = "") -> socket.socket:
-    """A connection on which something is asked for that is never read."""
+    """A connection that requests something and never reads it."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     connection.settimeout(10)
@@ -81,7 +81,7 @@ async def test_whatever_readers_do(own_valkey: Server, many_files: None) -> None
 
 
 def test_the_defaults_fit_into_the_charts_limit() -> None:
-    """What the bounds add up to at every default is less than what the chart allows a replica."""
+    """The sum of the bounds at every default is less than what the chart allows a replica."""
     app = AppSettings(sdkappid=1, admin="a", secret_env="S")
     settings = Settings(apps={"shop": app}, callers={}, redis=RedisSettings(url="redis://127.0.0.1"))
     assert total_bytes(memory_model(settings)) < CHART_LIMIT_BYTES

@@ -1,4 +1,4 @@
-"""How the server starts, ends and guards itself: real processes, real signals, real sockets."""
+"""How the server starts, ends and protects itself: real processes, real signals, real sockets."""
 
 import json
 import os
@@ -43,7 +43,7 @@ class Served:
         self.told: list[str] = []
 
     def until(self, line: str) -> None:
-        """Read stdout until the app tells `line`."""
+        """Read stdout until the app prints `line`."""
         assert self.process.stdout is not None
         end = time.monotonic() + DEADLINE_S
         while not self.told or self.told[-1] != line:
@@ -53,7 +53,7 @@ class Served:
             self.told.append(text.strip())
 
     def connected(self) -> socket.socket:
-        """A connection, as soon as one can be had."""
+        """A connection, as soon as one is possible."""
         end = time.monotonic() + DEADLINE_S
         while True:
             try:
@@ -73,7 +73,7 @@ class Served:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     def refuses(self) -> bool:
-        """Whether new connections are refused soon, while the process lives on."""
+        """Whether new connections are soon refused, while the process lives on."""
         end = time.monotonic() + 0.5
         while time.monotonic() < end and self.process.poll() is None:
             try:
@@ -84,14 +84,14 @@ class Served:
         return False
 
     def asked(self, path: str, *, headers: str = "") -> socket.socket:
-        """A connection on which a request was sent that the app has got."""
+        """A connection on which a request was sent that the app has received."""
         connection = self.connected()
         connection.sendall(request(path, headers=headers))
         self.until(f"got {path}")
         return connection
 
     def ended(self) -> tuple[int, list[str], list[str]]:
-        """Wait for the end: status, what the app told, and the events that were logged."""
+        """Wait for the end: status, the app's output, and the logged events."""
         out, err = self.process.communicate(timeout=DEADLINE_S)
         assert "Traceback" not in err, err
         return (
@@ -107,7 +107,7 @@ def port() -> int:
 
 
 class Starting(list[Served]):
-    """What was started; whoever starts a process without a mode gets the event loop of this round."""
+    """Started processes; one started without a mode gets the event loop of this round."""
 
     loop = ""
 
@@ -119,7 +119,7 @@ class Starting(list[Served]):
 
 @pytest.fixture(params=["uvloop", "asyncio"])
 def started(request: pytest.FixtureRequest) -> Iterator[Starting]:
-    """Processes on one event loop and on the other, which are ended."""
+    """Processes on one event loop and on the other, ended afterwards."""
     all_started = Starting()
     all_started.loop = "asyncio" if request.param == "asyncio" else ""
     yield all_started
@@ -135,7 +135,7 @@ def request(path: str, *, headers: str = "") -> bytes:
 
 
 def answer(connection: socket.socket) -> bytes:
-    """All that comes until the other side closes."""
+    """Everything received until the other side closes."""
     received = bytearray()
     try:
         while part := connection.recv(65_536):
@@ -165,7 +165,7 @@ def test_what_is_in_flight_ends_before_the_app_does(port: int, started: Starting
 
 
 def test_a_request_that_does_not_end_is_cut_off_and_the_app_still_closes(port: int, started: Starting) -> None:
-    """After drain_s the app is told to refuse, then what goes on is cut off, with 503 where no answer had begun."""
+    """After drain_s the app is asked to refuse, then the rest is cut off, with 503 if no answer had begun."""
     served = started.served(port, drain_s=0.2)
     with served.asked("/never") as waiting, served.asked("/half") as half:
         served.process.terminate()
@@ -189,7 +189,7 @@ def test_a_second_signal_hurries(port: int, started: Starting) -> None:
 
 
 def test_a_signal_during_the_start_ends_it(port: int, started: Starting) -> None:
-    """A signal that comes while the app starts is kept: the app ends its start and then closes."""
+    """A signal that arrives while the app starts is kept: the app finishes its start and then closes."""
     served = started.served(port, mode="slow-start")
     served.until("starting")
     served.process.terminate()
@@ -215,7 +215,7 @@ def test_an_address_that_is_taken_is_told_in_one_line(port: int, started: Starti
 
 
 def test_an_address_by_name(port: int, started: Starting) -> None:
-    """A name is looked up, and one that there is not is told in one line."""
+    """A name is resolved, and a nonexistent one is reported in one line."""
     served = started.served(port, host="localhost")
     with served.asked("/now", headers="connection: close\r\n") as connection:
         assert answer(connection).endswith(b"ok")
@@ -226,7 +226,7 @@ def test_an_address_by_name(port: int, started: Starting) -> None:
 
 
 def test_a_caller_who_hangs_up_is_seen(port: int, started: Starting) -> None:
-    """The app's receive() tells that the connection was closed."""
+    """The app's receive() reports that the connection was closed."""
     served = started.served(port)
     served.asked("/watch").close()
     served.until("hung up")

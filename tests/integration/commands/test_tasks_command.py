@@ -1,4 +1,4 @@
-"""`taskgate tasks`, run as a process against a gateway that says what the test wants."""
+"""`taskgate tasks`, run as a process against a gateway controlled by the test."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ async def run(
 
 
 async def test_a_table(web: Web) -> None:
-    """All tasks, a row each under one heading, and exit status 0; what was asked for reaches the gateway."""
+    """All tasks, one row each under one heading, and exit status 0; the request's parameters reach the gateway."""
     async with web.on_a_socket() as port:
         status, out, err = await run(port, "--app", "shop", "-q", "a b", "--since=-P7D", "--wait", "7")
     rows = out.splitlines()
@@ -63,7 +63,7 @@ async def test_a_table(web: Web) -> None:
 
 
 async def test_ndjson(web: Web) -> None:
-    """One JSON object a line, tasks alone, from the offset on, as the gateway sends them."""
+    """One JSON object per line, only tasks, from the offset on, as the gateway sends them."""
     async with web.on_a_socket() as port:
         status, out, _ = await run(port, "--format", "ndjson", "--offset", "240", "--status", "pending")
     assert status == 0
@@ -71,7 +71,7 @@ async def test_ndjson(web: Web) -> None:
 
 
 async def test_a_limit_ends_the_stream(web: Web) -> None:
-    """After so many tasks it ends with status 0, and the gateway is asked for no more blocks than that takes."""
+    """After so many tasks it ends with status 0, and no more blocks are requested than that takes."""
     web.gateway.told_at[200] = asyncio.Event()
     async with web.on_a_socket() as port:
         status, out, err = await run(port, "--limit", "120")
@@ -80,7 +80,7 @@ async def test_a_limit_ends_the_stream(web: Web) -> None:
 
 @pytest.mark.parametrize("form", ["table", "ndjson"])
 async def test_nothing_in_a_task_reaches_the_terminal_as_a_command(web: Web, form: str) -> None:
-    """Controls and marks that turn or hide the writing are written as escapes; NDJSON still means the same."""
+    """Control, bidirectional and invisible characters are written as escapes; NDJSON still means the same."""
     title = NASTY.replace("\x1b", "\\u001b").replace("\x07", "\\u0007")
     record = msgspec.json.encode(task_of(0)).replace(b"Task 0", title.encode())
     web.gateway.listed = (record,)
@@ -110,7 +110,7 @@ ENDS: list[tuple[Any, int, str]] = [
 
 @pytest.mark.parametrize(("told", "status", "text"), ENDS)
 async def test_how_it_ended(web: Web, told: Any, status: int, text: str) -> None:
-    """A list that is cut short is told with its reason and the way on, and ends with 1; warnings leave it at 0."""
+    """A truncated list is reported with its reason and how to continue, and ends with 1; warnings leave it at 0."""
     web.gateway.told_at[100] = told
     async with web.on_a_socket() as port:
         ended = await run(port)
@@ -119,7 +119,7 @@ async def test_how_it_ended(web: Web, told: Any, status: int, text: str) -> None
 
 
 async def test_a_stream_that_breaks_off() -> None:
-    """Without its last line a list is incomplete, however well it looks."""
+    """Without its last line a list is incomplete, however good it looks."""
 
     async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -148,7 +148,7 @@ FAULTS: list[tuple[tuple[str, ...], str | None, int, str]] = [
 
 @pytest.mark.parametrize(("arguments", "key", "status", "text"), FAULTS)
 async def test_faults(web: Web, arguments: tuple[str, ...], key: str | None, status: int, text: str) -> None:
-    """Faults of the request and the key end with 2, those of the way with 1; both are told on stderr alone."""
+    """Faults of the request and the key end with 2, those of the connection with 1; both are only on stderr."""
     async with web.on_a_socket() as port:
         ended = await run(port, *arguments, key=key)
     assert ended[:2] == (status, "")
@@ -156,7 +156,7 @@ async def test_faults(web: Web, arguments: tuple[str, ...], key: str | None, sta
 
 
 async def test_progress_on_a_terminal(web: Web) -> None:
-    """On a terminal stderr shows the expected wait, then how much is done and left, and is cleared in the end."""
+    """On a terminal stderr shows the expected wait, then what is done and left, and is cleared at the end."""
     web.gateway.view = {"free": 0, "others": CallerStanding(name=None, waiting=19)}
     web.gateway.told_at[200] = go = asyncio.Event()
     asyncio.get_running_loop().call_later(0.7, go.set)
@@ -205,7 +205,7 @@ async def test_watch_prints_what_changes(web: Web, monkeypatch: pytest.MonkeyPat
 
 
 async def test_watch_on_a_terminal_is_a_live_table(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The list is drawn anew with how old it is."""
+    """The list is redrawn with its age."""
     monkeypatch.setattr("service.watch.feed.RENEW_MIN_S", 0.01)
     web.gateway.listed = web.gateway.listed[:3]
     ours, theirs = pty.openpty()
@@ -225,7 +225,7 @@ async def test_watch_on_a_terminal_is_a_live_table(web: Web, monkeypatch: pytest
 
 @pytest.mark.parametrize("argument", ["--limit=3", "--offset=3"])
 async def test_watch_follows_whole_lists(web: Web, argument: str) -> None:
-    """What chooses a part of the list is refused."""
+    """Parameters that choose a part of the list are refused."""
     async with web.on_a_socket() as port:
         status, _, err = await run(port, "--watch", argument)
     assert status == 2

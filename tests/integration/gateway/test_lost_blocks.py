@@ -1,4 +1,4 @@
-"""What a replica remembers and Redis has lost, in whichever way, is fetched again: a whole gateway, a real Valkey."""
+"""Blocks that a replica remembers and Redis has lost, however, are fetched again: a whole gateway, a real Valkey."""
 
 import asyncio
 import hashlib
@@ -22,7 +22,7 @@ BLOCKS = "taskgate:{shop}:b:*"
 
 
 class Gateway:
-    """One gateway, asked over ASGI."""
+    """One gateway, called over ASGI."""
 
     def __init__(self, server: Server, sandbox: Sandbox, client: httpx.AsyncClient) -> None:
         self.server = server
@@ -35,7 +35,7 @@ class Gateway:
         return await self._client.get("/tasks?since=-P1D&limit=3", headers=headers)
 
     def scripts(self) -> int:
-        """How many scripts Redis has run."""
+        """The number of scripts that Redis has run."""
         counted = self.server.run("INFO", "commandstats")
         return sum(counted.get(name, {"calls": 0})["calls"] for name in ("cmdstat_evalsha", "cmdstat_eval"))
 

@@ -41,7 +41,7 @@ async def test_replicas_agree_whatever_their_own_clocks_say(store: RedisStore) -
 
 
 class Told:
-    """A server whose time is what a test says; its answers take `takes_s`."""
+    """A server whose time is set by a test; its answers take `takes_s`."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -53,7 +53,7 @@ class Told:
         return self
 
     async def __call__(self, keys: Sequence[str], args: Sequence[str]) -> list[object]:
-        """Tell the time."""
+        """Return the time."""
         out_s, back_s = self.takes_s
         self.now_s += out_s
         told_s = self.now_s + self.server_s
@@ -72,7 +72,7 @@ def clock(told: Told) -> SharedClock:
 
 
 async def test_a_slow_answer_moves_nothing(told: Told, clock: SharedClock) -> None:
-    """What is known well is not given up for an answer that took long, on either way."""
+    """A well-known offset is not replaced for an answer that was slow, in either direction."""
     await clock.ask()
     for told.takes_s in ((5.0, 0.0), (0.0, 5.0), (2.0, 2.0)):
         await clock.ask()

@@ -1,4 +1,4 @@
-"""Redis behind TLS: with a CA of one's own, with a client's certificate, and what is told where it fails."""
+"""Redis behind TLS: with a private CA, with a client certificate, and the errors if it fails."""
 
 import asyncio
 import datetime
@@ -103,7 +103,7 @@ async def opened(url: str, **settings: Any) -> AsyncIterator[RedisStore]:
 
 
 async def fault_of(url: str, **settings: Any) -> tuple[str, list[str]]:
-    """The fault of a call, and the reasons that were logged."""
+    """The fault of a call, and the logged reasons."""
     with capture_logs() as logs:
         async with opened(url, **settings) as store:
             with pytest.raises(StoreUnavailable) as caught:
@@ -112,7 +112,7 @@ async def fault_of(url: str, **settings: Any) -> tuple[str, list[str]]:
 
 
 async def test_a_ca_of_ones_own_is_trusted(valkey: Server, authority: Authority) -> None:
-    """With `ca_file` commands and messages go through TLS; without it the certificate is said to be the fault."""
+    """With `ca_file` commands and messages go through TLS; without it the error names the certificate."""
     async with behind_tls(valkey, authority.issued("localhost")) as url:
         async with opened(url, ca_file=authority.file) as store:
             heard: list[bytes] = []
@@ -135,7 +135,7 @@ async def test_another_name_is_not_trusted(valkey: Server, authority: Authority)
 
 
 async def test_a_clients_certificate_is_shown(valkey: Server, authority: Authority, tmp_path: Path) -> None:
-    """Where the server asks for one, it is had."""
+    """If the server requests one, it is presented."""
     clients = Authority(tmp_path, "clients")
     cert, key = clients.issued("gateway")
     async with behind_tls(valkey, authority.issued("localhost"), clients=clients) as url:
@@ -145,7 +145,7 @@ async def test_a_clients_certificate_is_shown(valkey: Server, authority: Authori
 
 
 async def test_redis_own_tls(authority: Authority) -> None:
-    """Redis, where it is installed, asks for a client's certificate: without one the fault is TLS, and logged."""
+    """Redis, if installed, requests a client certificate: without one the fault is TLS, and logged."""
     cert, key = authority.issued("localhost")
     files = ("--tls-cert-file", str(cert), "--tls-key-file", str(key), "--tls-ca-cert-file", str(authority.file))
     for binary in (path for name, path in BINARIES.items() if name == "redis"):

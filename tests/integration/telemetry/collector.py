@@ -1,4 +1,4 @@
-"""A collector of traces that keeps what it gets, over real HTTP."""
+"""A trace collector that keeps what it receives, over real HTTP."""
 
 import threading
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 
 class Collector:
-    """What came: spans by name, and the raw bytes."""
+    """The received spans by name, and the raw bytes."""
 
     def __init__(self) -> None:
         self.raw = b""

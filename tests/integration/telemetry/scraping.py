@@ -21,7 +21,7 @@ class Sample:
 
 
 class Scrape:
-    """What one scrape told."""
+    """The result of one scrape."""
 
     def __init__(self, families: Iterator[Any]) -> None:
         found = list(families)
@@ -52,7 +52,7 @@ def read(kind: str, body: str) -> Scrape:
 
 
 async def ask(port: int, request: bytes) -> bytes:
-    """Send bytes on a connection of their own, and read until it is closed."""
+    """Send bytes on a separate connection, and read until it is closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)

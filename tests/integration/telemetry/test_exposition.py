@@ -1,4 +1,4 @@
-"""The operators' listener: what it answers, and what it does not put up with."""
+"""The operators' listener: its answers, and what it does not tolerate."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -74,13 +74,13 @@ async def test_only_a_get_of_metrics_is_answered(port: int, head: bytes, status:
 
 @pytest.mark.parametrize("path", [b"/livez", b"/readyz"])
 async def test_probes_are_answered_here_too(port: int, path: bytes) -> None:
-    """They are passed to the app that answers them elsewhere."""
+    """They are passed to the app that also answers them elsewhere."""
     answer = await ask(port, b"GET " + path + b" HTTP/1.0\r\n\r\n")
     assert answer.endswith(b"\r\n\r\n" + path)
 
 
 async def test_who_says_nothing_is_let_go() -> None:
-    """A connection that sends no whole head is closed when its time is over, without an answer."""
+    """A connection that sends no complete head in time is closed without an answer."""
     bounds = msgspec.structs.replace(BOUNDS, headers_timeout_s=0.05)
     async with exposed(metrics(), probes=probes, host="127.0.0.1", port=0, bounds=bounds) as at:
         reader, writer = await asyncio.open_connection("127.0.0.1", at)
@@ -91,7 +91,7 @@ async def test_who_says_nothing_is_let_go() -> None:
 
 
 async def test_who_holds_connections_does_not_keep_others_out(port: int) -> None:
-    """With as many silent connections as there may be, a scrape is answered, and the oldest of them is closed."""
+    """With the maximum of silent connections, a scrape is answered, and the oldest of them is closed."""
     held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(BOUNDS.connections_max)]
     assert b" 200 " in await ask(port, SCRAPE)
     async with asyncio.timeout(10):
@@ -123,7 +123,7 @@ async def test_a_taken_port_is_told(port: int) -> None:
 
 
 async def test_a_fault_in_the_metrics_is_a_500() -> None:
-    """Where the text can't be made, the scrape fails, the next one is answered, and nothing else is hurt."""
+    """If the text can't be made, the scrape fails, the next one is answered, and nothing else is affected."""
     async with exposed(metrics(Broken()), probes=probes, host="127.0.0.1", port=0) as at:
         assert b" 500 " in await ask(at, SCRAPE)
         assert b" 200 " in await ask(at, SCRAPE)

@@ -1,4 +1,4 @@
-"""What is not asked for is not there."""
+"""Features that are not enabled are not loaded."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ print([name for name in sys.modules if name.startswith(exporting)])
 
 
 def test_without_an_endpoint_nothing_that_exports_is_imported() -> None:
-    """A gateway that traces nothing loads none of what it takes, though it is installed (redis-py loads the API)."""
+    """A gateway without tracing loads no exporter, even if it is installed (redis-py loads the API)."""
     told = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True)
     assert told.stdout == "[]\n"
 

@@ -45,7 +45,7 @@ async def states(service: Service) -> tuple[int, int, dict[str, Any]]:
 
 
 async def test_ready_from_start_to_leave(own_valkey: Server, sandbox: Sandbox, tmp_path: Path) -> None:
-    """Ready neither before the start nor after it was told to leave, but while Redis is away; alive throughout."""
+    """Ready neither before the start nor after `leave`, but while Redis is unavailable; alive throughout."""
     secret = tmp_path / "secret"
     secret.write_text(APP.key)
     app = AppSettings(sdkappid=APP.sdkappid, admin=APP.admin, base_url=sandbox.base_url, secret_file=str(secret))

@@ -1,4 +1,4 @@
-"""Requests are counted as they were: through the real routes, on a real socket, read by the official parsers."""
+"""Requests are counted correctly: through the real routes, on a real socket, read by the official parsers."""
 
 import asyncio
 import random
@@ -48,19 +48,19 @@ class Bench:
         )
 
     async def get(self, target: str = TASKS, *, key: str | None = KEY, method: str = "GET", field: str = "") -> int:
-        """Ask, with a further line of the head; return the status."""
+        """Send a request, with a further header line; return the status."""
         authorization = f"Authorization: Bearer {key}\r\n" if key else ""
         authorization += f"{field}\r\n" if field else ""
         head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{authorization}\r\n"
         return int((await ask(self.port, head.encode())).split(b" ")[1])
 
     async def served(self, source: Source, *, field: str = "", **changes: Any) -> int:
-        """Ask for a page that comes from `source`."""
+        """Request a page that comes from `source`."""
         self.gateway.changes = {"source": source, **changes}
         return await self.get(field=field)
 
     async def refused(self, error: Exception, *, field: str = "") -> int:
-        """Ask where the gateway raises."""
+        """Send a request for which the gateway raises."""
         self.gateway.error = error
         try:
             return await self.get(field=field)
@@ -68,7 +68,7 @@ class Bench:
             self.gateway.error = None
 
     async def hung_up(self) -> None:
-        """Ask, and hang up before the answer."""
+        """Send a request, and hang up before the answer."""
         self.gateway.go = asyncio.Event()
         _, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(f"GET {TASKS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode())
@@ -154,7 +154,7 @@ async def test_each_kind_of_request_is_counted_once_as_what_it_was() -> None:
 
 
 async def test_what_a_caller_asked_for_is_told_apart_from_what_it_could_not_have() -> None:
-    """Refused and fallback are what went wrong; a caller that wants no fetch or no wait gets what it asked for."""
+    """Refused and fallback are failures; a caller that wants no fetch or no wait gets what it requested."""
     impatient = WaitTooLong(place=1, estimate_s=9, patience_s=0)
     async with bench() as at:
         assert await at.refused(WaitTooLong(place=1, estimate_s=9, patience_s=1), field="Prefer: wait=1") == 503
@@ -172,7 +172,7 @@ async def test_what_a_caller_asked_for_is_told_apart_from_what_it_could_not_have
 
 
 async def test_both_formats_tell_the_same() -> None:
-    """A scraper that wants OpenMetrics gets the same series and values as one that takes the older text."""
+    """A scraper that accepts OpenMetrics gets the same series and values as one that takes the older text."""
     async with bench() as at:
         await at.served(Source.HIT)
         plain, modern = await scraped(at.metrics_port), await scraped(at.metrics_port, accept=OPENMETRICS)
@@ -181,7 +181,7 @@ async def test_both_formats_tell_the_same() -> None:
 
 
 async def test_a_flood_of_made_up_names_adds_no_series() -> None:
-    """Random paths, queries, keys, request ids and methods leave as many series behind as one of each."""
+    """Random paths, queries, keys, request ids and methods leave as many series as one of each."""
     chance = random.Random(7)
 
     def word() -> str:
@@ -203,7 +203,7 @@ async def test_a_flood_of_made_up_names_adds_no_series() -> None:
 
 
 def test_a_caller_that_is_not_in_the_settings_is_one_of_the_others() -> None:
-    """However many names credentials bring, those that the settings lack share one series, and no state is kept."""
+    """However many names credentials contain, those not in the settings share one series, and no state is kept."""
     metrics = Bench().metrics
     metrics.requests(
         [observed(caller=f"c{number}", app=f"a{number}", outcome="fetched", waited_s=0.1) for number in range(1000)]

@@ -1,4 +1,4 @@
-"""Spans as an exporter gets them: whose children they are, and what they never say."""
+"""Spans as an exporter gets them: their parents, and what they never contain."""
 
 import asyncio
 from collections.abc import Mapping
@@ -64,7 +64,7 @@ def call_of(origin: Origin) -> Call:
 
 
 async def test_a_request_goes_on_with_its_callers_trace() -> None:
-    """The span is a child of the caller's `traceparent`, is named after the route, and is the parent told further."""
+    """The span is a child of the caller's `traceparent`, is named after the route, and is the parent passed on."""
     bench = Bench()
     assert await bench.get("/problems/nothing?x=hunter2", {"traceparent": TRACEPARENT}) == 404
     assert await bench.get(headers={"traceparent": TRACEPARENT, "X-Request-Id": "r1"}) == 200
@@ -88,7 +88,7 @@ async def test_a_request_goes_on_with_its_callers_trace() -> None:
 
 @pytest.mark.parametrize("header", ["", "rubbish", f"00-{'0' * 32}-{PARENT}-01", f"ff-{TRACE}-{PARENT}-01"])
 async def test_a_traceparent_that_is_none_begins_a_new_trace(header: str) -> None:
-    """What is no valid `traceparent` is not believed: the request is the root of a trace of its own."""
+    """An invalid `traceparent` is ignored: the request is the root of a new trace."""
     bench = Bench()
     await bench.get(headers={"traceparent": header})
     (span,) = bench.spans()
@@ -97,7 +97,7 @@ async def test_a_traceparent_that_is_none_begins_a_new_trace(header: str) -> Non
 
 
 async def test_a_caller_that_does_not_sample_is_obeyed() -> None:
-    """Where the caller's flags say that it is not recorded, neither is anything here, and so it is told further."""
+    """If the caller's flags say that it is not recorded, neither is anything here, and the flags are passed on."""
     bench = Bench()
     await bench.get(headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
     assert bench.spans() == []
@@ -119,7 +119,7 @@ async def test_concurrent_requests_keep_their_own_spans() -> None:
 
 
 async def test_a_failure_of_ours_is_an_error_and_a_callers_is_not() -> None:
-    """A 5xx makes the span one of an error, a 401 does not."""
+    """A 5xx marks the span as an error, a 401 does not."""
     bench = Bench()
     bench.gateway.error = WaitTooLong(place=1, estimate_s=1, patience_s=0)
     await bench.get()
@@ -135,7 +135,7 @@ def end_of(call: Call, **values: Any) -> CallEnd:
 
 
 def test_a_call_has_its_wait_and_itself_below_the_request() -> None:
-    """Line and call are children of the payer's request, one after the other; the wait is as long as it was."""
+    """Line and call are children of the payer's request, one after the other; the wait has its real duration."""
     bench = Bench()
     call = call_of(Origin(request_id="r1", traceparent=TRACEPARENT))
     watched = bench.traces.begin(call)
@@ -163,7 +163,7 @@ def test_a_call_has_its_wait_and_itself_below_the_request() -> None:
 
 
 def test_a_renewal_is_a_trace_of_its_own() -> None:
-    """A call that no request has asked for is a root, with no wait before it."""
+    """A call without a request is a root, with no wait before it."""
     bench = Bench()
     call = call_of(NOBODY)
     bench.traces.begin(call).end(end_of(call))
@@ -172,7 +172,7 @@ def test_a_renewal_is_a_trace_of_its_own() -> None:
 
 
 def test_the_vendor_is_told_only_where_it_may_be() -> None:
-    """With the setting, what is sent names the trace and the call's own span."""
+    """With the setting, the sent field names the trace and the call's own span."""
     bench = Bench(sends_traceparent=True)
     call = call_of(Origin(request_id="r1", traceparent=TRACEPARENT))
     watched = bench.traces.begin(call)
