@@ -1,4 +1,4 @@
-"""A fleet: several gateway processes on one Valkey, with the sandbox upstream as a process of its own."""
+"""A fleet: several gateway processes on one Valkey, with the sandbox upstream as a separate process."""
 
 import asyncio
 import hashlib

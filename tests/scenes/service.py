@@ -1,4 +1,4 @@
-"""What a Kubernetes Service does: new connections go to ready replicas, open ones stay where they are."""
+"""A Kubernetes Service: new connections go to ready replicas, open ones stay where they are."""
 
 import asyncio
 import itertools
@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager, suppress
 from tests.scenes.fleet import Replica, get
 
 PROBE_S = 0.1
-"""How often readiness is asked for."""
+"""How often readiness is queried."""
 
 
 class Service:
-    """A TCP proxy in front of replicas. `terminating` are those whose end has been asked for: no endpoints any more."""
+    """A TCP proxy in front of replicas. `terminating` are those being shut down, which are no longer endpoints."""
 
     def __init__(self, replicas: Sequence[Replica]) -> None:
         self._replicas = replicas
@@ -24,7 +24,7 @@ class Service:
         self.port = 0
 
     async def probe(self) -> None:
-        """Ask all for their readiness, for ever."""
+        """Query all for their readiness, for ever."""
         while True:
             for replica in self._replicas:
                 try:
@@ -56,7 +56,7 @@ class Service:
             writer.close()
 
     async def roll(self, replica: Replica, *, pre_stop_s: float) -> int:
-        """End a replica as Kubernetes does and start it again; returns its exit status."""
+        """End a replica as Kubernetes does and start it again; return its exit status."""
         self.terminating.add(replica)
         await asyncio.sleep(pre_stop_s)
         replica.signal(signal.SIGTERM)

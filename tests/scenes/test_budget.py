@@ -32,7 +32,7 @@ async def test_the_limit_is_kept_and_used(own_valkey: Server, count: int) -> Non
 
 
 def _use(arrivals_ms: list[float], *, round_trip_s: float, skipped: int = 10) -> float:
-    """The share that was used of the calls that rule 2 allows, once the line was under way."""
+    """Return the share used of the calls that rule 2 allows, once the line was busy."""
     took_ms = arrivals_ms[-1] - arrivals_ms[skipped]
     return (len(arrivals_ms) - 1 - skipped) * (1000 + round_trip_s * 1000) / 5 / took_ms
 
@@ -89,7 +89,7 @@ async def test_a_rare_caller_is_served_next(own_valkey: Server) -> None:
 
 
 async def test_a_thousand_requests_for_one_page_cost_one_call(own_valkey: Server) -> None:
-    """From 20 callers on 4 replicas at once; everybody gets the same bytes."""
+    """From 20 callers on 4 replicas at once; all get the same bytes."""
     async with fleet(own_valkey) as gateways:
         await gateways.upstream.add_fault(Latency(back_ms=300))
         got = await asyncio.gather(*(gateways.page(n % 4, caller=f"c{n % 20}", q="same") for n in range(1000)))
@@ -99,7 +99,7 @@ async def test_a_thousand_requests_for_one_page_cost_one_call(own_valkey: Server
 
 
 async def test_who_hangs_up_costs_no_call(own_valkey: Server) -> None:
-    """A caller asks for 500 blocks and hangs up: none is fetched, and it is served at once when it returns."""
+    """A caller requests 500 blocks and hangs up: none is fetched, and it is served at once when it returns."""
     async with fleet(own_valkey) as gateways:
         asked = [asyncio.create_task(gateways.page(n % 4, caller="c1", q=f"gone {n}")) for n in range(500)]
         while await gateways.calls() < 5:
@@ -116,7 +116,7 @@ async def test_who_hangs_up_costs_no_call(own_valkey: Server) -> None:
 
 
 async def test_checks_by_hand_take_turns_like_anyone(own_valkey: Server) -> None:
-    """While callers want all that there is, six people run `taskgate check --call`: never 6 calls in a second."""
+    """While callers use the whole budget, six people run `taskgate check --call`: never 6 calls in a second."""
     async with fleet(own_valkey, replicas=2, budget={"wait_max_s": 300.0}) as gateways:
 
         async def check() -> tuple[int, str]:

@@ -13,20 +13,20 @@ pytestmark = [pytest.mark.scene, pytest.mark.long]
 
 
 class Stepped:
-    """A Valkey, and the file that says how far its clock is off."""
+    """A Valkey, and the file that sets the offset of its clock."""
 
     def __init__(self, server: Server, offset: Path) -> None:
         self.server = server
         self._offset = offset
 
     def step(self, by: str) -> None:
-        """Set its clock off by so much, such as `-1h`."""
+        """Set its clock off by an offset such as `-1h`."""
         self._offset.write_text(by + "\n")
 
 
 @pytest.fixture
 def stepped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stepped]:
-    """Valkey alone gets the false clock: the gateways and the upstream keep the true one."""
+    """Only Valkey gets the false clock: the gateways and the upstream keep the true one."""
     [library] = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
     offset = tmp_path / "offset"
     offset.write_text("+0\n")

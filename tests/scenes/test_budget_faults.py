@@ -1,4 +1,4 @@
-"""What the budget keeps when something dies, by whole processes and the upstream's own arrival times."""
+"""The budget's guarantees when something dies, by whole processes and the upstream's own arrival times."""
 
 import asyncio
 import signal
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.scene
 
 
 async def _calls_beyond(gateways: Fleet, count: int, *, within_s: float) -> float:
-    """Wait until more than `count` calls have arrived; returns how long that took."""
+    """Wait until more than `count` calls have arrived; return how long that took."""
     started_s = time.monotonic()
     async with asyncio.timeout(within_s):
         while await gateways.calls() <= count:
@@ -108,7 +108,7 @@ async def test_a_failover_never_costs_a_call_too_many() -> None:
 
 
 async def test_throttling_pauses_all_replicas(own_valkey: Server) -> None:
-    """The upstream refuses every third call for too many: each time everybody pauses, and all pages come."""
+    """The upstream refuses every third call for too many: each time all replicas pause, and all pages arrive."""
     async with fleet(own_valkey, budget={"pause_s": 0.5, "attempts": 10}) as gateways:
         await gateways.upstream.add_fault(ErrorCode(code=60007, every=3))
         got = await asyncio.gather(*_backlog(gateways, 20))
@@ -123,7 +123,7 @@ async def test_throttling_pauses_all_replicas(own_valkey: Server) -> None:
     ("fault", "status"), [(HttpStatus(status=502), 502), pytest.param(Hang(), 504, marks=pytest.mark.long)]
 )
 async def test_a_failing_upstream_is_not_stormed(own_valkey: Server, fault: HttpStatus | Hang, status: int) -> None:
-    """Each try is a slot and there are three for a page: 10 pages make 30 calls, 5 a second, and tell what is wrong."""
+    """Each try is a slot and there are three per page: 10 pages make 30 calls, 5 a second, and say what is wrong."""
     async with fleet(
         own_valkey, upstream={"connect_timeout_s": 0.3, "read_timeout_s": 0.3, "call_timeout_s": 1.0}
     ) as gateways:
@@ -135,7 +135,7 @@ async def test_a_failing_upstream_is_not_stormed(own_valkey: Server, fault: Http
 
 
 async def test_while_the_upstream_fails_stale_pages_come_at_once(own_valkey: Server) -> None:
-    """The first to ask learns that it fails; the others needn't, and in the background it is tried until it is back."""
+    """The first request finds that it fails; the others need not, and background tries go on until it is back."""
     async with fleet(own_valkey, replicas=1, cache={"fresh_s": 0.5, "stale_while_revalidate_s": 0}) as gateways:
         for n in range(8):
             assert (await gateways.page(0, q=f"old {n}")).status == 200
@@ -165,7 +165,7 @@ async def test_an_upstream_that_is_back_is_used_at_once(own_valkey: Server) -> N
 
 
 async def test_a_replica_that_is_told_to_end_serves_who_waits(own_valkey: Server) -> None:
-    """All who wait there get their turns, though it is not ready any more; then it exits with 0."""
+    """All requests waiting there get their turns, though it is no longer ready; then it exits with 0."""
     async with fleet(own_valkey, replicas=2) as gateways:
         here = [asyncio.create_task(gateways.page(0, caller=f"c{n % 5}", q=f"here {n}")) for n in range(20)]
         await _calls_beyond(gateways, 4, within_s=5)
@@ -176,7 +176,7 @@ async def test_a_replica_that_is_told_to_end_serves_who_waits(own_valkey: Server
 
 
 async def test_a_replica_whose_time_is_over_lets_go(own_valkey: Server) -> None:
-    """Calls in flight end, who still waits gets 503 with `Retry-After`, and the line elsewhere moves on."""
+    """Calls in flight end, requests still waiting get 503 with `Retry-After`, and the line elsewhere moves on."""
     async with fleet(own_valkey, replicas=2, server={"drain_s": 0.5}) as gateways:
         await gateways.upstream.add_fault(Latency(back_ms=700))
         elsewhere = [asyncio.create_task(gateways.page(1, caller="c9", q=f"elsewhere {n}")) for n in range(10)]
@@ -200,7 +200,7 @@ async def test_a_replica_whose_time_is_over_lets_go(own_valkey: Server) -> None:
 
 @pytest.mark.parametrize("gone_s", [0.6, pytest.param(60, marks=pytest.mark.long)])
 async def test_without_valkey_no_call_is_made(own_valkey: Server, gone_s: float) -> None:
-    """Closed: what is in memory is served stale, the rest is told 503; readiness stays; back within 2 s."""
+    """Closed: blocks in memory are served stale, other requests get 503; readiness stays; back within 2 s."""
     async with fleet(own_valkey, replicas=2, cache={"fresh_s": 0.5, "stale_while_revalidate_s": 0}) as gateways:
         assert (await gateways.page(0, q="known")).status == 200
         before = await gateways.calls()

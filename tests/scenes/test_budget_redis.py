@@ -1,4 +1,4 @@
-"""A Redis that answers, but not as it should: each has its problem and its log line, and costs no call."""
+"""A Redis that answers, but not as it should: each fault has its problem and its log line, and costs no call."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -60,7 +60,7 @@ async def test_a_redis_that_refuses_is_told_and_waited_for(
 
 
 async def test_a_busy_time_leaves_nothing_behind(settled: Server) -> None:
-    """After a backlog that was served, given up and refused, Redis holds no report, no flight, and no tag."""
+    """After a backlog that was served, abandoned and refused, Redis holds no report, no flight, and no tag."""
     async with fleet(settled, replicas=2) as gateways:
         served = [gateways.page(n % 2, caller=f"c{n}", q=f"served {n}") for n in range(12)]
         refused = [gateways.page(n % 2, caller=f"c{n}", q=f"refused {n}", wait=1) for n in range(30)]
@@ -75,7 +75,7 @@ async def test_a_busy_time_leaves_nothing_behind(settled: Server) -> None:
 
 
 async def _nothing_is_left(gateways: Fleet, server: Server) -> None:
-    """Neither in the scheduler's state, once its leases are over, nor connections beyond the pools' bound."""
+    """Nothing in the scheduler's state, once its leases are over, nor connections beyond the pools' bound."""
     async with asyncio.timeout(5):
         while (await gateways.page(0, q="one more", wait=5)).status != 200:
             await asyncio.sleep(0.05)

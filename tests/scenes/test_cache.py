@@ -21,7 +21,7 @@ ALL: Mapping[str, str] = {"since": "-P65D", "until": "P65D"}
 
 
 async def test_ten_callers_page_through_two_thousand_tasks(own_valkey: Server) -> None:
-    """Twenty at a time, over 4 replicas: 20 calls, and everybody sees each task once."""
+    """Twenty at a time, over 4 replicas: 20 calls, and each caller sees each task once."""
     async with fleet(own_valkey, cache={"fresh_s": 300.0}) as gateways:
 
         async def walk(caller: int) -> list[int]:
@@ -41,7 +41,7 @@ async def test_ten_callers_page_through_two_thousand_tasks(own_valkey: Server) -
 
 
 class _Connection:
-    """One kept connection that asks for the same page again and again."""
+    """One kept-alive connection that requests the same page repeatedly."""
 
     def __init__(self, port: int, request: bytes) -> None:
         self._port = port
@@ -50,7 +50,7 @@ class _Connection:
         self.oldest_s = 0
 
     async def ask_on(self, *, seconds: float, every_s: float) -> None:
-        """Ask every so often."""
+        """Repeat the request at an interval."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         began_s = time.monotonic()
         asked = 0
@@ -72,7 +72,7 @@ def _field(head: bytes, name: bytes) -> bytes:
 
 
 async def _one_page(gateways: Fleet, *, rate: int, seconds: float) -> list[_Connection]:
-    """Ask all replicas for one page, `rate` times a second together, on 20 connections."""
+    """Request one page from all replicas, `rate` times a second in total, on 20 connections."""
     connections = [
         _Connection(
             gateways.replicas[number % len(gateways.replicas)].port,
@@ -104,7 +104,7 @@ async def test_one_page_for_a_minute(own_valkey: Server) -> None:
 
 @pytest.mark.parametrize("ahead", [True, False])
 async def test_the_next_block_is_there_already(own_valkey: Server, ahead: bool) -> None:
-    """Who pages on in order finds the next block fetched, or on its way; not where the setting is off.
+    """A caller that pages on in order finds the next block fetched, or being fetched; not if the setting is off.
 
     Nothing is fetched beyond the end.
     """
@@ -130,7 +130,7 @@ def _callers(**more: Any) -> dict[str, Any]:
 
 
 async def test_a_purge_reaches_everybody(own_valkey: Server) -> None:
-    """Within a second of the operator's answer no replica serves what was stored: not from Redis, memory or replay."""
+    """Within a second of the operator's answer no replica serves old data: from Redis, memory or the response cache."""
     async with fleet(own_valkey, cache={"fresh_s": 300.0}, callers=_callers()) as gateways:
         for replica in range(4):
             for _ in range(3):
@@ -151,7 +151,7 @@ async def test_a_purge_reaches_everybody(own_valkey: Server) -> None:
 
 
 async def test_a_purge_without_redis(own_valkey: Server) -> None:
-    """503, and this replica has forgotten: there is nothing left to serve."""
+    """503, and this replica has dropped its blocks: there is nothing left to serve."""
     async with fleet(own_valkey, replicas=1, callers=_callers(), budget={"redis_grace_s": 0.2}) as gateways:
         assert (await gateways.page(0)).status == 200
         own_valkey.kill()
@@ -162,7 +162,7 @@ async def test_a_purge_without_redis(own_valkey: Server) -> None:
 
 
 async def test_a_redis_that_evicts(own_valkey: Server) -> None:
-    """Where Redis throws keys away as it likes, everyone is still served, and the budget is kept."""
+    """If Redis evicts keys at will, every request is still served, and the budget is kept."""
     async with fleet(own_valkey, replicas=2, cache={"memory_bytes": 0, "answers_bytes": 0}) as gateways:
         used = int(own_valkey.run("INFO", "memory")["used_memory"])
         own_valkey.run("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
@@ -174,7 +174,7 @@ async def test_a_redis_that_evicts(own_valkey: Server) -> None:
 
 
 async def test_values_beyond_the_bounds(own_valkey: Server) -> None:
-    """A block and an answer that are larger than the memory for them come from Redis each time, and cost no call."""
+    """A block and an answer that exceed the memory for them come from Redis each time, and cost no call."""
     async with fleet(own_valkey, replicas=1, cache={"memory_bytes": 4000, "answers_bytes": 2000}) as gateways:
         first = await gateways.page(0)
         again = [await gateways.page(0) for _ in range(3)]
@@ -196,7 +196,7 @@ async def test_a_block_that_can_not_be_read(own_valkey: Server, value: bytes) ->
 
 
 async def test_callers_steer(own_valkey: Server) -> None:
-    """RFC 9111 and 5861 over HTTP: each directive does what it says, and costs a call only where it must."""
+    """RFC 9111 and 5861 over HTTP: each directive does what it says, and costs a call only if it must."""
     async with fleet(
         own_valkey, replicas=1, cache={"fresh_s": 300.0}, callers=_callers(meek={"may_force": False})
     ) as g:
@@ -251,9 +251,9 @@ async def test_stale_answers(own_valkey: Server) -> None:
 
 
 async def test_polls_of_an_unchanged_list(own_valkey: Server) -> None:
-    """304 on every replica, though the page is fetched again and again and its relative range moves.
+    """304 on every replica, though the page is re-fetched repeatedly and its relative range moves.
 
-    A replica that was started again gives the same tag.
+    A replica that was restarted returns the same tag.
     """
     cache = {"fresh_s": 1.0, "stale_while_revalidate_s": 0.0, "align_s": 1}
     asked = {"since": "-PT1H", "until": "now", "sort": "created_at"}
@@ -283,7 +283,7 @@ async def _until_age(gateways: Fleet, age_s: int, *, headers: Mapping[str, str])
 
 
 async def test_memory_is_never_fresher_than_redis(own_valkey: Server) -> None:
-    """A block counts from its fetch, however late a replica read it: all replicas tell one age, and one end."""
+    """A block's age counts from its fetch, however late a replica read it: all replicas report one age, and one end."""
     async with fleet(own_valkey, replicas=2, cache={"fresh_s": 4.0}) as g:
         first = await g.page(0)
         began_s = first.at_s

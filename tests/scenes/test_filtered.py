@@ -9,7 +9,7 @@ WANTED = {"since": "-P60D", "until": "P60D", "sort": "created_at"}
 
 
 async def test_filtered_pages_are_the_filtered_list(own_valkey: Server) -> None:
-    """Walked on another replica by their links, they bring each task that passes the filter once, in order."""
+    """Walked on another replica by their links, they contain each task that passes the filter once, in order."""
     cache = {"fresh_s": 300.0}
     async with fleet(
         own_valkey, replicas=2, tasks=650, sandbox_calls=20, budget={"calls": 20}, cache=cache

@@ -42,7 +42,7 @@ async def two() -> AsyncIterator[Fleet]:
 
 
 def upstreams_own(base_url: str, signature: str, *, sort: str, keyword: str | None) -> list[dict[str, Any]]:
-    """The whole list as the sandbox itself gives it, called without any part of ours."""
+    """The whole list from the sandbox itself, requested without any of our code."""
     order_by, ascending = SORTS[sort]
     body = {
         "Sdkappid": APP.sdkappid,
@@ -64,7 +64,7 @@ def upstreams_own(base_url: str, signature: str, *, sort: str, keyword: str | No
 
 
 def stable_headers(task: dict[str, Any]) -> dict[str, Any]:
-    """What of a task of ours doesn't change as the clock goes on."""
+    """The fields of one of our tasks that don't change with the clock."""
     return {
         name: task[name] for name in ("id", "type", "title", "description", "created_at", "scheduled_at", "content")
     }
@@ -116,7 +116,7 @@ async def test_paging_by_links_gives_the_upstreams_own_list(
 
 
 async def test_a_page_across_two_blocks_costs_two_calls_and_then_none(two: Fleet) -> None:
-    """Tasks 90 to 109 need two blocks; asked for again, on either replica, none; and they are what the blocks hold."""
+    """Tasks 90 to 109 need two blocks; requested again, on either replica, none; and they equal the blocks' content."""
     before = await two.calls()
     query = RANGE | {"q": "#", "limit": 20}
     across = await two.page(0, **query, offset=90)
@@ -130,7 +130,7 @@ async def test_a_page_across_two_blocks_costs_two_calls_and_then_none(two: Fleet
 
 
 async def test_nothing_beyond_the_end_is_fetched(two: Fleet) -> None:
-    """Once a block tells the total, a page beyond it is empty, tells the total, and costs no call."""
+    """Once a block reports the total, a page beyond it is empty, reports the total, and costs no call."""
     query = RANGE | {"q": "order"}
     total = (await two.page(0, **query)).json["total"]
     before = await two.calls()
@@ -141,7 +141,7 @@ async def test_nothing_beyond_the_end_is_fetched(two: Fleet) -> None:
 
 
 async def test_a_refusal_of_the_parameters_is_remembered(two: Fleet) -> None:
-    """A range that is too long for the upstream is a 422 with its text; asked again, it costs no call."""
+    """A range that is too long for the upstream is a 422 with its text; requested again, it costs no call."""
     before = await two.calls()
     got = [await two.page(replica, since="2020-01-01", until="2024-01-01") for replica in (0, 0, 1)]
     assert await two.calls() - before == 1
@@ -151,7 +151,7 @@ async def test_a_refusal_of_the_parameters_is_remembered(two: Fleet) -> None:
 
 
 async def test_each_problem_explains_itself(two: Fleet) -> None:
-    """What goes wrong here has a type whose page says, to people and to browsers, what it means and what to do."""
+    """Each failure here has a type whose page says, to people and to browsers, what it means and what to do."""
     await two.upstream.add_fault(ErrorCode(code=91000, text="internal", sdkappid=APP.sdkappid))
     port = two.replicas[0].port
     got = [
@@ -188,7 +188,7 @@ async def test_two_replicas_hold_the_limit_together(own_valkey: Server) -> None:
 
 
 async def test_a_changed_secret_is_picked_up_and_lifts_a_stop(own_valkey: Server) -> None:
-    """A wrong secret stops calls, in plain words; the right one, in the same file, starts them without a restart."""
+    """A wrong secret stops calls, in plain words; the right one, in the same file, resumes them without a restart."""
     settings = {"budget": {"calls": 100, "transit_s": 0.2}, "upstream": {"stopped_s": 600}}
     async with fleet(own_valkey, replicas=1, sandbox_calls=100, **settings) as gateways:
         gateways.write_secret("0" * 64)

@@ -1,4 +1,4 @@
-"""Replicas are restarted one after the other under load, behind what a Service does."""
+"""Replicas are restarted one after the other under load, behind a Kubernetes-like Service."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Whole lists as streams, through whole processes: beside who pages, over trouble, for readers of every kind."""
+"""Whole lists as streams, through whole processes: beside paging callers, through faults, for all kinds of readers."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ class Reading:
 
     @property
     def ids(self) -> list[int]:
-        """What came, by id."""
+        """The received tasks, by id."""
         return [task["id"] for task in self.tasks]
 
     async def on(self, count: float = float("inf")) -> "Reading":
@@ -116,7 +116,7 @@ async def test_a_stream_is_the_whole_list(one: Fleet) -> None:
 
 
 async def test_fresh_blocks_cost_no_call(one: Fleet) -> None:
-    """What a page has fetched a moment ago is not fetched again for a stream that accepts it."""
+    """A block that a page fetched a moment ago is not fetched again for a stream that accepts it."""
     await whole(one, q="sale")
     before = await one.calls()
     headers = {"Accept": "application/x-ndjson"}
@@ -126,7 +126,7 @@ async def test_fresh_blocks_cost_no_call(one: Fleet) -> None:
 
 
 async def test_an_upstream_that_fails_half_way(one: Fleet) -> None:
-    """The tasks so far stay, the last line tells the problem, and its link leads to the rest, each task once."""
+    """The tasks so far stay, the last line reports the problem, and its link leads to the rest, each task once."""
     reference = await whole(one)
     try:
         async with streaming(one) as reading:
@@ -149,7 +149,7 @@ async def test_an_upstream_that_fails_half_way(one: Fleet) -> None:
 
 
 async def test_who_hangs_up_stops_the_fetching(one: Fleet) -> None:
-    """After a hang-up the call that is under way is the last."""
+    """After a hang-up the call in progress is the last."""
     began = await one.calls()
     async with streaming(one) as reading:
         await reading.on(300)
@@ -160,7 +160,7 @@ async def test_who_hangs_up_stops_the_fetching(one: Fleet) -> None:
 
 
 async def test_a_list_that_changes(one: Fleet) -> None:
-    """Tasks that come in while the list is streamed are told of in the last line."""
+    """Tasks added while the list is streamed are reported in the last line."""
     try:
         async with streaming(one) as reading:
             await reading.on(300)
@@ -200,7 +200,7 @@ async def test_a_reader_that_stops_reading(own_valkey: Server) -> None:
 
 
 async def test_an_export_starves_no_page(own_valkey: Server) -> None:
-    """Ten callers who page beside an export wait for at most the ten others, and it gets no more turns than they do."""
+    """Ten callers that page beside an export wait for at most the ten others, and it gets no more turns than they."""
     async with fleet(own_valkey, replicas=1, tasks=1500) as gateways:
         await gateways.upstream.add_fault(Latency(back_ms=50))
         got: dict[str, list[Got]] = {f"c{number}": [] for number in range(1, 11)}

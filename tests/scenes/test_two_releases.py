@@ -1,4 +1,4 @@
-"""The release before and this one share a Redis: while the one is rolled out over the other, and on the way back."""
+"""The previous release and this one share a Redis: during a rollout, and on the way back."""
 
 import asyncio
 import fcntl
@@ -32,12 +32,12 @@ ROOT = Path(__file__).resolve().parents[2]
 RELEASE_BEFORE = "4983f8916f01d1d44e322ac00af8f146c26dbb9f"
 """Its tag, or until there is one the commit that stands for it. Each release moves it on (docs/releasing.md)."""
 SHARED = 4
-"""Every so many requests one is for a list that nobody else asks for; the others are for a few that all ask for."""
+"""One request in this many is for a list that no other caller uses; the others are for a few shared lists."""
 
 
 @pytest.fixture(scope="module")
 def before() -> Release:
-    """The release before, with the packages that it pinned; both are kept in the user's cache."""
+    """The previous release, with the packages that it pinned; both are kept in the user's cache."""
     git = ["git", "-C", str(ROOT)]
     if subprocess.run([*git, "cat-file", "-e", f"{RELEASE_BEFORE}^{{commit}}"], check=False).returncode:
         pytest.fail(f"this clone lacks the release before: git fetch --tags --unshallow, or fetch {RELEASE_BEFORE}")
@@ -68,7 +68,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 class Load:
-    """Callers that ask for pages of many lists, and judge each answer by the upstream's own list."""
+    """Callers that request pages of many lists, and judge each answer by the upstream's own list."""
 
     def __init__(self, at: Service, tasks: list[dict[str, Any]]) -> None:
         self._url = f"http://127.0.0.1:{at.port}/tasks"
@@ -77,7 +77,7 @@ class Load:
         self.seen: Counter[str] = Counter()
 
     async def caller(self, number: int) -> None:
-        """Ask for ever, on new connections: a kept one might be closed just as it is used."""
+        """Request for ever, on new connections: a kept one might be closed just as it is used."""
         headers = {"Authorization": f"Bearer {key_of(f'c{number}')}", "Prefer": "wait=20"}
         limits = httpx.Limits(max_keepalive_connections=0)
         async with httpx.AsyncClient(limits=limits, headers=headers, timeout=30, trust_env=False) as client:
@@ -101,7 +101,7 @@ class Load:
 
 
 async def called(replicas: list[Replica], gateways: Fleet) -> None:
-    """Wait until each has made calls anew, and all together as many as three seconds allow."""
+    """Wait until each has made new calls, and all together as many as three seconds allow."""
     calls = await gateways.calls()
     earlier = [_calls_of(replica) for replica in replicas]
     async with asyncio.timeout(60):

@@ -1,4 +1,4 @@
-"""Watched lists, through whole processes: every change once, over the death of a replica, at the price of one list."""
+"""Watched lists, through whole processes: every change once, across the death of a replica, at the cost of one list."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ DAY_S = 86_400
 
 
 class Client:
-    """Watches, and reconnects wherever a replica is left; what it holds follows from its events alone."""
+    """Watches, and reconnects to any replica; its list is reconstructed from its events alone."""
 
     def __init__(self, gateways: Fleet, number: int) -> None:
         self.mirror = Mirror()
@@ -54,7 +54,7 @@ class Client:
 
 @contextlib.asynccontextmanager
 async def watching(gateways: Fleet, count: int) -> AsyncIterator[list[Client]]:
-    """So many clients, all with the whole list; an assertion that fails in one of them fails the test."""
+    """The given number of clients, all with the whole list; a failed assertion in any of them fails the test."""
     clients = [Client(gateways, number) for number in range(count)]
     tasks = [asyncio.create_task(client.run()) for client in clients]
     try:
@@ -71,7 +71,7 @@ async def watching(gateways: Fleet, count: int) -> AsyncIterator[list[Client]]:
 
 
 class Upstream:
-    """The upstream's list as the test has made it."""
+    """The upstream's list as modified by the test."""
 
     def __init__(self, gateways: Fleet) -> None:
         self.tasks: dict[int, SandboxTask] = {}
@@ -80,12 +80,12 @@ class Upstream:
         self._next = 1
 
     async def replace_all(self, count: int) -> None:
-        """Begin with so many tasks, all due in the next days."""
+        """Begin with the given number of tasks, all due in the next days."""
         await self._control.resize_tasks(APP.sdkappid, 0)
         await self.add(count)
 
     async def add(self, count: int = 1) -> None:
-        """Some new tasks, anywhere in the list."""
+        """Add some new tasks, anywhere in the list."""
         now_s = time.time()
         made = [
             SandboxTask(
@@ -160,7 +160,7 @@ async def test_every_change_reaches_everyone_once(own_valkey: Server) -> None:
 
 
 async def test_trouble_is_told_and_ends(own_valkey: Server) -> None:
-    """While the upstream fails a watcher is told so; then it catches up."""
+    """While the upstream fails a watcher is notified; then it catches up."""
     async with fleet(own_valkey, replicas=1, **FRESH) as gateways:
         upstream = Upstream(gateways)
         await upstream.replace_all(20)
@@ -176,7 +176,7 @@ async def test_trouble_is_told_and_ends(own_valkey: Server) -> None:
 
 
 async def test_a_replica_that_shuts_down_sends_its_watchers_on(own_valkey: Server) -> None:
-    """It ends its watches at once, rather than drain them, and they go on where they were."""
+    """It ends its watches at once, rather than drain them, and they continue where they were."""
     async with fleet(own_valkey, replicas=2, **FRESH) as gateways:
         upstream = Upstream(gateways)
         await upstream.replace_all(20)

@@ -19,7 +19,7 @@ from tests.ports import free_port
 
 @pytest.mark.parametrize("broken", ["http://127.0.0.1:{closed}", f"http://{'a' * 64}.invalid"])
 async def test_backup_host(bench: Bench, broken: str) -> None:
-    """Where the first host can't be reached the next one is called, once, with one slot."""
+    """If the first host can't be reached the next one is called, once, with one slot."""
     bench.use(broken.format(closed=free_port()), bench.base)
     assert (await bench.fetch()).total == 1
     assert bench.begun == 1
@@ -42,7 +42,7 @@ async def test_failed_host_is_avoided_for_a_while(bench: Bench) -> None:
 
 
 async def test_all_hosts_fail(bench: Bench) -> None:
-    """Where no host can be reached the call was not made, however often it is tried."""
+    """If no host can be reached the call was not made, however often it is tried."""
     bench.use(f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}")
     for _ in range(2):
         with pytest.raises(UpstreamUnreachable, match="refused the connection") as caught:

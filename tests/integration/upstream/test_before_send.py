@@ -12,7 +12,7 @@ from tests.integration.upstream.bench import Bench
 
 
 async def test_before_send_comes_before_the_first_byte(bench: Bench) -> None:
-    """`before_send` is awaited once, when the connection is there and not a byte has been written."""
+    """`before_send` is awaited once, when the connection is open and not a byte has been written."""
     seen: list[bytes] = []
 
     async def before_send() -> None:
@@ -26,7 +26,7 @@ async def test_before_send_comes_before_the_first_byte(bench: Bench) -> None:
 
 @pytest.mark.parametrize("reused", [False, True])
 async def test_before_send_raises(bench: Bench, reused: bool) -> None:
-    """What `before_send` raises comes out as the same object with its cause, and the upstream gets not one byte."""
+    """Exceptions of `before_send` come out as the same object with its cause, and the upstream gets not one byte."""
     if reused:
         await bench.fetch()
     before = bench.upstream.received
@@ -48,7 +48,7 @@ async def test_before_send_raises(bench: Bench, reused: bool) -> None:
 
 
 async def test_before_send_raises_what_httpx_raises(bench: Bench) -> None:
-    """An OSError or TimeoutError of `before_send` is not taken for the upstream's."""
+    """An OSError or TimeoutError of `before_send` is not mistaken for the upstream's."""
     for reason in (TimeoutError("mine"), ConnectionResetError("mine")):
 
         async def before_send(reason: Exception = reason) -> None:
@@ -60,7 +60,7 @@ async def test_before_send_raises_what_httpx_raises(bench: Bench) -> None:
 
 
 async def test_before_send_takes_too_long(bench: Bench) -> None:
-    """Where `before_send` ends after the deadline, nothing is sent any more."""
+    """If `before_send` ends after the deadline, nothing is sent any more."""
     bench.use(call_timeout_s=0.1)
 
     async def before_send() -> None:

@@ -20,7 +20,7 @@ def query_of(request: bytes) -> dict[str, list[str]]:
 
 
 async def test_page(bench: Bench) -> None:
-    """One fetch is one POST as the upstream's page describes it, and brings a listing."""
+    """One fetch is one POST as the upstream's page describes it, and returns a listing."""
     listing = await bench.fetch()
     assert (listing.total, [task.id for task in listing.tasks]) == (1, [1])
     [request] = bench.upstream.requests
@@ -37,7 +37,7 @@ async def test_page(bench: Bench) -> None:
 
 
 async def test_traceparent(bench: Bench) -> None:
-    """A call carries a `traceparent` where one is given, and no such field where none is."""
+    """A call carries a `traceparent` if one is given, and no such field otherwise."""
     await bench.fetch()
     await bench.fetch(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     first, second = bench.upstream.requests
@@ -46,7 +46,7 @@ async def test_traceparent(bench: Bench) -> None:
 
 
 async def test_one_connection(bench: Bench) -> None:
-    """Calls one after the other share a connection and a signature; each has a random of its own."""
+    """Consecutive calls share a connection and a signature; each has its own random."""
     for _ in range(5):
         await bench.fetch()
     queries = [query_of(request) for request in bench.upstream.requests]
@@ -56,7 +56,7 @@ async def test_one_connection(bench: Bench) -> None:
 
 
 async def test_no_more_connections_than_set(bench: Bench) -> None:
-    """Many calls at once share the connections that are set, and all are answered."""
+    """Many concurrent calls share the configured connections, and all are answered."""
     bench.use(connections=3)
     listings = await asyncio.gather(*(bench.fetch() for _ in range(30)))
     assert [listing.total for listing in listings] == [1] * 30
@@ -82,7 +82,7 @@ async def test_no_cookies(bench: Bench) -> None:
 
 
 async def test_redirects_are_not_followed(bench: Bench) -> None:
-    """A redirect is an error, and the signature goes nowhere else."""
+    """A redirect is an error, and the signature is sent nowhere else."""
     bench.upstream.scene = pages(b"x", status="307 Temporary Redirect", headers=f"Location: {bench.base}/x\r\n")
     with pytest.raises(UpstreamHTTPStatus):
         await bench.fetch()
@@ -91,7 +91,7 @@ async def test_redirects_are_not_followed(bench: Bench) -> None:
 
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
 async def test_retry_after(bench: Bench, status: str) -> None:
-    """What the upstream says of when to come back is passed on."""
+    """The upstream's `Retry-After` is passed on."""
     bench.upstream.scene = pages(b"busy", status=status, headers="Retry-After: 7\r\n")
     with pytest.raises(UpstreamHTTPStatus) as caught:
         await bench.fetch()
@@ -99,7 +99,7 @@ async def test_retry_after(bench: Bench, status: str) -> None:
 
 
 async def test_closed_while_idle(bench: Bench) -> None:
-    """A connection that the upstream closed while it was idle is not used: the call takes a new one."""
+    """A connection that the upstream closed while it was idle is not used: the call opens a new one."""
 
     async def play(connection: Any) -> None:
         await connection.request()
@@ -113,7 +113,7 @@ async def test_closed_while_idle(bench: Bench) -> None:
 
 
 async def test_closed_on_reuse(bench: Bench) -> None:
-    """A connection that breaks when it is used again counts as sent: the upstream may have got the call."""
+    """A connection that breaks when reused counts as sent: the upstream may have received the call."""
 
     async def play(connection: Any) -> None:
         await connection.request()

@@ -1,4 +1,4 @@
-"""Every fault of an upstream, each its own error of ours; none tells the signature, and nothing is left behind."""
+"""Every fault of an upstream has its own error of ours; none reveals the signature, and nothing is left behind."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ DRIP_LIMIT_S = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What the upstream does, what is set, and the error that it has to become."""
+    """The upstream's behaviour, the settings, and the expected error."""
 
     scene: Scene
     settings: dict[str, Any]
@@ -135,7 +135,7 @@ def assert_told_no_secret(bench: Bench, told: str) -> None:
 async def test_fault(
     bench: Bench, fault: Fault, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A fault is an error of ours in its own words, within the time set, and tells neither signature nor secret."""
+    """A fault is an error of ours in its own words, within the configured time, without signature or secret."""
     caplog.set_level(logging.DEBUG)
     bench.use(**fault.settings)
     bench.upstream.scene = fault.scene
@@ -163,7 +163,7 @@ async def test_fault(
 async def test_unreachable(
     bench: Bench, host: str, told: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a connection nothing was sent, no slot was asked for, and the reason is told."""
+    """Without a connection nothing was sent, no slot was requested, and the reason is reported."""
     caplog.set_level(logging.DEBUG)
     bench.upstream.scene = greet if "plain" in host else pages()
     bench.use(host.format(closed=free_port(), plain=bench.port, silent=bench.port), connect_timeout_s=0.2)
@@ -177,7 +177,7 @@ async def test_unreachable(
 
 
 async def test_signature_in_the_upstreams_text(bench: Bench) -> None:
-    """A signature that the upstream quotes in its text is taken out of ours."""
+    """A signature that the upstream quotes in its text is removed from ours."""
     bench.upstream.scene = refusals(70003, text=f"bad {bench.signer.current(bench.wall_s).text}\n")
     with pytest.raises(UpstreamError) as caught:
         await bench.fetch()
@@ -186,7 +186,7 @@ async def test_signature_in_the_upstreams_text(bench: Bench) -> None:
 
 
 async def test_no_connection_free(bench: Bench) -> None:
-    """Where all connections are taken, the call ends without having been made, and no host is held for failed."""
+    """If all connections are in use, the call ends without having been made, and no host counts as failed."""
     bench.use(bench.base, f"http://127.0.0.1:{free_port()}", connections=1, connect_timeout_s=0.1)
     go_on = asyncio.Event()
     asked = asyncio.Event()
@@ -210,7 +210,7 @@ async def test_no_connection_free(bench: Bench) -> None:
 
 
 async def test_pool_survives(bench: Bench) -> None:
-    """After a row of every kind of failure in one connection's place, the next call succeeds."""
+    """After every kind of failure in turn on one connection slot, the next call succeeds."""
     bench.use(connections=1, connect_timeout_s=2.0, read_timeout_s=0.2, call_timeout_s=2.0)
     for scene in (raw(hang=True), raw(HEAD, b"{", hang=True), reset_after(), raw(), raw(HEAD), bomb(), echo):
         bench.upstream.scene = scene

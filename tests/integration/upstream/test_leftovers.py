@@ -1,4 +1,4 @@
-"""Bytes that nobody asked for: no answer is taken that came before its request."""
+"""Unsolicited bytes: no answer is accepted that arrived before its request."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ BODY = json.dumps({**PAGE, "Total": 7}).encode()
 @pytest.mark.parametrize("first", [answer(7), CHUNKED % (len(BODY), BODY)], ids=["length", "chunked"])
 @pytest.mark.parametrize("behind", [answer(666), b"x", b"\r\n"], ids=["an answer", "a byte", "a line"])
 async def test_bytes_behind_an_answer(bench: Bench, first: bytes, behind: bytes) -> None:
-    """The answer is taken, the connection is closed, and the next call gets its own answer on a new one."""
+    """The answer is accepted, the connection is closed, and the next call gets its own answer on a new one."""
 
     async def play(connection: Connection) -> None:
         while await connection.request():
@@ -38,7 +38,7 @@ async def test_bytes_behind_an_answer(bench: Bench, first: bytes, behind: bytes)
 
 
 async def test_an_answer_on_an_idle_connection(bench: Bench) -> None:
-    """Whatever comes between two calls closes the connection, whether or not the event loop has seen it."""
+    """Any bytes between two calls close the connection, whether or not the event loop has seen them."""
 
     async def play(connection: Connection) -> None:
         await connection.request()
@@ -62,7 +62,7 @@ async def test_an_answer_on_an_idle_connection(bench: Bench) -> None:
 
 @pytest.mark.parametrize("reused", [False, True])
 async def test_an_answer_before_the_first_byte_is_written(bench: Bench, reused: bool) -> None:
-    """What comes while the call waits for its slot is no answer to it: the call fails, and nothing of it is kept."""
+    """Bytes that come while the call waits for its slot are no answer to it: the call fails, and nothing is kept."""
     go = asyncio.Event()
     came = asyncio.Event()
 
@@ -90,7 +90,7 @@ async def test_an_answer_before_the_first_byte_is_written(bench: Bench, reused: 
 
 
 def test_on_the_loop_of_the_gateway(tmp_path: Path) -> None:
-    """uvloop tells of closed connections in its own way; what holds on asyncio's loop holds there, too."""
+    """uvloop reports closed connections in its own way; what holds on asyncio's loop holds there, too."""
     secret_file = tmp_path / "secret"
     secret_file.write_text(SECRET)
 
@@ -112,7 +112,7 @@ def test_on_the_loop_of_the_gateway(tmp_path: Path) -> None:
 
 
 async def test_many_calls_over_an_upstream_that_doubles_its_answers(bench: Bench) -> None:
-    """Of a hundred calls at once each gets the answer to its own request."""
+    """Of a hundred concurrent calls each gets the answer to its own request."""
     bench.use(connections=10, call_timeout_s=8.0)
 
     async def play(connection: Connection) -> None:

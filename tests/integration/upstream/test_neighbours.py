@@ -1,4 +1,4 @@
-"""What one app's upstream does delays no other app: names, connections, files."""
+"""One app's upstream delays no other app: names, connections, files."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ from tests.integration.upstream.bench import SECRET, Bench, Connection, raw
 
 
 class FixedSecret:
-    """A secret that is there."""
+    """A secret that is available."""
 
     def read(self, now_s: float) -> bytes:
         del now_s
@@ -33,7 +33,7 @@ class FixedSecret:
 
 
 class Names:
-    """Look-ups by hand: each name has its addresses, or hangs until `go`."""
+    """Manual look-ups: each name has its addresses, or hangs until `go`."""
 
     def __init__(self) -> None:
         self.hanging: set[str] = set()
@@ -53,14 +53,14 @@ class Names:
 
 @pytest.fixture
 def names() -> Iterator[Names]:
-    """All names lead to this machine."""
+    """All names resolve to this machine."""
     names = Names()
     yield names
     names.go.set()
 
 
 class Apps:
-    """A client for two apps, `sick` and `well`, each with a host name of its own."""
+    """A client for two apps, `sick` and `well`, each with its own host name."""
 
     def __init__(self, bench: Bench, names: Names, *, one_host: bool = False, **settings: object) -> None:
         self.apps = {
@@ -88,7 +88,7 @@ class Apps:
 
 
 async def _at_once() -> None:
-    """Nothing to wait for."""
+    """Do nothing."""
 
 
 async def test_a_name_that_takes_long(bench: Bench, names: Names) -> None:
@@ -108,7 +108,7 @@ async def test_a_name_that_takes_long(bench: Bench, names: Names) -> None:
 
 
 async def test_the_last_good_answer_serves_while_look_ups_hang_or_fail(bench: Bench, names: Names) -> None:
-    """A name that was resolved once is called although the resolver is sick."""
+    """A name that was resolved once is called although the resolver is failing."""
     bench.upstream.scene = raw(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
     apps = Apps(bench, names, connect_timeout_s=2.0, call_timeout_s=3.0)
     async with apps.client:
@@ -138,7 +138,7 @@ async def test_a_name_that_is_found_at_last(bench: Bench, names: Names) -> None:
 
 
 async def test_a_name_that_is_none(bench: Bench, names: Names) -> None:
-    """Is told at once, and looked for anew with the next call."""
+    """It is reported at once, and looked up again by the next call."""
     names.failing.add("sick.test")
     apps = Apps(bench, names)
     async with apps.client:
@@ -150,7 +150,7 @@ async def test_a_name_that_is_none(bench: Bench, names: Names) -> None:
 
 
 async def test_connections_that_are_all_in_use(bench: Bench, names: Names) -> None:
-    """One app's hanging calls take its own connections only, on one and the same host, and its answers stay there."""
+    """One app's hanging calls occupy only its own connections, on one and the same host, and its answers stay there."""
     hanging = asyncio.Event()
 
     async def play(connection: Connection) -> None:
@@ -179,7 +179,7 @@ async def test_connections_that_are_all_in_use(bench: Bench, names: Names) -> No
 
 
 async def test_apps_share_no_connection(bench: Bench, names: Names) -> None:
-    """Even where they have one host."""
+    """Even if they have the same host."""
     apps = Apps(bench, names, one_host=True)
     async with apps.client:
         for name in ("sick", "well", "sick", "well"):
@@ -188,14 +188,14 @@ async def test_apps_share_no_connection(bench: Bench, names: Names) -> None:
 
 
 def replaced_by_a_pipe(file: Path) -> None:
-    """Put a pipe in a file's place: whoever opens it hangs until somebody writes."""
+    """Replace a file by a pipe: any reader that opens it hangs until somebody writes."""
     pipe = file.with_name("pipe")
     os.mkfifo(pipe)
     pipe.replace(file)
 
 
 def release(*files: Path) -> None:
-    """Let those go on who hang in pipes."""
+    """Release the readers that hang in pipes."""
     for file in files:
         while True:
             try:
@@ -206,7 +206,7 @@ def release(*files: Path) -> None:
 
 
 def test_a_secret_file_that_hangs(tmp_path: Path) -> None:
-    """The last good secret stays in use, nobody waits, and no second look begins."""
+    """The last good secret stays in use, nobody waits, and no second check begins."""
     file = tmp_path / "secret"
     file.write_text(SECRET)
     secret = FileSecret(str(file))
@@ -222,7 +222,7 @@ def test_a_secret_file_that_hangs(tmp_path: Path) -> None:
 
 
 async def test_files_and_urls_that_hang(tmp_path: Path, names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Configurations, JWKS files and JWKS hosts that hang take none of the threads that all share."""
+    """Configurations, JWKS files and JWKS hosts that hang occupy none of the shared threads."""
     monkeypatch.setattr("service.http_client.resolver._addresses", names.look_up)
     names.hanging.add("keys.test")
     settings = Settings(
@@ -253,7 +253,7 @@ async def test_files_and_urls_that_hang(tmp_path: Path, names: Names, monkeypatc
 
 
 async def test_a_source_that_hangs_is_read_once(tmp_path: Path) -> None:
-    """A token file that hangs takes one thread, however often the keys are asked for."""
+    """A token file that hangs occupies one thread, however often the keys are requested."""
     token = tmp_path / "token"
     os.mkfifo(token)
     source = UrlSource("http://127.0.0.1:9/", ca_file=None, token_file=str(token), timeout_s=0.05)

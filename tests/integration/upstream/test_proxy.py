@@ -1,4 +1,4 @@
-"""Calls through a forward proxy, and trust in CAs of one's own; neither comes from the environment."""
+"""Calls through a forward proxy, and trust in private CAs; neither comes from the environment."""
 
 import asyncio
 import shutil
@@ -59,7 +59,7 @@ async def proxy() -> AsyncIterator[tuple[Proxy, str]]:
 
 @asynccontextmanager
 async def over_tls(bench: Bench, certificate: Path) -> AsyncIterator[str]:
-    """The bench's upstream over TLS, too; gives the base URL."""
+    """The bench's upstream over TLS, too; yields the base URL."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     server = await asyncio.start_server(bench.upstream.serve, "127.0.0.1", 0, ssl=context)
@@ -81,7 +81,7 @@ async def test_a_ca_of_ones_own(bench: Bench, certificate: Path, monkeypatch: py
 
 
 async def test_through_a_proxy(bench: Bench, certificate: Path, proxy: tuple[Proxy, str]) -> None:
-    """TLS goes through a tunnel, end to end; plain HTTP is asked for by its whole URL. Connections are kept."""
+    """TLS goes through a tunnel, end to end; plain HTTP is requested by its whole URL. Connections are kept alive."""
     asked, url = proxy
     async with over_tls(bench, certificate) as base:
         bench.use(base, ca_file=str(certificate), proxy_url=url)
@@ -107,7 +107,7 @@ async def test_through_a_proxy(bench: Bench, certificate: Path, proxy: tuple[Pro
 async def test_a_proxy_that_refuses(
     bench: Bench, certificate: Path, proxy: tuple[Proxy, str], answer: bytes, told: str
 ) -> None:
-    """The call was not made, and the reason is told."""
+    """The call was not made, and the reason is reported."""
     asked, url = proxy
     asked.answer = answer
     async with over_tls(bench, certificate) as base:
@@ -120,7 +120,7 @@ async def test_a_proxy_that_refuses(
 
 
 async def test_a_proxy_that_is_away(bench: Bench) -> None:
-    """Nobody goes round it."""
+    """The proxy is never bypassed."""
     bench.use(proxy_url=f"http://127.0.0.1:{free_port()}")
     with pytest.raises(UpstreamUnreachable, match="refused the connection"):
         await bench.fetch()
@@ -128,7 +128,7 @@ async def test_a_proxy_that_is_away(bench: Bench) -> None:
 
 
 async def test_a_proxy_that_hangs(bench: Bench, certificate: Path) -> None:
-    """A connection through it must come within the time for connections."""
+    """A connection through it must be made within the connection timeout."""
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

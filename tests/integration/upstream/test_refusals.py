@@ -1,4 +1,4 @@
-"""Refusals: which are told, which stop calls, and what ends a stop."""
+"""Refusals: which are reported, which stop calls, and what ends a stop."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ def query_of(request: bytes) -> dict[str, list[str]]:
     ],
 )
 async def test_refusal_that_stops_nothing(bench: Bench, code: int, kind: type[UpstreamRefused]) -> None:
-    """A refusal that is not about us is told with code, text and advice; the next call is made."""
+    """A refusal that is not about us is reported with code, text and advice; the next call is made."""
     bench.upstream.scene = refusals(code)
     with pytest.raises(UpstreamRefused) as caught:
         await bench.fetch()
@@ -46,7 +46,7 @@ async def test_refusal_that_stops_nothing(bench: Bench, code: int, kind: type[Up
 
 @pytest.mark.parametrize("code", [60002, 60021, 70009, 70020])
 async def test_stop(bench: Bench, code: int) -> None:
-    """Faults of ours stop the app's calls for the time set; meanwhile no call is made and no slot is asked for."""
+    """Our own faults stop the app's calls for the configured time; meanwhile no call is made, no slot requested."""
     bench.use(stopped_s=40.0)
     bench.upstream.scene = refusals(code)
     with pytest.raises(CallsStopped) as caught:
@@ -111,7 +111,7 @@ async def test_expired_signature(bench: Bench, code: int) -> None:
 )
 @pytest.mark.parametrize("code", [70001, 70003, 70009, 70050])
 async def test_a_clock_that_is_off(bench: Bench, code: int, ahead_s: int, told: str | None) -> None:
-    """Where a signature is refused and the upstream's Date is minutes away from this machine's clock, that is said."""
+    """If a signature is refused and the upstream's Date is minutes away from this machine's clock, the text says so."""
     date = formatdate(bench.wall_s - ahead_s, usegmt=True)
     body = json.dumps({"ActionStatus": "FAIL", "ErrorCode": code, "ErrorInfo": "no"}).encode()
     bench.upstream.scene = pages(body, headers=f"Date: {date}\r\n")
@@ -125,7 +125,7 @@ async def test_a_clock_that_is_off(bench: Bench, code: int, ahead_s: int, told: 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Mon, 01 Jan 2024 00:00:00"])
 async def test_a_date_that_says_nothing(bench: Bench, date: str) -> None:
-    """Without a Date nothing is said of clocks, and refusals that are not about signatures never are."""
+    """Without a Date nothing is said about clocks, and refusals that are not about signatures never mention them."""
     bench.upstream.scene = pages(headers=f"Date: {date}\r\n" if date else "")
     assert (await bench.fetch()).total == 1
     assert bench.client.skew_s == {}
@@ -139,7 +139,7 @@ async def test_a_date_that_says_nothing(bench: Bench, date: str) -> None:
 
 
 async def test_expired_over_and_over(bench: Bench) -> None:
-    """A new signature that is refused as expired, too, stops calls; after a success the count starts anew."""
+    """A new signature that is refused as expired, too, stops calls; after a success the count restarts."""
     bench.upstream.scene = refusals(70001, 0, 70001, 70001)
     for expected in (UpstreamRefused, None, UpstreamRefused, CallsStopped):
         if expected is None:

@@ -1,4 +1,4 @@
-"""An upstream that gives fewer tasks a call than a block holds: blocks are filled by further calls."""
+"""An upstream that returns fewer tasks per call than a block holds: blocks are filled by further calls."""
 
 import asyncio
 import json
@@ -53,7 +53,7 @@ def task(number: int) -> Task:
 
 
 class FewAtATime:
-    """An upstream with a list of `total` that gives `most` a call; from task `ends` on it gives none."""
+    """An upstream with a list of `total` that returns `most` per call; from task `ends` on it returns none."""
 
     def __init__(self, *, total: int = 130, most: int = 50, ends: int = 10_000) -> None:
         self.total, self.most, self.ends = total, most, ends
@@ -88,7 +88,7 @@ class FewAtATime:
 
 
 class Replica:
-    """What fetches blocks on one replica."""
+    """The parts of one replica that fetch blocks."""
 
     def __init__(self, server: Server, upstream: FewAtATime, *, memory_bytes: int = 1_000_000) -> None:
         self.store = RedisStore(RedisSettings(url=server.url, timeout_s=1.0))
@@ -152,7 +152,7 @@ def ids(block: Block) -> list[int]:
 
 @pytest.mark.parametrize(("most", "calls"), [(50, [(0, 100), (50, 50)]), (40, [(0, 100), (40, 60), (80, 20)])])
 async def test_a_block_is_filled(bench: Bench, most: int, calls: list[tuple[int, int]]) -> None:
-    """Each call asks for the rest; what is served holds every task once, and the first short answer is logged."""
+    """Each call requests the rest; a served block holds every task once, and the first short answer is logged."""
     upstream = FewAtATime(most=most)
     replica = bench.replica(upstream)
     with capture_logs() as logs:
@@ -166,14 +166,14 @@ async def test_a_block_is_filled(bench: Bench, most: int, calls: list[tuple[int,
 
 
 async def test_the_end_of_a_list_is_not_short(bench: Bench) -> None:
-    """A block that holds what the list has left is whole with one call."""
+    """A block that holds the rest of the list is complete with one call."""
     upstream = FewAtATime(total=30)
     assert ids(await bench.replica(upstream).block()) == list(range(30))
     assert upstream.asked == [(0, 100)]
 
 
 async def test_replicas_fill_a_block_together(bench: Bench) -> None:
-    """What one has begun another goes on with, and all who wait get the whole block."""
+    """A block begun by one is continued by another, and all that wait get the whole block."""
     upstream = FewAtATime(most=25)
     replicas = [bench.replica(upstream) for _ in range(3)]
     blocks = await asyncio.gather(*(replica.block() for replica in replicas))
@@ -182,14 +182,14 @@ async def test_replicas_fill_a_block_together(bench: Bench) -> None:
 
 
 async def test_no_memory(bench: Bench) -> None:
-    """A part is found in Redis as well."""
+    """A partial block is found in Redis as well."""
     upstream = FewAtATime()
     assert ids(await bench.replica(upstream, memory_bytes=0).block()) == list(range(100))
     assert upstream.asked == [(0, 100), (50, 50)]
 
 
 async def test_a_list_that_gives_nothing_more(bench: Bench) -> None:
-    """Then the block stays short, by calls that have an end, and says so by its total."""
+    """Then the block stays short, after a bounded number of calls, and its total says so."""
     upstream = FewAtATime(ends=60)
     block = await bench.replica(upstream).block()
     assert (ids(block), block.total, block.unfinished) == (list(range(60)), 130, False)
@@ -205,7 +205,7 @@ async def test_one_at_a_time(bench: Bench) -> None:
 
 
 async def test_a_list_that_changes_between_two_calls(bench: Bench) -> None:
-    """Is told, for a task may be missing or stand there twice."""
+    """The change is reported, for a task may be missing or occur twice."""
     upstream = FewAtATime()
 
     def grow() -> None:
@@ -217,7 +217,7 @@ async def test_a_list_that_changes_between_two_calls(bench: Bench) -> None:
 
 
 async def test_a_failure_between_two_calls(bench: Bench) -> None:
-    """The part that is there is not lost, and never served."""
+    """The part already fetched is not lost, and never served."""
     upstream = FewAtATime()
     replica = bench.replica(upstream)
 

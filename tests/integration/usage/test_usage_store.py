@@ -1,4 +1,4 @@
-"""What callers used, summed over replicas, on a real Valkey and a clock of the test's own."""
+"""Callers' usage, summed over replicas, on a real Valkey and the test's own clock."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -19,7 +19,7 @@ NOON_S = 1_750_000_200.0
 
 
 class World:
-    """Ledgers of one app on one server and clock."""
+    """Usage stores of one app on one server and clock."""
 
     def __init__(self, server: Server) -> None:
         self.now_s = NOON_S
@@ -31,7 +31,7 @@ class World:
         return UsageStore(self.store, prefix="t", app="shop", replica=replica, clock=lambda: self.now_s)
 
     async def seen(self) -> dict[str, UsageCounts]:
-        """What a replica sees that has only just come."""
+        """The view of a replica that has just started."""
         return dict(await self.usage_store("new").tallies())
 
 
@@ -43,7 +43,7 @@ async def world(valkey: Server) -> AsyncIterator[World]:
 
 
 def look_again(usage_store: UsageStore) -> None:
-    """Let a second pass since the usage store has last asked."""
+    """Let a second pass since the usage store last asked."""
     for periods in usage_store._known_until_s:
         usage_store._known_until_s[periods] = -1.0
 
@@ -54,7 +54,7 @@ def _both(turns: int = 0, joined: int = 0) -> UsageCounts:
 
 
 async def test_replicas_are_summed_up(world: World) -> None:
-    """Two replicas' counts of one caller are one sum, column by column, for all who look."""
+    """Two replicas' counts of one caller are one sum, column by column, for every reader."""
     one, two = world.usage_store("one"), world.usage_store("two")
     one.count("a", "turns", 2)
     one.count("b:x", "joined")
@@ -76,7 +76,7 @@ async def test_what_is_not_sent_yet_is_seen_here(world: World) -> None:
 
 
 async def test_minutes_and_hours_end(world: World) -> None:
-    """After a minute a turn is one of the hour alone, after an hour of neither."""
+    """After a minute a turn counts for the hour alone, after an hour for neither."""
     usage_store = world.usage_store("one")
     usage_store.count("a", "turns")
     await usage_store.flush()
@@ -89,7 +89,7 @@ async def test_minutes_and_hours_end(world: World) -> None:
 
 
 async def test_keys_end_by_themselves(world: World) -> None:
-    """Ten seconds stay a bit over a minute, minutes a bit over an hour, hours a bit over a week."""
+    """Ten-second counts stay a bit over a minute, minutes a bit over an hour, hours a bit over a week."""
     usage_store = world.usage_store("one")
     usage_store.count("a", "turns")
     await usage_store.flush()
@@ -101,7 +101,7 @@ async def test_keys_end_by_themselves(world: World) -> None:
 
 
 async def test_a_batch_whose_answer_was_lost_counts_once(world: World) -> None:
-    """It is sent again, under the same number; what was counted meanwhile goes with the next."""
+    """It is sent again, under the same number; later counts go with the next."""
     usage_store = world.usage_store("one")
     script = usage_store._add
     lose = True
@@ -123,7 +123,7 @@ async def test_a_batch_whose_answer_was_lost_counts_once(world: World) -> None:
 
 
 async def test_counts_survive_an_absence(own_valkey: Server) -> None:
-    """What is counted while Redis is away is told at once, and is in Redis soon after it is back."""
+    """Counts made while Redis is unavailable are reported at once, and are in Redis soon after it is back."""
     world = World(own_valkey)
     usage_store = world.usage_store("one")
     usage_store.start()
@@ -151,7 +151,7 @@ async def test_closing_sends_what_there_is(world: World) -> None:
 
 
 async def test_asking_is_bounded(world: World) -> None:
-    """Any number of looks within a second ask Redis as one look does: at first for all, then for what may be new."""
+    """Any number of reads within a second query Redis as one does: at first for all, then for what may be new."""
     asked = 0
 
     class Counting(RedisStore):
@@ -180,7 +180,7 @@ async def test_asking_is_bounded(world: World) -> None:
 
 
 async def test_what_comes_late_is_seen_in_its_turn(world: World) -> None:
-    """One's own late batch at once; another replica's, for a minute that was over, within sixty looks."""
+    """One's own late batch at once; another replica's, for a past minute, within sixty reads."""
     one, two = world.usage_store("one"), world.usage_store("two")
     one.count("a", "turns")
     two.count("a", "turns", 2)
@@ -198,7 +198,7 @@ async def test_what_comes_late_is_seen_in_its_turn(world: World) -> None:
 
 
 async def test_memory_is_bounded(world: World) -> None:
-    """More callers than are told apart are counted together, and an hour's steps are kept at most."""
+    """Callers beyond the bound are counted together, and at most an hour's steps are kept."""
     usage_store = world.usage_store("one")
     told_apart = CALLERS_MAX * len(COLUMNS)
     for number in range(told_apart + CALLERS_MAX):
@@ -220,7 +220,7 @@ async def test_memory_is_bounded(world: World) -> None:
 
 
 async def test_minutes_are_told_apart(world: World) -> None:
-    """Each minute has its own counts, of all replicas, sent or not; what is over an hour old has gone."""
+    """Each minute has its own counts, of all replicas, sent or not; minutes over an hour old are gone."""
     one, two = world.usage_store("one"), world.usage_store("two")
     one.count("a", "requests", 3)
     await one.flush()
@@ -242,7 +242,7 @@ async def test_minutes_are_told_apart(world: World) -> None:
 
 
 async def test_hours_are_told_apart_for_a_week(world: World) -> None:
-    """Each hour has its own counts, of all replicas, sent or not; after seven days it has gone."""
+    """Each hour has its own counts, of all replicas, sent or not; after seven days it is gone."""
     one, two = world.usage_store("one"), world.usage_store("two")
     hour = int(NOON_S) // 3600
     one.count("a", "requests", 3)
@@ -313,7 +313,7 @@ async def test_results_of_calls_are_those_of_all_replicas(world: World) -> None:
 
 
 async def test_a_window_of_ten_seconds_is_counted_as_one(world: World) -> None:
-    """What is worst is told of the window that the budget has."""
+    """The worst window reported is that of the budget's length."""
     usage_store = UsageStore(
         world.store, prefix="t", app="shop", replica="one", clock=lambda: world.now_s, window_s=10.0
     )
@@ -324,7 +324,7 @@ async def test_a_window_of_ten_seconds_is_counted_as_one(world: World) -> None:
 
 
 async def test_what_is_no_number_begins_anew(world: World) -> None:
-    """Garbage and wrong types under the keys cost what was counted there: never a fault, and counting goes on."""
+    """Garbage and wrong types under the keys cost the counts there: never a fault, and counting goes on."""
     one = world.usage_store("one")
     one.count("a", "turns", 2)
     await one.flush()
