@@ -12,14 +12,14 @@ Exit status: 0 if all tasks were listed, 1 if some are missing (stderr says why)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0 success, 1 failure, 2 a wrong configuration or command line."""
+    """Run a command and return its exit status: 0 success, 1 failure, 2 invalid configuration or command line."""
     parsed = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = parsed.command
     try:
         return command(parsed)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output has closed it
+    except BrokenPipeError:  # the reader of our output has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -100,7 +100,7 @@ def _listening(parser: argparse.ArgumentParser, *, port: int) -> None:
 
 
 class _Version(argparse.Action):
-    """Print the version, which takes longer to read than the rest of the command line."""
+    """Print the version, which takes longer to look up than the rest of the command line."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from service import __version__

@@ -1,4 +1,4 @@
-"""The one place where parts meet: builds the gateway from its settings, opens it in order and closes it in reverse."""
+"""The composition root: builds the gateway from its settings, opens its parts in order and closes them in reverse."""
 
 import os
 import secrets
@@ -47,10 +47,10 @@ from service.web.site import create_web
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """The ASGI application, and what to call when the process is told to end, and when those who wait must go.
+    """The ASGI application, and callbacks for when the process is asked to stop and when waiting requests must end.
 
-    `at_once` returns the responses that need nothing awaited, and is called before `asgi`; None where requests are
-    traced. `refusal` returns the response to a request that can't be passed to `asgi`, by its status.
+    `at_once` returns responses that need no await, and is tried before `asgi`; None if requests are traced. `refusal`
+    returns the response, by status, to a request that cannot be passed to `asgi`.
     """
 
     asgi: AsgiApp
@@ -67,10 +67,10 @@ def create_app(
     access_log: Listener = log_requests,
     follow: str | None = None,
 ) -> Service:
-    """Build everything; nothing is opened before the application's lifespan begins.
+    """Build all parts; nothing is opened before the application's lifespan begins.
 
-    `access_log` logs requests: without one by structlog, for people.
-    `follow` is the file that the settings came from: while we serve, it is read again whenever it changes.
+    `access_log` logs requests; the default uses structlog, for people. `follow` is the file that the settings came
+    from: while serving, it is read again whenever it changes.
     """
     replica = secrets.token_hex(8)
     passwords = passwords_of(settings.redis, environ)
@@ -196,7 +196,7 @@ def create_app(
         authenticate_cached=callers.authenticate_cached,
         observers=edge.observers,
         clock=clock,
-        max_bytes=0 if settings.auth == "none" else settings.cache.answers_bytes,  # `is_open` is looked at behind it
+        max_bytes=0 if settings.auth == "none" else settings.cache.answers_bytes,  # `is_open` is checked behind it
     )
     live.attach(gateway, block_cache, forget=responses.forget)
     purge.add(responses.forget)
@@ -224,7 +224,7 @@ def _begin(
     gateway: Gateway,
     purge: Purge,
 ) -> None:
-    """Start what runs by itself; `parts` will end it in reverse."""
+    """Start the background work; `parts` ends it in reverse."""
     for app in apps.values():
         for part in (app.usage_store, app.sharing):
             if part is not None:
@@ -244,7 +244,7 @@ def _begin(
 
 
 def sharing_of(settings: Settings, shared: RedisScheduler, *, app: str, rules: Rules) -> FallbackScheduler | None:
-    """What serves while Redis is away, where that is wanted; it begins before the line refuses those who wait."""
+    """Return the fallback for outages of Redis, if enabled; it takes over before the line rejects waiting requests."""
     if settings.budget.on_redis_down == "closed":
         return None
     return FallbackScheduler(
@@ -258,7 +258,7 @@ def sharing_of(settings: Settings, shared: RedisScheduler, *, app: str, rules: R
 
 
 def rules_of(budget: BudgetSettings, app: AppSettings, upstream: UpstreamSettings) -> Rules:
-    """What the app's budget must keep. A fetch is given up by other replicas when its call must have ended."""
+    """Return the rules of the app's budget. Other replicas give a fetch up once its call must have ended."""
     return Rules(
         calls=app.calls or budget.calls,
         window_ms=round(budget.window_s * 1000),
@@ -270,12 +270,12 @@ def rules_of(budget: BudgetSettings, app: AppSettings, upstream: UpstreamSetting
 
 
 def _counted(store: UsageStore) -> OnCall:
-    """What counts the results of an app's calls in its usage store."""
+    """Return an observer that counts the results of an app's calls in its usage store."""
     return lambda end: store.count_result(end.call.payer.caller, end.result)
 
 
 def _told(line: Line) -> Callable[[bytes], None]:
-    """What to do with a message of the scheduler: it is the name of a block whose fetch has ended."""
+    """Return a handler for the scheduler's messages, each the name of a block whose fetch has ended."""
     return lambda message: line.heard(message.decode(errors="replace"))
 
 

@@ -1,4 +1,4 @@
-"""Every setting, its unit, its default and its bounds. `configuration.py` reads them from file and environment."""
+"""Every setting, with its unit, default and bounds. `service.configuration` reads them from file and environment."""
 
 from typing import Annotated, Literal
 
@@ -31,11 +31,11 @@ Port = Annotated[int, Meta(ge=1, le=65_535)]
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What all sections share: an unknown key is an error."""
+    """The base of all sections; rejects unknown keys."""
 
 
 class AppSettings(_Section, frozen=True, kw_only=True):
-    """One upstream application. The secret is never inline: it stands in a file or in an environment variable."""
+    """One upstream application. The secret is never inline: it is in a file or in an environment variable."""
 
     sdkappid: Annotated[int, Meta(ge=1, le=4_294_967_295)]
     admin: Annotated[str, Meta(min_length=1, max_length=32)]
@@ -47,7 +47,7 @@ class AppSettings(_Section, frozen=True, kw_only=True):
 
 
 class BudgetSettings(_Section, frozen=True, kw_only=True):
-    """How many calls each app may make, and who waits how long for one."""
+    """How many calls each app may make, and how long callers may wait for one."""
 
     calls: Annotated[int, Meta(ge=1, le=1000)] = 5
     window_s: Annotated[float, Meta(gt=0, le=3600)] = 1.0
@@ -65,7 +65,7 @@ class BudgetSettings(_Section, frozen=True, kw_only=True):
 
 
 class CacheSettings(_Section, frozen=True, kw_only=True):
-    """Blocks: their size, and for how long they may be served."""
+    """The size of blocks, and how long they may be served."""
 
     block_size: Annotated[int, Meta(ge=1, le=1000)] = 100
     align_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
@@ -80,7 +80,7 @@ class CacheSettings(_Section, frozen=True, kw_only=True):
 
 
 class RedisSettings(_Section, frozen=True, kw_only=True):
-    """Where Redis or Valkey is; `url` is redis://, rediss:// (the files are for TLS) or unix://."""
+    """The address of Redis or Valkey; `url` is redis://, rediss:// (the files are for TLS) or unix://."""
 
     url: str
     mode: Literal["single", "sentinel", "cluster"] = "single"
@@ -101,7 +101,7 @@ class RedisSettings(_Section, frozen=True, kw_only=True):
 
 
 class UpstreamSettings(_Section, frozen=True, kw_only=True):
-    """How the upstream is called. `connections` is for each host of an app.
+    """How to call the upstream. `connections` is per host of an app.
 
     `proxy_url` is a forward proxy, http://HOST:PORT; `ca_file` holds the CAs to trust instead of the public ones.
     Neither is ever taken from the environment.
@@ -121,7 +121,7 @@ class UpstreamSettings(_Section, frozen=True, kw_only=True):
 
 
 class QuerySettings(_Section, frozen=True, kw_only=True):
-    """What a query is where the caller says nothing, and how far it may reach."""
+    """The defaults of a query, and how far it may reach."""
 
     since: str = "-P30D"
     until: str = "P30D"
@@ -131,7 +131,7 @@ class QuerySettings(_Section, frozen=True, kw_only=True):
 
 
 class WatchSettings(_Section, frozen=True, kw_only=True):
-    """Lists that are watched as server-sent events."""
+    """Lists watched as server-sent events."""
 
     blocks_max: Annotated[int, Meta(ge=1, le=1000)] = 20
     watchers_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
@@ -143,7 +143,7 @@ class WatchSettings(_Section, frozen=True, kw_only=True):
 
 
 class ServerSettings(_Section, frozen=True, kw_only=True):
-    """Where the gateway listens, how it ends and how it logs (`auto`: console on a terminal, else JSON)."""
+    """Where the gateway listens, how it shuts down and how it logs (`auto`: console on a terminal, else JSON)."""
 
     host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
     port: Port = 8000
@@ -160,7 +160,7 @@ class ServerSettings(_Section, frozen=True, kw_only=True):
 
 
 class TelemetrySettings(_Section, frozen=True, kw_only=True):
-    """Where metrics are read (`metrics_port` null: nowhere), and where traces go (`otlp_endpoint` null: nowhere)."""
+    """Where to expose metrics (`metrics_port` null: nowhere) and send traces (`otlp_endpoint` null: nowhere)."""
 
     metrics_host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
     metrics_port: Port | None = None
@@ -171,14 +171,14 @@ class TelemetrySettings(_Section, frozen=True, kw_only=True):
 
 
 class KeySettings(_Section, frozen=True, kw_only=True):
-    """A key that ends: good until an instant, or until a day begins (UTC)."""
+    """A key that expires: valid until an instant, or until a day begins (UTC)."""
 
     sha256: Sha256
     until: str | None = None
 
 
 class PolicySettings(_Section, frozen=True, kw_only=True):
-    """What a caller may do. Bounds that are null are those of the budget."""
+    """What a caller may do. Limits that are null default to those of the budget."""
 
     apps: tuple[Name, ...]
     weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0
@@ -189,14 +189,14 @@ class PolicySettings(_Section, frozen=True, kw_only=True):
 
 
 class CallerSettings(PolicySettings, frozen=True, kw_only=True):
-    """One internal service: how it is known (by a key's SHA-256, or by a service account) and what it may do."""
+    """One internal service: how it authenticates (by a key's SHA-256, or by a service account) and what it may do."""
 
     keys: tuple[Sha256 | KeySettings, ...] = ()
     service_accounts: tuple[Account, ...] = ()
 
 
 class ServiceAccountSettings(_Section, frozen=True, kw_only=True):
-    """Whose tokens of Kubernetes service accounts are good, and where the keys that signed them are told."""
+    """Which Kubernetes service account tokens to accept, and where their signing keys are published."""
 
     issuer: Annotated[str, Meta(min_length=1, max_length=1024)]
     audience: Annotated[str, Meta(min_length=1, max_length=1024)]

@@ -1,4 +1,4 @@
-"""Server-sent events as a client reads them, and the list that follows from them."""
+"""Server-sent events as a client reads them, and the list reconstructed from them."""
 
 import json
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ class Event:
 
 
 async def events(answer: httpx.Response) -> AsyncIterator[Event]:
-    """The events of an answer, by the rules of WHATWG HTML, section 9.2.6, as far as they are used here."""
+    """Return the events of an answer, by WHATWG HTML, section 9.2.6, as far as it is used here."""
     fields: dict[str, str] = {}
     async for line in answer.aiter_lines():
         if not line:
@@ -34,7 +34,7 @@ async def events(answer: httpx.Response) -> AsyncIterator[Event]:
 
 @dataclass
 class Mirror:
-    """A watched list as it follows from its events; each must fit what is held, so none may come twice."""
+    """A watched list as reconstructed from its events; each must fit the current list, so none may come twice."""
 
     tasks: dict[int, Any] = field(default_factory=dict)
     last_id: str = ""

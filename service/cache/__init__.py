@@ -1,1 +1,1 @@
-"""Blocks in Redis, shared by all replicas, and in the memory of each."""
+"""Blocks in Redis, shared by all replicas, and in each replica's memory."""

@@ -1,4 +1,4 @@
-"""Where blocks are looked for: in this replica's memory, then in Redis."""
+"""Looks up blocks in this replica's memory, then in Redis."""
 
 import asyncio
 
@@ -13,13 +13,13 @@ from service.model.freshness import Lifetimes, keep_for_ms
 from service.model.queries import Query
 
 END = -1
-"""The index under which the end of a query's list is kept: its newest block, without its tasks."""
+"""The index under which the end of a query's list is stored: its newest block, without its tasks."""
 
 log = structlog.get_logger()
 
 
 class BlockCache:
-    """Keeps blocks for as long as they may be served in any way."""
+    """Keeps blocks for as long as any request may be served from them."""
 
     def __init__(self, cache: RedisBlocks, memory: MemoryBlocks, *, lifetimes: Lifetimes) -> None:
         self._cache = cache
@@ -29,30 +29,31 @@ class BlockCache:
         self._reading: dict[tuple[str, int], asyncio.Task[CachedBlock]] = {}
 
     def generation(self, app: str) -> int:
-        """Counts how often the app's blocks were forgotten: what was begun in an earlier generation is not kept."""
+        """Return how often the app's blocks were dropped; results of fetches begun in an earlier generation are
+        discarded."""
         return self._generations.get(app, 0)
 
     def forget(self, app: str) -> None:
-        """Forget all blocks of an app in memory, and those that are on their way."""
+        """Forget all of the app's blocks in memory, and those being read or fetched."""
         self._generations[app] = self.generation(app) + 1
         self._memory.drop_app(app)
 
     def set_lifetimes(self, lifetimes: Lifetimes) -> None:
-        """Keep what is put from now on by other lifetimes."""
+        """Use these lifetimes for blocks stored from now on."""
         self._lifetimes = lifetimes
 
     def key(self, query: Query, index: int) -> str:
-        """The block's key in Redis, its name wherever one is needed."""
+        """Return the block's key in Redis, which also identifies it elsewhere."""
         return self._cache.key(query, index)
 
     def recall(self, query: Query, index: int) -> CachedBlock | None:
-        """What this replica remembers of a block; asks nobody."""
+        """Return the block from this replica's memory; does no I/O."""
         return self._memory.get(self.key(query, index))
 
     async def get(self, query: Query, index: int) -> CachedBlock:
-        """What Redis has of a block, from a question that is under way where there is one. Raises StoreUnavailable.
+        """Return the block as Redis has it, sharing a read that is under way. Raise StoreUnavailable.
 
-        Who asks after the app's blocks were forgotten gets nothing from a question that was put before.
+        After the app's blocks were forgotten, a read that began before is not shared.
         """
         asked = self.key(query, index), self.generation(query.app)
         task = self._reading.get(asked)
@@ -62,13 +63,13 @@ class BlockCache:
         return await asyncio.shield(task)
 
     def _read(self, asked: tuple[str, int], task: "asyncio.Task[CachedBlock]") -> None:
-        """Forget a read that has ended, and its error: whoever has waited for it has that, and all may have gone."""
+        """Drop a finished read and mark its error as retrieved: its waiters have received it, or none are left."""
         del self._reading[asked]
         if not task.cancelled():
             task.exception()
 
     async def look(self, query: Query, index: int) -> CachedBlock:
-        """What Redis has of a block now, asked anew. Raises StoreUnavailable."""
+        """Return the block as Redis has it now, with a new read. Raise StoreUnavailable."""
         generation = self.generation(query.app)
         kept = await self._cache.get(query, index)
         if generation == self.generation(query.app):
@@ -76,10 +77,9 @@ class BlockCache:
         return kept
 
     async def put(self, query: Query, index: int, stored: Stored, *, generation: int) -> CachedBlock | None:
-        """Keep a block, and with it the end of its list; in memory alone where Redis can't be had.
+        """Store a block and with it the end of its list; in memory only if Redis is unavailable.
 
-        Return None if the blocks were forgotten since `generation`, in which the fetch began: it must not be
-        served.
+        Return None if the blocks were forgotten since `generation`, in which the fetch began: it must not be served.
         """
         if generation != self.generation(query.app):
             return None
@@ -91,7 +91,7 @@ class BlockCache:
         return kept
 
     async def end(self, query: Query) -> CachedBlock:
-        """The end of a query's list as the newest block tells it. Raises StoreUnavailable."""
+        """Return the end of a query's list according to its newest block. Raise StoreUnavailable."""
         return await self._cache.get(query, END)
 
     async def _put(self, query: Query, index: int, stored: Stored) -> bytes:

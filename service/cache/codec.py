@@ -1,8 +1,9 @@
-"""How a block, or a refusal in its place, is written as the bytes of one value in Redis.
+"""Encodes a block, or a refusal in its place, as the bytes of one value in Redis.
 
-Head (HEAD_BYTES, unique for each fetch): format, kind, 6 bytes of chance, fetched_at_ms. Then a CRC-32 over all but
-itself, and the fields. Integers are big-endian. Of a block the records' ends follow as an array of 32-bit integers,
-their ids (64 bits each) and codes (a byte each) as a block has them, and the body: reading costs copies, no parsing.
+Head (HEAD_BYTES, unique for each fetch): format, kind, 6 random bytes, fetched_at_ms. Then a CRC-32 over everything but
+itself, and the fields. Integers are big-endian. For a block, these follow: the records' ends as an array of 32-bit
+integers, their ids (64 bits each) and codes (a byte each) in the block's own layout, and the body. Reading takes
+copies, but no parsing.
 """
 
 import struct
@@ -30,13 +31,13 @@ _AFTER_CHECKSUM = HEAD_BYTES + _CHECKSUM.size
 
 
 class CorruptBlock(msgspec.Struct, frozen=True, kw_only=True):
-    """A value that can't be read, and why. `format` is one written by an older or newer release."""
+    """A value that cannot be read, and why. `format` means that an older or newer release has written it."""
 
     reason: Literal["short", "format", "kind", "checksum", "shape", "sense"]
 
 
 def encode(stored: Stored, *, chance: bytes) -> bytes:
-    """The value for Redis. `chance` is 6 random bytes, new for each fetch."""
+    """Return the value for Redis. `chance` is 6 random bytes, new for each fetch."""
     match stored:
         case Block():
             kind, rest = _BLOCK, _block_bytes(stored)
@@ -47,7 +48,7 @@ def encode(stored: Stored, *, chance: bytes) -> bytes:
 
 
 def decode(value: bytes) -> Stored | CorruptBlock:
-    """What a value holds."""
+    """Return what the value contains."""
     if len(value) < _AFTER_CHECKSUM:
         return CorruptBlock(reason="short")
     format_, kind, _, fetched_at_ms = _HEAD.unpack_from(value)
@@ -102,7 +103,8 @@ def _block(value: bytes, fetched_at_ms: int) -> Block | CorruptBlock:
 
 
 def _are_records(ends: tuple[int, ...], body: bytes) -> bool:
-    """Whether the body is as many objects, joined by commas, as there are ends, by their first and last bytes."""
+    """Return whether the body is as many comma-separated objects as there are ends, judged by their first and last
+    bytes."""
     begins = 0
     for end in ends:
         if end <= begins or body[begins : begins + 1] != b"{" or body[end - 1 : end] != b"}":
@@ -114,7 +116,7 @@ def _are_records(ends: tuple[int, ...], body: bytes) -> bool:
 
 
 def _is_moment(seconds: int) -> bool:
-    """Whether the calendar has it: the years 1 to 9999."""
+    """Return whether the calendar covers this time: the years 1 to 9999."""
     return _FIRST_S <= seconds <= _LAST_S
 
 

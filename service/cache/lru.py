@@ -1,4 +1,4 @@
-"""A table of what was used last."""
+"""A least recently used table."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, ItemsView
@@ -9,10 +9,10 @@ V = TypeVar("V")
 
 
 class LruTable(Generic[K, V]):
-    """The values used last, up to `max_size` in all: by default their number, else what `size_of` says of each.
+    """The most recently used values, up to a total size of `max_size`: their number, or the sum of `size_of` if given.
 
-    `size` is what they take now, `evictions` counts those that left for want of room. `on_leave` is called for each
-    value that leaves, for whatever reason.
+    `size` is the current total, `evictions` counts values that left for lack of room. `on_leave` is called for each
+    value that leaves, whatever the reason.
     """
 
     __slots__ = ("_entries", "_max_size", "_on_leave", "_size_of", "evictions", "size")
@@ -35,18 +35,19 @@ class LruTable(Generic[K, V]):
         return len(self._entries)
 
     def items(self) -> ItemsView[K, V]:
-        """Return keys and values, the one used longest ago first."""
+        """Return keys and values, least recently used first."""
         return self._entries.items()
 
     def get(self, key: K) -> V | None:
-        """Return a value, which counts as used now."""
+        """Return a value and mark it as just used."""
         value = self._entries.get(key)
         if value is not None:
             self._entries.move_to_end(key)
         return value
 
     def put(self, key: K, value: V) -> bool:
-        """Keep a value in place of the key's former one; others make room. Return whether it fits at all."""
+        """Store a value, replacing the key's previous one and evicting others to make room. Return whether it fits at
+        all."""
         self.pop(key)
         size = self._size(key, value)
         if size > self._max_size:
@@ -59,7 +60,7 @@ class LruTable(Generic[K, V]):
         return True
 
     def pop(self, key: K) -> V | None:
-        """Drop and return a value; None where there is none."""
+        """Remove and return a value; None if there is none."""
         value = self._entries.pop(key, None)
         if value is not None:
             self.size -= self._size(key, value)
@@ -68,7 +69,7 @@ class LruTable(Generic[K, V]):
         return value
 
     def clear(self) -> None:
-        """Drop all."""
+        """Remove all values."""
         for key in tuple(self._entries):
             self.pop(key)
 

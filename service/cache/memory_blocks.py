@@ -1,4 +1,4 @@
-"""Blocks in this replica's memory: bounded in bytes, the least recently used go first."""
+"""Blocks in this replica's memory: limited in bytes, evicting the least recently used first."""
 
 import sys
 from collections.abc import Callable
@@ -8,9 +8,9 @@ import msgspec
 from service.cache.lru import LruTable
 from service.model.blocks import Block, CachedBlock, Stored
 
-# What an entry costs besides body, text and ends: structs, key, links of the dicts. Measured with tracemalloc.
+# Overhead of an entry beside body, text and ends: structs, key, dict links. Measured with tracemalloc.
 _ENTRY_BYTES = 1100
-# One number of `ends`: its place in the tuple and the int itself.
+# One number in `ends`: its slot in the tuple and the int itself.
 _END_BYTES = 40
 
 
@@ -22,10 +22,10 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MemoryBlocks:
-    """Blocks by their key in Redis. All steps take constant time, `drop_app` a time for each block of that app."""
+    """Blocks by their key in Redis. Operations take constant time, except `drop_app`: linear in the app's blocks."""
 
     def __init__(self, *, max_bytes: int, clock: Callable[[], float]) -> None:
-        """`clock` returns seconds and never steps back; with `max_bytes` 0 nothing is kept."""
+        """`clock` returns seconds and never steps back; with `max_bytes` 0 nothing is stored."""
         self._clock = clock
         self._entries: LruTable[str, _Entry] = LruTable(
             max_bytes, size_of=lambda _, entry: entry.size_bytes, on_leave=self._left
@@ -36,7 +36,7 @@ class MemoryBlocks:
         return len(self._entries)
 
     def get(self, key: str) -> CachedBlock | None:
-        """Return the block, unless its end has come."""
+        """Return the block, unless it has expired."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -46,7 +46,8 @@ class MemoryBlocks:
         return entry.kept
 
     def put(self, key: str, stored: Stored, *, app: str, head: bytes, ends_in_s: float) -> None:
-        """Keep a block for `ends_in_s` at most; others make room. One larger than the whole cache is not kept."""
+        """Store a block for at most `ends_in_s`, evicting others to make room. One larger than the whole cache is not
+        stored."""
         self.drop(key)
         if ends_in_s <= 0:
             return
@@ -60,11 +61,11 @@ class MemoryBlocks:
             self._keys_of.setdefault(app, set()).add(key)
 
     def drop(self, key: str) -> None:
-        """Forget a block; nothing happens where there is none."""
+        """Remove a block, if present."""
         self._entries.pop(key)
 
     def drop_app(self, app: str) -> int:
-        """Forget all blocks of an app; return how many there were."""
+        """Remove all blocks of an app; return how many there were."""
         keys = self._keys_of.get(app, set()).copy()
         for key in keys:
             self.drop(key)
@@ -72,12 +73,12 @@ class MemoryBlocks:
 
     @property
     def bytes(self) -> int:
-        """What the blocks take now."""
+        """Return the total size of the blocks."""
         return self._entries.size
 
     @property
     def evictions(self) -> int:
-        """How many blocks have left for want of room since the start."""
+        """Return how many blocks have been evicted for lack of room since the start."""
         return self._entries.evictions
 
     def _left(self, key: str, entry: _Entry) -> None:

@@ -1,8 +1,9 @@
 """Drops an app's blocks everywhere: in Redis, and in the memory of every replica.
 
-Each replica forgets when it covers the app's channel. A purge says so before it deletes, so that no replica puts back
-what it began to fetch before, and again afterwards, for those that read a block in between. The token of an app's last
-purge stays in Redis: a replica that may have missed a message compares, and forgets only where it has missed one.
+Each replica clears its memory when it receives a message on the app's channel. A purge publishes before it deletes, so
+that no replica stores the result of a fetch that began earlier, and again afterwards, for replicas that read a block in
+between. The token of an app's last purge stays in Redis: a replica that may have missed a message compares tokens, and
+clears its memory only if it has missed a purge.
 """
 
 import asyncio
@@ -14,15 +15,15 @@ from service.model.errors import StoreUnavailable
 from service.store.interfaces import Store
 
 HEARD_S = 0.1
-"""How long a purge gives other replicas to hear of it before it deletes."""
+"""How long a purge waits for other replicas to receive its message before it deletes."""
 TOKEN_TTL_MS = 30 * 86_400_000
-"""Longer than any block is kept."""
+"""Longer than any block's lifetime."""
 
 Forget = Callable[[str], object]
 
 
 class Purge:
-    """Purges of some apps. What was added is called with an app when what is remembered of it must go."""
+    """Purges the blocks of apps. Callbacks that were added are called with an app when they must forget its data."""
 
     def __init__(self, store: Store, cache: RedisBlocks, *, prefix: str, apps: Iterable[str]) -> None:
         self._store = store
@@ -34,7 +35,7 @@ class Purge:
         self._looking: set[asyncio.Task[None]] = set()
 
     def add(self, forget: Forget) -> None:
-        """Have one more told which app to forget."""
+        """Register a callback to call with each app to forget."""
         self._forget.append(forget)
 
     def start(self) -> None:
@@ -43,9 +44,9 @@ class Purge:
             self._store.listen(self._key(app), self._heard(app), on_gap=self._gap(app))
 
     async def drop(self, app: str) -> int:
-        """Drop all blocks of an app; returns how many values there were in Redis.
+        """Drop all blocks of an app; return how many values Redis had.
 
-        What this replica remembers is gone in any case. Raises StoreUnavailable.
+        This replica's memory is cleared in any case. Raise StoreUnavailable.
         """
         token = self._own[app] = secrets.token_bytes(8)
         self._drop_memory(app, token)
@@ -58,12 +59,12 @@ class Purge:
         return dropped
 
     async def aclose(self) -> None:
-        """Wait for the looks at Redis, which the store bounds."""
+        """Wait for the token checks under way, which the store limits in time."""
         while self._looking:
             await asyncio.wait(self._looking)
 
     def _key(self, app: str) -> str:
-        """Where the token of the app's last purge is, and the channel on which it is told."""
+        """Return the key of the token of the app's last purge, which is also the channel that announces it."""
         return f"{self._prefix}:{{{app}}}:purged"
 
     def _drop_memory(self, app: str, token: bytes | None) -> None:
@@ -73,7 +74,7 @@ class Purge:
 
     def _heard(self, app: str) -> Callable[[bytes], None]:
         def heard(token: bytes) -> None:
-            if token != self._own.get(app):  # of its own purge a replica knows, and has begun anew since
+            if token != self._own.get(app):  # a replica ignores its own message: it has stored new blocks since
                 self._drop_memory(app, token)
 
         return heard
@@ -87,7 +88,7 @@ class Purge:
         return look
 
     async def _look(self, app: str) -> None:
-        """See whether a purge was missed. A Redis that has lost the token has lost the blocks, but purged none."""
+        """Check whether a purge was missed. A Redis that has lost the token has lost the blocks, but purged none."""
         known = self._tokens[app]
         try:
             token = await self._store.get(self._key(app))

@@ -1,4 +1,4 @@
-"""Blocks in Redis: under which key, written how, and what becomes of those that can't be read."""
+"""Blocks in Redis: their keys, their encoding, and the handling of unreadable values."""
 
 import os
 from collections.abc import Callable
@@ -20,8 +20,8 @@ VALUE_MAX_BYTES = 16 * 1024 * 1024
 class RedisBlocks:
     """Reads and writes blocks through a store. Raises StoreUnavailable as the store does.
 
-    Counters since the start: `corrupt` values that could not be read (each reason is logged once), of them `foreign`
-    ones of another format, and `oversized` blocks that were not stored.
+    Counters since the start: `corrupt` values that could not be read (each reason is logged once), including `foreign`
+    ones in another format, and `oversized` blocks that were not stored.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class RedisBlocks:
         value_max_bytes: int = VALUE_MAX_BYTES,
         chance: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """`prefix` begins all keys; `chance` gives so many random bytes."""
+        """`prefix` starts all keys; `chance` returns the given number of random bytes."""
         self._store = store
         self._prefix = prefix
         self._block_size = block_size
@@ -45,15 +45,15 @@ class RedisBlocks:
         self._told: set[str] = set()
 
     def key(self, query: Query, index: int) -> str:
-        """Where a block is kept. Shows the app, for the hash tag, but nothing of what was asked."""
+        """Return the block's key. It shows the app, for the hash tag, but nothing of the query."""
         return f"{self._blocks_of(query.app)}{_digest(self._block_size, query)}:{index}"
 
     async def get(self, query: Query, index: int) -> CachedBlock:
-        """The block that is kept, if it can be read."""
+        """Return the stored block, if it is readable."""
         return self._read(await self._store.get(self.key(query, index)))
 
     async def put(self, query: Query, index: int, stored: Stored, *, ttl_ms: int) -> bytes:
-        """Keep a block for `ttl_ms`; answer its head, b"" where it is too large to be kept."""
+        """Store a block for `ttl_ms`; return its head, or b"" if it is too large to store."""
         value = encode(stored, chance=self._chance(CHANCE_BYTES))
         if len(value) > self._value_max_bytes:
             self.oversized += 1
@@ -62,7 +62,7 @@ class RedisBlocks:
         return value[:HEAD_BYTES]
 
     async def drop_app(self, app: str) -> int:
-        """Delete all blocks of an app; tell how many there were."""
+        """Delete all blocks of an app; return how many there were."""
         return await self._store.delete_matching(self._blocks_of(app))
 
     def _blocks_of(self, app: str) -> str:
@@ -85,5 +85,5 @@ class RedisBlocks:
 
 @lru_cache(maxsize=4096)
 def _digest(block_size: int, query: Query) -> str:
-    """What tells a query's blocks of this size from all others; remembered, for each request needs it."""
+    """Return what distinguishes a query's blocks of this size from all others; cached, since every request needs it."""
     return sha256(f"{block_size}\n{query.identity}".encode()).hexdigest()[:32]

@@ -1,14 +1,14 @@
-"""Who pages on in order, and so will soon want the next block."""
+"""Detects callers that page in order and so will soon need the next block."""
 
 from service.cache.lru import LruTable
 from service.model.queries import Query, Slice
 
 WALKS_MAX = 1000
-"""How many sequential readers a replica remembers; the one that stood still longest is forgotten first."""
+"""How many sequential readers a replica remembers; the one idle longest is forgotten first."""
 
 
 class SequentialReads:
-    """Where each caller stands in the queries that it pages through."""
+    """Each caller's position in the queries that it pages through."""
 
     def __init__(self, *, block_size: int, most: int = WALKS_MAX) -> None:
         self._block_size = block_size
@@ -18,10 +18,10 @@ class SequentialReads:
         return len(self._stops)
 
     def step(self, caller: str, query: Query, slice_: Slice, *, total: int) -> int | None:
-        """Note a slice. Tells the block that the caller will want next, where it is time to fetch that.
+        """Record a slice. Return the block that the caller will need next if it is time to fetch it, else None.
 
-        It is time when the slice begins where the last one ended, and what is left of its block is no more than one
-        slice as long. Nothing lies ahead of the list's end.
+        It is time if the slice begins where the last one ended and the rest of its block is no longer than one such
+        slice. Nothing is fetched beyond the end of the list.
         """
         walk = (caller, query)
         stop = slice_.offset + slice_.limit

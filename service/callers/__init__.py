@@ -1,1 +1,1 @@
-"""Who a request comes from: keys, tokens of Kubernetes service accounts, and the table of what each caller may do."""
+"""The origin of a request: keys, Kubernetes service account tokens, and the table of each caller's permissions."""

@@ -1,4 +1,4 @@
-"""Who a request comes from, by key or by token, as the table stands at that moment."""
+"""Authenticate a request by key or token, against the current table of callers."""
 
 import hashlib
 import hmac
@@ -15,17 +15,18 @@ from service.callers.token_cache import TokenCache
 from service.model.callers import Authenticated, Caller
 from service.model.errors import KeysUnavailable, NotAllowed, Unauthenticated
 
-if TYPE_CHECKING:  # what checks signatures takes a tenth of a second to import, and few have an issuer
+if TYPE_CHECKING:  # checking signatures takes a tenth of a second to import, and few deployments have an issuer
     from service.callers.issuer import Issuer
 
 log = structlog.get_logger("taskgate.callers")
 
 
 class Authenticator:
-    """Implements the `Callers` of the HTTP side. `clock` is the wall clock, in seconds since the epoch.
+    """Implements the HTTP layer's `Callers`. `clock` is the wall clock, in seconds since the epoch.
 
-    A key is looked up by its digest: how long that takes may tell something of digests, which nobody can steer without
-    inverting SHA-256, and nothing of keys. A missing, malformed or ended key takes the same way as a wrong one.
+    A key is looked up by its digest. The timing of the look-up may leak something about digests, which nobody can
+    choose without inverting SHA-256, and nothing about keys. A missing, malformed or expired key takes the same path as
+    a wrong one.
     """
 
     def __init__(self, table: Table, *, issuer: "Issuer | None", clock: Callable[[], float] = time.time) -> None:
@@ -37,9 +38,9 @@ class Authenticator:
         self._remembered = TokenCache()
 
     def replace(self, table: Table, *, issuer: "Issuer | Literal['same'] | None" = "same") -> None:
-        """Go by another table, and by the keys of another issuer where one is given, in one step.
+        """Switch to another table, and to another issuer's keys if given, in one step.
 
-        Tokens that were found good by other keys, or meant for another issuer or audience, are forgotten.
+        Drop cached tokens that were verified with other keys, or issued for another issuer or audience.
         """
         if table.trust != self._table.trust or issuer != "same":
             self._remembered.clear()
@@ -49,18 +50,18 @@ class Authenticator:
         self._changed()
 
     def invalidate(self) -> None:
-        """Forget which tokens were found good: the issuer has dropped a key."""
+        """Drop all cached tokens: the issuer has removed a key."""
         self._remembered.clear()
         self._changed()
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
-        """Call `changed` after each change of what callers may do, until the returned function is called."""
+        """Call `changed` after each change of callers' permissions, until the returned function is called."""
         watch = object()
         self._watches[watch] = changed
         return lambda: self._watches.pop(watch, None) and None
 
     def authenticate_cached(self, authorization: bytes | None) -> Authenticated | None:
-        """Return the caller whose credential this is, if that is known without a check."""
+        """Return the caller that owns this credential, if that is known without verifying anything."""
         table = self._table
         if table.anonymous is not None:
             return Authenticated(caller=table.anonymous)
@@ -68,9 +69,10 @@ class Authenticator:
         return self._known(table, hashlib.sha256(credential).digest(), now_s=self._clock()) if credential else None
 
     def identify(self, authorization: bytes | None) -> Caller:
-        """Return the caller whose credential this is.
+        """Return the caller that owns this credential.
 
-        Raises Unauthenticated, NotAllowed for a good token of nobody's, KeysUnavailable and SigningKeyUnknown.
+        Raise Unauthenticated, NotAllowed for a valid token that belongs to no caller, KeysUnavailable, and
+        SigningKeyUnknown.
         """
         table = self._table
         if table.anonymous is not None:
@@ -95,12 +97,12 @@ class Authenticator:
             changed()
 
     async def refresh(self) -> None:
-        """Ask for the issuer's keys anew, unless that was done lately."""
+        """Re-fetch the issuer's keys, unless that was done recently."""
         if self._issuer is not None:
             await self._issuer.refresh()
 
     def _known(self, table: Table, digest: bytes, *, now_s: float) -> Authenticated | None:
-        """Return whose key has this digest, or whose token that was found good before."""
+        """Return the owner of the key with this digest, or of the cached token with this digest."""
         key = table.keys.get(digest, NO_KEY)
         if hmac.compare_digest(key.digest, digest) and now_s < key.until_s and key.caller is not None:
             return Authenticated(caller=key.caller, until_s=key.until_s)

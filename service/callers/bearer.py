@@ -10,7 +10,7 @@ _AUTHORIZATION_MAX = CREDENTIAL_MAX + 64
 
 
 def bearer_of(authorization: bytes | None) -> bytes:
-    """Return what follows the scheme, which may be in any case (RFC 9110, section 11.1); empty if nothing does."""
+    """Return the text after the scheme, in any case (RFC 9110, section 11.1); empty if there is none."""
     if authorization is None or len(authorization) > _AUTHORIZATION_MAX:
         return b""
     size = len(_SCHEME)
@@ -20,5 +20,5 @@ def bearer_of(authorization: bytes | None) -> bytes:
 
 
 def is_credential(text: bytes) -> bool:
-    """Whether this can be a credential at all. Those that are known by their digest need no such check."""
+    """Return whether this is a well-formed credential. Those known by their digest need no such check."""
     return _B64TOKEN.fullmatch(text) is not None

@@ -1,6 +1,6 @@
-"""Check a token against keys, issuer, audience and time. No I/O.
+"""Verify a token against keys, issuer, audience and time. No I/O.
 
-PyJWT checks the signature alone: the claims are ours, so that the time is a parameter.
+PyJWT checks only the signature. The claims are checked here, so that the time is a parameter.
 """
 
 import re
@@ -35,9 +35,9 @@ class _Claims(msgspec.Struct, frozen=True):
 
 
 def checked(token: str, *, keys: SigningKeys, trust: Trust, now_s: float) -> Token:
-    """Return the token if it is good. Raises Unauthenticated, SigningKeyUnknown, and KeysUnavailable without `keys`.
+    """Return the token if it is valid. Raise Unauthenticated, SigningKeyUnknown, and KeysUnavailable without `keys`.
 
-    The key decides on the algorithm, never the token; `crit`, which would ask for more, is refused.
+    The key determines the algorithm, never the token; `crit`, which would demand extensions, is rejected.
     """
     header = _header_of(token)
     if header is None or header.alg not in ALGORITHMS or header.crit is not msgspec.UNSET or len(header.kid) > KID_MAX:

@@ -1,4 +1,4 @@
-"""Keeps an issuer's signing keys fresh: on a timer, and when a token names an unknown one."""
+"""Keep an issuer's signing keys fresh: on a timer, and when a token names an unknown key."""
 
 import asyncio
 import time
@@ -20,22 +20,22 @@ log = structlog.get_logger("taskgate.callers")
 
 
 class SourceFailed(Exception):
-    """The keys can't be had now; the text holds no address and no credential."""
+    """The keys can't be fetched now. The text holds no address and no credential."""
 
 
 class KeySource(Protocol):
-    """Where the JWKS comes from."""
+    """The origin of the JWKS."""
 
     async def read(self) -> bytes:
-        """Return the document. Raises SourceFailed; ends by itself."""
+        """Return the document within a bounded time. Raise SourceFailed."""
         ...
 
 
 class Issuer:
     """The keys of one issuer. `clock` is monotonic, in seconds.
 
-    While the source fails, the keys had last stay in use. `fetches` and `failures` are counted. `on_drop` is called
-    when a key has gone or changed: what was checked with it before is no longer known to be good.
+    While the source fails, the last known keys stay in use. `fetches` and `failures` are counted. `on_drop` is called
+    when a key has been removed or changed: tokens verified with it are no longer known to be valid.
     """
 
     def __init__(self, source: KeySource, *, refresh_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -53,21 +53,21 @@ class Issuer:
         self._left_out = 0
 
     def check(self, token: str, *, trust: Trust, now_s: float) -> Token:
-        """Return the token if it is good by the keys of now. Raises as `checked` does."""
+        """Return the token if it is valid under the current keys. Raise as `checked` does."""
         return checked(token, keys=self.keys, trust=trust, now_s=now_s)
 
     def start(self) -> None:
-        """Fetch now, and again and again until `aclose`."""
+        """Fetch now, then periodically until `aclose`."""
         self._begin()
         self._running = asyncio.create_task(self._run())
 
     async def wait_for_keys(self) -> None:
-        """Wait a little for the fetch that is under way."""
+        """Wait briefly for the fetch in progress."""
         if self._fetching is not None:
             await asyncio.wait({self._fetching}, timeout=WAIT_S)
 
     async def aclose(self) -> None:
-        """Fetch no more."""
+        """Stop fetching."""
         for ending in (self._running, self._fetching):
             if ending is not None:
                 ending.cancel()
@@ -75,7 +75,7 @@ class Issuer:
                     await ending
 
     async def refresh(self) -> None:
-        """Fetch the keys, unless a fetch was begun less than 30 s ago; one under way is joined. Never raises."""
+        """Fetch the keys unless a fetch began less than 30 s ago; join one that is in progress. Never raise."""
         if self._fetching is None and self._clock() - self._begun_s >= ON_DEMAND_EVERY_S:
             self._begin()
         if self._fetching is not None:

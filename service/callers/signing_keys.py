@@ -18,13 +18,13 @@ SigningKeys = Mapping[str, "SigningKey"]
 
 
 class PublishedKeys(dict[str, "SigningKey"]):
-    """The keys of one document. `left_out` counts those beyond KEYS_MAX: tokens signed with them are refused."""
+    """The keys of one document. `left_out` counts those beyond KEYS_MAX: tokens signed with them are rejected."""
 
     left_out = 0
 
 
 class NoKeys(ValueError):
-    """A document without a single usable key."""
+    """The document has no usable key."""
 
 
 class SigningKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +54,7 @@ class _Jwks(msgspec.Struct, frozen=True):
 
 
 def read_jwks(raw: bytes) -> PublishedKeys:
-    """Return the keys for RS256 and ES256; others are passed over, and of one `kid` the first counts. Raises NoKeys."""
+    """Return the RS256 and ES256 keys; skip others, and keep the first of each `kid`. Raise NoKeys."""
     try:
         entries = msgspec.json.decode(raw, type=_Jwks).keys
     except (msgspec.MsgspecError, RecursionError) as exc:

@@ -1,4 +1,4 @@
-"""Where an issuer's JWKS comes from: a file, or a URL."""
+"""Sources of an issuer's JWKS: a file or a URL."""
 
 import asyncio
 from pathlib import Path
@@ -25,14 +25,14 @@ class FileSource:
         self._thread = OwnThread()
 
     async def read(self) -> bytes:
-        """Return the file's bytes. Raises SourceFailed."""
+        """Return the file's bytes. Raise SourceFailed."""
         return await self._thread.run(_read, self._path, JWKS_MAX_BYTES)
 
 
 class UrlSource:
-    """A JWKS behind a URL: an issuer's public one, or the API server's, which wants its own CA and a token.
+    """A JWKS behind a URL: a public one, or the API server's, which requires its own CA and a token.
 
-    Each read has a connection of its own, for it is seldom, and CA and token may have changed.
+    Each read opens its own connection: reads are rare, and the CA and the token may have changed.
     """
 
     def __init__(self, url: str, *, ca_file: str | None, token_file: str | None, timeout_s: float) -> None:
@@ -44,7 +44,7 @@ class UrlSource:
         self._resolver = Resolver()
 
     async def read(self) -> bytes:
-        """Return the answer's body. Raises SourceFailed; takes `timeout_s` at most."""
+        """Return the response body, within `timeout_s`. Raise SourceFailed."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 answer = await self._get()
@@ -52,7 +52,7 @@ class UrlSource:
             raise SourceFailed("the keys' URL answered with more than a JWKS") from exc
         except HttpFailure as exc:
             raise SourceFailed(f"the keys' URL can't be read: {exc}") from exc
-        except (OSError, ValueError) as exc:  # time-outs are OSErrors
+        except (OSError, ValueError) as exc:  # timeouts are OSErrors
             raise SourceFailed(f"the keys' URL can't be read: {type(exc).__name__}") from exc
         if answer.status != 200:
             raise SourceFailed(f"the keys' URL answered with HTTP status {answer.status}")
@@ -86,7 +86,7 @@ class UrlSource:
 
 
 def issuer_of(settings: ServiceAccountSettings) -> Issuer:
-    """Return the issuer's keys, from where the settings say; `rules.py` has checked that they say it once."""
+    """Return the issuer's keys, from the configured source; `rules.py` has checked that there is exactly one."""
     if settings.jwks_file is not None:
         return Issuer(FileSource(settings.jwks_file), refresh_s=min(FILE_EVERY_S, settings.refresh_s))
     source: KeySource = UrlSource(
@@ -99,11 +99,11 @@ def issuer_of(settings: ServiceAccountSettings) -> Issuer:
 
 
 async def _at_once() -> None:
-    """Wait for nothing before the request is sent."""
+    """Do nothing before the request is sent."""
 
 
 def _line_of(token: bytes) -> str:
-    """Return the token that a file holds. Raises ValueError if it can't stand in a header field."""
+    """Return the token in a file. Raise ValueError if it is not valid in a header field."""
     text = token.decode("ascii").strip()
     if not text.isprintable() or " " in text:
         raise ValueError("no token")

@@ -1,4 +1,4 @@
-"""The table of callers, made from the settings: one value, replaced as a whole by a reload."""
+"""The table of callers, built from the settings: one value, replaced as a whole by a reload."""
 
 import hashlib
 import math
@@ -12,13 +12,13 @@ from service.model.queries import At, parse_moment
 from service.settings import BudgetSettings, KeySettings, PolicySettings, Settings
 
 ANONYMOUS = "anonymous"
-"""The name of all callers with `auth: none`."""
+"""The name shared by all callers under `auth: none`."""
 UNKNOWN = "~unknown"
-"""All service accounts that no caller names: one caller, so that they are one share of the turns and one label."""
+"""All service accounts that no caller names, as one caller with one share of the turns and one metric label."""
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """A caller's key, of which the SHA-256 is kept; good before `until_s`, in seconds since the epoch."""
+    """A caller's key, stored as its SHA-256; valid before `until_s`, in seconds since the epoch."""
 
     digest: bytes
     caller: Caller | None
@@ -29,7 +29,7 @@ NO_KEY = Key(digest=hashlib.sha256(b"").digest(), caller=None, until_s=-math.inf
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
-    """Callers by credential. `trust` is None without tokens, `unknown` if those of unnamed accounts are refused."""
+    """Callers by credential. `trust` is None without tokens; `unknown` is None if unnamed accounts are rejected."""
 
     keys: Mapping[bytes, Key]
     accounts: Mapping[str, Caller]
@@ -39,7 +39,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def table_of(settings: Settings) -> Table:
-    """Return the table that the settings describe. Raises ValueError if two callers share a key or an account."""
+    """Return the table described by the settings. Raise ValueError if two callers share a key or an account."""
     keys: dict[bytes, Key] = {}
     accounts: dict[str, Caller] = {}
     tokens = settings.service_accounts
@@ -65,7 +65,7 @@ def table_of(settings: Settings) -> Table:
 
 
 def caller_of(name: str, policy: PolicySettings, *, budget: BudgetSettings, apps: frozenset[str]) -> Caller:
-    """Return a caller by its policy; `apps` are all apps, which an operator may know of."""
+    """Return a caller from its policy; `apps` are all apps, whose existence an operator may know of."""
     return Caller(
         name=name,
         apps=frozenset(policy.apps),
@@ -79,7 +79,7 @@ def caller_of(name: str, policy: PolicySettings, *, budget: BudgetSettings, apps
 
 
 def end_of(until: str) -> int:
-    """Return when a key ends, in seconds since the epoch. Raises ValueError with a text for the operator."""
+    """Return when a key expires, in seconds since the epoch. Raise ValueError with a text for the operator."""
     try:
         moment = parse_moment(until)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Tokens of service accounts (JWT, RFC 7519): which are accepted, and what a good one holds."""
+"""Service account tokens (JWT, RFC 7519): which are accepted, and what a valid one contains."""
 
 import msgspec
 
@@ -11,12 +11,12 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True):
-    """A good token: its account as NAMESPACE/NAME, and when it ends, in seconds since the epoch."""
+    """A valid token: its account as NAMESPACE/NAME, and its expiry, in seconds since the epoch."""
 
     account: str
     ends_s: float
 
 
 def looks_like_token(credential: bytes) -> bool:
-    """Whether this can be a token at all: three parts (RFC 7515, section 7.1)."""
+    """Return whether this has the form of a token: three parts (RFC 7515, section 7.1)."""
     return credential.count(b".") == 2

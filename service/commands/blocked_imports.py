@@ -1,4 +1,4 @@
-"""Start sooner: keep libraries from importing optional packages that happen to be installed."""
+"""Shorten the start: keep libraries from importing optional packages that happen to be installed."""
 
 import sys
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without(*packages: str) -> Iterator[None]:
-    """Make imports of these packages fail meanwhile, except of those that are imported already."""
+    """Make imports of these packages fail in the context, except for those already imported."""
     hidden = [name for name in packages if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is what the import system takes for that
     try:

@@ -1,4 +1,4 @@
-"""`taskgate check`: whether the configuration is good; with options, whether Redis and the upstream agree."""
+"""`taskgate check`: validate the configuration; with options, also check Redis and the upstream."""
 
 import asyncio
 
@@ -8,12 +8,12 @@ from service.configuration.memory import MIB, container_limit, memory_model, sho
 
 
 def run(config: str, *, call: bool, alone: bool, redis: bool, memory_mib: int | None = None) -> int:
-    """Print all faults and warnings, then what Redis refuses and what one call for each app brings.
+    """Print all faults and warnings, then what Redis refuses and the result of one call for each app.
 
     Return the exit status.
 
-    `memory_mib` is the memory limit to compare the configuration with, by default this container's.
-    `alone`: without Redis make the calls all the same, outside of the budget.
+    `memory_mib` is the memory limit to compare the configuration with, by default this container's. With `alone`, make
+    the calls even without Redis, outside of the budget.
     """
     loaded = configured(config)
     if loaded is None:

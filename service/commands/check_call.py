@@ -1,4 +1,4 @@
-"""The calls of `taskgate check --call`: one for each app, in a turn of the budget that all replicas share."""
+"""The calls of `taskgate check --call`: one per app, each in a turn of the budget that all replicas share."""
 
 import asyncio
 import os
@@ -27,10 +27,10 @@ from service.upstream.signer import Signer
 from service.upstream.verdicts import RetryVerdict, explain, verdict
 
 CALLER = "~check"
-"""In whose name a turn is asked for: like any caller's, of weight 1."""
+"""The caller on whose behalf turns are requested: weight 1, like any caller."""
 PATIENCE_S = 30.0
 REDIS_GRACE_S = 1.0
-"""How long Redis may be away before that is the answer."""
+"""How long Redis may be unavailable before that is reported as the result."""
 
 Call = Callable[[Callable[[], Awaitable[None]]], Awaitable[Listing]]
 """An app's one call; awaits its argument right before it is sent."""
@@ -42,7 +42,7 @@ class CheckJob:
     known = b""
 
     def __init__(self, call: Call, *, block_key: str, pause_s: float, attempts: int) -> None:
-        """`pause_s` is how long all turns of the app rest where the upstream says that it is called too often.
+        """`pause_s` is how long all turns of the app pause if the upstream reports too many calls.
 
         A call that could not be sent is tried up to `attempts` times, each in a turn of its own.
         """
@@ -53,7 +53,7 @@ class CheckJob:
         self._attempts = attempts
 
     async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
-        """Make the call, and keep what it brings as `listing`."""
+        """Make the call, and keep its result as `listing`."""
         try:
             self.listing = await self._call(slot.hold)
         except UpstreamError as exc:
@@ -67,14 +67,14 @@ class CheckJob:
         return NOTHING
 
     def accepts(self, found: CachedBlock) -> bool:
-        """Take nothing but what the call brings."""
+        """Accept only the result of the call."""
         del found
         return False
 
 
 async def call_all(settings: Settings, *, alone: bool) -> int:
-    """Call for all apps at once and print a line for each; return 1 where one of them failed, else 0."""
-    configure("critical", as_json=False)  # what is wrong is printed here, in plain words
+    """Call for all apps at once and print a line for each; return 1 if any of them failed, else 0."""
+    configure("critical", as_json=False)  # faults are printed here, in plain words
     signers = [
         Signer(
             upstream_app_of(name, app, backup_hosts=settings.upstream.backup_hosts),
@@ -96,7 +96,7 @@ async def call_all(settings: Settings, *, alone: bool) -> int:
 
 
 async def _in_turns(calls: dict[str, Call], settings: Settings) -> dict[str, Listing | Exception]:
-    """Return what each call brought, made in a turn of its app's budget, or why it was not made."""
+    """Return each call's result, made in a turn of its app's budget, or why it was not made."""
     replica = secrets.token_hex(8)
     passwords = passwords_of(settings.redis, os.environ)
     store = RedisStore(settings.redis, password=passwords.redis, sentinel_password=passwords.sentinel)
@@ -154,7 +154,7 @@ def _call(client: Client, signer: Signer, settings: Settings) -> Call:
 
 
 def _allowed_alone(error: StoreUnavailable) -> bool:
-    """Whether whoever runs this says yes; where nobody can be asked, no."""
+    """Return whether the user agrees; False if nobody can be asked."""
     print(f"{error}. Without it these calls come on top of those that the gateway makes.", file=sys.stderr)
     if not sys.stdin.isatty():
         print("To make them all the same, add --alone.", file=sys.stderr)
@@ -164,7 +164,7 @@ def _allowed_alone(error: StoreUnavailable) -> bool:
 
 
 def _line(result: Listing | Exception, settings: Settings) -> tuple[bool, str]:
-    """Return whether a result is good, and what to print of it."""
+    """Return whether a result is good, and the line to print for it."""
     match result:
         case UpstreamError():
             return False, explain(result)
@@ -181,9 +181,9 @@ def _line(result: Listing | Exception, settings: Settings) -> tuple[bool, str]:
 
 
 def _query(app: str, settings: Settings) -> Query:
-    """What a caller lists that says nothing."""
+    """Return the query of a caller without parameters."""
     return Query(app=app, since=parse_moment(settings.query.since), until=parse_until(settings.query.until))
 
 
 async def _at_once() -> None:
-    """Wait for nothing before the call."""
+    """Do nothing before the call."""

@@ -1,4 +1,4 @@
-"""`taskgate check --redis`: whether Redis allows what a gateway does, and is configured as it should be."""
+"""`taskgate check --redis`: whether Redis allows what a gateway does and is configured as it should be."""
 
 import os
 
@@ -11,8 +11,8 @@ from service.telemetry.logs import configure
 
 
 async def try_redis(settings: Settings) -> int:
-    """Print what is refused, and advice; return 1 if something is refused."""
-    configure("critical", as_json=False)  # what is wrong is printed here, in plain words
+    """Print refused commands and advice; return 1 if something is refused."""
+    configure("critical", as_json=False)  # faults are printed here, in plain words
     passwords = passwords_of(settings.redis, os.environ)
     store = RedisStore(settings.redis, password=passwords.redis, sentinel_password=passwords.sentinel)
     try:

@@ -12,7 +12,7 @@ To try Taskgate without one, run `taskgate demo`."""
 
 
 def configured(path: str | None, *, print_warnings: bool = True) -> Loaded | None:
-    """Return the configuration at `path`, or at TASKGATE_CONFIG. Print its faults and return None if it has any."""
+    """Return the configuration at `path`, or at TASKGATE_CONFIG. If it has faults, print them and return None."""
     path = path or os.environ.get(VARIABLE)
     if not path:
         print(_NONE, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Which of a task's times the upstream compares with a range, as far as an answer shows it. Pure."""
+"""Which of a task's times the upstream compares with a range, as far as an answer reveals it. Pure."""
 
 from datetime import datetime
 
@@ -6,13 +6,13 @@ from service.model.queries import Range
 from service.model.tasks import Task
 
 MARGIN_S = 120
-"""How far outside a range a time must lie to count: clocks differ, and relative ranges move."""
+"""How far outside a range a time must lie to count, in seconds: clocks differ, and relative ranges move."""
 
 
 def filtered_time(tasks: tuple[Task, ...], range_: Range) -> str:
-    """Return a remark about an answer in the order of `scheduled_at`, empty where nothing can be said.
+    """Return a remark about an answer in the order of `scheduled_at`, empty if nothing can be concluded.
 
-    The gateway documents that a range is over the time that `sort` names. A task of the answer whose time lies outside
+    The gateway documents that a range applies to the time named by `sort`. A task of the answer whose time lies outside
     the range proves that this time is not the one.
     """
     scheduled = _outside([task.scheduled_at for task in tasks], range_)
@@ -25,7 +25,7 @@ def filtered_time(tasks: tuple[Task, ...], range_: Range) -> str:
 
 
 def _outside(times: list[str | None], range_: Range) -> int:
-    """How many of the times lie outside; those that are not known don't count."""
+    """Return how many of the times lie outside; unknown ones don't count."""
     moments = [datetime.fromisoformat(time).timestamp() for time in times if time is not None]
     first_s, last_s = range_.since_s - MARGIN_S, range_.until_s + MARGIN_S
     return sum(not first_s <= moment <= last_s for moment in moments)

@@ -10,7 +10,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?", re.ASCII)
 
 
 def run(name: str) -> int:
-    """Print a new random key of 256 bits and the settings that admit it; the key is stored nowhere."""
+    """Print a new random 256-bit key and the settings that admit it; the key is not stored anywhere."""
     if not _NAME.fullmatch(name):
         print("taskgate key: a name has up to 63 characters: a-z, 0-9, dot, dash and underscore", file=sys.stderr)
         return 2

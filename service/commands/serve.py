@@ -9,7 +9,7 @@ from service.commands.configured import VARIABLE, configured
 from service.configuration.memory import container_limit, shortage
 
 _NOT_NEEDED = ("annotated_types", "attr", "attrs", "click", "pydantic", "pygments", "rich")
-"""What Litestar, httpx and structlog use for models of theirs and for terminals: 0.2 s of a start."""
+"""What Litestar, httpx and structlog import for their own models and for terminals: 0.2 s of the start."""
 
 
 def run(config: str | None) -> int:
@@ -17,8 +17,8 @@ def run(config: str | None) -> int:
     loaded = configured(config, print_warnings=False)  # they go to the log
     if loaded is None:
         return 2
-    gc.disable()  # little of what imports make is ever garbage: docs/adr/0014-faster-start.md
-    with without(*_NOT_NEEDED, "opentelemetry"):  # by redis-py, that is: our traces import it where they are wanted
+    gc.disable()  # little of what imports create is ever garbage: docs/adr/0014-faster-start.md
+    with without(*_NOT_NEEDED, "opentelemetry"):  # not by redis-py, that is: our traces import it if enabled
         import structlog
 
         from service.app import create_app

@@ -14,9 +14,9 @@ KEY_VARIABLE = "TASKGATE_KEY"
 
 
 def run(wanted: TasksRequest, *, key: str | None, form: str, limit: int | None, watched: bool) -> int:
-    """Print the tasks as they come, or with `watched` their changes. Return the exit status.
+    """Print the tasks as they arrive, or with `watched` their changes. Return the exit status.
 
-    0: all were listed; 1: some are missing; 2: the request or the key is wrong.
+    0: all were listed; 1: some are missing; 2: the request or the key is invalid.
     """
     key = key or os.environ.get(KEY_VARIABLE)
     if not key:

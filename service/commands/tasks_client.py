@@ -1,4 +1,4 @@
-"""The requests of `taskgate tasks` to a gateway, over HTTP/1.1 with the standard library alone."""
+"""The requests of `taskgate tasks` to a gateway, over HTTP/1.1 with only the standard library."""
 
 import http.client
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ LINE_MAX_BYTES = 8 * 1024 * 1024
 """The longest line that is read: an upstream's whole answer may be that large."""
 PROBLEM_MAX_BYTES = 64 * 1024
 ANSWER_MAX_S = 120.0
-"""How long the gateway may be silent if the caller names no patience."""
+"""How long the gateway may be silent if the caller sets no patience."""
 BUDGET_MAX_S = 2.0
 
 _NDJSON = "application/x-ndjson"
@@ -26,11 +26,11 @@ class RequestFailed(Exception):
 
 
 class RequestRefused(Exception):
-    """The request can't be served: a parameter, the address or the key is wrong."""
+    """The request can't be served: a parameter, the address or the key is invalid."""
 
 
 class TasksRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request for tasks; None for what was not given. `wait_s` is the patience for each block, in seconds."""
+    """A request for tasks; None for parameters not given. `wait_s` is the patience for each block, in seconds."""
 
     url: str
     app: str | None = None
@@ -57,7 +57,7 @@ class TasksRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProblemText(msgspec.Struct, frozen=True, kw_only=True):
-    """The members of a problem (RFC 9457) that are used."""
+    """The members used of a problem (RFC 9457)."""
 
     title: str = "The gateway refused"
     detail: str = ""
@@ -78,7 +78,7 @@ class ProblemText(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """The members of a stream's last line that are used."""
+    """The members used of a stream's last line."""
 
     complete: bool
     count: int
@@ -91,13 +91,13 @@ class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def offset(self) -> int | None:
-        """Where the rest begins."""
+        """The offset of the rest."""
         texts = parse_qs(urlsplit(self.next or "").query).get("offset", [""])
         return int(texts[0]) if texts[0].isdecimal() else None
 
 
 class StreamLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A task with the members that are shown, or with `end` the last line."""
+    """A task with the members to display, or with `end` the last line."""
 
     id: int = 0
     status: str | None = ""
@@ -114,13 +114,13 @@ class ShareWaiting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BudgetShare(msgspec.Struct, frozen=True, kw_only=True):
-    """The members of a caller's share of the budget that are used."""
+    """The members used of a caller's share of the budget."""
 
     waiting: ShareWaiting = ShareWaiting()
 
 
 class BudgetSlots(msgspec.Struct, frozen=True, kw_only=True):
-    """The members of the slots that are used."""
+    """The members used of the slots."""
 
     total: int
     window_seconds: float
@@ -128,13 +128,13 @@ class BudgetSlots(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BudgetPause(msgspec.Struct, frozen=True, kw_only=True):
-    """The members of a pause that are used."""
+    """The members used of a pause."""
 
     seconds: float = 0.0
 
 
 class BudgetSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """The members of an app's budget that are used."""
+    """The members used of an app's budget."""
 
     slots: BudgetSlots
     pause: BudgetPause | None = None
@@ -143,7 +143,7 @@ class BudgetSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def wait_s(self) -> float:
-        """Return about how long the last in line waits for a turn, in seconds."""
+        """Return about how long the last block in line waits for a turn, in seconds."""
         pause_s = 0.0 if self.pause is None else self.pause.seconds
         waiting = self.others.waiting.count + sum(share.waiting.count for share in self.callers)
         if not waiting and self.slots.free:
@@ -155,7 +155,7 @@ _lines = msgspec.json.Decoder(StreamLine)
 
 
 class StreamResponse:
-    """A stream that has begun. `total` is how many tasks match, if the gateway says; `end` is how it ended."""
+    """A stream that has begun. `total` is how many tasks match, if the gateway says so; `end` is how it ended."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         total = response.headers.get("X-Total-Count", "")
@@ -164,7 +164,7 @@ class StreamResponse:
         self._response = response
 
     def lines(self) -> Iterator[tuple[str, StreamLine]]:
-        """Yield the tasks, each with its text, until the stream ends or breaks off. Raise RequestFailed."""
+        """Yield the tasks, each with its text, until the stream ends or is cut off. Raise RequestFailed."""
         try:
             while text := self._response.readline(LINE_MAX_BYTES):
                 if not text.endswith(b"\n"):
@@ -175,13 +175,13 @@ class StreamResponse:
                     return
                 yield text.decode().strip(), line
         except (http.client.HTTPException, OSError):
-            return  # without its last line: cut off
+            return  # cut off: its last line is missing
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise RequestFailed(f"the answer can't be read: {exc}") from exc
 
 
 class Connection:
-    """A connection to a gateway. Raise RequestRefused if the address or the key can't be right."""
+    """A connection to a gateway. Raises RequestRefused if the address or the key can't be valid."""
 
     def __init__(self, wanted: TasksRequest, *, key: str) -> None:
         try:
@@ -240,7 +240,7 @@ class Connection:
             raise RequestFailed(f"the connection was lost: {exc or type(exc).__name__}") from exc
 
     def _check(self, response: http.client.HTTPResponse, wanted: str) -> None:
-        """Raise RequestFailed or RequestRefused unless the answer has the requested form."""
+        """Raise RequestFailed or RequestRefused unless the answer has the requested media type."""
         media_type = response.headers.get_content_type()
         if response.status == 200 and media_type == wanted:
             return

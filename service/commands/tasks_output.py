@@ -1,4 +1,4 @@
-"""How `taskgate tasks` shows tasks and its progress. Nothing that a task holds reaches the terminal as a command."""
+"""How `taskgate tasks` displays tasks and progress. Nothing in a task reaches the terminal as a control sequence."""
 
 import re
 import shutil
@@ -11,7 +11,7 @@ from service.commands.tasks_client import StreamLine
 _BAR = 20
 _REDRAW_S = 0.1
 _ERASE = "\r\x1b[K"
-# Controls (C0, DEL, C1), marks that turn the direction of writing or hide, line separators, lone surrogates.
+# Controls (C0, DEL, C1), bidirectional and invisible formatting characters, line separators, lone surrogates.
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff"
     "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
@@ -20,12 +20,12 @@ _COLUMNS = "{:>20}  {:<11}  {:<6}  {:<20}  {}"
 
 
 def printable(text: str) -> str:
-    """Return the text with all that a terminal would obey or hide written as escapes."""
+    """Return the text with everything that a terminal would obey or hide written as escapes."""
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
 def as_json(text: str) -> str:
-    """Return JSON text with the same characters as JSON escapes; they occur in strings alone, so the value is equal."""
+    """Return JSON text with the same characters as JSON escapes; they occur only in strings, so the value is equal."""
     return _UNSAFE.sub(_json_escape, text)
 
 
@@ -84,14 +84,14 @@ class Progress:
         self._count = 0
 
     def waits(self, estimate_s: float | None) -> None:
-        """Show that the first block is awaited."""
+        """Show that the first block is being awaited."""
         about = (
             "" if estimate_s is None else f", {_seconds(estimate_s)} at most" if estimate_s >= 1 else ", not for long"
         )
         self._draw(f"waiting for a turn{about}")
 
     def begins(self, *, total: int | None, offset: int, is_filtered: bool) -> None:
-        """Note the first block, which says how many tasks match."""
+        """Record the first block, which says how many tasks match."""
         self._began_s = time.monotonic()
         self._left = None if total is None else max(total - offset, 0)
         self._is_filtered = is_filtered

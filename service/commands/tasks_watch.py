@@ -24,7 +24,7 @@ class WatchEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventData(msgspec.Struct, frozen=True, kw_only=True):
-    """The members that are used of all events but `task` and `added`."""
+    """The members used of all events but `task` and `added`."""
 
     id: int = 0
     status: str | None = None
@@ -36,7 +36,7 @@ class EventData(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Follower:
-    """Print events as they come: lines of text or JSON, or on a terminal the whole list again."""
+    """Prints events as they arrive: lines of text or JSON, or on a terminal the whole list again."""
 
     def __init__(self, out: TextIO, *, form: str) -> None:
         self._out = out
@@ -97,9 +97,9 @@ class Follower:
 
 
 def watch(wanted: TasksRequest, key: str, *, form: str) -> int:
-    """Follow the list until Ctrl-C, which ends with 0; reconnect where the connection is lost.
+    """Follow the list until Ctrl-C, which ends with 0; reconnect if the connection is lost.
 
-    Raises RequestRefused, and RequestFailed where the first connection fails.
+    Raise RequestRefused, and RequestFailed if the first connection fails.
     """
     follower, last_id, failures = Follower(sys.stdout, form=form), "", 0
     try:

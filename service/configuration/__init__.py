@@ -1,9 +1,9 @@
-"""The configuration: one YAML file, overridden by the environment, checked whole before anything starts.
+"""The configuration: one YAML file, overridden by the environment, validated as a whole before anything starts.
 
-document    YAML text to plain values, each syntax fault with its line
-overrides   TASKGATE__SECTION__KEY in the environment
-shape       keys, types and bounds, from the structs of `service.settings`
-rules       what holds between settings, and what they point to
+yaml_file     YAML text to plain values, each syntax fault with its line
+environment   TASKGATE__SECTION__KEY in the environment
+validate      keys, types and bounds, from the structs of `service.settings`
+rules         constraints between settings, and on what they point to
 """
 
 from service.configuration.errors import ConfigurationError, SettingFault

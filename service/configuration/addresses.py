@@ -1,4 +1,4 @@
-"""Whether URLs name servers, and nothing that is secret; and what is loopback."""
+"""Checks that URLs name servers and contain no secrets; detection of loopback addresses."""
 
 import ipaddress
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _PASSWORD = "a password stands in the URL, which is logged; use redis.password_f
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether only this machine can reach what listens there."""
+    """Return whether only this machine can connect to that address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
     except ValueError:
@@ -20,7 +20,7 @@ def is_loopback(host: str | None) -> bool:
 
 
 def proxy_url_faults(path: str, url: str) -> Iterator[SettingFault]:
-    """What is wrong with a forward proxy's URL."""
+    """Return the faults of a forward proxy's URL."""
     try:
         parts = urlsplit(url)
         is_url = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0 and parts.path in ("", "/")
@@ -34,7 +34,7 @@ def proxy_url_faults(path: str, url: str) -> Iterator[SettingFault]:
 
 
 def redis_url_faults(redis: RedisSettings) -> Iterator[SettingFault]:
-    """What is wrong with the URL. Several `host:port`, joined by commas, are for sentinel and cluster."""
+    """Return the faults of the URL. Several `host:port`, joined by commas, are for sentinel and cluster."""
     try:
         parts = urlsplit(redis.url)
     except ValueError:
@@ -64,7 +64,7 @@ def _tcp_faults(hosts: str, parts: SplitResult, mode: str) -> Iterator[SettingFa
             single = urlsplit(f"//{address}")
             if not single.hostname:
                 yield SettingFault(path=_PATH, text="names no host")
-            elif single.port == 0:  # reading the port raises ValueError where it is none
+            elif single.port == 0:  # reading the port raises ValueError if it is invalid
                 yield SettingFault(path=_PATH, text="the port must be from 1 to 65535")
         except ValueError:
             yield SettingFault(path=_PATH, text="the port must be from 1 to 65535")

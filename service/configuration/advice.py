@@ -1,4 +1,4 @@
-"""What is allowed and probably not meant: warnings."""
+"""Warnings about settings that are valid but probably unintended."""
 
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -13,7 +13,7 @@ LIMIT_MAX = 100
 
 
 def advice(settings: Settings, *, now_s: float) -> Iterator[SettingFault]:
-    """Warnings about settings that are valid; `now_s` in seconds since the epoch."""
+    """Return warnings about valid settings; `now_s` is in seconds since the epoch."""
     yield from _app_advice(settings)
     yield from _budget_advice(settings)
     if settings.cache.block_size < LIMIT_MAX:

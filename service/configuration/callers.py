@@ -1,4 +1,4 @@
-"""Whether callers are known by what they can be known by, and the issuer of tokens can be asked."""
+"""Check callers' credentials and the settings of the token issuer."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
@@ -11,7 +11,7 @@ from service.settings import CallerSettings, KeySettings, PolicySettings, Servic
 def caller_faults(
     callers: Mapping[str, CallerSettings], app_names: Sequence[str], *, has_tokens: bool
 ) -> Iterator[SettingFault]:
-    """Apps that are not there, keys and accounts that stand twice, ends that are none."""
+    """Report unknown apps, duplicate keys and accounts, and invalid expiry times."""
     seen: dict[str, str] = {}
     for name, caller in callers.items():
         yield from _policy_faults(f"callers.{name}", caller, app_names)
@@ -33,7 +33,7 @@ def caller_faults(
 
 
 def service_account_faults(settings: ServiceAccountSettings, app_names: Sequence[str]) -> Iterator[SettingFault]:
-    """Where the keys come from, and what strangers may do."""
+    """Check the source of the signing keys, and the permissions of unnamed accounts."""
     section = "service_accounts"
     match settings.jwks_url, settings.jwks_file:
         case None, None:

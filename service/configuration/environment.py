@@ -14,7 +14,7 @@ PREFIX = "TASKGATE__"
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """A field that a variable names: the keys that lead to it, and its type."""
+    """A field that a variable names: the path of keys to it, and its type."""
 
     keys: tuple[str, ...]
     hint: Any
@@ -25,7 +25,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def apply_overrides(tree: Tree, environ: Mapping[str, str]) -> tuple[dict[str, str], list[SettingFault]]:
-    """Write the environment's overrides into the tree. Returns which variable set which path, and the faults."""
+    """Write the environment's overrides into the tree. Return which variable set which path, and the faults."""
     sources: dict[str, str] = {}
     faults: list[SettingFault] = []
     for variable in sorted(environ):
@@ -47,7 +47,7 @@ def apply_overrides(tree: Tree, environ: Mapping[str, str]) -> tuple[dict[str, s
 
 
 def _targets(rest: str, tree: Value, hint: Any, keys: tuple[str, ...]) -> Iterator[Target]:
-    """Every field below `hint` that the rest of a variable's name may mean."""
+    """Return every field below `hint` that the rest of a variable's name may mean."""
     bare = bare_type(hint)
     if (struct := struct_in(hint)) is not None:
         choices = fields_of(struct)
@@ -73,14 +73,14 @@ def _normal(name: str) -> str:
 
 
 def _no_such(tree: Tree) -> str:
-    """Says what the name should look like; apps and callers can be changed, not added, from the environment."""
+    """Describe the expected form of the name; the environment can change apps and callers, not add them."""
     apps = tree.get("apps")
     named = f"; the file's apps are {', '.join(apps)}" if isinstance(apps, dict) and apps else ""
     return f"names no setting (TASKGATE__SECTION__KEY, TASKGATE__APPS__NAME__KEY){named}"
 
 
 def _typed(text: str, hint: Any) -> Value:
-    """The value of a variable, read as the field's type needs; the shape is checked with the rest of the tree."""
+    """Return a variable's value as the field's type requires; it is validated with the rest of the tree."""
     bare = bare_type(hint)
     if get_origin(bare) is tuple:
         try:
@@ -92,12 +92,12 @@ def _typed(text: str, hint: Any) -> Value:
             return None
         bare = bare_type(next(part for part in get_args(hint) if part is not type(None)))
     if bare is float and text.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):
-        return float(text)  # refused by name, with the rest
+        return float(text)  # rejected by name, with the rest
     return plain_scalar(text.strip()) if bare in (int, float, bool) else text
 
 
 def _write(tree: Tree, target: Target, value: Value) -> None:
-    """Set the field, making the sections on the way. Raises ValueError where the file has something else there."""
+    """Set the field, creating sections as needed. Raise ValueError if the file has a different type of value there."""
     inside = tree
     path = ""
     for key in target.keys[:-1]:
@@ -106,6 +106,6 @@ def _write(tree: Tree, target: Target, value: Value) -> None:
             inside[key] = {}
         deeper = inside[key]
         if not isinstance(deeper, dict):
-            raise ValueError(f"can't be applied: {path} holds no settings")  # noqa: TRY004 - told to operators
+            raise ValueError(f"can't be applied: {path} holds no settings")  # noqa: TRY004 - shown to operators
         inside = deeper
     inside[target.keys[-1]] = value

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, told by path. No text ever repeats a value that could be a secret."""
+"""Configuration faults, identified by path. No text ever repeats a value that could be a secret."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class SettingFault(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing wrong: where (a path in the file, a variable, or the file itself) and what."""
+    """One fault: where (a path in the file, a variable, or the file itself) and what."""
 
     path: str
     text: str
@@ -16,7 +16,7 @@ class SettingFault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConfigurationError(Exception):
-    """A configuration that can't be used, every fault of it, and the warnings found on the way."""
+    """An unusable configuration, with all its faults and the warnings found on the way."""
 
     def __init__(self, faults: Iterable[SettingFault], warnings: Iterable[SettingFault] = ()) -> None:
         self.faults = tuple(faults)

@@ -1,4 +1,4 @@
-"""The settings that may change while the process runs, as they stand now."""
+"""The current values of the settings that may change while the process runs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 class UsesLifetimes(Protocol):
-    """A part that uses lifetimes."""
+    """A component that uses lifetimes."""
 
     def set_lifetimes(self, lifetimes: Lifetimes) -> None:
-        """Use these from now on."""
+        """Use these lifetimes from now on."""
         ...
 
 
 class LiveSettings:
-    """The settings of now, and what is made of them. `apply` changes all of it in one step.
+    """The current settings and what is derived from them. `apply` changes all of it in one step.
 
-    Issuer, audience and signing keys belong together: where the keys come from elsewhere, or are another issuer's, none
-    of the old ones is used any more, and tokens are refused for the moment (503) until the new ones are there.
+    Issuer, audience and signing keys belong together: if the source of the keys or the issuer changes, none of the old
+    keys is used any longer, and tokens are rejected (503) until the new keys have arrived.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -45,12 +45,12 @@ class LiveSettings:
         self._note(settings)
 
     def attach(self, *parts: UsesLifetimes, forget: Callable[[], None]) -> None:
-        """Pass changed lifetimes on to these parts; `forget` drops answers that were made under other settings."""
+        """Pass changed lifetimes on to these components; `forget` drops answers made under other settings."""
         self._parts = parts
         self._forget = forget
 
     def apply(self, settings: Settings) -> None:
-        """Go by other settings from now on. Raises ValueError, changing nothing, if they contradict themselves."""
+        """Switch to other settings. Raise ValueError, changing nothing, if they contradict each other."""
         table = table_of(settings)
         tokens = settings.service_accounts
         issuer = self._issuer
@@ -70,7 +70,7 @@ class LiveSettings:
     async def followed(
         self, path: str | None, environ: Mapping[str, str], *, on_reload: OnReload | None = None
     ) -> AsyncIterator[None]:
-        """Keep the issuer's keys fresh, and follow the file at `path` (None: no file), until left."""
+        """While entered, keep the issuer's keys fresh and follow the file at `path` (None: no file)."""
         async with AsyncExitStack() as stack:
             self._is_followed = True
             stack.push_async_callback(self._unfollow)
@@ -85,14 +85,14 @@ class LiveSettings:
             yield
 
     def _issuer_of(self, tokens: ServiceAccountSettings) -> "Issuer":
-        from service.callers.sources import issuer_of  # expensive to import, and only few have an issuer
+        from service.callers.sources import issuer_of  # expensive to import, and few deployments have an issuer
 
         issuer = issuer_of(tokens)
         issuer.on_drop = self._invalidate
         return issuer
 
     def _follow(self, issuer: "Issuer | None") -> None:
-        """Keep this issuer's keys fresh, and the former one's no more."""
+        """Keep this issuer's keys fresh, and stop refreshing the previous one's."""
         former, self._issuer = self._issuer, issuer
         if former is issuer or not self._is_followed:
             return
@@ -122,12 +122,12 @@ class LiveSettings:
 
 
 def _keys_of(tokens: ServiceAccountSettings | None) -> ServiceAccountSettings | None:
-    """Return what decides how keys are had: all of the section but what a reload can change on its own."""
+    """Return the settings that determine how keys are fetched: the section without what a reload can change alone."""
     return None if tokens is None else msgspec.structs.replace(tokens, audience="-", unknown=None)
 
 
 def _source_of(tokens: ServiceAccountSettings | None) -> tuple[str | None, ...]:
-    """Return what decides whose keys are used."""
+    """Return the settings that determine whose keys are used."""
     return () if tokens is None else (tokens.issuer, tokens.jwks_url, tokens.jwks_file)
 
 
@@ -136,7 +136,7 @@ def _nothing() -> None:
 
 
 def lifetimes_of(cache: CacheSettings) -> Lifetimes:
-    """Return for how long what is stored may be served."""
+    """Return how long stored blocks may be served."""
     return Lifetimes(
         fresh_s=cache.fresh_s,
         settled_s=cache.settled_s,

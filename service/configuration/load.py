@@ -1,4 +1,4 @@
-"""Reads the configuration, in order: file, environment, shape, rules."""
+"""Load the configuration, in order: file, environment, shape, rules."""
 
 import time
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from service.upstream.regions import region_of
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """A configuration that can be used, and what is odd about it."""
+    """A usable configuration and its warnings."""
 
     settings: Settings
     warnings: tuple[SettingFault, ...]
@@ -26,8 +26,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 def load(path: str | Path | None, environ: Mapping[str, str]) -> Loaded:
     """Read the file at `path` (None: the environment alone) with the overrides of `environ`.
 
-    Relative paths of secrets count from the file's folder, and an app without region and base URL gets the region of
-    its SDKAppID's range. Raises ConfigurationError with every fault that was found.
+    Resolve relative paths of secrets against the file's directory, and give an app without region and base URL the
+    region of its SDKAppID's range. Raise ConfigurationError with every fault found.
     """
     tree, faults = _read(Path(path)) if path is not None else ({}, [])
     if faults and not tree:
@@ -53,7 +53,7 @@ def _read(path: Path) -> tuple[Tree, list[SettingFault]]:
 
 
 def _anchor(tree: Tree, folder: Path) -> None:
-    """Make the paths of files absolute; links stay as they are, for Kubernetes swaps those of what it mounts."""
+    """Make file paths absolute without resolving links, because Kubernetes swaps the links of mounted files."""
     apps = tree.get("apps")
     sections: list[tuple[Value, str]] = [
         (tree.get("redis"), key)
@@ -68,7 +68,7 @@ def _anchor(tree: Tree, folder: Path) -> None:
 
 
 def _told_once(faults: list[SettingFault], sources: Mapping[str, str]) -> tuple[SettingFault, ...]:
-    """Each fault once, in the order found, with the variable that set the field."""
+    """Return each fault once, in the order found, with the variable that set the field."""
     told = (
         SettingFault(path=fault.path, text=f"{fault.text} (set by {sources[fault.path]})")
         if fault.path in sources

@@ -1,4 +1,4 @@
-"""How much memory a configuration lets one process take, whatever callers, readers and the upstream do."""
+"""The most memory that a configuration lets one process use, whatever callers, readers and the upstream do."""
 
 from pathlib import Path
 
@@ -10,17 +10,17 @@ KIB = 1024
 MIB = 1024 * KIB
 
 PROCESS_BYTES = 64 * MIB
-"""The interpreter, all imports, static files, idle."""
+"""The interpreter, all imports and static files, when idle."""
 CONNECTION_BYTES = 2 * KIB
-"""A connection without a request; 1.6 KiB was measured."""
+"""A connection without a request; measured at 1.6 KiB."""
 REQUEST_BYTES = 16 * KIB
-"""A request that waits: its task, parameters and place in line; 15.7 KiB was measured. A stream or watcher as well."""
+"""A waiting request: its task, parameters and place in line; measured at 15.7 KiB. Likewise a stream or watcher."""
 REDIS_CONNECTION_BYTES = 256 * KIB
-"""A connection to Redis with a block on its way."""
+"""A Redis connection with a block in transit."""
 ANSWER_COPIES = 2
-"""An upstream answer while it is read: its bytes, and the records made of them."""
+"""An upstream answer while it is being read: its bytes and the records made from them."""
 TABLES_BYTES = 16 * MIB
-"""Tables with fixed bounds: known tokens, labels, use by minute, compiled headers."""
+"""Tables with fixed bounds: cached tokens, labels, usage by minute, compiled headers."""
 OPERATORS_BYTES = 8 * MIB
 """The listener for metrics and probes."""
 
@@ -28,7 +28,7 @@ _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
-    """The most that one part takes; `path` is the setting that bounds it, empty if it is fixed."""
+    """The most memory that one part may use; `path` is the setting that bounds it, empty if it is fixed."""
 
     part: str
     path: str
@@ -36,7 +36,7 @@ class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def memory_model(settings: Settings) -> tuple[MemoryUse, ...]:
-    """Return what each part may take when it is at its bound."""
+    """Return the memory that each part may use at its bound."""
     cache, server, upstream = settings.cache, settings.server, settings.upstream
     connections = server.connections_max * (CONNECTION_BYTES + REQUEST_BYTES)
     answers = len(settings.apps) * upstream.connections * upstream.answer_max_bytes * ANSWER_COPIES
@@ -62,7 +62,7 @@ def total_bytes(model: tuple[MemoryUse, ...]) -> int:
 
 
 def container_limit(path: Path = _CGROUP_LIMIT) -> int | None:
-    """Return the memory limit of this process's container, or None if there is none to be seen."""
+    """Return the memory limit of this process's container, or None if none is visible."""
     try:
         text = path.read_text().strip()
     except OSError:
@@ -71,7 +71,7 @@ def container_limit(path: Path = _CGROUP_LIMIT) -> int | None:
 
 
 def shortage(settings: Settings, limit_bytes: int | None) -> str | None:
-    """Return a warning if the configuration's bounds allow more than there is."""
+    """Return a warning if the configuration's bounds exceed the available memory."""
     total = total_bytes(memory_model(settings))
     if limit_bytes is None or total <= limit_bytes:
         return None

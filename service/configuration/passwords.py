@@ -1,4 +1,4 @@
-"""Redis' passwords, from where the settings point to; `rules.py` has checked that they are there."""
+"""Redis passwords, read from where the settings point; `rules.py` has checked that they are there."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from service.settings import RedisSettings
 
 
 class Passwords(msgspec.Struct, frozen=True, kw_only=True):
-    """None where none is set."""
+    """The passwords; None where none is set."""
 
     redis: str | None
     sentinel: str | None

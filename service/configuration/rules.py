@@ -1,4 +1,4 @@
-"""What holds between settings, and what they point to. Each part is checked even where another one is broken."""
+"""Rules between settings and about what they point to. Each section is checked even if another one is broken."""
 
 import ssl
 from collections.abc import Iterator, Mapping
@@ -35,7 +35,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """The sections that have the right shape; None, or left out of its dict, is one that has not."""
+    """The sections with a valid shape; one without is None, or left out of its dict."""
 
     apps: dict[str, AppSettings]
     app_names: tuple[str, ...]
@@ -53,7 +53,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parts_of(tree: Tree) -> Parts:
-    """Whatever of the tree can be had as settings."""
+    """Return whatever part of the tree can be converted to settings."""
     apps, callers = tree.get("apps"), tree.get("callers")
     return Parts(
         apps=_entries(apps, AppSettings),
@@ -73,7 +73,7 @@ def parts_of(tree: Tree) -> Parts:
 
 
 def rule_faults(parts: Parts, environ: Mapping[str, str]) -> Iterator[SettingFault]:
-    """All that is wrong between the parts, and with what they point to (files, variables)."""
+    """Return all faults between the sections, and in what they point to (files, variables)."""
     for name, app in parts.apps.items():
         yield from _app_faults(f"apps.{name}", app, environ)
         if parts.budget:
@@ -139,7 +139,7 @@ def _redis_faults(redis: RedisSettings, environ: Mapping[str, str]) -> Iterator[
 
 
 def _redis_tls_faults(redis: RedisSettings) -> Iterator[SettingFault]:
-    """Yield what is wrong with the files for TLS."""
+    """Yield the faults of the files for TLS."""
     named = {name: getattr(redis, name) for name in ("ca_file", "cert_file", "key_file")}
     given = {name: path for name, path in named.items() if path is not None}
     if given and not redis.url.startswith("rediss://"):
@@ -184,7 +184,7 @@ def _timeout_faults(upstream: UpstreamSettings) -> Iterator[SettingFault]:
 
 
 def _way_faults(upstream: UpstreamSettings) -> Iterator[SettingFault]:
-    """What is wrong with the proxy's address, and with the CAs to trust."""
+    """Return the faults of the proxy's address and of the CAs to trust."""
     if upstream.proxy_url is not None:
         yield from proxy_url_faults("upstream.proxy_url", upstream.proxy_url)
     if upstream.ca_file is not None:
@@ -231,7 +231,7 @@ def _query_faults(query: QuerySettings) -> Iterator[SettingFault]:
 
 
 def _length_s(since: Moment, until: Moment) -> int | None:
-    """Seconds from one to the other; None where that changes with the clock."""
+    """Return the seconds from one to the other; None if that varies with the clock."""
     match since, until:
         case At(epoch_s=since_s), At(epoch_s=until_s):
             return until_s - since_s
@@ -248,7 +248,7 @@ def _entries(entries: object, kind: type[T]) -> dict[str, T]:
 
 
 def _part(section: object, kind: type[T]) -> T | None:
-    """The section, its unknown keys passed over: they are faults of the shape."""
+    """Return the section without its unknown keys, which are reported as faults of the shape."""
     if isinstance(section, dict):
         section = {key: value for key, value in section.items() if key in fields_of(kind)}
     try:

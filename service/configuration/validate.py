@@ -1,4 +1,4 @@
-"""Keys, types and bounds, as the structs of `service.settings` say. msgspec stops at the first fault, this does not."""
+"""Keys, types and bounds, from the structs of `service.settings`. Reports all faults; msgspec stops at the first."""
 
 import difflib
 import math
@@ -16,7 +16,7 @@ _SECRETS = ("secret", "password")
 
 
 def shape_faults(value: Value, hint: Any, path: str) -> Iterator[SettingFault]:
-    """What keeps a value from being a `hint` (a struct, or the annotated type of a field); `path` is its place."""
+    """Return why a value is not a `hint` (a struct, or the annotated type of a field); `path` is its location."""
     if is_union(bare_type(hint)):
         hint = _member(value, hint)
     bare = bare_type(hint)
@@ -33,18 +33,18 @@ def shape_faults(value: Value, hint: Any, path: str) -> Iterator[SettingFault]:
 
 @cache
 def fields_of(struct: type[msgspec.Struct]) -> dict[str, Any]:
-    """The annotated type of each field of a struct, by name."""
+    """Return the annotated type of each field of a struct, by name."""
     hints = get_type_hints(struct, include_extras=True)
     return {field.name: hints[field.name] for field in msgspec.structs.fields(struct)}
 
 
 def bare_type(hint: Any) -> Any:
-    """The type without what `Annotated` adds."""
+    """Return the type without its `Annotated` metadata."""
     return get_args(hint)[0] if get_origin(hint) is Annotated else hint
 
 
 def below(path: str, key: str) -> str:
-    """The path of `key` within `path`."""
+    """Return the path of `key` within `path`."""
     return f"{path}.{key}" if path else key
 
 
@@ -96,7 +96,7 @@ def _leaf_faults(value: Value, hint: Any, path: str) -> Iterator[SettingFault]:
 
 
 def _expectation(value: Value, hint: Any) -> str | None:
-    """A better text than msgspec's, which quotes patterns, and values where one of several is meant."""
+    """Return a clearer text than msgspec's, which quotes patterns, and quotes values if several are allowed."""
     bare = bare_type(hint)
     if get_origin(bare) is Literal:
         return f"expected one of {', '.join(map(str, get_args(bare)))}"
@@ -113,7 +113,7 @@ def _plain(text: str) -> str:
 
 
 def _kind(value: Value) -> str:
-    """The type of a value, in the words that msgspec uses."""
+    """Return the type of a value, in msgspec's terms."""
     return (
         "null" if value is None else {"dict": "object", "list": "array"}.get(type(value).__name__, type(value).__name__)
     )
@@ -128,17 +128,17 @@ def _unknown(key: str, known: tuple[str, ...]) -> str:
 
 
 def is_union(hint: Any) -> bool:
-    """Whether a value may be of several types."""
+    """Return whether a value may have several types."""
     return get_origin(hint) in (Union, types.UnionType)
 
 
 def is_optional(hint: Any) -> bool:
-    """Whether null is a value of this field."""
+    """Return whether the field accepts null."""
     return is_union(hint) and type(None) in get_args(hint)
 
 
 def struct_in(hint: Any) -> type[msgspec.Struct] | None:
-    """The struct that a value of this type is, or may be."""
+    """Return the struct that a value of this type is, or may be."""
     bare = bare_type(hint)
     for part in get_args(bare) if is_union(bare) else (bare,):
         if isinstance(part, type) and issubclass(part, msgspec.Struct):
@@ -147,7 +147,7 @@ def struct_in(hint: Any) -> type[msgspec.Struct] | None:
 
 
 def _member(value: Value, hint: Any) -> Any:
-    """The type of a union that this value was most likely meant to be, so that faults are told within it."""
+    """Return the union member that this value was most likely meant to be, so that faults are reported within it."""
     struct = struct_in(hint)
     if struct is None or (value is None and is_optional(hint)):
         return hint

@@ -1,4 +1,4 @@
-"""Apply changed configuration files while the process runs. A bad file is refused whole, and the old one stays."""
+"""Apply changed configuration files at run time. A bad file is rejected whole, and the old one stays in use."""
 
 import asyncio
 import os
@@ -30,17 +30,17 @@ LIVE = frozenset(
         "query",
     )
 )
-"""What a reload changes at once. So do an app that is gone, and the end of `auth: none`; all else needs a restart."""
+"""Paths that a reload applies at once. So are removed apps, and the end of `auth: none`; all else needs a restart."""
 
 Seen = tuple[tuple[int, ...], ...]
-"""The identity of each file at the last look, links followed: a link that is swapped leads to another inode."""
+"""The identity of each file at the last check, links followed: a swapped link leads to another inode."""
 
 
 class OnReload(Protocol):
     """Called after each reload; must not block."""
 
     def __call__(self, *, ok: bool) -> None:
-        """`ok` says whether the configuration was applied or refused."""
+        """`ok` says whether the configuration was applied or rejected."""
         ...
 
 
@@ -60,7 +60,7 @@ class ConfigurationWatcher:
         on_reload: OnReload | None = None,
         look_every_s: float = LOOK_EVERY_S,
     ) -> None:
-        """`apply` takes good settings in one step; `on_reload` is called after each reload."""
+        """`apply` applies valid settings in one step; `on_reload` is called after each reload."""
         self.reloads = 0
         self.refusals = 0
         self._path = path
@@ -75,7 +75,7 @@ class ConfigurationWatcher:
 
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
-        """Look every second until the context is left."""
+        """Check every second while the context is entered."""
         task = asyncio.create_task(self._run())
         try:
             yield
@@ -85,11 +85,11 @@ class ConfigurationWatcher:
                 await task
 
     async def look(self) -> None:
-        """Apply the configuration if one of its files has changed since the last look."""
+        """Apply the configuration if one of its files has changed since the last check."""
         seen = await self._thread.run(seen_of, self._files)
         if seen == self._seen:
             return
-        self._seen = seen  # as it was before it is read: what changes while it is read is seen by the next look
+        self._seen = seen  # the state before reading: a change made while it is read is seen by the next check
         try:
             loaded = await self._thread.run(load, self._path, self._environ)
             self._apply(self._within_bounds(loaded.settings))
@@ -124,7 +124,7 @@ class ConfigurationWatcher:
         return settings
 
     def _waiting(self, settings: Settings) -> Iterator[str]:
-        """Yield what has changed and takes effect at a restart only."""
+        """Yield the changes that take effect only at a restart."""
         gone = {f"apps.{name}" for name in self._running.apps if name not in settings.apps}
         for path in changes(self._running, settings):
             is_closing = path == "auth" and settings.auth == "callers"
@@ -152,12 +152,12 @@ def files_of(settings: Settings) -> tuple[str, ...]:
 
 
 def seen_of(paths: tuple[str, ...]) -> Seen:
-    """Return the identity of each file now; a missing one has none."""
+    """Return the current identity of each file; a missing file has none."""
     return tuple(_one_seen(path) for path in paths)
 
 
 def changes(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """Yield the paths at which two settings differ, as deep as both have one shape."""
+    """Yield the paths at which two settings differ, as deep as both have the same shape."""
     match old, new:
         case msgspec.Struct(), msgspec.Struct() if type(old) is type(new):
             for name in old.__struct_fields__:

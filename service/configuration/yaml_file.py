@@ -1,7 +1,7 @@
-"""A YAML document as plain values: the scalars of YAML 1.2's core schema, without aliases, tags and repeated keys.
+"""A YAML document as plain values: scalars of YAML 1.2's core schema, without aliases, tags and duplicate keys.
 
-It is built from the parser's events, for the C parser's own composer overflows its stack on deep nesting, and the
-YAML 1.1 of PyYAML's constructors reads dates, `on` and `12:30` as what nobody meant.
+It is built from the parser's events, because the C parser's own composer overflows its stack on deep nesting, and
+PyYAML's YAML 1.1 constructors read dates, `on` and `12:30` in ways that nobody intends.
 """
 
 import re
@@ -19,7 +19,7 @@ MAX_DEPTH = 16
 
 _READER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INTEGER = re.compile(r"[-+]?[0-9]{1,20}", re.ASCII)
-# Bounded, so that a SHA-256 which happens to be all digits stays a text.
+# Bounded, so that a SHA-256 that happens to be all digits stays a string.
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]{1,20}|[0-9]{1,20}(?:\.[0-9]{0,20})?)(?:[eE][-+]?[0-9]{1,4})?", re.ASCII)
 _CONSTANTS: dict[str, Value] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -32,7 +32,7 @@ _CONSTANTS: dict[str, Value] = {
 
 
 def read_document(raw: bytes, *, name: str) -> tuple[Tree, list[SettingFault]]:
-    """Read one document; `name` stands for it in faults, which carry lines. On a syntax error the tree is empty."""
+    """Read one document; faults carry `name` and line numbers. On a syntax error the tree is empty."""
     if len(raw) > MAX_BYTES:
         return {}, [SettingFault(path=name, text=f"is larger than {MAX_BYTES} bytes")]
     try:
@@ -55,7 +55,7 @@ def read_document(raw: bytes, *, name: str) -> tuple[Tree, list[SettingFault]]:
 
 
 def plain_scalar(text: str) -> Value:
-    """What an unquoted scalar means (YAML 1.2.2, section 10.3.2, without octal and hexadecimal numbers)."""
+    """Return the value of an unquoted scalar (YAML 1.2.2, section 10.3.2, without octal and hexadecimal numbers)."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _INTEGER.fullmatch(text):
@@ -66,7 +66,7 @@ def plain_scalar(text: str) -> Value:
 
 
 class _Unusable(Exception):
-    """A document that can't be read any further."""
+    """The document can't be read any further."""
 
     def __init__(self, fault: SettingFault) -> None:
         super().__init__(str(fault))
@@ -74,7 +74,7 @@ class _Unusable(Exception):
 
 
 class _Builder:
-    """Puts events together; `faults` are those that let it go on."""
+    """Build the tree from events; `faults` are those that do not stop it."""
 
     def __init__(self, name: str) -> None:
         self.root: Value = None
@@ -115,7 +115,7 @@ class _Builder:
         self.root = value
 
     def _keys_of(self, mapping: Tree) -> Callable[[Value, yaml.Event], None]:
-        """Takes a key, then its value, and so on. A key is its text, whatever it looks like."""
+        """Take keys and values alternately. A key is always text, whatever it looks like."""
         key: str | None = None
 
         def put(value: Value, event: yaml.Event) -> None:
@@ -138,7 +138,7 @@ class _Builder:
 
 
 def _syntax_fault(exc: yaml.YAMLError, text: str, name: str) -> SettingFault:
-    """Where and what, without what the line holds."""
+    """Return where and what is wrong, without the line's content."""
     if isinstance(exc, yaml.reader.ReaderError):
         line = text.count("\n", 0, max(exc.position, 0)) + 1
         return SettingFault(path=f"{name} line {line}", text="a control character")

@@ -1,1 +1,1 @@
-"""The use case: which blocks a request needs, stored or fetched, and the page cut from them."""
+"""The use case: find or fetch the blocks that a request needs, and cut the page from them."""

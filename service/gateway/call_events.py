@@ -1,4 +1,4 @@
-"""What those who watch are told of upstream calls: how each ended, and before it begins where it may be traced."""
+"""Events for observers of upstream calls: the end of each call and, if it may be traced, its beginning."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -9,7 +9,7 @@ from service.budget.line.jobs import Payer
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that is about to be made, in the payer's turn. `attempt` counts from 1."""
+    """A call about to be made in the payer's turn. `attempt` counts from 1."""
 
     app: str
     payer: Payer
@@ -20,8 +20,8 @@ class CallEnd(msgspec.Struct, frozen=True, kw_only=True):
     """A call that has ended.
 
     `result` is one of `upstream.results.RESULTS`, `code` the upstream's error code, if it gave one. `took_s` counts
-    from the search for a connection; `sent_at_s` (loop time) is when its first byte could be written, None where the
-    call never reached the upstream.
+    from the search for a connection; `sent_at_s` (loop time) is when its first byte could be written, None if the call
+    never reached the upstream.
     """
 
     call: Call
@@ -32,7 +32,7 @@ class CallEnd(msgspec.Struct, frozen=True, kw_only=True):
 
 
 OnCall = Callable[[CallEnd], None]
-"""Told of every call when it has ended; must neither block nor raise."""
+"""Called after each upstream call. Must not block or raise."""
 
 
 class Trace(Protocol):
@@ -40,19 +40,19 @@ class Trace(Protocol):
 
     @property
     def traceparent(self) -> str:
-        """What to send with the call, in the form of W3C Trace Context; empty for nothing."""
+        """The `traceparent` to send with the call (W3C Trace Context); empty for none."""
         ...
 
     def end(self, end: CallEnd) -> None:
-        """The call has ended."""
+        """Called after the call has ended."""
         ...
 
 
 class Tracing(Protocol):
-    """Traces calls. Must neither block nor raise."""
+    """Traces calls. Must not block or raise."""
 
     def begin(self, call: Call) -> Trace:
-        """A call is about to be made."""
+        """Called before each call."""
         ...
 
 
@@ -60,16 +60,16 @@ class _NoTrace:
     traceparent = ""
 
     def end(self, end: CallEnd) -> None:
-        """Nobody wants to know."""
+        """Do nothing."""
 
 
 class Untraced:
-    """Implements `Tracing` where nothing is traced."""
+    """A no-op implementation of `Tracing`."""
 
     def __init__(self) -> None:
         self._trace = _NoTrace()
 
     def begin(self, call: Call) -> Trace:
-        """Nothing."""
+        """Return a trace that records nothing."""
         del call
         return self._trace

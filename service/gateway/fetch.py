@@ -1,4 +1,4 @@
-"""One block of one query: how it is fetched, kept and looked for. What a line calls a job."""
+"""Fetches, stores and looks up one block of one query; implements a line's `Job`."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -27,19 +27,19 @@ from service.upstream.results import result_of
 from service.upstream.verdicts import RetryVerdict, verdict
 
 FAILING_S = 5.0
-"""For how long after a failed fetch whoever can be served stale is not made to wait for the next one."""
+"""For how long after a failed fetch a request that can be served stale does not wait for the next fetch."""
 CLOCKS_APART_MS = 1_000
-"""By how much the clocks of two replicas may differ before one's fetch counts as older than the other's request."""
+"""The clock difference between replicas to allow for when judging whether a fetch predates a request."""
 FILL_CALLS_MAX = 16
-"""How many calls may fill one block, where the upstream gives fewer records a call than a block holds."""
+"""How many calls may fill one block, if the upstream returns fewer records per call than a block holds."""
 FILL_WITHIN_S = 30.0
-"""For how long a part of a block is worth continuing: the block is as old as its first part."""
+"""How long a partial block is worth completing: a block is as old as its first part."""
 
 log = structlog.get_logger()
 
 
 class Upstream(Protocol):
-    """The call that all this is about; `service.upstream.client.Client` is the real one."""
+    """The upstream call; `service.upstream.client.Client` is the real implementation."""
 
     async def fetch(
         self,
@@ -52,16 +52,16 @@ class Upstream(Protocol):
         before_send: Callable[[], Awaitable[None]],
         traceparent: str,
     ) -> Listing:
-        """Records `offset` to `offset + want` of the query. Raises UpstreamError."""
+        """Return records `offset` to `offset + want` of the query. Raise UpstreamError."""
         ...
 
     def stopped(self, app: UpstreamApp) -> CallsStopped | None:
-        """Why the app must not be called now, if so."""
+        """Return why the app must not be called now, or None."""
         ...
 
 
 class Fetching:
-    """How blocks of one app are fetched."""
+    """Fetches the blocks of one app."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Fetching:
     ) -> None:
         """`clock` is the shared clock. `on_call` are called after each upstream call, `tracing` before it.
 
-        `short_answers` counts calls that brought fewer records than asked for, though the list goes on.
+        `short_answers` counts calls that returned fewer records than requested although the list continues.
         """
         self.short_answers = 0
         self.cache = cache
@@ -97,15 +97,15 @@ class Fetching:
         self._tracing = tracing or Untraced()
 
     def stopped(self) -> CallsStopped | None:
-        """Why no block of this app can be fetched now, if so."""
+        """Return why no block of this app can be fetched now, or None."""
         return self._upstream.stopped(self._app)
 
     async def fetch(self, query: Query, index: int, slot: HeldSlot, *, attempt: int) -> CachedBlock | None:
-        """Make one call for a block and keep what it brings; a refusal of the query is kept in its place.
+        """Make one call for a block and store its result; a refusal of the query is stored in its place.
 
-        Where the upstream gives fewer records a call than a block holds, what is kept is unfinished, and the next call
-        continues it. Return None if the app's blocks were dropped during the call: requests that come later must not
-        be served from before. Raises UpstreamError.
+        If the upstream returns fewer records per call than a block holds, the stored block is unfinished, and the next
+        call continues it. Return None if the app's blocks were dropped during the call: later requests must not be
+        served older data. Raise UpstreamError.
         """
         generation = self.cache.generation(query.app)
         begun = await self._unfinished(query, index)
@@ -128,7 +128,7 @@ class Fetching:
         return await self.cache.put(query, index, block, generation=generation)
 
     async def _unfinished(self, query: Query, index: int) -> Block | None:
-        """Return what earlier calls have brought of the block, if that is worth continuing."""
+        """Return the part of the block that earlier calls have fetched, if it is worth continuing."""
         kept = self.cache.recall(query, index)
         if kept is None:
             try:
@@ -141,19 +141,19 @@ class Fetching:
         return block if abs(self.now_ms() - block.fetched_at_ms) < FILL_WITHIN_S * 1000 else None
 
     def _note_short(self, *, want: int, got: int) -> None:
-        """Count a call that brought less than asked for; log the first."""
+        """Count a call that returned fewer records than requested; log the first one."""
         self.short_answers += 1
         if self.short_answers == 1:
             advice = "set cache.block_size to what the upstream gives in one call"
             log.warning("upstream.short_answer", app=self._app.name, want=want, got=got, advice=advice)
 
     def dropped(self, *, attempt: int) -> CallFailed:
-        """What follows a call during which the app's blocks were dropped: another one."""
+        """Return the outcome of a call during which the app's blocks were dropped: make another one."""
         error = UpstreamError("the stored blocks were dropped during the call", app=self._app.name)
         return CallFailed(error=error, again=attempt < self._attempts)
 
     def unfinished(self, part: CachedBlock) -> CallFailed:
-        """Return what follows a call that brought a part of the block: another one for the rest."""
+        """Return the outcome of a call that fetched a part of the block: make another one for the rest."""
         error = UpstreamBroken("the upstream gave a part of the block only", app=self._app.name)
         return CallFailed(error=error, again=True, head=part.head)
 
@@ -198,11 +198,11 @@ class Fetching:
 
     @property
     def is_failing(self) -> bool:
-        """Whether the last fetch has failed, some seconds ago: the next one may well fail, too."""
+        """Return whether the last fetch failed within the past few seconds, so that the next one may well fail, too."""
         return self._failed_at_s is not None and self._clock() - self._failed_at_s < FAILING_S
 
     def failed(self, error: UpstreamError, *, attempt: int) -> CallFailed:
-        """What follows a failed fetch: whether to try again, and whether the budget must pause."""
+        """Return the outcome of a failed fetch: whether to try again, and whether the budget must pause."""
         self._failed_at_s = self._clock()
         advised = verdict(error)
         again = {
@@ -228,9 +228,10 @@ class Fetching:
 
 
 class BlockJob:
-    """Implements `Job`: one block of a query.
+    """Implements `Job` for one block of a query.
 
-    `known` is the head of what the request has seen in Redis, empty for nothing. `is_fresh` judges by its directives.
+    `known` is the head of the value that the request has seen in Redis, empty for none. `is_fresh` judges by the
+    request's directives.
     """
 
     def __init__(
@@ -245,7 +246,7 @@ class BlockJob:
         self._asked_at_ms = fetching.now_ms()
 
     async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
-        """Fetch the block and keep it."""
+        """Fetch the block and store it."""
         try:
             kept = await self._fetching.fetch(self._query, self._index, slot, attempt=attempt)
         except UpstreamError as exc:
@@ -257,13 +258,13 @@ class BlockJob:
         return kept
 
     async def look(self) -> CachedBlock:
-        """Return what Redis has of the block now. Raises StoreUnavailable."""
+        """Return the block as Redis has it now. Raise StoreUnavailable."""
         return await self._fetching.cache.look(self._query, self._index)
 
     def accepts(self, found: CachedBlock) -> bool:
-        """Whether the block is another than the request has seen, and fresh for it or fetched while it waited.
+        """Return whether the block is new to the request, and fresh for it or fetched while it waited.
 
-        A failover may bring back an older block than the one seen: that answers nobody.
+        A failover may bring back an older block than the one seen; that one answers no request.
         """
         if found.stored is None or _is_unfinished(found) or found.head == self.known:
             return False

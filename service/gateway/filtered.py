@@ -1,4 +1,4 @@
-"""Filtered pages: a slice of the tasks that a filter takes, which may stand in any block of the query's list."""
+"""Filtered pages: a slice of the tasks that match a filter, which may be in any block of the query's list."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,12 +13,12 @@ from service.model.errors import RangeTooWide
 from service.model.pages import Page, PageRequest
 
 IN_FLIGHT = 2
-"""How many blocks one request fetches at a time while nobody else needs the budget."""
+"""How many blocks one request fetches at a time while no other request needs the budget."""
 
 Recall = Callable[[int], Part | None]
-"""Returns a block that is fresh in memory."""
+"""Returns a block if memory has a fresh one."""
 Obtain = Callable[[int, float], Awaitable[Part]]
-"""Returns a block, stored or fetched within so many seconds of patience. Raises what a page does."""
+"""Returns a block, stored or fetched, within the given patience in seconds. Raises the same errors as a page."""
 
 
 async def all_blocks(
@@ -30,10 +30,10 @@ async def all_blocks(
     now_s: Callable[[], float],
     block_size: int,
 ) -> list[Part]:
-    """Return all blocks of the query's list, within the patience of `ask` as a whole.
+    """Return all blocks of the query's list, within the total patience of `ask`.
 
-    Raise RangeTooWide where the list has more blocks than `filter_max_blocks`, after one block, and whatever `obtain`
-    raises. May be cancelled.
+    Raise RangeTooWide, after one block, if the list has more than `filter_max_blocks` blocks; also raise any error of
+    `obtain`. May be cancelled.
     """
     ends_at_s = now_s() + ask.patience_s
     parts: dict[int, Part] = {}
@@ -57,10 +57,10 @@ async def all_blocks(
 def filtered_page(
     ask: PageRequest, parts: Sequence[Part], *, block_size: int, lifetime_s: float, budget: BudgetNote | None
 ) -> Page:
-    """Cut the slice out of those tasks of all blocks that the filter takes, each task once.
+    """Cut the slice from the matching tasks of all blocks, each task once.
 
-    Freshness is that of the oldest block. `consistent` is false where totals differ, a task stands in two blocks or a
-    block is short: the list has changed between two fetches.
+    Freshness is that of the oldest block. `consistent` is false if totals differ, a task is in two blocks or a block is
+    short: the list has changed between two fetches.
     """
     blocks = [part.block for part in parts]
     total = max(blocks, key=lambda block: block.fetched_at_ms).total
@@ -83,7 +83,7 @@ def filtered_page(
 
 
 def _count(parts: dict[int, Part], ask: PageRequest, *, block_size: int) -> int:
-    """How many blocks the list has, by the newest of those that are there."""
+    """Return how many blocks the list has, according to the newest of those present."""
     newest = max((part.block for part in parts.values()), key=lambda block: block.fetched_at_ms)
     count = max(-(-newest.total // block_size), 1)
     if count > ask.filter_max_blocks:
@@ -92,7 +92,7 @@ def _count(parts: dict[int, Part], ask: PageRequest, *, block_size: int) -> int:
 
 
 async def _together(waiting: Sequence[Awaitable[Part]]) -> list[Part]:
-    """Await all; if one fails or this is cancelled, the others are cancelled and awaited, too."""
+    """Await all; on a failure or cancellation, cancel and await the others, too."""
     if len(waiting) == 1:
         return [await waiting[0]]
     tasks = [asyncio.ensure_future(each) for each in waiting]
@@ -105,7 +105,7 @@ async def _together(waiting: Sequence[Awaitable[Part]]) -> list[Part]:
 
 
 def _cut(blocks: Sequence[Block], flags: Sequence[bytes], start: int, stop: int) -> list[bytes]:
-    """JSON text of the flagged records from `start` up to `stop`, counted over all blocks."""
+    """Return the JSON text of the flagged records from `start` up to `stop`, counted over all blocks."""
     bodies: list[bytes] = []
     passed = 0
     for block, wanted in zip(blocks, flags, strict=True):
@@ -119,7 +119,7 @@ def _cut(blocks: Sequence[Block], flags: Sequence[bytes], start: int, stop: int)
 
 
 def _first_of_each(flags: Sequence[bytes], ids: Sequence[Sequence[int]]) -> list[bytes]:
-    """The flags without those of a task that stood in an earlier place."""
+    """Return the flags, cleared for tasks that already appeared earlier."""
     seen: set[int] = set()
     once: list[bytes] = []
     for wanted, numbers in zip(flags, ids, strict=True):

@@ -1,4 +1,4 @@
-"""The use case: a slice of a list, from what is stored where that will do, from the upstream where it must be."""
+"""The use case: serve a slice of a list, from stored blocks if possible, otherwise from the upstream."""
 
 import asyncio
 from collections import Counter
@@ -41,25 +41,25 @@ from service.usage.usage_view import is_by_hour, usage_view
 log = structlog.get_logger()
 
 RENEWAL = "~renewal"
-"""The name under which blocks are renewed, in the background; no configured caller's name holds a `~`."""
+"""The caller name for background renewals of blocks; configured callers' names cannot contain `~`."""
 RENEWAL_PATIENCE_S = 30.0
-"""After that a renewal is given up: whoever asks next has it begun anew."""
+"""When a renewal is given up; the next request starts a new one."""
 RENEWALS_MAX = 100
-"""How many blocks of an app may wait for their renewal on one replica."""
+"""How many blocks of an app may wait for renewal on one replica."""
 AHEAD = "~ahead"
-"""The name under which blocks are fetched before they are asked for, in the background."""
+"""The caller name for background fetches of blocks that no request has asked for yet."""
 AHEAD_MAX = 20
 AHEAD_S = 5.0
-"""For how long such a fetch may wait for a turn that nobody else wants: its caller is there by then."""
+"""How long such a fetch may wait for a spare turn: after that, its caller will have asked for the block itself."""
 
 
 Lookup = Literal["memory", "redis", "stale", "none"]
-"""Where a fresh block was found, or that a stale one was, or none."""
+"""Whether a fresh block was found, and where, or a stale one, or none."""
 LOOKUPS: tuple[Lookup, ...] = get_args(Lookup)
 
 
 class ServedApp(msgspec.Struct, frozen=True, kw_only=True):
-    """One app with what serves it; `sharing` only where replicas share the calls out while Redis is away."""
+    """One app and the parts that serve it; `sharing` only if replicas share the calls while Redis is away."""
 
     info: AppInfo
     fetching: Fetching
@@ -71,12 +71,12 @@ class ServedApp(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def calls_alone(self) -> int | None:
-        """How many calls this replica gives out by itself, while it does."""
+        """Return how many calls this replica gives out on its own, or None while it does not."""
         return None if self.sharing is None else self.sharing.calls_alone
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether Redis was away when last asked."""
+        """Return whether the last call to Redis failed."""
         return self.line.is_cut_off or self.calls_alone is not None
 
 
@@ -92,7 +92,7 @@ class Gateway:
         purge: Purge,
         sequential_reads: SequentialReads | None,
     ) -> None:
-        """With `sequential_reads`, the next block of a caller who pages on in order is fetched ahead."""
+        """With `sequential_reads`, prefetch the next block of a caller that pages in order."""
         self._apps = apps
         self._purge = purge
         self._sequential_reads = sequential_reads
@@ -101,14 +101,14 @@ class Gateway:
         self._background: set[asyncio.Task[None]] = set()
         self._serves = False
         self.lookups: Counter[Lookup] = Counter()
-        """How many blocks were looked for, by what was found."""
+        """Counts of block look-ups, by result."""
 
     def set_lifetimes(self, lifetimes: Lifetimes) -> None:
-        """Judge what is stored by other lifetimes from now on."""
+        """Judge stored blocks by these lifetimes from now on."""
         self._lifetimes = lifetimes
 
     async def page(self, ask: PageRequest) -> Page:
-        """The slice that the ask wants. Raises Refused, UpstreamError or StoreUnavailable; may be cancelled."""
+        """Return the requested slice. Raise Refused, UpstreamError or StoreUnavailable; may be cancelled."""
         app = self._apps.get(ask.query.app)
         if app is None:
             raise UnknownApp
@@ -129,7 +129,7 @@ class Gateway:
         return page
 
     async def chunk(self, ask: PageRequest) -> Chunk:
-        """What the first block of the ask's slice holds of it. Raises as `page` does; may be cancelled."""
+        """Return the part of the requested slice that its first block holds. Raise as `page` does; may be cancelled."""
         app = self._apps.get(ask.query.app)
         if app is None:
             raise UnknownApp
@@ -144,11 +144,11 @@ class Gateway:
         return chunk_of(ask, part, block_size=size, lifetime_s=lifetime_s, budget=note)
 
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
-        """The apps that the caller may read, by name."""
+        """Return the apps that the caller may read, by name."""
         return tuple(app.info for name, app in sorted(self._apps.items()) if name in caller.apps)
 
     async def budget(self, app: str, caller: Caller) -> BudgetView:
-        """The app's budget as the caller may see it; what is known, where Redis is away. Raises UnknownApp."""
+        """Return the app's budget as visible to the caller; partial while Redis is away. Raise UnknownApp."""
         found = self._apps.get(app)
         if found is None or app not in caller.apps:
             raise UnknownApp
@@ -179,7 +179,8 @@ class Gateway:
         )
 
     async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int) -> UsageView:
-        """What callers used of the app since then, a week ago at most; `only` one of them. Raises UnknownApp."""
+        """Return callers' usage of the app since `since_s`, at most a week ago; `only` selects one caller. Raise
+        UnknownApp."""
         found = self._apps.get(app)
         if found is None or app not in caller.apps:
             raise UnknownApp
@@ -195,13 +196,14 @@ class Gateway:
         )
 
     async def drop(self, app: str) -> int:
-        """Drop all blocks of an app on all replicas; how many values Redis had. Raises UnknownApp, StoreUnavailable."""
+        """Drop all blocks of an app on all replicas; return how many values Redis had. Raise UnknownApp,
+        StoreUnavailable."""
         if app not in self._apps:
             raise UnknownApp
         return await self._purge.drop(app)
 
     def readiness(self) -> Readiness:
-        """What can be served now. Ready from start to leave, for there may be pages in memory."""
+        """Return what can be served now. Ready from `start` to `leave`, even without Redis: memory may hold pages."""
         states = []
         for name, app in sorted(self._apps.items()):
             stopped = app.fetching.stopped()
@@ -210,25 +212,26 @@ class Gateway:
         return Readiness(ready=self._serves, redis="away" if away else "ok", apps=tuple(states))
 
     def start(self) -> None:
-        """Say that this replica serves."""
+        """Mark this replica as ready."""
         self._serves = True
 
     def leave(self) -> None:
-        """Say that it serves no longer: new requests go to other replicas. Who waits in line keeps the place there."""
+        """Mark this replica as not ready, so that new requests go to other replicas. Waiting requests keep their
+        places."""
         self._serves = False
 
     def refuse(self) -> None:
-        """Refuse whoever waits in line, and whoever comes: this replica is about to end."""
+        """Reject queued and new requests; the replica is shutting down."""
         for app in self._apps.values():
             app.line.leave()
 
     async def aclose(self) -> None:
-        """Wait for what goes on in the background, which the lines have ended by then."""
+        """Wait for background work; the lines, closed before, have ended it."""
         while self._background:
             await asyncio.wait(self._background)
 
     async def _parts(self, app: ServedApp, ask: PageRequest) -> list[Part]:
-        """The blocks of the slice, one or two."""
+        """Return the blocks of the slice, one or two."""
         size = app.fetching.block_size
         first, *more = ask.slice.blocks(size)
         began_s = asyncio.get_running_loop().time()
@@ -239,7 +242,7 @@ class Gateway:
         return parts
 
     async def _all_parts(self, app: ServedApp, ask: PageRequest) -> list[Part]:
-        """All blocks of the list, for a filter. Raise RangeTooWide."""
+        """Return all blocks of the list, for a filter. Raise RangeTooWide."""
 
         def recall(index: int) -> Part | None:
             kept = app.fetching.cache.recall(ask.query, index) or NOTHING
@@ -258,7 +261,7 @@ class Gateway:
         )
 
     async def _part(self, app: ServedApp, ask: PageRequest, index: int, *, patience_s: float) -> Part:
-        """One block of the page: what is stored where that will do, else a fetch, else what is stale."""
+        """Return one block of the page: stored if possible, otherwise fetched, otherwise stale."""
         kept, place, trouble = await self._stored(app, ask, index)
         verdict = self._judge(kept, ask.directives)
         self.lookups[_LOOKUPS.get(verdict, place)] += 1
@@ -297,7 +300,7 @@ class Gateway:
         )
 
     async def _stored(self, app: ServedApp, ask: PageRequest, index: int) -> tuple[CachedBlock, Lookup, bool]:
-        """What is stored of a block, from memory where that is fresh; where; whether Redis could not be asked."""
+        """Return the stored block (from memory if fresh there), where it was, and whether Redis was unavailable."""
         cache = app.fetching.cache
         remembered = cache.recall(ask.query, index) or NOTHING
         if self._judge(remembered, ask.directives) is Freshness.FRESH:
@@ -338,7 +341,7 @@ class Gateway:
                 return outcome
 
     async def _end(self, app: ServedApp, ask: PageRequest, index: int) -> Block | None:
-        """An empty block, where a fresh one of the same query tells that the list ends before this index."""
+        """Return an empty block if a fresh block shows that the list ends before `index`."""
         if index == 0:
             return None
         try:
@@ -363,14 +366,14 @@ class Gateway:
         return judge(kept.stored, lifetimes=self._lifetimes, directives=directives, now_ms=int(self._clock() * 1000))
 
     def _forward(self, kept: CachedBlock) -> Forward:
-        """Why the upstream must be asked, though this is stored."""
+        """Return why the request must go to the upstream despite the stored block."""
         if kept.stored is None:
             return Forward.MISS
         is_fresh = self._judge(kept, _NO_DIRECTIVES) is Freshness.FRESH
         return Forward.REQUEST if is_fresh else Forward.STALE
 
     def _renew(self, app: ServedApp, job: BlockJob) -> None:
-        """Fetch a block in the background, unless someone waits for it already or calls are stopped."""
+        """Fetch a block in the background, unless a request already waits for it or calls are stopped."""
         if not app.line.wants(job.block_key) and app.fetching.stopped() is None:
             self._in_background(self._renewed(app, job))
 
@@ -388,7 +391,7 @@ class Gateway:
             log.info("renewal.failed", app=app.info.name, error=type(exc).__name__)
 
     async def _fetch_ahead(self, app: ServedApp, query: Query, index: int) -> None:
-        """Fetch a block that will be asked for soon, unless a fresh one is there; from turns that nobody else wants."""
+        """Prefetch a block with spare turns, unless a fresh one is stored."""
         cache = app.fetching.cache
         try:
             kept = cache.recall(query, index) or await cache.get(query, index)
@@ -423,7 +426,7 @@ _NO_DIRECTIVES = CacheDirectives()
 
 
 def _block(kept: CachedBlock, query: Query) -> Block:
-    """The block; a remembered refusal is raised."""
+    """Return the block, or raise the stored refusal."""
     match kept.stored:
         case Block() as block:
             return block

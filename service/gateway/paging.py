@@ -1,4 +1,4 @@
-"""Cuts what was asked for out of the blocks that hold it."""
+"""Cuts the requested slice out of the blocks that hold it."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from service.model.pages import Chunk, Forward, Page, PageRequest, Source
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """One block of a page, and how it was come by."""
+    """One block of a page, and how it was obtained."""
 
     block: Block
     source: Source
@@ -25,7 +25,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 def page_of(
     ask: PageRequest, parts: Sequence[Part], *, block_size: int, lifetime_s: float, budget: BudgetNote | None
 ) -> Page:
-    """The slice from its blocks, one or two; times are those of the older, the total is that of the newer."""
+    """Return the slice from its one or two blocks; times are those of the older, the total is that of the newer."""
     start, stop = ask.slice.offset, ask.slice.offset + ask.slice.limit
     first = start // block_size * block_size
     bodies = [
@@ -75,7 +75,7 @@ _records = msgspec.json.Decoder(list[_Identified])
 
 
 def _has_changed(parts: Sequence[Part], body: bytes) -> bool:
-    """Whether the blocks of a slice were seen to disagree, each having been fetched at a time of its own."""
+    """Return whether the blocks of a slice, which were fetched at different times, visibly disagree."""
     first, *more = (part.block for part in parts)
     if first.changed or any(block.changed for block in more):
         return True
@@ -88,7 +88,7 @@ def _has_changed(parts: Sequence[Part], body: bytes) -> bool:
 
 
 def chunk_of(ask: PageRequest, part: Part, *, block_size: int, lifetime_s: float, budget: BudgetNote | None) -> Chunk:
-    """What a block holds of the slice, which begins in it."""
+    """Return the part of the slice in this block, which contains its beginning."""
     block = part.block
     start = ask.slice.offset % block_size
     base = ask.slice.offset - start

@@ -1,4 +1,4 @@
-"""Where to connect, and how: parsed once, from the configuration."""
+"""Connection targets and TLS settings, parsed once from the configuration."""
 
 import ssl
 from typing import Literal
@@ -9,7 +9,7 @@ import msgspec
 
 
 class HttpOrigin(msgspec.Struct, frozen=True, kw_only=True):
-    """A host with which connections are made."""
+    """A host to connect to."""
 
     scheme: Literal["http", "https"]
     host: str
@@ -17,7 +17,7 @@ class HttpOrigin(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def authority(self) -> str:
-        """The value of `Host`: without the port where that is the scheme's own (RFC 9110, 7.2)."""
+        """The value of `Host`: without the port if it is the scheme's default (RFC 9110, 7.2)."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.scheme == "https" else 80) else f"{host}:{self.port}"
 
@@ -28,7 +28,7 @@ class HttpOrigin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def origin_of(url: str) -> HttpOrigin:
-    """Return the origin of an http:// or https:// URL. Raises ValueError for any other."""
+    """Return the origin of an http:// or https:// URL. Raise ValueError for any other."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("expected http://HOST or https://HOST")
@@ -37,16 +37,16 @@ def origin_of(url: str) -> HttpOrigin:
 
 
 def target_of(url: str) -> str:
-    """Return path and query of a URL: what stands in a request's first line."""
+    """Return path and query of a URL: the target in a request line."""
     parts = urlsplit(url)
     return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
 def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
-    """Return what TLS connections go by: trust in `ca_file` alone, without one in the CAs that certifi lists.
+    """Return the TLS context: trust only `ca_file`, or without one the CAs of certifi.
 
-    Nothing is taken from the environment. Raises OSError where the file can't be read, ssl.SSLError (which is one)
-    where it holds no certificate.
+    Nothing is taken from the environment. Raise OSError if the file can't be read, ssl.SSLError (a subclass) if it
+    holds no certificate.
     """
     context = ssl.create_default_context(cafile=ca_file or certifi.where())
     context.set_alpn_protocols(["http/1.1"])

@@ -13,11 +13,11 @@ from service.http_client.errors import NoneFree
 from service.http_client.resolver import Resolver
 
 KEEPALIVE_S = 30.0
-"""For how long an idle connection is kept."""
+"""How long an idle connection is kept, in seconds."""
 
 
 class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What bounds each exchange. `connections` is for each host; `connect_timeout_s` is for a free one, too."""
+    """The bounds of each exchange. `connections` is per host; `connect_timeout_s` includes waiting for a free one."""
 
     connect_timeout_s: float
     read_timeout_s: float
@@ -26,10 +26,10 @@ class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HttpClient:
-    """Exchanges requests for answers with a few hosts, which the configuration names.
+    """Exchanges requests for answers with a few hosts named by the configuration.
 
-    An exchange ends by itself, within its deadline and however long its `before_send` takes. There are no redirects,
-    no cookies, no codings, and nothing is taken from the environment. With a `proxy` all connections go through it.
+    An exchange ends by its deadline, unless its `before_send` takes longer. There are no redirects, no cookies, no
+    content codings, and nothing is taken from the environment. With a `proxy`, all connections go through it.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class HttpClient:
 
     @property
     def idle(self) -> int:
-        """How many connections are open and not in use."""
+        """The number of open connections not in use."""
         return sum(connection.is_usable for idle in self._idle.values() for connection, _ in idle)
 
     async def request(
@@ -59,10 +59,10 @@ class HttpClient:
         before_send: BeforeSend,
         body: bytes = b"",
     ) -> HttpAnswer:
-        """Send one request and return its answer, by `deadline_s` (loop time). Raises HttpFailure.
+        """Send one request and return its answer, by `deadline_s` (loop time). Raise HttpFailure.
 
-        `before_send` is awaited once, when a connection is there and before the first byte is written; what it raises
-        comes out as raised, and nothing was sent.
+        `before_send` is awaited once, after a connection is available and before the first byte is written; its
+        exceptions pass through unchanged, and then nothing was sent.
         """
         origin = origin_of(url)
         is_absolute = self._proxy is not None and origin.scheme == "http"
@@ -93,17 +93,17 @@ class HttpClient:
             free.release()
 
     async def aclose(self) -> None:
-        """Close all idle connections; those in use close when their exchange has ended."""
+        """Close all idle connections; those in use close after their exchange."""
         self._is_closing = True
         for idle in self._idle.values():
             while idle:
                 connection, timer = idle.pop()
                 timer.cancel()
                 connection.close()
-        await asyncio.sleep(0)  # transports tell their protocols on the next turn of the loop
+        await asyncio.sleep(0)  # transports notify their protocols in the next iteration of the loop
 
     def _idle_connection(self, origin: HttpOrigin) -> HttpConnection | None:
-        """Return the connection used last, if one is open."""
+        """Return the most recently used connection, if one is open."""
         idle = self._idle.get(origin, deque())
         while idle:
             connection, timer = idle.pop()

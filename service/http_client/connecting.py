@@ -1,4 +1,4 @@
-"""How a connection is made: straight to the host, or through a proxy."""
+"""Opening connections: directly to the host, or through a proxy."""
 
 import asyncio
 import socket
@@ -23,7 +23,7 @@ _REASONS: tuple[tuple[type[BaseException], str], ...] = (
 async def connected(
     origin: HttpOrigin, *, resolver: Resolver, context: ssl.SSLContext, proxy: HttpOrigin | None, until_s: float
 ) -> Wire:
-    """Return a connection to the origin, by `until_s` (loop time). Raises NotConnected."""
+    """Return a connection to the origin, by `until_s` (loop time). Raise NotConnected."""
     hop = proxy or origin
     addresses = await resolver.resolve(hop.host, hop.port, until_s=until_s)
     failure: BaseException = ConnectionError()
@@ -33,7 +33,7 @@ async def connected(
         try:
             async with asyncio.timeout(share_s):
                 return await _opened(address, origin, context=context, proxy=proxy, until_s=until_s)
-        except (OSError, NotConnected) as exc:  # time-outs are OSErrors
+        except (OSError, NotConnected) as exc:  # timeouts are OSErrors
             failure = exc
     if isinstance(failure, NotConnected):
         raise NotConnected(str(failure))
@@ -66,7 +66,7 @@ async def _opened(
 
 
 async def _open_tunnel(wire: Wire, origin: HttpOrigin, *, until_s: float) -> None:
-    """Have the proxy connect (RFC 9110, 9.3.6). Raises NotConnected, OSError."""
+    """Open a tunnel through the proxy (RFC 9110, 9.3.6). Raise NotConnected, OSError."""
     http = h11.Connection(h11.CLIENT)
     head = h11.Request(method="CONNECT", target=origin.host_and_port, headers=[("host", origin.host_and_port)])
     wire.send((http.send(head) or b"") + (http.send(h11.EndOfMessage()) or b""))

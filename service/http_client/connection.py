@@ -1,4 +1,4 @@
-"""One connection, and one exchange after the other on it."""
+"""One connection, with one exchange after the other."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ BeforeSend = Callable[[], Awaitable[None]]
 
 
 class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is sent. `target` is what stands in the first line; header fields beside `Host` and the body's length."""
+    """The request to send. `target` is the request target; `headers` omit `Host` and the body's length."""
 
     method: str
     target: str
@@ -25,14 +25,14 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HttpAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What came. The body is read where the status is 200, and empty for all others."""
+    """The received answer. The body is read if the status is 200, and empty for all others."""
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
 
     def header(self, name: str) -> str:
-        """Return a field's value, empty where there is none; names are matched in lower case."""
+        """Return a field's value, empty if absent; names are matched in lower case."""
         return next((value.decode("latin-1") for found, value in self.headers if found == name.encode()), "")
 
 
@@ -61,11 +61,11 @@ class HttpConnection:
         deadline_s: float,
         max_bytes: int,
     ) -> HttpAnswer:
-        """Send the request and return the answer. Raises HttpFailure.
+        """Send the request and return the answer. Raise HttpFailure.
 
-        `before_send` is awaited before the first byte is written; what it raises comes out as raised, and nothing was
-        sent. `read_timeout_s` bounds each silence, `deadline_s` (loop time) all of it. Whatever does not end in a whole
-        answer with nothing behind it closes the connection.
+        `before_send` is awaited before the first byte is written; its exceptions pass through unchanged, and then
+        nothing was sent. `read_timeout_s` bounds each silence, `deadline_s` (loop time) the whole exchange. Anything
+        but a complete answer without surplus bytes closes the connection.
         """
         data = self._encoded(request)
         try:
@@ -105,7 +105,7 @@ class HttpConnection:
                 raise AnswerTooLarge(f"the answer is larger than {max_bytes} bytes")
 
     async def _next_event(self, *, read_timeout_s: float, deadline_s: float, has_head: bool) -> object:
-        """Return h11's next event. What is raised is apart from h11's errors, whose texts quote what was received."""
+        """Return h11's next event. Raise errors detached from h11's, whose texts quote received bytes."""
         loop = asyncio.get_running_loop()
         failure: HttpFailure = NotAnsweredInTime(
             "the answer was not complete in time" if has_head else "no answer in time"
@@ -136,7 +136,7 @@ class HttpConnection:
         return "the answer is not HTTP"
 
     def _finish(self) -> None:
-        """Be ready for the next exchange, or close: after anything but a whole answer with nothing behind it."""
+        """Get ready for the next exchange, or close after anything but a complete answer without surplus bytes."""
         is_whole = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
         if is_whole and not self._http.trailing_data[0]:
             self._http.start_next_cycle()

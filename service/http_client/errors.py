@@ -1,17 +1,17 @@
-"""What can go wrong with an exchange. No text holds a URL, a header field or what was received.
+"""Errors of an exchange. No text holds a URL, a header field or received bytes.
 
 HttpFailure
 ├── NotConnected         no connection: nothing was sent
 │   └── NoneFree         all connections to this host are in use
-├── NotAnsweredInTime    the time-out or the deadline came first
+├── NotAnsweredInTime    the timeout or the deadline came first
 ├── AnswerBroken         cut off, closed, or not HTTP
-├── AnswerEncoded        a content coding, which was not asked for
+├── AnswerEncoded        a content coding, which was not requested
 └── AnswerTooLarge       more bytes than the bound
 """
 
 
 class HttpFailure(Exception):
-    """An exchange has failed."""
+    """An exchange failed."""
 
 
 class NotConnected(HttpFailure):
@@ -23,15 +23,15 @@ class NoneFree(NotConnected):
 
 
 class NotAnsweredInTime(HttpFailure):
-    """No answer, or not all of it, in time."""
+    """The answer, or part of it, did not arrive in time."""
 
 
 class AnswerBroken(HttpFailure):
-    """The connection broke, or what came is not HTTP."""
+    """The connection broke, or the received bytes are not HTTP."""
 
 
 class AnswerEncoded(HttpFailure):
-    """The answer has a content coding: none is asked for, and none undone, so nothing can grow beyond its bound."""
+    """The answer has a content coding. None is requested and none is decoded, so nothing can grow beyond its bound."""
 
 
 class AnswerTooLarge(HttpFailure):

@@ -1,4 +1,4 @@
-"""Host names to addresses: one look-up in flight for each name, and its last good answer kept."""
+"""Host name resolution: one look-up in flight per name, with its last good answer kept."""
 
 import asyncio
 import ipaddress
@@ -12,9 +12,9 @@ from service.http_client.errors import NotConnected
 from service.http_client.threads import in_own_thread
 
 KEEP_S = 3600.0
-"""For how long a good answer serves while look-ups fail or hang."""
+"""How long a good answer is used while look-ups fail or hang, in seconds."""
 PATIENCE_S = 0.5
-"""How long a look-up may take where an earlier answer is there."""
+"""How long a look-up may take if an earlier answer is available, in seconds."""
 ADDRESSES_MAX = 4
 
 Lookup = Callable[[str, int], tuple[str, ...]]
@@ -26,10 +26,10 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Resolver:
-    """Resolves names through the system. A name that takes long delays nobody who asks for another one.
+    """Resolves names through the system. A slow name does not delay the look-up of another.
 
-    A look-up can't be ended, so each has a thread of its own, and there is one for each name at most. `clock` is
-    monotonic. As many entries as there are hosts in the configuration.
+    A look-up can't be cancelled, so each has its own thread, with at most one per name. `clock` is monotonic. The
+    number of entries is bounded by the number of hosts in the configuration.
     """
 
     def __init__(self, *, lookup: Lookup | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,7 +39,7 @@ class Resolver:
         self._looking: dict[str, asyncio.Task[None]] = {}
 
     async def resolve(self, host: str, port: int, *, until_s: float) -> tuple[str, ...]:
-        """Return the host's addresses, by `until_s` (loop time). Raises NotConnected."""
+        """Return the host's addresses, by `until_s` (loop time). Raise NotConnected."""
         if _is_address(host):
             return (host,)
         loop = asyncio.get_running_loop()
@@ -61,7 +61,7 @@ class Resolver:
         raise NotConnected("the host name could not be resolved in time")
 
     async def aclose(self) -> None:
-        """Give up all look-ups."""
+        """Abandon all look-ups."""
         for task in tuple(self._looking.values()):
             task.cancel()
         await asyncio.gather(*self._looking.values(), return_exceptions=True)
@@ -75,13 +75,13 @@ class Resolver:
 
 
 def _addresses(host: str, port: int) -> tuple[str, ...]:
-    """Ask the system. Raises OSError, or UnicodeError for a name that can't be one."""
+    """Ask the system. Raise OSError, or UnicodeError for an invalid name."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))[:ADDRESSES_MAX]
 
 
 def _seen(task: asyncio.Task[None]) -> None:
-    """Take note of a failure that nobody waits for any more."""
+    """Retrieve an exception that nobody awaits any more."""
     if not task.cancelled():
         task.exception()
 

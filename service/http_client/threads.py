@@ -1,4 +1,4 @@
-"""Blocking calls, each on a daemon thread of its own: one that hangs delays nobody but its caller."""
+"""Blocking calls, each on its own daemon thread: one that hangs delays only its caller."""
 
 import asyncio
 import threading
@@ -11,15 +11,15 @@ T = TypeVar("T")
 
 
 class OwnThread:
-    """Makes blocking calls one at a time, apart from everybody else's: files that may be slow, and the like."""
+    """Runs blocking calls one at a time, separately from all others: for files that may be slow, and the like."""
 
     def __init__(self) -> None:
         self._call: asyncio.Task[object] | None = None
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what `function` returns, or raise what it raises; first wait for the call before it.
+        """Return what `function` returns, or raise what it raises, after waiting for the previous call.
 
-        May be cancelled: the call goes on, and the next one waits for it.
+        May be cancelled: the call continues, and the next one waits for it.
         """
         while self._call is not None and not self._call.done():
             await asyncio.wait({self._call})
@@ -30,7 +30,7 @@ class OwnThread:
 
 
 def _seen(call: "asyncio.Task[T]") -> None:
-    """Take note of a failure that nobody waits for any more."""
+    """Retrieve an exception that nobody awaits any more."""
     if not call.cancelled():
         call.exception()
 
@@ -38,14 +38,14 @@ def _seen(call: "asyncio.Task[T]") -> None:
 async def in_own_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Return what `function` returns, or raise what it raises.
 
-    asyncio's own executor has a few threads for all, and a call that was given up keeps its thread. Callers bound how
-    many calls they have under way; the thread of one that never returns ends with the process.
+    asyncio's own executor shares a few threads among all calls, and an abandoned call keeps its thread. Callers bound
+    how many calls they have in progress; the thread of a call that never returns ends with the process.
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[T] = loop.create_future()
 
     def settle(result: T | None, error: BaseException | None) -> None:
-        if ended.done():  # given up meanwhile
+        if ended.done():  # abandoned meanwhile
             return
         if error is not None:
             ended.set_exception(error)

@@ -1,4 +1,4 @@
-"""The bytes of one connection. Nothing is read that came before it was asked for."""
+"""The bytes of one connection. Nothing is read before it is awaited."""
 
 import asyncio
 import select
@@ -9,7 +9,7 @@ BUFFER_BYTES = 256 * 1024
 
 
 class Wire(asyncio.Protocol):
-    """One connection's transport. Whatever comes while no answer is awaited closes it."""
+    """One connection's transport. Bytes that arrive while no answer is awaited close it."""
 
     def __init__(self) -> None:
         self.is_closed = False
@@ -21,7 +21,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are not a subclass of it
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
@@ -45,13 +45,13 @@ class Wire(asyncio.Protocol):
         self._wake()
 
     def send(self, data: bytes) -> None:
-        """Send, and take what comes from now on for the answer. On a closed connection nothing is sent."""
+        """Send, and treat what arrives from now on as the answer. On a closed connection nothing is sent."""
         self._listens = True
         if self._transport is not None and not self.is_closed:
             self._transport.write(data)
 
     async def read(self, *, until_s: float) -> bytes:
-        """Return what has come, b"" at the end. Raises TimeoutError at `until_s` (loop time), OSError if it broke."""
+        """Return what has arrived, b"" at the end. Raise TimeoutError at `until_s` (loop time), OSError if it broke."""
         loop = asyncio.get_running_loop()
         while not self._received and not self.is_closed:
             self._arrived = loop.create_future()
@@ -67,7 +67,7 @@ class Wire(asyncio.Protocol):
 
     @property
     def is_silent(self) -> bool:
-        """Whether the connection is open and nothing has come, not even what the event loop has not seen yet."""
+        """Whether the connection is open and nothing has arrived, including what the event loop has not seen yet."""
         if self.is_closed or self._received or self._transport is None:
             return False
         poll = select.poll()
@@ -75,7 +75,7 @@ class Wire(asyncio.Protocol):
         return not poll.poll(0)
 
     def rest(self) -> None:
-        """Await nothing more. Bytes that are there already belong to no request: then the connection is closed."""
+        """Stop awaiting data. Bytes already received belong to no request: then the connection is closed."""
         self._listens = False
         if self._received:
             self.close()
@@ -88,7 +88,7 @@ class Wire(asyncio.Protocol):
         self._wake()
 
     async def start_tls(self, context: ssl.SSLContext, *, host: str) -> None:
-        """Go on with TLS on this connection. Raises OSError."""
+        """Start TLS on this connection. Raise OSError."""
         if self._transport is None:
             raise ConnectionError("not connected")
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Blocks: aligned runs of records, encoded once when fetched and cut ever after without being decoded."""
+"""Blocks: aligned runs of records, encoded once when fetched and then sliced without being decoded."""
 
 import struct
 
@@ -11,7 +11,7 @@ from service.model.tasks import Listing
 DISPATCHED = "dispatched"
 
 HEAD_BYTES = 16
-"""How many bytes at the start of a stored block tell one fetch from every other."""
+"""How many bytes at the start of a stored block distinguish one fetch from every other."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -19,15 +19,15 @@ _encoder = msgspec.json.Encoder()
 class Block(msgspec.Struct, frozen=True, kw_only=True):
     """Up to `block_size` records of one query as JSON text, with what is known of the whole list.
 
-    `body` holds the records as JSON objects joined by commas; `ends[i]` is where record i ends in it. `range` is what
-    was sent upstream, `fetched_at_ms` the wall clock at the answer, in milliseconds since the epoch.
+    `body` holds the records as JSON objects joined by commas; `ends[i]` is the end of record i within it. `range` is
+    what was sent upstream, `fetched_at_ms` the wall clock at the answer, in milliseconds since the epoch.
 
-    `ids` holds the records' ids, eight bytes each, and `codes` a byte for each with its status and type
-    (`streams.code_of`): so that a list is filtered without decoding it.
+    `ids` holds the records' ids, eight bytes each, and `codes` one byte each with status and type (`streams.code_of`),
+    so that a list can be filtered without decoding it.
 
-    `left_out` counts records that are missing because they have no id. `unfinished` says that the upstream gives fewer
-    records a call than a block holds, and further calls must bring the rest: such a block is never served. Where it was
-    fetched by several calls, `changed` says that the list was seen to change between them.
+    `left_out` counts records that are missing because they have no id. `unfinished` says that the upstream returns
+    fewer records per call than a block holds, and further calls must fetch the rest: such a block is never served. If
+    the block was fetched by several calls, `changed` says that the list was seen to change between them.
     """
 
     fetched_at_ms: int
@@ -44,7 +44,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def received(self) -> int:
-        """How many of the upstream's records the block stands for."""
+        """The number of upstream records that the block covers."""
         return len(self.ends) + self.left_out
 
     def task_ids(self) -> tuple[int, ...]:
@@ -52,7 +52,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
         return struct.unpack(f">{len(self.ids) // 8}q", self.ids)
 
     def cut(self, start: int, stop: int) -> bytes:
-        """JSON text of the records from `start` up to `stop` (within the block), joined by commas."""
+        """Return JSON text of the records from `start` up to `stop` (within the block), joined by commas."""
         stop = min(stop, len(self.ends))
         if start >= stop:
             return b""
@@ -60,7 +60,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
         return self.body[first : self.ends[stop - 1]]
 
     def records(self, start: int, stop: int) -> tuple[bytes, ...]:
-        """JSON text of each record from `start` up to `stop` (within the block)."""
+        """Return JSON text of each record from `start` up to `stop` (within the block)."""
         firsts = (0, *(end + 1 for end in self.ends))
         return tuple(
             self.body[first:end] for first, end in zip(firsts[start:stop], self.ends[start:stop], strict=False)
@@ -68,7 +68,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RefusedQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """The upstream's refusal of a query's parameters, remembered in a block's place."""
+    """The upstream's refusal of a query's parameters, stored in place of a block."""
 
     fetched_at_ms: int
     code: int
@@ -79,10 +79,10 @@ Stored = Block | RefusedQuery
 
 
 class CachedBlock(msgspec.Struct, frozen=True, kw_only=True):
-    """What is stored under a block's key. `head` is the value's first HEAD_BYTES, b"" where there is none.
+    """What is stored under a block's key. `head` is the value's first HEAD_BYTES, b"" if nothing is stored.
 
-    A value that can't be read counts as nothing stored, but has its head: so the budget knows which value it was that
-    the replica has seen, and lets the fetch begin that replaces it.
+    An unreadable value counts as nothing stored but keeps its head, so that the budget knows which value the replica
+    has seen and allows the fetch that replaces it.
     """
 
     stored: Stored | None
@@ -95,7 +95,8 @@ NOTHING = CachedBlock(stored=None, head=b"")
 def block_of(listing: Listing, *, query: Query, range_: Range, fetched_at_ms: int) -> Block:
     """Encode a listing into a block.
 
-    A block is settled when its range has ended and all its tasks are dispatched. A relative range never ends: it moves.
+    A block is settled when its range has ended and all its tasks have been dispatched. A relative range never ends: it
+    moves.
     """
     ended = query.is_absolute and range_.until_s * 1000 < fetched_at_ms
     parts = [_encoder.encode(task) for task in listing.tasks]
@@ -118,7 +119,7 @@ def block_of(listing: Listing, *, query: Query, range_: Range, fetched_at_ms: in
 
 
 def joined(first: Block, rest: Block) -> Block:
-    """Return one block of two parts that follow each other, as old as the first."""
+    """Return one block made of two consecutive parts, as old as the first."""
     base = len(first.body) + 1 if first.body else 0
     return Block(
         fetched_at_ms=first.fetched_at_ms,

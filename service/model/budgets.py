@@ -16,11 +16,11 @@ class BudgetNote(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """What was counted for a caller: each field is a column of the usage store, and a new one needs a default of 0.
+    """Counters for one caller: each field is a column of the usage store, and a new one needs a default of 0.
 
-    `turns` were used for a fetch, each try one; `failed` are calls that brought nothing; `joined` are fetches that
-    another request's fetch has spared. The rest counts requests for pages: all, those answered by what was stored while
-    fresh or when stale, those who waited in line for their answer, and those refused a fetch.
+    `turns` were used for a fetch, one per try; `failed` are calls without a result; `joined` are fetches saved by
+    sharing another request's fetch. The rest count requests for pages: all, those answered from storage when fresh or
+    when stale, those that waited in line for their answer, and those refused a fetch.
     """
 
     turns: int = 0
@@ -33,7 +33,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     failed: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(  # named one by one: sums of an hour are made while requests wait
+        return Counts(  # added field by field: sums over an hour are computed while requests wait
             turns=self.turns + other.turns,
             joined=self.joined + other.joined,
             requests=self.requests + other.requests,
@@ -49,7 +49,7 @@ COLUMNS = Counts.__struct_fields__
 
 
 class UsageCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of the last minute and of the last hour, the present moment included."""
+    """Counters for the last minute and the last hour, up to and including now."""
 
     minute: Counts = Counts()
     hour: Counts = Counts()
@@ -59,9 +59,9 @@ class UsageCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Worst(msgspec.Struct, frozen=True, kw_only=True):
-    """The most calls that began in one window of the clock (each second, where the window is one), over all replicas.
+    """The most calls that began in one window of the clock (each second for a window of one), over all replicas.
 
-    Counted when a call begins, by each replica's own clock: a check on the slots by other means.
+    Counted when a call begins, by each replica's own clock: an independent check on the slots.
     """
 
     minute: int = 0
@@ -69,7 +69,7 @@ class Worst(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallerStanding(msgspec.Struct, frozen=True, kw_only=True):
-    """One caller, or all others together (`name` None): how many blocks wait, the oldest for how long, what it used."""
+    """One caller, or all others combined (`name` None): how many blocks wait, the oldest's wait, and the usage."""
 
     name: str | None
     waiting: int = 0
@@ -78,25 +78,25 @@ class CallerStanding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True):
-    """What one caller used of an app, in some time."""
+    """One caller's usage of an app within some period."""
 
     name: str
     counts: Counts
 
 
 class UseInPeriod(msgspec.Struct, frozen=True, kw_only=True):
-    """What was used in the minute or hour from `start_s`, in seconds since the epoch."""
+    """The usage in the minute or hour from `start_s`, in seconds since the epoch."""
 
     start_s: int
     counts: Counts
 
 
 class UsageView(msgspec.Struct, frozen=True, kw_only=True):
-    """What was used of an app from `since_s` to `until_s`, seconds since the epoch: by caller, and by time.
+    """An app's usage from `since_s` to `until_s`, in seconds since the epoch, by caller and by time.
 
-    `minutes` are those of the last hour; `hours` are all of the time that is told, where that begins before. Both are
-    without gaps, the one under way last. `only` is the one caller whose usage this is, None for all. With `redis_away`
-    it is what one replica knows.
+    `minutes` cover the last hour; `hours` cover the whole period if it begins before that. Both are without gaps, the
+    current one last. `only` is the one caller whose usage this is, None for all. With `redis_away` it is what one
+    replica knows.
     """
 
     app: str
@@ -110,21 +110,21 @@ class UsageView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallResults(msgspec.Struct, frozen=True, kw_only=True):
-    """How the upstream calls of some time ended: how many well, and how many failed by result."""
+    """Outcomes of the upstream calls within some period: how many succeeded, and how many failed by result."""
 
     ok: int = 0
     failed: Mapping[str, int] = {}
 
     @property
     def failures(self) -> int:
-        """How many failed in all."""
+        """The total number of failures."""
         return sum(self.failed.values())
 
 
 class RecentCalls(msgspec.Struct, frozen=True, kw_only=True):
     """Calls of an app in the last minute and hour over all replicas, and when the last one succeeded.
 
-    `last_success_ms` counts from the epoch; None where none did within the week that is kept.
+    `last_success_ms` counts from the epoch; None if none succeeded within the week that is kept.
     """
 
     minute: CallResults = CallResults()
@@ -137,18 +137,19 @@ ServingState = Literal["serving", "stale", "failing", "stopped", "paused", "redi
 
 
 class AppCondition(msgspec.Struct, frozen=True, kw_only=True):
-    """How an app is served now, and a sentence about it for people."""
+    """How an app is being served, and a sentence about it for people."""
 
     state: ServingState
     detail: str
 
 
 class BudgetView(msgspec.Struct, frozen=True, kw_only=True):
-    """An app's budget now: of `calls` slots `free` could be used at once. `callers` are those whom the asking one may
-    see by name, itself first; `others` are all the rest together.
+    """An app's budget now: of `calls` slots, `free` could be used at once.
 
-    With `redis_away` this is what one replica knows: who waits there, what was used until then, `calls` that it gives
-    out by itself where it may; `free` and `pause_s` are None where it may not.
+    `callers` are those that the requesting caller may see by name, itself first; `others` are all the rest combined.
+
+    With `redis_away` this is what one replica knows: its own queue, usage up to the outage, and `calls` that it may
+    grant by itself; `free` and `pause_s` are None if it may grant none.
     """
 
     app: str

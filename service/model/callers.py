@@ -1,4 +1,4 @@
-"""Who asks, and what they may do."""
+"""The callers of the gateway, and their permissions."""
 
 import math
 
@@ -6,11 +6,11 @@ import msgspec
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """An internal service, known by its credential.
+    """An internal service, identified by its credential.
 
-    `weight` is its share of an app's turns against other callers'; `waiting_max` how many blocks it may wait for at a
-    time on one replica; `wait_max_s` the longest patience it may ask for. An operator sees all budgets; `knows` are the
-    apps whose existence is no secret to it, though it may not read them.
+    `weight` is its share of an app's turns relative to other callers'; `waiting_max` how many blocks it may wait for at
+    a time on one replica; `wait_max_s` the longest patience it may request. An operator sees all budgets; `knows` are
+    the apps whose existence it may know of, even if it may not read them.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Authenticated(msgspec.Struct, frozen=True, kw_only=True):
-    """A caller whose credential was found good. It is good before `until_s`, in seconds since the epoch."""
+    """A caller whose credential was verified. It is valid before `until_s`, in seconds since the epoch."""
 
     caller: Caller
     until_s: float = math.inf

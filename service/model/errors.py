@@ -1,21 +1,21 @@
-"""What can go wrong, as one tree; `web/problems.py` turns each leaf into an RFC 9457 problem.
+"""All errors, as one tree; `web/problems/from_errors.py` turns each leaf into an RFC 9457 problem.
 
 TaskgateError
 ├── BadRequest                 the caller's parameters, all faults at once
-├── Unauthenticated            no credential, or one that we don't know
-│   └── SigningKeyUnknown      a token that may be good: its key may be told when asked for anew
-├── KeysUnavailable            a token, and no key to check any with
-├── UnknownApp                 no such app, or none that this caller may know of
+├── Unauthenticated            a missing or unknown credential
+│   └── SigningKeyUnknown      a token that may be valid: re-fetching the issuer's keys may bring its key
+├── KeysUnavailable            a token, and no key to verify any with
+├── UnknownApp                 no such app, or one whose existence is hidden from this caller
 ├── NotAllowed                 the caller may not do this
 ├── StreamTooLong              a stream has reached its bound, and the list goes on
 ├── Refused                    no fetch for this caller now; there may be one later
 │   ├── WaitTooLong            the turn would come after the caller's patience
 │   ├── LineFull               the caller has too many requests waiting
-│   ├── NothingStored          the caller wanted only what is there, and there is nothing
-│   ├── TooManyWatchers        as many lists are watched as may be
-│   └── ShuttingDown           this replica leaves
+│   ├── NothingStored          the caller accepts stored answers only, and there is none
+│   ├── TooManyWatchers        the bound on watched lists is reached
+│   └── ShuttingDown           this replica is shutting down
 ├── RangeTooWide               the list has more tasks than are gathered for one request
-├── StoreUnavailable           Redis can't be reached, refuses, or doesn't answer
+├── StoreUnavailable           Redis can't be reached, refuses, or does not answer
 └── UpstreamError              a fetch has failed
     ├── UpstreamTimeout        no answer in time
     ├── UpstreamUnreachable    no connection could be made: the call did not reach the upstream
@@ -34,7 +34,7 @@ import msgspec
 from service.model.budgets import BudgetNote
 
 WATCH_RETRY_S = 30.0
-"""When to try again where too many watch: watches last long."""
+"""When to retry if there are too many watchers: watches last long."""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,13 +45,13 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskgateError(Exception):
-    """The root: whatever Taskgate itself raises. `budget` is the app's, where the request needed it."""
+    """The root of all errors that Taskgate raises. `budget` is the app's, if the request needed it."""
 
     budget: BudgetNote | None = None
 
 
 class BadRequest(TaskgateError):
-    """Parameters that can't be served, every fault of them."""
+    """Invalid parameters, with every fault."""
 
     def __init__(self, *faults: Fault) -> None:
         super().__init__("; ".join(f"{fault.parameter}: {fault.detail}" for fault in faults))
@@ -59,7 +59,7 @@ class BadRequest(TaskgateError):
 
 
 class Unauthenticated(TaskgateError):
-    """No credential, or one that is not known. Tells whether there was one, and nothing of why it is not good."""
+    """A missing or unknown credential. Says whether there was one, but not why it was rejected."""
 
     def __init__(self, *, presented: bool = False) -> None:
         super().__init__()
@@ -67,15 +67,15 @@ class Unauthenticated(TaskgateError):
 
 
 class SigningKeyUnknown(Unauthenticated):
-    """A token signed with a key that we have not heard of."""
+    """A token signed with an unknown key."""
 
 
 class KeysUnavailable(TaskgateError):
-    """Tokens can't be checked: none of the issuer's keys has been had yet."""
+    """Tokens can't be verified: none of the issuer's keys has been fetched yet."""
 
 
 class UnknownApp(TaskgateError):
-    """An app that does not exist, or that this caller may not know of."""
+    """An app that does not exist, or whose existence is hidden from this caller."""
 
 
 class NotAllowed(TaskgateError):
@@ -83,7 +83,7 @@ class NotAllowed(TaskgateError):
 
 
 class StreamTooLong(TaskgateError):
-    """A stream has brought as many tasks of the list as one may; the rest takes another request."""
+    """A stream has sent as many tasks of the list as one stream may; the rest takes another request."""
 
     def __init__(self, *, bound: int) -> None:
         super().__init__(f"one stream goes through {bound} tasks at most")
@@ -91,7 +91,7 @@ class StreamTooLong(TaskgateError):
 
 
 class Refused(TaskgateError):
-    """No fetch for this caller now. `retry_after_s` says when to try again; None: as it stands, that would not help."""
+    """No fetch for this caller now. `retry_after_s` says when to retry; None: as things stand, a retry won't help."""
 
     def __init__(self, detail: str, *, retry_after_s: float | None) -> None:
         super().__init__(detail)
@@ -99,10 +99,10 @@ class Refused(TaskgateError):
 
 
 class WaitTooLong(Refused):
-    """The turn would come after the caller's patience has ended.
+    """The turn would come after the caller's patience has run out.
 
-    `place` counts from 1; `estimate_s` is the expected wait for the turn from now on, in seconds, `waited_s` what was
-    waited before. An estimate may be a fifth too short: `retry_after_s` allows for that, so that whoever comes back
+    `place` counts from 1; `estimate_s` is the expected wait for the turn from now on, in seconds, `waited_s` the time
+    already waited. An estimate may be a fifth too short: `retry_after_s` allows for that, so that a caller that retries
     then, with the same patience, gets a turn if nothing else has changed.
     """
 
@@ -124,7 +124,7 @@ class WaitTooLong(Refused):
 
 
 class LineFull(Refused):
-    """The caller has as many blocks waiting as it may (`bound`)."""
+    """The caller has reached its `bound` of waiting blocks."""
 
     def __init__(self, *, bound: int, retry_after_s: float) -> None:
         super().__init__(f"{bound} blocks of this caller wait already", retry_after_s=retry_after_s)
@@ -132,9 +132,9 @@ class LineFull(Refused):
 
 
 class NothingStored(Refused):
-    """The caller takes only what is there (`Cache-Control: only-if-cached`, `Prefer: wait=0`), and there is nothing.
+    """The caller accepts stored answers only (`Cache-Control: only-if-cached`, `Prefer: wait=0`), and there is none.
 
-    Nothing is fetched for such a request, so that another one would find nothing, too.
+    Such a request never triggers a fetch, so repeating it would not help either.
     """
 
     def __init__(self) -> None:
@@ -142,7 +142,7 @@ class NothingStored(Refused):
 
 
 class ShuttingDown(Refused):
-    """This replica leaves and gives up its line."""
+    """This replica is shutting down and gives up its line."""
 
     def __init__(self) -> None:
         super().__init__("this replica is shutting down", retry_after_s=1.0)
@@ -167,7 +167,7 @@ StoreDetail = Literal[
 
 
 class RangeTooWide(TaskgateError):
-    """The list has `total` tasks, more than the `bound` that is gathered for one request."""
+    """The list has `total` tasks, more than the `bound` on tasks gathered for one request."""
 
     def __init__(self, *, total: int, bound: int) -> None:
         super().__init__(
@@ -179,7 +179,7 @@ class RangeTooWide(TaskgateError):
 
 
 class TooManyWatchers(Refused):
-    """As many lists are watched as may be, by this caller or on this replica."""
+    """The bound on watched lists is reached, for this caller or on this replica."""
 
     def __init__(self, *, bound: int, of: str = "lists") -> None:
         super().__init__(f"at most {bound} {of} may be watched at once", retry_after_s=WATCH_RETRY_S)
@@ -187,7 +187,7 @@ class TooManyWatchers(Refused):
 
 
 class StoreUnavailable(TaskgateError):
-    """Redis can't be reached, refuses the command, or doesn't answer in time. `detail` holds no keys and no values."""
+    """Redis can't be reached, refuses the command, or does not answer in time. `detail` holds no keys and no values."""
 
     def __init__(self, detail: StoreDetail) -> None:
         super().__init__(f"Redis is unavailable: {detail}")
@@ -195,7 +195,7 @@ class StoreUnavailable(TaskgateError):
 
 
 class UpstreamError(TaskgateError):
-    """A fetch for `app` has failed. `sent` is false where the call surely never reached the upstream."""
+    """A fetch for `app` has failed. `sent` is false if the call certainly never reached the upstream."""
 
     sent = True
 
@@ -205,19 +205,19 @@ class UpstreamError(TaskgateError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """No answer within the call's time-out."""
+    """No answer within the call's timeout."""
 
 
 class UpstreamUnreachable(UpstreamError):
-    """No connection: the name did not resolve, the connection was refused, or the call was not on its way in time."""
+    """No connection: the name did not resolve, the connection was refused, or the call was not sent in time."""
 
     sent = False
 
 
 class UpstreamBroken(UpstreamError):
-    """An answer that can't be read: not JSON, cut off, too large, a field missing or of the wrong type.
+    """An unreadable answer: not JSON, cut off, too large, a field missing or of the wrong type.
 
-    `repeats` says that the answer came whole: the same call would most likely be answered the same way.
+    `repeats` says that the answer was complete: the same call would most likely get the same answer.
     """
 
     def __init__(self, detail: str, *, app: str, repeats: bool = False) -> None:
@@ -226,9 +226,9 @@ class UpstreamBroken(UpstreamError):
 
 
 class UpstreamHTTPStatus(UpstreamError):
-    """An HTTP status other than 200, which the upstream's page excludes but for network faults.
+    """An HTTP status other than 200, which the upstream's page rules out except for network faults.
 
-    `retry_after_s` is what its `Retry-After` says, None without one.
+    `retry_after_s` is the value of its `Retry-After`, None without one.
     """
 
     def __init__(self, status: int, *, app: str, retry_after_s: float | None = None) -> None:
@@ -252,7 +252,7 @@ class QueryRefused(UpstreamRefused):
 
 
 class CallsStopped(UpstreamRefused):
-    """Credentials, account or package are at fault. No call for this app for `stopped_for_s`, or until it changes."""
+    """Credentials, account or package are at fault. No call for this app for `stopped_for_s`, or until they change."""
 
     def __init__(self, *, app: str, code: int, text: str, advice: str, stopped_for_s: float) -> None:
         super().__init__(app=app, code=code, text=text, advice=advice)
@@ -260,4 +260,4 @@ class CallsStopped(UpstreamRefused):
 
 
 class Throttled(UpstreamRefused):
-    """The upstream says that it was called too often: the budget pauses."""
+    """The upstream reports too many calls: the budget pauses."""

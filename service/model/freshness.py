@@ -1,4 +1,4 @@
-"""When a stored block may be served: RFC 9111 (sections 4.2 and 5.2.1), RFC 5861, and the settings."""
+"""The rules on serving stored blocks: RFC 9111 (sections 4.2 and 5.2.1), RFC 5861, and the settings."""
 
 import math
 from enum import StrEnum
@@ -9,7 +9,7 @@ from service.model.blocks import Block, RefusedQuery, Stored
 
 
 class Lifetimes(msgspec.Struct, frozen=True, kw_only=True):
-    """For how long what is stored is fresh, and for how long after that it may still be served; in seconds."""
+    """How long stored blocks are fresh, and how long after that they may still be served; in seconds."""
 
     fresh_s: float
     settled_s: float
@@ -18,7 +18,7 @@ class Lifetimes(msgspec.Struct, frozen=True, kw_only=True):
     stale_if_error_s: float
 
     def of(self, stored: Stored) -> float:
-        """Freshness lifetime in seconds."""
+        """Return the freshness lifetime in seconds."""
         match stored:
             case RefusedQuery():
                 return self.refusal_s
@@ -28,10 +28,10 @@ class Lifetimes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CacheDirectives(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller's `Cache-Control` asks for (RFC 9111, 5.2.1; RFC 5861, 4); None where it says nothing.
+    """A caller's `Cache-Control` directives (RFC 9111, 5.2.1; RFC 5861, 4); None for those not given.
 
-    `max_stale_s` is infinite for a bare `max-stale`. With `is_force_denied` the caller bounded the age, but may not:
-    its bounds are not in here.
+    `max_stale_s` is infinite for a bare `max-stale`. With `is_force_denied` the caller bounded the age without
+    permission to do so: its bounds are not included.
     """
 
     no_cache: bool = False
@@ -44,19 +44,19 @@ class CacheDirectives(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def bounds_age(self) -> bool:
-        """Whether an answer may be refused for its age, though it is fresh."""
+        """Whether a fresh answer may be rejected for its age."""
         return self.no_cache or self.max_age_s is not None or self.min_fresh_s is not None
 
 
 class Freshness(StrEnum):
-    """What may be done with something stored."""
+    """What may be done with a stored block."""
 
     FRESH = "fresh"
     """Serve it."""
     RENEW = "renew"
-    """Serve it, and renew it in the background."""
+    """Serve it, and refresh it in the background."""
     LAST_RESORT = "last-resort"
-    """Serve it only where no fetch can be had."""
+    """Serve it only if no fetch is possible."""
     USELESS = "useless"
     """Never serve it for this request."""
 
@@ -73,19 +73,19 @@ class StaleReason(StrEnum):
 
 
 FUTURE_MS = 1_000
-"""By how much replicas' readings of the shared clock may differ. Of a block from later on no age can be told."""
+"""How far replicas' readings of the shared clock may differ. The age of a block dated further ahead is unknown."""
 
 
 def age_s(stored: Stored, *, now_ms: int) -> float:
-    """Seconds since the fetch; replicas' readings of the shared clock differ a little, so never below zero."""
+    """Return the seconds since the fetch; never negative, although replicas' readings of the clock differ a little."""
     return max(now_ms - stored.fetched_at_ms, 0) / 1000
 
 
 def judge(stored: Stored, *, lifetimes: Lifetimes, directives: CacheDirectives, now_ms: int) -> Freshness:
-    """What may be done with `stored` for a request with these directives.
+    """Return what may be done with `stored` for a request with these directives.
 
-    What the caller bounds with `no-cache`, `max-age` or `min-fresh` holds even where no fetch can be had, unless the
-    same request allows more with `max-stale` or `stale-if-error`.
+    The caller's bounds from `no-cache`, `max-age` or `min-fresh` hold even if no fetch is possible, unless the same
+    request allows more with `max-stale` or `stale-if-error`.
     """
     if isinstance(stored, Block) and stored.unfinished:
         return Freshness.USELESS
@@ -109,30 +109,30 @@ def judge(stored: Stored, *, lifetimes: Lifetimes, directives: CacheDirectives, 
 
 
 def _is_acceptable(age: float, lifetime: float, directives: CacheDirectives) -> bool:
-    """Whether the caller's wishes, staleness apart, allow the stored answer."""
+    """Return whether the caller's directives, staleness apart, allow the stored answer."""
     if directives.no_cache or (directives.max_age_s is not None and age > directives.max_age_s):
         return False
     return directives.min_fresh_s is None or lifetime - age >= directives.min_fresh_s
 
 
 def _tolerated_s(lifetimes: Lifetimes, directives: CacheDirectives) -> float:
-    """How stale an answer may be, in seconds, while a fetch renews it."""
+    """Return how stale an answer may be, in seconds, while a fetch renews it."""
     if directives.max_stale_s is not None:
         return directives.max_stale_s
     return 0.0 if directives.bounds_age else lifetimes.stale_while_revalidate_s
 
 
 def _allowed_on_error_s(lifetimes: Lifetimes, directives: CacheDirectives) -> float:
-    """How stale an answer the request itself allows, in seconds, where no fetch can be had; -inf if it allows none.
+    """Return how stale an answer the request itself allows without a fetch, in seconds; -inf if it allows none.
 
-    A directive of 0 allows nothing: with `no-cache, stale-if-error=0` not even what is fresh.
+    A directive of 0 allows nothing: with `no-cache, stale-if-error=0` not even a fresh answer.
     """
     stale_if_error_s = min(directives.stale_if_error_s or 0, lifetimes.stale_if_error_s)
     return max(stale_if_error_s, directives.max_stale_s or 0) or -math.inf
 
 
 def keep_for_ms(stored: Stored, *, lifetimes: Lifetimes) -> int:
-    """How long to keep `stored` in Redis: as long as it may be served in any way."""
+    """Return how long to keep `stored` in Redis: as long as it may be served in any way."""
     tail = 0.0
     if isinstance(stored, Block):
         tail = max(lifetimes.stale_while_revalidate_s, lifetimes.stale_if_error_s)

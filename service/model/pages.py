@@ -1,4 +1,4 @@
-"""What a caller asks of the gateway, and what it gets."""
+"""Requests to the gateway, and its results."""
 
 from enum import StrEnum
 
@@ -15,7 +15,7 @@ from service.model.streams import Only
 class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request: a slice of a query, for a caller, with its patience (seconds) and directives.
 
-    With `only`, the slice is one of the tasks that it takes; no more than `filter_max_blocks` are looked through.
+    With `only`, the slice counts only the tasks that match it; no more than `filter_max_blocks` are searched.
     """
 
     caller: Caller
@@ -29,12 +29,12 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Source(StrEnum):
-    """Where the newest part of a page came from."""
+    """The origin of the newest part of a page."""
 
     HIT = "hit"
     """Stored and fresh."""
     JOINED = "joined"
-    """From a fetch that was made for another request too."""
+    """From a fetch that was shared with another request."""
     FETCHED = "fetched"
     """From a fetch made for this request."""
     STALE = "stale"
@@ -42,7 +42,7 @@ class Source(StrEnum):
 
 
 class Forward(StrEnum):
-    """Why the upstream was asked (RFC 9211, 2.2)."""
+    """Why the upstream was called (RFC 9211, 2.2)."""
 
     MISS = "miss"
     """Nothing was stored."""
@@ -55,13 +55,13 @@ class Forward(StrEnum):
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     """A slice, cut from one block or two.
 
-    `body` is the JSON text of the tasks, joined by commas. `missing` is how many tasks the slice lacks by the total:
-    the upstream gave fewer, or records without an id. `fetched_at_ms` and `range` are those of the older block,
-    `lifetime_s` is what is fresh of it counted from its fetch. `waited_s` is the time in line and `upstream_s` the time
-    of the call, 0 where there was none. `forward` is None where no call was made or joined.
+    `body` is the JSON text of the tasks, joined by commas. `missing` is how many tasks the slice lacks compared to the
+    total: the upstream returned fewer, or records without an id. `fetched_at_ms` and `range` are those of the older
+    block, `lifetime_s` is its freshness lifetime, counted from its fetch. `waited_s` is the time in line and
+    `upstream_s` the time of the call, 0 if there was none. `forward` is None if no call was made or joined.
 
-    `consistent` is false where the list was seen to change between blocks. With `only`, `total` and `slice` count the
-    tasks that it takes, and the page is made of all blocks of the list.
+    `consistent` is false if the list was seen to change between blocks. With `only`, `total` and `slice` count the
+    tasks that match it, and the page is made from all blocks of the list.
     """
 
     query: Query
@@ -83,9 +83,9 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
-    """What one block holds of a slice, record by record: a whole list is read chunk by chunk.
+    """One block's part of a slice, record by record: a whole list is read chunk by chunk.
 
-    `following` is the offset of the next block, None where the list ends; `is_short` says that the block holds fewer
+    `following` is the offset of the next block, None at the end of the list; `is_short` says that the block holds fewer
     records than its own total promises, or was seen to change while it was fetched; `is_empty` that it holds none at
     all. `range` and `lifetime_s` are the block's. The rest is as in a page.
     """
@@ -106,7 +106,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AppState(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether fetches for one app can be had now; `detail` says in plain words why not."""
+    """Whether fetches for one app are possible now; `detail` says in plain words why not."""
 
     name: str
     ok: bool

@@ -1,4 +1,4 @@
-"""What is listed (a query), which part of it is asked for (a slice), and the moments that bound it."""
+"""What is listed (a query), the requested part of it (a slice), and the moments that bound it."""
 
 import re
 from datetime import UTC, date, datetime, timedelta
@@ -13,7 +13,7 @@ LATEST_S = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
 
 
 class Sort(StrEnum):
-    """Order of a list; a leading minus means descending."""
+    """The order of a list; a leading minus means descending."""
 
     SCHEDULED = "scheduled_at"
     SCHEDULED_DESC = "-scheduled_at"
@@ -45,7 +45,7 @@ Moment = At | FromNow
 
 
 class Range(msgspec.Struct, frozen=True, kw_only=True):
-    """A range of time as the upstream gets it, in whole seconds since the epoch, both ends included."""
+    """A time range as the upstream gets it, in whole seconds since the epoch, both ends included."""
 
     since_s: int
     until_s: int
@@ -54,8 +54,8 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
 class Query(msgspec.Struct, frozen=True, kw_only=True):
     """What is listed, without paging. Equal queries share blocks.
 
-    Relative moments are part of a query's identity as they stand and become a `Range` when a block is fetched: so a
-    block of `-P7D` can still be served stale when the clock has moved on.
+    Relative moments are part of a query's identity as written and become a `Range` only when a block is fetched, so
+    that a block of `-P7D` can still be served stale after the clock has moved on.
     """
 
     app: str
@@ -66,28 +66,28 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def identity(self) -> str:
-        """A text that is equal for equal queries and for no others."""
+        """A text that is equal for equal queries only."""
         return "\n".join((str(self.since), str(self.until), self.sort, self.keyword or ""))
 
     @property
     def is_absolute(self) -> bool:
-        """Whether the range stays the same whenever it is fetched."""
+        """Whether the range is the same whenever it is fetched."""
         return isinstance(self.since, At) and isinstance(self.until, At)
 
     def range_at(self, now_s: float, *, align_s: int) -> Range:
-        """The range to send at `now_s`; relative ends count from the last multiple of `align_s`."""
+        """Return the range to send at `now_s`; relative ends count from the last multiple of `align_s`."""
         aligned_s = int(now_s) // align_s * align_s
         return Range(since_s=_resolve(self.since, aligned_s), until_s=_resolve(self.until, aligned_s))
 
 
 class Slice(msgspec.Struct, frozen=True, kw_only=True):
-    """The page that a caller asked for: `limit` records from `offset` on."""
+    """The requested page: `limit` records from `offset` on."""
 
     offset: int
     limit: int
 
     def blocks(self, block_size: int) -> range:
-        """Indexes of the aligned blocks that hold the slice."""
+        """Return the indexes of the aligned blocks that hold the slice."""
         return range(self.offset // block_size, (self.offset + self.limit - 1) // block_size + 1)
 
 
@@ -112,7 +112,7 @@ NOW = "now"
 
 
 def parse_until(text: str) -> Moment:
-    """Parse where a range ends: as `parse_moment` does, but a date is its last second. Raises ValueError."""
+    """Parse the end of a range: like `parse_moment`, but a date means its last second. Raise ValueError."""
     moment = parse_moment(text)
     if isinstance(moment, At) and _DATE.fullmatch(text):
         return At(epoch_s=moment.epoch_s + _DAY_S - 1)
@@ -122,7 +122,7 @@ def parse_until(text: str) -> Moment:
 def parse_moment(text: str) -> Moment:
     """Parse an RFC 3339 instant, a date (its first second, UTC), `now`, or a signed ISO 8601 duration from now.
 
-    Raises ValueError with a text for the caller. Months and years of a duration are refused: they have no fixed length.
+    Raise ValueError with a text for the caller. Months and years of a duration are rejected: they have no fixed length.
     """
     if text == NOW:
         return FromNow(offset_s=0)
@@ -149,7 +149,7 @@ def parse_moment(text: str) -> Moment:
 
 
 def _holds_decoded_plus(text: str) -> bool:
-    """Whether the text would be a moment with a plus sign for its last space: as `+` in a query string is read."""
+    """Return whether the text would be a moment with `+` for its last space: query strings decode `+` as a space."""
     start, space, end = text.rpartition(" ")
     mended = f"{start}+{end}"
     return bool(space and (_INSTANT.fullmatch(mended) or _DURATION.fullmatch(mended)))
@@ -181,5 +181,5 @@ def _epoch(day: date, time: str, offset: str) -> int:
 
 
 def rfc3339(epoch_s: int) -> str:
-    """Write whole seconds since the epoch as an RFC 3339 instant in UTC."""
+    """Format whole seconds since the epoch as an RFC 3339 instant in UTC."""
     return datetime.fromtimestamp(epoch_s, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

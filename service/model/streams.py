@@ -1,4 +1,4 @@
-"""Whole lists, read block by block: which tasks are wanted, and what tells that the list has changed meanwhile."""
+"""Whole lists, read block by block: which tasks match, and how changes of the list are detected meanwhile."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -9,11 +9,11 @@ STATUSES = ("pending", "dispatching", "dispatched")
 TYPES = ("all", "tag", "user")
 
 REMEMBERED_BLOCKS = 2
-"""How many blocks back an id is still known: a list that moves on shows a block's last records again in the next."""
+"""For how many blocks an id is remembered: when a list moves on, a block's last records appear again in the next."""
 
 
 class TaskLabels(msgspec.Struct, frozen=True, kw_only=True):
-    """What of an encoded task decides whether it is wanted, and whether it was seen before."""
+    """The members of an encoded task that decide whether it matches, and whether it was seen before."""
 
     id: int
     type: str | None
@@ -24,32 +24,32 @@ _labels = msgspec.json.Decoder(TaskLabels)
 
 
 def labels_of(record: bytes) -> TaskLabels:
-    """Read the labels of an encoded task; what else it holds is skipped."""
+    """Read the labels of an encoded task; its other members are skipped."""
     return _labels.decode(record)
 
 
 class Only(msgspec.Struct, frozen=True, kw_only=True):
-    """Which tasks of a list are wanted: those with one of these statuses and one of these types; empty for any."""
+    """A filter on tasks: those with one of these statuses and one of these types; empty for any."""
 
     statuses: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
 
     @property
     def is_everything(self) -> bool:
-        """Whether no task is left out."""
+        """Whether every task matches."""
         return not self.statuses and not self.types
 
     def takes(self, labels: TaskLabels) -> bool:
-        """Whether a task is wanted."""
+        """Return whether a task matches."""
         return (not self.statuses or labels.status in self.statuses) and (not self.types or labels.type in self.types)
 
     def matches(self, codes: bytes) -> bytes:
-        """Return 1 for each of these codes (`code_of`) whose task is wanted, else 0: a pass over bytes, no decoding."""
+        """Return 1 for each of these codes (`code_of`) whose task matches, else 0: one pass over bytes, no decoding."""
         return codes.translate(_table(self))
 
 
 def code_of(status: str | None, type_: str | None) -> int:
-    """Return status and type as one byte; what the upstream adds to either one day is one code for all."""
+    """Return status and type as one byte; values that the upstream may add later all map to a single code."""
     return _STATUS_CODES.get(status, 0) * _TYPES + _TYPE_CODES.get(type_, 0)
 
 
@@ -60,7 +60,7 @@ _TYPES = len(TYPES) + 1
 
 @lru_cache(maxsize=256)
 def _table(only: Only) -> bytes:
-    """What `bytes.translate` needs: 1 at each code that is wanted."""
+    """Return a table for `bytes.translate`: 1 at each code that matches."""
     names = ((status, type_) for status in (None, *STATUSES) for type_ in (None, *TYPES))
     wanted = {
         code_of(status, type_) for status, type_ in names if only.takes(TaskLabels(id=0, type=type_, status=status))
@@ -69,11 +69,11 @@ def _table(only: Only) -> bytes:
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What was seen of a list so far: the newest total, the ids of its last blocks, whether it has changed meanwhile.
+    """What was seen of a list so far: the newest total, the ids of its last blocks, and whether it has changed.
 
-    A change shows where the total differs from that of the block before, an id comes again within REMEMBERED_BLOCKS,
-    or a block is shorter than its own total says. One that takes as many tasks from the part that was read as it adds
-    at the end of the list shows in none of these.
+    A change is detected if the total differs from that of the block before, if an id repeats within REMEMBERED_BLOCKS,
+    or if a block is shorter than its own total implies. A change that removes as many tasks from the part already read
+    as it adds at the end of the list goes undetected.
     """
 
     total: int
@@ -81,7 +81,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     changed: bool = False
 
     def after(self, ids: Sequence[int], *, total: int, is_short: bool) -> "Seen":
-        """The same with one more block."""
+        """Return the state after one more block."""
         fresh = frozenset(ids)
         again = len(fresh) < len(ids) or any(not fresh.isdisjoint(each) for each in self.ids)
         return Seen(

@@ -23,9 +23,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
-    """What one call brings: some tasks in order, and how many match the query in all.
+    """The result of one call: some tasks in order, and how many match the query in all.
 
-    `left_out` counts records that can't be served because they have no id; `odd` says how often what was not as the
+    `left_out` counts records that can't be served because they have no id; `odd` counts deviations from what the
     upstream's page promises.
     """
 

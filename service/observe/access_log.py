@@ -1,4 +1,4 @@
-"""One event for each request that has ended. Query strings, credentials and bodies are never among its fields."""
+"""Logs one event per finished request. Its fields never include query strings, credentials or bodies."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ import structlog
 
 from service.observe.request import RequestRecord
 
-# Of nearly every hit: numbers are dear to print.
+# Precomputed for nearly every hit, since formatting numbers is expensive.
 _NO_WAITS = '"waited_ms":0.0,"upstream_ms":0.0'
 _LINE = '{"timestamp":"%s.%06dZ","level":"info","event":"request","request_id":"%s",%s,%s,"duration_ms":%.2f}'
 
@@ -16,7 +16,7 @@ _log = structlog.get_logger()
 
 
 def log_requests(seen: Sequence[RequestRecord]) -> None:
-    """Log the event `request` for each, for people: a `Listener`. Times are in milliseconds."""
+    """Log the event `request` for each record, for people; a `Listener`. Times are in milliseconds."""
     for each in seen:
         _log.info(
             "request",
@@ -29,21 +29,21 @@ def log_requests(seen: Sequence[RequestRecord]) -> None:
 
 
 class AccessLog:
-    """The same event as JSON lines at a fortieth of the price: a `Listener`, which writes those of many together.
+    """Logs the same event as JSON lines, in batches, at a fortieth of the cost; a `Listener`.
 
-    Its fields are of closed sets, numbers, names from the settings and a request id of harmless letters, so there is
-    nothing to mask or to bound.
+    Its fields are from closed sets, numbers, names from the settings and a request id of harmless letters, so nothing
+    needs masking or truncation.
     """
 
     def __init__(self, write: Callable[[str, int], None]) -> None:
-        """`write` takes whole lines and how many they are."""
+        """`write` takes complete lines and their number."""
         self._write = write
         self._second = -1
         self._second_text = ""
         self._encoder = msgspec.json.Encoder()
 
     def __call__(self, seen: Sequence[RequestRecord]) -> None:
-        """Write a line for each."""
+        """Write one line per record."""
         self._write("\n".join([self._line(each) for each in seen]), len(seen))
 
     def _line(self, seen: RequestRecord) -> str:

@@ -1,4 +1,4 @@
-"""Reports requests to listeners in batches: cheaper for each request, and not before its response is sent."""
+"""Reports requests to listeners in batches: cheaper per request, and only after the response is sent."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -7,16 +7,16 @@ from service.observe.request import RequestRecord
 
 BATCH_S = 0.05
 BATCH_MAX = 64
-"""Few enough that reporting a batch holds up no other request for a millisecond."""
+"""Small enough that reporting a batch delays no other request by a millisecond."""
 
 Listener = Callable[[Sequence[RequestRecord]], None]
-"""Called with requests in the order in which they ended; must neither block nor raise."""
+"""Called with requests in the order in which they ended. Must not block or raise."""
 
 
 class BatchedObservers:
     """An `Observer` that collects records for `BATCH_S`, or up to `BATCH_MAX` of them, and then calls all listeners.
 
-    Outside of `start` and `close` it calls them at once.
+    Before `start` and after `close`, it calls them at once.
     """
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
@@ -26,11 +26,11 @@ class BatchedObservers:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Collect from now on, in this event loop."""
+        """Start collecting, in this event loop."""
         self._loop = asyncio.get_running_loop()
 
     def __call__(self, record: RequestRecord) -> None:
-        """Collect one."""
+        """Collect one record."""
         records = self._records
         records.append(record)
         if self._loop is None:
@@ -41,7 +41,7 @@ class BatchedObservers:
             self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Report what is collected."""
+        """Report the collected records."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -51,6 +51,6 @@ class BatchedObservers:
                 listener(records)
 
     def close(self) -> None:
-        """Collect no more."""
+        """Report the collected records and stop collecting."""
         self._loop = None
         self.flush()

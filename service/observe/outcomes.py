@@ -1,4 +1,4 @@
-"""How requests end, in the words of access log, metrics and usage."""
+"""How requests end, in the terms of the access log, metrics and usage."""
 
 from service.model.freshness import StaleReason
 from service.model.pages import Page
@@ -7,23 +7,23 @@ TASKS_ROUTE = "/tasks"
 """The route whose requests callers are charged for."""
 
 REFUSED = frozenset(("wait-too-long", "line-full", "too-many-watchers", "shutting-down", "no-fetch-now"))
-"""Problems that say: no fetch for this caller now, though it would have waited."""
+"""Problems that mean: no fetch for this caller now, although it was willing to wait."""
 
 NOT_WAITED = "not-waited"
-"""The outcome of `wait-too-long` where the caller asked for no wait at all (`Prefer: wait=0`)."""
+"""The outcome of `wait-too-long` if the caller had ruled out any wait (`Prefer: wait=0`)."""
 
 DECLINED = frozenset(("nothing-stored", NOT_WAITED))
-"""Outcomes that the caller asked for: only what is stored (`only-if-cached`), or nothing that takes a wait."""
+"""Outcomes of the caller's own choice: stored pages only (`only-if-cached`), or no wait."""
 
 FALLBACK = "fallback"
-"""The outcome of a page that is stale because no fetch could be had; other stale pages are being renewed."""
+"""The outcome of a page that is stale because no fetch was possible; other stale pages are being renewed."""
 
 STREAMED = "streamed"
 """The outcome of a stream that has sent its last line."""
 
 
 def outcome_of_page(page: Page, *, wait_applied_s: int | None) -> str:
-    """Return the outcome of a request that gets this page; `wait_applied_s` is None where the caller named no wait."""
+    """Return the outcome of a request that gets this page; `wait_applied_s` is None if the caller specified no wait."""
     match page.stale_reason:
         case StaleReason.ERROR:
             return FALLBACK
@@ -38,5 +38,5 @@ def outcome_of_problem(slug: str, *, wait_applied_s: int | None) -> str:
 
 
 def problem_of_outcome(outcome: str) -> str:
-    """Return the type of the problem that a request with this outcome got."""
+    """Return the type of the problem for a request with this outcome."""
     return "wait-too-long" if outcome == NOT_WAITED else outcome

@@ -1,4 +1,4 @@
-"""What is noted of a request on its way, and what is told of it when it has ended."""
+"""What is recorded about a request while it is handled, and the record reported when it has ended."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -8,18 +8,18 @@ import msgspec
 
 from service.model.origin import Origin
 
-# Version 00 of W3C Trace Context, 3.2: the only one that there is.
+# W3C Trace Context, 3.2, version 00: the only version so far.
 _TRACEPARENT = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 LABELS_MAX = 1000
-"""Of how many kinds of requests something is remembered: callers and apps come and go with reloads."""
+"""How many combinations of labels are cached; callers and apps change with reloads."""
 
 Fields = Mapping[bytes, bytes]
-"""A request's header fields by lower-case name; lines of one name are joined by commas (RFC 9110, 5.2)."""
+"""A request's header fields by lower-case name; lines of the same name are joined by commas (RFC 9110, 5.2)."""
 
 
 class RequestContext(msgspec.Struct, kw_only=True):
-    """Filled along the way: the one mutable value of a request. The edge makes it, handlers add to it."""
+    """Filled in while the request is handled: its one mutable value. The middleware creates it, handlers add to it."""
 
     request_id: str
     fields: Fields
@@ -34,18 +34,19 @@ class RequestContext(msgspec.Struct, kw_only=True):
 
     @property
     def origin(self) -> Origin:
-        """The request, for whatever is done on its behalf. Its `traceparent` is taken where it looks like one."""
+        """Return the request as the origin of work done on its behalf. Includes `traceparent` only if well-formed."""
         traceparent = self.fields.get(b"traceparent", b"")
         told = traceparent.decode() if _TRACEPARENT.fullmatch(traceparent) else ""
         return Origin(request_id=self.request_id, traceparent=told)
 
 
 class RequestLabels(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """What a request that has ended has in common with many others: closed sets, and names of callers and apps.
+    """Properties that a finished request shares with many others: closed sets, and names of callers and apps.
 
-    `labels_of` gives one object to all that agree, so they are told apart as objects, which costs next to nothing.
-    `route` is the template (`/problems/{name}`) or "unrouted"; `status` is 499 where the caller hung up before the
-    answer; `outcome` is a page's source, `streamed`, or a problem's name, also of one that ended a stream; else None.
+    `labels_of` returns the same object for equal values, so labels are compared by identity, which costs next to
+    nothing. `route` is the template (`/problems/{name}`) or "unrouted"; `status` is 499 if the caller hung up before
+    the response; `outcome` is a page's source, `streamed`, or a problem's name, also for a problem that ended a stream;
+    else None.
     """
 
     method: str
@@ -60,12 +61,12 @@ class RequestLabels(msgspec.Struct, frozen=True, eq=False, gc=False):
 def labels_of(  # noqa: PLR0917 - a cache takes them by position
     method: str, route: str, status: int, caller: str | None, app: str | None, outcome: str | None
 ) -> RequestLabels:
-    """The labels of these values: the same object as long as it is among the `LABELS_MAX` used last."""
+    """Return the labels for these values: the same object as long as it is among the `LABELS_MAX` last used."""
     return RequestLabels(method, route, status, caller, app, outcome)
 
 
 class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A request that has ended, for logs and metrics. `ended_at_s` is in seconds since the epoch."""
+    """A finished request, for logs and metrics. `ended_at_s` is in seconds since the epoch."""
 
     request_id: str
     labels: RequestLabels
@@ -77,4 +78,4 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 Observer = Callable[[RequestRecord], None]
-"""Told of every request when it has ended; must neither block nor raise."""
+"""Called after each request. Must not block or raise."""

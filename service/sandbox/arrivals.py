@@ -1,4 +1,4 @@
-"""Arrivals: when calls came in, whether that was too often, and how bad the worst window was."""
+"""Arrivals: when calls came in, whether they exceeded the limit, and how many fell into the worst window."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ KEPT = 100_000
 
 
 class Arrivals:
-    """One app's arrivals. Every call counts, refused ones too: the upstream has had the work of them."""
+    """One app's arrivals. Every call counts, including refused ones: the upstream had to handle them."""
 
     def __init__(self, *, calls: int, window_ms: float) -> None:
         self.count = 0
@@ -23,7 +23,7 @@ class Arrivals:
         return tuple(self._kept)
 
     def arrive(self, at_ms: float) -> bool:
-        """Count one arrival; returns whether it keeps the limit: with it, at most `calls` in the window before."""
+        """Count one arrival; return whether it keeps the limit: at most `calls` in the window that ends with it."""
         full = len(self._recent) == self._calls
         allowed = not (full and at_ms - self._recent[0] < self._window_ms)
         self._recent.append(at_ms)
@@ -33,12 +33,12 @@ class Arrivals:
         return allowed
 
     def worst(self, window_ms: float | None = None) -> int:
-        """The largest number of kept arrivals in any window, by default the limit's own."""
+        """Return the largest number of kept arrivals in any window, by default of the limit's length."""
         return worst_window(self._kept, window_ms=self._window_ms if window_ms is None else window_ms)
 
 
 def worst_window(arrivals_ms: Iterable[float], *, window_ms: float) -> int:
-    """The largest number of arrivals in any half-open window of `window_ms`: two that lie it apart don't share one."""
+    """Return the most arrivals in any half-open window of `window_ms`: two exactly that far apart don't share one."""
     ordered = sorted(arrivals_ms)
     worst = start = 0
     for end, at_ms in enumerate(ordered):

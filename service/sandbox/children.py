@@ -1,4 +1,4 @@
-"""Child processes that never outlive this one: each runs under a guard (`guard.py`), which waits at a pipe."""
+"""Child processes that never outlive this one: each runs under a guard (`guard.py`), which waits on a pipe."""
 
 import asyncio
 import contextlib
@@ -24,11 +24,11 @@ class Child:
         return self._guard.returncode is None
 
     async def wait(self) -> int:
-        """Wait until the command has ended; returns its exit status (128 + n after signal n)."""
+        """Wait until the command has ended; return its exit status (128 + n after signal n)."""
         return await self._guard.wait()
 
     async def end(self, *, keep_directory: bool = False) -> int:
-        """End the command and its whole process group; returns its exit status. Ends at the latest after the grace."""
+        """End the command and its whole process group within the grace period; return its exit status."""
         pipe = self._guard.stdin
         if pipe is not None and not pipe.is_closing():
             if keep_directory:
@@ -51,9 +51,9 @@ async def start_child(
 ) -> Child:
     """Start a command that ends with this process.
 
-    It gets SIGTERM, and SIGKILL after `grace_s` seconds (at once where that is 0). `remove` is a directory that goes
-    when this process is gone or calls `end`; where the command ends by itself it stays. `output` takes standard output
-    and error; without it they are this process's own.
+    It gets SIGTERM, then SIGKILL after `grace_s` seconds (at once if that is 0). `remove` is a directory that is
+    removed when this process is gone or calls `end`; if the command ends by itself, it stays. `output` receives
+    standard output and error, which otherwise are this process's own.
     """
     guard = await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", "-S", os.fspath(GUARD), str(grace_s), str(remove or "")),
@@ -62,6 +62,6 @@ async def start_child(
         stdout=output,
         stderr=output,
         env=None if environment is None else {**os.environ, **environment},
-        start_new_session=True,  # a Ctrl-C in the terminal is for us alone: we end our children in order
+        start_new_session=True,  # a Ctrl-C in the terminal is for this process alone, which ends its children in order
     )
     return Child(guard, grace_s=grace_s)

@@ -1,4 +1,4 @@
-"""A small client of the control route, for tests and for people in a hurry. One connection for each request."""
+"""A small client of the control route, for tests and interactive use. Opens one connection per request."""
 
 from collections.abc import Iterable
 from typing import TypeVar
@@ -17,19 +17,19 @@ TIMEOUT_S = 10.0
 
 
 class ControlClient:
-    """Tells a running sandbox what to do, in this process or another. Raises SandboxError where it refuses."""
+    """Controls a running sandbox in this process or another. Raises SandboxError if a request is refused."""
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url
 
     async def stats(self, *, sdkappid: int | None = None, window_ms: float | None = None) -> Stats:
-        """Calls, arrival times and the worst window, by default of the limit's own length."""
+        """Return calls, arrival times and the worst window, by default of the limit's own length."""
         asked = {"sdkappid": sdkappid, "window_ms": window_ms}
         query = urlencode({name: value for name, value in asked.items() if value is not None})
         return await self._ask("GET", f"/sandbox/stats?{query}", answer=Stats)
 
     async def reset_stats(self) -> None:
-        """Forget all calls so far."""
+        """Reset all counts."""
         await self._ask("DELETE", "/sandbox/stats", answer=Stats)
 
     async def add_fault(self, fault: Fault) -> None:
@@ -37,7 +37,7 @@ class ControlClient:
         await self._ask("POST", "/sandbox/faults", body=fault, answer=tuple[Fault, ...])
 
     async def faults(self) -> tuple[Fault, ...]:
-        """The faults that can still strike."""
+        """Return the faults that can still strike."""
         return await self._ask("GET", "/sandbox/faults", answer=tuple[Fault, ...])
 
     async def clear_faults(self) -> None:

@@ -1,4 +1,4 @@
-"""The sandbox's control route: faults, tasks and counts, as JSON under `/sandbox/`. Unknown fields are refused."""
+"""The sandbox's control route: faults, tasks and counts, as JSON under `/sandbox/`. Unknown fields are rejected."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from service.sandbox.upstream import SandboxAppState, SandboxUpstream
 
 
 class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What all bodies share: an unknown field is an error."""
+    """Base of all bodies: an unknown field is an error."""
 
 
 class AddTasks(_Strict, frozen=True, kw_only=True):
@@ -34,7 +34,7 @@ class RemoveTasks(_Strict, frozen=True, kw_only=True):
 
 
 class ResizeTasks(_Strict, frozen=True, kw_only=True):
-    """How many tasks an app's list shall have."""
+    """The new length of an app's list."""
 
     sdkappid: int
     total: Annotated[int, Meta(ge=0, le=TASKS_MAX)]
@@ -61,7 +61,7 @@ class Stats(_Strict, frozen=True, kw_only=True):
     apps: tuple[AppStats, ...]
 
     def of(self, sdkappid: int) -> AppStats:
-        """One app's part. Raises KeyError where the sandbox has no such app."""
+        """Return one app's part. Raise KeyError if the sandbox has no such app."""
         for app in self.apps:
             if app.sdkappid == sdkappid:
                 return app
@@ -69,7 +69,7 @@ class Stats(_Strict, frozen=True, kw_only=True):
 
 
 class AppTasks(_Strict, frozen=True, kw_only=True):
-    """How many tasks an app's list has."""
+    """The number of tasks in an app's list."""
 
     name: str
     sdkappid: int
@@ -77,7 +77,7 @@ class AppTasks(_Strict, frozen=True, kw_only=True):
 
 
 class _Refused(Exception):
-    """A control request that can't be followed."""
+    """A control request that can't be executed."""
 
     def __init__(self, status: HTTPStatus, text: str) -> None:
         super().__init__(text)
@@ -85,7 +85,7 @@ class _Refused(Exception):
 
 
 class Control:
-    """What tests and people may tell the sandbox."""
+    """Executes the control requests of tests and people."""
 
     def __init__(self, upstream: SandboxUpstream) -> None:
         self._upstream = upstream
@@ -96,7 +96,7 @@ class Control:
         }
 
     def answer(self, request: Request) -> HttpResponse:
-        """Follow one control request."""
+        """Execute one control request."""
         try:
             said = self._follow(request)
         except _Refused as refusal:
@@ -120,7 +120,7 @@ class Control:
             raise _Refused(HTTPStatus.BAD_REQUEST, str(exc)) from exc
 
     def stats(self, *, sdkappid: int | None = None, window_ms: float | None = None) -> Stats:
-        """Counts and arrival times of one app or all, and the worst window, of the limit's length or another."""
+        """Return counts and arrival times of one app or all, and the worst window, of the limit's length or another."""
         wanted = [state for number, state in self._upstream.apps.items() if sdkappid in (None, number)]
         apps = tuple(
             AppStats(
@@ -171,7 +171,7 @@ class Control:
         for task in body.tasks:
             _check_moments(task)
         state = self._state(body.sdkappid)
-        # what a Raw points to is the whole body: keep only the content
+        # a Raw keeps the whole body alive: copy only the content
         state.tasks.add(msgspec.structs.replace(task, content=task.content.copy()) for task in body.tasks)
         return _count(state)
 

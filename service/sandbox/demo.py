@@ -1,4 +1,4 @@
-"""The demo behind `make run`: an embedded Valkey, the sandbox upstream and a gateway, started and ended together."""
+"""The demo behind `make run`: an embedded Valkey, the sandbox upstream and a gateway, started and stopped together."""
 
 import asyncio
 import contextlib
@@ -21,12 +21,12 @@ from service.sandbox.upstream import SandboxOptions
 from service.sandbox.valkey import Valkey, valkey_begun
 
 CALLER = "demo"
-KEY = "sandbox"  # opens a gateway that listens on this machine alone, to tasks that don't exist
+KEY = "sandbox"  # opens only a gateway that listens on this machine alone, to tasks that don't exist
 GATEWAY = (sys.executable, "-m", "service", "serve")
 
 
 class DemoOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the demo's gateway listens, how it is started, and for how many seconds its start and its end may take."""
+    """Where the demo's gateway listens, how it is started, and its start and stop timeouts in seconds."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -66,9 +66,9 @@ async def demo(options: DemoOptions, *, out: TextIO | None = None) -> int:
 
 
 async def _run(options: DemoOptions, parts: AsyncExitStack, stop: asyncio.Event, *, out: TextIO) -> None:
-    """Start the parts and wait until `stop`. Raises NotStarted or SandboxError where one ends before.
+    """Start the parts and wait until `stop`. Raise NotStarted or SandboxError if one ends before that.
 
-    The gateway's imports take the longest by far, so it starts while Valkey does; it is ready when both are.
+    The gateway's imports take by far the longest, so it starts while Valkey does; it is ready when both are.
     """
     store = await parts.enter_async_context(valkey_begun())
     sandbox = await parts.enter_async_context(sandbox_upstream(options.sandbox))
@@ -87,7 +87,7 @@ async def _run(options: DemoOptions, parts: AsyncExitStack, stop: asyncio.Event,
 
 
 async def _until(awaited: Coroutine[None, None, object], stop: asyncio.Event, *, gateway: Child, store: Valkey) -> None:
-    """Wait for `awaited` or `stop`, whichever comes first. Raises SandboxError where a part ends meanwhile."""
+    """Wait for `awaited` or `stop`, whichever comes first. Raise SandboxError if a part ends meanwhile."""
     wanted, stopped = asyncio.ensure_future(awaited), asyncio.ensure_future(stop.wait())
     gateway_ended, store_ended = asyncio.ensure_future(gateway.wait()), asyncio.ensure_future(store.ended())
     watched = (wanted, stopped, gateway_ended, store_ended)
@@ -106,7 +106,7 @@ async def _until(awaited: Coroutine[None, None, object], stop: asyncio.Event, *,
 
 
 async def _ready(options: DemoOptions) -> None:
-    """Wait until the gateway says that it is ready. Raises NotStarted."""
+    """Wait until the gateway reports that it is ready. Raise NotStarted."""
     loop = asyncio.get_running_loop()
     until = loop.time() + options.ready_within_s
     while loop.time() < until:
@@ -130,7 +130,7 @@ async def _status_line(options: DemoOptions) -> bytes:
 
 
 def _check_free(host: str, port: int) -> None:
-    """Raise PortTaken where nobody can listen there now."""
+    """Raise PortTaken if the port can't be listened on now."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
@@ -141,7 +141,7 @@ def _check_free(host: str, port: int) -> None:
 
 
 def write_configuration(directory: Path, *, options: DemoOptions, sandbox: Sandbox, store: Valkey) -> Path:
-    """Write the gateway's configuration and the apps' secrets into the private directory; returns its path."""
+    """Write the gateway's configuration and the apps' secrets into the private directory; return its path."""
     apps: dict[str, object] = {}
     for app in sandbox.upstream.options.apps:
         secret = directory / f"{app.name}.secret"
@@ -170,7 +170,7 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def described(options: DemoOptions, *, sandbox: Sandbox, store: Valkey) -> str:
-    """Return a text that says what runs and what to type next."""
+    """Return a text that says what runs and which commands to try next."""
     served = sandbox.upstream.options
     names: Sequence[str] = [app.name for app in served.apps]
     about = f"{served.calls} calls in {served.window_s:g} s, {served.tasks} tasks for each app"

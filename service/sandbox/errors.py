@@ -1,14 +1,14 @@
-"""What can go wrong with the sandbox's own parts, told so that a newcomer knows what to do.
+"""Errors of the sandbox's own parts; their texts say what to do.
 
 SandboxError
 ├── NotInstalled     the embedded Valkey's package is missing
-├── PortTaken        somebody listens there already
+├── PortTaken        the port is already in use
 └── NotStarted       a part ended, or was not ready in time
 """
 
 
 class SandboxError(Exception):
-    """The root: a part of the sandbox can't do its work."""
+    """The root: a part of the sandbox can't work."""
 
 
 class NotInstalled(SandboxError):
@@ -25,4 +25,4 @@ class PortTaken(SandboxError):
 
 
 class NotStarted(SandboxError):
-    """A part ended while it started, or was not ready in time."""
+    """A part ended during its start, or was not ready in time."""

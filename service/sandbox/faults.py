@@ -1,4 +1,4 @@
-"""Faults on demand: what goes wrong, for which calls, and how long the way there and back takes."""
+"""Faults on demand: what goes wrong, for which calls, and how long the network takes in each direction."""
 
 import random
 from typing import Annotated, Literal
@@ -14,9 +14,9 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 class _Fault(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind"
 ):
-    """Which calls are struck: of one app or all, every k-th or a share of them, and after `calls` struck ones none.
+    """Which calls are affected: those of one app or all, every k-th or a share of them, and at most `calls` of them.
 
-    Without any of these all calls are struck, until the faults are cleared.
+    Without any of these, all calls are affected until the faults are cleared.
     """
 
     sdkappid: int | None = None
@@ -30,7 +30,7 @@ class _Fault(
 
 
 class Latency(_Fault, frozen=True, kw_only=True, tag="latency"):
-    """The way takes time: `there` before the call arrives and is counted, `back` after. Each spreads evenly upwards."""
+    """Network delay: `there` before the call arrives and is counted, `back` after. Each spreads uniformly upwards."""
 
     there_ms: Milliseconds = 0
     there_spread_ms: Milliseconds = 0
@@ -39,46 +39,46 @@ class Latency(_Fault, frozen=True, kw_only=True, tag="latency"):
 
 
 class ErrorCode(_Fault, frozen=True, kw_only=True, tag="code"):
-    """Answers with this code, as the upstream itself refuses: HTTP status 200."""
+    """Answer with this code, as the upstream itself refuses: HTTP status 200."""
 
     code: Annotated[int, Meta(ge=1, le=999_999)]
     text: Annotated[str, Meta(max_length=10_000)] = "asked for by a fault"
 
 
 class HttpStatus(_Fault, frozen=True, kw_only=True, tag="status"):
-    """Answers with this HTTP status and a page of HTML, as a proxy in front of the upstream would."""
+    """Answer with this HTTP status and a page of HTML, as a proxy in front of the upstream would."""
 
     status: Annotated[int, Meta(ge=300, le=599)] = 502
 
 
 class HangUp(_Fault, frozen=True, kw_only=True, tag="hang_up"):
-    """Closes the connection without an answer; `counted` false: the call is lost on its way. `reset` sends an RST."""
+    """Close the connection without an answer; `counted` false: the call is lost on its way. `reset` sends an RST."""
 
     counted: bool = True
     reset: bool = False
 
 
 class Hang(_Fault, frozen=True, kw_only=True, tag="hang"):
-    """Never answers; hangs up after `hold_ms`."""
+    """Never answer; hang up after `hold_ms`."""
 
     hold_ms: Milliseconds = 60_000
 
 
 class Garbage(_Fault, frozen=True, kw_only=True, tag="garbage"):
-    """Answers with status 200 and something that is not JSON, not an object, or lacks what the page promises."""
+    """Answer with status 200 and something that is not JSON, not an object, or lacks what the page promises."""
 
     of: Literal["bytes", "html", "empty", "array", "no_code", "no_tasks", "wrong_types"] = "bytes"
 
 
 class CutOff(_Fault, frozen=True, kw_only=True, tag="cut_off"):
-    """Sends this share of the real answer's body, then closes; `declared` keeps the whole length in the header."""
+    """Send this share of the real answer's body, then close; `declared` keeps the whole length in the header."""
 
     keep: Annotated[float, Meta(ge=0, lt=1)] = 0.5
     declared: bool = True
 
 
 class Oversize(_Fault, frozen=True, kw_only=True, tag="oversize"):
-    """Answers with good JSON of this many bytes; `declared` false leaves the length out and closes at the end."""
+    """Answer with valid JSON of this many bytes; `declared` false omits the length and closes at the end."""
 
     bytes: Annotated[int, Meta(ge=100, le=1_000_000_000)] = 64 * 1024 * 1024
     declared: bool = True
@@ -89,7 +89,7 @@ Ending = ErrorCode | HttpStatus | HangUp | Hang | Garbage | CutOff | Oversize
 
 
 class Strike(msgspec.Struct, frozen=True, kw_only=True):
-    """What befalls one call: how long its way is, in milliseconds, and how it ends (None: as it should)."""
+    """What happens to one call: the delays in milliseconds, and how it ends (None: normally)."""
 
     there_ms: float = 0
     back_ms: float = 0
@@ -97,7 +97,7 @@ class Strike(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Armed:
-    """A fault with what it has seen so far."""
+    """A fault with its state so far."""
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
@@ -121,7 +121,7 @@ class _Armed:
 
 
 class Faults:
-    """The faults that are armed, oldest first. Latencies add up; of the endings, the oldest that strikes decides."""
+    """The armed faults, oldest first. Latencies add up; of the endings, the oldest that strikes decides."""
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
@@ -129,28 +129,28 @@ class Faults:
 
     @property
     def armed(self) -> tuple[Fault, ...]:
-        """The faults that can still strike."""
+        """Return the faults that can still strike."""
         return tuple(armed.fault for armed in self._armed if not armed.spent)
 
     def add(self, fault: Fault) -> None:
-        """Arm a fault. Raises ValueError where too many are armed already."""
+        """Arm a fault. Raise ValueError if too many are armed already."""
         self._armed = [armed for armed in self._armed if not armed.spent]
         if len(self._armed) >= FAULTS_MAX:
             raise ValueError(f"at most {FAULTS_MAX} faults can be armed")
         self._armed.append(_Armed(fault))
 
     def clear(self) -> None:
-        """Disarm all."""
+        """Disarm all faults."""
         self._armed.clear()
 
     def strike(self, sdkappid: int) -> Strike:
-        """Decide what befalls the next call of this app."""
+        """Decide what happens to the next call of this app."""
         there_ms = back_ms = 0.0
         ending: Ending | None = None
         for armed in self._armed:
             fault = armed.fault
             if not isinstance(fault, Latency) and ending is not None:
-                continue  # a fault for the next n calls is not spent on one that has ended otherwise
+                continue  # a fault for the next n calls is not used up by a call that has ended otherwise
             if not armed.strikes(sdkappid, self._chance):
                 continue
             if isinstance(fault, Latency):

@@ -1,9 +1,9 @@
-"""Runs one command and ends it when whoever started this guard is gone, however it went.
+"""Run one command, and end it when the process that started this guard is gone, for whatever reason.
 
 Started as `python -I -S guard.py GRACE_S DIRECTORY COMMAND...` with a pipe as its standard input, by `children.py`. The
 pipe's other end is held by the parent alone, so the kernel closes it even when the parent is killed with SIGKILL. Then
 the guard ends the command with its whole process group and removes DIRECTORY (unless that is empty, or the parent
-wrote `keep` first). Where the command ends by itself the directory stays: the parent is there to decide. The guard
+wrote `keep` first). If the command ends by itself, the directory stays: the parent is there to decide. The guard
 exits with the command's status. It imports little, and starts in about 15 ms.
 """
 
@@ -18,10 +18,10 @@ LOST = 127
 
 
 def main(arguments: list[str]) -> int:
-    """Guard one command until it ends or the pipe closes; returns the command's exit status."""
+    """Guard one command until it ends or the pipe closes; return the command's exit status."""
     grace_s, directory, command = float(arguments[0]), arguments[1], arguments[2:]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the pipe alone decides, or a stray Ctrl-C would leave orphans
+        signal.signal(number, signal.SIG_IGN)  # only the pipe decides, or a stray Ctrl-C would leave orphans
     wakeup_in, wakeup_out = os.pipe()
     os.set_blocking(wakeup_out, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -51,7 +51,7 @@ def start(command: list[str]) -> int:
 
 
 def watch(wakeup: int, pid: int) -> bool:
-    """Wait until the command has ended or the pipe is closed; returns whether it closed without a word."""
+    """Wait until the command has ended or the pipe is closed; return whether it was closed without `keep`."""
     heard = b""
     while not has_ended(pid):
         ready, _, _ = select.select([0, wakeup], [], [])
@@ -66,12 +66,12 @@ def watch(wakeup: int, pid: int) -> bool:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether the command has ended; leaves it unreaped, so that its process group can't become another's."""
+    """Return whether the command has ended, without reaping it, so that its process group id can't be reused."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def end(pid: int, grace_s: float) -> int:
-    """Ask the command to end, insist after `grace_s`, and take its whole group along."""
+    """Terminate the command, kill it after `grace_s`, and its whole group with it."""
     if grace_s > 0 and not has_ended(pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
@@ -87,7 +87,7 @@ def end(pid: int, grace_s: float) -> int:
 
 
 def remove(directory: str) -> None:
-    """Remove the directory and what is in it; a file that vanishes meanwhile is no fault."""
+    """Remove the directory and its content; a file that vanishes meanwhile is no error."""
     for folder, subfolders, files in os.walk(directory, topdown=False):
         for name in files:
             with contextlib.suppress(OSError):

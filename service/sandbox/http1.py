@@ -1,6 +1,7 @@
-"""A small HTTP/1.1 server for the sandbox: ASGI has no way to hang up, cut off or flood, and faults need all three.
+"""A small HTTP/1.1 server for the sandbox: ASGI can't hang up, cut off or flood, and faults need all three.
 
-Requests have a Content-Length or no body; connections are kept; heads, bodies, connections and idle time are bounded.
+Requests have a Content-Length or no body; connections are kept alive; heads, bodies, connections and idle time are
+bounded.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ _CODED = re.compile(rb"\r\ntransfer-encoding[ \t]*:", re.IGNORECASE)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One request. `parameters` are those of the query string, in order, blank ones included."""
+    """One request. `parameters` are those of the query string, in order, including blank ones."""
 
     method: str
     path: str
@@ -40,7 +41,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 class HttpResponse(msgspec.Struct, frozen=True, kw_only=True):
     """An answer, followed by `padding` spaces. `send` bytes of the body are sent, by default all.
 
-    Without `declared` no length is told, and the connection's end is the body's.
+    Without `declared` no length is sent, and the end of the connection ends the body.
     """
 
     body: bytes
@@ -52,7 +53,7 @@ class HttpResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HangingUp(msgspec.Struct, frozen=True, kw_only=True):
-    """No answer: the connection is held for `hold_s` seconds and then closed, by an RST where `reset` says so."""
+    """No answer: the connection is held for `hold_s` seconds and then closed, by an RST if `reset` is set."""
 
     hold_s: float = 0
     reset: bool = False
@@ -64,9 +65,9 @@ Handler = Callable[[Request], Awaitable[Reply]]
 
 @asynccontextmanager
 async def serving(handler: Handler, *, host: str, port: int) -> AsyncIterator[str]:
-    """Serve while the block lasts; gives the base URL. Port 0 takes a free one. Raises PortTaken.
+    """Serve while the context lasts; yield the base URL. Port 0 picks a free one. Raise PortTaken.
 
-    At the end it closes every connection, finished or not.
+    At the end, close every connection, finished or not.
     """
     open_connections: set[asyncio.Task[None]] = set()
 
@@ -79,9 +80,9 @@ async def serving(handler: Handler, *, host: str, port: int) -> AsyncIterator[st
         try:
             await _serve(handler, reader, writer)
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
-            pass  # the other side is gone, or has said nothing for too long
+            pass  # the peer is gone, or has been silent for too long
         except asyncio.CancelledError:
-            writer.transport.abort()  # the server ends; this task is ours alone, nobody waits for its cancellation
+            writer.transport.abort()  # the server is stopping; nobody waits for the cancellation of this task
         finally:
             open_connections.discard(task)
             writer.close()
@@ -118,7 +119,7 @@ async def _serve(handler: Handler, reader: asyncio.StreamReader, writer: asyncio
 
 
 async def _read(reader: asyncio.StreamReader) -> Request | HttpResponse | None:
-    """Read one request; None where the other side has closed, an answer where it can't be served."""
+    """Read one request; return None if the peer has closed, an answer if it can't be served."""
     try:
         async with asyncio.timeout(IDLE_S):
             head = await reader.readuntil(b"\r\n\r\n")
@@ -178,7 +179,7 @@ async def _write(answer: HttpResponse, writer: asyncio.StreamWriter, *, close: b
 
 
 async def _hang_up(reply: HangingUp, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Say nothing until the hold is over or the other side has gone, then close."""
+    """Stay silent until the hold is over or the peer has gone, then close."""
     if reply.hold_s > 0:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(reply.hold_s):

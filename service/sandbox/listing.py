@@ -1,7 +1,7 @@
-"""The list itself: checks a call's body as the upstream's page says, then filters, sorts and pages an app's tasks.
+"""The list itself: validate a call's body as the upstream's page says, then filter, sort and page an app's tasks.
 
-What the page leaves open, and how it is here: the range filters the field that the list is ordered by, both ends
-included; ties are in the order of TaskID; the keyword matches any part of title or description, whatever its case.
+Choices where the page is silent: the range filters the field that the list is ordered by, both ends included; ties are
+in the order of TaskID; the keyword matches any part of title or description, ignoring case.
 """
 
 import re
@@ -22,7 +22,7 @@ _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}", re.ASCII)
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
-    """A call's body, types checked and nothing else. Unknown fields are ignored."""
+    """A call's body with only its types checked. Unknown fields are ignored."""
 
     sdkappid: int
     offset: int
@@ -35,7 +35,7 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
 
 
 class ListRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a good body asks for. Times are whole seconds since the epoch."""
+    """The content of a valid body. Times are whole seconds since the epoch."""
 
     field: Literal["created", "scheduled"]
     ascending: bool
@@ -47,7 +47,7 @@ class ListRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListPage(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
-    """A good answer."""
+    """A successful answer."""
 
     action_status: str = "OK"
     error_info: str = ""
@@ -57,7 +57,7 @@ class ListPage(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
 
 
 def read_body(raw: bytes, *, sdkappid: int, range_max_days: int, want_max: int | None) -> ListRequest | SandboxRefusal:
-    """Check a body against the page's rules."""
+    """Validate a body against the page's rules."""
     try:
         msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -106,19 +106,19 @@ def _epoch(text: str) -> int | None:
 
 
 class Tasks:
-    """One app's tasks: the first `total` that the seed gives, and what was added or removed since. At most 100,000."""
+    """One app's tasks: the first `total` from the seed, with later additions and removals. At most 100,000."""
 
     def __init__(self, source: Iterator[SandboxTask], *, total: int) -> None:
         self._source = source
         self._total = min(total, TASKS_MAX)
-        self._tasks: dict[int, SandboxTask] | None = None  # made when first asked for: many tests never do
+        self._tasks: dict[int, SandboxTask] | None = None  # created on first use: many tests never need them
         self._ordered: dict[str, list[SandboxTask]] = {}
 
     def __len__(self) -> int:
         return len(self._all())
 
     def add(self, tasks: Iterable[SandboxTask]) -> None:
-        """Add tasks; one with an id that is there takes its place. Raises ValueError beyond the bound."""
+        """Add tasks; one with an existing id replaces that one. Raise ValueError beyond the bound."""
         added = {task.id: task for task in tasks}
         if len(self._all().keys() | added.keys()) > TASKS_MAX:
             raise ValueError(f"at most {TASKS_MAX} tasks are kept")
@@ -126,13 +126,13 @@ class Tasks:
         self._ordered.clear()
 
     def remove(self, ids: Iterable[int]) -> int:
-        """Remove the tasks with these ids; returns how many there were."""
+        """Remove the tasks with these ids; return how many existed."""
         gone = sum(self._all().pop(number, None) is not None for number in ids)
         self._ordered.clear()
         return gone
 
     def resize(self, total: int) -> None:
-        """Make it `total` tasks: the seed's next ones are added, or those with the largest ids removed."""
+        """Resize to `total` tasks: add the next ones from the seed, or remove those with the largest ids."""
         tasks = self._all()
         for number in sorted(tasks)[total:]:
             del tasks[number]
@@ -142,7 +142,7 @@ class Tasks:
         self._ordered.clear()
 
     def page(self, wanted: ListRequest, *, sdkappid: int, now_s: float) -> ListPage:
-        """One page of what is wanted, as it stands at `now_s`."""
+        """Return the requested page as it stands at `now_s`."""
         matching = self._matching(wanted)
         shown = matching[wanted.offset : wanted.offset + wanted.want]
         return ListPage(

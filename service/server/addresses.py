@@ -1,4 +1,4 @@
-"""Opens listening sockets, or says in one line why not."""
+"""Open listening sockets, or report in one line why that failed."""
 
 import socket
 import sys
@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SEND_BUFFER_BYTES = 128 * 1024
-"""Of each connection, in the kernel, which takes up to twice as much: a fixed size bounds what unread answers hold."""
+"""Per connection, in the kernel, which uses up to twice as much: a fixed size bounds the memory of unread answers."""
 
 
 class CannotListen(Exception):
-    """The address is taken, not ours, or not to be had."""
+    """The address is in use, not local, or otherwise unavailable."""
 
 
 def listening_socket(host: str, port: int, *, reader_timeout_s: float) -> socket.socket:
     """Return a socket bound to an address. Raise CannotListen.
 
-    Connections inherit its options. Linux closes those whose reader takes nothing for `reader_timeout_s`, also where
-    the rest of the answer has left this process.
+    Connections inherit its options. Linux closes those whose reader takes nothing for `reader_timeout_s`, even if the
+    rest of the answer has left this process.
     """
     with naming(host, port):
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -37,7 +37,7 @@ def listening_socket(host: str, port: int, *, reader_timeout_s: float) -> socket
 
 @contextmanager
 def naming(host: str, port: int) -> Iterator[None]:
-    """Turn the system's errors into CannotListen with the address."""
+    """Convert the system's errors into CannotListen with the address."""
     try:
         yield
     except OSError as exc:

@@ -1,4 +1,4 @@
-"""Writes the heads of answers: status line, fields, and how the body is delimited (RFC 9112, 6)."""
+"""Answer heads: status line, fields, and the framing of the body (RFC 9112, 6)."""
 
 import time
 from collections.abc import Iterable
@@ -13,11 +13,11 @@ _CLOSE = b"\r\nconnection: close"
 
 
 class BrokenAnswer(Exception):
-    """The app's answer can't be put into HTTP."""
+    """The app's answer can't be expressed in HTTP."""
 
 
 class Framing(msgspec.Struct, frozen=True, gc=False):
-    """How the body is sent: the length in the head or None, whether in chunks, and whether the connection stays."""
+    """How the body is sent: the length in the head or None, whether chunked, and whether the connection stays open."""
 
     length: int | None
     is_chunked: bool
@@ -25,14 +25,14 @@ class Framing(msgspec.Struct, frozen=True, gc=False):
 
 
 class Clock:
-    """The field `Date`, made anew once a second."""
+    """The field `Date`, recomputed once a second."""
 
     def __init__(self) -> None:
         self._second = 0
         self._field = b""
 
     def date(self) -> bytes:
-        """Return the field line with the line end before it."""
+        """Return the field line, preceded by a line end."""
         second = int(time.time())
         if second != self._second:
             self._second = second
@@ -49,9 +49,9 @@ def head_of(
     is_1_1: bool,
     keep_alive: bool,
 ) -> tuple[bytes, Framing]:
-    """Return the head's bytes and the framing of its body. `body_length` is that of the whole body, where it is known.
+    """Return the head's bytes and the framing of its body. `body_length` is that of the whole body, if known.
 
-    Raise BrokenAnswer where a field holds a line end or two lengths are given.
+    Raise BrokenAnswer if a field contains a line end or two lengths are given.
     """
     lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status]
     length = None

@@ -1,4 +1,4 @@
-"""The ASGI interface as this server offers it, and the lifespan half of it."""
+"""The ASGI interface as offered by this server, and the lifespan protocol."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -9,12 +9,12 @@ import structlog
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Messages = tuple[Message, Message]
-"""A finished answer: its start and its body."""
+"""A complete answer: its start and its body."""
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 AnswerAtOnce = Callable[[Scope], Messages | None]
-"""Return the answer to a request for which nothing has to be awaited, or None where the app has to be called."""
+"""Return the answer to a request if nothing has to be awaited for it, or None if the app has to be called."""
 Refuse = Callable[[int], Messages]
 """Return the answer to a request that never reaches the app, by its status."""
 
@@ -22,11 +22,11 @@ log = structlog.get_logger("taskgate.serving")
 
 
 class StartFailed(Exception):
-    """The app refused to start; the log says why."""
+    """The app failed to start; the log says why."""
 
 
 class Lifespan:
-    """Drive an app's lifespan: one task that is sent `startup`, then `shutdown`."""
+    """Drives an app's lifespan: one task that receives `startup`, then `shutdown`."""
 
     def __init__(self, app: Application) -> None:
         self._app = app
@@ -41,7 +41,7 @@ class Lifespan:
             raise StartFailed("the app did not start")
 
     async def shutdown(self) -> None:
-        """Shut the app down and wait until it has."""
+        """Shut the app down and wait until it has finished."""
         if self._task is not None and not self._task.done():
             self._reply = asyncio.get_running_loop().create_future()
             await self._ask("shutdown")

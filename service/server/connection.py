@@ -1,4 +1,4 @@
-"""One connection of HTTP/1.1: takes requests one after the other, and writes what becomes of them."""
+"""One HTTP/1.1 connection: reads requests one after the other, and writes their answers."""
 
 import asyncio
 import sys
@@ -17,11 +17,11 @@ _NO_REQUEST = RequestHead(scope={}, is_1_1=True, is_head=False, keep_alive=False
 _NOT_SERVED = RequestHead(scope={}, is_1_1=True, is_head=False, keep_alive=False, has_more=False)
 LINGER_S = 2.0
 LINGER_MAX_BYTES = 1024 * 1024
-"""What is read and dropped after an answer that closes its connection, so that no reset overtakes the answer."""
+"""How much is read and discarded after an answer that closes its connection, so that no reset overtakes the answer."""
 
 
 class ClientConnection(asyncio.Protocol):
-    """Calls the app for one request at a time; what a client sends meanwhile waits, within a bound.
+    """Calls the app for one request at a time; input that arrives meanwhile is kept, within a bound.
 
     `deadline_s`, by the loop's clock, is when `expire` is to be called.
     """
@@ -59,18 +59,18 @@ class ClientConnection(asyncio.Protocol):
         self.is_lost = False
         self.task: asyncio.Task[None] | None = None
 
-    # What the transport calls:
+    # Called by the transport:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection, if there is room."""
+        """Accept the connection, if there is room."""
         self._transport = transport = cast(asyncio.Transport, transport)
-        transport.set_write_buffer_limits(0)  # so that `pause_writing` says that the reader has not taken all
+        transport.set_write_buffer_limits(0)  # so that `pause_writing` means that the reader has not taken everything
         peer = transport.get_extra_info("peername")
         self.client = (peer[0], peer[1]) if isinstance(peer, tuple) else None
         self._server.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        """Serve a request, or keep what can't be served yet."""
+        """Serve a request, or keep input that can't be served yet."""
         if self._is_closing:
             self._linger(len(data))
         elif self._exchange is None and not self._input and not self._is_paused and data.find(END) == len(data) - 4:
@@ -80,16 +80,16 @@ class ClientConnection(asyncio.Protocol):
             self._serve_input()
 
     def eof_received(self) -> None:
-        """Take it that the client has hung up."""
+        """Treat the end of input as a hang-up by the client."""
 
     def pause_writing(self) -> None:
-        """Count what the reader has not taken."""
+        """Count the bytes that the reader has not taken."""
         self._is_paused = True
         self._wait_for_reader()
         self._count()
 
     def resume_writing(self) -> None:
-        """Let whoever waits for the reader go on."""
+        """Wake those that wait for the reader."""
         self._is_paused = False
         self._wake()
         if self._exchange is None and not self.is_lost:
@@ -100,7 +100,7 @@ class ClientConnection(asyncio.Protocol):
         self._count()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of everything."""
+        """Release everything."""
         self.is_lost = True
         self._input = b""
         self._is_paused = False
@@ -112,7 +112,7 @@ class ClientConnection(asyncio.Protocol):
     # Requests:
 
     def _serve_input(self) -> None:
-        """Serve the next request of what was kept, where there is a whole one and its turn has come."""
+        """Serve the next complete request in the kept input, if its turn has come."""
         if self.is_lost or self._is_closing:
             return
         if self._exchange is None and not self._is_paused and self._input:
@@ -152,11 +152,11 @@ class ClientConnection(asyncio.Protocol):
         server.begin(self, self._exchange, request.scope)
 
     def refuse(self, status: int) -> None:
-        """Answer what never becomes a request, and close."""
+        """Answer input that never becomes a request, and close."""
         self._write_at_once(_NO_REQUEST, self._server.refusal(status))
 
     def turn_away(self) -> None:
-        """Answer 503 before any request has come, and close without waiting for one."""
+        """Answer 503 before any request has arrived, and close without waiting for one."""
         self._write_at_once(_NOT_SERVED, self._server.refusal(503))
 
     def _write_at_once(self, request: RequestHead, messages: Messages) -> None:
@@ -168,10 +168,10 @@ class ClientConnection(asyncio.Protocol):
             self.write(head, body["body"])
         self.answered(request, keep_alive=framing.keep_alive)
 
-    # What an exchange calls:
+    # Called by an exchange:
 
     def write_head(self, request: RequestHead, start: Message, *, body_length: int | None) -> tuple[bytes, Framing]:
-        """Return an answer's head, and how its body is framed."""
+        """Return an answer's head and the framing of its body."""
         return head_of(
             start["status"],
             start["headers"],
@@ -182,12 +182,12 @@ class ClientConnection(asyncio.Protocol):
         )
 
     def write(self, *parts: bytes | memoryview) -> None:
-        """Write these, unless the connection is lost."""
+        """Write the given bytes, unless the connection is lost."""
         if self._transport is not None and not self.is_lost:
             self._transport.writelines(parts)
 
     async def drained(self, *, behind: int = 0) -> None:
-        """Wait until all that was written has left this process, or the connection is lost; `behind` bytes wait too."""
+        """Wait until all written bytes have left this process, or the connection is lost; `behind` bytes wait too."""
         if self._is_paused and behind:
             self._server.held.set(self, self._unsent_bytes + behind + len(self._input))
         while self._is_paused and not self.is_lost:
@@ -210,7 +210,7 @@ class ClientConnection(asyncio.Protocol):
         if self._input:
             self._server.soon(self._serve_input)
 
-    # The end:
+    # Ending a connection:
 
     def close_idle(self) -> None:
         """Close, unless a request is being served."""
@@ -218,7 +218,7 @@ class ClientConnection(asyncio.Protocol):
             self._close(lingers=False)
 
     def expire(self) -> None:
-        """End what has taken too long: an idle connection, a head, a reader who takes nothing."""
+        """End what has timed out: an idle connection, a head, a reader that takes nothing."""
         if not self._is_paused or self._transport is None:
             self.abort("idle")
         elif self._transport.get_write_buffer_size() < self._unsent_bytes:
@@ -228,7 +228,7 @@ class ClientConnection(asyncio.Protocol):
             self.abort("reader")
 
     def abort(self, reason: str) -> None:
-        """Close without sending what is left. The app's task goes on and notices."""
+        """Close without sending the rest. The app's task goes on and notices."""
         self._server.aborted(reason)
         if self._transport is not None:
             self._transport.abort()
@@ -254,13 +254,13 @@ class ClientConnection(asyncio.Protocol):
         if self._lingered_bytes > LINGER_MAX_BYTES and self._transport is not None:
             self._transport.abort()
 
-    # Small:
+    # Internals:
 
     def _deadline_from_now(self, after_s: float) -> None:
         self.deadline_s = self._server.now_s() + after_s
 
     def _wait_for_reader(self) -> None:
-        """Let the reader take its time where Linux sees to it (TCP_USER_TIMEOUT); elsewhere, some of it at a time."""
+        """Leave slow readers to Linux if possible (TCP_USER_TIMEOUT); on other systems, set a deadline."""
         if sys.platform == "linux":
             self.deadline_s = NEVER
         else:

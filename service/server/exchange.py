@@ -1,4 +1,4 @@
-"""One request that the app answers: its ASGI `receive` and `send`."""
+"""One request answered by the app: its ASGI `receive` and `send`."""
 
 import asyncio
 from typing import Protocol
@@ -8,7 +8,7 @@ from service.server.asgi import Message
 from service.server.request_head import RequestHead
 
 PIECE_BYTES = 64 * 1024
-"""The most of a body that is handed to a connection before its reader has taken what came before."""
+"""The most of a body that is passed to a connection before its reader has taken the previous part."""
 
 
 class AnswerWriter(Protocol):
@@ -17,28 +17,28 @@ class AnswerWriter(Protocol):
     is_lost: bool
 
     def write_head(self, request: RequestHead, start: Message, *, body_length: int | None) -> tuple[bytes, Framing]:
-        """Return the head's bytes for this connection, and how the body is to be framed."""
+        """Return the head's bytes for this connection, and the framing of the body."""
         ...
 
     def write(self, *parts: bytes | memoryview) -> None:
-        """Write these."""
+        """Write the given bytes."""
         ...
 
     async def drained(self, *, behind: int = 0) -> None:
-        """Wait until all that was written has left this process, or the connection is lost; `behind` bytes wait too."""
+        """Wait until all written bytes have left this process, or the connection is lost; `behind` bytes wait too."""
         ...
 
     def answered(self, request: RequestHead, *, keep_alive: bool) -> None:
-        """The answer is complete."""
+        """Called when the answer is complete."""
         ...
 
     def abort(self, reason: str) -> None:
-        """Close without an orderly end: what was sent is not a whole answer."""
+        """Close abruptly: the bytes sent are not a complete answer."""
         ...
 
 
 class Exchange:
-    """Becomes the answer of one request. A client that hangs up is no error: what is sent then goes nowhere."""
+    """Produces the answer to one request. A client that hangs up is no error: later output is discarded."""
 
     __slots__ = ("_framing", "_gone", "_has_received", "_sent_bytes", "_start", "_wire", "is_complete", "request")
 
@@ -54,7 +54,7 @@ class Exchange:
 
     @property
     def has_begun(self) -> bool:
-        """Whether any of the answer was written."""
+        """Whether any of the answer has been written."""
         return self._framing is not None
 
     async def receive(self) -> Message:
@@ -69,14 +69,14 @@ class Exchange:
         return {"type": "http.disconnect"}
 
     def lost(self) -> None:
-        """The connection is lost, or the answer complete: wake whoever waits for that."""
+        """Called when the connection is lost or the answer complete: wake those that wait for that."""
         if self._gone is not None and not self._gone.done():
             self._gone.set_result(None)
 
     async def send(self, message: Message) -> None:
-        """Take the start of the answer, or a part of its body.
+        """Accept the start of the answer, or a part of its body.
 
-        A body goes out piece by piece, the next when the reader has taken the one before; where more is to come, return
+        A body is sent piece by piece, the next when the reader has taken the previous one; if more is to come, return
         when all of this part has left the process.
         """
         if message["type"] == "http.response.start":
@@ -111,7 +111,7 @@ class Exchange:
             view = memoryview(body)
             self._wire.write(before, view[:PIECE_BYTES])
             for start in range(PIECE_BYTES, len(body), PIECE_BYTES):
-                # Whole bodies are files and cached pages, which many share; a part of a stream is its reader's alone.
+                # Whole bodies are files and cached pages, shared by many; a part of a stream is its reader's alone.
                 await self._wire.drained(behind=len(body) - start if more else 0)
                 self._wire.write(view[start : start + PIECE_BYTES])
             if after:

@@ -1,10 +1,10 @@
-"""Gives memory back that the C library keeps between what is still in use."""
+"""Return memory that the C library retains between allocations still in use."""
 
 import ctypes
 from collections.abc import Callable
 
 
 def heap_trimmer() -> Callable[[], None]:
-    """Return what gives free pages of the heap back to the system: glibc's `malloc_trim`; elsewhere it does nothing."""
+    """Return a function that releases free heap pages to the system: glibc's `malloc_trim`, elsewhere a no-op."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     return (lambda: None) if trim is None else (lambda: trim(0))

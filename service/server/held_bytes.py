@@ -1,4 +1,4 @@
-"""Bounds what connections hold in this process: answers that their readers don't take, and requests not yet whole."""
+"""Bounds the bytes that connections hold in this process: answers not yet read, and requests not yet complete."""
 
 from typing import Protocol
 
@@ -9,22 +9,22 @@ class Holder(Protocol):
     """A connection."""
 
     def abort(self, reason: str) -> None:
-        """Close it without sending what it holds; `dropped` has been called before."""
+        """Close it without sending what it holds; its count is already 0."""
         ...
 
 
 class HeldBytes:
-    """Counts bytes by connection, in the order in which they began to hold some."""
+    """Counts bytes by connection, in the order in which the connections began to hold some."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._held: dict[Holder, int] = {}
         self.total = 0
         self.peak = 0
-        """The most that `total` has been since `has_shrunk` was true last."""
+        """The maximum of `total` since `has_shrunk` last returned true."""
 
     def set(self, holder: Holder, count: int) -> None:
-        """Count what a connection holds now. Beyond the bound, those that have held bytes for longest are aborted."""
+        """Count a connection's bytes. Beyond the bound, abort the connections that have held bytes for longest."""
         before = self._held.get(holder)
         if before is None:
             if not count:
@@ -42,7 +42,7 @@ class HeldBytes:
             oldest.abort("unsent")
 
     def has_shrunk(self) -> bool:
-        """Whether much less is held than before: then the memory that this took is worth giving back."""
+        """Return whether much less is held than before, so that releasing the freed memory is worthwhile."""
         if self.peak < SHRUNK_BYTES or self.total > self.peak // 4:
             return False
         self.peak = self.total

@@ -24,7 +24,7 @@ log = structlog.get_logger("taskgate.serving")
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
-    """What clients may take of this process. Times are in seconds."""
+    """Limits on clients' use of this process. Times are in seconds."""
 
     connections_max: int
     headers_max_bytes: int
@@ -37,7 +37,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 class HttpServer:
     """One app on one listening socket.
 
-    `at_once` is asked for an answer before the app is called, `refusal` for the answer to what never reaches the app.
+    `at_once` is called for an answer before the app is, `refusal` for the answer to input that never reaches the app.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class HttpServer:
         """Accept connections from now on. Raise CannotListen if another process has begun to listen meanwhile."""
         host, port = listening.getsockname()[:2]
         with naming(host, port):
-            # asyncio accepts up to `backlog` before it calls us for the first, perhaps more than there are files.
+            # asyncio accepts up to `backlog` connections before the first callback, perhaps more than there are files.
             self._listener = await self._loop.create_server(
                 lambda: ClientConnection(self), sock=listening, backlog=ACCEPTED_AT_ONCE
             )
@@ -76,7 +76,7 @@ class HttpServer:
         self._sweep_later()
 
     def stop(self) -> None:
-        """Accept no connection any more, close those that are idle, and the others after their answers."""
+        """Stop accepting connections, close the idle ones, and close the others after their answers."""
         self.is_closing = True
         if self._listener is not None:
             self._listener.close()
@@ -90,7 +90,7 @@ class HttpServer:
             self._sweep.cancel()
 
     def cancel(self) -> int:
-        """Cancel the requests being served: 503 where no answer has begun. Return how many there were."""
+        """Cancel the requests in progress, with 503 if no answer has begun. Return how many there were."""
         self._is_cut_off = True
         tasks = [connection.task for connection in self._connections if connection.task is not None]
         for task in tasks:
@@ -102,10 +102,10 @@ class HttpServer:
         for connection in tuple(self._connections):
             connection.abort("end")
 
-    # What connections call:
+    # Called by connections:
 
     def opened(self, connection: ClientConnection) -> None:
-        """Take a new connection; at the bound, the one that has been idle for longest makes room."""
+        """Register a new connection; at the bound, close the one that has been idle for longest to make room."""
         if len(self._connections) >= self.bounds.connections_max:
             longest_idle = next(iter(self._idle), None)
             if longest_idle is not None:
@@ -121,7 +121,7 @@ class HttpServer:
             connection.turn_away()
 
     def closed(self, connection: ClientConnection) -> None:
-        """Forget a connection."""
+        """Unregister a connection."""
         self._connections.discard(connection)
         self._idle.pop(connection, None)
         self.held.set(connection, 0)
@@ -129,20 +129,20 @@ class HttpServer:
             self._is_empty.set()
 
     def idles(self, connection: ClientConnection) -> None:
-        """Note that a connection waits for a request from now on."""
+        """Note that a connection is idle from now on."""
         self._idle.pop(connection, None)
         self._idle[connection] = None
 
     def aborted(self, reason: str) -> None:
-        """Count a connection that was closed on its client."""
+        """Count a connection that was aborted by the server."""
         self.aborted_by_reason[reason] += 1
 
     def soon(self, call: Callable[[], None]) -> None:
-        """Call it in the loop's next turn."""
+        """Call it in the loop's next iteration."""
         self._loop.call_soon(call)
 
     def answer_at_once(self, scope: Scope) -> Messages | None:
-        """Return the answer for which nothing has to be awaited, if there is one."""
+        """Return an answer for which nothing has to be awaited, if there is one."""
         if self.at_once is None:
             return None
         try:
@@ -170,7 +170,7 @@ class HttpServer:
             await self._end(connection, exchange, 500)
 
     async def _end(self, connection: ClientConnection, exchange: Exchange, status: int) -> None:
-        """See to it that an exchange is complete: by a refusal, or where an answer has begun by cutting it off."""
+        """Make sure that an exchange is complete: refuse it, or cut the answer off if one has begun."""
         if exchange.is_complete:
             return
         if exchange.has_begun or connection.is_lost:
@@ -180,7 +180,7 @@ class HttpServer:
         for message in self.refusal(status):
             await fresh.send(message)
 
-    # Time:
+    # Timers:
 
     def _sweep_later(self) -> None:
         bounds = self.bounds
@@ -197,5 +197,5 @@ class HttpServer:
 
 
 def refuse_plainly(status: int) -> Any:
-    """Refuse without a body, for servers that have no words of their own."""
+    """Refuse without a body, for servers without refusals of their own."""
     return {"type": "http.response.start", "status": status, "headers": ()}, {"type": "http.response.body", "body": b""}

@@ -1,4 +1,4 @@
-"""Serves an ASGI app until a signal ends it, and through its end."""
+"""Serve an ASGI app until a signal ends it, then drain and shut down."""
 
 import asyncio
 import importlib
@@ -16,24 +16,24 @@ from service.server.open_files import connections_within_files
 from service.settings import ServerSettings
 
 LINGER_S = 0.3
-"""How long answers say `Connection: close` before idle connections are closed: a request may be on its way on one."""
+"""How long answers carry `Connection: close` before idle connections are closed: a request may be on its way on one."""
 REFUSED_S = 1.0
-"""How long requests that are refused at the end of the drain may take to be answered."""
+"""How long requests refused at the end of the drain may take to be answered."""
 CLOSE_S = 8.0
-"""How long the app's own shutdown may take after the last request has ended: with the two above, less than 10 s."""
+"""How long the app's own shutdown may take after the last request: together with the two above, less than 10 s."""
 
 log = structlog.get_logger("taskgate.serving")
 
 
 class Leaving(Protocol):
-    """What the app is asked to do before its shutdown."""
+    """The app's hooks before its shutdown."""
 
     def leave(self) -> None:
-        """Take no more work, but go on with what there is."""
+        """Accept no more work, but continue with the existing work."""
         ...
 
     def refuse(self) -> None:
-        """Refuse the requests that still wait."""
+        """Refuse the requests that are still waiting."""
         ...
 
 
@@ -45,11 +45,11 @@ def serve(
     refusal: Refuse = refuse_plainly,
     leaving: Leaving | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, on uvloop where it is installed.
+    """Serve until SIGTERM or SIGINT, on uvloop if it is installed.
 
     `at_once` answers what it can before the app is called. After the signal `leaving.leave` is called, no connection is
-    accepted, and requests in flight have `drain_s` to end; then those that still wait are refused, and what goes on
-    nevertheless is cut off (a second signal does so at once). Last, the app's lifespan is shut down.
+    accepted, and requests in flight have `drain_s` to end; then those still waiting are refused, and any that continue
+    are cut off (a second signal does so at once). Last, the app's lifespan is shut down.
 
     Raise CannotListen and StartFailed.
     """
@@ -58,7 +58,7 @@ def serve(
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes uvloop's event loop, or None, for asyncio's own, where it is not installed."""
+    """Return uvloop's event loop factory, or None, for asyncio's own, if it is not installed."""
     try:
         factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
     except ImportError:
@@ -104,7 +104,7 @@ async def _serve(
 
 
 def bounds_of(settings: ServerSettings) -> Bounds:
-    """Return the bounds of the settings, fitted to what this process may open."""
+    """Return the bounds of the settings, adapted to the files that this process may open."""
     return Bounds(
         connections_max=connections_within_files(settings.connections_max),
         headers_max_bytes=settings.headers_max_bytes,
@@ -116,7 +116,7 @@ def bounds_of(settings: ServerSettings) -> Bounds:
 
 
 async def _drain(server: HttpServer, leaving: Leaving | None, *, drain_s: float) -> None:
-    """Let the requests in flight end; refuse what takes longer than it may, then cancel it."""
+    """Let the requests in flight end; refuse those that take too long, then cancel them."""
     await asyncio.sleep(LINGER_S)
     server.stop()
     ended = asyncio.create_task(server.ended())

@@ -1,17 +1,17 @@
-"""Fits the bound on connections to the number of files that this process may open."""
+"""Adapt the bound on connections to the number of files that this process may open."""
 
 import resource
 
 import structlog
 
 OTHERS = 128
-"""Files for everything but clients: Redis, the upstream, metrics, files of the configuration, the interpreter."""
+"""Files for everything but clients: Redis, the upstream, metrics, configuration files, the interpreter."""
 
 log = structlog.get_logger("taskgate.serving")
 
 
 def connections_within_files(wanted: int, *, others: int = OTHERS) -> int:
-    """Raise the soft limit as far as it may be, and return how many connections fit below it; warn if that is less."""
+    """Raise the soft limit as far as allowed, and return how many connections fit below it; warn if that is less."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + others
     if soft != resource.RLIM_INFINITY and soft < needed:

@@ -1,4 +1,4 @@
-"""Reads request heads: the syntax by llhttp, and what RFC 9112 leaves to the recipient."""
+"""Request heads: the syntax is parsed by llhttp; the checks that RFC 9112 leaves to the recipient are here."""
 
 import re
 from functools import lru_cache
@@ -12,7 +12,7 @@ from service.server.asgi import Scope
 
 END = b"\r\n\r\n"
 FIELDS_MAX = 100
-"""How many field lines a head may have."""
+"""The most field lines in a head."""
 
 _HOST = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2}){1,255})(?::[0-9]{0,5})?"
@@ -22,7 +22,7 @@ _ASGI = {"version": "3.0", "spec_version": "2.4"}
 
 
 class BadHead(Exception):
-    """A head that can't be served; `status` says how it is refused."""
+    """A head that can't be served; `status` is that of the refusal."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -40,7 +40,7 @@ class RequestHead(msgspec.Struct, gc=False):
 
 
 class HeadReader:
-    """Turns heads into ASGI scopes. One serves all connections, since every head is passed to it whole."""
+    """Converts heads into ASGI scopes. One instance serves all connections, since every head is passed to it whole."""
 
     def __init__(self) -> None:
         self._target = b""
@@ -56,7 +56,7 @@ class HeadReader:
         has_more = False
         try:
             self._parser.feed_data(head)
-        except httptools.HttpParserUpgrade:  # we speak no other protocol, so the request is served as it is
+        except httptools.HttpParserUpgrade:  # no other protocol is supported, so the request is served as it is
             has_more = True
         except httptools.HttpParserError as exc:
             self._renew()
@@ -66,7 +66,7 @@ class HeadReader:
         keep_alive = self._keep_alive
         if has_more or self._has_body:
             has_more, keep_alive = True, False
-        if not keep_alive:  # the parser takes nothing after that
+        if not keep_alive:  # the parser accepts nothing after that
             self._renew()
         if not self._has_head or version not in ("1.1", "1.0"):
             raise BadHead(400)
@@ -83,7 +83,7 @@ class HeadReader:
         if not target.startswith(b"/"):
             target, authority = _other_form(target, method)
         self._check_host(version)
-        if authority is not None:  # RFC 9112, 3.2.2: it takes the place of Host
+        if authority is not None:  # RFC 9112, 3.2.2: it replaces Host
             self._headers = [(b"host", authority), *(field for field in self._headers if field[0] != b"host")]
         raw_path, _, query = target.partition(b"?")
         if b"#" in target:
@@ -103,40 +103,40 @@ class HeadReader:
         }
 
     def _check_host(self, version: str) -> None:
-        """RFC 9112, 3.2: a request of HTTP/1.1 has one Host, and no request has two or an invalid one."""
+        """Check Host (RFC 9112, 3.2): exactly one in HTTP/1.1, and never two or an invalid one."""
         hosts = self._hosts
         if len(hosts) > 1 or (not hosts and version == "1.1") or (hosts and not _is_host(hosts[0])):
             raise BadHead(400)
 
     def _renew(self) -> None:
-        """Take a new parser, where the old one expects no other request."""
+        """Replace the parser; called when the old one expects no further request."""
         self._parser = httptools.HttpRequestParser(self)
 
-    # What llhttp calls:
+    # Called by llhttp:
 
     def on_message_begin(self) -> None:
-        """Refuse a second message in what was passed as one head."""
+        """Reject a second message in input that was passed as one head."""
         if self._has_head:
             raise BadHead(400)
 
     def on_url(self, target: bytes) -> None:
-        """Take the target."""
+        """Store the target."""
         self._target += target
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a field line."""
+        """Store a field line."""
         name = name.lower()
         if name == b"host":
             self._hosts.append(value)
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Note the end of the head, while the parser still knows of its connection."""
+        """Record the end of the head, while the parser still knows about its connection."""
         self._has_head = True
         self._keep_alive = self._parser.should_keep_alive()
 
     def on_message_complete(self) -> None:
-        """Note that no body follows."""
+        """Record that no body follows."""
         self._has_body = False
 
 
@@ -164,5 +164,5 @@ def _is_host(value: bytes) -> bool:
 
 
 def _decoded(raw_path: bytes) -> str:
-    """Return the path of ASGI: unquoted, with U+FFFD for what is not UTF-8."""
+    """Return the ASGI path: unquoted, with U+FFFD for invalid UTF-8."""
     return unquote_to_bytes(raw_path).decode("utf-8", "replace")

@@ -1,1 +1,1 @@
-"""Redis or Valkey, as one server, Sentinel or Cluster: the one package that imports redis."""
+"""Redis or Valkey: single server, Sentinel or Cluster. The only package that imports redis."""

@@ -1,4 +1,4 @@
-"""When to ask a server that has just failed: a pure policy; times are seconds on a monotonic clock."""
+"""Decides when to call a server that has just failed. A pure policy; times are seconds on a monotonic clock."""
 
 import msgspec
 
@@ -6,9 +6,10 @@ from service.model.errors import StoreDetail
 
 
 class Breaker(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a server's health. `detail` is None while it is thought well.
+    """A server's known health. `detail` is None while it is considered healthy.
 
-    After a failure nobody asks until `closed_until_s`; then one call at a time probes, each given `probe_s` to end.
+    After a failure no calls are made until `closed_until_s`; then one call at a time probes, each given `probe_s` to
+    end.
     """
 
     detail: StoreDetail | None = None
@@ -17,21 +18,21 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
     probe_s: float = 1.0
 
     def refusal(self, now_s: float) -> StoreDetail | None:
-        """Why a call would be refused now; None where it may go."""
+        """Return why a call would be refused now, or None if it is allowed."""
         return self.detail if now_s < self.closed_until_s else None
 
     def admitted(self, now_s: float) -> "Breaker":
-        """After a call was let through: where the server was ill, that call is the probe and others keep away."""
+        """Record that a call was let through: after a failure, it is the probe, and other calls are held back."""
         if self.detail is None:
             return self
         return msgspec.structs.replace(self, closed_until_s=now_s + self.probe_s)
 
     def failed(self, now_s: float, detail: StoreDetail, *, probe: bool) -> "Breaker":
-        """After a failure. A late failure of a call sent before the first one was seen prolongs nothing."""
+        """Record a failure. If the server is already known to have failed, only a failed probe prolongs the rest."""
         if self.detail is not None and not probe:
             return self
         return msgspec.structs.replace(self, detail=detail, closed_until_s=now_s + self.rest_s)
 
     def answered(self) -> "Breaker":
-        """After any answer, be it a refusal: the server is there."""
+        """Record any answer, even an error reply: the server is up."""
         return self if self.detail is None else msgspec.structs.replace(self, detail=None, closed_until_s=0.0)

@@ -1,4 +1,4 @@
-"""A cluster's slots and who holds them; learned from CLUSTER SLOTS, corrected by redirects."""
+"""A cluster's slots and their masters, learned from CLUSTER SLOTS and corrected by redirects."""
 
 import random
 from bisect import bisect_right
@@ -16,7 +16,7 @@ Span = tuple[int, int, Address]
 
 
 class ClusterTopology:
-    """The masters of all slots. Asked for again every five seconds while in use, and at once where one fails."""
+    """The masters of all slots. Refreshed every five seconds while in use, and at once if a master fails."""
 
     def __init__(self, seeds: tuple[Address, ...], *, connect: Callable[[Address], Node]) -> None:
         self._seeds = seeds
@@ -60,7 +60,7 @@ class ClusterTopology:
         self._refresher.refresh_soon(amiss=avoid is not None)
         masters = {address for _, _, address in self._spans}
         trusted = [address for address in masters if address != avoid and self.at(address).is_trusted]
-        return random.choice(trusted or sorted(masters, key=repr))  # noqa: S311 - spreads load, keeps no secret
+        return random.choice(trusted or sorted(masters, key=repr))  # noqa: S311 - for load balancing, not security
 
     def covers(self, address: Address) -> bool:
         self._refresher.refresh_soon(amiss=False)
@@ -96,7 +96,7 @@ class ClusterTopology:
         raise StoreUnavailable(detail)
 
     def _candidates(self) -> list[Address]:
-        """Everyone who may know the slots: the trusted first, in an order of chance."""
+        """Return all nodes that may know the slots: trusted ones first, otherwise in random order."""
         addresses = list({*self._nodes, *self._seeds})
         random.shuffle(addresses)
         return sorted(addresses, key=lambda address: not self.at(address).is_trusted)
@@ -110,7 +110,7 @@ class ClusterTopology:
 
 
 def _spans(answer: object, *, asked: Address) -> tuple[Span, ...]:
-    """Read CLUSTER SLOTS: rows of first slot, last slot, master, replicas. An empty host is the one asked."""
+    """Parse CLUSTER SLOTS: rows of first slot, last slot, master, replicas. An empty host means the one queried."""
     if not isinstance(answer, list):
         return ()
     rows = ((int(first), int(last), master) for first, last, master, *_ in answer)

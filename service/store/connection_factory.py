@@ -1,4 +1,4 @@
-"""Where Redis is, and how a connection to it is made."""
+"""Addresses of Redis servers, and how to connect to them."""
 
 from collections.abc import Awaitable, Callable, Iterator
 from copy import copy
@@ -21,24 +21,24 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TlsFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """PEM files: the CAs to trust instead of the public ones, and the certificate and key to show where asked."""
+    """PEM files: the CAs to trust instead of the public ones, and the client certificate and key, if required."""
 
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
 
     def options(self) -> Iterator[tuple[str, str]]:
-        """Yield what redis-py calls them."""
+        """Yield redis-py's names and values for them."""
         for name, path in (("ca_certs", self.ca), ("certfile", self.cert), ("keyfile", self.key)):
             if path is not None:
                 yield name, path
 
 
 class ConnectionFactory:
-    """Makes connections, not yet opened, with the credentials and TLS settings of one URL.
+    """Creates connections, not yet opened, with the credentials and TLS settings of one URL.
 
-    redis-py itself repeats nothing and bounds nothing here: a repeated script would run twice, and whoever uses a
-    connection sets one deadline over all that it does. RESP2, for the listener reads plain arrays.
+    redis-py's own retries and time-outs are off: a repeated script would run twice, and the user of a connection sets
+    one deadline for everything it does. Uses RESP2, since the listener reads plain arrays.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ConnectionFactory:
         password: str | None = None,
         tls_files: TlsFiles | None = None,
     ) -> None:
-        """`url` is redis://, rediss:// or unix://, with several hosts joined by commas. Raises ValueError."""
+        """`url` is redis://, rediss:// or unix://, with multiple hosts separated by commas. Raise ValueError."""
         first, self.addresses = _split_hosts(url, default_port)
         options: dict[str, Any] = dict(parse_url(first))
         self._class: Callable[..., AbstractConnection] = options.pop("connection_class", Connection)
@@ -76,7 +76,7 @@ class ConnectionFactory:
             raise ValueError("the Redis URL has a parameter that is not known") from exc
 
     def for_sentinels(self, password: str | None) -> "ConnectionFactory":
-        """The same TLS settings, without the server's database and credentials: Sentinels have their own."""
+        """Return a factory with the same TLS settings but no database or credentials: Sentinels have their own."""
         other = copy(self)
         other._options = {name: value for name, value in self._options.items() if name not in _CREDENTIALS}
         if password is not None:
@@ -84,20 +84,20 @@ class ConnectionFactory:
         return other
 
     def connection(self, address: Address) -> AbstractConnection:
-        """A connection that is opened by its first use."""
+        """Return a connection that opens on first use."""
         where: dict[str, Any] = {"host": address.host, "port": address.port} if address.host else {}
         return self._class(retry=Retry(NoBackoff(), 0), **where, **self._options)
 
 
 async def opened(connection: AbstractConnection) -> None:
-    """Open a connection and say who we are, where that is not done yet."""
-    connect: Callable[[], Awaitable[None]] = connection.connect  # redis-py leaves it without types
+    """Open and authenticate a connection, unless it is already open."""
+    connect: Callable[[], Awaitable[None]] = connection.connect  # untyped in redis-py
     if not connection.is_connected:
         await connect()
 
 
 def _split_hosts(url: str, default_port: int) -> tuple[str, tuple[Address, ...]]:
-    """The URL with its first host only, and all its addresses."""
+    """Return the URL with only its first host, and all of its addresses."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
         return url, (Address(),)

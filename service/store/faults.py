@@ -1,4 +1,4 @@
-"""Redis' and redis-py's errors as ours: each told by a word from a closed set, without keys or values."""
+"""Maps errors of Redis and redis-py to ours, each with a word from a closed set and without keys or values."""
 
 import ssl
 
@@ -6,7 +6,7 @@ from redis import exceptions as foreign
 
 from service.model.errors import StoreDetail, StoreUnavailable
 
-# RedisClusterException is not a RedisError; redis-py's ConnectionError and TimeoutError are not the builtin ones.
+# RedisClusterException is not a RedisError; redis-py's ConnectionError and TimeoutError are not the built-in ones.
 FOREIGN = (foreign.RedisError, foreign.RedisClusterException, OSError)
 
 _BY_CLASS: tuple[tuple[tuple[type[Exception], ...], StoreDetail], ...] = (
@@ -30,11 +30,11 @@ _BY_CODE: dict[str, StoreDetail] = {
 }
 
 COSTLY: frozenset[StoreDetail] = frozenset({"unreachable", "timed out", "certificate not trusted", "TLS failed"})
-"""The faults that a caller waits for, where all others are quick answers."""
+"""Faults that take a caller time to discover; all others are reported quickly."""
 
 
 def unavailable(exc: Exception, *, in_script: bool = False) -> StoreUnavailable:
-    """The fault as callers see it; to be raised `from` the original."""
+    """Return the fault in the form that callers see; raise it `from` the original."""
     if isinstance(exc, StoreUnavailable):
         return exc
     if (fault := tls_fault(exc)) is not None:
@@ -48,7 +48,7 @@ def unavailable(exc: Exception, *, in_script: bool = False) -> StoreUnavailable:
 
 
 def tls_fault(exc: BaseException) -> ssl.SSLError | None:
-    """Return the fault of TLS that redis-py has wrapped, if it is one."""
+    """Return the TLS fault that redis-py has wrapped, if it is one."""
     within: BaseException | None = exc
     while within is not None and not isinstance(within, ssl.SSLError):
         within = within.__cause__ or within.__context__

@@ -1,4 +1,4 @@
-"""What of a Redis server's configuration and of our rights there will not do, found before it hurts."""
+"""Checks a Redis server's configuration and our permissions there, to find problems before they cause harm."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,9 +13,9 @@ from service.store.redis_store import RedisStore
 log = structlog.get_logger(__name__)
 
 LISTEN_S = 2.0
-"""How long to wait until a channel is listened to."""
+"""How long to wait for a subscription to be confirmed."""
 
-# Tries each command that our scripts use, and answers what is refused, in the server's own words.
+# Tries each command that our scripts use, and returns those refused, in the server's own words.
 _COMMANDS = """
 local key, refused = KEYS[1], {}
 local function try(name, ...)
@@ -39,7 +39,7 @@ return refused
 
 
 async def refusals(store: RedisStore, *, prefix: str) -> list[str]:
-    """Try all that a gateway does with Redis. Return what is refused, one line each; empty where all is well."""
+    """Try everything that a gateway does with Redis. Return what is refused, one line each; empty if all is well."""
     key = f"{prefix}:{{check}}:b:key"
     found: list[str] = []
     for name, work in (
@@ -70,9 +70,9 @@ async def _listens(store: RedisStore, channel: str) -> None:
 
 
 async def advice(store: RedisStore, settings: RedisSettings) -> AsyncIterator[str]:
-    """Yield what of the server's configuration should be otherwise, as far as it may be read.
+    """Yield recommended changes to the server's configuration, as far as it may be read.
 
-    Raises StoreUnavailable.
+    Raise StoreUnavailable.
     """
     key = f"{settings.prefix}:{{check}}:key"
     policy = await store.setting("maxmemory-policy", key=key)
@@ -94,7 +94,7 @@ async def advice(store: RedisStore, settings: RedisSettings) -> AsyncIterator[st
 
 
 async def warn(store: RedisStore, settings: RedisSettings) -> None:
-    """Log the advice; nothing where Redis can't be asked."""
+    """Log the advice; log nothing if Redis is unavailable."""
     try:
         async for text in advice(store, settings):
             log.warning("redis.advice", advice=text)
@@ -104,7 +104,7 @@ async def warn(store: RedisStore, settings: RedisSettings) -> None:
 
 @asynccontextmanager
 async def warned(store: RedisStore, settings: RedisSettings) -> AsyncIterator[None]:
-    """Log the advice meanwhile."""
+    """Log the advice in the background within the context."""
     task = asyncio.create_task(warn(store, settings))
     try:
         yield

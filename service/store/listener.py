@@ -1,4 +1,4 @@
-"""Hears what is published: on a connection of its own, opened anew whenever it breaks or falls silent."""
+"""Receives published messages on its own connection, which it reopens if it breaks or falls silent."""
 
 import asyncio
 import random
@@ -17,12 +17,12 @@ log = structlog.get_logger(__name__)
 
 
 def pause_s(failures: int, chance: float) -> float:
-    """How long to rest after `failures` in a row: doubling up to half a second, spread by `chance` in [0, 1)."""
+    """Return the delay after `failures` in a row: doubling up to half a second, with jitter from `chance` in [0, 1)."""
     return min(0.5, 0.05 * 2.0 ** min(failures - 1, 10)) * (0.5 + chance / 2)
 
 
 class Listener:
-    """Subscribes to all channels asked for; a server that says nothing for `quiet_s` is asked whether it is there."""
+    """Subscribes to all requested channels; pings a server that has been silent for `quiet_s`."""
 
     def __init__(
         self, topology: Topology, dialer: ConnectionFactory, *, timeout_s: float, quiet_s: float = 0.5
@@ -40,17 +40,17 @@ class Listener:
 
     @property
     def is_listening(self) -> bool:
-        """Whether a connection is open."""
+        """Return whether a connection is open."""
         return self._connection is not None
 
     def add(self, channel: str, handler: Handler, on_gap: OnGap | None) -> None:
-        """Listen to one more channel, or with one more handler; all handlers of the channel are told a gap then."""
+        """Add a channel, or a handler for one; then `on_gap` is called for all handlers of the channel."""
         name = channel.encode()
         self._ears.setdefault(name, []).append((handler, on_gap))
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="store-listener")
         elif self._connection is not None:
-            # Asked for again where it is known: the answer tells that listening has begun.
+            # Subscribing again is harmless: the reply confirms that listening has started.
             task = asyncio.create_task(self._subscribe(self._connection, name), name="store-subscribe")
             self._asking.add(task)
             task.add_done_callback(self._asking.discard)
@@ -71,10 +71,10 @@ class Listener:
                 self._failures += 1
                 if self._failures == 1:
                     log.warning("store.not_listening", detail=unavailable(exc).detail)
-                await asyncio.sleep(pause_s(self._failures, random.random()))  # noqa: S311 - spreads load only
+                await asyncio.sleep(pause_s(self._failures, random.random()))  # noqa: S311 - jitter only
 
     async def _listen(self) -> None:
-        """Listen at one server until it breaks, falls silent or is no longer the right one."""
+        """Listen to one server until it breaks, falls silent or is no longer the right one."""
         address = await self._topology.listening_address(avoid=self._avoid)
         self._avoid = address
         connection = self._dialer.connection(address)
@@ -89,7 +89,7 @@ class Listener:
             await connection.disconnect(nowait=True)
 
     async def _hear(self, connection: AbstractConnection, address: Address) -> None:
-        awaited = True  # the answer to SUBSCRIBE
+        awaited = True  # a reply to SUBSCRIBE
         while self._topology.covers(address):
             limit_s = self._timeout_s if awaited else self._quiet_s
             reply = await connection.read_response(timeout=limit_s)
@@ -104,7 +104,8 @@ class Listener:
                     await connection.send_command("PING")
 
     def _tell(self, reply: list[bytes]) -> None:
-        """Pass a reply on; a handler that fails is the event loop's to report, and stops nobody else."""
+        """Dispatch a reply. Handlers run as event loop callbacks, so one that fails is reported there and affects no
+        other."""
         loop = asyncio.get_running_loop()
         match reply:
             case [b"message", channel, message]:
@@ -118,9 +119,9 @@ class Listener:
                     if on_gap:
                         loop.call_soon(on_gap)
             case _:
-                pass  # the answer to PING
+                pass  # a reply to PING
 
     async def _subscribe(self, connection: AbstractConnection, channel: bytes) -> None:
-        with suppress(*FOREIGN):  # the reading side meets the same fault and begins anew
+        with suppress(*FOREIGN):  # the reader hits the same fault and reconnects
             async with asyncio.timeout(self._timeout_s):
                 await connection.send_command("SUBSCRIBE", channel)

@@ -1,4 +1,4 @@
-"""One server of Redis: its connections, their bound, and whether it is worth asking just now."""
+"""One Redis server: its connections, their limit, and whether to call it at the moment."""
 
 import asyncio
 import time
@@ -18,8 +18,9 @@ log = structlog.get_logger(__name__)
 
 
 class Node:
-    """Runs commands on one server, at most `connections` at once; a call waits at most `timeout_s` for a connection
-    and as long again for its answer. To be called from tasks that nobody cancels.
+    """Runs commands on one server, at most `connections` at once; a call waits at most `timeout_s` for a connection.
+
+    It then waits at most as long again for its answer. Must be called from tasks that are never cancelled.
     """
 
     def __init__(self, address: Address, *, dialer: ConnectionFactory, connections: int, timeout_s: float) -> None:
@@ -34,18 +35,18 @@ class Node:
 
     @property
     def is_trusted(self) -> bool:
-        """Whether the server answered when last asked."""
+        """Return whether the server answered the last call."""
         return self._breaker.detail is None
 
     @property
     def open_connections(self) -> int:
-        """How many connections are open or about to be."""
+        """Return how many connections are open or about to be."""
         return self._used + len(self._idle)
 
     async def call(self, *command: EncodableT, asking: bool = False, again: bool = False) -> object:
-        """Run one command. Raises redis-py's ResponseError where the server refuses it, else StoreUnavailable.
+        """Run one command. Raise redis-py's ResponseError if the server refuses it, else StoreUnavailable.
 
-        `again` allows a second try where an idle connection turns out to be broken. `asking` follows an ASK redirect.
+        `again` allows a second try if an idle connection turns out to be broken. `asking` follows an ASK redirect.
         """
         self._refuse_if_away()
         await self._pass_gate()
@@ -75,7 +76,7 @@ class Node:
             self._gate.release()
 
     async def aclose(self) -> None:
-        """Close idle connections now, and those in use when they come back."""
+        """Close idle connections now, and those in use when they are released."""
         self._retired = True
         while self._idle:
             await self._idle.pop().disconnect(nowait=True)
@@ -106,12 +107,12 @@ class Node:
         try:
             return await self._use(connection, command, asking=asking)
         except (BrokenConnection, OSError) as exc:
-            broke = type(exc) is BrokenConnection or isinstance(exc, OSError)  # subclasses of the former are answers
+            broke = type(exc) is BrokenConnection or isinstance(exc, OSError)  # its subclasses are answers
             if not reused or not broke or isinstance(exc, TimeoutError):
                 raise
-            if not again:  # the next call opens a new connection: only that tells whether the server is away
+            if not again:  # only a new connection, as the next call opens, shows whether the server is away
                 raise _Idle from exc
-        while self._idle:  # what one of them met, the others will
+        while self._idle:  # the other idle connections have most likely broken, too
             await self._idle.pop().disconnect(nowait=True)
         return await self._use(self._dialer.connection(self.address), command, asking=asking)
 
@@ -119,7 +120,7 @@ class Node:
         self._used += 1
         answered = False
         try:
-            if connection.is_connected and await connection.can_read():  # closed by the server, or out of step
+            if connection.is_connected and await connection.can_read():  # closed by the server, or out of sync
                 await connection.disconnect(nowait=True)
             await opened(connection)
             if asking:
@@ -142,4 +143,4 @@ class Node:
 
 
 class _Idle(Exception):
-    """A connection broke that had been idle: says nothing of the server."""
+    """A connection that had been idle broke, which says nothing about the server."""

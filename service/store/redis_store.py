@@ -1,4 +1,4 @@
-"""The store on redis-py: routes each command to its server, and finishes what a cancelled caller began."""
+"""The store on redis-py: routes each command to its server, and finishes the commands of cancelled callers."""
 
 import asyncio
 import hashlib
@@ -27,10 +27,10 @@ T = TypeVar("T")
 
 Op = Literal["get", "put", "publish", "purge", "script", "inspect"]
 OnCall = Callable[[Op, float, StoreDetail | None], None]
-"""Told of every call that has ended: what it was, how long it took in seconds, and why it failed, if so."""
+"""Called after each call with its operation, its duration in seconds, and why it failed, if it did."""
 
 REFUSAL_AGAIN_S = 60.0
-"""How often the same words of a server that refuses are logged."""
+"""The shortest interval between log entries with the same error text of a server."""
 REFUSALS_MAX = 20
 
 _REDIRECTS = 4
@@ -42,9 +42,9 @@ _Owned = Callable[[Op, Coroutine[Any, Any, list[object] | None]], Awaitable[list
 
 
 class RedisStore:
-    """`Store` on Redis or Valkey. Every command is run by a task of the store's own, at most once unless it only reads.
+    """Implements `Store` on Redis or Valkey. Commands run in tasks of the store, at most once unless they only read.
 
-    Opens no connection before the first use. While a server is away, calls to it fail at once, but for one probe every
+    Opens no connection before first use. While a server is away, calls to it fail at once, except for one probe every
     0.2 s.
     """
 
@@ -56,7 +56,7 @@ class RedisStore:
         sentinel_password: str | None = None,
         on_call: OnCall | None = None,
     ) -> None:
-        """`password` wins over one in the URL; Sentinels get only theirs. Raises ValueError for a faulty URL."""
+        """`password` overrides the one in the URL; Sentinels get only theirs. Raise ValueError for an invalid URL."""
         self._on_call = on_call
         default_port = 26_379 if settings.mode == "sentinel" else 6379
         dialer = ConnectionFactory(
@@ -74,19 +74,19 @@ class RedisStore:
 
     @property
     def open_connections(self) -> int:
-        """How many connections are open, over all servers."""
+        """Return how many connections are open, over all servers."""
         return sum(node.open_connections for node in self._topology.nodes) + self._listener.is_listening
 
     async def get(self, key: str) -> bytes | None:
-        """Return the value, or None; what is no string is no value."""
+        """Return the value, or None; a key of another type than string counts as absent."""
         return cast("bytes | None", await self._owned("get", self._value(key)))
 
     async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
-        """Keep a value for `ttl_ms`."""
+        """Store a value for `ttl_ms`."""
         await self._owned("put", self._run(key, "SET", key, value, "PX", ttl_ms))
 
     async def publish(self, channel: str, message: bytes) -> None:
-        """Send a message to all who listen; in a cluster all servers pass it on."""
+        """Publish a message to all listeners; in a cluster, every server forwards it."""
         await self._owned("publish", self._run(channel, "PUBLISH", channel, message))
 
     async def delete_matching(self, prefix: str) -> int:
@@ -94,26 +94,26 @@ class RedisStore:
         return await self._owned("purge", self._purge(prefix))
 
     async def setting(self, name: str, *, key: str) -> str | None:
-        """Return a setting of the server that holds `key`; None where it may not be read."""
+        """Return a setting of the server that holds `key`; None if it may not be read."""
         return await self._owned("inspect", self._setting(name, key))
 
     def script(self, source: str) -> Script:
-        """Make a script callable."""
+        """Return a callable for the script."""
         return _StoredScript(source, run=self._run_script, owned=self._owned)
 
     def listen(self, channel: str, handler: Handler, *, on_gap: OnGap | None = None) -> None:
-        """Call `handler` for each message from now on, and `on_gap` each time that listening has begun."""
+        """Call `handler` for each message from now on, and `on_gap` each time listening starts."""
         self._listener.add(channel, handler, on_gap)
 
     async def aclose(self) -> None:
-        """End what is under way, which takes at most a few time-outs, and close all connections."""
+        """Finish the work under way, which takes at most a few time-outs, and close all connections."""
         self._closed = True
         await self._listener.aclose()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._topology.aclose()
 
     async def _owned(self, op: Op, work: Coroutine[Any, Any, T]) -> T:
-        """Run in a task of our own: redis-py loses or leaks a connection whose task is cancelled."""
+        """Run in our own task: redis-py loses or leaks a connection whose task is cancelled."""
         if self._closed:
             work.close()
             raise StoreUnavailable("closed")
@@ -152,7 +152,7 @@ class RedisStore:
             raise unavailable(exc) from exc
 
     def _refused(self, exc: ResponseError) -> None:
-        """Log the server's own words, once a minute each."""
+        """Log the server's own words, each text at most once a minute."""
         text, now_s = _words(exc), time.monotonic()
         if now_s - self._refusals.get(text, -REFUSAL_AGAIN_S) >= REFUSAL_AGAIN_S:
             self._refusals.pop(text, None)
@@ -162,7 +162,7 @@ class RedisStore:
             log.warning("store.refused", answer=text)
 
     async def _run_script(self, key: str, *command: EncodableT, follow: bool = True) -> list[object]:
-        """Raises NoScriptError where the server does not know the script."""
+        """Run a script. Raise NoScriptError if the server does not have it."""
         try:
             answer = await self._route(key, *command, follow=follow)
         except NoScriptError:
@@ -175,9 +175,9 @@ class RedisStore:
         return answer
 
     async def _route(self, key: str, *command: EncodableT, again: bool = False, follow: bool = True) -> object:
-        """Run on the server that holds the key. A redirect or READONLY means that nothing ran: so it is followed.
+        """Run on the server that holds the key. A redirect or READONLY means that nothing ran, so it is followed.
 
-        Without `follow`, READONLY is the answer.
+        Without `follow`, READONLY is raised instead.
         """
         node = await self._topology.node_for(key)
         asking = False
@@ -210,7 +210,7 @@ class RedisStore:
 
 
 class _StoredScript:
-    """`Script` by the store that has made it."""
+    """Implements `Script` on the store that created it."""
 
     def __init__(self, source: str, *, run: Callable[..., Coroutine[Any, Any, list[object]]], owned: _Owned) -> None:
         self._source = source
@@ -219,22 +219,22 @@ class _StoredScript:
         self._owned = owned
 
     async def __call__(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object]:
-        """Run it, and load it where the server has forgotten it."""
+        """Run the script, loading it if the server has forgotten it."""
         return cast("list[object]", await self._owned("script", self._loaded_on_demand(keys, args)))
 
     async def if_loaded(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object] | None:
-        """Run it where the server has it."""
+        """Run the script if the server has it; return None if not."""
         return await self._owned("script", self._known(keys, args))
 
     async def load(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object]:
-        """Load it into one server, and run it there."""
+        """Load the script into one server and run it there."""
         command = ("EVAL", self._source, len(keys), *keys, *args)
         return cast("list[object]", await self._owned("script", self._run(keys[0], *command, follow=False)))
 
     async def _known(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object] | None:
         try:
             return await self._run(keys[0], "EVALSHA", self._digest, len(keys), *keys, *args)
-        except NoScriptError:  # refused before anything ran
+        except NoScriptError:  # rejected before anything ran
             return None
 
     async def _loaded_on_demand(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object]:
@@ -245,7 +245,7 @@ class _StoredScript:
 
 
 async def _timed(work: Coroutine[Any, Any, T], op: Op, on_call: OnCall) -> T:
-    """Do the work, and tell how it went."""
+    """Await the work and report its result and duration."""
     loop = asyncio.get_running_loop()
     begun_s = loop.time()
     detail: StoreDetail | None = None
@@ -259,12 +259,12 @@ async def _timed(work: Coroutine[Any, Any, T], op: Op, on_call: OnCall) -> T:
 
 
 def _words(exc: ResponseError) -> str:
-    """What the server said, short; redis-py keeps some codes apart from the text."""
+    """Return the server's message, shortened; redis-py strips some error codes from the text."""
     return str(exc)[:300]
 
 
 def _named(exc: AskError, node: Node) -> Address:
-    """The address in a redirect; one without a host means the host that was asked."""
+    """Return the address in a redirect; an empty host means the server that was called."""
     return Address(host=exc.host or node.address.host, port=int(exc.port))
 
 

@@ -1,4 +1,4 @@
-"""The wall clock that all replicas share: the Redis server's, carried on by this machine's monotonic clock."""
+"""The wall clock shared by all replicas: the Redis server's, extrapolated with this machine's monotonic clock."""
 
 import asyncio
 import contextlib
@@ -14,21 +14,21 @@ from service.store.interfaces import Store
 log = structlog.get_logger(__name__)
 
 ASK_S = 5.0
-"""How often Redis is asked for the time."""
+"""How often to ask Redis for the time."""
 SKEW_S = 1.0
-"""A machine's own wall clock that is off by more is warned of."""
+"""Warn if a machine's own wall clock is off by more than this."""
 WARN_AGAIN_S = 600.0
 
 _TIME = "return redis.call('TIME')"
 
 
 class SharedClock:
-    """Seconds since the epoch, by the clock of the server that holds `PREFIX:clock`. Asks while it is entered.
+    """Seconds since the epoch, by the clock of the server that holds `PREFIX:clock`. Polls Redis within its context.
 
-    An answer was made between the question and its arrival. That bounds how far the server's clock is ahead of our
-    monotonic one, and what we know is moved only as far as these bounds demand: a slow answer changes nothing, a step
-    of the server's clock is followed. Until Redis has answered for the first time, and of that on its own while Redis
-    is away, the clock goes on by what this machine knows.
+    An answer was made between the request and its arrival. That limits how far the server's clock is ahead of our
+    monotonic one, and our estimate moves only as far as these bounds demand: a slow answer changes nothing, a step of
+    the server's clock is followed. Before the first answer the clock runs on this machine's own time; while Redis is
+    away, it continues from the last estimate.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class SharedClock:
         self._asker: asyncio.Task[None] | None = None
 
     def __call__(self) -> float:
-        """The time. Small corrections never turn it back; a step of the server's clock may."""
+        """Return the time. Small corrections never turn it back; a step of the server's clock may."""
         now_s = self._monotonic() + self._ahead_s
         if now_s < self._last_s < now_s + SKEW_S:
             return self._last_s
@@ -60,23 +60,23 @@ class SharedClock:
 
     @property
     def skew_s(self) -> float | None:
-        """How far this machine's wall clock is ahead of the shared one; None where that is not known yet."""
+        """Return how far this machine's wall clock is ahead of the shared one; None while that is unknown."""
         return self._wall() - (self._monotonic() + self._ahead_s) if self._heard else None
 
     async def __aenter__(self) -> Self:
-        """Ask for the time once, and go on asking."""
+        """Ask Redis for the time once, and start polling."""
         await self.ask()
         self._asker = asyncio.create_task(self._ask_on(), name="shared-clock")
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Stop asking."""
+        """Stop polling."""
         self._closing.set()
         if self._asker is not None:
             await self._asker
 
     async def ask(self) -> None:
-        """Ask Redis for the time; nothing changes where it does not answer."""
+        """Ask Redis for the time; change nothing if it does not answer."""
         asked_s = self._monotonic()
         try:
             seconds, microseconds = map(_number, await self._ask((self._key,), ()))

@@ -1,4 +1,4 @@
-"""Which server holds a key, and where to listen: for one server, Sentinel and Cluster."""
+"""Which server holds a key, and where to listen: for single server, Sentinel and Cluster."""
 
 from typing import Protocol
 
@@ -7,35 +7,35 @@ from service.store.node import Node
 
 
 class Topology(Protocol):
-    """Knows the servers. Raises StoreUnavailable where they can't be found."""
+    """Knows the servers. Methods raise StoreUnavailable if they cannot be found."""
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """All servers known, for counting."""
+        """All known servers, for connection counts."""
         ...
 
     async def node_for(self, key: str) -> Node:
-        """The server that holds a key and takes writes."""
+        """Return the server that holds a key and accepts writes."""
         ...
 
     async def after_read_only(self, key: str, node: Node) -> Node:
-        """The server to write to now that `node` has said to be a replica: maybe the same."""
+        """Return the server to write to after `node` has replied that it is a replica; may be the same one."""
         ...
 
     def moved(self, key: str, address: Address) -> Node:
-        """The server that another has named as the holder of a key."""
+        """Return the server that a redirect has named as the holder of a key."""
         ...
 
     def at(self, address: Address) -> Node:
-        """The server at an address."""
+        """Return the server at an address."""
         ...
 
     async def listening_address(self, *, avoid: Address | None) -> Address:
-        """Where to listen; not at `avoid` where there is a choice."""
+        """Return where to listen; avoid `avoid` if there is a choice."""
         ...
 
     def covers(self, address: Address) -> bool:
-        """Whether whoever listens there still hears everything that is published."""
+        """Return whether a listener there still receives everything that is published."""
         ...
 
     async def aclose(self) -> None:
@@ -44,7 +44,7 @@ class Topology(Protocol):
 
 
 class SingleTopology:
-    """One server at a fixed address."""
+    """A single server at a fixed address."""
 
     def __init__(self, node: Node) -> None:
         self._node = node

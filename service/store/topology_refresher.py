@@ -1,4 +1,4 @@
-"""Looks for the servers again: one look at a time, not too often, and in the background where one is known."""
+"""Refreshes the list of servers: one look-up at a time, rate-limited, and in the background if a server is known."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from service.model.errors import StoreUnavailable
 
 
 class TopologyRefresher:
-    """Runs `look` every `every_s` seconds while there is use, and after `again_s` where something is amiss."""
+    """Runs `look` every `every_s` seconds while in use, and after `again_s` if something is wrong."""
 
     def __init__(self, look: Callable[[], Awaitable[None]], *, every_s: float, again_s: float = 0.1) -> None:
         self._look = look
@@ -19,13 +19,13 @@ class TopologyRefresher:
         self._fault: StoreUnavailable | None = None
 
     def refresh_soon(self, *, amiss: bool) -> None:
-        """Start a look where one is due; don't wait for it."""
+        """Start a look-up if one is due; don't wait for it."""
         rest_s = self._again_s if amiss or self._fault else self._every_s
         if self._task is None and time.monotonic() - self._looked_at_s >= rest_s:
             self._start()
 
     async def look(self) -> None:
-        """Look now, or join the look under way. Where the last one has just failed, fails at once the same way."""
+        """Look now, or join the look-up under way. If the last one has just failed, fail at once the same way."""
         if self._task is None and self._fault and time.monotonic() - self._looked_at_s < self._again_s:
             raise StoreUnavailable(self._fault.detail)
         fault = await asyncio.shield(self._task or self._start())
@@ -33,7 +33,7 @@ class TopologyRefresher:
             raise StoreUnavailable(fault.detail) from fault
 
     async def aclose(self) -> None:
-        """Wait for the look under way; its steps are bounded in time."""
+        """Wait for the look-up under way; its steps are bounded in time."""
         if self._task:
             await self._task
 

@@ -1,1 +1,1 @@
-"""Signals: metrics, logs, traces. Nothing below `app.py` imports it; the parts tell it what happens by callables."""
+"""Metrics, logs and traces. Nothing below `app.py` imports this package; other parts report to it through callables."""

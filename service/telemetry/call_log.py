@@ -1,4 +1,4 @@
-"""One event for each upstream call that has ended. Query strings and signatures are never among its fields."""
+"""Logs one event per finished upstream call. Its fields never include query strings or signatures."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ _log = structlog.get_logger()
 
 
 def call_logger(regions: Mapping[str, str]) -> OnCall:
-    """Logs the event `upstream.call`; `regions` are those of the apps, by name. Times in milliseconds."""
+    """Return an observer that logs `upstream.call`, with times in ms; `regions` maps app names to regions."""
 
     def log_call(end: CallEnd) -> None:
         call = end.call

@@ -1,4 +1,4 @@
-"""The operators' listener: `GET /metrics`, and the probes, on a port that callers can't fill."""
+"""The operators' listener: `GET /metrics` and the probes, on a port that callers cannot exhaust."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +17,7 @@ BOUNDS = Bounds(
     reader_timeout_s=10.0,
     unsent_max_bytes=8 * 1024 * 1024,
 )
-"""A few scrapers and probes; whoever fills it closes the connections that have been idle for longest."""
+"""Enough for a few scrapers and probes; beyond that, the connections that have been idle longest are closed."""
 
 PROBES = frozenset(("/livez", "/readyz"))
 
@@ -25,14 +25,14 @@ log = structlog.get_logger(__name__)
 
 
 class CannotExpose(Exception):
-    """The address for metrics and probes is taken, not ours, or not to be had."""
+    """The address for metrics and probes is in use, not permitted or not available."""
 
 
 @asynccontextmanager
 async def exposed(
     metrics: Application, *, probes: Application, host: str, port: int, bounds: Bounds = BOUNDS
 ) -> AsyncIterator[int]:
-    """Serve as long as this lasts; yield the port, which is chosen by the system for 0. Raise CannotExpose."""
+    """Serve within the context; yield the port, which the system picks if `port` is 0. Raise CannotExpose."""
     server = HttpServer(_OperatorRoutes(metrics, probes), bounds, refusal=refuse_plainly)
     try:
         with listening_socket(host, port, reader_timeout_s=bounds.reader_timeout_s) as listening:
@@ -44,13 +44,13 @@ async def exposed(
                 server.abort()
                 await server.ended()
     except CannotListen as exc:
-        # The server tells no more than that the start has failed; a traceback would tell no more than this.
+        # The server only reports that start-up failed; a traceback would add nothing.
         log.error("metrics.cannot_listen", host=host, port=port, reason=str(exc))  # noqa: TRY400
         raise CannotExpose(str(exc)) from exc
 
 
 class _OperatorRoutes:
-    """Passes a request to the one of two apps that serves its path."""
+    """Routes each request to whichever of the two apps serves its path."""
 
     def __init__(self, metrics: Application, probes: Application) -> None:
         self._metrics = metrics

@@ -1,4 +1,4 @@
-"""Families of samples, made from what was counted."""
+"""Metric families built from counts."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,7 +10,7 @@ Labels = tuple[str, ...]
 
 
 def counters(name: str, text: str, labels: Labels, counts: Mapping[Labels, float]) -> CounterMetricFamily:
-    """A counter for each combination of labels."""
+    """Return a family with one counter per combination of labels."""
     family = CounterMetricFamily(name, text, labels=labels)
     for values, count in counts.items():
         family.add_metric(values, count)
@@ -18,7 +18,7 @@ def counters(name: str, text: str, labels: Labels, counts: Mapping[Labels, float
 
 
 def gauges(name: str, text: str, labels: Labels, values: Iterable[tuple[Labels, float]]) -> GaugeMetricFamily:
-    """A gauge for each combination of labels."""
+    """Return a family with one gauge per combination of labels."""
     family = GaugeMetricFamily(name, text, labels=labels)
     for each, value in values:
         family.add_metric(each, value)
@@ -26,7 +26,7 @@ def gauges(name: str, text: str, labels: Labels, values: Iterable[tuple[Labels, 
 
 
 def histograms(name: str, text: str, labels: Labels, seen: Mapping[Labels, Histogram]) -> HistogramMetricFamily:
-    """A histogram for each combination of labels."""
+    """Return a family with one histogram per combination of labels."""
     family = HistogramMetricFamily(name, text, labels=labels)
     for values, histogram in seen.items():
         family.add_metric(values, histogram.buckets(), histogram.total)

@@ -1,4 +1,4 @@
-"""Measures how late the event loop is: everything that computes too long shows here, whoever does it."""
+"""Measures event loop lag, which reveals any computation that blocks the loop for too long."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,14 +10,14 @@ EVERY_S = 0.25
 
 
 class Lag:
-    """Asks for a wake-up every `EVERY_S` and notes how late it comes."""
+    """Schedules a wake-up every `EVERY_S` and records how late it runs."""
 
     def __init__(self) -> None:
         self.seconds = Histogram(BRIEF_S)
 
     @asynccontextmanager
     async def measured(self) -> AsyncIterator[None]:
-        """Measure as long as this lasts."""
+        """Measure within the context."""
         task = asyncio.create_task(self._measure(), name="loop-lag")
         try:
             yield

@@ -1,7 +1,7 @@
-"""Logs: events with fields, one a line on stderr, as JSON or for people. Secrets are masked as a last belt.
+"""Logs: events with fields, one per line on stderr, as JSON or for people. Masking secrets is a last line of defence.
 
-Lines are rendered where the event happens and written by a thread: a reader of stderr that has stopped reading costs
-lines (counted), not the event loop.
+Lines are rendered where the event occurs and written by a thread: if the reader of stderr stalls, lines are dropped
+(and counted), but the event loop is not blocked.
 """
 
 import atexit
@@ -34,9 +34,9 @@ _TALKATIVE = ("httpx", "httpcore")
 
 
 def configure(level: str, *, as_json: bool, stream: TextIO | None = None) -> "LineWriter":
-    """Send structlog's and the standard library's logs to `stream` (stderr). Called again, it replaces what it set.
+    """Send structlog's and the standard library's logs to `stream` (default: stderr). A later call replaces the set-up.
 
-    Returns the writer of the lines, for events that are rendered elsewhere.
+    Return the line writer, for events that are rendered elsewhere.
     """
     number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
@@ -77,13 +77,13 @@ def configure(level: str, *, as_json: bool, stream: TextIO | None = None) -> "Li
 
 
 def clean_fields(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Mask what is named like a secret or looks like one, and bound every value."""
+    """Mask fields whose name or value looks like a secret, and truncate long values."""
     del logger, method
     return {str(name): _clean(name, value, 0) for name, value in event.items()}
 
 
 class LineWriter(logging.Handler):
-    """Writes rendered lines from a thread of its own; keeps at most `QUEUE_MAX_LINES`, and counts what it dropped."""
+    """Writes rendered lines from its own thread; queues at most `QUEUE_MAX_LINES` and counts the lines it drops."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
@@ -98,12 +98,12 @@ class LineWriter(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
-        except Exception:  # noqa: BLE001 - a field that can't be rendered must not end who logs it
+        except Exception:  # noqa: BLE001 - a field that cannot be rendered must not break the code that logs it
             line = f'{{"level":"error","event":"logs.unrenderable","logger":"{record.name}"}}'
         self.write(line, 1)
 
     def write(self, lines: str, count: int) -> None:
-        """Write lines as they are, all of them or, where too many wait already, none."""
+        """Queue all of the lines unchanged, or none of them if the queue is too full."""
         with self.lock or nullcontext():
             if self._given - self._written + count > QUEUE_MAX_LINES:
                 self._dropped += count
@@ -112,7 +112,7 @@ class LineWriter(logging.Handler):
             self._lines.put_nowait((lines, count))
 
     def close(self) -> None:
-        """Write what is left, within `FLUSH_S` seconds."""
+        """Write the remaining lines, within `FLUSH_S` seconds."""
         atexit.unregister(self.close)
         if self._thread.is_alive():
             try:
@@ -134,7 +134,7 @@ class LineWriter(logging.Handler):
                 self._stream.write(lines + "\n")
                 self._stream.flush()
             except (OSError, ValueError):
-                return  # stderr is gone: nobody is left to tell
+                return  # stderr is gone, so there is nowhere to report this
 
 
 def _clean(name: object, value: object, depth: int) -> object:
@@ -155,7 +155,8 @@ def _clean(name: object, value: object, depth: int) -> object:
 
 def _bounded(text: str) -> str:
     if len(text) > VALUE_MAX_CHARS:
-        # Masked before it is cut, so that the cut can't spare a secret; bounded before that, for a regex has a price.
+        # Mask before the final truncation, which could split a secret; truncate before masking, since regexes are
+        # expensive.
         text = text[: VALUE_MAX_CHARS * 4]
     text = _SECRET_TEXTS.sub(lambda found: next(filter(None, found.groups())) + MASK, text)
     return text if len(text) <= VALUE_MAX_CHARS else text[: VALUE_MAX_CHARS - 1] + "…"

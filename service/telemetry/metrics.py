@@ -1,4 +1,4 @@
-"""All metrics of one process, in a registry of their own. Every label is from a closed set."""
+"""All metrics of one process, in their own registry. Every label comes from a closed set."""
 
 import platform
 import time
@@ -17,7 +17,7 @@ from service.telemetry.upstream_calls import CalledApp, CallMetrics
 
 
 class Metrics:
-    """What is counted as it happens stands here as an attribute; what the parts know is read from `watch` on."""
+    """Counts events as they occur, in its attributes; after `watch`, also reads the state of other parts."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Metrics:
         callers: Callable[[], Collection[str]],
         clock: Callable[[], float],
     ) -> None:
-        """`callers` are the names of the callers that there are; `clock` is the loop's."""
+        """`callers` returns the current names of the callers; `clock` is the event loop's."""
         self.requests = RequestMetrics(apps=apps, callers=callers)
         self.calls = CallMetrics(apps, clock=clock)
         self.redis = StoreMetrics()
@@ -43,19 +43,19 @@ class Metrics:
             self.registry.register(collector)
 
     def watch(self, watched: Watched) -> None:
-        """Show what these parts know, too."""
+        """Also report the state of these parts."""
         self._settle = watched.settle
         self.registry.register(StateCollector(watched))
 
     def reloaded(self, *, ok: bool) -> None:
-        """Count a reload of the configuration, or that it was refused."""
+        """Count a reload of the configuration as successful or rejected."""
         self._config_is_good = ok
         if ok:
             self._config_read_at_s = time.time()
         self._reloads["ok" if ok else "refused",] += 1
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what belongs to the process as a whole. Collected first, so that what is held back is counted too."""
+        """Yield the process-wide metrics. Collected first, so that batched records are flushed and counted."""
         self._settle()
         python = platform.python_version()
         yield gauges("taskgate_build_info", "What runs here.", ("version", "python"), [((self._version, python), 1.0)])

@@ -1,4 +1,4 @@
-"""Counts requests. On every request's way, hot hits too: one look-up, one bisection, two additions."""
+"""Counts requests. Runs for every request, cache hits included: one look-up, one bisection, two additions."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -13,21 +13,21 @@ from service.telemetry.histogram import REQUEST_S, WAIT_S, Histogram
 
 OTHER = "other"
 OUTCOMES = (*(source.value for source in Source), FALLBACK, "refused", "declined", "none")
-"""What `outcome` may be: a page's source, or `fallback` where it is stale for want of a fetch; `refused` where no fetch
-could be had in time, `declined` where the caller had asked for no fetch or no wait; `none` for all others."""
+"""Values of `outcome`: the source of a page, or `fallback` if it is stale because no fetch was possible; `refused` if
+no fetch was possible in time, `declined` if the caller had ruled out a fetch or a wait; `none` for all others."""
 
 _PAGES = frozenset((*(source.value for source in Source), FALLBACK))
 _NO_PROBLEMS = _PAGES | {STREAMED, None}
 _LINED = (Source.JOINED.value, Source.FETCHED.value)
 
 _FAULT = (TASKS_ROUTE, "GET", "500", "none")
-"""There from the start, as 0: Prometheus sees no increase in a series that begins with 1, and an alert waits for it."""
+"""Present from the start, as 0, for an alert: Prometheus sees no increase in a series that starts at 1."""
 
 _Key = tuple[str, str, int, str | None, str | None, str | None]
 
 
 class _Series:
-    """All requests that agree in everything but their times."""
+    """All requests that differ only in their times."""
 
     __slots__ = ("seconds", "waits")
 
@@ -37,7 +37,7 @@ class _Series:
 
 
 class RequestMetrics:
-    """A `Listener`: counts requests that have ended. `callers` are the names of those who may be told apart."""
+    """Counts finished requests; a `Listener`. `callers` returns the caller names that may appear as labels."""
 
     def __init__(self, *, apps: Collection[str], callers: Callable[[], Collection[str]]) -> None:
         self._apps = frozenset(apps)
@@ -47,7 +47,7 @@ class RequestMetrics:
         self._waits: dict[tuple[str, ...], Histogram] = {}
 
     def __call__(self, seen: Sequence[RequestRecord]) -> None:
-        """Count them."""
+        """Count the requests."""
         for each in seen:
             series = self._by_labels.get(each.labels)
             if series is None:
@@ -57,7 +57,7 @@ class RequestMetrics:
                 series.waits.observe(each.waited_s)
 
     def collect(self) -> Iterator[Metric]:
-        """Everything, as Prometheus wants it."""
+        """Yield all request metrics."""
         requests: Counter[tuple[str, ...]] = Counter({_FAULT: 0})
         by_caller: Counter[tuple[str, ...]] = Counter()
         problems: Counter[tuple[str, ...]] = Counter()
@@ -93,7 +93,7 @@ class RequestMetrics:
         )
 
     def _admitted(self, labels: RequestLabels) -> _Series:
-        """The series of these labels, whose names are replaced where they are not from a closed set."""
+        """Return the series for these labels, replacing names that are not in a closed set."""
         caller, app = labels.caller, labels.app
         if caller is not None and caller not in self._callers():
             caller = OTHER
@@ -106,7 +106,7 @@ class RequestMetrics:
             if labels.outcome in _LINED:
                 waits = self._waits.setdefault((app or "", caller or ""), Histogram(WAIT_S))
             series = self._series[key] = _Series(waits)
-        if (caller, app) == (labels.caller, labels.app):  # others may be known after the next reload
+        if (caller, app) == (labels.caller, labels.app):  # else the name may be known after the next reload
             if len(self._by_labels) >= LABELS_MAX:
                 self._by_labels.clear()
             self._by_labels[labels] = series
@@ -114,7 +114,7 @@ class RequestMetrics:
 
 
 def outcome_of(told: str | None) -> str:
-    """A word of OUTCOMES for what an observation tells."""
+    """Return the word of OUTCOMES for a record's outcome."""
     if told in _PAGES:
         return told
     if told in DECLINED:

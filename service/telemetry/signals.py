@@ -1,4 +1,4 @@
-"""All signals of one process, as its settings want them: what each part is given, and what is opened."""
+"""All signals of one process: builds the observers that its settings call for, and opens what they need."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 class Signals:
-    """Metrics where a port is set, traces where an endpoint is set; `metrics` and `tracing` are None where not."""
+    """Metrics if a port is set, traces if an endpoint is set; otherwise `metrics` and `tracing` are None."""
 
     def __init__(
         self, settings: Settings, environ: Mapping[str, str], *, callers: Callable[[], Collection[str]]
     ) -> None:
-        """`callers` are the names of the callers that there are now."""
+        """`callers` returns the current names of the callers."""
         regions = {name: app.region or "custom" for name, app in settings.apps.items()}
         self._settings = settings.telemetry
         self._log_call = call_logger(regions)
@@ -48,46 +48,46 @@ class Signals:
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
-        """Who is told of requests, beside the access log, when it suits."""
+        """The listeners for batches of finished requests, in addition to the access log."""
         return () if self.metrics is None else (self.metrics.requests,)
 
     @property
     def observers(self) -> tuple[Observer, ...]:
-        """Who is told of each request within its span."""
+        """The observers that are called with each request within its span."""
         return () if self._traces is None else (self._traces.ended,)
 
     @property
     def on_call(self) -> tuple[OnCall, ...]:
-        """Who is told of upstream calls."""
+        """The observers of upstream calls."""
         return (self._log_call,) if self.metrics is None else (self._log_call, self.metrics.calls)
 
     @property
     def on_store_call(self) -> OnStoreCall | None:
-        """Who is told of calls to Redis."""
+        """The observer of calls to Redis, if any."""
         return None if self.metrics is None else self.metrics.redis
 
     @property
     def tracing(self) -> Tracing | None:
-        """Who traces upstream calls."""
+        """The tracer of upstream calls, if any."""
         return self._traces
 
     def reloaded(self, *, ok: bool) -> None:
-        """The configuration was read anew, or was refused."""
+        """Called after each attempt to reload the configuration; `ok` is false if it was rejected."""
         if self.metrics is not None:
             self.metrics.reloaded(ok=ok)
 
     def watch(self, watched: Watched) -> None:
-        """Show what these parts know, where there are metrics."""
+        """Include the state of these parts in the metrics, if there are any."""
         if self.metrics is not None:
             self.metrics.watch(watched)
 
     def edge(self, app: Any) -> Any:
-        """The ASGI application, traced where traces are wanted."""
+        """Return the ASGI application, wrapped in tracing if that is enabled."""
         return app if self._traces is None else self._traces.edge(app)
 
     @asynccontextmanager
     async def opened(self, *, probes: Application) -> AsyncIterator[None]:
-        """Measure, expose and send as long as this lasts; `probes` is the app that answers them. Raise CannotExpose."""
+        """Measure, expose and export within the context; `probes` is the app that serves them. Raise CannotExpose."""
         async with AsyncExitStack() as parts:
             if self._traces is not None:
                 await parts.enter_async_context(self._traces.flushed())

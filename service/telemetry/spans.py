@@ -1,6 +1,6 @@
-"""The spans: one trace from the caller's `traceparent` through the request, its time in line and its upstream call.
+"""Spans: one trace from the caller's `traceparent` through the request, its time in line and its upstream call.
 
-Imports OpenTelemetry, an extra: import this module only where traces are wanted. Attributes are names from closed sets,
+Imports OpenTelemetry, an extra: import this module only if tracing is enabled. Attributes are names from closed sets,
 numbers and the request's id: no URL, no query, no key, no signature.
 """
 
@@ -25,18 +25,18 @@ from service.observe.request import RequestRecord
 from service.upstream.results import OK
 
 EXPORT_S = 3.0
-"""How long one export may take, and how long the last one may hold up the end of the process."""
+"""The time limit of one export, and of the last one, which delays the end of the process."""
 
 App = Any
-"""An ASGI application, as the edge takes it."""
+"""An ASGI application."""
 
 _W3C = TraceContextTextMapPropagator()
 
 
 def provider_of(endpoint: str | None, *, version: str) -> TracerProvider:
-    """Sends spans to a collector by OTLP over HTTP: to `endpoint`, or where OpenTelemetry's own variables say.
+    """Return a provider that exports OTLP over HTTP to `endpoint`, or as set in OpenTelemetry's own variables.
 
-    What is sampled, and what else a span's resource tells, are left to these variables as well.
+    These variables also control sampling and any further resource attributes.
     """
     resource = Resource.create({"service.name": "taskgate", "service.version": version})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
@@ -46,9 +46,9 @@ def provider_of(endpoint: str | None, *, version: str) -> TracerProvider:
 
 
 class Traces:
-    """Makes the spans. `edge` wraps the edge, `ended` is an observer, `begin` makes it a `calls.Tracing`.
+    """Creates the spans. `edge` wraps the application, `ended` is an observer, `begin` implements `Tracing`.
 
-    `sends_traceparent`: the upstream gets a `traceparent`, too. It is a vendor's, so that is off by default.
+    With `sends_traceparent`, the upstream gets a `traceparent`, too. It belongs to a vendor, so this is off by default.
     """
 
     def __init__(self, provider: TracerProvider, *, regions: Mapping[str, str], sends_traceparent: bool) -> None:
@@ -59,7 +59,7 @@ class Traces:
 
     @asynccontextmanager
     async def flushed(self) -> AsyncIterator[None]:
-        """Send in the end what is left, as far as `EXPORT_S` allows."""
+        """On exit, export the remaining spans, within `EXPORT_S`."""
         try:
             yield
         finally:
@@ -67,16 +67,16 @@ class Traces:
 
             def shut_down() -> None:
                 self._provider.shutdown()
-                with suppress(RuntimeError):  # the loop has not waited for it
+                with suppress(RuntimeError):  # the loop closed without waiting
                     loop.call_soon_threadsafe(done.set)
 
-            # A thread that nothing waits for: neither the loop's end nor the interpreter's.
+            # A daemon thread, so that neither the loop nor the interpreter waits for it on exit.
             threading.Thread(target=shut_down, name="traces-end", daemon=True).start()
             with suppress(TimeoutError):
                 await asyncio.wait_for(done.wait(), EXPORT_S)
 
     def edge(self, app: App) -> App:
-        """The application, each request in a span; the `traceparent` that it sees is that span's own."""
+        """Return the application with a span around each request; the app sees the `traceparent` of that span."""
 
         async def traced(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] != "http":
@@ -92,7 +92,7 @@ class Traces:
         return traced
 
     def ended(self, seen: RequestRecord) -> None:
-        """Say on the request's span what became of it; to be called within it."""
+        """Record the outcome on the request's span. Must be called within that span."""
         span = trace.get_current_span()
         if not span.is_recording():
             return
@@ -113,7 +113,7 @@ class Traces:
             span.set_status(StatusCode.ERROR)
 
     def begin(self, call: Call) -> Trace:
-        """A span for the payer's time in line, which ends now, and one for the call, which begins."""
+        """Record a span for the payer's time in line, which ends now, and begin one for the call."""
         origin = call.payer.origin
         parent = _context(origin.traceparent)
         named: dict[str, str | int] = {"taskgate.app": call.app, "taskgate.caller": call.payer.caller}
@@ -139,7 +139,7 @@ class _CallTrace:
         self.traceparent = traceparent
 
     def end(self, end: CallEnd) -> None:
-        """Say what it came to."""
+        """Record the result and end the span."""
         self._span.set_attributes({"taskgate.result": end.result, "taskgate.sent": end.sent_at_s is not None})
         if end.code is not None:
             self._span.set_attribute("taskgate.code", end.code)
@@ -149,7 +149,7 @@ class _CallTrace:
 
 
 def _context(traceparent: str) -> Context:
-    """The context that a `traceparent` tells; an empty one where it tells none, never that of whoever runs this."""
+    """Return the context in a `traceparent`; if there is none, an empty context, never the current one."""
     return _W3C.extract({"traceparent": traceparent}, context=Context())
 
 

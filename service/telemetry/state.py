@@ -1,4 +1,4 @@
-"""Reads, at each scrape, what the parts know anyway: line, turns, caches, signatures."""
+"""Reads the state of lines, turns, caches and signers at each scrape."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
@@ -19,20 +19,20 @@ from service.watch.events import EVENT_NAMES
 from service.watch.feeds import Feeds
 
 BACKGROUND = (RENEWAL, "~ahead")
-"""Callers that are none: in their names blocks are fetched before anyone waits for them."""
+"""Pseudo-callers: names under which blocks are fetched before any caller waits for them."""
 
 
 class Connected(Protocol):
-    """Whatever has connections."""
+    """Anything with a connection count."""
 
     @property
     def open_connections(self) -> int:
-        """How many are open."""
+        """Return the number of open connections."""
         ...
 
 
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts that are looked at, once `settle` has told them the last. `callers` are those who may read each app.
+    """The parts whose state is read; `settle` flushes pending records first. `callers` are those who may read each app.
 
     `clock` is the wall clock.
     """
@@ -54,13 +54,13 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StateCollector:
-    """Collects what is true now."""
+    """Collects the current state."""
 
     def __init__(self, watched: Watched) -> None:
         self._watched = watched
 
     def collect(self) -> Iterator[Metric]:
-        """Everything, as Prometheus wants it."""
+        """Yield all state metrics."""
         yield from self._budget()
         yield from self._lines()
         yield from self._caches()

@@ -1,4 +1,4 @@
-"""Counts what is asked of Redis: how long the answers take, and why there are none."""
+"""Counts calls to Redis: how long they take, and why they fail."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from service.telemetry.histogram import BRIEF_S, Histogram
 
 
 class StoreMetrics:
-    """An `OnCall` of the store. Each kind of error is there from the start, as 0, so that the first is an increase."""
+    """An `OnCall` of the store. Every kind of error starts at 0, so that the first one shows as an increase."""
 
     def __init__(self) -> None:
         self._seconds: dict[tuple[str, ...], Histogram] = {}
@@ -31,7 +31,7 @@ class StoreMetrics:
             self._errors[op, detail] += 1
 
     def collect(self) -> Iterator[Metric]:
-        """Everything, as Prometheus wants it."""
+        """Yield all store metrics."""
         text = "Time of a call to Redis, waiting for a connection included; failures count, too."
         yield histograms("taskgate_redis_call_duration_seconds", text, ("op",), self._seconds)
         yield counters("taskgate_redis_errors", "Calls to Redis that failed, by why.", ("op", "detail"), self._errors)

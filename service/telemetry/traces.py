@@ -1,4 +1,4 @@
-"""Whether traces are wanted. OpenTelemetry is an extra: without an endpoint it is not even imported."""
+"""Decides whether tracing is enabled. OpenTelemetry is an extra: without an endpoint it is not even imported."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -18,10 +18,10 @@ log = structlog.get_logger(__name__)
 def traces_of(
     settings: TelemetrySettings, environ: Mapping[str, str], *, regions: Mapping[str, str], version: str
 ) -> "Traces | None":
-    """What makes and sends spans; None where neither the settings nor the environment name an endpoint.
+    """Return the tracer, or None if neither the settings nor the environment name an endpoint.
 
-    An endpoint in the environment may have been set for all that runs in a cluster: without the extra it is passed
-    over, with a warning.
+    An endpoint in the environment may be meant for everything in a cluster: without the extra it is ignored, with a
+    warning.
     """
     if settings.otlp_endpoint is None and not any(environ.get(name) for name in ENDPOINTS):
         return None

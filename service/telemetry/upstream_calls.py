@@ -1,4 +1,4 @@
-"""Counts upstream calls: how they ended, how long they took, and how many there were in the worst second."""
+"""Counts upstream calls: their results and durations, and how many began in the busiest window."""
 
 from bisect import insort
 from collections import Counter
@@ -13,21 +13,21 @@ from service.telemetry.histogram import CALL_S, Histogram
 from service.upstream.results import RESULTS
 
 KEEP_S = 60.0
-"""For how long a call counts for the worst window."""
+"""How long a call is considered for the busiest window."""
 KEEP_MAX = 100_000
 
 
 class CalledApp(msgspec.Struct, frozen=True, kw_only=True):
-    """An app whose calls are counted: where it is, and its budget's window."""
+    """An app whose calls are counted: its region, and its budget's window."""
 
     region: str
     window_s: float
 
 
 class CallMetrics:
-    """An `OnCall`: counts calls that have ended. `clock` is the loop's.
+    """Counts finished calls; an `OnCall`. `clock` is the event loop's.
 
-    Each result is there from the start, as 0: Prometheus sees no increase in a series that begins with 1.
+    Each result is present from the start, as 0: Prometheus sees no increase in a series that starts at 1.
     """
 
     def __init__(self, apps: Mapping[str, CalledApp], *, clock: Callable[[], float]) -> None:
@@ -40,7 +40,7 @@ class CallMetrics:
         self._sent_at_s: dict[str, list[float]] = {name: [] for name in apps}
 
     def __call__(self, end: CallEnd) -> None:
-        """Count one."""
+        """Count one call."""
         name = end.call.app
         region = self._apps[name].region
         self._results[name, region, end.result] += 1
@@ -52,7 +52,7 @@ class CallMetrics:
                 self._forget(sent_at_s)
 
     def collect(self) -> Iterator[Metric]:
-        """Everything, as Prometheus wants it."""
+        """Yield all call metrics."""
         yield counters(
             "taskgate_upstream_calls",
             "Upstream calls of this replica, by what they came to.",
@@ -82,7 +82,7 @@ class CallMetrics:
 
 
 def worst_window(times_s: Sequence[float], *, window_s: float) -> int:
-    """The most of the sorted times that lie less than a window apart."""
+    """Return the largest number of the sorted times that lie less than a window apart."""
     worst = first = 0
     for index, time_s in enumerate(times_s):
         while time_s - times_s[first] >= window_s:

@@ -1,1 +1,1 @@
-"""The upstream's language: signing, regions, error codes, the wire format and the client."""
+"""The upstream's API: signing, regions, error codes, the wire format and the client."""

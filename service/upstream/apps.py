@@ -1,4 +1,4 @@
-"""An application as the upstream knows it, made from its settings."""
+"""An application as known to the upstream, built from its settings."""
 
 from urllib.parse import urlsplit
 
@@ -9,7 +9,7 @@ from service.upstream.regions import hosts, region_of
 
 
 class UpstreamApp(msgspec.Struct, frozen=True, kw_only=True):
-    """One app: the identity to call with, and its base URLs without a trailing slash, the preferred one first."""
+    """One app: its identity in calls, and its base URLs without a trailing slash, the preferred one first."""
 
     name: str
     sdkappid: int
@@ -18,10 +18,10 @@ class UpstreamApp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def upstream_app_of(name: str, settings: AppSettings, *, backup_hosts: bool) -> UpstreamApp:
-    """Return the app that the settings describe; an explicit base URL has no backup.
+    """Return the app described by the settings; an explicit base URL has no backup.
 
-    The region defaults to that of the SDKAppID's range. Raises ValueError with a text for the operator where the
-    region is unknown or the base URL is none.
+    The region defaults to that of the SDKAppID's range. Raise ValueError with a text for the operator if the region is
+    unknown or the base URL is invalid.
     """
     if settings.base_url is not None:
         bases: tuple[str, ...] = (checked_base_url(settings.base_url),)
@@ -32,11 +32,11 @@ def upstream_app_of(name: str, settings: AppSettings, *, backup_hosts: bool) -> 
 
 
 def checked_base_url(base_url: str) -> str:
-    """Return a base URL without a trailing slash. Raises ValueError if it can't be one."""
+    """Return a base URL without a trailing slash. Raise ValueError if it is invalid."""
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https"):
         raise ValueError("a base URL starts with https:// or http://")
-    if not parts.hostname or parts.port == 0:  # reading the port raises ValueError where it is out of range
+    if not parts.hostname or parts.port == 0:  # reading the port raises ValueError if it is out of range
         raise ValueError("a base URL names a host")
     if parts.username is not None or parts.password is not None:
         raise ValueError("a base URL holds no user and no password")

@@ -1,4 +1,4 @@
-"""The upstream client: sign, route, call and read one answer. It knows no budget, no cache and no retry."""
+"""The upstream client: sign, route, call and read one answer. It knows nothing of budgets, caches and retries."""
 
 import asyncio
 import time
@@ -30,11 +30,11 @@ log = structlog.get_logger(__name__)
 
 
 class Client:
-    """Calls the upstream for all apps, over connections of each app's own.
+    """Calls the upstream for all apps, over separate connections for each app.
 
-    `signers` are one for each app. `wall` is seconds since the epoch, for signing; `steady` counts stops and failed
-    hosts. `odd` counts what of the answers was not as the upstream's page promises, by app and kind; `skew_s` is
-    how far this machine's clock is ahead of the upstream's, by app, within a second or two.
+    `signers` holds one per app. `wall` returns seconds since the epoch, for signing; `steady` times stops and failed
+    hosts. `odd` counts deviations of answers from what the upstream's page promises, by app and kind; `skew_s` is how
+    far this machine's clock is ahead of the upstream's, by app, accurate to a second or two.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Client:
         return sum(transport.http.in_use for transport in self._transports.values())
 
     async def __aenter__(self) -> Self:
-        """Return the client itself; leaving closes it."""
+        """Return the client itself; leaving the context closes it."""
         return self
 
     async def __aexit__(
@@ -85,7 +85,7 @@ class Client:
         await self._resolver.aclose()
 
     def stopped(self, app: UpstreamApp) -> CallsStopped | None:
-        """Return why no call may be made for the app now, with the time that is left, or None. Makes no call.
+        """Return why no call may be made for the app now, with the remaining time, or None. Make no call.
 
         The secret's file is checked at most once a second: a changed secret lifts the stop.
         """
@@ -108,13 +108,13 @@ class Client:
     ) -> Listing:
         """Make one call for `want` tasks from `offset` on.
 
-        `before_send` is awaited once, when a connection is there and before the first byte is written; what it raises
-        comes out as raised, and nothing was sent. Never cancel this: it ends by itself within `call_timeout_s`, and
-        however long `before_send` takes. `traceparent` is sent with the call, unless it is empty.
+        `before_send` is awaited once, after a connection is available and before the first byte is written; its
+        exceptions pass through unchanged, and then nothing was sent. Never cancel this: it ends by itself within
+        `call_timeout_s`, unless `before_send` takes longer. `traceparent` is sent with the call, unless it is empty.
 
-        Raises the model's errors: UpstreamUnreachable (`sent` is false) where no call was made; UpstreamTimeout,
-        UpstreamHTTPStatus and UpstreamBroken where it failed; UpstreamRefused, or one of its kinds QueryRefused,
-        Throttled and CallsStopped, where the upstream refused; CallsStopped with `sent` false while calls are stopped.
+        Raise the model's errors: UpstreamUnreachable (`sent` is false) if no call was made; UpstreamTimeout,
+        UpstreamHTTPStatus and UpstreamBroken if it failed; UpstreamRefused, or one of its subclasses QueryRefused,
+        Throttled and CallsStopped, if the upstream refused; CallsStopped with `sent` false while calls are stopped.
         """
         if stop := self.stopped(app):
             raise stop
@@ -140,7 +140,7 @@ class Client:
     async def _call(
         self, app: UpstreamApp, signature: Signature, body: bytes, before_send: BeforeSend, traceparent: str
     ) -> HttpAnswer:
-        """Call the app's first host, or the next where there was no connection to be had; nothing was sent then."""
+        """Call the app's first host, or the next if no connection could be made, in which case nothing was sent."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._settings.call_timeout_s
         target = request_target(app, signature=signature.text, random=randbits(32))
@@ -163,7 +163,7 @@ class Client:
         raise UpstreamUnreachable(reason, app=app.name)
 
     def _note_clock(self, app: UpstreamApp, answer: HttpAnswer) -> None:
-        """Compare this machine's clock with the upstream's, which judges signatures."""
+        """Compare this machine's clock with the upstream's, which determines whether signatures are valid."""
         upstream_s = date_s(answer.header("date"))
         if upstream_s is None:
             return
@@ -176,9 +176,9 @@ class Client:
     def _refused(
         self, app: UpstreamApp, refusal: UpstreamRefusal, signature: Signature, fingerprint: bytes
     ) -> UpstreamRefused:
-        """Return the error for a refusal, after its consequences: forget the signature, stop calls.
+        """Return the error for a refusal, after its side effects: drop the signature, stop calls.
 
-        Where a signature made since the first refusal is refused as expired as well, a new one won't help either.
+        If a signature made since the first refusal is refused as expired as well, a new one won't help either.
         """
         persists = False
         if kind_of(refusal.code) is CodeKind.SIGNATURE_EXPIRED:

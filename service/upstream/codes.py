@@ -1,8 +1,7 @@
 """The upstream's error codes as data: the kind of each, and advice for operators.
 
-The kinds come from the vendor's list of common codes (60000 to 79999), its page for this call (90104, 90105) and the
-notes gathered beside it. `refusals.py` maps kinds to errors, and what follows a failed fetch is in
-`verdicts.py`.
+The kinds come from the vendor's list of common codes (60000 to 79999), its page for this call (90104, 90105) and
+accompanying notes. `refusals.py` maps kinds to errors, and `verdicts.py` decides what follows a failed fetch.
 """
 
 from enum import StrEnum
@@ -11,7 +10,7 @@ import msgspec
 
 
 class CodeKind(StrEnum):
-    """What an error code calls for. Few and fixed: fit for a metric's label."""
+    """What an error code requires. A small closed set, suitable for a metric's label."""
 
     THROTTLED = "throttled"
     TRANSIENT = "transient"
@@ -27,7 +26,7 @@ class CodeKind(StrEnum):
 
 
 class KnownCodes(msgspec.Struct, frozen=True, kw_only=True):
-    """Error codes of one kind that call for the same advice."""
+    """Error codes of one kind that require the same advice."""
 
     codes: tuple[int, ...]
     kind: CodeKind
@@ -134,6 +133,6 @@ def kind_of(code: int) -> CodeKind:
 
 
 def advice_for(code: int) -> str:
-    """Return what is wrong and what to do, for operators."""
+    """Return what is wrong and how to fix it, for operators."""
     entry = _KNOWN.get(code)
     return entry.advice if entry else UNKNOWN_ADVICE

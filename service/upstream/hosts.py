@@ -1,18 +1,18 @@
-"""Hosts that could not be reached lately. Pure but for its memory; times are seconds of any steady clock."""
+"""Hosts that recently could not be reached. Pure but for its memory; times are seconds of any steady clock."""
 
 AVOID_S = 30.0
 
 
 class FailedHosts:
-    """Remembers a host that failed for half a minute; as many entries as there are hosts."""
+    """Remembers failed hosts for half a minute; as many entries as there are hosts."""
 
     def __init__(self) -> None:
         self._avoided_until_s: dict[str, float] = {}
 
     def failed(self, host: str, *, now_s: float) -> None:
-        """Note that a host could not be reached: prefer the others for a while."""
+        """Record that a host could not be reached: prefer the others for a while."""
         self._avoided_until_s[host] = now_s + AVOID_S
 
     def ordered(self, hosts: tuple[str, ...], *, now_s: float) -> tuple[str, ...]:
-        """Return all hosts: those that failed lately last, otherwise in their own order."""
+        """Return all hosts in their own order, but those that failed recently last."""
         return tuple(sorted(hosts, key=lambda host: self._avoided_until_s.get(host, now_s) > now_s))

@@ -1,4 +1,4 @@
-"""Takes signatures out of texts that others will read, in whatever form the upstream echoes them."""
+"""Removes signatures from texts that others will read, in whatever form the upstream echoes them."""
 
 import base64
 import re
@@ -9,7 +9,7 @@ import msgspec
 
 MASK = "[signature]"
 PIECE_CHARS = 8
-"""So many letters and digits of a signature in a row are a piece of it."""
+"""A run of this many letters and digits of a signature counts as a piece of it."""
 
 _LOOKS_LIKE_ONE = re.compile(r"eJ[A-Za-z0-9*_%+/=-]{40,}", re.ASCII)
 _FROM_VENDOR = str.maketrans("*-_", "+/=")
@@ -18,8 +18,9 @@ _FROM_VENDOR = str.maketrans("*-_", "+/=")
 def masked(text: str, *, signature: str) -> str:
     """Return the text without the signature, its HMAC, pieces of either, or anything that looks like a signature.
 
-    Letters and digits alone are compared: alphabets of base64, escapes, and whatever parts the pieces make no
-    difference. One that was replaced meanwhile is valid for a long time yet, so what only looks like one goes, too.
+    Only letters and digits are compared, so that base64 alphabets, escapes, and whatever separates the pieces make no
+    difference. A signature that has since been replaced stays valid for a long time, so anything that merely looks like
+    one is removed, too.
     """
     text = _LOOKS_LIKE_ONE.sub(MASK, unquote(text).replace("\\/", "/"))
     places = [place for place, char in enumerate(text) if char.isascii() and char.isalnum()]
@@ -53,6 +54,6 @@ def _forms(signature: str) -> tuple[str, ...]:
         fields = msgspec.json.decode(zlib.decompress(packed), type=dict[str, msgspec.Raw])
         mac = msgspec.json.decode(fields["TLS.sig"], type=str)
         as_hex = base64.b64decode(mac).hex()
-    except (ValueError, zlib.error, msgspec.MsgspecError, KeyError):  # no signature of ours
+    except (ValueError, zlib.error, msgspec.MsgspecError, KeyError):  # not one of our signatures
         return (signature,)
     return (signature, mac, as_hex, as_hex.upper())

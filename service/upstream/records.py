@@ -1,4 +1,4 @@
-"""One task as the upstream writes it, read leniently: what can be read without a guess is, the rest is null."""
+"""One task as the upstream writes it, read leniently: what can be read without guessing is kept, the rest is null."""
 
 import re
 from collections import Counter
@@ -18,20 +18,20 @@ T = TypeVar("T")
 
 
 class Oddity(StrEnum):
-    """What of an answer was not as the upstream's page promises. Few and fixed: fit for a metric's label."""
+    """A deviation of an answer from the upstream's page. A small closed set, suitable for a metric's label."""
 
     ID = "id"
     """A record without a readable id, left out."""
     TIME = "time"
-    """A time that is none: null."""
+    """An invalid time: null."""
     TEXT = "text"
-    """Text that is not Unicode: each wrong character becomes U+FFFD."""
+    """Text that is not Unicode: each invalid character becomes U+FFFD."""
     VALUE = "value"
     """A field of another type than promised."""
     TOTAL = "total"
-    """A `Total` below the number of tasks that are there."""
+    """A `Total` below the number of tasks in the answer."""
     SURPLUS = "surplus"
-    """More tasks than were asked for; those belong to the next block and are dropped."""
+    """More tasks than requested; those belong to the next block and are dropped."""
 
 
 class WireTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,13 +57,13 @@ _TIME = re.compile(r"(\d{4}-\d{2}-\d{2})[ Tt](\d{2}:\d{2}:\d{2})(\.\d{1,9})?(?:[
 
 
 def wire_task(raw: Raw, odd: Counter[Oddity]) -> WireTask | None:
-    """Return a record's fields, as far as each can be read; None for one without an id. `odd` counts the others.
+    """Return a record's readable fields; None for one without an id. `odd` counts the unreadable ones.
 
-    The upstream's answer is decoded in one go where it is as promised; this is for the record that is not.
+    Answers that are as promised are decoded in one go; this is for records that are not.
     """
     try:
         fields = msgspec.json.decode(raw, type=dict[str, Raw])
-    except msgspec.ValidationError:  # no object
+    except msgspec.ValidationError:  # not an object
         odd[Oddity.ID] += 1
         return None
     task_id = _read(fields, "TaskID", _whole, odd, None)
@@ -87,7 +87,7 @@ def wire_task(raw: Raw, odd: Counter[Oddity]) -> WireTask | None:
 
 
 def task_of(wire: WireTask, odd: Counter[Oddity]) -> Task:
-    """Return the task as callers see it; `odd` counts times that are none."""
+    """Return the task as callers see it; `odd` counts invalid times."""
     return Task(
         id=wire.task_id,
         type=None if wire.type is None else _TYPES.get(wire.type, wire.type),
@@ -110,7 +110,7 @@ def _read(
     odd: Counter[Oddity],
     oddity: Oddity | None = Oddity.VALUE,
 ) -> T | None:
-    """Return a field's value; None where it is absent, null or can't be read, which is counted as `oddity`."""
+    """Return a field's value; None if it is absent, null or unreadable, the last of which is counted as `oddity`."""
     raw = fields.get(name)
     if raw is None:
         return None
@@ -144,7 +144,7 @@ def _flag(value: Any) -> bool | int:
 
 
 def _rfc3339(text: str | None, odd: Counter[Oddity]) -> str | None:
-    """Return a time as RFC 3339 in UTC, the zone where none is named; None for an empty one and for none."""
+    """Return a time as RFC 3339 in UTC, which is also the default zone; None for an empty, missing or invalid one."""
     if not text:
         return None
     found = _TIME.fullmatch(text)
@@ -157,7 +157,7 @@ def _rfc3339(text: str | None, odd: Counter[Oddity]) -> str | None:
 
 def _moment(found: re.Match[str]) -> datetime | None:
     day, time, _, sign, hours, minutes = found.groups()
-    if time.startswith("24") or int(hours or 0) > 23 or int(minutes or 0) > 59:  # newer Pythons take 24 for midnight
+    if time.startswith("24") or int(hours or 0) > 23 or int(minutes or 0) > 59:  # newer Pythons accept 24 as midnight
         return None
     try:
         moment = datetime.fromisoformat(f"{day}T{time}")

@@ -1,4 +1,4 @@
-"""From the upstream's refusals to our errors, and the stops of calls that some refusals bring."""
+"""Conversion of the upstream's refusals to our errors, and the stops of calls caused by some refusals."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from service.upstream.codes import CodeKind, advice_for, kind_of
 BAD_SIGNATURES_STOP_S = 60.0
 
 SKEW_S = 90.0
-"""The least difference of clocks that is reported: less may be network delay or rounding."""
+"""The smallest clock difference that is reported: less may be network delay or rounding."""
 
 ABOUT_SIGNATURES = frozenset(
     {CodeKind.SIGNATURE_EXPIRED, CodeKind.CREDENTIALS, CodeKind.TOO_MANY_BAD_SIGNATURES},
@@ -30,10 +30,10 @@ STOPPING = frozenset(
 def refused(
     *, app: str, code: int, text: str, stopped_s: float, persists: bool = False, skew_s: float = 0.0
 ) -> UpstreamRefused:
-    """Return the error for a refusal; `text` is bounded already. `skew_s` is how far our clock is ahead.
+    """Return the error for a refusal; `text` is already bounded. `skew_s` is how far our clock is ahead.
 
-    `persists` says that a signature made anew was refused as expired, too: that stops calls as a wrong key does.
-    After too many bad signatures the upstream wants no call for at least 60 s.
+    `persists` says that a newly made signature was refused as expired, too: that stops calls as a wrong key does. After
+    too many bad signatures the upstream accepts no call for at least 60 s.
     """
     kind, advice = kind_of(code), advice_for(code)
     if kind in ABOUT_SIGNATURES and is_off(skew_s):
@@ -53,7 +53,7 @@ def refused(
 
 
 def is_off(skew_s: float) -> bool:
-    """Whether a clock is off by so much that signatures may be refused for it."""
+    """Return whether a clock is off by so much that signatures may be refused for it."""
     return abs(skew_s) >= SKEW_S
 
 
@@ -72,13 +72,13 @@ class _Stop(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stops:
-    """Which apps must not be called now. Times are seconds of any steady clock. As many entries as apps."""
+    """The apps that must not be called now. Times are seconds of any steady clock. As many entries as apps."""
 
     def __init__(self) -> None:
         self._stops: dict[str, _Stop] = {}
 
     def begin(self, error: CallsStopped, *, fingerprint: bytes, now_s: float) -> None:
-        """Stop the app's calls for as long as the error says; a longer stop that already runs stays."""
+        """Stop the app's calls for as long as the error says; a longer stop already in effect stays."""
         stop = _Stop(
             code=error.code,
             text=error.text,
@@ -91,7 +91,7 @@ class Stops:
             self._stops[error.app] = stop
 
     def current(self, app: str, *, fingerprint: Callable[[], bytes], now_s: float) -> CallsStopped | None:
-        """Return the app's stop with the time left, or None; a changed secret lifts it.
+        """Return the app's stop with the remaining time, or None; a changed secret lifts it.
 
         After too many bad signatures it does not: that is the upstream's own pause, whatever signs the calls.
         """

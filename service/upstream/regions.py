@@ -10,7 +10,7 @@ CHINA = "china"
 
 
 class Region(msgspec.Struct, frozen=True, kw_only=True):
-    """A region. `leading` are the SDKAppIDs' first digits, above the last seven: 2 of 29999999, 172 of 1720000000."""
+    """A region. `leading` are the SDKAppIDs' leading digits, above the last seven: 2 of 29999999, 172 of 1720000000."""
 
     name: str
     host: str
@@ -19,7 +19,7 @@ class Region(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Contradiction(msgspec.Struct, frozen=True, kw_only=True):
-    """A configured region that the SDKAppID's range speaks against. The configuration wins; it deserves a warning."""
+    """A configured region that conflicts with the SDKAppID's range. The configuration wins, with a warning."""
 
     configured: str
     expected: str
@@ -52,7 +52,7 @@ def region_of(sdkappid: int) -> str:
 
 
 def hosts(region: str, *, backup: bool) -> tuple[str, ...]:
-    """Return the region's host, then its backup if there is one and `backup` is set. Raises ValueError if unknown."""
+    """Return the region's host, then its backup if there is one and `backup` is set. Raise ValueError if unknown."""
     found = next((candidate for candidate in REGIONS if candidate.name == region), None)
     if found is None:
         raise ValueError(f"no such region; there are {', '.join(REGION_NAMES)}")
@@ -62,7 +62,7 @@ def hosts(region: str, *, backup: bool) -> tuple[str, ...]:
 def contradiction(region: str, sdkappid: int) -> Contradiction | None:
     """Return the contradiction between a configured region and the SDKAppID's range, or None.
 
-    A region whose range nobody knows (Riyadh) is contradicted only by a range that another region claims.
+    A region whose range is unknown (Riyadh) is contradicted only by a range that another region claims.
     """
     expected = region_of(sdkappid)
     if region == expected:

@@ -12,10 +12,10 @@ from service.upstream.codes import CodeKind, kind_of
 
 OK = "ok"
 FAILED = "failed"
-"""A fault of ours."""
+"""An internal error."""
 
 RESULTS = (OK, "timeout", "unreachable", "broken", "http_status", *(kind.value for kind in CodeKind), FAILED)
-"""All that `result_of` returns."""
+"""All values that `result_of` returns."""
 
 
 def result_of(error: Exception | None) -> str:

@@ -1,4 +1,4 @@
-"""Where an app's secret comes from: a file that may change while we run, or an environment variable."""
+"""Sources of an app's secret: a file that may change at run time, or an environment variable."""
 
 import os
 import re
@@ -12,19 +12,19 @@ from service.settings import AppSettings
 SECRET_MAX_BYTES = 4096
 CHECK_EVERY_S = 1.0
 LOOK_S = 0.02
-"""How long a look at the file is waited for."""
+"""How long a check of the file is awaited, in seconds."""
 _SECRET_SHAPE = re.compile(r"[0-9a-f]{64}\Z")  # as the vendor's console shows it
 
 
 class SecretMissing(ValueError):
-    """No usable secret. The text says where it was expected and what is wrong, never what was found."""
+    """No usable secret. The text says where it was expected and what is wrong, but nothing of the content."""
 
 
 class Secret(Protocol):
     """An app's secret."""
 
     def read(self, now_s: float) -> bytes:
-        """Return the secret as ASCII bytes, without trailing line ends. Raises SecretMissing if it was never there."""
+        """Return the secret as ASCII bytes, without trailing line ends. Raise SecretMissing if it was never there."""
         ...
 
 
@@ -38,17 +38,17 @@ class EnvironmentSecret:
         self._value = _checked(value.encode("utf-8", "surrogateescape"), f"the environment variable {name}")
 
     def read(self, now_s: float) -> bytes:
-        """Return the secret; `now_s` changes nothing."""
+        """Return the secret; `now_s` is ignored."""
         del now_s
         return self._value
 
 
 class FileSecret:
-    """A secret in a file, read again when the file has changed; looked at no more than once a second.
+    """A secret in a file, re-read when the file has changed; checked at most once a second.
 
-    Links are followed, so that a secret mounted by Kubernetes, which swaps a link, is seen. While a file that was once
-    good is missing or empty, as in the middle of being written, the last good secret stays in use; so it does while the
-    file can't be read at once, as on a file system that hangs: such a look goes on behind.
+    Links are followed, so that a change of a secret mounted by Kubernetes, which swaps a link, is seen. The last good
+    secret stays in use while the file is missing or empty, for example while it is being written, and while it can't be
+    read promptly, as on a file system that hangs: such a check continues in the background.
     """
 
     def __init__(self, path: str) -> None:
@@ -59,7 +59,7 @@ class FileSecret:
         self._looker: threading.Thread | None = None
 
     def read(self, now_s: float) -> bytes:
-        """Return the secret as of the last look; `now_s` is any clock in seconds."""
+        """Return the secret as of the last check; `now_s` is any clock in seconds."""
         if self._value is not None and self._looked_at_s is not None:
             if 0 <= now_s - self._looked_at_s < CHECK_EVERY_S:
                 return self._value
@@ -78,7 +78,7 @@ class FileSecret:
             if _identity(self._path.stat()) != self._seen:
                 self._load()
         except (OSError, SecretMissing):
-            pass  # the last good secret stays in use; the next look may find a new one
+            pass  # the last good secret stays in use; the next check may find a new one
 
     def _load(self) -> bytes:
         what = f"the secret file {self._path}"
@@ -93,7 +93,7 @@ class FileSecret:
 
 
 def secret_of(settings: AppSettings, environ: Mapping[str, str]) -> Secret:
-    """Return the secret that an app's settings point to, after reading it once. Raises SecretMissing."""
+    """Return the secret that an app's settings point to, after reading it once. Raise SecretMissing."""
     for name, value in (("secret_file", settings.secret_file), ("secret_env", settings.secret_env)):
         if value is not None and _SECRET_SHAPE.search(value):
             raise SecretMissing(f"{name} names where the secret stands; this looks like the secret itself")

@@ -1,4 +1,4 @@
-"""The signer of one app: one signature, renewed before it ends, and when it is refused or the secret changes."""
+"""The signer of one app: one signature, renewed before it expires, and when it is refused or the secret changes."""
 
 import hashlib
 import hmac
@@ -14,7 +14,7 @@ RENEW_BEFORE_S = 300.0
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
-    """A signature and its number: a higher one was made later by the same signer."""
+    """A signature and its number: a higher number was made later by the same signer."""
 
     text: str
     number: int
@@ -38,7 +38,7 @@ class Signer:
         self._made = 0
 
     def current(self, now_s: float) -> Signature:
-        """Return the signature to use now, made anew if the present one won't do. Raises SecretMissing."""
+        """Return the signature to use now; make a new one if needed. Raise SecretMissing."""
         key = self._secret.read(now_s)
         signature = self._signature
         if signature is not None and key == self._signed_with and 0 <= now_s - self._signed_at_s < self._renew_after_s:
@@ -54,7 +54,7 @@ class Signer:
 
     @property
     def signed_at_s(self) -> float | None:
-        """When the present signature was made (wall clock); None where there is none."""
+        """When the current signature was made (wall clock); None if there is none."""
         return None if self._signature is None else self._signed_at_s
 
     def forget(self, signature: Signature) -> None:
@@ -63,7 +63,7 @@ class Signer:
             self._signature = None
 
     def fingerprint(self, now_s: float) -> bytes:
-        """Return a value that changes with the secret and reveals nothing of it. Means nothing outside this process."""
+        """Return a value that changes with the secret and reveals nothing of it. Meaningless outside this process."""
         return hmac.new(self._salt, self._secret.read(now_s), hashlib.sha256).digest()
 
 

@@ -1,4 +1,4 @@
-"""One HTTP call to an app's hosts. No error's text holds a URL or a signature."""
+"""One HTTP call to an app's hosts. No error text holds a URL or a signature."""
 
 import asyncio
 import ssl
@@ -40,11 +40,11 @@ _FIELDS = (
 
 
 class HostUnreachable(UpstreamUnreachable):
-    """No connection to this host; another may be tried."""
+    """No connection to this host could be made; another may be tried."""
 
 
 class Transport:
-    """The connections to one app's hosts, which no other app shares."""
+    """The connections to one app's hosts, shared with no other app."""
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ class Transport:
     ) -> HttpAnswer:
         """Send a JSON body and return the answer, of status 200, within `deadline_s` on the running loop's clock.
 
-        Raises what `before_send` raises, then nothing was sent; HostUnreachable and UpstreamUnreachable, nothing sent
-        either; UpstreamTimeout, UpstreamBroken and UpstreamHTTPStatus.
+        Raise what `before_send` raises, and HostUnreachable and UpstreamUnreachable, in each case with nothing sent;
+        UpstreamTimeout, UpstreamBroken and UpstreamHTTPStatus.
         """
 
         async def hold_and_check() -> None:
@@ -94,7 +94,7 @@ class Transport:
         return answer
 
     def _failure(self, exc: HttpFailure) -> UpstreamError:
-        """What a failed exchange is to us."""
+        """Return our error for a failed exchange."""
         match exc:
             case NoneFree():
                 return UpstreamUnreachable(str(exc), app=self._app)
@@ -116,7 +116,7 @@ def date_s(field: str) -> float | None:
 
 
 def retry_after_s(field: str, *, now_s: float) -> float | None:
-    """Return how long a `Retry-After` (RFC 9110, 10.2.3) says to wait, a day at most; None if it can't be read."""
+    """Return the delay of a `Retry-After` (RFC 9110, 10.2.3), a day at most; None if it can't be read."""
     if field.isascii() and field.isdecimal():
         return min(float(field[:9]), RETRY_AFTER_MAX_S)
     try:

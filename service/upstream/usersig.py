@@ -13,7 +13,7 @@ import msgspec
 
 
 class _Fields(msgspec.Struct, frozen=True, kw_only=True):
-    """What a signature holds, under the vendor's names."""
+    """The content of a signature, under the vendor's names."""
 
     ver: str = msgspec.field(name="TLS.ver", default="2.0")
     identifier: str = msgspec.field(name="TLS.identifier")
@@ -30,7 +30,7 @@ _ALPHABET = bytes.maketrans(b"+/=", b"*-_")
 def sign(*, sdkappid: int, admin: str, key: bytes, issued_at_s: int, valid_s: int) -> str:
     """Sign for `admin` of an app, valid for `valid_s` seconds from `issued_at_s` (since the epoch).
 
-    `key` is the secret's text as it stands: it looks like hex and is not decoded.
+    `key` is the secret's text as it is: it looks like hex and is not decoded.
     """
     text = f"TLS.identifier:{admin}\nTLS.sdkappid:{sdkappid}\nTLS.time:{issued_at_s}\nTLS.expire:{valid_s}\n"
     mac = hmac.new(key, text.encode(), hashlib.sha256).digest()

@@ -1,4 +1,4 @@
-"""What follows a failed fetch, and its explanation for operators. Pure."""
+"""The consequences of a failed fetch, and its explanation for operators. Pure."""
 
 from enum import StrEnum
 
@@ -16,16 +16,16 @@ from service.upstream.codes import CodeKind, kind_of
 
 
 class RetryVerdict(StrEnum):
-    """What follows a failed fetch. Every further try takes a new turn."""
+    """The consequence of a failed fetch. Every further try takes a new turn."""
 
     AGAIN = "again"
-    """A bounded number of times (`budget.attempts`)."""
+    """Retry a bounded number of times (`budget.attempts`)."""
     ONCE_MORE = "once_more"
-    """A single time; where the signature was refused as expired, the client makes a new one by itself."""
+    """Retry once; if the signature was refused as expired, the client makes a new one by itself."""
     AFTER_PAUSE = "after_pause"
-    """Pause the shared budget, then a bounded number of times."""
+    """Pause the shared budget, then retry a bounded number of times."""
     NEVER = "never"
-    """The same call would fail the same way."""
+    """Don't retry: the same call would fail the same way."""
 
 
 _OF_KIND = {
@@ -37,7 +37,7 @@ _OF_KIND = {
 
 
 def verdict(error: UpstreamError) -> RetryVerdict:
-    """Return what follows `error`."""
+    """Return the consequence of `error`."""
     match error:
         case CallsStopped() | QueryRefused():
             return RetryVerdict.NEVER

@@ -1,4 +1,4 @@
-"""The upstream's wire format, both ways: `list_sched_task` as its page describes it."""
+"""The upstream's wire format, in both directions: `list_sched_task` as its page describes it."""
 
 import re
 from collections import Counter
@@ -24,11 +24,11 @@ OrderBy = Literal["lower", "camel"]
 
 
 class MalformedAnswer(ValueError):
-    """An answer that is not what the upstream's page promises. The text names the field and quotes nothing."""
+    """An answer that differs from what the upstream's page promises. The text names the field and quotes nothing."""
 
 
 class UpstreamRefusal(msgspec.Struct, frozen=True, kw_only=True):
-    """The upstream's error code, with its own text as it stands."""
+    """The upstream's error code, with its own text unchanged."""
 
     code: int
     text: str
@@ -73,9 +73,9 @@ _ESCAPE = re.compile(
 
 
 def request_target(app: UpstreamApp, *, signature: str, random: int) -> str:
-    """Return path and query string of a call. It holds the signature: never log or show it.
+    """Return path and query string of a call. It contains the signature: never log or display it.
 
-    `random` is 32 bits, fresh for each call.
+    `random` is 32 bits, new for each call.
     """
     query = {
         "sdkappid": app.sdkappid,
@@ -106,9 +106,9 @@ def request_body(app: UpstreamApp, query: Query, range_: Range, *, offset: int, 
 
 
 def read_answer(body: bytes, *, sdkappid: int, offset: int, want: int) -> Listing | UpstreamRefusal:
-    """Read an answer to an app's call for `want` tasks from `offset` on. Raises MalformedAnswer.
+    """Read an answer to an app's call for `want` tasks from `offset` on. Raise MalformedAnswer.
 
-    Unknown fields are ignored, and one record that is not as promised harms no other: see `records.py`.
+    Unknown fields are ignored, and one irregular record does not affect the others: see `records.py`.
     """
     odd: Counter[Oddity] = Counter()
     try:
@@ -143,7 +143,7 @@ def read_answer(body: bytes, *, sdkappid: int, offset: int, want: int) -> Listin
 
 
 def bounded(text: str, *, secret: str = "") -> str:
-    """Return the upstream's text, safe to pass on: 200 characters at most, control characters escaped, unsigned.
+    """Return the upstream's text, safe to pass on: 200 characters at most, controls escaped, signature removed.
 
     `secret` is the signature that it may echo; see `masking.py`.
     """
@@ -154,10 +154,10 @@ def bounded(text: str, *, secret: str = "") -> str:
 
 
 def _proper_text(body: bytes, odd: Counter[Oddity]) -> bytes:
-    """Return the answer as proper UTF-8 and JSON: raw JSON within is carried on as it is.
+    """Return the answer as valid UTF-8 and JSON: raw JSON within is carried on unchanged.
 
-    What is no character becomes U+FFFD, as decoders of the web do it: half of a surrogate pair is one character less
-    in one title, and no reason to lose a page.
+    Invalid characters become U+FFFD, as web decoders do: half of a surrogate pair is one character less in one title,
+    and no reason to lose a page.
     """
     try:
         body.decode()
@@ -177,7 +177,7 @@ def _proper_text(body: bytes, odd: Counter[Oddity]) -> bytes:
 
 
 def _records(body: bytes, odd: Counter[Oddity]) -> tuple[int, list[WireTask], int]:
-    """Return the total, the records, and how many were left out for want of an id."""
+    """Return the total, the records, and how many were left out for lack of an id."""
     try:
         page = _pages.decode(body)
     except msgspec.ValidationError:

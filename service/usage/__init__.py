@@ -1,1 +1,1 @@
-"""Who used what, by minute and by hour."""
+"""Usage per caller, by minute and by hour."""

@@ -1,10 +1,10 @@
-"""How an app is served, in a word and a sentence: the first thing to know when callers complain. Pure."""
+"""An app's condition in one word and one sentence: the first thing to check when callers complain. Pure."""
 
 from service.model.budgets import AppCondition, CallResults, RecentCalls
 from service.model.errors import CallsStopped
 
 FAILING_SHARE = 0.5
-"""From which share of failed calls in the last minute on an app counts as failing."""
+"""The share of failed calls in the last minute from which an app counts as failing."""
 
 
 def app_condition(
@@ -17,13 +17,13 @@ def app_condition(
     pause_reason: str,
     stale_last_minute: int,
 ) -> AppCondition:
-    """The state, the gravest first.
+    """Return the app's condition; if several apply, the most serious.
 
-    `stopped` is why this replica makes no calls; `makes_calls` whether calls are made without Redis, where
-    `redis_away`; `stale_last_minute` counts stale answers.
+    `stopped` is why this replica makes no calls; `makes_calls` whether calls are made without Redis while `redis_away`;
+    `stale_last_minute` counts stale answers.
 
     - `stopped`: the upstream refuses the credentials or the account; no calls until that changes.
-    - `redis-away`: no calls, since Redis can't be reached. Where replicas share the calls out, the state is another.
+    - `redis-away`: no calls, since Redis cannot be reached. If replicas share the calls, another state applies.
     - `stale`: no call succeeded in the last minute, some failed, and callers get stale answers.
     - `failing`: half of the calls of the last minute failed, or more.
     - `paused`: the upstream asked for a pause.

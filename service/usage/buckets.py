@@ -1,4 +1,4 @@
-"""What was counted in whole minutes or hours, as Redis has it: read little by little, and remembered."""
+"""Counts for whole minutes or hours, read from Redis step by step, and cached."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -10,15 +10,15 @@ from service.model.budgets import COLUMNS, Counts
 from service.store.interfaces import Script
 
 READ_MAX = 6
-"""How many periods are read by one script."""
+"""How many periods one script reads."""
 LATE_S = 30
-"""How much longer than needed keys stay, for clocks that differ and batches that come late."""
+"""How much longer than necessary keys are kept, to allow for clock differences and late batches."""
 CALLS = "@"
-"""In a caller's place: the calls in one window of the clock, whose number stands in the column's; no caller's name."""
+"""In place of a caller: calls per window of the clock, with the window's number as the column. Not a caller's name."""
 RESULTS = "!"
-"""In a caller's place: how many calls ended with the result that stands in the column's place."""
+"""In place of a caller: how many calls ended with each result, with the result as the column."""
 NEWEST = "^"
-"""In a caller's place: values of which the greatest counts, not the sum."""
+"""In place of a caller: values of which the maximum counts, not the sum."""
 LAST_SUCCESS = (NEWEST, "ok_ms")
 """When the last successful call ended, in milliseconds since the epoch."""
 
@@ -28,7 +28,7 @@ Cell = tuple[str, str]
 """A caller and a column."""
 
 DIGITS_MAX = 18
-"""Of a count; what is longer is garbage."""
+"""The most digits in a count; anything longer is invalid."""
 
 READ = """
 local all = {}
@@ -41,8 +41,9 @@ return all
 
 
 class Book(msgspec.Struct, frozen=True, kw_only=True):
-    """What was counted in some time: the callers' rows, how many calls began in which window of the clock, and how many
-    ended with which result; `last_success_ms` is when the last one ended well, 0 for never.
+    """The counts of a period: callers' rows, calls begun by window of the clock, and calls ended by result.
+
+    `last_success_ms` is when the last call succeeded, 0 for never.
     """
 
     rows: Mapping[str, Counts] = {}
@@ -52,7 +53,7 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_books(read: Script, keys: Iterable[str]) -> list[Book]:
-    """The book under each key, a hash of `CALLER:COLUMN` to numbers; empty where there is none. `read` runs READ."""
+    """Return the book under each key, a hash of `CALLER:COLUMN` to numbers; empty if missing. `read` runs READ."""
     hashes = cast("list[list[bytes]]", await read([*keys], ()))
     return [booked(_cells(each)) for each in hashes]
 
@@ -64,25 +65,25 @@ class TimeBuckets:
         self.length_s = length_s
         self.kept = kept
         self.books: Mapping[int, Book] = {}
-        """What Redis had when last looked at; a period without any count may be missing."""
+        """The state of Redis at the last look; a period without any count may be missing."""
         self._read = read
         self._base = base
         self._looks = 0
 
     @property
     def lives_ms(self) -> int:
-        """How long a key stays after it was last added to."""
+        """Return how long a key is kept after its last addition."""
         return (self.length_s * self.kept + LATE_S) * 1000
 
     def key(self, number: int) -> str:
-        """Where a period is kept."""
+        """Return the key of a period."""
         return f"{self._base}{number}"
 
     async def look(self, now: int) -> None:
-        """Ask for periods that may have changed, up to the present one, and for one of the others in turn.
+        """Read the periods that may have changed, up to the present one, and one of the others in rotation.
 
-        In small scripts: with a thousand callers all at once would stop Redis for half a second. What another replica
-        sends late for a period that is over is seen when that period's turn comes. Raises StoreUnavailable.
+        Uses small scripts: reading a thousand callers at once would block Redis for half a second. Late additions by
+        another replica to a past period appear when it is that period's turn. Raise StoreUnavailable.
         """
         self._looks += 1
         in_turn = now - 2 - self._looks % (self.kept - 2)
@@ -95,12 +96,12 @@ class TimeBuckets:
         self.books = known
 
     def forget(self, number: int) -> None:
-        """Ask for this period anew with the next look."""
+        """Read this period again with the next look."""
         self.books = {known: book for known, book in self.books.items() if known != number}
 
 
 def booked(cells: Mapping[Cell, int]) -> Book:
-    """The cells as rows. Columns that are none of ours are left out: a newer replica may count more than we know."""
+    """Return the cells as rows, ignoring unknown columns: a newer replica may count more than we know."""
     names = dict.fromkeys(caller for caller, column in cells if column in COLUMNS and caller not in _NO_CALLERS)
     return Book(
         rows={name: _row(cells, name) for name in names},
@@ -111,7 +112,7 @@ def booked(cells: Mapping[Cell, int]) -> Book:
 
 
 def added(books: Iterable[Book]) -> Book:
-    """The sum of books."""
+    """Return the sum of the books."""
     rows: dict[str, Counts] = {}
     calls: dict[int, int] = {}
     results: dict[str, int] = {}
@@ -128,7 +129,7 @@ def added(books: Iterable[Book]) -> Book:
 
 
 def _cells(fields: list[bytes]) -> dict[Cell, int]:
-    """Read a hash, which comes as field and value in turn. A value that is no number counts as none."""
+    """Parse a hash, given as alternating fields and values. A value that is not a number is ignored."""
 
     def cells() -> Iterator[tuple[Cell, int]]:
         for field, value in zip(fields[::2], fields[1::2], strict=True):

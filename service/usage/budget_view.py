@@ -1,4 +1,4 @@
-"""An app's budget as one caller may see it, put together from the board and the usage store. Pure."""
+"""An app's budget as visible to one caller, assembled from the board and the usage store. Pure."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,7 +10,7 @@ from service.model.callers import Caller
 def parties(
     ticked: Ticked | None, here: Iterable[WaitingCount], tallies: Mapping[str, UsageCounts]
 ) -> tuple[CallerStanding, ...]:
-    """Everybody who waits or has used something in the last hour; without a board, only those who wait `here`."""
+    """Return all callers that wait or were active in the last hour; without a board, only those that wait `here`."""
     board = None if ticked is None else ticked.board
     rows = here if board is None else board.ranks
     waiting = {row.caller: row for row in rows}
@@ -26,7 +26,7 @@ def parties(
 
 
 def total(parts: Iterable[CallerStanding]) -> CallerStanding:
-    """Several callers taken together, without their names."""
+    """Return the total of several callers, without their names."""
     waiting, oldest_s, tally = 0, 0.0, UsageCounts()
     for part in parts:
         waiting, oldest_s, tally = waiting + part.waiting, max(oldest_s, part.oldest_s), tally + part.tally
@@ -46,7 +46,7 @@ def budget_view(
     calls: int,
     window_s: float,
 ) -> BudgetView:
-    """A caller sees itself by name and all others as one; an operator sees everybody, itself first of all."""
+    """Return the view: a caller sees itself by name and all others combined; an operator sees all, itself first."""
     by_name = {party.name: party for party in everybody}
     own = by_name.pop(caller.name, CallerStanding(name=caller.name))
     named = tuple(by_name.values()) if caller.operator else ()

@@ -1,4 +1,4 @@
-"""Counts who asks for pages and what became of it, for the usage store, under the columns of `Counts`."""
+"""Counts requests for pages and their outcomes for the usage store, under the columns of `Counts`."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,7 @@ from service.observe.outcomes import DECLINED, FALLBACK, REFUSED, TASKS_ROUTE
 from service.observe.request import RequestLabels, RequestRecord
 
 Count = Callable[[str, str, int], None]
-"""Adds to a caller's column: `Ledger.count`."""
+"""Adds to a caller's column: `UsageStore.count`."""
 
 _COLUMNS = {Source.HIT.value: "hits", Source.STALE.value: "stale", FALLBACK: "stale"} | dict.fromkeys(
     REFUSED | DECLINED, "refusals"
@@ -16,13 +16,13 @@ _COLUMNS = {Source.HIT.value: "hits", Source.STALE.value: "stale", FALLBACK: "st
 
 
 class UsageObserver:
-    """A `Listener`. Counts requests of known callers for pages of apps that have a usage store; others it leaves."""
+    """A `Listener`. Counts page requests of known callers to apps that have a usage store; ignores all others."""
 
     def __init__(self, usage_stores: Mapping[str, Count]) -> None:
         self._usage_stores = usage_stores
 
     def __call__(self, seen: Sequence[RequestRecord]) -> None:
-        """Enter them, each sum once."""
+        """Count the requests, adding each sum once."""
         for labels, number in Counter([each.labels for each in seen]).items():
             self._count(labels, "requests", number)
             if labels.outcome in _COLUMNS:

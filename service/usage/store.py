@@ -1,7 +1,7 @@
-"""What each caller used of an app, over all replicas, kept in Redis: by minute for an hour, by hour for a week.
+"""Each caller's usage of an app, over all replicas, kept in Redis: by minute for an hour, by hour for a week.
 
-Counting only adds in memory. A task of the store's own sends the sums, at most once a second, as one batch
-for each ten seconds of time; a batch that may have arrived is sent again under its number, and counted once.
+Counting only adds in memory. A task of the store sends the sums, at most once a second, as one batch for each ten
+seconds of time; a batch that may have arrived is resent under its number, and counted once.
 """
 
 import asyncio
@@ -30,20 +30,20 @@ from service.usage.buckets import (
 )
 
 STEP_S = 10
-"""Ten seconds are told apart in the last minute, minutes in the last hour, hours in the last week."""
+"""The resolution is ten seconds in the last minute, a minute in the last hour, an hour in the last week."""
 STEPS = 6
 MINUTES = 60
 HOURS = 7 * 24
 CALLERS_MAX = 1_000
-"""How many callers are told apart by one replica in one step of time; all beyond count as OVERFLOW."""
+"""How many callers one replica distinguishes in one step of time; any others count as OVERFLOW."""
 OVERFLOW = "~more"
 FLUSH_S = 1.0
-"""The least time between two batches, and how old the sums may be that are shown."""
+"""The shortest time between two batches, and the maximum age of the sums shown."""
 
-# KEYS: where the batch is added. ARGV: the replica, the batch's number, how many of the following are for all keys,
-# then for each key how long it lives (ms), then field and number in turn; what is beyond is for the first key alone.
-# A batch of a number that a key has seen from this replica is not added to it again. Of fields of NEWEST the greatest
-# number stays. What is no hash, and what is no number in one, begins anew.
+# KEYS: where to add the batch. ARGV: the replica, the batch's number, how many of the fields and numbers apply to all
+# keys, then each key's time to live (ms), then fields and numbers alternately; the rest apply to the first key only. A
+# key that has seen this batch number from this replica is not added to again. For NEWEST fields the maximum is kept. A
+# key that is not a hash, or a value that is not a number, starts again.
 _ADD = """
 local seen_by, fields = '#' .. ARGV[1], 4 + #KEYS
 for i, key in ipairs(KEYS) do
@@ -74,7 +74,7 @@ return {#KEYS}
 
 
 class _Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """What was counted in one step of time: for callers, and calls by window of the clock."""
+    """Counts of one step of time: by caller, and calls by window of the clock."""
 
     number: int
     step: int
@@ -83,10 +83,10 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsageStore:
-    """The counts of one app, for all columns of `Counts`. Lives from `start` to `aclose`.
+    """The counts of one app, for all columns of `Counts`. Runs from `start` to `aclose`.
 
-    `clock` is the shared clock in seconds. A batch that
-    can't be sent for an hour is lost, and so is what is counted in a replica that dies, up to a second's worth.
+    `clock` is the shared clock in seconds. A batch that cannot be sent for an hour is lost, and so are the counts of a
+    replica that dies, up to a second's worth.
     """
 
     def __init__(
@@ -118,18 +118,18 @@ class UsageStore:
         self._sender: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start sending."""
         self._sender = asyncio.create_task(self._send_on())
 
     async def aclose(self) -> None:
-        """Send what there is, once, and stop."""
+        """Send the remaining counts, once, and stop."""
         self._closing.set()
         self._counted.set()
         if self._sender is not None:
             await self._sender
 
     def count(self, caller: str, column: str, number: int = 1) -> None:
-        """Add to a column of the caller's, now. Neither waits nor fails."""
+        """Add to a column of the caller's, now. Does not wait or fail."""
         cells = self._batch().cells
         if (caller, column) not in cells and len(cells) >= CALLERS_MAX * len(COLUMNS):
             caller = OVERFLOW
@@ -143,7 +143,7 @@ class UsageStore:
         self.count(caller, "turns")
 
     def count_result(self, caller: str, result: str) -> None:
-        """Count how a call ended that was made in the caller's turn, now; `result` is one of `RESULTS` of upstream."""
+        """Count the end of a call made in the caller's turn, now; `result` is one of upstream's `RESULTS`."""
         cells = self._batch().cells
         cells[RESULTS, result] = cells.get((RESULTS, result), 0) + 1
         if result == OK:
@@ -153,9 +153,10 @@ class UsageStore:
             self.count(caller, "failed")
 
     async def tallies(self) -> Mapping[str, UsageCounts]:
-        """The last minute and hour of every caller: as Redis has them, or had them when last asked, and what is unsent.
+        """Return the last minute and hour of every caller: the last state read from Redis plus unsent counts.
 
-        Bounded work: at most once a second Redis is asked for six short times and three minutes, at first for all.
+        Bounded work: at most once a second, Redis is asked for six ten-second steps and three minutes; the first time,
+        for every minute.
         """
         async with self._asking:
             await self._refresh(self._minutes)
@@ -167,7 +168,7 @@ class UsageStore:
         }
 
     async def worst(self) -> Worst:
-        """The most calls in one window of the clock, in the last minute and hour."""
+        """Return the largest number of calls in one window of the clock, in the last minute and hour."""
         async with self._asking:
             await self._refresh(self._minutes)
             calls = added((self._last_hour, *map(_book_of, self._batches()))).calls
@@ -176,7 +177,7 @@ class UsageStore:
         return Worst(minute=minute, hour=max(calls.values(), default=0))
 
     async def recent_calls(self) -> RecentCalls:
-        """How the calls of the last minute and hour ended, and when the last one succeeded."""
+        """Return how the calls of the last minute and hour ended, and when the last one succeeded."""
         async with self._asking:
             await self._refresh(self._minutes)
             minute = added((self._last_minute, *map(_book_of, self._recent())))
@@ -188,11 +189,11 @@ class UsageStore:
         return RecentCalls(minute=_results_of(minute), hour=_results_of(hour), last_success_ms=last_success_ms or None)
 
     async def minutes(self) -> Mapping[int, Book]:
-        """The last hour by minute, counted since the epoch; a minute without any count may be missing."""
+        """Return the last hour by minute, numbered since the epoch; a minute without any count may be missing."""
         return await self._by_period(self._minutes)
 
     async def hours(self) -> Mapping[int, Book]:
-        """The last week by hour, counted since the epoch; likewise."""
+        """Return the last week by hour, numbered since the epoch; an hour without any count may be missing."""
         return await self._by_period(self._hours)
 
     async def _by_period(self, periods: TimeBuckets) -> Mapping[int, Book]:
@@ -205,7 +206,7 @@ class UsageStore:
         return books
 
     async def _refresh(self, periods: TimeBuckets) -> None:
-        """Ask Redis, unless that was done within the last second."""
+        """Read from Redis, unless that was done within the last second."""
         now_s = asyncio.get_running_loop().time()
         if now_s < self._known_until_s[periods]:
             return
@@ -219,18 +220,18 @@ class UsageStore:
                 self._last_hour = added(periods.books.values())
 
     def _batches(self) -> Iterator[_Batch]:
-        """What is not known to be in Redis."""
+        """Yield the batches that may not have reached Redis yet."""
         yield from self._open.values()
         if self._sending is not None:
             yield self._sending
 
     def _recent(self) -> Iterator[_Batch]:
-        """The same, of the last minute alone."""
+        """Return those of the last minute only."""
         begun = self._step() - STEPS
         return (batch for batch in self._batches() if batch.step > begun)
 
     async def flush(self) -> None:
-        """Send all that is counted; what can't be sent stays for the next time, up to an hour."""
+        """Send all counts; what cannot be sent is kept for the next time, up to an hour."""
         while self._sending is not None or self._open:
             async with self._asking:
                 if not await self._send_next():
@@ -247,7 +248,7 @@ class UsageStore:
             await self.flush()
 
     async def _send_next(self) -> bool:
-        """Send one batch, the one that failed before first; whether that went well."""
+        """Send one batch, starting with one that failed before; return whether that succeeded."""
         if self._sending is None:
             self._sending = self._open.pop(next(iter(self._open)))
         if self._sending.step > self._step() - STEPS * MINUTES:
@@ -272,12 +273,12 @@ class UsageStore:
         await self._add(keys, (self._replica, batch.number, len(fields[0]), *lives_ms, *fields[0], *fields[1]))
 
     def _forget_oldest(self) -> None:
-        """Keep an hour's steps at most."""
+        """Keep at most one hour of steps."""
         for step in tuple(islice(self._open, max(len(self._open) - STEPS * MINUTES, 0))):
             del self._open[step]
 
     def _batch(self) -> _Batch:
-        """The batch of this step of time."""
+        """Return the batch for the current step of time."""
         step = self._step()
         if step not in self._open:
             self._number += 1

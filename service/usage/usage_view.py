@@ -1,4 +1,4 @@
-"""What callers used of an app, as one may see it, put together from the usage store's minutes and hours. Pure."""
+"""Callers' usage of an app, as visible to one caller, assembled from the store's minutes and hours. Pure."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ _HOUR_S = 3600
 
 
 def is_by_hour(since_s: int, *, now_s: int) -> bool:
-    """Whether this lies too far back to be told by minutes alone."""
+    """Return whether `since_s` is too long ago for the minutes to cover it."""
     return since_s < now_s - _HOUR_S
 
 
@@ -25,9 +25,9 @@ def usage_view(
     since_s: int,
     now_s: int,
 ) -> UsageView:
-    """From the minute of `since_s`, or where `hours` are given from its hour, as far as the store goes back, to now.
+    """Return the usage from `since_s` to now, for the caller `only` or for all callers.
 
-    Of `only` one caller, or of all.
+    It starts with the minute of `since_s`, or with its hour if `hours` are given, as far as the store goes back.
     """
     by_minute = _periods(minutes, only, length_s=_MINUTE_S, kept=MINUTES, since_s=since_s, now_s=now_s)
     by_hour: tuple[tuple[int, Mapping[str, Counts]], ...] = ()
@@ -53,7 +53,7 @@ def usage_view(
 def _periods(
     books: Mapping[int, Book], only: str | None, *, length_s: int, kept: int, since_s: int, now_s: int
 ) -> tuple[tuple[int, Mapping[str, Counts]], ...]:
-    """The start of each period and the rows that may be seen, without gaps; of `kept` periods at most."""
+    """Return the start of each period and its visible rows, without gaps; at most `kept` periods."""
     last = now_s // length_s
     first = min(max(since_s // length_s, last - kept + 1), last)
     return tuple((number * length_s, _seen(books.get(number, Book()).rows, only)) for number in range(first, last + 1))

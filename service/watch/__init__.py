@@ -1,1 +1,1 @@
-"""Lists that are watched: their versions, what changes from one to the next, and one loop for each list."""
+"""Watched lists: their versions, the changes from one to the next, and one loop per list."""

@@ -1,4 +1,4 @@
-"""A version of a list from its blocks, which are fetched one after the other while the list may move."""
+"""Assembles a version of a list from its blocks, fetched one after the other while the list may move."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from service.watch.versions import ListVersion, WatchedTask, watched_task
 
 
 class Assembled(msgspec.Struct, frozen=True, kw_only=True):
-    """What a pass over all blocks brought. `missing` are tasks kept in `version` that the pass did not find."""
+    """The result of one pass over all blocks. `missing` are tasks kept in `version` that the pass did not find."""
 
     version: ListVersion
     missing: frozenset[int] = frozenset()
@@ -19,9 +19,9 @@ class Assembled(msgspec.Struct, frozen=True, kw_only=True):
 def assembled(chunks: Sequence[Chunk], *, query: Query, last: Assembled | None, is_new: bool) -> Assembled:
     """Put the blocks of one pass together; `last` is the pass before, `is_new` whether a block was fetched since.
 
-    A list that moves while its blocks are fetched can hide a task between two of them. So a task of a list with
-    several blocks counts as gone when two passes in a row have missed it, the second with newer blocks. Of a task that
-    stands in two blocks the newer one counts. Tasks that have not changed are the same objects as before.
+    A list that moves while its blocks are fetched can hide a task between two of them. So a task of a list with several
+    blocks counts as gone when two passes in a row have missed it, the second with newer blocks. For a task that occurs
+    in two blocks, the newer one counts. Tasks that have not changed are the same objects as before.
     """
     known = {} if last is None else last.version.tasks
     tasks: dict[int, WatchedTask] = {}

@@ -1,4 +1,4 @@
-"""What changes from one version of a list to the next, for watchers of all tasks or of some."""
+"""The changes from one version of a list to the next, for watchers of all tasks or of some."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -10,7 +10,7 @@ from service.model.streams import Only
 from service.watch.versions import FIELDS, ListVersion, WatchedTask
 
 Reason = Literal["deleted", "filter", "range"]
-"""Why a task is no longer watched: it has left the list, the filter (`status`, `type`), or the range of time."""
+"""Why a task is no longer watched: it has left the list, the filter (`status`, `type`), or the time range."""
 
 
 class Added(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,14 +20,14 @@ class Added(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Changed(msgspec.Struct, frozen=True, kw_only=True):
-    """A task of which `fields` differ."""
+    """A task whose `fields` differ."""
 
     task: WatchedTask
     fields: tuple[str, ...]
 
 
 class Removed(msgspec.Struct, frozen=True, kw_only=True):
-    """A task that is no longer watched; `status` is its last known."""
+    """A task that is no longer watched; `status` is its last known status."""
 
     id: int
     status: str | None
@@ -39,7 +39,7 @@ Tasks = Mapping[int, WatchedTask]
 
 
 def changes(before: Tasks, after: ListVersion, only: Only) -> tuple[Change, ...]:
-    """Return what leads from `before` to `after` for a watcher of `only`.
+    """Return the changes from `before` to `after` for a watcher of `only`.
 
     The order is the same wherever it is computed: added and changed tasks and those that left the filter in the order
     of the new list, then those that left the list.
@@ -66,7 +66,7 @@ def changes(before: Tasks, after: ListVersion, only: Only) -> tuple[Change, ...]
 
 
 def applied(before: Tasks, steps: Sequence[Change]) -> dict[int, WatchedTask]:
-    """Return the tasks after some changes: what a watcher holds that was cut off in the middle of them."""
+    """Return the tasks after some changes: what a watcher holds that was cut off among them."""
     tasks = dict(before)
     for step in steps:
         match step:
@@ -78,5 +78,5 @@ def applied(before: Tasks, steps: Sequence[Change]) -> dict[int, WatchedTask]:
 
 
 def _is_within(task: WatchedTask, range_: Range) -> bool:
-    """Whether the task's time still lies within the range; times are compared as text, which RFC 3339 in UTC allows."""
+    """Return whether the task's time is still in the range; times compare as text, since they are RFC 3339 in UTC."""
     return not task.at or rfc3339(range_.since_s) <= task.at <= rfc3339(range_.until_s)

@@ -1,4 +1,4 @@
-"""What a watcher is sent, and the ids by which it takes up again where it was cut off."""
+"""The events sent to a watcher, and the ids from which it can resume."""
 
 import re
 from zlib import crc32
@@ -12,7 +12,7 @@ from service.watch.versions import WatchedTask
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
-    """A task of the list as it stands: one of a whole list that is sent from its beginning."""
+    """A task of the list as it stands: part of a whole list sent from its beginning."""
 
     task: WatchedTask
 
@@ -27,24 +27,24 @@ class Synced(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stale(msgspec.Struct, frozen=True, kw_only=True):
-    """Renewing fails: what has changed since `as_of_ms` is unknown. `error` says why, where this replica knows."""
+    """Renewal is failing: changes since `as_of_ms` are unknown. `error` says why, if this replica knows."""
 
     error: Exception | None
     as_of_ms: int
 
 
 class Reset(msgspec.Struct, frozen=True, kw_only=True):
-    """What the watcher holds can't be continued: a whole list follows."""
+    """The watcher's list can't be continued: a whole list follows."""
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """Nothing more will come: `error` says why."""
+    """No more events follow: `error` says why."""
 
     error: Exception
 
 
 EVENT_NAMES = ("task", "added", "changed", "removed", "synced", "stale", "reset", "end")
-"""The events' names, as they are sent."""
+"""The event names on the wire."""
 
 Event = Listed | Change | Synced | Stale | Reset | Ended
 
@@ -68,7 +68,7 @@ _ID = re.compile(r"([0-9a-f]{8})-([0-9a-f]{16})(?:-([0-9a-f]{16})-([0-9]{1,7}))?
 
 
 def tag_of(query: Query, only: Only) -> str:
-    """Return what tells the events of one list and filter from those of others: 8 hex digits."""
+    """Return what distinguishes the events of one list and filter from those of others: 8 hex digits."""
     return f"{crc32(msgspec.json.encode((query.app, query.identity, only))):08x}"
 
 
@@ -82,7 +82,7 @@ def event_id(tag: str, position: Position | None) -> str:
 
 
 def position_of(text: str, *, tag: str) -> Position | None:
-    """Read an id that was sent earlier; None for one of another list or of another form."""
+    """Parse an id that was sent earlier; return None for one of another list or format."""
     match = _ID.fullmatch(text)
     if match is None or match[1] != tag:
         return None

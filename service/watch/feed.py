@@ -22,17 +22,17 @@ from service.watch.version_store import VersionStore
 from service.watch.versions import ListVersion
 
 RENEW_MIN_S = 0.2
-"""Passes over a list are at least so far apart, however short its blocks live."""
+"""The minimum interval between passes over a list, in seconds, however short its blocks live."""
 RETRY_MIN_S = 1.0
-"""How long to wait after a failed pass; twice as long after each further one."""
+"""How long to wait after a failed pass, in seconds; doubled after each further one."""
 RETRY_MAX_S = 15.0
 CHANGES_CACHED = 64
-"""How many answers to "what leads from one version to another" are kept, for watchers share them."""
+"""How many results of "the changes from one version to another" are kept, for watchers share them."""
 
 TASK_BYTES = 900
-"""What a watched task takes besides its text; measured with tracemalloc."""
+"""The size of a watched task in addition to its text; measured with tracemalloc."""
 ENTRY_BYTES = 100
-"""What one more version takes for each of its tasks, which it shares with the others."""
+"""The size of one more version for each of its tasks, which it shares with the others."""
 
 _NOT_STALE = CacheDirectives(max_stale_s=0.0)
 
@@ -40,21 +40,21 @@ log = structlog.get_logger("taskgate.watch")
 
 
 class ChunkSource(Protocol):
-    """Where blocks come from: the gateway."""
+    """The source of blocks: the gateway."""
 
     async def chunk(self, ask: PageRequest) -> Chunk:
-        """Return what the first block of the slice holds of it. Raises TaskgateError; may be cancelled."""
+        """Return the part of the slice in its first block. Raise TaskgateError; may be cancelled."""
         ...
 
 
 class WatchPayer(Protocol):
-    """A watcher, in whose caller's turn blocks may be fetched."""
+    """A watcher in whose caller's turn blocks may be fetched."""
 
     caller_now: Callable[[], Awaitable[Caller]]
 
 
 class Present(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of the list now; `serial` grows with each pass over its blocks.
+    """The list as known now; `serial` grows with each pass over its blocks.
 
     `as_of_ms` is when the oldest of its blocks was fetched, in milliseconds since the epoch; `is_stale` says that this
     is too long ago, `trouble` why the last pass failed, `ended` why there will be no other.
@@ -70,7 +70,7 @@ class Present(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Feed:
-    """Renews a list for as long as somebody watches it. `clock` is the clock of freshness, in seconds."""
+    """Renews a list as long as it has watchers. `clock` is the clock of freshness, in seconds."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Feed:
         all_bytes: Callable[[], int],
         clock: Callable[[], float],
     ) -> None:
-        """`all_bytes` returns what all lists of the replica take; beyond `memory_bytes` this one ends."""
+        """`all_bytes` returns the size of all lists of the replica; beyond `memory_bytes` this one ends."""
         self.now = Present(serial=0)
         self._source = source
         self._store = store
@@ -104,7 +104,7 @@ class Feed:
         self._stored_at_s = 0.0
         self._loop: asyncio.Task[None] | None = None
         self.changes = lru_cache(maxsize=CHANGES_CACHED)(self._changes)
-        """What leads from one remembered version to another for watchers of some tasks."""
+        """The changes from one remembered version to another for watchers of some tasks."""
         self.count = lru_cache(maxsize=CHANGES_CACHED)(self._count)
         """How many tasks of a remembered version some watchers are interested in."""
 
@@ -113,14 +113,14 @@ class Feed:
 
     @property
     def size_bytes(self) -> int:
-        """About how much memory the list and its versions take."""
+        """The approximate memory of the list and its versions."""
         now = self.now.version
         tasks = 0 if now is None else len(now.tasks) * TASK_BYTES + now.text_bytes
         return tasks + ENTRY_BYTES * sum(len(version.tasks) for version in self._versions.values())
 
     @contextmanager
     def watched_by(self, payer: WatchPayer) -> Iterator[None]:
-        """Keep the list renewed while entered; the last who leaves ends what is under way for it."""
+        """Keep the list renewed while entered; the last watcher to leave ends any renewal in progress."""
         self._payers[payer] = None
         if self._loop is None:
             self._loop = asyncio.create_task(self._renew(), name="watch-feed")
@@ -133,7 +133,7 @@ class Feed:
                 self._loop = None
 
     async def after(self, serial: int, *, timeout_s: float) -> Present:
-        """Wait until there is news since `serial`; return what is known then, or after the time-out."""
+        """Wait until there is news since `serial`, or for the timeout; return the list as known then."""
         if self.now.serial == serial:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), timeout_s)
@@ -152,7 +152,7 @@ class Feed:
         return self._versions.get(name) or await self._store.get(self._query.app, name)
 
     async def keep(self, version: ListVersion) -> None:
-        """Remember a version, here and in Redis; one that is known keeps its tasks' text."""
+        """Remember a version, here and in Redis; an already known one keeps its tasks' text."""
         is_known = version.name in self._versions
         if not is_known or version.has_records:
             self._versions[version.name] = version
@@ -196,7 +196,7 @@ class Feed:
             await asyncio.sleep(max(due_s, RETRY_MIN_S if self.now.is_stale else RENEW_MIN_S))
 
     async def _pass(self) -> list[Chunk]:
-        """Read all blocks, each in the turn of the caller whose turn it is."""
+        """Read all blocks, each in the turn of the caller that is due."""
         chunks: list[Chunk] = []
         offset: int | None = 0
         while offset is not None:
@@ -217,7 +217,7 @@ class Feed:
         return chunks
 
     async def _next_payer(self) -> Caller:
-        """Return the caller of the watcher that has paid longest ago; one without the right any more is passed over."""
+        """Return the caller whose watcher has gone longest without paying; skip those no longer permitted."""
         refused: Exception | None = None
         for _ in range(len(self._payers)):
             payer = next(iter(self._payers))
@@ -229,7 +229,7 @@ class Feed:
         raise refused or ShuttingDown
 
     async def _take(self, chunks: list[Chunk]) -> None:
-        """Take up what a pass has brought."""
+        """Apply the result of a pass."""
         newest_ms = max(chunk.fetched_at_ms for chunk in chunks)
         is_new, self._newest_ms = newest_ms > self._newest_ms, newest_ms
         self._last = assembled(chunks, query=self._query, last=self._last, is_new=is_new)

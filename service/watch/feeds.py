@@ -1,4 +1,4 @@
-"""All watched lists of one replica, and how many may watch."""
+"""All watched lists of one replica, and the bounds on watchers."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,7 +18,7 @@ from service.watch.watcher import Watcher
 class Feeds:
     """Gives each watched query its one feed. `clock` is the clock of freshness, in seconds.
 
-    `events` counts what was sent, by the event's name.
+    `events` counts the events sent, by name.
     """
 
     def __init__(
@@ -45,19 +45,19 @@ class Feeds:
 
     @property
     def size_bytes(self) -> int:
-        """About how much memory all watched lists take."""
+        """The approximate memory of all watched lists."""
         return sum(feed.size_bytes for feed in self._feeds.values())
 
     @property
     def watchers(self) -> int:
-        """How many watch now."""
+        """The current number of watchers."""
         return self._watchers.total()
 
     @contextmanager
     def watcher(
         self, query: Query, only: Only, *, caller: Caller, caller_now: Callable[[], Awaitable[Caller]]
     ) -> Iterator[Watcher]:
-        """Watch a query while entered. Raises ShuttingDown and TooManyWatchers."""
+        """Watch a query while entered. Raise ShuttingDown and TooManyWatchers."""
         if self._leaving:
             raise ShuttingDown
         for bound, count in (
@@ -82,11 +82,11 @@ class Feeds:
                 del self._feeds[query]
 
     def count(self, event: str) -> None:
-        """Count an event that was sent, by its name."""
+        """Count a sent event by its name."""
         self.events[event] += 1
 
     def leave(self) -> None:
-        """End all watches; the replica is shutting down, and another one can go on with them."""
+        """End all watches; the replica is shutting down, and another one can continue them."""
         self._leaving = True
         for feed in tuple(self._feeds.values()):
             feed.end(ShuttingDown())

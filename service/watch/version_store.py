@@ -1,4 +1,4 @@
-"""Versions in Redis, so that a watcher can go on at any replica. Bounded by their age and by their size."""
+"""Versions in Redis, so that a watcher can resume at any replica. Bounded by age and size."""
 
 import structlog
 
@@ -11,7 +11,7 @@ log = structlog.get_logger("taskgate.watch")
 
 
 class VersionStore:
-    """Keeps versions for `keep_s` seconds. What Redis loses costs a reconnecting watcher a whole list, nothing else."""
+    """Keeps versions for `keep_s` seconds. A loss in Redis costs a reconnecting watcher a whole list, nothing else."""
 
     def __init__(self, store: Store, *, prefix: str, keep_s: float) -> None:
         self._store = store
@@ -19,7 +19,7 @@ class VersionStore:
         self.keep_s = keep_s
 
     async def put(self, app: str, version: ListVersion) -> None:
-        """Keep a version, where Redis takes it."""
+        """Store a version, if Redis accepts it."""
         value = encode_version(version)
         if len(value) > VALUE_MAX_BYTES:
             return
@@ -29,7 +29,7 @@ class VersionStore:
             log.warning("watch.version_not_stored", app=app, detail=exc.detail)
 
     async def get(self, app: str, name: str) -> ListVersion | None:
-        """Return a version; None where it is not there any more, can't be read, or Redis is away."""
+        """Return a version; None if it is gone or unreadable, or Redis is unavailable."""
         try:
             value = await self._store.get(self._key(app, name))
         except StoreUnavailable:

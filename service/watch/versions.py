@@ -1,4 +1,4 @@
-"""Versions of a watched list: which tasks it held at one time, told apart field by field."""
+"""Versions of a watched list: which tasks it held at one time, compared field by field."""
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -33,7 +33,7 @@ class WatchedTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def watched_task(record: bytes, *, sort: Sort, known: Mapping[int, WatchedTask]) -> WatchedTask:
-    """Read an encoded task; one that has not changed is the object in `known`. Raises msgspec.DecodeError."""
+    """Read an encoded task; an unchanged one is the object in `known`. Raise msgspec.DecodeError."""
     labels = labels_of(record)
     old = known.get(labels.id)
     if old is not None and old.record == record:
@@ -50,7 +50,7 @@ def watched_task(record: bytes, *, sort: Sort, known: Mapping[int, WatchedTask])
 
 
 class ListVersion:
-    """A list at one time, by task id in the order of the list. `range` is what was asked of the upstream."""
+    """A list at one time, by task id in the order of the list. `range` is the range sent to the upstream."""
 
     def __init__(self, tasks: Iterable[WatchedTask], *, range_: Range) -> None:
         self.tasks: Mapping[int, WatchedTask] = {task.labels.id: task for task in tasks}
@@ -58,12 +58,12 @@ class ListVersion:
 
     @property
     def has_records(self) -> bool:
-        """Whether the tasks' text is there: it is not kept in Redis."""
+        """Whether the tasks' text is available: it is not kept in Redis."""
         return all(task.record for task in self.tasks.values())
 
     @cached_property
     def text_bytes(self) -> int:
-        """How long the tasks' text is."""
+        """The length of the tasks' text."""
         return sum(len(task.record) for task in self.tasks.values())
 
     @cached_property
@@ -95,7 +95,7 @@ _saved = msgspec.msgpack.Decoder(_Saved)
 
 
 def encode_version(version: ListVersion) -> bytes:
-    """Encode what a reconnect needs of a version: about 100 bytes a task."""
+    """Encode the part of a version that a reconnect needs: about 100 bytes per task."""
     rows = tuple(
         _Row(id_, task.labels.type, task.labels.status, task.at, b"".join(each.to_bytes(4) for each in task.sums))
         for id_, task in version.tasks.items()
@@ -104,7 +104,7 @@ def encode_version(version: ListVersion) -> bytes:
 
 
 def decode_version(value: bytes) -> ListVersion | None:
-    """Read an encoded version; None for one that is damaged or of another format."""
+    """Decode a version; return None for one that is damaged or of another format."""
     try:
         saved = _saved.decode(value)
         if saved.format != FORMAT or any(len(row.sums) != 4 * len(FIELDS) for row in saved.rows):

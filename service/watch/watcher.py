@@ -1,4 +1,4 @@
-"""One watcher of a list: what it is sent next, from what it holds and what is known now."""
+"""One watcher of a list: what to send it next, from what it holds and what is known now."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -23,16 +23,16 @@ from service.watch.feed import Feed, Present
 from service.watch.versions import ListVersion
 
 BATCH = 100
-"""How many events are handed out at once: what a slow reader can hold up of a whole list."""
+"""How many events are yielded at once: the most of a whole list that a slow reader can hold back."""
 
 Batch = Sequence[Identified]
 
 
 class Watcher:
-    """Follows a feed. `caller_now` returns the caller, or raises where it may not read the list any more.
+    """Follows a feed. `caller_now` returns the caller, or raises if it may no longer read the list.
 
-    Of the list a watcher only keeps the name of the version that it has been sent: a reader so slow that the feed has
-    forgotten that version begins anew.
+    Of the list, a watcher keeps only the name of the version that it was last sent: a reader so slow that the feed has
+    forgotten that version starts over.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Watcher:
         self._is_told_stale = False
 
     async def ready(self, *, patience_s: float) -> Present:
-        """Wait until the list is known. Raises what keeps it from being known, or WaitTooLong."""
+        """Wait until the list is known. Raise the error that prevents it, or WaitTooLong."""
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + patience_s
         while (now := self._feed.now).version is None or now.ended is not None:
@@ -68,8 +68,8 @@ class Watcher:
     async def batches(self, *, last_id: str | None, idle_s: float) -> AsyncIterator[Batch]:
         """Yield what to send next; an empty batch after `idle_s` without news, so that the connection stays in use.
 
-        With `last_id`, the id of the last event that an earlier connection has received, only what has changed since
-        is sent, where that is still known. The last batch holds an `Ended`.
+        With `last_id`, the id of the last event that an earlier connection has received, only changes since then are
+        sent, if that position is still known. The last batch holds an `Ended`.
         """
         held = await self._resumed(last_id)
         self._held = None if held is None else held.name
@@ -94,7 +94,7 @@ class Watcher:
             now = await self._feed.after(seen, timeout_s=idle_s)
 
     def _news(self, now: Present) -> Iterator[Batch]:
-        """Yield what leads from what is held to what is known now."""
+        """Yield the changes from what is held to what is known now."""
         version = now.version
         if version is not None and version.name != self._held:
             if self._held is None or self._feed.recent(self._held) is None:
@@ -133,7 +133,7 @@ class Watcher:
         return Identified(id=event_id(self._tag, position), event=event)
 
     async def _resumed(self, last_id: str | None) -> ListVersion | None:
-        """Return what the watcher holds by the id that it was sent last; None where that is not known."""
+        """Return what the watcher holds, by the id that it was sent last; None if that is not known."""
         position = position_of(last_id or "", tag=self._tag)
         if position is None:
             return None

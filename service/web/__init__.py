@@ -1,1 +1,1 @@
-"""web"""
+"""The HTTP side of the service."""

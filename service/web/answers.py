@@ -1,6 +1,6 @@
-"""Finished answers: status, header fields and body bytes, and how one is sent.
+"""Complete responses (status, header fields, body bytes) and how to send one.
 
-Every answer of a route passes through `Answer`, so this is the place to compress one or to keep one.
+Every response of a route passes through `Answer`, so compression or caching of responses belongs here.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ TEXT = b"text/plain; charset=utf-8"
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer as it goes out, without the fields that belong to the connection."""
+    """A response as sent, without connection-specific header fields."""
 
     status: int
     headers: tuple[Header, ...]
@@ -24,7 +24,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply:
-    """Sends an answer; an ASGI application, which Litestar takes from a handler as it is."""
+    """An ASGI application that sends a response; Litestar accepts it as a handler's return value."""
 
     __slots__ = ("_answer",)
 
@@ -32,7 +32,7 @@ class Reply:
         self._answer = answer
 
     async def __call__(self, scope: Any, receive: Any, send: Callable[..., Any]) -> None:
-        """Send it."""
+        """Send the response."""
         answer = self._answer
         headers = [*answer.headers]
         if answer.status != 304:
@@ -42,7 +42,7 @@ class Reply:
 
 
 class Silence(Reply):
-    """Sends nothing: the caller has hung up."""
+    """A reply that sends nothing, for callers that have disconnected."""
 
     def __init__(self) -> None:
         super().__init__(Answer(status=499, headers=(), body=b""))
@@ -52,7 +52,7 @@ class Silence(Reply):
 
 
 def json_answer(value: object, *, status: int = 200, cache_control: bytes = b"no-store") -> Answer:
-    """A value as JSON."""
+    """Return the value as a JSON response."""
     return Answer(
         status=status,
         headers=((b"content-type", JSON), (b"cache-control", cache_control)),

@@ -1,4 +1,4 @@
-"""The record of the request that a handler serves."""
+"""Access to the context of the current request."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from service.observe.request import RequestContext
 
 
 def request_context(request: Request[Any, Any, Any]) -> RequestContext:
-    """The context that the edge has laid for this request."""
+    """Return the context that `RequestMiddleware` attached to this request."""
     context = request.scope["state"]["context"]
-    assert isinstance(context, RequestContext)  # noqa: S101 - tells the type; the edge alone writes it
+    assert isinstance(context, RequestContext)  # noqa: S101 - narrows the type; only the middleware sets it
     return context

@@ -1,4 +1,4 @@
-"""`GET /tasks` as server-sent events: a list as it stands, and then what changes (WHATWG HTML, section 9.2)."""
+"""`GET /tasks` as server-sent events: the current list, then its changes (WHATWG HTML, section 9.2)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -27,7 +27,7 @@ from service.web.stream import READER_MAX_S, Send
 
 
 class EventStream(Reply):
-    """Sends what a watcher yields. `stack` is closed when the stream ends; a reader may take `reader_max_s` a batch."""
+    """Sends a watcher's batches. `stack` is closed when the stream ends; a reader has `reader_max_s` for each batch."""
 
     def __init__(
         self,
@@ -50,12 +50,12 @@ class EventStream(Reply):
         self._count = count
 
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
-        """Send it, for as long as somebody reads."""
+        """Send the stream until it ends or the caller disconnects or stops reading."""
         try:
             with self._stack:
                 await unless_hung_up(self._send_all(send), receive=receive, context=self._context)
         except TimeoutError:
-            self._context.hung_up = True  # the reader takes nothing: without the end of the body
+            self._context.hung_up = True  # the reader has stalled: leave the body unfinished
 
     async def _send_all(self, send: Send) -> None:
         answer = self._answer
@@ -87,7 +87,7 @@ class EventStream(Reply):
 
 
 class Watch:
-    """Opens event streams for `GET /tasks`; `settings` returns those of now."""
+    """Opens event streams for `GET /tasks`. `settings` returns the current settings."""
 
     def __init__(
         self, feeds: Feeds, callers: Callers, settings: Callable[[], WebSettings], *, clock: Callable[[], float]
@@ -100,7 +100,7 @@ class Watch:
     async def open(
         self, request: Request[Any, Any, Any], ask: PageRequest, *, only: Only, context: RequestContext
     ) -> Reply:
-        """Return the stream once the list is known. Raises TaskgateError."""
+        """Return the stream once the list is known. Raise TaskgateError if it can't be."""
         if ask.slice.offset:
             raise BadRequest(Fault(parameter="offset", detail="a watch covers the whole list; leave it out"))
         settings = self._settings()
@@ -124,7 +124,7 @@ class Watch:
 
 
 def _last_event_id(fields: Mapping[bytes, bytes]) -> str | None:
-    """Return the id that a reconnecting client has received last."""
+    """Return `Last-Event-ID`, the last event id received by a reconnecting client."""
     value = fields.get(b"last-event-id")
     return None if not value else value.decode("latin-1")
 

@@ -1,4 +1,4 @@
-"""Stops work that nobody waits for any more: Litestar does not cancel a handler when its caller hangs up."""
+"""Cancellation of work when the caller disconnects; Litestar does not cancel the handler by itself."""
 
 import asyncio
 import sys
@@ -11,21 +11,21 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Result = TypeVar("Result")
 
 UNWATCHED_S = 0.02
-"""Most answers are there sooner than this; only later ones are worth a task that watches the connection."""
+"""Most responses are ready sooner than this; only slower ones justify a task that watches the connection."""
 
 CANCEL_MAX_S = 5.0
-"""How long to wait for cancelled work to end."""
+"""Maximum wait for cancelled work to end."""
 
 
 async def unless_hung_up(
     work: Coroutine[Any, Any, Result], *, receive: Receive, context: RequestContext
 ) -> Result | None:
-    """The result of `work`, or None where the caller has hung up first: then the work is cancelled and so noted."""
+    """Return the result of `work`. If the caller disconnects first, cancel it, note that in `context`, return None."""
     task = _started(work)
     watcher: asyncio.Task[None] | None = None
     try:
         if not task.done():
-            await asyncio.sleep(0)  # enough for an answer from memory, at a fraction of what `wait` costs
+            await asyncio.sleep(0)  # enough for a response from memory, at a fraction of the cost of `wait`
         if not task.done():
             await asyncio.wait({task}, timeout=UNWATCHED_S)
         if not task.done():
@@ -44,7 +44,7 @@ async def unless_hung_up(
 
 
 def _started(work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
-    if sys.version_info >= (3, 12):  # an answer that needs no waiting needs no turn of the event loop either
+    if sys.version_info >= (3, 12):  # work that does not wait then needs no event loop iteration
         return asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
     return asyncio.create_task(work)
 

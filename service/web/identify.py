@@ -1,4 +1,4 @@
-"""Who a request comes from; and for requests that take long, whether that still holds."""
+"""Identification of the caller, and revalidation of its access during long requests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -16,14 +16,17 @@ from service.web.parameters import readable
 
 Result = TypeVar("Result")
 
+TIMER_MIN_S = 0.001
+"""A check that came a moment too early is repeated after so long."""
+
 
 async def identify(request: Request[Any, Any, Any], callers: Callers) -> tuple[Caller, RequestContext]:
-    """Return the caller, and the context that names it now. Raises Unauthenticated, NotAllowed, KeysUnavailable."""
+    """Return the caller and the context, now with its name. Raise Unauthenticated, NotAllowed or KeysUnavailable."""
     context = request_context(request)
     authorization = context.fields.get(b"authorization")
     try:
         caller = callers.identify(authorization)
-    except SigningKeyUnknown:  # the issuer may have changed its keys
+    except SigningKeyUnknown:  # the issuer may have rotated its keys
         await callers.refresh()
         caller = callers.identify(authorization)
     context.caller = caller.name
@@ -31,9 +34,9 @@ async def identify(request: Request[Any, Any, Any], callers: Callers) -> tuple[C
 
 
 class Access:
-    """A caller's right to read an app, for as long as a request lasts: it ends with the credential, or by a reload.
+    """A caller's right to read an app during a request; it ends when the credential expires or a reload revokes it.
 
-    `clock` is the wall clock, in seconds since the epoch.
+    `clock` returns the wall clock's seconds since the epoch.
     """
 
     def __init__(
@@ -47,9 +50,9 @@ class Access:
         self._note(caller)
 
     def now(self) -> Caller:
-        """Return the caller as things stand now: a reload may have changed what it may do.
+        """Return the caller with its current rights, which a reload may have changed.
 
-        Raises what `Callers.identify` does, and UnknownApp or NotAllowed if the app is the caller's no more.
+        Raise the errors of `Callers.identify`, and UnknownApp or NotAllowed if the caller may no longer read the app.
         """
         if self._callers.generation != self._generation or self._until_s is None:
             caller = self._callers.identify(self._authorization)
@@ -60,26 +63,29 @@ class Access:
         return self._caller
 
     async def caller_now(self) -> Caller:
-        """Return and raise as `now`."""
+        """Like `now`, as a coroutine."""
         return self.now()
 
     async def during(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Return the result of `work`, which is cancelled as soon as the right ends; then raise as `now` does."""
+        """Return the result of `work`. If the right ends first, cancel the work and raise the error of `now`."""
         async with self.held():
             return await work
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """Cancel what is awaited within as soon as the right ends, and raise as `now` does.
+        """Cancel the body of the context when the right ends, and raise the error of `now`.
 
-        Who waits in line has then left it: no turn is used for somebody who may not read the answer.
+        Cancellation also leaves the line, so that no turn is used for a caller that may not read the response.
         """
         task = asyncio.current_task()
         lost: list[TaskgateError] = []
         if task is None:
             raise RuntimeError("held outside of a task")
 
+        timer: asyncio.TimerHandle | None = None
+
         def check() -> None:
+            nonlocal timer
             if lost:
                 return
             try:
@@ -87,6 +93,10 @@ class Access:
             except TaskgateError as exc:
                 lost.append(exc)
                 task.cancel()
+                return
+            if timer is not None:
+                timer.cancel()
+            timer = self._timer(check)
 
         cancelling = task.cancelling()
         unwatch = self._callers.watch(check)
@@ -105,10 +115,11 @@ class Access:
     def _timer(self, check: Callable[[], None]) -> asyncio.TimerHandle | None:
         if self._until_s is None or self._until_s == float("inf"):
             return None
-        return asyncio.get_running_loop().call_later(max(self._until_s - self._clock(), 0.0), check)
+        # A timer may fire a little before the wall clock is there: then it is set again.
+        return asyncio.get_running_loop().call_later(max(self._until_s - self._clock(), TIMER_MIN_S), check)
 
     def _note(self, caller: Caller) -> None:
-        """Note the caller, and until when that is known; None where each check has to be made anew."""
+        """Remember the caller and how long its credential is valid; None means that every check must be repeated."""
         known = self._callers.authenticate_cached(self._authorization)
         self._until_s = None if known is None else known.until_s
         self._generation = self._callers.generation

@@ -1,4 +1,4 @@
-"""How many requests of each caller are being served now: who has too many is refused before they cost anything."""
+"""Requests in flight by caller, bounded so that excess requests are rejected before they cost anything."""
 
 from types import TracebackType
 
@@ -9,13 +9,13 @@ RETRY_S = 1.0
 
 
 class InFlight:
-    """Counts by caller; callers without requests take no room."""
+    """Counts requests in flight by caller. Callers without requests take no memory."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
 
     def one_of(self, caller: Caller) -> "_Counted":
-        """A context in which one request more is counted. Entering raises LineFull beyond the caller's bound."""
+        """Return a context that counts one request. Entering raises LineFull if the caller is at its bound."""
         return _Counted(self._counts, caller)
 
 

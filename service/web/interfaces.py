@@ -1,4 +1,4 @@
-"""What the routes ask of the rest: the gateway's side of the border between HTTP and the use case."""
+"""The interfaces that the HTTP layer depends on."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -9,54 +9,57 @@ from service.model.pages import Chunk, Page, PageRequest, Readiness
 
 
 class GatewayAPI(Protocol):
-    """The use case. Its methods raise the errors of `service.model.errors` and may be cancelled at any time."""
+    """The use cases. Methods raise the errors of `service.model.errors` and may be cancelled at any time."""
 
     async def page(self, ask: PageRequest) -> Page:
-        """The slice that the ask wants."""
+        """Return the requested slice."""
         ...
 
     async def chunk(self, ask: PageRequest) -> Chunk:
-        """What the first block of the ask's slice holds of it."""
+        """Return the part of the requested slice that its first block contains."""
         ...
 
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
-        """The apps that the caller may read, by name."""
+        """Return the apps that the caller may read, sorted by name."""
         ...
 
     async def budget(self, app: str, caller: Caller) -> BudgetView:
-        """The app's budget as the caller may see it."""
+        """Return the app's budget as visible to the caller."""
         ...
 
     async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int) -> UsageView:
-        """What callers used of the app since then, in seconds since the epoch, a week ago at most; `only` one."""
+        """Return usage of the app since `since_s`, in seconds since the epoch and at most a week ago.
+
+        `only` names a single caller; None means all.
+        """
         ...
 
     async def drop(self, app: str) -> int:
-        """Drop all that is stored of an app, on all replicas; tells how many values there were."""
+        """Drop everything stored for an app, on all replicas. Return the number of dropped values."""
         ...
 
     def readiness(self) -> Readiness:
-        """What can be served now; asks nobody."""
+        """Return what can be served now. Makes no calls."""
         ...
 
 
 class Callers(Protocol):
-    """Knows who asks. `generation` grows with every change of what callers may do."""
+    """Identifies callers. `generation` increases whenever the rights of callers change."""
 
     @property
     def generation(self) -> int:
-        """What was found out about a caller under another generation is not to be used any more."""
+        """The current generation. Results from another generation must not be used any more."""
         ...
 
     def authenticate_cached(self, authorization: bytes | None) -> Authenticated | None:
-        """The caller whose credential an `Authorization` field carries, where that is known already; else None."""
+        """Return the caller of an `Authorization` field if it is already known, else None."""
         ...
 
     def identify(self, authorization: bytes | None) -> Caller:
-        """The caller whose credential an `Authorization` field carries, as things stand now.
+        """Return the caller of an `Authorization` field, with its current rights.
 
-        Raises Unauthenticated, NotAllowed for a good token of nobody's, KeysUnavailable, and SigningKeyUnknown where
-        it is worth asking again after `refresh`.
+        Raise Unauthenticated, NotAllowed if a valid token belongs to no caller, KeysUnavailable, or SigningKeyUnknown
+        if a retry after `refresh` may succeed.
         """
         ...
 
@@ -65,5 +68,5 @@ class Callers(Protocol):
         ...
 
     async def refresh(self) -> None:
-        """Ask for the issuer's keys anew, unless that was done lately; takes a few seconds at most."""
+        """Fetch the issuer's keys again unless that was done recently. Takes a few seconds at most."""
         ...

@@ -1,4 +1,4 @@
-"""The outermost wrapper: sees every request, also those that find no route, and every answer as it goes out."""
+"""The outermost ASGI middleware: handles every request, including unrouted ones, and every response as sent."""
 
 import os
 import re
@@ -24,20 +24,20 @@ _METHODS = frozenset(("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"
 Scope = dict[str, Any]
 AsgiApp = Callable[[Any, Any, Any], Any]
 Messages = tuple[dict[str, Any], dict[str, Any]]
-"""A complete ASGI response: its start and its body."""
+"""A complete ASGI response: the start message and the body message."""
 
 
 class RequestMiddleware:
-    """Wraps the application: request ids, bounds, HEAD, the last resort for a fault, and one observation a request."""
+    """Wraps the application: request ids, size limits, HEAD, last-resort error handling, and one record per request."""
 
     def __init__(self, app: AsgiApp, *, observers: Sequence[Observer], is_open: bool = False) -> None:
-        """`is_open`: no credential is needed, so foreign web pages are kept out by other means."""
+        """`is_open` means that no credential is needed, so cross-origin requests are rejected by other means."""
         self._app = app
         self._is_open = is_open
         self.observers = tuple(observers)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one connection of ASGI; lifespan and websockets pass through."""
+        """Serve one ASGI scope; lifespan and websocket scopes are passed through."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -58,7 +58,7 @@ class RequestMiddleware:
                 await Reply(refusal_answer(refused, context))(scope, receive, outgoing.send)
             else:
                 await self._app(scope, receive, outgoing.send)
-        except Exception as exc:  # noqa: BLE001 - the last resort: nothing beyond here would log it
+        except Exception as exc:  # noqa: BLE001 - the last resort: nothing above this would log it
             answer = failure_answer(context, exc)
             if not outgoing.status:
                 await Reply(answer)(scope, receive, outgoing.send)
@@ -74,7 +74,7 @@ class RequestMiddleware:
             self._report(context, labels, started_s=started_s, answer_bytes=outgoing.body_bytes)
 
     def refuse(self, status: int) -> Messages:
-        """Return the response to a request that could not be read, and report it like any other."""
+        """Return the response to a request that could not be parsed, and report it like any other."""
         started_s = time.perf_counter()
         context = RequestContext(request_id=request_id_of(None), fields={})
         answer = refusal_answer(status, context)
@@ -99,7 +99,7 @@ class RequestMiddleware:
 
 
 class _Outgoing:
-    """Sends on: adds the request's id, tells HEAD where GET is allowed, and drops the body of an answer to HEAD."""
+    """Passes messages on: adds the request id, lists HEAD in `Allow` next to GET, and drops bodies for HEAD."""
 
     __slots__ = ("_is_head", "_request_id", "_send", "body_bytes", "status")
 
@@ -111,7 +111,7 @@ class _Outgoing:
         self.body_bytes = 0
 
     async def send(self, message: Any) -> None:
-        """One message of ASGI."""
+        """Pass on one ASGI message."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message["headers"], (b"x-request-id", self._request_id)]
@@ -128,7 +128,7 @@ class _Outgoing:
 
 
 def fields_of(headers: Iterable[Header]) -> tuple[Fields, int]:
-    """The header fields by name, and how many bytes they take."""
+    """Return the header fields by name, and their total size in bytes."""
     fields: dict[bytes, bytes] = {}
     size = 0
     for name, value in headers:
@@ -141,17 +141,17 @@ _new_ids: list[str] = []
 
 
 def request_id_of(own: bytes | None) -> str:
-    """Return the client's own id if it is usable, else a new one, which is unique but no secret."""
+    """Return the client's own id if it is valid, else a new one, which is unique but not secret."""
     if own is not None and _REQUEST_ID.fullmatch(own):
         return own.decode()
-    if not _new_ids:  # many from one system call
+    if not _new_ids:  # fill up with one system call
         text = os.urandom(4096).hex()
         _new_ids.extend(text[start : start + 32] for start in range(0, len(text), 32))
     return _new_ids.pop()
 
 
 def _refused_status(scope: Scope, fields: Fields, fields_bytes: int) -> int | None:
-    """The status of a request that is too large in any way. No method here takes a body; 405 refuses the others."""
+    """Return 413, 414 or 431 if the request is too large. GET, HEAD and DELETE take no body; other methods get 405."""
     if len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"]) > URL_MAX_BYTES:
         return 414
     if fields_bytes > FIELDS_MAX_BYTES:

@@ -1,4 +1,4 @@
-"""The answer of `GET /tasks`: its body, made once for a page, and the fields that depend on the moment."""
+"""The response of `GET /tasks`: the body, rendered once for a page, and the header fields that depend on the time."""
 
 import hashlib
 from functools import lru_cache
@@ -16,7 +16,7 @@ from service.web.headers.link import links
 from service.web.headers.ratelimit import ratelimit
 
 VARY = b"Accept, Accept-Encoding, Authorization"
-"""`Prefer: wait` chooses no other representation, so it is not named. `Authorization` is: it may choose the app."""
+"""`Prefer` is not listed: `wait` never selects another representation. `Authorization` may select the app."""
 
 _encoder = msgspec.json.Encoder()
 _instant = lru_cache(maxsize=1024)(rfc3339)
@@ -41,7 +41,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rendered(msgspec.Struct, frozen=True, kw_only=True):
-    """What of an answer does not depend on the moment. `key` is equal for equal bodies and for no others."""
+    """The time-independent part of a response. Keys are equal exactly if the bodies are."""
 
     body: bytes
     etag: bytes
@@ -50,7 +50,7 @@ class Rendered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def render(page: Page, *, path: str, query_string: bytes) -> Rendered:
-    """The body, joined from the stored bytes of the tasks, and the fields that follow from it."""
+    """Return the body, joined from the stored bytes of the tasks, and the header fields derived from it."""
     envelope, etag = _envelope(page), etag_of(page)
     return Rendered(
         body=b"".join((envelope, page.body, b"]}")),
@@ -61,10 +61,10 @@ def render(page: Page, *, path: str, query_string: bytes) -> Rendered:
 
 
 def etag_of(page: Page) -> bytes:
-    """A weak entity tag (RFC 9110, 8.8.1) over total, slice and tasks.
+    """Return a weak entity tag (RFC 9110, 8.8.1) over total, slice and tasks.
 
-    The body also tells when it was fetched and, for relative ranges, from when until when: that changes with each
-    renewal, while the list stays the same for all that callers do with it. So the tag stays, on all replicas, over
+    The body also contains the time of the fetch and the resolved ends of relative ranges, which change with each
+    renewal although the list is equivalent to callers; the tag ignores them. It is the same on all replicas, across
     restarts, and in every content coding.
     """
     digest = hashlib.blake2b(b"%d,%d,%d," % (page.total, page.slice.offset, page.slice.limit), digest_size=16)
@@ -73,12 +73,12 @@ def etag_of(page: Page) -> bytes:
 
 
 def body_of(page: Page) -> bytes:
-    """The JSON text of a page."""
+    """Return the JSON text of a page."""
     return b"".join((_envelope(page), page.body, b"]}"))
 
 
 def _envelope(page: Page) -> bytes:
-    """The JSON text up to the first task."""
+    """Return the JSON text up to the first task."""
     query = page.query
     envelope = Envelope(
         app=query.app,
@@ -109,7 +109,7 @@ def page_answer(
     encodings: Encodings,
     now_s: float,
 ) -> Answer:
-    """The answer at this moment, in a coding that the caller takes: 304 without a body where it holds that already."""
+    """Return the response as of `now_s` in a coding that the caller accepts, or 304 if the caller has it already."""
     coding = encodings.choose(accept_encoding, body_bytes=len(rendered.body))
     age_s = max(int(now_s - page.fetched_at_ms / 1000), 0)
     lifetime_s = int(page.lifetime_s)

@@ -1,4 +1,4 @@
-"""The parameters of `GET /tasks`: one table for reading them and for documenting them."""
+"""The parameters of `GET /tasks`: one table for both parsing and documentation."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ MOMENT_PATTERN = (
     r"^(now|[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2}))?"
     r"|[+-]?P(?=[0-9T])([0-9]{1,6}W)?([0-9]{1,6}D)?(T(?=[0-9])([0-9]{1,8}H)?([0-9]{1,8}M)?([0-9]{1,9}S)?)?)$"
 )
-"""What `parse_moment` accepts, for the contract; days must exist in the calendar, too."""
+"""The syntax that `parse_moment` accepts, for the contract. Dates must also exist in the calendar."""
 
 NO_APP = Fault(parameter="app", detail="is required: this caller may read more than one app")
 
@@ -34,14 +34,14 @@ _SORTS = {each.value: each for each in Sort}
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
-    """A value that a caller may send, and what it asks for."""
+    """An example value of a parameter, and its meaning."""
 
     value: str | int
     summary: str
 
 
 class Parameter(msgspec.Struct, Generic[Value], frozen=True, kw_only=True):
-    """One parameter. `read` makes its value from the text, or raises ValueError with a text for the caller."""
+    """One parameter. `read` parses its text, or raises ValueError with a message for the caller."""
 
     name: str
     read: Callable[[str], Value]
@@ -68,7 +68,7 @@ class TaskParameters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller's parameters say. The slice of a stream is as long as a block."""
+    """The parsed parameters of a request. For a stream, the slice is as long as a block."""
 
     query: Query
     slice: Slice
@@ -76,7 +76,7 @@ class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def task_parameters(settings: WebSettings) -> TaskParameters:
-    """The table, with the bounds and defaults of these settings."""
+    """Return the table with the bounds and defaults of these settings."""
     moment_text = (
         "An RFC 3339 instant with its offset, a date in UTC ({date}), `now`, or a signed ISO 8601 duration from now in "
         f"weeks, days, hours, minutes and seconds. Relative moments count from the last full {settings.align_s} s, so "
@@ -141,7 +141,7 @@ def task_parameters(settings: WebSettings) -> TaskParameters:
 
 
 def app_parameter(description: str) -> Parameter[str]:
-    """The parameter `app`, which all resources of one app share."""
+    """Return the parameter `app`, shared by all resources that belong to one app."""
     return Parameter(
         name="app",
         read=str,
@@ -152,7 +152,7 @@ def app_parameter(description: str) -> Parameter[str]:
 
 
 def read_app(query_string: bytes, *, caller: Caller) -> str:
-    """The app of a resource that takes no other parameter. Raises BadRequest, UnknownApp, NotAllowed."""
+    """Return the app for a resource without other parameters. Raise BadRequest, UnknownApp or NotAllowed."""
     texts, faults = read_query_string(query_string, known={b"app": "app"})
     if not faults and "app" not in texts and len(caller.apps) > 1:
         faults.append(NO_APP)
@@ -162,7 +162,7 @@ def read_app(query_string: bytes, *, caller: Caller) -> str:
 
 
 def readable(app: str, caller: Caller) -> str:
-    """The app, if the caller may read it. Raises UnknownApp, or NotAllowed where its existence is no secret."""
+    """Return the app if the caller may read it. Raise UnknownApp, or NotAllowed if its existence is no secret."""
     if app not in caller.apps:
         raise NotAllowed("this caller may not read this app") if app in caller.knows else UnknownApp
     return app
@@ -186,10 +186,10 @@ def _count(name: str, bounds: range, *, default: int, description: str, example:
 
 
 def _choices(name: str, choices: tuple[str, ...], *, example: str) -> Parameter[tuple[str, ...]]:
-    """A filter: one value or several with commas between them.
+    """Return a filter parameter: one value, or several separated by commas.
 
-    Not a parameter that is repeated: here each may be given once, since proxies and libraries differ in which of
-    several they pass on.
+    Repeated parameters are not an alternative: proxies and libraries differ in which of several they pass on, so each
+    parameter may occur only once.
     """
 
     def read(text: str) -> tuple[str, ...]:
@@ -227,7 +227,7 @@ def _read_keyword(text: str) -> str:
 
 
 class TasksReader:
-    """Reads the parameters of one request after the other."""
+    """A reusable parser of request parameters."""
 
     def __init__(self, settings: WebSettings) -> None:
         self.settings = settings
@@ -235,9 +235,9 @@ class TasksReader:
         self._names = {parameter.name.encode(): parameter.name for parameter in self._table}
 
     def read(self, query_string: bytes, *, caller: Caller, now_s: float, streamed: bool = False) -> ParsedRequest:
-        """What the caller asks for, as a page or `streamed`.
+        """Return the parsed parameters of a page request, or of a stream if `streamed`.
 
-        Raises BadRequest with all faults, and where there are none UnknownApp or NotAllowed.
+        Raise BadRequest with all faults; if there are none, UnknownApp or NotAllowed.
         """
         texts, faults = read_query_string(query_string, known=self._names)
         table, settings = self._table, self.settings
@@ -286,7 +286,7 @@ def _only(caller: Caller) -> str:
 
 
 def _range_faults(query: Query, settings: WebSettings, now_s: float) -> Iterator[Fault]:
-    """Faults of both ends together, as they are sent at `now_s`."""
+    """Yield faults that concern both ends of the range, resolved at `now_s`."""
     range_ = query.range_at(now_s, align_s=settings.align_s)
     if range_.since_s > range_.until_s:
         detail = f"is after until, which is {settings.until} where left out; relative moments count from the last full "

@@ -1,4 +1,4 @@
-"""Query strings, read strictly: whatever could be understood in two ways is a fault."""
+"""Strict parsing of query strings: anything ambiguous is a fault."""
 
 import itertools
 import re
@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 from service.model.errors import Fault
 
 FAULTS_MAX = 20
-"""How many faults one answer tells."""
+"""Maximum number of faults in one response."""
 
 _NAME_MAX = 40
 _HARMLESS = (0x21, 0x7E)
@@ -18,7 +18,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def read_query_string(query_string: bytes, *, known: Mapping[bytes, str]) -> tuple[dict[str, str], list[Fault]]:
-    """The values of known parameters by name, and a fault for each that is unknown, repeated, empty or unreadable."""
+    """Return known parameters by name, and a fault for each that is unknown, repeated, empty or not decodable."""
     texts: dict[str, str] = {}
     faults: list[Fault] = []
     seen: set[str] = set()
@@ -48,7 +48,7 @@ def read_query_string(query_string: bytes, *, known: Mapping[bytes, str]) -> tup
 
 
 def _add(faults: list[Fault], name: str, detail: str) -> None:
-    """Note a fault once, and no more of them than an answer holds."""
+    """Append a fault unless it is a duplicate or the limit is reached."""
     fault = Fault(parameter=name, detail=detail)
     if len(faults) < FAULTS_MAX and fault not in faults:
         faults.append(fault)
@@ -71,7 +71,7 @@ def _decoded(raw: bytes) -> str | None:
 
 
 def _shown(raw: bytes) -> str:
-    """An unknown name as it may be repeated: still percent-encoded, printable ASCII alone, and short."""
+    """Return an unknown name in a form that is safe to echo: percent-encoded, printable ASCII only, and truncated."""
     safe = (
         chr(byte) if _HARMLESS[0] <= byte <= _HARMLESS[1] and byte not in _MARKUP else f"%{byte:02X}" for byte in raw
     )

@@ -1,8 +1,8 @@
-"""A cache of finished responses in front of the application: the hot path, before anything is parsed.
+"""A cache of complete responses in front of the application: the hot path, before anything is parsed.
 
-A private HTTP cache (RFC 9111) that knows of a response only what its own fields say: its age and how long it is fresh.
-A response is kept for the credential it was made for, and served no longer than both are valid. Requests answered here
-are reported to the observers like any others.
+A private HTTP cache (RFC 9111) that relies only on a response's own header fields for its age and freshness lifetime.
+A response is stored for the credential of its request, and served only while both are valid. Requests served from the
+cache are reported to the observers like any others.
 """
 
 import re
@@ -19,25 +19,25 @@ from service.web.answers import Header
 from service.web.headers.ratelimit import STATE
 from service.web.middleware import FIELDS_MAX_BYTES, UNROUTED, AsgiApp, Messages, request_id_of
 
-# Requests with one of these fields are left to the application.
+# Requests with any of these fields bypass the cache.
 _STEERING = frozenset((b"cache-control", b"pragma", b"content-length", b"transfer-encoding"))
 _OF_THE_MOMENT = frozenset((b"age", b"cache-status", b"server-timing", STATE.lower().encode(), b"x-request-id"))
 _MAX_AGE = re.compile(rb"(?:^|[ ,])max-age=([0-9]{1,9})(?:$|[ ,])")
-# Memory of an entry besides its body, fields and key, measured with tracemalloc.
+# Memory overhead of an entry without its body, fields and key, measured with tracemalloc.
 _ENTRY_BYTES = 1850
 
 Key = tuple[str, bytes, bytes | None, bytes | None, bytes | None, bytes | None, bytes | None]
 """Path, query string, credential, and the request fields that select a response."""
 
 STEP_BACK_S = 1.0
-"""A clock this far before the time of a response's fetch has stepped back: the age of the response is not known."""
+"""If the clock is this far before the time of a response's fetch, it was set back: the response's age is unknown."""
 
 AuthenticateCached = Callable[[bytes | None], Authenticated | None]
-"""Return the caller of an `Authorization` field and how long it is valid, if that is known without checking it."""
+"""Return the caller of an `Authorization` field and how long it is valid if already known, else None."""
 
 
 class _CachedResponse:
-    """A response with its fields as they are at `age_s`, fresh until `ends_at_s` by the shared clock."""
+    """A response with its header fields as of `age_s`, fresh until `ends_at_s` on the shared clock."""
 
     __slots__ = (
         "age_s",
@@ -71,16 +71,16 @@ class _CachedResponse:
         self.headers = ((b"age", b"%d" % age_s), (b"cache-status", status), *self.stable_headers)
 
     def size_bytes(self, key: Key) -> int:
-        """Return about how much memory it takes."""
+        """Return the approximate memory usage in bytes."""
         texts = sum(len(part) for part in key if part is not None)
         fields = sum(len(name) + len(value) + 120 for name, value in self.stable_headers)
         return _ENTRY_BYTES + len(self.body) + texts + fields
 
 
 class ResponseCache:
-    """Wraps an ASGI app and keeps its responses, up to `max_bytes`; 0 keeps none. `clock`: seconds since the epoch.
+    """Wraps an ASGI app and caches its responses, up to `max_bytes` (0: none). `clock` returns seconds since the epoch.
 
-    Whatever else invalidates responses, a change of callers or of settings, must be followed by `forget`.
+    Call `forget` after anything else that invalidates responses, such as a change of callers or settings.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class ResponseCache:
         return len(self._responses)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Respond from the cache, or call the app and keep its response."""
+        """Respond from the cache, or call the app and cache its response."""
         messages = self.lookup(scope)
         if messages is None:
             await self.call_app(scope, receive, send)
@@ -116,7 +116,7 @@ class ResponseCache:
                 await send(message)
 
     async def call_app(self, scope: Any, receive: Any, send: Any) -> None:
-        """Call the app and keep its response, where `lookup` has found none."""
+        """Call the app and cache its response, after `lookup` has returned None."""
         if self._max_bytes and scope["type"] == "http" and scope["method"] == "GET":
             await self._recorded(scope, receive, send)
         else:
@@ -159,13 +159,13 @@ class ResponseCache:
         return {"type": "http.response.start", "status": response.status, "headers": headers}, response.body_message
 
     def forget(self, app: str | None = None) -> None:
-        """Drop the responses of an app, or all; responses under way are not kept either."""
+        """Drop the responses of an app, or all. Responses in progress are not cached either."""
         self._generation += 1
         for key in [key for key, response in self._responses.items() if app is None or response.labels.app == app]:
             self._drop(key)
 
     async def _recorded(self, scope: Any, receive: Any, send: Any) -> None:
-        """Call the app and keep its response, unless `forget` was called meanwhile."""
+        """Call the app and cache its response unless `forget` is called in the meantime."""
         lines = scope["headers"]
         fields = dict(lines)
         key = _key(scope, fields)
@@ -179,10 +179,10 @@ class ResponseCache:
         response = recorder.response(scope.get("path_template", UNROUTED), known.caller.name, context.app)
         if response is None or generation != self._generation:
             return
-        # `Age` is rounded down: the fetch may have been up to a second earlier than it says, never later.
+        # `Age` is rounded down: the fetch may have been up to a second earlier than it implies, never later.
         now_s = self._clock()
         response.fetched_at_s = now_s - response.age_s
-        until_s = now_s + known.until_s - self._wall()  # credentials end by this machine's own clock
+        until_s = now_s + known.until_s - self._wall()  # credentials expire by the local wall clock
         response.ends_at_s = min(response.fetched_at_s - 1 + response.lifetime_s, until_s)
         older = self._responses.get(key)
         if older is None or older.fetched_at_s - 1 < response.fetched_at_s:
@@ -221,7 +221,7 @@ def _size_bytes(fields: Fields) -> int:
 
 
 class _Recorder:
-    """Passes messages on and records a response of one start and one body; of any other it holds nothing."""
+    """Passes messages on and records a response that consists of one start and one body message, but no other."""
 
     __slots__ = ("_body", "_send", "_start")
 
@@ -241,7 +241,7 @@ class _Recorder:
         await self._send(message)
 
     def response(self, route: str, caller: str, app: str) -> _CachedResponse | None:
-        """Return the response if it is complete and its fields show how long it stays fresh."""
+        """Return the response if it is complete and its header fields give its freshness lifetime."""
         if self._start is None or self._body is None or self._start["status"] not in (200, 304):
             return None
         fields = {name.lower(): value for name, value in self._start["headers"]}

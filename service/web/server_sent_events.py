@@ -1,4 +1,4 @@
-"""A watcher's events as server-sent events (WHATWG HTML, section 9.2): their names, their data, their bytes."""
+"""Encoding of a watcher's events as server-sent events (WHATWG HTML, section 9.2): names, data and bytes."""
 
 from typing import Protocol
 
@@ -12,9 +12,9 @@ from service.web.problems.from_errors import Problem
 
 EVENT_STREAM = "text/event-stream"
 RETRY_MS = 2_000
-"""How long a client waits before it reconnects."""
+"""Delay before a client reconnects."""
 RETRY_ELSEWHERE_MS = 100
-"""The same where this replica shuts down: another one takes the connection at once."""
+"""Delay if this replica is shutting down: another one can accept the connection at once."""
 RETRY = b"retry: %d\n\n" % RETRY_MS
 KEEP_ALIVE = b": keep-alive\n\n"
 
@@ -31,10 +31,10 @@ NAMES: dict[type[Event], str] = {
 
 
 class ProblemMaker(Protocol):
-    """Describes an error to a caller."""
+    """Converts an error to a problem for the caller."""
 
     def __call__(self, error: Exception, *, is_last: bool) -> Problem:
-        """Return the problem; `is_last` says that it ends the stream."""
+        """Return the problem. `is_last` is true if the error ends the stream."""
         ...
 
 
@@ -81,7 +81,7 @@ def name_of(event: Event) -> str:
 
 
 def encoded_event(identified: Identified, *, problem: ProblemMaker) -> bytes:
-    """Return the event's bytes, with the blank line that ends it."""
+    """Return the event's bytes, including the terminating blank line."""
     event = identified.event
     retry = ""
     if isinstance(event, Ended) and isinstance(event.error, ShuttingDown):
@@ -112,7 +112,7 @@ def _data(event: Event, problem: ProblemMaker) -> bytes:
 
 
 def _one_line(record: bytes) -> bytes:
-    """Return a record without line breaks, which can only stand between the tokens of `content`."""
+    """Return a record without line breaks, which can only occur between the JSON tokens of `content`."""
     if b"\n" in record or b"\r" in record:
         return msgspec.json.format(record, indent=-1)
     return record

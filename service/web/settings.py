@@ -1,4 +1,4 @@
-"""What the HTTP side needs of the settings, resolved: moments are parsed, bounds are numbers."""
+"""The settings of the HTTP side, resolved: moments are parsed, bounds are numbers."""
 
 import msgspec
 
@@ -8,13 +8,13 @@ from service.settings import BudgetSettings, CacheSettings, QuerySettings, Setti
 LIMIT_MAX = 100
 LIMIT_DEFAULT = 20
 OFFSET_END = 2**31 - 1
-"""Offsets and what they lead to stay below this: the upstream's integers are taken to be 32 bits wide."""
+"""Upper bound of offsets and of ends of slices: the upstream's integers are assumed to have 32 bits."""
 
 
 class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Defaults and bounds of a request. `wait_default_s` is the patience of a caller who names none, in seconds.
+    """Defaults and bounds of requests. `wait_default_s` is the patience in seconds without `Prefer: wait`.
 
-    `compressed_max_bytes` bounds the compressed bodies that are kept, beside the finished answers.
+    `compressed_max_bytes` bounds the cache of compressed bodies, which is separate from the response cache.
     """
 
     block_size: int
@@ -30,27 +30,27 @@ class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def limit_max(self) -> int:
-        """The largest `limit`: a slice must fit into two blocks."""
+        """The maximum `limit`: a slice must fit into two blocks."""
         return min(LIMIT_MAX, self.block_size)
 
     @property
     def limit_default(self) -> int:
-        """The `limit` of a caller who names none."""
+        """The default `limit`."""
         return min(LIMIT_DEFAULT, self.block_size)
 
     @property
     def offset_max(self) -> int:
-        """The largest `offset`: a whole block beyond it still has a 32-bit offset."""
+        """The maximum `offset`: a whole block beyond it must still have a 32-bit offset."""
         return OFFSET_END - self.block_size
 
 
 def web_settings(settings: Settings) -> WebSettings:
-    """What of the whole settings concerns HTTP. Raises ValueError where a default moment can't be read."""
+    """Return the HTTP part of the settings. Raise ValueError if a default moment can't be parsed."""
     return _resolved(settings.budget, settings.cache, settings.query, settings.watch)
 
 
 def default_web_settings() -> WebSettings:
-    """The settings of a configuration that says nothing about HTTP: what the contract documents."""
+    """Return the settings of a configuration without an HTTP section; the contract documents these."""
     return _resolved(BudgetSettings(), CacheSettings(), QuerySettings(), WatchSettings())
 
 

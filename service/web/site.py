@@ -1,4 +1,4 @@
-"""Puts the HTTP side together: the routes in Litestar, and the edge around it."""
+"""Assembly of the HTTP side: the routes in a Litestar application, wrapped in the middleware."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -38,10 +38,11 @@ def create_web(
     lifespan: Sequence[Lifespan] = (),
     is_open: bool = False,
 ) -> RequestMiddleware:
-    """The ASGI application.
+    """Return the ASGI application.
 
-    `settings` tells those of now; `clock` the seconds since the epoch; `observers` are told of each request when it
-    has ended; `lifespan` are entered in order at start and left in reverse; `is_open` says that everybody is served.
+    `settings` returns the current settings, `clock` seconds since the epoch. `observers` are called after each
+    request. `lifespan` contexts are entered in order at startup and exited in reverse. `is_open` means that requests
+    need no credential.
     """
     app = Litestar(
         route_handlers=[

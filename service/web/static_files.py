@@ -1,8 +1,8 @@
-"""Static files: pages for people, and what they load. Compressed once, kept by browsers, and shared by all answers.
+"""Static files: HTML pages and the parts they load, compressed once, cacheable, and shared by all responses.
 
-A page refers to its parts by names that hold a hash of their content (`page.0a1b2c3d4e5f.js`): those are immutable. A
-name with another hash, as an older or newer replica's page has, is answered with the file of this replica, which the
-browser then asks for again.
+A page refers to its parts by names with a hash of their content (`page.0a1b2c3d4e5f.js`), which are immutable. For a
+name with another hash, as used by the page of an older or newer replica, this replica's file is returned with
+`no-cache`, so that browsers revalidate it.
 """
 
 import gzip
@@ -34,7 +34,7 @@ _HASHED = re.compile(r"(.+)\.([0-9a-f]{12})(\.[a-z]+)")
 
 
 class StaticFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A file in memory. `headers` are those of every answer with it; `packed` is its content by gzip."""
+    """A file in memory. `headers` are sent with every response for it; `packed` is its content compressed by gzip."""
 
     headers: tuple[Header, ...]
     digest: str
@@ -42,7 +42,7 @@ class StaticFile(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
 
     def reply(self, request: Request[Any, Any, Any], *, cache_control: bytes) -> Reply:
-        """Return the file in a coding that the caller accepts, or 304 if the caller has it."""
+        """Return the file in a coding that the caller accepts, or 304 if the caller has it already."""
         context = request_context(request)
         fields = context.fields
         choice = choose(fields.get(b"accept-encoding"), (GZIP,))
@@ -59,7 +59,7 @@ class StaticFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def static_file(media_type: bytes, body: bytes, *, policy: bytes, is_packed: bool = False) -> StaticFile:
-    """Return a file that is served under this Content-Security-Policy; `body` is gzip's output if `is_packed`."""
+    """Return a file served with this Content-Security-Policy. `body` is compressed by gzip if `is_packed`."""
     packed = body if is_packed else gzip.compress(body, mtime=0)
     return StaticFile(
         headers=(
@@ -75,9 +75,9 @@ def static_file(media_type: bytes, body: bytes, *, policy: bytes, is_packed: boo
 
 
 class StaticSite:
-    """A page `index.html` and its parts: files of one folder of `service.web`, which is also their path's prefix.
+    """A page `index.html` and its parts, from a folder of `service.web` whose name is also their path prefix.
 
-    Parts may refer to those that stand before them in `parts`, as `./NAME`.
+    A part may refer to parts that precede it in `parts`, as `./NAME`.
     """
 
     def __init__(self, folder: str, parts: tuple[str, ...], *, policy: bytes) -> None:
@@ -107,12 +107,12 @@ class StaticSite:
 
 @lru_cache(maxsize=16)
 def _unpacked(packed: bytes) -> bytes:
-    """Return a file's content, once for all who can't take it compressed: a decoder for each would cost more."""
+    """Return a file's uncompressed content. Cached, since decompressing it for each response would cost more."""
     return gzip.decompress(packed)
 
 
 def _packaged(folder: str, name: str) -> tuple[bytes, bool]:
-    """A file as the package has it, and whether that is by gzip."""
+    """Return a file's bytes from the package, and whether they are compressed by gzip."""
     place = files("service.web") / folder
     if (packed := place / f"{name}.gz").is_file():
         return packed.read_bytes(), True

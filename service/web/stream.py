@@ -1,7 +1,7 @@
-"""A whole list as newline-delimited JSON: one task a line, block by block, and a last line that says how it ended.
+"""A whole list as newline-delimited JSON: one task per line, block by block, and a last line with the result.
 
-Blocks are asked for one at a time, the next when the reader has taken the one before: who reads slowly has neither a
-place in line nor a call, and of the list no more than one block is held.
+The next block is requested only when the reader has received the previous one. So a slow reader occupies neither a
+place in line nor a call, and at most one block of the list is in memory.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ NDJSON = "application/x-ndjson"
 TOTAL = b"x-total-count"
 
 READER_MAX_S = 300.0
-"""How long a reader may leave a block where it is; then the stream is cut off."""
+"""Maximum time for a reader to accept a block, in seconds; then the stream is aborted."""
 TASKS_MAX = 1_000_000
 
 _encoder = msgspec.json.Encoder()
@@ -43,10 +43,10 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 class End(msgspec.Struct, frozen=True, kw_only=True):
     """How a stream ended: `complete` where the end of the list was reached.
 
-    `count` is how many lines came before, `total` how many tasks the query matches by the newest block. `changed` tells
-    that the list was seen to change meanwhile: tasks may be missing or come twice. `missing` counts tasks that the
-    upstream did not give, or gave without an id. `fetched_at` is when the upstream
-    was asked for the oldest block, `stale` whether one of them was past its freshness. `next` leads to the rest.
+    `count` is the number of preceding lines, `total` the number of tasks that match the query according to the newest
+    block. `changed` means that the list changed during the stream: tasks may be missing or duplicated. `missing` counts
+    tasks that the upstream did not return, or returned without an id. `fetched_at` is when the oldest block was
+    requested from the upstream, `stale` whether any block was stale. `next` refers to the rest of the list.
     """
 
     complete: bool
@@ -67,7 +67,7 @@ class LastLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Course:
-    """What a stream has sent so far, and what it has seen of the list. `only` are the tasks that are wanted."""
+    """The state of a stream: what it has sent and seen of the list so far. `only` selects the tasks to send."""
 
     def __init__(self, first: Chunk, only: Only) -> None:
         self.count = 0
@@ -78,7 +78,7 @@ class Course:
         self._stale = False
 
     def lines(self, chunk: Chunk) -> bytes:
-        """The lines of one more chunk."""
+        """Return the lines of the next chunk."""
         labels = [labels_of(record) for record in chunk.records]
         ids = [each.id for each in labels]
         self._seen = self._seen.after(ids, total=chunk.total, is_short=chunk.is_short)
@@ -90,7 +90,7 @@ class Course:
         return b"".join(_line(record) for record in wanted)
 
     def last_line(self, *, problem: Problem | None, following: str | None) -> bytes:
-        """The line that says how it ended."""
+        """Return the last line, which says how the stream ended."""
         end = End(
             complete=problem is None,
             count=self.count,
@@ -106,10 +106,10 @@ class Course:
 
 
 class TaskStream(Reply):
-    """Sends a list from its `first` chunk on; `link` makes the reference to the rest from an offset.
+    """Sends a list from its `first` chunk on. `link` returns the reference to the rest of the list from an offset.
 
-    `in_flight` is entered for as long as it is being sent. It ends, with a last line that says so, as soon as the
-    caller loses its `access`, also while a block is waited for. It goes through `tasks_max` tasks at most.
+    `in_flight` is entered while the stream is being sent. If the caller loses its `access`, the stream ends at once,
+    even while it waits for a block, with a last line that says so. It covers at most `tasks_max` tasks.
     """
 
     def __init__(
@@ -143,19 +143,19 @@ class TaskStream(Reply):
         self._course = Course(first, only)
 
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
-        """Send it, for as long as somebody reads."""
+        """Send the stream until it ends or the caller disconnects or stops reading."""
         try:
             with self._in_flight:
                 await unless_hung_up(self._send_all(send), receive=receive, context=self._context)
         except TimeoutError:
-            self._context.hung_up = True  # without a last line, and without the end of the body
+            self._context.hung_up = True  # no last line, and the body stays unfinished
 
     async def _send_all(self, send: Send) -> None:
         answer = self._answer
         await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers]})
         first, self._first = self._first, None
-        assert first is not None  # noqa: S101 - an answer is sent once
-        if self._context.is_head:  # as much as a page would have cost
+        assert first is not None  # noqa: S101 - a response is sent only once
+        if self._context.is_head:  # costs as much as a page
             self._context.outcome = first.source.value
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
@@ -163,9 +163,9 @@ class TaskStream(Reply):
         await self._sent(send, last_line, more=False)
 
     async def _send_tasks(self, send: Send, chunk: Chunk | None) -> bytes:
-        """Send all lines but the last, which is returned. Raise TimeoutError if the reader takes no more.
+        """Send all lines except the last, and return that one. Raise TimeoutError if the reader stalls.
 
-        While the reader is waited for, nothing is held but the encoded lines of one chunk, which the server counts.
+        While waiting for the reader, only the encoded lines of one chunk are in memory; the server accounts for them.
         """
         context, following, is_empty = self._context, None, False
         while True:
@@ -176,25 +176,25 @@ class TaskStream(Reply):
                     ask = replace(self._ask, caller=self._access.now(), slice=slice_)
                     async with self._access.held():
                         chunk = await self._gateway.chunk(ask)
-                assert chunk is not None  # noqa: S101 - tells the type
+                assert chunk is not None  # noqa: S101 - narrows the type
                 lines = self._course.lines(chunk)
-            except Exception as exc:  # noqa: BLE001 - the answer has begun: its last line alone can still tell
+            except Exception as exc:  # noqa: BLE001 - the response has started: only its last line can report it
                 problem = late_problem(context, exc)
                 rest = self._ask.slice.offset if following is None else following
                 return self._course.last_line(problem=problem, following=self._link(rest))
             context.waited_s += chunk.waited_s
             context.upstream_s += chunk.upstream_s
             following, is_empty, chunk = chunk.following, chunk.is_empty, None
-            # White space before the next line's value keeps a connection in use where no task is sent for long.
+            # Whitespace before the next line's value keeps the connection active if no task is sent for long.
             await self._sent(send, lines or b" ", more=True)
             del lines
             if following is None:
                 context.outcome = STREAMED
                 return self._course.last_line(problem=None, following=None)
-            await asyncio.sleep(0)  # what is in memory comes without a wait: let others have their turn
+            await asyncio.sleep(0)  # blocks from memory arrive without waiting: yield to other tasks
 
     def _check(self, following: int, *, is_empty: bool) -> None:
-        """Raise UpstreamBroken if the list can't go on, StreamTooLong if it may not: a total may be any number."""
+        """Raise UpstreamBroken if the list ended early, StreamTooLong beyond `tasks_max`: totals are unbounded."""
         if is_empty:
             raise UpstreamBroken("the list has ended before its own total", app=self._ask.query.app)
         if following - self._ask.slice.offset >= self._tasks_max:
@@ -209,7 +209,7 @@ class TaskStream(Reply):
 
 
 def _line(record: bytes) -> bytes:
-    """A record as a line. Raw line feeds can only stand between the tokens of `content`, which is the upstream's."""
+    """Return a record as a line. Line breaks can only occur between JSON tokens of `content`, the upstream's own."""
     if b"\n" in record or b"\r" in record:
         record = msgspec.json.format(record, indent=-1)
     return record + b"\n"

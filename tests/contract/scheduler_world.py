@@ -53,7 +53,7 @@ class ScriptHere:
 
 
 class StoreHere:
-    """The part of the store's port that a scheduler uses."""
+    """The part of the store's interface that a scheduler uses."""
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
@@ -64,7 +64,7 @@ class StoreHere:
 
 
 class World:
-    """True time in milliseconds, how far the server's clock is off, and who the server is."""
+    """True time in milliseconds, the offset of the server's clock, and the server's identity."""
 
     def __init__(self, client: redis.Redis | None, rules: Rules = RULES) -> None:
         self.now = 10_000.0
@@ -127,7 +127,7 @@ class World:
         )
 
     def replica(self, name: str) -> Scheduler:
-        """A replica of whichever world this is."""
+        """A replica of the kind that this world has."""
         return self.local(name) if self.client is None else self.shared(name)
 
     def put(self, key: str, value: bytes) -> None:
@@ -143,7 +143,7 @@ class World:
             self.client.delete(key)
 
     def garble(self, key: str) -> None:
-        """Have a value of another type under a block's key."""
+        """Store a value of another type under a block's key."""
         self.lose(key)
         if self.client is not None:
             self.client.rpush(key, b"0123456789abcdef")
@@ -163,7 +163,7 @@ class World:
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never really waits."""
+    """Return the result of a coroutine that never really waits."""
     try:
         coroutine.send(None)
     except StopIteration as stop:

@@ -1,4 +1,4 @@
-"""The contract's examples are real: what the sandbox lists, and what a running gateway answers."""
+"""The contract's examples are real: what the sandbox lists, and how a running gateway answers."""
 
 import json
 from datetime import datetime
@@ -21,7 +21,7 @@ PATHS = json.loads((Path(__file__).parents[2] / "openapi" / "openapi.json").read
 
 
 def example(path: str, media_type: str = "application/json") -> Any:
-    """What the contract shows of a good answer."""
+    """Return the contract's example of a good answer."""
     return PATHS[path]["get"]["responses"]["200"]["content"][media_type]["example"]
 
 

@@ -1,4 +1,4 @@
-"""Lines of several replicas on the script, the same on one server, behind Sentinel and in a Cluster."""
+"""Lines of several replicas on the script: the same on one server, behind Sentinel and in a Cluster."""
 
 import asyncio
 import time
@@ -24,21 +24,21 @@ REPLICAS = 3
 
 
 class Replica(msgspec.Struct, frozen=True, kw_only=True):
-    """A line and what it stands on."""
+    """A line and its dependencies."""
 
     line: Line
     store: RedisStore
 
 
 class Upstream:
-    """Counts calls and keeps their times."""
+    """Counts calls and records their times."""
 
     def __init__(self) -> None:
         self.called_at_s: list[float] = []
 
 
 class StoredBlock(JobOfNothing):
-    """A job that keeps what it fetched in Redis, as the cache does."""
+    """A job that stores its result in Redis, as the cache does."""
 
     def __init__(self, upstream: Upstream, store: RedisStore, name: str) -> None:
         super().__init__(f"t:{{shop}}:b:{name}")
@@ -46,10 +46,10 @@ class StoredBlock(JobOfNothing):
         self._store = store
 
     async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
-        """Be called, and stored."""
+        """Make the call and store the result."""
         try:
             await slot.hold()
-        except UpstreamUnreachable as exc:  # this process was stopped for so long that the slot is gone
+        except UpstreamUnreachable as exc:  # this process was stopped for so long that the slot has expired
             return CallFailed(error=exc, again=True)
         self._upstream.called_at_s.append(time.monotonic())
         await asyncio.sleep(0.02)
@@ -57,14 +57,14 @@ class StoredBlock(JobOfNothing):
         return cached(self.block_key)
 
     async def look(self) -> CachedBlock:
-        """What is stored."""
+        """Return the stored block."""
         stored = await self._store.get(self.block_key)
         return NOTHING if stored is None else cached(stored.decode())
 
 
 @pytest.fixture(params=["single", "sentinel", "cluster"])
 def redis_settings(request: pytest.FixtureRequest) -> RedisSettings:
-    """Where Redis is, in each of its ways."""
+    """Redis settings for each kind of deployment."""
     fixture = {"single": "valkey", "sentinel": "valkey_sentinel", "cluster": "valkey_cluster"}[request.param]
     servers: Server | Guarded | Cluster = request.getfixturevalue(fixture)
     return RedisSettings(url=servers.url, mode=request.param, timeout_s=1.0)
@@ -72,7 +72,7 @@ def redis_settings(request: pytest.FixtureRequest) -> RedisSettings:
 
 @pytest.fixture
 async def replicas(redis_settings: RedisSettings) -> AsyncIterator[list[Replica]]:
-    """Replicas that have been there for longer than the first quiet window."""
+    """Replicas that have been running for longer than the first quiet window."""
     async with AsyncExitStack() as parts:
         made = []
         for number in range(REPLICAS):
@@ -102,7 +102,7 @@ def _worst(times_s: list[float], window_s: float) -> int:
 
 
 async def test_the_limit_holds_over_replicas(replicas: list[Replica]) -> None:
-    """18 blocks on three replicas: never four in 200 ms, and all come."""
+    """18 blocks on three replicas: never four in 200 ms, and all are fetched."""
     upstream = Upstream()
     jobs = [StoredBlock(upstream, replicas[n % REPLICAS].store, f"limit {n}") for n in range(18)]
     got = await asyncio.gather(*(_ask(replicas[n % REPLICAS], job, f"c{n % 4}") for n, job in enumerate(jobs)))
@@ -124,7 +124,7 @@ async def test_one_fetch_serves_all_replicas(replicas: list[Replica]) -> None:
 
 
 async def test_a_loss_of_all_data_costs_a_quiet_window(replicas: list[Replica]) -> None:
-    """Everything is deleted in the middle of a backlog: all blocks come, and never four in 200 ms."""
+    """Everything is deleted in the middle of a backlog: all blocks are fetched, and never four in 200 ms."""
     upstream = Upstream()
     jobs = [StoredBlock(upstream, replicas[n % REPLICAS].store, f"lost {n}") for n in range(15)]
     asked = asyncio.gather(*(_ask(replicas[n % REPLICAS], job) for n, job in enumerate(jobs)))

@@ -1,4 +1,4 @@
-"""Schemathesis asks a live gateway all that the contract allows and much that it forbids."""
+"""Schemathesis sends a live gateway everything that the contract allows and much that it forbids."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ CONFIGURATION, CHECKS = HERE / "schemathesis.toml", HERE / "checks.py"
 SEED = "TASKGATE_SEED"
 RUN_S = 60.0
 CALLS = 200
-"""As many calls a window for gateway and sandbox, so that a run does not spend its time in line."""
+"""A call limit for gateway and sandbox high enough that a run does not spend its time in line."""
 FAULTS = (
     (ErrorCode(code=90104, text="time range exceeded"), 422, "query-refused"),
     (ErrorCode(code=71000, text="unknown"), 502, "upstream-refused"),
@@ -41,7 +41,7 @@ FAULTS = (
     (ErrorCode(code=60007, text="too often"), 503, "throttled"),
     (ErrorCode(code=70013, text="identifier"), 502, "calls-stopped"),
 )
-"""What the upstream does, and what callers are told; the last two keep all calls from it for a while."""
+"""Faults of the upstream, and the resulting problems; the last two stop all calls to it for a while."""
 CONFORMANCE = [
     status_code_conformance,
     content_type_conformance,
@@ -52,12 +52,12 @@ CONFORMANCE = [
 
 
 def seed() -> int:
-    """Another one for each run; `TASKGATE_SEED` repeats one."""
+    """A different seed for each run; `TASKGATE_SEED` repeats one."""
     return int(os.environ.get(SEED) or secrets.randbelow(2**32))
 
 
 async def schemathesis(gateways: Fleet, contract: Path, *options: str, cwd: Path, examples: int) -> str:
-    """Let Schemathesis ask the first gateway; returns what it says. Raises AssertionError where it finds a fault."""
+    """Run Schemathesis against the first gateway; return its output. Raise AssertionError if it finds a fault."""
     number = seed()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION)),
@@ -81,7 +81,7 @@ async def schemathesis(gateways: Fleet, contract: Path, *options: str, cwd: Path
 
 
 async def test_all_is_documented(own_valkey: Server, tmp_path: Path) -> None:
-    """No request brings about a 500 or an answer that the contract does not tell of, and nothing good is refused."""
+    """No request causes a 500 or an answer that the contract does not document, and no valid one is rejected."""
     async with fleet(own_valkey, replicas=1, sandbox_calls=CALLS, budget={"calls": CALLS}) as gateways:
         said = await schemathesis(gateways, CONTRACT, cwd=tmp_path, examples=25)
         operations = sum(len(item) for item in json.loads(CONTRACT.read_bytes())["paths"].values())
@@ -91,7 +91,7 @@ async def test_all_is_documented(own_valkey: Server, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
 async def test_troubles_are_documented(own_valkey: Server, accept: str) -> None:
-    """What faults of the upstream make of an answer, to a page and to a stream, is in the contract, too."""
+    """The answers that faults of the upstream cause, to a page and to a stream, are in the contract, too."""
     operation = openapi.from_path(CONTRACT)["/tasks"]["GET"]
     async with (
         fleet(own_valkey, replicas=1, sandbox_calls=CALLS, budget={"calls": CALLS}) as gateways,
@@ -113,6 +113,6 @@ async def test_troubles_are_documented(own_valkey: Server, accept: str) -> None:
 
 
 def problem_of(answer: httpx.Response) -> tuple[int, str]:
-    """The status and the last part of the type of a problem."""
+    """Return the status and the last part of the type of a problem."""
     assert answer.headers["content-type"] == "application/problem+json", answer.text
     return answer.status_code, answer.json()["type"].removeprefix("/problems/")

@@ -1,4 +1,4 @@
-"""What every scheduler keeps: the same tests on the policy alone and on the script in a real Valkey."""
+"""The guarantees of every scheduler: the same tests on the policy alone and on the script in a real Valkey."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -31,7 +31,7 @@ KEY = "tg:{news}:block"
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Callable[[str], redis.Redis]]:
-    """Each of the servers that there are, started when first asked for."""
+    """Each available server, started on first use."""
     with ExitStack() as stack:
         yield cache(lambda name: stack.enter_context(server(BINARIES[name])))
 
@@ -82,7 +82,7 @@ async def test_all_slots_start_taken_for_transit_and_window(world: World) -> Non
 
 
 async def test_as_many_as_wait_get_turns_at_once_where_so_many_slots_are_free(world: World) -> None:
-    """A burst of N from idle is not spaced."""
+    """A burst of N from idle is not spaced: N waiting blocks get turns at once if N slots are free."""
     replica = await awake(world)
     ticked = await tick(replica, row("a"), row("b"))
     assert [turn.usable_in_ms for turn in ticked.turns] == [0, 0]
@@ -90,7 +90,7 @@ async def test_as_many_as_wait_get_turns_at_once_where_so_many_slots_are_free(wo
 
 
 async def test_a_backlog_is_spaced(world: World) -> None:
-    """Where more wait than slots are free, the second turn comes a gap after the first."""
+    """If more blocks wait than slots are free, the second turn comes a gap after the first."""
     replica = await awake(world)
     ticked = await tick(replica, row("a", 9))
     assert len(ticked.turns) == 1
@@ -132,7 +132,7 @@ async def test_a_call_without_an_answer_holds_its_slot_for_transit_and_window(wo
 
 
 async def test_a_done_for_a_turn_whose_slot_went_on_touches_nothing(world: World) -> None:
-    """A hung fetch that ends late ends its flight, but not the slot's next turn."""
+    """A hung fetch that ends late ends its flight, but not the next turn of its slot."""
     replica = await awake(world)
     old = (await tick(replica, row("a", 2))).turns
     for turn in old:
@@ -154,7 +154,7 @@ async def test_a_lost_answer_is_told_again(world: World) -> None:
 
 
 async def test_a_begin_repeated_holds_the_slot_anew(world: World) -> None:
-    """Asked again, the same turn and block are begun again, from then on."""
+    """When a begin is repeated, the same turn and block are begun again, from that moment on."""
     replica = await awake(world)
     (turn,) = (await tick(replica, row("a"))).turns
     assert await begin(replica, turn) == Begun()
@@ -192,7 +192,7 @@ async def test_a_turn_not_used_lapses_and_its_slot_is_free(world: World) -> None
 
 
 async def test_a_dead_replica_is_not_given_turns(world: World) -> None:
-    """A report counts for its lease and then no more."""
+    """A report counts for its lease and no longer."""
     dead, other = await awake(world), world.replica("r2")
     await tick(dead, row("a", 5))
     await tick(other)
@@ -221,7 +221,7 @@ async def test_one_fetch_for_a_block(world: World) -> None:
 
 
 async def test_a_fetch_left_behind_is_given_up(world: World) -> None:
-    """After the fetch's lease another may fetch the block."""
+    """After the fetch's lease another replica may fetch the block."""
     one = await awake(world)
     (first,) = (await tick(one, row("a"))).turns
     await begin(one, first)
@@ -232,7 +232,7 @@ async def test_a_fetch_left_behind_is_given_up(world: World) -> None:
 
 
 async def test_a_block_that_has_changed_is_looked_at_again(world: World) -> None:
-    """Begin compares the head of the stored block with the one that the replica knows."""
+    """Begin compares the head of the stored block with the one known to the replica."""
     replica = await awake(world)
     (turn,) = (await tick(replica, row("a"))).turns
     world.put(KEY, b"0123456789abcdef and what follows")
@@ -242,7 +242,7 @@ async def test_a_block_that_has_changed_is_looked_at_again(world: World) -> None
 
 
 async def test_a_block_that_is_gone_is_fetched(world: World) -> None:
-    """What the replica has seen and the store has lost is no reason to look again: there is nothing to be found."""
+    """A block that the replica has seen and the store has lost is no reason to look again: there is nothing to find."""
     replica = await awake(world)
     world.put(KEY, b"0123456789abcdef and what follows")
     world.lose(KEY)
@@ -251,7 +251,7 @@ async def test_a_block_that_is_gone_is_fetched(world: World) -> None:
 
 
 async def test_the_head_that_begin_answers_lets_the_next_one_begin(world: World) -> None:
-    """Whatever is stored, and be it unreadable, is reason to look once."""
+    """Any stored value, even an unreadable one, is reason to look once."""
     replica = await awake(world)
     for head in (b"\x00\xff\x80'%d\r\n\x7f234567", b"short", bytes(range(240, 256))):
         world.put(KEY, head + b" and the rest" * (len(head) == 16))
@@ -264,7 +264,7 @@ async def test_the_head_that_begin_answers_lets_the_next_one_begin(world: World)
 
 
 async def test_a_value_of_another_type_is_nothing_stored(world: World) -> None:
-    """The fetch that begins puts a block in its place."""
+    """The fetch that begins replaces it with a block."""
     replica = await awake(world)
     world.garble(KEY)
     (turn,) = (await tick(replica, row("a"))).turns
@@ -272,7 +272,7 @@ async def test_a_value_of_another_type_is_nothing_stored(world: World) -> None:
 
 
 async def test_a_pause_stops_everyone_and_a_shorter_one_does_not_shorten_it(world: World) -> None:
-    """A turn held is refunded, none is given until the pause ends, and all are told why."""
+    """A turn held is refunded, none is given until the pause ends, and every replica gets the reason."""
     one, two = await awake(world), world.replica("r2")
     (first,) = (await tick(one, row("a"))).turns
     (second,) = (await tick(two, row("b"))).turns
@@ -291,7 +291,7 @@ async def test_a_pause_stops_everyone_and_a_shorter_one_does_not_shorten_it(worl
 
 
 async def test_what_is_returned_is_refunded_and_given_on(world: World) -> None:
-    """A turn given back goes to who waits next, in the same tick."""
+    """A returned turn goes to the next in line, in the same tick."""
     one, two = await awake(world), world.replica("r2")
     turns = (await tick(one, row("a", 2))).turns
     assert (await tick(two, row("b"))).turns == ()
@@ -302,7 +302,7 @@ async def test_what_is_returned_is_refunded_and_given_on(world: World) -> None:
 
 
 async def test_another_replicas_turn_is_not_ones_own(world: World) -> None:
-    """A turn can be begun, ended and returned by its replica alone."""
+    """A turn can be begun, ended and returned only by its own replica."""
     one, two = await awake(world), world.replica("r2")
     (turn,) = (await tick(one, row("a"))).turns
     assert await begin(two, turn) == Lapsed()
@@ -312,7 +312,7 @@ async def test_another_replicas_turn_is_not_ones_own(world: World) -> None:
 
 
 async def test_a_turn_goes_to_the_replica_whose_oldest_waits_longest(world: World) -> None:
-    """A tick gives out turns for others' reports too, and tells the others at their next."""
+    """A tick gives out turns for other replicas' reports too, and they learn of them at their next tick."""
     one, two = await awake(world), world.replica("r2")
     await tick(two, quiet=True)
     await tick(one, row("a", waited_ms=150))
@@ -337,7 +337,7 @@ async def test_equal_tags_who_waited_longest_then_the_name(world: World) -> None
 
 
 async def test_the_background_uses_what_nobody_asks_for(world: World) -> None:
-    """However long it has waited it comes after all others, and leaves a slot for whoever comes."""
+    """However long it has waited, it comes after all others, and leaves a slot for a newcomer."""
     replica = await awake(world)
     background = row("~renewal", count=5, waited_ms=9_000, background=True)
     (turn,) = (await tick(replica, background)).turns
@@ -354,7 +354,7 @@ async def test_the_background_uses_what_nobody_asks_for(world: World) -> None:
 
 
 async def test_the_background_is_no_matter_of_names(world: World) -> None:
-    """A caller named like the background gets its share of turns; one named like any other may wait in it."""
+    """A caller named like the background gets its share of turns; one with any other name may wait in it."""
     replica = await awake(world)
     given = []
     for _ in range(10):
@@ -369,7 +369,7 @@ async def test_the_background_is_no_matter_of_names(world: World) -> None:
 
 
 async def test_who_waits_in_the_foreground_somewhere_is_not_in_the_background(world: World) -> None:
-    """One replica's background does not push down what the same caller waits for on another."""
+    """One replica's background does not lower the priority of the same caller's blocks on another."""
     one, two = await awake(world, "r1"), world.replica("r2")
     await tick(one, row("a", background=True))
     ticked = await tick(two, row("a", waited_ms=1), row("b"), board=True)
@@ -378,7 +378,7 @@ async def test_who_waits_in_the_foreground_somewhere_is_not_in_the_background(wo
 
 
 async def test_a_waiting_background_is_told_when_two_slots_are_free(world: World) -> None:
-    """One free slot is not for it: to tick for that one would be in vain."""
+    """One free slot is not for it: a tick for that one would be in vain."""
     replica = await awake(world)
     (turn,) = (await tick(replica, row("a"))).turns
     assert await begin(replica, turn) == Begun()
@@ -389,7 +389,7 @@ async def test_a_waiting_background_is_told_when_two_slots_are_free(world: World
 
 
 async def test_the_background_does_not_move_virtual_time(world: World) -> None:
-    """Who waits now and then is not set back by what was fetched in between."""
+    """A caller that waits only now and then is not set back by what was fetched in between."""
     replica = await awake(world)
     (turn,) = (await tick(replica, row("~renewal", weight=0.01, background=True))).turns
     ticked = await tick(replica, row("a"), board=True)
@@ -399,7 +399,7 @@ async def test_the_background_does_not_move_virtual_time(world: World) -> None:
 
 
 async def test_quiet_takes_all_slots(world: World) -> None:
-    """Turns already given can't be used, and no new one for transit and window."""
+    """Turns already given can't be used, and no new one is given for transit and window."""
     replica = await awake(world)
     (turn,) = (await tick(replica, row("a"))).turns
     ticked = await tick(replica, row("a"), quiet=True)
@@ -420,7 +420,7 @@ async def test_begun_counts_as_served_before_the_next_report(world: World) -> No
 
 @pytest.mark.parametrize("step_ms", [-3_600_000, -500, -2, 250, 900, 10_800_000])
 async def test_a_step_of_the_servers_clock_neither_frees_nor_stalls(world: World, step_ms: int) -> None:
-    """A window lasts a window, whatever the server's clock says, and at most as much longer as a step must have."""
+    """A window lasts a window, whatever the server's clock says, or longer by at most the size of a real step."""
     replica = await awake(world)
     for turn in (await tick(replica, row("a", 2))).turns:
         await begin(replica, turn, f"b{turn.id}")
@@ -436,7 +436,7 @@ async def test_a_step_of_the_servers_clock_neither_frees_nor_stalls(world: World
 
 @pytest.mark.parametrize("way_ms", [None, 80], ids=["a new replica", "a replica with slow answers"])
 async def test_no_stopwatch_brings_back_what_another_has_not_missed(world: World, way_ms: int | None) -> None:
-    """Slots that were taken by a clock that had gone back unnoticed last a window, also for who notices it."""
+    """Slots taken by a clock that had gone back unnoticed last a window, also for the replica that notices."""
     exact, other = await awake(world), world.replica("r2")
 
     async def ask(replica: Scheduler, count: int, *, answered_after_ms: int = 0) -> Ticked:
@@ -461,7 +461,7 @@ async def test_no_stopwatch_brings_back_what_another_has_not_missed(world: World
 
 
 async def test_an_idle_time_passes(world: World) -> None:
-    """A pause ends though nobody has called the script meanwhile."""
+    """A pause ends even if nobody has called the script meanwhile."""
     replica = await awake(world)
     (turn,) = (await tick(replica, row("a"))).turns
     await done(replica, turn, pause_ms=60_000, reason="70050")
@@ -473,7 +473,7 @@ async def test_an_idle_time_passes(world: World) -> None:
 
 @pytest.mark.parametrize("loss", ["flush", "restart"])
 async def test_after_a_loss_of_data_one_quiet_window(world: World, loss: str) -> None:
-    """Slots start taken; what a server clock knew from before does not count."""
+    """Slots start taken; what was known from the server's clock before does not count."""
     replica = await awake(world)
     (turn,) = (await tick(replica, row("a"))).turns
     getattr(world, loss)()
@@ -485,7 +485,7 @@ async def test_after_a_loss_of_data_one_quiet_window(world: World, loss: str) ->
 
 
 async def test_a_pause_outlives_a_failover(world: World) -> None:
-    """The new server goes on with the pause that it knows of."""
+    """The new server continues the pause that it knows of."""
     replica = await awake(world)
     (turn,) = (await tick(replica, row("a"))).turns
     await done(replica, turn, pause_ms=9_000, reason="60007")
@@ -495,7 +495,7 @@ async def test_a_pause_outlives_a_failover(world: World) -> None:
 
 
 async def test_a_changed_number_of_slots_is_kept_to(world: World) -> None:
-    """A replica with other rules adds slots that rest first, or takes away the idlest."""
+    """A replica with other rules adds slots that are unavailable at first, or removes the most idle ones."""
     old = await awake(world)
     assert (await tick(old)).free == 2
     world.rules = world.policy._rules = Rules(calls=3, window_ms=1000, transit_ms=200)
@@ -512,7 +512,7 @@ async def test_a_changed_number_of_slots_is_kept_to(world: World) -> None:
 
 
 async def test_refunds_that_round_below_zero_are_still_tags(world: World) -> None:
-    """Turns of a cost that no float holds, given and returned, leave their caller in line with its tag near 0."""
+    """Turns whose cost no float can hold, given and returned, leave their caller in line with its tag near 0."""
     world.rules = Rules(calls=5, window_ms=1000, transit_ms=200)
     world.policy = Policy(world.rules)
     replica = await awake(world)
@@ -528,7 +528,7 @@ async def test_refunds_that_round_below_zero_are_still_tags(world: World) -> Non
 
 
 async def test_the_end_of_a_fetch_is_told_to_all(client: redis.Redis) -> None:
-    """The block's name goes out once on the scheduler's channel."""
+    """The block's name is published once on the scheduler's channel."""
     world = World(client)
     replica = world.shared("r1")
     with client.pubsub(ignore_subscribe_messages=True) as messages:
@@ -544,7 +544,7 @@ async def test_the_end_of_a_fetch_is_told_to_all(client: redis.Redis) -> None:
 
 
 async def test_the_servers_own_clock_and_run_are_used(client: redis.Redis) -> None:
-    """Without a test's clock the script reads TIME and the run id itself, and keeps nothing that grows."""
+    """Without a test's clock the script itself reads TIME and the run id, and keeps nothing that grows."""
     client.flushall()
     rules = Rules(calls=3, window_ms=40, transit_ms=10, ahead_ms=0)
     replica = RedisScheduler(StoreHere(client), prefix="tg", app="news", replica="r1", rules=rules)  # type: ignore[arg-type]

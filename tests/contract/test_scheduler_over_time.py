@@ -15,7 +15,7 @@ RULES = Rules(calls=5, window_ms=1000, transit_ms=500)
 
 
 class InRedis:
-    """Stands in for the policy in a simulation: each step is the script's."""
+    """Replaces the policy in a simulation: each step is the script's."""
 
     def __init__(self, client: redis.Redis) -> None:
         self.epoch = 0
@@ -25,11 +25,11 @@ class InRedis:
         self._replicas: dict[str, RedisScheduler] = {}
 
     def read(self, now_ms: float) -> tuple[int, int]:
-        """Be the server clock: the simulation has read its own."""
+        """Act as the server clock: the simulation has read its own."""
         return self._reading.epoch, self._reading.seen_ms
 
     def answered(self, epoch: int, told_ms: int, now_ms: float) -> None:
-        """Be the server clock: the simulation keeps its own."""
+        """Act as the server clock: the simulation keeps its own."""
         self.epoch, self.now = epoch, told_ms
 
     def _of(self, replica: str, reading: Reading) -> RedisScheduler:

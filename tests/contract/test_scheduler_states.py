@@ -50,7 +50,7 @@ class Use(msgspec.Struct):
 
 
 class Replica:
-    """One replica in both worlds, with what it wants and what it was told."""
+    """One replica in both worlds, with its demand and the answers that it got."""
 
     def __init__(self, world: World, name: str) -> None:
         self.local = world.local(name)
@@ -61,7 +61,7 @@ class Replica:
         self.due = 0
 
     def serve(self) -> None:
-        """One of those who wait is served."""
+        """Serve one of the waiting callers."""
         for caller in list(self.waiting)[:1]:
             self.waiting[caller].pop()
             if not self.waiting[caller]:
@@ -135,14 +135,14 @@ class Histories(RuleBasedStateMachine):
         getattr(self, kind)(data.draw, data.draw(st.sampled_from(self.replicas)))
 
     def way(self, draw: Draw) -> dict[str, Any]:
-        """How long a call takes there and back, and whether its answer arrives."""
+        """How long a call takes in each direction, and whether its answer arrives."""
         return {"out": draw(LATENCY), "back": draw(LATENCY), "lost": draw(st.integers(0, 9)) == 9}
 
     def time_passes(self, draw: Draw, _: Replica) -> None:
         self.world.now += draw(st.one_of(st.integers(0, 60), st.integers(0, 600), st.integers(0, 5000)))
 
     def the_turn_comes(self, draw: Draw, replica: Replica) -> None:
-        """A replica as it should be: it ticks when told, begins its turns, ends its fetches."""
+        """A correct replica: it ticks when due, begins its turns, ends its fetches."""
         self.world.now += replica.due
         self.ticks(draw, replica)
         for turn in replica.turns[: draw(st.sampled_from([9, 9, 1, 0]))]:
@@ -237,7 +237,7 @@ class Histories(RuleBasedStateMachine):
             self.both(replica, "done", turn, block=block, pause_ms=0, pause_reason="", **self.way(draw))
 
     def ended(self, turn: int, at: float) -> None:
-        """The call was answered, or is not made any more: it can't arrive after this."""
+        """The call was answered, or is no longer made: it can't arrive after this."""
         for use in self.uses:
             if use.turn == turn:
                 use.last = max(use.first, min(use.last, at))
@@ -270,7 +270,7 @@ class Histories(RuleBasedStateMachine):
             use.lease_ends = min(use.lease_ends, self.world.now)
 
     def a_block_is_stored(self, draw: Draw, _: Replica) -> None:
-        """By another replica, newer or not than what is known; or it is lost, or something else is under its key."""
+        """By another replica, newer or not than the known one; or it is lost, or something else is under its key."""
         key = "tg:{news}:" + draw(BLOCKS)
         match draw(st.integers(0, 9)):
             case 0:
@@ -280,17 +280,17 @@ class Histories(RuleBasedStateMachine):
             case _:
                 self.world.put(key, draw(HEADS) + b" and the rest of the block")
 
-    # What must hold.
+    # Invariants.
 
     def not_too_many(self) -> None:
-        """Rule 1, at the worst that the network can do: in any window of true time."""
+        """Rule 1, under the worst network behaviour: in any window of true time."""
         window = self.rules.window_ms
         for use in self.uses:
             met = sum(other.first < use.last + window and other.last >= use.last for other in self.uses)
             assert met <= self.rules.calls, (use, self.uses)
 
     def no_slot_idles(self, told: Ticked) -> None:
-        """Rule 2: after a tick of one who waits, nothing that could be given is left."""
+        """Rule 2: after a tick of a waiting replica, nothing that could be given is left."""
         policy = self.world.policy
         if told.due_in_ms is None:
             return
@@ -310,7 +310,7 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def states_are_equal(self) -> None:
-        """The script has kept what the model keeps."""
+        """The script has stored the same state as the model."""
         if not hasattr(self, "world"):
             return
         policy: Policy = self.world.policy

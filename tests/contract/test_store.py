@@ -1,4 +1,4 @@
-"""What every store must keep, on one server, on Sentinel's master and on a cluster."""
+"""The guarantees of every store, on one server, on Sentinel's master and on a cluster."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ SERVERS |= {f"single {name}": f"{name}_server" for name in BINARIES if name != "
 
 @pytest.fixture(scope="module")
 def redis_server() -> Iterator[Server]:
-    """Redis itself, where it is installed."""
+    """Redis itself, if it is installed."""
     with Server(binary=BINARIES["redis"]) as server:
         yield server
 
@@ -55,7 +55,7 @@ async def test_a_value_ends(store: Store) -> None:
 
 
 async def test_keys_of_all_apps_are_found(store: Store) -> None:
-    """Keys of many hash tags are put and read, wherever they live."""
+    """Keys of many hash tags are put and read, on whichever node they are."""
     keys = [f"t:{{app{number}}}:k" for number in range(40)]
     await asyncio.gather(*(store.put(key, key.encode(), ttl_ms=10_000) for key in keys))
     assert await asyncio.gather(*(store.get(key) for key in keys)) == [key.encode() for key in keys]
@@ -70,7 +70,7 @@ async def test_a_script_runs_where_its_keys_live(store: Store) -> None:
 
 
 async def test_a_script_that_fails_is_refused(store: Store) -> None:
-    """An error in a script is StoreUnavailable and says so, without what the script said."""
+    """An error in a script is StoreUnavailable and says so, without the script's message."""
     with pytest.raises(StoreUnavailable) as caught:
         await store.script("return redis.error_reply('SECRET ' .. KEYS[1])")(["t:{a}:k"], [])
     assert caught.value.detail == "script refused"
@@ -78,7 +78,7 @@ async def test_a_script_that_fails_is_refused(store: Store) -> None:
 
 
 async def test_a_purge_takes_one_prefix_only(store: Store) -> None:
-    """All keys under a prefix go, also thousands; others stay, also where the prefix looks like a pattern."""
+    """All keys under a prefix go, even thousands; others stay, even if the prefix looks like a pattern."""
     names = [f"t:{{a*}}:b:{number}" for number in range(1500)]
     await asyncio.gather(*(store.put(name, b"1", ttl_ms=60_000) for name in names))
     await store.put("t:{a*}:other", b"1", ttl_ms=60_000)
@@ -107,7 +107,7 @@ async def test_a_message_reaches_all_who_listen_in_order(store: Store) -> None:
 
 
 async def test_a_channel_may_be_added_later(store: Store) -> None:
-    """A channel asked for while others are listened to is told of its beginning and hears."""
+    """A channel added while others are being listened to gets its start notification and its messages."""
     begun: list[str] = []
     late: list[bytes] = []
     store.listen("t:{a}:first", lambda _: None, on_gap=lambda: begun.append("first"))
@@ -143,7 +143,7 @@ async def test_cancelled_calls_leak_no_connection(store: RedisStore) -> None:
 
 
 async def test_what_was_begun_is_finished(store: Store) -> None:
-    """A put whose caller is cancelled while it is under way is carried out."""
+    """A put whose caller is cancelled while it is in progress is carried out."""
     task = asyncio.ensure_future(store.put("t:{a}:begun", b"v", ttl_ms=60_000))
     await asyncio.sleep(0)
     task.cancel()
@@ -171,7 +171,7 @@ async def test_a_closed_store_refuses(store: RedisStore) -> None:
 
 
 async def test_a_script_that_was_not_loaded_does_not_run(store: Store) -> None:
-    """`if_loaded` answers None, and nothing has run, until the script was loaded into that server."""
+    """`if_loaded` returns None, and nothing has run, until the script has been loaded into that server."""
     script = store.script(f"-- {time.monotonic_ns()}\n{COUNT}")
     assert await script.if_loaded(["t:{a}:loaded"], ["x"]) is None
     assert await store.get("t:{a}:loaded") is None

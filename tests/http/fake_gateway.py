@@ -1,4 +1,4 @@
-"""A gateway of the tests' own, and the HTTP side around it: in process, or behind the production server."""
+"""A fake gateway, and the HTTP side around it: in process, or behind the production server."""
 
 import asyncio
 import hashlib
@@ -48,7 +48,7 @@ TASKS = b'{"id":1,"title":"a"},{"id":2,"title":"b"}'
 
 
 def task_of(number: int, *, content: bytes = b"{}") -> Task:
-    """A task whose id tells its place; every fifth is pending, every second for a tag."""
+    """A task whose id encodes its place; every fifth is pending, every second for a tag."""
     return Task(
         id=1000 + number,
         type="all" if number % 2 else "tag",
@@ -65,7 +65,7 @@ def task_of(number: int, *, content: bytes = b"{}") -> Task:
 
 
 class FakeGateway:
-    """Answers every ask with the same page, or as told: with an error, or only when `go` is set."""
+    """Answers every request with the same page, or as configured: with an error, or only when `go` is set."""
 
     def __init__(self) -> None:
         self.asks: list[PageRequest] = []
@@ -111,7 +111,7 @@ class FakeGateway:
         return Page(**(values | self.changes))
 
     async def chunk(self, ask: PageRequest) -> Chunk:
-        """What `listed` holds from the offset on, `block_size` at most, or what is told for that offset."""
+        """Up to `block_size` tasks of `listed` from the offset on, or what is configured for that offset."""
         self.asks.append(ask)
         offset = ask.slice.offset
         told = self.told_at.get(offset, {})
@@ -143,7 +143,7 @@ class FakeGateway:
         return tuple(AppInfo(name=name, region="singapore") for name in sorted(caller.apps))
 
     async def budget(self, app: str, caller: Caller) -> BudgetView:
-        """As told by `view`, or a budget of which nothing was used."""
+        """`view`, or a budget of which nothing was used."""
         if self.error is not None:
             raise self.error
         values: dict[str, Any] = {
@@ -163,7 +163,7 @@ class FakeGateway:
         return BudgetView(**(values | self.view))
 
     async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int) -> UsageView:
-        """As told by `usage_view`, or nothing at all."""
+        """`usage_view`, or no usage at all."""
         if self.error is not None:
             raise self.error
         self.usage_asks.append((app, only, since_s))
@@ -179,37 +179,37 @@ class FakeGateway:
         return UsageView(**(values | self.usage_view))
 
     async def drop(self, app: str) -> int:
-        """As told."""
+        """The configured result."""
         if self.error is not None:
             raise self.error
         self.dropped.append(app)
         return 12
 
     def readiness(self) -> Readiness:
-        """As told."""
+        """The configured result."""
         apps = (AppState(name="shop", ok=True, detail="ok"), AppState(name="news", ok=False, detail="stopped"))
         return Readiness(ready=self.ready, redis="ok", apps=apps)
 
 
 class NoStore:
-    """A Redis that is away."""
+    """A Redis that is unavailable."""
 
     async def get(self, key: str) -> bytes | None:
         """Nothing can be read."""
         raise StoreUnavailable("unreachable")
 
     async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
-        """Nothing can be kept."""
+        """Nothing can be stored."""
         raise StoreUnavailable("unreachable")
 
 
 class SlowToForce:
-    """Callers who may not force a fetch."""
+    """Callers without permission to force a fetch."""
 
     generation = 0
 
     async def refresh(self) -> None:
-        """Nothing to ask for."""
+        """Do nothing: there is nothing to refresh."""
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Nothing changes."""
@@ -217,11 +217,11 @@ class SlowToForce:
         return lambda: None
 
     def authenticate_cached(self, authorization: bytes | None) -> Authenticated | None:
-        """Nobody is known before."""
+        """Know nobody without a check."""
         return None
 
     def identify(self, authorization: bytes | None) -> Caller:
-        """One caller for everyone with any credential."""
+        """Return the same caller for any credential."""
         if authorization is None:
             raise Unauthenticated
         return Caller(
@@ -295,12 +295,12 @@ async def served(
 
 
 def key_callers(callers: Mapping[str, CallerSettings] | None = None) -> Authenticator:
-    """These callers; or one caller with one app, and another with two."""
+    """Return these callers; by default one caller with one app, and another with two."""
     return Authenticator(key_table(callers), issuer=None, clock=lambda: NOW_S)
 
 
 def key_table(callers: Mapping[str, CallerSettings] | None = None) -> Table:
-    """The table of these callers, or of the same ones."""
+    """Return the table of these callers, or of the same defaults."""
     app = AppSettings(sdkappid=1, admin="a", secret_env="S")
     settings = Settings(
         apps={"shop": app, "news": app},
@@ -317,7 +317,7 @@ def key_table(callers: Mapping[str, CallerSettings] | None = None) -> Table:
 
 
 async def raw(port: int, request: bytes) -> bytes:
-    """Send bytes on a connection of their own and read until the server closes it."""
+    """Send bytes on a separate connection and read until the server closes it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request)
     await writer.drain()

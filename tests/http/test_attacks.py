@@ -1,4 +1,4 @@
-"""What an attacker may put into a request: nothing of it comes back as anything but data, and nothing is a 500."""
+"""Hostile requests: nothing in them comes back as anything but data, and nothing is a 500."""
 
 import asyncio
 import hashlib
@@ -29,7 +29,7 @@ ODD = (b"a\x00b", b"a\rb", b"a\nX-Injected: 1", b"a\r\n X-Injected: 1", b"\x7f",
 @pytest.mark.parametrize(("path", "parameter"), PARAMETERS)
 @pytest.mark.parametrize("value", INJECTED)
 async def test_control_characters_in_parameters(web: Web, path: str, parameter: str, value: str) -> None:
-    """No control character of a parameter comes back raw, in no field and no body, whatever parameter of what."""
+    """No control character of a parameter comes back raw, in any field or body, whichever parameter it is in."""
     method = "DELETE" if path == "/cache" else "GET"
     answer = await web.client.request(method, f"{path}?{parameter}={value}", headers=AUTH)
     assert answer.status_code in (200, 400, 403, 404)
@@ -40,7 +40,7 @@ async def test_control_characters_in_parameters(web: Web, path: str, parameter: 
 
 @pytest.mark.parametrize("field", FIELDS)
 async def test_control_characters_in_fields(web: Web, field: str) -> None:
-    """A field with bytes that don't belong is refused or read as data; none of it becomes a field of the answer."""
+    """A field with invalid bytes is refused or read as data; none of it becomes a field of the answer."""
     credential = b"" if field == "Authorization" else b"Authorization: Bearer " + KEY.encode() + b"\r\n"
     start = b"GET /tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + credential + field.encode()
     async with web.on_a_socket() as port:
@@ -51,8 +51,10 @@ async def test_control_characters_in_fields(web: Web, field: str) -> None:
 
 
 async def test_requests_in_flight_are_bounded_for_each_caller(web: Web) -> None:
-    """Beyond waiting_max a caller's requests are refused before the gateway hears of them; another's are not, and
-    neither are its own when the others have ended, however they did."""
+    """Beyond waiting_max a caller's requests are refused before they reach the gateway.
+
+    Another caller's are not, and neither are its own after the others have ended, for whatever reason.
+    """
     web.gateway.go = asyncio.Event()
     waiting = [asyncio.create_task(web.get(f"/tasks?q={number}")) for number in range(5)]
     await until(lambda: web.gateway.waiting == 5)
@@ -73,7 +75,7 @@ async def test_requests_in_flight_are_bounded_for_each_caller(web: Web) -> None:
 
 
 async def test_streams_in_flight_are_bounded_for_each_caller(web: Web) -> None:
-    """A stream counts until its end, not until its first block: a caller can't hold any number of them open."""
+    """A stream counts until its end, not only until its first block: a caller can't hold any number of them open."""
     web.gateway.told_at[100] = asyncio.Event()
     ndjson = {"Accept": "application/x-ndjson"}
     streams = [asyncio.create_task(web.get("/tasks", headers=ndjson)) for _ in range(5)]
@@ -98,7 +100,7 @@ def _operators(*, operator: bool) -> Any:
 
 @pytest.mark.parametrize(("operator", "foreign"), [(False, 404), (True, 403)])
 async def test_only_operators_learn_that_an_app_is_there(operator: bool, foreign: int) -> None:
-    """A foreign app and one that does not exist look alike, but for an operator, who gets 403 for the former."""
+    """A foreign app and a nonexistent one look alike, except to an operator, who gets 403 for the former."""
     web = Web(callers=_operators(operator=operator))
     async with web.client:
         assert (await web.get("/tasks?app=news")).status_code == foreign
@@ -108,7 +110,7 @@ async def test_only_operators_learn_that_an_app_is_there(operator: bool, foreign
 
 
 async def test_a_table_that_changes_between_requests(web: Web) -> None:
-    """A caller who has gone from the table is refused by the next request."""
+    """A caller that was removed from the table is refused at the next request."""
     web.callers = _operators(operator=False)
     web = Web(callers=web.callers)
     async with web.client:

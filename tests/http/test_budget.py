@@ -1,4 +1,4 @@
-"""`GET /budget` over HTTP: its parameter, its members, and who may ask."""
+"""`GET /budget` over HTTP: its parameter, its members, and who may read it."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.http.fake_gateway import MANY_AUTH, Web
 
 
 async def test_the_body_has_the_documented_members(web: Web) -> None:
-    """All of the view is told, in seconds and counts; a pause of nothing has no reason."""
+    """The whole view is reported, in seconds and counts; without a pause there is no reason."""
     tally = UsageCounts(minute=Counts(turns=3, joined=1), hour=Counts(turns=30, joined=10))
     web.gateway.view = {
         "condition": AppCondition(state="failing", detail="14 of 20 upstream calls failed in the last minute."),
@@ -61,7 +61,7 @@ async def test_the_body_has_the_documented_members(web: Web) -> None:
 
 
 async def test_what_is_not_known_is_null(web: Web) -> None:
-    """With Redis away the answer says so, and is no error."""
+    """With Redis unavailable the answer says so, and is not an error."""
     web.gateway.view = {"redis_away": True, "free": None, "pause_s": None}
     answer = await web.get("/budget")
     assert answer.status_code == 200
@@ -81,7 +81,7 @@ async def test_what_is_not_known_is_null(web: Web) -> None:
     ],
 )
 async def test_the_app_is_read_strictly(web: Web, query: str, status: int, parameter: str | None) -> None:
-    """A caller of several apps must name one, of its own, and nothing else."""
+    """A caller of several apps must name one of its own, and no other parameter."""
     answer = await web.get(f"/budget{query}", headers=MANY_AUTH)
     assert answer.status_code == status
     if parameter is not None:

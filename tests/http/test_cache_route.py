@@ -7,7 +7,7 @@ from tests.http.fake_gateway import AUTH, OPERATOR_AUTH, Web
 
 
 async def test_operators_drop(web: Web) -> None:
-    """An operator drops an app's blocks, also of one that it may not read, and is told how many there were."""
+    """An operator drops an app's blocks, also of one that it may not read, and gets their number."""
     answer = await web.client.delete("/cache?app=shop", headers=OPERATOR_AUTH)
     assert (answer.status_code, answer.json()) == (200, {"app": "shop", "dropped": 12})
     assert answer.headers["cache-control"] == "no-store"
@@ -16,7 +16,7 @@ async def test_operators_drop(web: Web) -> None:
 
 
 async def test_others_may_not(web: Web) -> None:
-    """Other callers are told so, and nothing is dropped."""
+    """Other callers get a 403, and nothing is dropped."""
     answer = await web.client.delete("/cache?app=shop", headers=AUTH)
     assert (answer.status_code, answer.json()["type"]) == (403, "/problems/not-allowed")
     assert (await web.client.delete("/cache?app=shop")).status_code == 401
@@ -25,7 +25,7 @@ async def test_others_may_not(web: Web) -> None:
 
 @pytest.mark.parametrize("query", ["", "?app=", "?app=a&app=b", "?app=shop&block=1", "?app=%ff"])
 async def test_faults(web: Web, query: str) -> None:
-    """The app must be named, once, and nothing else."""
+    """The app must be named once, and nothing else."""
     answer = await web.client.delete(f"/cache{query}", headers=OPERATOR_AUTH)
     assert (answer.status_code, answer.json()["type"]) == (400, "/problems/bad-request")
     assert answer.json()["errors"]
@@ -37,13 +37,13 @@ async def test_faults(web: Web, query: str) -> None:
     [(UnknownApp(), 404, "unknown-app"), (StoreUnavailable("unreachable"), 503, "store-unavailable")],
 )
 async def test_problems(web: Web, error: Exception, status: int, kind: str) -> None:
-    """An app that there is not, and Redis away."""
+    """A nonexistent app, and Redis unavailable."""
     web.gateway.error = error
     answer = await web.client.delete("/cache?app=shop", headers=OPERATOR_AUTH)
     assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{kind}")
 
 
 async def test_no_body(web: Web) -> None:
-    """A body is refused, as with GET."""
+    """A body is rejected, as with GET."""
     answer = await web.client.request("DELETE", "/cache?app=shop", headers=OPERATOR_AUTH, content=b"x")
     assert answer.status_code == 413

@@ -1,4 +1,4 @@
-"""Caching clients of two kinds on a real socket: while no task changes, they are given no body again."""
+"""Two caching clients on a real socket: while no task changes, they are sent no further body."""
 
 import asyncio
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ ROUNDS = 4
 
 
 def renewals(web: Web) -> Iterator[None]:
-    """Renew the page again and again: fetched anew, its relative range moved, already past its freshness."""
+    """Renew the page repeatedly: newly fetched, its relative range moved, already past its freshness."""
     for turn in range(ROUNDS):
         web.gateway.changes = {
             "fetched_at_ms": int((NOW_S - 4 + turn) * 1000),
@@ -28,12 +28,12 @@ def renewals(web: Web) -> Iterator[None]:
 
 
 def sent(web: Web) -> list[int]:
-    """The status of each answer that left."""
+    """The status of each answer sent."""
     return [seen.labels.status for seen in web.observed]
 
 
 async def test_hishel(web: Web, tmp_path: Path) -> None:
-    """It validates what is stale, gets 304, and gives its caller the body that it holds."""
+    """It validates stale answers, gets 304, and gives its caller the body that it holds."""
     storage = hishel.AsyncSqliteStorage(database_path=tmp_path / "cache.db")
     private = hishel.CacheOptions(shared=False)
     async with (

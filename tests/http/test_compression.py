@@ -18,7 +18,7 @@ def large(web: Web) -> None:
 
 
 async def _raw(web: Web, **headers: str) -> tuple[int, dict[str, str], bytes]:
-    """The answer with its body as it came."""
+    """Return the answer with its body as received."""
     fields = {"Authorization": "Bearer one-key", **{name.replace("_", "-"): value for name, value in headers.items()}}
     async with web.client.stream("GET", "/tasks", headers=fields) as answer:
         body = b"".join([part async for part in answer.aiter_raw()])
@@ -26,7 +26,7 @@ async def _raw(web: Web, **headers: str) -> tuple[int, dict[str, str], bytes]:
 
 
 async def test_gzip(web: Web) -> None:
-    """Who accepts gzip gets the same body compressed, under the same weak tag; caches are told what chose it."""
+    """A client that accepts gzip gets the same body compressed, under the same weak tag; `Vary` tells caches why."""
     _, plain_fields, plain = await _raw(web, Accept_Encoding="identity")
     status, fields, body = await _raw(web, Accept_Encoding="gzip")
     assert status == 200
@@ -40,7 +40,7 @@ async def test_gzip(web: Web) -> None:
 
 
 async def test_the_tag_is_that_of_all_codings(web: Web) -> None:
-    """Who holds the page in one coding is spared it in another; who holds none gets it in what it accepts."""
+    """A client that holds the page in one coding gets a 304 for any; one that holds none gets an accepted coding."""
     _, fields, _ = await _raw(web, Accept_Encoding="gzip")
     for coding in ("gzip", "identity"):
         status, kept, body = await _raw(web, Accept_Encoding=coding, If_None_Match=fields["etag"])
@@ -49,7 +49,7 @@ async def test_the_tag_is_that_of_all_codings(web: Web) -> None:
 
 
 async def test_each_body_is_compressed_by_itself(web: Web) -> None:
-    """Pages with one tag differ in when they were fetched: nobody gets the compressed body of another."""
+    """Pages with one tag differ in when they were fetched: nobody gets the compressed body of another page."""
     for fetched_at_ms in (1_749_999_990_000, 1_749_999_991_000, 1_749_999_990_000):
         web.gateway.changes = {"body": LARGE, "fetched_at_ms": fetched_at_ms}
         plain, packed = await web.get(headers={"Accept-Encoding": "identity"}), await web.get()
@@ -70,7 +70,7 @@ async def test_small_answers_stay_as_they_are(web: Web) -> None:
 
 
 async def test_head(web: Web) -> None:
-    """HEAD tells the fields of the compressed answer, without its body."""
+    """HEAD returns the fields of the compressed answer, without its body."""
     answer = await web.client.head("/tasks", headers={"Authorization": "Bearer one-key", "Accept-Encoding": "gzip"})
     assert answer.headers["content-encoding"] == "gzip"
     assert answer.content == b""
@@ -80,7 +80,7 @@ STREAM = b"GET /tasks HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer one-key
 
 
 async def test_a_stream_is_compressed_where_that_is_accepted(web: Web) -> None:
-    """The lines are the same, in less than a third; zstd alone gets them as they are."""
+    """The lines are the same, in less than a third of the bytes; a client that accepts only zstd gets them plain."""
     plain = await web.get(headers={"Accept": "application/x-ndjson", "Accept-Encoding": "zstd"})
     assert "content-encoding" not in plain.headers
     fields = {"Authorization": "Bearer one-key", "Accept": "application/x-ndjson", "Accept-Encoding": "gzip"}
@@ -93,7 +93,7 @@ async def test_a_stream_is_compressed_where_that_is_accepted(web: Web) -> None:
 
 
 async def test_each_block_of_a_compressed_stream_can_be_read_when_it_comes(web: Web) -> None:
-    """The first hundred tasks are read while the second block is still being waited for."""
+    """The first hundred tasks can be read while the second block is still being waited for."""
     second = asyncio.Event()
     web.gateway.told_at[100] = second
     async with web.on_a_socket() as port:

@@ -1,4 +1,4 @@
-"""The contract and its page: committed, complete, true of the answers, and without a request to anywhere else."""
+"""The contract and its page: committed, complete, true of the answers, and free of external requests."""
 
 import gzip
 import hashlib
@@ -41,7 +41,7 @@ def document() -> dict[str, Any]:
 
 
 def resolved(document: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any]:
-    """The responses of an operation by status, those that are shared in their place."""
+    """Return an operation's responses by status, with shared ones resolved."""
     shared = document["components"]["responses"]
     return {
         status: shared[response["$ref"].rpartition("/")[2]] if "$ref" in response else response
@@ -50,7 +50,7 @@ def resolved(document: dict[str, Any], operation: dict[str, Any]) -> dict[str, A
 
 
 def references(part: object) -> set[str]:
-    """All references in a part of the contract."""
+    """Return all references in a part of the contract."""
     if isinstance(part, dict):
         own = {part["$ref"]} if "$ref" in part else set()
         return own.union(*(references(each) for each in part.values()))
@@ -60,7 +60,7 @@ def references(part: object) -> set[str]:
 
 
 def test_committed(document: dict[str, Any]) -> None:
-    """The committed contract is the generated one; `make openapi` writes it anew. Its version alone may lag."""
+    """The committed contract is the generated one; `make openapi` rewrites it. Only its version may lag."""
     committed = json.loads(COMMITTED.read_bytes())
     committed["info"]["version"] = document["info"]["version"]
     assert committed == document
@@ -69,7 +69,7 @@ def test_committed(document: dict[str, Any]) -> None:
 
 
 def test_references(document: dict[str, Any]) -> None:
-    """Every reference leads somewhere, and every component is referred to."""
+    """Every reference resolves, and every component is referenced."""
     components = {
         f"#/components/{kind}/{name}"
         for kind, members in document["components"].items()
@@ -81,13 +81,13 @@ def test_references(document: dict[str, Any]) -> None:
 
 
 async def test_routes(web: Web, document: dict[str, Any]) -> None:
-    """Every route but those for people is in the contract, and the contract has no others."""
+    """Every route is in the contract, except those for people, and the contract has no others."""
     routes = {route.path.replace(":str", "") for route in web.app._app.routes}
     assert set(document["paths"]) == routes - UNDOCUMENTED
 
 
 def test_operations(document: dict[str, Any]) -> None:
-    """Each operation has a name of its own that makes a method name, texts, and a problem for what may go wrong."""
+    """Each operation has a unique name that makes a method name, texts, and a problem for each possible failure."""
     operations = [operation for path in document["paths"].values() for operation in path.values()]
     names = [operation["operationId"] for operation in operations]
     assert len(set(names)) == len(names)
@@ -103,7 +103,7 @@ def test_operations(document: dict[str, Any]) -> None:
 
 
 def test_parameters() -> None:
-    """The query parameters of the contract are those that are read, with the same bounds."""
+    """The query parameters in the contract are those that are read, with the same bounds."""
     documented = [each for each in paths()["/tasks"]["get"]["parameters"] if each.get("in") == "query"]
     table = task_parameters(default_web_settings())
     assert [each["name"] for each in documented] == [parameter.name for parameter in table]
@@ -121,7 +121,7 @@ def test_parameters() -> None:
 
 @pytest.mark.parametrize("text", [*MOMENTS, *NO_MOMENTS])
 def test_pattern_of_moments(text: str) -> None:
-    """The pattern of moments fits what can be read; of what can't, only what the calendar refuses."""
+    """The pattern of moments matches all that can be parsed; otherwise only what the calendar refuses."""
     assert (re.search(MOMENT_PATTERN, text) is not None) == (text not in NO_MOMENTS)
     if text in NO_MOMENTS:
         with pytest.raises(ValueError, match=r"neither an instant|needs an offset"):
@@ -131,7 +131,7 @@ def test_pattern_of_moments(text: str) -> None:
 
 
 def test_every_problem_is_documented(document: dict[str, Any]) -> None:
-    """Each type of problem appears with an example under its status, but for those that no documented answer has."""
+    """Each problem type appears with an example under its status, except those that no documented answer has."""
     found = {}
     for path in document["paths"].values():
         for status, response in resolved(document, next(iter(path.values()))).items():
@@ -171,7 +171,7 @@ async def test_page_has_the_documented_members(web: Web, document: dict[str, Any
 
 
 async def test_contract_is_served(web: Web) -> None:
-    """`/openapi.json` is the contract, and is not sent again to who holds it."""
+    """`/openapi.json` is the contract, and is not sent again to a client that holds it."""
     answer = await web.client.get("/openapi.json")
     assert answer.content == openapi_document()
     again = await web.client.get("/openapi.json", headers={"If-None-Match": answer.headers["etag"]})
@@ -179,7 +179,7 @@ async def test_contract_is_served(web: Web) -> None:
 
 
 async def test_docs_stay_here(web: Web) -> None:
-    """The page names nothing of another origin, all that it loads is there, and its policy forbids the rest."""
+    """The page names nothing of another origin, everything that it loads exists, and its policy forbids the rest."""
     page = await web.client.get("/docs")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     policy = page.headers["content-security-policy"]
@@ -202,7 +202,7 @@ async def test_docs_stay_here(web: Web) -> None:
 
 
 def test_scalar_is_the_pinned_one() -> None:
-    """The committed script is the one whose hash is pinned, and its licence stands beside it."""
+    """The committed script has the pinned hash, and its licence is beside it."""
     folder = Path(service.web.__path__[0]) / "docs"
     pin = json.loads((folder / "scalar.json").read_bytes())
     script = gzip.decompress((folder / "scalar.js.gz").read_bytes())
@@ -221,7 +221,7 @@ def test_task_example_reads_back(document: dict[str, Any]) -> None:
 
 
 async def test_docs_with_a_slash_redirect(web: Web) -> None:
-    """The page's references are relative: with a slash at the end of the path they would lead nowhere."""
+    """The page's references are relative: with a trailing slash in the path they would lead nowhere."""
     async with web.on_a_socket() as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         for path in ("/docs/", "/docs/?x=1"):
             answer = await client.get(path)

@@ -24,7 +24,7 @@ def _quick_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 async def watching(
     web: Web, query: str = "", **headers: str
 ) -> AsyncIterator[tuple[httpx.Response, AsyncIterator[Event]]]:
-    """Watch on a real socket; the list's blocks are never fresh, so each pass reads them anew."""
+    """Watch on a real socket; the list's blocks are never fresh, so each pass re-reads them."""
     web.gateway.changes_of_chunks = {"lifetime_s": 0.0}
     async with asyncio.timeout(20), web.on_a_socket() as port, httpx.AsyncClient(timeout=10) as client:
         url = f"http://127.0.0.1:{port}/tasks?{query}"
@@ -55,7 +55,7 @@ async def test_a_list_and_its_changes(web: Web) -> None:
 
 
 async def test_a_filter_is_watched(web: Web) -> None:
-    """`status` and `type` leave others out."""
+    """`status` and `type` exclude other tasks."""
     async with watching(web, "status=pending&type=tag") as (_, coming):
         mirror = Mirror()
         async for event in coming:
@@ -68,7 +68,7 @@ async def test_a_filter_is_watched(web: Web) -> None:
 
 
 async def test_content_with_line_breaks_is_one_line(web: Web) -> None:
-    """`content` is the upstream's own JSON, and may be laid out in lines; an event's data may not."""
+    """`content` is the upstream's own JSON, and may span several lines; an event's data may not."""
     web.gateway.listed = (msgspec.json.encode(task_of(1, content=b'{\r\n "a": "b\\nc"\n}')),)
     async with watching(web) as (_, coming):
         event = await anext(coming)

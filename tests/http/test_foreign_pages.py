@@ -8,7 +8,7 @@ from tests.http.fake_gateway import OPERATOR_AUTH, Web
 
 
 def open_web(web: Web) -> httpx.AsyncClient:
-    """The same application where everybody is served."""
+    """The same application without authentication."""
     app = RequestMiddleware(web.app, observers=(), is_open=True)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://localhost:8000")
 
@@ -17,7 +17,7 @@ def open_web(web: Web) -> httpx.AsyncClient:
     "host", ["localhost", "LOCALHOST:8000", "taskgate.localhost", "127.0.0.1", "127.1.2.3:80", "[::1]:8000"]
 )
 async def test_names_of_this_machine_are_served(web: Web, host: str) -> None:
-    """Where no credential is needed, by any of these."""
+    """Without credentials, any of these names is served."""
     assert (await open_web(web).get("/livez", headers={"Host": host})).status_code == 200
 
 
@@ -25,7 +25,7 @@ async def test_names_of_this_machine_are_served(web: Web, host: str) -> None:
     "host", ["evil.example", "localhost.evil.example", "10.0.0.1", "[fe80::1]", "127.0.0.1.nip.io"]
 )
 async def test_other_names_are_not(web: Web, host: str) -> None:
-    """A page of evil.example whose name was made to lead here reads nothing and drops nothing, with any method."""
+    """A page of evil.example whose name was made to resolve to this service reads and drops nothing, by any method."""
     for method, path in (("GET", "/tasks"), ("DELETE", "/cache?app=shop"), ("HEAD", "/livez")):
         refused = await open_web(web).request(method, path, headers={"Host": host, **OPERATOR_AUTH})
         assert refused.status_code == 421
@@ -55,7 +55,7 @@ async def test_other_names_are_not(web: Web, host: str) -> None:
 async def test_what_foreign_pages_may_do(
     web: Web, fields: dict[str, str], is_open: bool, get: int, delete: int
 ) -> None:
-    """Nothing that changes something; and where no credential is needed, nothing but lead here by a link."""
+    """Nothing that changes state; and without credentials, nothing but to link here."""
     client = open_web(web) if is_open else web.client
     headers = {**OPERATOR_AUTH, **fields}
     assert (await client.get("/livez", headers=headers)).status_code == get
@@ -65,7 +65,7 @@ async def test_what_foreign_pages_may_do(
 
 @pytest.mark.parametrize("path", ["/livez", "/tasks", "/nowhere", "/problems", "/openapi.json", "/docs", "/"])
 async def test_no_answer_is_sniffed_and_no_page_framed(web: Web, path: str) -> None:
-    """Every answer says nosniff once, and pages that nobody may frame them."""
+    """Every answer says nosniff once, and pages also that nobody may frame them."""
     answer = await web.get(path, headers={"Accept": "text/html, application/json"})
     assert answer.headers.get_list("x-content-type-options") == ["nosniff"]
     if answer.headers["content-type"].startswith("text/html"):

@@ -64,7 +64,7 @@ def fuzzed() -> Web:
 
 @pytest.fixture(scope="module")
 def hot(fuzzed: Web) -> ResponseCache:
-    """The same, with finished answers in front of it that stay fresh."""
+    """The same, behind a response cache whose answers stay fresh."""
     return ResponseCache(
         fuzzed.app,
         authenticate_cached=fuzzed.callers.authenticate_cached,
@@ -75,7 +75,7 @@ def hot(fuzzed: Web) -> ResponseCache:
 
 
 async def ask(app: Any, path: str, query: bytes, fields: list[tuple[bytes, bytes]]) -> tuple[int, bytes]:
-    """Status and body of a GET, past any client that would mend the request."""
+    """Return status and body of a GET, bypassing any client that would repair the request."""
     sent: list[dict[str, object]] = []
 
     async def send(message: dict[str, object]) -> None:
@@ -105,7 +105,7 @@ async def ask(app: Any, path: str, query: bytes, fields: list[tuple[bytes, bytes
 def test_parameters_and_fields(
     fuzzed: Web, runner: asyncio.Runner, pairs: list[tuple[bytes, bytes]], fields: list[tuple[bytes, bytes]]
 ) -> None:
-    """No parameters and no fields bring about a 500."""
+    """No parameters and no fields cause a 500."""
     query = b"&".join(b"=".join(pair) for pair in pairs)
     status, _ = runner.run(ask(fuzzed.app, "/tasks", query, [KNOWN, *fields]))
     assert status in {200, 304, 400, 401, 404, 406}
@@ -116,7 +116,7 @@ def test_parameters_and_fields(
 def test_fields_on_the_hot_path(
     hot: ResponseCache, runner: asyncio.Runner, fields: list[tuple[bytes, bytes]], known: bool
 ) -> None:
-    """What is sent again is as safe as what is made anew: asked twice, with a key or none, never a 500."""
+    """Cached answers are as safe as new ones: requested twice, with a key or none, never a 500."""
     sent = [*([KNOWN] if known else []), *fields]
     first, second = (runner.run(ask(hot, "/tasks", b"", sent))[0] for _ in range(2))
     assert first == second
@@ -128,7 +128,7 @@ def test_fields_on_the_hot_path(
 def test_anything(
     fuzzed: Web, runner: asyncio.Runner, query: bytes, path: str, fields: list[tuple[bytes, bytes]]
 ) -> None:
-    """No path, query string or fields bring about a 500."""
+    """No path, query string or fields cause a 500."""
     status, _ = runner.run(ask(fuzzed.app, "/" + path.encode("utf-8", "ignore").decode(), query, fields))
     assert status < 500
 
@@ -136,7 +136,7 @@ def test_anything(
 @FEW
 @given(pairs=PAIRS, total=st.integers(0, 10**6))
 def test_links_keep_the_query(pairs: list[tuple[bytes, bytes]], total: int) -> None:
-    """Whatever can be read can be linked to, and reads the same again."""
+    """Any valid query can be linked to, and parses to the same query again."""
     reader, caller = TasksReader(default_web_settings()), key_callers().identify(f"Bearer {KEY}".encode())
     query = b"&".join(b"=".join(pair) for pair in pairs)
     try:

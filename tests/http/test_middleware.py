@@ -1,4 +1,4 @@
-"""The edge: request ids, observations, bounds, credentials, and routes that need none."""
+"""The middleware: request ids, observations, bounds, credentials, and routes that need none."""
 
 import re
 
@@ -32,7 +32,7 @@ OPEN = [
     ],
 )
 async def test_unknown_callers(web: Web, path: str, credential: str | None) -> None:
-    """Without a known key there is only 401: it says whether a credential came, and not what was wrong with it."""
+    """Without a known key there is only 401: it says whether a credential was sent, and not what was wrong with it."""
     headers = {} if credential is None else {"Authorization": credential}
     answer = await web.client.get(path, headers=headers)
     assert answer.status_code == 401
@@ -46,7 +46,7 @@ async def test_unknown_callers(web: Web, path: str, credential: str | None) -> N
 
 
 async def test_two_credentials_are_none(web: Web) -> None:
-    """A request with two Authorization fields is nobody's."""
+    """A request with two Authorization fields is unauthenticated."""
     headers = [("Authorization", f"Bearer {KEY}"), ("Authorization", f"Bearer {KEY}")]
     assert (await web.client.get("/apps", headers=headers)).status_code == 401
 
@@ -71,7 +71,7 @@ async def test_scheme_in_any_case(web: Web, scheme: str) -> None:
 
 
 async def test_apps(web: Web) -> None:
-    """A caller sees its own apps alone, whichever of its keys it uses."""
+    """A caller sees only its own apps, whichever of its keys it uses."""
     shop = {"name": "shop", "region": "singapore"}
     assert (await web.get("/apps")).json() == {"apps": [shop]}
     for key in ("two-key", "old-key"):
@@ -80,7 +80,7 @@ async def test_apps(web: Web) -> None:
 
 
 async def test_state(web: Web) -> None:
-    """Liveness never fails, readiness tells what the gateway knows and names no app, and neither is kept."""
+    """Liveness never fails, readiness says what the gateway knows and names no app, and neither is cached."""
     assert (await web.client.get("/livez")).json() == {"live": True}
     ready = await web.client.get("/readyz")
     assert (ready.status_code, ready.json()) == (200, {"ready": True, "redis": "ok", "apps_ok": 1, "apps_total": 2})
@@ -94,20 +94,20 @@ async def test_state(web: Web) -> None:
 
 @pytest.mark.parametrize("own", ["a", "A.b_c-9", "x" * 128])
 async def test_own_request_id(web: Web, own: str) -> None:
-    """A caller's id comes back as it was, also where nothing is found."""
+    """A caller's id is returned unchanged, even if nothing is found."""
     for path in ("/tasks", "/nowhere", "/livez"):
         assert (await web.get(path, headers={"X-Request-Id": own})).headers["x-request-id"] == own
 
 
 @pytest.mark.parametrize("own", ["", " ", "x" * 129, "a b", "a,b", "a/b", "\xe4", "a\tb"])
 async def test_made_request_id(web: Web, own: str) -> None:
-    """An id that can't be used is replaced by one of ours."""
+    """An unusable id is replaced by a generated one."""
     answer = await web.client.get("/livez", headers=[(b"x-request-id", own.encode("latin-1"))])
     assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
 
 
 async def test_observations(web: Web) -> None:
-    """Each request is observed once, by route and not by path, with what became of it."""
+    """Each request is observed once, by route and not by path, with its outcome."""
     web.gateway.changes = {"source": Source.FETCHED, "waited_s": 0.5, "upstream_s": 0.25}
     await web.get("/tasks?q=private")
     await web.client.get("/nowhere/private")
@@ -130,7 +130,7 @@ async def test_observations(web: Web) -> None:
 
 
 async def test_log_holds_no_secrets(web: Web) -> None:
-    """Neither key nor query string nor path comes into the log, whatever becomes of the request."""
+    """Neither key nor query string nor path appears in the log, whatever the outcome of the request."""
     with capture_logs() as logs:
         await web.get("/tasks?q=private")
         await web.get("/tasks?private=1")
@@ -156,7 +156,7 @@ async def test_log_holds_no_secrets(web: Web) -> None:
     ],
 )
 async def test_bounds(web: Web, path: str, headers: dict[str, str], status: int) -> None:
-    """What is too large is refused with a problem before anything looks at it."""
+    """Oversized requests are refused with a problem before anything looks at them."""
     answer = await web.client.get(path, headers=AUTH | headers)
     assert answer.status_code == status
     assert "x-request-id" in answer.headers

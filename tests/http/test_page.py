@@ -23,7 +23,7 @@ async def test_the_policy_is_strict(web: Web) -> None:
 
 
 async def test_all_that_it_loads_is_here(web: Web) -> None:
-    """Relative addresses, each of which answers; the docs are among its links."""
+    """Relative addresses, each of which exists; the docs are among its links."""
     text = (await web.client.get("/")).text
     named = re.findall(r'(?:src|href)="([^"]+)"', text)
     stems = {re.sub(r"\.[0-9a-f]{12}\.", ".", name) for name in named}
@@ -39,7 +39,7 @@ async def test_all_that_it_loads_is_here(web: Web) -> None:
 
 
 async def test_nothing_of_elsewhere_is_named(web: Web) -> None:
-    """No address but the name of SVG, and no data that could become markup."""
+    """No address except the SVG namespace, and no data that could become markup."""
     for path in FILES:
         text = (await web.client.get(path)).text.replace("http://www.w3.org/2000/svg", "")
         assert "://" not in text

@@ -1,4 +1,4 @@
-"""Errors over HTTP: each of the tree becomes its problem, and so do those of HTTP itself."""
+"""Errors over HTTP: each error of the tree becomes its problem, and so do HTTP's own errors."""
 
 import math
 from collections.abc import Iterator
@@ -79,7 +79,7 @@ CASES = [
 
 
 async def test_an_error_tells_the_budget_that_it_needed(web: Web) -> None:
-    """Who was refused for want of a call sees the budget; who needed none doesn't."""
+    """A request refused for lack of a call shows the budget; one that needed none does not."""
     web.gateway.error = errors.WaitTooLong(place=7, estimate_s=12, patience_s=10)
     web.gateway.error.budget = BudgetNote(calls=5, window_s=1.0, free=0, reset_s=0.2)
     refused = await web.get()
@@ -93,7 +93,7 @@ async def test_an_error_tells_the_budget_that_it_needed(web: Web) -> None:
 async def test_each_error(
     web: Web, error: Exception, status: int, slug: str, retry_after: int | None, members: dict[str, object]
 ) -> None:
-    """Each error becomes its problem, with its members, `Retry-After` where trying again may help, and a page."""
+    """Each error becomes its problem, with its members, `Retry-After` if a retry may help, and a page."""
     web.gateway.error = error
     answer = await web.get(headers={"Prefer": "wait=3", "X-Request-Id": "a.b"})
     problem = answer.json()
@@ -113,7 +113,7 @@ async def test_each_error(
 
 
 def leaves(cls: type[Exception]) -> Iterator[type[Exception]]:
-    """A class and all that inherit from it."""
+    """Return a class and all its subclasses."""
     yield cls
     for each in cls.__subclasses__():
         yield from leaves(each)
@@ -126,7 +126,7 @@ def test_every_error_has_a_problem() -> None:
 
 
 async def test_a_fault_is_logged_and_not_shown(web: Web) -> None:
-    """A 500 is logged once with its traceback, and tells nothing of it."""
+    """A 500 is logged once with its traceback, and reveals nothing of it."""
     web.gateway.error = RuntimeError("secret detail")
     with capture_logs() as logs:
         answer = await web.get(headers={"X-Request-Id": "abc"})
@@ -142,7 +142,7 @@ async def test_a_fault_is_logged_and_not_shown(web: Web) -> None:
 
 
 async def test_an_error_without_a_problem_is_a_fault(web: Web) -> None:
-    """An error of ours that the table lacks is a 500, and logged as one."""
+    """One of our errors that the table lacks is a 500, and logged as one."""
     web.gateway.error = TaskgateError("secret detail")
     with capture_logs() as logs:
         answer = await web.get()
@@ -164,7 +164,7 @@ async def test_an_error_without_a_problem_is_a_fault(web: Web) -> None:
     ],
 )
 async def test_http_errors(web: Web, method: str, path: str, status: int, slug: str) -> None:
-    """What finds no route or no method gets a problem too, and an id; 405 says what is allowed."""
+    """An unknown route or method gets a problem too, and an id; 405 lists the allowed methods."""
     answer = await web.client.request(method, path)
     assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{slug}")
     assert answer.headers["content-type"] == "application/problem+json"
@@ -199,7 +199,7 @@ async def test_problems_explain_themselves(web: Web, slug: str) -> None:
     ],
 )
 async def test_the_form_of_problems_follows_accept(web: Web, accept: str, media_type: str) -> None:
-    """By weights, as everywhere; plain text for whoever accepts neither form."""
+    """By weights, as everywhere; plain text if the client accepts neither form."""
     answer = await web.client.get("/problems", headers={"Accept": accept})
     assert answer.headers["content-type"].partition(";")[0] == media_type
 

@@ -1,4 +1,4 @@
-"""Finished answers, sent again: who gets them, for how long, and what can't be answered so."""
+"""Complete answers, sent again: to whom, for how long, and which requests can't be answered this way."""
 
 import math
 from typing import Any
@@ -15,7 +15,7 @@ from tests.http.fake_gateway import AUTH, MANY_AUTH, NOW_S, Web, key_callers
 
 
 class Desk:
-    """The HTTP side behind a replay, with a clock that is set by hand."""
+    """The HTTP side behind a response cache, with a clock that is set by hand."""
 
     def __init__(self, web: Web, *, max_bytes: int = 100_000, is_looked_up_first: bool = False) -> None:
         self.web = web
@@ -44,7 +44,7 @@ class Desk:
             await send(message)
 
     def authenticate_cached(self, authorization: bytes | None) -> Authenticated | None:
-        """Whoever is known, for as long as the test wants."""
+        """Return the known caller, for as long as the test allows."""
         known: Authenticated | None = key_callers().authenticate_cached(authorization)
         return None if known is None else msgspec.structs.replace(known, until_s=self.until_s)
 
@@ -54,18 +54,18 @@ class Desk:
 
     @property
     def asked(self) -> int:
-        """How often the gateway was asked."""
+        """How often the gateway was called."""
         return len(self.web.gateway.asks)
 
 
 @pytest.fixture(params=["called", "looked up first"])
 def desk(web: Web, request: pytest.FixtureRequest) -> Desk:
-    """A page that was fetched 4 s ago and is fresh for 15 s; asked in both ways that there are."""
+    """A page that was fetched 4 s ago and is fresh for 15 s; requested in both possible ways."""
     return Desk(web, is_looked_up_first=request.param == "looked up first")
 
 
 async def test_the_same_again(desk: Desk) -> None:
-    """The second answer is the first one's bytes with its present age; the gateway is asked once."""
+    """The second answer has the first one's bytes with its current age; the gateway is called once."""
     first = await desk.get()
     desk.now_s += 3
     second = await desk.get()
@@ -81,7 +81,7 @@ async def test_the_same_again(desk: Desk) -> None:
 
 
 async def test_never_longer_than_fresh(desk: Desk) -> None:
-    """Not a moment after the block's lifetime, whose age the answer had rounded down by up to a second."""
+    """Not a moment beyond the block's lifetime, whose age the answer had rounded down by up to a second."""
     await desk.get()
     desk.now_s += 9.99
     assert (await desk.get()).headers["age"] == "13"
@@ -91,7 +91,7 @@ async def test_never_longer_than_fresh(desk: Desk) -> None:
 
 
 async def test_observed_like_any_other(desk: Desk, web: Web) -> None:
-    """A replayed answer is told to the observers with caller, app, route and outcome, and keeps the caller's own id."""
+    """Observers get a cached answer with caller, app, route and outcome, and it carries the caller's own id."""
     web.gateway.changes = {"source": Source.FETCHED, "waited_s": 0.5, "upstream_s": 0.25}
     first = await desk.get()
     answer = await desk.get(headers={"X-Request-Id": "mine"})
@@ -119,14 +119,14 @@ async def test_observed_like_any_other(desk: Desk, web: Web) -> None:
     ],
 )
 async def test_another_question(desk: Desk, path: str, headers: dict[str, str]) -> None:
-    """Whatever may choose another answer goes to the gateway."""
+    """Any difference that may lead to another answer goes to the gateway."""
     await desk.get()
     await desk.client.get(path + ("&app=shop" if "?" in path else "?app=shop"), headers=AUTH | headers)
     assert desk.asked == 2
 
 
 async def test_a_body_is_refused_here_too(desk: Desk) -> None:
-    """What the edge refuses is refused also where the answer is there: a body, and fields that are too large."""
+    """What the middleware refuses is refused even if the answer is cached: a body, and fields that are too large."""
     await desk.get()
     assert (await desk.get(headers={"Content-Length": "1"})).status_code == 413
     assert (await desk.get(headers={"Cookie": "x" * 16_384})).status_code == 431
@@ -135,7 +135,7 @@ async def test_a_body_is_refused_here_too(desk: Desk) -> None:
 
 
 async def test_the_callers_tag(desk: Desk) -> None:
-    """A question with `If-None-Match` is remembered by itself: 304 again, without a body."""
+    """A request with `If-None-Match` is cached separately: 304 again, without a body."""
     tag = (await desk.get()).headers["etag"]
     for _ in range(3):
         answer = await desk.get(headers={"If-None-Match": tag})
@@ -146,7 +146,7 @@ async def test_the_callers_tag(desk: Desk) -> None:
 
 
 async def test_no_longer_than_the_credential_is_good(desk: Desk) -> None:
-    """From the moment on at which the credential ends, the rest of the service decides."""
+    """From the moment at which the credential expires, the rest of the service decides."""
     desk.until_s = NOW_S + 2
     await desk.get()
     desk.now_s += 1.99
@@ -159,7 +159,7 @@ async def test_no_longer_than_the_credential_is_good(desk: Desk) -> None:
 
 
 async def test_a_credential_ends_by_the_machines_own_clock(desk: Desk) -> None:
-    """Pages age by the clock that all share, and rights end by the one that checks them, however far apart they are."""
+    """Pages age by the shared clock, and permissions end by the clock that checks them, however far apart they are."""
     desk.wall_ahead_s = 3600.0
     desk.until_s = NOW_S + 3602
     await desk.get()
@@ -172,7 +172,7 @@ async def test_a_credential_ends_by_the_machines_own_clock(desk: Desk) -> None:
 
 
 async def test_a_clock_that_steps_back_makes_nothing_fresh(desk: Desk) -> None:
-    """An answer from what is now the future is not given again."""
+    """An answer from what is now the future is not sent again."""
     await desk.get()
     desk.now_s -= 3600
     await desk.get()
@@ -180,7 +180,7 @@ async def test_a_clock_that_steps_back_makes_nothing_fresh(desk: Desk) -> None:
 
 
 async def test_each_credential_by_itself(desk: Desk) -> None:
-    """What one was given is given to no other, be it unknown, of another scheme or of the same caller."""
+    """One credential's answer is sent to no other, be it unknown, of another scheme or of the same caller."""
     await desk.get()
     for field in ("", "Bearer", AUTH["Authorization"] + "x", AUTH["Authorization"][:-1], "Basic a2V5"):
         assert (await desk.get(headers={"Authorization": field})).status_code == 401
@@ -190,7 +190,7 @@ async def test_each_credential_by_itself(desk: Desk) -> None:
 
 
 async def test_forgotten(desk: Desk) -> None:
-    """What is forgotten is asked for again, of that app alone; an answer that was on its way is not kept either."""
+    """Dropped answers are requested again, of that app alone; an answer in progress is not cached either."""
     await desk.get()
     desk.replay.forget("news")
     await desk.get()
@@ -221,7 +221,7 @@ async def test_forgotten(desk: Desk) -> None:
     ],
 )
 async def test_stale_answers_are_not_kept(desk: Desk, changes: dict[str, Any]) -> None:
-    """Only what is fresh is kept."""
+    """Only fresh answers are cached."""
     desk.web.gateway.changes = changes
     await desk.get()
     assert len(desk.replay) == 0
@@ -235,7 +235,7 @@ async def test_other_answers_are_not_kept(desk: Desk, path: str) -> None:
 
 
 async def test_a_forced_answer_replaces(desk: Desk) -> None:
-    """Who forced a fetch never gets the older answer afterwards."""
+    """A caller that forced a fetch never gets the older answer afterwards."""
     await desk.get()
     desk.web.gateway.changes = {"fetched_at_ms": int(NOW_S * 1000), "body": b'{"id":9}'}
     forced = await desk.get(headers={"Cache-Control": "no-cache"})
@@ -245,7 +245,7 @@ async def test_a_forced_answer_replaces(desk: Desk) -> None:
 
 
 async def test_bounded_in_bytes(web: Web) -> None:
-    """The answers that were asked for least recently make room."""
+    """The least recently requested answers make room."""
     desk = Desk(web, max_bytes=20_000)
     for number in range(50):
         await desk.get(f"/tasks?offset={number}")
@@ -259,7 +259,7 @@ async def test_bounded_in_bytes(web: Web) -> None:
 
 
 async def test_another_form_is_another_answer(desk: Desk) -> None:
-    """Who asks for a stream after a page of the same address gets the stream, and it is not kept for anybody."""
+    """A request for a stream after a page of the same address gets the stream, and the stream is never cached."""
     lines = {"Accept": "application/x-ndjson"}
     await desk.get()
     assert (await desk.get(headers=lines)).headers["content-type"] == "application/x-ndjson"

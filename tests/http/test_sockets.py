@@ -1,4 +1,4 @@
-"""What only a real socket shows: hang-ups, keep-alive, odd bytes, large fields. Served by the production server."""
+"""What shows only on a real socket: hang-ups, keep-alive, odd bytes, large fields. On the production server."""
 
 import asyncio
 import re
@@ -23,7 +23,7 @@ def request(target: bytes, *fields: bytes, method: bytes = b"GET") -> bytes:
 
 
 async def test_hang_up(web: Web, capfd: pytest.CaptureFixture[str]) -> None:
-    """A caller who hangs up while waiting is no longer waited for; nothing else of the service notices."""
+    """A caller that hangs up while waiting is no longer waited for; nothing else in the service notices."""
     web.gateway.go = asyncio.Event()
     async with web.on_a_socket() as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -43,7 +43,7 @@ async def test_hang_up(web: Web, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 async def test_one_of_many_hangs_up(web: Web) -> None:
-    """Of three who wait, the one who hangs up is dropped and the others are answered."""
+    """Of three that wait, the one that hangs up is dropped and the others are answered."""
     web.gateway.go = asyncio.Event()
     async with web.on_a_socket() as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -58,12 +58,12 @@ async def test_one_of_many_hangs_up(web: Web) -> None:
 
 
 async def test_keep_alive_after_a_wait(web: Web) -> None:
-    """A connection on which one request waited long, watched, serves the next requests as well."""
+    """A connection on which one request waited long, with hang-up detection, serves the next requests as well."""
     web.gateway.go = asyncio.Event()
     async with web.on_a_socket() as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         waiting = asyncio.create_task(client.get("/tasks", headers=AUTH))
         await until(lambda: web.gateway.waiting == 1)
-        await asyncio.sleep(0.05)  # past the moment when the watching begins, which nothing shows
+        await asyncio.sleep(0.05)  # past the moment when the detection begins, which nothing shows
         web.gateway.go.set()
         assert (await waiting).status_code == 200
         for _ in range(3):
@@ -99,7 +99,7 @@ async def test_odd_targets(web: Web, target: bytes, status: bytes) -> None:
 
 
 async def test_large_fields(web: Web) -> None:
-    """Fields beyond our bound get our 431; far beyond the server's own it ends the connection by itself."""
+    """Fields beyond our bound get our 431; far beyond the server's own the connection ends by itself."""
     async with web.on_a_socket() as port:
         answer = await raw(port, request(b"/tasks", b"X-Large: " + b"x" * 20_000))
         assert answer.startswith(b"HTTP/1.1 431 ")
@@ -162,7 +162,7 @@ async def test_304_on_the_wire(web: Web) -> None:
     ],
 )
 async def test_heads_that_never_become_requests(web: Web, head: bytes, status: int) -> None:
-    """What RFC 9112 forbids is refused with a problem and an id, reported like any request, and closed."""
+    """Heads that RFC 9112 forbids are refused with a problem and an id, reported like any request, and closed."""
     async with web.on_a_socket() as port:
         answer = await raw(port, head)
         assert (await raw(port, request(b"/livez"))).startswith(b"HTTP/1.1 200 ")
@@ -186,7 +186,7 @@ async def test_requests_in_one_packet(web: Web) -> None:
 
 
 async def test_another_protocol_is_offered(web: Web) -> None:
-    """An offer to go on in another protocol is left alone: the answer is HTTP/1.1, and nothing follows it."""
+    """An offer to upgrade to another protocol is ignored: the answer is HTTP/1.1, and nothing follows it."""
     head = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nPRI * HTTP/2.0\r\n\r\n"
     async with web.on_a_socket() as port:
         answer = await raw(port, head)
@@ -206,8 +206,10 @@ async def large(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def test_the_oldest_unread_answers_are_given_up() -> None:
-    """Beyond unsent_max_bytes the connections that have held unread bytes for longest are closed; the others get all
-    of their answers, and none holds more than a piece."""
+    """Beyond unsent_max_bytes the connections that have held unread bytes for longest are closed.
+
+    The others get their complete answers, and none holds more than a piece.
+    """
     async with served(large, unsent_max_bytes=1024 * 1024) as port:
         unread = []
         for _ in range(40):
@@ -223,7 +225,7 @@ async def test_the_oldest_unread_answers_are_given_up() -> None:
 
 
 async def _rest(reader: asyncio.StreamReader) -> bool:
-    """Whether an answer that is read now is whole."""
+    """Return whether an answer that is read now is complete."""
     count = 0
     with suppress(ConnectionError):
         while piece := await reader.read(65536):

@@ -11,7 +11,7 @@ IMMUTABLE = "public, max-age=31536000, immutable"
 
 
 async def hashed(web: Web, page: str, stem: str) -> str:
-    """The name with a hash by which a page refers to one of its parts."""
+    """Return the hashed name by which a page refers to one of its parts."""
     found = re.search(rf'"({stem}\.[0-9a-f]{{12}}\.\w+)"', (await web.client.get(page)).text)
     assert found is not None
     return f"/{found[1]}"
@@ -19,7 +19,7 @@ async def hashed(web: Web, page: str, stem: str) -> str:
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/docs/scalar.js", "/docs/start.js", "/page/page.css"])
 async def test_each_coding(web: Web, path: str) -> None:
-    """Packed and plain are one content, each with its length and its own strong tag, which is a 304 when held."""
+    """Compressed and plain have the same content, each with its length and own strong tag; a held tag gets a 304."""
     plain = await web.client.get(path, headers={"Accept-Encoding": "identity"})
     packed = await web.client.get(path, headers={"Accept-Encoding": "gzip"})
     assert plain.content == packed.content
@@ -52,7 +52,7 @@ async def test_head_tells_the_same(web: Web) -> None:
     ("page", "stem"), [("/", "page/page"), ("/", "page/card"), ("/docs", "docs/scalar"), ("/docs", "docs/start")]
 )
 async def test_a_name_with_a_hash_is_immutable(web: Web, page: str, stem: str) -> None:
-    """With its hash a file is kept for good, without for a minute; another hash gets this file, and is asked again."""
+    """With its hash a file is cached for good, without for a minute; another hash gets this file, to be revalidated."""
     name = await hashed(web, page, stem)
     assert (await web.client.get(name)).headers["cache-control"] == IMMUTABLE
     plain = re.sub(r"\.[0-9a-f]{12}\.", ".", name)
@@ -64,7 +64,7 @@ async def test_a_name_with_a_hash_is_immutable(web: Web, page: str, stem: str) -
 
 
 async def test_on_a_socket(web: Web) -> None:
-    """What a browser gets is the whole file."""
+    """A browser gets the complete file."""
     async with web.on_a_socket() as port:
         for coding in (b"identity", b"gzip"):
             answer = await raw(

@@ -25,7 +25,7 @@ LINES = {"Accept": "application/x-ndjson"}
 
 
 def read(body: bytes) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The tasks and how the stream ended."""
+    """Return the tasks and how the stream ended."""
     assert body.endswith(b"\n")
     *tasks, last = [json.loads(line) for line in body[:-1].split(b"\n")]
     assert list(last) == ["end"]
@@ -35,19 +35,19 @@ def read(body: bytes) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 def ids(tasks: list[dict[str, Any]]) -> list[int]:
-    """Their places in the list."""
+    """Return their places in the list."""
     return [task["id"] - 1000 for task in tasks]
 
 
 async def stream(web: Web, query: str = "") -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """A stream that begins as it should."""
+    """Open a stream, which must begin normally."""
     answer = await web.get(f"/tasks?{query}", LINES)
     assert answer.status_code == 200, answer.text
     return read(answer.content)
 
 
 async def test_a_whole_list(web: Web) -> None:
-    """All tasks come in order, a line each, from one block after the other, and the last line says complete."""
+    """All tasks arrive in order, one per line, from one block after the other, and the last line says complete."""
     answer = await web.get("/tasks", LINES | {"Prefer": "wait=7"})
     tasks, end = read(answer.content)
     assert ids(tasks) == list(range(250))
@@ -81,7 +81,7 @@ async def test_an_empty_list(web: Web) -> None:
 
 @pytest.mark.parametrize("offset", [1, 99, 100, 101, 249, 250, 400])
 async def test_from_an_offset(web: Web, offset: int) -> None:
-    """A stream from anywhere is the rest of the whole; from beyond the end it is empty."""
+    """A stream from any offset is the rest of the whole; from beyond the end it is empty."""
     tasks, end = await stream(web, f"offset={offset}")
     assert ids(tasks) == list(range(offset, 250))
     assert (end["complete"], end["count"]) == (True, max(250 - offset, 0))
@@ -99,7 +99,7 @@ FILTERS = [
 
 @pytest.mark.parametrize(("query", "wanted"), FILTERS)
 async def test_filters(web: Web, query: str, wanted: Any) -> None:
-    """Only tasks of the status and the type come, and the total is still the query's."""
+    """Only tasks of the status and the type are sent, and the total is still the query's."""
     tasks, end = await stream(web, query)
     assert ids(tasks) == [number for number in range(250) if wanted(number)]
     assert (end["count"], end["total"], end["complete"]) == (len(tasks), 250, True)
@@ -119,7 +119,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("query", "headers", "named"), REFUSED)
 async def test_what_belongs_to_the_other_form(web: Web, query: str, headers: dict[str, str], named: str) -> None:
-    """A stream's limit, and values that are unknown or repeated, are refused by name before anything is asked for."""
+    """A limit for a stream, and unknown or repeated values, are rejected by name before the gateway is called."""
     answer = await web.get(f"/tasks?{query}", headers)
     assert answer.status_code == 400
     assert [error["parameter"] for error in answer.json()["errors"]] == [named]
@@ -127,7 +127,7 @@ async def test_what_belongs_to_the_other_form(web: Web, query: str, headers: dic
 
 
 async def test_no_acceptable_form(web: Web) -> None:
-    """Who accepts neither form gets a problem that names both; a stranger is told nothing of it."""
+    """A client that accepts neither form gets a problem that names both; an unauthenticated one does not see it."""
     answer = await web.get("/tasks", {"Accept": "text/csv"})
     assert (answer.status_code, answer.json()["type"]) == (406, "/problems/not-acceptable")
     assert web.gateway.asks == []
@@ -135,7 +135,7 @@ async def test_no_acceptable_form(web: Web) -> None:
 
 
 async def test_a_problem_before_the_first_line(web: Web) -> None:
-    """What goes wrong with the first block is an ordinary problem with its status."""
+    """A failure of the first block is an ordinary problem with its status."""
     web.gateway.told_at[0] = WaitTooLong(place=3, estimate_s=9, patience_s=1)
     answer = await web.get("/tasks", LINES)
     assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
@@ -152,7 +152,7 @@ async def test_a_problem_before_the_first_line(web: Web) -> None:
     ],
 )
 async def test_a_problem_on_the_way(web: Web, error: Exception, slug: str) -> None:
-    """What goes wrong later stands in the last line, with the way on; following it brings the rest, once each."""
+    """A later failure is in the last line, with a link to continue; following it brings the rest, once each."""
     web.gateway.told_at[100] = error
     tasks, end = await stream(web, "q=a%26b&sort=created_at")
     assert (end["complete"], end["count"], end["total"]) == (False, 100, 250)
@@ -177,9 +177,9 @@ RELOADS = [
 
 @pytest.mark.parametrize(("policy", "slug"), RELOADS)
 async def test_a_reload_on_the_way(web: Web, policy: CallerSettings, slug: str | None) -> None:
-    """A caller or an app that a reload takes away ends its running stream at once, also while a block is waited for.
+    """A reload that removes a caller or an app ends its running stream at once, even while it waits for a block.
 
-    The last line says why. A caller that keeps both goes on, by the policy of now.
+    The last line says why. A caller that keeps both continues, under the current policy.
     """
     web.gateway.told_at[100] = second = asyncio.Event()
     streaming = asyncio.create_task(web.get("/tasks", LINES))
@@ -195,7 +195,7 @@ async def test_a_reload_on_the_way(web: Web, policy: CallerSettings, slug: str |
 
 
 async def test_a_list_without_end(web: Web) -> None:
-    """A stream goes through a bounded number of tasks; the last line says so, and where to go on."""
+    """A stream covers a bounded number of tasks; the last line says so, and where to continue."""
     web.settings = replace(web.settings, stream_max_tasks=1000)
     for offset in range(0, 5000, 100):
         web.gateway.told_at[offset] = {
@@ -229,14 +229,14 @@ CHANGES: list[tuple[int, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("offset", "told"), CHANGES)
 async def test_a_list_that_changes(web: Web, offset: int, told: dict[str, Any]) -> None:
-    """Another total, a task that comes again or a short block are told in the last line."""
+    """A different total, a repeated task or a short block is reported in the last line."""
     web.gateway.told_at[offset] = told
     _, end = await stream(web)
     assert (end["complete"], end["changed"]) == (True, True)
 
 
 async def test_a_list_that_shrinks_and_grows(web: Web) -> None:
-    """The stream ends where the newest total says, sooner or later than the first one said."""
+    """The stream ends at the newest total, whether that is sooner or later than the first one said."""
     web.gateway.told_at[100] = {"total": 150, "following": None}
     assert (await stream(web))[1]["total"] == 150
     web.gateway.told_at = {200: {"total": 350, "following": 300}, 300: {"total": 350, "following": None}}
@@ -245,7 +245,7 @@ async def test_a_list_that_shrinks_and_grows(web: Web) -> None:
 
 
 async def test_age_and_staleness(web: Web) -> None:
-    """The last line tells the oldest block's fetch, and that a stale one was among them."""
+    """The last line says when the oldest block was fetched, and that a stale one was among them."""
     web.gateway.told_at[100] = {"source": Source.STALE, "fetched_at_ms": 1_749_999_000_000}
     _, end = await stream(web)
     assert (end["stale"], end["fetched_at"], end["changed"]) == (True, "2025-06-15T14:50:00Z", False)
@@ -265,7 +265,7 @@ async def test_line_feeds_in_the_content(web: Web) -> None:
 
 
 async def test_head(web: Web) -> None:
-    """HEAD costs the first block alone and has the fields of GET."""
+    """HEAD costs only the first block and has the fields of GET."""
     got = await web.get("/tasks", LINES)
     web.gateway.asks.clear()
     headed = await web.client.head("/tasks", headers=AUTH | LINES)
@@ -290,7 +290,7 @@ def request(*, close: bool = True) -> bytes:
 
 
 async def test_the_first_block_comes_first(web: Web) -> None:
-    """The first tasks are there while the second block is still waited for, on one connection and the next request."""
+    """The first tasks arrive while the second block is still awaited, on one connection and the next request."""
     web.gateway.told_at[100] = go = asyncio.Event()
     async with web.on_a_socket() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -305,7 +305,7 @@ async def test_the_first_block_comes_first(web: Web) -> None:
 
 
 async def test_a_reader_that_hangs_up(web: Web) -> None:
-    """Who hangs up in the middle is no longer waited for, and no further block is asked for."""
+    """A reader that hangs up in the middle is no longer waited for, and no further block is requested."""
     web.gateway.told_at[100] = asyncio.Event()
     async with web.on_a_socket() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -320,7 +320,7 @@ async def test_a_reader_that_hangs_up(web: Web) -> None:
 
 
 async def test_a_reader_that_stops_reading(web: Web) -> None:
-    """No more blocks are asked for than fit into the connection; when it reads on, it gets the whole list."""
+    """No more blocks are requested than fit into the connection; when reading resumes, the whole list arrives."""
     large = b'"' + b"x" * 4000 + b'"'
     web.gateway.listed = tuple(msgspec.json.encode(task_of(number, content=large)) for number in range(20_000))
     async with web.on_a_socket() as port:
@@ -329,7 +329,7 @@ async def test_a_reader_that_stops_reading(web: Web) -> None:
             client.connect(("127.0.0.1", port))
             client.sendall(request())
             asked = -1
-            while asked != len(web.gateway.asks):  # until it comes to a halt
+            while asked != len(web.gateway.asks):  # until it stalls
                 asked = len(web.gateway.asks)
                 await asyncio.sleep(0.3)
             assert asked < 50

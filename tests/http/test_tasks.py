@@ -29,7 +29,7 @@ async def test_body(web: Web) -> None:
 
 
 async def test_defaults(web: Web) -> None:
-    """A caller who says nothing gets the first twenty of its only app, thirty days either way, by the default order."""
+    """Without parameters a caller gets the first twenty of its only app, thirty days either way, in default order."""
     await web.get("/tasks")
     ask = web.gateway.asks[0]
     assert ask.query.app == "shop"
@@ -39,7 +39,7 @@ async def test_defaults(web: Web) -> None:
 
 
 async def test_everything_said(web: Web) -> None:
-    """What the caller says reaches the gateway."""
+    """All parameters reach the gateway."""
     path = "/tasks?limit=7&offset=9&sort=created_at&since=2025-05-01&until=2025-05-02T00:00:00%2B02:00&q=a+b&app=news"
     answer = await web.client.get(path, headers=MANY_AUTH)
     assert answer.status_code == 200
@@ -92,7 +92,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("query", "named"), FAULTS)
 async def test_faults(web: Web, query: str, named: set[str]) -> None:
-    """Every fault is told in one 400, each with its parameter, and the gateway is not asked."""
+    """All faults are reported in one 400, each with its parameter, and the gateway is not called."""
     answer = await web.get(f"/tasks?{query}")
     assert answer.status_code == 400
     problem = answer.json()
@@ -114,13 +114,13 @@ async def test_faults_are_bounded(web: Web) -> None:
 
 
 async def test_app_needed(web: Web) -> None:
-    """A caller who may read two apps must say which."""
+    """A caller that may read two apps must name one."""
     answer = await web.client.get("/tasks", headers=MANY_AUTH)
     assert [error["parameter"] for error in answer.json()["errors"]] == ["app"]
 
 
 async def test_unknown_and_foreign_apps_look_alike(web: Web) -> None:
-    """An app that there is not and one of somebody else's get the same 404."""
+    """A nonexistent app and another caller's app get the same 404."""
     foreign, unknown = (await web.get("/tasks?app=news")).json(), (await web.get("/tasks?app=nope")).json()
     for problem in (foreign, unknown):
         del problem["request_id"], problem["instance"]
@@ -170,7 +170,7 @@ PAGES: list[tuple[dict[str, Any], dict[str, str], str]] = [
 
 @pytest.mark.parametrize(("changes", "headers", "status"), PAGES)
 async def test_cache_status(web: Web, changes: dict[str, Any], headers: dict[str, str], status: str) -> None:
-    """`Cache-Status` tells where the page came from, and `Age` and `Cache-Control` how fresh it is."""
+    """`Cache-Status` says where the page came from, and `Age` and `Cache-Control` how fresh it is."""
     web.gateway.changes = changes
     answer = await web.get(headers=headers)
     assert answer.headers["cache-status"] == status
@@ -187,7 +187,7 @@ async def test_cache_status(web: Web, changes: dict[str, Any], headers: dict[str
 
 
 async def test_budget_and_timing(web: Web) -> None:
-    """A page that needed the budget tells its state, and what it waited for."""
+    """A page that needed the budget reports its state, and how long it waited."""
     note = BudgetNote(calls=5, window_s=1.0, free=2, reset_s=0.2)
     web.gateway.changes = {"source": Source.FETCHED, "waited_s": 0.2124, "upstream_s": 0.0831, "budget": note}
     answer = await web.get()
@@ -248,7 +248,7 @@ PATIENCE = [
 
 @pytest.mark.parametrize(("field", "patience_s", "applied"), PATIENCE)
 async def test_patience(web: Web, field: str, patience_s: float, applied: str | None) -> None:
-    """`Prefer: wait` sets the patience within the caller's bound, and the answer names what was applied."""
+    """`Prefer: wait` sets the patience within the caller's bound, and the answer names the applied value."""
     answer = await web.get(headers={"Prefer": field})
     assert web.gateway.asks[0].patience_s == patience_s
     assert answer.headers.get("preference-applied") == applied
@@ -278,20 +278,23 @@ DEMANDS = [
 
 @pytest.mark.parametrize(("field", "directives"), DEMANDS)
 async def test_demands(web: Web, field: str, directives: CacheDirectives) -> None:
-    """Request `Cache-Control` is read as RFC 9111 and 5861 define it; what can't be read is ignored."""
+    """Request `Cache-Control` is read as RFC 9111 and 5861 define it; unreadable directives are ignored."""
     await web.get(headers={"Cache-Control": field})
     assert web.gateway.asks[0].directives == directives
 
 
 async def test_pragma(web: Web) -> None:
-    """`Pragma: no-cache` counts only where there is no `Cache-Control`."""
+    """`Pragma: no-cache` counts only without `Cache-Control`."""
     await web.get(headers={"Pragma": "no-cache"})
     await web.get(headers={"Pragma": "no-cache", "Cache-Control": "max-stale"})
     assert [ask.directives.no_cache for ask in web.gateway.asks] == [True, False]
 
 
 async def test_who_may_not_force() -> None:
-    """A caller who may not force a fetch can accept older answers, but not bound their age; the answer says so."""
+    """A caller without permission to force a fetch can accept older answers, but not bound their age.
+
+    The answer says so.
+    """
     web = Web(callers=SlowToForce())
     field = "no-cache, max-age=0, min-fresh=9, max-stale=8, only-if-cached, stale-if-error=7"
     answers = [
@@ -327,7 +330,7 @@ CONDITIONS = [
 
 @pytest.mark.parametrize(("field", "status"), CONDITIONS)
 async def test_if_none_match(web: Web, field: str, status: int) -> None:
-    """A caller who holds the page gets 304 without a body, but with what its cache must know."""
+    """A caller that holds the page gets 304 without a body, but with the fields that its cache needs."""
     tag = (await web.get()).headers["etag"]
     answer = await web.get(
         headers={"If-None-Match": field.replace("{tag}", tag).replace("{strong}", tag.removeprefix("W/"))}
@@ -342,7 +345,7 @@ async def test_if_none_match(web: Web, field: str, status: int) -> None:
 
 
 async def test_etag_is_of_the_list(web: Web) -> None:
-    """The entity tag is weak, the same for the same tasks on another replica, and another for another slice."""
+    """The entity tag is weak, the same for the same tasks on another replica, and different for another slice."""
     first, same, other = await web.get(), await Web().get(), await web.get("/tasks?limit=3")
     assert first.headers["etag"] == same.headers["etag"] != other.headers["etag"]
     assert first.headers["etag"].startswith('W/"')

@@ -1,4 +1,4 @@
-"""`GET /usage` over HTTP: its parameters, its members, and who may ask for whom."""
+"""`GET /usage` over HTTP: its parameters, its members, and who may see whose usage."""
 
 import pytest
 
@@ -67,7 +67,7 @@ async def test_the_body_has_the_documented_members(web: Web) -> None:
     ],
 )
 async def test_parameters_are_read_strictly(web: Web, query: str, status: int, parameter: str | None) -> None:
-    """Each fault names its parameter; who is no operator sees itself alone, in its own apps."""
+    """Each fault names its parameter; a caller that is no operator sees only itself, in its own apps."""
     answer = await web.get(f"/usage{query}", headers=MANY_AUTH)
     assert answer.status_code == status
     if parameter is not None:
@@ -75,7 +75,7 @@ async def test_parameters_are_read_strictly(web: Web, query: str, status: int, p
 
 
 async def test_an_operator_learns_that_an_app_is_there() -> None:
-    """As with `/tasks`: 403 for an app that is not its own, 404 for none."""
+    """As with `/tasks`: 403 for another caller's app, 404 for a nonexistent one."""
     web = boss_web()
     async with web.client:
         assert (await web.client.get("/usage?app=news", headers=BOSS_AUTH)).status_code == 403
@@ -83,7 +83,7 @@ async def test_an_operator_learns_that_an_app_is_there() -> None:
 
 
 async def test_a_caller_asks_for_itself_and_an_operator_for_all(web: Web) -> None:
-    """What the gateway is asked never leaves the choice to a caller who is no operator; an hour is the default."""
+    """The request to the gateway never leaves the choice to a caller that is no operator; an hour is the default."""
     await web.get("/usage")
     await web.get("/usage?since=-PT15M")
     await web.get("/usage?since=2025-06-15T15:00:00Z")

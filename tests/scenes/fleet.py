@@ -207,7 +207,7 @@ async def get(port: int, target: str, headers: Mapping[str, str] | None = None, 
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         fields = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
-        writer.write(f"{method} {target} HTTP/1.1\r\nHost: taskgate\r\nConnection: close\r\n{fields}\r\n".encode())
+        writer.write(f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{fields}\r\n".encode())
         raw = await reader.read()
     finally:
         writer.close()

@@ -1,1 +1,1 @@
-"""Who waits on this replica, and how their turns are used."""
+"""The requests that wait on this replica, and how their turns are used."""

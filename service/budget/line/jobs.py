@@ -1,4 +1,4 @@
-"""The values and ports between a line and whoever needs blocks from it."""
+"""The values and ports between a line and the code that fetches blocks through it."""
 
 from typing import Protocol
 
@@ -9,9 +9,9 @@ from service.model.origin import Origin
 
 
 class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that did not bring the block, and why.
+    """A call that did not yield the block, and why.
 
-    `head` is that of a part of the block which the call has stored, b"" for none. `again`: worth another turn; `stop`:
+    `head` is that of the part of the block that the call has stored, b"" for none. `again`: worth another turn; `stop`:
     no other call for the app would do better.
     """
 
@@ -24,7 +24,7 @@ class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Payer(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose turn a call uses: the caller, the first of its requests for the block, and how long that has waited."""
+    """The caller whose turn a call uses, the first of its requests for the block, and how long that one has waited."""
 
     caller: str
     origin: Origin
@@ -32,24 +32,24 @@ class Payer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeldSlot(Protocol):
-    """A slot that was taken for a call."""
+    """A slot taken for a call."""
 
     @property
     def payer(self) -> Payer:
-        """Whose turn took it."""
+        """The payer whose turn took the slot."""
         ...
 
     async def hold(self) -> None:
-        """Confirm the slot; await this right before the call is sent. Raises UpstreamUnreachable if it was lost."""
+        """Confirm the slot; await this right before sending the call. Raise UpstreamUnreachable if it was lost."""
         ...
 
 
 class Job(Protocol):
-    """One request's need of one block: what it has seen of it, and how the block is fetched."""
+    """One request for one block: the version it has seen, and how to fetch the block."""
 
     @property
     def block_key(self) -> str:
-        """The block's key in Redis, and its name on all replicas."""
+        """The block's key in Redis, which identifies it on all replicas."""
         ...
 
     @property
@@ -58,20 +58,20 @@ class Job(Protocol):
         ...
 
     async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
-        """Fetch the block and store it. `attempt` counts from 1. Raises no TaskgateError."""
+        """Fetch the block and store it. `attempt` counts from 1. Does not raise TaskgateError."""
         ...
 
     async def look(self) -> CachedBlock:
-        """Return what Redis has of the block now. Raises StoreUnavailable."""
+        """Return the block as Redis has it now. Raise StoreUnavailable."""
         ...
 
     def accepts(self, found: CachedBlock) -> bool:
-        """Whether a block found in Redis answers the request, though it was fetched for another one."""
+        """Return whether a block found in Redis answers this request, although it was fetched for another one."""
         ...
 
 
 class Fetched(msgspec.Struct, frozen=True, kw_only=True):
-    """A block has come. `joined`: by a fetch that another request, perhaps on another replica, has paid for."""
+    """A block has arrived. `joined`: from a fetch paid for by another request, perhaps on another replica."""
 
     value: CachedBlock
     waited_s: float
@@ -80,14 +80,14 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TooLong(msgspec.Struct, frozen=True, kw_only=True):
-    """The turn would come too late, or has not come in time. `place` counts from 1 in the caller's own line."""
+    """The turn would come, or has come, too late. `place` counts from 1 in the caller's own line."""
 
     place: int
     estimate_s: float
 
 
 class LineIsFull(msgspec.Struct, frozen=True, kw_only=True):
-    """The caller has as many blocks waiting as it may."""
+    """The caller already has the maximum number of blocks waiting."""
 
     bound: int
     estimate_s: float

@@ -1,7 +1,7 @@
-"""The line of one replica for one app: requests wait in it, the scheduler's turns are used from it.
+"""The line of one replica for one app: requests wait in it and use the scheduler's turns.
 
-A request only waits. Asking the scheduler and calling the upstream are tasks of the line's own, which nobody cancels:
-a request that ends early takes its place away and leaves them be.
+A request only waits. Calls to the scheduler and to the upstream run in tasks of the line, which are never cancelled: a
+request that ends early gives up its place without disturbing them.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ from service.model.origin import NOBODY, Origin
 log = structlog.get_logger()
 
 HEARTBEAT_S = 0.25
-"""The longest time between two ticks of a waiting replica; well below the report's lease."""
+"""The longest time between two ticks while requests wait on this replica; well below the report's lease."""
 SPACING_S = 0.005
-"""The least time between two ticks, however many requests come at once."""
+"""The shortest time between two ticks, however many requests arrive at once."""
 AWAY_S = 0.1
-"""How long to wait before the next tick if Redis did not answer."""
+"""The delay before the next tick after Redis did not respond."""
 AWAY_IDLE_S = 1.0
-"""The same if nobody waits: it shows that Redis is back, and starts the quiet window of a new one."""
+"""The same delay while nothing waits: detects that Redis is back, and starts the quiet window of a new one."""
 LOOKER_S = 1.0
-"""How long a look at the line from outside waits for the scheduler's answer."""
+"""How long `look` waits for the scheduler's answer."""
 
 
 def _ignore(caller: str) -> None:
@@ -39,7 +39,7 @@ def _ignore(caller: str) -> None:
 
 
 class Line:
-    """Where one replica's requests wait for the turns of one app. Lives from `start` to `aclose`."""
+    """Holds one replica's requests while they wait for turns of one app. Runs from `start` to `aclose`."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Line:
         redis_grace_s: float = 2.0,
         used: Callable[[str], None] = _ignore,
     ) -> None:
-        """`used` is called with the caller of each turn that becomes a call; must not block or raise."""
+        """`used` is called with the caller of each turn that becomes a call. Must not block or raise."""
         self.last: Ticked | None = None
         self._scheduler = scheduler
         self._app = app
@@ -71,7 +71,7 @@ class Line:
         self._ticker: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to tick; the first tick starts the quiet window of an app that is new to Redis."""
+        """Start ticking; the first tick starts the quiet window of an app that is new to Redis."""
         self._urgent.set()
         self._ticker = asyncio.create_task(self._tick_on())
 
@@ -86,11 +86,11 @@ class Line:
         origin: Origin = NOBODY,
         background: bool = False,
     ) -> Fetched | TooLong | LineIsFull:
-        """Wait until the block has come. May be cancelled: the place in line is given up at once.
+        """Wait for the block and return it. May be cancelled, which gives up the place in line at once.
 
-        Patience (seconds) bounds the wait for a turn; a call that is under way is waited for. `bound` is how many
-        blocks the caller may wait for. A request in the `background` gets a turn only while nobody else waits.
-        Raises UpstreamError, StoreUnavailable or ShuttingDown.
+        Patience (seconds) limits the wait for a turn; a call under way is awaited. `bound` is how many blocks the
+        caller may wait for. A `background` request gets a turn only while no other request waits. Raise UpstreamError,
+        StoreUnavailable or ShuttingDown.
         """
         if self._closing:
             raise ShuttingDown
@@ -123,7 +123,7 @@ class Line:
             self._waiters.leave(block, waiter)
 
     def heard(self, block_key: str) -> None:
-        """Called when a replica has ended a fetch of the block: look for it if somebody waits for it here."""
+        """Called when any replica has ended a fetch of the block: look for it if a request here waits for it."""
         block = self._waiters.queue.blocks.get(block_key)
         if block is not None:
             self._turns.look_for(block)
@@ -135,11 +135,11 @@ class Line:
                 self._turns.look_for(block)
 
     def wants(self, block_key: str) -> bool:
-        """Whether somebody on this replica waits for the block."""
+        """Return whether a request on this replica waits for the block."""
         return block_key in self._waiters.queue.blocks
 
     async def look(self) -> Ticked | None:
-        """Return the app's state with its board, at most HEARTBEAT_S old; None if the scheduler does not answer."""
+        """Return the app's state with its board, at most HEARTBEAT_S old; None if the scheduler does not respond."""
         loop = asyncio.get_running_loop()
         is_new = loop.time() - self._board_at_s < HEARTBEAT_S and not self.is_cut_off
         if is_new and self.last is not None and self._board is not None:
@@ -155,32 +155,32 @@ class Line:
             self._lookers.discard(looker)
 
     def waiting(self) -> tuple[WaitingCount, ...]:
-        """Who waits on this replica for a turn."""
+        """Return how many blocks each caller waits for on this replica."""
         return self._waiters.queue.report(now_s=asyncio.get_running_loop().time())
 
     def seen_s(self) -> float:
-        """How long ago `last` was received, in seconds."""
+        """Return the age of `last`, in seconds."""
         return asyncio.get_running_loop().time() - self._ticked_at_s
 
     @property
     def turn_ends(self) -> Counter[tuple[str, str]]:
-        """How this replica's turns have ended: how many, by caller and word of TURN_ENDS."""
+        """How this replica's turns have ended: counts by caller and word of TURN_ENDS."""
         return self._turns.ends
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether the scheduler could not be asked when last tried."""
+        """Return whether the last call to the scheduler failed."""
         return self._away_since_s is not None
 
     def leave(self) -> None:
-        """Reject queued and new requests; another replica serves them sooner."""
+        """Reject queued and new requests, since another replica can serve them sooner."""
         self._closing = True
         self._turns.leave()
         self._waiters.fail_waiting(ShuttingDown())
         self._tick_soon()
 
     async def aclose(self) -> None:
-        """Reject those who wait, let calls under way end, give the turns back."""
+        """Reject waiting requests, let calls under way finish and give the turns back."""
         self.leave()
         await self._turns.aclose()
         self._stopped = True
@@ -189,7 +189,7 @@ class Line:
             await self._ticker
 
     def estimate_s(self, caller: str, weight: float, place: int = 1, *, background: bool = False) -> float:
-        """Return the expected wait in seconds from now for the caller's `place`-th block, as far as is known."""
+        """Estimate the wait from now for the caller's `place`-th block, in seconds, from what is known."""
         if self.last is None:
             return 0.0
         since_ms = int((asyncio.get_running_loop().time() - self._ticked_at_s) * 1000)
@@ -227,7 +227,7 @@ class Line:
                 await asyncio.sleep(AWAY_S)
 
     def _next_tick_in_s(self, now_s: float) -> float | None:
-        """Seconds until the next tick is due; None: only when something happens."""
+        """Return the seconds until the next tick is due; None if only an event makes one due."""
         if self._away_since_s is not None:
             return AWAY_S if self._waiters.queue.blocks else AWAY_IDLE_S
         if self._reported or self._turns.returned:
@@ -243,7 +243,7 @@ class Line:
         returned = tuple(self._turns.returned)
         lookers = tuple(self._lookers)
         wants_board = bool(lookers) or self._waiters.has_unjudged()
-        self._reported = bool(rows)  # before the answer: who comes meanwhile must know whether there'll be another tick
+        self._reported = bool(rows)  # set before the answer: new requests rely on it to know if a tick follows
         try:
             ticked = await self._scheduler.tick(rows, returned=returned, quiet=False, wants_board=wants_board)
         except StoreUnavailable as exc:
@@ -267,7 +267,7 @@ class Line:
             self._waiters.judge_all(now_s=now_s, again=pause_grew)
 
     def _lost_redis(self, error: StoreUnavailable) -> None:
-        """Wait out a short absence of Redis; after that there is no telling when a turn will come."""
+        """Wait out a short outage of Redis; after that, fail the waiting requests, since no wait can be predicted."""
         now_s = asyncio.get_running_loop().time()
         self._ticked_at_s = now_s
         if self._away_since_s is None:
@@ -289,9 +289,9 @@ def estimate_wait_ms(
 ) -> int:
     """Return how long the `place`-th block (from 1) of `caller` waits for its turn, in milliseconds.
 
-    Every other caller gets the turns whose tags come before this one's, as long as it has blocks waiting; those in the
-    background come last. Turns come at the budget's pace. Right within one cycle or a fifth, whichever is more, while
-    nobody comes or leaves.
+    Every other caller gets the turns whose tags precede this one's, as long as it has blocks waiting; background
+    callers come last. Turns come at the budget's pace. Accurate to within one cycle or a fifth, whichever is more, as
+    long as no caller joins or leaves.
     """
     tag = next((rank.tag for rank in board.ranks if rank.caller == caller), board.virtual)
     target = tag + (place - 1) / weight

@@ -1,4 +1,4 @@
-"""The queue inside one replica: who waits for which block, first come first served per caller. No I/O, no clock."""
+"""The queue within one replica: who waits for which block, first come first served per caller. No I/O, no clock."""
 
 import asyncio
 from enum import Enum, auto
@@ -9,22 +9,22 @@ from service.model.origin import NOBODY, Origin
 
 
 class BlockState(Enum):
-    """How far a queued block has come."""
+    """The progress of a queued block."""
 
     WAITING = auto()
-    """Every place of it waits for a turn."""
+    """All of its places wait for a turn."""
     TURNED = auto()
-    """One of its callers has a turn that is not yet used."""
+    """One of its callers has a turn that is not yet in use."""
     BEGINNING = auto()
-    """The turn is being used: the scheduler has been asked."""
+    """The turn is being used: `begin` has been sent to the scheduler."""
     CALLING = auto()
-    """This replica fetches it."""
+    """This replica is fetching it."""
     ELSEWHERE = auto()
-    """Another replica fetches it."""
+    """Another replica is fetching it."""
 
 
 class Waiter:
-    """One request that waits for one block; its answer is put into `future`. Times are loop time, in seconds."""
+    """One request that waits for one block; `future` receives its answer. Times are loop time, in seconds."""
 
     __slots__ = ("background", "caller", "deadline_s", "entered_s", "future", "job", "judged", "origin", "weight")
 
@@ -52,9 +52,9 @@ class Waiter:
 
 
 class Place:
-    """One caller's place in line for one block, shared by all its requests for that block.
+    """One caller's place in line for one block, shared by all of its requests for that block.
 
-    One in the `background` gets a turn only while nobody else waits.
+    A `background` place gets a turn only while nothing else waits.
     """
 
     __slots__ = ("background", "caller", "entered_s", "weight")
@@ -67,11 +67,11 @@ class Place:
 
 
 class QueuedBlock:
-    """A block that someone on this replica waits for.
+    """A block that at least one request on this replica waits for.
 
-    `job` fetches it and looks for it; `known` is the head of the stored value that this replica has seen last.
-    `attempts` counts the calls and `joins` the fetches elsewhere, `asked_s` is when `begin` was last sent, and
-    `is_stirred` says that a fetch of the block has ended somewhere since.
+    `job` fetches and looks up the block; `known` is the head of the stored value that this replica last saw. `attempts`
+    counts the calls and `joins` the fetches elsewhere, `asked_s` is when `begin` was last sent, and `is_stirred` is set
+    if a fetch of the block has ended somewhere since.
     """
 
     __slots__ = (
@@ -102,36 +102,36 @@ class QueuedBlock:
         self.is_stirred = False
 
     def counts_for(self, caller: str) -> bool:
-        """Whether the caller's place still needs a turn."""
+        """Return whether the caller's place still needs a turn."""
         if self.state is BlockState.WAITING:
             return True
         return self.state is BlockState.TURNED and self.turned_for == caller
 
 
 class Queue:
-    """All blocks of one app that are waited for on this replica, and each caller's line of them."""
+    """All blocks of one app that requests on this replica wait for, and each caller's line of them."""
 
     def __init__(self) -> None:
         self.blocks: dict[str, QueuedBlock] = {}
         self._lines: dict[str, dict[str, QueuedBlock]] = {}
 
     def holds(self, block: QueuedBlock) -> bool:
-        """Whether somebody still waits for the block."""
+        """Return whether any request still waits for the block."""
         return self.blocks.get(block.key) is block
 
     def held_by(self, caller: str) -> int:
-        """How many places the caller has."""
+        """Return the number of places that the caller has."""
         return len(self._lines.get(caller, ()))
 
     def enter(self, block: QueuedBlock, *, caller: str, weight: float, now_s: float, background: bool = False) -> None:
-        """Give the caller a place for the block, at the end of its own line, unless it has one."""
+        """Add a place for the block to the end of the caller's own line, unless it already has one."""
         self.blocks.setdefault(block.key, block)
         if caller not in block.places:
             block.places[caller] = Place(caller=caller, weight=weight, entered_s=now_s, background=background)
             self._lines.setdefault(caller, {})[block.key] = block
 
     def leave(self, block: QueuedBlock, caller: str) -> None:
-        """Take the caller's place away; a block that nobody waits for any more is forgotten."""
+        """Remove the caller's place; drop the block if no other caller waits for it."""
         if block.places.pop(caller, None) is not None:
             line = self._lines[caller]
             del line[block.key]
@@ -141,17 +141,17 @@ class Queue:
             del self.blocks[block.key]
 
     def close(self, block: QueuedBlock) -> None:
-        """Take all places of a block away: it has come, or never will."""
+        """Remove all places of a block that has arrived or never will."""
         for caller in tuple(block.places):
             self.leave(block, caller)
 
     def next_for(self, caller: str) -> QueuedBlock | None:
-        """Return the block that the caller has waited for longest and that no turn is in use for."""
+        """Return the block for which the caller has waited longest and for which no turn is in use."""
         line = self._lines.get(caller, {})
         return next((block for block in line.values() if block.state is BlockState.WAITING), None)
 
     def position(self, block: QueuedBlock, caller: str) -> int:
-        """Return the place of the block in the caller's own line, counted from 1."""
+        """Return the block's position in the caller's own line, counted from 1."""
         position = 0
         for other in self._lines.get(caller, {}).values():
             position += other.counts_for(caller)
@@ -160,7 +160,7 @@ class Queue:
         return max(position, 1)
 
     def report(self, *, now_s: float) -> tuple[WaitingCount, ...]:
-        """For each caller that needs turns: how many, and since when."""
+        """Return, for each caller that needs turns, how many it needs and since when."""
         rows: list[WaitingCount] = []
         for caller, line in self._lines.items():
             needing = [block.places[caller] for block in line.values() if block.counts_for(caller)]

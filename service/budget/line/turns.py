@@ -1,4 +1,4 @@
-"""Turns in use on one replica: each by a task of its own, from `begin` to `done`, which nobody cancels."""
+"""Turns in use on one replica. Each runs from `begin` to `done` in its own task, which is never cancelled."""
 
 import asyncio
 from collections import Counter
@@ -25,21 +25,21 @@ from service.model.errors import StoreUnavailable, UpstreamUnreachable
 log = structlog.get_logger()
 
 LOOK_S = 1.0
-"""How often to look for a block that another replica fetches, in case the message was lost."""
+"""How often to look for a block that another replica is fetching, in case its message was lost."""
 DONE_TRIES = 5
-"""How often to report the end of a fetch; after that its leases end it."""
+"""How many times to try to report the end of a fetch; after that, its leases expire instead."""
 DONE_AGAIN_S = 0.1
-"""How long to wait before the second try; twice as long before each further one."""
+"""The delay before the second try; doubled before each further one."""
 TURN_ENDS = ("used", "joined", "known", "paused", "lapsed", "returned", "lost")
-"""How a turn may end: used for a call; refunded, since the block was being fetched, was stored already, or the upstream
-had asked for a pause; lapsed; given back unused; lost with an answer of Redis."""
+"""How a turn may end: used for a call; refunded because the block was being fetched, was already stored, or the
+upstream had asked for a pause; lapsed; given back unused; lost because an answer of Redis was."""
 
 
 class Turns:
     """Uses the turns that the scheduler gives, and looks for blocks that other replicas fetch.
 
-    `returned` are turns to give back with the next tick, which `tick_soon` asks for. `ends` counts the turns by caller
-    and word of TURN_ENDS. `used` is called with the caller of each turn that becomes a call, once.
+    `returned` holds turns to give back with the next tick, which `tick_soon` requests. `ends` counts the turns by
+    caller and word of TURN_ENDS. `used` is called once with the caller of each turn that becomes a call.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class Turns:
     def take(self, turn: Turn) -> None:
         """Use a turn for the block that its caller has waited for longest, or give the turn back.
 
-        An answer of the scheduler may still list a turn that is in use or about to be ended or given back: that one is
-        ignored, or the report of its end would free the slot of another call.
+        The scheduler may still list a turn that is in use or about to be ended or given back. Ignore such a turn:
+        otherwise reporting its end would free the slot of another call.
         """
         if turn.id in self._in_use or turn.id in self._ending or turn.id in self.returned:
             return
@@ -82,17 +82,17 @@ class Turns:
         self._spawn(block, self._use(turn, block))
 
     def look_for(self, block: QueuedBlock) -> None:
-        """Look for the block: a fetch of it may have ended somewhere."""
+        """Look up the block, since a fetch of it may have ended somewhere."""
         block.is_stirred = True
         if block.state in (BlockState.WAITING, BlockState.ELSEWHERE):
             self._spawn(block, self._look_after_fetch(block))
 
     def leave(self) -> None:
-        """Use no further turn."""
+        """Stop using turns."""
         self._leaving = True
 
     async def aclose(self) -> None:
-        """Wait for the turns in use."""
+        """Wait for the turns in use to end."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -102,7 +102,7 @@ class Turns:
         task.add_done_callback(self._tasks.discard)
 
     async def _guarded(self, block: QueuedBlock, work: Coroutine[object, object, None]) -> None:
-        """Whatever goes wrong, whoever waits for the block gets an answer."""
+        """Run `work`; if it fails unexpectedly, pass the error to every request that waits for the block."""
         try:
             await work
         except Exception as exc:
@@ -128,14 +128,15 @@ class Turns:
                 case Joined(lease_in_ms=lease_in_ms):
                     self._join(block, lease_s=lease_in_ms / 1000)
                 case AlreadyStored(head=head):
-                    block.known = head  # before the look, which may fail: the next turn begins in any case
+                    block.known = head  # set before the look-up, which may fail: the next turn must begin in any case
                     await self._look(block)
                     self._wait_again(block)
                 case _:
                     self._wait_again(block)
         except StoreUnavailable:
             self.ends[turn.caller, "lost"] += 1
-            # Whether the slot was taken is not known: report the fetch as ended, lest its lease keep the block.
+            # The slot may or may not have been taken: report the fetch as ended, so that its lease doesn't hold the
+            # block.
             self._wait_again(block)
             await self._report_done(turn, block)
         finally:
@@ -143,7 +144,7 @@ class Turns:
             self._tick_soon()
 
     async def _begin_when_usable(self, turn: Turn, block: QueuedBlock) -> Beginning | None:
-        """Begin as soon as the turn allows it; None if its caller has left the line meanwhile."""
+        """Begin as soon as the turn is usable; return None if its caller has left the line meanwhile."""
         usable_in_ms = turn.usable_in_ms
         while True:
             await asyncio.sleep(usable_in_ms / 1000)
@@ -157,7 +158,7 @@ class Turns:
             block.state, usable_in_ms = BlockState.TURNED, answer.usable_in_ms
 
     async def _begin(self, turn: Turn, block: QueuedBlock) -> Beginning:
-        """Ask the scheduler, once more if no answer came: it answers the same turn and block the same way."""
+        """Send `begin`, and repeat it once if no answer came: the same turn and block get the same answer."""
         loop = asyncio.get_running_loop()
         block.asked_s = loop.time()
         try:
@@ -180,7 +181,7 @@ class Turns:
         )
         try:
             outcome = await block.job.call(slot, attempt=block.attempts)
-        except Exception as exc:  # noqa: BLE001 - a fault of ours, passed on to all who wait; the slot must be freed
+        except Exception as exc:  # noqa: BLE001 - our own fault, passed on to all waiters; the slot must be freed
             outcome = CallFailed(error=exc)
         if not isinstance(outcome, CallFailed):
             upstream_s = loop.time() - begun_s
@@ -197,7 +198,8 @@ class Turns:
             self._waiters.fail(block, outcome.error)
 
     async def _report_done(self, turn: Turn, block: QueuedBlock, failed: CallFailed | None = None) -> None:
-        """Report the end of a fetch; while Redis is away try again behind the back of those who wait."""
+        """Report the end of a fetch; if Redis is away, retry in the background so that waiting requests are not
+        delayed."""
         pause_ms = 0 if failed is None else int(failed.pause_s * 1000)
         reason = "" if failed is None else failed.pause_reason
 
@@ -224,7 +226,7 @@ class Turns:
         self._tick_soon()
 
     def _join(self, block: QueuedBlock, *, lease_s: float) -> None:
-        """Wait for another replica's fetch, which may have ended before its answer came here."""
+        """Wait for another replica's fetch, which may already have ended when the answer arrived."""
         block.state = BlockState.ELSEWHERE
         block.joins += 1
         self._spawn(block, self._watch(block, join=block.joins, lease_s=lease_s))
@@ -232,7 +234,7 @@ class Turns:
             self.look_for(block)
 
     async def _look(self, block: QueuedBlock) -> None:
-        """Serve what is stored to those whom it answers, and remember what that was."""
+        """Look up the block, serve it to the requests that it answers, and remember its head."""
         try:
             found = await block.job.look()
         except StoreUnavailable:
@@ -247,7 +249,7 @@ class Turns:
             self._wait_again(block)
 
     async def _watch(self, block: QueuedBlock, *, join: int, lease_s: float) -> None:
-        """Look for a block that is fetched elsewhere until it is there or the fetch's lease ends."""
+        """Poll for a block that is being fetched elsewhere until it is stored or the fetch's lease ends."""
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + lease_s
         while self._is_elsewhere(block, join):
@@ -260,14 +262,14 @@ class Turns:
                 self._wait_again(block)
 
     def _is_elsewhere(self, block: QueuedBlock, join: int) -> bool:
-        """Whether the block still waits for the fetch elsewhere that it has joined."""
+        """Return whether the block still waits for the fetch elsewhere that it has joined."""
         return self._waiters.queue.holds(block) and block.state is BlockState.ELSEWHERE and block.joins == join
 
 
 class _CallSlot:
     """The slot of a call that is about to be sent, taken by a `begin` that was sent at `asked_s` (loop time).
 
-    `late_s` is half the transit: the other half is for the way to the upstream.
+    `late_s` is half the transit time; the other half is reserved for the way to the upstream.
     """
 
     def __init__(
@@ -280,7 +282,7 @@ class _CallSlot:
         self._asked_s = asked_s
 
     async def hold(self) -> None:
-        """Take the slot anew if connecting took long: transit counts from the sending."""
+        """Renew the slot if connecting took long, since the transit time starts when the call is sent."""
         loop = asyncio.get_running_loop()
         if loop.time() - self._asked_s <= self._late_s:
             return

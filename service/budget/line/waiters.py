@@ -1,4 +1,4 @@
-"""The requests that wait on one replica for blocks of one app: entering, leaving, being refused, being served."""
+"""Requests that wait on one replica for blocks of one app: how they enter, leave, and are refused or served."""
 
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -10,7 +10,7 @@ from service.model.origin import NOBODY
 
 
 class Estimate(Protocol):
-    """Estimates waits."""
+    """Estimates how long a caller waits."""
 
     def __call__(self, caller: str, weight: float, place: int, *, background: bool) -> float:
         """Return the expected wait in seconds from now."""
@@ -18,7 +18,7 @@ class Estimate(Protocol):
 
 
 class Waiters:
-    """All waiting requests and their places. `changed` is called when places were given up. Loop time, in seconds."""
+    """All waiting requests and their places. `changed` is called after places are given up. Loop time, in seconds."""
 
     def __init__(self, *, estimate: Estimate, changed: Callable[[], None]) -> None:
         self.queue = Queue()
@@ -26,7 +26,7 @@ class Waiters:
         self._changed = changed
 
     def enter(self, waiter: Waiter) -> QueuedBlock:
-        """Let a request wait; all requests of one caller for one block share a place."""
+        """Queue a request; all requests of one caller for one block share a place."""
         block = self.queue.blocks.get(waiter.job.block_key) or QueuedBlock(waiter.job)
         block.waiters[waiter] = None
         self.queue.enter(
@@ -39,7 +39,7 @@ class Waiters:
         return block
 
     def leave(self, block: QueuedBlock, waiter: Waiter) -> None:
-        """Let a request go; with the last one of its caller goes the place."""
+        """Remove a request; the caller's place goes with its last request for the block."""
         block.waiters.pop(waiter, None)
         if waiter.caller in block.places and all(other.caller != waiter.caller for other in block.waiters):
             if block.counts_for(waiter.caller):
@@ -47,19 +47,19 @@ class Waiters:
             self.queue.leave(block, waiter.caller)
 
     def payer(self, block: QueuedBlock, caller: str, *, now_s: float) -> Payer:
-        """Return who pays for a call that is made in the caller's turn."""
+        """Return the payer of a call made in the caller's turn."""
         first = next((waiter for waiter in block.waiters if waiter.caller == caller), None)
         if first is None:
             return Payer(caller=caller, origin=NOBODY, waited_s=0.0)
         return Payer(caller=caller, origin=first.origin, waited_s=max(now_s - first.entered_s, 0.0))
 
     def expire(self, block: QueuedBlock, waiter: Waiter) -> None:
-        """Refuse a request whose patience has ended before a turn came; a call under way is waited for."""
+        """Refuse a request whose patience ended before it got a turn; a call under way is awaited."""
         if block.state is BlockState.WAITING:
             self._refuse(block, waiter)
 
     def judge(self, block: QueuedBlock, waiter: Waiter, *, now_s: float) -> None:
-        """Refuse a request whose turn will come too late, as far as is known now."""
+        """Refuse a request if its estimated turn comes after its patience ends."""
         waiter.judged = True
         if block.state is not BlockState.WAITING:
             return
@@ -69,15 +69,15 @@ class Waiters:
             self._refuse(block, waiter)
 
     def judge_all(self, *, now_s: float, again: bool) -> None:
-        """Judge those who have not been judged yet, or `again` all of them."""
+        """Judge the requests that have not been judged yet, or all of them with `again`."""
         for block, waiter in tuple(self._all()):
             if again or not waiter.judged:
                 self.judge(block, waiter, now_s=now_s)
 
     def wait_again(self, block: QueuedBlock, *, now_s: float, error: Exception | None = None) -> None:
-        """Put a block back in line, in its old places; refuse those whose patience has ended meanwhile.
+        """Return a block to its old places in line; refuse requests whose patience has ended meanwhile.
 
-        With `error`, that of a call that has failed, they get the error: a turn they have had.
+        If a call has failed with `error`, those requests get that error, since they have had a turn.
         """
         block.state = BlockState.WAITING
         block.turned_for = None
@@ -89,7 +89,7 @@ class Waiters:
                     waiter.future.set_exception(error)
 
     def serve(self, block: QueuedBlock, value: CachedBlock, *, begun_s: float, upstream_s: float, payer: str) -> None:
-        """Give a fetched block to all who wait for it. The payer's first request has fetched it, all others joined."""
+        """Give a fetched block to all waiting requests. The payer's first request has fetched it; all others joined."""
         unpaid = True
         for waiter in tuple(block.waiters):
             if not waiter.future.done():
@@ -101,7 +101,7 @@ class Waiters:
         self.queue.close(block)
 
     def serve_found(self, block: QueuedBlock, found: CachedBlock, *, now_s: float) -> None:
-        """Give a block that was found in Redis to those whom it answers; the others wait on."""
+        """Give a block found in Redis to the requests that it answers; the others keep waiting."""
         for waiter in tuple(block.waiters):
             if not waiter.future.done() and waiter.job.accepts(found):
                 waited_s = max(now_s - waiter.entered_s, 0.0)
@@ -109,20 +109,20 @@ class Waiters:
                 self.leave(block, waiter)
 
     def fail(self, block: QueuedBlock, error: Exception) -> None:
-        """Tell all who wait for the block that it won't come."""
+        """Fail all requests that wait for the block."""
         for waiter in tuple(block.waiters):
             if not waiter.future.done():
                 waiter.future.set_exception(error)
         self.queue.close(block)
 
     def fail_waiting(self, error: Exception) -> None:
-        """Tell all who wait, except for a call of this replica that is under way, that nothing will come."""
+        """Fail all waiting requests, except those for which this replica has a call under way."""
         for block in tuple(self.queue.blocks.values()):
             if block.state not in (BlockState.BEGINNING, BlockState.CALLING):
                 self.fail(block, error)
 
     def has_unjudged(self) -> bool:
-        """Whether some request has not been judged by its expected wait."""
+        """Return whether any request has not yet been judged by its expected wait."""
         return any(not waiter.judged for _, waiter in self._all())
 
     def _refuse(self, block: QueuedBlock, waiter: Waiter) -> None:

@@ -1,1 +1,1 @@
-"""Turns over all replicas: scheduler.lua, its model in Python, and what replaces both while Redis is away."""
+"""Turns across all replicas: scheduler.lua, its model in Python, and the fallback for both while Redis is away."""

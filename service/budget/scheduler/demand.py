@@ -1,4 +1,4 @@
-"""Who waits, summed over the reports of all live replicas."""
+"""Demand summed over the reports of all live replicas."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class ReplicaDemand(msgspec.Struct, kw_only=True):
-    """A caller's part on one replica: how many wait there without a turn, and since when the oldest does."""
+    """A caller's demand on one replica: how many blocks wait there without a turn, and since when the oldest does."""
 
     replica: str
     count: int
@@ -14,9 +14,9 @@ class ReplicaDemand(msgspec.Struct, kw_only=True):
 
 
 class CallerDemand(msgspec.Struct, kw_only=True):
-    """All that one caller waits for. Where replicas disagree about its weight, the largest holds.
+    """A caller's demand over all replicas. If replicas disagree about its weight, the largest counts.
 
-    It waits in the background only where all its places do.
+    It is in the background only if all of its places are.
     """
 
     caller: str
@@ -28,9 +28,9 @@ class CallerDemand(msgspec.Struct, kw_only=True):
 
 
 class Demand(msgspec.Struct, kw_only=True):
-    """Everyone who waits without a turn, and the names of those who wait or hold a turn.
+    """All demand without a turn, and the names of callers that wait or hold a turn.
 
-    `count` is how many in all, `urgent` how many of them not in the background.
+    `count` is the total, `urgent` the part of it that is not in the background.
     """
 
     count: int
@@ -39,7 +39,7 @@ class Demand(msgspec.Struct, kw_only=True):
     present: set[str]
 
     def take(self, crowd: CallerDemand, share: ReplicaDemand) -> None:
-        """One fewer waits without a turn."""
+        """Take one from the demand without a turn."""
         share.count -= 1
         crowd.count -= 1
         self.count -= 1
@@ -47,7 +47,7 @@ class Demand(msgspec.Struct, kw_only=True):
 
     @property
     def pressing(self) -> int:
-        """How many wait at the same time as far as pacing goes: the background presses nobody but itself."""
+        """Return the demand to consider for pacing: background demand counts only if there is no other."""
         return self.urgent or self.count
 
 

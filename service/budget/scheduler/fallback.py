@@ -1,9 +1,9 @@
-"""`on_redis_down: share`: while Redis is away, each replica gives out its own part of the calls (rule 9).
+"""`on_redis_down: share`: while Redis is away, each replica gives out its own share of the calls (rule 9).
 
-What it keeps: never more than N calls in a window where Redis is away for all replicas or for none, however their
-noticing differs, and with as many replicas as `max_replicas` or fewer. What it can't keep: a replica that alone is cut
-off from Redis shares while the others use the whole budget; up to N + N // max_replicas calls a window then. Nor is a
-block fetched once only (rule 4): each replica fetches for itself. See docs/adr/0004-redis-away.md.
+Guaranteed: at most N calls in a window if Redis is away for all replicas or for none, however far apart they notice,
+with at most `max_replicas` replicas. Not guaranteed: if a single replica is cut off from Redis, it uses its share while
+the others use the whole budget, so up to N + N // max_replicas calls fall into a window. Nor is each block fetched only
+once (rule 4): each replica fetches for itself. See docs/adr/0004-redis-away.md.
 """
 
 import asyncio
@@ -20,23 +20,23 @@ from service.budget.scheduler.policy import Policy
 from service.model.errors import StoreUnavailable
 
 PROBE_S = 0.5
-"""Redis is asked at least so often, also where nobody waits: all replicas must know alike whether it is away."""
+"""The longest time between two calls to Redis, even while idle: all replicas must agree on whether it is away."""
 NOTICE_MARGIN_S = 0.25
-"""What a probe may be late by beyond Redis's own time-outs: a busy event loop, a breaker's rest."""
+"""How late a probe may be beyond Redis's own time-outs: a busy event loop, a breaker's rest."""
 
 log = structlog.get_logger()
 
 
 def notice_s(timeout_s: float) -> float:
-    """Within what time of each other replicas notice a change: a probe hangs, is refused, and the next one answers."""
+    """Return how far apart replicas may notice a change: a probe hangs, is refused, and the next one succeeds."""
     return PROBE_S + NOTICE_MARGIN_S + 3 * timeout_s
 
 
 class FallbackScheduler:
-    """A Scheduler that passes everything on to the shared one, and while that is away serves from this replica's part.
+    """A Scheduler that forwards to the shared one and, while that is away, gives out this replica's share.
 
-    Lives from `start` to `aclose`. Turns are worth something only on the side that gave them: on the other one they
-    have lapsed. `grace_s` is for how long Redis must be away first; for `notice_s` see the function of that name;
+    Runs from `start` to `aclose`. Turns are valid only on the side that gave them; on the other side they have lapsed.
+    `grace_s` is how long Redis must be away before sharing starts; for `notice_s` see the function of that name;
     `clock_s` is monotonic.
     """
 
@@ -51,7 +51,7 @@ class FallbackScheduler:
         notice_s: float,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises ValueError where there is not one call for each replica."""
+        """Raise ValueError if there are fewer calls than replicas."""
         self._shared = shared
         self._app = app
         self._rules = rules
@@ -71,21 +71,22 @@ class FallbackScheduler:
 
     @property
     def calls_alone(self) -> int | None:
-        """This replica's own part of the calls, while it lives on that."""
+        """Return this replica's share of the calls while it relies on that, else None."""
         return None if self._own is None else self._own_rules.calls
 
     def start(self) -> None:
-        """Begin to watch Redis."""
+        """Start watching Redis."""
         self._prober = asyncio.create_task(self._watch())
 
     async def aclose(self) -> None:
-        """Stop watching; waits for a question under way, which has its own end."""
+        """Stop watching; wait for a call under way, which is bounded in time."""
         self._closing.set()
         if self._prober is not None:
             await self._prober
 
     async def probe(self) -> None:
-        """Ask Redis with an empty report. Who has shared asks for quiet then, for no own turn can begin any more."""
+        """Send Redis an empty report. After sharing, ask for a quiet window, since no turn of our own can begin any
+        more."""
         shared_until_now = self._own is not None
         try:
             await self._tick_shared((), returned=(), quiet=False, wants_board=False)
@@ -99,7 +100,7 @@ class FallbackScheduler:
     async def tick(
         self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
-        """See `Scheduler.tick`. Raises StoreUnavailable only before the grace has ended."""
+        """See `Scheduler.tick`. Raise StoreUnavailable only during the grace period."""
         if self._own is None:
             try:
                 return await self._tick_shared(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
@@ -112,19 +113,20 @@ class FallbackScheduler:
         return ticked if ticked.board is None else msgspec.structs.replace(ticked, board=self._scaled(ticked.board))
 
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
-        """See `Scheduler.begin`. Alone, all blocks are in memory: no other replica's can be found or joined."""
+        """See `Scheduler.begin`. While sharing, all blocks are in memory: other replicas' blocks cannot be found or
+        joined."""
         if turn not in self._given and turn not in self._begun:
             return Lapsed()
         if self._own is not None and not self._outage.may_begin_alone(now_s=self._clock_s()):
             return Lapsed()
-        self._begun.add(turn)  # at once: where no answer comes, it may have begun
+        self._begun.add(turn)  # set before the call: it may have begun even if no answer comes
         beginning = await self._side.begin(turn, block=block, block_key=block_key, known=known)
         if not isinstance(beginning, Begun):
             self._begun.discard(turn)
         return beginning
 
     async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
-        """See `Scheduler.done`. A turn of the other side is nothing to this one, but its pause is."""
+        """See `Scheduler.done`. A turn of the other side is ignored here, but its pause applies."""
         self._begun.discard(turn)
         self._pause(pause_ms, pause_reason)
         await self._side.done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason)
@@ -136,7 +138,7 @@ class FallbackScheduler:
     async def _tick_shared(
         self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
-        """One after the other, for a report replaces the one before it."""
+        """Tick the shared scheduler. Ticks must not overlap, since each report replaces the one before it."""
         async with self._asking:
             asked_s = self._asked_s = self._clock_s()
             quiet = quiet or self._outage.owed_until_s is not None
@@ -167,7 +169,7 @@ class FallbackScheduler:
             self._change_to(None)
 
     def _change_to(self, own: LocalScheduler | None) -> None:
-        """From now on no turn of the other side can be begun."""
+        """Switch sides; from now on, no turn of the other side can begin."""
         self._own = own
         self._given.clear()
         self._begun.clear()
@@ -187,12 +189,12 @@ class FallbackScheduler:
         return max(round((self._paused_until_s - self._clock_s()) * 1000), 0)
 
     def _scaled(self, board: Board) -> Board:
-        """The board as it looks to who reckons with all N slots: each is held for so much longer."""
+        """Scale the board for estimates that assume N slots, by lengthening the time that each slot is held."""
         rest_ms, whole, part = self._rules.rest_ms, self._rules.calls, self._own_rules.calls
         return msgspec.structs.replace(board, held_ms=(rest_ms + board.held_ms) * whole // part - rest_ms)
 
     async def _watch(self) -> None:
-        """Ask Redis whenever nobody else has for a while; while this replica shares, nobody else does."""
+        """Probe Redis after every idle interval; while this replica shares, nothing else calls Redis."""
         while not self._closing.is_set():
             try:
                 await asyncio.wait_for(self._closing.wait(), self._asked_s + PROBE_S - self._clock_s())

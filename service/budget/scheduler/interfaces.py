@@ -1,7 +1,7 @@
-"""The port between a replica's line and whoever gives out the turns, and the values that cross it.
+"""The port between a replica's line and the scheduler, and the values that cross it.
 
-Two parts pass the same suite: `SharedScheduler` (scheduler.lua in Redis) and `LocalScheduler` (policy.py alone).
-All times are milliseconds. Delays (`*_in_ms`) count from the moment of the answer.
+Two implementations pass the same suite: `RedisScheduler` (scheduler.lua in Redis) and `LocalScheduler` (policy.py
+alone). All times are milliseconds. Delays (`*_in_ms`) count from the moment of the answer.
 """
 
 import math
@@ -23,14 +23,14 @@ LEAST = {
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """What one app's budget must keep, in whole milliseconds where a time. ValueError names what can't be kept.
+    """The limits of one app's budget; times are whole ms. Raise ValueError naming a limit that cannot be kept.
 
-    `calls` in any window of `window_ms`; a call reaches the upstream and is counted by it within `transit_ms` of its
-    `begin`. A turn not used lapses `turn_lease_ms` after it may be used; a fetch is given up by the others after
-    `fetch_lease_ms`; a replica that has not ticked for `report_lease_ms` is dead. Turns may be told up to `ahead_ms`
-    before they may be used. Where the server's clock is ahead of what a replica's own server_clock vouches for by
-    `clock_step_ms` or more, it has stepped and is not believed. That is the time in which Redis must answer: less
-    can't be told from the network's delay, and passes for time.
+    `calls` in any window of `window_ms`; a call reaches the upstream and is counted there within `transit_ms` of its
+    `begin`. An unused turn lapses `turn_lease_ms` after it becomes usable; other replicas give a fetch up after
+    `fetch_lease_ms`; a replica that has not ticked for `report_lease_ms` is dead. Turns may be announced up to
+    `ahead_ms` before they are usable. If the server's clock is ahead of what a replica's own server_clock vouches for
+    by `clock_step_ms` or more, it has stepped and is not trusted. Redis must answer within this time: a smaller step
+    cannot be told from the network's delay, and passes for elapsed time.
     """
 
     calls: int
@@ -55,20 +55,20 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def rest_ms(self) -> int:
-        """How long a slot rests between an answer and its next use: a window, and what is lost in rounding."""
+        """Return how long a slot rests between an answer and its next use: one window plus what rounding loses."""
         return self.window_ms + 1
 
     @property
     def gap_ms(self) -> int:
-        """The least time between two starts under a backlog; see docs/adr/0003-turns.md for the factor."""
+        """Return the shortest time between two starts under a backlog; for the factor see docs/adr/0003-turns.md."""
         return self.window_ms * 9 // (10 * self.calls)
 
 
 class WaitingCount(msgspec.Struct, frozen=True, kw_only=True):
-    """How many blocks one caller waits for on one replica, and how long the oldest has waited.
+    """The number of blocks that one caller waits for on one replica, and how long the oldest has waited.
 
-    `count` includes those for which the replica holds a turn that it has not begun. In the `background` a caller gets a
-    turn only while nobody else waits and another slot stays free.
+    `count` includes those for which the replica holds a turn that has not begun. A `background` caller gets a turn only
+    while nothing else waits and another slot stays free.
     """
 
     caller: str
@@ -85,7 +85,7 @@ class WaitingCount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
-    """A caller's right to use one slot, from `usable_in_ms` on until its lease ends."""
+    """A caller's right to use one slot, from `usable_in_ms` until its lease ends."""
 
     id: int
     caller: str
@@ -93,7 +93,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rank(msgspec.Struct, frozen=True, kw_only=True):
-    """One waiting caller over all replicas; the smallest tag is next."""
+    """One waiting caller over all replicas; the smallest tag comes next."""
 
     caller: str
     count: int
@@ -104,7 +104,7 @@ class Rank(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Board(msgspec.Struct, frozen=True, kw_only=True):
-    """Everyone who waits, over all replicas; the virtual time; how long a slot is held beyond the window (ms)."""
+    """All waiting callers over all replicas; the virtual time; how long a slot is held beyond the window (ms)."""
 
     virtual: float
     held_ms: int
@@ -114,9 +114,9 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
 class Ticked(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a tick: this replica's unused turns, when to tick again, and the state of the app.
 
-    `due_in_ms` is when to tick again, for a turn may be given then: None where nobody waits on this replica but for
-    those whose turn it holds.
-    `pause_in_ms` is how long the pause still lasts, 0 for none; `pause_reason` says why.
+    `due_in_ms` is when to tick again because a turn may be given then; None if nothing on this replica waits except for
+    turns that it already holds. `pause_in_ms` is the remaining time of the pause, 0 for none; `pause_reason` is its
+    reason.
     """
 
     turns: tuple[Turn, ...]
@@ -128,32 +128,32 @@ class Ticked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
-    """The slot is taken: call now."""
+    """The slot is taken; send the call now."""
 
 
 class Early(msgspec.Struct, frozen=True, kw_only=True):
-    """The turn may not be used before `usable_in_ms`."""
+    """The turn is not usable before `usable_in_ms`."""
 
     usable_in_ms: int
 
 
 class Joined(msgspec.Struct, frozen=True, kw_only=True):
-    """Another fetch for the block is under way, for `lease_in_ms` at most. The turn is refunded."""
+    """Another fetch of the block is under way, for `lease_in_ms` at most. The turn is refunded."""
 
     lease_in_ms: int
 
 
 class AlreadyStored(msgspec.Struct, frozen=True, kw_only=True):
-    """Redis has a block of another `head` than the replica has seen: look at it. The turn is refunded.
+    """Redis has a block whose `head` differs from the one the replica has seen: look it up. The turn is refunded.
 
-    A `begin` that carries this head is not answered so again until yet another block is stored.
+    A `begin` with this head does not get this answer again until yet another block is stored.
     """
 
     head: bytes
 
 
 class Lapsed(msgspec.Struct, frozen=True, kw_only=True):
-    """The turn is no longer this replica's."""
+    """The turn no longer belongs to this replica."""
 
 
 class Paused(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,32 +167,32 @@ Beginning = Begun | Early | Joined | AlreadyStored | Lapsed | Paused
 
 
 class Scheduler(Protocol):
-    """Gives out the turns of one app. Raises StoreUnavailable where it can't be asked."""
+    """Gives out the turns of one app. Methods raise StoreUnavailable if it cannot be reached."""
 
     async def tick(
         self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
-        """Replace this replica's report; give back `returned` turns; answer with the turns that it holds unused.
+        """Replace this replica's report, give back the `returned` turns and return its unused turns.
 
-        A returned turn that has begun counts as done.
-        `quiet` takes all slots for one window: something may have called outside the shared budget.
+        A returned turn that has begun counts as done. `quiet` takes all slots for one window: calls may have been made
+        outside the shared budget.
         """
         ...
 
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
         """Use a turn for a fetch of `block`.
 
-        `known` is the head (`HEAD_BYTES`) of the value under `block_key` that the replica has seen last, b"" for none.
-        A key that is gone is no reason to look again: the block is fetched.
-        Repeated for a turn that has begun for the same block, it holds the slot anew from now and answers Begun; so a
-        lost answer is asked for again, and a call that was long in connecting asks again just before it is sent.
-        Begun, Joined and AlreadyStored take one off what this replica has reported to wait; Early and Paused do not.
+        `known` is the head (`HEAD_BYTES`) of the value under `block_key` that the replica last saw, b"" for none. If
+        the key is gone, there is nothing to look up: the block is fetched. If the turn has already begun for the same
+        block, renew the slot from now and return Begun. So `begin` may be repeated after a lost answer, or just before
+        sending a call that was slow to connect. Begun, Joined and AlreadyStored take one from the replica's reported
+        demand; Early and Paused do not.
         """
         ...
 
     async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
-        """End a fetch: the slot is free one window from now, those who wait for the block are woken.
+        """End a fetch: the slot is free one window from now, and requests that wait for the block are woken.
 
-        A turn that has not begun is given back. A `pause_ms` above 0 stops all turns of the app for so long.
+        A turn that has not begun is given back. A `pause_ms` above 0 stops all turns of the app for that long.
         """
         ...

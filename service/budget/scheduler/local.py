@@ -1,4 +1,4 @@
-"""The scheduler of one process alone: for a replica's own share while Redis is away, and to test the policy by."""
+"""A scheduler within one process, for a replica's own share while Redis is away and for testing the policy."""
 
 from collections.abc import Callable
 
@@ -11,10 +11,10 @@ from service.model.blocks import HEAD_BYTES
 
 
 class LocalScheduler:
-    """One app's turns, given out by `policy` in this process. It starts with a quiet window, as every reset does.
+    """One app's turns, given out by `policy` in this process. It starts with a quiet window, as after every reset.
 
-    `clock_ms` is monotonic. `stored` looks up the value under a block's key, b"" for none; without it no block counts
-    as stored, for nobody else can have stored one. `server` and `chance` are for tests alone.
+    `clock_ms` is monotonic. `stored` returns the value under a block's key, b"" for none; without it no block counts as
+    stored, since no other process can have stored one. `server` and `chance` are only for tests.
     """
 
     def __init__(

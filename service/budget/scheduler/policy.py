@@ -1,7 +1,7 @@
-"""The policy of turns as a plain state machine: what scheduler.lua does, step by step, in Python.
+"""The policy of turns as a plain state machine: the same steps as scheduler.lua, in Python.
 
-It reads no clock and does no I/O. `LocalScheduler` runs on it, and it is the oracle that the script is tested against.
-All times in the state are milliseconds on a clock of its own that never goes back and never runs ahead.
+Reads no clock and does no I/O. `LocalScheduler` runs on it, and tests use it as the oracle for the script. All times in
+the state are milliseconds on a clock of its own that never goes back and never runs ahead.
 """
 
 from service.budget.scheduler.demand import Demand, standing
@@ -23,8 +23,8 @@ from service.budget.scheduler.interfaces import (
 from service.budget.scheduler.state import Flight, Reading, Report, ReportRow, Slot, Tag
 
 BOARD_ROWS = 1_000
-SPANS = 1024  # of an epoch; its number is a multiple of this, plus the span's
-HELD_SHARE = 8  # a slot's held time is smoothed over about so many fetches
+SPANS = 1024  # per epoch; an epoch's number is a multiple of this, plus the span's number
+HELD_SHARE = 8  # a slot's held time is smoothed over about this many fetches
 
 
 class Policy:
@@ -35,7 +35,7 @@ class Policy:
         self.forget()
 
     def forget(self) -> None:
-        """Lose everything, as Redis does when it is flushed or restarted empty."""
+        """Lose all state, as Redis does when it is flushed or restarted empty."""
         self.epoch = 0
         self.now = 0
         self.pause_until = 0
@@ -67,7 +67,7 @@ class Policy:
         wants_board: bool,
         changed: frozenset[str] | None = None,
     ) -> Ticked:
-        """See `Scheduler.tick`. For callers not in `changed` the time of entry stays as it was; None: all changed."""
+        """See `Scheduler.tick`. Callers not in `changed` keep their time of entry; None means that all have changed."""
         self._settle(reading)
         for turn in returned:
             self._give_back(turn, replica)
@@ -99,7 +99,7 @@ class Policy:
         )
 
     def begin(self, reading: Reading, replica: str, turn: int, *, block: str, known: bytes, stored: bytes) -> Beginning:
-        """See `Scheduler.begin`; `stored` is the head of the block as it is stored now, b"" for none."""
+        """See `Scheduler.begin`; `stored` is the head of the block as stored now, b"" for none."""
         self._settle(reading)
         slot = self._slot_of(turn, replica)
         flight = self.flights.get(block)
@@ -142,7 +142,7 @@ class Policy:
             self.reports[replica] = Report(expires=self.now + self._rules.report_lease_ms, rows=rows)
         return rows
 
-    # The clock, and what has run out.
+    # The clock and expiry.
 
     def _settle(self, reading: Reading) -> None:
         rules = self._rules
@@ -192,7 +192,7 @@ class Policy:
         return next((slot for slot in self.slots if turn and slot.turn == turn and slot.replica == replica), None)
 
     def _refund(self, slot: Slot) -> None:
-        """The turn was not used: the slot is as free as before, and the caller stands where it stood."""
+        """Refund an unused turn: restore the slot's free time and the caller's position."""
         slot.turn = 0
         if slot.caller in self.tags:
             self.tags[slot.caller].value -= slot.cost
@@ -243,24 +243,24 @@ class Policy:
         self.flights[block] = Flight(turn=slot.turn, ends=self.now + rules.fetch_lease_ms)
 
     def _take_off(self, slot: Slot) -> None:
-        """One fewer waits for what this slot's turn was given for."""
+        """Take one from the demand that this slot's turn was given for."""
         report = self.reports.get(slot.replica)
         row = report.rows.get(slot.caller) if report else None
         if row is not None and row.count > 0:
             row.count -= 1
 
-    # Who is next.
+    # Choosing the next caller.
 
     def _reach(self) -> int:
         return self.now + self._rules.ahead_ms
 
     def _free_slots(self) -> int:
-        """How many slots could carry a turn given now."""
+        """Return the number of slots that could carry a turn given now."""
         return sum(not slot.pending and slot.free_at <= self._reach() for slot in self.slots)
 
     @property
     def _spare(self) -> int:
-        """How many slots must be free for a turn in the background: one stays for whoever comes."""
+        """Return how many slots must be free for a background turn: one is kept for new requests."""
         return min(2, self._rules.calls)
 
     def _may_give(self) -> bool:
@@ -270,7 +270,8 @@ class Policy:
         return max(slot.usable_at if slot.pending else slot.started for slot in self.slots)
 
     def _next_at(self, count: int, *, urgent: bool) -> int:
-        """When the next turn can be used, where `count` wait for one; `urgent` tells if not all in the background."""
+        """Return when the next turn is usable if `count` wait for one; `urgent` if not all of them are in the
+        background."""
         lapse_ms = self._rules.turn_lease_ms + self._rules.ahead_ms
         frees = sorted(slot.usable_at + lapse_ms if slot.pending else slot.free_at for slot in self.slots)
         first = frees[0 if urgent else self._spare - 1]
@@ -280,7 +281,7 @@ class Policy:
         return at
 
     def _look(self) -> Demand:
-        """Who waits, over all live replicas; callers' tags are brought up to date on the way."""
+        """Return the demand over all live replicas, and update the callers' tags."""
         for name in [name for name, report in self.reports.items() if report.expires <= self.now]:
             del self.reports[name]
         seen = standing(

@@ -1,4 +1,4 @@
-"""What of a replica's report the scheduler does not know yet, so that a tick tells just that."""
+"""The part of a replica's report that the scheduler does not know yet, so that a tick sends only that."""
 
 from collections.abc import Iterable
 
@@ -7,16 +7,16 @@ import msgspec
 from service.budget.scheduler.interfaces import WaitingCount
 
 SAME_MS = 20
-"""Differences of the oldest one's time of entry that are no change: two readings of a clock, and rounding."""
+"""Ignore differences in the oldest one's time of entry up to this: clock readings and rounding vary."""
 WHOLE_EVERY = 256
-"""After so many ticks the whole report is sent, so that whatever was lost heals within about a minute."""
+"""Send the whole report every so many ticks, so that any loss is repaired within about a minute."""
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
     """Rows as they are now, with a count of 0 for those that have gone. If `whole`, there are no others.
 
-    `number` counts what was told: of two that overtake each other the later holds. Rows that are not the whole hold
-    only where the scheduler has been told `base`, the last whole, or something later.
+    `number` counts the reports sent: if one overtakes another, the later one holds. Rows that are not the whole are
+    valid only if the scheduler has received `base`, the last whole report, or a later one.
     """
 
     rows: tuple[WaitingCount, ...]
@@ -26,7 +26,7 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReportChanges:
-    """One replica's side of its report. `changes`, then `answered` or `failed`, one tick after the other."""
+    """One replica's side of its report. Call `changes`, then `answered` or `failed`, for one tick after the other."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[WaitingCount, float]] = {}
@@ -36,7 +36,8 @@ class ReportChanges:
         self._number = self._base = self._ticks = 0
 
     def changes(self, waiting: tuple[WaitingCount, ...], *, now_ms: float, whole: bool = False) -> Changes:
-        """Return what to tell of `waiting`, at `now_ms` of a monotonic clock; `whole` where all is asked for."""
+        """Return what to send for `waiting`, at `now_ms` of a monotonic clock; `whole` if the entire report is
+        requested."""
         self._number += 1
         self._ticks += not whole
         present = {row.caller: row for row in waiting if row.count}
@@ -52,7 +53,7 @@ class ReportChanges:
         return self._sent
 
     def answered(self) -> None:
-        """Note that the scheduler knows what was told."""
+        """Record that the scheduler has received the last changes."""
         if self._sent is None:
             return
         if self._sent.whole:
@@ -65,7 +66,8 @@ class ReportChanges:
         self._sent = None
 
     def failed(self) -> None:
-        """Note that nobody knows whether the scheduler was told. Of a whole report it says so itself, by its `base`."""
+        """Record that the last changes may be lost. For a whole report no resend is needed: `base` shows whether it
+        arrived."""
         if self._sent is None:
             return
         if self._sent.whole:
@@ -75,7 +77,7 @@ class ReportChanges:
             self._sent = None
 
     def uncertain(self, callers: Iterable[str]) -> None:
-        """Tell these callers' rows with the next tick: the scheduler may have changed them itself."""
+        """Send these callers' rows with the next tick: the scheduler may have changed them itself."""
         self._unsure.update(callers)
 
     def _has_changed(self, row: WaitingCount, now_ms: float) -> bool:

@@ -1,13 +1,14 @@
-"""Runs a script so that a restart, a failover and a restored backup are noticed.
+"""Runs a script in a way that detects a restart, a failover and a restored backup.
 
-Redis keeps scripts in memory alone: a server that restarts forgets them, and a replica that is promoted has never had
-them. So the script's text is loaded once for each *run*, under a random name that stands in a comment at its head, and
-called by its digest ever after. Where the server does not know the digest, it is another one, or has restarted: the
-script is loaded under a new run then, and takes the old one's state as lost. Needs no command but EVAL and EVALSHA.
-See docs/adr/0011-runs.md.
+Redis keeps scripts in memory only: a server that restarts forgets them, and a promoted replica has never had them. So
+the script's text is loaded once for each *run*, under a random name in a comment at its head, and called by its digest
+from then on. If the server does not know the digest, it is a different one or has restarted: the script is then loaded
+under a new run and treats the old one's state as lost. Needs no command but EVAL and EVALSHA. See
+docs/adr/0011-runs.md.
 
-Releases whose scripts differ share a run: who begins one also loads a mark, whose text all releases have. Where the
-mark is known and the script is not, another release has begun the run on this very server: ours is loaded beside it.
+Releases whose scripts differ share a run: the release that begins one also loads a mark, whose text is the same in all
+releases. If the mark is known but the script is not, another release has begun the run on this very server, and our
+script is loaded beside it.
 """
 
 import secrets
@@ -18,18 +19,18 @@ from service.model.errors import StoreUnavailable
 from service.store.interfaces import Script, Store
 
 SHEBANG = "#!lua flags=allow-oom\n"
-"""The script also runs where Redis has no memory left: it keeps a few kilobytes, and frees some of them."""
+"""Run the script even if Redis is out of memory: it keeps a few kilobytes, and frees some of them."""
 LEFT_MAX = 32
-"""How many runs are remembered that others have followed upon: a server that still has one of them knows too little."""
+"""How many superseded runs are remembered: a server that still has one of them has outdated state."""
 TRIES = 4
-"""How often in one call another replica may have begun a new run meanwhile."""
+"""How many times within one call another replica may begin a new run."""
 NEWER_S = 10
-"""For how long after its last call a newer release is left alone."""
+"""How long after its last call a newer release is left alone."""
 
 _MARK = "-- run {run} has begun here\nreturn {{1}}"
-"""Never to be changed: older and newer releases look for the same."""
+"""Must never change: older and newer releases look for the same text."""
 
-# KEYS: 1 state. ARGV: 1 the format of this release. Answers {the state's run, or '', or 'newer'}.
+# KEYS: 1 state. ARGV: 1 the format of this release. Returns {the state's run, or '', or 'newer'}.
 _CURRENT = """
 local packed = redis.pcall('GET', KEYS[1])
 local readable, kept = pcall(cmsgpack.unpack, packed)
@@ -42,9 +43,9 @@ return {kept[4], is_newer and 1 or 0}
 
 
 class ScriptRuns:
-    """One script with one state, run under whatever run is the state's; `KEYS[1]` of all calls is the state.
+    """One script with one state, run under the state's current run; `KEYS[1]` of all calls is the state.
 
-    The script gets its run and the run that it may replace behind its own arguments.
+    The script gets its run, and the run that it may replace, after its own arguments.
     """
 
     def __init__(self, store: Store, source: str, *, format_: int, new_run: Callable[[], str]) -> None:
@@ -58,7 +59,7 @@ class ScriptRuns:
         self._script = self._under("")
 
     async def __call__(self, keys: Sequence[str], args: Sequence[str | bytes]) -> list[object]:
-        """Run the script, at most once. Raises StoreUnavailable, also where a newer release is at work."""
+        """Run the script, at most once. Raise StoreUnavailable, including when a newer release is active."""
         answer = await self._script.if_loaded(keys, (*args, self._run, "")) if self._run else None
         for _ in range(TRIES):
             match answer:
@@ -72,7 +73,7 @@ class ScriptRuns:
         raise StoreUnavailable("script refused")
 
     async def _begin_run(self, keys: Sequence[str], args: Sequence[str | bytes]) -> list[object]:
-        """Find the state's run, or where this server knows nothing of it, begin a new one."""
+        """Find the state's run or, if this server does not know it, begin a new one."""
         found, is_newer = await self._current(keys[:1], (self._format, NEWER_S))
         if not isinstance(found, bytes):
             raise StoreUnavailable("broken answer")
@@ -83,14 +84,14 @@ class ScriptRuns:
             return [b"other", found]
         if current and current == self._run and await self._has_begun(keys):
             answer = await self._script.load(keys, (*args, current, ""))
-            if await self._has_begun(keys):  # else the server has changed in between
+            if await self._has_begun(keys):  # otherwise the server has changed in between
                 return answer
         self._adopt(self._new_run())
         await self._mark().load(keys[:1], ())
         return await self._script.load(keys, (*args, self._run, current))
 
     async def _has_begun(self, keys: Sequence[str]) -> bool:
-        """Return whether some replica, of whatever release, has begun our run on this server since it started."""
+        """Return whether a replica of any release has begun our run on this server since it started."""
         return await self._mark().if_loaded(keys[:1], ()) is not None
 
     def _mark(self) -> Script:
@@ -106,5 +107,5 @@ class ScriptRuns:
 
 
 def random_run() -> str:
-    """A run's name that no other will ever have."""
+    """Return a unique name for a run."""
     return secrets.token_hex(16)

@@ -1,4 +1,4 @@
-"""A replica's own measure of how much time has passed since Redis last told the time, and what feeds it."""
+"""A replica's lower bound on the Redis server's time, based on its own clock, and the random numbers for the script."""
 
 import math
 import random
@@ -6,21 +6,21 @@ import time
 
 
 def monotonic_ms() -> float:
-    """This machine's monotonic clock, in milliseconds."""
+    """Return this machine's monotonic clock, in milliseconds."""
     return time.monotonic() * 1000
 
 
 def any_chance() -> int:
-    """A random number that two replicas will not share: 1 to 2**31."""
+    """Return a random number that two replicas are unlikely to share: 1 to 2**31."""
     return random.SystemRandom().randint(1, 2**31)
 
 
 class ServerClock:
-    """Tells the script's time from a monotonic clock of our own, never too late a time.
+    """Derives the script's time from our monotonic clock; never ahead of the script's own.
 
-    An answer was made before it arrived, so `told - arrived` is at most what the two clocks differ by; the largest
-    such difference is the best known. It holds for a span of an epoch: until Redis loses its state, or its clock steps,
-    or may have done so unnoticed.
+    An answer was made before it arrived, so `told - arrived` is at most the difference between the two clocks; the
+    largest such value is the best known. It is valid for one span of an epoch: until Redis loses its state, or its
+    clock steps or may have stepped unnoticed.
     """
 
     def __init__(self) -> None:
@@ -28,11 +28,11 @@ class ServerClock:
         self._ahead_ms = 0.0
 
     def read(self, now_ms: float) -> tuple[int, int]:
-        """The epoch (0: none known) and the script's time that has surely come, in milliseconds."""
+        """Return the epoch (0: none known) and the latest script time that has surely come, in milliseconds."""
         return self._epoch, math.floor(self._ahead_ms + now_ms) - 1 if self._epoch else 0
 
     def answered(self, epoch: int, told_ms: int, now_ms: float) -> None:
-        """Learn from an answer that has arrived at `now_ms`."""
+        """Learn from an answer that arrived at `now_ms`."""
         ahead_ms = told_ms - now_ms
         if epoch != self._epoch or ahead_ms > self._ahead_ms:
             self._epoch, self._ahead_ms = epoch, ahead_ms

@@ -31,9 +31,9 @@ from service.store.interfaces import Store
 
 SOURCE = Path(__file__).with_name("scheduler.lua").read_text(encoding="utf-8")
 FORMAT = 3
-"""Of the state in Redis; scheduler.lua's own."""
+"""The version of the state in Redis; the same as in scheduler.lua."""
 RESENDS = 3
-"""How often in one tick the whole report may be asked for."""
+"""How often per tick the script may request the whole report."""
 Answer = TypeVar("Answer")
 
 log = structlog.get_logger()
@@ -68,11 +68,11 @@ class _Begun(msgspec.Struct, array_like=True):
 
 
 class RedisScheduler:
-    """One app's turns, given out in Redis to all replicas. Raises StoreUnavailable where Redis can't be asked.
+    """One app's turns, given out in Redis to all replicas. Methods raise StoreUnavailable if Redis cannot be reached.
 
-    `clock_ms` is a monotonic clock, `chance` gives random numbers of 1 to 2**31, `new_run` names that nothing else will
-    have. `server_ms` is for tests alone: it stands in for the server's clock. `resets` counts how often this replica
-    has found that Redis had lost, or never had, the state of the app, and so began with a quiet window.
+    `clock_ms` is a monotonic clock, `chance` returns random numbers of 1 to 2**31, `new_run` returns unique names.
+    `server_ms` is only for tests and replaces the server's clock. `resets` counts how often this replica has found that
+    Redis had lost, or never had, the state of the app, and so began with a quiet window.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class RedisScheduler:
         )
 
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
-        """See `Scheduler.begin`. `block_key` has the same hash tag as the scheduler's own keys."""
+        """See `Scheduler.begin`. `block_key` must have the same hash tag as the scheduler's own keys."""
         head = known[:HEAD_BYTES]
         if turn in self._callers:
             self._changes.uncertain((self._callers[turn],))
@@ -195,7 +195,7 @@ class RedisScheduler:
         now_ms: float,
         chance: int,
     ) -> Answer | None:
-        """Return the answer, or None where the whole report is asked for and nothing else was done."""
+        """Return the answer, or None if the script only requested the whole report."""
         epoch, seen_ms = self._server_clock.read(now_ms)
         call = (op, self._rules, self._replica, epoch, seen_ms, chance, self._server_ms(), args)
         keys = (*self._keys, block_key) if block_key else self._keys
@@ -218,7 +218,7 @@ class RedisScheduler:
         is_first, self._has_answered = not self._has_answered, True
         if cause:
             self.resets += 1
-            # An app's first start has no state yet; if that is so later, Redis has lost it.
+            # An app has no state before its first start; a later reset means that Redis has lost it.
             tell = log.info if is_first and cause == "new" else log.warning
             tell("budget.reset", app=self._app, cause=cause[:200])
 

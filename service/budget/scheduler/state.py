@@ -1,13 +1,13 @@
-"""What the policy remembers between two calls, and what a call knows of the time."""
+"""The policy's state between two calls, and a call's reading of the clocks."""
 
 import msgspec
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """What one call knows of the time: the server's clock and run, and what the replica's clock says.
+    """A call's reading of the time: the server's clock and run, and the replica's estimate.
 
-    `seen_ms` holds in `epoch` alone, of which the number tells the span, too. `chance` is a random number of up to 31
-    bits, above 0.
+    `seen_ms` is valid in `epoch` only, whose number includes the span. `chance` is a random number of up to 31 bits,
+    above 0.
     """
 
     raw_ms: int
@@ -18,7 +18,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Slot(msgspec.Struct, kw_only=True):
-    """One of the N. With a turn that has not begun (`begun_at` < 0) it lapses a lease after `usable_at`."""
+    """One of the N slots. With a turn that has not begun (`begun_at` < 0), it lapses one lease after `usable_at`."""
 
     free_at: int
     started: int
@@ -32,12 +32,12 @@ class Slot(msgspec.Struct, kw_only=True):
 
     @property
     def pending(self) -> bool:
-        """Whether it is held for a turn that has not begun."""
+        """Return whether the slot is held for a turn that has not begun."""
         return self.turn != 0 and self.begun_at < 0
 
 
 class ReportRow(msgspec.Struct, kw_only=True):
-    """One caller of a replica's report: how many wait there, and since when the oldest does."""
+    """One caller in a replica's report: how many blocks wait there, and since when the oldest does."""
 
     weight: float
     count: int
@@ -46,21 +46,21 @@ class ReportRow(msgspec.Struct, kw_only=True):
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """What a replica said of those who wait there, by caller, and until when that holds."""
+    """A replica's report of its waiting callers, and until when it is valid."""
 
     expires: int
     rows: dict[str, ReportRow]
 
 
 class Flight(msgspec.Struct, kw_only=True):
-    """A fetch under way: its turn, and when the others give it up."""
+    """A fetch under way: its turn, and when other replicas give it up."""
 
     turn: int
     ends: int
 
 
 class Tag(msgspec.Struct, kw_only=True):
-    """Where a caller stands in virtual time, and whether it waited when last looked at."""
+    """A caller's position in virtual time, and whether it was waiting when last checked."""
 
     value: float
     active: bool

@@ -1,1 +1,1 @@
-"""Header fields, one file for each subject."""
+"""Parsers and writers of header fields, one file per subject."""

@@ -1,4 +1,4 @@
-"""Content negotiation (RFC 9110, 12.5.1): the media type that the field `Accept` asks for."""
+"""Content negotiation (RFC 9110, 12.5.1): selection of a media type by the `Accept` field."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ from service.web.headers.field_list import list_items
 
 
 def choose(accept: bytes | None, offered: Sequence[str]) -> str | None:
-    """Return the media type that the caller prefers; None if it accepts none of them.
+    """Return the media type that the caller prefers, or None if it accepts none of those offered.
 
-    Among equal weights a type that is named wins over one that only a range takes in, then the first offered.
+    With equal weights a type that is named wins over one that only matches a range, then the first offered wins.
 
-    A field that is missing, or of which nothing can be parsed, accepts anything. Parameters of media types are ignored.
+    A missing field, or one without any valid item, accepts anything. Media type parameters are ignored.
     """
     weights: dict[str, float] = {}
     for item in list_items(accept or b""):

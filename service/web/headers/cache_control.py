@@ -12,24 +12,24 @@ from service.observe.request import Fields
 from service.web.headers.field_list import list_items
 
 DELTA_MAX_S = 2**31
-"""RFC 9111, section 1.2.2: larger delta-seconds count as this."""
+"""Larger delta-seconds are treated as this value (RFC 9111, section 1.2.2)."""
 
 _DIGITS = re.compile(r"[0-9]{1,4096}")
 _NO_DIRECTIVES = CacheDirectives()
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
-    """How long the caller will wait, in seconds; `applied_s` is what its `Prefer: wait` came to, if it sent one."""
+    """How long the caller will wait, in seconds. `applied_s` is the applied `Prefer: wait`, None if it sent none."""
 
     wait_s: float
     applied_s: int | None
 
 
 def cache_directives_of(fields: Fields, *, caller: Caller) -> CacheDirectives:
-    """Parse `Cache-Control`, or `Pragma` where that is missing (RFC 9111, 5.4).
+    """Parse `Cache-Control`, or `Pragma` if that is missing (RFC 9111, 5.4).
 
-    Malformed directives are ignored, and repeated ones after the first. A caller that may not force a fetch can't
-    bound the age: its `no-cache`, `max-age` and `min-fresh` are dropped and `is_force_denied` is set.
+    Malformed directives are ignored, as are repetitions of a directive. A caller that may not force a fetch can't
+    limit the age: its `no-cache`, `max-age` and `min-fresh` are dropped and `is_force_denied` is set.
     """
     text = fields.get(b"cache-control")
     if text is None:
@@ -45,9 +45,9 @@ def cache_directives_of(fields: Fields, *, caller: Caller) -> CacheDirectives:
 
 
 def patience_of(fields: Fields, *, caller: Caller, default_s: float) -> Patience:
-    """How long the caller will wait: its `Prefer: wait` or the default, bounded by its `wait_max_s`.
+    """Return how long the caller will wait: its `Prefer: wait` or the default, bounded by its `wait_max_s`.
 
-    Only the first of a repeated preference counts (RFC 7240, 2); one that can't be parsed is ignored.
+    Only the first valid `wait` preference counts (RFC 7240, 2); malformed ones are ignored.
     """
     text = fields.get(b"prefer")
     if text is not None:

@@ -1,19 +1,20 @@
-"""`Cache-Status` (RFC 9211): where an answer came from, and why.
+"""`Cache-Status` (RFC 9211): where a response came from, and why.
 
-| the answer                                                     | the field's parameters                          |
+| response                                                       | parameters of the field                         |
 |----------------------------------------------------------------|-------------------------------------------------|
 | stored and fresh                                               | `hit; ttl=11`                                   |
 | stored and stale, renewed in the background                    | `hit; ttl=-3; detail=renewing`                  |
-| stored, since the turn would come too late                     | `hit; ttl=-3; detail=wait`                      |
-| stored, since no call could be made                            | `hit; ttl=-3; detail=error`                     |
-| stored and stale, since the call failed                        | `fwd=stale; ttl=-3; detail=error`               |
-| stored and fresh, but the request wanted a call, which failed  | `fwd=request; ttl=11; detail=error`             |
+| stored, because the turn would come too late                   | `hit; ttl=-3; detail=wait`                      |
+| stored, because no call could be made                          | `hit; ttl=-3; detail=error`                     |
+| stored and stale, because the call failed                      | `fwd=stale; ttl=-3; detail=error`               |
+| stored and fresh; the request required a call, which failed    | `fwd=request; ttl=11; detail=error`             |
 | fetched, nothing was stored                                    | `fwd=miss; ttl=15; stored`                      |
-| fetched, what was stored was stale                             | `fwd=stale; ttl=15; stored`                     |
-| fetched, the request did not take what was stored and fresh    | `fwd=request; ttl=15; stored`                   |
-| from a fetch that was made for another request, too            | any of the last three, with `collapsed`         |
+| fetched, the stored response was stale                         | `fwd=stale; ttl=15; stored`                     |
+| fetched, the request did not accept the fresh stored response  | `fwd=request; ttl=15; stored`                   |
+| from a fetch shared with another request                       | any of the last three, with `collapsed`         |
 
-A caller that may not force a fetch, but asked for one, gets `detail=force-denied`, beside another detail as a string.
+A caller that requested a forced fetch without the right to it gets `detail=force-denied`; if there is another detail,
+both are in one string.
 """
 
 from service.model.freshness import CacheDirectives
@@ -23,7 +24,7 @@ FORCE_DENIED = "force-denied"
 
 
 def cache_status(page: Page, directives: CacheDirectives, *, ttl_s: int) -> bytes:
-    """Return the field's value; `ttl_s` is the rest of the freshness lifetime, negative once stale."""
+    """Return the field's value. `ttl_s` is the remaining freshness lifetime in seconds, negative once stale."""
     how = "hit" if page.forward is None else f"fwd={page.forward.value}"
     parts = ["taskgate", how, f"ttl={ttl_s}"]
     if page.source in (Source.FETCHED, Source.JOINED):

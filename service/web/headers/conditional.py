@@ -1,15 +1,15 @@
-"""Conditional requests: whether the caller already holds the answer (RFC 9110, 13.1.2)."""
+"""Conditional requests: `If-None-Match` (RFC 9110, 13.1.2)."""
 
 import re
 
-# Entity tags of RFC 9110, section 8.8.3; possessive, so that a field that is none fails in linear time.
+# Entity tags (RFC 9110, section 8.8.3). The quantifier is possessive, so that malformed fields fail in linear time.
 _TAG = rb'(?:W/)?"([\x21\x23-\x7e\x80-\xff]*+)"'
 _TAGS = re.compile(rb"[ \t,]*+" + _TAG + rb"[ \t]*+(?:,[ \t,]*+(?:" + _TAG + rb"[ \t]*+|$))*+")
 _EACH = re.compile(_TAG)
 
 
 def holds(if_none_match: bytes | None, etag: bytes) -> bool:
-    """Whether `If-None-Match` names this entity tag, by weak comparison; a field that can't be read names none."""
+    """Return whether `If-None-Match` contains the entity tag, by weak comparison. A malformed field matches nothing."""
     if if_none_match is None:
         return False
     field = if_none_match.strip(b" \t")

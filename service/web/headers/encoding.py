@@ -1,6 +1,6 @@
-"""Content codings: which one a caller gets (RFC 9110, 12.5.3), and bodies compressed once for all who want them so.
+"""Content codings: selection by `Accept-Encoding` (RFC 9110, 12.5.3), and a cache of compressed bodies.
 
-Compressing takes 20 µs for 6 KB and 130 µs for 45 KB: less than handing it to a thread would.
+Compression takes 20 µs for 6 KB and 130 µs for 45 KB, which is less than handing it to a thread.
 """
 
 import gzip
@@ -18,7 +18,7 @@ GZIP = "gzip"
 ZSTD = "zstd"
 IDENTITY = "identity"
 SMALL_BYTES = 1024
-"""Bodies below this are sent as they are, unless the caller can't take that."""
+"""Smaller bodies are sent uncompressed unless the caller rejects `identity`."""
 
 Compress = Callable[[bytes], bytes]
 
@@ -29,17 +29,17 @@ _ALIASES = {"x-gzip": GZIP}
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """The coding that the caller likes best, None for none; whether it takes a body as it is, too."""
+    """The coding that the caller prefers (None for none), and whether it also accepts an uncompressed body."""
 
     coding: str | None
     takes_identity: bool
 
 
 def choose(accept_encoding: bytes | None, available: tuple[str, ...]) -> Choice:
-    """What to send. `available` are codings, the best first: it decides where the caller does not.
+    """Select a coding. The order of `available`, best first, breaks ties.
 
-    What is not named is not wanted, but for identity. `*` stands for gzip alone, which everybody can read. Items that
-    can't be read are ignored; where nothing at all would do, the body is sent as it is.
+    Codings that are not listed are not accepted, except identity. `*` matches only gzip, which every client supports.
+    Malformed items are ignored. If nothing is acceptable, the body is sent uncompressed.
     """
     if not accept_encoding:
         return Choice(coding=None, takes_identity=True)
@@ -66,7 +66,7 @@ def _said(accept_encoding: bytes) -> dict[str, float]:
 
 
 def compressors() -> Mapping[str, Compress]:
-    """What can be had here, the best first: zstd where Python or the package `backports.zstd` brings it, and gzip."""
+    """Return the available codings, best first: zstd if Python or `backports.zstd` provides it, then gzip."""
     zstd = _zstd()
     found: dict[str, Compress] = {} if zstd is None else {ZSTD: zstd}
     found[GZIP] = lambda body: gzip.compress(body, _GZIP_LEVEL, mtime=0)
@@ -84,7 +84,7 @@ def _zstd() -> Compress | None:
 
 
 class Encodings:
-    """Compressed bodies, up to `max_bytes`: what is in demand is compressed once."""
+    """An LRU cache of compressed bodies, up to `max_bytes`, so that popular bodies are compressed only once."""
 
     def __init__(self, available: Mapping[str, Compress], *, max_bytes: int) -> None:
         self._available = available
@@ -94,16 +94,16 @@ class Encodings:
 
     @property
     def kept_bytes(self) -> int:
-        """What the compressed bodies take."""
+        """Total size of the cached compressed bodies."""
         return self._kept.size
 
     def choose(self, accept_encoding: bytes | None, *, body_bytes: int) -> str | None:
-        """The coding for a body of this size, None for none."""
+        """Return the coding for a body of this size, None for none."""
         choice = choose(accept_encoding, self._names)
         return None if body_bytes < SMALL_BYTES and choice.takes_identity else choice.coding
 
     def encode(self, body: bytes, *, key: Hashable, coding: str) -> bytes:
-        """Return the body in this coding; `key` is equal for equal bodies and for no others."""
+        """Return the body in this coding. Keys must be equal exactly if the bodies are."""
         keyed = key, coding
         kept = self._kept.get(keyed)
         if kept is not None:
@@ -115,22 +115,22 @@ class Encodings:
 
 
 class StreamEncoding:
-    """Compresses a body that is sent in parts, by gzip: each part can be read as soon as it has come."""
+    """A gzip compressor for a body sent in parts; each part can be decompressed as soon as it arrives."""
 
     def __init__(self) -> None:
         # A window of 8 KiB: 48 KiB for each stream instead of 268, for texts that are 2% longer.
         self._gzip = zlib.compressobj(_GZIP_LEVEL, wbits=16 + 13, memLevel=5)
 
     def part(self, body: bytes, *, is_last: bool) -> bytes:
-        """Return the next part, flushed."""
+        """Return the next compressed part, flushed."""
         return self._gzip.compress(body) + self._gzip.flush(zlib.Z_FINISH if is_last else zlib.Z_SYNC_FLUSH)
 
 
 def stream_encoding(accept_encoding: bytes | None) -> StreamEncoding | None:
-    """Return the encoding of a stream, None to send it as it is. Zstandard would hold megabytes for each stream."""
+    """Return the encoding of a stream, None for no compression. Zstandard would need megabytes for each stream."""
     return StreamEncoding() if choose(accept_encoding, (GZIP,)).coding == GZIP else None
 
 
 def etag_for(etag: bytes, coding: str | None) -> bytes:
-    """Return a strong tag of its own for each coding (RFC 9110, 8.8.3.3)."""
+    """Return a strong entity tag that differs for each coding (RFC 9110, 8.8.3.3)."""
     return etag if coding is None else b'%s-%s"' % (etag[:-1], coding.encode())

@@ -1,4 +1,4 @@
-"""Comma-separated lists in header fields (RFC 9110, 5.6.1): the one parser for all fields that hold one."""
+"""The parser for comma-separated lists in header fields (RFC 9110, 5.6.1)."""
 
 import re
 from collections.abc import Iterator
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import msgspec
 
 ITEMS_MAX = 64
-"""Items beyond this are ignored."""
+"""Items beyond this number are ignored."""
 
-# Possessive throughout: a field that does not match fails in linear time.
+# All quantifiers are possessive, so that malformed fields fail in linear time.
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _QUOTED = r'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
 _ITEM = re.compile(
@@ -21,9 +21,9 @@ _WEIGHT = re.compile(r";[ \t]*+q=(?:(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)(?![^ \t;
 
 
 class ListItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One item: `name` in lower case (a token, or two with a slash between), `value` without its quotes, and the rest.
+    """One item: `name` in lower case (a token, or two separated by a slash), `value` without quotes, and `rest`.
 
-    `rest` is the text after name and value: empty, parameters that begin with a semicolon, or what can't be parsed.
+    `rest` is the text after name and value: empty, parameters that begin with a semicolon, or unparsable text.
     """
 
     name: str
@@ -32,12 +32,12 @@ class ListItem(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def has_valid_rest(self) -> bool:
-        """Whether nothing or parameters follow the name and the value."""
+        """Whether `rest` is empty or consists of parameters."""
         return not self.rest or self.rest.startswith(";")
 
     @property
     def weight(self) -> float | None:
-        """The parameter `q` (RFC 9110, 12.4.2), 1 if there is none; None for an item that can't be parsed."""
+        """The parameter `q` (RFC 9110, 12.4.2), 1 if there is none, None if the item is malformed."""
         if self.value is not None or not self.has_valid_rest:
             return None
         found = _WEIGHT.search(_STRINGS.sub("", self.rest))
@@ -47,7 +47,7 @@ class ListItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def list_items(field: bytes) -> Iterator[ListItem]:
-    """Return the items that begin with a name, in order; a field that stops making sense ends there."""
+    """Yield the items that begin with a name, in order. Parsing stops at the first malformed item."""
     text = field.decode("latin-1")
     position = 0
     for _ in range(ITEMS_MAX):

@@ -1,18 +1,18 @@
-"""`Link` (RFC 8288) to the first, previous, next and last slice of a list."""
+"""The `Link` field (RFC 8288) with the first, previous, next and last slice of a list."""
 
 import re
 from urllib.parse import quote, unquote_to_bytes
 
 from service.model.queries import Slice
 
-# Query characters of RFC 3986, section 3.4, but for what could end a link or a parameter of it.
+# Query characters (RFC 3986, section 3.4) except those that could end a link or one of its parameters.
 _CLEAN = re.compile(rb"[A-Za-z0-9._~!$()*+,:@/?=&%-]*")
 
 
 def links(path: str, query_string: bytes, slice_: Slice, *, total: int) -> bytes:
-    """The field's value: relative references that repeat the caller's own parameters with another offset.
+    """Return the field's value: relative references with the caller's parameters and another offset.
 
-    Nothing beyond the end is linked to, and there is no previous slice before the first record.
+    No link leads beyond the end of the list, and there is no `prev` before the first record.
     """
     offset, limit = slice_.offset, slice_.limit
     last = (total - 1) // limit * limit if total else 0
@@ -27,7 +27,7 @@ def links(path: str, query_string: bytes, slice_: Slice, *, total: int) -> bytes
 
 
 def link_to(path: str, query_string: bytes, offset: int) -> str:
-    """A relative reference that repeats the caller's own parameters with this offset."""
+    """Return a relative reference with the caller's parameters and this offset."""
     return f"{_start(path, query_string)}{offset}"
 
 
@@ -36,7 +36,7 @@ def _start(path: str, query_string: bytes) -> str:
 
 
 def _others(query_string: bytes) -> str:
-    """The caller's parameters but for the offset, encoded as they came unless a link can't hold that."""
+    """Return the caller's parameters except the offset, re-encoded only where a link can't contain them."""
     kept = b"&".join(pair for pair in query_string.split(b"&") if pair and not _is_offset(pair.partition(b"=")[0]))
     if not _CLEAN.fullmatch(kept):
         kept = quote(kept, safe="!$()*+,:@/?=&%").encode()

@@ -1,4 +1,4 @@
-"""Tells requests that a foreign web page has made a browser send (Fetch Metadata, and RFC 6454 for `Origin`)."""
+"""Detection of requests that a browser sends for a foreign web page (Fetch Metadata, and RFC 6454 for `Origin`)."""
 
 import ipaddress
 from functools import lru_cache
@@ -9,11 +9,11 @@ _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
 def foreign_status(method: str, fields: Fields, *, is_open: bool) -> int | None:
-    """Return the status that refuses such a request, or None.
+    """Return the status to reject a cross-origin request with, or None to accept the request.
 
-    Methods that change something are never for foreign pages. `is_open` says that no credential is needed: then nothing
-    is, and only names of this machine are served (421 for others, RFC 9110, 15.5.20), since a foreign name can be made
-    to lead here (DNS rebinding). A link that is followed shows its page, and lets the foreign one read nothing.
+    Unsafe methods are always rejected. If `is_open`, no credential is needed: then safe methods are rejected too, and
+    only loopback host names are served (421 for others, RFC 9110, 15.5.20), to prevent DNS rebinding. Navigation by
+    a safe method is allowed, since the foreign page can't read the response.
     """
     host = fields.get(b"host")
     if is_open and host is not None and not _is_loopback(host):

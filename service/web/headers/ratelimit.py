@@ -1,4 +1,4 @@
-"""The budget as header fields (draft-ietf-httpapi-ratelimit-headers-11); what a later draft may rename is all here."""
+"""The budget as header fields (draft-ietf-httpapi-ratelimit-headers-11). Later drafts should affect only this file."""
 
 import math
 
@@ -13,7 +13,7 @@ _STATE = STATE.lower().encode()
 
 
 def ratelimit(app: str, note: BudgetNote) -> tuple[Header, ...]:
-    """The policy named after the app: quota and window in seconds; what remains, and when the next call is free."""
+    """Return the policy (named after the app: quota, window in seconds) and its state (remaining, next free call)."""
     window_s = max(math.ceil(note.window_s), 1)
     reset_s = max(math.ceil(note.reset_s), 0)
     free = min(max(note.free, 0), note.calls)

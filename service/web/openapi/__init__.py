@@ -1,1 +1,1 @@
-"""The contract: what OpenAPI says of this service."""
+"""The contract: the OpenAPI description of this service."""

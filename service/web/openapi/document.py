@@ -19,7 +19,7 @@ _TAGS = (
 
 
 def openapi_document() -> bytes:
-    """The contract as JSON text, indented, the same at every call."""
+    """Return the contract as indented JSON text; every call returns the same bytes."""
     return msgspec.json.format(msgspec.json.encode(_document()), indent=2) + b"\n"
 
 
@@ -57,5 +57,5 @@ def _document() -> Json:
 
 
 def _description() -> str:
-    """Return the page "Getting started" and what else holds for all operations, as Markdown; its samples are tested."""
+    """Return "Getting started" and notes that apply to all operations, as Markdown; its samples are tested."""
     return (files("service.web.openapi") / "description.md").read_text(encoding="utf-8")

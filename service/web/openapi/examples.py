@@ -1,4 +1,4 @@
-"""Examples of the contract, made by the code that makes the real answers."""
+"""Examples for the contract, produced by the same code as real responses."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -101,7 +101,7 @@ ERRORS: tuple[Exception, ...] = (
     UpstreamRefused(app="shop", code=71000, text="unknown", advice=""),
     UpstreamError("the call failed", app="shop"),
 )
-"""One error for each problem that stands for one."""
+"""One error for each problem type that maps from an error."""
 
 _TASK = msgspec.json.encode(
     Task(
@@ -121,11 +121,11 @@ _TASK = msgspec.json.encode(
         ),
     )
 )
-"""The first of the sandbox's tasks that fit the example's query, on the first of June 2025."""
+"""The first sandbox task that matches the example's query, on 1 June 2025."""
 
 
 def page_example() -> Any:
-    """A page of the first task of a query."""
+    """Return a page with the first task of a query."""
     since_s, until_s, fetched_s = (int(datetime(2025, month, 1, tzinfo=UTC).timestamp()) for month in (5, 7, 6))
     page = Page(
         query=Query(
@@ -143,7 +143,7 @@ def page_example() -> Any:
 
 
 def stream_examples() -> tuple[str, str]:
-    """A stream that is complete, and one that ended before its second block."""
+    """Return a complete stream, and one that ended before its second block."""
     first = Chunk(
         records=(_TASK,),
         total=1,
@@ -168,7 +168,7 @@ def _problem(error: Exception, *, is_last: bool) -> Problem:
 
 
 def watch_example() -> str:
-    """The beginning of a watch: one task, its list complete, and a change."""
+    """Return the beginning of a watch: one task, the end of the initial list, and a change."""
     task = watched_task(_TASK, sort=Sort.SCHEDULED, known={})
     tag, version = "536349a9", "7ed14eeec6e0cc14"
     removed = Removed(id=task.labels.id, status="dispatching", reason="filter")
@@ -185,7 +185,7 @@ def watch_example() -> str:
 
 
 def budget_example() -> Any:
-    """The budget as a caller who is not an operator sees it."""
+    """Return the budget as shown to a caller that is not an operator."""
     own = UsageCounts(minute=Counts(turns=21, joined=4), hour=Counts(turns=310, joined=57))
     others = UsageCounts(minute=Counts(turns=262, joined=31), hour=Counts(turns=9104, joined=1240))
     view = BudgetView(
@@ -210,7 +210,7 @@ def budget_example() -> Any:
 
 
 def usage_example() -> Any:
-    """Two minutes of a caller who is not an operator."""
+    """Return two minutes of usage as shown to a caller that is not an operator."""
     since_s = int(datetime(2025, 6, 1, 10, 0, tzinfo=UTC).timestamp())
     first = Counts(turns=5, joined=1, requests=180, hits=170, stale=2, waits=6, refusals=1)
     second = Counts(turns=3, joined=2, requests=64, hits=58, waits=4)
@@ -227,7 +227,7 @@ def usage_example() -> Any:
 
 
 def problem_example(kind: ProblemType) -> Any:
-    """A problem of this kind, as it would be sent."""
+    """Return a problem of this type as it would be sent."""
     told = next((told for told in map(details_of, ERRORS) if told.kind.slug == kind.slug), None)
     return msgspec.json.decode(problem_answer(told or _bare(kind), request_id=REQUEST_ID).body)
 

@@ -1,4 +1,4 @@
-"""The header fields of requests and answers, described once."""
+"""Descriptions of the request and response header fields, shared by all operations."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from service.web.parameters import Example
 
 
 def request_fields() -> Json:
-    """Header parameters by component name."""
+    """Return the request header parameters by component name."""
     return {
         "AcceptEncoding": _parameter(
             "Accept-Encoding",
@@ -60,7 +60,7 @@ def request_fields() -> Json:
 
 
 def answer_fields() -> Json:
-    """Header fields of answers by component name."""
+    """Return the response header fields by component name."""
     text: Json = {"type": "string"}
     seconds: Json = {"type": "integer", "minimum": 0}
     return {
@@ -136,19 +136,19 @@ ANSWER_NAMES = {
     "Vary": "Vary",
     "WWWAuthenticate": "WWW-Authenticate",
 }
-"""Fields as they are sent, by component name."""
+"""Field names as sent, by component name."""
 
 
 def refer_fields(*names: str) -> Json:
-    """References to answer fields, those that every answer has included."""
+    """Return references to these response fields and to the fields that every response has."""
     every = ("CacheControl", "ContentTypeOptions", "RequestId")
     return {ANSWER_NAMES[name]: {"$ref": f"#/components/headers/{name}"} for name in (*names, *every)}
 
 
 def with_examples(description: str, examples: Iterable[Example]) -> str:
-    """A description that ends with its examples, each with what it asks for.
+    """Return the description followed by its examples, each with its meaning.
 
-    They stand here and in the schema, not in the parameter's own `examples`: Swagger UI would send the first of those.
+    Examples appear here and in the schema, not in the parameter's `examples`: Swagger UI would send the first of those.
     """
     told = ", ".join(f"`{example.value}` ({example.summary})" for example in examples)
     return f"{description} For example {told}."

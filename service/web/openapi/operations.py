@@ -1,4 +1,4 @@
-"""What each route does, for the contract: in the order in which it shows them."""
+"""The operations of the contract, in the order in which the documentation shows them."""
 
 from typing import Any
 
@@ -75,7 +75,7 @@ was within the last second or two."""
 
 
 def paths() -> Json:
-    """All paths."""
+    """Return all path items by path."""
     return {
         "/tasks": {"get": _list_tasks()},
         "/apps": {"get": _list_apps()},
@@ -285,7 +285,7 @@ def _get_contract() -> Json:
 
 
 def _open(operation_id: str, tag: str, summary: str, description: str, content: Json, *fields: str) -> Json:
-    """An operation that needs no key."""
+    """Return an operation that needs no API key."""
     return {
         "operationId": operation_id,
         "tags": [tag],
@@ -315,7 +315,7 @@ def _json(schema: str, example: object) -> Json:
 
 
 def _stream() -> Json:
-    """Lines of JSON: text, as far as JSON Schema is concerned, that holds a value in each line."""
+    """Return the media type object of newline-delimited JSON; to JSON Schema it is text with one value per line."""
     each: Json = {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Task", "LastLine")]}
     schema = {
         "type": "string",
@@ -336,7 +336,7 @@ def _stream() -> Json:
 
 
 def _watch() -> Json:
-    """Server-sent events, which OpenAPI 3.1 can only describe as text."""
+    """Return the media type object of server-sent events, which OpenAPI 3.1 can only describe as text."""
     schema = {
         "type": "string",
         "description": "Events, each with `id`, `event` and `data`: `task` and `added` (a Task), `changed` (the names "
@@ -349,6 +349,6 @@ def _watch() -> Json:
 
 
 def _text(*kinds: ProblemType) -> Json:
-    """Problems that explain themselves, for programs and for browsers."""
+    """Return the media type objects of problem type descriptions: plain text for programs, HTML for browsers."""
     texts = {"text/plain": kinds_text(kinds), "text/html": kinds_html(kinds)}
     return {form: {"schema": {"type": "string"}, "example": text} for form, text in texts.items()}

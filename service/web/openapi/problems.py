@@ -1,4 +1,4 @@
-"""Problem responses of the contract: each described once, and referred to by every operation that may give it."""
+"""Problem responses of the contract: each described once and referenced by every operation that may return it."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -28,7 +28,7 @@ OF_CACHE = (
 OF_OPEN = "content-too-large uri-too-long headers-too-large failed"
 OF_PROBLEM = "not-found"
 WAITED = ("PreferenceApplied",)
-"""What the problems of an operation that honours `Prefer: wait` carry besides."""
+"""Additional header fields of problems from an operation that honours `Prefer: wait`."""
 
 _ALL: tuple[tuple[str, tuple[str, ...]], ...] = (
     (OF_TASKS, WAITED),
@@ -46,7 +46,7 @@ _NEEDED_BUDGET = frozenset(("line-full", "wait-too-long", "throttled", "calls-st
 
 
 def refer_problems(slugs: str, *fields: str) -> Json:
-    """References to the responses of these problems by status; `fields` are what the operation adds to them."""
+    """Return references to these problems' responses by status; `fields` are header fields added by the operation."""
     return {
         status: {"$ref": f"#/components/responses/{_name(kinds, fields)}"}
         for status, kinds in sorted(_by_status(slugs).items())
@@ -54,7 +54,7 @@ def refer_problems(slugs: str, *fields: str) -> Json:
 
 
 def problem_responses() -> Json:
-    """All responses by name. Raise ValueError where two would have one name."""
+    """Return all problem responses by name. Raise ValueError if two would have the same name."""
     made: Json = {}
     for slugs, fields in _ALL:
         for kinds in _by_status(slugs).values():
@@ -65,7 +65,7 @@ def problem_responses() -> Json:
 
 
 def problem_examples() -> Json:
-    """One example of each type that a response shows, by name: the one table of problems."""
+    """Return one example per problem type that any response shows, by name."""
     slugs = {slug for slugs, _ in _ALL for slug in slugs.split()}
     return {
         slug: {"summary": kind.title, "description": kind.remedy, "value": problem_example(kind)}
@@ -82,7 +82,7 @@ def _by_status(slugs: str) -> dict[str, list[ProblemType]]:
 
 
 def _name(kinds: Sequence[ProblemType], fields: Sequence[str]) -> str:
-    """`LineFull`, `KeysUnavailableOrStoreUnavailable`, and for more than two that of the status: `BadGateway`."""
+    """Return `LineFull` or `KeysUnavailableOrStoreUnavailable`; for more than two types the status, as `BadGateway`."""
     slugs = [kind.slug.title().replace("-", "") for kind in kinds]
     phrase = HTTPStatus(kinds[0].status).phrase.title().replace(" ", "")
     return ("Or".join(slugs) if len(slugs) <= 2 else phrase) + ("AfterWait" if fields else "")

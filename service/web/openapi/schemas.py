@@ -1,4 +1,4 @@
-"""The shapes of all bodies, as JSON Schema 2020-12."""
+"""Schemas of all bodies, as JSON Schema 2020-12."""
 
 from typing import Any, get_args
 
@@ -29,7 +29,7 @@ from service.web.routes.usage import CallerUsage, HourUsage, MinuteUsage, Spent,
 from service.web.stream import End, LastLine
 
 Json = dict[str, Any]
-"""A part of the contract, which is itself JSON."""
+"""A JSON object within the contract."""
 
 _INSTANT: Json = {"format": "date-time"}
 _COUNT: Json = {"minimum": 0}
@@ -234,7 +234,7 @@ _USAGE: Json = {
 
 
 def schemas() -> Json:
-    """All schemas by name. Raises ValueError where one differs from the struct that it describes."""
+    """Return all schemas by name. Raise ValueError if a schema does not match the struct that it describes."""
     page = _object(Envelope, _PAGE)
     page["properties"]["tasks"] = {"type": "array", "items": {"$ref": "#/components/schemas/Task"}}
     page["required"].append("tasks")
@@ -282,9 +282,10 @@ def schemas() -> Json:
 
 
 def _object(struct: type[msgspec.Struct], texts: Json) -> Json:
-    """The struct's schema as msgspec derives it, with what `texts` add to its members.
+    """Return the struct's schema as derived by msgspec, with the additions in `texts` merged into its members.
 
-    A member in `texts` that says what it is (`_SHAPES`) replaces what was derived.
+    A member of `texts` that defines a type of its own (`_SHAPES`) replaces the derived schema. The description is the
+    first line of the struct's docstring.
     """
     _, made = msgspec.json.schema_components([struct], ref_template="{name}")
     omits = struct.__struct_config__.omit_defaults
@@ -309,9 +310,9 @@ def _merged(derived: Json, text: Json) -> Json:
 
 
 def _tidied(member: Json, *, is_null_sent: bool) -> Json:
-    """A member's schema without its default, `null` as one of its types, and references by the contract's names.
+    """Return a member's schema without its default, with `null` among its types and references renamed.
 
-    Where defaults are left out of answers, null is never sent.
+    If defaults are omitted from responses, null is never sent and so is not listed.
     """
     member = {key: value for key, value in member.items() if key != "default"}
     if "$ref" in member:

@@ -1,1 +1,1 @@
-"""Problems (RFC 9457): their types, from which errors they come, and the handlers that send them."""
+"""Problems (RFC 9457): their types, the mapping from errors, and the exception handlers that return them."""

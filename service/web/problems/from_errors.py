@@ -1,4 +1,4 @@
-"""Problems (RFC 9457): the one table from errors to what callers see of them."""
+"""Problems (RFC 9457): the single table that maps errors to what callers see of them."""
 
 import math
 from collections.abc import Mapping
@@ -76,7 +76,7 @@ _FIXED_DETAILS: Mapping[str, str] = {
     "not-found": "No resource has this path.",
     "method-not-allowed": "The Allow field lists the supported methods.",
 }
-"""Details that must not depend on what happened inside."""
+"""Fixed details, used instead of the error's text where that could reveal internals."""
 
 _NO_CREDENTIAL = "The request carries no credential. Send 'Authorization: Bearer KEY' with your service's key or token."
 _UNKNOWN_CREDENTIAL = "The credential in the Authorization field is not a known key or token, or has expired."
@@ -107,7 +107,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
-    """What an error comes to: its kind, a text, when to try again, and the members that its type adds."""
+    """Details of an error: its problem type, a text, when to retry, and the members that the type adds."""
 
     kind: ProblemType
     detail: str
@@ -123,19 +123,19 @@ class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def slug_of(error: type[Exception]) -> str:
-    """Return the problem type's name for an error class; `failed` for one that no caller should learn of."""
+    """Return the problem type's name for an error class; `failed` for an error that callers must not see."""
     return next((_SLUGS[cls] for cls in error.__mro__ if cls in _SLUGS), "failed")
 
 
 def details_of(exc: Exception) -> ProblemDetails:
-    """Return what a caller may learn of an error: at most the error's own text, and nothing of an unforeseen one."""
+    """Return what a caller may see of an error: at most the error's own text, and nothing of an unexpected error."""
     slug = slug_of(type(exc))
     kind, detail = KINDS[slug], _FIXED_DETAILS.get(slug) or str(exc) or KINDS[slug].meaning
     return replace(ProblemDetails(kind=kind, detail=detail), **_particulars(exc))
 
 
 def _particulars(exc: Exception) -> dict[str, Any]:
-    """Return the members of `ProblemDetails` that depend on the error itself."""
+    """Return the members of `ProblemDetails` that depend on the error instance."""
     particulars: dict[str, Any] = {}
     match exc:
         case BadRequest(faults=faults):
@@ -205,7 +205,7 @@ def problem_of(told: ProblemDetails, *, request_id: str) -> Problem:
 
 
 def problem_answer(told: ProblemDetails, *, request_id: str, wait_applied_s: int | None = None) -> Answer:
-    """Return the problem as an answer that must not be stored."""
+    """Return the problem as a response that must not be stored."""
     problem = problem_of(told, request_id=request_id)
     headers: list[Header] = [(b"content-type", PROBLEM_JSON), (b"cache-control", b"no-store"), *told.headers]
     if told.retry_after_s is not None:
@@ -216,7 +216,7 @@ def problem_answer(told: ProblemDetails, *, request_id: str, wait_applied_s: int
 
 
 def retry_after(seconds: float) -> int:
-    """Whole seconds for `Retry-After` (RFC 9110, 10.2.3): rounded up, at least 1, at most a day."""
+    """Return whole seconds for `Retry-After` (RFC 9110, 10.2.3): rounded up, at least 1, at most a day."""
     if not seconds < 86_400:  # infinity and NaN too
         return 86_400
     return max(math.ceil(seconds), 1)

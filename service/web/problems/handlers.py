@@ -1,4 +1,4 @@
-"""Turns whatever a handler raises into a problem; the only place of the HTTP side that catches."""
+"""Exception handlers that convert errors to problems; routes do not catch errors themselves."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,7 @@ _log = structlog.get_logger()
 
 
 def on_taskgate_error(request: Request[Any, Any, Any], exc: TaskgateError) -> Response[bytes]:
-    """One of our own errors, by the table; one that the table lacks is a fault of ours."""
+    """Return the problem for a `TaskgateError`; an error that the table lacks is handled as an unexpected failure."""
     told = details_of(exc)
     if told.kind.status == 500:
         return on_failure(request, exc)
@@ -41,7 +41,7 @@ def on_taskgate_error(request: Request[Any, Any, Any], exc: TaskgateError) -> Re
 
 
 def on_http_error(request: Request[Any, Any, Any], exc: HTTPException) -> Response[bytes]:
-    """One of Litestar's: 404, 405 with its Allow, 400."""
+    """Return the problem for an HTTP error raised by Litestar: 404, 405 with its `Allow` field, or 400."""
     if exc.status_code >= 500:
         return on_failure(request, exc)
     told = details_of_status(exc.status_code)
@@ -53,18 +53,18 @@ def on_http_error(request: Request[Any, Any, Any], exc: HTTPException) -> Respon
 
 
 def on_failure(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
-    """Anything unforeseen: logged with its traceback, told without."""
+    """Log an unexpected exception with its traceback and return a 500 without details."""
     return _response(failure_answer(request_context(request), exc))
 
 
 def failure_answer(context: RequestContext, exc: BaseException) -> Answer:
-    """A 500, logged as `web.failed`."""
+    """Log the exception as `web.failed` and return a 500."""
     _log_failure(context, exc)
     return _answer(details_of_status(500), context)
 
 
 def late_problem(context: RequestContext, exc: Exception) -> Problem:
-    """What is told of an error where the answer has begun already: by the same table, logged the same way."""
+    """Return the problem for an error raised after the response has started; same table and logging as before it."""
     told = details_of(exc)
     if told.kind.status == 500:
         _log_failure(context, exc)
@@ -73,12 +73,12 @@ def late_problem(context: RequestContext, exc: Exception) -> Problem:
 
 
 def refusal_answer(status: int, context: RequestContext) -> Answer:
-    """A refusal that only needs HTTP's own status."""
+    """Return the problem for a request rejected with a bare HTTP status."""
     return _answer(details_of_status(status), context)
 
 
 def exception_handlers() -> dict[int | type[Exception], Handler]:
-    """Which of the above takes what."""
+    """Return the handlers by exception class, for Litestar."""
     return {TaskgateError: on_taskgate_error, HTTPException: on_http_error, Exception: on_failure}
 
 

@@ -1,4 +1,4 @@
-"""Every type of problem: what it is called, what it means and what to do. `/problems` shows this table."""
+"""All problem types with their titles, meanings and remedies. `/problems` shows this table."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class ProblemType(msgspec.Struct, frozen=True, kw_only=True):
-    """A problem type. `is_http` marks those that may stand for a bare HTTP status."""
+    """A problem type. `is_http` marks types that may represent a bare HTTP status."""
 
     slug: str
     title: str

@@ -1,1 +1,1 @@
-"""The routes, one file for each group."""
+"""The routes, one file per group."""

@@ -19,11 +19,11 @@ class Apps(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def apps_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
-    """The route."""
+    """Return the route."""
 
     @get("/apps")
     async def list_apps(request: Request[Any, Any, Any]) -> Reply:
-        """The caller's apps, by name."""
+        """Return the caller's apps, sorted by name."""
         caller, _ = await identify(request, callers)
         return Reply(json_answer(Apps(apps=gateway.apps(caller))))
 

@@ -1,4 +1,4 @@
-"""`GET /budget`: whether an app is served, how much of its budget is free, who waits, and who used it."""
+"""`GET /budget`: whether an app is served, how much of its budget is free, and which callers wait or used it."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -91,11 +91,11 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def budget_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
-    """The route."""
+    """Return the route."""
 
     @get("/budget")
     async def show_budget(request: Request[Any, Any, Any]) -> Reply:
-        """The budget of one app, as the caller may see it."""
+        """Return the budget of one app as visible to the caller."""
         caller, context = await identify(request, callers)
         app = read_app(request.scope["query_string"], caller=caller)
         context.app = app
@@ -105,7 +105,7 @@ def budget_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
 
 
 def budget_body(view: BudgetView) -> Budget:
-    """The view as it is sent."""
+    """Convert the view to the response body."""
     pause = None if view.pause_s is None else Pause(seconds=round(view.pause_s, 3), reason=view.pause_reason or None)
     success_ms = view.recent.last_success_ms
     return Budget(

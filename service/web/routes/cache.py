@@ -1,4 +1,4 @@
-"""`DELETE /cache`: drops what is stored of an app."""
+"""`DELETE /cache`: drops an app's stored blocks."""
 
 from typing import Any
 
@@ -23,11 +23,11 @@ class Dropped(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def cache_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
-    """The route."""
+    """Return the route."""
 
     @delete("/cache", status_code=200)
     async def drop_blocks(request: Request[Any, Any, Any]) -> Reply:
-        """Drop an app's blocks everywhere; for operators, whichever apps they may read."""
+        """Drop an app's blocks on all replicas. Requires an operator, who need not be allowed to read the app."""
         caller, context = await identify(request, callers)
         if not caller.operator:
             raise NotAllowed("only operators may drop what is stored")

@@ -1,4 +1,4 @@
-"""`/openapi.json` and `/docs`: the contract, and Scalar to browse it, without a request to any other host."""
+"""`/openapi.json` and `/docs`: the contract, and Scalar to browse it. No other host is contacted."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from litestar.params import FromPath
 from service.web.answers import JSON, Answer, Reply
 from service.web.static_files import FOR_A_MINUTE, StaticSite, static_file
 
-# Scalar puts styles into the document and draws pictures from data: URLs; it needs nothing else.
+# Scalar adds inline styles and shows images from data: URLs; it needs nothing else.
 _POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -17,7 +17,7 @@ _POLICY = (
 
 
 def docs_routes(document: bytes) -> tuple[HTTPRouteHandler, ...]:
-    """Return the routes for this contract."""
+    """Return the routes that serve this contract."""
     contract = static_file(JSON, document, policy=_POLICY)
     site = StaticSite("docs", ("favicon.svg", "theme.css", "scalar.js", "start.js"), policy=_POLICY)
     to_page = Reply(Answer(status=308, headers=((b"location", b"../docs"), (b"cache-control", b"no-store")), body=b""))
@@ -29,17 +29,17 @@ def docs_routes(document: bytes) -> tuple[HTTPRouteHandler, ...]:
 
     @get("/docs")
     async def show_docs(request: Request[Any, Any, Any]) -> Reply:
-        """Return the page; a path that ends with a slash would break its relative references."""
+        """Return the page. A trailing slash in its path would break its relative references."""
         return to_page if (request.scope.get("raw_path") or b"").endswith(b"/") else site.page(request)
 
     @get("/docs/{name:str}")
     async def show_docs_part(request: Request[Any, Any, Any], name: FromPath[str]) -> Reply:
-        """Return what the page loads."""
+        """Return a file that the page loads."""
         return site.part(request, name)
 
     @get("/favicon.ico")
     async def show_icon(request: Request[Any, Any, Any]) -> Reply:
-        """Return the same icon at the address that browsers try by default."""
+        """Return the icon at the path that browsers request by default."""
         return site.part(request, "favicon.svg")
 
     return show_openapi, show_docs, show_docs_part, show_icon

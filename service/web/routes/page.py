@@ -1,4 +1,4 @@
-"""`/`: the live budgets, for people. The page asks the API with the key that its reader enters, and nothing else."""
+"""`/`: a page that shows the live budgets. It calls only the API, with the key that the user enters."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def page_routes() -> tuple[HTTPRouteHandler, ...]:
 
     @get("/page/{name:str}")
     async def show_page_part(request: Request[Any, Any, Any], name: FromPath[str]) -> Reply:
-        """Return its style or one of its scripts."""
+        """Return the page's stylesheet or one of its scripts."""
         return site.part(request, name)
 
     return show_page, show_page_part

@@ -1,4 +1,4 @@
-"""`/problems` and `/problems/{name}`: each type of problem explains itself when opened."""
+"""`/problems` and `/problems/{name}`: documentation of the problem types, at the URIs in their `type` members."""
 
 from html import escape
 from typing import Any
@@ -19,16 +19,16 @@ _CACHE_CONTROL = b"public, max-age=3600"
 
 
 def problem_routes() -> tuple[HTTPRouteHandler, ...]:
-    """The two routes."""
+    """Return the two routes."""
 
     @get("/problems")
     async def list_problems(request: Request[Any, Any, Any]) -> Reply:
-        """All types."""
+        """Return the descriptions of all problem types."""
         return Reply(_told(request, tuple(KINDS.values())))
 
     @get("/problems/{name:str}")
     async def show_problem(request: Request[Any, Any, Any], name: FromPath[str]) -> Reply:
-        """One type."""
+        """Return the description of one problem type."""
         kind = KINDS.get(name)
         if kind is None:
             raise NotFoundException
@@ -38,7 +38,7 @@ def problem_routes() -> tuple[HTTPRouteHandler, ...]:
 
 
 def _told(request: Request[Any, Any, Any], kinds: tuple[ProblemType, ...]) -> Answer:
-    """HTML for browsers, plain text for everyone else."""
+    """Return HTML to browsers and plain text to other clients."""
     wants_html = choose(request_context(request).fields.get(b"accept"), _FORMS) == _FORMS[1]
     return Answer(
         status=200,
@@ -54,7 +54,7 @@ def _told(request: Request[Any, Any, Any], kinds: tuple[ProblemType, ...]) -> An
 
 
 def kinds_text(kinds: tuple[ProblemType, ...]) -> str:
-    """What they mean and what to do, as plain text."""
+    """Return meanings and remedies as plain text."""
     return "\n".join(
         f"{kind.slug} ({kind.status}): {kind.title}\n\nWhat it means: {kind.meaning}\nWhat to do: {kind.remedy}\n"
         for kind in kinds
@@ -62,7 +62,7 @@ def kinds_text(kinds: tuple[ProblemType, ...]) -> str:
 
 
 def kinds_html(kinds: tuple[ProblemType, ...]) -> str:
-    """The same as a page."""
+    """Return meanings and remedies as an HTML page."""
     title = kinds[0].title if len(kinds) == 1 else "Problems"
     sections = "".join(
         f'<article><h2><a href="/problems/{escape(kind.slug)}">{escape(kind.slug)}</a> ({kind.status})</h2>'

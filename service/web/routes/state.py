@@ -1,4 +1,4 @@
-"""`/livez`, `/readyz` and `/version`: for those who run this service. No key is needed, so they name no app."""
+"""`/livez`, `/readyz` and `/version`, for operations. They need no API key and so do not name any app."""
 
 import msgspec
 from litestar import get
@@ -32,18 +32,18 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def state_routes(gateway: GatewayAPI) -> tuple[HTTPRouteHandler, ...]:
-    """The three routes."""
+    """Return the three routes."""
     live = Reply(json_answer(Live()))
     version = Reply(json_answer(Version(name="taskgate", version=__version__)))
 
     @get("/livez")
     async def livez() -> Reply:
-        """Touches nothing: a process that can answer this is alive."""
+        """Return 200 without checking anything: a process that can respond is alive."""
         return live
 
     @get("/readyz")
     async def readyz() -> Reply:
-        """What the gateway knows already; asks nobody."""
+        """Return the readiness known to the gateway; makes no calls."""
         readiness = gateway.readiness()
         body = Ready(
             ready=readiness.ready,
@@ -55,7 +55,7 @@ def state_routes(gateway: GatewayAPI) -> tuple[HTTPRouteHandler, ...]:
 
     @get("/version")
     async def show_version() -> Reply:
-        """Name and version."""
+        """Return the service's name and version."""
         return version
 
     return livez, readyz, show_version

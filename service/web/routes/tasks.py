@@ -1,4 +1,4 @@
-"""`GET /tasks`: a slice of a query, or all of it as a stream."""
+"""`GET /tasks`: a slice of a query's list, or the whole list as a stream."""
 
 from collections.abc import Callable
 from functools import partial
@@ -37,14 +37,14 @@ def tasks_route(
     clock: Callable[[], float],
     watch: Watch,
 ) -> HTTPRouteHandler:
-    """The route; `settings` tells those of now, `clock` the seconds since the epoch."""
+    """Return the route. `settings` returns the current settings, `clock` seconds since the epoch."""
     reader = TasksReader(settings())
     in_flight = InFlight()
     encodings = Encodings(compressors(), max_bytes=settings().compressed_max_bytes)
 
     @get(TASKS_ROUTE)
     async def list_tasks(request: Request[Any, Any, Any]) -> Reply:
-        """Parse and check, ask the gateway, answer: with a page, or with whatever `failures.py` makes of an error."""
+        """Parse and check the request, and return a page or a stream; `problems/handlers.py` handles errors."""
         nonlocal reader
         caller, context = await identify(request, callers)
         scope = request.scope

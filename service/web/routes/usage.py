@@ -1,4 +1,4 @@
-"""`GET /usage`: who used an app in the last hour, day or week, and what caching and joining saved."""
+"""`GET /usage`: an app's usage by caller over an hour, a day or a week, and calls saved by caching and joining."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -72,7 +72,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def usage_parameters() -> tuple[Parameter[Any], ...]:
-    """The table, in the order of the contract."""
+    """Return the parameters in the order of the contract."""
     return (
         app_parameter("Name of the app."),
         Parameter(
@@ -99,13 +99,13 @@ def usage_parameters() -> tuple[Parameter[Any], ...]:
 
 
 def usage_route(gateway: GatewayAPI, callers: Callers, *, clock: Callable[[], float]) -> HTTPRouteHandler:
-    """The route; `clock` tells the seconds since the epoch."""
+    """Return the route. `clock` returns seconds since the epoch."""
     table = {parameter.name: parameter for parameter in usage_parameters()}
     names = {name.encode(): name for name in table}
 
     @get(PATH)
     async def show_usage(request: Request[Any, Any, Any]) -> Reply:
-        """The usage of one app, as the caller may see it."""
+        """Return the usage of one app as visible to the caller."""
         caller, context = await identify(request, callers)
         texts, faults = read_query_string(request.scope["query_string"], known=names)
         values: dict[str, Any] = {}
@@ -135,7 +135,7 @@ def usage_route(gateway: GatewayAPI, callers: Callers, *, clock: Callable[[], fl
 
 
 def usage_body(view: UsageView) -> Usage:
-    """The view as it is sent."""
+    """Convert the view to the response body."""
     total = sum((use.counts for use in view.callers), Counts())
     return Usage(
         app=view.app,

@@ -118,3 +118,18 @@ async def test_a_wait_that_is_cancelled(callers: Authenticator) -> None:
     assert await access.during(asyncio.sleep(0, "answer")) == "answer"
     callers.replace(table())
     await asyncio.sleep(0)
+
+
+async def test_a_timer_that_fires_too_early_is_set_again() -> None:
+    """A wall clock that lags behind the event loop's delays the end of a right, and does not lose it."""
+    now_s = [100.0]
+    callers = Ending(table(reports=policy()), issuer=None, clock=lambda: now_s[0])
+    callers.until_s = 100.01
+    context = RequestContext(request_id="x", fields={b"authorization": KEY})
+    access = Access(context, callers, callers.identify(KEY), app="shop", clock=lambda: now_s[0])
+    waiting = asyncio.create_task(access.during(asyncio.Event().wait()))
+    await asyncio.sleep(0.05)
+    assert not waiting.done(), "the wall clock stands still before the end"
+    now_s[0] = 100.02
+    with pytest.raises(Unauthenticated):
+        await asyncio.wait_for(waiting, 5)
