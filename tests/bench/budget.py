@@ -1,4 +1,4 @@
-"""`make bench-budget`: what the budget costs. Prints a page of tables; docs/benchmarks/budget.md is one such run."""
+"""`make bench-budget`: the cost of the budget. Prints a page of tables; docs/benchmarks/budget.md is one such run."""
 
 import asyncio
 import statistics
@@ -77,7 +77,7 @@ def _store(server: Server) -> RedisStore:
 
 
 class _Waiting:
-    """Callers that all wait on and on."""
+    """Callers that wait all the time."""
 
     def __init__(self, callers: int, blocks: int) -> None:
         self._callers = callers
@@ -86,7 +86,7 @@ class _Waiting:
 
     @property
     def report(self) -> tuple[WaitingCount, ...]:
-        """The report of now."""
+        """The current report."""
         waited_ms = int((time.monotonic() - self._since_s) * 1000)
         return tuple(
             WaitingCount(caller=f"caller-{n}", weight=1.0 + n % 3, count=self._each, waited_ms=waited_ms + n)
@@ -119,7 +119,7 @@ async def _script_times(server: Server) -> str:
 
 
 async def _one_size(server: Server, callers: int, blocks: int, replicas: int) -> tuple[str, ...]:
-    """A replica after the other ticks, and uses its turn where it gets one."""
+    """One replica after the other ticks, and uses its turn if it gets one."""
     server.run("FLUSHALL")
     store = _store(server)
     waiting = _Waiting(callers, blocks)
@@ -145,7 +145,7 @@ async def _one_size(server: Server, callers: int, blocks: int, replicas: int) ->
 
 
 async def _use_all(server: Server, scheduler: RedisScheduler, waiting: _Waiting, spent: dict[str, list[float]]) -> None:
-    """Begin and end whatever turns this replica holds."""
+    """Begin and end all turns that this replica holds."""
     ticked = await scheduler.tick(waiting.report, returned=(), quiet=False, wants_board=False)
     for turn in ticked.turns:
         with _counted(server, spent["begin"]):
@@ -156,7 +156,7 @@ async def _use_all(server: Server, scheduler: RedisScheduler, waiting: _Waiting,
 
 @contextmanager
 def _counted(server: Server, spent_us: list[float]) -> Iterator[None]:
-    """Note the server's own time for the script call in the block, in microseconds."""
+    """Record the server's own time for the script call in the block, in microseconds."""
     before_us, _ = _spent_us(server)
     yield
     spent_us.append(_spent_us(server)[0] - before_us)
@@ -169,7 +169,7 @@ class _Block(JobOfNothing):
         super().__init__(f"bench:{{shop}}:{name}")
 
     async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
-        """Be called."""
+        """Make the call."""
         await slot.hold()
         await asyncio.sleep(0.05)
         return cached(self.block_key)

@@ -1,4 +1,4 @@
-"""`make bench-capacity`: what a gateway takes of Redis and of its own limits, by replicas, callers and load."""
+"""`make bench-capacity`: a gateway's use of Redis and of its own limits, by replicas, callers and load."""
 
 import asyncio
 import sys
@@ -23,7 +23,7 @@ WIDTHS = ((1, 1), (1, 40), (2, 40), (4, 40))
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """What Redis had to do in a second."""
+    """Redis's work in a second."""
 
     replicas: int
     callers: int
@@ -39,7 +39,7 @@ def commands(server: redis.Redis) -> int:
 
 @asynccontextmanager
 async def backlog(at: Fleet, *, callers: int) -> AsyncIterator[None]:
-    """Callers on all replicas who want more blocks than there are turns."""
+    """Callers on all replicas that want more blocks than there are turns."""
 
     async def caller(number: int) -> None:
         for page in range(10_000):
@@ -151,7 +151,7 @@ calls a second); each for {SECONDS} s. An app for which nobody waits costs next 
 
 
 def main() -> None:
-    """Measure, and write the report to the file that is named."""
+    """Measure, and write the report to the named file."""
     text = asyncio.run(report())
     Path(sys.argv[1]).write_text(text)
     print(text)

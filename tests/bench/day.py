@@ -36,7 +36,7 @@ ZIPF = 1.1
 PAGES = 4
 PATIENCE_S = 10.0
 BUSY_SHARE = 0.8
-"""Of a day's requests this share comes in the ten busiest hours."""
+"""The share of a day's requests in the ten busiest hours."""
 RULES = Rules(calls=5, window_ms=1000, transit_ms=500, fetch_lease_ms=int(CALL_TIMEOUT_S * 1000) + 500)
 LIFETIMES = Lifetimes(fresh_s=15, settled_s=600, refusal_s=60, stale_while_revalidate_s=60, stale_if_error_s=3600)
 
@@ -58,7 +58,7 @@ HEAD = (
 
 
 class Day:
-    """What a day came to."""
+    """The results of a day."""
 
     def __init__(self) -> None:
         self.requests = 0
@@ -150,7 +150,7 @@ async def simulated(asked_each: int, *, callers: int, seed: int = 1) -> tuple[Da
 
 
 def document(*, callers: int = CALLERS, rates: tuple[int, ...] = (10,)) -> str:
-    """The table, with what it stands on."""
+    """The table, with its conditions."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     began_s, rows = time.monotonic(), []
     for asked_each in rates:

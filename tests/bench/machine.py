@@ -1,4 +1,4 @@
-"""The facts of the machine and of processes that a table of figures stands on."""
+"""The machine and process facts behind a table of figures."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ def facts() -> str:
 
 
 def resident_mib(pid: int) -> float:
-    """What a process takes of memory now."""
+    """The resident memory of a process, in MiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 

@@ -1,6 +1,6 @@
-"""What the chart makes of ten sets of values, as files to review: `python -m tests.chart.golden` writes them.
+"""The chart's output for ten sets of values, as files to review: `python -m tests.chart.golden` writes them.
 
-The least values stand whole in golden/least.yaml; each other file is what differs from that.
+The least values are whole in golden/least.yaml; each other file is the difference from that.
 """
 
 import difflib
@@ -31,7 +31,7 @@ _SMALL: Values = {"dashboard": {"enabled": False}}  # 1,600 lines that stand in 
 
 
 def file_of(name: str) -> Path:
-    """Return where the golden text of this set of values is."""
+    """Return the path of the golden text of this set of values."""
     return FOLDER / f"{re.sub(r'[^a-z]+', '-', name.lower())}.{'yaml' if name == LEAST else 'diff'}"
 
 

@@ -1,4 +1,4 @@
-"""Values that people install with, each a patch on LEAST."""
+"""Typical sets of values, each a patch on LEAST."""
 
 from tests.chart.rendering import GONE, KEY, Values
 
@@ -8,7 +8,7 @@ MONITORED: Values = {
     "dashboard": {"enabled": True, "annotations": {"grafana_folder": "Taskgate"}},
 }
 RESTRICTED: Values = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-"""What PodSecurity's restricted level asks of every container, those that the chart does not make too."""
+"""What PodSecurity's restricted level requires of every container, including those that the chart does not make."""
 TRYING: Values = {"valkey": {"enabled": True}, "config": {"redis": {"url": GONE}}}
 
 MATRIX: dict[str, Values] = {

@@ -1,4 +1,4 @@
-"""Render the chart with Helm's own code, and read what comes out."""
+"""Render the chart with Helm's own code, and parse the output."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ GONE = object()
 
 
 class Rendered(msgspec.Struct, frozen=True, kw_only=True):
-    """What the chart makes of some values."""
+    """The chart's output for some values."""
 
     objects: tuple[Object, ...]
     notes: str
@@ -90,7 +90,7 @@ def merged(*patches: Values, onto: Values = LEAST) -> Values:
 
 
 class _Strict(yaml.CSafeLoader):
-    """Refuses keys that stand twice, which other loaders pass over."""
+    """Rejects duplicate keys, which other loaders ignore."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]

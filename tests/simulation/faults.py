@@ -1,4 +1,4 @@
-"""Faults of a simulation, each as it befalls Redis, the upstream, a replica or a clock."""
+"""Faults of a simulation, each as it affects Redis, the upstream, a replica or a clock."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ BLOCKS = ":b:"
 
 
 class Faults:
-    """Brings about the plan's faults."""
+    """Executes the plan's faults."""
 
     def __init__(self, world: "World") -> None:
         self._world = world
@@ -42,7 +42,7 @@ class Faults:
         }
 
     async def run(self, fault: FaultPlan) -> None:
-        """Wait for the fault's time, and bring it about."""
+        """Wait for the fault's time, and execute it."""
         world = self._world
         if fault.kind == "redis fails over":
             await asyncio.sleep(max(fault.at_s - fault.amount * 2, 0))
@@ -151,7 +151,7 @@ class Faults:
         world.give_birth()
 
     async def _slow(self, fault: FaultPlan) -> None:
-        """Redis takes as long for one replica as its stopwatch may not notice."""
+        """Redis takes as long for one replica as its stopwatch may fail to notice."""
         replica = self._replica()
         usual_s, replica.network.delay_s = replica.network.delay_s, (0.02, 0.02 + fault.amount * 0.1)
         await asyncio.sleep(fault.lasts_s)

@@ -1,4 +1,4 @@
-"""What must hold in a simulation: no call too many, no wrong page, an answer for everyone, and no work for nothing."""
+"""A simulation's invariants: no call too many, no wrong page, an answer for every request, and no needless work."""
 
 import bisect
 import itertools
@@ -36,7 +36,7 @@ class Purged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
-    """A request and the page or chunk that it got: `serials` are the calls that its records came with."""
+    """A request and the page or chunk that it got: `serials` are the calls that its records came from."""
 
     app: str
     keyword: str
@@ -57,7 +57,7 @@ def limit_holds(arrived_at_s: Sequence[float], *, app: str, calls: int, window_s
 
 
 def page_is_right(page: Answered, served: Sequence[Served], purges: Iterable[Purged], *, clocks_agree: bool) -> None:
-    """Never a page of another query or app, or from before a purge; never an older one than asked for."""
+    """Never a page of another query or app, or from before a purge; never an older one than requested."""
     for title in page.titles:
         app, keyword, number = title.split("/")
         call = served[int(number)]
@@ -75,7 +75,7 @@ def page_is_right(page: Answered, served: Sequence[Served], purges: Iterable[Pur
 
 
 def block_is_passed_on(page: Answered, served: Sequence[Served]) -> None:
-    """Whoever waits for a block has it soon after its call was answered, on whichever replica that was made."""
+    """Every waiting request has its block soon after its call was answered, on whichever replica that was made."""
     if page.source not in (Source.JOINED, Source.FETCHED) or not page.titles:
         return
     came_s = max(page.asked_s, *(served[int(title.split("/")[2])].answered_at_s for title in page.titles))
@@ -85,14 +85,14 @@ def block_is_passed_on(page: Answered, served: Sequence[Served]) -> None:
 
 
 def answer_is_in_time(*, asked_s: float, ended_s: float, patience_s: float, slack_s: float, what: str) -> None:
-    """Whoever waits is answered within patience, a call's time-out and a second."""
+    """Every waiting request is answered within patience, a call's timeout and a second."""
     bound_s, took_s = patience_s + CALL_TIMEOUT_S + 1.0 + slack_s, ended_s - asked_s
     if took_s > bound_s:
         raise Violated("late", f"{what}, asked at {asked_s:.2f} s, answered after {took_s:.2f} > {bound_s:.2f} s")
 
 
 def work_is_bounded(replica: Replica, plan: Plan, *, now_s: float) -> None:
-    """Script calls and commands follow from what happens, from ticks that are due, and from nothing else."""
+    """Script calls and commands follow from events and from ticks that are due, and from nothing else."""
     since_s = now_s - WORK_WITHIN_S
     events = _recent(replica.events, since_s)
     recent = {name: _recent(times, since_s) for name, times in replica.work.items()}
@@ -107,7 +107,7 @@ def work_is_bounded(replica: Replica, plan: Plan, *, now_s: float) -> None:
 
 
 def nothing_is_left(replica: Replica) -> None:
-    """When all have gone, no waiter, want, task or look-up is left but each line's ticker."""
+    """When all have gone, no waiter, queued block, task or look-up is left except each line's ticker."""
     for app, served in replica.apps.items():
         if served.line.waiting():
             raise Violated("memory", f"{replica.name} still waits for {app}: {served.line.waiting()}")
@@ -118,7 +118,7 @@ def nothing_is_left(replica: Replica) -> None:
 
 
 def backlog_is_served(begun_s: Sequence[float], *, calls: int, cycle_s: float, since_s: float, until_s: float) -> None:
-    """Over any ten seconds of backlog at least 95% of what the budget allows is used."""
+    """Over any ten seconds of backlog at least 95% of the budget is used."""
     times = sorted(begun_s)
     at_s = since_s
     while at_s + 10 <= until_s:

@@ -1,4 +1,4 @@
-"""A Redis in memory as far as values and messages go, and the store that a replica has of it."""
+"""The values and messages of a Redis, in memory, and a replica's store on top of it."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class MemoryRedis:
-    """Values with an end, and who listens. `clock` counts seconds and never goes back."""
+    """Values with an expiry, and subscribers. `clock` counts seconds and never goes back."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -21,46 +21,46 @@ class MemoryRedis:
         self.is_away = False
 
     def peek(self, key: str) -> bytes:
-        """The value under a key, b"" for none."""
+        """Return the value under a key, b"" for none."""
         value, ends_at_s = self._values.get(key, (b"", 0.0))
         return value if self._clock() < ends_at_s else b""
 
     def put(self, key: str, value: bytes, *, ttl_s: float) -> None:
-        """Keep a value."""
+        """Store a value."""
         self._values[key] = (value, self._clock() + ttl_s)
 
     def delete(self, key: str) -> bool:
-        """Delete a key; tells whether there was a value."""
+        """Delete a key; return whether there was a value."""
         was_there = bool(self.peek(key))
         self._values.pop(key, None)
         return was_there
 
     def names(self) -> list[str]:
-        """All keys whose end has not come."""
+        """All keys that have not expired."""
         now_s = self._clock()
         self._values = {key: kept for key, kept in self._values.items() if now_s < kept[1]}
         return list(self._values)
 
     def change(self, key: str, value: bytes) -> None:
-        """Have other bytes under a key, without moving its end."""
+        """Replace the bytes under a key, without moving its expiry."""
         self._values[key] = (value, self._values[key][1])
 
     def copy(self) -> dict[str, tuple[bytes, float]]:
-        """What a replica of this server has now."""
+        """The current data of a replica of this server."""
         return dict(self._values)
 
     def restore(self, values: dict[str, tuple[bytes, float]]) -> None:
-        """Have what was there at an earlier time, or nothing."""
+        """Restore the data of an earlier time, or none."""
         self._values = dict(values)
 
     def publish(self, channel: str, message: bytes) -> None:
-        """Send a message to whoever listens now."""
+        """Send a message to the current subscribers."""
         for store in self.stores:
             store.deliver(channel, message)
 
 
 class Network:
-    """The way between a replica and Redis: how long it takes, and what is lost. Each replica has its own."""
+    """The path between a replica and Redis: its delays and losses. Each replica has its own."""
 
     def __init__(self, chance: random.Random, *, delay_s: tuple[float, float]) -> None:
         self._chance = chance
@@ -69,7 +69,7 @@ class Network:
         self.is_listening = True
 
     async def way(self) -> None:
-        """One way, there or back."""
+        """The delay of one direction, there or back."""
         await asyncio.sleep(self._chance.uniform(*self.delay_s))
 
     def loses(self) -> bool:
@@ -82,7 +82,7 @@ class Network:
 
 
 class MemoryStore:
-    """Implements `Store`, scripts apart. `on_call` is called with the name of each command that is sent."""
+    """Implements `Store`, except for scripts. `on_call` is called with the name of each command that is sent."""
 
     TIMEOUT_S = 0.25
 
@@ -105,7 +105,7 @@ class MemoryStore:
         return await self._call("get", lambda: [self._redis.peek(key) or None for key in keys])
 
     async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
-        """Keep a value for `ttl_ms`."""
+        """Store a value for `ttl_ms`."""
         await self._call("set", lambda: self._redis.put(key, value, ttl_s=ttl_ms / 1000))
 
     async def delete_matching(self, prefix: str) -> int:
@@ -114,15 +114,15 @@ class MemoryStore:
         return await self._call("unlink", lambda: sum(self._redis.delete(key) for key in matching))
 
     async def publish(self, channel: str, message: bytes) -> None:
-        """Send a message to whoever listens."""
+        """Send a message to the subscribers."""
         await self._call("publish", lambda: self._redis.publish(channel, message))
 
     def script(self, source: str) -> Script:
-        """Scripts have a model of their own."""
+        """Scripts have their own model."""
         raise NotImplementedError(source)
 
     def listen(self, channel: str, handler: Handler, *, on_gap: OnGap | None = None) -> None:
-        """Hear a channel from a moment later on."""
+        """Subscribe to a channel a moment later."""
         loop = asyncio.get_running_loop()
 
         def begin() -> None:
@@ -133,7 +133,7 @@ class MemoryStore:
         loop.call_later(self._network.message_s(), begin)
 
     def deliver(self, channel: str, message: bytes) -> None:
-        """A message comes from Redis; messages keep their order."""
+        """Deliver a message from Redis; messages keep their order."""
         if not self._network.is_listening or self._is_closed:
             return
         loop = asyncio.get_running_loop()
@@ -142,7 +142,7 @@ class MemoryStore:
             loop.call_at(self._heard_at_s, handler, message)
 
     def reconnect(self) -> None:
-        """Listen again after what was lost."""
+        """Subscribe again after losses."""
         self._network.is_listening = True
         for handlers in self._handlers.values():
             for _, on_gap in handlers:
@@ -154,14 +154,14 @@ class MemoryStore:
         await self._call("ping", lambda: None)
 
     async def aclose(self) -> None:
-        """End what is under way."""
+        """End all work in progress."""
         self._is_closed = True
         while self._calls:
             await asyncio.wait(self._calls)
         self._redis.stores.remove(self)
 
     async def _call(self, name: str, command: Callable[[], T]) -> T:
-        """Finish the command even if the caller goes."""
+        """Finish the command even if the caller is gone."""
         if self._is_closed:
             raise StoreUnavailable("closed")
         task = asyncio.create_task(self._sent(name, command))

@@ -1,4 +1,4 @@
-"""The scheduler's model behind a network: what the script is to a replica, in virtual time."""
+"""The scheduler's model behind a network: the equivalent of the script for a replica, in virtual time."""
 
 import asyncio
 import copy
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class ModelServer:
-    """What Redis knows of one app's turns: the policy's state, the server's clock and its run."""
+    """Redis's state of one app's turns: the policy's state, the server's clock and its run."""
 
     def __init__(self, rules: Rules, redis: MemoryRedis, *, app: str, chance: random.Random) -> None:
         self.policy = Policy(rules)
@@ -30,13 +30,13 @@ class ModelServer:
         self._chance = chance
 
     def reading(self, epoch: int, seen_ms: int) -> Reading:
-        """What a script reads when it runs."""
+        """The clock reading of a script when it runs."""
         raw_ms = int(asyncio.get_running_loop().time() * 1000) + self.clock_off_ms
         chance = self._chance.randint(1, 2**31)
         return Reading(raw_ms=raw_ms, run_id=str(self.run), epoch=epoch, seen_ms=seen_ms, chance=chance)
 
     def copy(self) -> dict[str, Any]:
-        """What a replica of the server has now."""
+        """The current data of a replica of the server."""
         return copy.deepcopy(self.policy.__dict__)
 
     def restart(self, state: dict[str, Any] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What a simulation does, drawn from a seed: values alone, so that a failing one can be shown and made smaller."""
+"""A simulation's plan, drawn from a seed: values only, so that a failing one can be shown and shrunk."""
 
 import random
 from collections.abc import Iterator
@@ -72,7 +72,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     faults: tuple[FaultPlan, ...]
 
     def text(self) -> str:
-        """The plan, to be read."""
+        """The plan, for reading."""
         rules = f"{self.calls} calls in {self.window_ms} ms, transit {self.transit_ms} ms, fresh for {self.fresh_s:g} s"
         lines = [f"seed {self.seed}: {self.replicas} replicas, {rules}, {self.duration_s:g} s long"]
         for caller in self.callers:
@@ -108,7 +108,7 @@ def draw(seed: int) -> Plan:
 
 
 def calm(seed: int) -> Plan:
-    """A lasting backlog without any fault: who waits for what is fair and full."""
+    """A lasting backlog without any fault: waits are fair and the budget is fully used."""
     chance = random.Random(seed)
     return Plan(
         seed=seed,

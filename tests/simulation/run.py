@@ -16,7 +16,7 @@ def plan_of(seed: int) -> Plan:
 
 
 def report(outcome: Outcome) -> str:
-    """A failing seed: what it does, what has happened, and what does not hold."""
+    """A failing seed: its plan, its history, and the violated invariant."""
     return "\n".join((outcome.plan.text(), *outcome.history, f"VIOLATED {outcome.detail}"))
 
 

@@ -1,4 +1,4 @@
-"""Callers of a simulation: each asks in its own way, any replica, until the plan's end."""
+"""Callers of a simulation: each sends requests in its own way, to any replica, until the plan's end."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ class SimCaller:
         self._caller = Caller(name=plan.name, apps=frozenset(APPS), weight=plan.weight, waiting_max=10, wait_max_s=60)
 
     async def run(self, until_s: float) -> None:
-        """Ask until then, and end when all has been answered."""
+        """Send requests until then, and end when all have been answered."""
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self._plan.starts_s)
         while loop.time() < until_s:
@@ -69,7 +69,7 @@ class SimCaller:
         return Query(app=self._plan.app, since=FromNow(offset_s=-3600), until=FromNow(offset_s=0), keyword=keyword)
 
     async def _all(self, count: int, *, endless: bool = False) -> None:
-        """Ask for so many lists that nobody else asks for, at the same time, again and again where `endless`."""
+        """Request so many lists that nobody else requests, at the same time, repeatedly if `endless`."""
         loop = asyncio.get_running_loop()
 
         async def one() -> None:
@@ -91,7 +91,7 @@ class SimCaller:
     async def _ask(
         self, query: Query, slice_: Slice, *, whole: bool = False, hangs_up_s: float | None = None
     ) -> Page | Chunk | None:
-        """One request to any replica; None if it was refused, or the replica died."""
+        """Send one request to any replica; return None if it was refused, or the replica died."""
         world, plan, loop = self._world, self._plan, asyncio.get_running_loop()
         if not world.replicas:
             await asyncio.sleep(0.1)

@@ -1,4 +1,4 @@
-"""One replica of a simulation: the gateway's own parts, put together as `service.app` does, without the web."""
+"""One replica of a simulation: the gateway's own parts, assembled as `service.app` does, without the web."""
 
 import asyncio
 import random
@@ -30,7 +30,7 @@ GRACE_S = 2.0
 
 
 class _UsageCounts:
-    """As much of a usage store as a gateway needs to serve pages."""
+    """The part of a usage store that a gateway needs to serve pages."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -109,7 +109,7 @@ class Replica:
         )
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Start serving."""
         with owned_by(self.owner):
             self.purge.start()
             for app, served in self.apps.items():
@@ -120,7 +120,7 @@ class Replica:
         self.connected_since_s = asyncio.get_running_loop().time()
 
     def run(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        """Do something in this process."""
+        """Run something in this process."""
         self.event()
         with owned_by(self.owner):
             task = asyncio.create_task(work)
@@ -128,11 +128,11 @@ class Replica:
         return task
 
     def event(self) -> None:
-        """Something has happened that is worth a look or a tick."""
+        """Record an event that justifies a look or a tick."""
         self.events.append(asyncio.get_running_loop().time())
 
     async def aclose(self) -> None:
-        """End in order."""
+        """Shut down in order."""
         self.gateway.leave()
         self.gateway.refuse()
         for served in self.apps.values():

@@ -6,7 +6,7 @@ from tests.simulation.virtual_time import run_in_virtual_time
 
 
 def test_a_day_of_few_callers() -> None:
-    """Everyone is answered, nobody is refused, and no second holds a sixth call."""
+    """Every request is answered, none is refused, and no second holds a sixth call."""
     day, worst = run_in_virtual_time(lambda: simulated(10, callers=40))
     assert day.requests == sum(day.sources.values()) == len(day.waits_s) == 400
     assert set(day.sources) <= set(Source)

@@ -1,4 +1,4 @@
-"""How often a line asks its scheduler in each state, and how long it lets anybody wait: in virtual time."""
+"""How often a line calls its scheduler in each state, and how long its waits last: in virtual time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -33,14 +33,14 @@ class Fetch(JobOfNothing):
     """A job that takes 50 ms."""
 
     async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
-        """Be called."""
+        """Make the call."""
         await slot.hold()
         await asyncio.sleep(0.05)
         return cached(self.block_key)
 
 
 class Counting(LocalScheduler):
-    """A scheduler one millisecond away that counts what it is asked; `error` is raised, `answer` given to `begin`."""
+    """A scheduler one millisecond away that counts its calls; `error` is raised, `answer` returned by `begin`."""
 
     def __init__(self) -> None:
         super().__init__(Policy(RULES), lambda: asyncio.get_running_loop().time() * 1000)
@@ -52,7 +52,7 @@ class Counting(LocalScheduler):
     async def tick(
         self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
-        """Count, and fail if so told."""
+        """Count, and fail if configured to."""
         self.ticks += 1
         await asyncio.sleep(0.001)
         if self.error is not None:
@@ -60,7 +60,7 @@ class Counting(LocalScheduler):
         return await super().tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
 
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
-        """Count; answer as told, and give the turn back as the script does."""
+        """Count; return the configured answer, and give the turn back as the script does."""
         self.begins += 1
         await asyncio.sleep(0.001)
         if self.answer is None:
@@ -91,7 +91,7 @@ async def _ask(line: Line, name: str, *, patience_s: float) -> object:
 
 
 def test_an_idle_line_asks_for_nothing() -> None:
-    """Where nobody waits, no tick is due."""
+    """If nobody waits, no tick is due."""
 
     async def scene(line: Line, scheduler: Counting) -> None:
         await asyncio.sleep(SECONDS)
@@ -102,7 +102,7 @@ def test_an_idle_line_asks_for_nothing() -> None:
 
 
 def test_a_backlog_ticks_as_turns_come() -> None:
-    """Some ticks for each turn and each heartbeat, no more."""
+    """A few ticks for each turn and each heartbeat, no more."""
 
     async def scene(line: Line, scheduler: Counting) -> None:
         asked = [asyncio.create_task(_ask(line, f"b{number}", patience_s=60)) for number in range(100)]
@@ -119,7 +119,7 @@ def test_a_backlog_ticks_as_turns_come() -> None:
     "error", [StoreUnavailable("unreachable"), ZeroDivisionError()], ids=["Redis is away", "a fault of ours"]
 )
 def test_a_failing_scheduler_is_asked_ten_times_a_second(error: Exception) -> None:
-    """Whoever waits is refused by the patience, and asked about no oftener than that."""
+    """Waiting requests are refused when the patience ends, and the scheduler is called no more often than that."""
 
     async def scene(line: Line, scheduler: Counting) -> None:
         loop = asyncio.get_running_loop()
@@ -164,7 +164,7 @@ def test_no_answer_to_begin_leads_nowhere_or_round_in_circles(answer: Beginning,
 
 
 def test_a_wait_ends_with_the_patience_and_no_sooner() -> None:
-    """Where no turn comes, whoever waits is refused when the patience ends: the timer's time, to the millisecond."""
+    """If no turn comes, the request is refused when the patience ends: the timer's time, to the millisecond."""
 
     async def scene(line: Line, scheduler: Counting) -> None:
         loop = asyncio.get_running_loop()

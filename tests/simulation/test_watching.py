@@ -76,7 +76,7 @@ class MovingUpstream(SimUpstream):
 
 
 class Mirror:
-    """What one watcher holds, by its events alone; each event must fit."""
+    """One watcher's list, from its events alone; each event must fit."""
 
     def __init__(self) -> None:
         self.titles: dict[int, str] = {}

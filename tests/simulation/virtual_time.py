@@ -1,4 +1,4 @@
-"""An event loop in virtual time: whenever all wait, the clock jumps to the next timer. Nothing is ever waited for."""
+"""An event loop in virtual time: whenever all tasks wait, the clock jumps to the next timer. No real waiting."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ OWNER: ContextVar["TaskOwner | None"] = ContextVar("OWNER", default=None)
 
 
 class TaskOwner:
-    """The tasks of one process, which may die: all at once, and whatever they would begin afterwards."""
+    """The tasks of one process, which may die: all at once, with everything that they would begin afterwards."""
 
     def __init__(self) -> None:
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -35,7 +35,7 @@ class TaskOwner:
 
 
 class _Clock(selectors.SelectSelector):
-    """Waits for nothing, but moves the time."""
+    """Moves the time instead of waiting."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def _owned_task(
 
 @contextlib.contextmanager
 def owned_by(owner: TaskOwner) -> Iterator[None]:
-    """Within, tasks belong to the owner."""
+    """Inside, tasks belong to the owner."""
     token = OWNER.set(owner)
     try:
         yield
@@ -83,6 +83,6 @@ def owned_by(owner: TaskOwner) -> Iterator[None]:
 
 
 def run_in_virtual_time(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end on a loop of its own."""
+    """Run a coroutine to its end on a new loop."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(make())

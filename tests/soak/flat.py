@@ -1,4 +1,4 @@
-"""What is measured during a soak, and when it counts as flat."""
+"""The measures of a soak, and when they count as flat."""
 
 import asyncio
 import statistics
@@ -56,7 +56,7 @@ def thirds(samples: Sequence[Sample], name: str) -> tuple[float, float, float]:
 
 
 def grown(samples: Sequence[Sample]) -> list[str]:
-    """What has not stayed flat, in words."""
+    """Return, in words, what has not stayed flat."""
     found = []
     for name, allowed in GROWTH.items():
         _, middle, last = thirds(samples, name)
@@ -66,7 +66,7 @@ def grown(samples: Sequence[Sample]) -> list[str]:
 
 
 def left_over(before: Sample, after: Sample) -> list[str]:
-    """What of the load has stayed after its end, in words."""
+    """Return, in words, what is left of the load after its end."""
     found = []
     for name, allowed in REST.items():
         was, now = _at_rest(before, name), _at_rest(after, name)

@@ -1,4 +1,4 @@
-"""The load of a soak: who asks for what, for as long as it lasts."""
+"""The load of a soak: mixed requests, for as long as it lasts."""
 
 import asyncio
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any
 from tests.scenes.fleet import APP, Fleet, Got, key_of
 
 EXPECTED = {200, 429, 502, 503, 504}
-"""What may be answered while the upstream or Redis is in trouble; anything else is a fault of ours."""
+"""Acceptable answers while the upstream or Redis is in trouble; anything else is a fault of ours."""
 
 
 def _caller(name: str, **more: object) -> dict[str, object]:
@@ -24,7 +24,7 @@ CALLERS = {f"c{number}": _caller(f"c{number}") for number in range(12)} | {
 
 
 class Load:
-    """Asks any replica, and counts what comes back."""
+    """Sends requests to any replica, and counts the answers."""
 
     def __init__(self, gateways: Fleet, seen: Counter[str]) -> None:
         self.gateways = gateways
@@ -42,7 +42,7 @@ class Load:
             self._seen[f"unexpected: {kind} {type(exc).__name__}"] += 1
 
     async def gone(self) -> None:
-        """One page that is not waited for."""
+        """One page whose answer is not awaited."""
         asked = asyncio.ensure_future(self.page("hang-ups", caller="c1", q=f"gone {random.randrange(200)}", wait=10))
         await asyncio.wait({asked}, timeout=random.uniform(0, 0.5))
         asked.cancel()
@@ -50,7 +50,7 @@ class Load:
         self._seen["hang-ups: asked"] += 1
 
     async def purge(self) -> None:
-        """Drop all that is stored."""
+        """Drop all stored blocks."""
         replica = random.randrange(len(self.gateways.replicas))
         self.count(
             "purges",
@@ -59,7 +59,7 @@ class Load:
 
 
 def mixed(load: Load) -> Iterator[Coroutine[Any, Any, None]]:
-    """All of the load, endless; cancel it."""
+    """The whole load, endless; cancel it."""
     for number in range(4):
         yield _hits(load, f"c{number}")
     for number in range(4, 10):

@@ -18,7 +18,7 @@ MISSING = object()
 
 @dataclass(frozen=True, kw_only=True)
 class Got:
-    """All bytes that came until the other side closed, and how it closed."""
+    """All bytes received until the other side closed, and how it closed."""
 
     raw: bytes
     reset: bool
@@ -73,7 +73,7 @@ def send(sandbox: Sandbox) -> Callable[[bytes], Awaitable[Got]]:
 
 @pytest.fixture
 def call_bytes(sandbox: Sandbox, usersig: Callable[..., str]) -> Callable[..., bytes]:
-    """Writes a call of the sandbox's first app, good but for what `url`, `body` and the others change."""
+    """Writes a call of the sandbox's first app, valid except for what `url`, `body` and the others change."""
 
     def written(
         *,
@@ -112,7 +112,7 @@ def call_bytes(sandbox: Sandbox, usersig: Callable[..., str]) -> Callable[..., b
 
 @pytest.fixture
 def call(send: Callable[[bytes], Awaitable[Got]], call_bytes: Callable[..., bytes]) -> Callable[..., Awaitable[Got]]:
-    """Makes a call on a connection of its own."""
+    """Makes a call on a separate connection."""
 
     async def called(**changed: object) -> Got:
         return await send(call_bytes(**changed))
@@ -128,7 +128,7 @@ def missing() -> object:
 
 @pytest.fixture
 def unused_port() -> int:
-    """A port of loopback that nobody listens on now."""
+    """A loopback port on which nothing listens now."""
     return free_port()
 
 

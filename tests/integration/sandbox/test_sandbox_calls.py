@@ -53,7 +53,7 @@ async def test_a_good_call_gets_a_page(call: Call) -> None:
     ids=str,
 )
 async def test_refusals_come_with_status_200(call: Call, changed: dict[str, Any], code: int) -> None:
-    """Whatever is refused is refused with HTTP status 200, FAIL, the fault's code and a text."""
+    """Every refusal has HTTP status 200, FAIL, the fault's code and a text."""
     got = await call(**changed)
     assert got.status == 200
     assert got.json["ActionStatus"] == "FAIL"
@@ -66,7 +66,7 @@ async def test_refusals_come_with_status_200(call: Call, changed: dict[str, Any]
     [("contenttype", 60002), ("random", 60002), ("identifier", 60004), ("sdkappid", 60012), ("usersig", 70002)],
 )
 async def test_parameters_left_out(call: Call, missing: object, name: str, code: int) -> None:
-    """Each parameter of the URL is needed."""
+    """Each parameter of the URL is required."""
     assert (await call(url={name: missing})).code == code
 
 
@@ -110,7 +110,7 @@ async def test_strays_are_counted_apart(sandbox: Sandbox, call: Call) -> None:
 
 
 async def test_connections_are_kept(sandbox: Sandbox, call_bytes: Callable[..., bytes], send: Call) -> None:
-    """Several calls go over one connection, even sent at once, and are answered in order."""
+    """Several calls go over one connection, even if sent at once, and are answered in order."""
     both = call_bytes(close=False) + call_bytes(close=False, body={"Want": 0}) + call_bytes()
     got = await send(both)
     assert got.raw.count(b"HTTP/1.1 200 OK\r\n") == 3
@@ -129,7 +129,7 @@ async def test_connections_are_kept(sandbox: Sandbox, call_bytes: Callable[..., 
     ],
 )
 async def test_what_is_no_request(send: Call, request_bytes: bytes, status: int) -> None:
-    """What is not HTTP/1.1 with a length, or is too long, gets the fitting status and the connection's end."""
+    """Anything but HTTP/1.1 with a length, or too long, gets the fitting status and the connection's end."""
     assert (await send(request_bytes)).status == status
 
 

@@ -160,7 +160,7 @@ async def test_killed_it_takes_all_along(start) -> None:
 
 
 async def test_a_gateway_that_ignores_sigterm_is_ended(start) -> None:
-    """A gateway that doesn't end when asked is ended all the same, in bounded time."""
+    """A gateway that ignores SIGTERM is ended all the same, in bounded time."""
     demo = await start("deaf")
     await demo.up()
     demo.process.send_signal(signal.SIGTERM)
@@ -169,7 +169,7 @@ async def test_a_gateway_that_ignores_sigterm_is_ended(start) -> None:
 
 
 async def test_a_gateway_that_dies_at_once(start) -> None:
-    """Where the gateway ends before it is ready, the demo says so with its status, ends all, and exits with 1."""
+    """If the gateway ends before it is ready, the demo says so with its status, ends all, and exits with 1."""
     demo = await start("dies")
     assert "the gateway has ended with status 3" in await demo.complaint()
     assert await demo.status() == 1
@@ -178,7 +178,7 @@ async def test_a_gateway_that_dies_at_once(start) -> None:
 
 
 async def test_a_gateway_that_is_never_ready(start) -> None:
-    """Where the gateway isn't ready in time, the demo says so, ends all, and exits with 1."""
+    """If the gateway isn't ready in time, the demo says so, ends all, and exits with 1."""
     demo = await start("late", ready_within_s=0.5)
     assert "not ready within 0.5 s" in await demo.complaint()
     assert await demo.status() == 1
@@ -187,7 +187,7 @@ async def test_a_gateway_that_is_never_ready(start) -> None:
 
 
 async def test_a_gateway_that_falls(start) -> None:
-    """Where the gateway dies later, the demo says so, ends all, its workers too, and exits with 1."""
+    """If the gateway dies later, the demo says so, ends all, its workers too, and exits with 1."""
     demo = await start("falls")
     await demo.up()
     _, writer = await asyncio.open_connection("127.0.0.1", demo.port)
@@ -200,7 +200,7 @@ async def test_a_gateway_that_falls(start) -> None:
 
 
 async def test_a_valkey_that_dies(start) -> None:
-    """Where Valkey dies, the demo says so, ends all, and exits with 1."""
+    """If Valkey dies, the demo says so, ends all, and exits with 1."""
     demo = await start()
     await demo.up()
     os.kill(demo.valkey_pid(), signal.SIGKILL)
@@ -211,7 +211,7 @@ async def test_a_valkey_that_dies(start) -> None:
 
 
 async def test_a_taken_port(start, unused_port: int) -> None:
-    """Where the gateway's port is taken the demo says which, starts nothing, and exits with 2."""
+    """If the gateway's port is taken the demo says which, starts nothing, and exits with 2."""
     with socket.create_server(("127.0.0.1", unused_port)):
         demo = await start()
         complaint = await demo.complaint()

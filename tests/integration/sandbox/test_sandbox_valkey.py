@@ -86,7 +86,7 @@ async def test_kill_and_start_bring_it_back_empty(embedded: Valkey) -> None:
 
 
 async def test_pause_and_resume(embedded: Valkey) -> None:
-    """While paused it accepts and says nothing; resumed, it answers what was asked meanwhile."""
+    """While paused it accepts and is silent; resumed, it answers what was sent meanwhile."""
     embedded.pause()
     reader, writer = await asyncio.open_unix_connection(embedded.socket)
     writer.write(b"PING\r\n")
@@ -100,7 +100,7 @@ async def test_pause_and_resume(embedded: Valkey) -> None:
 
 
 async def test_a_wrong_option_is_told() -> None:
-    """Where it doesn't start, the error shows what the server said, and nothing is left."""
+    """If it doesn't start, the error shows the server's message, and nothing is left."""
     with pytest.raises(NotStarted, match="no-such-option"):
         async with embedded_valkey(options=("--no-such-option", "1")):
             pass
@@ -115,7 +115,7 @@ async def test_the_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_a_long_path_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where the socket's path would be too long for the kernel, the error says so, and the directory is removed."""
+    """If the socket's path would be too long for the kernel, the error says so, and the directory is removed."""
     deep = tmp_path / ("d" * 100)
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
@@ -126,7 +126,7 @@ async def test_a_long_path_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 async def test_it_dies_by_itself(embedded: Valkey) -> None:
-    """Whoever waits for its end learns of it at once, with the status, and it can be started again."""
+    """A waiter for its end is notified at once, with the status, and it can be started again."""
     os.kill(embedded.pid, signal.SIGKILL)
     async with asyncio.timeout(5):
         assert await embedded.ended() == 128 + signal.SIGKILL
