@@ -54,6 +54,11 @@ class Got(msgspec.Struct, frozen=True, kw_only=True):
         return float(timing.split("upstream;dur=")[1].split(",")[0]) / 1000 if "upstream;dur=" in timing else 0.0
 
     @property
+    def is_stale(self) -> bool:
+        """Whether the page is past its freshness (RFC 9211: a negative `ttl`)."""
+        return "ttl=-" in self.outcome
+
+    @property
     def outcome(self) -> str:
         """What `Cache-Status` says."""
         return self.headers.get("cache-status", "")

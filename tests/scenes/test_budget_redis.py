@@ -38,7 +38,7 @@ def settled(own_valkey: Server) -> Iterator[Server]:
     assert own_valkey.connections() <= 1
 
 
-@pytest.mark.parametrize("fault", [_out_of_memory, _refuses_scripts, _read_only, _never_answers])
+@pytest.mark.parametrize("fault", [_refuses_scripts, _read_only, _never_answers])
 async def test_a_redis_that_refuses_is_told_and_waited_for(
     settled: Server, fault: Callable[[Server], Callable[[], object]]
 ) -> None:
@@ -56,6 +56,17 @@ async def test_a_redis_that_refuses_is_told_and_waited_for(
                 await asyncio.sleep(0.05)
         assert "budget.redis_away" in gateways.replicas[0].log()
         assert "Traceback" not in gateways.replicas[0].log()
+        await _nothing_is_left(gateways, settled)
+
+
+async def test_a_redis_that_is_full_costs_only_what_it_would_keep(settled: Server) -> None:
+    """Turns go on where Redis takes no more values: pages are served, and never over the budget."""
+    async with fleet(settled, replicas=2) as gateways:
+        mend = _out_of_memory(settled)
+        got = await asyncio.gather(*(gateways.page(n % 2, caller=f"c{n}", q=f"full {n}") for n in range(20)))
+        assert {each.status for each in got} == {200}
+        assert await gateways.worst_second() <= 5
+        mend()
         await _nothing_is_left(gateways, settled)
 
 

@@ -51,7 +51,7 @@ def upstreams_own(base_url: str, signature: str, *, sort: str, keyword: str | No
         "OrderBy": order_by,
         "Asc": ascending,
         "BeginTime": f"{RANGE['since']} 00:00:00",
-        "EndTime": f"{RANGE['until']} 00:00:00",
+        "EndTime": f"{RANGE['until']} 23:59:59",
     } | ({"Keyword": keyword} if keyword else {})
     asked = {"usersig": signature, "identifier": APP.admin, "sdkappid": APP.sdkappid, "random": 7}
     target = f"{base_url}/v4/timpush/list_sched_task?{urlencode(asked)}&contenttype=json"

@@ -100,6 +100,7 @@ async def test_a_stream_is_the_whole_list(one: Fleet) -> None:
         "count": 2000,
         "total": 2000,
         "changed": False,
+        "missing": 0,
         "fetched_at": "",
         "stale": False,
         "problem": None,
