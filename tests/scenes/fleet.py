@@ -55,8 +55,8 @@ class Got(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_stale(self) -> bool:
-        """Whether the page is past its freshness (RFC 9211: a negative `ttl`)."""
-        return "ttl=-" in self.outcome
+        """Whether the page is a stored one past its freshness, for whatever reason."""
+        return any(f"detail={reason}" in self.outcome for reason in ("renewing", "wait", "error"))
 
     @property
     def outcome(self) -> str:
