@@ -17,7 +17,7 @@ help: ## list these targets
 run: $(VENV)/.run ## run the gateway: TASKGATE_CONFIG=my.yaml, or without it an embedded Valkey and a sandbox (PORT=8001)
 	@exec $(BIN)/python -m service $(if $(TASKGATE_CONFIG),serve,demo $(if $(PORT),--port $(PORT)))
 
-test: $(VENV)/.dev check ## check, then all tests, against real servers (five to eight minutes)
+test: $(VENV)/.dev check ## check, then all tests, against real servers (ten minutes)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not scene and not long and not prometheus and not browser and not proxy and not cluster and not helm"
 	$(BIN)/python -m pytest -n 2 -m "scene and not long"
 
