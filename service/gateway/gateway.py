@@ -295,8 +295,6 @@ class Gateway:
             block=_block(fetched.value, ask.query),
             source=Source.JOINED if fetched.joined else Source.FETCHED,
             forward=forward,
-            waited_s=fetched.waited_s,
-            upstream_s=fetched.upstream_s,
         )
 
     async def _stored(self, app: ServedApp, ask: PageRequest, index: int) -> tuple[CachedBlock, Lookup, bool]:

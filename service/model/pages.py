@@ -57,8 +57,8 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
     `body` is the JSON text of the tasks, joined by commas. `missing` is how many tasks the slice lacks compared to the
     total: the upstream returned fewer, or records without an id. `fetched_at_ms` and `range` are those of the older
-    block, `lifetime_s` is its freshness lifetime, counted from its fetch. `waited_s` is the time in line and
-    `upstream_s` the time of the call, 0 if there was none. `forward` is None if no call was made or joined.
+    block, `lifetime_s` is its freshness lifetime, counted from its fetch. `forward` is None if no call was made or
+    joined.
 
     `consistent` is false if the list was seen to change between blocks. With `only`, `total` and `slice` count the
     tasks that match it, and the page is made from all blocks of the list.
@@ -77,8 +77,6 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     only: Only = Only()
     stale_reason: StaleReason | None = None
     forward: Forward | None = None
-    waited_s: float = 0.0
-    upstream_s: float = 0.0
     budget: BudgetNote | None = None
 
 
@@ -100,8 +98,6 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     lifetime_s: float
     source: Source
     missing: int = 0
-    waited_s: float = 0.0
-    upstream_s: float = 0.0
     budget: BudgetNote | None = None
 
 
