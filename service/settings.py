@@ -111,7 +111,8 @@ class UpstreamSettings(_Section, frozen=True, kw_only=True):
     """How to call the upstream. `connections` is per host of an app.
 
     `proxy_url` is a forward proxy, http://HOST:PORT; `ca_file` holds the CAs to trust instead of the public ones.
-    Neither is ever taken from the environment.
+    Neither is ever taken from the environment. `unknown_task_codes` are the error codes of `get_sched_task` that mean
+    that there is no such task; the vendor documents none.
     """
 
     connect_timeout_s: Positive = 2.0
@@ -122,6 +123,7 @@ class UpstreamSettings(_Section, frozen=True, kw_only=True):
     proxy_url: str | None = None
     ca_file: str | None = None
     order_by: Literal["lower", "camel"] = "lower"
+    unknown_task_codes: Annotated[tuple[Annotated[int, Meta(ge=1, le=999_999)], ...], Meta(max_length=20)] = (90106,)
     backup_hosts: bool = True
     signature_valid_s: Annotated[int, Meta(ge=300, le=50 * 365 * 86_400)] = 60 * 86_400
     stopped_s: Positive = 60.0

@@ -7,12 +7,12 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from service.app import rules_of
 from service.budget.line.jobs import CallFailed, HeldSlot, LineIsFull, TooLong
 from service.budget.line.line import Line
 from service.budget.scheduler.shared import RedisScheduler
 from service.commands.filtered_time import filtered_time
 from service.configuration.passwords import passwords_of
+from service.gateway.served_call_factory import rules_of
 from service.model.blocks import NOTHING, CachedBlock
 from service.model.errors import StoreUnavailable, UpstreamError
 from service.model.queries import Query, parse_moment, parse_until

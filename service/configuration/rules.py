@@ -28,6 +28,7 @@ from service.settings import (
     UpstreamSettings,
 )
 from service.upstream.apps import checked_base_url
+from service.upstream.codes import CodeKind, kind_of
 from service.upstream.regions import REGION_NAMES
 from service.upstream.secret import SecretMissing, secret_of
 
@@ -95,6 +96,7 @@ def rule_faults(parts: Parts, environ: Mapping[str, str]) -> Iterator[SettingFau
     if parts.upstream:
         yield from _timeout_faults(parts.upstream)
         yield from _way_faults(parts.upstream)
+        yield from _code_faults(parts.upstream)
     if parts.server:
         yield from _proxy_faults(parts.server)
     if parts.query:
@@ -207,6 +209,14 @@ def _proxy_faults(server: ServerSettings) -> Iterator[SettingFault]:
         except ValueError:
             text = "expected an IP network whose host bits are 0, such as 10.0.0.0/8"
             yield SettingFault(path=f"server.trusted_proxies[{index}]", text=text)
+
+
+def _code_faults(upstream: UpstreamSettings) -> Iterator[SettingFault]:
+    """Return the codes that can't mean an unknown task, because they mean something else for every call."""
+    for code in upstream.unknown_task_codes:
+        if kind_of(code) not in (CodeKind.UNKNOWN, CodeKind.CALLER_FAULT):
+            text = f"{code} means something else for every call ({kind_of(code)})"
+            yield SettingFault(path="upstream.unknown_task_codes", text=text)
 
 
 def _telemetry_faults(telemetry: TelemetrySettings, server: ServerSettings | None) -> Iterator[SettingFault]:

@@ -12,20 +12,25 @@ from service.model.queries import Query, Range, Slice
 from service.model.streams import Only
 
 
-class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One request: a slice of a query, for a caller, with its patience (seconds) and directives.
+class RequestTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """For which caller something is requested, with its patience (seconds) and directives."""
+
+    caller: Caller
+    patience_s: float
+    directives: CacheDirectives
+    origin: Origin = NOBODY
+
+
+class PageRequest(RequestTerms, frozen=True, kw_only=True):
+    """A request for a slice of a query.
 
     With `only`, the slice counts only the tasks that match it; no more than `filter_max_blocks` are searched.
     """
 
-    caller: Caller
     query: Query
     slice: Slice
-    patience_s: float
-    directives: CacheDirectives
     only: Only = Only()
     filter_max_blocks: int = 10
-    origin: Origin = NOBODY
 
 
 class Source(StrEnum):

@@ -321,6 +321,14 @@ def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
         ),
         (
             "redis:",
+            "upstream: {unknown_task_codes: [90104, 60007, 90106, 90105]}\nredis:",
+            [
+                "upstream.unknown_task_codes: 60007 means something else for every call (throttled)",
+                "upstream.unknown_task_codes: 90105 means something else for every call (transient)",
+            ],
+        ),
+        (
+            "redis:",
             "telemetry: {metrics_port: 8000}\nredis:",
             ["telemetry.metrics_port: the same as server.port: metrics have a port of their own"],
         ),
