@@ -82,7 +82,7 @@ class Replica:
         self.port = free_port()
         self.metrics_port = free_port()
         self.configuration = configuration
-        self._log = log
+        self.log_file = log
         self.process: subprocess.Popen[bytes] | None = None
         self.release = PRESENT
 
@@ -93,7 +93,7 @@ class Replica:
             "TASKGATE__SERVER__PORT": str(self.port),
             "TASKGATE__TELEMETRY__METRICS_PORT": str(self.metrics_port),
         }
-        with self._log.open("ab") as log:
+        with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [self.release.python, "-m", "service", "serve"],
                 env=environment,
@@ -121,7 +121,7 @@ class Replica:
 
     def log(self) -> str:
         """All that it wrote."""
-        return self._log.read_text(errors="replace")
+        return self.log_file.read_text(errors="replace")
 
     async def ready(self) -> None:
         """Wait until it says that it is ready."""
