@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
-from service.app import rules_of
 from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, TooLong
 from service.budget.line.line import Line
 from service.budget.scheduler.shared import RedisScheduler
 from service.commands.check_app import Call, Finding, MakeCall, NotCalled, check_app
 from service.configuration.passwords import passwords_of
+from service.gateway.served_call_factory import rules_of
 from service.model.blocks import NOTHING, CachedBlock
 from service.model.calls import CallKind
 from service.model.errors import StoreUnavailable, UpstreamError

@@ -1,5 +1,6 @@
 """Rules between settings and about what they point to. Each section is checked even if another one is broken."""
 
+import ipaddress
 import ssl
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
@@ -96,6 +97,8 @@ def rule_faults(parts: Parts, environ: Mapping[str, str]) -> Iterator[SettingFau
         yield from _timeout_faults(parts.upstream)
         yield from _way_faults(parts.upstream)
         yield from _code_faults(parts.upstream)
+    if parts.server:
+        yield from _proxy_faults(parts.server)
     if parts.query:
         yield from _query_faults(parts.query)
     if parts.telemetry:
@@ -197,6 +200,15 @@ def _way_faults(upstream: UpstreamSettings) -> Iterator[SettingFault]:
         except OSError as exc:
             text = f"the file {upstream.ca_file} can't be read: {exc.strerror}"
             yield SettingFault(path="upstream.ca_file", text=text)
+
+
+def _proxy_faults(server: ServerSettings) -> Iterator[SettingFault]:
+    for index, network in enumerate(server.trusted_proxies):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            text = "expected an IP network whose host bits are 0, such as 10.0.0.0/8"
+            yield SettingFault(path=f"server.trusted_proxies[{index}]", text=text)
 
 
 def _code_faults(upstream: UpstreamSettings) -> Iterator[SettingFault]:
