@@ -83,7 +83,7 @@ class Replica:
         self.port = free_port()
         self.metrics_port = free_port()
         self.configuration = configuration
-        self._log = log
+        self.log_file = log
         self.process: subprocess.Popen[bytes] | None = None
         self.release = PRESENT
 
@@ -94,7 +94,7 @@ class Replica:
             "TASKGATE__SERVER__PORT": str(self.port),
             "TASKGATE__TELEMETRY__METRICS_PORT": str(self.metrics_port),
         }
-        with self._log.open("ab") as log:
+        with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [self.release.python, "-m", "service", "serve"],
                 env=environment,
@@ -122,7 +122,7 @@ class Replica:
 
     def log(self) -> str:
         """All that it wrote."""
-        return self._log.read_text(errors="replace")
+        return self.log_file.read_text(errors="replace")
 
     async def ready(self) -> None:
         """Wait until it says that it is ready."""
