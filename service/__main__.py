@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="check a configuration and print all its faults")
     check.add_argument("config", metavar="CONFIG", help="the YAML file")
     check.add_argument("--redis", action="store_true", help="also try what a gateway does with Redis")
-    check.add_argument("--call", action="store_true", help="also make one real call for each app, within its budget")
+    check.add_argument("--call", action="store_true", help="also make a few real calls for each app, within its budget")
     check.add_argument("--alone", action="store_true", help="with --call: if Redis is away, call outside the budget")
     check.add_argument("--memory", type=int, metavar="MIB", help="compare with this limit (default: the container's)")
     check.set_defaults(command=_check)
