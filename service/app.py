@@ -15,6 +15,7 @@ from service.budget.scheduler.fallback import FallbackScheduler, notice_s
 from service.budget.scheduler.interfaces import Rules
 from service.budget.scheduler.shared import RedisScheduler
 from service.cache.block_cache import BlockCache
+from service.cache.caller_shares import CallerShares
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.purge import Purge
 from service.cache.redis_blocks import RedisBlocks
@@ -86,7 +87,13 @@ def create_app(
     lifetimes = lifetimes_of(settings.cache)
     cache = RedisBlocks(store, prefix=settings.redis.prefix, block_size=settings.cache.block_size)
     memory = MemoryBlocks(max_bytes=settings.cache.memory_bytes, clock=time.monotonic)
-    block_cache = BlockCache(cache, memory, lifetimes=lifetimes)
+    shares = CallerShares(
+        store,
+        prefix=settings.redis.prefix,
+        blocks_max=settings.cache.caller_blocks_max,
+        clock=time.monotonic,
+    )
+    block_cache = BlockCache(cache, memory, lifetimes=lifetimes, shares=shares)
     upstream_apps = {
         name: upstream_app_of(name, app, backup_hosts=settings.upstream.backup_hosts)
         for name, app in settings.apps.items()
@@ -141,8 +148,13 @@ def create_app(
     purge.add(block_cache.forget)
     usage = UsageObserver({name: app.usage_store.count for name, app in apps.items()})
     gathered = BatchedObservers((access_log, *signals.listeners, usage))
-    sequential_reads = SequentialReads(block_size=settings.cache.block_size) if settings.cache.ahead else None
-    gateway = Gateway(apps, lifetimes=lifetimes, clock=clock, purge=purge, sequential_reads=sequential_reads)
+    gateway = Gateway(
+        apps,
+        lifetimes=lifetimes,
+        clock=clock,
+        purge=purge,
+        sequential_reads=SequentialReads(block_size=settings.cache.block_size) if settings.cache.ahead else None,
+    )
     feeds = Feeds(
         gateway,
         VersionStore(store, prefix=settings.redis.prefix, keep_s=settings.watch.resume_s),
@@ -161,6 +173,7 @@ def create_app(
             gateway=gateway,
             memory=memory,
             blocks=cache,
+            shares=shares,
             redis=store,
             clock=time.time,
             skew_s=lambda: clock.skew_s,

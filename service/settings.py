@@ -76,6 +76,7 @@ class CacheSettings(_Section, frozen=True, kw_only=True):
     refusal_s: Positive = 60.0
     memory_bytes: Annotated[int, Meta(ge=0)] = 64 * 1024 * 1024
     answers_bytes: Annotated[int, Meta(ge=0)] = 16 * 1024 * 1024
+    caller_blocks_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
     ahead: bool = True
 
 

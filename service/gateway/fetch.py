@@ -100,8 +100,8 @@ class Fetching:
         """Return why no block of this app can be fetched now, or None."""
         return self._upstream.stopped(self._app)
 
-    async def fetch(self, query: Query, index: int, slot: HeldSlot, *, attempt: int) -> CachedBlock | None:
-        """Make one call for a block and store its result; a refusal of the query is stored in its place.
+    async def fetch(self, query: Query, index: int, slot: HeldSlot, *, caller: str, attempt: int) -> CachedBlock | None:
+        """Make one call for a block and store its result for `caller`; a refusal of the query is stored in its place.
 
         If the upstream returns fewer records per call than a block holds, the stored block is unfinished, and the next
         call continues it. Return None if the app's blocks were dropped during the call: later requests must not be
@@ -116,7 +116,7 @@ class Fetching:
             listing = await self._listing(query, range_, slot, offset=offset, want=want, attempt=attempt)
         except QueryRefused as exc:
             refusal = RefusedQuery(fetched_at_ms=self.now_ms(), code=exc.code, text=exc.text)
-            return await self.cache.put(query, index, refusal, generation=generation)
+            return await self.cache.put(query, index, refusal, caller=caller, generation=generation)
         self._failed_at_s = None
         block = block_of(listing, query=query, range_=range_, fetched_at_ms=self.now_ms())
         if block.received < min(want, block.total - offset):
@@ -125,7 +125,7 @@ class Fetching:
             block = msgspec.structs.replace(block, unfinished=goes_on)
         if begun is not None:
             block = joined(begun, block)
-        return await self.cache.put(query, index, block, generation=generation)
+        return await self.cache.put(query, index, block, caller=caller, generation=generation)
 
     async def _unfinished(self, query: Query, index: int) -> Block | None:
         """Return the part of the block that earlier calls have fetched, if it is worth continuing."""
@@ -230,16 +230,24 @@ class Fetching:
 class BlockJob:
     """Implements `Job` for one block of a query.
 
-    `known` is the head of the value that the request has seen in Redis, empty for none. `is_fresh` judges by the
-    request's directives.
+    `caller` is the one whose request needs the block, whoever pays for the call. `known` is the head of the value that
+    the request has seen in Redis, empty for none. `is_fresh` judges by the request's directives.
     """
 
     def __init__(
-        self, fetching: Fetching, query: Query, index: int, *, known: bytes, is_fresh: Callable[[CachedBlock], bool]
+        self,
+        fetching: Fetching,
+        query: Query,
+        index: int,
+        *,
+        caller: str,
+        known: bytes,
+        is_fresh: Callable[[CachedBlock], bool],
     ) -> None:
         self.block_key = fetching.cache.key(query, index)
         self.known = known
         self._fetching = fetching
+        self._caller = caller
         self._query = query
         self._index = index
         self._is_fresh = is_fresh
@@ -248,7 +256,7 @@ class BlockJob:
     async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
         """Fetch the block and store it."""
         try:
-            kept = await self._fetching.fetch(self._query, self._index, slot, attempt=attempt)
+            kept = await self._fetching.fetch(self._query, self._index, slot, caller=self._caller, attempt=attempt)
         except UpstreamError as exc:
             return self._fetching.failed(exc, attempt=attempt)
         if kept is None:

@@ -125,7 +125,7 @@ class Gateway:
         if self._sequential_reads is not None and ask.only.is_everything:
             following = self._sequential_reads.step(ask.caller.name, ask.query, ask.slice, total=page.total)
             if following is not None:
-                self._in_background(self._fetch_ahead(app, ask.query, following))
+                self._in_background(self._fetch_ahead(app, ask.query, following, caller=ask.caller))
         return page
 
     async def chunk(self, ask: PageRequest) -> Chunk:
@@ -267,7 +267,7 @@ class Gateway:
         self.lookups[_LOOKUPS.get(verdict, place)] += 1
         if verdict is Freshness.FRESH:
             return Part(block=_block(kept, ask.query), source=Source.HIT)
-        job = self._job(app, ask.query, index, kept, ask.directives)
+        job = self._job(app, ask.query, index, kept, ask.directives, caller=ask.caller)
         if verdict is Freshness.RENEW:
             self._renew(app, job)
             return _stale(kept, ask.query, StaleReason.RENEWING)
@@ -353,12 +353,19 @@ class Gateway:
         return kept.stored if kept.stored.total <= index * app.fetching.block_size else None
 
     def _job(
-        self, app: ServedApp, query: Query, index: int, kept: CachedBlock, directives: CacheDirectives
+        self,
+        app: ServedApp,
+        query: Query,
+        index: int,
+        kept: CachedBlock,
+        directives: CacheDirectives,
+        *,
+        caller: Caller,
     ) -> BlockJob:
         def is_fresh(found: CachedBlock) -> bool:
             return self._judge(found, directives) is Freshness.FRESH
 
-        return BlockJob(app.fetching, query, index, known=kept.head, is_fresh=is_fresh)
+        return BlockJob(app.fetching, query, index, caller=caller.name, known=kept.head, is_fresh=is_fresh)
 
     def _judge(self, kept: CachedBlock, directives: CacheDirectives) -> Freshness:
         if kept.stored is None:
@@ -390,12 +397,12 @@ class Gateway:
         except TaskgateError as exc:
             log.info("renewal.failed", app=app.info.name, error=type(exc).__name__)
 
-    async def _fetch_ahead(self, app: ServedApp, query: Query, index: int) -> None:
+    async def _fetch_ahead(self, app: ServedApp, query: Query, index: int, *, caller: Caller) -> None:
         """Prefetch a block with spare turns, unless a fresh one is stored."""
         cache = app.fetching.cache
         try:
             kept = cache.recall(query, index) or await cache.get(query, index)
-            job = self._job(app, query, index, kept, _NO_DIRECTIVES)
+            job = self._job(app, query, index, kept, _NO_DIRECTIVES, caller=caller)
             is_fresh = self._judge(kept, _NO_DIRECTIVES) is Freshness.FRESH
             if not is_fresh and not app.line.wants(job.block_key) and app.fetching.stopped() is None:
                 await app.line.fetch(

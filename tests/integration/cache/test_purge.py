@@ -67,7 +67,8 @@ class Replica:
 
     async def put(self, query: Query = QUERY, index: int = 0) -> None:
         """Keep a block."""
-        assert await self.shelf.put(query, index, BLOCK, generation=self.shelf.generation(query.app)) is not None
+        generation = self.shelf.generation(query.app)
+        assert await self.shelf.put(query, index, BLOCK, caller="c0", generation=generation) is not None
 
     def remembers(self, query: Query = QUERY, index: int = 0) -> bool:
         """Whether the block is in memory."""
@@ -112,7 +113,7 @@ async def test_what_began_before_is_not_kept(pair: tuple[Replica, Replica]) -> N
     generation = two.shelf.generation("shop")
     await one.purge.drop("shop")
     await until(lambda: two.shelf.generation("shop") > generation)
-    assert await two.shelf.put(QUERY, 0, BLOCK, generation=generation) is None
+    assert await two.shelf.put(QUERY, 0, BLOCK, caller="c0", generation=generation) is None
     assert not two.remembers()
     assert (await one.shelf.get(QUERY, 0)).stored is None
 
@@ -150,7 +151,7 @@ async def test_a_call_under_way_is_made_again(pair: tuple[Replica, Replica], att
     fetching = Fetching(
         app=app, upstream=upstream, cache=two.shelf, block_size=100, align_s=1, attempts=2, pause_s=1, clock=time.time
     )
-    job = BlockJob(fetching, QUERY, 0, known=b"", is_fresh=lambda _: True)
+    job = BlockJob(fetching, QUERY, 0, caller="c0", known=b"", is_fresh=lambda _: True)
     call = asyncio.create_task(job.call(NoSlot(), attempt=attempt))
     await asyncio.wait_for(upstream.begun.wait(), 5)
     await one.purge.drop("shop")

@@ -114,6 +114,7 @@ class Replica:
             self.fetching,
             QUERY,
             index,
+            caller="c",
             known=(await self.fetching.cache.get(QUERY, index)).head,
             is_fresh=lambda _: True,
         )
