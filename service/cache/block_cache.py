@@ -7,15 +7,25 @@ import structlog
 
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
-from service.model.blocks import Block, CachedBlock, Stored
+from service.model.blocks import HEAD_BYTES, Block, CachedBlock, Stored
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes, keep_for_ms
 from service.model.queries import Query
+from service.store.interfaces import Put
 
 END = -1
 """The index under which the end of a query's list is stored: its newest block, without its tasks."""
 
 log = structlog.get_logger()
+
+
+class NewBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """A fetched block that this replica serves already, and the values to store in Redis, for the others."""
+
+    kept: CachedBlock
+    app: str
+    generation: int
+    puts: tuple[Put, ...]
 
 
 class BlockCache:
@@ -76,39 +86,46 @@ class BlockCache:
             self._remember(query, index, kept)
         return kept
 
-    async def put(self, query: Query, index: int, stored: Stored, *, generation: int) -> CachedBlock | None:
-        """Store a block and with it the end of its list; in memory only if Redis is unavailable.
+    def take(self, query: Query, index: int, stored: Stored, *, generation: int) -> NewBlock | None:
+        """Keep a fetched block in memory; `store` must follow. With it goes the end of its list.
 
         Return None if the blocks were forgotten since `generation`, in which the fetch began: it must not be served.
         """
         if generation != self.generation(query.app):
             return None
-        head, _ = await asyncio.gather(self._put(query, index, stored), self._put_end(query, stored))
-        if generation != self.generation(query.app):
-            return None
-        kept = CachedBlock(stored=stored, head=head)
+        put = self._encoded(query, index, stored)
+        end = self._encoded(query, END, _end_of(stored)) if isinstance(stored, Block) else None
+        kept = CachedBlock(stored=stored, head=b"" if put is None else put.value[:HEAD_BYTES])
         self._remember(query, index, kept)
-        return kept
+        puts = tuple(each for each in (put, end) if each is not None)
+        return NewBlock(kept=kept, app=query.app, generation=generation, puts=puts)
+
+    async def store(self, new: NewBlock) -> None:
+        """Store a block in Redis, unless the app's blocks were forgotten since its fetch began.
+
+        If Redis is unavailable, the block stays in memory only.
+        """
+        if new.generation != self.generation(new.app) or not new.puts:
+            return
+        try:
+            await self._cache.put_all(new.puts)
+        except StoreUnavailable as exc:
+            log.warning("cache.not_stored", app=new.app, detail=exc.detail)
+
+    def _encoded(self, query: Query, index: int, stored: Stored) -> Put | None:
+        return self._cache.encoded(query, index, stored, ttl_ms=keep_for_ms(stored, lifetimes=self._lifetimes))
 
     async def end(self, query: Query) -> CachedBlock:
         """Return the end of a query's list according to its newest block. Raise StoreUnavailable."""
         return await self._cache.get(query, END)
 
-    async def _put(self, query: Query, index: int, stored: Stored) -> bytes:
-        try:
-            return await self._cache.put(query, index, stored, ttl_ms=keep_for_ms(stored, lifetimes=self._lifetimes))
-        except StoreUnavailable as exc:
-            log.warning("cache.not_stored", app=query.app, detail=exc.detail)
-            return b""
-
-    async def _put_end(self, query: Query, stored: Stored) -> None:
-        if isinstance(stored, Block):
-            end = msgspec.structs.replace(
-                stored, settled=False, ends=(), body=b"", ids=b"", codes=b"", left_out=0, unfinished=False
-            )
-            await self._put(query, END, end)
-
     def _remember(self, query: Query, index: int, kept: CachedBlock) -> None:
         if kept.stored is not None:
             ends_in_s = keep_for_ms(kept.stored, lifetimes=self._lifetimes) / 1000
             self._memory.put(self.key(query, index), kept.stored, app=query.app, head=kept.head, ends_in_s=ends_in_s)
+
+
+def _end_of(block: Block) -> Block:
+    return msgspec.structs.replace(
+        block, settled=False, ends=(), body=b"", ids=b"", codes=b"", left_out=0, unfinished=False
+    )

@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from service.budget.line.jobs import CallFailed, HeldSlot
-from service.cache.block_cache import BlockCache
+from service.cache.block_cache import BlockCache, NewBlock
 from service.gateway.call_events import Call, CallEnd, OnCall, Tracing, Untraced
 from service.model.blocks import Block, CachedBlock, RefusedQuery, block_of, joined
 from service.model.errors import (
@@ -100,15 +100,17 @@ class Fetching:
         """Return why no block of this app can be fetched now, or None."""
         return self._upstream.stopped(self._app)
 
-    async def fetch(self, query: Query, index: int, slot: HeldSlot, *, attempt: int) -> CachedBlock | None:
-        """Make one call for a block and store its result; a refusal of the query is stored in its place.
+    async def fetch(
+        self, query: Query, index: int, slot: HeldSlot, *, attempt: int, seen: CachedBlock
+    ) -> NewBlock | None:
+        """Make one call for a block and keep its result in memory; a refusal of the query is kept in its place.
 
-        If the upstream returns fewer records per call than a block holds, the stored block is unfinished, and the next
-        call continues it. Return None if the app's blocks were dropped during the call: later requests must not be
-        served older data. Raise UpstreamError.
+        If the upstream returns fewer records per call than a block holds, the block is unfinished, and the next call
+        continues it: `seen` is what Redis had when it was last read. Return None if the app's blocks were dropped
+        during the call: later requests must not be served older data. Raise UpstreamError.
         """
         generation = self.cache.generation(query.app)
-        begun = await self._unfinished(query, index)
+        begun = await self._unfinished(query, index, seen)
         range_ = query.range_at(self._clock(), align_s=self._align_s) if begun is None else begun.range
         offset = index * self.block_size + (0 if begun is None else begun.received)
         want = self.block_size - (0 if begun is None else begun.received)
@@ -116,7 +118,7 @@ class Fetching:
             listing = await self._listing(query, range_, slot, offset=offset, want=want, attempt=attempt)
         except QueryRefused as exc:
             refusal = RefusedQuery(fetched_at_ms=self.now_ms(), code=exc.code, text=exc.text)
-            return await self.cache.put(query, index, refusal, generation=generation)
+            return self.cache.take(query, index, refusal, generation=generation)
         self._failed_at_s = None
         block = block_of(listing, query=query, range_=range_, fetched_at_ms=self.now_ms())
         if block.received < min(want, block.total - offset):
@@ -125,17 +127,20 @@ class Fetching:
             block = msgspec.structs.replace(block, unfinished=goes_on)
         if begun is not None:
             block = joined(begun, block)
-        return await self.cache.put(query, index, block, generation=generation)
+        return self.cache.take(query, index, block, generation=generation)
 
-    async def _unfinished(self, query: Query, index: int) -> Block | None:
-        """Return the part of the block that earlier calls have fetched, if it is worth continuing."""
+    async def _unfinished(self, query: Query, index: int, seen: CachedBlock) -> Block | None:
+        """Return the part of the block that earlier calls have fetched, if it is worth continuing.
+
+        A turn begins only if Redis still has what was seen, or nothing.
+        """
         kept = self.cache.recall(query, index)
-        if kept is None:
+        if kept is None and is_unfinished(seen):
             try:
                 kept = await self.cache.get(query, index)
             except StoreUnavailable:
                 return None
-        block = kept.stored
+        block = None if kept is None else kept.stored
         if not isinstance(block, Block) or not block.unfinished or block.received >= self.block_size:
             return None
         return block if abs(self.now_ms() - block.fetched_at_ms) < FILL_WITHIN_S * 1000 else None
@@ -230,15 +235,23 @@ class Fetching:
 class BlockJob:
     """Implements `Job` for one block of a query.
 
-    `known` is the head of the value that the request has seen in Redis, empty for none. `is_fresh` judges by the
+    `seen` is the block as the request has seen it, with the head of the value in Redis. `is_fresh` judges by the
     request's directives.
     """
 
     def __init__(
-        self, fetching: Fetching, query: Query, index: int, *, known: bytes, is_fresh: Callable[[CachedBlock], bool]
+        self,
+        fetching: Fetching,
+        query: Query,
+        index: int,
+        *,
+        seen: CachedBlock,
+        is_fresh: Callable[[CachedBlock], bool],
     ) -> None:
         self.block_key = fetching.cache.key(query, index)
-        self.known = known
+        self.known = seen.head
+        self._seen = seen
+        self._new: NewBlock | None = None
         self._fetching = fetching
         self._query = query
         self._index = index
@@ -246,30 +259,41 @@ class BlockJob:
         self._asked_at_ms = fetching.now_ms()
 
     async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
-        """Fetch the block and store it."""
+        """Fetch the block. A part of it is stored at once, the whole by `keep`."""
         try:
-            kept = await self._fetching.fetch(self._query, self._index, slot, attempt=attempt)
+            new = await self._fetching.fetch(self._query, self._index, slot, attempt=attempt, seen=self._seen)
         except UpstreamError as exc:
             return self._fetching.failed(exc, attempt=attempt)
-        if kept is None:
+        if new is None:
             return self._fetching.dropped(attempt=attempt)
-        if _is_unfinished(kept):
-            return self._fetching.unfinished(kept)
-        return kept
+        self._new = new
+        if is_unfinished(new.kept):
+            self._seen = new.kept
+            await self.keep()
+            return self._fetching.unfinished(new.kept)
+        return new.kept
+
+    async def keep(self) -> None:
+        """Store the fetched block in Redis."""
+        new, self._new = self._new, None
+        if new is not None:
+            await self._fetching.cache.store(new)
 
     async def look(self) -> CachedBlock:
         """Return the block as Redis has it now. Raise StoreUnavailable."""
-        return await self._fetching.cache.look(self._query, self._index)
+        self._seen = await self._fetching.cache.look(self._query, self._index)
+        return self._seen
 
     def accepts(self, found: CachedBlock) -> bool:
         """Return whether the block is new to the request, and fresh for it or fetched while it waited.
 
         A failover may bring back an older block than the one seen; that one answers no request.
         """
-        if found.stored is None or _is_unfinished(found) or found.head == self.known:
+        if found.stored is None or is_unfinished(found) or found.head == self.known:
             return False
         return found.stored.fetched_at_ms > self._asked_at_ms - CLOCKS_APART_MS or self._is_fresh(found)
 
 
-def _is_unfinished(kept: CachedBlock) -> bool:
+def is_unfinished(kept: CachedBlock) -> bool:
+    """Return whether the upstream has given only a part of the block so far."""
     return isinstance(kept.stored, Block) and kept.stored.unfinished

@@ -358,7 +358,7 @@ class Gateway:
         def is_fresh(found: CachedBlock) -> bool:
             return self._judge(found, directives) is Freshness.FRESH
 
-        return BlockJob(app.fetching, query, index, known=kept.head, is_fresh=is_fresh)
+        return BlockJob(app.fetching, query, index, seen=kept, is_fresh=is_fresh)
 
     def _judge(self, kept: CachedBlock, directives: CacheDirectives) -> Freshness:
         if kept.stored is None:

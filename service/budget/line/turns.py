@@ -186,6 +186,7 @@ class Turns:
         if not isinstance(outcome, CallFailed):
             upstream_s = loop.time() - begun_s
             self._waiters.serve(block, outcome, begun_s=begun_s, upstream_s=upstream_s, payer=turn.caller)
+            await self._keep(block)
             await self._report_done(turn, block)
             return
         await self._report_done(turn, block, outcome)
@@ -196,6 +197,12 @@ class Turns:
             self._wait_again(block, None if outcome.head else outcome.error)
         else:
             self._waiters.fail(block, outcome.error)
+
+    async def _keep(self, block: QueuedBlock) -> None:
+        try:
+            await block.job.keep()
+        except Exception:  # the requests have been served, and the slot must be freed
+            log.exception("budget.keep_failed", app=self._app)
 
     async def _report_done(self, turn: Turn, block: QueuedBlock, failed: CallFailed | None = None) -> None:
         """Report the end of a fetch; if Redis is away, retry in the background so that waiting requests are not

@@ -13,7 +13,7 @@ from service.cache.memory_blocks import MemoryBlocks
 from service.cache.purge import Purge
 from service.cache.redis_blocks import RedisBlocks
 from service.gateway.fetch import BlockJob, Fetching
-from service.model.blocks import Block
+from service.model.blocks import NOTHING, Block
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes
 from service.model.origin import NOBODY
@@ -67,7 +67,9 @@ class Replica:
 
     async def put(self, query: Query = QUERY, index: int = 0) -> None:
         """Keep a block."""
-        assert await self.shelf.put(query, index, BLOCK, generation=self.shelf.generation(query.app)) is not None
+        new = self.shelf.take(query, index, BLOCK, generation=self.shelf.generation(query.app))
+        assert new is not None
+        await self.shelf.store(new)
 
     def remembers(self, query: Query = QUERY, index: int = 0) -> bool:
         """Whether the block is in memory."""
@@ -112,8 +114,19 @@ async def test_what_began_before_is_not_kept(pair: tuple[Replica, Replica]) -> N
     generation = two.shelf.generation("shop")
     await one.purge.drop("shop")
     await until(lambda: two.shelf.generation("shop") > generation)
-    assert await two.shelf.put(QUERY, 0, BLOCK, generation=generation) is None
+    assert two.shelf.take(QUERY, 0, BLOCK, generation=generation) is None
     assert not two.remembers()
+    assert (await one.shelf.get(QUERY, 0)).stored is None
+
+
+async def test_what_was_served_before_is_not_stored(pair: tuple[Replica, Replica]) -> None:
+    """A block that was served just before another replica's purge is not stored after it."""
+    one, two = pair
+    new = two.shelf.take(QUERY, 0, BLOCK, generation=two.shelf.generation("shop"))
+    assert new is not None
+    await one.purge.drop("shop")
+    await until(lambda: not two.remembers())
+    await two.shelf.store(new)
     assert (await one.shelf.get(QUERY, 0)).stored is None
 
 
@@ -150,7 +163,7 @@ async def test_a_call_under_way_is_made_again(pair: tuple[Replica, Replica], att
     fetching = Fetching(
         app=app, upstream=upstream, cache=two.shelf, block_size=100, align_s=1, attempts=2, pause_s=1, clock=time.time
     )
-    job = BlockJob(fetching, QUERY, 0, known=b"", is_fresh=lambda _: True)
+    job = BlockJob(fetching, QUERY, 0, seen=NOTHING, is_fresh=lambda _: True)
     call = asyncio.create_task(job.call(NoSlot(), attempt=attempt))
     await asyncio.wait_for(upstream.begun.wait(), 5)
     await one.purge.drop("shop")

@@ -114,7 +114,7 @@ class Replica:
             self.fetching,
             QUERY,
             index,
-            known=(await self.fetching.cache.get(QUERY, index)).head,
+            seen=await self.fetching.cache.get(QUERY, index),
             is_fresh=lambda _: True,
         )
         outcome = await self.line.fetch(job, caller="c", weight=1.0, patience_s=10.0, bound=10)
