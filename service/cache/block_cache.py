@@ -8,6 +8,7 @@ import structlog
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
 from service.model.blocks import HEAD_BYTES, Block, CachedBlock, Stored
+from service.model.cache_keys import BlockKey, CacheKey
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes, keep_for_ms
 from service.model.queries import Query
@@ -36,7 +37,7 @@ class BlockCache:
         self._memory = memory
         self._lifetimes = lifetimes
         self._generations: dict[str, int] = {}
-        self._reading: dict[tuple[str, int], asyncio.Task[CachedBlock]] = {}
+        self._reading: dict[tuple[CacheKey, int], asyncio.Task[CachedBlock]] = {}
 
     def generation(self, app: str) -> int:
         """Return how often the app's blocks were dropped; results of fetches begun in an earlier generation are
@@ -52,53 +53,52 @@ class BlockCache:
         """Use these lifetimes for blocks stored from now on."""
         self._lifetimes = lifetimes
 
-    def key(self, query: Query, index: int) -> str:
+    def redis_key(self, key: CacheKey) -> str:
         """Return the block's key in Redis, which also identifies it elsewhere."""
-        return self._cache.key(query, index)
+        return self._cache.redis_key(key)
 
-    def recall(self, query: Query, index: int) -> CachedBlock | None:
+    def recall(self, key: CacheKey) -> CachedBlock | None:
         """Return the block from this replica's memory; does no I/O."""
-        return self._memory.get(self.key(query, index))
+        return self._memory.get(self.redis_key(key))
 
-    async def get(self, query: Query, index: int) -> CachedBlock:
+    async def get(self, key: CacheKey) -> CachedBlock:
         """Return the block as Redis has it, sharing a read that is under way. Raise StoreUnavailable.
 
         After the app's blocks were forgotten, a read that began before is not shared.
         """
-        asked = self.key(query, index), self.generation(query.app)
+        asked = key, self.generation(key.app)
         task = self._reading.get(asked)
         if task is None:
-            task = self._reading[asked] = asyncio.create_task(self.look(query, index))
+            task = self._reading[asked] = asyncio.create_task(self.look(key))
             task.add_done_callback(lambda read: self._read(asked, read))
         return await asyncio.shield(task)
 
-    def _read(self, asked: tuple[str, int], task: "asyncio.Task[CachedBlock]") -> None:
+    def _read(self, asked: tuple[CacheKey, int], task: "asyncio.Task[CachedBlock]") -> None:
         """Drop a finished read and mark its error as retrieved: its waiters have received it, or none are left."""
         del self._reading[asked]
         if not task.cancelled():
             task.exception()
 
-    async def look(self, query: Query, index: int) -> CachedBlock:
+    async def look(self, key: CacheKey) -> CachedBlock:
         """Return the block as Redis has it now, with a new read. Raise StoreUnavailable."""
-        generation = self.generation(query.app)
-        kept = await self._cache.get(query, index)
-        if generation == self.generation(query.app):
-            self._remember(query, index, kept)
+        generation = self.generation(key.app)
+        kept = await self._cache.get(key)
+        if generation == self.generation(key.app):
+            self._remember(key, kept)
         return kept
 
-    def take(self, query: Query, index: int, stored: Stored, *, generation: int) -> NewBlock | None:
-        """Keep a fetched block in memory; `store` must follow. With it goes the end of its list.
+    def take(self, key: CacheKey, stored: Stored, *, generation: int) -> NewBlock | None:
+        """Keep a fetched block in memory, and return it with what to `store`: the block, and the end of its list.
 
         Return None if the blocks were forgotten since `generation`, in which the fetch began: it must not be served.
         """
-        if generation != self.generation(query.app):
+        if generation != self.generation(key.app):
             return None
-        put = self._encoded(query, index, stored)
-        end = self._encoded(query, END, _end_of(stored)) if isinstance(stored, Block) else None
+        put, end = self._encoded(key, stored), self._encoded_end(key, stored)
         kept = CachedBlock(stored=stored, head=b"" if put is None else put.value[:HEAD_BYTES])
-        self._remember(query, index, kept)
+        self._remember(key, kept)
         puts = tuple(each for each in (put, end) if each is not None)
-        return NewBlock(kept=kept, app=query.app, generation=generation, puts=puts)
+        return NewBlock(kept=kept, app=key.app, generation=generation, puts=puts)
 
     async def store(self, new: NewBlock) -> None:
         """Store a block in Redis, unless the app's blocks were forgotten since its fetch began.
@@ -112,20 +112,22 @@ class BlockCache:
         except StoreUnavailable as exc:
             log.warning("cache.not_stored", app=new.app, detail=exc.detail)
 
-    def _encoded(self, query: Query, index: int, stored: Stored) -> Put | None:
-        return self._cache.encoded(query, index, stored, ttl_ms=keep_for_ms(stored, lifetimes=self._lifetimes))
-
     async def end(self, query: Query) -> CachedBlock:
         """Return the end of a query's list according to its newest block. Raise StoreUnavailable."""
-        return await self._cache.get(query, END)
+        return await self._cache.get(BlockKey(query=query, index=END))
 
-    def _remember(self, query: Query, index: int, kept: CachedBlock) -> None:
+    def _encoded(self, key: CacheKey, stored: Stored) -> Put | None:
+        return self._cache.encoded(key, stored, ttl_ms=keep_for_ms(stored, lifetimes=self._lifetimes))
+
+    def _encoded_end(self, key: CacheKey, stored: Stored) -> Put | None:
+        if not isinstance(key, BlockKey) or not isinstance(stored, Block):
+            return None
+        end = msgspec.structs.replace(
+            stored, settled=False, ends=(), body=b"", ids=b"", codes=b"", left_out=0, unfinished=False
+        )
+        return self._encoded(BlockKey(query=key.query, index=END), end)
+
+    def _remember(self, key: CacheKey, kept: CachedBlock) -> None:
         if kept.stored is not None:
             ends_in_s = keep_for_ms(kept.stored, lifetimes=self._lifetimes) / 1000
-            self._memory.put(self.key(query, index), kept.stored, app=query.app, head=kept.head, ends_in_s=ends_in_s)
-
-
-def _end_of(block: Block) -> Block:
-    return msgspec.structs.replace(
-        block, settled=False, ends=(), body=b"", ids=b"", codes=b"", left_out=0, unfinished=False
-    )
+            self._memory.put(self.redis_key(key), kept.stored, app=key.app, head=kept.head, ends_in_s=ends_in_s)
