@@ -13,7 +13,7 @@ import structlog
 
 from service.cache.lru import LruTable
 from service.model.errors import StoreUnavailable
-from service.store.interfaces import Store
+from service.store.interfaces import Put, Store
 
 BRIEF_S = 10.0
 """How long a block beyond the bound is kept: enough for all replicas that wait for it, and for its reader's next page.
@@ -64,27 +64,27 @@ class CallerShares:
         self._brief_ms = int(brief_s * 1000)
         self._queries: LruTable[tuple[str, str, str], float] = LruTable(QUERIES_MAX)
 
-    async def keep_ms(self, block_key: str, *, app: str, caller: str, keep_ms: int, longest_ms: int) -> int:
-        """Count a block of the caller, and return for how long to keep it: `keep_ms`, or less beyond the bound.
+    async def keep_ms(self, block: Put, *, app: str, caller: str, longest_ms: int) -> int:
+        """Count a block of the caller, and return how long to keep it: as it says, or less beyond the bound.
 
         A block that is stored already keeps its time. While Redis is unavailable, nothing is counted or cut short.
         """
         who = app, caller
-        name = block_key.rpartition(":b:")[2]
+        name = block.key.rpartition(":b:")[2]
         self._queries.put((*who, name.partition(":")[0]), self._clock())
-        keys = [f"{self._prefix}:{{{app}}}:b:of:{caller}", block_key]
+        keys = [f"{self._prefix}:{{{app}}}:b:of:{caller}", block.key]
         try:
-            answer = await self._count(keys, (name, keep_ms, longest_ms, self._blocks_max))
+            answer = await self._count(keys, (name, block.ttl_ms, longest_ms, self._blocks_max))
         except StoreUnavailable:
-            return keep_ms
+            return block.ttl_ms
         fits, count, left_ms = cast("list[int]", answer)
         self.blocks[who] = count
         if fits:
-            return keep_ms
+            return block.ttl_ms
         if not self.brief[who]:
             log.warning("cache.caller_over_bound", app=app, caller=caller, blocks_max=self._blocks_max)
         self.brief[who] += 1
-        return min(max(left_ms, self._brief_ms), keep_ms)
+        return min(max(left_ms, self._brief_ms), block.ttl_ms)
 
     def queries(self) -> Counter[tuple[str, str]]:
         """Return how many distinct queries this replica has fetched in the last hour, by app and caller.

@@ -10,7 +10,8 @@ from service.cache.block_cache import BlockCache
 from service.cache.caller_shares import CallerShares
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
-from service.model.blocks import Block, RefusedQuery
+from service.model.blocks import Block, RefusedQuery, Stored
+from service.model.cache_keys import BlockKey, CacheKey, TaskKey
 from service.model.freshness import Lifetimes
 from service.model.queries import FromNow, Query, Range
 from service.settings import RedisSettings
@@ -54,12 +55,17 @@ class Replica:
 
     async def put(self, of: Query, *, index: int = 0, caller: str = "c0", text: bytes = b"{}") -> None:
         """Store a fetched block."""
-        generation = self.cache.generation(of.app)
-        assert await self.cache.put(of, index, block(text), caller=caller, generation=generation) is not None
+        await self.put_any(BlockKey(query=of, index=index), block(text), caller=caller)
+
+    async def put_any(self, key: CacheKey, stored: Stored, *, caller: str = "c0") -> None:
+        """Store what was fetched."""
+        new = self.cache.take(key, stored, generation=self.cache.generation(key.app))
+        assert new is not None
+        await self.cache.store(new, caller=caller)
 
     def is_remembered(self, of: Query) -> bool:
         """Whether the block is in the replica's memory."""
-        return self.cache.recall(of, 0) is not None
+        return self.cache.recall(BlockKey(query=of, index=0)) is not None
 
 
 @pytest.fixture
@@ -71,7 +77,7 @@ async def store(own_valkey: Server) -> AsyncIterator[RedisStore]:
 
 def ttl_ms(server: Server, replica: Replica, of: Query, index: int = 0) -> int:
     """The remaining life of a block in Redis."""
-    return int(server.run("PTTL", replica.blocks.key(of, index)))
+    return int(server.run("PTTL", replica.blocks.redis_key(BlockKey(query=of, index=index))))
 
 
 async def test_beyond_the_bound_blocks_are_kept_briefly(store: RedisStore, own_valkey: Server) -> None:
@@ -174,11 +180,12 @@ async def test_garbage_in_place_of_the_count_heals(store: RedisStore, own_valkey
     assert own_valkey.run("ZCARD", "t:{shop}:b:of:c0") == 1
 
 
-async def test_refusals_are_small_and_not_counted(store: RedisStore, own_valkey: Server) -> None:
-    """A refusal in place of a block takes no share."""
+async def test_refusals_and_single_tasks_are_not_counted(store: RedisStore, own_valkey: Server) -> None:
+    """What is small takes no share."""
     replica = Replica(store)
     refusal = RefusedQuery(fetched_at_ms=int(time.time() * 1000), code=90104, text="no")
-    assert await replica.cache.put(query(0), 0, refusal, caller="c0", generation=0) is not None
+    await replica.put_any(BlockKey(query=query(0), index=0), refusal)
+    await replica.put_any(TaskKey(app="shop", id=1), block())
     assert own_valkey.run("EXISTS", "t:{shop}:b:of:c0") == 0
 
 
@@ -217,4 +224,4 @@ async def test_nobody_evicts_everybody(store: RedisStore, own_valkey: Server, po
             await replica.put(query(1000 + number), text=b'{"x": "%b"}' % (b"x" * 8000))
     assert {log["event"] for log in logs} == {"cache.caller_over_bound"}
     for of in (*(of for of, _ in others), query(1000)):
-        assert (await replica.blocks.get(of, 0)).stored is not None
+        assert (await replica.blocks.get(BlockKey(query=of, index=0))).stored is not None
