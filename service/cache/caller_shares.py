@@ -24,6 +24,7 @@ QUERY_SEEN_S = 3600.0
 
 log = structlog.get_logger()
 
+
 # KEYS: the caller's blocks, the block. ARGV: the block's name, how long to keep it, the longest time that any block is
 # kept (both in ms), the bound. Returns 1 if the block fits and is now counted, else 0; the number of blocks counted for
 # the caller; and how long the presently stored block will be kept (ms). A key of another type starts again.
@@ -72,7 +73,7 @@ class CallerShares:
         who = app, caller
         name = block.key.rpartition(":b:")[2]
         self._queries.put((*who, name.partition(":")[0]), self._clock())
-        keys = [f"{self._prefix}:{{{app}}}:b:of:{caller}", block.key]
+        keys = [f"{shares_of(self._prefix, app)}{caller}", block.key]
         try:
             answer = await self._count(keys, (name, block.ttl_ms, longest_ms, self._blocks_max))
         except StoreUnavailable:
@@ -98,3 +99,8 @@ class CallerShares:
         """Called when the app's blocks were dropped, and Redis' counts with them."""
         for who in [who for who in self.blocks if who[0] == app]:
             del self.blocks[who]
+
+
+def shares_of(prefix: str, app: str) -> str:
+    """Return how the keys of the counts of an app's callers begin."""
+    return f"{prefix}:{{{app}}}:share:"

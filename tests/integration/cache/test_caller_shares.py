@@ -138,14 +138,14 @@ async def test_what_has_expired_makes_room(store: RedisStore, own_valkey: Server
     replica = Replica(store)
     for number in range(BOUND):
         await replica.put(query(number))
-    counted = own_valkey.run("ZRANGE", "t:{shop}:b:of:c0", 0, -1)
-    own_valkey.run("ZADD", "t:{shop}:b:of:c0", 1, counted[0])
-    own_valkey.run("ZADD", "t:{shop}:b:of:c0", "1e300", counted[1])
+    counted = own_valkey.run("ZRANGE", "t:{shop}:share:c0", 0, -1)
+    own_valkey.run("ZADD", "t:{shop}:share:c0", 1, counted[0])
+    own_valkey.run("ZADD", "t:{shop}:share:c0", "1e300", counted[1])
     await replica.put(query(10))
     await replica.put(query(11))
     assert ttl_ms(own_valkey, replica, query(11)) > BRIEF_MS
     assert replica.shares.blocks == {("shop", "c0"): BOUND}
-    assert 0 < int(own_valkey.run("PTTL", "t:{shop}:b:of:c0")) <= 3_600_000
+    assert 0 < int(own_valkey.run("PTTL", "t:{shop}:share:c0")) <= 3_600_000
 
 
 async def test_a_stored_block_keeps_its_time(store: RedisStore, own_valkey: Server) -> None:
@@ -174,10 +174,10 @@ async def test_dropped_blocks_are_not_counted(store: RedisStore, own_valkey: Ser
 
 async def test_garbage_in_place_of_the_count_heals(store: RedisStore, own_valkey: Server) -> None:
     """A key of another type starts again."""
-    own_valkey.run("SET", "t:{shop}:b:of:c0", "nonsense")
+    own_valkey.run("SET", "t:{shop}:share:c0", "nonsense")
     replica = Replica(store)
     await replica.put(query(0))
-    assert own_valkey.run("ZCARD", "t:{shop}:b:of:c0") == 1
+    assert own_valkey.run("ZCARD", "t:{shop}:share:c0") == 1
 
 
 async def test_refusals_and_single_tasks_are_not_counted(store: RedisStore, own_valkey: Server) -> None:
@@ -186,7 +186,7 @@ async def test_refusals_and_single_tasks_are_not_counted(store: RedisStore, own_
     refusal = RefusedQuery(fetched_at_ms=int(time.time() * 1000), code=90104, text="no")
     await replica.put_any(BlockKey(query=query(0), index=0), refusal)
     await replica.put_any(TaskKey(app="shop", id=1), block())
-    assert own_valkey.run("EXISTS", "t:{shop}:b:of:c0") == 0
+    assert own_valkey.run("EXISTS", "t:{shop}:share:c0") == 0
 
 
 async def test_without_redis_nothing_is_counted(store: RedisStore, own_valkey: Server) -> None:
