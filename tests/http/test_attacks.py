@@ -9,7 +9,8 @@ import pytest
 from service.callers.authenticator import Authenticator
 from service.callers.table import table_of
 from service.settings import AppSettings, CallerSettings, RedisSettings, Settings
-from tests.http.fake_gateway import AUTH, KEY, MANY_AUTH, NOW_S, Web, raw
+from tests.http.fake_gateway import NOW_S
+from tests.http.site import AUTH, KEY, MANY_AUTH, Web, raw
 from tests.servers import until
 
 PARAMETERS = [

@@ -6,7 +6,7 @@ import zlib
 
 import pytest
 
-from tests.http.fake_gateway import Web
+from tests.http.site import Web
 
 LARGE = b",".join(b'{"id":%d,"title":"Spring sale"}' % number for number in range(100))
 

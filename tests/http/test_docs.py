@@ -18,7 +18,7 @@ from service.web.openapi.operations import paths
 from service.web.parameters import MOMENT_PATTERN, task_parameters
 from service.web.problems.types import KINDS
 from service.web.settings import default_web_settings
-from tests.http.fake_gateway import Web
+from tests.http.site import Web
 
 COMMITTED = Path(__file__).parents[2] / "openapi" / "openapi.json"
 MOMENTS = (

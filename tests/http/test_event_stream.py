@@ -11,7 +11,8 @@ import pytest
 from service.model.errors import RangeTooWide, UpstreamTimeout
 from service.watch import feed as feed_module
 from tests.event_reader import EVENT_STREAM, Event, Mirror, events
-from tests.http.fake_gateway import AUTH, Web, task_of
+from tests.http.fake_gateway import task_of
+from tests.http.site import AUTH, Web
 
 
 @pytest.fixture(autouse=True)

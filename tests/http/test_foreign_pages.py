@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from service.web.middleware import RequestMiddleware
-from tests.http.fake_gateway import OPERATOR_AUTH, Web
+from tests.http.site import OPERATOR_AUTH, Web
 
 
 def open_web(web: Web) -> httpx.AsyncClient:

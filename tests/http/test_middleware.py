@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.model.pages import Source
-from tests.http.fake_gateway import AUTH, KEY, MANY_AUTH, Web
+from tests.http.site import AUTH, KEY, MANY_AUTH, Web
 
 OPEN = [
     "/", "/livez", "/readyz", "/version", "/problems", "/problems/{name}", "/openapi.json", "/docs", "/docs/{name}",

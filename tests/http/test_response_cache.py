@@ -11,7 +11,8 @@ from service.model.callers import Authenticated
 from service.model.pages import Source
 from service.observe.request import RequestRecord
 from service.web.response_cache import ResponseCache
-from tests.http.fake_gateway import AUTH, MANY_AUTH, NOW_S, Web, key_callers
+from tests.http.fake_gateway import NOW_S
+from tests.http.site import AUTH, MANY_AUTH, Web, key_callers
 
 
 class Desk:

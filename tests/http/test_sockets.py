@@ -9,7 +9,7 @@ import httpx
 import msgspec
 import pytest
 
-from tests.http.fake_gateway import AUTH, KEY, Web, raw, served
+from tests.http.site import AUTH, KEY, Web, raw, served
 from tests.servers import until
 
 LARGE = bytes(4_000_000)

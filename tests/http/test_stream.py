@@ -18,7 +18,8 @@ from service.observe.request import RequestContext
 from service.settings import CallerSettings
 from service.web.identify import Access
 from service.web.stream import TaskStream
-from tests.http.fake_gateway import AUTH, KEY, Web, _hashed, key_table, raw, task_of
+from tests.http.fake_gateway import task_of
+from tests.http.site import AUTH, KEY, Web, hashed, key_table, raw
 from tests.servers import until
 
 LINES = {"Accept": "application/x-ndjson"}
@@ -168,10 +169,10 @@ async def test_a_problem_on_the_way(web: Web, error: Exception, slug: str) -> No
 
 
 RELOADS = [
-    (CallerSettings(keys=(_hashed(KEY),), apps=("shop",), weight=7.0), None),
-    (CallerSettings(keys=(_hashed(KEY),), apps=("news",)), "unknown-app"),
-    (CallerSettings(keys=(_hashed(KEY),), apps=("news",), operator=True), "not-allowed"),
-    (CallerSettings(keys=(_hashed("another"),), apps=("shop",)), "unauthenticated"),
+    (CallerSettings(keys=(hashed(KEY),), apps=("shop",), weight=7.0), None),
+    (CallerSettings(keys=(hashed(KEY),), apps=("news",)), "unknown-app"),
+    (CallerSettings(keys=(hashed(KEY),), apps=("news",), operator=True), "not-allowed"),
+    (CallerSettings(keys=(hashed("another"),), apps=("shop",)), "unauthenticated"),
 ]
 
 

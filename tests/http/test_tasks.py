@@ -13,7 +13,7 @@ from service.model.pages import Forward, Source
 from service.model.queries import At, FromNow, Slice, Sort
 from service.model.streams import Only
 from service.web.settings import default_web_settings
-from tests.http.fake_gateway import AUTH, MANY_AUTH, SlowToForce, Web
+from tests.http.site import AUTH, MANY_AUTH, SlowToForce, Web
 
 
 async def test_body(web: Web) -> None:

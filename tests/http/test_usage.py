@@ -4,14 +4,15 @@ import pytest
 
 from service.model.budgets import Counts, Use, UseInPeriod
 from service.settings import CallerSettings
-from tests.http.fake_gateway import MANY_AUTH, NOW_S, Web, _hashed, key_callers
+from tests.http.fake_gateway import NOW_S
+from tests.http.site import MANY_AUTH, Web, hashed, key_callers
 
 BOSS_AUTH = {"Authorization": "Bearer boss"}
 
 
 def boss_web() -> Web:
     """With an operator who may read the app."""
-    settings = {"boss": CallerSettings(keys=(_hashed("boss"),), apps=("shop",), operator=True)}
+    settings = {"boss": CallerSettings(keys=(hashed("boss"),), apps=("shop",), operator=True)}
     return Web(callers=key_callers(settings))
 
 

@@ -17,7 +17,8 @@ import pytest
 from service.model.budgets import CallerStanding
 from service.model.errors import UpstreamTimeout, WaitTooLong
 from service.model.pages import Source
-from tests.http.fake_gateway import KEY, Web, task_of
+from tests.http.fake_gateway import task_of
+from tests.http.site import KEY, Web
 
 ROOT = Path(__file__).parents[3]
 NASTY = "a\x1b[31mred\x07\x9b2J \u202egnp.exe\u200b\u2028 限时优惠 👩\u200d🚀"

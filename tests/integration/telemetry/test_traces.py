@@ -17,7 +17,8 @@ from service.model.origin import NOBODY, Origin
 from service.telemetry.spans import Traces
 from service.web.settings import default_web_settings
 from service.web.site import create_web
-from tests.http.fake_gateway import AUTH, NOW_S, FakeGateway, feeds_over, key_callers
+from tests.http.fake_gateway import NOW_S, FakeGateway
+from tests.http.site import AUTH, feeds_over, key_callers
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
