@@ -44,7 +44,7 @@ async def test_an_hour_a_day_a_week(shown: Shown) -> None:
     await tab.run("document.querySelector('#period :checked').focus()")
     await tab.press("ArrowRight")
     await tab.until(f"{CARD}.innerText.includes('54,321')")
-    assert told.usage_asks[-1] == ("shop", "single", int(NOW_S) - DAY_S)
+    assert told.usage_requests[-1] == ("shop", "single", int(NOW_S) - DAY_S)
     seen = await tab.text()
     for text in (
         "Calls by single, last day",
@@ -60,7 +60,7 @@ async def test_an_hour_a_day_a_week(shown: Shown) -> None:
     assert rows == [["single (you)", "54,321", "77"], ["all other callers", "\N{EN DASH}", "\N{EN DASH}"]]
     await tab.press("ArrowRight")
     await tab.until(f"{CARD}.innerText.includes('last week')")
-    assert told.usage_asks[-1] == ("shop", "single", int(NOW_S) - 7 * DAY_S)
+    assert told.usage_requests[-1] == ("shop", "single", int(NOW_S) - 7 * DAY_S)
     assert await tab.run("[sessionStorage.length, localStorage.length, document.cookie, location.search]") == [
         1,
         0,

@@ -5,14 +5,27 @@ from typing import Any
 
 import msgspec
 
-from service.model.budgets import AppCondition, BudgetView, CallerStanding, RecentCalls, UsageView, Worst
+from service.model.budgets import (
+    AppCondition,
+    BudgetView,
+    CallerStanding,
+    Counts,
+    RecentCalls,
+    UsageView,
+    UseInPeriod,
+    Worst,
+)
 from service.model.callers import AppInfo, Caller
+from service.model.errors import UnknownApp
 from service.model.pages import AppState, Chunk, Page, PageRequest, Readiness, Source
 from service.model.queries import Range
+from service.model.streams import labels_of
 from service.model.tasks import Task
 
 NOW_S = 1_750_000_000.0
-TASKS = b'{"id":1,"title":"a"},{"id":2,"title":"b"}'
+FETCHED_AT_MS = int(NOW_S * 1000) - 4_000
+RANGE = Range(since_s=1_747_000_000, until_s=1_752_000_000)
+APPS = ("news", "shop")
 
 
 def task_of(number: int, *, content: bytes = b"{}") -> Task:
@@ -33,87 +46,83 @@ def task_of(number: int, *, content: bytes = b"{}") -> Task:
 
 
 class FakeGateway:
-    """Answers every request with the same page, or as configured: with an error, or only when `go` is set."""
+    """Serves `listed` of each app, stored and fresh, to everyone; or what it is configured to.
+
+    `changes`, `changes_of_chunks`, `view` and `usage_view` replace fields of results. `error` fails every use case;
+    `chunk_outcomes` are by offset: changed fields, an error to raise, or an event to wait for. Pages wait for `go`.
+    """
 
     def __init__(self) -> None:
-        self.asks: list[PageRequest] = []
-        self.changes: dict[str, Any] = {}
-        self.changes_of_chunks: dict[str, Any] = {}
-        self.view: dict[str, Any] = {}
-        self.usage_view: dict[str, Any] = {}
-        self.usage_asks: list[tuple[str, str | None, int]] = []
-        self.error: Exception | None = None
-        self.go: asyncio.Event | None = None
+        self.requests: list[PageRequest] = []
+        self.usage_requests: list[tuple[str, str | None, int]] = []
+        self.dropped: list[str] = []
         self.waiting = 0
         self.cancelled = 0
-        self.ready = True
-        self.dropped: list[str] = []
         self.listed = tuple(msgspec.json.encode(task_of(number)) for number in range(250))
         self.block_size = 100
-        self.told_at: dict[int, dict[str, Any] | Exception | asyncio.Event] = {}
+        self.ready = True
+        self.error: Exception | None = None
+        self.go: asyncio.Event | None = None
+        self.changes: dict[str, Any] = {}
+        self.changes_of_chunks: dict[str, Any] = {}
+        self.chunk_outcomes: dict[int, dict[str, Any] | Exception | asyncio.Event] = {}
+        self.view: dict[str, Any] = {}
+        self.usage_view: dict[str, Any] = {}
 
     async def page(self, ask: PageRequest) -> Page:
-        """The page."""
-        self.asks.append(ask)
+        """See `GatewayAPI.page`."""
+        self.requests.append(ask)
         if self.go is not None:
-            self.waiting += 1
-            try:
-                await self.go.wait()
-            except asyncio.CancelledError:
-                self.cancelled += 1
-                raise
-            finally:
-                self.waiting -= 1
-        if self.error is not None:
-            raise self.error
+            await self._wait(self.go)
+        self._serve(ask.query.app)
+        matching = self.listed
+        if not ask.only.is_everything:
+            matching = tuple(record for record in matching if ask.only.takes(labels_of(record)))
         values: dict[str, Any] = {
             "query": ask.query,
             "slice": ask.slice,
-            "range": Range(since_s=1_747_000_000, until_s=1_752_000_000),
-            "total": 95,
-            "fetched_at_ms": int(NOW_S * 1000) - 4_000,
+            "only": ask.only,
+            "range": RANGE,
+            "total": len(matching),
+            "fetched_at_ms": FETCHED_AT_MS,
             "lifetime_s": 15.0,
-            "body": TASKS,
+            "body": b",".join(matching[ask.slice.offset : ask.slice.offset + ask.slice.limit]),
             "source": Source.HIT,
         }
         return Page(**(values | self.changes))
 
     async def chunk(self, ask: PageRequest) -> Chunk:
-        """Up to `block_size` tasks of `listed` from the offset on, or what is configured for that offset."""
-        self.asks.append(ask)
+        """See `GatewayAPI.chunk`."""
+        self.requests.append(ask)
         offset = ask.slice.offset
-        told = self.told_at.get(offset, {})
-        if isinstance(told, Exception):
-            raise told
-        if isinstance(told, asyncio.Event):
-            try:
-                await told.wait()
-            except asyncio.CancelledError:
-                self.cancelled += 1
-                raise
-            told = {}
-        size, total = self.block_size, len(self.listed)
-        stop = (offset // size + 1) * size
+        outcome = self.chunk_outcomes.get(offset, {})
+        if isinstance(outcome, Exception):
+            raise outcome
+        if isinstance(outcome, asyncio.Event):
+            await self._wait(outcome)
+            outcome = {}
+        self._serve(ask.query.app)
+        following = (offset // self.block_size + 1) * self.block_size
         values: dict[str, Any] = {
-            "records": self.listed[offset:stop],
-            "total": total,
-            "following": stop if stop < total else None,
+            "records": self.listed[offset : min(following, offset + ask.slice.limit)],
+            "total": len(self.listed),
+            "following": following if following < len(self.listed) else None,
             "is_short": False,
-            "fetched_at_ms": int(NOW_S * 1000) - 4_000,
-            "range": Range(since_s=1_747_000_000, until_s=1_752_000_000),
+            "fetched_at_ms": FETCHED_AT_MS,
+            "range": RANGE,
             "lifetime_s": 15.0,
             "source": Source.HIT,
         }
-        return Chunk(**(values | self.changes_of_chunks | told))
+        values |= self.changes_of_chunks | outcome
+        return Chunk(**({"is_empty": offset // self.block_size * self.block_size >= values["total"]} | values))
 
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
-        """The caller's apps."""
-        return tuple(AppInfo(name=name, region="singapore") for name in sorted(caller.apps))
+        """See `GatewayAPI.apps`."""
+        return tuple(AppInfo(name=name, region="singapore") for name in APPS if name in caller.apps)
 
     async def budget(self, app: str, caller: Caller) -> BudgetView:
-        """`view`, or a budget of which nothing was used."""
-        if self.error is not None:
-            raise self.error
+        """See `GatewayAPI.budget`; nothing was used."""
+        self._serve(app, to=caller)
         values: dict[str, Any] = {
             "app": app,
             "condition": AppCondition(state="serving", detail="Calls succeed."),
@@ -131,29 +140,45 @@ class FakeGateway:
         return BudgetView(**(values | self.view))
 
     async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int) -> UsageView:
-        """`usage_view`, or no usage at all."""
-        if self.error is not None:
-            raise self.error
-        self.usage_asks.append((app, only, since_s))
+        """See `GatewayAPI.usage`; nothing was used."""
+        self._serve(app, to=caller)
+        self.usage_requests.append((app, only, since_s))
+        now_s = int(NOW_S)
+        starts_s = range(min(max(since_s, now_s - 3540), now_s) // 60 * 60, now_s + 1, 60)
         values: dict[str, Any] = {
             "app": app,
             "only": only,
             "redis_away": False,
-            "since_s": since_s,
-            "until_s": int(NOW_S),
+            "since_s": starts_s[0],
+            "until_s": now_s,
             "callers": (),
-            "minutes": (),
+            "minutes": tuple(UseInPeriod(start_s=start_s, counts=Counts()) for start_s in starts_s),
         }
         return UsageView(**(values | self.usage_view))
 
     async def drop(self, app: str) -> int:
-        """The configured result."""
-        if self.error is not None:
-            raise self.error
+        """See `GatewayAPI.drop`; there are always twelve values."""
+        self._serve(app)
         self.dropped.append(app)
         return 12
 
     def readiness(self) -> Readiness:
-        """The configured result."""
-        apps = (AppState(name="shop", ok=True, detail="ok"), AppState(name="news", ok=False, detail="stopped"))
+        """See `GatewayAPI.readiness`; one of the apps is stopped."""
+        apps = (AppState(name="news", ok=False, detail="stopped"), AppState(name="shop", ok=True, detail=""))
         return Readiness(ready=self.ready, redis="ok", apps=apps)
+
+    def _serve(self, app: str, *, to: Caller | None = None) -> None:
+        if self.error is not None:
+            raise self.error
+        if app not in APPS or (to is not None and app not in to.apps):
+            raise UnknownApp
+
+    async def _wait(self, event: asyncio.Event) -> None:
+        self.waiting += 1
+        try:
+            await event.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.waiting -= 1

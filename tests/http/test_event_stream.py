@@ -91,7 +91,7 @@ async def test_a_watch_that_can_not_begin_is_a_problem(
 ) -> None:
     """With the status of its problem type, as for pages."""
     if error is not None:
-        web.gateway.told_at[0] = error
+        web.gateway.chunk_outcomes[0] = error
     answer = await web.get(f"/tasks?{query}", EVENT_STREAM)
     assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{slug}")
 

@@ -30,7 +30,7 @@ async def test_other_names_are_not(web: Web, host: str) -> None:
         refused = await open_web(web).request(method, path, headers={"Host": host, **OPERATOR_AUTH})
         assert refused.status_code == 421
         assert (await web.client.get("/livez", headers={"Host": host})).status_code == 200
-    assert web.gateway.asks == []
+    assert web.gateway.requests == []
     assert web.gateway.dropped == []
 
 

@@ -162,7 +162,7 @@ async def test_bounds(web: Web, path: str, headers: dict[str, str], status: int)
     assert "x-request-id" in answer.headers
     if status != 200:
         assert answer.json()["type"].startswith("/problems/")
-        assert web.gateway.asks == []
+        assert web.gateway.requests == []
 
 
 async def test_faults_beyond_the_application(web: Web) -> None:

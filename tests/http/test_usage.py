@@ -89,7 +89,7 @@ async def test_a_caller_asks_for_itself_and_an_operator_for_all(web: Web) -> Non
     await web.get("/usage?since=-PT15M")
     await web.get("/usage?since=2025-06-15T15:00:00Z")
     hour_ago_s = int(NOW_S) - 3600
-    assert web.gateway.usage_asks == [
+    assert web.gateway.usage_requests == [
         ("shop", "single", hour_ago_s),
         ("shop", "single", int(NOW_S) - 900),
         ("shop", "single", int(NOW_S) - 400),
@@ -98,7 +98,7 @@ async def test_a_caller_asks_for_itself_and_an_operator_for_all(web: Web) -> Non
     async with operators.client:
         await operators.client.get("/usage", headers=BOSS_AUTH)
         await operators.client.get("/usage?caller=single", headers=BOSS_AUTH)
-    assert operators.gateway.usage_asks == [("shop", None, hour_ago_s), ("shop", "single", hour_ago_s)]
+    assert operators.gateway.usage_requests == [("shop", None, hour_ago_s), ("shop", "single", hour_ago_s)]
 
 
 async def test_nobody_asks_without_a_key(web: Web) -> None:

@@ -72,7 +72,7 @@ async def test_a_request_goes_on_with_its_callers_trace() -> None:
     first, second = bench.spans()
     assert (first.name, second.name) == ("GET /problems/{name}", "GET /tasks")
     assert ids(first) == ids(second) == (TRACE, PARENT)
-    (ask,) = bench.gateway.asks
+    (ask,) = bench.gateway.requests
     assert ask.origin == Origin(request_id="r1", traceparent=f"00-{TRACE}-{second.context.span_id:016x}-01")
     assert dict(second.attributes or {}) == {
         "http.request.method": "GET",
@@ -102,7 +102,7 @@ async def test_a_caller_that_does_not_sample_is_obeyed() -> None:
     bench = Bench()
     await bench.get(headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
     assert bench.spans() == []
-    assert bench.gateway.asks[0].origin.traceparent.endswith("-00")
+    assert bench.gateway.requests[0].origin.traceparent.endswith("-00")
 
 
 async def test_concurrent_requests_keep_their_own_spans() -> None:
