@@ -76,6 +76,7 @@ async def test_an_hour_a_day_a_week(shown: Shown) -> None:
 async def test_twenty_apps_are_asked_for_in_turn() -> None:
     """A round is 13 requests at most, what is in sight first, and ends before the next begins; all get their turn."""
     web = Web(callers=key_callers({"many": CallerSettings(keys=(hashed(KEY),), apps=APPS)}))
+    web.gateway.app_names = APPS
     async with web.on_a_socket() as port, chromium_tab(f"http://127.0.0.1:{port}/") as tab:
         await tab.run(COUNT_FETCHES)
         await tab.type(KEY)

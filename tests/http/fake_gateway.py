@@ -25,7 +25,6 @@ from service.model.tasks import Task
 NOW_S = 1_750_000_000.0
 FETCHED_AT_MS = int(NOW_S * 1000) - 4_000
 RANGE = Range(since_s=1_747_000_000, until_s=1_752_000_000)
-APPS = ("news", "shop")
 
 
 def task_of(number: int, *, content: bytes = b"{}") -> Task:
@@ -59,6 +58,7 @@ class FakeGateway:
         self.waiting = 0
         self.cancelled = 0
         self.listed = tuple(msgspec.json.encode(task_of(number)) for number in range(250))
+        self.app_names: tuple[str, ...] = ("news", "shop")
         self.block_size = 100
         self.ready = True
         self.error: Exception | None = None
@@ -118,7 +118,7 @@ class FakeGateway:
 
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
         """See `GatewayAPI.apps`."""
-        return tuple(AppInfo(name=name, region="singapore") for name in APPS if name in caller.apps)
+        return tuple(AppInfo(name=name, region="singapore") for name in self.app_names if name in caller.apps)
 
     async def budget(self, app: str, caller: Caller) -> BudgetView:
         """See `GatewayAPI.budget`; nothing was used."""
@@ -170,7 +170,7 @@ class FakeGateway:
     def _serve(self, app: str, *, to: Caller | None = None) -> None:
         if self.error is not None:
             raise self.error
-        if app not in APPS or (to is not None and app not in to.apps):
+        if app not in self.app_names or (to is not None and app not in to.apps):
             raise UnknownApp
 
     async def _wait(self, event: asyncio.Event) -> None:

@@ -53,7 +53,7 @@ async def test_two_credentials_are_none(web: Web) -> None:
 
 async def test_only_named_routes_are_open(web: Web) -> None:
     """Every route but those named here refuses a caller without a key."""
-    templates = {route.path for route in web.app._app.routes}
+    templates = {route.path for route in web.app.app.routes}
     closed = set()
     for template in templates:
         path = template.replace("{name:str}", "failed" if "problems" in template else "start.js")
@@ -171,7 +171,7 @@ async def test_faults_beyond_the_application(web: Web) -> None:
     async def broken(*_: object) -> None:
         raise RuntimeError("secret")
 
-    web.app._app = broken
+    web.app.app = broken
     with capture_logs() as logs:
         answer = await web.get()
     assert (answer.status_code, answer.json()["type"]) == (500, "/problems/failed")
