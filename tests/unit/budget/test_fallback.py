@@ -1,7 +1,6 @@
 """The scheduler of `on_redis_down: share`, around a shared one that can be cut off, on the test's own clock."""
 
 import asyncio
-import time
 from collections.abc import Callable
 
 import msgspec
@@ -251,7 +250,7 @@ async def test_the_board_tells_waits_at_the_parts_pace() -> None:
 
 async def test_who_waits_for_nothing_watches_all_the_same() -> None:
     """A started scheduler notices by itself that Redis is gone and that it is back, and ends when closed."""
-    world = World(clock_s=time.monotonic)
+    world = World(clock_s=asyncio.get_running_loop().time)
     world.shared.away = True
     world.sharing.start()
     async with asyncio.timeout(5.0):
