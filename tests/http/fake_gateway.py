@@ -17,6 +17,7 @@ from service.model.budgets import (
 )
 from service.model.callers import AppInfo, Caller
 from service.model.errors import UnknownApp
+from service.model.origin import FetchCost
 from service.model.pages import AppState, Chunk, Page, PageRequest, Readiness, Source
 from service.model.queries import Range
 from service.model.streams import labels_of
@@ -62,6 +63,7 @@ class FakeGateway:
         self.block_size = 100
         self.ready = True
         self.error: Exception | None = None
+        self.cost = FetchCost()
         self.go: asyncio.Event | None = None
         self.changes: dict[str, Any] = {}
         self.changes_of_chunks: dict[str, Any] = {}
@@ -72,6 +74,7 @@ class FakeGateway:
     async def page(self, ask: PageRequest) -> Page:
         """See `GatewayAPI.page`."""
         self.requests.append(ask)
+        self._charge(ask)
         if self.go is not None:
             await self._wait(self.go)
         self._serve(ask.query.app)
@@ -94,6 +97,7 @@ class FakeGateway:
     async def chunk(self, ask: PageRequest) -> Chunk:
         """See `GatewayAPI.chunk`."""
         self.requests.append(ask)
+        self._charge(ask)
         offset = ask.slice.offset
         outcome = self.chunk_outcomes.get(offset, {})
         if isinstance(outcome, Exception):
@@ -166,6 +170,13 @@ class FakeGateway:
         """See `GatewayAPI.readiness`; one of the apps is stopped."""
         apps = (AppState(name="news", ok=False, detail="stopped"), AppState(name="shop", ok=True, detail=""))
         return Readiness(ready=self.ready, redis="ok", apps=apps)
+
+    def _charge(self, ask: PageRequest) -> None:
+        """Let the request have cost `cost`, however it ends."""
+        if ask.origin.cost is not None:
+            ask.origin.cost.waited_s += self.cost.waited_s
+            ask.origin.cost.upstream_s += self.cost.upstream_s
+            ask.origin.cost.calls += self.cost.calls
 
     def _serve(self, app: str, *, to: Caller | None = None) -> None:
         if self.error is not None:
