@@ -18,7 +18,7 @@ from service.cache.purge import Purge
 from service.cache.redis_blocks import RedisBlocks
 from service.cache.sequential_reads import SequentialReads
 from service.configuration.live import LiveSettings, lifetimes_of
-from service.configuration.passwords import passwords_of
+from service.configuration.passwords import passwords_of, proxy_password_of
 from service.gateway.gateway import Gateway
 from service.gateway.list_calls import ListCalls
 from service.gateway.served import ServedApp
@@ -97,7 +97,7 @@ def create_app(
         for name, app in settings.apps.items()
     }
     signers = _signers(settings, upstream_apps, environ)
-    client = Client(settings.upstream, signers=signers)
+    client = Client(settings.upstream, signers=signers, proxy_password=proxy_password_of(settings.upstream, environ))
     factory = ServedCallFactory(
         settings,
         store,
