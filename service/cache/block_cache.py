@@ -5,12 +5,15 @@ import asyncio
 import msgspec
 import structlog
 
+from service.cache.caller_shares import CallerShares
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
-from service.model.blocks import Block, CachedBlock, Stored
+from service.model.blocks import HEAD_BYTES, Block, CachedBlock, Stored
+from service.model.cache_keys import BlockKey, CacheKey
 from service.model.errors import StoreUnavailable
-from service.model.freshness import Lifetimes, keep_for_ms
+from service.model.freshness import Lifetimes, keep_for_ms, longest_ms
 from service.model.queries import Query
+from service.store.interfaces import Put
 
 END = -1
 """The index under which the end of a query's list is stored: its newest block, without its tasks."""
@@ -18,15 +21,27 @@ END = -1
 log = structlog.get_logger()
 
 
-class BlockCache:
-    """Keeps blocks for as long as any request may be served from them."""
+class NewBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """A fetched block that this replica serves already, and the values to store in Redis, for the others."""
 
-    def __init__(self, cache: RedisBlocks, memory: MemoryBlocks, *, lifetimes: Lifetimes) -> None:
+    kept: CachedBlock
+    key: CacheKey
+    generation: int
+    puts: tuple[Put, ...]
+
+
+class BlockCache:
+    """Keeps blocks for as long as any request may be served from them, within the `shares` of callers, if given."""
+
+    def __init__(
+        self, cache: RedisBlocks, memory: MemoryBlocks, *, lifetimes: Lifetimes, shares: CallerShares | None = None
+    ) -> None:
         self._cache = cache
         self._memory = memory
         self._lifetimes = lifetimes
+        self._shares = shares
         self._generations: dict[str, int] = {}
-        self._reading: dict[tuple[str, int], asyncio.Task[CachedBlock]] = {}
+        self._reading: dict[tuple[CacheKey, int], asyncio.Task[CachedBlock]] = {}
 
     def generation(self, app: str) -> int:
         """Return how often the app's blocks were dropped; results of fetches begun in an earlier generation are
@@ -37,78 +52,105 @@ class BlockCache:
         """Forget all of the app's blocks in memory, and those being read or fetched."""
         self._generations[app] = self.generation(app) + 1
         self._memory.drop_app(app)
+        if self._shares is not None:
+            self._shares.forget(app)
 
     def set_lifetimes(self, lifetimes: Lifetimes) -> None:
         """Use these lifetimes for blocks stored from now on."""
         self._lifetimes = lifetimes
 
-    def key(self, query: Query, index: int) -> str:
+    def redis_key(self, key: CacheKey) -> str:
         """Return the block's key in Redis, which also identifies it elsewhere."""
-        return self._cache.key(query, index)
+        return self._cache.redis_key(key)
 
-    def recall(self, query: Query, index: int) -> CachedBlock | None:
+    def recall(self, key: CacheKey) -> CachedBlock | None:
         """Return the block from this replica's memory; does no I/O."""
-        return self._memory.get(self.key(query, index))
+        return self._memory.get(self.redis_key(key))
 
-    async def get(self, query: Query, index: int) -> CachedBlock:
+    async def get(self, key: CacheKey) -> CachedBlock:
         """Return the block as Redis has it, sharing a read that is under way. Raise StoreUnavailable.
 
         After the app's blocks were forgotten, a read that began before is not shared.
         """
-        asked = self.key(query, index), self.generation(query.app)
+        asked = key, self.generation(key.app)
         task = self._reading.get(asked)
         if task is None:
-            task = self._reading[asked] = asyncio.create_task(self.look(query, index))
+            task = self._reading[asked] = asyncio.create_task(self.look(key))
             task.add_done_callback(lambda read: self._read(asked, read))
         return await asyncio.shield(task)
 
-    def _read(self, asked: tuple[str, int], task: "asyncio.Task[CachedBlock]") -> None:
+    def _read(self, asked: tuple[CacheKey, int], task: "asyncio.Task[CachedBlock]") -> None:
         """Drop a finished read and mark its error as retrieved: its waiters have received it, or none are left."""
         del self._reading[asked]
         if not task.cancelled():
             task.exception()
 
-    async def look(self, query: Query, index: int) -> CachedBlock:
+    async def look(self, key: CacheKey) -> CachedBlock:
         """Return the block as Redis has it now, with a new read. Raise StoreUnavailable."""
-        generation = self.generation(query.app)
-        kept = await self._cache.get(query, index)
-        if generation == self.generation(query.app):
-            self._remember(query, index, kept)
+        generation = self.generation(key.app)
+        kept = await self._cache.get(key)
+        if generation == self.generation(key.app):
+            self._remember(key, kept)
         return kept
 
-    async def put(self, query: Query, index: int, stored: Stored, *, generation: int) -> CachedBlock | None:
-        """Store a block and with it the end of its list; in memory only if Redis is unavailable.
+    def take(self, key: CacheKey, stored: Stored, *, generation: int) -> NewBlock | None:
+        """Keep a fetched block in memory, and return it with what to `store`: the block, and the end of its list.
 
         Return None if the blocks were forgotten since `generation`, in which the fetch began: it must not be served.
         """
-        if generation != self.generation(query.app):
+        if generation != self.generation(key.app):
             return None
-        head, _ = await asyncio.gather(self._put(query, index, stored), self._put_end(query, stored))
-        if generation != self.generation(query.app):
-            return None
-        kept = CachedBlock(stored=stored, head=head)
-        self._remember(query, index, kept)
-        return kept
+        put, end = self._encoded(key, stored), self._encoded_end(key, stored)
+        kept = CachedBlock(stored=stored, head=b"" if put is None else put.value[:HEAD_BYTES])
+        self._remember(key, kept)
+        puts = tuple(each for each in (put, end) if each is not None)
+        return NewBlock(kept=kept, key=key, generation=generation, puts=puts)
+
+    async def store(self, new: NewBlock, *, caller: str) -> None:
+        """Store a block for a caller in Redis, unless the app's blocks were forgotten since its fetch began.
+
+        If Redis is unavailable, the block stays in memory only. Beyond the caller's share, it is kept briefly, and in
+        Redis only.
+        """
+        puts = await self._within_share(new, caller=caller)
+        if new.generation != self.generation(new.key.app) or not puts:
+            return
+        try:
+            await self._cache.put_all(puts)
+        except StoreUnavailable as exc:
+            log.warning("cache.not_stored", app=new.key.app, detail=exc.detail)
+
+    async def _within_share(self, new: NewBlock, *, caller: str) -> tuple[Put, ...]:
+        """Return what to store, for less time if the caller is beyond its share.
+
+        Refusals and single tasks are small, and not counted.
+        """
+        is_block = isinstance(new.key, BlockKey) and isinstance(new.kept.stored, Block)
+        if self._shares is None or not is_block or not new.puts or new.generation != self.generation(new.key.app):
+            return new.puts
+        block, longest = new.puts[0], longest_ms(self._lifetimes)
+        keep_ms = await self._shares.keep_ms(block, app=new.key.app, caller=caller, longest_ms=longest)
+        if keep_ms >= block.ttl_ms:
+            return new.puts
+        self._memory.drop(self.redis_key(new.key))
+        return tuple(msgspec.structs.replace(put, ttl_ms=min(keep_ms, put.ttl_ms)) for put in new.puts)
 
     async def end(self, query: Query) -> CachedBlock:
         """Return the end of a query's list according to its newest block. Raise StoreUnavailable."""
-        return await self._cache.get(query, END)
+        return await self._cache.get(BlockKey(query=query, index=END))
 
-    async def _put(self, query: Query, index: int, stored: Stored) -> bytes:
-        try:
-            return await self._cache.put(query, index, stored, ttl_ms=keep_for_ms(stored, lifetimes=self._lifetimes))
-        except StoreUnavailable as exc:
-            log.warning("cache.not_stored", app=query.app, detail=exc.detail)
-            return b""
+    def _encoded(self, key: CacheKey, stored: Stored) -> Put | None:
+        return self._cache.encoded(key, stored, ttl_ms=keep_for_ms(stored, lifetimes=self._lifetimes))
 
-    async def _put_end(self, query: Query, stored: Stored) -> None:
-        if isinstance(stored, Block):
-            end = msgspec.structs.replace(
-                stored, settled=False, ends=(), body=b"", ids=b"", codes=b"", left_out=0, unfinished=False
-            )
-            await self._put(query, END, end)
+    def _encoded_end(self, key: CacheKey, stored: Stored) -> Put | None:
+        if not isinstance(key, BlockKey) or not isinstance(stored, Block):
+            return None
+        end = msgspec.structs.replace(
+            stored, settled=False, ends=(), body=b"", ids=b"", codes=b"", left_out=0, unfinished=False
+        )
+        return self._encoded(BlockKey(query=key.query, index=END), end)
 
-    def _remember(self, query: Query, index: int, kept: CachedBlock) -> None:
+    def _remember(self, key: CacheKey, kept: CachedBlock) -> None:
         if kept.stored is not None:
             ends_in_s = keep_for_ms(kept.stored, lifetimes=self._lifetimes) / 1000
-            self._memory.put(self.key(query, index), kept.stored, app=query.app, head=kept.head, ends_in_s=ends_in_s)
+            self._memory.put(self.redis_key(key), kept.stored, app=key.app, head=kept.head, ends_in_s=ends_in_s)

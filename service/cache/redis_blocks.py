@@ -1,16 +1,18 @@
 """Blocks in Redis: their keys, their encoding, and the handling of unreadable values."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import sha256
 
 import structlog
 
+from service.cache.caller_shares import shares_of
 from service.cache.codec import CHANCE_BYTES, CorruptBlock, decode, encode
 from service.model.blocks import HEAD_BYTES, NOTHING, CachedBlock, Stored
+from service.model.cache_keys import BlockKey, CacheKey, TaskKey
 from service.model.queries import Query
-from service.store.interfaces import Store
+from service.store.interfaces import Put, Store
 
 log = structlog.get_logger()
 
@@ -44,26 +46,35 @@ class RedisBlocks:
         self.oversized = 0
         self._told: set[str] = set()
 
-    def key(self, query: Query, index: int) -> str:
-        """Return the block's key. It shows the app, for the hash tag, but nothing of the query."""
-        return f"{self._blocks_of(query.app)}{_digest(self._block_size, query)}:{index}"
+    def redis_key(self, key: CacheKey) -> str:
+        """Return the key in Redis. It shows the app, for the hash tag, and a task's id, but nothing of a query."""
+        match key:
+            case BlockKey(query=query, index=index):
+                return f"{self._blocks_of(query.app)}{_digest(self._block_size, query)}:{index}"
+            case TaskKey(app=app, id=task_id):
+                return f"{self._blocks_of(app)}t:{task_id}"
 
-    async def get(self, query: Query, index: int) -> CachedBlock:
+    async def get(self, key: CacheKey) -> CachedBlock:
         """Return the stored block, if it is readable."""
-        return self._read(await self._store.get(self.key(query, index)))
+        return self._read(await self._store.get(self.redis_key(key)))
 
-    async def put(self, query: Query, index: int, stored: Stored, *, ttl_ms: int) -> bytes:
-        """Store a block for `ttl_ms`; return its head, or b"" if it is too large to store."""
+    def encoded(self, key: CacheKey, stored: Stored, *, ttl_ms: int) -> Put | None:
+        """Return what to store for a block, which begins with its head; None if it is too large to store."""
         value = encode(stored, chance=self._chance(CHANCE_BYTES))
         if len(value) > self._value_max_bytes:
             self.oversized += 1
-            return b""
-        await self._store.put(self.key(query, index), value, ttl_ms=ttl_ms)
-        return value[:HEAD_BYTES]
+            return None
+        return Put(key=self.redis_key(key), value=value, ttl_ms=ttl_ms)
+
+    async def put_all(self, puts: Sequence[Put]) -> None:
+        """Store encoded blocks of one app, in one round trip."""
+        await self._store.put_all(puts)
 
     async def drop_app(self, app: str) -> int:
-        """Delete all blocks of an app; return how many there were."""
-        return await self._store.delete_matching(self._blocks_of(app))
+        """Delete all blocks of an app, and the counts of whose they are; return how many blocks there were."""
+        dropped = await self._store.delete_matching(self._blocks_of(app))
+        await self._store.delete_matching(shares_of(self._prefix, app))
+        return dropped
 
     def _blocks_of(self, app: str) -> str:
         return f"{self._prefix}:{{{app}}}:b:"

@@ -9,16 +9,20 @@ from prometheus_client.metrics_core import Metric
 
 from service.budget.line.line import Line
 from service.budget.scheduler.interfaces import WaitingCount
+from service.cache.caller_shares import CallerShares
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
-from service.gateway.gateway import LOOKUPS, RENEWAL, Gateway, ServedApp
+from service.gateway.block_source import AHEAD, LOOKUPS, RENEWAL
+from service.gateway.gateway import Gateway
+from service.gateway.served import ServedApp, ServedCall
+from service.settings import Settings
 from service.telemetry.families import counters, gauges
 from service.upstream.records import Oddity
 from service.upstream.signer import Signer
 from service.watch.events import EVENT_NAMES
 from service.watch.feeds import Feeds
 
-BACKGROUND = (RENEWAL, "~ahead")
+BACKGROUND = (RENEWAL, AHEAD)
 """Pseudo-callers: names under which blocks are fetched before any caller waits for them."""
 
 
@@ -34,19 +38,21 @@ class Connected(Protocol):
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
     """The parts whose state is read; `settle` flushes pending records first. `callers` are those who may read each app.
 
-    `clock` is the wall clock.
+    `clock` is the wall clock, `settings` returns the current settings.
     """
 
+    settings: Callable[[], Settings]
     settle: Callable[[], None]
     odd: Callable[[], Mapping[tuple[str, str], int]]
     skew: Callable[[], Mapping[str, float]]
-
+    short: Callable[[], Mapping[str, int]]
     apps: Mapping[str, ServedApp]
     callers: Callable[[], Mapping[str, tuple[str, ...]]]
     signers: Mapping[str, Signer]
     gateway: Gateway
     memory: MemoryBlocks
     blocks: RedisBlocks
+    shares: CallerShares
     redis: Connected
     clock: Callable[[], float]
     skew_s: Callable[[], float | None]
@@ -67,8 +73,8 @@ class StateCollector:
         yield from self._watches()
         yield from self._process()
 
-    def _lined(self) -> list[tuple[str, ServedApp, Line]]:
-        return [(name, app, app.line) for name, app in self._watched.apps.items()]
+    def _lined(self) -> list[tuple[str, ServedCall, Line]]:
+        return [(name, app.list, app.list.line) for name, app in self._watched.apps.items()]
 
     def _budget(self) -> Iterator[Metric]:
         rows = self._lined()
@@ -101,7 +107,7 @@ class StateCollector:
         text = "How far this machine's clock is ahead of the upstream's, by its answers' Date; within a second or two."
         skew = [((name,), skew_s) for name, skew_s in self._watched.skew().items()]
         yield gauges("taskgate_upstream_clock_skew_seconds", text, ("app",), skew)
-        short: dict[tuple[str, ...], float] = {(name,): float(app.fetching.short_answers) for name, app, _ in rows}
+        short: dict[tuple[str, ...], float] = {(name,): float(count) for name, count in self._watched.short().items()}
         text = "Upstream calls that brought fewer tasks than asked for, though the list goes on."
         yield counters("taskgate_upstream_short_answers", text, ("app",), short)
         signed = [
@@ -145,6 +151,18 @@ class StateCollector:
         text = "Values in Redis that another release has written."
         yield counters("taskgate_blocks_foreign", text, (), {(): blocks.foreign})
         yield counters("taskgate_blocks_oversized", "Blocks too large for Redis.", (), {(): blocks.oversized})
+        yield from self._shares()
+
+    def _shares(self) -> Iterator[Metric]:
+        shares, labels = self._watched.shares, ("app", "caller")
+        text = "Distinct queries that this replica has made calls for in the last hour."
+        queries = [(who, float(count)) for who, count in shares.queries().items()]
+        yield gauges("taskgate_caller_queries", text, labels, queries)
+        text = "Blocks that Redis keeps for the caller, as of its last fetch at this replica."
+        yield gauges("taskgate_caller_blocks", text, labels, [(who, float(n)) for who, n in shares.blocks.items()])
+        text = "Blocks that Redis kept for a short time only, because the caller was beyond its bound."
+        brief: dict[tuple[str, ...], float] = {who: float(count) for who, count in shares.brief.items()}
+        yield counters("taskgate_caller_blocks_brief", text, labels, brief)
 
     def _watches(self) -> Iterator[Metric]:
         feeds = self._watched.feeds

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from service.model.queries import At, Query, Range
-from service.model.tasks import Listing
+from service.model.tasks import Listing, Task
 from service.settings import AppSettings, UpstreamSettings
 from service.upstream.apps import UpstreamApp
+from service.upstream.call_trace import NO_TRACE, CallTrace
 from service.upstream.client import Client
 from service.upstream.secret import secret_of
 from service.upstream.signer import Signer
@@ -33,6 +34,7 @@ TASK = {
     "PushTaskID": "",
 }
 PAGE: dict[str, Any] = {"ActionStatus": "OK", "ErrorInfo": "", "ErrorCode": 0, "Total": 1, "Tasks": [TASK]}
+FOUND: dict[str, Any] = {"ActionStatus": "OK", "ErrorInfo": "", "ErrorCode": 0, "TaskInfo": TASK}
 
 Scene = Callable[["Connection"], Awaitable[None]]
 
@@ -179,6 +181,22 @@ def bomb() -> Scene:
     return pages(packed, headers="Content-Encoding: gzip\r\n")
 
 
+class RecordedTrace:
+    """What the client tells of a call; `fields` are sent with it."""
+
+    def __init__(self, *fields: tuple[str, str]) -> None:
+        self.fields = fields
+        self.told: list[str] = []
+
+    def sends(self, method: str, url: str) -> None:
+        """Record the attempt."""
+        self.told.append(f"{method} {url}")
+
+    def answered(self, status: int) -> None:
+        """Record the answer."""
+        self.told.append(str(status))
+
+
 class Bench:
     """A client and what a test needs to use it."""
 
@@ -192,7 +210,7 @@ class Bench:
         self.begun = 0
         self.use()
 
-    def use(self, *hosts: str, **settings: Any) -> None:
+    def use(self, *hosts: str, proxy_password: str | None = None, **settings: Any) -> None:
         """Make the client anew, for these hosts and with these settings of `UpstreamSettings`."""
         self.app = UpstreamApp(name="shop", sdkappid=88888888, admin="admin", hosts=hosts or (self.base,))
         app_settings = AppSettings(sdkappid=88888888, admin="admin", secret_file=str(self.secret_file))
@@ -200,6 +218,7 @@ class Bench:
         self.client = Client(
             UpstreamSettings(**settings),
             signers=[self.signer],
+            proxy_password=proxy_password,
             wall=lambda: self.wall_s,
             steady=lambda: self.steady_s,
         )
@@ -211,7 +230,7 @@ class Bench:
         self,
         before_send: Callable[[], Awaitable[None]] | None = None,
         *,
-        traceparent: str = "",
+        trace: CallTrace = NO_TRACE,
         offset: int = 0,
     ) -> Listing:
         query = Query(app="shop", since=At(epoch_s=0), until=At(epoch_s=86_400))
@@ -222,8 +241,11 @@ class Bench:
             offset=offset,
             want=20,
             before_send=before_send or self.before_send,
-            traceparent=traceparent,
+            trace=trace,
         )
+
+    async def get_task(self, task_id: int = 1, *, trace: CallTrace = NO_TRACE) -> Task | None:
+        return await self.client.get_task(self.app, task_id, before_send=self.before_send, trace=trace)
 
     def assert_nothing_leaks(self) -> None:
         """No connection is in use."""

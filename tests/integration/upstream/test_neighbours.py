@@ -82,9 +82,7 @@ class Apps:
     async def fetch(self, name: str) -> Listing:
         query = Query(app=name, since=At(epoch_s=0), until=At(epoch_s=86_400))
         range_ = Range(since_s=0, until_s=86_400)
-        return await self.client.fetch(
-            self.apps[name], query, range_, offset=0, want=20, before_send=_at_once, traceparent=""
-        )
+        return await self.client.fetch(self.apps[name], query, range_, offset=0, want=20, before_send=_at_once)
 
 
 async def _at_once() -> None:
@@ -223,7 +221,7 @@ def test_a_secret_file_that_hangs(tmp_path: Path) -> None:
 
 async def test_files_and_urls_that_hang(tmp_path: Path, names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
     """Configurations, JWKS files and JWKS hosts that hang occupy none of the shared threads."""
-    monkeypatch.setattr("service.http_client.resolver._addresses", names.look_up)
+    monkeypatch.setattr("service.http_client.resolver.look_up", names.look_up)
     names.hanging.add("keys.test")
     settings = Settings(
         apps={"shop": AppSettings(sdkappid=1, admin="a", secret_env="S")},
