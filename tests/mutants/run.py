@@ -75,7 +75,7 @@ class Mutation:
             raise SystemExit(f"{room.name}: the tests fail without any change: {base.failed}")
         print(f"{room.name}: {len(mutants)} mutants, {base.took_s:.0f} s of tests", flush=True)
         with ThreadPoolExecutor(self._count) as pool:
-            return list(pool.map(lambda mutant: self._tried(room, mutant, timeout_s=60 + 4 * base.took_s), mutants))
+            return list(pool.map(lambda mutant: self._tried(room, mutant, timeout_s=20 + 3 * base.took_s), mutants))
 
     def _tried(self, room: Room, mutant: Mutant, *, timeout_s: float) -> Verdict:
         source = (ROOT / mutant.path).read_bytes()
@@ -124,7 +124,7 @@ def main() -> int:
     """Return 0 if enough of the sampled mutants were killed, else 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--sample", type=int, default=10, help="mutants of each room")
+    parser.add_argument("--sample", type=int, default=10, help="how many mutants of each room")
     parser.add_argument("--rooms", default="", help="names, with commas: " + ", ".join(room.name for room in ROOMS))
     parser.add_argument("--minutes", type=float, default=30.0, help="when to begin no further mutant")
     parser.add_argument("--jobs", type=int, default=1, help="how many to try at the same time")

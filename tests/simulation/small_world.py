@@ -14,6 +14,7 @@ from service.model.pages import Page, PageRequest
 from service.model.queries import At, FromNow, Query, Range, Slice
 from service.model.tasks import Listing, Task
 from service.upstream.apps import UpstreamApp
+from service.upstream.call_trace import CallTrace
 from tests.simulation.memory_redis import MemoryRedis
 from tests.simulation.model_scheduler import ModelServer
 from tests.simulation.sim_replica import Replica
@@ -34,7 +35,7 @@ class UpstreamCall(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
     want: int
     sent_at_s: float
-    traceparent: str
+    trace: CallTrace
 
 
 class ScriptedUpstream:
@@ -61,7 +62,7 @@ class ScriptedUpstream:
         offset: int,
         want: int,
         before_send: Callable[[], Awaitable[None]],
-        traceparent: str,
+        trace: CallTrace,
     ) -> Listing:
         """See `Upstream.fetch`."""
         del app, range_
@@ -69,7 +70,7 @@ class ScriptedUpstream:
         await asyncio.sleep(self.connect_s)
         await before_send()
         call = UpstreamCall(
-            keyword=query.keyword or "", offset=offset, want=want, sent_at_s=loop.time(), traceparent=traceparent
+            keyword=query.keyword or "", offset=offset, want=want, sent_at_s=loop.time(), trace=trace
         )
         self.calls.append(call)
         await asyncio.sleep(self.took_s)

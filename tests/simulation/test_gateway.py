@@ -43,10 +43,9 @@ def test_a_page_is_fetched_once_and_then_a_hit_until_it_is_stale() -> None:
     async def scene(world: SmallWorld) -> None:
         first = await world.page()
         assert (first.source, first.forward, first.lifetime_s) == (Source.FETCHED, Forward.MISS, FRESH_S)
-        assert first.upstream_s == pytest.approx(0.05, abs=0.01)
         await asyncio.sleep(FRESH_S - 0.2)
         again = await world.page()
-        assert (again.source, again.forward, again.waited_s, again.budget) == (Source.HIT, None, 0.0, None)
+        assert (again.source, again.forward, again.budget) == (Source.HIT, None, None)
         assert len(world.upstream.calls) == 1
         await asyncio.sleep(0.3)
         stale = await world.page()
@@ -253,7 +252,7 @@ def test_two_blocks_of_a_page_share_one_patience() -> None:
         asked_s = world.loop.time()
         asking = asyncio.create_task(world.page(offset=5, patience_s=1.5))
         await asyncio.sleep(0.9)
-        await world.replicas[0].apps[APP].line._scheduler.done(0, block="", pause_ms=20_000, pause_reason="throttled")
+        await world.replicas[0].apps[APP].list.line._scheduler.done(0, block="", pause_ms=20_000, pause_reason="throttled")
         with pytest.raises(WaitTooLong) as late:
             await asking
         assert world.loop.time() - asked_s <= 1.51
@@ -407,7 +406,7 @@ def test_those_who_ask_together_share_a_call_and_one_has_paid() -> None:
         assert sorted(page.source for page in got) == [Source.FETCHED] + [Source.JOINED] * 7
         assert len({page.body for page in got}) == 1
         assert len(world.upstream.calls) == 1
-        counts = [served.usage_store.counts for served in (each.apps[APP] for each in world.replicas)]  # type: ignore[attr-defined]
+        counts = [served.usage_store.counts for served in (each.apps[APP].list for each in world.replicas)]  # type: ignore[attr-defined]
         assert sum(count for each in counts for (_, what), count in each.items() if what == "joined") == 7
 
     play(scene, replicas=2)

@@ -8,8 +8,10 @@ import pytest
 
 from service.budget.line.jobs import CallFailed, Payer
 from service.gateway.call_events import Call, CallEnd
-from service.gateway.fetch import FAILING_S, FILL_CALLS_MAX, FILL_WITHIN_S, BlockJob, Fetching
+from service.gateway.fetch import FAILING_S, BlockJob, Fetching
+from service.gateway.list_calls import FILL_CALLS_MAX, FILL_WITHIN_S, ListCalls
 from service.model.blocks import NOTHING, Block, CachedBlock, RefusedQuery
+from service.model.cache_keys import BlockKey
 from service.model.errors import (
     QueryRefused,
     StoreUnavailable,
@@ -28,7 +30,7 @@ from service.upstream.apps import UpstreamApp
 from tests.simulation.sim_replica import ATTEMPTS, BLOCK_SIZE, PAUSE_S
 from tests.simulation.small_world import APP, LIFETIMES, WALL_S, SmallWorld, play, query_of
 
-QUERY = query_of("direct")
+KEY = BlockKey(query=query_of("direct"), index=0)
 
 
 class Slot:
@@ -51,12 +53,18 @@ class Watched:
         self.ends: list[CallEnd] = []
         self.begun: list[Call] = []
         self.traced: list[CallEnd] = []
-        self.traceparent = "00-abc-def-01"
+        self.fields = (("traceparent", "00-abc-def-01"),)
 
     def begin(self, call: Call) -> "Watched":
         """See `Tracing.begin`."""
         self.begun.append(call)
         return self
+
+    def sends(self, method: str, url: str) -> None:
+        """See `CallTrace.sends`."""
+
+    def answered(self, status: int) -> None:
+        """See `CallTrace.answered`."""
 
     def end(self, end: CallEnd) -> None:
         """See `Trace.end`."""
@@ -65,24 +73,32 @@ class Watched:
 
 def fetching_of(world: SmallWorld, watched: Watched, *, replica: int = 0, pause_max_s: float = 60.0) -> Fetching:
     """Return a fetching of the app on a replica's cache, outside the line."""
+    app = UpstreamApp(name=APP, sdkappid=1, admin="a", hosts=())
+    cache = world.replicas[replica].cache
+
+    def clock() -> float:
+        return WALL_S + world.loop.time()
+
     return Fetching(
-        app=UpstreamApp(name=APP, sdkappid=1, admin="a", hosts=()),
-        upstream=world.upstream,
-        cache=world.replicas[replica].cache,
-        block_size=BLOCK_SIZE,
-        align_s=60,
+        app=app,
+        calls=ListCalls(app, world.upstream, cache, block_size=BLOCK_SIZE, align_s=60, clock=clock),
+        stops=world.upstream,
+        cache=cache,
         attempts=3,
         pause_s=2.0,
         pause_max_s=pause_max_s,
-        clock=lambda: WALL_S + world.loop.time(),
+        clock=clock,
         on_call=(watched.ends.append,),
         tracing=watched,
     )
 
 
-def job_of(fetching: Fetching, *, index: int = 0, known: bytes = b"", is_fresh: bool = False) -> BlockJob:
-    """Return a job for a block of a list."""
-    return BlockJob(fetching, QUERY, index, known=known, is_fresh=lambda _: is_fresh)
+def job_of(
+    fetching: Fetching, *, known: bytes = b"", is_fresh: bool = False, seen: CachedBlock | None = None
+) -> BlockJob:
+    """Return a job for the first block of a list, of a request that has seen a block, or only the head of one."""
+    seen = seen or CachedBlock(stored=None, head=known)
+    return BlockJob(fetching, KEY, caller="c", seen=seen, is_fresh=lambda _: is_fresh)
 
 
 def block_at(fetched_at_s: float, *, unfinished: bool = False) -> Block:
@@ -166,7 +182,7 @@ def test_an_upstream_that_gives_fewer_than_asked_for_is_asked_for_the_rest() -> 
         assert [task["id"] for task in json.loads(b"[" + page.body + b"]")] == list(range(10))
         assert [(call.offset, call.want) for call in world.upstream.calls] == [(0, 10), (4, 6), (8, 2)]
         assert (page.missing, page.consistent, page.source) == (0, True, Source.FETCHED)
-        assert world.replicas[0].apps[APP].fetching.short_answers == 2
+        assert world.replicas[0].apps[APP].list.fetching._calls.short_answers == 2  # type: ignore[attr-defined]
         last = await world.page(offset=30, patience_s=20)
         assert [(call.offset, call.want) for call in world.upstream.calls[3:]] == [(30, 10), (34, 6)]
         assert last.missing == 0
@@ -193,11 +209,8 @@ def test_a_block_is_filled_by_a_bounded_number_of_calls() -> None:
     async def scene(world: SmallWorld) -> None:
         world.upstream.most = 1
         fetching = fetching_of(world, Watched())
-        outcome = await fetching.fetch(QUERY, 0, Slot(), attempt=FILL_CALLS_MAX - 1)
-        assert isinstance(outcome, CachedBlock)
-        assert isinstance(outcome.stored, Block)
-        assert outcome.stored.unfinished
-        outcome = await fetching.fetch(QUERY, 0, Slot(), attempt=FILL_CALLS_MAX)
+        assert isinstance(await job_of(fetching).call(Slot(), attempt=FILL_CALLS_MAX - 1), CallFailed)
+        outcome = await job_of(fetching).call(Slot(), attempt=FILL_CALLS_MAX)
         assert isinstance(outcome, CachedBlock)
         assert isinstance(outcome.stored, Block)
         assert (outcome.stored.unfinished, outcome.stored.received) == (False, 2)
@@ -211,9 +224,10 @@ def test_a_part_of_a_block_is_continued_only_while_it_is_new(waits_s: float, off
 
     async def scene(world: SmallWorld) -> None:
         world.upstream.most = 4
-        await fetching_of(world, Watched()).fetch(QUERY, 0, Slot(), attempt=1)
+        await job_of(fetching_of(world, Watched())).call(Slot(), attempt=1)
         await asyncio.sleep(waits_s)
-        await fetching_of(world, Watched(), replica=1).fetch(QUERY, 0, Slot(), attempt=1)
+        other = fetching_of(world, Watched(), replica=1)
+        await job_of(other, seen=await other.cache.get(KEY)).call(Slot(), attempt=1)
         assert world.upstream.calls[-1].offset == offset
 
     play(scene, replicas=2)
@@ -224,10 +238,13 @@ def test_without_redis_a_part_in_memory_is_continued_and_otherwise_the_block_beg
 
     async def scene(world: SmallWorld) -> None:
         world.upstream.most = 4
-        await fetching_of(world, Watched()).fetch(QUERY, 0, Slot(), attempt=1)
+        await job_of(fetching_of(world, Watched())).call(Slot(), attempt=1)
+        other = fetching_of(world, Watched(), replica=1)
+        seen = await other.cache.get(KEY)
+        other.cache.forget(APP)
         world.redis.is_away = True
-        await fetching_of(world, Watched()).fetch(QUERY, 0, Slot(), attempt=2)
-        await fetching_of(world, Watched(), replica=1).fetch(QUERY, 0, Slot(), attempt=1)
+        await job_of(fetching_of(world, Watched())).call(Slot(), attempt=2)
+        await job_of(other, seen=seen).call(Slot(), attempt=1)
         assert [call.offset for call in world.upstream.calls] == [0, 4, 0]
         world.redis.is_away = False
 
@@ -300,7 +317,7 @@ def test_a_failure_is_remembered_for_a_few_seconds_and_until_the_next_success() 
         await asyncio.sleep(LIFETIMES.fresh_s + LIFETIMES.stale_while_revalidate_s + 1)
         world.upstream.fails = UpstreamHTTPStatus(404, app=APP)
         await world.page()
-        fetching = world.replicas[0].apps[APP].fetching
+        fetching = world.replicas[0].apps[APP].list.fetching
         assert fetching.is_failing
         world.upstream.fails = None
         asked = await world.page()
@@ -328,7 +345,7 @@ def test_a_failure_is_remembered_for_a_few_seconds_and_until_the_next_success() 
 def test_each_call_is_reported_with_its_payer_its_result_and_its_times(
     error: UpstreamError | None, result: str, code: int | None
 ) -> None:
-    """Once to every observer and to its trace, whose `traceparent` goes with the call; the slot is held before it."""
+    """Once to every observer and to its trace, which goes with the call; the slot is held before it."""
 
     async def scene(world: SmallWorld) -> None:
         world.upstream.fails, world.upstream.connect_s, world.upstream.took_s = error, 0.5, 0.25
@@ -342,7 +359,7 @@ def test_each_call_is_reported_with_its_payer_its_result_and_its_times(
         assert (end.result, end.code) == (result, code)
         assert end.took_s == pytest.approx(0.75)
         assert end.sent_at_s == pytest.approx(begun_s + 0.501, abs=0.01)
-        assert world.upstream.calls[0].traceparent == watched.traceparent
+        assert world.upstream.calls[0].trace is watched
         assert slot.holds == 1
 
     play(scene)
@@ -371,8 +388,10 @@ def test_a_refusal_is_stored_in_the_blocks_place() -> None:
     async def scene(world: SmallWorld) -> None:
         world.upstream.fails = QueryRefused(app=APP, code=90104, text="no such list", advice="")
         fetching = fetching_of(world, Watched())
-        await fetching.fetch(QUERY, 0, Slot(), attempt=1)
-        stored = (await fetching.cache.look(QUERY, 0)).stored
+        job = job_of(fetching)
+        await job.call(Slot(), attempt=1)
+        await job.keep()
+        stored = (await fetching.cache.look(KEY)).stored
         assert isinstance(stored, RefusedQuery)
         assert (stored.code, stored.text) == (90104, "no such list")
         assert stored.fetched_at_ms == pytest.approx((WALL_S + world.loop.time()) * 1000, abs=100)
@@ -399,7 +418,7 @@ def test_a_store_that_fails_does_not_cost_the_page() -> None:
 
     async def scene(world: SmallWorld) -> None:
         fail: Callable[..., object] = _refuse
-        world.replicas[0].store.put = fail  # type: ignore[method-assign,assignment]
+        world.replicas[0].store.put_all = fail  # type: ignore[method-assign,assignment]
         assert (await world.page()).source is Source.FETCHED
         assert (await world.page()).source is Source.HIT
 

@@ -3,15 +3,18 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 
 from service.cache.purge import HEARD_S, Purge
 from service.model.blocks import Block
+from service.model.cache_keys import BlockKey
 from service.model.errors import StoreUnavailable
 from service.model.queries import Range
 from tests.simulation.small_world import APP, OTHER_APP, WALL_S, SmallWorld, play, query_of
 
 QUERY = query_of("purged")
+KEY = BlockKey(query=QUERY, index=0)
 
 
 def block(world: SmallWorld) -> Block:
@@ -29,15 +32,17 @@ def block(world: SmallWorld) -> Block:
 
 
 async def put(world: SmallWorld, *, replica: int = 0, index: int = 0) -> bool:
-    """Store a block that was fetched just now; return whether it may be served."""
+    """Take and store a block that was fetched just now; return whether it may be served."""
     cache = world.replicas[replica].cache
-    kept = await cache.put(QUERY, index, block(world), generation=cache.generation(APP))
-    return kept is not None
+    new = cache.take(BlockKey(query=QUERY, index=index), block(world), generation=cache.generation(APP))
+    if new is not None:
+        await cache.store(new, caller="c")
+    return new is not None
 
 
 def remembers(world: SmallWorld, *, replica: int = 0, index: int = 0) -> bool:
     """Return whether the replica has the block in memory."""
-    return world.replicas[replica].cache.recall(QUERY, index) is not None
+    return world.replicas[replica].cache.recall(BlockKey(query=QUERY, index=index)) is not None
 
 
 def purged(scene: Callable[[SmallWorld, "asyncio.Task[int]"], Awaitable[None]]) -> None:
@@ -45,7 +50,7 @@ def purged(scene: Callable[[SmallWorld, "asyncio.Task[int]"], Awaitable[None]]) 
 
     async def whole(world: SmallWorld) -> None:
         await put(world)
-        await world.replicas[1].cache.get(QUERY, 0)
+        await world.replicas[1].cache.get(KEY)
         assert remembers(world, replica=1)
         purge = asyncio.create_task(world.replicas[0].gateway.drop(APP))
         await scene(world, purge)
@@ -74,13 +79,13 @@ def test_what_a_replica_reads_between_the_messages_is_forgotten_with_the_second(
     async def scene(world: SmallWorld, purge: "asyncio.Task[int]") -> None:
         await asyncio.sleep(HEARD_S / 2)
         for replica in (0, 1):
-            await world.replicas[replica].cache.get(QUERY, 0)
+            await world.replicas[replica].cache.get(KEY)
             assert remembers(world, replica=replica)
         await purge
         await asyncio.sleep(0.01)
         assert not remembers(world, replica=0)
         assert not remembers(world, replica=1)
-        assert (await world.replicas[1].cache.get(QUERY, 0)).stored is None
+        assert (await world.replicas[1].cache.get(KEY)).stored is None
 
     purged(scene)
 
@@ -91,45 +96,63 @@ def test_a_purge_tells_how_many_values_it_has_deleted() -> None:
     async def scene(world: SmallWorld) -> None:
         for index in range(3):
             await put(world, index=index)
-        other = query_of("other")
-        other = type(other)(app=OTHER_APP, since=other.since, until=other.until)
+        other = BlockKey(query=msgspec.structs.replace(QUERY, app=OTHER_APP), index=0)
         cache = world.replicas[0].cache
-        await cache.put(other, 0, block(world), generation=cache.generation(OTHER_APP))
+        new = cache.take(other, block(world), generation=cache.generation(OTHER_APP))
+        assert new is not None
+        await cache.store(new, caller="c")
         assert await world.replicas[0].gateway.drop(APP) == 4
-        assert cache.recall(other, 0) is not None
+        assert cache.recall(other) is not None
         assert cache.generation(OTHER_APP) == 0
-        assert (await world.replicas[1].cache.get(other, 0)).stored is not None
+        assert (await world.replicas[1].cache.get(other)).stored is not None
 
     play(scene, replicas=2)
 
 
-def test_a_block_that_was_fetched_before_a_purge_is_not_written() -> None:
-    """Neither stored nor served nor remembered: the generation has changed since its call began."""
+def test_a_block_that_was_fetched_before_a_purge_is_neither_served_nor_remembered() -> None:
+    """The generation has changed since its call began; one that is fetched afterwards is taken."""
 
     async def scene(world: SmallWorld) -> None:
         cache = world.replicas[0].cache
         began = cache.generation(APP)
         cache.forget(APP)
-        writes = world.redis_calls("set")
-        assert await cache.put(QUERY, 0, block(world), generation=began) is None
-        assert world.redis_calls("set") == writes
+        assert cache.take(KEY, block(world), generation=began) is None
         assert not remembers(world)
         assert await put(world)
 
     play(scene)
 
 
-def test_a_purge_while_a_block_is_being_written_wins() -> None:
-    """The write has begun when the message comes: the block is neither served nor remembered."""
+def test_a_block_that_was_purged_before_it_was_written_is_not_written() -> None:
+    """It was taken, and served, and then the message came."""
 
     async def scene(world: SmallWorld) -> None:
-        writing = asyncio.create_task(put(world))
-        await asyncio.sleep(0.0005)
-        world.replicas[0].cache.forget(APP)
-        assert not await writing
+        cache = world.replicas[0].cache
+        new = cache.take(KEY, block(world), generation=cache.generation(APP))
+        assert new is not None
+        assert remembers(world)
+        cache.forget(APP)
+        writes = world.redis_calls("set")
+        await cache.store(new, caller="c")
+        assert world.redis_calls("set") == writes
         assert not remembers(world)
 
     play(scene)
+
+
+def test_a_purge_while_a_block_is_being_written_wins() -> None:
+    """The write is on its way when the purge begins: Redis and both memories are empty afterwards."""
+
+    async def scene(world: SmallWorld) -> None:
+        writing = asyncio.create_task(put(world, replica=1))
+        await asyncio.sleep(0)
+        await world.replicas[0].gateway.drop(APP)
+        await writing
+        await asyncio.sleep(0.01)
+        assert not remembers(world, replica=1)
+        assert (await world.replicas[0].cache.get(KEY)).stored is None
+
+    play(scene, replicas=2)
 
 
 @pytest.mark.parametrize("way", ["get", "look"])
@@ -139,7 +162,7 @@ def test_a_purge_while_a_block_is_being_read_wins(way: str) -> None:
     async def scene(world: SmallWorld) -> None:
         await put(world)
         cache = world.replicas[1].cache
-        reading = asyncio.create_task(getattr(cache, way)(QUERY, 0))
+        reading = asyncio.create_task(getattr(cache, way)(KEY))
         await asyncio.sleep(0.0005)
         cache.forget(APP)
         assert (await reading).stored is not None
@@ -153,7 +176,7 @@ def test_a_replica_that_missed_both_messages_forgets_when_it_listens_again() -> 
 
     async def scene(world: SmallWorld) -> None:
         await put(world)
-        await world.replicas[1].cache.get(QUERY, 0)
+        await world.replicas[1].cache.get(KEY)
         deaf = world.replicas[1]
         deaf.network.is_listening = False
         deaf.store.reconnect()

@@ -259,8 +259,7 @@ class Line:
         self.last, self._ticked_at_s = ticked, now_s
         self._due_at_s = None if ticked.due_in_ms is None else now_s + ticked.due_in_ms / 1000
         _answer(lookers, ticked)
-        for turn in ticked.turns:
-            self._turns.take(turn)
+        self._turns.take_all(ticked.turns)
         del self._turns.returned[: len(returned)]
         if ticked.board is not None:
             self._board, self._board_at_s = ticked.board, now_s

@@ -100,7 +100,10 @@ class FallbackScheduler:
     async def tick(
         self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
     ) -> Ticked:
-        """See `Scheduler.tick`. Raise StoreUnavailable only during the grace period."""
+        """See `Scheduler.tick`. Raise StoreUnavailable only during the grace period.
+
+        Turns that could not begin now, since Redis was not seen to be away recently, are not listed.
+        """
         if self._own is None:
             try:
                 return await self._tick_shared(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
@@ -109,6 +112,8 @@ class FallbackScheduler:
                     raise
         quiet = quiet or self._outage.owed_until_s is not None
         ticked = await self._own.tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
+        if not self._outage.may_begin_alone(now_s=self._clock_s()):
+            ticked = msgspec.structs.replace(ticked, turns=())
         self._note(ticked, asked_s=self._clock_s(), quiet=quiet)
         return ticked if ticked.board is None else msgspec.structs.replace(ticked, board=self._scaled(ticked.board))
 
