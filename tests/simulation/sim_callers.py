@@ -4,6 +4,8 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from service.model.callers import Caller
 from service.model.errors import TaskgateError
 from service.model.freshness import CacheDirectives
@@ -98,7 +100,7 @@ class SimCaller:
             return None
         replica = self._chance.choice(world.replicas)
         request = PageRequest(
-            caller=self._caller,
+            caller=msgspec.structs.replace(self._caller, weight=plan.weight * replica.weights_by),
             query=query,
             slice=slice_,
             patience_s=plan.patience_s,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from service.budget.line.line import Line
+from service.budget.scheduler.fallback import FallbackScheduler, notice_s
 from service.budget.scheduler.interfaces import Rules
 from service.cache.block_cache import BlockCache
 from service.cache.memory_blocks import MemoryBlocks
@@ -60,7 +61,10 @@ class Replica:
         delay_s: tuple[float, float],
         memory_bytes: int,
         wall_s: Callable[[], float],
+        weights_by: float = 1.0,
+        max_replicas: int = 0,
     ) -> None:
+        """With `max_replicas`, replicas share the calls while Redis is away; callers' weights count `weights_by`."""
         self.name = name
         self.owner = TaskOwner()
         self.network = Network(chance, delay_s=delay_s)
@@ -69,6 +73,7 @@ class Replica:
         self.events: deque[float] = deque(maxlen=5_000)
         self.connected_since_s = 0.0
         self.calls_begun = 0
+        self.weights_by = weights_by
         self.store = MemoryStore(redis, self.network, self._note)
         blocks = RedisBlocks(self.store, prefix="t", block_size=BLOCK_SIZE, chance=chance.randbytes)
         memory = MemoryBlocks(max_bytes=memory_bytes, clock=asyncio.get_running_loop().time)
@@ -79,7 +84,8 @@ class Replica:
             return wall_s() + self.wall_off_s
 
         for app, server in servers.items():
-            scheduler = ModelScheduler(server, self.network, replica=name, on_call=self._note)
+            shared = ModelScheduler(server, self.network, rules=rules, replica=name, on_call=self._note)
+            sharing = _sharing_of(shared, app=app, rules=rules, max_replicas=max_replicas)
             upstream_app = UpstreamApp(name=app, sdkappid=1, admin="a", hosts=())
             fetching = Fetching(
                 app=upstream_app,
@@ -94,9 +100,9 @@ class Replica:
                 app=app,
                 channel=server.channel,
                 fetching=fetching,
-                line=Line(scheduler, app=app, rules=rules, redis_grace_s=GRACE_S, used=self._used),
+                line=Line(sharing or shared, app=app, rules=rules, redis_grace_s=GRACE_S, used=self._used),
                 usage_store=_UsageCounts(),  # type: ignore[arg-type]
-                sharing=None,
+                sharing=sharing,
                 calls=rules.calls,
                 window_s=rules.window_ms / 1000,
             )
@@ -118,6 +124,8 @@ class Replica:
             self.purge.start()
             for served in self.apps.values():
                 line = served.list.line
+                if served.list.sharing is not None:
+                    served.list.sharing.start()
                 self.store.listen(served.list.channel, _heard(line, self.event), on_gap=line.on_message_gap)
                 line.start()
             self.gateway.start()
@@ -141,6 +149,8 @@ class Replica:
         self.gateway.refuse()
         for served in self.apps.values():
             await served.list.line.aclose()
+            if served.list.sharing is not None:
+                await served.list.sharing.aclose()
         await self.purge.aclose()
         await self.gateway.aclose()
         await self.store.aclose()
@@ -152,6 +162,23 @@ class Replica:
         del caller
         self.calls_begun += 1
         self.event()
+
+
+def _sharing_of(
+    shared: ModelScheduler, *, app: str, rules: Rules, max_replicas: int
+) -> FallbackScheduler | None:
+    """Return the scheduler for outages of Redis, if replicas share the calls then."""
+    if max_replicas == 0:
+        return None
+    return FallbackScheduler(
+        shared,
+        app=app,
+        rules=rules,
+        max_replicas=max_replicas,
+        grace_s=GRACE_S / 2,
+        notice_s=notice_s(MemoryStore.TIMEOUT_S),
+        clock_s=asyncio.get_running_loop().time,
+    )
 
 
 def _heard(line: Line, note: Callable[[], None]) -> Callable[[bytes], None]:

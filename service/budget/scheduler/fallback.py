@@ -201,8 +201,9 @@ class FallbackScheduler:
     async def _watch(self) -> None:
         """Probe Redis after every idle interval; while this replica shares, nothing else calls Redis."""
         while not self._closing.is_set():
+            asked_s = self._asked_s
             try:
-                await asyncio.wait_for(self._closing.wait(), self._asked_s + PROBE_S - self._clock_s())
+                await asyncio.wait_for(self._closing.wait(), asked_s + PROBE_S - self._clock_s())
             except TimeoutError:
-                if self._clock_s() - self._asked_s >= PROBE_S:
+                if self._asked_s == asked_s:
                     await self.probe()
