@@ -6,9 +6,9 @@
 -- has begun the run, and it has lost nothing since. See runs.py.
 --
 -- KEYS: 1 state, 2 callers (caller -> sums and tag), 3 reports (replica -> until when its report holds), 4 flights
---       (block -> flight), 5 shares (caller -> its part on each replica), 6 begin's block
--- ARGV: 1 the call, as msgpack; 2 tick's rows that have changed, as msgpack, or the head of the stored block that begin's
---       replica has seen; 3 the run of this text; 4 the run that it may replace
+--       (block -> flight), 5 shares (caller -> its part on each replica), 6 the block of a begin or of a tick's wish
+-- ARGV: 1 the call, as msgpack; 2 tick's rows that have changed, as msgpack; 3 the run of this text; 4 the run that it
+--       may replace
 -- Answers {msgpack of {epoch, now, answer, why all slots were taken or ''}}, or where nothing was done {'other', run},
 -- {'newer'}, or {'resend', why ...} to a tick whose replica must tell its whole report. All times are whole milliseconds.
 --
@@ -471,10 +471,10 @@ end
 
 -- The three steps
 
--- A report that another of the same replica has overtaken tells nothing.
+-- Take a report, unless another of the same replica has overtaken it: return whether it has been taken.
 local function take_report(count, whole, number)
   local packed = redis.call('HGET', KEYS[3], replica)
-  if packed and cmsgpack.unpack(packed)[2] > number then return end
+  if packed and cmsgpack.unpack(packed)[2] > number then return false end
   if whole and packed then drop_shares({ [replica] = true }) end
   for _, row in ipairs(cmsgpack.unpack(ARGV[2])) do
     local name, weight, waits, waited, background = unpack(row)
@@ -485,23 +485,94 @@ local function take_report(count, whole, number)
   else
     redis.call('HDEL', KEYS[3], replica)
   end
+  return true
 end
 
-local function tick(returned, quiet, wants_board, count, urgent, whole, number)
+-- The first bytes of the block as it is stored; '' where there is none, or something that is no string: a fetch
+-- replaces either.
+local function stored_head(bytes)
+  local head = redis.pcall('GETRANGE', KEYS[6], 0, bytes - 1)
+  return type(head) == 'string' and head or ''
+end
+
+local function hex(text)
+  return (string.gsub(text, '.', function(char) return string.format('%02x', string.byte(char)) end))
+end
+
+-- Forget the fetches whose leases have ended, once in a lease.
+local function purge_flights()
+  if now < S.purge_at then return end
+  local packed = redis.call('HGETALL', KEYS[4])
+  for at = 1, #packed, 2 do
+    if cmsgpack.unpack(packed[at + 1])[2] <= now then redis.call('HDEL', KEYS[4], packed[at]) end
+  end
+  S.purge_at = now + FETCH_LEASE
+end
+
+local function begin(turn, block, known, head_bytes)
+  local slot, flight = slot_of(turn), flight_of(block)
+  if not slot or (not pending(slot) and slot[BLOCK] ~= block) then
+    end_flight(block, turn)
+    return { 'lapsed' }
+  end
+  local other = flight and flight.turn ~= turn and flight.ends > now
+  local head = pending(slot) and stored_head(head_bytes) or ''
+  local stored = head ~= '' and head ~= known
+  if other or stored then
+    if pending(slot) then take_off(slot) end
+    give_back(turn)
+    if stored then return { 'stored', 0, hex(head) } end
+    return { 'joined', flight.ends - now }
+  end
+  if S.pause_until > now then
+    give_back(turn)
+    return { 'paused', S.pause_until - now, S.reason }
+  end
+  if pending(slot) then
+    if now < slot[USABLE_AT] then return { 'early', slot[USABLE_AT] - now } end
+    take_off(slot)
+    slot[STARTED], slot[BLOCK] = slot[USABLE_AT], block
+  end
+  slot[BEGUN_AT], slot[FREE_AT] = now, now + TRANSIT + REST
+  purge_flights()
+  redis.call('HSET', KEYS[4], block, cmsgpack.pack({ turn, now + FETCH_LEASE }))
+  return { 'begun' }
+end
+
+-- Begin what the replica wishes for, if a turn later than `last_id` allows it now. An older one may be in use already.
+local function grant(wish, last_id)
+  for _, slot in ipairs(S.slots) do
+    if slot[TURN] > last_id and pending(slot) and slot[USABLE_AT] <= now
+      and slot[REPLICA] == replica and slot[CALLER] == wish[2] then
+      slot[TURN] = wish[1]
+      return begin(wish[1], wish[3], wish[4], wish[5])
+    end
+  end
+end
+
+-- `wish`: the id that its turn is to get, its caller, begin's other arguments, and whether it is in the background.
+local function tick(returned, quiet, wants_board, count, urgent, whole, number, _, wish)
   for _, turn in ipairs(returned) do give_back(turn) end
-  take_report(count, whole, number)
+  local is_latest = take_report(count, whole, number)
   if quiet then
     for _, slot in ipairs(S.slots) do
       if pending(slot) then refund(slot) end
       slot[FREE_AT] = math.max(slot[FREE_AT], now + TRANSIT + REST)
     end
   end
-  local seen
+  local seen, begun
   if wants_board or (count > 0 and S.pause_until <= now + AHEAD and free_slots() > 0) then
+    local last_id = S.next_id
     seen = standing()
     give(seen)
+    begun = wish and is_latest and grant(wish, last_id) or nil
   end
   local turns, held, free, left = {}, {}, 0, count
+  if begun then
+    left = left - 1
+    if not wish[6] then urgent = urgent - 1 end
+    if left == 0 then redis.call('HDEL', KEYS[3], replica) end
+  end
   for _, slot in ipairs(S.slots) do
     if pending(slot) then
       if slot[REPLICA] == replica then
@@ -524,54 +595,7 @@ local function tick(returned, quiet, wants_board, count, urgent, whole, number)
   local due = next_at(waits, urgent > 0) - AHEAD - now
   local pause = math.max(0, S.pause_until - now)
   return { turns, left > 0 and math.max(0, due) or -1, free, pause, pause > 0 and S.reason or '',
-    wants_board and board(seen) or nil }
-end
-
--- The first bytes of the block as it is stored; '' where there is none, or something that is no string: a fetch
--- replaces either.
-local function stored_head(bytes)
-  local head = redis.pcall('GETRANGE', KEYS[6], 0, bytes - 1)
-  return type(head) == 'string' and head or ''
-end
-
-local function hex(text)
-  return (string.gsub(text, '.', function(char) return string.format('%02x', string.byte(char)) end))
-end
-
-local function begin(turn, block, head_bytes)
-  local slot, flight = slot_of(turn), flight_of(block)
-  if not slot or (not pending(slot) and slot[BLOCK] ~= block) then
-    end_flight(block, turn)
-    return { 'lapsed' }
-  end
-  local other = flight and flight.turn ~= turn and flight.ends > now
-  local head = pending(slot) and stored_head(head_bytes) or ''
-  local stored = head ~= '' and head ~= ARGV[2]
-  if other or stored then
-    if pending(slot) then take_off(slot) end
-    give_back(turn)
-    if stored then return { 'stored', 0, hex(head) } end
-    return { 'joined', flight.ends - now }
-  end
-  if S.pause_until > now then
-    give_back(turn)
-    return { 'paused', S.pause_until - now, S.reason }
-  end
-  if pending(slot) then
-    if now < slot[USABLE_AT] then return { 'early', slot[USABLE_AT] - now } end
-    take_off(slot)
-    slot[STARTED], slot[BLOCK] = slot[USABLE_AT], block
-  end
-  slot[BEGUN_AT], slot[FREE_AT] = now, now + TRANSIT + REST
-  if now >= S.purge_at then
-    local packed = redis.call('HGETALL', KEYS[4])
-    for at = 1, #packed, 2 do
-      if cmsgpack.unpack(packed[at + 1])[2] <= now then redis.call('HDEL', KEYS[4], packed[at]) end
-    end
-    S.purge_at = now + FETCH_LEASE
-  end
-  redis.call('HSET', KEYS[4], block, cmsgpack.pack({ turn, now + FETCH_LEASE }))
-  return { 'begun' }
+    begun or { '' }, wants_board and board(seen) or nil }
 end
 
 local function done(turn, block, pause_ms, reason)
