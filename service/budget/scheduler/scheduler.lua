@@ -488,15 +488,12 @@ local function take_report(count, whole, number)
   return true
 end
 
--- The first bytes of the block as it is stored; '' where there is none, or something that is no string: a fetch
--- replaces either.
+-- The first bytes of the block as it is stored, in hexadecimal digits; '' where there is none, or something that is no
+-- string: a fetch replaces either.
 local function stored_head(bytes)
   local head = redis.pcall('GETRANGE', KEYS[6], 0, bytes - 1)
-  return type(head) == 'string' and head or ''
-end
-
-local function hex(text)
-  return (string.gsub(text, '.', function(char) return string.format('%02x', string.byte(char)) end))
+  if type(head) ~= 'string' then return '' end
+  return (string.gsub(head, '.', function(char) return string.format('%02x', string.byte(char)) end))
 end
 
 -- Forget the fetches whose leases have ended, once in a lease.
@@ -521,7 +518,7 @@ local function begin(turn, block, known, head_bytes)
   if other or stored then
     if pending(slot) then take_off(slot) end
     give_back(turn)
-    if stored then return { 'stored', 0, hex(head) } end
+    if stored then return { 'stored', 0, head } end
     return { 'joined', flight.ends - now }
   end
   if S.pause_until > now then

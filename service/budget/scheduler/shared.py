@@ -170,7 +170,7 @@ class RedisScheduler:
         """See `Scheduler.begin`. `block_key` must have the same hash tag as the scheduler's own keys."""
         if turn in self._callers:
             self._changes.uncertain((self._callers[turn],))
-        args = (turn, block, known[:HEAD_BYTES], HEAD_BYTES)
+        args = (turn, block, known[:HEAD_BYTES].hex(), HEAD_BYTES)
         return _beginning(await self._asked("begin", args, _Begun, block_key=block_key))
 
     async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
@@ -224,7 +224,7 @@ class RedisScheduler:
 
 def _packed(wish: Wish, waiting: tuple[WaitingCount, ...]) -> tuple[object, ...]:
     background = any(row.background for row in waiting if row.caller == wish.caller)
-    return (wish.turn, wish.caller, wish.block, wish.known[:HEAD_BYTES], HEAD_BYTES, background)
+    return (wish.turn, wish.caller, wish.block, wish.known[:HEAD_BYTES].hex(), HEAD_BYTES, background)
 
 
 def _beginning(answer: _Begun) -> Beginning:
