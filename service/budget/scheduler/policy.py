@@ -82,11 +82,7 @@ class Policy:
             self._take_all()
         seen, begun = None, None
         if wants_board or (report and self._may_give()):
-            last_id = self.next_id
-            seen = self._look()
-            self._give(seen)
-            if wish is not None:
-                begun = self._grant(wish, replica, stored=stored, last_id=last_id)
+            seen, begun = self._give_due(wish, replica, stored=stored)
         mine = [slot for slot in self.slots if slot.pending and slot.replica == replica]
         lefts = [
             (max(0, row.count - sum(slot.caller == caller for slot in mine)), row.background)
@@ -243,6 +239,19 @@ class Policy:
         if slot.pending and self.now < slot.usable_at:
             return Early(usable_in_ms=slot.usable_at - self.now)
         return None
+
+    def _give_due(
+        self, wish: Wish | None, replica: str, *, stored: bytes
+    ) -> tuple[Demand, Begun | Joined | AlreadyStored | None]:
+        """Give all turns that are due, and use one for the wish; where it was not needed, it is somebody else's."""
+        last_id = self.next_id
+        seen = self._look()
+        self._give(seen)
+        begun = None if wish is None else self._grant(wish, replica, stored=stored, last_id=last_id)
+        if begun is not None and not isinstance(begun, Begun):
+            seen = self._look()
+            self._give(seen)
+        return seen, begun
 
     def _grant(self, wish: Wish, replica: str, *, stored: bytes, last_id: int) -> Begun | Joined | AlreadyStored | None:
         """Begin the wish's fetch if a turn later than `last_id` allows it; None if not."""

@@ -563,6 +563,10 @@ local function tick(returned, quiet, wants_board, count, urgent, whole, number, 
     seen = standing()
     give(seen)
     begun = wish and is_latest and grant(wish, last_id) or nil
+    if begun and begun[1] ~= 'begun' then -- its turn is somebody else's now
+      seen = standing()
+      give(seen)
+    end
   end
   local turns, held, free, left = {}, {}, 0, count
   if begun then
