@@ -22,7 +22,9 @@ from service.gateway.gateway import Gateway
 from service.gateway.list_calls import ListCalls
 from service.gateway.served import ServedApp
 from service.gateway.served_call_factory import ServedCallFactory
+from service.gateway.task_calls import TaskCalls
 from service.model.callers import AppInfo
+from service.model.calls import CallKind
 from service.observe.access_log import log_requests
 from service.observe.batch import BatchedObservers, Listener
 from service.settings import Settings
@@ -113,13 +115,17 @@ def create_app(
     }
     apps = {
         name: ServedApp(
-            info=AppInfo(name=name, region=settings.apps[name].region), list=factory.make(app, list_calls[name])
+            info=AppInfo(name=name, region=settings.apps[name].region),
+            list=factory.make(app, CallKind.LIST, list_calls[name]),
+            get=factory.make(app, CallKind.GET, TaskCalls(app, client, clock=clock)),
         )
         for name, app in upstream_apps.items()
     }
     purge = Purge(store, cache, prefix=settings.redis.prefix, apps=apps)
     purge.add(block_cache.forget)
-    usage = UsageObserver({name: app.list.usage_store.count for name, app in apps.items()})
+    usage = UsageObserver(
+        {(name, call.kind): call.usage_store.count for name, app in apps.items() for call in app.calls}
+    )
     gathered = BatchedObservers((access_log, *signals.listeners, usage))
     sequential_reads = SequentialReads(block_size=settings.cache.block_size) if settings.cache.ahead else None
     gateway = Gateway(
@@ -212,7 +218,7 @@ def _begin(
     purge: Purge,
 ) -> None:
     """Start the background work; `parts` ends it in reverse."""
-    calls = [app.list for app in apps.values()]
+    calls = [call for app in apps.values() for call in app.calls]
     for call in calls:
         for part in (call.usage_store, call.sharing):
             if part is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 
 from service.cache.lru import LruTable
-from service.model.blocks import Block, CachedBlock, Stored
+from service.model.blocks import Block, CachedBlock, RefusedQuery, Stored
 
 # Overhead of an entry beside body, text and ends: structs, key, dict links. Measured with tracemalloc.
 _ENTRY_BYTES = 1100
@@ -89,7 +89,11 @@ class MemoryBlocks:
 
 
 def _size_bytes(key: str, stored: Stored) -> int:
-    if isinstance(stored, Block):
-        parts = (stored.body, stored.ids, stored.codes)
-        return _ENTRY_BYTES + len(key) + sum(map(sys.getsizeof, parts)) + _END_BYTES * len(stored.ends)
-    return _ENTRY_BYTES + len(key) + sys.getsizeof(stored.text)
+    size = _ENTRY_BYTES + len(key)
+    match stored:
+        case Block():
+            parts = (stored.body, stored.ids, stored.codes)
+            return size + sum(map(sys.getsizeof, parts)) + _END_BYTES * len(stored.ends)
+        case RefusedQuery():
+            return size + sys.getsizeof(stored.text)
+    return size

@@ -11,7 +11,7 @@ from service.budget.line.jobs import Fetched, LineIsFull, TooLong
 from service.gateway.fetch import BlockJob
 from service.gateway.paging import Part
 from service.gateway.served import ServedCall
-from service.model.blocks import NOTHING, Block, CachedBlock, RefusedQuery
+from service.model.blocks import NOTHING, Block, CachedBlock, MissingTask, RefusedQuery
 from service.model.cache_keys import BlockKey, CacheKey
 from service.model.errors import (
     LineFull,
@@ -19,6 +19,7 @@ from service.model.errors import (
     QueryRefused,
     StoreUnavailable,
     TaskgateError,
+    UnknownTask,
     UpstreamError,
     WaitTooLong,
 )
@@ -236,12 +237,14 @@ _NO_DIRECTIVES = CacheDirectives()
 
 
 def _block(kept: CachedBlock, key: CacheKey) -> Block:
-    """Return the block, or raise the stored refusal."""
+    """Return the block, or raise what is stored in its place."""
     match kept.stored:
         case Block() as block:
             return block
         case RefusedQuery(code=code, text=text):
             raise QueryRefused(app=key.app, code=code, text=text, advice=advice_for(code))
+        case MissingTask():
+            raise UnknownTask
     raise AssertionError("only what is stored is served")
 
 

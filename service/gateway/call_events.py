@@ -6,12 +6,14 @@ from typing import Protocol
 import msgspec
 
 from service.budget.line.jobs import Payer
+from service.model.calls import CallKind
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A call about to be made in the payer's turn. `attempt` counts from 1."""
 
     app: str
+    kind: CallKind = CallKind.LIST
     payer: Payer
     attempt: int
 

@@ -6,7 +6,15 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from prometheus_client.metrics_core import Metric
 
 from service.model.pages import Source
-from service.observe.outcomes import DECLINED, FALLBACK, REFUSED, STREAMED, TASKS_ROUTE, problem_of_outcome
+from service.observe.outcomes import (
+    CALLS_OF_ROUTES,
+    DECLINED,
+    FALLBACK,
+    REFUSED,
+    STREAMED,
+    TASKS_ROUTE,
+    problem_of_outcome,
+)
 from service.observe.request import LABELS_MAX, RequestLabels, RequestRecord
 from service.telemetry.families import counters, histograms
 from service.telemetry.histogram import REQUEST_S, WAIT_S, Histogram
@@ -88,7 +96,7 @@ class RequestMetrics:
         yield histograms(
             "taskgate_line_wait_seconds",
             "Time in line of requests that a fetch has served, their own or another's.",
-            ("app", "caller"),
+            ("app", "call", "caller"),
             self._waits,
         )
 
@@ -103,8 +111,9 @@ class RequestMetrics:
         series = self._series.get(key)
         if series is None:
             waits = None
-            if labels.outcome in _LINED:
-                waits = self._waits.setdefault((app or "", caller or ""), Histogram(WAIT_S))
+            kind = CALLS_OF_ROUTES.get(labels.route)
+            if labels.outcome in _LINED and kind is not None:
+                waits = self._waits.setdefault((app or "", kind.value, caller or ""), Histogram(WAIT_S))
             series = self._series[key] = _Series(waits)
         if (caller, app) == (labels.caller, labels.app):  # else the name may be known after the next reload
             if len(self._by_labels) >= LABELS_MAX:

@@ -14,8 +14,9 @@ from service.callers.authenticator import Authenticator
 from service.callers.table import Table, table_of
 from service.model.budgets import AppCondition, BudgetView, CallerStanding, RecentCalls, UsageView, Worst
 from service.model.callers import AppInfo, Authenticated, Caller
+from service.model.calls import CallKind
 from service.model.errors import StoreUnavailable, Unauthenticated
-from service.model.pages import AppState, Chunk, Page, PageRequest, Readiness, Source
+from service.model.pages import AppState, Chunk, FoundTask, Page, PageRequest, Readiness, Source, TaskRequest
 from service.model.queries import Range
 from service.model.tasks import Task
 from service.observe.access_log import log_requests
@@ -69,6 +70,7 @@ class FakeGateway:
 
     def __init__(self) -> None:
         self.asks: list[PageRequest] = []
+        self.task_asks: list[TaskRequest] = []
         self.changes: dict[str, Any] = {}
         self.changes_of_chunks: dict[str, Any] = {}
         self.view: dict[str, Any] = {}
@@ -138,16 +140,40 @@ class FakeGateway:
         }
         return Chunk(**(values | self.changes_of_chunks | told))
 
+    async def task(self, ask: TaskRequest) -> FoundTask:
+        """The first task of `listed`."""
+        self.task_asks.append(ask)
+        if self.go is not None:
+            self.waiting += 1
+            try:
+                await self.go.wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+            finally:
+                self.waiting -= 1
+        if self.error is not None:
+            raise self.error
+        values: dict[str, Any] = {
+            "app": ask.app,
+            "body": self.listed[0],
+            "fetched_at_ms": int(NOW_S * 1000) - 4_000,
+            "lifetime_s": 15.0,
+            "source": Source.HIT,
+        }
+        return FoundTask(**(values | self.changes))
+
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
         """The caller's apps."""
         return tuple(AppInfo(name=name, region="singapore") for name in sorted(caller.apps))
 
-    async def budget(self, app: str, caller: Caller) -> BudgetView:
+    async def budget(self, app: str, caller: Caller, kind: CallKind) -> BudgetView:
         """`view`, or a budget of which nothing was used."""
         if self.error is not None:
             raise self.error
         values: dict[str, Any] = {
             "app": app,
+            "kind": kind,
             "condition": AppCondition(state="serving", detail="Calls succeed."),
             "recent": RecentCalls(),
             "redis_away": False,
@@ -162,13 +188,14 @@ class FakeGateway:
         }
         return BudgetView(**(values | self.view))
 
-    async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int) -> UsageView:
+    async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int, kind: CallKind) -> UsageView:
         """`usage_view`, or no usage at all."""
         if self.error is not None:
             raise self.error
         self.usage_asks.append((app, only, since_s))
         values: dict[str, Any] = {
             "app": app,
+            "kind": kind,
             "only": only,
             "redis_away": False,
             "since_s": since_s,

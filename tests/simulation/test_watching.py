@@ -9,6 +9,7 @@ import pytest
 
 from service.budget.scheduler.interfaces import Rules
 from service.model.callers import Caller
+from service.model.calls import CallKind, budget_name
 from service.model.freshness import Lifetimes
 from service.model.queries import FromNow, Query, Sort, rfc3339
 from service.model.streams import Only
@@ -109,11 +110,15 @@ async def _watch(*, watchers: int, replicas: int, tasks: int, minutes: float) ->
         fresh_s=FRESH_S, settled_s=600, refusal_s=60, stale_while_revalidate_s=60, stale_if_error_s=3600
     )
     redis = MemoryRedis(loop.time)
-    servers = {"a": ModelServer(rules, redis, app="a", chance=random.Random(3))}
+    servers = {
+        budget_name("a", kind): ModelServer(rules, redis, app="a", kind=kind, chance=random.Random(3))
+        for kind in CallKind
+    }
     upstream = MovingUpstream(tasks)
     fleet = [
         Replica(
             f"r{number}",
+            apps=("a",),
             servers=servers,
             redis=redis,
             upstream=upstream,

@@ -97,7 +97,12 @@ def answer_fields() -> Json:
         ),
         "PreferenceApplied": _field("The patience that was applied (RFC 7240).", text, "wait=20"),
         "RateLimit": _field(f"What is left of the budget, and when more is free ({STATE}).", text, '"shop";r=3;t=1'),
-        "RateLimitPolicy": _field(f"The app's budget: quota and window in seconds ({POLICY}).", text, '"shop";q=5;w=1'),
+        "RateLimitPolicy": _field(
+            f"A budget: quota and window in seconds ({POLICY}). That of lists is named after the app, that of single "
+            'tasks `"shop/get"`.',
+            text,
+            '"shop";q=5;w=1',
+        ),
         "ReferrerPolicy": _field("Browsers don't tell others of this address.", text, "no-referrer"),
         "RequestId": _field("The request's id: the caller's own, or one made for it.", text, "order-7f3c", always=True),
         "RetryAfter": _field("Seconds after which to try again.", seconds, 3),

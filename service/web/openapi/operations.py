@@ -3,10 +3,12 @@
 from typing import Any
 
 from service import __version__
+from service.web.budget_parameters import call_parameter
 from service.web.openapi.examples import (
     budget_example,
     page_example,
     stream_examples,
+    task_example,
     usage_example,
     watch_example,
 )
@@ -17,6 +19,7 @@ from service.web.openapi.problems import (
     OF_CACHE,
     OF_OPEN,
     OF_PROBLEM,
+    OF_TASK,
     OF_TASKS,
     OF_USAGE,
     WAITED,
@@ -62,10 +65,21 @@ how old the list is. All watchers of a list share its calls, so watching costs l
 reconnects with `Last-Event-ID`, at any replica, is sent what has changed since."""
 
 
+_GET_TASK = """One scheduled push task by its id, as it is in lists.
+
+**Cost.** A task that is stored and fresh, by itself or within a list, costs no call. Otherwise the upstream is asked
+for this one task: it limits these calls by themselves, so they wait in a line of their own and delay no list. All who
+ask for the same task share one call.
+
+**Freshness and patience** are as for lists: `Age`, `Cache-Status`, `ETag`, `Cache-Control`, `Prefer: wait=SECONDS`. A
+task is kept longer once it is dispatched. That there is no such task (404 `unknown-task`) is remembered for as long as
+a pending task is fresh."""
+
 _GET_BUDGET = """The live budget: slots, pause, line, and what was used in the last minute and hour, over all replicas.
 
 A caller sees itself by name and all others together; operators see everybody by name. Asking costs no call. Who waits
-is told as it was within the last quarter of a second, what was used within the last second or two."""
+is told as it was within the last quarter of a second, what was used within the last second or two. Lists and single
+tasks have a budget each: `call` says which."""
 _GET_USAGE = """Requests, what they cost and what was spared, by caller and time, over all replicas.
 
 Of the last hour unless `since` asks for another time: by minute up to an hour back, by hour up to a week back.
@@ -78,6 +92,7 @@ def paths() -> Json:
     """Return all path items by path."""
     return {
         "/tasks": {"get": _list_tasks()},
+        "/tasks/{id}": {"get": _get_task()},
         "/apps": {"get": _list_apps()},
         "/budget": {"get": _get_budget()},
         "/usage": {"get": _get_usage()},
@@ -141,6 +156,37 @@ def _list_tasks() -> Json:
     }
 
 
+def _get_task() -> Json:
+    fields = ("AcceptEncoding", "CacheControl", "IfNoneMatch", "Prefer", "RequestId")
+    return {
+        "operationId": "getTask",
+        "tags": ["Tasks"],
+        "summary": "Get one task",
+        "description": _GET_TASK,
+        "parameters": [
+            {
+                "name": "id",
+                "in": "path",
+                "required": True,
+                "description": "The task's id.",
+                "schema": {"type": "integer", "format": "int64", "minimum": 1, "examples": [1000001294]},
+            },
+            _query_parameter(app_parameter("Name of the app that the task belongs to.")),
+            *({"$ref": f"#/components/parameters/{name}"} for name in fields),
+        ],
+        "security": [{"key": []}],
+        "responses": {
+            "200": {
+                "description": "The task.",
+                "headers": refer_fields(*_MOMENT, *BUDGET, "ContentEncoding"),
+                "content": _json("Task", task_example()),
+            },
+            "304": {"description": "The caller holds this task already.", "headers": refer_fields(*_MOMENT, *BUDGET)},
+            **refer_problems(OF_TASK, *WAITED),
+        },
+    }
+
+
 def _list_apps() -> Json:
     example = {"apps": [{"name": "shop", "region": "singapore"}]}
     return {
@@ -165,6 +211,7 @@ def _get_budget() -> Json:
         "description": _GET_BUDGET,
         "parameters": [
             _query_parameter(app_parameter("Name of the app.")),
+            _query_parameter(call_parameter("Which of the app's budgets.")),
             {"$ref": "#/components/parameters/RequestId"},
         ],
         "security": [{"key": []}],

@@ -6,6 +6,7 @@ import msgspec
 
 from service.model.budgets import ServingState
 from service.model.callers import AppInfo
+from service.model.calls import CallKind
 from service.model.errors import Fault
 from service.model.queries import Sort
 from service.model.tasks import Task
@@ -120,7 +121,13 @@ _UPSTREAM_CALLS: Json = {
         "are left out.",
     },
 }
+_CALL: Json = {
+    "type": "string",
+    "enum": [each.value for each in CallKind],
+    "description": "The kind of upstream call: `list` for lists, `get` for single tasks.",
+}
 _BUDGET: Json = {
+    "call": {"$ref": "#/components/schemas/CallKind"},
     "state": {
         "enum": list(get_args(ServingState)),
         "description": "`serving`; `stale`: calls fail and stale pages are served; `failing`: at least half of the "
@@ -193,7 +200,7 @@ _USED: Json = {
     "joined": _COUNT | {"description": "Fetches saved by joining one that another request had paid for."},
 }
 _SPENT: Json = {
-    "requests": _COUNT | {"description": "Requests for pages."},
+    "requests": _COUNT | {"description": "Requests for tasks that may need this kind of call."},
     "hits": _COUNT | {"description": "Of these, answered with what was stored and fresh."},
     "joins": _COUNT | {"description": "Fetches spared by joining one that another request had paid for."},
     "stale": _COUNT | {"description": "Requests answered with what was stored, though it was fresh no longer."},
@@ -207,6 +214,7 @@ _MINUTE_USAGE: Json = {"start": _INSTANT, "used": {"$ref": "#/components/schemas
 _HOUR_USAGE: Json = {"start": _INSTANT, "used": {"$ref": "#/components/schemas/Spent"}}
 _CALLER_USAGE: Json = {"caller": {"type": "string"}, "used": {"$ref": "#/components/schemas/Spent"}}
 _USAGE: Json = {
+    "call": {"$ref": "#/components/schemas/CallKind"},
     "caller": {"description": "Whose usage this is; null for everybody's."},
     "redis": {"enum": ["ok", "away"], "description": "With `away` this is what one replica knows."},
     "since": _INSTANT | {"description": "The start of the first minute, or hour."},
@@ -243,7 +251,8 @@ def schemas() -> Json:
         "AppList": _object(Apps, {"apps": {"type": "array", "items": {"$ref": "#/components/schemas/App"}}})
         | {"description": "The apps that a caller may read."},
         "Budget": _object(Budget, _BUDGET)
-        | {"description": "An app's calls: how many are free, who waits for them, and who has used them."},
+        | {"description": "One kind of an app's calls: how many are free, who waits for them, and who has used them."},
+        "CallKind": _CALL,
         "CallerUsage": _object(CallerUsage, _CALLER_USAGE),
         "Contract": {"type": "object", "description": "An OpenAPI document."},
         "Dropped": _object(Dropped, _DROPPED),

@@ -9,13 +9,13 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
 from service.model.pages import PageRequest
-from service.observe.outcomes import TASKS_ROUTE, outcome_of_page
+from service.observe.outcomes import TASKS_ROUTE, outcome_of_answer
 from service.web.answers import JSON, Reply, Silence
 from service.web.event_stream import Watch
 from service.web.hangup import unless_hung_up
 from service.web.headers.accept import choose
 from service.web.headers.cache_control import cache_directives_of, patience_of
-from service.web.headers.encoding import Encodings, compressors
+from service.web.headers.encoding import Encodings
 from service.web.headers.link import link_to
 from service.web.identify import Access, identify
 from service.web.in_flight import InFlight
@@ -36,11 +36,11 @@ def tasks_route(
     *,
     clock: Callable[[], float],
     watch: Watch,
+    in_flight: InFlight,
+    encodings: Encodings,
 ) -> HTTPRouteHandler:
     """Return the route. `settings` returns the current settings, `clock` seconds since the epoch."""
     reader = TasksReader(settings())
-    in_flight = InFlight()
-    encodings = Encodings(compressors(), max_bytes=settings().compressed_max_bytes)
 
     @get(TASKS_ROUTE)
     async def list_tasks(request: Request[Any, Any, Any]) -> Reply:
@@ -97,7 +97,7 @@ def tasks_route(
             page = await unless_hung_up(work, receive=request.receive, context=context)
         if page is None:
             return Silence()
-        context.outcome = outcome_of_page(page, wait_applied_s=patience.applied_s)
+        context.outcome = outcome_of_answer(page, wait_applied_s=patience.applied_s)
         context.waited_s, context.upstream_s = page.waited_s, page.upstream_s
         return Reply(
             page_answer(

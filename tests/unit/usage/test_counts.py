@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from service.model.calls import CallKind
 from service.usage.counts import UsageObserver
 from tests.observations import observed
 
@@ -22,7 +23,7 @@ class Book:
 def test_each_outcome_has_its_column() -> None:
     """All are requests; hits, stale answers, refusals and waits besides; fetches and joins the gateway counts."""
     book = Book()
-    usage = UsageObserver({"shop": book.count})
+    usage = UsageObserver({("shop", CallKind.LIST): book.count})
     usage(
         (
             observed(outcome="hit"),
@@ -51,7 +52,7 @@ def test_each_outcome_has_its_column() -> None:
 def test_others_are_left() -> None:
     """Neither other routes, nor unknown callers, nor apps without a usage_store are counted."""
     book = Book()
-    usage = UsageObserver({"shop": book.count})
+    usage = UsageObserver({("shop", CallKind.LIST): book.count})
     usage((observed(route="/budget"), observed(caller=None), observed(app=None), observed(app="other")))
     assert book.counts == {}
 
@@ -59,6 +60,6 @@ def test_others_are_left() -> None:
 def test_sums_are_entered() -> None:
     """A thousand requests of a kind touch the usage store once for each column."""
     book = Book()
-    UsageObserver({"shop": book.count})([observed()] * 1000)
+    UsageObserver({("shop", CallKind.LIST): book.count})([observed()] * 1000)
     assert book.counts == {("a", "requests"): 1000, ("a", "hits"): 1000}
     assert book.calls == 2
