@@ -9,7 +9,6 @@ import pytest
 
 from service.budget.scheduler.interfaces import Rules
 from service.model.callers import Caller
-from service.model.calls import CallKind, budget_name
 from service.model.freshness import Lifetimes
 from service.model.queries import FromNow, Query, Sort, rfc3339
 from service.model.streams import Only
@@ -21,7 +20,7 @@ from service.watch.feeds import Feeds
 from service.watch.version_store import VersionStore
 from tests.simulation import sim_replica
 from tests.simulation.memory_redis import MemoryRedis
-from tests.simulation.model_scheduler import ModelServer
+from tests.simulation.model_scheduler import model_servers
 from tests.simulation.sim_replica import Replica
 from tests.simulation.sim_upstream import SimUpstream
 from tests.simulation.virtual_time import run_in_virtual_time
@@ -110,10 +109,7 @@ async def _watch(*, watchers: int, replicas: int, tasks: int, minutes: float) ->
         fresh_s=FRESH_S, settled_s=600, refusal_s=60, stale_while_revalidate_s=60, stale_if_error_s=3600
     )
     redis = MemoryRedis(loop.time)
-    servers = {
-        budget_name("a", kind): ModelServer(rules, redis, app="a", kind=kind, chance=random.Random(3))
-        for kind in CallKind
-    }
+    servers = model_servers(("a",), rules, redis, chance=lambda _: random.Random(3))
     upstream = MovingUpstream(tasks)
     fleet = [
         Replica(

@@ -24,7 +24,7 @@ from tests.simulation.invariants import (
     work_is_bounded,
 )
 from tests.simulation.memory_redis import MemoryRedis
-from tests.simulation.model_scheduler import ModelServer
+from tests.simulation.model_scheduler import model_servers
 from tests.simulation.plan import APPS, Plan
 from tests.simulation.sim_callers import SimCaller
 from tests.simulation.sim_replica import Replica
@@ -74,10 +74,9 @@ class World:
             stale_if_error_s=plan.fresh_s * 4,
         )
         self.redis = MemoryRedis(self.loop.time)
-        self.servers = {
-            budget: ModelServer(self.rules, self.redis, app=app, kind=kind, chance=self.chance(f"server {budget}"))
-            for budget, (app, kind) in BUDGETS.items()
-        }
+        self.servers = model_servers(
+            APPS, self.rules, self.redis, chance=lambda budget: self.chance(f"server {budget}")
+        )
         self.upstream = SimUpstream(
             self.chance("upstream"),
             round_trip_s=plan.upstream_s,
