@@ -40,6 +40,7 @@ from service.upstream.signer import Signer
 from service.usage.counts import UsageObserver
 from service.watch.feeds import Feeds
 from service.watch.version_store import VersionStore
+from service.web.client_address import ClientAddresses
 from service.web.middleware import AsgiApp, Messages
 from service.web.response_cache import ResponseCache
 from service.web.site import create_web
@@ -49,12 +50,12 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """The ASGI application, and callbacks for when the process is asked to stop and when waiting requests must end.
 
     `at_once` returns responses that need no await, and is tried before `asgi`; None if requests are traced. `refusal`
-    returns the response, by status, to a request that cannot be passed to `asgi`.
+    returns the response, by status and peer, to a request that cannot be passed to `asgi`.
     """
 
     asgi: AsgiApp
     at_once: Callable[[Any], Messages | None] | None
-    refusal: Callable[[int], Messages]
+    refusal: Callable[[int, tuple[str, int] | None], Messages]
     leave: Callable[[], None]
     refuse: Callable[[], None]
 
@@ -183,12 +184,14 @@ def create_app(
         clock=clock,
         observers=(gathered, *signals.observers),
         lifespan=[lifespan],
+        clients=ClientAddresses(settings.server.trusted_proxies),
         is_open=settings.auth == "none",
     )
     responses = ResponseCache(
         edge,
         authenticate_cached=callers.authenticate_cached,
         observers=edge.observers,
+        clients=edge.clients,
         clock=clock,
         max_bytes=0 if settings.auth == "none" else settings.cache.answers_bytes,  # `is_open` is checked behind it
     )

@@ -1,5 +1,6 @@
 """Rules between settings and about what they point to. Each section is checked even if another one is broken."""
 
+import ipaddress
 import ssl
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
@@ -96,6 +97,8 @@ def rule_faults(parts: Parts, environ: Mapping[str, str]) -> Iterator[SettingFau
         yield from _timeout_faults(parts.upstream)
         yield from _way_faults(parts.upstream)
         yield from _code_faults(parts.upstream)
+    if parts.server:
+        yield from _proxy_faults(parts.server)
     if parts.query:
         yield from _query_faults(parts.query)
     if parts.telemetry:
@@ -125,11 +128,14 @@ def _app_faults(path: str, app: AppSettings, environ: Mapping[str, str]) -> Iter
 
 
 def _share_faults(path: str, app: AppSettings, budget: BudgetSettings) -> Iterator[SettingFault]:
-    calls = budget.calls if app.calls is None else app.calls
-    if budget.on_redis_down == "share" and budget.max_replicas > calls:
-        where = "budget.calls" if app.calls is None else f"{path}.calls"
-        text = f"{budget.max_replicas} replicas can't share {calls} calls ({where}) when Redis is down"
-        yield SettingFault(path="budget.max_replicas", text=text)
+    if budget.on_redis_down != "share":
+        return
+    for name, own, default in (("calls", app.calls, budget.calls), ("get_calls", app.get_calls, budget.get_calls)):
+        calls = default if own is None else own
+        if budget.max_replicas > calls:
+            where = f"budget.{name}" if own is None else f"{path}.{name}"
+            text = f"{budget.max_replicas} replicas can't share {calls} calls ({where}) when Redis is down"
+            yield SettingFault(path="budget.max_replicas", text=text)
 
 
 def _redis_faults(redis: RedisSettings, environ: Mapping[str, str]) -> Iterator[SettingFault]:
@@ -197,6 +203,15 @@ def _way_faults(upstream: UpstreamSettings) -> Iterator[SettingFault]:
         except OSError as exc:
             text = f"the file {upstream.ca_file} can't be read: {exc.strerror}"
             yield SettingFault(path="upstream.ca_file", text=text)
+
+
+def _proxy_faults(server: ServerSettings) -> Iterator[SettingFault]:
+    for index, network in enumerate(server.trusted_proxies):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            text = "expected an IP network whose host bits are 0, such as 10.0.0.0/8"
+            yield SettingFault(path=f"server.trusted_proxies[{index}]", text=text)
 
 
 def _code_faults(upstream: UpstreamSettings) -> Iterator[SettingFault]:

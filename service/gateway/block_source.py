@@ -112,8 +112,6 @@ class BlockSource:
             block=_block(fetched.value, key),
             source=Source.JOINED if fetched.joined else Source.FETCHED,
             forward=forward,
-            waited_s=fetched.waited_s,
-            upstream_s=fetched.upstream_s,
         )
 
     def fetch_ahead(self, served: ServedCall, key: CacheKey) -> None:

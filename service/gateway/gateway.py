@@ -106,8 +106,6 @@ class Gateway:
             source=part.source,
             stale_reason=part.stale_reason,
             forward=part.forward,
-            waited_s=part.waited_s,
-            upstream_s=part.upstream_s,
             budget=None if part.source is Source.HIT else app.get.note(),
         )
 

@@ -110,9 +110,7 @@ def window_s_of(budget: BudgetSettings, kind: CallKind) -> float:
     return budget.window_s if kind is CallKind.LIST else budget.get_window_s
 
 
-def rules_of(
-    budget: BudgetSettings, app: AppSettings, upstream: UpstreamSettings, kind: CallKind = CallKind.LIST
-) -> Rules:
+def rules_of(budget: BudgetSettings, app: AppSettings, upstream: UpstreamSettings, kind: CallKind) -> Rules:
     """Return the rules of the app's budget for calls of this kind.
 
     Other replicas give a fetch up once its call must have ended.

@@ -68,7 +68,6 @@ class Obtained(msgspec.Struct, frozen=True, kw_only=True):
     """How old an answer is, and how it was obtained.
 
     `lifetime_s` is its freshness lifetime, counted from its fetch. `forward` is None if no call was made or joined.
-    `waited_s` is the time in line and `upstream_s` the time of the call, 0 if there was none.
     """
 
     fetched_at_ms: int
@@ -76,8 +75,6 @@ class Obtained(msgspec.Struct, frozen=True, kw_only=True):
     source: Source
     stale_reason: StaleReason | None = None
     forward: Forward | None = None
-    waited_s: float = 0.0
-    upstream_s: float = 0.0
     budget: BudgetNote | None = None
 
 
@@ -126,8 +123,6 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     lifetime_s: float
     source: Source
     missing: int = 0
-    waited_s: float = 0.0
-    upstream_s: float = 0.0
     budget: BudgetNote | None = None
 
 

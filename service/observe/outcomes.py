@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from service.model.calls import CallKind
 from service.model.freshness import StaleReason
-from service.model.pages import Obtained
+from service.model.pages import Obtained, Source
 
 TASKS_ROUTE = "/tasks"
 TASK_ROUTE = "/tasks/{id}"
@@ -26,6 +26,15 @@ FALLBACK = "fallback"
 
 STREAMED = "streamed"
 """The outcome of a stream that has sent its last line."""
+
+UNKNOWN_TASK = "unknown-task"
+"""The outcome of a request for a task that does not exist: found out by a call, or stored."""
+
+HUNG_UP = "hung-up"
+"""The outcome of a request whose caller disconnected, or took nothing any more, before the end of the response."""
+
+PAGES = frozenset((*(source.value for source in Source), FALLBACK))
+"""Outcomes of requests that got a page or a task."""
 
 
 def outcome_of_answer(obtained: Obtained, *, wait_applied_s: int | None) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from service.model.calls import CallKind
 from service.model.pages import Source
-from service.observe.outcomes import CALLS_OF_ROUTES, DECLINED, FALLBACK, REFUSED
+from service.observe.outcomes import CALLS_OF_ROUTES, DECLINED, FALLBACK, PAGES, REFUSED
 from service.observe.request import RequestLabels, RequestRecord
 
 Count = Callable[[str, str, int], None]
@@ -29,7 +29,8 @@ class UsageObserver:
             self._count(labels, "requests", number)
             if labels.outcome in _COLUMNS:
                 self._count(labels, _COLUMNS[labels.outcome], number)
-        for labels, number in Counter([each.labels for each in seen if each.waited_s > 0]).items():
+        waits = Counter([each.labels for each in seen if each.waited_s > 0 and each.labels.outcome in PAGES])
+        for labels, number in waits.items():
             self._count(labels, "waits", number)
 
     def _count(self, labels: RequestLabels, column: str, number: int) -> None:

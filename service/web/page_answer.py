@@ -6,6 +6,7 @@ from functools import lru_cache
 import msgspec
 
 from service.model.freshness import CacheDirectives
+from service.model.origin import FetchCost
 from service.model.pages import Page
 from service.model.queries import rfc3339
 from service.web.answers import JSON, Answer
@@ -99,6 +100,7 @@ def page_answer(
     rendered: Rendered,
     *,
     directives: CacheDirectives,
+    cost: FetchCost,
     wait_applied_s: int | None,
     if_none_match: bytes | None,
     accept_encoding: bytes | None,
@@ -112,6 +114,7 @@ def page_answer(
         app=page.query.app,
         etag=rendered.etag,
         directives=directives,
+        cost=cost,
         wait_applied_s=wait_applied_s,
         now_s=now_s,
     )

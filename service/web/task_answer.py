@@ -3,6 +3,7 @@
 import hashlib
 
 from service.model.freshness import CacheDirectives
+from service.model.origin import FetchCost
 from service.model.pages import FoundTask
 from service.web.answers import JSON, Answer
 from service.web.headers.conditional import holds
@@ -14,6 +15,7 @@ def task_answer(
     found: FoundTask,
     *,
     directives: CacheDirectives,
+    cost: FetchCost,
     wait_applied_s: int | None,
     if_none_match: bytes | None,
     accept_encoding: bytes | None,
@@ -23,7 +25,13 @@ def task_answer(
     """Return the response as of `now_s` in a coding that the caller accepts, or 304 if the caller has it already."""
     etag = etag_of_task(found)
     fields = obtained_fields(
-        found, app=found.app, etag=etag, directives=directives, wait_applied_s=wait_applied_s, now_s=now_s
+        found,
+        app=found.app,
+        etag=etag,
+        directives=directives,
+        cost=cost,
+        wait_applied_s=wait_applied_s,
+        now_s=now_s,
     )
     if holds(if_none_match, etag):
         return Answer(status=304, headers=fields, body=b"")

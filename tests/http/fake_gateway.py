@@ -16,6 +16,7 @@ from service.model.budgets import AppCondition, BudgetView, CallerStanding, Rece
 from service.model.callers import AppInfo, Authenticated, Caller
 from service.model.calls import CallKind
 from service.model.errors import StoreUnavailable, Unauthenticated
+from service.model.origin import FetchCost
 from service.model.pages import AppState, Chunk, FoundTask, Page, PageRequest, Readiness, Source, TaskRequest
 from service.model.queries import Range
 from service.model.tasks import Task
@@ -77,6 +78,7 @@ class FakeGateway:
         self.usage_view: dict[str, Any] = {}
         self.usage_asks: list[tuple[str, str | None, int]] = []
         self.error: Exception | None = None
+        self.cost = FetchCost()
         self.go: asyncio.Event | None = None
         self.waiting = 0
         self.cancelled = 0
@@ -89,6 +91,7 @@ class FakeGateway:
     async def page(self, ask: PageRequest) -> Page:
         """The page."""
         self.asks.append(ask)
+        self._charge(ask)
         if self.go is not None:
             self.waiting += 1
             try:
@@ -115,6 +118,7 @@ class FakeGateway:
     async def chunk(self, ask: PageRequest) -> Chunk:
         """Up to `block_size` tasks of `listed` from the offset on, or what is configured for that offset."""
         self.asks.append(ask)
+        self._charge(ask)
         offset = ask.slice.offset
         told = self.told_at.get(offset, {})
         if isinstance(told, Exception):
@@ -143,6 +147,7 @@ class FakeGateway:
     async def task(self, ask: TaskRequest) -> FoundTask:
         """The first task of `listed`."""
         self.task_asks.append(ask)
+        self._charge(ask)
         if self.go is not None:
             self.waiting += 1
             try:
@@ -162,6 +167,13 @@ class FakeGateway:
             "source": Source.HIT,
         }
         return FoundTask(**(values | self.changes))
+
+    def _charge(self, ask: PageRequest | TaskRequest) -> None:
+        """Let the request have cost `cost`, however it ends."""
+        if ask.origin.cost is not None:
+            ask.origin.cost.waited_s += self.cost.waited_s
+            ask.origin.cost.upstream_s += self.cost.upstream_s
+            ask.origin.cost.calls += self.cost.calls
 
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
         """The caller's apps."""

@@ -1,6 +1,7 @@
 """The header fields that tell how old an answer is and how it was obtained."""
 
 from service.model.freshness import CacheDirectives
+from service.model.origin import FetchCost
 from service.model.pages import Obtained
 from service.web.answers import Header
 from service.web.headers.cache_status import cache_status
@@ -16,6 +17,7 @@ def obtained_fields(
     app: str,
     etag: bytes,
     directives: CacheDirectives,
+    cost: FetchCost,
     wait_applied_s: int | None,
     now_s: float,
 ) -> tuple[Header, ...]:
@@ -31,8 +33,8 @@ def obtained_fields(
     ]
     if wait_applied_s is not None:
         fields.append((b"preference-applied", b"wait=%d" % wait_applied_s))
-    if obtained.waited_s or obtained.upstream_s:
-        timing = f"line;dur={obtained.waited_s * 1000:.1f}, upstream;dur={obtained.upstream_s * 1000:.1f}"
+    if cost.waited_s or cost.upstream_s:
+        timing = f"line;dur={cost.waited_s * 1000:.1f}, upstream;dur={cost.upstream_s * 1000:.1f}"
         fields.append((b"server-timing", timing.encode()))
     if obtained.budget is not None:
         fields.extend(ratelimit(app, obtained.budget))

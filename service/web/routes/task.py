@@ -71,11 +71,11 @@ def task_route(
         if found is None:
             return Silence()
         context.outcome = outcome_of_answer(found, wait_applied_s=patience.applied_s)
-        context.waited_s, context.upstream_s = found.waited_s, found.upstream_s
         return Reply(
             task_answer(
                 found,
                 directives=directives,
+                cost=context.cost,
                 wait_applied_s=patience.applied_s,
                 if_none_match=fields.get(b"if-none-match"),
                 accept_encoding=fields.get(b"accept-encoding"),
