@@ -119,10 +119,14 @@ class BlockSource:
         self._in_background(self._fetched_ahead(served, key))
 
     async def _stored(self, served: ServedCall, terms: RequestTerms, key: CacheKey) -> tuple[CachedBlock, Lookup, bool]:
-        """Return the stored block (from memory if fresh there), where it was, and whether Redis was unavailable."""
+        """Return the stored block (from memory if fresh there), where it was, and whether Redis was unavailable.
+
+        That a task is missing is not believed before Redis was asked: another replica may have found it since.
+        """
         cache = served.fetching.cache
         remembered = cache.recall(key) or NOTHING
-        if self._judge(remembered, terms.directives) is Freshness.FRESH:
+        is_fresh = self._judge(remembered, terms.directives) is Freshness.FRESH
+        if is_fresh and not isinstance(remembered.stored, MissingTask):
             return remembered, "memory", False
         try:
             kept = await cache.get(key)
