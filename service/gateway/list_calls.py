@@ -14,6 +14,7 @@ from service.model.errors import StoreUnavailable
 from service.model.queries import Query, Range
 from service.model.tasks import Listing
 from service.upstream.apps import UpstreamApp
+from service.upstream.call_trace import CallTrace
 
 FILL_CALLS_MAX = 16
 """How many calls may fill one block, if the upstream returns fewer records per call than a block holds."""
@@ -35,7 +36,7 @@ class ListUpstream(Protocol):
         offset: int,
         want: int,
         before_send: Callable[[], Awaitable[None]],
-        traceparent: str,
+        trace: CallTrace,
     ) -> Listing:
         """Return records `offset` to `offset + want` of the query. Raise UpstreamError."""
         ...
@@ -75,7 +76,7 @@ class ListCalls:
         received = 0 if begun is None else begun.received
         offset, want = key.index * self.block_size + received, self.block_size - received
 
-        async def send(before_send: Callable[[], Awaitable[None]], traceparent: str) -> Listing:
+        async def send(before_send: Callable[[], Awaitable[None]], trace: CallTrace) -> Listing:
             return await self._upstream.fetch(
                 self._app,
                 key.query,
@@ -83,7 +84,7 @@ class ListCalls:
                 offset=offset,
                 want=want,
                 before_send=before_send,
-                traceparent=traceparent,
+                trace=trace,
             )
 
         listing = await call.make(send)

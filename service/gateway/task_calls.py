@@ -8,6 +8,7 @@ from service.model.blocks import Block, MissingTask, block_of_task
 from service.model.cache_keys import CacheKey, TaskKey
 from service.model.tasks import Task
 from service.upstream.apps import UpstreamApp
+from service.upstream.call_trace import CallTrace
 
 
 class TaskUpstream(Protocol):
@@ -19,7 +20,7 @@ class TaskUpstream(Protocol):
         task_id: int,
         *,
         before_send: Callable[[], Awaitable[None]],
-        traceparent: str,
+        trace: CallTrace,
     ) -> Task | None:
         """Return the task with this id, or None if the app has none. Raise UpstreamError."""
         ...
@@ -38,8 +39,8 @@ class TaskCalls:
         if not isinstance(key, TaskKey):
             raise TypeError(f"no task: {key}")
 
-        async def send(before_send: Callable[[], Awaitable[None]], traceparent: str) -> Task | None:
-            return await self._upstream.get_task(self._app, key.id, before_send=before_send, traceparent=traceparent)
+        async def send(before_send: Callable[[], Awaitable[None]], trace: CallTrace) -> Task | None:
+            return await self._upstream.get_task(self._app, key.id, before_send=before_send, trace=trace)
 
         task = await call.make(send)
         fetched_at_ms = int(self._clock() * 1000)

@@ -11,6 +11,7 @@ from service.model.errors import CallsStopped, QueryRefused, Throttled, Upstream
 from service.model.queries import Query, Range
 from service.model.tasks import Listing, Task
 from service.upstream.apps import UpstreamApp
+from service.upstream.call_trace import CallTrace
 
 CALL_TIMEOUT_S = 4.0
 REFUSED_KEYWORD = "refused"
@@ -58,18 +59,18 @@ class SimUpstream:
         offset: int,
         want: int,
         before_send: Callable[[], Awaitable[None]],
-        traceparent: str,
+        trace: CallTrace,
     ) -> Listing:
         """See `ListUpstream.fetch`."""
-        del range_, traceparent
+        del range_, trace
         await self._answer(app, CallKind.LIST, before_send, is_refused=query.keyword == REFUSED_KEYWORD)
         return self._listing(app.name, query, offset=offset, want=want)
 
     async def get_task(
-        self, app: UpstreamApp, task_id: int, *, before_send: Callable[[], Awaitable[None]], traceparent: str
+        self, app: UpstreamApp, task_id: int, *, before_send: Callable[[], Awaitable[None]], trace: CallTrace
     ) -> Task | None:
         """See `TaskUpstream.get_task`."""
-        del traceparent
+        del trace
         await self._answer(app, CallKind.GET, before_send)
         title = f"{app.name}/task/{len(self.served) - 1}"
         return _task(task_id, title) if task_id < self.total else None

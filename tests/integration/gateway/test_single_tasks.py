@@ -12,7 +12,7 @@ import pytest
 from service.app import create_app
 from service.sandbox.client import ControlClient
 from service.sandbox.control import AppStats
-from service.sandbox.faults import Fault, HttpStatus, SandboxCall
+from service.sandbox.faults import HttpStatus, SandboxCall
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.tasks import SandboxTask
 from service.sandbox.upstream import SandboxOptions
@@ -45,9 +45,7 @@ class Replicas:
                 )
             },
             callers={
-                "reports": CallerSettings(
-                    keys=(hashlib.sha256(b"reports").hexdigest(),), apps=("shop",), operator=True
-                )
+                "reports": CallerSettings(keys=(hashlib.sha256(b"reports").hexdigest(),), apps=("shop",), operator=True)
             },
             redis=RedisSettings(url=self.server.url, timeout_s=0.5),
             budget=BudgetSettings(
