@@ -135,13 +135,10 @@ The tests hold both against each other; the Job of templates/check.yaml asks the
 {{- $budget := .settings.budget -}}
 {{- if eq $budget.on_redis_down "share" -}}
 {{- range $name, $app := .settings.apps -}}
-{{- range $setting := list "calls" "get_calls" -}}
-{{- $own := get $app $setting -}}
-{{- $where := ternary (printf "apps.%s.%s" $name $setting) (printf "budget.%s" $setting) (not (not $own)) -}}
-{{- $calls := default (get $budget $setting) $own | int -}}
+{{- $where := ternary (printf "apps.%s.calls" $name) "budget.calls" (not (not $app.calls)) -}}
+{{- $calls := default $budget.calls $app.calls | int -}}
 {{- if gt $.replicas $calls -}}
 {{- printf "config.budget.max_replicas: %d replicas can't share %d calls (%s) when Redis is down\n" $.replicas $calls $where -}}
-{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

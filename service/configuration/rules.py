@@ -128,14 +128,11 @@ def _app_faults(path: str, app: AppSettings, environ: Mapping[str, str]) -> Iter
 
 
 def _share_faults(path: str, app: AppSettings, budget: BudgetSettings) -> Iterator[SettingFault]:
-    if budget.on_redis_down != "share":
-        return
-    for name, own, default in (("calls", app.calls, budget.calls), ("get_calls", app.get_calls, budget.get_calls)):
-        calls = default if own is None else own
-        if budget.max_replicas > calls:
-            where = f"budget.{name}" if own is None else f"{path}.{name}"
-            text = f"{budget.max_replicas} replicas can't share {calls} calls ({where}) when Redis is down"
-            yield SettingFault(path="budget.max_replicas", text=text)
+    calls = budget.calls if app.calls is None else app.calls
+    if budget.on_redis_down == "share" and budget.max_replicas > calls:
+        where = "budget.calls" if app.calls is None else f"{path}.calls"
+        text = f"{budget.max_replicas} replicas can't share {calls} calls ({where}) when Redis is down"
+        yield SettingFault(path="budget.max_replicas", text=text)
 
 
 def _redis_faults(redis: RedisSettings, environ: Mapping[str, str]) -> Iterator[SettingFault]:

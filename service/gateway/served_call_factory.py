@@ -92,8 +92,11 @@ class ServedCallFactory:
 
 
 def sharing_of(settings: Settings, shared: RedisScheduler, *, app: str, rules: Rules) -> FallbackScheduler | None:
-    """Return the fallback for outages of Redis, if enabled; it takes over before the line rejects waiting requests."""
-    if settings.budget.on_redis_down == "closed":
+    """Return the fallback for outages of Redis, if enabled; it takes over before the line rejects waiting requests.
+
+    Fewer calls than replicas can't be shared: then no such calls are made without Redis.
+    """
+    if settings.budget.on_redis_down == "closed" or rules.calls < settings.budget.max_replicas:
         return None
     return FallbackScheduler(
         shared,

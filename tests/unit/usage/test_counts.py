@@ -57,6 +57,15 @@ def test_others_are_left() -> None:
     assert book.counts == {}
 
 
+def test_each_kind_of_call_has_its_own_store() -> None:
+    """Requests for single tasks are counted apart from those for lists."""
+    lists, tasks = Book(), Book()
+    usage = UsageObserver({("shop", CallKind.LIST): lists.count, ("shop", CallKind.GET): tasks.count})
+    usage((observed(), observed(route="/tasks/{id}"), observed(route="/tasks/{id}", outcome="unknown-task")))
+    assert lists.counts == {("a", "requests"): 1, ("a", "hits"): 1}
+    assert tasks.counts == {("a", "requests"): 2, ("a", "hits"): 1}
+
+
 def test_sums_are_entered() -> None:
     """A thousand requests of a kind touch the usage store once for each column."""
     book = Book()
