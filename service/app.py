@@ -16,6 +16,7 @@ from service.cache.memory_blocks import MemoryBlocks
 from service.cache.purge import Purge
 from service.cache.redis_blocks import RedisBlocks
 from service.cache.sequential_reads import SequentialReads
+from service.cache.task_places import TaskPlaces
 from service.configuration.live import LiveSettings, lifetimes_of
 from service.configuration.passwords import passwords_of
 from service.gateway.gateway import Gateway
@@ -86,7 +87,8 @@ def create_app(
     lifetimes = lifetimes_of(settings.cache)
     cache = RedisBlocks(store, prefix=settings.redis.prefix, block_size=settings.cache.block_size)
     memory = MemoryBlocks(max_bytes=settings.cache.memory_bytes, clock=time.monotonic)
-    block_cache = BlockCache(cache, memory, lifetimes=lifetimes)
+    places = TaskPlaces(store, prefix=settings.redis.prefix)
+    block_cache = BlockCache(cache, memory, lifetimes=lifetimes, places=places)
     upstream_apps = {
         name: upstream_app_of(name, app, backup_hosts=settings.upstream.backup_hosts)
         for name, app in settings.apps.items()

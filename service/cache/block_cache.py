@@ -1,14 +1,16 @@
 """Looks up blocks in this replica's memory, then in Redis."""
 
 import asyncio
+from contextlib import suppress
 
 import msgspec
 import structlog
 
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
-from service.model.blocks import Block, CachedBlock, Stored
-from service.model.cache_keys import BlockKey, CacheKey
+from service.cache.task_places import TaskPlace, TaskPlaces
+from service.model.blocks import NOTHING, Block, CachedBlock, Stored, single_task
+from service.model.cache_keys import BlockKey, CacheKey, TaskKey
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes, keep_for_ms
 from service.model.queries import Query
@@ -20,10 +22,16 @@ log = structlog.get_logger()
 
 
 class BlockCache:
-    """Keeps blocks for as long as any request may be served from them."""
+    """Keeps blocks for as long as any request may be served from them.
 
-    def __init__(self, cache: RedisBlocks, memory: MemoryBlocks, *, lifetimes: Lifetimes) -> None:
+    A task is found under its own key and, if that is newer, in a block of a list; across replicas by its `places`.
+    """
+
+    def __init__(
+        self, cache: RedisBlocks, memory: MemoryBlocks, *, lifetimes: Lifetimes, places: TaskPlaces | None = None
+    ) -> None:
         self._cache = cache
+        self._places = places
         self._memory = memory
         self._lifetimes = lifetimes
         self._generations: dict[str, int] = {}
@@ -49,7 +57,10 @@ class BlockCache:
 
     def recall(self, key: CacheKey) -> CachedBlock | None:
         """Return the block from this replica's memory; does no I/O."""
-        return self._memory.get(self.redis_key(key))
+        kept = self._memory.get(self.redis_key(key))
+        if isinstance(key, TaskKey) and (block := self._memory.find_task(key.app, key.id)) is not None:
+            return _newer(kept or NOTHING, single_task(block, key.id))
+        return kept
 
     async def get(self, key: CacheKey) -> CachedBlock:
         """Return the block as Redis has it, sharing a read that is under way. Raise StoreUnavailable.
@@ -59,7 +70,7 @@ class BlockCache:
         asked = key, self.generation(key.app)
         task = self._reading.get(asked)
         if task is None:
-            task = self._reading[asked] = asyncio.create_task(self.look(key))
+            task = self._reading[asked] = asyncio.create_task(self._got(key))
             task.add_done_callback(lambda read: self._read(asked, read))
         return await asyncio.shield(task)
 
@@ -70,25 +81,50 @@ class BlockCache:
             task.exception()
 
     async def look(self, key: CacheKey) -> CachedBlock:
-        """Return the block as Redis has it now, with a new read. Raise StoreUnavailable."""
-        generation = self.generation(key.app)
-        kept = await self._cache.get(key)
-        if generation == self.generation(key.app):
-            self._remember(key, kept)
+        """Return the block as Redis has it now under its own key, with a new read. Raise StoreUnavailable."""
+        return await self._look_at(key.app, self.redis_key(key), finds_tasks=isinstance(key, BlockKey))
+
+    async def _got(self, key: CacheKey) -> CachedBlock:
+        """Return the block as Redis has it now; a task also from a block of a list, if that is newer."""
+        if not isinstance(key, TaskKey) or self._places is None:
+            return await self.look(key)
+        kept, place = await asyncio.gather(self.look(key), self._place(self._places, key))
+        if place is None or (kept.stored is not None and kept.stored.fetched_at_ms >= place.fetched_at_ms):
+            return kept
+        redis_key = self._cache.named(key.app, place.block)
+        try:
+            listed = self._memory.get(redis_key) or await self._look_at(key.app, redis_key, finds_tasks=True)
+        except StoreUnavailable:
+            return kept
+        return _newer(kept, single_task(listed.stored, key.id) if isinstance(listed.stored, Block) else None)
+
+    async def _look_at(self, app: str, redis_key: str, *, finds_tasks: bool) -> CachedBlock:
+        generation = self.generation(app)
+        kept = await self._cache.get_at(redis_key)
+        if generation == self.generation(app):
+            self._remember(app, redis_key, kept, finds_tasks=finds_tasks)
         return kept
 
+    async def _place(self, places: TaskPlaces, key: TaskKey) -> TaskPlace | None:
+        try:
+            return await places.find(key.app, key.id)
+        except StoreUnavailable:
+            return None
+
     async def put(self, key: CacheKey, stored: Stored, *, generation: int) -> CachedBlock | None:
-        """Store a block and with it the end of its list; in memory only if Redis is unavailable.
+        """Store a block, with it the end of its list and where its tasks are; in memory only if Redis is unavailable.
 
         Return None if the blocks were forgotten since `generation`, in which the fetch began: it must not be served.
         """
         if generation != self.generation(key.app):
             return None
-        head, _ = await asyncio.gather(self._put(key, stored), self._put_end(key, stored))
+        head, *_ = await asyncio.gather(
+            self._put(key, stored), self._put_end(key, stored), self._put_places(key, stored)
+        )
         if generation != self.generation(key.app):
             return None
         kept = CachedBlock(stored=stored, head=head)
-        self._remember(key, kept)
+        self._remember(key.app, self.redis_key(key), kept, finds_tasks=isinstance(key, BlockKey))
         return kept
 
     async def end(self, query: Query) -> CachedBlock:
@@ -109,7 +145,24 @@ class BlockCache:
             )
             await self._put(BlockKey(query=key.query, index=END), end)
 
-    def _remember(self, key: CacheKey, kept: CachedBlock) -> None:
+    async def _put_places(self, key: CacheKey, stored: Stored) -> None:
+        if self._places is None or not isinstance(key, BlockKey) or not isinstance(stored, Block):
+            return
+        place = TaskPlace(block=self._cache.block_name(key), fetched_at_ms=stored.fetched_at_ms)
+        ttl_ms = keep_for_ms(stored, lifetimes=self._lifetimes)
+        with suppress(StoreUnavailable):  # logged for the block itself
+            await self._places.put(key.app, stored.task_ids(), place, ttl_ms=ttl_ms)
+
+    def _remember(self, app: str, redis_key: str, kept: CachedBlock, *, finds_tasks: bool) -> None:
         if kept.stored is not None:
             ends_in_s = keep_for_ms(kept.stored, lifetimes=self._lifetimes) / 1000
-            self._memory.put(self.redis_key(key), kept.stored, app=key.app, head=kept.head, ends_in_s=ends_in_s)
+            self._memory.put(
+                redis_key, kept.stored, app=app, head=kept.head, ends_in_s=ends_in_s, finds_tasks=finds_tasks
+            )
+
+
+def _newer(kept: CachedBlock, listed: Block | None) -> CachedBlock:
+    """Return the task as listed if that is newer than what is kept under its own key, whose head stays."""
+    if listed is None or (kept.stored is not None and kept.stored.fetched_at_ms >= listed.fetched_at_ms):
+        return kept
+    return CachedBlock(stored=listed, head=kept.head)

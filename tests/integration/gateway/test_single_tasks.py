@@ -213,3 +213,41 @@ async def test_without_redis_memory_serves(replicas: Replicas) -> None:
     assert (await replicas.task(PENDING)).status_code == 200
     assert (await replicas.task(UNKNOWN)).status_code == 404
     assert (await replicas.task(DISPATCHED)).json()["type"] == "/problems/store-unavailable"
+
+
+async def test_what_a_list_has_brought_costs_no_call(replicas: Replicas) -> None:
+    """On the replica that fetched it, and on the other; as old as the list, and settled if dispatched."""
+    listed = await replicas.page()
+    assert listed.status_code == 200
+    ids = {task["id"]: task for task in listed.json()["tasks"]}
+    for by in (0, 1):
+        pending, dispatched = await replicas.task(PENDING, by=by), await replicas.task(DISPATCHED, by=by)
+        assert (pending.json(), dispatched.json()) == (ids[PENDING], ids[DISPATCHED])
+        assert pending.headers["cache-status"].startswith("taskgate; hit; ttl=")
+        assert pending.headers["cache-control"] == "private, max-age=15"
+        assert dispatched.headers["cache-control"] == "private, max-age=600"
+    assert ((await replicas.calls("get")).calls, (await replicas.calls("list")).calls) == (0, 1)
+    assert (await replicas.task(PENDING, by=1, cache_control="no-cache")).status_code == 200
+    assert (await replicas.calls("get")).calls == 1
+
+
+async def test_a_list_corrects_that_there_is_no_such_task(replicas: Replicas) -> None:
+    """A caller that has seen a task in a list finds it by its id, at whatever replica."""
+    for by in (0, 1):
+        assert (await replicas.task(UNKNOWN, by=by)).status_code == 404
+    await replicas.add(UNKNOWN)
+    assert UNKNOWN in {task["id"] for task in (await replicas.page()).json()["tasks"]}
+    for by in (1, 0):
+        assert (await replicas.task(UNKNOWN, by=by)).status_code == 200
+    assert (await replicas.calls("get")).calls == 1
+
+
+async def test_a_stale_list_answers_while_calls_fail(replicas: Replicas) -> None:
+    """The task is as stale as the list that brought it, and marked so."""
+    await replicas.start(fresh_s=0.2, settled_s=0.2)
+    assert (await replicas.page(by=2)).status_code == 200
+    await replicas.control.add_fault(HttpStatus(status=500, call="get"))
+    await asyncio.sleep(0.25)
+    stale = await replicas.task(PENDING, by=2)
+    assert (stale.status_code, stale.json()["id"]) == (200, PENDING)
+    assert "detail=error" in stale.headers["cache-status"]
