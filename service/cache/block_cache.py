@@ -9,16 +9,26 @@ import structlog
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
 from service.cache.task_places import TaskPlace, TaskPlaces
-from service.model.blocks import NOTHING, Block, CachedBlock, Stored, single_task
+from service.model.blocks import HEAD_BYTES, NOTHING, Block, CachedBlock, Stored, single_task
 from service.model.cache_keys import BlockKey, CacheKey, TaskKey
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes, keep_for_ms
 from service.model.queries import Query
+from service.store.interfaces import Put
 
 END = -1
 """The index under which the end of a query's list is stored: its newest block, without its tasks."""
 
 log = structlog.get_logger()
+
+
+class NewBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """A fetched block that this replica serves already, and the values to store in Redis, for the others."""
+
+    kept: CachedBlock
+    key: CacheKey
+    generation: int
+    puts: tuple[Put, ...]
 
 
 class BlockCache:
@@ -111,41 +121,48 @@ class BlockCache:
         except StoreUnavailable:
             return None
 
-    async def put(self, key: CacheKey, stored: Stored, *, generation: int) -> CachedBlock | None:
-        """Store a block, with it the end of its list and where its tasks are; in memory only if Redis is unavailable.
+    def take(self, key: CacheKey, stored: Stored, *, generation: int) -> NewBlock | None:
+        """Keep a fetched block in memory, and return it with what to `store`.
 
         Return None if the blocks were forgotten since `generation`, in which the fetch began: it must not be served.
         """
         if generation != self.generation(key.app):
             return None
-        head, *_ = await asyncio.gather(
-            self._put(key, stored), self._put_end(key, stored), self._put_places(key, stored)
-        )
-        if generation != self.generation(key.app):
-            return None
-        kept = CachedBlock(stored=stored, head=head)
+        put, end = self._encoded(key, stored), self._encoded_end(key, stored)
+        kept = CachedBlock(stored=stored, head=b"" if put is None else put.value[:HEAD_BYTES])
         self._remember(key.app, self.redis_key(key), kept, finds_tasks=isinstance(key, BlockKey))
-        return kept
+        puts = tuple(each for each in (put, end) if each is not None)
+        return NewBlock(kept=kept, key=key, generation=generation, puts=puts)
+
+    async def store(self, new: NewBlock) -> None:
+        """Store a block, the end of its list and where its tasks are, unless the app was forgotten since the fetch.
+
+        If Redis is unavailable, the block stays in memory only.
+        """
+        if new.generation != self.generation(new.key.app) or not new.puts:
+            return
+        try:
+            await asyncio.gather(self._cache.put_all(new.puts), self._put_places(new))
+        except StoreUnavailable as exc:
+            log.warning("cache.not_stored", app=new.key.app, detail=exc.detail)
 
     async def end(self, query: Query) -> CachedBlock:
         """Return the end of a query's list according to its newest block. Raise StoreUnavailable."""
         return await self._cache.get(BlockKey(query=query, index=END))
 
-    async def _put(self, key: CacheKey, stored: Stored) -> bytes:
-        try:
-            return await self._cache.put(key, stored, ttl_ms=keep_for_ms(stored, lifetimes=self._lifetimes))
-        except StoreUnavailable as exc:
-            log.warning("cache.not_stored", app=key.app, detail=exc.detail)
-            return b""
+    def _encoded(self, key: CacheKey, stored: Stored) -> Put | None:
+        return self._cache.encoded(key, stored, ttl_ms=keep_for_ms(stored, lifetimes=self._lifetimes))
 
-    async def _put_end(self, key: CacheKey, stored: Stored) -> None:
-        if isinstance(key, BlockKey) and isinstance(stored, Block):
-            end = msgspec.structs.replace(
-                stored, settled=False, ends=(), body=b"", ids=b"", codes=b"", left_out=0, unfinished=False
-            )
-            await self._put(BlockKey(query=key.query, index=END), end)
+    def _encoded_end(self, key: CacheKey, stored: Stored) -> Put | None:
+        if not isinstance(key, BlockKey) or not isinstance(stored, Block):
+            return None
+        end = msgspec.structs.replace(
+            stored, settled=False, ends=(), body=b"", ids=b"", codes=b"", left_out=0, unfinished=False
+        )
+        return self._encoded(BlockKey(query=key.query, index=END), end)
 
-    async def _put_places(self, key: CacheKey, stored: Stored) -> None:
+    async def _put_places(self, new: NewBlock) -> None:
+        key, stored = new.key, new.kept.stored
         if self._places is None or not isinstance(key, BlockKey) or not isinstance(stored, Block):
             return
         place = TaskPlace(block=self._cache.block_name(key), fetched_at_ms=stored.fetched_at_ms)

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from service.gateway.reported_call import ReportedCall
-from service.model.blocks import Block, MissingTask, block_of_task
+from service.model.blocks import Block, CachedBlock, MissingTask, block_of_task
 from service.model.cache_keys import CacheKey, TaskKey
 from service.model.tasks import Task
 from service.upstream.apps import UpstreamApp
@@ -34,8 +34,9 @@ class TaskCalls:
         self._upstream = upstream
         self._clock = clock
 
-    async def fetch(self, key: CacheKey, call: ReportedCall) -> Block | MissingTask:
+    async def fetch(self, key: CacheKey, call: ReportedCall, *, seen: CachedBlock) -> Block | MissingTask:
         """Make one call."""
+        del seen
         if not isinstance(key, TaskKey):
             raise TypeError(f"no task: {key}")
 

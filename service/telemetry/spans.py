@@ -1,7 +1,8 @@
 """Spans: one trace from the caller's `traceparent` through the request, its time in line and its upstream call.
 
 Imports OpenTelemetry, an extra: import this module only if tracing is enabled. Names and attributes follow its semantic
-conventions for HTTP, but no query is ever recorded: callers' contain what they search for, ours a signature.
+conventions for HTTP, but no query is ever recorded (callers' contain what they search for, ours a signature), and no
+path that matches no route.
 """
 
 import asyncio

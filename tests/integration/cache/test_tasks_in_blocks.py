@@ -64,7 +64,9 @@ class Replica:
 
     async def put(self, key: CacheKey, stored: Stored) -> None:
         """Store something."""
-        assert await self.cache.put(key, stored, generation=self.cache.generation(key.app)) is not None
+        new = self.cache.take(key, stored, generation=self.cache.generation(key.app))
+        assert new is not None
+        await self.cache.store(new)
 
     async def found(self) -> str | int | None:
         """The title of the task as Redis has it; when it was found missing; or None."""
@@ -150,9 +152,7 @@ async def test_an_outdated_place_finds_nothing(pair: tuple[Replica, Replica], va
 
 
 @pytest.mark.parametrize("value", ["", " ", "x", "5", "5 ", " 5", "-1 a:0", f"{'9' * 30} a:0", "5 ../../x"])
-async def test_garbage_in_the_index_finds_nothing(
-    pair: tuple[Replica, Replica], valkey: Server, value: str
-) -> None:
+async def test_garbage_in_the_index_finds_nothing(pair: tuple[Replica, Replica], valkey: Server, value: str) -> None:
     """Whatever has written it."""
     valkey.run("HSET", INDEX, str(TASK.id), value)
     assert await pair[0].found() is None

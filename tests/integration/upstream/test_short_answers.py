@@ -116,7 +116,7 @@ class Replica:
         job = BlockJob(
             self.fetching,
             BlockKey(query=QUERY, index=index),
-            known=(await self.fetching.cache.get(BlockKey(query=QUERY, index=index))).head,
+            seen=await self.fetching.cache.get(BlockKey(query=QUERY, index=index)),
             is_fresh=lambda _: True,
         )
         outcome = await self.line.fetch(job, caller="c", weight=1.0, patience_s=10.0, bound=10)

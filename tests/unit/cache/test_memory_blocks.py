@@ -120,7 +120,9 @@ def test_counters_hold_over_any_use() -> None:
         key = f"k{chance.randrange(60)}"
         match chance.randrange(5):
             case 0 | 1:
-                stored = listing(*range(chance.randrange(30))) if chance.random() < 0.5 else block(chance.randrange(4000))
+                stored = (
+                    listing(*range(chance.randrange(30))) if chance.random() < 0.5 else block(chance.randrange(4000))
+                )
                 app, ends_in_s = chance.choice("abc"), chance.random()
                 keep(cache, key, stored, app=app, ends_in_s=ends_in_s, finds_tasks=chance.random() < 0.5)
             case 2:
@@ -152,7 +154,7 @@ def test_a_task_is_found_in_the_newest_block() -> None:
 
 
 def test_a_task_goes_with_its_block() -> None:
-    """When that expires, is dropped, evicted or replaced by one without it; a refusal or a single task finds nothing."""
+    """When that expires, is dropped, evicted or replaced by one without it; others find nothing."""
     clock = Clock()
     cache = MemoryBlocks(max_bytes=10_000, clock=clock)
     keep(cache, "expires", listing(1), ends_in_s=5.0, finds_tasks=True)
