@@ -6,13 +6,14 @@ from contextlib import suppress
 import msgspec
 import structlog
 
+from service.cache.caller_shares import CallerShares
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
 from service.cache.task_places import TaskPlace, TaskPlaces
 from service.model.blocks import HEAD_BYTES, NOTHING, Block, CachedBlock, Stored, single_task
 from service.model.cache_keys import BlockKey, CacheKey, TaskKey
 from service.model.errors import StoreUnavailable
-from service.model.freshness import Lifetimes, keep_for_ms
+from service.model.freshness import Lifetimes, keep_for_ms, longest_ms
 from service.model.queries import Query
 from service.store.interfaces import Put
 
@@ -32,18 +33,25 @@ class NewBlock(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BlockCache:
-    """Keeps blocks for as long as any request may be served from them.
+    """Keeps blocks for as long as any request may be served from them, within the `shares` of callers, if given.
 
     A task is found under its own key and, if that is newer, in a block of a list; across replicas by its `places`.
     """
 
     def __init__(
-        self, cache: RedisBlocks, memory: MemoryBlocks, *, lifetimes: Lifetimes, places: TaskPlaces | None = None
+        self,
+        cache: RedisBlocks,
+        memory: MemoryBlocks,
+        *,
+        lifetimes: Lifetimes,
+        places: TaskPlaces | None = None,
+        shares: CallerShares | None = None,
     ) -> None:
         self._cache = cache
         self._places = places
         self._memory = memory
         self._lifetimes = lifetimes
+        self._shares = shares
         self._generations: dict[str, int] = {}
         self._reading: dict[tuple[CacheKey, int], asyncio.Task[CachedBlock]] = {}
 
@@ -56,6 +64,8 @@ class BlockCache:
         """Forget all of the app's blocks in memory, and those being read or fetched."""
         self._generations[app] = self.generation(app) + 1
         self._memory.drop_app(app)
+        if self._shares is not None:
+            self._shares.forget(app)
 
     def set_lifetimes(self, lifetimes: Lifetimes) -> None:
         """Use these lifetimes for blocks stored from now on."""
@@ -134,17 +144,34 @@ class BlockCache:
         puts = tuple(each for each in (put, end) if each is not None)
         return NewBlock(kept=kept, key=key, generation=generation, puts=puts)
 
-    async def store(self, new: NewBlock) -> None:
-        """Store a block, the end of its list and where its tasks are, unless the app was forgotten since the fetch.
+    async def store(self, new: NewBlock, *, caller: str) -> None:
+        """Store a block for a caller, and where its tasks are, unless the app was forgotten since its fetch began.
 
-        If Redis is unavailable, the block stays in memory only.
+        If Redis is unavailable, the block stays in memory only. Beyond the caller's share, it is kept briefly, and in
+        Redis only.
         """
-        if new.generation != self.generation(new.key.app) or not new.puts:
+        puts = await self._within_share(new, caller=caller)
+        if new.generation != self.generation(new.key.app) or not puts:
             return
         try:
-            await asyncio.gather(self._cache.put_all(new.puts), self._put_places(new))
+            await asyncio.gather(self._cache.put_all(puts), self._put_places(new, ttl_ms=puts[0].ttl_ms))
         except StoreUnavailable as exc:
             log.warning("cache.not_stored", app=new.key.app, detail=exc.detail)
+
+    async def _within_share(self, new: NewBlock, *, caller: str) -> tuple[Put, ...]:
+        """Return what to store, for less time if the caller is beyond its share.
+
+        Refusals and single tasks are small, and not counted.
+        """
+        is_block = isinstance(new.key, BlockKey) and isinstance(new.kept.stored, Block)
+        if self._shares is None or not is_block or not new.puts or new.generation != self.generation(new.key.app):
+            return new.puts
+        block, longest = new.puts[0], longest_ms(self._lifetimes)
+        keep_ms = await self._shares.keep_ms(block, app=new.key.app, caller=caller, longest_ms=longest)
+        if keep_ms >= block.ttl_ms:
+            return new.puts
+        self._memory.drop(self.redis_key(new.key))
+        return tuple(msgspec.structs.replace(put, ttl_ms=min(keep_ms, put.ttl_ms)) for put in new.puts)
 
     async def end(self, query: Query) -> CachedBlock:
         """Return the end of a query's list according to its newest block. Raise StoreUnavailable."""
@@ -161,12 +188,11 @@ class BlockCache:
         )
         return self._encoded(BlockKey(query=key.query, index=END), end)
 
-    async def _put_places(self, new: NewBlock) -> None:
+    async def _put_places(self, new: NewBlock, *, ttl_ms: int) -> None:
         key, stored = new.key, new.kept.stored
         if self._places is None or not isinstance(key, BlockKey) or not isinstance(stored, Block):
             return
         place = TaskPlace(block=self._cache.block_name(key), fetched_at_ms=stored.fetched_at_ms)
-        ttl_ms = keep_for_ms(stored, lifetimes=self._lifetimes)
         with suppress(StoreUnavailable):  # logged for the block itself
             await self._places.put(key.app, stored.task_ids(), place, ttl_ms=ttl_ms)
 

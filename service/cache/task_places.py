@@ -13,12 +13,17 @@ from service.store.interfaces import Store
 TASKS_MAX = 100_000
 """How many tasks of an app have a place; beyond that the hash starts again. Some 110 bytes of Redis each."""
 
-# KEYS: the hash. ARGV: its time to live (ms), how many fields it may have, the value, and the fields.
+# KEYS: the hash. ARGV: its time to live (ms), how many tasks it may have, the value, and the tasks' ids. The field '#'
+# holds the number of tasks. A key that is not such a hash starts again.
 _PUT = """
-local count, pairs = redis.pcall('HLEN', KEYS[1]), {}
-if type(count) == 'table' or count + #ARGV - 3 > tonumber(ARGV[2]) then redis.call('UNLINK', KEYS[1]) end
+local pairs = {}
 for i = 4, #ARGV do pairs[#pairs + 1], pairs[#pairs + 2] = ARGV[i], ARGV[3] end
-redis.call('HSET', KEYS[1], unpack(pairs))
+local added = redis.pcall('HSET', KEYS[1], unpack(pairs))
+local count = type(added) == 'number' and redis.pcall('HINCRBY', KEYS[1], '#', added)
+if type(count) ~= 'number' or count > tonumber(ARGV[2]) then
+  redis.call('UNLINK', KEYS[1])
+  redis.call('HSET', KEYS[1], '#', redis.call('HSET', KEYS[1], unpack(pairs)))
+end
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return {}
 """

@@ -69,7 +69,7 @@ class Gateway:
         if self._sequential_reads is not None and ask.only.is_everything:
             following = self._sequential_reads.step(ask.caller.name, ask.query, ask.slice, total=page.total)
             if following is not None:
-                self._blocks.fetch_ahead(app.list, BlockKey(query=ask.query, index=following))
+                self._blocks.fetch_ahead(app.list, BlockKey(query=ask.query, index=following), caller=ask.caller)
         return page
 
     async def chunk(self, ask: PageRequest) -> Chunk:

@@ -66,7 +66,7 @@ class Replica:
         """Store something."""
         new = self.cache.take(key, stored, generation=self.cache.generation(key.app))
         assert new is not None
-        await self.cache.store(new)
+        await self.cache.store(new, caller="c")
 
     async def found(self) -> str | int | None:
         """The title of the task as Redis has it; when it was found missing; or None."""
@@ -159,12 +159,15 @@ async def test_garbage_in_the_index_finds_nothing(pair: tuple[Replica, Replica],
 
 
 async def test_an_index_that_is_none_is_made_anew(pair: tuple[Replica, Replica], valkey: Server) -> None:
-    """A key of another type is read as empty, and replaced."""
+    """A key of another type, or with a count that is no number, is replaced."""
     one, two = pair
     valkey.run("SET", INDEX, "text")
     assert await two.found() is None
     await one.put(LIST, listed(TASK.id))
     assert await two.found() == "listed"
+    valkey.run("HSET", INDEX, "#", "many", "3", "5 a:0")
+    await one.put(LIST, listed(TASK.id, at_ms=2000))
+    assert valkey.run("HGETALL", INDEX) == {b"#": b"1", b"7": valkey.run("HGET", INDEX, "7")}
 
 
 async def test_the_index_is_bounded(valkey: Server) -> None:
@@ -174,7 +177,7 @@ async def test_the_index_is_bounded(valkey: Server) -> None:
         for number in range(4):
             ids = range(number * 100, number * 100 + 100)
             await replica.put(BlockKey(query=QUERY, index=number), listed(*ids))
-        assert valkey.run("HLEN", INDEX) == 200
+        assert valkey.run("HLEN", INDEX) == 1 + 200
         assert 600_000 < valkey.run("PTTL", INDEX) <= 660_000
         blocks = RedisBlocks(replica.store, prefix="t", block_size=100)
         assert await blocks.drop_app("shop") == 6
