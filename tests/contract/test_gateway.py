@@ -206,7 +206,6 @@ async def test_stored_pages_come_back_unchanged(gateway: GatewayAPI) -> None:
     assert cost == FetchCost()
 
 
-@pytest.mark.parametrize("use", ["page", "chunk"])
 def ask_task(task_id: int, *, app: str = "shop", cost: FetchCost | None = None) -> TaskRequest:
     """Return a request for a task."""
     return TaskRequest(
@@ -238,6 +237,7 @@ async def test_a_task_that_does_not_exist(gateway: GatewayAPI) -> None:
             await gateway.task(ask_task(3))
 
 
+@pytest.mark.parametrize("use", ["page", "chunk"])
 async def test_waiting_requests_may_be_cancelled(world: World, use: str) -> None:
     """Cancelling one of two requests leaves the other waiting, which is answered once the upstream is."""
     get: Callable[[PageRequest], Awaitable[Page | Chunk]] = getattr(world.gateway, use)

@@ -18,7 +18,7 @@ from service.sandbox.tasks import SandboxTask
 from service.sandbox.upstream import SandboxOptions
 from service.settings import AppSettings, BudgetSettings, CacheSettings, CallerSettings, RedisSettings, Settings
 from tests.lifespan import lifespan
-from tests.servers import Server
+from tests.servers import Server, until
 
 WINDOW_S = 0.3
 PENDING, DISPATCHED, UNKNOWN = 7, 8, 9
@@ -75,6 +75,10 @@ class Replicas:
     async def calls(self, call: SandboxCall = "get") -> AppStats:
         """The upstream calls of one kind so far."""
         return (await self.control.stats()).of(self.sandbox.app.sdkappid, call)
+
+    async def stored(self) -> None:
+        """Wait until Redis has a list that was fetched: it is served before."""
+        await until(lambda: self.server.run("EXISTS", "taskgate:{shop}:b:i") == 1)
 
     async def add(self, task_id: int, **fields: Any) -> None:
         """Add or replace a task at the upstream, scheduled for tomorrow."""
@@ -220,6 +224,7 @@ async def test_what_a_list_has_brought_costs_no_call(replicas: Replicas) -> None
     listed = await replicas.page()
     assert listed.status_code == 200
     ids = {task["id"]: task for task in listed.json()["tasks"]}
+    await replicas.stored()
     for by in (0, 1):
         pending, dispatched = await replicas.task(PENDING, by=by), await replicas.task(DISPATCHED, by=by)
         assert (pending.json(), dispatched.json()) == (ids[PENDING], ids[DISPATCHED])
@@ -237,6 +242,7 @@ async def test_a_list_corrects_that_there_is_no_such_task(replicas: Replicas) ->
         assert (await replicas.task(UNKNOWN, by=by)).status_code == 404
     await replicas.add(UNKNOWN)
     assert UNKNOWN in {task["id"] for task in (await replicas.page()).json()["tasks"]}
+    await replicas.stored()
     for by in (1, 0):
         assert (await replicas.task(UNKNOWN, by=by)).status_code == 200
     assert (await replicas.calls("get")).calls == 1
