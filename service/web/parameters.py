@@ -27,7 +27,7 @@ MOMENT_PATTERN = (
 NO_APP = Fault(parameter="app", detail="is required: this caller may read more than one app")
 
 _OF_PAGES = ("limit",)
-_NO_PAGE = "is for pages only: a stream goes on to the end of the list"
+_NO_PAGE = "is for pages only: a stream continues to the end of the list"
 
 _DIGITS = re.compile(r"[0-9]{1,10}")
 _SORTS = {each.value: each for each in Sort}
@@ -80,7 +80,7 @@ def task_parameters(settings: WebSettings) -> TaskParameters:
     moment_text = (
         "An RFC 3339 instant with its offset, a date in UTC ({date}), `now`, or a signed ISO 8601 duration from now in "
         f"weeks, days, hours, minutes and seconds. Relative moments count from the last full {settings.align_s} s, so "
-        "that callers who ask at different seconds share one answer. Encode a plus sign as `%2B`."
+        "that requests made at different seconds share one answer. Encode a plus sign as `%2B`."
     )
     moment_examples = (
         Example(value="2025-05-01T00:00:00Z", summary="an instant"),
@@ -132,7 +132,7 @@ def task_parameters(settings: WebSettings) -> TaskParameters:
             "limit",
             range(1, settings.limit_max + 1),
             default=settings.limit_default,
-            description="The most tasks to return. A stream has no limit: it continues to the end of the list.",
+            description="The maximum number of tasks to return. Not for streams, which continue to the end of the list.",
             example=20,
         ),
         status=_choices("status", STATUSES, example="pending"),
@@ -195,19 +195,19 @@ def _choices(name: str, choices: tuple[str, ...], *, example: str) -> Parameter[
     def read(text: str) -> tuple[str, ...]:
         values = text.split(",")
         if not set(values) <= set(choices) or len(set(values)) < len(values):
-            raise ValueError(f"must be one or several of {', '.join(choices)}, each once, with commas between them")
+            raise ValueError(f"must be one or several of {', '.join(choices)}, each once, separated by commas")
         return tuple(choice for choice in choices if choice in values)
 
     one = "|".join(choices)
     return Parameter(
         name=name,
         read=read,
-        description=f"Only tasks with this {name}, or one of several: {', '.join(f'`{each}`' for each in choices)}. "
-        "`total`, `offset`, `limit` and `Link` then count these tasks alone. The upstream has no such filter: a page "
-        "looks through all tasks of the range, up to a bound (422 `range-too-wide`); a stream has none.",
+        description=f"Only tasks with this {name}, or with one of several: {', '.join(f'`{each}`' for each in choices)}. "
+        "`total`, `offset`, `limit` and `Link` then count only these tasks. The upstream has no such filter: for a page "
+        "all tasks of the range are searched, up to a bound (422 `range-too-wide`); streams have no bound.",
         examples=(
             Example(value=example, summary=f"only tasks whose {name} is {example}"),
-            Example(value=",".join(choices[:2]), summary="either of two"),
+            Example(value=",".join(choices[:2]), summary="tasks with either value"),
         ),
         schema={"type": "string", "pattern": f"^({one})(,({one})){{0,{len(choices) - 1}}}$"},
     )
@@ -289,7 +289,7 @@ def _range_faults(query: Query, settings: WebSettings, now_s: float) -> Iterator
     """Yield faults that concern both ends of the range, resolved at `now_s`."""
     range_ = query.range_at(now_s, align_s=settings.align_s)
     if range_.since_s > range_.until_s:
-        detail = f"is after until, which is {settings.until} where left out; relative moments count from the last full "
+        detail = f"is after until (default: {settings.until}); relative moments count from the last full "
         yield Fault(parameter="since", detail=f"{detail}{settings.align_s} s")
     days = settings.range_max_days
     if days is not None and range_.until_s - range_.since_s > days * 86_400:
