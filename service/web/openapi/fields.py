@@ -19,10 +19,10 @@ def request_fields() -> Json:
         "CacheControl": _parameter(
             "Cache-Control",
             "How fresh the answer must be (RFC 9111, RFC 5861). `no-cache`, `max-age` and `min-fresh` limit its age: "
-            "nothing older is served, even after a failure, unless `max-stale` or `stale-if-error` in the same request "
-            "allows it. For a caller without permission to force calls these three are ignored, and `Cache-Status` says so. "
-            "`only-if-cached` makes no call; since answers are shared, it also reveals whether another caller of the "
-            "app recently sent the same request. Malformed directives are ignored.",
+            "nothing older is served, even after a failure, unless `max-stale` or `stale-if-error` in the same "
+            "request allows it. For a caller without permission to force calls these three are ignored, and "
+            "`Cache-Status` says so. `only-if-cached` makes no call; since answers are shared, it also reveals "
+            "whether another caller of the app recently sent the same request. Malformed directives are ignored.",
             ("max-age=5", "nothing older than five seconds, or a problem"),
             (
                 "no-cache, stale-if-error=300",
@@ -67,7 +67,8 @@ def answer_fields() -> Json:
     return {
         "Age": _field("Seconds since the fetch from the upstream.", seconds, 4),
         "CacheControl": _field(
-            "How long the answer is fresh, counted from its fetch: subtract `Age`. `no-store` if it must not be stored.",
+            "How long the answer is fresh, counted from its fetch: subtract `Age`. `no-store` if it must not "
+            "be stored.",
             text,
             "private, max-age=15",
             always=True,
@@ -75,8 +76,8 @@ def answer_fields() -> Json:
         "CacheStatus": _field(
             "Where the answer came from (RFC 9211): `hit`, or why the upstream was called (`fwd`: `miss`, `stale` or "
             "`request`), whether other requests shared that call (`collapsed`), how many seconds the answer stays "
-            "fresh (`ttl`, negative once stale), and in `detail` why a stale answer was served (`renewing`, `error`, `wait`) "
-            "or that the caller may not force calls (`force-denied`).",
+            "fresh (`ttl`, negative once stale), and in `detail` why a stale answer was served (`renewing`, `error`, "
+            "`wait`) or that the caller may not force calls (`force-denied`).",
             text,
             "taskgate; hit; ttl=11",
         ),
@@ -97,7 +98,9 @@ def answer_fields() -> Json:
             '</tasks?app=shop&offset=20>; rel="next"',
         ),
         "PreferenceApplied": _field("The patience that was applied (RFC 7240).", text, "wait=20"),
-        "RateLimit": _field(f"What is left of the budget, and when more becomes free ({STATE}).", text, '"shop";r=3;t=1'),
+        "RateLimit": _field(
+            f"What is left of the budget, and when more becomes free ({STATE}).", text, '"shop";r=3;t=1'
+        ),
         "RateLimitPolicy": _field(f"The app's budget: quota and window in seconds ({POLICY}).", text, '"shop";q=5;w=1'),
         "ReferrerPolicy": _field("Browsers must not send this address to other sites.", text, "no-referrer"),
         "RequestId": _field("The request's id: the caller's own, or a generated one.", text, "order-7f3c", always=True),
@@ -106,11 +109,13 @@ def answer_fields() -> Json:
             "Milliseconds spent in line and on the upstream call.", text, "line;dur=212.0, upstream;dur=83.1"
         ),
         "TotalCount": _field(
-            "How many tasks match, according to a stream's first block; only for streams.",
+            "How many tasks match, according to a stream's first block; only for streams that are not read in parts.",
             {"type": "integer", "minimum": 0},
             2000,
         ),
-        "Vary": _field("The request fields that the answer depends on.", text, "Accept, Accept-Encoding, Authorization"),
+        "Vary": _field(
+            "The request fields that the answer depends on.", text, "Accept, Accept-Encoding, Authorization"
+        ),
         "WWWAuthenticate": _field("How to authenticate.", text, 'Bearer realm="taskgate"'),
     }
 

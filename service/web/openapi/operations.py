@@ -23,13 +23,12 @@ from service.web.openapi.problems import (
     refer_problems,
 )
 from service.web.openapi.schemas import Json
-from service.web.parameters import Parameter, app_parameter, task_parameters
+from service.web.parameters import NDJSON, Parameter, app_parameter, task_parameters
 from service.web.problems.types import KINDS, ProblemType
 from service.web.routes.problems import kinds_html, kinds_text
 from service.web.routes.usage import usage_parameters
 from service.web.server_sent_events import EVENT_STREAM
 from service.web.settings import default_web_settings
-from service.web.stream import NDJSON
 
 _MOMENT = ("ETag", "Age", "Vary", "CacheStatus", "PreferenceApplied", "ServerTiming")
 _SHOWN = ("Vary", "ContentSecurityPolicy")
@@ -38,23 +37,25 @@ _FILE = ("ETag", *_SHOWN, "ReferrerPolicy")
 _LIST_TASKS = """One slice of an app's scheduled push tasks, or with `Accept: application/x-ndjson` all of them.
 
 **Freshness.** Answers are cached and shared among callers. `Age` is the age of an answer, `Cache-Status` its source.
-Send `Cache-Control` to request a fresher answer or to accept an older one, and `If-None-Match` to avoid receiving a body
-that you already have.
+Send `Cache-Control` to request a fresher answer or to accept an older one, and `If-None-Match` to avoid receiving a
+body that you already have.
 
-**Patience.** The upstream may be called only a few times a second. Requests that need a call wait in a line that is fair
-among callers, for up to `Prefer: wait=SECONDS`. A request whose turn would come too late is rejected at once, with
+**Patience.** The upstream may be called only a few times a second. Requests that need a call wait in a line that is
+fair among callers, for up to `Prefer: wait=SECONDS`. A request whose turn would come too late is rejected at once, with
 `Retry-After` and the expected wait, unless a stale answer may be served.
 
 **Paging.** Follow `Link`. Slices are cut from larger blocks, so the next one is usually cached already.
 
-**Filters.** `status` and `type` take one value, or several separated by commas. `total`, `offset`, `limit` and `Link` then
-count the matching tasks over the whole range; if the range holds too many tasks to search, the answer is 422
+**Filters.** `status` and `type` take one value, or several separated by commas. `total`, `offset`, `limit` and `Link`
+then count the matching tasks over the whole range; if the range holds too many tasks to search, the answer is 422
 `range-too-wide`. `consistent` is false if the list changed while the blocks of a page were fetched.
 
 **Whole lists.** With `Accept: application/x-ndjson` all tasks from `offset` on are streamed as they arrive, one JSON
 object per line. Each block that must be fetched waits for its own turn, for up to the patience, so that a long list
 delays no other caller. The last line is `{"end": {...}}`: it says whether the list is complete, whether it was seen to
-change while it was read, and where to continue. A stream without it was cut off.
+change while it was read, and where to continue. A stream without it was cut off. If the operators have set the longest
+range that the upstream accepts, pages and watches of longer ranges are rejected; a stream reads them in parts, one
+after the other, and has the total in its last line instead of `X-Total-Count`.
 
 **Watching.** With `Accept: text/event-stream` the list is sent as server-sent events and kept up to date: first every
 task (`task`) and `synced`, then `added`, `changed` and `removed` as they happen, each round followed by a `synced` with
@@ -62,7 +63,8 @@ the age of the list. All watchers of a list share its calls, so watching costs l
 reconnects to any replica with `Last-Event-ID` receives the changes since that event."""
 
 
-_GET_BUDGET = """The current budget: slots, pause, waiting callers, and usage in the last minute and hour, over all replicas.
+_GET_BUDGET = """The current budget: slots, pause, waiting callers, and usage in the last minute and hour, over all
+replicas.
 
 A caller sees itself by name and all other callers combined; operators see every caller by name. No upstream call is
 made. Waiting callers are at most a quarter of a second old, usage a second or two."""
@@ -147,7 +149,8 @@ def _list_apps() -> Json:
         "operationId": "listApps",
         "tags": ["Tasks"],
         "summary": "List the apps that you can read",
-        "description": "Names, for the parameter `app`, and regions; the region is null if a base URL is configured instead.",
+        "description": "Names, for the parameter `app`, and regions; the region is null if a base URL is configured "
+        "instead.",
         "parameters": [{"$ref": "#/components/parameters/RequestId"}],
         "security": [{"key": []}],
         "responses": {
@@ -231,7 +234,9 @@ def _drop_blocks() -> Json:
 
 def _show_problem() -> Json:
     text = _text(KINDS["wait-too-long"])
-    operation = _open("getProblem", "Problems", "One type of problem", "What it means, and how to respond to it.", text, *_SHOWN)
+    operation = _open(
+        "getProblem", "Problems", "One type of problem", "What it means, and how to respond to it.", text, *_SHOWN
+    )
     operation["parameters"].insert(
         0,
         {
@@ -319,7 +324,8 @@ def _stream() -> Json:
     each: Json = {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Task", "LastLine")]}
     schema = {
         "type": "string",
-        "description": "Lines that end in a line feed: one task per line, and a last line that says how the stream ended.",
+        "description": "Lines that end in a line feed: one task per line, and a last line that says how the stream "
+        "ended.",
         "contentMediaType": NDJSON,
         "contentSchema": each,
     }
@@ -340,9 +346,9 @@ def _watch() -> Json:
     schema = {
         "type": "string",
         "description": "Events, each with `id`, `event` and `data`: `task` and `added` (a Task), `changed` (the names "
-        "of the changed fields, and the Task), `removed` (id, last status, and a reason: `deleted`, `filter` or `range`), "
-        "`synced` (count, total, as_of, age_seconds), `stale` (the list can't be renewed: as_of, problem), `reset` (the whole "
-        "list follows), `end` (problem). Comments keep the connection alive.",
+        "of the changed fields, and the Task), `removed` (id, last status, and a reason: `deleted`, `filter` or "
+        "`range`), `synced` (count, total, as_of, age_seconds), `stale` (the list can't be renewed: as_of, problem), "
+        "`reset` (the whole list follows), `end` (problem). Comments keep the connection alive.",
         "contentMediaType": EVENT_STREAM,
     }
     return {EVENT_STREAM: {"schema": schema, "example": watch_example()}}

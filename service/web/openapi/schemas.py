@@ -50,7 +50,10 @@ _TASK: Json = {
     "dispatched": {"description": "Whether the dispatch was successful."},
     "dispatch_error": {"description": "Why the dispatch failed."},
     "push_task_id": {"description": "The id of the push, once it was dispatched."},
-    "content": {"description": "The content of the push: the upstream's own JSON, unchanged. Its structure differs between tasks."},
+    "content": {
+        "description": "The content of the push: the upstream's own JSON, unchanged. Its structure differs "
+        "between tasks."
+    },
 }
 _PAGE: Json = {
     "since": _INSTANT | {"description": "The start of the listed range, as an instant."},
@@ -58,7 +61,8 @@ _PAGE: Json = {
     "sort": {"$ref": "#/components/schemas/Sort"},
     "status": {"type": "array", "items": {"type": "string"}, "description": "The filter; empty for any status."},
     "type": {"type": "array", "items": {"type": "string"}, "description": "The filter; empty for any type."},
-    "total": _COUNT | {"description": "The number of matching tasks over all slices; with a filter, of those that it lets through."},
+    "total": _COUNT
+    | {"description": "The number of matching tasks over all slices; with a filter, of those that it lets through."},
     "offset": _COUNT,
     "limit": {"minimum": 1},
     "fetched_at": _INSTANT
@@ -135,7 +139,8 @@ _BUDGET: Json = {
     },
     "redis": {
         "enum": ["ok", "away"],
-        "description": "If `away`, the rest is what one replica knows: its own waiting callers, and usage up to the outage.",
+        "description": "If `away`, the rest is what one replica knows: its own waiting callers, and usage up to the "
+        "outage.",
     },
     "pause": {
         "oneOf": [{"$ref": "#/components/schemas/Pause"}, {"type": "null"}],
@@ -151,8 +156,8 @@ _BUDGET: Json = {
 _SLOTS: Json = {
     "total": {
         "minimum": 1,
-        "description": "Calls in any window, over all replicas; while replicas share them because Redis is away, this replica's "
-        "share.",
+        "description": "Calls in any window, over all replicas; while replicas share them because Redis is away, this "
+        "replica's share.",
     },
     "free": {
         "minimum": 0,
@@ -161,7 +166,8 @@ _SLOTS: Json = {
     "window_seconds": {"exclusiveMinimum": 0},
 }
 _WORST_WINDOW: Json = {
-    "last_minute": _COUNT | {"description": "Counted with the replicas' own clocks: an independent check on the slots."},
+    "last_minute": _COUNT
+    | {"description": "Counted with the replicas' own clocks: an independent check on the slots."},
     "last_hour": _COUNT,
 }
 _PAUSE: Json = {
@@ -174,11 +180,16 @@ _SHARE: Json = {
 _END: Json = {
     "complete": {"description": "Whether the end of the list was reached."},
     "count": _COUNT | {"description": "The number of lines before this one."},
-    "total": _COUNT | {"description": "The number of tasks of any status and type in the range, according to the newest block."},
+    "total": _COUNT
+    | {
+        "description": "The number of tasks of any status and type in the range, according to the newest block. For a "
+        "range that is read in parts: the sum over the parts read so far.",
+    },
     "changed": {
         "description": "Whether the list was seen to change while it was read: tasks may be missing or repeated.",
     },
-    "missing": _COUNT | {"description": "How many tasks the upstream counts but did not return, or returned without an id."},
+    "missing": _COUNT
+    | {"description": "How many tasks the upstream counts but did not return, or returned without an id."},
     "fetched_at": _INSTANT | {"description": "The time of the fetch of the oldest part."},
     "stale": {"description": "Whether a part was past its freshness."},
     "problem": {
@@ -223,14 +234,15 @@ _USAGE: Json = {
         "type": "array",
         "maxItems": 60,
         "items": {"$ref": "#/components/schemas/MinuteUsage"},
-        "description": "All callers combined, for each minute of the last hour, without gaps; the last minute is not over.",
+        "description": "All callers combined, for each minute of the last hour, without gaps; the last minute is not "
+        "over.",
     },
     "hours": {
         "type": "array",
         "maxItems": 168,
         "items": {"$ref": "#/components/schemas/HourUsage"},
-        "description": "All callers combined, for each hour (UTC), without gaps, if `since` is more than an hour ago; else "
-        "empty.",
+        "description": "All callers combined, for each hour (UTC), without gaps, if `since` is more than an hour ago; "
+        "else empty.",
     },
 }
 

@@ -95,8 +95,7 @@ _ALL = (
         slug="stream-too-long",
         title="The list is longer than a stream may be",
         status=413,
-        meaning="The stream has covered the maximum number of tasks ('bound'), and the list continues."
-        "",
+        meaning="The stream has covered the maximum number of tasks ('bound'), and the list continues.",
         remedy="Continue at 'next', or request a shorter range.",
     ),
     ProblemType(

@@ -86,9 +86,9 @@ def usage_parameters() -> tuple[Parameter[Any], ...]:
         Parameter(
             name="since",
             read=parse_moment,
-            description="Start of the period: an instant, a date, or a signed ISO 8601 duration from now, as `since` of "
-            "`/tasks`. The result begins with its minute if that is at most an hour ago, else with its hour; at most "
-            "a week ago.",
+            description="Start of the period: an instant, a date, or a signed ISO 8601 duration from now, as `since` "
+            "of `/tasks`. The result begins with its minute if that is at most an hour ago, else with its hour; at "
+            "most a week ago.",
             examples=(
                 Example(value="-PT15M", summary="the last quarter of an hour"),
                 Example(value="-P1D", summary="the last day"),
