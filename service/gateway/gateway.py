@@ -112,21 +112,32 @@ class Gateway:
         app = self._apps.get(ask.query.app)
         if app is None:
             raise UnknownApp
-        size = app.fetching.block_size
         try:
             parts = await (self._parts(app, ask) if ask.only.is_everything else self._all_parts(app, ask))
         except (WaitTooLong, LineFull, UpstreamError) as exc:
             exc.budget = self._note(app)
             raise
-        note = self._note(app) if any(part.source is not Source.HIT for part in parts) else None
-        lifetime_s = min(self._lifetimes.of(part.block) for part in parts)
-        cut = page_of if ask.only.is_everything else filtered_page
-        page = cut(ask, parts, block_size=size, lifetime_s=lifetime_s, budget=note)
-        if self._sequential_reads is not None and ask.only.is_everything:
-            following = self._sequential_reads.step(ask.caller.name, ask.query, ask.slice, total=page.total)
-            if following is not None:
-                self._in_background(self._fetch_ahead(app, ask.query, following))
-        return page
+        return self._page(app, ask, parts)
+
+    def recall(self, ask: PageRequest) -> Page | None:
+        """Return the requested slice if this replica's memory holds all of it, fresh; does no I/O. Raise QueryRefused.
+
+        Filtered slices are left to `page`: they may take many blocks.
+        """
+        app = self._apps.get(ask.query.app)
+        if app is None or not ask.only.is_everything:
+            return None
+        size = app.fetching.block_size
+        parts: list[Part] = []
+        for index in ask.slice.blocks(size):
+            if parts and parts[0].block.total <= index * size:
+                break
+            part = self._recalled(app, ask, index)
+            if part is None:
+                return None
+            parts.append(part)
+        self.lookups["memory"] += len(parts)
+        return self._page(app, ask, parts)
 
     async def chunk(self, ask: PageRequest) -> Chunk:
         """Return the part of the requested slice that its first block holds. Raise as `page` does; may be cancelled."""
@@ -230,6 +241,25 @@ class Gateway:
         while self._background:
             await asyncio.wait(self._background)
 
+    def _page(self, app: ServedApp, ask: PageRequest, parts: list[Part]) -> Page:
+        """Return the slice, cut from its blocks. If it continues a walk through the list, fetch the next block."""
+        note = None if all(part.source is Source.HIT for part in parts) else self._note(app)
+        lifetime_s = min([self._lifetimes.of(part.block) for part in parts])
+        cut = page_of if ask.only.is_everything else filtered_page
+        page = cut(ask, parts, block_size=app.fetching.block_size, lifetime_s=lifetime_s, budget=note)
+        if self._sequential_reads is not None and ask.only.is_everything:
+            following = self._sequential_reads.step(ask.caller.name, ask.query, ask.slice, total=page.total)
+            if following is not None:
+                self._in_background(self._fetch_ahead(app, ask.query, following))
+        return page
+
+    def _recalled(self, app: ServedApp, ask: PageRequest, index: int) -> Part | None:
+        """Return a block of the page from memory, if it is fresh there. Raise QueryRefused."""
+        kept = app.fetching.cache.recall(ask.query, index)
+        if kept is None or self._judge(kept, ask.directives) is not Freshness.FRESH:
+            return None
+        return Part(block=_block(kept, ask.query), source=Source.HIT)
+
     async def _parts(self, app: ServedApp, ask: PageRequest) -> list[Part]:
         """Return the blocks of the slice, one or two."""
         size = app.fetching.block_size
@@ -245,11 +275,10 @@ class Gateway:
         """Return all blocks of the list, for a filter. Raise RangeTooWide."""
 
         def recall(index: int) -> Part | None:
-            kept = app.fetching.cache.recall(ask.query, index) or NOTHING
-            if self._judge(kept, ask.directives) is not Freshness.FRESH:
-                return None
-            self.lookups["memory"] += 1
-            return Part(block=_block(kept, ask.query), source=Source.HIT)
+            part = self._recalled(app, ask, index)
+            if part is not None:
+                self.lookups["memory"] += 1
+            return part
 
         return await all_blocks(
             ask,

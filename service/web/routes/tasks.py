@@ -72,7 +72,9 @@ def tasks_route(
         if media_type == EVENT_STREAM:
             return await watch.open(request, ask, only=asked.only, context=context)
         path, query_string = scope.get("root_path", "") + TASKS_ROUTE, scope["query_string"]
-        access = Access(context, callers, caller, app=asked.query.app, clock=clock)
+        page = None if streamed else gateway.recall(ask)
+        if page is None:
+            access = Access(context, callers, caller, app=asked.query.app, clock=clock)
         if streamed:
             with in_flight.one_of(caller):
                 first = await unless_hung_up(
@@ -92,9 +94,10 @@ def tasks_route(
                 link=link,
                 tasks_max=now.stream_max_tasks,
             )
-        with in_flight.one_of(caller):
-            work = access.during(gateway.page(ask))
-            page = await unless_hung_up(work, receive=request.receive, context=context)
+        if page is None:
+            with in_flight.one_of(caller):
+                work = access.during(gateway.page(ask))
+                page = await unless_hung_up(work, receive=request.receive, context=context)
         if page is None:
             return Silence()
         context.outcome = outcome_of_page(page, wait_applied_s=patience.applied_s)
