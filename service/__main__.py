@@ -13,6 +13,7 @@ Exit status: 0 if all tasks were listed, 1 if some are missing (stderr says why)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 success, 1 failure, 2 invalid configuration or command line."""
+    _open_stderr()
     parsed = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = parsed.command
     try:
@@ -22,6 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _open_stderr() -> None:
+    """Without a stderr, write to nowhere: the next socket would get its number, and whatever is written to that."""
+    if sys.stderr is None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - open until the process ends
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="check a configuration and print all its faults")
     check.add_argument("config", metavar="CONFIG", help="the YAML file")
     check.add_argument("--redis", action="store_true", help="also try what a gateway does with Redis")
-    check.add_argument("--call", action="store_true", help="also make one real call for each app, within its budget")
+    check.add_argument("--call", action="store_true", help="also make a few real calls for each app, within its budget")
     check.add_argument("--alone", action="store_true", help="with --call: if Redis is away, call outside the budget")
     check.add_argument("--memory", type=int, metavar="MIB", help="compare with this limit (default: the container's)")
     check.set_defaults(command=_check)

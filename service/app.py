@@ -11,9 +11,6 @@ import msgspec
 from litestar import Litestar
 
 from service.budget.line.line import Line
-from service.budget.scheduler.fallback import FallbackScheduler, notice_s
-from service.budget.scheduler.interfaces import Rules
-from service.budget.scheduler.shared import RedisScheduler
 from service.cache.block_cache import BlockCache
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.purge import Purge
@@ -21,13 +18,14 @@ from service.cache.redis_blocks import RedisBlocks
 from service.cache.sequential_reads import SequentialReads
 from service.configuration.live import LiveSettings, lifetimes_of
 from service.configuration.passwords import passwords_of
-from service.gateway.call_events import OnCall
-from service.gateway.fetch import Fetching
-from service.gateway.gateway import Gateway, ServedApp
+from service.gateway.gateway import Gateway
+from service.gateway.list_calls import ListCalls
+from service.gateway.served import ServedApp
+from service.gateway.served_call_factory import ServedCallFactory
 from service.model.callers import AppInfo
 from service.observe.access_log import log_requests
 from service.observe.batch import BatchedObservers, Listener
-from service.settings import AppSettings, BudgetSettings, Settings, UpstreamSettings
+from service.settings import Settings
 from service.store.inspection import warned
 from service.store.redis_store import RedisStore
 from service.store.shared_clock import SharedClock
@@ -38,9 +36,9 @@ from service.upstream.client import Client
 from service.upstream.secret import secret_of
 from service.upstream.signer import Signer
 from service.usage.counts import UsageObserver
-from service.usage.store import UsageStore
 from service.watch.feeds import Feeds
 from service.watch.version_store import VersionStore
+from service.web.client_address import ClientAddresses
 from service.web.middleware import AsgiApp, Messages
 from service.web.response_cache import ResponseCache
 from service.web.site import create_web
@@ -50,12 +48,12 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """The ASGI application, and callbacks for when the process is asked to stop and when waiting requests must end.
 
     `at_once` returns responses that need no await, and is tried before `asgi`; None if requests are traced. `refusal`
-    returns the response, by status, to a request that cannot be passed to `asgi`.
+    returns the response, by status and peer, to a request that cannot be passed to `asgi`.
     """
 
     asgi: AsgiApp
     at_once: Callable[[Any], Messages | None] | None
-    refusal: Callable[[int], Messages]
+    refusal: Callable[[int, tuple[str, int] | None], Messages]
     leave: Callable[[], None]
     refuse: Callable[[], None]
 
@@ -93,56 +91,46 @@ def create_app(
     }
     signers = _signers(settings, upstream_apps, environ)
     client = Client(settings.upstream, signers=signers)
-    channels: dict[str, Line] = {}
-    apps: dict[str, ServedApp] = {}
-    for name, app in settings.apps.items():
-        rules = rules_of(settings.budget, app, settings.upstream)
-        shared = RedisScheduler(store, prefix=settings.redis.prefix, app=name, replica=replica, rules=rules)
-        sharing = sharing_of(settings, shared, app=name, rules=rules)
-        usage_store = UsageStore(
-            store,
-            prefix=settings.redis.prefix,
-            app=name,
-            replica=replica,
-            clock=clock,
-            window_s=settings.budget.window_s,
-        )
-        line = Line(
-            sharing or shared,
-            app=name,
-            rules=rules,
-            redis_grace_s=settings.budget.redis_grace_s,
-            used=usage_store.count_call,
-        )
-        channels[shared.channel] = line
-        fetching = Fetching(
-            app=upstream_apps[name],
-            upstream=client,
-            cache=block_cache,
+    factory = ServedCallFactory(
+        settings,
+        store,
+        block_cache,
+        stops=client,
+        replica=replica,
+        clock=clock,
+        on_call=signals.on_call,
+        tracing=signals.tracing,
+    )
+    list_calls = {
+        name: ListCalls(
+            app,
+            client,
+            block_cache,
             block_size=settings.cache.block_size,
             align_s=settings.cache.align_s,
-            attempts=settings.budget.attempts,
-            pause_s=settings.budget.pause_s,
-            pause_max_s=settings.budget.pause_max_s,
             clock=clock,
-            on_call=(*signals.on_call, _counted(usage_store)),
-            tracing=signals.tracing,
         )
-        apps[name] = ServedApp(
-            info=AppInfo(name=name, region=app.region),
-            fetching=fetching,
-            line=line,
-            usage_store=usage_store,
-            sharing=sharing,
-            calls=rules.calls,
-            window_s=settings.budget.window_s,
+        for name, app in upstream_apps.items()
+    }
+    apps = {
+        name: ServedApp(
+            info=AppInfo(name=name, region=settings.apps[name].region), list=factory.make(app, list_calls[name])
         )
+        for name, app in upstream_apps.items()
+    }
     purge = Purge(store, cache, prefix=settings.redis.prefix, apps=apps)
     purge.add(block_cache.forget)
-    usage = UsageObserver({name: app.usage_store.count for name, app in apps.items()})
+    usage = UsageObserver({name: app.list.usage_store.count for name, app in apps.items()})
     gathered = BatchedObservers((access_log, *signals.listeners, usage))
     sequential_reads = SequentialReads(block_size=settings.cache.block_size) if settings.cache.ahead else None
-    gateway = Gateway(apps, lifetimes=lifetimes, clock=clock, purge=purge, sequential_reads=sequential_reads)
+    gateway = Gateway(
+        apps,
+        block_size=settings.cache.block_size,
+        lifetimes=lifetimes,
+        clock=clock,
+        purge=purge,
+        sequential_reads=sequential_reads,
+    )
     feeds = Feeds(
         gateway,
         VersionStore(store, prefix=settings.redis.prefix, keep_s=settings.watch.resume_s),
@@ -155,6 +143,7 @@ def create_app(
             settle=gathered.flush,
             odd=lambda: client.odd,
             skew=lambda: client.skew_s,
+            short=lambda: {name: calls.short_answers for name, calls in list_calls.items()},
             apps=apps,
             callers=lambda: {name: caller.apps for name, caller in live.settings.callers.items()},
             signers={signer.app.name: signer for signer in signers},
@@ -176,7 +165,7 @@ def create_app(
             await parts.enter_async_context(clock)
             await parts.enter_async_context(warned(store, settings.redis))
             await parts.enter_async_context(client)
-            _begin(parts, apps=apps, gathered=gathered, channels=channels, store=store, gateway=gateway, purge=purge)
+            _begin(parts, apps=apps, gathered=gathered, store=store, gateway=gateway, purge=purge)
             await parts.enter_async_context(live.followed(follow, environ, on_reload=signals.reloaded))
             yield
 
@@ -189,12 +178,14 @@ def create_app(
         clock=clock,
         observers=(gathered, *signals.observers),
         lifespan=[lifespan],
+        clients=ClientAddresses(settings.server.trusted_proxies),
         is_open=settings.auth == "none",
     )
     responses = ResponseCache(
         edge,
         authenticate_cached=callers.authenticate_cached,
         observers=edge.observers,
+        clients=edge.clients,
         clock=clock,
         max_bytes=0 if settings.auth == "none" else settings.cache.answers_bytes,  # `is_open` is checked behind it
     )
@@ -219,14 +210,14 @@ def _begin(
     *,
     apps: Mapping[str, ServedApp],
     gathered: BatchedObservers,
-    channels: Mapping[str, Line],
     store: RedisStore,
     gateway: Gateway,
     purge: Purge,
 ) -> None:
     """Start the background work; `parts` ends it in reverse."""
-    for app in apps.values():
-        for part in (app.usage_store, app.sharing):
+    calls = [app.list for app in apps.values()]
+    for call in calls:
+        for part in (call.usage_store, call.sharing):
             if part is not None:
                 part.start()
                 parts.push_async_callback(part.aclose)
@@ -235,43 +226,12 @@ def _begin(
     parts.push_async_callback(gateway.aclose)
     parts.push_async_callback(purge.aclose)
     purge.start()
-    for channel, line in channels.items():
-        store.listen(channel, _told(line), on_gap=line.on_message_gap)
-        line.start()
-        parts.push_async_callback(line.aclose)
+    for call in calls:
+        store.listen(call.channel, _told(call.line), on_gap=call.line.on_message_gap)
+        call.line.start()
+        parts.push_async_callback(call.line.aclose)
     gateway.start()
     parts.callback(gateway.leave)
-
-
-def sharing_of(settings: Settings, shared: RedisScheduler, *, app: str, rules: Rules) -> FallbackScheduler | None:
-    """Return the fallback for outages of Redis, if enabled; it takes over before the line rejects waiting requests."""
-    if settings.budget.on_redis_down == "closed":
-        return None
-    return FallbackScheduler(
-        shared,
-        app=app,
-        rules=rules,
-        max_replicas=settings.budget.max_replicas,
-        grace_s=min(1.0, settings.budget.redis_grace_s / 2),
-        notice_s=notice_s(settings.redis.timeout_s),
-    )
-
-
-def rules_of(budget: BudgetSettings, app: AppSettings, upstream: UpstreamSettings) -> Rules:
-    """Return the rules of the app's budget. Other replicas give a fetch up once its call must have ended."""
-    return Rules(
-        calls=app.calls or budget.calls,
-        window_ms=round(budget.window_s * 1000),
-        transit_ms=round(budget.transit_s * 1000),
-        turn_lease_ms=round(budget.turn_lease_s * 1000),
-        ahead_ms=min(25, round(budget.window_s * 250)),
-        fetch_lease_ms=round((upstream.call_timeout_s + budget.transit_s) * 1000),
-    )
-
-
-def _counted(store: UsageStore) -> OnCall:
-    """Return an observer that counts the results of an app's calls in its usage store."""
-    return lambda end: store.count_result(end.call.payer.caller, end.result)
 
 
 def _told(line: Line) -> Callable[[bytes], None]:

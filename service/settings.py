@@ -26,6 +26,13 @@ Account = Annotated[
         description="NAMESPACE/NAME of a service account",
     ),
 ]
+Network = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9A-Fa-f:.]{2,45}(/[0-9]{1,3})?\Z",
+        description="an IP network in CIDR notation, such as 10.0.0.0/8",
+    ),
+]
 Positive = Annotated[float, Meta(gt=0, le=86_400 * 365)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 
@@ -104,7 +111,8 @@ class UpstreamSettings(_Section, frozen=True, kw_only=True):
     """How to call the upstream. `connections` is per host of an app.
 
     `proxy_url` is a forward proxy, http://HOST:PORT; `ca_file` holds the CAs to trust instead of the public ones.
-    Neither is ever taken from the environment.
+    Neither is ever taken from the environment. `unknown_task_codes` are the error codes of `get_sched_task` that mean
+    that there is no such task; the vendor documents none.
     """
 
     connect_timeout_s: Positive = 2.0
@@ -115,6 +123,7 @@ class UpstreamSettings(_Section, frozen=True, kw_only=True):
     proxy_url: str | None = None
     ca_file: str | None = None
     order_by: Literal["lower", "camel"] = "lower"
+    unknown_task_codes: Annotated[tuple[Annotated[int, Meta(ge=1, le=999_999)], ...], Meta(max_length=20)] = (90106,)
     backup_hosts: bool = True
     signature_valid_s: Annotated[int, Meta(ge=300, le=50 * 365 * 86_400)] = 60 * 86_400
     stopped_s: Positive = 60.0
@@ -143,7 +152,10 @@ class WatchSettings(_Section, frozen=True, kw_only=True):
 
 
 class ServerSettings(_Section, frozen=True, kw_only=True):
-    """Where the gateway listens, how it shuts down and how it logs (`auto`: console on a terminal, else JSON)."""
+    """Where the gateway listens, how it shuts down and how it logs (`auto`: console on a terminal, else JSON).
+
+    `trusted_proxies` are believed in `X-Forwarded-For`, for logs and traces alone.
+    """
 
     host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
     port: Port = 8000
@@ -154,6 +166,7 @@ class ServerSettings(_Section, frozen=True, kw_only=True):
     headers_timeout_s: Annotated[float, Meta(ge=0.1, le=600)] = 10.0
     idle_timeout_s: Annotated[float, Meta(ge=0.1, le=3600)] = 75.0
     reader_timeout_s: Annotated[float, Meta(ge=0.1, le=3600)] = 300.0
+    trusted_proxies: tuple[Network, ...] = ()
     drain_s: Annotated[float, Meta(ge=0, le=600)] = 35.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"

@@ -28,7 +28,7 @@ freshness:
 wait:
   bad: >-
     sum by (app) (increase(taskgate_caller_requests_total{ {{- . -}} ,outcome="refused"}[WINDOW])
-    or (increase(taskgate_line_wait_seconds_count{ {{- . -}} }[WINDOW])
-    - ignoring (le) increase(taskgate_line_wait_seconds_bucket{ {{- . -}} ,le="5.0"}[WINDOW])))
+    or (increase(taskgate_line_wait_seconds_count{ {{- . -}} ,outcome=~"fetched|joined"}[WINDOW])
+    - ignoring (le) increase(taskgate_line_wait_seconds_bucket{ {{- . -}} ,outcome=~"fetched|joined",le="5.0"}[WINDOW])))
   all: sum by (app) (increase(taskgate_caller_requests_total{ {{- . -}} ,outcome=~"hit|joined|fetched|stale|fallback|refused"}[WINDOW]))
 {{- end -}}

@@ -8,6 +8,7 @@ import structlog
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
 from service.model.blocks import Block, CachedBlock, Stored
+from service.model.cache_keys import BlockKey, CacheKey
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes, keep_for_ms
 from service.model.queries import Query
@@ -26,7 +27,7 @@ class BlockCache:
         self._memory = memory
         self._lifetimes = lifetimes
         self._generations: dict[str, int] = {}
-        self._reading: dict[tuple[str, int], asyncio.Task[CachedBlock]] = {}
+        self._reading: dict[tuple[CacheKey, int], asyncio.Task[CachedBlock]] = {}
 
     def generation(self, app: str) -> int:
         """Return how often the app's blocks were dropped; results of fetches begun in an earlier generation are
@@ -42,73 +43,73 @@ class BlockCache:
         """Use these lifetimes for blocks stored from now on."""
         self._lifetimes = lifetimes
 
-    def key(self, query: Query, index: int) -> str:
+    def redis_key(self, key: CacheKey) -> str:
         """Return the block's key in Redis, which also identifies it elsewhere."""
-        return self._cache.key(query, index)
+        return self._cache.redis_key(key)
 
-    def recall(self, query: Query, index: int) -> CachedBlock | None:
+    def recall(self, key: CacheKey) -> CachedBlock | None:
         """Return the block from this replica's memory; does no I/O."""
-        return self._memory.get(self.key(query, index))
+        return self._memory.get(self.redis_key(key))
 
-    async def get(self, query: Query, index: int) -> CachedBlock:
+    async def get(self, key: CacheKey) -> CachedBlock:
         """Return the block as Redis has it, sharing a read that is under way. Raise StoreUnavailable.
 
         After the app's blocks were forgotten, a read that began before is not shared.
         """
-        asked = self.key(query, index), self.generation(query.app)
+        asked = key, self.generation(key.app)
         task = self._reading.get(asked)
         if task is None:
-            task = self._reading[asked] = asyncio.create_task(self.look(query, index))
+            task = self._reading[asked] = asyncio.create_task(self.look(key))
             task.add_done_callback(lambda read: self._read(asked, read))
         return await asyncio.shield(task)
 
-    def _read(self, asked: tuple[str, int], task: "asyncio.Task[CachedBlock]") -> None:
+    def _read(self, asked: tuple[CacheKey, int], task: "asyncio.Task[CachedBlock]") -> None:
         """Drop a finished read and mark its error as retrieved: its waiters have received it, or none are left."""
         del self._reading[asked]
         if not task.cancelled():
             task.exception()
 
-    async def look(self, query: Query, index: int) -> CachedBlock:
+    async def look(self, key: CacheKey) -> CachedBlock:
         """Return the block as Redis has it now, with a new read. Raise StoreUnavailable."""
-        generation = self.generation(query.app)
-        kept = await self._cache.get(query, index)
-        if generation == self.generation(query.app):
-            self._remember(query, index, kept)
+        generation = self.generation(key.app)
+        kept = await self._cache.get(key)
+        if generation == self.generation(key.app):
+            self._remember(key, kept)
         return kept
 
-    async def put(self, query: Query, index: int, stored: Stored, *, generation: int) -> CachedBlock | None:
+    async def put(self, key: CacheKey, stored: Stored, *, generation: int) -> CachedBlock | None:
         """Store a block and with it the end of its list; in memory only if Redis is unavailable.
 
         Return None if the blocks were forgotten since `generation`, in which the fetch began: it must not be served.
         """
-        if generation != self.generation(query.app):
+        if generation != self.generation(key.app):
             return None
-        head, _ = await asyncio.gather(self._put(query, index, stored), self._put_end(query, stored))
-        if generation != self.generation(query.app):
+        head, _ = await asyncio.gather(self._put(key, stored), self._put_end(key, stored))
+        if generation != self.generation(key.app):
             return None
         kept = CachedBlock(stored=stored, head=head)
-        self._remember(query, index, kept)
+        self._remember(key, kept)
         return kept
 
     async def end(self, query: Query) -> CachedBlock:
         """Return the end of a query's list according to its newest block. Raise StoreUnavailable."""
-        return await self._cache.get(query, END)
+        return await self._cache.get(BlockKey(query=query, index=END))
 
-    async def _put(self, query: Query, index: int, stored: Stored) -> bytes:
+    async def _put(self, key: CacheKey, stored: Stored) -> bytes:
         try:
-            return await self._cache.put(query, index, stored, ttl_ms=keep_for_ms(stored, lifetimes=self._lifetimes))
+            return await self._cache.put(key, stored, ttl_ms=keep_for_ms(stored, lifetimes=self._lifetimes))
         except StoreUnavailable as exc:
-            log.warning("cache.not_stored", app=query.app, detail=exc.detail)
+            log.warning("cache.not_stored", app=key.app, detail=exc.detail)
             return b""
 
-    async def _put_end(self, query: Query, stored: Stored) -> None:
-        if isinstance(stored, Block):
+    async def _put_end(self, key: CacheKey, stored: Stored) -> None:
+        if isinstance(key, BlockKey) and isinstance(stored, Block):
             end = msgspec.structs.replace(
                 stored, settled=False, ends=(), body=b"", ids=b"", codes=b"", left_out=0, unfinished=False
             )
-            await self._put(query, END, end)
+            await self._put(BlockKey(query=key.query, index=END), end)
 
-    def _remember(self, query: Query, index: int, kept: CachedBlock) -> None:
+    def _remember(self, key: CacheKey, kept: CachedBlock) -> None:
         if kept.stored is not None:
             ends_in_s = keep_for_ms(kept.stored, lifetimes=self._lifetimes) / 1000
-            self._memory.put(self.key(query, index), kept.stored, app=query.app, head=kept.head, ends_in_s=ends_in_s)
+            self._memory.put(self.redis_key(key), kept.stored, app=key.app, head=kept.head, ends_in_s=ends_in_s)

@@ -9,6 +9,7 @@ import structlog
 
 from service.cache.codec import CHANCE_BYTES, CorruptBlock, decode, encode
 from service.model.blocks import HEAD_BYTES, NOTHING, CachedBlock, Stored
+from service.model.cache_keys import BlockKey, CacheKey, TaskKey
 from service.model.queries import Query
 from service.store.interfaces import Store
 
@@ -44,21 +45,25 @@ class RedisBlocks:
         self.oversized = 0
         self._told: set[str] = set()
 
-    def key(self, query: Query, index: int) -> str:
-        """Return the block's key. It shows the app, for the hash tag, but nothing of the query."""
-        return f"{self._blocks_of(query.app)}{_digest(self._block_size, query)}:{index}"
+    def redis_key(self, key: CacheKey) -> str:
+        """Return the key in Redis. It shows the app, for the hash tag, and a task's id, but nothing of a query."""
+        match key:
+            case BlockKey(query=query, index=index):
+                return f"{self._blocks_of(query.app)}{_digest(self._block_size, query)}:{index}"
+            case TaskKey(app=app, id=task_id):
+                return f"{self._blocks_of(app)}t:{task_id}"
 
-    async def get(self, query: Query, index: int) -> CachedBlock:
+    async def get(self, key: CacheKey) -> CachedBlock:
         """Return the stored block, if it is readable."""
-        return self._read(await self._store.get(self.key(query, index)))
+        return self._read(await self._store.get(self.redis_key(key)))
 
-    async def put(self, query: Query, index: int, stored: Stored, *, ttl_ms: int) -> bytes:
+    async def put(self, key: CacheKey, stored: Stored, *, ttl_ms: int) -> bytes:
         """Store a block for `ttl_ms`; return its head, or b"" if it is too large to store."""
         value = encode(stored, chance=self._chance(CHANCE_BYTES))
         if len(value) > self._value_max_bytes:
             self.oversized += 1
             return b""
-        await self._store.put(self.key(query, index), value, ttl_ms=ttl_ms)
+        await self._store.put(self.redis_key(key), value, ttl_ms=ttl_ms)
         return value[:HEAD_BYTES]
 
     async def drop_app(self, app: str) -> int:

@@ -1,22 +1,22 @@
-"""The calls of `taskgate check --call`: one per app, each in a turn of the budget that all replicas share."""
+"""The calls of `taskgate check --call`, each in a turn of the budget that all replicas share."""
 
 import asyncio
 import os
 import secrets
 import sys
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
 
-from service.app import rules_of
-from service.budget.line.jobs import CallFailed, HeldSlot, LineIsFull, TooLong
+from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, TooLong
 from service.budget.line.line import Line
 from service.budget.scheduler.shared import RedisScheduler
-from service.commands.filtered_time import filtered_time
+from service.commands.check_app import Call, Finding, MakeCall, NotCalled, check_app
 from service.configuration.passwords import passwords_of
+from service.gateway.served_call_factory import rules_of
 from service.model.blocks import NOTHING, CachedBlock
+from service.model.calls import CallKind
 from service.model.errors import StoreUnavailable, UpstreamError
-from service.model.queries import Query, parse_moment, parse_until
-from service.model.tasks import Listing
 from service.settings import Settings
 from service.store.redis_store import RedisStore
 from service.telemetry.logs import configure
@@ -24,7 +24,7 @@ from service.upstream.apps import upstream_app_of
 from service.upstream.client import Client
 from service.upstream.secret import secret_of
 from service.upstream.signer import Signer
-from service.upstream.verdicts import RetryVerdict, explain, verdict
+from service.upstream.verdicts import RetryVerdict, verdict
 
 CALLER = "~check"
 """The caller on whose behalf turns are requested: weight 1, like any caller."""
@@ -32,30 +32,30 @@ PATIENCE_S = 30.0
 REDIS_GRACE_S = 1.0
 """How long Redis may be unavailable before that is reported as the result."""
 
-Call = Callable[[Callable[[], Awaitable[None]]], Awaitable[Listing]]
-"""An app's one call; awaits its argument right before it is sent."""
+Answer = TypeVar("Answer")
 
 
-class CheckJob:
+class CheckJob(Generic[Answer]):
     """A `Job` whose block nobody else fetches or stores."""
 
     known = b""
 
-    def __init__(self, call: Call, *, block_key: str, pause_s: float, attempts: int) -> None:
+    def __init__(self, call: Call[Answer], *, block_key: str, pause_s: float, attempts: int) -> None:
         """`pause_s` is how long all turns of the app pause if the upstream reports too many calls.
 
-        A call that could not be sent is tried up to `attempts` times, each in a turn of its own.
+        A call that could not be sent is tried up to `attempts` times, each in a turn of its own. `answers` holds its
+        result once there is one.
         """
-        self.listing: Listing | None = None
+        self.answers: list[Answer] = []
         self.block_key = block_key
         self._call = call
         self._pause_s = pause_s
         self._attempts = attempts
 
     async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
-        """Make the call, and keep its result as `listing`."""
+        """Make the call, and keep its result."""
         try:
-            self.listing = await self._call(slot.hold)
+            self.answers.append(await self._call(slot.hold))
         except UpstreamError as exc:
             if verdict(exc) is RetryVerdict.AFTER_PAUSE:
                 return CallFailed(error=exc, pause_s=self._pause_s, pause_reason="throttled")
@@ -72,8 +72,31 @@ class CheckJob:
         return False
 
 
+class InTurns:
+    """Makes an app's calls, each in a turn of its budget."""
+
+    def __init__(self, line: Line, *, block_key: str, settings: Settings) -> None:
+        self._line = line
+        self._block_key = block_key
+        self._settings = settings
+        self._made = 0
+
+    async def __call__(self, kind: CallKind, call: Call[Answer]) -> Answer:
+        """Wait for a turn and make the call. Raise UpstreamError, StoreUnavailable or NotCalled."""
+        budget = self._settings.budget
+        self._made += 1
+        job = CheckJob(
+            call, block_key=f"{self._block_key}:{kind}:{self._made}", pause_s=budget.pause_s, attempts=budget.attempts
+        )
+        outcome = await self._line.fetch(job, caller=CALLER, weight=1.0, patience_s=PATIENCE_S, bound=1)
+        if job.answers and isinstance(outcome, Fetched):
+            return job.answers[0]
+        estimate_s = outcome.estimate_s if isinstance(outcome, (TooLong, LineIsFull)) else PATIENCE_S
+        raise NotCalled(f"not called: its turn would come in {estimate_s:.0f} s; callers wait before it")
+
+
 async def call_all(settings: Settings, *, alone: bool) -> int:
-    """Call for all apps at once and print a line for each; return 1 if any of them failed, else 0."""
+    """Call for all apps at once and print lines for each; return 1 if any call failed, else 0."""
     configure("critical", as_json=False)  # faults are printed here, in plain words
     signers = [
         Signer(
@@ -83,74 +106,67 @@ async def call_all(settings: Settings, *, alone: bool) -> int:
         )
         for name, app in settings.apps.items()
     ]
+    apps = {signer.app.name: signer.app for signer in signers}
     async with Client(settings.upstream, signers=signers) as client:
-        calls = {signer.app.name: _call(client, signer, settings) for signer in signers}
-        results = await _in_turns(calls, settings)
+
+        async def check(name: str, make: MakeCall) -> list[Finding] | StoreUnavailable:
+            try:
+                return await check_app(apps[name], client, settings, make)
+            except StoreUnavailable as exc:
+                return exc
+
+        results = await _in_turns(check, settings)
         away = [(name, result) for name, result in results.items() if isinstance(result, StoreUnavailable)]
         if away and (alone or _allowed_alone(away[0][1])):
-            results |= {name: await _alone(calls[name]) for name, _ in away}
-    lines = {name: _line(result, settings) for name, result in results.items()}
-    for name, (_, line) in lines.items():
-        print(f"{name}: {line}")
-    return 0 if all(is_good for is_good, _ in lines.values()) else 1
+            results |= {name: await check(name, _at_once) for name, _ in away}
+    findings = [(name, finding) for name, result in results.items() for finding in _findings(result)]
+    for name, finding in findings:
+        print(f"{name}: {finding.text}")
+    return 0 if all(finding.is_good for _, finding in findings) else 1
 
 
-async def _in_turns(calls: dict[str, Call], settings: Settings) -> dict[str, Listing | Exception]:
-    """Return each call's result, made in a turn of its app's budget, or why it was not made."""
-    replica = secrets.token_hex(8)
+Check = Callable[[str, MakeCall], Awaitable[list[Finding] | StoreUnavailable]]
+"""Checks the app of that name."""
+
+
+async def _in_turns(check: Check, settings: Settings) -> dict[str, list[Finding] | StoreUnavailable]:
+    """Check all apps, with their calls made in turns."""
     passwords = passwords_of(settings.redis, os.environ)
     store = RedisStore(settings.redis, password=passwords.redis, sentinel_password=passwords.sentinel)
+
+    async def check_one(name: str) -> list[Finding] | StoreUnavailable:
+        async with _turns_of(name, settings, store) as make:
+            return await check(name, make)
+
     try:
-        results = await asyncio.gather(
-            *(_in_turn(name, call, settings, store=store, replica=replica) for name, call in calls.items())
-        )
+        results = await asyncio.gather(*(check_one(name) for name in settings.apps))
     finally:
         await store.aclose()
-    return dict(zip(calls, results, strict=True))
+    return dict(zip(settings.apps, results, strict=True))
 
 
-async def _in_turn(
-    name: str, call: Call, settings: Settings, *, store: RedisStore, replica: str
-) -> Listing | Exception:
+@asynccontextmanager
+async def _turns_of(name: str, settings: Settings, store: RedisStore) -> AsyncIterator[InTurns]:
+    """Take part in the app's budget as a replica while the context lasts."""
     rules = rules_of(settings.budget, settings.apps[name], settings.upstream)
-    prefix = settings.redis.prefix
+    prefix, replica = settings.redis.prefix, secrets.token_hex(8)
     scheduler = RedisScheduler(store, prefix=prefix, app=name, replica=replica, rules=rules)
     line = Line(scheduler, app=name, rules=rules, redis_grace_s=REDIS_GRACE_S)
-    job = CheckJob(
-        call,
-        block_key=f"{prefix}:{{{name}}}:check:{replica}",
-        pause_s=settings.budget.pause_s,
-        attempts=settings.budget.attempts,
-    )
     line.start()
     try:
-        outcome = await line.fetch(job, caller=CALLER, weight=1.0, patience_s=PATIENCE_S, bound=1)
-    except (UpstreamError, StoreUnavailable) as exc:
-        return exc
+        yield InTurns(line, block_key=f"{prefix}:{{{name}}}:check:{replica}", settings=settings)
     finally:
         await line.aclose()
-    if job.listing is not None:
-        return job.listing
-    estimate_s = outcome.estimate_s if isinstance(outcome, (TooLong, LineIsFull)) else PATIENCE_S
-    return TimeoutError(f"not called: its turn would come in {estimate_s:.0f} s; callers wait before it")
 
 
-async def _alone(call: Call) -> Listing | Exception:
-    try:
-        return await call(_at_once)
-    except UpstreamError as exc:
-        return exc
+async def _at_once(kind: CallKind, call: Call[Answer]) -> Answer:
+    """Make the call without a turn. Raise UpstreamError."""
+    del kind
 
+    async def before_send() -> None:
+        pass
 
-def _call(client: Client, signer: Signer, settings: Settings) -> Call:
-    query = _query(signer.app.name, settings)
-
-    async def call(before_send: Callable[[], Awaitable[None]]) -> Listing:
-        range_ = query.range_at(time.time(), align_s=settings.cache.align_s)
-        want = settings.cache.block_size
-        return await client.fetch(signer.app, query, range_, offset=0, want=want, before_send=before_send)
-
-    return call
+    return await call(before_send)
 
 
 def _allowed_alone(error: StoreUnavailable) -> bool:
@@ -163,27 +179,8 @@ def _allowed_alone(error: StoreUnavailable) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _line(result: Listing | Exception, settings: Settings) -> tuple[bool, str]:
-    """Return whether a result is good, and the line to print for it."""
-    match result:
-        case UpstreamError():
-            return False, explain(result)
-        case StoreUnavailable():
-            return False, f"not called: {result}"
-        case Exception():
-            return False, str(result)
-    got, expected = len(result.tasks) + result.left_out, min(settings.cache.block_size, result.total)
-    advice = "" if got >= expected else f"; set cache.block_size to {got}: one call gives no more"
-    range_ = _query("", settings).range_at(time.time(), align_s=settings.cache.align_s)
-    remark = filtered_time(result.tasks, range_)
-    said = f"ok, {result.total} tasks from {settings.query.since} to {settings.query.until}{advice}"
-    return True, f"{said}; {remark}" if remark else said
-
-
-def _query(app: str, settings: Settings) -> Query:
-    """Return the query of a caller without parameters."""
-    return Query(app=app, since=parse_moment(settings.query.since), until=parse_until(settings.query.until))
-
-
-async def _at_once() -> None:
-    """Do nothing before the call."""
+def _findings(result: list[Finding] | StoreUnavailable) -> list[Finding]:
+    """Return what is to be told about an app."""
+    if isinstance(result, StoreUnavailable):
+        return [Finding(is_good=False, text=f"not called: {result}")]
+    return result

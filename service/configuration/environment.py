@@ -83,10 +83,12 @@ def _typed(text: str, hint: Any) -> Value:
     """Return a variable's value as the field's type requires; it is validated with the rest of the tree."""
     bare = bare_type(hint)
     if get_origin(bare) is tuple:
+        of_numbers = bare_type(get_args(bare)[0]) is int
         try:
-            return msgspec.json.decode(text, type=list[str])  # type: ignore[return-value]  # a list of str is a Value
+            return msgspec.json.decode(text, type=list[int] if of_numbers else list[str])  # type: ignore[return-value]  # both are a Value
         except msgspec.MsgspecError as exc:
-            raise ValueError('expected a JSON list of texts, such as ["a", "b"]') from exc
+            expected = "whole numbers, such as [1, 2]" if of_numbers else 'texts, such as ["a", "b"]'
+            raise ValueError(f"expected a JSON list of {expected}") from exc
     if is_optional(hint):
         if text in ("null", "~"):
             return None

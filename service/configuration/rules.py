@@ -1,5 +1,6 @@
 """Rules between settings and about what they point to. Each section is checked even if another one is broken."""
 
+import ipaddress
 import ssl
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
@@ -27,6 +28,7 @@ from service.settings import (
     UpstreamSettings,
 )
 from service.upstream.apps import checked_base_url
+from service.upstream.codes import CodeKind, kind_of
 from service.upstream.regions import REGION_NAMES
 from service.upstream.secret import SecretMissing, secret_of
 
@@ -94,6 +96,9 @@ def rule_faults(parts: Parts, environ: Mapping[str, str]) -> Iterator[SettingFau
     if parts.upstream:
         yield from _timeout_faults(parts.upstream)
         yield from _way_faults(parts.upstream)
+        yield from _code_faults(parts.upstream)
+    if parts.server:
+        yield from _proxy_faults(parts.server)
     if parts.query:
         yield from _query_faults(parts.query)
     if parts.telemetry:
@@ -195,6 +200,23 @@ def _way_faults(upstream: UpstreamSettings) -> Iterator[SettingFault]:
         except OSError as exc:
             text = f"the file {upstream.ca_file} can't be read: {exc.strerror}"
             yield SettingFault(path="upstream.ca_file", text=text)
+
+
+def _proxy_faults(server: ServerSettings) -> Iterator[SettingFault]:
+    for index, network in enumerate(server.trusted_proxies):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            text = "expected an IP network whose host bits are 0, such as 10.0.0.0/8"
+            yield SettingFault(path=f"server.trusted_proxies[{index}]", text=text)
+
+
+def _code_faults(upstream: UpstreamSettings) -> Iterator[SettingFault]:
+    """Return the codes that can't mean an unknown task, because they mean something else for every call."""
+    for code in upstream.unknown_task_codes:
+        if kind_of(code) not in (CodeKind.UNKNOWN, CodeKind.CALLER_FAULT):
+            text = f"{code} means something else for every call ({kind_of(code)})"
+            yield SettingFault(path="upstream.unknown_task_codes", text=text)
 
 
 def _telemetry_faults(telemetry: TelemetrySettings, server: ServerSettings | None) -> Iterator[SettingFault]:

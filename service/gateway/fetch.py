@@ -1,59 +1,40 @@
-"""Fetches, stores and looks up one block of one query; implements a line's `Job`."""
+"""Fetches, stores and looks up what one upstream call returns; implements a line's `Job`."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
-
-import msgspec
-import structlog
 
 from service.budget.line.jobs import CallFailed, HeldSlot
 from service.cache.block_cache import BlockCache
-from service.gateway.call_events import Call, CallEnd, OnCall, Tracing, Untraced
-from service.model.blocks import Block, CachedBlock, RefusedQuery, block_of, joined
+from service.gateway.call_events import OnCall, Tracing, Untraced
+from service.gateway.reported_call import ReportedCall
+from service.model.blocks import Block, CachedBlock, RefusedQuery, Stored
+from service.model.cache_keys import CacheKey
 from service.model.errors import (
     CallsStopped,
     QueryRefused,
-    StoreUnavailable,
     UpstreamBroken,
     UpstreamError,
     UpstreamHTTPStatus,
-    UpstreamRefused,
 )
-from service.model.queries import Query, Range
-from service.model.tasks import Listing
 from service.upstream.apps import UpstreamApp
-from service.upstream.results import result_of
 from service.upstream.verdicts import RetryVerdict, verdict
 
 FAILING_S = 5.0
 """For how long after a failed fetch a request that can be served stale does not wait for the next fetch."""
 CLOCKS_APART_MS = 1_000
 """The clock difference between replicas to allow for when judging whether a fetch predates a request."""
-FILL_CALLS_MAX = 16
-"""How many calls may fill one block, if the upstream returns fewer records per call than a block holds."""
-FILL_WITHIN_S = 30.0
-"""How long a partial block is worth completing: a block is as old as its first part."""
-
-log = structlog.get_logger()
 
 
-class Upstream(Protocol):
-    """The upstream call; `service.upstream.client.Client` is the real implementation."""
+class CallsUpstream(Protocol):
+    """Calls of one kind for one app: `ListCalls` or `TaskCalls`."""
 
-    async def fetch(
-        self,
-        app: UpstreamApp,
-        query: Query,
-        range_: Range,
-        *,
-        offset: int,
-        want: int,
-        before_send: Callable[[], Awaitable[None]],
-        traceparent: str,
-    ) -> Listing:
-        """Return records `offset` to `offset + want` of the query. Raise UpstreamError."""
+    async def fetch(self, key: CacheKey, call: ReportedCall) -> Stored:
+        """Make one call by `call.make` and return what to store. Raise UpstreamError."""
         ...
+
+
+class Stoppable(Protocol):
+    """Whatever knows whether an app may be called."""
 
     def stopped(self, app: UpstreamApp) -> CallsStopped | None:
         """Return why the app must not be called now, or None."""
@@ -61,16 +42,15 @@ class Upstream(Protocol):
 
 
 class Fetching:
-    """Fetches the blocks of one app."""
+    """Fetches by one kind of call of one app."""
 
     def __init__(
         self,
         *,
         app: UpstreamApp,
-        upstream: Upstream,
+        calls: CallsUpstream,
+        stops: Stoppable,
         cache: BlockCache,
-        block_size: int,
-        align_s: int,
         attempts: int,
         pause_s: float,
         pause_max_s: float = 60.0,
@@ -78,16 +58,11 @@ class Fetching:
         on_call: Sequence[OnCall] = (),
         tracing: Tracing | None = None,
     ) -> None:
-        """`clock` is the shared clock. `on_call` are called after each upstream call, `tracing` before it.
-
-        `short_answers` counts calls that returned fewer records than requested although the list continues.
-        """
-        self.short_answers = 0
+        """`clock` is the shared clock. `on_call` are called after each upstream call, `tracing` before it."""
         self.cache = cache
-        self.block_size = block_size
         self._app = app
-        self._upstream = upstream
-        self._align_s = align_s
+        self._calls = calls
+        self._stops = stops
         self._attempts = attempts
         self._pause_s = pause_s
         self._pause_max_s = pause_max_s
@@ -97,55 +72,24 @@ class Fetching:
         self._tracing = tracing or Untraced()
 
     def stopped(self) -> CallsStopped | None:
-        """Return why no block of this app can be fetched now, or None."""
-        return self._upstream.stopped(self._app)
+        """Return why the app can't be called now, or None."""
+        return self._stops.stopped(self._app)
 
-    async def fetch(self, query: Query, index: int, slot: HeldSlot, *, attempt: int) -> CachedBlock | None:
-        """Make one call for a block and store its result; a refusal of the query is stored in its place.
+    async def fetch(self, key: CacheKey, slot: HeldSlot, *, attempt: int) -> CachedBlock | None:
+        """Make one call and store its result; a refusal of the query is stored in its place.
 
-        If the upstream returns fewer records per call than a block holds, the stored block is unfinished, and the next
-        call continues it. Return None if the app's blocks were dropped during the call: later requests must not be
-        served older data. Raise UpstreamError.
+        Return None if the app's blocks were dropped during the call: later requests must not be served older data.
+        Raise UpstreamError.
         """
-        generation = self.cache.generation(query.app)
-        begun = await self._unfinished(query, index)
-        range_ = query.range_at(self._clock(), align_s=self._align_s) if begun is None else begun.range
-        offset = index * self.block_size + (0 if begun is None else begun.received)
-        want = self.block_size - (0 if begun is None else begun.received)
+        generation = self.cache.generation(key.app)
+        call = ReportedCall(slot, app=self._app.name, attempt=attempt, on_call=self._on_call, tracing=self._tracing)
         try:
-            listing = await self._listing(query, range_, slot, offset=offset, want=want, attempt=attempt)
+            stored = await self._calls.fetch(key, call)
         except QueryRefused as exc:
-            refusal = RefusedQuery(fetched_at_ms=self.now_ms(), code=exc.code, text=exc.text)
-            return await self.cache.put(query, index, refusal, generation=generation)
-        self._failed_at_s = None
-        block = block_of(listing, query=query, range_=range_, fetched_at_ms=self.now_ms())
-        if block.received < min(want, block.total - offset):
-            self._note_short(want=want, got=block.received)
-            goes_on = block.received > 0 and attempt < FILL_CALLS_MAX
-            block = msgspec.structs.replace(block, unfinished=goes_on)
-        if begun is not None:
-            block = joined(begun, block)
-        return await self.cache.put(query, index, block, generation=generation)
-
-    async def _unfinished(self, query: Query, index: int) -> Block | None:
-        """Return the part of the block that earlier calls have fetched, if it is worth continuing."""
-        kept = self.cache.recall(query, index)
-        if kept is None:
-            try:
-                kept = await self.cache.get(query, index)
-            except StoreUnavailable:
-                return None
-        block = kept.stored
-        if not isinstance(block, Block) or not block.unfinished or block.received >= self.block_size:
-            return None
-        return block if abs(self.now_ms() - block.fetched_at_ms) < FILL_WITHIN_S * 1000 else None
-
-    def _note_short(self, *, want: int, got: int) -> None:
-        """Count a call that returned fewer records than requested; log the first one."""
-        self.short_answers += 1
-        if self.short_answers == 1:
-            advice = "set cache.block_size to what the upstream gives in one call"
-            log.warning("upstream.short_answer", app=self._app.name, want=want, got=got, advice=advice)
+            stored = RefusedQuery(fetched_at_ms=self.now_ms(), code=exc.code, text=exc.text)
+        else:
+            self._failed_at_s = None
+        return await self.cache.put(key, stored, generation=generation)
 
     def dropped(self, *, attempt: int) -> CallFailed:
         """Return the outcome of a call during which the app's blocks were dropped: make another one."""
@@ -156,45 +100,6 @@ class Fetching:
         """Return the outcome of a call that fetched a part of the block: make another one for the rest."""
         error = UpstreamBroken("the upstream gave a part of the block only", app=self._app.name)
         return CallFailed(error=error, again=True, head=part.head)
-
-    async def _listing(
-        self, query: Query, range_: Range, slot: HeldSlot, *, offset: int, want: int, attempt: int
-    ) -> Listing:
-        """Make the call and report it."""
-        loop = asyncio.get_running_loop()
-        call = Call(app=self._app.name, payer=slot.payer, attempt=attempt)
-        trace = self._tracing.begin(call)
-        begun_s, sent_at_s, error = loop.time(), None, None
-
-        async def before_send() -> None:
-            nonlocal sent_at_s
-            await slot.hold()
-            sent_at_s = loop.time()
-
-        try:
-            return await self._upstream.fetch(
-                self._app,
-                query,
-                range_,
-                offset=offset,
-                want=want,
-                before_send=before_send,
-                traceparent=trace.traceparent,
-            )
-        except Exception as exc:
-            error = exc
-            raise
-        finally:
-            end = CallEnd(
-                call=call,
-                result=result_of(error),
-                code=error.code if isinstance(error, UpstreamRefused) else None,
-                took_s=loop.time() - begun_s,
-                sent_at_s=sent_at_s,
-            )
-            trace.end(end)
-            for tell in self._on_call:
-                tell(end)
 
     @property
     def is_failing(self) -> bool:
@@ -228,27 +133,26 @@ class Fetching:
 
 
 class BlockJob:
-    """Implements `Job` for one block of a query.
+    """Implements `Job` for one key.
 
     `known` is the head of the value that the request has seen in Redis, empty for none. `is_fresh` judges by the
     request's directives.
     """
 
     def __init__(
-        self, fetching: Fetching, query: Query, index: int, *, known: bytes, is_fresh: Callable[[CachedBlock], bool]
+        self, fetching: Fetching, key: CacheKey, *, known: bytes, is_fresh: Callable[[CachedBlock], bool]
     ) -> None:
-        self.block_key = fetching.cache.key(query, index)
+        self.block_key = fetching.cache.redis_key(key)
         self.known = known
         self._fetching = fetching
-        self._query = query
-        self._index = index
+        self._key = key
         self._is_fresh = is_fresh
         self._asked_at_ms = fetching.now_ms()
 
     async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
         """Fetch the block and store it."""
         try:
-            kept = await self._fetching.fetch(self._query, self._index, slot, attempt=attempt)
+            kept = await self._fetching.fetch(self._key, slot, attempt=attempt)
         except UpstreamError as exc:
             return self._fetching.failed(exc, attempt=attempt)
         if kept is None:
@@ -259,7 +163,7 @@ class BlockJob:
 
     async def look(self) -> CachedBlock:
         """Return the block as Redis has it now. Raise StoreUnavailable."""
-        return await self._fetching.cache.look(self._query, self._index)
+        return await self._fetching.cache.look(self._key)
 
     def accepts(self, found: CachedBlock) -> bool:
         """Return whether the block is new to the request, and fresh for it or fetched while it waited.

@@ -18,8 +18,6 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     source: Source
     stale_reason: StaleReason | None = None
     forward: Forward | None = None
-    waited_s: float = 0.0
-    upstream_s: float = 0.0
 
 
 def page_of(
@@ -61,8 +59,6 @@ def summary_of(ask: PageRequest, parts: Sequence[Part], *, lifetime_s: float, bu
         source=max((part.source for part in parts), key=_RANK.__getitem__),
         stale_reason=next((part.stale_reason for part in parts if part.stale_reason), None),
         forward=next((part.forward for part in parts if part.forward), None),
-        waited_s=sum(part.waited_s for part in parts),
-        upstream_s=sum(part.upstream_s for part in parts),
         budget=budget,
     )
 
@@ -106,8 +102,6 @@ def chunk_of(ask: PageRequest, part: Part, *, block_size: int, lifetime_s: float
         range=block.range,
         lifetime_s=lifetime_s,
         source=part.source,
-        waited_s=part.waited_s,
-        upstream_s=part.upstream_s,
         budget=budget,
     )
 

@@ -12,20 +12,25 @@ from service.model.queries import Query, Range, Slice
 from service.model.streams import Only
 
 
-class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One request: a slice of a query, for a caller, with its patience (seconds) and directives.
+class RequestTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """For which caller something is requested, with its patience (seconds) and directives."""
+
+    caller: Caller
+    patience_s: float
+    directives: CacheDirectives
+    origin: Origin = NOBODY
+
+
+class PageRequest(RequestTerms, frozen=True, kw_only=True):
+    """A request for a slice of a query.
 
     With `only`, the slice counts only the tasks that match it; no more than `filter_max_blocks` are searched.
     """
 
-    caller: Caller
     query: Query
     slice: Slice
-    patience_s: float
-    directives: CacheDirectives
     only: Only = Only()
     filter_max_blocks: int = 10
-    origin: Origin = NOBODY
 
 
 class Source(StrEnum):
@@ -57,8 +62,8 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
     `body` is the JSON text of the tasks, joined by commas. `missing` is how many tasks the slice lacks compared to the
     total: the upstream returned fewer, or records without an id. `fetched_at_ms` and `range` are those of the older
-    block, `lifetime_s` is its freshness lifetime, counted from its fetch. `waited_s` is the time in line and
-    `upstream_s` the time of the call, 0 if there was none. `forward` is None if no call was made or joined.
+    block, `lifetime_s` is its freshness lifetime, counted from its fetch. `forward` is None if no call was made or
+    joined.
 
     `consistent` is false if the list was seen to change between blocks. With `only`, `total` and `slice` count the
     tasks that match it, and the page is made from all blocks of the list.
@@ -77,8 +82,6 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     only: Only = Only()
     stale_reason: StaleReason | None = None
     forward: Forward | None = None
-    waited_s: float = 0.0
-    upstream_s: float = 0.0
     budget: BudgetNote | None = None
 
 
@@ -100,8 +103,6 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     lifetime_s: float
     source: Source
     missing: int = 0
-    waited_s: float = 0.0
-    upstream_s: float = 0.0
     budget: BudgetNote | None = None
 
 

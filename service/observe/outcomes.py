@@ -1,7 +1,7 @@
 """How requests end, in the terms of the access log, metrics and usage."""
 
 from service.model.freshness import StaleReason
-from service.model.pages import Page
+from service.model.pages import Page, Source
 
 TASKS_ROUTE = "/tasks"
 """The route whose requests callers are charged for."""
@@ -20,6 +20,12 @@ FALLBACK = "fallback"
 
 STREAMED = "streamed"
 """The outcome of a stream that has sent its last line."""
+
+HUNG_UP = "hung-up"
+"""The outcome of a request whose caller disconnected, or took nothing any more, before the end of the response."""
+
+PAGES = frozenset((*(source.value for source in Source), FALLBACK))
+"""Outcomes of requests that got a page."""
 
 
 def outcome_of_page(page: Page, *, wait_applied_s: int | None) -> str:

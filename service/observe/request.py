@@ -6,10 +6,12 @@ from functools import lru_cache
 
 import msgspec
 
-from service.model.origin import Origin
+from service.model.origin import FetchCost, Origin
 
-# W3C Trace Context, 3.2, version 00: the only version so far.
-_TRACEPARENT = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+# W3C Trace Context, 3.2, version 00: the only version so far. A trace id of zeros is invalid.
+_TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+TRACESTATE_MAX_BYTES = 512
+"""A longer `tracestate` is dropped (W3C Trace Context, 3.3.1.5)."""
 
 LABELS_MAX = 1000
 """How many combinations of labels are cached; callers and apps change with reloads."""
@@ -19,7 +21,7 @@ Fields = Mapping[bytes, bytes]
 
 
 class RequestContext(msgspec.Struct, kw_only=True):
-    """Filled in while the request is handled: its one mutable value. The middleware creates it, handlers add to it."""
+    """Filled in while the request is handled, by the middleware and the handlers; `cost` by whatever fetches for it."""
 
     request_id: str
     fields: Fields
@@ -27,17 +29,22 @@ class RequestContext(msgspec.Struct, kw_only=True):
     caller: str | None = None
     app: str | None = None
     outcome: str | None = None
-    waited_s: float = 0.0
-    upstream_s: float = 0.0
+    cost: FetchCost = msgspec.field(default_factory=FetchCost)
     wait_applied_s: int | None = None
     hung_up: bool = False
 
     @property
     def origin(self) -> Origin:
         """Return the request as the origin of work done on its behalf. Includes `traceparent` only if well-formed."""
-        traceparent = self.fields.get(b"traceparent", b"")
-        told = traceparent.decode() if _TRACEPARENT.fullmatch(traceparent) else ""
-        return Origin(request_id=self.request_id, traceparent=told)
+        if trace_id_of(self.fields) is None:
+            return Origin(request_id=self.request_id, cost=self.cost)
+        tracestate = self.fields.get(b"tracestate", b"")
+        return Origin(
+            request_id=self.request_id,
+            traceparent=self.fields[b"traceparent"].decode(),
+            tracestate="" if len(tracestate) > TRACESTATE_MAX_BYTES else tracestate.decode("latin-1"),
+            cost=self.cost,
+        )
 
 
 class RequestLabels(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -45,8 +52,8 @@ class RequestLabels(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     `labels_of` returns the same object for equal values, so labels are compared by identity, which costs next to
     nothing. `route` is the template (`/problems/{name}`) or "unrouted"; `status` is 499 if the caller hung up before
-    the response; `outcome` is a page's source, `streamed`, or a problem's name, also for a problem that ended a stream;
-    else None.
+    the response; `outcome` is a page's source, `streamed`, `hung-up` (also in the middle of a stream), or a problem's
+    name, also for a problem that ended a stream; else None.
     """
 
     method: str
@@ -66,15 +73,30 @@ def labels_of(  # noqa: PLR0917 - a cache takes them by position
 
 
 class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A finished request, for logs and metrics. `ended_at_s` is in seconds since the epoch."""
+    """A finished request, for logs, metrics and traces. `ended_at_s` is in seconds since the epoch.
+
+    `waited_s`, `upstream_s` and `calls` are those of `FetchCost`, also of failed requests. `client` is an IP address,
+    None on a Unix socket; `trace_id` is None outside of a trace.
+    """
 
     request_id: str
     labels: RequestLabels
+    client: str | None
+    trace_id: str | None
     waited_s: float
     upstream_s: float
+    calls: int
     duration_s: float
     ended_at_s: float
     answer_bytes: int
+
+
+def trace_id_of(fields: Fields) -> str | None:
+    """Return the trace id of a valid `traceparent`, else None."""
+    traceparent = fields.get(b"traceparent")
+    if traceparent is None or not _TRACEPARENT.fullmatch(traceparent):
+        return None
+    return traceparent[3:35].decode()
 
 
 Observer = Callable[[RequestRecord], None]

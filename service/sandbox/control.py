@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from service.sandbox.faults import Fault
+from service.sandbox.faults import Fault, SandboxCall
 from service.sandbox.http1 import HttpResponse, Request
 from service.sandbox.listing import TASKS_MAX
 from service.sandbox.tasks import SandboxTask
@@ -41,10 +41,14 @@ class ResizeTasks(_Strict, frozen=True, kw_only=True):
 
 
 class AppStats(_Strict, frozen=True, kw_only=True):
-    """One app's calls since the start or the last reset; times in milliseconds of the sandbox's monotonic clock."""
+    """One app's calls of one kind since the start or the last reset.
+
+    Times are in milliseconds of the sandbox's monotonic clock.
+    """
 
     name: str
     sdkappid: int
+    call: SandboxCall
     calls: int
     refused: int
     worst_window: int
@@ -52,7 +56,10 @@ class AppStats(_Strict, frozen=True, kw_only=True):
 
 
 class Stats(_Strict, frozen=True, kw_only=True):
-    """All calls. `refused` counts those over the limit, `strays` those that named no app of the sandbox."""
+    """All calls. `refused` counts those over the limit, `strays` those that named no app of the sandbox, or no call.
+
+    `worst_window` is the worst of any app and kind of call; `apps` has an entry for each app and kind.
+    """
 
     calls: int
     refused: int
@@ -60,10 +67,10 @@ class Stats(_Strict, frozen=True, kw_only=True):
     worst_window: int
     apps: tuple[AppStats, ...]
 
-    def of(self, sdkappid: int) -> AppStats:
-        """Return one app's part. Raise KeyError if the sandbox has no such app."""
+    def of(self, sdkappid: int, call: SandboxCall = "list") -> AppStats:
+        """Return one app's calls of one kind. Raise KeyError if the sandbox has no such app."""
         for app in self.apps:
-            if app.sdkappid == sdkappid:
+            if (app.sdkappid, app.call) == (sdkappid, call):
                 return app
         raise KeyError(sdkappid)
 
@@ -126,12 +133,14 @@ class Control:
             AppStats(
                 name=state.app.name,
                 sdkappid=state.app.sdkappid,
-                calls=state.arrivals.count,
-                refused=state.arrivals.refused,
-                worst_window=state.arrivals.worst(window_ms),
-                arrivals_ms=state.arrivals.kept_ms,
+                call=call,
+                calls=arrivals.count,
+                refused=arrivals.refused,
+                worst_window=arrivals.worst(window_ms),
+                arrivals_ms=arrivals.kept_ms,
             )
             for state in wanted
+            for call, arrivals in state.arrivals.items()
         )
         return Stats(
             calls=sum(app.calls for app in apps) + self._upstream.strays,

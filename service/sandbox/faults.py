@@ -9,17 +9,21 @@ from msgspec import Meta
 FAULTS_MAX = 100
 Milliseconds = Annotated[float, Meta(ge=0, le=600_000)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+SandboxCall = Literal["list", "get"]
+"""The upstream's calls: `list_sched_task` and `get_sched_task`."""
 
 
 class _Fault(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind"
 ):
-    """Which calls are affected: those of one app or all, every k-th or a share of them, and at most `calls` of them.
+    """Which calls are affected: those of one app or all, of one kind or all, every k-th or a share of them, and at most
+    `calls` of them.
 
     Without any of these, all calls are affected until the faults are cleared.
     """
 
     sdkappid: int | None = None
+    call: SandboxCall | None = None
     calls: Count | None = None
     every: Count | None = None
     share: Annotated[float, Meta(gt=0, le=1)] | None = None
@@ -65,7 +69,10 @@ class Hang(_Fault, frozen=True, kw_only=True, tag="hang"):
 
 
 class Garbage(_Fault, frozen=True, kw_only=True, tag="garbage"):
-    """Answer with status 200 and something that is not JSON, not an object, or lacks what the page promises."""
+    """Answer with status 200 and something that is not JSON, not an object, or lacks what the page promises.
+
+    `no_tasks` lacks the list of tasks, or the task's id.
+    """
 
     of: Literal["bytes", "html", "empty", "array", "no_code", "no_tasks", "wrong_types"] = "bytes"
 
@@ -108,9 +115,9 @@ class _Armed:
     def spent(self) -> bool:
         return self.fault.calls is not None and self.struck >= self.fault.calls
 
-    def strikes(self, sdkappid: int, chance: random.Random) -> bool:
+    def strikes(self, sdkappid: int, call: SandboxCall, chance: random.Random) -> bool:
         fault = self.fault
-        if self.spent or (fault.sdkappid is not None and fault.sdkappid != sdkappid):
+        if self.spent or fault.sdkappid not in (None, sdkappid) or fault.call not in (None, call):
             return False
         self.seen += 1
         hit = (fault.every is None or self.seen % fault.every == 0) and (
@@ -143,15 +150,15 @@ class Faults:
         """Disarm all faults."""
         self._armed.clear()
 
-    def strike(self, sdkappid: int) -> Strike:
-        """Decide what happens to the next call of this app."""
+    def strike(self, sdkappid: int, call: SandboxCall = "list") -> Strike:
+        """Decide what happens to the next such call of this app."""
         there_ms = back_ms = 0.0
         ending: Ending | None = None
         for armed in self._armed:
             fault = armed.fault
             if not isinstance(fault, Latency) and ending is not None:
                 continue  # a fault for the next n calls is not used up by a call that has ended otherwise
-            if not armed.strikes(sdkappid, self._chance):
+            if not armed.strikes(sdkappid, call, self._chance):
                 continue
             if isinstance(fault, Latency):
                 there_ms += fault.there_ms + self._chance.random() * fault.there_spread_ms

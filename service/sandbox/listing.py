@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -17,6 +17,8 @@ from service.sandbox.refusals import Code, SandboxRefusal
 from service.sandbox.tasks import DAY_S, MOMENT, SandboxTask, TaskInfo, info_at
 
 TASKS_MAX = 100_000
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}", re.ASCII)
 
@@ -58,29 +60,24 @@ class ListPage(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
 
 def read_body(raw: bytes, *, sdkappid: int, range_max_days: int, want_max: int | None) -> ListRequest | SandboxRefusal:
     """Validate a body against the page's rules."""
-    try:
-        msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return SandboxRefusal(code=Code.BAD_BODY, text="the request body is not a JSON object")
-    try:
-        body = msgspec.json.decode(raw, type=Body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        return _bad(str(exc))
+    body = read_fields(raw, Body)
+    if isinstance(body, SandboxRefusal):
+        return body
     if body.sdkappid != sdkappid:
-        return _bad("Sdkappid does not match the sdkappid in the URL")
+        return bad_parameters("Sdkappid does not match the sdkappid in the URL")
     if body.offset < 0:
-        return _bad("Offset is negative")
+        return bad_parameters("Offset is negative")
     if body.want <= 0 or (want_max is not None and body.want > want_max):
-        return _bad("Want must be greater than 0" + (f" and at most {want_max}" if want_max else ""))
+        return bad_parameters("Want must be greater than 0" + (f" and at most {want_max}" if want_max else ""))
     if body.order_by not in ("createat", "createAt", "schedat", "schedAt"):
-        return _bad("OrderBy must be createat or schedat")
+        return bad_parameters("OrderBy must be createat or schedat")
     begin_s, end_s = _epoch(body.begin_time), _epoch(body.end_time)
     if begin_s is None or end_s is None:
-        return _bad(f"{'BeginTime' if begin_s is None else 'EndTime'} is not of the form YYYY-MM-DD HH:MM:SS")
+        return bad_parameters(f"{'BeginTime' if begin_s is None else 'EndTime'} is not of the form YYYY-MM-DD HH:MM:SS")
     if begin_s > end_s:
-        return _bad("BeginTime is later than EndTime")
+        return bad_parameters("BeginTime is later than EndTime")
     if end_s - begin_s > range_max_days * DAY_S:
-        return _bad(f"the time range exceeds {range_max_days} days")
+        return bad_parameters(f"the time range exceeds {range_max_days} days")
     return ListRequest(
         field="created" if body.order_by.lower() == "createat" else "scheduled",
         ascending=body.asc,
@@ -92,7 +89,20 @@ def read_body(raw: bytes, *, sdkappid: int, range_max_days: int, want_max: int |
     )
 
 
-def _bad(text: str) -> SandboxRefusal:
+def read_fields(raw: bytes, kind: type[T]) -> T | SandboxRefusal:
+    """Read a body with only its types checked."""
+    try:
+        msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return SandboxRefusal(code=Code.BAD_BODY, text="the request body is not a JSON object")
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        return bad_parameters(str(exc))
+
+
+def bad_parameters(text: str) -> SandboxRefusal:
+    """Return the refusal of a call's parameters."""
     return SandboxRefusal(code=Code.BAD_PARAMETERS, text=text)
 
 
@@ -149,6 +159,11 @@ class Tasks:
             total=len(matching),
             tasks=tuple(info_at(task, sdkappid=sdkappid, now_s=now_s) for task in shown),
         )
+
+    def one(self, task_id: int, *, sdkappid: int, now_s: float) -> TaskInfo | None:
+        """Return one task as it stands at `now_s`, or None if there is none with this id."""
+        task = self._all().get(task_id)
+        return None if task is None else info_at(task, sdkappid=sdkappid, now_s=now_s)
 
     def _matching(self, wanted: ListRequest) -> list[SandboxTask]:
         created = wanted.field == "created"

@@ -4,6 +4,8 @@ from enum import IntEnum
 
 import msgspec
 
+from service.sandbox.http1 import HttpResponse
+
 
 class Code(IntEnum):
     """The error codes that the sandbox returns by itself; any other can be injected as a fault."""
@@ -24,6 +26,7 @@ class Code(IntEnum):
     SIGNATURE_OTHER_APP = 70014
     NO_SUCH_APP = 70020
     BAD_PARAMETERS = 90104
+    NO_SUCH_TASK = 90106
 
 
 class SandboxRefusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,3 +34,9 @@ class SandboxRefusal(msgspec.Struct, frozen=True, kw_only=True):
 
     code: int
     text: str
+
+
+def refused(refusal: SandboxRefusal) -> HttpResponse:
+    """Return a refusal as the upstream writes it, with HTTP status 200."""
+    body = {"ActionStatus": "FAIL", "ErrorInfo": refusal.text, "ErrorCode": int(refusal.code)}
+    return HttpResponse(body=msgspec.json.encode(body))

@@ -87,7 +87,8 @@ def described(sandbox: Sandbox) -> str:
     options = sandbox.upstream.options
     lines = [
         f"The sandbox upstream answers at {sandbox.base_url}",
-        f"{options.calls} calls in {options.window_s:g} s and {options.tasks} tasks for each app (seed {options.seed})",
+        f"{options.tasks} tasks for each app (seed {options.seed})",
+        f"{options.calls} list_sched_task and {options.calls} get_sched_task in {options.window_s:g} s for each app",
         "",
     ]
     for app in options.apps:

@@ -1,45 +1,27 @@
-"""The sandbox upstream: answers `list_sched_task` as the upstream's page says, and fails on demand."""
+"""The sandbox upstream: answers its two calls as the upstream's pages say, and fails on demand."""
 
 import asyncio
 import hashlib
 import random
 import time
 from collections.abc import Callable
-from typing import Annotated, Literal, assert_never
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from service.sandbox.arrivals import Arrivals
-from service.sandbox.faults import (
-    CutOff,
-    Ending,
-    ErrorCode,
-    Faults,
-    Garbage,
-    Hang,
-    HangUp,
-    HttpStatus,
-    Oversize,
-)
+from service.sandbox.faults import Faults, HangUp, SandboxCall
 from service.sandbox.http1 import HangingUp, HttpResponse, Reply, Request
-from service.sandbox.listing import Tasks, read_body
-from service.sandbox.refusals import Code, SandboxRefusal
+from service.sandbox.listing import ListPage, Tasks, read_body
+from service.sandbox.one_task import TaskFound, read_get_body, task_answer
+from service.sandbox.refusals import Code, SandboxRefusal, refused
+from service.sandbox.spoiling import spoil
 from service.sandbox.tasks import seeded
 from service.sandbox.verify import verify
 
-PATH = "/v4/timpush/list_sched_task"
+CALLS: dict[str, SandboxCall] = {"/v4/timpush/list_sched_task": "list", "/v4/timpush/get_sched_task": "get"}
 APPS_MAX = 1000
-
-_GARBAGE: dict[Literal["bytes", "html", "empty", "array", "no_code", "no_tasks", "wrong_types"], bytes] = {
-    "bytes": bytes(range(256)),
-    "html": b"<html><body><h1>Welcome</h1></body></html>",
-    "empty": b"",
-    "array": b"[]",
-    "no_code": b'{"ActionStatus":"OK","Total":0,"Tasks":[]}',
-    "no_tasks": b'{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0,"Total":3}',
-    "wrong_types": b'{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0,"Total":"3","Tasks":{"TaskID":"x"}}',
-}
 
 
 class SandboxApp(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +43,11 @@ APPS = (sandbox_app("shop", 1_400_000_001), sandbox_app("news", 1_400_000_002))
 
 
 class SandboxOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the sandbox serves. `want_max` None: any Want, since the upstream's own bound is not known."""
+    """What the sandbox serves: to each app `calls` in `window_s` of each kind of call.
+
+    `want_max` None: any Want, since the upstream's own bound is not known. `unknown_task_code` answers an unknown id;
+    the upstream's own is not known either, and None answers with success and no task.
+    """
 
     apps: Annotated[tuple[SandboxApp, ...], Meta(min_length=1, max_length=APPS_MAX)] = APPS
     seed: int = 1
@@ -70,6 +56,7 @@ class SandboxOptions(msgspec.Struct, frozen=True, kw_only=True):
     window_s: Annotated[float, Meta(gt=0, le=3600)] = 1.0
     range_max_days: Annotated[int, Meta(ge=1)] = 366
     want_max: int | None = None
+    unknown_task_code: int | None = Code.NO_SUCH_TASK
 
 
 class SandboxClock(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,11 +72,20 @@ class SandboxAppState:
     def __init__(self, app: SandboxApp, options: SandboxOptions, *, start_s: int) -> None:
         self.app = app
         self.tasks = Tasks(seeded(seed=options.seed, sdkappid=app.sdkappid, start_s=start_s), total=options.tasks)
-        self.arrivals = Arrivals(calls=options.calls, window_ms=options.window_s * 1000)
+        self.forget_arrivals(options)
+
+    def forget_arrivals(self, options: SandboxOptions) -> None:
+        """Forget all arrivals, as if there had been no call yet."""
+        self.arrivals: dict[SandboxCall, Arrivals] = {
+            call: Arrivals(calls=options.calls, window_ms=options.window_s * 1000) for call in CALLS.values()
+        }
 
 
 class SandboxUpstream:
-    """The upstream's one call, for several apps, with faults. `strays` counts calls that name no app of the sandbox."""
+    """The upstream's calls, for several apps, with faults.
+
+    `strays` counts requests that name no app of the sandbox, or neither call.
+    """
 
     def __init__(self, options: SandboxOptions, *, clock: SandboxClock | None = None) -> None:
         self.options = options
@@ -105,7 +101,7 @@ class SandboxUpstream:
         """Forget all arrivals, as if there had been no call yet."""
         self.strays = 0
         for state in self.apps.values():
-            state.arrivals = Arrivals(calls=self.options.calls, window_ms=self.options.window_s * 1000)
+            state.forget_arrivals(self.options)
 
     async def call(self, request: Request) -> Reply:
         """Answer one call: outbound delay, arrival, answer and return delay, each with its faults.
@@ -114,55 +110,69 @@ class SandboxUpstream:
         """
         url = dict(request.parameters)
         state = self.apps.get(_number(url.get("sdkappid", "")))
-        strike = self.faults.strike(state.app.sdkappid if state else 0)
+        call = CALLS.get(request.path, "list")
+        strike = self.faults.strike(state.app.sdkappid if state else 0, call)
         await _wait(strike.there_ms)
         if isinstance(strike.ending, HangUp) and not strike.ending.counted:
             return HangingUp(reset=strike.ending.reset)
         answer = self.answer(request, url=url, state=state)
         await _wait(strike.back_ms)
-        return answer if strike.ending is None else spoil(answer, strike.ending)
+        return answer if strike.ending is None else spoil(answer, strike.ending, call=call)
 
     def answer(self, request: Request, *, url: dict[str, str], state: SandboxAppState | None) -> HttpResponse:
         """Count the arrival and answer it without faults."""
-        if state is None:
+        call = CALLS.get(request.path)
+        if state is None or call is None:
             self.strays += 1
-        elif not state.arrivals.arrive(self.clock.monotonic_ms()):
+        elif not state.arrivals[call].arrive(self.clock.monotonic_ms()):
             return refused(SandboxRefusal(code=Code.TOO_OFTEN, text="called too often, please try again later"))
         refusal = check_url(request, url=url)
         if refusal:
             return refused(refusal)
         if state is None:
             return refused(SandboxRefusal(code=Code.NO_SUCH_APP, text="no app with this sdkappid in this region"))
-        now_s = self.clock.now_s()
+        refusal = self._check_caller(url, state)
+        if refusal:
+            return refused(refusal)
+        result = self._one(request.body, state) if call == "get" else self._page(request.body, state)
+        return refused(result) if isinstance(result, SandboxRefusal) else HttpResponse(body=msgspec.json.encode(result))
+
+    def _check_caller(self, url: dict[str, str], state: SandboxAppState) -> SandboxRefusal | None:
+        """Return what is wrong with the signature, or with whom it was made for."""
         refusal = verify(
             url["usersig"],
             identifier=url["identifier"],
             sdkappid=state.app.sdkappid,
             key=state.app.key,
-            now_s=now_s,
+            now_s=self.clock.now_s(),
         )
-        if refusal:
-            return refused(refusal)
-        if url["identifier"] != state.app.admin:
-            return refused(
-                SandboxRefusal(code=Code.NOT_ADMIN, text="the identifier is not an administrator of the app")
-            )
+        if refusal is None and url["identifier"] != state.app.admin:
+            return SandboxRefusal(code=Code.NOT_ADMIN, text="the identifier is not an administrator of the app")
+        return refusal
+
+    def _page(self, body: bytes, state: SandboxAppState) -> ListPage | SandboxRefusal:
         wanted = read_body(
-            request.body,
+            body,
             sdkappid=state.app.sdkappid,
             range_max_days=self.options.range_max_days,
             want_max=self.options.want_max,
         )
         if isinstance(wanted, SandboxRefusal):
-            return refused(wanted)
-        page = state.tasks.page(wanted, sdkappid=state.app.sdkappid, now_s=now_s)
-        return HttpResponse(body=msgspec.json.encode(page))
+            return wanted
+        return state.tasks.page(wanted, sdkappid=state.app.sdkappid, now_s=self.clock.now_s())
+
+    def _one(self, body: bytes, state: SandboxAppState) -> TaskFound | SandboxRefusal:
+        task_id = read_get_body(body, sdkappid=state.app.sdkappid)
+        if isinstance(task_id, SandboxRefusal):
+            return task_id
+        info = state.tasks.one(task_id, sdkappid=state.app.sdkappid, now_s=self.clock.now_s())
+        return task_answer(info, unknown_code=self.options.unknown_task_code)
 
 
 def check_url(request: Request, *, url: dict[str, str]) -> SandboxRefusal | None:
     """Return what is wrong with method, path and parameters of the URL, except for the signature and the app."""
-    if request.path != PATH or request.method != "POST":
-        return SandboxRefusal(code=Code.NO_SUCH_API, text=f"there is only POST {PATH}")
+    if request.path not in CALLS or request.method != "POST":
+        return SandboxRefusal(code=Code.NO_SUCH_API, text=f"there is only POST {' and '.join(CALLS)}")
     if len(url) != len(request.parameters):
         return SandboxRefusal(code=Code.BAD_URL, text="a parameter of the URL is repeated")
     if not _number(url.get("sdkappid", "")):
@@ -177,34 +187,6 @@ def check_url(request: Request, *, url: dict[str, str]) -> SandboxRefusal | None
     if not (random_.isascii() and random_.isdigit() and len(random_) <= 10 and int(random_) < 2**32):
         return SandboxRefusal(code=Code.BAD_URL, text="random must be a 32-bit unsigned integer")
     return None
-
-
-def refused(refusal: SandboxRefusal) -> HttpResponse:
-    """Return a refusal as the upstream writes it, with HTTP status 200."""
-    body = {"ActionStatus": "FAIL", "ErrorInfo": refusal.text, "ErrorCode": int(refusal.code)}
-    return HttpResponse(body=msgspec.json.encode(body))
-
-
-def spoil(answer: HttpResponse, ending: Ending) -> Reply:
-    """Return what a fault makes of a good answer."""
-    match ending:
-        case ErrorCode(code=code, text=text):
-            return refused(SandboxRefusal(code=code, text=text))
-        case HttpStatus(status=status):
-            page = f"<html><body><h1>{status}</h1></body></html>".encode()
-            return HttpResponse(status=status, content_type="text/html", body=page)
-        case HangUp(reset=reset):
-            return HangingUp(reset=reset)
-        case Hang(hold_ms=hold_ms):
-            return HangingUp(hold_s=hold_ms / 1000)
-        case Garbage(of=of):
-            return HttpResponse(body=_GARBAGE[of], content_type="text/html" if of == "html" else "application/json")
-        case CutOff(keep=keep, declared=declared):
-            return HttpResponse(body=answer.body, send=int(len(answer.body) * keep), declared=declared)
-        case Oversize(bytes=size, declared=declared):
-            body = b'{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0,"Total":0,"Tasks":[]}'
-            return HttpResponse(body=body, padding=size - len(body), declared=declared)
-    assert_never(ending)
 
 
 def _number(text: str) -> int:

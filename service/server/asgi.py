@@ -15,8 +15,10 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 AnswerAtOnce = Callable[[Scope], Messages | None]
 """Return the answer to a request if nothing has to be awaited for it, or None if the app has to be called."""
-Refuse = Callable[[int], Messages]
-"""Return the answer to a request that never reaches the app, by its status."""
+Client = tuple[str, int]
+"""A peer's address and port."""
+Refuse = Callable[[int, Client | None], Messages]
+"""Return the answer to a request that never reaches the app, by its status and client."""
 
 log = structlog.get_logger("taskgate.serving")
 

@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING, cast
 
 from service.server.answer_head import Framing, head_of
-from service.server.asgi import Message, Messages
+from service.server.asgi import Client, Message, Messages
 from service.server.exchange import Exchange
 from service.server.request_head import END, BadHead, RequestHead
 
@@ -54,7 +54,7 @@ class ClientConnection(asyncio.Protocol):
         self._unsent_bytes = 0
         self._is_reading = True
         self._lingered_bytes = -1
-        self.client: tuple[str, int] | None = None
+        self.client: Client | None = None
         self.deadline_s = NEVER
         self.is_lost = False
         self.task: asyncio.Task[None] | None = None
@@ -153,11 +153,11 @@ class ClientConnection(asyncio.Protocol):
 
     def refuse(self, status: int) -> None:
         """Answer input that never becomes a request, and close."""
-        self._write_at_once(_NO_REQUEST, self._server.refusal(status))
+        self._write_at_once(_NO_REQUEST, self._server.refusal(status, self.client))
 
     def turn_away(self) -> None:
         """Answer 503 before any request has arrived, and close without waiting for one."""
-        self._write_at_once(_NOT_SERVED, self._server.refusal(503))
+        self._write_at_once(_NOT_SERVED, self._server.refusal(503, self.client))
 
     def _write_at_once(self, request: RequestHead, messages: Messages) -> None:
         start, body = messages

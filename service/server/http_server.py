@@ -11,7 +11,7 @@ import structlog
 
 from service.server.addresses import naming
 from service.server.answer_head import Clock
-from service.server.asgi import AnswerAtOnce, Application, Messages, Refuse, Scope
+from service.server.asgi import AnswerAtOnce, Application, Client, Messages, Refuse, Scope
 from service.server.connection import ClientConnection
 from service.server.exchange import Exchange
 from service.server.heap import heap_trimmer
@@ -149,7 +149,7 @@ class HttpServer:
             return self.at_once(scope)
         except Exception:
             log.exception("server.request_failed")
-            return self.refusal(500)
+            return self.refusal(500, scope["client"])
 
     def begin(self, connection: ClientConnection, exchange: Exchange, scope: Scope) -> None:
         """Call the app for a request."""
@@ -177,7 +177,7 @@ class HttpServer:
             connection.abort("cut off")
             return
         fresh = Exchange(connection, exchange.request)
-        for message in self.refusal(status):
+        for message in self.refusal(status, connection.client):
             await fresh.send(message)
 
     # Timers:
@@ -196,6 +196,7 @@ class HttpServer:
         self._sweep_later()
 
 
-def refuse_plainly(status: int) -> Any:
+def refuse_plainly(status: int, client: Client | None = None) -> Any:
     """Refuse without a body, for servers without refusals of their own."""
+    del client
     return {"type": "http.response.start", "status": status, "headers": ()}, {"type": "http.response.body", "body": b""}

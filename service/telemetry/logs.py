@@ -1,7 +1,8 @@
 """Logs: events with fields, one per line on stderr, as JSON or for people. Masking secrets is a last line of defence.
 
-Lines are rendered where the event occurs and written by a thread: if the reader of stderr stalls, lines are dropped
-(and counted), but the event loop is not blocked.
+Lines are rendered where the event occurs and written by a thread: if the reader of stderr stalls, lines are lost, but
+the event loop is not blocked. Lines are also lost while stderr can't be written to (a full disk, a reader that has
+gone). They are counted, and their number is logged when writing works again.
 """
 
 import atexit
@@ -11,12 +12,17 @@ import queue
 import re
 import sys
 import threading
-from contextlib import nullcontext
-from typing import Any, TextIO
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO, get_args
 
 import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from service.telemetry.line_sink import LineSink
 
 VALUE_MAX_CHARS = 300
 DEPTH_MAX = 8
@@ -24,6 +30,9 @@ ITEMS_MAX = 50
 QUEUE_MAX_LINES = 10_000
 FLUSH_S = 1.0
 MASK = "***"
+
+LossReason = Literal["queue full", "not written"]
+"""Why lines are lost: they come faster than they are written, or stderr can't be written to."""
 
 _SECRET_NAMES = re.compile(r"authorization|usersig|secret|password|credential|token|(^|[_.-])keys?$", re.IGNORECASE)
 _SECRET_TEXTS = re.compile(
@@ -54,7 +63,8 @@ def configure(level: str, *, as_json: bool, stream: TextIO | None = None) -> "Li
     for old in [handler for handler in root.handlers if isinstance(handler, LineWriter)]:
         root.removeHandler(old)
         old.close()
-    writer = LineWriter(stream or sys.stderr)
+    stream = stream or sys.stderr
+    writer = LineWriter(stream)
     writer.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
@@ -64,7 +74,7 @@ def configure(level: str, *, as_json: bool, stream: TextIO | None = None) -> "Li
                     structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
                 ),
                 clean_fields,
-                _as_json if as_json else structlog.dev.ConsoleRenderer(colors=_is_terminal(stream or sys.stderr)),
+                _as_json if as_json else structlog.dev.ConsoleRenderer(colors=_is_terminal(stream)),
             ],
         )
     )
@@ -83,13 +93,14 @@ def clean_fields(logger: WrappedLogger, method: str, event: EventDict) -> EventD
 
 
 class LineWriter(logging.Handler):
-    """Writes rendered lines from its own thread; queues at most `QUEUE_MAX_LINES` and counts the lines it drops."""
+    """Writes rendered lines from its own thread; queues at most `QUEUE_MAX_LINES`, and counts lost lines in `lost`."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
-        self._stream = stream
+        self.lost: Counter[LossReason] = Counter(dict.fromkeys(get_args(LossReason), 0))
+        self._sink = LineSink(stream)
         self._lines: queue.Queue[tuple[str, int] | None] = queue.Queue(QUEUE_MAX_LINES)
-        self._dropped = 0
+        self._reported = 0
         self._given = self._written = 0
         self._thread = threading.Thread(target=self._write, name="logs", daemon=True)
         self._thread.start()
@@ -106,7 +117,7 @@ class LineWriter(logging.Handler):
         """Queue all of the lines unchanged, or none of them if the queue is too full."""
         with self.lock or nullcontext():
             if self._given - self._written + count > QUEUE_MAX_LINES:
-                self._dropped += count
+                self.lost["queue full"] += count
                 return
             self._given += count
             self._lines.put_nowait((lines, count))
@@ -127,14 +138,28 @@ class LineWriter(logging.Handler):
         while (given := self._lines.get()) is not None:
             lines, count = given
             self._written += count
-            if self._dropped:
-                self._dropped, dropped = 0, self._dropped
-                lines += f'\n{{"level":"warning","event":"logs.dropped","lines":{dropped}}}'
             try:
-                self._stream.write(lines + "\n")
-                self._stream.flush()
-            except (OSError, ValueError):
-                return  # stderr is gone, so there is nowhere to report this
+                self._sink.write(lines)
+            except OSError:
+                self.lost["not written"] += count
+                continue
+            self._report()
+
+    def _report(self) -> None:
+        """Log how many lines have been lost since the last such report, if any; try again later if that fails."""
+        total = self.lost.total()
+        if total > self._reported:
+            now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+            line = {"timestamp": now, "level": "warning", "event": "logs.lost", "lines": total - self._reported}
+            with suppress(OSError):
+                self._sink.write(msgspec.json.encode(line).decode())
+                self._reported = total
+
+
+def lost_lines() -> Mapping[LossReason, int]:
+    """Return how many lines this process has lost so far, by reason."""
+    writers = [handler for handler in logging.getLogger().handlers if isinstance(handler, LineWriter)]
+    return {reason: sum(writer.lost[reason] for writer in writers) for reason in get_args(LossReason)}
 
 
 def _clean(name: object, value: object, depth: int) -> object:

@@ -10,6 +10,7 @@ from prometheus_client.metrics_core import Metric
 
 from service.telemetry.families import counters, gauges, histograms
 from service.telemetry.lag import Lag
+from service.telemetry.logs import lost_lines
 from service.telemetry.requests import RequestMetrics
 from service.telemetry.state import StateCollector, Watched
 from service.telemetry.store_calls import StoreMetrics
@@ -65,5 +66,7 @@ class Metrics:
         yield gauges("taskgate_config_last_reload_successful", text, (), [((), float(self._config_is_good))])
         text = "When the configuration in use was read, in seconds since the epoch."
         yield gauges("taskgate_config_last_reload_success_timestamp_seconds", text, (), [((), self._config_read_at_s)])
+        lost: dict[tuple[str, ...], float] = {(reason,): float(count) for reason, count in lost_lines().items()}
+        yield counters("taskgate_log_lines_lost", "Lines of the log that were lost, by reason.", ("reason",), lost)
         text = "How late the event loop is."
         yield histograms("taskgate_event_loop_lag_seconds", text, (), {(): self.lag.seconds})

@@ -6,7 +6,16 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from prometheus_client.metrics_core import Metric
 
 from service.model.pages import Source
-from service.observe.outcomes import DECLINED, FALLBACK, REFUSED, STREAMED, TASKS_ROUTE, problem_of_outcome
+from service.observe.outcomes import (
+    DECLINED,
+    FALLBACK,
+    HUNG_UP,
+    PAGES,
+    REFUSED,
+    STREAMED,
+    TASKS_ROUTE,
+    problem_of_outcome,
+)
 from service.observe.request import LABELS_MAX, RequestLabels, RequestRecord
 from service.telemetry.families import counters, histograms
 from service.telemetry.histogram import REQUEST_S, WAIT_S, Histogram
@@ -16,9 +25,12 @@ OUTCOMES = (*(source.value for source in Source), FALLBACK, "refused", "declined
 """Values of `outcome`: the source of a page, or `fallback` if it is stale because no fetch was possible; `refused` if
 no fetch was possible in time, `declined` if the caller had ruled out a fetch or a wait; `none` for all others."""
 
-_PAGES = frozenset((*(source.value for source in Source), FALLBACK))
-_NO_PROBLEMS = _PAGES | {STREAMED, None}
-_LINED = (Source.JOINED.value, Source.FETCHED.value)
+WAIT_OUTCOMES = (Source.FETCHED.value, Source.JOINED.value, FALLBACK, STREAMED, "refused", HUNG_UP, "failed")
+"""Values of `outcome` for waits in line: how the requests that waited have ended."""
+
+_NO_PROBLEMS = PAGES | {STREAMED, HUNG_UP, None}
+_NEVER_LINED = DECLINED | {Source.HIT.value, Source.STALE.value, None}
+_ALWAYS_LINED = (Source.FETCHED.value, Source.JOINED.value, "refused")
 
 _FAULT = (TASKS_ROUTE, "GET", "500", "none")
 """Present from the start, as 0, for an alert: Prometheus sees no increase in a series that starts at 1."""
@@ -27,13 +39,17 @@ _Key = tuple[str, str, int, str | None, str | None, str | None]
 
 
 class _Series:
-    """All requests that differ only in their times."""
+    """All requests that differ only in their times. `waits` is None if they never wait, and shared with other series.
 
-    __slots__ = ("seconds", "waits")
+    Without `always_waits`, only those that have waited count in it: others have failed before.
+    """
 
-    def __init__(self, waits: Histogram | None) -> None:
+    __slots__ = ("always_waits", "seconds", "waits")
+
+    def __init__(self, waits: Histogram | None, *, always_waits: bool) -> None:
         self.seconds = Histogram(REQUEST_S)
         self.waits = waits
+        self.always_waits = always_waits
 
 
 class RequestMetrics:
@@ -53,7 +69,7 @@ class RequestMetrics:
             if series is None:
                 series = self._admitted(each.labels)
             series.seconds.observe(each.duration_s)
-            if series.waits is not None:
+            if series.waits is not None and (each.waited_s > 0 or series.always_waits):
                 series.waits.observe(each.waited_s)
 
     def collect(self) -> Iterator[Metric]:
@@ -87,8 +103,8 @@ class RequestMetrics:
         )
         yield histograms(
             "taskgate_line_wait_seconds",
-            "Time in line of requests that a fetch has served, their own or another's.",
-            ("app", "caller"),
+            "Time in line of requests that needed a fetch, by how they ended.",
+            ("app", "caller", "outcome"),
             self._waits,
         )
 
@@ -102,10 +118,10 @@ class RequestMetrics:
         key = (labels.method, labels.route, labels.status, labels.outcome, caller, app)
         series = self._series.get(key)
         if series is None:
-            waits = None
-            if labels.outcome in _LINED:
-                waits = self._waits.setdefault((app or "", caller or ""), Histogram(WAIT_S))
-            series = self._series[key] = _Series(waits)
+            waits, outcome = None, _wait_outcome_of(labels)
+            if outcome is not None:
+                waits = self._waits.setdefault((app or "", caller or "", outcome), Histogram(WAIT_S))
+            series = self._series[key] = _Series(waits, always_waits=outcome in _ALWAYS_LINED)
         if (caller, app) == (labels.caller, labels.app):  # else the name may be known after the next reload
             if len(self._by_labels) >= LABELS_MAX:
                 self._by_labels.clear()
@@ -115,8 +131,18 @@ class RequestMetrics:
 
 def outcome_of(told: str | None) -> str:
     """Return the word of OUTCOMES for a record's outcome."""
-    if told in _PAGES:
+    if told in PAGES:
         return told
     if told in DECLINED:
         return "declined"
     return "refused" if told in REFUSED else "none"
+
+
+def _wait_outcome_of(labels: RequestLabels) -> str | None:
+    """Return the word of WAIT_OUTCOMES for requests with these labels; None if they never wait for a turn."""
+    told = labels.outcome
+    if labels.route != TASKS_ROUTE or told in _NEVER_LINED:
+        return None
+    if told in WAIT_OUTCOMES:
+        return told
+    return "refused" if told in REFUSED else "failed"

@@ -11,14 +11,16 @@ from service.budget.line.line import Line
 from service.budget.scheduler.interfaces import WaitingCount
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
-from service.gateway.gateway import LOOKUPS, RENEWAL, Gateway, ServedApp
+from service.gateway.block_source import AHEAD, LOOKUPS, RENEWAL
+from service.gateway.gateway import Gateway
+from service.gateway.served import ServedApp, ServedCall
 from service.telemetry.families import counters, gauges
 from service.upstream.records import Oddity
 from service.upstream.signer import Signer
 from service.watch.events import EVENT_NAMES
 from service.watch.feeds import Feeds
 
-BACKGROUND = (RENEWAL, "~ahead")
+BACKGROUND = (RENEWAL, AHEAD)
 """Pseudo-callers: names under which blocks are fetched before any caller waits for them."""
 
 
@@ -40,7 +42,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     settle: Callable[[], None]
     odd: Callable[[], Mapping[tuple[str, str], int]]
     skew: Callable[[], Mapping[str, float]]
-
+    short: Callable[[], Mapping[str, int]]
     apps: Mapping[str, ServedApp]
     callers: Callable[[], Mapping[str, tuple[str, ...]]]
     signers: Mapping[str, Signer]
@@ -67,8 +69,8 @@ class StateCollector:
         yield from self._watches()
         yield from self._process()
 
-    def _lined(self) -> list[tuple[str, ServedApp, Line]]:
-        return [(name, app, app.line) for name, app in self._watched.apps.items()]
+    def _lined(self) -> list[tuple[str, ServedCall, Line]]:
+        return [(name, app.list, app.list.line) for name, app in self._watched.apps.items()]
 
     def _budget(self) -> Iterator[Metric]:
         rows = self._lined()
@@ -101,7 +103,7 @@ class StateCollector:
         text = "How far this machine's clock is ahead of the upstream's, by its answers' Date; within a second or two."
         skew = [((name,), skew_s) for name, skew_s in self._watched.skew().items()]
         yield gauges("taskgate_upstream_clock_skew_seconds", text, ("app",), skew)
-        short: dict[tuple[str, ...], float] = {(name,): float(app.fetching.short_answers) for name, app, _ in rows}
+        short: dict[tuple[str, ...], float] = {(name,): float(count) for name, count in self._watched.short().items()}
         text = "Upstream calls that brought fewer tasks than asked for, though the list goes on."
         yield counters("taskgate_upstream_short_answers", text, ("app",), short)
         signed = [

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from secrets import randbits
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 
 import structlog
@@ -14,19 +14,34 @@ import structlog
 from service.http_client.addresses import origin_of, tls_context
 from service.http_client.connection import HttpAnswer
 from service.http_client.resolver import Resolver
+from service.model.calls import CallKind
 from service.model.errors import CallsStopped, UpstreamBroken, UpstreamRefused, UpstreamUnreachable
 from service.model.queries import Query, Range
-from service.model.tasks import Listing
+from service.model.tasks import Listing, Task
 from service.settings import UpstreamSettings
 from service.upstream.apps import UpstreamApp
 from service.upstream.codes import CodeKind, kind_of
+from service.upstream.get_call import get_body, read_task
 from service.upstream.hosts import FailedHosts
+from service.upstream.list_call import list_body, read_listing
 from service.upstream.refusals import Stops, is_off, refused
 from service.upstream.signer import Signature, Signer
 from service.upstream.transport import BeforeSend, HostUnreachable, Transport, date_s
-from service.upstream.wire import MalformedAnswer, UpstreamRefusal, bounded, read_answer, request_body, request_target
+from service.upstream.wire import MalformedAnswer, UpstreamRefusal, bounded, request_target
 
 log = structlog.get_logger(__name__)
+
+
+class ReadAnswer(Protocol):
+    """The content of a successful answer; `odd` counts its deviations by kind."""
+
+    @property
+    def odd(self) -> tuple[tuple[str, int], ...]:
+        """The deviations from what the upstream's page promises."""
+        ...
+
+
+Answer = TypeVar("Answer", bound=ReadAnswer)
 
 
 class Client:
@@ -84,13 +99,14 @@ class Client:
             await transport.http.aclose()
         await self._resolver.aclose()
 
-    def stopped(self, app: UpstreamApp) -> CallsStopped | None:
-        """Return why no call may be made for the app now, with the remaining time, or None. Make no call.
+    def stopped(self, app: UpstreamApp, kind: CallKind = CallKind.LIST) -> CallsStopped | None:
+        """Return why no such call may be made for the app now, with the remaining time, or None. Make no call.
 
         The secret's file is checked at most once a second: a changed secret lifts the stop.
         """
         return self._stops.current(
             app.name,
+            kind,
             fingerprint=lambda: self._signers[app.name].fingerprint(self._wall()),
             now_s=self._steady(),
         )
@@ -116,34 +132,75 @@ class Client:
         UpstreamHTTPStatus and UpstreamBroken if it failed; UpstreamRefused, or one of its subclasses QueryRefused,
         Throttled and CallsStopped, if the upstream refused; CallsStopped with `sent` false while calls are stopped.
         """
-        if stop := self.stopped(app):
+        return await self._answer(
+            app,
+            CallKind.LIST,
+            list_body(app, query, range_, offset=offset, want=want, order_by=self._settings.order_by),
+            lambda body: read_listing(body, sdkappid=app.sdkappid, offset=offset, want=want),
+            before_send=before_send,
+            traceparent=traceparent,
+        )
+
+    async def get_task(
+        self, app: UpstreamApp, task_id: int, *, before_send: BeforeSend, traceparent: str = ""
+    ) -> Task | None:
+        """Make one call for the task with this id; return None if the app has no such task.
+
+        Parameters and errors are those of `fetch`.
+        """
+        unknown_codes = self._settings.unknown_task_codes
+        answer = await self._answer(
+            app,
+            CallKind.GET,
+            get_body(app, task_id),
+            lambda body: read_task(body, sdkappid=app.sdkappid, task_id=task_id, unknown_codes=unknown_codes),
+            before_send=before_send,
+            traceparent=traceparent,
+        )
+        return answer.task
+
+    async def _answer(
+        self,
+        app: UpstreamApp,
+        kind: CallKind,
+        body: bytes,
+        read: Callable[[bytes], Answer | UpstreamRefusal],
+        *,
+        before_send: BeforeSend,
+        traceparent: str,
+    ) -> Answer:
+        """Make one call, unless such calls are stopped, and return its answer as read by `read`."""
+        if stop := self.stopped(app, kind):
             raise stop
         now_s = self._wall()
         signer = self._signers[app.name]
         signature, fingerprint = signer.current(now_s), signer.fingerprint(now_s)
-        body = request_body(app, query, range_, offset=offset, want=want, order_by=self._settings.order_by)
-        answer = await self._call(app, signature, body, before_send, traceparent)
-        self._note_clock(app, answer)
+        target = request_target(app, kind, signature=signature.text, random=randbits(32))
+        received = await self._call(app, target, body, before_send, traceparent)
+        self._note_clock(app, received)
         try:
-            read = read_answer(answer.body, sdkappid=app.sdkappid, offset=offset, want=want)
+            answer = read(received.body)
         except MalformedAnswer as exc:
             raise UpstreamBroken(str(exc), app=app.name, repeats=True) from exc
-        if isinstance(read, UpstreamRefusal):
-            raise self._refused(app, read, signature, fingerprint)
+        if isinstance(answer, UpstreamRefusal):
+            raise self._refused(app, kind, answer, signature, fingerprint)
         self._expired.pop(app.name, None)
-        for kind, count in read.odd:
+        self._note_odd(app, answer)
+        return answer
+
+    def _note_odd(self, app: UpstreamApp, answer: ReadAnswer) -> None:
+        """Count an answer's deviations; log the first of each kind."""
+        for kind, count in answer.odd:
             if not self.odd[app.name, kind]:
                 log.warning("upstream.odd_answer", app=app.name, kind=kind)
             self.odd[app.name, kind] += count
-        return read
 
     async def _call(
-        self, app: UpstreamApp, signature: Signature, body: bytes, before_send: BeforeSend, traceparent: str
+        self, app: UpstreamApp, target: str, body: bytes, before_send: BeforeSend, traceparent: str
     ) -> HttpAnswer:
         """Call the app's first host, or the next if no connection could be made, in which case nothing was sent."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._settings.call_timeout_s
-        target = request_target(app, signature=signature.text, random=randbits(32))
         reason = "no host to call"
         for host in self._failed_hosts.ordered(app.hosts, now_s=self._steady()):
             try:
@@ -174,7 +231,7 @@ class Client:
             log.warning("upstream.clock_skew", app=app.name, ahead_s=round(skew_s))
 
     def _refused(
-        self, app: UpstreamApp, refusal: UpstreamRefusal, signature: Signature, fingerprint: bytes
+        self, app: UpstreamApp, kind: CallKind, refusal: UpstreamRefusal, signature: Signature, fingerprint: bytes
     ) -> UpstreamRefused:
         """Return the error for a refusal, after its side effects: drop the signature, stop calls.
 
@@ -193,6 +250,8 @@ class Client:
             skew_s=self.skew_s.get(app.name, 0.0),
         )
         if isinstance(error, CallsStopped):
-            self._stops.begin(error, fingerprint=fingerprint, now_s=self._steady())
-            log.error("upstream.calls_stopped", app=app.name, code=error.code, stopped_for_s=error.stopped_for_s)
+            self._stops.begin(error, kind, fingerprint=fingerprint, now_s=self._steady())
+            log.error(
+                "upstream.calls_stopped", app=app.name, call=kind, code=error.code, stopped_for_s=error.stopped_for_s
+            )
         return error

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from service.model.calls import CallKind
 from service.model.errors import CallsStopped, QueryRefused, Throttled, UpstreamRefused
 from service.upstream.codes import CodeKind, advice_for, kind_of
 
@@ -25,6 +26,9 @@ STOPPING = frozenset(
         CodeKind.OUR_FAULT,
     }
 )
+
+OF_ONE_CALL = frozenset({CodeKind.ACCOUNT, CodeKind.OUR_FAULT})
+"""Refusals that may concern one kind of call alone, such as a package that lacks it; the others concern the app."""
 
 
 def refused(
@@ -72,13 +76,19 @@ class _Stop(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stops:
-    """The apps that must not be called now. Times are seconds of any steady clock. As many entries as apps."""
+    """The calls that must not be made now. Times are seconds of any steady clock.
+
+    A stop covers all calls of an app, or those of one kind: an app has at most as many as there are kinds, and one.
+    """
 
     def __init__(self) -> None:
-        self._stops: dict[str, _Stop] = {}
+        self._stops: dict[tuple[str, CallKind | None], _Stop] = {}
 
-    def begin(self, error: CallsStopped, *, fingerprint: bytes, now_s: float) -> None:
-        """Stop the app's calls for as long as the error says; a longer stop already in effect stays."""
+    def begin(self, error: CallsStopped, kind: CallKind, *, fingerprint: bytes, now_s: float) -> None:
+        """Stop the app's calls for as long as the error says; a longer stop already in effect stays.
+
+        `kind` is the call that was refused.
+        """
         stop = _Stop(
             code=error.code,
             text=error.text,
@@ -86,24 +96,34 @@ class Stops:
             until_s=now_s + error.stopped_for_s,
             fingerprint=fingerprint,
         )
-        running = self._stops.get(error.app)
+        key = error.app, kind if kind_of(error.code) in OF_ONE_CALL else None
+        running = self._stops.get(key)
         if running is None or running.fingerprint != fingerprint or running.until_s <= stop.until_s:
-            self._stops[error.app] = stop
+            self._stops[key] = stop
 
-    def current(self, app: str, *, fingerprint: Callable[[], bytes], now_s: float) -> CallsStopped | None:
-        """Return the app's stop with the remaining time, or None; a changed secret lifts it.
+    def current(
+        self, app: str, kind: CallKind, *, fingerprint: Callable[[], bytes], now_s: float
+    ) -> CallsStopped | None:
+        """Return the stop of the app's calls of this kind, with the remaining time, or None."""
+        for key in ((app, None), (app, kind)):
+            stop = self._stops.get(key)
+            if stop is None:
+                continue
+            if _is_over(stop, fingerprint=fingerprint, now_s=now_s):
+                del self._stops[key]
+                continue
+            error = CallsStopped(
+                app=app, code=stop.code, text=stop.text, advice=stop.advice, stopped_for_s=stop.until_s - now_s
+            )
+            error.sent = False
+            return error
+        return None
 
-        After too many bad signatures it does not: that is the upstream's own pause, whatever signs the calls.
-        """
-        stop = self._stops.get(app)
-        if stop is None:
-            return None
-        own_pause = kind_of(stop.code) is CodeKind.TOO_MANY_BAD_SIGNATURES
-        if now_s >= stop.until_s or (not own_pause and fingerprint() != stop.fingerprint):
-            del self._stops[app]
-            return None
-        error = CallsStopped(
-            app=app, code=stop.code, text=stop.text, advice=stop.advice, stopped_for_s=stop.until_s - now_s
-        )
-        error.sent = False
-        return error
+
+def _is_over(stop: _Stop, *, fingerprint: Callable[[], bytes], now_s: float) -> bool:
+    """Return whether a stop has ended. A changed secret ends it.
+
+    After too many bad signatures it does not: that is the upstream's own pause, whatever signs the calls.
+    """
+    own_pause = kind_of(stop.code) is CodeKind.TOO_MANY_BAD_SIGNATURES
+    return now_s >= stop.until_s or (not own_pause and fingerprint() != stop.fingerprint)

@@ -1,26 +1,24 @@
-"""The upstream's wire format, in both directions: `list_sched_task` as its page describes it."""
+"""The parts of the upstream's wire format that all its calls share; see `list_call.py` and `get_call.py`."""
 
 import re
 from collections import Counter
-from datetime import UTC, datetime
-from typing import Annotated, Literal, NoReturn
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 from urllib.parse import urlencode
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType, field
+from msgspec import field
 
-from service.model.queries import Query, Range, Sort
-from service.model.tasks import Listing
+from service.model.calls import CallKind
 from service.upstream.apps import UpstreamApp
 from service.upstream.masking import masked
-from service.upstream.records import INT64, Oddity, WireTask, task_of, wire_task
+from service.upstream.records import Oddity, WireTask
 
-PATH = "/v4/timpush/list_sched_task"
+PATHS = {CallKind.LIST: "/v4/timpush/list_sched_task", CallKind.GET: "/v4/timpush/get_sched_task"}
 TEXT_MAX_CHARS = 200
 TEXT_READ_CHARS = 4096
-TOTAL_MAX = INT64[-1]
 
-OrderBy = Literal["lower", "camel"]
+Content = TypeVar("Content")
 
 
 class MalformedAnswer(ValueError):
@@ -34,45 +32,20 @@ class UpstreamRefusal(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
-class _Request(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
-    sdkappid: int
-    offset: int
-    want: int
-    order_by: str
-    asc: bool
-    begin_time: str
-    end_time: str
-    keyword: str | UnsetType = UNSET
-
-
 class _Head(msgspec.Struct, frozen=True, kw_only=True):
     code: int = field(name="ErrorCode")
     text: str | None = field(name="ErrorInfo", default=None)
     status: str = field(name="ActionStatus", default="OK")
 
 
-class _Page(msgspec.Struct, frozen=True, kw_only=True):
-    total: Annotated[int, Meta(ge=0, le=TOTAL_MAX)] = field(name="Total")
-    tasks: list[WireTask] | UnsetType | None = field(name="Tasks", default=UNSET)
-
-
-class _OddPage(msgspec.Struct, frozen=True, kw_only=True):
-    total: Annotated[int, Meta(ge=0, le=TOTAL_MAX)] = field(name="Total")
-    tasks: list[msgspec.Raw] | UnsetType | None = field(name="Tasks", default=UNSET)
-
-
 _heads = msgspec.json.Decoder(_Head)
-_pages = msgspec.json.Decoder(_Page)
-_odd_pages = msgspec.json.Decoder(_OddPage)
-
-_SPELLINGS: dict[OrderBy, tuple[str, str]] = {"lower": ("createat", "schedat"), "camel": ("createAt", "schedAt")}
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
 """Any escape within a JSON string; the group is a surrogate that stands alone."""
 
 
-def request_target(app: UpstreamApp, *, signature: str, random: int) -> str:
+def request_target(app: UpstreamApp, kind: CallKind, *, signature: str, random: int) -> str:
     """Return path and query string of a call. It contains the signature: never log or display it.
 
     `random` is 32 bits, new for each call.
@@ -84,31 +57,13 @@ def request_target(app: UpstreamApp, *, signature: str, random: int) -> str:
         "random": random,
         "contenttype": "json",
     }
-    return f"{PATH}?{urlencode(query, safe='*')}"
+    return f"{PATHS[kind]}?{urlencode(query, safe='*')}"
 
 
-def request_body(app: UpstreamApp, query: Query, range_: Range, *, offset: int, want: int, order_by: OrderBy) -> bytes:
-    """Return the JSON body of a call."""
-    created, scheduled = _SPELLINGS[order_by]
-    by_creation = query.sort in (Sort.CREATED, Sort.CREATED_DESC)
-    return msgspec.json.encode(
-        _Request(
-            sdkappid=app.sdkappid,
-            offset=offset,
-            want=want,
-            order_by=created if by_creation else scheduled,
-            asc=query.sort in (Sort.CREATED, Sort.SCHEDULED),
-            begin_time=_upstream_time(range_.since_s),
-            end_time=_upstream_time(range_.until_s),
-            keyword=query.keyword or UNSET,
-        )
-    )
+def read_answer(body: bytes, read_content: Callable[[bytes, Counter[Oddity]], Content]) -> Content | UpstreamRefusal:
+    """Read the head of an answer, and by `read_content` the content of a successful one. Raise MalformedAnswer.
 
-
-def read_answer(body: bytes, *, sdkappid: int, offset: int, want: int) -> Listing | UpstreamRefusal:
-    """Read an answer to an app's call for `want` tasks from `offset` on. Raise MalformedAnswer.
-
-    Unknown fields are ignored, and one irregular record does not affect the others: see `records.py`.
+    `read_content` gets valid text, counts deviations, and may raise what msgspec's decoders raise.
     """
     odd: Counter[Oddity] = Counter()
     try:
@@ -117,29 +72,20 @@ def read_answer(body: bytes, *, sdkappid: int, offset: int, want: int) -> Listin
         if head.code != 0:
             return UpstreamRefusal(code=head.code, text=head.text or "")
         if head.status != "OK":
-            _malformed("ActionStatus is not OK although ErrorCode is 0")
-        total, records, left_out = _records(body, odd)
+            raise MalformedAnswer("ActionStatus is not OK although ErrorCode is 0")
+        return read_content(body, odd)
     except RecursionError as exc:
         raise MalformedAnswer("the answer is nested too deeply") from exc
     except msgspec.ValidationError as exc:
         raise MalformedAnswer(f"the answer lacks something or has it in another type: {exc}") from exc
     except msgspec.DecodeError as exc:
         raise MalformedAnswer(f"the answer is not JSON: {exc}") from exc
+
+
+def check_app(records: Iterable[WireTask], *, sdkappid: int) -> None:
+    """Raise MalformedAnswer if a record is of another app: such an answer was made for somebody else."""
     if any(record.sdkappid not in (None, sdkappid) for record in records):
-        _malformed("Tasks holds a task of another app")
-    if len(records) + left_out > want:
-        odd[Oddity.SURPLUS] += 1
-        records = records[:want]
-        left_out = min(left_out, want - len(records))
-    if records and total < offset + len(records):
-        odd[Oddity.TOTAL] += 1
-        total = offset + len(records)
-    return Listing(
-        total=total,
-        tasks=tuple(task_of(record, odd) for record in records),
-        left_out=left_out,
-        odd=tuple(odd.items()),
-    )
+        raise MalformedAnswer("the answer holds a task of another app")
 
 
 def bounded(text: str, *, secret: str = "") -> str:
@@ -174,26 +120,3 @@ def _proper_text(body: bytes, odd: Counter[Oddity]) -> bytes:
         return rb"\ufffd"
 
     return _ESCAPE.sub(replaced, body)
-
-
-def _records(body: bytes, odd: Counter[Oddity]) -> tuple[int, list[WireTask], int]:
-    """Return the total, the records, and how many were left out for lack of an id."""
-    try:
-        page = _pages.decode(body)
-    except msgspec.ValidationError:
-        odd_page = _odd_pages.decode(body)
-    else:
-        if page.tasks is UNSET and page.total:
-            _malformed("the answer lacks Tasks")
-        return page.total, page.tasks or [], 0
-    read = [wire_task(raw, odd) for raw in odd_page.tasks or ()]
-    records = [record for record in read if record is not None]
-    return odd_page.total, records, len(read) - len(records)
-
-
-def _upstream_time(epoch_s: int) -> str:
-    return f"{datetime.fromtimestamp(epoch_s, tz=UTC):%Y-%m-%d %H:%M:%S}"
-
-
-def _malformed(detail: str) -> NoReturn:
-    raise MalformedAnswer(detail)

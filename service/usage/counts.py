@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from service.model.pages import Source
-from service.observe.outcomes import DECLINED, FALLBACK, REFUSED, TASKS_ROUTE
+from service.observe.outcomes import DECLINED, FALLBACK, PAGES, REFUSED, TASKS_ROUTE
 from service.observe.request import RequestLabels, RequestRecord
 
 Count = Callable[[str, str, int], None]
@@ -27,7 +27,8 @@ class UsageObserver:
             self._count(labels, "requests", number)
             if labels.outcome in _COLUMNS:
                 self._count(labels, _COLUMNS[labels.outcome], number)
-        for labels, number in Counter([each.labels for each in seen if each.waited_s > 0]).items():
+        waits = Counter([each.labels for each in seen if each.waited_s > 0 and each.labels.outcome in PAGES])
+        for labels, number in waits.items():
             self._count(labels, "waits", number)
 
     def _count(self, labels: RequestLabels, column: str, number: int) -> None:

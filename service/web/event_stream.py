@@ -109,9 +109,13 @@ class Watch:
             watcher = stack.enter_context(
                 self._feeds.watcher(ask.query, only, caller=ask.caller, caller_now=access.caller_now)
             )
-            ready = watcher.ready(patience_s=ask.patience_s)
-            if await unless_hung_up(ready, receive=request.receive, context=context) is None:
-                return Silence()
+            began_s = asyncio.get_running_loop().time()
+            try:
+                ready = watcher.ready(patience_s=ask.patience_s)
+                if await unless_hung_up(ready, receive=request.receive, context=context) is None:
+                    return Silence()
+            finally:  # the feed fetches for all watchers, so its calls are nobody's
+                context.cost.waited_s = asyncio.get_running_loop().time() - began_s
             return EventStream(
                 watcher,
                 stack=stack.pop_all(),

@@ -1,13 +1,24 @@
 """The outermost ASGI middleware: handles every request, including unrouted ones, and every response as sent."""
 
+import asyncio
 import os
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from service.observe.request import Fields, Observer, RequestContext, RequestLabels, RequestRecord, labels_of
+from service.observe.outcomes import HUNG_UP
+from service.observe.request import (
+    Fields,
+    Observer,
+    RequestContext,
+    RequestLabels,
+    RequestRecord,
+    labels_of,
+    trace_id_of,
+)
 from service.web.answers import Header, Reply
+from service.web.client_address import PEERS, ClientAddresses
 from service.web.headers.origin import foreign_status
 from service.web.problems.handlers import failure_answer, refusal_answer
 
@@ -15,7 +26,7 @@ URL_MAX_BYTES = 8 * 1024
 FIELDS_MAX_BYTES = 16 * 1024
 
 UNROUTED = "unrouted"
-HUNG_UP = 499
+STATUS_HUNG_UP = 499
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
@@ -30,9 +41,12 @@ Messages = tuple[dict[str, Any], dict[str, Any]]
 class RequestMiddleware:
     """Wraps the application: request ids, size limits, HEAD, last-resort error handling, and one record per request."""
 
-    def __init__(self, app: AsgiApp, *, observers: Sequence[Observer], is_open: bool = False) -> None:
+    def __init__(
+        self, app: AsgiApp, *, observers: Sequence[Observer], clients: ClientAddresses = PEERS, is_open: bool = False
+    ) -> None:
         """`is_open` means that no credential is needed, so cross-origin requests are rejected by other means."""
         self._app = app
+        self.clients = clients
         self._is_open = is_open
         self.observers = tuple(observers)
 
@@ -62,34 +76,53 @@ class RequestMiddleware:
             answer = failure_answer(context, exc)
             if not outgoing.status:
                 await Reply(answer)(scope, receive, outgoing.send)
+        except asyncio.CancelledError:  # the server cuts off whatever its shutdown has not let end
+            if not outgoing.status:
+                await Reply(refusal_answer(503, context))(scope, receive, outgoing.send)
+            raise
         finally:
+            if context.hung_up:
+                context.outcome = HUNG_UP
             labels = labels_of(
                 method if method in _METHODS else "other",
                 scope.get("path_template", UNROUTED),
-                outgoing.status or HUNG_UP,
+                outgoing.status or STATUS_HUNG_UP,
                 context.caller,
                 context.app,
                 context.outcome,
             )
-            self._report(context, labels, started_s=started_s, answer_bytes=outgoing.body_bytes)
+            client = self.clients.of(scope, fields)
+            self._report(context, labels, client=client, started_s=started_s, answer_bytes=outgoing.body_bytes)
 
-    def refuse(self, status: int) -> Messages:
-        """Return the response to a request that could not be parsed, and report it like any other."""
+    def refuse(self, status: int, client: tuple[str, int] | None) -> Messages:
+        """Return the response to a peer's request that could not be parsed, and report it like any other."""
         started_s = time.perf_counter()
         context = RequestContext(request_id=request_id_of(None), fields={})
         answer = refusal_answer(status, context)
         labels = labels_of("other", UNROUTED, status, None, None, context.outcome)
-        self._report(context, labels, started_s=started_s, answer_bytes=len(answer.body))
+        address = None if client is None else client[0]
+        self._report(context, labels, client=address, started_s=started_s, answer_bytes=len(answer.body))
         headers = (*answer.headers, _NOSNIFF, (b"x-request-id", context.request_id.encode()))
         start = {"type": "http.response.start", "status": status, "headers": headers}
         return start, {"type": "http.response.body", "body": answer.body}
 
-    def _report(self, context: RequestContext, labels: RequestLabels, *, started_s: float, answer_bytes: int) -> None:
+    def _report(
+        self,
+        context: RequestContext,
+        labels: RequestLabels,
+        *,
+        client: str | None,
+        started_s: float,
+        answer_bytes: int,
+    ) -> None:
         record = RequestRecord(
             request_id=context.request_id,
             labels=labels,
-            waited_s=context.waited_s,
-            upstream_s=context.upstream_s,
+            client=client,
+            trace_id=trace_id_of(context.fields),
+            waited_s=context.cost.waited_s,
+            upstream_s=context.cost.upstream_s,
+            calls=context.cost.calls,
             duration_s=time.perf_counter() - started_s,
             ended_at_s=time.time(),
             answer_bytes=answer_bytes,

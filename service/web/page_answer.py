@@ -6,6 +6,7 @@ from functools import lru_cache
 import msgspec
 
 from service.model.freshness import CacheDirectives
+from service.model.origin import FetchCost
 from service.model.pages import Page
 from service.model.queries import rfc3339
 from service.web.answers import JSON, Answer, Header
@@ -103,6 +104,7 @@ def page_answer(
     rendered: Rendered,
     *,
     directives: CacheDirectives,
+    cost: FetchCost,
     wait_applied_s: int | None,
     if_none_match: bytes | None,
     accept_encoding: bytes | None,
@@ -122,8 +124,8 @@ def page_answer(
     ]
     if wait_applied_s is not None:
         fields.append((b"preference-applied", b"wait=%d" % wait_applied_s))
-    if page.waited_s or page.upstream_s:
-        timing = f"line;dur={page.waited_s * 1000:.1f}, upstream;dur={page.upstream_s * 1000:.1f}"
+    if cost.waited_s or cost.upstream_s:
+        timing = f"line;dur={cost.waited_s * 1000:.1f}, upstream;dur={cost.upstream_s * 1000:.1f}"
         fields.append((b"server-timing", timing.encode()))
     if page.budget is not None:
         fields.extend(ratelimit(page.query.app, page.budget))

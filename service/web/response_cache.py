@@ -14,8 +14,9 @@ from typing import Any
 
 from service.model.callers import Authenticated
 from service.model.pages import Source
-from service.observe.request import Fields, Observer, RequestLabels, RequestRecord, labels_of
+from service.observe.request import Fields, Observer, RequestLabels, RequestRecord, labels_of, trace_id_of
 from service.web.answers import Header
+from service.web.client_address import PEERS, ClientAddresses
 from service.web.headers.ratelimit import STATE
 from service.web.middleware import FIELDS_MAX_BYTES, UNROUTED, AsgiApp, Messages, request_id_of
 
@@ -89,6 +90,7 @@ class ResponseCache:
         *,
         authenticate_cached: AuthenticateCached,
         observers: Sequence[Observer],
+        clients: ClientAddresses = PEERS,
         clock: Callable[[], float],
         wall: Callable[[], float] = time.time,
         max_bytes: int,
@@ -96,6 +98,7 @@ class ResponseCache:
         self._app = app
         self._authenticate_cached = authenticate_cached
         self._observers = tuple(observers)
+        self._clients = clients
         self._clock = clock
         self._wall = wall
         self._max_bytes = max_bytes
@@ -147,8 +150,11 @@ class ResponseCache:
         observation = RequestRecord(
             request_id=request_id,
             labels=response.labels,
+            client=self._clients.of(scope, fields),
+            trace_id=trace_id_of(fields),
             waited_s=0.0,
             upstream_s=0.0,
+            calls=0,
             duration_s=time.perf_counter() - started_s,
             ended_at_s=now_s,
             answer_bytes=len(response.body),

@@ -8,6 +8,7 @@ from litestar import Litestar
 
 from service.observe.request import Observer
 from service.watch.feeds import Feeds
+from service.web.client_address import PEERS, ClientAddresses
 from service.web.event_stream import Watch
 from service.web.interfaces import Callers, GatewayAPI
 from service.web.middleware import RequestMiddleware
@@ -36,13 +37,14 @@ def create_web(
     clock: Callable[[], float] = time.time,
     observers: Sequence[Observer] = (),
     lifespan: Sequence[Lifespan] = (),
+    clients: ClientAddresses = PEERS,
     is_open: bool = False,
 ) -> RequestMiddleware:
     """Return the ASGI application.
 
     `settings` returns the current settings, `clock` seconds since the epoch. `observers` are called after each
-    request. `lifespan` contexts are entered in order at startup and exited in reverse. `is_open` means that requests
-    need no credential.
+    request. `lifespan` contexts are entered in order at startup and exited in reverse. `clients` determines the
+    addresses of clients, for logs. `is_open` means that requests need no credential.
     """
     app = Litestar(
         route_handlers=[
@@ -62,4 +64,4 @@ def create_web(
         logging_config=None,
         debug=False,
     )
-    return RequestMiddleware(app, observers=observers, is_open=is_open)
+    return RequestMiddleware(app, observers=observers, clients=clients, is_open=is_open)

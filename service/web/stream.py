@@ -182,8 +182,6 @@ class TaskStream(Reply):
                 problem = late_problem(context, exc)
                 rest = self._ask.slice.offset if following is None else following
                 return self._course.last_line(problem=problem, following=self._link(rest))
-            context.waited_s += chunk.waited_s
-            context.upstream_s += chunk.upstream_s
             following, is_empty, chunk = chunk.following, chunk.is_empty, None
             # Whitespace before the next line's value keeps the connection active if no task is sent for long.
             await self._sent(send, lines or b" ", more=True)

@@ -54,7 +54,7 @@ def _answers(status: str, values: str, *, outcome: str = "none") -> Series:
 
 def _waits(values: str, *, in_time: str) -> tuple[Series, ...]:
     """Waits in line, and those of 5 s at most."""
-    waits = {"caller": "reports", "app": "shop"}
+    waits = {"caller": "reports", "app": "shop", "outcome": "fetched"}
     return (
         series("taskgate_line_wait_seconds_count", values, **waits),
         series("taskgate_line_wait_seconds_bucket", in_time, le="5.0", **waits),

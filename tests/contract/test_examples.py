@@ -12,7 +12,7 @@ from service.model.tasks import Listing
 from service.sandbox.listing import ListRequest, Tasks
 from service.sandbox.tasks import seeded
 from service.sandbox.upstream import APPS
-from service.upstream.wire import read_answer
+from service.upstream.list_call import read_listing
 from tests.http.fake_gateway import Web
 from tests.scenes.fleet import fleet
 from tests.servers import Server
@@ -56,7 +56,7 @@ def test_the_page_is_the_sandbox_s() -> None:
     )
     tasks = Tasks(seeded(seed=1, sdkappid=number, start_s=now_s), total=2000)
     answer = msgspec.json.encode(tasks.page(wanted, sdkappid=number, now_s=now_s))
-    listing = read_answer(answer, sdkappid=number, offset=shown["offset"], want=shown["limit"])
+    listing = read_listing(answer, sdkappid=number, offset=shown["offset"], want=shown["limit"])
     assert isinstance(listing, Listing)
     assert shown["app"] == APPS[0].name
     assert shown["total"] == listing.total

@@ -15,6 +15,7 @@ from service.callers.table import Table, table_of
 from service.model.budgets import AppCondition, BudgetView, CallerStanding, RecentCalls, UsageView, Worst
 from service.model.callers import AppInfo, Authenticated, Caller
 from service.model.errors import StoreUnavailable, Unauthenticated
+from service.model.origin import FetchCost
 from service.model.pages import AppState, Chunk, Page, PageRequest, Readiness, Source
 from service.model.queries import Range
 from service.model.tasks import Task
@@ -75,7 +76,9 @@ class FakeGateway:
         self.usage_view: dict[str, Any] = {}
         self.usage_asks: list[tuple[str, str | None, int]] = []
         self.error: Exception | None = None
+        self.cost = FetchCost()
         self.go: asyncio.Event | None = None
+        self.remembers = False
         self.waiting = 0
         self.cancelled = 0
         self.ready = True
@@ -84,9 +87,17 @@ class FakeGateway:
         self.block_size = 100
         self.told_at: dict[int, dict[str, Any] | Exception | asyncio.Event] = {}
 
+    def recall(self, ask: PageRequest) -> Page | None:
+        """The page, if `remembers`."""
+        if not self.remembers:
+            return None
+        self.asks.append(ask)
+        return self._page(ask)
+
     async def page(self, ask: PageRequest) -> Page:
         """The page."""
         self.asks.append(ask)
+        self._charge(ask)
         if self.go is not None:
             self.waiting += 1
             try:
@@ -98,6 +109,9 @@ class FakeGateway:
                 self.waiting -= 1
         if self.error is not None:
             raise self.error
+        return self._page(ask)
+
+    def _page(self, ask: PageRequest) -> Page:
         values: dict[str, Any] = {
             "query": ask.query,
             "slice": ask.slice,
@@ -113,6 +127,7 @@ class FakeGateway:
     async def chunk(self, ask: PageRequest) -> Chunk:
         """Up to `block_size` tasks of `listed` from the offset on, or what is configured for that offset."""
         self.asks.append(ask)
+        self._charge(ask)
         offset = ask.slice.offset
         told = self.told_at.get(offset, {})
         if isinstance(told, Exception):
@@ -137,6 +152,13 @@ class FakeGateway:
             "source": Source.HIT,
         }
         return Chunk(**(values | self.changes_of_chunks | told))
+
+    def _charge(self, ask: PageRequest) -> None:
+        """Let the request have cost `cost`, however it ends."""
+        if ask.origin.cost is not None:
+            ask.origin.cost.waited_s += self.cost.waited_s
+            ask.origin.cost.upstream_s += self.cost.upstream_s
+            ask.origin.cost.calls += self.cost.calls
 
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
         """The caller's apps."""

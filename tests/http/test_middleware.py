@@ -1,13 +1,18 @@
 """The middleware: request ids, observations, bounds, credentials, and routes that need none."""
 
+import asyncio
 import re
+from typing import Any
 
 import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from service.model.errors import UpstreamTimeout
+from service.model.origin import FetchCost
 from service.model.pages import Source
 from tests.http.fake_gateway import AUTH, KEY, MANY_AUTH, Web
+from tests.servers import until
 
 OPEN = [
     "/", "/livez", "/readyz", "/version", "/problems", "/problems/{name}", "/openapi.json", "/docs", "/docs/{name}",
@@ -108,7 +113,8 @@ async def test_made_request_id(web: Web, own: str) -> None:
 
 async def test_observations(web: Web) -> None:
     """Each request is observed once, by route and not by path, with its outcome."""
-    web.gateway.changes = {"source": Source.FETCHED, "waited_s": 0.5, "upstream_s": 0.25}
+    web.gateway.changes = {"source": Source.FETCHED}
+    web.gateway.cost = FetchCost(waited_s=0.5, upstream_s=0.25, calls=1)
     await web.get("/tasks?q=private")
     await web.client.get("/nowhere/private")
     await web.client.post("/tasks")
@@ -127,6 +133,45 @@ async def test_observations(web: Web) -> None:
     assert (web.observed[0].waited_s, web.observed[0].upstream_s) == (0.5, 0.25)
     assert web.observed[0].answer_bytes > 100
     assert web.observed[5].answer_bytes == 0
+
+
+async def test_a_failed_request_has_its_cost(web: Web) -> None:
+    """What a request has waited and how many calls it has cost is recorded however it ends."""
+    web.gateway.cost = FetchCost(waited_s=1.5, upstream_s=0.5, calls=2)
+    for web.gateway.error in (UpstreamTimeout("late", app="shop"), RuntimeError("a fault of ours")):
+        await web.get()
+    seen = [(each.labels.status, each.waited_s, each.upstream_s, each.calls) for each in web.observed]
+    assert seen == [(504, 1.5, 0.5, 2), (500, 1.5, 0.5, 2)]
+
+
+async def test_a_request_that_is_cut_off_is_recorded_once(web: Web) -> None:
+    """A request that the server cancels gets 503, and its record has that status, its id, caller and route."""
+    web.gateway.go = asyncio.Event()
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"gateway"), (b"authorization", f"Bearer {KEY}".encode()), (b"x-request-id", b"mine")]
+    scope = {"type": "http", "method": "GET", "path": "/tasks", "query_string": b"", "headers": headers, "client": None}
+    task = asyncio.create_task(web.app(scope, asyncio.Event().wait, send))
+    await until(lambda: web.gateway.waiting == 1)
+    task.cancel()
+    await asyncio.wait({task})
+    assert (task.cancelled(), sent[0]["status"]) == (True, 503)
+    assert [(each.request_id, *msgspec.structs.astuple(each.labels)) for each in web.observed] == [
+        ("mine", "GET", "/tasks", 503, "single", "shop", "503")
+    ]
+
+
+async def test_a_record_has_address_and_trace(web: Web) -> None:
+    """The peer's address and the trace id of a valid `traceparent` are recorded, also of unroutable requests."""
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    for traceparent in (f"00-{trace}-b7ad6b7169203331-01", f"00-{'0' * 32}-b7ad6b7169203331-01", "rubbish"):
+        await web.get("/nowhere", headers={"traceparent": traceparent, "X-Forwarded-For": "192.0.2.9"})
+    web.app.refuse(400, ("192.0.2.1", 4711))
+    seen = [(each.client, each.trace_id) for each in web.observed]
+    assert seen == [("127.0.0.1", trace), ("127.0.0.1", None), ("127.0.0.1", None), ("192.0.2.1", None)]
 
 
 async def test_log_holds_no_secrets(web: Web) -> None:

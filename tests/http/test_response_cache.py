@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from service.model.callers import Authenticated
+from service.model.origin import FetchCost
 from service.model.pages import Source
 from service.observe.request import RequestRecord
 from service.web.response_cache import ResponseCache
@@ -92,7 +93,8 @@ async def test_never_longer_than_fresh(desk: Desk) -> None:
 
 async def test_observed_like_any_other(desk: Desk, web: Web) -> None:
     """Observers get a cached answer with caller, app, route and outcome, and it carries the caller's own id."""
-    web.gateway.changes = {"source": Source.FETCHED, "waited_s": 0.5, "upstream_s": 0.25}
+    web.gateway.changes = {"source": Source.FETCHED}
+    web.gateway.cost = FetchCost(waited_s=0.5, upstream_s=0.25, calls=1)
     first = await desk.get()
     answer = await desk.get(headers={"X-Request-Id": "mine"})
     assert answer.headers["x-request-id"] == "mine"

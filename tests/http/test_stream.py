@@ -315,7 +315,7 @@ async def test_a_reader_that_hangs_up(web: Web) -> None:
         writer.close()
         await until(lambda: web.gateway.cancelled == 1)
         await until(lambda: len(web.observed) == 1)
-        assert web.observed[0].labels.outcome is None
+        assert (web.observed[0].labels.status, web.observed[0].labels.outcome) == (200, "hung-up")
         assert len(web.gateway.asks) == 2
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from service.model.budgets import BudgetNote
 from service.model.freshness import CacheDirectives, StaleReason
+from service.model.origin import FetchCost
 from service.model.pages import Forward, Source
 from service.model.queries import At, FromNow, Slice, Sort
 from service.model.streams import Only
@@ -189,7 +190,8 @@ async def test_cache_status(web: Web, changes: dict[str, Any], headers: dict[str
 async def test_budget_and_timing(web: Web) -> None:
     """A page that needed the budget reports its state, and how long it waited."""
     note = BudgetNote(calls=5, window_s=1.0, free=2, reset_s=0.2)
-    web.gateway.changes = {"source": Source.FETCHED, "waited_s": 0.2124, "upstream_s": 0.0831, "budget": note}
+    web.gateway.changes = {"source": Source.FETCHED, "budget": note}
+    web.gateway.cost = FetchCost(waited_s=0.2124, upstream_s=0.0831, calls=1)
     answer = await web.get()
     assert answer.headers["ratelimit-policy"] == '"shop";q=5;w=1'
     assert answer.headers["ratelimit"] == '"shop";r=2;t=1'

@@ -19,6 +19,7 @@ import msgspec
 import yaml
 
 from service.sandbox.client import ControlClient
+from service.sandbox.faults import SandboxCall
 from service.sandbox.upstream import APPS
 from tests.ports import free_port
 from tests.servers import Server, _die_with_parent
@@ -82,7 +83,7 @@ class Replica:
         self.port = free_port()
         self.metrics_port = free_port()
         self.configuration = configuration
-        self._log = log
+        self.log_file = log
         self.process: subprocess.Popen[bytes] | None = None
         self.release = PRESENT
 
@@ -93,7 +94,7 @@ class Replica:
             "TASKGATE__SERVER__PORT": str(self.port),
             "TASKGATE__TELEMETRY__METRICS_PORT": str(self.metrics_port),
         }
-        with self._log.open("ab") as log:
+        with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [self.release.python, "-m", "service", "serve"],
                 env=environment,
@@ -121,7 +122,7 @@ class Replica:
 
     def log(self) -> str:
         """All that it wrote."""
-        return self._log.read_text(errors="replace")
+        return self.log_file.read_text(errors="replace")
 
     async def ready(self) -> None:
         """Wait until it says that it is ready."""
@@ -176,17 +177,17 @@ class Fleet:
         fields = {"Authorization": f"Bearer {key_of(caller)}"}
         return await get(self.replicas[replica].port, target, fields, method=method)
 
-    async def arrivals_ms(self) -> list[float]:
-        """When calls arrived at the upstream, in milliseconds, in order."""
-        return sorted((await self.upstream.stats()).of(APP.sdkappid).arrivals_ms)
+    async def arrivals_ms(self, call: SandboxCall = "list") -> list[float]:
+        """When calls of one kind arrived at the upstream, in milliseconds, in order."""
+        return sorted((await self.upstream.stats()).of(APP.sdkappid, call).arrivals_ms)
 
-    async def calls(self) -> int:
-        """How many calls arrived at the upstream."""
-        return (await self.upstream.stats()).of(APP.sdkappid).calls
+    async def calls(self, call: SandboxCall = "list") -> int:
+        """How many calls of one kind arrived at the upstream."""
+        return (await self.upstream.stats()).of(APP.sdkappid, call).calls
 
-    async def worst_second(self) -> int:
-        """The most calls that arrived within any window of one second."""
-        return (await self.upstream.stats()).of(APP.sdkappid).worst_window
+    async def worst_second(self, call: SandboxCall = "list") -> int:
+        """The most calls of one kind that arrived within any window of one second."""
+        return (await self.upstream.stats()).of(APP.sdkappid, call).worst_window
 
     async def quiet(self) -> None:
         """Wait until all slots are free, and forget the calls so far."""

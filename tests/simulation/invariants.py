@@ -109,8 +109,8 @@ def work_is_bounded(replica: Replica, plan: Plan, *, now_s: float) -> None:
 def nothing_is_left(replica: Replica) -> None:
     """When all have gone, no waiter, queued block, task or look-up is left except each line's ticker."""
     for app, served in replica.apps.items():
-        if served.line.waiting():
-            raise Violated("memory", f"{replica.name} still waits for {app}: {served.line.waiting()}")
+        if served.list.line.waiting():
+            raise Violated("memory", f"{replica.name} still waits for {app}: {served.list.line.waiting()}")
     tasks = [task for task in replica.owner.tasks if not task.done()]
     if len(tasks) > len(replica.apps):
         names = ", ".join(sorted(str(task.get_coro()) for task in tasks))

@@ -14,7 +14,9 @@ from service.cache.purge import Purge
 from service.cache.redis_blocks import RedisBlocks
 from service.cache.sequential_reads import SequentialReads
 from service.gateway.fetch import Fetching
-from service.gateway.gateway import Gateway, ServedApp
+from service.gateway.gateway import Gateway
+from service.gateway.list_calls import ListCalls
+from service.gateway.served import ServedApp, ServedCall
 from service.model.callers import AppInfo
 from service.model.freshness import Lifetimes
 from service.upstream.apps import UpstreamApp
@@ -67,7 +69,6 @@ class Replica:
         self.events: deque[float] = deque(maxlen=5_000)
         self.connected_since_s = 0.0
         self.calls_begun = 0
-        self._servers = servers
         self.store = MemoryStore(redis, self.network, self._note)
         blocks = RedisBlocks(self.store, prefix="t", block_size=BLOCK_SIZE, chance=chance.randbytes)
         memory = MemoryBlocks(max_bytes=memory_bytes, clock=asyncio.get_running_loop().time)
@@ -79,18 +80,19 @@ class Replica:
 
         for app, server in servers.items():
             scheduler = ModelScheduler(server, self.network, replica=name, on_call=self._note)
+            upstream_app = UpstreamApp(name=app, sdkappid=1, admin="a", hosts=())
             fetching = Fetching(
-                app=UpstreamApp(name=app, sdkappid=1, admin="a", hosts=()),
-                upstream=upstream,
+                app=upstream_app,
+                calls=ListCalls(upstream_app, upstream, self.cache, block_size=BLOCK_SIZE, align_s=60, clock=clock),
+                stops=upstream,
                 cache=self.cache,
-                block_size=BLOCK_SIZE,
-                align_s=60,
                 attempts=ATTEMPTS,
                 pause_s=PAUSE_S,
                 clock=clock,
             )
-            self.apps[app] = ServedApp(
-                info=AppInfo(name=app, region=None),
+            served = ServedCall(
+                app=app,
+                channel=server.channel,
                 fetching=fetching,
                 line=Line(scheduler, app=app, rules=rules, redis_grace_s=GRACE_S, used=self._used),
                 usage_store=_UsageCounts(),  # type: ignore[arg-type]
@@ -98,10 +100,12 @@ class Replica:
                 calls=rules.calls,
                 window_s=rules.window_ms / 1000,
             )
+            self.apps[app] = ServedApp(info=AppInfo(name=app, region=None), list=served)
         self.purge = Purge(self.store, blocks, prefix="t", apps=self.apps)
         self.purge.add(self.cache.forget)
         self.gateway = Gateway(
             self.apps,
+            block_size=BLOCK_SIZE,
             lifetimes=lifetimes,
             clock=clock,
             purge=self.purge,
@@ -112,9 +116,9 @@ class Replica:
         """Start serving."""
         with owned_by(self.owner):
             self.purge.start()
-            for app, served in self.apps.items():
-                line = served.line
-                self.store.listen(self._servers[app].channel, _heard(line, self.event), on_gap=line.on_message_gap)
+            for served in self.apps.values():
+                line = served.list.line
+                self.store.listen(served.list.channel, _heard(line, self.event), on_gap=line.on_message_gap)
                 line.start()
             self.gateway.start()
         self.connected_since_s = asyncio.get_running_loop().time()
@@ -136,7 +140,7 @@ class Replica:
         self.gateway.leave()
         self.gateway.refuse()
         for served in self.apps.values():
-            await served.line.aclose()
+            await served.list.line.aclose()
         await self.purge.aclose()
         await self.gateway.aclose()
         await self.store.aclose()

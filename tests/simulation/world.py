@@ -128,7 +128,7 @@ class World:
     def turn_ends(self) -> str:
         """How turns have ended so far, for a failing seed's history."""
         return "; ".join(
-            f"{replica.name} {app}: {dict(served.line.turn_ends)}"
+            f"{replica.name} {app}: {dict(served.list.line.turn_ends)}"
             for replica in self.replicas
             for app, served in replica.apps.items()
         )
@@ -185,7 +185,7 @@ class World:
         waits = [
             row.waited_ms
             for replica in self.replicas
-            for row in replica.apps[app].line.waiting()
+            for row in replica.apps[app].list.line.waiting()
             if not row.background and row.waited_ms > 2 * self.plan.window_ms
         ]
         idles = any(not slot.pending and slot.free_at <= now_ms for slot in policy.slots)

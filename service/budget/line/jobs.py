@@ -74,8 +74,6 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     """A block has arrived. `joined`: from a fetch paid for by another request, perhaps on another replica."""
 
     value: CachedBlock
-    waited_s: float
-    upstream_s: float
     joined: bool
 
 

@@ -120,6 +120,7 @@ class Line:
             return await waiter.future
         finally:
             timer.cancel()
+            self._waiters.charge(block, waiter, now_s=loop.time())
             self._waiters.leave(block, waiter)
 
     def heard(self, block_key: str) -> None:

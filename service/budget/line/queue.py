@@ -24,9 +24,23 @@ class BlockState(Enum):
 
 
 class Waiter:
-    """One request that waits for one block; `future` receives its answer. Times are loop time, in seconds."""
+    """One request that waits for one block; `future` receives its answer. Times are loop time, in seconds.
 
-    __slots__ = ("background", "caller", "deadline_s", "entered_s", "future", "job", "judged", "origin", "weight")
+    `called_s` is the time of the calls for its block that have ended meanwhile.
+    """
+
+    __slots__ = (
+        "background",
+        "called_s",
+        "caller",
+        "deadline_s",
+        "entered_s",
+        "future",
+        "job",
+        "judged",
+        "origin",
+        "weight",
+    )
 
     def __init__(
         self,
@@ -49,6 +63,7 @@ class Waiter:
         self.judged = False
         self.origin = origin
         self.background = background
+        self.called_s = 0.0
 
 
 class Place:
@@ -70,13 +85,14 @@ class QueuedBlock:
     """A block that at least one request on this replica waits for.
 
     `job` fetches and looks up the block; `known` is the head of the stored value that this replica last saw. `attempts`
-    counts the calls and `joins` the fetches elsewhere, `asked_s` is when `begin` was last sent, and `is_stirred` is set
-    if a fetch of the block has ended somewhere since.
+    counts the calls and `joins` the fetches elsewhere, `asked_s` is when `begin` was last sent, `called_at_s` when the
+    call under way began, and `is_stirred` is set if a fetch of the block has ended somewhere since.
     """
 
     __slots__ = (
         "asked_s",
         "attempts",
+        "called_at_s",
         "is_stirred",
         "job",
         "joins",
@@ -99,6 +115,7 @@ class QueuedBlock:
         self.attempts = 0
         self.joins = 0
         self.asked_s = 0.0
+        self.called_at_s: float | None = None
         self.is_stirred = False
 
     def counts_for(self, caller: str) -> bool:

@@ -171,11 +171,10 @@ class Turns:
         loop = asyncio.get_running_loop()
         block.state = BlockState.CALLING
         block.attempts += 1
-        begun_s = loop.time()
         slot = _CallSlot(
             begin=lambda: self._begin(turn, block),
             app=self._app,
-            payer=self._waiters.payer(block, turn.caller, now_s=begun_s),
+            payer=self._waiters.begin_call(block, turn.caller, now_s=loop.time()),
             asked_s=block.asked_s,
             late_s=self._rules.transit_ms / 2000,
         )
@@ -183,9 +182,9 @@ class Turns:
             outcome = await block.job.call(slot, attempt=block.attempts)
         except Exception as exc:  # noqa: BLE001 - our own fault, passed on to all waiters; the slot must be freed
             outcome = CallFailed(error=exc)
+        self._waiters.end_call(block, now_s=loop.time())
         if not isinstance(outcome, CallFailed):
-            upstream_s = loop.time() - begun_s
-            self._waiters.serve(block, outcome, begun_s=begun_s, upstream_s=upstream_s, payer=turn.caller)
+            self._waiters.serve(block, outcome, payer=turn.caller)
             await self._report_done(turn, block)
             return
         await self._report_done(turn, block, outcome)
@@ -240,7 +239,7 @@ class Turns:
         except StoreUnavailable:
             return
         block.known = found.head
-        self._waiters.serve_found(block, found, now_s=asyncio.get_running_loop().time())
+        self._waiters.serve_found(block, found)
 
     async def _look_after_fetch(self, block: QueuedBlock) -> None:
         join = block.joins

@@ -46,12 +46,29 @@ class Waiters:
                 self._changed()
             self.queue.leave(block, waiter.caller)
 
-    def payer(self, block: QueuedBlock, caller: str, *, now_s: float) -> Payer:
-        """Return the payer of a call made in the caller's turn."""
+    def begin_call(self, block: QueuedBlock, caller: str, *, now_s: float) -> Payer:
+        """Note that a call for the block begins in the caller's turn, and return its payer."""
+        block.called_at_s = now_s
         first = next((waiter for waiter in block.waiters if waiter.caller == caller), None)
         if first is None:
             return Payer(caller=caller, origin=NOBODY, waited_s=0.0)
+        if first.origin.cost is not None:
+            first.origin.cost.calls += 1
         return Payer(caller=caller, origin=first.origin, waited_s=max(now_s - first.entered_s, 0.0))
+
+    def end_call(self, block: QueuedBlock, *, now_s: float) -> None:
+        """Note that the call for the block has ended."""
+        for waiter in block.waiters:
+            waiter.called_s += _call_s(block, waiter, now_s=now_s)
+        block.called_at_s = None
+
+    def charge(self, block: QueuedBlock, waiter: Waiter, *, now_s: float) -> None:
+        """Add what a request's wait for the block has cost, up to now, to the cost of its origin."""
+        cost = waiter.origin.cost
+        if cost is not None:
+            called_s = waiter.called_s + _call_s(block, waiter, now_s=now_s)
+            cost.upstream_s += called_s
+            cost.waited_s += max(now_s - waiter.entered_s - called_s, 0.0)
 
     def expire(self, block: QueuedBlock, waiter: Waiter) -> None:
         """Refuse a request whose patience ended before it got a turn; a call under way is awaited."""
@@ -88,24 +105,21 @@ class Waiters:
                 elif not waiter.future.done():
                     waiter.future.set_exception(error)
 
-    def serve(self, block: QueuedBlock, value: CachedBlock, *, begun_s: float, upstream_s: float, payer: str) -> None:
+    def serve(self, block: QueuedBlock, value: CachedBlock, *, payer: str) -> None:
         """Give a fetched block to all waiting requests. The payer's first request has fetched it; all others joined."""
         unpaid = True
         for waiter in tuple(block.waiters):
             if not waiter.future.done():
                 paid = unpaid and payer == waiter.caller
                 unpaid = unpaid and not paid
-                waited_s = max(begun_s - waiter.entered_s, 0.0)
-                fetched = Fetched(value=value, waited_s=waited_s, upstream_s=upstream_s, joined=not paid)
-                waiter.future.set_result(fetched)
+                waiter.future.set_result(Fetched(value=value, joined=not paid))
         self.queue.close(block)
 
-    def serve_found(self, block: QueuedBlock, found: CachedBlock, *, now_s: float) -> None:
+    def serve_found(self, block: QueuedBlock, found: CachedBlock) -> None:
         """Give a block found in Redis to the requests that it answers; the others keep waiting."""
         for waiter in tuple(block.waiters):
             if not waiter.future.done() and waiter.job.accepts(found):
-                waited_s = max(now_s - waiter.entered_s, 0.0)
-                waiter.future.set_result(Fetched(value=found, waited_s=waited_s, upstream_s=0.0, joined=True))
+                waiter.future.set_result(Fetched(value=found, joined=True))
                 self.leave(block, waiter)
 
     def fail(self, block: QueuedBlock, error: Exception) -> None:
@@ -135,3 +149,8 @@ class Waiters:
         for block in self.queue.blocks.values():
             for waiter in block.waiters:
                 yield block, waiter
+
+
+def _call_s(block: QueuedBlock, waiter: Waiter, *, now_s: float) -> float:
+    """Return for how long the request has waited for the call under way."""
+    return 0.0 if block.called_at_s is None else now_s - max(block.called_at_s, waiter.entered_s)

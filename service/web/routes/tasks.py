@@ -101,12 +101,12 @@ def tasks_route(
         if page is None:
             return Silence()
         context.outcome = outcome_of_page(page, wait_applied_s=patience.applied_s)
-        context.waited_s, context.upstream_s = page.waited_s, page.upstream_s
         return Reply(
             page_answer(
                 page,
                 render(page, path=path, query_string=query_string),
                 directives=directives,
+                cost=context.cost,
                 wait_applied_s=patience.applied_s,
                 if_none_match=context.fields.get(b"if-none-match"),
                 accept_encoding=context.fields.get(b"accept-encoding"),

@@ -10,6 +10,7 @@ from service.cache.block_cache import BlockCache
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
 from service.model.blocks import Block
+from service.model.cache_keys import BlockKey
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes
 from service.model.queries import At, Query, Range
@@ -19,6 +20,7 @@ from tests.servers import Server
 
 LIFETIMES = Lifetimes(fresh_s=600, settled_s=600, refusal_s=600, stale_while_revalidate_s=60, stale_if_error_s=60)
 QUERY = Query(app="shop", since=At(epoch_s=0), until=At(epoch_s=1))
+KEY = BlockKey(query=QUERY, index=0)
 BLOCK = Block(
     fetched_at_ms=1_700_000_000_000,
     range=Range(since_s=0, until_s=1),
@@ -37,7 +39,7 @@ async def shelf(own_valkey: Server) -> AsyncIterator[BlockCache]:
     store = RedisStore(RedisSettings(url=own_valkey.url))
     cache = RedisBlocks(store, prefix="t", block_size=100)
     shelf = BlockCache(cache, MemoryBlocks(max_bytes=0, clock=time.monotonic), lifetimes=LIFETIMES)
-    await shelf.put(QUERY, 0, BLOCK, generation=0)
+    await shelf.put(KEY, BLOCK, generation=0)
     yield shelf
     await store.aclose()
 
@@ -50,16 +52,16 @@ def reads(server: Server) -> int:
 
 async def test_many_at_once_ask_once(shelf: BlockCache, own_valkey: Server) -> None:
     """A hundred requests for a block at the same moment cost Redis one read; a later one reads again."""
-    got = await asyncio.gather(*(shelf.get(QUERY, 0) for _ in range(100)))
+    got = await asyncio.gather(*(shelf.get(KEY) for _ in range(100)))
     assert {kept.stored for kept in got} == {BLOCK}
     assert reads(own_valkey) == 1
-    await shelf.get(QUERY, 0)
+    await shelf.get(KEY)
     assert reads(own_valkey) == 2
 
 
 async def test_who_gives_up_leaves_the_others(shelf: BlockCache, own_valkey: Server) -> None:
     """The read goes on for those that joined, even if the one that began it is gone."""
-    first, second = (asyncio.create_task(shelf.get(QUERY, 0)) for _ in range(2))
+    first, second = (asyncio.create_task(shelf.get(KEY)) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     assert (await second).stored == BLOCK
@@ -69,24 +71,24 @@ async def test_who_gives_up_leaves_the_others(shelf: BlockCache, own_valkey: Ser
 
 async def test_nobody_joins_a_question_from_before(shelf: BlockCache, own_valkey: Server) -> None:
     """After the app's blocks were dropped, and for a request that looks for a new block, Redis is read again."""
-    before = asyncio.create_task(shelf.get(QUERY, 0))
+    before = asyncio.create_task(shelf.get(KEY))
     await asyncio.sleep(0)
-    looked = asyncio.create_task(shelf.look(QUERY, 0))
+    looked = asyncio.create_task(shelf.look(KEY))
     shelf.forget("shop")
-    await asyncio.gather(before, looked, shelf.get(QUERY, 0))
+    await asyncio.gather(before, looked, shelf.get(KEY))
     assert reads(own_valkey) == 3
 
 
 async def test_an_outage_is_told_to_each(shelf: BlockCache, own_valkey: Server) -> None:
     """Requests that joined learn that Redis is unavailable, as the first one does; later ones don't get that answer."""
     own_valkey.kill()
-    told = await asyncio.gather(*(shelf.get(QUERY, 0) for _ in range(5)), return_exceptions=True)
+    told = await asyncio.gather(*(shelf.get(KEY) for _ in range(5)), return_exceptions=True)
     assert {type(each) for each in told} == {StoreUnavailable}
     own_valkey.start()
     async with asyncio.timeout(5):
         while True:
             try:
-                assert (await shelf.get(QUERY, 0)).stored is None
+                assert (await shelf.get(KEY)).stored is None
                 break
             except StoreUnavailable:
                 await asyncio.sleep(0.02)

@@ -13,7 +13,9 @@ from service.cache.memory_blocks import MemoryBlocks
 from service.cache.purge import Purge
 from service.cache.redis_blocks import RedisBlocks
 from service.gateway.fetch import BlockJob, Fetching
+from service.gateway.list_calls import ListCalls
 from service.model.blocks import Block
+from service.model.cache_keys import BlockKey
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes
 from service.model.origin import NOBODY
@@ -26,6 +28,7 @@ from tests.servers import Server, until
 
 LIFETIMES = Lifetimes(fresh_s=600, settled_s=600, refusal_s=600, stale_while_revalidate_s=60, stale_if_error_s=60)
 QUERY = Query(app="shop", since=At(epoch_s=0), until=At(epoch_s=1))
+KEY = BlockKey(query=QUERY, index=0)
 OTHER = Query(app="news", since=At(epoch_s=0), until=At(epoch_s=1))
 BLOCK = Block(
     fetched_at_ms=int(time.time() * 1000),
@@ -67,11 +70,12 @@ class Replica:
 
     async def put(self, query: Query = QUERY, index: int = 0) -> None:
         """Keep a block."""
-        assert await self.shelf.put(query, index, BLOCK, generation=self.shelf.generation(query.app)) is not None
+        generation = self.shelf.generation(query.app)
+        assert await self.shelf.put(BlockKey(query=query, index=index), BLOCK, generation=generation) is not None
 
     def remembers(self, query: Query = QUERY, index: int = 0) -> bool:
         """Whether the block is in memory."""
-        return self.shelf.recall(query, index) is not None
+        return self.shelf.recall(BlockKey(query=query, index=index)) is not None
 
 
 @pytest.fixture
@@ -92,15 +96,15 @@ async def test_dropped_everywhere(pair: tuple[Replica, Replica]) -> None:
     for index in range(3):
         await one.put(index=index)
     await one.put(OTHER)
-    await two.shelf.get(QUERY, 0)
-    await two.shelf.get(OTHER, 0)
+    await two.shelf.get(KEY)
+    await two.shelf.get(BlockKey(query=OTHER, index=0))
     assert two.remembers()
     started_s = time.monotonic()
     assert await one.purge.drop("shop") == 4  # three blocks and the end of the list
     await until(lambda: not two.remembers(), within_s=1)
     assert time.monotonic() - started_s < 1
     assert not one.remembers()
-    assert (await two.shelf.get(QUERY, 0)).stored is None
+    assert (await two.shelf.get(KEY)).stored is None
     assert one.remembers(OTHER)
     assert two.remembers(OTHER)
     assert set(two.forgotten) == {"shop"}
@@ -112,9 +116,9 @@ async def test_what_began_before_is_not_kept(pair: tuple[Replica, Replica]) -> N
     generation = two.shelf.generation("shop")
     await one.purge.drop("shop")
     await until(lambda: two.shelf.generation("shop") > generation)
-    assert await two.shelf.put(QUERY, 0, BLOCK, generation=generation) is None
+    assert await two.shelf.put(KEY, BLOCK, generation=generation) is None
     assert not two.remembers()
-    assert (await one.shelf.get(QUERY, 0)).stored is None
+    assert (await one.shelf.get(KEY)).stored is None
 
 
 class SlowUpstream:
@@ -147,10 +151,9 @@ async def test_a_call_under_way_is_made_again(pair: tuple[Replica, Replica], att
     upstream = SlowUpstream()
     settings = AppSettings(sdkappid=1_400_000_000, admin="a", secret_env="S")
     app = upstream_app_of("shop", settings, backup_hosts=False)
-    fetching = Fetching(
-        app=app, upstream=upstream, cache=two.shelf, block_size=100, align_s=1, attempts=2, pause_s=1, clock=time.time
-    )
-    job = BlockJob(fetching, QUERY, 0, known=b"", is_fresh=lambda _: True)
+    calls = ListCalls(app, upstream, two.shelf, block_size=100, align_s=1, clock=time.time)
+    fetching = Fetching(app=app, calls=calls, stops=upstream, cache=two.shelf, attempts=2, pause_s=1, clock=time.time)
+    job = BlockJob(fetching, KEY, known=b"", is_fresh=lambda _: True)
     call = asyncio.create_task(job.call(NoSlot(), attempt=attempt))
     await asyncio.wait_for(upstream.begun.wait(), 5)
     await one.purge.drop("shop")
@@ -160,7 +163,7 @@ async def test_a_call_under_way_is_made_again(pair: tuple[Replica, Replica], att
     assert isinstance(outcome, CallFailed)
     assert outcome.again is again
     assert not two.remembers()
-    assert (await one.shelf.get(QUERY, 0)).stored is None
+    assert (await one.shelf.get(KEY)).stored is None
 
 
 async def test_a_missed_purge_is_made_up_for(own_valkey: Server) -> None:
@@ -169,7 +172,7 @@ async def test_a_missed_purge_is_made_up_for(own_valkey: Server) -> None:
         one = await stack.enter_async_context(Replica(own_valkey).running())
         two = await stack.enter_async_context(Replica(own_valkey).running())
         await one.put()
-        await two.shelf.get(QUERY, 0)
+        await two.shelf.get(KEY)
         own_valkey.run("ACL", "SETUSER", "default", "resetchannels")  # ends subscriptions, and allows no new ones
         with pytest.raises(StoreUnavailable):
             await one.purge.drop("shop")

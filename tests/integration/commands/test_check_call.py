@@ -1,4 +1,4 @@
-"""`taskgate check --call`: one real call for each app, and its faults in words to act on."""
+"""`taskgate check --call`: real calls for each app, and their faults in words to act on."""
 
 import asyncio
 import os
@@ -21,11 +21,19 @@ NO_REDIS = "redis://127.0.0.1:1/0"
 
 
 async def checked(sandbox: Sandbox, directory: Path, **changes: object) -> tuple[int, str]:
-    """Check a configuration of the sandbox's first app, without Redis; return the status and the app's line."""
-    status, text = await run_check(configuration(sandbox, directory, **changes), "--alone")
-    lines = [line for line in text.splitlines() if line.startswith("shop: ")]
-    assert len(lines) == 1, text
+    """Check a configuration of the sandbox's first app, without Redis; return the status and the app's first line.
+
+    A second one is there only if the first is good.
+    """
+    status, lines = await checked_lines(configuration(sandbox, directory, **changes))
+    assert len(lines) == (2 if lines[0].startswith("shop: ok") else 1), lines
     return status, lines[0]
+
+
+async def checked_lines(file: Path) -> tuple[int, list[str]]:
+    """Check a configuration without Redis; return the status and the lines of the sandbox's first app."""
+    status, text = await run_check(file, "--alone")
+    return status, [line for line in text.splitlines() if line.startswith("shop: ")]
 
 
 def configuration(sandbox: Sandbox, directory: Path, *, redis: str = NO_REDIS, **changes: object) -> Path:
@@ -35,7 +43,7 @@ def configuration(sandbox: Sandbox, directory: Path, *, redis: str = NO_REDIS, *
     (directory / "wrong").write_text("0" * 64)
     settings = {"sdkappid": app.sdkappid, "admin": app.admin, "base_url": sandbox.base_url, "secret_file": "good"}
     file = directory / "taskgate.yaml"
-    calls = {"connect_timeout_s": 0.5, "read_timeout_s": 0.5, "call_timeout_s": 1.0}
+    calls = {"connect_timeout_s": 2.0, "read_timeout_s": 2.0, "call_timeout_s": 2.5}
     apps = {"shop": settings | changes}
     rest = {"callers": {}, "redis": {"url": redis}, "upstream": calls}
     file.write_text(yaml.safe_dump({"apps": apps} | rest))
@@ -90,7 +98,7 @@ async def test_what_is_configured_wrong(
         (HttpStatus(status=404), "something else answers at this address"),
         (Garbage(of="html"), "something else may answer at this address"),
         (CutOff(), "The answer can't be used"),
-        (Hang(hold_ms=3000), "something on the way swallows answers"),
+        (Hang(hold_ms=10_000), "something on the way swallows answers"),
     ],
     ids=lambda value: "" if isinstance(value, str) else repr(value).partition("(")[0],
 )
@@ -110,6 +118,40 @@ async def test_a_good_app_is_told_with_its_tasks(sandbox: Sandbox, tmp_path: Pat
     assert (await sandbox.control.stats()).of(sandbox.app.sdkappid).calls == 1
 
 
+async def test_tasks_are_got_by_their_ids(sandbox: Sandbox, tmp_path: Path) -> None:
+    """After the list, its first task and an unknown one are asked for; the second line says that both were right."""
+    status, lines = await checked_lines(configuration(sandbox, tmp_path))
+    assert (status, lines[1:]) == (0, ["shop: get_sched_task: ok"])
+    assert (await sandbox.control.stats()).of(sandbox.app.sdkappid, "get").calls == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "words", "status"),
+    [
+        (ErrorCode(code=60020, text="package", call="get"), "get_sched_task: The upstream refused the call with", 1),
+        (HttpStatus(status=404, call="get"), "get_sched_task: The answer was HTTP status 404", 1),
+        (ErrorCode(code=90109, text="none", call="get", every=2), "add 90109 to upstream.unknown_task_codes", 0),
+        (ErrorCode(code=90106, text="none", call="get"), "a task of the list is unknown by its id", 1),
+    ],
+    ids=lambda value: repr(value).partition(",")[0] if isinstance(value, Fault) else "",
+)
+async def test_faults_of_single_tasks(sandbox: Sandbox, tmp_path: Path, fault: Fault, words: str, status: int) -> None:
+    """Faults of `get_sched_task` have a line of their own, and so has a code for unknown ids that is not configured."""
+    await sandbox.control.add_fault(fault)
+    found, lines = await checked_lines(configuration(sandbox, tmp_path))
+    assert lines[0].startswith("shop: ok, ")
+    assert words in lines[1]
+    assert found == status
+
+
+async def test_an_empty_list(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Without any task, the unknown one alone is asked for."""
+    await sandbox.control.resize_tasks(sandbox.app.sdkappid, 0)
+    status, lines = await checked_lines(configuration(sandbox, tmp_path))
+    assert (status, lines[1:]) == (0, ["shop: get_sched_task: ok"])
+    assert (await sandbox.control.stats()).of(sandbox.app.sdkappid, "get").calls == 1
+
+
 async def test_the_call_takes_a_turn_in_the_shared_budget(
     sandbox: Sandbox, shared_valkey: Server, tmp_path: Path
 ) -> None:
@@ -117,6 +159,7 @@ async def test_the_call_takes_a_turn_in_the_shared_budget(
     file = configuration(sandbox, tmp_path, redis=shared_valkey.url)
     status, text = await run_check(file)
     assert (status, "shop: ok, " in text) == (0, True), text
+    assert "shop: get_sched_task: ok" in text
     assert "on top of" not in text
     assert (await sandbox.control.stats()).of(sandbox.app.sdkappid).calls == 1
 

@@ -64,6 +64,16 @@ def test_without_a_configuration_the_way_on_is_told(arguments: tuple[str, ...]) 
     assert "taskgate demo" in done.stderr
 
 
+def test_a_command_that_is_started_without_a_stderr_runs() -> None:
+    """A closed stderr is replaced, so that no socket or file gets its number."""
+    program = (
+        "import os, sys; from service.__main__ import main; main(['openapi']); print(os.readlink('/proc/self/fd/2'))"
+    )
+    shell = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", program]
+    told = subprocess.run(shell, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
+    assert told.stdout.splitlines()[-1] == os.devnull
+
+
 def test_check_accepts_the_example() -> None:
     """A good configuration is ok, with its counts, the memory it may take, its warnings, and status 0."""
     done = run("check", str(EXAMPLE), SHOP_SECRET="0123", TASKGATE__CACHE__BLOCK_SIZE="10")

@@ -10,9 +10,11 @@ import pytest
 from service.sandbox.errors import PortTaken, SandboxError
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.tasks import SandboxTask
-from service.sandbox.upstream import SandboxClock
+from service.sandbox.upstream import SandboxClock, SandboxOptions
+from tests.integration.sandbox.conftest import exchange
 
 Call = Callable[..., Awaitable[Any]]
+GET = "/v4/timpush/get_sched_task"
 
 
 async def test_a_good_call_gets_a_page(call: Call) -> None:
@@ -103,10 +105,62 @@ async def test_the_window_slides_with_the_clock(sandbox: Sandbox, call: Call) ->
 
 
 async def test_strays_are_counted_apart(sandbox: Sandbox, call: Call) -> None:
-    """A call that names no app of the sandbox is counted as a stray and spends no app's limit."""
+    """A call that names no app of the sandbox, or no call, is counted as a stray and spends no app's limit."""
     await call(url={"sdkappid": 7})
+    await call(path="/v4/timpush/add_sched_task")
     stats = await sandbox.control.stats()
-    assert (stats.calls, stats.strays, stats.worst_window) == (1, 1, 0)
+    assert (stats.calls, stats.strays, stats.worst_window) == (2, 2, 0)
+
+
+async def test_one_task(sandbox: Sandbox, call: Call) -> None:
+    """A task that a page lists is answered by its id as the page lists it."""
+    listed = (await call()).json["Tasks"][3]
+    got = await call(path=GET, body={"TaskID": listed["TaskID"]})
+    assert (got.status, got.json) == (
+        200,
+        {"ActionStatus": "OK", "ErrorInfo": "", "ErrorCode": 0, "TaskInfo": listed},
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"body": {"TaskID": 7}}, 90106),
+        ({"body": {"TaskID": "1000000001"}}, 90104),
+        ({"body": {"TaskID": 2**63}}, 90104),
+        ({"body": {}}, 90104),
+        ({"body": {"TaskID": 1_000_000_001, "Sdkappid": 1_400_000_002}}, 90104),
+        ({"body": b"[]"}, 60003),
+        ({"body": {"TaskID": 1_000_000_001}, "url": {"usersig": ""}}, 70002),
+        ({"body": {"TaskID": 1_000_000_001}, "method": "GET"}, 60009),
+    ],
+    ids=str,
+)
+async def test_refusals_of_one_task(call: Call, changed: dict[str, Any], code: int) -> None:
+    """An unknown id, a malformed body, and a wrong signature have their codes."""
+    got = await call(path=GET, **changed)
+    assert (got.status, got.json["ActionStatus"], got.code) == (200, "FAIL", code)
+
+
+async def test_an_unknown_task_may_be_a_success(call_bytes: Callable[..., bytes]) -> None:
+    """Without a code for it, an unknown id is answered with success and no task."""
+    async with sandbox_upstream(SandboxOptions(unknown_task_code=None)) as served:
+        got = await exchange(served.base_url, call_bytes(path=GET, body={"TaskID": 7}))
+    assert got.json == {"ActionStatus": "OK", "ErrorInfo": "", "ErrorCode": 0}
+
+
+async def test_each_call_has_a_limit_of_its_own(sandbox: Sandbox, call: Call) -> None:
+    """Five lists and five tasks pass in the same second, the sixth of either is refused; each is counted apart."""
+    sandbox.upstream.clock = SandboxClock(monotonic_ms=lambda: 0.0)
+    lists = [(await call()).code for _ in range(6)]
+    tasks = [(await call(path=GET, body={"TaskID": 1_000_000_001})).code for _ in range(7)]
+    assert (lists, tasks) == ([0] * 5 + [60018], [0] * 5 + [60018] * 2)
+    stats = await sandbox.control.stats(sdkappid=sandbox.app.sdkappid)
+    assert (stats.calls, stats.refused, stats.worst_window) == (13, 3, 7)
+    assert stats.of(sandbox.app.sdkappid).calls == 6
+    assert (stats.of(sandbox.app.sdkappid, "get").calls, stats.of(sandbox.app.sdkappid, "get").refused) == (7, 2)
+    await sandbox.control.reset_stats()
+    assert (await call(path=GET, body={"TaskID": 1_000_000_001})).code == 0
 
 
 async def test_connections_are_kept(sandbox: Sandbox, call_bytes: Callable[..., bytes], send: Call) -> None:

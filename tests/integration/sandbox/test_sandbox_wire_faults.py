@@ -80,6 +80,15 @@ async def test_garbage(sandbox: Sandbox, call: Call, of: Any) -> None:
     assert not (isinstance(answer, dict) and "ErrorCode" in answer and isinstance(answer.get("Tasks"), list))
 
 
+@pytest.mark.parametrize("of", ["no_code", "no_tasks", "wrong_types"])
+async def test_garbage_in_place_of_one_task(sandbox: Sandbox, call: Call, of: Any) -> None:
+    """Garbage for `get_sched_task` is neither a task with an id nor the lack of one, which would mean an unknown id."""
+    await sandbox.control.add_fault(Garbage(of=of, call="get"))
+    assert (await call()).code == 0
+    answer = (await call(path="/v4/timpush/get_sched_task", body={"TaskID": 1_000_000_001})).json
+    assert "ErrorCode" not in answer or (answer["TaskInfo"] and "TaskID" not in answer["TaskInfo"])
+
+
 @pytest.mark.parametrize("declared", [True, False])
 async def test_cut_off(sandbox: Sandbox, call: Call, declared: bool) -> None:
     """An answer breaks off in its middle; its length is told, or not, as asked."""

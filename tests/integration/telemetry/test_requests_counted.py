@@ -12,6 +12,7 @@ from prometheus_client import generate_latest, make_asgi_app
 
 from service.model.errors import NothingStored, UpstreamTimeout, WaitTooLong
 from service.model.freshness import StaleReason
+from service.model.origin import FetchCost
 from service.model.pages import Source
 from service.telemetry.exposition import exposed
 from service.telemetry.metrics import Metrics
@@ -95,8 +96,9 @@ async def test_each_kind_of_request_is_counted_once_as_what_it_was() -> None:
     """After a known series the counts by route, method, status and outcome are exactly that series, and no more."""
     async with bench() as at:
         for source, times in ((Source.HIT, 5), (Source.FETCHED, 2), (Source.JOINED, 3), (Source.STALE, 1)):
+            at.gateway.cost = FetchCost(waited_s=0.3, upstream_s=0.1, calls=1)
             for _ in range(times):
-                assert await at.served(source, waited_s=0.3, upstream_s=0.1) == 200
+                assert await at.served(source) == 200
         assert await at.refused(WaitTooLong(place=1, estimate_s=9, patience_s=1)) == 503
         assert await at.refused(UpstreamTimeout("late", app="shop")) == 504
         assert await at.refused(RuntimeError("a fault of ours")) == 500
@@ -136,9 +138,16 @@ async def test_each_kind_of_request_is_counted_once_as_what_it_was() -> None:
     }
     assert told.sum("taskgate_request_duration_seconds_count") == sum(counted.values())
     assert told.sum("taskgate_request_duration_seconds_count", route="/tasks", outcome="hit") == 5
-    assert told.sum("taskgate_line_wait_seconds_count", caller="single", app="shop") == 5
+    waited = told.of("taskgate_line_wait_seconds_count", caller="single", app="shop")
+    assert {s.labels["outcome"]: s.value for s in waited} == {
+        "fetched": 2,
+        "joined": 3,
+        "refused": 1,
+        "failed": 2,
+        "hung-up": 1,
+    }
     assert told.sum("taskgate_line_wait_seconds_bucket", le="0.2") == 0
-    assert told.sum("taskgate_line_wait_seconds_sum") == pytest.approx(1.5)
+    assert told.sum("taskgate_line_wait_seconds_sum") == pytest.approx(9 * 0.3)
     assert told.sum("taskgate_caller_requests_total", caller="single", app="shop", outcome="hit") == 5
     assert {s.labels["problem"]: s.value for s in told.of("taskgate_problems_total")} == {
         "wait-too-long": 1,

@@ -130,6 +130,25 @@ async def test_an_answer_that_is_sent_again_has_its_span(own_valkey: Server) -> 
     assert sum(name == "GET /tasks" and trace == TRACE for name, trace, *_ in collector.spans) == 3
 
 
+async def test_a_full_disk_under_the_log_costs_only_the_log(own_valkey: Server) -> None:
+    """A gateway whose stderr is a full device starts, serves and ends as usual, and counts the lines it has lost."""
+    async with fleet(own_valkey, replicas=1) as at:
+        (replica,) = at.replicas
+        replica.signal(signal.SIGTERM)
+        assert await replica.ended() == 0
+        replica.log_file = Path("/dev/full")
+        replica.start()
+        await replica.ready()
+        lost: list[float] = []
+        for _ in range(2):
+            assert (await at.page(0, q="a")).status == 200
+            told = await scraped(replica.metrics_port)
+            lost.append(told.sum("taskgate_log_lines_lost_total", reason="not written"))
+        replica.signal(signal.SIGTERM)
+        assert await replica.ended() == 0
+    assert 0 < lost[0] < lost[1]
+
+
 async def test_who_waits_is_counted(own_valkey: Server) -> None:
     """With one call in four seconds, taken, the places in line are as many as the blocks that callers wait for."""
     async with fleet(own_valkey, replicas=1, budget={"calls": 1, "window_s": 4.0, "wait_max_s": 60.0}) as at:

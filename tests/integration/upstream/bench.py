@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from service.model.queries import At, Query, Range
-from service.model.tasks import Listing
+from service.model.tasks import Listing, Task
 from service.settings import AppSettings, UpstreamSettings
 from service.upstream.apps import UpstreamApp
 from service.upstream.client import Client
@@ -33,6 +33,7 @@ TASK = {
     "PushTaskID": "",
 }
 PAGE: dict[str, Any] = {"ActionStatus": "OK", "ErrorInfo": "", "ErrorCode": 0, "Total": 1, "Tasks": [TASK]}
+FOUND: dict[str, Any] = {"ActionStatus": "OK", "ErrorInfo": "", "ErrorCode": 0, "TaskInfo": TASK}
 
 Scene = Callable[["Connection"], Awaitable[None]]
 
@@ -224,6 +225,9 @@ class Bench:
             before_send=before_send or self.before_send,
             traceparent=traceparent,
         )
+
+    async def get_task(self, task_id: int = 1, *, traceparent: str = "") -> Task | None:
+        return await self.client.get_task(self.app, task_id, before_send=self.before_send, traceparent=traceparent)
 
     def assert_nothing_leaks(self) -> None:
         """No connection is in use."""

@@ -18,8 +18,10 @@ from service.budget.scheduler.shared import RedisScheduler
 from service.cache.block_cache import BlockCache
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
-from service.gateway.fetch import FILL_CALLS_MAX, BlockJob, Fetching
+from service.gateway.fetch import BlockJob, Fetching
+from service.gateway.list_calls import FILL_CALLS_MAX, ListCalls
 from service.model.blocks import Block
+from service.model.cache_keys import BlockKey
 from service.model.errors import UpstreamTimeout
 from service.model.freshness import CacheDirectives, Freshness, Lifetimes, judge
 from service.model.queries import At, Query
@@ -95,12 +97,12 @@ class Replica:
         blocks = RedisBlocks(self.store, prefix="t", block_size=100)
         cache = BlockCache(blocks, MemoryBlocks(max_bytes=memory_bytes, clock=time.monotonic), lifetimes=LIFETIMES)
         scheduler = RedisScheduler(self.store, prefix="t", app="shop", replica=f"r{id(self)}", rules=RULES)
+        self.calls = ListCalls(APP, upstream, cache, block_size=100, align_s=1, clock=time.time)
         self.fetching = Fetching(
             app=APP,
-            upstream=upstream,
+            calls=self.calls,
+            stops=upstream,
             cache=cache,
-            block_size=100,
-            align_s=1,
             attempts=3,
             pause_s=1,
             clock=time.time,
@@ -112,9 +114,8 @@ class Replica:
         """Wait in line for a block."""
         job = BlockJob(
             self.fetching,
-            QUERY,
-            index,
-            known=(await self.fetching.cache.get(QUERY, index)).head,
+            BlockKey(query=QUERY, index=index),
+            known=(await self.fetching.cache.get(BlockKey(query=QUERY, index=index))).head,
             is_fresh=lambda _: True,
         )
         outcome = await self.line.fetch(job, caller="c", weight=1.0, patience_s=10.0, bound=10)
@@ -160,7 +161,7 @@ async def test_a_block_is_filled(bench: Bench, most: int, calls: list[tuple[int,
     assert ids(block) == list(range(100))
     assert (block.total, block.unfinished, block.changed) == (130, False, False)
     assert upstream.asked == calls
-    assert replica.fetching.short_answers == len(calls) - 1
+    assert replica.calls.short_answers == len(calls) - 1
     assert [(log["want"], log["got"]) for log in logs if log["event"] == "upstream.short_answer"] == [(100, most)]
     assert ids(await replica.block(1)) == list(range(100, 130))
 
@@ -228,7 +229,7 @@ async def test_a_failure_between_two_calls(bench: Bench) -> None:
     upstream.on_call = fail_next
     with pytest.raises(UpstreamTimeout):
         await replica.block()
-    kept = await replica.fetching.cache.get(QUERY, 0)
+    kept = await replica.fetching.cache.get(BlockKey(query=QUERY, index=0))
     assert isinstance(kept.stored, Block)
     assert kept.stored.unfinished
     verdict = judge(

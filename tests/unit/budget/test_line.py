@@ -14,6 +14,7 @@ from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy import Policy
 from service.model.blocks import NOTHING, CachedBlock
 from service.model.errors import ShuttingDown, StoreUnavailable, UpstreamTimeout, UpstreamUnreachable
+from service.model.origin import FetchCost, Origin
 from tests.queued_jobs import JobOfNothing, cached, text_of
 
 RULES = Rules(calls=2, window_ms=100, transit_ms=40, turn_lease_ms=100, fetch_lease_ms=400, report_lease_ms=500)
@@ -142,9 +143,18 @@ def _ask(
     patience_s: float = 5.0,
     bound: int = 100,
     background: bool = False,
+    cost: FetchCost | None = None,
 ) -> "asyncio.Task[Fetched | TooLong | LineIsFull]":
     return asyncio.create_task(
-        line.fetch(job, caller=caller, weight=1.0, patience_s=patience_s, bound=bound, background=background)
+        line.fetch(
+            job,
+            caller=caller,
+            weight=1.0,
+            patience_s=patience_s,
+            bound=bound,
+            origin=Origin(cost=cost),
+            background=background,
+        )
     )
 
 
@@ -290,6 +300,30 @@ async def test_a_failed_call_is_tried_again_on_a_new_turn(blocks: Blocks) -> Non
     times = [at for _, at in blocks.calls]
     assert len(times) == 4
     assert min(later - earlier for earlier, later in zip(times, times[2:], strict=False)) >= 0.1
+
+
+async def test_what_a_failed_or_cancelled_request_has_cost_is_known(blocks: Blocks) -> None:
+    """Wait, calls and their time are added to the request's cost, also if it is refused, fails or hangs up."""
+    blocks.took_s = 0.1
+    failed, joined, cancelled, refused = FetchCost(), FetchCost(), FetchCost(), FetchCost()
+    async with lines(blocks) as ([line], [scheduler]):
+        await scheduler.tick((), returned=(), quiet=True, wants_board=False)
+        job = BlockHere(blocks, "a", _failing(9, again=False))
+        asked = [_ask(line, job, cost=cost) for cost in (failed, joined)]
+        await asyncio.wait(asked)
+        assert all(isinstance(task.exception(), UpstreamTimeout) for task in asked)
+        hanging = _ask(line, BlockHere(blocks, "b"), cost=cancelled)
+        await _until(lambda: blocks.calls[-1][0] == "b")
+        await asyncio.sleep(0.05)
+        hanging.cancel()
+        await asyncio.wait({hanging})
+        await scheduler.tick((), returned=(), quiet=True, wants_board=False)
+        assert isinstance(await _ask(line, BlockHere(blocks, "c"), patience_s=0.05, cost=refused), TooLong)
+    assert (failed.calls, joined.calls, cancelled.calls, refused.calls) == (1, 0, 1, 0)
+    assert min(failed.upstream_s, joined.upstream_s) >= 0.09
+    assert cancelled.upstream_s >= 0.04
+    assert failed.waited_s > 0.03  # the quiet window
+    assert (refused.upstream_s, refused.waited_s > 0) == (0.0, True)
 
 
 async def test_a_final_failure_is_told_to_all_who_wait(blocks: Blocks) -> None:

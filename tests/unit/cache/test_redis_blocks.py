@@ -7,12 +7,14 @@ import pytest
 from service.cache.codec import FORMAT
 from service.cache.redis_blocks import RedisBlocks
 from service.model.blocks import HEAD_BYTES, NOTHING, Block
+from service.model.cache_keys import BlockKey, CacheKey, TaskKey
 from service.model.queries import At, FromNow, Query, Range, Sort
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
 from tests.servers import Server
 
 QUERY = Query(app="shop", since=FromNow(offset_s=-86_400), until=At(epoch_s=1_800_000_000), keyword="Sommerschluss")
+KEY = BlockKey(query=QUERY, index=0)
 BLOCK = Block(
     fetched_at_ms=1_700_000_000_000,
     range=Range(since_s=1, until_s=2),
@@ -39,21 +41,21 @@ def cache(store: RedisStore) -> RedisBlocks:
 
 async def test_a_block_comes_back_with_its_head(cache: RedisBlocks) -> None:
     """A stored block is returned, with the head that put returned; an absent one is nothing."""
-    head = await cache.put(QUERY, 3, BLOCK, ttl_ms=10_000)
-    kept = await cache.get(QUERY, 3)
+    head = await cache.put(BlockKey(query=QUERY, index=3), BLOCK, ttl_ms=10_000)
+    kept = await cache.get(BlockKey(query=QUERY, index=3))
     assert kept.stored == BLOCK
     assert kept.head == head
     assert len(head) == HEAD_BYTES
-    assert await cache.get(QUERY, 4) == NOTHING
+    assert await cache.get(BlockKey(query=QUERY, index=4)) == NOTHING
 
 
 async def test_the_same_block_put_twice_has_two_heads(cache: RedisBlocks) -> None:
     """Two fetches are distinct even if they returned the same at the same time."""
-    assert await cache.put(QUERY, 0, BLOCK, ttl_ms=10_000) != await cache.put(QUERY, 0, BLOCK, ttl_ms=10_000)
+    assert await cache.put(KEY, BLOCK, ttl_ms=10_000) != await cache.put(KEY, BLOCK, ttl_ms=10_000)
 
 
 def test_keys_differ_where_answers_may_and_show_nothing(cache: RedisBlocks, store: RedisStore) -> None:
-    """App, times, order, keyword, block size and index each change the key; the keyword can't be read from it."""
+    """App, times, order, keyword, block size, index and a task's id each change the key; a keyword isn't in it."""
     other_size = RedisBlocks(store, prefix="taskgate", block_size=50)
     queries = (
         Query(app="news", since=QUERY.since, until=QUERY.until, keyword=QUERY.keyword),
@@ -61,29 +63,34 @@ def test_keys_differ_where_answers_may_and_show_nothing(cache: RedisBlocks, stor
         Query(app="shop", since=QUERY.since, until=QUERY.until, keyword=QUERY.keyword, sort=Sort.CREATED),
         Query(app="shop", since=QUERY.since, until=QUERY.until),
     )
-    keys = [cache.key(QUERY, 0), cache.key(QUERY, 1), other_size.key(QUERY, 0), *(cache.key(q, 0) for q in queries)]
+    others: tuple[CacheKey, ...] = (
+        BlockKey(query=QUERY, index=1),
+        *(BlockKey(query=query, index=0) for query in queries),
+        *(TaskKey(app=app, id=task_id) for app in ("shop", "news") for task_id in (1, 2)),
+    )
+    keys = [cache.redis_key(KEY), other_size.redis_key(KEY), *map(cache.redis_key, others)]
     assert len(set(keys)) == len(keys)
-    assert cache.key(QUERY, 0).startswith("taskgate:{shop}:b:")
+    assert all(key.startswith(("taskgate:{shop}:b:", "taskgate:{news}:b:")) for key in keys)
     assert not any("Sommer" in key for key in keys)
 
 
 @pytest.mark.parametrize("value", [b"", b"x", b"\x02b" + bytes(60), b"\x01b" + bytes(60), b"{}" * 40])
 async def test_a_value_that_cannot_be_read_counts_as_none(cache: RedisBlocks, valkey: Server, value: bytes) -> None:
     """It is counted, its head is returned, and the next put replaces it."""
-    valkey.run("SET", cache.key(QUERY, 0), value)
-    kept = await cache.get(QUERY, 0)
+    valkey.run("SET", cache.redis_key(KEY), value)
+    kept = await cache.get(KEY)
     assert kept.stored is None
     assert kept.head == value[:HEAD_BYTES]
     assert cache.corrupt == 1
     assert cache.foreign == (len(value) > 20 and value[0] != FORMAT)
-    await cache.put(QUERY, 0, BLOCK, ttl_ms=10_000)
-    assert (await cache.get(QUERY, 0)).stored == BLOCK
+    await cache.put(KEY, BLOCK, ttl_ms=10_000)
+    assert (await cache.get(KEY)).stored == BLOCK
 
 
 async def test_a_block_too_large_is_not_stored(store: RedisStore) -> None:
     """It has no head, is counted, and the previous value stays."""
     small = RedisBlocks(store, prefix="taskgate", block_size=100, value_max_bytes=200)
-    head = await small.put(QUERY, 0, BLOCK, ttl_ms=10_000)
+    head = await small.put(KEY, BLOCK, ttl_ms=10_000)
     large = Block(
         fetched_at_ms=2,
         range=BLOCK.range,
@@ -94,24 +101,25 @@ async def test_a_block_too_large_is_not_stored(store: RedisStore) -> None:
         ids=bytes(8),
         codes=b"\0",
     )
-    assert await small.put(QUERY, 0, large, ttl_ms=10_000) == b""
+    assert await small.put(KEY, large, ttl_ms=10_000) == b""
     assert small.oversized == 1
-    assert (await small.get(QUERY, 0)).head == head
+    assert (await small.get(KEY)).head == head
 
 
 async def test_an_app_is_dropped_alone(cache: RedisBlocks) -> None:
-    """drop_app deletes the blocks of one app, whatever their query, and no other's."""
+    """drop_app deletes the blocks and tasks of one app, whatever their query, and no other's."""
     other = Query(app="shop2", since=QUERY.since, until=QUERY.until)
     for index in range(5):
-        await cache.put(QUERY, index, BLOCK, ttl_ms=60_000)
-    await cache.put(other, 0, BLOCK, ttl_ms=60_000)
-    assert await cache.drop_app("shop") == 5
-    assert await cache.get(QUERY, 0) == NOTHING
-    assert (await cache.get(other, 0)).stored == BLOCK
+        await cache.put(BlockKey(query=QUERY, index=index), BLOCK, ttl_ms=60_000)
+    await cache.put(TaskKey(app="shop", id=7), BLOCK, ttl_ms=60_000)
+    await cache.put(BlockKey(query=other, index=0), BLOCK, ttl_ms=60_000)
+    assert await cache.drop_app("shop") == 6
+    assert await cache.get(KEY) == NOTHING
+    assert (await cache.get(BlockKey(query=other, index=0))).stored == BLOCK
 
 
 async def test_an_evicted_block_is_nothing(cache: RedisBlocks, valkey: Server) -> None:
     """A key that Redis has evicted is as if it had never existed."""
-    await cache.put(QUERY, 0, BLOCK, ttl_ms=60_000)
-    valkey.run("DEL", cache.key(QUERY, 0))
-    assert await cache.get(QUERY, 0) == NOTHING
+    await cache.put(KEY, BLOCK, ttl_ms=60_000)
+    valkey.run("DEL", cache.redis_key(KEY))
+    assert await cache.get(KEY) == NOTHING

@@ -294,6 +294,14 @@ def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
         ),
         (
             "redis:",
+            "server: {trusted_proxies: [10.0.0.0/8, 10.0.0.1/8, '::1/129']}\nredis:",
+            [
+                "server.trusted_proxies[1]: expected an IP network whose host bits are 0, such as 10.0.0.0/8",
+                "server.trusted_proxies[2]: expected an IP network whose host bits are 0, such as 10.0.0.0/8",
+            ],
+        ),
+        (
+            "redis:",
             "upstream: {proxy_url: 'socks5://proxy:1080', ca_file: none.pem}\nredis:",
             [
                 "upstream.proxy_url: expected http://HOST:PORT",
@@ -309,6 +317,14 @@ def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
                     "machine by its address"
                 ),
                 "upstream.ca_file: the file /dev/null holds no certificate (PEM)",
+            ],
+        ),
+        (
+            "redis:",
+            "upstream: {unknown_task_codes: [90104, 60007, 90106, 90105]}\nredis:",
+            [
+                "upstream.unknown_task_codes: 60007 means something else for every call (throttled)",
+                "upstream.unknown_task_codes: 90105 means something else for every call (transient)",
             ],
         ),
         (

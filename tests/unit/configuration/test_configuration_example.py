@@ -34,7 +34,8 @@ def test_the_example_names_every_setting_with_its_default(section: type[msgspec.
         assert field.name in there, f"{section.__name__}.{field.name} is not in the example"
         if field.default not in (msgspec.NODEFAULT, None, ()):
             value = there[field.name]
-            expected = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+            default = list(field.default) if isinstance(field.default, tuple) else field.default
+            expected = str(default).lower() if isinstance(default, bool) else str(default)
             assert value == expected, f"{section.__name__}.{field.name}"
 
 

@@ -44,6 +44,7 @@ def test_scalars_are_read_as_the_field_needs(file: Path) -> None:
         TASKGATE__BUDGET__WINDOW_S="2",
         TASKGATE__UPSTREAM__BACKUP_HOSTS="false",
         TASKGATE__QUERY__RANGE_MAX_DAYS="null",
+        TASKGATE__UPSTREAM__UNKNOWN_TASK_CODES="[90104, 90107]",
         TASKGATE__CALLERS__REPORTS__KEYS='["' + "b" * 64 + '"]',
     )
     assert read.redis.url == "unix:///run/valkey.sock"
@@ -53,6 +54,7 @@ def test_scalars_are_read_as_the_field_needs(file: Path) -> None:
     assert read.budget.window_s == 2.0
     assert read.upstream.backup_hosts is False
     assert read.query.range_max_days is None
+    assert read.upstream.unknown_task_codes == (90104, 90107)
     assert read.callers["reports"].keys == ("b" * 64,)
 
 
@@ -69,6 +71,7 @@ def test_scalars_are_read_as_the_field_needs(file: Path) -> None:
         ),
         ("TASKGATE__BUDGET__WINDOW_S", "-inf", "budget.window_s: is infinite (set by TASKGATE__BUDGET__WINDOW_S)"),
         ("TASKGATE__CALLERS__REPORTS__APPS", "a,b", 'expected a JSON list of texts, such as ["a", "b"]'),
+        ("TASKGATE__UPSTREAM__UNKNOWN_TASK_CODES", '["a"]', "expected a JSON list of whole numbers, such as [1, 2]"),
         ("TASKGATE__APPS__OTHER__REGION", "x", "names no setting"),
         ("TASKGATE__SERVER", "{}", "names no setting"),
         ("TASKGATE__SERVER__PORT__X", "1", "names no setting"),

@@ -26,8 +26,9 @@ def written(*seen: RequestRecord) -> list[dict[str, Any]]:
     "changes",
     [
         {},
-        {"waited_s": 1.25, "upstream_s": 0.0501, "outcome": "fetched", "duration_s": 1.3456},
-        {"upstream_s": 0.3, "status": 504, "outcome": "upstream-timeout"},
+        {"waited_s": 1.25, "upstream_s": 0.0501, "calls": 2, "outcome": "fetched", "duration_s": 1.3456},
+        {"client": None, "trace_id": "0af7651916cd43dd8448eb211c80319c"},
+        {"client": "2001:db8::1", "upstream_s": 0.3, "status": 504, "outcome": "upstream-timeout"},
         {"caller": None, "app": None, "outcome": None, "method": "other", "route": "unrouted", "status": 405},
     ],
 )

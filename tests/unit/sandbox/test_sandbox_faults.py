@@ -89,3 +89,12 @@ def test_bad_faults_are_refused_by_name(text: str, told: str) -> None:
     """A fault with an unknown field or an impossible value is refused with a text that names it."""
     with pytest.raises(msgspec.ValidationError, match=told):
         msgspec.json.decode(text, type=Fault)
+
+
+def test_calls_of_one_kind() -> None:
+    """A fault for one kind of call leaves the other alone, and is not used up by it."""
+    faults = Faults(random.Random(1))
+    faults.add(ErrorCode(code=7, call="get", calls=1))
+    assert faults.strike(1, "list").ending is None
+    assert isinstance(faults.strike(1, "get").ending, ErrorCode)
+    assert faults.strike(1, "get").ending is None

@@ -4,10 +4,14 @@ import io
 import json
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from datetime import date
+from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -142,9 +146,47 @@ def test_a_reader_who_has_stopped_reading_does_not_block() -> None:
                 handler.close()
         stream.close()
         draining.join(10)
-    dropped = [json.loads(line)["lines"] for line in log_lines if "logs.dropped" in line]
+    dropped = [json.loads(line)["lines"] for line in log_lines if "logs.lost" in line]
     assert sum(dropped) > 0
     assert sum(dropped) + len(log_lines) - len(dropped) == logs.QUEUE_MAX_LINES + 2000
+
+
+_FULL = """
+import resource, sys, time, structlog
+from pathlib import Path
+from service.telemetry import logs
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most))  # EFBIG, like ENOSPC after what still fits
+logs.configure("info", as_json=True)
+log = structlog.get_logger()
+for number in range(100):
+    log.info("early", number=number, text="x" * 100)
+while Path(sys.argv[1]).read_bytes().count(b"\\n") + logs.lost_lines()["not written"] < 100:
+    time.sleep(0.01)
+print(logs.lost_lines()["not written"], flush=True)
+sys.stdin.readline()
+log.info("late")
+log.info("later")
+"""
+
+
+def test_logging_goes_on_after_a_full_disk(tmp_path: Path) -> None:
+    """Lines that can't be written are counted; when there is room again, one line says how many, and none is torn."""
+    file = tmp_path / "log"
+    with file.open("ab") as stderr:
+        command = [sys.executable, "-c", _FULL, str(file)]
+        with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=stderr, text=True) as process:
+            assert process.stdout is not None
+            lost = int(process.stdout.readline())
+            early = file.read_text().splitlines()
+            assert 0 < lost < 100
+            assert len(early) == 100 - lost + 1, "the last one is cut off"
+            os.truncate(file, 0)
+            process.communicate("\n", timeout=30)
+    blank, late, told, later = file.read_text().split("\n")[:4]
+    assert blank == "", "the end of the torn line"
+    assert [json.loads(line)["event"] for line in (late, told, later)] == ["late", "logs.lost", "later"]
+    assert json.loads(told)["lines"] == lost
 
 
 def test_a_terminal_gets_lines_for_people() -> None:

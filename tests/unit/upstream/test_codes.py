@@ -2,6 +2,7 @@
 
 import pytest
 
+from service.model.calls import CallKind
 from service.model.errors import CallsStopped, QueryRefused, Throttled, UpstreamRefused
 from service.upstream.codes import TABLE, CodeKind, advice_for, kind_of
 from service.upstream.refusals import Stops, refused
@@ -110,29 +111,38 @@ def stop(code: int, stopped_s: float = 60.0) -> CallsStopped:
 def test_stop_ends() -> None:
     """A stop tells what is left of it, for its app only, and ends by itself."""
     stops = Stops()
-    stops.begin(stop(70009), fingerprint=b"a", now_s=100.0)
-    left = stops.current("shop", fingerprint=lambda: b"a", now_s=130.0)
+    stops.begin(stop(70009), CallKind.LIST, fingerprint=b"a", now_s=100.0)
+    left = stops.current("shop", CallKind.LIST, fingerprint=lambda: b"a", now_s=130.0)
     assert left is not None
     assert (left.code, left.text, left.stopped_for_s, left.sent) == (70009, "their words", 30.0, False)
-    assert stops.current("other", fingerprint=lambda: b"a", now_s=130.0) is None
-    assert stops.current("shop", fingerprint=lambda: b"a", now_s=160.0) is None
+    assert stops.current("other", CallKind.LIST, fingerprint=lambda: b"a", now_s=130.0) is None
+    assert stops.current("shop", CallKind.LIST, fingerprint=lambda: b"a", now_s=160.0) is None
 
 
 def test_changed_secret_lifts_a_stop() -> None:
     """A changed secret lifts a stop at once, but not the upstream's own pause for bad signatures."""
     stops = Stops()
-    stops.begin(stop(70009), fingerprint=b"a", now_s=0.0)
-    assert stops.current("shop", fingerprint=lambda: b"b", now_s=1.0) is None
-    stops.begin(stop(70050), fingerprint=b"a", now_s=0.0)
-    assert stops.current("shop", fingerprint=lambda: b"b", now_s=59.0) is not None
-    assert stops.current("shop", fingerprint=lambda: b"b", now_s=60.0) is None
+    stops.begin(stop(70009), CallKind.LIST, fingerprint=b"a", now_s=0.0)
+    assert stops.current("shop", CallKind.LIST, fingerprint=lambda: b"b", now_s=1.0) is None
+    stops.begin(stop(70050), CallKind.LIST, fingerprint=b"a", now_s=0.0)
+    assert stops.current("shop", CallKind.LIST, fingerprint=lambda: b"b", now_s=59.0) is not None
+    assert stops.current("shop", CallKind.LIST, fingerprint=lambda: b"b", now_s=60.0) is None
 
 
 def test_longer_stop_stays() -> None:
     """A shorter stop does not cut a longer one that already runs."""
     stops = Stops()
-    stops.begin(stop(70050), fingerprint=b"a", now_s=0.0)
-    stops.begin(stop(70009, 5.0), fingerprint=b"a", now_s=0.0)
-    left = stops.current("shop", fingerprint=lambda: b"a", now_s=10.0)
+    stops.begin(stop(70050), CallKind.LIST, fingerprint=b"a", now_s=0.0)
+    stops.begin(stop(70009, 5.0), CallKind.LIST, fingerprint=b"a", now_s=0.0)
+    left = stops.current("shop", CallKind.LIST, fingerprint=lambda: b"a", now_s=10.0)
     assert left is not None
     assert left.code == 70050
+
+
+@pytest.mark.parametrize(("code", "stops_lists"), [(60009, False), (60020, False), (70009, True), (70050, True)])
+def test_stop_of_one_kind_of_call(code: int, stops_lists: bool) -> None:
+    """A package without a call, or a malformed one, stops that kind of call; a bad signature stops all."""
+    stops = Stops()
+    stops.begin(stop(code), CallKind.GET, fingerprint=b"a", now_s=0.0)
+    assert stops.current("shop", CallKind.GET, fingerprint=lambda: b"a", now_s=1.0) is not None
+    assert (stops.current("shop", CallKind.LIST, fingerprint=lambda: b"a", now_s=1.0) is not None) is stops_lists

@@ -55,10 +55,9 @@ def test_the_budget_pauses_for_as_long_as_it_says(error: UpstreamError, pause_s:
     unused: Any = None
     fetching = Fetching(
         app=UpstreamApp(name="shop", sdkappid=1, admin="a", hosts=()),
-        upstream=unused,
+        calls=unused,
+        stops=unused,
         cache=unused,
-        block_size=100,
-        align_s=1,
         attempts=3,
         pause_s=1.0,
         pause_max_s=20.0,

@@ -7,19 +7,12 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 import pytest
 
+from service.model.calls import CallKind
 from service.model.queries import At, Query, Range, Sort
 from service.model.tasks import Listing
 from service.upstream.apps import UpstreamApp
-from service.upstream.wire import (
-    PATH,
-    MalformedAnswer,
-    OrderBy,
-    UpstreamRefusal,
-    bounded,
-    read_answer,
-    request_body,
-    request_target,
-)
+from service.upstream.list_call import OrderBy, list_body, read_listing
+from service.upstream.wire import MalformedAnswer, UpstreamRefusal, bounded, request_target
 
 APP = UpstreamApp(name="shop", sdkappid=88888888, admin="admin", hosts=("https://upstream.invalid",))
 MAY = Range(since_s=1746057600, until_s=1748736000)
@@ -30,7 +23,7 @@ def query(*, sort: Sort = Sort.SCHEDULED_DESC, keyword: str | None = None) -> Qu
 
 
 def body_of(query: Query, order_by: OrderBy = "lower") -> dict[str, object]:
-    decoded = json.loads(request_body(APP, query, MAY, offset=0, want=20, order_by=order_by))
+    decoded = json.loads(list_body(APP, query, MAY, offset=0, want=20, order_by=order_by))
     assert isinstance(decoded, dict)
     return decoded
 
@@ -76,7 +69,7 @@ def answer() -> dict[str, Any]:
 
 
 def read_bytes(body: bytes, *, offset: int = 0, want: int = 20) -> Listing:
-    listing = read_answer(body, sdkappid=88888888, offset=offset, want=want)
+    listing = read_listing(body, sdkappid=88888888, offset=offset, want=want)
     assert isinstance(listing, Listing)
     return listing
 
@@ -133,15 +126,19 @@ def test_sort(sort: Sort, order_by: OrderBy, expected: tuple[str, bool]) -> None
 def test_first_and_last_moment(epoch_s: int, expected: str) -> None:
     """The first and the last moment that can be asked for are written with four digits for the year."""
     body = json.loads(
-        request_body(APP, query(), Range(since_s=epoch_s, until_s=epoch_s), offset=0, want=1, order_by="lower")
+        list_body(APP, query(), Range(since_s=epoch_s, until_s=epoch_s), offset=0, want=1, order_by="lower")
     )
     assert (body["BeginTime"], body["EndTime"]) == (expected, expected)
 
 
-def test_target() -> None:
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [(CallKind.LIST, "/v4/timpush/list_sched_task"), (CallKind.GET, "/v4/timpush/get_sched_task")],
+)
+def test_target(kind: CallKind, path: str) -> None:
     """The query string has the five parameters of the page; the signature's alphabet stays as it is."""
-    target = request_target(APP, signature="eJ*a-b_c", random=4294967295)
-    assert urlsplit(target).path == PATH == "/v4/timpush/list_sched_task"
+    target = request_target(APP, kind, signature="eJ*a-b_c", random=4294967295)
+    assert urlsplit(target).path == path
     assert "usersig=eJ*a-b_c&" in target
     assert parse_qs(urlsplit(target).query) == {
         "usersig": ["eJ*a-b_c"],
@@ -155,7 +152,7 @@ def test_target() -> None:
 def test_odd_admin() -> None:
     """An admin's name can't add parameters."""
     app = msgspec.structs.replace(APP, admin="a&random=1#é")
-    target = request_target(app, signature="s", random=7)
+    target = request_target(app, CallKind.LIST, signature="s", random=7)
     assert parse_qs(urlsplit(target).query)["identifier"] == ["a&random=1#é"]
     assert parse_qs(urlsplit(target).query)["random"] == ["7"]
 
@@ -384,7 +381,7 @@ def test_a_total_below_what_is_there() -> None:
 def test_refusal(info: str) -> None:
     """An error code is a refusal, whatever else the answer holds or lacks."""
     body = f'{{"ActionStatus": "FAIL", "ErrorCode": 70009, "ErrorInfo": {info}}}'
-    answered = read_answer(body.encode(), sdkappid=88888888, offset=0, want=20)
+    answered = read_listing(body.encode(), sdkappid=88888888, offset=0, want=20)
     assert answered == UpstreamRefusal(code=70009, text=json.loads(info) or "")
 
 

@@ -1,0 +1,57 @@
+"""An upstream call in a held slot, reported to observers."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from service.budget.line.jobs import HeldSlot
+from service.gateway.call_events import Call, CallEnd, OnCall, Tracing
+from service.model.errors import UpstreamRefused
+from service.upstream.results import result_of
+
+Answer = TypeVar("Answer")
+
+BeforeSend = Callable[[], Awaitable[None]]
+Send = Callable[[BeforeSend, str], Awaitable[Answer]]
+"""Makes a call: takes what to await before the first byte is sent, and the `traceparent` to send, empty for none."""
+
+
+class ReportedCall:
+    """The call that a slot was taken for. `attempt` counts from 1."""
+
+    def __init__(self, slot: HeldSlot, *, app: str, attempt: int, on_call: Sequence[OnCall], tracing: Tracing) -> None:
+        """`on_call` are called after the call, `tracing` before it."""
+        self.attempt = attempt
+        self._slot = slot
+        self._app = app
+        self._on_call = on_call
+        self._tracing = tracing
+
+    async def make(self, send: Send[Answer]) -> Answer:
+        """Return what `send` returns. Raise what it raises."""
+        loop = asyncio.get_running_loop()
+        call = Call(app=self._app, payer=self._slot.payer, attempt=self.attempt)
+        trace = self._tracing.begin(call)
+        begun_s, sent_at_s, error = loop.time(), None, None
+
+        async def before_send() -> None:
+            nonlocal sent_at_s
+            await self._slot.hold()
+            sent_at_s = loop.time()
+
+        try:
+            return await send(before_send, trace.traceparent)
+        except Exception as exc:
+            error = exc
+            raise
+        finally:
+            end = CallEnd(
+                call=call,
+                result=result_of(error),
+                code=error.code if isinstance(error, UpstreamRefused) else None,
+                took_s=loop.time() - begun_s,
+                sent_at_s=sent_at_s,
+            )
+            trace.end(end)
+            for tell in self._on_call:
+                tell(end)

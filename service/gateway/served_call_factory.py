@@ -1,0 +1,118 @@
+"""Builds the parts that serve one kind of upstream call of one app."""
+
+from collections.abc import Callable, Sequence
+
+from service.budget.line.line import Line
+from service.budget.scheduler.fallback import FallbackScheduler, notice_s
+from service.budget.scheduler.interfaces import Rules
+from service.budget.scheduler.shared import RedisScheduler
+from service.cache.block_cache import BlockCache
+from service.gateway.call_events import OnCall, Tracing
+from service.gateway.fetch import CallsUpstream, Fetching, Stoppable
+from service.gateway.served import ServedCall
+from service.settings import AppSettings, BudgetSettings, Settings, UpstreamSettings
+from service.store.interfaces import Store
+from service.upstream.apps import UpstreamApp
+from service.usage.store import UsageStore
+
+
+class ServedCallFactory:
+    """Makes what all calls have alike from the settings. `clock` is the shared clock."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        cache: BlockCache,
+        *,
+        stops: Stoppable,
+        replica: str,
+        clock: Callable[[], float],
+        on_call: Sequence[OnCall],
+        tracing: Tracing | None,
+    ) -> None:
+        """`on_call` are called after each upstream call, `tracing` before it."""
+        self._settings = settings
+        self._store = store
+        self._cache = cache
+        self._stops = stops
+        self._replica = replica
+        self._clock = clock
+        self._on_call = tuple(on_call)
+        self._tracing = tracing
+
+    def make(self, app: UpstreamApp, calls: CallsUpstream) -> ServedCall:
+        """Return the parts for these calls, not started."""
+        settings, prefix, name = self._settings, self._settings.redis.prefix, app.name
+        budget = settings.budget
+        rules = rules_of(budget, settings.apps[name], settings.upstream)
+        shared = RedisScheduler(self._store, prefix=prefix, app=name, replica=self._replica, rules=rules)
+        sharing = sharing_of(settings, shared, app=name, rules=rules)
+        usage_store = UsageStore(
+            self._store,
+            prefix=prefix,
+            app=name,
+            replica=self._replica,
+            clock=self._clock,
+            window_s=budget.window_s,
+        )
+        line = Line(
+            sharing or shared,
+            app=name,
+            rules=rules,
+            redis_grace_s=budget.redis_grace_s,
+            used=usage_store.count_call,
+        )
+        fetching = Fetching(
+            app=app,
+            calls=calls,
+            stops=self._stops,
+            cache=self._cache,
+            attempts=budget.attempts,
+            pause_s=budget.pause_s,
+            pause_max_s=budget.pause_max_s,
+            clock=self._clock,
+            on_call=(*self._on_call, _counted(usage_store)),
+            tracing=self._tracing,
+        )
+        return ServedCall(
+            app=name,
+            channel=shared.channel,
+            fetching=fetching,
+            line=line,
+            usage_store=usage_store,
+            sharing=sharing,
+            calls=rules.calls,
+            window_s=budget.window_s,
+        )
+
+
+def sharing_of(settings: Settings, shared: RedisScheduler, *, app: str, rules: Rules) -> FallbackScheduler | None:
+    """Return the fallback for outages of Redis, if enabled; it takes over before the line rejects waiting requests."""
+    if settings.budget.on_redis_down == "closed":
+        return None
+    return FallbackScheduler(
+        shared,
+        app=app,
+        rules=rules,
+        max_replicas=settings.budget.max_replicas,
+        grace_s=min(1.0, settings.budget.redis_grace_s / 2),
+        notice_s=notice_s(settings.redis.timeout_s),
+    )
+
+
+def rules_of(budget: BudgetSettings, app: AppSettings, upstream: UpstreamSettings) -> Rules:
+    """Return the rules of the app's budget. Other replicas give a fetch up once its call must have ended."""
+    return Rules(
+        calls=app.calls or budget.calls,
+        window_ms=round(budget.window_s * 1000),
+        transit_ms=round(budget.transit_s * 1000),
+        turn_lease_ms=round(budget.turn_lease_s * 1000),
+        ahead_ms=min(25, round(budget.window_s * 250)),
+        fetch_lease_ms=round((upstream.call_timeout_s + budget.transit_s) * 1000),
+    )
+
+
+def _counted(store: UsageStore) -> OnCall:
+    """Return an observer that counts the results of an app's calls in its usage store."""
+    return lambda end: store.count_result(end.call.payer.caller, end.result)

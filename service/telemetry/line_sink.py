@@ -1,0 +1,54 @@
+"""Writes lines to a file descriptor that may fail, and may work again later."""
+
+import os
+import select
+from io import UnsupportedOperation
+from typing import TextIO
+
+READY_S = 1.0
+"""How long to wait at a time until a descriptor in non-blocking mode takes more."""
+
+
+class LineSink:
+    """Writes whole lines to a stream, past its buffers: what a buffer keeps after a failure would be written again."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._fd = _fd_of(stream)
+        self._is_torn = False
+
+    def write(self, lines: str) -> None:
+        """Write the lines and a line end. Raise OSError; then none, or only a part, of them was written."""
+        if self._fd is None:
+            try:
+                self._stream.write(f"{lines}\n")
+                self._stream.flush()
+            except ValueError as exc:
+                raise OSError("the stream is closed") from exc
+            return
+        end = "\n" if self._is_torn else ""  # so that these lines don't continue one that was cut off
+        rest = memoryview(f"{end}{lines}\n".encode(errors="backslashreplace"))
+        whole = len(rest)
+        try:
+            while rest:
+                rest = rest[self._written(rest) :]
+        finally:
+            if rest.nbytes < whole:
+                self._is_torn = rest.nbytes > 0
+
+    def _written(self, data: memoryview) -> int:
+        """Write what the descriptor takes, and return how many bytes that was."""
+        assert self._fd is not None  # noqa: S101 - narrows the type
+        try:
+            return os.write(self._fd, data)
+        except BlockingIOError:  # another process has set the terminal or pipe that it shares with us so
+            select.select([], [self._fd], [], READY_S)
+            return 0
+
+
+def _fd_of(stream: TextIO) -> int | None:
+    """Return the stream's descriptor; None for a stream in memory."""
+    try:
+        return stream.fileno()
+    except (UnsupportedOperation, ValueError):
+        return None
