@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 NEVER_IMPORTED := click colorama faker litestar-htmx markdown-it-py mdurl polyfactory pycparser pygments rich rich-click tzdata
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 
-.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi check-breaking lint-workflows test-chart test-cluster test-alerts bench-budget bench-hit bench-process bench-capacity bench-simulation simulate soak check format lock docs-page chart image sbom version openapi clean bench-watch
+.PHONY: help run bench test test-long test-prometheus test-clients test-browser lint-openapi check-breaking lint-workflows test-chart test-cluster test-alerts bench-budget bench-fetch bench-hit bench-process bench-capacity bench-simulation simulate soak check format lock docs-page chart image sbom version openapi clean bench-watch
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,10 +24,13 @@ test: $(VENV)/.dev check ## check, then all tests, against real servers (ten min
 test-long: $(VENV)/.dev ## the tests that take minutes each (the clock's need Debian's faketime)
 	$(BIN)/python -m pytest -m long
 
-bench: bench-budget bench-hit bench-process bench-capacity bench-simulation ## all benchmarks
+bench: bench-budget bench-fetch bench-hit bench-process bench-capacity bench-simulation ## all benchmarks
 
 bench-budget: $(VENV)/.dev ## what the budget costs: script times, ticks, added latency (two minutes)
 	$(BIN)/python -m tests.bench.budget
+
+bench-fetch: $(VENV)/.dev ## what a fetch adds to its call, by pairs; writes docs/benchmarks/fetch.md (half a minute)
+	$(BIN)/python -m tests.bench.fetch docs/benchmarks/fetch.md
 
 bench-hit: $(VENV)/.bench ## what a hit costs, beside other servers; writes docs/benchmarks/hit.md (six minutes, needs wrk)
 	$(BIN)/python -m tests.bench.hit.run docs/benchmarks/hit.md

@@ -140,6 +140,7 @@ def create_app(
     )
     signals.watch(
         Watched(
+            settings=lambda: live.settings,
             settle=gathered.flush,
             odd=lambda: client.odd,
             skew=lambda: client.skew_s,

@@ -26,6 +26,9 @@ class JobOfNothing:
         self.block_key = block_key
         self.known = known
 
+    async def keep(self) -> None:
+        """Nothing is stored."""
+
     async def look(self) -> CachedBlock:
         """Nothing is stored."""
         return NOTHING

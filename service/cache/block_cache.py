@@ -7,16 +7,26 @@ import structlog
 
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
-from service.model.blocks import Block, CachedBlock, Stored
+from service.model.blocks import HEAD_BYTES, Block, CachedBlock, Stored
 from service.model.cache_keys import BlockKey, CacheKey
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes, keep_for_ms
 from service.model.queries import Query
+from service.store.interfaces import Put
 
 END = -1
 """The index under which the end of a query's list is stored: its newest block, without its tasks."""
 
 log = structlog.get_logger()
+
+
+class NewBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """A fetched block that this replica serves already, and the values to store in Redis, for the others."""
+
+    kept: CachedBlock
+    app: str
+    generation: int
+    puts: tuple[Put, ...]
 
 
 class BlockCache:
@@ -77,37 +87,45 @@ class BlockCache:
             self._remember(key, kept)
         return kept
 
-    async def put(self, key: CacheKey, stored: Stored, *, generation: int) -> CachedBlock | None:
-        """Store a block and with it the end of its list; in memory only if Redis is unavailable.
+    def take(self, key: CacheKey, stored: Stored, *, generation: int) -> NewBlock | None:
+        """Keep a fetched block in memory, and return it with what to `store`: the block, and the end of its list.
 
         Return None if the blocks were forgotten since `generation`, in which the fetch began: it must not be served.
         """
         if generation != self.generation(key.app):
             return None
-        head, _ = await asyncio.gather(self._put(key, stored), self._put_end(key, stored))
-        if generation != self.generation(key.app):
-            return None
-        kept = CachedBlock(stored=stored, head=head)
+        put, end = self._encoded(key, stored), self._encoded_end(key, stored)
+        kept = CachedBlock(stored=stored, head=b"" if put is None else put.value[:HEAD_BYTES])
         self._remember(key, kept)
-        return kept
+        puts = tuple(each for each in (put, end) if each is not None)
+        return NewBlock(kept=kept, app=key.app, generation=generation, puts=puts)
+
+    async def store(self, new: NewBlock) -> None:
+        """Store a block in Redis, unless the app's blocks were forgotten since its fetch began.
+
+        If Redis is unavailable, the block stays in memory only.
+        """
+        if new.generation != self.generation(new.app) or not new.puts:
+            return
+        try:
+            await self._cache.put_all(new.puts)
+        except StoreUnavailable as exc:
+            log.warning("cache.not_stored", app=new.app, detail=exc.detail)
 
     async def end(self, query: Query) -> CachedBlock:
         """Return the end of a query's list according to its newest block. Raise StoreUnavailable."""
         return await self._cache.get(BlockKey(query=query, index=END))
 
-    async def _put(self, key: CacheKey, stored: Stored) -> bytes:
-        try:
-            return await self._cache.put(key, stored, ttl_ms=keep_for_ms(stored, lifetimes=self._lifetimes))
-        except StoreUnavailable as exc:
-            log.warning("cache.not_stored", app=key.app, detail=exc.detail)
-            return b""
+    def _encoded(self, key: CacheKey, stored: Stored) -> Put | None:
+        return self._cache.encoded(key, stored, ttl_ms=keep_for_ms(stored, lifetimes=self._lifetimes))
 
-    async def _put_end(self, key: CacheKey, stored: Stored) -> None:
-        if isinstance(key, BlockKey) and isinstance(stored, Block):
-            end = msgspec.structs.replace(
-                stored, settled=False, ends=(), body=b"", ids=b"", codes=b"", left_out=0, unfinished=False
-            )
-            await self._put(BlockKey(query=key.query, index=END), end)
+    def _encoded_end(self, key: CacheKey, stored: Stored) -> Put | None:
+        if not isinstance(key, BlockKey) or not isinstance(stored, Block):
+            return None
+        end = msgspec.structs.replace(
+            stored, settled=False, ends=(), body=b"", ids=b"", codes=b"", left_out=0, unfinished=False
+        )
+        return self._encoded(BlockKey(query=key.query, index=END), end)
 
     def _remember(self, key: CacheKey, kept: CachedBlock) -> None:
         if kept.stored is not None:

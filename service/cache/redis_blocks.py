@@ -1,7 +1,7 @@
 """Blocks in Redis: their keys, their encoding, and the handling of unreadable values."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import sha256
 
@@ -11,7 +11,7 @@ from service.cache.codec import CHANCE_BYTES, CorruptBlock, decode, encode
 from service.model.blocks import HEAD_BYTES, NOTHING, CachedBlock, Stored
 from service.model.cache_keys import BlockKey, CacheKey, TaskKey
 from service.model.queries import Query
-from service.store.interfaces import Store
+from service.store.interfaces import Put, Store
 
 log = structlog.get_logger()
 
@@ -57,14 +57,17 @@ class RedisBlocks:
         """Return the stored block, if it is readable."""
         return self._read(await self._store.get(self.redis_key(key)))
 
-    async def put(self, key: CacheKey, stored: Stored, *, ttl_ms: int) -> bytes:
-        """Store a block for `ttl_ms`; return its head, or b"" if it is too large to store."""
+    def encoded(self, key: CacheKey, stored: Stored, *, ttl_ms: int) -> Put | None:
+        """Return what to store for a block, which begins with its head; None if it is too large to store."""
         value = encode(stored, chance=self._chance(CHANCE_BYTES))
         if len(value) > self._value_max_bytes:
             self.oversized += 1
-            return b""
-        await self._store.put(self.redis_key(key), value, ttl_ms=ttl_ms)
-        return value[:HEAD_BYTES]
+            return None
+        return Put(key=self.redis_key(key), value=value, ttl_ms=ttl_ms)
+
+    async def put_all(self, puts: Sequence[Put]) -> None:
+        """Store encoded blocks of one app, in one round trip."""
+        await self._store.put_all(puts)
 
     async def drop_app(self, app: str) -> int:
         """Delete all blocks of an app; return how many there were."""

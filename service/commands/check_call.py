@@ -62,6 +62,9 @@ class CheckJob(Generic[Answer]):
             return CallFailed(error=exc, again=not exc.sent and attempt < self._attempts)
         return NOTHING
 
+    async def keep(self) -> None:
+        """Store nothing."""
+
     async def look(self) -> CachedBlock:
         """Return nothing: nobody stores this block."""
         return NOTHING

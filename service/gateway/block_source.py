@@ -173,7 +173,7 @@ class BlockSource:
         def is_fresh(found: CachedBlock) -> bool:
             return self._judge(found, directives) is Freshness.FRESH
 
-        return BlockJob(served.fetching, key, known=kept.head, is_fresh=is_fresh)
+        return BlockJob(served.fetching, key, seen=kept, is_fresh=is_fresh)
 
     def _judge(self, kept: CachedBlock, directives: CacheDirectives) -> Freshness:
         if kept.stored is None:

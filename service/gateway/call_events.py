@@ -6,6 +6,7 @@ from typing import Protocol
 import msgspec
 
 from service.budget.line.jobs import Payer
+from service.upstream.call_trace import CallTrace, NoTrace
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,13 +36,8 @@ OnCall = Callable[[CallEnd], None]
 """Called after each upstream call. Must not block or raise."""
 
 
-class Trace(Protocol):
-    """The trace of one call."""
-
-    @property
-    def traceparent(self) -> str:
-        """The `traceparent` to send with the call (W3C Trace Context); empty for none."""
-        ...
+class Trace(CallTrace, Protocol):
+    """The trace of one call, from its beginning to its end."""
 
     def end(self, end: CallEnd) -> None:
         """Called after the call has ended."""
@@ -56,9 +52,7 @@ class Tracing(Protocol):
         ...
 
 
-class _NoTrace:
-    traceparent = ""
-
+class _EndlessTrace(NoTrace):
     def end(self, end: CallEnd) -> None:
         """Do nothing."""
 
@@ -67,7 +61,7 @@ class Untraced:
     """A no-op implementation of `Tracing`."""
 
     def __init__(self) -> None:
-        self._trace = _NoTrace()
+        self._trace = _EndlessTrace()
 
     def begin(self, call: Call) -> Trace:
         """Return a trace that records nothing."""

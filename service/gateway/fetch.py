@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from service.budget.line.jobs import CallFailed, HeldSlot
-from service.cache.block_cache import BlockCache
+from service.cache.block_cache import BlockCache, NewBlock
 from service.gateway.call_events import OnCall, Tracing, Untraced
 from service.gateway.reported_call import ReportedCall
-from service.model.blocks import Block, CachedBlock, RefusedQuery, Stored
+from service.model.blocks import CachedBlock, RefusedQuery, Stored
 from service.model.cache_keys import CacheKey
 from service.model.errors import (
     CallsStopped,
@@ -28,8 +28,9 @@ CLOCKS_APART_MS = 1_000
 class CallsUpstream(Protocol):
     """Calls of one kind for one app: `ListCalls` or `TaskCalls`."""
 
-    async def fetch(self, key: CacheKey, call: ReportedCall) -> Stored:
-        """Make one call by `call.make` and return what to store. Raise UpstreamError."""
+    async def fetch(self, key: CacheKey, call: ReportedCall, *, seen: CachedBlock) -> Stored:
+        """Make one call by `call.make` and return what to store. `seen` is what Redis had when it was last read. Raise
+        UpstreamError."""
         ...
 
 
@@ -75,8 +76,8 @@ class Fetching:
         """Return why the app can't be called now, or None."""
         return self._stops.stopped(self._app)
 
-    async def fetch(self, key: CacheKey, slot: HeldSlot, *, attempt: int) -> CachedBlock | None:
-        """Make one call and store its result; a refusal of the query is stored in its place.
+    async def fetch(self, key: CacheKey, slot: HeldSlot, *, attempt: int, seen: CachedBlock) -> NewBlock | None:
+        """Make one call and keep its result in memory; a refusal of the query is kept in its place.
 
         Return None if the app's blocks were dropped during the call: later requests must not be served older data.
         Raise UpstreamError.
@@ -84,12 +85,12 @@ class Fetching:
         generation = self.cache.generation(key.app)
         call = ReportedCall(slot, app=self._app.name, attempt=attempt, on_call=self._on_call, tracing=self._tracing)
         try:
-            stored = await self._calls.fetch(key, call)
+            stored = await self._calls.fetch(key, call, seen=seen)
         except QueryRefused as exc:
             stored = RefusedQuery(fetched_at_ms=self.now_ms(), code=exc.code, text=exc.text)
         else:
             self._failed_at_s = None
-        return await self.cache.put(key, stored, generation=generation)
+        return self.cache.take(key, stored, generation=generation)
 
     def dropped(self, *, attempt: int) -> CallFailed:
         """Return the outcome of a call during which the app's blocks were dropped: make another one."""
@@ -135,45 +136,53 @@ class Fetching:
 class BlockJob:
     """Implements `Job` for one key.
 
-    `known` is the head of the value that the request has seen in Redis, empty for none. `is_fresh` judges by the
+    `seen` is the block as the request has seen it, with the head of the value in Redis. `is_fresh` judges by the
     request's directives.
     """
 
     def __init__(
-        self, fetching: Fetching, key: CacheKey, *, known: bytes, is_fresh: Callable[[CachedBlock], bool]
+        self, fetching: Fetching, key: CacheKey, *, seen: CachedBlock, is_fresh: Callable[[CachedBlock], bool]
     ) -> None:
         self.block_key = fetching.cache.redis_key(key)
-        self.known = known
+        self.known = seen.head
+        self._seen = seen
+        self._new: NewBlock | None = None
         self._fetching = fetching
         self._key = key
         self._is_fresh = is_fresh
         self._asked_at_ms = fetching.now_ms()
 
     async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
-        """Fetch the block and store it."""
+        """Fetch the block. A part of it is stored at once, the whole by `keep`."""
         try:
-            kept = await self._fetching.fetch(self._key, slot, attempt=attempt)
+            self._new = await self._fetching.fetch(self._key, slot, attempt=attempt, seen=self._seen)
         except UpstreamError as exc:
             return self._fetching.failed(exc, attempt=attempt)
-        if kept is None:
+        if self._new is None:
             return self._fetching.dropped(attempt=attempt)
-        if _is_unfinished(kept):
+        kept = self._new.kept
+        if kept.is_unfinished:
+            self._seen = kept
+            await self.keep()
             return self._fetching.unfinished(kept)
         return kept
 
+    async def keep(self) -> None:
+        """Store the fetched block in Redis."""
+        new, self._new = self._new, None
+        if new is not None:
+            await self._fetching.cache.store(new)
+
     async def look(self) -> CachedBlock:
         """Return the block as Redis has it now. Raise StoreUnavailable."""
-        return await self._fetching.cache.look(self._key)
+        self._seen = await self._fetching.cache.look(self._key)
+        return self._seen
 
     def accepts(self, found: CachedBlock) -> bool:
         """Return whether the block is new to the request, and fresh for it or fetched while it waited.
 
         A failover may bring back an older block than the one seen; that one answers no request.
         """
-        if found.stored is None or _is_unfinished(found) or found.head == self.known:
+        if found.stored is None or found.is_unfinished or found.head == self.known:
             return False
         return found.stored.fetched_at_ms > self._asked_at_ms - CLOCKS_APART_MS or self._is_fresh(found)
-
-
-def _is_unfinished(kept: CachedBlock) -> bool:
-    return isinstance(kept.stored, Block) and kept.stored.unfinished

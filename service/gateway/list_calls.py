@@ -8,12 +8,13 @@ from msgspec.structs import replace
 
 from service.cache.block_cache import BlockCache
 from service.gateway.reported_call import ReportedCall
-from service.model.blocks import Block, block_of, joined
+from service.model.blocks import Block, CachedBlock, block_of, joined
 from service.model.cache_keys import BlockKey, CacheKey
 from service.model.errors import StoreUnavailable
 from service.model.queries import Query, Range
 from service.model.tasks import Listing
 from service.upstream.apps import UpstreamApp
+from service.upstream.call_trace import CallTrace
 
 FILL_CALLS_MAX = 16
 """How many calls may fill one block, if the upstream returns fewer records per call than a block holds."""
@@ -35,7 +36,7 @@ class ListUpstream(Protocol):
         offset: int,
         want: int,
         before_send: Callable[[], Awaitable[None]],
-        traceparent: str,
+        trace: CallTrace,
     ) -> Listing:
         """Return records `offset` to `offset + want` of the query. Raise UpstreamError."""
         ...
@@ -66,16 +67,16 @@ class ListCalls:
         self._align_s = align_s
         self._clock = clock
 
-    async def fetch(self, key: CacheKey, call: ReportedCall) -> Block:
+    async def fetch(self, key: CacheKey, call: ReportedCall, *, seen: CachedBlock) -> Block:
         """Make one call. If the block then lacks records, it is unfinished, and the next call continues it."""
         if not isinstance(key, BlockKey):
             raise TypeError(f"no block of a list: {key}")
-        begun = await self._unfinished(key)
+        begun = await self._unfinished(key, seen)
         range_ = key.query.range_at(self._clock(), align_s=self._align_s) if begun is None else begun.range
         received = 0 if begun is None else begun.received
         offset, want = key.index * self.block_size + received, self.block_size - received
 
-        async def send(before_send: Callable[[], Awaitable[None]], traceparent: str) -> Listing:
+        async def send(before_send: Callable[[], Awaitable[None]], trace: CallTrace) -> Listing:
             return await self._upstream.fetch(
                 self._app,
                 key.query,
@@ -83,7 +84,7 @@ class ListCalls:
                 offset=offset,
                 want=want,
                 before_send=before_send,
-                traceparent=traceparent,
+                trace=trace,
             )
 
         listing = await call.make(send)
@@ -93,15 +94,18 @@ class ListCalls:
             block = replace(block, unfinished=block.received > 0 and call.attempt < FILL_CALLS_MAX)
         return block if begun is None else joined(begun, block)
 
-    async def _unfinished(self, key: BlockKey) -> Block | None:
-        """Return the part of the block that earlier calls have fetched, if it is worth continuing."""
+    async def _unfinished(self, key: BlockKey, seen: CachedBlock) -> Block | None:
+        """Return the part of the block that earlier calls have fetched, if it is worth continuing.
+
+        A turn begins only if Redis has what was seen or nothing, so it is read again only if a part was seen.
+        """
         kept = self._cache.recall(key)
-        if kept is None:
+        if kept is None and seen.is_unfinished:
             try:
                 kept = await self._cache.get(key)
             except StoreUnavailable:
                 return None
-        block = kept.stored
+        block = None if kept is None else kept.stored
         if not isinstance(block, Block) or not block.unfinished or block.received >= self.block_size:
             return None
         return block if abs(self._now_ms() - block.fetched_at_ms) < FILL_WITHIN_S * 1000 else None

@@ -7,13 +7,14 @@ from typing import TypeVar
 from service.budget.line.jobs import HeldSlot
 from service.gateway.call_events import Call, CallEnd, OnCall, Tracing
 from service.model.errors import UpstreamRefused
+from service.upstream.call_trace import CallTrace
 from service.upstream.results import result_of
 
 Answer = TypeVar("Answer")
 
 BeforeSend = Callable[[], Awaitable[None]]
-Send = Callable[[BeforeSend, str], Awaitable[Answer]]
-"""Makes a call: takes what to await before the first byte is sent, and the `traceparent` to send, empty for none."""
+Send = Callable[[BeforeSend, CallTrace], Awaitable[Answer]]
+"""Makes a call: takes what to await before the first byte is sent, and the call's trace."""
 
 
 class ReportedCall:
@@ -40,7 +41,7 @@ class ReportedCall:
             sent_at_s = loop.time()
 
         try:
-            return await send(before_send, trace.traceparent)
+            return await send(before_send, trace)
         except Exception as exc:
             error = exc
             raise

@@ -88,6 +88,11 @@ class CachedBlock(msgspec.Struct, frozen=True, kw_only=True):
     stored: Stored | None
     head: bytes
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Return whether it is only a part of a block, whose other records are still to be fetched."""
+        return isinstance(self.stored, Block) and self.stored.unfinished
+
 
 NOTHING = CachedBlock(stored=None, head=b"")
 

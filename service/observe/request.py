@@ -13,6 +13,9 @@ _TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 TRACESTATE_MAX_BYTES = 512
 """A longer `tracestate` is dropped (W3C Trace Context, 3.3.1.5)."""
 
+UNROUTED = "unrouted"
+"""The route of requests that match none."""
+
 LABELS_MAX = 1000
 """How many combinations of labels are cached; callers and apps change with reloads."""
 

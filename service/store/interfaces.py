@@ -6,8 +6,18 @@ Callers may be cancelled at any time: a task of the store finishes what was sent
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import msgspec
+
 Handler = Callable[[bytes], None]
 OnGap = Callable[[], None]
+
+
+class Put(msgspec.Struct, frozen=True, kw_only=True):
+    """A value to store under a key for `ttl_ms`."""
+
+    key: str
+    value: bytes
+    ttl_ms: int
 
 
 class Script(Protocol):
@@ -35,6 +45,10 @@ class Store(Protocol):
 
     async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
         """Store a value for `ttl_ms`."""
+        ...
+
+    async def put_all(self, puts: Sequence[Put]) -> None:
+        """Store values in one round trip; all of their keys share one hash tag. After a failure, some may be stored."""
         ...
 
     async def delete_matching(self, prefix: str) -> int:

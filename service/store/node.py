@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 import structlog
 from redis.asyncio.connection import AbstractConnection
@@ -15,6 +16,8 @@ from service.store.connection_factory import Address, ConnectionFactory, opened
 from service.store.faults import COSTLY, FOREIGN, tls_fault, unavailable
 
 log = structlog.get_logger(__name__)
+
+_Command = tuple[EncodableT, ...]
 
 
 class Node:
@@ -48,6 +51,17 @@ class Node:
 
         `again` allows a second try if an idle connection turns out to be broken. `asking` follows an ASK redirect.
         """
+        commands = (("ASKING",), command) if asking else (command,)
+        answer = (await self.call_all(commands, again=again))[-1]
+        if isinstance(answer, ResponseError):
+            raise answer
+        return answer
+
+    async def call_all(self, commands: Sequence[_Command], *, again: bool = False) -> list[object]:
+        """Run commands in one round trip, in order; return an answer or redis-py's ResponseError for each.
+
+        Raise StoreUnavailable if there are no answers; some of the commands may have run.
+        """
         self._refuse_if_away()
         await self._pass_gate()
         try:
@@ -56,10 +70,7 @@ class Node:
             self._breaker = self._breaker.admitted(time.monotonic())
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    answer = await self._exchange(command, asking=asking, again=again)
-            except ResponseError:
-                self._breaker = self._breaker.answered()
-                raise
+                    answers = await self._exchange(commands, again=again)
             except _Idle as exc:
                 if probe:
                     self._note("unreachable", probe=True)
@@ -71,7 +82,7 @@ class Node:
                 self._note(fault.detail, probe=probe)
                 raise fault from exc
             self._breaker = self._breaker.answered()
-            return answer
+            return answers
         finally:
             self._gate.release()
 
@@ -101,11 +112,11 @@ class Node:
         except TimeoutError as exc:
             raise StoreUnavailable(self._breaker.detail or "busy") from exc
 
-    async def _exchange(self, command: tuple[EncodableT, ...], *, asking: bool, again: bool) -> object:
+    async def _exchange(self, commands: Sequence[_Command], *, again: bool) -> list[object]:
         reused = bool(self._idle)
         connection = self._idle.pop() if reused else self._dialer.connection(self.address)
         try:
-            return await self._use(connection, command, asking=asking)
+            return await self._use(connection, commands)
         except (BrokenConnection, OSError) as exc:
             broke = type(exc) is BrokenConnection or isinstance(exc, OSError)  # its subclasses are answers
             if not reused or not broke or isinstance(exc, TimeoutError):
@@ -114,32 +125,32 @@ class Node:
                 raise _Idle from exc
         while self._idle:  # the other idle connections have most likely broken, too
             await self._idle.pop().disconnect(nowait=True)
-        return await self._use(self._dialer.connection(self.address), command, asking=asking)
+        return await self._use(self._dialer.connection(self.address), commands)
 
-    async def _use(self, connection: AbstractConnection, command: tuple[EncodableT, ...], *, asking: bool) -> object:
+    async def _use(self, connection: AbstractConnection, commands: Sequence[_Command]) -> list[object]:
         self._used += 1
         answered = False
         try:
             if connection.is_connected and await connection.can_read():  # closed by the server, or out of sync
                 await connection.disconnect(nowait=True)
             await opened(connection)
-            if asking:
-                await connection.send_command("ASKING")
-                await connection.read_response()
-            await connection.send_command(*command)
-            try:
-                answer: object = await connection.read_response()
-            except ResponseError:
-                answered = True
-                raise
+            await connection.send_packed_command(connection.pack_commands(commands))
+            answers = [await _answer_of(connection) for _ in commands]
             answered = True
-            return answer
+            return answers
         finally:
             self._used -= 1
             if not answered or self._retired:
                 await connection.disconnect(nowait=True)
             elif connection.is_connected:
                 self._idle.append(connection)
+
+
+async def _answer_of(connection: AbstractConnection) -> object:
+    try:
+        return await connection.read_response()
+    except ResponseError as exc:
+        return exc
 
 
 class _Idle(Exception):

@@ -15,7 +15,7 @@ from service.settings import RedisSettings
 from service.store.cluster import ClusterTopology
 from service.store.connection_factory import Address, ConnectionFactory, TlsFiles
 from service.store.faults import unavailable
-from service.store.interfaces import Handler, OnGap, Script
+from service.store.interfaces import Handler, OnGap, Put, Script
 from service.store.listener import Listener
 from service.store.node import Node
 from service.store.sentinel import SentinelTopology
@@ -85,6 +85,10 @@ class RedisStore:
         """Store a value for `ttl_ms`."""
         await self._owned("put", self._run(key, "SET", key, value, "PX", ttl_ms))
 
+    async def put_all(self, puts: Sequence[Put]) -> None:
+        """Store values in one round trip. Raise StoreUnavailable, including if the server has refused one of them."""
+        await self._owned("put", self._put_all(puts))
+
     async def publish(self, channel: str, message: bytes) -> None:
         """Publish a message to all listeners; in a cluster, every server forwards it."""
         await self._owned("publish", self._run(channel, "PUBLISH", channel, message))
@@ -130,6 +134,17 @@ class RedisStore:
         except ResponseError as exc:
             self._refused(exc)
             raise unavailable(exc) from exc
+
+    async def _put_all(self, puts: Sequence[Put]) -> None:
+        commands = [("SET", put.key, put.value, "PX", put.ttl_ms) for put in puts]
+        node = await self._topology.node_for(puts[0].key)
+        answers = await node.call_all(commands)
+        for command, answer in zip(commands, answers, strict=True):
+            if isinstance(answer, (MovedError, AskError, ReadOnlyError)):
+                await self._run(command[1], *command)
+            elif isinstance(answer, ResponseError):
+                self._refused(answer)
+                raise unavailable(answer) from answer
 
     async def _setting(self, name: str, key: str) -> str | None:
         try:

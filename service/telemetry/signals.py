@@ -59,7 +59,7 @@ class Signals:
     @property
     def on_call(self) -> tuple[OnCall, ...]:
         """The observers of upstream calls."""
-        return (self._log_call,) if self.metrics is None else (self._log_call, self.metrics.calls)
+        return (self._log_call,) if self.metrics is None else (self._log_call, self.metrics.calls, self.metrics.recent)
 
     @property
     def on_store_call(self) -> OnStoreCall | None:
@@ -71,10 +71,10 @@ class Signals:
         """The tracer of upstream calls, if any."""
         return self._traces
 
-    def reloaded(self, *, ok: bool) -> None:
+    def reloaded(self, *, ok: bool, needs_restart: bool) -> None:
         """Called after each attempt to reload the configuration; `ok` is false if it was rejected."""
         if self.metrics is not None:
-            self.metrics.reloaded(ok=ok)
+            self.metrics.reloaded(ok=ok, needs_restart=needs_restart)
 
     def watch(self, watched: Watched) -> None:
         """Include the state of these parts in the metrics, if there are any."""

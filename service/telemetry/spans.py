@@ -1,7 +1,8 @@
 """Spans: one trace from the caller's `traceparent` through the request, its time in line and its upstream call.
 
-Imports OpenTelemetry, an extra: import this module only if tracing is enabled. Attributes are names from closed sets,
-numbers and the request's id: no URL, no query, no key, no signature.
+Imports OpenTelemetry, an extra: import this module only if tracing is enabled. Names and attributes follow its semantic
+conventions for HTTP, but no query is ever recorded (callers' contain what they search for, ours a signature), and no
+path that matches no route.
 """
 
 import asyncio
@@ -13,42 +14,44 @@ from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from service.gateway.call_events import Call, CallEnd, Trace
-from service.observe.request import RequestRecord
-from service.upstream.results import OK
+from service.observe.request import TRACESTATE_MAX_BYTES, RequestRecord
+from service.telemetry.http_attributes import (
+    Attributes,
+    client_attributes,
+    outcome_attributes,
+    request_attributes,
+    server_attributes,
+    span_name,
+)
+from service.upstream.call_trace import Fields
+from service.upstream.results import HTTP_STATUS, OK
 
-EXPORT_S = 3.0
-"""The time limit of one export, and of the last one, which delays the end of the process."""
+END_S = 3.0
+"""The time limit of the last export, which delays the end of the process."""
+
+UNTRACED = frozenset(("/livez", "/readyz"))
+"""Probes: a trace each would be most of the traces of an idle gateway."""
 
 App = Any
 """An ASGI application."""
 
+TRACEPARENT_MAX_CHARS = 128
+"""Longer than any valid one; the propagator logs long ones."""
+
 _W3C = TraceContextTextMapPropagator()
-
-
-def provider_of(endpoint: str | None, *, version: str) -> TracerProvider:
-    """Return a provider that exports OTLP over HTTP to `endpoint`, or as set in OpenTelemetry's own variables.
-
-    These variables also control sampling and any further resource attributes.
-    """
-    resource = Resource.create({"service.name": "taskgate", "service.version": version})
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    url = None if endpoint is None else f"{endpoint.rstrip('/')}/v1/traces"
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=url, timeout=EXPORT_S)))
-    return provider
+_CONTEXT_FIELDS = (b"traceparent", b"tracestate")
 
 
 class Traces:
     """Creates the spans. `edge` wraps the application, `ended` is an observer, `begin` implements `Tracing`.
 
-    With `sends_traceparent`, the upstream gets a `traceparent`, too. It belongs to a vendor, so this is off by default.
+    With `sends_traceparent`, the upstream gets `traceparent` and `tracestate`, too. It belongs to a vendor, so this is
+    off by default.
     """
 
     def __init__(self, provider: TracerProvider, *, regions: Mapping[str, str], sends_traceparent: bool) -> None:
@@ -59,7 +62,7 @@ class Traces:
 
     @asynccontextmanager
     async def flushed(self) -> AsyncIterator[None]:
-        """On exit, export the remaining spans, within `EXPORT_S`."""
+        """On exit, export the remaining spans, within `END_S`."""
         try:
             yield
         finally:
@@ -73,70 +76,85 @@ class Traces:
             # A daemon thread, so that neither the loop nor the interpreter waits for it on exit.
             threading.Thread(target=shut_down, name="traces-end", daemon=True).start()
             with suppress(TimeoutError):
-                await asyncio.wait_for(done.wait(), EXPORT_S)
+                await asyncio.wait_for(done.wait(), END_S)
 
     def edge(self, app: App) -> App:
-        """Return the application with a span around each request; the app sees the `traceparent` of that span."""
+        """Return the application with a span around each request; the app sees the trace context of that span."""
 
         async def traced(scope: Any, receive: Any, send: Any) -> None:
-            if scope["type"] != "http":
+            if scope["type"] != "http" or scope["path"] in UNTRACED:
                 await app(scope, receive, send)
                 return
-            came = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
-            span = self._tracer.start_span("request", context=_context(came.decode("latin-1")), kind=SpanKind.SERVER)
-            others = [(name, value) for name, value in scope["headers"] if name != b"traceparent"]
-            scope["headers"] = [*others, (b"traceparent", _traceparent(span).encode())]
+            came = {name: [value for each, value in scope["headers"] if each == name] for name in _CONTEXT_FIELDS}
+            context = _context(*(b",".join(came[name]).decode("latin-1") for name in _CONTEXT_FIELDS))
+            attributes = server_attributes(scope)
+            name = span_name(attributes)
+            span = self._tracer.start_span(name, context=context, kind=SpanKind.SERVER, attributes=attributes)
+            others = [field for field in scope["headers"] if field[0] not in _CONTEXT_FIELDS]
+            scope["headers"] = others + [(name.encode(), value.encode()) for name, value in _fields_of(span)]
             with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
                 await app(scope, receive, send)
 
         return traced
 
     def ended(self, seen: RequestRecord) -> None:
-        """Record the outcome on the request's span. Must be called within that span."""
+        """Record the outcome on the request's span. Must be called within that span, if the request has one."""
         span = trace.get_current_span()
-        if not span.is_recording():
-            return
-        span.update_name(f"{seen.labels.method} {seen.labels.route}")
-        told: dict[str, str | float | None] = {
-            "http.request.method": seen.labels.method,
-            "http.route": seen.labels.route,
-            "http.response.status_code": seen.labels.status,
-            "taskgate.request_id": seen.request_id,
-            "taskgate.caller": seen.labels.caller,
-            "taskgate.app": seen.labels.app,
-            "taskgate.outcome": seen.labels.outcome,
-            "taskgate.waited_s": seen.waited_s,
-            "taskgate.upstream_s": seen.upstream_s,
-        }
-        span.set_attributes({name: value for name, value in told.items() if value is not None})
-        if seen.labels.status >= 500:
-            span.set_status(StatusCode.ERROR)
+        if span.is_recording():
+            _conclude(span, seen)
+        elif not span.get_span_context().is_valid and seen.labels.method == "other":
+            self._record_refused(seen)
 
     def begin(self, call: Call) -> Trace:
         """Record a span for the payer's time in line, which ends now, and begin one for the call."""
         origin = call.payer.origin
-        parent = _context(origin.traceparent)
-        named: dict[str, str | int] = {"taskgate.app": call.app, "taskgate.caller": call.payer.caller}
+        parent = _context(origin.traceparent, origin.tracestate)
+        named: Attributes = {"taskgate.app": call.app, "taskgate.caller": call.payer.caller}
         if origin.request_id:
             named["taskgate.request_id"] = origin.request_id
         if origin.traceparent:
             now_ns = time.time_ns()
             entered_ns = now_ns - int(call.payer.waited_s * 1e9)
             self._tracer.start_span("line", context=parent, attributes=named, start_time=entered_ns).end(now_ns)
-        told: dict[str, str | int] = named | {
-            "taskgate.region": self._regions[call.app],
-            "taskgate.attempt": call.attempt,
-        }
-        span = self._tracer.start_span("upstream", context=parent, kind=SpanKind.CLIENT, attributes=told)
-        return _CallTrace(span, traceparent=_traceparent(span) if self._sends_traceparent else "")
+        told = named | {"taskgate.region": self._regions[call.app], "taskgate.attempt": call.attempt}
+        if call.attempt > 1:
+            told["http.request.resend_count"] = call.attempt - 1
+        span = self._tracer.start_span("POST", context=parent, kind=SpanKind.CLIENT, attributes=told)
+        return _CallSpan(span, fields=_fields_of(span) if self._sends_traceparent else ())
+
+    def _record_refused(self, seen: RequestRecord) -> None:
+        """Record a span for input that the server has refused, which has never become a request."""
+        attributes = request_attributes("", scheme="http")
+        name, ended_ns = span_name(attributes), int(seen.ended_at_s * 1e9)
+        span = self._tracer.start_span(
+            name,
+            context=Context(),
+            kind=SpanKind.SERVER,
+            attributes=attributes,
+            start_time=ended_ns - int(seen.duration_s * 1e9),
+        )
+        _conclude(span, seen)
+        span.end(ended_ns)
 
 
-class _CallTrace:
-    """The span of one call."""
+class _CallSpan:
+    """The span of one call; implements `Trace`."""
 
-    def __init__(self, span: Span, *, traceparent: str) -> None:
+    def __init__(self, span: Span, *, fields: Fields) -> None:
+        self.fields = fields
         self._span = span
-        self.traceparent = traceparent
+        self._status: int | None = None
+
+    def sends(self, method: str, url: str) -> None:
+        """Record the host, that of the last attempt if there are several."""
+        attributes = client_attributes(method, url)
+        self._span.update_name(span_name(attributes))
+        self._span.set_attributes(attributes)
+
+    def answered(self, status: int) -> None:
+        """Record the status."""
+        self._status = status
+        self._span.set_attribute("http.response.status_code", status)
 
     def end(self, end: CallEnd) -> None:
         """Record the result and end the span."""
@@ -145,15 +163,31 @@ class _CallTrace:
             self._span.set_attribute("taskgate.code", end.code)
         if end.result != OK:
             self._span.set_status(StatusCode.ERROR)
+            is_status = end.result == HTTP_STATUS and self._status is not None
+            self._span.set_attribute("error.type", str(self._status) if is_status else end.result)
         self._span.end()
 
 
-def _context(traceparent: str) -> Context:
-    """Return the context in a `traceparent`; if there is none, an empty context, never the current one."""
-    return _W3C.extract({"traceparent": traceparent}, context=Context())
+def _conclude(span: Span, seen: RequestRecord) -> None:
+    attributes = outcome_attributes(seen)
+    span.set_attributes(attributes)
+    if "http.route" in attributes:
+        span.update_name(f"{seen.labels.method} {seen.labels.route}")
+    if "error.type" in attributes:
+        span.set_status(StatusCode.ERROR)
 
 
-def _traceparent(span: Span) -> str:
+def _context(traceparent: str, tracestate: str) -> Context:
+    """Return the context in these fields; if there is none, an empty context, never the current one."""
+    if len(tracestate) > TRACESTATE_MAX_BYTES:  # the propagator would log it
+        tracestate = ""
+    return _W3C.extract(
+        {"traceparent": traceparent[:TRACEPARENT_MAX_CHARS], "tracestate": tracestate}, context=Context()
+    )
+
+
+def _fields_of(span: Span) -> Fields:
+    """Return the header fields that continue the span's trace."""
     carrier: dict[str, str] = {}
     _W3C.inject(carrier, context=trace.set_span_in_context(span, Context()))
-    return carrier.get("traceparent", "")
+    return tuple(carrier.items())

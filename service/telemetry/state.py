@@ -14,6 +14,7 @@ from service.cache.redis_blocks import RedisBlocks
 from service.gateway.block_source import AHEAD, LOOKUPS, RENEWAL
 from service.gateway.gateway import Gateway
 from service.gateway.served import ServedApp, ServedCall
+from service.settings import Settings
 from service.telemetry.families import counters, gauges
 from service.upstream.records import Oddity
 from service.upstream.signer import Signer
@@ -36,9 +37,10 @@ class Connected(Protocol):
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
     """The parts whose state is read; `settle` flushes pending records first. `callers` are those who may read each app.
 
-    `clock` is the wall clock.
+    `clock` is the wall clock, `settings` returns the current settings.
     """
 
+    settings: Callable[[], Settings]
     settle: Callable[[], None]
     odd: Callable[[], Mapping[tuple[str, str], int]]
     skew: Callable[[], Mapping[str, float]]

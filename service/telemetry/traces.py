@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from service.telemetry.spans import Traces
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+PROTOCOL = "http/protobuf"
+"""The one protocol that is spoken."""
 
 log = structlog.get_logger(__name__)
 
@@ -20,15 +23,29 @@ def traces_of(
 ) -> "Traces | None":
     """Return the tracer, or None if neither the settings nor the environment name an endpoint.
 
-    An endpoint in the environment may be meant for everything in a cluster: without the extra it is ignored, with a
+    An endpoint in the environment may be meant for everything in a cluster: if it can't be used it is ignored, with a
     warning.
     """
-    if settings.otlp_endpoint is None and not any(environ.get(name) for name in ENDPOINTS):
+    if not _is_wanted(settings, environ):
+        return None
+    protocol = next((environ[name] for name in PROTOCOLS if environ.get(name)), PROTOCOL)
+    if settings.otlp_endpoint is None and protocol != PROTOCOL:
+        log.warning("traces.unavailable", reason=f"the protocol is {protocol}; only {PROTOCOL} is spoken")
         return None
     try:
-        from service.telemetry.spans import Traces, provider_of
+        from service.telemetry.span_export import provider_of
+        from service.telemetry.spans import Traces
     except ImportError:
         log.warning("traces.unavailable", reason="an endpoint is set, but the extra 'otel' is not installed")
         return None
-    provider = provider_of(settings.otlp_endpoint, version=version)
+    provider = provider_of(settings.otlp_endpoint, environ, version=version)
     return Traces(provider, regions=regions, sends_traceparent=settings.send_traceparent)
+
+
+def _is_wanted(settings: TelemetrySettings, environ: Mapping[str, str]) -> bool:
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    if settings.otlp_endpoint is not None:
+        return True
+    exporter = environ.get("OTEL_TRACES_EXPORTER") or "otlp"
+    return exporter != "none" and any(environ.get(name) for name in ENDPOINTS)

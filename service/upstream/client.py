@@ -20,6 +20,7 @@ from service.model.queries import Query, Range
 from service.model.tasks import Listing, Task
 from service.settings import UpstreamSettings
 from service.upstream.apps import UpstreamApp
+from service.upstream.call_trace import NO_TRACE, CallTrace
 from service.upstream.codes import CodeKind, kind_of
 from service.upstream.get_call import get_body, read_task
 from service.upstream.hosts import FailedHosts
@@ -120,13 +121,14 @@ class Client:
         offset: int,
         want: int,
         before_send: BeforeSend,
-        traceparent: str = "",
+        trace: CallTrace = NO_TRACE,
     ) -> Listing:
         """Make one call for `want` tasks from `offset` on.
 
         `before_send` is awaited once, after a connection is available and before the first byte is written; its
         exceptions pass through unchanged, and then nothing was sent. Never cancel this: it ends by itself within
-        `call_timeout_s`, unless `before_send` takes longer. `traceparent` is sent with the call, unless it is empty.
+        `call_timeout_s`, unless `before_send` takes longer. The fields of
+        `trace` are sent with the call.
 
         Raise the model's errors: UpstreamUnreachable (`sent` is false) if no call was made; UpstreamTimeout,
         UpstreamHTTPStatus and UpstreamBroken if it failed; UpstreamRefused, or one of its subclasses QueryRefused,
@@ -138,11 +140,11 @@ class Client:
             list_body(app, query, range_, offset=offset, want=want, order_by=self._settings.order_by),
             lambda body: read_listing(body, sdkappid=app.sdkappid, offset=offset, want=want),
             before_send=before_send,
-            traceparent=traceparent,
+            trace=trace,
         )
 
     async def get_task(
-        self, app: UpstreamApp, task_id: int, *, before_send: BeforeSend, traceparent: str = ""
+        self, app: UpstreamApp, task_id: int, *, before_send: BeforeSend, trace: CallTrace = NO_TRACE
     ) -> Task | None:
         """Make one call for the task with this id; return None if the app has no such task.
 
@@ -155,7 +157,7 @@ class Client:
             get_body(app, task_id),
             lambda body: read_task(body, sdkappid=app.sdkappid, task_id=task_id, unknown_codes=unknown_codes),
             before_send=before_send,
-            traceparent=traceparent,
+            trace=trace,
         )
         return answer.task
 
@@ -167,7 +169,7 @@ class Client:
         read: Callable[[bytes], Answer | UpstreamRefusal],
         *,
         before_send: BeforeSend,
-        traceparent: str,
+        trace: CallTrace,
     ) -> Answer:
         """Make one call, unless such calls are stopped, and return its answer as read by `read`."""
         if stop := self.stopped(app, kind):
@@ -176,7 +178,7 @@ class Client:
         signer = self._signers[app.name]
         signature, fingerprint = signer.current(now_s), signer.fingerprint(now_s)
         target = request_target(app, kind, signature=signature.text, random=randbits(32))
-        received = await self._call(app, target, body, before_send, traceparent)
+        received = await self._call(app, target, body, before_send, trace)
         self._note_clock(app, received)
         try:
             answer = read(received.body)
@@ -196,20 +198,21 @@ class Client:
             self.odd[app.name, kind] += count
 
     async def _call(
-        self, app: UpstreamApp, target: str, body: bytes, before_send: BeforeSend, traceparent: str
+        self, app: UpstreamApp, target: str, body: bytes, before_send: BeforeSend, trace: CallTrace
     ) -> HttpAnswer:
         """Call the app's first host, or the next if no connection could be made, in which case nothing was sent."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._settings.call_timeout_s
         reason = "no host to call"
         for host in self._failed_hosts.ordered(app.hosts, now_s=self._steady()):
+            trace.sends("POST", host + target.partition("?")[0])
             try:
                 return await self._transports[app.name].post(
                     host + target,
                     body,
                     deadline_s=deadline_s,
                     before_send=before_send,
-                    traceparent=traceparent,
+                    trace=trace,
                 )
             except HostUnreachable as exc:
                 reason = str(exc)

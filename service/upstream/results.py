@@ -11,10 +11,11 @@ from service.model.errors import (
 from service.upstream.codes import CodeKind, kind_of
 
 OK = "ok"
+HTTP_STATUS = "http_status"
 FAILED = "failed"
 """An internal error."""
 
-RESULTS = (OK, "timeout", "unreachable", "broken", "http_status", *(kind.value for kind in CodeKind), FAILED)
+RESULTS = (OK, "timeout", "unreachable", "broken", HTTP_STATUS, *(kind.value for kind in CodeKind), FAILED)
 """All values that `result_of` returns."""
 
 
@@ -30,7 +31,7 @@ def result_of(error: Exception | None) -> str:
         case UpstreamUnreachable():
             return "unreachable"
         case UpstreamHTTPStatus():
-            return "http_status"
+            return HTTP_STATUS
         case UpstreamBroken() | UpstreamError():
             return "broken"
         case _:

@@ -26,6 +26,7 @@ from service.model.errors import (
     UpstreamUnreachable,
 )
 from service.settings import UpstreamSettings
+from service.upstream.call_trace import NO_TRACE, CallTrace
 
 RETRY_AFTER_MAX_S = 86_400.0
 
@@ -65,7 +66,7 @@ class Transport:
         self.http = HttpClient(limits, resolver=resolver, context=context, proxy=proxy)
 
     async def post(
-        self, url: str, body: bytes, *, deadline_s: float, before_send: BeforeSend, traceparent: str = ""
+        self, url: str, body: bytes, *, deadline_s: float, before_send: BeforeSend, trace: CallTrace = NO_TRACE
     ) -> HttpAnswer:
         """Send a JSON body and return the answer, of status 200, within `deadline_s` on the running loop's clock.
 
@@ -78,13 +79,18 @@ class Transport:
             if asyncio.get_running_loop().time() >= deadline_s:
                 raise UpstreamUnreachable("the call was not on its way in time", app=self._app)
 
-        headers = (*_FIELDS, ("traceparent", traceparent)) if traceparent else _FIELDS
         try:
             answer = await self.http.request(
-                "POST", url, headers=headers, body=body, deadline_s=deadline_s, before_send=hold_and_check
+                "POST",
+                url,
+                headers=(*_FIELDS, *trace.fields),
+                body=body,
+                deadline_s=deadline_s,
+                before_send=hold_and_check,
             )
         except HttpFailure as exc:
             raise self._failure(exc) from exc
+        trace.answered(answer.status)
         return self._checked(answer)
 
     def _checked(self, answer: HttpAnswer) -> HttpAnswer:

@@ -9,6 +9,7 @@ from typing import Any
 
 from service.observe.outcomes import HUNG_UP
 from service.observe.request import (
+    UNROUTED,
     Fields,
     Observer,
     RequestContext,
@@ -25,7 +26,6 @@ from service.web.problems.handlers import failure_answer, refusal_answer
 URL_MAX_BYTES = 8 * 1024
 FIELDS_MAX_BYTES = 16 * 1024
 
-UNROUTED = "unrouted"
 STATUS_HUNG_UP = 499
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")

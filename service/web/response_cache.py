@@ -14,11 +14,11 @@ from typing import Any
 
 from service.model.callers import Authenticated
 from service.model.pages import Source
-from service.observe.request import Fields, Observer, RequestLabels, RequestRecord, labels_of, trace_id_of
+from service.observe.request import UNROUTED, Fields, Observer, RequestLabels, RequestRecord, labels_of, trace_id_of
 from service.web.answers import Header
 from service.web.client_address import PEERS, ClientAddresses
 from service.web.headers.ratelimit import STATE
-from service.web.middleware import FIELDS_MAX_BYTES, UNROUTED, AsgiApp, Messages, request_id_of
+from service.web.middleware import FIELDS_MAX_BYTES, AsgiApp, Messages, request_id_of
 
 # Requests with any of these fields bypass the cache.
 _STEERING = frozenset((b"cache-control", b"pragma", b"content-length", b"transfer-encoding"))

@@ -61,6 +61,15 @@ def _waits(values: str, *, in_time: str) -> tuple[Series, ...]:
     )
 
 
+def _key(key: str, values: str) -> Series:
+    return series("taskgate_key_expiry_timestamp_seconds", values, caller="reports", key=key)
+
+
+def _certificate(values: str) -> Series:
+    return series("taskgate_certificate_expiry_timestamp_seconds", values, file="redis.cert_file")
+
+
+DAY_S = 86_400
 SHOP = {"app": "shop"}
 REPLICA = {"namespace": NAMESPACE, "job": JOB, "pod": "a"}
 SLOTS = series("taskgate_slots", "5x60", app="shop")
@@ -255,6 +264,89 @@ CASES = (
         series=(series("taskgate_redis_up", "1x60"), series("taskgate_redis_up", "1x60", pod="b")),
         alert="TaskgateRedisAway",
         silent_at="20m",
+    ),
+    Case(
+        name="a setting waits for a restart",
+        series=(series("taskgate_restart_needed", "0x10 1x110"),),
+        alert="TaskgateRestartNeeded",
+        silent_at="38m",
+        fires_at="60m",
+        labels=REPLICA,
+    ),
+    Case(
+        name="a rollout follows the change",
+        series=(series("taskgate_restart_needed", "0x10 1x5 _x100"),),
+        alert="TaskgateRestartNeeded",
+        silent_at="60m",
+    ),
+    Case(
+        name="a caller's last key ends within two weeks",
+        series=(_key("aaaaaaaa", "600000x60"), _key("bbbbbbbb", f"{14 * DAY_S + 1800}x60")),
+        alert="TaskgateKeyEndsSoon",
+        silent_at="20m",
+        fires_at="40m",
+        labels={"caller": "reports"},
+    ),
+    Case(
+        name="a caller has another key without an end",
+        series=(_key("aaaaaaaa", "600x60"), _key("bbbbbbbb", "Inf " * 60)),
+        alert="TaskgateKeyEndsSoon",
+        silent_at="40m",
+    ),
+    Case(
+        name="a certificate ends within two weeks",
+        series=(_certificate(f"{14 * DAY_S + 1800}x60"),),
+        alert="TaskgateCertificateEndsSoon",
+        silent_at="20m",
+        fires_at="40m",
+        labels={"file": "redis.cert_file"},
+    ),
+    Case(
+        name="a certificate is renewed in time",
+        series=(_certificate(f"{14 * DAY_S + 1800}x20 {90 * DAY_S}x40"),),
+        alert="TaskgateCertificateEndsSoon",
+        silent_at="40m",
+    ),
+    Case(
+        name="a clock is behind Redis'",
+        series=(series("taskgate_clock_skew_seconds", "-6x60"),),
+        alert="TaskgateClockOff",
+        silent_at="8m",
+        fires_at="20m",
+        labels={"pod": "a"},
+    ),
+    Case(
+        name="a clock is ahead of the upstream's",
+        series=(
+            series("taskgate_clock_skew_seconds", "0.5x60"),
+            series("taskgate_upstream_clock_skew_seconds", "40x60", app="shop"),
+        ),
+        alert="TaskgateClockOff",
+        fires_at="20m",
+        labels={"pod": "a", "app": "shop"},
+    ),
+    Case(
+        name="clocks differ by a second or two",
+        series=(
+            series("taskgate_clock_skew_seconds", "-0.5x60"),
+            series("taskgate_upstream_clock_skew_seconds", "-2x60", app="shop"),
+        ),
+        alert="TaskgateClockOff",
+        silent_at="40m",
+    ),
+    Case(
+        name="lines of the log can't be written",
+        series=(series("taskgate_log_lines_lost_total", "0x10 0+7x50", reason="not written"),),
+        alert="TaskgateLogLinesLost",
+        silent_at="14m",
+        fires_at="25m",
+        labels={"pod": "a", "reason": "not written"},
+    ),
+    Case(
+        name="lines were lost an hour ago",
+        series=(series("taskgate_log_lines_lost_total", "0x5 9x100", reason="not written"),),
+        alert="TaskgateLogLinesLost",
+        silent_at="60m",
     ),
     Case(
         name="a tenth fails, after an hour in which nothing did",

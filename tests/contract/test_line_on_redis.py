@@ -46,15 +46,18 @@ class StoredBlock(JobOfNothing):
         self._store = store
 
     async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
-        """Make the call and store the result."""
+        """Make the call."""
         try:
             await slot.hold()
         except UpstreamUnreachable as exc:  # this process was stopped for so long that the slot has expired
             return CallFailed(error=exc, again=True)
         self._upstream.called_at_s.append(time.monotonic())
         await asyncio.sleep(0.02)
-        await self._store.put(self.block_key, self.block_key.encode(), ttl_ms=60_000)
         return cached(self.block_key)
+
+    async def keep(self) -> None:
+        """Store the result."""
+        await self._store.put(self.block_key, self.block_key.encode(), ttl_ms=60_000)
 
     async def look(self) -> CachedBlock:
         """Return the stored block."""

@@ -8,7 +8,7 @@ import pytest
 
 from service.model.errors import StoreUnavailable
 from service.settings import RedisSettings
-from service.store.interfaces import Store
+from service.store.interfaces import Put, Store
 from service.store.redis_store import RedisStore
 from tests.servers import BINARIES, Server, until
 
@@ -42,6 +42,17 @@ async def test_a_value_comes_back_as_it_was_put(store: Store) -> None:
     await store.put("t:{a}:k", value, ttl_ms=10_000)
     assert await store.get("t:{a}:k") == value
     assert await store.get("t:{a}:other") is None
+
+
+async def test_values_are_put_together(store: Store) -> None:
+    """Many values of one hash tag are stored at once, each under its key and for its time, wherever they belong."""
+    for app in ("a", "b", "c"):
+        puts = [Put(key=f"t:{{{app}}}:{n}", value=b"%d" % n, ttl_ms=10_000 if n else 1) for n in range(3)]
+        await store.put_all(puts)
+        assert [await store.get(f"t:{{{app}}}:{n}") for n in (1, 2)] == [b"1", b"2"]
+        started_s = time.monotonic()
+        while await store.get(f"t:{{{app}}}:0") is not None:
+            assert time.monotonic() - started_s < 1.0
 
 
 async def test_a_value_ends(store: Store) -> None:

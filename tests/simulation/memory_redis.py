@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from service.model.errors import StoreUnavailable
-from service.store.interfaces import Handler, OnGap, Script
+from service.store.interfaces import Handler, OnGap, Put, Script
 
 T = TypeVar("T")
 
@@ -100,13 +100,18 @@ class MemoryStore:
         """The value, or None."""
         return await self._call("get", lambda: self._redis.peek(key) or None)
 
-    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The values, in the keys' order."""
-        return await self._call("get", lambda: [self._redis.peek(key) or None for key in keys])
-
     async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
         """Store a value for `ttl_ms`."""
         await self._call("set", lambda: self._redis.put(key, value, ttl_s=ttl_ms / 1000))
+
+    async def put_all(self, puts: Sequence[Put]) -> None:
+        """Store values in one round trip."""
+
+        def put_each() -> None:
+            for put in puts:
+                self._redis.put(put.key, put.value, ttl_s=put.ttl_ms / 1000)
+
+        await self._call("set", put_each)
 
     async def delete_matching(self, prefix: str) -> int:
         """Delete all keys that begin with the prefix."""

@@ -10,6 +10,7 @@ from service.model.errors import CallsStopped, QueryRefused, Throttled, Upstream
 from service.model.queries import Query, Range
 from service.model.tasks import Listing, Task
 from service.upstream.apps import UpstreamApp
+from service.upstream.call_trace import CallTrace
 
 CALL_TIMEOUT_S = 4.0
 REFUSED_KEYWORD = "refused"
@@ -54,10 +55,10 @@ class SimUpstream:
         offset: int,
         want: int,
         before_send: Callable[[], Awaitable[None]],
-        traceparent: str,
+        trace: CallTrace,
     ) -> Listing:
         """See `Upstream.fetch`."""
-        del range_, traceparent
+        del range_, trace
         loop = asyncio.get_running_loop()
         slow_connect = self._chance.random() < self._slow_connects
         await asyncio.sleep(self._chance.uniform(0.1, 0.6) if slow_connect else self._chance.uniform(0, 0.01))

@@ -58,7 +58,12 @@ class Job(Protocol):
         ...
 
     async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
-        """Fetch the block and store it. `attempt` counts from 1. Does not raise TaskgateError."""
+        """Fetch the block. `attempt` counts from 1. Does not raise TaskgateError."""
+        ...
+
+    async def keep(self) -> None:
+        """Store the fetched block for other replicas. Called once after a call that yielded it, when the requests here
+        have been served, and before other replicas learn that the fetch has ended. Does not raise TaskgateError."""
         ...
 
     async def look(self) -> CachedBlock:

@@ -185,6 +185,7 @@ class Turns:
         self._waiters.end_call(block, now_s=loop.time())
         if not isinstance(outcome, CallFailed):
             self._waiters.serve(block, outcome, payer=turn.caller)
+            await self._keep(block)
             await self._report_done(turn, block)
             return
         await self._report_done(turn, block, outcome)
@@ -195,6 +196,12 @@ class Turns:
             self._wait_again(block, None if outcome.head else outcome.error)
         else:
             self._waiters.fail(block, outcome.error)
+
+    async def _keep(self, block: QueuedBlock) -> None:
+        try:
+            await block.job.keep()
+        except Exception:  # the requests have been served, and the slot must be freed
+            log.exception("budget.keep_failed", app=self._app)
 
     async def _report_done(self, turn: Turn, block: QueuedBlock, failed: CallFailed | None = None) -> None:
         """Report the end of a fetch; if Redis is away, retry in the background so that waiting requests are not

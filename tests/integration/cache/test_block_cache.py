@@ -39,7 +39,9 @@ async def shelf(own_valkey: Server) -> AsyncIterator[BlockCache]:
     store = RedisStore(RedisSettings(url=own_valkey.url))
     cache = RedisBlocks(store, prefix="t", block_size=100)
     shelf = BlockCache(cache, MemoryBlocks(max_bytes=0, clock=time.monotonic), lifetimes=LIFETIMES)
-    await shelf.put(KEY, BLOCK, generation=0)
+    new = shelf.take(KEY, BLOCK, generation=0)
+    assert new is not None
+    await shelf.store(new)
     yield shelf
     await store.aclose()
 

@@ -14,7 +14,7 @@ from service.cache.purge import Purge
 from service.cache.redis_blocks import RedisBlocks
 from service.gateway.fetch import BlockJob, Fetching
 from service.gateway.list_calls import ListCalls
-from service.model.blocks import Block
+from service.model.blocks import NOTHING, Block
 from service.model.cache_keys import BlockKey
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes
@@ -71,7 +71,9 @@ class Replica:
     async def put(self, query: Query = QUERY, index: int = 0) -> None:
         """Keep a block."""
         generation = self.shelf.generation(query.app)
-        assert await self.shelf.put(BlockKey(query=query, index=index), BLOCK, generation=generation) is not None
+        new = self.shelf.take(BlockKey(query=query, index=index), BLOCK, generation=generation)
+        assert new is not None
+        await self.shelf.store(new)
 
     def remembers(self, query: Query = QUERY, index: int = 0) -> bool:
         """Whether the block is in memory."""
@@ -116,8 +118,19 @@ async def test_what_began_before_is_not_kept(pair: tuple[Replica, Replica]) -> N
     generation = two.shelf.generation("shop")
     await one.purge.drop("shop")
     await until(lambda: two.shelf.generation("shop") > generation)
-    assert await two.shelf.put(KEY, BLOCK, generation=generation) is None
+    assert two.shelf.take(KEY, BLOCK, generation=generation) is None
     assert not two.remembers()
+    assert (await one.shelf.get(KEY)).stored is None
+
+
+async def test_what_was_served_before_is_not_stored(pair: tuple[Replica, Replica]) -> None:
+    """A block that was served just before another replica's purge is not stored after it."""
+    one, two = pair
+    new = two.shelf.take(KEY, BLOCK, generation=two.shelf.generation("shop"))
+    assert new is not None
+    await one.purge.drop("shop")
+    await until(lambda: not two.remembers())
+    await two.shelf.store(new)
     assert (await one.shelf.get(KEY)).stored is None
 
 
@@ -153,7 +166,7 @@ async def test_a_call_under_way_is_made_again(pair: tuple[Replica, Replica], att
     app = upstream_app_of("shop", settings, backup_hosts=False)
     calls = ListCalls(app, upstream, two.shelf, block_size=100, align_s=1, clock=time.time)
     fetching = Fetching(app=app, calls=calls, stops=upstream, cache=two.shelf, attempts=2, pause_s=1, clock=time.time)
-    job = BlockJob(fetching, KEY, known=b"", is_fresh=lambda _: True)
+    job = BlockJob(fetching, KEY, seen=NOTHING, is_fresh=lambda _: True)
     call = asyncio.create_task(job.call(NoSlot(), attempt=attempt))
     await asyncio.wait_for(upstream.begun.wait(), 5)
     await one.purge.drop("shop")

@@ -3,18 +3,36 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+
+@dataclass(frozen=True)
+class ReceivedSpan:
+    """A span as it arrived, with the resource that it belongs to."""
+
+    name: str
+    kind: str
+    trace: str
+    parent: str
+    tracestate: str
+    is_error: bool
+    attributes: dict[str, Any]
+    resource: dict[str, Any]
 
 
 class Collector:
-    """The received spans by name, and the raw bytes."""
+    """The received spans, the request heads of the exports, and the raw bytes."""
 
     def __init__(self) -> None:
         self.raw = b""
-        self.spans: list[tuple[str, str, str, dict[str, str]]] = []
-        """Name, trace, parent, attributes."""
+        self.paths: list[str] = []
+        self.headers: list[dict[str, str]] = []
+        self.spans: list[ReceivedSpan] = []
         self.url = ""
 
     def take(self, body: bytes) -> None:
@@ -22,10 +40,30 @@ class Collector:
         self.raw += body
         request = ExportTraceServiceRequest.FromString(body)
         for resource in request.resource_spans:
+            about = _values(resource.resource.attributes)
             for scope in resource.scope_spans:
-                for span in scope.spans:
-                    said = {a.key: a.value.string_value for a in span.attributes}
-                    self.spans.append((span.name, span.trace_id.hex(), span.parent_span_id.hex(), said))
+                self.spans += [_received(span, about) for span in scope.spans]
+
+    def of(self, trace: str) -> list[ReceivedSpan]:
+        """The spans of a trace, by name."""
+        return sorted((span for span in self.spans if span.trace == trace), key=lambda span: span.name)
+
+
+def _received(span: Span, resource: dict[str, Any]) -> ReceivedSpan:
+    return ReceivedSpan(
+        name=span.name,
+        kind=Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
+        trace=span.trace_id.hex(),
+        parent=span.parent_span_id.hex(),
+        tracestate=span.trace_state,
+        is_error=span.status.code == 2,
+        attributes=_values(span.attributes),
+        resource=resource,
+    )
+
+
+def _values(attributes: Any) -> dict[str, Any]:
+    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}
 
 
 @contextmanager
@@ -36,6 +74,8 @@ def collecting() -> Iterator[Collector]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             """Take an export."""
+            made.paths.append(self.path)
+            made.headers.append({name.lower(): value for name, value in self.headers.items()})
             made.take(self.rfile.read(int(self.headers["content-length"])))
             self.send_response(200)
             self.send_header("content-length", "0")

@@ -16,7 +16,7 @@ from service.app import create_app
 app = AppSettings(sdkappid=1400000000, admin="a", region="china", secret_env="SECRET")
 settings = Settings(apps={"shop": app}, callers={}, redis=RedisSettings(url="redis://127.0.0.1:1"))
 create_app(settings, environ={"SECRET": "0123"})
-exporting = ("service.telemetry.spans", "opentelemetry.exporter", "requests", "google")
+exporting = ("service.telemetry.span", "service.telemetry.http", "opentelemetry.exporter", "requests", "google")
 print([name for name in sys.modules if name.startswith(exporting)])
 """
 
@@ -36,3 +36,20 @@ def test_an_endpoint_in_the_environment_without_the_extra_is_passed_over(
     with capture_logs() as logs:
         assert traces_of(TelemetrySettings(), {name: "http://collector:4318"}, regions={}, version="1") is None
     assert [(event["event"], event["log_level"]) for event in logs] == [("traces.unavailable", "warning")]
+
+
+@pytest.mark.parametrize(
+    ("environ", "warnings"),
+    [
+        ({"OTEL_SDK_DISABLED": "true"}, 0),
+        ({"OTEL_TRACES_EXPORTER": "none"}, 0),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, 1),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}, 1),
+    ],
+)
+def test_variables_can_switch_traces_off(environ: dict[str, str], warnings: int) -> None:
+    """OpenTelemetry's variables for that are obeyed; a protocol that is not spoken is reported."""
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"} | environ
+    with capture_logs() as logs:
+        assert traces_of(TelemetrySettings(), environ, regions={}, version="1") is None
+    assert [event["event"] for event in logs] == ["traces.unavailable"] * warnings

@@ -32,7 +32,7 @@ class Bench:
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.traces = Traces(provider, regions={"shop": "seoul"}, sends_traceparent=sends_traceparent)
         self.gateway = FakeGateway()
-        web = create_web(
+        self.web = create_web(
             self.gateway,
             key_callers(),
             default_web_settings,
@@ -40,13 +40,15 @@ class Bench:
             clock=lambda: NOW_S,
             observers=[self.traces.ended],
         )
-        self._app = self.traces.edge(web)
+        self._app = self.traces.edge(self.web)
 
-    async def get(self, target: str = "/tasks?app=shop", headers: Mapping[str, str] | None = None) -> int:
+    async def get(
+        self, target: str = "/tasks?app=shop", headers: Mapping[str, str] | None = None, *, method: str = "GET"
+    ) -> int:
         """Ask; returns the status."""
         transport = httpx.ASGITransport(app=self._app)
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-            return (await client.get(target, headers={**AUTH, **(headers or {})})).status_code
+            return (await client.request(method, target, headers={**AUTH, **(headers or {})})).status_code
 
     def spans(self) -> list[ReadableSpan]:
         """Those that have ended."""
@@ -58,9 +60,9 @@ def ids(span: ReadableSpan) -> tuple[str, str | None]:
     return f"{span.context.trace_id:032x}", None if span.parent is None else f"{span.parent.span_id:016x}"
 
 
-def call_of(origin: Origin) -> Call:
+def call_of(origin: Origin, *, attempt: int = 1) -> Call:
     """A call on behalf of a request."""
-    return Call(app="shop", payer=Payer(caller="single", origin=origin, waited_s=2.0), attempt=1)
+    return Call(app="shop", payer=Payer(caller="single", origin=origin, waited_s=2.0), attempt=attempt)
 
 
 async def test_a_request_goes_on_with_its_callers_trace() -> None:
@@ -78,12 +80,84 @@ async def test_a_request_goes_on_with_its_callers_trace() -> None:
         "http.request.method": "GET",
         "http.route": "/tasks",
         "http.response.status_code": 200,
+        "url.path": "/tasks",
+        "url.scheme": "http",
+        "server.address": "gateway",
+        "server.port": 80,
+        "client.address": "127.0.0.1",
+        "network.peer.address": "127.0.0.1",
+        "network.peer.port": 123,
+        "network.protocol.version": "1.1",
+        "user_agent.original": f"python-httpx/{httpx.__version__}",
         "taskgate.request_id": "r1",
         "taskgate.caller": "single",
         "taskgate.app": "shop",
         "taskgate.outcome": "hit",
         "taskgate.waited_s": 0.0,
         "taskgate.upstream_s": 0.0,
+        "taskgate.calls": 0,
+    }
+
+
+async def test_tracestate_is_kept() -> None:
+    """The span and what is done for it have the caller's `tracestate`; without a valid `traceparent` it is dropped."""
+    bench = Bench(sends_traceparent=True)
+    await bench.get(headers={"traceparent": TRACEPARENT, "tracestate": "a=1, b=2"})
+    await bench.get(headers={"traceparent": "rubbish", "tracestate": "a=1"})
+    await bench.get(headers={"traceparent": TRACEPARENT, "tracestate": "a=" + "1" * 600})
+    kept, *dropped = bench.spans()
+    assert kept.context.trace_state.to_header() == "a=1,b=2"
+    assert [span.context.trace_state.to_header() for span in dropped] == ["", ""]
+    origin, *others = [ask.origin for ask in bench.gateway.asks]
+    assert (origin.tracestate, [other.tracestate for other in others]) == ("a=1,b=2", ["", ""])
+    watched = bench.traces.begin(call_of(origin))
+    watched.end(end_of(call_of(origin)))
+    assert dict(watched.fields)["tracestate"] == "a=1,b=2"
+    assert bench.spans()[-1].context.trace_state.to_header() == "a=1,b=2"
+
+
+async def test_a_request_without_a_route_is_named_after_its_method() -> None:
+    """No route is made up, and a method that is not HTTP's is `_OTHER`, with the original beside it."""
+    bench = Bench()
+    await bench.get("/nowhere/at%20all?x=hunter2")
+    await bench.get("/tasks", method="BREW")
+    first, second = bench.spans()
+    assert (first.name, second.name) == ("GET", "HTTP")
+    told = [dict(span.attributes or {}) for span in (first, second)]
+    assert not any("http.route" in attributes for attributes in told)
+    assert told[0]["url.path"] == "REDACTED"
+    assert (told[1]["http.request.method"], told[1]["http.request.method_original"]) == ("_OTHER", "BREW")
+    assert "hunter2" not in first.to_json()
+    assert "nowhere" not in first.to_json()
+
+
+async def test_probes_are_not_traced() -> None:
+    """Not even if they are part of a trace."""
+    bench = Bench()
+    for target in ("/livez", "/readyz"):
+        assert await bench.get(target, {"traceparent": TRACEPARENT}) == 200
+    assert bench.spans() == []
+
+
+def test_input_that_never_becomes_a_request_has_a_span() -> None:
+    """What the server refuses has a status, and as method `_OTHER`."""
+    bench = Bench()
+    for status in (400, 503):
+        bench.web.refuse(status, ("192.0.2.1", 4711))
+    told = [(span.name, span.status.status_code.name, dict(span.attributes or {})) for span in bench.spans()]
+    assert [(name, error) for name, error, _ in told] == [("HTTP", "UNSET"), ("HTTP", "ERROR")]
+    assert [attributes.get("error.type") for *_, attributes in told] == [None, "503"]
+    assert told[0][2] | {"taskgate.request_id": "", "taskgate.outcome": ""} == {
+        "http.request.method": "_OTHER",
+        "http.response.status_code": 400,
+        "url.scheme": "http",
+        "url.path": "REDACTED",
+        "client.address": "192.0.2.1",
+        "taskgate.request_id": "",
+        "taskgate.outcome": "",
+        "taskgate.waited_s": 0.0,
+        "taskgate.upstream_s": 0.0,
+        "taskgate.calls": 0,
     }
 
 
@@ -116,7 +190,7 @@ async def test_concurrent_requests_keep_their_own_spans() -> None:
     bench.gateway.go.set()
     await waiting
     told = {(span.attributes or {})["taskgate.request_id"]: span.name for span in bench.spans()}
-    assert told == {"quick": "GET unrouted", "slow": "GET /tasks"}
+    assert told == {"quick": "GET", "slow": "GET /tasks"}
 
 
 async def test_a_failure_of_ours_is_an_error_and_a_callers_is_not() -> None:
@@ -126,6 +200,7 @@ async def test_a_failure_of_ours_is_an_error_and_a_callers_is_not() -> None:
     await bench.get()
     await bench.get(headers={"Authorization": "Bearer hunter2"})
     assert [span.status.status_code.name for span in bench.spans()] == ["ERROR", "UNSET"]
+    assert [(span.attributes or {}).get("error.type") for span in bench.spans()] == ["503", None]
     said = " ".join(span.to_json() for span in bench.spans())
     assert "hunter2" not in said
 
@@ -138,12 +213,15 @@ def end_of(call: Call, **values: Any) -> CallEnd:
 def test_a_call_has_its_wait_and_itself_below_the_request() -> None:
     """Line and call are children of the payer's request, one after the other; the wait has its real duration."""
     bench = Bench()
-    call = call_of(Origin(request_id="r1", traceparent=TRACEPARENT))
+    call = call_of(Origin(request_id="r1", traceparent=TRACEPARENT), attempt=2)
     watched = bench.traces.begin(call)
-    assert watched.traceparent == ""
+    assert watched.fields == ()
+    watched.sends("POST", "https://first.example/v4/timpush/list_sched_task")
+    watched.sends("POST", "http://second.example:8080/v4/timpush/list_sched_task")
+    watched.answered(200)
     watched.end(end_of(call, result="throttled", code=60011))
     line, upstream = bench.spans()
-    assert (line.name, upstream.name) == ("line", "upstream")
+    assert (line.name, upstream.name) == ("line", "POST /v4/timpush/list_sched_task")
     assert ids(line) == ids(upstream) == (TRACE, PARENT)
     assert line.end_time is not None
     assert line.start_time is not None
@@ -152,11 +230,20 @@ def test_a_call_has_its_wait_and_itself_below_the_request() -> None:
     assert line.end_time <= upstream.start_time
     assert upstream.status.status_code.name == "ERROR"
     assert dict(upstream.attributes or {}) == {
+        "http.request.method": "POST",
+        "http.request.resend_count": 1,
+        "http.response.status_code": 200,
+        "error.type": "throttled",
+        "url.full": "http://second.example:8080/v4/timpush/list_sched_task",
+        "url.template": "/v4/timpush/list_sched_task",
+        "url.scheme": "http",
+        "server.address": "second.example",
+        "server.port": 8080,
         "taskgate.app": "shop",
         "taskgate.caller": "single",
         "taskgate.request_id": "r1",
         "taskgate.region": "seoul",
-        "taskgate.attempt": 1,
+        "taskgate.attempt": 2,
         "taskgate.result": "throttled",
         "taskgate.code": 60011,
         "taskgate.sent": True,
@@ -169,7 +256,21 @@ def test_a_renewal_is_a_trace_of_its_own() -> None:
     call = call_of(NOBODY)
     bench.traces.begin(call).end(end_of(call))
     (span,) = bench.spans()
-    assert (span.name, ids(span)[1]) == ("upstream", None)
+    assert (span.name, ids(span)[1]) == ("POST", None)
+
+
+@pytest.mark.parametrize(("result", "status", "error"), [("http_status", 502, "502"), ("timeout", None, "timeout")])
+def test_a_failed_call_tells_why(result: str, status: int | None, error: str) -> None:
+    """Its error is the HTTP status if there is one, else the word of the metrics."""
+    bench = Bench()
+    call = call_of(NOBODY)
+    watched = bench.traces.begin(call)
+    if status is not None:
+        watched.answered(status)
+    watched.end(end_of(call, result=result))
+    (span,) = bench.spans()
+    told = dict(span.attributes or {})
+    assert (told["error.type"], told.get("http.response.status_code")) == (error, status)
 
 
 def test_the_vendor_is_told_only_where_it_may_be() -> None:
@@ -178,4 +279,4 @@ def test_the_vendor_is_told_only_where_it_may_be() -> None:
     call = call_of(Origin(request_id="r1", traceparent=TRACEPARENT))
     watched = bench.traces.begin(call)
     watched.end(end_of(call))
-    assert watched.traceparent == f"00-{TRACE}-{bench.spans()[-1].context.span_id:016x}-01"
+    assert watched.fields == (("traceparent", f"00-{TRACE}-{bench.spans()[-1].context.span_id:016x}-01"),)

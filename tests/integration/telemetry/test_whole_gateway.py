@@ -4,18 +4,20 @@ import asyncio
 import json
 import re
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.telemetry.state import BACKGROUND
-from tests.integration.telemetry.collector import collecting
+from tests.integration.telemetry.collector import ReceivedSpan, collecting
 from tests.integration.telemetry.scraping import OPENMETRICS, Scrape, scraped
 from tests.scenes.fleet import APP, Fleet, fleet, get
 from tests.servers import Server, eventually
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
+LIST_PATH = "/v4/timpush/list_sched_task"
 DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
 CALLERS = ("c0", "c1", "c2")
 CACHE = {"fresh_s": 1.0, "settled_s": 1.0, "stale_while_revalidate_s": 30.0}
@@ -60,6 +62,11 @@ def check_metrics(told: Scrape, *, calls: int) -> None:
     assert 0 <= told.sum("taskgate_signature_age_seconds") < 60
     assert told.sum("taskgate_redis_call_duration_seconds_count", op="script") >= 2 * calls
     assert told.sum("taskgate_redis_connections") >= 2
+    states = {s.labels["state"]: s.value for s in told.of("taskgate_app_state", app=APP.name)}
+    assert states == {"serving": 1, "failing": 0, "stopped": 0, "paused": 0, "redis-away": 0}
+    assert time.time() - told.sum("taskgate_upstream_last_success_timestamp_seconds", app=APP.name) < 60
+    assert told.sum("taskgate_restart_needed") == told.sum("taskgate_log_lines_lost_total") == 0
+    assert {s.labels["caller"] for s in told.of("taskgate_key_expiry_timestamp_seconds")} == {*CALLERS}
     assert told.sum("taskgate_redis_up") == told.sum("taskgate_ready") == told.sum("taskgate_build_info") == 1
     assert told.sum("taskgate_event_loop_lag_seconds_count") > 0
     assert told.sum("process_resident_memory_bytes") > 0
@@ -79,6 +86,33 @@ def check_log(log: list[dict[str, Any]], *, calls: int) -> None:
     assert all(event["result"] == "ok" and event["attempt"] == 1 and event["region"] == "custom" for event in called)
 
 
+def check_conventions(request: ReceivedSpan, call: ReceivedSpan, *, port: int, upstream_url: str) -> None:
+    """Attributes are those of OpenTelemetry's conventions for HTTP servers and clients."""
+    assert (request.kind, call.kind, request.is_error, call.is_error) == ("SERVER", "CLIENT", False, False)
+    assert {name: value for name, value in request.attributes.items() if not name.startswith("taskgate.")} == {
+        "http.request.method": "GET",
+        "http.response.status_code": 200,
+        "http.route": "/tasks",
+        "url.path": "/tasks",
+        "url.scheme": "http",
+        "server.address": "127.0.0.1",
+        "server.port": 80,
+        "client.address": "127.0.0.1",
+        "network.peer.address": "127.0.0.1",
+        "network.peer.port": request.attributes["network.peer.port"],
+        "network.protocol.version": "1.1",
+    }
+    assert {name: value for name, value in call.attributes.items() if not name.startswith("taskgate.")} == {
+        "http.request.method": "POST",
+        "http.response.status_code": 200,
+        "url.full": upstream_url + LIST_PATH,
+        "url.template": LIST_PATH,
+        "url.scheme": "http",
+        "server.address": "127.0.0.1",
+        "server.port": int(upstream_url.rpartition(":")[2]),
+    }
+
+
 async def test_metrics_logs_and_traces_tell_one_story(own_valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests, turns, calls, look-ups, events and spans are as many as the upstream and the requests say."""
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
@@ -91,7 +125,7 @@ async def test_metrics_logs_and_traces_tell_one_story(own_valkey: Server, monkey
             told = await scraped(replica.metrics_port, accept=OPENMETRICS)
             calls = await at.calls() + 1  # one to warm up
             log = [json.loads(line) for line in replica.log().splitlines() if line.startswith("{")]
-            eventually(lambda: sum(name == "upstream" for name, *_ in collector.spans) == calls)
+            eventually(lambda: sum(span.kind == "CLIENT" for span in collector.spans) == calls)
             own_valkey.kill()
             await at.page(0, q="d", wait=0.1)
             away = await scraped(replica.metrics_port)
@@ -110,8 +144,13 @@ async def test_metrics_logs_and_traces_tell_one_story(own_valkey: Server, monkey
     assert away.sum("taskgate_redis_up") == 0
     assert away.sum("taskgate_redis_errors_total") > 0
     assert (ready.status, ready.json["redis"], ready.json["ready"]) == (200, "away", True)
-    mine = [(name, said["taskgate.request_id"]) for name, trace, _, said in collector.spans if trace == TRACE]
-    assert sorted(mine) == [("GET /tasks", "traced"), ("line", "traced"), ("upstream", "traced")]
+    mine = collector.of(TRACE)
+    assert [span.name for span in mine] == ["GET /tasks", f"POST {LIST_PATH}", "line"]
+    assert {span.attributes["taskgate.request_id"] for span in mine} == {"traced"}
+    (asked,) = [event for event in log if event["event"] == "request" and event["request_id"] == "traced"]
+    assert (asked["trace_id"], asked["client"], asked["calls"]) == (TRACE, "127.0.0.1", 1)
+    check_conventions(*mine[:2], port=replica.port, upstream_url=at.upstream_url)
+    assert not [span for span in collector.spans if span.attributes.get("url.path") in ("/livez", "/readyz")]
     assert not re.search(rb"usersig|Bearer|key-of|[?&]q=", collector.raw)
     assert not re.search(r"usersig=[^*]|key-of-", json.dumps(log))
 
@@ -127,7 +166,7 @@ async def test_an_answer_that_is_sent_again_has_its_span(own_valkey: Server) -> 
             at.replicas[0].signal(signal.SIGTERM)
             assert await at.replicas[0].ended() == 0
     assert told.sum("taskgate_block_lookups_total", found="memory") == 0
-    assert sum(name == "GET /tasks" and trace == TRACE for name, trace, *_ in collector.spans) == 3
+    assert [span.name for span in collector.of(TRACE)].count("GET /tasks") == 3
 
 
 async def test_a_full_disk_under_the_log_costs_only_the_log(own_valkey: Server) -> None:

@@ -13,6 +13,7 @@ from service.model.queries import At, Query, Range
 from service.model.tasks import Listing, Task
 from service.settings import AppSettings, UpstreamSettings
 from service.upstream.apps import UpstreamApp
+from service.upstream.call_trace import NO_TRACE, CallTrace
 from service.upstream.client import Client
 from service.upstream.secret import secret_of
 from service.upstream.signer import Signer
@@ -180,6 +181,22 @@ def bomb() -> Scene:
     return pages(packed, headers="Content-Encoding: gzip\r\n")
 
 
+class RecordedTrace:
+    """What the client tells of a call; `fields` are sent with it."""
+
+    def __init__(self, *fields: tuple[str, str]) -> None:
+        self.fields = fields
+        self.told: list[str] = []
+
+    def sends(self, method: str, url: str) -> None:
+        """Record the attempt."""
+        self.told.append(f"{method} {url}")
+
+    def answered(self, status: int) -> None:
+        """Record the answer."""
+        self.told.append(str(status))
+
+
 class Bench:
     """A client and what a test needs to use it."""
 
@@ -212,7 +229,7 @@ class Bench:
         self,
         before_send: Callable[[], Awaitable[None]] | None = None,
         *,
-        traceparent: str = "",
+        trace: CallTrace = NO_TRACE,
         offset: int = 0,
     ) -> Listing:
         query = Query(app="shop", since=At(epoch_s=0), until=At(epoch_s=86_400))
@@ -223,11 +240,11 @@ class Bench:
             offset=offset,
             want=20,
             before_send=before_send or self.before_send,
-            traceparent=traceparent,
+            trace=trace,
         )
 
-    async def get_task(self, task_id: int = 1, *, traceparent: str = "") -> Task | None:
-        return await self.client.get_task(self.app, task_id, before_send=self.before_send, traceparent=traceparent)
+    async def get_task(self, task_id: int = 1, *, trace: CallTrace = NO_TRACE) -> Task | None:
+        return await self.client.get_task(self.app, task_id, before_send=self.before_send, trace=trace)
 
     def assert_nothing_leaks(self) -> None:
         """No connection is in use."""

@@ -13,16 +13,20 @@ from service.model.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from tests.integration.upstream.bench import Bench, pages, raw, refusals
+from tests.integration.upstream.bench import Bench, RecordedTrace, pages, raw, refusals
 from tests.ports import free_port
 
 
 @pytest.mark.parametrize("broken", ["http://127.0.0.1:{closed}", f"http://{'a' * 64}.invalid"])
 async def test_backup_host(bench: Bench, broken: str) -> None:
     """If the first host can't be reached the next one is called, once, with one slot."""
-    bench.use(broken.format(closed=free_port()), bench.base)
-    assert (await bench.fetch()).total == 1
+    first = broken.format(closed=free_port())
+    bench.use(first, bench.base)
+    trace = RecordedTrace()
+    assert (await bench.fetch(trace=trace)).total == 1
     assert bench.begun == 1
+    path = "/v4/timpush/list_sched_task"
+    assert trace.told == [f"POST {first}{path}", f"POST {bench.base}{path}", "200"]
 
 
 async def test_failed_host_is_avoided_for_a_while(bench: Bench) -> None:

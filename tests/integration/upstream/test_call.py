@@ -11,7 +11,7 @@ from service.model.errors import (
     UpstreamBroken,
     UpstreamHTTPStatus,
 )
-from tests.integration.upstream.bench import PAGE, Bench, pages
+from tests.integration.upstream.bench import PAGE, Bench, RecordedTrace, pages
 from tests.ports import free_port
 
 
@@ -36,13 +36,16 @@ async def test_page(bench: Bench) -> None:
     assert json.loads(request.split(b"\r\n\r\n", 1)[1])["Want"] == 20
 
 
-async def test_traceparent(bench: Bench) -> None:
-    """A call carries a `traceparent` if one is given, and no such field otherwise."""
+async def test_trace(bench: Bench) -> None:
+    """A call carries the fields of its trace, and tells it where it is sent, without the query, and the status."""
+    traceparent = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    trace = RecordedTrace(traceparent, ("tracestate", "a=b"))
     await bench.fetch()
-    await bench.fetch(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    await bench.fetch(trace=trace)
+    assert trace.told == [f"POST {bench.base}/v4/timpush/list_sched_task", "200"]
     first, second = bench.upstream.requests
     assert b"traceparent" not in first.lower()
-    assert b"\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n" in second
+    assert b"\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntracestate: a=b\r\n" in second
 
 
 async def test_one_connection(bench: Bench) -> None:

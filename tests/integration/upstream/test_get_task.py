@@ -15,7 +15,7 @@ from service.model.errors import (
     UpstreamRefused,
 )
 from service.upstream.verdicts import RetryVerdict, verdict
-from tests.integration.upstream.bench import FOUND, TASK, Bench, pages, refusals
+from tests.integration.upstream.bench import FOUND, TASK, Bench, RecordedTrace, pages, refusals
 
 FOUND_BODY = json.dumps(FOUND).encode()
 
@@ -23,8 +23,8 @@ FOUND_BODY = json.dumps(FOUND).encode()
 async def test_task(bench: Bench) -> None:
     """One call is one POST as the upstream's page describes it, after `before_send`, and returns the task."""
     bench.upstream.scene = pages(FOUND_BODY)
-    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    task = await bench.get_task(traceparent=traceparent)
+    trace = RecordedTrace(("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
+    task = await bench.get_task(trace=trace)
     assert task is not None
     assert (task.id, task.title, bench.begun) == (1, "t", 1)
     [request] = bench.upstream.requests
@@ -32,7 +32,8 @@ async def test_task(bench: Bench) -> None:
     query = parse_qs(urlsplit(request.split(b" ")[1].decode()).query)
     assert query["usersig"] == [bench.signer.current(bench.wall_s).text]
     assert json.loads(request.split(b"\r\n\r\n", 1)[1]) == {"Sdkappid": 88888888, "TaskID": 1}
-    assert f"\r\ntraceparent: {traceparent}\r\n".encode() in request
+    assert f"\r\ntraceparent: {trace.fields[0][1]}\r\n".encode() in request
+    assert trace.told == [f"POST {bench.base}/v4/timpush/get_sched_task", "200"]
 
 
 async def test_lists_and_tasks_share_signature_and_connection(bench: Bench) -> None:

@@ -82,9 +82,7 @@ class Apps:
     async def fetch(self, name: str) -> Listing:
         query = Query(app=name, since=At(epoch_s=0), until=At(epoch_s=86_400))
         range_ = Range(since_s=0, until_s=86_400)
-        return await self.client.fetch(
-            self.apps[name], query, range_, offset=0, want=20, before_send=_at_once, traceparent=""
-        )
+        return await self.client.fetch(self.apps[name], query, range_, offset=0, want=20, before_send=_at_once)
 
 
 async def _at_once() -> None:

@@ -29,6 +29,7 @@ from service.model.tasks import Listing, Task
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
 from service.upstream.apps import UpstreamApp
+from service.upstream.call_trace import CallTrace
 from tests.servers import Server
 
 RULES = Rules(calls=5, window_ms=100, transit_ms=50, ahead_ms=10, fetch_lease_ms=1_000)
@@ -72,9 +73,9 @@ class FewAtATime:
         offset: int,
         want: int,
         before_send: Callable[[], Awaitable[None]],
-        traceparent: str,
+        trace: CallTrace,
     ) -> Listing:
-        del app, query, range_, traceparent
+        del app, query, range_, trace
         await before_send()
         self.asked.append((offset, want))
         await asyncio.sleep(0.01)
@@ -115,7 +116,7 @@ class Replica:
         job = BlockJob(
             self.fetching,
             BlockKey(query=QUERY, index=index),
-            known=(await self.fetching.cache.get(BlockKey(query=QUERY, index=index))).head,
+            seen=await self.fetching.cache.get(BlockKey(query=QUERY, index=index)),
             is_fresh=lambda _: True,
         )
         outcome = await self.line.fetch(job, caller="c", weight=1.0, patience_s=10.0, bound=10)

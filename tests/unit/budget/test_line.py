@@ -41,20 +41,25 @@ class BlockHere(JobOfNothing):
         super().__init__(name)
         self._blocks = blocks
         self._ending = ending
+        self._attempt = 0
 
     async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
-        """Make the call, take a while, and store the result."""
+        """Make the call, and take a while."""
         try:
             await slot.hold()
         except UpstreamUnreachable as exc:
             return CallFailed(error=exc)
         self._blocks.calls.append((self.block_key, time.monotonic()))
         await asyncio.sleep(self._blocks.took_s)
+        self._attempt = attempt
         outcome = self.block_key.upper() if self._ending is None else self._ending(attempt)
-        if isinstance(outcome, str):
-            self._blocks.stored[self.block_key] = outcome
-            return cached(outcome)
-        return outcome
+        return cached(outcome) if isinstance(outcome, str) else outcome
+
+    async def keep(self) -> None:
+        """Store the result of the last call."""
+        outcome = self.block_key.upper() if self._ending is None else self._ending(self._attempt)
+        assert isinstance(outcome, str)
+        self._blocks.stored[self.block_key] = outcome
 
     async def look(self) -> CachedBlock:
         """Return the stored block."""

@@ -24,6 +24,7 @@ from service.telemetry import lag
 from service.telemetry.histogram import Histogram
 from service.telemetry.lag import Lag
 from service.telemetry.metrics import Metrics
+from service.telemetry.recent_calls import RecentAppCalls
 from service.telemetry.store_calls import StoreMetrics
 from service.telemetry.upstream_calls import KEEP_MAX, KEEP_S, CalledApp, CallMetrics, worst_window
 from service.upstream.codes import CodeKind
@@ -66,6 +67,26 @@ def told(tally: CallMetrics) -> dict[str, float]:
     samples = [sample for family in tally.collect() for sample in family.samples]
     found = {s.labels["result"]: s.value for s in samples if s.name == "taskgate_upstream_calls_total" and s.value}
     return found | {"worst": next(s.value for s in samples if s.name == "taskgate_worst_window_calls")}
+
+
+def test_the_last_minute_and_the_last_success_of_an_app() -> None:
+    """Only calls of the last minute count; a refused query is a success of the app, a failure changes no success."""
+    now_s, wall_s = 100.0, 5000.0
+    recent = RecentAppCalls(("shop", "news"), clock=lambda: now_s, wall=lambda: wall_s)
+    assert (recent.succeeded_at_s(), recent.of("shop").minute.ok) == ({}, 0)
+    for result in ("ok", CodeKind.CALLER_FAULT, "timeout"):
+        recent(ended(sent_at_s=1.0, result=result))
+    wall_s = 5001.0
+    recent(ended(sent_at_s=1.0, result="timeout"))
+    assert recent.succeeded_at_s() == {"shop": 5000.0}
+    assert (recent.of("shop").minute.ok, recent.of("shop").minute.failures) == (2, 2)
+    assert recent.of("news").minute.failures == 0
+    now_s = 160.5
+    assert (recent.of("shop").minute.ok, recent.of("shop").minute.failures) == (0, 0)
+    for _ in range(1000):
+        now_s += 1
+        recent(ended(sent_at_s=1.0))
+    assert recent.of("shop").minute.ok == 60
 
 
 def test_calls_that_were_never_sent_are_in_no_window() -> None:
