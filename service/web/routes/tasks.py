@@ -11,7 +11,7 @@ from litestar.types import Receive, Scope, Send
 
 from service.model.pages import PageRequest
 from service.observe.outcomes import TASKS_ROUTE, outcome_of_page
-from service.observe.request import RequestContext
+from service.observe.request import UNROUTED, RequestContext
 from service.web.answers import JSON, Answer, Reply, Silence
 from service.web.event_stream import Watch
 from service.web.hangup import unless_hung_up
@@ -22,7 +22,6 @@ from service.web.headers.link import link_to
 from service.web.identify import Access, identify
 from service.web.in_flight import InFlight
 from service.web.interfaces import Callers, GatewayAPI
-from service.web.middleware import UNROUTED
 from service.web.page_answer import page_answer, render
 from service.web.parameters import TasksReader
 from service.web.server_sent_events import EVENT_STREAM
