@@ -83,6 +83,7 @@ class CacheSettings(_Section, frozen=True, kw_only=True):
     refusal_s: Positive = 60.0
     memory_bytes: Annotated[int, Meta(ge=0)] = 64 * 1024 * 1024
     answers_bytes: Annotated[int, Meta(ge=0)] = 16 * 1024 * 1024
+    caller_blocks_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
     ahead: bool = True
 
 
@@ -110,9 +111,10 @@ class RedisSettings(_Section, frozen=True, kw_only=True):
 class UpstreamSettings(_Section, frozen=True, kw_only=True):
     """How to call the upstream. `connections` is per host of an app.
 
-    `proxy_url` is a forward proxy, http://HOST:PORT; `ca_file` holds the CAs to trust instead of the public ones.
-    Neither is ever taken from the environment. `unknown_task_codes` are the error codes of `get_sched_task` that mean
-    that there is no such task; the vendor documents none.
+    `proxy_url` is a forward proxy, http://HOST:PORT, with Basic authentication if there is a `proxy_username`;
+    `ca_file` holds the CAs to trust instead of the public ones. Neither is ever taken from the environment.
+    `unknown_task_codes` are the error codes of `get_sched_task` that mean that there is no such task; the vendor
+    documents none.
     """
 
     connect_timeout_s: Positive = 2.0
@@ -121,6 +123,12 @@ class UpstreamSettings(_Section, frozen=True, kw_only=True):
     answer_max_bytes: Annotated[int, Meta(ge=1024)] = 2 * 1024 * 1024
     connections: Annotated[int, Meta(ge=1, le=1000)] = 16
     proxy_url: str | None = None
+    proxy_username: (
+        Annotated[str, Meta(pattern=r"^[!-9;-~]{1,255}\Z", description="a user name in ASCII without colon and space")]
+        | None
+    ) = None
+    proxy_password_file: str | None = None
+    proxy_password_env: str | None = None
     ca_file: str | None = None
     order_by: Literal["lower", "camel"] = "lower"
     unknown_task_codes: Annotated[tuple[Annotated[int, Meta(ge=1, le=999_999)], ...], Meta(max_length=20)] = (90106,)

@@ -12,7 +12,7 @@ from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, 
 from service.budget.line.line import Line
 from service.budget.scheduler.shared import RedisScheduler
 from service.commands.check_app import Call, Finding, MakeCall, NotCalled, check_app
-from service.configuration.passwords import passwords_of
+from service.configuration.passwords import passwords_of, proxy_password_of
 from service.gateway.served_call_factory import rules_of
 from service.model.blocks import NOTHING, CachedBlock
 from service.model.calls import CallKind
@@ -110,7 +110,8 @@ async def call_all(settings: Settings, *, alone: bool) -> int:
         for name, app in settings.apps.items()
     ]
     apps = {signer.app.name: signer.app for signer in signers}
-    async with Client(settings.upstream, signers=signers) as client:
+    proxy_password = proxy_password_of(settings.upstream, os.environ)
+    async with Client(settings.upstream, signers=signers, proxy_password=proxy_password) as client:
 
         async def check(name: str, make: MakeCall) -> list[Finding] | StoreUnavailable:
             try:

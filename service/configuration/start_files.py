@@ -18,6 +18,7 @@ def digests_of(settings: Settings) -> Mapping[str, bytes]:
         "redis.cert_file": redis.cert_file,
         "redis.key_file": redis.key_file,
         "upstream.ca_file": settings.upstream.ca_file,
+        "upstream.proxy_password_file": settings.upstream.proxy_password_file,
     }
     return {name: _digest(path) for name, path in named.items() if path is not None}
 

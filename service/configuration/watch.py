@@ -153,7 +153,7 @@ def files_of(settings: Settings) -> tuple[str, ...]:
     """Return the files that the settings point to, whose faults a reload should report."""
     redis, tokens = settings.redis, settings.service_accounts
     named = [redis.password_file, redis.sentinel_password_file, redis.ca_file, redis.cert_file, redis.key_file]
-    named.append(settings.upstream.ca_file)
+    named += [settings.upstream.ca_file, settings.upstream.proxy_password_file]
     named += [app.secret_file for app in settings.apps.values()]
     if tokens is not None:
         named += [tokens.jwks_file, tokens.ca_file]

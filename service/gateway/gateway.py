@@ -64,12 +64,14 @@ class Gateway:
         return self._page(app, ask, parts)
 
     def recall(self, ask: PageRequest) -> Page | None:
-        """Return the requested slice if this replica's memory holds all of it, fresh; does no I/O. Raise QueryRefused.
+        """Return the requested slice if this replica's memory holds all of it, fresh; does no I/O. Raise Refused.
 
         Filtered slices, which may take many blocks, are left to `page`.
         """
         app = self._apps.get(ask.query.app)
-        if app is None or not ask.only.is_everything:
+        if app is None:
+            raise UnknownApp
+        if not ask.only.is_everything:
             return None
         parts: list[Part] = []
         for index in ask.slice.blocks(self._block_size):
@@ -194,7 +196,7 @@ class Gateway:
         if self._sequential_reads is not None and ask.only.is_everything:
             following = self._sequential_reads.step(ask.caller.name, ask.query, ask.slice, total=page.total)
             if following is not None:
-                self._blocks.fetch_ahead(app.list, BlockKey(query=ask.query, index=following))
+                self._blocks.fetch_ahead(app.list, BlockKey(query=ask.query, index=following), caller=ask.caller)
         return page
 
     async def _parts(self, app: ServedApp, ask: PageRequest) -> list[Part]:

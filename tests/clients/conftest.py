@@ -11,7 +11,7 @@ import pytest
 from tests.clients.commands import run
 from tests.clients.steady import SteadyGateway
 from tests.clients.troubles import TroubledGateway
-from tests.http.fake_gateway import KEY, Web
+from tests.http.site import KEY, Web
 
 TOP = Path(__file__).parents[2]
 DOCS = TOP / "docs" / "clients.md"

@@ -3,7 +3,7 @@
 import pytest
 
 from service.model.budgets import AppCondition, CallerStanding, CallResults, Counts, RecentCalls, UsageCounts, Worst
-from tests.http.fake_gateway import MANY_AUTH, Web
+from tests.http.site import MANY_AUTH, Web
 
 
 async def test_the_body_has_the_documented_members(web: Web) -> None:

@@ -12,7 +12,7 @@ from service.model.errors import Refused, TaskgateError
 from service.observe.outcomes import DECLINED, NOT_WAITED, REFUSED
 from service.web.problems.from_errors import slug_of
 from service.web.problems.types import KINDS
-from tests.http.fake_gateway import Web
+from tests.http.site import Web
 
 CASES = [
     (errors.NotAllowed("no"), 403, "not-allowed", None, {}),

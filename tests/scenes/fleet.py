@@ -22,7 +22,7 @@ from service.sandbox.client import ControlClient
 from service.sandbox.faults import SandboxCall
 from service.sandbox.upstream import APPS
 from tests.ports import free_port
-from tests.servers import Server, _die_with_parent
+from tests.servers import Server, die_with_parent
 
 APP = APPS[0]
 READY_S = 20.0
@@ -101,7 +101,7 @@ class Replica:
                 cwd=self.release.source,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
 
     @property
@@ -278,7 +278,7 @@ async def fleet(
                 str(sandbox_calls),
             ],
             stdout=subprocess.DEVNULL,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         configuration = write_configuration(
             directory,

@@ -19,7 +19,8 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.upstream_calls import CalledApp
 from service.web.settings import default_web_settings
 from service.web.site import create_web
-from tests.http.fake_gateway import KEY, NOW_S, FakeGateway, feeds_over, key_callers, served
+from tests.http.fake_gateway import NOW_S, FakeGateway
+from tests.http.site import KEY, feeds_over, key_callers, served
 from tests.integration.telemetry.scraping import OPENMETRICS, ask, read, scraped
 from tests.observations import observed
 from tests.servers import until
