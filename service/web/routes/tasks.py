@@ -8,7 +8,9 @@ from litestar import Request
 from litestar.exceptions import HTTPException, MethodNotAllowedException
 from litestar.handlers import ASGIRouteHandler, asgi
 from litestar.types import Receive, Scope, Send
+from msgspec.structs import replace
 
+from service.model.long_lists import ListPosition
 from service.model.pages import PageRequest
 from service.observe.outcomes import TASKS_ROUTE, outcome_of_page
 from service.observe.request import UNROUTED, RequestContext
@@ -23,14 +25,12 @@ from service.web.identify import Access, identify
 from service.web.in_flight import InFlight
 from service.web.interfaces import Callers, GatewayAPI
 from service.web.page_answer import page_answer, render
-from service.web.parameters import TasksReader
+from service.web.parameters import NDJSON, TasksReader
 from service.web.server_sent_events import EVENT_STREAM
 from service.web.settings import WebSettings
-from service.web.stream import NDJSON, TaskStream
+from service.web.stream import TaskStream
 
 _FORMS = (JSON.decode(), NDJSON, EVENT_STREAM)
-
-
 _ALLOW = "GET, OPTIONS"
 
 
@@ -99,7 +99,13 @@ class _Tasks:
             raise HTTPException(status_code=406)
         query_string = request.scope["query_string"]
         is_page = media_type == _FORMS[0]
-        asked = self._reader.read(query_string, caller=caller, now_s=self._clock(), streamed=not is_page)
+        asked = self._reader.read(
+            query_string,
+            caller=caller,
+            now_s=self._clock(),
+            streamed=not is_page,
+            divided=media_type == NDJSON,
+        )
         context.app = asked.query.app
         ask = PageRequest(
             caller=caller,
@@ -115,7 +121,8 @@ class _Tasks:
             return await self._page(ask, request, context)
         if media_type == EVENT_STREAM:
             return await self._watch.open(request, ask, only=asked.only, context=context)
-        return await self._stream(ask, request, context, tasks_max=settings.stream_max_tasks)
+        start = ListPosition(parts=asked.parts, offset=asked.slice.offset)
+        return await self._stream(ask, start, request, context, tasks_max=settings.stream_max_tasks)
 
     async def _page(self, ask: PageRequest, request: Request[Any, Any, Any], context: RequestContext) -> Reply:
         page = self._gateway.recall(ask)
@@ -141,11 +148,17 @@ class _Tasks:
         )
 
     async def _stream(
-        self, ask: PageRequest, request: Request[Any, Any, Any], context: RequestContext, *, tasks_max: int
+        self,
+        ask: PageRequest,
+        start: ListPosition,
+        request: Request[Any, Any, Any],
+        context: RequestContext,
+        *,
+        tasks_max: int,
     ) -> Reply:
         access = self._access(ask, context)
         with self._in_flight.one_of(ask.caller):
-            work = access.during(self._gateway.chunk(ask))
+            work = access.during(self._gateway.chunk(replace(ask, query=start.query)))
             first = await unless_hung_up(work, receive=request.receive, context=context)
         if first is None:
             return Silence()
@@ -153,6 +166,7 @@ class _Tasks:
             self._gateway,
             ask,
             first,
+            start=start,
             only=ask.only,
             context=context,
             in_flight=self._in_flight.one_of(ask.caller),
