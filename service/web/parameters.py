@@ -242,8 +242,9 @@ class TasksReader:
 
     def __init__(self, settings: WebSettings) -> None:
         self.settings = settings
-        self._table = task_parameters(settings)
-        self._names = {parameter.name.encode(): parameter.name for parameter in self._table}
+        parameters = tuple(task_parameters(settings))
+        self._names = {parameter.name.encode(): parameter.name for parameter in parameters}
+        self._readers = {parameter.name: parameter.read for parameter in parameters}
 
     def read(
         self, query_string: bytes, *, caller: Caller, now_s: float, streamed: bool = False, divided: bool = False
@@ -255,31 +256,25 @@ class TasksReader:
         Raise BadRequest with all faults; if there are none, UnknownApp or NotAllowed.
         """
         texts, faults = read_query_string(query_string, known=self._names)
-        table, settings = self._table, self.settings
-
-        def take(parameter: Parameter[Value], default: Value) -> Value:
-            text = texts.get(parameter.name)
-            if text is None:
-                return default
+        settings = self.settings
+        given: dict[str, Any] = {}
+        for name, text in texts.items():
             try:
-                return parameter.read(text)
+                given[name] = self._readers[name](text)
             except ValueError as exc:
-                faults.append(Fault(parameter=parameter.name, detail=str(exc)))
-                return default
-
-        app = take(table.app, "")
+                faults.append(Fault(parameter=name, detail=str(exc)))
         query = Query(
-            app=app or _only(caller),
-            since=take(table.since, settings.since),
-            until=take(table.until, settings.until),
-            sort=take(table.sort, Sort.SCHEDULED_DESC),
-            keyword=take(table.q, "") or None,
+            app=given.get("app") or _only(caller),
+            since=given.get("since", settings.since),
+            until=given.get("until", settings.until),
+            sort=given.get("sort", Sort.SCHEDULED_DESC),
+            keyword=given.get("q"),
         )
         slice_ = Slice(
-            offset=take(table.offset, 0),
-            limit=settings.block_size if streamed else take(table.limit, settings.limit_default),
+            offset=given.get("offset", 0),
+            limit=settings.block_size if streamed else given.get("limit", settings.limit_default),
         )
-        only = Only(statuses=take(table.status, ()), types=take(table.type, ()))
+        only = Only(statuses=given.get("status", ()), types=given.get("type", ()))
         if streamed:
             faults.extend(Fault(parameter=name, detail=_NO_PAGE) for name in _OF_PAGES if name in texts)
         faulty = {fault.parameter for fault in faults}
