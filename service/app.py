@@ -12,6 +12,7 @@ from litestar import Litestar
 
 from service.budget.line.line import Line
 from service.cache.block_cache import BlockCache
+from service.cache.caller_shares import CallerShares
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.purge import Purge
 from service.cache.redis_blocks import RedisBlocks
@@ -84,7 +85,13 @@ def create_app(
     lifetimes = lifetimes_of(settings.cache)
     cache = RedisBlocks(store, prefix=settings.redis.prefix, block_size=settings.cache.block_size)
     memory = MemoryBlocks(max_bytes=settings.cache.memory_bytes, clock=time.monotonic)
-    block_cache = BlockCache(cache, memory, lifetimes=lifetimes)
+    shares = CallerShares(
+        store,
+        prefix=settings.redis.prefix,
+        blocks_max=settings.cache.caller_blocks_max,
+        clock=time.monotonic,
+    )
+    block_cache = BlockCache(cache, memory, lifetimes=lifetimes, shares=shares)
     upstream_apps = {
         name: upstream_app_of(name, app, backup_hosts=settings.upstream.backup_hosts)
         for name, app in settings.apps.items()
@@ -151,6 +158,7 @@ def create_app(
             gateway=gateway,
             memory=memory,
             blocks=cache,
+            shares=shares,
             redis=store,
             clock=time.time,
             skew_s=lambda: clock.skew_s,

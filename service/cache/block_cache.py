@@ -5,12 +5,13 @@ import asyncio
 import msgspec
 import structlog
 
+from service.cache.caller_shares import CallerShares
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
 from service.model.blocks import HEAD_BYTES, Block, CachedBlock, Stored
 from service.model.cache_keys import BlockKey, CacheKey
 from service.model.errors import StoreUnavailable
-from service.model.freshness import Lifetimes, keep_for_ms
+from service.model.freshness import Lifetimes, keep_for_ms, longest_ms
 from service.model.queries import Query
 from service.store.interfaces import Put
 
@@ -24,18 +25,21 @@ class NewBlock(msgspec.Struct, frozen=True, kw_only=True):
     """A fetched block that this replica serves already, and the values to store in Redis, for the others."""
 
     kept: CachedBlock
-    app: str
+    key: CacheKey
     generation: int
     puts: tuple[Put, ...]
 
 
 class BlockCache:
-    """Keeps blocks for as long as any request may be served from them."""
+    """Keeps blocks for as long as any request may be served from them, within the `shares` of callers, if given."""
 
-    def __init__(self, cache: RedisBlocks, memory: MemoryBlocks, *, lifetimes: Lifetimes) -> None:
+    def __init__(
+        self, cache: RedisBlocks, memory: MemoryBlocks, *, lifetimes: Lifetimes, shares: CallerShares | None = None
+    ) -> None:
         self._cache = cache
         self._memory = memory
         self._lifetimes = lifetimes
+        self._shares = shares
         self._generations: dict[str, int] = {}
         self._reading: dict[tuple[CacheKey, int], asyncio.Task[CachedBlock]] = {}
 
@@ -48,6 +52,8 @@ class BlockCache:
         """Forget all of the app's blocks in memory, and those being read or fetched."""
         self._generations[app] = self.generation(app) + 1
         self._memory.drop_app(app)
+        if self._shares is not None:
+            self._shares.forget(app)
 
     def set_lifetimes(self, lifetimes: Lifetimes) -> None:
         """Use these lifetimes for blocks stored from now on."""
@@ -98,19 +104,36 @@ class BlockCache:
         kept = CachedBlock(stored=stored, head=b"" if put is None else put.value[:HEAD_BYTES])
         self._remember(key, kept)
         puts = tuple(each for each in (put, end) if each is not None)
-        return NewBlock(kept=kept, app=key.app, generation=generation, puts=puts)
+        return NewBlock(kept=kept, key=key, generation=generation, puts=puts)
 
-    async def store(self, new: NewBlock) -> None:
-        """Store a block in Redis, unless the app's blocks were forgotten since its fetch began.
+    async def store(self, new: NewBlock, *, caller: str) -> None:
+        """Store a block for a caller in Redis, unless the app's blocks were forgotten since its fetch began.
 
-        If Redis is unavailable, the block stays in memory only.
+        If Redis is unavailable, the block stays in memory only. Beyond the caller's share, it is kept briefly, and in
+        Redis only.
         """
-        if new.generation != self.generation(new.app) or not new.puts:
+        puts = await self._within_share(new, caller=caller)
+        if new.generation != self.generation(new.key.app) or not puts:
             return
         try:
-            await self._cache.put_all(new.puts)
+            await self._cache.put_all(puts)
         except StoreUnavailable as exc:
-            log.warning("cache.not_stored", app=new.app, detail=exc.detail)
+            log.warning("cache.not_stored", app=new.key.app, detail=exc.detail)
+
+    async def _within_share(self, new: NewBlock, *, caller: str) -> tuple[Put, ...]:
+        """Return what to store, for less time if the caller is beyond its share.
+
+        Refusals and single tasks are small, and not counted.
+        """
+        is_block = isinstance(new.key, BlockKey) and isinstance(new.kept.stored, Block)
+        if self._shares is None or not is_block or not new.puts or new.generation != self.generation(new.key.app):
+            return new.puts
+        block, longest = new.puts[0], longest_ms(self._lifetimes)
+        keep_ms = await self._shares.keep_ms(block, app=new.key.app, caller=caller, longest_ms=longest)
+        if keep_ms >= block.ttl_ms:
+            return new.puts
+        self._memory.drop(self.redis_key(new.key))
+        return tuple(msgspec.structs.replace(put, ttl_ms=min(keep_ms, put.ttl_ms)) for put in new.puts)
 
     async def end(self, query: Query) -> CachedBlock:
         """Return the end of a query's list according to its newest block. Raise StoreUnavailable."""

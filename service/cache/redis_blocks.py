@@ -7,6 +7,7 @@ from hashlib import sha256
 
 import structlog
 
+from service.cache.caller_shares import shares_of
 from service.cache.codec import CHANCE_BYTES, CorruptBlock, decode, encode
 from service.model.blocks import HEAD_BYTES, NOTHING, CachedBlock, Stored
 from service.model.cache_keys import BlockKey, CacheKey, TaskKey
@@ -70,8 +71,10 @@ class RedisBlocks:
         await self._store.put_all(puts)
 
     async def drop_app(self, app: str) -> int:
-        """Delete all blocks of an app; return how many there were."""
-        return await self._store.delete_matching(self._blocks_of(app))
+        """Delete all blocks of an app, and the counts of whose they are; return how many blocks there were."""
+        dropped = await self._store.delete_matching(self._blocks_of(app))
+        await self._store.delete_matching(shares_of(self._prefix, app))
+        return dropped
 
     def _blocks_of(self, app: str) -> str:
         return f"{self._prefix}:{{{app}}}:b:"

@@ -13,6 +13,7 @@ from service.gateway.paging import Part
 from service.gateway.served import ServedCall
 from service.model.blocks import NOTHING, Block, CachedBlock, RefusedQuery
 from service.model.cache_keys import BlockKey, CacheKey
+from service.model.callers import Caller
 from service.model.errors import (
     LineFull,
     NothingStored,
@@ -66,11 +67,10 @@ class BlockSource:
             await asyncio.wait(self._background)
 
     def recall(self, served: ServedCall, key: CacheKey, directives: CacheDirectives) -> Part | None:
-        """Return a block if memory has a fresh one; does no I/O."""
+        """Return a block if memory has a fresh one; does no I/O. Callers that use it count the look-up."""
         kept = served.fetching.cache.recall(key) or NOTHING
         if self._judge(kept, directives) is not Freshness.FRESH:
             return None
-        self.lookups["memory"] += 1
         return Part(block=_block(kept, key), source=Source.HIT)
 
     async def part(self, served: ServedCall, terms: RequestTerms, key: CacheKey, *, patience_s: float) -> Part:
@@ -83,7 +83,7 @@ class BlockSource:
         self.lookups[_LOOKUPS.get(verdict, place)] += 1
         if verdict is Freshness.FRESH:
             return Part(block=_block(kept, key), source=Source.HIT)
-        job = self._job(served, key, kept, terms.directives)
+        job = self._job(served, key, kept, terms.directives, caller=terms.caller)
         if verdict is Freshness.RENEW:
             self._renew(served, job)
             return _stale(kept, key, StaleReason.RENEWING)
@@ -113,9 +113,9 @@ class BlockSource:
             forward=forward,
         )
 
-    def fetch_ahead(self, served: ServedCall, key: CacheKey) -> None:
-        """Prefetch a block in the background with spare turns, unless a fresh one is stored."""
-        self._in_background(self._fetched_ahead(served, key))
+    def fetch_ahead(self, served: ServedCall, key: CacheKey, *, caller: Caller) -> None:
+        """Prefetch a block for a caller in the background with spare turns, unless a fresh one is stored."""
+        self._in_background(self._fetched_ahead(served, key, caller=caller))
 
     async def _stored(self, served: ServedCall, terms: RequestTerms, key: CacheKey) -> tuple[CachedBlock, Lookup, bool]:
         """Return the stored block (from memory if fresh there), where it was, and whether Redis was unavailable."""
@@ -170,11 +170,13 @@ class BlockSource:
             return None
         return kept.stored if kept.stored.total <= key.index * self._block_size else None
 
-    def _job(self, served: ServedCall, key: CacheKey, kept: CachedBlock, directives: CacheDirectives) -> BlockJob:
+    def _job(
+        self, served: ServedCall, key: CacheKey, kept: CachedBlock, directives: CacheDirectives, *, caller: Caller
+    ) -> BlockJob:
         def is_fresh(found: CachedBlock) -> bool:
             return self._judge(found, directives) is Freshness.FRESH
 
-        return BlockJob(served.fetching, key, seen=kept, is_fresh=is_fresh)
+        return BlockJob(served.fetching, key, caller=caller.name, seen=kept, is_fresh=is_fresh)
 
     def _judge(self, kept: CachedBlock, directives: CacheDirectives) -> Freshness:
         if kept.stored is None:
@@ -206,11 +208,11 @@ class BlockSource:
         except TaskgateError as exc:
             log.info("renewal.failed", app=served.app, error=type(exc).__name__)
 
-    async def _fetched_ahead(self, served: ServedCall, key: CacheKey) -> None:
+    async def _fetched_ahead(self, served: ServedCall, key: CacheKey, *, caller: Caller) -> None:
         cache = served.fetching.cache
         try:
             kept = cache.recall(key) or await cache.get(key)
-            job = self._job(served, key, kept, _NO_DIRECTIVES)
+            job = self._job(served, key, kept, _NO_DIRECTIVES, caller=caller)
             is_fresh = self._judge(kept, _NO_DIRECTIVES) is Freshness.FRESH
             if not is_fresh and not served.line.wants(job.block_key) and served.fetching.stopped() is None:
                 await served.line.fetch(

@@ -136,15 +136,22 @@ class Fetching:
 class BlockJob:
     """Implements `Job` for one key.
 
-    `seen` is the block as the request has seen it, with the head of the value in Redis. `is_fresh` judges by the
-    request's directives.
+    `caller` is the one whose request needs the block, whoever pays. `seen` is the block as the request saw it, with
+    the head of the value in Redis. `is_fresh` judges by the request's directives.
     """
 
     def __init__(
-        self, fetching: Fetching, key: CacheKey, *, seen: CachedBlock, is_fresh: Callable[[CachedBlock], bool]
+        self,
+        fetching: Fetching,
+        key: CacheKey,
+        *,
+        caller: str,
+        seen: CachedBlock,
+        is_fresh: Callable[[CachedBlock], bool],
     ) -> None:
         self.block_key = fetching.cache.redis_key(key)
         self.known = seen.head
+        self._caller = caller
         self._seen = seen
         self._new: NewBlock | None = None
         self._fetching = fetching
@@ -171,7 +178,7 @@ class BlockJob:
         """Store the fetched block in Redis."""
         new, self._new = self._new, None
         if new is not None:
-            await self._fetching.cache.store(new)
+            await self._fetching.cache.store(new, caller=self._caller)
 
     async def look(self) -> CachedBlock:
         """Return the block as Redis has it now. Raise StoreUnavailable."""

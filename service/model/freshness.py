@@ -131,6 +131,12 @@ def _allowed_on_error_s(lifetimes: Lifetimes, directives: CacheDirectives) -> fl
     return max(stale_if_error_s, directives.max_stale_s or 0) or -math.inf
 
 
+def longest_ms(lifetimes: Lifetimes) -> int:
+    """Return the longest time for which any block is kept in Redis."""
+    tail_s = max(lifetimes.stale_while_revalidate_s, lifetimes.stale_if_error_s)
+    return max(int((max(lifetimes.fresh_s, lifetimes.settled_s) + tail_s) * 1000), 1)
+
+
 def keep_for_ms(stored: Stored, *, lifetimes: Lifetimes) -> int:
     """Return how long to keep `stored` in Redis: as long as it may be served in any way."""
     tail = 0.0

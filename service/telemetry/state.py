@@ -9,6 +9,7 @@ from prometheus_client.metrics_core import Metric
 
 from service.budget.line.line import Line
 from service.budget.scheduler.interfaces import WaitingCount
+from service.cache.caller_shares import CallerShares
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
 from service.gateway.block_source import AHEAD, LOOKUPS, RENEWAL
@@ -51,6 +52,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     gateway: Gateway
     memory: MemoryBlocks
     blocks: RedisBlocks
+    shares: CallerShares
     redis: Connected
     clock: Callable[[], float]
     skew_s: Callable[[], float | None]
@@ -149,6 +151,18 @@ class StateCollector:
         text = "Values in Redis that another release has written."
         yield counters("taskgate_blocks_foreign", text, (), {(): blocks.foreign})
         yield counters("taskgate_blocks_oversized", "Blocks too large for Redis.", (), {(): blocks.oversized})
+        yield from self._shares()
+
+    def _shares(self) -> Iterator[Metric]:
+        shares, labels = self._watched.shares, ("app", "caller")
+        text = "Distinct queries that this replica has made calls for in the last hour."
+        queries = [(who, float(count)) for who, count in shares.queries().items()]
+        yield gauges("taskgate_caller_queries", text, labels, queries)
+        text = "Blocks that Redis keeps for the caller, as of its last fetch at this replica."
+        yield gauges("taskgate_caller_blocks", text, labels, [(who, float(n)) for who, n in shares.blocks.items()])
+        text = "Blocks that Redis kept for a short time only, because the caller was beyond its bound."
+        brief: dict[tuple[str, ...], float] = {who: float(count) for who, count in shares.brief.items()}
+        yield counters("taskgate_caller_blocks_brief", text, labels, brief)
 
     def _watches(self) -> Iterator[Metric]:
         feeds = self._watched.feeds

@@ -116,6 +116,7 @@ class Replica:
         job = BlockJob(
             self.fetching,
             BlockKey(query=QUERY, index=index),
+            caller="c",
             seen=await self.fetching.cache.get(BlockKey(query=QUERY, index=index)),
             is_fresh=lambda _: True,
         )
