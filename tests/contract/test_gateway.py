@@ -48,6 +48,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
 async def fake_world() -> AsyncIterator[World]:
     """The fake gateway."""
     gateway = FakeGateway()
+    gateway.remembers = True
     records = gateway.listed
 
     async def resize(total: int) -> None:
@@ -172,6 +173,7 @@ async def test_slices_are_parts_of_the_list(gateway: GatewayAPI, offset: int, li
     block_end = (offset // BLOCK_SIZE + 1) * BLOCK_SIZE
     chunk = await gateway.chunk(ask(offset, limit))
     assert list(chunk.records) == records[offset : min(offset + limit, block_end)]
+    assert gateway.recall(ask(offset, limit)) == page
 
 
 async def test_beyond_the_end(gateway: GatewayAPI) -> None:
@@ -203,6 +205,7 @@ async def test_stored_pages_come_back_unchanged(gateway: GatewayAPI) -> None:
     chunk = await gateway.chunk(ask(cost=cost))
     assert (chunk.source, chunk.fetched_at_ms, chunk.range) == (Source.HIT, first.fetched_at_ms, first.range)
     assert chunk.budget is None
+    assert gateway.recall(ask(cost=cost)) == again
     assert cost == FetchCost()
 
 
@@ -269,6 +272,8 @@ async def test_unknown_apps(gateway: GatewayAPI) -> None:
     ):
         with pytest.raises(UnknownApp):
             await work
+    with pytest.raises(UnknownApp):
+        gateway.recall(ask(app="nowhere"))
 
 
 async def test_apps_are_those_that_the_caller_may_read(gateway: GatewayAPI) -> None:
