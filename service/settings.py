@@ -138,12 +138,17 @@ class UpstreamSettings(_Section, frozen=True, kw_only=True):
 
 
 class QuerySettings(_Section, frozen=True, kw_only=True):
-    """The defaults of a query, and how far it may reach."""
+    """The defaults of a query, and how far it may reach.
+
+    `range_max_days` is the longest range that the upstream accepts; a stream reads a longer one in up to about
+    `stream_max_parts` parts.
+    """
 
     since: str = "-P30D"
     until: str = "P30D"
     range_max_days: Annotated[int, Meta(ge=1)] | None = None
     filter_max_blocks: Annotated[int, Meta(ge=1, le=100)] = 10
+    stream_max_parts: Annotated[int, Meta(ge=1, le=10_000)] = 100
     stream_max_tasks: Annotated[int, Meta(ge=1000, le=1_000_000_000)] = 1_000_000
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from service.model.callers import Caller
 from service.model.errors import BadRequest, Fault, NotAllowed, UnknownApp
+from service.model.long_lists import part_s, parts_of
 from service.model.queries import Moment, Query, Slice, Sort, parse_moment, parse_until
 from service.model.streams import STATUSES, TYPES, Only
 from service.web.query_string import FAULTS_MAX, read_query_string
@@ -26,9 +27,13 @@ MOMENT_PATTERN = (
 
 NO_APP = Fault(parameter="app", detail="is required: this caller may read more than one app")
 
+NDJSON = "application/x-ndjson"
+"""The form of streams."""
+
 _OF_PAGES = ("limit",)
 _NO_PAGE = "is for pages only: a stream goes on to the end of the list"
 
+_DAY_S = 86_400
 _DIGITS = re.compile(r"[0-9]{1,10}")
 _SORTS = {each.value: each for each in Sort}
 
@@ -68,9 +73,13 @@ class TaskParameters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The parsed parameters of a request. For a stream, the slice is as long as a block."""
+    """The parsed parameters of a request. For a stream, the slice is as long as a block.
+
+    `parts` are the queries to read one after the other, if a stream's range is longer than the upstream accepts.
+    """
 
     query: Query
+    parts: tuple[Query, ...]
     slice: Slice
     only: Only
 
@@ -234,8 +243,12 @@ class TasksReader:
         self._table = task_parameters(settings)
         self._names = {parameter.name.encode(): parameter.name for parameter in self._table}
 
-    def read(self, query_string: bytes, *, caller: Caller, now_s: float, streamed: bool = False) -> ParsedRequest:
+    def read(
+        self, query_string: bytes, *, caller: Caller, now_s: float, streamed: bool = False, divided: bool = False
+    ) -> ParsedRequest:
         """Return the parsed parameters of a page request, or of a stream if `streamed`.
+
+        With `divided`, a range may be longer than the upstream accepts.
 
         Raise BadRequest with all faults; if there are none, UnknownApp or NotAllowed.
         """
@@ -260,37 +273,50 @@ class TasksReader:
             sort=take(table.sort, Sort.SCHEDULED_DESC),
             keyword=take(table.q, "") or None,
         )
-        asked = ParsedRequest(
-            query=query,
-            slice=Slice(
-                offset=take(table.offset, 0),
-                limit=settings.block_size if streamed else take(table.limit, settings.limit_default),
-            ),
-            only=Only(statuses=take(table.status, ()), types=take(table.type, ())),
+        slice_ = Slice(
+            offset=take(table.offset, 0),
+            limit=settings.block_size if streamed else take(table.limit, settings.limit_default),
         )
+        only = Only(statuses=take(table.status, ()), types=take(table.type, ()))
         if streamed:
             faults.extend(Fault(parameter=name, detail=_NO_PAGE) for name in _OF_PAGES if name in texts)
         faulty = {fault.parameter for fault in faults}
         if "app" not in texts and "app" not in faulty and len(caller.apps) > 1:
             faults.append(NO_APP)
         if faulty.isdisjoint(("since", "until")):
-            faults.extend(_range_faults(query, settings, now_s))
+            faults.extend(_range_faults(query, settings, now_s, divided=divided))
         if faults:
             raise BadRequest(*faults[:FAULTS_MAX])
         readable(query.app, caller)
-        return asked
+        parts = _parts(query, settings, now_s) if divided else (query,)
+        return ParsedRequest(query=query, parts=parts, slice=slice_, only=only)
 
 
 def _only(caller: Caller) -> str:
     return next(iter(caller.apps)) if len(caller.apps) == 1 else ""
 
 
-def _range_faults(query: Query, settings: WebSettings, now_s: float) -> Iterator[Fault]:
+def _range_faults(query: Query, settings: WebSettings, now_s: float, *, divided: bool) -> Iterator[Fault]:
     """Yield faults that concern both ends of the range, resolved at `now_s`."""
     range_ = query.range_at(now_s, align_s=settings.align_s)
     if range_.since_s > range_.until_s:
         detail = f"is after until, which is {settings.until} where left out; relative moments count from the last full "
         yield Fault(parameter="since", detail=f"{detail}{settings.align_s} s")
     days = settings.range_max_days
-    if days is not None and range_.until_s - range_.since_s > days * 86_400:
-        yield Fault(parameter="since", detail=f"is more than {days} days before until, the longest range allowed")
+    if days is None:
+        return
+    longest_s = days * _DAY_S
+    if divided:
+        longest_s = max(longest_s, part_s(longest_s) * settings.stream_max_parts)
+    if range_.until_s - range_.since_s > longest_s:
+        detail = f"is more than {longest_s / _DAY_S:g} days before until, the longest range "
+        remedy = f"of one request: narrow it, or ask for a stream (Accept: {NDJSON}), which may be longer"
+        yield Fault(parameter="since", detail=detail + ("of a stream" if divided else remedy))
+
+
+def _parts(query: Query, settings: WebSettings, now_s: float) -> tuple[Query, ...]:
+    """Return the parts in which the upstream accepts the query."""
+    days = settings.range_max_days
+    if days is None:
+        return (query,)
+    return parts_of(query, now_s=now_s, align_s=settings.align_s, longest_s=days * _DAY_S)

@@ -256,10 +256,14 @@ async def fleet(
     weights: Mapping[str, float] | None = None,
     tasks: int = 2000,
     sandbox_calls: int = 5,
+    range_max_days: int = 366,
     release: Release | None = None,
     **sections: Any,
 ) -> AsyncIterator[Fleet]:
-    """Start everything, wait until it is ready and quiet, and end it."""
+    """Start everything, wait until it is ready and quiet, and end it.
+
+    The upstream refuses ranges longer than `range_max_days`.
+    """
     with tempfile.TemporaryDirectory(prefix="fleet-") as name:
         directory = Path(name)
         port = free_port()
@@ -276,6 +280,8 @@ async def fleet(
                 str(tasks),
                 "--calls",
                 str(sandbox_calls),
+                "--range-max-days",
+                str(range_max_days),
             ],
             stdout=subprocess.DEVNULL,
             preexec_fn=die_with_parent,

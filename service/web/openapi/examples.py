@@ -156,9 +156,9 @@ def stream_examples() -> tuple[str, str]:
     )
     whole, begun = Course(first, Only()), Course(first, Only())
     problem = problem_of(details_of(WaitTooLong(place=42, estimate_s=12.4, patience_s=10.0)), request_id=REQUEST_ID)
-    ended = whole.lines(first) + whole.last_line(problem=None, following=None)
+    ended = whole.lines(first, part=0) + whole.last_line(problem=None, following=None)
     more = replace(first, total=240, following=100)
-    early = begun.lines(more) + begun.last_line(problem=problem, following="/tasks?app=shop&offset=100")
+    early = begun.lines(more, part=0) + begun.last_line(problem=problem, following="/tasks?app=shop&offset=100")
     return ended.decode(), early.decode()
 
 

@@ -105,7 +105,7 @@ def answer_fields() -> Json:
             "Milliseconds in line and with the upstream.", text, "line;dur=212.0, upstream;dur=83.1"
         ),
         "TotalCount": _field(
-            "How many tasks match, as a stream's first block says; of streams alone.",
+            "How many tasks match, as a stream's first block says; of streams alone, unless read in parts.",
             {"type": "integer", "minimum": 0},
             2000,
         ),

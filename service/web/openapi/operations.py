@@ -23,13 +23,12 @@ from service.web.openapi.problems import (
     refer_problems,
 )
 from service.web.openapi.schemas import Json
-from service.web.parameters import Parameter, app_parameter, task_parameters
+from service.web.parameters import NDJSON, Parameter, app_parameter, task_parameters
 from service.web.problems.types import KINDS, ProblemType
 from service.web.routes.problems import kinds_html, kinds_text
 from service.web.routes.usage import usage_parameters
 from service.web.server_sent_events import EVENT_STREAM
 from service.web.settings import default_web_settings
-from service.web.stream import NDJSON
 
 _MOMENT = ("ETag", "Age", "Vary", "CacheStatus", "PreferenceApplied", "ServerTiming")
 _SHOWN = ("Vary", "ContentSecurityPolicy")
@@ -54,7 +53,9 @@ expected wait, unless a stale answer may be served.
 **Whole lists.** With `Accept: application/x-ndjson` all tasks from `offset` on are streamed, one JSON object a line, as
 they come in. Each block that has to be fetched waits for a turn of its own, up to
 the patience, so a long list takes its time and delays nobody. The last line is `{"end": {...}}`: it says whether the
-list is complete, whether it was seen to change meanwhile, and where to go on. A stream without it was cut off.
+list is complete, whether it was seen to change meanwhile, and where to go on. A stream without it was cut off. If the
+operators have set the longest range that the upstream accepts, pages and watches of longer ones are refused; a stream
+reads them in parts, one after the other, and leaves `X-Total-Count` to the last line.
 
 **Watching.** With `Accept: text/event-stream` the list is followed as server-sent events: first each task as it is
 (`task`), then `synced`, then `added`, `changed` and `removed` as it happens, each round closed by a `synced` that says

@@ -172,7 +172,11 @@ _SHARE: Json = {
 _END: Json = {
     "complete": {"description": "Whether the end of the list was reached."},
     "count": _COUNT | {"description": "How many lines came before this one."},
-    "total": _COUNT | {"description": "How many tasks match, whatever their status and type, by the newest block."},
+    "total": _COUNT
+    | {
+        "description": "How many tasks match, whatever their status and type, by the newest block. Of a range that is "
+        "read in parts: the sum over the parts read so far.",
+    },
     "changed": {
         "description": "Whether the list was seen to change meanwhile: tasks may be missing or come twice.",
     },

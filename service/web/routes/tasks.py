@@ -7,7 +7,9 @@ from typing import Any
 from litestar import Request, get
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
+from msgspec.structs import replace
 
+from service.model.long_lists import ListPosition
 from service.model.pages import PageRequest
 from service.observe.outcomes import TASKS_ROUTE, outcome_of_page
 from service.web.answers import JSON, Reply, Silence
@@ -21,10 +23,10 @@ from service.web.identify import Access, identify
 from service.web.in_flight import InFlight
 from service.web.interfaces import Callers, GatewayAPI
 from service.web.page_answer import page_answer, render
-from service.web.parameters import TasksReader
+from service.web.parameters import NDJSON, TasksReader
 from service.web.server_sent_events import EVENT_STREAM
 from service.web.settings import WebSettings
-from service.web.stream import NDJSON, TaskStream
+from service.web.stream import TaskStream
 
 _FORMS = (JSON.decode(), NDJSON, EVENT_STREAM)
 
@@ -56,7 +58,13 @@ def tasks_route(
         if media_type is None:
             raise HTTPException(status_code=406)
         streamed = media_type != _FORMS[0]
-        asked = reader.read(scope["query_string"], caller=caller, now_s=clock(), streamed=streamed)
+        asked = reader.read(
+            scope["query_string"],
+            caller=caller,
+            now_s=clock(),
+            streamed=streamed,
+            divided=media_type == NDJSON,
+        )
         context.app = asked.query.app
         directives = cache_directives_of(context.fields, caller=caller)
         ask = PageRequest(
@@ -74,10 +82,10 @@ def tasks_route(
         path, query_string = scope.get("root_path", "") + TASKS_ROUTE, scope["query_string"]
         access = Access(context, callers, caller, app=asked.query.app, clock=clock)
         if streamed:
+            start = ListPosition(parts=asked.parts, offset=asked.slice.offset)
             with in_flight.one_of(caller):
-                first = await unless_hung_up(
-                    access.during(gateway.chunk(ask)), receive=request.receive, context=context
-                )
+                work = access.during(gateway.chunk(replace(ask, query=start.query)))
+                first = await unless_hung_up(work, receive=request.receive, context=context)
             if first is None:
                 return Silence()
             link = partial(link_to, path, query_string)
@@ -85,6 +93,7 @@ def tasks_route(
                 gateway,
                 ask,
                 first,
+                start=start,
                 only=asked.only,
                 context=context,
                 in_flight=in_flight.one_of(caller),
@@ -93,8 +102,7 @@ def tasks_route(
                 tasks_max=now.stream_max_tasks,
             )
         with in_flight.one_of(caller):
-            work = access.during(gateway.page(ask))
-            page = await unless_hung_up(work, receive=request.receive, context=context)
+            page = await unless_hung_up(access.during(gateway.page(ask)), receive=request.receive, context=context)
         if page is None:
             return Silence()
         context.outcome = outcome_of_page(page, wait_applied_s=patience.applied_s)
