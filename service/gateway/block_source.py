@@ -67,11 +67,10 @@ class BlockSource:
             await asyncio.wait(self._background)
 
     def recall(self, served: ServedCall, key: CacheKey, directives: CacheDirectives) -> Part | None:
-        """Return a block if memory has a fresh one; does no I/O."""
+        """Return a block if memory has a fresh one; does no I/O. Callers that use it count the look-up."""
         kept = served.fetching.cache.recall(key) or NOTHING
         if self._judge(kept, directives) is not Freshness.FRESH:
             return None
-        self.lookups["memory"] += 1
         return Part(block=_block(kept, key), source=Source.HIT)
 
     async def part(self, served: ServedCall, terms: RequestTerms, key: CacheKey, *, patience_s: float) -> Part:

@@ -1,7 +1,7 @@
 """The use case: serve a slice of a list, from stored blocks if possible, otherwise from the upstream."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from service.cache.purge import Purge
 from service.cache.sequential_reads import SequentialReads
@@ -61,15 +61,28 @@ class Gateway:
         except (WaitTooLong, LineFull, UpstreamError) as exc:
             exc.budget = app.list.note()
             raise
-        note = app.list.note() if any(part.source is not Source.HIT for part in parts) else None
-        lifetime_s = min(self._blocks.lifetimes.of(part.block) for part in parts)
-        cut = page_of if ask.only.is_everything else filtered_page
-        page = cut(ask, parts, block_size=self._block_size, lifetime_s=lifetime_s, budget=note)
-        if self._sequential_reads is not None and ask.only.is_everything:
-            following = self._sequential_reads.step(ask.caller.name, ask.query, ask.slice, total=page.total)
-            if following is not None:
-                self._blocks.fetch_ahead(app.list, BlockKey(query=ask.query, index=following), caller=ask.caller)
-        return page
+        return self._page(app, ask, parts)
+
+    def recall(self, ask: PageRequest) -> Page | None:
+        """Return the requested slice if this replica's memory holds all of it, fresh; does no I/O. Raise Refused.
+
+        Filtered slices, which may take many blocks, are left to `page`.
+        """
+        app = self._apps.get(ask.query.app)
+        if app is None:
+            raise UnknownApp
+        if not ask.only.is_everything:
+            return None
+        parts: list[Part] = []
+        for index in ask.slice.blocks(self._block_size):
+            if parts and parts[0].block.total <= index * self._block_size:
+                break
+            part = self._blocks.recall(app.list, BlockKey(query=ask.query, index=index), ask.directives)
+            if part is None:
+                return None
+            parts.append(part)
+        self._blocks.lookups["memory"] += len(parts)
+        return self._page(app, ask, parts)
 
     async def chunk(self, ask: PageRequest) -> Chunk:
         """Return the part of the requested slice that its first block holds. Raise as `page` does; may be cancelled."""
@@ -174,6 +187,18 @@ class Gateway:
         """Wait for background work; the lines, closed before, have ended it."""
         await self._blocks.aclose()
 
+    def _page(self, app: ServedApp, ask: PageRequest, parts: Sequence[Part]) -> Page:
+        """Return the slice, cut from its blocks, and fetch the next block if the caller pages in order."""
+        note = None if all(part.source is Source.HIT for part in parts) else app.list.note()
+        lifetime_s = min([self._blocks.lifetimes.of(part.block) for part in parts])
+        cut = page_of if ask.only.is_everything else filtered_page
+        page = cut(ask, parts, block_size=self._block_size, lifetime_s=lifetime_s, budget=note)
+        if self._sequential_reads is not None and ask.only.is_everything:
+            following = self._sequential_reads.step(ask.caller.name, ask.query, ask.slice, total=page.total)
+            if following is not None:
+                self._blocks.fetch_ahead(app.list, BlockKey(query=ask.query, index=following), caller=ask.caller)
+        return page
+
     async def _parts(self, app: ServedApp, ask: PageRequest) -> list[Part]:
         """Return the blocks of the slice, one or two."""
         size = self._block_size
@@ -188,9 +213,16 @@ class Gateway:
     async def _all_parts(self, app: ServedApp, ask: PageRequest) -> list[Part]:
         """Return all blocks of the list, for a filter. Raise RangeTooWide."""
         line = app.list.line
+
+        def recall(index: int) -> Part | None:
+            part = self._blocks.recall(app.list, BlockKey(query=ask.query, index=index), ask.directives)
+            if part is not None:
+                self._blocks.lookups["memory"] += 1
+            return part
+
         return await all_blocks(
             ask,
-            recall=lambda index: self._blocks.recall(app.list, BlockKey(query=ask.query, index=index), ask.directives),
+            recall=recall,
             obtain=lambda index, patience_s: self._part(app, ask, index, patience_s=patience_s),
             is_budget_free=lambda: line.last is not None and line.last.free >= IN_FLIGHT,
             now_s=asyncio.get_running_loop().time,

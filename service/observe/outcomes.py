@@ -30,11 +30,9 @@ PAGES = frozenset((*(source.value for source in Source), FALLBACK))
 
 def outcome_of_page(page: Page, *, wait_applied_s: int | None) -> str:
     """Return the outcome of a request that gets this page; `wait_applied_s` is None if the caller specified no wait."""
-    match page.stale_reason:
-        case StaleReason.ERROR:
-            return FALLBACK
-        case StaleReason.WAIT if wait_applied_s != 0:
-            return FALLBACK
+    reason = page.stale_reason
+    if reason is StaleReason.ERROR or (reason is StaleReason.WAIT and wait_applied_s != 0):
+        return FALLBACK
     return page.source.value
 
 

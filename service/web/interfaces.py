@@ -11,6 +11,10 @@ from service.model.pages import Chunk, Page, PageRequest, Readiness
 class GatewayAPI(Protocol):
     """The use cases. Methods raise the errors of `service.model.errors` and may be cancelled at any time."""
 
+    def recall(self, ask: PageRequest) -> Page | None:
+        """Return the requested slice if nothing needs to be awaited for it, else None."""
+        ...
+
     async def page(self, ask: PageRequest) -> Page:
         """Return the requested slice."""
         ...

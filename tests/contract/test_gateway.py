@@ -26,7 +26,7 @@ from service.web.interfaces import GatewayAPI
 from service.web.site import create_web
 from tests.http.fake_gateway import FakeGateway
 from tests.lifespan import lifespan
-from tests.servers import Server
+from tests.servers import Server, until
 
 BLOCK_SIZE = 100
 CALLER = Caller(name="reports", apps=frozenset(("shop",)), weight=1.0, waiting_max=10, wait_max_s=30.0)
@@ -36,17 +36,23 @@ QUERY = Query(app="shop", since=FromNow(offset_s=-80 * DAY_S), until=FromNow(off
 
 
 class World(msgspec.Struct, frozen=True, kw_only=True):
-    """A gateway with two apps, a way to give the shop a list of some length, and one to hold its calls up."""
+    """A gateway with two apps, whose shop has a list of 250 tasks.
+
+    `resize` changes its length, `hold_up` delays its calls until the returned function is called, and `stored` waits
+    until fetched blocks are stored.
+    """
 
     gateway: GatewayAPI
     resize: Callable[[int], Awaitable[None]]
     hold_up: Callable[[], Awaitable[Callable[[], Awaitable[None]]]]
+    stored: Callable[[], Awaitable[None]]
 
 
 @asynccontextmanager
 async def fake_world() -> AsyncIterator[World]:
     """The fake gateway."""
     gateway = FakeGateway()
+    gateway.remembers = True
     records = gateway.listed
 
     async def resize(total: int) -> None:
@@ -60,7 +66,10 @@ async def fake_world() -> AsyncIterator[World]:
 
         return release
 
-    yield World(gateway=gateway, resize=resize, hold_up=hold_up)
+    async def stored() -> None:
+        """Everything is stored."""
+
+    yield World(gateway=gateway, resize=resize, hold_up=hold_up, stored=stored)
 
 
 @asynccontextmanager
@@ -96,7 +105,10 @@ async def real_world(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
             await sandbox.control.add_fault(Latency(back_ms=2_000))
             return sandbox.control.clear_faults
 
-        yield World(gateway=gateway, resize=resize, hold_up=hold_up)
+        async def stored() -> None:
+            await until(lambda: bool(server.run("KEYS", "*:b:*")))
+
+        yield World(gateway=gateway, resize=resize, hold_up=hold_up, stored=stored)
 
 
 @pytest.fixture(params=["fake", "real"])
@@ -171,6 +183,7 @@ async def test_slices_are_parts_of_the_list(gateway: GatewayAPI, offset: int, li
     block_end = (offset // BLOCK_SIZE + 1) * BLOCK_SIZE
     chunk = await gateway.chunk(ask(offset, limit))
     assert list(chunk.records) == records[offset : min(offset + limit, block_end)]
+    assert gateway.recall(ask(offset, limit)) == page
 
 
 async def test_beyond_the_end(gateway: GatewayAPI) -> None:
@@ -202,6 +215,7 @@ async def test_stored_pages_come_back_unchanged(gateway: GatewayAPI) -> None:
     chunk = await gateway.chunk(ask(cost=cost))
     assert (chunk.source, chunk.fetched_at_ms, chunk.range) == (Source.HIT, first.fetched_at_ms, first.range)
     assert chunk.budget is None
+    assert gateway.recall(ask(cost=cost)) == again
     assert cost == FetchCost()
 
 
@@ -232,6 +246,8 @@ async def test_unknown_apps(gateway: GatewayAPI) -> None:
     ):
         with pytest.raises(UnknownApp):
             await work
+    with pytest.raises(UnknownApp):
+        gateway.recall(ask(app="nowhere"))
 
 
 async def test_apps_are_those_that_the_caller_may_read(gateway: GatewayAPI) -> None:
@@ -265,11 +281,12 @@ async def test_usage_has_no_gaps(gateway: GatewayAPI) -> None:
     assert (view.app, view.only, view.redis_away, view.hours) == ("shop", "reports", False, ())
 
 
-async def test_a_drop_counts_what_was_stored(gateway: GatewayAPI) -> None:
+async def test_a_drop_counts_what_was_stored(world: World) -> None:
     """After a drop, pages are served as before."""
-    before = await gateway.page(ask())
-    assert await gateway.drop("shop") > 0
-    assert (await gateway.page(ask())).body == before.body
+    before = await world.gateway.page(ask())
+    await world.stored()
+    assert await world.gateway.drop("shop") > 0
+    assert (await world.gateway.page(ask())).body == before.body
 
 
 async def test_readiness_names_all_apps(gateway: GatewayAPI) -> None:

@@ -65,11 +65,19 @@ class FakeGateway:
         self.error: Exception | None = None
         self.cost = FetchCost()
         self.go: asyncio.Event | None = None
+        self.remembers = False
         self.changes: dict[str, Any] = {}
         self.changes_of_chunks: dict[str, Any] = {}
         self.chunk_outcomes: dict[int, dict[str, Any] | Exception | asyncio.Event] = {}
         self.view: dict[str, Any] = {}
         self.usage_view: dict[str, Any] = {}
+
+    def recall(self, ask: PageRequest) -> Page | None:
+        """See `GatewayAPI.recall`: the page, if `remembers`."""
+        if not self.remembers:
+            return None
+        self.requests.append(ask)
+        return self._page(ask)
 
     async def page(self, ask: PageRequest) -> Page:
         """See `GatewayAPI.page`."""
@@ -77,6 +85,9 @@ class FakeGateway:
         self._charge(ask)
         if self.go is not None:
             await self._wait(self.go)
+        return self._page(ask)
+
+    def _page(self, ask: PageRequest) -> Page:
         self._serve(ask.query.app)
         matching = self.listed
         if not ask.only.is_everything:

@@ -228,12 +228,12 @@ def usage_example() -> Any:
 
 def problem_example(kind: ProblemType) -> Any:
     """Return a problem of this type as it would be sent."""
-    told = next((told for told in map(details_of, ERRORS) if told.kind.slug == kind.slug), None)
-    return msgspec.json.decode(problem_answer(told or _bare(kind), request_id=REQUEST_ID).body)
+    details = next((each for each in map(details_of, ERRORS) if each.kind.slug == kind.slug), None)
+    return msgspec.json.decode(problem_answer(details or _bare(kind), request_id=REQUEST_ID).body)
 
 
 def _bare(kind: ProblemType) -> ProblemDetails:
-    told = details_of_status(kind.status)
-    if told.kind is not kind:
+    details = details_of_status(kind.status)
+    if details.kind is not kind:
         raise ValueError(f"no example for problems of type {kind.slug}")
-    return told
+    return details

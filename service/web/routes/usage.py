@@ -23,7 +23,7 @@ _CALLER_MAX = 128
 
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests for pages, what became of them, and what they cost and spared."""
+    """Requests for pages, their outcomes, and the calls that they used and saved."""
 
     requests: int
     hits: int
@@ -37,21 +37,21 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallerUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """One caller's part."""
+    """The usage of one caller."""
 
     caller: str
     used: Spent
 
 
 class MinuteUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """One minute's part."""
+    """The usage within one minute."""
 
     start: str
     used: Spent
 
 
 class HourUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """One hour's part."""
+    """The usage within one hour."""
 
     start: str
     used: Spent
@@ -78,17 +78,17 @@ def usage_parameters() -> tuple[Parameter[Any], ...]:
         Parameter(
             name="caller",
             read=_read_caller,
-            description="The caller whose usage is told; another than oneself for operators alone. "
-            "Left out, it is oneself, for operators everybody.",
-            examples=(Example(value="reports", summary="what reports has used"),),
+            description="The caller whose usage is returned; only operators may name another caller. "
+            "By default the requesting caller, for operators all callers.",
+            examples=(Example(value="reports", summary="the usage of the caller reports"),),
             schema={"type": "string", "minLength": 1, "maxLength": _CALLER_MAX},
         ),
         Parameter(
             name="since",
             read=parse_moment,
-            description="From when on: an instant, a date, or a signed ISO 8601 duration from now, as `since` of "
-            "`/tasks`. Up to an hour back its minute is the first that is told, further back its hour, and a week at "
-            "most.",
+            description="Start of the period: an instant, a date, or a signed ISO 8601 duration from now, as `since` "
+            "of `/tasks`. The result begins with its minute if that is at most an hour ago, else with its hour; at "
+            "most a week ago.",
             examples=(
                 Example(value="-PT15M", summary="the last quarter of an hour"),
                 Example(value="-P1D", summary="the last day"),
