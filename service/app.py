@@ -33,6 +33,7 @@ from service.settings import Settings
 from service.store.inspection import warned
 from service.store.redis_store import RedisStore
 from service.store.shared_clock import SharedClock
+from service.telemetry.connections import ServerState
 from service.telemetry.signals import Signals
 from service.telemetry.state import Watched
 from service.upstream.apps import UpstreamApp, upstream_app_of
@@ -52,12 +53,14 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """The ASGI application, and callbacks for when the process is asked to stop and when waiting requests must end.
 
     `at_once` returns responses that need no await, and is tried before `asgi`; None if requests are traced. `refusal`
-    returns the response, by status and peer, to a request that cannot be passed to `asgi`.
+    returns the response, by status and peer, to a request that cannot be passed to `asgi`. `watch_server` is called
+    with the server, before it accepts connections.
     """
 
     asgi: AsgiApp
     at_once: Callable[[Any], Messages | None] | None
     refusal: Callable[[int, tuple[str, int] | None], Messages]
+    watch_server: Callable[[ServerState], None]
     leave: Callable[[], None]
     refuse: Callable[[], None]
 
@@ -217,6 +220,7 @@ def create_app(
         asgi=signals.edge(responses) if signals.observers else responses.call_app,
         at_once=None if signals.observers else responses.lookup,
         refusal=edge.refuse,
+        watch_server=signals.watch_server,
         leave=leave,
         refuse=gateway.refuse,
     )

@@ -17,6 +17,7 @@ from service.server.asgi import Application
 from service.settings import Settings
 from service.store.redis_store import OnCall as OnStoreCall
 from service.telemetry.call_log import call_logger
+from service.telemetry.connections import ServerState
 from service.telemetry.exposition import exposed
 from service.telemetry.metrics import Metrics
 from service.telemetry.state import Watched
@@ -82,6 +83,11 @@ class Signals:
         """Include the state of these parts in the metrics, if there are any."""
         if self.metrics is not None:
             self.metrics.watch(watched)
+
+    def watch_server(self, server: ServerState) -> None:
+        """Include the connections of callers in the metrics, if there are any."""
+        if self.metrics is not None:
+            self.metrics.watch_server(server)
 
     def edge(self, app: Any) -> Any:
         """Return the ASGI application, wrapped in tracing if that is enabled."""
