@@ -168,7 +168,7 @@ async def test_heads_that_never_become_requests(web: Web, head: bytes, status: i
         assert (await raw(port, request(b"/livez"))).startswith(b"HTTP/1.1 200 ")
     fields, _, body = answer.partition(b"\r\n\r\n")
     assert int(fields.split(b" ")[1]) == status
-    assert web.observed[0].labels.status == status
+    assert (web.observed[0].labels.status, web.observed[0].client) == (status, "127.0.0.1")
     if status != 200:
         request_id = web.observed[0].request_id
         assert f"x-request-id: {request_id}".encode() in fields

@@ -266,7 +266,7 @@ async def test_a_long_range_is_read_in_parts() -> None:
     web = long_web()
     answer = await web.get(f"/tasks?{LONG}", LINES)
     tasks, end = read(answer.content)
-    asked = [(str(ask.query.since)[:10], str(ask.query.until)[:10], ask.slice.offset) for ask in web.gateway.asks]
+    asked = [(str(ask.query.since)[:10], str(ask.query.until)[:10], ask.slice.offset) for ask in web.gateway.requests]
     days = [("2025-01-01", "2025-01-13"), ("2025-01-14", "2025-02-01"), ("2025-02-02", "2025-02-12")]
     assert [day for *day, offset in asked if offset == 0] == [list(each) for each in days]
     assert asked == [(*each, offset) for each in days for offset in (0, 100, 200)]
@@ -279,7 +279,7 @@ async def test_a_long_range_from_an_offset() -> None:
     """Parts before the offset are skipped for the price of one block each."""
     web = long_web()
     tasks, end = await stream(web, f"{LONG}&offset=620")
-    assert [ask.slice.offset for ask in web.gateway.asks] == [620, 370, 120, 200]
+    assert [ask.slice.offset for ask in web.gateway.requests] == [620, 370, 120, 200]
     assert ids(tasks) == list(range(120, 250))
     assert (end["complete"], end["total"]) == (True, 750)
 
@@ -299,7 +299,7 @@ async def test_an_empty_part() -> None:
     web = long_web()
     web.gateway.changes_of_chunks = {"records": (), "total": 0, "following": None, "is_empty": True}
     tasks, end = await stream(web, LONG)
-    assert (tasks, end["complete"], end["total"], len(web.gateway.asks)) == ([], True, 0, 3)
+    assert (tasks, end["complete"], end["total"], len(web.gateway.requests)) == ([], True, 0, 3)
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
