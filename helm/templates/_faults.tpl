@@ -28,11 +28,32 @@
 {{- end -}}
 {{- end -}}
 {{- $redis := default dict .Values.config.redis -}}
-{{- if and $secrets.redisPassword (or $redis.password_file $redis.password_env) -}}
-{{- println "config.redis: has a password_file or password_env, and secrets.redisPassword is set; one of them must go" -}}
+{{- $upstream := default dict .Values.config.upstream -}}
+{{- $both := "config.%s: has a %s, and %s is set; one of them must go\n" -}}
+{{- range $name, $value := dict "password" "redisPassword" "sentinel_password" "sentinelPassword" -}}
+{{- $file := printf "%s_file" $name -}}
+{{- $variable := printf "%s_env" $name -}}
+{{- if and (get $secrets $value) (or (get $redis $file) (get $redis $variable)) -}}
+{{- printf $both "redis" (printf "%s or %s" $file $variable) (printf "secrets.%s" $value) -}}
 {{- end -}}
-{{- if and $secrets.sentinelPassword (or $redis.sentinel_password_file $redis.sentinel_password_env) -}}
-{{- println "config.redis: has a sentinel_password_file or sentinel_password_env, and secrets.sentinelPassword is set; one of them must go" -}}
+{{- end -}}
+{{- if and $secrets.redisClientCert (or $redis.cert_file $redis.key_file) -}}
+{{- printf $both "redis" "cert_file or key_file" "secrets.redisClientCert" -}}
+{{- end -}}
+{{- range $section, $settings := dict "redis" $redis "upstream" $upstream -}}
+{{- if and (get $.Values.trustedCAs $section) $settings.ca_file -}}
+{{- printf $both $section "ca_file" (printf "trustedCAs.%s" $section) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (or $secrets.redisClientCert .Values.trustedCAs.redis) (not (hasPrefix "rediss://" (default "" $redis.url))) -}}
+{{- println "config.redis.url: secrets.redisClientCert and trustedCAs.redis need TLS: a URL that begins with rediss://" -}}
+{{- end -}}
+{{- $given := or $upstream.proxy_password_file $upstream.proxy_password_env -}}
+{{- if and $secrets.proxyPassword $given -}}
+{{- printf $both "upstream" "proxy_password_file or proxy_password_env" "secrets.proxyPassword" -}}
+{{- end -}}
+{{- if ne (not $upstream.proxy_username) (not (or $given $secrets.proxyPassword)) -}}
+{{- println "config.upstream.proxy_username: goes with a password: secrets.proxyPassword, as {name: ..., key: ...}" -}}
 {{- end -}}
 {{- end -}}
 

@@ -109,3 +109,21 @@ Helm would remove it and Kubernetes would put 1 in its place. Empty where there 
 {{- .Values.replicaCount -}}
 {{- end -}}
 {{- end -}}
+
+{{/* The metrics of the autoscaler; takes its values. Those of pods have the names of examples/prometheus-adapter-values.yaml. */}}
+{{- define "taskgate.scalingMetrics" -}}
+{{- if .metrics -}}
+{{- toYaml .metrics -}}
+{{- else if eq .by "cpu" -}}
+- type: Resource
+  resource:
+    name: cpu
+    target: {type: AverageValue, averageValue: {{ default "700m" .target | quote }}}
+{{- else -}}
+{{- $lag := eq .by "eventLoopLag" -}}
+- type: Pods
+  pods:
+    metric: {name: {{ ternary "taskgate_event_loop_lag_seconds_p99" "taskgate_requests_per_second" $lag }}}
+    target: {type: AverageValue, averageValue: {{ default (ternary "20m" "500" $lag) .target | quote }}}
+{{- end -}}
+{{- end -}}

@@ -123,16 +123,24 @@ volumeMounts:
 {{- define "taskgate.secretSources" -}}
 {{- $sources := list -}}
 {{- $values := .root.Values -}}
-{{- $secrets := dict -}}
+{{- $files := dict -}}
 {{- range $name, $secret := $values.secrets.apps -}}
-{{- $_ := set $secrets (printf "apps/%s" $name) $secret -}}
+{{- $_ := set $files (printf "apps/%s" $name) $secret -}}
 {{- end -}}
-{{- with $values.secrets.redisPassword -}}{{- $_ := set $secrets "redis-password" . -}}{{- end -}}
-{{- with $values.secrets.sentinelPassword -}}{{- $_ := set $secrets "sentinel-password" . -}}{{- end -}}
-{{- range $path, $secret := $secrets -}}
-{{- $source := dict "name" $secret.name "items" (list (dict "key" $secret.key "path" $path)) -}}
+{{- with $values.secrets.redisPassword -}}{{- $_ := set $files "redis-password" . -}}{{- end -}}
+{{- with $values.secrets.sentinelPassword -}}{{- $_ := set $files "sentinel-password" . -}}{{- end -}}
+{{- with $values.secrets.proxyPassword -}}{{- $_ := set $files "proxy-password" . -}}{{- end -}}
+{{- with $values.secrets.redisClientCert -}}
+{{- $_ := set $files "redis-client/tls.crt" (dict "name" .name "key" .cert) -}}
+{{- $_ := set $files "redis-client/tls.key" (dict "name" .name "key" .key) -}}
+{{- end -}}
+{{- range $section, $bundle := $values.trustedCAs -}}
+{{- if $bundle -}}{{- $_ := set $files (printf "%s-ca.crt" $section) (merge (dict "name" (default $bundle.configMap $bundle.secret)) $bundle) -}}{{- end -}}
+{{- end -}}
+{{- range $path, $file := $files -}}
+{{- $source := dict "name" $file.name "items" (list (dict "key" $file.key "path" $path)) -}}
 {{- if $.optional -}}{{- $_ := set $source "optional" true -}}{{- end -}}
-{{- $sources = append $sources (dict "secret" $source) -}}
+{{- $sources = append $sources (dict (ternary "configMap" "secret" (hasKey $file "configMap")) $source) -}}
 {{- end -}}
 {{- if $values.rbac.issuerDiscovery -}}
 {{- $token := dict "path" "cluster/token" "expirationSeconds" 3600 -}}

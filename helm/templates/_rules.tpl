@@ -156,11 +156,14 @@ The tests hold both against each other; the Job of templates/check.yaml asks the
 {{- printf "config.upstream.%s: %g is more than upstream.call_timeout_s, %g, for the whole call\n" $name (get $.upstream $name) $.upstream.call_timeout_s -}}
 {{- end -}}
 {{- end -}}
+{{- if and .upstream.proxy_username (not .upstream.proxy_url) -}}
+{{- println "config.upstream.proxy_username: goes with a proxy_url alone" -}}
+{{- end -}}
 {{- with .upstream.proxy_url -}}
 {{- if not (regexMatch `^http://[^/?#]+/?$` .) -}}
 {{- println "config.upstream.proxy_url: expected http://HOST:PORT" -}}
 {{- else if contains "@" . -}}
-{{- println "config.upstream.proxy_url: holds a user or a password, which would be logged; have the proxy know this machine by its address" -}}
+{{- println "config.upstream.proxy_url: holds a user or a password, which would be logged; use proxy_username and proxy_password_file" -}}
 {{- end -}}
 {{- end -}}
 {{- if and .telemetry.metrics_port (eq .telemetry.metrics_port .server.port) -}}

@@ -29,7 +29,7 @@ def proxy_url_faults(path: str, url: str) -> Iterator[SettingFault]:
     if not is_url or not url.isascii() or not url.isprintable():
         yield SettingFault(path=path, text="expected http://HOST:PORT")
     elif "@" in parts.netloc:
-        text = "holds a user or a password, which would be logged; have the proxy know this machine by its address"
+        text = "holds a user or a password, which would be logged; use proxy_username and proxy_password_file"
         yield SettingFault(path=path, text=text)
 
 

@@ -59,7 +59,7 @@ def _anchor(tree: Tree, folder: Path) -> None:
         (tree.get("redis"), key)
         for key in ("password_file", "sentinel_password_file", "ca_file", "cert_file", "key_file")
     ]
-    sections.append((tree.get("upstream"), "ca_file"))
+    sections += [(tree.get("upstream"), key) for key in ("ca_file", "proxy_password_file")]
     sections += [(tree.get("service_accounts"), key) for key in ("jwks_file", "ca_file", "token_file")]
     sections += [(app, "secret_file") for app in (apps.values() if isinstance(apps, dict) else ())]
     for section, key in sections:

@@ -1,11 +1,11 @@
-"""Redis passwords, read from where the settings point; `rules.py` has checked that they are there."""
+"""Passwords of Redis and of a proxy, read from where the settings point; `rules.py` has checked that they are there."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
-from service.settings import RedisSettings
+from service.settings import RedisSettings, UpstreamSettings
 
 
 class Passwords(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +21,11 @@ def passwords_of(settings: RedisSettings, environ: Mapping[str, str]) -> Passwor
         redis=_one(settings.password_file, settings.password_env, environ),
         sentinel=_one(settings.sentinel_password_file, settings.sentinel_password_env, environ),
     )
+
+
+def proxy_password_of(settings: UpstreamSettings, environ: Mapping[str, str]) -> str | None:
+    """Read the proxy's password; None if none is set."""
+    return _one(settings.proxy_password_file, settings.proxy_password_env, environ)
 
 
 def _one(path: str | None, variable: str | None, environ: Mapping[str, str]) -> str | None:

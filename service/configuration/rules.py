@@ -95,7 +95,7 @@ def rule_faults(parts: Parts, environ: Mapping[str, str]) -> Iterator[SettingFau
         yield SettingFault(path="budget.wait_default_s", text=text)
     if parts.upstream:
         yield from _timeout_faults(parts.upstream)
-        yield from _way_faults(parts.upstream)
+        yield from _way_faults(parts.upstream, environ)
         yield from _code_faults(parts.upstream)
     if parts.server:
         yield from _proxy_faults(parts.server)
@@ -137,9 +137,9 @@ def _share_faults(path: str, app: AppSettings, budget: BudgetSettings) -> Iterat
 
 def _redis_faults(redis: RedisSettings, environ: Mapping[str, str]) -> Iterator[SettingFault]:
     yield from _redis_tls_faults(redis)
-    yield from _one_password_faults("password", redis.password_file, redis.password_env, environ)
+    yield from _one_password_faults("redis", "password", redis.password_file, redis.password_env, environ)
     yield from _one_password_faults(
-        "sentinel_password", redis.sentinel_password_file, redis.sentinel_password_env, environ
+        "redis", "sentinel_password", redis.sentinel_password_file, redis.sentinel_password_env, environ
     )
 
 
@@ -163,19 +163,21 @@ def _redis_tls_faults(redis: RedisSettings) -> Iterator[SettingFault]:
 
 
 def _one_password_faults(
-    name: str, path: str | None, variable: str | None, environ: Mapping[str, str]
+    section: str, name: str, path: str | None, variable: str | None, environ: Mapping[str, str]
 ) -> Iterator[SettingFault]:
     if path is not None and variable is not None:
-        yield SettingFault(path="redis", text=f"{name}_file and {name}_env are both set; one of them must go")
+        yield SettingFault(path=section, text=f"{name}_file and {name}_env are both set; one of them must go")
     elif variable is not None and not environ.get(variable):
-        yield SettingFault(path=f"redis.{name}_env", text=f"the environment variable {variable} is not set, or empty")
+        yield SettingFault(
+            path=f"{section}.{name}_env", text=f"the environment variable {variable} is not set, or empty"
+        )
     elif path is not None:
         try:
             with open(path, "rb") as file:
                 if not file.read(4096).strip():
-                    yield SettingFault(path=f"redis.{name}_file", text=f"the file {path} is empty")
+                    yield SettingFault(path=f"{section}.{name}_file", text=f"the file {path} is empty")
         except OSError as exc:
-            yield SettingFault(path=f"redis.{name}_file", text=f"the file {path} can't be read: {exc.strerror}")
+            yield SettingFault(path=f"{section}.{name}_file", text=f"the file {path} can't be read: {exc.strerror}")
 
 
 def _timeout_faults(upstream: UpstreamSettings) -> Iterator[SettingFault]:
@@ -188,10 +190,17 @@ def _timeout_faults(upstream: UpstreamSettings) -> Iterator[SettingFault]:
             yield SettingFault(path=f"upstream.{name}", text=text)
 
 
-def _way_faults(upstream: UpstreamSettings) -> Iterator[SettingFault]:
-    """Return the faults of the proxy's address and of the CAs to trust."""
+def _way_faults(upstream: UpstreamSettings, environ: Mapping[str, str]) -> Iterator[SettingFault]:
+    """Return the faults of the proxy's address and credentials, and of the CAs to trust."""
     if upstream.proxy_url is not None:
         yield from proxy_url_faults("upstream.proxy_url", upstream.proxy_url)
+    elif upstream.proxy_username is not None:
+        yield SettingFault(path="upstream.proxy_username", text="goes with a proxy_url alone")
+    file, variable = upstream.proxy_password_file, upstream.proxy_password_env
+    if (upstream.proxy_username is None) != (file is None and variable is None):
+        text = "proxy_username and one of proxy_password_file and proxy_password_env go together"
+        yield SettingFault(path="upstream", text=text)
+    yield from _one_password_faults("upstream", "proxy_password", file, variable, environ)
     if upstream.ca_file is not None:
         try:
             tls_context(upstream.ca_file)

@@ -101,7 +101,8 @@ def _expectation(value: Value, hint: Any) -> str | None:
     if get_origin(bare) is Literal:
         return f"expected one of {', '.join(map(str, get_args(bare)))}"
     if isinstance(value, str):
-        for meta in getattr(hint, "__metadata__", ()):
+        parts = (hint, *get_args(bare)) if is_union(bare) else (hint,)
+        for meta in [meta for part in parts for meta in getattr(part, "__metadata__", ())]:
             if isinstance(meta, msgspec.Meta) and meta.description:
                 return f"expected {meta.description}"
     return None

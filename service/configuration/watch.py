@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from service.configuration import ConfigurationError, Loaded, load
+from service.configuration.start_files import digests_of
 from service.http_client.threads import OwnThread
 from service.settings import Settings
 
@@ -39,8 +40,11 @@ Seen = tuple[tuple[int, ...], ...]
 class OnReload(Protocol):
     """Called after each reload; must not block."""
 
-    def __call__(self, *, ok: bool) -> None:
-        """`ok` says whether the configuration was applied or rejected."""
+    def __call__(self, *, ok: bool, needs_restart: bool) -> None:
+        """`ok` says whether the configuration was applied or rejected.
+
+        `needs_restart` says whether what was last applied has changes that take effect only at a restart.
+        """
         ...
 
 
@@ -70,6 +74,8 @@ class ConfigurationWatcher:
         self._on_reload = on_reload or _ignore
         self._look_every_s = look_every_s
         self._thread = OwnThread()
+        self._start_files = digests_of(running)
+        self._needs_restart = False
         self._files = (path, *files_of(running))
         self._seen = seen_of(self._files)
 
@@ -98,14 +104,16 @@ class ConfigurationWatcher:
             faults = [str(fault) for fault in exc.faults]
             log.error("settings.refused", faults=faults)  # noqa: TRY400 - the faults say it all
             return
-        self._taken(loaded)
+        self._taken(loaded, await self._thread.run(digests_of, loaded.settings))
 
-    def _taken(self, loaded: Loaded) -> None:
-        self._count(ok=True)
+    def _taken(self, loaded: Loaded, start_files: Mapping[str, bytes]) -> None:
         settings = loaded.settings
         self._files = (self._path, *files_of(settings))
         self._seen = (*self._seen[:1], *seen_of(self._files[1:]))
-        waiting = tuple(self._waiting(settings))
+        changed = (path for path, digest in start_files.items() if self._start_files.get(path, digest) != digest)
+        waiting = (*self._waiting(settings), *changed)
+        self._needs_restart = bool(waiting)
+        self._count(ok=True)
         log.info("settings.reloaded", apps=len(settings.apps), callers=len(settings.callers))
         for warning in loaded.warnings:
             log.warning("settings.warning", path=warning.path, text=warning.text)
@@ -115,7 +123,7 @@ class ConfigurationWatcher:
     def _count(self, *, ok: bool) -> None:
         self.reloads += ok
         self.refusals += not ok
-        self._on_reload(ok=ok)
+        self._on_reload(ok=ok, needs_restart=self._needs_restart)
 
     def _within_bounds(self, settings: Settings) -> Settings:
         """Return the settings, but never with `auth: none` unless the process was started with it."""
@@ -145,6 +153,7 @@ def files_of(settings: Settings) -> tuple[str, ...]:
     """Return the files that the settings point to, whose faults a reload should report."""
     redis, tokens = settings.redis, settings.service_accounts
     named = [redis.password_file, redis.sentinel_password_file, redis.ca_file, redis.cert_file, redis.key_file]
+    named += [settings.upstream.ca_file, settings.upstream.proxy_password_file]
     named += [app.secret_file for app in settings.apps.values()]
     if tokens is not None:
         named += [tokens.jwks_file, tokens.ca_file]
@@ -169,7 +178,7 @@ def changes(old: Any, new: Any, path: str = "") -> Iterator[str]:
             yield path
 
 
-def _ignore(*, ok: bool) -> None:
+def _ignore(*, ok: bool, needs_restart: bool) -> None:
     """Do nothing."""
 
 

@@ -11,14 +11,16 @@ from service.budget.line.jobs import Fetched, LineIsFull, TooLong
 from service.gateway.fetch import BlockJob
 from service.gateway.paging import Part
 from service.gateway.served import ServedCall
-from service.model.blocks import NOTHING, Block, CachedBlock, RefusedQuery
+from service.model.blocks import NOTHING, Block, CachedBlock, MissingTask, RefusedQuery
 from service.model.cache_keys import BlockKey, CacheKey
+from service.model.callers import Caller
 from service.model.errors import (
     LineFull,
     NothingStored,
     QueryRefused,
     StoreUnavailable,
     TaskgateError,
+    UnknownTask,
     UpstreamError,
     WaitTooLong,
 )
@@ -66,11 +68,10 @@ class BlockSource:
             await asyncio.wait(self._background)
 
     def recall(self, served: ServedCall, key: CacheKey, directives: CacheDirectives) -> Part | None:
-        """Return a block if memory has a fresh one; does no I/O."""
+        """Return a block if memory has a fresh one; does no I/O. Callers that use it count the look-up."""
         kept = served.fetching.cache.recall(key) or NOTHING
         if self._judge(kept, directives) is not Freshness.FRESH:
             return None
-        self.lookups["memory"] += 1
         return Part(block=_block(kept, key), source=Source.HIT)
 
     async def part(self, served: ServedCall, terms: RequestTerms, key: CacheKey, *, patience_s: float) -> Part:
@@ -83,7 +84,7 @@ class BlockSource:
         self.lookups[_LOOKUPS.get(verdict, place)] += 1
         if verdict is Freshness.FRESH:
             return Part(block=_block(kept, key), source=Source.HIT)
-        job = self._job(served, key, kept, terms.directives)
+        job = self._job(served, key, kept, terms.directives, caller=terms.caller)
         if verdict is Freshness.RENEW:
             self._renew(served, job)
             return _stale(kept, key, StaleReason.RENEWING)
@@ -113,15 +114,19 @@ class BlockSource:
             forward=forward,
         )
 
-    def fetch_ahead(self, served: ServedCall, key: CacheKey) -> None:
-        """Prefetch a block in the background with spare turns, unless a fresh one is stored."""
-        self._in_background(self._fetched_ahead(served, key))
+    def fetch_ahead(self, served: ServedCall, key: CacheKey, *, caller: Caller) -> None:
+        """Prefetch a block for a caller in the background with spare turns, unless a fresh one is stored."""
+        self._in_background(self._fetched_ahead(served, key, caller=caller))
 
     async def _stored(self, served: ServedCall, terms: RequestTerms, key: CacheKey) -> tuple[CachedBlock, Lookup, bool]:
-        """Return the stored block (from memory if fresh there), where it was, and whether Redis was unavailable."""
+        """Return the stored block (from memory if fresh there), where it was, and whether Redis was unavailable.
+
+        That a task is missing is not believed before Redis was asked: another replica may have found it since.
+        """
         cache = served.fetching.cache
         remembered = cache.recall(key) or NOTHING
-        if self._judge(remembered, terms.directives) is Freshness.FRESH:
+        is_fresh = self._judge(remembered, terms.directives) is Freshness.FRESH
+        if is_fresh and not isinstance(remembered.stored, MissingTask):
             return remembered, "memory", False
         try:
             kept = await cache.get(key)
@@ -170,11 +175,13 @@ class BlockSource:
             return None
         return kept.stored if kept.stored.total <= key.index * self._block_size else None
 
-    def _job(self, served: ServedCall, key: CacheKey, kept: CachedBlock, directives: CacheDirectives) -> BlockJob:
+    def _job(
+        self, served: ServedCall, key: CacheKey, kept: CachedBlock, directives: CacheDirectives, *, caller: Caller
+    ) -> BlockJob:
         def is_fresh(found: CachedBlock) -> bool:
             return self._judge(found, directives) is Freshness.FRESH
 
-        return BlockJob(served.fetching, key, seen=kept, is_fresh=is_fresh)
+        return BlockJob(served.fetching, key, caller=caller.name, seen=kept, is_fresh=is_fresh)
 
     def _judge(self, kept: CachedBlock, directives: CacheDirectives) -> Freshness:
         if kept.stored is None:
@@ -206,11 +213,11 @@ class BlockSource:
         except TaskgateError as exc:
             log.info("renewal.failed", app=served.app, error=type(exc).__name__)
 
-    async def _fetched_ahead(self, served: ServedCall, key: CacheKey) -> None:
+    async def _fetched_ahead(self, served: ServedCall, key: CacheKey, *, caller: Caller) -> None:
         cache = served.fetching.cache
         try:
             kept = cache.recall(key) or await cache.get(key)
-            job = self._job(served, key, kept, _NO_DIRECTIVES)
+            job = self._job(served, key, kept, _NO_DIRECTIVES, caller=caller)
             is_fresh = self._judge(kept, _NO_DIRECTIVES) is Freshness.FRESH
             if not is_fresh and not served.line.wants(job.block_key) and served.fetching.stopped() is None:
                 await served.line.fetch(
@@ -234,12 +241,14 @@ _NO_DIRECTIVES = CacheDirectives()
 
 
 def _block(kept: CachedBlock, key: CacheKey) -> Block:
-    """Return the block, or raise the stored refusal."""
+    """Return the block, or raise what is stored in its place."""
     match kept.stored:
         case Block() as block:
             return block
         case RefusedQuery(code=code, text=text):
             raise QueryRefused(app=key.app, code=code, text=text, advice=advice_for(code))
+        case MissingTask():
+            raise UnknownTask
     raise AssertionError("only what is stored is served")
 
 

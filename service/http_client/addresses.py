@@ -1,6 +1,7 @@
 """Connection targets and TLS settings, parsed once from the configuration."""
 
 import ssl
+from base64 import b64encode
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -25,6 +26,25 @@ class HttpOrigin(msgspec.Struct, frozen=True, kw_only=True):
     def host_and_port(self) -> str:
         """The target of CONNECT (RFC 9110, 9.3.6)."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class HttpProxy(msgspec.Struct, frozen=True, kw_only=True):
+    """A forward proxy, and the value of `Proxy-Authorization` for it: a secret; None if it asks for none."""
+
+    origin: HttpOrigin
+    authorization: str | None = None
+
+    def fields(self) -> tuple[tuple[str, str], ...]:
+        """Return the header fields for the proxy itself."""
+        return () if self.authorization is None else (("proxy-authorization", self.authorization),)
+
+
+def proxy_of(url: str, *, username: str | None, password: str | None) -> HttpProxy:
+    """Return the proxy at a URL, with credentials (RFC 7617) if there are any. Raise ValueError for a bad URL."""
+    if username is None or password is None:
+        return HttpProxy(origin=origin_of(url))
+    token = b64encode(f"{username}:{password}".encode()).decode()
+    return HttpProxy(origin=origin_of(url), authorization=f"Basic {token}")
 
 
 def origin_of(url: str) -> HttpOrigin:

@@ -6,7 +6,7 @@ from collections import deque
 
 import msgspec
 
-from service.http_client.addresses import HttpOrigin, origin_of, target_of
+from service.http_client.addresses import HttpOrigin, HttpProxy, origin_of, target_of
 from service.http_client.connecting import connected
 from service.http_client.connection import BeforeSend, HttpAnswer, HttpConnection, HttpRequest
 from service.http_client.errors import NoneFree
@@ -33,7 +33,7 @@ class HttpClient:
     """
 
     def __init__(
-        self, limits: HttpLimits, *, resolver: Resolver, context: ssl.SSLContext, proxy: HttpOrigin | None = None
+        self, limits: HttpLimits, *, resolver: Resolver, context: ssl.SSLContext, proxy: HttpProxy | None = None
     ) -> None:
         self._limits = limits
         self._resolver = resolver
@@ -65,8 +65,9 @@ class HttpClient:
         exceptions pass through unchanged, and then nothing was sent.
         """
         origin = origin_of(url)
-        is_absolute = self._proxy is not None and origin.scheme == "http"
-        target = f"http://{origin.authority}{target_of(url)}" if is_absolute else target_of(url)
+        target = target_of(url)
+        if self._proxy is not None and origin.scheme == "http":
+            target, headers = f"http://{origin.authority}{target}", (*headers, *self._proxy.fields())
         request = HttpRequest(method=method, target=target, host=origin.authority, headers=headers, body=body)
         loop = asyncio.get_running_loop()
         until_s = min(loop.time() + self._limits.connect_timeout_s, deadline_s)

@@ -6,7 +6,7 @@ import ssl
 
 import h11
 
-from service.http_client.addresses import HttpOrigin
+from service.http_client.addresses import HttpOrigin, HttpProxy
 from service.http_client.errors import NotConnected
 from service.http_client.resolver import Resolver
 from service.http_client.wire import Wire
@@ -21,10 +21,10 @@ _REASONS: tuple[tuple[type[BaseException], str], ...] = (
 
 
 async def connected(
-    origin: HttpOrigin, *, resolver: Resolver, context: ssl.SSLContext, proxy: HttpOrigin | None, until_s: float
+    origin: HttpOrigin, *, resolver: Resolver, context: ssl.SSLContext, proxy: HttpProxy | None, until_s: float
 ) -> Wire:
     """Return a connection to the origin, by `until_s` (loop time). Raise NotConnected."""
-    hop = proxy or origin
+    hop = origin if proxy is None else proxy.origin
     addresses = await resolver.resolve(hop.host, hop.port, until_s=until_s)
     failure: BaseException = ConnectionError()
     loop = asyncio.get_running_loop()
@@ -41,7 +41,7 @@ async def connected(
 
 
 async def _opened(
-    address: str, origin: HttpOrigin, *, context: ssl.SSLContext, proxy: HttpOrigin | None, until_s: float
+    address: str, origin: HttpOrigin, *, context: ssl.SSLContext, proxy: HttpProxy | None, until_s: float
 ) -> Wire:
     loop = asyncio.get_running_loop()
     is_tls = origin.scheme == "https"
@@ -54,10 +54,10 @@ async def _opened(
             server_hostname=origin.host if is_tls else None,
         )
         return wire
-    _, wire = await loop.create_connection(Wire, address, proxy.port)
+    _, wire = await loop.create_connection(Wire, address, proxy.origin.port)
     if is_tls:
         try:
-            await _open_tunnel(wire, origin, until_s=until_s)
+            await _open_tunnel(wire, origin, proxy=proxy, until_s=until_s)
             await wire.start_tls(context, host=origin.host)
         except BaseException:
             wire.close()
@@ -65,10 +65,11 @@ async def _opened(
     return wire
 
 
-async def _open_tunnel(wire: Wire, origin: HttpOrigin, *, until_s: float) -> None:
+async def _open_tunnel(wire: Wire, origin: HttpOrigin, *, proxy: HttpProxy, until_s: float) -> None:
     """Open a tunnel through the proxy (RFC 9110, 9.3.6). Raise NotConnected, OSError."""
     http = h11.Connection(h11.CLIENT)
-    head = h11.Request(method="CONNECT", target=origin.host_and_port, headers=[("host", origin.host_and_port)])
+    fields = [("host", origin.host_and_port), *proxy.fields()]
+    head = h11.Request(method="CONNECT", target=origin.host_and_port, headers=fields)
     wire.send((http.send(head) or b"") + (http.send(h11.EndOfMessage()) or b""))
     try:
         while not isinstance(event := http.next_event(), h11.Response):
@@ -79,7 +80,8 @@ async def _open_tunnel(wire: Wire, origin: HttpOrigin, *, until_s: float) -> Non
     except h11.RemoteProtocolError:
         raise NotConnected("the proxy does not answer in HTTP") from None
     if event.status_code // 100 != 2:
-        raise NotConnected(f"the proxy refused the connection with HTTP status {event.status_code}")
+        why = ": it accepts no call without a user and password, or not these" if event.status_code == 407 else ""
+        raise NotConnected(f"the proxy refused the connection with HTTP status {event.status_code}{why}")
     if http.trailing_data[0]:
         raise NotConnected("the proxy sent something before the connection was made")
     wire.rest()

@@ -33,7 +33,7 @@ class Resolver:
     """
 
     def __init__(self, *, lookup: Lookup | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._lookup = lookup or _addresses
+        self._lookup = lookup or look_up
         self._clock = clock
         self._known: dict[str, _Answer] = {}
         self._looking: dict[str, asyncio.Task[None]] = {}
@@ -74,8 +74,8 @@ class Resolver:
             del self._looking[host]
 
 
-def _addresses(host: str, port: int) -> tuple[str, ...]:
-    """Ask the system. Raise OSError, or UnicodeError for an invalid name."""
+def look_up(host: str, port: int) -> tuple[str, ...]:
+    """Return the addresses that the system knows. Raise OSError, or UnicodeError for an invalid name."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return tuple(dict.fromkeys(str(address[0]) for *_, address in found))[:ADDRESSES_MAX]
 

@@ -9,7 +9,10 @@ from service.model.blocks import Block, RefusedQuery, Stored
 
 
 class Lifetimes(msgspec.Struct, frozen=True, kw_only=True):
-    """How long stored blocks are fresh, and how long after that they may still be served; in seconds."""
+    """How long stored blocks are fresh, and how long after that they may still be served; in seconds.
+
+    A refusal lives for `refusal_s`, and the word that there is no such task for `fresh_s`; neither is served stale.
+    """
 
     fresh_s: float
     settled_s: float
@@ -129,6 +132,12 @@ def _allowed_on_error_s(lifetimes: Lifetimes, directives: CacheDirectives) -> fl
     """
     stale_if_error_s = min(directives.stale_if_error_s or 0, lifetimes.stale_if_error_s)
     return max(stale_if_error_s, directives.max_stale_s or 0) or -math.inf
+
+
+def longest_ms(lifetimes: Lifetimes) -> int:
+    """Return the longest time for which any block is kept in Redis."""
+    tail_s = max(lifetimes.stale_while_revalidate_s, lifetimes.stale_if_error_s)
+    return max(int((max(lifetimes.fresh_s, lifetimes.settled_s) + tail_s) * 1000), 1)
 
 
 def keep_for_ms(stored: Stored, *, lifetimes: Lifetimes) -> int:

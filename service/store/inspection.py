@@ -33,6 +33,12 @@ try('SET', key, 'v')
 try('GET', key)
 try('GETRANGE', key, '0', '1')
 try('PEXPIRE', key, '1000')
+try('PTTL', key)
+try('DEL', key)
+try('ZADD', key, '1', 'v')
+try('ZSCORE', key, 'v')
+try('ZCARD', key)
+try('ZREMRANGEBYSCORE', key, '0', '1')
 try('PUBLISH', key, 'v')
 return refused
 """

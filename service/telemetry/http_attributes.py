@@ -10,6 +10,7 @@ from service.observe.request import UNROUTED, RequestRecord
 Attributes = dict[str, str | int | float | bool]
 
 OTHER_METHOD = "_OTHER"
+REDACTED = "REDACTED"
 USER_AGENT_MAX_CHARS = 256
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"))
@@ -38,7 +39,6 @@ def request_attributes(method: str, *, scheme: str) -> Attributes:
 def server_attributes(scope: Any) -> Attributes:
     """Return what a request tells before it is handled. `Host` is what the client says that it has connected to."""
     attributes = request_attributes(scope["method"], scheme=scope["scheme"])
-    attributes["url.path"] = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
     attributes["network.protocol.version"] = scope["http_version"]
     fields = dict(scope["headers"])
     if host := fields.get(b"host"):
@@ -53,11 +53,14 @@ def server_attributes(scope: Any) -> Attributes:
 def outcome_attributes(seen: RequestRecord) -> Attributes:
     """Return what is known about a request after it has ended. There is an `error.type` if a fault is not the client's.
 
-    A stream that was ended by a problem has the status 200, and the problem's name as its error.
+    A stream that was ended by a problem has the status 200, and the problem's name as its error. The path is that of
+    the route: others may hold anything, such as a key in the wrong place.
     """
     labels = seen.labels
+    route = None if labels.route == UNROUTED else labels.route
     told: dict[str, str | int | float | None] = {
-        "http.route": None if labels.route == UNROUTED else labels.route,
+        "http.route": route,
+        "url.path": route or REDACTED,
         "http.response.status_code": labels.status,
         "client.address": seen.client,
         "taskgate.request_id": seen.request_id,

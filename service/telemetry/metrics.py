@@ -8,9 +8,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.metrics_core import Metric
 
+from service.telemetry.app_states import AppStateCollector
+from service.telemetry.connections import ConnectionMetrics, ServerState
+from service.telemetry.expiry import ExpiryCollector
 from service.telemetry.families import counters, gauges, histograms
 from service.telemetry.lag import Lag
 from service.telemetry.logs import lost_lines
+from service.telemetry.recent_calls import RecentAppCalls
 from service.telemetry.requests import RequestMetrics
 from service.telemetry.state import StateCollector, Watched
 from service.telemetry.store_calls import StoreMetrics
@@ -31,11 +35,13 @@ class Metrics:
         """`callers` returns the current names of the callers; `clock` is the event loop's."""
         self.requests = RequestMetrics(apps=apps, callers=callers)
         self.calls = CallMetrics(apps, clock=clock)
+        self.recent = RecentAppCalls(apps, clock=clock)
         self.redis = StoreMetrics()
         self.lag = Lag()
         self._version = version
         self._reloads: Counter[tuple[str, ...]] = Counter({("ok",): 0, ("refused",): 0})
         self._config_is_good = True
+        self._needs_restart = False
         self._config_read_at_s = time.time()
         self._settle: Callable[[], None] = lambda: None
         self.registry = CollectorRegistry(auto_describe=False)
@@ -43,13 +49,23 @@ class Metrics:
         for collector in (self, self.requests, self.calls, self.redis):
             self.registry.register(collector)
 
+    def watch_server(self, server: ServerState) -> None:
+        """Also report the connections of callers."""
+        self.registry.register(ConnectionMetrics(server))
+
     def watch(self, watched: Watched) -> None:
         """Also report the state of these parts."""
         self._settle = watched.settle
-        self.registry.register(StateCollector(watched))
+        for collector in (
+            StateCollector(watched),
+            AppStateCollector(watched.apps, self.recent),
+            ExpiryCollector(watched.settings),
+        ):
+            self.registry.register(collector)
 
-    def reloaded(self, *, ok: bool) -> None:
+    def reloaded(self, *, ok: bool, needs_restart: bool) -> None:
         """Count a reload of the configuration as successful or rejected."""
+        self._needs_restart = needs_restart
         self._config_is_good = ok
         if ok:
             self._config_read_at_s = time.time()
@@ -66,6 +82,8 @@ class Metrics:
         yield gauges("taskgate_config_last_reload_successful", text, (), [((), float(self._config_is_good))])
         text = "When the configuration in use was read, in seconds since the epoch."
         yield gauges("taskgate_config_last_reload_success_timestamp_seconds", text, (), [((), self._config_read_at_s)])
+        text = "1 where a changed setting or file takes effect only at a restart."
+        yield gauges("taskgate_restart_needed", text, (), [((), float(self._needs_restart))])
         lost: dict[tuple[str, ...], float] = {(reason,): float(count) for reason, count in lost_lines().items()}
         yield counters("taskgate_log_lines_lost", "Lines of the log that were lost, by reason.", ("reason",), lost)
         text = "How late the event loop is."

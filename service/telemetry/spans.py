@@ -1,7 +1,8 @@
 """Spans: one trace from the caller's `traceparent` through the request, its time in line and its upstream call.
 
 Imports OpenTelemetry, an extra: import this module only if tracing is enabled. Names and attributes follow its semantic
-conventions for HTTP, but no query is ever recorded: callers' contain what they search for, ours a signature.
+conventions for HTTP, but no query is ever recorded (callers' contain what they search for, ours a signature), and no
+path that matches no route.
 """
 
 import asyncio
@@ -108,7 +109,11 @@ class Traces:
         """Record a span for the payer's time in line, which ends now, and begin one for the call."""
         origin = call.payer.origin
         parent = _context(origin.traceparent, origin.tracestate)
-        named: Attributes = {"taskgate.app": call.app, "taskgate.caller": call.payer.caller}
+        named: Attributes = {
+            "taskgate.app": call.app,
+            "taskgate.call": call.kind.value,
+            "taskgate.caller": call.payer.caller,
+        }
         if origin.request_id:
             named["taskgate.request_id"] = origin.request_id
         if origin.traceparent:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from service.http_client.addresses import origin_of, tls_context
+from service.http_client.addresses import proxy_of, tls_context
 from service.http_client.connection import HttpAnswer
 from service.http_client.resolver import Resolver
 from service.model.calls import CallKind
@@ -58,6 +58,7 @@ class Client:
         settings: UpstreamSettings,
         *,
         signers: Iterable[Signer],
+        proxy_password: str | None = None,
         wall: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
         resolver: Resolver | None = None,
@@ -70,7 +71,9 @@ class Client:
         self._steady = steady
         self._resolver = resolver or Resolver()
         context = tls_context(settings.ca_file)
-        proxy = None if settings.proxy_url is None else origin_of(settings.proxy_url)
+        proxy = None
+        if settings.proxy_url is not None:
+            proxy = proxy_of(settings.proxy_url, username=settings.proxy_username, password=proxy_password)
         self._transports = {
             name: Transport(settings, app=name, resolver=self._resolver, context=context, proxy=proxy)
             for name in self._signers

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from email.utils import parsedate_to_datetime
 
-from service.http_client.addresses import HttpOrigin
+from service.http_client.addresses import HttpProxy
 from service.http_client.client import HttpClient, HttpLimits
 from service.http_client.connection import HttpAnswer
 from service.http_client.errors import (
@@ -54,7 +54,7 @@ class Transport:
         app: str,
         resolver: Resolver,
         context: ssl.SSLContext,
-        proxy: HttpOrigin | None,
+        proxy: HttpProxy | None,
     ) -> None:
         self._app = app
         limits = HttpLimits(

@@ -6,12 +6,14 @@ seconds of time; a batch that may have arrived is resent under its number, and c
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 
 import msgspec
 
 from service.model.budgets import COLUMNS, CallResults, Counts, RecentCalls, UsageCounts, Worst
+from service.model.calls import CallKind
 from service.model.errors import StoreUnavailable
 from service.store.interfaces import Script, Store
 from service.upstream.results import OK
@@ -83,10 +85,10 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsageStore:
-    """The counts of one app, for all columns of `Counts`. Runs from `start` to `aclose`.
+    """The counts of one kind of an app's calls, for all columns of `Counts`. Runs from `start` to `aclose`.
 
-    `clock` is the shared clock in seconds. A batch that cannot be sent for an hour is lost, and so are the counts of a
-    replica that dies, up to a second's worth.
+    `clock` is the shared clock in seconds; `monotonic_s` measures the age of what was read. A batch that cannot be sent
+    for an hour is lost, and so are the counts of a replica that dies, up to a second's worth.
     """
 
     def __init__(
@@ -95,16 +97,19 @@ class UsageStore:
         *,
         prefix: str,
         app: str,
+        kind: CallKind = CallKind.LIST,
         replica: str,
         clock: Callable[[], float],
         window_s: float = 1.0,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._add: Script = store.script(_ADD)
         self._read: Script = store.script(READ)
-        self._base = f"{prefix}:{{{app}}}:usage_store:"
+        self._base = f"{prefix}:{{{app}}}:{kind.key_part}usage_store:"
         self._replica = replica
         self._clock = clock
         self._window_s = window_s
+        self._monotonic_s = monotonic_s
         self._open: dict[int, _Batch] = {}
         self._sending: _Batch | None = None
         self._number = 0
@@ -207,7 +212,7 @@ class UsageStore:
 
     async def _refresh(self, periods: TimeBuckets) -> None:
         """Read from Redis, unless that was done within the last second."""
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._monotonic_s()
         if now_s < self._known_until_s[periods]:
             return
         self._known_until_s[periods] = now_s + FLUSH_S

@@ -45,7 +45,7 @@ class RequestMiddleware:
         self, app: AsgiApp, *, observers: Sequence[Observer], clients: ClientAddresses = PEERS, is_open: bool = False
     ) -> None:
         """`is_open` means that no credential is needed, so cross-origin requests are rejected by other means."""
-        self._app = app
+        self.app = app
         self.clients = clients
         self._is_open = is_open
         self.observers = tuple(observers)
@@ -53,7 +53,7 @@ class RequestMiddleware:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one ASGI scope; lifespan and websocket scopes are passed through."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         started_s = time.perf_counter()
         method = scope["method"]
@@ -71,7 +71,7 @@ class RequestMiddleware:
             if refused is not None:
                 await Reply(refusal_answer(refused, context))(scope, receive, outgoing.send)
             else:
-                await self._app(scope, receive, outgoing.send)
+                await self.app(scope, receive, outgoing.send)
         except Exception as exc:  # noqa: BLE001 - the last resort: nothing above this would log it
             answer = failure_answer(context, exc)
             if not outgoing.status:

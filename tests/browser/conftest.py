@@ -6,7 +6,7 @@ import pytest
 
 from tests.browser.chromium import chromium_tab
 from tests.browser.shown import Shown
-from tests.http.fake_gateway import Web
+from tests.http.site import Web
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from service.model.budgets import (
     Worst,
 )
 from tests.browser.chromium import Tab
-from tests.http.fake_gateway import NOW_S, Web
+from tests.http.fake_gateway import NOW_S
+from tests.http.site import Web
 
 STATES: dict[ServingState, str] = {
     "serving": "Serving",

@@ -15,7 +15,8 @@ from service.sandbox.upstream import SandboxOptions
 from service.settings import BudgetSettings, CallerSettings
 from tests.browser.chromium import chromium_tab
 from tests.browser.shown import CARD, Shown, busy
-from tests.http.fake_gateway import KEY, NOW_S, Web, _hashed, key_callers, served
+from tests.http.fake_gateway import NOW_S
+from tests.http.site import KEY, Web, hashed, key_callers, served
 from tests.integration.budget.test_budget_view import WINDOW_S, settings
 from tests.servers import Server
 
@@ -173,7 +174,7 @@ async def test_an_unknown_key_is_asked_for_again(shown: Shown) -> None:
 async def test_nothing_leaves_and_names_are_only_text() -> None:
     """All requests stay with the gateway; a name full of markup is shown as it is."""
     name = "<img src=x onerror=alert(1)>"
-    web = Web(callers=key_callers({name: CallerSettings(keys=(_hashed(KEY),), apps=("shop",))}))
+    web = Web(callers=key_callers({name: CallerSettings(keys=(hashed(KEY),), apps=("shop",))}))
     async with web.on_a_socket() as port, chromium_tab(f"http://127.0.0.1:{port}/") as tab:
         await tab.type(KEY)
         await tab.press("Enter")

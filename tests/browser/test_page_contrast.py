@@ -4,7 +4,7 @@ import pytest
 
 from service.model.errors import StoreUnavailable
 from tests.browser.shown import CARD, STATES, Shown, busy, tell_state
-from tests.http.fake_gateway import KEY
+from tests.http.site import KEY
 
 pytestmark = pytest.mark.browser
 

@@ -9,7 +9,8 @@ from service.model.budgets import Counts, Use, UseInPeriod
 from service.settings import CallerSettings
 from tests.browser.chromium import Tab, chromium_tab
 from tests.browser.shown import CARD, Shown, busy
-from tests.http.fake_gateway import KEY, NOW_S, Web, _hashed, key_callers
+from tests.http.fake_gateway import NOW_S
+from tests.http.site import KEY, Web, hashed, key_callers
 
 pytestmark = pytest.mark.browser
 
@@ -43,7 +44,7 @@ async def test_an_hour_a_day_a_week(shown: Shown) -> None:
     await tab.run("document.querySelector('#period :checked').focus()")
     await tab.press("ArrowRight")
     await tab.until(f"{CARD}.innerText.includes('54,321')")
-    assert told.usage_asks[-1] == ("shop", "single", int(NOW_S) - DAY_S)
+    assert told.usage_requests[-1] == ("shop", "single", int(NOW_S) - DAY_S)
     seen = await tab.text()
     for text in (
         "Calls by single, last day",
@@ -59,7 +60,7 @@ async def test_an_hour_a_day_a_week(shown: Shown) -> None:
     assert rows == [["single (you)", "54,321", "77"], ["all other callers", "\N{EN DASH}", "\N{EN DASH}"]]
     await tab.press("ArrowRight")
     await tab.until(f"{CARD}.innerText.includes('last week')")
-    assert told.usage_asks[-1] == ("shop", "single", int(NOW_S) - 7 * DAY_S)
+    assert told.usage_requests[-1] == ("shop", "single", int(NOW_S) - 7 * DAY_S)
     assert await tab.run("[sessionStorage.length, localStorage.length, document.cookie, location.search]") == [
         1,
         0,
@@ -74,7 +75,8 @@ async def test_an_hour_a_day_a_week(shown: Shown) -> None:
 
 async def test_twenty_apps_are_asked_for_in_turn() -> None:
     """A round is 13 requests at most, what is in sight first, and ends before the next begins; all get their turn."""
-    web = Web(callers=key_callers({"many": CallerSettings(keys=(_hashed(KEY),), apps=APPS)}))
+    web = Web(callers=key_callers({"many": CallerSettings(keys=(hashed(KEY),), apps=APPS)}))
+    web.gateway.app_names = APPS
     async with web.on_a_socket() as port, chromium_tab(f"http://127.0.0.1:{port}/") as tab:
         await tab.run(COUNT_FETCHES)
         await tab.type(KEY)

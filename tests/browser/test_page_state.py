@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from service.model.budgets import ServingState
 from tests.browser.shown import CARD, STATES, Shown, busy, tell_state
-from tests.http.fake_gateway import KEY
+from tests.http.site import KEY
 
 pytestmark = pytest.mark.browser
 

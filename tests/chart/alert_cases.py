@@ -36,8 +36,8 @@ def durations(metric: str, *, quick: int, slow: int, **labels: str) -> tuple[Ser
     return tuple(series(f"{metric}_bucket", f"0+{count}x60", le=le, **labels) for le, count in counts.items())
 
 
-def _calls(result: str, values: str) -> Series:
-    return series("taskgate_upstream_calls_total", values, app="shop", region="china", result=result)
+def _calls(result: str, values: str, *, call: str = "list") -> Series:
+    return series("taskgate_upstream_calls_total", values, app="shop", call=call, region="china", result=result)
 
 
 def _requests(outcome: str, values: str) -> Series:
@@ -45,7 +45,7 @@ def _requests(outcome: str, values: str) -> Series:
 
 
 def _stopped(values: str) -> Series:
-    return series("taskgate_calls_stopped", values, app="shop")
+    return series("taskgate_calls_stopped", values, app="shop", call="list")
 
 
 def _answers(status: str, values: str, *, outcome: str = "none") -> Series:
@@ -61,9 +61,19 @@ def _waits(values: str, *, in_time: str) -> tuple[Series, ...]:
     )
 
 
+def _key(key: str, values: str) -> Series:
+    return series("taskgate_key_expiry_timestamp_seconds", values, caller="reports", key=key)
+
+
+def _certificate(values: str) -> Series:
+    return series("taskgate_certificate_expiry_timestamp_seconds", values, file="redis.cert_file")
+
+
+DAY_S = 86_400
 SHOP = {"app": "shop"}
+LISTS = {"app": "shop", "call": "list"}
 REPLICA = {"namespace": NAMESPACE, "job": JOB, "pod": "a"}
-SLOTS = series("taskgate_slots", "5x60", app="shop")
+SLOTS = series("taskgate_slots", "5x60", app="shop", call="list")
 
 CASES = (
     Case(
@@ -97,26 +107,26 @@ CASES = (
     Case(name="no fault", series=(_answers("503", "0+6x60"),), alert="TaskgateFaults", silent_at="20m"),
     Case(
         name="all slots are used",
-        series=(SLOTS, series("taskgate_worst_window_calls", "5x60", app="shop")),
+        series=(SLOTS, series("taskgate_worst_window_calls", "5x60", app="shop", call="list")),
         alert="TaskgateBudgetExceeded",
         silent_at="20m",
     ),
     Case(
         name="one call too many",
-        series=(SLOTS, series("taskgate_worst_window_calls", "6x60", app="shop")),
+        series=(SLOTS, series("taskgate_worst_window_calls", "6x60", app="shop", call="list")),
         alert="TaskgateBudgetExceeded",
         fires_at="20m",
-        labels=SHOP,
+        labels=LISTS,
     ),
     Case(
         name="one of two replicas has stopped",
         series=(
-            series("taskgate_calls_stopped", "0x60", app="shop"),
-            series("taskgate_calls_stopped", "1x60", pod="b", app="shop"),
+            series("taskgate_calls_stopped", "0x60", app="shop", call="list"),
+            series("taskgate_calls_stopped", "1x60", pod="b", app="shop", call="list"),
         ),
         alert="TaskgateCallsStopped",
         fires_at="20m",
-        labels=SHOP,
+        labels=LISTS,
     ),
     Case(
         name="a third of the calls fail",
@@ -124,7 +134,14 @@ CASES = (
         alert="TaskgateUpstreamFailing",
         silent_at="4m",
         fires_at="20m",
-        labels=SHOP,
+        labels=LISTS,
+    ),
+    Case(
+        name="calls for single tasks fail, among many more for lists",
+        series=(_calls("ok", "0+1000x60"), _calls("timeout", "0+10x60", call="get")),
+        alert="TaskgateUpstreamFailing",
+        fires_at="20m",
+        labels={"app": "shop", "call": "get"},
     ),
     Case(
         name="callers ask for what the upstream refuses",
@@ -155,7 +172,7 @@ CASES = (
         alert="TaskgateThrottled",
         silent_at="10m",
         fires_at="25m",
-        labels=SHOP,
+        labels=LISTS,
     ),
     Case(
         name="one of two replicas has lost Redis",
@@ -255,6 +272,89 @@ CASES = (
         series=(series("taskgate_redis_up", "1x60"), series("taskgate_redis_up", "1x60", pod="b")),
         alert="TaskgateRedisAway",
         silent_at="20m",
+    ),
+    Case(
+        name="a setting waits for a restart",
+        series=(series("taskgate_restart_needed", "0x10 1x110"),),
+        alert="TaskgateRestartNeeded",
+        silent_at="38m",
+        fires_at="60m",
+        labels=REPLICA,
+    ),
+    Case(
+        name="a rollout follows the change",
+        series=(series("taskgate_restart_needed", "0x10 1x5 _x100"),),
+        alert="TaskgateRestartNeeded",
+        silent_at="60m",
+    ),
+    Case(
+        name="a caller's last key ends within two weeks",
+        series=(_key("aaaaaaaa", "600000x60"), _key("bbbbbbbb", f"{14 * DAY_S + 1800}x60")),
+        alert="TaskgateKeyEndsSoon",
+        silent_at="20m",
+        fires_at="40m",
+        labels={"caller": "reports"},
+    ),
+    Case(
+        name="a caller has another key without an end",
+        series=(_key("aaaaaaaa", "600x60"), _key("bbbbbbbb", "Inf " * 60)),
+        alert="TaskgateKeyEndsSoon",
+        silent_at="40m",
+    ),
+    Case(
+        name="a certificate ends within two weeks",
+        series=(_certificate(f"{14 * DAY_S + 1800}x60"),),
+        alert="TaskgateCertificateEndsSoon",
+        silent_at="20m",
+        fires_at="40m",
+        labels={"file": "redis.cert_file"},
+    ),
+    Case(
+        name="a certificate is renewed in time",
+        series=(_certificate(f"{14 * DAY_S + 1800}x20 {90 * DAY_S}x40"),),
+        alert="TaskgateCertificateEndsSoon",
+        silent_at="40m",
+    ),
+    Case(
+        name="a clock is behind Redis'",
+        series=(series("taskgate_clock_skew_seconds", "-6x60"),),
+        alert="TaskgateClockOff",
+        silent_at="8m",
+        fires_at="20m",
+        labels={"pod": "a"},
+    ),
+    Case(
+        name="a clock is ahead of the upstream's",
+        series=(
+            series("taskgate_clock_skew_seconds", "0.5x60"),
+            series("taskgate_upstream_clock_skew_seconds", "40x60", app="shop"),
+        ),
+        alert="TaskgateClockOff",
+        fires_at="20m",
+        labels={"pod": "a", "app": "shop"},
+    ),
+    Case(
+        name="clocks differ by a second or two",
+        series=(
+            series("taskgate_clock_skew_seconds", "-0.5x60"),
+            series("taskgate_upstream_clock_skew_seconds", "-2x60", app="shop"),
+        ),
+        alert="TaskgateClockOff",
+        silent_at="40m",
+    ),
+    Case(
+        name="lines of the log can't be written",
+        series=(series("taskgate_log_lines_lost_total", "0x10 0+7x50", reason="not written"),),
+        alert="TaskgateLogLinesLost",
+        silent_at="14m",
+        fires_at="25m",
+        labels={"pod": "a", "reason": "not written"},
+    ),
+    Case(
+        name="lines were lost an hour ago",
+        series=(series("taskgate_log_lines_lost_total", "0x5 9x100", reason="not written"),),
+        alert="TaskgateLogLinesLost",
+        silent_at="60m",
     ),
     Case(
         name="a tenth fails, after an hour in which nothing did",

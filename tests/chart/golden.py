@@ -1,4 +1,4 @@
-"""The chart's output for ten sets of values, as files to review: `python -m tests.chart.golden` writes them.
+"""The chart's output for some sets of values, as files to review: `python -m tests.chart.golden` writes them.
 
 The least values are whole in golden/least.yaml; each other file is the difference from that.
 """
@@ -18,7 +18,9 @@ NAMES = (
     "trying",
     "monitored",
     "autoscaled",
+    "scaled on lag",
     "scaled from outside",
+    "TLS and a proxy",
     "sentinel",
     "from outside",
     "placed",

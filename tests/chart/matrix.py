@@ -20,18 +20,32 @@ MATRIX: dict[str, Values] = {
     "scaled on lag": {
         "autoscaling": {
             "enabled": True,
-            "metrics": [
-                {
-                    "type": "Pods",
-                    "pods": {
-                        "metric": {"name": "taskgate_event_loop_lag_seconds_p99"},
-                        "target": {"type": "AverageValue", "averageValue": "50m"},
-                    },
-                }
-            ],
+            "by": "eventLoopLag",
             "behavior": {"scaleDown": {"stabilizationWindowSeconds": 600}},
         },
         "liveReload": True,
+    },
+    "scaled on requests": {"autoscaling": {"enabled": True, "by": "requests", "target": 800}},
+    "scaled on metrics of one's own": {
+        "autoscaling": {
+            "enabled": True,
+            "metrics": [{"type": "Resource", "resource": {"name": "memory", "target": {"type": "Utilization"}}}],
+        },
+    },
+    "TLS and a proxy": {
+        "config": {
+            "redis": {"url": "rediss://redis.data:6380/0", "username": "taskgate"},
+            "upstream": {"proxy_url": "http://proxy.egress:3128", "proxy_username": "taskgate"},
+        },
+        "secrets": {
+            "redisPassword": {"name": "redis", "key": "password"},
+            "redisClientCert": {"name": "redis-client", "cert": "tls.crt", "key": "tls.key"},
+            "proxyPassword": {"name": "proxy", "key": "password"},
+        },
+        "trustedCAs": {
+            "redis": {"secret": "redis-client", "key": "ca.crt"},
+            "upstream": {"configMap": "company-ca", "key": "bundle.pem"},
+        },
     },
     "on OpenShift": {
         "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None},

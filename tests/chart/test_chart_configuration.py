@@ -7,6 +7,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import certifi
 import msgspec
 import pytest
 import yaml
@@ -29,11 +30,14 @@ def lay_out(rendered: Rendered, root: Path) -> Path:
             for name, text in rendered.one("ConfigMap")["data"].items():
                 (folder / name).write_text(text.replace("/run/secrets", f"{root}/run/secrets"))
         for source in volume.get("projected", {}).get("sources", ()):
-            for item in source.get("secret", {}).get("items", ()):
+            for item in (source.get("secret") or source.get("configMap", {})).get("items", ()):
                 file = folder / item["path"]
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text("0123456789abcdef" * 4)
+                file.write_text(_CONTENT.get(file.suffix, "0123456789abcdef" * 4))
     return root / _environment(rendered)["TASKGATE_CONFIG"].lstrip("/")
+
+
+_CONTENT = {".crt": Path(certifi.where()).read_text(), ".key": "-----BEGIN PRIVATE KEY-----"}
 
 
 def _environment(rendered: Rendered) -> dict[str, str]:

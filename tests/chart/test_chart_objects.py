@@ -50,8 +50,8 @@ def test_lint_finds_nothing(patch: Values) -> None:
 
 
 def test_the_example_of_a_caller_is_valid() -> None:
-    """helm/examples holds objects that can be applied."""
-    for file in sorted((CHART / "examples").glob("*.yaml")):
+    """helm/examples holds objects that can be applied, and values of other charts."""
+    for file in sorted(set((CHART / "examples").glob("*.yaml")) - set((CHART / "examples").glob("*-values.yaml"))):
         for made in objects(file.read_text()):
             _check(made)
 
@@ -275,6 +275,27 @@ def test_the_autoscaler_aims_at_a_share_of_a_core_and_not_of_what_is_requested()
     """A process uses one core at most; 0.7 of it is busy, whatever the pods request."""
     (metric,) = render(MATRIX["autoscaled"]).one("HorizontalPodAutoscaler")["spec"]["metrics"]
     assert metric["resource"] == {"name": "cpu", "target": {"type": "AverageValue", "averageValue": "700m"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "target"),
+    [
+        ("scaled on lag", "taskgate_event_loop_lag_seconds_p99", "20m"),
+        ("scaled on requests", "taskgate_requests_per_second", "800"),
+    ],
+)
+def test_the_autoscaler_asks_for_metrics_that_the_adapters_rules_make(name: str, metric: str, target: str) -> None:
+    """The names agree with examples/prometheus-adapter-values.yaml."""
+    (asked,) = render(MATRIX[name]).one("HorizontalPodAutoscaler")["spec"]["metrics"]
+    assert asked["pods"] == {"metric": {"name": metric}, "target": {"type": "AverageValue", "averageValue": target}}
+    example = yaml.safe_load((CHART / "examples" / "prometheus-adapter-values.yaml").read_text())
+    assert metric in {rule["name"]["as"] for rule in example["rules"]["custom"]}
+
+
+def test_metrics_of_ones_own_replace_the_autoscalers() -> None:
+    """`metrics` are taken as they are."""
+    patch = MATRIX["scaled on metrics of one's own"]
+    assert render(patch).one("HorizontalPodAutoscaler")["spec"]["metrics"] == patch["autoscaling"]["metrics"]
 
 
 def test_every_object_has_the_namespace_and_the_common_labels() -> None:

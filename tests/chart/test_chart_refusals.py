@@ -11,6 +11,7 @@ import pytest
 from tests.chart.rendering import CHART, GONE, Values, merged, render
 from tools import chart as generate
 
+CERT: Values = {"name": "redis-client", "cert": "tls.crt", "key": "tls.key"}
 SHOP: Values = {"name": "taskgate-apps", "key": "shop"}
 
 REFUSED: dict[str, tuple[Values, str]] = {
@@ -69,7 +70,43 @@ REFUSED: dict[str, tuple[Values, str]] = {
         {"autoscaling": {"enabled": True, "minReplicas": 9}},
         "autoscaling.minReplicas: more than autoscaling.maxReplicas",
     ),
-    "scaling on nothing": ({"autoscaling": {"metrics": []}}, "at '/autoscaling/metrics': minItems"),
+    "scaling on what there is not": ({"autoscaling": {"by": "memory"}}, "at '/autoscaling/by': value must be one of"),
+    "scaling at no figure": ({"autoscaling": {"target": "70%"}}, "at '/autoscaling/target'"),
+    "two client certificates": (
+        {"config": {"redis": {"cert_file": "/x"}}, "secrets": {"redisClientCert": CERT}},
+        "config.redis: has a cert_file or key_file, and secrets.redisClientCert is set; one of them must go",
+    ),
+    "half a client certificate": ({"secrets": {"redisClientCert": {"name": "x"}}}, "at '/secrets/redisClientCert'"),
+    "a client certificate without TLS": (
+        {"secrets": {"redisClientCert": CERT}},
+        "config.redis.url: secrets.redisClientCert and trustedCAs.redis need TLS",
+    ),
+    "two CAs": (
+        {"config": {"upstream": {"ca_file": "/x"}}, "trustedCAs": {"upstream": {"secret": "ca", "key": "x"}}},
+        "config.upstream: has a ca_file, and trustedCAs.upstream is set; one of them must go",
+    ),
+    "a CA from nowhere": ({"trustedCAs": {"redis": {"key": "ca.crt"}}}, "at '/trustedCAs/redis'"),
+    "a CA from two places": (
+        {"trustedCAs": {"redis": {"key": "ca.crt", "secret": "a", "configMap": "b"}}},
+        "at '/trustedCAs/redis'",
+    ),
+    "a proxy's user without a password": (
+        {"config": {"upstream": {"proxy_url": "http://proxy:3128", "proxy_username": "me"}}},
+        "config.upstream.proxy_username: goes with a password: secrets.proxyPassword",
+    ),
+    "a proxy's password without a user": (
+        {"secrets": {"proxyPassword": SHOP}},
+        "config.upstream.proxy_username: goes with a password: secrets.proxyPassword",
+    ),
+    "two passwords of a proxy": (
+        {
+            "config": {
+                "upstream": {"proxy_url": "http://p:1", "proxy_username": "me", "proxy_password_env": "X"},
+            },
+            "secrets": {"proxyPassword": SHOP},
+        },
+        "config.upstream: has a proxy_password_file or proxy_password_env, and secrets.proxyPassword is set",
+    ),
     "a rollout that can't begin": ({"strategy": {"maxSurge": 0}}, "maxSurge and maxUnavailable are both 0"),
     "a rollout that can't begin, in per cent": (
         {"strategy": {"maxSurge": "0%"}},

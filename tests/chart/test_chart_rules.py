@@ -58,6 +58,7 @@ REFUSED: dict[str, Values] = {
     },
     "a proxy with a password": {"upstream": {"proxy_url": "http://a:hunter2@proxy:3128"}},
     "a proxy over TLS": {"upstream": {"proxy_url": "https://proxy:3128"}},
+    "a user of no proxy": {"upstream": {"proxy_username": "me", "proxy_password_env": "HOME"}},
     "one port for two": {"telemetry": {"metrics_port": 8000}},
     "many at once": {
         "apps": {"shop": {"region": "mars"}},

@@ -1,9 +1,6 @@
 """A list that does not change, of which the first page is refused once: what the programs of docs/clients.md meet."""
 
 import time
-from typing import Any
-
-from msgspec.structs import replace
 
 from service.model.errors import WaitTooLong
 from service.model.pages import Page, PageRequest
@@ -21,22 +18,20 @@ SAID = [
 
 
 class SteadyGateway(FakeGateway):
-    """Cuts pages from its 250 tasks. `refused_at_s` and `asked_again_at_s` are times of a monotonic clock."""
+    """Refuses the very first page. `refused_at_s` and `asked_again_at_s` are times of a monotonic clock."""
 
     def __init__(self) -> None:
         super().__init__()
         self.refused_at_s: float | None = None
         self.asked_again_at_s: float | None = None
 
-    async def page(self, request: PageRequest) -> Page:
+    async def page(self, ask: PageRequest) -> Page:
         """The page; the very first request is refused, with a time to try again."""
         if self.refused_at_s is None:
             self.refused_at_s = time.monotonic()
             raise WaitTooLong(place=9, estimate_s=RETRY_AFTER_S, patience_s=0.0)
         self.asked_again_at_s = self.asked_again_at_s or time.monotonic()
-        page: Any = await super().page(request)
-        cut = self.listed[request.slice.offset : request.slice.offset + request.slice.limit]
-        return replace(page, total=len(self.listed), body=b",".join(cut))
+        return await super().page(ask)
 
     def has_waited(self) -> bool:
         """Whether the client came again, and not before it was told to."""

@@ -10,7 +10,7 @@ from typing import Self
 
 from tests.cluster.certificates import Authority, SigningKey
 from tests.ports import free_port
-from tests.servers import _die_with_parent, eventually
+from tests.servers import die_with_parent, eventually
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 _START_S = 90.0
@@ -143,7 +143,7 @@ class ControlPlane:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
 
     def _stop(self, program: str) -> None:

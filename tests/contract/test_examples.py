@@ -13,7 +13,7 @@ from service.sandbox.listing import ListRequest, Tasks
 from service.sandbox.tasks import seeded
 from service.sandbox.upstream import APPS
 from service.upstream.list_call import read_listing
-from tests.http.fake_gateway import Web
+from tests.http.site import Web
 from tests.scenes.fleet import fleet
 from tests.servers import Server
 

@@ -510,14 +510,14 @@ async def test_a_changed_number_of_slots_is_kept_to(world: World) -> None:
     """A replica with other rules adds slots that are unavailable at first, or removes the most idle ones."""
     old = await awake(world)
     assert (await tick(old)).free == 2
-    world.rules = world.policy._rules = Rules(calls=3, window_ms=1000, transit_ms=200)
+    world.rules = world.policy.rules = Rules(calls=3, window_ms=1000, transit_ms=200)
     more = world.replica("r2")
     assert (await tick(more)).free == 2
     world.now += QUIET
     assert (await tick(more)).free == 3
     turns = (await tick(more, row("a", 3))).turns
     assert len(turns) == 3
-    world.rules = world.policy._rules = Rules(calls=1, window_ms=1000, transit_ms=200)
+    world.rules = world.policy.rules = Rules(calls=1, window_ms=1000, transit_ms=200)
     fewer = world.replica("r2")
     assert len((await tick(fewer, row("a", 3))).turns) == 1
     assert await begin(fewer, turns[0]) == Begun() or await begin(fewer, turns[2]) == Begun()

@@ -15,7 +15,7 @@ RULES = Rules(calls=5, window_ms=1000, transit_ms=500)
 
 
 class InRedis:
-    """Replaces the policy in a simulation: each step is the script's."""
+    """Replaces the policy in a simulation: each step is the script's, by each scheduler's own clock."""
 
     def __init__(self, client: redis.Redis) -> None:
         self.epoch = 0
@@ -24,28 +24,19 @@ class InRedis:
         self._client = client
         self._replicas: dict[str, RedisScheduler] = {}
 
-    def read(self, now_ms: float) -> tuple[int, int]:
-        """Act as the server clock: the simulation has read its own."""
-        return self._reading.epoch, self._reading.seen_ms
-
-    def answered(self, epoch: int, told_ms: int, now_ms: float) -> None:
-        """Act as the server clock: the simulation keeps its own."""
-        self.epoch, self.now = epoch, told_ms
-
     def _of(self, replica: str, reading: Reading) -> RedisScheduler:
         self._reading = reading
         if replica not in self._replicas:
-            scheduler = RedisScheduler(
+            self._replicas[replica] = RedisScheduler(
                 StoreHere(self._client),  # type: ignore[arg-type]
                 prefix="tg",
                 app="news",
                 replica=replica,
                 rules=RULES,
+                clock_ms=lambda: float(self._reading.raw_ms),
                 chance=lambda: self._reading.chance,
                 server_ms=lambda: self._reading.raw_ms,
             )
-            scheduler._server_clock = self  # type: ignore[assignment]
-            self._replicas[replica] = scheduler
         return self._replicas[replica]
 
     def tick(self, reading: Reading, replica: str, waiting: tuple[WaitingCount, ...], **how: Any) -> Ticked:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.http.fake_gateway import Web
+from tests.http.site import Web
 
 
 @pytest.fixture

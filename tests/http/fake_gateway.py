@@ -1,51 +1,42 @@
-"""A fake gateway, and the HTTP side around it: in process, or behind the production server."""
+"""A fake gateway, for tests of the HTTP side alone; it passes the same contract suite as the real one."""
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
 import msgspec
 
-from service.callers.authenticator import Authenticator
-from service.callers.table import Table, table_of
-from service.model.budgets import AppCondition, BudgetView, CallerStanding, RecentCalls, UsageView, Worst
-from service.model.callers import AppInfo, Authenticated, Caller
-from service.model.errors import StoreUnavailable, Unauthenticated
-from service.model.origin import FetchCost
-from service.model.pages import AppState, Chunk, Page, PageRequest, Readiness, Source
-from service.model.queries import Range
-from service.model.tasks import Task
-from service.observe.access_log import log_requests
-from service.observe.request import RequestRecord
-from service.server.addresses import listening_socket
-from service.server.asgi import Lifespan
-from service.server.http_server import HttpServer, refuse_plainly
-from service.server.lifecycle import bounds_of
-from service.settings import (
-    AppSettings,
-    BudgetSettings,
-    CallerSettings,
-    RedisSettings,
-    ServerSettings,
-    Settings,
-    WatchSettings,
+from service.model.budgets import (
+    AppCondition,
+    BudgetView,
+    CallerStanding,
+    Counts,
+    RecentCalls,
+    UsageView,
+    UseInPeriod,
+    Worst,
 )
-from service.watch.feeds import Feeds
-from service.watch.version_store import VersionStore
-from service.web.middleware import RequestMiddleware
-from service.web.settings import WebSettings, default_web_settings
-from service.web.site import create_web
+from service.model.callers import AppInfo, Caller
+from service.model.calls import CallKind
+from service.model.errors import UnknownApp, UnknownTask
+from service.model.origin import FetchCost
+from service.model.pages import (
+    AppState,
+    Chunk,
+    FoundTask,
+    Page,
+    PageRequest,
+    Readiness,
+    RequestTerms,
+    Source,
+    TaskRequest,
+)
+from service.model.queries import Range
+from service.model.streams import labels_of
+from service.model.tasks import Task
 
 NOW_S = 1_750_000_000.0
-KEY = "one-key"
-AUTH = {"Authorization": f"Bearer {KEY}"}
-OPERATOR_AUTH = {"Authorization": "Bearer operator-key"}
-MANY_AUTH = {"Authorization": "Bearer two-key"}
-TASKS = b'{"id":1,"title":"a"},{"id":2,"title":"b"}'
+FETCHED_AT_MS = int(NOW_S * 1000) - 4_000
+RANGE = Range(since_s=1_747_000_000, until_s=1_752_000_000)
 
 
 def task_of(number: int, *, content: bytes = b"{}") -> Task:
@@ -66,99 +57,121 @@ def task_of(number: int, *, content: bytes = b"{}") -> Task:
 
 
 class FakeGateway:
-    """Answers every request with the same page, or as configured: with an error, or only when `go` is set."""
+    """Serves `listed` of each app, stored and fresh, to everyone; or what it is configured to.
+
+    `changes`, `changes_of_chunks`, `view` and `usage_view` replace fields of results. `error` fails every use case;
+    `chunk_outcomes` are by offset: changed fields, an error to raise, or an event to wait for. Pages wait for `go`.
+    """
 
     def __init__(self) -> None:
-        self.asks: list[PageRequest] = []
-        self.changes: dict[str, Any] = {}
-        self.changes_of_chunks: dict[str, Any] = {}
-        self.view: dict[str, Any] = {}
-        self.usage_view: dict[str, Any] = {}
-        self.usage_asks: list[tuple[str, str | None, int]] = []
+        self.requests: list[PageRequest] = []
+        self.task_requests: list[TaskRequest] = []
+        self.usage_requests: list[tuple[str, str | None, int]] = []
+        self.dropped: list[str] = []
+        self.waiting = 0
+        self.cancelled = 0
+        self.listed = tuple(msgspec.json.encode(task_of(number)) for number in range(250))
+        self.app_names: tuple[str, ...] = ("news", "shop")
+        self.block_size = 100
+        self.ready = True
         self.error: Exception | None = None
         self.cost = FetchCost()
         self.go: asyncio.Event | None = None
-        self.waiting = 0
-        self.cancelled = 0
-        self.ready = True
-        self.dropped: list[str] = []
-        self.listed = tuple(msgspec.json.encode(task_of(number)) for number in range(250))
-        self.block_size = 100
-        self.told_at: dict[int, dict[str, Any] | Exception | asyncio.Event] = {}
+        self.remembers = False
+        self.changes: dict[str, Any] = {}
+        self.changes_of_chunks: dict[str, Any] = {}
+        self.chunk_outcomes: dict[int, dict[str, Any] | Exception | asyncio.Event] = {}
+        self.view: dict[str, Any] = {}
+        self.usage_view: dict[str, Any] = {}
+
+    def recall(self, ask: PageRequest) -> Page | None:
+        """See `GatewayAPI.recall`: the page, if `remembers`."""
+        if not self.remembers:
+            return None
+        self.requests.append(ask)
+        return self._page(ask)
 
     async def page(self, ask: PageRequest) -> Page:
-        """The page."""
-        self.asks.append(ask)
+        """See `GatewayAPI.page`."""
+        self.requests.append(ask)
         self._charge(ask)
         if self.go is not None:
-            self.waiting += 1
-            try:
-                await self.go.wait()
-            except asyncio.CancelledError:
-                self.cancelled += 1
-                raise
-            finally:
-                self.waiting -= 1
-        if self.error is not None:
-            raise self.error
+            await self._wait(self.go)
+        return self._page(ask)
+
+    def _page(self, ask: PageRequest) -> Page:
+        self._serve(ask.query.app)
+        matching = self.listed
+        if not ask.only.is_everything:
+            matching = tuple(record for record in matching if ask.only.takes(labels_of(record)))
         values: dict[str, Any] = {
             "query": ask.query,
             "slice": ask.slice,
-            "range": Range(since_s=1_747_000_000, until_s=1_752_000_000),
-            "total": 95,
-            "fetched_at_ms": int(NOW_S * 1000) - 4_000,
+            "only": ask.only,
+            "range": RANGE,
+            "total": len(matching),
+            "fetched_at_ms": FETCHED_AT_MS,
             "lifetime_s": 15.0,
-            "body": TASKS,
+            "body": b",".join(matching[ask.slice.offset : ask.slice.offset + ask.slice.limit]),
             "source": Source.HIT,
         }
         return Page(**(values | self.changes))
 
     async def chunk(self, ask: PageRequest) -> Chunk:
-        """Up to `block_size` tasks of `listed` from the offset on, or what is configured for that offset."""
-        self.asks.append(ask)
+        """See `GatewayAPI.chunk`."""
+        self.requests.append(ask)
         self._charge(ask)
         offset = ask.slice.offset
-        told = self.told_at.get(offset, {})
-        if isinstance(told, Exception):
-            raise told
-        if isinstance(told, asyncio.Event):
-            try:
-                await told.wait()
-            except asyncio.CancelledError:
-                self.cancelled += 1
-                raise
-            told = {}
-        size, total = self.block_size, len(self.listed)
-        stop = (offset // size + 1) * size
+        outcome = self.chunk_outcomes.get(offset, {})
+        if isinstance(outcome, Exception):
+            raise outcome
+        if isinstance(outcome, asyncio.Event):
+            await self._wait(outcome)
+            outcome = {}
+        self._serve(ask.query.app)
+        following = (offset // self.block_size + 1) * self.block_size
         values: dict[str, Any] = {
-            "records": self.listed[offset:stop],
-            "total": total,
-            "following": stop if stop < total else None,
+            "records": self.listed[offset : min(following, offset + ask.slice.limit)],
+            "total": len(self.listed),
+            "following": following if following < len(self.listed) else None,
             "is_short": False,
-            "fetched_at_ms": int(NOW_S * 1000) - 4_000,
-            "range": Range(since_s=1_747_000_000, until_s=1_752_000_000),
+            "fetched_at_ms": FETCHED_AT_MS,
+            "range": RANGE,
             "lifetime_s": 15.0,
             "source": Source.HIT,
         }
-        return Chunk(**(values | self.changes_of_chunks | told))
+        values |= self.changes_of_chunks | outcome
+        return Chunk(**({"is_empty": offset // self.block_size * self.block_size >= values["total"]} | values))
 
-    def _charge(self, ask: PageRequest) -> None:
-        """Let the request have cost `cost`, however it ends."""
-        if ask.origin.cost is not None:
-            ask.origin.cost.waited_s += self.cost.waited_s
-            ask.origin.cost.upstream_s += self.cost.upstream_s
-            ask.origin.cost.calls += self.cost.calls
+    async def task(self, ask: TaskRequest) -> FoundTask:
+        """See `GatewayAPI.task`."""
+        self.task_requests.append(ask)
+        self._charge(ask)
+        if self.go is not None:
+            await self._wait(self.go)
+        self._serve(ask.app)
+        body = next((record for record in self.listed if labels_of(record).id == ask.id), None)
+        if body is None:
+            raise UnknownTask
+        values: dict[str, Any] = {
+            "app": ask.app,
+            "body": body,
+            "fetched_at_ms": FETCHED_AT_MS,
+            "lifetime_s": 15.0,
+            "source": Source.HIT,
+        }
+        return FoundTask(**(values | self.changes))
 
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
-        """The caller's apps."""
-        return tuple(AppInfo(name=name, region="singapore") for name in sorted(caller.apps))
+        """See `GatewayAPI.apps`."""
+        return tuple(AppInfo(name=name, region="singapore") for name in self.app_names if name in caller.apps)
 
-    async def budget(self, app: str, caller: Caller) -> BudgetView:
-        """`view`, or a budget of which nothing was used."""
-        if self.error is not None:
-            raise self.error
+    async def budget(self, app: str, caller: Caller, kind: CallKind) -> BudgetView:
+        """See `GatewayAPI.budget`; nothing was used."""
+        self._serve(app, to=caller)
         values: dict[str, Any] = {
             "app": app,
+            "kind": kind,
             "condition": AppCondition(state="serving", detail="Calls succeed."),
             "recent": RecentCalls(),
             "redis_away": False,
@@ -173,180 +186,54 @@ class FakeGateway:
         }
         return BudgetView(**(values | self.view))
 
-    async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int) -> UsageView:
-        """`usage_view`, or no usage at all."""
-        if self.error is not None:
-            raise self.error
-        self.usage_asks.append((app, only, since_s))
+    async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int, kind: CallKind) -> UsageView:
+        """See `GatewayAPI.usage`; nothing was used."""
+        self._serve(app, to=caller)
+        self.usage_requests.append((app, only, since_s))
+        now_s = int(NOW_S)
+        starts_s = range(min(max(since_s, now_s - 3540), now_s) // 60 * 60, now_s + 1, 60)
         values: dict[str, Any] = {
             "app": app,
+            "kind": kind,
             "only": only,
             "redis_away": False,
-            "since_s": since_s,
-            "until_s": int(NOW_S),
+            "since_s": starts_s[0],
+            "until_s": now_s,
             "callers": (),
-            "minutes": (),
+            "minutes": tuple(UseInPeriod(start_s=start_s, counts=Counts()) for start_s in starts_s),
         }
         return UsageView(**(values | self.usage_view))
 
     async def drop(self, app: str) -> int:
-        """The configured result."""
-        if self.error is not None:
-            raise self.error
+        """See `GatewayAPI.drop`; there are always twelve values."""
+        self._serve(app)
         self.dropped.append(app)
         return 12
 
     def readiness(self) -> Readiness:
-        """The configured result."""
-        apps = (AppState(name="shop", ok=True, detail="ok"), AppState(name="news", ok=False, detail="stopped"))
+        """See `GatewayAPI.readiness`; one of the apps is stopped."""
+        apps = (AppState(name="news", ok=False, detail="stopped"), AppState(name="shop", ok=True, detail=""))
         return Readiness(ready=self.ready, redis="ok", apps=apps)
 
+    def _charge(self, ask: RequestTerms) -> None:
+        """Let the request have cost `cost`, however it ends."""
+        if ask.origin.cost is not None:
+            ask.origin.cost.waited_s += self.cost.waited_s
+            ask.origin.cost.upstream_s += self.cost.upstream_s
+            ask.origin.cost.calls += self.cost.calls
 
-class NoStore:
-    """A Redis that is unavailable."""
+    def _serve(self, app: str, *, to: Caller | None = None) -> None:
+        if self.error is not None:
+            raise self.error
+        if app not in self.app_names or (to is not None and app not in to.apps):
+            raise UnknownApp
 
-    async def get(self, key: str) -> bytes | None:
-        """Nothing can be read."""
-        raise StoreUnavailable("unreachable")
-
-    async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
-        """Nothing can be stored."""
-        raise StoreUnavailable("unreachable")
-
-
-class SlowToForce:
-    """Callers without permission to force a fetch."""
-
-    generation = 0
-
-    async def refresh(self) -> None:
-        """Do nothing: there is nothing to refresh."""
-
-    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
-        """Nothing changes."""
-        del changed
-        return lambda: None
-
-    def authenticate_cached(self, authorization: bytes | None) -> Authenticated | None:
-        """Know nobody without a check."""
-        return None
-
-    def identify(self, authorization: bytes | None) -> Caller:
-        """Return the same caller for any credential."""
-        if authorization is None:
-            raise Unauthenticated
-        return Caller(
-            name="meek", apps=frozenset(("shop",)), weight=1.0, waiting_max=5, wait_max_s=30.0, may_force=False
-        )
-
-
-@dataclass
-class Web:
-    """The HTTP side around a fake gateway, with what it observed."""
-
-    gateway: FakeGateway = field(default_factory=FakeGateway)
-    settings: WebSettings = field(default_factory=default_web_settings)
-    callers: Any = None
-    observed: list[RequestRecord] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.callers = self.callers or key_callers()
-        self.feeds = feeds_over(self.gateway)
-        self.app: RequestMiddleware = create_web(
-            self.gateway,
-            self.callers,
-            lambda: self.settings,
-            feeds=self.feeds,
-            clock=lambda: NOW_S,
-            observers=[lambda seen: log_requests([seen]), self.observed.append],
-        )
-        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=self.app), base_url="http://gateway")
-
-    async def get(self, path: str = "/tasks", headers: Mapping[str, str] | None = None) -> httpx.Response:
-        """GET with the key of the caller who may read one app."""
-        return await self.client.get(path, headers={**AUTH, **(headers or {})})
-
-    @asynccontextmanager
-    async def on_a_socket(self) -> AsyncIterator[int]:
-        """Serve on a real port."""
-        async with served(self.app, refusal=self.app.refuse) as port:
-            yield port
-
-
-def feeds_over(gateway: Any) -> Feeds:
-    """Watched lists over a gateway, on a replica without Redis."""
-    return Feeds(
-        gateway,
-        VersionStore(NoStore(), prefix="t", keep_s=60.0),  # type: ignore[arg-type]
-        settings=WatchSettings(),
-        block_size=100,
-        clock=lambda: NOW_S,
-    )
-
-
-@asynccontextmanager
-async def served(
-    app: Any, *, at_once: Any = None, refusal: Any = refuse_plainly, **changes: float
-) -> AsyncIterator[int]:
-    """Serve an application on a real port with the production server, in this event loop; `changes` are settings."""
-    settings = msgspec.structs.replace(ServerSettings(), **changes)
-    server = HttpServer(app, bounds_of(settings), refusal=refusal, at_once=at_once)
-    with listening_socket("127.0.0.1", 0, reader_timeout_s=settings.reader_timeout_s) as listening:
-        lifespan = Lifespan(app)
-        await lifespan.startup()
-        await server.open(listening, backlog=128)
+    async def _wait(self, event: asyncio.Event) -> None:
+        self.waiting += 1
         try:
-            yield listening.getsockname()[1]
+            await event.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
         finally:
-            server.stop()
-            server.abort()
-            async with asyncio.timeout(10):
-                await server.ended()
-                await lifespan.shutdown()
-
-
-def key_callers(callers: Mapping[str, CallerSettings] | None = None) -> Authenticator:
-    """Return these callers; by default one caller with one app, and another with two."""
-    return Authenticator(key_table(callers), issuer=None, clock=lambda: NOW_S)
-
-
-def key_table(callers: Mapping[str, CallerSettings] | None = None) -> Table:
-    """Return the table of these callers, or of the same defaults."""
-    app = AppSettings(sdkappid=1, admin="a", secret_env="S")
-    settings = Settings(
-        apps={"shop": app, "news": app},
-        callers=callers
-        or {
-            "single": CallerSettings(keys=(_hashed(KEY),), apps=("shop",)),
-            "several": CallerSettings(keys=(_hashed("two-key"), _hashed("old-key")), apps=("shop", "news"), weight=3.0),
-            "operator": CallerSettings(keys=(_hashed("operator-key"),), apps=(), operator=True),
-        },
-        redis=RedisSettings(url="redis://127.0.0.1"),
-        budget=BudgetSettings(waiting_max=5, wait_max_s=30.0),
-    )
-    return table_of(settings)
-
-
-async def raw(port: int, request: bytes) -> bytes:
-    """Send bytes on a separate connection and read until the server closes it."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(request)
-    await writer.drain()
-    try:
-        async with asyncio.timeout(10):
-            return await reader.read()
-    finally:
-        writer.close()
-
-
-async def _listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
-
-
-def _hashed(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
+            self.waiting -= 1

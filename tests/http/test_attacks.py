@@ -9,7 +9,8 @@ import pytest
 from service.callers.authenticator import Authenticator
 from service.callers.table import table_of
 from service.settings import AppSettings, CallerSettings, RedisSettings, Settings
-from tests.http.fake_gateway import AUTH, KEY, MANY_AUTH, NOW_S, Web, raw
+from tests.http.fake_gateway import NOW_S
+from tests.http.site import AUTH, KEY, MANY_AUTH, Web, raw
 from tests.servers import until
 
 PARAMETERS = [
@@ -60,7 +61,7 @@ async def test_requests_in_flight_are_bounded_for_each_caller(web: Web) -> None:
     await until(lambda: web.gateway.waiting == 5)
     refused = await web.get("/tasks?q=more")
     assert (refused.status_code, refused.json()["bound"], refused.headers["retry-after"]) == (429, 5, "1")
-    assert len(web.gateway.asks) == 5
+    assert len(web.gateway.requests) == 5
     other = asyncio.create_task(web.client.get("/tasks?app=shop", headers=MANY_AUTH))
     await until(lambda: web.gateway.waiting == 6)
     web.gateway.error = RuntimeError()
@@ -74,17 +75,28 @@ async def test_requests_in_flight_are_bounded_for_each_caller(web: Web) -> None:
     assert {answer.status_code for answer in await asyncio.gather(*again)} == {200}
 
 
+async def test_a_page_in_memory_is_served_beyond_that_bound(web: Web) -> None:
+    """It waits for nothing, so a caller whose other requests all wait gets it nevertheless."""
+    web.gateway.go = asyncio.Event()
+    waiting = [asyncio.create_task(web.get(f"/tasks?q={number}")) for number in range(5)]
+    await until(lambda: web.gateway.waiting == 5)
+    web.gateway.remembers = True
+    assert (await web.get("/tasks")).status_code == 200
+    web.gateway.go.set()
+    assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
+
+
 async def test_streams_in_flight_are_bounded_for_each_caller(web: Web) -> None:
     """A stream counts until its end, not only until its first block: a caller can't hold any number of them open."""
-    web.gateway.told_at[100] = asyncio.Event()
+    web.gateway.chunk_outcomes[100] = asyncio.Event()
     ndjson = {"Accept": "application/x-ndjson"}
     streams = [asyncio.create_task(web.get("/tasks", headers=ndjson)) for _ in range(5)]
-    await until(lambda: sum(ask.slice.offset == 100 for ask in web.gateway.asks) == 5)
+    await until(lambda: sum(ask.slice.offset == 100 for ask in web.gateway.requests) == 5)
     for fields in (ndjson, {}):
         async with asyncio.timeout(5):
             refused = await web.get("/tasks", headers=fields)
         assert (refused.status_code, refused.json()["bound"]) == (429, 5)
-    web.gateway.told_at[100].set()
+    web.gateway.chunk_outcomes[100].set()
     assert {answer.status_code for answer in await asyncio.gather(*streams)} == {200}
     assert (await web.get("/tasks", headers=ndjson)).status_code == 200
 
@@ -105,7 +117,7 @@ async def test_only_operators_learn_that_an_app_is_there(operator: bool, foreign
     async with web.client:
         assert (await web.get("/tasks?app=news")).status_code == foreign
         assert (await web.get("/tasks?app=none")).status_code == 404
-        assert web.gateway.asks == []
+        assert web.gateway.requests == []
         assert (await web.get("/tasks?app=shop")).status_code == 200
 
 

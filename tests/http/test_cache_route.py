@@ -3,7 +3,7 @@
 import pytest
 
 from service.model.errors import StoreUnavailable, UnknownApp
-from tests.http.fake_gateway import AUTH, OPERATOR_AUTH, Web
+from tests.http.site import AUTH, OPERATOR_AUTH, Web
 
 
 async def test_operators_drop(web: Web) -> None:

@@ -11,7 +11,8 @@ from cachecontrol import CacheControl
 from hishel.httpx import AsyncCacheClient
 
 from service.model.queries import Range
-from tests.http.fake_gateway import AUTH, NOW_S, Web
+from tests.http.fake_gateway import NOW_S
+from tests.http.site import AUTH, Web
 
 ROUNDS = 4
 

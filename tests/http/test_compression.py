@@ -6,7 +6,7 @@ import zlib
 
 import pytest
 
-from tests.http.fake_gateway import Web
+from tests.http.site import Web
 
 LARGE = b",".join(b'{"id":%d,"title":"Spring sale"}' % number for number in range(100))
 
@@ -62,6 +62,7 @@ async def test_each_body_is_compressed_by_itself(web: Web) -> None:
 async def test_small_answers_stay_as_they_are(web: Web) -> None:
     """Less than a kilobyte is not worth it, unless the caller refuses a plain body."""
     web.gateway.changes = {}
+    web.gateway.listed = web.gateway.listed[:2]
     _, fields, _ = await _raw(web, Accept_Encoding="gzip")
     assert "content-encoding" not in fields
     _, fields, body = await _raw(web, Accept_Encoding="gzip, identity;q=0")
@@ -95,7 +96,7 @@ async def test_a_stream_is_compressed_where_that_is_accepted(web: Web) -> None:
 async def test_each_block_of_a_compressed_stream_can_be_read_when_it_comes(web: Web) -> None:
     """The first hundred tasks can be read while the second block is still being waited for."""
     second = asyncio.Event()
-    web.gateway.told_at[100] = second
+    web.gateway.chunk_outcomes[100] = second
     async with web.on_a_socket() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(STREAM + b"Accept-Encoding: gzip\r\n\r\n")

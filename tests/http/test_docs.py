@@ -18,7 +18,7 @@ from service.web.openapi.operations import paths
 from service.web.parameters import MOMENT_PATTERN, task_parameters
 from service.web.problems.types import KINDS
 from service.web.settings import default_web_settings
-from tests.http.fake_gateway import Web
+from tests.http.site import Web
 
 COMMITTED = Path(__file__).parents[2] / "openapi" / "openapi.json"
 MOMENTS = (
@@ -82,7 +82,7 @@ def test_references(document: dict[str, Any]) -> None:
 
 async def test_routes(web: Web, document: dict[str, Any]) -> None:
     """Every route is in the contract, except those for people, and the contract has no others."""
-    routes = {route.path.replace(":str", "") for route in web.app._app.routes}
+    routes = {route.path.replace(":str", "") for route in web.app.app.routes}
     assert set(document["paths"]) == routes - UNDOCUMENTED
 
 

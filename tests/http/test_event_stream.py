@@ -11,7 +11,8 @@ import pytest
 from service.model.errors import RangeTooWide, UpstreamTimeout
 from service.watch import feed as feed_module
 from tests.event_reader import EVENT_STREAM, Event, Mirror, events
-from tests.http.fake_gateway import AUTH, Web, task_of
+from tests.http.fake_gateway import task_of
+from tests.http.site import AUTH, Web
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +91,7 @@ async def test_a_watch_that_can_not_begin_is_a_problem(
 ) -> None:
     """With the status of its problem type, as for pages."""
     if error is not None:
-        web.gateway.told_at[0] = error
+        web.gateway.chunk_outcomes[0] = error
     answer = await web.get(f"/tasks?{query}", EVENT_STREAM)
     assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{slug}")
 

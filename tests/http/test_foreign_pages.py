@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from service.web.middleware import RequestMiddleware
-from tests.http.fake_gateway import OPERATOR_AUTH, Web
+from tests.http.site import OPERATOR_AUTH, Web
 
 
 def open_web(web: Web) -> httpx.AsyncClient:
@@ -30,7 +30,7 @@ async def test_other_names_are_not(web: Web, host: str) -> None:
         refused = await open_web(web).request(method, path, headers={"Host": host, **OPERATOR_AUTH})
         assert refused.status_code == 421
         assert (await web.client.get("/livez", headers={"Host": host})).status_code == 200
-    assert web.gateway.asks == []
+    assert web.gateway.requests == []
     assert web.gateway.dropped == []
 
 

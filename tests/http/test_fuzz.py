@@ -16,7 +16,8 @@ from service.web.headers.link import links
 from service.web.parameters import TasksReader
 from service.web.response_cache import ResponseCache
 from service.web.settings import default_web_settings
-from tests.http.fake_gateway import KEY, NOW_S, Web, key_callers
+from tests.http.fake_gateway import NOW_S
+from tests.http.site import KEY, Web, key_callers
 
 FEW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from service.model.errors import UpstreamTimeout
 from service.model.origin import FetchCost
 from service.model.pages import Source
-from tests.http.fake_gateway import AUTH, KEY, MANY_AUTH, Web
+from tests.http.site import AUTH, KEY, MANY_AUTH, Web
 from tests.servers import until
 
 OPEN = [
@@ -58,14 +58,15 @@ async def test_two_credentials_are_none(web: Web) -> None:
 
 async def test_only_named_routes_are_open(web: Web) -> None:
     """Every route but those named here refuses a caller without a key."""
-    templates = {route.path for route in web.app._app.routes}
+    templates = {route.path for route in web.app.app.routes}
     closed = set()
     for template in templates:
         path = template.replace("{name:str}", "failed" if "problems" in template else "start.js")
+        path = path.replace("{id:str}", "1")
         method = "DELETE" if template == "/cache" else "GET"
         if (await web.client.request(method, path)).status_code == 401:
             closed.add(template)
-    assert closed == {"/tasks", "/apps", "/budget", "/usage", "/cache"}
+    assert closed == {"/tasks", "/tasks/{id:str}", "/apps", "/budget", "/usage", "/cache"}
     assert {each.replace(":str", "") for each in templates - closed} == set(OPEN)
 
 
@@ -207,7 +208,7 @@ async def test_bounds(web: Web, path: str, headers: dict[str, str], status: int)
     assert "x-request-id" in answer.headers
     if status != 200:
         assert answer.json()["type"].startswith("/problems/")
-        assert web.gateway.asks == []
+        assert web.gateway.requests == []
 
 
 async def test_faults_beyond_the_application(web: Web) -> None:
@@ -216,7 +217,7 @@ async def test_faults_beyond_the_application(web: Web) -> None:
     async def broken(*_: object) -> None:
         raise RuntimeError("secret")
 
-    web.app._app = broken
+    web.app.app = broken
     with capture_logs() as logs:
         answer = await web.get()
     assert (answer.status_code, answer.json()["type"]) == (500, "/problems/failed")

@@ -2,7 +2,7 @@
 
 import re
 
-from tests.http.fake_gateway import Web
+from tests.http.site import Web
 
 FILES = ("/", "/page/page.css", "/page/page.js", "/page/card.js")
 

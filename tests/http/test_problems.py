@@ -12,11 +12,12 @@ from service.model.errors import Refused, TaskgateError
 from service.observe.outcomes import DECLINED, NOT_WAITED, REFUSED
 from service.web.problems.from_errors import slug_of
 from service.web.problems.types import KINDS
-from tests.http.fake_gateway import Web
+from tests.http.site import Web
 
 CASES = [
     (errors.NotAllowed("no"), 403, "not-allowed", None, {}),
     (errors.UnknownApp(), 404, "unknown-app", None, {}),
+    (errors.UnknownTask(), 404, "unknown-task", None, {"detail": "The app has no task with this id."}),
     (errors.KeysUnavailable(), 503, "keys-unavailable", 2, {}),
     (errors.SigningKeyUnknown(presented=True), 401, "unauthenticated", None, {}),
     (

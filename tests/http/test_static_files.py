@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.http.fake_gateway import Web, raw
+from tests.http.site import Web, raw
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 

@@ -1,5 +1,6 @@
 """`GET /tasks` over HTTP, with a fake gateway."""
 
+import asyncio
 import math
 from typing import Any
 
@@ -14,11 +15,12 @@ from service.model.pages import Forward, Source
 from service.model.queries import At, FromNow, Slice, Sort
 from service.model.streams import Only
 from service.web.settings import default_web_settings
-from tests.http.fake_gateway import AUTH, MANY_AUTH, SlowToForce, Web
+from tests.http.site import AUTH, MANY_AUTH, SlowToForce, Web
 
 
 async def test_body(web: Web) -> None:
     """The body has the members of the contract, in its order, and the tasks as the gateway gave them."""
+    web.gateway.changes = {"total": 95, "body": b'{"id":1,"title":"a"},{"id":2,"title":"b"}'}
     answer = await web.get("/tasks?app=shop&q=sp%C3%A4t&offset=20&limit=2")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -32,7 +34,7 @@ async def test_body(web: Web) -> None:
 async def test_defaults(web: Web) -> None:
     """Without parameters a caller gets the first twenty of its only app, thirty days either way, in default order."""
     await web.get("/tasks")
-    ask = web.gateway.asks[0]
+    ask = web.gateway.requests[0]
     assert ask.query.app == "shop"
     assert (ask.query.since, ask.query.until) == (FromNow(offset_s=-30 * 86_400), FromNow(offset_s=30 * 86_400))
     assert (ask.query.sort, ask.query.keyword, ask.slice) == (Sort.SCHEDULED_DESC, None, Slice(offset=0, limit=20))
@@ -44,7 +46,7 @@ async def test_everything_said(web: Web) -> None:
     path = "/tasks?limit=7&offset=9&sort=created_at&since=2025-05-01&until=2025-05-02T00:00:00%2B02:00&q=a+b&app=news"
     answer = await web.client.get(path, headers=MANY_AUTH)
     assert answer.status_code == 200
-    ask = web.gateway.asks[0]
+    ask = web.gateway.requests[0]
     assert (ask.query.app, ask.query.sort, ask.query.keyword) == ("news", Sort.CREATED, "a b")
     assert (ask.query.since, ask.query.until) == (At(epoch_s=1_746_057_600), At(epoch_s=1_746_136_800))
     assert ask.slice == Slice(offset=9, limit=7)
@@ -100,7 +102,7 @@ async def test_faults(web: Web, query: str, named: set[str]) -> None:
     assert problem["type"] == "/problems/bad-request"
     assert {error["parameter"] for error in problem["errors"]} == named
     assert len(problem["errors"]) == len(named)
-    assert web.gateway.asks == []
+    assert web.gateway.requests == []
 
 
 async def test_faults_are_bounded(web: Web) -> None:
@@ -217,13 +219,13 @@ async def test_links(web: Web, query: str, total: int, offsets: dict[str, int]) 
     """Each link leads to the slice that it names, with the caller's own parameters, and none leads beyond the end."""
     web.gateway.changes = {"total": total}
     answer = await web.get(f"/tasks?{query}")
-    asked = web.gateway.asks[0]
+    asked = web.gateway.requests[0]
     assert set(answer.links) == set(offsets)
     for rel, offset in offsets.items():
         url = answer.links[rel]["url"]
         assert url.startswith("/tasks?")
         assert (await web.get(url)).status_code == 200
-        followed = web.gateway.asks[-1]
+        followed = web.gateway.requests[-1]
         assert followed.slice == Slice(offset=offset, limit=asked.slice.limit)
         assert followed.query == asked.query
 
@@ -252,7 +254,7 @@ PATIENCE = [
 async def test_patience(web: Web, field: str, patience_s: float, applied: str | None) -> None:
     """`Prefer: wait` sets the patience within the caller's bound, and the answer names the applied value."""
     answer = await web.get(headers={"Prefer": field})
-    assert web.gateway.asks[0].patience_s == patience_s
+    assert web.gateway.requests[0].patience_s == patience_s
     assert answer.headers.get("preference-applied") == applied
 
 
@@ -282,14 +284,14 @@ DEMANDS = [
 async def test_demands(web: Web, field: str, directives: CacheDirectives) -> None:
     """Request `Cache-Control` is read as RFC 9111 and 5861 define it; unreadable directives are ignored."""
     await web.get(headers={"Cache-Control": field})
-    assert web.gateway.asks[0].directives == directives
+    assert web.gateway.requests[0].directives == directives
 
 
 async def test_pragma(web: Web) -> None:
     """`Pragma: no-cache` counts only without `Cache-Control`."""
     await web.get(headers={"Pragma": "no-cache"})
     await web.get(headers={"Pragma": "no-cache", "Cache-Control": "max-stale"})
-    assert [ask.directives.no_cache for ask in web.gateway.asks] == [True, False]
+    assert [ask.directives.no_cache for ask in web.gateway.requests] == [True, False]
 
 
 async def test_who_may_not_force() -> None:
@@ -303,7 +305,7 @@ async def test_who_may_not_force() -> None:
         await web.get(headers=headers)
         for headers in ({"Cache-Control": field}, {"Pragma": "no-cache"}, {"Cache-Control": "max-stale=8"})
     ]
-    assert [ask.directives for ask in web.gateway.asks] == [
+    assert [ask.directives for ask in web.gateway.requests] == [
         CacheDirectives(max_stale_s=8, only_if_cached=True, stale_if_error_s=7, is_force_denied=True),
         CacheDirectives(is_force_denied=True),
         CacheDirectives(max_stale_s=8),
@@ -371,9 +373,32 @@ async def test_filters_reach_the_gateway_and_the_body(web: Web) -> None:
     web.settings = msgspec.structs.replace(web.settings, filter_max_blocks=3)
     web.gateway.changes = {"only": Only(statuses=("pending", "dispatched"), types=("tag",)), "consistent": False}
     answer = await web.get("/tasks?status=dispatched,pending&type=tag")
-    [ask] = web.gateway.asks
+    [ask] = web.gateway.requests
     assert ask.only == Only(statuses=("pending", "dispatched"), types=("tag",))
     assert ask.filter_max_blocks == 3
     body = answer.json()
     assert (body["status"], body["type"], body["consistent"]) == (["pending", "dispatched"], ["tag"], False)
     assert "status=dispatched,pending&type=tag" in answer.links["next"]["url"]
+
+
+async def test_a_page_in_memory(web: Web) -> None:
+    """A page that nothing has to be awaited for is the same in every respect."""
+    asked = "/tasks?q=a&offset=20&limit=2"
+    obtained = await web.get(asked, {"Prefer": "wait=5"})
+    web.gateway.remembers = True
+    web.gateway.go = asyncio.Event()
+    recalled = await web.get(asked, {"Prefer": "wait=5"})
+    assert recalled.content == obtained.content
+    answers = [{**answer.headers, "x-request-id": ""} for answer in (recalled, obtained)]
+    assert answers[0] == answers[1]
+    assert [each.labels for each in web.observed] == [web.observed[0].labels] * 2
+    assert web.gateway.requests[0].slice == web.gateway.requests[1].slice
+
+
+async def test_options(web: Web) -> None:
+    """OPTIONS lists the methods, as for every route."""
+    for path in ("/tasks", "/apps"):
+        answer = await web.client.options(path)
+        assert (answer.status_code, answer.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+        assert "content-length" not in answer.headers
+    assert [each.labels.route for each in web.observed] == ["/tasks", "/apps"]

@@ -4,14 +4,15 @@ import pytest
 
 from service.model.budgets import Counts, Use, UseInPeriod
 from service.settings import CallerSettings
-from tests.http.fake_gateway import MANY_AUTH, NOW_S, Web, _hashed, key_callers
+from tests.http.fake_gateway import NOW_S
+from tests.http.site import MANY_AUTH, Web, hashed, key_callers
 
 BOSS_AUTH = {"Authorization": "Bearer boss"}
 
 
 def boss_web() -> Web:
     """With an operator who may read the app."""
-    settings = {"boss": CallerSettings(keys=(_hashed("boss"),), apps=("shop",), operator=True)}
+    settings = {"boss": CallerSettings(keys=(hashed("boss"),), apps=("shop",), operator=True)}
     return Web(callers=key_callers(settings))
 
 
@@ -40,6 +41,7 @@ async def test_the_body_has_the_documented_members(web: Web) -> None:
     body = answer.json()
     assert body == {
         "app": "shop",
+        "call": "list",
         "caller": "single",
         "redis": "ok",
         "since": "2025-06-15T15:06:00Z",
@@ -88,7 +90,7 @@ async def test_a_caller_asks_for_itself_and_an_operator_for_all(web: Web) -> Non
     await web.get("/usage?since=-PT15M")
     await web.get("/usage?since=2025-06-15T15:00:00Z")
     hour_ago_s = int(NOW_S) - 3600
-    assert web.gateway.usage_asks == [
+    assert web.gateway.usage_requests == [
         ("shop", "single", hour_ago_s),
         ("shop", "single", int(NOW_S) - 900),
         ("shop", "single", int(NOW_S) - 400),
@@ -97,7 +99,7 @@ async def test_a_caller_asks_for_itself_and_an_operator_for_all(web: Web) -> Non
     async with operators.client:
         await operators.client.get("/usage", headers=BOSS_AUTH)
         await operators.client.get("/usage?caller=single", headers=BOSS_AUTH)
-    assert operators.gateway.usage_asks == [("shop", None, hour_ago_s), ("shop", "single", hour_ago_s)]
+    assert operators.gateway.usage_requests == [("shop", None, hour_ago_s), ("shop", "single", hour_ago_s)]
 
 
 async def test_nobody_asks_without_a_key(web: Web) -> None:

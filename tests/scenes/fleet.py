@@ -22,7 +22,7 @@ from service.sandbox.client import ControlClient
 from service.sandbox.faults import SandboxCall
 from service.sandbox.upstream import APPS
 from tests.ports import free_port
-from tests.servers import Server, _die_with_parent
+from tests.servers import Server, die_with_parent
 
 APP = APPS[0]
 READY_S = 20.0
@@ -101,7 +101,7 @@ class Replica:
                 cwd=self.release.source,
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
 
     @property
@@ -256,10 +256,14 @@ async def fleet(
     weights: Mapping[str, float] | None = None,
     tasks: int = 2000,
     sandbox_calls: int = 5,
+    range_max_days: int = 366,
     release: Release | None = None,
     **sections: Any,
 ) -> AsyncIterator[Fleet]:
-    """Start everything, wait until it is ready and quiet, and end it."""
+    """Start everything, wait until it is ready and quiet, and end it.
+
+    The upstream refuses ranges longer than `range_max_days`.
+    """
     with tempfile.TemporaryDirectory(prefix="fleet-") as name:
         directory = Path(name)
         port = free_port()
@@ -276,9 +280,11 @@ async def fleet(
                 str(tasks),
                 "--calls",
                 str(sandbox_calls),
+                "--range-max-days",
+                str(range_max_days),
             ],
             stdout=subprocess.DEVNULL,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         configuration = write_configuration(
             directory,

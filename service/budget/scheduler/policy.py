@@ -32,7 +32,7 @@ class Policy:
     """The state of one app's budget and its three steps: tick, begin, done."""
 
     def __init__(self, rules: Rules) -> None:
-        self._rules = rules
+        self.rules = rules
         self.forget()
 
     def forget(self) -> None:
@@ -93,7 +93,7 @@ class Policy:
         left = sum(count for count, _ in lefts)
         urgent = sum(count for count, background in lefts if not background)
         pressing = max(urgent or left, seen.pressing if seen else 0)
-        due = self._next_at(pressing, urgent=urgent > 0) - self._rules.ahead_ms - self.now
+        due = self._next_at(pressing, urgent=urgent > 0) - self.rules.ahead_ms - self.now
         return Ticked(
             turns=tuple(
                 Turn(id=slot.turn, caller=slot.caller, usable_in_ms=max(0, slot.usable_at - self.now)) for slot in mine
@@ -143,13 +143,13 @@ class Policy:
                     weight=each.weight, count=each.count, since=since, background=each.background
                 )
         if rows:
-            self.reports[replica] = Report(expires=self.now + self._rules.report_lease_ms, rows=rows)
+            self.reports[replica] = Report(expires=self.now + self.rules.report_lease_ms, rows=rows)
         return rows
 
     # The clock and expiry.
 
     def _settle(self, reading: Reading) -> None:
-        rules = self._rules
+        rules = self.rules
         if reading.run_id != self.run_id:
             self._clear()
             self.epoch = reading.chance * SPANS
@@ -170,7 +170,7 @@ class Policy:
             self.slots.append(Slot(free_at=self.now + rules.transit_ms + rules.rest_ms, started=self.now))
 
     def _advance(self, reading: Reading) -> None:
-        step_ms = self._rules.clock_step_ms
+        step_ms = self.rules.clock_step_ms
         is_known = reading.epoch // SPANS == self.epoch // SPANS
         seen = max(self.now, reading.seen_ms) if is_known else self.now
         told = self.now + reading.raw_ms - self.raw
@@ -188,7 +188,7 @@ class Policy:
         for slot in self.slots:
             if slot.pending:
                 self._refund(slot)
-            slot.free_at = max(slot.free_at, self.now + self._rules.transit_ms + self._rules.rest_ms)
+            slot.free_at = max(slot.free_at, self.now + self.rules.transit_ms + self.rules.rest_ms)
 
     # Slots and turns.
 
@@ -208,9 +208,9 @@ class Policy:
         if slot.pending:
             self._refund(slot)
             return
-        held = min(self.now - slot.begun_at, self._rules.transit_ms)
+        held = min(self.now - slot.begun_at, self.rules.transit_ms)
         self.held += (held - self.held) / HELD_SHARE
-        slot.free_at = min(slot.free_at, self.now + self._rules.rest_ms)
+        slot.free_at = min(slot.free_at, self.now + self.rules.rest_ms)
         slot.turn = 0
         flight = self.flights.get(slot.block)
         if flight and flight.turn == turn:
@@ -264,7 +264,7 @@ class Policy:
         return None
 
     def _take(self, slot: Slot, block: str) -> None:
-        rules = self._rules
+        rules = self.rules
         if slot.pending:
             self._take_off(slot)
             slot.started = slot.usable_at
@@ -286,7 +286,7 @@ class Policy:
     # Choosing the next caller.
 
     def _reach(self) -> int:
-        return self.now + self._rules.ahead_ms
+        return self.now + self.rules.ahead_ms
 
     def _free_slots(self) -> int:
         """Return the number of slots that could carry a turn given now."""
@@ -295,7 +295,7 @@ class Policy:
     @property
     def _spare(self) -> int:
         """Return how many slots must be free for a background turn: one is kept for new requests."""
-        return min(2, self._rules.calls)
+        return min(2, self.rules.calls)
 
     def _may_give(self) -> bool:
         return self.pause_until <= self._reach() and self._free_slots() > 0
@@ -306,12 +306,12 @@ class Policy:
     def _next_at(self, count: int, *, urgent: bool) -> int:
         """Return when the next turn is usable if `count` wait for one; `urgent` if not all of them are in the
         background."""
-        lapse_ms = self._rules.turn_lease_ms + self._rules.ahead_ms
+        lapse_ms = self.rules.turn_lease_ms + self.rules.ahead_ms
         frees = sorted(slot.usable_at + lapse_ms if slot.pending else slot.free_at for slot in self.slots)
         first = frees[0 if urgent else self._spare - 1]
         at = max(self.now, self.pause_until, first)
         if count > max(1, self._free_slots()):
-            at = max(at, self._last_start() + self._rules.gap_ms)
+            at = max(at, self._last_start() + self.rules.gap_ms)
         return at
 
     def _look(self) -> Demand:
@@ -345,7 +345,7 @@ class Policy:
 
     def _give(self, seen: Demand) -> None:
         """Give all turns that are due."""
-        rules = self._rules
+        rules = self.rules
         paced = seen.pressing > self._free_slots()
         while seen.count:
             open_slots = [slot for slot in self.slots if not slot.pending]

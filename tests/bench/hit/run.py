@@ -148,8 +148,7 @@ async def measure() -> tuple[list[tuple[str, ...]], tuple[float, Measured], Meas
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-hit-")))
         server = stack.enter_context(Server())
-        assert server._process is not None
-        _pin(server._process.pid, core=1)
+        _pin(server.pid, core=1)
         server.run("SET", KEY, BODY)
         ports = {
             kind: _start(stack, kind, server.port, directory)

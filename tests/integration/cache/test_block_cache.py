@@ -41,7 +41,7 @@ async def shelf(own_valkey: Server) -> AsyncIterator[BlockCache]:
     shelf = BlockCache(cache, MemoryBlocks(max_bytes=0, clock=time.monotonic), lifetimes=LIFETIMES)
     new = shelf.take(KEY, BLOCK, generation=0)
     assert new is not None
-    await shelf.store(new)
+    await shelf.store(new, caller="c0")
     yield shelf
     await store.aclose()
 

@@ -73,7 +73,7 @@ class Replica:
         generation = self.shelf.generation(query.app)
         new = self.shelf.take(BlockKey(query=query, index=index), BLOCK, generation=generation)
         assert new is not None
-        await self.shelf.store(new)
+        await self.shelf.store(new, caller="c0")
 
     def remembers(self, query: Query = QUERY, index: int = 0) -> bool:
         """Whether the block is in memory."""
@@ -130,7 +130,7 @@ async def test_what_was_served_before_is_not_stored(pair: tuple[Replica, Replica
     assert new is not None
     await one.purge.drop("shop")
     await until(lambda: not two.remembers())
-    await two.shelf.store(new)
+    await two.shelf.store(new, caller="c0")
     assert (await one.shelf.get(KEY)).stored is None
 
 
@@ -146,7 +146,7 @@ class SlowUpstream:
         await self.go.wait()
         return Listing(tasks=(), total=0)
 
-    def stopped(self, app: object) -> None:
+    def stopped(self, app: object, kind: object) -> None:
         return None
 
 
@@ -166,7 +166,7 @@ async def test_a_call_under_way_is_made_again(pair: tuple[Replica, Replica], att
     app = upstream_app_of("shop", settings, backup_hosts=False)
     calls = ListCalls(app, upstream, two.shelf, block_size=100, align_s=1, clock=time.time)
     fetching = Fetching(app=app, calls=calls, stops=upstream, cache=two.shelf, attempts=2, pause_s=1, clock=time.time)
-    job = BlockJob(fetching, KEY, seen=NOTHING, is_fresh=lambda _: True)
+    job = BlockJob(fetching, KEY, caller="c0", seen=NOTHING, is_fresh=lambda _: True)
     call = asyncio.create_task(job.call(NoSlot(), attempt=attempt))
     await asyncio.wait_for(upstream.begun.wait(), 5)
     await one.purge.drop("shop")

@@ -1,4 +1,4 @@
-"""What one side can do to the others: thousands of idle connections, thousands of requests from one caller."""
+"""What one side can do to the others: thousands of idle connections, requests from one caller, or queries in Redis."""
 
 import asyncio
 import json
@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from service.sandbox.serving import Sandbox
-from tests.integration.callers.mounted import APP, PAGE, Mounted, mounted
+from service.sandbox.serving import Sandbox, sandbox_upstream
+from service.sandbox.upstream import SandboxOptions
+from tests.integration.callers.mounted import APP, OTHER_APP, PAGE, Mounted, mounted, sha256_of
 from tests.scenes.fleet import key_of
 from tests.servers import Server
 
@@ -122,3 +123,37 @@ async def test_one_caller_floods_and_another_is_served(mount: Mounted) -> None:
         assert statuses.get("200", 0) > 50
         assert p99(hits_s) < 1.0
         assert max(turns_s) < 3.0
+
+
+@pytest.mark.parametrize("policy", ["noeviction", "allkeys-lru"])
+async def test_thousands_of_queries_in_a_small_redis(tmp_path: Path, own_valkey: Server, policy: str) -> None:
+    """2,000 lists of one caller, 19 MB, into 12 MB of Redis: another app's and another caller's pages stay stored, and
+    are served from Redis by a replica that has not seen them."""
+    own_valkey.run("CONFIG", "SET", "maxmemory", "12mb")
+    own_valkey.run("CONFIG", "SET", "maxmemory-policy", policy)
+    callers = {name: {"keys": [sha256_of(key_of(name))], "apps": [APP, OTHER_APP]} for name in ("greedy", "normal")}
+    others = [f"/tasks?app={app}&limit=1&q=normal{number}" for number in range(5) for app in (APP, OTHER_APP)]
+    async with sandbox_upstream(SandboxOptions(calls=50)) as sandbox:
+        mount = Mounted(tmp_path, valkey=own_valkey, sandbox=sandbox)
+        redis = {"url": own_valkey.url, "timeout_s": 5.0}
+        cache = {"caller_blocks_max": 200, "block_size": 20, "fresh_s": 3600.0, "settled_s": 3600.0}
+        mount.put(callers=callers, budget={"calls": 50, "waiting_max": 100}, cache=cache, redis=redis)
+        async with mounted(mount):
+            for path in others:
+                assert (await mount.ask(key_of("normal"), path)).status == 200
+
+            async def reads(numbers: range) -> None:
+                for number in numbers:
+                    path = f"/tasks?app={APP}&limit=1&since=-PT{1_000_000 + number}S"
+                    assert (await mount.ask(key_of("greedy"), path, {"Prefer": "wait=30"})).status == 200
+
+            await asyncio.gather(*(reads(range(first, 2000, 20)) for first in range(20)))
+            assert len(mount.events("cache.caller_over_bound")) == 1
+            assert not mount.events("cache.not_stored")
+            used = own_valkey.run("INFO", "memory")["used_memory"]
+            assert int(own_valkey.run("INFO", "stats")["evicted_keys"]) == 0
+            print(f"\n{policy}: {used / 1e6:.1f} MB used in Redis")
+        async with mounted(mount):
+            for path in others:
+                page = await mount.ask(key_of("normal"), path, {"Cache-Control": "only-if-cached"})
+                assert page.status == 200, path

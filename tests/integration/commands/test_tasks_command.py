@@ -17,7 +17,8 @@ import pytest
 from service.model.budgets import CallerStanding
 from service.model.errors import UpstreamTimeout, WaitTooLong
 from service.model.pages import Source
-from tests.http.fake_gateway import KEY, Web, task_of
+from tests.http.fake_gateway import task_of
+from tests.http.site import KEY, Web
 
 ROOT = Path(__file__).parents[3]
 NASTY = "a\x1b[31mred\x07\x9b2J \u202egnp.exe\u200b\u2028 限时优惠 👩\u200d🚀"
@@ -58,7 +59,7 @@ async def test_a_table(web: Web) -> None:
     assert (status, err, len(rows)) == (0, "", 251)
     assert rows[0].split() == ["ID", "STATUS", "TYPE", "SCHEDULED", "TITLE"]
     assert rows[8].split() == ["1007", "dispatched", "all", "2025-06-01T10:00:00Z", "Task", "7"]
-    ask = web.gateway.asks[0]
+    ask = web.gateway.requests[0]
     assert (ask.query.app, ask.query.keyword, str(ask.query.since), ask.patience_s) == ("shop", "a b", "-P7D", 7.0)
 
 
@@ -72,7 +73,7 @@ async def test_ndjson(web: Web) -> None:
 
 async def test_a_limit_ends_the_stream(web: Web) -> None:
     """After so many tasks it ends with status 0, and no more blocks are requested than that takes."""
-    web.gateway.told_at[200] = asyncio.Event()
+    web.gateway.chunk_outcomes[200] = asyncio.Event()
     async with web.on_a_socket() as port:
         status, out, err = await run(port, "--limit", "120")
     assert (status, err, len(out.splitlines())) == (0, "", 121)
@@ -111,7 +112,7 @@ ENDS: list[tuple[Any, int, str]] = [
 @pytest.mark.parametrize(("told", "status", "text"), ENDS)
 async def test_how_it_ended(web: Web, told: Any, status: int, text: str) -> None:
     """A truncated list is reported with its reason and how to continue, and ends with 1; warnings leave it at 0."""
-    web.gateway.told_at[100] = told
+    web.gateway.chunk_outcomes[100] = told
     async with web.on_a_socket() as port:
         ended = await run(port)
     assert ended[0] == status
@@ -158,7 +159,7 @@ async def test_faults(web: Web, arguments: tuple[str, ...], key: str | None, sta
 async def test_progress_on_a_terminal(web: Web) -> None:
     """On a terminal stderr shows the expected wait, then what is done and left, and is cleared at the end."""
     web.gateway.view = {"free": 0, "others": CallerStanding(name=None, waiting=19)}
-    web.gateway.told_at[200] = go = asyncio.Event()
+    web.gateway.chunk_outcomes[200] = go = asyncio.Event()
     asyncio.get_running_loop().call_later(0.7, go.set)
     ours, theirs = pty.openpty()
     try:

@@ -17,7 +17,7 @@ from service.sandbox.faults import ErrorCode
 from tests.chart.signals import alerts, dashboard, panels, rules, variables
 from tests.ports import free_port
 from tests.scenes.fleet import APP, Fleet, fleet, get
-from tests.servers import Server, _die_with_parent, eventually
+from tests.servers import Server, die_with_parent, eventually
 
 pytestmark = pytest.mark.prometheus
 
@@ -61,7 +61,7 @@ def prometheus(*targets: int) -> Iterator[int]:
                 ],
                 stdout=log,
                 stderr=log,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
         try:
             yield port

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest, make_asgi_app
 
+from service.model.calls import CallKind
 from service.model.errors import NothingStored, UpstreamTimeout, WaitTooLong
 from service.model.freshness import StaleReason
 from service.model.origin import FetchCost
@@ -19,7 +20,8 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.upstream_calls import CalledApp
 from service.web.settings import default_web_settings
 from service.web.site import create_web
-from tests.http.fake_gateway import KEY, NOW_S, FakeGateway, feeds_over, key_callers, served
+from tests.http.fake_gateway import NOW_S, FakeGateway
+from tests.http.site import KEY, feeds_over, key_callers, served
 from tests.integration.telemetry.scraping import OPENMETRICS, ask, read, scraped
 from tests.observations import observed
 from tests.servers import until
@@ -35,7 +37,7 @@ class Bench:
         self.port = self.metrics_port = 0
         self.metrics = Metrics(
             version="1",
-            apps={"shop": CalledApp(region="singapore", window_s=1.0)},
+            apps={"shop": CalledApp(region="singapore", windows_s=dict.fromkeys(CallKind, 1.0))},
             callers=lambda: ("single", "several"),
             clock=lambda: 0.0,
         )

@@ -210,7 +210,7 @@ class Bench:
         self.begun = 0
         self.use()
 
-    def use(self, *hosts: str, **settings: Any) -> None:
+    def use(self, *hosts: str, proxy_password: str | None = None, **settings: Any) -> None:
         """Make the client anew, for these hosts and with these settings of `UpstreamSettings`."""
         self.app = UpstreamApp(name="shop", sdkappid=88888888, admin="admin", hosts=hosts or (self.base,))
         app_settings = AppSettings(sdkappid=88888888, admin="admin", secret_file=str(self.secret_file))
@@ -218,6 +218,7 @@ class Bench:
         self.client = Client(
             UpstreamSettings(**settings),
             signers=[self.signer],
+            proxy_password=proxy_password,
             wall=lambda: self.wall_s,
             steady=lambda: self.steady_s,
         )

@@ -221,7 +221,7 @@ def test_a_secret_file_that_hangs(tmp_path: Path) -> None:
 
 async def test_files_and_urls_that_hang(tmp_path: Path, names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
     """Configurations, JWKS files and JWKS hosts that hang occupy none of the shared threads."""
-    monkeypatch.setattr("service.http_client.resolver._addresses", names.look_up)
+    monkeypatch.setattr("service.http_client.resolver.look_up", names.look_up)
     names.hanging.add("keys.test")
     settings = Settings(
         apps={"shop": AppSettings(sdkappid=1, admin="a", secret_env="S")},

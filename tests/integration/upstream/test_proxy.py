@@ -4,13 +4,14 @@ import asyncio
 import shutil
 import ssl
 import subprocess
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from service.model.errors import UpstreamUnreachable
+from service.model.errors import UpstreamHTTPStatus, UpstreamUnreachable
 from tests.integration.upstream.bench import Bench
 from tests.ports import free_port
 
@@ -20,11 +21,13 @@ class Proxy:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.heads: list[bytes] = []
         self.answer = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
+            self.heads.append(head)
             self.asked.append(head.split(b"\r\n")[0].decode())
             method, target, _ = self.asked[-1].split(" ")
             if method == "CONNECT":
@@ -95,11 +98,28 @@ async def test_through_a_proxy(bench: Bench, certificate: Path, proxy: tuple[Pro
         assert asked.asked[1].startswith(f"POST {bench.base}/v4/timpush/list_sched_task?")
 
 
+async def test_credentials_are_the_proxys_alone(bench: Bench, certificate: Path, proxy: tuple[Proxy, str]) -> None:
+    """They are sent with CONNECT, and with requests of whole URLs, but never through the tunnel."""
+    asked, url = proxy
+    expected = b"\r\nproxy-authorization: Basic " + b64encode(b"me:p:w")
+    async with over_tls(bench, certificate) as base:
+        bench.use(base, proxy_password="p:w", ca_file=str(certificate), proxy_url=url, proxy_username="me")
+        assert (await bench.fetch()).total == 1
+        await bench.client.aclose()
+        bench.use(proxy_password="p:w", proxy_url=url, proxy_username="me")
+        assert (await bench.fetch()).total == 1
+    assert [expected.lower() in head.lower() for head in asked.heads] == [True, True]
+    assert b"proxy-authorization" not in bench.upstream.requests[0].lower()
+
+
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
         (b"HTTP/1.1 403 Filtered\r\n\r\n", "HTTP status 403"),
-        (b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\n\r\n", "HTTP status 407"),
+        (
+            b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\n\r\n",
+            "407: it accepts",
+        ),
         (b"220 smtp.example\r\n\r\n", "does not answer in HTTP"),
         (b"", "closed the connection|does not answer"),
     ],
@@ -142,39 +162,65 @@ async def test_a_proxy_that_hangs(bench: Bench, certificate: Path) -> None:
             await bench.fetch()
 
 
+@asynccontextmanager
+async def tinyproxy(folder: Path, *lines: str) -> AsyncIterator[str]:
+    """Debian's tinyproxy with these lines in its configuration; yields its URL."""
+    program = shutil.which("tinyproxy")
+    assert program, "tinyproxy is not installed (Debian: apt-get install tinyproxy)"
+    port, file = free_port(), folder / "tinyproxy.conf"
+    fixed = (f"Port {port}", "Listen 127.0.0.1", "Allow 127.0.0.1", f'LogFile "{folder / "tinyproxy.log"}"')
+    file.write_text("\n".join((*fixed, "LogLevel Connect", "MaxClients 20", "Timeout 10", *lines, "")))
+    process = await asyncio.create_subprocess_exec(
+        program, "-d", "-c", str(file), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        await _listening(port)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        await process.wait()
+
+
 @pytest.mark.proxy
 async def test_through_tinyproxy(bench: Bench, certificate: Path, tmp_path: Path) -> None:
     """Debian's tinyproxy passes calls on, with TLS and without, and refuses a port that it does not allow."""
-    tinyproxy = shutil.which("tinyproxy")
-    assert tinyproxy, "tinyproxy is not installed (Debian: apt-get install tinyproxy)"
     async with over_tls(bench, certificate) as base:
-        port, upstream_port = free_port(), base.rsplit(":", 1)[1]
-        configuration = tmp_path / "tinyproxy.conf"
-        log = tmp_path / "tinyproxy.log"
-        configuration.write_text(
-            f'Port {port}\nListen 127.0.0.1\nAllow 127.0.0.1\nConnectPort {upstream_port}\nLogFile "{log}"\n'
-            "LogLevel Connect\nMaxClients 20\nTimeout 10\n"
-        )
-        process = await asyncio.create_subprocess_exec(
-            tinyproxy, "-d", "-c", str(configuration), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            await _listening(port)
-            url = f"http://127.0.0.1:{port}"
+        upstream_port = base.rsplit(":", 1)[1]
+        async with tinyproxy(tmp_path, f"ConnectPort {upstream_port}") as url:
             bench.use(base, ca_file=str(certificate), proxy_url=url)
             for _ in range(3):
                 assert (await bench.fetch()).total == 1
             assert bench.upstream.connections == 1
-            assert f"CONNECT 127.0.0.1:{upstream_port}" in log.read_text()
+            assert f"CONNECT 127.0.0.1:{upstream_port}" in (tmp_path / "tinyproxy.log").read_text()
             await bench.client.aclose()
             bench.use(proxy_url=url)
             assert (await bench.fetch()).total == 1
             bench.use(f"https://127.0.0.1:{free_port()}", ca_file=str(certificate), proxy_url=url)
             with pytest.raises(UpstreamUnreachable, match="HTTP status 403"):
                 await bench.fetch()
-        finally:
-            process.terminate()
-            await process.wait()
+
+
+@pytest.mark.proxy
+async def test_through_tinyproxy_with_a_password(bench: Bench, certificate: Path, tmp_path: Path) -> None:
+    """With BasicAuth it passes on calls with the right password, and the reason for others names no password."""
+    async with over_tls(bench, certificate) as base:
+        lines = (f"ConnectPort {base.rsplit(':', 1)[1]}", "BasicAuth taskgate hunter2")
+        async with tinyproxy(tmp_path, *lines) as url:
+            known = {"ca_file": str(certificate), "proxy_url": url, "proxy_username": "taskgate"}
+            bench.use(base, proxy_password="hunter2", **known)
+            assert (await bench.fetch()).total == 1
+            await bench.client.aclose()
+            bench.use(proxy_password="hunter2", proxy_url=url, proxy_username="taskgate")
+            assert (await bench.fetch()).total == 1
+            await bench.client.aclose()
+            bench.use(base, proxy_password="wrong-one", **known)
+            with pytest.raises(UpstreamUnreachable, match=r"HTTP status 40[17]") as caught:
+                await bench.fetch()
+            assert not caught.value.sent
+            assert "wrong-one" not in str(caught.value)
+            bench.use(proxy_url=url)
+            with pytest.raises(UpstreamHTTPStatus, match="HTTP status 407"):
+                await bench.fetch()
 
 
 async def _listening(port: int) -> None:

@@ -86,8 +86,8 @@ class FewAtATime:
         self.on_call()
         return listing
 
-    def stopped(self, app: object) -> None:
-        del app
+    def stopped(self, app: object, kind: object) -> None:
+        del app, kind
 
 
 class Replica:
@@ -116,6 +116,7 @@ class Replica:
         job = BlockJob(
             self.fetching,
             BlockKey(query=QUERY, index=index),
+            caller="c",
             seen=await self.fetching.cache.get(BlockKey(query=QUERY, index=index)),
             is_fresh=lambda _: True,
         )

@@ -1,9 +1,9 @@
 """The scheduler of `on_redis_down: share`, around a shared one that can be cut off, on the test's own clock."""
 
 import asyncio
-import time
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from service.budget.scheduler.fallback import FallbackScheduler
@@ -17,11 +17,12 @@ QUIET_S = (RULES.transit_ms + RULES.rest_ms) / 1000
 
 
 class Shared(LocalScheduler):
-    """Fakes the shared scheduler: can be cut off, and records its calls."""
+    """Fakes the shared scheduler: can be cut off, also after a number of calls, and records its calls."""
 
     def __init__(self, world: "World") -> None:
         super().__init__(world.policy, lambda: world.now_s * 1000)
         self.away = False
+        self.goes_after: int | None = None
         self.asked: list[str] = []
 
     async def tick(
@@ -48,6 +49,8 @@ class Shared(LocalScheduler):
         await super().done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason)
 
     def _reach(self, what: str) -> None:
+        if self.goes_after is not None and len(self.asked) >= self.goes_after:
+            self.away = True
         if self.away:
             raise StoreUnavailable("unreachable")
         self.asked.append(what)
@@ -201,12 +204,12 @@ async def test_a_return_that_fails_halfway_is_quiet_at_the_next() -> None:
     await world.turn()
     await world.cut_off()
     world.shared.away = False
-    await world.sharing.tick((), returned=(), quiet=False, wants_board=False)
-    await world.sharing._tick_shared((), returned=(), quiet=False, wants_board=False)
-    world.shared.away = True
+    world.shared.goes_after = len(world.shared.asked) + 1
+    await world.sharing.probe()
+    assert world.sharing.calls_alone is None
     with pytest.raises(StoreUnavailable):
         await world.tick()
-    world.shared.away = False
+    world.shared.away, world.shared.goes_after = False, None
     world.shared.asked.clear()
     await world.tick()
     assert world.shared.asked == ["quiet tick"]
@@ -214,12 +217,14 @@ async def test_a_return_that_fails_halfway_is_quiet_at_the_next() -> None:
 
 async def test_a_process_that_slept_looks_before_it_calls() -> None:
     """An own turn is not begun if Redis was last found unavailable longer ago than others may take to notice."""
-    world = World()
+    world = World(rules=msgspec.structs.replace(RULES, turn_lease_ms=5_000))
     await world.turn()
     await world.cut_off()
     own = await world.turn()
-    world.sharing._outage = world.sharing._outage.failed(asked_s=world.now_s - 1.3, now_s=world.now_s)
+    world.now_s += 1.3
     assert await world.begin(own) == Lapsed()
+    await world.sharing.probe()
+    assert await world.begin(own) == Begun()
 
 
 async def test_a_pause_is_kept_on_both_sides() -> None:
@@ -251,7 +256,7 @@ async def test_the_board_tells_waits_at_the_parts_pace() -> None:
 
 async def test_who_waits_for_nothing_watches_all_the_same() -> None:
     """A started scheduler notices by itself that Redis is gone and that it is back, and ends when closed."""
-    world = World(clock_s=time.monotonic)
+    world = World(clock_s=asyncio.get_running_loop().time)
     world.shared.away = True
     world.sharing.start()
     async with asyncio.timeout(5.0):

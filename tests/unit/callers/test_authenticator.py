@@ -248,10 +248,10 @@ def test_a_remembered_token_ends_with_its_exp(mint: Any, authenticator: Authenti
     """A token is verified once; from its exp on it is verified each time, and after the leeway it is refused."""
     token = bearer(mint.token(exp=NOW_S + 10))
     authenticator.identify(token)
-    assert len(authenticator._remembered) == 1
+    assert authenticator.authenticate_cached(token) is not None
     clock.now_s = NOW_S + 10
     assert authenticator.identify(token).name == "reports"
-    assert len(authenticator._remembered) == 0
+    assert authenticator.authenticate_cached(token) is None
     clock.now_s = NOW_S + 41
     with pytest.raises(Unauthenticated):
         authenticator.identify(token)

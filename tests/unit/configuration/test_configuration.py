@@ -313,8 +313,8 @@ def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
             "upstream: {proxy_url: 'http://me:secret@proxy:3128', ca_file: /dev/null}\nredis:",
             [
                 (
-                    "upstream.proxy_url: holds a user or a password, which would be logged; have the proxy know this "
-                    "machine by its address"
+                    "upstream.proxy_url: holds a user or a password, which would be logged; use proxy_username and "
+                    "proxy_password_file"
                 ),
                 "upstream.ca_file: the file /dev/null holds no certificate (PEM)",
             ],
@@ -325,6 +325,26 @@ def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
             [
                 "upstream.unknown_task_codes: 60007 means something else for every call (throttled)",
                 "upstream.unknown_task_codes: 90105 means something else for every call (transient)",
+            ],
+        ),
+        (
+            "redis:",
+            "upstream: {proxy_username: me, proxy_password_env: NOT_SET}\nredis:",
+            [
+                "upstream.proxy_username: goes with a proxy_url alone",
+                "upstream.proxy_password_env: the environment variable NOT_SET is not set, or empty",
+            ],
+        ),
+        (
+            "redis:",
+            "upstream: {proxy_url: 'http://proxy:3128', proxy_username: me}\nredis:",
+            ["upstream: proxy_username and one of proxy_password_file and proxy_password_env go together"],
+        ),
+        (
+            "redis:",
+            "upstream: {proxy_url: 'http://proxy:3128', proxy_username: 'me:x', proxy_password_file: none}\nredis:",
+            [
+                "upstream.proxy_username: expected a user name in ASCII without colon and space",
             ],
         ),
         (

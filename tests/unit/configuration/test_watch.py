@@ -61,12 +61,14 @@ class Following:
         self.applied: list[Settings] = []
         running = load(mount.file, ENVIRON).settings
         self.counted: list[bool] = []
+        self.needs_restart = False
         self.reload = ConfigurationWatcher(
             str(mount.file), ENVIRON, running=running, apply=self.applied.append, on_reload=self._told
         )
 
-    def _told(self, *, ok: bool) -> None:
+    def _told(self, *, ok: bool, needs_restart: bool) -> None:
         self.counted.append(ok)
+        self.needs_restart = needs_restart
 
 
 async def test_a_change_is_applied_once(mount: Mount) -> None:
@@ -132,6 +134,25 @@ async def test_a_bad_secret_is_told(mount: Mount) -> None:
     mount.put(document(apps={"shop": app}), **{"shop.secret": "4567"})
     await following.reload.look()
     assert (following.reload.reloads, following.reload.refusals) == (1, 1)
+
+
+async def test_a_file_read_at_the_start_needs_a_restart(mount: Mount) -> None:
+    """Its changed content is reported, until it is what it was; a file written anew with the same content is not."""
+    settings = document(redis={"url": "redis://127.0.0.1", "password_file": "redis.password"})
+    mount.put(settings, **{"redis.password": "one"})
+    following = Following(mount)
+    told: list[tuple[bool, list[Any]]] = []
+    for password in ("one", "two", "one"):
+        mount.put(settings, **{"redis.password": password})
+        with capture_logs() as logs:
+            await following.reload.look()
+        named = [path for entry in logs if entry["event"] == "settings.restart_needed" for path in entry["paths"]]
+        told.append((following.needs_restart, named))
+    assert told == [(False, []), (True, ["redis.password_file"]), (False, [])]
+    assert following.counted == [True, True, True]
+    mount.put("apps: {")
+    await following.reload.look()
+    assert (following.counted[-1], following.needs_restart) == (False, False)
 
 
 async def test_what_needs_a_restart_is_told(mount: Mount) -> None:

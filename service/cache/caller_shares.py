@@ -1,0 +1,106 @@
+"""Bounds the blocks that Redis keeps for each caller, so that no caller's queries evict those of all others.
+
+Blocks are counted, not queries: one query over a long list fills as much memory as thousands of keywords. A caller's
+blocks of an app are counted over all replicas, in a sorted set whose scores are the times at which they expire. Beyond
+the bound a block is still served and shared, but kept for `BRIEF_S` only.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import cast
+
+import structlog
+
+from service.cache.lru import LruTable
+from service.model.errors import StoreUnavailable
+from service.store.interfaces import Put, Store
+
+BRIEF_S = 10.0
+"""How long a block beyond the bound is kept: enough for all replicas that wait for it, and for its reader's next page.
+At 5 calls a second these are 50 blocks of an app."""
+QUERIES_MAX = 10_000
+"""How many queries a replica remembers for the count of distinct ones; 250 bytes each."""
+QUERY_SEEN_S = 3600.0
+
+log = structlog.get_logger()
+
+
+# KEYS: the caller's blocks, the block. ARGV: the block's name, how long to keep it, the longest time that any block is
+# kept (both in ms), the bound. Returns 1 if the block fits and is now counted, else 0; the number of blocks counted for
+# the caller; and how long the presently stored block will be kept (ms). A key of another type starts again.
+_COUNT = """
+local key, keep_ms, longest_ms = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local expired = redis.pcall('ZREMRANGEBYSCORE', key, '-inf', string.format('%d', now_ms))
+if type(expired) == 'table' then
+  if not string.find(expired.err, 'WRONGTYPE') then return expired end
+  redis.call('DEL', key)
+end
+redis.call('ZREMRANGEBYSCORE', key, string.format('(%d', now_ms + longest_ms), '+inf')
+local count = redis.call('ZCARD', key)
+local is_new = not redis.call('ZSCORE', key, ARGV[1])
+if is_new and count >= tonumber(ARGV[4]) then return {0, count, redis.call('PTTL', KEYS[2])} end
+redis.call('ZADD', key, string.format('%d', now_ms + keep_ms), ARGV[1])
+redis.call('PEXPIRE', key, longest_ms)
+return {1, is_new and count + 1 or count, 0}
+"""
+
+
+class CallerShares:
+    """Counts blocks by app and caller. `clock` returns seconds and never steps back.
+
+    `blocks` are the numbers of blocks kept, as of each caller's last fetch; `brief` counts those kept only briefly.
+    """
+
+    def __init__(
+        self, store: Store, *, prefix: str, blocks_max: int, clock: Callable[[], float], brief_s: float = BRIEF_S
+    ) -> None:
+        self.blocks: dict[tuple[str, str], int] = {}
+        self.brief: Counter[tuple[str, str]] = Counter()
+        self._count = store.script(_COUNT)
+        self._prefix = prefix
+        self._blocks_max = blocks_max
+        self._clock = clock
+        self._brief_ms = int(brief_s * 1000)
+        self._queries: LruTable[tuple[str, str, str], float] = LruTable(QUERIES_MAX)
+
+    async def keep_ms(self, block: Put, *, app: str, caller: str, longest_ms: int) -> int:
+        """Count a block of the caller, and return how long to keep it: as it says, or less beyond the bound.
+
+        A block that is stored already keeps its time. While Redis is unavailable, nothing is counted or cut short.
+        """
+        who = app, caller
+        name = block.key.rpartition(":b:")[2]
+        self._queries.put((*who, name.partition(":")[0]), self._clock())
+        keys = [f"{shares_of(self._prefix, app)}{caller}", block.key]
+        try:
+            answer = await self._count(keys, (name, block.ttl_ms, longest_ms, self._blocks_max))
+        except StoreUnavailable:
+            return block.ttl_ms
+        fits, count, left_ms = cast("list[int]", answer)
+        self.blocks[who] = count
+        if fits:
+            return block.ttl_ms
+        if not self.brief[who]:
+            log.warning("cache.caller_over_bound", app=app, caller=caller, blocks_max=self._blocks_max)
+        self.brief[who] += 1
+        return min(max(left_ms, self._brief_ms), block.ttl_ms)
+
+    def queries(self) -> Counter[tuple[str, str]]:
+        """Return how many distinct queries this replica has fetched in the last hour, by app and caller.
+
+        At most QUERIES_MAX in all: beyond that, the oldest are not counted.
+        """
+        since_s = self._clock() - QUERY_SEEN_S
+        return Counter((app, caller) for (app, caller, _), seen_s in self._queries.items() if seen_s > since_s)
+
+    def forget(self, app: str) -> None:
+        """Called when the app's blocks were dropped, and Redis' counts with them."""
+        for who in [who for who in self.blocks if who[0] == app]:
+            del self.blocks[who]
+
+
+def shares_of(prefix: str, app: str) -> str:
+    """Return how the keys of the counts of an app's callers begin."""
+    return f"{prefix}:{{{app}}}:share:"

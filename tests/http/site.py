@@ -1,0 +1,183 @@
+"""The HTTP side around a fake gateway: in process, or behind the production server."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import msgspec
+
+from service.callers.authenticator import Authenticator
+from service.callers.table import Table, table_of
+from service.model.callers import Authenticated, Caller
+from service.model.errors import StoreUnavailable, Unauthenticated
+from service.observe.access_log import log_requests
+from service.observe.request import RequestRecord
+from service.server.addresses import listening_socket
+from service.server.asgi import Lifespan
+from service.server.http_server import HttpServer, refuse_plainly
+from service.server.lifecycle import bounds_of
+from service.settings import (
+    AppSettings,
+    BudgetSettings,
+    CallerSettings,
+    RedisSettings,
+    ServerSettings,
+    Settings,
+    WatchSettings,
+)
+from service.watch.feeds import Feeds
+from service.watch.version_store import VersionStore
+from service.web.middleware import RequestMiddleware
+from service.web.settings import WebSettings, default_web_settings
+from service.web.site import create_web
+from tests.http.fake_gateway import NOW_S, FakeGateway
+
+KEY = "one-key"
+AUTH = {"Authorization": f"Bearer {KEY}"}
+OPERATOR_AUTH = {"Authorization": "Bearer operator-key"}
+MANY_AUTH = {"Authorization": "Bearer two-key"}
+
+
+class NoStore:
+    """A Redis that is unavailable."""
+
+    async def get(self, key: str) -> bytes | None:
+        """Nothing can be read."""
+        raise StoreUnavailable("unreachable")
+
+    async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
+        """Nothing can be stored."""
+        raise StoreUnavailable("unreachable")
+
+
+class SlowToForce:
+    """Callers without permission to force a fetch."""
+
+    generation = 0
+
+    async def refresh(self) -> None:
+        """Do nothing: there is nothing to refresh."""
+
+    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Nothing changes."""
+        del changed
+        return lambda: None
+
+    def authenticate_cached(self, authorization: bytes | None) -> Authenticated | None:
+        """Know nobody without a check."""
+        return None
+
+    def identify(self, authorization: bytes | None) -> Caller:
+        """Return the same caller for any credential."""
+        if authorization is None:
+            raise Unauthenticated
+        return Caller(
+            name="meek", apps=frozenset(("shop",)), weight=1.0, waiting_max=5, wait_max_s=30.0, may_force=False
+        )
+
+
+@dataclass
+class Web:
+    """The HTTP side around a fake gateway, with what it observed."""
+
+    gateway: FakeGateway = field(default_factory=FakeGateway)
+    settings: WebSettings = field(default_factory=default_web_settings)
+    callers: Any = None
+    observed: list[RequestRecord] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.callers = self.callers or key_callers()
+        self.feeds = feeds_over(self.gateway)
+        self.app: RequestMiddleware = create_web(
+            self.gateway,
+            self.callers,
+            lambda: self.settings,
+            feeds=self.feeds,
+            clock=lambda: NOW_S,
+            observers=[lambda seen: log_requests([seen]), self.observed.append],
+        )
+        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=self.app), base_url="http://gateway")
+
+    async def get(self, path: str = "/tasks", headers: Mapping[str, str] | None = None) -> httpx.Response:
+        """GET with the key of the caller who may read one app."""
+        return await self.client.get(path, headers={**AUTH, **(headers or {})})
+
+    @asynccontextmanager
+    async def on_a_socket(self) -> AsyncIterator[int]:
+        """Serve on a real port."""
+        async with served(self.app, refusal=self.app.refuse) as port:
+            yield port
+
+
+def feeds_over(gateway: Any) -> Feeds:
+    """Watched lists over a gateway, on a replica without Redis."""
+    return Feeds(
+        gateway,
+        VersionStore(NoStore(), prefix="t", keep_s=60.0),  # type: ignore[arg-type]
+        settings=WatchSettings(),
+        block_size=100,
+        clock=lambda: NOW_S,
+    )
+
+
+@asynccontextmanager
+async def served(
+    app: Any, *, at_once: Any = None, refusal: Any = refuse_plainly, **changes: float
+) -> AsyncIterator[int]:
+    """Serve an application on a real port with the production server, in this event loop; `changes` are settings."""
+    settings = msgspec.structs.replace(ServerSettings(), **changes)
+    server = HttpServer(app, bounds_of(settings), refusal=refusal, at_once=at_once)
+    with listening_socket("127.0.0.1", 0, reader_timeout_s=settings.reader_timeout_s) as listening:
+        lifespan = Lifespan(app)
+        await lifespan.startup()
+        await server.open(listening, backlog=128)
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            server.stop()
+            server.abort()
+            async with asyncio.timeout(10):
+                await server.ended()
+                await lifespan.shutdown()
+
+
+def key_callers(callers: Mapping[str, CallerSettings] | None = None) -> Authenticator:
+    """Return these callers; by default one caller with one app, and another with two."""
+    return Authenticator(key_table(callers), issuer=None, clock=lambda: NOW_S)
+
+
+def key_table(callers: Mapping[str, CallerSettings] | None = None) -> Table:
+    """Return the table of these callers, or of the same defaults."""
+    app = AppSettings(sdkappid=1, admin="a", secret_env="S")
+    settings = Settings(
+        apps={"shop": app, "news": app},
+        callers=callers
+        or {
+            "single": CallerSettings(keys=(hashed(KEY),), apps=("shop",)),
+            "several": CallerSettings(keys=(hashed("two-key"), hashed("old-key")), apps=("shop", "news"), weight=3.0),
+            "operator": CallerSettings(keys=(hashed("operator-key"),), apps=(), operator=True),
+        },
+        redis=RedisSettings(url="redis://127.0.0.1"),
+        budget=BudgetSettings(waiting_max=5, wait_max_s=30.0),
+    )
+    return table_of(settings)
+
+
+async def raw(port: int, request: bytes) -> bytes:
+    """Send bytes on a separate connection and read until the server closes it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    await writer.drain()
+    try:
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+def hashed(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
