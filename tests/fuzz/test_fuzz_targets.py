@@ -5,10 +5,15 @@ import time
 
 import pytest
 
-from tests.fuzz import field_targets, redis_targets, token_targets
+from tests.fuzz import field_targets, http_targets, redis_targets, token_targets
 from tests.fuzz.target import Target, explore
 
-TARGETS: tuple[Target, ...] = (*field_targets.TARGETS, *token_targets.TARGETS, *redis_targets.TARGETS)
+TARGETS: tuple[Target, ...] = (
+    *field_targets.TARGETS,
+    *token_targets.TARGETS,
+    *http_targets.TARGETS,
+    *redis_targets.TARGETS,
+)
 EXAMPLES = 150
 LONG_S = float(os.environ.get("FUZZ_SECONDS", "60"))
 """How long a long run takes for each target."""
