@@ -74,9 +74,7 @@ class ClientConnection(asyncio.Protocol):
         """Serve a request, or keep input that can't be served yet."""
         if self._is_closing:
             self._linger(len(data))
-        elif (
-            self._exchange is None and not self._input and not self._is_paused and 0 <= data.find(END) == len(data) - 4
-        ):
+        elif self._exchange is None and not self._input and not self._is_paused and 0 < data.find(END) == len(data) - 4:
             self._begin(data)
         else:
             self._input += data
