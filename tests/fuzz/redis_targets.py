@@ -11,7 +11,7 @@ import msgspec
 from service.budget.scheduler.interfaces import Rules
 from service.budget.scheduler.shared import RedisScheduler
 from service.cache.codec import CorruptBlock, decode, encode
-from service.model.blocks import HEAD_BYTES, Block, RefusedQuery
+from service.model.blocks import HEAD_BYTES, Block, MissingTask, RefusedQuery
 from service.model.errors import StoreUnavailable
 from service.model.queries import rfc3339
 from service.model.streams import Only, labels_of
@@ -33,7 +33,7 @@ def check_block(data: bytes) -> None:
         return
     rfc3339(found.fetched_at_ms // 1000)
     assert encode(found, chance=data[2:8]) == data
-    if isinstance(found, RefusedQuery):
+    if isinstance(found, RefusedQuery | MissingTask):
         return
     assert isinstance(found, Block)
     records = found.records(0, 1000)
@@ -128,6 +128,7 @@ TARGETS = (
         pieces=(
             b"\x03b",
             b"\x03r",
+            b"\x03m",
             bytes(8),
             b"\x00\x00\x00\x02",
             b"{}",
