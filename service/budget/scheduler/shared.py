@@ -148,6 +148,7 @@ class RedisScheduler:
                     now_ms=now_ms,
                     chance=chance,
                 )
+                begun = _beginning(answer.begun) if answer is not None and answer.begun.kind else None
             except StoreUnavailable:
                 self._changes.failed()
                 raise
@@ -156,7 +157,6 @@ class RedisScheduler:
             whole = True
         else:
             raise StoreUnavailable("script refused")
-        begun = _beginning(answer.begun) if answer.begun.kind else None
         self._changes.answered(taken=wish.caller if wish and begun else None)
         self._callers = {turn: caller for turn, caller, _ in answer.turns}
         return Ticked(
@@ -210,7 +210,7 @@ class RedisScheduler:
         try:
             reply = msgspec.msgpack.decode(packed_reply, type=_Reply)
             answer = msgspec.msgpack.decode(reply.answer, type=shape)
-        except msgspec.DecodeError as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise StoreUnavailable("broken answer") from exc
         self._server_clock.answered(reply.epoch, reply.now_ms, self._clock_ms())
         self._note_reset(reply.cause)
@@ -239,11 +239,19 @@ def _beginning(answer: _Begun) -> Beginning:
         case "joined":
             return Joined(lease_in_ms=answer.in_ms)
         case "stored":
-            return AlreadyStored(head=bytes.fromhex(answer.text))
+            return AlreadyStored(head=_head_of(answer.text))
         case "paused":
             return Paused(pause_in_ms=answer.in_ms, reason=answer.text)
         case _:
             return Lapsed()
+
+
+def _head_of(digits: str) -> bytes:
+    """Return the bytes that these digits stand for. Raise StoreUnavailable if they stand for none."""
+    try:
+        return bytes.fromhex(digits)
+    except ValueError as exc:
+        raise StoreUnavailable("broken answer") from exc
 
 
 def _board(board: _Board) -> Board:
