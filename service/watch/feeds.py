@@ -1,8 +1,9 @@
 """All watched lists of one replica, and the bounds on watchers."""
 
+import asyncio
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from service.model.callers import Caller
@@ -10,6 +11,8 @@ from service.model.errors import ShuttingDown, TooManyWatchers
 from service.model.queries import Query
 from service.model.streams import Only
 from service.settings import WatchSettings
+from service.usage.counts import Count
+from service.watch.counting import WatchCounter
 from service.watch.events import tag_of
 from service.watch.feed import ChunkSource, Feed
 from service.watch.version_store import VersionStore
@@ -30,13 +33,16 @@ class Feeds:
         settings: WatchSettings,
         block_size: int,
         clock: Callable[[], float],
+        usage: Mapping[str, Count] | None = None,
     ) -> None:
+        """`usage` counts for the callers of each app, by its name."""
         self.events: Counter[str] = Counter()
         self._source = source
         self._store = store
         self._settings = settings
         self._block_size = block_size
         self._clock = clock
+        self._usage = usage or {}
         self._feeds: dict[Query, Feed] = {}
         self._watchers: Counter[str] = Counter()
         self._leaving = False
@@ -89,9 +95,15 @@ class Feeds:
             if not len(feed) and self._feeds.get(query) is feed:
                 del self._feeds[query]
 
-    def count(self, event: str) -> None:
-        """Count a sent event by its name."""
-        self.events[event] += 1
+    def counter(self, app: str, caller: str) -> WatchCounter:
+        """Return the counter of a watch that begins now."""
+        count = self._usage.get(app)
+
+        def usage(column: str, number: int) -> None:
+            if count is not None:
+                count(caller, column, number)
+
+        return WatchCounter(self.events, usage, now_s=asyncio.get_running_loop().time)
 
     def leave(self) -> None:
         """End all watches; the replica is shutting down, and another one can continue them."""
