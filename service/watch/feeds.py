@@ -1,6 +1,7 @@
 """All watched lists of one replica, and the bounds on watchers."""
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -75,7 +76,14 @@ class Feeds:
         feed = self._feeds.get(query)
         if feed is None:
             feed = self._feeds[query] = self._feed(query)
-        watcher = Watcher(feed, only, tag=tag_of(query, only), clock=self._clock, caller_now=caller_now)
+        watcher = Watcher(
+            feed,
+            only,
+            tag=tag_of(query, only),
+            clock=self._clock,
+            caller_name=caller.name,
+            caller_now=caller_now,
+        )
         self._watchers[caller.name] += 1
         try:
             with feed.watched_by(watcher):
@@ -111,7 +119,22 @@ class Feeds:
             block_size=self._block_size,
             blocks_max=self._settings.blocks_max,
             versions_max=self._settings.versions_max,
-            memory_bytes=self._settings.memory_bytes,
-            all_bytes=lambda: self.size_bytes,
+            make_room=self._make_room,
             clock=self._clock,
         )
+
+    def _make_room(self) -> None:
+        """While all lists together take too much memory, end one: the largest of the caller whose lists take most.
+
+        A list that several callers watch is counted for each of them, and belongs to the one with the least.
+        """
+        bound = self._settings.memory_bytes
+        sizes = {feed: feed.size_bytes for feed in self._feeds.values()}
+        while sum(sizes.values()) > bound:
+            held: Counter[str] = Counter()
+            for feed, size in sizes.items():
+                held.update(dict.fromkeys(feed.callers, size))
+            least = {feed: min((held[name] for name in feed.callers), default=math.inf) for feed in sizes}
+            worst = max(sizes, key=lambda feed: (least[feed], sizes[feed]))
+            worst.give_up(TooManyWatchers(bound=bound, of="bytes of lists"))
+            del sizes[worst]
