@@ -155,6 +155,7 @@ def create_app(
         settings=settings.watch,
         block_size=settings.cache.block_size,
         clock=clock,
+        usage={name: app.list.usage_store.count for name, app in apps.items()},
     )
     signals.watch(
         Watched(

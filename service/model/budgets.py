@@ -27,6 +27,9 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     `turns` were used for a fetch, one per try; `failed` are calls without a result; `joined` are fetches saved by
     sharing another request's fetch. The rest count requests for tasks: all, those answered from storage when fresh or
     when stale, those that waited in line for their answer, and those refused a fetch.
+
+    `watches` is how many watches were opened, `watched_s` how many seconds all were open, added up; `events` were sent
+    to them, of which `resets` said that a list starts over.
     """
 
     turns: int = 0
@@ -37,6 +40,10 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     waits: int = 0
     refusals: int = 0
     failed: int = 0
+    watches: int = 0
+    watched_s: int = 0
+    events: int = 0
+    resets: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(  # added field by field: sums over an hour are computed while requests wait
@@ -48,6 +55,10 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
             waits=self.waits + other.waits,
             refusals=self.refusals + other.refusals,
             failed=self.failed + other.failed,
+            watches=self.watches + other.watches,
+            watched_s=self.watched_s + other.watched_s,
+            events=self.events + other.events,
+            resets=self.resets + other.resets,
         )
 
 

@@ -65,6 +65,8 @@ class SimCaller:
                 await self._all(BURST)
             case "backlog":
                 await self._all(OUTSTANDING, endless=True)
+            case "task backlog":
+                await self._all_tasks(OUTSTANDING)
             case _:
                 await self._ask(query, Slice(offset=self._chance.choice([0, 0, 5, 20]), limit=8))
 
@@ -91,6 +93,18 @@ class SimCaller:
                     asking.create_task(one())
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
+
+    async def _all_tasks(self, count: int) -> None:
+        """Request so many tasks that nobody else requests, at the same time, until the plan's end."""
+
+        async def one() -> None:
+            while asyncio.get_running_loop().time() < self._world.plan.duration_s:
+                self._asked += 1
+                await self._ask_task(1_000_000 * (self._plan.query + 1) + self._asked)
+
+        async with asyncio.TaskGroup() as asking:
+            for _ in range(count):
+                asking.create_task(one())
 
     async def _ask(
         self, query: Query, slice_: Slice, *, whole: bool = False, hangs_up_s: float | None = None

@@ -47,6 +47,7 @@ class SimUpstream:
         self.served: list[Served] = []
         self.busy_s = 0.0
         self._chance = chance
+        self._chances = {CallKind.LIST: chance, CallKind.GET: random.Random("single tasks")}
         self._slow_connects = slow_connects
         self._way_max_s = transit_s / 2 - 0.002
 
@@ -84,21 +85,21 @@ class SimUpstream:
         is_refused: bool = False,
     ) -> None:
         """Receive a call and get as far as its answer. Raise UpstreamError if the mood is bad."""
-        loop = asyncio.get_running_loop()
-        slow_connect = self._chance.random() < self._slow_connects
-        await asyncio.sleep(self._chance.uniform(0.1, 0.6) if slow_connect else self._chance.uniform(0, 0.01))
+        loop, chance = asyncio.get_running_loop(), self._chances[kind]
+        slow_connect = chance.random() < self._slow_connects
+        await asyncio.sleep(chance.uniform(0.1, 0.6) if slow_connect else chance.uniform(0, 0.01))
         await before_send()
         sent_at_s = loop.time()
-        round_trip_s = self._chance.uniform(*self.round_trip_s)
-        way_s = min(self._chance.uniform(0, round_trip_s), max(self._way_max_s, 0.0))
+        round_trip_s = chance.uniform(*self.round_trip_s)
+        way_s = min(chance.uniform(0, round_trip_s), max(self._way_max_s, 0.0))
         self.arrived_at_s.setdefault(budget_name(app.name, kind), []).append(sent_at_s + way_s)
         mood = self.mood
-        if mood == "hangs" or (mood == "flaky" and self._chance.random() < 0.2):
+        if mood == "hangs" or (mood == "flaky" and chance.random() < 0.2):
             await asyncio.sleep(CALL_TIMEOUT_S)
             raise UpstreamTimeout("no answer", app=app.name)
         await asyncio.sleep(round_trip_s)
         self.busy_s += loop.time() - sent_at_s
-        if mood == "fails" or (mood == "flaky" and self._chance.random() < 0.3):
+        if mood == "fails" or (mood == "flaky" and chance.random() < 0.3):
             raise UpstreamHTTPStatus(500, app=app.name)
         if mood == "throttles":
             raise Throttled(app=app.name, code=60007, text="too often", advice="")

@@ -32,6 +32,10 @@ AWAY_IDLE_S = 1.0
 """The same delay while nothing waits: detects that Redis is back, and starts the quiet window of a new one."""
 LOOKER_S = 1.0
 """How long `look` waits for the scheduler's answer."""
+HEARD_S = 1.0
+"""How long ago a fetch may have ended for a new request to have looked for its block too early: the longest look-up."""
+HEARD_MAX = 256
+"""The ended fetches to remember."""
 
 
 def _ignore(caller: str) -> None:
@@ -60,6 +64,7 @@ class Line:
         self._turns = Turns(scheduler, self._waiters, app=app, rules=rules, tick_soon=self._tick_soon, used=used)
         self._board: Board | None = None
         self._board_at_s = 0.0
+        self._heard_at_s: dict[str, float] = {}
         self._lookers: set[asyncio.Future[Ticked | None]] = set()
         self._urgent = asyncio.Event()
         self._ticked_at_s = 0.0
@@ -115,6 +120,8 @@ class Line:
             self._waiters.judge(block, waiter, now_s=waiter.entered_s)
         else:
             self._tick_soon()
+        if waiter.entered_s - self._heard_at_s.get(job.block_key, -HEARD_S) < HEARD_S:
+            self._turns.look_for(block)
         timer = loop.call_at(waiter.deadline_s, self._waiters.expire, block, waiter)
         try:
             return await waiter.future
@@ -124,7 +131,12 @@ class Line:
             self._waiters.leave(block, waiter)
 
     def heard(self, block_key: str) -> None:
-        """Called when any replica has ended a fetch of the block: look for it if a request here waits for it."""
+        """Called when any replica has ended a fetch of the block: look for it if a request here waits for it, or enters
+        the line soon, having looked before the block was stored."""
+        self._heard_at_s.pop(block_key, None)
+        self._heard_at_s[block_key] = asyncio.get_running_loop().time()
+        if len(self._heard_at_s) > HEARD_MAX:
+            del self._heard_at_s[next(iter(self._heard_at_s))]
         block = self._waiters.queue.blocks.get(block_key)
         if block is not None:
             self._turns.look_for(block)

@@ -167,7 +167,7 @@ class RedisScheduler:
             case "joined":
                 return Joined(lease_in_ms=answer.in_ms)
             case "stored":
-                return AlreadyStored(head=bytes.fromhex(answer.text))
+                return AlreadyStored(head=_head_of(answer.text))
             case "paused":
                 return Paused(pause_in_ms=answer.in_ms, reason=answer.text)
             case _:
@@ -211,7 +211,7 @@ class RedisScheduler:
         try:
             reply = msgspec.msgpack.decode(packed_reply, type=_Reply)
             answer = msgspec.msgpack.decode(reply.answer, type=shape)
-        except msgspec.DecodeError as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise StoreUnavailable("broken answer") from exc
         self._server_clock.answered(reply.epoch, reply.now_ms, self._clock_ms())
         self._note_reset(reply.cause)
@@ -224,6 +224,14 @@ class RedisScheduler:
             # An app has no state before its first start; a later reset means that Redis has lost it.
             tell = log.info if is_first and cause == "new" else log.warning
             tell("budget.reset", app=self._app, cause=cause[:200])
+
+
+def _head_of(digits: str) -> bytes:
+    """Return the bytes that these digits stand for. Raise StoreUnavailable if they stand for none."""
+    try:
+        return bytes.fromhex(digits)
+    except ValueError as exc:
+        raise StoreUnavailable("broken answer") from exc
 
 
 def _board(board: _Board) -> Board:

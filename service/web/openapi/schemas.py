@@ -222,6 +222,11 @@ _SPENT: Json = {
     "refusals": _COUNT | {"description": "Requests rejected because no fetch was possible in time."},
     "failed": _COUNT | {"description": "Of `fetches`, those that failed."},
     "saved": _COUNT | {"description": "Fetches saved by caching and joining: the sum of `hits` and `joins`."},
+    "watches": _COUNT | {"description": "Watches that were opened, reconnections included."},
+    "watched_seconds": _COUNT
+    | {"description": "How long watches were open, added up: by 60 in a minute for each that is open all the time."},
+    "events": _COUNT | {"description": "Events sent to watches."},
+    "resets": _COUNT | {"description": "Of these, `reset`: a watch that could not be continued began anew."},
 }
 _MINUTE_USAGE: Json = {"start": _INSTANT, "used": {"$ref": "#/components/schemas/Spent"}}
 _HOUR_USAGE: Json = {"start": _INSTANT, "used": {"$ref": "#/components/schemas/Spent"}}

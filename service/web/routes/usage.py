@@ -25,7 +25,7 @@ _CALLER_MAX = 128
 
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests for tasks, their outcomes, and the calls that they used and saved."""
+    """Requests for tasks, their outcomes, the calls that they used and saved, and watches."""
 
     requests: int
     hits: int
@@ -36,6 +36,10 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     refusals: int
     failed: int
     saved: int
+    watches: int
+    watched_seconds: int
+    events: int
+    resets: int
 
 
 class CallerUsage(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,6 +172,10 @@ def _spent(counts: Counts) -> Spent:
         refusals=counts.refusals,
         failed=counts.failed,
         saved=counts.hits + counts.joined,
+        watches=counts.watches,
+        watched_seconds=counts.watched_s,
+        events=counts.events,
+        resets=counts.resets,
     )
 
 

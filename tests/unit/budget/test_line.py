@@ -606,6 +606,21 @@ async def test_what_another_replica_has_stored_meanwhile_is_served(blocks: Block
         assert (text_of(fetched.value), fetched.joined) == ("A", False)
 
 
+async def test_a_block_stored_between_look_up_and_line_costs_no_turn(blocks: Blocks) -> None:
+    """A request that looked for its block just before it was stored, and enters the line after its end was heard, is
+    served what was stored, though no turn is due for a minute.
+    """
+    async with lines(blocks, rules=msgspec.structs.replace(RULES, calls=1, window_ms=60_000)) as ([line], _):
+        await _ask(line, BlockHere(blocks, "a"))
+        blocks.stored["b"] = "stored elsewhere"
+        line.heard("b")
+        async with asyncio.timeout(10):
+            fetched = await _ask(line, BlockHere(blocks, "b"), patience_s=300.0)
+        assert isinstance(fetched, Fetched)
+        assert (text_of(fetched.value), fetched.joined) == ("stored elsewhere", True)
+    assert blocks.named() == ["a"]
+
+
 async def test_turns_are_counted_when_they_are_used_and_once(blocks: Blocks) -> None:
     """Turns that are given back are not counted, and one whose answer was lost is not counted twice."""
     async with lines(blocks) as ([_], [scheduler]):
