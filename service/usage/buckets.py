@@ -7,6 +7,7 @@ from typing import cast
 import msgspec
 
 from service.model.budgets import COLUMNS, Counts
+from service.model.queries import is_moment
 from service.store.interfaces import Script
 
 READ_MAX = 6
@@ -102,12 +103,13 @@ class TimeBuckets:
 
 def booked(cells: Mapping[Cell, int]) -> Book:
     """Return the cells as rows, ignoring unknown columns: a newer replica may count more than we know."""
+    success_ms = cells.get(LAST_SUCCESS, 0)
     names = dict.fromkeys(caller for caller, column in cells if column in COLUMNS and caller not in _NO_CALLERS)
     return Book(
         rows={name: _row(cells, name) for name in names},
         calls={int(window): n for (caller, window), n in cells.items() if caller == CALLS and _is_count(window)},
         results={result: number for (caller, result), number in cells.items() if caller == RESULTS},
-        last_success_ms=cells.get(LAST_SUCCESS, 0),
+        last_success_ms=success_ms if is_moment(success_ms // 1000) else 0,
     )
 
 

@@ -69,6 +69,7 @@ def check_usage(data: bytes) -> None:
     [book] = asyncio.run(read_books(read, ["key"]))  # type: ignore[arg-type]
     total = added((book, book))
     assert total.last_success_ms == book.last_success_ms >= 0
+    rfc3339(book.last_success_ms // 1000)
     for name, row in book.rows.items():
         assert ":" not in name or name
         assert all(0 <= getattr(row, column) < 10**18 for column in row.__struct_fields__)
