@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     _listening(sandbox, port=8100)
     sandbox.add_argument("--calls", type=int, default=5, help="calls allowed in a window (default: 5)")
     sandbox.add_argument("--window-s", type=float, default=1.0, help="length of the window in seconds (default: 1)")
+    sandbox.add_argument("--range-max-days", type=int, default=366, help="longest range accepted (default: 366)")
     sandbox.set_defaults(command=_sandbox)
 
     check = commands.add_parser("check", help="check a configuration and print all its faults")
@@ -140,6 +141,7 @@ def _sandbox(parsed: argparse.Namespace) -> int:
         tasks=parsed.tasks,
         calls=parsed.calls,
         window_s=parsed.window_s,
+        range_max_days=parsed.range_max_days,
     )
 
 

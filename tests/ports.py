@@ -13,11 +13,9 @@ PORTS_FIRST_VARIABLE = "TASKGATE_TESTS_FIRST_PORT"
 
 
 def _own() -> Iterator[int]:
-    """Yield the ports of this process, again and again: those from a given one on, or else of its worker of pytest-xdist,
-    or of none. Of two runs beside each other, one has FIRST_PORTS set.
-    """
-    worker = int(os.environ.get("FIRST_PORTS", "0")) + int(os.environ.get("PYTEST_XDIST_WORKER", "gw9")[2:])
-    first = int(os.environ.get(PORTS_FIRST_VARIABLE, _FIRST + worker % 10 * PORTS_EACH))
+    """The ports of this process, again and again: those from a given one on, or of its worker of pytest-xdist."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw9")[2:]) % 10
+    first = int(os.environ.get(PORTS_FIRST_VARIABLE, _FIRST + worker * PORTS_EACH))
     begin = random.randrange(first, first + PORTS_EACH)
     return cycle(chain(range(begin, first + PORTS_EACH), range(first, begin)))
 

@@ -9,6 +9,9 @@ from service.store.inspection import advice, refusals
 from service.store.redis_store import RedisStore
 from service.telemetry.logs import configure
 
+WORDS_MAX = 300
+"""How much of an error of Redis, or of the connection to it, is printed."""
+
 
 async def try_redis(settings: Settings) -> int:
     """Print refused commands and advice; return 1 if something is refused."""
@@ -19,7 +22,8 @@ async def try_redis(settings: Settings) -> int:
         refused = await refusals(store, prefix=settings.redis.prefix)
         warnings = [text async for text in advice(store, settings.redis)]
     except StoreUnavailable as exc:
-        refused, warnings = [exc.detail], []
+        why = "" if exc.__cause__ is None else str(exc.__cause__)[:WORDS_MAX]
+        refused, warnings = [f"{exc.detail}: {why}" if why else exc.detail], []
     finally:
         await store.aclose()
     for line in refused:

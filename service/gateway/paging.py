@@ -25,17 +25,17 @@ def page_of(
 ) -> Page:
     """Return the slice from its one or two blocks; times are those of the older, the total is that of the newer."""
     start, stop = ask.slice.offset, ask.slice.offset + ask.slice.limit
-    first = start // block_size * block_size
-    bodies = [
-        part.block.cut(max(start - base, 0), min(stop - base, block_size))
-        for base, part in zip((first, first + block_size), parts, strict=False)
-    ]
-    count = sum(
-        max(min(stop - base, len(part.block.ends)) - max(start - base, 0), 0)
-        for base, part in zip((first, first + block_size), parts, strict=False)
-    )
+    base = start // block_size * block_size
+    bodies: list[bytes] = []
+    count = 0
+    for part in parts:
+        first, last = max(start - base, 0), min(stop - base, len(part.block.ends))
+        if first < last:
+            bodies.append(part.block.cut(first, last))
+            count += last - first
+        base += block_size
     page = summary_of(ask, parts, lifetime_s=lifetime_s, budget=budget)
-    body = b",".join(body for body in bodies if body)
+    body = b",".join(bodies)
     return replace(
         page,
         body=body,
@@ -46,8 +46,17 @@ def page_of(
 
 def summary_of(ask: PageRequest, parts: Sequence[Part], *, lifetime_s: float, budget: BudgetNote | None) -> Page:
     """Return a page without tasks: times are those of the oldest block, the total is that of the newest."""
-    oldest = min((part.block for part in parts), key=lambda block: block.fetched_at_ms)
-    newest = max((part.block for part in parts), key=lambda block: block.fetched_at_ms)
+    first, *more = parts
+    oldest = newest = first.block
+    source, stale_reason, forward = first.source, first.stale_reason, first.forward
+    for part in more:
+        if part.block.fetched_at_ms < oldest.fetched_at_ms:
+            oldest = part.block
+        elif part.block.fetched_at_ms > newest.fetched_at_ms:
+            newest = part.block
+        source = max(source, part.source, key=_RANK.__getitem__)
+        stale_reason = stale_reason or part.stale_reason
+        forward = forward or part.forward
     return Page(
         query=ask.query,
         slice=ask.slice,
@@ -56,9 +65,9 @@ def summary_of(ask: PageRequest, parts: Sequence[Part], *, lifetime_s: float, bu
         fetched_at_ms=oldest.fetched_at_ms,
         lifetime_s=lifetime_s,
         body=b"",
-        source=max((part.source for part in parts), key=_RANK.__getitem__),
-        stale_reason=next((part.stale_reason for part in parts if part.stale_reason), None),
-        forward=next((part.forward for part in parts if part.forward), None),
+        source=source,
+        stale_reason=stale_reason,
+        forward=forward,
         budget=budget,
     )
 

@@ -6,6 +6,7 @@ TaskgateError
 │   └── SigningKeyUnknown      a token that may be valid: re-fetching the issuer's keys may bring its key
 ├── KeysUnavailable            a token, and no key to verify any with
 ├── UnknownApp                 no such app, or one whose existence is hidden from this caller
+├── UnknownTask                the app has no task with this id
 ├── NotAllowed                 the caller may not do this
 ├── StreamTooLong              a stream has reached its bound, and the list goes on
 ├── Refused                    no fetch for this caller now; there may be one later
@@ -38,7 +39,7 @@ WATCH_RETRY_S = 30.0
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing wrong with one parameter, told without repeating what the caller sent."""
+    """One fault of one parameter, described without repeating the caller's value."""
 
     parameter: str
     detail: str
@@ -78,6 +79,10 @@ class UnknownApp(TaskgateError):
     """An app that does not exist, or whose existence is hidden from this caller."""
 
 
+class UnknownTask(TaskgateError):
+    """The upstream knows no task with this id, or knew none a short while ago."""
+
+
 class NotAllowed(TaskgateError):
     """The caller is known, but may not do this."""
 
@@ -86,7 +91,7 @@ class StreamTooLong(TaskgateError):
     """A stream has sent as many tasks of the list as one stream may; the rest takes another request."""
 
     def __init__(self, *, bound: int) -> None:
-        super().__init__(f"one stream goes through {bound} tasks at most")
+        super().__init__(f"a stream covers at most {bound} tasks")
         self.bound = bound
 
 
@@ -127,7 +132,7 @@ class LineFull(Refused):
     """The caller has reached its `bound` of waiting blocks."""
 
     def __init__(self, *, bound: int, retry_after_s: float) -> None:
-        super().__init__(f"{bound} blocks of this caller wait already", retry_after_s=retry_after_s)
+        super().__init__(f"{bound} blocks of this caller are waiting already", retry_after_s=retry_after_s)
         self.bound = bound
 
 
@@ -171,7 +176,7 @@ class RangeTooWide(TaskgateError):
 
     def __init__(self, *, total: int, bound: int) -> None:
         super().__init__(
-            f"the range holds {total} tasks; at most {bound} are gathered for one request: "
+            f"the range holds {total} tasks; at most {bound} are collected for one request: "
             "narrow since and until, or stream the list"
         )
         self.total = total

@@ -13,7 +13,7 @@ from service.sandbox.client import ControlClient
 from service.sandbox.control import Control
 from service.sandbox.errors import PortTaken
 from service.sandbox.http1 import Reply, Request, serving
-from service.sandbox.upstream import APPS, SandboxApp, SandboxClock, SandboxOptions, SandboxUpstream
+from service.sandbox.upstream import SandboxApp, SandboxClock, SandboxOptions, SandboxUpstream
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,17 +56,9 @@ def stop_signals() -> asyncio.Event:
 
 
 def run_sandbox(
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8100,
-    seed: int = 1,
-    tasks: int = 2000,
-    calls: int = 5,
-    window_s: float = 1.0,
-    out: TextIO | None = None,
+    options: SandboxOptions, *, host: str = "127.0.0.1", port: int = 8100, out: TextIO | None = None
 ) -> int:
     """Serve the sandbox upstream until Ctrl-C or SIGTERM (exit status 0); status 2 if the address is taken."""
-    options = SandboxOptions(apps=APPS, seed=seed, tasks=tasks, calls=calls, window_s=window_s)
     return asyncio.run(_serve_until_stopped(options, host=host, port=port, out=out or sys.stdout))
 
 
@@ -87,7 +79,7 @@ def described(sandbox: Sandbox) -> str:
     options = sandbox.upstream.options
     lines = [
         f"The sandbox upstream answers at {sandbox.base_url}",
-        f"{options.tasks} tasks for each app (seed {options.seed})",
+        f"{options.tasks} tasks for each app (seed {options.seed}), in ranges of up to {options.range_max_days} days",
         f"{options.calls} list_sched_task and {options.calls} get_sched_task in {options.window_s:g} s for each app",
         "",
     ]

@@ -121,12 +121,22 @@ class RedisStore:
         if self._closed:
             work.close()
             raise StoreUnavailable("closed")
+        told = self._told(work)
         task = asyncio.create_task(
-            work if self._on_call is None else _timed(work, op, self._on_call), name="store-call"
+            told if self._on_call is None else _timed(told, op, self._on_call), name="store-call"
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
+
+    async def _told(self, work: Coroutine[Any, Any, T]) -> T:
+        """Log why a connection was refused, for example a wrong password."""
+        try:
+            return await work
+        except StoreUnavailable as exc:
+            if exc.detail == "refused" and exc.__cause__ is not None:
+                self._refused(exc.__cause__)
+            raise
 
     async def _run(self, key: str, *command: EncodableT, again: bool = False) -> object:
         try:
@@ -166,7 +176,7 @@ class RedisStore:
                 return None
             raise unavailable(exc) from exc
 
-    def _refused(self, exc: ResponseError) -> None:
+    def _refused(self, exc: BaseException) -> None:
         """Log the server's own words, each text at most once a minute."""
         text, now_s = _words(exc), time.monotonic()
         if now_s - self._refusals.get(text, -REFUSAL_AGAIN_S) >= REFUSAL_AGAIN_S:
@@ -273,7 +283,7 @@ async def _timed(work: Coroutine[Any, Any, T], op: Op, on_call: OnCall) -> T:
         on_call(op, loop.time() - begun_s, detail)
 
 
-def _words(exc: ResponseError) -> str:
+def _words(exc: BaseException) -> str:
     """Return the server's message, shortened; redis-py strips some error codes from the text."""
     return str(exc)[:300]
 

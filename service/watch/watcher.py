@@ -42,8 +42,10 @@ class Watcher:
         *,
         tag: str,
         clock: Callable[[], float],
+        caller_name: str,
         caller_now: Callable[[], Awaitable[Caller]],
     ) -> None:
+        self.caller_name = caller_name
         self.caller_now = caller_now
         self._feed = feed
         self._only = only
@@ -106,7 +108,7 @@ class Watcher:
             self._held = version.name
         if version is not None and not now.is_stale:
             self._is_told_stale = False
-            count = self._feed.count(version.name, self._only)
+            count = self._feed.count(version, self._only)
             age_s = max(self._clock() - now.as_of_ms / 1000, 0.0)
             synced = Synced(count=count, total=now.total, as_of_ms=now.as_of_ms, age_s=age_s)
             yield (self._identified(synced),)

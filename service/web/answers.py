@@ -35,7 +35,7 @@ class Reply:
         """Send the response."""
         answer = self._answer
         headers = [*answer.headers]
-        if answer.status != 304:
+        if answer.status not in (204, 304):
             headers.append((b"content-length", str(len(answer.body)).encode()))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body, "more_body": False})

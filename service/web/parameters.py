@@ -8,6 +8,7 @@ import msgspec
 
 from service.model.callers import Caller
 from service.model.errors import BadRequest, Fault, NotAllowed, UnknownApp
+from service.model.long_lists import part_s, parts_of
 from service.model.queries import Moment, Query, Slice, Sort, parse_moment, parse_until
 from service.model.streams import STATUSES, TYPES, Only
 from service.web.query_string import FAULTS_MAX, read_query_string
@@ -26,9 +27,13 @@ MOMENT_PATTERN = (
 
 NO_APP = Fault(parameter="app", detail="is required: this caller may read more than one app")
 
-_OF_PAGES = ("limit",)
-_NO_PAGE = "is for pages only: a stream goes on to the end of the list"
+NDJSON = "application/x-ndjson"
+"""The form of streams."""
 
+_OF_PAGES = ("limit",)
+_NO_PAGE = "is for pages only: a stream continues to the end of the list"
+
+_DAY_S = 86_400
 _DIGITS = re.compile(r"[0-9]{1,10}")
 _SORTS = {each.value: each for each in Sort}
 
@@ -68,9 +73,13 @@ class TaskParameters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The parsed parameters of a request. For a stream, the slice is as long as a block."""
+    """The parsed parameters of a request. For a stream, the slice is as long as a block.
+
+    `parts` are the queries to read one after the other, if a stream's range is longer than the upstream accepts.
+    """
 
     query: Query
+    parts: tuple[Query, ...]
     slice: Slice
     only: Only
 
@@ -80,7 +89,7 @@ def task_parameters(settings: WebSettings) -> TaskParameters:
     moment_text = (
         "An RFC 3339 instant with its offset, a date in UTC ({date}), `now`, or a signed ISO 8601 duration from now in "
         f"weeks, days, hours, minutes and seconds. Relative moments count from the last full {settings.align_s} s, so "
-        "that callers who ask at different seconds share one answer. Encode a plus sign as `%2B`."
+        "that requests made at different seconds share one answer. Encode a plus sign as `%2B`."
     )
     moment_examples = (
         Example(value="2025-05-01T00:00:00Z", summary="an instant"),
@@ -132,7 +141,8 @@ def task_parameters(settings: WebSettings) -> TaskParameters:
             "limit",
             range(1, settings.limit_max + 1),
             default=settings.limit_default,
-            description="The most tasks to return. A stream has no limit: it continues to the end of the list.",
+            description="The maximum number of tasks to return. Not for streams, which continue to the end of the "
+            "list.",
             example=20,
         ),
         status=_choices("status", STATUSES, example="pending"),
@@ -149,16 +159,6 @@ def app_parameter(description: str) -> Parameter[str]:
         examples=(Example(value="shop", summary="the app called shop"),),
         schema={"type": "string", "pattern": _APP_PATTERN, "minLength": 1, "maxLength": 63},
     )
-
-
-def read_app(query_string: bytes, *, caller: Caller) -> str:
-    """Return the app for a resource without other parameters. Raise BadRequest, UnknownApp or NotAllowed."""
-    texts, faults = read_query_string(query_string, known={b"app": "app"})
-    if not faults and "app" not in texts and len(caller.apps) > 1:
-        faults.append(NO_APP)
-    if faults:
-        raise BadRequest(*faults)
-    return readable(texts.get("app", "") or _only(caller), caller)
 
 
 def readable(app: str, caller: Caller) -> str:
@@ -195,19 +195,20 @@ def _choices(name: str, choices: tuple[str, ...], *, example: str) -> Parameter[
     def read(text: str) -> tuple[str, ...]:
         values = text.split(",")
         if not set(values) <= set(choices) or len(set(values)) < len(values):
-            raise ValueError(f"must be one or several of {', '.join(choices)}, each once, with commas between them")
+            raise ValueError(f"must be one or several of {', '.join(choices)}, each once, separated by commas")
         return tuple(choice for choice in choices if choice in values)
 
     one = "|".join(choices)
     return Parameter(
         name=name,
         read=read,
-        description=f"Only tasks with this {name}, or one of several: {', '.join(f'`{each}`' for each in choices)}. "
-        "`total`, `offset`, `limit` and `Link` then count these tasks alone. The upstream has no such filter: a page "
-        "looks through all tasks of the range, up to a bound (422 `range-too-wide`); a stream has none.",
+        description=f"Only tasks with this {name}, or with one of several: "
+        f"{', '.join(f'`{each}`' for each in choices)}. `total`, `offset`, `limit` and `Link` then count only these "
+        "tasks. The upstream has no such filter: for a page all tasks of the range are searched, up to a bound (422 "
+        "`range-too-wide`); streams have no bound.",
         examples=(
             Example(value=example, summary=f"only tasks whose {name} is {example}"),
-            Example(value=",".join(choices[:2]), summary="either of two"),
+            Example(value=",".join(choices[:2]), summary="tasks with either value"),
         ),
         schema={"type": "string", "pattern": f"^({one})(,({one})){{0,{len(choices) - 1}}}$"},
     )
@@ -231,66 +232,79 @@ class TasksReader:
 
     def __init__(self, settings: WebSettings) -> None:
         self.settings = settings
-        self._table = task_parameters(settings)
-        self._names = {parameter.name.encode(): parameter.name for parameter in self._table}
+        parameters = tuple(task_parameters(settings))
+        self._names = {parameter.name.encode(): parameter.name for parameter in parameters}
+        self._readers = {parameter.name: parameter.read for parameter in parameters}
 
-    def read(self, query_string: bytes, *, caller: Caller, now_s: float, streamed: bool = False) -> ParsedRequest:
+    def read(
+        self, query_string: bytes, *, caller: Caller, now_s: float, streamed: bool = False, divided: bool = False
+    ) -> ParsedRequest:
         """Return the parsed parameters of a page request, or of a stream if `streamed`.
+
+        With `divided`, a range may be longer than the upstream accepts.
 
         Raise BadRequest with all faults; if there are none, UnknownApp or NotAllowed.
         """
         texts, faults = read_query_string(query_string, known=self._names)
-        table, settings = self._table, self.settings
-
-        def take(parameter: Parameter[Value], default: Value) -> Value:
-            text = texts.get(parameter.name)
-            if text is None:
-                return default
+        settings = self.settings
+        given: dict[str, Any] = {}
+        for name, text in texts.items():
             try:
-                return parameter.read(text)
+                given[name] = self._readers[name](text)
             except ValueError as exc:
-                faults.append(Fault(parameter=parameter.name, detail=str(exc)))
-                return default
-
-        app = take(table.app, "")
+                faults.append(Fault(parameter=name, detail=str(exc)))
         query = Query(
-            app=app or _only(caller),
-            since=take(table.since, settings.since),
-            until=take(table.until, settings.until),
-            sort=take(table.sort, Sort.SCHEDULED_DESC),
-            keyword=take(table.q, "") or None,
+            app=given.get("app") or only_app(caller),
+            since=given.get("since", settings.since),
+            until=given.get("until", settings.until),
+            sort=given.get("sort", Sort.SCHEDULED_DESC),
+            keyword=given.get("q"),
         )
-        asked = ParsedRequest(
-            query=query,
-            slice=Slice(
-                offset=take(table.offset, 0),
-                limit=settings.block_size if streamed else take(table.limit, settings.limit_default),
-            ),
-            only=Only(statuses=take(table.status, ()), types=take(table.type, ())),
+        slice_ = Slice(
+            offset=given.get("offset", 0),
+            limit=settings.block_size if streamed else given.get("limit", settings.limit_default),
         )
+        only = Only(statuses=given.get("status", ()), types=given.get("type", ()))
         if streamed:
             faults.extend(Fault(parameter=name, detail=_NO_PAGE) for name in _OF_PAGES if name in texts)
         faulty = {fault.parameter for fault in faults}
         if "app" not in texts and "app" not in faulty and len(caller.apps) > 1:
             faults.append(NO_APP)
         if faulty.isdisjoint(("since", "until")):
-            faults.extend(_range_faults(query, settings, now_s))
+            faults.extend(_range_faults(query, settings, now_s, divided=divided))
         if faults:
             raise BadRequest(*faults[:FAULTS_MAX])
         readable(query.app, caller)
-        return asked
+        parts = _parts(query, settings, now_s) if divided else (query,)
+        return ParsedRequest(query=query, parts=parts, slice=slice_, only=only)
 
 
-def _only(caller: Caller) -> str:
+def only_app(caller: Caller) -> str:
+    """Return the app of a caller that may read only one, else an empty text."""
     return next(iter(caller.apps)) if len(caller.apps) == 1 else ""
 
 
-def _range_faults(query: Query, settings: WebSettings, now_s: float) -> Iterator[Fault]:
+def _range_faults(query: Query, settings: WebSettings, now_s: float, *, divided: bool) -> Iterator[Fault]:
     """Yield faults that concern both ends of the range, resolved at `now_s`."""
     range_ = query.range_at(now_s, align_s=settings.align_s)
     if range_.since_s > range_.until_s:
-        detail = f"is after until, which is {settings.until} where left out; relative moments count from the last full "
+        detail = f"is after until (default: {settings.until}); relative moments count from the last full "
         yield Fault(parameter="since", detail=f"{detail}{settings.align_s} s")
     days = settings.range_max_days
-    if days is not None and range_.until_s - range_.since_s > days * 86_400:
-        yield Fault(parameter="since", detail=f"is more than {days} days before until, the longest range allowed")
+    if days is None:
+        return
+    longest_s = days * _DAY_S
+    if divided:
+        longest_s = max(longest_s, part_s(longest_s) * settings.stream_max_parts)
+    if range_.until_s - range_.since_s > longest_s:
+        detail = f"is more than {longest_s / _DAY_S:g} days before until, the longest range "
+        remedy = f"of one request: narrow it, or ask for a stream (Accept: {NDJSON}), which may be longer"
+        yield Fault(parameter="since", detail=detail + ("of a stream" if divided else remedy))
+
+
+def _parts(query: Query, settings: WebSettings, now_s: float) -> tuple[Query, ...]:
+    """Return the parts in which the upstream accepts the query."""
+    days = settings.range_max_days
+    if days is None:
+        return (query,)
+    return parts_of(query, now_s=now_s, align_s=settings.align_s, longest_s=days * _DAY_S)

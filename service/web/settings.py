@@ -24,6 +24,7 @@ class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
     range_max_days: int | None
     filter_max_blocks: int
     wait_default_s: float
+    stream_max_parts: int
     stream_max_tasks: int
     compressed_max_bytes: int
     watch_idle_s: float
@@ -63,6 +64,7 @@ def _resolved(budget: BudgetSettings, cache: CacheSettings, query: QuerySettings
         range_max_days=query.range_max_days,
         filter_max_blocks=query.filter_max_blocks,
         wait_default_s=budget.wait_default_s,
+        stream_max_parts=query.stream_max_parts,
         stream_max_tasks=query.stream_max_tasks,
         compressed_max_bytes=cache.answers_bytes // 4,
         watch_idle_s=watch.idle_s,

@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from service.model.errors import StreamTooLong, UpstreamBroken
+from service.model.long_lists import ListPosition
 from service.model.pages import Chunk, PageRequest, Source
 from service.model.queries import Slice, rfc3339
 from service.model.streams import Only, Seen, labels_of
@@ -21,14 +22,14 @@ from service.observe.request import RequestContext
 from service.web.answers import Answer, Header, Reply
 from service.web.hangup import unless_hung_up
 from service.web.headers.encoding import GZIP, stream_encoding
+from service.web.headers.obtained import VARY
 from service.web.headers.ratelimit import ratelimit
 from service.web.identify import Access
 from service.web.interfaces import GatewayAPI
-from service.web.page_answer import VARY
+from service.web.parameters import NDJSON
 from service.web.problems.from_errors import Problem
 from service.web.problems.handlers import late_problem
 
-NDJSON = "application/x-ndjson"
 TOTAL = b"x-total-count"
 
 READER_MAX_S = 300.0
@@ -44,9 +45,10 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     """How a stream ended: `complete` where the end of the list was reached.
 
     `count` is the number of preceding lines, `total` the number of tasks that match the query according to the newest
-    block. `changed` means that the list changed during the stream: tasks may be missing or duplicated. `missing` counts
-    tasks that the upstream did not return, or returned without an id. `fetched_at` is when the oldest block was
-    requested from the upstream, `stale` whether any block was stale. `next` refers to the rest of the list.
+    block; of a range that is read in parts, the sum over the parts read so far. `changed` means that the list changed
+    during the stream: tasks may be missing or duplicated. `missing` counts tasks that the upstream did not return, or
+    returned without an id. `fetched_at` is when the oldest block was requested from the upstream, `stale` whether any
+    block was stale. `next` refers to the rest of the list.
     """
 
     complete: bool
@@ -73,12 +75,18 @@ class Course:
         self.count = 0
         self._missing = 0
         self._only = only
+        self._part = 0
+        self._before = 0
         self._seen = Seen(total=first.total)
         self._fetched_at_ms = first.fetched_at_ms
         self._stale = False
 
-    def lines(self, chunk: Chunk) -> bytes:
-        """Return the lines of the next chunk."""
+    def lines(self, chunk: Chunk, *, part: int) -> bytes:
+        """Return the lines of the next chunk, which is of this part of the list."""
+        if part != self._part:
+            self._part = part
+            self._before += self._seen.total
+            self._seen = replace(self._seen, total=chunk.total)
         labels = [labels_of(record) for record in chunk.records]
         ids = [each.id for each in labels]
         self._seen = self._seen.after(ids, total=chunk.total, is_short=chunk.is_short)
@@ -94,7 +102,7 @@ class Course:
         end = End(
             complete=problem is None,
             count=self.count,
-            total=self._seen.total,
+            total=self._before + self._seen.total,
             changed=self._seen.changed,
             missing=self._missing,
             fetched_at=rfc3339(self._fetched_at_ms // 1000),
@@ -106,10 +114,11 @@ class Course:
 
 
 class TaskStream(Reply):
-    """Sends a list from its `first` chunk on. `link` returns the reference to the rest of the list from an offset.
+    """Sends a list from its `first` chunk on, which is at `start`.
 
-    `in_flight` is entered while the stream is being sent. If the caller loses its `access`, the stream ends at once,
-    even while it waits for a block, with a last line that says so. It covers at most `tasks_max` tasks.
+    `link` returns the reference to the rest of the list from an offset. `in_flight` is entered while the stream is
+    being sent. If the caller loses its `access`, the stream ends at once, even while it waits for a block, with a last
+    line that says so. It covers at most `tasks_max` tasks.
     """
 
     def __init__(
@@ -118,6 +127,7 @@ class TaskStream(Reply):
         ask: PageRequest,
         first: Chunk,
         *,
+        start: ListPosition,
         only: Only,
         context: RequestContext,
         in_flight: AbstractContextManager[None],
@@ -127,13 +137,14 @@ class TaskStream(Reply):
         reader_max_s: float = READER_MAX_S,
     ) -> None:
         self._encoding = stream_encoding(context.fields.get(b"accept-encoding"))
-        fields = _fields(ask, first, context)
+        fields = _fields(ask, first, context, is_whole=len(start.parts) == 1)
         if self._encoding is not None:
             fields = (*fields, (b"content-encoding", GZIP.encode()))
         super().__init__(Answer(status=200, headers=fields, body=b""))
         self._gateway = gateway
         self._ask = ask
         self._first: Chunk | None = first
+        self._start = start
         self._context = context
         self._in_flight = in_flight
         self._access = access
@@ -167,35 +178,38 @@ class TaskStream(Reply):
 
         While waiting for the reader, only the encoded lines of one chunk are in memory; the server accounts for them.
         """
-        context, following, is_empty = self._context, None, False
+        context, position, has_ended = self._context, self._start, False
         while True:
             try:
-                if chunk is None and following is not None:
-                    self._check(following, is_empty=is_empty)
-                    slice_ = Slice(offset=following, limit=self._ask.slice.limit)
-                    ask = replace(self._ask, caller=self._access.now(), slice=slice_)
-                    async with self._access.held():
-                        chunk = await self._gateway.chunk(ask)
-                assert chunk is not None  # noqa: S101 - narrows the type
-                lines = self._course.lines(chunk)
+                if chunk is None:
+                    self._check(position, has_ended=has_ended)
+                    chunk = await self._chunk(position)
+                lines = self._course.lines(chunk, part=position.part)
             except Exception as exc:  # noqa: BLE001 - the response has started: only its last line can report it
                 problem = late_problem(context, exc)
-                rest = self._ask.slice.offset if following is None else following
-                return self._course.last_line(problem=problem, following=self._link(rest))
-            following, is_empty, chunk = chunk.following, chunk.is_empty, None
+                return self._course.last_line(problem=problem, following=self._link(position.place))
+            following, has_ended, chunk = position.after(chunk), chunk.is_empty and chunk.following is not None, None
             # Whitespace before the next line's value keeps the connection active if no task is sent for long.
             await self._sent(send, lines or b" ", more=True)
             del lines
             if following is None:
                 context.outcome = STREAMED
                 return self._course.last_line(problem=None, following=None)
+            position = following
             await asyncio.sleep(0)  # blocks from memory arrive without waiting: yield to other tasks
 
-    def _check(self, following: int, *, is_empty: bool) -> None:
+    async def _chunk(self, position: ListPosition) -> Chunk:
+        """Return the next chunk, as long as the caller has access."""
+        slice_ = Slice(offset=position.offset, limit=self._ask.slice.limit)
+        ask = replace(self._ask, caller=self._access.now(), query=position.query, slice=slice_)
+        async with self._access.held():
+            return await self._gateway.chunk(ask)
+
+    def _check(self, position: ListPosition, *, has_ended: bool) -> None:
         """Raise UpstreamBroken if the list ended early, StreamTooLong beyond `tasks_max`: totals are unbounded."""
-        if is_empty:
+        if has_ended:
             raise UpstreamBroken("the list has ended before its own total", app=self._ask.query.app)
-        if following - self._ask.slice.offset >= self._tasks_max:
+        if position.place - self._start.place >= self._tasks_max:
             raise StreamTooLong(bound=self._tasks_max)
 
     async def _sent(self, send: Send, body: bytes, *, more: bool) -> None:
@@ -213,13 +227,15 @@ def _line(record: bytes) -> bytes:
     return record + b"\n"
 
 
-def _fields(ask: PageRequest, first: Chunk, context: RequestContext) -> tuple[Header, ...]:
+def _fields(ask: PageRequest, first: Chunk, context: RequestContext, *, is_whole: bool) -> tuple[Header, ...]:
+    """Return the header fields. The total is among them if the first block says it, as that of a part does not."""
     fields: list[Header] = [
         (b"content-type", NDJSON.encode()),
         (b"cache-control", b"no-store"),
         (b"vary", VARY),
-        (TOTAL, b"%d" % first.total),
     ]
+    if is_whole:
+        fields.append((TOTAL, b"%d" % first.total))
     if context.wait_applied_s is not None:
         fields.append((b"preference-applied", b"wait=%d" % context.wait_applied_s))
     if first.budget is not None:

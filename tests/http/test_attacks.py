@@ -75,6 +75,17 @@ async def test_requests_in_flight_are_bounded_for_each_caller(web: Web) -> None:
     assert {answer.status_code for answer in await asyncio.gather(*again)} == {200}
 
 
+async def test_a_page_in_memory_is_served_beyond_that_bound(web: Web) -> None:
+    """It waits for nothing, so a caller whose other requests all wait gets it nevertheless."""
+    web.gateway.go = asyncio.Event()
+    waiting = [asyncio.create_task(web.get(f"/tasks?q={number}")) for number in range(5)]
+    await until(lambda: web.gateway.waiting == 5)
+    web.gateway.remembers = True
+    assert (await web.get("/tasks")).status_code == 200
+    web.gateway.go.set()
+    assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
+
+
 async def test_streams_in_flight_are_bounded_for_each_caller(web: Web) -> None:
     """A stream counts until its end, not only until its first block: a caller can't hold any number of them open."""
     web.gateway.chunk_outcomes[100] = asyncio.Event()

@@ -1,5 +1,6 @@
 """`GET /tasks` over HTTP, with a fake gateway."""
 
+import asyncio
 import math
 from typing import Any
 
@@ -378,3 +379,26 @@ async def test_filters_reach_the_gateway_and_the_body(web: Web) -> None:
     body = answer.json()
     assert (body["status"], body["type"], body["consistent"]) == (["pending", "dispatched"], ["tag"], False)
     assert "status=dispatched,pending&type=tag" in answer.links["next"]["url"]
+
+
+async def test_a_page_in_memory(web: Web) -> None:
+    """A page that nothing has to be awaited for is the same in every respect."""
+    asked = "/tasks?q=a&offset=20&limit=2"
+    obtained = await web.get(asked, {"Prefer": "wait=5"})
+    web.gateway.remembers = True
+    web.gateway.go = asyncio.Event()
+    recalled = await web.get(asked, {"Prefer": "wait=5"})
+    assert recalled.content == obtained.content
+    answers = [{**answer.headers, "x-request-id": ""} for answer in (recalled, obtained)]
+    assert answers[0] == answers[1]
+    assert [each.labels for each in web.observed] == [web.observed[0].labels] * 2
+    assert web.gateway.requests[0].slice == web.gateway.requests[1].slice
+
+
+async def test_options(web: Web) -> None:
+    """OPTIONS lists the methods, as for every route."""
+    for path in ("/tasks", "/apps"):
+        answer = await web.client.options(path)
+        assert (answer.status_code, answer.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+        assert "content-length" not in answer.headers
+    assert [each.labels.route for each in web.observed] == ["/tasks", "/apps"]

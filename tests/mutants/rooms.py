@@ -46,7 +46,6 @@ ROOMS = (
         tests=(
             "tests/unit/budget/test_outage.py",
             "tests/unit/budget/test_fallback.py",
-            "tests/simulation/test_sharing.py",
             "tests/integration/budget/test_redis_away.py",
         ),
     ),

@@ -172,9 +172,17 @@ class Fleet:
         """Replace the app's secret in the file that the gateways read."""
         self._secret.write_text(secret)
 
-    async def ask(self, replica: int, target: str, *, caller: str, method: str = "GET") -> Got:
+    async def ask(
+        self,
+        replica: int,
+        target: str,
+        *,
+        caller: str,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+    ) -> Got:
         """Ask a replica for anything else."""
-        fields = {"Authorization": f"Bearer {key_of(caller)}"}
+        fields = {"Authorization": f"Bearer {key_of(caller)}"} | dict(headers or {})
         return await get(self.replicas[replica].port, target, fields, method=method)
 
     async def arrivals_ms(self, call: SandboxCall = "list") -> list[float]:
@@ -256,10 +264,14 @@ async def fleet(
     weights: Mapping[str, float] | None = None,
     tasks: int = 2000,
     sandbox_calls: int = 5,
+    range_max_days: int = 366,
     release: Release | None = None,
     **sections: Any,
 ) -> AsyncIterator[Fleet]:
-    """Start everything, wait until it is ready and quiet, and end it."""
+    """Start everything, wait until it is ready and quiet, and end it.
+
+    The upstream refuses ranges longer than `range_max_days`.
+    """
     with tempfile.TemporaryDirectory(prefix="fleet-") as name:
         directory = Path(name)
         port = free_port()
@@ -276,6 +288,8 @@ async def fleet(
                 str(tasks),
                 "--calls",
                 str(sandbox_calls),
+                "--range-max-days",
+                str(range_max_days),
             ],
             stdout=subprocess.DEVNULL,
             preexec_fn=die_with_parent,

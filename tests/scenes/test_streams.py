@@ -5,7 +5,7 @@ import json
 import socket
 import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -57,14 +57,20 @@ class Reading:
 
 @asynccontextmanager
 async def streaming(
-    gateways: Fleet, *, caller: str = "c0", target: str | None = None, **query: object
+    gateways: Fleet,
+    *,
+    caller: str = "c0",
+    target: str | None = None,
+    fields: Mapping[str, str] | None = None,
+    **query: object,
 ) -> AsyncIterator[Reading]:
-    """Begin a stream from the first replica; leaving hangs up."""
+    """Begin a stream from the first replica, with these header fields besides; leaving hangs up."""
     headers = {
         "Authorization": f"Bearer {key_of(caller)}",
         "Accept": "application/x-ndjson",
         "Prefer": "wait=30",
         "Cache-Control": "no-cache",
+        **(fields or {}),
     }
     base_url = f"http://127.0.0.1:{gateways.replicas[0].port}"
     async with (
@@ -171,6 +177,55 @@ async def test_a_list_that_changes(one: Fleet) -> None:
         await one.upstream.resize_tasks(APP.sdkappid, 2000)
     assert reading.end is not None
     assert (reading.end["complete"], reading.end["changed"], reading.end["total"]) == (True, True, 2100)
+
+
+def days(first: int, last: int) -> dict[str, str]:
+    """The range of some days, counted from today."""
+    return {"since": f"{TODAY + timedelta(days=first):%Y-%m-%d}", "until": f"{TODAY + timedelta(days=last):%Y-%m-%d}"}
+
+
+async def test_a_range_longer_than_the_upstream_accepts(own_valkey: Server) -> None:
+    """A stream of 150 days, where 20 are accepted, is what streams of its single weeks make; overlapping ones share.
+
+    A range that moves with the clock is the same list, and pages and watches of such a range are refused.
+    """
+    settings = {
+        "budget": {"calls": QUICK},
+        "cache": {"fresh_s": 300.0},
+        "query": {"since": "-P7D", "until": "P7D", "range_max_days": 20},
+    }
+    async with fleet(own_valkey, replicas=1, sandbox_calls=QUICK, range_max_days=20, **settings) as gateways:
+        for sort in ("scheduled_at", "-scheduled_at", "created_at", "-created_at"):
+            weeks = [days(first, first + 6) for first in range(-75, 75, 7)]
+            if sort.startswith("-"):
+                weeks.reverse()
+            expected = [id_ for week in weeks for id_ in (await _stream(gateways, **week, sort=sort)).ids]
+            reading = await _stream(gateways, **days(-75, 78), sort=sort)
+            assert reading.ids == expected
+            assert len(set(expected)) == len(expected) > 500
+            assert reading.end is not None
+            assert reading.end["total"] == len(expected)
+            assert (reading.end["complete"], reading.end["changed"]) == (True, False)
+            rest = await _stream(gateways, **days(-75, 78), sort=sort, offset=321, status="pending")
+            wanted = [task["id"] for task in reading.tasks[321:] if task["status"] == "pending"]
+            assert rest.ids == wanted
+        before = await gateways.calls()
+        shorter = await _stream(gateways, **days(-50, 78), sort="-created_at", stored=True)
+        assert shorter.ids == reading.ids[: len(shorter.ids)]
+        assert 0 < await gateways.calls() - before <= 5 < len(shorter.ids) / 100
+        moving = await _stream(gateways, since="-P75D", until="P75D", sort="scheduled_at")
+        assert moving.end is not None
+        assert (moving.end["complete"], moving.end["changed"], moving.end["problem"]) == (True, False, None)
+        refused = await gateways.page(0, **days(-75, 78))
+        assert refused.status == 400
+        assert "application/x-ndjson" in refused.json["errors"][0]["detail"]
+
+
+async def _stream(gateways: Fleet, *, stored: bool = False, **query: object) -> Reading:
+    """A stream, read to its end; `stored` accepts stored blocks."""
+    target = path(**query)
+    async with streaming(gateways, target=target, fields={"Cache-Control": ""} if stored else {}) as reading:
+        return await reading.on()
 
 
 async def test_a_reader_that_stops_reading(own_valkey: Server) -> None:

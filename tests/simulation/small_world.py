@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from service.budget.scheduler.interfaces import Rules
+from service.model.calls import CallKind
 from service.model.callers import Caller
 from service.model.errors import CallsStopped
 from service.model.freshness import CacheDirectives, Lifetimes
@@ -16,7 +17,7 @@ from service.model.tasks import Listing, Task
 from service.upstream.apps import UpstreamApp
 from service.upstream.call_trace import CallTrace
 from tests.simulation.memory_redis import MemoryRedis
-from tests.simulation.model_scheduler import ModelServer
+from tests.simulation.model_scheduler import model_servers
 from tests.simulation.sim_replica import Replica
 from tests.simulation.virtual_time import run_in_virtual_time
 
@@ -81,9 +82,15 @@ class ScriptedUpstream:
         title = f"call {len(self.calls)}"
         return Listing(tasks=tuple(self._task(number, title) for number in numbers), total=self.total)
 
-    def stopped(self, app: UpstreamApp) -> CallsStopped | None:
+    async def get_task(
+        self, app: UpstreamApp, task_id: int, *, before_send: Callable[[], Awaitable[None]], trace: CallTrace
+    ) -> Task | None:
+        """See `TaskUpstream.get_task`."""
+        raise NotImplementedError(f"{app.name}, {task_id}, {before_send}, {trace}")
+
+    def stopped(self, app: UpstreamApp, kind: CallKind) -> CallsStopped | None:
         """Return why calls are stopped, if they are."""
-        del app
+        del app, kind
         return self.stops
 
     def worst(self, window_s: float) -> int:
@@ -113,16 +120,16 @@ class SmallWorld:
     def __init__(self, *, replicas: int = 1, rules: Rules = RULES, memory_bytes: int = 1_000_000) -> None:
         self.loop = asyncio.get_running_loop()
         self.redis = MemoryRedis(self.loop.time)
-        self.servers = {
-            app: ModelServer(rules, self.redis, app=app, chance=random.Random(app)) for app in (APP, OTHER_APP)
-        }
+        apps = (APP, OTHER_APP)
+        self.servers = model_servers(apps, rules, self.redis, chance=random.Random)
         self.upstream = ScriptedUpstream()
         self.replicas = [
             Replica(
                 f"r{number}",
+                apps=apps,
                 servers=self.servers,
                 redis=self.redis,
-                upstream=self.upstream,
+                upstream=self.upstream,  # type: ignore[arg-type]
                 rules=rules,
                 lifetimes=LIFETIMES,
                 chance=random.Random(number),

@@ -12,8 +12,10 @@ def choose(accept: bytes | None, offered: Sequence[str]) -> str | None:
 
     A missing field, or one without any valid item, accepts anything. Media type parameters are ignored.
     """
+    if accept is None or accept == b"*/*":
+        return offered[0]
     weights: dict[str, float] = {}
-    for item in list_items(accept or b""):
+    for item in list_items(accept):
         if "/" in item.name and (weight := item.weight) is not None:
             weights[item.name] = max(weight, weights.get(item.name, 0.0))
     if not weights:

@@ -35,6 +35,9 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     takes_identity: bool
 
 
+_PLAIN = Choice(coding=None, takes_identity=True)
+
+
 def choose(accept_encoding: bytes | None, available: tuple[str, ...]) -> Choice:
     """Select a coding. The order of `available`, best first, breaks ties.
 
@@ -42,7 +45,7 @@ def choose(accept_encoding: bytes | None, available: tuple[str, ...]) -> Choice:
     Malformed items are ignored. If nothing is acceptable, the body is sent uncompressed.
     """
     if not accept_encoding:
-        return Choice(coding=None, takes_identity=True)
+        return _PLAIN
     said = _said(accept_encoding)
     anything = said.get("*", 0.0)
     qualities = {coding: said.get(coding, anything if coding == GZIP else 0.0) for coding in available}
@@ -50,9 +53,9 @@ def choose(accept_encoding: bytes | None, available: tuple[str, ...]) -> Choice:
     best = max(qualities, key=lambda coding: qualities[coding], default=None)
     takes_identity = identity is None or identity > 0
     if best is None or qualities[best] <= 0:
-        return Choice(coding=None, takes_identity=True)
+        return _PLAIN
     if identity is not None and identity > qualities[best]:
-        return Choice(coding=None, takes_identity=True)
+        return _PLAIN
     return Choice(coding=best, takes_identity=takes_identity)
 
 

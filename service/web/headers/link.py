@@ -37,11 +37,12 @@ def _start(path: str, query_string: bytes) -> str:
 
 def _others(query_string: bytes) -> str:
     """Return the caller's parameters except the offset, re-encoded only where a link can't contain them."""
-    kept = b"&".join(pair for pair in query_string.split(b"&") if pair and not _is_offset(pair.partition(b"=")[0]))
+    kept = b"&".join([pair for pair in query_string.split(b"&") if pair and not _is_offset(pair)])
     if not _CLEAN.fullmatch(kept):
         kept = quote(kept, safe="!$()*+,:@/?=&%").encode()
     return f"{kept.decode()}&" if kept else ""
 
 
-def _is_offset(name: bytes) -> bool:
+def _is_offset(pair: bytes) -> bool:
+    name, _, _ = pair.partition(b"=")
     return name == b"offset" or (b"%" in name and unquote_to_bytes(name) == b"offset")

@@ -11,10 +11,10 @@ from service.web.openapi.problems import problem_examples, problem_responses
 from service.web.openapi.schemas import Json, schemas
 
 _TAGS = (
-    ("Tasks", "The tasks, and whose they are."),
+    ("Tasks", "Tasks, apps, budgets and usage."),
     ("Problems", "What each type of problem means."),
-    ("State", "For those who run this service."),
-    ("Contract", "This document; `/docs` shows it to people."),
+    ("State", "For operators and orchestrators."),
+    ("Contract", "This document; `/docs` presents it to readers."),
 )
 
 

@@ -36,6 +36,7 @@ from service.model.errors import (
     TooManyWatchers,
     Unauthenticated,
     UnknownApp,
+    UnknownTask,
     UpstreamBroken,
     UpstreamError,
     UpstreamHTTPStatus,
@@ -77,6 +78,7 @@ ERRORS: tuple[Exception, ...] = (
     KeysUnavailable(),
     NotAllowed("this caller may not read this app"),
     UnknownApp(),
+    UnknownTask(),
     WaitTooLong(place=42, estimate_s=12.4, patience_s=10.0),
     LineFull(bound=1000, retry_after_s=30.0),
     TooManyWatchers(bound=1000),
@@ -142,6 +144,11 @@ def page_example() -> Any:
     return msgspec.json.decode(body_of(page))
 
 
+def task_example() -> Any:
+    """Return one task."""
+    return msgspec.json.decode(_TASK)
+
+
 def stream_examples() -> tuple[str, str]:
     """Return a complete stream, and one that ended before its second block."""
     first = Chunk(
@@ -156,9 +163,9 @@ def stream_examples() -> tuple[str, str]:
     )
     whole, begun = Course(first, Only()), Course(first, Only())
     problem = problem_of(details_of(WaitTooLong(place=42, estimate_s=12.4, patience_s=10.0)), request_id=REQUEST_ID)
-    ended = whole.lines(first) + whole.last_line(problem=None, following=None)
+    ended = whole.lines(first, part=0) + whole.last_line(problem=None, following=None)
     more = replace(first, total=240, following=100)
-    early = begun.lines(more) + begun.last_line(problem=problem, following="/tasks?app=shop&offset=100")
+    early = begun.lines(more, part=0) + begun.last_line(problem=problem, following="/tasks?app=shop&offset=100")
     return ended.decode(), early.decode()
 
 
@@ -228,12 +235,12 @@ def usage_example() -> Any:
 
 def problem_example(kind: ProblemType) -> Any:
     """Return a problem of this type as it would be sent."""
-    told = next((told for told in map(details_of, ERRORS) if told.kind.slug == kind.slug), None)
-    return msgspec.json.decode(problem_answer(told or _bare(kind), request_id=REQUEST_ID).body)
+    details = next((each for each in map(details_of, ERRORS) if each.kind.slug == kind.slug), None)
+    return msgspec.json.decode(problem_answer(details or _bare(kind), request_id=REQUEST_ID).body)
 
 
 def _bare(kind: ProblemType) -> ProblemDetails:
-    told = details_of_status(kind.status)
-    if told.kind is not kind:
+    details = details_of_status(kind.status)
+    if details.kind is not kind:
         raise ValueError(f"no example for problems of type {kind.slug}")
-    return told
+    return details

@@ -12,49 +12,50 @@ def request_fields() -> Json:
     return {
         "AcceptEncoding": _parameter(
             "Accept-Encoding",
-            "Content codings that the caller can read (RFC 9110, 12.5.3): gzip and zstd; streams by gzip alone, "
-            "each block flushed. Small answers are sent as they are.",
+            "Content codings that the caller accepts (RFC 9110, 12.5.3): gzip and zstd; for streams only gzip, "
+            "flushed after each block. Small answers are not compressed.",
             ("gzip", "compressed with gzip"),
         ),
         "CacheControl": _parameter(
             "Cache-Control",
-            "How fresh the answer must be (RFC 9111, RFC 5861). `no-cache`, `max-age` and `min-fresh` bound its age: "
-            "nothing older is served, whatever fails, unless `max-stale` or `stale-if-error` in the same request "
-            "allows it. A caller that may not force calls has these three ignored, and `Cache-Status` says so. "
-            "`only-if-cached` makes no call; as answers are shared, it also says whether another caller of the app "
-            "asked the same lately. Malformed directives are ignored.",
+            "How fresh the answer must be (RFC 9111, RFC 5861). `no-cache`, `max-age` and `min-fresh` limit its age: "
+            "nothing older is served, even after a failure, unless `max-stale` or `stale-if-error` in the same "
+            "request allows it. For a caller without permission to force calls these three are ignored, and "
+            "`Cache-Status` says so. `only-if-cached` makes no call; since answers are shared, it also reveals "
+            "whether another caller of the app recently sent the same request. Malformed directives are ignored.",
             ("max-age=5", "nothing older than five seconds, or a problem"),
             (
                 "no-cache, stale-if-error=300",
                 "a new call; if it fails, an answer up to five minutes past its freshness",
             ),
-            ("max-stale=300", "an answer up to five minutes past its freshness will do"),
-            ("only-if-cached", "only what is stored; 504 otherwise"),
+            ("max-stale=300", "an answer up to five minutes past its freshness is acceptable"),
+            ("only-if-cached", "a stored answer, else 504"),
         ),
         "IfNoneMatch": _parameter(
             "If-None-Match",
-            "Entity tags of answers that the caller holds; 304 without a body while one of them still matches. "
-            "`If-Match`, `If-Modified-Since` and `If-Unmodified-Since` are ignored: nothing here can be written, and a "
-            "list has no time of its last change.",
+            "Entity tags of answers that the caller has; 304 without a body if one of them still matches. "
+            "`If-Match`, `If-Modified-Since` and `If-Unmodified-Since` are ignored: no resource can be written, and "
+            "a list has no modification time.",
             ('W/"5b1851514c7adebff89685879cfc0b2d"', "the tag of an earlier answer"),
         ),
         "LastEventID": _parameter(
             "Last-Event-ID",
-            "The `id` of the last event that an earlier watch has received; clients of server-sent events send it when "
-            "they reconnect. Watches alone heed it.",
-            ("536349a9-7ed14eeec6e0cc14", "what has changed since that event"),
+            "The `id` of the last event received by an earlier watch; clients of server-sent events send it when they "
+            "reconnect. Ignored except by watches.",
+            ("536349a9-7ed14eeec6e0cc14", "the changes since that event"),
         ),
         "Prefer": _parameter(
             "Prefer",
-            "`wait=SECONDS` tells how long the caller will wait for its turn (RFC 7240). `wait=0` takes only what is "
-            "there. Bounded by what the caller may; `Preference-Applied` tells what was applied.",
+            "`wait=SECONDS` is how long the caller is willing to wait for its turn (RFC 7240). `wait=0` accepts only "
+            "stored answers. Limited to the caller's maximum; `Preference-Applied` contains the applied value.",
             ("wait=20", "wait up to twenty seconds"),
             ("wait=0", "don't wait at all"),
         ),
         "RequestId": _parameter(
             "X-Request-Id",
-            "An id for this request, of 1 to 128 letters, digits, dots, hyphens and underscores; else one is made.",
-            ("order-7f3c", "an id of the caller's"),
+            "An id for this request: 1 to 128 letters, digits, dots, hyphens and underscores. Without one, an id is "
+            "generated.",
+            ("order-7f3c", "an id chosen by the caller"),
         ),
     }
 
@@ -64,52 +65,62 @@ def answer_fields() -> Json:
     text: Json = {"type": "string"}
     seconds: Json = {"type": "integer", "minimum": 0}
     return {
-        "Age": _field("Seconds since the upstream was asked.", seconds, 4),
+        "Age": _field("Seconds since the fetch from the upstream.", seconds, 4),
         "CacheControl": _field(
-            "For how long the answer is fresh, counted from its fetch: subtract `Age`; `no-store` where it is not.",
+            "How long the answer is fresh, counted from its fetch: subtract `Age`. `no-store` if it must not "
+            "be stored.",
             text,
             "private, max-age=15",
             always=True,
         ),
         "CacheStatus": _field(
             "Where the answer came from (RFC 9211): `hit`, or why the upstream was called (`fwd`: `miss`, `stale` or "
-            "`request`), whether that call served others too (`collapsed`), how many seconds the answer stays fresh "
-            "(`ttl`, negative once stale), and in `detail` why an older answer was given (`renewing`, `error`, `wait`) "
-            "or that the caller may not force calls (`force-denied`).",
+            "`request`), whether other requests shared that call (`collapsed`), how many seconds the answer stays "
+            "fresh (`ttl`, negative once stale), and in `detail` why a stale answer was served (`renewing`, `error`, "
+            "`wait`) or that the caller may not force calls (`force-denied`).",
             text,
             "taskgate; hit; ttl=11",
         ),
-        "ContentEncoding": _field("How the body is compressed, where the caller accepts it.", text, "gzip"),
+        "ContentEncoding": _field("The compression of the body, if the caller accepts it.", text, "gzip"),
         "ContentSecurityPolicy": _field(
-            "What a browser that shows this may load: nothing of anywhere else.", text, "default-src 'none'"
+            "What a browser may load for this document: nothing from other origins.", text, "default-src 'none'"
         ),
-        "ContentTypeOptions": _field("Browsers take the content type as it is told.", text, "nosniff"),
+        "ContentTypeOptions": _field("Browsers must not guess another content type.", text, "nosniff"),
         "ETag": _field(
             "Changes when the listed tasks, the total or the slice change; not when the same list is fetched again. "
-            "Of a page it is weak, and the same on all replicas and in all content codings.",
+            "For a page it is weak, and the same on all replicas and for all content codings.",
             text,
             'W/"5b1851514c7adebff89685879cfc0b2d"',
         ),
         "Link": _field(
-            "`first`, `prev`, `next` and `last` slice (RFC 8288), with the caller's own parameters.",
+            "The `first`, `prev`, `next` and `last` slice (RFC 8288), with the caller's own parameters.",
             text,
             '</tasks?app=shop&offset=20>; rel="next"',
         ),
         "PreferenceApplied": _field("The patience that was applied (RFC 7240).", text, "wait=20"),
-        "RateLimit": _field(f"What is left of the budget, and when more is free ({STATE}).", text, '"shop";r=3;t=1'),
-        "RateLimitPolicy": _field(f"The app's budget: quota and window in seconds ({POLICY}).", text, '"shop";q=5;w=1'),
-        "ReferrerPolicy": _field("Browsers don't tell others of this address.", text, "no-referrer"),
-        "RequestId": _field("The request's id: the caller's own, or one made for it.", text, "order-7f3c", always=True),
-        "RetryAfter": _field("Seconds after which to try again.", seconds, 3),
+        "RateLimit": _field(
+            f"What is left of the budget, and when more becomes free ({STATE}).", text, '"shop";r=3;t=1'
+        ),
+        "RateLimitPolicy": _field(
+            f"A budget: quota and window in seconds ({POLICY}), named after the app; that of single tasks ends in "
+            "`/get`.",
+            text,
+            '"shop";q=5;w=1',
+        ),
+        "ReferrerPolicy": _field("Browsers must not send this address to other sites.", text, "no-referrer"),
+        "RequestId": _field("The request's id: the caller's own, or a generated one.", text, "order-7f3c", always=True),
+        "RetryAfter": _field("Seconds to wait before a retry.", seconds, 3),
         "ServerTiming": _field(
-            "Milliseconds in line and with the upstream.", text, "line;dur=212.0, upstream;dur=83.1"
+            "Milliseconds spent in line and on the upstream call.", text, "line;dur=212.0, upstream;dur=83.1"
         ),
         "TotalCount": _field(
-            "How many tasks match, as a stream's first block says; of streams alone.",
+            "How many tasks match, according to a stream's first block; only for streams that are not read in parts.",
             {"type": "integer", "minimum": 0},
             2000,
         ),
-        "Vary": _field("What else chooses the answer.", text, "Accept, Accept-Encoding, Authorization"),
+        "Vary": _field(
+            "The request fields that the answer depends on.", text, "Accept, Accept-Encoding, Authorization"
+        ),
         "WWWAuthenticate": _field("How to authenticate.", text, 'Bearer realm="taskgate"'),
     }
 
@@ -150,8 +161,8 @@ def with_examples(description: str, examples: Iterable[Example]) -> str:
 
     Examples appear here and in the schema, not in the parameter's `examples`: Swagger UI would send the first of those.
     """
-    told = ", ".join(f"`{example.value}` ({example.summary})" for example in examples)
-    return f"{description} For example {told}."
+    listed = ", ".join(f"`{example.value}` ({example.summary})" for example in examples)
+    return f"{description} For example {listed}."
 
 
 def _parameter(name: str, description: str, *examples: tuple[str, str]) -> Json:

@@ -3,10 +3,12 @@
 from typing import Any
 
 from service import __version__
+from service.web.budget_parameters import call_parameter
 from service.web.openapi.examples import (
     budget_example,
     page_example,
     stream_examples,
+    task_example,
     usage_example,
     watch_example,
 )
@@ -17,19 +19,19 @@ from service.web.openapi.problems import (
     OF_CACHE,
     OF_OPEN,
     OF_PROBLEM,
+    OF_TASK,
     OF_TASKS,
     OF_USAGE,
     WAITED,
     refer_problems,
 )
 from service.web.openapi.schemas import Json
-from service.web.parameters import Parameter, app_parameter, task_parameters
+from service.web.parameters import NDJSON, Parameter, app_parameter, task_parameters
 from service.web.problems.types import KINDS, ProblemType
 from service.web.routes.problems import kinds_html, kinds_text
 from service.web.routes.usage import usage_parameters
 from service.web.server_sent_events import EVENT_STREAM
 from service.web.settings import default_web_settings
-from service.web.stream import NDJSON
 
 _MOMENT = ("ETag", "Age", "Vary", "CacheStatus", "PreferenceApplied", "ServerTiming")
 _SHOWN = ("Vary", "ContentSecurityPolicy")
@@ -37,47 +39,61 @@ _FILE = ("ETag", *_SHOWN, "ReferrerPolicy")
 
 _LIST_TASKS = """One slice of an app's scheduled push tasks, or with `Accept: application/x-ndjson` all of them.
 
-**Freshness.** Answers are kept and shared among callers. `Age` tells how old one is, `Cache-Status` where it came from.
-Send `Cache-Control` to ask for a fresher answer or to accept an older one, and `If-None-Match` to be spared a body that
-you hold already.
+**Freshness.** Answers are cached and shared among callers. `Age` is the age of an answer, `Cache-Status` its source.
+Send `Cache-Control` to request a fresher answer or to accept an older one, and `If-None-Match` to avoid receiving a
+body that you already have.
 
-**Patience.** The upstream may be called only a few times a second. Who needs a call waits in a line that is fair among
-callers, up to `Prefer: wait=SECONDS`. A turn that would come too late is refused at once, with `Retry-After` and the
-expected wait, unless a stale answer may be served.
+**Patience.** The upstream may be called only a few times a second. Requests that need a call wait in a line that is
+fair among callers, for up to `Prefer: wait=SECONDS`. A request whose turn would come too late is rejected at once, with
+`Retry-After` and the expected wait, unless a stale answer may be served.
 
-**Paging.** Follow `Link`. Slices are cut from larger blocks, so the next one is mostly there already.
+**Paging.** Follow `Link`. Slices are cut from larger blocks, so the next one is usually cached already.
 
-**Filters.** `status` and `type` take one value or several with commas between them. `total`, `offset`, `limit` and
-`Link` then count the tasks that pass, over the whole range; a page whose range holds too many tasks to look through is
-422 `range-too-wide`. `consistent` is false if the list changed between the blocks that a page was made of.
+**Filters.** `status` and `type` take one value, or several separated by commas. `total`, `offset`, `limit` and `Link`
+then count the matching tasks over the whole range; if the range holds too many tasks to search, the answer is 422
+`range-too-wide`. `consistent` is false if the list changed while the blocks of a page were fetched.
 
-**Whole lists.** With `Accept: application/x-ndjson` all tasks from `offset` on are streamed, one JSON object a line, as
-they come in. Each block that has to be fetched waits for a turn of its own, up to
-the patience, so a long list takes its time and delays nobody. The last line is `{"end": {...}}`: it says whether the
-list is complete, whether it was seen to change meanwhile, and where to go on. A stream without it was cut off.
+**Whole lists.** With `Accept: application/x-ndjson` all tasks from `offset` on are streamed as they arrive, one JSON
+object per line. Each block that must be fetched waits for its own turn, for up to the patience, so that a long list
+delays no other caller. The last line is `{"end": {...}}`: it says whether the list is complete, whether it was seen to
+change while it was read, and where to continue. A stream without it was cut off. If the operators have set the longest
+range that the upstream accepts, pages and watches of longer ranges are rejected; a stream reads them in parts, one
+after the other, and has the total in its last line instead of `X-Total-Count`.
 
-**Watching.** With `Accept: text/event-stream` the list is followed as server-sent events: first each task as it is
-(`task`), then `synced`, then `added`, `changed` and `removed` as it happens, each round closed by a `synced` that says
-how old the list is. All watchers of a list share its calls, so watching costs less than polling. A client that
-reconnects with `Last-Event-ID`, at any replica, is sent what has changed since."""
+**Watching.** With `Accept: text/event-stream` the list is sent as server-sent events and kept up to date: first every
+task (`task`) and `synced`, then `added`, `changed` and `removed` as they happen, each round followed by a `synced` with
+the age of the list. All watchers of a list share its calls, so watching costs less than polling. A client that
+reconnects to any replica with `Last-Event-ID` receives the changes since that event."""
 
 
-_GET_BUDGET = """The live budget: slots, pause, line, and what was used in the last minute and hour, over all replicas.
+_GET_TASK = """One scheduled push task by its id, as in lists.
 
-A caller sees itself by name and all others together; operators see everybody by name. Asking costs no call. Who waits
-is told as it was within the last quarter of a second, what was used within the last second or two."""
-_GET_USAGE = """Requests, what they cost and what was spared, by caller and time, over all replicas.
+**Cost.** A task that is stored and fresh, by itself or as part of a list, costs no upstream call. Otherwise one call
+fetches it. The upstream limits these calls separately, so they have their own budget and their own line, and delay no
+list. All requests for the same task share one call.
 
-Of the last hour unless `since` asks for another time: by minute up to an hour back, by hour up to a week back.
+**Freshness and patience** are as for lists: `Age`, `Cache-Status`, `ETag`, `Cache-Control`, `Prefer: wait=SECONDS`. A
+task is stored longer once it is dispatched. That a task does not exist (404 `unknown-task`) is stored for as long as a
+pending task is fresh."""
 
-A caller sees itself; operators see everybody, or with `caller` one. Asking costs no call. What was used is told as it
-was within the last second or two."""
+_GET_BUDGET = """The current budget: slots, pause, waiting callers, and usage in the last minute and hour, over all
+replicas. Lists and single tasks have a budget each: see `call`.
+
+A caller sees itself by name and all other callers combined; operators see every caller by name. No upstream call is
+made. Waiting callers are at most a quarter of a second old, usage a second or two."""
+_GET_USAGE = """Requests, the calls they used and the calls they saved, by caller and time, over all replicas.
+
+Covers the last hour, or the time from `since`: by minute up to an hour back, by hour up to a week back.
+
+A caller sees itself; operators see all callers, or one with `caller`. No upstream call is made. The figures are at most
+a second or two old."""
 
 
 def paths() -> Json:
     """Return all path items by path."""
     return {
         "/tasks": {"get": _list_tasks()},
+        "/tasks/{id}": {"get": _get_task()},
         "/apps": {"get": _list_apps()},
         "/budget": {"get": _get_budget()},
         "/usage": {"get": _get_usage()},
@@ -87,7 +103,7 @@ def paths() -> Json:
                 "listProblems",
                 "Problems",
                 "All types of problems",
-                "What each means and what to do.",
+                "What each type means, and how to respond to it.",
                 _text(*KINDS.values()),
                 *_SHOWN,
             )
@@ -98,7 +114,7 @@ def paths() -> Json:
                 "getLiveness",
                 "State",
                 "Whether the process answers",
-                "Touches nothing else.",
+                "Checks nothing else.",
                 _json("Liveness", {"live": True}),
             )
         },
@@ -108,7 +124,7 @@ def paths() -> Json:
                 "getVersion",
                 "State",
                 "Name and version",
-                "What runs here.",
+                "The running release.",
                 _json("Version", {"name": "taskgate", "version": __version__}),
             )
         },
@@ -130,13 +146,44 @@ def _list_tasks() -> Json:
         "security": [{"key": []}],
         "responses": {
             "200": {
-                "description": "The slice, or the stream; all fields but `X-Total-Count`, `Vary`, `Preference-Applied` "
-                "and the budget's are a page's.",
+                "description": "The slice, or the stream. Pages have all fields but `X-Total-Count`; streams have it, "
+                "`Vary`, `Preference-Applied` and the budget's.",
                 "headers": refer_fields(*_MOMENT, *BUDGET, "Link", "TotalCount", "ContentEncoding"),
                 "content": _json("Page", page_example()) | _stream() | _watch(),
             },
-            "304": {"description": "The caller holds this slice already.", "headers": refer_fields(*_MOMENT, *BUDGET)},
+            "304": {"description": "The caller already has this slice.", "headers": refer_fields(*_MOMENT, *BUDGET)},
             **refer_problems(OF_TASKS, *WAITED),
+        },
+    }
+
+
+def _get_task() -> Json:
+    fields = ("AcceptEncoding", "CacheControl", "IfNoneMatch", "Prefer", "RequestId")
+    return {
+        "operationId": "getTask",
+        "tags": ["Tasks"],
+        "summary": "Get one task",
+        "description": _GET_TASK,
+        "parameters": [
+            {
+                "name": "id",
+                "in": "path",
+                "required": True,
+                "description": "The task's id.",
+                "schema": {"type": "integer", "format": "int64", "minimum": 1, "examples": [1000001294]},
+            },
+            _query_parameter(app_parameter("Name of the app that the task belongs to.")),
+            *({"$ref": f"#/components/parameters/{name}"} for name in fields),
+        ],
+        "security": [{"key": []}],
+        "responses": {
+            "200": {
+                "description": "The task.",
+                "headers": refer_fields(*_MOMENT, *BUDGET, "ContentEncoding"),
+                "content": _json("Task", task_example()),
+            },
+            "304": {"description": "The caller holds this task already.", "headers": refer_fields(*_MOMENT, *BUDGET)},
+            **refer_problems(OF_TASK, *WAITED),
         },
     }
 
@@ -147,7 +194,8 @@ def _list_apps() -> Json:
         "operationId": "listApps",
         "tags": ["Tasks"],
         "summary": "List the apps that you can read",
-        "description": "Names, for the parameter `app`, and regions; null where an app has an address of its own.",
+        "description": "Names, for the parameter `app`, and regions; the region is null if a base URL is configured "
+        "instead.",
         "parameters": [{"$ref": "#/components/parameters/RequestId"}],
         "security": [{"key": []}],
         "responses": {
@@ -165,6 +213,7 @@ def _get_budget() -> Json:
         "description": _GET_BUDGET,
         "parameters": [
             _query_parameter(app_parameter("Name of the app.")),
+            _query_parameter(call_parameter("Which of the app's budgets.")),
             {"$ref": "#/components/parameters/RequestId"},
         ],
         "security": [{"key": []}],
@@ -203,10 +252,10 @@ def _drop_blocks() -> Json:
     return {
         "operationId": "dropBlocks",
         "tags": ["State"],
-        "summary": "Drop all that is stored of an app",
-        "description": "For operators. Drops the app's blocks in Redis, and within a second in the memory of every "
-        "replica; calls that are under way are made again. Where Redis is away, 503: then only the replica that "
-        "answers has forgotten.",
+        "summary": "Drop all cached data of an app",
+        "description": "For operators. Drops the app's blocks in Redis and, within a second, in the memory of every "
+        "replica; calls in progress are repeated. 503 if Redis is unavailable: then only the replica that answered has "
+        "dropped its blocks.",
         "parameters": [
             {
                 "name": app.name,
@@ -220,7 +269,7 @@ def _drop_blocks() -> Json:
         "security": [{"key": []}],
         "responses": {
             "200": {
-                "description": "What was dropped.",
+                "description": "The number of dropped values.",
                 "headers": refer_fields(),
                 "content": _json("Dropped", {"app": "shop", "dropped": 120}),
             },
@@ -231,7 +280,9 @@ def _drop_blocks() -> Json:
 
 def _show_problem() -> Json:
     text = _text(KINDS["wait-too-long"])
-    operation = _open("getProblem", "Problems", "One type of problem", "What it means and what to do.", text, *_SHOWN)
+    operation = _open(
+        "getProblem", "Problems", "One type of problem", "What it means, and how to respond to it.", text, *_SHOWN
+    )
     operation["parameters"].insert(
         0,
         {
@@ -240,7 +291,7 @@ def _show_problem() -> Json:
             "required": True,
             "description": "The last part of the problem's `type`.",
             "schema": {"type": "string"},
-            "examples": {"patience": {"value": "wait-too-long", "summary": "a wait that was refused"}},
+            "examples": {"patience": {"value": "wait-too-long", "summary": "a wait that was rejected"}},
         },
     )
     operation["responses"] = dict(sorted({**operation["responses"], **refer_problems(OF_PROBLEM)}.items()))
@@ -253,7 +304,7 @@ def _readyz() -> Json:
         "getReadiness",
         "State",
         "Whether requests can be served",
-        "Asks nobody: tells what is known.",
+        "Based on the replica's current knowledge; makes no calls.",
         _json("Readiness", ready),
     )
     unready = {"ready": False, "redis": "away", "apps_ok": 0, "apps_total": 2}
@@ -279,7 +330,7 @@ def _get_contract() -> Json:
     operation["parameters"][:0] = [
         {"$ref": f"#/components/parameters/{name}"} for name in ("AcceptEncoding", "IfNoneMatch")
     ]
-    unchanged = {"304": {"description": "The caller holds this document already.", "headers": refer_fields(*_FILE)}}
+    unchanged = {"304": {"description": "The caller already has this document.", "headers": refer_fields(*_FILE)}}
     operation["responses"] = dict(sorted({**operation["responses"], **unchanged}.items()))
     return operation
 
@@ -319,7 +370,8 @@ def _stream() -> Json:
     each: Json = {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Task", "LastLine")]}
     schema = {
         "type": "string",
-        "description": "Lines that end in a line feed: a task each, and at the end how the stream ended.",
+        "description": "Lines that end in a line feed: one task per line, and a last line that says how the stream "
+        "ended.",
         "contentMediaType": NDJSON,
         "contentSchema": each,
     }
@@ -328,8 +380,8 @@ def _stream() -> Json:
         NDJSON: {
             "schema": schema,
             "examples": {
-                "complete": {"summary": "A whole list of one task", "value": ended},
-                "incomplete": {"summary": "A stream that ended early, and where to go on", "value": refused},
+                "complete": {"summary": "A complete list of one task", "value": ended},
+                "incomplete": {"summary": "A stream that ended early, and where to continue", "value": refused},
             },
         }
     }
@@ -340,9 +392,9 @@ def _watch() -> Json:
     schema = {
         "type": "string",
         "description": "Events, each with `id`, `event` and `data`: `task` and `added` (a Task), `changed` (the names "
-        "of the fields, and the Task), `removed` (id, last status, and a reason: `deleted`, `filter` or `range`), "
-        "`synced` (count, total, as_of, age_seconds), `stale` (renewing fails: as_of, problem), `reset` (a whole list "
-        "follows), `end` (problem). Comments keep the connection in use.",
+        "of the changed fields, and the Task), `removed` (id, last status, and a reason: `deleted`, `filter` or "
+        "`range`), `synced` (count, total, as_of, age_seconds), `stale` (the list can't be renewed: as_of, problem), "
+        "`reset` (the whole list follows), `end` (problem). Comments keep the connection alive.",
         "contentMediaType": EVENT_STREAM,
     }
     return {EVENT_STREAM: {"schema": schema, "example": watch_example()}}

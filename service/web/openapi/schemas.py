@@ -6,6 +6,7 @@ import msgspec
 
 from service.model.budgets import ServingState
 from service.model.callers import AppInfo
+from service.model.calls import CallKind
 from service.model.errors import Fault
 from service.model.queries import Sort
 from service.model.tasks import Task
@@ -40,40 +41,44 @@ _TASK: Json = {
         "description": "The upstream's id of the task. It may be above 2^53: read a 64-bit integer, not a double.",
     },
     "type": {
-        "description": "Who gets the push: `all`, `tag`, `user`, or what the upstream adds.",
+        "description": "The recipients of the push: `all`, `tag`, `user`, or a value that the upstream adds later.",
     },
     "status": {
-        "description": "`pending`, `dispatching`, `dispatched`, or what the upstream adds.",
+        "description": "`pending`, `dispatching`, `dispatched`, or a value that the upstream adds later.",
     },
     "created_at": {"format": "date-time"},
     "scheduled_at": {"format": "date-time"},
     "dispatched": {"description": "Whether the dispatch was successful."},
     "dispatch_error": {"description": "Why the dispatch failed."},
-    "push_task_id": {"description": "The push's own id, once it was dispatched."},
-    "content": {"description": "What is pushed: the upstream's own JSON, untouched. Its shape differs between tasks."},
+    "push_task_id": {"description": "The id of the push, once it was dispatched."},
+    "content": {
+        "description": "The content of the push: the upstream's own JSON, unchanged. Its structure differs "
+        "between tasks."
+    },
 }
 _PAGE: Json = {
-    "since": _INSTANT | {"description": "Where the listed range starts, resolved."},
-    "until": _INSTANT | {"description": "Where the listed range ends, resolved."},
+    "since": _INSTANT | {"description": "The start of the listed range, as an instant."},
+    "until": _INSTANT | {"description": "The end of the listed range, as an instant."},
     "sort": {"$ref": "#/components/schemas/Sort"},
     "status": {"type": "array", "items": {"type": "string"}, "description": "The filter; empty for any status."},
     "type": {"type": "array", "items": {"type": "string"}, "description": "The filter; empty for any type."},
-    "total": _COUNT | {"description": "How many tasks match, over all slices; with a filter, those that pass it."},
+    "total": _COUNT
+    | {"description": "The number of matching tasks over all slices; with a filter, of those that it lets through."},
     "offset": _COUNT,
     "limit": {"minimum": 1},
     "fetched_at": _INSTANT
     | {
-        "description": "When the upstream was asked; of the oldest part, if there are several. After 304 the list is "
-        "as old as `Age` says, whatever the body that you hold says."
+        "description": "The time of the fetch; that of the oldest part, if there are several. After a 304 the age of "
+        "the list is that in `Age`, even if the body that you have says otherwise."
     },
     "consistent": {
         "description": "False if the list was seen to change while its blocks were fetched one after another: tasks "
-        "may be missing from this page. Ask again.",
+        "may be missing from this page. Repeat the request.",
     },
     "missing": _COUNT
     | {
-        "description": "How many tasks this slice lacks by `total`: the upstream gave fewer than it counts, or gave "
-        "them without an id. Nearly always 0.",
+        "description": "How many tasks this slice lacks according to `total`: the upstream returned fewer than it "
+        "counts, or returned some without an id. Nearly always 0.",
     },
 }
 _SORT: Json = {
@@ -88,27 +93,28 @@ _FAULT: Json = {
     "detail": {"description": "What is wrong with it."},
 }
 _PROBLEM: Json = {
-    "type": {"format": "uri-reference", "description": "Opens a page that explains the problem."},
+    "type": {"format": "uri-reference", "description": "The address of a page that explains the problem."},
     "status": {"minimum": 400, "maximum": 599},
-    "instance": {"format": "uri", "description": "Names this one request."},
-    "request_id": {"description": "As in `X-Request-Id`; the operators find the request by it."},
+    "instance": {"format": "uri", "description": "Identifies this request."},
+    "request_id": {"description": "As in `X-Request-Id`; operators can find the request by it."},
     "errors": {"type": "array", "items": {"$ref": "#/components/schemas/Fault"}},
     "place": {"description": "The place in line, from 1 (`wait-too-long`)."},
     "estimate_seconds": {"description": "The expected wait for the turn (`wait-too-long`)."},
     "bound": {
-        "description": "How many requests of the caller may wait (`line-full`), how many watches may be open "
-        "(`too-many-watchers`), how many tasks may be gathered (`range-too-wide`).",
+        "description": "The maximum number of waiting requests of the caller (`line-full`), of open watches "
+        "(`too-many-watchers`), of tasks collected for one request (`range-too-wide`), or of tasks in a stream "
+        "(`stream-too-long`).",
     },
-    "total": {"description": "How many tasks the range holds (`range-too-wide`)."},
+    "total": {"description": "The number of tasks in the range (`range-too-wide`)."},
     "upstream_code": {"description": "The upstream's error code."},
     "upstream_text": {"description": "The upstream's error text."},
 }
 _DROPPED: Json = {
-    "dropped": _COUNT | {"description": "How many stored values there were: blocks, and the ends of lists."},
+    "dropped": _COUNT | {"description": "The number of stored values: blocks, and the ends of lists."},
 }
 _READY: Json = {
-    "redis": {"description": "The state of the shared store, in a word or two."},
-    "apps_ok": _COUNT | {"description": "For how many apps fetches can be had now."},
+    "redis": {"description": "The state of the shared store: `ok` or `away`."},
+    "apps_ok": _COUNT | {"description": "The number of apps for which fetches are possible now."},
     "apps_total": _COUNT,
 }
 _UPSTREAM_CALLS: Json = {
@@ -116,11 +122,17 @@ _UPSTREAM_CALLS: Json = {
     "failed": {
         "type": "object",
         "additionalProperties": {"type": "integer", "minimum": 0},
-        "description": "Failed calls by result, such as `timeout`, `throttled` or `credentials`; results without any "
+        "description": "Failed calls by result, such as `timeout`, `throttled` or `credentials`; results without calls "
         "are left out.",
     },
 }
+_CALL: Json = {
+    "type": "string",
+    "enum": [each.value for each in CallKind],
+    "description": "The kind of upstream call: `list` for lists, `get` for single tasks.",
+}
 _BUDGET: Json = {
+    "call": {"$ref": "#/components/schemas/CallKind"},
     "state": {
         "enum": list(get_args(ServingState)),
         "description": "`serving`; `stale`: calls fail and stale pages are served; `failing`: at least half of the "
@@ -134,101 +146,116 @@ _BUDGET: Json = {
     },
     "redis": {
         "enum": ["ok", "away"],
-        "description": "With `away` all this is what one replica knows: who waits there, and what was used until then.",
+        "description": "If `away`, the rest is what one replica knows: its own waiting callers, and usage up to the "
+        "outage.",
     },
     "pause": {
         "oneOf": [{"$ref": "#/components/schemas/Pause"}, {"type": "null"}],
-        "description": "Null where that is not known.",
+        "description": "Null if that is not known.",
     },
     "callers": {
         "type": "array",
         "items": {"$ref": "#/components/schemas/Share"},
-        "description": "The asking caller first; for operators all others, too. `~renewal` renews what is stale.",
+        "description": "The requesting caller first; for operators all others, too. `~renewal` refreshes stale blocks.",
     },
-    "others": {"$ref": "#/components/schemas/Share", "description": "All whom `callers` does not name, together."},
+    "others": {"$ref": "#/components/schemas/Share", "description": "All callers that are not in `callers`, combined."},
 }
 _SLOTS: Json = {
     "total": {
         "minimum": 1,
-        "description": "Calls in any window, over all replicas; while replicas share them out, this replica's part.",
+        "description": "Calls in any window, over all replicas; while replicas share them because Redis is away, this "
+        "replica's share.",
     },
     "free": {
         "minimum": 0,
-        "description": "How many could be made at once; null where that is not known, and no call is made.",
+        "description": "Calls that could be made immediately; null if that is not known, and no call is made.",
     },
     "window_seconds": {"exclusiveMinimum": 0},
 }
 _WORST_WINDOW: Json = {
-    "last_minute": _COUNT | {"description": "Counted by the replicas' own clocks: a check on the slots."},
+    "last_minute": _COUNT
+    | {"description": "Counted with the replicas' own clocks: an independent check on the slots."},
     "last_hour": _COUNT,
 }
 _PAUSE: Json = {
-    "seconds": {"minimum": 0, "description": "0 where there is no pause."},
-    "reason": {"description": "What the upstream asked for the pause with."},
+    "seconds": {"minimum": 0, "description": "0 if there is no pause."},
+    "reason": {"description": "The reason for the pause, such as `throttled`."},
 }
 _SHARE: Json = {
-    "caller": {"description": "Null for several callers together."},
+    "caller": {"description": "Null for several callers combined."},
 }
 _END: Json = {
     "complete": {"description": "Whether the end of the list was reached."},
-    "count": _COUNT | {"description": "How many lines came before this one."},
-    "total": _COUNT | {"description": "How many tasks match, whatever their status and type, by the newest block."},
-    "changed": {
-        "description": "Whether the list was seen to change meanwhile: tasks may be missing or come twice.",
+    "count": _COUNT | {"description": "The number of lines before this one."},
+    "total": _COUNT
+    | {
+        "description": "The number of tasks of any status and type in the range, according to the newest block. For a "
+        "range that is read in parts: the sum over the parts read so far.",
     },
-    "missing": _COUNT | {"description": "How many tasks the upstream counts but did not give, or gave without an id."},
-    "fetched_at": _INSTANT | {"description": "When the upstream was asked for the oldest part."},
+    "changed": {
+        "description": "Whether the list was seen to change while it was read: tasks may be missing or repeated.",
+    },
+    "missing": _COUNT
+    | {"description": "How many tasks the upstream counts but did not return, or returned without an id."},
+    "fetched_at": _INSTANT | {"description": "The time of the fetch of the oldest part."},
     "stale": {"description": "Whether a part was past its freshness."},
     "problem": {
         "oneOf": [{"$ref": "#/components/schemas/Problem"}, {"type": "null"}],
-        "description": "Why the stream ended early; null where it is complete.",
+        "description": "Why the stream ended early; null if it is complete.",
     },
     "next": {
         "format": "uri-reference",
-        "description": "Streams the rest; null where there is none.",
+        "description": "The address of the rest as a stream; null if there is none.",
     },
 }
 _USED: Json = {
-    "turns": _COUNT | {"description": "Calls of the upstream, each try counted."},
-    "joined": _COUNT | {"description": "Fetches saved by joining one that another request had paid for."},
+    "turns": _COUNT | {"description": "Upstream calls, counting each attempt."},
+    "joined": _COUNT | {"description": "Fetches saved by joining one that another request had started."},
 }
 _SPENT: Json = {
-    "requests": _COUNT | {"description": "Requests for pages."},
-    "hits": _COUNT | {"description": "Of these, answered with what was stored and fresh."},
-    "joins": _COUNT | {"description": "Fetches spared by joining one that another request had paid for."},
-    "stale": _COUNT | {"description": "Requests answered with what was stored, though it was fresh no longer."},
-    "fetches": _COUNT | {"description": "Calls of the upstream that were paid for, each try counted."},
-    "waits": _COUNT | {"description": "Requests that waited in line for their answer, however short."},
-    "refusals": _COUNT | {"description": "Requests that were refused, for no fetch could be had in time."},
-    "failed": _COUNT | {"description": "Upstream calls that failed, of `fetches`."},
-    "saved": _COUNT | {"description": "What caching and joining saved: `hits` and `joins` together."},
+    "requests": _COUNT | {"description": "Requests for tasks that may need this kind of call."},
+    "hits": _COUNT | {"description": "Of these, those answered from storage, fresh."},
+    "joins": _COUNT | {"description": "Fetches saved by joining one that another request had started."},
+    "stale": _COUNT | {"description": "Requests answered from storage, stale."},
+    "fetches": _COUNT | {"description": "Upstream calls made in the caller's turns, counting each attempt."},
+    "waits": _COUNT | {"description": "Requests that waited in line for their answer, however briefly."},
+    "refusals": _COUNT | {"description": "Requests rejected because no fetch was possible in time."},
+    "failed": _COUNT | {"description": "Of `fetches`, those that failed."},
+    "saved": _COUNT | {"description": "Fetches saved by caching and joining: the sum of `hits` and `joins`."},
+    "watches": _COUNT | {"description": "Watches that were opened, reconnections included."},
+    "watched_seconds": _COUNT
+    | {"description": "How long watches were open, added up: by 60 in a minute for each that is open all the time."},
+    "events": _COUNT | {"description": "Events sent to watches."},
+    "resets": _COUNT | {"description": "Of these, `reset`: a watch that could not be continued began anew."},
 }
 _MINUTE_USAGE: Json = {"start": _INSTANT, "used": {"$ref": "#/components/schemas/Spent"}}
 _HOUR_USAGE: Json = {"start": _INSTANT, "used": {"$ref": "#/components/schemas/Spent"}}
 _CALLER_USAGE: Json = {"caller": {"type": "string"}, "used": {"$ref": "#/components/schemas/Spent"}}
 _USAGE: Json = {
-    "caller": {"description": "Whose usage this is; null for everybody's."},
-    "redis": {"enum": ["ok", "away"], "description": "With `away` this is what one replica knows."},
-    "since": _INSTANT | {"description": "The start of the first minute, or hour."},
-    "until": _INSTANT | {"description": "Now."},
-    "total": {"$ref": "#/components/schemas/Spent", "description": "Of all `callers`."},
+    "call": {"$ref": "#/components/schemas/CallKind"},
+    "caller": {"description": "The caller whose usage this is; null for all callers."},
+    "redis": {"enum": ["ok", "away"], "description": "If `away`, the rest is what one replica knows."},
+    "since": _INSTANT | {"description": "The start of the first minute or hour."},
+    "until": _INSTANT | {"description": "The present."},
+    "total": {"$ref": "#/components/schemas/Spent", "description": "The total of all `callers`."},
     "callers": {
         "type": "array",
         "items": {"$ref": "#/components/schemas/CallerUsage"},
-        "description": "Who used anything, by name. `~renewal` renews what is stale, `~ahead` fetches ahead.",
+        "description": "All callers with any usage, by name. `~renewal` refreshes stale blocks, `~ahead` prefetches.",
     },
     "minutes": {
         "type": "array",
         "maxItems": 60,
         "items": {"$ref": "#/components/schemas/MinuteUsage"},
-        "description": "All callers together, minute by minute of the last hour without gaps; the last is under way.",
+        "description": "All callers combined, for each minute of the last hour, without gaps; the last minute is not "
+        "over.",
     },
     "hours": {
         "type": "array",
         "maxItems": 168,
         "items": {"$ref": "#/components/schemas/HourUsage"},
-        "description": "All `callers` together, hour by hour (UTC) without gaps, where `since` lies more than an hour "
-        "back; else none.",
+        "description": "All callers combined, for each hour (UTC), without gaps, if `since` is more than an hour ago; "
+        "else empty.",
     },
 }
 
@@ -243,7 +270,11 @@ def schemas() -> Json:
         "AppList": _object(Apps, {"apps": {"type": "array", "items": {"$ref": "#/components/schemas/App"}}})
         | {"description": "The apps that a caller may read."},
         "Budget": _object(Budget, _BUDGET)
-        | {"description": "An app's calls: how many are free, who waits for them, and who has used them."},
+        | {
+            "description": "An app's calls of one kind: how many are free, which callers wait for them, and which have "
+            "used them."
+        },
+        "CallKind": _CALL,
         "CallerUsage": _object(CallerUsage, _CALLER_USAGE),
         "Contract": {"type": "object", "description": "An OpenAPI document."},
         "Dropped": _object(Dropped, _DROPPED),
@@ -253,7 +284,7 @@ def schemas() -> Json:
         "LastLine": _object(LastLine, {"end": {"$ref": "#/components/schemas/End"}}),
         "Liveness": _object(Live, {"live": {"const": True}}),
         "MinuteUsage": _object(MinuteUsage, _MINUTE_USAGE),
-        "Page": page | {"description": "One slice of a list, with what was listed."},
+        "Page": page | {"description": "One slice of a list, with the query that it answers."},
         "Pause": _object(Pause, _PAUSE),
         "Problem": _object(Problem, _PROBLEM),
         "Readiness": _object(Ready, _READY),
@@ -273,7 +304,7 @@ def schemas() -> Json:
         "Waiting": _object(
             Waiting,
             {
-                "count": _COUNT | {"description": "Blocks that wait for a turn."},
+                "count": _COUNT | {"description": "Blocks waiting for a turn."},
                 "oldest_seconds": {"type": "number", "minimum": 0},
             },
         ),

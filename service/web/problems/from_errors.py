@@ -27,6 +27,7 @@ from service.model.errors import (
     TooManyWatchers,
     Unauthenticated,
     UnknownApp,
+    UnknownTask,
     UpstreamBroken,
     UpstreamError,
     UpstreamHTTPStatus,
@@ -47,6 +48,7 @@ _SLUGS: Mapping[type[Exception], str] = {
     Unauthenticated: "unauthenticated",
     KeysUnavailable: "keys-unavailable",
     UnknownApp: "unknown-app",
+    UnknownTask: "unknown-task",
     NotAllowed: "not-allowed",
     WaitTooLong: "wait-too-long",
     LineFull: "line-full",
@@ -72,6 +74,7 @@ _SLUGS: Mapping[type[Exception], str] = {
 _FIXED_DETAILS: Mapping[str, str] = {
     "keys-unavailable": "The keys that sign service accounts' tokens could not be fetched yet.",
     "unknown-app": "No app of this name is readable by this caller.",
+    "unknown-task": "The app has no task with this id.",
     "failed": "The fault is logged under the request id.",
     "not-found": "No resource has this path.",
     "method-not-allowed": "The Allow field lists the supported methods.",
@@ -82,10 +85,10 @@ _NO_CREDENTIAL = "The request carries no credential. Send 'Authorization: Bearer
 _UNKNOWN_CREDENTIAL = "The credential in the Authorization field is not a known key or token, or has expired."
 
 _BARE_DETAILS: Mapping[int, str] = {
-    403: "A foreign web page may not send this request.",
-    421: "Without credentials only names of this machine are served: use localhost or 127.0.0.1.",
+    403: "Pages of other sites may not send this request.",
+    421: "Without credentials only names of this machine are accepted: use localhost or 127.0.0.1.",
 }
-_UNAVAILABLE = "This replica serves as many connections as it can, or is shutting down. Another one may answer."
+_UNAVAILABLE = "This replica has reached its limit of connections, or is shutting down. Another one may answer."
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -184,32 +187,32 @@ def details_of_status(status: int) -> ProblemDetails:
     return ProblemDetails(kind=kind, detail=detail)
 
 
-def problem_of(told: ProblemDetails, *, request_id: str) -> Problem:
+def problem_of(details: ProblemDetails, *, request_id: str) -> Problem:
     """Return the problem as a value."""
-    kind = told.kind
+    kind = details.kind
     return Problem(
         type=f"/problems/{kind.slug}" if kind.slug else "about:blank",
         title=kind.title,
         status=kind.status,
-        detail=told.detail,
+        detail=details.detail,
         instance=f"urn:taskgate:request:{request_id}",
         request_id=request_id,
-        errors=told.errors,
-        place=told.place,
-        estimate_seconds=told.estimate_s,
-        bound=told.bound,
-        total=told.total,
-        upstream_code=told.upstream_code,
-        upstream_text=told.upstream_text,
+        errors=details.errors,
+        place=details.place,
+        estimate_seconds=details.estimate_s,
+        bound=details.bound,
+        total=details.total,
+        upstream_code=details.upstream_code,
+        upstream_text=details.upstream_text,
     )
 
 
-def problem_answer(told: ProblemDetails, *, request_id: str, wait_applied_s: int | None = None) -> Answer:
+def problem_answer(details: ProblemDetails, *, request_id: str, wait_applied_s: int | None = None) -> Answer:
     """Return the problem as a response that must not be stored."""
-    problem = problem_of(told, request_id=request_id)
-    headers: list[Header] = [(b"content-type", PROBLEM_JSON), (b"cache-control", b"no-store"), *told.headers]
-    if told.retry_after_s is not None:
-        headers.append((b"retry-after", str(retry_after(told.retry_after_s)).encode()))
+    problem = problem_of(details, request_id=request_id)
+    headers: list[Header] = [(b"content-type", PROBLEM_JSON), (b"cache-control", b"no-store"), *details.headers]
+    if details.retry_after_s is not None:
+        headers.append((b"retry-after", str(retry_after(details.retry_after_s)).encode()))
     if wait_applied_s is not None:
         headers.append((b"preference-applied", b"wait=%d" % wait_applied_s))
     return Answer(status=problem.status, headers=tuple(headers), body=msgspec.json.encode(problem))

@@ -29,11 +29,11 @@ _log = structlog.get_logger()
 
 def on_taskgate_error(request: Request[Any, Any, Any], exc: TaskgateError) -> Response[bytes]:
     """Return the problem for a `TaskgateError`; an error that the table lacks is handled as an unexpected failure."""
-    told = details_of(exc)
-    if told.kind.status == 500:
+    details = details_of(exc)
+    if details.kind.status == 500:
         return on_failure(request, exc)
     context = request_context(request)
-    answer = _answer(told, context)
+    answer = _answer(details, context)
     if exc.budget is not None and context.app is not None:
         fields = answer.headers + ratelimit(context.app, exc.budget)
         answer = Answer(status=answer.status, headers=fields, body=answer.body)
@@ -44,9 +44,9 @@ def on_http_error(request: Request[Any, Any, Any], exc: HTTPException) -> Respon
     """Return the problem for an HTTP error raised by Litestar: 404, 405 with its `Allow` field, or 400."""
     if exc.status_code >= 500:
         return on_failure(request, exc)
-    told = details_of_status(exc.status_code)
+    details = details_of_status(exc.status_code)
     allow = (exc.headers or {}).get("allow")
-    response = _response(_answer(told, request_context(request)))
+    response = _response(_answer(details, request_context(request)))
     if allow is not None:
         response.headers["allow"] = allow
     return response
@@ -65,11 +65,11 @@ def failure_answer(context: RequestContext, exc: BaseException) -> Answer:
 
 def late_problem(context: RequestContext, exc: Exception) -> Problem:
     """Return the problem for an error raised after the response has started; same table and logging as before it."""
-    told = details_of(exc)
-    if told.kind.status == 500:
+    details = details_of(exc)
+    if details.kind.status == 500:
         _log_failure(context, exc)
-    context.outcome = outcome_of_problem(told.kind.slug, wait_applied_s=context.wait_applied_s)
-    return problem_of(told, request_id=context.request_id)
+    context.outcome = outcome_of_problem(details.kind.slug, wait_applied_s=context.wait_applied_s)
+    return problem_of(details, request_id=context.request_id)
 
 
 def refusal_answer(status: int, context: RequestContext) -> Answer:
@@ -86,10 +86,10 @@ def _log_failure(context: RequestContext, exc: BaseException) -> None:
     _log.error("web.failed", request_id=context.request_id, caller=context.caller, app=context.app, exc_info=exc)
 
 
-def _answer(told: ProblemDetails, context: RequestContext) -> Answer:
-    slug = told.kind.slug or str(told.kind.status)
+def _answer(details: ProblemDetails, context: RequestContext) -> Answer:
+    slug = details.kind.slug or str(details.kind.status)
     context.outcome = outcome_of_problem(slug, wait_applied_s=context.wait_applied_s)
-    return problem_answer(told, request_id=context.request_id, wait_applied_s=context.wait_applied_s)
+    return problem_answer(details, request_id=context.request_id, wait_applied_s=context.wait_applied_s)
 
 
 def _response(answer: Answer) -> Response[bytes]:

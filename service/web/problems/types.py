@@ -68,6 +68,15 @@ _ALL = (
         remedy="GET /apps lists the apps that your key may read.",
     ),
     ProblemType(
+        slug="unknown-task",
+        title="No such task",
+        status=404,
+        meaning="The app has no task with this id, according to the upstream. That answer is kept for a short while, "
+        "as tasks are.",
+        remedy="Check the id and the app. If the task was created a moment ago, ask again with 'Cache-Control: "
+        "no-cache'.",
+    ),
+    ProblemType(
         slug="method-not-allowed",
         title="Method not allowed",
         status=405,
@@ -77,9 +86,9 @@ _ALL = (
     ),
     ProblemType(
         slug="not-acceptable",
-        title="No acceptable form",
+        title="No acceptable representation",
         status=406,
-        meaning="The resource has none of the forms that the field Accept asks for.",
+        meaning="The resource has none of the representations that the Accept field allows.",
         remedy="Accept 'application/json' for a page, or 'application/x-ndjson' for the whole list as a stream.",
         is_http=True,
     ),
@@ -95,9 +104,8 @@ _ALL = (
         slug="stream-too-long",
         title="The list is longer than a stream may be",
         status=413,
-        meaning="The stream has gone through as many tasks as one stream may, and the list goes on. 'bound' is how "
-        "many that are.",
-        remedy="Go on at 'next', or ask for a shorter range.",
+        meaning="The stream has covered the maximum number of tasks ('bound'), and the list continues.",
+        remedy="Continue at 'next', or request a shorter range.",
     ),
     ProblemType(
         slug="uri-too-long",
@@ -119,26 +127,26 @@ _ALL = (
         slug="range-too-wide",
         title="The range holds too many tasks",
         status=422,
-        meaning="Filtered pages and watches gather the whole range, and this one holds more tasks than may be gathered "
-        "for one request: 'total' is how many, 'bound' how many there may be.",
-        remedy="Narrow the range with 'since' and 'until', or with 'q', or read it as a stream "
+        meaning="Filtered pages and watches collect the whole range, and this one holds more tasks ('total') than may "
+        "be collected for one request ('bound').",
+        remedy="Narrow the range with 'since' and 'until' or the list with 'q', or read it as a stream "
         "('Accept: application/x-ndjson').",
     ),
     ProblemType(
         slug="line-full",
         title="Too many requests of this caller are waiting",
         status=429,
-        meaning="The caller has as many requests waiting for a turn as it may have; 'bound' is the limit.",
+        meaning="The caller already has the maximum number of requests waiting for a turn ('bound').",
         remedy="Wait for answers before sending more requests, and retry after Retry-After.",
     ),
     ProblemType(
         slug="too-many-watchers",
         title="Too many lists are being watched",
         status=429,
-        meaning="This caller or this replica has as many watches open as it may, or the lists watched on this replica "
-        "take all the memory that they may; 'bound' is the limit.",
-        remedy="Share one watch among those who need the same list, close those that are no longer needed, and try "
-        "again after Retry-After.",
+        meaning="This caller or this replica has the maximum number of open watches, or the lists watched on this "
+        "replica use all the memory allowed for them; 'bound' is the limit.",
+        remedy="Share one watch among consumers of the same list, close watches that are no longer needed, and retry "
+        "after Retry-After.",
     ),
     ProblemType(
         slug="headers-too-large",
@@ -152,7 +160,7 @@ _ALL = (
         slug="failed",
         title="Internal error",
         status=500,
-        meaning="A fault of this gateway, logged with its details under the request's id.",
+        meaning="A fault in this gateway; its details are logged under the request's id.",
         remedy="Retry later; report the request id to the operators if it persists.",
         is_http=True,
     ),

@@ -8,15 +8,16 @@ from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 
 from service.model.budgets import BudgetView, CallerStanding, CallResults, Counts, ServingState
+from service.model.calls import CallKind
 from service.model.queries import rfc3339
 from service.web.answers import Reply, json_answer
+from service.web.budget_parameters import read_budget
 from service.web.identify import identify
 from service.web.interfaces import Callers, GatewayAPI
-from service.web.parameters import read_app
 
 
 class Slots(msgspec.Struct, frozen=True, kw_only=True):
-    """How many calls may be made in any window, and how many of them at once now."""
+    """The number of calls that may be made in any window, and of those that could be made immediately."""
 
     total: int
     free: int | None
@@ -24,35 +25,35 @@ class Slots(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorstWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """The most calls in one window of the clock: a second, where the window is one."""
+    """The largest number of calls in one window of the clock; windows of one second are whole seconds."""
 
     last_minute: int
     last_hour: int
 
 
 class Pause(msgspec.Struct, frozen=True, kw_only=True):
-    """For how long no call is made, and why."""
+    """How long no call will be made, and why."""
 
     seconds: float
     reason: str | None
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """How many blocks are waited for, and since when."""
+    """The number of blocks being waited for, and the longest wait."""
 
     count: int
     oldest_seconds: float
 
 
 class Used(msgspec.Struct, frozen=True, kw_only=True):
-    """What was used in some time up to now."""
+    """Usage within a recent period."""
 
     turns: int
     joined: int
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """One caller's part; without a name, that of all callers who are not told by name."""
+    """One caller's waiting blocks and usage; without a name, those of all callers not listed by name."""
 
     caller: str | None
     waiting: Waiting
@@ -61,14 +62,14 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UpstreamCalls(msgspec.Struct, frozen=True, kw_only=True):
-    """How the upstream calls of some time ended; `failed` by result."""
+    """Outcomes of the upstream calls within a period; `failed` by result."""
 
     ok: int
     failed: Mapping[str, int]
 
 
 class RecentUpstreamCalls(msgspec.Struct, frozen=True, kw_only=True):
-    """Upstream calls of the last minute and hour, over all replicas."""
+    """Upstream calls within the last minute and hour, over all replicas."""
 
     last_minute: UpstreamCalls
     last_hour: UpstreamCalls
@@ -78,6 +79,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """The body."""
 
     app: str
+    call: CallKind
     state: ServingState
     state_detail: str
     last_success_at: str | None
@@ -95,11 +97,11 @@ def budget_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
 
     @get("/budget")
     async def show_budget(request: Request[Any, Any, Any]) -> Reply:
-        """Return the budget of one app as visible to the caller."""
+        """Return one of an app's budgets as visible to the caller."""
         caller, context = await identify(request, callers)
-        app = read_app(request.scope["query_string"], caller=caller)
+        app, kind = read_budget(request.scope["query_string"], caller=caller)
         context.app = app
-        return Reply(json_answer(budget_body(await gateway.budget(app, caller))))
+        return Reply(json_answer(budget_body(await gateway.budget(app, caller, kind))))
 
     return show_budget
 
@@ -110,6 +112,7 @@ def budget_body(view: BudgetView) -> Budget:
     success_ms = view.recent.last_success_ms
     return Budget(
         app=view.app,
+        call=view.kind,
         state=view.condition.state,
         state_detail=view.condition.detail,
         last_success_at=None if success_ms is None else rfc3339(success_ms // 1000),

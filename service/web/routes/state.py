@@ -10,13 +10,13 @@ from service.web.interfaces import GatewayAPI
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
-    """The process answers."""
+    """The process responds."""
 
     live: bool = True
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether requests can be served; of how many apps fetches can be had now."""
+    """Whether requests can be served, and for how many apps fetches are possible now."""
 
     ready: bool
     redis: str
@@ -25,7 +25,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs here."""
+    """The running release."""
 
     name: str
     version: str

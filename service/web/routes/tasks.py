@@ -4,29 +4,34 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from litestar import Request, get
-from litestar.exceptions import HTTPException
-from litestar.handlers import HTTPRouteHandler
+from litestar import Request
+from litestar.exceptions import HTTPException, MethodNotAllowedException
+from litestar.handlers import ASGIRouteHandler, asgi
+from litestar.types import Receive, Scope, Send
+from msgspec.structs import replace
 
+from service.model.long_lists import ListPosition
 from service.model.pages import PageRequest
-from service.observe.outcomes import TASKS_ROUTE, outcome_of_page
-from service.web.answers import JSON, Reply, Silence
+from service.observe.outcomes import TASKS_ROUTE, outcome_of_answer
+from service.observe.request import UNROUTED, RequestContext
+from service.web.answers import JSON, Answer, Reply, Silence
 from service.web.event_stream import Watch
 from service.web.hangup import unless_hung_up
 from service.web.headers.accept import choose
 from service.web.headers.cache_control import cache_directives_of, patience_of
-from service.web.headers.encoding import Encodings, compressors
+from service.web.headers.encoding import Encodings
 from service.web.headers.link import link_to
 from service.web.identify import Access, identify
 from service.web.in_flight import InFlight
 from service.web.interfaces import Callers, GatewayAPI
 from service.web.page_answer import page_answer, render
-from service.web.parameters import TasksReader
+from service.web.parameters import NDJSON, TasksReader
 from service.web.server_sent_events import EVENT_STREAM
 from service.web.settings import WebSettings
-from service.web.stream import NDJSON, TaskStream
+from service.web.stream import TaskStream
 
 _FORMS = (JSON.decode(), NDJSON, EVENT_STREAM)
+_ALLOW = "GET, OPTIONS"
 
 
 def tasks_route(
@@ -36,80 +41,147 @@ def tasks_route(
     *,
     clock: Callable[[], float],
     watch: Watch,
-) -> HTTPRouteHandler:
-    """Return the route. `settings` returns the current settings, `clock` seconds since the epoch."""
-    reader = TasksReader(settings())
-    in_flight = InFlight()
-    encodings = Encodings(compressors(), max_bytes=settings().compressed_max_bytes)
+    in_flight: InFlight,
+    encodings: Encodings,
+) -> ASGIRouteHandler:
+    """Return the route. `settings` returns the current settings, `clock` seconds since the epoch.
 
-    @get(TASKS_ROUTE)
-    async def list_tasks(request: Request[Any, Any, Any]) -> Reply:
-        """Parse and check the request, and return a page or a stream; `problems/handlers.py` handles errors."""
-        nonlocal reader
-        caller, context = await identify(request, callers)
-        scope = request.scope
-        if (now := settings()) is not reader.settings:
-            reader = TasksReader(now)
-        patience = patience_of(context.fields, caller=caller, default_s=now.wait_default_s)
+    Litestar passes it the bare ASGI request, since it reads the parameters itself: docs/adr/0009-server.md.
+    """
+    tasks = _Tasks(gateway, callers, settings, clock=clock, watch=watch, in_flight=in_flight, encodings=encodings)
+
+    @asgi(TASKS_ROUTE, copy_scope=False)
+    async def list_tasks(scope: Scope, receive: Receive, send: Send) -> None:
+        request: Request[Any, Any, Any] = Request(scope, receive, send)
+        reply = await (tasks.reply(request) if request.method == "GET" else _other_method(request))
+        await reply(scope, receive, send)
+
+    return list_tasks
+
+
+async def _other_method(request: Request[Any, Any, Any]) -> Reply:
+    """Reply to OPTIONS, or raise MethodNotAllowedException as Litestar does for routes of its own."""
+    if request.method == "OPTIONS":
+        return Reply(Answer(status=204, headers=((b"allow", _ALLOW.encode()),), body=b""))
+    request.scope["path_template"] = UNROUTED
+    raise MethodNotAllowedException(headers={"allow": _ALLOW})
+
+
+class _Tasks:
+    """Parses and checks requests, and returns pages and streams; `problems/handlers.py` handles errors."""
+
+    def __init__(
+        self,
+        gateway: GatewayAPI,
+        callers: Callers,
+        settings: Callable[[], WebSettings],
+        *,
+        clock: Callable[[], float],
+        watch: Watch,
+        in_flight: InFlight,
+        encodings: Encodings,
+    ) -> None:
+        self._gateway = gateway
+        self._callers = callers
+        self._settings = settings
+        self._clock = clock
+        self._watch = watch
+        self._reader = TasksReader(settings())
+        self._in_flight = in_flight
+        self._encodings = encodings
+
+    async def reply(self, request: Request[Any, Any, Any]) -> Reply:
+        """Return the response to a GET."""
+        caller, context = await identify(request, self._callers)
+        if (settings := self._settings()) is not self._reader.settings:
+            self._reader = TasksReader(settings)
+        fields = context.fields
+        patience = patience_of(fields, caller=caller, default_s=settings.wait_default_s)
         context.wait_applied_s = patience.applied_s
-        media_type = choose(context.fields.get(b"accept"), _FORMS)
+        media_type = choose(fields.get(b"accept"), _FORMS)
         if media_type is None:
             raise HTTPException(status_code=406)
-        streamed = media_type != _FORMS[0]
-        asked = reader.read(scope["query_string"], caller=caller, now_s=clock(), streamed=streamed)
+        query_string = request.scope["query_string"]
+        is_page = media_type == _FORMS[0]
+        asked = self._reader.read(
+            query_string,
+            caller=caller,
+            now_s=self._clock(),
+            streamed=not is_page,
+            divided=media_type == NDJSON,
+        )
         context.app = asked.query.app
-        directives = cache_directives_of(context.fields, caller=caller)
         ask = PageRequest(
             caller=caller,
             query=asked.query,
             slice=asked.slice,
             patience_s=patience.wait_s,
-            directives=directives,
+            directives=cache_directives_of(fields, caller=caller),
             only=asked.only,
-            filter_max_blocks=now.filter_max_blocks,
+            filter_max_blocks=settings.filter_max_blocks,
             origin=context.origin,
         )
+        if is_page:
+            return await self._page(ask, request, context)
         if media_type == EVENT_STREAM:
-            return await watch.open(request, ask, only=asked.only, context=context)
-        path, query_string = scope.get("root_path", "") + TASKS_ROUTE, scope["query_string"]
-        access = Access(context, callers, caller, app=asked.query.app, clock=clock)
-        if streamed:
-            with in_flight.one_of(caller):
-                first = await unless_hung_up(
-                    access.during(gateway.chunk(ask)), receive=request.receive, context=context
-                )
-            if first is None:
-                return Silence()
-            link = partial(link_to, path, query_string)
-            return TaskStream(
-                gateway,
-                ask,
-                first,
-                only=asked.only,
-                context=context,
-                in_flight=in_flight.one_of(caller),
-                access=access,
-                link=link,
-                tasks_max=now.stream_max_tasks,
-            )
-        with in_flight.one_of(caller):
-            work = access.during(gateway.page(ask))
-            page = await unless_hung_up(work, receive=request.receive, context=context)
+            return await self._watch.open(request, ask, only=asked.only, context=context)
+        start = ListPosition(parts=asked.parts, offset=asked.slice.offset)
+        return await self._stream(ask, start, request, context, tasks_max=settings.stream_max_tasks)
+
+    async def _page(self, ask: PageRequest, request: Request[Any, Any, Any], context: RequestContext) -> Reply:
+        page = self._gateway.recall(ask)
+        if page is None:
+            with self._in_flight.one_of(ask.caller):
+                work = self._access(ask, context).during(self._gateway.page(ask))
+                page = await unless_hung_up(work, receive=request.receive, context=context)
         if page is None:
             return Silence()
-        context.outcome = outcome_of_page(page, wait_applied_s=patience.applied_s)
+        context.outcome = outcome_of_answer(page, wait_applied_s=context.wait_applied_s)
         return Reply(
             page_answer(
                 page,
-                render(page, path=path, query_string=query_string),
-                directives=directives,
+                render(page, path=_path(request), query_string=request.scope["query_string"]),
+                directives=ask.directives,
                 cost=context.cost,
-                wait_applied_s=patience.applied_s,
+                wait_applied_s=context.wait_applied_s,
                 if_none_match=context.fields.get(b"if-none-match"),
                 accept_encoding=context.fields.get(b"accept-encoding"),
-                encodings=encodings,
-                now_s=clock(),
+                encodings=self._encodings,
+                now_s=self._clock(),
             )
         )
 
-    return list_tasks
+    async def _stream(
+        self,
+        ask: PageRequest,
+        start: ListPosition,
+        request: Request[Any, Any, Any],
+        context: RequestContext,
+        *,
+        tasks_max: int,
+    ) -> Reply:
+        access = self._access(ask, context)
+        with self._in_flight.one_of(ask.caller):
+            work = access.during(self._gateway.chunk(replace(ask, query=start.query)))
+            first = await unless_hung_up(work, receive=request.receive, context=context)
+        if first is None:
+            return Silence()
+        return TaskStream(
+            self._gateway,
+            ask,
+            first,
+            start=start,
+            only=ask.only,
+            context=context,
+            in_flight=self._in_flight.one_of(ask.caller),
+            access=access,
+            link=partial(link_to, _path(request), request.scope["query_string"]),
+            tasks_max=tasks_max,
+        )
+
+    def _access(self, ask: PageRequest, context: RequestContext) -> Access:
+        return Access(context, self._callers, ask.caller, app=ask.query.app, clock=self._clock)
+
+
+def _path(request: Request[Any, Any, Any]) -> str:
+    return request.scope.get("root_path", "") + TASKS_ROUTE

@@ -130,7 +130,9 @@ def test_check_with_call_asks_the_upstream(tmp_path: Path) -> None:
         server.terminate()
         server.communicate(timeout=10)
     assert good.returncode == 0, good.stdout
-    assert good.stdout.splitlines()[-1].startswith("shop: ok, ")
+    lists, tasks = good.stdout.splitlines()[-2:]
+    assert lists.startswith("shop: ok, ")
+    assert tasks == "shop: get_sched_task: ok"
     assert wrong.returncode == 1
     assert "the secret is most likely wrong" in wrong.stdout
     assert wrong.stderr == good.stderr == ""
