@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from service.budget.scheduler.interfaces import Beginning, Rules, Ticked, WaitingCount
+from service.budget.scheduler.interfaces import Beginning, Rules, Ticked, WaitingCount, Wish
 from service.budget.scheduler.policy import Policy
 from service.budget.scheduler.server_clock import ServerClock
 from service.budget.scheduler.state import Reading
@@ -71,15 +71,28 @@ class ModelScheduler:
         self._clock = ServerClock()
 
     async def tick(
-        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self,
+        waiting: tuple[WaitingCount, ...],
+        *,
+        returned: tuple[int, ...],
+        quiet: bool,
+        wants_board: bool,
+        wish: Wish | None = None,
     ) -> Ticked:
         """See `Scheduler.tick`."""
 
         def step(reading: Reading) -> Ticked:
             ticked = self._server.policy.tick(
-                reading, self._replica, waiting, returned=returned, quiet=quiet, wants_board=wants_board
+                reading,
+                self._replica,
+                waiting,
+                returned=returned,
+                quiet=quiet,
+                wants_board=wants_board,
+                wish=wish,
+                stored=b"" if wish is None else self._server.redis.peek(wish.block_key)[:HEAD_BYTES],
             )
-            self._server.turns_given += len(ticked.turns)
+            self._server.turns_given += len(ticked.turns) + (ticked.begun is not None)
             return ticked
 
         return await self._call("tick", step)

@@ -200,6 +200,7 @@ class Line:
         self._tick_soon()
         if self._ticker is not None:
             await self._ticker
+        await self._turns.aclose()  # the last tick may have begun a fetch
 
     def estimate_s(self, caller: str, weight: float, place: int = 1, *, background: bool = False) -> float:
         """Estimate the wait from now for the caller's `place`-th block, in seconds, from what is known."""
@@ -255,10 +256,12 @@ class Line:
         rows = () if self._closing else self._waiters.queue.report(now_s=loop.time())
         returned = tuple(self._turns.returned)
         lookers = tuple(self._lookers)
+        if self.last is not None and not (rows or self._reported or returned or lookers or self.is_cut_off):
+            return  # the scheduler knows that nothing waits here
         wants_board = bool(lookers) or self._waiters.has_unjudged()
         self._reported = bool(rows)  # set before the answer: new requests rely on it to know if a tick follows
         try:
-            ticked = await self._scheduler.tick(rows, returned=returned, quiet=False, wants_board=wants_board)
+            ticked = await self._ask(rows, returned=returned, wants_board=wants_board)
         except StoreUnavailable as exc:
             self._lost_redis(exc)
             _answer(lookers, None)
@@ -270,7 +273,10 @@ class Line:
         pause_grew = ticked.pause_in_ms > 0 and (self.last is None or self.last.pause_in_ms == 0)
         self.last, self._ticked_at_s = ticked, now_s
         self._due_at_s = None if ticked.due_in_ms is None else now_s + ticked.due_in_ms / 1000
+        if ticked.begun is not None and sum(row.count for row in rows) == 1:
+            self._reported = False
         _answer(lookers, ticked)
+        self._turns.grant(ticked.begun)
         for turn in ticked.turns:
             self._turns.take(turn)
         del self._turns.returned[: len(returned)]
@@ -278,6 +284,14 @@ class Line:
             self._board, self._board_at_s = ticked.board, now_s
         if ticked.board is not None or pause_grew:
             self._waiters.judge_all(now_s=now_s, again=pause_grew)
+
+    async def _ask(self, rows: tuple[WaitingCount, ...], *, returned: tuple[int, ...], wants_board: bool) -> Ticked:
+        wish = self._turns.wish() if rows else None
+        try:
+            return await self._scheduler.tick(rows, returned=returned, quiet=False, wants_board=wants_board, wish=wish)
+        except BaseException:
+            self._turns.lose_wish()
+            raise
 
     def _lost_redis(self, error: StoreUnavailable) -> None:
         """Wait out a short outage of Redis; after that, fail the waiting requests, since no wait can be predicted."""
