@@ -28,7 +28,7 @@ test-others: $(VENV)/.dev ## all tests but those of several whole processes
 test-scenes: $(VENV)/.dev ## the tests of several whole processes, which are judged by the clock, too
 	$(BIN)/python -m pytest -n 3 -m "scene and not long"
 
-test-long: $(VENV)/.dev ## the tests that take minutes each (the clock's need Debian's faketime)
+test-long: $(VENV)/.dev ## the tests that take minutes each (the clock's need Debian's faketime); FUZZ_SECONDS=60 is for each fuzz target
 	$(BIN)/python -m pytest -m long
 
 bench: bench-budget bench-fetch bench-hit bench-process bench-capacity bench-simulation ## all benchmarks
