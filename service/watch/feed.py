@@ -140,7 +140,7 @@ class Feed:
         return self.now
 
     def end(self, error: Exception) -> None:
-        """Tell all watchers that nothing more will come."""
+        """End all watchers' streams."""
         self._publish(msgspec.structs.replace(self.now, ended=error))
 
     def recent(self, name: str) -> ListVersion | None:
