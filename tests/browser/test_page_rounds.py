@@ -1,4 +1,4 @@
-"""What the page asks for: the time that its reader looks back on, and a bounded part of many apps at a time."""
+"""The page's requests: the chosen period, and a bounded number of apps per round."""
 
 from itertools import pairwise
 from urllib.parse import parse_qs, urlsplit
@@ -74,7 +74,7 @@ async def test_an_hour_a_day_a_week(shown: Shown) -> None:
 
 
 async def test_twenty_apps_are_asked_for_in_turn() -> None:
-    """A round is 13 requests at most, what is in sight first, and ends before the next begins; all get their turn."""
+    """A round has at most 13 requests, visible apps first, and ends before the next; all apps are refreshed in turn."""
     web = Web(callers=key_callers({"many": CallerSettings(keys=(hashed(KEY),), apps=APPS)}))
     web.gateway.app_names = APPS
     async with web.on_a_socket() as port, chromium_tab(f"http://127.0.0.1:{port}/") as tab:
