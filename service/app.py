@@ -17,19 +17,23 @@ from service.cache.memory_blocks import MemoryBlocks
 from service.cache.purge import Purge
 from service.cache.redis_blocks import RedisBlocks
 from service.cache.sequential_reads import SequentialReads
+from service.cache.task_places import TaskPlaces
 from service.configuration.live import LiveSettings, lifetimes_of
 from service.configuration.passwords import passwords_of, proxy_password_of
 from service.gateway.gateway import Gateway
 from service.gateway.list_calls import ListCalls
 from service.gateway.served import ServedApp
 from service.gateway.served_call_factory import ServedCallFactory
+from service.gateway.task_calls import TaskCalls
 from service.model.callers import AppInfo
+from service.model.calls import CallKind
 from service.observe.access_log import log_requests
 from service.observe.batch import BatchedObservers, Listener
 from service.settings import Settings
 from service.store.inspection import warned
 from service.store.redis_store import RedisStore
 from service.store.shared_clock import SharedClock
+from service.telemetry.connections import ServerState
 from service.telemetry.signals import Signals
 from service.telemetry.state import Watched
 from service.upstream.apps import UpstreamApp, upstream_app_of
@@ -49,12 +53,14 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """The ASGI application, and callbacks for when the process is asked to stop and when waiting requests must end.
 
     `at_once` returns responses that need no await, and is tried before `asgi`; None if requests are traced. `refusal`
-    returns the response, by status and peer, to a request that cannot be passed to `asgi`.
+    returns the response, by status and peer, to a request that cannot be passed to `asgi`. `watch_server` is called
+    with the server, before it accepts connections.
     """
 
     asgi: AsgiApp
     at_once: Callable[[Any], Messages | None] | None
     refusal: Callable[[int, tuple[str, int] | None], Messages]
+    watch_server: Callable[[ServerState], None]
     leave: Callable[[], None]
     refuse: Callable[[], None]
 
@@ -85,13 +91,14 @@ def create_app(
     lifetimes = lifetimes_of(settings.cache)
     cache = RedisBlocks(store, prefix=settings.redis.prefix, block_size=settings.cache.block_size)
     memory = MemoryBlocks(max_bytes=settings.cache.memory_bytes, clock=time.monotonic)
+    places = TaskPlaces(store, prefix=settings.redis.prefix)
     shares = CallerShares(
         store,
         prefix=settings.redis.prefix,
         blocks_max=settings.cache.caller_blocks_max,
         clock=time.monotonic,
     )
-    block_cache = BlockCache(cache, memory, lifetimes=lifetimes, shares=shares)
+    block_cache = BlockCache(cache, memory, lifetimes=lifetimes, places=places, shares=shares)
     upstream_apps = {
         name: upstream_app_of(name, app, backup_hosts=settings.upstream.backup_hosts)
         for name, app in settings.apps.items()
@@ -121,13 +128,17 @@ def create_app(
     }
     apps = {
         name: ServedApp(
-            info=AppInfo(name=name, region=settings.apps[name].region), list=factory.make(app, list_calls[name])
+            info=AppInfo(name=name, region=settings.apps[name].region),
+            list=factory.make(app, CallKind.LIST, list_calls[name]),
+            get=factory.make(app, CallKind.GET, TaskCalls(app, client, clock=clock)),
         )
         for name, app in upstream_apps.items()
     }
     purge = Purge(store, cache, prefix=settings.redis.prefix, apps=apps)
     purge.add(block_cache.forget)
-    usage = UsageObserver({name: app.list.usage_store.count for name, app in apps.items()})
+    usage = UsageObserver(
+        {(name, call.kind): call.usage_store.count for name, app in apps.items() for call in app.calls}
+    )
     gathered = BatchedObservers((access_log, *signals.listeners, usage))
     sequential_reads = SequentialReads(block_size=settings.cache.block_size) if settings.cache.ahead else None
     gateway = Gateway(
@@ -209,6 +220,7 @@ def create_app(
         asgi=signals.edge(responses) if signals.observers else responses.call_app,
         at_once=None if signals.observers else responses.lookup,
         refusal=edge.refuse,
+        watch_server=signals.watch_server,
         leave=leave,
         refuse=gateway.refuse,
     )
@@ -224,7 +236,7 @@ def _begin(
     purge: Purge,
 ) -> None:
     """Start the background work; `parts` ends it in reverse."""
-    calls = [app.list for app in apps.values()]
+    calls = [call for app in apps.values() for call in app.calls]
     for call in calls:
         for part in (call.usage_store, call.sharing):
             if part is not None:

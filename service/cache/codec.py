@@ -1,4 +1,4 @@
-"""Encodes a block, or a refusal in its place, as the bytes of one value in Redis.
+"""Encodes a block, or what stands in its place, as the bytes of one value in Redis.
 
 Head (HEAD_BYTES, unique for each fetch): format, kind, 6 random bytes, fetched_at_ms. Then a CRC-32 over everything but
 itself, and the fields. Integers are big-endian. For a block, these follow: the records' ends as an array of 32-bit
@@ -12,7 +12,7 @@ from zlib import crc32
 
 import msgspec
 
-from service.model.blocks import HEAD_BYTES, Block, RefusedQuery, Stored
+from service.model.blocks import HEAD_BYTES, Block, MissingTask, RefusedQuery, Stored
 from service.model.queries import Range
 
 FORMAT = 3
@@ -20,6 +20,7 @@ CHANCE_BYTES = 6
 
 _BLOCK = ord("b")
 _REFUSAL = ord("r")
+_MISSING = ord("m")
 _HEAD = struct.Struct(">BB6sQ")
 _CHECKSUM = struct.Struct(">I")
 _FIELDS = struct.Struct(">qqQBII")
@@ -43,6 +44,8 @@ def encode(stored: Stored, *, chance: bytes) -> bytes:
             kind, rest = _BLOCK, _block_bytes(stored)
         case RefusedQuery():
             kind, rest = _REFUSAL, _CODE.pack(stored.code) + stored.text.encode()
+        case MissingTask():
+            kind, rest = _MISSING, b""
     head = _HEAD.pack(FORMAT, kind, chance, stored.fetched_at_ms)
     return b"".join((head, _CHECKSUM.pack(crc32(rest, crc32(head))), rest))
 
@@ -61,6 +64,8 @@ def decode(value: bytes) -> Stored | CorruptBlock:
         return _block(value, fetched_at_ms)
     if kind == _REFUSAL:
         return _refusal(value, fetched_at_ms)
+    if kind == _MISSING:
+        return _missing(value, fetched_at_ms)
     return CorruptBlock(reason="kind")
 
 
@@ -131,3 +136,11 @@ def _refusal(value: bytes, fetched_at_ms: int) -> RefusedQuery | CorruptBlock:
     if not _is_moment(fetched_at_ms // 1000):
         return CorruptBlock(reason="sense")
     return RefusedQuery(fetched_at_ms=fetched_at_ms, code=_CODE.unpack_from(value, _AFTER_CHECKSUM)[0], text=text)
+
+
+def _missing(value: bytes, fetched_at_ms: int) -> MissingTask | CorruptBlock:
+    if len(value) > _AFTER_CHECKSUM:
+        return CorruptBlock(reason="shape")
+    if not _is_moment(fetched_at_ms // 1000):
+        return CorruptBlock(reason="sense")
+    return MissingTask(fetched_at_ms=fetched_at_ms)

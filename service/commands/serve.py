@@ -43,7 +43,14 @@ def run(config: str | None) -> int:
         access_log = AccessLog(writer.write) if is_gathered else log_requests
         with without(*_NOT_NEEDED):
             service = create_app(loaded.settings, access_log=access_log, follow=os.environ[VARIABLE])
-        serve(service.asgi, server, at_once=service.at_once, refusal=service.refusal, leaving=service)
+        serve(
+            service.asgi,
+            server,
+            at_once=service.at_once,
+            refusal=service.refusal,
+            leaving=service,
+            watch=service.watch_server,
+        )
     except CannotListen as exc:
         print(f"taskgate serve: can't listen: {exc}", file=sys.stderr)
         return 1

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, cast
 
+from service.server.abort_reasons import AbortReason
 from service.server.answer_head import Framing, head_of
 from service.server.asgi import Client, Message, Messages
 from service.server.exchange import Exchange
@@ -220,14 +221,14 @@ class ClientConnection(asyncio.Protocol):
     def expire(self) -> None:
         """End what has timed out: an idle connection, a head, a reader that takes nothing."""
         if not self._is_paused or self._transport is None:
-            self.abort("idle")
+            self.abort("head" if self._waits_for_head else "idle")
         elif self._transport.get_write_buffer_size() < self._unsent_bytes:
             self._wait_for_reader()
             self._count()
         else:
             self.abort("reader")
 
-    def abort(self, reason: str) -> None:
+    def abort(self, reason: AbortReason) -> None:
         """Close without sending the rest. The app's task goes on and notices."""
         self._server.aborted(reason)
         if self._transport is not None:
@@ -251,8 +252,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _linger(self, count: int) -> None:
         self._lingered_bytes += count
-        if self._lingered_bytes > LINGER_MAX_BYTES and self._transport is not None:
-            self._transport.abort()
+        if self._lingered_bytes > LINGER_MAX_BYTES:
+            self.abort("linger")
 
     # Internals:
 

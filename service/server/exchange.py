@@ -3,6 +3,7 @@
 import asyncio
 from typing import Protocol
 
+from service.server.abort_reasons import AbortReason
 from service.server.answer_head import BrokenAnswer, Framing
 from service.server.asgi import Message
 from service.server.request_head import RequestHead
@@ -32,7 +33,7 @@ class AnswerWriter(Protocol):
         """Called when the answer is complete."""
         ...
 
-    def abort(self, reason: str) -> None:
+    def abort(self, reason: AbortReason) -> None:
         """Close abruptly: the bytes sent are not a complete answer."""
         ...
 

@@ -2,13 +2,15 @@
 
 from typing import Protocol
 
+from service.server.abort_reasons import AbortReason
+
 SHRUNK_BYTES = 8 * 1024 * 1024
 
 
 class Holder(Protocol):
     """A connection."""
 
-    def abort(self, reason: str) -> None:
+    def abort(self, reason: AbortReason) -> None:
         """Close it without sending what it holds; its count is already 0."""
         ...
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from service.server.abort_reasons import AbortReason
 from service.server.addresses import naming
 from service.server.answer_head import Clock
 from service.server.asgi import AnswerAtOnce, Application, Client, Messages, Refuse, Scope
@@ -51,7 +52,7 @@ class HttpServer:
         self.held = HeldBytes(bounds.unsent_max_bytes)
         self.is_closing = False
         """Whether answers from now on close their connections."""
-        self.aborted_by_reason: Counter[str] = Counter()
+        self.aborted_by_reason: Counter[AbortReason] = Counter()
         self._app = app
         self._loop = asyncio.get_running_loop()
         self.now_s = self._loop.time
@@ -63,6 +64,21 @@ class HttpServer:
         self._is_cut_off = False
         self._is_empty = asyncio.Event()
         self._is_empty.set()
+
+    @property
+    def open_connections(self) -> int:
+        """The number of open connections."""
+        return len(self._connections)
+
+    @property
+    def requests_in_flight(self) -> int:
+        """The number of requests being answered, streams included."""
+        return sum(connection.task is not None for connection in self._connections)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """The number of bytes that connections hold."""
+        return self.held.total
 
     async def open(self, listening: socket.socket, *, backlog: int) -> None:
         """Accept connections from now on. Raise CannotListen if another process has begun to listen meanwhile."""
@@ -100,7 +116,7 @@ class HttpServer:
     def abort(self) -> None:
         """Close all connections at once."""
         for connection in tuple(self._connections):
-            connection.abort("end")
+            connection.abort("shutdown")
 
     # Called by connections:
 
@@ -133,7 +149,7 @@ class HttpServer:
         self._idle.pop(connection, None)
         self._idle[connection] = None
 
-    def aborted(self, reason: str) -> None:
+    def aborted(self, reason: AbortReason) -> None:
         """Count a connection that was aborted by the server."""
         self.aborted_by_reason[reason] += 1
 
@@ -174,7 +190,7 @@ class HttpServer:
         if exchange.is_complete:
             return
         if exchange.has_begun or connection.is_lost:
-            connection.abort("cut off")
+            connection.abort("cut_off")
             return
         fresh = Exchange(connection, exchange.request)
         for message in self.refusal(status, connection.client):

@@ -44,17 +44,19 @@ def serve(
     at_once: AnswerAtOnce | None = None,
     refusal: Refuse = refuse_plainly,
     leaving: Leaving | None = None,
+    watch: Callable[[HttpServer], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, on uvloop if it is installed.
 
     `at_once` answers what it can before the app is called. After the signal `leaving.leave` is called, no connection is
     accepted, and requests in flight have `drain_s` to end; then those still waiting are refused, and any that continue
-    are cut off (a second signal does so at once). Last, the app's lifespan is shut down.
+    are cut off (a second signal does so at once). Last, the app's lifespan is shut down. `watch` is called with the
+    server before it accepts connections.
 
     Raise CannotListen and StartFailed.
     """
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_serve(app, settings, at_once, refusal, leaving))
+        runner.run(_serve(app, settings, at_once=at_once, refusal=refusal, leaving=leaving, watch=watch))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -69,12 +71,16 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _serve(
     app: Application,
     settings: ServerSettings,
+    *,
     at_once: AnswerAtOnce | None,
     refusal: Refuse,
     leaving: Leaving | None,
+    watch: Callable[[HttpServer], None] | None,
 ) -> None:
     stop = asyncio.Event()
     server = HttpServer(app, bounds_of(settings), refusal=refusal, at_once=at_once)
+    if watch is not None:
+        watch(server)
 
     def on_signal(number: signal.Signals) -> None:
         if stop.is_set():

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.metrics_core import Metric
 
 from service.telemetry.app_states import AppStateCollector
+from service.telemetry.connections import ConnectionMetrics, ServerState
 from service.telemetry.expiry import ExpiryCollector
 from service.telemetry.families import counters, gauges, histograms
 from service.telemetry.lag import Lag
@@ -47,6 +48,10 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         for collector in (self, self.requests, self.calls, self.redis):
             self.registry.register(collector)
+
+    def watch_server(self, server: ServerState) -> None:
+        """Also report the connections of callers."""
+        self.registry.register(ConnectionMetrics(server))
 
     def watch(self, watched: Watched) -> None:
         """Also report the state of these parts."""

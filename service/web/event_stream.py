@@ -16,9 +16,9 @@ from service.watch.feeds import Feeds
 from service.watch.watcher import Batch, Watcher
 from service.web.answers import Answer, Header, Reply, Silence
 from service.web.hangup import unless_hung_up
+from service.web.headers.obtained import VARY
 from service.web.identify import Access
 from service.web.interfaces import Callers
-from service.web.page_answer import VARY
 from service.web.problems.from_errors import Problem, details_of, problem_of
 from service.web.problems.handlers import late_problem
 from service.web.server_sent_events import EVENT_STREAM, KEEP_ALIVE, RETRY, encoded_event, name_of

@@ -41,6 +41,7 @@ async def test_the_body_has_the_documented_members(web: Web) -> None:
     body = answer.json()
     assert body == {
         "app": "shop",
+        "call": "list",
         "caller": "single",
         "redis": "ok",
         "since": "2025-06-15T15:06:00Z",

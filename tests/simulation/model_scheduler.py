@@ -3,7 +3,7 @@
 import asyncio
 import copy
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from service.budget.scheduler.interfaces import Beginning, Rules, Ticked, WaitingCount
@@ -11,6 +11,7 @@ from service.budget.scheduler.policy import Policy
 from service.budget.scheduler.server_clock import ServerClock
 from service.budget.scheduler.state import Reading
 from service.model.blocks import HEAD_BYTES
+from service.model.calls import CallKind, budget_name
 from service.model.errors import StoreUnavailable
 from tests.simulation.memory_redis import MemoryRedis, MemoryStore, Network
 
@@ -18,12 +19,12 @@ T = TypeVar("T")
 
 
 class ModelServer:
-    """Redis's state of one app's turns: the policy's state, the server's clock and its run."""
+    """Redis's state of the turns of one budget: the policy's state, the server's clock and its run."""
 
-    def __init__(self, rules: Rules, redis: MemoryRedis, *, app: str, chance: random.Random) -> None:
+    def __init__(self, rules: Rules, redis: MemoryRedis, *, app: str, kind: CallKind, chance: random.Random) -> None:
         self.policy = Policy(rules)
         self.redis = redis
-        self.channel = f"t:{{{app}}}:done"
+        self.channel = f"t:{{{app}}}:{kind.key_part}done"
         self.run = 1
         self.clock_off_ms = 1_000_000_000
         self.turns_given = 0
@@ -46,6 +47,17 @@ class ModelServer:
             self.policy.forget()
         else:
             self.policy.__dict__.update(copy.deepcopy(state))
+
+
+def model_servers(
+    apps: Iterable[str], rules: Rules, redis: MemoryRedis, *, chance: Callable[[str], random.Random]
+) -> dict[str, ModelServer]:
+    """The states of all budgets by their names; `chance` returns a source of chance for a name."""
+    return {
+        (name := budget_name(app, kind)): ModelServer(rules, redis, app=app, kind=kind, chance=chance(name))
+        for app in apps
+        for kind in CallKind
+    }
 
 
 class ModelScheduler:

@@ -20,7 +20,7 @@ from service.watch.feeds import Feeds
 from service.watch.version_store import VersionStore
 from tests.simulation import sim_replica
 from tests.simulation.memory_redis import MemoryRedis
-from tests.simulation.model_scheduler import ModelServer
+from tests.simulation.model_scheduler import model_servers
 from tests.simulation.sim_replica import Replica
 from tests.simulation.sim_upstream import SimUpstream
 from tests.simulation.virtual_time import run_in_virtual_time
@@ -109,11 +109,12 @@ async def _watch(*, watchers: int, replicas: int, tasks: int, minutes: float) ->
         fresh_s=FRESH_S, settled_s=600, refusal_s=60, stale_while_revalidate_s=60, stale_if_error_s=3600
     )
     redis = MemoryRedis(loop.time)
-    servers = {"a": ModelServer(rules, redis, app="a", chance=random.Random(3))}
+    servers = model_servers(("a",), rules, redis, chance=lambda _: random.Random(3))
     upstream = MovingUpstream(tasks)
     fleet = [
         Replica(
             f"r{number}",
+            apps=("a",),
             servers=servers,
             redis=redis,
             upstream=upstream,

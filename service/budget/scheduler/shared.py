@@ -26,6 +26,7 @@ from service.budget.scheduler.report_changes import ReportChanges
 from service.budget.scheduler.runs import ScriptRuns, random_run
 from service.budget.scheduler.server_clock import ServerClock, any_chance, monotonic_ms
 from service.model.blocks import HEAD_BYTES
+from service.model.calls import CallKind, budget_name
 from service.model.errors import StoreUnavailable
 from service.store.interfaces import Store
 
@@ -68,8 +69,9 @@ class _Begun(msgspec.Struct, array_like=True):
 
 
 class RedisScheduler:
-    """One app's turns, given out in Redis to all replicas. Methods raise StoreUnavailable if Redis cannot be reached.
+    """The turns for one kind of an app's calls, given out in Redis to all replicas.
 
+    Methods raise StoreUnavailable if Redis cannot be reached.
     `clock_ms` is a monotonic clock, `chance` returns random numbers of 1 to 2**31, `new_run` returns unique names.
     `server_ms` is only for tests and replaces the server's clock. `resets` counts how often this replica has found that
     Redis had lost, or never had, the state of the app, and so began with a quiet window.
@@ -81,6 +83,7 @@ class RedisScheduler:
         *,
         prefix: str,
         app: str,
+        kind: CallKind = CallKind.LIST,
         replica: str,
         rules: Rules,
         clock_ms: Callable[[], float] = monotonic_ms,
@@ -91,8 +94,8 @@ class RedisScheduler:
         self.resets = 0
         self._has_answered = False
         self._script = ScriptRuns(store, SOURCE, format_=FORMAT, new_run=new_run)
-        self._app = app
-        base = f"{prefix}:{{{app}}}:"
+        self._app = budget_name(app, kind)
+        base = f"{prefix}:{{{app}}}:{kind.key_part}"
         self.channel = f"{base}done"
         self._keys = (f"{base}slots", f"{base}tags", f"{base}reports", f"{base}flights", f"{base}shares")
         self._replica = replica

@@ -146,7 +146,7 @@ class SlowUpstream:
         await self.go.wait()
         return Listing(tasks=(), total=0)
 
-    def stopped(self, app: object) -> None:
+    def stopped(self, app: object, kind: object) -> None:
         return None
 
 

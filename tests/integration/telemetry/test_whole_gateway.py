@@ -55,14 +55,14 @@ def check_metrics(told: Scrape, *, calls: int) -> None:
     assert told.sum("taskgate_block_lookups_total", found="stale") == 1
     assert told.sum("taskgate_line_wait_seconds_count") == 4
     assert 1 <= told.sum("taskgate_worst_window_calls") <= 5
-    assert told.sum("taskgate_slots") == 5
-    assert 0 <= told.sum("taskgate_slots_free") <= 5
+    assert told.sum("taskgate_slots", call="list") == told.sum("taskgate_slots", call="get") == 5
+    assert 0 <= told.sum("taskgate_slots_free", call="list") <= 5
     assert told.sum("taskgate_memory_blocks") == 3
     assert told.sum("taskgate_memory_bytes") > 0
     assert 0 <= told.sum("taskgate_signature_age_seconds") < 60
     assert told.sum("taskgate_redis_call_duration_seconds_count", op="script") >= 2 * calls
     assert told.sum("taskgate_redis_connections") >= 2
-    states = {s.labels["state"]: s.value for s in told.of("taskgate_app_state", app=APP.name)}
+    states = {s.labels["state"]: s.value for s in told.of("taskgate_app_state", app=APP.name, call="list")}
     assert states == {"serving": 1, "failing": 0, "stopped": 0, "paused": 0, "redis-away": 0}
     assert time.time() - told.sum("taskgate_upstream_last_success_timestamp_seconds", app=APP.name) < 60
     assert told.sum("taskgate_restart_needed") == told.sum("taskgate_log_lines_lost_total") == 0

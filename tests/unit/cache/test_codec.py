@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.cache.codec import FORMAT, CorruptBlock, decode, encode
-from service.model.blocks import HEAD_BYTES, Block, RefusedQuery
+from service.model.blocks import HEAD_BYTES, Block, MissingTask, RefusedQuery, Stored
 from service.model.queries import Range
 
 CHANCE = b"chance"
@@ -45,24 +45,26 @@ refusals = st.builds(
     text=st.text(st.characters(codec="utf-8"), max_size=50),
 )
 
+unknown = st.builds(MissingTask, fetched_at_ms=st.integers(0, YEAR_9999_S * 1000))
 
-@given(blocks() | refusals)
-def test_what_is_written_is_read(stored: Block | RefusedQuery) -> None:
-    """Any block and any refusal is decoded to an equal one."""
+
+@given(blocks() | refusals | unknown)
+def test_what_is_written_is_read(stored: Stored) -> None:
+    """Any block, any refusal and any missing task is decoded to an equal one."""
     assert decode(encode(stored, chance=CHANCE)) == stored
 
 
-@given(blocks() | refusals, st.integers(min_value=0), st.integers(1, 255))
+@given(blocks() | refusals | unknown, st.integers(min_value=0), st.integers(1, 255))
 @settings(max_examples=300)
-def test_any_changed_byte_is_noticed(stored: Block | RefusedQuery, place: int, change: int) -> None:
+def test_any_changed_byte_is_noticed(stored: Stored, place: int, change: int) -> None:
     """A value with one byte changed, wherever, is corrupt."""
     value = bytearray(encode(stored, chance=CHANCE))
     value[place % len(value)] ^= change
     assert isinstance(decode(bytes(value)), CorruptBlock)
 
 
-@given(blocks() | refusals, st.integers(min_value=0))
-def test_any_cut_value_is_noticed(stored: Block | RefusedQuery, length: int) -> None:
+@given(blocks() | refusals | unknown, st.integers(min_value=0))
+def test_any_cut_value_is_noticed(stored: Stored, length: int) -> None:
     """A value cut short at any place is corrupt, and so is one with a byte too many."""
     value = encode(stored, chance=CHANCE)
     assert isinstance(decode(value[: length % len(value)]), CorruptBlock)

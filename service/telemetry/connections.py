@@ -1,0 +1,55 @@
+"""Reads the state of the callers' server at each scrape: its connections, and how they ended."""
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from prometheus_client.metrics_core import Metric
+
+from service.server.abort_reasons import ABORT_REASONS, AbortReason
+from service.telemetry.families import counters, gauges
+
+
+class ServerState(Protocol):
+    """What is read of a server."""
+
+    @property
+    def open_connections(self) -> int:
+        """Return the number of open connections."""
+        ...
+
+    @property
+    def requests_in_flight(self) -> int:
+        """Return how many requests are being answered, streams included."""
+        ...
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Return how many bytes wait for their readers, or for the rest of a head."""
+        ...
+
+    @property
+    def aborted_by_reason(self) -> Mapping[AbortReason, int]:
+        """Return how many connections the server has aborted, by reason."""
+        ...
+
+
+class ConnectionMetrics:
+    """Collects the state of one server."""
+
+    def __init__(self, server: ServerState) -> None:
+        self._server = server
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metrics of connections."""
+        server = self._server
+        text = "Open connections of callers."
+        yield gauges("taskgate_connections", text, (), [((), float(server.open_connections))])
+        text = "Requests of callers that are being answered, streams and watches included."
+        yield gauges("taskgate_requests_in_flight", text, (), [((), float(server.requests_in_flight))])
+        text = "Bytes that connections hold: answers not yet read, and heads that are not whole."
+        yield gauges("taskgate_unsent_bytes", text, (), [((), float(server.unsent_bytes))])
+        aborted: dict[tuple[str, ...], float] = {
+            (reason,): float(server.aborted_by_reason.get(reason, 0)) for reason in ABORT_REASONS
+        }
+        text = "Connections of callers that the server has closed before their end, by reason."
+        yield counters("taskgate_connections_aborted", text, ("reason",), aborted)
