@@ -25,25 +25,14 @@ class AppStateCollector:
     def collect(self) -> Iterator[Metric]:
         """Yield both."""
         rows: list[tuple[tuple[str, ...], float]] = []
-<<<<<<< HEAD
-        for name, app in self._apps.items():
-            now = _state_of(app.list, self._recent.of(name))
-            rows += [((name, state), float(state == now)) for state in STATES]
-        text = "1 for the state of the app as this replica sees it, 0 for the others."
-        yield gauges("taskgate_app_state", text, ("app", "state"), rows)
-        succeeded = [((name,), at_s) for name, at_s in self._recent.succeeded_at_s().items()]
-        text = "Time of this replica's last successful call, in seconds since the epoch."
-        yield gauges("taskgate_upstream_last_success_timestamp_seconds", text, ("app",), succeeded)
-=======
         for call in (call for app in self._apps.values() for call in app.calls):
             now = _state_of(call, self._recent.of(call.app, call.kind))
             rows += [((call.app, call.kind.value, state), float(state == now)) for state in STATES]
         text = "1 for the state of the app's calls as this replica sees it, 0 for the others."
         yield gauges("taskgate_app_state", text, ("app", "call", "state"), rows)
         succeeded = [((name, kind.value), at_s) for (name, kind), at_s in self._recent.succeeded_at_s().items()]
-        text = "When a call of this replica last succeeded, in seconds since the epoch."
+        text = "Time of this replica's last successful call, in seconds since the epoch."
         yield gauges("taskgate_upstream_last_success_timestamp_seconds", text, ("app", "call"), succeeded)
->>>>>>> main
 
 
 def _state_of(served: ServedCall, recent: RecentCalls) -> ServingState:

@@ -144,20 +144,11 @@ def outcome_of(detail: str | None) -> str:
 
 def _wait_outcome_of(labels: RequestLabels) -> str | None:
     """Return the word of WAIT_OUTCOMES for requests with these labels; None if they never wait for a turn."""
-<<<<<<< HEAD
     detail = labels.outcome
-    if labels.route != TASKS_ROUTE or detail in _NEVER_LINED:
+    if labels.route not in CALLS_OF_ROUTES or detail in _NEVER_LINED:
         return None
+    if detail == UNKNOWN_TASK:
+        return Source.FETCHED.value
     if detail in WAIT_OUTCOMES:
         return detail
     return "refused" if detail in REFUSED else "failed"
-=======
-    told = labels.outcome
-    if labels.route not in CALLS_OF_ROUTES or told in _NEVER_LINED:
-        return None
-    if told == UNKNOWN_TASK:
-        return Source.FETCHED.value
-    if told in WAIT_OUTCOMES:
-        return told
-    return "refused" if told in REFUSED else "failed"
->>>>>>> main

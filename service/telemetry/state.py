@@ -82,52 +82,31 @@ class StateCollector:
         calls = ((name, call) for name, app in self._watched.apps.items() for call in app.calls)
         return [((name, call.kind.value), call, call.line) for name, call in calls]
 
-<<<<<<< HEAD
-    def _budget(self) -> Iterator[Metric]:
-        rows = self._lined()
-        slots = [((name,), float(app.calls)) for name, app, _ in rows]
-        yield gauges("taskgate_slots", "Slots of the app's budget, over all replicas.", ("app",), slots)
-        free = [((name,), float(line.last.free)) for name, _, line in rows if line.last]
-        text = "Free slots at this replica's last query to Redis; a replica without waiting requests makes none."
-        yield gauges("taskgate_slots_free", text, ("app",), free)
-        asked = [((name,), line.seen_s()) for name, _, line in rows if line.last]
-        yield gauges("taskgate_slots_seen_seconds", "Time since this replica's last query.", ("app",), asked)
-=======
     def _budgets(self) -> Iterator[Metric]:
         rows = self._lines_by_labels()
         slots = [(labels, float(call.calls)) for labels, call, _ in rows]
         yield gauges("taskgate_slots", "Slots of the app's budget, over all replicas.", OF_BUDGETS, slots)
         free = [(labels, float(line.last.free)) for labels, _, line in rows if line.last]
-        text = "Slots that were free when this replica last asked; a replica where nobody waits does not ask."
+        text = "Free slots at this replica's last query to Redis; a replica without waiting requests makes none."
         yield gauges("taskgate_slots_free", text, OF_BUDGETS, free)
         asked = [(labels, line.seen_s()) for labels, _, line in rows if line.last]
-        yield gauges("taskgate_slots_seen_seconds", "How long ago this replica asked.", OF_BUDGETS, asked)
->>>>>>> main
+        yield gauges("taskgate_slots_seen_seconds", "Time since this replica's last query.", OF_BUDGETS, asked)
         paused = [
             (labels, max(line.last.pause_in_ms / 1000 - line.seen_s(), 0.0) if line.last else 0.0)
             for labels, _, line in rows
         ]
-<<<<<<< HEAD
         text = "Remaining time of a pause requested by the upstream."
-        yield gauges("taskgate_pause_seconds", text, ("app",), paused)
-        alone = [((name,), float(app.calls_alone or 0)) for name, app, _ in rows]
-        text = "Calls in a window that this replica grants by itself while Redis is away; otherwise 0."
-        yield gauges("taskgate_calls_alone", text, ("app",), alone)
-        stopped = [((name,), float(app.fetching.stopped() is not None)) for name, app, _ in rows]
-=======
-        text = "For how long no call may be made, because the upstream said that there were too many."
         yield gauges("taskgate_pause_seconds", text, OF_BUDGETS, paused)
         alone = [(labels, float(call.calls_alone or 0)) for labels, call, _ in rows]
-        text = "Calls in a window that this replica gives out by itself, for Redis is away; 0 while it does not."
+        text = "Calls in a window that this replica grants by itself while Redis is away; otherwise 0."
         yield gauges("taskgate_calls_alone", text, OF_BUDGETS, alone)
         stopped = [(labels, float(call.fetching.stopped() is not None)) for labels, call, _ in rows]
->>>>>>> main
         text = "1 while no call is made, for credentials or account are at fault."
         yield gauges("taskgate_calls_stopped", text, OF_BUDGETS, stopped)
         turns: dict[Labels, float] = {
             (*labels, who, end): n for labels, _, line in rows for (who, end), n in line.turn_ends.items()
         }
-        text = "Turns by what became of them: used, or given back for the reason told."
+        text = "Turns by how they ended: used, refunded, given back, lapsed or lost."
         yield counters("taskgate_turns", text, (*OF_BUDGETS, "caller", "end"), turns)
 
     def _upstream(self) -> Iterator[Metric]:
@@ -154,14 +133,6 @@ class StateCollector:
             if signer.signed_at_s is not None
         ]
         yield gauges("taskgate_signature_age_seconds", "Age of the signature in use.", ("app",), signed)
-<<<<<<< HEAD
-        turns: dict[tuple[str, ...], float] = {
-            (name, who, end): n for name, _, line in rows for (who, end), n in line.turn_ends.items()
-        }
-        text = "Turns by how they ended: used, refunded, given back, lapsed or lost."
-        yield counters("taskgate_turns", text, ("app", "caller", "end"), turns)
-=======
->>>>>>> main
 
     def _waiting(self) -> Iterator[Metric]:
         callers = self._watched.callers()
@@ -169,24 +140,14 @@ class StateCollector:
         oldest: list[tuple[Labels, float]] = []
         for labels, call, line in self._lines_by_labels():
             waiting: tuple[WaitingCount, ...] = line.waiting()
-<<<<<<< HEAD
-            lengths |= {(name, caller): 0.0 for caller in BACKGROUND}
-            lengths |= {(name, row.caller): float(row.count) for row in waiting}
-            oldest.append(((name,), max((row.waited_ms / 1000 for row in waiting), default=0.0)))
-        text = "Blocks on this replica that are waiting for a turn."
-        yield gauges("taskgate_line_places", text, ("app", "caller"), lengths.items())
-        text = "How long the oldest waiting block of this replica has been waiting."
-        yield gauges("taskgate_line_oldest_wait_seconds", text, ("app",), oldest)
-=======
             readers = [caller for caller, apps in callers.items() if call.app in apps]
             lengths |= {(*labels, caller): 0.0 for caller in (*readers, *BACKGROUND)}
             lengths |= {(*labels, row.caller): float(row.count) for row in waiting}
             oldest.append((labels, max((row.waited_ms / 1000 for row in waiting), default=0.0)))
-        text = "Blocks that a caller waits for on this replica, a turn still being needed."
+        text = "Blocks on this replica that are waiting for a turn."
         yield gauges("taskgate_line_places", text, (*OF_BUDGETS, "caller"), lengths.items())
-        text = "How long the one that waits longest on this replica has waited."
+        text = "How long the oldest waiting block of this replica has been waiting."
         yield gauges("taskgate_line_oldest_wait_seconds", text, OF_BUDGETS, oldest)
->>>>>>> main
 
     def _caches(self) -> Iterator[Metric]:
         memory, blocks, gateway = self._watched.memory, self._watched.blocks, self._watched.gateway

@@ -63,24 +63,14 @@ class CallMetrics:
         """Yield all call metrics."""
         yield counters(
             "taskgate_upstream_calls",
-<<<<<<< HEAD
             "Upstream calls of this replica, by result.",
-            ("app", "region", "result"),
-=======
-            "Upstream calls of this replica, by what they came to.",
             ("app", "call", "region", "result"),
->>>>>>> main
             self._results,
         )
         yield histograms(
             "taskgate_upstream_call_duration_seconds",
-<<<<<<< HEAD
             "Duration of an upstream call, including connecting.",
-            ("app", "region"),
-=======
-            "Time of an upstream call, connecting included.",
             ("app", "call", "region"),
->>>>>>> main
             self._seconds,
         )
         worst = []
@@ -90,13 +80,8 @@ class CallMetrics:
             worst.append(((name, kind.value), float(calls)))
         yield gauges(
             "taskgate_worst_window_calls",
-<<<<<<< HEAD
             "The highest number of calls that this replica sent within one window of the budget, in the last minute.",
-            ("app",),
-=======
-            "Most calls that this replica alone sent within one window of the budget, in the last minute.",
             ("app", "call"),
->>>>>>> main
             worst,
         )
 
