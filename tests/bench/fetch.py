@@ -1,4 +1,5 @@
-"""`make bench-fetch`: the cost of a fetch compared with the same call made directly, in alternating pairs of requests."""
+"""`make bench-fetch`: the cost of a fetch compared with the same call made directly, in alternating pairs of
+requests."""
 
 import asyncio
 import statistics

@@ -20,7 +20,8 @@ _URL = re.compile(r"//([a-z0-9-]+):([0-9]+)")
 
 
 class Node:
-    """While it is open, pods run, become ready by their own probe, and end. Its addresses exist in this process only."""
+    """While it is open, pods run, become ready by their own probe, and end. Its addresses exist in this process
+    only."""
 
     def __init__(self, cluster: Cluster, namespace: str, folder: Path) -> None:
         self._cluster = cluster

@@ -1,4 +1,5 @@
-"""Applications to compare a hit with, on the gateway's own server and event loop. Run with KIND, PORT and REDIS_PORT."""
+"""Applications to compare a hit with, on the gateway's own server and event loop. Run with KIND, PORT and
+REDIS_PORT."""
 
 import sys
 from typing import Any
