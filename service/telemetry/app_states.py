@@ -31,7 +31,7 @@ class AppStateCollector:
         text = "1 for the state of the app's calls as this replica sees it, 0 for the others."
         yield gauges("taskgate_app_state", text, ("app", "call", "state"), rows)
         succeeded = [((name, kind.value), at_s) for (name, kind), at_s in self._recent.succeeded_at_s().items()]
-        text = "When a call of this replica last succeeded, in seconds since the epoch."
+        text = "Time of this replica's last successful call, in seconds since the epoch."
         yield gauges("taskgate_upstream_last_success_timestamp_seconds", text, ("app", "call"), succeeded)
 
 

@@ -1,11 +1,11 @@
 // The live state of each app: asks this gateway every few seconds and draws the answers. Figures are shown only while
-// they are true: when a request fails, they are removed, and the error takes their place.
+// they are current: when a request fails, they are removed, and the error takes their place.
 import { PERIODS, clock, draw, emptied, readings, stateOf } from "./card.js";
 
 const EVERY_MS = 3000;
 const ANSWER_MS = 8000;
-// A round asks for the list of apps, and for the budget and the usage of this many: 13 requests, however many apps there
-// are. Those in sight come first, then those that were not asked for longest. The next round begins when this has ended.
+// A round requests the list of apps, and the budget and usage of this many of them: 13 requests, however many apps there
+// are. Those in sight come first, then those requested least recently. The next round begins when this one has ended.
 const APPS_A_ROUND = 6;
 const OLD_MS = 4 * EVERY_MS;
 const SOON_MS = 1000;
@@ -49,8 +49,8 @@ async function ask(path, signal) {
     body = null;
   }
   if (!answer.ok) {
-    const told = body || {};
-    throw new Trouble(String(told.title || `The gateway answered ${answer.status}`), String(told.detail || ""), answer.status);
+    const problem = body || {};
+    throw new Trouble(String(problem.title || `The gateway answered ${answer.status}`), String(problem.detail || ""), answer.status);
   }
   if (body === null) throw new Trouble("The gateway's answer can't be read");
   return body;
@@ -126,7 +126,7 @@ function show(turn, results) {
     card.is.trouble.hidden = !fault;
     if (fault) {
       const since = card.good ? `No figures since ${clock(card.good, true)}.` : "No figures yet.";
-      tell(card.is.trouble, fault.message, `${sentence(fault.detail)} ${since}`);
+      showTrouble(card.is.trouble, fault.message, `${sentence(fault.detail)} ${since}`);
       emptied(card.is);
     } else {
       card.good = lastGood;
@@ -138,7 +138,7 @@ function show(turn, results) {
   summarize();
 }
 
-// The gravest first: no figures, then what is wrong with which app, then that nothing is.
+// The most serious state first: no figures, then apps with problems, then none.
 function summarize() {
   const all = [...cards.values()];
   const broken = all.filter((card) => card.fault).length;
@@ -193,14 +193,14 @@ function fail(fault) {
   dropAll();
   $("empty").hidden = true;
   const since = lastGood ? `No figures since ${clock(lastGood, true)}.` : "No figures yet.";
-  tell($("trouble"), fault instanceof Trouble ? fault.message : "The gateway's answer can't be read", `${sentence(fault.detail || "")} ${since} Trying again every few seconds.`);
+  showTrouble($("trouble"), fault instanceof Trouble ? fault.message : "The gateway's answer can't be read", `${sentence(fault.detail || "")} ${since} Trying again every few seconds.`);
   opened();
   state("is-broken", "No figures", null);
 }
 
-function tell(box, title, text) {
-  if (box.dataset.told !== title + text) {
-    box.dataset.told = title + text;
+function showTrouble(box, title, text) {
+  if (box.dataset.shown !== title + text) {
+    box.dataset.shown = title + text;
     const strong = document.createElement("b");
     strong.textContent = title;
     box.replaceChildren(strong, text.trim());
@@ -225,7 +225,7 @@ function forget(title, text) {
   $("empty").hidden = $("forget").hidden = $("period").hidden = true;
   $("enter").hidden = false;
   $("trouble").hidden = !title;
-  if (title) tell($("trouble"), title, text);
+  if (title) showTrouble($("trouble"), title, text);
   state("", "No key yet", null);
   $("key").focus();
 }

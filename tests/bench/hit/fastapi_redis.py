@@ -1,4 +1,4 @@
-"""FastAPI on uvicorn with one redis-py GET a request; runs in an environment of its own (requirements/bench.txt)."""
+"""FastAPI on uvicorn with one redis-py GET per request; runs in a separate environment (requirements/bench.txt)."""
 
 import sys
 from typing import Annotated

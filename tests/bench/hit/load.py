@@ -1,4 +1,4 @@
-"""Load by wrk on a core of its own."""
+"""Load by wrk on a separate core."""
 
 import os
 import re
@@ -46,9 +46,8 @@ def wrk(
 
 
 def paced_script(directory: Path, *, rate: float, connections: int) -> Path:
-    """A script for wrk that rests between requests, so that all connections together ask about `rate` times a second.
-
-    wrk rests whole milliseconds: it draws between the two next to what is wanted.
+    """Return a script for wrk that delays requests so that all connections together send about `rate` requests a
+    second. wrk delays by whole milliseconds, so the script chooses randomly between the two nearest values.
     """
     rest_ms = connections / rate * 1000
     whole = int(rest_ms)

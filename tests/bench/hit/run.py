@@ -35,7 +35,7 @@ BENCH_PYTHON = Path(sys.prefix + "-bench") / "bin" / "python"
 
 
 class Rival(msgspec.Struct, frozen=True, kw_only=True):
-    """What a hit is compared with; `port` None where it can't be had here. `ours` is the gateway's port."""
+    """A server to compare with; `port` is None if it is not available here. `ours` is the gateway's port."""
 
     name: str
     aim: str
@@ -106,7 +106,7 @@ def _answers(port: int) -> Callable[[], bool]:
 
 
 def _start(stack: ExitStack, kind: str, redis_port: int, directory: Path) -> int | None:
-    """Start a rival; None where what it needs is not installed."""
+    """Start a server to compare with; return None if its requirements are not installed."""
     port = free_port()
     match kind:
         case "nginx":
@@ -144,7 +144,7 @@ def _pinned(gateways: Fleet) -> int:
 
 
 async def measure() -> tuple[list[tuple[str, ...]], tuple[float, Measured], Measured]:
-    """All rows, and what is measured at half of the greatest rate: of a hit, and of the bare app."""
+    """Return all rows, and the measurements at half of the highest rate: of a hit, and of the bare app."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-hit-")))
         server = stack.enter_context(Server())
@@ -205,7 +205,7 @@ def _row(rival: Rival) -> tuple[str, ...]:
 
 
 def _at_half(port: int, directory: Path) -> tuple[float, Measured]:
-    """The greatest rate, and what is measured at half of it."""
+    """Return the highest rate, and the measurements at half of it."""
     greatest = max(_round(port).rate for _ in range(3))
     script = paced_script(directory, rate=greatest / 2, connections=CONNECTIONS)
     rounds = [wrk(port, seconds=ROUND_S, target=TARGET, key=key_of("c0"), script=script) for _ in range(5)]
