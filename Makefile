@@ -10,6 +10,7 @@ NEVER_IMPORTED := click colorama faker litestar-htmx markdown-it-py mdurl polyfa
 export PYTHONDONTWRITEBYTECODE :=
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 
+.NOTPARALLEL:
 .PHONY: help run bench test test-scenes test-others test-long test-prometheus test-clients test-browser lint-openapi check-breaking lint-workflows test-chart test-cluster test-alerts bench-budget bench-fetch bench-hit bench-process bench-capacity bench-simulation simulate soak check format lock docs-page chart image sbom version openapi clean bench-watch
 
 help: ## list these targets
@@ -19,16 +20,15 @@ help: ## list these targets
 run: $(VENV)/.run ## run the gateway: TASKGATE_CONFIG=my.yaml, or without it an embedded Valkey and a sandbox (PORT=8001)
 	@exec $(BIN)/python -m service $(if $(TASKGATE_CONFIG),serve,demo $(if $(PORT),--port $(PORT)))
 
-test: $(VENV)/.dev check ## check, then all tests, against real servers (five minutes)
-	$(MAKE) -j2 test-scenes test-others
+test: $(VENV)/.dev check test-others test-scenes ## check, then all tests, against real servers (five minutes)
 
-test-scenes: $(VENV)/.dev ## the tests of whole processes alone
-	$(BIN)/python -m pytest -n 2 -m "scene and not long"
+test-others: $(VENV)/.dev ## all tests but those of several whole processes
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not scene and not long and not prometheus and not browser and not proxy and not cluster and not helm"
 
-test-others: $(VENV)/.dev ## all tests but those, giving way to what is judged by the clock
-	FIRST_PORTS=4 nice $(BIN)/python -m pytest -n 3 --dist worksteal -m "not scene and not long and not prometheus and not browser and not proxy and not cluster and not helm"
+test-scenes: $(VENV)/.dev ## the tests of several whole processes, which are judged by the clock, too
+	$(BIN)/python -m pytest -n 3 -m "scene and not long"
 
-test-long: $(VENV)/.dev ## the tests that take minutes each (the clock's need Debian's faketime)
+test-long: $(VENV)/.dev ## the tests that take minutes each (the clock's need Debian's faketime); FUZZ_SECONDS=60 is for each fuzz target
 	$(BIN)/python -m pytest -m long
 
 bench: bench-budget bench-fetch bench-hit bench-process bench-capacity bench-simulation ## all benchmarks

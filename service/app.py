@@ -17,13 +17,16 @@ from service.cache.memory_blocks import MemoryBlocks
 from service.cache.purge import Purge
 from service.cache.redis_blocks import RedisBlocks
 from service.cache.sequential_reads import SequentialReads
+from service.cache.task_places import TaskPlaces
 from service.configuration.live import LiveSettings, lifetimes_of
 from service.configuration.passwords import passwords_of, proxy_password_of
 from service.gateway.gateway import Gateway
 from service.gateway.list_calls import ListCalls
 from service.gateway.served import ServedApp
 from service.gateway.served_call_factory import ServedCallFactory
+from service.gateway.task_calls import TaskCalls
 from service.model.callers import AppInfo
+from service.model.calls import CallKind
 from service.observe.access_log import log_requests
 from service.observe.batch import BatchedObservers, Listener
 from service.settings import Settings
@@ -88,13 +91,14 @@ def create_app(
     lifetimes = lifetimes_of(settings.cache)
     cache = RedisBlocks(store, prefix=settings.redis.prefix, block_size=settings.cache.block_size)
     memory = MemoryBlocks(max_bytes=settings.cache.memory_bytes, clock=time.monotonic)
+    places = TaskPlaces(store, prefix=settings.redis.prefix)
     shares = CallerShares(
         store,
         prefix=settings.redis.prefix,
         blocks_max=settings.cache.caller_blocks_max,
         clock=time.monotonic,
     )
-    block_cache = BlockCache(cache, memory, lifetimes=lifetimes, shares=shares)
+    block_cache = BlockCache(cache, memory, lifetimes=lifetimes, places=places, shares=shares)
     upstream_apps = {
         name: upstream_app_of(name, app, backup_hosts=settings.upstream.backup_hosts)
         for name, app in settings.apps.items()
@@ -124,13 +128,17 @@ def create_app(
     }
     apps = {
         name: ServedApp(
-            info=AppInfo(name=name, region=settings.apps[name].region), list=factory.make(app, list_calls[name])
+            info=AppInfo(name=name, region=settings.apps[name].region),
+            list=factory.make(app, CallKind.LIST, list_calls[name]),
+            get=factory.make(app, CallKind.GET, TaskCalls(app, client, clock=clock)),
         )
         for name, app in upstream_apps.items()
     }
     purge = Purge(store, cache, prefix=settings.redis.prefix, apps=apps)
     purge.add(block_cache.forget)
-    usage = UsageObserver({name: app.list.usage_store.count for name, app in apps.items()})
+    usage = UsageObserver(
+        {(name, call.kind): call.usage_store.count for name, app in apps.items() for call in app.calls}
+    )
     gathered = BatchedObservers((access_log, *signals.listeners, usage))
     sequential_reads = SequentialReads(block_size=settings.cache.block_size) if settings.cache.ahead else None
     gateway = Gateway(
@@ -147,6 +155,7 @@ def create_app(
         settings=settings.watch,
         block_size=settings.cache.block_size,
         clock=clock,
+        usage={name: app.list.usage_store.count for name, app in apps.items()},
     )
     signals.watch(
         Watched(
@@ -228,7 +237,7 @@ def _begin(
     purge: Purge,
 ) -> None:
     """Start the background work; `parts` ends it in reverse."""
-    calls = [app.list for app in apps.values()]
+    calls = [call for app in apps.values() for call in app.calls]
     for call in calls:
         for part in (call.usage_store, call.sharing):
             if part is not None:

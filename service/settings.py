@@ -51,13 +51,19 @@ class AppSettings(_Section, frozen=True, kw_only=True):
     secret_file: str | None = None
     secret_env: str | None = None
     calls: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    get_calls: Annotated[int, Meta(ge=1, le=1000)] | None = None
 
 
 class BudgetSettings(_Section, frozen=True, kw_only=True):
-    """How many calls each app may make, and how long callers may wait for one."""
+    """How many calls each app may make, and how long callers may wait for one.
+
+    Lists have `calls` in any `window_s`; single tasks have a budget of their own, `get_calls` in any `get_window_s`.
+    """
 
     calls: Annotated[int, Meta(ge=1, le=1000)] = 5
     window_s: Annotated[float, Meta(gt=0, le=3600)] = 1.0
+    get_calls: Annotated[int, Meta(ge=1, le=1000)] = 5
+    get_window_s: Annotated[float, Meta(gt=0, le=3600)] = 1.0
     transit_s: Annotated[float, Meta(ge=0.01, le=60)] = 0.5
     turn_lease_s: Annotated[float, Meta(ge=0.05, le=10)] = 0.3
     pause_s: Annotated[float, Meta(gt=0, le=600)] = 1.0

@@ -12,11 +12,9 @@ _EACH = 600
 
 
 def _own() -> Iterator[int]:
-    """Yield the ports of this process, again and again: those of its worker of pytest-xdist, or of none. Of two runs
-    beside each other, one has FIRST_PORTS set.
-    """
-    worker = int(os.environ.get("FIRST_PORTS", "0")) + int(os.environ.get("PYTEST_XDIST_WORKER", "gw9")[2:])
-    first = _FIRST + worker % 10 * _EACH
+    """The ports of this process, again and again: those of its worker of pytest-xdist, or of none."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw9")[2:]) % 10
+    first = _FIRST + worker * _EACH
     begin = random.randrange(first, first + _EACH)
     return cycle(chain(range(begin, first + _EACH), range(first, begin)))
 

@@ -1,6 +1,7 @@
 """Looks up blocks in this replica's memory, then in Redis."""
 
 import asyncio
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -8,8 +9,9 @@ import structlog
 from service.cache.caller_shares import CallerShares
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
-from service.model.blocks import HEAD_BYTES, Block, CachedBlock, Stored
-from service.model.cache_keys import BlockKey, CacheKey
+from service.cache.task_places import TaskPlace, TaskPlaces
+from service.model.blocks import HEAD_BYTES, NOTHING, Block, CachedBlock, Stored, single_task
+from service.model.cache_keys import BlockKey, CacheKey, TaskKey
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes, keep_for_ms, longest_ms
 from service.model.queries import Query
@@ -31,12 +33,22 @@ class NewBlock(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BlockCache:
-    """Keeps blocks for as long as any request may be served from them, within the `shares` of callers, if given."""
+    """Keeps blocks for as long as any request may be served from them, within the `shares` of callers, if given.
+
+    A task is found under its own key and, if that is newer, in a block of a list; across replicas by its `places`.
+    """
 
     def __init__(
-        self, cache: RedisBlocks, memory: MemoryBlocks, *, lifetimes: Lifetimes, shares: CallerShares | None = None
+        self,
+        cache: RedisBlocks,
+        memory: MemoryBlocks,
+        *,
+        lifetimes: Lifetimes,
+        places: TaskPlaces | None = None,
+        shares: CallerShares | None = None,
     ) -> None:
         self._cache = cache
+        self._places = places
         self._memory = memory
         self._lifetimes = lifetimes
         self._shares = shares
@@ -65,7 +77,10 @@ class BlockCache:
 
     def recall(self, key: CacheKey) -> CachedBlock | None:
         """Return the block from this replica's memory; does no I/O."""
-        return self._memory.get(self.redis_key(key))
+        kept = self._memory.get(self.redis_key(key))
+        if isinstance(key, TaskKey) and (block := self._memory.find_task(key.app, key.id)) is not None:
+            return _newer(kept or NOTHING, single_task(block, key.id))
+        return kept
 
     async def get(self, key: CacheKey) -> CachedBlock:
         """Return the block as Redis has it, sharing a read that is under way. Raise StoreUnavailable.
@@ -75,7 +90,7 @@ class BlockCache:
         asked = key, self.generation(key.app)
         task = self._reading.get(asked)
         if task is None:
-            task = self._reading[asked] = asyncio.create_task(self.look(key))
+            task = self._reading[asked] = asyncio.create_task(self._got(key))
             task.add_done_callback(lambda read: self._read(asked, read))
         return await asyncio.shield(task)
 
@@ -86,15 +101,38 @@ class BlockCache:
             task.exception()
 
     async def look(self, key: CacheKey) -> CachedBlock:
-        """Return the block as Redis has it now, with a new read. Raise StoreUnavailable."""
-        generation = self.generation(key.app)
-        kept = await self._cache.get(key)
-        if generation == self.generation(key.app):
-            self._remember(key, kept)
+        """Return the block as Redis has it now under its own key, with a new read. Raise StoreUnavailable."""
+        return await self._look_at(key.app, self.redis_key(key), finds_tasks=isinstance(key, BlockKey))
+
+    async def _got(self, key: CacheKey) -> CachedBlock:
+        """Return the block as Redis has it now; a task also from a block of a list, if that is newer."""
+        if not isinstance(key, TaskKey) or self._places is None:
+            return await self.look(key)
+        kept, place = await asyncio.gather(self.look(key), self._place(self._places, key))
+        if place is None or (kept.stored is not None and kept.stored.fetched_at_ms >= place.fetched_at_ms):
+            return kept
+        redis_key = self._cache.named(key.app, place.block)
+        try:
+            listed = self._memory.get(redis_key) or await self._look_at(key.app, redis_key, finds_tasks=True)
+        except StoreUnavailable:
+            return kept
+        return _newer(kept, single_task(listed.stored, key.id) if isinstance(listed.stored, Block) else None)
+
+    async def _look_at(self, app: str, redis_key: str, *, finds_tasks: bool) -> CachedBlock:
+        generation = self.generation(app)
+        kept = await self._cache.get_at(redis_key)
+        if generation == self.generation(app):
+            self._remember(app, redis_key, kept, finds_tasks=finds_tasks)
         return kept
 
+    async def _place(self, places: TaskPlaces, key: TaskKey) -> TaskPlace | None:
+        try:
+            return await places.find(key.app, key.id)
+        except StoreUnavailable:
+            return None
+
     def take(self, key: CacheKey, stored: Stored, *, generation: int) -> NewBlock | None:
-        """Keep a fetched block in memory, and return it with what to `store`: the block, and the end of its list.
+        """Keep a fetched block in memory, and return it with what to `store`.
 
         Return None if the blocks were forgotten since `generation`, in which the fetch began: it must not be served.
         """
@@ -102,12 +140,12 @@ class BlockCache:
             return None
         put, end = self._encoded(key, stored), self._encoded_end(key, stored)
         kept = CachedBlock(stored=stored, head=b"" if put is None else put.value[:HEAD_BYTES])
-        self._remember(key, kept)
+        self._remember(key.app, self.redis_key(key), kept, finds_tasks=isinstance(key, BlockKey))
         puts = tuple(each for each in (put, end) if each is not None)
         return NewBlock(kept=kept, key=key, generation=generation, puts=puts)
 
     async def store(self, new: NewBlock, *, caller: str) -> None:
-        """Store a block for a caller in Redis, unless the app's blocks were forgotten since its fetch began.
+        """Store a block for a caller, and where its tasks are, unless the app was forgotten since its fetch began.
 
         If Redis is unavailable, the block stays in memory only. Beyond the caller's share, it is kept briefly, and in
         Redis only.
@@ -116,7 +154,7 @@ class BlockCache:
         if new.generation != self.generation(new.key.app) or not puts:
             return
         try:
-            await self._cache.put_all(puts)
+            await asyncio.gather(self._cache.put_all(puts), self._put_places(new, ttl_ms=puts[0].ttl_ms))
         except StoreUnavailable as exc:
             log.warning("cache.not_stored", app=new.key.app, detail=exc.detail)
 
@@ -150,7 +188,24 @@ class BlockCache:
         )
         return self._encoded(BlockKey(query=key.query, index=END), end)
 
-    def _remember(self, key: CacheKey, kept: CachedBlock) -> None:
+    async def _put_places(self, new: NewBlock, *, ttl_ms: int) -> None:
+        key, stored = new.key, new.kept.stored
+        if self._places is None or not isinstance(key, BlockKey) or not isinstance(stored, Block):
+            return
+        place = TaskPlace(block=self._cache.block_name(key), fetched_at_ms=stored.fetched_at_ms)
+        with suppress(StoreUnavailable):  # logged for the block itself
+            await self._places.put(key.app, stored.task_ids(), place, ttl_ms=ttl_ms)
+
+    def _remember(self, app: str, redis_key: str, kept: CachedBlock, *, finds_tasks: bool) -> None:
         if kept.stored is not None:
             ends_in_s = keep_for_ms(kept.stored, lifetimes=self._lifetimes) / 1000
-            self._memory.put(self.redis_key(key), kept.stored, app=key.app, head=kept.head, ends_in_s=ends_in_s)
+            self._memory.put(
+                redis_key, kept.stored, app=app, head=kept.head, ends_in_s=ends_in_s, finds_tasks=finds_tasks
+            )
+
+
+def _newer(kept: CachedBlock, listed: Block | None) -> CachedBlock:
+    """Return the task as listed if that is newer than what is kept under its own key, whose head stays."""
+    if listed is None or (kept.stored is not None and kept.stored.fetched_at_ms >= listed.fetched_at_ms):
+        return kept
+    return CachedBlock(stored=listed, head=kept.head)

@@ -1,9 +1,9 @@
-"""Encodes a block, or a refusal in its place, as the bytes of one value in Redis.
+"""Encodes a block, or what stands in its place, as the bytes of one value in Redis.
 
 Head (HEAD_BYTES, unique for each fetch): format, kind, 6 random bytes, fetched_at_ms. Then a CRC-32 over everything but
 itself, and the fields. Integers are big-endian. For a block, these follow: the records' ends as an array of 32-bit
-integers, their ids (64 bits each) and codes (a byte each) in the block's own layout, and the body. Reading takes
-copies, but no parsing.
+integers, their ids (64 bits each) and codes (a byte each) in the block's own layout, and the body. Reading copies them,
+and passes over the text once: a checksum says that it is what was written, not that it is a list of tasks.
 """
 
 import struct
@@ -12,21 +12,23 @@ from zlib import crc32
 
 import msgspec
 
-from service.model.blocks import HEAD_BYTES, Block, RefusedQuery, Stored
-from service.model.queries import Range
+from service.model.blocks import HEAD_BYTES, Block, MissingTask, RefusedQuery, Stored
+from service.model.queries import Range, is_moment
+from service.model.streams import TaskLabels
 
 FORMAT = 3
 CHANCE_BYTES = 6
 
 _BLOCK = ord("b")
 _REFUSAL = ord("r")
+_MISSING = ord("m")
 _HEAD = struct.Struct(">BB6sQ")
 _CHECKSUM = struct.Struct(">I")
 _FIELDS = struct.Struct(">qqQBII")
 _SETTLED, _UNFINISHED, _CHANGED = 1, 2, 4
 _ID_BYTES = 8
 _CODE = struct.Struct(">q")
-_FIRST_S, _LAST_S = -62_135_596_800, 253_402_300_799
+_tasks = msgspec.json.Decoder(list[TaskLabels])
 _AFTER_CHECKSUM = HEAD_BYTES + _CHECKSUM.size
 
 
@@ -43,6 +45,8 @@ def encode(stored: Stored, *, chance: bytes) -> bytes:
             kind, rest = _BLOCK, _block_bytes(stored)
         case RefusedQuery():
             kind, rest = _REFUSAL, _CODE.pack(stored.code) + stored.text.encode()
+        case MissingTask():
+            kind, rest = _MISSING, b""
     head = _HEAD.pack(FORMAT, kind, chance, stored.fetched_at_ms)
     return b"".join((head, _CHECKSUM.pack(crc32(rest, crc32(head))), rest))
 
@@ -61,6 +65,8 @@ def decode(value: bytes) -> Stored | CorruptBlock:
         return _block(value, fetched_at_ms)
     if kind == _REFUSAL:
         return _refusal(value, fetched_at_ms)
+    if kind == _MISSING:
+        return _missing(value, fetched_at_ms)
     return CorruptBlock(reason="kind")
 
 
@@ -85,7 +91,9 @@ def _block(value: bytes, fetched_at_ms: int) -> Block | CorruptBlock:
     body = value[body_start:]
     if not _are_records(ends, body):
         return CorruptBlock(reason="shape")
-    if not (_is_moment(since_s) and _is_moment(until_s) and _is_moment(fetched_at_ms // 1000) and total < 2**63):
+    if not _are_tasks(body, ids=value[ids_start:codes_start]):
+        return CorruptBlock(reason="sense")
+    if not (is_moment(since_s) and is_moment(until_s) and is_moment(fetched_at_ms // 1000) and total < 2**63):
         return CorruptBlock(reason="sense")
     return Block(
         fetched_at_ms=fetched_at_ms,
@@ -115,9 +123,14 @@ def _are_records(ends: tuple[int, ...], body: bytes) -> bool:
     return begins == (len(body) + 1 if ends else len(body))
 
 
-def _is_moment(seconds: int) -> bool:
-    """Return whether the calendar covers this time: the years 1 to 9999."""
-    return _FIRST_S <= seconds <= _LAST_S
+def _are_tasks(body: bytes, *, ids: bytes) -> bool:
+    """Return whether the body is the JSON of tasks with these ids."""
+    try:
+        body.decode()
+        tasks = _tasks.decode(b"[%b]" % body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return [task.id for task in tasks] == [*struct.unpack(f">{len(ids) // _ID_BYTES}q", ids)]
 
 
 def _refusal(value: bytes, fetched_at_ms: int) -> RefusedQuery | CorruptBlock:
@@ -128,6 +141,14 @@ def _refusal(value: bytes, fetched_at_ms: int) -> RefusedQuery | CorruptBlock:
         text = value[text_start:].decode()
     except UnicodeDecodeError:
         return CorruptBlock(reason="shape")
-    if not _is_moment(fetched_at_ms // 1000):
+    if not is_moment(fetched_at_ms // 1000):
         return CorruptBlock(reason="sense")
     return RefusedQuery(fetched_at_ms=fetched_at_ms, code=_CODE.unpack_from(value, _AFTER_CHECKSUM)[0], text=text)
+
+
+def _missing(value: bytes, fetched_at_ms: int) -> MissingTask | CorruptBlock:
+    if len(value) > _AFTER_CHECKSUM:
+        return CorruptBlock(reason="shape")
+    if not is_moment(fetched_at_ms // 1000):
+        return CorruptBlock(reason="sense")
+    return MissingTask(fetched_at_ms=fetched_at_ms)

@@ -6,17 +6,22 @@ from collections.abc import Callable
 import msgspec
 
 from service.cache.lru import LruTable
-from service.model.blocks import Block, CachedBlock, Stored
+from service.model.blocks import Block, CachedBlock, RefusedQuery, Stored
 
 # Overhead of an entry beside body, text and ends: structs, key, dict links. Measured with tracemalloc.
 _ENTRY_BYTES = 1100
 # One number in `ends`: its slot in the tuple and the int itself.
 _END_BYTES = 40
+# One task that can be found by its id: the id in the entry, and its place in the table of holders.
+_ID_BYTES = 110
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
+    key: str
     kept: CachedBlock
     app: str
+    ids: tuple[int, ...]
+    fetched_at_ms: int
     ends_at_s: float
     size_bytes: int
 
@@ -31,6 +36,7 @@ class MemoryBlocks:
             max_bytes, size_of=lambda _, entry: entry.size_bytes, on_leave=self._left
         )
         self._keys_of: dict[str, set[str]] = {}
+        self._holders: dict[str, dict[int, _Entry]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -45,20 +51,36 @@ class MemoryBlocks:
             return None
         return entry.kept
 
-    def put(self, key: str, stored: Stored, *, app: str, head: bytes, ends_in_s: float) -> None:
-        """Store a block for at most `ends_in_s`, evicting others to make room. One larger than the whole cache is not
-        stored."""
+    def find_task(self, app: str, task_id: int) -> Block | None:
+        """Return the block in which the task was found last, of those stored with `finds_tasks`."""
+        holder = self._holders.get(app, {}).get(task_id)
+        kept = None if holder is None else self.get(holder.key)
+        return kept.stored if kept is not None and isinstance(kept.stored, Block) else None
+
+    def put(
+        self, key: str, stored: Stored, *, app: str, head: bytes, ends_in_s: float, finds_tasks: bool = False
+    ) -> None:
+        """Store a block for at most `ends_in_s`, evicting others to make room.
+
+        One larger than the whole cache is not stored. With `finds_tasks`, its tasks can be found by their ids.
+        """
         self.drop(key)
         if ends_in_s <= 0:
             return
+        ids = stored.task_ids() if finds_tasks and isinstance(stored, Block) else ()
         entry = _Entry(
+            key=key,
             kept=CachedBlock(stored=stored, head=head),
             app=app,
+            ids=ids,
+            fetched_at_ms=stored.fetched_at_ms,
             ends_at_s=self._clock() + ends_in_s,
-            size_bytes=_size_bytes(key, stored),
+            size_bytes=_size_bytes(key, stored) + _ID_BYTES * len(ids),
         )
         if self._entries.put(key, entry):
             self._keys_of.setdefault(app, set()).add(key)
+            if ids:
+                self._note_tasks(entry)
 
     def drop(self, key: str) -> None:
         """Remove a block, if present."""
@@ -81,7 +103,26 @@ class MemoryBlocks:
         """Return how many blocks have been evicted for lack of room since the start."""
         return self._entries.evictions
 
+    def _note_tasks(self, entry: _Entry) -> None:
+        """Let the entry's tasks be found there, except those that a newer block holds."""
+        fetched_at_ms = entry.fetched_at_ms
+        holders = self._holders.setdefault(entry.app, {})
+        for task_id in entry.ids:
+            other = holders.get(task_id)
+            if other is None or other.fetched_at_ms <= fetched_at_ms:
+                holders[task_id] = entry
+
+    def _forget_tasks(self, entry: _Entry) -> None:
+        holders = self._holders.get(entry.app, {})
+        for task_id in entry.ids:
+            if holders.get(task_id) is entry:
+                del holders[task_id]
+        if not holders:
+            self._holders.pop(entry.app, None)
+
     def _left(self, key: str, entry: _Entry) -> None:
+        if entry.ids:
+            self._forget_tasks(entry)
         keys = self._keys_of[entry.app]
         keys.discard(key)
         if not keys:
@@ -89,7 +130,11 @@ class MemoryBlocks:
 
 
 def _size_bytes(key: str, stored: Stored) -> int:
-    if isinstance(stored, Block):
-        parts = (stored.body, stored.ids, stored.codes)
-        return _ENTRY_BYTES + len(key) + sum(map(sys.getsizeof, parts)) + _END_BYTES * len(stored.ends)
-    return _ENTRY_BYTES + len(key) + sys.getsizeof(stored.text)
+    size = _ENTRY_BYTES + len(key)
+    match stored:
+        case Block():
+            parts = (stored.body, stored.ids, stored.codes)
+            return size + sum(map(sys.getsizeof, parts)) + _END_BYTES * len(stored.ends)
+        case RefusedQuery():
+            return size + sys.getsizeof(stored.text)
+    return size

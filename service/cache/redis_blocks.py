@@ -54,9 +54,21 @@ class RedisBlocks:
             case TaskKey(app=app, id=task_id):
                 return f"{self._blocks_of(app)}t:{task_id}"
 
+    def block_name(self, key: CacheKey) -> str:
+        """Return the end of the key in Redis, which distinguishes it from the app's others."""
+        return self.redis_key(key).removeprefix(self._blocks_of(key.app))
+
+    def named(self, app: str, name: str) -> str:
+        """Return the key in Redis of the app's block with this name."""
+        return f"{self._blocks_of(app)}{name}"
+
     async def get(self, key: CacheKey) -> CachedBlock:
         """Return the stored block, if it is readable."""
-        return self._read(await self._store.get(self.redis_key(key)))
+        return await self.get_at(self.redis_key(key))
+
+    async def get_at(self, redis_key: str) -> CachedBlock:
+        """Return the block stored under a key in Redis, if it is readable."""
+        return self._read(await self._store.get(redis_key))
 
     def encoded(self, key: CacheKey, stored: Stored, *, ttl_ms: int) -> Put | None:
         """Return what to store for a block, which begins with its head; None if it is too large to store."""

@@ -4,8 +4,8 @@ import asyncio
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Generic, TypeVar
 
 from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, TooLong
@@ -15,7 +15,7 @@ from service.commands.check_app import Call, Finding, MakeCall, NotCalled, check
 from service.configuration.passwords import passwords_of, proxy_password_of
 from service.gateway.served_call_factory import rules_of
 from service.model.blocks import NOTHING, CachedBlock
-from service.model.calls import CallKind
+from service.model.calls import CallKind, budget_name
 from service.model.errors import StoreUnavailable, UpstreamError
 from service.settings import Settings
 from service.store.redis_store import RedisStore
@@ -76,10 +76,10 @@ class CheckJob(Generic[Answer]):
 
 
 class InTurns:
-    """Makes an app's calls, each in a turn of its budget."""
+    """Makes an app's calls, each in a turn of its kind's budget."""
 
-    def __init__(self, line: Line, *, block_key: str, settings: Settings) -> None:
-        self._line = line
+    def __init__(self, lines: Mapping[CallKind, Line], *, block_key: str, settings: Settings) -> None:
+        self._lines = lines
         self._block_key = block_key
         self._settings = settings
         self._made = 0
@@ -91,7 +91,7 @@ class InTurns:
         job = CheckJob(
             call, block_key=f"{self._block_key}:{kind}:{self._made}", pause_s=budget.pause_s, attempts=budget.attempts
         )
-        outcome = await self._line.fetch(job, caller=CALLER, weight=1.0, patience_s=PATIENCE_S, bound=1)
+        outcome = await self._lines[kind].fetch(job, caller=CALLER, weight=1.0, patience_s=PATIENCE_S, bound=1)
         if job.answers and isinstance(outcome, Fetched):
             return job.answers[0]
         estimate_s = outcome.estimate_s if isinstance(outcome, (TooLong, LineIsFull)) else PATIENCE_S
@@ -151,16 +151,17 @@ async def _in_turns(check: Check, settings: Settings) -> dict[str, list[Finding]
 
 @asynccontextmanager
 async def _turns_of(name: str, settings: Settings, store: RedisStore) -> AsyncIterator[InTurns]:
-    """Take part in the app's budget as a replica while the context lasts."""
-    rules = rules_of(settings.budget, settings.apps[name], settings.upstream)
+    """Take part in the app's budgets as a replica while the context lasts."""
     prefix, replica = settings.redis.prefix, secrets.token_hex(8)
-    scheduler = RedisScheduler(store, prefix=prefix, app=name, replica=replica, rules=rules)
-    line = Line(scheduler, app=name, rules=rules, redis_grace_s=REDIS_GRACE_S)
-    line.start()
-    try:
-        yield InTurns(line, block_key=f"{prefix}:{{{name}}}:check:{replica}", settings=settings)
-    finally:
-        await line.aclose()
+    async with AsyncExitStack() as stack:
+        lines: dict[CallKind, Line] = {}
+        for kind in CallKind:
+            rules = rules_of(settings.budget, settings.apps[name], settings.upstream, kind)
+            scheduler = RedisScheduler(store, prefix=prefix, app=name, kind=kind, replica=replica, rules=rules)
+            lines[kind] = Line(scheduler, app=budget_name(name, kind), rules=rules, redis_grace_s=REDIS_GRACE_S)
+            lines[kind].start()
+            stack.push_async_callback(lines[kind].aclose)
+        yield InTurns(lines, block_key=f"{prefix}:{{{name}}}:check:{replica}", settings=settings)
 
 
 async def _at_once(kind: CallKind, call: Call[Answer]) -> Answer:

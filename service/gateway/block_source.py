@@ -11,7 +11,7 @@ from service.budget.line.jobs import Fetched, LineIsFull, TooLong
 from service.gateway.fetch import BlockJob
 from service.gateway.paging import Part
 from service.gateway.served import ServedCall
-from service.model.blocks import NOTHING, Block, CachedBlock, RefusedQuery
+from service.model.blocks import NOTHING, Block, CachedBlock, MissingTask, RefusedQuery
 from service.model.cache_keys import BlockKey, CacheKey
 from service.model.callers import Caller
 from service.model.errors import (
@@ -20,6 +20,7 @@ from service.model.errors import (
     QueryRefused,
     StoreUnavailable,
     TaskgateError,
+    UnknownTask,
     UpstreamError,
     WaitTooLong,
 )
@@ -118,10 +119,14 @@ class BlockSource:
         self._in_background(self._fetched_ahead(served, key, caller=caller))
 
     async def _stored(self, served: ServedCall, terms: RequestTerms, key: CacheKey) -> tuple[CachedBlock, Lookup, bool]:
-        """Return the stored block (from memory if fresh there), where it was, and whether Redis was unavailable."""
+        """Return the stored block (from memory if fresh there), where it was, and whether Redis was unavailable.
+
+        That a task is missing is not believed before Redis was asked: another replica may have found it since.
+        """
         cache = served.fetching.cache
         remembered = cache.recall(key) or NOTHING
-        if self._judge(remembered, terms.directives) is Freshness.FRESH:
+        is_fresh = self._judge(remembered, terms.directives) is Freshness.FRESH
+        if is_fresh and not isinstance(remembered.stored, MissingTask):
             return remembered, "memory", False
         try:
             kept = await cache.get(key)
@@ -236,12 +241,14 @@ _NO_DIRECTIVES = CacheDirectives()
 
 
 def _block(kept: CachedBlock, key: CacheKey) -> Block:
-    """Return the block, or raise the stored refusal."""
+    """Return the block, or raise what is stored in its place."""
     match kept.stored:
         case Block() as block:
             return block
         case RefusedQuery(code=code, text=text):
             raise QueryRefused(app=key.app, code=code, text=text, advice=advice_for(code))
+        case MissingTask():
+            raise UnknownTask
     raise AssertionError("only what is stored is served")
 
 

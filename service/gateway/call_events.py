@@ -6,6 +6,7 @@ from typing import Protocol
 import msgspec
 
 from service.budget.line.jobs import Payer
+from service.model.calls import CallKind
 from service.upstream.call_trace import CallTrace, NoTrace
 
 
@@ -13,6 +14,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A call about to be made in the payer's turn. `attempt` counts from 1."""
 
     app: str
+    kind: CallKind = CallKind.LIST
     payer: Payer
     attempt: int
 

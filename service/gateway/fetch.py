@@ -9,6 +9,7 @@ from service.gateway.call_events import OnCall, Tracing, Untraced
 from service.gateway.reported_call import ReportedCall
 from service.model.blocks import CachedBlock, RefusedQuery, Stored
 from service.model.cache_keys import CacheKey
+from service.model.calls import CallKind
 from service.model.errors import (
     CallsStopped,
     QueryRefused,
@@ -37,8 +38,8 @@ class CallsUpstream(Protocol):
 class Stoppable(Protocol):
     """Whatever knows whether an app may be called."""
 
-    def stopped(self, app: UpstreamApp) -> CallsStopped | None:
-        """Return why the app must not be called now, or None."""
+    def stopped(self, app: UpstreamApp, kind: CallKind) -> CallsStopped | None:
+        """Return why no such call may be made for the app now, or None."""
         ...
 
 
@@ -49,6 +50,7 @@ class Fetching:
         self,
         *,
         app: UpstreamApp,
+        kind: CallKind = CallKind.LIST,
         calls: CallsUpstream,
         stops: Stoppable,
         cache: BlockCache,
@@ -62,6 +64,7 @@ class Fetching:
         """`clock` is the shared clock. `on_call` are called after each upstream call, `tracing` before it."""
         self.cache = cache
         self._app = app
+        self._kind = kind
         self._calls = calls
         self._stops = stops
         self._attempts = attempts
@@ -73,8 +76,8 @@ class Fetching:
         self._tracing = tracing or Untraced()
 
     def stopped(self) -> CallsStopped | None:
-        """Return why the app can't be called now, or None."""
-        return self._stops.stopped(self._app)
+        """Return why no such call of the app can be made now, or None."""
+        return self._stops.stopped(self._app, self._kind)
 
     async def fetch(self, key: CacheKey, slot: HeldSlot, *, attempt: int, seen: CachedBlock) -> NewBlock | None:
         """Make one call and keep its result in memory; a refusal of the query is kept in its place.
@@ -83,7 +86,14 @@ class Fetching:
         Raise UpstreamError.
         """
         generation = self.cache.generation(key.app)
-        call = ReportedCall(slot, app=self._app.name, attempt=attempt, on_call=self._on_call, tracing=self._tracing)
+        call = ReportedCall(
+            slot,
+            app=self._app.name,
+            kind=self._kind,
+            attempt=attempt,
+            on_call=self._on_call,
+            tracing=self._tracing,
+        )
         try:
             stored = await self._calls.fetch(key, call, seen=seen)
         except QueryRefused as exc:

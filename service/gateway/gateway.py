@@ -10,11 +10,12 @@ from service.gateway.filtered import IN_FLIGHT, all_blocks, filtered_page
 from service.gateway.paging import Part, chunk_of, page_of
 from service.gateway.served import ServedApp
 from service.model.budgets import BudgetView, UsageView
-from service.model.cache_keys import BlockKey
+from service.model.cache_keys import BlockKey, TaskKey
 from service.model.callers import AppInfo, Caller
-from service.model.errors import LineFull, UnknownApp, UpstreamError, WaitTooLong
+from service.model.calls import CallKind
+from service.model.errors import LineFull, UnknownApp, UnknownTask, UpstreamError, WaitTooLong
 from service.model.freshness import Lifetimes
-from service.model.pages import AppState, Chunk, Page, PageRequest, Readiness, Source
+from service.model.pages import AppState, Chunk, FoundTask, Page, PageRequest, Readiness, Source, TaskRequest
 from service.usage.app_state import app_condition
 from service.usage.budget_view import budget_view, parties
 from service.usage.usage_view import is_by_hour, usage_view
@@ -99,16 +100,41 @@ class Gateway:
         lifetime_s = self._blocks.lifetimes.of(part.block)
         return chunk_of(ask, part, block_size=size, lifetime_s=lifetime_s, budget=note)
 
+    async def task(self, ask: TaskRequest) -> FoundTask:
+        """Return one task. Raise UnknownTask, Refused, UpstreamError or StoreUnavailable; may be cancelled."""
+        app = self._apps.get(ask.app)
+        if app is None:
+            raise UnknownApp
+        key = TaskKey(app=ask.app, id=ask.id)
+        try:
+            part = await self._blocks.part(app.get, ask, key, patience_s=ask.patience_s)
+        except (WaitTooLong, LineFull, UnknownTask, UpstreamError) as exc:
+            exc.budget = app.get.note()
+            raise
+        return FoundTask(
+            app=ask.app,
+            body=part.block.body,
+            fetched_at_ms=part.block.fetched_at_ms,
+            lifetime_s=self._blocks.lifetimes.of(part.block),
+            source=part.source,
+            stale_reason=part.stale_reason,
+            forward=part.forward,
+            budget=None if part.source is Source.HIT else app.get.note(),
+        )
+
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
         """Return the apps that the caller may read, by name."""
         return tuple(app.info for name, app in sorted(self._apps.items()) if name in caller.apps)
 
-    async def budget(self, app: str, caller: Caller) -> BudgetView:
-        """Return the app's budget as visible to the caller; partial while Redis is away. Raise UnknownApp."""
+    async def budget(self, app: str, caller: Caller, kind: CallKind) -> BudgetView:
+        """Return the app's budget for calls of this kind as visible to the caller; partial while Redis is away.
+
+        Raise UnknownApp.
+        """
         found = self._apps.get(app)
         if found is None or app not in caller.apps:
             raise UnknownApp
-        served = found.list
+        served = found.of(kind)
         store = served.usage_store
         ticked, tallies, worst, recent = await asyncio.gather(
             served.line.look(), store.tallies(), store.worst(), store.recent_calls()
@@ -125,6 +151,7 @@ class Gateway:
         return budget_view(
             parties(ticked, served.line.waiting(), tallies),
             app=app,
+            kind=kind,
             caller=caller,
             ticked=ticked,
             worst=worst,
@@ -135,18 +162,21 @@ class Gateway:
             window_s=served.window_s,
         )
 
-    async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int) -> UsageView:
-        """Return callers' usage of the app since `since_s`, at most a week ago; `only` selects one caller. Raise
-        UnknownApp."""
+    async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int, kind: CallKind) -> UsageView:
+        """Return callers' usage of the app by requests that need calls of this kind, since `since_s`.
+
+        That is at most a week ago; `only` selects one caller. Raise UnknownApp.
+        """
         found = self._apps.get(app)
         if found is None or app not in caller.apps:
             raise UnknownApp
-        served = found.list
+        served = found.of(kind)
         now_s = int(self._clock())
         return usage_view(
             await served.usage_store.minutes(),
             await served.usage_store.hours() if is_by_hour(since_s, now_s=now_s) else None,
             app=app,
+            kind=kind,
             only=only,
             redis_away=served.is_cut_off,
             since_s=since_s,
@@ -166,7 +196,7 @@ class Gateway:
         for name, app in sorted(self._apps.items()):
             stopped = app.list.fetching.stopped()
             states.append(AppState(name=name, ok=stopped is None, detail="" if stopped is None else str(stopped)))
-        away = any(app.list.is_cut_off for app in self._apps.values())
+        away = any(call.is_cut_off for app in self._apps.values() for call in app.calls)
         return Readiness(ready=self._serves, redis="away" if away else "ok", apps=tuple(states))
 
     def start(self) -> None:
@@ -181,7 +211,8 @@ class Gateway:
     def refuse(self) -> None:
         """Reject queued and new requests; the replica is shutting down."""
         for app in self._apps.values():
-            app.list.line.leave()
+            for call in app.calls:
+                call.line.leave()
 
     async def aclose(self) -> None:
         """Wait for background work; the lines, closed before, have ended it."""

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from service.budget.line.jobs import HeldSlot
 from service.gateway.call_events import Call, CallEnd, OnCall, Tracing
+from service.model.calls import CallKind
 from service.model.errors import UpstreamRefused
 from service.upstream.call_trace import CallTrace
 from service.upstream.results import result_of
@@ -20,18 +21,28 @@ Send = Callable[[BeforeSend, CallTrace], Awaitable[Answer]]
 class ReportedCall:
     """The call that a slot was taken for. `attempt` counts from 1."""
 
-    def __init__(self, slot: HeldSlot, *, app: str, attempt: int, on_call: Sequence[OnCall], tracing: Tracing) -> None:
+    def __init__(
+        self,
+        slot: HeldSlot,
+        *,
+        app: str,
+        kind: CallKind,
+        attempt: int,
+        on_call: Sequence[OnCall],
+        tracing: Tracing,
+    ) -> None:
         """`on_call` are called after the call, `tracing` before it."""
         self.attempt = attempt
         self._slot = slot
         self._app = app
+        self._kind = kind
         self._on_call = on_call
         self._tracing = tracing
 
     async def make(self, send: Send[Answer]) -> Answer:
         """Return what `send` returns. Raise what it raises."""
         loop = asyncio.get_running_loop()
-        call = Call(app=self._app, payer=self._slot.payer, attempt=self.attempt)
+        call = Call(app=self._app, kind=self._kind, payer=self._slot.payer, attempt=self.attempt)
         trace = self._tracing.begin(call)
         begun_s, sent_at_s, error = loop.time(), None, None
 

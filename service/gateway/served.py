@@ -7,6 +7,7 @@ from service.budget.scheduler.fallback import FallbackScheduler
 from service.gateway.fetch import Fetching
 from service.model.budgets import BudgetNote
 from service.model.callers import AppInfo
+from service.model.calls import CallKind
 from service.usage.store import UsageStore
 
 
@@ -18,6 +19,7 @@ class ServedCall(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     app: str
+    kind: CallKind
     channel: str
     fetching: Fetching
     line: Line
@@ -42,11 +44,27 @@ class ServedCall(msgspec.Struct, frozen=True, kw_only=True):
         if last is None:
             return None
         reset_s = self.window_s if last.due_in_ms is None else last.due_in_ms / 1000
-        return BudgetNote(calls=self.calls_alone or self.calls, window_s=self.window_s, free=last.free, reset_s=reset_s)
+        return BudgetNote(
+            kind=self.kind,
+            calls=self.calls_alone or self.calls,
+            window_s=self.window_s,
+            free=last.free,
+            reset_s=reset_s,
+        )
 
 
 class ServedApp(msgspec.Struct, frozen=True, kw_only=True):
-    """One app, and the calls for blocks of its lists."""
+    """One app, and its calls: for blocks of lists, and for single tasks."""
 
     info: AppInfo
     list: ServedCall
+    get: ServedCall
+
+    @property
+    def calls(self) -> tuple[ServedCall, ServedCall]:
+        """All kinds of calls."""
+        return self.list, self.get
+
+    def of(self, kind: CallKind) -> ServedCall:
+        """Return the calls of this kind."""
+        return self.list if kind is CallKind.LIST else self.get

@@ -10,6 +10,7 @@ from service.cache.block_cache import BlockCache
 from service.gateway.call_events import OnCall, Tracing
 from service.gateway.fetch import CallsUpstream, Fetching, Stoppable
 from service.gateway.served import ServedCall
+from service.model.calls import CallKind, budget_name
 from service.settings import AppSettings, BudgetSettings, Settings, UpstreamSettings
 from service.store.interfaces import Store
 from service.upstream.apps import UpstreamApp
@@ -41,30 +42,32 @@ class ServedCallFactory:
         self._on_call = tuple(on_call)
         self._tracing = tracing
 
-    def make(self, app: UpstreamApp, calls: CallsUpstream) -> ServedCall:
+    def make(self, app: UpstreamApp, kind: CallKind, calls: CallsUpstream) -> ServedCall:
         """Return the parts for these calls, not started."""
         settings, prefix, name = self._settings, self._settings.redis.prefix, app.name
         budget = settings.budget
-        rules = rules_of(budget, settings.apps[name], settings.upstream)
-        shared = RedisScheduler(self._store, prefix=prefix, app=name, replica=self._replica, rules=rules)
-        sharing = sharing_of(settings, shared, app=name, rules=rules)
+        rules = rules_of(budget, settings.apps[name], settings.upstream, kind)
+        shared = RedisScheduler(self._store, prefix=prefix, app=name, kind=kind, replica=self._replica, rules=rules)
+        sharing = sharing_of(settings, shared, app=budget_name(name, kind), rules=rules)
         usage_store = UsageStore(
             self._store,
             prefix=prefix,
             app=name,
+            kind=kind,
             replica=self._replica,
             clock=self._clock,
-            window_s=budget.window_s,
+            window_s=window_s_of(budget, kind),
         )
         line = Line(
             sharing or shared,
-            app=name,
+            app=budget_name(name, kind),
             rules=rules,
             redis_grace_s=budget.redis_grace_s,
             used=usage_store.count_call,
         )
         fetching = Fetching(
             app=app,
+            kind=kind,
             calls=calls,
             stops=self._stops,
             cache=self._cache,
@@ -77,19 +80,23 @@ class ServedCallFactory:
         )
         return ServedCall(
             app=name,
+            kind=kind,
             channel=shared.channel,
             fetching=fetching,
             line=line,
             usage_store=usage_store,
             sharing=sharing,
             calls=rules.calls,
-            window_s=budget.window_s,
+            window_s=window_s_of(budget, kind),
         )
 
 
 def sharing_of(settings: Settings, shared: RedisScheduler, *, app: str, rules: Rules) -> FallbackScheduler | None:
-    """Return the fallback for outages of Redis, if enabled; it takes over before the line rejects waiting requests."""
-    if settings.budget.on_redis_down == "closed":
+    """Return the fallback for outages of Redis, if enabled; it takes over before the line rejects waiting requests.
+
+    Fewer calls than replicas can't be shared: then no such calls are made without Redis.
+    """
+    if settings.budget.on_redis_down == "closed" or rules.calls < settings.budget.max_replicas:
         return None
     return FallbackScheduler(
         shared,
@@ -101,14 +108,24 @@ def sharing_of(settings: Settings, shared: RedisScheduler, *, app: str, rules: R
     )
 
 
-def rules_of(budget: BudgetSettings, app: AppSettings, upstream: UpstreamSettings) -> Rules:
-    """Return the rules of the app's budget. Other replicas give a fetch up once its call must have ended."""
+def window_s_of(budget: BudgetSettings, kind: CallKind) -> float:
+    """Return the window of the budgets for calls of this kind."""
+    return budget.window_s if kind is CallKind.LIST else budget.get_window_s
+
+
+def rules_of(budget: BudgetSettings, app: AppSettings, upstream: UpstreamSettings, kind: CallKind) -> Rules:
+    """Return the rules of the app's budget for calls of this kind.
+
+    Other replicas give a fetch up once its call must have ended.
+    """
+    window_s = window_s_of(budget, kind)
+    calls = app.calls or budget.calls if kind is CallKind.LIST else app.get_calls or budget.get_calls
     return Rules(
-        calls=app.calls or budget.calls,
-        window_ms=round(budget.window_s * 1000),
+        calls=calls,
+        window_ms=round(window_s * 1000),
         transit_ms=round(budget.transit_s * 1000),
         turn_lease_ms=round(budget.turn_lease_s * 1000),
-        ahead_ms=min(25, round(budget.window_s * 250)),
+        ahead_ms=min(25, round(window_s * 250)),
         fetch_lease_ms=round((upstream.call_timeout_s + budget.transit_s) * 1000),
     )
 

@@ -1,17 +1,21 @@
-"""Blocks: aligned runs of records, encoded once when fetched and then sliced without being decoded."""
+"""Blocks: runs of records, encoded once when fetched and then sliced without being decoded."""
 
 import struct
 
 import msgspec
 
 from service.model.queries import Query, Range
-from service.model.streams import code_of
-from service.model.tasks import Listing
+from service.model.streams import Only, code_of
+from service.model.tasks import Listing, Task
 
 DISPATCHED = "dispatched"
 
 HEAD_BYTES = 16
 """How many bytes at the start of a stored block distinguish one fetch from every other."""
+
+_ID_BYTES = 8
+_NO_RANGE = Range(since_s=0, until_s=0)
+_IS_DISPATCHED = Only(statuses=(DISPATCHED,))
 
 _encoder = msgspec.json.Encoder()
 
@@ -75,7 +79,13 @@ class RefusedQuery(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
-Stored = Block | RefusedQuery
+class MissingTask(msgspec.Struct, frozen=True, kw_only=True):
+    """The upstream's word that it knows no task with this id, stored in place of the task."""
+
+    fetched_at_ms: int
+
+
+Stored = Block | RefusedQuery | MissingTask
 
 
 class CachedBlock(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,6 +130,43 @@ def block_of(listing: Listing, *, query: Query, range_: Range, fetched_at_ms: in
         ids=struct.pack(f">{len(parts)}q", *(task.id for task in listing.tasks)),
         codes=bytes(code_of(task.status, task.type) for task in listing.tasks),
         left_out=listing.left_out,
+    )
+
+
+def block_of_task(task: Task, *, fetched_at_ms: int) -> Block:
+    """Encode a task that was fetched by its id as a block of one record, settled once it is dispatched."""
+    body = _encoder.encode(task)
+    return Block(
+        fetched_at_ms=fetched_at_ms,
+        range=_NO_RANGE,
+        total=1,
+        settled=task.status == DISPATCHED,
+        ends=(len(body),),
+        body=body,
+        ids=struct.pack(">q", task.id),
+        codes=bytes((code_of(task.status, task.type),)),
+    )
+
+
+def single_task(block: Block, task_id: int) -> Block | None:
+    """Return one of the block's tasks as if it had been fetched by its id at the same time; None if it lacks it."""
+    task = struct.pack(">q", task_id)
+    at = block.ids.find(task)
+    while at > 0 and at % _ID_BYTES:  # within two other ids
+        at = block.ids.find(task, at + 1)
+    if at < 0:
+        return None
+    place = at // _ID_BYTES
+    body, code = block.cut(place, place + 1), block.codes[place : place + 1]
+    return Block(
+        fetched_at_ms=block.fetched_at_ms,
+        range=_NO_RANGE,
+        total=1,
+        settled=_IS_DISPATCHED.matches(code) == b"\x01",
+        ends=(len(body),),
+        body=body,
+        ids=task,
+        codes=code,
     )
 
 

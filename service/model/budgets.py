@@ -5,10 +5,16 @@ from typing import Literal
 
 import msgspec
 
+from service.model.calls import CallKind
+
 
 class BudgetNote(msgspec.Struct, frozen=True, kw_only=True):
-    """The app's budget as last seen: `calls` in `window_s`, `free` of them now, the next one free in `reset_s`."""
+    """A budget of the app as last seen: `calls` in `window_s`, `free` of them now, the next one free in `reset_s`.
 
+    It is that of the calls of this `kind`.
+    """
+
+    kind: CallKind = CallKind.LIST
     calls: int
     window_s: float
     free: int
@@ -19,8 +25,11 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """Counters for one caller: each field is a column of the usage store, and a new one needs a default of 0.
 
     `turns` were used for a fetch, one per try; `failed` are calls without a result; `joined` are fetches saved by
-    sharing another request's fetch. The rest count requests for pages: all, those answered from storage when fresh or
+    sharing another request's fetch. The rest count requests for tasks: all, those answered from storage when fresh or
     when stale, those that waited in line for their answer, and those refused a fetch.
+
+    `watches` is how many watches were opened, `watched_s` how many seconds all were open, added up; `events` were sent
+    to them, of which `resets` said that a list starts over.
     """
 
     turns: int = 0
@@ -31,6 +40,10 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     waits: int = 0
     refusals: int = 0
     failed: int = 0
+    watches: int = 0
+    watched_s: int = 0
+    events: int = 0
+    resets: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(  # added field by field: sums over an hour are computed while requests wait
@@ -42,6 +55,10 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
             waits=self.waits + other.waits,
             refusals=self.refusals + other.refusals,
             failed=self.failed + other.failed,
+            watches=self.watches + other.watches,
+            watched_s=self.watched_s + other.watched_s,
+            events=self.events + other.events,
+            resets=self.resets + other.resets,
         )
 
 
@@ -92,14 +109,16 @@ class UseInPeriod(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsageView(msgspec.Struct, frozen=True, kw_only=True):
-    """An app's usage from `since_s` to `until_s`, in seconds since the epoch, by caller and by time.
+    """The usage of one kind of an app's calls by caller and by time.
 
+    It is that from `since_s` to `until_s`, in seconds since the epoch.
     `minutes` cover the last hour; `hours` cover the whole period if it begins before that. Both are without gaps, the
     current one last. `only` is the one caller whose usage this is, None for all. With `redis_away` it is what one
     replica knows.
     """
 
     app: str
+    kind: CallKind = CallKind.LIST
     only: str | None
     redis_away: bool
     since_s: int
@@ -144,7 +163,7 @@ class AppCondition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BudgetView(msgspec.Struct, frozen=True, kw_only=True):
-    """An app's budget now: of `calls` slots, `free` could be used at once.
+    """An app's budget for one kind of calls now: of `calls` slots, `free` could be used at once.
 
     `callers` are those that the requesting caller may see by name, itself first; `others` are all the rest combined.
 
@@ -153,6 +172,7 @@ class BudgetView(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     app: str
+    kind: CallKind = CallKind.LIST
     condition: AppCondition
     recent: RecentCalls
     redis_away: bool

@@ -6,6 +6,7 @@ TaskgateError
 │   └── SigningKeyUnknown      a token that may be valid: re-fetching the issuer's keys may bring its key
 ├── KeysUnavailable            a token, and no key to verify any with
 ├── UnknownApp                 no such app, or one whose existence is hidden from this caller
+├── UnknownTask                the app has no task with this id
 ├── NotAllowed                 the caller may not do this
 ├── StreamTooLong              a stream has reached its bound, and the list goes on
 ├── Refused                    no fetch for this caller now; there may be one later
@@ -76,6 +77,10 @@ class KeysUnavailable(TaskgateError):
 
 class UnknownApp(TaskgateError):
     """An app that does not exist, or whose existence is hidden from this caller."""
+
+
+class UnknownTask(TaskgateError):
+    """The upstream knows no task with this id, or knew none a short while ago."""
 
 
 class NotAllowed(TaskgateError):

@@ -9,7 +9,10 @@ from service.model.blocks import Block, RefusedQuery, Stored
 
 
 class Lifetimes(msgspec.Struct, frozen=True, kw_only=True):
-    """How long stored blocks are fresh, and how long after that they may still be served; in seconds."""
+    """How long stored blocks are fresh, and how long after that they may still be served; in seconds.
+
+    A refusal lives for `refusal_s`, and the word that there is no such task for `fresh_s`; neither is served stale.
+    """
 
     fresh_s: float
     settled_s: float

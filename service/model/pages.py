@@ -33,8 +33,15 @@ class PageRequest(RequestTerms, frozen=True, kw_only=True):
     filter_max_blocks: int = 10
 
 
+class TaskRequest(RequestTerms, frozen=True, kw_only=True):
+    """A request for one task of an app."""
+
+    app: str
+    id: int
+
+
 class Source(StrEnum):
-    """The origin of the newest part of a page."""
+    """The origin of an answer, or of the newest part of a page."""
 
     HIT = "hit"
     """Stored and fresh."""
@@ -57,13 +64,32 @@ class Forward(StrEnum):
     """What was stored was fresh, but the request did not accept it."""
 
 
-class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """A slice, cut from one block or two.
+class Obtained(msgspec.Struct, frozen=True, kw_only=True):
+    """How old an answer is, and how it was obtained.
+
+    `lifetime_s` is its freshness lifetime, counted from its fetch. `forward` is None if no call was made or joined.
+    """
+
+    fetched_at_ms: int
+    lifetime_s: float
+    source: Source
+    stale_reason: StaleReason | None = None
+    forward: Forward | None = None
+    budget: BudgetNote | None = None
+
+
+class FoundTask(Obtained, frozen=True, kw_only=True):
+    """One task; `body` is its JSON text."""
+
+    app: str
+    body: bytes
+
+
+class Page(Obtained, frozen=True, kw_only=True):
+    """A slice, cut from one block or two; as old as the older one, whose range is `range`.
 
     `body` is the JSON text of the tasks, joined by commas. `missing` is how many tasks the slice lacks compared to the
-    total: the upstream returned fewer, or records without an id. `fetched_at_ms` and `range` are those of the older
-    block, `lifetime_s` is its freshness lifetime, counted from its fetch. `forward` is None if no call was made or
-    joined.
+    total: the upstream returned fewer, or records without an id.
 
     `consistent` is false if the list was seen to change between blocks. With `only`, `total` and `slice` count the
     tasks that match it, and the page is made from all blocks of the list.
@@ -73,16 +99,10 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     slice: Slice
     range: Range
     total: int
-    fetched_at_ms: int
-    lifetime_s: float
     body: bytes
-    source: Source
     missing: int = 0
     consistent: bool = True
     only: Only = Only()
-    stale_reason: StaleReason | None = None
-    forward: Forward | None = None
-    budget: BudgetNote | None = None
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from typing import assert_never
 import msgspec
 
 EARLIEST_S = 0
+_FIRST_S = -62_135_596_800
 _DAY_S = 86_400
 LATEST_S = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
 
@@ -178,6 +179,11 @@ def _epoch(day: date, time: str, offset: str) -> int:
     if not EARLIEST_S <= epoch_s <= LATEST_S:
         raise ValueError("only moments from 1970 to 9999 can be listed")
     return epoch_s
+
+
+def is_moment(epoch_s: int) -> bool:
+    """Return whether the calendar covers this time: the years 1 to 9999."""
+    return _FIRST_S <= epoch_s <= LATEST_S
 
 
 def rfc3339(epoch_s: int) -> str:

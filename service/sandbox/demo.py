@@ -156,7 +156,12 @@ def write_configuration(directory: Path, *, options: DemoOptions, sandbox: Sandb
         "apps": apps,
         "callers": {CALLER: {"keys": [hashlib.sha256(KEY.encode()).hexdigest()], "apps": list(apps)}},
         "redis": {"url": store.url},
-        "budget": {"calls": options.sandbox.calls, "window_s": options.sandbox.window_s},
+        "budget": {
+            "calls": options.sandbox.calls,
+            "window_s": options.sandbox.window_s,
+            "get_calls": options.sandbox.calls,
+            "get_window_s": options.sandbox.window_s,
+        },
         "server": {"host": options.host, "port": options.port, "log_level": "warning"},
     }
     path = directory / "taskgate.yaml"

@@ -11,6 +11,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from http import HTTPStatus
 from urllib.parse import parse_qsl, urlsplit
 
@@ -163,6 +164,7 @@ async def _write(answer: HttpResponse, writer: asyncio.StreamWriter, *, close: b
     phrase = HTTPStatus(answer.status).phrase if answer.status in HTTPStatus._value2member_map_ else "Other"
     head = [
         f"HTTP/1.1 {answer.status} {phrase}",
+        f"Date: {formatdate(usegmt=True)}",
         f"Content-Type: {answer.content_type}",
         f"Connection: {'close' if close else 'keep-alive'}",
     ]

@@ -74,7 +74,7 @@ class ClientConnection(asyncio.Protocol):
         """Serve a request, or keep input that can't be served yet."""
         if self._is_closing:
             self._linger(len(data))
-        elif self._exchange is None and not self._input and not self._is_paused and data.find(END) == len(data) - 4:
+        elif self._exchange is None and not self._input and not self._is_paused and _is_head(data):
             self._begin(data)
         else:
             self._input += data
@@ -286,3 +286,8 @@ class ClientConnection(asyncio.Protocol):
         if self._drained is not None:
             self._drained.set_result(None)
             self._drained = None
+
+
+def _is_head(data: bytes) -> bool:
+    """Return whether this is exactly one head, without the line ends that may come before it."""
+    return 0 < data.find(END) == len(data) - len(END) and data[0] not in b"\r\n"

@@ -16,7 +16,7 @@ STATES = tuple(state for state in get_args(ServingState) if state != "stale")
 
 
 class AppStateCollector:
-    """Collects the state and the last success of each app, by its calls for lists."""
+    """Collects the state and the last success of each app's calls of each kind."""
 
     def __init__(self, apps: Mapping[str, ServedApp], recent: RecentAppCalls) -> None:
         self._apps = apps
@@ -25,14 +25,14 @@ class AppStateCollector:
     def collect(self) -> Iterator[Metric]:
         """Yield both."""
         rows: list[tuple[tuple[str, ...], float]] = []
-        for name, app in self._apps.items():
-            now = _state_of(app.list, self._recent.of(name))
-            rows += [((name, state), float(state == now)) for state in STATES]
-        text = "1 for the state of the app as this replica sees it, 0 for the others."
-        yield gauges("taskgate_app_state", text, ("app", "state"), rows)
-        succeeded = [((name,), at_s) for name, at_s in self._recent.succeeded_at_s().items()]
+        for call in (call for app in self._apps.values() for call in app.calls):
+            now = _state_of(call, self._recent.of(call.app, call.kind))
+            rows += [((call.app, call.kind.value, state), float(state == now)) for state in STATES]
+        text = "1 for the state of the app's calls as this replica sees it, 0 for the others."
+        yield gauges("taskgate_app_state", text, ("app", "call", "state"), rows)
+        succeeded = [((name, kind.value), at_s) for (name, kind), at_s in self._recent.succeeded_at_s().items()]
         text = "When a call of this replica last succeeded, in seconds since the epoch."
-        yield gauges("taskgate_upstream_last_success_timestamp_seconds", text, ("app",), succeeded)
+        yield gauges("taskgate_upstream_last_success_timestamp_seconds", text, ("app", "call"), succeeded)
 
 
 def _state_of(served: ServedCall, recent: RecentCalls) -> ServingState:

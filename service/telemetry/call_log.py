@@ -22,6 +22,7 @@ def call_logger(regions: Mapping[str, str]) -> OnCall:
             request_id=call.payer.origin.request_id or None,
             caller=call.payer.caller,
             app=call.app,
+            call=call.kind.value,
             region=regions[call.app],
             result=end.result,
             code=end.code,

@@ -1,4 +1,4 @@
-"""The calls of the last minute and the last success of each app, as this replica has seen them."""
+"""The calls of the last minute and the last success of each app and kind, as this replica has seen them."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -6,10 +6,14 @@ from time import time
 
 from service.gateway.call_events import CallEnd
 from service.model.budgets import CallResults, RecentCalls
+from service.model.calls import CallKind
 from service.upstream.codes import CodeKind
 from service.upstream.results import OK
 
 MINUTE_S = 60
+
+CalledAs = tuple[str, CallKind]
+"""The app, and the kind of call."""
 
 
 class RecentAppCalls:
@@ -18,30 +22,32 @@ class RecentAppCalls:
     def __init__(self, apps: Iterable[str], *, clock: Callable[[], float], wall: Callable[[], float] = time) -> None:
         self._clock = clock
         self._wall = wall
-        self._succeeded_at_s: dict[str, float] = {}
-        self._counts: dict[str, Counter[tuple[int, bool]]] = {name: Counter() for name in apps}
+        self._succeeded_at_s: dict[CalledAs, float] = {}
+        self._counts: dict[CalledAs, Counter[tuple[int, bool]]] = {
+            (name, kind): Counter() for name in apps for kind in CallKind
+        }
 
     def __call__(self, end: CallEnd) -> None:
         """Count one call. A query that the upstream refuses is its caller's fault: the app answers."""
-        name, has_succeeded = end.call.app, end.result in (OK, CodeKind.CALLER_FAULT)
+        called, has_succeeded = (end.call.app, end.call.kind), end.result in (OK, CodeKind.CALLER_FAULT)
         if has_succeeded:
-            self._succeeded_at_s[name] = self._wall()
-        self._counts[name][int(self._clock()), has_succeeded] += 1
-        if len(self._counts[name]) > 4 * MINUTE_S:
-            self._counts[name] = self._last_minute(name)
+            self._succeeded_at_s[called] = self._wall()
+        self._counts[called][int(self._clock()), has_succeeded] += 1
+        if len(self._counts[called]) > 4 * MINUTE_S:
+            self._counts[called] = self._last_minute(called)
 
-    def succeeded_at_s(self) -> dict[str, float]:
-        """Return when the last call succeeded, in seconds since the epoch, for each app with such a call."""
+    def succeeded_at_s(self) -> dict[CalledAs, float]:
+        """Return when the last call succeeded, in seconds since the epoch, for each app and kind with such a call."""
         return dict(self._succeeded_at_s)
 
-    def of(self, app: str) -> RecentCalls:
-        """Return the calls of the last minute."""
+    def of(self, app: str, kind: CallKind) -> RecentCalls:
+        """Return the calls of this kind in the last minute."""
         counts = Counter[bool]()
-        for (_, has_succeeded), count in self._last_minute(app).items():
+        for (_, has_succeeded), count in self._last_minute((app, kind)).items():
             counts[has_succeeded] += count
         failed = {"failed": counts[False]} if counts[False] else {}
         return RecentCalls(minute=CallResults(ok=counts[True], failed=failed))
 
-    def _last_minute(self, app: str) -> Counter[tuple[int, bool]]:
+    def _last_minute(self, called: CalledAs) -> Counter[tuple[int, bool]]:
         since_s = int(self._clock()) - MINUTE_S
-        return Counter({key: count for key, count in self._counts[app].items() if key[0] > since_s})
+        return Counter({key: count for key, count in self._counts[called].items() if key[0] > since_s})

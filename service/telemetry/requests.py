@@ -7,6 +7,7 @@ from prometheus_client.metrics_core import Metric
 
 from service.model.pages import Source
 from service.observe.outcomes import (
+    CALLS_OF_ROUTES,
     DECLINED,
     FALLBACK,
     HUNG_UP,
@@ -14,6 +15,7 @@ from service.observe.outcomes import (
     REFUSED,
     STREAMED,
     TASKS_ROUTE,
+    UNKNOWN_TASK,
     problem_of_outcome,
 )
 from service.observe.request import LABELS_MAX, RequestLabels, RequestRecord
@@ -104,7 +106,7 @@ class RequestMetrics:
         yield histograms(
             "taskgate_line_wait_seconds",
             "Time in line of requests that needed a fetch, by how they ended.",
-            ("app", "caller", "outcome"),
+            ("app", "call", "caller", "outcome"),
             self._waits,
         )
 
@@ -118,10 +120,11 @@ class RequestMetrics:
         key = (labels.method, labels.route, labels.status, labels.outcome, caller, app)
         series = self._series.get(key)
         if series is None:
-            waits, outcome = None, _wait_outcome_of(labels)
-            if outcome is not None:
-                waits = self._waits.setdefault((app or "", caller or "", outcome), Histogram(WAIT_S))
-            series = self._series[key] = _Series(waits, always_waits=outcome in _ALWAYS_LINED)
+            waits, outcome, kind = None, _wait_outcome_of(labels), CALLS_OF_ROUTES.get(labels.route)
+            if outcome is not None and kind is not None:
+                waits = self._waits.setdefault((app or "", kind.value, caller or "", outcome), Histogram(WAIT_S))
+            always_waits = outcome in _ALWAYS_LINED and labels.outcome != UNKNOWN_TASK
+            series = self._series[key] = _Series(waits, always_waits=always_waits)
         if (caller, app) == (labels.caller, labels.app):  # else the name may be known after the next reload
             if len(self._by_labels) >= LABELS_MAX:
                 self._by_labels.clear()
@@ -141,8 +144,10 @@ def outcome_of(told: str | None) -> str:
 def _wait_outcome_of(labels: RequestLabels) -> str | None:
     """Return the word of WAIT_OUTCOMES for requests with these labels; None if they never wait for a turn."""
     told = labels.outcome
-    if labels.route != TASKS_ROUTE or told in _NEVER_LINED:
+    if labels.route not in CALLS_OF_ROUTES or told in _NEVER_LINED:
         return None
+    if told == UNKNOWN_TASK:
+        return Source.FETCHED.value
     if told in WAIT_OUTCOMES:
         return told
     return "refused" if told in REFUSED else "failed"

@@ -9,6 +9,8 @@ from prometheus_client import make_asgi_app
 
 from service import __version__
 from service.gateway.call_events import OnCall, Tracing
+from service.gateway.served_call_factory import window_s_of
+from service.model.calls import CallKind
 from service.observe.batch import Listener
 from service.observe.request import Observer
 from service.server.asgi import Application
@@ -38,10 +40,10 @@ class Signals:
         self._log_call = call_logger(regions)
         self.metrics: Metrics | None = None
         if self._settings.metrics_port is not None:
-            window_s = settings.budget.window_s
+            windows_s = {kind: window_s_of(settings.budget, kind) for kind in CallKind}
             self.metrics = Metrics(
                 version=__version__,
-                apps={name: CalledApp(region=region, window_s=window_s) for name, region in regions.items()},
+                apps={name: CalledApp(region=region, windows_s=windows_s) for name, region in regions.items()},
                 callers=callers,
                 clock=lambda: asyncio.get_running_loop().time(),
             )

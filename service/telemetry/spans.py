@@ -109,7 +109,11 @@ class Traces:
         """Record a span for the payer's time in line, which ends now, and begin one for the call."""
         origin = call.payer.origin
         parent = _context(origin.traceparent, origin.tracestate)
-        named: Attributes = {"taskgate.app": call.app, "taskgate.caller": call.payer.caller}
+        named: Attributes = {
+            "taskgate.app": call.app,
+            "taskgate.call": call.kind.value,
+            "taskgate.caller": call.payer.caller,
+        }
         if origin.request_id:
             named["taskgate.request_id"] = origin.request_id
         if origin.traceparent:

@@ -16,7 +16,7 @@ from service.gateway.block_source import AHEAD, LOOKUPS, RENEWAL
 from service.gateway.gateway import Gateway
 from service.gateway.served import ServedApp, ServedCall
 from service.settings import Settings
-from service.telemetry.families import counters, gauges
+from service.telemetry.families import Labels, counters, gauges
 from service.upstream.records import Oddity
 from service.upstream.signer import Signer
 from service.watch.events import EVENT_NAMES
@@ -24,6 +24,10 @@ from service.watch.feeds import Feeds
 
 BACKGROUND = (RENEWAL, AHEAD)
 """Pseudo-callers: names under which blocks are fetched before any caller waits for them."""
+
+
+OF_BUDGETS = ("app", "call")
+"""The labels of a budget: each app has one for each kind of call."""
 
 
 class Connected(Protocol):
@@ -67,36 +71,45 @@ class StateCollector:
 
     def collect(self) -> Iterator[Metric]:
         """Yield all state metrics."""
-        yield from self._budget()
-        yield from self._lines()
+        yield from self._budgets()
+        yield from self._upstream()
+        yield from self._waiting()
         yield from self._caches()
         yield from self._watches()
         yield from self._process()
 
-    def _lined(self) -> list[tuple[str, ServedCall, Line]]:
-        return [(name, app.list, app.list.line) for name, app in self._watched.apps.items()]
+    def _lines_by_labels(self) -> list[tuple[Labels, ServedCall, Line]]:
+        calls = ((name, call) for name, app in self._watched.apps.items() for call in app.calls)
+        return [((name, call.kind.value), call, call.line) for name, call in calls]
 
-    def _budget(self) -> Iterator[Metric]:
-        rows = self._lined()
-        slots = [((name,), float(app.calls)) for name, app, _ in rows]
-        yield gauges("taskgate_slots", "Slots of the app's budget, over all replicas.", ("app",), slots)
-        free = [((name,), float(line.last.free)) for name, _, line in rows if line.last]
+    def _budgets(self) -> Iterator[Metric]:
+        rows = self._lines_by_labels()
+        slots = [(labels, float(call.calls)) for labels, call, _ in rows]
+        yield gauges("taskgate_slots", "Slots of the app's budget, over all replicas.", OF_BUDGETS, slots)
+        free = [(labels, float(line.last.free)) for labels, _, line in rows if line.last]
         text = "Slots that were free when this replica last asked; a replica where nobody waits does not ask."
-        yield gauges("taskgate_slots_free", text, ("app",), free)
-        asked = [((name,), line.seen_s()) for name, _, line in rows if line.last]
-        yield gauges("taskgate_slots_seen_seconds", "How long ago this replica asked.", ("app",), asked)
+        yield gauges("taskgate_slots_free", text, OF_BUDGETS, free)
+        asked = [(labels, line.seen_s()) for labels, _, line in rows if line.last]
+        yield gauges("taskgate_slots_seen_seconds", "How long ago this replica asked.", OF_BUDGETS, asked)
         paused = [
-            ((name,), max(line.last.pause_in_ms / 1000 - line.seen_s(), 0.0) if line.last else 0.0)
-            for name, _, line in rows
+            (labels, max(line.last.pause_in_ms / 1000 - line.seen_s(), 0.0) if line.last else 0.0)
+            for labels, _, line in rows
         ]
         text = "For how long no call may be made, because the upstream said that there were too many."
-        yield gauges("taskgate_pause_seconds", text, ("app",), paused)
-        alone = [((name,), float(app.calls_alone or 0)) for name, app, _ in rows]
+        yield gauges("taskgate_pause_seconds", text, OF_BUDGETS, paused)
+        alone = [(labels, float(call.calls_alone or 0)) for labels, call, _ in rows]
         text = "Calls in a window that this replica gives out by itself, for Redis is away; 0 while it does not."
-        yield gauges("taskgate_calls_alone", text, ("app",), alone)
-        stopped = [((name,), float(app.fetching.stopped() is not None)) for name, app, _ in rows]
+        yield gauges("taskgate_calls_alone", text, OF_BUDGETS, alone)
+        stopped = [(labels, float(call.fetching.stopped() is not None)) for labels, call, _ in rows]
         text = "1 while no call is made, for credentials or account are at fault."
-        yield gauges("taskgate_calls_stopped", text, ("app",), stopped)
+        yield gauges("taskgate_calls_stopped", text, OF_BUDGETS, stopped)
+        turns: dict[Labels, float] = {
+            (*labels, who, end): n for labels, _, line in rows for (who, end), n in line.turn_ends.items()
+        }
+        text = "Turns by what became of them: used, or given back for the reason told."
+        yield counters("taskgate_turns", text, (*OF_BUDGETS, "caller", "end"), turns)
+
+    def _upstream(self) -> Iterator[Metric]:
         skew_s = self._watched.skew_s()
         text = "How far this machine's clock is ahead of Redis', by which pages age; signatures go by the machine's."
         yield gauges("taskgate_clock_skew_seconds", text, (), [] if skew_s is None else [((), skew_s)])
@@ -116,26 +129,21 @@ class StateCollector:
             if signer.signed_at_s is not None
         ]
         yield gauges("taskgate_signature_age_seconds", "Age of the signature in use.", ("app",), signed)
-        turns: dict[tuple[str, ...], float] = {
-            (name, who, end): n for name, _, line in rows for (who, end), n in line.turn_ends.items()
-        }
-        text = "Turns by what became of them: used, or given back for the reason told."
-        yield counters("taskgate_turns", text, ("app", "caller", "end"), turns)
 
-    def _lines(self) -> Iterator[Metric]:
-        lengths: dict[tuple[str, ...], float] = {}
-        for caller, apps in self._watched.callers().items():
-            lengths |= {(app, caller): 0.0 for app in apps}
-        oldest: list[tuple[tuple[str, ...], float]] = []
-        for name, _, line in self._lined():
+    def _waiting(self) -> Iterator[Metric]:
+        callers = self._watched.callers()
+        lengths: dict[Labels, float] = {}
+        oldest: list[tuple[Labels, float]] = []
+        for labels, call, line in self._lines_by_labels():
             waiting: tuple[WaitingCount, ...] = line.waiting()
-            lengths |= {(name, caller): 0.0 for caller in BACKGROUND}
-            lengths |= {(name, row.caller): float(row.count) for row in waiting}
-            oldest.append(((name,), max((row.waited_ms / 1000 for row in waiting), default=0.0)))
+            readers = [caller for caller, apps in callers.items() if call.app in apps]
+            lengths |= {(*labels, caller): 0.0 for caller in (*readers, *BACKGROUND)}
+            lengths |= {(*labels, row.caller): float(row.count) for row in waiting}
+            oldest.append((labels, max((row.waited_ms / 1000 for row in waiting), default=0.0)))
         text = "Blocks that a caller waits for on this replica, a turn still being needed."
-        yield gauges("taskgate_line_places", text, ("app", "caller"), lengths.items())
+        yield gauges("taskgate_line_places", text, (*OF_BUDGETS, "caller"), lengths.items())
         text = "How long the one that waits longest on this replica has waited."
-        yield gauges("taskgate_line_oldest_wait_seconds", text, ("app",), oldest)
+        yield gauges("taskgate_line_oldest_wait_seconds", text, OF_BUDGETS, oldest)
 
     def _caches(self) -> Iterator[Metric]:
         memory, blocks, gateway = self._watched.memory, self._watched.blocks, self._watched.gateway

@@ -8,6 +8,7 @@ import msgspec
 from prometheus_client.metrics_core import Metric
 
 from service.gateway.call_events import CallEnd
+from service.model.calls import CallKind
 from service.telemetry.families import counters, gauges, histograms
 from service.telemetry.histogram import CALL_S, Histogram
 from service.upstream.results import RESULTS
@@ -18,10 +19,10 @@ KEEP_MAX = 100_000
 
 
 class CalledApp(msgspec.Struct, frozen=True, kw_only=True):
-    """An app whose calls are counted: its region, and its budget's window."""
+    """An app whose calls are counted: its region, and the windows of its budgets."""
 
     region: str
-    window_s: float
+    windows_s: Mapping[CallKind, float]
 
 
 class CallMetrics:
@@ -34,19 +35,26 @@ class CallMetrics:
         self._apps = apps
         self._clock = clock
         self._results: Counter[tuple[str, ...]] = Counter(
-            {(name, app.region, result): 0 for name, app in apps.items() for result in RESULTS}
+            {
+                (name, kind.value, app.region, result): 0
+                for name, app in apps.items()
+                for kind in app.windows_s
+                for result in RESULTS
+            }
         )
         self._seconds: dict[tuple[str, ...], Histogram] = {}
-        self._sent_at_s: dict[str, list[float]] = {name: [] for name in apps}
+        self._sent_at_s: dict[tuple[str, CallKind], list[float]] = {
+            (name, kind): [] for name, app in apps.items() for kind in app.windows_s
+        }
 
     def __call__(self, end: CallEnd) -> None:
         """Count one call."""
-        name = end.call.app
+        name, kind = end.call.app, end.call.kind
         region = self._apps[name].region
-        self._results[name, region, end.result] += 1
-        self._seconds.setdefault((name, region), Histogram(CALL_S)).observe(end.took_s)
+        self._results[name, kind.value, region, end.result] += 1
+        self._seconds.setdefault((name, kind.value, region), Histogram(CALL_S)).observe(end.took_s)
         if end.sent_at_s is not None:
-            sent_at_s = self._sent_at_s[name]
+            sent_at_s = self._sent_at_s[name, kind]
             insort(sent_at_s, end.sent_at_s)
             if len(sent_at_s) >= KEEP_MAX or sent_at_s[0] < end.sent_at_s - 2 * KEEP_S:
                 self._forget(sent_at_s)
@@ -56,23 +64,24 @@ class CallMetrics:
         yield counters(
             "taskgate_upstream_calls",
             "Upstream calls of this replica, by what they came to.",
-            ("app", "region", "result"),
+            ("app", "call", "region", "result"),
             self._results,
         )
         yield histograms(
             "taskgate_upstream_call_duration_seconds",
             "Time of an upstream call, connecting included.",
-            ("app", "region"),
+            ("app", "call", "region"),
             self._seconds,
         )
         worst = []
-        for name, app in self._apps.items():
-            self._forget(self._sent_at_s[name])
-            worst.append(((name,), float(worst_window(self._sent_at_s[name], window_s=app.window_s))))
+        for (name, kind), sent_at_s in self._sent_at_s.items():
+            self._forget(sent_at_s)
+            calls = worst_window(sent_at_s, window_s=self._apps[name].windows_s[kind])
+            worst.append(((name, kind.value), float(calls)))
         yield gauges(
             "taskgate_worst_window_calls",
             "Most calls that this replica alone sent within one window of the budget, in the last minute.",
-            ("app",),
+            ("app", "call"),
             worst,
         )
 

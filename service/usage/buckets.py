@@ -7,6 +7,7 @@ from typing import cast
 import msgspec
 
 from service.model.budgets import COLUMNS, Counts
+from service.model.queries import is_moment
 from service.store.interfaces import Script
 
 READ_MAX = 6
@@ -102,12 +103,13 @@ class TimeBuckets:
 
 def booked(cells: Mapping[Cell, int]) -> Book:
     """Return the cells as rows, ignoring unknown columns: a newer replica may count more than we know."""
+    success_ms = cells.get(LAST_SUCCESS, 0)
     names = dict.fromkeys(caller for caller, column in cells if column in COLUMNS and caller not in _NO_CALLERS)
     return Book(
         rows={name: _row(cells, name) for name in names},
-        calls={int(window): n for (caller, window), n in cells.items() if caller == CALLS and window.isdigit()},
+        calls={int(window): n for (caller, window), n in cells.items() if caller == CALLS and _is_count(window)},
         results={result: number for (caller, result), number in cells.items() if caller == RESULTS},
-        last_success_ms=cells.get(LAST_SUCCESS, 0),
+        last_success_ms=success_ms if is_moment(success_ms // 1000) else 0,
     )
 
 
@@ -134,10 +136,15 @@ def _cells(fields: list[bytes]) -> dict[Cell, int]:
     def cells() -> Iterator[tuple[Cell, int]]:
         for field, value in zip(fields[::2], fields[1::2], strict=True):
             caller, _, column = field.decode(errors="replace").rpartition(":")
-            if caller and value.isdigit() and len(value) <= DIGITS_MAX:
+            if caller and _is_count(value):
                 yield (caller, column), int(value)
 
     return dict(cells())
+
+
+def _is_count(text: str | bytes) -> bool:
+    """Return whether the text is a whole number of a sensible length, in ASCII digits."""
+    return text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX
 
 
 def _row(cells: Mapping[Cell, int], caller: str) -> Counts:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from service.budget.scheduler.interfaces import Ticked, WaitingCount
 from service.model.budgets import AppCondition, BudgetView, CallerStanding, RecentCalls, UsageCounts, Worst
 from service.model.callers import Caller
+from service.model.calls import CallKind
 
 
 def parties(
@@ -37,6 +38,7 @@ def budget_view(
     everybody: Iterable[CallerStanding],
     *,
     app: str,
+    kind: CallKind,
     caller: Caller,
     ticked: Ticked | None,
     worst: Worst,
@@ -52,6 +54,7 @@ def budget_view(
     named = tuple(by_name.values()) if caller.operator else ()
     return BudgetView(
         app=app,
+        kind=kind,
         condition=condition,
         recent=recent,
         redis_away=redis_away,

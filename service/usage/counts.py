@@ -1,10 +1,11 @@
-"""Counts requests for pages and their outcomes for the usage store, under the columns of `Counts`."""
+"""Counts requests for tasks and their outcomes for the usage stores, under the columns of `Counts`."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from service.model.calls import CallKind
 from service.model.pages import Source
-from service.observe.outcomes import DECLINED, FALLBACK, PAGES, REFUSED, TASKS_ROUTE
+from service.observe.outcomes import CALLS_OF_ROUTES, DECLINED, FALLBACK, PAGES, REFUSED
 from service.observe.request import RequestLabels, RequestRecord
 
 Count = Callable[[str, str, int], None]
@@ -16,9 +17,10 @@ _COLUMNS = {Source.HIT.value: "hits", Source.STALE.value: "stale", FALLBACK: "st
 
 
 class UsageObserver:
-    """A `Listener`. Counts page requests of known callers to apps that have a usage store; ignores all others."""
+    """A `Listener`. Counts requests of known callers for tasks of apps that have a usage store; ignores all others."""
 
-    def __init__(self, usage_stores: Mapping[str, Count]) -> None:
+    def __init__(self, usage_stores: Mapping[tuple[str, CallKind], Count]) -> None:
+        """There is one usage store for each kind of calls of each app."""
         self._usage_stores = usage_stores
 
     def __call__(self, seen: Sequence[RequestRecord]) -> None:
@@ -32,6 +34,9 @@ class UsageObserver:
             self._count(labels, "waits", number)
 
     def _count(self, labels: RequestLabels, column: str, number: int) -> None:
-        count = self._usage_stores.get(labels.app or "")
-        if labels.route == TASKS_ROUTE and labels.caller is not None and count is not None:
+        kind = CALLS_OF_ROUTES.get(labels.route)
+        if labels.app is None or labels.caller is None or kind is None:
+            return
+        count = self._usage_stores.get((labels.app, kind))
+        if count is not None:
             count(labels.caller, column, number)

@@ -13,6 +13,7 @@ from itertools import islice
 import msgspec
 
 from service.model.budgets import COLUMNS, CallResults, Counts, RecentCalls, UsageCounts, Worst
+from service.model.calls import CallKind
 from service.model.errors import StoreUnavailable
 from service.store.interfaces import Script, Store
 from service.upstream.results import OK
@@ -84,7 +85,7 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsageStore:
-    """The counts of one app, for all columns of `Counts`. Runs from `start` to `aclose`.
+    """The counts of one kind of an app's calls, for all columns of `Counts`. Runs from `start` to `aclose`.
 
     `clock` is the shared clock in seconds; `monotonic_s` measures the age of what was read. A batch that cannot be sent
     for an hour is lost, and so are the counts of a replica that dies, up to a second's worth.
@@ -96,6 +97,7 @@ class UsageStore:
         *,
         prefix: str,
         app: str,
+        kind: CallKind = CallKind.LIST,
         replica: str,
         clock: Callable[[], float],
         window_s: float = 1.0,
@@ -103,7 +105,7 @@ class UsageStore:
     ) -> None:
         self._add: Script = store.script(_ADD)
         self._read: Script = store.script(READ)
-        self._base = f"{prefix}:{{{app}}}:usage_store:"
+        self._base = f"{prefix}:{{{app}}}:{kind.key_part}usage_store:"
         self._replica = replica
         self._clock = clock
         self._window_s = window_s

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from service.model.budgets import Counts, UsageView, Use, UseInPeriod
+from service.model.calls import CallKind
 from service.usage.buckets import Book
 from service.usage.store import HOURS, MINUTES
 
@@ -20,6 +21,7 @@ def usage_view(
     hours: Mapping[int, Book] | None,
     *,
     app: str,
+    kind: CallKind,
     only: str | None,
     redis_away: bool,
     since_s: int,
@@ -40,6 +42,7 @@ def usage_view(
             callers[name] = callers.get(name, Counts()) + counts
     return UsageView(
         app=app,
+        kind=kind,
         only=only,
         redis_away=redis_away,
         since_s=told[0][0],

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from service.model.callers import Caller
-from service.model.errors import RangeTooWide, ShuttingDown, TaskgateError, TooManyWatchers
+from service.model.errors import RangeTooWide, ShuttingDown, TaskgateError
 from service.model.freshness import CacheDirectives
 from service.model.pages import Chunk, PageRequest, Source
 from service.model.queries import Query, Slice
@@ -50,6 +50,7 @@ class ChunkSource(Protocol):
 class WatchPayer(Protocol):
     """A watcher in whose caller's turn blocks may be fetched."""
 
+    caller_name: str
     caller_now: Callable[[], Awaitable[Caller]]
 
 
@@ -81,11 +82,10 @@ class Feed:
         block_size: int,
         blocks_max: int,
         versions_max: int,
-        memory_bytes: int,
-        all_bytes: Callable[[], int],
+        make_room: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
-        """`all_bytes` returns the size of all lists of the replica; beyond `memory_bytes` this one ends."""
+        """`make_room` is called after each pass: it ends lists if all together take too much, perhaps this one."""
         self.now = Present(serial=0)
         self._source = source
         self._store = store
@@ -93,8 +93,7 @@ class Feed:
         self._block_size = block_size
         self._tasks_max = blocks_max * block_size
         self._versions_max = versions_max
-        self._memory_bytes = memory_bytes
-        self._all_bytes = all_bytes
+        self._make_room = make_room
         self._clock = clock
         self._payers: OrderedDict[WatchPayer, None] = OrderedDict()
         self._versions: OrderedDict[str, ListVersion] = OrderedDict()
@@ -106,7 +105,7 @@ class Feed:
         self.changes = lru_cache(maxsize=CHANGES_CACHED)(self._changes)
         """The changes from one remembered version to another for watchers of some tasks."""
         self.count = lru_cache(maxsize=CHANGES_CACHED)(self._count)
-        """How many tasks of a remembered version some watchers are interested in."""
+        """How many tasks of a version some watchers are interested in."""
 
     def __len__(self) -> int:
         return len(self._payers)
@@ -117,6 +116,11 @@ class Feed:
         now = self.now.version
         tasks = 0 if now is None else len(now.tasks) * TASK_BYTES + now.text_bytes
         return tasks + ENTRY_BYTES * sum(len(version.tasks) for version in self._versions.values())
+
+    @property
+    def callers(self) -> frozenset[str]:
+        """The names of the callers that watch."""
+        return frozenset(payer.caller_name for payer in self._payers)
 
     @contextmanager
     def watched_by(self, payer: WatchPayer) -> Iterator[None]:
@@ -143,6 +147,16 @@ class Feed:
         """Tell all watchers that nothing more will come."""
         self._publish(msgspec.structs.replace(self.now, ended=error))
 
+    def give_up(self, error: Exception) -> None:
+        """End like `end`, at once and without what the list took in memory."""
+        self._versions.clear()
+        self._last = None
+        self.changes.cache_clear()
+        self.count.cache_clear()
+        self._publish(Present(serial=self.now.serial, ended=error))
+        if self._loop is not None and self._loop is not asyncio.current_task():
+            self._loop.cancel()
+
     def recent(self, name: str) -> ListVersion | None:
         """Return one of the last `versions_max` versions."""
         return self._versions.get(name)
@@ -163,8 +177,9 @@ class Feed:
             self._stored_at_s = self._clock()
             await self._store.put(self._query.app, version)
 
-    def _count(self, name: str, only: Only) -> int:
-        return sum(only.takes(task.labels) for task in self._versions[name].tasks.values())
+    @staticmethod
+    def _count(version: ListVersion, only: Only) -> int:
+        return sum(only.takes(task.labels) for task in version.tasks.values())
 
     def _changes(self, before: str, after: str, only: Only) -> tuple[Change, ...]:
         return changes(self._versions[before].tasks, self._versions[after], only)
@@ -186,11 +201,8 @@ class Feed:
                 await asyncio.sleep(min(RETRY_MIN_S * 2 ** (failures - 1), RETRY_MAX_S))
                 continue
             failures = 0
-            if self._all_bytes() > self._memory_bytes:
-                error = TooManyWatchers(bound=self._memory_bytes, of="bytes of lists")
-                self._versions.clear()
-                self._last = None
-                self._publish(Present(serial=self.now.serial, ended=error))
+            self._make_room()
+            if self.now.ended is not None:
                 return
             due_s = min(chunk.fetched_at_ms / 1000 + chunk.lifetime_s for chunk in chunks) - self._clock()
             await asyncio.sleep(max(due_s, RETRY_MIN_S if self.now.is_stale else RENEW_MIN_S))

@@ -1,7 +1,9 @@
 """All watched lists of one replica, and the bounds on watchers."""
 
+import asyncio
+import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from service.model.callers import Caller
@@ -9,6 +11,8 @@ from service.model.errors import ShuttingDown, TooManyWatchers
 from service.model.queries import Query
 from service.model.streams import Only
 from service.settings import WatchSettings
+from service.usage.counts import Count
+from service.watch.counting import WatchCounter
 from service.watch.events import tag_of
 from service.watch.feed import ChunkSource, Feed
 from service.watch.version_store import VersionStore
@@ -29,13 +33,16 @@ class Feeds:
         settings: WatchSettings,
         block_size: int,
         clock: Callable[[], float],
+        usage: Mapping[str, Count] | None = None,
     ) -> None:
+        """`usage` counts for the callers of each app, by its name."""
         self.events: Counter[str] = Counter()
         self._source = source
         self._store = store
         self._settings = settings
         self._block_size = block_size
         self._clock = clock
+        self._usage = usage or {}
         self._feeds: dict[Query, Feed] = {}
         self._watchers: Counter[str] = Counter()
         self._leaving = False
@@ -69,7 +76,14 @@ class Feeds:
         feed = self._feeds.get(query)
         if feed is None:
             feed = self._feeds[query] = self._feed(query)
-        watcher = Watcher(feed, only, tag=tag_of(query, only), clock=self._clock, caller_now=caller_now)
+        watcher = Watcher(
+            feed,
+            only,
+            tag=tag_of(query, only),
+            clock=self._clock,
+            caller_name=caller.name,
+            caller_now=caller_now,
+        )
         self._watchers[caller.name] += 1
         try:
             with feed.watched_by(watcher):
@@ -81,9 +95,15 @@ class Feeds:
             if not len(feed) and self._feeds.get(query) is feed:
                 del self._feeds[query]
 
-    def count(self, event: str) -> None:
-        """Count a sent event by its name."""
-        self.events[event] += 1
+    def counter(self, app: str, caller: str) -> WatchCounter:
+        """Return the counter of a watch that begins now."""
+        count = self._usage.get(app)
+
+        def usage(column: str, number: int) -> None:
+            if count is not None:
+                count(caller, column, number)
+
+        return WatchCounter(self.events, usage, now_s=asyncio.get_running_loop().time)
 
     def leave(self) -> None:
         """End all watches; the replica is shutting down, and another one can continue them."""
@@ -99,7 +119,22 @@ class Feeds:
             block_size=self._block_size,
             blocks_max=self._settings.blocks_max,
             versions_max=self._settings.versions_max,
-            memory_bytes=self._settings.memory_bytes,
-            all_bytes=lambda: self.size_bytes,
+            make_room=self._make_room,
             clock=self._clock,
         )
+
+    def _make_room(self) -> None:
+        """While all lists together take too much memory, end one: the largest of the caller whose lists take most.
+
+        A list that several callers watch is counted for each of them, and belongs to the one with the least.
+        """
+        bound = self._settings.memory_bytes
+        sizes = {feed: feed.size_bytes for feed in self._feeds.values()}
+        while sum(sizes.values()) > bound:
+            held: Counter[str] = Counter()
+            for feed, size in sizes.items():
+                held.update(dict.fromkeys(feed.callers, size))
+            least = {feed: min((held[name] for name in feed.callers), default=math.inf) for feed in sizes}
+            worst = max(sizes, key=lambda feed: (least[feed], sizes[feed]))
+            worst.give_up(TooManyWatchers(bound=bound, of="bytes of lists"))
+            del sizes[worst]

@@ -7,7 +7,7 @@ from zlib import crc32
 
 import msgspec
 
-from service.model.queries import Range, Sort
+from service.model.queries import Range, Sort, is_moment
 from service.model.streams import TaskLabels, labels_of
 from service.model.tasks import Task
 
@@ -108,6 +108,8 @@ def decode_version(value: bytes) -> ListVersion | None:
     try:
         saved = _saved.decode(value)
         if saved.format != FORMAT or any(len(row.sums) != 4 * len(FIELDS) for row in saved.rows):
+            return None
+        if not (is_moment(saved.since_s) and is_moment(saved.until_s)):
             return None
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None

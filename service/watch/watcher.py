@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from itertools import islice
 
 from service.model.callers import Caller
 from service.model.errors import TaskgateError, WaitTooLong
@@ -22,8 +23,8 @@ from service.watch.events import (
 from service.watch.feed import Feed, Present
 from service.watch.versions import ListVersion
 
-BATCH = 100
-"""How many events are yielded at once: the most of a whole list that a slow reader can hold back."""
+BATCH = 25
+"""How many events are yielded at once: the most of a list that a slow reader holds in memory, about 20 KiB."""
 
 Batch = Sequence[Identified]
 
@@ -42,8 +43,10 @@ class Watcher:
         *,
         tag: str,
         clock: Callable[[], float],
+        caller_name: str,
         caller_now: Callable[[], Awaitable[Caller]],
     ) -> None:
+        self.caller_name = caller_name
         self.caller_now = caller_now
         self._feed = feed
         self._only = only
@@ -106,7 +109,7 @@ class Watcher:
             self._held = version.name
         if version is not None and not now.is_stale:
             self._is_told_stale = False
-            count = self._feed.count(version.name, self._only)
+            count = self._feed.count(version, self._only)
             age_s = max(self._clock() - now.as_of_ms / 1000, 0.0)
             synced = Synced(count=count, total=now.total, as_of_ms=now.as_of_ms, age_s=age_s)
             yield (self._identified(synced),)
@@ -116,9 +119,9 @@ class Watcher:
 
     def _whole(self, version: ListVersion) -> Iterator[Batch]:
         unknown = event_id(self._tag, None)
-        tasks = [task for task in version.tasks.values() if self._only.takes(task.labels)]
-        for start in range(0, len(tasks), BATCH):
-            yield [Identified(id=unknown, event=Listed(task=task)) for task in tasks[start : start + BATCH]]
+        tasks = (task for task in version.tasks.values() if self._only.takes(task.labels))
+        while batch := [Identified(id=unknown, event=Listed(task=task)) for task in islice(tasks, BATCH)]:
+            yield batch
 
     def _changes(self, base: str, version: ListVersion) -> Iterator[Batch]:
         steps = self._feed.changes(base, version.name, self._only)

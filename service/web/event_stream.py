@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from litestar import Request
@@ -12,13 +13,14 @@ from service.model.pages import PageRequest
 from service.model.streams import Only
 from service.observe.outcomes import STREAMED
 from service.observe.request import RequestContext
+from service.watch.counting import WatchCounter
 from service.watch.feeds import Feeds
 from service.watch.watcher import Batch, Watcher
 from service.web.answers import Answer, Header, Reply, Silence
 from service.web.hangup import unless_hung_up
+from service.web.headers.obtained import VARY
 from service.web.identify import Access
 from service.web.interfaces import Callers
-from service.web.page_answer import VARY
 from service.web.problems.from_errors import Problem, details_of, problem_of
 from service.web.problems.handlers import late_problem
 from service.web.server_sent_events import EVENT_STREAM, KEEP_ALIVE, RETRY, encoded_event, name_of
@@ -38,8 +40,9 @@ class EventStream(Reply):
         last_id: str | None,
         idle_s: float,
         reader_max_s: float,
-        count: Callable[[str], None],
+        counter: Callable[[], WatchCounter],
     ) -> None:
+        """`counter` returns the counter of a watch that begins when it is called."""
         super().__init__(Answer(status=200, headers=_fields(context), body=b""))
         self._watcher = watcher
         self._stack = stack
@@ -47,7 +50,7 @@ class EventStream(Reply):
         self._last_id = last_id
         self._idle_s = idle_s
         self._reader_max_s = reader_max_s
-        self._count = count
+        self._counter = counter
 
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
         """Send the stream until it ends or the caller disconnects or stops reading."""
@@ -63,8 +66,13 @@ class EventStream(Reply):
         self._context.outcome = STREAMED
         if not self._context.is_head:
             await self._sent(send, RETRY)
-            async for batch in self._batches():
-                await self._sent(send, self._encoded(batch) or KEEP_ALIVE)
+            counter = self._counter()
+            try:
+                async for batch in self._batches():
+                    counter.sent([name_of(each.event) for each in batch])
+                    await self._sent(send, self._encoded(batch) or KEEP_ALIVE)
+            finally:
+                counter.sent(())
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _batches(self) -> AsyncIterator[Batch]:
@@ -76,8 +84,6 @@ class EventStream(Reply):
         )
 
     def _encoded(self, batch: Batch) -> bytes:
-        for each in batch:
-            self._count(name_of(each.event))
         return b"".join(encoded_event(each, problem=self._problem) for each in batch)
 
     def _problem(self, error: Exception, *, is_last: bool) -> Problem:
@@ -123,7 +129,7 @@ class Watch:
                 last_id=_last_event_id(context.fields),
                 idle_s=settings.watch_idle_s,
                 reader_max_s=READER_MAX_S,
-                count=self._feeds.count,
+                counter=partial(self._feeds.counter, ask.query.app, ask.caller.name),
             )
 
 

@@ -5,7 +5,8 @@ from typing import Protocol
 
 from service.model.budgets import BudgetView, UsageView
 from service.model.callers import AppInfo, Authenticated, Caller
-from service.model.pages import Chunk, Page, PageRequest, Readiness
+from service.model.calls import CallKind
+from service.model.pages import Chunk, FoundTask, Page, PageRequest, Readiness, TaskRequest
 
 
 class GatewayAPI(Protocol):
@@ -23,18 +24,22 @@ class GatewayAPI(Protocol):
         """Return the part of the requested slice that its first block contains."""
         ...
 
+    async def task(self, ask: TaskRequest) -> FoundTask:
+        """Return the requested task."""
+        ...
+
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
         """Return the apps that the caller may read, sorted by name."""
         ...
 
-    async def budget(self, app: str, caller: Caller) -> BudgetView:
-        """Return the app's budget as visible to the caller."""
+    async def budget(self, app: str, caller: Caller, kind: CallKind) -> BudgetView:
+        """Return the app's budget for calls of this kind as visible to the caller."""
         ...
 
-    async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int) -> UsageView:
-        """Return usage of the app since `since_s`, in seconds since the epoch and at most a week ago.
+    async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int, kind: CallKind) -> UsageView:
+        """Return usage of the app by requests that need calls of this kind.
 
-        `only` names a single caller; None means all.
+        `since_s` is in seconds since the epoch, and at most a week ago. `only` names a single caller; None means all.
         """
         ...
 

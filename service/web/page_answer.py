@@ -9,15 +9,11 @@ from service.model.freshness import CacheDirectives
 from service.model.origin import FetchCost
 from service.model.pages import Page
 from service.model.queries import rfc3339
-from service.web.answers import JSON, Answer, Header
-from service.web.headers.cache_status import cache_status
+from service.web.answers import JSON, Answer
 from service.web.headers.conditional import holds
 from service.web.headers.encoding import Encodings
 from service.web.headers.link import links
-from service.web.headers.ratelimit import ratelimit
-
-VARY = b"Accept, Accept-Encoding, Authorization"
-"""`Prefer` is not listed: `wait` never selects another representation. `Authorization` may select the app."""
+from service.web.headers.obtained import obtained_fields
 
 _encoder = msgspec.json.Encoder()
 _instant = lru_cache(maxsize=1024)(rfc3339)
@@ -113,28 +109,19 @@ def page_answer(
 ) -> Answer:
     """Return the response as of `now_s` in a coding that the caller accepts, or 304 if the caller has it already."""
     coding = encodings.choose(accept_encoding, body_bytes=len(rendered.body))
-    age_s = max(int(now_s - page.fetched_at_ms / 1000), 0)
-    lifetime_s = int(page.lifetime_s)
-    fields: list[Header] = [
-        (b"etag", rendered.etag),
-        (b"cache-control", b"private, max-age=%d" % lifetime_s),
-        (b"age", b"%d" % age_s),
-        (b"vary", VARY),
-        (b"cache-status", cache_status(page, directives, ttl_s=lifetime_s - age_s)),
-    ]
-    if wait_applied_s is not None:
-        fields.append((b"preference-applied", b"wait=%d" % wait_applied_s))
-    if cost.waited_s or cost.upstream_s:
-        timing = f"line;dur={cost.waited_s * 1000:.1f}, upstream;dur={cost.upstream_s * 1000:.1f}"
-        fields.append((b"server-timing", timing.encode()))
-    if page.budget is not None:
-        fields.extend(ratelimit(page.query.app, page.budget))
+    fields = obtained_fields(
+        page,
+        app=page.query.app,
+        etag=rendered.etag,
+        directives=directives,
+        cost=cost,
+        wait_applied_s=wait_applied_s,
+        now_s=now_s,
+    )
     if holds(if_none_match, rendered.etag):
-        return Answer(status=304, headers=tuple(fields), body=b"")
-    fields.append((b"link", rendered.link))
-    fields.append((b"content-type", JSON))
-    body = rendered.body
-    if coding is not None:
-        fields.append((b"content-encoding", coding.encode()))
-        body = encodings.encode(body, key=rendered.key, coding=coding)
-    return Answer(status=200, headers=tuple(fields), body=body)
+        return Answer(status=304, headers=fields, body=b"")
+    headers = (*fields, (b"link", rendered.link), (b"content-type", JSON))
+    if coding is None:
+        return Answer(status=200, headers=headers, body=rendered.body)
+    body = encodings.encode(rendered.body, key=rendered.key, coding=coding)
+    return Answer(status=200, headers=(*headers, (b"content-encoding", coding.encode())), body=body)

@@ -161,16 +161,6 @@ def app_parameter(description: str) -> Parameter[str]:
     )
 
 
-def read_app(query_string: bytes, *, caller: Caller) -> str:
-    """Return the app for a resource without other parameters. Raise BadRequest, UnknownApp or NotAllowed."""
-    texts, faults = read_query_string(query_string, known={b"app": "app"})
-    if not faults and "app" not in texts and len(caller.apps) > 1:
-        faults.append(NO_APP)
-    if faults:
-        raise BadRequest(*faults)
-    return readable(texts.get("app", "") or _only(caller), caller)
-
-
 def readable(app: str, caller: Caller) -> str:
     """Return the app if the caller may read it. Raise UnknownApp, or NotAllowed if its existence is no secret."""
     if app not in caller.apps:
@@ -264,7 +254,7 @@ class TasksReader:
             except ValueError as exc:
                 faults.append(Fault(parameter=name, detail=str(exc)))
         query = Query(
-            app=given.get("app") or _only(caller),
+            app=given.get("app") or only_app(caller),
             since=given.get("since", settings.since),
             until=given.get("until", settings.until),
             sort=given.get("sort", Sort.SCHEDULED_DESC),
@@ -289,7 +279,8 @@ class TasksReader:
         return ParsedRequest(query=query, parts=parts, slice=slice_, only=only)
 
 
-def _only(caller: Caller) -> str:
+def only_app(caller: Caller) -> str:
+    """Return the app of a caller that may read only one, else an empty text."""
     return next(iter(caller.apps)) if len(caller.apps) == 1 else ""
 
 

@@ -10,6 +10,8 @@ from service.observe.request import Observer
 from service.watch.feeds import Feeds
 from service.web.client_address import PEERS, ClientAddresses
 from service.web.event_stream import Watch
+from service.web.headers.encoding import Encodings, compressors
+from service.web.in_flight import InFlight
 from service.web.interfaces import Callers, GatewayAPI
 from service.web.middleware import RequestMiddleware
 from service.web.openapi.document import openapi_document
@@ -21,6 +23,7 @@ from service.web.routes.docs import docs_routes
 from service.web.routes.page import page_routes
 from service.web.routes.problems import problem_routes
 from service.web.routes.state import state_routes
+from service.web.routes.task import task_route
 from service.web.routes.tasks import tasks_route
 from service.web.routes.usage import usage_route
 from service.web.settings import WebSettings
@@ -46,9 +49,20 @@ def create_web(
     request. `lifespan` contexts are entered in order at startup and exited in reverse. `clients` determines the
     addresses of clients, for logs. `is_open` means that requests need no credential.
     """
+    in_flight = InFlight()
+    encodings = Encodings(compressors(), max_bytes=settings().compressed_max_bytes)
     app = Litestar(
         route_handlers=[
-            tasks_route(gateway, callers, settings, clock=clock, watch=Watch(feeds, callers, settings, clock=clock)),
+            tasks_route(
+                gateway,
+                callers,
+                settings,
+                clock=clock,
+                watch=Watch(feeds, callers, settings, clock=clock),
+                in_flight=in_flight,
+                encodings=encodings,
+            ),
+            task_route(gateway, callers, settings, clock=clock, in_flight=in_flight, encodings=encodings),
             apps_route(gateway, callers),
             budget_route(gateway, callers),
             usage_route(gateway, callers, clock=clock),

@@ -22,10 +22,10 @@ from service.observe.request import RequestContext
 from service.web.answers import Answer, Header, Reply
 from service.web.hangup import unless_hung_up
 from service.web.headers.encoding import GZIP, stream_encoding
+from service.web.headers.obtained import VARY
 from service.web.headers.ratelimit import ratelimit
 from service.web.identify import Access
 from service.web.interfaces import GatewayAPI
-from service.web.page_answer import VARY
 from service.web.parameters import NDJSON
 from service.web.problems.from_errors import Problem
 from service.web.problems.handlers import late_problem

@@ -23,7 +23,7 @@ from service.model.pages import PageRequest, Source
 from service.model.queries import FromNow, Query, Slice
 from tests.bench.machine import facts, table
 from tests.simulation.memory_redis import MemoryRedis
-from tests.simulation.model_scheduler import ModelServer
+from tests.simulation.model_scheduler import model_servers
 from tests.simulation.sim_replica import BLOCK_SIZE, Replica
 from tests.simulation.sim_upstream import CALL_TIMEOUT_S, SimUpstream
 from tests.simulation.virtual_time import run_in_virtual_time
@@ -88,13 +88,14 @@ async def simulated(asked_each: int, *, callers: int, seed: int = 1) -> tuple[Da
     """A day in which each caller asks so many times, and the worst window at the upstream."""
     loop, chance, day = asyncio.get_running_loop(), random.Random(seed), Day()
     redis = MemoryRedis(loop.time)
-    servers = {"shop": ModelServer(RULES, redis, app="shop", chance=random.Random(seed + 1))}
+    servers = model_servers(("shop",), RULES, redis, chance=lambda _: random.Random(seed + 1))
     upstream = SimUpstream(
         random.Random(seed + 2), round_trip_s=(0.05, 0.25), transit_s=0.5, slow_connects=0.0, total=PAGES * BLOCK_SIZE
     )
     replicas = [
         Replica(
             f"r{number}",
+            apps=("shop",),
             servers=servers,
             redis=redis,
             upstream=upstream,

@@ -10,6 +10,10 @@ from tests.servers import Server
 
 COUNT = 1_000
 TASKS = 100
+AT_ONCE = 50
+"""How many watches are opened at the same time."""
+IDLE_S = 45.0
+"""How long the watchers are idle between the two measurements: three renewals of the list."""
 
 
 async def _watch(gateways: Fleet, number: int) -> asyncio.StreamWriter:
@@ -24,17 +28,25 @@ async def _watch(gateways: Fleet, number: int) -> asyncio.StreamWriter:
 
 async def main(count: int) -> None:
     """Measure and print."""
+    bounds = {
+        "watch": {"caller_watchers_max": count, "watchers_max": max(count + 10, 10_000)},
+        "server": {"connections_max": count + 100},
+    }
     with Server() as valkey:
-        async with fleet(valkey, replicas=1, tasks=TASKS, watch={"caller_watchers_max": count}) as gateways:
+        async with fleet(valkey, replicas=1, tasks=TASKS, **bounds) as gateways:
             pid = gateways.replicas[0].pid
-            first = [await _watch(gateways, number) for number in range(10)]
+            writers = [await _watch(gateways, number) for number in range(10)]
             before = resident_mib(pid)
-            rest = [await _watch(gateways, 10 + number) for number in range(count)]
+            for start in range(10, count + 10, AT_ONCE):
+                numbers = range(start, min(start + AT_ONCE, count + 10))
+                writers += await asyncio.gather(*(_watch(gateways, number) for number in numbers))
             after = resident_mib(pid)
+            await asyncio.sleep(IDLE_S)
+            later = resident_mib(pid)
             each = (after - before) * 1024 / count
             print(f"{count} idle watchers of a list of {TASKS} tasks: {before:.0f} MiB before, ", end="")
-            print(f"{after:.0f} MiB after, {each:.0f} KiB each")
-            for writer in (*first, *rest):
+            print(f"{after:.0f} MiB after, {each:.0f} KiB each; {later:.0f} MiB {IDLE_S:.0f} s later")
+            for writer in writers:
                 writer.close()
 
 

@@ -50,7 +50,18 @@ class Shown:
 def busy(web: Web, *, turns: int, waiting: int) -> None:
     """Let the API tell of an hour of load, the same at every call."""
     chance = random.Random(7)
-    own = Counts(turns=turns, joined=21, requests=4321, hits=4000, stale=3, waits=50, refusals=2)
+    own = Counts(
+        turns=turns,
+        joined=21,
+        requests=4321,
+        hits=4000,
+        stale=3,
+        waits=50,
+        refusals=2,
+        watches=9,
+        events=1204,
+        resets=2,
+    )
     others = UsageCounts(minute=Counts(turns=180), hour=Counts(turns=5000, joined=900))
     web.gateway.view = {
         "free": 1,
@@ -70,7 +81,7 @@ def busy(web: Web, *, turns: int, waiting: int) -> None:
         "minutes": tuple(
             UseInPeriod(
                 start_s=start_s + 60 * minute,
-                counts=Counts(turns=chance.randrange(10, 240), requests=minute + 100, hits=minute + 40),
+                counts=Counts(turns=chance.randrange(10, 240), requests=minute + 100, hits=minute + 40, watched_s=425),
             )
             for minute in range(60)
         ),

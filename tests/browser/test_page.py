@@ -43,10 +43,18 @@ async def test_it_shows_what_the_api_says(shown: Shown) -> None:
         "210 in the last minute",
     ):
         assert text in seen, text
-    for text in ("4,021", "4,000 by caching, 21 by joining", "single (you)", "all other callers", "of 300"):
+    for text in (
+        "4,021",
+        "4,000 by caching, 21 by joining",
+        "1,204 events, 2 resets, last hour",
+        "single (you)",
+        "all other callers",
+        "of 300",
+    ):
         assert text in seen, text
     assert await tab.run("document.querySelector('[data-is=free]').textContent") == "1"
     assert await tab.run("document.querySelector('[data-is=waiting]').textContent") == "9"
+    assert await tab.run("document.querySelector('[data-is=watchers]').textContent") == "7"
     assert (
         await tab.run("document.querySelectorAll('.pip').length - document.querySelectorAll('.pip.is-free').length")
         == 4

@@ -36,8 +36,8 @@ def durations(metric: str, *, quick: int, slow: int, **labels: str) -> tuple[Ser
     return tuple(series(f"{metric}_bucket", f"0+{count}x60", le=le, **labels) for le, count in counts.items())
 
 
-def _calls(result: str, values: str) -> Series:
-    return series("taskgate_upstream_calls_total", values, app="shop", region="china", result=result)
+def _calls(result: str, values: str, *, call: str = "list") -> Series:
+    return series("taskgate_upstream_calls_total", values, app="shop", call=call, region="china", result=result)
 
 
 def _requests(outcome: str, values: str) -> Series:
@@ -45,7 +45,7 @@ def _requests(outcome: str, values: str) -> Series:
 
 
 def _stopped(values: str) -> Series:
-    return series("taskgate_calls_stopped", values, app="shop")
+    return series("taskgate_calls_stopped", values, app="shop", call="list")
 
 
 def _answers(status: str, values: str, *, outcome: str = "none") -> Series:
@@ -71,8 +71,9 @@ def _certificate(values: str) -> Series:
 
 DAY_S = 86_400
 SHOP = {"app": "shop"}
+LISTS = {"app": "shop", "call": "list"}
 REPLICA = {"namespace": NAMESPACE, "job": JOB, "pod": "a"}
-SLOTS = series("taskgate_slots", "5x60", app="shop")
+SLOTS = series("taskgate_slots", "5x60", app="shop", call="list")
 
 CASES = (
     Case(
@@ -106,26 +107,26 @@ CASES = (
     Case(name="no fault", series=(_answers("503", "0+6x60"),), alert="TaskgateFaults", silent_at="20m"),
     Case(
         name="all slots are used",
-        series=(SLOTS, series("taskgate_worst_window_calls", "5x60", app="shop")),
+        series=(SLOTS, series("taskgate_worst_window_calls", "5x60", app="shop", call="list")),
         alert="TaskgateBudgetExceeded",
         silent_at="20m",
     ),
     Case(
         name="one call too many",
-        series=(SLOTS, series("taskgate_worst_window_calls", "6x60", app="shop")),
+        series=(SLOTS, series("taskgate_worst_window_calls", "6x60", app="shop", call="list")),
         alert="TaskgateBudgetExceeded",
         fires_at="20m",
-        labels=SHOP,
+        labels=LISTS,
     ),
     Case(
         name="one of two replicas has stopped",
         series=(
-            series("taskgate_calls_stopped", "0x60", app="shop"),
-            series("taskgate_calls_stopped", "1x60", pod="b", app="shop"),
+            series("taskgate_calls_stopped", "0x60", app="shop", call="list"),
+            series("taskgate_calls_stopped", "1x60", pod="b", app="shop", call="list"),
         ),
         alert="TaskgateCallsStopped",
         fires_at="20m",
-        labels=SHOP,
+        labels=LISTS,
     ),
     Case(
         name="a third of the calls fail",
@@ -133,7 +134,14 @@ CASES = (
         alert="TaskgateUpstreamFailing",
         silent_at="4m",
         fires_at="20m",
-        labels=SHOP,
+        labels=LISTS,
+    ),
+    Case(
+        name="calls for single tasks fail, among many more for lists",
+        series=(_calls("ok", "0+1000x60"), _calls("timeout", "0+10x60", call="get")),
+        alert="TaskgateUpstreamFailing",
+        fires_at="20m",
+        labels={"app": "shop", "call": "get"},
     ),
     Case(
         name="callers ask for what the upstream refuses",
@@ -164,7 +172,7 @@ CASES = (
         alert="TaskgateThrottled",
         silent_at="10m",
         fires_at="25m",
-        labels=SHOP,
+        labels=LISTS,
     ),
     Case(
         name="one of two replicas has lost Redis",

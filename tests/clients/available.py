@@ -28,6 +28,7 @@ class Language(msgspec.Struct, frozen=True, kw_only=True):
 
 LANGUAGES = {
     "Python": Language(tools=(), tests="test_python_client.py"),
+    "curl": Language(tools=("curl",), tests="curl_client.py"),
     "TypeScript": Language(
         tools=("node", "npm"),
         tests="typescript_client.py",

@@ -11,6 +11,7 @@ import pytest
 from tests.clients.commands import run
 from tests.clients.steady import SteadyGateway
 from tests.clients.troubles import TroubledGateway
+from tests.clients.watched import Watched, watched
 from tests.http.site import KEY, Web
 
 TOP = Path(__file__).parents[2]
@@ -40,6 +41,13 @@ async def steady() -> AsyncIterator[Steady]:
     web = Web(gateway=gateway)
     async with web.client, web.on_a_socket() as port:
         yield Steady(gateway, {"TASKGATE_URL": f"http://127.0.0.1:{port}", "TASKGATE_KEY": KEY})
+
+
+@pytest.fixture(name="watched")
+async def watched_site() -> AsyncIterator[Watched]:
+    """A list that changes while its watchers are cut off, on a socket."""
+    async with watched() as site:
+        yield site
 
 
 def shown_program(heading: str, language: str) -> str:

@@ -10,6 +10,8 @@ from tests.clients.commands import run
 from tests.clients.conftest import Steady, shown_program
 from tests.clients.steady import SAID
 from tests.clients.troubles import arguments, expected, read
+from tests.clients.watched import Watched
+from tests.clients.watching import follows
 
 pytestmark = pytest.mark.scene
 
@@ -22,6 +24,13 @@ async def test_each_library(tmp_path: Path, steady: Steady, library: str) -> Non
     (tmp_path / "program.py").write_text(shown_program(f"Python: {library}", "python"))
     await check_types(tmp_path, "program.py", "--allow-untyped-calls", "--ignore-missing-imports")
     await runs(tmp_path, steady)
+
+
+async def test_watching(tmp_path: Path, watched: Watched) -> None:
+    """The program of the docs with httpx-sse passes mypy --strict, and follows a list across a lost connection."""
+    (tmp_path / "program.py").write_text(shown_program("Watching: Python", "python"))
+    await check_types(tmp_path, "program.py")
+    await follows(watched, sys.executable, "-u", "program.py", cwd=tmp_path)
 
 
 async def test_generated_client(python_client: Path, steady: Steady) -> None:

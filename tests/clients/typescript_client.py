@@ -1,4 +1,4 @@
-"""A client generated for TypeScript, its types and what it reads. Run by `make test-clients`."""
+"""Clients in JavaScript, and one generated for TypeScript with its types. Run by `make test-clients`."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,8 @@ from tests.clients.commands import run
 from tests.clients.conftest import CONTRACT, Steady, shown_program
 from tests.clients.steady import SAID
 from tests.clients.troubles import arguments, expected, read
+from tests.clients.watched import Watched
+from tests.clients.watching import follows
 
 HERE = Path(__file__).parent
 TOOLS = HERE / "node_modules" / ".bin"
@@ -35,3 +37,17 @@ async def test_typescript_client(tmp_path: Path, steady: Steady) -> None:
     said = await run("node", "program.js", cwd=tmp_path, environment={**os.environ, **steady.environment})
     assert said.splitlines() == SAID
     assert steady.gateway.has_waited()
+
+
+async def test_eventsource(tmp_path: Path, watched: Watched) -> None:
+    """The program of the docs with npm's eventsource follows a list across a lost connection."""
+    (tmp_path / "node_modules").symlink_to(HERE / "node_modules")
+    (tmp_path / "program.mjs").write_text(shown_program("Watching: eventsource", "js"))
+    await follows(watched, "node", "program.mjs", cwd=tmp_path)
+
+
+async def test_fetch(tmp_path: Path, watched: Watched) -> None:
+    """So does the program with fetch alone, in Node; `make test-browser` runs it in Chromium."""
+    call = "await watch(process.env.TASKGATE_URL, process.env.TASKGATE_KEY, (line) => console.log(line));\n"
+    (tmp_path / "program.mjs").write_text(shown_program("Watching: JavaScript", "js") + call)
+    await follows(watched, "node", "program.mjs", cwd=tmp_path)

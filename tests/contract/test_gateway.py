@@ -11,10 +11,11 @@ import pytest
 
 from service.app import create_app
 from service.model.callers import Caller
-from service.model.errors import UnknownApp
+from service.model.calls import CallKind
+from service.model.errors import UnknownApp, UnknownTask
 from service.model.freshness import CacheDirectives
 from service.model.origin import FetchCost, Origin
-from service.model.pages import Chunk, Page, PageRequest, Source
+from service.model.pages import Chunk, Page, PageRequest, Source, TaskRequest
 from service.model.queries import FromNow, Query, Slice
 from service.model.streams import Only, labels_of
 from service.model.tasks import Task
@@ -219,6 +220,37 @@ async def test_stored_pages_come_back_unchanged(gateway: GatewayAPI) -> None:
     assert cost == FetchCost()
 
 
+def ask_task(task_id: int, *, app: str = "shop", cost: FetchCost | None = None) -> TaskRequest:
+    """Return a request for a task."""
+    return TaskRequest(
+        caller=CALLER,
+        app=app,
+        id=task_id,
+        patience_s=30.0,
+        directives=CacheDirectives(),
+        origin=Origin(request_id="r", traceparent="", cost=cost),
+    )
+
+
+async def test_a_task_is_as_it_is_in_the_list(gateway: GatewayAPI) -> None:
+    """One whose list is stored costs nothing, and is as old as the list."""
+    page = await gateway.page(ask(30))
+    cost = FetchCost()
+    for record in records_of(page):
+        found = await gateway.task(ask_task(labels_of(record).id, cost=cost))
+        assert (found.app, found.body, found.fetched_at_ms) == ("shop", record, page.fetched_at_ms)
+        assert (found.source, found.stale_reason, found.forward, found.budget) == (Source.HIT, None, None, None)
+        assert found.lifetime_s > 0
+    assert cost == FetchCost()
+
+
+async def test_a_task_that_does_not_exist(gateway: GatewayAPI) -> None:
+    """Is unknown, again and again."""
+    for _ in range(2):
+        with pytest.raises(UnknownTask):
+            await gateway.task(ask_task(3))
+
+
 @pytest.mark.parametrize("use", ["page", "chunk"])
 async def test_waiting_requests_may_be_cancelled(world: World, use: str) -> None:
     """Cancelling one of two requests leaves the other waiting, which is answered once the upstream is."""
@@ -240,9 +272,14 @@ async def test_unknown_apps(gateway: GatewayAPI) -> None:
     for work in (
         gateway.page(ask(app="nowhere")),
         gateway.chunk(ask(app="nowhere")),
+        gateway.task(ask_task(1, app="nowhere")),
         gateway.drop("nowhere"),
-        *(gateway.budget(app, CALLER) for app in ("nowhere", "news")),
-        *(gateway.usage(app, caller=CALLER, only=None, since_s=0) for app in ("nowhere", "news")),
+        *(gateway.budget(app, CALLER, kind) for app in ("nowhere", "news") for kind in CallKind),
+        *(
+            gateway.usage(app, caller=CALLER, only=None, since_s=0, kind=kind)
+            for app in ("nowhere", "news")
+            for kind in CallKind
+        ),
     ):
         with pytest.raises(UnknownApp):
             await work
@@ -257,11 +294,12 @@ async def test_apps_are_those_that_the_caller_may_read(gateway: GatewayAPI) -> N
     assert [app.name for app in gateway.apps(both)] == ["news", "shop"]
 
 
-async def test_budgets_name_the_caller_first(gateway: GatewayAPI) -> None:
+@pytest.mark.parametrize("kind", CallKind)
+async def test_budgets_name_the_caller_first(gateway: GatewayAPI, kind: CallKind) -> None:
     """A view has the caller itself by name, all others combined, and the figures of a working Redis."""
     await gateway.page(ask())
-    view = await gateway.budget("shop", CALLER)
-    assert (view.app, view.calls, view.redis_away) == ("shop", 5, False)
+    view = await gateway.budget("shop", CALLER, kind)
+    assert (view.app, view.kind, view.calls, view.redis_away) == ("shop", kind, 5, False)
     assert [caller.name for caller in view.callers] == ["reports"]
     assert view.others.name is None
     assert view.free is not None
@@ -271,14 +309,15 @@ async def test_budgets_name_the_caller_first(gateway: GatewayAPI) -> None:
     assert view.condition.detail
 
 
-async def test_usage_has_no_gaps(gateway: GatewayAPI) -> None:
+@pytest.mark.parametrize("kind", CallKind)
+async def test_usage_has_no_gaps(gateway: GatewayAPI, kind: CallKind) -> None:
     """Minutes follow each other from the one of `since_s` to the present one, whether anything was used or not."""
-    until_s = (await gateway.usage("shop", caller=CALLER, only=None, since_s=2**40)).until_s
-    view = await gateway.usage("shop", caller=CALLER, only="reports", since_s=until_s - 600)
+    until_s = (await gateway.usage("shop", caller=CALLER, only=None, since_s=2**40, kind=kind)).until_s
+    view = await gateway.usage("shop", caller=CALLER, only="reports", since_s=until_s - 600, kind=kind)
     starts_s = [part.start_s for part in view.minutes]
     assert starts_s == list(range(starts_s[0], view.until_s + 1, 60))
     assert starts_s[0] == view.since_s == (until_s - 600) // 60 * 60
-    assert (view.app, view.only, view.redis_away, view.hours) == ("shop", "reports", False, ())
+    assert (view.app, view.kind, view.only, view.redis_away, view.hours) == ("shop", kind, "reports", False, ())
 
 
 async def test_a_drop_counts_what_was_stored(world: World) -> None:

@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from service.budget.scheduler.interfaces import (
+    FIRST_WISH,
     AlreadyStored,
     Begun,
     Early,
@@ -18,9 +19,11 @@ from service.budget.scheduler.interfaces import (
     Scheduler,
     Ticked,
     Turn,
+    Wish,
 )
 from service.budget.scheduler.policy import Policy
 from service.budget.scheduler.shared import RedisScheduler
+from service.model.errors import StoreUnavailable
 from tests.contract.scheduler_world import RULES, StoreHere, World, row, server
 from tests.servers import BINARIES
 
@@ -47,9 +50,18 @@ def world(request: pytest.FixtureRequest, servers: Callable[[str], redis.Redis])
 
 
 async def tick(
-    replica: Scheduler, *rows: object, returned: tuple[int, ...] = (), quiet: bool = False, board: bool = False
+    replica: Scheduler,
+    *rows: object,
+    returned: tuple[int, ...] = (),
+    quiet: bool = False,
+    board: bool = False,
+    wish: Wish | None = None,
 ) -> Ticked:
-    return await replica.tick(rows, returned=returned, quiet=quiet, wants_board=board)  # type: ignore[arg-type]
+    return await replica.tick(rows, returned=returned, quiet=quiet, wants_board=board, wish=wish)  # type: ignore[arg-type]
+
+
+def wish(caller: str = "a", block: str = "b", *, number: int = 1, known: bytes = b"") -> Wish:
+    return Wish(turn=FIRST_WISH + number, caller=caller, block=block, block_key=KEY, known=known)
 
 
 async def begin(replica: Scheduler, turn: Turn, block: str = "b", *, known: bytes = b"") -> object:
@@ -561,3 +573,109 @@ async def test_the_servers_own_clock_and_run_are_used(client: redis.Redis) -> No
     await tick(replica)
     assert client.hlen("tg:{news}:flights") == 0
     assert set(client.keys()) <= {b"tg:{news}:slots", b"tg:{news}:tags"}
+
+
+async def test_a_tick_begins_what_its_replica_wishes_for(world: World) -> None:
+    """The slot is taken under the id that the replica has chosen, renewed by `begin`, and freed by `done`."""
+    replica = await awake(world)
+    ticked = await tick(replica, row("a"), board=True, wish=wish())
+    assert (ticked.begun, ticked.turns, ticked.free, ticked.due_in_ms) == (Begun(), (), 1, None)
+    turn = Turn(id=wish().turn, caller="a", usable_in_ms=0)
+    other = world.replica("r2")
+    (theirs,) = (await tick(other, row("b"))).turns
+    assert isinstance(await begin(other, theirs), Joined)
+    world.now += 100
+    assert await begin(replica, turn) == Begun()
+    await done(replica, turn)
+    world.now += REST - 1
+    assert (await tick(replica)).free == 1
+    world.now += 1
+    assert (await tick(replica)).free == 2
+
+
+async def test_a_wish_is_for_a_turn_of_its_caller_that_is_usable_now(world: World) -> None:
+    """Another caller's turn, one that is usable later, and none at all begin nothing; they are listed as ever."""
+    replica = await awake(world)
+    ticked = await tick(replica, row("a", waited_ms=9), row("b"), wish=wish("c"))
+    assert (ticked.begun, [turn.caller for turn in ticked.turns]) == (None, ["a", "b"])
+    for turn in ticked.turns:
+        assert await begin(replica, turn, f"b{turn.id}") == Begun()
+        await done(replica, turn, f"b{turn.id}")
+    world.now += REST - 5
+    ticked = await tick(replica, row("a"), wish=wish())
+    assert (ticked.begun, [turn.usable_in_ms for turn in ticked.turns]) == (None, [5])
+    world.now += 5
+    ticked = await tick(replica, row("a"), wish=wish())
+    assert ticked.begun is None, "a turn from before may be in use"
+    assert [turn.usable_in_ms for turn in ticked.turns] == [0]
+
+
+@pytest.mark.parametrize("known", [b"", b"the one before"])
+async def test_a_wish_for_a_stored_block_is_refunded(world: World, known: bytes) -> None:
+    """The replica learns the head, and the slot, the turn and the caller's place in the order stay as they were."""
+    replica = await awake(world)
+    world.put(KEY, b"0123456789abcdef and more")
+    ticked = await tick(replica, row("a"), row("b"), board=True, wish=wish(known=known))
+    assert ticked.begun == AlreadyStored(head=b"0123456789abcdef")
+    assert [turn.caller for turn in ticked.turns] == ["b"]
+    ticked = await tick(replica, row("a"), row("b"), board=True, wish=wish(known=b"0123456789abcdef", number=2))
+    assert ticked.begun == Begun()
+    assert ticked.board is not None
+    assert sorted(turn.caller for turn in ticked.turns) == ["b"]
+
+
+async def test_a_wish_for_a_block_that_is_being_fetched_joins(world: World) -> None:
+    """As a begin does; the turn is free for the next."""
+    replica, other = await awake(world), world.replica("r2")
+    assert (await tick(replica, row("a"), wish=wish())).begun == Begun()
+    assert (await tick(other, row("a"), wish=wish(number=2))).begun == Joined(lease_in_ms=RULES.fetch_lease_ms)
+    assert (await tick(other, row("c"))).turns[0].caller == "c"
+
+
+async def test_a_wish_whose_answer_was_lost_is_given_back(world: World) -> None:
+    """A returned turn that a tick has begun counts as done: nobody waits for its lease, and the block is free."""
+    replica = await awake(world)
+    assert (await tick(replica, row("a"), wish=wish())).begun == Begun()
+    ticked = await tick(replica, row("a"), returned=(wish().turn,), wish=wish(number=2))
+    assert ticked.begun == Begun()
+    world.now += REST
+    assert (await tick(replica)).free == 1
+
+
+async def test_after_a_wish_the_report_lacks_what_was_begun(world: World) -> None:
+    """The begun block counts no more, a further one of the same caller does, and a report of nothing is forgotten."""
+    replica, other = await awake(world), world.replica("r2")
+    assert (await tick(replica, row("a", 2), row("b"), wish=wish())).begun == Begun()
+    ticked = await tick(other, board=True)
+    assert ticked.board is not None
+    assert {rank.caller: rank.count for rank in ticked.board.ranks} == {"a": 1, "b": 1}
+    for turn in (await tick(replica, row("a"), row("b"))).turns:
+        await begin(replica, turn, "other")
+    world.now += 2 * QUIET
+    assert (await tick(replica, row("a"), wish=wish(number=2))).begun == Begun()
+    ticked = await tick(other, board=True)
+    assert ticked.board is not None
+    assert ticked.board.ranks == ()
+    assert (await tick(replica, row("a"))).turns[0].caller == "a"
+
+
+async def test_a_tick_that_was_overtaken_begins_nothing(client: redis.Redis) -> None:
+    """A tick that arrives after a later one of its replica gives turns, but nobody would learn of a fetch."""
+    world = World(client)
+    late = world.shared("r1")
+    await tick(late)
+    world.now += QUIET
+    sent: list[tuple[object, ...]] = []
+    answering = late._script
+
+    async def holding(keys: object, args: object) -> list[object]:
+        sent.append((keys, args))
+        return [b"lost"]
+
+    late._script = holding  # type: ignore[assignment]
+    with pytest.raises(StoreUnavailable):
+        await tick(late, row("a"), wish=wish())
+    late._script = answering
+    await tick(late, row("b"), returned=(wish().turn,))
+    await answering(*sent[0])  # type: ignore[arg-type]
+    assert client.hlen("tg:{news}:flights") == 0

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from service.budget.scheduler.interfaces import Begun, Early, Rules, Ticked, Turn
+from service.budget.scheduler.interfaces import FIRST_WISH, Begun, Early, Rules, Ticked, Turn, Wish
 from service.budget.scheduler.policy import Policy
 from tests.contract.scheduler_world import World, row, run, server
 
@@ -98,6 +98,7 @@ class Histories(RuleBasedStateMachine):
         )
         self.world = World(self.client, self.rules)
         self.born = 0
+        self.wishes = 0
         self.behind = 0
         self.replicas: list[Replica] = []
         for _ in range(replicas):
@@ -178,13 +179,30 @@ class Histories(RuleBasedStateMachine):
         )
         way = self.way(draw)
         quiet = draw(st.integers(0, 39)) == 39
+        wish = self.wish(draw, replica)
+        at = self.world.now + way["out"]
         told: Ticked = self.both(
-            replica, "tick", rows, returned=returned, quiet=quiet, wants_board=draw(st.booleans()), **way
+            replica, "tick", rows, returned=returned, quiet=quiet, wants_board=draw(st.booleans()), wish=wish, **way
         )
+        if wish is not None and isinstance(told.begun, Begun):
+            self.begun(replica, wish.turn, wish.block, at=at, lost=way["lost"])
         self.no_slot_idles(told)
         if not way["lost"]:
             replica.turns = list(told.turns)
             replica.due = told.due_in_ms or 0
+
+    def wish(self, draw: Draw, replica: Replica) -> Wish | None:
+        if not replica.waiting or draw(st.booleans()):
+            return None
+        self.wishes += 1
+        block = draw(BLOCKS)
+        return Wish(
+            turn=FIRST_WISH + self.wishes,
+            caller=draw(st.sampled_from(sorted(replica.waiting))),
+            block=block,
+            block_key="tg:{news}:" + block,
+            known=draw(HEADS),
+        )
 
     def begins(self, draw: Draw, replica: Replica) -> None:
         if replica.turns:
@@ -202,26 +220,30 @@ class Histories(RuleBasedStateMachine):
             replica, "begin", turn, block=block, block_key=key, known=known, out=out, back=back, lost=lost
         )
         if isinstance(answer, Begun):
-            for use in self.uses:
-                assert use.turn == turn or use.block != block or use.lease_ends <= at, (
-                    use,
-                    at,
-                    self.world.policy.now,
-                    self.rules,
-                )
-            self.uses = [use for use in self.uses if use.turn != turn]
-            ends = at + self.rules.fetch_lease_ms - 1
-            self.uses.append(Use(turn, block, at, at + self.rules.transit_ms, ends))
-            replica.begun[turn] = block
-            if not lost:
-                # The taker of the reply is served; one who lost it still waits.
-                replica.serve()
-            self.not_too_many()
+            self.begun(replica, turn, block, at=at, lost=lost)
         elif not isinstance(answer, Early):
             self.ended(turn, at)
             replica.begun.pop(turn, None)
         if not lost and not isinstance(answer, Early):
             replica.turns = [each for each in replica.turns if each.id != turn]
+
+    def begun(self, replica: Replica, turn: int, block: str, *, at: float, lost: bool) -> None:
+        """A fetch has begun, if only the scheduler knows."""
+        for use in self.uses:
+            assert use.turn == turn or use.block != block or use.lease_ends <= at, (
+                use,
+                at,
+                self.world.policy.now,
+                self.rules,
+            )
+        self.uses = [use for use in self.uses if use.turn != turn]
+        ends = at + self.rules.fetch_lease_ms - 1
+        self.uses.append(Use(turn, block, at, at + self.rules.transit_ms, ends))
+        replica.begun[turn] = block
+        if not lost:
+            # The taker of the reply is served; one who lost it still waits.
+            replica.serve()
+        self.not_too_many()
 
     def ends(self, draw: Draw, replica: Replica) -> None:
         if not replica.begun:

@@ -16,9 +16,20 @@ from service.model.budgets import (
     Worst,
 )
 from service.model.callers import AppInfo, Caller
-from service.model.errors import UnknownApp
+from service.model.calls import CallKind
+from service.model.errors import UnknownApp, UnknownTask
 from service.model.origin import FetchCost
-from service.model.pages import AppState, Chunk, Page, PageRequest, Readiness, Source
+from service.model.pages import (
+    AppState,
+    Chunk,
+    FoundTask,
+    Page,
+    PageRequest,
+    Readiness,
+    RequestTerms,
+    Source,
+    TaskRequest,
+)
 from service.model.queries import Range
 from service.model.streams import labels_of
 from service.model.tasks import Task
@@ -54,6 +65,7 @@ class FakeGateway:
 
     def __init__(self) -> None:
         self.requests: list[PageRequest] = []
+        self.task_requests: list[TaskRequest] = []
         self.usage_requests: list[tuple[str, str | None, int]] = []
         self.dropped: list[str] = []
         self.waiting = 0
@@ -131,15 +143,35 @@ class FakeGateway:
         values |= self.changes_of_chunks | outcome
         return Chunk(**({"is_empty": offset // self.block_size * self.block_size >= values["total"]} | values))
 
+    async def task(self, ask: TaskRequest) -> FoundTask:
+        """See `GatewayAPI.task`."""
+        self.task_requests.append(ask)
+        self._charge(ask)
+        if self.go is not None:
+            await self._wait(self.go)
+        self._serve(ask.app)
+        body = next((record for record in self.listed if labels_of(record).id == ask.id), None)
+        if body is None:
+            raise UnknownTask
+        values: dict[str, Any] = {
+            "app": ask.app,
+            "body": body,
+            "fetched_at_ms": FETCHED_AT_MS,
+            "lifetime_s": 15.0,
+            "source": Source.HIT,
+        }
+        return FoundTask(**(values | self.changes))
+
     def apps(self, caller: Caller) -> tuple[AppInfo, ...]:
         """See `GatewayAPI.apps`."""
         return tuple(AppInfo(name=name, region="singapore") for name in self.app_names if name in caller.apps)
 
-    async def budget(self, app: str, caller: Caller) -> BudgetView:
+    async def budget(self, app: str, caller: Caller, kind: CallKind) -> BudgetView:
         """See `GatewayAPI.budget`; nothing was used."""
         self._serve(app, to=caller)
         values: dict[str, Any] = {
             "app": app,
+            "kind": kind,
             "condition": AppCondition(state="serving", detail="Calls succeed."),
             "recent": RecentCalls(),
             "redis_away": False,
@@ -154,7 +186,7 @@ class FakeGateway:
         }
         return BudgetView(**(values | self.view))
 
-    async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int) -> UsageView:
+    async def usage(self, app: str, *, caller: Caller, only: str | None, since_s: int, kind: CallKind) -> UsageView:
         """See `GatewayAPI.usage`; nothing was used."""
         self._serve(app, to=caller)
         self.usage_requests.append((app, only, since_s))
@@ -162,6 +194,7 @@ class FakeGateway:
         starts_s = range(min(max(since_s, now_s - 3540), now_s) // 60 * 60, now_s + 1, 60)
         values: dict[str, Any] = {
             "app": app,
+            "kind": kind,
             "only": only,
             "redis_away": False,
             "since_s": starts_s[0],
@@ -182,7 +215,7 @@ class FakeGateway:
         apps = (AppState(name="news", ok=False, detail="stopped"), AppState(name="shop", ok=True, detail=""))
         return Readiness(ready=self.ready, redis="ok", apps=apps)
 
-    def _charge(self, ask: PageRequest) -> None:
+    def _charge(self, ask: RequestTerms) -> None:
         """Let the request have cost `cost`, however it ends."""
         if ask.origin.cost is not None:
             ask.origin.cost.waited_s += self.cost.waited_s

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from service.settings import (
     Settings,
     WatchSettings,
 )
+from service.usage.counts import Count
 from service.watch.feeds import Feeds
 from service.watch.version_store import VersionStore
 from service.web.middleware import RequestMiddleware
@@ -88,10 +90,12 @@ class Web:
     settings: WebSettings = field(default_factory=default_web_settings)
     callers: Any = None
     observed: list[RequestRecord] = field(default_factory=list)
+    watched: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Watches' usage of the app shop, by caller and column."""
 
     def __post_init__(self) -> None:
         self.callers = self.callers or key_callers()
-        self.feeds = feeds_over(self.gateway)
+        self.feeds = feeds_over(self.gateway, usage={"shop": self._count_usage})
         self.app: RequestMiddleware = create_web(
             self.gateway,
             self.callers,
@@ -101,6 +105,9 @@ class Web:
             observers=[lambda seen: log_requests([seen]), self.observed.append],
         )
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=self.app), base_url="http://gateway")
+
+    def _count_usage(self, caller: str, column: str, number: int) -> None:
+        self.watched[caller, column] += number
 
     async def get(self, path: str = "/tasks", headers: Mapping[str, str] | None = None) -> httpx.Response:
         """GET with the key of the caller who may read one app."""
@@ -113,7 +120,7 @@ class Web:
             yield port
 
 
-def feeds_over(gateway: Any) -> Feeds:
+def feeds_over(gateway: Any, *, usage: Mapping[str, Count] | None = None) -> Feeds:
     """Watched lists over a gateway, on a replica without Redis."""
     return Feeds(
         gateway,
@@ -121,6 +128,7 @@ def feeds_over(gateway: Any) -> Feeds:
         settings=WatchSettings(),
         block_size=100,
         clock=lambda: NOW_S,
+        usage=usage,
     )
 
 

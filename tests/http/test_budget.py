@@ -28,6 +28,7 @@ async def test_the_body_has_the_documented_members(web: Web) -> None:
     nothing = {"turns": 0, "joined": 0}
     assert answer.json() == {
         "app": "shop",
+        "call": "list",
         "state": "failing",
         "state_detail": "14 of 20 upstream calls failed in the last minute.",
         "last_success_at": "2025-06-01T00:00:00Z",

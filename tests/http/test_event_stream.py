@@ -29,7 +29,7 @@ async def watching(
     web.gateway.changes_of_chunks = {"lifetime_s": 0.0}
     async with asyncio.timeout(20), web.on_a_socket() as port, httpx.AsyncClient(timeout=10) as client:
         url = f"http://127.0.0.1:{port}/tasks?{query}"
-        async with client.stream("GET", url, headers={**AUTH, **EVENT_STREAM}) as answer:
+        async with client.stream("GET", url, headers={**AUTH, **EVENT_STREAM, **headers}) as answer:
             yield answer, events(answer)
 
 
@@ -53,6 +53,16 @@ async def test_a_list_and_its_changes(web: Web) -> None:
             if 1000 not in mirror.tasks and 1250 in mirror.tasks:
                 break
         assert {"added", "removed"} <= set(mirror.names)
+
+
+async def test_a_watch_counts_for_its_caller(web: Web) -> None:
+    """The usage of its caller has the watch, its events, and a reset, for an id that is not known."""
+    web.gateway.listed = web.gateway.listed[:3]
+    async with watching(web, **{"Last-Event-ID": "unknown"}) as (_, coming):
+        names = [(await anext(coming)).name for _ in range(5)]
+        assert names == ["reset", "task", "task", "task", "synced"]
+        assert (web.watched["single", "watches"], web.watched["single", "resets"]) == (1, 1)
+        assert web.watched["single", "events"] == web.feeds.events.total() >= 5
 
 
 async def test_a_filter_is_watched(web: Web) -> None:

@@ -17,6 +17,7 @@ from tests.http.site import Web
 CASES = [
     (errors.NotAllowed("no"), 403, "not-allowed", None, {}),
     (errors.UnknownApp(), 404, "unknown-app", None, {}),
+    (errors.UnknownTask(), 404, "unknown-task", None, {"detail": "The app has no task with this id."}),
     (errors.KeysUnavailable(), 503, "keys-unavailable", 2, {}),
     (errors.SigningKeyUnknown(presented=True), 401, "unauthenticated", None, {}),
     (

@@ -74,6 +74,19 @@ async def test_keep_alive_after_a_wait(web: Web) -> None:
         assert web.gateway.cancelled == 0
 
 
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5])
+async def test_a_head_whose_first_bytes_come_alone(web: Web, length: int) -> None:
+    """However few bytes the first packet holds, the request is read when the rest has come."""
+    async with web.on_a_socket() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        whole = request(b"/livez")
+        writer.write(whole[:length])
+        await asyncio.sleep(0.05)  # so that it is a packet of its own
+        writer.write(whole[length:])
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
 @pytest.mark.parametrize(
     ("target", "status"),
     [

@@ -18,7 +18,20 @@ def boss_web() -> Web:
 
 async def test_the_body_has_the_documented_members(web: Web) -> None:
     """Counts have their public names; saved are hits and joins; the total is the callers' sum."""
-    counts = Counts(requests=20, hits=9, joined=3, stale=1, turns=6, waits=4, refusals=2, failed=5)
+    counts = Counts(
+        requests=20,
+        hits=9,
+        joined=3,
+        stale=1,
+        turns=6,
+        waits=4,
+        refusals=2,
+        failed=5,
+        watches=7,
+        watched_s=90,
+        events=800,
+        resets=1,
+    )
     web.gateway.usage_view = {
         "since_s": 1_749_999_960,
         "callers": (Use(name="single", counts=counts), Use(name="~ahead", counts=Counts(turns=1))),
@@ -37,10 +50,15 @@ async def test_the_body_has_the_documented_members(web: Web) -> None:
         "refusals": 2,
         "failed": 5,
         "saved": 12,
+        "watches": 7,
+        "watched_seconds": 90,
+        "events": 800,
+        "resets": 1,
     }
     body = answer.json()
     assert body == {
         "app": "shop",
+        "call": "list",
         "caller": "single",
         "redis": "ok",
         "since": "2025-06-15T15:06:00Z",

@@ -172,9 +172,17 @@ class Fleet:
         """Replace the app's secret in the file that the gateways read."""
         self._secret.write_text(secret)
 
-    async def ask(self, replica: int, target: str, *, caller: str, method: str = "GET") -> Got:
+    async def ask(
+        self,
+        replica: int,
+        target: str,
+        *,
+        caller: str,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+    ) -> Got:
         """Ask a replica for anything else."""
-        fields = {"Authorization": f"Bearer {key_of(caller)}"}
+        fields = {"Authorization": f"Bearer {key_of(caller)}"} | dict(headers or {})
         return await get(self.replicas[replica].port, target, fields, method=method)
 
     async def arrivals_ms(self, call: SandboxCall = "list") -> list[float]:

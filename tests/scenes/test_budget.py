@@ -131,3 +131,31 @@ async def test_checks_by_hand_take_turns_like_anyone(own_valkey: Server) -> None
         assert {each.status for each in await asyncio.gather(*pages)} == {200}
         assert len(await gateways.arrivals_ms()) == 66
         assert await gateways.worst_second() <= 5
+
+
+async def test_a_full_list_budget_and_ids_asked_for_by_500_callers(own_valkey: Server) -> None:
+    """Each kind of call keeps five a second by itself and uses 98%; ids asked for again are joined or stored.
+
+    That lists are called at the same moments as without tasks, to the millisecond, is shown in virtual time:
+    tests/simulation/test_two_kinds.py.
+    """
+    weights = {f"c{number}": 1.0 for number in range(500)}
+    async with fleet(own_valkey, weights=weights, budget={"wait_max_s": 300.0}) as gateways:
+        await gateways.upstream.add_fault(Latency(there_spread_ms=20, back_spread_ms=20))
+
+        async def task(number: int) -> Got:
+            await asyncio.sleep(random.uniform(0, 0.08))
+            target = f"/tasks/{1_000_000_001 + number % 50}?app=shop"
+            return await gateways.ask(number % 4, target, caller=f"c{number}", headers={"Prefer": "wait=300"})
+
+        lists, tasks = await asyncio.gather(
+            _many_blocks(gateways, 50), asyncio.gather(*(task(number) for number in range(500)))
+        )
+        assert {each.status for each in (*lists, *tasks)} == {200}
+        assert len({each.json["id"] for each in tasks}) == 50
+        for call, got, count in (("list", lists, 50), ("get", tasks, 50)):
+            arrivals = await gateways.arrivals_ms(call)
+            assert len(arrivals) == count
+            assert await gateways.worst_second(call) <= 5
+            round_trip_s = statistics.mean(each.upstream_s for each in got if each.upstream_s)
+            assert _use(arrivals, round_trip_s=round_trip_s) >= 0.98, (call, round_trip_s, arrivals)

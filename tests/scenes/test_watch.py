@@ -19,7 +19,7 @@ from tests.servers import Server
 
 pytestmark = pytest.mark.scene
 
-WATCHERS = 100
+WATCHERS = 200
 TASKS = 230
 FRESH = {"cache": {"fresh_s": 1.0}}
 DAY_S = 86_400
@@ -133,7 +133,7 @@ async def _in_step(upstream: Upstream, clients: list[Client]) -> None:
 
 
 async def test_every_change_reaches_everyone_once(own_valkey: Server) -> None:
-    """A hundred watchers of a list of three blocks, while one of two replicas is killed: no change is lost or doubled.
+    """200 watchers of a list of three blocks, while one of two replicas is killed: no change is lost or doubled.
 
     Each event fits what its watcher holds (`Mirror`), nobody gets a whole list again, and watching costs what one
     watcher costs.

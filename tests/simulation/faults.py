@@ -104,7 +104,7 @@ class Faults:
 
     async def _scheduler_keys_lost(self, fault: FaultPlan) -> None:
         """One of the scheduler's own keys is evicted."""
-        policy = self._world.servers[self._chance.choice(APPS)].policy
+        policy = self._world.servers[self._chance.choice(list(self._world.servers))].policy
         name = ("slots", "tags", "reports", "flights")[int(fault.amount * 3.99)]
         if name == "slots":
             policy.forget()

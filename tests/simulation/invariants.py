@@ -36,10 +36,13 @@ class Purged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
-    """A request and the page or chunk that it got: `serials` are the calls that its records came from."""
+    """A request and what it got: the titles tell which calls its records came from.
+
+    `keyword` is that of the list, None for a task of any list.
+    """
 
     app: str
-    keyword: str
+    keyword: str | None
     asked_s: float
     ended_s: float
     connected_since_s: float
@@ -48,12 +51,12 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     titles: tuple[str, ...]
 
 
-def limit_holds(arrived_at_s: Sequence[float], *, app: str, calls: int, window_s: float) -> None:
+def limit_holds(arrived_at_s: Sequence[float], *, budget: str, calls: int, window_s: float) -> None:
     """Never more than `calls` in any window at the upstream."""
     times = sorted(arrived_at_s)
     for earlier, later in zip(times, times[calls:], strict=False):
         if later - earlier < window_s - 1e-6:
-            raise Violated("limit", f"{calls + 1} calls for {app} within {later - earlier:.4f} s, at {later:.3f} s")
+            raise Violated("limit", f"{calls + 1} calls for {budget} within {later - earlier:.4f} s, at {later:.3f} s")
 
 
 def page_is_right(page: Answered, served: Sequence[Served], purges: Iterable[Purged], *, clocks_agree: bool) -> None:
@@ -61,7 +64,7 @@ def page_is_right(page: Answered, served: Sequence[Served], purges: Iterable[Pur
     for title in page.titles:
         app, keyword, number = title.split("/")
         call = served[int(number)]
-        if (app, keyword) != (page.app, page.keyword):
+        if app != page.app or page.keyword not in (keyword, None):
             raise Violated("page", f"asked for {page.app}/{page.keyword}, got {title}")
         for purge in purges:
             has_heard = page.connected_since_s < purge.began_s or page.connected_since_s + 1.5 < page.asked_s
@@ -99,7 +102,7 @@ def work_is_bounded(replica: Replica, plan: Plan, *, now_s: float) -> None:
     scripts = sum(recent.pop(name, 0) for name in SCRIPTS)
     commands = sum(recent.values())
     during = f"in {WORK_WITHIN_S:g} s for {events} events, at {now_s:.1f} s"
-    due = WORK_WITHIN_S * len(replica.apps) * (10 + 2.5 * plan.calls / plan.window_ms * 1000)
+    due = WORK_WITHIN_S * len(replica.calls) * (10 + 2.5 * plan.calls / plan.window_ms * 1000)
     if scripts > 15 + due + 5 * events:
         raise Violated("work", f"{replica.name}: {scripts} script calls {during}")
     if commands > 15 + WORK_WITHIN_S * 4 + 5 * events:
@@ -108,11 +111,11 @@ def work_is_bounded(replica: Replica, plan: Plan, *, now_s: float) -> None:
 
 def nothing_is_left(replica: Replica) -> None:
     """When all have gone, no waiter, queued block, task or look-up is left except each line's ticker."""
-    for app, served in replica.apps.items():
-        if served.list.line.waiting():
-            raise Violated("memory", f"{replica.name} still waits for {app}: {served.list.line.waiting()}")
+    for call in replica.calls:
+        if call.line.waiting():
+            raise Violated("memory", f"{replica.name} still waits for {call.app}: {call.line.waiting()}")
     tasks = [task for task in replica.owner.tasks if not task.done()]
-    if len(tasks) > len(replica.apps):
+    if len(tasks) > len(replica.calls):
         names = ", ".join(sorted(str(task.get_coro()) for task in tasks))
         raise Violated("memory", f"{replica.name} has {len(tasks)} tasks left: {names}")
 

@@ -3,14 +3,15 @@
 import asyncio
 import copy
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from service.budget.scheduler.interfaces import Beginning, Rules, Ticked, WaitingCount
+from service.budget.scheduler.interfaces import Beginning, Rules, Ticked, WaitingCount, Wish
 from service.budget.scheduler.policy import Policy
 from service.budget.scheduler.server_clock import ServerClock
 from service.budget.scheduler.state import Reading
 from service.model.blocks import HEAD_BYTES
+from service.model.calls import CallKind, budget_name
 from service.model.errors import StoreUnavailable
 from tests.simulation.memory_redis import MemoryRedis, MemoryStore, Network
 
@@ -18,12 +19,12 @@ T = TypeVar("T")
 
 
 class ModelServer:
-    """Redis's state of one app's turns: the policy's state, the server's clock and its run."""
+    """Redis's state of the turns of one budget: the policy's state, the server's clock and its run."""
 
-    def __init__(self, rules: Rules, redis: MemoryRedis, *, app: str, chance: random.Random) -> None:
+    def __init__(self, rules: Rules, redis: MemoryRedis, *, app: str, kind: CallKind, chance: random.Random) -> None:
         self.policy = Policy(rules)
         self.redis = redis
-        self.channel = f"t:{{{app}}}:done"
+        self.channel = f"t:{{{app}}}:{kind.key_part}done"
         self.run = 1
         self.clock_off_ms = 1_000_000_000
         self.turns_given = 0
@@ -48,6 +49,17 @@ class ModelServer:
             self.policy.__dict__.update(copy.deepcopy(state))
 
 
+def model_servers(
+    apps: Iterable[str], rules: Rules, redis: MemoryRedis, *, chance: Callable[[str], random.Random]
+) -> dict[str, ModelServer]:
+    """The states of all budgets by their names; `chance` returns a source of chance for a name."""
+    return {
+        (name := budget_name(app, kind)): ModelServer(rules, redis, app=app, kind=kind, chance=chance(name))
+        for app in apps
+        for kind in CallKind
+    }
+
+
 class ModelScheduler:
     """Implements `Scheduler` for one replica. `on_call` is called with each step's name when it is sent."""
 
@@ -59,15 +71,28 @@ class ModelScheduler:
         self._clock = ServerClock()
 
     async def tick(
-        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self,
+        waiting: tuple[WaitingCount, ...],
+        *,
+        returned: tuple[int, ...],
+        quiet: bool,
+        wants_board: bool,
+        wish: Wish | None = None,
     ) -> Ticked:
         """See `Scheduler.tick`."""
 
         def step(reading: Reading) -> Ticked:
             ticked = self._server.policy.tick(
-                reading, self._replica, waiting, returned=returned, quiet=quiet, wants_board=wants_board
+                reading,
+                self._replica,
+                waiting,
+                returned=returned,
+                quiet=quiet,
+                wants_board=wants_board,
+                wish=wish,
+                stored=b"" if wish is None else self._server.redis.peek(wish.block_key)[:HEAD_BYTES],
             )
-            self._server.turns_given += len(ticked.turns)
+            self._server.turns_given += len(ticked.turns) + (ticked.begun is not None)
             return ticked
 
         return await self._call("tick", step)

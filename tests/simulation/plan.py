@@ -28,7 +28,10 @@ FAULTS = (
     "upstream is flaky",
     "upstream is slow",
 )
-KINDS = ("poll", "poll", "poll", "walk", "stream", "hang up", "burst", "rare", "insist", "bounded", "cached only")
+KINDS = (
+    *("poll", "poll", "poll", "walk", "stream", "hang up", "burst", "rare", "insist", "bounded", "cached only"),
+    *("task", "task", "unknown task"),
+)
 
 
 class CallerPlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from service.budget.line.line import Line
@@ -13,11 +13,13 @@ from service.cache.memory_blocks import MemoryBlocks
 from service.cache.purge import Purge
 from service.cache.redis_blocks import RedisBlocks
 from service.cache.sequential_reads import SequentialReads
-from service.gateway.fetch import Fetching
+from service.gateway.fetch import CallsUpstream, Fetching
 from service.gateway.gateway import Gateway
 from service.gateway.list_calls import ListCalls
 from service.gateway.served import ServedApp, ServedCall
+from service.gateway.task_calls import TaskCalls
 from service.model.callers import AppInfo
+from service.model.calls import CallKind, budget_name
 from service.model.freshness import Lifetimes
 from service.upstream.apps import UpstreamApp
 from tests.simulation.memory_redis import MemoryRedis, MemoryStore, Network
@@ -44,6 +46,7 @@ class _UsageCounts:
 class Replica:
     """The parts of one process, its network, its wall clock and its work.
 
+    `servers` are the states of the budgets, by their names.
     `work` are the times of script calls and commands, by name; `events` those of whatever gives reason for some.
     """
 
@@ -51,6 +54,7 @@ class Replica:
         self,
         name: str,
         *,
+        apps: Iterable[str],
         servers: Mapping[str, ModelServer],
         redis: MemoryRedis,
         upstream: SimUpstream,
@@ -78,29 +82,39 @@ class Replica:
         def clock() -> float:
             return wall_s() + self.wall_off_s
 
-        for app, server in servers.items():
+        def served(app: UpstreamApp, kind: CallKind, calls: CallsUpstream) -> ServedCall:
+            server = servers[budget_name(app.name, kind)]
             scheduler = ModelScheduler(server, self.network, replica=name, on_call=self._note)
-            upstream_app = UpstreamApp(name=app, sdkappid=1, admin="a", hosts=())
             fetching = Fetching(
-                app=upstream_app,
-                calls=ListCalls(upstream_app, upstream, self.cache, block_size=BLOCK_SIZE, align_s=60, clock=clock),
+                app=app,
+                kind=kind,
+                calls=calls,
                 stops=upstream,
                 cache=self.cache,
                 attempts=ATTEMPTS,
                 pause_s=PAUSE_S,
                 clock=clock,
             )
-            served = ServedCall(
-                app=app,
+            return ServedCall(
+                app=app.name,
+                kind=kind,
                 channel=server.channel,
                 fetching=fetching,
-                line=Line(scheduler, app=app, rules=rules, redis_grace_s=GRACE_S, used=self._used),
+                line=Line(scheduler, app=app.name, rules=rules, redis_grace_s=GRACE_S, used=self._used),
                 usage_store=_UsageCounts(),  # type: ignore[arg-type]
                 sharing=None,
                 calls=rules.calls,
                 window_s=rules.window_ms / 1000,
             )
-            self.apps[app] = ServedApp(info=AppInfo(name=app, region=None), list=served)
+
+        for app_name in apps:
+            app = UpstreamApp(name=app_name, sdkappid=1, admin="a", hosts=())
+            list_calls = ListCalls(app, upstream, self.cache, block_size=BLOCK_SIZE, align_s=60, clock=clock)
+            self.apps[app_name] = ServedApp(
+                info=AppInfo(name=app_name, region=None),
+                list=served(app, CallKind.LIST, list_calls),
+                get=served(app, CallKind.GET, TaskCalls(app, upstream, clock=clock)),
+            )
         self.purge = Purge(self.store, blocks, prefix="t", apps=self.apps)
         self.purge.add(self.cache.forget)
         self.gateway = Gateway(
@@ -112,14 +126,18 @@ class Replica:
             sequential_reads=SequentialReads(block_size=BLOCK_SIZE),
         )
 
+    @property
+    def calls(self) -> list[ServedCall]:
+        """All kinds of calls of all apps."""
+        return [call for app in self.apps.values() for call in app.calls]
+
     def start(self) -> None:
         """Start serving."""
         with owned_by(self.owner):
             self.purge.start()
-            for served in self.apps.values():
-                line = served.list.line
-                self.store.listen(served.list.channel, _heard(line, self.event), on_gap=line.on_message_gap)
-                line.start()
+            for call in self.calls:
+                self.store.listen(call.channel, _heard(call.line, self.event), on_gap=call.line.on_message_gap)
+                call.line.start()
             self.gateway.start()
         self.connected_since_s = asyncio.get_running_loop().time()
 
@@ -139,8 +157,8 @@ class Replica:
         """Shut down in order."""
         self.gateway.leave()
         self.gateway.refuse()
-        for served in self.apps.values():
-            await served.list.line.aclose()
+        for call in self.calls:
+            await call.line.aclose()
         await self.purge.aclose()
         await self.gateway.aclose()
         await self.store.aclose()

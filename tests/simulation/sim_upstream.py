@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from service.model.calls import CallKind, budget_name
 from service.model.errors import CallsStopped, QueryRefused, Throttled, UpstreamHTTPStatus, UpstreamTimeout
 from service.model.queries import Query, Range
 from service.model.tasks import Listing, Task
@@ -25,7 +26,10 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SimUpstream:
-    """Answers calls of all replicas. `arrived_at_s` are the times at which calls were counted, by app."""
+    """Answers calls of all replicas. `arrived_at_s` are the times at which calls were counted, by budget.
+
+    Tasks `total` and above are unknown.
+    """
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class SimUpstream:
         self.served: list[Served] = []
         self.busy_s = 0.0
         self._chance = chance
+        self._chances = {CallKind.LIST: chance, CallKind.GET: random.Random("single tasks")}
         self._slow_connects = slow_connects
         self._way_max_s = transit_s / 2 - 0.002
 
@@ -57,34 +62,54 @@ class SimUpstream:
         before_send: Callable[[], Awaitable[None]],
         trace: CallTrace,
     ) -> Listing:
-        """See `Upstream.fetch`."""
+        """See `ListUpstream.fetch`."""
         del range_, trace
-        loop = asyncio.get_running_loop()
-        slow_connect = self._chance.random() < self._slow_connects
-        await asyncio.sleep(self._chance.uniform(0.1, 0.6) if slow_connect else self._chance.uniform(0, 0.01))
+        await self._answer(app, CallKind.LIST, before_send, is_refused=query.keyword == REFUSED_KEYWORD)
+        return self._listing(app.name, query, offset=offset, want=want)
+
+    async def get_task(
+        self, app: UpstreamApp, task_id: int, *, before_send: Callable[[], Awaitable[None]], trace: CallTrace
+    ) -> Task | None:
+        """See `TaskUpstream.get_task`."""
+        del trace
+        await self._answer(app, CallKind.GET, before_send)
+        title = f"{app.name}/task/{len(self.served) - 1}"
+        return _task(task_id, title) if task_id < self.total else None
+
+    async def _answer(
+        self,
+        app: UpstreamApp,
+        kind: CallKind,
+        before_send: Callable[[], Awaitable[None]],
+        *,
+        is_refused: bool = False,
+    ) -> None:
+        """Receive a call and get as far as its answer. Raise UpstreamError if the mood is bad."""
+        loop, chance = asyncio.get_running_loop(), self._chances[kind]
+        slow_connect = chance.random() < self._slow_connects
+        await asyncio.sleep(chance.uniform(0.1, 0.6) if slow_connect else chance.uniform(0, 0.01))
         await before_send()
         sent_at_s = loop.time()
-        round_trip_s = self._chance.uniform(*self.round_trip_s)
-        way_s = min(self._chance.uniform(0, round_trip_s), max(self._way_max_s, 0.0))
-        self.arrived_at_s.setdefault(app.name, []).append(sent_at_s + way_s)
+        round_trip_s = chance.uniform(*self.round_trip_s)
+        way_s = min(chance.uniform(0, round_trip_s), max(self._way_max_s, 0.0))
+        self.arrived_at_s.setdefault(budget_name(app.name, kind), []).append(sent_at_s + way_s)
         mood = self.mood
-        if mood == "hangs" or (mood == "flaky" and self._chance.random() < 0.2):
+        if mood == "hangs" or (mood == "flaky" and chance.random() < 0.2):
             await asyncio.sleep(CALL_TIMEOUT_S)
             raise UpstreamTimeout("no answer", app=app.name)
         await asyncio.sleep(round_trip_s)
         self.busy_s += loop.time() - sent_at_s
-        if mood == "fails" or (mood == "flaky" and self._chance.random() < 0.3):
+        if mood == "fails" or (mood == "flaky" and chance.random() < 0.3):
             raise UpstreamHTTPStatus(500, app=app.name)
         if mood == "throttles":
             raise Throttled(app=app.name, code=60007, text="too often", advice="")
-        if query.keyword == REFUSED_KEYWORD:
+        if is_refused:
             raise QueryRefused(app=app.name, code=90104, text="no such list", advice="")
         self.served.append(Served(app=app.name, sent_at_s=sent_at_s, answered_at_s=loop.time()))
-        return self._listing(app.name, query, offset=offset, want=want)
 
-    def stopped(self, app: UpstreamApp) -> CallsStopped | None:
+    def stopped(self, app: UpstreamApp, kind: CallKind) -> CallsStopped | None:
         """Calls are never stopped."""
-        del app
+        del app, kind
 
     def _listing(self, app: str, query: Query, *, offset: int, want: int) -> Listing:
         title = f"{app}/{query.keyword}/{len(self.served) - 1}"

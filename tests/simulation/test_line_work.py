@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -17,6 +18,7 @@ from service.budget.scheduler.interfaces import (
     Rules,
     Ticked,
     WaitingCount,
+    Wish,
 )
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy import Policy
@@ -40,7 +42,8 @@ class Fetch(JobOfNothing):
 
 
 class Counting(LocalScheduler):
-    """A scheduler one millisecond away that counts its calls; `error` is raised, `answer` returned by `begin`."""
+    """A scheduler one millisecond away that counts its calls; `error` is raised, `answer` returned by `begin`, or, if
+    `at_once`, by a tick that gives a turn."""
 
     def __init__(self) -> None:
         super().__init__(Policy(RULES), lambda: asyncio.get_running_loop().time() * 1000)
@@ -48,16 +51,31 @@ class Counting(LocalScheduler):
         self.begins = 0
         self.error: Exception | None = None
         self.answer: Beginning | None = None
+        self.at_once = False
 
     async def tick(
-        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self,
+        waiting: tuple[WaitingCount, ...],
+        *,
+        returned: tuple[int, ...],
+        quiet: bool,
+        wants_board: bool,
+        wish: Wish | None = None,
     ) -> Ticked:
         """Count, and fail if configured to."""
         self.ticks += 1
         await asyncio.sleep(0.001)
         if self.error is not None:
             raise self.error
-        return await super().tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
+        if self.answer is not None:
+            ticked = await super().tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
+            if not self.at_once or not ticked.turns:
+                return ticked
+            self.begins += 1
+            for turn in ticked.turns:
+                await super().done(turn.id, block="b", pause_ms=0, pause_reason="")
+            return msgspec.structs.replace(ticked, turns=(), begun=self.answer)
+        return await super().tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board, wish=wish)
 
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
         """Count; return the configured answer, and give the turn back as the script does."""
@@ -137,21 +155,25 @@ def test_a_failing_scheduler_is_asked_ten_times_a_second(error: Exception) -> No
 
 
 @pytest.mark.parametrize(
-    ("answer", "begins_most"),
+    ("answer", "at_once", "begins_most"),
     [
-        (Lapsed(), 200 * SECONDS),
-        (Paused(pause_in_ms=500, reason="throttled"), 200 * SECONDS),
-        (Joined(lease_in_ms=1_000), SECONDS + 2),
-        (AlreadyStored(head=b"an older fetch"), 200 * SECONDS),
+        (Lapsed(), False, 200 * SECONDS),
+        (Paused(pause_in_ms=500, reason="throttled"), False, 200 * SECONDS),
+        (Joined(lease_in_ms=1_000), False, SECONDS + 2),
+        (AlreadyStored(head=b"an older fetch"), False, 200 * SECONDS),
+        (Joined(lease_in_ms=1_000), True, SECONDS + 2),
+        (AlreadyStored(head=b"an older fetch"), True, 200 * SECONDS),
     ],
-    ids=["lapsed", "paused", "joined", "stored"],
+    ids=["lapsed", "paused", "joined", "stored", "joined at once", "stored at once"],
 )
-def test_no_answer_to_begin_leads_nowhere_or_round_in_circles(answer: Beginning, begins_most: int) -> None:
+def test_no_answer_to_begin_leads_nowhere_or_round_in_circles(
+    answer: Beginning, at_once: bool, begins_most: int
+) -> None:
     """Turns that no scheduler should refuse for ever are spaced all the same; the patience ends the wait in time."""
 
     async def scene(line: Line, scheduler: Counting) -> None:
         loop = asyncio.get_running_loop()
-        scheduler.answer = answer
+        scheduler.answer, scheduler.at_once = answer, at_once
         asked_s = loop.time()
         assert isinstance(await _ask(line, "b", patience_s=SECONDS), TooLong)
         assert SECONDS <= loop.time() - asked_s < SECONDS + 1.1

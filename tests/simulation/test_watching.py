@@ -20,7 +20,7 @@ from service.watch.feeds import Feeds
 from service.watch.version_store import VersionStore
 from tests.simulation import sim_replica
 from tests.simulation.memory_redis import MemoryRedis
-from tests.simulation.model_scheduler import ModelServer
+from tests.simulation.model_scheduler import model_servers
 from tests.simulation.sim_replica import Replica
 from tests.simulation.sim_upstream import SimUpstream
 from tests.simulation.virtual_time import run_in_virtual_time
@@ -54,6 +54,11 @@ class MovingUpstream(SimUpstream):
             self.tasks[id_] = msgspec.structs.replace(self._made(id_), title=self.tasks[id_].title)
         else:
             self.tasks[id_] = msgspec.structs.replace(self.tasks[id_], title=f"edit {self._moves.random()}")
+
+    def worst_second(self, app: str) -> int:
+        """Return the most calls that arrived within a second."""
+        arrived = self.arrived_at_s[app]
+        return max(sum(start <= at < start + 1 for at in arrived) for start in arrived)
 
     def _listing(self, app: str, query: Query, *, offset: int, want: int) -> Listing:
         order = sorted(self.tasks.values(), key=lambda task: (task.scheduled_at or "", task.id))
@@ -101,19 +106,19 @@ class Mirror:
                             raise AssertionError("nobody is slow here")
 
 
-async def _watch(*, watchers: int, replicas: int, tasks: int, minutes: float) -> tuple[float, bool]:
-    """Watch; return the calls in each `fresh_s`, and whether all held the upstream's list in the end."""
+def sim_fleet(upstream: SimUpstream, *, replicas: int) -> tuple[list[Replica], list[Feeds]]:
+    """Return replicas in front of the upstream, which have started, and the watched lists of each."""
     loop = asyncio.get_running_loop()
     rules = Rules(calls=5, window_ms=1000, transit_ms=500, fetch_lease_ms=4500)
     lifetimes = Lifetimes(
         fresh_s=FRESH_S, settled_s=600, refusal_s=60, stale_while_revalidate_s=60, stale_if_error_s=3600
     )
     redis = MemoryRedis(loop.time)
-    servers = {"a": ModelServer(rules, redis, app="a", chance=random.Random(3))}
-    upstream = MovingUpstream(tasks)
+    servers = model_servers(("a",), rules, redis, chance=lambda _: random.Random(3))
     fleet = [
         Replica(
             f"r{number}",
+            apps=("a",),
             servers=servers,
             redis=redis,
             upstream=upstream,
@@ -138,9 +143,16 @@ async def _watch(*, watchers: int, replicas: int, tasks: int, minutes: float) ->
         )
         for replica in fleet
     ]
+    return fleet, feeds
+
+
+async def _watch(*, watchers: int, replicas: int, tasks: int, minutes: float) -> tuple[float, bool]:
+    """Watch; return the calls in each `fresh_s`, and whether all held the upstream's list in the end."""
+    upstream = MovingUpstream(tasks)
+    fleet, feeds = sim_fleet(upstream, replicas=replicas)
     mirrors = [Mirror() for _ in range(watchers)]
     following = [
-        asyncio.create_task(_follow(mirror, feeds[number % replicas], f"c{number % 7}"))
+        asyncio.create_task(follow(mirror, feeds[number % replicas], f"c{number % 7}"))
         for number, mirror in enumerate(mirrors)
     ]
     await asyncio.sleep(30)
@@ -152,20 +164,30 @@ async def _watch(*, watchers: int, replicas: int, tasks: int, minutes: float) ->
     await asyncio.sleep(60)
     wanted = {id_: task.title for id_, task in upstream.tasks.items()}
     held = all(mirror.titles == wanted for mirror in mirrors)
-    for task in following:
-        task.cancel()
-    for ended in await asyncio.gather(*following, return_exceptions=True):
-        if not isinstance(ended, asyncio.CancelledError):
-            raise ended
-    arrived = upstream.arrived_at_s["a"]
-    assert max(sum(start <= at < start + 1 for at in arrived) for start in arrived) <= 5
+    await ended(following)
+    assert upstream.worst_second("a") <= 5
     for replica in fleet:
         await replica.aclose()
     return calls / (minutes * 60 / FRESH_S), held
 
 
-async def _follow(mirror: Mirror, feeds: Feeds, name: str) -> None:
-    caller = Caller(name=name, apps=frozenset(("a",)), weight=1.0, waiting_max=50, wait_max_s=30.0, may_force=True)
+async def ended(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel all; raise if one of them has failed."""
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if not isinstance(result, asyncio.CancelledError):
+            raise result
+
+
+def named(name: str) -> Caller:
+    """Return a caller of weight 1."""
+    return Caller(name=name, apps=frozenset(("a",)), weight=1.0, waiting_max=50, wait_max_s=30.0, may_force=True)
+
+
+async def follow(mirror: Mirror, feeds: Feeds, name: str) -> None:
+    """Watch as the caller of this name, until cancelled."""
+    caller = named(name)
 
     async def caller_now() -> Caller:
         return caller

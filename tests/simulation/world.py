@@ -11,6 +11,7 @@ import msgspec
 from structlog.testing import capture_logs
 
 from service.budget.scheduler.interfaces import Rules
+from service.model.calls import CallKind, budget_name
 from service.model.freshness import Lifetimes
 from tests.simulation.faults import Faults
 from tests.simulation.invariants import (
@@ -23,7 +24,7 @@ from tests.simulation.invariants import (
     work_is_bounded,
 )
 from tests.simulation.memory_redis import MemoryRedis
-from tests.simulation.model_scheduler import ModelServer
+from tests.simulation.model_scheduler import model_servers
 from tests.simulation.plan import APPS, Plan
 from tests.simulation.sim_callers import SimCaller
 from tests.simulation.sim_replica import Replica
@@ -32,6 +33,7 @@ from tests.simulation.virtual_time import run_in_virtual_time
 
 LOOK_S = 0.1
 TOTAL = 35
+BUDGETS = {budget_name(app, kind): (app, kind) for app in APPS for kind in CallKind}
 SETTLE_S = 4.0
 """For how long after a fault a slot may be idle: leases of turns, reports and a quiet window."""
 
@@ -72,9 +74,9 @@ class World:
             stale_if_error_s=plan.fresh_s * 4,
         )
         self.redis = MemoryRedis(self.loop.time)
-        self.servers = {
-            app: ModelServer(self.rules, self.redis, app=app, chance=self.chance(f"server {app}")) for app in APPS
-        }
+        self.servers = model_servers(
+            APPS, self.rules, self.redis, chance=lambda budget: self.chance(f"server {budget}")
+        )
         self.upstream = SimUpstream(
             self.chance("upstream"),
             round_trip_s=plan.upstream_s,
@@ -85,7 +87,7 @@ class World:
         self.replicas: list[Replica] = []
         self.born = 0
         self.disturbed_until_s = SETTLE_S
-        self._idle_since_s: dict[str, float | None] = dict.fromkeys(APPS)
+        self._idle_since_s: dict[str, float | None] = dict.fromkeys(BUDGETS)
         for _ in range(plan.replicas):
             self.give_birth()
 
@@ -111,6 +113,7 @@ class World:
         chance = self.chance(name)
         replica = Replica(
             name,
+            apps=APPS,
             servers=self.servers,
             redis=self.redis,
             upstream=self.upstream,
@@ -128,9 +131,9 @@ class World:
     def turn_ends(self) -> str:
         """How turns have ended so far, for a failing seed's history."""
         return "; ".join(
-            f"{replica.name} {app}: {dict(served.list.line.turn_ends)}"
+            f"{replica.name} {budget_name(call.app, call.kind)}: {dict(call.line.turn_ends)}"
             for replica in self.replicas
-            for app, served in replica.apps.items()
+            for call in replica.calls
         )
 
     async def run(self) -> None:
@@ -154,8 +157,8 @@ class World:
             for task in work:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
-            for app, times in self.upstream.arrived_at_s.items():
-                limit_holds(times, app=app, calls=self.plan.calls, window_s=self.plan.window_ms / 1000)
+            for budget, times in self.upstream.arrived_at_s.items():
+                limit_holds(times, budget=budget, calls=self.plan.calls, window_s=self.plan.window_ms / 1000)
 
     async def _wait_for(self, work: list["asyncio.Task[None]"]) -> None:
         pending = set(work)
@@ -171,32 +174,32 @@ class World:
         while True:
             await asyncio.sleep(LOOK_S)
             looked += 1
-            for app in APPS:
-                self._no_slot_idles(app)
+            for budget in BUDGETS:
+                self._no_slot_idles(budget)
             if looked % 5 == 0:
                 for replica in self.replicas:
                     work_is_bounded(replica, self.plan, now_s=self.loop.time())
 
-    def _no_slot_idles(self, app: str) -> None:
+    def _no_slot_idles(self, budget: str) -> None:
         """A block that somebody waits for is called for within two windows of a slot's being free."""
-        server, now_s = self.servers[app], self.loop.time()
+        (app, kind), server, now_s = BUDGETS[budget], self.servers[budget], self.loop.time()
         policy = server.policy
         now_ms = policy.now + int(now_s * 1000) + server.clock_off_ms - policy.raw
         waits = [
             row.waited_ms
             for replica in self.replicas
-            for row in replica.apps[app].list.line.waiting()
+            for row in replica.apps[app].of(kind).line.waiting()
             if not row.background and row.waited_ms > 2 * self.plan.window_ms
         ]
         idles = any(not slot.pending and slot.free_at <= now_ms for slot in policy.slots)
         if not waits or not idles or policy.pause_until > now_ms or now_s < self.disturbed_until_s:
-            self._idle_since_s[app] = None
+            self._idle_since_s[budget] = None
             return
-        since_s = self._idle_since_s[app]
+        since_s = self._idle_since_s[budget]
         if since_s is None:
-            self._idle_since_s[app] = now_s
+            self._idle_since_s[budget] = now_s
         elif now_s - since_s > 2 * self.plan.window_ms / 1000 + 0.3:
-            raise Violated("stuck", f"slots of {app} are free since {since_s:.2f} s, and {len(waits)} callers wait")
+            raise Violated("stuck", f"slots of {budget} are free since {since_s:.2f} s, and {len(waits)} callers wait")
 
     def _judge_backlog(self) -> None:
         """A calm plan's turns are all used, and each caller has its own."""

@@ -32,6 +32,10 @@ AWAY_IDLE_S = 1.0
 """The same delay while nothing waits: detects that Redis is back, and starts the quiet window of a new one."""
 LOOKER_S = 1.0
 """How long `look` waits for the scheduler's answer."""
+HEARD_S = 1.0
+"""How long ago a fetch may have ended for a new request to have looked for its block too early: the longest look-up."""
+HEARD_MAX = 256
+"""The ended fetches to remember."""
 
 
 def _ignore(caller: str) -> None:
@@ -60,6 +64,7 @@ class Line:
         self._turns = Turns(scheduler, self._waiters, app=app, rules=rules, tick_soon=self._tick_soon, used=used)
         self._board: Board | None = None
         self._board_at_s = 0.0
+        self._heard_at_s: dict[str, float] = {}
         self._lookers: set[asyncio.Future[Ticked | None]] = set()
         self._urgent = asyncio.Event()
         self._ticked_at_s = 0.0
@@ -115,6 +120,8 @@ class Line:
             self._waiters.judge(block, waiter, now_s=waiter.entered_s)
         else:
             self._tick_soon()
+        if waiter.entered_s - self._heard_at_s.get(job.block_key, -HEARD_S) < HEARD_S:
+            self._turns.look_for(block)
         timer = loop.call_at(waiter.deadline_s, self._waiters.expire, block, waiter)
         try:
             return await waiter.future
@@ -124,7 +131,12 @@ class Line:
             self._waiters.leave(block, waiter)
 
     def heard(self, block_key: str) -> None:
-        """Called when any replica has ended a fetch of the block: look for it if a request here waits for it."""
+        """Called when any replica has ended a fetch of the block: look for it if a request here waits for it, or enters
+        the line soon, having looked before the block was stored."""
+        self._heard_at_s.pop(block_key, None)
+        self._heard_at_s[block_key] = asyncio.get_running_loop().time()
+        if len(self._heard_at_s) > HEARD_MAX:
+            del self._heard_at_s[next(iter(self._heard_at_s))]
         block = self._waiters.queue.blocks.get(block_key)
         if block is not None:
             self._turns.look_for(block)
@@ -188,6 +200,7 @@ class Line:
         self._tick_soon()
         if self._ticker is not None:
             await self._ticker
+        await self._turns.aclose()  # the last tick may have begun a fetch
 
     def estimate_s(self, caller: str, weight: float, place: int = 1, *, background: bool = False) -> float:
         """Estimate the wait from now for the caller's `place`-th block, in seconds, from what is known."""
@@ -243,10 +256,12 @@ class Line:
         rows = () if self._closing else self._waiters.queue.report(now_s=loop.time())
         returned = tuple(self._turns.returned)
         lookers = tuple(self._lookers)
+        if self.last is not None and not (rows or self._reported or returned or lookers or self.is_cut_off):
+            return  # the scheduler knows that nothing waits here
         wants_board = bool(lookers) or self._waiters.has_unjudged()
         self._reported = bool(rows)  # set before the answer: new requests rely on it to know if a tick follows
         try:
-            ticked = await self._scheduler.tick(rows, returned=returned, quiet=False, wants_board=wants_board)
+            ticked = await self._ask(rows, returned=returned, wants_board=wants_board)
         except StoreUnavailable as exc:
             self._lost_redis(exc)
             _answer(lookers, None)
@@ -258,7 +273,10 @@ class Line:
         pause_grew = ticked.pause_in_ms > 0 and (self.last is None or self.last.pause_in_ms == 0)
         self.last, self._ticked_at_s = ticked, now_s
         self._due_at_s = None if ticked.due_in_ms is None else now_s + ticked.due_in_ms / 1000
+        if ticked.begun is not None and sum(row.count for row in rows) == 1:
+            self._reported = False
         _answer(lookers, ticked)
+        self._turns.grant(ticked.begun)
         for turn in ticked.turns:
             self._turns.take(turn)
         del self._turns.returned[: len(returned)]
@@ -266,6 +284,14 @@ class Line:
             self._board, self._board_at_s = ticked.board, now_s
         if ticked.board is not None or pause_grew:
             self._waiters.judge_all(now_s=now_s, again=pause_grew)
+
+    async def _ask(self, rows: tuple[WaitingCount, ...], *, returned: tuple[int, ...], wants_board: bool) -> Ticked:
+        wish = self._turns.wish() if rows else None
+        try:
+            return await self._scheduler.tick(rows, returned=returned, quiet=False, wants_board=wants_board, wish=wish)
+        except BaseException:
+            self._turns.lose_wish()
+            raise
 
     def _lost_redis(self, error: StoreUnavailable) -> None:
         """Wait out a short outage of Redis; after that, fail the waiting requests, since no wait can be predicted."""

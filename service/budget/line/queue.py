@@ -167,6 +167,17 @@ class Queue:
         line = self._lines.get(caller, {})
         return next((block for block in line.values() if block.state is BlockState.WAITING), None)
 
+    def first(self) -> tuple[str, QueuedBlock] | None:
+        """Return a caller of those who have waited longest, and its block to be fetched next; the background last."""
+        found = None
+        for caller in self._lines:
+            block = self.next_for(caller)
+            if block is not None:
+                if not block.places[caller].background:
+                    return caller, block
+                found = found or (caller, block)
+        return found
+
     def position(self, block: QueuedBlock, caller: str) -> int:
         """Return the block's position in the caller's own line, counted from 1."""
         position = 0

@@ -1,6 +1,8 @@
 """Turns in use on one replica. Each runs from `begin` to `done` in its own task, which is never cancelled."""
 
 import asyncio
+import itertools
+import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 
@@ -10,6 +12,7 @@ from service.budget.line.jobs import CallFailed, Payer
 from service.budget.line.queue import BlockState, QueuedBlock
 from service.budget.line.waiters import Waiters
 from service.budget.scheduler.interfaces import (
+    FIRST_WISH,
     AlreadyStored,
     Beginning,
     Begun,
@@ -19,8 +22,9 @@ from service.budget.scheduler.interfaces import (
     Rules,
     Scheduler,
     Turn,
+    Wish,
 )
-from service.model.errors import StoreUnavailable, UpstreamUnreachable
+from service.model.errors import ShuttingDown, StoreUnavailable, UpstreamUnreachable
 
 log = structlog.get_logger()
 
@@ -64,6 +68,38 @@ class Turns:
         self._ending: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving = False
+        self._wish: tuple[Turn, QueuedBlock] | None = None
+        self._wishes = itertools.count(FIRST_WISH + random.getrandbits(51))  # other replicas have other numbers
+
+    def wish(self) -> Wish | None:
+        """Return the block to begin within the next tick, after which `grant` or `lose_wish` must be called."""
+        found = None if self._leaving or self.returned else self._waiters.queue.first()
+        if found is None:
+            return None
+        caller, block = found
+        turn = Turn(id=next(self._wishes), caller=caller, usable_in_ms=0)
+        self._wish = turn, block
+        block.state, block.is_stirred, block.asked_s = BlockState.BEGINNING, False, asyncio.get_running_loop().time()
+        return Wish(turn=turn.id, caller=caller, block=block.key, block_key=block.key, known=block.known)
+
+    def grant(self, begun: Beginning | None) -> None:
+        """Use the turn that the tick has begun; None if it has begun none."""
+        if self._wish is None:
+            return
+        (turn, block), self._wish = self._wish, None
+        if begun is not None:
+            self._in_use.add(turn.id)
+            self._spawn(block, self._use(turn, block, begun))
+            return
+        self._wait_again(block, soon=False)
+        if block.is_stirred:
+            self.look_for(block)
+
+    def lose_wish(self) -> None:
+        """Give the turn back with the next tick that is answered, since no answer says whether it has begun."""
+        if self._wish is not None:
+            self.returned.append(self._wish[0].id)
+            self.grant(None)
 
     def take(self, turn: Turn) -> None:
         """Use a turn for the block that its caller has waited for longest, or give the turn back.
@@ -114,9 +150,9 @@ class Turns:
         self.ends[turn.caller, "returned"] += 1
         self._tick_soon()
 
-    async def _use(self, turn: Turn, block: QueuedBlock) -> None:
+    async def _use(self, turn: Turn, block: QueuedBlock, begun: Beginning | None = None) -> None:
         try:
-            answer = await self._begin_when_usable(turn, block)
+            answer = begun or await self._begin_when_usable(turn, block)
             if answer is None:
                 self._give_back(turn)
                 return
@@ -227,9 +263,12 @@ class Turns:
             self._ending.add(turn.id)
             self._spawn(block, report_again())
 
-    def _wait_again(self, block: QueuedBlock, error: Exception | None = None) -> None:
+    def _wait_again(self, block: QueuedBlock, error: Exception | None = None, *, soon: bool = True) -> None:
         self._waiters.wait_again(block, now_s=asyncio.get_running_loop().time(), error=error)
-        self._tick_soon()
+        if self._leaving:
+            self._waiters.fail(block, ShuttingDown())
+        if soon:
+            self._tick_soon()
 
     def _join(self, block: QueuedBlock, *, lease_s: float) -> None:
         """Wait for another replica's fetch, which may already have ended when the answer arrived."""

@@ -77,9 +77,9 @@ class Waiters:
 
     def judge(self, block: QueuedBlock, waiter: Waiter, *, now_s: float) -> None:
         """Refuse a request if its estimated turn comes after its patience ends."""
-        waiter.judged = True
         if block.state is not BlockState.WAITING:
             return
+        waiter.judged = True
         place = self.queue.position(block, waiter.caller)
         estimate_s = self._estimate(waiter.caller, waiter.weight, place, background=waiter.background)
         if now_s + estimate_s > waiter.deadline_s:
@@ -136,8 +136,8 @@ class Waiters:
                 self.fail(block, error)
 
     def has_unjudged(self) -> bool:
-        """Return whether any request has not yet been judged by its expected wait."""
-        return any(not waiter.judged for _, waiter in self._all())
+        """Return whether any request in line has not yet been judged by its expected wait."""
+        return any(not waiter.judged and block.state is BlockState.WAITING for block, waiter in self._all())
 
     def _refuse(self, block: QueuedBlock, waiter: Waiter) -> None:
         if not waiter.future.done():

@@ -13,7 +13,17 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from service.budget.scheduler.interfaces import Beginning, Begun, Board, Lapsed, Rules, Scheduler, Ticked, WaitingCount
+from service.budget.scheduler.interfaces import (
+    Beginning,
+    Begun,
+    Board,
+    Lapsed,
+    Rules,
+    Scheduler,
+    Ticked,
+    WaitingCount,
+    Wish,
+)
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.outage import Outage
 from service.budget.scheduler.policy import Policy
@@ -98,12 +108,20 @@ class FallbackScheduler:
             pass
 
     async def tick(
-        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self,
+        waiting: tuple[WaitingCount, ...],
+        *,
+        returned: tuple[int, ...],
+        quiet: bool,
+        wants_board: bool,
+        wish: Wish | None = None,
     ) -> Ticked:
-        """See `Scheduler.tick`. Raise StoreUnavailable only during the grace period."""
+        """See `Scheduler.tick`. Raise StoreUnavailable only during the grace period. Wishes are for the shared side."""
         if self._own is None:
             try:
-                return await self._tick_shared(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
+                return await self._tick_shared(
+                    waiting, returned=returned, quiet=quiet, wants_board=wants_board, wish=wish
+                )
             except StoreUnavailable:
                 if self._own is None:
                     raise
@@ -136,19 +154,29 @@ class FallbackScheduler:
         return self._shared if self._own is None else self._own
 
     async def _tick_shared(
-        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self,
+        waiting: tuple[WaitingCount, ...],
+        *,
+        returned: tuple[int, ...],
+        quiet: bool,
+        wants_board: bool,
+        wish: Wish | None = None,
     ) -> Ticked:
         """Tick the shared scheduler. Ticks must not overlap, since each report replaces the one before it."""
         async with self._asking:
             asked_s = self._asked_s = self._clock_s()
             quiet = quiet or self._outage.owed_until_s is not None
             try:
-                ticked = await self._shared.tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
+                ticked = await self._shared.tick(
+                    waiting, returned=returned, quiet=quiet, wants_board=wants_board, wish=wish
+                )
             except StoreUnavailable:
                 await self._missed(asked_s)
                 raise
             self._answered()
             self._note(ticked, asked_s=asked_s, quiet=quiet)
+            if wish is not None and isinstance(ticked.begun, Begun):
+                self._begun.add(wish.turn)
             return ticked
 
     async def _missed(self, asked_s: float) -> None:

@@ -114,6 +114,8 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
 class Ticked(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a tick: this replica's unused turns, when to tick again, and the state of the app.
 
+    `begun` is what `begin` answered to the tick's wish; None if no turn was to be had for it at once.
+
     `due_in_ms` is when to tick again because a turn may be given then; None if nothing on this replica waits except for
     turns that it already holds. `pause_in_ms` is the remaining time of the pause, 0 for none; `pause_reason` is its
     reason.
@@ -125,6 +127,7 @@ class Ticked(msgspec.Struct, frozen=True, kw_only=True):
     pause_in_ms: int
     pause_reason: str
     board: Board | None
+    begun: "Begun | Joined | AlreadyStored | None" = None
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,16 +169,40 @@ class Paused(msgspec.Struct, frozen=True, kw_only=True):
 Beginning = Begun | Early | Joined | AlreadyStored | Lapsed | Paused
 
 
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """A block to fetch at once, within the tick, if that gives the caller a turn which is usable now.
+
+    The turn then has the id `turn`, at least FIRST_WISH, so that it can be given back even if the answer is lost. For
+    the other fields see `Scheduler.begin`.
+    """
+
+    turn: int
+    caller: str
+    block: str
+    block_key: str
+    known: bytes
+
+
+FIRST_WISH = 2**52
+"""Turns with smaller ids are numbered by the scheduler."""
+
+
 class Scheduler(Protocol):
     """Gives out the turns of one app. Methods raise StoreUnavailable if it cannot be reached."""
 
     async def tick(
-        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self,
+        waiting: tuple[WaitingCount, ...],
+        *,
+        returned: tuple[int, ...],
+        quiet: bool,
+        wants_board: bool,
+        wish: Wish | None = None,
     ) -> Ticked:
         """Replace this replica's report, give back the `returned` turns and return its unused turns.
 
         A returned turn that has begun counts as done. `quiet` takes all slots for one window: calls may have been made
-        outside the shared budget.
+        outside the shared budget. `wish` saves a call of `begin`; the block is counted in `waiting`.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from service.budget.scheduler.interfaces import Beginning, Ticked, WaitingCount
+from service.budget.scheduler.interfaces import Beginning, Ticked, WaitingCount, Wish
 from service.budget.scheduler.policy import Policy
 from service.budget.scheduler.report_changes import ReportChanges
 from service.budget.scheduler.server_clock import ServerClock, any_chance, monotonic_ms
@@ -38,7 +38,13 @@ class LocalScheduler:
         self._callers: dict[int, str] = {}
 
     async def tick(
-        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self,
+        waiting: tuple[WaitingCount, ...],
+        *,
+        returned: tuple[int, ...],
+        quiet: bool,
+        wants_board: bool,
+        wish: Wish | None = None,
     ) -> Ticked:
         """See `Scheduler.tick`."""
         now_ms = self._clock_ms()
@@ -51,9 +57,11 @@ class LocalScheduler:
             returned=returned,
             quiet=quiet,
             wants_board=wants_board,
+            wish=wish,
+            stored=b"" if wish is None else self._head(wish.block_key),
         )
         self._answered()
-        self._changes.answered()
+        self._changes.answered(taken=wish.caller if wish and ticked.begun else None)
         self._callers = {turn.id: turn.caller for turn in ticked.turns}
         return ticked
 
@@ -61,9 +69,13 @@ class LocalScheduler:
         """See `Scheduler.begin`."""
         if turn in self._callers:
             self._changes.uncertain((self._callers[turn],))
-        stored = b"" if self._stored is None else self._stored(block_key)[:HEAD_BYTES]
         beginning = self._policy.begin(
-            self._reading(self._clock_ms()), self._replica, turn, block=block, known=known[:HEAD_BYTES], stored=stored
+            self._reading(self._clock_ms()),
+            self._replica,
+            turn,
+            block=block,
+            known=known[:HEAD_BYTES],
+            stored=self._head(block_key),
         )
         self._answered()
         return beginning
@@ -73,6 +85,9 @@ class LocalScheduler:
         reading = self._reading(self._clock_ms())
         self._policy.done(reading, self._replica, turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason)
         self._answered()
+
+    def _head(self, block_key: str) -> bytes:
+        return b"" if self._stored is None else self._stored(block_key)[:HEAD_BYTES]
 
     def _reading(self, now_ms: float) -> Reading:
         epoch, seen_ms = self._server_clock.read(now_ms)

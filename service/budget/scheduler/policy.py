@@ -19,6 +19,7 @@ from service.budget.scheduler.interfaces import (
     Ticked,
     Turn,
     WaitingCount,
+    Wish,
 )
 from service.budget.scheduler.state import Flight, Reading, Report, ReportRow, Slot, Tag
 
@@ -66,23 +67,29 @@ class Policy:
         quiet: bool,
         wants_board: bool,
         changed: frozenset[str] | None = None,
+        wish: Wish | None = None,
+        stored: bytes = b"",
     ) -> Ticked:
-        """See `Scheduler.tick`. Callers not in `changed` keep their time of entry; None means that all have changed."""
+        """See `Scheduler.tick`. Callers not in `changed` keep their time of entry; None means that all have changed.
+
+        `stored` is the head of the wish's block as stored now, b"" for none.
+        """
         self._settle(reading)
         for turn in returned:
             self._give_back(turn, replica)
         report = self._reported(replica, waiting, changed)
         if quiet:
             self._take_all()
-        seen = None
+        seen, begun = None, None
         if wants_board or (report and self._may_give()):
-            seen = self._look()
-            self._give(seen)
+            seen, begun = self._give_due(wish, replica, stored=stored)
         mine = [slot for slot in self.slots if slot.pending and slot.replica == replica]
         lefts = [
             (max(0, row.count - sum(slot.caller == caller for slot in mine)), row.background)
             for caller, row in report.items()
         ]
+        if begun is not None and not any(row.count for row in report.values()):
+            del self.reports[replica]
         left = sum(count for count, _ in lefts)
         urgent = sum(count for count, background in lefts if not background)
         pressing = max(urgent or left, seen.pressing if seen else 0)
@@ -96,6 +103,7 @@ class Policy:
             pause_in_ms=max(0, self.pause_until - self.now),
             pause_reason=self.pause_reason if self.pause_until > self.now else "",
             board=self._board(seen) if wants_board and seen else None,
+            begun=begun,
         )
 
     def begin(self, reading: Reading, replica: str, turn: int, *, block: str, known: bytes, stored: bytes) -> Beginning:
@@ -107,11 +115,7 @@ class Policy:
             if flight and flight.turn == turn:
                 del self.flights[block]
             return Lapsed()
-        answer = self._refusal(slot, flight, known=known, stored=stored)
-        if answer is None:
-            self._take(slot, block)
-            return Begun()
-        return answer
+        return self._begin(slot, block, known=known, stored=stored)
 
     def done(self, reading: Reading, replica: str, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
         """See `Scheduler.done`."""
@@ -212,6 +216,13 @@ class Policy:
         if flight and flight.turn == turn:
             del self.flights[slot.block]
 
+    def _begin(self, slot: Slot, block: str, *, known: bytes, stored: bytes) -> Beginning:
+        answer = self._refusal(slot, self.flights.get(block), known=known, stored=stored)
+        if answer is None:
+            self._take(slot, block)
+            return Begun()
+        return answer
+
     def _refusal(self, slot: Slot, flight: Flight | None, *, known: bytes, stored: bytes) -> Beginning | None:
         other = flight if flight and flight.turn != slot.turn and flight.ends > self.now else None
         is_stored = slot.pending and stored not in {b"", known}
@@ -227,6 +238,29 @@ class Policy:
             return Paused(pause_in_ms=self.pause_until - self.now, reason=self.pause_reason)
         if slot.pending and self.now < slot.usable_at:
             return Early(usable_in_ms=slot.usable_at - self.now)
+        return None
+
+    def _give_due(
+        self, wish: Wish | None, replica: str, *, stored: bytes
+    ) -> tuple[Demand, Begun | Joined | AlreadyStored | None]:
+        """Give all turns that are due, and use one for the wish; where it was not needed, it is somebody else's."""
+        last_id = self.next_id
+        seen = self._look()
+        self._give(seen)
+        begun = None if wish is None else self._grant(wish, replica, stored=stored, last_id=last_id)
+        if begun is not None and not isinstance(begun, Begun):
+            seen = self._look()
+            self._give(seen)
+        return seen, begun
+
+    def _grant(self, wish: Wish, replica: str, *, stored: bytes, last_id: int) -> Begun | Joined | AlreadyStored | None:
+        """Begin the wish's fetch if a turn later than `last_id` allows it; None if not."""
+        for slot in self.slots:
+            is_new = slot.pending and slot.turn > last_id and slot.usable_at <= self.now
+            if is_new and (slot.replica, slot.caller) == (replica, wish.caller):
+                slot.turn = wish.turn
+                answer = self._begin(slot, wish.block, known=wish.known, stored=stored)
+                return answer if isinstance(answer, (Begun, Joined, AlreadyStored)) else None
         return None
 
     def _take(self, slot: Slot, block: str) -> None:

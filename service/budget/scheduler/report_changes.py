@@ -52,8 +52,11 @@ class ReportChanges:
         self._sent, self._sent_ms = Changes(rows=rows, whole=whole, number=self._number, base=self._base), now_ms
         return self._sent
 
-    def answered(self) -> None:
-        """Record that the scheduler has received the last changes."""
+    def answered(self, *, taken: str | None = None) -> None:
+        """Record that the scheduler has received the last changes, and has taken one off the row of caller `taken`.
+
+        It forgets a report of which nothing is left.
+        """
         if self._sent is None:
             return
         if self._sent.whole:
@@ -64,6 +67,10 @@ class ReportChanges:
             else:
                 self._known.pop(row.caller, None)
         self._sent = None
+        if taken is not None:
+            self.uncertain((taken,))
+            if sum(row.count for row, _ in self._known.values()) <= 1:
+                self._known = {}
 
     def failed(self) -> None:
         """Record that the last changes may be lost. For a whole report no resend is needed: `base` shows whether it

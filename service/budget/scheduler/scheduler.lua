@@ -6,9 +6,9 @@
 -- has begun the run, and it has lost nothing since. See runs.py.
 --
 -- KEYS: 1 state, 2 callers (caller -> sums and tag), 3 reports (replica -> until when its report holds), 4 flights
---       (block -> flight), 5 shares (caller -> its part on each replica), 6 begin's block
--- ARGV: 1 the call, as msgpack; 2 tick's rows that have changed, as msgpack, or the head of the stored block that begin's
---       replica has seen; 3 the run of this text; 4 the run that it may replace
+--       (block -> flight), 5 shares (caller -> its part on each replica), 6 the block of a begin or of a tick's wish
+-- ARGV: 1 the call, as msgpack; 2 tick's rows that have changed, as msgpack; 3 the run of this text; 4 the run that it
+--       may replace
 -- Answers {msgpack of {epoch, now, answer, why all slots were taken or ''}}, or where nothing was done {'other', run},
 -- {'newer'}, or {'resend', why ...} to a tick whose replica must tell its whole report. All times are whole milliseconds.
 --
@@ -38,7 +38,8 @@ local function pending(slot) return slot[TURN] ~= 0 and slot[BEGUN_AT] < 0 end
 
 -- Fields of a caller; STANDING: 0 without a tag, IDLE, WAITS. Fields of its share on a replica.
 local WEIGHT, COUNT, SINCE, BACKGROUND, TAG, STANDING = 1, 2, 3, 4, 5, 6
-local NAME, LACKS, SHARES = 7, 8, 9 -- known within a call alone: LACKS counts those without a turn
+local TURNS, SHARES = 7, 8 -- known within a call alone: TURNS counts the turns held, absent for none
+local NAMES = {} -- caller -> name; a further field in each of them would cost more
 local IDLE, WAITS = 1, 2
 local S_REPLICA, S_WEIGHT, S_COUNT, S_SINCE, S_BACKGROUND = 1, 2, 3, 4, 5
 
@@ -302,9 +303,12 @@ local function next_at(count, urgent)
   return at
 end
 
+-- How many of a caller's wait without a turn.
+local function lacks(caller) return caller[COUNT] - (caller[TURNS] or 0) end
+
 -- One fewer waits without a turn.
 local function take(seen, caller, share)
-  share[S_COUNT], caller[LACKS], seen.count = share[S_COUNT] - 1, caller[LACKS] - 1, seen.count - 1
+  share[S_COUNT], caller[TURNS], seen.count = share[S_COUNT] - 1, (caller[TURNS] or 0) + 1, seen.count - 1
   if not caller[BACKGROUND] then seen.urgent = seen.urgent - 1 end
 end
 
@@ -327,19 +331,19 @@ local function bury_dead()
 end
 
 local function shares_in(caller)
-  if not caller[SHARES] then caller[SHARES] = shares_of(caller[NAME]) end
+  if not caller[SHARES] then caller[SHARES] = shares_of(NAMES[caller]) end
   return caller[SHARES]
 end
 
 -- A caller that has come back stands at the present virtual time; one that has left is forgotten once that has passed.
 -- Where nobody waits who waited before, a new count begins. `moved` are those of whom that may be so.
-local function bring_up_tags(moved, held, carried, all)
-  if not carried then
-    S.virtual, moved = 0, all
-    for _, caller in ipairs(all) do caller[STANDING] = 0 end
+local function bring_up_tags(moved, held, carried)
+  if not carried then -- then all callers are among the moved
+    S.virtual = 0
+    for _, caller in ipairs(moved) do caller[STANDING] = 0 end
   end
   for _, caller in ipairs(moved) do
-    local name = caller[NAME]
+    local name = NAMES[caller]
     if caller[COUNT] > 0 or held[name] then
       caller[TAG] = caller[STANDING] == IDLE and math.max(caller[TAG], S.virtual) or S.virtual
       caller[STANDING] = WAITS
@@ -357,26 +361,23 @@ end
 -- caller's shares are read where they are needed.
 local function standing()
   bury_dead()
-  local held, named, holders = {}, {}, {}
+  local held, named = {}, {}
   for _, slot in ipairs(S.slots) do
     if pending(slot) then held[slot[CALLER]] = true end
   end
-  local all, waiting, moved, carried, count, urgent = {}, {}, {}, false, 0, 0
+  local waiting, moved, carried, count, urgent = {}, {}, false, 0, 0
   local packed, unpacked = redis.call('HGETALL', KEYS[2]), cmsgpack.unpack
   for at = 1, #packed, 2 do
     local name, caller = packed[at], unpacked(packed[at + 1])
     local waits = caller[COUNT]
-    caller[NAME], caller[LACKS] = name, waits
-    all[#all + 1] = caller
+    NAMES[caller] = name
     if held[name] then named[name] = caller end
     if waits > 0 then
       waiting[#waiting + 1] = caller
       count = count + waits
       if not caller[BACKGROUND] then urgent = urgent + waits end
     end
-    if caller[STANDING] ~= WAITS then
-      moved[#moved + 1] = caller
-    elseif waits > 0 or held[name] then
+    if caller[STANDING] == WAITS and (waits > 0 or held[name]) then
       carried = true
     else
       moved[#moved + 1] = caller
@@ -384,13 +385,12 @@ local function standing()
   end
   for name in pairs(held) do
     if not named[name] then
-      local caller = { 0, 0, 0, true, 0, 0, name, 0 }
-      named[name] = caller
-      holders[#holders + 1] = caller
+      local caller = { 0, 0, 0, true, 0, 0 }
+      named[name], NAMES[caller] = caller, name
+      moved[#moved + 1] = caller
     end
   end
-  for _, caller in ipairs(holders) do all[#all + 1], moved[#moved + 1] = caller, caller end
-  bring_up_tags(moved, held, carried, all)
+  bring_up_tags(moved, held, carried)
   local seen = { count = count, urgent = urgent, waiting = waiting }
   for _, slot in ipairs(S.slots) do
     local caller = pending(slot) and named[slot[CALLER]]
@@ -406,16 +406,34 @@ local function comes_before(a, b)
   if a[BACKGROUND] ~= b[BACKGROUND] then return b[BACKGROUND] end
   if a[TAG] ~= b[TAG] then return a[TAG] < b[TAG] end
   if a[SINCE] ~= b[SINCE] then return a[SINCE] < b[SINCE] end
-  return a[NAME] < b[NAME]
+  return NAMES[a] < NAMES[b]
 end
 
-local function next_caller(seen)
-  local best, tag, background
-  for _, caller in ipairs(seen.waiting) do
-    if caller[LACKS] > 0 and (not best or (caller[BACKGROUND] == background and caller[TAG] < tag)
-      or ((caller[BACKGROUND] ~= background or caller[TAG] == tag) and comes_before(caller, best))) then
-      best, tag, background = caller, caller[TAG], caller[BACKGROUND]
+-- The first `count` of those who wait without a turn. Written out, since each caller is compared with the last of them.
+local function first_callers(waiting, count)
+  local first, last, tag, since, background = {}, nil, 0, 0, false
+  for _, caller in ipairs(waiting) do
+    local its_tag, its_background = caller[TAG], caller[BACKGROUND]
+    if (#first < count or (its_background ~= background and background)
+      or (its_background == background and (its_tag < tag or (its_tag == tag and (caller[SINCE] < since
+        or (caller[SINCE] == since and NAMES[caller] < NAMES[last])))))) and lacks(caller) > 0 then
+      local at = #first + 1
+      while at > 1 and comes_before(caller, first[at - 1]) do at = at - 1 end
+      table.insert(first, at, caller)
+      first[count + 1] = nil
+      last = first[#first]
+      tag, since, background = last[TAG], last[SINCE], last[BACKGROUND]
     end
+  end
+  return first
+end
+
+-- Of as many callers as there are slots, one at least has not moved back by a turn since they were found.
+local function next_caller(seen)
+  seen.first = seen.first or first_callers(seen.waiting, N)
+  local best
+  for _, caller in ipairs(seen.first) do
+    if lacks(caller) > 0 and (not best or comes_before(caller, best)) then best = caller end
   end
   return best
 end
@@ -448,10 +466,10 @@ local function give(seen)
     local share, cost = next_share(caller), 1 / caller[WEIGHT]
     if not caller[BACKGROUND] then S.virtual = math.max(S.virtual, caller[TAG]) end
     S.next_id = S.next_id + 1
-    slot[TURN], slot[REPLICA], slot[CALLER], slot[COST] = S.next_id, share[S_REPLICA], caller[NAME], cost
+    slot[TURN], slot[REPLICA], slot[CALLER], slot[COST] = S.next_id, share[S_REPLICA], NAMES[caller], cost
     slot[USABLE_AT], slot[BEGUN_AT], slot[BLOCK] = usable_at, -1, ''
     caller[TAG] = caller[TAG] + cost
-    write_caller(caller[NAME], caller)
+    write_caller(NAMES[caller], caller)
     take(seen, caller, share)
   end
 end
@@ -459,22 +477,22 @@ end
 local function board(seen)
   local waiting, ranks = {}, {}
   for _, caller in ipairs(seen.waiting) do
-    if caller[LACKS] > 0 then waiting[#waiting + 1] = caller end
+    if lacks(caller) > 0 then waiting[#waiting + 1] = caller end
   end
   table.sort(waiting, comes_before)
   for at = 1, math.min(#waiting, BOARD_ROWS) do
     local caller = waiting[at]
-    ranks[at] = { caller[NAME], caller[LACKS], caller[TAG], caller[WEIGHT], now - caller[SINCE], caller[BACKGROUND] }
+    ranks[at] = { NAMES[caller], lacks(caller), caller[TAG], caller[WEIGHT], now - caller[SINCE], caller[BACKGROUND] }
   end
   return { S.virtual, math.floor(S.held + 0.5), ranks }
 end
 
 -- The three steps
 
--- A report that another of the same replica has overtaken tells nothing.
+-- Take a report, unless another of the same replica has overtaken it: return whether it has been taken.
 local function take_report(count, whole, number)
   local packed = redis.call('HGET', KEYS[3], replica)
-  if packed and cmsgpack.unpack(packed)[2] > number then return end
+  if packed and cmsgpack.unpack(packed)[2] > number then return false end
   if whole and packed then drop_shares({ [replica] = true }) end
   for _, row in ipairs(cmsgpack.unpack(ARGV[2])) do
     local name, weight, waits, waited, background = unpack(row)
@@ -485,23 +503,95 @@ local function take_report(count, whole, number)
   else
     redis.call('HDEL', KEYS[3], replica)
   end
+  return true
 end
 
-local function tick(returned, quiet, wants_board, count, urgent, whole, number)
+-- The first bytes of the block as it is stored, in hexadecimal digits; '' where there is none, or something that is no
+-- string: a fetch replaces either.
+local function stored_head(bytes)
+  local head = redis.pcall('GETRANGE', KEYS[6], 0, bytes - 1)
+  if type(head) ~= 'string' then return '' end
+  return (string.gsub(head, '.', function(char) return string.format('%02x', string.byte(char)) end))
+end
+
+-- Forget the fetches whose leases have ended, once in a lease.
+local function purge_flights()
+  if now < S.purge_at then return end
+  local packed = redis.call('HGETALL', KEYS[4])
+  for at = 1, #packed, 2 do
+    if cmsgpack.unpack(packed[at + 1])[2] <= now then redis.call('HDEL', KEYS[4], packed[at]) end
+  end
+  S.purge_at = now + FETCH_LEASE
+end
+
+local function begin(turn, block, known, head_bytes)
+  local slot, flight = slot_of(turn), flight_of(block)
+  if not slot or (not pending(slot) and slot[BLOCK] ~= block) then
+    end_flight(block, turn)
+    return { 'lapsed' }
+  end
+  local other = flight and flight.turn ~= turn and flight.ends > now
+  local head = pending(slot) and stored_head(head_bytes) or ''
+  local stored = head ~= '' and head ~= known
+  if other or stored then
+    if pending(slot) then take_off(slot) end
+    give_back(turn)
+    if stored then return { 'stored', 0, head } end
+    return { 'joined', flight.ends - now }
+  end
+  if S.pause_until > now then
+    give_back(turn)
+    return { 'paused', S.pause_until - now, S.reason }
+  end
+  if pending(slot) then
+    if now < slot[USABLE_AT] then return { 'early', slot[USABLE_AT] - now } end
+    take_off(slot)
+    slot[STARTED], slot[BLOCK] = slot[USABLE_AT], block
+  end
+  slot[BEGUN_AT], slot[FREE_AT] = now, now + TRANSIT + REST
+  purge_flights()
+  redis.call('HSET', KEYS[4], block, cmsgpack.pack({ turn, now + FETCH_LEASE }))
+  return { 'begun' }
+end
+
+-- Begin what the replica wishes for, if a turn later than `last_id` allows it now. An older one may be in use already.
+local function grant(wish, last_id)
+  for _, slot in ipairs(S.slots) do
+    if slot[TURN] > last_id and pending(slot) and slot[USABLE_AT] <= now
+      and slot[REPLICA] == replica and slot[CALLER] == wish[2] then
+      slot[TURN] = wish[1]
+      return begin(wish[1], wish[3], wish[4], wish[5])
+    end
+  end
+end
+
+-- `wish`: the id that its turn is to get, its caller, begin's other arguments, and whether it is in the background.
+local function tick(returned, quiet, wants_board, count, urgent, whole, number, _, wish)
   for _, turn in ipairs(returned) do give_back(turn) end
-  take_report(count, whole, number)
+  local is_latest = take_report(count, whole, number)
   if quiet then
     for _, slot in ipairs(S.slots) do
       if pending(slot) then refund(slot) end
       slot[FREE_AT] = math.max(slot[FREE_AT], now + TRANSIT + REST)
     end
   end
-  local seen
+  local seen, begun
   if wants_board or (count > 0 and S.pause_until <= now + AHEAD and free_slots() > 0) then
+    local last_id = S.next_id
     seen = standing()
     give(seen)
+    begun = wish and is_latest and grant(wish, last_id) or nil
+    if begun and begun[1] ~= 'begun' then -- its turn is somebody else's now
+      seen = standing()
+      give(seen)
+    end
   end
   local turns, held, free, left = {}, {}, 0, count
+  if begun then
+    left = left - 1
+    if not wish[6] then urgent = urgent - 1 end
+    if left == 0 then redis.call('HDEL', KEYS[3], replica) end
+  end
   for _, slot in ipairs(S.slots) do
     if pending(slot) then
       if slot[REPLICA] == replica then
@@ -524,54 +614,7 @@ local function tick(returned, quiet, wants_board, count, urgent, whole, number)
   local due = next_at(waits, urgent > 0) - AHEAD - now
   local pause = math.max(0, S.pause_until - now)
   return { turns, left > 0 and math.max(0, due) or -1, free, pause, pause > 0 and S.reason or '',
-    wants_board and board(seen) or nil }
-end
-
--- The first bytes of the block as it is stored; '' where there is none, or something that is no string: a fetch
--- replaces either.
-local function stored_head(bytes)
-  local head = redis.pcall('GETRANGE', KEYS[6], 0, bytes - 1)
-  return type(head) == 'string' and head or ''
-end
-
-local function hex(text)
-  return (string.gsub(text, '.', function(char) return string.format('%02x', string.byte(char)) end))
-end
-
-local function begin(turn, block, head_bytes)
-  local slot, flight = slot_of(turn), flight_of(block)
-  if not slot or (not pending(slot) and slot[BLOCK] ~= block) then
-    end_flight(block, turn)
-    return { 'lapsed' }
-  end
-  local other = flight and flight.turn ~= turn and flight.ends > now
-  local head = pending(slot) and stored_head(head_bytes) or ''
-  local stored = head ~= '' and head ~= ARGV[2]
-  if other or stored then
-    if pending(slot) then take_off(slot) end
-    give_back(turn)
-    if stored then return { 'stored', 0, hex(head) } end
-    return { 'joined', flight.ends - now }
-  end
-  if S.pause_until > now then
-    give_back(turn)
-    return { 'paused', S.pause_until - now, S.reason }
-  end
-  if pending(slot) then
-    if now < slot[USABLE_AT] then return { 'early', slot[USABLE_AT] - now } end
-    take_off(slot)
-    slot[STARTED], slot[BLOCK] = slot[USABLE_AT], block
-  end
-  slot[BEGUN_AT], slot[FREE_AT] = now, now + TRANSIT + REST
-  if now >= S.purge_at then
-    local packed = redis.call('HGETALL', KEYS[4])
-    for at = 1, #packed, 2 do
-      if cmsgpack.unpack(packed[at + 1])[2] <= now then redis.call('HDEL', KEYS[4], packed[at]) end
-    end
-    S.purge_at = now + FETCH_LEASE
-  end
-  redis.call('HSET', KEYS[4], block, cmsgpack.pack({ turn, now + FETCH_LEASE }))
-  return { 'begun' }
+    begun or { '' }, wants_board and board(seen) or nil }
 end
 
 local function done(turn, block, pause_ms, reason)

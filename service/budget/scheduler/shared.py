@@ -21,11 +21,13 @@ from service.budget.scheduler.interfaces import (
     Ticked,
     Turn,
     WaitingCount,
+    Wish,
 )
 from service.budget.scheduler.report_changes import ReportChanges
 from service.budget.scheduler.runs import ScriptRuns, random_run
 from service.budget.scheduler.server_clock import ServerClock, any_chance, monotonic_ms
 from service.model.blocks import HEAD_BYTES
+from service.model.calls import CallKind, budget_name
 from service.model.errors import StoreUnavailable
 from service.store.interfaces import Store
 
@@ -52,24 +54,26 @@ class _Board(msgspec.Struct, array_like=True):
     ranks: list[tuple[str, int, float, float, int, bool]]
 
 
-class _Ticked(msgspec.Struct, array_like=True):
-    turns: list[tuple[int, str, int]]
-    due_in_ms: int
-    free: int
-    pause_in_ms: int
-    pause_reason: str
-    board: _Board | None = None
-
-
 class _Begun(msgspec.Struct, array_like=True):
     kind: str
     in_ms: int = 0
     text: str = ""
 
 
-class RedisScheduler:
-    """One app's turns, given out in Redis to all replicas. Methods raise StoreUnavailable if Redis cannot be reached.
+class _Ticked(msgspec.Struct, array_like=True):
+    turns: list[tuple[int, str, int]]
+    due_in_ms: int
+    free: int
+    pause_in_ms: int
+    pause_reason: str
+    begun: _Begun
+    board: _Board | None = None
 
+
+class RedisScheduler:
+    """The turns for one kind of an app's calls, given out in Redis to all replicas.
+
+    Methods raise StoreUnavailable if Redis cannot be reached.
     `clock_ms` is a monotonic clock, `chance` returns random numbers of 1 to 2**31, `new_run` returns unique names.
     `server_ms` is only for tests and replaces the server's clock. `resets` counts how often this replica has found that
     Redis had lost, or never had, the state of the app, and so began with a quiet window.
@@ -81,6 +85,7 @@ class RedisScheduler:
         *,
         prefix: str,
         app: str,
+        kind: CallKind = CallKind.LIST,
         replica: str,
         rules: Rules,
         clock_ms: Callable[[], float] = monotonic_ms,
@@ -91,8 +96,8 @@ class RedisScheduler:
         self.resets = 0
         self._has_answered = False
         self._script = ScriptRuns(store, SOURCE, format_=FORMAT, new_run=new_run)
-        self._app = app
-        base = f"{prefix}:{{{app}}}:"
+        self._app = budget_name(app, kind)
+        base = f"{prefix}:{{{app}}}:{kind.key_part}"
         self.channel = f"{base}done"
         self._keys = (f"{base}slots", f"{base}tags", f"{base}reports", f"{base}flights", f"{base}shares")
         self._replica = replica
@@ -116,9 +121,15 @@ class RedisScheduler:
         )
 
     async def tick(
-        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self,
+        waiting: tuple[WaitingCount, ...],
+        *,
+        returned: tuple[int, ...],
+        quiet: bool,
+        wants_board: bool,
+        wish: Wish | None = None,
     ) -> Ticked:
-        """See `Scheduler.tick`."""
+        """See `Scheduler.tick`. A wish's `block_key` must have the same hash tag as the scheduler's own keys."""
         now_ms, chance = self._clock_ms(), self._chance()
         count = sum(row.count for row in waiting)
         urgent = sum(row.count for row in waiting if not row.background)
@@ -126,11 +137,18 @@ class RedisScheduler:
         for _ in range(RESENDS):
             changes = self._changes.changes(waiting, now_ms=now_ms, whole=whole)
             rows = [(row.caller, row.weight, row.count, row.waited_ms, row.background) for row in changes.rows]
-            args = (returned, quiet, wants_board, count, urgent, changes.whole, changes.number, changes.base)
+            report = (count, urgent, changes.whole, changes.number, changes.base)
             try:
                 answer = await self._call(
-                    "tick", args, _Ticked, packed=msgspec.msgpack.encode(rows), now_ms=now_ms, chance=chance
+                    "tick",
+                    (returned, quiet, wants_board, *report, None if wish is None else _packed(wish, waiting)),
+                    _Ticked,
+                    packed=msgspec.msgpack.encode(rows),
+                    block_key="" if wish is None else wish.block_key,
+                    now_ms=now_ms,
+                    chance=chance,
                 )
+                begun = _beginning(answer.begun) if answer is not None and answer.begun.kind else None
             except StoreUnavailable:
                 self._changes.failed()
                 raise
@@ -139,7 +157,7 @@ class RedisScheduler:
             whole = True
         else:
             raise StoreUnavailable("script refused")
-        self._changes.answered()
+        self._changes.answered(taken=wish.caller if wish and begun else None)
         self._callers = {turn: caller for turn, caller, _ in answer.turns}
         return Ticked(
             turns=tuple(Turn(id=turn, caller=caller, usable_in_ms=in_ms) for turn, caller, in_ms in answer.turns),
@@ -148,38 +166,22 @@ class RedisScheduler:
             pause_in_ms=answer.pause_in_ms,
             pause_reason=answer.pause_reason,
             board=None if answer.board is None else _board(answer.board),
+            begun=begun if isinstance(begun, (Begun, Joined, AlreadyStored)) else None,
         )
 
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
         """See `Scheduler.begin`. `block_key` must have the same hash tag as the scheduler's own keys."""
-        head = known[:HEAD_BYTES]
         if turn in self._callers:
             self._changes.uncertain((self._callers[turn],))
-        answer = await self._asked("begin", (turn, block, HEAD_BYTES), _Begun, packed=head, block_key=block_key)
-        match answer.kind:
-            case "begun":
-                return Begun()
-            case "early":
-                return Early(usable_in_ms=answer.in_ms)
-            case "joined":
-                return Joined(lease_in_ms=answer.in_ms)
-            case "stored":
-                return AlreadyStored(head=bytes.fromhex(answer.text))
-            case "paused":
-                return Paused(pause_in_ms=answer.in_ms, reason=answer.text)
-            case _:
-                return Lapsed()
+        args = (turn, block, known[:HEAD_BYTES].hex(), HEAD_BYTES)
+        return _beginning(await self._asked("begin", args, _Begun, block_key=block_key))
 
     async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
         """See `Scheduler.done`. The block's name is published on `channel`."""
         await self._asked("done", (turn, block, pause_ms, pause_reason), list[int])
 
-    async def _asked(
-        self, op: str, args: tuple[object, ...], shape: type[Answer], *, packed: bytes = b"", block_key: str = ""
-    ) -> Answer:
-        answer = await self._call(
-            op, args, shape, packed=packed, block_key=block_key, now_ms=self._clock_ms(), chance=self._chance()
-        )
+    async def _asked(self, op: str, args: tuple[object, ...], shape: type[Answer], *, block_key: str = "") -> Answer:
+        answer = await self._call(op, args, shape, block_key=block_key, now_ms=self._clock_ms(), chance=self._chance())
         if answer is None:
             raise StoreUnavailable("broken answer")
         return answer
@@ -208,7 +210,7 @@ class RedisScheduler:
         try:
             reply = msgspec.msgpack.decode(packed_reply, type=_Reply)
             answer = msgspec.msgpack.decode(reply.answer, type=shape)
-        except msgspec.DecodeError as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise StoreUnavailable("broken answer") from exc
         self._server_clock.answered(reply.epoch, reply.now_ms, self._clock_ms())
         self._note_reset(reply.cause)
@@ -221,6 +223,35 @@ class RedisScheduler:
             # An app has no state before its first start; a later reset means that Redis has lost it.
             tell = log.info if is_first and cause == "new" else log.warning
             tell("budget.reset", app=self._app, cause=cause[:200])
+
+
+def _packed(wish: Wish, waiting: tuple[WaitingCount, ...]) -> tuple[object, ...]:
+    background = any(row.background for row in waiting if row.caller == wish.caller)
+    return (wish.turn, wish.caller, wish.block, wish.known[:HEAD_BYTES].hex(), HEAD_BYTES, background)
+
+
+def _beginning(answer: _Begun) -> Beginning:
+    match answer.kind:
+        case "begun":
+            return Begun()
+        case "early":
+            return Early(usable_in_ms=answer.in_ms)
+        case "joined":
+            return Joined(lease_in_ms=answer.in_ms)
+        case "stored":
+            return AlreadyStored(head=_head_of(answer.text))
+        case "paused":
+            return Paused(pause_in_ms=answer.in_ms, reason=answer.text)
+        case _:
+            return Lapsed()
+
+
+def _head_of(digits: str) -> bytes:
+    """Return the bytes that these digits stand for. Raise StoreUnavailable if they stand for none."""
+    try:
+        return bytes.fromhex(digits)
+    except ValueError as exc:
+        raise StoreUnavailable("broken answer") from exc
 
 
 def _board(board: _Board) -> Board:

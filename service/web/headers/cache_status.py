@@ -18,22 +18,22 @@ both are in one string.
 """
 
 from service.model.freshness import CacheDirectives
-from service.model.pages import Page, Source
+from service.model.pages import Obtained, Source
 
 FORCE_DENIED = "force-denied"
 
 
-def cache_status(page: Page, directives: CacheDirectives, *, ttl_s: int) -> bytes:
+def cache_status(obtained: Obtained, directives: CacheDirectives, *, ttl_s: int) -> bytes:
     """Return the field's value. `ttl_s` is the remaining freshness lifetime in seconds, negative once stale."""
-    how = "hit" if page.forward is None else f"fwd={page.forward.value}"
+    how = "hit" if obtained.forward is None else f"fwd={obtained.forward.value}"
     parts = ["taskgate", how, f"ttl={ttl_s}"]
-    if page.source in (Source.FETCHED, Source.JOINED):
+    if obtained.source in (Source.FETCHED, Source.JOINED):
         parts.append("stored")
-    if page.source is Source.JOINED:
+    if obtained.source is Source.JOINED:
         parts.append("collapsed")
     details = []
-    if page.stale_reason is not None:
-        details.append(page.stale_reason.value)
+    if obtained.stale_reason is not None:
+        details.append(obtained.stale_reason.value)
     if directives.is_force_denied:
         details.append(FORCE_DENIED)
     if details:

@@ -3,6 +3,7 @@
 import math
 
 from service.model.budgets import BudgetNote
+from service.model.calls import budget_name
 from service.web.answers import Header
 
 POLICY = "RateLimit-Policy"
@@ -13,11 +14,15 @@ _STATE = STATE.lower().encode()
 
 
 def ratelimit(app: str, note: BudgetNote) -> tuple[Header, ...]:
-    """Return the policy (named after the app: quota, window in seconds) and its state (remaining, next free call)."""
+    """Return the policy (quota, window in seconds) and its state (remaining, next free call).
+
+    The policy is named after the app, with a suffix for single tasks: "shop/get".
+    """
+    name = budget_name(app, note.kind)
     window_s = max(math.ceil(note.window_s), 1)
     reset_s = max(math.ceil(note.reset_s), 0)
     free = min(max(note.free, 0), note.calls)
     return (
-        (_POLICY, f'"{app}";q={note.calls};w={window_s}'.encode()),
-        (_STATE, f'"{app}";r={free};t={reset_s}'.encode()),
+        (_POLICY, f'"{name}";q={note.calls};w={window_s}'.encode()),
+        (_STATE, f'"{name}";r={free};t={reset_s}'.encode()),
     )

@@ -36,6 +36,7 @@ from service.model.errors import (
     TooManyWatchers,
     Unauthenticated,
     UnknownApp,
+    UnknownTask,
     UpstreamBroken,
     UpstreamError,
     UpstreamHTTPStatus,
@@ -77,6 +78,7 @@ ERRORS: tuple[Exception, ...] = (
     KeysUnavailable(),
     NotAllowed("this caller may not read this app"),
     UnknownApp(),
+    UnknownTask(),
     WaitTooLong(place=42, estimate_s=12.4, patience_s=10.0),
     LineFull(bound=1000, retry_after_s=30.0),
     TooManyWatchers(bound=1000),
@@ -140,6 +142,11 @@ def page_example() -> Any:
         source=Source.HIT,
     )
     return msgspec.json.decode(body_of(page))
+
+
+def task_example() -> Any:
+    """Return one task."""
+    return msgspec.json.decode(_TASK)
 
 
 def stream_examples() -> tuple[str, str]:

@@ -101,7 +101,12 @@ def answer_fields() -> Json:
         "RateLimit": _field(
             f"What is left of the budget, and when more becomes free ({STATE}).", text, '"shop";r=3;t=1'
         ),
-        "RateLimitPolicy": _field(f"The app's budget: quota and window in seconds ({POLICY}).", text, '"shop";q=5;w=1'),
+        "RateLimitPolicy": _field(
+            f"A budget: quota and window in seconds ({POLICY}), named after the app; that of single tasks ends in "
+            "`/get`.",
+            text,
+            '"shop";q=5;w=1',
+        ),
         "ReferrerPolicy": _field("Browsers must not send this address to other sites.", text, "no-referrer"),
         "RequestId": _field("The request's id: the caller's own, or a generated one.", text, "order-7f3c", always=True),
         "RetryAfter": _field("Seconds to wait before a retry.", seconds, 3),

@@ -3,10 +3,12 @@
 from typing import Any
 
 from service import __version__
+from service.web.budget_parameters import call_parameter
 from service.web.openapi.examples import (
     budget_example,
     page_example,
     stream_examples,
+    task_example,
     usage_example,
     watch_example,
 )
@@ -17,6 +19,7 @@ from service.web.openapi.problems import (
     OF_CACHE,
     OF_OPEN,
     OF_PROBLEM,
+    OF_TASK,
     OF_TASKS,
     OF_USAGE,
     WAITED,
@@ -63,8 +66,18 @@ the age of the list. All watchers of a list share its calls, so watching costs l
 reconnects to any replica with `Last-Event-ID` receives the changes since that event."""
 
 
+_GET_TASK = """One scheduled push task by its id, as in lists.
+
+**Cost.** A task that is stored and fresh, by itself or as part of a list, costs no upstream call. Otherwise one call
+fetches it. The upstream limits these calls separately, so they have their own budget and their own line, and delay no
+list. All requests for the same task share one call.
+
+**Freshness and patience** are as for lists: `Age`, `Cache-Status`, `ETag`, `Cache-Control`, `Prefer: wait=SECONDS`. A
+task is stored longer once it is dispatched. That a task does not exist (404 `unknown-task`) is stored for as long as a
+pending task is fresh."""
+
 _GET_BUDGET = """The current budget: slots, pause, waiting callers, and usage in the last minute and hour, over all
-replicas.
+replicas. Lists and single tasks have a budget each: see `call`.
 
 A caller sees itself by name and all other callers combined; operators see every caller by name. No upstream call is
 made. Waiting callers are at most a quarter of a second old, usage a second or two."""
@@ -80,6 +93,7 @@ def paths() -> Json:
     """Return all path items by path."""
     return {
         "/tasks": {"get": _list_tasks()},
+        "/tasks/{id}": {"get": _get_task()},
         "/apps": {"get": _list_apps()},
         "/budget": {"get": _get_budget()},
         "/usage": {"get": _get_usage()},
@@ -143,6 +157,37 @@ def _list_tasks() -> Json:
     }
 
 
+def _get_task() -> Json:
+    fields = ("AcceptEncoding", "CacheControl", "IfNoneMatch", "Prefer", "RequestId")
+    return {
+        "operationId": "getTask",
+        "tags": ["Tasks"],
+        "summary": "Get one task",
+        "description": _GET_TASK,
+        "parameters": [
+            {
+                "name": "id",
+                "in": "path",
+                "required": True,
+                "description": "The task's id.",
+                "schema": {"type": "integer", "format": "int64", "minimum": 1, "examples": [1000001294]},
+            },
+            _query_parameter(app_parameter("Name of the app that the task belongs to.")),
+            *({"$ref": f"#/components/parameters/{name}"} for name in fields),
+        ],
+        "security": [{"key": []}],
+        "responses": {
+            "200": {
+                "description": "The task.",
+                "headers": refer_fields(*_MOMENT, *BUDGET, "ContentEncoding"),
+                "content": _json("Task", task_example()),
+            },
+            "304": {"description": "The caller holds this task already.", "headers": refer_fields(*_MOMENT, *BUDGET)},
+            **refer_problems(OF_TASK, *WAITED),
+        },
+    }
+
+
 def _list_apps() -> Json:
     example = {"apps": [{"name": "shop", "region": "singapore"}]}
     return {
@@ -168,6 +213,7 @@ def _get_budget() -> Json:
         "description": _GET_BUDGET,
         "parameters": [
             _query_parameter(app_parameter("Name of the app.")),
+            _query_parameter(call_parameter("Which of the app's budgets.")),
             {"$ref": "#/components/parameters/RequestId"},
         ],
         "security": [{"key": []}],

@@ -16,6 +16,12 @@ OF_TASKS = (
     "upstream-broken upstream-http-status upstream-refused calls-stopped "
     "throttled wait-too-long no-fetch-now shutting-down store-unavailable nothing-stored upstream-timeout"
 )
+OF_TASK = (
+    "bad-request unauthenticated not-allowed keys-unavailable unknown-app unknown-task not-acceptable "
+    "content-too-large uri-too-long query-refused line-full headers-too-large failed upstream-failed "
+    "upstream-unreachable upstream-broken upstream-http-status upstream-refused calls-stopped "
+    "throttled wait-too-long no-fetch-now shutting-down store-unavailable nothing-stored upstream-timeout"
+)
 OF_APPS = "unauthenticated not-allowed keys-unavailable content-too-large uri-too-long headers-too-large failed"
 OF_BUDGET = OF_USAGE = (
     "bad-request unauthenticated not-allowed keys-unavailable unknown-app content-too-large uri-too-long "
@@ -32,6 +38,7 @@ WAITED = ("PreferenceApplied",)
 
 _ALL: tuple[tuple[str, tuple[str, ...]], ...] = (
     (OF_TASKS, WAITED),
+    (OF_TASK, WAITED),
     *((slugs, ()) for slugs in (OF_APPS, OF_BUDGET, OF_CACHE, OF_OPEN, OF_PROBLEM)),
 )
 _TRY_AGAIN = frozenset(
@@ -40,9 +47,9 @@ _TRY_AGAIN = frozenset(
         *("no-fetch-now", "shutting-down", "store-unavailable", "nothing-stored"),
     )
 )
-_NEEDED_BUDGET = frozenset(("line-full", "wait-too-long", "throttled", "calls-stopped", "query-refused")) | frozenset(
-    f"upstream-{what}" for what in ("timeout", "unreachable", "broken", "http-status", "refused")
-)
+_NEEDED_BUDGET = frozenset(
+    ("line-full", "wait-too-long", "throttled", "calls-stopped", "query-refused", "unknown-task")
+) | frozenset(f"upstream-{what}" for what in ("timeout", "unreachable", "broken", "http-status", "refused"))
 
 
 def refer_problems(slugs: str, *fields: str) -> Json:

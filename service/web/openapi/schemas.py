@@ -6,6 +6,7 @@ import msgspec
 
 from service.model.budgets import ServingState
 from service.model.callers import AppInfo
+from service.model.calls import CallKind
 from service.model.errors import Fault
 from service.model.queries import Sort
 from service.model.tasks import Task
@@ -125,7 +126,13 @@ _UPSTREAM_CALLS: Json = {
         "are left out.",
     },
 }
+_CALL: Json = {
+    "type": "string",
+    "enum": [each.value for each in CallKind],
+    "description": "The kind of upstream call: `list` for lists, `get` for single tasks.",
+}
 _BUDGET: Json = {
+    "call": {"$ref": "#/components/schemas/CallKind"},
     "state": {
         "enum": list(get_args(ServingState)),
         "description": "`serving`; `stale`: calls fail and stale pages are served; `failing`: at least half of the "
@@ -206,7 +213,7 @@ _USED: Json = {
     "joined": _COUNT | {"description": "Fetches saved by joining one that another request had started."},
 }
 _SPENT: Json = {
-    "requests": _COUNT | {"description": "Requests for pages."},
+    "requests": _COUNT | {"description": "Requests for tasks that may need this kind of call."},
     "hits": _COUNT | {"description": "Of these, those answered from storage, fresh."},
     "joins": _COUNT | {"description": "Fetches saved by joining one that another request had started."},
     "stale": _COUNT | {"description": "Requests answered from storage, stale."},
@@ -215,11 +222,17 @@ _SPENT: Json = {
     "refusals": _COUNT | {"description": "Requests rejected because no fetch was possible in time."},
     "failed": _COUNT | {"description": "Of `fetches`, those that failed."},
     "saved": _COUNT | {"description": "Fetches saved by caching and joining: the sum of `hits` and `joins`."},
+    "watches": _COUNT | {"description": "Watches that were opened, reconnections included."},
+    "watched_seconds": _COUNT
+    | {"description": "How long watches were open, added up: by 60 in a minute for each that is open all the time."},
+    "events": _COUNT | {"description": "Events sent to watches."},
+    "resets": _COUNT | {"description": "Of these, `reset`: a watch that could not be continued began anew."},
 }
 _MINUTE_USAGE: Json = {"start": _INSTANT, "used": {"$ref": "#/components/schemas/Spent"}}
 _HOUR_USAGE: Json = {"start": _INSTANT, "used": {"$ref": "#/components/schemas/Spent"}}
 _CALLER_USAGE: Json = {"caller": {"type": "string"}, "used": {"$ref": "#/components/schemas/Spent"}}
 _USAGE: Json = {
+    "call": {"$ref": "#/components/schemas/CallKind"},
     "caller": {"description": "The caller whose usage this is; null for all callers."},
     "redis": {"enum": ["ok", "away"], "description": "If `away`, the rest is what one replica knows."},
     "since": _INSTANT | {"description": "The start of the first minute or hour."},
@@ -257,7 +270,11 @@ def schemas() -> Json:
         "AppList": _object(Apps, {"apps": {"type": "array", "items": {"$ref": "#/components/schemas/App"}}})
         | {"description": "The apps that a caller may read."},
         "Budget": _object(Budget, _BUDGET)
-        | {"description": "An app's calls: how many are free, which callers wait for them, and which have used them."},
+        | {
+            "description": "An app's calls of one kind: how many are free, which callers wait for them, and which have "
+            "used them."
+        },
+        "CallKind": _CALL,
         "CallerUsage": _object(CallerUsage, _CALLER_USAGE),
         "Contract": {"type": "object", "description": "An OpenAPI document."},
         "Dropped": _object(Dropped, _DROPPED),

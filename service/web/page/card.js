@@ -58,7 +58,7 @@ export const STATES = {
 };
 export const stateOf = (budget) => STATES[budget.state] || { name: budget.state, level: "bad" };
 
-const FIGURES = "state statewhy failed free slots pips waiting oldest flag worst worstof calls minute saved savedhow bars barnote barscale lines linenote linescale from1 from2 rows".split(" ");
+const FIGURES = "state statewhy failed free slots pips waiting oldest flag worst worstof calls minute saved savedhow watchers watched bars barnote barscale lines linenote linescale from1 from2 rows".split(" ");
 
 // Nothing old is left, not even where nobody sees it.
 export function emptied(is) {
@@ -135,6 +135,11 @@ function drawPeriod(is, { usage, period, during, calls, callsNow }, whose) {
   is.savedname.textContent = `Calls saved${caller === null ? "" : ` for ${caller}`}, ${during}`;
   is.saved.textContent = whole.format(total.saved);
   is.savedhow.textContent = total.saved ? `${whole.format(total.hits)} by caching, ${whole.format(total.joins)} by joining` : "";
+  // The seconds watched in the last whole minute tell how many watch.
+  const minute = usage.minutes.at(-2);
+  is.watchname.textContent = `Watching${whose}`;
+  is.watchers.textContent = whole.format(minute ? Math.round(minute.used.watched_seconds / 60) : 0);
+  is.watched.textContent = `${whole.format(total.events)} events, ${whole.format(total.resets)} resets, ${during}`;
 }
 
 function drawCharts(is, name, { usage, parts, part, period, during, allowed }, whose) {

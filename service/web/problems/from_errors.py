@@ -27,6 +27,7 @@ from service.model.errors import (
     TooManyWatchers,
     Unauthenticated,
     UnknownApp,
+    UnknownTask,
     UpstreamBroken,
     UpstreamError,
     UpstreamHTTPStatus,
@@ -47,6 +48,7 @@ _SLUGS: Mapping[type[Exception], str] = {
     Unauthenticated: "unauthenticated",
     KeysUnavailable: "keys-unavailable",
     UnknownApp: "unknown-app",
+    UnknownTask: "unknown-task",
     NotAllowed: "not-allowed",
     WaitTooLong: "wait-too-long",
     LineFull: "line-full",
@@ -72,6 +74,7 @@ _SLUGS: Mapping[type[Exception], str] = {
 _FIXED_DETAILS: Mapping[str, str] = {
     "keys-unavailable": "The keys that sign service accounts' tokens could not be fetched yet.",
     "unknown-app": "No app of this name is readable by this caller.",
+    "unknown-task": "The app has no task with this id.",
     "failed": "The fault is logged under the request id.",
     "not-found": "No resource has this path.",
     "method-not-allowed": "The Allow field lists the supported methods.",

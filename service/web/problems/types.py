@@ -68,6 +68,15 @@ _ALL = (
         remedy="GET /apps lists the apps that your key may read.",
     ),
     ProblemType(
+        slug="unknown-task",
+        title="No such task",
+        status=404,
+        meaning="The app has no task with this id, according to the upstream. That answer is kept for a short while, "
+        "as tasks are.",
+        remedy="Check the id and the app. If the task was created a moment ago, ask again with 'Cache-Control: "
+        "no-cache'.",
+    ),
+    ProblemType(
         slug="method-not-allowed",
         title="Method not allowed",
         status=405,

@@ -8,11 +8,12 @@ from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 
 from service.model.budgets import BudgetView, CallerStanding, CallResults, Counts, ServingState
+from service.model.calls import CallKind
 from service.model.queries import rfc3339
 from service.web.answers import Reply, json_answer
+from service.web.budget_parameters import read_budget
 from service.web.identify import identify
 from service.web.interfaces import Callers, GatewayAPI
-from service.web.parameters import read_app
 
 
 class Slots(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +79,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """The body."""
 
     app: str
+    call: CallKind
     state: ServingState
     state_detail: str
     last_success_at: str | None
@@ -95,11 +97,11 @@ def budget_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
 
     @get("/budget")
     async def show_budget(request: Request[Any, Any, Any]) -> Reply:
-        """Return the budget of one app as visible to the caller."""
+        """Return one of an app's budgets as visible to the caller."""
         caller, context = await identify(request, callers)
-        app = read_app(request.scope["query_string"], caller=caller)
+        app, kind = read_budget(request.scope["query_string"], caller=caller)
         context.app = app
-        return Reply(json_answer(budget_body(await gateway.budget(app, caller))))
+        return Reply(json_answer(budget_body(await gateway.budget(app, caller, kind))))
 
     return show_budget
 
@@ -110,6 +112,7 @@ def budget_body(view: BudgetView) -> Budget:
     success_ms = view.recent.last_success_ms
     return Budget(
         app=view.app,
+        call=view.kind,
         state=view.condition.state,
         state_detail=view.condition.detail,
         last_success_at=None if success_ms is None else rfc3339(success_ms // 1000),

@@ -12,14 +12,14 @@ from msgspec.structs import replace
 
 from service.model.long_lists import ListPosition
 from service.model.pages import PageRequest
-from service.observe.outcomes import TASKS_ROUTE, outcome_of_page
+from service.observe.outcomes import TASKS_ROUTE, outcome_of_answer
 from service.observe.request import UNROUTED, RequestContext
 from service.web.answers import JSON, Answer, Reply, Silence
 from service.web.event_stream import Watch
 from service.web.hangup import unless_hung_up
 from service.web.headers.accept import choose
 from service.web.headers.cache_control import cache_directives_of, patience_of
-from service.web.headers.encoding import Encodings, compressors
+from service.web.headers.encoding import Encodings
 from service.web.headers.link import link_to
 from service.web.identify import Access, identify
 from service.web.in_flight import InFlight
@@ -41,12 +41,14 @@ def tasks_route(
     *,
     clock: Callable[[], float],
     watch: Watch,
+    in_flight: InFlight,
+    encodings: Encodings,
 ) -> ASGIRouteHandler:
     """Return the route. `settings` returns the current settings, `clock` seconds since the epoch.
 
     Litestar passes it the bare ASGI request, since it reads the parameters itself: docs/adr/0009-server.md.
     """
-    tasks = _Tasks(gateway, callers, settings, clock=clock, watch=watch)
+    tasks = _Tasks(gateway, callers, settings, clock=clock, watch=watch, in_flight=in_flight, encodings=encodings)
 
     @asgi(TASKS_ROUTE, copy_scope=False)
     async def list_tasks(scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,6 +78,8 @@ class _Tasks:
         *,
         clock: Callable[[], float],
         watch: Watch,
+        in_flight: InFlight,
+        encodings: Encodings,
     ) -> None:
         self._gateway = gateway
         self._callers = callers
@@ -83,8 +87,8 @@ class _Tasks:
         self._clock = clock
         self._watch = watch
         self._reader = TasksReader(settings())
-        self._in_flight = InFlight()
-        self._encodings = Encodings(compressors(), max_bytes=settings().compressed_max_bytes)
+        self._in_flight = in_flight
+        self._encodings = encodings
 
     async def reply(self, request: Request[Any, Any, Any]) -> Reply:
         """Return the response to a GET."""
@@ -132,7 +136,7 @@ class _Tasks:
                 page = await unless_hung_up(work, receive=request.receive, context=context)
         if page is None:
             return Silence()
-        context.outcome = outcome_of_page(page, wait_applied_s=context.wait_applied_s)
+        context.outcome = outcome_of_answer(page, wait_applied_s=context.wait_applied_s)
         return Reply(
             page_answer(
                 page,

@@ -8,9 +8,11 @@ from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 
 from service.model.budgets import Counts, UsageView
+from service.model.calls import CallKind
 from service.model.errors import BadRequest, Fault, NotAllowed
 from service.model.queries import FromNow, Moment, parse_moment, rfc3339
 from service.web.answers import Reply, json_answer
+from service.web.budget_parameters import call_parameter
 from service.web.identify import identify
 from service.web.interfaces import Callers, GatewayAPI
 from service.web.parameters import MOMENT_PATTERN, NO_APP, Example, Parameter, app_parameter, readable
@@ -23,7 +25,7 @@ _CALLER_MAX = 128
 
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests for pages, their outcomes, and the calls that they used and saved."""
+    """Requests for tasks, their outcomes, the calls that they used and saved, and watches."""
 
     requests: int
     hits: int
@@ -34,6 +36,10 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     refusals: int
     failed: int
     saved: int
+    watches: int
+    watched_seconds: int
+    events: int
+    resets: int
 
 
 class CallerUsage(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +67,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """The body."""
 
     app: str
+    call: CallKind
     caller: str | None
     redis: Literal["ok", "away"]
     since: str
@@ -75,6 +82,7 @@ def usage_parameters() -> tuple[Parameter[Any], ...]:
     """Return the parameters in the order of the contract."""
     return (
         app_parameter("Name of the app."),
+        call_parameter("Which requests and calls are told."),
         Parameter(
             name="caller",
             read=_read_caller,
@@ -129,7 +137,9 @@ def usage_route(gateway: GatewayAPI, callers: Callers, *, clock: Callable[[], fl
         only = values.get("caller") if caller.operator else caller.name
         if values.get("caller", only) != only:
             raise NotAllowed("only operators may see what other callers have used")
-        return Reply(json_answer(usage_body(await gateway.usage(app, caller=caller, only=only, since_s=since_s))))
+        kind = values.get("call", CallKind.LIST)
+        view = await gateway.usage(app, caller=caller, only=only, since_s=since_s, kind=kind)
+        return Reply(json_answer(usage_body(view)))
 
     return show_usage
 
@@ -139,6 +149,7 @@ def usage_body(view: UsageView) -> Usage:
     total = sum((use.counts for use in view.callers), Counts())
     return Usage(
         app=view.app,
+        call=view.kind,
         caller=view.only,
         redis="away" if view.redis_away else "ok",
         since=rfc3339(view.since_s),
@@ -161,6 +172,10 @@ def _spent(counts: Counts) -> Spent:
         refusals=counts.refusals,
         failed=counts.failed,
         saved=counts.hits + counts.joined,
+        watches=counts.watches,
+        watched_seconds=counts.watched_s,
+        events=counts.events,
+        resets=counts.resets,
     )
 
 

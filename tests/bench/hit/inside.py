@@ -15,6 +15,7 @@ from service.cache.memory_blocks import MemoryBlocks
 from service.callers.authenticator import Authenticator
 from service.callers.table import table_of
 from service.model.blocks import Block, block_of
+from service.model.calls import CallKind
 from service.model.pages import Page, Source
 from service.model.queries import At, Query, Range, Slice
 from service.model.tasks import Listing, Task
@@ -133,7 +134,7 @@ def of_a_hit() -> list[tuple[str, str]]:
     authorization = f"Bearer {key}".encode()
     log = AccessLog(lambda _, count: None)
     metrics = Metrics(version="", apps={}, callers=lambda: ("c0",), clock=time.monotonic)
-    usage = UsageObserver({"shop": lambda caller, column, number: None})
+    usage = UsageObserver({("shop", CallKind.LIST): lambda caller, column, number: None})
     alone_us, logged_us, all_us = (
         asyncio.run(_replayed(callers, authorization, listeners))
         for listeners in ((), (log,), (log, metrics.requests, usage))

@@ -26,8 +26,8 @@ BLOCK = Block(
     range=Range(since_s=0, until_s=1),
     total=1,
     settled=True,
-    ends=(2,),
-    body=b"{}",
+    ends=(34,),
+    body=b'{"id":0,"type":null,"status":null}',
     ids=bytes(8),
     codes=b"\x05",
 )

@@ -22,6 +22,8 @@ LIFETIMES = Lifetimes(fresh_s=60, settled_s=600, refusal_s=60, stale_while_reval
 BOUND = 5
 BRIEF_MS = 10_000
 KEEP_MS = 3_060_000
+TASK = b'{"id":0,"type":null,"status":null}'
+LARGE_TASK = b'{"id":0,"type":null,"status":null,"title":"%b"}' % (b"x" * 8000)
 
 
 def query(number: int, app: str = "shop") -> Query:
@@ -29,7 +31,7 @@ def query(number: int, app: str = "shop") -> Query:
     return Query(app=app, since=FromNow(offset_s=-86_400), until=FromNow(offset_s=0), keyword=f"k{number}")
 
 
-def block(text: bytes = b"{}") -> Block:
+def block(text: bytes = TASK) -> Block:
     """A block of one record."""
     return Block(
         fetched_at_ms=int(time.time() * 1000),
@@ -53,7 +55,7 @@ class Replica:
         memory = MemoryBlocks(max_bytes=10_000_000, clock=time.monotonic)
         self.cache = BlockCache(self.blocks, memory, lifetimes=LIFETIMES, shares=self.shares)
 
-    async def put(self, of: Query, *, index: int = 0, caller: str = "c0", text: bytes = b"{}") -> None:
+    async def put(self, of: Query, *, index: int = 0, caller: str = "c0", text: bytes = TASK) -> None:
         """Store a fetched block."""
         await self.put_any(BlockKey(query=of, index=index), block(text), caller=caller)
 
@@ -154,7 +156,7 @@ async def test_a_stored_block_keeps_its_time(store: RedisStore, own_valkey: Serv
     await replica.put(query(0), caller="victim")
     for number in range(1, BOUND + 2):
         await replica.put(query(number))
-    await replica.put(query(0), text=b'{"new": 1}')
+    await replica.put(query(0), text=b'{"id": 0, "type": null, "status": "new"}')
     assert ttl_ms(own_valkey, replica, query(0)) > BRIEF_MS
     assert ttl_ms(own_valkey, replica, query(0)) <= KEEP_MS
 
@@ -218,10 +220,10 @@ async def test_nobody_evicts_everybody(store: RedisStore, own_valkey: Server, po
     others = [(query(number, app="news"), "c0") for number in range(20)]
     others += [(query(number), "c1") for number in range(20)]
     for of, caller in others:
-        await replica.put(of, caller=caller, text=b'{"other": 1}')
+        await replica.put(of, caller=caller, text=TASK)
     with structlog.testing.capture_logs() as logs:
         for number in range(3000):
-            await replica.put(query(1000 + number), text=b'{"x": "%b"}' % (b"x" * 8000))
+            await replica.put(query(1000 + number), text=LARGE_TASK)
             if number % 200 == 0:
                 await until(lambda: own_valkey.run("DBSIZE") < 400)  # what has expired is gone: time goes on
     assert {log["event"] for log in logs} == {"cache.caller_over_bound"}

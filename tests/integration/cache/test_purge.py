@@ -35,8 +35,8 @@ BLOCK = Block(
     range=Range(since_s=0, until_s=1),
     total=1,
     settled=True,
-    ends=(2,),
-    body=b"{}",
+    ends=(34,),
+    body=b'{"id":0,"type":null,"status":null}',
     ids=bytes(8),
     codes=b"\x05",
 )
@@ -146,7 +146,7 @@ class SlowUpstream:
         await self.go.wait()
         return Listing(tasks=(), total=0)
 
-    def stopped(self, app: object) -> None:
+    def stopped(self, app: object, kind: object) -> None:
         return None
 
 

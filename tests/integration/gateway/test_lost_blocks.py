@@ -74,12 +74,20 @@ def _each(server: Server, change: Callable[[str], Any]) -> None:
         change(key.decode())
 
 
+def _overwrite(server: Server, key: str, offset: str, text: str) -> None:
+    """Change a value from an offset on; a hash becomes a value."""
+    if server.run("TYPE", key) == b"string":
+        server.run("SETRANGE", key, offset, text)
+    else:
+        server.run("SET", key, text)
+
+
 LOSSES: dict[str, Callable[[Server], Any]] = {
     "deleted": lambda server: _each(server, lambda key: server.run("DEL", key)),
     "all data lost": lambda server: server.run("FLUSHALL"),
     "expired": lambda server: _each(server, lambda key: server.run("PEXPIRE", key, "1")),
-    "damaged": lambda server: _each(server, lambda key: server.run("SETRANGE", key, "40", "?????")),
-    "of another format": lambda server: _each(server, lambda key: server.run("SETRANGE", key, "0", "\x7f")),
+    "damaged": lambda server: _each(server, lambda key: _overwrite(server, key, "40", "?????")),
+    "of another format": lambda server: _each(server, lambda key: _overwrite(server, key, "0", "\x7f")),
     "cut short": lambda server: _each(server, lambda key: server.run("SET", key, "short")),
     "empty": lambda server: _each(server, lambda key: server.run("SET", key, "")),
     "of another type": lambda server: _each(

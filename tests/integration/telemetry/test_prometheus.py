@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import certifi
 import pytest
 
 from service.sandbox.faults import ErrorCode
@@ -103,7 +104,8 @@ async def some_requests(at: Fleet, *, rounds: int) -> None:
 @asynccontextmanager
 async def under_load(valkey: Server) -> AsyncIterator[tuple[Fleet, int]]:
     """Two replicas that have had some load, and the port of the Prometheus that has watched."""
-    async with fleet(valkey, replicas=2, weights={"c0": 1.0, "c1": 2.0}) as at:
+    authorities = {"ca_file": certifi.where()}  # so that there are certificates to watch
+    async with fleet(valkey, replicas=2, weights={"c0": 1.0, "c1": 2.0}, upstream=authorities) as at:
         with prometheus(*(replica.metrics_port for replica in at.replicas)) as port:
             await asyncio.to_thread(eventually, lambda: _listens(port))
             async with asyncio.timeout(20):  # it looks for targets every 5 s

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest, make_asgi_app
 
+from service.model.calls import CallKind
 from service.model.errors import NothingStored, UpstreamTimeout, WaitTooLong
 from service.model.freshness import StaleReason
 from service.model.origin import FetchCost
@@ -36,7 +37,7 @@ class Bench:
         self.port = self.metrics_port = 0
         self.metrics = Metrics(
             version="1",
-            apps={"shop": CalledApp(region="singapore", window_s=1.0)},
+            apps={"shop": CalledApp(region="singapore", windows_s=dict.fromkeys(CallKind, 1.0))},
             callers=lambda: ("single", "several"),
             clock=lambda: 0.0,
         )

@@ -240,6 +240,7 @@ def test_a_call_has_its_wait_and_itself_below_the_request() -> None:
         "url.scheme": "http",
         "server.address": "second.example",
         "server.port": 8080,
+        "taskgate.call": "list",
         "taskgate.app": "shop",
         "taskgate.caller": "single",
         "taskgate.request_id": "r1",

@@ -86,8 +86,8 @@ class FewAtATime:
         self.on_call()
         return listing
 
-    def stopped(self, app: object) -> None:
-        del app
+    def stopped(self, app: object, kind: object) -> None:
+        del app, kind
 
 
 class Replica:

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from service.budget.scheduler.fallback import FallbackScheduler
-from service.budget.scheduler.interfaces import Beginning, Begun, Board, Lapsed, Rules, Ticked, Turn, WaitingCount
+from service.budget.scheduler.interfaces import Beginning, Begun, Board, Lapsed, Rules, Ticked, Turn, WaitingCount, Wish
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy import Policy
 from service.model.errors import StoreUnavailable
@@ -26,11 +26,17 @@ class Shared(LocalScheduler):
         self.asked: list[str] = []
 
     async def tick(
-        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self,
+        waiting: tuple[WaitingCount, ...],
+        *,
+        returned: tuple[int, ...],
+        quiet: bool,
+        wants_board: bool,
+        wish: Wish | None = None,
     ) -> Ticked:
         """Tick, unless away."""
         self._reach("quiet tick" if quiet else "tick")
-        return await super().tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
+        return await super().tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board, wish=wish)
 
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
         """Begin, unless away."""

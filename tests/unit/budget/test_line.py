@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, TooLong
-from service.budget.line.line import Line
-from service.budget.scheduler.interfaces import Beginning, Begun, Early, Rules, Ticked, Turn, WaitingCount
+from service.budget.line.line import HEARTBEAT_S, Line
+from service.budget.scheduler.interfaces import Beginning, Begun, Early, Rules, Ticked, Turn, WaitingCount, Wish
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy import Policy
 from service.model.blocks import NOTHING, CachedBlock
@@ -82,13 +82,21 @@ class Telling(LocalScheduler):
         self.slow_s = 0.0
         self.fault: Exception | None = None
         self.begin_fault: Exception | None = None
+        self.grants = True
 
     async def tick(
-        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self,
+        waiting: tuple[WaitingCount, ...],
+        *,
+        returned: tuple[int, ...],
+        quiet: bool,
+        wants_board: bool,
+        wish: Wish | None = None,
     ) -> Ticked:
         """Tick, unless cut off."""
         self._reach()
-        ticked = await super().tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
+        wish = wish if self.grants else None
+        ticked = await super().tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board, wish=wish)
         await asyncio.sleep(self.slow_s)
         return ticked
 
@@ -373,7 +381,7 @@ async def test_the_line_survives_a_fault_of_its_scheduler(blocks: Blocks) -> Non
     async with lines(blocks) as ([line], [scheduler]):
         scheduler.fault = ZeroDivisionError()
         assert isinstance(await asyncio.wait_for(_ask(line, BlockHere(blocks, "a")), 1), Fetched)
-        scheduler.begin_fault = ZeroDivisionError()
+        scheduler.begin_fault, scheduler.grants = ZeroDivisionError(), False
         with pytest.raises(ZeroDivisionError):
             await asyncio.wait_for(_ask(line, BlockHere(blocks, "b")), 1)
         assert isinstance(await asyncio.wait_for(_ask(line, BlockHere(blocks, "c")), 1), Fetched)
@@ -496,6 +504,7 @@ async def test_who_comes_with_an_empty_tick_is_asked_for(blocks: Blocks, away: b
     async with lines(blocks) as ([line], [scheduler]):
         tick, goes_on = scheduler.tick, asyncio.Event()
         held = 0
+        scheduler.grants = False
 
         async def holding(waiting: tuple[WaitingCount, ...], *, wants_board: bool, **named: object) -> Ticked:
             nonlocal held
@@ -606,12 +615,88 @@ async def test_what_another_replica_has_stored_meanwhile_is_served(blocks: Block
         assert (text_of(fetched.value), fetched.joined) == ("A", False)
 
 
+async def test_a_turn_is_begun_within_the_tick_that_gives_it(blocks: Blocks) -> None:
+    """With a slot free, one call of the scheduler leads to the fetch, another ends it, and no third is needed."""
+    async with lines(blocks) as ([line], [scheduler]):
+        await _until(lambda: line.last is not None)
+        scheduler.begin_fault = ZeroDivisionError()
+        ticks = _counted(scheduler)
+        assert isinstance(await _ask(line, BlockHere(blocks, "a")), Fetched)
+        await asyncio.sleep(2 * HEARTBEAT_S)
+        assert ticks() == 1
+        assert line.turn_ends == {("x", "used"): 1}
+        assert line.waiting() == ()
+
+
+async def test_a_tick_that_was_answered_in_vain_is_given_back(blocks: Blocks) -> None:
+    """If the answer to a tick is lost that has begun a fetch, its end is told with the next, and the block fetched."""
+    async with lines(blocks) as ([line], [scheduler]):
+        await _until(lambda: line.last is not None)
+        tick, lost = scheduler.tick, 0
+
+        async def losing(waiting: tuple[WaitingCount, ...], **named: object) -> Ticked:
+            nonlocal lost
+            ticked = await tick(waiting, **named)  # type: ignore[arg-type]
+            if ticked.begun is not None and not lost:
+                lost += 1
+                raise StoreUnavailable("timed out")
+            return ticked
+
+        scheduler.tick = losing  # type: ignore[method-assign]
+        assert isinstance(await _ask(line, BlockHere(blocks, "a")), Fetched)
+        assert (lost, blocks.named()) == (1, ["a"])
+        assert line.turn_ends == {("x", "used"): 1}
+
+
+async def test_a_line_that_closes_during_a_tick_leaves_nobody(blocks: Blocks) -> None:
+    """A fetch that the tick has begun is made; a request whose turn it was not is refused, and none is left waiting."""
+    for grants in (True, False):
+        async with lines(blocks) as ([line], [scheduler]):
+            await _until(lambda: line.last is not None)
+            scheduler.grants, scheduler.slow_s = grants, 0.05
+            asked = _ask(line, BlockHere(blocks, f"a{grants}"))
+            await _until(lambda: line._turns._wish is not None)
+            await line.aclose()
+            assert asked.done()
+            outcome = (await asyncio.gather(asked, return_exceptions=True))[0]
+            assert isinstance(outcome, Fetched if grants else ShuttingDown)
+
+
+def _counted(scheduler: Telling) -> Callable[[], int]:
+    """Count the ticks from now on."""
+    tick, ticks = scheduler.tick, 0
+
+    async def counting(waiting: tuple[WaitingCount, ...], **named: object) -> Ticked:
+        nonlocal ticks
+        ticks += 1
+        return await tick(waiting, **named)  # type: ignore[arg-type]
+
+    scheduler.tick = counting  # type: ignore[method-assign]
+    return lambda: ticks
+
+
+async def test_a_block_stored_between_look_up_and_line_costs_no_turn(blocks: Blocks) -> None:
+    """A request that looked for its block just before it was stored, and enters the line after its end was heard, is
+    served what was stored, though no turn is due for a minute.
+    """
+    async with lines(blocks, rules=msgspec.structs.replace(RULES, calls=1, window_ms=60_000)) as ([line], _):
+        await _ask(line, BlockHere(blocks, "a"))
+        blocks.stored["b"] = "stored elsewhere"
+        line.heard("b")
+        async with asyncio.timeout(10):
+            fetched = await _ask(line, BlockHere(blocks, "b"), patience_s=300.0)
+        assert isinstance(fetched, Fetched)
+        assert (text_of(fetched.value), fetched.joined) == ("stored elsewhere", True)
+    assert blocks.named() == ["a"]
+
+
 async def test_turns_are_counted_when_they_are_used_and_once(blocks: Blocks) -> None:
     """Turns that are given back are not counted, and one whose answer was lost is not counted twice."""
     async with lines(blocks) as ([_], [scheduler]):
         used: list[str] = []
         line = Line(scheduler, app="shop", rules=RULES, used=used.append)
         line.start()
+        scheduler.grants = False
         begin, lost = scheduler.begin, 0
 
         async def losing(turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:

@@ -1,12 +1,14 @@
 """Blocks as bytes: encoded values are decoded, and nothing else is."""
 
+import struct
+
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.cache.codec import FORMAT, CorruptBlock, decode, encode
-from service.model.blocks import HEAD_BYTES, Block, RefusedQuery
+from service.model.blocks import HEAD_BYTES, Block, MissingTask, RefusedQuery, Stored
 from service.model.queries import Range
 
 CHANCE = b"chance"
@@ -18,7 +20,12 @@ ranges = st.builds(Range, since_s=moments, until_s=moments)
 
 @st.composite
 def blocks(draw: st.DrawFn) -> Block:
-    parts = [b"{%s}" % each for each in draw(st.lists(st.binary(max_size=30), max_size=120))]
+    ids = draw(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=120))
+    texts = [draw(st.text(st.characters(codec="utf-8"), max_size=10)) for _ in ids[:10]] + ["x"] * len(ids[10:])
+    parts = [
+        msgspec.json.encode({"id": id_, "type": None, "status": text, "title": text})
+        for id_, text in zip(ids, texts, strict=True)
+    ]
     ends, position = [], -1
     for part in parts:
         position += 1 + len(part)
@@ -30,7 +37,7 @@ def blocks(draw: st.DrawFn) -> Block:
         settled=draw(st.booleans()),
         ends=tuple(ends),
         body=b",".join(parts),
-        ids=draw(st.binary(min_size=8 * len(parts), max_size=8 * len(parts))),
+        ids=struct.pack(f">{len(ids)}q", *ids),
         codes=draw(st.binary(min_size=len(parts), max_size=len(parts))),
         left_out=draw(st.integers(0, 1000)),
         unfinished=draw(st.booleans()),
@@ -45,24 +52,26 @@ refusals = st.builds(
     text=st.text(st.characters(codec="utf-8"), max_size=50),
 )
 
+unknown = st.builds(MissingTask, fetched_at_ms=st.integers(0, YEAR_9999_S * 1000))
 
-@given(blocks() | refusals)
-def test_what_is_written_is_read(stored: Block | RefusedQuery) -> None:
-    """Any block and any refusal is decoded to an equal one."""
+
+@given(blocks() | refusals | unknown)
+def test_what_is_written_is_read(stored: Stored) -> None:
+    """Any block, any refusal and any missing task is decoded to an equal one."""
     assert decode(encode(stored, chance=CHANCE)) == stored
 
 
-@given(blocks() | refusals, st.integers(min_value=0), st.integers(1, 255))
+@given(blocks() | refusals | unknown, st.integers(min_value=0), st.integers(1, 255))
 @settings(max_examples=300)
-def test_any_changed_byte_is_noticed(stored: Block | RefusedQuery, place: int, change: int) -> None:
+def test_any_changed_byte_is_noticed(stored: Stored, place: int, change: int) -> None:
     """A value with one byte changed, wherever, is corrupt."""
     value = bytearray(encode(stored, chance=CHANCE))
     value[place % len(value)] ^= change
     assert isinstance(decode(bytes(value)), CorruptBlock)
 
 
-@given(blocks() | refusals, st.integers(min_value=0))
-def test_any_cut_value_is_noticed(stored: Block | RefusedQuery, length: int) -> None:
+@given(blocks() | refusals | unknown, st.integers(min_value=0))
+def test_any_cut_value_is_noticed(stored: Stored, length: int) -> None:
     """A value cut short at any place is corrupt, and so is one with a byte too many."""
     value = encode(stored, chance=CHANCE)
     assert isinstance(decode(value[: length % len(value)]), CorruptBlock)
@@ -124,11 +133,12 @@ GOOD = Block(
     range=Range(since_s=0, until_s=1),
     total=2,
     settled=False,
-    ends=(7, 15),
-    body=b'{"a":1},{"b":2}',
-    ids=bytes(16),
+    ends=(35, 75),
+    body=b'{"id":0,"type":"all","status":null},{"id":1,"type":null,"status":"x","a":2}',
+    ids=bytes(15) + b"\x01",
     codes=b"\x05\x06",
 )
+GOOD_BODY = GOOD.body
 
 
 @pytest.mark.parametrize(
@@ -143,6 +153,10 @@ GOOD = Block(
         ({"ends": (9, 15)}, "shape"),
         ({"ends": (15,), "body": b'["a":1},{"b":2]', "ids": bytes(8), "codes": b"\0"}, "shape"),
         ({"ends": (7, 15), "body": b'{"a":1};{"b":2}'}, "shape"),
+        ({"ends": (7, 15), "body": b'{"a":1},{"b":2}'}, "sense"),
+        ({"body": GOOD_BODY.replace(b'"id":1', b'"id":2')}, "sense"),
+        ({"body": GOOD_BODY.replace(b'"x"', b"xxx")}, "sense"),
+        ({"body": GOOD_BODY.replace(b'"x"', b'"\xff"')}, "sense"),
         ({"ids": bytes(8)}, "shape"),
         ({"codes": b""}, "shape"),
         ({"ends": (), "body": b"", "ids": b"", "codes": b""}, None),

@@ -1,7 +1,10 @@
 """Blocks in memory: bounded in bytes and time, and dropped on demand."""
 
 import random
+import struct
 import tracemalloc
+
+import pytest
 
 from service.cache.memory_blocks import MemoryBlocks
 from service.model.blocks import Block, RefusedQuery, Stored
@@ -25,8 +28,29 @@ def block(size: int, *, records: int = 0) -> Block:
     )
 
 
-def keep(cache: MemoryBlocks, key: str, stored: Stored, *, app: str = "a", ends_in_s: float = 60.0) -> None:
-    cache.put(key, stored, app=app, head=key.encode(), ends_in_s=ends_in_s)
+def listing(*ids: int, fetched_at_ms: int = 1) -> Block:
+    """A block with these tasks."""
+    return Block(
+        fetched_at_ms=fetched_at_ms,
+        range=Range(since_s=0, until_s=1),
+        total=len(ids),
+        settled=False,
+        ends=tuple(range(1, 1 + len(ids))),
+        body=bytes(10),
+        ids=struct.pack(f">{len(ids)}q", *ids),
+    )
+
+
+def keep(
+    cache: MemoryBlocks,
+    key: str,
+    stored: Stored,
+    *,
+    app: str = "a",
+    ends_in_s: float = 60.0,
+    finds_tasks: bool = False,
+) -> None:
+    cache.put(key, stored, app=app, head=key.encode(), ends_in_s=ends_in_s, finds_tasks=finds_tasks)
 
 
 def test_a_block_is_served_until_its_end_and_not_beyond() -> None:
@@ -96,7 +120,11 @@ def test_counters_hold_over_any_use() -> None:
         key = f"k{chance.randrange(60)}"
         match chance.randrange(5):
             case 0 | 1:
-                keep(cache, key, block(chance.randrange(4000)), app=chance.choice("abc"), ends_in_s=chance.random())
+                stored = (
+                    listing(*range(chance.randrange(30))) if chance.random() < 0.5 else block(chance.randrange(4000))
+                )
+                app, ends_in_s = chance.choice("abc"), chance.random()
+                keep(cache, key, stored, app=app, ends_in_s=ends_in_s, finds_tasks=chance.random() < 0.5)
             case 2:
                 cache.get(key)
             case 3:
@@ -106,12 +134,43 @@ def test_counters_hold_over_any_use() -> None:
                 if chance.random() < 0.02:
                     cache.drop_app(chance.choice("abc"))
         assert 0 <= cache.bytes <= 50_000
+        found = cache.find_task(chance.choice("abc"), chance.randrange(30))
+        assert found is None or found.ids
     for app in "abc":
         cache.drop_app(app)
     assert (cache.bytes, len(cache)) == (0, 0)
+    assert cache.find_task("a", 1) is None
 
 
-def test_the_sizes_are_true() -> None:
+def test_a_task_is_found_in_the_newest_block() -> None:
+    """Whatever the order in which the blocks came, and only in its own app."""
+    old, new = listing(1, 2, fetched_at_ms=5), listing(2, 3, fetched_at_ms=6)
+    for order in ((old, new), (new, old)):
+        cache = MemoryBlocks(max_bytes=100_000, clock=Clock())
+        for stored in order:
+            keep(cache, f"k{stored.fetched_at_ms}", stored, finds_tasks=True)
+        assert [cache.find_task("a", id_) for id_ in (1, 2, 3, 4)] == [old, new, new, None]
+        assert cache.find_task("b", 1) is None
+
+
+def test_a_task_goes_with_its_block() -> None:
+    """When that expires, is dropped, evicted or replaced by one without it; others find nothing."""
+    clock = Clock()
+    cache = MemoryBlocks(max_bytes=10_000, clock=clock)
+    keep(cache, "expires", listing(1), ends_in_s=5.0, finds_tasks=True)
+    keep(cache, "dropped", listing(2), finds_tasks=True)
+    keep(cache, "replaced", listing(3, 4), finds_tasks=True)
+    keep(cache, "alone", listing(5))
+    clock.now_s += 5.0
+    cache.drop("dropped")
+    keep(cache, "replaced", listing(4), finds_tasks=True)
+    assert [cache.find_task("a", id_) is None for id_ in (1, 2, 3, 4, 5)] == [True, True, True, False, True]
+    keep(cache, "large", block(8_500))
+    assert cache.find_task("a", 4) is None
+
+
+@pytest.mark.parametrize("finds_tasks", [False, True])
+def test_the_sizes_are_true(finds_tasks: bool) -> None:
     """What Python allocates for a thousand blocks is within a quarter of what the cache counts."""
     cache = MemoryBlocks(max_bytes=100_000_000, clock=Clock())
     tracemalloc.start()
@@ -125,8 +184,10 @@ def test_the_sizes_are_true() -> None:
             settled=False,
             ends=ends,
             body=bytes(6000),
+            ids=struct.pack(">100q", *range(10**9 + number * 100, 10**9 + number * 100 + 100)),
         )
-        keep(cache, f"taskgate:{{app}}:b:0123456789abcdef0123456789abcdef:{number}", stored, ends_in_s=60.0 + number)
+        key = f"taskgate:{{app}}:b:0123456789abcdef0123456789abcdef:{number}"
+        keep(cache, key, stored, ends_in_s=60.0 + number, finds_tasks=finds_tasks)
     allocated = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert 0.75 < allocated / cache.bytes < 1.25, (allocated / 1000, cache.bytes / 1000)

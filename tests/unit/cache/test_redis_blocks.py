@@ -20,9 +20,9 @@ BLOCK = Block(
     range=Range(since_s=1, until_s=2),
     total=2,
     settled=False,
-    ends=(7, 15),
-    body=b'{"a":1},{"b":2}',
-    ids=bytes(16),
+    ends=(35, 75),
+    body=b'{"id":0,"type":"all","status":null},{"id":1,"type":null,"status":"x","a":2}',
+    ids=bytes(15) + b"\x01",
     codes=b"\x05\x06",
 )
 
@@ -98,7 +98,7 @@ async def test_a_value_that_cannot_be_read_counts_as_none(cache: RedisBlocks, va
 
 async def test_a_block_too_large_is_not_stored(store: RedisStore) -> None:
     """It has no head, is counted, and the previous value stays."""
-    small = RedisBlocks(store, prefix="taskgate", block_size=100, value_max_bytes=200)
+    small = RedisBlocks(store, prefix="taskgate", block_size=100, value_max_bytes=250)
     head = await put(small, KEY, BLOCK, ttl_ms=10_000)
     large = Block(
         fetched_at_ms=2,

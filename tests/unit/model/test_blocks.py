@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model.blocks import block_of
+from service.model.blocks import block_of, block_of_task, single_task
 from service.model.queries import At, FromNow, Moment, Query
 from service.model.tasks import Listing, Task
 
@@ -59,3 +59,29 @@ def test_a_block_is_settled_when_nothing_in_it_can_change() -> None:
 def test_a_relative_range_never_ends() -> None:
     """`until` one hour ago moves on with the clock, so new tasks come into its range."""
     assert not _settled(_query(At(epoch_s=0), FromNow(offset_s=-3_600)), now_s=10_000)
+
+
+@given(ids=st.lists(st.integers(-(2**63), 2**63 - 1), unique=True, max_size=9), asked=st.integers(-(2**63), 2**63 - 1))
+def test_a_task_of_a_block_is_what_its_own_fetch_would_have_stored(ids: list[int], asked: int) -> None:
+    """Each id of the block, and no other, yields the block that `get_sched_task` would make of the same task."""
+    tasks = {id_: _task(id_, status=("pending", "dispatched")[id_ % 2]) for id_ in ids}
+    listing = Listing(total=len(ids), tasks=tuple(tasks.values()))
+    block = block_of(listing, query=_PAST, range_=_PAST.range_at(0, align_s=1), fetched_at_ms=5)
+    for id_, task in tasks.items():
+        assert single_task(block, id_) == block_of_task(task, fetched_at_ms=5)
+    assert asked in tasks or single_task(block, asked) is None
+
+
+def test_an_id_across_two_others_is_not_found() -> None:
+    """The bytes of an id may occur at the border of two ids that are stored side by side."""
+    ids = (0x0101010102020202, 0x0303030304040404)
+    listing = Listing(total=2, tasks=tuple(map(_task, ids)))
+    block = block_of(listing, query=_PAST, range_=_PAST.range_at(0, align_s=1), fetched_at_ms=5)
+    assert single_task(block, 0x0202020203030303) is None
+
+
+def test_a_single_task_is_settled_when_dispatched() -> None:
+    """Whatever range it was listed in."""
+    assert block_of_task(_task(1), fetched_at_ms=5).settled
+    assert not block_of_task(_task(1, status="pending"), fetched_at_ms=5).settled
+    assert not block_of_task(_task(1, status="dispatching"), fetched_at_ms=5).settled

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.model.blocks import Block, RefusedQuery, Stored
+from service.model.blocks import Block, MissingTask, RefusedQuery, Stored
 from service.model.freshness import CacheDirectives, Freshness, Lifetimes, age_s, judge, keep_for_ms
 from service.model.queries import Range
 
@@ -164,3 +164,11 @@ def test_a_block_from_the_future_is_never_served(directives: CacheDirectives | N
     assert _judge(_block(), -1, directives) is FRESH
     assert _judge(_block(), -1.01, directives) is USELESS
     assert _judge(_block(settled=True), -3600, directives) is USELESS
+
+
+@pytest.mark.parametrize(("age", "verdict"), [(0, FRESH), (14.999, FRESH), (15, USELESS), (3_000, USELESS)])
+def test_that_there_is_no_task_holds_as_long_as_a_block_is_fresh(age: float, verdict: Freshness) -> None:
+    """It is never served stale: the task may have been created since."""
+    assert _judge(MissingTask(fetched_at_ms=0), age) is verdict
+    assert _judge(MissingTask(fetched_at_ms=0), age, CacheDirectives(max_stale_s=math.inf)) is verdict
+    assert keep_for_ms(MissingTask(fetched_at_ms=0), lifetimes=LIFETIMES) == 15_000

@@ -11,6 +11,7 @@ from service.budget.line.jobs import Payer
 from service.budget.line.turns import TURN_ENDS, end_of
 from service.budget.scheduler.interfaces import AlreadyStored, Begun, Joined, Lapsed, Paused
 from service.gateway.call_events import Call, CallEnd
+from service.model.calls import CallKind
 from service.model.errors import (
     StoreDetail,
     UpstreamBroken,
@@ -30,6 +31,8 @@ from service.telemetry.upstream_calls import KEEP_MAX, KEEP_S, CalledApp, CallMe
 from service.upstream.codes import CodeKind
 from service.upstream.results import RESULTS, result_of
 from tests.integration.telemetry.scraping import read
+
+SEOUL = CalledApp(region="seoul", windows_s=dict.fromkeys(CallKind, 1.0))
 
 
 def test_a_value_on_a_bound_belongs_to_it() -> None:
@@ -73,26 +76,26 @@ def test_the_last_minute_and_the_last_success_of_an_app() -> None:
     """Only calls of the last minute count; a refused query is a success of the app, a failure changes no success."""
     now_s, wall_s = 100.0, 5000.0
     recent = RecentAppCalls(("shop", "news"), clock=lambda: now_s, wall=lambda: wall_s)
-    assert (recent.succeeded_at_s(), recent.of("shop").minute.ok) == ({}, 0)
+    assert (recent.succeeded_at_s(), recent.of("shop", CallKind.LIST).minute.ok) == ({}, 0)
     for result in ("ok", CodeKind.CALLER_FAULT, "timeout"):
         recent(ended(sent_at_s=1.0, result=result))
     wall_s = 5001.0
     recent(ended(sent_at_s=1.0, result="timeout"))
-    assert recent.succeeded_at_s() == {"shop": 5000.0}
-    assert (recent.of("shop").minute.ok, recent.of("shop").minute.failures) == (2, 2)
-    assert recent.of("news").minute.failures == 0
+    assert recent.succeeded_at_s() == {("shop", CallKind.LIST): 5000.0}
+    assert (recent.of("shop", CallKind.LIST).minute.ok, recent.of("shop", CallKind.LIST).minute.failures) == (2, 2)
+    assert recent.of("news", CallKind.LIST).minute.failures == 0
     now_s = 160.5
-    assert (recent.of("shop").minute.ok, recent.of("shop").minute.failures) == (0, 0)
+    assert (recent.of("shop", CallKind.LIST).minute.ok, recent.of("shop", CallKind.LIST).minute.failures) == (0, 0)
     for _ in range(1000):
         now_s += 1
         recent(ended(sent_at_s=1.0))
-    assert recent.of("shop").minute.ok == 60
+    assert recent.of("shop", CallKind.LIST).minute.ok == 60
 
 
 def test_calls_that_were_never_sent_are_in_no_window() -> None:
     """A call counts by its result always, for the worst window only if it was sent, whatever the order of the ends."""
     now_s = 100.0
-    tally = CallMetrics({"shop": CalledApp(region="seoul", window_s=1.0)}, clock=lambda: now_s)
+    tally = CallMetrics({"shop": SEOUL}, clock=lambda: now_s)
     for sent_at_s in (99.9, 99.1, 99.5, 97.0):
         tally(ended(sent_at_s=sent_at_s))
     tally(ended(sent_at_s=None, result="unreachable"))
@@ -103,7 +106,7 @@ def test_calls_that_were_never_sent_are_in_no_window() -> None:
 
 def test_what_is_remembered_of_calls_is_bounded() -> None:
     """However many calls there are in a minute, no more than a bound is remembered."""
-    tally = CallMetrics({"shop": CalledApp(region="seoul", window_s=1.0)}, clock=lambda: 1.0)
+    tally = CallMetrics({"shop": SEOUL}, clock=lambda: 1.0)
     end = ended(sent_at_s=1.0)
     for _ in range(KEEP_MAX + 10):
         tally(end)
@@ -145,7 +148,7 @@ def test_redis_calls_are_timed_and_their_failures_told_apart() -> None:
 
 def test_what_alerts_wait_for_is_there_before_it_happens() -> None:
     """Each result, each kind of Redis's errors and 500 are series from the start: their first one is an increase."""
-    apps = {"shop": CalledApp(region="seoul", window_s=1.0)}
+    apps = {"shop": SEOUL}
     metrics = Metrics(version="1", apps=apps, callers=tuple, clock=lambda: 1.0)
     told = read("text/plain", generate_latest(metrics.registry).decode())
     results = told.of("taskgate_upstream_calls_total", app="shop", region="seoul")

@@ -3,6 +3,7 @@
 from service.budget.scheduler.interfaces import Board, Rank, Ticked, WaitingCount
 from service.model.budgets import AppCondition, BudgetView, CallerStanding, Counts, RecentCalls, UsageCounts, Worst
 from service.model.callers import Caller
+from service.model.calls import CallKind
 from service.usage.budget_view import budget_view, parties
 
 TALLIES = {
@@ -28,6 +29,7 @@ def _view(name: str, *, operator: bool = False, ticked: Ticked | None = TICKED) 
     return budget_view(
         parties(ticked, HERE, TALLIES),
         app="shop",
+        kind=CallKind.LIST,
         caller=caller,
         ticked=ticked,
         worst=WORST,

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from service.model.calls import CallKind
 from service.usage.counts import UsageObserver
 from tests.observations import observed
 
@@ -22,7 +23,7 @@ class Book:
 def test_each_outcome_has_its_column() -> None:
     """All are requests; hits, stale answers, refusals and waits besides; fetches and joins the gateway counts."""
     book = Book()
-    usage = UsageObserver({"shop": book.count})
+    usage = UsageObserver({("shop", CallKind.LIST): book.count})
     usage(
         (
             observed(outcome="hit"),
@@ -51,14 +52,23 @@ def test_each_outcome_has_its_column() -> None:
 def test_others_are_left() -> None:
     """Neither other routes, nor unknown callers, nor apps without a usage_store are counted."""
     book = Book()
-    usage = UsageObserver({"shop": book.count})
+    usage = UsageObserver({("shop", CallKind.LIST): book.count})
     usage((observed(route="/budget"), observed(caller=None), observed(app=None), observed(app="other")))
     assert book.counts == {}
+
+
+def test_each_kind_of_call_has_its_own_store() -> None:
+    """Requests for single tasks are counted apart from those for lists."""
+    lists, tasks = Book(), Book()
+    usage = UsageObserver({("shop", CallKind.LIST): lists.count, ("shop", CallKind.GET): tasks.count})
+    usage((observed(), observed(route="/tasks/{id}"), observed(route="/tasks/{id}", outcome="unknown-task")))
+    assert lists.counts == {("a", "requests"): 1, ("a", "hits"): 1}
+    assert tasks.counts == {("a", "requests"): 2, ("a", "hits"): 1}
 
 
 def test_sums_are_entered() -> None:
     """A thousand requests of a kind touch the usage store once for each column."""
     book = Book()
-    UsageObserver({"shop": book.count})([observed()] * 1000)
+    UsageObserver({("shop", CallKind.LIST): book.count})([observed()] * 1000)
     assert book.counts == {("a", "requests"): 1000, ("a", "hits"): 1000}
     assert book.calls == 2

@@ -3,6 +3,7 @@
 import pytest
 
 from service.model.budgets import Counts, UsageView, Use
+from service.model.calls import CallKind
 from service.usage.buckets import Book
 from service.usage.usage_view import is_by_hour, usage_view
 
@@ -30,7 +31,16 @@ def _books(rows: dict[int, dict[str, Counts]]) -> dict[int, Book]:
 
 def _view(only: str | None = None, *, since_s: int = NOW_S - 3600, by_hour: bool = False) -> UsageView:
     hours = _books(BY_HOUR) if by_hour else None
-    return usage_view(_books(COUNTED), hours, app="shop", only=only, redis_away=False, since_s=since_s, now_s=NOW_S)
+    return usage_view(
+        _books(COUNTED),
+        hours,
+        app="shop",
+        kind=CallKind.GET,
+        only=only,
+        redis_away=False,
+        since_s=since_s,
+        now_s=NOW_S,
+    )
 
 
 def test_an_hour_is_the_most_there_is() -> None:

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from typing import Any
 
 import pytest
+from msgspec import structs
 from structlog.testing import capture_logs
 
 from service.model.callers import Caller
@@ -19,6 +20,7 @@ from service.model.errors import (
     WaitTooLong,
 )
 from service.model.pages import Source
+from service.model.queries import Query
 from service.model.streams import Only
 from service.settings import WatchSettings
 from service.watch import feed as feed_module
@@ -53,13 +55,15 @@ class Replica:
         )
 
     @contextmanager
-    def watch(self, name: str = "c0", only: Only = ALL, now: Callable[[], Caller] | None = None) -> Any:
+    def watch(
+        self, name: str = "c0", only: Only = ALL, now: Callable[[], Caller] | None = None, query: Query = QUERY
+    ) -> Any:
         """Watch as a caller."""
 
         async def caller_now() -> Caller:
             return now() if now else caller(name)
 
-        with self.feeds.watcher(QUERY, only, caller=caller(name), caller_now=caller_now) as watcher:
+        with self.feeds.watcher(query, only, caller=caller(name), caller_now=caller_now) as watcher:
             yield watcher
 
 
@@ -235,6 +239,43 @@ async def test_all_lists_together_are_bounded_in_bytes() -> None:
         with pytest.raises(TooManyWatchers):
             await watcher.ready(patience_s=5)
     assert replica.feeds.size_bytes == 0
+
+
+async def test_the_caller_whose_lists_take_most_makes_room() -> None:
+    """Its lists are ended, the largest first, and not those of the caller who happens to come to the bound."""
+    blocks = Blocks([record(id_, title="x" * 1000) for id_ in range(10)])
+    replica = Replica(blocks, memory_bytes=75_000)  # three lists, of 20,000 bytes each
+    queries = [structs.replace(QUERY, keyword=f"k{number}") for number in range(4)]
+    with ExitStack() as stack:
+        greedy = [Reading(stack.enter_context(replica.watch("greedy", query=query))) for query in queries[:3]]
+        for reading in greedy:
+            await reading.until(Synced)
+        shared = Reading(stack.enter_context(replica.watch("modest", query=queries[0])))
+        modest = Reading(stack.enter_context(replica.watch("modest", query=queries[3])))
+        await shared.until(Synced)
+        await modest.until(Synced)
+        ended = (await greedy[1].until(Ended))[-1]
+        assert isinstance(ended.error, TooManyWatchers)
+        blocks.records = [record(1)]
+        await shared.until(Synced)
+        await modest.until(Synced)
+        await greedy[0].until(Synced)
+    assert replica.feeds.size_bytes == 0
+
+
+async def test_a_slow_reader_of_a_list_that_is_given_up() -> None:
+    """It gets the rest of what it was being sent, and then the end."""
+    blocks = Blocks([record(id_) for id_ in range(250)])
+    replica = Replica(blocks)
+    with replica.watch() as watcher:
+        batches = watcher.batches(last_id=None, idle_s=IDLE_S)
+        while not (first := await anext(batches)):
+            continue
+        for feed in replica.feeds._feeds.values():
+            feed.give_up(TooManyWatchers(bound=1, of="bytes of lists"))
+        told = [event.event for batch in [first, *[batch async for batch in batches]] for event in batch]
+    assert sum(isinstance(event, Listed) for event in told) == 250
+    assert isinstance(told[-1], Ended)
 
 
 async def test_a_record_that_can_not_be_read_is_trouble_and_passes() -> None:

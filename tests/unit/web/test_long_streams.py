@@ -138,11 +138,13 @@ def test_a_stream_goes_on_where_it_ended(tasks: list[SandboxTask], cut: int) -> 
     everything, _ = streamed(upstream, parts)
     position, read = ListPosition(parts=parts), 0
     for _ in range(cut):
-        following = position.after(upstream.chunk(position.query, position.offset))
+        chunk = upstream.chunk(position.query, position.offset)
+        following = position.after(chunk)
         if following is None:
             break
-        position, read = following, following.place
-    rest, _ = streamed(upstream, parts, offset=read)
+        position, read = following, read + len(chunk.records)
+    assert position.place == read
+    rest, _ = streamed(upstream, parts, offset=position.place)
     assert rest == everything[read:]
 
 

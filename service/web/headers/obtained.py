@@ -1,0 +1,41 @@
+"""The header fields that tell how old an answer is and how it was obtained."""
+
+from service.model.freshness import CacheDirectives
+from service.model.origin import FetchCost
+from service.model.pages import Obtained
+from service.web.answers import Header
+from service.web.headers.cache_status import cache_status
+from service.web.headers.ratelimit import ratelimit
+
+VARY = b"Accept, Accept-Encoding, Authorization"
+"""`Prefer` is not listed: `wait` never selects another representation. `Authorization` may select the app."""
+
+
+def obtained_fields(
+    obtained: Obtained,
+    *,
+    app: str,
+    etag: bytes,
+    directives: CacheDirectives,
+    cost: FetchCost,
+    wait_applied_s: int | None,
+    now_s: float,
+) -> tuple[Header, ...]:
+    """Return the fields as of `now_s`, for a 200 as for a 304."""
+    age_s = max(int(now_s - obtained.fetched_at_ms / 1000), 0)
+    lifetime_s = int(obtained.lifetime_s)
+    fields: list[Header] = [
+        (b"etag", etag),
+        (b"cache-control", b"private, max-age=%d" % lifetime_s),
+        (b"age", b"%d" % age_s),
+        (b"vary", VARY),
+        (b"cache-status", cache_status(obtained, directives, ttl_s=lifetime_s - age_s)),
+    ]
+    if wait_applied_s is not None:
+        fields.append((b"preference-applied", b"wait=%d" % wait_applied_s))
+    if cost.waited_s or cost.upstream_s:
+        timing = f"line;dur={cost.waited_s * 1000:.1f}, upstream;dur={cost.upstream_s * 1000:.1f}"
+        fields.append((b"server-timing", timing.encode()))
+    if obtained.budget is not None:
+        fields.extend(ratelimit(app, obtained.budget))
+    return tuple(fields)

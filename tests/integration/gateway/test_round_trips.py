@@ -1,0 +1,148 @@
+"""What an answer costs Redis: the commands of each kind of answer, in order, as a real Valkey's MONITOR tells them."""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import httpx
+import pytest
+
+from service.app import create_app
+from service.sandbox.faults import Latency
+from service.sandbox.serving import Sandbox, sandbox_upstream
+from service.sandbox.upstream import SandboxOptions
+from service.settings import AppSettings, BudgetSettings, CacheSettings, CallerSettings, RedisSettings, Settings
+from tests.lifespan import lifespan
+from tests.servers import Server
+
+WINDOW_S = 0.2
+MISS = ["read", "budget", "count", "store", "budget"]
+"""Look the block up; take the turn and begin; count the block for its caller; store it and the end of its list, and
+where its tasks are; end the fetch."""
+KINDS = {"GET": "read", "SET": "store"}
+
+
+class Monitor:
+    """The commands for blocks and for the budget, as the server receives them."""
+
+    def __init__(self, server: Server, reader: asyncio.StreamReader) -> None:
+        self._server = server
+        self._reader = reader
+        self._marks = 0
+
+    async def seen(self) -> list[str]:
+        """What the commands since the last call were for; those that are sent together count as one."""
+        self._marks += 1
+        mark = f"mark {self._marks}"
+        self._server.run("ECHO", mark)
+        seen: list[str] = []
+        while mark not in (line := (await asyncio.wait_for(self._reader.readline(), 5)).decode(errors="replace")):
+            match = re.match(r'\+[\d.]+ \[0 (\S+)\] "(\w+)" .*?\{shop\}:(slots|share:|b:i"|b:)', line)
+            if match is None or match[1] == "lua" or '"EVAL" ' in line:  # the first call of a script is sent again
+                continue
+            kind = {"slots": "budget", "share:": "count", 'b:i"': "store"}.get(match[3]) or KINDS[match[2]]
+            if kind != "store" or not seen or seen[-1] != kind:
+                seen.append(kind)
+        return seen
+
+
+class Gateways:
+    """Two replicas on one Valkey, called over ASGI, whose first quiet window is over."""
+
+    def __init__(self, server: Server, sandbox: Sandbox, clients: list[httpx.AsyncClient], monitor: Monitor) -> None:
+        self.server = server
+        self.sandbox = sandbox
+        self.monitor = monitor
+        self._clients = clients
+
+    async def page(self, replica: int = 0, *, q: str = "", cache_control: str = "max-age=3600") -> str:
+        """Ask for the first page of a list; return its `Cache-Status`."""
+        headers = {"Authorization": "Bearer reports", "Prefer": "wait=5", "Cache-Control": cache_control}
+        answer = await self._clients[replica].get(f"/tasks?since=-P1D&limit=3&q={q}", headers=headers)
+        assert answer.status_code == 200, answer.text
+        return answer.headers["Cache-Status"]
+
+    async def settled(self) -> None:
+        """Wait until all work in the background has ended and all slots are free."""
+        await asyncio.sleep(2 * WINDOW_S)
+        await self.monitor.seen()
+
+    async def made(self) -> list[str]:
+        """The commands since then, with those of work in the background."""
+        await asyncio.sleep(WINDOW_S)
+        return await self.monitor.seen()
+
+
+@pytest.fixture
+async def gateways(valkey: Server) -> AsyncIterator[Gateways]:
+    async with AsyncExitStack() as stack:
+        sandbox = await stack.enter_async_context(sandbox_upstream(SandboxOptions(window_s=WINDOW_S)))
+        app = sandbox.app
+        settings = Settings(
+            apps={
+                "shop": AppSettings(
+                    sdkappid=app.sdkappid, admin=app.admin, base_url=sandbox.base_url, secret_env="SECRET"
+                )
+            },
+            callers={"reports": CallerSettings(keys=(hashlib.sha256(b"reports").hexdigest(),), apps=("shop",))},
+            redis=RedisSettings(url=valkey.url, timeout_s=0.5),
+            budget=BudgetSettings(calls=5, window_s=WINDOW_S, transit_s=0.1),
+            cache=CacheSettings(fresh_s=1.0, settled_s=1.0, stale_while_revalidate_s=600),
+        )
+        clients = []
+        for _ in range(2):
+            service = create_app(settings, environ={"SECRET": app.key})
+            await stack.enter_async_context(lifespan(service.asgi))
+            transport = httpx.ASGITransport(app=service.asgi)
+            client = httpx.AsyncClient(transport=transport, base_url="http://gateway", timeout=30)
+            clients.append(await stack.enter_async_context(client))
+        reader, writer = await asyncio.open_connection("127.0.0.1", valkey.port)
+        stack.callback(writer.close)
+        writer.write(b"MONITOR\r\n")
+        made = Gateways(valkey, sandbox, clients, Monitor(valkey, reader))
+        for replica in range(2):
+            await made.page(replica, q=f"first{replica}")
+        await made.settled()
+        yield made
+
+
+async def test_a_miss_takes_five_round_trips(gateways: Gateways) -> None:
+    """Two before the call, and three after its answer has been sent; nothing follows."""
+    assert "fwd=miss" in await gateways.page(q="miss")
+    assert await gateways.made() == MISS
+
+
+async def test_a_hit_takes_one_at_most(gateways: Gateways) -> None:
+    """Where the block was fetched, it is in memory; elsewhere it is read once, and in memory from then on."""
+    await gateways.page(q="hit")
+    await gateways.made()
+    assert "taskgate; hit" in await gateways.page(q="hit")
+    assert await gateways.made() == []
+    assert "taskgate; hit" in await gateways.page(1, q="hit")
+    assert await gateways.made() == ["read"]
+    assert "taskgate; hit" in await gateways.page(1, q="hit")
+    assert await gateways.made() == []
+
+
+async def test_joining_a_fetch_of_another_replica_takes_three(gateways: Gateways) -> None:
+    """The block is looked up, the fetch is joined instead of begun, and the block read when its message comes."""
+    await gateways.sandbox.control.add_fault(Latency(there_ms=300, calls=1))
+    fetched = asyncio.create_task(gateways.page(q="join"))
+    await asyncio.sleep(0.1)
+    assert await gateways.monitor.seen() == MISS[:2]
+    joined = asyncio.create_task(gateways.page(1, q="join"))
+    await asyncio.sleep(0.1)
+    assert await gateways.monitor.seen() == ["read", "budget"]
+    await asyncio.gather(fetched, joined)
+    assert await gateways.made() == [*MISS[2:], "read"]
+
+
+async def test_a_stale_answer_takes_one(gateways: Gateways) -> None:
+    """The block is read once more, in case another replica has renewed it; its renewal is in the background."""
+    await gateways.page(q="stale")
+    await asyncio.sleep(1.0)
+    await gateways.settled()
+    assert "detail=renewing" in await gateways.page(q="stale", cache_control="max-stale=600")
+    assert await gateways.made() == MISS
