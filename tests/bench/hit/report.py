@@ -110,7 +110,8 @@ def _carries(figures: Figures) -> str:
 from callers that repeat their requests, such as services that poll a page, or **{_rounded(varied / 2)}** from callers
 that page through lists or vary their parameters, as long as the blocks are in memory. That is {services} services that
 each poll one page a second, or ten times as many that poll every ten seconds. What must be fetched is bound by the
-upstream's five calls a second for each app, however many replicas there are. Run two or three replicas to survive the loss of one, not for their speed."""
+upstream's five calls a second for each app, however many replicas there are. Run two or three replicas to survive the
+loss of one, not for their speed."""
 
 
 def _rounded(number: float) -> str:
