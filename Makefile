@@ -39,7 +39,7 @@ bench-budget: $(VENV)/.dev ## what the budget costs: script times, ticks, added 
 bench-fetch: $(VENV)/.dev ## what a fetch adds to its call, by pairs; writes docs/benchmarks/fetch.md (half a minute)
 	$(BIN)/python -m tests.bench.fetch docs/benchmarks/fetch.md
 
-bench-hit: $(VENV)/.bench ## what a hit costs, beside other servers; writes docs/benchmarks/hit.md (six minutes, needs wrk)
+bench-hit: $(VENV)/.bench ## what a hit costs, beside other servers; writes docs/benchmarks/hit.md and hit.svg (seven minutes; Debian: wrk, libnginx-mod-http-lua, lua-nginx-redis)
 	$(BIN)/python -m tests.bench.hit.run docs/benchmarks/hit.md
 
 bench-process: $(VENV)/.dev ## start, memory and end of one replica; writes docs/benchmarks/process.md (two minutes)
