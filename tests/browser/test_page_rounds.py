@@ -73,6 +73,23 @@ async def test_an_hour_a_day_a_week(shown: Shown) -> None:
     assert await tab.run("document.querySelector('#period :checked').value") == "hour"
 
 
+async def test_single_tasks_have_figures_of_their_own(shown: Shown) -> None:
+    """Arrow keys choose the kind of call: budget and usage are asked for by it; the figures before are removed."""
+    tab, told = shown.tab, shown.web.gateway
+    busy(shown.web, turns=99, waiting=0)
+    await shown.enter(KEY)
+    await tab.until(f"{CARD}?.innerText.includes('of 5 in any second')")
+    assert kinds(tab) == {"list"}
+    told.view |= {"calls": 7}
+    before = len(tab.requests)
+    await tab.run("document.querySelector('#call :checked').focus()")
+    await tab.press("ArrowRight")
+    await tab.until(f"{CARD}?.innerText.includes('of 7 in any second')")
+    assert await tab.run("document.querySelector('#call :checked').parentNode.innerText") == "Single tasks"
+    assert kinds(tab, since=before) == {"get"}
+    assert tab.errors == []
+
+
 async def test_twenty_apps_are_asked_for_in_turn() -> None:
     """A round has at most 13 requests, visible apps first, and ends before the next; all apps are refreshed in turn."""
     web = Web(callers=key_callers({"many": CallerSettings(keys=(hashed(KEY),), apps=APPS)}))
@@ -100,6 +117,12 @@ async def test_twenty_apps_are_asked_for_in_turn() -> None:
         assert await tab.run("most") == {"apps": 1, "budget": 6, "usage": 6}
         assert tab.errors == []
     await web.client.aclose()
+
+
+def kinds(tab: Tab, *, since: int = 0) -> set[str]:
+    """The kinds of calls whose budget and usage were asked for."""
+    addresses = [urlsplit(url) for url in tab.requests[since:]]
+    return {parse_qs(each.query)["call"][0] for each in addresses if each.path in ("/budget", "/usage")}
 
 
 def rounds(tab: Tab) -> list[list[str]]:

@@ -15,6 +15,7 @@ const $ = (id) => document.getElementById(id);
 const cards = new Map();
 let key = sessionStorage.getItem(KEY) || "";
 let period = "hour";
+let call = "list";
 let round = null;
 let begun = 0;
 let timer = 0;
@@ -88,7 +89,7 @@ async function lookAt(card, signal) {
   const name = encodeURIComponent(card.name);
   card.asked = Date.now();
   try {
-    const [budget, usage] = await Promise.all([ask(`budget?app=${name}`, signal), ask(`usage?app=${name}&since=${PERIODS[period].since}`, signal)]);
+    const [budget, usage] = await Promise.all([ask(`budget?app=${name}&call=${call}`, signal), ask(`usage?app=${name}&call=${call}&since=${PERIODS[period].since}`, signal)]);
     return { figures: readings(budget, usage, period) };
   } catch (fault) {
     if (fault.status === 401) throw fault;
@@ -102,7 +103,7 @@ const sentence = (text) => (text && !text.endsWith(".") ? `${text}.` : text);
 function lay(apps) {
   $("trouble").hidden = true;
   opened();
-  $("period").hidden = !apps.length;
+  $("choices").hidden = !apps.length;
   $("empty").hidden = apps.length > 0;
   const names = new Set(apps.map((app) => app.name));
   for (const [name, card] of cards) if (!names.has(name)) drop(card);
@@ -222,7 +223,7 @@ function forget(title, text) {
   lastGood = null;
   sessionStorage.removeItem(KEY);
   dropAll();
-  $("empty").hidden = $("forget").hidden = $("period").hidden = true;
+  $("empty").hidden = $("forget").hidden = $("choices").hidden = true;
   $("enter").hidden = false;
   $("trouble").hidden = !title;
   if (title) showTrouble($("trouble"), title, text);
@@ -241,8 +242,9 @@ $("enter").addEventListener("submit", (event) => {
   state("", "Loading", null);
   look();
 });
-$("period").addEventListener("change", (event) => {
-  period = event.target.value;
+$("choices").addEventListener("change", ({ target }) => {
+  if (target.name === "call") call = target.value;
+  else period = target.value;
   for (const card of cards.values()) emptied(card.is);
   look();
 });
