@@ -20,7 +20,7 @@ help: ## list these targets
 run: $(VENV)/.run ## run the gateway: TASKGATE_CONFIG=my.yaml, or without it an embedded Valkey and a sandbox (PORT=8001)
 	@exec $(BIN)/python -m service $(if $(TASKGATE_CONFIG),serve,demo $(if $(PORT),--port $(PORT)))
 
-test: $(VENV)/.dev check test-others test-scenes ## check, then all tests, against real servers (five minutes)
+test: $(VENV)/.dev check test-others test-scenes ## check, then all tests, against real servers (eight minutes)
 
 test-others: $(VENV)/.dev ## all tests but those of several whole processes
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not scene and not long and not prometheus and not browser and not proxy and not cluster and not helm"
