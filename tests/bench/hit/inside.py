@@ -28,7 +28,7 @@ from service.telemetry.metrics import Metrics
 from service.usage.counts import UsageObserver
 from service.web.headers.encoding import compressors
 from service.web.middleware import request_id_of
-from service.web.page_answer import render
+from service.web.page_body import render
 from service.web.response_cache import ResponseCache
 from tests.bench.machine import resident_mib
 from tests.observations import observed
