@@ -36,14 +36,12 @@ class AppStateCollector:
 
 
 def _state_of(served: ServedCall, recent: RecentCalls) -> ServingState:
-    last = served.line.last
-    pause_s = 0.0 if last is None else last.pause_in_ms / 1000 - served.line.seen_s()
     return app_condition(
         recent,
         stopped=served.fetching.stopped(),
         redis_away=served.is_cut_off,
         makes_calls=served.calls_alone is not None,
-        pause_s=max(pause_s, 0.0),
+        pause_s=served.line.pause_s(),
         pause_reason="",
         stale_last_minute=0,
     ).state

@@ -91,10 +91,7 @@ class StateCollector:
         yield gauges("taskgate_slots_free", text, OF_BUDGETS, free)
         asked = [(labels, line.seen_s()) for labels, _, line in rows if line.last]
         yield gauges("taskgate_slots_seen_seconds", "Time since this replica's last query.", OF_BUDGETS, asked)
-        paused = [
-            (labels, max(line.last.pause_in_ms / 1000 - line.seen_s(), 0.0) if line.last else 0.0)
-            for labels, _, line in rows
-        ]
+        paused = [(labels, line.pause_s()) for labels, _, line in rows]
         text = "Remaining time of a pause requested by the upstream."
         yield gauges("taskgate_pause_seconds", text, OF_BUDGETS, paused)
         alone = [(labels, float(call.calls_alone or 0)) for labels, call, _ in rows]
