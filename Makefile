@@ -20,7 +20,7 @@ help: ## list these targets
 run: $(VENV)/.run ## run the gateway: TASKGATE_CONFIG=my.yaml, or without it an embedded Valkey and a sandbox (PORT=8001)
 	@exec $(BIN)/python -m service $(if $(TASKGATE_CONFIG),serve,demo $(if $(PORT),--port $(PORT)))
 
-test: $(VENV)/.dev check test-others test-scenes ## check, then all tests, against real servers (five minutes)
+test: $(VENV)/.dev check test-others test-scenes ## check, then all tests, against real servers (eight minutes)
 
 test-others: $(VENV)/.dev ## all tests but those of several whole processes
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not scene and not long and not prometheus and not browser and not proxy and not cluster and not helm"
@@ -28,7 +28,7 @@ test-others: $(VENV)/.dev ## all tests but those of several whole processes
 test-scenes: $(VENV)/.dev ## the tests of several whole processes, which are judged by the clock, too
 	$(BIN)/python -m pytest -n 3 -m "scene and not long"
 
-test-long: $(VENV)/.dev ## the tests that take minutes each (the clock's need Debian's faketime)
+test-long: $(VENV)/.dev ## the tests that take minutes each (the clock's need Debian's faketime); FUZZ_SECONDS=60 is for each fuzz target
 	$(BIN)/python -m pytest -m long
 
 bench: bench-budget bench-fetch bench-hit bench-process bench-capacity bench-simulation ## all benchmarks
@@ -39,7 +39,7 @@ bench-budget: $(VENV)/.dev ## what the budget costs: script times, ticks, added 
 bench-fetch: $(VENV)/.dev ## what a fetch adds to its call, by pairs; writes docs/benchmarks/fetch.md (half a minute)
 	$(BIN)/python -m tests.bench.fetch docs/benchmarks/fetch.md
 
-bench-hit: $(VENV)/.bench ## what a hit costs, beside other servers; writes docs/benchmarks/hit.md (six minutes, needs wrk)
+bench-hit: $(VENV)/.bench ## what a hit costs, beside other servers; writes docs/benchmarks/hit.md and hit.svg (seven minutes; Debian: wrk, libnginx-mod-http-lua, lua-nginx-redis)
 	$(BIN)/python -m tests.bench.hit.run docs/benchmarks/hit.md
 
 bench-process: $(VENV)/.dev ## start, memory and end of one replica; writes docs/benchmarks/process.md (two minutes)

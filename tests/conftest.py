@@ -1,4 +1,4 @@
-"""Servers that tests share: one set for each worker process, started when first asked for, always torn down."""
+"""Servers shared by tests: one set per worker process, started on first use, always stopped."""
 
 import base64
 import hashlib
@@ -41,7 +41,7 @@ def shared_cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def valkey(shared_valkey: Server) -> Server:
-    """A server that answers and is empty; not for tests that stop it or change its configuration."""
+    """An empty, running server; not for tests that stop it or change its configuration."""
     shared_valkey.run("FLUSHALL")
     shared_valkey.run("SCRIPT", "FLUSH")
     return shared_valkey
@@ -71,14 +71,14 @@ def own_valkey() -> Iterator[Server]:
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    """The sandbox upstream with its default apps, on a free port; `sandbox.base_url` is where it is."""
+    """The sandbox upstream with its default apps, on a free port, at `sandbox.base_url`."""
     async with sandbox_upstream() as served:
         yield served
 
 
 @pytest.fixture(scope="session")
 def usersig() -> Callable[..., str]:
-    """Signs `identifier`, `sdkappid`, `key`, `time_s`, `expire_s`, apart from our signer; `changed` comes after."""
+    """Return a signing function independent of our signer; `changed` replaces fields after signing."""
 
     def sign(
         *,

@@ -1,4 +1,4 @@
-"""An ASGI application's start and end, without a server."""
+"""The lifespan of an ASGI application, without a server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ from litestar.types import ASGIApp
 
 @asynccontextmanager
 async def lifespan(asgi: ASGIApp) -> AsyncIterator[None]:
-    """Start an application as its server would, and end it."""
+    """Start an application as a server would, and shut it down."""
     sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     running = asyncio.create_task(asgi({"type": "lifespan", "asgi": {"version": "3.0"}}, sent.get, received.put))

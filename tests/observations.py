@@ -1,4 +1,4 @@
-"""Requests that have ended, for what listens to them."""
+"""Records of completed requests, for tests of observers."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ _SEEN = RequestRecord(
 
 
 def observed(**changes: Any) -> RequestRecord:
-    """A hit on a page, but for the fields or labels that are named."""
+    """Return the record of a hit on a page, with these fields or labels changed."""
     labels = {name: changes.pop(name) for name in RequestLabels.__struct_fields__ if name in changes}
     named = labels_of(*msgspec.structs.astuple(msgspec.structs.replace(_LABELS, **labels)))
     return msgspec.structs.replace(_SEEN, labels=named, **changes)

@@ -1,4 +1,4 @@
-"""Ports that no other part of the tests takes between the moment they are found free and the moment they are used."""
+"""Ports that no other part of the tests takes between being found free and being used."""
 
 import os
 import random
@@ -24,7 +24,7 @@ _ports = _own()
 
 
 def free_port() -> int:
-    """A TCP port of the loopback that nobody holds now, nor was given before for as long as possible."""
+    """Return a free TCP port of the loopback, the one returned least recently."""
     for _ in range(PORTS_EACH):
         port = next(_ports)
         with socket.socket() as probe:

@@ -1,4 +1,4 @@
-"""What tests of lines ask for: jobs without a cache, and blocks that are a text."""
+"""Jobs without a cache, and blocks made of a text, for tests of lines."""
 
 from service.model.blocks import HEAD_BYTES, NOTHING, Block, CachedBlock
 from service.model.queries import Range
@@ -20,19 +20,19 @@ def text_of(found: CachedBlock) -> str:
 
 
 class JobOfNothing:
-    """The part of a job that stores nothing: a request that has seen nothing, and takes whatever it finds."""
+    """The parts of a job without a store: for a request that has seen no block and accepts any."""
 
     def __init__(self, block_key: str, *, known: bytes = b"") -> None:
         self.block_key = block_key
         self.known = known
 
     async def keep(self) -> None:
-        """Nothing is stored."""
+        """Return no block."""
 
     async def look(self) -> CachedBlock:
-        """Nothing is stored."""
+        """Return no block."""
         return NOTHING
 
     def accepts(self, found: CachedBlock) -> bool:
-        """Any readable block but the one that the request has seen."""
+        """Accept any readable block except the one that the request has seen."""
         return found.stored is not None and found.head != self.known

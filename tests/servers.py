@@ -1,4 +1,6 @@
-"""Real Valkey servers for tests: one, with Sentinel, or as a cluster. They die with the process that started them."""
+"""Real Valkey servers for tests: a single one, with Sentinel, or as a cluster. They end with the process that started
+them.
+"""
 
 import asyncio
 import ctypes
@@ -38,7 +40,7 @@ def eventually(condition: Callable[[], bool], *, within_s: float = _START_S) -> 
 
 
 async def until(condition: Callable[[], bool], *, within_s: float = 5.0) -> None:
-    """Let the event loop go on until a condition holds."""
+    """Run the event loop until a condition holds."""
     async with asyncio.timeout(within_s):
         while not condition():
             await asyncio.sleep(0.005)
@@ -50,8 +52,8 @@ BINARIES = {"valkey": VALKEY} | ({"redis": found} if (found := shutil.which("red
 
 
 class Server:
-    """One server on the loopback, Valkey unless `binary` says other, without persistence unless `options` (its command
-    line's) say so.
+    """One server on the loopback: Valkey unless `binary` is another one, without persistence unless command-line
+    `options` enable it.
     """
 
     def __init__(self, *options: str, config: str | None = None, binary: str = VALKEY) -> None:
@@ -64,17 +66,17 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where it is, for RedisSettings."""
+        """Its URL, for RedisSettings."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     @property
     def pid(self) -> int:
-        """Its process, which runs."""
+        """The process id of the running server."""
         assert self._process
         return self._process.pid
 
     def start(self) -> Self:
-        """Start it, empty, and wait until it answers."""
+        """Start it, empty, and wait until it responds."""
         command = [self._binary]
         if self._config is not None:
             path = self._directory / "server.conf"
@@ -95,34 +97,34 @@ class Server:
         return self
 
     def kill(self) -> None:
-        """kill -9, and wait until it is gone."""
+        """Kill it (SIGKILL) and wait for its end."""
         if self._process:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def freeze(self) -> None:
-        """SIGSTOP: it still holds its connections, and answers nobody."""
+        """Stop it (SIGSTOP): it keeps its connections but does not respond."""
         assert self._process
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """SIGCONT."""
+        """Continue it (SIGCONT)."""
         assert self._process
         self._process.send_signal(signal.SIGCONT)
 
     def restart(self) -> None:
-        """kill -9 and start again, empty, on the same port."""
+        """Kill it (SIGKILL) and start it again, empty, on the same port."""
         self.kill()
         self.start()
 
     def run(self, *command: str | bytes | int) -> Any:
-        """Run one command on a connection of its own."""
+        """Run one command on a new connection."""
         with redis.Redis(port=self.port, socket_timeout=5, protocol=2) as client:
             return client.execute_command(*command)
 
     def connections(self) -> int:
-        """How many clients are connected, but for the one that asks, replicas and other servers."""
+        """Return the number of connected clients, except for this one, replicas and other servers."""
         with redis.Redis(port=self.port, socket_timeout=5, protocol=2) as client:
             clients = client.client_list()
         flags = [row["flags"] for row in clients if "client|list" not in row["cmd"]]
@@ -154,7 +156,7 @@ class Server:
 
 
 class Guarded:
-    """A master, a replica of it and a Sentinel that names the master."""
+    """A master, its replica, and a Sentinel that watches them."""
 
     def __init__(self) -> None:
         self.first = Server()
@@ -170,7 +172,7 @@ class Guarded:
         return self.sentinel.url
 
     def master_port(self) -> int:
-        """Where the Sentinel says that the master is."""
+        """Return the master's port according to the Sentinel."""
         return int(self.sentinel.run("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster")[1])
 
     def __enter__(self) -> Self:
@@ -188,7 +190,7 @@ class Guarded:
 
 
 class Cluster:
-    """Three masters that share the slots out. One that is down takes only its own slots with it."""
+    """Three masters that share the slots. If one is down, only its own slots are unavailable."""
 
     def __init__(self) -> None:
         self.servers = tuple(

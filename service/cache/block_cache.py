@@ -166,8 +166,10 @@ class BlockCache:
         is_block = isinstance(new.key, BlockKey) and isinstance(new.kept.stored, Block)
         if self._shares is None or not is_block or not new.puts or new.generation != self.generation(new.key.app):
             return new.puts
-        block, longest = new.puts[0], longest_ms(self._lifetimes)
-        keep_ms = await self._shares.keep_ms(block, app=new.key.app, caller=caller, longest_ms=longest)
+        block, name = new.puts[0], self._cache.block_name(new.key)
+        keep_ms = await self._shares.keep_ms(
+            block, name=name, app=new.key.app, caller=caller, longest_ms=longest_ms(self._lifetimes)
+        )
         if keep_ms >= block.ttl_ms:
             return new.puts
         self._memory.drop(self.redis_key(new.key))

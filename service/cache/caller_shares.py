@@ -65,13 +65,13 @@ class CallerShares:
         self._brief_ms = int(brief_s * 1000)
         self._queries: LruTable[tuple[str, str, str], float] = LruTable(QUERIES_MAX)
 
-    async def keep_ms(self, block: Put, *, app: str, caller: str, longest_ms: int) -> int:
+    async def keep_ms(self, block: Put, *, name: str, app: str, caller: str, longest_ms: int) -> int:
         """Count a block of the caller, and return how long to keep it: as it says, or less beyond the bound.
 
-        A block that is stored already keeps its time. While Redis is unavailable, nothing is counted or cut short.
+        `name` is the end of its key, which begins with what all blocks of its query have alike. A block that is stored
+        already keeps its time. While Redis is unavailable, nothing is counted or cut short.
         """
         who = app, caller
-        name = block.key.rpartition(":b:")[2]
         self._queries.put((*who, name.partition(":")[0]), self._clock())
         keys = [f"{shares_of(self._prefix, app)}{caller}", block.key]
         try:

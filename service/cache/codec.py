@@ -95,6 +95,8 @@ def _block(value: bytes, fetched_at_ms: int) -> Block | CorruptBlock:
         return CorruptBlock(reason="sense")
     if not (is_moment(since_s) and is_moment(until_s) and is_moment(fetched_at_ms // 1000) and total < 2**63):
         return CorruptBlock(reason="sense")
+    if flags & ~(_SETTLED | _UNFINISHED | _CHANGED):
+        return CorruptBlock(reason="sense")
     return Block(
         fetched_at_ms=fetched_at_ms,
         range=Range(since_s=since_s, until_s=until_s),

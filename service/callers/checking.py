@@ -49,7 +49,7 @@ def checked(token: str, *, keys: SigningKeys, trust: Trust, now_s: float) -> Tok
         raise SigningKeyUnknown(presented=True)
     try:
         payload = _JWS.decode(token, key.public, algorithms=[key.algorithm])
-        claims = msgspec.json.decode(payload, type=_Claims)
+        claims = msgspec.json.decode(payload.decode(), type=_Claims)  # as text: bytes would be checked in part
     except (jwt.PyJWTError, msgspec.MsgspecError, ValueError, RecursionError) as exc:
         raise Unauthenticated(presented=True) from exc
     return _checked_claims(claims, trust=trust, now_s=now_s)

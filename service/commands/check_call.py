@@ -178,14 +178,14 @@ def _allowed_alone(error: StoreUnavailable) -> bool:
     """Return whether the user agrees; False if nobody can be asked."""
     print(f"{error}. Without it these calls come on top of those that the gateway makes.", file=sys.stderr)
     if not sys.stdin.isatty():
-        print("To make them all the same, add --alone.", file=sys.stderr)
+        print("To make them anyway, add --alone.", file=sys.stderr)
         return False
-    print("Make them all the same? [y/N] ", end="", file=sys.stderr, flush=True)
+    print("Make them anyway? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _findings(result: list[Finding] | StoreUnavailable) -> list[Finding]:
-    """Return what is to be told about an app."""
+    """Return the lines to print for an app."""
     if isinstance(result, StoreUnavailable):
         return [Finding(is_good=False, text=f"not called: {result}")]
     return result

@@ -20,7 +20,7 @@ def filtered_time(tasks: tuple[Task, ...], range_: Range) -> str:
     if scheduled and created:
         return "warning: since and until filter neither scheduled_at nor created_at, though sort is -scheduled_at"
     if scheduled:
-        return "warning: since and until filter created_at, though sort is -scheduled_at: tell your callers"
+        return "warning: since and until filter created_at, though sort is -scheduled_at: inform your callers"
     return "since and until filter the time that sort names" if created else ""
 
 

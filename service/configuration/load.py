@@ -38,9 +38,9 @@ def load(path: str | Path | None, environ: Mapping[str, str]) -> Loaded:
     faults += shape_faults(tree, Settings, "")
     faults += rule_faults(parts_of(tree), environ)
     if faults:
-        raise ConfigurationError(_told_once(faults, sources))
+        raise ConfigurationError(_each_once(faults, sources))
     settings = _completed(msgspec.convert(tree, Settings))
-    return Loaded(settings=settings, warnings=_told_once(list(advice(settings, now_s=time.time())), sources))
+    return Loaded(settings=settings, warnings=_each_once(list(advice(settings, now_s=time.time())), sources))
 
 
 def _read(path: Path) -> tuple[Tree, list[SettingFault]]:
@@ -67,15 +67,15 @@ def _anchor(tree: Tree, folder: Path) -> None:
             section[key] = str(folder / path)
 
 
-def _told_once(faults: list[SettingFault], sources: Mapping[str, str]) -> tuple[SettingFault, ...]:
+def _each_once(faults: list[SettingFault], sources: Mapping[str, str]) -> tuple[SettingFault, ...]:
     """Return each fault once, in the order found, with the variable that set the field."""
-    told = (
+    marked = (
         SettingFault(path=fault.path, text=f"{fault.text} (set by {sources[fault.path]})")
         if fault.path in sources
         else fault
         for fault in faults
     )
-    return tuple(dict.fromkeys(told))
+    return tuple(dict.fromkeys(marked))
 
 
 def _completed(settings: Settings) -> Settings:

@@ -20,7 +20,7 @@ REDIS_CONNECTION_BYTES = 256 * KIB
 ANSWER_COPIES = 2
 """An upstream answer while it is being read: its bytes and the records made from them."""
 TABLES_BYTES = 16 * MIB
-"""Tables with fixed bounds: cached tokens, labels, usage by minute, compiled headers."""
+"""Tables with fixed bounds: cached tokens, labels, usage by minute, compiled headers, recent queries."""
 OPERATORS_BYTES = 8 * MIB
 """The listener for metrics and probes."""
 

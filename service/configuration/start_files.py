@@ -8,8 +8,8 @@ from service.settings import Settings
 FILE_MAX_BYTES = 4 * 1024 * 1024
 
 
-def digests_of(settings: Settings) -> Mapping[str, bytes]:
-    """Return a digest of each such file's content, by the setting that names it; empty for an unreadable file."""
+def start_files_of(settings: Settings) -> Mapping[str, str]:
+    """Return the paths of these files, by the settings that name them."""
     redis = settings.redis
     named = {
         "redis.password_file": redis.password_file,
@@ -20,7 +20,12 @@ def digests_of(settings: Settings) -> Mapping[str, bytes]:
         "upstream.ca_file": settings.upstream.ca_file,
         "upstream.proxy_password_file": settings.upstream.proxy_password_file,
     }
-    return {name: _digest(path) for name, path in named.items() if path is not None}
+    return {name: path for name, path in named.items() if path is not None}
+
+
+def digests_of(settings: Settings) -> Mapping[str, bytes]:
+    """Return a digest of each such file's content, by the setting that names it; empty for an unreadable file."""
+    return {name: _digest(path) for name, path in start_files_of(settings).items()}
 
 
 def _digest(path: str) -> bytes:

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from service.configuration import ConfigurationError, Loaded, load
-from service.configuration.start_files import digests_of
+from service.configuration.start_files import digests_of, start_files_of
 from service.http_client.threads import OwnThread
 from service.settings import Settings
 
@@ -151,10 +151,8 @@ class ConfigurationWatcher:
 
 def files_of(settings: Settings) -> tuple[str, ...]:
     """Return the files that the settings point to, whose faults a reload should report."""
-    redis, tokens = settings.redis, settings.service_accounts
-    named = [redis.password_file, redis.sentinel_password_file, redis.ca_file, redis.cert_file, redis.key_file]
-    named += [settings.upstream.ca_file, settings.upstream.proxy_password_file]
-    named += [app.secret_file for app in settings.apps.values()]
+    tokens = settings.service_accounts
+    named = [*start_files_of(settings).values(), *(app.secret_file for app in settings.apps.values())]
     if tokens is not None:
         named += [tokens.jwks_file, tokens.ca_file]
     return tuple(dict.fromkeys(path for path in named if path is not None))

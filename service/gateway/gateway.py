@@ -1,14 +1,15 @@
 """The use case: serve a slice of a list, from stored blocks if possible, otherwise from the upstream."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from service.cache.purge import Purge
 from service.cache.sequential_reads import SequentialReads
 from service.gateway.block_source import BlockSource, Lookup
 from service.gateway.filtered import IN_FLIGHT, all_blocks, filtered_page
 from service.gateway.paging import Part, chunk_of, page_of
-from service.gateway.served import ServedApp
+from service.gateway.served import ServedApp, ServedCall
 from service.model.budgets import BudgetView, UsageView
 from service.model.cache_keys import BlockKey, TaskKey
 from service.model.callers import AppInfo, Caller
@@ -54,14 +55,9 @@ class Gateway:
 
     async def page(self, ask: PageRequest) -> Page:
         """Return the requested slice. Raise Refused, UpstreamError or StoreUnavailable; may be cancelled."""
-        app = self._apps.get(ask.query.app)
-        if app is None:
-            raise UnknownApp
-        try:
+        app = self._served(ask.query.app)
+        with _budget_in_errors(app.list):
             parts = await (self._parts(app, ask) if ask.only.is_everything else self._all_parts(app, ask))
-        except (WaitTooLong, LineFull, UpstreamError) as exc:
-            exc.budget = app.list.note()
-            raise
         return self._page(app, ask, parts)
 
     def recall(self, ask: PageRequest) -> Page | None:
@@ -69,9 +65,7 @@ class Gateway:
 
         Filtered slices, which may take many blocks, are left to `page`.
         """
-        app = self._apps.get(ask.query.app)
-        if app is None:
-            raise UnknownApp
+        app = self._served(ask.query.app)
         if not ask.only.is_everything:
             return None
         parts: list[Part] = []
@@ -87,30 +81,20 @@ class Gateway:
 
     async def chunk(self, ask: PageRequest) -> Chunk:
         """Return the part of the requested slice that its first block holds. Raise as `page` does; may be cancelled."""
-        app = self._apps.get(ask.query.app)
-        if app is None:
-            raise UnknownApp
+        app = self._served(ask.query.app)
         size = self._block_size
-        try:
+        with _budget_in_errors(app.list):
             part = await self._part(app, ask, ask.slice.offset // size, patience_s=ask.patience_s)
-        except (WaitTooLong, LineFull, UpstreamError) as exc:
-            exc.budget = app.list.note()
-            raise
         note = None if part.source is Source.HIT else app.list.note()
         lifetime_s = self._blocks.lifetimes.of(part.block)
         return chunk_of(ask, part, block_size=size, lifetime_s=lifetime_s, budget=note)
 
     async def task(self, ask: TaskRequest) -> FoundTask:
         """Return one task. Raise UnknownTask, Refused, UpstreamError or StoreUnavailable; may be cancelled."""
-        app = self._apps.get(ask.app)
-        if app is None:
-            raise UnknownApp
+        app = self._served(ask.app)
         key = TaskKey(app=ask.app, id=ask.id)
-        try:
+        with _budget_in_errors(app.get):
             part = await self._blocks.part(app.get, ask, key, patience_s=ask.patience_s)
-        except (WaitTooLong, LineFull, UnknownTask, UpstreamError) as exc:
-            exc.budget = app.get.note()
-            raise
         return FoundTask(
             app=ask.app,
             body=part.block.body,
@@ -131,10 +115,7 @@ class Gateway:
 
         Raise UnknownApp.
         """
-        found = self._apps.get(app)
-        if found is None or app not in caller.apps:
-            raise UnknownApp
-        served = found.of(kind)
+        served = self._served(app, caller).of(kind)
         store = served.usage_store
         ticked, tallies, worst, recent = await asyncio.gather(
             served.line.look(), store.tallies(), store.worst(), store.recent_calls()
@@ -167,10 +148,7 @@ class Gateway:
 
         That is at most a week ago; `only` selects one caller. Raise UnknownApp.
         """
-        found = self._apps.get(app)
-        if found is None or app not in caller.apps:
-            raise UnknownApp
-        served = found.of(kind)
+        served = self._served(app, caller).of(kind)
         now_s = int(self._clock())
         return usage_view(
             await served.usage_store.minutes(),
@@ -186,8 +164,7 @@ class Gateway:
     async def drop(self, app: str) -> int:
         """Drop all blocks of an app on all replicas; return how many values Redis had. Raise UnknownApp,
         StoreUnavailable."""
-        if app not in self._apps:
-            raise UnknownApp
+        self._served(app)
         return await self._purge.drop(app)
 
     def readiness(self) -> Readiness:
@@ -217,6 +194,13 @@ class Gateway:
     async def aclose(self) -> None:
         """Wait for background work; the lines, closed before, have ended it."""
         await self._blocks.aclose()
+
+    def _served(self, app: str, caller: Caller | None = None) -> ServedApp:
+        """Return the app, which the caller may read, if given. Raise UnknownApp."""
+        served = self._apps.get(app)
+        if served is None or (caller is not None and app not in caller.apps):
+            raise UnknownApp
+        return served
 
     def _page(self, app: ServedApp, ask: PageRequest, parts: Sequence[Part]) -> Page:
         """Return the slice, cut from its blocks, and fetch the next block if the caller pages in order."""
@@ -264,3 +248,13 @@ class Gateway:
         """Return one block of the page."""
         key = BlockKey(query=ask.query, index=index)
         return await self._blocks.part(app.list, ask, key, patience_s=patience_s)
+
+
+@contextmanager
+def _budget_in_errors(call: ServedCall) -> Iterator[None]:
+    """Add the budget as last seen to errors that tell a caller about its wait or its call."""
+    try:
+        yield
+    except (WaitTooLong, LineFull, UnknownTask, UpstreamError) as exc:
+        exc.budget = call.note()
+        raise

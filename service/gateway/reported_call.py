@@ -65,5 +65,5 @@ class ReportedCall:
                 sent_at_s=sent_at_s,
             )
             trace.end(end)
-            for tell in self._on_call:
-                tell(end)
+            for observe in self._on_call:
+                observe(end)

@@ -107,8 +107,8 @@ async def _ping(socket: Path) -> int:
         if await reader.readuntil(b"\r\n") != b"+PONG\r\n":
             raise ValueError("no PONG")
         length = int((await reader.readuntil(b"\r\n"))[1:])
-        told = (await reader.readexactly(length)).decode("ascii", "replace")
-        return int(told.split("process_id:", 1)[1].split("\r\n", 1)[0])
+        text = (await reader.readexactly(length)).decode("ascii", "replace")
+        return int(text.split("process_id:", 1)[1].split("\r\n", 1)[0])
     finally:
         writer.close()
         with contextlib.suppress(OSError):

@@ -124,8 +124,8 @@ class HeadReader:
         self._target += target
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Store a field line."""
-        name = name.lower()
+        """Store a field line, without the white space behind it (RFC 9112, 5.1), which the parser leaves there."""
+        name, value = name.lower(), value.rstrip(b" \t")
         if name == b"host":
             self._hosts.append(value)
         self._headers.append((name, value))

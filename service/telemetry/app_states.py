@@ -31,19 +31,17 @@ class AppStateCollector:
         text = "1 for the state of the app's calls as this replica sees it, 0 for the others."
         yield gauges("taskgate_app_state", text, ("app", "call", "state"), rows)
         succeeded = [((name, kind.value), at_s) for (name, kind), at_s in self._recent.succeeded_at_s().items()]
-        text = "When a call of this replica last succeeded, in seconds since the epoch."
+        text = "Time of this replica's last successful call, in seconds since the epoch."
         yield gauges("taskgate_upstream_last_success_timestamp_seconds", text, ("app", "call"), succeeded)
 
 
 def _state_of(served: ServedCall, recent: RecentCalls) -> ServingState:
-    last = served.line.last
-    pause_s = 0.0 if last is None else last.pause_in_ms / 1000 - served.line.seen_s()
     return app_condition(
         recent,
         stopped=served.fetching.stopped(),
         redis_away=served.is_cut_off,
         makes_calls=served.calls_alone is not None,
-        pause_s=max(pause_s, 0.0),
+        pause_s=served.line.pause_s(),
         pause_reason="",
         stale_last_minute=0,
     ).state

@@ -16,8 +16,8 @@ def call_logger(regions: Mapping[str, str]) -> OnCall:
 
     def log_call(end: CallEnd) -> None:
         call = end.call
-        tell = _log.info if end.result in (OK, CodeKind.CALLER_FAULT) else _log.warning
-        tell(
+        write = _log.info if end.result in (OK, CodeKind.CALLER_FAULT) else _log.warning
+        write(
             "upstream.call",
             request_id=call.payer.origin.request_id or None,
             caller=call.payer.caller,

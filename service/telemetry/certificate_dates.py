@@ -1,12 +1,9 @@
-"""When the certificates in a PEM file end. X.509 (RFC 5280, 4.1) is read only as far as that needs."""
+"""When the certificates in a PEM file end."""
 
 import re
 import ssl
-from collections.abc import Iterator
-from datetime import UTC, datetime
 
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-_UTC_TIME, _VERSION = 0x17, 0xA0
 
 
 def ends_of(pem: str) -> list[float]:
@@ -15,32 +12,9 @@ def ends_of(pem: str) -> list[float]:
 
 
 def _end_of(der: bytes) -> float:
-    """Return the certificate's `notAfter`."""
-    ((_, certificate),) = _elements(der)
-    (_, signed), *_ = _elements(certificate)
-    fields = [content for tag, content in _elements(signed) if tag != _VERSION]
+    from cryptography import x509  # noqa: PLC0415 - a tenth of a second, where certificates are configured
+
     try:
-        _, _, _, validity, *_ = fields  # serial number, signature algorithm, issuer, validity
-        _, (tag, text) = _elements(validity)
-        digits = text.decode("ascii")
-        if tag == _UTC_TIME:  # two digits of the year: from 1950 to 2049
-            digits = ("19" if digits >= "50" else "20") + digits
-        return datetime.strptime(digits, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
+        return x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp()
     except ValueError as exc:
-        raise ValueError("a certificate without a readable end") from exc
-
-
-def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the tag and content of each element (X.690, 8.1). Raise ValueError if they are cut off."""
-    start = 0
-    while start < len(der):
-        if start + 2 > len(der):
-            raise ValueError("a certificate that is cut off")
-        tag, length, start = der[start], der[start + 1], start + 2
-        if length & 0x80:
-            size = length & 0x7F
-            length, start = int.from_bytes(der[start : start + size]), start + size
-        if start + length > len(der):
-            raise ValueError("a certificate that is cut off")
-        yield tag, der[start : start + length]
-        start += length
+        raise ValueError("an unreadable certificate") from exc

@@ -28,9 +28,9 @@ class ExpiryCollector:
     def collect(self) -> Iterator[Metric]:
         """Yield the ends, in seconds since the epoch; +Inf for a key without one."""
         settings = self._settings()
-        text = "When a caller's key ends, in seconds since the epoch; +Inf if it does not."
+        text = "Expiry of a caller's key, in seconds since the epoch; +Inf for none."
         yield gauges("taskgate_key_expiry_timestamp_seconds", text, ("caller", "key"), _keys(settings))
-        text = "When the certificate in a file ends, or the last of several CAs, in seconds since the epoch."
+        text = "Expiry of the certificate in a file, or of the last of several CAs, in seconds since the epoch."
         ends = [((name,), self._end(path, is_ca=name != _CLIENT)) for name, path in _files(settings).items()]
         known = [(labels, end) for labels, end in ends if end is not None]
         yield gauges("taskgate_certificate_expiry_timestamp_seconds", text, ("file",), known)

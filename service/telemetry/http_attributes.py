@@ -37,7 +37,7 @@ def request_attributes(method: str, *, scheme: str) -> Attributes:
 
 
 def server_attributes(scope: Any) -> Attributes:
-    """Return what a request tells before it is handled. `Host` is what the client says that it has connected to."""
+    """Return the attributes known before a request is handled. `Host` is the client's own claim."""
     attributes = request_attributes(scope["method"], scheme=scope["scheme"])
     attributes["network.protocol.version"] = scope["http_version"]
     fields = dict(scope["headers"])
@@ -58,7 +58,7 @@ def outcome_attributes(seen: RequestRecord) -> Attributes:
     """
     labels = seen.labels
     route = None if labels.route == UNROUTED else labels.route
-    told: dict[str, str | int | float | None] = {
+    attributes: dict[str, str | int | float | None] = {
         "http.route": route,
         "url.path": route or REDACTED,
         "http.response.status_code": labels.status,
@@ -72,14 +72,14 @@ def outcome_attributes(seen: RequestRecord) -> Attributes:
         "taskgate.calls": seen.calls,
     }
     if labels.status >= 500:
-        told["error.type"] = str(labels.status)
+        attributes["error.type"] = str(labels.status)
     elif labels.status < 400 and labels.outcome not in _NO_ERRORS:
-        told["error.type"] = labels.outcome
-    return {name: value for name, value in told.items() if value is not None}
+        attributes["error.type"] = labels.outcome
+    return {name: value for name, value in attributes.items() if value is not None}
 
 
 def client_attributes(method: str, url: str) -> Attributes:
-    """Return what a request to `url`, which has no query, tells. Its path is one of few: it comes from the settings."""
+    """Return the attributes of a request to `url`. It has no query, and one of few paths: those in the settings."""
     attributes = request_attributes(method, scheme=urlsplit(url).scheme)
     return attributes | _address(url) | {"url.full": url, "url.template": urlsplit(url).path}
 

@@ -75,16 +75,21 @@ class Metrics:
         """Yield the process-wide metrics. Collected first, so that batched records are flushed and counted."""
         self._settle()
         python = platform.python_version()
-        yield gauges("taskgate_build_info", "What runs here.", ("version", "python"), [((self._version, python), 1.0)])
-        text = "Reloads of the configuration, and those that were refused."
+        yield gauges(
+            "taskgate_build_info",
+            "Version of Taskgate and of Python; always 1.",
+            ("version", "python"),
+            [((self._version, python), 1.0)],
+        )
+        text = "Reloads of the configuration, applied or rejected."
         yield counters("taskgate_configuration_reloads", text, ("result",), self._reloads)
         text = "1 where the configuration as it stands now is in use, 0 while it is refused."
         yield gauges("taskgate_config_last_reload_successful", text, (), [((), float(self._config_is_good))])
-        text = "When the configuration in use was read, in seconds since the epoch."
+        text = "Time at which the configuration in use was loaded, in seconds since the epoch."
         yield gauges("taskgate_config_last_reload_success_timestamp_seconds", text, (), [((), self._config_read_at_s)])
         text = "1 where a changed setting or file takes effect only at a restart."
         yield gauges("taskgate_restart_needed", text, (), [((), float(self._needs_restart))])
         lost: dict[tuple[str, ...], float] = {(reason,): float(count) for reason, count in lost_lines().items()}
-        yield counters("taskgate_log_lines_lost", "Lines of the log that were lost, by reason.", ("reason",), lost)
-        text = "How late the event loop is."
+        yield counters("taskgate_log_lines_lost", "Log lines that were lost, by reason.", ("reason",), lost)
+        text = "Delay of the event loop."
         yield histograms("taskgate_event_loop_lag_seconds", text, (), {(): self.lag.seconds})

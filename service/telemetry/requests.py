@@ -80,26 +80,27 @@ class RequestMetrics:
         by_caller: Counter[tuple[str, ...]] = Counter()
         problems: Counter[tuple[str, ...]] = Counter()
         seconds: dict[tuple[str, ...], Histogram] = {}
-        for (method, route, status, told, caller, app), series in self._series.items():
-            count, outcome = series.seconds.count, outcome_of(told)
+        for (method, route, status, detail, caller, app), series in self._series.items():
+            count, outcome = series.seconds.count, outcome_of(detail)
             requests[route, method, str(status), outcome] += count
             seconds.setdefault((route, outcome), Histogram(REQUEST_S)).add(series.seconds)
             if caller is not None:
                 by_caller[caller, app or "", outcome] += count
-            if told not in _NO_PROBLEMS and told is not None:
-                problems[problem_of_outcome(told),] += count
-        yield counters(
-            "taskgate_requests", "Requests that have ended.", ("route", "method", "status", "outcome"), requests
-        )
+            if detail not in _NO_PROBLEMS and detail is not None:
+                problems[problem_of_outcome(detail),] += count
+        yield counters("taskgate_requests", "Completed requests.", ("route", "method", "status", "outcome"), requests)
         yield histograms(
-            "taskgate_request_duration_seconds", "From a request's head to its end.", ("route", "outcome"), seconds
+            "taskgate_request_duration_seconds",
+            "Time from a request's head to the end of the response.",
+            ("route", "outcome"),
+            seconds,
         )
         yield counters(
-            "taskgate_caller_requests", "Requests of known callers.", ("caller", "app", "outcome"), by_caller
+            "taskgate_caller_requests", "Requests by authenticated callers.", ("caller", "app", "outcome"), by_caller
         )
         yield counters(
             "taskgate_problems",
-            "Problems told to callers, by type.",
+            "Problems sent to callers, by type.",
             ("problem",),
             problems,
         )
@@ -132,22 +133,22 @@ class RequestMetrics:
         return series
 
 
-def outcome_of(told: str | None) -> str:
+def outcome_of(detail: str | None) -> str:
     """Return the word of OUTCOMES for a record's outcome."""
-    if told in PAGES:
-        return told
-    if told in DECLINED:
+    if detail in PAGES:
+        return detail
+    if detail in DECLINED:
         return "declined"
-    return "refused" if told in REFUSED else "none"
+    return "refused" if detail in REFUSED else "none"
 
 
 def _wait_outcome_of(labels: RequestLabels) -> str | None:
     """Return the word of WAIT_OUTCOMES for requests with these labels; None if they never wait for a turn."""
-    told = labels.outcome
-    if labels.route not in CALLS_OF_ROUTES or told in _NEVER_LINED:
+    detail = labels.outcome
+    if labels.route not in CALLS_OF_ROUTES or detail in _NEVER_LINED:
         return None
-    if told == UNKNOWN_TASK:
+    if detail == UNKNOWN_TASK:
         return Source.FETCHED.value
-    if told in WAIT_OUTCOMES:
-        return told
-    return "refused" if told in REFUSED else "failed"
+    if detail in WAIT_OUTCOMES:
+        return detail
+    return "refused" if detail in REFUSED else "failed"

@@ -120,10 +120,10 @@ class Traces:
             now_ns = time.time_ns()
             entered_ns = now_ns - int(call.payer.waited_s * 1e9)
             self._tracer.start_span("line", context=parent, attributes=named, start_time=entered_ns).end(now_ns)
-        told = named | {"taskgate.region": self._regions[call.app], "taskgate.attempt": call.attempt}
+        attributes = named | {"taskgate.region": self._regions[call.app], "taskgate.attempt": call.attempt}
         if call.attempt > 1:
-            told["http.request.resend_count"] = call.attempt - 1
-        span = self._tracer.start_span("POST", context=parent, kind=SpanKind.CLIENT, attributes=told)
+            attributes["http.request.resend_count"] = call.attempt - 1
+        span = self._tracer.start_span("POST", context=parent, kind=SpanKind.CLIENT, attributes=attributes)
         return _CallSpan(span, fields=_fields_of(span) if self._sends_traceparent else ())
 
     def _record_refused(self, seen: RequestRecord) -> None:

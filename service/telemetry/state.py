@@ -87,18 +87,15 @@ class StateCollector:
         slots = [(labels, float(call.calls)) for labels, call, _ in rows]
         yield gauges("taskgate_slots", "Slots of the app's budget, over all replicas.", OF_BUDGETS, slots)
         free = [(labels, float(line.last.free)) for labels, _, line in rows if line.last]
-        text = "Slots that were free when this replica last asked; a replica where nobody waits does not ask."
+        text = "Free slots at this replica's last query to Redis; a replica without waiting requests makes none."
         yield gauges("taskgate_slots_free", text, OF_BUDGETS, free)
         asked = [(labels, line.seen_s()) for labels, _, line in rows if line.last]
-        yield gauges("taskgate_slots_seen_seconds", "How long ago this replica asked.", OF_BUDGETS, asked)
-        paused = [
-            (labels, max(line.last.pause_in_ms / 1000 - line.seen_s(), 0.0) if line.last else 0.0)
-            for labels, _, line in rows
-        ]
-        text = "For how long no call may be made, because the upstream said that there were too many."
+        yield gauges("taskgate_slots_seen_seconds", "Time since this replica's last query.", OF_BUDGETS, asked)
+        paused = [(labels, line.pause_s()) for labels, _, line in rows]
+        text = "Remaining time of a pause requested by the upstream."
         yield gauges("taskgate_pause_seconds", text, OF_BUDGETS, paused)
         alone = [(labels, float(call.calls_alone or 0)) for labels, call, _ in rows]
-        text = "Calls in a window that this replica gives out by itself, for Redis is away; 0 while it does not."
+        text = "Calls in a window that this replica grants by itself while Redis is away; otherwise 0."
         yield gauges("taskgate_calls_alone", text, OF_BUDGETS, alone)
         stopped = [(labels, float(call.fetching.stopped() is not None)) for labels, call, _ in rows]
         text = "1 while no call is made, for credentials or account are at fault."
@@ -106,22 +103,26 @@ class StateCollector:
         turns: dict[Labels, float] = {
             (*labels, who, end): n for labels, _, line in rows for (who, end), n in line.turn_ends.items()
         }
-        text = "Turns by what became of them: used, or given back for the reason told."
+        text = "Turns by how they ended: used, refunded, given back, lapsed or lost."
         yield counters("taskgate_turns", text, (*OF_BUDGETS, "caller", "end"), turns)
 
     def _upstream(self) -> Iterator[Metric]:
         skew_s = self._watched.skew_s()
-        text = "How far this machine's clock is ahead of Redis', by which pages age; signatures go by the machine's."
+        text = (
+            "How far this machine's clock is ahead of Redis'. Pages age by Redis' clock, signatures by the machine's."
+        )
         yield gauges("taskgate_clock_skew_seconds", text, (), [] if skew_s is None else [((), skew_s)])
         odd: dict[tuple[str, ...], float] = {(name, kind.value): 0.0 for name in self._watched.apps for kind in Oddity}
         odd |= {labels: float(count) for labels, count in self._watched.odd().items()}
-        text = "Upstream records and answers that were not as promised and were read all the same, by what was odd."
+        text = "Deviations from the upstream's documented format that were tolerated, by kind."
         yield counters("taskgate_upstream_odd_records", text, ("app", "kind"), odd)
-        text = "How far this machine's clock is ahead of the upstream's, by its answers' Date; within a second or two."
+        text = (
+            "How far this machine's clock is ahead of the upstream's, by the Date of its answers; to a second or two."
+        )
         skew = [((name,), skew_s) for name, skew_s in self._watched.skew().items()]
         yield gauges("taskgate_upstream_clock_skew_seconds", text, ("app",), skew)
         short: dict[tuple[str, ...], float] = {(name,): float(count) for name, count in self._watched.short().items()}
-        text = "Upstream calls that brought fewer tasks than asked for, though the list goes on."
+        text = "Upstream calls that returned fewer tasks than requested although the list continues."
         yield counters("taskgate_upstream_short_answers", text, ("app",), short)
         signed = [
             ((name,), max(self._watched.clock() - signer.signed_at_s, 0.0))
@@ -140,42 +141,42 @@ class StateCollector:
             lengths |= {(*labels, caller): 0.0 for caller in (*readers, *BACKGROUND)}
             lengths |= {(*labels, row.caller): float(row.count) for row in waiting}
             oldest.append((labels, max((row.waited_ms / 1000 for row in waiting), default=0.0)))
-        text = "Blocks that a caller waits for on this replica, a turn still being needed."
+        text = "Blocks on this replica that are waiting for a turn."
         yield gauges("taskgate_line_places", text, (*OF_BUDGETS, "caller"), lengths.items())
-        text = "How long the one that waits longest on this replica has waited."
+        text = "How long the oldest waiting block of this replica has been waiting."
         yield gauges("taskgate_line_oldest_wait_seconds", text, OF_BUDGETS, oldest)
 
     def _caches(self) -> Iterator[Metric]:
         memory, blocks, gateway = self._watched.memory, self._watched.blocks, self._watched.gateway
         lookups: dict[tuple[str, ...], float] = {(found,): gateway.lookups[found] for found in LOOKUPS}
-        text = "Blocks looked for: found fresh in memory or in Redis, found stale, or not found."
+        text = "Block lookups by result: fresh in memory or in Redis, stale, or not found."
         yield counters("taskgate_block_lookups", text, ("found",), lookups)
-        yield gauges("taskgate_memory_bytes", "What the blocks in memory take.", (), [((), float(memory.bytes))])
+        yield gauges("taskgate_memory_bytes", "Memory used by the blocks in memory.", (), [((), float(memory.bytes))])
         yield gauges("taskgate_memory_blocks", "Blocks in memory.", (), [((), float(len(memory)))])
-        text = "Blocks that have left memory for want of room."
+        text = "Blocks evicted from memory to make room."
         yield counters("taskgate_memory_evictions", text, (), {(): memory.evictions})
-        text = "Values in Redis that could not be read, those of other releases included."
+        text = "Values in Redis that could not be read, including those of other releases."
         yield counters("taskgate_blocks_corrupt", text, (), {(): blocks.corrupt})
-        text = "Values in Redis that another release has written."
+        text = "Values in Redis that another release wrote."
         yield counters("taskgate_blocks_foreign", text, (), {(): blocks.foreign})
         yield counters("taskgate_blocks_oversized", "Blocks too large for Redis.", (), {(): blocks.oversized})
         yield from self._shares()
 
     def _shares(self) -> Iterator[Metric]:
         shares, labels = self._watched.shares, ("app", "caller")
-        text = "Distinct queries that this replica has made calls for in the last hour."
+        text = "Distinct queries for which this replica has fetched blocks in the last hour."
         queries = [(who, float(count)) for who, count in shares.queries().items()]
         yield gauges("taskgate_caller_queries", text, labels, queries)
-        text = "Blocks that Redis keeps for the caller, as of its last fetch at this replica."
+        text = "Blocks that Redis keeps for the caller, as of the caller's last fetch by this replica."
         yield gauges("taskgate_caller_blocks", text, labels, [(who, float(n)) for who, n in shares.blocks.items()])
-        text = "Blocks that Redis kept for a short time only, because the caller was beyond its bound."
+        text = "Blocks that were kept for a short time only because the caller was at its bound."
         brief: dict[tuple[str, ...], float] = {who: float(count) for who, count in shares.brief.items()}
         yield counters("taskgate_caller_blocks_brief", text, labels, brief)
 
     def _watches(self) -> Iterator[Metric]:
         feeds = self._watched.feeds
-        yield gauges("taskgate_watched_lists", "Lists that are watched.", (), [((), float(len(feeds)))])
-        yield gauges("taskgate_watchers", "Watches that are open.", (), [((), float(feeds.watchers))])
+        yield gauges("taskgate_watched_lists", "Lists being watched on this replica.", (), [((), float(len(feeds)))])
+        yield gauges("taskgate_watchers", "Open watches.", (), [((), float(feeds.watchers))])
         sent: dict[tuple[str, ...], float] = {(name,): feeds.events[name] for name in EVENT_NAMES}
         yield counters("taskgate_watch_events", "Events sent to watchers, by name.", ("event",), sent)
 
@@ -187,4 +188,4 @@ class StateCollector:
         connections = float(self._watched.redis.open_connections)
         yield gauges("taskgate_redis_connections", "Open connections to Redis.", (), [((), connections)])
         tasks = float(len(asyncio.all_tasks()))
-        yield gauges("taskgate_tasks", "Tasks of the event loop.", (), [((), tasks)])
+        yield gauges("taskgate_tasks", "Tasks in the event loop.", (), [((), tasks)])

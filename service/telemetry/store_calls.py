@@ -32,6 +32,6 @@ class StoreMetrics:
 
     def collect(self) -> Iterator[Metric]:
         """Yield all store metrics."""
-        text = "Time of a call to Redis, waiting for a connection included; failures count, too."
+        text = "Duration of a call to Redis, including the wait for a connection; failures count, too."
         yield histograms("taskgate_redis_call_duration_seconds", text, ("op",), self._seconds)
-        yield counters("taskgate_redis_errors", "Calls to Redis that failed, by why.", ("op", "detail"), self._errors)
+        yield counters("taskgate_redis_errors", "Failed calls to Redis, by reason.", ("op", "detail"), self._errors)

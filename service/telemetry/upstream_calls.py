@@ -63,13 +63,13 @@ class CallMetrics:
         """Yield all call metrics."""
         yield counters(
             "taskgate_upstream_calls",
-            "Upstream calls of this replica, by what they came to.",
+            "Upstream calls of this replica, by result.",
             ("app", "call", "region", "result"),
             self._results,
         )
         yield histograms(
             "taskgate_upstream_call_duration_seconds",
-            "Time of an upstream call, connecting included.",
+            "Duration of an upstream call, including connecting.",
             ("app", "call", "region"),
             self._seconds,
         )
@@ -80,7 +80,7 @@ class CallMetrics:
             worst.append(((name, kind.value), float(calls)))
         yield gauges(
             "taskgate_worst_window_calls",
-            "Most calls that this replica alone sent within one window of the budget, in the last minute.",
+            "The highest number of calls that this replica sent within one window of the budget, in the last minute.",
             ("app", "call"),
             worst,
         )

@@ -1,4 +1,4 @@
-"""What the client tells a trace of a call."""
+"""The interface through which the client reports the steps of a call."""
 
 from typing import Protocol
 

@@ -35,9 +35,9 @@ def usage_view(
     by_hour: tuple[tuple[int, Mapping[str, Counts]], ...] = ()
     if hours is not None:
         by_hour = _periods(hours, only, length_s=_HOUR_S, kept=HOURS, since_s=since_s, now_s=now_s)
-    told = by_hour or by_minute
+    periods = by_hour or by_minute
     callers: dict[str, Counts] = {}
-    for _, rows in told:
+    for _, rows in periods:
         for name, counts in rows.items():
             callers[name] = callers.get(name, Counts()) + counts
     return UsageView(
@@ -45,7 +45,7 @@ def usage_view(
         kind=kind,
         only=only,
         redis_away=redis_away,
-        since_s=told[0][0],
+        since_s=periods[0][0],
         until_s=now_s,
         callers=tuple(Use(name=name, counts=counts) for name, counts in sorted(callers.items())),
         minutes=_uses(by_minute),

@@ -144,7 +144,7 @@ class Feed:
         return self.now
 
     def end(self, error: Exception) -> None:
-        """Tell all watchers that nothing more will come."""
+        """End all watchers' streams."""
         self._publish(msgspec.structs.replace(self.now, ended=error))
 
     def give_up(self, error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from itertools import islice
 
 from service.model.callers import Caller
 from service.model.errors import TaskgateError, WaitTooLong
@@ -22,8 +23,8 @@ from service.watch.events import (
 from service.watch.feed import Feed, Present
 from service.watch.versions import ListVersion
 
-BATCH = 100
-"""How many events are yielded at once: the most of a whole list that a slow reader can hold back."""
+BATCH = 25
+"""How many events are yielded at once: the most of a list that a slow reader holds in memory, about 20 KiB."""
 
 Batch = Sequence[Identified]
 
@@ -118,9 +119,9 @@ class Watcher:
 
     def _whole(self, version: ListVersion) -> Iterator[Batch]:
         unknown = event_id(self._tag, None)
-        tasks = [task for task in version.tasks.values() if self._only.takes(task.labels)]
-        for start in range(0, len(tasks), BATCH):
-            yield [Identified(id=unknown, event=Listed(task=task)) for task in tasks[start : start + BATCH]]
+        tasks = (task for task in version.tasks.values() if self._only.takes(task.labels))
+        while batch := [Identified(id=unknown, event=Listed(task=task)) for task in islice(tasks, BATCH)]:
+            yield batch
 
     def _changes(self, base: str, version: ListVersion) -> Iterator[Batch]:
         steps = self._feed.changes(base, version.name, self._only)

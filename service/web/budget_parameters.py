@@ -2,8 +2,8 @@
 
 from service.model.callers import Caller
 from service.model.calls import CallKind
-from service.model.errors import BadRequest, Fault
-from service.web.parameters import NO_APP, Example, Parameter, only_app, readable
+from service.model.errors import Fault
+from service.web.parameters import Example, Parameter, app_for
 from service.web.query_string import read_query_string
 
 _CALLS = tuple(kind.value for kind in CallKind)
@@ -37,8 +37,4 @@ def read_budget(query_string: bytes, *, caller: Caller) -> tuple[str, CallKind]:
             kind = read_call(texts["call"])
         except ValueError as exc:
             faults.append(Fault(parameter="call", detail=str(exc)))
-    if not faults and "app" not in texts and len(caller.apps) > 1:
-        faults.append(NO_APP)
-    if faults:
-        raise BadRequest(*faults)
-    return readable(texts.get("app", "") or only_app(caller), caller), kind
+    return app_for(texts.get("app"), caller, faults=faults), kind

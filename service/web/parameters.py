@@ -279,6 +279,18 @@ class TasksReader:
         return ParsedRequest(query=query, parts=parts, slice=slice_, only=only)
 
 
+def app_for(app: str | None, caller: Caller, *, faults: list[Fault]) -> str:
+    """Return the app that a request names, or the only one that the caller may read.
+
+    Raise BadRequest if there are `faults`, or the app must be named; UnknownApp or NotAllowed as `readable` does.
+    """
+    if not faults and app is None and len(caller.apps) > 1:
+        raise BadRequest(NO_APP)
+    if faults:
+        raise BadRequest(*faults)
+    return readable(app or only_app(caller), caller)
+
+
 def only_app(caller: Caller) -> str:
     """Return the app of a caller that may read only one, else an empty text."""
     return next(iter(caller.apps)) if len(caller.apps) == 1 else ""

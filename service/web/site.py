@@ -24,7 +24,7 @@ from service.web.routes.page import page_routes
 from service.web.routes.problems import problem_routes
 from service.web.routes.state import state_routes
 from service.web.routes.task import task_route
-from service.web.routes.tasks import tasks_route
+from service.web.routes.tasks import TasksEndpoint, tasks_route
 from service.web.routes.usage import usage_route
 from service.web.settings import WebSettings
 
@@ -51,17 +51,18 @@ def create_web(
     """
     in_flight = InFlight()
     encodings = Encodings(compressors(), max_bytes=settings().compressed_max_bytes)
+    tasks = TasksEndpoint(
+        gateway,
+        callers,
+        settings,
+        clock=clock,
+        watch=Watch(feeds, callers, settings, clock=clock),
+        in_flight=in_flight,
+        encodings=encodings,
+    )
     app = Litestar(
         route_handlers=[
-            tasks_route(
-                gateway,
-                callers,
-                settings,
-                clock=clock,
-                watch=Watch(feeds, callers, settings, clock=clock),
-                in_flight=in_flight,
-                encodings=encodings,
-            ),
+            tasks_route(tasks),
             task_route(gateway, callers, settings, clock=clock, in_flight=in_flight, encodings=encodings),
             apps_route(gateway, callers),
             budget_route(gateway, callers),

@@ -39,7 +39,7 @@ def commands(server: redis.Redis) -> int:
 
 @asynccontextmanager
 async def backlog(at: Fleet, *, callers: int) -> AsyncIterator[None]:
-    """Callers on all replicas that want more blocks than there are turns."""
+    """Callers on all replicas that request more blocks than there are turns."""
 
     async def caller(number: int) -> None:
         for page in range(10_000):

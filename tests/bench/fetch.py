@@ -1,4 +1,5 @@
-"""`make bench-fetch`: what a fetch costs beside the same call made directly, by pairs of requests in turn."""
+"""`make bench-fetch`: the cost of a fetch compared with the same call made directly, in alternating pairs of
+requests."""
 
 import asyncio
 import statistics

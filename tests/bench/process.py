@@ -1,4 +1,6 @@
-"""`make bench-process`: what one replica takes: from start to ready, memory idle and busy, from SIGTERM to its end."""
+"""`make bench-process`: one replica's time from start to ready, its memory idle and busy, its time from SIGTERM to
+exit.
+"""
 
 import asyncio
 import signal
@@ -51,7 +53,7 @@ async def started(replica: Replica) -> Start:
 
 
 async def ask_much(at: Fleet) -> None:
-    """REQUESTS requests for as many pages as there are blocks, each page as often as the next."""
+    """Send REQUESTS requests for as many pages as there are blocks, each page equally often."""
     numbers = iter(range(REQUESTS))
 
     async def caller() -> None:

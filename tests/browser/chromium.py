@@ -29,7 +29,7 @@ ANSWER_MAX_BYTES = 32 * 1024 * 1024
 
 
 class Tab:
-    """One page, and what it did: requests, console errors and exceptions, as they came."""
+    """One page with its requests, console errors and exceptions, in order."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self.call = call
@@ -55,7 +55,7 @@ class Tab:
         return told["result"].get("value")
 
     async def text(self) -> str:
-        """What a reader sees."""
+        """Return the visible text."""
         return str(await self.run("document.body.innerText"))
 
     async def until(self, script: str, *, within_s: float = 10.0) -> None:
@@ -94,7 +94,7 @@ class Tab:
 
 
 class _Wire:
-    """Commands to the browser, and what it answers and tells."""
+    """Sends commands to the browser and receives its responses and events."""
 
     def __init__(self, reader: asyncio.StreamReader, commands: int) -> None:
         self._reader = reader
@@ -114,7 +114,7 @@ class _Wire:
             return await answer
 
     async def listen(self) -> None:
-        """Hand out what comes, until the browser ends."""
+        """Dispatch messages until the browser exits."""
         with contextlib.suppress(asyncio.IncompleteReadError):
             while True:
                 told = json.loads((await self._reader.readuntil(b"\0"))[:-1])
@@ -132,7 +132,7 @@ class _Wire:
 
 @asynccontextmanager
 async def chromium_tab(url: str) -> AsyncIterator[Tab]:
-    """A tab of a browser of its own, with this page loaded."""
+    """A tab of a new browser with this page loaded."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     assert program is not None, "there is no chromium on the PATH (Debian: apt-get install chromium)"
     theirs_in, ours_out = _pipe()

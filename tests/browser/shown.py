@@ -42,13 +42,13 @@ class Shown:
         self.origin = origin
 
     async def enter(self, key: str) -> None:
-        """Give a key, by keyboard alone."""
+        """Enter a key, using only the keyboard."""
         await self.tab.type(key)
         await self.tab.press("Enter")
 
 
 def busy(web: Web, *, turns: int, waiting: int) -> None:
-    """Let the API tell of an hour of load, the same at every call."""
+    """Let the API report an hour of load, the same at every call."""
     chance = random.Random(7)
     own = Counts(
         turns=turns,
@@ -89,7 +89,7 @@ def busy(web: Web, *, turns: int, waiting: int) -> None:
 
 
 def tell_state(web: Web, state: ServingState, *, detail: str = "Something is said here.") -> None:
-    """Let the API tell of this state, of failed calls, and of a success three minutes ago by the browser's clock."""
+    """Let the API report this state, failed calls, and a success three minutes ago by the browser's clock."""
     assert set(STATES) == set(get_args(ServingState))
     web.gateway.view |= {
         "condition": AppCondition(state=state, detail=detail),

@@ -65,7 +65,7 @@ async def test_paste_a_key_and_send(origin: str) -> None:
 
 
 async def test_samples(origin: str) -> None:
-    """A sample for each client that is promised, and for no other, that asks this gateway for what is needed alone."""
+    """There is a sample for exactly the promised clients, and it requests only what is needed from this gateway."""
     async with chromium_tab(f"{origin}/docs{OPERATION}") as tab:
         card = f"document.querySelector('{TEST_REQUEST}').closest('.scalar-card')"
         await tab.until(f"document.querySelector('{TEST_REQUEST}')", within_s=LOADED_S)

@@ -1,4 +1,4 @@
-"""The page at `/` in a real browser: it says what the API says, moves with it, and hides what it no longer knows."""
+"""The page at `/` in a real browser: it shows the API's figures, follows their changes, and hides outdated ones."""
 
 import asyncio
 import re
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.browser
 
 
 async def test_it_shows_what_the_api_says(shown: Shown) -> None:
-    """Slots, line, pause, callers and savings stand there as they were told, by keyboard alone and without an error."""
+    """Slots, line, pause, callers and savings are shown as reported, using only the keyboard and without an error."""
     tab = shown.tab
     busy(shown.web, turns=1234, waiting=7)
     assert await tab.run("document.activeElement.id") == "key"
@@ -88,7 +88,7 @@ async def test_it_shows_what_the_api_says(shown: Shown) -> None:
 
 
 async def test_it_moves_when_load_comes(shown: Shown) -> None:
-    """Within a few seconds, and without a reload; readers by ear are not told of every figure."""
+    """Changes appear within a few seconds and without a reload; screen readers do not announce every figure."""
     tab = shown.tab
     await shown.enter(KEY)
     await tab.until("document.querySelector('[data-is=waiting]')?.textContent === '0'")
@@ -163,7 +163,7 @@ async def test_errors_stand_in_the_place_of_figures(shown: Shown) -> None:
 
 
 async def test_an_unknown_key_is_asked_for_again(shown: Shown) -> None:
-    """It is not kept; a good one is, in this tab alone, until it is to be forgotten."""
+    """A wrong key is not stored; a good one is stored in this tab only, until the user forgets it."""
     tab = shown.tab
     await shown.enter("wrong")
     await tab.until("document.querySelector('#trouble').innerText.includes('Unknown key')")
@@ -180,7 +180,7 @@ async def test_an_unknown_key_is_asked_for_again(shown: Shown) -> None:
 
 
 async def test_nothing_leaves_and_names_are_only_text() -> None:
-    """All requests stay with the gateway; a name full of markup is shown as it is."""
+    """All requests go to the gateway; markup in a name is shown as text."""
     name = "<img src=x onerror=alert(1)>"
     web = Web(callers=key_callers({name: CallerSettings(keys=(hashed(KEY),), apps=("shop",))}))
     async with web.on_a_socket() as port, chromium_tab(f"http://127.0.0.1:{port}/") as tab:

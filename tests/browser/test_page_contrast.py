@@ -1,4 +1,4 @@
-"""The page's colours as Chromium computes them, in both schemes: all that is read stands out from what is behind it."""
+"""The page's colours as Chromium computes them, in both schemes: all text contrasts with its background."""
 
 import pytest
 
@@ -53,7 +53,7 @@ MEASURE = r"""
 @pytest.mark.parametrize("width", [360, 1200])
 @pytest.mark.parametrize("dark", [False, True])
 async def test_all_stands_out(shown: Shown, width: int, *, dark: bool) -> None:
-    """Texts by 4.5 to 1, what is drawn by 3 to 1: when asked for a key, busy, and broken."""
+    """Text has a contrast of 4.5 to 1, graphics of 3 to 1: at the key prompt, under load, and with an error."""
     await shown.tab.look(width=width, dark=dark)
     await stands_out(shown, "Is the list being served?")
     busy(shown.web, turns=1234, waiting=7)
@@ -70,7 +70,7 @@ async def test_all_stands_out(shown: Shown, width: int, *, dark: bool) -> None:
 
 
 async def stands_out(shown: Shown, seen: str) -> None:
-    """Nothing in sight is too weak, and this text is among what was measured."""
+    """No visible element has too little contrast, and this text is among the measured ones."""
     told = await shown.tab.run(MEASURE)
     assert seen in [what for _, what, _ in told]
     assert [each for each in told if each[2] < (4.5 if each[0] == "text" else 3)] == []

@@ -1,4 +1,4 @@
-"""What the page asks for: the time that its reader looks back on, and a bounded part of many apps at a time."""
+"""The page's requests: the chosen period, and a bounded number of apps per round."""
 
 from itertools import pairwise
 from urllib.parse import parse_qs, urlsplit
@@ -32,7 +32,7 @@ window.fetch = (path, how) => {
 
 async def test_an_hour_a_day_a_week(shown: Shown) -> None:
     """Arrow keys choose the time: figures, bars and callers are then of that time; it is forgotten with the page."""
-    tab, told = shown.tab, shown.web.gateway
+    tab, gateway = shown.tab, shown.web.gateway
     busy(shown.web, turns=99, waiting=0)
     await shown.enter(KEY)
     await tab.until(f"{CARD}?.innerText.includes('Calls, last hour')")
@@ -40,17 +40,17 @@ async def test_an_hour_a_day_a_week(shown: Shown) -> None:
         UseInPeriod(start_s=int(NOW_S) // 3600 * 3600 - 3600 * ago, counts=Counts(turns=9000 - ago, requests=30_000))
         for ago in range(24, -1, -1)
     )
-    told.usage_view |= {"hours": hours, "callers": (Use(name="single", counts=Counts(turns=54_321, joined=77)),)}
+    gateway.usage_view |= {"hours": hours, "callers": (Use(name="single", counts=Counts(turns=54_321, joined=77)),)}
     await tab.run("document.querySelector('#period :checked').focus()")
     await tab.press("ArrowRight")
     await tab.until(f"{CARD}.innerText.includes('54,321')")
-    assert told.usage_requests[-1] == ("shop", "single", int(NOW_S) - DAY_S)
+    assert gateway.usage_requests[-1] == ("shop", "single", int(NOW_S) - DAY_S)
     seen = await tab.text()
     for text in (
         "Calls by single, last day",
         "Calls an hour",
         "busiest hour 9,000 of 18,000",
-        "used the calls in the last day",
+        "Waiting callers, and usage in the last day",
         "40K",
     ):
         assert text in seen, text
@@ -60,7 +60,7 @@ async def test_an_hour_a_day_a_week(shown: Shown) -> None:
     assert rows == [["single (you)", "54,321", "77"], ["all other callers", "\N{EN DASH}", "\N{EN DASH}"]]
     await tab.press("ArrowRight")
     await tab.until(f"{CARD}.innerText.includes('last week')")
-    assert told.usage_requests[-1] == ("shop", "single", int(NOW_S) - 7 * DAY_S)
+    assert gateway.usage_requests[-1] == ("shop", "single", int(NOW_S) - 7 * DAY_S)
     assert await tab.run("[sessionStorage.length, localStorage.length, document.cookie, location.search]") == [
         1,
         0,
@@ -73,8 +73,25 @@ async def test_an_hour_a_day_a_week(shown: Shown) -> None:
     assert await tab.run("document.querySelector('#period :checked').value") == "hour"
 
 
+async def test_single_tasks_have_figures_of_their_own(shown: Shown) -> None:
+    """Arrow keys choose the kind of call: budget and usage are asked for by it; the figures before are removed."""
+    tab, told = shown.tab, shown.web.gateway
+    busy(shown.web, turns=99, waiting=0)
+    await shown.enter(KEY)
+    await tab.until(f"{CARD}?.innerText.includes('of 5 in any second')")
+    assert kinds(tab) == {"list"}
+    told.view |= {"calls": 7}
+    before = len(tab.requests)
+    await tab.run("document.querySelector('#call :checked').focus()")
+    await tab.press("ArrowRight")
+    await tab.until(f"{CARD}?.innerText.includes('of 7 in any second')")
+    assert await tab.run("document.querySelector('#call :checked').parentNode.innerText") == "Single tasks"
+    assert kinds(tab, since=before) == {"get"}
+    assert tab.errors == []
+
+
 async def test_twenty_apps_are_asked_for_in_turn() -> None:
-    """A round is 13 requests at most, what is in sight first, and ends before the next begins; all get their turn."""
+    """A round has at most 13 requests, visible apps first, and ends before the next; all apps are refreshed in turn."""
     web = Web(callers=key_callers({"many": CallerSettings(keys=(hashed(KEY),), apps=APPS)}))
     web.gateway.app_names = APPS
     async with web.on_a_socket() as port, chromium_tab(f"http://127.0.0.1:{port}/") as tab:
@@ -100,6 +117,12 @@ async def test_twenty_apps_are_asked_for_in_turn() -> None:
         assert await tab.run("most") == {"apps": 1, "budget": 6, "usage": 6}
         assert tab.errors == []
     await web.client.aclose()
+
+
+def kinds(tab: Tab, *, since: int = 0) -> set[str]:
+    """The kinds of calls whose budget and usage were asked for."""
+    addresses = [urlsplit(url) for url in tab.requests[since:]]
+    return {parse_qs(each.query)["call"][0] for each in addresses if each.path in ("/budget", "/usage")}
 
 
 def rounds(tab: Tab) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""What the page says first: how each app is doing, in words and colour, and what went wrong."""
+"""The state of each app at the top of the page, in words and colour, with its last error."""
 
 import pytest
 from msgspec.structs import replace
@@ -49,7 +49,7 @@ async def test_the_focus_moves_to_the_heading(shown: Shown) -> None:
 
 
 async def test_failed_calls_and_refused_requests_are_drawn(shown: Shown) -> None:
-    """Each minute's failed calls are the red part of its bar; refused requests are a line of their own."""
+    """Each minute's failed calls are the red part of its bar; refused requests are a separate line."""
     tab, gateway = shown.tab, shown.web.gateway
     busy(shown.web, turns=99, waiting=0)
     minutes = gateway.usage_view["minutes"]

@@ -29,7 +29,12 @@ MATRIX: dict[str, Values] = {
     "scaled on metrics of one's own": {
         "autoscaling": {
             "enabled": True,
-            "metrics": [{"type": "Resource", "resource": {"name": "memory", "target": {"type": "Utilization"}}}],
+            "metrics": [
+                {
+                    "type": "Resource",
+                    "resource": {"name": "memory", "target": {"type": "Utilization", "averageUtilization": 70}},
+                }
+            ],
         },
     },
     "TLS and a proxy": {

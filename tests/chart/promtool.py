@@ -14,7 +14,7 @@ from tests.chart.rendering import render
 
 
 def main() -> int:
-    """Return promtool's status; 2 where there is none."""
+    """Return promtool's exit status; 2 if it is not installed."""
     promtool = shutil.which("promtool")
     if promtool is None:
         print("promtool is not installed (Debian: apt-get install prometheus)", file=sys.stderr)

@@ -68,7 +68,7 @@ def render(*patches: Values, release: str = "tg") -> Rendered:
 
 
 def texts(*patches: Values, release: str = "tg") -> dict[str, str]:
-    """Return what each template makes of LEAST with the patches over it. Raise helm_python.HelmError."""
+    """Render each template with LEAST and these patches. Raise helm_python.HelmError."""
     with helm_python.Chart.load(CHART) as chart:
         return chart.render(merged(*patches), name=release, namespace="prod")
 
@@ -79,7 +79,7 @@ def objects(text: str) -> list[Object]:
 
 
 def merged(*patches: Values, onto: Values = LEAST) -> Values:
-    """`onto` with the patches over it: objects are merged, what is GONE goes, all else is replaced."""
+    """Return `onto` with the patches applied: objects are merged, GONE removes a member, other values are replaced."""
     result = dict(onto)
     for patch in patches:
         for name, value in patch.items():

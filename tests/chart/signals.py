@@ -1,4 +1,4 @@
-"""What the chart asks of Prometheus: the alerts' and the dashboard's expressions, as they are installed."""
+"""The chart's Prometheus expressions: those of the alerts and of the dashboard, as installed."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ def rules() -> list[dict[str, Any]]:
 
 
 def alerts() -> list[dict[str, Any]]:
-    """Return the alerts alone."""
+    """Return only the alerts."""
     return [rule for rule in rules() if "alert" in rule]
 
 

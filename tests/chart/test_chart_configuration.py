@@ -60,7 +60,7 @@ def test_taskgate_check_accepts_it(
 
 @pytest.mark.parametrize("patch", MATRIX.values(), ids=MATRIX)
 def test_what_the_values_say_is_what_the_gateway_reads(patch: Values, tmp_path: Path) -> None:
-    """Nothing of `config` is lost or changed on the way, large numbers least of all."""
+    """No part of `config` is lost or changed on the way, especially not large numbers."""
     rendered = render(patch)
     settings = msgspec.to_builtins(load(lay_out(rendered, tmp_path), _environment(rendered)).settings)
 
@@ -118,7 +118,9 @@ def test_the_valkey_for_trying_is_where_the_gateway_looks_for_it() -> None:
 
 
 async def test_the_rendered_gateway_runs_and_passes_its_own_helm_test(valkey: Server, tmp_path: Path) -> None:
-    """What the chart configures starts, serves metrics, and passes `helm test`; which fails where Redis is away."""
+    """A gateway with the chart's configuration starts, serves metrics and passes `helm test`, which fails without
+    Redis.
+    """
     patch: Values = {
         "config": {
             "redis": {"url": valkey.url},
@@ -143,7 +145,7 @@ async def test_the_rendered_gateway_runs_and_passes_its_own_helm_test(valkey: Se
 
 
 def _helm_test(rendered: Rendered, port: int) -> tuple[int, str]:
-    """Run what the pod of `helm test` runs, against this port; returns its status and what it complains of."""
+    """Run the command of the `helm test` pod against this port; return its exit status and its complaints."""
     container = rendered.one("Pod", "tg-taskgate-test")["spec"]["containers"][0]
     assert container["command"] == ["python", "-c"]
     script, url = container["args"]

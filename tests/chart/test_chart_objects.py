@@ -1,4 +1,4 @@
-"""What the chart makes: valid objects that fit together."""
+"""The chart's objects are valid and consistent with each other."""
 
 import json
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_the_example_of_a_caller_is_valid() -> None:
 
 @pytest.mark.parametrize("patch", MATRIX.values(), ids=MATRIX)
 def test_every_selector_selects_the_pods_it_means(patch: Values) -> None:
-    """Services, policies, disruption budget and spread select the gateway's pods, or Valkey's, and nothing less."""
+    """Services, policies, disruption budget and spread select exactly the gateway's pods, or Valkey's."""
     rendered = render(patch)
     pods = {
         made["metadata"]["name"]: set(made["spec"]["template"]["metadata"]["labels"].items())
@@ -118,7 +118,7 @@ def test_ports_and_probes_agree_with_the_settings() -> None:
     ],
 )
 def test_the_grace_period_outlasts_sleep_patience_drain_and_closing(values: Values, grace_s: int) -> None:
-    """A pod is never killed while it may still end what it began."""
+    """A pod is not killed before its requests in progress may have ended."""
     assert LINGER_S + REFUSED_S + CLOSE_S <= 10, "the chart's helper counts ten seconds beside the drain"
     assert render(values).pod["spec"]["terminationGracePeriodSeconds"] == grace_s
 
@@ -145,14 +145,14 @@ def test_the_pod_may_do_nothing_that_it_needs_not() -> None:
 
 
 def test_no_container_needs_a_shell() -> None:
-    """Nothing that is started is a shell, and nothing is handed to one."""
+    """No command is a shell or is passed to one."""
     for made in render(TRYING).objects:
         assert '"sh"' not in json.dumps(made)
         assert "/bin/" not in json.dumps(made)
 
 
 def test_the_pods_roll_when_the_configuration_changes_and_only_then() -> None:
-    """checksum/config follows what the gateway reads."""
+    """checksum/config changes with the files that the gateway reads."""
 
     def checksum(*patches: Values) -> str:
         found: str = render(*patches).pod["metadata"]["annotations"]["checksum/config"]
@@ -223,7 +223,7 @@ def _egress(*patches: Values) -> dict[tuple[int, ...], Any]:
 
 
 def test_dns_is_the_clusters_and_the_upstream_is_public() -> None:
-    """By default nothing inside any network is open but DNS and Redis' port."""
+    """By default only DNS and Redis' port are open within private networks."""
     egress = _egress()
     assert [peer["podSelector"]["matchLabels"] for peer in egress[53,]] == [{"k8s-app": "kube-dns"}]
     blocks = [peer["ipBlock"] for peer in egress[443,]]
@@ -241,7 +241,7 @@ def test_dns_is_the_clusters_and_the_upstream_is_public() -> None:
     ],
 )
 def test_the_policy_follows_base_urls_to_wherever_they_are(config: Values, ports: int) -> None:
-    """A base URL may be inside the cluster: its port alone is open, to any address."""
+    """A base URL may be inside the cluster: only its port is open, to any address."""
     assert _egress({"config": config})[ports,] is None
     assert (443,) not in _egress({"config": config})
     to = [{"podSelector": {"matchLabels": {"app": "mock"}}}]
@@ -257,7 +257,7 @@ def test_collector_and_api_server_are_let_out_to_where_they_are_used() -> None:
 
 
 def test_a_unix_socket_needs_no_way_out() -> None:
-    """There is no rule of Redis for a socket, and none without ports, which would be every port."""
+    """There is no rule for Redis on a socket, and no rule without ports, which would allow every port."""
     assert set(_egress({"config": {"redis": {"url": "unix:///run/valkey.sock"}}})) == {(53,), (443,)}
 
 
@@ -272,7 +272,7 @@ def test_where_something_else_scales_the_deployment_names_no_number_of_its_own()
 
 
 def test_the_autoscaler_aims_at_a_share_of_a_core_and_not_of_what_is_requested() -> None:
-    """A process uses one core at most; 0.7 of it is busy, whatever the pods request."""
+    """A process uses at most one core; the target is 0.7 of it, regardless of the pods' requests."""
     (metric,) = render(MATRIX["autoscaled"]).one("HorizontalPodAutoscaler")["spec"]["metrics"]
     assert metric["resource"] == {"name": "cpu", "target": {"type": "AverageValue", "averageValue": "700m"}}
 
@@ -313,7 +313,7 @@ def test_every_object_has_the_namespace_and_the_common_labels() -> None:
 
 
 def test_what_goes_over_the_pod_spec_is_merged_into_it() -> None:
-    """`podSpec` adds to objects, and takes nothing away."""
+    """`podSpec` adds to objects and removes nothing."""
     spec = render(MATRIX["all of a platform team's"]).pod["spec"]
     assert spec["schedulerName"] == "own"
     assert spec["securityContext"]["supplementalGroups"] == [20]

@@ -1,6 +1,5 @@
-"""Wrong values are refused before anything is installed, with a text that names the value.
-
-What the gateway itself would refuse is in test_chart_rules.py.
+"""Wrong values are rejected before anything is installed, with a message that names the value. For those that the
+gateway itself would reject, see test_chart_rules.py.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""What the gateway would refuse at its start, the chart refuses before anything is installed, in the same words."""
+"""Configurations that the gateway would reject at its start are rejected by the chart before anything is installed, in
+the same words.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,7 +84,7 @@ def _said_by_the_gateway(config: Values, folder: Path) -> Sequence[str]:
 
 @pytest.mark.parametrize("config", REFUSED.values(), ids=REFUSED)
 def test_the_chart_says_what_the_gateway_would_say(config: Values, tmp_path: Path) -> None:
-    """All faults of a configuration are told at once, each in the gateway's words, and no secret is repeated."""
+    """All faults of a configuration are reported at once, each in the gateway's words, and no secret is repeated."""
     with pytest.raises(helm_python.HelmError) as refused:
         render({"config": config})
     lines = str(refused.value).splitlines()[1:]
@@ -132,5 +134,5 @@ def test_the_check_before_an_upgrade_reads_what_the_pods_will_read() -> None:
 
 
 def test_the_check_can_be_left_out() -> None:
-    """Where Secrets come with the same release there is nothing to check them with before."""
+    """If Secrets come with the same release, they cannot be checked in advance."""
     assert "Job" not in render({"configCheck": {"enabled": False}}).kinds()

@@ -1,4 +1,4 @@
-"""Alerts and dashboard ask for metrics that there are, and every alert leads to its section of the runbook."""
+"""Alerts and dashboard use existing metrics, and every alert links to its section of the runbook."""
 
 import asyncio
 import re
@@ -30,7 +30,7 @@ def queries() -> list[str]:
 
 @pytest.fixture(scope="module")
 def exposed(shared_valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """What a real gateway exposes."""
+    """Return the metrics that a real gateway exposes."""
     folder = tmp_path_factory.mktemp("exposed")
     redis = {"url": shared_valkey.url}
     file = write_configuration(folder, sandbox_url="http://127.0.0.1:9", redis=redis, weights={"c0": 1})
@@ -89,7 +89,7 @@ def test_every_query_looks_at_one_release_alone() -> None:
 
 
 def test_every_alert_leads_to_its_section_of_the_runbook() -> None:
-    """runbook_url's anchor is a heading of docs/runbook.md, and there is no section without an alert."""
+    """The anchor of each runbook_url is a heading of docs/runbook.md, and every section has an alert."""
     headings = re.findall(r"^## (Taskgate\S+)$", RUNBOOK.read_text(), re.MULTILINE)
     assert headings == [rule["alert"] for rule in alerts()]
     for rule in alerts():
@@ -118,7 +118,7 @@ def test_the_alerts_are_filled_in() -> None:
 
 
 def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
-    """Every panel has its own place, and says what it shows."""
+    """Every panel has its own position and a description."""
     board = dashboard()
     taken: set[tuple[int, int]] = set()
     for panel in board["panels"]:

@@ -18,7 +18,7 @@ PROBE_S = 60.0
 
 
 class Language(msgspec.Struct, frozen=True, kw_only=True):
-    """A language: its tools, its tests, and a command that succeeds if its packages can be had."""
+    """A language: its tools, its tests, and a command that succeeds if its packages are available."""
 
     tools: tuple[str, ...]
     tests: str

@@ -15,7 +15,7 @@ WITHIN_S = 540.0
 
 
 async def test_go_client(tmp_path: Path, steady: Steady) -> None:
-    """The program of the docs passes go vet with the client, prints what it should, and waits when asked to."""
+    """The program of the docs passes go vet with the client, prints the expected output, and obeys Retry-After."""
     for name in ("go.mod", "go.sum"):
         shutil.copy(HERE / name, tmp_path)
     (tmp_path / "taskgate").mkdir()

@@ -13,7 +13,7 @@ WITHIN_S = 540.0
 
 
 async def test_java_client(tmp_path: Path, steady: Steady) -> None:
-    """The program of the docs compiles with the client, prints what it should, and waits when asked to."""
+    """The program of the docs compiles with the client, prints the expected output, and obeys Retry-After."""
     shutil.copy(POM, tmp_path)
     sources = tmp_path / "src" / "main" / "java"
     sources.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A list that does not change, of which the first page is refused once: what the programs of docs/clients.md meet."""
+"""An unchanging list whose first page is refused once, for the programs of docs/clients.md."""
 
 import time
 
@@ -34,7 +34,7 @@ class SteadyGateway(FakeGateway):
         return await super().page(ask)
 
     def has_waited(self) -> bool:
-        """Whether the client came again, and not before it was told to."""
+        """Return whether the client has retried, and not before Retry-After."""
         if self.refused_at_s is None or self.asked_again_at_s is None:
             return False
         return self.asked_again_at_s - self.refused_at_s >= RETRY_AFTER_S

@@ -49,20 +49,20 @@ def sample(question: str, language: str) -> str:
 
 
 async def shell(question: str, environment: Mapping[str, str], directory: Path) -> str:
-    """What a sample for the shell prints on its standard output."""
+    """Return the standard output of a shell sample."""
     script = directory / "sample.sh"
     script.write_text(sample(question, "sh").replace("curl ", "curl --no-progress-meter "))
     return await run("bash", script, cwd=directory, environment={**os.environ, **environment})
 
 
 async def python(question: str, environment: Mapping[str, str], directory: Path) -> str:
-    """What a sample in Python prints."""
+    """Return the output of a Python sample."""
     (directory / "sample.py").write_text(sample(question, "python"))
     return await run(sys.executable, "sample.py", cwd=directory, environment={**os.environ, **environment})
 
 
 def test_the_questions_in_their_order() -> None:
-    """What a new caller asks is answered in this order, and the last answer has a line for each status."""
+    """The guide answers a new caller's questions in this order, and its last section has a line for each status."""
     assert tuple(question for question in sections() if question in QUESTIONS) == QUESTIONS
     rows = re.findall(r"^\| (\d{3}) \| (.+) \|$", sections()[QUESTIONS[-1]], flags=re.MULTILINE)
     assert [status for status, _ in rows] == ["401", "403", "404", "429", "502", "503"]
@@ -100,7 +100,7 @@ async def test_poll(environment: dict[str, str], tmp_path: Path) -> None:
 
 
 async def test_find(environment: dict[str, str], tmp_path: Path) -> None:
-    """The line of the task alone is left."""
+    """Only the task's own line is left."""
     fields = {"Authorization": f"Bearer {environment['TASKGATE_KEY']}"}
     async with httpx.AsyncClient(base_url=environment["TASKGATE_URL"], headers=fields) as client:
         page = (await client.get("/tasks", params={"q": "sale", "offset": 7, "limit": 1})).json()

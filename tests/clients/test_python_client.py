@@ -20,7 +20,7 @@ PROGRAM = Path(__file__).parent / "programs" / "problems.py"
 
 @pytest.mark.parametrize("library", ["requests", "httpx", "aiohttp"])
 async def test_each_library(tmp_path: Path, steady: Steady, library: str) -> None:
-    """The program of the docs passes mypy --strict, prints what it should, and waits as long as it is asked to."""
+    """The program of the docs passes mypy --strict, prints the expected output, and obeys Retry-After."""
     (tmp_path / "program.py").write_text(shown_program(f"Python: {library}", "python"))
     await check_types(tmp_path, "program.py", "--allow-untyped-calls", "--ignore-missing-imports")
     await runs(tmp_path, steady)
@@ -41,13 +41,13 @@ async def test_generated_client(python_client: Path, steady: Steady) -> None:
 
 
 async def check_types(directory: Path, *arguments: str) -> None:
-    """Raise AssertionError unless mypy finds nothing."""
+    """Raise AssertionError if mypy reports anything."""
     command = (sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", directory / "cache")
     await run(*command, *arguments, cwd=directory)
 
 
 async def runs(directory: Path, steady: Steady) -> None:
-    """Raise AssertionError unless the program prints what it should."""
+    """Raise AssertionError unless the program prints the expected output."""
     environment = {**os.environ, **steady.environment}
     assert (await run(sys.executable, "program.py", cwd=directory, environment=environment)).splitlines() == SAID
     assert steady.gateway.has_waited()

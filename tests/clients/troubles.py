@@ -22,26 +22,26 @@ EARLY = {
 
 
 class TroubledGateway(FakeGateway):
-    """Fails each page, and each block but the first, as the keyword says."""
+    """Fails each page, and each block except the first, with the problem that the keyword names."""
 
     async def page(self, ask: PageRequest) -> Page:
         """None."""
         raise EARLY[str(ask.query.keyword)]
 
     async def chunk(self, ask: PageRequest) -> Chunk:
-        """The first alone."""
+        """Return only the first block."""
         if ask.slice.offset:
             raise LATE[str(ask.query.keyword)]
         return await super().chunk(ask)
 
 
 def arguments() -> tuple[str, str]:
-    """What the programs are to meet: as an answer, and late."""
+    """Return the problems to trigger: as a response, and within a stream."""
     return " ".join(EARLY), " ".join(LATE)
 
 
 def read(said: str) -> list[Any]:
-    """What a program printed, without what is another in each answer."""
+    """Return a program's output without the members that differ between responses."""
     return [_lasting(json.loads(line)) for line in said.splitlines()]
 
 

@@ -32,7 +32,8 @@ async def test_each_problem(tmp_path: Path, troubled_url: str) -> None:
 
 
 async def test_typescript_client(tmp_path: Path, steady: Steady) -> None:
-    """The program of the docs passes tsc --strict with the client, prints what it should, and waits when asked to."""
+    """The program of the docs passes tsc --strict with the client, prints the expected output, and obeys
+    Retry-After."""
     await compile_program(tmp_path, shown_program("TypeScript", "ts"))
     said = await run("node", "program.js", cwd=tmp_path, environment={**os.environ, **steady.environment})
     assert said.splitlines() == SAID

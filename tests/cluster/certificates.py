@@ -1,4 +1,4 @@
-"""Certificates for a control plane: an authority, and what it signs."""
+"""Certificates for a control plane: an authority, and the certificates that it signs."""
 
 import ipaddress
 from datetime import UTC, datetime, timedelta

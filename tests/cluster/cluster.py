@@ -17,23 +17,23 @@ Object = dict[str, Any]
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
-    """What a command printed, and the warnings of the API server among it."""
+    """A command's output, and the API server's warnings in it."""
 
     stdout: str
     stderr: str
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Lines in which a client passes on what the API server warns of."""
+        """Return the lines in which a client repeats the API server's warnings."""
         return tuple(line for line in self.stderr.splitlines() if "warning" in line.lower())
 
 
 class CommandFailed(Exception):
-    """A command ended with another status than 0; says what it wrote."""
+    """A command failed; the message holds its output."""
 
 
 class AlreadyThere(CommandFailed):
-    """What was to be created exists."""
+    """The object to create already exists."""
 
 
 class Cluster:
@@ -81,12 +81,12 @@ class Cluster:
         return self.kubectl("create", "--namespace", namespace, *options, "--filename=-", stdin=text)
 
     def ensure(self, made: Object) -> None:
-        """Create an object that belongs to no namespace, unless there is one of its name."""
+        """Create an object without a namespace, unless one of its name exists."""
         with suppress(AlreadyThere):
             self.kubectl("create", "--filename=-", stdin=json.dumps(made))
 
     def get(self, kind: str, name: str, *, namespace: str) -> Object:
-        """Return one object. Raise CommandFailed where there is none."""
+        """Return one object. Raise CommandFailed if it does not exist."""
         found: Object = json.loads(self.kubectl("get", kind, name, f"--namespace={namespace}", "-o=json").stdout)
         return found
 
@@ -97,7 +97,7 @@ class Cluster:
         return items
 
     def has_nodes(self) -> bool:
-        """Return whether there is anything for pods to run on."""
+        """Return whether the cluster has a node."""
         return bool(json.loads(self.kubectl("get", "nodes", "-o=json").stdout)["items"])
 
     def wait(self, condition: Callable[[], bool]) -> None:

@@ -19,7 +19,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where Helm keeps what it keeps."""
+    """Return a directory for Helm's files."""
     return tmp_path_factory.mktemp("helm")
 
 

@@ -48,7 +48,7 @@ class ControlPlane:
 
     @property
     def ca_file(self) -> Path:
-        """What the API server's certificate is checked by."""
+        """The CA of the API server's certificate."""
         return self._authority.certificate
 
     def rotate_signing_key(self, *, keep: bool) -> None:

@@ -20,7 +20,8 @@ _URL = re.compile(r"//([a-z0-9-]+):([0-9]+)")
 
 
 class Node:
-    """While it is open, pods run, become ready by their own probe, and end. Its addresses are this process's alone."""
+    """While it is open, pods run, become ready by their own probe, and end. Its addresses exist in this process
+    only."""
 
     def __init__(self, cluster: Cluster, namespace: str, folder: Path) -> None:
         self._cluster = cluster
@@ -46,7 +47,7 @@ class Node:
         assert not self.faults, self.faults
 
     def log(self, pod: str) -> str:
-        """Return what the pod's process has written."""
+        """Return the output of the pod's process."""
         return (self._folder / pod / "log").read_text()
 
     def _run(self) -> None:
@@ -122,7 +123,7 @@ class Node:
 
 
 class _Running:
-    """A container's process, and what was last reported of it."""
+    """A container's process, and its last reported state."""
 
     def __init__(self, process: subprocess.Popen[bytes], container: Object, *, address: str, ip: str) -> None:
         self.process = process

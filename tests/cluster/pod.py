@@ -1,4 +1,4 @@
-"""Runs what a pod's container says as a process of this machine: its command, environment and files."""
+"""Runs a pod's container as a process of this machine, with its command, environment and files."""
 
 import base64
 import os

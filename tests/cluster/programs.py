@@ -25,7 +25,7 @@ _PACKAGES = {
 
 
 def programs() -> Path:
-    """Return the folder that holds them all; build what is missing. Raise CalledProcessError where that fails."""
+    """Return the folder of all programs; build missing ones. Raise CalledProcessError if that fails."""
     digest = hashlib.sha256((_MODULE / "go.mod").read_bytes() + (_MODULE / "go.sum").read_bytes()).hexdigest()
     folder = _cache() / digest[:16]
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What the chart makes of each value set, as a real API server takes it."""
+"""The chart's objects for each set of values are accepted by a real API server."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def rendered(cluster: Cluster, namespace: str, values: Values, *options: str) ->
 
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
 def test_every_object_is_admitted_without_a_warning(with_classes: Cluster, namespace: str, values: Values) -> None:
-    """No field is unknown, nothing is deprecated, and PodSecurity's restricted level has nothing to say."""
+    """No field is unknown or deprecated, and PodSecurity's restricted level has no objections."""
     objects = rendered(with_classes, namespace, values)
     output = with_classes.create(*objects, namespace=namespace, dry_run=True)
     assert output.stderr == ""
@@ -45,7 +45,7 @@ def test_every_object_is_admitted_without_a_warning(with_classes: Cluster, names
 
 
 def test_what_is_not_restricted_is_warned_of(cluster: Cluster, namespace: str) -> None:
-    """The namespace is what the test above relies on: a Deployment of a pod that may become root is warned of."""
+    """The namespace behaves as the test above assumes: a Deployment whose pod may become root causes a warning."""
     values = {"securityContext": {"allowPrivilegeEscalation": True}}
     objects = rendered(cluster, namespace, values, "--show-only=templates/deployment.yaml")
     output = cluster.create(*objects, namespace=namespace, dry_run=True)

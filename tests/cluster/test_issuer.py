@@ -96,7 +96,7 @@ async def test_tokens_are_taken_for_our_audience_alone(mount: Mounted, accounts:
 
 @pytest.fixture
 def without_default_binding(own_control_plane: ControlPlane, own_cluster: Cluster) -> Iterator[None]:
-    """The API server's keys are for those alone who were given the role: a hardened cluster has no default binding."""
+    """Only subjects with the role can read the API server's keys: a hardened cluster has no default binding."""
     kept = own_cluster.kubectl("get", "clusterrolebinding", DISCOVERY, "-o=json").stdout
     own_cluster.kubectl("delete", "clusterrolebinding", DISCOVERY)
     yield
@@ -131,7 +131,7 @@ def _bind_as_the_chart_does(cluster: Cluster, namespace: str) -> None:
 async def test_signing_keys_are_rotated(
     mount: Mounted, own_control_plane: ControlPlane, own_cluster: Cluster, own_namespace: str, tmp_path: Path
 ) -> None:
-    """A new key is taken at once and the old one with it; once the old one is gone, so are its tokens."""
+    """A new key is accepted at once, next to the old one; once the old one is removed, its tokens are rejected."""
     accounts = Accounts(own_cluster, own_namespace, tmp_path)
     mount.put(**accounts.settings())
     async with mounted(mount):

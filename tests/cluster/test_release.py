@@ -74,7 +74,7 @@ def reachable(node: Node | None, valkey: Server) -> Values:
 
 @pytest.fixture
 def values(cluster: Cluster, namespace: str, node: Node | None, valkey: Server) -> Values:
-    """The least values, and what they need: a Redis, and the app's key in a Secret."""
+    """The smallest set of values and its requirements: a Redis, and the app's key in a Secret."""
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -91,7 +91,9 @@ def release(request: pytest.FixtureRequest, cluster: Cluster, namespace: str, va
 
 
 def test_a_release_from_its_install_to_its_end(release: Release, cluster: Cluster) -> None:
-    """Installed, tested, upgraded, rolled back and uninstalled without a warning; nothing of it is left."""
+    """The release is installed, tested, upgraded, rolled back and uninstalled without a warning, and leaves nothing
+    behind.
+    """
     outputs = [release.upgrade()]
     assert release.ready_by_set() == [2]
     outputs.append(release.helm("test", NAME))
@@ -111,7 +113,7 @@ def test_a_release_from_its_install_to_its_end(release: Release, cluster: Cluste
 
 
 def test_a_configuration_that_the_gateway_refuses_changes_nothing(release: Release) -> None:
-    """The check before an upgrade reads what no template can know, and the pods go on as they are."""
+    """The check before an upgrade reads files that no template can see, and the pods keep running."""
     release.upgrade()
     before = {pod["metadata"]["name"] for pod in release.objects("pods", GATEWAYS)}
     wrong = {"env": [{"name": "TASKGATE__BUDGET__CALLS", "value": "many"}], "config": {"cache": {"fresh_s": 17}}}
@@ -150,7 +152,7 @@ def test_replicas_stay_as_they_are_where_something_else_scales(
 
 
 def test_a_test_fails_where_redis_is_away(release: Release, node: Node | None) -> None:
-    """`helm test` runs in a pod of its own, and says what is not well."""
+    """`helm test` runs in a separate pod and reports faults."""
     if node is None:
         pytest.fail("needs a cluster without nodes: unset KUBECONFIG")
     unreachable = {"config": {"redis": {"url": f"redis://127.0.0.1:{free_port()}/0"}}}

@@ -47,7 +47,8 @@ def check_query(data: bytes) -> None:
     except BadRequest as exc:
         _check_faults(exc)
         return
-    pairs = parse_qsl(data.decode("latin-1"), keep_blank_values=True, encoding="utf-8", errors="strict")
+    escaped = re.sub(rb"[\x80-\xff]", lambda match: b"%%%02X" % match[0][0], data).decode("ascii")
+    pairs = parse_qsl(escaped, keep_blank_values=True, encoding="utf-8", errors="strict")
     texts = dict(pairs)
     assert len(texts) == len(pairs)
     assert texts.keys() <= set(_names)

@@ -12,6 +12,7 @@ from service.model.queries import Query, Range
 from service.model.tasks import Listing, Task
 from service.upstream.apps import UpstreamApp
 from service.upstream.call_trace import CallTrace
+from tests.tasks import bare_task
 
 CALL_TIMEOUT_S = 4.0
 REFUSED_KEYWORD = "refused"
@@ -74,7 +75,7 @@ class SimUpstream:
         del trace
         await self._answer(app, CallKind.GET, before_send)
         title = f"{app.name}/task/{len(self.served) - 1}"
-        return _task(task_id, title) if task_id < self.total else None
+        return bare_task(task_id, title=title) if task_id < self.total else None
 
     async def _answer(
         self,
@@ -113,21 +114,5 @@ class SimUpstream:
 
     def _listing(self, app: str, query: Query, *, offset: int, want: int) -> Listing:
         title = f"{app}/{query.keyword}/{len(self.served) - 1}"
-        tasks = tuple(_task(number, title) for number in range(offset, min(offset + want, self.total)))
+        tasks = tuple(bare_task(number, title=title) for number in range(offset, min(offset + want, self.total)))
         return Listing(tasks=tasks, total=self.total)
-
-
-def _task(number: int, title: str) -> Task:
-    return Task(
-        id=number,
-        type=None,
-        status=None,
-        title=title,
-        description=None,
-        created_at=None,
-        scheduled_at=None,
-        dispatched=None,
-        dispatch_error=None,
-        push_task_id=None,
-        content=msgspec.Raw(b"null"),
-    )

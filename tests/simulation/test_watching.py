@@ -24,6 +24,7 @@ from tests.simulation.model_scheduler import model_servers
 from tests.simulation.sim_replica import Replica
 from tests.simulation.sim_upstream import SimUpstream
 from tests.simulation.virtual_time import run_in_virtual_time
+from tests.tasks import bare_task
 
 EPOCH_S = 1_700_000_000
 FRESH_S = 15.0
@@ -65,18 +66,14 @@ class MovingUpstream(SimUpstream):
         return Listing(tasks=tuple(order[offset : offset + want]), total=len(order))
 
     def _made(self, id_: int) -> Task:
-        return Task(
-            id=id_,
+        return bare_task(
+            id_,
             type="all",
             status="pending",
             title=f"task {id_}",
             description="",
-            created_at=None,
             scheduled_at=rfc3339(EPOCH_S + self._chance.randrange(3_600, 80_000)),
             dispatched=False,
-            dispatch_error=None,
-            push_task_id=None,
-            content=msgspec.Raw(b"null"),
         )
 
 

@@ -66,7 +66,7 @@ def grown(samples: Sequence[Sample]) -> list[str]:
 
 
 def left_over(before: Sample, after: Sample) -> list[str]:
-    """Return, in words, what is left of the load after its end."""
+    """Describe what is left of the load after its end."""
     found = []
     for name, allowed in REST.items():
         was, now = _at_rest(before, name), _at_rest(after, name)

@@ -1,6 +1,5 @@
-"""Mixed load with faults on whole processes, for a while: `python -m tests.soak.run MINUTES [FILE]`.
-
-Exit status 0: everything stayed flat, no second had more than 5 calls, and no answer was one that must not be.
+"""Mixed load with faults on whole processes: `python -m tests.soak.run MINUTES [FILE]`. Exit status 0: all resources
+stayed flat, no second had more than 5 calls, and no response was a forbidden one.
 """
 
 import asyncio
@@ -71,7 +70,7 @@ async def soak(gateways: Fleet, valkey: Server, *, for_s: float, seen: Counter[s
 
 
 async def at_rest(gateways: Fleet, valkey: Server, *, before: Sample) -> Sample:
-    """Wait up to 90 s until nothing of the load is left. The last sample."""
+    """Wait up to 90 s until nothing of the load is left; return the last sample."""
     end_s = time.monotonic() + 90
     while True:
         now = await sampled(gateways, valkey, at_s=0)

@@ -175,6 +175,10 @@ class Line:
         """Return the age of `last`, in seconds."""
         return asyncio.get_running_loop().time() - self._ticked_at_s
 
+    def pause_s(self) -> float:
+        """Return what is left of the upstream's pause as known from `last`, in seconds; 0 for none."""
+        return 0.0 if self.last is None else max(self.last.pause_in_ms / 1000 - self.seen_s(), 0.0)
+
     @property
     def turn_ends(self) -> Counter[tuple[str, str]]:
         """How this replica's turns have ended: counts by caller and word of TURN_ENDS."""

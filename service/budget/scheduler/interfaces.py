@@ -30,7 +30,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     `fetch_lease_ms`; a replica that has not ticked for `report_lease_ms` is dead. Turns may be announced up to
     `ahead_ms` before they are usable. If the server's clock is ahead of what a replica's own server_clock vouches for
     by `clock_step_ms` or more, it has stepped and is not trusted. Redis must answer within this time: a smaller step
-    cannot be told from the network's delay, and passes for elapsed time.
+    cannot be distinguished from the network's delay, and passes for elapsed time.
     """
 
     calls: int

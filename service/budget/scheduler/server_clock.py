@@ -18,7 +18,7 @@ def any_chance() -> int:
 class ServerClock:
     """Derives the script's time from our monotonic clock; never ahead of the script's own.
 
-    An answer was made before it arrived, so `told - arrived` is at most the difference between the two clocks; the
+    An answer was made before it arrived, so `script - arrived` is at most the difference between the two clocks; the
     largest such value is the best known. It is valid for one span of an epoch: until Redis loses its state, or its
     clock steps or may have stepped unnoticed.
     """
@@ -31,8 +31,8 @@ class ServerClock:
         """Return the epoch (0: none known) and the latest script time that has surely come, in milliseconds."""
         return self._epoch, math.floor(self._ahead_ms + now_ms) - 1 if self._epoch else 0
 
-    def answered(self, epoch: int, told_ms: int, now_ms: float) -> None:
+    def answered(self, epoch: int, script_ms: int, now_ms: float) -> None:
         """Learn from an answer that arrived at `now_ms`."""
-        ahead_ms = told_ms - now_ms
+        ahead_ms = script_ms - now_ms
         if epoch != self._epoch or ahead_ms > self._ahead_ms:
             self._epoch, self._ahead_ms = epoch, ahead_ms

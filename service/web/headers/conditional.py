@@ -1,5 +1,6 @@
-"""Conditional requests: `If-None-Match` (RFC 9110, 13.1.2)."""
+"""Entity tags, and conditional requests: `If-None-Match` (RFC 9110, 8.8 and 13.1.2)."""
 
+import hashlib
 import re
 
 # Entity tags (RFC 9110, section 8.8.3). The quantifier is possessive, so that malformed fields fail in linear time.
@@ -19,3 +20,11 @@ def holds(if_none_match: bytes | None, etag: bytes) -> bool:
         return False
     opaque = etag.removeprefix(b"W/")[1:-1]
     return any(tag == opaque for tag in _EACH.findall(field))
+
+
+def weak_tag(*parts: bytes) -> bytes:
+    """Return a weak entity tag over the parts, joined: the same on all replicas, and in every content coding."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return b'W/"%s"' % digest.hexdigest()[:32].encode()

@@ -52,7 +52,7 @@ from service.model.tasks import Task
 from service.watch.changes import Removed
 from service.watch.events import Identified, Listed, Position, Synced, event_id
 from service.watch.versions import watched_task
-from service.web.page_answer import body_of
+from service.web.page_body import body_of
 from service.web.problems.from_errors import (
     Problem,
     ProblemDetails,

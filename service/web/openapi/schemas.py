@@ -10,7 +10,7 @@ from service.model.calls import CallKind
 from service.model.errors import Fault
 from service.model.queries import Sort
 from service.model.tasks import Task
-from service.web.page_answer import Envelope
+from service.web.page_body import Envelope
 from service.web.problems.from_errors import Problem
 from service.web.routes.apps import Apps
 from service.web.routes.budget import (

@@ -1,10 +1,10 @@
-// One app's card: what /budget and /usage say of it, as figures, bars, lines and rows.
+// One app's card: the answers of /budget and /usage as figures, bars, lines and rows.
 const SVG = "http://www.w3.org/2000/svg";
 const HIGH = 120;
 const whole = new Intl.NumberFormat("en");
 const short = new Intl.NumberFormat("en", { notation: "compact" });
 
-// The periods on offer: what /usage is asked for, which of its parts are drawn, and how long each part is.
+// The available periods: the parameter for /usage, which parts of the answer are drawn, and how long each part is.
 export const PERIODS = {
   hour: { since: "-PT1H", name: "last hour", parts: "minutes", part: "minute", seconds: 60 },
   day: { since: "-P1D", name: "last day", parts: "hours", part: "hour", seconds: 3600 },
@@ -16,7 +16,7 @@ export const clock = (date, precise) => date.toLocaleTimeString([], { hourCycle:
 const sum = (rows, of) => rows.reduce((total, row) => total + of(row), 0);
 const isIdle = (share) => !(share.waiting.count || share.last_hour.turns || share.last_hour.joined);
 
-// Everything that is shown of an app, as numbers and texts. Callers that are not told by name are counted for an hour
+// Everything shown of an app, as numbers and texts. Callers that are not listed by name are counted for an hour
 // alone, so that a day or a week has only those with a name.
 export function readings(budget, usage, period) {
   const isHour = period === "hour";
@@ -47,7 +47,7 @@ export function readings(budget, usage, period) {
   };
 }
 
-// Each state of an app: what it is called, and how grave it is.
+// Each state of an app: its name, and how serious it is.
 export const STATES = {
   serving: { name: "Serving", level: "good" },
   stale: { name: "Serving stale pages", level: "warn" },
@@ -66,16 +66,16 @@ export function emptied(is) {
   is.flag.hidden = is.condition.hidden = true;
 }
 
-export function draw(is, name, told) {
-  const whose = told.usage.caller === null ? "" : ` by ${told.usage.caller}`;
-  drawCondition(is, told.budget);
-  drawNow(is, told);
-  drawPeriod(is, told, whose);
-  drawCharts(is, name, told, whose);
-  const mostCalls = Math.max(1, ...told.rows.map((row) => row.calls));
-  is.who.textContent = `Who waits, and who used the calls in the ${told.during}`;
-  is.region2.setAttribute("aria-label", `Callers of ${name}, and what they used in the ${told.during}`);
-  is.rows.replaceChildren(...told.rows.map((row) => tableRow(row, mostCalls, row === told.own)));
+export function draw(is, name, shown) {
+  const whose = shown.usage.caller === null ? "" : ` by ${shown.usage.caller}`;
+  drawCondition(is, shown.budget);
+  drawNow(is, shown);
+  drawPeriod(is, shown, whose);
+  drawCharts(is, name, shown, whose);
+  const mostCalls = Math.max(1, ...shown.rows.map((row) => row.calls));
+  is.who.textContent = `Waiting callers, and usage in the ${shown.during}`;
+  is.region2.setAttribute("aria-label", `Callers of ${name}, and their usage in the ${shown.during}`);
+  is.rows.replaceChildren(...shown.rows.map((row) => tableRow(row, mostCalls, row === shown.own)));
 }
 
 function drawCondition(is, budget) {

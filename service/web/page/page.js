@@ -1,11 +1,11 @@
 // The live state of each app: asks this gateway every few seconds and draws the answers. Figures are shown only while
-// they are true: when a request fails, they are removed, and the error takes their place.
+// they are current: when a request fails, they are removed, and the error takes their place.
 import { PERIODS, clock, draw, emptied, readings, stateOf } from "./card.js";
 
 const EVERY_MS = 3000;
 const ANSWER_MS = 8000;
-// A round asks for the list of apps, and for the budget and the usage of this many: 13 requests, however many apps there
-// are. Those in sight come first, then those that were not asked for longest. The next round begins when this has ended.
+// A round requests the list of apps, and the budget and usage of this many of them: 13 requests, however many apps there
+// are. Those in sight come first, then those requested least recently. The next round begins when this one has ended.
 const APPS_A_ROUND = 6;
 const OLD_MS = 4 * EVERY_MS;
 const SOON_MS = 1000;
@@ -15,6 +15,7 @@ const $ = (id) => document.getElementById(id);
 const cards = new Map();
 let key = sessionStorage.getItem(KEY) || "";
 let period = "hour";
+let call = "list";
 let round = null;
 let begun = 0;
 let timer = 0;
@@ -49,8 +50,8 @@ async function ask(path, signal) {
     body = null;
   }
   if (!answer.ok) {
-    const told = body || {};
-    throw new Trouble(String(told.title || `The gateway answered ${answer.status}`), String(told.detail || ""), answer.status);
+    const problem = body || {};
+    throw new Trouble(String(problem.title || `The gateway answered ${answer.status}`), String(problem.detail || ""), answer.status);
   }
   if (body === null) throw new Trouble("The gateway's answer can't be read");
   return body;
@@ -88,7 +89,7 @@ async function lookAt(card, signal) {
   const name = encodeURIComponent(card.name);
   card.asked = Date.now();
   try {
-    const [budget, usage] = await Promise.all([ask(`budget?app=${name}`, signal), ask(`usage?app=${name}&since=${PERIODS[period].since}`, signal)]);
+    const [budget, usage] = await Promise.all([ask(`budget?app=${name}&call=${call}`, signal), ask(`usage?app=${name}&call=${call}&since=${PERIODS[period].since}`, signal)]);
     return { figures: readings(budget, usage, period) };
   } catch (fault) {
     if (fault.status === 401) throw fault;
@@ -102,7 +103,7 @@ const sentence = (text) => (text && !text.endsWith(".") ? `${text}.` : text);
 function lay(apps) {
   $("trouble").hidden = true;
   opened();
-  $("period").hidden = !apps.length;
+  $("choices").hidden = !apps.length;
   $("empty").hidden = apps.length > 0;
   const names = new Set(apps.map((app) => app.name));
   for (const [name, card] of cards) if (!names.has(name)) drop(card);
@@ -126,7 +127,7 @@ function show(turn, results) {
     card.is.trouble.hidden = !fault;
     if (fault) {
       const since = card.good ? `No figures since ${clock(card.good, true)}.` : "No figures yet.";
-      tell(card.is.trouble, fault.message, `${sentence(fault.detail)} ${since}`);
+      showTrouble(card.is.trouble, fault.message, `${sentence(fault.detail)} ${since}`);
       emptied(card.is);
     } else {
       card.good = lastGood;
@@ -138,7 +139,7 @@ function show(turn, results) {
   summarize();
 }
 
-// The gravest first: no figures, then what is wrong with which app, then that nothing is.
+// The most serious state first: no figures, then apps with problems, then none.
 function summarize() {
   const all = [...cards.values()];
   const broken = all.filter((card) => card.fault).length;
@@ -193,14 +194,14 @@ function fail(fault) {
   dropAll();
   $("empty").hidden = true;
   const since = lastGood ? `No figures since ${clock(lastGood, true)}.` : "No figures yet.";
-  tell($("trouble"), fault instanceof Trouble ? fault.message : "The gateway's answer can't be read", `${sentence(fault.detail || "")} ${since} Trying again every few seconds.`);
+  showTrouble($("trouble"), fault instanceof Trouble ? fault.message : "The gateway's answer can't be read", `${sentence(fault.detail || "")} ${since} Trying again every few seconds.`);
   opened();
   state("is-broken", "No figures", null);
 }
 
-function tell(box, title, text) {
-  if (box.dataset.told !== title + text) {
-    box.dataset.told = title + text;
+function showTrouble(box, title, text) {
+  if (box.dataset.shown !== title + text) {
+    box.dataset.shown = title + text;
     const strong = document.createElement("b");
     strong.textContent = title;
     box.replaceChildren(strong, text.trim());
@@ -222,10 +223,10 @@ function forget(title, text) {
   lastGood = null;
   sessionStorage.removeItem(KEY);
   dropAll();
-  $("empty").hidden = $("forget").hidden = $("period").hidden = true;
+  $("empty").hidden = $("forget").hidden = $("choices").hidden = true;
   $("enter").hidden = false;
   $("trouble").hidden = !title;
-  if (title) tell($("trouble"), title, text);
+  if (title) showTrouble($("trouble"), title, text);
   state("", "No key yet", null);
   $("key").focus();
 }
@@ -241,8 +242,9 @@ $("enter").addEventListener("submit", (event) => {
   state("", "Loading", null);
   look();
 });
-$("period").addEventListener("change", (event) => {
-  period = event.target.value;
+$("choices").addEventListener("change", ({ target }) => {
+  if (target.name === "call") call = target.value;
+  else period = target.value;
   for (const card of cards.values()) emptied(card.is);
   look();
 });

@@ -16,14 +16,15 @@ from service.web.answers import JSON, Reply, Silence
 from service.web.hangup import unless_hung_up
 from service.web.headers.accept import choose
 from service.web.headers.cache_control import cache_directives_of, patience_of
+from service.web.headers.conditional import weak_tag
 from service.web.headers.encoding import Encodings
 from service.web.identify import Access, identify
 from service.web.in_flight import InFlight
 from service.web.interfaces import Callers, GatewayAPI
+from service.web.obtained_answer import Rendered, obtained_answer
 from service.web.parameters import NO_APP, only_app, readable
 from service.web.query_string import read_query_string
 from service.web.settings import WebSettings
-from service.web.task_answer import task_answer
 
 ID_MAX = 2**63 - 1
 ID_PATTERN = r"^[1-9][0-9]{0,18}$"
@@ -71,9 +72,12 @@ def task_route(
         if found is None:
             return Silence()
         context.outcome = outcome_of_answer(found, wait_applied_s=patience.applied_s)
+        etag = weak_tag(found.body)
         return Reply(
-            task_answer(
+            obtained_answer(
                 found,
+                Rendered(body=found.body, etag=etag, key=etag),
+                app=found.app,
                 directives=directives,
                 cost=context.cost,
                 wait_applied_s=patience.applied_s,

@@ -24,7 +24,8 @@ from service.web.headers.link import link_to
 from service.web.identify import Access, identify
 from service.web.in_flight import InFlight
 from service.web.interfaces import Callers, GatewayAPI
-from service.web.page_answer import page_answer, render
+from service.web.obtained_answer import obtained_answer
+from service.web.page_body import render
 from service.web.parameters import NDJSON, TasksReader
 from service.web.server_sent_events import EVENT_STREAM
 from service.web.settings import WebSettings
@@ -34,21 +35,11 @@ _FORMS = (JSON.decode(), NDJSON, EVENT_STREAM)
 _ALLOW = "GET, OPTIONS"
 
 
-def tasks_route(
-    gateway: GatewayAPI,
-    callers: Callers,
-    settings: Callable[[], WebSettings],
-    *,
-    clock: Callable[[], float],
-    watch: Watch,
-    in_flight: InFlight,
-    encodings: Encodings,
-) -> ASGIRouteHandler:
-    """Return the route. `settings` returns the current settings, `clock` seconds since the epoch.
+def tasks_route(tasks: "TasksEndpoint") -> ASGIRouteHandler:
+    """Return the route.
 
     Litestar passes it the bare ASGI request, since it reads the parameters itself: docs/adr/0009-server.md.
     """
-    tasks = _Tasks(gateway, callers, settings, clock=clock, watch=watch, in_flight=in_flight, encodings=encodings)
 
     @asgi(TASKS_ROUTE, copy_scope=False)
     async def list_tasks(scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,8 +58,11 @@ async def _other_method(request: Request[Any, Any, Any]) -> Reply:
     raise MethodNotAllowedException(headers={"allow": _ALLOW})
 
 
-class _Tasks:
-    """Parses and checks requests, and returns pages and streams; `problems/handlers.py` handles errors."""
+class TasksEndpoint:
+    """Parses and checks requests, and returns pages and streams; `problems/handlers.py` handles errors.
+
+    `settings` returns the current settings, `clock` seconds since the epoch.
+    """
 
     def __init__(
         self,
@@ -138,9 +132,10 @@ class _Tasks:
             return Silence()
         context.outcome = outcome_of_answer(page, wait_applied_s=context.wait_applied_s)
         return Reply(
-            page_answer(
+            obtained_answer(
                 page,
                 render(page, path=_path(request), query_string=request.scope["query_string"]),
+                app=ask.query.app,
                 directives=ask.directives,
                 cost=context.cost,
                 wait_applied_s=context.wait_applied_s,

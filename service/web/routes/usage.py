@@ -9,13 +9,13 @@ from litestar.handlers import HTTPRouteHandler
 
 from service.model.budgets import Counts, UsageView
 from service.model.calls import CallKind
-from service.model.errors import BadRequest, Fault, NotAllowed
+from service.model.errors import Fault, NotAllowed
 from service.model.queries import FromNow, Moment, parse_moment, rfc3339
 from service.web.answers import Reply, json_answer
 from service.web.budget_parameters import call_parameter
 from service.web.identify import identify
 from service.web.interfaces import Callers, GatewayAPI
-from service.web.parameters import MOMENT_PATTERN, NO_APP, Example, Parameter, app_parameter, readable
+from service.web.parameters import MOMENT_PATTERN, Example, Parameter, app_for, app_parameter
 from service.web.query_string import read_query_string
 
 PATH = "/usage"
@@ -127,13 +127,7 @@ def usage_route(gateway: GatewayAPI, callers: Callers, *, clock: Callable[[], fl
         since_s = now_s + since.offset_s if isinstance(since, FromNow) else since.epoch_s
         if since_s > now_s:
             faults.append(Fault(parameter="since", detail="lies in the future"))
-        app = values.get("app")
-        if not faults and app is None and len(caller.apps) > 1:
-            faults.append(NO_APP)
-        if faults:
-            raise BadRequest(*faults)
-        app = app or next(iter(caller.apps), "")
-        context.app = readable(app, caller)
+        context.app = app = app_for(values.get("app"), caller, faults=faults)
         only = values.get("caller") if caller.operator else caller.name
         if values.get("caller", only) != only:
             raise NotAllowed("only operators may see what other callers have used")

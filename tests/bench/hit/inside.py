@@ -1,4 +1,4 @@
-"""Where the time of a hit goes, what a block costs, and what 10,000 of them take: measured in this process."""
+"""A profile of a hit, the cost of a block, and the memory of 10,000 blocks, measured in this process."""
 
 import asyncio
 import hashlib
@@ -28,7 +28,7 @@ from service.telemetry.metrics import Metrics
 from service.usage.counts import UsageObserver
 from service.web.headers.encoding import compressors
 from service.web.middleware import request_id_of
-from service.web.page_answer import render
+from service.web.page_body import render
 from service.web.response_cache import ResponseCache
 from tests.bench.machine import resident_mib
 from tests.observations import observed
@@ -123,7 +123,7 @@ def of_ten_thousand_blocks() -> tuple[int, int, float, float]:
 
 
 def of_a_hit() -> list[tuple[str, str]]:
-    """The parts of a hit that are ours; what the server takes is the bare app's whole time."""
+    """Time the gateway's parts of a hit; the server's part is the whole time of the bare app."""
     key = key_of("c0")
     settings = Settings(
         apps={"shop": AppSettings(sdkappid=1, admin="a", secret_env="S")},

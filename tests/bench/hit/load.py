@@ -8,52 +8,102 @@ from pathlib import Path
 
 import msgspec
 
+from tests.scenes.fleet import key_of, path
+
+CALLER = "c0"
 CONNECTIONS = 32
+LIMIT = 14
 LOAD_CORE = 1
+TARGET = path(limit=LIMIT, offset=0)
+
+PAGES = 500
+FETCHED_EVERY = 5
+"""Every fifth page of the mixed load is not stored when a round begins."""
 
 _UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests a second, the latency that 99% kept, and answers that were none."""
+    """Requests a second, the latency that 99% kept, and failed requests."""
 
     rate: float
     p99_ms: float
     failed: int
 
 
-def wrk(
-    port: int, *, seconds: float, target: str, key: str, connections: int = CONNECTIONS, script: Path | None = None
-) -> Measured:
-    """Ask for one page as fast as it goes, or as the script says."""
-    command = [shutil.which("wrk") or "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency"]
-    command += ["-H", f"Authorization: Bearer {key}", *(["-s", str(script)] if script else [])]
-    told = subprocess.run(
-        [*command, f"http://127.0.0.1:{port}{target}"],
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """What is requested: one page, with an additional field, or what a script says."""
+
+    seconds: float
+    field: str | None = None
+    script: Path | None = None
+
+
+def wrk(port: int, load: Load) -> Measured:
+    """Send requests as fast as they are answered, or as the script says."""
+    command = [shutil.which("wrk") or "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{load.seconds:g}s", "--latency"]
+    command += ["-H", f"Authorization: Bearer {key_of(CALLER)}"]
+    command += ["-H", load.field] if load.field else []
+    command += ["-s", str(load.script)] if load.script else []
+    done = subprocess.run(
+        [*command, f"http://127.0.0.1:{port}{TARGET}"],
         capture_output=True,
         text=True,
         check=True,
         preexec_fn=lambda: os.sched_setaffinity(0, {LOAD_CORE}),
     )
-    rate, p99 = re.search(r"Requests/sec:\s+([\d.]+)", told.stdout), re.search(r"99%\s+([\d.]+)(us|ms|s)", told.stdout)
+    rate, p99 = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout), re.search(r"99%\s+([\d.]+)(us|ms|s)", done.stdout)
     assert rate
     assert p99
-    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", told.stdout)
-    socket = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", told.stdout)
+    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", done.stdout)
+    socket = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", done.stdout)
     failed = int(bad[1]) if bad else 0
     failed += sum(map(int, socket.groups())) if socket else 0
     return Measured(rate=float(rate[1]), p99_ms=float(p99[1]) * _UNITS[p99[2]], failed=failed)
 
 
-def paced_script(directory: Path, *, rate: float, connections: int) -> Path:
-    """A script for wrk that rests between requests, so that all connections together ask about `rate` times a second.
+def paced_script(directory: Path, *, rate: float) -> Path:
+    """Return a script that pauses between requests, so that all connections together send about `rate` a second.
 
-    wrk rests whole milliseconds: it draws between the two next to what is wanted.
+    wrk pauses for whole milliseconds: the script draws between the two nearest.
     """
-    rest_ms = connections / rate * 1000
-    whole = int(rest_ms)
+    pause_ms = CONNECTIONS / rate * 1000
+    whole = int(pause_ms)
     script = directory / "paced.lua"
     script.write_text(
-        f"function delay() if math.random() < {rest_ms - whole:.3f} then return {whole + 1} end return {whole} end\n"
+        f"function delay() if math.random() < {pause_ms - whole:.3f} then return {whole + 1} end return {whole} end\n"
+    )
+    return script
+
+
+def mixed_targets(round_: int) -> list[str]:
+    """Return the pages of a round by popularity; those that must be fetched are new in each round."""
+    return [
+        path(limit=LIMIT, offset=0, since=f"-P30DT{rank if rank % FETCHED_EVERY else rank + PAGES * (round_ + 1)}S")
+        for rank in range(1, PAGES + 1)
+    ]
+
+
+def mixed_script(directory: Path, *, round_: int) -> Path:
+    """Return a script that draws from the pages of a round, each with a probability of 1 / rank (Zipf)."""
+    targets = ",".join(f'"{target}"' for target in mixed_targets(round_))
+    script = directory / f"mixed-{round_}.lua"
+    script.write_text(
+        f"""local targets, requests, reached, sum = {{{targets}}}, {{}}, {{}}, 0
+function init()
+  for rank, target in ipairs(targets) do
+    sum = sum + 1 / rank
+    reached[rank], requests[rank] = sum, wrk.format("GET", target)
+  end
+end
+function request()
+  local drawn, low, high = math.random() * sum, 1, #targets
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if reached[middle] < drawn then low = middle + 1 else high = middle end
+  end
+  return requests[low]
+end
+"""
     )
     return script

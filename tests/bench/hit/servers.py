@@ -1,4 +1,5 @@
-"""What a hit is compared with, on the gateway's own server and event loop. Run with KIND, PORT and REDIS_PORT."""
+"""Applications to compare a hit with, on the gateway's own server and event loop. Run with KIND, PORT and
+REDIS_PORT."""
 
 import sys
 from typing import Any
@@ -16,7 +17,7 @@ _HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(
 
 
 async def bare(scope: Any, receive: Any, send: Any) -> None:
-    """Sends the bytes, whatever is asked."""
+    """Respond to every request with these bytes."""
     if scope["type"] == "lifespan":
         for _ in range(2):
             message = await receive()

@@ -1,4 +1,4 @@
-"""Meets the problems whose names are given, as an answer and in the last line of a stream, and prints what it reads."""
+"""Triggers the problems with the given names, as a response and in the last line of a stream, and prints them."""
 
 import json
 import sys

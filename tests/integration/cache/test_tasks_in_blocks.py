@@ -18,6 +18,7 @@ from service.model.tasks import Listing, Task
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
 from tests.servers import Server
+from tests.tasks import bare_task
 
 LIFETIMES = Lifetimes(fresh_s=600, settled_s=600, refusal_s=600, stale_while_revalidate_s=60, stale_if_error_s=60)
 QUERY = Query(app="shop", since=At(epoch_s=0), until=At(epoch_s=1))
@@ -27,19 +28,7 @@ INDEX = "t:{shop}:b:i"
 
 
 def task(id_: int, title: str) -> Task:
-    return Task(
-        id=id_,
-        type="all",
-        status="pending",
-        title=title,
-        description=None,
-        created_at=None,
-        scheduled_at=None,
-        dispatched=None,
-        dispatch_error=None,
-        push_task_id=None,
-        content=msgspec.Raw(b"{}"),
-    )
+    return bare_task(id_, type="all", status="pending", title=title, content=msgspec.Raw(b"{}"))
 
 
 def listed(*ids: int, title: str = "listed", at_ms: int = 1000) -> Block:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from service.configuration.memory import MIB, memory_model, total_bytes
+from service.configuration.memory import KIB, MIB, memory_model, total_bytes
 from service.settings import AppSettings, RedisSettings, Settings
-from tests.scenes.fleet import APP, fleet, get, key_of, path
+from tests.integration.telemetry.scraping import scraped
+from tests.scenes.fleet import APP, Replica, fleet, get, key_of, path
 from tests.servers import Server, until
 
 CHART_LIMIT_BYTES = 384 * MIB
@@ -78,6 +79,34 @@ async def test_whatever_readers_do(own_valkey: Server, many_files: None) -> None
         await until(lambda: rss_bytes(replica.pid) < idle_bytes + 64 * MIB, within_s=20)
         assert (await at.ask(0, path(), caller="other")).status == 200
         assert "Traceback" not in replica.log()
+
+
+async def all_stuck(replica: Replica, watches: int) -> None:
+    """Wait until so many watches are open, and are sent nothing more."""
+    sent = -1.0
+    async with asyncio.timeout(30):
+        while True:
+            told = await scraped(replica.metrics_port)
+            before, sent = sent, told.sum("taskgate_watch_events_total", event="task")
+            if told.sum("taskgate_watchers") == watches and sent == before > 25 * watches:
+                return
+            await asyncio.sleep(0.5)
+
+
+async def test_unread_watches(own_valkey: Server, many_files: None) -> None:
+    """A watch whose reader takes nothing of a long list costs a few of its tasks, not a block of them."""
+    watches = 300
+    async with fleet(own_valkey, replicas=1, weights={"reader": 1}) as at:
+        replica = at.replicas[0]
+        fields = f"Authorization: Bearer {key_of('reader')}\r\nAccept: text/event-stream\r\n"
+        with ExitStack() as sockets:
+            sockets.enter_context(unread(replica.port, f"/tasks?app={APP.name}", fields))
+            await all_stuck(replica, 1)
+            one_bytes = rss_bytes(replica.pid)
+            for _ in range(watches):
+                sockets.enter_context(unread(replica.port, f"/tasks?app={APP.name}", fields))
+            await all_stuck(replica, watches + 1)
+            assert rss_bytes(replica.pid) - one_bytes < watches * 60 * KIB
 
 
 def test_the_defaults_fit_into_the_charts_limit() -> None:

@@ -1,7 +1,6 @@
 """Blocks that a replica remembers and Redis has lost, however, are fetched again: a whole gateway, a real Valkey."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -9,11 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from service.app import create_app
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.upstream import SandboxOptions
-from service.settings import AppSettings, BudgetSettings, CacheSettings, CallerSettings, RedisSettings, Settings
-from tests.lifespan import lifespan
+from service.settings import BudgetSettings, CacheSettings
+from tests.integration.gateway.started import started
 from tests.servers import Server
 
 WINDOW_S = 0.2
@@ -31,7 +29,7 @@ class Gateway:
 
     async def page(self, *, wait_s: float = 5, cache_control: str = "max-stale=0") -> httpx.Response:
         """The first page of a list."""
-        headers = {"Authorization": "Bearer reports", "Prefer": f"wait={wait_s}", "Cache-Control": cache_control}
+        headers = {"Prefer": f"wait={wait_s}", "Cache-Control": cache_control}
         return await self._client.get("/tasks?since=-P1D&limit=3", headers=headers)
 
     def scripts(self) -> int:
@@ -45,23 +43,14 @@ async def gateway(valkey: Server) -> AsyncIterator[Gateway]:
     """A gateway whose first quiet window is over, and one page of which is stored and stale."""
     async with AsyncExitStack() as stack:
         sandbox = await stack.enter_async_context(sandbox_upstream(SandboxOptions(window_s=WINDOW_S)))
-        app = sandbox.app
-        settings = Settings(
-            apps={
-                "shop": AppSettings(
-                    sdkappid=app.sdkappid, admin=app.admin, base_url=sandbox.base_url, secret_env="SECRET"
-                )
-            },
-            callers={"reports": CallerSettings(keys=(hashlib.sha256(b"reports").hexdigest(),), apps=("shop",))},
-            redis=RedisSettings(url=valkey.url, timeout_s=0.5),
+        client = await started(
+            stack,
+            valkey,
+            sandbox,
             budget=BudgetSettings(calls=5, window_s=WINDOW_S, transit_s=0.1),
             cache=CacheSettings(fresh_s=FRESH_S, settled_s=FRESH_S),
         )
-        service = create_app(settings, environ={"SECRET": app.key})
-        await stack.enter_async_context(lifespan(service.asgi))
-        transport = httpx.ASGITransport(app=service.asgi)
-        client = httpx.AsyncClient(transport=transport, base_url="http://gateway", timeout=30)
-        gateway = Gateway(valkey, sandbox, await stack.enter_async_context(client))
+        gateway = Gateway(valkey, sandbox, client)
         assert (await gateway.page()).status_code == 200
         await asyncio.sleep(FRESH_S + 0.05)
         yield gateway

@@ -1,7 +1,6 @@
 """What an answer costs Redis: the commands of each kind of answer, in order, as a real Valkey's MONITOR tells them."""
 
 import asyncio
-import hashlib
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -9,12 +8,11 @@ from contextlib import AsyncExitStack
 import httpx
 import pytest
 
-from service.app import create_app
 from service.sandbox.faults import Latency
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.upstream import SandboxOptions
-from service.settings import AppSettings, BudgetSettings, CacheSettings, CallerSettings, RedisSettings, Settings
-from tests.lifespan import lifespan
+from service.settings import BudgetSettings, CacheSettings
+from tests.integration.gateway.started import started
 from tests.servers import Server
 
 WINDOW_S = 0.2
@@ -59,7 +57,7 @@ class Gateways:
 
     async def page(self, replica: int = 0, *, q: str = "", cache_control: str = "max-age=3600") -> str:
         """Ask for the first page of a list; return its `Cache-Status`."""
-        headers = {"Authorization": "Bearer reports", "Prefer": "wait=5", "Cache-Control": cache_control}
+        headers = {"Prefer": "wait=5", "Cache-Control": cache_control}
         answer = await self._clients[replica].get(f"/tasks?since=-P1D&limit=3&q={q}", headers=headers)
         assert answer.status_code == 200, answer.text
         return answer.headers["Cache-Status"]
@@ -79,25 +77,9 @@ class Gateways:
 async def gateways(valkey: Server) -> AsyncIterator[Gateways]:
     async with AsyncExitStack() as stack:
         sandbox = await stack.enter_async_context(sandbox_upstream(SandboxOptions(window_s=WINDOW_S)))
-        app = sandbox.app
-        settings = Settings(
-            apps={
-                "shop": AppSettings(
-                    sdkappid=app.sdkappid, admin=app.admin, base_url=sandbox.base_url, secret_env="SECRET"
-                )
-            },
-            callers={"reports": CallerSettings(keys=(hashlib.sha256(b"reports").hexdigest(),), apps=("shop",))},
-            redis=RedisSettings(url=valkey.url, timeout_s=0.5),
-            budget=BudgetSettings(calls=5, window_s=WINDOW_S, transit_s=0.1),
-            cache=CacheSettings(fresh_s=1.0, settled_s=1.0, stale_while_revalidate_s=600),
-        )
-        clients = []
-        for _ in range(2):
-            service = create_app(settings, environ={"SECRET": app.key})
-            await stack.enter_async_context(lifespan(service.asgi))
-            transport = httpx.ASGITransport(app=service.asgi)
-            client = httpx.AsyncClient(transport=transport, base_url="http://gateway", timeout=30)
-            clients.append(await stack.enter_async_context(client))
+        budget = BudgetSettings(calls=5, window_s=WINDOW_S, transit_s=0.1)
+        cache = CacheSettings(fresh_s=1.0, settled_s=1.0, stale_while_revalidate_s=600)
+        clients = [await started(stack, valkey, sandbox, budget=budget, cache=cache) for _ in range(2)]
         reader, writer = await asyncio.open_connection("127.0.0.1", valkey.port)
         stack.callback(writer.close)
         writer.write(b"MONITOR\r\n")

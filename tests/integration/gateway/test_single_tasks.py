@@ -1,7 +1,6 @@
 """Single tasks by whole gateways: a real Valkey, a sandbox that limits each kind of call by itself."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -9,15 +8,14 @@ from typing import Any
 import httpx
 import pytest
 
-from service.app import create_app
 from service.sandbox.client import ControlClient
 from service.sandbox.control import AppStats
 from service.sandbox.faults import HttpStatus, SandboxCall
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.tasks import SandboxTask
 from service.sandbox.upstream import SandboxOptions
-from service.settings import AppSettings, BudgetSettings, CacheSettings, CallerSettings, RedisSettings, Settings
-from tests.lifespan import lifespan
+from service.settings import BudgetSettings, CacheSettings
+from tests.integration.gateway.started import started
 from tests.servers import Server, until
 
 WINDOW_S = 0.3
@@ -37,31 +35,17 @@ class Replicas:
 
     async def start(self, **cache: float) -> None:
         """Start one more."""
-        app = self.sandbox.app
-        settings = Settings(
-            apps={
-                "shop": AppSettings(
-                    sdkappid=app.sdkappid, admin=app.admin, base_url=self.sandbox.base_url, secret_env="SECRET"
-                )
-            },
-            callers={
-                "reports": CallerSettings(keys=(hashlib.sha256(b"reports").hexdigest(),), apps=("shop",), operator=True)
-            },
-            redis=RedisSettings(url=self.server.url, timeout_s=0.5),
+        client = await started(
+            self._stack,
+            self.server,
+            self.sandbox,
             budget=BudgetSettings(
                 window_s=WINDOW_S, get_window_s=WINDOW_S, transit_s=0.1, attempts=1, wait_default_s=5.0
             ),
             cache=CacheSettings(**({"ahead": False, "stale_while_revalidate_s": 0.0} | cache)),
+            operator=True,
         )
-        service = create_app(settings, environ={"SECRET": app.key})
-        await self._stack.enter_async_context(lifespan(service.asgi))
-        client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=service.asgi),
-            base_url="http://gateway",
-            headers={"Authorization": "Bearer reports"},
-            timeout=30,
-        )
-        self.clients.append(await self._stack.enter_async_context(client))
+        self.clients.append(client)
 
     async def task(self, task_id: int, *, by: int = 0, **headers: str) -> httpx.Response:
         """One task of a replica."""

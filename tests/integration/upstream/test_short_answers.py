@@ -31,6 +31,7 @@ from service.store.redis_store import RedisStore
 from service.upstream.apps import UpstreamApp
 from service.upstream.call_trace import CallTrace
 from tests.servers import Server
+from tests.tasks import bare_task
 
 RULES = Rules(calls=5, window_ms=100, transit_ms=50, ahead_ms=10, fetch_lease_ms=1_000)
 LIFETIMES = Lifetimes(fresh_s=60, settled_s=600, refusal_s=60, stale_while_revalidate_s=60, stale_if_error_s=600)
@@ -40,19 +41,8 @@ APP = UpstreamApp(name="shop", sdkappid=1, admin="a", hosts=("http://upstream.in
 
 def task(number: int) -> Task:
     """A task whose id is its place."""
-    return Task(
-        id=number,
-        type="all",
-        status="dispatched",
-        title="t",
-        description=None,
-        created_at=None,
-        scheduled_at=None,
-        dispatched=True,
-        dispatch_error=None,
-        push_task_id=None,
-        content=msgspec.Raw(b"{}"),
-    )
+    content = msgspec.Raw(b"{}")
+    return bare_task(number, type="all", status="dispatched", title="t", dispatched=True, content=content)
 
 
 class FewAtATime:

@@ -1,11 +1,11 @@
 """What an answer reveals of the time that the upstream filters by."""
 
-import msgspec
 import pytest
 
 from service.commands.filtered_time import filtered_time
 from service.model.queries import Range
 from service.model.tasks import Task
+from tests.tasks import bare_task
 
 DAY = Range(since_s=1_746_057_600, until_s=1_746_143_999)
 INSIDE, NEAR, OUTSIDE = "2025-05-01T12:00:00Z", "2025-05-02T00:01:00Z", "2025-04-30T12:00:00Z"
@@ -13,19 +13,7 @@ INSIDE, NEAR, OUTSIDE = "2025-05-01T12:00:00Z", "2025-05-02T00:01:00Z", "2025-04
 
 def task(scheduled_at: str | None, created_at: str | None) -> Task:
     """A task with these times."""
-    return Task(
-        id=1,
-        type=None,
-        status=None,
-        title=None,
-        description=None,
-        created_at=created_at,
-        scheduled_at=scheduled_at,
-        dispatched=None,
-        dispatch_error=None,
-        push_task_id=None,
-        content=msgspec.Raw(b"null"),
-    )
+    return bare_task(1, created_at=created_at, scheduled_at=scheduled_at)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from service.model.pages import Page, PageRequest, Source
 from service.model.queries import At, Query, Range, Slice
 from service.model.streams import STATUSES, TYPES, Only
 from service.model.tasks import Listing, Task
+from tests.tasks import bare_task
 
 SIZE = 10
 CALLER = Caller(name="c", apps=frozenset({"shop"}), weight=1, waiting_max=1, wait_max_s=1)
@@ -26,19 +27,8 @@ QUERY = Query(app="shop", since=At(epoch_s=0), until=At(epoch_s=1))
 
 def task(number: int, *, status: str | None = "pending", type_: str | None = "tag") -> Task:
     """A task with these labels."""
-    return Task(
-        id=number,
-        type=type_,
-        status=status,
-        title=f"#{number}",
-        description=None,
-        created_at=None,
-        scheduled_at=None,
-        dispatched=None,
-        dispatch_error=None,
-        push_task_id=None,
-        content=msgspec.Raw(b'{"status":"dispatched"}'),
-    )
+    content = msgspec.Raw(b'{"status":"dispatched"}')
+    return bare_task(number, type=type_, status=status, title=f"#{number}", content=content)
 
 
 def block(tasks: Sequence[Task], *, total: int, fetched_at_ms: int = 1) -> Block:

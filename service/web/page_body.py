@@ -1,19 +1,14 @@
-"""The response of `GET /tasks`: the body, rendered once for a page, and the header fields that depend on the time."""
+"""The body of a page, and the header fields that do not depend on the time."""
 
-import hashlib
 from functools import lru_cache
 
 import msgspec
 
-from service.model.freshness import CacheDirectives
-from service.model.origin import FetchCost
 from service.model.pages import Page
 from service.model.queries import rfc3339
-from service.web.answers import JSON, Answer
-from service.web.headers.conditional import holds
-from service.web.headers.encoding import Encodings
+from service.web.headers.conditional import weak_tag
 from service.web.headers.link import links
-from service.web.headers.obtained import obtained_fields
+from service.web.obtained_answer import Rendered
 
 _encoder = msgspec.json.Encoder()
 _instant = lru_cache(maxsize=1024)(rfc3339)
@@ -37,15 +32,6 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     missing: int
 
 
-class Rendered(msgspec.Struct, frozen=True, kw_only=True):
-    """The time-independent part of a response. Keys are equal exactly if the bodies are."""
-
-    body: bytes
-    etag: bytes
-    key: tuple[bytes, bytes]
-    link: bytes
-
-
 def render(page: Page, *, path: str, query_string: bytes) -> Rendered:
     """Return the body, joined from the stored bytes of the tasks, and the header fields derived from it."""
     envelope, etag = _envelope(page), etag_of(page)
@@ -53,7 +39,7 @@ def render(page: Page, *, path: str, query_string: bytes) -> Rendered:
         body=b"".join((envelope, page.body, b"]}")),
         etag=etag,
         key=(envelope, etag),
-        link=links(path, query_string, page.slice, total=page.total),
+        fields=((b"link", links(path, query_string, page.slice, total=page.total)),),
     )
 
 
@@ -64,9 +50,7 @@ def etag_of(page: Page) -> bytes:
     renewal although the list is equivalent to callers; the tag ignores them. It is the same on all replicas, across
     restarts, and in every content coding.
     """
-    digest = hashlib.sha256(b"%d,%d,%d," % (page.total, page.slice.offset, page.slice.limit))
-    digest.update(page.body)
-    return b'W/"%s"' % digest.hexdigest()[:32].encode()
+    return weak_tag(b"%d,%d,%d," % (page.total, page.slice.offset, page.slice.limit), page.body)
 
 
 def body_of(page: Page) -> bytes:
@@ -93,35 +77,3 @@ def _envelope(page: Page) -> bytes:
         missing=page.missing,
     )
     return _encoder.encode(envelope)[:-1] + b',"tasks":['
-
-
-def page_answer(
-    page: Page,
-    rendered: Rendered,
-    *,
-    directives: CacheDirectives,
-    cost: FetchCost,
-    wait_applied_s: int | None,
-    if_none_match: bytes | None,
-    accept_encoding: bytes | None,
-    encodings: Encodings,
-    now_s: float,
-) -> Answer:
-    """Return the response as of `now_s` in a coding that the caller accepts, or 304 if the caller has it already."""
-    coding = encodings.choose(accept_encoding, body_bytes=len(rendered.body))
-    fields = obtained_fields(
-        page,
-        app=page.query.app,
-        etag=rendered.etag,
-        directives=directives,
-        cost=cost,
-        wait_applied_s=wait_applied_s,
-        now_s=now_s,
-    )
-    if holds(if_none_match, rendered.etag):
-        return Answer(status=304, headers=fields, body=b"")
-    headers = (*fields, (b"link", rendered.link), (b"content-type", JSON))
-    if coding is None:
-        return Answer(status=200, headers=headers, body=rendered.body)
-    body = encodings.encode(rendered.body, key=rendered.key, coding=coding)
-    return Answer(status=200, headers=(*headers, (b"content-encoding", coding.encode())), body=body)

@@ -1,0 +1,55 @@
+"""The response with a page or a task: its body, and the header fields that depend on the time."""
+
+from collections.abc import Hashable
+
+import msgspec
+
+from service.model.freshness import CacheDirectives
+from service.model.origin import FetchCost
+from service.model.pages import Obtained
+from service.web.answers import JSON, Answer, Header
+from service.web.headers.conditional import holds
+from service.web.headers.encoding import Encodings
+from service.web.headers.obtained import obtained_fields
+
+
+class Rendered(msgspec.Struct, frozen=True, kw_only=True):
+    """The time-independent part of a response; `fields` are those of a 200 alone. Equal keys mean equal bodies."""
+
+    body: bytes
+    etag: bytes
+    key: Hashable
+    fields: tuple[Header, ...] = ()
+
+
+def obtained_answer(
+    obtained: Obtained,
+    rendered: Rendered,
+    *,
+    app: str,
+    directives: CacheDirectives,
+    cost: FetchCost,
+    wait_applied_s: int | None,
+    if_none_match: bytes | None,
+    accept_encoding: bytes | None,
+    encodings: Encodings,
+    now_s: float,
+) -> Answer:
+    """Return the response as of `now_s` in a coding that the caller accepts, or 304 if the caller has it already."""
+    fields = obtained_fields(
+        obtained,
+        app=app,
+        etag=rendered.etag,
+        directives=directives,
+        cost=cost,
+        wait_applied_s=wait_applied_s,
+        now_s=now_s,
+    )
+    if holds(if_none_match, rendered.etag):
+        return Answer(status=304, headers=fields, body=b"")
+    headers = (*fields, *rendered.fields, (b"content-type", JSON))
+    coding = encodings.choose(accept_encoding, body_bytes=len(rendered.body))
+    if coding is None:
+        return Answer(status=200, headers=headers, body=rendered.body)
+    body = encodings.encode(rendered.body, key=rendered.key, coding=coding)
+    return Answer(status=200, headers=(*headers, (b"content-encoding", coding.encode())), body=body)

@@ -1,0 +1,134 @@
+"""The page about hits: docs/benchmarks/hit.md."""
+
+import subprocess
+import sys
+
+import msgspec
+
+from tests.bench.hit import inside
+from tests.bench.hit.load import CONNECTIONS, FETCHED_EVERY, LIMIT, PAGES, Measured
+from tests.bench.hit.rivals import BENCH_PYTHON, nginx_binary
+from tests.bench.machine import facts, table
+
+_NOTHING = Measured(rate=0.0, p99_ms=0.0, failed=0)
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """Medians of the rounds, and of the ratios of neighbouring rounds; `ratio` is None if nothing was measured."""
+
+    name: str
+    aim: float | None
+    ratio: float | None
+    theirs: Measured = _NOTHING
+    ours: Measured = _NOTHING
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """All rows, the greatest rate of a hit, and what is measured at half of it: of a hit, and of the bare app."""
+
+    rows: list[Row]
+    greatest: float
+    half: Measured
+    bare_half: Measured
+
+
+def report(figures: Figures, *, picture: str, rounds: int, round_s: float) -> str:
+    """Return the page."""
+    head = ("a page", "aim", "ratio", "ours, requests/s", "theirs", "p99 at full load, ours / theirs")
+    blocks, bodies, counted_mib, grown_mib = inside.of_ten_thousand_blocks()
+    return f"""# What a hit costs
+
+Requests a second of one replica on one core, as a multiple of another server's on the same core:
+
+{table(head, [_cells(row) for row in figures.rows])}
+
+![The ratios of the table as bars; circles are the aims]({picture})
+
+## What a replica can carry
+{_carries(figures)}
+
+## How this was measured
+Written by `make bench-hit`. {facts()}; {_versions()}.
+
+One page of {LIMIT} tasks, about 6 KB, {CONNECTIONS} connections, by `wrk` with one thread on core 1, where Valkey
+and the upstream run, too; each server alone on core 0 while it is asked. {rounds} rounds of {round_s:g} s in turn; a
+ratio is the median of the ratios of neighbouring rounds. Compare ratios: rates are those of a shared machine.
+
+*Replayed* is the same request again, served by the response cache; *not replayed* is one with `Cache-Control`, whose
+page is cut from a block in memory and then stored in the response cache. The gateway checks the credential, counts,
+and writes its access log as JSON in all rows. Of the others, only nginx "with credentials" looks the caller up, by the
+SHA-1 of its key; none counts or logs, and they send no header fields but type and length. Apps that are not FastAPI's
+run on the gateway's own server and event loop.
+
+The mixed load draws from {PAGES} pages, the page of rank n with a probability of 1 / n. Every {FETCHED_EVERY}th page is
+new in each round and must be fetched: by the gateway with a signed call to the sandbox upstream, of a block of 100
+tasks; by the others with a pause of 20 ms that costs them nothing, by one request while others for the same page wait
+for its lock.
+
+## Latency at half of the greatest rate
+At about half of the greatest rate ({figures.half.rate:,.0f} of {figures.greatest:,.0f} requests a second, `wrk` pausing
+between requests) the p99 of a replayed hit is **{figures.half.p99_ms:.1f} ms** (aim: under 5 ms); that of the bare app
+at half of its own is {figures.bare_half.p99_ms:.1f} ms.
+
+## Where the time of a replayed hit goes
+Reading the request and writing the response cost what they cost the bare app. A replayed hit needs no task
+([ADR 9](../adr/0009-server.md)), and takes instead, measured in one process without a network:
+
+{table(("part", "time"), inside.of_a_hit())}
+
+## What a block of 100 tasks costs
+A slice is cut from the stored bytes; nothing is decoded or encoded anew.
+
+{table(("step", "time"), inside.of_a_block())}
+
+## Memory
+{blocks:,} blocks of 100 tasks in one replica's memory: {bodies / 2**20:,.0f} MiB of JSON, {counted_mib:,.0f} MiB as the
+cache counts them against `cache.memory_bytes`, {grown_mib:,.0f} MiB by which the process grew.
+"""
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    aim = "-" if row.aim is None else f"≥ {row.aim:g}"
+    if row.ratio is None:
+        return row.name, aim, "not installed here", "", "", ""
+    return (
+        row.name,
+        aim,
+        f"**{row.ratio:.2f}**",
+        f"{row.ours.rate:,.0f}",
+        f"{row.theirs.rate:,.0f}",
+        f"{row.ours.p99_ms:.1f} / {row.theirs.p99_ms:.1f} ms",
+    )
+
+
+def _carries(figures: Figures) -> str:
+    """Return what the rates mean for somebody who plans replicas."""
+    replayed = max(row.ours.rate for row in figures.rows if row.name.startswith("replayed"))
+    varied = max(row.ours.rate for row in figures.rows if row.name.startswith("not replayed"))
+    services = _rounded(replayed / 2)
+    return f"""With half of one core of a machine like this one, a replica serves about **{services} requests a second**
+from callers that repeat their requests, such as services that poll a page, or **{_rounded(varied / 2)}** from callers
+that page through lists or vary their parameters, as long as the blocks are in memory. That is {services} services that
+each poll one page a second, or ten times as many that poll every ten seconds. What must be fetched is bound by the
+upstream's five calls a second for each app, however many replicas there are. Run two or three replicas to survive the
+loss of one, not for their speed."""
+
+
+def _rounded(number: float) -> str:
+    step = 10 ** (len(str(int(number))) - 2)
+    return f"{int(number) // step * step:,}"
+
+
+def _versions() -> str:
+    def output(*command: str) -> str:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return (done.stdout + done.stderr).splitlines()[0].strip()
+
+    code = "from importlib.metadata import version as v; print(', '.join(f'{n} {v(n)}' for n in %r.split()))"
+    versions = output(sys.executable, "-c", code % "httptools uvloop litestar redis msgspec")
+    if BENCH_PYTHON.exists():
+        versions += ", " + output(str(BENCH_PYTHON), "-c", code % "fastapi uvicorn uvloop")
+    nginx = nginx_binary()
+    if nginx is None:
+        return versions
+    return versions + ", " + output(nginx, "-v").removeprefix("nginx version: ")
