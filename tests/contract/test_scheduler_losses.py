@@ -112,15 +112,15 @@ def _with_rules(world: World, name: str) -> Scheduler:
 
     class OwnRules:
         async def tick(self, *args: object, **how: object) -> object:
-            world.policy._rules = rules
+            world.policy.rules = rules
             return await replica.tick(*args, **how)  # type: ignore[arg-type]
 
         async def begin(self, *args: object, **how: object) -> object:
-            world.policy._rules = rules
+            world.policy.rules = rules
             return await replica.begin(*args, **how)  # type: ignore[arg-type]
 
         async def done(self, *args: object, **how: object) -> None:
-            world.policy._rules = rules
+            world.policy.rules = rules
             await replica.done(*args, **how)  # type: ignore[arg-type]
 
     return OwnRules()  # type: ignore[return-value]
