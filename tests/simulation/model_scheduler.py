@@ -131,7 +131,7 @@ class ModelScheduler:
         await self._network.way()
         if self._server.redis.is_away:
             raise StoreUnavailable("unreachable")
-        self._server.policy._rules = self._rules  # which come with each call, as to the script
+        self._server.policy.rules = self._rules  # which come with each call, as to the script
         answer = step(self._server.reading(epoch, seen_ms))
         epoch, now_ms = self._server.policy.epoch, self._server.policy.now
         await self._network.way()

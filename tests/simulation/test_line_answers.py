@@ -20,6 +20,7 @@ from service.budget.scheduler.interfaces import (
     Rules,
     Ticked,
     WaitingCount,
+    Wish,
 )
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy import Policy
@@ -88,9 +89,16 @@ class Scripted(LocalScheduler):
         self.hangs.set()
 
     async def tick(
-        self, waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], quiet: bool, wants_board: bool
+        self,
+        waiting: tuple[WaitingCount, ...],
+        *,
+        returned: tuple[int, ...],
+        quiet: bool,
+        wants_board: bool,
+        wish: Wish | None = None,
     ) -> Ticked:
-        """Tick, and record when."""
+        """Tick, and record when; wishes are not granted, as by a replica that shares."""
+        del wish
         self.ticks.append(asyncio.get_running_loop().time())
         await asyncio.sleep(WAY_S)
         await self.hangs.wait()

@@ -15,6 +15,7 @@ from tests.simulation.small_world import APP, OTHER_APP, WALL_S, SmallWorld, pla
 
 QUERY = query_of("purged")
 KEY = BlockKey(query=QUERY, index=0)
+BODY = b'{"id":0,"type":null,"status":null}'
 
 
 def block(world: SmallWorld) -> Block:
@@ -24,8 +25,8 @@ def block(world: SmallWorld) -> Block:
         range=Range(since_s=0, until_s=1),
         total=1,
         settled=False,
-        ends=(2,),
-        body=b"{}",
+        ends=(len(BODY),),
+        body=BODY,
         ids=bytes(8),
         codes=b"\x05",
     )
