@@ -1,4 +1,4 @@
-"""A key of the scheduler's that is lost, and replicas of two releases with other rules: turns go on, within the limit."""
+"""Turns go on, within the limit, when a key of the scheduler is lost and when replicas have different rules."""
 
 from collections.abc import Iterator
 

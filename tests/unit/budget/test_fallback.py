@@ -228,7 +228,7 @@ async def test_a_process_that_slept_looks_before_it_calls() -> None:
 
 
 async def test_a_turn_that_may_not_begin_is_not_listed() -> None:
-    """A replica whose last look at Redis is too long ago lists its turns again after the next one: nothing is retried."""
+    """A replica that last called Redis too long ago lists its turns only after the next call: nothing is retried."""
     world = World()
     await world.turn()
     await world.cut_off()
