@@ -25,7 +25,9 @@ _SWAPS = (
 )
 _NUMBER = re.compile(rb"(?<![\w.\[])\d+(?![\w.\]])")
 _OPAQUE = re.compile(rb"--[^\n]*|'[^'\n]*'")
-_STATEMENT = re.compile(rb"^ +(?!local |if |for |while |return\b|end\b|else|function |\{)[\w.\[\]]+[^\n{]*$", re.MULTILINE)
+_STATEMENT = re.compile(
+    rb"^ +(?!local |if |for |while |return\b|end\b|else|function |\{)[\w.\[\]]+[^\n{]*$", re.MULTILINE
+)
 _FIELDS = re.compile(rb"^local [A-Z_, \n]+= [\d, \n]+(?: *--[^\n]*)?$", re.MULTILINE)
 """Numbers of fields, which only have to differ."""
 

@@ -18,6 +18,16 @@ class Mutant(msgspec.Struct, frozen=True, kw_only=True):
         """Return the changed source."""
         return source[: self.start] + self.text.encode() + source[self.stop :]
 
+    def is_valid(self, source: bytes) -> bool:
+        """Return whether the changed source is still a program; for Lua that is not checked."""
+        if not self.path.endswith(".py"):
+            return True
+        try:
+            compile(self.applied(source), self.path, "exec")
+        except SyntaxError:
+            return False
+        return True
+
     def line(self, source: bytes) -> int:
         """Return the number of the first changed line, from 1."""
         return source.count(b"\n", 0, self.start) + 1

@@ -29,6 +29,7 @@ _OTHER_OPERATOR: dict[type[ast.operator], tuple[str, str]] = {
     ast.BitAnd: ("&", "|"),
     ast.BitOr: ("|", "&"),
 }
+_LEFT_ALONE = (ast.Import, ast.ImportFrom, ast.Assert, ast.JoinedStr, ast.Raise)
 _OTHER_NAME = {"min": "max", "max": "min", "any": "all", "all": "any"}
 _QUANTITY = re.compile(r"[a-z_]+_(s|ms|bytes|max|size)$")
 _SILENT_CALLS = {"log", "tell"}
@@ -60,17 +61,19 @@ class PythonMutants(ast.NodeVisitor):
         self._all([*node.args.defaults, *(each for each in node.args.kw_defaults if each is not None)])
         self._all(node.body)
 
-    visit_AsyncFunctionDef = visit_FunctionDef
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+        """Change the same."""
+        self.visit_FunctionDef(node)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         """Change the value, not its type."""
         if node.value is not None:
             self.visit(node.value)
 
-    def visit_Import(self, node: ast.AST) -> None:
-        """Leave imports alone."""
-
-    visit_ImportFrom = visit_Assert = visit_JoinedStr = visit_Import
+    def visit(self, node: ast.AST) -> None:
+        """Leave these alone as a whole."""
+        if not isinstance(node, _LEFT_ALONE):
+            super().visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> None:
         """Leave out a call whose value is not used."""
@@ -79,15 +82,12 @@ class PythonMutants(ast.NodeVisitor):
         self._put("statement left out", node, "pass")
         self.visit(node.value)
 
-    def visit_Raise(self, node: ast.Raise) -> None:
-        """Change conditions around an error, but not its text."""
-
     # Statements.
 
     def visit_Assign(self, node: ast.Assign) -> None:
         """Leave out an assignment to an attribute or an element."""
         names = {target.id for target in node.targets if isinstance(target, ast.Name)}
-        if "__slots__" in names or isinstance(node.value, ast.Subscript) and names and names.pop().istitle():
+        if "__slots__" in names or (isinstance(node.value, ast.Subscript) and names and names.pop().istitle()):
             return
         if all(isinstance(target, ast.Attribute | ast.Subscript) for target in node.targets):
             self._put("statement left out", node, "pass")
@@ -117,7 +117,9 @@ class PythonMutants(ast.NodeVisitor):
         """Go on instead."""
         self._put("statement left out", node, "pass")
 
-    visit_Continue = visit_Break
+    def visit_Continue(self, node: ast.Continue) -> None:
+        """End the pass instead."""
+        self._put("statement left out", node, "pass")
 
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
         """Let the exception pass."""
@@ -125,14 +127,16 @@ class PythonMutants(ast.NodeVisitor):
             self._replace("handler left out", self._start(node.body[0]), self._stop(node.body[-1]), "raise")
         self._all(node.body)
 
-    def visit_If(self, node: ast.If) -> None:
+    def visit_If(self, node: ast.If | ast.IfExp) -> None:
         """Turn the condition round."""
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             return
         self._negate(node.test)
         self.generic_visit(node)
 
-    visit_IfExp = visit_If  # type: ignore[assignment]
+    def visit_IfExp(self, node: ast.IfExp) -> None:
+        """Turn the condition round."""
+        self.visit_If(node)
 
     def visit_While(self, node: ast.While) -> None:
         """Turn the condition round, but not that of an endless loop."""
@@ -173,7 +177,9 @@ class PythonMutants(ast.NodeVisitor):
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
         """Calculate otherwise."""
-        is_text = any(isinstance(side, ast.Constant) and isinstance(side.value, str) for side in (node.left, node.right))
+        is_text = any(
+            isinstance(side, ast.Constant) and isinstance(side.value, str) for side in (node.left, node.right)
+        )
         if (pair := _OTHER_OPERATOR.get(type(node.op))) is not None and not is_text:
             self._between("operator", node.left, node.right, *pair)
         self.generic_visit(node)
@@ -249,16 +255,11 @@ class PythonMutants(ast.NodeVisitor):
             self._replace(kind, at, at + len(before), after)
 
     def _replace(self, kind: str, start: int, stop: int, text: str) -> None:
-        mutant = Mutant(path=self._path, kind=kind, start=start, stop=stop, text=text)
-        try:
-            compile(mutant.applied(self._source), self._path, "exec")
-        except SyntaxError:
-            return
-        self.found.append(mutant)
+        self.found.append(Mutant(path=self._path, kind=kind, start=start, stop=stop, text=text))
 
 
 def python_mutants(path: str, source: bytes) -> Iterator[Mutant]:
-    """Return all mutants of a Python file that compile."""
+    """Return all mutants of a Python file; a few of them are no program any more."""
     visitor = PythonMutants(path, source)
     visitor.visit(ast.parse(source))
     seen: set[tuple[int, int, str]] = set()

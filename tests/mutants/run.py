@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -52,7 +53,9 @@ def mutants_of(room: Room, root: Path = ROOT) -> Iterator[Mutant]:
 def sampled(room: Room, *, seed: int, count: int, root: Path = ROOT) -> list[Mutant]:
     """Draw some of a room's mutants: the same ones for the same seed and code."""
     every = list(mutants_of(room, root))
-    return random.Random(f"{seed} {room.name}").sample(every, min(count, len(every)))
+    random.Random(f"{seed} {room.name}").shuffle(every)
+    programs = (mutant for mutant in every if mutant.is_valid((root / mutant.path).read_bytes()))
+    return list(islice(programs, count))
 
 
 class Mutation:

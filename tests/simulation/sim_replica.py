@@ -182,9 +182,7 @@ class Replica:
         self.event()
 
 
-def _sharing_of(
-    shared: ModelScheduler, *, app: str, rules: Rules, max_replicas: int
-) -> FallbackScheduler | None:
+def _sharing_of(shared: ModelScheduler, *, app: str, rules: Rules, max_replicas: int) -> FallbackScheduler | None:
     """Return the scheduler for outages of Redis, if replicas share the calls then."""
     if max_replicas == 0:
         return None

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from service.budget.scheduler.interfaces import Rules
-from service.model.calls import CallKind
 from service.model.callers import Caller
+from service.model.calls import CallKind
 from service.model.errors import CallsStopped
 from service.model.freshness import CacheDirectives, Lifetimes
 from service.model.pages import Page, PageRequest
@@ -25,7 +25,9 @@ APP = "shop"
 OTHER_APP = "news"
 WALL_S = 1_700_000_000
 RULES = Rules(calls=5, window_ms=1_000, transit_ms=200, fetch_lease_ms=4_200)
-LIFETIMES = Lifetimes(fresh_s=10.0, settled_s=1_000.0, refusal_s=20.0, stale_while_revalidate_s=5.0, stale_if_error_s=60.0)
+LIFETIMES = Lifetimes(
+    fresh_s=10.0, settled_s=1_000.0, refusal_s=20.0, stale_while_revalidate_s=5.0, stale_if_error_s=60.0
+)
 NO_CACHE = CacheDirectives(no_cache=True)
 
 
@@ -70,9 +72,7 @@ class ScriptedUpstream:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self.connect_s)
         await before_send()
-        call = UpstreamCall(
-            keyword=query.keyword or "", offset=offset, want=want, sent_at_s=loop.time(), trace=trace
-        )
+        call = UpstreamCall(keyword=query.keyword or "", offset=offset, want=want, sent_at_s=loop.time(), trace=trace)
         self.calls.append(call)
         await asyncio.sleep(self.took_s)
         await self.goes_on.wait()

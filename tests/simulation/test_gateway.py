@@ -90,7 +90,7 @@ def test_a_page_from_another_replica_is_found_in_redis() -> None:
 
 
 def test_a_caller_may_wait_for_no_more_blocks_than_its_own_bound() -> None:
-    """The bound of the caller, not that of others, ends in `LineFull` with that bound and a wait of a second or more."""
+    """The caller's own bound ends in `LineFull`, with that bound and a wait of a second or more."""
 
     async def scene(world: SmallWorld) -> None:
         world.upstream.goes_on.clear()
@@ -252,7 +252,8 @@ def test_two_blocks_of_a_page_share_one_patience() -> None:
         asked_s = world.loop.time()
         asking = asyncio.create_task(world.page(offset=5, patience_s=1.5))
         await asyncio.sleep(0.9)
-        await world.replicas[0].apps[APP].list.line._scheduler.done(0, block="", pause_ms=20_000, pause_reason="throttled")
+        scheduler = world.replicas[0].apps[APP].list.line._scheduler
+        await scheduler.done(0, block="", pause_ms=20_000, pause_reason="throttled")
         with pytest.raises(WaitTooLong) as late:
             await asking
         assert world.loop.time() - asked_s <= 1.51
@@ -319,7 +320,7 @@ def test_a_slow_connection_takes_its_slot_anew_before_it_sends() -> None:
         await asyncio.sleep(0.5)
         world.upstream.connect_s = 0.0
         await asyncio.gather(slow, *(world.page(f"q{number}", patience_s=20) for number in range(3)))
-        assert [call.keyword for call in world.upstream.calls][0] == "slow"
+        assert world.upstream.calls[0].keyword == "slow"
         assert len(world.upstream.calls) == 4
         assert world.upstream.worst(1.0) == 1
 

@@ -158,7 +158,7 @@ def test_an_upstream_that_throttles_pauses_all_calls_of_the_app() -> None:
 
 
 def test_a_throttled_call_asks_for_a_pause_within_its_bounds() -> None:
-    """The upstream's own `Retry-After` counts where it is longer than ours, up to the bound; other errors pause none."""
+    """The upstream's `Retry-After` counts where it is longer than ours, up to the bound; other errors don't pause."""
 
     async def scene(world: SmallWorld) -> None:
         fetching = fetching_of(world, Watched(), pause_max_s=30.0)
