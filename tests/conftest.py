@@ -1,14 +1,16 @@
 """Servers shared by tests: one set per worker process, started on first use, always stopped."""
 
 import base64
+import gc
 import hashlib
 import hmac
 import json
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
 import hypothesis
 import pytest
+import structlog
 
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from tests.servers import Cluster, Guarded, Server
@@ -16,6 +18,24 @@ from tests.servers import Cluster, Guarded, Server
 # A busy machine takes its time now and then; the suite as a whole is bounded, single examples are not.
 hypothesis.settings.register_profile("taskgate", deadline=None)
 hypothesis.settings.load_profile("taskgate")
+# By default a traceback is drawn with all its variables: a second of processor time for each.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect without the garbage collector: nothing of it is garbage, and looking for some costs a fifth."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ They are as separate as any other: their own memory, sockets, environment and ex
 about memory, starts `python -m service` itself.
 """
 
+import asyncio
 import atexit
 import os
 import queue
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping
 from itertools import cycle
@@ -113,3 +115,30 @@ def fork(*arguments: str, environment: Mapping[str, str], stdout: int, stderr: i
     order = Order(arguments=arguments, environment=dict(environment))
     with open(os.devnull, "rb") as nothing:
         return next(_servers).fork(order, (nothing.fileno() if stdin is None else stdin, stdout, stderr))
+
+
+async def taskgate(
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    stdin: int | None = None,
+    stderr: int | None = None,
+    within_s: float = 20.0,
+) -> tuple[int, str, str]:
+    """Run `taskgate` to its end; return its exit status, and what it wrote to stdout and to a stderr of its own.
+
+    It has no variable of ours but those given. Raise subprocess.TimeoutExpired, after killing it.
+    """
+    clean = {name: value for name, value in os.environ.items() if not name.upper().startswith("TASKGATE")}
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = fork(
+            *arguments,
+            environment=clean | dict(environment or {}),
+            stdin=stdin,
+            stdout=out.fileno(),
+            stderr=err.fileno() if stderr is None else stderr,
+        )
+        try:
+            status = await asyncio.to_thread(process.wait, within_s)
+        finally:
+            process.kill()
+        return status, *(os.pread(each.fileno(), 10_000_000, 0).decode() for each in (out, err))
