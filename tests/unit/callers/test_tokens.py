@@ -13,8 +13,7 @@ from jwt.algorithms import RSAAlgorithm
 from service.callers.authenticator import Authenticator
 from service.callers.issuer import Issuer
 from service.callers.table import UNKNOWN, table_of
-from service.callers.token import Token
-from service.callers.token_cache import TokenCache
+from service.callers.tokens import Token, TokenCache
 from service.model.errors import KeysUnavailable, NotAllowed, SigningKeyUnknown, Unauthenticated
 from service.settings import (
     PolicySettings,
