@@ -11,7 +11,7 @@ from service.model.callers import Caller
 from service.model.calls import CallKind
 from service.model.errors import CallsStopped
 from service.model.freshness import CacheDirectives, Lifetimes
-from service.model.pages import Page, PageRequest
+from service.model.pages import Chunk, Page, PageRequest
 from service.model.queries import At, FromNow, Query, Range, Slice
 from service.model.streams import Only
 from service.model.tasks import Listing, Task
@@ -172,6 +172,18 @@ class SmallWorld:
         )
         page: Page = await self.replicas[replica].run(self.replicas[replica].gateway.page(request))
         return page
+
+    async def chunk(self, keyword: str = "", offset: int = 0, *, is_absolute: bool = False) -> Chunk:
+        """Return a part of the list with this keyword, as a stream gets it from the first replica."""
+        request = PageRequest(
+            caller=Caller(name="c", apps=frozenset((APP,)), weight=1.0, waiting_max=50, wait_max_s=60),
+            query=query_of(keyword, is_absolute=is_absolute),
+            slice=Slice(offset=offset, limit=10),
+            patience_s=3.0,
+            directives=CacheDirectives(),
+        )
+        chunk: Chunk = await self.replicas[0].run(self.replicas[0].gateway.chunk(request))
+        return chunk
 
     def redis_calls(self, name: str, *, replica: int = 0) -> int:
         """Return how many commands or script calls of this name the replica has sent."""
