@@ -44,7 +44,7 @@ def test_request_sample() -> None:
 
 @pytest.mark.parametrize("keyword", [None, ""])
 def test_no_keyword(keyword: str | None) -> None:
-    """Without a keyword none is sent."""
+    """Without a keyword, the field is not sent."""
     assert "Keyword" not in body_of(query(keyword=keyword))
 
 

@@ -1,4 +1,4 @@
-"""Lists of the tests' own, encoded as the gateway encodes them, and a source that serves them block by block."""
+"""Made-up lists, encoded as the gateway encodes them, and a source that serves them block by block."""
 
 import asyncio
 import json
@@ -37,7 +37,8 @@ def caller(name: str = "c0") -> Caller:
 
 
 class Blocks:
-    """Serves `records` in blocks of `size`, each fresh for `lifetime_s`; counts whose turns it was asked in."""
+    """Serves `records` in blocks of `size`, each fresh for `lifetime_s`; counts requests by the caller whose turn
+    they take."""
 
     def __init__(self, records: Iterable[bytes] = (), *, size: int = 100, lifetime_s: float = 0.0) -> None:
         self.records = list(records)
@@ -50,7 +51,7 @@ class Blocks:
         self.before_chunk: Callable[[int], None] = lambda offset: None
 
     async def chunk(self, ask: PageRequest) -> Chunk:
-        """A block as it stands."""
+        """Return a block of the current list."""
         self.asked.append(ask.caller.name)
         await asyncio.sleep(0)
         if self.error is not None:
@@ -75,19 +76,19 @@ class Blocks:
 
 
 class Values:
-    """Keeps values as Redis does, for one process; `away` makes it refuse."""
+    """Stores values as Redis does, for one process; with `away` it fails."""
 
     def __init__(self) -> None:
         self.values: dict[str, bytes] = {}
         self.away = False
 
     async def get(self, key: str) -> bytes | None:
-        """The value, or None."""
+        """Return the value, or None."""
         self._refuse()
         return self.values.get(key)
 
     async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
-        """Keep a value; it does not end here."""
+        """Store a value; it never expires here."""
         assert ttl_ms > 0
         self._refuse()
         self.values[key] = value
