@@ -39,7 +39,7 @@ def test_a_change_is_reported_at_the_end() -> None:
     assert seen.total == 9
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_cached_tokens_are_bounded() -> None:
     """Only the ids of two blocks are held, however long the list; so an id that comes again later shows nothing."""
     seen = read((1, 2), (3, 4), (5, 6), (1, 2))
     assert not seen.changed
