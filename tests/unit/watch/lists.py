@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Iterable
 
 from service.model.callers import Caller
-from service.model.errors import StoreUnavailable
 from service.model.pages import Chunk, PageRequest, Source
 from service.model.queries import FromNow, Query, Range, Sort, rfc3339
 
@@ -73,26 +72,3 @@ class Blocks:
     def now_ms(self) -> int:
         """The clock of freshness."""
         return int(asyncio.get_running_loop().time() * 1000)
-
-
-class Values:
-    """Stores values as Redis does, for one process; with `away` it fails."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, bytes] = {}
-        self.away = False
-
-    async def get(self, key: str) -> bytes | None:
-        """Return the value, or None."""
-        self._refuse()
-        return self.values.get(key)
-
-    async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
-        """Store a value; it never expires here."""
-        assert ttl_ms > 0
-        self._refuse()
-        self.values[key] = value
-
-    def _refuse(self) -> None:
-        if self.away:
-            raise StoreUnavailable("unreachable")

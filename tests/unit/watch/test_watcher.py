@@ -1,6 +1,7 @@
 """What a watcher is sent, over passes of its feed, trouble, and reconnects."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from typing import Any
@@ -29,7 +30,8 @@ from service.watch.events import Ended, Identified, Listed, Reset, Stale, Synced
 from service.watch.feeds import Feeds
 from service.watch.version_store import VersionStore
 from service.watch.watcher import Watcher
-from tests.unit.watch.lists import QUERY, Blocks, Values, caller, record
+from tests.simulation.memory_redis import MemoryRedis, MemoryStore, Network
+from tests.unit.watch.lists import QUERY, Blocks, caller, record
 
 IDLE_S = 30.0
 ALL = Only()
@@ -42,13 +44,14 @@ def _quick_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Replica:
-    """Feeds over some blocks and a store that replicas share."""
+    """Feeds over some blocks and a Redis that replicas share."""
 
-    def __init__(self, blocks: Blocks, values: Values | None = None, **settings: Any) -> None:
+    def __init__(self, blocks: Blocks, redis: MemoryRedis | None = None, **settings: Any) -> None:
         self.blocks = blocks
+        store = MemoryStore(redis or MemoryRedis(lambda: 0.0), Network(random.Random(1), delay_s=(0.0, 0.0)))
         self.feeds = Feeds(
             blocks,
-            VersionStore(values or Values(), prefix="t", keep_s=60.0),  # type: ignore[arg-type]
+            VersionStore(store, prefix="t", keep_s=60.0),
             settings=WatchSettings(**settings),
             block_size=blocks.size,
             clock=lambda: asyncio.get_running_loop().time(),
@@ -121,9 +124,9 @@ async def test_the_list_is_sent_first_and_then_its_changes() -> None:
 @pytest.mark.parametrize("seen", range(5))
 async def test_a_reconnect_gets_what_changed_since_the_last_event(seen: int) -> None:
     """Cut off anywhere between four changes, a watcher goes on at another replica, and nothing comes twice."""
-    values = Values()
+    redis = MemoryRedis(lambda: 0.0)
     blocks = Blocks([record(1), record(2)])
-    with Replica(blocks, values).watch() as watcher:
+    with Replica(blocks, redis).watch() as watcher:
         reading = Reading(watcher)
         await reading.until(Synced)
         synced_id = reading.ids[-1]
@@ -131,7 +134,7 @@ async def test_a_reconnect_gets_what_changed_since_the_last_event(seen: int) -> 
         first = await reading.changes(seen)
         last_id = reading.ids[-1] if seen else synced_id
     blocks.records = [record(1, title="u"), record(3), record(5)]
-    with Replica(blocks, values).watch() as watcher:
+    with Replica(blocks, redis).watch() as watcher:
         again = Reading(watcher, last_id)
         rest = await again.until(Synced)
     named = [event.id if isinstance(event, Removed) else event.task.labels.id for event in (*first, *rest[:-1])]
@@ -151,13 +154,13 @@ async def test_an_unknown_id_restarts_the_watch(last_id: str) -> None:
 
 async def test_a_version_lost_by_redis_restarts_the_watch() -> None:
     """A reconnect to another replica restarts the watch if Redis has lost the version or is away."""
-    values = Values()
-    with Replica(Blocks([record(1)]), values).watch() as watcher:
+    redis = MemoryRedis(lambda: 0.0)
+    with Replica(Blocks([record(1)]), redis).watch() as watcher:
         reading = Reading(watcher)
         await reading.until(Synced)
-    for lose in (values.values.clear, lambda: setattr(values, "away", True)):
+    for lose in (lambda: redis.restore({}), lambda: setattr(redis, "is_away", True)):
         lose()
-        with Replica(Blocks([record(1)]), values).watch() as watcher:
+        with Replica(Blocks([record(1)]), redis).watch() as watcher:
             assert isinstance(await Reading(watcher, reading.ids[-1]).next(), Reset)
 
 
