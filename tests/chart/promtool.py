@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from tests.chart.alert_cases import CASES, as_promtool
+from tests.chart.alert_cases import CASES
+from tests.chart.alert_series import as_promtool
 from tests.chart.matrix import MONITORED
 from tests.chart.rendering import render
 

@@ -70,7 +70,7 @@ class SlowToForce:
         return lambda: None
 
     def authenticate_cached(self, authorization: bytes | None) -> Authenticated | None:
-        """Know nobody without a check."""
+        """Return None: no credential is known without a check."""
         return None
 
     def identify(self, authorization: bytes | None) -> Caller:

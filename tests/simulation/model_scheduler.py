@@ -61,10 +61,15 @@ def model_servers(
 
 
 class ModelScheduler:
-    """Implements `Scheduler` for one replica. `on_call` is called with each step's name when it is sent."""
+    """Implements `Scheduler` for one replica, by its own rules. `on_call` is called with each step's name when it is
+    sent.
+    """
 
-    def __init__(self, server: ModelServer, network: Network, *, replica: str, on_call: Callable[[str], None]) -> None:
+    def __init__(
+        self, server: ModelServer, network: Network, *, rules: Rules, replica: str, on_call: Callable[[str], None]
+    ) -> None:
         self._server = server
+        self._rules = rules
         self._network = network
         self._replica = replica
         self._on_call = on_call
@@ -126,6 +131,7 @@ class ModelScheduler:
         await self._network.way()
         if self._server.redis.is_away:
             raise StoreUnavailable("unreachable")
+        self._server.policy.rules = self._rules  # which come with each call, as to the script
         answer = step(self._server.reading(epoch, seen_ms))
         epoch, now_ms = self._server.policy.epoch, self._server.policy.now
         await self._network.way()

@@ -4,15 +4,9 @@ from typing import Any
 
 from service import __version__
 from service.web.budget_parameters import call_parameter
-from service.web.openapi.examples import (
-    budget_example,
-    page_example,
-    stream_examples,
-    task_example,
-    usage_example,
-    watch_example,
-)
+from service.web.openapi.examples import budget_example, page_example, task_example, usage_example
 from service.web.openapi.fields import BUDGET, refer_fields, with_examples
+from service.web.openapi.media_types import json_content, stream_content, text_content, watch_content
 from service.web.openapi.problems import (
     OF_APPS,
     OF_BUDGET,
@@ -26,11 +20,9 @@ from service.web.openapi.problems import (
     refer_problems,
 )
 from service.web.openapi.schemas import Json
-from service.web.parameters import NDJSON, Parameter, app_parameter, task_parameters
-from service.web.problems.types import KINDS, ProblemType
-from service.web.routes.problems import kinds_html, kinds_text
+from service.web.parameters import Parameter, app_parameter, task_parameters
+from service.web.problems.types import KINDS
 from service.web.routes.usage import usage_parameters
-from service.web.server_sent_events import EVENT_STREAM
 from service.web.settings import default_web_settings
 
 _MOMENT = ("ETag", "Age", "Vary", "CacheStatus", "PreferenceApplied", "ServerTiming")
@@ -104,7 +96,7 @@ def paths() -> Json:
                 "Problems",
                 "All types of problems",
                 "What each type means, and how to respond to it.",
-                _text(*KINDS.values()),
+                text_content(*KINDS.values()),
                 *_SHOWN,
             )
         },
@@ -115,7 +107,7 @@ def paths() -> Json:
                 "State",
                 "Whether the process answers",
                 "Checks nothing else.",
-                _json("Liveness", {"live": True}),
+                json_content("Liveness", {"live": True}),
             )
         },
         "/readyz": {"get": _readyz()},
@@ -125,7 +117,7 @@ def paths() -> Json:
                 "State",
                 "Name and version",
                 "The running release.",
-                _json("Version", {"name": "taskgate", "version": __version__}),
+                json_content("Version", {"name": "taskgate", "version": __version__}),
             )
         },
         "/openapi.json": {"get": _get_contract()},
@@ -149,7 +141,7 @@ def _list_tasks() -> Json:
                 "description": "The slice, or the stream. Pages have all fields but `X-Total-Count`; streams have it, "
                 "`Vary`, `Preference-Applied` and the budget's.",
                 "headers": refer_fields(*_MOMENT, *BUDGET, "Link", "TotalCount", "ContentEncoding"),
-                "content": _json("Page", page_example()) | _stream() | _watch(),
+                "content": json_content("Page", page_example()) | stream_content() | watch_content(),
             },
             "304": {"description": "The caller already has this slice.", "headers": refer_fields(*_MOMENT, *BUDGET)},
             **refer_problems(OF_TASKS, *WAITED),
@@ -180,7 +172,7 @@ def _get_task() -> Json:
             "200": {
                 "description": "The task.",
                 "headers": refer_fields(*_MOMENT, *BUDGET, "ContentEncoding"),
-                "content": _json("Task", task_example()),
+                "content": json_content("Task", task_example()),
             },
             "304": {"description": "The caller holds this task already.", "headers": refer_fields(*_MOMENT, *BUDGET)},
             **refer_problems(OF_TASK, *WAITED),
@@ -199,7 +191,7 @@ def _list_apps() -> Json:
         "parameters": [{"$ref": "#/components/parameters/RequestId"}],
         "security": [{"key": []}],
         "responses": {
-            "200": {"description": "The apps.", "headers": refer_fields(), "content": _json("AppList", example)},
+            "200": {"description": "The apps.", "headers": refer_fields(), "content": json_content("AppList", example)},
             **refer_problems(OF_APPS),
         },
     }
@@ -221,7 +213,7 @@ def _get_budget() -> Json:
             "200": {
                 "description": "The budget.",
                 "headers": refer_fields(),
-                "content": _json("Budget", budget_example()),
+                "content": json_content("Budget", budget_example()),
             },
             **refer_problems(OF_BUDGET),
         },
@@ -240,7 +232,11 @@ def _get_usage() -> Json:
         ],
         "security": [{"key": []}],
         "responses": {
-            "200": {"description": "The usage.", "headers": refer_fields(), "content": _json("Usage", usage_example())},
+            "200": {
+                "description": "The usage.",
+                "headers": refer_fields(),
+                "content": json_content("Usage", usage_example()),
+            },
             **refer_problems(OF_USAGE),
         },
     }
@@ -271,7 +267,7 @@ def _drop_blocks() -> Json:
             "200": {
                 "description": "The number of dropped values.",
                 "headers": refer_fields(),
-                "content": _json("Dropped", {"app": "shop", "dropped": 120}),
+                "content": json_content("Dropped", {"app": "shop", "dropped": 120}),
             },
             **refer_problems(OF_CACHE),
         },
@@ -279,7 +275,7 @@ def _drop_blocks() -> Json:
 
 
 def _show_problem() -> Json:
-    text = _text(KINDS["wait-too-long"])
+    text = text_content(KINDS["wait-too-long"])
     operation = _open(
         "getProblem", "Problems", "One type of problem", "What it means, and how to respond to it.", text, *_SHOWN
     )
@@ -305,13 +301,13 @@ def _readyz() -> Json:
         "State",
         "Whether requests can be served",
         "Based on the replica's current knowledge; makes no calls.",
-        _json("Readiness", ready),
+        json_content("Readiness", ready),
     )
     unready = {"ready": False, "redis": "away", "apps_ok": 0, "apps_total": 2}
     operation["responses"]["503"] = {
         "description": "Send requests elsewhere.",
         "headers": refer_fields(),
-        "content": _json("Readiness", unready),
+        "content": json_content("Readiness", unready),
     }
     return operation
 
@@ -323,7 +319,7 @@ def _get_contract() -> Json:
         "Contract",
         "This document",
         "The contract, as OpenAPI 3.1.",
-        _json("Contract", example),
+        json_content("Contract", example),
         *_FILE,
         "ContentEncoding",
     )
@@ -359,48 +355,3 @@ def _query_parameter(parameter: Parameter[Any]) -> Json:
         "description": with_examples(parameter.description, parameter.examples),
         "schema": parameter.schema | {"examples": [example.value for example in parameter.examples]},
     }
-
-
-def _json(schema: str, example: object) -> Json:
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}}
-
-
-def _stream() -> Json:
-    """Return the media type object of newline-delimited JSON; to JSON Schema it is text with one value per line."""
-    each: Json = {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Task", "LastLine")]}
-    schema = {
-        "type": "string",
-        "description": "Lines that end in a line feed: one task per line, and a last line that says how the stream "
-        "ended.",
-        "contentMediaType": NDJSON,
-        "contentSchema": each,
-    }
-    ended, refused = stream_examples()
-    return {
-        NDJSON: {
-            "schema": schema,
-            "examples": {
-                "complete": {"summary": "A complete list of one task", "value": ended},
-                "incomplete": {"summary": "A stream that ended early, and where to continue", "value": refused},
-            },
-        }
-    }
-
-
-def _watch() -> Json:
-    """Return the media type object of server-sent events, which OpenAPI 3.1 can only describe as text."""
-    schema = {
-        "type": "string",
-        "description": "Events, each with `id`, `event` and `data`: `task` and `added` (a Task), `changed` (the names "
-        "of the changed fields, and the Task), `removed` (id, last status, and a reason: `deleted`, `filter` or "
-        "`range`), `synced` (count, total, as_of, age_seconds), `stale` (the list can't be renewed: as_of, problem), "
-        "`reset` (the whole list follows), `end` (problem). Comments keep the connection alive.",
-        "contentMediaType": EVENT_STREAM,
-    }
-    return {EVENT_STREAM: {"schema": schema, "example": watch_example()}}
-
-
-def _text(*kinds: ProblemType) -> Json:
-    """Return the media type objects of problem type descriptions: plain text for programs, HTML for browsers."""
-    texts = {"text/plain": kinds_text(kinds), "text/html": kinds_html(kinds)}
-    return {form: {"schema": {"type": "string"}, "example": text} for form, text in texts.items()}

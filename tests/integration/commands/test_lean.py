@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from service.commands.blocked_imports import without
+from service.commands.serve import without
 
 SEEN = """
 import sys

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
 
 from service.budget.scheduler.fallback import FallbackScheduler
-from service.budget.scheduler.interfaces import Beginning, Begun, Board, Lapsed, Rules, Ticked, Turn, WaitingCount, Wish
+from service.budget.scheduler.interfaces import Beginning, Begun, Board, Lapsed, Rules, Ticked, Turn, WaitingCount
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy import Policy
 from service.model.errors import StoreUnavailable
@@ -25,28 +26,20 @@ class Shared(LocalScheduler):
         self.goes_after: int | None = None
         self.asked: list[str] = []
 
-    async def tick(
-        self,
-        waiting: tuple[WaitingCount, ...],
-        *,
-        returned: tuple[int, ...],
-        quiet: bool,
-        wants_board: bool,
-        wish: Wish | None = None,
-    ) -> Ticked:
+    async def tick(self, waiting: tuple[WaitingCount, ...], **asked: Any) -> Ticked:
         """Tick, unless away."""
-        self._reach("quiet tick" if quiet else "tick")
-        return await super().tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board, wish=wish)
+        self._reach("quiet tick" if asked["quiet"] else "tick")
+        return await super().tick(waiting, **asked)
 
-    async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
+    async def begin(self, turn: int, **asked: Any) -> Beginning:
         """Begin, unless away."""
         self._reach("begin")
-        return await super().begin(turn, block=block, block_key=block_key, known=known)
+        return await super().begin(turn, **asked)
 
-    async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
+    async def done(self, turn: int, *, block: str, **said: Any) -> None:
         """Be done, unless away."""
         self._reach("done")
-        await super().done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason)
+        await super().done(turn, block=block, **said)
 
     def _reach(self, what: str) -> None:
         if self.goes_after is not None and len(self.asked) >= self.goes_after:
@@ -225,6 +218,20 @@ async def test_a_process_that_slept_looks_before_it_calls() -> None:
     assert await world.begin(own) == Lapsed()
     await world.sharing.probe()
     assert await world.begin(own) == Begun()
+
+
+async def test_a_turn_that_may_not_begin_is_not_listed() -> None:
+    """A replica that last called Redis too long ago lists its turns only after the next call: nothing is retried."""
+    world = World()
+    await world.turn()
+    await world.cut_off()
+    own = await world.turn()
+    world.now_s += 1.3
+    assert (await world.tick()).turns == ()
+    assert await world.begin(own) == Lapsed()
+    await world.sharing.probe()
+    [again] = (await world.tick()).turns
+    assert await world.begin(again) == Begun()
 
 
 async def test_a_pause_is_kept_on_both_sides() -> None:

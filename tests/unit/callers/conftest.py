@@ -12,7 +12,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-NOW_S = 1_750_000_000
+from service.callers.authenticator import Authenticator
+from service.callers.issuer import Issuer
+from service.callers.table import table_of
+from tests.unit.callers.tables import NOW_S, Clock, Held, settings
+
 ISSUER = "https://issuer.example"
 AUDIENCE = "taskgate"
 SUBJECT = "system:serviceaccount:shop:reports"
@@ -76,3 +80,16 @@ def _segment(value: object) -> str:
 
 def _encoded(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def authenticator(mint: Any, clock: Clock) -> Authenticator:
+    """With the issuer's keys."""
+    issuer = Issuer(Held(mint.jwks()), refresh_s=300)
+    await issuer.refresh()
+    return Authenticator(table_of(settings()), issuer=issuer, clock=clock)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.commands.filtered_time import filtered_time
+from service.commands.check_app import filtered_time
 from service.model.queries import Range
 from service.model.tasks import Task
 from tests.tasks import bare_task

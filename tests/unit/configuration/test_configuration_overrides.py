@@ -6,6 +6,7 @@ import pytest
 
 from service.configuration import ConfigurationError, load
 from service.settings import Settings
+from tests.unit.configuration.folder import ENVIRON, GOOD, Folder
 
 FILE = f"""
 apps:
@@ -105,3 +106,14 @@ def test_a_section_that_the_file_leaves_out_can_be_set(file: Path) -> None:
     assert "TASKGATE__SERVER__PORT: can't be applied: server holds no settings" in faults(
         file, TASKGATE__SERVER__PORT="1"
     )
+
+
+def test_what_may_be_left_out_can_be_set_from_the_environment(folder: Folder) -> None:
+    """A section that is null by default takes overrides like any other."""
+    prefix = "TASKGATE__SERVICE_ACCOUNTS__"
+    environ = ENVIRON | {f"{prefix}ISSUER": "a", f"{prefix}AUDIENCE": "b", f"{prefix}JWKS_URL": "https://x"}
+    loaded = folder.load(GOOD, environ | {f"{prefix}UNKNOWN__APPS": '["shop"]', "TASKGATE__AUTH": "none"})
+    tokens = loaded.settings.service_accounts
+    assert tokens is not None
+    assert tokens.unknown is not None
+    assert (tokens.issuer, tokens.unknown.apps, loaded.settings.auth) == ("a", ("shop",), "none")

@@ -29,7 +29,7 @@ from service.telemetry.recent_calls import RecentAppCalls
 from service.telemetry.store_calls import StoreMetrics
 from service.telemetry.upstream_calls import KEEP_MAX, KEEP_S, CalledApp, CallMetrics, worst_window
 from service.upstream.codes import CodeKind
-from service.upstream.results import RESULTS, result_of
+from service.upstream.verdicts import RESULTS, result_of
 from tests.integration.telemetry.scraping import read
 
 SEOUL = CalledApp(region="seoul", windows_s=dict.fromkeys(CallKind, 1.0))

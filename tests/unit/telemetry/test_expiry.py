@@ -21,8 +21,7 @@ from service.settings import (
     Settings,
     UpstreamSettings,
 )
-from service.telemetry.certificate_dates import ends_of
-from service.telemetry.expiry import ExpiryCollector
+from service.telemetry.expiry import ExpiryCollector, ends_of
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a name")])

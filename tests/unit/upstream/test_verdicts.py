@@ -9,7 +9,7 @@ from service.model.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from service.upstream.hosts import FailedHosts
+from service.upstream.transport import FailedHosts
 from service.upstream.verdicts import RetryVerdict, explain, verdict
 
 

@@ -1,0 +1,69 @@
+"""Tables of callers, and the sources and clock of the authenticators that use them."""
+
+import asyncio
+import hashlib
+from typing import Any
+
+from service.callers.authenticator import Authenticator
+from service.callers.issuer import SourceFailed
+from service.callers.table import table_of
+from service.settings import AppSettings, CallerSettings, RedisSettings, ServiceAccountSettings, Settings
+
+NOW_S = 1_750_000_000
+
+
+def hashed(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def settings(**changed: Any) -> Settings:
+    """One caller with a key and an account."""
+    app = AppSettings(sdkappid=1, admin="a", secret_env="S")
+    values: dict[str, Any] = {
+        "apps": {"shop": app, "news": app},
+        "callers": {
+            "reports": CallerSettings(keys=(hashed("key"),), service_accounts=("shop/reports",), apps=("shop",))
+        },
+        "service_accounts": ServiceAccountSettings(
+            issuer="https://issuer.example", audience="taskgate", jwks_file="jwks.json"
+        ),
+        "redis": RedisSettings(url="redis://127.0.0.1"),
+    }
+    return Settings(**(values | changed))
+
+
+class Held:
+    """A source that holds a document, or None if reading fails. A read waits while `go` is not set; all are counted."""
+
+    def __init__(self, raw: bytes | None) -> None:
+        self.raw = raw
+        self.reads = 0
+        self.go = asyncio.Event()
+        self.go.set()
+
+    async def read(self) -> bytes:
+        self.reads += 1
+        await self.go.wait()
+        if self.raw is None:
+            raise SourceFailed("gone")
+        return self.raw
+
+
+class Clock:
+    """Returns the time it was set to."""
+
+    def __init__(self) -> None:
+        self.now_s = float(NOW_S)
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def bearer(credential: str) -> bytes:
+    """The field that carries the credential."""
+    return f"Bearer {credential}".encode()
+
+
+def keys_only(**callers: CallerSettings) -> Authenticator:
+    table = table_of(settings(callers=callers, service_accounts=None))
+    return Authenticator(table, issuer=None, clock=lambda: float(NOW_S))
