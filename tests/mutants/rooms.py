@@ -13,6 +13,9 @@ _LINE = (
     "tests/simulation/test_line_answers.py",
     "tests/simulation/test_gateway.py",
     "tests/unit/budget/test_line.py",
+    "tests/unit/budget/test_line_ticks.py",
+    "tests/unit/budget/test_line_looks.py",
+    "tests/unit/budget/test_line_failures.py",
     _HISTORIES,
 )
 _MODEL = (

@@ -80,19 +80,19 @@ def test_any_cut_value_is_noticed(stored: Stored, length: int) -> None:
 
 @given(st.binary(max_size=200))
 def test_no_bytes_make_it_fail(value: bytes) -> None:
-    """Whatever bytes are under a key, the result is a value and not an exception."""
+    """Arbitrary bytes under a key are decoded to a value, and never raise."""
     decode(value)
     assert isinstance(decode(bytes([FORMAT]) + value), CorruptBlock)
 
 
 @pytest.mark.parametrize("format_", [0, FORMAT + 1, 255])
-def test_another_format_is_told_apart(format_: int) -> None:
+def test_another_format_is_corrupt(format_: int) -> None:
     """A value of an older or newer release is corrupt by its format, whatever else it contains."""
     value = encode(RefusedQuery(fetched_at_ms=1, code=90104, text="no"), chance=CHANCE)
     assert decode(bytes([format_]) + value[1:]) == CorruptBlock(reason="format")
 
 
-def test_the_head_tells_fetches_apart() -> None:
+def test_the_head_differs_for_each_fetch() -> None:
     """The head has the promised length; it differs by nonce, time and kind."""
     stored = RefusedQuery(fetched_at_ms=1, code=90104, text="no")
     later = RefusedQuery(fetched_at_ms=2, code=90104, text="no")
@@ -107,7 +107,7 @@ def test_the_head_tells_fetches_apart() -> None:
     assert {len(head) for head in heads} == {16}
 
 
-def test_the_format_stays_what_it_is() -> None:
+def test_the_format_is_unchanged() -> None:
     """The bytes of a known block are these: changing them requires a new FORMAT."""
     block = Block(
         fetched_at_ms=0x0102,

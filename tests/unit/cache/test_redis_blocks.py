@@ -49,7 +49,7 @@ async def put(cache: RedisBlocks, key: CacheKey, block: Block, *, ttl_ms: int) -
 
 
 async def test_a_block_comes_back_with_its_head(cache: RedisBlocks) -> None:
-    """A stored block is returned, with the head of what was put; an absent one is nothing."""
+    """A stored block is returned with the head that `put` returned; for an absent one, nothing is."""
     head = await put(cache, BlockKey(query=QUERY, index=3), BLOCK, ttl_ms=10_000)
     kept = await cache.get(BlockKey(query=QUERY, index=3))
     assert kept.stored == BLOCK
@@ -85,7 +85,7 @@ def test_keys_differ_where_answers_may_and_show_nothing(cache: RedisBlocks, stor
 
 @pytest.mark.parametrize("value", [b"", b"x", b"\x02b" + bytes(60), b"\x01b" + bytes(60), b"{}" * 40])
 async def test_a_value_that_cannot_be_read_counts_as_none(cache: RedisBlocks, valkey: Server, value: bytes) -> None:
-    """It is counted, its head is returned, and the next put replaces it."""
+    """An unreadable value is counted, its head is returned, and the next put replaces it."""
     valkey.run("SET", cache.redis_key(KEY), value)
     kept = await cache.get(KEY)
     assert kept.stored is None
@@ -97,7 +97,7 @@ async def test_a_value_that_cannot_be_read_counts_as_none(cache: RedisBlocks, va
 
 
 async def test_a_block_too_large_is_not_stored(store: RedisStore) -> None:
-    """It has no head, is counted, and the previous value stays."""
+    """A block that is too large gets no head, is counted, and the previous value stays."""
     small = RedisBlocks(store, prefix="taskgate", block_size=100, value_max_bytes=250)
     head = await put(small, KEY, BLOCK, ttl_ms=10_000)
     large = Block(
