@@ -1,6 +1,7 @@
 """Blocks as bytes: encoded values are decoded, and nothing else is."""
 
 import struct
+from zlib import crc32
 
 import msgspec
 import pytest
@@ -167,3 +168,11 @@ def test_nonsense_with_a_good_checksum_is_no_block(changes: dict[str, object], r
     assert decode(encode(GOOD, chance=CHANCE)) == GOOD
     decoded = decode(encode(msgspec.structs.replace(GOOD, **changes), chance=CHANCE))
     assert getattr(decoded, "reason", None) == reason
+
+
+def test_a_refusal_whose_text_is_no_text_is_corrupt() -> None:
+    """A good checksum does not make its bytes UTF-8."""
+    value = encode(RefusedQuery(fetched_at_ms=1, code=90104, text=""), chance=CHANCE)
+    head, rest = value[:HEAD_BYTES], value[HEAD_BYTES + 4 :] + b"\xff"
+    checksum = crc32(head + rest).to_bytes(4, "big")
+    assert decode(head + checksum + rest) == CorruptBlock(reason="shape")

@@ -191,3 +191,19 @@ def test_the_counted_sizes_match_the_allocations(finds_tasks: bool) -> None:
     allocated = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert 0.75 < allocated / cache.bytes < 1.25, (allocated / 1000, cache.bytes / 1000)
+
+
+def test_what_stands_in_for_a_block_counts_by_its_size() -> None:
+    """The text of a refusal is kept, too."""
+    cache = MemoryBlocks(max_bytes=10_000, clock=Clock())
+    keep(cache, "k", RefusedQuery(fetched_at_ms=1, code=1, text="x" * 5_000))
+    assert 5_000 < cache.bytes < 7_000
+
+
+def test_what_has_ended_already_takes_no_room() -> None:
+    """A lifetime of zero keeps nothing, and drops what was there."""
+    cache = MemoryBlocks(max_bytes=10_000, clock=Clock())
+    keep(cache, "k", block(100))
+    keep(cache, "k", block(100), ends_in_s=0.0)
+    assert cache.bytes == 0
+    assert cache.get("k") is None

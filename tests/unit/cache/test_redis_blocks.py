@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from service.cache.codec import FORMAT
 from service.cache.redis_blocks import RedisBlocks
-from service.model.blocks import HEAD_BYTES, NOTHING, Block
+from service.model.blocks import HEAD_BYTES, NOTHING, Block, RefusedQuery
 from service.model.cache_keys import BlockKey, CacheKey, TaskKey
 from service.model.queries import At, FromNow, Query, Range, Sort
 from service.settings import RedisSettings
@@ -132,3 +134,24 @@ async def test_an_evicted_block_is_nothing(cache: RedisBlocks, valkey: Server) -
     await put(cache, KEY, BLOCK, ttl_ms=60_000)
     valkey.run("DEL", cache.redis_key(KEY))
     assert await cache.get(KEY) == NOTHING
+
+
+def test_a_value_of_more_than_sixteen_mebibytes_is_not_stored(cache: RedisBlocks) -> None:
+    """Such values would hold up Redis for everyone."""
+    large = RefusedQuery(fetched_at_ms=1, code=90104, text="x" * (16 * 1024 * 1024 - 28))
+    assert cache.encoded(KEY, large, ttl_ms=1_000) is not None
+    assert cache.encoded(KEY, msgspec.structs.replace(large, text=large.text + "x"), ttl_ms=1_000) is None
+    assert cache.oversized == 1
+
+
+async def test_each_reason_for_an_unreadable_value_is_logged_once(cache: RedisBlocks, valkey: Server) -> None:
+    """However often such values are read."""
+    with capture_logs() as logs:
+        for value in (b"x", b"x", b"\x02b" + bytes(60), b"\x02b" + bytes(60), b"y"):
+            valkey.run("SET", cache.redis_key(KEY), value)
+            await cache.get(KEY)
+    assert [(entry["event"], entry["reason"]) for entry in logs] == [
+        ("cache.corrupt", "short"),
+        ("cache.corrupt", "format"),
+    ]
+    assert cache.corrupt == 5
