@@ -5,7 +5,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 import msgspec
 from litestar import Litestar
@@ -29,6 +28,7 @@ from service.model.callers import AppInfo
 from service.model.calls import CallKind
 from service.observe.access_log import log_requests
 from service.observe.batch import BatchedObservers, Listener
+from service.server.asgi import AnswerAtOnce
 from service.server.http_server import HttpServer
 from service.settings import Settings
 from service.store.inspection import warned
@@ -58,7 +58,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     asgi: AsgiApp
-    at_once: Callable[[Any], Messages | None] | None
+    at_once: AnswerAtOnce | None
     refusal: Callable[[int, tuple[str, int] | None], Messages]
     watch_server: Callable[[HttpServer], None]
     leave: Callable[[], None]

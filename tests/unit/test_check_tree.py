@@ -1,4 +1,4 @@
-"""The rules of the repository find what they are for."""
+"""Each rule of the repository detects its fault."""
 
 from pathlib import Path
 

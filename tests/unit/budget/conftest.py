@@ -1,4 +1,4 @@
-"""These tests run in virtual time: waits cost nothing, and durations are exact however busy the machine is."""
+"""Tests in virtual time: waits cost nothing, and durations are exact however busy the machine is."""
 
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping

@@ -27,17 +27,17 @@ class Shared(LocalScheduler):
         self.asked: list[str] = []
 
     async def tick(self, waiting: tuple[WaitingCount, ...], **asked: Any) -> Ticked:
-        """Tick, unless away."""
+        """Tick, or fail if Redis is away."""
         self._reach("quiet tick" if asked["quiet"] else "tick")
         return await super().tick(waiting, **asked)
 
     async def begin(self, turn: int, **asked: Any) -> Beginning:
-        """Begin, unless away."""
+        """Begin a turn, or fail if Redis is away."""
         self._reach("begin")
         return await super().begin(turn, **asked)
 
     async def done(self, turn: int, *, block: str, **said: Any) -> None:
-        """Be done, unless away."""
+        """End a fetch, or fail if Redis is away."""
         self._reach("done")
         await super().done(turn, block=block, **said)
 
@@ -234,7 +234,7 @@ async def test_a_turn_that_may_not_begin_is_not_listed() -> None:
     assert await world.begin(again) == Begun()
 
 
-async def test_a_pause_is_kept_on_both_sides() -> None:
+async def test_a_pause_holds_after_each_switch() -> None:
     """A pause set by the upstream before the switch, or while alone, holds on the side that comes next."""
     world = World()
     turn = await world.turn()
@@ -251,7 +251,7 @@ async def test_a_pause_is_kept_on_both_sides() -> None:
     assert 4_000 < (await world.tick()).pause_in_ms <= 5_000
 
 
-async def test_the_board_tells_waits_at_the_parts_pace() -> None:
+async def test_the_board_estimates_waits_for_the_replicas_share() -> None:
     """An estimate that assumes all four slots gets twice the cycle, since only two of them are available."""
     world = World()
     await world.turn()
@@ -261,7 +261,7 @@ async def test_the_board_tells_waits_at_the_parts_pace() -> None:
     assert (RULES.rest_ms + board.held_ms) / RULES.calls == RULES.rest_ms / 2
 
 
-async def test_who_waits_for_nothing_watches_all_the_same() -> None:
+async def test_a_scheduler_without_waiting_requests_watches_redis() -> None:
     """A started scheduler notices by itself that Redis is gone and that it is back, and ends when closed."""
     world = World(clock_s=asyncio.get_running_loop().time)
     world.shared.away = True

@@ -115,7 +115,7 @@ async def test_patience_ends_in_line_but_not_in_a_call(blocks: Blocks) -> None:
         assert isinstance(await ask(line, BlockHere(blocks, "b"), patience_s=0.05), TooLong)
 
 
-async def test_a_caller_may_wait_for_so_many_blocks(blocks: Blocks) -> None:
+async def test_waiting_blocks_are_bounded_for_each_caller(blocks: Blocks) -> None:
     """The bound counts blocks, not requests, and is each caller's own."""
     async with lines(blocks) as ([line], [scheduler]):
         await scheduler.tick((), returned=(), quiet=True, wants_board=False)

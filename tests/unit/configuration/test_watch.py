@@ -1,4 +1,4 @@
-"""Settings that change at run time: applied whole, or rejected whole."""
+"""Settings that change at run time are applied or rejected as a whole."""
 
 import os
 from pathlib import Path
@@ -111,7 +111,7 @@ async def test_a_bad_file_is_refused(mount: Mount, bad: dict[str, Any] | str) ->
     assert following.counted == [False, True]
 
 
-async def test_a_file_that_goes_and_comes(mount: Mount) -> None:
+async def test_a_missing_file_is_a_bad_one_until_it_returns(mount: Mount) -> None:
     """A missing file is a bad one; the same file back is a change."""
     following = Following(mount)
     (mount.path / "..data").unlink()
@@ -174,7 +174,7 @@ async def test_what_needs_a_restart_is_reported(mount: Mount) -> None:
     assert following.applied[0].cache.fresh_s == 1
 
 
-async def test_an_app_that_goes_needs_no_restart(mount: Mount) -> None:
+async def test_a_removed_app_needs_no_restart(mount: Mount) -> None:
     """The settings without it are applied, and no restart is pending."""
     app = document()["apps"]["shop"]
     mount.put(document(apps={"shop": app, "news": {**app, "sdkappid": 1400000002}}))
@@ -186,7 +186,7 @@ async def test_an_app_that_goes_needs_no_restart(mount: Mount) -> None:
     assert set(following.applied[0].apps) == {"shop"}
 
 
-async def test_service_accounts_that_come_and_go_need_no_restart(mount: Mount) -> None:
+async def test_added_and_removed_service_accounts_need_no_restart(mount: Mount) -> None:
     """Without the section no token is accepted; with it they are, by its own keys; no restart is pending."""
     tokens = {"issuer": "https://issuer", "audience": "taskgate", "jwks_url": "https://issuer/keys"}
     mount.put(document(service_accounts=tokens))
@@ -204,7 +204,7 @@ async def test_service_accounts_that_come_and_go_need_no_restart(mount: Mount) -
     assert table_of(begun_without.applied[0]).trust is not None
 
 
-async def test_a_reload_never_opens_to_everybody(mount: Mount) -> None:
+async def test_a_reload_never_disables_authentication(mount: Mount) -> None:
     """`auth: none` needs a restart, which checks it against the listening address; its end does not."""
     following = Following(mount)
     mount.put(document(auth="none"))

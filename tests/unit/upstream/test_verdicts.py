@@ -49,7 +49,7 @@ def test_verdict(error: UpstreamError, expected: RetryVerdict) -> None:
     ],
 )
 def test_explain(error: UpstreamError, words: str) -> None:
-    """An operator is told what happened and where to look."""
+    """The explanation names what happened and where to look."""
     assert words in explain(error)
 
 

@@ -1,4 +1,4 @@
-"""Lists of the tests' own, encoded as the gateway encodes them, and a source that serves them block by block."""
+"""Made-up lists, encoded as the gateway encodes them, and a source that serves them block by block."""
 
 import asyncio
 import json
@@ -36,7 +36,8 @@ def caller(name: str = "c0") -> Caller:
 
 
 class Blocks:
-    """Serves `records` in blocks of `size`, each fresh for `lifetime_s`; counts whose turns it was asked in."""
+    """Serves `records` in blocks of `size`, each fresh for `lifetime_s`; counts requests by the caller whose turn
+    they take."""
 
     def __init__(self, records: Iterable[bytes] = (), *, size: int = 100, lifetime_s: float = 0.0) -> None:
         self.records = list(records)
@@ -49,7 +50,7 @@ class Blocks:
         self.before_chunk: Callable[[int], None] = lambda offset: None
 
     async def chunk(self, ask: PageRequest) -> Chunk:
-        """A block as it stands."""
+        """Return a block of the current list."""
         self.asked.append(ask.caller.name)
         await asyncio.sleep(0)
         if self.error is not None:
