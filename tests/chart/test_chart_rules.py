@@ -130,8 +130,7 @@ def test_the_check_before_an_upgrade_matches_the_pods() -> None:
         sources = [
             s["secret"] for v in job["volumes"] for s in v.get("projected", {}).get("sources", ()) if "secret" in s
         ]
-        assert all(source["optional"] for source in sources), "a missing Secret is reported by the check, not waited
-        for"
+        assert all(source["optional"] for source in sources), "a missing Secret is reported, not waited for"
 
 
 def test_the_check_can_be_disabled() -> None:
