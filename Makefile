@@ -77,7 +77,7 @@ test-browser: $(VENV)/.dev ## the page at / and the docs in a headless browser (
 	$(BIN)/python -m pytest tests/browser -m browser
 
 test-chart: $(VENV)/.dev ## the chart's tests alone
-	$(BIN)/python -m pytest tests/chart
+	$(BIN)/python -m pytest tests/chart -m "not helm"
 
 test-cluster: $(VENV)/.dev ## the chart and tokens on a real API server: KUBECONFIG's, or one built here (needs Go 1.26; ten minutes once)
 	$(BIN)/python -m tests.cluster.programs

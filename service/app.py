@@ -5,7 +5,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 import msgspec
 from litestar import Litestar
@@ -19,7 +18,7 @@ from service.cache.redis_blocks import RedisBlocks
 from service.cache.sequential_reads import SequentialReads
 from service.cache.task_places import TaskPlaces
 from service.configuration.live import LiveSettings, lifetimes_of
-from service.configuration.passwords import passwords_of, proxy_password_of
+from service.configuration.start_files import passwords_of, proxy_password_of
 from service.gateway.gateway import Gateway
 from service.gateway.list_calls import ListCalls
 from service.gateway.served import ServedApp
@@ -29,11 +28,12 @@ from service.model.callers import AppInfo
 from service.model.calls import CallKind
 from service.observe.access_log import log_requests
 from service.observe.batch import BatchedObservers, Listener
+from service.server.asgi import AnswerAtOnce
+from service.server.http_server import HttpServer
 from service.settings import Settings
 from service.store.inspection import warned
 from service.store.redis_store import RedisStore
 from service.store.shared_clock import SharedClock
-from service.telemetry.connections import ServerState
 from service.telemetry.signals import Signals
 from service.telemetry.state import Watched
 from service.upstream.apps import UpstreamApp, upstream_app_of
@@ -58,9 +58,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     asgi: AsgiApp
-    at_once: Callable[[Any], Messages | None] | None
+    at_once: AnswerAtOnce | None
     refusal: Callable[[int, tuple[str, int] | None], Messages]
-    watch_server: Callable[[ServerState], None]
+    watch_server: Callable[[HttpServer], None]
     leave: Callable[[], None]
     refuse: Callable[[], None]
 
@@ -210,7 +210,7 @@ def create_app(
         clock=clock,
         max_bytes=0 if settings.auth == "none" else settings.cache.answers_bytes,  # `is_open` is checked behind it
     )
-    live.attach(gateway, block_cache, forget=responses.forget)
+    live.attach(gateway.set_lifetimes, block_cache.set_lifetimes, forget=responses.forget)
     purge.add(responses.forget)
 
     def leave() -> None:
@@ -249,14 +249,14 @@ def _begin(
     parts.push_async_callback(purge.aclose)
     purge.start()
     for call in calls:
-        store.listen(call.channel, _told(call.line), on_gap=call.line.on_message_gap)
+        store.listen(call.channel, _on_message_of(call.line), on_gap=call.line.on_message_gap)
         call.line.start()
         parts.push_async_callback(call.line.aclose)
     gateway.start()
     parts.callback(gateway.leave)
 
 
-def _told(line: Line) -> Callable[[bytes], None]:
+def _on_message_of(line: Line) -> Callable[[bytes], None]:
     """Return a handler for the scheduler's messages, each the name of a block whose fetch has ended."""
     return lambda message: line.heard(message.decode(errors="replace"))
 

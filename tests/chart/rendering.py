@@ -82,7 +82,7 @@ def _texts(values: str, release: str) -> dict[str, str]:
 
 
 def objects(text: str) -> list[Object]:
-    """The objects of a YAML text; a key that stands twice is an error."""
+    """Return the objects of a YAML text; a repeated key is an error."""
     return [made for made in yaml.load_all(text, Loader=_Strict) if made]
 
 

@@ -16,6 +16,7 @@
 -- so a turn costs a look at each caller, not at each caller on each replica, and a tick without changes nothing.
 
 local BOARD_ROWS, HELD_SHARE = 1000, 8
+local LARGEST = 86400000 -- of any time in the rules
 local PAUSE_MAX = 3600000 -- nobody is paused for longer: what says so is garbage
 local SPANS = 1024 -- of an epoch; its number is a multiple of this, plus the span's
 
@@ -169,7 +170,7 @@ local FORMAT = 3
 
 local function is_sane_slot(slot)
   local latest = S.now + 2 * (TRANSIT + REST)
-  return is_number(slot[FREE_AT], 0, latest) and is_number(slot[STARTED], 0, latest)
+  return is_number(slot[FREE_AT], 0, S.now + 2 * LARGEST) and is_number(slot[STARTED], 0, latest)
     and is_number(slot[TURN], 0, 2 ^ 53) and is_number(slot[COST], 0, 1e15)
     and is_number(slot[USABLE_AT], 0, latest) and is_number(slot[BEGUN_AT], -1, S.now)
     and type(slot[REPLICA]) == 'string' and type(slot[CALLER]) == 'string' and type(slot[BLOCK]) == 'string'
@@ -258,6 +259,7 @@ local function settle()
   S.raw = raw
   now = S.now
   for _, slot in ipairs(S.slots) do
+    slot[FREE_AT] = math.min(slot[FREE_AT], now + TRANSIT + REST) -- taken by a replica with a longer window
     if pending(slot) and now >= slot[USABLE_AT] + TURN_LEASE then refund(slot) end
   end
   while #S.slots > N do
