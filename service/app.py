@@ -29,11 +29,11 @@ from service.model.calls import CallKind
 from service.observe.access_log import log_requests
 from service.observe.batch import BatchedObservers, Listener
 from service.server.asgi import AnswerAtOnce
+from service.server.http_server import HttpServer
 from service.settings import Settings
 from service.store.inspection import warned
 from service.store.redis_store import RedisStore
 from service.store.shared_clock import SharedClock
-from service.telemetry.connections import ServerState
 from service.telemetry.signals import Signals
 from service.telemetry.state import Watched
 from service.upstream.apps import UpstreamApp, upstream_app_of
@@ -60,7 +60,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     asgi: AsgiApp
     at_once: AnswerAtOnce | None
     refusal: Callable[[int, tuple[str, int] | None], Messages]
-    watch_server: Callable[[ServerState], None]
+    watch_server: Callable[[HttpServer], None]
     leave: Callable[[], None]
     refuse: Callable[[], None]
 
@@ -210,7 +210,7 @@ def create_app(
         clock=clock,
         max_bytes=0 if settings.auth == "none" else settings.cache.answers_bytes,  # `is_open` is checked behind it
     )
-    live.attach(gateway, block_cache, forget=responses.forget)
+    live.attach(gateway.set_lifetimes, block_cache.set_lifetimes, forget=responses.forget)
     purge.add(responses.forget)
 
     def leave() -> None:
@@ -249,14 +249,14 @@ def _begin(
     parts.push_async_callback(purge.aclose)
     purge.start()
     for call in calls:
-        store.listen(call.channel, _told(call.line), on_gap=call.line.on_message_gap)
+        store.listen(call.channel, _on_message_of(call.line), on_gap=call.line.on_message_gap)
         call.line.start()
         parts.push_async_callback(call.line.aclose)
     gateway.start()
     parts.callback(gateway.leave)
 
 
-def _told(line: Line) -> Callable[[bytes], None]:
+def _on_message_of(line: Line) -> Callable[[bytes], None]:
     """Return a handler for the scheduler's messages, each the name of a block whose fetch has ended."""
     return lambda message: line.heard(message.decode(errors="replace"))
 

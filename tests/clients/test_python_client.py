@@ -1,4 +1,5 @@
-"""Clients in Python, by hand and generated: their types hold, and they page, poll, wait, stream and are refused."""
+"""Clients in Python, hand-written and generated: they type-check, and they page, poll, wait, stream and handle
+refusals."""
 
 import os
 import sys
@@ -26,6 +27,17 @@ async def test_each_library(tmp_path: Path, steady: Steady, library: str) -> Non
     await runs(tmp_path, steady)
 
 
+async def test_one_task(tmp_path: Path, steady: Steady) -> None:
+    """The program of the docs for one task passes mypy --strict, polls it, and reports an unknown id as a problem."""
+    (tmp_path / "program.py").write_text(shown_program("One task", "python"))
+    await check_types(tmp_path, "program.py")
+    environment = {**os.environ, **steady.environment}
+    said = await run(sys.executable, "program.py", cwd=tmp_path, environment={**environment, "TASK_ID": "1007"})
+    assert said.splitlines() == ["1007 is dispatched: Task 7", "unchanged"]
+    with pytest.raises(AssertionError, match="404 /problems/unknown-task"):
+        await run(sys.executable, "program.py", cwd=tmp_path, environment={**environment, "TASK_ID": "1"})
+
+
 async def test_watching(tmp_path: Path, watched: Watched) -> None:
     """The program of the docs with httpx-sse passes mypy --strict, and follows a list across a lost connection."""
     (tmp_path / "program.py").write_text(shown_program("Watching: Python", "python"))
@@ -34,7 +46,7 @@ async def test_watching(tmp_path: Path, watched: Watched) -> None:
 
 
 async def test_generated_client(python_client: Path, steady: Steady) -> None:
-    """The same for the client that is generated from the contract, which is typed itself."""
+    """The same holds for the client generated from the contract, which has types of its own."""
     (python_client / "program.py").write_text(shown_program("Python, generated", "python"))
     await check_types(python_client, "program.py", "taskgate_client")
     await runs(python_client, steady)

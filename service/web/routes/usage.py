@@ -82,7 +82,7 @@ def usage_parameters() -> tuple[Parameter[Any], ...]:
     """Return the parameters in the order of the contract."""
     return (
         app_parameter("Name of the app."),
-        call_parameter("Which requests and calls are told."),
+        call_parameter("Which requests and calls are counted."),
         Parameter(
             name="caller",
             read=_read_caller,
