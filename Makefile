@@ -20,16 +20,16 @@ help: ## list these targets
 run: $(VENV)/.run ## run the gateway: TASKGATE_CONFIG=my.yaml, or without it an embedded Valkey and a sandbox (PORT=8001)
 	@exec $(BIN)/python -m service $(if $(TASKGATE_CONFIG),serve,demo $(if $(PORT),--port $(PORT)))
 
-NEEDS_MORE := not long and not prometheus and not browser and not proxy and not cluster and not helm
+PYTHON_ALONE := not long and not prometheus and not browser and not proxy and not cluster and not helm
 
 test: $(VENV)/.dev check ## check, then all tests, against real servers (five minutes)
-	$(BIN)/python -m pytest -n 5 --dist worksteal -m "$(NEEDS_MORE)"
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "$(PYTHON_ALONE)"
 
 test-others: $(VENV)/.dev ## all tests but those of several whole processes
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not scene and $(NEEDS_MORE)"
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not scene and $(PYTHON_ALONE)"
 
 test-scenes: $(VENV)/.dev ## the tests of several whole processes, which are judged by the clock, too
-	$(BIN)/python -m pytest -n 3 -m "scene and $(NEEDS_MORE)"
+	$(BIN)/python -m pytest -n 3 -m "scene and $(PYTHON_ALONE)"
 
 test-long: $(VENV)/.dev ## the tests that take minutes each (the clock's need Debian's faketime); FUZZ_SECONDS=60 is for each fuzz target
 	$(BIN)/python -m pytest -m long

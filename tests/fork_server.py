@@ -14,8 +14,7 @@ import sys
 import msgspec
 
 from service.__main__ import main
-from service.commands.blocked_imports import without
-from service.commands.serve import NOT_NEEDED
+from service.commands.serve import NOT_NEEDED, without
 from tests.death import die_with_parent
 
 ORDER_MAX_BYTES = 200_000

@@ -21,6 +21,8 @@ from tests.simulation.memory_redis import MemoryRedis
 from tests.simulation.model_scheduler import model_servers
 from tests.simulation.sim_replica import Replica
 from tests.simulation.virtual_time import run_in_virtual_time
+from tests.tasks import bare_task
+from tests.windows import most_in_window
 
 APP = "shop"
 OTHER_APP = "news"
@@ -96,23 +98,10 @@ class ScriptedUpstream:
 
     def worst(self, window_s: float) -> int:
         """Return the largest number of calls that were sent within any window."""
-        times = [call.sent_at_s for call in self.calls]
-        return max(sum(start <= other < start + window_s for other in times) for start in times)
+        return most_in_window((call.sent_at_s for call in self.calls), window_s)
 
     def _task(self, number: int, title: str) -> Task:
-        return Task(
-            id=number,
-            type=None,
-            status="dispatched" if number < self.dispatched_below else None,
-            title=title,
-            description=None,
-            created_at=None,
-            scheduled_at=None,
-            dispatched=None,
-            dispatch_error=None,
-            push_task_id=None,
-            content=msgspec.Raw(b"null"),
-        )
+        return bare_task(number, title=title, status="dispatched" if number < self.dispatched_below else None)
 
 
 class SmallWorld:
