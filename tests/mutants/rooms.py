@@ -75,6 +75,7 @@ ROOMS = (
         tests=(
             "tests/contract/test_scheduler.py",
             "tests/contract/test_scheduler_reports.py",
+            "tests/contract/test_scheduler_sanity.py",
             "tests/integration/budget/test_redis_runs.py",
         ),
     ),
