@@ -74,7 +74,12 @@ ROOMS = (
     Room(
         name="runs",
         files=("service/budget/scheduler/runs.py",),
-        tests=("tests/contract/test_scheduler.py", "tests/integration/budget/test_redis_runs.py"),
+        tests=(
+            "tests/contract/test_scheduler.py",
+            "tests/contract/test_scheduler_reports.py",
+            "tests/contract/test_scheduler_sanity.py",
+            "tests/integration/budget/test_redis_runs.py",
+        ),
     ),
     Room(
         name="model",
