@@ -1,9 +1,9 @@
-"""All watched lists of one replica, and the bounds on watchers."""
+"""All watched lists of one replica, the bounds on watchers, and what each watch counts."""
 
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from service.model.callers import Caller
@@ -12,7 +12,6 @@ from service.model.queries import Query
 from service.model.streams import Only
 from service.settings import WatchSettings
 from service.usage.counts import Count
-from service.watch.counting import WatchCounter
 from service.watch.events import tag_of
 from service.watch.feed import ChunkSource, Feed, WatchPayer
 from service.watch.version_store import VersionStore
@@ -137,3 +136,30 @@ class Feeds:
             worst = max(sizes, key=lambda feed: (least[feed], sizes[feed]))
             worst.give_up(TooManyWatchers(bound=bound, of="bytes of lists"))
             del sizes[worst]
+
+
+CountUsage = Callable[[str, int], None]
+"""Adds to a column of `Counts` of one caller."""
+
+
+class WatchCounter:
+    """Counts one watch. Call `sent` at least every few seconds, so that its time counts in the right minute."""
+
+    def __init__(self, events: Counter[str], usage: CountUsage, *, now_s: Callable[[], float]) -> None:
+        """`events` counts the events of all watches by name; `now_s` returns the seconds of a monotonic clock."""
+        self._events = events
+        self._usage = usage
+        self._now_s = now_s
+        self._counted_until_s = now_s()
+        usage("watches", 1)
+
+    def sent(self, names: Sequence[str]) -> None:
+        """Count the events that are sent now, none if only the time has passed."""
+        if names:
+            self._events.update(names)
+            self._usage("events", len(names))
+            if resets := names.count("reset"):
+                self._usage("resets", resets)
+        if (whole_s := int(self._now_s() - self._counted_until_s)) > 0:
+            self._counted_until_s += whole_s
+            self._usage("watched_s", whole_s)

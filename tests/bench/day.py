@@ -27,6 +27,7 @@ from tests.simulation.model_scheduler import model_servers
 from tests.simulation.sim_replica import BLOCK_SIZE, Replica
 from tests.simulation.sim_upstream import CALL_TIMEOUT_S, SimUpstream
 from tests.simulation.virtual_time import run_in_virtual_time
+from tests.windows import most_in_window
 
 CALLERS = 10_000
 REPLICAS = 3
@@ -146,8 +147,7 @@ async def simulated(asked_each: int, *, callers: int, seed: int = 1) -> tuple[Da
         await replica.aclose()
     day.requests, times = len(moments), sorted(upstream.arrived_at_s["shop"])
     day.calls = len(times)
-    worst = max(bisect.bisect_left(times, first + 1.0) - index for index, first in enumerate(times))
-    return day, worst
+    return day, most_in_window(times, 1.0)
 
 
 def document(*, callers: int = CALLERS, rates: tuple[int, ...] = (10,)) -> str:
