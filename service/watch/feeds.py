@@ -120,7 +120,7 @@ class Feeds:
             if not len(feed) and self._feeds.get(query) is feed:
                 del self._feeds[query]
 
-    def counter(self, app: str, caller: str) -> WatchCounter:
+    def counter(self, app: str, caller: str) -> "WatchCounter":
         """Return the counter of a watch that begins now."""
         count = self._usage.get(app)
 
