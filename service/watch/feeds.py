@@ -17,7 +17,6 @@ from service.watch.feed import ChunkSource, Feed, WatchPayer
 from service.watch.version_store import VersionStore
 from service.watch.watcher import Watcher
 
-
 CountUsage = Callable[[str, int], None]
 """Adds to a column of `Counts` of one caller."""
 
