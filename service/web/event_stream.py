@@ -11,8 +11,7 @@ from service.model.pages import PageRequest
 from service.model.streams import Only
 from service.observe.outcomes import STREAMED
 from service.observe.request import RequestContext
-from service.watch.counting import WatchCounter
-from service.watch.feeds import Feeds
+from service.watch.feeds import Feeds, WatchCounter
 from service.watch.watcher import Batch, Watcher
 from service.web.answers import Answer, Header, Reply, Silence
 from service.web.hangup import Receive, unless_hung_up

@@ -1,4 +1,4 @@
-"""Which numbers in its state the script believes: at the bounds it goes on, beyond them it takes all slots."""
+"""Which state the script believes: at the bounds of its numbers it goes on, beyond them it takes all slots."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,8 @@ import msgspec
 import pytest
 import redis
 
+from service.budget.scheduler.shared import FORMAT
+from service.model.errors import StoreUnavailable
 from tests.contract.scheduler_world import RULES, World, row, server
 
 STATE = "tg:{news}:slots"
@@ -98,3 +100,28 @@ async def test_a_slot_that_is_taken_for_longer_than_any_of_ours_is_free_when_our
     state = msgspec.msgpack.decode(world.client.get(STATE))
     taken_ms = state[len(FIELDS)][1][SLOT.index("free_at")] - state[FIELDS.index("now")]
     assert taken_ms == RULES.transit_ms + RULES.rest_ms
+
+
+@pytest.mark.parametrize(("ago_ms", "steps_aside"), [(8_500, True), (10_500, False), (-8_500, True), (-11_500, False)])
+async def test_a_newer_release_is_left_alone_for_ten_seconds(world: World, ago_ms: int, steps_aside: bool) -> None:
+    """After its last call, by whichever clock: then it has gone, and its state is replaced."""
+    assert world.client is not None
+    used_ms = world.client.time()[0] * 1000 - ago_ms
+    world.client.set(STATE, msgspec.msgpack.encode([FORMAT + 1, 1, used_ms, "its run", "more"]))
+    replica = world.shared("r1")
+    if steps_aside:
+        with pytest.raises(StoreUnavailable):
+            await replica.tick((row("a"),), returned=(), quiet=False, wants_board=False)
+    else:
+        await replica.tick((row("a"),), returned=(), quiet=False, wants_board=False)
+        assert msgspec.msgpack.decode(world.client.get(STATE))[0] == FORMAT
+
+
+async def test_the_runs_that_a_replica_has_left_are_bounded(world: World) -> None:
+    """However often Redis restarts in its life."""
+    replica = world.shared("r1")
+    for _ in range(40):
+        world.restart()
+        await replica.tick((row("a"),), returned=(), quiet=False, wants_board=False)
+    assert replica.resets == 40
+    assert len(replica._script._left) == 32

@@ -14,6 +14,8 @@ _LINE = (
     "tests/simulation/test_line_waits.py",
     "tests/simulation/test_line_losses.py",
     "tests/simulation/test_gateway.py",
+    "tests/simulation/test_gateway_stale.py",
+    "tests/simulation/test_gateway_paging.py",
     "tests/unit/budget/test_line.py",
     "tests/unit/budget/test_line_ticks.py",
     "tests/unit/budget/test_line_looks.py",
@@ -72,7 +74,12 @@ ROOMS = (
     Room(
         name="runs",
         files=("service/budget/scheduler/runs.py",),
-        tests=("tests/contract/test_scheduler.py", "tests/integration/budget/test_redis_runs.py"),
+        tests=(
+            "tests/contract/test_scheduler.py",
+            "tests/contract/test_scheduler_reports.py",
+            "tests/contract/test_scheduler_sanity.py",
+            "tests/integration/budget/test_redis_runs.py",
+        ),
     ),
     Room(
         name="model",
@@ -89,7 +96,10 @@ ROOMS = (
         tests=(
             "tests/unit/gateway",
             "tests/simulation/test_gateway.py",
+            "tests/simulation/test_gateway_stale.py",
+            "tests/simulation/test_gateway_paging.py",
             "tests/simulation/test_gateway_fetch.py",
+            "tests/simulation/test_gateway_parts.py",
             "tests/simulation/test_refusals.py",
             "tests/integration/cache/test_purge.py",
             "tests/integration/upstream/test_short_answers.py",
@@ -108,6 +118,8 @@ ROOMS = (
             "tests/simulation/test_block_reads.py",
             "tests/simulation/test_purge_messages.py",
             "tests/simulation/test_gateway.py",
+            "tests/simulation/test_gateway_stale.py",
+            "tests/simulation/test_gateway_paging.py",
             "tests/integration/cache",
         ),
     ),

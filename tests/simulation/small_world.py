@@ -1,6 +1,7 @@
 """A few replicas in virtual time around an upstream that a test scripts: the gateway's own parts, and no chance."""
 
 import asyncio
+import json
 import random
 from collections.abc import Awaitable, Callable
 
@@ -31,6 +32,9 @@ RULES = Rules(calls=5, window_ms=1_000, transit_ms=200, fetch_lease_ms=4_200)
 LIFETIMES = Lifetimes(
     fresh_s=10.0, settled_s=1_000.0, refusal_s=20.0, stale_while_revalidate_s=5.0, stale_if_error_s=60.0
 )
+FRESH_S = LIFETIMES.fresh_s
+RENEWED_S = FRESH_S + LIFETIMES.stale_while_revalidate_s
+STOPPED = CallsStopped(app=APP, code=70003, text="wrong signature", advice="", stopped_for_s=30)
 NO_CACHE = CacheDirectives(no_cache=True)
 
 
@@ -204,3 +208,13 @@ def play(
             await asyncio.wait_for(replica.aclose(), 60)
 
     run_in_virtual_time(run)
+
+
+def tasks(page: Page) -> list[int]:
+    """Return the ids of a page's tasks."""
+    return [task["id"] for task in json.loads(b"[" + page.body + b"]")]
+
+
+def titles(page: Page) -> set[str]:
+    """Return the calls that a page's tasks came from."""
+    return {task["title"] for task in json.loads(b"[" + page.body + b"]")}
