@@ -10,11 +10,10 @@ from typing import Any
 import msgspec
 import structlog
 
-from service.server.abort_reasons import AbortReason
 from service.server.answer_head import Clock
 from service.server.asgi import AnswerAtOnce, Application, Client, EncodedAnswer, Refuse, Scope
 from service.server.connection import ClientConnection
-from service.server.exchange import Exchange
+from service.server.exchange import AbortReason, Exchange
 from service.server.held_bytes import HeldBytes
 from service.server.listening import naming
 from service.server.request_head import HeadReader

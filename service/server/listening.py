@@ -10,8 +10,6 @@ import structlog
 
 SEND_BUFFER_BYTES = 128 * 1024
 """Per connection, in the kernel, which uses up to twice as much: a fixed size bounds the memory of unread answers."""
-
-
 OTHERS = 128
 """Files for everything but clients: Redis, the upstream, metrics, configuration files, the interpreter."""
 

@@ -11,8 +11,7 @@ from service.model.pages import PageRequest
 from service.model.streams import Only
 from service.observe.outcomes import STREAMED
 from service.observe.request import RequestContext
-from service.watch.counting import WatchCounter
-from service.watch.feeds import Feeds
+from service.watch.feeds import Feeds, WatchCounter
 from service.watch.watcher import Batch, Watcher
 from service.web.answers import Answer, Header, Reply, Silence
 from service.web.hangup import Receive, unless_hung_up
@@ -116,7 +115,7 @@ class Watch:
                 ready = watcher.ready(patience_s=ask.patience_s)
                 if await unless_hung_up(ready, receive=receive, context=context) is None:
                     return Silence()
-            finally:  # the feed fetches for all watchers, so its calls are nobody's
+            finally:  # the feed fetches for all watchers, so its calls belong to no request
                 context.cost.waited_s = asyncio.get_running_loop().time() - began_s
             return EventStream(
                 watcher,

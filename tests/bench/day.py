@@ -79,14 +79,14 @@ class Day:
 
 
 def busy_hours(chance: random.Random) -> float:
-    """A moment of the day, in seconds: most people work from eight to six."""
+    """Draw a moment of the day, in seconds: most callers are active from eight to six."""
     if chance.random() < BUSY_SHARE:
         return chance.uniform(8, 18) * 3600
     return chance.uniform(0, HOURS) * 3600
 
 
 async def simulated(asked_each: int, *, callers: int, seed: int = 1) -> tuple[Day, int]:
-    """A day in which each caller asks so many times, and the worst window at the upstream."""
+    """Simulate a day in which each caller makes this many requests; return it with the worst window at the upstream."""
     loop, chance, day = asyncio.get_running_loop(), random.Random(seed), Day()
     redis = MemoryRedis(loop.time)
     servers = model_servers(("shop",), RULES, redis, chance=lambda _: random.Random(seed + 1))
