@@ -507,7 +507,7 @@ async def test_a_pause_outlives_a_failover(world: World) -> None:
 
 
 async def test_a_changed_number_of_slots_is_kept_to(world: World) -> None:
-    """A replica with other rules adds slots that are unavailable at first, or removes the most idle ones."""
+    """A replica with other rules adds slots that are unavailable at first, or removes those that stay taken longest."""
     old = await awake(world)
     assert (await tick(old)).free == 2
     world.rules = world.policy.rules = Rules(calls=3, window_ms=1000, transit_ms=200)
@@ -519,8 +519,9 @@ async def test_a_changed_number_of_slots_is_kept_to(world: World) -> None:
     assert len(turns) == 3
     world.rules = world.policy.rules = Rules(calls=1, window_ms=1000, transit_ms=200)
     fewer = world.replica("r2")
-    assert len((await tick(fewer, row("a", 3))).turns) == 1
-    assert await begin(fewer, turns[0]) == Begun() or await begin(fewer, turns[2]) == Begun()
+    (kept,) = (await tick(fewer, row("a", 3))).turns
+    assert kept in turns
+    assert await begin(fewer, kept) == Begun()
 
 
 async def test_refunds_that_round_below_zero_are_still_tags(world: World) -> None:

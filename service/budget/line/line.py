@@ -281,8 +281,7 @@ class Line:
             self._reported = False
         _answer(lookers, ticked)
         self._turns.grant(ticked.begun)
-        for turn in ticked.turns:
-            self._turns.take(turn)
+        self._turns.take_all(ticked.turns)
         del self._turns.returned[: len(returned)]
         if ticked.board is not None:
             self._board, self._board_at_s = ticked.board, now_s

@@ -5,7 +5,7 @@ import itertools
 import math
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 import structlog
 
@@ -18,6 +18,7 @@ from service.budget.scheduler.interfaces import (
     Beginning,
     Begun,
     Joined,
+    Lapsed,
     Paused,
     Rules,
     Scheduler,
@@ -68,6 +69,7 @@ class Turns:
         self._used = used
         self._in_use: set[int] = set()
         self._ending: set[int] = set()
+        self._lapsed: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving = False
         self._wish: tuple[Turn, QueuedBlock] | None = None
@@ -103,6 +105,17 @@ class Turns:
         if self._wish is not None:
             self.returned.append(self._wish[0].id)
             self.grant(None)
+
+    def take_all(self, turns: Sequence[Turn]) -> None:
+        """Use the turns that a tick has listed.
+
+        Turns that have lapsed are tried again only after a tick that no longer lists them: until then, nothing has
+        changed.
+        """
+        self._lapsed.intersection_update(turn.id for turn in turns)
+        for turn in turns:
+            if turn.id not in self._lapsed:
+                self.take(turn)
 
     def take(self, turn: Turn) -> None:
         """Use a turn for the block that its caller has waited for longest, or give the turn back.
@@ -172,6 +185,9 @@ class Turns:
                 case AlreadyStored(head=head):
                     block.known = head  # set before the look-up, which may fail: the next turn must begin in any case
                     await self._look(block)
+                    self._wait_again(block)
+                case Lapsed():
+                    self._lapsed.add(turn.id)
                     self._wait_again(block)
                 case _:
                     self._wait_again(block)

@@ -117,7 +117,10 @@ class FallbackScheduler:
         wants_board: bool,
         wish: Wish | None = None,
     ) -> Ticked:
-        """See `Scheduler.tick`. Raise StoreUnavailable only during the grace period. Wishes are for the shared side."""
+        """See `Scheduler.tick`. Raise StoreUnavailable only during the grace period. Wishes are for the shared side.
+
+        Turns that could not begin now, since Redis was not seen to be away recently, are not listed.
+        """
         if self._own is None:
             try:
                 return await self._tick_shared(
@@ -128,6 +131,8 @@ class FallbackScheduler:
                     raise
         quiet = quiet or self._outage.owed_until_s is not None
         ticked = await self._own.tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
+        if not self._outage.may_begin_alone(now_s=self._clock_s()):
+            ticked = msgspec.structs.replace(ticked, turns=())
         self._note(ticked, asked_s=self._clock_s(), quiet=quiet)
         return ticked if ticked.board is None else msgspec.structs.replace(ticked, board=self._scaled(ticked.board))
 
@@ -227,8 +232,9 @@ class FallbackScheduler:
     async def _watch(self) -> None:
         """Probe Redis after every idle interval; while this replica shares, nothing else calls Redis."""
         while not self._closing.is_set():
+            asked_s = self._asked_s
             try:
-                await asyncio.wait_for(self._closing.wait(), self._asked_s + PROBE_S - self._clock_s())
+                await asyncio.wait_for(self._closing.wait(), asked_s + PROBE_S - self._clock_s())
             except TimeoutError:
-                if self._clock_s() - self._asked_s >= PROBE_S:
+                if self._asked_s == asked_s:
                     await self.probe()

@@ -174,7 +174,8 @@ class Policy:
             if slot.pending and self.now >= slot.usable_at + rules.turn_lease_ms:
                 self._refund(slot)
         while len(self.slots) > rules.calls:
-            spare = min(self.slots, key=lambda slot: (slot.pending, slot.free_at))
+            # The latest to be free: the others go on where replicas with other numbers of slots add and remove in turn.
+            spare = min(self.slots, key=lambda slot: (slot.pending, -slot.free_at))
             if spare.pending:
                 self._refund(spare)
             self.slots.remove(spare)

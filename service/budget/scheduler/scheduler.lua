@@ -252,12 +252,13 @@ local function advance(raw)
   end
 end
 
+-- The latest to be free: the others go on where replicas with other numbers of slots add and remove in turn.
 local function spare_slot()
   local best
   for at, slot in ipairs(S.slots) do
     local other = best and S.slots[best]
     if not best or (pending(other) and not pending(slot))
-      or (pending(other) == pending(slot) and slot[FREE_AT] < other[FREE_AT]) then
+      or (pending(other) == pending(slot) and slot[FREE_AT] > other[FREE_AT]) then
       best = at
     end
   end

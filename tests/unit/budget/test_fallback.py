@@ -227,6 +227,20 @@ async def test_a_process_that_slept_looks_before_it_calls() -> None:
     assert await world.begin(own) == Begun()
 
 
+async def test_a_turn_that_may_not_begin_is_not_listed() -> None:
+    """A replica that last called Redis too long ago lists its turns only after the next call: nothing is retried."""
+    world = World()
+    await world.turn()
+    await world.cut_off()
+    own = await world.turn()
+    world.now_s += 1.3
+    assert (await world.tick()).turns == ()
+    assert await world.begin(own) == Lapsed()
+    await world.sharing.probe()
+    [again] = (await world.tick()).turns
+    assert await world.begin(again) == Begun()
+
+
 async def test_a_pause_is_kept_on_both_sides() -> None:
     """A pause set by the upstream before the switch, or while alone, holds on the side that comes next."""
     world = World()

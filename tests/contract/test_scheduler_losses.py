@@ -1,0 +1,126 @@
+"""Turns go on, within the limit, when a key of the scheduler is lost and when replicas have different rules."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from service.budget.scheduler.interfaces import Begun, Rules, Scheduler
+from tests.contract.scheduler_world import World, row, server
+
+RULES = Rules(calls=2, window_ms=1000, transit_ms=200, fetch_lease_ms=2000)
+KEYS = ("slots", "tags", "reports", "flights", "shares")
+STEP_MS = 25
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[redis.Redis]:
+    """A server that the tests of this file share."""
+    with server() as client:
+        yield client
+
+
+@pytest.fixture(params=["local", "valkey"])
+def world(request: pytest.FixtureRequest, client: redis.Redis) -> World:
+    """A world without Redis, or with it."""
+    return World(None if request.param == "local" else client, RULES)
+
+
+class Backlog:
+    """Replicas with a caller each that always waits for as many blocks: `begun` are the times of calls, by caller."""
+
+    def __init__(self, world: World, replicas: dict[str, Scheduler], *, count: int = 50) -> None:
+        self.begun: dict[str, list[float]] = {caller: [] for caller in replicas}
+        self._world = world
+        self._replicas = replicas
+        self._count = count
+        self._began_ms = world.now
+
+    async def passes(self, time_ms: int) -> None:
+        """Let replicas tick and call for a time; each call takes no time."""
+        until = self._world.now + time_ms
+        while self._world.now < until:
+            for caller, replica in self._replicas.items():
+                await self._tick(caller, replica)
+            self._world.now += STEP_MS
+
+    async def _tick(self, caller: str, replica: Scheduler) -> None:
+        waited_ms = int(self._world.now - self._began_ms)
+        rows = (row(caller, self._count, waited_ms=waited_ms),)
+        ticked = await replica.tick(rows, returned=(), quiet=False, wants_board=False)
+        for turn in ticked.turns:
+            if turn.usable_in_ms:
+                continue
+            block = f"{caller} {turn.id}"
+            if await replica.begin(turn.id, block=block, block_key="tg:{news}:b", known=b"") == Begun():
+                self.begun[caller].append(self._world.now)
+                await replica.done(turn.id, block=block, pause_ms=0, pause_reason="")
+
+    def worst(self) -> int:
+        """Return the largest number of calls within a window."""
+        times = sorted(time for each in self.begun.values() for time in each)
+        return max(sum(start <= other < start + RULES.window_ms for other in times) for start in times)
+
+    def since(self, at_ms: float) -> dict[str, int]:
+        """Return how many calls each caller has made since then."""
+        return {caller: sum(time >= at_ms for time in times) for caller, times in self.begun.items()}
+
+
+@pytest.mark.parametrize("key", KEYS)
+async def test_a_lost_key_of_the_scheduler_costs_a_few_seconds_at_most(client: redis.Redis, key: str) -> None:
+    """All callers on all replicas get turns again, although none of them has anything new to report."""
+    world = World(client, RULES)
+    backlog = Backlog(world, {name: world.shared(name) for name in ("a", "b", "c")})
+    await backlog.passes(5_000)
+    await _call_without_end(world, world.shared("d"))
+    await backlog.passes(100)
+    assert client.delete(f"tg:{{news}}:{key}") == 1
+    lost_ms = world.now
+    await backlog.passes(12_000)
+    assert backlog.worst() <= RULES.calls
+    again = backlog.since(lost_ms + 4_000)
+    assert sum(again.values()) >= 12
+    assert min(again.values()) >= 3
+
+
+async def test_replicas_with_other_numbers_of_calls_share_the_budget(world: World) -> None:
+    """In a rollout that changes `calls` turns go on, at the smaller number or more, and never beyond the larger."""
+    replicas: dict[str, Scheduler] = {}
+    for name, calls in (("a", 2), ("b", 1)):
+        world.rules = Rules(calls=calls, window_ms=1000, transit_ms=200, fetch_lease_ms=2000)
+        replicas[name] = _with_rules(world, name)
+    backlog = Backlog(world, replicas)
+    await backlog.passes(20_000)
+    assert backlog.worst() <= 2
+    served = backlog.since(10_000)
+    assert sum(served.values()) >= 12
+    assert min(served.values()) >= 5
+
+
+async def _call_without_end(world: World, replica: Scheduler) -> None:
+    """Let a replica begin a call and die."""
+    while True:
+        for turn in (await replica.tick((row("d"),), returned=(), quiet=False, wants_board=False)).turns:
+            if await replica.begin(turn.id, block="d", block_key="tg:{news}:d", known=b"") == Begun():
+                return
+        world.now += STEP_MS
+
+
+def _with_rules(world: World, name: str) -> Scheduler:
+    """Return a replica that always calls with the world's present rules, also without Redis."""
+    replica, rules = world.replica(name), world.rules
+
+    class OwnRules:
+        async def tick(self, *args: object, **how: object) -> object:
+            world.policy.rules = rules
+            return await replica.tick(*args, **how)  # type: ignore[arg-type]
+
+        async def begin(self, *args: object, **how: object) -> object:
+            world.policy.rules = rules
+            return await replica.begin(*args, **how)  # type: ignore[arg-type]
+
+        async def done(self, *args: object, **how: object) -> None:
+            world.policy.rules = rules
+            await replica.done(*args, **how)  # type: ignore[arg-type]
+
+    return OwnRules()  # type: ignore[return-value]
