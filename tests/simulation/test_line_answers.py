@@ -13,7 +13,6 @@ from service.budget.scheduler.interfaces import (
     AlreadyStored,
     Beginning,
     Begun,
-    Early,
     Joined,
     Lapsed,
     Paused,
@@ -120,14 +119,16 @@ class Scripted(LocalScheduler):
             raise StoreUnavailable("timed out")
         return answer
 
-    async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
+    async def done(
+        self, turn: int, *, block: str, pause_ms: int, pause_reason: str, took_ms: int | None = None
+    ) -> None:
         """End a fetch, unless that is lost."""
         self.dones.append(asyncio.get_running_loop().time())
         await asyncio.sleep(WAY_S)
         if self.lost_dones:
             self.lost_dones -= 1
             raise StoreUnavailable("timed out")
-        await super().done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason)
+        await super().done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason, took_ms=took_ms)
 
 
 Scene = Callable[[Line, Scripted], Awaitable[None]]
@@ -584,12 +585,12 @@ def test_a_line_that_closes_ends_what_it_has_begun() -> None:
     in_a_line(scene)
 
 
-def test_an_early_turn_is_begun_when_it_is_usable() -> None:
-    """And counts as used once."""
+def test_a_turn_that_is_begun_early_is_used_when_it_is_usable() -> None:
+    """Its call is made then, and not a moment sooner; it counts as used once."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
         scheduler.keeps_turns = True
-        scheduler.answers = [Early(usable_in_ms=150)]
+        scheduler.answers = [Begun(usable_in_ms=150)]
         asked_s = now_s()
         block = Block()
         assert isinstance(await ask(line, block), Fetched)

@@ -32,7 +32,7 @@ class Policy:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self._ahead_ms = rules.ahead_ms
+        self.ahead_ms = rules.ahead_ms
         self.forget()
 
     def forget(self) -> None:
@@ -94,7 +94,7 @@ class Policy:
         left = sum(count for count, _ in lefts)
         urgent = sum(count for count, background in lefts if not background)
         pressing = max(urgent or left, seen.pressing if seen else 0)
-        due = self._next_at(pressing, urgent=urgent > 0) - self._ahead_ms - self.now
+        due = self._next_at(pressing, urgent=urgent > 0) - self.ahead_ms - self.now
         return Ticked(
             turns=tuple(
                 Turn(id=slot.turn, caller=slot.caller, usable_in_ms=max(0, slot.usable_at - self.now)) for slot in mine
@@ -169,7 +169,7 @@ class Policy:
         else:
             self._advance(reading)
         self.raw = reading.raw_ms
-        self._ahead_ms = reading.ahead_ms
+        self.ahead_ms = reading.ahead_ms
         for slot in self.slots:
             if slot.pending and self.now >= slot.usable_at + rules.turn_lease_ms:
                 self._refund(slot)
@@ -311,7 +311,7 @@ class Policy:
     # Choosing the next caller.
 
     def _reach(self) -> int:
-        return self.now + self._ahead_ms
+        return self.now + self.ahead_ms
 
     def _free_slots(self) -> int:
         """Return the number of slots that could carry a turn given now."""
@@ -331,7 +331,7 @@ class Policy:
     def _next_at(self, count: int, *, urgent: bool) -> int:
         """Return when the next turn is usable if `count` wait for one; `urgent` if not all of them are in the
         background."""
-        lapse_ms = self.rules.turn_lease_ms + self._ahead_ms
+        lapse_ms = self.rules.turn_lease_ms + self.ahead_ms
         frees = sorted(slot.usable_at + lapse_ms if slot.pending else slot.free_at for slot in self.slots)
         first = frees[0 if urgent else self._spare - 1]
         at = max(self.now, self.pause_until, first)

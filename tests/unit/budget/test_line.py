@@ -9,7 +9,7 @@ import pytest
 
 from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, TooLong
 from service.budget.line.line import HEARTBEAT_S, Line
-from service.budget.scheduler.interfaces import Beginning, Begun, Early, Rules, Ticked, Turn, WaitingCount, Wish
+from service.budget.scheduler.interfaces import Beginning, Begun, Rules, Ticked, Turn, WaitingCount, Wish
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy import Policy
 from service.model.blocks import NOTHING, CachedBlock
@@ -108,10 +108,12 @@ class Telling(LocalScheduler):
             raise fault
         return await super().begin(turn, block=block, block_key=block_key, known=known)
 
-    async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
+    async def done(
+        self, turn: int, *, block: str, pause_ms: int, pause_reason: str, took_ms: int | None = None
+    ) -> None:
         """End a fetch, and notify."""
         self._reach()
-        await super().done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason)
+        await super().done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason, took_ms=took_ms)
         for line in self._blocks.lines if self.tells else ():
             line.heard(block)
 
@@ -430,9 +432,7 @@ async def test_a_replica_that_dies_in_a_fetch_delays_it_by_its_lease(blocks: Blo
     async with lines(blocks, 2) as (made, schedulers):
         report = (WaitingCount(caller="x", weight=1.0, count=1, waited_ms=0),)
         [turn] = (await schedulers[0].tick(report, returned=(), quiet=False, wants_board=False)).turns
-        beginning: Beginning = Early(usable_in_ms=0)
-        while isinstance(beginning, Early):
-            beginning = await schedulers[0].begin(turn.id, block="a", block_key="a", known=b"")
+        beginning = await schedulers[0].begin(turn.id, block="a", block_key="a", known=b"")
         assert isinstance(beginning, Begun)
         await schedulers[0].tick((), returned=(), quiet=False, wants_board=False)
         started_s = _now_s()
