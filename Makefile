@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 
 .NOTPARALLEL:
-.PHONY: help run bench test test-scenes test-others test-long test-prometheus test-clients test-browser lint-openapi check-breaking lint-workflows test-chart test-cluster test-alerts bench-budget bench-fetch bench-hit bench-process bench-capacity bench-simulation simulate soak check format lock docs-page chart image sbom version openapi clean bench-watch
+.PHONY: help run bench test test-scenes test-others test-long test-prometheus test-clients test-browser lint-openapi check-breaking lint-workflows test-chart test-cluster test-alerts bench-budget bench-fetch bench-hit bench-process bench-capacity bench-simulation simulate mutants soak check format lock docs-page chart image sbom version openapi clean bench-watch
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ bench-capacity: $(VENV)/.dev ## what a gateway takes of Redis and of its limits;
 simulate: $(VENV)/.dev ## search histories in virtual time for what must not happen, or fails to: SEEDS=1000 FIRST=1
 	$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1)
 
+mutants: $(VENV)/.dev ## try small changes of the code against their tests: SEED=1 SAMPLE=10 ROOMS=line,cache MINUTES=30 JOBS=1
+	nice $(BIN)/python -m tests.mutants.run --seed $(or $(SEED),1) --sample $(or $(SAMPLE),10) --rooms "$(ROOMS)" \
+	  --minutes $(or $(MINUTES),30) --jobs $(or $(JOBS),1)
+
 bench-simulation: $(VENV)/.dev ## a day of 10,000 callers in virtual time; writes docs/benchmarks/day.md (some minutes)
 	$(BIN)/python -m tests.bench.day docs/benchmarks/day.md
 
@@ -70,7 +74,7 @@ test-browser: $(VENV)/.dev ## the page at / and the docs in a headless browser (
 	$(BIN)/python -m pytest tests/browser -m browser
 
 test-chart: $(VENV)/.dev ## the chart's tests alone
-	$(BIN)/python -m pytest tests/chart
+	$(BIN)/python -m pytest tests/chart -m "not helm"
 
 test-cluster: $(VENV)/.dev ## the chart and tokens on a real API server: KUBECONFIG's, or one built here (needs Go 1.26; ten minutes once)
 	$(BIN)/python -m tests.cluster.programs

@@ -8,15 +8,16 @@ from itertools import chain, cycle
 
 _FIRST = 10_000
 """The system gives out ports above 32,767 for connections; a node of a cluster also listens 10,000 above its own."""
-_EACH = 600
+PORTS_EACH = 600
+PORTS_FIRST_VARIABLE = "TASKGATE_TESTS_FIRST_PORT"
 
 
 def _own() -> Iterator[int]:
-    """The ports of this process, again and again: those of its worker of pytest-xdist, or of none."""
+    """The ports of this process, again and again: those from a given one on, or of its worker of pytest-xdist."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw9")[2:]) % 10
-    first = _FIRST + worker * _EACH
-    begin = random.randrange(first, first + _EACH)
-    return cycle(chain(range(begin, first + _EACH), range(first, begin)))
+    first = int(os.environ.get(PORTS_FIRST_VARIABLE, _FIRST + worker * PORTS_EACH))
+    begin = random.randrange(first, first + PORTS_EACH)
+    return cycle(chain(range(begin, first + PORTS_EACH), range(first, begin)))
 
 
 _ports = _own()
@@ -24,7 +25,7 @@ _ports = _own()
 
 def free_port() -> int:
     """Return a free TCP port of the loopback, the one returned least recently."""
-    for _ in range(_EACH):
+    for _ in range(PORTS_EACH):
         port = next(_ports)
         with socket.socket() as probe:
             try:
@@ -32,4 +33,4 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-    raise RuntimeError(f"none of {_EACH} ports is free")
+    raise RuntimeError(f"none of {PORTS_EACH} ports is free")

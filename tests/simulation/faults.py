@@ -105,9 +105,12 @@ class Faults:
     async def _scheduler_keys_lost(self, fault: FaultPlan) -> None:
         """One of the scheduler's own keys is evicted."""
         policy = self._world.servers[self._chance.choice(list(self._world.servers))].policy
-        name = ("slots", "tags", "reports", "flights")[int(fault.amount * 3.99)]
+        name = ("slots", "tags", "reports", "flights", "shares")[int(fault.amount * 4.99)]
         if name == "slots":
             policy.forget()
+        elif name == "shares":
+            for report in policy.reports.values():
+                report.rows.clear()
         else:
             getattr(policy, name).clear()
 

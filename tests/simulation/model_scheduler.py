@@ -65,10 +65,15 @@ def model_servers(
 
 
 class ModelScheduler:
-    """Implements `Scheduler` for one replica. `on_call` is called with each step's name when it is sent."""
+    """Implements `Scheduler` for one replica, by its own rules. `on_call` is called with each step's name when it is
+    sent.
+    """
 
-    def __init__(self, server: ModelServer, network: Network, *, replica: str, on_call: Callable[[str], None]) -> None:
+    def __init__(
+        self, server: ModelServer, network: Network, *, rules: Rules, replica: str, on_call: Callable[[str], None]
+    ) -> None:
         self._server = server
+        self._rules = rules
         self._network = network
         self._replica = replica
         self._on_call = on_call
@@ -143,10 +148,11 @@ class ModelScheduler:
         self._on_call(name)
         sent_ms = loop.time() * 1000
         epoch, seen_ms = self._clock.read(sent_ms)
-        ahead_ms = self._server.policy.rules.ahead_for(self._clock.round_trip_ms)
+        ahead_ms = self._rules.ahead_for(self._clock.round_trip_ms)
         await self._network.way()
         if self._server.redis.is_away:
             raise StoreUnavailable("unreachable")
+        self._server.policy.rules = self._rules  # which come with each call, as to the script
         answer = step(self._server.reading(epoch, seen_ms, ahead_ms=ahead_ms))
         epoch, now_ms = self._server.policy.epoch, self._server.policy.now
         await self._network.way()
@@ -157,7 +163,7 @@ class ModelScheduler:
         self._clock.answered(epoch, now_ms, sent_ms=sent_ms, now_ms=arrived_ms)
 
         def wait_ms(in_ms: int) -> int:
-            within_ms = self._server.policy.rules.window_ms
+            within_ms = self._rules.window_ms
             return self._clock.wait_ms(in_ms, since_ms=now_ms, within_ms=within_ms, now_ms=arrived_ms)
 
         return answer, wait_ms

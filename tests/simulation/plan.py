@@ -57,7 +57,9 @@ class FaultPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole simulation."""
+    """A whole simulation. `shares`: replicas share the calls while Redis is away; `calls_apart`, `weights_apart`: every
+    second replica has settings of its own, as in a rollout that changes them.
+    """
 
     seed: int
     replicas: int
@@ -71,6 +73,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     slow_connects: float
     memory_bytes: int
     wall_apart_s: float
+    shares: bool
+    calls_apart: bool
+    weights_apart: bool
     callers: tuple[CallerPlan, ...]
     faults: tuple[FaultPlan, ...]
 
@@ -78,6 +83,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """The plan, for reading."""
         rules = f"{self.calls} calls in {self.window_ms} ms, transit {self.transit_ms} ms, fresh for {self.fresh_s:g} s"
         lines = [f"seed {self.seed}: {self.replicas} replicas, {rules}, {self.duration_s:g} s long"]
+        lines += [f"  {name}" for name in ("shares", "calls_apart", "weights_apart") if getattr(self, name)]
         for caller in self.callers:
             pace = f"every {caller.period_s:.2f} s from {caller.starts_s:.1f} s"
             what = f"{caller.kind} {caller.app}/q{caller.query} {pace}"
@@ -92,7 +98,7 @@ def draw(seed: int) -> Plan:
     chance = random.Random(seed)
     duration_s = chance.choice([15.0, 20.0, 30.0])
     slow = chance.random() < 0.2
-    return Plan(
+    plan = Plan(
         seed=seed,
         replicas=chance.choice([1, 1, 2, 3, 8]),
         calls=chance.choice([1, 2, 5, 5]),
@@ -105,9 +111,23 @@ def draw(seed: int) -> Plan:
         slow_connects=0.03,
         memory_bytes=chance.choice([1_000_000, 1_000_000, 8_000, 0]),
         wall_apart_s=chance.choice([0.0, 0.0, 0.02, 0.3]),
+        shares=False,
+        calls_apart=False,
+        weights_apart=False,
         callers=tuple(_callers(chance, duration_s)),
         faults=tuple(sorted(_faults(chance, duration_s), key=lambda fault: fault.at_s)),
     )
+    return _with_settings(plan, random.Random(f"{seed} settings"))
+
+
+def _with_settings(plan: Plan, chance: random.Random) -> Plan:
+    """Let replicas share the calls in an outage (and let there be one), or have settings that differ."""
+    weights_apart = chance.random() < 0.3
+    if plan.calls >= plan.replicas and chance.random() < 0.3:
+        away = FaultPlan(kind="redis is away", at_s=chance.uniform(2, 8), lasts_s=5.0, amount=0.5)
+        faults = tuple(sorted((*plan.faults, away), key=lambda fault: fault.at_s))
+        return msgspec.structs.replace(plan, shares=True, weights_apart=weights_apart, faults=faults)
+    return msgspec.structs.replace(plan, calls_apart=chance.random() < 0.3, weights_apart=weights_apart)
 
 
 def calm(seed: int) -> Plan:
@@ -126,6 +146,9 @@ def calm(seed: int) -> Plan:
         slow_connects=0.0,
         memory_bytes=1_000_000,
         wall_apart_s=0.0,
+        shares=False,
+        calls_apart=False,
+        weights_apart=False,
         callers=tuple(
             CallerPlan(
                 name=f"c{number}",
@@ -181,6 +204,9 @@ def smaller(plan: Plan) -> Iterator[Plan]:
         for index in range(len(parts)):
             if len(parts) > least:
                 yield msgspec.structs.replace(plan, **{name: parts[:index] + parts[index + 1 :]})
+    for name in ("shares", "calls_apart", "weights_apart"):
+        if getattr(plan, name):
+            yield msgspec.structs.replace(plan, **{name: False})
     if plan.replicas > 1:
         yield msgspec.structs.replace(plan, replicas=plan.replicas - 1)
     if plan.duration_s > 5:

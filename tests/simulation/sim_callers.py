@@ -5,6 +5,8 @@ import json
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from service.model.callers import Caller
 from service.model.errors import TaskgateError
 from service.model.freshness import CacheDirectives
@@ -115,7 +117,7 @@ class SimCaller:
         if replica is None:
             return None
         request = PageRequest(
-            caller=self._caller,
+            caller=msgspec.structs.replace(self._caller, weight=plan.weight * replica.weights_by),
             query=query,
             slice=slice_,
             patience_s=plan.patience_s,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from service.budget.line.line import Line
+from service.budget.scheduler.fallback import FallbackScheduler, notice_s
 from service.budget.scheduler.interfaces import Rules
 from service.cache.block_cache import BlockCache
 from service.cache.memory_blocks import MemoryBlocks
@@ -64,7 +65,10 @@ class Replica:
         delay_s: tuple[float, float],
         memory_bytes: int,
         wall_s: Callable[[], float],
+        weights_by: float = 1.0,
+        max_replicas: int = 0,
     ) -> None:
+        """With `max_replicas`, replicas share the calls while Redis is away; callers' weights count `weights_by`."""
         self.name = name
         self.owner = TaskOwner()
         self.network = Network(chance, delay_s=delay_s)
@@ -73,6 +77,7 @@ class Replica:
         self.events: deque[float] = deque(maxlen=5_000)
         self.connected_since_s = 0.0
         self.calls_begun = 0
+        self.weights_by = weights_by
         self.store = MemoryStore(redis, self.network, self._note)
         blocks = RedisBlocks(self.store, prefix="t", block_size=BLOCK_SIZE, chance=chance.randbytes)
         memory = MemoryBlocks(max_bytes=memory_bytes, clock=asyncio.get_running_loop().time)
@@ -84,7 +89,8 @@ class Replica:
 
         def served(app: UpstreamApp, kind: CallKind, calls: CallsUpstream) -> ServedCall:
             server = servers[budget_name(app.name, kind)]
-            scheduler = ModelScheduler(server, self.network, replica=name, on_call=self._note)
+            shared = ModelScheduler(server, self.network, rules=rules, replica=name, on_call=self._note)
+            sharing = _sharing_of(shared, app=app.name, rules=rules, max_replicas=max_replicas)
             fetching = Fetching(
                 app=app,
                 kind=kind,
@@ -100,9 +106,9 @@ class Replica:
                 kind=kind,
                 channel=server.channel,
                 fetching=fetching,
-                line=Line(scheduler, app=app.name, rules=rules, redis_grace_s=GRACE_S, used=self._used),
+                line=Line(sharing or shared, app=app.name, rules=rules, redis_grace_s=GRACE_S, used=self._used),
                 usage_store=_UsageCounts(),  # type: ignore[arg-type]
-                sharing=None,
+                sharing=sharing,
                 calls=rules.calls,
                 window_s=rules.window_ms / 1000,
             )
@@ -136,6 +142,8 @@ class Replica:
         with owned_by(self.owner):
             self.purge.start()
             for call in self.calls:
+                if call.sharing is not None:
+                    call.sharing.start()
                 self.store.listen(call.channel, _heard(call.line, self.event), on_gap=call.line.on_message_gap)
                 call.line.start()
             self.gateway.start()
@@ -159,6 +167,8 @@ class Replica:
         self.gateway.refuse()
         for call in self.calls:
             await call.line.aclose()
+            if call.sharing is not None:
+                await call.sharing.aclose()
         await self.purge.aclose()
         await self.gateway.aclose()
         await self.store.aclose()
@@ -170,6 +180,21 @@ class Replica:
         del caller
         self.calls_begun += 1
         self.event()
+
+
+def _sharing_of(shared: ModelScheduler, *, app: str, rules: Rules, max_replicas: int) -> FallbackScheduler | None:
+    """Return the scheduler for outages of Redis, if replicas share the calls then."""
+    if max_replicas == 0:
+        return None
+    return FallbackScheduler(
+        shared,
+        app=app,
+        rules=rules,
+        max_replicas=max_replicas,
+        grace_s=GRACE_S / 2,
+        notice_s=notice_s(MemoryStore.TIMEOUT_S),
+        clock_s=asyncio.get_running_loop().time,
+    )
 
 
 def _heard(line: Line, note: Callable[[], None]) -> Callable[[bytes], None]:

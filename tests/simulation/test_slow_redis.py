@@ -66,7 +66,7 @@ def _used(*, replicas: int, callers: int, way_s: tuple[float, float], seed: int)
         server = ModelServer(RULES, MemoryRedis(asyncio.get_running_loop().time), app="shop", kind=CallKind.LIST, chance=chance)
         lines = [
             Line(
-                ModelScheduler(server, Network(chance, delay_s=way_s), replica=f"r{number}", on_call=lambda _: None),
+                ModelScheduler(server, Network(chance, delay_s=way_s), rules=RULES, replica=f"r{number}", on_call=lambda _: None),
                 app="shop",
                 rules=RULES,
             )

@@ -111,18 +111,22 @@ class World:
         self.born += 1
         name = f"r{self.born}"
         chance = self.chance(name)
+        plan, is_second = self.plan, self.born % 2 == 0
+        calls = max(plan.calls - 1, 1) if plan.calls_apart and is_second else plan.calls
         replica = Replica(
             name,
             apps=APPS,
             servers=self.servers,
             redis=self.redis,
             upstream=self.upstream,
-            rules=self.rules,
+            rules=msgspec.structs.replace(self.rules, calls=calls),
             lifetimes=self.lifetimes,
             chance=chance,
             delay_s=self.plan.redis_s,
             memory_bytes=self.plan.memory_bytes,
             wall_s=lambda: 1_700_000_000 + self.loop.time(),
+            weights_by=3.0 if plan.weights_apart and is_second else 1.0,
+            max_replicas=plan.replicas if plan.shares else 0,
         )
         replica.wall_off_s = chance.uniform(-1, 1) * self.plan.wall_apart_s
         self.replicas.append(replica)
@@ -158,7 +162,13 @@ class World:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
             for budget, times in self.upstream.arrived_at_s.items():
-                limit_holds(times, budget=budget, calls=self.plan.calls, window_s=self.plan.window_ms / 1000)
+                limit_holds(times, budget=budget, calls=self._most_calls(), window_s=self.plan.window_ms / 1000)
+
+    def _most_calls(self) -> int:
+        """Return the limit. A single replica that loses Redis' answers may share, beside the others' whole budget."""
+        plan = self.plan
+        cut_off = sum(fault.kind == "answers are lost" for fault in plan.faults) if plan.shares else 0
+        return plan.calls + cut_off * (plan.calls // plan.replicas)
 
     async def _wait_for(self, work: list["asyncio.Task[None]"]) -> None:
         pending = set(work)

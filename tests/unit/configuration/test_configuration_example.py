@@ -1,5 +1,6 @@
-"""The example configuration is complete and true."""
+"""The example configuration is complete and correct, and every setting has an effect."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 from service.configuration import load
 from service.settings import AppSettings, CallerSettings, ServiceAccountSettings, Settings
 
-EXAMPLE = Path(__file__).parents[3] / "docs" / "taskgate.example.yaml"
+TOP = Path(__file__).parents[3]
+EXAMPLE = TOP / "docs" / "taskgate.example.yaml"
 _LINE = re.compile(r"^#? *(?:# )?([a-z0-9_]+):(?: ([^#\n]*[^# \n]))?", re.MULTILINE)
 SECTIONS = [AppSettings, CallerSettings, ServiceAccountSettings] + [
     field.type for field in msgspec.structs.fields(Settings) if isinstance(field.type, type)
@@ -37,6 +39,18 @@ def test_the_example_names_every_setting_with_its_default(section: type[msgspec.
             default = list(field.default) if isinstance(field.default, tuple) else field.default
             expected = str(default).lower() if isinstance(default, bool) else str(default)
             assert value == expected, f"{section.__name__}.{field.name}"
+
+
+def test_every_setting_is_read() -> None:
+    """Each field of each section is read, by its name, somewhere in the service."""
+    read = {
+        node.attr
+        for file in (TOP / "service").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_bytes()))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+    names = {field.name for section in SECTIONS for field in msgspec.structs.fields(section)}
+    assert names - read == set()
 
 
 def test_the_example_is_accepted() -> None:

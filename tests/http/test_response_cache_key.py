@@ -1,0 +1,46 @@
+"""Which differences of a request lead past a response that is cached: each alone, on the address that is cached."""
+
+import pytest
+
+from tests.http.site import Web
+from tests.http.test_response_cache import Desk
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Accept-Encoding": "identity"},
+        {"Accept": "application/json;q=0.9"},
+        {"Prefer": "wait=1"},
+        {"If-None-Match": '"other"'},
+        {"Cache-Control": "no-cache"},
+        {"Cache-Control": "max-age=1"},
+        {"Pragma": "no-cache"},
+    ],
+    ids=lambda headers: ", ".join(f"{name}: {value}" for name, value in headers.items()),
+)
+async def test_each_of_these_fields_asks_the_gateway(web: Web, headers: dict[str, str]) -> None:
+    """The same address with the same key was cached, and a request without the field is served from the cache."""
+    desk = Desk(web)
+    await desk.get()
+    await desk.get()
+    assert desk.asked == 1
+    await desk.get(headers=headers)
+    assert desk.asked == 2
+
+
+@pytest.mark.parametrize("headers", [{"User-Agent": "other"}, {"X-Request-Id": "mine"}, {"Cookie": "a=b"}])
+async def test_other_fields_do_not(web: Web, headers: dict[str, str]) -> None:
+    """They select no other response."""
+    desk = Desk(web)
+    await desk.get()
+    await desk.get(headers=headers)
+    assert desk.asked == 1
+
+
+async def test_another_query_string_is_another_response(web: Web) -> None:
+    """Even if it means the same."""
+    desk = Desk(web)
+    await desk.get("/tasks?limit=3")
+    await desk.get("/tasks?limit=3&offset=0")
+    assert desk.asked == 2

@@ -1,0 +1,32 @@
+"""Mutants that change nothing that could be seen, as listed in equivalent.toml, each with its reason."""
+
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from tests.mutants.mutant import Mutant
+
+LISTED = Path(__file__).with_name("equivalent.toml")
+
+
+class Equivalent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A change by its lines, so that it is found again when others move, and why it is none."""
+
+    path: str
+    before: str
+    after: str
+    reason: str
+
+    def is_of(self, mutant: Mutant, source: bytes) -> bool:
+        """Return whether this is the mutant."""
+        return self.path == mutant.path and (self.before, self.after) == mutant.lines(source)
+
+
+class _Listed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    equivalent: list[Equivalent] = []
+
+
+def listed_equivalents(path: Path = LISTED) -> tuple[Equivalent, ...]:
+    """Return the committed list."""
+    return tuple(msgspec.convert(tomllib.loads(path.read_text()), _Listed).equivalent)

@@ -1,0 +1,128 @@
+"""What is mutated, in rooms, and the tests that reach it: the quick ones first, since the first failure ends a run."""
+
+from fnmatch import fnmatch
+
+import msgspec
+
+_HISTORIES = "tests/simulation/test_simulation.py::test_nothing_that_must_not_happen_does_and_what_must_happen_does[0]"
+"""A tenth of the simulated histories: the others search for the same."""
+_LINE = (
+    "tests/unit/budget/test_queue.py",
+    "tests/unit/budget/test_budget_estimate.py",
+    "tests/simulation/test_line_work.py",
+    "tests/simulation/test_line_answers.py",
+    "tests/simulation/test_gateway.py",
+    "tests/unit/budget/test_line.py",
+    _HISTORIES,
+)
+_MODEL = (
+    "tests/contract/test_scheduler.py",
+    "tests/contract/test_scheduler_losses.py",
+    "tests/contract/test_scheduler_refunds.py",
+    "tests/unit/budget/test_policy_over_time.py",
+    "tests/simulation/test_line_work.py",
+    "tests/contract/test_scheduler_states.py",
+    _HISTORIES,
+)
+
+
+class Room(msgspec.Struct, frozen=True, kw_only=True):
+    """Files, as patterns, and what tests them."""
+
+    name: str
+    files: tuple[str, ...]
+    tests: tuple[str, ...]
+
+    def holds(self, path: str) -> bool:
+        """Return whether the room has this file."""
+        return any(fnmatch(path, pattern) for pattern in self.files)
+
+
+ROOMS = (
+    Room(name="line", files=("service/budget/line/*.py",), tests=_LINE),
+    Room(
+        name="fallback",
+        files=("service/budget/scheduler/fallback.py", "service/budget/scheduler/outage.py"),
+        tests=(
+            "tests/unit/budget/test_outage.py",
+            "tests/unit/budget/test_fallback.py",
+            "tests/integration/budget/test_redis_away.py",
+        ),
+    ),
+    Room(
+        name="script",
+        files=("service/budget/scheduler/scheduler.lua", "service/budget/scheduler/shared.py"),
+        tests=(
+            "tests/contract/test_scheduler.py",
+            "tests/contract/test_scheduler_losses.py",
+            "tests/contract/test_scheduler_refunds.py",
+            "tests/contract/test_scheduler_over_time.py",
+            "tests/contract/test_scheduler_states.py",
+            "tests/integration/budget/test_redis_runs.py",
+        ),
+    ),
+    Room(
+        name="runs",
+        files=("service/budget/scheduler/runs.py",),
+        tests=("tests/contract/test_scheduler.py", "tests/integration/budget/test_redis_runs.py"),
+    ),
+    Room(
+        name="model",
+        files=("service/budget/scheduler/*.py",),
+        tests=(
+            "tests/unit/budget/test_budget_rules.py",
+            "tests/unit/budget/test_report_changes.py",
+            *_MODEL,
+        ),
+    ),
+    Room(
+        name="gateway",
+        files=("service/gateway/*.py",),
+        tests=(
+            "tests/unit/gateway",
+            "tests/simulation/test_gateway.py",
+            "tests/simulation/test_gateway_fetch.py",
+            "tests/integration/cache/test_purge.py",
+            "tests/integration/upstream/test_short_answers.py",
+            "tests/integration/upstream/test_faults.py",
+            "tests/integration/budget/test_budget_view.py",
+            "tests/integration/telemetry/test_requests_counted.py",
+            "tests/integration/telemetry/test_traces.py",
+            "tests/integration/gateway",
+        ),
+    ),
+    Room(
+        name="cache",
+        files=("service/cache/*.py",),
+        tests=(
+            "tests/unit/cache",
+            "tests/simulation/test_purge_messages.py",
+            "tests/simulation/test_gateway.py",
+            "tests/integration/cache",
+        ),
+    ),
+    Room(
+        name="callers",
+        files=("service/callers/*.py",),
+        tests=(
+            "tests/unit/callers",
+            "tests/unit/configuration/test_live.py",
+            "tests/integration/callers/test_sources.py",
+            "tests/integration/callers/test_mounted.py",
+        ),
+    ),
+    Room(
+        name="responses",
+        files=("service/web/response_cache.py",),
+        tests=(
+            "tests/http/test_response_cache.py",
+            "tests/http/test_response_cache_key.py",
+            "tests/http/test_middleware.py",
+        ),
+    ),
+)
+
+
+def room_of(path: str) -> Room | None:
+    """Return the first room that has this file."""
+    return next((room for room in ROOMS if room.holds(path)), None)

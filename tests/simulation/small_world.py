@@ -1,0 +1,202 @@
+"""A few replicas in virtual time around an upstream that a test scripts: the gateway's own parts, and no chance."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from service.budget.scheduler.interfaces import Rules
+from service.model.callers import Caller
+from service.model.calls import CallKind
+from service.model.errors import CallsStopped
+from service.model.freshness import CacheDirectives, Lifetimes
+from service.model.pages import Page, PageRequest
+from service.model.queries import At, FromNow, Query, Range, Slice
+from service.model.tasks import Listing, Task
+from service.upstream.apps import UpstreamApp
+from service.upstream.call_trace import CallTrace
+from tests.simulation.memory_redis import MemoryRedis
+from tests.simulation.model_scheduler import model_servers
+from tests.simulation.sim_replica import Replica
+from tests.simulation.virtual_time import run_in_virtual_time
+
+APP = "shop"
+OTHER_APP = "news"
+WALL_S = 1_700_000_000
+RULES = Rules(calls=5, window_ms=1_000, transit_ms=200, fetch_lease_ms=4_200)
+LIFETIMES = Lifetimes(
+    fresh_s=10.0, settled_s=1_000.0, refusal_s=20.0, stale_while_revalidate_s=5.0, stale_if_error_s=60.0
+)
+NO_CACHE = CacheDirectives(no_cache=True)
+
+
+class UpstreamCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that was sent: for what, and when (virtual time)."""
+
+    keyword: str
+    offset: int
+    want: int
+    sent_at_s: float
+    trace: CallTrace
+
+
+class ScriptedUpstream:
+    """Lists of `total` tasks, dispatched or not; `fails` with an error, or hangs until `goes_on` is set."""
+
+    def __init__(self) -> None:
+        self.total = 35
+        self.most = 100
+        self.dispatched_below = 0
+        self.fails: Exception | None = None
+        self.stops: CallsStopped | None = None
+        self.connect_s = 0.0
+        self.took_s = 0.05
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
+        self.calls: list[UpstreamCall] = []
+
+    async def fetch(
+        self,
+        app: UpstreamApp,
+        query: Query,
+        range_: Range,
+        *,
+        offset: int,
+        want: int,
+        before_send: Callable[[], Awaitable[None]],
+        trace: CallTrace,
+    ) -> Listing:
+        """See `Upstream.fetch`."""
+        del app, range_
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self.connect_s)
+        await before_send()
+        call = UpstreamCall(keyword=query.keyword or "", offset=offset, want=want, sent_at_s=loop.time(), trace=trace)
+        self.calls.append(call)
+        await asyncio.sleep(self.took_s)
+        await self.goes_on.wait()
+        if self.fails is not None:
+            raise self.fails
+        numbers = range(offset, min(offset + min(want, self.most), self.total))
+        title = f"call {len(self.calls)}"
+        return Listing(tasks=tuple(self._task(number, title) for number in numbers), total=self.total)
+
+    async def get_task(
+        self, app: UpstreamApp, task_id: int, *, before_send: Callable[[], Awaitable[None]], trace: CallTrace
+    ) -> Task | None:
+        """See `TaskUpstream.get_task`."""
+        raise NotImplementedError(f"{app.name}, {task_id}, {before_send}, {trace}")
+
+    def stopped(self, app: UpstreamApp, kind: CallKind) -> CallsStopped | None:
+        """Return why calls are stopped, if they are."""
+        del app, kind
+        return self.stops
+
+    def worst(self, window_s: float) -> int:
+        """Return the largest number of calls that were sent within any window."""
+        times = [call.sent_at_s for call in self.calls]
+        return max(sum(start <= other < start + window_s for other in times) for start in times)
+
+    def _task(self, number: int, title: str) -> Task:
+        return Task(
+            id=number,
+            type=None,
+            status="dispatched" if number < self.dispatched_below else None,
+            title=title,
+            description=None,
+            created_at=None,
+            scheduled_at=None,
+            dispatched=None,
+            dispatch_error=None,
+            push_task_id=None,
+            content=msgspec.Raw(b"null"),
+        )
+
+
+class SmallWorld:
+    """Replicas whose first quiet window is over, on one Redis with one upstream."""
+
+    def __init__(self, *, replicas: int = 1, rules: Rules = RULES, memory_bytes: int = 1_000_000) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.redis = MemoryRedis(self.loop.time)
+        apps = (APP, OTHER_APP)
+        self.servers = model_servers(apps, rules, self.redis, chance=random.Random)
+        self.upstream = ScriptedUpstream()
+        self.replicas = [
+            Replica(
+                f"r{number}",
+                apps=apps,
+                servers=self.servers,
+                redis=self.redis,
+                upstream=self.upstream,  # type: ignore[arg-type]
+                rules=rules,
+                lifetimes=LIFETIMES,
+                chance=random.Random(number),
+                delay_s=(0.0005, 0.0005),
+                memory_bytes=memory_bytes,
+                wall_s=lambda: WALL_S + self.loop.time(),
+            )
+            for number in range(replicas)
+        ]
+
+    async def start(self) -> None:
+        """Start the replicas, and wait until all slots are free."""
+        for replica in self.replicas:
+            replica.start()
+        await asyncio.sleep(5)
+
+    async def page(
+        self,
+        keyword: str = "",
+        offset: int = 0,
+        limit: int = 10,
+        *,
+        replica: int = 0,
+        caller: str = "c",
+        patience_s: float = 3.0,
+        directives: CacheDirectives | None = None,
+        waiting_max: int = 50,
+        is_absolute: bool = False,
+    ) -> Page:
+        """Return a page of the list with this keyword, as this caller gets it from this replica."""
+        request = PageRequest(
+            caller=Caller(name=caller, apps=frozenset((APP,)), weight=1.0, waiting_max=waiting_max, wait_max_s=60),
+            query=query_of(keyword, is_absolute=is_absolute),
+            slice=Slice(offset=offset, limit=limit),
+            patience_s=patience_s,
+            directives=directives or CacheDirectives(),
+        )
+        page: Page = await self.replicas[replica].run(self.replicas[replica].gateway.page(request))
+        return page
+
+    def redis_calls(self, name: str, *, replica: int = 0) -> int:
+        """Return how many commands or script calls of this name the replica has sent."""
+        return len(self.replicas[replica].work.get(name, ()))
+
+
+def query_of(keyword: str, *, is_absolute: bool = False) -> Query:
+    """Return a query of the app: the hour before now, or one that ended long ago."""
+    if is_absolute:
+        return Query(app=APP, since=At(epoch_s=0), until=At(epoch_s=1), keyword=keyword or None)
+    return Query(app=APP, since=FromNow(offset_s=-3600), until=FromNow(offset_s=0), keyword=keyword or None)
+
+
+def play(
+    scene: Callable[[SmallWorld], Awaitable[None]],
+    *,
+    replicas: int = 1,
+    rules: Rules = RULES,
+    memory_bytes: int = 1_000_000,
+) -> None:
+    """Run a scene in a world of its own, and shut its replicas down in order."""
+
+    async def run() -> None:
+        world = SmallWorld(replicas=replicas, rules=rules, memory_bytes=memory_bytes)
+        await world.start()
+        await scene(world)
+        world.upstream.goes_on.set()
+        for replica in world.replicas:
+            await asyncio.wait_for(replica.aclose(), 60)
+
+    run_in_virtual_time(run)
