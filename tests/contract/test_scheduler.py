@@ -62,9 +62,7 @@ async def tick(
 def wish(
     caller: str = "a", block: str = "b", *, number: int = 1, known: bytes = b"", in_use: tuple[int, ...] = ()
 ) -> Wish:
-    return Wish(
-        turn=FIRST_WISH + number, in_use=in_use, caller=caller, block=block, block_key=KEY, known=known
-    )
+    return Wish(turn=FIRST_WISH + number, in_use=in_use, caller=caller, block=block, block_key=KEY, known=known)
 
 
 async def begin(replica: Scheduler, turn: Turn, block: str = "b", *, known: bytes = b"") -> object:

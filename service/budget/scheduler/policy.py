@@ -281,7 +281,9 @@ class Policy:
     def _grant(self, wish: Wish | None, replica: str, *, stored: bytes) -> Begun | Joined | AlreadyStored | None:
         """Begin the wish's fetch if the caller has a turn that the replica does not use; None if not."""
         for slot in self.slots if wish is not None else ():
-            is_unused = slot.pending and slot.turn not in wish.in_use and self.pause_until <= max(self.now, slot.usable_at)
+            is_unused = (
+                slot.pending and slot.turn not in wish.in_use and self.pause_until <= max(self.now, slot.usable_at)
+            )
             if is_unused and (slot.replica, slot.caller) == (replica, wish.caller):
                 slot.turn = wish.turn
                 answer = self._begin(slot, wish.block, known=wish.known, stored=stored)

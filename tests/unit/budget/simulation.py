@@ -67,9 +67,7 @@ class Simulation:
         epoch, seen_ms = self._watches[replica].read(sent)
         chance = self.random.randint(1, 2**31)
         ahead_ms = self.rules.ahead_for(self._watches[replica].round_trip_ms)
-        return Reading(
-            raw_ms=int(self.now), run_id="a", epoch=epoch, seen_ms=seen_ms, ahead_ms=ahead_ms, chance=chance
-        )
+        return Reading(raw_ms=int(self.now), run_id="a", epoch=epoch, seen_ms=seen_ms, ahead_ms=ahead_ms, chance=chance)
 
     def _answered(self, replica: str, sent: float) -> float:
         """When the answer of the call that has just run arrives."""
@@ -130,9 +128,7 @@ class Simulation:
 
     def _done(self, replica: str, sent: float, turn: int, took_ms: int) -> None:
         reading = self._reading(replica, sent)
-        self.policy.done(
-            reading, replica, turn, block=f"b{turn}", pause_ms=0, pause_reason="", took_ms=took_ms
-        )
+        self.policy.done(reading, replica, turn, block=f"b{turn}", pause_ms=0, pause_reason="", took_ms=took_ms)
         self._answered(replica, sent)
 
     def most_in_a_window(self) -> int:

@@ -40,7 +40,12 @@ def test_without_grace_the_first_failure_is_enough() -> None:
 def test_whoever_has_shared_owes_quiet_until_all_have_noticed(quiet_s: float, ahead_s: float, until_s: float) -> None:
     """One quiet tick, or if that is shorter than detection takes, quiet ticks until detection is over; and until the
     calls of turns that began early have been sent."""
-    back = _outage(quiet_s=quiet_s, ahead_s=ahead_s).failed(asked_s=1, now_s=1).failed(asked_s=3, now_s=3).answered(now_s=20.0)
+    back = (
+        _outage(quiet_s=quiet_s, ahead_s=ahead_s)
+        .failed(asked_s=1, now_s=1)
+        .failed(asked_s=3, now_s=3)
+        .answered(now_s=20.0)
+    )
     assert not back.shares
     assert back.owed_until_s == pytest.approx(until_s)
     assert back.kept_quiet(asked_s=until_s - 0.01).owed_until_s is not None
