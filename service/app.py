@@ -19,7 +19,7 @@ from service.cache.redis_blocks import RedisBlocks
 from service.cache.sequential_reads import SequentialReads
 from service.cache.task_places import TaskPlaces
 from service.configuration.live import LiveSettings, lifetimes_of
-from service.configuration.passwords import passwords_of, proxy_password_of
+from service.configuration.start_files import passwords_of, proxy_password_of
 from service.gateway.gateway import Gateway
 from service.gateway.list_calls import ListCalls
 from service.gateway.served import ServedApp

@@ -13,7 +13,12 @@ BINARY_MAX_BYTES = 200_000
 LARGE_BINARIES = frozenset(("service/web/docs/scalar.js.gz",))
 """Committed binaries that may be larger, each with a reason: the API's documentation works without internet."""
 
-
+_NAMED = re.compile(
+    r"(?<![\w./-])((?:service|tests|tools|docs|helm|openapi|requirements)/[\w./-]*"
+    r"\.(?:py|lua|md|toml|ya?ml|json|txt|sh|js|css|html)|"
+    r"(?:unit|http|integration|contract|simulation|scenes)/[\w./]+\.py)(?:::(test_\w+))?(?![\w/])"
+)
+"""A path as texts name it, below the top or below `tests/`, and perhaps a test in it."""
 _STATUS = re.compile(r"^\*\*Status:\*\* (?:(accepted|proposed)|superseded by \[ADR (\d+)\])", re.MULTILINE)
 
 
@@ -23,6 +28,7 @@ def main() -> int:
         *large_binaries(TOP, committed(TOP)),
         *classes_of_one_name(TOP / "service"),
         *decisions_out_of_index(TOP / "docs" / "adr"),
+        *names_of_nothing(TOP, committed(TOP)),
     ]
     for fault in faults:
         print(fault, file=sys.stderr)
@@ -77,6 +83,24 @@ def decisions_out_of_index(folder: Path) -> Iterator[str]:
         row = f"| {int(file.name[:4])} | [{title}]({file.name}) | {word} |"
         if row not in index:
             yield f"{file.name}: README.md should have the row {row}"
+
+
+def names_of_nothing(top: Path, paths: Iterable[str]) -> Iterator[str]:
+    """Yield a fault for each file or test that a text names and that is gone; decisions out of force may name it."""
+    known = frozenset(paths)
+    for path in sorted(known):
+        if not (path.endswith((".md", ".toml", "Makefile")) or path.startswith("tests/mutants/")):
+            continue
+        text = (top / path).read_text()
+        status = _STATUS.search(text)
+        if path == "CHANGELOG.md" or (status is not None and status[2]):
+            continue
+        for match in _NAMED.finditer(text):
+            named = match[1] if match[1] in known else f"tests/{match[1]}"
+            if named not in known:
+                yield f"{path}: there is no {match[1]}"
+            elif match[2] and f"def {match[2]}(" not in (top / named).read_text():
+                yield f"{path}: {match[1]} has no {match[2]}"
 
 
 if __name__ == "__main__":

@@ -1,22 +1,27 @@
-"""Authenticate a request by key or token, against the current table of callers."""
+"""Authenticate a request by the key or token of its `Authorization` field, against the current table of callers."""
 
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from service.callers.bearer import bearer_of, is_credential
 from service.callers.table import NO_KEY, Table
-from service.callers.token import Token, Trust, looks_like_token
-from service.callers.token_cache import TokenCache
+from service.callers.tokens import Token, TokenCache, Trust, looks_like_token
 from service.model.callers import Authenticated, Caller
 from service.model.errors import KeysUnavailable, NotAllowed, Unauthenticated
 
 if TYPE_CHECKING:  # checking signatures takes a tenth of a second to import, and few deployments have an issuer
     from service.callers.issuer import Issuer
+
+CREDENTIAL_MAX = 8192
+
+_SCHEME = b"bearer "
+_B64TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]{1,%d}=*" % CREDENTIAL_MAX)
+_AUTHORIZATION_MAX = CREDENTIAL_MAX + 64
 
 log = structlog.get_logger("taskgate.callers")
 
@@ -122,3 +127,21 @@ class Authenticator:
             self._remembered.put(digest, token, now_s=now_s)
             log.info("callers.token_checked", account=token.account)
         return token
+
+
+def bearer_of(authorization: bytes | None) -> bytes:
+    """Return the credential of `Authorization: Bearer CREDENTIAL` (RFC 6750, section 2.1); empty if there is none.
+
+    The scheme may be in any case (RFC 9110, section 11.1).
+    """
+    if authorization is None or len(authorization) > _AUTHORIZATION_MAX:
+        return b""
+    size = len(_SCHEME)
+    if authorization[:size].lower() != _SCHEME:
+        return b""
+    return authorization[size:].strip(b" \t")
+
+
+def is_credential(text: bytes) -> bool:
+    """Return whether this is a well-formed credential. Those known by their digest need no such check."""
+    return _B64TOKEN.fullmatch(text) is not None

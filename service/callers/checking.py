@@ -10,7 +10,7 @@ import jwt
 import msgspec
 
 from service.callers.signing_keys import KID_MAX, SigningKeys
-from service.callers.token import Token, Trust
+from service.callers.tokens import Token, Trust
 from service.model.errors import KeysUnavailable, SigningKeyUnknown, Unauthenticated
 
 LEEWAY_S = 30.0

@@ -10,7 +10,7 @@ import structlog
 
 from service.callers.checking import checked
 from service.callers.signing_keys import NoKeys, PublishedKeys, SigningKeys, read_jwks
-from service.callers.token import Token, Trust
+from service.callers.tokens import Token, Trust
 
 ON_DEMAND_EVERY_S = 30.0
 RETRY_S = 5.0
@@ -34,14 +34,12 @@ class KeySource(Protocol):
 class Issuer:
     """The keys of one issuer. `clock` is monotonic, in seconds.
 
-    While the source fails, the last known keys stay in use. `fetches` and `failures` are counted. `on_drop` is called
-    when a key has been removed or changed: tokens verified with it are no longer known to be valid.
+    While the source fails, the last known keys stay in use. `on_drop` is called when a key has been removed or changed:
+    tokens verified with it are no longer known to be valid.
     """
 
     def __init__(self, source: KeySource, *, refresh_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.keys: SigningKeys = {}
-        self.fetches = 0
-        self.failures = 0
         self.on_drop: Callable[[], None] = _nothing
         self._source = source
         self._refresh_s = refresh_s
@@ -92,11 +90,9 @@ class Issuer:
         return self._fetching
 
     async def _fetch(self) -> None:
-        self.fetches += 1
         try:
             self._take(read_jwks(await self._source.read()))
         except (SourceFailed, NoKeys) as exc:
-            self.failures += 1
             if not self._is_failing:
                 log.warning("issuer.keys_unavailable", detail=str(exc), known=len(self.keys))
             self._is_failing = True

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from service.callers.token import Trust
+from service.callers.tokens import Trust
 from service.model.callers import Caller
 from service.model.queries import At, parse_moment
 from service.settings import BudgetSettings, KeySettings, PolicySettings, Settings

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Protocol, TypeVar
 
 import msgspec
 
-from service.commands.filtered_time import filtered_time
 from service.model.calls import CallKind
 from service.model.errors import UpstreamError, UpstreamRefused
-from service.model.queries import Query, parse_moment, parse_until
+from service.model.queries import Query, Range, parse_moment, parse_until
 from service.model.tasks import Listing, Task
 from service.settings import Settings
 from service.upstream.apps import UpstreamApp
@@ -17,6 +17,8 @@ from service.upstream.client import Client
 from service.upstream.codes import CodeKind, kind_of
 from service.upstream.verdicts import explain
 
+MARGIN_S = 120
+"""How far outside a range a time must lie to count, in seconds: clocks differ, and relative ranges move."""
 UNKNOWN_ID = 1
 """An id that no task is likely to have: the upstream's own have ten digits."""
 
@@ -99,3 +101,25 @@ def _of_list(listing: Listing, query: Query, settings: Settings) -> Finding:
 def _query(app: str, settings: Settings) -> Query:
     """Return the query of a caller without parameters."""
     return Query(app=app, since=parse_moment(settings.query.since), until=parse_until(settings.query.until))
+
+
+def filtered_time(tasks: tuple[Task, ...], range_: Range) -> str:
+    """Return a remark about an answer in the order of `scheduled_at`, empty if nothing can be concluded.
+
+    The gateway documents that a range applies to the time named by `sort`. A task of the answer whose time lies outside
+    the range proves that this time is not the one.
+    """
+    scheduled = _outside([task.scheduled_at for task in tasks], range_)
+    created = _outside([task.created_at for task in tasks], range_)
+    if scheduled and created:
+        return "warning: since and until filter neither scheduled_at nor created_at, though sort is -scheduled_at"
+    if scheduled:
+        return "warning: since and until filter created_at, though sort is -scheduled_at: inform your callers"
+    return "since and until filter the time that sort names" if created else ""
+
+
+def _outside(times: list[str | None], range_: Range) -> int:
+    """Return how many of the times lie outside; unknown ones don't count."""
+    moments = [datetime.fromisoformat(time).timestamp() for time in times if time is not None]
+    first_s, last_s = range_.since_s - MARGIN_S, range_.until_s + MARGIN_S
+    return sum(not first_s <= moment <= last_s for moment in moments)

@@ -2,7 +2,7 @@
 
 import os
 
-from service.configuration.passwords import passwords_of
+from service.configuration.start_files import passwords_of
 from service.model.errors import StoreUnavailable
 from service.settings import Settings
 from service.store.inspection import advice, refusals

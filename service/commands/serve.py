@@ -3,8 +3,9 @@
 import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from service.commands.blocked_imports import without
 from service.commands.configured import VARIABLE, configured
 from service.configuration.memory import container_limit, shortage
 
@@ -58,3 +59,18 @@ def run(config: str | None) -> int:
         print(f"taskgate serve: {exc}", file=sys.stderr)
         return 1
     return 0
+
+
+@contextmanager
+def without(*packages: str) -> Iterator[None]:
+    """Make imports of these packages fail in the context, except for those already imported.
+
+    So libraries do not import optional packages that happen to be installed.
+    """
+    hidden = [name for name in packages if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is what the import system takes for that
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from service.callers.table import end_of
-from service.configuration.addresses import is_loopback
 from service.configuration.errors import SettingFault
+from service.configuration.urls import is_loopback
 from service.settings import KeySettings, Settings
 from service.upstream.regions import contradiction
 

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 import msgspec
 
-from service.configuration.addresses import is_loopback, proxy_url_faults, redis_url_faults
 from service.configuration.callers import caller_faults, service_account_faults
 from service.configuration.errors import SettingFault
+from service.configuration.urls import is_loopback, proxy_url_faults, redis_url_faults
 from service.configuration.validate import fields_of
 from service.configuration.yaml_file import Tree
 from service.http_client.addresses import tls_context

@@ -52,7 +52,7 @@ log = structlog.get_logger("taskgate.settings")
 
 
 class ConfigurationWatcher:
-    """Watch the configuration's files and apply changes. `reloads` and `refusals` are counted."""
+    """Watch the configuration's files and apply changes."""
 
     def __init__(
         self,
@@ -65,8 +65,6 @@ class ConfigurationWatcher:
         look_every_s: float = LOOK_EVERY_S,
     ) -> None:
         """`apply` applies valid settings in one step; `on_reload` is called after each reload."""
-        self.reloads = 0
-        self.refusals = 0
         self._path = path
         self._environ = environ
         self._running = running
@@ -100,7 +98,7 @@ class ConfigurationWatcher:
             loaded = await self._thread.run(load, self._path, self._environ)
             self._apply(self._within_bounds(loaded.settings))
         except ConfigurationError as exc:
-            self._count(ok=False)
+            self._report(ok=False)
             faults = [str(fault) for fault in exc.faults]
             log.error("settings.refused", faults=faults)  # noqa: TRY400 - the faults say it all
             return
@@ -113,16 +111,14 @@ class ConfigurationWatcher:
         changed = (path for path, digest in start_files.items() if self._start_files.get(path, digest) != digest)
         waiting = (*self._waiting(settings), *changed)
         self._needs_restart = bool(waiting)
-        self._count(ok=True)
+        self._report(ok=True)
         log.info("settings.reloaded", apps=len(settings.apps), callers=len(settings.callers))
         for warning in loaded.warnings:
             log.warning("settings.warning", path=warning.path, text=warning.text)
         if waiting:
             log.warning("settings.restart_needed", paths=waiting)
 
-    def _count(self, *, ok: bool) -> None:
-        self.reloads += ok
-        self.refusals += not ok
+    def _report(self, *, ok: bool) -> None:
         self._on_reload(ok=ok, needs_restart=self._needs_restart)
 
     def _within_bounds(self, settings: Settings) -> Settings:
@@ -145,7 +141,7 @@ class ConfigurationWatcher:
             try:
                 await self.look()
             except Exception as exc:
-                self._count(ok=False)
+                self._report(ok=False)
                 log.error("settings.failed", exc_info=exc)  # noqa: TRY400 - one shape for all of our logs
 
 

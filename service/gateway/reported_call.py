@@ -9,7 +9,7 @@ from service.gateway.call_events import Call, CallEnd, OnCall, Tracing
 from service.model.calls import CallKind
 from service.model.errors import UpstreamRefused
 from service.upstream.call_trace import CallTrace
-from service.upstream.results import result_of
+from service.upstream.verdicts import result_of
 
 Answer = TypeVar("Answer")
 

@@ -6,7 +6,7 @@ import structlog
 
 from service.gateway.call_events import CallEnd, OnCall
 from service.upstream.codes import CodeKind
-from service.upstream.results import OK
+from service.upstream.verdicts import OK
 
 _log = structlog.get_logger()
 

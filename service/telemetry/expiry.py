@@ -2,13 +2,14 @@
 
 import math
 import os
+import re
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client.metrics_core import Metric
 
 from service.callers.table import end_of
 from service.settings import KeySettings, Settings
-from service.telemetry.certificate_dates import ends_of
 from service.telemetry.families import gauges
 
 FILE_MAX_BYTES = 4 * 1024 * 1024
@@ -16,6 +17,8 @@ KEY_CHARS = 8
 """How much of a key's SHA-256 is its label."""
 
 _Identity = tuple[int, int, int]
+
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 class ExpiryCollector:
@@ -82,3 +85,17 @@ def _keys(settings: Settings) -> Iterator[tuple[tuple[str, ...], float]]:
                     yield (name, sha256[:KEY_CHARS]), float(end_of(until))
                 case KeySettings(sha256=sha256) | str(sha256):
                     yield (name, sha256[:KEY_CHARS]), math.inf
+
+
+def ends_of(pem: str) -> list[float]:
+    """Return when each certificate ends, in seconds since the epoch, in the file's order. Raise ValueError."""
+    return [_end_of(ssl.PEM_cert_to_DER_cert(block)) for block in _PEM.findall(pem)]
+
+
+def _end_of(der: bytes) -> float:
+    from cryptography import x509  # noqa: PLC0415 - a tenth of a second, where certificates are configured
+
+    try:
+        return x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp()
+    except ValueError as exc:
+        raise ValueError("an unreadable certificate") from exc

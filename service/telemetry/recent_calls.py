@@ -8,7 +8,7 @@ from service.gateway.call_events import CallEnd
 from service.model.budgets import CallResults, RecentCalls
 from service.model.calls import CallKind
 from service.upstream.codes import CodeKind
-from service.upstream.results import OK
+from service.upstream.verdicts import OK
 
 MINUTE_S = 60
 

@@ -23,10 +23,6 @@ from service.telemetry.families import counters, histograms
 from service.telemetry.histogram import REQUEST_S, WAIT_S, Histogram
 
 OTHER = "other"
-OUTCOMES = (*(source.value for source in Source), FALLBACK, "refused", "declined", "none")
-"""Values of `outcome`: the source of a page, or `fallback` if it is stale because no fetch was possible; `refused` if
-no fetch was possible in time, `declined` if the caller had ruled out a fetch or a wait; `none` for all others."""
-
 WAIT_OUTCOMES = (Source.FETCHED.value, Source.JOINED.value, FALLBACK, STREAMED, "refused", HUNG_UP, "failed")
 """Values of `outcome` for waits in line: how the requests that waited have ended."""
 
@@ -134,7 +130,11 @@ class RequestMetrics:
 
 
 def outcome_of(detail: str | None) -> str:
-    """Return the word of OUTCOMES for a record's outcome."""
+    """Return the value of `outcome` for a record's.
+
+    It is the source of a page, or `fallback` if it is stale because no fetch was possible; `refused` if no fetch was
+    possible in time, `declined` if the caller had ruled out a fetch or a wait; `none` for all others.
+    """
     if detail in PAGES:
         return detail
     if detail in DECLINED:

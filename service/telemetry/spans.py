@@ -29,7 +29,7 @@ from service.telemetry.http_attributes import (
     span_name,
 )
 from service.upstream.call_trace import Fields
-from service.upstream.results import HTTP_STATUS, OK
+from service.upstream.verdicts import HTTP_STATUS, OK
 
 END_S = 3.0
 """The time limit of the last export, which delays the end of the process."""

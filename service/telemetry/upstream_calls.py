@@ -11,7 +11,7 @@ from service.gateway.call_events import CallEnd
 from service.model.calls import CallKind
 from service.telemetry.families import counters, gauges, histograms
 from service.telemetry.histogram import CALL_S, Histogram
-from service.upstream.results import RESULTS
+from service.upstream.verdicts import RESULTS
 
 KEEP_S = 60.0
 """How long a call is considered for the busiest window."""

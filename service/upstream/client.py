@@ -23,11 +23,10 @@ from service.upstream.apps import UpstreamApp
 from service.upstream.call_trace import NO_TRACE, CallTrace
 from service.upstream.codes import CodeKind, kind_of
 from service.upstream.get_call import get_body, read_task
-from service.upstream.hosts import FailedHosts
 from service.upstream.list_call import list_body, read_listing
 from service.upstream.refusals import Stops, is_off, refused
 from service.upstream.signer import Signature, Signer
-from service.upstream.transport import BeforeSend, HostUnreachable, Transport, date_s
+from service.upstream.transport import BeforeSend, FailedHosts, HostUnreachable, Transport, date_s
 from service.upstream.wire import MalformedAnswer, UpstreamRefusal, bounded, request_target
 
 log = structlog.get_logger(__name__)

@@ -1,4 +1,4 @@
-"""The consequences of a failed fetch, and its explanation for operators. Pure."""
+"""The result of a call as a word, what follows from a failed one, and its explanation for operators. Pure."""
 
 from enum import StrEnum
 
@@ -13,6 +13,14 @@ from service.model.errors import (
     UpstreamUnreachable,
 )
 from service.upstream.codes import CodeKind, kind_of
+
+OK = "ok"
+HTTP_STATUS = "http_status"
+FAILED = "failed"
+"""An internal error."""
+
+RESULTS = (OK, "timeout", "unreachable", "broken", HTTP_STATUS, *(kind.value for kind in CodeKind), FAILED)
+"""All values that `result_of` returns."""
 
 
 class RetryVerdict(StrEnum):
@@ -82,3 +90,22 @@ def explain(error: UpstreamError) -> str:
                 "the app's base_url), or the upstream has changed."
             )
     return str(error)
+
+
+def result_of(error: Exception | None) -> str:
+    """Return a word from RESULTS, for logs, metrics and traces."""
+    match error:
+        case None:
+            return OK
+        case UpstreamRefused(code=code):
+            return kind_of(code).value
+        case UpstreamTimeout():
+            return "timeout"
+        case UpstreamUnreachable():
+            return "unreachable"
+        case UpstreamHTTPStatus():
+            return HTTP_STATUS
+        case UpstreamBroken() | UpstreamError():
+            return "broken"
+        case _:
+            return FAILED

@@ -16,7 +16,7 @@ from service.model.budgets import COLUMNS, CallResults, Counts, RecentCalls, Usa
 from service.model.calls import CallKind
 from service.model.errors import StoreUnavailable
 from service.store.interfaces import Script, Store
-from service.upstream.results import OK
+from service.upstream.verdicts import OK
 from service.usage.buckets import (
     CALLS,
     LAST_SUCCESS,

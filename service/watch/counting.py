@@ -8,7 +8,7 @@ CountUsage = Callable[[str, int], None]
 
 
 class WatchCounter:
-    """Counts one watch. Must be told at least once in a few seconds, so that its time falls into the right minute."""
+    """Counts one watch. Call `sent` at least every few seconds, so that its time counts in the right minute."""
 
     def __init__(self, events: Counter[str], usage: CountUsage, *, now_s: Callable[[], float]) -> None:
         """`events` counts the events of all watches by name; `now_s` returns the seconds of a monotonic clock."""

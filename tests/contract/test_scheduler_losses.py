@@ -1,11 +1,12 @@
 """Turns go on, within the limit, when a key of the scheduler is lost and when replicas have different rules."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+import msgspec
 import pytest
 import redis
 
-from service.budget.scheduler.interfaces import Begun, Rules, Scheduler
+from service.budget.scheduler.interfaces import Beginning, Begun, Rules, Scheduler, Ticked, WaitingCount, Wish
 from tests.contract.scheduler_world import World, row, server
 
 RULES = Rules(calls=2, window_ms=1000, transit_ms=200, fetch_lease_ms=2000)
@@ -26,10 +27,43 @@ def world(request: pytest.FixtureRequest, client: redis.Redis) -> World:
     return World(None if request.param == "local" else client, RULES)
 
 
+class Ruled:
+    """A replica that always calls with the rules that the world has now, also without Redis."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.inner = world.replica(name)
+        self._policy, self._rules = world.policy, world.rules
+
+    async def tick(
+        self,
+        waiting: tuple[WaitingCount, ...],
+        *,
+        returned: tuple[int, ...],
+        quiet: bool,
+        wants_board: bool,
+        wish: Wish | None = None,
+    ) -> Ticked:
+        """See `Scheduler.tick`."""
+        self._policy.rules = self._rules
+        return await self.inner.tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board, wish=wish)
+
+    async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
+        """See `Scheduler.begin`."""
+        self._policy.rules = self._rules
+        return await self.inner.begin(turn, block=block, block_key=block_key, known=known)
+
+    async def done(
+        self, turn: int, *, block: str, pause_ms: int, pause_reason: str, took_ms: int | None = None
+    ) -> None:
+        """See `Scheduler.done`."""
+        self._policy.rules = self._rules
+        await self.inner.done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason, took_ms=took_ms)
+
+
 class Backlog:
     """Replicas with a caller each that always waits for as many blocks: `begun` are the times of calls, by caller."""
 
-    def __init__(self, world: World, replicas: dict[str, Scheduler], *, count: int = 50) -> None:
+    def __init__(self, world: World, replicas: Mapping[str, Scheduler], *, count: int = 50) -> None:
         self.begun: dict[str, list[float]] = {caller: [] for caller in replicas}
         self._world = world
         self._replicas = replicas
@@ -85,16 +119,37 @@ async def test_a_lost_key_of_the_scheduler_costs_a_few_seconds_at_most(client: r
 
 async def test_replicas_with_other_numbers_of_calls_share_the_budget(world: World) -> None:
     """In a rollout that changes `calls` turns go on, at the smaller number or more, and never beyond the larger."""
-    replicas: dict[str, Scheduler] = {}
+    replicas: dict[str, Ruled] = {}
     for name, calls in (("a", 2), ("b", 1)):
         world.rules = Rules(calls=calls, window_ms=1000, transit_ms=200, fetch_lease_ms=2000)
-        replicas[name] = _with_rules(world, name)
+        replicas[name] = Ruled(world, name)
     backlog = Backlog(world, replicas)
     await backlog.passes(20_000)
     assert backlog.worst() <= 2
     served = backlog.since(10_000)
     assert sum(served.values()) >= 12
     assert min(served.values()) >= 5
+
+
+@pytest.mark.parametrize("window_ms", [2_000, 3_000, 30_000])
+async def test_a_rollout_that_shortens_the_window_costs_no_turns(world: World, window_ms: int) -> None:
+    """Replicas with the longer window and with the shorter one get turns, at the pace of the longer one or more.
+
+    What was taken for the longer window is no garbage, and no longer taken once the shorter one has passed.
+    """
+    replicas: dict[str, Ruled] = {}
+    for name, window in (("old", window_ms), ("new", RULES.window_ms)):
+        world.rules = msgspec.structs.replace(RULES, window_ms=window)
+        replicas[name] = Ruled(world, name)
+    backlog = Backlog(world, replicas)
+    await backlog.passes(window_ms + 2_000)
+    began_ms = world.now
+    await backlog.passes(20_000)
+    served = backlog.since(began_ms)
+    assert backlog.worst() <= RULES.calls
+    assert min(served.values()) >= 5
+    if world.client is not None:
+        assert sum(getattr(each.inner, "resets", 0) for each in replicas.values()) == 1
 
 
 async def _call_without_end(world: World, replica: Scheduler) -> None:
@@ -104,23 +159,3 @@ async def _call_without_end(world: World, replica: Scheduler) -> None:
             if await replica.begin(turn.id, block="d", block_key="tg:{news}:d", known=b"") == Begun():
                 return
         world.now += STEP_MS
-
-
-def _with_rules(world: World, name: str) -> Scheduler:
-    """Return a replica that always calls with the world's present rules, also without Redis."""
-    replica, rules = world.replica(name), world.rules
-
-    class OwnRules:
-        async def tick(self, *args: object, **how: object) -> object:
-            world.policy.rules = rules
-            return await replica.tick(*args, **how)  # type: ignore[arg-type]
-
-        async def begin(self, *args: object, **how: object) -> object:
-            world.policy.rules = rules
-            return await replica.begin(*args, **how)  # type: ignore[arg-type]
-
-        async def done(self, *args: object, **how: object) -> None:
-            world.policy.rules = rules
-            await replica.done(*args, **how)  # type: ignore[arg-type]
-
-    return OwnRules()  # type: ignore[return-value]

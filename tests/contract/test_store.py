@@ -1,8 +1,10 @@
-"""The guarantees of every store, on one server, on Sentinel's master and on a cluster."""
+"""The guarantees of every store: on one server, Sentinel's master, a cluster, and in the memory of simulations."""
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -11,6 +13,7 @@ from service.settings import RedisSettings
 from service.store.interfaces import Put, Store
 from service.store.redis_store import RedisStore
 from tests.servers import BINARIES, Server, until
+from tests.simulation.memory_redis import MemoryRedis, MemoryStore, Network
 
 COUNT = "return {redis.call('INCR', KEYS[1]), ARGV[1]}"
 
@@ -26,14 +29,33 @@ def redis_server() -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(params=SERVERS)
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[RedisStore]:
-    servers = request.getfixturevalue(SERVERS[request.param])
-    mode = request.param.partition(" ")[0]
+@asynccontextmanager
+async def opened(request: pytest.FixtureRequest, mode: str) -> AsyncIterator[RedisStore]:
+    servers = request.getfixturevalue(SERVERS[mode])
+    mode = mode.partition(" ")[0]
     store = RedisStore(RedisSettings(url=servers.url, mode=mode, connections=8, timeout_s=1.0))
     yield store
     await store.aclose()
     assert store.open_connections == 0
+
+
+@pytest.fixture(params=SERVERS)
+async def redis_store(request: pytest.FixtureRequest) -> AsyncIterator[RedisStore]:
+    """A store that runs scripts, over connections."""
+    async with opened(request, request.param) as store:
+        yield store
+
+
+@pytest.fixture(params=["memory", *SERVERS])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    """Any store."""
+    if request.param == "memory":
+        store = MemoryStore(MemoryRedis(time.monotonic), Network(random.Random(1), delay_s=(0.0, 0.001)))
+        yield store
+        await store.aclose()
+    else:
+        async with opened(request, request.param) as store:
+            yield store
 
 
 async def test_a_value_comes_back_as_it_was_put(store: Store) -> None:
@@ -72,18 +94,18 @@ async def test_keys_of_all_apps_are_found(store: Store) -> None:
     assert await asyncio.gather(*(store.get(key) for key in keys)) == [key.encode() for key in keys]
 
 
-async def test_a_script_runs_where_its_keys_live(store: Store) -> None:
+async def test_a_script_runs_where_its_keys_live(redis_store: RedisStore) -> None:
     """A script sees its keys and arguments, on any hash tag, and runs once for each call."""
-    script = store.script(COUNT)
+    script = redis_store.script(COUNT)
     for number in range(6):
         assert await script([f"t:{{app{number}}}:n"], ["x"]) == [1, b"x"]
         assert await script([f"t:{{app{number}}}:n"], [b"\xff\x00"]) == [2, b"\xff\x00"]
 
 
-async def test_a_script_that_fails_is_refused(store: Store) -> None:
+async def test_a_script_that_fails_is_refused(redis_store: RedisStore) -> None:
     """An error in a script is StoreUnavailable and says so, without the script's message."""
     with pytest.raises(StoreUnavailable) as caught:
-        await store.script("return redis.error_reply('SECRET ' .. KEYS[1])")(["t:{a}:k"], [])
+        await redis_store.script("return redis.error_reply('SECRET ' .. KEYS[1])")(["t:{a}:k"], [])
     assert caught.value.detail == "script refused"
     assert "SECRET" not in str(caught.value)
 
@@ -101,17 +123,17 @@ async def test_a_purge_takes_one_prefix_only(store: Store) -> None:
     assert await store.delete_matching("t:{a*}:b:") == 0
 
 
-async def test_a_message_reaches_all_who_listen_in_order(store: Store) -> None:
+async def test_a_message_reaches_all_who_listen_in_order(redis_store: RedisStore) -> None:
     """Messages arrive at every handler of the channel and no other, in order, once listening has begun."""
     heard: list[bytes] = []
     also: list[bytes] = []
     begun: list[str] = []
-    store.listen("t:{a}:c", heard.append, on_gap=lambda: begun.append("a"))
-    store.listen("t:{b}:c", also.append, on_gap=lambda: begun.append("b"))
+    redis_store.listen("t:{a}:c", heard.append, on_gap=lambda: begun.append("a"))
+    redis_store.listen("t:{b}:c", also.append, on_gap=lambda: begun.append("b"))
     await until(lambda: set(begun) == {"a", "b"})
     for number in range(50):
-        await store.publish("t:{a}:c", b"%d" % number)
-    await store.script("return {redis.call('PUBLISH', ARGV[1], 'x')}")(["t:{zz}:k"], ["t:{b}:c"])
+        await redis_store.publish("t:{a}:c", b"%d" % number)
+    await redis_store.script("return {redis.call('PUBLISH', ARGV[1], 'x')}")(["t:{zz}:k"], ["t:{b}:c"])
     await until(lambda: len(heard) == 50 and len(also) == 1)
     assert heard == [b"%d" % number for number in range(50)]
     assert also == [b"x"]
@@ -129,16 +151,16 @@ async def test_a_channel_may_be_added_later(store: Store) -> None:
     await until(lambda: late == [b"1"])
 
 
-async def test_cancelled_calls_leak_no_connection(store: RedisStore) -> None:
+async def test_cancelled_calls_leak_no_connection(redis_store: RedisStore) -> None:
     """After 1,000 calls cancelled at any moment, the connections are within their bound and answer in step."""
-    await store.put("t:{a}:k", b"v", ttl_ms=60_000)
-    script = store.script(COUNT)
+    await redis_store.put("t:{a}:k", b"v", ttl_ms=60_000)
+    script = redis_store.script(COUNT)
 
     async def one(number: int) -> None:
         calls: tuple[Callable[[], Awaitable[object]], ...] = (
-            lambda: store.get("t:{a}:k"),
+            lambda: redis_store.get("t:{a}:k"),
             lambda: script(["t:{a}:n"], ["x"]),
-            lambda: store.put(f"t:{{a}}:{number}", b"w", ttl_ms=60_000),
+            lambda: redis_store.put(f"t:{{a}}:{number}", b"w", ttl_ms=60_000),
         )
         task = asyncio.ensure_future(calls[number % 3]())
         for _ in range(number % 7):
@@ -148,8 +170,8 @@ async def test_cancelled_calls_leak_no_connection(store: RedisStore) -> None:
 
     for batch in range(0, 1000, 20):
         await asyncio.gather(*(one(number) for number in range(batch, batch + 20)))
-    assert await asyncio.gather(*(store.get("t:{a}:k") for _ in range(20))) == [b"v"] * 20
-    assert store.open_connections <= 8 + 2
+    assert await asyncio.gather(*(redis_store.get("t:{a}:k") for _ in range(20))) == [b"v"] * 20
+    assert redis_store.open_connections <= 8 + 2
     await until(lambda: not any(task.get_name().startswith("store-call") for task in asyncio.all_tasks()))
 
 
@@ -164,35 +186,35 @@ async def test_what_was_begun_is_finished(store: Store) -> None:
         assert time.monotonic() - started_s < 2.0
 
 
-async def test_more_callers_than_connections_wait_briefly(store: RedisStore) -> None:
+async def test_more_callers_than_connections_wait_briefly(redis_store: RedisStore) -> None:
     """Two hundred calls at once share eight connections, and none is refused."""
-    await store.put("t:{a}:k", b"v", ttl_ms=60_000)
-    assert await asyncio.gather(*(store.get("t:{a}:k") for _ in range(200))) == [b"v"] * 200
-    assert store.open_connections <= 8 + 2
+    await redis_store.put("t:{a}:k", b"v", ttl_ms=60_000)
+    assert await asyncio.gather(*(redis_store.get("t:{a}:k") for _ in range(200))) == [b"v"] * 200
+    assert redis_store.open_connections <= 8 + 2
 
 
-async def test_a_closed_store_refuses(store: RedisStore) -> None:
+async def test_a_closed_store_refuses(redis_store: RedisStore) -> None:
     """After aclose, calls are refused at once and no connection is left."""
-    await store.get("t:{a}:k")
-    await store.aclose()
+    await redis_store.get("t:{a}:k")
+    await redis_store.aclose()
     with pytest.raises(StoreUnavailable) as caught:
-        await store.get("t:{a}:k")
+        await redis_store.get("t:{a}:k")
     assert caught.value.detail == "closed"
-    assert store.open_connections == 0
+    assert redis_store.open_connections == 0
 
 
-async def test_a_script_that_was_not_loaded_does_not_run(store: Store) -> None:
+async def test_a_script_that_was_not_loaded_does_not_run(redis_store: RedisStore) -> None:
     """`if_loaded` returns None, and nothing has run, until the script has been loaded into that server."""
-    script = store.script(f"-- {time.monotonic_ns()}\n{COUNT}")
+    script = redis_store.script(f"-- {time.monotonic_ns()}\n{COUNT}")
     assert await script.if_loaded(["t:{a}:loaded"], ["x"]) is None
-    assert await store.get("t:{a}:loaded") is None
+    assert await redis_store.get("t:{a}:loaded") is None
     assert await script.load(["t:{a}:loaded"], ["x"]) == [1, b"x"]
     assert await script.if_loaded(["t:{a}:loaded"], ["y"]) == [2, b"y"]
 
 
-async def test_what_is_no_string_is_no_value(store: Store) -> None:
+async def test_what_is_no_string_is_no_value(redis_store: RedisStore) -> None:
     """A key of another type has no value, and can be put."""
-    await store.script("return {redis.call('LPUSH', KEYS[1], 'x')}")(["t:{a}:list"], [])
-    assert await store.get("t:{a}:list") is None
-    await store.put("t:{a}:list", b"v", ttl_ms=10_000)
-    assert await store.get("t:{a}:list") == b"v"
+    await redis_store.script("return {redis.call('LPUSH', KEYS[1], 'x')}")(["t:{a}:list"], [])
+    assert await redis_store.get("t:{a}:list") is None
+    await redis_store.put("t:{a}:list", b"v", ttl_ms=10_000)
+    assert await redis_store.get("t:{a}:list") == b"v"

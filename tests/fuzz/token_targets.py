@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import ECAlgorithm
 
-from service.callers.bearer import CREDENTIAL_MAX, bearer_of, is_credential
+from service.callers.authenticator import CREDENTIAL_MAX, bearer_of, is_credential
 from service.callers.checking import checked
 from service.callers.signing_keys import KEYS_MAX, KID_MAX, NoKeys, read_jwks
-from service.callers.token import Trust
+from service.callers.tokens import Trust
 from service.model.errors import KeysUnavailable, Unauthenticated
 from tests.fuzz.target import Target
 

@@ -216,7 +216,7 @@ class FakeGateway:
         return Readiness(ready=self.ready, redis="ok", apps=apps)
 
     def _charge(self, ask: RequestTerms) -> None:
-        """Let the request have cost `cost`, however it ends."""
+        """Charge `cost` to the request, however it ends."""
         if ask.origin.cost is not None:
             ask.origin.cost.waited_s += self.cost.waited_s
             ask.origin.cost.upstream_s += self.cost.upstream_s

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ import msgspec
 from service.callers.authenticator import Authenticator
 from service.callers.table import Table, table_of
 from service.model.callers import Authenticated, Caller
-from service.model.errors import StoreUnavailable, Unauthenticated
+from service.model.errors import Unauthenticated
 from service.observe.access_log import log_requests
 from service.observe.request import RequestRecord
 from service.server.addresses import listening_socket
@@ -37,23 +38,12 @@ from service.web.middleware import RequestMiddleware
 from service.web.settings import WebSettings, default_web_settings
 from service.web.site import create_web
 from tests.http.fake_gateway import NOW_S, FakeGateway
+from tests.simulation.memory_redis import MemoryRedis, MemoryStore, Network
 
 KEY = "one-key"
 AUTH = {"Authorization": f"Bearer {KEY}"}
 OPERATOR_AUTH = {"Authorization": "Bearer operator-key"}
 MANY_AUTH = {"Authorization": "Bearer two-key"}
-
-
-class NoStore:
-    """A Redis that is unavailable."""
-
-    async def get(self, key: str) -> bytes | None:
-        """Nothing can be read."""
-        raise StoreUnavailable("unreachable")
-
-    async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
-        """Nothing can be stored."""
-        raise StoreUnavailable("unreachable")
 
 
 class SlowToForce:
@@ -70,7 +60,7 @@ class SlowToForce:
         return lambda: None
 
     def authenticate_cached(self, authorization: bytes | None) -> Authenticated | None:
-        """Know nobody without a check."""
+        """Return None: no credential is known without a check."""
         return None
 
     def identify(self, authorization: bytes | None) -> Caller:
@@ -122,9 +112,12 @@ class Web:
 
 def feeds_over(gateway: Any, *, usage: Mapping[str, Count] | None = None) -> Feeds:
     """Watched lists over a gateway, on a replica without Redis."""
+    redis = MemoryRedis(lambda: NOW_S)
+    redis.is_away = True
+    store = MemoryStore(redis, Network(random.Random(1), delay_s=(0.0, 0.0)))
     return Feeds(
         gateway,
-        VersionStore(NoStore(), prefix="t", keep_s=60.0),  # type: ignore[arg-type]
+        VersionStore(store, prefix="t", keep_s=60.0),
         settings=WatchSettings(),
         block_size=100,
         clock=lambda: NOW_S,

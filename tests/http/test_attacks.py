@@ -1,4 +1,4 @@
-"""Hostile requests: nothing in them comes back as anything but data, and nothing is a 500."""
+"""Hostile requests: input is echoed only as data, and never causes a 500."""
 
 import asyncio
 import hashlib
@@ -30,7 +30,7 @@ ODD = (b"a\x00b", b"a\rb", b"a\nX-Injected: 1", b"a\r\n X-Injected: 1", b"\x7f",
 @pytest.mark.parametrize(("path", "parameter"), PARAMETERS)
 @pytest.mark.parametrize("value", INJECTED)
 async def test_control_characters_in_parameters(web: Web, path: str, parameter: str, value: str) -> None:
-    """No control character of a parameter comes back raw, in any field or body, whichever parameter it is in."""
+    """Control characters of a parameter are never echoed raw, in any field or body."""
     method = "DELETE" if path == "/cache" else "GET"
     answer = await web.client.request(method, f"{path}?{parameter}={value}", headers=AUTH)
     assert answer.status_code in (200, 400, 403, 404)
@@ -76,7 +76,7 @@ async def test_requests_in_flight_are_bounded_for_each_caller(web: Web) -> None:
 
 
 async def test_a_page_in_memory_is_served_beyond_that_bound(web: Web) -> None:
-    """It waits for nothing, so a caller whose other requests all wait gets it nevertheless."""
+    """A caller at its bound of waiting requests still gets a page from memory, which waits for nothing."""
     web.gateway.go = asyncio.Event()
     waiting = [asyncio.create_task(web.get(f"/tasks?q={number}")) for number in range(5)]
     await until(lambda: web.gateway.waiting == 5)
@@ -111,7 +111,7 @@ def _operators(*, operator: bool) -> Any:
 
 
 @pytest.mark.parametrize(("operator", "foreign"), [(False, 404), (True, 403)])
-async def test_only_operators_learn_that_an_app_is_there(operator: bool, foreign: int) -> None:
+async def test_only_operators_can_tell_foreign_apps_from_unknown_ones(operator: bool, foreign: int) -> None:
     """A foreign app and a nonexistent one look alike, except to an operator, who gets 403 for the former."""
     web = Web(callers=_operators(operator=operator))
     async with web.client:

@@ -89,12 +89,12 @@ async def test_the_app_is_read_strictly(web: Web, query: str, status: int, param
         assert answer.json()["errors"][0]["parameter"] == parameter
 
 
-async def test_nobody_asks_without_a_key(web: Web) -> None:
-    """401, as everywhere."""
+async def test_a_key_is_required(web: Web) -> None:
+    """A request without a key gets 401, as everywhere."""
     assert (await web.client.get("/budget?app=shop")).status_code == 401
 
 
-async def test_the_app_is_noted(web: Web) -> None:
-    """For logs and metrics."""
+async def test_the_app_is_recorded(web: Web) -> None:
+    """The request's record names the app, for logs and metrics."""
     await web.get("/budget")
     assert (web.observed[-1].labels.app, web.observed[-1].labels.route) == ("shop", "/budget")

@@ -15,7 +15,7 @@ async def test_operators_drop(web: Web) -> None:
     assert (web.observed[0].labels.route, web.observed[0].labels.app) == ("/cache", "shop")
 
 
-async def test_others_may_not(web: Web) -> None:
+async def test_only_operators_may_drop(web: Web) -> None:
     """Other callers get a 403, and nothing is dropped."""
     answer = await web.client.delete("/cache?app=shop", headers=AUTH)
     assert (answer.status_code, answer.json()["type"]) == (403, "/problems/not-allowed")
@@ -25,7 +25,7 @@ async def test_others_may_not(web: Web) -> None:
 
 @pytest.mark.parametrize("query", ["", "?app=", "?app=a&app=b", "?app=shop&block=1", "?app=%ff"])
 async def test_faults(web: Web, query: str) -> None:
-    """The app must be named once, and nothing else."""
+    """The app must be named exactly once, and other parameters are rejected."""
     answer = await web.client.delete(f"/cache{query}", headers=OPERATOR_AUTH)
     assert (answer.status_code, answer.json()["type"]) == (400, "/problems/bad-request")
     assert answer.json()["errors"]
@@ -37,13 +37,13 @@ async def test_faults(web: Web, query: str) -> None:
     [(UnknownApp(), 404, "unknown-app"), (StoreUnavailable("unreachable"), 503, "store-unavailable")],
 )
 async def test_problems(web: Web, error: Exception, status: int, kind: str) -> None:
-    """A nonexistent app, and Redis unavailable."""
+    """A nonexistent app gets 404, and an unavailable Redis 503."""
     web.gateway.error = error
     answer = await web.client.delete("/cache?app=shop", headers=OPERATOR_AUTH)
     assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{kind}")
 
 
-async def test_no_body(web: Web) -> None:
+async def test_a_body_is_rejected(web: Web) -> None:
     """A body is rejected, as with GET."""
     answer = await web.client.request("DELETE", "/cache?app=shop", headers=OPERATOR_AUTH, content=b"x")
     assert answer.status_code == 413

@@ -45,7 +45,7 @@ async def test_hishel(web: Web, tmp_path: Path) -> None:
 
 
 async def test_cachecontrol(web: Web) -> None:
-    """The same with requests."""
+    """requests with CacheControl does the same."""
     with CacheControl(requests.Session()) as session:
         async with web.on_a_socket() as port:
             url = f"http://127.0.0.1:{port}/tasks"
@@ -67,8 +67,8 @@ async def polls(web: Web, ask: Any) -> None:
     assert sent(web)[ROUNDS:] == [304]
 
 
-async def test_a_changed_task_is_a_body(web: Web) -> None:
-    """The tag changes with a task, the total or the slice, and with nothing else."""
+async def test_the_tag_follows_the_content(web: Web) -> None:
+    """The tag changes with a task, the total or the slice, and only with these."""
     tag = (await web.get()).headers["etag"]
     for _ in renewals(web):
         assert (await web.get(headers={"If-None-Match": tag})).status_code == 304

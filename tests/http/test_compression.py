@@ -49,7 +49,8 @@ async def test_the_tag_is_that_of_all_codings(web: Web) -> None:
 
 
 async def test_each_body_is_compressed_by_itself(web: Web) -> None:
-    """Pages with one tag differ in when they were fetched: nobody gets the compressed body of another page."""
+    """Pages with the same tag may differ in their time of fetch: the compressed body of one is never sent for
+    another."""
     for fetched_at_ms in (1_749_999_990_000, 1_749_999_991_000, 1_749_999_990_000):
         web.gateway.changes = {"body": LARGE, "fetched_at_ms": fetched_at_ms}
         plain, packed = await web.get(headers={"Accept-Encoding": "identity"}), await web.get()
@@ -60,7 +61,7 @@ async def test_each_body_is_compressed_by_itself(web: Web) -> None:
 
 
 async def test_small_answers_stay_as_they_are(web: Web) -> None:
-    """Less than a kilobyte is not worth it, unless the caller refuses a plain body."""
+    """Bodies under a kilobyte are compressed only if the client does not accept an uncompressed one."""
     web.gateway.changes = {}
     web.gateway.listed = web.gateway.listed[:2]
     _, fields, _ = await _raw(web, Accept_Encoding="gzip")
@@ -93,7 +94,7 @@ async def test_a_stream_is_compressed_where_that_is_accepted(web: Web) -> None:
     assert len(packed) < len(plain.content) / 3
 
 
-async def test_each_block_of_a_compressed_stream_can_be_read_when_it_comes(web: Web) -> None:
+async def test_a_compressed_stream_is_flushed_after_each_block(web: Web) -> None:
     """The first hundred tasks can be read while the second block is still being waited for."""
     second = asyncio.Event()
     web.gateway.chunk_outcomes[100] = second

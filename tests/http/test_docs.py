@@ -1,4 +1,4 @@
-"""The contract and its page: committed, complete, true of the answers, and free of external requests."""
+"""The contract and its page: committed, complete, consistent with the responses, and free of external requests."""
 
 import gzip
 import hashlib
@@ -59,7 +59,7 @@ def references(part: object) -> set[str]:
     return set()
 
 
-def test_committed(document: dict[str, Any]) -> None:
+def test_committed_contract_is_current(document: dict[str, Any]) -> None:
     """The committed contract is the generated one; `make openapi` rewrites it. Only its version may lag."""
     committed = json.loads(COMMITTED.read_bytes())
     committed["info"]["version"] = document["info"]["version"]
@@ -68,7 +68,7 @@ def test_committed(document: dict[str, Any]) -> None:
     assert openapi_document() == openapi_document()
 
 
-def test_references(document: dict[str, Any]) -> None:
+def test_references_resolve(document: dict[str, Any]) -> None:
     """Every reference resolves, and every component is referenced."""
     components = {
         f"#/components/{kind}/{name}"
@@ -80,7 +80,7 @@ def test_references(document: dict[str, Any]) -> None:
     assert components - references(document) == set()
 
 
-async def test_routes(web: Web, document: dict[str, Any]) -> None:
+async def test_contract_has_all_routes(web: Web, document: dict[str, Any]) -> None:
     """Every route is in the contract, except those for people, and the contract has no others."""
     routes = {route.path.replace(":str", "") for route in web.app.app.routes}
     assert set(document["paths"]) == routes - UNDOCUMENTED
@@ -178,7 +178,7 @@ async def test_contract_is_served(web: Web) -> None:
     assert (again.status_code, again.content) == (304, b"")
 
 
-async def test_docs_stay_here(web: Web) -> None:
+async def test_docs_load_nothing_from_elsewhere(web: Web) -> None:
     """The page names nothing of another origin, everything that it loads exists, and its policy forbids the rest."""
     page = await web.client.get("/docs")
     assert page.headers["content-type"] == "text/html; charset=utf-8"

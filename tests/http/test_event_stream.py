@@ -99,7 +99,7 @@ async def test_content_with_line_breaks_is_one_line(web: Web) -> None:
 async def test_a_watch_that_can_not_begin_is_a_problem(
     web: Web, query: str, error: Exception | None, status: int, slug: str
 ) -> None:
-    """With the status of its problem type, as for pages."""
+    """An error before the first event is a problem with its status, as for pages."""
     if error is not None:
         web.gateway.chunk_outcomes[0] = error
     answer = await web.get(f"/tasks?{query}", EVENT_STREAM)
@@ -107,14 +107,14 @@ async def test_a_watch_that_can_not_begin_is_a_problem(
 
 
 async def test_head_sends_fields_alone(web: Web) -> None:
-    """As for streams."""
+    """HEAD sends the header fields and no event, as for streams."""
     answer = await web.client.head("/tasks", headers={**AUTH, **EVENT_STREAM})
     assert (answer.status_code, answer.headers["content-type"], answer.content) == (200, "text/event-stream", b"")
     assert web.feeds.watchers == 0
 
 
-async def test_the_end_is_told_with_its_reason(web: Web) -> None:
-    """A replica that shuts down sends its watchers elsewhere at once."""
+async def test_shutdown_ends_a_watch_with_its_reason(web: Web) -> None:
+    """When the replica shuts down, watches end at once, and their last event says why."""
     async with watching(web) as (_, coming):
         async for event in coming:
             if event.name == "synced":
@@ -126,7 +126,7 @@ async def test_the_end_is_told_with_its_reason(web: Web) -> None:
 
 
 async def test_a_hang_up_frees_the_watcher(web: Web) -> None:
-    """Nothing is read for a list that nobody watches."""
+    """After the last watcher hangs up, its list is no longer read."""
     async with asyncio.timeout(20), web.on_a_socket() as port:
         async with httpx.AsyncClient() as client:
             url = f"http://127.0.0.1:{port}/tasks"

@@ -17,14 +17,14 @@ def open_web(web: Web) -> httpx.AsyncClient:
     "host", ["localhost", "LOCALHOST:8000", "taskgate.localhost", "127.0.0.1", "127.1.2.3:80", "[::1]:8000"]
 )
 async def test_names_of_this_machine_are_served(web: Web, host: str) -> None:
-    """Without credentials, any of these names is served."""
+    """Without authentication, each name of this machine is served."""
     assert (await open_web(web).get("/livez", headers={"Host": host})).status_code == 200
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "localhost.evil.example", "10.0.0.1", "[fe80::1]", "127.0.0.1.nip.io"]
 )
-async def test_other_names_are_not(web: Web, host: str) -> None:
+async def test_other_names_are_rejected(web: Web, host: str) -> None:
     """A page of evil.example whose name was made to resolve to this service reads and drops nothing, by any method."""
     for method, path in (("GET", "/tasks"), ("DELETE", "/cache?app=shop"), ("HEAD", "/livez")):
         refused = await open_web(web).request(method, path, headers={"Host": host, **OPERATOR_AUTH})
@@ -52,10 +52,10 @@ async def test_other_names_are_not(web: Web, host: str) -> None:
         ({"Origin": "http://localhost:3000"}, True, 403, 403),
     ],
 )
-async def test_what_foreign_pages_may_do(
+async def test_foreign_pages_may_only_link_here(
     web: Web, fields: dict[str, str], is_open: bool, get: int, delete: int
 ) -> None:
-    """Nothing that changes state; and without credentials, nothing but to link here."""
+    """A foreign page can't change state; without authentication, it can only link here."""
     client = open_web(web) if is_open else web.client
     headers = {**OPERATOR_AUTH, **fields}
     assert (await client.get("/livez", headers=headers)).status_code == get

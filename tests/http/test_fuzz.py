@@ -1,4 +1,4 @@
-"""Whatever a caller sends, it gets a page, a 304 or a problem that names a fault: never a 500."""
+"""Arbitrary requests get a page, a 304 or a problem that names a fault: never a 500."""
 
 import asyncio
 import time
@@ -103,7 +103,7 @@ async def ask(app: Any, path: str, query: bytes, fields: list[tuple[bytes, bytes
 
 @FEW
 @given(pairs=PAIRS, fields=FIELDS)
-def test_parameters_and_fields(
+def test_random_parameters_and_fields_never_cause_a_500(
     fuzzed: Web, runner: asyncio.Runner, pairs: list[tuple[bytes, bytes]], fields: list[tuple[bytes, bytes]]
 ) -> None:
     """No parameters and no fields cause a 500."""
@@ -114,7 +114,7 @@ def test_parameters_and_fields(
 
 @FEW
 @given(fields=FIELDS, known=st.booleans())
-def test_fields_on_the_hot_path(
+def test_random_fields_on_the_hot_path_never_cause_a_500(
     hot: ResponseCache, runner: asyncio.Runner, fields: list[tuple[bytes, bytes]], known: bool
 ) -> None:
     """Cached answers are as safe as new ones: requested twice, with a key or none, never a 500."""
@@ -126,7 +126,7 @@ def test_fields_on_the_hot_path(
 
 @FEW
 @given(query=st.binary(max_size=200), path=st.text(max_size=40), fields=FIELDS)
-def test_anything(
+def test_random_requests_never_cause_a_500(
     fuzzed: Web, runner: asyncio.Runner, query: bytes, path: str, fields: list[tuple[bytes, bytes]]
 ) -> None:
     """No path, query string or fields cause a 500."""

@@ -37,7 +37,8 @@ OPEN = [
     ],
 )
 async def test_unknown_callers(web: Web, path: str, credential: str | None) -> None:
-    """Without a known key there is only 401: it says whether a credential was sent, and not what was wrong with it."""
+    """Without a known key every request gets 401, which says whether a credential was sent, but not what is wrong
+    with it."""
     headers = {} if credential is None else {"Authorization": credential}
     answer = await web.client.get(path, headers=headers)
     assert answer.status_code == 401
@@ -50,14 +51,14 @@ async def test_unknown_callers(web: Web, path: str, credential: str | None) -> N
     assert web.observed[0].labels.caller is None
 
 
-async def test_two_credentials_are_none(web: Web) -> None:
+async def test_two_credentials_are_rejected(web: Web) -> None:
     """A request with two Authorization fields is unauthenticated."""
     headers = [("Authorization", f"Bearer {KEY}"), ("Authorization", f"Bearer {KEY}")]
     assert (await web.client.get("/apps", headers=headers)).status_code == 401
 
 
 async def test_only_named_routes_are_open(web: Web) -> None:
-    """Every route but those named here refuses a caller without a key."""
+    """Every route but those listed here rejects a caller without a key."""
     templates = {route.path for route in web.app.app.routes}
     closed = set()
     for template in templates:
@@ -71,12 +72,12 @@ async def test_only_named_routes_are_open(web: Web) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-async def test_scheme_in_any_case(web: Web, scheme: str) -> None:
-    """The scheme's case does not matter."""
+async def test_scheme_is_case_insensitive(web: Web, scheme: str) -> None:
+    """`Bearer` is accepted in any case."""
     assert (await web.client.get("/apps", headers={"Authorization": f"{scheme}  {KEY}"})).status_code == 200
 
 
-async def test_apps(web: Web) -> None:
+async def test_apps_are_those_of_the_caller(web: Web) -> None:
     """A caller sees only its own apps, whichever of its keys it uses."""
     shop = {"name": "shop", "region": "singapore"}
     assert (await web.get("/apps")).json() == {"apps": [shop]}
@@ -85,7 +86,7 @@ async def test_apps(web: Web) -> None:
         assert answer.json() == {"apps": [{"name": "news", "region": "singapore"}, shop]}
 
 
-async def test_state(web: Web) -> None:
+async def test_state_routes_reveal_no_app(web: Web) -> None:
     """Liveness never fails, readiness says what the gateway knows and names no app, and neither is cached."""
     assert (await web.client.get("/livez")).json() == {"live": True}
     ready = await web.client.get("/readyz")
@@ -99,20 +100,20 @@ async def test_state(web: Web) -> None:
 
 
 @pytest.mark.parametrize("own", ["a", "A.b_c-9", "x" * 128])
-async def test_own_request_id(web: Web, own: str) -> None:
+async def test_a_valid_request_id_is_kept(web: Web, own: str) -> None:
     """A caller's id is returned unchanged, even if nothing is found."""
     for path in ("/tasks", "/nowhere", "/livez"):
         assert (await web.get(path, headers={"X-Request-Id": own})).headers["x-request-id"] == own
 
 
 @pytest.mark.parametrize("own", ["", " ", "x" * 129, "a b", "a,b", "a/b", "\xe4", "a\tb"])
-async def test_made_request_id(web: Web, own: str) -> None:
+async def test_an_invalid_request_id_is_replaced(web: Web, own: str) -> None:
     """An unusable id is replaced by a generated one."""
     answer = await web.client.get("/livez", headers=[(b"x-request-id", own.encode("latin-1"))])
     assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
 
 
-async def test_observations(web: Web) -> None:
+async def test_each_request_is_observed_once(web: Web) -> None:
     """Each request is observed once, by route and not by path, with its outcome."""
     web.gateway.changes = {"source": Source.FETCHED}
     web.gateway.cost = FetchCost(waited_s=0.5, upstream_s=0.25, calls=1)
@@ -201,8 +202,8 @@ async def test_log_holds_no_secrets(web: Web) -> None:
         ("/tasks", {"Content-Length": "0"}, 200),
     ],
 )
-async def test_bounds(web: Web, path: str, headers: dict[str, str], status: int) -> None:
-    """Oversized requests are refused with a problem before anything looks at them."""
+async def test_oversized_requests_are_rejected(web: Web, path: str, headers: dict[str, str], status: int) -> None:
+    """Oversized requests are rejected with a problem before they are processed."""
     answer = await web.client.get(path, headers=AUTH | headers)
     assert answer.status_code == status
     assert "x-request-id" in answer.headers
@@ -211,7 +212,7 @@ async def test_bounds(web: Web, path: str, headers: dict[str, str], status: int)
         assert web.gateway.requests == []
 
 
-async def test_faults_beyond_the_application(web: Web) -> None:
+async def test_faults_outside_of_litestar_are_a_500(web: Web) -> None:
     """A fault outside of Litestar still gives a 500 with an id, and is logged."""
 
     async def broken(*_: object) -> None:

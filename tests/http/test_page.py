@@ -1,4 +1,4 @@
-"""The files of the page at `/`: their policy, and that they name nothing of another origin."""
+"""The files of the page at `/`: their policy, and no reference to another origin."""
 
 import re
 
@@ -7,7 +7,7 @@ from tests.http.site import Web
 FILES = ("/", "/page/page.css", "/page/page.js", "/page/card.js")
 
 
-async def test_the_policy_is_strict(web: Web) -> None:
+async def test_the_content_security_policy_is_strict(web: Web) -> None:
     """Scripts, styles, pictures and connections come from the gateway alone; nothing is framed, sent or inline."""
     for path in FILES:
         answer = await web.client.get(path)
@@ -22,7 +22,7 @@ async def test_the_policy_is_strict(web: Web) -> None:
         assert (again.status_code, again.content) == (304, b"")
 
 
-async def test_all_that_it_loads_is_here(web: Web) -> None:
+async def test_every_referenced_file_exists(web: Web) -> None:
     """Relative addresses, each of which exists; the docs are among its links."""
     text = (await web.client.get("/")).text
     named = re.findall(r'(?:src|href)="([^"]+)"', text)
@@ -38,7 +38,7 @@ async def test_all_that_it_loads_is_here(web: Web) -> None:
     assert (await web.client.get("/page/index.html")).status_code == 404
 
 
-async def test_nothing_of_elsewhere_is_named(web: Web) -> None:
+async def test_no_other_origin_is_referenced(web: Web) -> None:
     """No address except the SVG namespace, and no data that could become markup."""
     for path in FILES:
         text = (await web.client.get(path)).text.replace("http://www.w3.org/2000/svg", "")

@@ -79,7 +79,7 @@ CASES = [
 ]
 
 
-async def test_an_error_tells_the_budget_that_it_needed(web: Web) -> None:
+async def test_an_error_shows_the_budget_that_it_needed(web: Web) -> None:
     """A request refused for lack of a call shows the budget; one that needed none does not."""
     web.gateway.error = errors.WaitTooLong(place=7, estimate_s=12, patience_s=10)
     web.gateway.error.budget = BudgetNote(calls=5, window_s=1.0, free=0, reset_s=0.2)
@@ -91,7 +91,7 @@ async def test_an_error_tells_the_budget_that_it_needed(web: Web) -> None:
 
 
 @pytest.mark.parametrize(("error", "status", "slug", "retry_after", "members"), CASES)
-async def test_each_error(
+async def test_each_error_becomes_its_problem(
     web: Web, error: Exception, status: int, slug: str, retry_after: int | None, members: dict[str, object]
 ) -> None:
     """Each error becomes its problem, with its members, `Retry-After` if a retry may help, and a page."""
@@ -143,7 +143,7 @@ async def test_a_fault_is_logged_and_not_shown(web: Web) -> None:
 
 
 async def test_an_error_without_a_problem_is_a_fault(web: Web) -> None:
-    """One of our errors that the table lacks is a 500, and logged as one."""
+    """An error of ours that is missing from the table is a 500, and logged."""
     web.gateway.error = TaskgateError("secret detail")
     with capture_logs() as logs:
         answer = await web.get()
@@ -164,7 +164,7 @@ async def test_an_error_without_a_problem_is_a_fault(web: Web) -> None:
         ("BREW", "/tasks", 405, "method-not-allowed"),
     ],
 )
-async def test_http_errors(web: Web, method: str, path: str, status: int, slug: str) -> None:
+async def test_http_errors_are_problems(web: Web, method: str, path: str, status: int, slug: str) -> None:
     """An unknown route or method gets a problem too, and an id; 405 lists the allowed methods."""
     answer = await web.client.request(method, path)
     assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{slug}")
@@ -200,7 +200,7 @@ async def test_problems_explain_themselves(web: Web, slug: str) -> None:
     ],
 )
 async def test_the_form_of_problems_follows_accept(web: Web, accept: str, media_type: str) -> None:
-    """By weights, as everywhere; plain text if the client accepts neither form."""
+    """`Accept` weights choose HTML or plain text; plain text if the client accepts neither."""
     answer = await web.client.get("/problems", headers={"Accept": accept})
     assert answer.headers["content-type"].partition(";")[0] == media_type
 

@@ -1,4 +1,4 @@
-"""Complete answers, sent again: to whom, for how long, and which requests can't be answered this way."""
+"""The response cache: which requests it answers, and for how long."""
 
 import math
 from typing import Any
@@ -37,7 +37,7 @@ class Desk:
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway")
 
     async def as_the_server_does(self, scope: Any, receive: Any, send: Any) -> None:
-        """Look a response up without a task, and call the app only if there is none."""
+        """Look up a response without a task, and call the app only if there is none."""
         answer = self.replay.lookup(scope)
         if answer is None:
             await self.replay.call_app(scope, receive, send)
@@ -56,7 +56,7 @@ class Desk:
 
     @property
     def asked(self) -> int:
-        """How often the gateway was called."""
+        """Return how often the gateway was called."""
         return len(self.web.gateway.requests)
 
 
@@ -66,7 +66,7 @@ def desk(web: Web, request: pytest.FixtureRequest) -> Desk:
     return Desk(web, is_looked_up_first=request.param == "looked up first")
 
 
-async def test_the_same_again(desk: Desk) -> None:
+async def test_a_repeated_request_is_served_from_the_cache(desk: Desk) -> None:
     """The second answer has the first one's bytes with its current age; the gateway is called once."""
     first = await desk.get()
     desk.now_s += 3
@@ -82,8 +82,8 @@ async def test_the_same_again(desk: Desk) -> None:
     assert first.headers["x-request-id"] != second.headers["x-request-id"]
 
 
-async def test_never_longer_than_fresh(desk: Desk) -> None:
-    """Not a moment beyond the block's lifetime, whose age the answer had rounded down by up to a second."""
+async def test_a_response_is_not_served_past_its_freshness(desk: Desk) -> None:
+    """It is served up to the end of the block's lifetime, although `Age` was rounded down by up to a second."""
     await desk.get()
     desk.now_s += 9.99
     assert (await desk.get()).headers["age"] == "13"
@@ -92,7 +92,7 @@ async def test_never_longer_than_fresh(desk: Desk) -> None:
     assert desk.asked == 2
 
 
-async def test_observed_like_any_other(desk: Desk, web: Web) -> None:
+async def test_cached_responses_are_observed(desk: Desk, web: Web) -> None:
     """Observers get a cached answer with caller, app, route and outcome, and it carries the caller's own id."""
     web.gateway.listed = web.gateway.listed[:2]  # too little for compression
     web.gateway.changes = {"source": Source.FETCHED}
@@ -122,15 +122,15 @@ async def test_observed_like_any_other(desk: Desk, web: Web) -> None:
         ("/tasks", {"Pragma": "no-cache"}),
     ],
 )
-async def test_another_question(desk: Desk, path: str, headers: dict[str, str]) -> None:
-    """Any difference that may lead to another answer goes to the gateway."""
+async def test_different_requests_reach_the_gateway(desk: Desk, path: str, headers: dict[str, str]) -> None:
+    """A request with any difference that may change the response goes to the gateway."""
     await desk.get()
     await desk.client.get(path + ("&app=shop" if "?" in path else "?app=shop"), headers=AUTH | headers)
     assert desk.asked == 2
 
 
-async def test_a_body_is_refused_here_too(desk: Desk) -> None:
-    """What the middleware refuses is refused even if the answer is cached: a body, and fields that are too large."""
+async def test_invalid_requests_are_rejected_despite_a_cached_response(desk: Desk) -> None:
+    """What the middleware rejects is rejected even if the response is cached: a body, and fields that are too large."""
     await desk.get()
     assert (await desk.get(headers={"Content-Length": "1"})).status_code == 413
     assert (await desk.get(headers={"Cookie": "x" * 16_384})).status_code == 431
@@ -138,7 +138,7 @@ async def test_a_body_is_refused_here_too(desk: Desk) -> None:
     assert (await desk.client.get("/tasks", headers=twice)).status_code == 401
 
 
-async def test_the_callers_tag(desk: Desk) -> None:
+async def test_conditional_requests_are_cached_separately(desk: Desk) -> None:
     """A request with `If-None-Match` is cached separately: 304 again, without a body."""
     tag = (await desk.get()).headers["etag"]
     for _ in range(3):
@@ -149,7 +149,7 @@ async def test_the_callers_tag(desk: Desk) -> None:
     assert (await desk.get(headers={"If-None-Match": '"other"'})).status_code == 200
 
 
-async def test_no_longer_than_the_credential_is_good(desk: Desk) -> None:
+async def test_an_expired_credential_bypasses_the_cache(desk: Desk) -> None:
     """From the moment at which the credential expires, the rest of the service decides."""
     desk.until_s = NOW_S + 2
     await desk.get()
@@ -183,7 +183,7 @@ async def test_a_clock_that_steps_back_makes_nothing_fresh(desk: Desk) -> None:
     assert desk.asked == 2
 
 
-async def test_each_credential_by_itself(desk: Desk) -> None:
+async def test_responses_are_cached_per_credential(desk: Desk) -> None:
     """One credential's answer is sent to no other, be it unknown, of another scheme or of the same caller."""
     await desk.get()
     for field in ("", "Bearer", AUTH["Authorization"] + "x", AUTH["Authorization"][:-1], "Basic a2V5"):
@@ -193,7 +193,7 @@ async def test_each_credential_by_itself(desk: Desk) -> None:
     assert desk.asked == 2
 
 
-async def test_forgotten(desk: Desk) -> None:
+async def test_dropped_responses_are_fetched_again(desk: Desk) -> None:
     """Dropped answers are requested again, of that app alone; an answer in progress is not cached either."""
     await desk.get()
     desk.replay.forget("news")
@@ -224,21 +224,21 @@ async def test_forgotten(desk: Desk) -> None:
         {"fetched_at_ms": int(NOW_S * 1000) - 15_000},
     ],
 )
-async def test_stale_answers_are_not_kept(desk: Desk, changes: dict[str, Any]) -> None:
-    """Only fresh answers are cached."""
+async def test_stale_responses_are_not_cached(desk: Desk, changes: dict[str, Any]) -> None:
+    """Only fresh responses are cached."""
     desk.web.gateway.changes = changes
     await desk.get()
     assert len(desk.replay) == 0
 
 
 @pytest.mark.parametrize("path", ["/livez", "/openapi.json", "/apps", "/nowhere", "/tasks?limit=0"])
-async def test_other_answers_are_not_kept(desk: Desk, path: str) -> None:
+async def test_problems_are_not_cached(desk: Desk, path: str) -> None:
     """Neither problems nor anything without an age."""
     await desk.get(path)
     assert len(desk.replay) == 0
 
 
-async def test_a_forced_answer_replaces(desk: Desk) -> None:
+async def test_a_forced_response_replaces_the_cached_one(desk: Desk) -> None:
     """A caller that forced a fetch never gets the older answer afterwards."""
     await desk.get()
     desk.web.gateway.changes = {"fetched_at_ms": int(NOW_S * 1000), "body": b'{"id":9}'}
@@ -248,8 +248,8 @@ async def test_a_forced_answer_replaces(desk: Desk) -> None:
     assert again.headers["age"] == "0"
 
 
-async def test_bounded_in_bytes(web: Web) -> None:
-    """The least recently requested answers make room."""
+async def test_the_least_recently_used_is_evicted(web: Web) -> None:
+    """Beyond the bound in bytes, the least recently requested responses are evicted."""
     desk = Desk(web, max_bytes=20_000)
     for number in range(50):
         await desk.get(f"/tasks?offset={number}")
@@ -262,7 +262,7 @@ async def test_bounded_in_bytes(web: Web) -> None:
     assert len(none.replay) == 0
 
 
-async def test_another_form_is_another_answer(desk: Desk) -> None:
+async def test_a_stream_is_not_served_from_a_cached_page(desk: Desk) -> None:
     """A request for a stream after a page of the same address gets the stream, and the stream is never cached."""
     lines = {"Accept": "application/x-ndjson"}
     await desk.get()

@@ -1,4 +1,4 @@
-"""Which differences of a request lead past a response that is cached: each alone, on the address that is cached."""
+"""Which differences of a request bypass a cached response: each by itself, for the cached address."""
 
 import pytest
 
@@ -19,7 +19,7 @@ from tests.http.test_response_cache import Desk
     ],
     ids=lambda headers: ", ".join(f"{name}: {value}" for name, value in headers.items()),
 )
-async def test_each_of_these_fields_asks_the_gateway(web: Web, headers: dict[str, str]) -> None:
+async def test_each_of_these_fields_bypasses_the_cache(web: Web, headers: dict[str, str]) -> None:
     """The same address with the same key was cached, and a request without the field is served from the cache."""
     desk = Desk(web)
     await desk.get()
@@ -30,16 +30,16 @@ async def test_each_of_these_fields_asks_the_gateway(web: Web, headers: dict[str
 
 
 @pytest.mark.parametrize("headers", [{"User-Agent": "other"}, {"X-Request-Id": "mine"}, {"Cookie": "a=b"}])
-async def test_other_fields_do_not(web: Web, headers: dict[str, str]) -> None:
-    """They select no other response."""
+async def test_other_fields_do_not_bypass_the_cache(web: Web, headers: dict[str, str]) -> None:
+    """A request with any other field is served from the cache."""
     desk = Desk(web)
     await desk.get()
     await desk.get(headers=headers)
     assert desk.asked == 1
 
 
-async def test_another_query_string_is_another_response(web: Web) -> None:
-    """Even if it means the same."""
+async def test_another_query_string_bypasses_the_cache(web: Web) -> None:
+    """A different query string bypasses the cache, even if it is equivalent."""
     desk = Desk(web)
     await desk.get("/tasks?limit=3")
     await desk.get("/tasks?limit=3&offset=0")

@@ -22,7 +22,7 @@ def request(target: bytes, *fields: bytes, method: bytes = b"GET") -> bytes:
     return b"\r\n".join([*lines, b"", b""])
 
 
-async def test_hang_up(web: Web, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_a_caller_that_hangs_up_is_no_longer_waited_for(web: Web, capfd: pytest.CaptureFixture[str]) -> None:
     """A caller that hangs up while waiting is no longer waited for; nothing else in the service notices."""
     web.gateway.go = asyncio.Event()
     async with web.on_a_socket() as port:
@@ -103,16 +103,16 @@ async def test_a_head_whose_first_bytes_come_alone(web: Web, length: int) -> Non
         (b"/tasks?" + b"x" * 9000, b"414"),
     ],
 )
-async def test_odd_targets(web: Web, target: bytes, status: bytes) -> None:
-    """Whatever bytes a target holds, the answer is ours and never a 500."""
+async def test_malformed_targets_never_cause_a_500(web: Web, target: bytes, status: bytes) -> None:
+    """Whatever bytes a target holds, the response is a problem of ours and never a 500."""
     async with web.on_a_socket() as port:
         answer = await raw(port, request(target))
     assert answer.split(b" ", 2)[1] == status
     assert b"x-request-id: " in answer
 
 
-async def test_large_fields(web: Web) -> None:
-    """Fields beyond our bound get our 431; far beyond the server's own the connection ends by itself."""
+async def test_large_fields_get_431(web: Web) -> None:
+    """Fields beyond the bound get a 431 problem; far beyond the server's own bound the connection is closed."""
     async with web.on_a_socket() as port:
         answer = await raw(port, request(b"/tasks", b"X-Large: " + b"x" * 20_000))
         assert answer.startswith(b"HTTP/1.1 431 ")
@@ -130,7 +130,7 @@ async def test_bodies_are_refused(web: Web) -> None:
         assert web.gateway.requests == []
 
 
-async def test_304_on_the_wire(web: Web) -> None:
+async def test_a_304_has_no_body(web: Web) -> None:
     """A 304 ends with its fields."""
     async with web.on_a_socket() as port:
         answer = await raw(port, request(b"/tasks", b"If-None-Match: *"))
@@ -208,7 +208,7 @@ async def test_another_protocol_is_offered(web: Web) -> None:
 
 
 async def large(scope: Any, receive: Any, send: Any) -> None:
-    """Answer with 4 MB."""
+    """Respond with 4 MB."""
     if scope["type"] == "lifespan":
         for event in ("startup", "shutdown"):
             await receive()
@@ -218,7 +218,7 @@ async def large(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": LARGE})
 
 
-async def test_the_oldest_unread_answers_are_given_up() -> None:
+async def test_connections_with_the_oldest_unread_bytes_are_closed() -> None:
     """Beyond unsent_max_bytes the connections that have held unread bytes for longest are closed.
 
     The others get their complete answers, and none holds more than a piece.

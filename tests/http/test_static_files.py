@@ -18,7 +18,7 @@ async def hashed(web: Web, page: str, stem: str) -> str:
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/docs/scalar.js", "/docs/start.js", "/page/page.css"])
-async def test_each_coding(web: Web, path: str) -> None:
+async def test_each_coding_has_the_same_content(web: Web, path: str) -> None:
     """Compressed and plain have the same content, each with its length and own strong tag; a held tag gets a 304."""
     plain = await web.client.get(path, headers={"Accept-Encoding": "identity"})
     packed = await web.client.get(path, headers={"Accept-Encoding": "gzip"})
@@ -37,7 +37,7 @@ async def test_each_coding(web: Web, path: str) -> None:
         assert "content-type" not in again.headers
 
 
-async def test_head_tells_the_same(web: Web) -> None:
+async def test_head_has_the_fields_of_get(web: Web) -> None:
     """HEAD has the fields of GET, and no body."""
     for coding in ("identity", "gzip"):
         fields = {"Accept-Encoding": coding}

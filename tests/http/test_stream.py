@@ -12,7 +12,7 @@ from tests.http.site import AUTH, Web
 from tests.http.streams import LINES, ids, read, stream
 
 
-async def test_a_whole_list(web: Web) -> None:
+async def test_a_stream_sends_the_whole_list(web: Web) -> None:
     """All tasks arrive in order, one per line, from one block after the other, and the last line says complete."""
     answer = await web.get("/tasks", LINES | {"Prefer": "wait=7"})
     tasks, end = read(answer.content)
@@ -38,15 +38,15 @@ async def test_a_whole_list(web: Web) -> None:
     assert (web.observed[0].labels.outcome, web.observed[0].labels.status) == ("streamed", 200)
 
 
-async def test_an_empty_list(web: Web) -> None:
-    """A list without tasks is its last line."""
+async def test_a_stream_of_an_empty_list_is_its_last_line(web: Web) -> None:
+    """The stream of a list without tasks consists of its last line."""
     web.gateway.listed = ()
     tasks, end = await stream(web)
     assert (tasks, end["complete"], end["count"], end["total"]) == ([], True, 0, 0)
 
 
 @pytest.mark.parametrize("offset", [1, 99, 100, 101, 249, 250, 400])
-async def test_from_an_offset(web: Web, offset: int) -> None:
+async def test_a_stream_from_an_offset_is_the_rest(web: Web, offset: int) -> None:
     """A stream from any offset is the rest of the whole; from beyond the end it is empty."""
     tasks, end = await stream(web, f"offset={offset}")
     assert ids(tasks) == list(range(offset, 250))
@@ -84,7 +84,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("query", "headers", "named"), REFUSED)
-async def test_what_belongs_to_the_other_form(web: Web, query: str, headers: dict[str, str], named: str) -> None:
+async def test_parameters_of_pages_are_rejected_for_streams(
+    web: Web, query: str, headers: dict[str, str], named: str
+) -> None:
     """A limit for a stream, and unknown or repeated values, are rejected by name before the gateway is called."""
     answer = await web.get(f"/tasks?{query}", headers)
     assert answer.status_code == 400

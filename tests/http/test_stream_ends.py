@@ -17,7 +17,7 @@ from tests.http.streams import LINES, ids, read, stream
 from tests.servers import until
 
 
-async def test_a_problem_before_the_first_line(web: Web) -> None:
+async def test_a_failure_of_the_first_block_is_an_ordinary_problem(web: Web) -> None:
     """A failure of the first block is an ordinary problem with its status."""
     web.gateway.chunk_outcomes[0] = WaitTooLong(place=3, estimate_s=9, patience_s=1)
     answer = await web.get("/tasks", LINES)
@@ -34,7 +34,7 @@ async def test_a_problem_before_the_first_line(web: Web) -> None:
         (RuntimeError("secret"), "failed"),
     ],
 )
-async def test_a_problem_on_the_way(web: Web, error: Exception, slug: str) -> None:
+async def test_a_later_failure_is_in_the_last_line(web: Web, error: Exception, slug: str) -> None:
     """A later failure is in the last line, with a link to continue; following it brings the rest, once each."""
     web.gateway.chunk_outcomes[100] = error
     tasks, end = await stream(web, "q=a%26b&sort=created_at")
@@ -59,7 +59,9 @@ RELOADS = [
 
 
 @pytest.mark.parametrize(("policy", "slug"), RELOADS)
-async def test_a_reload_on_the_way(web: Web, policy: CallerSettings, slug: str | None) -> None:
+async def test_a_reload_that_removes_the_right_ends_the_stream(
+    web: Web, policy: CallerSettings, slug: str | None
+) -> None:
     """A reload that removes a caller or an app ends its running stream at once, even while it waits for a block.
 
     The last line says why. A caller that keeps both continues, under the current policy.
@@ -77,7 +79,7 @@ async def test_a_reload_on_the_way(web: Web, policy: CallerSettings, slug: str |
     assert web.observed[0].labels.outcome == (slug or "streamed")
 
 
-async def test_a_list_without_end(web: Web) -> None:
+async def test_a_stream_is_bounded(web: Web) -> None:
     """A stream covers a bounded number of tasks; the last line says so, and where to continue."""
     web.settings = replace(web.settings, stream_max_tasks=1000)
     for offset in range(0, 5000, 100):
@@ -94,7 +96,7 @@ async def test_a_list_without_end(web: Web) -> None:
 
 
 async def test_a_list_that_ends_before_its_total(web: Web) -> None:
-    """A block without a single task, where more are promised, ends the stream: no call would bring more."""
+    """An empty block before the end of the list ends the stream: another call would return nothing either."""
     web.gateway.chunk_outcomes[100] = {
         "records": (),
         "total": 10**15,
@@ -117,7 +119,7 @@ CHANGES: list[tuple[int, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("offset", "told"), CHANGES)
-async def test_a_list_that_changes(web: Web, offset: int, told: dict[str, Any]) -> None:
+async def test_a_change_of_the_list_is_reported(web: Web, offset: int, told: dict[str, Any]) -> None:
     """A different total, a repeated task or a short block is reported in the last line."""
     web.gateway.chunk_outcomes[offset] = told
     _, end = await stream(web)

@@ -38,7 +38,7 @@ async def test_a_long_range_from_an_offset() -> None:
     assert (end["complete"], end["total"]) == (True, 750)
 
 
-async def test_a_problem_in_a_later_part() -> None:
+async def test_a_failure_in_a_later_part_links_to_the_rest() -> None:
     """The last line leads to the rest of the whole list, and its total is that of the parts so far."""
     web = long_web(stream_max_tasks=600)
     tasks, end = await stream(web, LONG)
@@ -48,8 +48,8 @@ async def test_a_problem_in_a_later_part() -> None:
     assert ids(tasks + rest) == [*range(250), *range(250), *range(250)]
 
 
-async def test_an_empty_part() -> None:
-    """A part without a task is no early end."""
+async def test_an_empty_part_does_not_end_the_stream() -> None:
+    """A part of the range without a task does not end the stream."""
     web = long_web()
     web.gateway.changes_of_chunks = {"records": (), "total": 0, "following": None, "is_empty": True}
     tasks, end = await stream(web, LONG)
@@ -68,7 +68,7 @@ async def test_long_ranges_are_for_streams(accept: str) -> None:
     assert "Accept: application/x-ndjson" in error["detail"]
 
 
-async def test_the_longest_stream() -> None:
+async def test_parts_of_a_stream_are_bounded() -> None:
     """A stream reads at most about `stream_max_parts` parts."""
     web = long_web(stream_max_parts=3)
     assert (await web.get("/tasks?since=-P57D&until=now", LINES)).status_code == 200

@@ -29,7 +29,7 @@ def request(*, close: bool = True) -> bytes:
     )
 
 
-async def test_the_first_block_comes_first(web: Web) -> None:
+async def test_the_first_block_is_sent_before_the_second_is_there(web: Web) -> None:
     """The first tasks arrive while the second block is still awaited, on one connection and the next request."""
     web.gateway.chunk_outcomes[100] = go = asyncio.Event()
     async with web.on_a_socket() as port:
@@ -82,8 +82,8 @@ async def test_a_reader_that_stops_reading(web: Web) -> None:
         assert b'"count":20000' in got[-400:]
 
 
-async def test_a_reader_that_takes_nothing_for_long(web: Web) -> None:
-    """After a while the stream ends without a last line and without the end of its body."""
+async def test_a_stalled_reader_is_cut_off(web: Web) -> None:
+    """A reader that takes nothing for too long is cut off, without a last line and without the end of the body."""
     web.gateway.chunk_outcomes[100] = asyncio.Event()
     sent: list[dict[str, Any]] = []
 

@@ -18,7 +18,7 @@ from tests.http.site import AUTH, MANY_AUTH, Web
 NOTE = BudgetNote(kind=CallKind.GET, calls=5, window_s=1.0, free=4, reset_s=0.3)
 
 
-async def test_the_task_as_it_is_in_lists(web: Web) -> None:
+async def test_the_body_is_the_task_as_in_lists(web: Web) -> None:
     """The body is the task's JSON and nothing else; the fields tell its age and where it came from."""
     answer = await web.get("/tasks/1000?app=shop")
     assert answer.status_code == 200
@@ -36,7 +36,7 @@ async def test_the_task_as_it_is_in_lists(web: Web) -> None:
 
 
 async def test_patience_and_directives_reach_the_gateway(web: Web) -> None:
-    """As with pages."""
+    """They are passed on, as for pages."""
     headers = {"Prefer": "wait=3", "Cache-Control": "no-cache, stale-if-error=60"}
     answer = await web.get("/tasks/9223372036854775807", headers)
     assert answer.json()["type"] == "/problems/unknown-task"
@@ -47,7 +47,7 @@ async def test_patience_and_directives_reach_the_gateway(web: Web) -> None:
 
 
 async def test_a_fetched_task_names_the_budget_of_its_kind(web: Web) -> None:
-    """So that a client does not take one budget for the other."""
+    """`RateLimit` names the budget for single tasks, so that a client does not confuse it with that for lists."""
     web.gateway.changes = {"source": Source.FETCHED, "forward": Forward.MISS, "budget": NOTE}
     web.gateway.cost = FetchCost(waited_s=0.25, upstream_s=0.08, calls=1)
     answer = await web.get("/tasks/1007")
@@ -59,14 +59,14 @@ async def test_a_fetched_task_names_the_budget_of_its_kind(web: Web) -> None:
 
 
 async def test_a_stale_task_says_so(web: Web) -> None:
-    """With the reason, and as a fallback in the log."""
+    """`Cache-Status` has the reason, and the log has the outcome `fallback`."""
     web.gateway.changes = {"source": Source.STALE, "stale_reason": StaleReason.ERROR, "lifetime_s": 2.0}
     answer = await web.get("/tasks/1007")
     assert answer.headers["cache-status"] == "taskgate; hit; ttl=-2; detail=error"
     assert web.observed[0].labels.outcome == "fallback"
 
 
-async def test_who_has_it_already_gets_no_body(web: Web) -> None:
+async def test_a_client_that_holds_the_task_gets_304(web: Web) -> None:
     """The tag depends on the task alone, and a HEAD has the fields of a GET."""
     first = await web.get("/tasks/1007")
     web.gateway.changes = {"lifetime_s": 600.0, "source": Source.FETCHED, "budget": NOTE}
@@ -82,7 +82,7 @@ async def test_who_has_it_already_gets_no_body(web: Web) -> None:
 
 
 async def test_a_large_task_is_compressed(web: Web) -> None:
-    """Where the caller accepts it; most tasks are too small for that."""
+    """A large task is compressed if the caller accepts it; most are too small."""
     body = msgspec.json.encode(task_of(0, content=b'{"a":"' + b"x" * SMALL_BYTES + b'"}'))
     web.gateway.changes = {"body": body}
     answer = await web.get("/tasks/1007", {"Accept-Encoding": "gzip"})
@@ -95,8 +95,8 @@ async def test_a_large_task_is_compressed(web: Web) -> None:
 @pytest.mark.parametrize(
     "text", ["0", "-1", "007", "+7", "7.0", "1e3", "x", "9223372036854775808", "1" * 40, "%D9%A7", "7%20", "0x7"]
 )
-async def test_no_id(web: Web, text: str) -> None:
-    """A 400 that names the parameter; the gateway is not called."""
+async def test_an_invalid_id_is_a_bad_request(web: Web, text: str) -> None:
+    """An invalid id gets a 400 that names the parameter; the gateway is not called."""
     answer = await web.get(f"/tasks/{text}")
     assert answer.status_code == 400
     assert answer.json()["type"] == "/problems/bad-request"
@@ -104,20 +104,20 @@ async def test_no_id(web: Web, text: str) -> None:
     assert not web.gateway.task_requests
 
 
-async def test_all_faults_at_once(web: Web) -> None:
-    """The id's, the parameters', and the missing app's."""
+async def test_all_faults_are_reported_at_once(web: Web) -> None:
+    """One 400 lists the faults of the id and the parameters, and the missing app."""
     answer = await web.client.get("/tasks/x?limit=3", headers=MANY_AUTH)
     assert [fault["parameter"] for fault in answer.json()["errors"]] == ["id", "limit", "app"]
 
 
 @pytest.mark.parametrize("path", ["/tasks/7/8", "/tasks/7%2F8"])
 async def test_no_such_path(web: Web, path: str) -> None:
-    """Whatever has more parts than an id is no task."""
+    """A path with more segments than the id is not found."""
     assert (await web.get(path)).json()["type"] == "/problems/not-found"
 
 
-async def test_an_app_of_others_is_no_app(web: Web) -> None:
-    """The rights are those to the app's lists."""
+async def test_a_foreign_app_is_unknown(web: Web) -> None:
+    """Reading a task takes the same right as reading the app's lists."""
     answer = await web.get("/tasks/1007?app=news")
     assert (answer.status_code, answer.json()["type"]) == (404, "/problems/unknown-app")
     assert (await web.client.get("/tasks/1007?app=news", headers=MANY_AUTH)).status_code == 200
@@ -125,7 +125,7 @@ async def test_an_app_of_others_is_no_app(web: Web) -> None:
 
 
 async def test_an_unknown_task_is_a_problem_of_its_own(web: Web) -> None:
-    """404, told apart from an unknown app, with the budget."""
+    """An unknown task gets a 404 of its own type, other than that of an unknown app, with the budget."""
     error = UnknownTask()
     error.budget = NOTE
     web.gateway.error = error
@@ -137,7 +137,7 @@ async def test_an_unknown_task_is_a_problem_of_its_own(web: Web) -> None:
 
 
 async def test_a_refusal_names_the_budget(web: Web) -> None:
-    """As with pages."""
+    """A refused request shows the budget, as for pages."""
     error = WaitTooLong(place=3, estimate_s=12.0, patience_s=10.0)
     error.budget = NOTE
     web.gateway.error = error
@@ -146,8 +146,8 @@ async def test_a_refusal_names_the_budget(web: Web) -> None:
     assert answer.headers["ratelimit"] == '"shop/get";r=4;t=1'
 
 
-async def test_there_is_only_json(web: Web) -> None:
-    """One task is neither a stream nor a watch."""
+async def test_a_task_is_sent_as_json_only(web: Web) -> None:
+    """A watch of one task gets 406, and only GET, HEAD and OPTIONS are allowed."""
     assert (await web.get("/tasks/1007", {"Accept": "text/event-stream"})).status_code == 406
     assert (await web.client.delete("/tasks/1007", headers=AUTH)).headers["allow"] == "GET, HEAD, OPTIONS"
 

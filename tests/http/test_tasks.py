@@ -36,7 +36,7 @@ async def test_defaults(web: Web) -> None:
     assert (ask.patience_s, ask.directives) == (10.0, CacheDirectives())
 
 
-async def test_everything_said(web: Web) -> None:
+async def test_all_parameters_reach_the_gateway(web: Web) -> None:
     """All parameters reach the gateway."""
     path = "/tasks?limit=7&offset=9&sort=created_at&since=2025-05-01&until=2025-05-02T00:00:00%2B02:00&q=a+b&app=news"
     answer = await web.client.get(path, headers=MANY_AUTH)
@@ -101,7 +101,7 @@ async def test_faults(web: Web, query: str, named: set[str]) -> None:
 
 
 async def test_faults_are_bounded(web: Web) -> None:
-    """A thousand unknown parameters with ugly names cost twenty short faults, and no value is repeated."""
+    """A thousand unknown parameters with odd names yield at most twenty short faults, and no value is repeated."""
     query = "&".join(f"%3Cscript%3E{number}{'x' * 60}=hunter2" for number in range(80))
     problem = (await web.get(f"/tasks?{query}")).json()
     assert len(problem["errors"]) == 20

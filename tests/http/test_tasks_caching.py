@@ -80,8 +80,8 @@ DEMANDS = [
 
 
 @pytest.mark.parametrize(("field", "directives"), DEMANDS)
-async def test_demands(web: Web, field: str, directives: CacheDirectives) -> None:
-    """Request `Cache-Control` is read as RFC 9111 and 5861 define it; unreadable directives are ignored."""
+async def test_cache_control_of_requests(web: Web, field: str, directives: CacheDirectives) -> None:
+    """`Cache-Control` of requests is read as RFC 9111 and 5861 define it; unreadable directives are ignored."""
     await web.get(headers={"Cache-Control": field})
     assert web.gateway.requests[0].directives == directives
 
@@ -93,7 +93,7 @@ async def test_pragma(web: Web) -> None:
     assert [ask.directives.no_cache for ask in web.gateway.requests] == [True, False]
 
 
-async def test_who_may_not_force() -> None:
+async def test_a_caller_that_may_not_force_can_only_accept_older() -> None:
     """A caller without permission to force a fetch can accept older answers, but not bound their age.
 
     The answer says so.
@@ -147,7 +147,7 @@ async def test_if_none_match(web: Web, field: str, status: int) -> None:
         assert "content-type" not in answer.headers
 
 
-async def test_etag_is_of_the_list(web: Web) -> None:
+async def test_the_entity_tag_depends_on_the_tasks(web: Web) -> None:
     """The entity tag is weak, the same for the same tasks on another replica, and different for another slice."""
     first, same, other = await web.get(), await Web().get(), await web.get("/tasks?limit=3")
     assert first.headers["etag"] == same.headers["etag"] != other.headers["etag"]
@@ -155,7 +155,7 @@ async def test_etag_is_of_the_list(web: Web) -> None:
 
 
 async def test_a_page_in_memory(web: Web) -> None:
-    """A page that nothing has to be awaited for is the same in every respect."""
+    """A page that is served without waiting is the same in every respect."""
     asked = "/tasks?q=a&offset=20&limit=2"
     obtained = await web.get(asked, {"Prefer": "wait=5"})
     web.gateway.remembers = True

@@ -17,7 +17,7 @@ def boss_web() -> Web:
 
 
 async def test_the_body_has_the_documented_members(web: Web) -> None:
-    """Counts have their public names; saved are hits and joins; the total is the callers' sum."""
+    """Counts have their public names; `saved` is the sum of hits and joins; the total is the sum over the callers."""
     counts = Counts(
         requests=20,
         hits=9,
@@ -86,14 +86,14 @@ async def test_the_body_has_the_documented_members(web: Web) -> None:
     ],
 )
 async def test_parameters_are_read_strictly(web: Web, query: str, status: int, parameter: str | None) -> None:
-    """Each fault names its parameter; a caller that is no operator sees only itself, in its own apps."""
+    """Each fault names its parameter; a caller that is not an operator sees only itself, in its own apps."""
     answer = await web.get(f"/usage{query}", headers=MANY_AUTH)
     assert answer.status_code == status
     if parameter is not None:
         assert answer.json()["errors"][0]["parameter"] == parameter
 
 
-async def test_an_operator_learns_that_an_app_is_there() -> None:
+async def test_an_operator_gets_403_for_a_foreign_app() -> None:
     """As with `/tasks`: 403 for another caller's app, 404 for a nonexistent one."""
     web = boss_web()
     async with web.client:
@@ -101,8 +101,8 @@ async def test_an_operator_learns_that_an_app_is_there() -> None:
         assert (await web.client.get("/usage?app=none", headers=BOSS_AUTH)).status_code == 404
 
 
-async def test_a_caller_asks_for_itself_and_an_operator_for_all(web: Web) -> None:
-    """The request to the gateway never leaves the choice to a caller that is no operator; an hour is the default."""
+async def test_callers_see_themselves_and_operators_see_all(web: Web) -> None:
+    """A caller that is not an operator can't choose whose usage it gets; the default period is an hour."""
     await web.get("/usage")
     await web.get("/usage?since=-PT15M")
     await web.get("/usage?since=2025-06-15T15:00:00Z")
@@ -119,6 +119,6 @@ async def test_a_caller_asks_for_itself_and_an_operator_for_all(web: Web) -> Non
     assert operators.gateway.usage_requests == [("shop", None, hour_ago_s), ("shop", "single", hour_ago_s)]
 
 
-async def test_nobody_asks_without_a_key(web: Web) -> None:
-    """401, as everywhere."""
+async def test_a_key_is_required(web: Web) -> None:
+    """A request without a key gets 401, as everywhere."""
     assert (await web.client.get("/usage?app=shop")).status_code == 401

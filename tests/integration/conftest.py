@@ -1,4 +1,4 @@
-"""What several rooms need: a certificate."""
+"""A certificate, for several packages."""
 
 import ipaddress
 from datetime import UTC, datetime, timedelta

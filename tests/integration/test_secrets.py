@@ -1,7 +1,6 @@
-"""Nothing secret is told: a gateway at its most talkative, led through every error, and a search of all it wrote.
-
-The gateway is a real process with real parts. So that it meets an unforeseen fault too, and so that the search is seen
-to find something, it is started with a saboteur beside it (`SABOTEUR`), which does nothing until it is asked.
+"""No secret is revealed: a gateway with the most verbose logs is led through every error, and all its output is
+searched. The gateway is a real process with real parts. It is started with a saboteur (`SABOTEUR`), inactive until
+it is triggered, which causes an unforeseen fault and proves that the search finds something.
 """
 
 import asyncio
@@ -33,7 +32,7 @@ from tests.servers import Server
 ROOT = Path(__file__).parents[2]
 KEY, WRONG_KEY = "tg_the-key-of-a-caller-in-tests", "tg_a-key-that-nobody-was-given"
 REDIS_PASSWORD = "redis-password-of-this-test"
-WORDLESS = "eJ" + "x" * 80  # what a signature looks like
+WORDLESS = "eJ" + "x" * 80  # the shape of a signature
 STOPS = {code for known in TABLE if known.kind is CodeKind.TOO_MANY_BAD_SIGNATURES for code in known.codes}
 CODES = sorted({code for known in TABLE for code in known.codes} - STOPS | {90104, 99999})
 SIGNATURE_SHAPE = re.compile(rb"eJ[A-Za-z0-9*_-]{60,}")
@@ -66,7 +65,7 @@ sys.exit(main(["serve"]))
 
 
 class Talkative:
-    """The gateway at log level debug, all that it has written and answered, and what must not be among it."""
+    """The gateway at log level debug, all that it has written and answered, and the secrets that must not be in it."""
 
     def __init__(self, directory: Path, sandbox: Sandbox, valkey: Server, collector: Collector) -> None:
         self.sandbox, self.valkey = sandbox, valkey
@@ -116,7 +115,7 @@ class Talkative:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """The gateway runs; at the end it is told to end, so that what it says then is read too."""
+        """Run the gateway, and end it by a signal, so that its last output is included."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", SABOTEUR, str(self.order)],
@@ -145,14 +144,14 @@ class Talkative:
                 await asyncio.sleep(0.02)
 
     async def ask(self, target: str, *, method: str = "GET", key: str = KEY, **fields: str) -> Got:
-        """Ask, and keep what is answered: status, header fields and body."""
+        """Send a request, and keep the response: status, header fields and body."""
         headers = {"Authorization": f"Bearer {key}", "Prefer": "wait=2"} | fields
         got = await get(self.port, target, headers, method=method)
         self.answers.append(json.dumps(got.headers).encode() + b"\n" + got.body)
         return got
 
     async def under(self, fault: Fault, query: str, *, app: str = "shop") -> Got:
-        """Ask for a page that is not stored, while the upstream has this fault."""
+        """Request a page that is not stored, while the upstream has this fault."""
         await self.sandbox.control.add_fault(fault)
         got = await self.ask(f"/tasks?app={app}&q={urllib.parse.quote(query)}")
         await self.sandbox.control.clear_faults()
@@ -161,7 +160,7 @@ class Talkative:
         return got
 
     async def lifted(self) -> None:
-        """Wait until calls are made again, as `/readyz` tells."""
+        """Wait until calls are made again, according to `/readyz`."""
         async with asyncio.timeout(10):
             while (await self.ask("/readyz")).json["apps_ok"] < len(self.sandbox.upstream.options.apps):
                 await asyncio.sleep(0.01)
@@ -178,7 +177,7 @@ class Talkative:
         return got.body
 
     def secrets(self) -> dict[str, str]:
-        """What must not be found, by what it is."""
+        """Return the secrets by what they are."""
         apps = self.sandbox.upstream.options.apps
         return (
             {f"the secret of {app.name}": app.key for app in apps}
@@ -194,7 +193,7 @@ def _clean_environment() -> dict[str, str]:
 
 @pytest.fixture
 async def configured(tmp_path: Path) -> AsyncIterator[Talkative]:
-    """A gateway that does not run yet, with a Redis that wants a password."""
+    """A gateway that does not run yet, with a Redis that requires a password."""
     with Server("--requirepass", REDIS_PASSWORD) as valkey:
         async with sandbox_upstream(SandboxOptions(calls=1000, tasks=300)) as sandbox:
             with collecting() as collector:
@@ -210,7 +209,7 @@ async def gateway(configured: Talkative) -> AsyncIterator[Talkative]:
 
 
 def found(written: bytes, secrets: dict[str, str]) -> list[str]:
-    """The names of what was found, as it is or as it stands in a URL, and whatever has the shape of a signature."""
+    """Return the names of the secrets that were found, plain or URL-encoded, and anything shaped like a signature."""
     names = [
         name
         for name, text in secrets.items()
@@ -227,8 +226,8 @@ ENDINGS: tuple[Fault, ...] = (
 )
 
 
-async def test_nothing_secret_is_told_through_every_error(gateway: Talkative) -> None:
-    """Through every code, fault, refusal and outage no secret, key, hash, signature or password is told anywhere."""
+async def test_no_error_reveals_a_secret(gateway: Talkative) -> None:
+    """No code, fault, refusal or outage reveals a secret, key, hash, signature or password anywhere."""
     assert (await gateway.ask("/tasks?app=shop")).status == 200
     (signature,) = gateway.signatures
     echo = f"refused: usersig={signature}&identifier=administrator, that is {signature}"
@@ -258,7 +257,7 @@ async def test_nothing_secret_is_told_through_every_error(gateway: Talkative) ->
 
 
 async def _every_path(gateway: Talkative) -> None:
-    """All that the contract names, and some that it doesn't, right and wrong."""
+    """Request every path of the contract, and some others, correctly and incorrectly."""
     contract = (await gateway.ask("/openapi.json")).json
     for path in (*contract["paths"], "/nothing", "/tasks/1", "/docs", "/docs/start.js"):
         for method in ("GET", "HEAD", "POST", "DELETE"):
@@ -267,7 +266,7 @@ async def _every_path(gateway: Talkative) -> None:
 
 
 async def _refusals_of_ours(gateway: Talkative) -> None:
-    """Parameters, credentials and sizes that are refused, with secrets where people put them by mistake."""
+    """Send parameters, credentials and sizes that are rejected, with secrets where people put them by mistake."""
     statuses = [
         (await gateway.ask(f"/tasks?app=shop&key={KEY}&usersig={WORDLESS}&limit=nan&since={KEY}")).status,
         (await gateway.ask(f"/tasks?app={KEY}")).status,
@@ -283,8 +282,8 @@ async def _refusals_of_ours(gateway: Talkative) -> None:
     assert statuses == [400, 404, 404, 401, 401, 401, 504, 504, 414, 431]
 
 
-async def test_the_search_finds_what_leaks(gateway: Talkative) -> None:
-    """Where the saboteur logs a secret or a signature under an innocent name, the search above finds it."""
+async def test_the_search_finds_leaks(gateway: Talkative) -> None:
+    """If the saboteur logs a secret or a signature under a harmless name, the search finds it."""
     leaks = {"leak the key": "the secret of shop", "leak the signature": "signature 0"}
     for order in leaks:
         gateway.order.write_text(order)
@@ -295,8 +294,8 @@ async def test_the_search_finds_what_leaks(gateway: Talkative) -> None:
     assert set(leaks.values()) <= set(found(gateway.written(), gateway.secrets()))
 
 
-async def test_commands_tell_no_secret(configured: Talkative) -> None:
-    """`check --call` with a wrong key, and `check` of a file that holds secrets where none belong, tell none."""
+async def test_commands_reveal_no_secret(configured: Talkative) -> None:
+    """`check --call` with a wrong key, and `check` of a file with secrets in the wrong places, reveal none."""
     (configured.configuration.parent / "shop.secret").write_text("0123456789abcdef" * 4)
     good = yaml.safe_load(configured.configuration.read_text())
     bad = configured.configuration.with_name("bad.yaml")

@@ -11,16 +11,22 @@ LISTED = Path(__file__).with_name("equivalent.toml")
 
 
 class Equivalent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A change by its lines, so that it is found again when others move, and why it is none."""
+    """A change by its lines, so that it is found again when others move, and why it is none.
+
+    `follows`, if given, is the line before, where the same change exists elsewhere in the file.
+    """
 
     path: str
     before: str
     after: str
     reason: str
+    follows: str = ""
 
     def is_of(self, mutant: Mutant, source: bytes) -> bool:
         """Return whether this is the mutant."""
-        return self.path == mutant.path and (self.before, self.after) == mutant.lines(source)
+        if self.path != mutant.path or (self.before, self.after) != mutant.lines(source):
+            return False
+        return not self.follows or self.follows == source.splitlines()[mutant.line(source) - 2].decode().strip()
 
 
 class _Listed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,8 +11,13 @@ _LINE = (
     "tests/unit/budget/test_budget_estimate.py",
     "tests/simulation/test_line_work.py",
     "tests/simulation/test_line_answers.py",
+    "tests/simulation/test_line_waits.py",
+    "tests/simulation/test_line_losses.py",
     "tests/simulation/test_gateway.py",
     "tests/unit/budget/test_line.py",
+    "tests/unit/budget/test_line_ticks.py",
+    "tests/unit/budget/test_line_looks.py",
+    "tests/unit/budget/test_line_failures.py",
     _HISTORIES,
 )
 _MODEL = (
@@ -96,6 +101,7 @@ ROOMS = (
         files=("service/cache/*.py",),
         tests=(
             "tests/unit/cache",
+            "tests/simulation/test_block_reads.py",
             "tests/simulation/test_purge_messages.py",
             "tests/simulation/test_gateway.py",
             "tests/integration/cache",

@@ -82,7 +82,10 @@ class Network:
 
 
 class MemoryStore:
-    """Implements `Store`, except for scripts. `on_call` is called with the name of each command that is sent."""
+    """Implements `Store`, except for scripts, and passes its contract suite.
+
+    `on_call` is called with the name of each command that is sent.
+    """
 
     TIMEOUT_S = 0.25
 

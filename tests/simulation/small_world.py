@@ -11,8 +11,9 @@ from service.model.callers import Caller
 from service.model.calls import CallKind
 from service.model.errors import CallsStopped
 from service.model.freshness import CacheDirectives, Lifetimes
-from service.model.pages import Page, PageRequest
+from service.model.pages import Chunk, Page, PageRequest
 from service.model.queries import At, FromNow, Query, Range, Slice
+from service.model.streams import Only
 from service.model.tasks import Listing, Task
 from service.upstream.apps import UpstreamApp
 from service.upstream.call_trace import CallTrace
@@ -158,6 +159,7 @@ class SmallWorld:
         directives: CacheDirectives | None = None,
         waiting_max: int = 50,
         is_absolute: bool = False,
+        only: Only | None = None,
     ) -> Page:
         """Return a page of the list with this keyword, as this caller gets it from this replica."""
         request = PageRequest(
@@ -166,9 +168,22 @@ class SmallWorld:
             slice=Slice(offset=offset, limit=limit),
             patience_s=patience_s,
             directives=directives or CacheDirectives(),
+            only=only or Only(),
         )
         page: Page = await self.replicas[replica].run(self.replicas[replica].gateway.page(request))
         return page
+
+    async def chunk(self, keyword: str = "", offset: int = 0, *, is_absolute: bool = False) -> Chunk:
+        """Return a part of the list with this keyword, as a stream gets it from the first replica."""
+        request = PageRequest(
+            caller=Caller(name="c", apps=frozenset((APP,)), weight=1.0, waiting_max=50, wait_max_s=60),
+            query=query_of(keyword, is_absolute=is_absolute),
+            slice=Slice(offset=offset, limit=10),
+            patience_s=3.0,
+            directives=CacheDirectives(),
+        )
+        chunk: Chunk = await self.replicas[0].run(self.replicas[0].gateway.chunk(request))
+        return chunk
 
     def redis_calls(self, name: str, *, replica: int = 0) -> int:
         """Return how many commands or script calls of this name the replica has sent."""

@@ -244,6 +244,18 @@ def test_a_page_over_two_blocks_lives_as_long_as_the_shorter_lived() -> None:
     play(scene)
 
 
+def test_a_part_of_a_stream_lives_as_long_as_its_block() -> None:
+    """A watch looks again when it ends: a settled part later than others."""
+
+    async def scene(world: SmallWorld) -> None:
+        world.upstream.dispatched_below = 10
+        settled, unsettled = [await world.chunk(offset=offset, is_absolute=True) for offset in (0, 10)]
+        assert (settled.lifetime_s, unsettled.lifetime_s) == (LIFETIMES.settled_s, FRESH_S)
+        assert (settled.following, len(settled.records), settled.total) == (10, 10, 35)
+
+    play(scene)
+
+
 def test_two_blocks_of_a_page_share_one_patience() -> None:
     """What the first block has waited is missing from the second's wait, and the refusal tells of the whole wait."""
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from service.budget.line.jobs import CallFailed, Payer
@@ -26,9 +27,10 @@ from service.model.freshness import StaleReason
 from service.model.origin import NOBODY
 from service.model.pages import Source
 from service.model.queries import Range
+from service.model.streams import Only
 from service.upstream.apps import UpstreamApp
 from tests.simulation.sim_replica import ATTEMPTS, BLOCK_SIZE, PAUSE_S
-from tests.simulation.small_world import APP, LIFETIMES, WALL_S, SmallWorld, play, query_of
+from tests.simulation.small_world import APP, LIFETIMES, RULES, WALL_S, SmallWorld, play, query_of
 
 KEY = BlockKey(query=query_of("direct"), index=0)
 
@@ -427,3 +429,19 @@ def test_a_store_that_fails_does_not_cost_the_page() -> None:
 
 async def _refuse(*_: object, **__: object) -> None:
     raise StoreUnavailable("out of memory")
+
+
+@pytest.mark.parametrize(("calls", "together"), [(3, 2), (2, 1)])
+def test_a_filtered_page_fetches_two_blocks_at_a_time_if_two_slots_are_free(calls: int, together: int) -> None:
+    """With fewer free slots it fetches one after the other, and leaves the rest to others."""
+    rules = msgspec.structs.replace(RULES, calls=calls)
+
+    async def scene(world: SmallWorld) -> None:
+        world.upstream.took_s = 0.1
+        page = await world.page(only=Only(statuses=("dispatched",)), patience_s=30)
+        assert page.total == 0
+        sent_s = [call.sent_at_s for call in world.upstream.calls]
+        assert len(sent_s) == 4
+        assert sum(at_s - sent_s[1] < 0.05 for at_s in sent_s[1:]) == together
+
+    play(scene, rules=rules)

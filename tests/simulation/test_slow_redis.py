@@ -58,7 +58,7 @@ class Fetch(JobOfNothing):
 
 
 def _used(*, replicas: int, callers: int, way_s: tuple[float, float], seed: int) -> float:
-    """The use of half a minute in which each replica has 200 blocks of these callers waiting; no window has a call more."""
+    """The use of half a minute in which each replica has 200 blocks waiting; no window has a call too many."""
     chance = random.Random(seed)
     upstream = Upstream(chance)
 

@@ -1,4 +1,4 @@
-"""The rules of the repository find what they are for."""
+"""Each rule of the repository detects its fault."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from tools.check_tree import (
     classes_of_one_name,
     decisions_out_of_index,
     large_binaries,
+    names_of_nothing,
 )
 
 
@@ -41,3 +42,20 @@ def test_decisions_out_of_index(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("\n".join((*rows, "| 4 | [Four](0004-four.md) | superseded by 1 |")))
     faults = list(decisions_out_of_index(tmp_path))
     assert [fault.partition(":")[0] for fault in faults] == ["0003-three.md", "0004-four.md"]
+
+
+def test_names_of_nothing(tmp_path: Path) -> None:
+    """A file or a test that a text names must be there; below `tests/` the short form does, too."""
+    files = {
+        "README.md": "See `tests/unit/test_one.py::test_it`, unit/test_one.py::test_that and docs/gone.md.",
+        "docs/old.md": "**Status:** superseded by [ADR 1](one.md)\n`service/gone.py` was one file.",
+        "CHANGELOG.md": "`service/gone.py` is gone.",
+        "tests/unit/test_one.py": "def test_it() -> None: ...\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert list(names_of_nothing(tmp_path, files)) == [
+        "README.md: unit/test_one.py has no test_that",
+        "README.md: there is no docs/gone.md",
+    ]

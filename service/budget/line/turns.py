@@ -93,7 +93,6 @@ class Turns:
             return
         (turn, block), self._wish = self._wish, None
         if begun is not None:
-            self._in_use.add(turn.id)
             self._spawn(block, self._use(turn, block, begun))
             return
         self._wait_again(block, soon=False)

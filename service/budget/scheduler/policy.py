@@ -170,7 +170,11 @@ class Policy:
             self._advance(reading)
         self.raw = reading.raw_ms
         self.ahead_ms = reading.ahead_ms
+        longest_ms = rules.transit_ms + rules.rest_ms
         for slot in self.slots:
+            slot.free_at = min(
+                slot.free_at, self.now + rules.ahead_max_ms + longest_ms
+            )  # taken by one with a longer window
             if slot.pending and self.now >= slot.usable_at + rules.turn_lease_ms:
                 self._refund(slot)
         while len(self.slots) > rules.calls:
@@ -180,7 +184,7 @@ class Policy:
                 self._refund(spare)
             self.slots.remove(spare)
         while len(self.slots) < rules.calls:
-            self.slots.append(Slot(free_at=self.now + rules.transit_ms + rules.rest_ms, started=self.now))
+            self.slots.append(Slot(free_at=self.now + longest_ms, started=self.now))
 
     def _advance(self, reading: Reading) -> None:
         step_ms = self.rules.clock_step_ms
@@ -259,7 +263,7 @@ class Policy:
             if is_stored or other is None:
                 return AlreadyStored(head=stored)
             return Joined(lease_in_ms=other.ends - self.now)
-        if self.pause_until > max(self.now, slot.usable_at):
+        if self._is_paused(slot):
             self._give_back(slot.turn, slot.replica)
             return Paused(pause_in_ms=self.pause_until - self.now, reason=self.pause_reason)
         return None
@@ -280,15 +284,18 @@ class Policy:
 
     def _grant(self, wish: Wish | None, replica: str, *, stored: bytes) -> Begun | Joined | AlreadyStored | None:
         """Begin the wish's fetch if the caller has a turn that the replica does not use; None if not."""
-        for slot in self.slots if wish is not None else ():
-            is_unused = (
-                slot.pending and slot.turn not in wish.in_use and self.pause_until <= max(self.now, slot.usable_at)
-            )
-            if is_unused and (slot.replica, slot.caller) == (replica, wish.caller):
+        if wish is None:
+            return None
+        for slot in self.slots:
+            is_unused = slot.pending and slot.turn not in wish.in_use
+            if is_unused and (slot.replica, slot.caller) == (replica, wish.caller) and not self._is_paused(slot):
                 slot.turn = wish.turn
                 answer = self._begin(slot, wish.block, known=wish.known, stored=stored)
                 return answer if isinstance(answer, (Begun, Joined, AlreadyStored)) else None
         return None
+
+    def _is_paused(self, slot: Slot) -> bool:
+        return self.pause_until > max(self.now, slot.usable_at)
 
     def _take(self, slot: Slot, block: str) -> None:
         rules = self.rules

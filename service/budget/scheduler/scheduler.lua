@@ -16,13 +16,14 @@
 -- so a turn costs a look at each caller, not at each caller on each replica, and a tick without changes nothing.
 
 local BOARD_ROWS, HELD_SHARE = 1000, 8
+local LARGEST = 86400000 -- of any time in the rules
 local PAUSE_MAX = 3600000 -- nobody is paused for longer: what says so is garbage
-local LONG = 86400000
 local SPANS = 1024 -- of an epoch; its number is a multiple of this, plus the span's
 
 local op, rules, replica, epoch, seen_ms, chance, test_raw, args = unpack(cmsgpack.unpack(ARGV[1]))
 local RUN, REPLACED = ARGV[3], ARGV[4]
-local N, WINDOW, TRANSIT, TURN_LEASE, FETCH_LEASE, REPORT_LEASE, AHEAD, CLOCK_STEP, GAP, CHANNEL = unpack(rules)
+local N, WINDOW, TRANSIT, TURN_LEASE, FETCH_LEASE, REPORT_LEASE, AHEAD, AHEAD_MAX, CLOCK_STEP, GAP, CHANNEL =
+  unpack(rules)
 local REST = WINDOW + 1 -- for what is lost in rounding
 
 -- Fields of a slot; pending: held for a turn that has not begun.
@@ -168,7 +169,7 @@ local function return_turn(turn)
     slot[FREE_AT], slot[BEGUN_AT] = slot[USABLE_AT], -1
     end_flight(slot[BLOCK], turn)
   end
-  give_back(turn, LONG)
+  give_back(turn, LARGEST)
 end
 
 -- One fewer waits for what this slot's turn was given for.
@@ -186,7 +187,7 @@ local FORMAT = 3
 
 local function is_sane_slot(slot)
   local latest = S.now + 2 * (TRANSIT + REST)
-  return is_number(slot[FREE_AT], 0, latest) and is_number(slot[STARTED], 0, latest)
+  return is_number(slot[FREE_AT], 0, S.now + 2 * LARGEST) and is_number(slot[STARTED], 0, latest)
     and is_number(slot[TURN], 0, 2 ^ 53) and is_number(slot[COST], 0, 1e15)
     and is_number(slot[USABLE_AT], 0, latest) and is_number(slot[BEGUN_AT], -1, S.now)
     and type(slot[REPLICA]) == 'string' and type(slot[CALLER]) == 'string' and type(slot[BLOCK]) == 'string'
@@ -275,6 +276,7 @@ local function settle()
   S.raw = raw
   now = S.now
   for _, slot in ipairs(S.slots) do
+    slot[FREE_AT] = math.min(slot[FREE_AT], now + AHEAD_MAX + TRANSIT + REST) -- taken by one with a longer window
     if pending(slot) and now >= slot[USABLE_AT] + TURN_LEASE then refund(slot) end
   end
   while #S.slots > N do
@@ -555,12 +557,12 @@ local function begin(turn, block, known, head_bytes)
   local stored = head ~= '' and head ~= known
   if other or stored then
     if pending(slot) then take_off(slot) end
-    give_back(turn, LONG)
+    give_back(turn, LARGEST)
     if stored then return { 'stored', 0, head } end
     return { 'joined', flight.ends - now }
   end
   if is_paused(slot) then
-    give_back(turn, LONG)
+    give_back(turn, LARGEST)
     return { 'paused', S.pause_until - now, S.reason }
   end
   if pending(slot) then

@@ -67,7 +67,7 @@ class ServerClock:
 
 
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """The script's time when it answered, how far that was ahead of our clock on arrival, and how long the call took."""
+    """The script's time when it answered, how far that was ahead of our clock on arrival, and how long it took."""
 
     script_ms: int
     ahead_ms: float

@@ -255,6 +255,7 @@ class RedisScheduler:
             rules.fetch_lease_ms,
             rules.report_lease_ms,
             rules.ahead_for(self._server_clock.round_trip_ms),
+            rules.ahead_max_ms,
             rules.clock_step_ms,
             rules.gap_ms,
             self.channel,

@@ -93,12 +93,6 @@ class Encodings:
         self._available = available
         self._names = tuple(available)
         self._kept: LruTable[Hashable, bytes] = LruTable(max_bytes, size_of=lambda _, body: len(body))
-        self.compressed = 0
-
-    @property
-    def kept_bytes(self) -> int:
-        """Total size of the cached compressed bodies."""
-        return self._kept.size
 
     def choose(self, accept_encoding: bytes | None, *, body_bytes: int) -> str | None:
         """Return the coding for a body of this size, None for none."""
@@ -112,7 +106,6 @@ class Encodings:
         if kept is not None:
             return kept
         made = self._available[coding](body)
-        self.compressed += 1
         self._kept.put(keyed, made)
         return made
 

@@ -110,7 +110,7 @@ async def test_what_is_used_on_one_replica_is_seen_on_both(own_valkey: Server) -
         assert plain["others"]["last_hour"] == _named(there, "bulk")["last_hour"]
 
 
-async def test_failing_calls_are_told_with_the_last_success(own_valkey: Server) -> None:
+async def test_failing_calls_are_shown_with_the_last_success(own_valkey: Server) -> None:
     """Both replicas name the state: serving, then failing with the results of the calls; then stopped."""
     async with gateways(own_valkey, attempts=1) as both:
         assert (await both.get(0, "/tasks", "reports")).status_code == 200
@@ -135,7 +135,7 @@ async def test_failing_calls_are_told_with_the_last_success(own_valkey: Server) 
         assert stopped["state_detail"].startswith("Calls are stopped: ")
 
 
-async def test_who_waits_on_one_replica_is_seen_on_both(own_valkey: Server) -> None:
+async def test_waiting_requests_are_seen_on_both_replicas(own_valkey: Server) -> None:
     """Thirty blocks take two seconds: the other replica reports how many wait and how long, and no slot is free."""
     async with gateways(own_valkey) as both:
         asked = [asyncio.create_task(both.get(0, f"/tasks?since=-P{day}D", "bulk")) for day in range(1, 31)]
@@ -150,8 +150,8 @@ async def test_who_waits_on_one_replica_is_seen_on_both(own_valkey: Server) -> N
         await both.budget_when(lambda body: body["others"]["waiting"]["count"] == 0, replica=1)
 
 
-async def test_closed_without_redis_what_is_known_is_told(own_valkey: Server) -> None:
-    """No error: past usage stays known, the free slots do not."""
+async def test_without_redis_known_usage_is_shown(own_valkey: Server) -> None:
+    """Without Redis the response is no error: past usage is still known, the free slots are not."""
     async with gateways(own_valkey) as both:
         await both.get(0, "/tasks", "reports")
         used = await both.budget_when(lambda body: body["callers"][0]["last_hour"]["turns"] == 1)
@@ -165,8 +165,8 @@ async def test_closed_without_redis_what_is_known_is_told(own_valkey: Server) ->
         await both.budget_when(lambda body: body["redis"] == "ok" and body["slots"]["free"] == 5)
 
 
-async def test_sharing_without_redis_tells_the_part(own_valkey: Server) -> None:
-    """Each replica serves from its two of five calls, says so, and counts them."""
+async def test_sharing_without_redis_shows_the_replicas_share(own_valkey: Server) -> None:
+    """Each replica serves from its share of two calls of five, shows that, and counts them."""
     async with gateways(own_valkey, on_redis_down="share", max_replicas=2) as both:
         own_valkey.kill()
         for replica in range(2):
@@ -219,7 +219,7 @@ async def test_usage_of_all_replicas_adds_up(own_valkey: Server) -> None:
             assert [each["caller"] for each in own["callers"]] == ["bulk"]
 
 
-async def test_what_is_counted_last_is_not_lost(own_valkey: Server) -> None:
+async def test_the_last_counts_are_not_lost(own_valkey: Server) -> None:
     """A request that ended right before its replica did is in the usage that another reports."""
     async with sandbox_upstream(SandboxOptions(window_s=WINDOW_S)) as sandbox:
         rules = BudgetSettings(calls=5, window_s=WINDOW_S, transit_s=0.1)

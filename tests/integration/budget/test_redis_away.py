@@ -30,7 +30,7 @@ class Fetch(JobOfNothing):
         self._sent_s = sent_s
 
     async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
-        """Be sent."""
+        """Record the call."""
         try:
             await slot.hold()
         except UpstreamUnreachable as exc:

@@ -26,7 +26,7 @@ WAITS = (WaitingCount(caller="a", weight=1.0, count=3, waited_ms=0),)
 
 @pytest.fixture(scope="module", params=BINARIES)
 def shared(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Keeps its data over a restart."""
+    """A server that keeps its data over a restart."""
     with Server("--appendonly", "yes", "--appendfsync", "always", binary=BINARIES[request.param]) as server:
         yield server
 
@@ -78,7 +78,7 @@ async def is_quiet(replica: RedisScheduler) -> bool:
     return not ticked.turns and ticked.free == 0 and (ticked.due_in_ms or 0) >= RULES.transit_ms + RULES.window_ms // 2
 
 
-async def test_a_first_start_is_no_warning_and_a_loss_is(server: Server, store: RedisStore) -> None:
+async def test_only_a_loss_of_the_state_is_a_warning(server: Server, store: RedisStore) -> None:
     """Without any state a reset is a separate event; if this replica knows of one, Redis has lost it."""
     one = scheduler(store)
     with capture_logs() as logs:
@@ -96,7 +96,7 @@ async def test_a_restart_that_keeps_the_data_takes_all_slots(server: Server, sto
     assert (first.resets, second.resets) == (1, 0)
     server.restart()
     assert server.run("EXISTS", KEYS["slots"]) == 1
-    with pytest.raises(StoreUnavailable):  # the connection has gone
+    with pytest.raises(StoreUnavailable):  # the connection was closed
         await tick(first)
     with capture_logs() as logs:
         assert await is_quiet(first)
@@ -115,7 +115,7 @@ async def test_a_forgotten_script_is_a_new_run(server: Server, store: RedisStore
 
 
 async def test_lost_data_takes_all_slots(server: Server, store: RedisStore) -> None:
-    """FLUSHALL and an evicted state likewise."""
+    """FLUSHALL and an evicted state take all slots for one quiet window."""
     replica = scheduler(store)
     for command in (("FLUSHALL",), ("DEL", KEYS["slots"])):
         await begins(replica)
@@ -142,7 +142,7 @@ def another_release(store: RedisStore, replica: str) -> RedisScheduler:
 
 
 async def test_releases_with_other_scripts_share_a_run(store: RedisStore) -> None:
-    """In a rollout both have turns, and neither mistakes the other's for a server that has restarted."""
+    """In a rollout both releases get turns, and neither mistakes the other's script for a restarted server."""
     old, new = scheduler(store), another_release(store, "r2")
     for _ in range(3):
         for replica, block in ((old, "old"), (new, "new")):
@@ -159,7 +159,7 @@ async def test_a_restart_is_noticed_by_the_release_that_did_not_begin_the_run(
     await begins(old)
     await tick(new)
     server.restart()
-    with pytest.raises(StoreUnavailable):  # the connection has gone
+    with pytest.raises(StoreUnavailable):  # the connection was closed
         await tick(new)
     assert await is_quiet(new)
     assert (old.resets, new.resets) == (1, 1)
@@ -209,7 +209,7 @@ GARBAGE = [
 @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
 @pytest.mark.parametrize("garbage", GARBAGE, ids=[f"{kind} {rest!r:.12}" for kind, *rest in GARBAGE])
 async def test_garbage_heals_itself(server: Server, store: RedisStore, key: str, garbage: tuple[str, ...]) -> None:
-    """Whatever is under one of the keys: calls go on after one quiet window at most, without intervention."""
+    """With garbage under any of the keys, calls continue after at most one quiet window, without intervention."""
     replica = scheduler(store)
     await begins(replica)
     server.run("DEL", key)
@@ -232,9 +232,7 @@ async def test_garbage_heals_itself(server: Server, store: RedisStore, key: str,
         (11, 7),
     ],
 )
-async def test_a_state_that_makes_no_sense_is_lost(
-    server: Server, store: RedisStore, index: int, value: object
-) -> None:
+async def test_a_nonsensical_state_is_replaced(server: Server, store: RedisStore, index: int, value: object) -> None:
     """A pause of thirty years, invalid counters: reported once, and calls go on."""
     replica = scheduler(store)
     await begins(replica)
@@ -270,7 +268,7 @@ async def test_an_older_format_is_replaced_and_a_newer_one_left_alone(server: Se
     assert await is_quiet(replica)
 
 
-async def test_turns_go_on_where_redis_has_no_memory_left(server: Server, store: RedisStore) -> None:
+async def test_turns_continue_if_redis_is_out_of_memory(server: Server, store: RedisStore) -> None:
     """With `noeviction` and a full memory the budget still works; only blocks are refused."""
     replica = scheduler(store)
     await begins(replica)
@@ -283,7 +281,7 @@ async def test_turns_go_on_where_redis_has_no_memory_left(server: Server, store:
     server.run("CONFIG", "SET", "maxmemory", "0")
 
 
-async def test_what_redis_refuses_is_logged_in_its_own_words(server: Server) -> None:
+async def test_the_text_of_a_refusal_by_redis_is_logged(server: Server) -> None:
     """A missing permission is named in the log, once; it does not count as a loss of the state."""
     server.run("ACL", "SETUSER", "gate", "on", ">right", "~*", "&*", "+@all", "-time")
     with capture_logs() as logs:
@@ -295,7 +293,7 @@ async def test_what_redis_refuses_is_logged_in_its_own_words(server: Server) -> 
     assert "time" in told["answer"] or "can't run this command" in told["answer"]  # Valkey names it
 
 
-async def test_the_documented_user_may_do_all_that_is_needed(server: Server) -> None:
+async def test_the_documented_user_has_the_necessary_rights(server: Server) -> None:
     """The ACL line in docs/deploying.md is enough for a scheduler, and allows nothing beyond the prefix."""
     text = (Path(__file__).parents[3] / "docs" / "deploying.md").read_text()
     [line] = [line for line in text.splitlines() if line.startswith("ACL SETUSER")]

@@ -52,7 +52,7 @@ def reads(server: Server) -> int:
     return int(stats["cmdstat_get"]["calls"]) if "cmdstat_get" in stats else 0
 
 
-async def test_many_at_once_ask_once(shelf: BlockCache, own_valkey: Server) -> None:
+async def test_concurrent_reads_of_a_block_are_one_read(shelf: BlockCache, own_valkey: Server) -> None:
     """A hundred requests for a block at the same moment cost Redis one read; a later one reads again."""
     got = await asyncio.gather(*(shelf.get(KEY) for _ in range(100)))
     assert {kept.stored for kept in got} == {BLOCK}
@@ -61,8 +61,8 @@ async def test_many_at_once_ask_once(shelf: BlockCache, own_valkey: Server) -> N
     assert reads(own_valkey) == 2
 
 
-async def test_who_gives_up_leaves_the_others(shelf: BlockCache, own_valkey: Server) -> None:
-    """The read goes on for those that joined, even if the one that began it is gone."""
+async def test_a_cancelled_reader_does_not_cancel_the_others(shelf: BlockCache, own_valkey: Server) -> None:
+    """The read continues for those that joined, even if the request that began it is cancelled."""
     first, second = (asyncio.create_task(shelf.get(KEY)) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
@@ -71,7 +71,7 @@ async def test_who_gives_up_leaves_the_others(shelf: BlockCache, own_valkey: Ser
     assert reads(own_valkey) == 1
 
 
-async def test_nobody_joins_a_question_from_before(shelf: BlockCache, own_valkey: Server) -> None:
+async def test_a_read_from_before_a_purge_is_not_joined(shelf: BlockCache, own_valkey: Server) -> None:
     """After the app's blocks were dropped, and for a request that looks for a new block, Redis is read again."""
     before = asyncio.create_task(shelf.get(KEY))
     await asyncio.sleep(0)
@@ -81,7 +81,7 @@ async def test_nobody_joins_a_question_from_before(shelf: BlockCache, own_valkey
     assert reads(own_valkey) == 3
 
 
-async def test_an_outage_is_told_to_each(shelf: BlockCache, own_valkey: Server) -> None:
+async def test_an_outage_fails_each_joined_read(shelf: BlockCache, own_valkey: Server) -> None:
     """Requests that joined learn that Redis is unavailable, as the first one does; later ones don't get that answer."""
     own_valkey.kill()
     told = await asyncio.gather(*(shelf.get(KEY) for _ in range(5)), return_exceptions=True)

@@ -1,4 +1,4 @@
-"""What Redis keeps for each caller, counted by a real Valkey, also where its memory is full."""
+"""What Redis keeps for each caller, counted by a real Valkey, also if its memory is full."""
 
 import time
 from collections.abc import AsyncIterator
@@ -83,7 +83,8 @@ def ttl_ms(server: Server, replica: Replica, of: Query, index: int = 0) -> int:
 
 
 async def test_beyond_the_bound_blocks_are_kept_briefly(store: RedisStore, own_valkey: Server) -> None:
-    """Counted over all replicas; in Redis only; told once; other callers and other apps are not concerned."""
+    """Blocks beyond the bound, counted over all replicas, are kept briefly in Redis; this is logged once, and other
+    callers and apps are not affected."""
     one, two = Replica(store), Replica(store)
     with structlog.testing.capture_logs() as logs:
         for number in range(BOUND + 3):
@@ -135,8 +136,8 @@ async def test_distinct_queries_are_those_of_the_last_hour(store: RedisStore) ->
     assert replica.shares.queries() == {("shop", "c0"): 1}
 
 
-async def test_what_has_expired_makes_room(store: RedisStore, own_valkey: Server) -> None:
-    """A block that Redis keeps no longer is not counted; nor is one that would be kept for ever."""
+async def test_expired_blocks_make_room(store: RedisStore, own_valkey: Server) -> None:
+    """A block that has expired in Redis is not counted; nor is one without an expiry."""
     replica = Replica(store)
     for number in range(BOUND):
         await replica.put(query(number))
@@ -175,7 +176,7 @@ async def test_dropped_blocks_are_not_counted(store: RedisStore, own_valkey: Ser
 
 
 async def test_garbage_in_place_of_the_count_heals(store: RedisStore, own_valkey: Server) -> None:
-    """A key of another type starts again."""
+    """A key of another type is replaced, and counting starts again."""
     own_valkey.run("SET", "t:{shop}:share:c0", "nonsense")
     replica = Replica(store)
     await replica.put(query(0))
@@ -183,7 +184,7 @@ async def test_garbage_in_place_of_the_count_heals(store: RedisStore, own_valkey
 
 
 async def test_refusals_and_single_tasks_are_not_counted(store: RedisStore, own_valkey: Server) -> None:
-    """What is small takes no share."""
+    """Refusals and single tasks are small, and do not count toward the bound."""
     replica = Replica(store)
     refusal = RefusedQuery(fetched_at_ms=int(time.time() * 1000), code=90104, text="no")
     await replica.put_any(BlockKey(query=query(0), index=0), refusal)
@@ -192,7 +193,7 @@ async def test_refusals_and_single_tasks_are_not_counted(store: RedisStore, own_
 
 
 async def test_without_redis_nothing_is_counted(store: RedisStore, own_valkey: Server) -> None:
-    """While Redis is away blocks are kept in memory as ever."""
+    """While Redis is away, blocks are kept in memory as usual."""
     own_valkey.kill()
     replica = Replica(store, blocks_max=1)
     for number in range(3):
@@ -201,7 +202,7 @@ async def test_without_redis_nothing_is_counted(store: RedisStore, own_valkey: S
 
 
 async def test_a_redis_user_that_may_not_count(store: RedisStore, own_valkey: Server) -> None:
-    """An ACL of the release before: blocks are kept as before, and the log quotes Redis."""
+    """With the ACL of the previous release, blocks are kept as before, and the log quotes Redis."""
     own_valkey.run("ACL", "SETUSER", "default", "-zremrangebyscore")
     replica = Replica(store, blocks_max=1)
     with structlog.testing.capture_logs() as logs:
@@ -212,7 +213,7 @@ async def test_a_redis_user_that_may_not_count(store: RedisStore, own_valkey: Se
 
 
 @pytest.mark.parametrize("policy", ["noeviction", "allkeys-lru", "volatile-lru"])
-async def test_nobody_evicts_everybody(store: RedisStore, own_valkey: Server, policy: str) -> None:
+async def test_one_caller_does_not_evict_the_others(store: RedisStore, own_valkey: Server, policy: str) -> None:
     """3,000 queries of one caller, three times what fits into Redis: another app's and another caller's pages stay."""
     own_valkey.run("CONFIG", "SET", "maxmemory", str(int(own_valkey.run("INFO", "memory")["used_memory"]) + 8_000_000))
     own_valkey.run("CONFIG", "SET", "maxmemory-policy", policy)
@@ -225,7 +226,7 @@ async def test_nobody_evicts_everybody(store: RedisStore, own_valkey: Server, po
         for number in range(3000):
             await replica.put(query(1000 + number), text=LARGE_TASK)
             if number % 200 == 0:
-                await until(lambda: own_valkey.run("DBSIZE") < 400)  # what has expired is gone: time goes on
+                await until(lambda: own_valkey.run("DBSIZE") < 400)  # expired blocks are removed as time passes
     assert {log["event"] for log in logs} == {"cache.caller_over_bound"}
     for of in (*(of for of, _ in others), query(1000)):
         assert (await replica.blocks.get(BlockKey(query=of, index=0))).stored is not None

@@ -76,13 +76,13 @@ class Replica:
         await self.shelf.store(new, caller="c0")
 
     def remembers(self, query: Query = QUERY, index: int = 0) -> bool:
-        """Whether the block is in memory."""
+        """Return whether the block is in memory."""
         return self.shelf.recall(BlockKey(query=query, index=index)) is not None
 
 
 @pytest.fixture
 async def pair(valkey: Server) -> AsyncIterator[tuple[Replica, Replica]]:
-    """Two replicas on one server, which hear each other."""
+    """Two replicas on one server, which receive each other's messages."""
     async with AsyncExitStack() as stack:
         one = await stack.enter_async_context(Replica(valkey).running())
         two = await stack.enter_async_context(Replica(valkey).running())
@@ -92,7 +92,7 @@ async def pair(valkey: Server) -> AsyncIterator[tuple[Replica, Replica]]:
         yield one, two
 
 
-async def test_dropped_everywhere(pair: tuple[Replica, Replica]) -> None:
+async def test_a_purge_drops_blocks_on_all_replicas(pair: tuple[Replica, Replica]) -> None:
     """A purge empties Redis and both memories of the app within a second, and leaves other apps alone."""
     one, two = pair
     for index in range(3):
@@ -112,7 +112,7 @@ async def test_dropped_everywhere(pair: tuple[Replica, Replica]) -> None:
     assert set(two.forgotten) == {"shop"}
 
 
-async def test_what_began_before_is_not_kept(pair: tuple[Replica, Replica]) -> None:
+async def test_a_fetch_from_before_a_purge_is_not_stored(pair: tuple[Replica, Replica]) -> None:
     """A block whose fetch began before another replica's purge is neither stored nor remembered, and says so."""
     one, two = pair
     generation = two.shelf.generation("shop")
@@ -123,7 +123,7 @@ async def test_what_began_before_is_not_kept(pair: tuple[Replica, Replica]) -> N
     assert (await one.shelf.get(KEY)).stored is None
 
 
-async def test_what_was_served_before_is_not_stored(pair: tuple[Replica, Replica]) -> None:
+async def test_a_block_served_before_a_purge_is_not_stored_after_it(pair: tuple[Replica, Replica]) -> None:
     """A block that was served just before another replica's purge is not stored after it."""
     one, two = pair
     new = two.shelf.take(KEY, BLOCK, generation=two.shelf.generation("shop"))
@@ -158,7 +158,7 @@ class NoSlot:
 
 
 @pytest.mark.parametrize(("attempt", "again"), [(1, True), (2, False)])
-async def test_a_call_under_way_is_made_again(pair: tuple[Replica, Replica], attempt: int, again: bool) -> None:
+async def test_a_call_during_a_purge_is_repeated(pair: tuple[Replica, Replica], attempt: int, again: bool) -> None:
     """The result of a call that began before the purge serves nobody: it is repeated, within the bound on tries."""
     one, two = pair
     upstream = SlowUpstream()
@@ -179,7 +179,7 @@ async def test_a_call_under_way_is_made_again(pair: tuple[Replica, Replica], att
     assert (await one.shelf.get(KEY)).stored is None
 
 
-async def test_a_missed_purge_is_made_up_for(own_valkey: Server) -> None:
+async def test_a_missed_purge_is_made_up_for_on_reconnect(own_valkey: Server) -> None:
     """A replica that was not listening during the purge drops its blocks as soon as it listens again."""
     async with AsyncExitStack() as stack:
         one = await stack.enter_async_context(Replica(own_valkey).running())
@@ -195,12 +195,12 @@ async def test_a_missed_purge_is_made_up_for(own_valkey: Server) -> None:
         await until(lambda: not two.remembers(), within_s=5)
 
 
-async def test_redis_that_comes_back_empty_is_no_purge(own_valkey: Server) -> None:
-    """When Redis has lost everything, what replicas remember is all the more valuable: they keep it."""
+async def test_an_empty_redis_is_not_a_purge(own_valkey: Server) -> None:
+    """If Redis has lost its data, replicas keep the blocks in their memory."""
     async with AsyncExitStack() as stack:
         one = await stack.enter_async_context(Replica(own_valkey).running())
         await one.purge.drop("shop")
-        assert len(one.forgotten) == 2  # before and after; what it hears of itself is nothing new
+        assert len(one.forgotten) == 2  # before and after; its own message is ignored
         await one.put()
         before = len(one.forgotten)
         own_valkey.restart()
@@ -213,7 +213,7 @@ async def test_redis_that_comes_back_empty_is_no_purge(own_valkey: Server) -> No
 
 
 async def test_without_redis(own_valkey: Server) -> None:
-    """A purge without Redis is refused, but this replica has dropped its blocks."""
+    """A purge without Redis fails, but this replica has dropped its blocks."""
     async with Replica(own_valkey).running() as one:
         await one.put()
         own_valkey.kill()

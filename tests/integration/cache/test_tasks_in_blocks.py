@@ -84,8 +84,8 @@ async def pair(valkey: Server) -> AsyncIterator[tuple[Replica, Replica]]:
         await replica.store.aclose()
 
 
-async def test_a_list_tells_of_its_tasks_on_all_replicas(pair: tuple[Replica, Replica]) -> None:
-    """At once where it was fetched; elsewhere by Redis, and from then on from memory."""
+async def test_tasks_of_a_list_are_found_on_all_replicas(pair: tuple[Replica, Replica]) -> None:
+    """Tasks are found at once on the replica that fetched the list; on others in Redis, and from then on in memory."""
     one, two = pair
     await one.put(LIST, listed(6, TASK.id))
     assert one.remembered() == "listed"
@@ -106,10 +106,10 @@ async def test_a_list_tells_of_its_tasks_on_all_replicas(pair: tuple[Replica, Re
         (MissingTask(fetched_at_ms=1000), listed(8, at_ms=1001), 1000),
     ],
 )
-async def test_what_is_newer_counts(
+async def test_the_newer_of_two_sources_counts(
     pair: tuple[Replica, Replica], own: Stored, in_list: Block, expected: str | int
 ) -> None:
-    """Of a task's own fetch, or the word that there is none, and a list with it; in memory as in Redis."""
+    """Of a task's own fetch, its absence, and a list with it, the newest counts, in memory and in Redis."""
     one, two = pair
     await one.put(LIST, in_list)
     await one.put(TASK, own)
@@ -117,7 +117,7 @@ async def test_what_is_newer_counts(
 
 
 async def test_the_head_is_that_of_the_tasks_own_key(pair: tuple[Replica, Replica]) -> None:
-    """The budget compares it with what is stored there, before a call."""
+    """The head is that under the task's own key, which the budget compares before a call."""
     one, two = pair
     await one.put(TASK, alone())
     head = (await one.cache.look(TASK)).head
@@ -127,7 +127,7 @@ async def test_the_head_is_that_of_the_tasks_own_key(pair: tuple[Replica, Replic
 
 
 async def test_an_outdated_place_finds_nothing(pair: tuple[Replica, Replica], valkey: Server) -> None:
-    """The block has been replaced by one without the task, is gone, or can't be read."""
+    """If the block was replaced by one without the task, has expired or can't be read, nothing is found."""
     one, two = pair
     await one.put(LIST, listed(TASK.id))
     await one.put(LIST, listed(8, at_ms=2000))
@@ -142,12 +142,12 @@ async def test_an_outdated_place_finds_nothing(pair: tuple[Replica, Replica], va
 
 @pytest.mark.parametrize("value", ["", " ", "x", "5", "5 ", " 5", "-1 a:0", f"{'9' * 30} a:0", "5 ../../x"])
 async def test_garbage_in_the_index_finds_nothing(pair: tuple[Replica, Replica], valkey: Server, value: str) -> None:
-    """Whatever has written it."""
+    """Arbitrary values in the index are ignored."""
     valkey.run("HSET", INDEX, str(TASK.id), value)
     assert await pair[0].found() is None
 
 
-async def test_an_index_that_is_none_is_made_anew(pair: tuple[Replica, Replica], valkey: Server) -> None:
+async def test_an_index_of_another_type_is_replaced(pair: tuple[Replica, Replica], valkey: Server) -> None:
     """A key of another type, or with a count that is no number, is replaced."""
     one, two = pair
     valkey.run("SET", INDEX, "text")
@@ -176,7 +176,7 @@ async def test_the_index_is_bounded(valkey: Server) -> None:
 
 
 async def test_a_thousand_tasks_in_one_block(pair: tuple[Replica, Replica]) -> None:
-    """As many as the largest block holds."""
+    """The index takes a thousand tasks of one block, the largest that is possible."""
     one, two = pair
     await one.put(LIST, listed(*range(TASK.id, TASK.id + 1000)))
     assert await two.found() == "listed"
@@ -193,7 +193,7 @@ async def test_a_forgotten_app_finds_nothing_in_memory(pair: tuple[Replica, Repl
 
 
 async def test_a_place_is_read_as_it_was_written(valkey: Server) -> None:
-    """For each task of the block."""
+    """Each task of a block is found at the place that was stored."""
     replica = Replica(valkey)
     places = TaskPlaces(replica.store, prefix="t")
     place = TaskPlace(block="0123456789abcdef:12", fetched_at_ms=1_700_000_000_000)

@@ -1,4 +1,4 @@
-"""A server of signing keys, over TLS like Kubernetes' API server, and a signer of tokens."""
+"""A server of signing keys, with TLS like Kubernetes' API server, and a signer of tokens."""
 
 import asyncio
 import json

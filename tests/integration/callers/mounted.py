@@ -53,7 +53,7 @@ class Mounted:
         return [event for event in map(json.loads, lines) if event["event"] == name]
 
     async def told(self, name: str, count: int) -> None:
-        """Wait until an event has been logged this many times."""
+        """Wait until the event has been logged this many times."""
         async with asyncio.timeout(10):
             while len(self.events(name)) < count:
                 await asyncio.sleep(0.02)

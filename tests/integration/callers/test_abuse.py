@@ -1,4 +1,4 @@
-"""What one side can do to the others: thousands of idle connections, requests from one caller, or queries in Redis."""
+"""What one client can do to the others: thousands of idle connections, requests of one caller, or queries in Redis."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Callers of a real process: its files are swapped under load, its issuer fails, its guests are strangers."""
+"""The callers of a real process while its files are swapped under load, its issuer fails, or accounts are unknown."""
 
 import asyncio
 import json
@@ -57,8 +57,8 @@ async def test_no_request_is_dropped_while_files_are_swapped(mount: Mounted) -> 
     assert len(mount.events("settings.reloaded")) == 3
 
 
-async def test_what_a_reload_takes_away_is_gone_with_the_next_request(mount: Mounted) -> None:
-    """A page that was just served from memory is not served again: key, app and caller in turn are removed."""
+async def test_a_reload_revokes_with_the_next_request(mount: Mounted) -> None:
+    """After a reload that removes the key, the app or the caller, a page is not served from memory any more."""
     mount.put("going", "staying")
     async with mounted(mount):
         for _ in range(2):
@@ -82,7 +82,7 @@ async def test_what_a_reload_takes_away_is_gone_with_the_next_request(mount: Mou
         assert (await mount.ask(key_of("staying"))).status == 200
 
 
-async def test_answers_of_other_settings_are_not_sent_again(mount: Mounted) -> None:
+async def test_a_reload_drops_cached_responses(mount: Mounted) -> None:
     """A complete cached answer is dropped when the defaults that it was made with change."""
     mount.put("c", query={"since": "-P30D", "until": "P30D"})
     async with mounted(mount):
@@ -95,7 +95,7 @@ async def test_answers_of_other_settings_are_not_sent_again(mount: Mounted) -> N
         assert after.body != before.body
 
 
-async def test_service_accounts_and_an_issuer_that_fails(mount: Mounted, signer: Any, key_server: Any) -> None:
+async def test_tokens_are_accepted_while_the_issuer_fails(mount: Mounted, signer: Any, key_server: Any) -> None:
     """Tokens are accepted, even when the issuer is gone; a flood of unknown keys fetches from it no more than once."""
     async with key_server.served() as base:
         mount.put(callers=with_account("shop/reports"), service_accounts=tokens(jwks_url=base))
@@ -134,7 +134,7 @@ async def test_tokens_wait_for_the_first_keys(mount: Mounted, signer: Any, key_s
             assert (await mount.ask(signer.token("one"))).status == 200
 
 
-async def test_answers_of_a_key_that_is_dropped(mount: Mounted, signer: Any, key_server: Any) -> None:
+async def test_responses_for_a_dropped_signing_key_are_dropped(mount: Mounted, signer: Any, key_server: Any) -> None:
     """A complete cached answer goes with its token's key: when it is removed, and when another takes its name.
 
     The keys come from a URL, so no file of the configuration changes with them.
@@ -158,7 +158,7 @@ async def test_answers_of_a_key_that_is_dropped(mount: Mounted, signer: Any, key
             assert (await mount.ask(other.token("two"))).status == 200
 
 
-async def test_another_lifetime(mount: Mounted) -> None:
+async def test_a_reload_changes_lifetimes(mount: Mounted) -> None:
     """A reload changes how long pages are fresh, and how long Redis keeps them."""
     mount.put("c", cache={"fresh_s": 100.0, "settled_s": 100.0, "stale_if_error_s": 0.0})
     async with mounted(mount):
@@ -172,8 +172,8 @@ async def test_another_lifetime(mount: Mounted) -> None:
         assert mount.longest_ttl_ms() > 1_000_000
 
 
-async def test_who_waits_in_line_when_a_reload_takes_the_key(mount: Mounted) -> None:
-    """They are refused at once, and no call is made for them; others keep waiting and are served."""
+async def test_a_reload_rejects_requests_waiting_with_a_removed_key(mount: Mounted) -> None:
+    """Requests waiting with a removed key are rejected at once, without a call; others keep waiting and are served."""
     budget = {"calls": 1, "window_s": 4.0, "wait_default_s": 20.0}
     mount.put("going", "staying", budget=budget)
     async with mounted(mount):
@@ -188,8 +188,9 @@ async def test_who_waits_in_line_when_a_reload_takes_the_key(mount: Mounted) -> 
         assert (await staying).status == 200
 
 
-async def test_a_stream_whose_token_ends(mount: Mounted, signer: Any, key_server: Any) -> None:
-    """It ends with its token, while it waits for a block: the last line says why and where the rest begins."""
+async def test_a_stream_ends_with_its_token(mount: Mounted, signer: Any, key_server: Any) -> None:
+    """A stream ends when its token expires, even while it waits for a block: the last line says why, and where to
+    continue."""
     budget = {"calls": 1, "window_s": 4.0, "wait_default_s": 20.0}
     async with key_server.served() as base:
         mount.put(callers=with_account("shop/reports"), service_accounts=tokens(jwks_url=base), budget=budget)
@@ -220,7 +221,7 @@ async def test_keys_in_a_file_are_followed(mount: Mounted, signer: Any, tmp_path
         assert (await mount.ask(signer.token("two"))).status == 200
 
 
-async def test_auth_none_is_told_at_the_start(mount: Mounted) -> None:
+async def test_auth_none_is_logged_at_startup(mount: Mounted) -> None:
     """Any client may read every app, and the log warns of it."""
     mount.put(auth="none")
     async with mounted(mount):

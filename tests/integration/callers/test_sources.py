@@ -18,7 +18,7 @@ def source(url: str, **changed: Any) -> UrlSource:
     return UrlSource(url, **(values | changed))
 
 
-async def test_the_api_servers_way(key_server: Any, certificate: Path, tmp_path: Path) -> None:
+async def test_keys_are_fetched_from_an_api_server(key_server: Any, certificate: Path, tmp_path: Path) -> None:
     """With the CA and a token the keys are fetched; both files are read again each time."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
@@ -48,7 +48,7 @@ async def test_other_statuses_are_failures(key_server: Any, status: int) -> None
 
 
 @pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "deflate", "br", "x-unknown"])
-async def test_no_coding_is_undone(key_server: Any, coding: str) -> None:
+async def test_a_compressed_answer_is_a_failure(key_server: Any, coding: str) -> None:
     """A compressed answer is a failure: nothing is unpacked, so nothing can grow."""
     bomb = gzip.compress(gzip.compress(b" " * 50_000_000))
     key_server.body, key_server.fields = bomb, f"Content-Encoding: {coding}\r\n"
@@ -58,7 +58,7 @@ async def test_no_coding_is_undone(key_server: Any, coding: str) -> None:
     assert "accept-encoding: identity\r\n" in key_server.heads[0].lower()
 
 
-async def test_an_answer_without_end_is_cut(key_server: Any) -> None:
+async def test_an_oversized_answer_is_a_failure(key_server: Any) -> None:
     """An answer beyond a megabyte is a failure."""
     key_server.body = b"x" * (JWKS_MAX_BYTES + 1)
     async with key_server.served() as base:
@@ -75,7 +75,7 @@ async def test_a_server_that_hangs_is_left(key_server: Any) -> None:
         key_server.hangs = False
 
 
-async def test_nobody_there(tmp_path: Path) -> None:
+async def test_unreachable_sources_are_failures(tmp_path: Path) -> None:
     """A refused connection, an invalid URL, a token file that is missing or holds two lines are failures."""
     two_lines = tmp_path / "two"
     two_lines.write_text("a\nb")

@@ -77,7 +77,7 @@ async def run_check(file: Path, *options: str, stdin: int = subprocess.DEVNULL) 
     ],
     ids=["secret", "region", "admin", "address"],
 )
-async def test_what_is_configured_wrong(
+async def test_wrong_settings_are_reported(
     sandbox: Sandbox, tmp_path: Path, changes: dict[str, object], words: str
 ) -> None:
     """A wrong secret, region, admin and address are each reported as such, with status 1."""
@@ -102,7 +102,7 @@ async def test_what_is_configured_wrong(
     ],
     ids=lambda value: "" if isinstance(value, str) else repr(value).partition("(")[0],
 )
-async def test_what_the_upstream_answers(sandbox: Sandbox, tmp_path: Path, fault: Fault, words: str) -> None:
+async def test_upstream_refusals_are_reported(sandbox: Sandbox, tmp_path: Path, fault: Fault, words: str) -> None:
     """The upstream's refusals, and foreign answers in its place, are reported in plain words, with status 1."""
     await sandbox.control.add_fault(fault)
     status, line = await checked(sandbox, tmp_path)
@@ -110,7 +110,7 @@ async def test_what_the_upstream_answers(sandbox: Sandbox, tmp_path: Path, fault
     assert status == 1
 
 
-async def test_a_good_app_is_told_with_its_tasks(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_a_working_app_is_reported_with_its_number_of_tasks(sandbox: Sandbox, tmp_path: Path) -> None:
     """One call is made, and the line says how many tasks there are."""
     status, line = await checked(sandbox, tmp_path)
     assert status == 0
@@ -118,8 +118,9 @@ async def test_a_good_app_is_told_with_its_tasks(sandbox: Sandbox, tmp_path: Pat
     assert (await sandbox.control.stats()).of(sandbox.app.sdkappid).calls == 1
 
 
-async def test_tasks_are_got_by_their_ids(sandbox: Sandbox, tmp_path: Path) -> None:
-    """After the list, its first task and an unknown one are asked for; the second line says that both were right."""
+async def test_single_tasks_are_checked(sandbox: Sandbox, tmp_path: Path) -> None:
+    """After the list, its first task and an unknown one are requested; the second line says that both answers were
+    right."""
     status, lines = await checked_lines(configuration(sandbox, tmp_path))
     assert (status, lines[1:]) == (0, ["shop: get_sched_task: ok"])
     assert (await sandbox.control.stats()).of(sandbox.app.sdkappid, "get").calls == 2
@@ -145,7 +146,7 @@ async def test_faults_of_single_tasks(sandbox: Sandbox, tmp_path: Path, fault: F
 
 
 async def test_an_empty_list(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Without any task, the unknown one alone is asked for."""
+    """If the list is empty, only an unknown task is requested."""
     await sandbox.control.resize_tasks(sandbox.app.sdkappid, 0)
     status, lines = await checked_lines(configuration(sandbox, tmp_path))
     assert (status, lines[1:]) == (0, ["shop: get_sched_task: ok"])
@@ -165,7 +166,9 @@ async def test_the_call_takes_a_turn_in_the_shared_budget(
 
 
 @pytest.mark.parametrize(("answer", "calls"), [(b"n\n", 0), (b"\n", 0), (b"y\n", 1)])
-async def test_without_redis_it_says_so_and_asks(sandbox: Sandbox, tmp_path: Path, answer: bytes, calls: int) -> None:
+async def test_without_redis_a_call_needs_confirmation(
+    sandbox: Sandbox, tmp_path: Path, answer: bytes, calls: int
+) -> None:
     """On a terminal the call is made only after a yes."""
     ours, theirs = pty.openpty()
     try:

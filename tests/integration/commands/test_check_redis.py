@@ -45,15 +45,15 @@ def as_user(server: Server, *rights: str) -> str:
     return f"redis://taskgate:right@127.0.0.1:{server.port}/0"
 
 
-async def test_all_is_well(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    """The documented user on a server with the right policy may do everything; nothing is left behind."""
+async def test_a_suitable_redis_passes(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """The documented user on a server with a suitable policy passes all checks; nothing is left behind."""
     server.run("FLUSHALL")
     assert await try_redis(settings(as_user(server, "+config"))) == 0
     assert capsys.readouterr().out == "redis: ok\n"
     assert all(server.run("PTTL", key) > 0 for key in server.run("KEYS", "*"))
 
 
-async def test_what_may_not_be_read_is_not_guessed(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_without_config_there_is_no_advice(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     """Without CONFIG there is no advice, and no fault."""
     server.run("CONFIG", "SET", "maxmemory-policy", "noeviction")
     assert await try_redis(settings(as_user(server, "-config"))) == 0
@@ -93,7 +93,7 @@ async def test_a_split_is_warned_of_at_the_start(valkey_sentinel: Guarded) -> No
     assert told == [["min-replicas-to-write is 0"], [], ["min-replicas-to-write is 0"]]
 
 
-async def test_redis_away_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """If nothing listens, every try says so."""
+async def test_an_unreachable_redis_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    """If nothing listens, every check reports that."""
     assert await try_redis(settings("redis://127.0.0.1:1/0")) == 1
     assert "unreachable" in capsys.readouterr().out

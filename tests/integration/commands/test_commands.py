@@ -31,7 +31,7 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_help_and_version_are_there_at_once() -> None:
+def test_help_and_version_are_fast() -> None:
     """`--help` takes under 100 ms of processor time at its best of five, and `--version` prints one."""
     took_s = []
     for _ in range(5):
@@ -56,7 +56,7 @@ def test_a_faulty_command_line_ends_with_status_2(arguments: tuple[str, ...]) ->
 
 
 @pytest.mark.parametrize("arguments", [("serve",), ("usersig", "shop")])
-def test_without_a_configuration_the_way_on_is_told(arguments: tuple[str, ...]) -> None:
+def test_without_a_configuration_the_text_says_how_to_set_one(arguments: tuple[str, ...]) -> None:
     """If TASKGATE_CONFIG is missing, the text says how to set it and that there is a demo."""
     done = run(*arguments)
     assert done.returncode == 2
@@ -100,7 +100,7 @@ def test_every_fault_is_printed_one_a_line(command: str, tmp_path: Path) -> None
     assert done.stderr.splitlines() == ["apps.shop.sdkappid: expected int, got str", "server.port: expected int >= 1"]
 
 
-def test_check_with_call_says_in_plain_words_that_nobody_answers(tmp_path: Path) -> None:
+def test_check_with_call_reports_an_unreachable_upstream(tmp_path: Path) -> None:
     """If an app's call fails, its line says why, and the status is 1."""
     file = tmp_path / "taskgate.yaml"
     file.write_text(EXAMPLE.read_text().replace("# base_url: https://upstream.example", "base_url: http://127.0.0.1:9"))
@@ -112,7 +112,7 @@ def test_check_with_call_says_in_plain_words_that_nobody_answers(tmp_path: Path)
     assert done.stderr == ""
 
 
-def test_check_with_call_asks_the_upstream(tmp_path: Path) -> None:
+def test_check_with_call_calls_the_upstream(tmp_path: Path) -> None:
     """With the app's secret the app is ok, status 0; with another one its line says what is wrong, status 1."""
     app = APPS[0]
     server = subprocess.Popen(
@@ -138,7 +138,7 @@ def test_check_with_call_asks_the_upstream(tmp_path: Path) -> None:
     assert wrong.stderr == good.stderr == ""
 
 
-def test_key_prints_a_key_and_the_settings_that_let_it_in() -> None:
+def test_key_prints_a_key_and_its_settings() -> None:
     """The printed hash is that of the key, the key differs each time, and an invalid name is refused."""
     lines = run("key", "reports").stdout.splitlines()
     (key,) = [line for line in lines if line.startswith("tg_")]

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from service.commands.blocked_imports import without
+from service.commands.serve import without
 
 SEEN = """
 import sys
@@ -48,7 +48,7 @@ def test_a_gateway_imports_what_it_uses() -> None:
     assert not dear & loaded
 
 
-def test_hidden_packages_are_there_again_afterwards() -> None:
+def test_hidden_packages_are_restored() -> None:
     """Inside, an import fails as for a missing package; earlier imports stay; afterwards all is as before."""
     sys.modules.pop("this", None)
     with without("this", "json"):

@@ -1,5 +1,5 @@
-"""Memory is bounded by settings: each bound is driven to its end in a process that may not have more than the chart's
-limit, which would end it."""
+"""Memory is bounded by settings: each bound is reached in a process with the chart's memory limit, beyond which it
+would be killed."""
 
 import asyncio
 import resource
@@ -21,7 +21,7 @@ CHART_LIMIT_BYTES = 384 * MIB
 
 @pytest.fixture
 def many_files() -> Iterator[None]:
-    """Room for the sockets of this test."""
+    """Raise the limit on files for the sockets of this test."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 16_384), hard))
     yield
@@ -34,7 +34,7 @@ def rss_bytes(pid: int) -> int:
 
 
 def unread(port: int, target: str, fields: str = "") -> socket.socket:
-    """A connection that requests something and never reads it."""
+    """A connection that sends a request and never reads the response."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     connection.settimeout(10)
@@ -44,9 +44,9 @@ def unread(port: int, target: str, fields: str = "") -> socket.socket:
     return connection
 
 
-async def test_whatever_readers_do(own_valkey: Server, many_files: None) -> None:
-    """Unread files, unread streams, silent connections and half heads, too many of each: the process lives within
-    the chart's limit, answers probes and callers meanwhile, and gives memory back when they have left."""
+async def test_slow_readers_do_not_exceed_the_memory_limit(own_valkey: Server, many_files: None) -> None:
+    """With too many unread files, unread streams, silent connections and incomplete heads, the process stays within
+    the chart's limit, answers probes and callers meanwhile, and returns memory when they have disconnected."""
     async with fleet(own_valkey, replicas=1, weights={"reader": 1, "other": 1}, budget={"waiting_max": 1500}) as at:
         replica = at.replicas[0]
         resource.prlimit(replica.pid, resource.RLIMIT_DATA, (CHART_LIMIT_BYTES, CHART_LIMIT_BYTES))
@@ -82,7 +82,7 @@ async def test_whatever_readers_do(own_valkey: Server, many_files: None) -> None
 
 
 async def all_stuck(replica: Replica, watches: int) -> None:
-    """Wait until so many watches are open, and are sent nothing more."""
+    """Wait until this many watches are open and stalled."""
     sent = -1.0
     async with asyncio.timeout(30):
         while True:

@@ -1,4 +1,4 @@
-"""How the server starts, ends and protects itself: real processes, real signals, real sockets."""
+"""How the server starts, shuts down and protects itself: real processes, real signals, real sockets."""
 
 import json
 import os
@@ -69,7 +69,7 @@ class Served:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def descriptors(self) -> int:
-        """How many files and connections it has open."""
+        """Return the number of open files and connections."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     def refuses(self) -> bool:
@@ -146,9 +146,9 @@ def answer(connection: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_what_is_in_flight_ends_before_the_app_does(port: int, started: Starting, number: signal.Signals) -> None:
-    """After a signal the app is told first, new connections are refused, the request in flight is answered, then the
-    lifespan ends; status 0, no traceback; one process; and it had begun to serve within a second."""
+def test_requests_in_flight_end_before_the_app(port: int, started: Starting, number: signal.Signals) -> None:
+    """After a signal the app is notified first, new connections are refused, the request in flight is answered,
+    then the lifespan ends; status 0, no traceback, one process; and it began to serve within a second."""
     served = started.served(port)
     with served.asked("/slow") as connection:
         assert served.processor_s() < 1
@@ -164,8 +164,9 @@ def test_what_is_in_flight_ends_before_the_app_does(port: int, started: Starting
     assert events == ["server.started", "server.stopping", "server.stopped"]
 
 
-def test_a_request_that_does_not_end_is_cut_off_and_the_app_still_closes(port: int, started: Starting) -> None:
-    """After drain_s the app is asked to refuse, then the rest is cut off, with 503 if no answer had begun."""
+def test_an_endless_request_is_cut_off_and_the_app_closes(port: int, started: Starting) -> None:
+    """After drain_s the app's `refuse` is called, then the remaining requests are cut off, with 503 if no response
+    had begun."""
     served = started.served(port, drain_s=0.2)
     with served.asked("/never") as waiting, served.asked("/half") as half:
         served.process.terminate()
@@ -177,7 +178,7 @@ def test_a_request_that_does_not_end_is_cut_off_and_the_app_still_closes(port: i
     assert events == ["server.started", "server.stopping", "server.cut_off", "server.stopped"]
 
 
-def test_a_second_signal_hurries(port: int, started: Starting) -> None:
+def test_a_second_signal_ends_requests_at_once(port: int, started: Starting) -> None:
     """A second Ctrl-C ends requests in flight at once, and the app still closes."""
     served = started.served(port, drain_s=600)
     with served.asked("/never"):
@@ -197,14 +198,14 @@ def test_a_signal_during_the_start_ends_it(port: int, started: Starting) -> None
     assert (status, told) == (0, ["starting", "leaving", "closed"])
 
 
-def test_an_app_that_does_not_start_is_a_failure(port: int, started: Starting) -> None:
+def test_a_failing_lifespan_ends_the_server(port: int, started: Starting) -> None:
     """An app whose lifespan fails ends the server with status 1 and a text, not a traceback."""
     served = started.served(port, mode="fails")
     status, told, _ = served.ended()
     assert (status, told) == (1, ["StartFailed: the app did not start"])
 
 
-def test_an_address_that_is_taken_is_told_in_one_line(port: int, started: Starting) -> None:
+def test_a_taken_address_is_reported_in_one_line(port: int, started: Starting) -> None:
     """A port that someone listens on ends the server with status 1 and one line."""
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", port))
@@ -214,7 +215,7 @@ def test_an_address_that_is_taken_is_told_in_one_line(port: int, started: Starti
     assert (status, told) == (1, [f"CannotListen: 127.0.0.1 port {port}: Address already in use"])
 
 
-def test_an_address_by_name(port: int, started: Starting) -> None:
+def test_a_host_name_is_resolved(port: int, started: Starting) -> None:
     """A name is resolved, and a nonexistent one is reported in one line."""
     served = started.served(port, host="localhost")
     with served.asked("/now", headers="connection: close\r\n") as connection:
@@ -225,15 +226,15 @@ def test_an_address_by_name(port: int, started: Starting) -> None:
     assert told.startswith(f"CannotListen: nowhere.invalid port {port}: ")
 
 
-def test_a_caller_who_hangs_up_is_seen(port: int, started: Starting) -> None:
+def test_a_hang_up_is_reported_to_the_app(port: int, started: Starting) -> None:
     """The app's receive() reports that the connection was closed."""
     served = started.served(port)
     served.asked("/watch").close()
     served.until("hung up")
 
 
-def test_a_fault_before_the_app_is_asked(port: int, started: Starting) -> None:
-    """It is answered by 500 and logged, and the next request on the connection is served."""
+def test_a_fault_before_the_app_is_called_is_a_500(port: int, started: Starting) -> None:
+    """The fault is answered with 500 and logged, and the next request on the connection is served."""
     served = started.served(port)
     with served.connected() as connection:
         connection.settimeout(DEADLINE_S)
@@ -248,7 +249,7 @@ def test_a_fault_before_the_app_is_asked(port: int, started: Starting) -> None:
 
 
 def test_after_a_signal_all_answers_close_their_connections(port: int, started: Starting) -> None:
-    """The answers that need no app say so, too."""
+    """Responses that need no app close the connection, too."""
     served = started.served(port)
     with served.connected() as kept:
         kept.settimeout(DEADLINE_S)
@@ -295,9 +296,9 @@ def test_a_head_that_comes_byte_by_byte_is_cut_off(port: int, started: Starting)
     assert time.monotonic() - begun < 3
 
 
-def test_who_never_reads_is_cut_off_and_who_reads_slowly_is_not(port: int, started: Starting) -> None:
-    """A connection from which nothing is taken for reader_timeout_s ends though its answer is not over, and others are
-    served meanwhile; one that is read slowly, for longer than that, gets all of its answer."""
+def test_stalled_readers_are_cut_off_and_slow_ones_are_not(port: int, started: Starting) -> None:
+    """A connection from which nothing is read for reader_timeout_s is closed in the middle of its response, and
+    others are served meanwhile; one that is read slowly, for longer than that, gets the complete response."""
     served = started.served(port)
     with served.asked("/now", headers="connection: close\r\n") as other:
         assert answer(other).endswith(b"ok")
@@ -322,7 +323,7 @@ def test_who_never_reads_is_cut_off_and_who_reads_slowly_is_not(port: int, start
 
 
 def _reluctant(port: int) -> socket.socket:
-    """A connection that has asked for a large answer and reads nothing of it by itself."""
+    """A connection that has requested a large response and reads none of it by itself."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.settimeout(DEADLINE_S)
@@ -332,8 +333,8 @@ def _reluctant(port: int) -> socket.socket:
 
 
 def test_fewer_files_than_connections(port: int, started: Starting) -> None:
-    """With 256 files for more connections than that, the bound is fitted to them with a warning: 400 silent connections
-    keep no other out, and cost no processor time."""
+    """With 256 files for more connections than that, the bound is lowered with a warning: 400 silent connections do
+    not block others, and cost no processor time."""
     served = started.served(port, files=256)
     with ExitStack() as silent:
         for _ in range(400):

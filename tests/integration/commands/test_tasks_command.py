@@ -51,7 +51,7 @@ async def run(
     return process.returncode, out.decode(), told
 
 
-async def test_a_table(web: Web) -> None:
+async def test_all_tasks_are_printed_as_a_table(web: Web) -> None:
     """All tasks, one row each under one heading, and exit status 0; the request's parameters reach the gateway."""
     async with web.on_a_socket() as port:
         status, out, err = await run(port, "--app", "shop", "-q", "a b", "--since=-P7D", "--wait", "7")
@@ -63,7 +63,7 @@ async def test_a_table(web: Web) -> None:
     assert (ask.query.app, ask.query.keyword, str(ask.query.since), ask.patience_s) == ("shop", "a b", "-P7D", 7.0)
 
 
-async def test_ndjson(web: Web) -> None:
+async def test_ndjson_has_one_task_per_line(web: Web) -> None:
     """One JSON object per line, only tasks, from the offset on, as the gateway sends them."""
     async with web.on_a_socket() as port:
         status, out, _ = await run(port, "--format", "ndjson", "--offset", "240", "--status", "pending")
@@ -80,7 +80,7 @@ async def test_a_limit_ends_the_stream(web: Web) -> None:
 
 
 @pytest.mark.parametrize("form", ["table", "ndjson"])
-async def test_nothing_in_a_task_reaches_the_terminal_as_a_command(web: Web, form: str) -> None:
+async def test_control_characters_are_escaped(web: Web, form: str) -> None:
     """Control, bidirectional and invisible characters are written as escapes; NDJSON still means the same."""
     title = NASTY.replace("\x1b", "\\u001b").replace("\x07", "\\u0007")
     record = msgspec.json.encode(task_of(0)).replace(b"Task 0", title.encode())
@@ -110,7 +110,7 @@ ENDS: list[tuple[Any, int, str]] = [
 
 
 @pytest.mark.parametrize(("told", "status", "text"), ENDS)
-async def test_how_it_ended(web: Web, told: Any, status: int, text: str) -> None:
+async def test_a_truncated_list_is_reported(web: Web, told: Any, status: int, text: str) -> None:
     """A truncated list is reported with its reason and how to continue, and ends with 1; warnings leave it at 0."""
     web.gateway.chunk_outcomes[100] = told
     async with web.on_a_socket() as port:
@@ -119,8 +119,8 @@ async def test_how_it_ended(web: Web, told: Any, status: int, text: str) -> None
     assert text in ended[2]
 
 
-async def test_a_stream_that_breaks_off() -> None:
-    """Without its last line a list is incomplete, however good it looks."""
+async def test_a_stream_without_its_last_line_is_incomplete() -> None:
+    """A stream that breaks off before its last line is reported as incomplete."""
 
     async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -1,4 +1,4 @@
-"""Garbage in every key of an app in Redis: all that reads it goes on, and nothing is a 500."""
+"""With garbage in every key of an app in Redis, everything that reads it continues, and nothing is a 500."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Blocks that a replica remembers and Redis has lost, however, are fetched again: a whole gateway, a real Valkey."""
+"""Blocks that Redis has lost are fetched again, even if a replica remembers them: a whole gateway, a real Valkey."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -87,8 +87,8 @@ LOSSES: dict[str, Callable[[Server], Any]] = {
 
 @pytest.mark.parametrize("cache_control", ["max-stale=0", "no-cache"])
 @pytest.mark.parametrize("loss", LOSSES)
-async def test_what_redis_has_lost_is_fetched_again(gateway: Gateway, loss: str, cache_control: str) -> None:
-    """By one call, with a few script calls, and the answer is a new one."""
+async def test_a_block_that_redis_lost_is_fetched_again(gateway: Gateway, loss: str, cache_control: str) -> None:
+    """One call and a few script calls fetch it again, and the response is fresh."""
     before = gateway.scripts()
     LOSSES[loss](gateway.server)
     await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""What an answer costs Redis: the commands of each kind of answer, in order, as a real Valkey's MONITOR tells them."""
+"""The cost of answers in Redis: the commands of each kind of answer, in order, as shown by a real Valkey's MONITOR."""
 
 import asyncio
 import re
@@ -31,7 +31,7 @@ class Monitor:
         self._marks = 0
 
     async def seen(self) -> list[str]:
-        """What the commands since the last call were for; those that are sent together count as one."""
+        """Return the purposes of the commands since the last call; commands that are sent together count as one."""
         self._marks += 1
         mark = f"mark {self._marks}"
         self._server.run("ECHO", mark)
@@ -56,7 +56,7 @@ class Gateways:
         self._clients = clients
 
     async def page(self, replica: int = 0, *, q: str = "", cache_control: str = "max-age=3600") -> str:
-        """Ask for the first page of a list; return its `Cache-Status`."""
+        """Request the first page of a list; return its `Cache-Status`."""
         headers = {"Prefer": "wait=5", "Cache-Control": cache_control}
         answer = await self._clients[replica].get(f"/tasks?since=-P1D&limit=3&q={q}", headers=headers)
         assert answer.status_code == 200, answer.text
@@ -91,13 +91,13 @@ async def gateways(valkey: Server) -> AsyncIterator[Gateways]:
 
 
 async def test_a_miss_takes_five_round_trips(gateways: Gateways) -> None:
-    """Two before the call, and three after its answer has been sent; nothing follows."""
+    """A miss takes two before the call, and three after its answer has been sent; nothing follows."""
     assert "fwd=miss" in await gateways.page(q="miss")
     assert await gateways.made() == MISS
 
 
-async def test_a_hit_takes_one_at_most(gateways: Gateways) -> None:
-    """Where the block was fetched, it is in memory; elsewhere it is read once, and in memory from then on."""
+async def test_a_hit_takes_at_most_one(gateways: Gateways) -> None:
+    """On the replica that fetched the block a hit takes none; on others the first takes one, and later ones none."""
     await gateways.page(q="hit")
     await gateways.made()
     assert "taskgate; hit" in await gateways.page(q="hit")

@@ -34,7 +34,7 @@ class Replicas:
         self._stack = stack
 
     async def start(self, **cache: float) -> None:
-        """Start one more."""
+        """Start another replica."""
         client = await started(
             self._stack,
             self.server,
@@ -85,7 +85,7 @@ async def replicas(own_valkey: Server) -> AsyncIterator[Replicas]:
         yield both
 
 
-async def test_one_call_serves_all_who_ask_for_a_task(replicas: Replicas) -> None:
+async def test_one_call_serves_all_requests_for_a_task(replicas: Replicas) -> None:
     """Forty requests at two replicas cost one `get_sched_task` and no `list_sched_task`; later ones cost nothing."""
     answers = await asyncio.gather(*(replicas.task(PENDING, by=number % 2) for number in range(40)))
     assert {answer.status_code for answer in answers} == {200}
@@ -98,21 +98,21 @@ async def test_one_call_serves_all_who_ask_for_a_task(replicas: Replicas) -> Non
 
 
 async def test_a_task_is_as_it_is_in_a_list(replicas: Replicas) -> None:
-    """Whether it was fetched by its id or with a block of a list."""
+    """A task has the same body, whether it was fetched by its id or with a block of a list."""
     alone = await replicas.task(PENDING)
     listed = {task["id"]: task for task in (await replicas.page()).json()["tasks"]}
     assert alone.json() == listed[PENDING]
     assert alone.json()["status"] == "pending"
 
 
-async def test_it_is_settled_when_dispatched(replicas: Replicas) -> None:
-    """Then it hardly changes again, and stays fresh for `settled_s` instead of `fresh_s`."""
+async def test_a_dispatched_task_is_settled(replicas: Replicas) -> None:
+    """A dispatched task stays fresh for `settled_s` instead of `fresh_s`."""
     assert (await replicas.task(PENDING)).headers["cache-control"] == "private, max-age=15"
     assert (await replicas.task(DISPATCHED)).headers["cache-control"] == "private, max-age=600"
 
 
-async def test_that_there_is_no_such_task_is_remembered(replicas: Replicas) -> None:
-    """On both replicas, until the caller asks for a new answer."""
+async def test_a_missing_task_is_remembered(replicas: Replicas) -> None:
+    """That a task does not exist is remembered on both replicas, until a caller requests a new answer."""
     for by in (0, 1, 0, 1):
         answer = await replicas.task(UNKNOWN, by=by)
         assert (answer.status_code, answer.json()["type"]) == (404, "/problems/unknown-task")
@@ -124,7 +124,7 @@ async def test_that_there_is_no_such_task_is_remembered(replicas: Replicas) -> N
 
 
 async def test_each_kind_of_call_has_its_own_budget(replicas: Replicas) -> None:
-    """Neither spends the other's: thirty tasks and thirty lists at once keep to five a window each."""
+    """Thirty tasks and thirty lists at once make at most five calls of each kind in any window."""
     tasks = (replicas.task(1_000_000_001 + number, by=number % 2) for number in range(30))
     lists = (replicas.page(by=number % 2, offset=0, q=f"{number}") for number in range(30))
     answers = await asyncio.gather(*tasks, *lists)
@@ -137,8 +137,8 @@ async def test_each_kind_of_call_has_its_own_budget(replicas: Replicas) -> None:
     assert policies == {'"shop";q=5;w=1', '"shop/get";q=5;w=1'}
 
 
-async def test_both_budgets_are_told(replicas: Replicas) -> None:
-    """By `GET /budget` and `GET /usage`, each with its own calls and requests."""
+async def test_both_budgets_are_shown(replicas: Replicas) -> None:
+    """`GET /budget` and `GET /usage` show both, each with its own calls and requests."""
     await replicas.task(PENDING)
     await replicas.task(PENDING)
     await replicas.page()
@@ -156,8 +156,8 @@ async def test_both_budgets_are_told(replicas: Replicas) -> None:
     assert wrong.json()["errors"] == [{"parameter": "call", "detail": "must be one of list, get"}]
 
 
-async def test_a_failing_upstream_leaves_what_is_stored(replicas: Replicas) -> None:
-    """Stale and marked as such, for tasks that were stored; the word that there is none is not used any longer."""
+async def test_stored_tasks_are_served_stale_while_calls_fail(replicas: Replicas) -> None:
+    """Stored tasks are served stale, and marked as such; that a task does not exist is no longer served."""
     await replicas.start(fresh_s=0.2, settled_s=0.2)
     assert (await replicas.task(PENDING, by=2)).status_code == 200
     assert (await replicas.task(UNKNOWN, by=2)).status_code == 404
@@ -171,7 +171,7 @@ async def test_a_failing_upstream_leaves_what_is_stored(replicas: Replicas) -> N
 
 
 async def test_a_purge_drops_single_tasks_too(replicas: Replicas) -> None:
-    """On both replicas, present ones and missing ones."""
+    """A purge drops tasks, existing and missing ones, on both replicas."""
     for by in (0, 1):
         await replicas.task(PENDING, by=by)
         await replicas.task(UNKNOWN, by=by)
@@ -194,7 +194,7 @@ async def test_stored_only(replicas: Replicas) -> None:
 
 
 async def test_without_redis_memory_serves(replicas: Replicas) -> None:
-    """What this replica remembers is served, and no call is made for anything else."""
+    """Without Redis, tasks in memory are served, and no call is made for others."""
     await replicas.task(PENDING)
     await replicas.task(UNKNOWN)
     replicas.server.kill()
@@ -203,8 +203,9 @@ async def test_without_redis_memory_serves(replicas: Replicas) -> None:
     assert (await replicas.task(DISPATCHED)).json()["type"] == "/problems/store-unavailable"
 
 
-async def test_what_a_list_has_brought_costs_no_call(replicas: Replicas) -> None:
-    """On the replica that fetched it, and on the other; as old as the list, and settled if dispatched."""
+async def test_a_task_of_a_stored_list_costs_no_call(replicas: Replicas) -> None:
+    """A task of a stored list is served on both replicas without a call, with the age of the list, and settled if
+    dispatched."""
     listed = await replicas.page()
     assert listed.status_code == 200
     ids = {task["id"]: task for task in listed.json()["tasks"]}
@@ -220,8 +221,8 @@ async def test_what_a_list_has_brought_costs_no_call(replicas: Replicas) -> None
     assert (await replicas.calls("get")).calls == 1
 
 
-async def test_a_list_corrects_that_there_is_no_such_task(replicas: Replicas) -> None:
-    """A caller that has seen a task in a list finds it by its id, at whatever replica."""
+async def test_a_list_overrides_a_missing_task(replicas: Replicas) -> None:
+    """A task that appears in a list is found by its id on every replica, even if it was missing before."""
     for by in (0, 1):
         assert (await replicas.task(UNKNOWN, by=by)).status_code == 404
     await replicas.add(UNKNOWN)
@@ -233,7 +234,7 @@ async def test_a_list_corrects_that_there_is_no_such_task(replicas: Replicas) ->
 
 
 async def test_a_stale_list_answers_while_calls_fail(replicas: Replicas) -> None:
-    """The task is as stale as the list that brought it, and marked so."""
+    """The task is as stale as the list that contains it, and marked as such."""
     await replicas.start(fresh_s=0.2, settled_s=0.2)
     assert (await replicas.page(by=2)).status_code == 200
     await replicas.control.add_fault(HttpStatus(status=500, call="get"))

@@ -19,7 +19,7 @@ if mode == "dies":
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Ready at once, but for `late`; GET /die ends the process with status 4."""
+    """Ready at once, except for `late`; GET /die ends the process with status 4."""
 
     def do_GET(self) -> None:
         if self.path == "/die":
@@ -28,7 +28,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Says nothing: the demo's own output is what the tests read."""
+        """Log nothing: the tests read the demo's own output."""
 
 
 if mode == "deaf":

@@ -1,4 +1,4 @@
-"""The sandbox upstream over real sockets: good calls, refusals, the limit, and the control route."""
+"""The sandbox upstream over real sockets: valid calls, refusals, the limit, and the control route."""
 
 import asyncio
 import json
@@ -17,8 +17,8 @@ Call = Callable[..., Awaitable[Any]]
 GET = "/v4/timpush/get_sched_task"
 
 
-async def test_a_good_call_gets_a_page(call: Call) -> None:
-    """A well-signed call is answered with a page: sorted, cut to Want, and a Total that knows of more."""
+async def test_a_valid_call_gets_a_page(call: Call) -> None:
+    """A correctly signed call gets a page: sorted, cut to Want, with the Total before the cut."""
     got = await call()
     assert got.status == 200
     assert got.json["ActionStatus"] == "OK"
@@ -72,7 +72,7 @@ async def test_parameters_left_out(call: Call, missing: object, name: str, code:
     assert (await call(url={name: missing})).code == code
 
 
-async def test_a_stranger_with_a_good_signature_is_no_admin(
+async def test_a_valid_signature_of_another_account_is_refused(
     call: Call, sandbox: Sandbox, usersig: Callable[..., str]
 ) -> None:
     """A signature made with the app's key for another account is refused with 60010."""
@@ -95,7 +95,7 @@ async def test_the_sixth_call_within_a_second_is_refused(sandbox: Sandbox, call:
 
 
 async def test_the_window_slides_with_the_clock(sandbox: Sandbox, call: Call) -> None:
-    """By a clock that stands still, a sixth call is refused until a whole window has passed since the first."""
+    """On a clock moved by the test, a sixth call is refused until a whole window has passed since the first."""
     at_ms = [0.0, 0, 0, 0, 500, 999, 1000, 1499, 1500]
     codes = []
     for now_ms in at_ms:
@@ -104,7 +104,7 @@ async def test_the_window_slides_with_the_clock(sandbox: Sandbox, call: Call) ->
     assert codes == [0, 0, 0, 0, 0, 60018, 0, 0, 0]
 
 
-async def test_strays_are_counted_apart(sandbox: Sandbox, call: Call) -> None:
+async def test_strays_are_counted_separately(sandbox: Sandbox, call: Call) -> None:
     """A call that names no app of the sandbox, or no call, is counted as a stray and spends no app's limit."""
     await call(url={"sdkappid": 7})
     await call(path="/v4/timpush/add_sched_task")
@@ -182,12 +182,13 @@ async def test_connections_are_kept(sandbox: Sandbox, call_bytes: Callable[..., 
         (b"POST / HTTP/1.1\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", 431),
     ],
 )
-async def test_what_is_no_request(send: Call, request_bytes: bytes, status: int) -> None:
-    """Anything but HTTP/1.1 with a length, or too long, gets the fitting status and the connection's end."""
+async def test_malformed_requests_are_refused(send: Call, request_bytes: bytes, status: int) -> None:
+    """Anything but HTTP/1.1 with a length, or of excessive length, gets the appropriate status, and the connection
+    is closed."""
     assert (await send(request_bytes)).status == status
 
 
-async def test_tasks_change_on_demand(sandbox: Sandbox, call: Call) -> None:
+async def test_tasks_can_be_changed(sandbox: Sandbox, call: Call) -> None:
     """Tasks added, removed and resized through the control route show in the next page."""
     number = sandbox.app.sdkappid
     assert (await sandbox.control.resize_tasks(number, 0)).tasks == 0
@@ -231,7 +232,7 @@ async def test_moments_outside_the_calendar_are_refused(sandbox: Sandbox) -> Non
         await sandbox.control.add_tasks(sandbox.app.sdkappid, [task])
 
 
-async def test_a_taken_port_is_told(sandbox: Sandbox) -> None:
+async def test_a_taken_port_is_reported(sandbox: Sandbox) -> None:
     """A second sandbox on the same port is refused with PortTaken."""
     port = int(sandbox.base_url.rpartition(":")[2])
     with pytest.raises(PortTaken, match=f"port {port}"):

@@ -1,4 +1,4 @@
-"""The demo: what it starts, what it says, and that nothing is left of it however it ends."""
+"""The demo: what it starts, what it prints, and that nothing is left of it however it ends."""
 
 import asyncio
 import contextlib
@@ -30,9 +30,8 @@ sys.exit(asyncio.run(demo(options)))
 
 
 class Started:
-    """A demo in a process of its own, with a place for temporary files that marks all its descendants.
-
-    It writes to files: whoever inherits a pipe would hold up the wait for the demo's own end.
+    """A demo in a separate process, with a directory for temporary files that identifies all its descendants. It
+    writes to files: a descendant that inherited a pipe would delay the wait for the demo's end.
     """
 
     def __init__(self, process: asyncio.subprocess.Process, place: Path, *, port: int, output: Path) -> None:
@@ -43,18 +42,18 @@ class Started:
 
     @property
     def said(self) -> str:
-        """What it has written to standard output so far."""
+        """Return what it has written to standard output so far."""
         return (self.output / "out").read_text(encoding="utf-8")
 
     async def up(self) -> None:
-        """Wait until it has said how to try it."""
+        """Wait until it has printed how to try it."""
         async with asyncio.timeout(20):
             while "curl" not in self.said:
                 assert self.process.returncode is None, await self.complaint()
                 await asyncio.sleep(0.01)
 
     async def complaint(self) -> str:
-        """What it wrote to standard error until its end."""
+        """Return what it wrote to standard error until its end."""
         await self.status()
         return (self.output / "err").read_text(encoding="utf-8")
 
@@ -118,7 +117,7 @@ async def _end(demo: Started) -> None:
     if demo.process.returncode is None:
         demo.process.kill()
     await demo.status()
-    for pid in demo.descendants():  # a test that fails shall not litter
+    for pid in demo.descendants():  # a failing test must leave nothing behind
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
@@ -140,7 +139,7 @@ async def test_the_demo_says_what_it_runs(start) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-async def test_asked_to_end_it_ends_all(start, number: signal.Signals) -> None:
+async def test_a_signal_ends_the_demo_and_its_processes(start, number: signal.Signals) -> None:
     """Ctrl-C, SIGTERM and a closed terminal end it with status 0, and nothing is left."""
     demo = await start()
     await demo.up()
@@ -150,7 +149,7 @@ async def test_asked_to_end_it_ends_all(start, number: signal.Signals) -> None:
     assert list(demo.place.iterdir()) == []
 
 
-async def test_killed_it_takes_all_along(start) -> None:
+async def test_a_killed_demo_leaves_nothing_behind(start) -> None:
     """SIGKILL to the demo ends Valkey, the gateway and its workers, and removes the directory."""
     demo = await start()
     await demo.up()
@@ -186,7 +185,7 @@ async def test_a_gateway_that_is_never_ready(start) -> None:
     assert list(demo.place.iterdir()) == []
 
 
-async def test_a_gateway_that_falls(start) -> None:
+async def test_a_gateway_that_dies_later(start) -> None:
     """If the gateway dies later, the demo says so, ends all, its workers too, and exits with 1."""
     demo = await start("falls")
     await demo.up()
@@ -222,9 +221,7 @@ async def test_a_taken_port(start, unused_port: int) -> None:
         assert list(demo.place.iterdir()) == []
 
 
-async def test_the_configuration_is_one_that_the_gateway_reads(
-    sandbox: Sandbox, embedded: Valkey, tmp_path: Path
-) -> None:
+async def test_the_gateway_accepts_the_demos_configuration(sandbox: Sandbox, embedded: Valkey, tmp_path: Path) -> None:
     """The gateway reads the demo's configuration without a fault or a warning; secrets stand in private files."""
     path = write_configuration(tmp_path, options=DemoOptions(), sandbox=sandbox, store=embedded)
     loaded = load(str(path), {})

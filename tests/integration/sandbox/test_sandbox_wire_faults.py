@@ -36,14 +36,14 @@ async def _struck(sandbox: Sandbox, call: Call, fault: Fault) -> Any:
 
 
 async def test_an_error_code(sandbox: Sandbox, call: Call) -> None:
-    """Any code can be asked for and comes with status 200 and its text."""
+    """Any code can be configured, and is sent with status 200 and its text."""
     got = await _struck(sandbox, call, ErrorCode(code=60011, text="slow down"))
     assert (got.status, got.code, got.json["ErrorInfo"]) == (200, 60011, "slow down")
 
 
 @pytest.mark.parametrize("status", [301, 429, 500, 502, 599])
 async def test_an_http_status(sandbox: Sandbox, call: Call, status: int) -> None:
-    """Any status from 300 to 599 can be asked for and comes with a page that is not JSON."""
+    """Any status from 300 to 599 can be configured, and is sent with a page that is not JSON."""
     got = await _struck(sandbox, call, HttpStatus(status=status))
     assert got.status == status
     assert got.body.startswith(b"<html>")
@@ -52,7 +52,7 @@ async def test_an_http_status(sandbox: Sandbox, call: Call, status: int) -> None
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("counted", [False, True])
 async def test_hanging_up(sandbox: Sandbox, call: Call, reset: bool, counted: bool) -> None:
-    """The connection closes without a byte, by FIN or RST, and the call is counted or not, as asked."""
+    """The connection closes without a byte, by FIN or RST, and the call is counted or not, as configured."""
     got = await _struck(sandbox, call, HangUp(reset=reset, counted=counted))
     assert got.raw == b""
     assert got.reset is reset
@@ -69,7 +69,7 @@ async def test_hanging_is_bounded(sandbox: Sandbox, call: Call) -> None:
 
 @pytest.mark.parametrize("of", ["bytes", "html", "empty", "array", "no_code", "no_tasks", "wrong_types"])
 async def test_garbage(sandbox: Sandbox, call: Call, of: Any) -> None:
-    """Garbage comes with status 200 and a right length, and is not what the page promises."""
+    """Garbage is sent with status 200 and a correct length, and does not match the documentation."""
     got = await _struck(sandbox, call, Garbage(of=of))
     assert got.status == 200
     assert f"Content-Length: {len(got.body)}\r\n".encode() in got.head + b"\r\n"
@@ -91,7 +91,7 @@ async def test_garbage_in_place_of_one_task(sandbox: Sandbox, call: Call, of: An
 
 @pytest.mark.parametrize("declared", [True, False])
 async def test_cut_off(sandbox: Sandbox, call: Call, declared: bool) -> None:
-    """An answer breaks off in its middle; its length is told, or not, as asked."""
+    """An answer breaks off in the middle; its length is sent or not, as configured."""
     got = await _struck(sandbox, call, CutOff(keep=0.5, declared=declared))
     assert (b"Content-Length" in got.head) is declared
     with pytest.raises(ValueError, match=r"Unterminated|Expecting|delimiter"):
@@ -102,15 +102,15 @@ async def test_cut_off(sandbox: Sandbox, call: Call, declared: bool) -> None:
 
 @pytest.mark.parametrize("declared", [True, False])
 async def test_oversize(sandbox: Sandbox, call: Call, declared: bool) -> None:
-    """An answer of just the asked length arrives whole, and is JSON all the way."""
+    """An answer has exactly the configured length, and is valid JSON."""
     got = await _struck(sandbox, call, Oversize(bytes=1_000_001, declared=declared))
     assert len(got.body) == 1_000_001
     assert (b"Content-Length: 1000001" in got.head) is declared
     assert got.code == 0
 
 
-async def test_the_way_there_and_the_way_back(sandbox: Sandbox, call: Call) -> None:
-    """The way there passes before the arrival is counted, the way back after."""
+async def test_latency_of_each_way(sandbox: Sandbox, call: Call) -> None:
+    """The latency of the way there passes before the arrival is counted, that of the way back after."""
     await sandbox.control.add_fault(Latency(there_ms=60, there_spread_ms=20, back_ms=90))
     started_ms = time.monotonic() * 1000
     got = await call()
@@ -122,7 +122,7 @@ async def test_the_way_there_and_the_way_back(sandbox: Sandbox, call: Call) -> N
 
 
 async def test_a_call_on_its_way_arrives_without_its_caller(sandbox: Sandbox, call_bytes: Callable[..., bytes]) -> None:
-    """A caller who hangs up while the call is on its way doesn't take it back: it arrives and is counted."""
+    """A caller that hangs up while the call is on its way does not cancel it: it arrives and is counted."""
     await sandbox.control.add_fault(Latency(there_ms=80))
     host, _, port = sandbox.base_url.removeprefix("http://").partition(":")
     _, writer = await asyncio.open_connection(host, int(port))
@@ -136,16 +136,16 @@ async def test_a_call_on_its_way_arrives_without_its_caller(sandbox: Sandbox, ca
             continue
 
 
-async def test_control_is_never_struck(sandbox: Sandbox, call: Call) -> None:
-    """Faults never strike the control route, and a fault for one call leaves the next alone."""
+async def test_faults_do_not_affect_the_control_route(sandbox: Sandbox, call: Call) -> None:
+    """Faults never affect the control route, and a fault for one call does not affect the next."""
     await sandbox.control.add_fault(HangUp(calls=1))
     await sandbox.control.stats()
     assert (await call()).raw == b""
     assert (await call()).code == 0
 
 
-async def test_closing_the_sandbox_ends_what_hangs(call_bytes: Callable[..., bytes]) -> None:
-    """A sandbox that ends closes connections that still hang, at once."""
+async def test_closing_the_sandbox_closes_hanging_connections(call_bytes: Callable[..., bytes]) -> None:
+    """A sandbox that is closed closes hanging connections at once."""
     async with sandbox_upstream() as served:
         await served.control.add_fault(Hang(hold_ms=600_000))
         host, _, port = served.base_url.removeprefix("http://").partition(":")

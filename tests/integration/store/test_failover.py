@@ -26,7 +26,7 @@ def guarded() -> Iterator[Guarded]:
 
 @pytest.fixture
 async def store(guarded: Guarded) -> AsyncIterator[RedisStore]:
-    """Knows a Sentinel that is gone besides the one that is there."""
+    """A store that knows two Sentinels, one of which is unreachable."""
     url = f"redis://127.0.0.1:{free_port()},127.0.0.1:{guarded.sentinel.port}"
     store = RedisStore(RedisSettings(url=url, mode="sentinel", connections=8))
     yield store
@@ -48,7 +48,7 @@ def _nothing_left(store: RedisStore) -> None:
 
 
 async def answers(call: Callable[[], Awaitable[object]], *, within_s: float) -> float:
-    """Seconds until a call succeeds, asked every 10 ms."""
+    """Return the seconds until a call succeeds, tried every 10 ms."""
     started_s = time.monotonic()
     while True:
         try:
@@ -89,8 +89,9 @@ async def test_the_store_follows_a_failover(store: RedisStore, guarded: Guarded,
     assert guarded.second.connections() <= 8 + 1
 
 
-async def test_a_planned_failover_is_noticed(store: RedisStore, guarded: Guarded) -> None:
-    """The old master still answers for seconds: calls and listener leave it within two, for the store asks again."""
+async def test_a_planned_failover_is_followed(store: RedisStore, guarded: Guarded) -> None:
+    """The old master still answers for seconds: calls and listener leave it within two, because the store queries
+    Sentinel again."""
     gaps: list[int] = []
     store.listen("t:c", lambda _: None, on_gap=lambda: gaps.append(1))
     script = store.script(INCREMENT)
@@ -108,7 +109,7 @@ async def test_a_planned_failover_is_noticed(store: RedisStore, guarded: Guarded
     await until(lambda: len(gaps) == 2, within_s=2.0)
 
 
-async def test_a_master_that_was_demoted_is_left_at_once(store: RedisStore, guarded: Guarded) -> None:
+async def test_a_demoted_master_is_left_at_once(store: RedisStore, guarded: Guarded) -> None:
     """A script that meets READONLY is run by the new master, once, and its caller notices nothing."""
     script = store.script(INCREMENT)
     assert await script([KEY], []) == [1]
@@ -119,13 +120,11 @@ async def test_a_master_that_was_demoted_is_left_at_once(store: RedisStore, guar
     assert await store.get(KEY) == b"2"
 
 
-async def test_no_sentinel_means_unreachable_and_the_known_master_serves_on(
-    store: RedisStore, guarded: Guarded
-) -> None:
-    """A store that knows its master needs no Sentinel; one that does not is told unreachable."""
+async def test_without_sentinel_a_known_master_keeps_serving(store: RedisStore, guarded: Guarded) -> None:
+    """A store that knows its master needs no Sentinel; one that does not fails as unreachable."""
     await store.put(KEY, b"v", ttl_ms=60_000)
     guarded.sentinel.kill()
-    await asyncio.sleep(1.2)  # longer than the store goes without asking again
+    await asyncio.sleep(1.2)  # longer than the interval between the store's queries
     assert await asyncio.gather(*(store.get(KEY) for _ in range(20))) == [b"v"] * 20
     other = RedisStore(RedisSettings(url=guarded.url, mode="sentinel"))
     results = await asyncio.gather(*(other.get(KEY) for _ in range(20)), return_exceptions=True)
@@ -134,7 +133,7 @@ async def test_no_sentinel_means_unreachable_and_the_known_master_serves_on(
 
 
 async def test_a_wrong_name_is_unreachable(guarded: Guarded) -> None:
-    """Where the Sentinels know no such master, that is StoreUnavailable and not a crash."""
+    """If the Sentinels do not know the master's name, calls raise StoreUnavailable."""
     other = RedisStore(RedisSettings(url=guarded.url, mode="sentinel", sentinel_master="nobody"))
     with pytest.raises(StoreUnavailable):
         await other.get(KEY)
@@ -142,7 +141,7 @@ async def test_a_wrong_name_is_unreachable(guarded: Guarded) -> None:
 
 
 def _handed_over(guarded: Guarded) -> bool:
-    """Ask for a failover; refused while the Sentinel has not yet heard enough of the replica."""
+    """Request a failover; refused while the Sentinel does not know enough of the replica."""
     try:
         guarded.sentinel.run("SENTINEL", "FAILOVER", "mymaster")
     except redis.ResponseError:
@@ -151,7 +150,7 @@ def _handed_over(guarded: Guarded) -> bool:
 
 
 def _slots_moved(cluster: Cluster, key: str) -> tuple[int, Server, Server]:
-    """A key's slot, who holds it, and another."""
+    """Return a key's slot, the node that holds it, and another node."""
     holder = cluster.holder(key)
     other = next(server for server in cluster.servers if server is not holder)
     return int(holder.run("CLUSTER", "KEYSLOT", key)), holder, other
@@ -189,8 +188,8 @@ def own_cluster() -> Iterator[Cluster]:
 
 
 async def test_a_dead_node_takes_only_its_slots(own_cluster: Cluster) -> None:
-    """With one of three masters gone, keys of the others are served at once and its own are StoreUnavailable; the
-    listener moves on to a node that lives, and all is well when the node returns.
+    """With one of three masters dead, keys of the others are served at once and its own raise StoreUnavailable; the
+    listener moves to a live node, and everything works again when the node returns.
     """
     async with aclosing(RedisStore(RedisSettings(url=own_cluster.url, mode="cluster", connections=8))) as store:
         gaps: list[int] = []
@@ -224,8 +223,8 @@ async def test_a_dead_node_takes_only_its_slots(own_cluster: Cluster) -> None:
     _nothing_left(store)
 
 
-async def test_a_cluster_that_is_gone_is_unreachable(own_cluster: Cluster) -> None:
-    """With all nodes gone, a store that knew them and one that did not are told so, without waiting long."""
+async def test_a_dead_cluster_is_unreachable(own_cluster: Cluster) -> None:
+    """With all nodes dead, calls fail soon, for a store that knew them and for one that did not."""
     known = RedisStore(RedisSettings(url=own_cluster.url, mode="cluster", timeout_s=1.0))
     fresh = RedisStore(RedisSettings(url=own_cluster.url, mode="cluster", timeout_s=1.0))
     await known.get(KEY)

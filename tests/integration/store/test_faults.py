@@ -1,4 +1,4 @@
-"""What goes wrong with one server: each fault is told by its word, nobody waits long, and nothing is leaked."""
+"""Faults of one server: each has its own detail, no call waits long, and nothing is leaked."""
 
 import asyncio
 import time
@@ -38,7 +38,7 @@ async def detail_of(call: Awaitable[object]) -> str:
 
 
 async def answers(call: Callable[[], Awaitable[object]], *, within_s: float) -> float:
-    """Seconds until a call succeeds, asked every 10 ms."""
+    """Return the seconds until a call succeeds, tried every 10 ms."""
     started_s = time.monotonic()
     while True:
         try:
@@ -50,7 +50,7 @@ async def answers(call: Callable[[], Awaitable[object]], *, within_s: float) -> 
 
 
 async def test_a_killed_server_is_unreachable_and_found_again(store: RedisStore, own_valkey: Server) -> None:
-    """After kill -9 calls fail as unreachable; within half a second of its return, empty, all goes on."""
+    """After kill -9 calls fail as unreachable; they succeed within half a second of its return without data."""
     script = store.script(INCREMENT)
     assert await script([KEY], []) == [1]
     own_valkey.kill()
@@ -62,8 +62,8 @@ async def test_a_killed_server_is_unreachable_and_found_again(store: RedisStore,
     assert await script([KEY], []) == [2]
 
 
-async def test_a_restart_between_calls_is_not_noticed(store: RedisStore, own_valkey: Server) -> None:
-    """Connections that died while nobody used them cost no call: they are replaced before use."""
+async def test_a_restart_between_calls_costs_no_call(store: RedisStore, own_valkey: Server) -> None:
+    """Idle connections that died cost no call: they are replaced before use."""
     script = store.script(INCREMENT)
     await asyncio.gather(*(script([KEY], []) for _ in range(8)))
     own_valkey.restart()
@@ -72,9 +72,9 @@ async def test_a_restart_between_calls_is_not_noticed(store: RedisStore, own_val
     assert await store.get(KEY) == b"1"
 
 
-async def test_a_frozen_server_costs_few_callers_their_time(store: RedisStore, own_valkey: Server) -> None:
-    """With the server stopped, the first calls time out after 250 ms and 3,000 more don't wait so long each; soon after
-    its return service goes on. Connections stay within their bound.
+async def test_a_frozen_server_delays_few_calls(store: RedisStore, own_valkey: Server) -> None:
+    """With the server stopped, the first calls time out after 250 ms, and 3,000 more do not wait that long each;
+    soon after its return calls succeed. Connections stay within their bound.
     """
     await store.put(KEY, b"v", ttl_ms=60_000)
     own_valkey.freeze()
@@ -106,7 +106,7 @@ async def most_time(store: RedisStore) -> float:
 
 
 async def test_a_script_is_never_repeated(store: RedisStore, own_valkey: Server) -> None:
-    """A script whose answer came too late ran once."""
+    """A script whose answer was late ran only once."""
     slow = store.script("redis.call('INCR', KEYS[1]) local i = 0 while i < 6e7 do i = i + 1 end return {1}")
     await store.get("t:{a}:k")
     assert await detail_of(slow([KEY], [])) in {"timed out", "busy"}
@@ -122,16 +122,16 @@ async def test_a_forgotten_script_is_loaded_again(store: RedisStore, own_valkey:
     assert await script([KEY], []) == [2]
 
 
-async def test_lost_data_is_nothing_stored(store: RedisStore, own_valkey: Server) -> None:
-    """After FLUSHALL a key has no value, and scripts begin anew."""
+async def test_after_flushall_nothing_is_stored(store: RedisStore, own_valkey: Server) -> None:
+    """After FLUSHALL a key has no value, and scripts start again."""
     await store.put(KEY, b"v", ttl_ms=60_000)
     own_valkey.run("FLUSHALL")
     assert await store.get(KEY) is None
     assert await store.script(INCREMENT)([KEY], []) == [1]
 
 
-async def test_out_of_memory_is_told(store: RedisStore, own_valkey: Server) -> None:
-    """Where the server has no room, writes and scripts say so, and reads go on."""
+async def test_out_of_memory_is_reported(store: RedisStore, own_valkey: Server) -> None:
+    """If the server is out of memory, writes and scripts fail with that detail, and reads succeed."""
     await store.put(KEY, b"v", ttl_ms=60_000)
     own_valkey.run("CONFIG", "SET", "maxmemory-policy", "noeviction")
     own_valkey.run("CONFIG", "SET", "maxmemory", "1")
@@ -150,8 +150,8 @@ async def test_a_replica_is_read_only(store: RedisStore, own_valkey: Server) -> 
             assert await detail_of(on_replica.script(INCREMENT)([KEY], [])) == "read-only"
 
 
-async def test_what_the_user_may_not_is_refused(own_valkey: Server) -> None:
-    """With scripts forbidden to the user, scripts are refused and reads go on; so is a wrong password."""
+async def test_commands_without_permission_are_refused(own_valkey: Server) -> None:
+    """If the user may not run scripts, they are refused and reads succeed; a wrong password is refused, too."""
     own_valkey.run("ACL", "SETUSER", "gate", "on", ">right", "~*", "&*", "+@all", "-@scripting")
     url = f"redis://gate@127.0.0.1:{own_valkey.port}"
     async for store in _store(url, password="right"):
@@ -166,8 +166,8 @@ async def test_what_the_user_may_not_is_refused(own_valkey: Server) -> None:
     assert "wrong" not in told["answer"].replace("WRONGPASS", "")
 
 
-async def test_a_server_that_is_full_is_told(store: RedisStore, own_valkey: Server) -> None:
-    """A server that takes no more clients refuses, and serves when there is room."""
+async def test_a_server_without_free_connections_refuses(store: RedisStore, own_valkey: Server) -> None:
+    """A server at its limit of clients refuses, and serves when one has left."""
     own_valkey.run("CONFIG", "SET", "maxclients", "1")
     async for other in _store(own_valkey.url):
         await other.get(KEY)
@@ -177,7 +177,7 @@ async def test_a_server_that_is_full_is_told(store: RedisStore, own_valkey: Serv
 
 @asynccontextmanager
 async def speaking(talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[str]:
-    """A server of the test's own making, by its URL; its clients must be gone before it is left."""
+    """The URL of a server made by the test; its clients must have disconnected at the end."""
     tasks: set[asyncio.Task[None] | None] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -199,14 +199,14 @@ async def _listen_only(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 
 @pytest.fixture
 async def silent_url() -> AsyncIterator[str]:
-    """A socket that takes connections and never says a word."""
+    """The URL of a socket that accepts connections and never replies."""
     async with speaking(_listen_only) as url:
         yield url
 
 
 @pytest.mark.parametrize("password", [None, "secret"])
 async def test_a_socket_that_never_answers_is_timed_out(silent_url: str, password: str | None) -> None:
-    """A server that accepts and is silent costs 250 ms, also where it is silent to the password."""
+    """A server that accepts connections and never replies costs 250 ms, also if it does not reply to the password."""
     async for store in _store(silent_url, password=password):
         started_s = time.monotonic()
         assert await detail_of(store.get(KEY)) == "timed out"
@@ -231,8 +231,8 @@ class Hanger:
             writer.write(b"$-1\r\n")
 
 
-async def test_only_reads_are_tried_again() -> None:
-    """Where an idle connection breaks in the middle of a call, a read is sent once more and a script or put is not."""
+async def test_only_reads_are_retried() -> None:
+    """If an idle connection breaks in the middle of a call, a read is sent once more, a script or put is not."""
     calls: tuple[Callable[[RedisStore], Awaitable[object]], ...] = (
         lambda store: store.script(INCREMENT)([KEY], []),
         lambda store: store.put(KEY, b"v", ttl_ms=1000),
@@ -253,8 +253,8 @@ async def test_only_reads_are_tried_again() -> None:
     assert len(hanger.seen) == 2
 
 
-async def test_rubbish_is_a_broken_answer() -> None:
-    """A server that speaks something else is told as such."""
+async def test_garbage_is_a_broken_answer() -> None:
+    """A server that does not speak RESP is reported as a broken answer."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(10)
@@ -265,8 +265,9 @@ async def test_rubbish_is_a_broken_answer() -> None:
             assert await detail_of(store.get(KEY)) == "broken answer"
 
 
-async def test_a_crowd_beyond_the_pool_is_refused_when_it_waits_too_long(silent_url: str) -> None:
-    """Of 500 calls at once to a silent server, all are told busy or timed out; in turn they would take four seconds."""
+async def test_calls_beyond_the_pool_are_refused_if_they_wait_too_long(silent_url: str) -> None:
+    """Of 500 concurrent calls to a silent server, all fail as busy or timed out; one after the other they would
+    take four seconds."""
     async for store in _store(silent_url):
         started_s = time.monotonic()
         faults = await asyncio.gather(*(store.get(KEY) for _ in range(500)), return_exceptions=True)
@@ -274,8 +275,9 @@ async def test_a_crowd_beyond_the_pool_is_refused_when_it_waits_too_long(silent_
         assert time.monotonic() - started_s < 2
 
 
-async def test_a_busy_script_is_told(store: RedisStore, own_valkey: Server) -> None:
-    """While another's script holds the server, calls are timed out or told that it is busy, and go on after its end."""
+async def test_a_busy_server_is_reported(store: RedisStore, own_valkey: Server) -> None:
+    """While another client's script blocks the server, calls fail as timed out or busy; they succeed when it has
+    ended."""
     own_valkey.run("CONFIG", "SET", "busy-reply-threshold", "50")
     await store.get("t:{a}:k")
     endless = asyncio.create_task(asyncio.to_thread(_run_endless, own_valkey))
@@ -291,8 +293,8 @@ def _run_endless(server: Server) -> None:
         server.run("EVAL", "while true do end", 0)
 
 
-async def test_listening_begins_anew_after_a_restart(store: RedisStore, own_valkey: Server) -> None:
-    """After kill -9 and return the gap is told, and what is published then is heard; within a second."""
+async def test_listening_resumes_after_a_restart(store: RedisStore, own_valkey: Server) -> None:
+    """After kill -9 and a restart the gap is reported, and later messages are received, within a second."""
     heard: list[bytes] = []
     gaps: list[float] = []
     store.listen("t:c", heard.append, on_gap=lambda: gaps.append(time.monotonic()))
@@ -317,7 +319,8 @@ async def test_a_listener_notices_a_frozen_server(store: RedisStore, own_valkey:
 
 
 async def test_a_quiet_channel_stays_open(store: RedisStore, own_valkey: Server) -> None:
-    """Where nothing is said for longer than the listener's patience, the connection is kept and no gap is told."""
+    """A channel without messages for longer than the listener's timeout keeps its connection, and no gap is
+    reported."""
     gaps: list[float] = []
     store.listen("t:c", lambda _: None, on_gap=lambda: gaps.append(time.monotonic()))
     await until(lambda: len(gaps) == 1)
@@ -326,8 +329,8 @@ async def test_a_quiet_channel_stays_open(store: RedisStore, own_valkey: Server)
     assert own_valkey.connections() == 1
 
 
-async def test_a_handler_that_fails_stops_nobody(store: RedisStore, own_valkey: Server) -> None:
-    """A handler that raises is reported by the event loop, and the others hear on."""
+async def test_a_failing_handler_does_not_affect_others(store: RedisStore, own_valkey: Server) -> None:
+    """A handler that raises is reported by the event loop, and the others keep receiving messages."""
     reported: list[object] = []
     heard: list[bytes] = []
     begun: list[int] = []

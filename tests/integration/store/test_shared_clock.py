@@ -1,4 +1,4 @@
-"""The clock that all replicas share, on a real Valkey, on machines whose own clocks are wrong."""
+"""The clock that all replicas share, on a real Valkey, for machines whose own clocks are wrong."""
 
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -19,8 +19,8 @@ async def store(valkey: Server) -> AsyncIterator[RedisStore]:
     await store.aclose()
 
 
-async def test_replicas_agree_whatever_their_own_clocks_say(store: RedisStore) -> None:
-    """A machine an hour ahead and one a day behind read the time of Redis, and say by how much they are off."""
+async def test_replicas_with_wrong_clocks_agree(store: RedisStore) -> None:
+    """A machine an hour ahead and one a day behind read the time of Redis, and report their own skew."""
     clocks = {
         off_s: SharedClock(store, prefix="t", wall=lambda off_s=off_s: time.time() + off_s)
         for off_s in (3600.0, -86_400.0, 0.0)
@@ -49,7 +49,7 @@ class Told:
         self.takes_s = (0.0, 0.0)
 
     def script(self, _: str) -> "Told":
-        """Be a script, too."""
+        """Return itself as the script."""
         return self
 
     async def __call__(self, keys: Sequence[str], args: Sequence[str]) -> list[object]:
@@ -72,7 +72,7 @@ def clock(told: Told) -> SharedClock:
 
 
 async def test_a_slow_answer_moves_nothing(told: Told, clock: SharedClock) -> None:
-    """A well-known offset is not replaced for an answer that was slow, in either direction."""
+    """A precise offset is not replaced after an answer that was slow, in either direction."""
     await clock.ask()
     for told.takes_s in ((5.0, 0.0), (0.0, 5.0), (2.0, 2.0)):
         await clock.ask()
@@ -97,7 +97,7 @@ async def test_a_quick_answer_corrects_a_slow_one(told: Told, clock: SharedClock
 
 @pytest.mark.parametrize("by_s", [3600.0, -3600.0])
 async def test_a_step_of_redis_is_followed(told: Told, clock: SharedClock, by_s: float) -> None:
-    """All replicas follow, so that they go on agreeing."""
+    """All replicas follow a step of Redis' clock, so that they still agree."""
     await clock.ask()
     told.server_s += by_s
     await clock.ask()

@@ -111,7 +111,7 @@ async def fault_of(url: str, **settings: Any) -> tuple[str, list[str]]:
     return caught.value.detail, [entry["reason"] for entry in logs if entry["event"] == "store.tls_failed"]
 
 
-async def test_a_ca_of_ones_own_is_trusted(valkey: Server, authority: Authority) -> None:
+async def test_a_private_ca_is_trusted(valkey: Server, authority: Authority) -> None:
     """With `ca_file` commands and messages go through TLS; without it the error names the certificate."""
     async with behind_tls(valkey, authority.issued("localhost")) as url:
         async with opened(url, ca_file=authority.file) as store:
@@ -126,7 +126,7 @@ async def test_a_ca_of_ones_own_is_trusted(valkey: Server, authority: Authority)
     assert "unable to get local issuer certificate" in reason
 
 
-async def test_another_name_is_not_trusted(valkey: Server, authority: Authority) -> None:
+async def test_a_certificate_for_another_host_is_not_trusted(valkey: Server, authority: Authority) -> None:
     """A certificate for another host is a fault of the certificate, and the log names it."""
     async with behind_tls(valkey, authority.issued("elsewhere")) as url:
         detail, [reason] = await fault_of(url, ca_file=authority.file)
@@ -134,8 +134,8 @@ async def test_another_name_is_not_trusted(valkey: Server, authority: Authority)
     assert "Hostname mismatch" in reason
 
 
-async def test_a_clients_certificate_is_shown(valkey: Server, authority: Authority, tmp_path: Path) -> None:
-    """If the server requests one, it is presented."""
+async def test_a_client_certificate_is_presented(valkey: Server, authority: Authority, tmp_path: Path) -> None:
+    """A client certificate is presented if the server requests one."""
     clients = Authority(tmp_path, "clients")
     cert, key = clients.issued("gateway")
     async with behind_tls(valkey, authority.issued("localhost"), clients=clients) as url:
@@ -159,13 +159,13 @@ async def test_redis_own_tls(authority: Authority) -> None:
         assert any("certificate required" in reason for _, reasons in tries for reason in reasons)
 
 
-async def test_a_server_without_tls_is_told(valkey: Server) -> None:
+async def test_a_server_without_tls_is_reported(valkey: Server) -> None:
     """rediss:// to a port that speaks plain RESP is a fault of TLS, not of the network."""
     detail, _ = await fault_of(f"rediss://localhost:{valkey.port}/0")
     assert detail in {"TLS failed", "unreachable", "timed out"}
 
 
-async def test_a_user_has_a_name(own_valkey: Server) -> None:
+async def test_the_setting_username_wins_over_the_url(own_valkey: Server) -> None:
     """`username` wins over the URL's."""
     own_valkey.run("ACL", "SETUSER", "gate", "on", "nopass", "~*", "&*", "+@all")
     own_valkey.run("ACL", "SETUSER", "default", "off")

@@ -68,7 +68,7 @@ def _values(attributes: Any) -> dict[str, Any]:
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
-    """Listen as long as this lasts."""
+    """Listen while the context is entered."""
     made = Collector()
 
     class Handler(BaseHTTPRequestHandler):

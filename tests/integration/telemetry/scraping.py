@@ -37,7 +37,7 @@ class Scrape:
         return [s for s in self.samples if s.name == name and labels.items() <= s.labels.items()]
 
     def sum(self, name: str, **labels: str) -> float:
-        """Their sum."""
+        """Return their sum."""
         return sum(sample.value for sample in self.of(name, **labels))
 
     def series(self, prefix: str = "taskgate_") -> set[tuple[object, ...]]:

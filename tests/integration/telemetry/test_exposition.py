@@ -74,12 +74,12 @@ async def test_only_a_get_of_metrics_is_answered(port: int, head: bytes, status:
 
 @pytest.mark.parametrize("path", [b"/livez", b"/readyz"])
 async def test_probes_are_answered_here_too(port: int, path: bytes) -> None:
-    """They are passed to the app that also answers them elsewhere."""
+    """Probes are passed to the app."""
     answer = await ask(port, b"GET " + path + b" HTTP/1.0\r\n\r\n")
     assert answer.endswith(b"\r\n\r\n" + path)
 
 
-async def test_who_says_nothing_is_let_go() -> None:
+async def test_a_silent_connection_is_closed() -> None:
     """A connection that sends no complete head in time is closed without an answer."""
     bounds = msgspec.structs.replace(BOUNDS, headers_timeout_s=0.05)
     async with exposed(metrics(), probes=probes, host="127.0.0.1", port=0, bounds=bounds) as at:
@@ -90,7 +90,7 @@ async def test_who_says_nothing_is_let_go() -> None:
         writer.close()
 
 
-async def test_who_holds_connections_does_not_keep_others_out(port: int) -> None:
+async def test_silent_connections_do_not_block_scrapes(port: int) -> None:
     """With the maximum of silent connections, a scrape is answered, and the oldest of them is closed."""
     held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(BOUNDS.connections_max)]
     assert b" 200 " in await ask(port, SCRAPE)
@@ -103,7 +103,7 @@ async def test_who_holds_connections_does_not_keep_others_out(port: int) -> None
         each.close()
 
 
-async def test_closing_waits_for_nobody() -> None:
+async def test_closing_does_not_wait_for_scrapers() -> None:
     """With a scraper that never ends its request, the port closes at once and leaves no task behind."""
     before = asyncio.all_tasks()
     async with asyncio.timeout(1):
@@ -115,7 +115,7 @@ async def test_closing_waits_for_nobody() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_a_taken_port_is_told(port: int) -> None:
+async def test_a_taken_port_is_reported(port: int) -> None:
     """A second process on the same port does not start without its metrics."""
     with pytest.raises(CannotExpose, match=f"127.0.0.1 port {port}"):
         async with exposed(metrics(), probes=probes, host="127.0.0.1", port=port):

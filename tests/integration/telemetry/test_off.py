@@ -1,4 +1,4 @@
-"""Features that are not enabled are not loaded."""
+"""Features that are not enabled are not imported."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def test_without_an_endpoint_nothing_that_exports_is_imported() -> None:
 
 
 @pytest.mark.parametrize("name", ENDPOINTS)
-def test_an_endpoint_in_the_environment_without_the_extra_is_passed_over(
+def test_an_endpoint_in_the_environment_without_the_extra_is_ignored(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A variable that is set for a whole cluster does not keep a gateway without the extra from starting: it warns."""

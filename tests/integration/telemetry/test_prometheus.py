@@ -81,7 +81,7 @@ async def answer(port: int, query: str) -> list[dict[str, Any]]:
 
 
 async def has_data(port: int, query: str) -> bool:
-    """Whether a graph of it would show anything."""
+    """Return whether a graph of it would show anything."""
     return any(row["value"][1] != "NaN" for row in await answer(port, query))
 
 

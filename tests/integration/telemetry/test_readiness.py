@@ -72,7 +72,7 @@ async def test_ready_from_start_to_leave(own_valkey: Server, sandbox: Sandbox, t
         live, ready, said = await states(service)
         assert (live, ready, said["redis"]) == (200, 200, "away")
         own_valkey.start()
-        async with asyncio.timeout(5):  # with nobody there who asks for anything
+        async with asyncio.timeout(5):  # without any request
             while (await states(service))[2]["redis"] == "away":
                 await asyncio.sleep(0.02)
         service.leave()

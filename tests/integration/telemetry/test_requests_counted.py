@@ -164,8 +164,9 @@ async def test_each_kind_of_request_is_counted_once_as_what_it_was() -> None:
     }
 
 
-async def test_what_a_caller_asked_for_is_told_apart_from_what_it_could_not_have() -> None:
-    """Refused and fallback are failures; a caller that wants no fetch or no wait gets what it requested."""
+async def test_declined_and_refused_requests_are_counted_separately() -> None:
+    """`refused` and `fallback` are failures; `declined` is what a caller that excludes a fetch or a wait has
+    requested."""
     impatient = WaitTooLong(place=1, estimate_s=9, patience_s=0)
     async with bench() as at:
         assert await at.refused(WaitTooLong(place=1, estimate_s=9, patience_s=1), field="Prefer: wait=1") == 503
@@ -182,7 +183,7 @@ async def test_what_a_caller_asked_for_is_told_apart_from_what_it_could_not_have
     assert problems == {"wait-too-long": 3, "nothing-stored": 1}
 
 
-async def test_both_formats_tell_the_same() -> None:
+async def test_both_formats_have_the_same_series() -> None:
     """A scraper that accepts OpenMetrics gets the same series and values as one that takes the older text."""
     async with bench() as at:
         await at.served(Source.HIT)
@@ -213,7 +214,7 @@ async def test_a_flood_of_made_up_names_adds_no_series() -> None:
         assert await flood(at, 60) == once
 
 
-def test_a_caller_that_is_not_in_the_settings_is_one_of_the_others() -> None:
+def test_unknown_callers_share_one_series() -> None:
     """However many names credentials contain, those not in the settings share one series, and no state is kept."""
     metrics = Bench().metrics
     metrics.requests(

@@ -43,7 +43,7 @@ async def test_by_default_everything_is_exported_as_ours(collector: Collector) -
 
 
 async def test_variables_name_service_and_resource(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` go before what we would say."""
+    """`OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` override our own values."""
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test,service.version=9,service.name=x")
     monkeypatch.setenv("OTEL_SERVICE_NAME", "gate")
     await export(TelemetrySettings(otlp_endpoint=collector.url))

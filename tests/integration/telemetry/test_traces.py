@@ -46,7 +46,7 @@ class Bench:
     async def get(
         self, target: str = "/tasks?app=shop", headers: Mapping[str, str] | None = None, *, method: str = "GET"
     ) -> int:
-        """Ask; returns the status."""
+        """Send a request; return the status."""
         transport = httpx.ASGITransport(app=self._app)
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
             return (await client.request(method, target, headers={**AUTH, **(headers or {})})).status_code
@@ -133,7 +133,7 @@ async def test_a_request_without_a_route_is_named_after_its_method() -> None:
 
 
 async def test_probes_are_not_traced() -> None:
-    """Not even if they are part of a trace."""
+    """Probes have no span, even with a `traceparent`."""
     bench = Bench()
     for target in ("/livez", "/readyz"):
         assert await bench.get(target, {"traceparent": TRACEPARENT}) == 200
@@ -163,7 +163,7 @@ def test_input_that_never_becomes_a_request_has_a_span() -> None:
 
 
 @pytest.mark.parametrize("header", ["", "rubbish", f"00-{'0' * 32}-{PARENT}-01", f"ff-{TRACE}-{PARENT}-01"])
-async def test_a_traceparent_that_is_none_begins_a_new_trace(header: str) -> None:
+async def test_an_invalid_traceparent_begins_a_new_trace(header: str) -> None:
     """An invalid `traceparent` is ignored: the request is the root of a new trace."""
     bench = Bench()
     await bench.get(headers={"traceparent": header})
@@ -172,7 +172,7 @@ async def test_a_traceparent_that_is_none_begins_a_new_trace(header: str) -> Non
     assert ids(span)[0] not in (TRACE, "0" * 32)
 
 
-async def test_a_caller_that_does_not_sample_is_obeyed() -> None:
+async def test_the_callers_sampling_decision_is_followed() -> None:
     """If the caller's flags say that it is not recorded, neither is anything here, and the flags are passed on."""
     bench = Bench()
     await bench.get(headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
@@ -262,7 +262,7 @@ def test_a_renewal_is_a_trace_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(("result", "status", "error"), [("http_status", 502, "502"), ("timeout", None, "timeout")])
-def test_a_failed_call_tells_why(result: str, status: int | None, error: str) -> None:
+def test_a_failed_call_has_its_error(result: str, status: int | None, error: str) -> None:
     """Its error is the HTTP status if there is one, else the word of the metrics."""
     bench = Bench()
     call = call_of(NOBODY)
@@ -275,7 +275,7 @@ def test_a_failed_call_tells_why(result: str, status: int | None, error: str) ->
     assert (told["error.type"], told.get("http.response.status_code")) == (error, status)
 
 
-def test_the_vendor_is_told_only_where_it_may_be() -> None:
+def test_the_trace_is_sent_to_the_vendor_only_if_configured() -> None:
     """With the setting, the sent field names the trace and the call's own span."""
     bench = Bench(sends_traceparent=True)
     call = call_of(Origin(request_id="r1", traceparent=TRACEPARENT))

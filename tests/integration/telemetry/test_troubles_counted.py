@@ -1,4 +1,4 @@
-"""What goes wrong, or is given back, is counted as what it was: on whole replicas, by callers, kinds and reasons."""
+"""Failures and returned turns are counted by caller, kind and reason, on whole replicas."""
 
 import asyncio
 import time
@@ -13,12 +13,13 @@ INTERNAL_ERROR = 91000
 
 
 async def scrapes(at: Fleet) -> list[Scrape]:
-    """What all replicas tell now."""
+    """Scrape all replicas."""
     return [await scraped(replica.metrics_port) for replica in at.replicas]
 
 
-async def test_a_turn_that_another_replica_made_needless_is_refunded_to_its_caller(valkey: Server) -> None:
-    """Of two callers on two replicas who want one block, one's turn is used; the other's is refunded, and told so."""
+async def test_a_needless_turn_is_refunded_to_its_caller(valkey: Server) -> None:
+    """If two callers on two replicas request one block, one's turn is used, and the other's is refunded and counted
+    as such."""
     async with fleet(valkey, replicas=2, weights=CALLERS) as at:
         await at.upstream.add_fault(Latency(back_ms=300))
         pages = await asyncio.gather(*(at.page(n, q="wanted by both", caller=f"c{n}") for n in (0, 1)))
@@ -38,8 +39,8 @@ async def test_a_turn_that_another_replica_made_needless_is_refunded_to_its_call
 
 
 async def test_calls_that_fail_are_counted_by_their_kind(valkey: Server) -> None:
-    """An error code and a status of HTTP are one call each of their kind, in the app's region, beside those that went
-    well; what memory has no room for is counted as evicted."""
+    """An error code and an HTTP status are counted as one call each of their kind, in the app's region, beside the
+    successful ones; blocks that do not fit into memory are counted as evicted."""
     async with fleet(valkey, replicas=1, weights=CALLERS, cache={"memory_bytes": 120_000}) as at:
         await at.upstream.add_fault(ErrorCode(code=INTERNAL_ERROR, calls=1))
         assert (await at.page(0, since="-P31D")).status == 200  # tried again
@@ -58,8 +59,9 @@ async def test_calls_that_fail_are_counted_by_their_kind(valkey: Server) -> None
     assert told.sum("taskgate_memory_evictions_total") == results["ok"] - told.sum("taskgate_memory_blocks") > 0
 
 
-async def test_reloads_are_counted_and_the_gauge_says_whether_the_last_one_was_taken(valkey: Server) -> None:
-    """A refused configuration stays visible until a good one is there; its time is when the one in use was read."""
+async def test_reloads_are_counted_with_the_result_of_the_last(valkey: Server) -> None:
+    """A rejected configuration stays visible until a valid one is applied; the time is that at which the current
+    one was read."""
     async with fleet(valkey, replicas=1, weights=CALLERS) as at:
         (replica,) = at.replicas
         good = replica.configuration.read_text()

@@ -1,4 +1,4 @@
-"""A whole gateway process tells what it did: metrics, logs and traces agree with each other and with the upstream."""
+"""Metrics, logs and traces of a whole gateway process agree with each other and with the upstream."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ async def a_series_of_requests(at: Fleet) -> None:
 
 
 def check_metrics(told: Scrape, *, calls: int) -> None:
-    """What was scraped is what was done."""
+    """Check that the metrics match the requests."""
     words = ("fetched", "hit", "joined", "stale", "declined")
     outcomes = {word: told.sum("taskgate_requests_total", route="/tasks", outcome=word) for word in words}
     assert outcomes == {"fetched": 3, "hit": 3, "joined": 1, "stale": 1, "declined": 1}
@@ -113,7 +113,7 @@ def check_conventions(request: ReceivedSpan, call: ReceivedSpan, *, port: int, u
     }
 
 
-async def test_metrics_logs_and_traces_tell_one_story(own_valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_metrics_logs_and_traces_agree(own_valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests, turns, calls, look-ups, events and spans are as many as the upstream and the requests say."""
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
     with collecting() as collector:
@@ -155,8 +155,8 @@ async def test_metrics_logs_and_traces_tell_one_story(own_valkey: Server, monkey
     assert not re.search(r"usersig=[^*]|key-of-", json.dumps(log))
 
 
-async def test_an_answer_that_is_sent_again_has_its_span(own_valkey: Server) -> None:
-    """Where requests are traced, those that cost no look-up are, too."""
+async def test_a_cached_response_has_its_span(own_valkey: Server) -> None:
+    """If requests are traced, those served by the response cache are, too."""
     with collecting() as collector:
         async with fleet(own_valkey, replicas=1, telemetry={"otlp_endpoint": collector.url}) as at:
             for _ in range(3):
@@ -190,8 +190,8 @@ async def test_a_full_disk_under_the_log_costs_only_the_log(own_valkey: Server) 
         assert await replica.ended() == 0
 
 
-async def test_who_waits_is_counted(own_valkey: Server) -> None:
-    """With one call in four seconds, taken, the places in line are as many as the blocks that callers wait for."""
+async def test_waiting_blocks_are_counted(own_valkey: Server) -> None:
+    """With the only call in four seconds taken, the places in line are the blocks that callers wait for."""
     async with fleet(own_valkey, replicas=1, budget={"calls": 1, "window_s": 4.0, "wait_max_s": 60.0}) as at:
         port = at.replicas[0].metrics_port
         assert (await at.page(0, q="first", wait=60)).status == 200

@@ -1,4 +1,4 @@
-"""An upstream made of a plain socket server, which plays one scene to each connection."""
+"""An upstream made of a plain socket server, which plays one scenario on each connection."""
 
 import asyncio
 import gzip
@@ -90,7 +90,7 @@ class Connection:
 
 
 class Upstream:
-    """The server: what it has received, and the scene that it plays."""
+    """The server: what it has received, and the scenario that it plays."""
 
     def __init__(self) -> None:
         self.scene: Scene = pages()
@@ -182,7 +182,7 @@ def bomb() -> Scene:
 
 
 class RecordedTrace:
-    """What the client tells of a call; `fields` are sent with it."""
+    """Records what the client reports of a call; `fields` are sent with it."""
 
     def __init__(self, *fields: tuple[str, str]) -> None:
         self.fields = fields
@@ -211,7 +211,7 @@ class Bench:
         self.use()
 
     def use(self, *hosts: str, proxy_password: str | None = None, **settings: Any) -> None:
-        """Make the client anew, for these hosts and with these settings of `UpstreamSettings`."""
+        """Replace the client by one for these hosts, with these fields of `UpstreamSettings`."""
         self.app = UpstreamApp(name="shop", sdkappid=88888888, admin="admin", hosts=hosts or (self.base,))
         app_settings = AppSettings(sdkappid=88888888, admin="admin", secret_file=str(self.secret_file))
         self.signer = Signer(self.app, secret_of(app_settings, {}), valid_s=86_400)

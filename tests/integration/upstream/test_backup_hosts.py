@@ -19,7 +19,7 @@ from tests.ports import free_port
 
 @pytest.mark.parametrize("broken", ["http://127.0.0.1:{closed}", f"http://{'a' * 64}.invalid"])
 async def test_backup_host(bench: Bench, broken: str) -> None:
-    """If the first host can't be reached the next one is called, once, with one slot."""
+    """If the first host can't be reached, the next one is called, once, with one slot."""
     first = broken.format(closed=free_port())
     bench.use(first, bench.base)
     trace = RecordedTrace()

@@ -26,7 +26,7 @@ async def test_before_send_comes_before_the_first_byte(bench: Bench) -> None:
 
 @pytest.mark.parametrize("reused", [False, True])
 async def test_before_send_raises(bench: Bench, reused: bool) -> None:
-    """Exceptions of `before_send` come out as the same object with its cause, and the upstream gets not one byte."""
+    """Exceptions of `before_send` are raised as the same object with its cause, and not a byte is sent upstream."""
     if reused:
         await bench.fetch()
     before = bench.upstream.received

@@ -37,7 +37,7 @@ async def test_page(bench: Bench) -> None:
 
 
 async def test_trace(bench: Bench) -> None:
-    """A call carries the fields of its trace, and tells it where it is sent, without the query, and the status."""
+    """A call sends the fields of its trace, and reports to it the address without the query, and the status."""
     traceparent = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     trace = RecordedTrace(traceparent, ("tracestate", "a=b"))
     await bench.fetch()

@@ -34,7 +34,7 @@ from tests.ports import free_port
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-UNRESOLVABLE = f"http://{'a' * 64}.invalid"  # longer than a label may be, so it fails without asking anyone
+UNRESOLVABLE = f"http://{'a' * 64}.invalid"  # longer than a label may be, so it fails without a look-up
 SHORT = {"connect_timeout_s": 0.1, "read_timeout_s": 0.1, "call_timeout_s": 0.2}
 DRIP_LIMIT_S = 2.0
 
@@ -177,7 +177,7 @@ async def test_unreachable(
 
 
 async def test_signature_in_the_upstreams_text(bench: Bench) -> None:
-    """A signature that the upstream quotes in its text is removed from ours."""
+    """A signature quoted in the upstream's text is removed from our error."""
     bench.upstream.scene = refusals(70003, text=f"bad {bench.signer.current(bench.wall_s).text}\n")
     with pytest.raises(UpstreamError) as caught:
         await bench.fetch()

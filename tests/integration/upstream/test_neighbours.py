@@ -135,8 +135,8 @@ async def test_a_name_that_is_found_at_last(bench: Bench, names: Names) -> None:
                     await asyncio.sleep(0.01)
 
 
-async def test_a_name_that_is_none(bench: Bench, names: Names) -> None:
-    """It is reported at once, and looked up again by the next call."""
+async def test_an_unresolvable_name_is_reported_at_once(bench: Bench, names: Names) -> None:
+    """An unresolvable name is reported at once, and looked up again by the next call."""
     names.failing.add("sick.test")
     apps = Apps(bench, names)
     async with apps.client:
@@ -177,7 +177,7 @@ async def test_connections_that_are_all_in_use(bench: Bench, names: Names) -> No
 
 
 async def test_apps_share_no_connection(bench: Bench, names: Names) -> None:
-    """Even if they have the same host."""
+    """Apps with the same host do not share a connection."""
     apps = Apps(bench, names, one_host=True)
     async with apps.client:
         for name in ("sick", "well", "sick", "well"):
@@ -204,7 +204,7 @@ def release(*files: Path) -> None:
 
 
 def test_a_secret_file_that_hangs(tmp_path: Path) -> None:
-    """The last good secret stays in use, nobody waits, and no second check begins."""
+    """While the file hangs, the last valid secret stays in use, no call waits, and no second check begins."""
     file = tmp_path / "secret"
     file.write_text(SECRET)
     secret = FileSecret(str(file))

@@ -71,7 +71,9 @@ async def over_tls(bench: Bench, certificate: Path) -> AsyncIterator[str]:
         await bench.client.aclose()
 
 
-async def test_a_ca_of_ones_own(bench: Bench, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_private_ca_is_trusted_if_configured(
+    bench: Bench, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A host whose certificate the file vouches for is called; without it, and by the environment, it is not."""
     async with over_tls(bench, certificate) as base:
         bench.use(base, ca_file=str(certificate))
@@ -99,7 +101,7 @@ async def test_through_a_proxy(bench: Bench, certificate: Path, proxy: tuple[Pro
 
 
 async def test_credentials_are_the_proxys_alone(bench: Bench, certificate: Path, proxy: tuple[Proxy, str]) -> None:
-    """They are sent with CONNECT, and with requests of whole URLs, but never through the tunnel."""
+    """Proxy credentials are sent with CONNECT, and with requests for whole URLs, but never through the tunnel."""
     asked, url = proxy
     expected = b"\r\nproxy-authorization: Basic " + b64encode(b"me:p:w")
     async with over_tls(bench, certificate) as base:
@@ -127,7 +129,7 @@ async def test_credentials_are_the_proxys_alone(bench: Bench, certificate: Path,
 async def test_a_proxy_that_refuses(
     bench: Bench, certificate: Path, proxy: tuple[Proxy, str], answer: bytes, told: str
 ) -> None:
-    """The call was not made, and the reason is reported."""
+    """If the proxy refuses, the call was not made, and the reason is reported."""
     asked, url = proxy
     asked.answer = answer
     async with over_tls(bench, certificate) as base:
@@ -140,7 +142,7 @@ async def test_a_proxy_that_refuses(
 
 
 async def test_a_proxy_that_is_away(bench: Bench) -> None:
-    """The proxy is never bypassed."""
+    """If the proxy is unreachable, the call fails: the proxy is never bypassed."""
     bench.use(proxy_url=f"http://127.0.0.1:{free_port()}")
     with pytest.raises(UpstreamUnreachable, match="refused the connection"):
         await bench.fetch()

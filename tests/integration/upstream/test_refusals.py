@@ -110,7 +110,7 @@ async def test_expired_signature(bench: Bench, code: int) -> None:
     [(600, "10 minutes ahead of"), (-300, "5 minutes behind"), (3600 * 8, "8 hours ahead of"), (20, None)],
 )
 @pytest.mark.parametrize("code", [70001, 70003, 70009, 70050])
-async def test_a_clock_that_is_off(bench: Bench, code: int, ahead_s: int, told: str | None) -> None:
+async def test_a_skewed_clock_is_mentioned(bench: Bench, code: int, ahead_s: int, told: str | None) -> None:
     """If a signature is refused and the upstream's Date is minutes away from this machine's clock, the text says so."""
     date = formatdate(bench.wall_s - ahead_s, usegmt=True)
     body = json.dumps({"ActionStatus": "FAIL", "ErrorCode": code, "ErrorInfo": "no"}).encode()
@@ -124,7 +124,7 @@ async def test_a_clock_that_is_off(bench: Bench, code: int, ahead_s: int, told: 
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Mon, 01 Jan 2024 00:00:00"])
-async def test_a_date_that_says_nothing(bench: Bench, date: str) -> None:
+async def test_without_a_date_clocks_are_not_mentioned(bench: Bench, date: str) -> None:
     """Without a Date nothing is said about clocks, and refusals that are not about signatures never mention them."""
     bench.upstream.scene = pages(headers=f"Date: {date}\r\n" if date else "")
     assert (await bench.fetch()).total == 1

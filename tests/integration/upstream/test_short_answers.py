@@ -134,7 +134,7 @@ class Bench:
 
 @pytest.fixture
 async def bench(valkey: Server) -> AsyncIterator[Bench]:
-    """Nothing stored yet."""
+    """A bench with nothing stored."""
     async with AsyncExitStack() as parts:
         yield Bench(valkey, parts)
 
@@ -174,22 +174,23 @@ async def test_replicas_fill_a_block_together(bench: Bench) -> None:
     assert upstream.asked == [(0, 100), (25, 75), (50, 50), (75, 25)]
 
 
-async def test_no_memory(bench: Bench) -> None:
+async def test_a_partial_block_is_found_in_redis(bench: Bench) -> None:
     """A partial block is found in Redis as well."""
     upstream = FewAtATime()
     assert ids(await bench.replica(upstream, memory_bytes=0).block()) == list(range(100))
     assert upstream.asked == [(0, 100), (50, 50)]
 
 
-async def test_a_list_that_gives_nothing_more(bench: Bench) -> None:
-    """Then the block stays short, after a bounded number of calls, and its total says so."""
+async def test_an_empty_answer_leaves_the_block_short(bench: Bench) -> None:
+    """If the upstream returns nothing more, the block stays short after a bounded number of calls, and its total
+    says so."""
     upstream = FewAtATime(ends=60)
     block = await bench.replica(upstream).block()
     assert (ids(block), block.total, block.unfinished) == (list(range(60)), 130, False)
     assert len(upstream.asked) == 3
 
 
-async def test_one_at_a_time(bench: Bench) -> None:
+async def test_calls_for_a_block_are_bounded(bench: Bench) -> None:
     """No block takes more calls than its bound."""
     upstream = FewAtATime(most=1)
     block = await bench.replica(upstream).block()

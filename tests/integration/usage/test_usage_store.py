@@ -85,7 +85,7 @@ async def test_replicas_are_summed_up(world: World) -> None:
     assert await world.seen() == {"a": _both(turns=3, joined=5), "b:x": _both(joined=1)}
 
 
-async def test_what_is_not_sent_yet_is_seen_here(world: World) -> None:
+async def test_unsent_counts_are_seen_on_their_replica(world: World) -> None:
     """A replica sees its own counts at once, and counts nothing twice when they are sent."""
     usage_store = world.usage_store("one")
     for expected in (1, 2, 3):
@@ -121,7 +121,7 @@ async def test_keys_end_by_themselves(world: World) -> None:
 
 
 async def test_a_batch_whose_answer_was_lost_counts_once(world: World) -> None:
-    """It is sent again, under the same number; later counts go with the next."""
+    """A batch whose answer was lost is sent again under the same number; later counts are sent with the next one."""
     lossy = LossyStore(RedisSettings(url=world.server.url, timeout_s=0.5))
     usage_store = world.usage_store("one", lossy)
     usage_store.count("a", "turns", 3)
@@ -134,7 +134,7 @@ async def test_a_batch_whose_answer_was_lost_counts_once(world: World) -> None:
     assert await world.seen() == {"a": _both(turns=7)}
 
 
-async def test_counts_survive_an_absence(own_valkey: Server) -> None:
+async def test_counts_survive_an_outage(own_valkey: Server) -> None:
     """Counts made while Redis is unavailable are reported at once, and are in Redis soon after it is back."""
     world = World(own_valkey)
     usage_store = world.usage_store("one")
@@ -146,15 +146,15 @@ async def test_counts_survive_an_absence(own_valkey: Server) -> None:
     usage_store.count("a", "turns")
     await asyncio.sleep(1.2)
     assert (await usage_store.tallies())["a"].hour.turns == 2
-    own_valkey.start()  # empty: what was in Redis is lost
+    own_valkey.start()  # empty: the data in Redis is lost
     await until(lambda: bool(own_valkey.run("KEYS", "t:*")))
     assert await world.seen() == {"a": _both(turns=1)}
     await usage_store.aclose()
     await world.store.aclose()
 
 
-async def test_closing_sends_what_there_is(world: World) -> None:
-    """The last second is not lost."""
+async def test_closing_sends_pending_counts(world: World) -> None:
+    """The counts of the last second are sent on closing."""
     usage_store = world.usage_store("one")
     usage_store.start()
     usage_store.count("a", "turns")
@@ -162,7 +162,7 @@ async def test_closing_sends_what_there_is(world: World) -> None:
     assert await world.seen() == {"a": _both(turns=1)}
 
 
-async def test_asking_is_bounded(world: World) -> None:
+async def test_reads_are_bounded(world: World) -> None:
     """Any number of reads within a second query Redis as one does: at first for all, then for what may be new."""
     asked = 0
 
@@ -191,8 +191,8 @@ async def test_asking_is_bounded(world: World) -> None:
     await store.aclose()
 
 
-async def test_what_comes_late_is_seen_in_its_turn(world: World) -> None:
-    """One's own late batch at once; another replica's, for a past minute, within sixty reads."""
+async def test_late_batches_are_seen(world: World) -> None:
+    """A replica sees its own late batch at once, and another replica's, for a past minute, within sixty reads."""
     one, two = world.usage_store("one"), world.usage_store("two")
     one.count("a", "turns")
     two.count("a", "turns", 2)
@@ -234,7 +234,7 @@ async def test_an_outage_costs_an_hour_of_memory(own_valkey: Server) -> None:
     await world.store.aclose()
 
 
-async def test_minutes_are_told_apart(world: World) -> None:
+async def test_minutes_are_counted_separately(world: World) -> None:
     """Each minute has its own counts, of all replicas, sent or not; minutes over an hour old are gone."""
     one, two = world.usage_store("one"), world.usage_store("two")
     one.count("a", "requests", 3)
@@ -256,7 +256,7 @@ async def test_minutes_are_told_apart(world: World) -> None:
     assert noon not in await world.usage_store("new").minutes()
 
 
-async def test_hours_are_told_apart_for_a_week(world: World) -> None:
+async def test_hours_are_counted_separately_for_a_week(world: World) -> None:
     """Each hour has its own counts, of all replicas, sent or not; after seven days it is gone."""
     one, two = world.usage_store("one"), world.usage_store("two")
     hour = int(NOON_S) // 3600
@@ -336,7 +336,7 @@ async def test_a_window_of_ten_seconds_is_counted_as_one(world: World) -> None:
     assert await usage_store.worst() == Worst(minute=3, hour=3)
 
 
-async def test_what_is_no_number_begins_anew(world: World) -> None:
+async def test_garbage_is_replaced(world: World) -> None:
     """Garbage and wrong types under the keys cost the counts there: never a fault, and counting goes on."""
     one = world.usage_store("one")
     one.count("a", "turns", 2)

@@ -1,4 +1,4 @@
-"""Replicas and callers in simulated time on one policy: the results of minutes of budget, in a second."""
+"""Simulate replicas and callers on one policy: minutes of budget in a second."""
 
 import heapq
 import itertools
@@ -14,8 +14,7 @@ from service.budget.scheduler.state import Reading
 
 
 class Simulation:
-    """Well-behaved replicas: each ticks when due, begins its turns at once, waits until they are usable, and ends its
-    fetches.
+    """Well-behaved replicas: each ticks when due, begins its turns when they are usable, and ends its fetches.
 
     `redis_ms` and `upstream_ms` draw the time of one way to Redis and of a whole call to the upstream.
     """
@@ -44,18 +43,18 @@ class Simulation:
         self._watches = {name: ServerClock() for name in self.names}
 
     def at(self, when: float, what: Callable[[], None]) -> None:
-        """Do something at the given time."""
+        """Schedule `action` for the given time."""
         heapq.heappush(self._events, (when, next(self._order), what))
 
     def run(self, until: float) -> None:
-        """Let time pass."""
+        """Advance the time."""
         while self._events and self._events[0][0] <= until:
             self.now, _, what = heapq.heappop(self._events)
             what()
         self.now = until
 
     def ask(self, replica: str, caller: str, *, count: int = 1, weight: float = 1) -> None:
-        """Put blocks in line now, and tick."""
+        """Queue blocks now, and tick."""
         self.weights[caller] = weight
         self.lines[replica].setdefault(caller, []).extend([self.now] * count)
         self._tick_at(replica, self.now)
@@ -70,7 +69,7 @@ class Simulation:
         return Reading(raw_ms=int(self.now), run_id="a", epoch=epoch, seen_ms=seen_ms, ahead_ms=ahead_ms, chance=chance)
 
     def _answered(self, replica: str, sent: float) -> float:
-        """When the answer of the call that has just run arrives."""
+        """Return when the reply to the call that has just been made arrives."""
         back = self.now + self._way()
         epoch, told = self.policy.epoch, self.policy.now
         self.at(back, lambda: self._watches[replica].answered(epoch, told, sent_ms=sent, now_ms=back))

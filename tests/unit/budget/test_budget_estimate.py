@@ -32,7 +32,7 @@ class Alone:
         )
 
     def step(self, *, board: bool = False) -> tuple[list[str], Board | None, int | None]:
-        """Let a few milliseconds pass; return who begins."""
+        """Advance a few milliseconds; return the callers whose blocks begin."""
         self.now += 3
         for turn, sent, block in [each for each in self.running if each[1] + HELD_MS <= self.now]:
             self.policy.done(self.read(), "r", turn, block=block, pause_ms=0, pause_reason="")
@@ -91,8 +91,8 @@ def test_a_caller_that_is_not_on_the_board_starts_at_the_virtual_time() -> None:
     assert estimate_wait_ms(empty, caller="me", weight=1, place=11, rules=RULES, due_in_ms=40) == pytest.approx(2042)
 
 
-def test_the_background_waits_for_all_others_and_nobody_for_the_background() -> None:
-    """Whatever the tags are."""
+def test_background_callers_come_last_in_the_estimate() -> None:
+    """The background waits for all others, and no other for the background, whatever the tags."""
     ranks = (
         Rank(caller="~unknown", count=7, tag=9.0, weight=1.0, waited_ms=0),
         Rank(caller="b", count=50, tag=0.0, weight=1.0, waited_ms=0, background=True),

@@ -1,4 +1,4 @@
-"""Rules that can't be kept are refused at the start, by name."""
+"""Rules that can't be kept are rejected at startup, by name."""
 
 import math
 

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
 
 from service.budget.scheduler.fallback import FallbackScheduler
-from service.budget.scheduler.interfaces import Beginning, Begun, Board, Lapsed, Rules, Ticked, Turn, WaitingCount, Wish
+from service.budget.scheduler.interfaces import Beginning, Begun, Board, Lapsed, Rules, Ticked, Turn, WaitingCount
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy import Policy
 from service.model.errors import StoreUnavailable
@@ -25,30 +26,20 @@ class Shared(LocalScheduler):
         self.goes_after: int | None = None
         self.asked: list[str] = []
 
-    async def tick(
-        self,
-        waiting: tuple[WaitingCount, ...],
-        *,
-        returned: tuple[int, ...],
-        quiet: bool,
-        wants_board: bool,
-        wish: Wish | None = None,
-    ) -> Ticked:
-        """Tick, unless away."""
-        self._reach("quiet tick" if quiet else "tick")
-        return await super().tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board, wish=wish)
+    async def tick(self, waiting: tuple[WaitingCount, ...], **asked: Any) -> Ticked:
+        """Tick, or fail if Redis is away."""
+        self._reach("quiet tick" if asked["quiet"] else "tick")
+        return await super().tick(waiting, **asked)
 
-    async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
-        """Begin, unless away."""
+    async def begin(self, turn: int, **asked: Any) -> Beginning:
+        """Begin a turn, or fail if Redis is away."""
         self._reach("begin")
-        return await super().begin(turn, block=block, block_key=block_key, known=known)
+        return await super().begin(turn, **asked)
 
-    async def done(
-        self, turn: int, *, block: str, pause_ms: int, pause_reason: str, took_ms: int | None = None
-    ) -> None:
-        """Be done, unless away."""
+    async def done(self, turn: int, *, block: str, **said: Any) -> None:
+        """End a fetch, or fail if Redis is away."""
         self._reach("done")
-        await super().done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason, took_ms=took_ms)
+        await super().done(turn, block=block, **said)
 
     def _reach(self, what: str) -> None:
         if self.goes_after is not None and len(self.asked) >= self.goes_after:
@@ -246,7 +237,7 @@ async def test_a_turn_that_may_not_begin_is_not_listed() -> None:
     assert await world.begin(again) == Begun()
 
 
-async def test_a_pause_is_kept_on_both_sides() -> None:
+async def test_a_pause_holds_after_each_switch() -> None:
     """A pause set by the upstream before the switch, or while alone, holds on the side that comes next."""
     world = World()
     turn = await world.turn()
@@ -263,7 +254,7 @@ async def test_a_pause_is_kept_on_both_sides() -> None:
     assert 4_000 < (await world.tick()).pause_in_ms <= 5_000
 
 
-async def test_the_board_tells_waits_at_the_parts_pace() -> None:
+async def test_the_board_estimates_waits_for_the_replicas_share() -> None:
     """An estimate that assumes all four slots gets twice the cycle, since only two of them are available."""
     world = World()
     await world.turn()
@@ -273,7 +264,7 @@ async def test_the_board_tells_waits_at_the_parts_pace() -> None:
     assert (RULES.rest_ms + board.held_ms) / RULES.calls == RULES.rest_ms / 2
 
 
-async def test_who_waits_for_nothing_watches_all_the_same() -> None:
+async def test_a_scheduler_without_waiting_requests_watches_redis() -> None:
     """A started scheduler notices by itself that Redis is gone and that it is back, and ends when closed."""
     world = World(clock_s=asyncio.get_running_loop().time)
     world.shared.away = True

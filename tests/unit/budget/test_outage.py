@@ -1,4 +1,4 @@
-"""A replica's reaction to silence from Redis: values in, values out."""
+"""The policy for a replica that gets no replies from Redis, as a pure function."""
 
 import msgspec
 import pytest
@@ -11,7 +11,7 @@ def _outage(*, grace_s: float = 1.0, notice_s: float = 1.2, quiet_s: float = 1.5
 
 
 def test_a_short_silence_is_only_waited_out() -> None:
-    """Nobody shares before the grace period has ended, and a replica that has not shared owes no quiet."""
+    """No replica shares before the grace period has ended, and one that has not shared owes no quiet window."""
     outage = _outage().failed(asked_s=9.9, now_s=10.0).failed(asked_s=10.8, now_s=10.9)
     assert not outage.shares
     assert outage.answered(now_s=10.95) == _having_asked(_outage(), asked_s=10.8)
@@ -37,15 +37,13 @@ def test_without_grace_the_first_failure_is_enough() -> None:
 @pytest.mark.parametrize(
     ("quiet_s", "ahead_s", "until_s"), [(1.5, 0.0, 20.0), (0.2, 0.0, 21.0), (1.5, 0.25, 20.25), (0.2, 0.25, 21.25)]
 )
-def test_whoever_has_shared_owes_quiet_until_all_have_noticed(quiet_s: float, ahead_s: float, until_s: float) -> None:
+def test_a_replica_that_shared_stays_quiet_until_all_have_noticed(
+    quiet_s: float, ahead_s: float, until_s: float
+) -> None:
     """One quiet tick, or if that is shorter than detection takes, quiet ticks until detection is over; and until the
     calls of turns that began early have been sent."""
-    back = (
-        _outage(quiet_s=quiet_s, ahead_s=ahead_s)
-        .failed(asked_s=1, now_s=1)
-        .failed(asked_s=3, now_s=3)
-        .answered(now_s=20.0)
-    )
+    outage = _outage(quiet_s=quiet_s, ahead_s=ahead_s).failed(asked_s=1, now_s=1)
+    back = outage.failed(asked_s=3, now_s=3).answered(now_s=20.0)
     assert not back.shares
     assert back.owed_until_s == pytest.approx(until_s)
     assert back.kept_quiet(asked_s=until_s - 0.01).owed_until_s is not None
@@ -66,7 +64,7 @@ def test_own_turns_wait_until_all_have_noticed() -> None:
     assert shares.failed(asked_s=3.5, now_s=3.6).owed_until_s == pytest.approx(4.0)
 
 
-def test_no_own_turn_begins_on_old_news() -> None:
+def test_no_own_turn_begins_on_outdated_information() -> None:
     """A process that was stopped for a while must find Redis unavailable again before it calls."""
     shares = _outage().failed(asked_s=1, now_s=1).failed(asked_s=3, now_s=3)
     assert shares.may_begin_alone(now_s=4.1)

@@ -56,8 +56,8 @@ def test_turns_are_shared_by_weight_whatever_the_replicas() -> None:
     assert scene.served["heavy"] / scene.served["light"] == pytest.approx(3, rel=0.05)
 
 
-def test_one_who_asks_seldom_is_served_next() -> None:
-    """Beside a thousand waiting, a caller that asks every 2 s waits 0.3 s at the median and 0.7 s at most."""
+def test_a_caller_that_requests_rarely_is_served_next() -> None:
+    """Beside a thousand waiting requests, a caller with one every 2 s waits 0.3 s at the median and 0.7 s at most."""
     scene = simulation(replicas=2, seed=6)
     scene.at(0, lambda: scene.ask("r0", "greedy", count=1_000))
     for number in range(60):

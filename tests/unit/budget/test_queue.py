@@ -43,7 +43,7 @@ def test_a_callers_oldest_block_is_next(places: Queue) -> None:
 
 @pytest.mark.parametrize("state", [BlockState.BEGINNING, BlockState.CALLING, BlockState.ELSEWHERE])
 def test_a_block_that_is_being_fetched_needs_no_turn(places: Queue, state: BlockState) -> None:
-    """Neither for the paying caller nor for those that have joined."""
+    """A block that is being fetched is no longer reported, for the paying caller or for those that have joined."""
     want = _enter(places, "a", "x")
     _enter(places, "a", "y")
     want.state, want.turned_for = state, "x"
@@ -68,8 +68,8 @@ def test_a_block_goes_back_to_its_old_place(places: Queue) -> None:
     assert _rows(places) == {"x": (2, 9_000)}
 
 
-def test_who_leaves_is_gone(places: Queue) -> None:
-    """The last one to leave takes the block along; nothing stays behind."""
+def test_a_block_is_removed_with_its_last_request(places: Queue) -> None:
+    """When the last request for a block leaves, the block is removed, and nothing is left behind."""
     want = _enter(places, "a", "x")
     _enter(places, "a", "y")
     places.leave(want, "x")

@@ -26,7 +26,7 @@ def test_the_first_report_is_whole_and_a_steady_one_empty() -> None:
     assert told(reports, row("a", 2, waited_ms=500), row("b", waited_ms=501), now_ms=500) == {}
 
 
-def test_what_has_changed_is_told() -> None:
+def test_changes_are_sent() -> None:
     """A changed count, weight or oldest block; added and removed rows."""
     reports = ReportChanges()
     told(reports, row("a", 2), row("b"), row("c"), row("d"))
@@ -35,7 +35,7 @@ def test_what_has_changed_is_told() -> None:
     assert told(reports, *changed[:3], row("e", waited_ms=0), now_ms=100) == {}
 
 
-def test_what_may_not_have_arrived_is_told_again() -> None:
+def test_unanswered_changes_are_sent_again() -> None:
     """After a tick without an answer its rows are sent again, as they are then, including removed ones."""
     reports = ReportChanges()
     told(reports, row("a"), row("b"))
@@ -44,7 +44,7 @@ def test_what_may_not_have_arrived_is_told_again() -> None:
     assert told(reports, row("a"), row("b")) == {"b": 1, "c": 0}
 
 
-def test_what_the_scheduler_changes_itself_is_told() -> None:
+def test_changes_made_by_the_scheduler_are_sent() -> None:
     """A turn that is begun reduces the count by one; also if that happens while a tick is in progress."""
     reports = ReportChanges()
     told(reports, row("a", 2))
@@ -57,8 +57,8 @@ def test_what_the_scheduler_changes_itself_is_told() -> None:
     assert told(reports, row("a", 2)) == {}
 
 
-def test_all_is_told_from_time_to_time() -> None:
-    """Any loss heals."""
+def test_the_whole_report_is_sent_periodically() -> None:
+    """The whole report is sent periodically, so that any loss heals."""
     reports = ReportChanges()
     wholes = []
     for _ in range(2 * WHOLE_EVERY):
@@ -72,7 +72,7 @@ def test_all_is_told_from_time_to_time() -> None:
         st.tuples(st.dictionaries(st.sampled_from("abcd"), st.integers(1, 3)), st.sampled_from(["ok", "lost", "late"]))
     )
 )
-def test_whoever_keeps_what_is_told_knows_the_report(history: list[tuple[dict[str, int], str]]) -> None:
+def test_the_rows_sent_add_up_to_the_report(history: list[tuple[dict[str, int], str]]) -> None:
     """With answers lost and ticks that never arrive, the rows sent add up to the report of each tick that arrives."""
     reports, kept, number = ReportChanges(), dict[str, int](), 0
     for counts, fate in history:
@@ -90,7 +90,7 @@ def test_whoever_keeps_what_is_told_knows_the_report(history: list[tuple[dict[st
             reports.failed()
 
 
-def test_a_whole_report_is_not_told_again_for_want_of_an_answer() -> None:
+def test_an_unanswered_whole_report_is_not_sent_again() -> None:
     """If Redis is slow, whole reports would slow it further: the next tick only asks whether it has arrived."""
     reports = ReportChanges()
     first = reports.changes((row("a"),), now_ms=0)

@@ -1,6 +1,7 @@
 """Blocks as bytes: encoded values are decoded, and nothing else is."""
 
 import struct
+from zlib import crc32
 
 import msgspec
 import pytest
@@ -80,19 +81,19 @@ def test_any_cut_value_is_noticed(stored: Stored, length: int) -> None:
 
 @given(st.binary(max_size=200))
 def test_no_bytes_make_it_fail(value: bytes) -> None:
-    """Whatever bytes are under a key, the result is a value and not an exception."""
+    """Arbitrary bytes under a key are decoded to a value, and never raise."""
     decode(value)
     assert isinstance(decode(bytes([FORMAT]) + value), CorruptBlock)
 
 
 @pytest.mark.parametrize("format_", [0, FORMAT + 1, 255])
-def test_another_format_is_told_apart(format_: int) -> None:
+def test_another_format_is_corrupt(format_: int) -> None:
     """A value of an older or newer release is corrupt by its format, whatever else it contains."""
     value = encode(RefusedQuery(fetched_at_ms=1, code=90104, text="no"), chance=CHANCE)
     assert decode(bytes([format_]) + value[1:]) == CorruptBlock(reason="format")
 
 
-def test_the_head_tells_fetches_apart() -> None:
+def test_the_head_differs_for_each_fetch() -> None:
     """The head has the promised length; it differs by nonce, time and kind."""
     stored = RefusedQuery(fetched_at_ms=1, code=90104, text="no")
     later = RefusedQuery(fetched_at_ms=2, code=90104, text="no")
@@ -107,7 +108,7 @@ def test_the_head_tells_fetches_apart() -> None:
     assert {len(head) for head in heads} == {16}
 
 
-def test_the_format_stays_what_it_is() -> None:
+def test_the_format_is_unchanged() -> None:
     """The bytes of a known block are these: changing them requires a new FORMAT."""
     block = Block(
         fetched_at_ms=0x0102,
@@ -167,3 +168,11 @@ def test_nonsense_with_a_good_checksum_is_no_block(changes: dict[str, object], r
     assert decode(encode(GOOD, chance=CHANCE)) == GOOD
     decoded = decode(encode(msgspec.structs.replace(GOOD, **changes), chance=CHANCE))
     assert getattr(decoded, "reason", None) == reason
+
+
+def test_a_refusal_whose_text_is_no_text_is_corrupt() -> None:
+    """A good checksum does not make its bytes UTF-8."""
+    value = encode(RefusedQuery(fetched_at_ms=1, code=90104, text=""), chance=CHANCE)
+    head, rest = value[:HEAD_BYTES], value[HEAD_BYTES + 4 :] + b"\xff"
+    checksum = crc32(head + rest).to_bytes(4, "big")
+    assert decode(head + checksum + rest) == CorruptBlock(reason="shape")

@@ -43,8 +43,8 @@ def test_it_holds_what_was_used_last(steps: list[tuple[str, int, int]], max_size
     assert (len(table), table.size) == (0, 0)
 
 
-def test_it_counts_by_default() -> None:
-    """The least recently used goes first."""
+def test_the_least_recently_used_is_evicted() -> None:
+    """The least recently used is evicted first."""
     table: LruTable[str, str] = LruTable(2)
     table.put("a", "1")
     table.put("b", "2")

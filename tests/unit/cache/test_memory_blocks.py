@@ -12,7 +12,7 @@ from service.model.queries import Range
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that is moved by the test."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -143,7 +143,7 @@ def test_counters_hold_over_any_use() -> None:
 
 
 def test_a_task_is_found_in_the_newest_block() -> None:
-    """Whatever the order in which the blocks came, and only in its own app."""
+    """A task is found in the newest block, whatever the order in which blocks were stored, and only in its own app."""
     old, new = listing(1, 2, fetched_at_ms=5), listing(2, 3, fetched_at_ms=6)
     for order in ((old, new), (new, old)):
         cache = MemoryBlocks(max_bytes=100_000, clock=Clock())
@@ -153,8 +153,8 @@ def test_a_task_is_found_in_the_newest_block() -> None:
         assert cache.find_task("b", 1) is None
 
 
-def test_a_task_goes_with_its_block() -> None:
-    """When that expires, is dropped, evicted or replaced by one without it; others find nothing."""
+def test_a_task_is_dropped_with_its_block() -> None:
+    """A task is no longer found when its block expires, is dropped, evicted, or replaced by one without it."""
     clock = Clock()
     cache = MemoryBlocks(max_bytes=10_000, clock=clock)
     keep(cache, "expires", listing(1), ends_in_s=5.0, finds_tasks=True)
@@ -170,7 +170,7 @@ def test_a_task_goes_with_its_block() -> None:
 
 
 @pytest.mark.parametrize("finds_tasks", [False, True])
-def test_the_sizes_are_true(finds_tasks: bool) -> None:
+def test_the_counted_sizes_match_the_allocations(finds_tasks: bool) -> None:
     """What Python allocates for a thousand blocks is within a quarter of what the cache counts."""
     cache = MemoryBlocks(max_bytes=100_000_000, clock=Clock())
     tracemalloc.start()
@@ -191,3 +191,19 @@ def test_the_sizes_are_true(finds_tasks: bool) -> None:
     allocated = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert 0.75 < allocated / cache.bytes < 1.25, (allocated / 1000, cache.bytes / 1000)
+
+
+def test_what_stands_in_for_a_block_counts_by_its_size() -> None:
+    """The text of a refusal is kept, too."""
+    cache = MemoryBlocks(max_bytes=10_000, clock=Clock())
+    keep(cache, "k", RefusedQuery(fetched_at_ms=1, code=1, text="x" * 5_000))
+    assert 5_000 < cache.bytes < 7_000
+
+
+def test_what_has_ended_already_takes_no_room() -> None:
+    """A lifetime of zero keeps nothing, and drops what was there."""
+    cache = MemoryBlocks(max_bytes=10_000, clock=Clock())
+    keep(cache, "k", block(100))
+    keep(cache, "k", block(100), ends_in_s=0.0)
+    assert cache.bytes == 0
+    assert cache.get("k") is None

@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from service.cache.codec import FORMAT
 from service.cache.redis_blocks import RedisBlocks
-from service.model.blocks import HEAD_BYTES, NOTHING, Block
+from service.model.blocks import HEAD_BYTES, NOTHING, Block, RefusedQuery
 from service.model.cache_keys import BlockKey, CacheKey, TaskKey
 from service.model.queries import At, FromNow, Query, Range, Sort
 from service.settings import RedisSettings
@@ -49,7 +51,7 @@ async def put(cache: RedisBlocks, key: CacheKey, block: Block, *, ttl_ms: int) -
 
 
 async def test_a_block_comes_back_with_its_head(cache: RedisBlocks) -> None:
-    """A stored block is returned, with the head of what was put; an absent one is nothing."""
+    """A stored block is returned with the head that `put` returned; for an absent one, nothing is."""
     head = await put(cache, BlockKey(query=QUERY, index=3), BLOCK, ttl_ms=10_000)
     kept = await cache.get(BlockKey(query=QUERY, index=3))
     assert kept.stored == BLOCK
@@ -85,7 +87,7 @@ def test_keys_differ_where_answers_may_and_show_nothing(cache: RedisBlocks, stor
 
 @pytest.mark.parametrize("value", [b"", b"x", b"\x02b" + bytes(60), b"\x01b" + bytes(60), b"{}" * 40])
 async def test_a_value_that_cannot_be_read_counts_as_none(cache: RedisBlocks, valkey: Server, value: bytes) -> None:
-    """It is counted, its head is returned, and the next put replaces it."""
+    """An unreadable value is counted, its head is returned, and the next put replaces it."""
     valkey.run("SET", cache.redis_key(KEY), value)
     kept = await cache.get(KEY)
     assert kept.stored is None
@@ -97,7 +99,7 @@ async def test_a_value_that_cannot_be_read_counts_as_none(cache: RedisBlocks, va
 
 
 async def test_a_block_too_large_is_not_stored(store: RedisStore) -> None:
-    """It has no head, is counted, and the previous value stays."""
+    """A block that is too large gets no head, is counted, and the previous value stays."""
     small = RedisBlocks(store, prefix="taskgate", block_size=100, value_max_bytes=250)
     head = await put(small, KEY, BLOCK, ttl_ms=10_000)
     large = Block(
@@ -132,3 +134,24 @@ async def test_an_evicted_block_is_nothing(cache: RedisBlocks, valkey: Server) -
     await put(cache, KEY, BLOCK, ttl_ms=60_000)
     valkey.run("DEL", cache.redis_key(KEY))
     assert await cache.get(KEY) == NOTHING
+
+
+def test_a_value_of_more_than_sixteen_mebibytes_is_not_stored(cache: RedisBlocks) -> None:
+    """Such values would hold up Redis for everyone."""
+    large = RefusedQuery(fetched_at_ms=1, code=90104, text="x" * (16 * 1024 * 1024 - 28))
+    assert cache.encoded(KEY, large, ttl_ms=1_000) is not None
+    assert cache.encoded(KEY, msgspec.structs.replace(large, text=large.text + "x"), ttl_ms=1_000) is None
+    assert cache.oversized == 1
+
+
+async def test_each_reason_for_an_unreadable_value_is_logged_once(cache: RedisBlocks, valkey: Server) -> None:
+    """However often such values are read."""
+    with capture_logs() as logs:
+        for value in (b"x", b"x", b"\x02b" + bytes(60), b"\x02b" + bytes(60), b"y"):
+            valkey.run("SET", cache.redis_key(KEY), value)
+            await cache.get(KEY)
+    assert [(entry["event"], entry["reason"]) for entry in logs] == [
+        ("cache.corrupt", "short"),
+        ("cache.corrupt", "format"),
+    ]
+    assert cache.corrupt == 5

@@ -15,19 +15,19 @@ def _walk(
     ]
 
 
-def test_a_caller_who_pages_on() -> None:
+def test_sequential_pages_name_the_next_block() -> None:
     """One page before a block ends, and at its end, the next block is named; never one beyond the total."""
     sequential_reads = SequentialReads(block_size=100)
     offsets = [(offset, 20) for offset in range(0, 240, 20)]
     assert _walk(sequential_reads, *offsets, total=240) == [None, None, None, 1, 1, None, None, None, 2, 2, None, None]
 
 
-def test_whole_blocks() -> None:
+def test_whole_blocks_are_sequential_from_the_second_on() -> None:
     """A caller that takes whole blocks is recognised from the second on."""
     assert _walk(SequentialReads(block_size=100), (0, 100), (100, 100), (200, 100), total=400) == [None, 2, 3]
 
 
-def test_who_jumps() -> None:
+def test_jumps_are_not_sequential() -> None:
     """Pages out of order, backwards or repeated are not sequential reads."""
     assert _walk(SequentialReads(block_size=100), (80, 20), (40, 20), (80, 20), (80, 20), (180, 20)) == [None] * 5
 
@@ -46,7 +46,7 @@ def test_each_caller_and_query_for_itself() -> None:
     assert _walk(sequential_reads, (80, 20)) == [1]
 
 
-def test_bounded() -> None:
+def test_sequences_are_bounded() -> None:
     """The sequence idle for longest is dropped first; one that has reached the end is dropped too."""
     sequential_reads = SequentialReads(block_size=100, most=3)
     for number in range(10):

@@ -1,4 +1,4 @@
-"""An issuer of tokens: real keys, its JWKS, and tokens of every kind, good and forged."""
+"""An issuer of tokens: real keys, its JWKS, and tokens of every kind, valid and forged."""
 
 import base64
 import hashlib
@@ -64,7 +64,7 @@ class Mint:
         return f"{header}.{other.split('.')[1]}.{signature}"
 
     def public_pem(self) -> bytes:
-        """The RSA key's public half, as anybody may have it."""
+        """The public half of the RSA key."""
         return self.rsa.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -89,7 +89,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def authenticator(mint: Any, clock: Clock) -> Authenticator:
-    """With the issuer's keys."""
+    """An authenticator with the issuer's keys."""
     issuer = Issuer(Held(mint.jwks()), refresh_s=300)
     await issuer.refresh()
     return Authenticator(table_of(settings()), issuer=issuer, clock=clock)

@@ -33,14 +33,16 @@ def settings(**changed: Any) -> Settings:
 
 
 class Held:
-    """A source that holds a document, or None if reading fails; a read waits while `go` is not set."""
+    """A source that holds a document, or None if reading fails. A read waits while `go` is not set; all are counted."""
 
     def __init__(self, raw: bytes | None) -> None:
         self.raw = raw
+        self.reads = 0
         self.go = asyncio.Event()
         self.go.set()
 
     async def read(self) -> bytes:
+        self.reads += 1
         await self.go.wait()
         if self.raw is None:
             raise SourceFailed("gone")

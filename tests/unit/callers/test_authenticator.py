@@ -35,8 +35,8 @@ def test_callers_share_nothing() -> None:
         table_of(settings(callers={"a": same, "b": same}))
 
 
-def test_what_a_caller_may() -> None:
-    """A caller has what its settings say, the budget's bounds where they are silent, and operators know all apps."""
+def test_the_rights_of_a_caller() -> None:
+    """A caller has the rights in its settings, the budget's bounds where none are set, and operators know all apps."""
     plain = CallerSettings(keys=(hashed("a"),), apps=("shop",))
     rich = CallerSettings(
         keys=(hashed("b"),), apps=("news",), weight=2.5, waiting_max=3, wait_max_s=4.0, may_force=False, operator=True
@@ -53,7 +53,7 @@ def test_what_a_caller_may() -> None:
 @pytest.mark.parametrize(
     "authorization", [None, b"", b"Bearer", b"Bearer ", b"Bearer  ", b"Basic key", b"Bearer key\n", b"x"]
 )
-def test_an_empty_key_is_nobodys(authorization: bytes | None) -> None:
+def test_an_empty_key_is_rejected(authorization: bytes | None) -> None:
     """A request without a key is unauthenticated, even if the hash of the empty string is configured as a key."""
     authenticator = keys_only(a=CallerSettings(keys=(EMPTY,), apps=()))
     with pytest.raises(Unauthenticated) as caught:
@@ -65,7 +65,7 @@ def test_an_empty_key_is_nobodys(authorization: bytes | None) -> None:
     ("until", "is_good"),
     [(None, True), ("2025-06-16", True), ("2025-06-15", False), ("2025-06-15T15:06:41Z", True), (TODAY, False)],
 )
-def test_a_key_is_good_until_its_end(until: str | None, is_good: bool) -> None:
+def test_a_key_is_valid_until_it_expires(until: str | None, is_good: bool) -> None:
     """Each of a caller's keys has its own expiry; from that instant on it is like an unknown one."""
     entries = (KeySettings(sha256=hashed("old"), until=until), hashed("new"))
     authenticator = keys_only(a=CallerSettings(keys=entries, apps=()))
@@ -97,8 +97,8 @@ def test_wrong_missing_and_ended_keys_take_the_same_time() -> None:
     assert max(medians) / min(medians) < 1.33, medians
 
 
-def test_changes_are_called_out(authenticator: Authenticator) -> None:
-    """Once for each, until nobody watches any more."""
+def test_watchers_are_called_at_each_change(authenticator: Authenticator) -> None:
+    """Each watcher is called once for each change, until it stops watching."""
     seen: list[int] = []
     unwatch = authenticator.watch(lambda: seen.append(authenticator.generation))
     authenticator.replace(table_of(settings()))
@@ -109,8 +109,9 @@ def test_changes_are_called_out(authenticator: Authenticator) -> None:
     assert seen == [1, 2]
 
 
-def test_who_is_recognised(mint: Any, authenticator: Authenticator, clock: Clock) -> None:
-    """A key is known at once, a token from its check until its expiry; nobody else is, and nothing is verified."""
+def test_authenticate_cached_returns_known_credentials(mint: Any, authenticator: Authenticator, clock: Clock) -> None:
+    """Keys are known at once, tokens from their verification until their expiry; nothing else is, and nothing is
+    verified."""
     token, stranger = bearer(mint.token(exp=NOW_S + 10)), bearer(mint.token(sub="system:serviceaccount:shop:other"))
     assert authenticator.authenticate_cached(b"Bearer key") == Authenticated(
         caller=authenticator.identify(b"Bearer key")
@@ -126,8 +127,9 @@ def test_who_is_recognised(mint: Any, authenticator: Authenticator, clock: Clock
     assert authenticator.authenticate_cached(token) is None
 
 
-async def test_who_is_recognised_no_more(mint: Any, clock: Clock) -> None:
-    """Not with a token whose key the issuer has dropped, nor by a table with another issuer or without the caller."""
+async def test_authenticate_cached_forgets_revoked_credentials(mint: Any, clock: Clock) -> None:
+    """A token is forgotten when the issuer drops its key, or when a new table has another issuer or lacks the
+    caller."""
     source, seconds = Held(mint.jwks()), itertools.count(step=60)
     issuer = Issuer(source, refresh_s=300, clock=lambda: float(next(seconds)))
     await issuer.refresh()
@@ -152,8 +154,8 @@ async def test_who_is_recognised_no_more(mint: Any, clock: Clock) -> None:
     assert authenticator.generation > generation
 
 
-def test_what_a_new_table_takes_away(mint: Any, authenticator: Authenticator) -> None:
-    """A caller, a key, an app, an account, an audience: gone at the very next request, cached tokens or not."""
+def test_a_new_table_revokes_at_once(mint: Any, authenticator: Authenticator) -> None:
+    """A removed caller, key, app, account or audience is rejected at the next request, even for cached tokens."""
     key, token = b"Bearer key", bearer(mint.token())
     for credential in (key, token):
         assert authenticator.identify(credential).apps == frozenset(("shop",))
@@ -178,7 +180,7 @@ def test_what_a_new_table_takes_away(mint: Any, authenticator: Authenticator) ->
 
 
 def test_auth_none() -> None:
-    """With `auth: none` everybody is anonymous and may read all apps, whatever credentials they send."""
+    """With `auth: none` every caller is anonymous and may read all apps, whatever credentials it sends."""
     authenticator = Authenticator(table_of(settings(auth="none")), issuer=None)
     for credential in (None, b"Bearer key", b"nonsense"):
         caller = authenticator.identify(credential)

@@ -13,8 +13,7 @@ from jwt.algorithms import RSAAlgorithm
 from service.callers.authenticator import Authenticator
 from service.callers.issuer import Issuer
 from service.callers.table import UNKNOWN, table_of
-from service.callers.token import Token
-from service.callers.token_cache import TokenCache
+from service.callers.tokens import Token, TokenCache
 from service.model.errors import KeysUnavailable, NotAllowed, SigningKeyUnknown, Unauthenticated
 from service.settings import (
     PolicySettings,
@@ -67,7 +66,7 @@ ATTACKS: dict[str, Callable[[Any], str]] = {
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_attacks_by_token(mint: Any, authenticator: Authenticator, attack: str) -> None:
-    """Each is refused as unknown, in one way that reveals nothing; and good tokens are good before and after."""
+    """Each attack is rejected as unknown, in a way that reveals nothing; valid tokens are accepted before and after."""
     assert authenticator.identify(bearer(mint.token())).name == "reports"
     with pytest.raises(Unauthenticated) as caught:
         authenticator.identify(bearer(ATTACKS[attack](mint)))
@@ -94,7 +93,7 @@ def test_good_tokens(mint: Any, authenticator: Authenticator, changed: dict[str,
     assert authenticator.identify(bearer(mint.token(**changed))).name == "reports"
 
 
-def test_a_remembered_token_ends_with_its_exp(mint: Any, authenticator: Authenticator, clock: Clock) -> None:
+def test_a_cached_token_ends_with_its_exp(mint: Any, authenticator: Authenticator, clock: Clock) -> None:
     """A token is verified once; from its exp on it is verified each time, and after the leeway it is refused."""
     token = bearer(mint.token(exp=NOW_S + 10))
     authenticator.identify(token)
@@ -107,8 +106,8 @@ def test_a_remembered_token_ends_with_its_exp(mint: Any, authenticator: Authenti
         authenticator.identify(token)
 
 
-def test_what_is_remembered_is_bounded() -> None:
-    """The least recently used goes first."""
+def test_cached_tokens_are_bounded() -> None:
+    """The least recently used is evicted first."""
     remembered = TokenCache(size=2)
     token = Token(account="a/b", ends_s=10)
     for digest in (b"1", b"2"):
@@ -118,7 +117,7 @@ def test_what_is_remembered_is_bounded() -> None:
     assert [remembered.get(digest, now_s=9) is None for digest in (b"1", b"2", b"3")] == [False, True, False]
 
 
-async def test_a_key_that_the_issuer_drops_takes_remembered_tokens_along(mint: Any, clock: Clock) -> None:
+async def test_a_dropped_signing_key_invalidates_cached_tokens(mint: Any, clock: Clock) -> None:
     """When the issuer has dropped a signing key, tokens signed with it are refused at once, cached or not."""
     source = Held(mint.jwks())
     ticks = iter((0.0, 0.0, 60.0, 60.0))
@@ -134,7 +133,7 @@ async def test_a_key_that_the_issuer_drops_takes_remembered_tokens_along(mint: A
         authenticator.identify(token)
 
 
-async def test_a_key_replaced_under_its_kid_takes_remembered_tokens_along(mint: Any, clock: Clock) -> None:
+async def test_a_replaced_signing_key_invalidates_cached_tokens(mint: Any, clock: Clock) -> None:
     """Another key under the same name is a different key: tokens signed by the old one are no longer valid."""
     source, seconds = Held(mint.jwks()), itertools.count(step=60)
     issuer = Issuer(source, refresh_s=300, clock=lambda: float(next(seconds)))
@@ -151,8 +150,9 @@ async def test_a_key_replaced_under_its_kid_takes_remembered_tokens_along(mint: 
     assert authenticator.identify(bearer(mint.token(key=mint.other_rsa))).name == "reports"
 
 
-def test_without_keys_tokens_wait_and_keys_do_not(mint: Any, clock: Clock) -> None:
-    """While no signing key is known a token must wait; what can't be a token is refused, and keys are accepted."""
+def test_without_signing_keys_only_tokens_are_unavailable(mint: Any, clock: Clock) -> None:
+    """While no signing key is known, tokens get KeysUnavailable; what can't be a token is rejected, and keys are
+    accepted."""
     authenticator = Authenticator(table_of(settings()), issuer=Issuer(Held(b""), refresh_s=300), clock=clock)
     with pytest.raises(KeysUnavailable):
         authenticator.identify(bearer(mint.token()))
@@ -162,13 +162,13 @@ def test_without_keys_tokens_wait_and_keys_do_not(mint: Any, clock: Clock) -> No
     assert authenticator.identify(b"Bearer key").name == "reports"
 
 
-def test_where_tokens_are_not_taken(mint: Any) -> None:
+def test_tokens_are_rejected_if_not_configured(mint: Any) -> None:
     """Without the section a token is like any wrong key."""
     with pytest.raises(Unauthenticated):
         keys_only().identify(bearer(mint.token()))
 
 
-def test_strangers(mint: Any, authenticator: Authenticator) -> None:
+def test_accounts_that_no_caller_names(mint: Any, authenticator: Authenticator) -> None:
     """A valid token of an unnamed account is refused, or all such accounts are one caller."""
     stranger = bearer(mint.token(sub="system:serviceaccount:shop:other"))
     with pytest.raises(NotAllowed):

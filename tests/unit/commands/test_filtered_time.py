@@ -1,8 +1,8 @@
-"""What an answer reveals of the time that the upstream filters by."""
+"""Which of a task's times the upstream filters by, as its answers show."""
 
 import pytest
 
-from service.commands.filtered_time import filtered_time
+from service.commands.check_app import filtered_time
 from service.model.queries import Range
 from service.model.tasks import Task
 from tests.tasks import bare_task
@@ -26,8 +26,8 @@ def task(scheduled_at: str | None, created_at: str | None) -> Task:
         ([(OUTSIDE, INSIDE), (INSIDE, OUTSIDE)], "warning: since and until filter neither"),
     ],
 )
-def test_a_time_outside_the_range_is_not_the_one(times: list[tuple[str | None, str | None]], remark: str) -> None:
-    """It takes a task whose times lie on both sides; a minute outside may be due to a clock."""
+def test_a_time_outside_the_range_is_ruled_out(times: list[tuple[str | None, str | None]], remark: str) -> None:
+    """A task with one time outside the range rules that time out; a minute outside may be due to a clock."""
     said = filtered_time(tuple(task(*each) for each in times), DAY)
     assert said.startswith(remark)
     assert bool(said) == bool(remark)

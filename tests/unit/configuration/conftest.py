@@ -1,4 +1,4 @@
-"""Where the tests put configurations."""
+"""A folder for configurations."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A good configuration, and a folder to load it and others from."""
+"""A valid configuration, and a folder to load it and others from."""
 
 from collections.abc import Mapping
 from pathlib import Path

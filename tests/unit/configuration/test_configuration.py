@@ -1,4 +1,4 @@
-"""Faulty configurations and the exact texts they cause; the result of a good one."""
+"""Faulty configurations and the exact texts that they cause; the result of a valid one."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from service.settings import KeySettings, Settings
 from tests.unit.configuration.folder import ENVIRON, GOOD, KEY_A, KEY_B, Folder
 
 
-def test_a_good_file_is_read(folder: Folder) -> None:
-    """A good file yields settings, defaults where it is silent, and no warnings."""
+def test_a_valid_file_is_read(folder: Folder) -> None:
+    """A valid file yields settings, with defaults for what it leaves out, and no warnings."""
     loaded = folder.load(GOOD)
     assert loaded.warnings == ()
     assert loaded.settings.apps["shop"].region == "china"
@@ -18,7 +18,7 @@ def test_a_good_file_is_read(folder: Folder) -> None:
     assert loaded.settings.budget.calls == 5
 
 
-def test_all_faults_are_told_at_once(folder: Folder) -> None:
+def test_all_faults_are_reported_at_once(folder: Folder) -> None:
     """Recoverable syntax, environment, keys, types, bounds and rules are reported together, each by its path."""
     text = """
 apps:
@@ -79,12 +79,12 @@ server: {log_level: loud, port: 1, port: 2, host: 1.5}
         (b"#" * (1024 * 1024 + 1), "taskgate.yaml: is larger than 1048576 bytes"),
     ],
 )
-def test_what_is_no_document_is_told_with_its_line(folder: Folder, text: str | bytes, fault: str) -> None:
+def test_a_file_that_is_not_yaml_is_rejected_with_its_line(folder: Folder, text: str | bytes, fault: str) -> None:
     """A file that is not one plain YAML document is refused with the line, without a traceback or a crash."""
     assert folder.faults(text)[0].startswith(fault)
 
 
-def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_fault(tmp_path: Path) -> None:
     """A missing file, and a directory in its place, are reported like other faults."""
     for path, reason in ((tmp_path / "none.yaml", "No such file or directory"), (tmp_path, "Is a directory")):
         with pytest.raises(ConfigurationError) as caught:
@@ -93,7 +93,7 @@ def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
 
 
 def test_no_text_repeats_a_secret(folder: Folder) -> None:
-    """Whatever was put in the wrong place, no fault repeats it."""
+    """A secret in the wrong place is never repeated by a fault."""
     text = GOOD.replace("region: frankfurt", "secret: hunter2, region: 'hunter2', base_url: 'https://u:hunter2@h'")
     text = text.replace('"redis://127', '"redis://:hunter2@127').replace(KEY_A, "hunter2")
     text += "server: {log_level: hunter2, port: hunter2}\nquery: {since: hunter2}\n"
@@ -111,7 +111,7 @@ def test_a_relative_secret_file_counts_from_the_files_folder(folder: Folder) -> 
     assert folder.load(text).settings.apps["shop"].secret_file == str(folder.path / "shop.secret")
 
 
-def test_words_that_yaml_once_read_otherwise_stay_texts(folder: Folder) -> None:
+def test_words_that_yaml_1_1_converts_stay_texts(folder: Folder) -> None:
     """Dates, yes, no, 12:30 and a SHA-256 of digits alone are texts, as a person reads them."""
     text = GOOD.replace(f'"{KEY_A}"', "1" * 64) + "query: {since: 2026-01-01, until: 2026-02-01}\n"
     text = text.replace("  reports:", "  no:").replace("  shop:", "  123:").replace("[shop]", "['123']")

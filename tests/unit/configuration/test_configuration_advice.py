@@ -65,7 +65,7 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
         ("apps: [shop]", "apps: []", ["callers.reports.apps: is empty: this caller can read nothing"]),
     ],
 )
-def test_advice(folder: Folder, old: str, new: str, warnings: list[str]) -> None:
+def test_unintended_settings_cause_warnings(folder: Folder, old: str, new: str, warnings: list[str]) -> None:
     """Probably unintended settings cause a warning, and the configuration is used as it is."""
     assert old in GOOD
     assert folder.warnings(GOOD.replace(old, new, 1)) == warnings

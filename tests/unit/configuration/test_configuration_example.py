@@ -19,7 +19,7 @@ SECTIONS = [AppSettings, CallerSettings, ServiceAccountSettings] + [
 
 
 def written(section: type[msgspec.Struct]) -> dict[str, str | None]:
-    """The keys and values of a section of the example, including commented-out ones."""
+    """Return the keys and values of a section of the example, including commented-out ones."""
     names = {AppSettings: "apps", CallerSettings: "callers", ServiceAccountSettings: "service_accounts"}
     name = names.get(section) or next(f.name for f in msgspec.structs.fields(Settings) if f.type is section)
     text = EXAMPLE.read_text()

@@ -78,14 +78,14 @@ def test_scalars_are_read_as_the_field_needs(file: Path) -> None:
         ("TASKGATE__SERVER__PORT__X", "1", "names no setting"),
     ],
 )
-def test_what_can_not_be_applied_names_its_variable(file: Path, variable: str, value: str, fault: str) -> None:
+def test_a_faulty_override_names_its_variable(file: Path, variable: str, value: str, fault: str) -> None:
     """A faulty override is reported with the variable's name."""
     (told,) = faults(file, **{variable: value})
     assert fault in told
     assert variable in told
 
 
-def test_names_that_may_mean_two_things_are_refused(file: Path) -> None:
+def test_ambiguous_names_are_rejected(file: Path) -> None:
     """Two apps whose names become the same, and two variables for one field, are ambiguities, not choices."""
     file.write_text(
         FILE.replace("callers:", "  my_shop-eu: {sdkappid: 1, admin: a, secret_env: SHOP_SECRET}\ncallers:")
@@ -108,7 +108,7 @@ def test_a_section_that_the_file_leaves_out_can_be_set(file: Path) -> None:
     )
 
 
-def test_what_may_be_left_out_can_be_set_from_the_environment(folder: Folder) -> None:
+def test_an_optional_section_can_be_set_from_the_environment(folder: Folder) -> None:
     """A section that is null by default takes overrides like any other."""
     prefix = "TASKGATE__SERVICE_ACCOUNTS__"
     environ = ENVIRON | {f"{prefix}ISSUER": "a", f"{prefix}AUDIENCE": "b", f"{prefix}JWKS_URL": "https://x"}

@@ -79,8 +79,10 @@ def outcome(live: LiveSettings, token: bytes) -> str | type[TaskgateError]:
         return KeysUnavailable if isinstance(exc, KeysUnavailable) else Unauthenticated
 
 
-async def test_another_issuer(issued: tuple[Issued, Issued], followed: Callable[[Settings], Any]) -> None:
-    """From one moment to the next none of the old keys is used, whatever a token says; 503 until the new arrive."""
+async def test_a_changed_issuer_drops_the_old_keys(
+    issued: tuple[Issued, Issued], followed: Callable[[Settings], Any]
+) -> None:
+    """None of the old keys is used any longer, whatever a token says; 503 until the new keys arrive."""
     a, b = issued
     live = await followed(settings(a.settings()))
     assert outcome(live, a.token()) == "reports"
@@ -95,7 +97,7 @@ async def test_another_issuer(issued: tuple[Issued, Issued], followed: Callable[
     assert outcome(live, b.token(iss="a")) is Unauthenticated
 
 
-async def test_another_name_for_the_issuer_alone(
+async def test_a_renamed_issuer_drops_the_old_keys(
     issued: tuple[Issued, Issued], followed: Callable[[Settings], Any]
 ) -> None:
     """The keys of the old name are not trusted under the new one until they have been read again."""
@@ -108,8 +110,10 @@ async def test_another_name_for_the_issuer_alone(
     assert outcome(live, a.token(iss="b")) is Unauthenticated
 
 
-async def test_another_audience(issued: tuple[Issued, Issued], followed: Callable[[Settings], Any]) -> None:
-    """Takes effect at once, with the present keys; cached tokens for the old audience are no longer valid."""
+async def test_a_changed_audience_takes_effect_at_once(
+    issued: tuple[Issued, Issued], followed: Callable[[Settings], Any]
+) -> None:
+    """A changed audience takes effect at once, with the current keys; cached tokens for the old one become invalid."""
     a, _ = issued
     live = await followed(settings(a.settings()))
     assert outcome(live, a.token()) == "reports"
@@ -117,8 +121,10 @@ async def test_another_audience(issued: tuple[Issued, Issued], followed: Callabl
     assert [outcome(live, a.token(aud=aud)) for aud in ("taskgate", "other")] == [Unauthenticated, "reports"]
 
 
-async def test_another_way_to_the_same_keys(issued: tuple[Issued, Issued], followed: Callable[[Settings], Any]) -> None:
-    """How often they are read, or with which CA, is no reason to do without them meanwhile."""
+async def test_a_changed_way_to_the_same_keys_keeps_them(
+    issued: tuple[Issued, Issued], followed: Callable[[Settings], Any]
+) -> None:
+    """Another interval or CA for reading the keys keeps the current keys in use."""
     a, _ = issued
     live = await followed(settings(a.settings()))
     live.apply(settings(a.settings(refresh_s=7.0)))
@@ -128,10 +134,10 @@ async def test_another_way_to_the_same_keys(issued: tuple[Issued, Issued], follo
     await until(lambda: outcome(live, a.token()) == "reports")
 
 
-async def test_tokens_from_now_on_and_no_more(
+async def test_service_accounts_can_be_added_and_removed(
     issued: tuple[Issued, Issued], followed: Callable[[Settings], Any]
 ) -> None:
-    """The section may be added and removed; the reading of the keys ends with it."""
+    """The section can be added and removed; without it the keys are no longer read."""
     a, _ = issued
     live = await followed(settings(None))
     assert outcome(live, a.token()) is Unauthenticated
@@ -143,10 +149,10 @@ async def test_tokens_from_now_on_and_no_more(
     await until(lambda: len(asyncio.all_tasks()) < len(tasks))
 
 
-async def test_settings_that_contradict_themselves_change_nothing(
+async def test_contradictory_settings_change_nothing(
     issued: tuple[Issued, Issued], followed: Callable[[Settings], Any]
 ) -> None:
-    """Neither the issuer nor the callers."""
+    """Settings that contradict each other change neither the issuer nor the callers."""
     a, b = issued
     live = await followed(settings(a.settings()))
     twice = {name: CallerSettings(keys=("b" * 64,), apps=("shop",)) for name in ("x", "y")}
@@ -166,8 +172,8 @@ class UsesLifetimes:
         self.lifetimes = lifetimes
 
 
-async def test_lifetimes(followed: Callable[[Settings], Any]) -> None:
-    """Reach all components that use them, and answers made under the old ones are dropped."""
+async def test_changed_lifetimes_reach_all_components(followed: Callable[[Settings], Any]) -> None:
+    """Changed lifetimes reach all components that use them, and responses made under the old ones are dropped."""
     live = await followed(settings(None))
     parts = [UsesLifetimes(), UsesLifetimes()]
     dropped: list[bool] = []

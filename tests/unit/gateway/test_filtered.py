@@ -105,7 +105,7 @@ def test_a_filtered_page_is_a_slice_of_the_filtered_list(
         ([block([task(n) for n in range(9)], total=12), block([task(10), task(11)], total=12)], range(11), 1),
     ],
 )
-def test_a_list_seen_to_change_is_told(each: list[Block], left: range, missing: int) -> None:
+def test_a_change_of_the_list_is_reported(each: list[Block], left: range, missing: int) -> None:
     """A task in two blocks, totals that differ, a short block; no task appears twice."""
     page = cut(ask(Only(statuses=("pending",)), limit=10), each)
     assert not page.consistent
@@ -143,7 +143,7 @@ class Blocks:
         return Part(block=self.listed[index], source=Source.HIT) if index in self.stored else None
 
     async def obtain(self, index: int, patience_s: float) -> Part:
-        """Takes a second."""
+        """Return the block after a second."""
         self.asked.append(index)
         self.patience_s.append(patience_s)
         self.at_once += 1
@@ -161,7 +161,7 @@ class Blocks:
             self.at_once -= 1
 
     async def all(self, request: PageRequest) -> list[Part]:
-        """All of them."""
+        """Return all tasks."""
         return await all_blocks(
             request,
             recall=self.recall,
@@ -175,7 +175,7 @@ class Blocks:
 PENDING = Only(statuses=("pending",))
 
 
-async def test_stored_blocks_are_not_asked_for() -> None:
+async def test_stored_blocks_are_not_fetched() -> None:
     """Blocks fresh in memory cost nothing; the others are fetched two at a time while the budget is free."""
     source = Blocks(blocks([task(number) for number in range(95)]), stored=(0, 3, 4))
     parts = await source.all(ask(PENDING))
@@ -184,8 +184,8 @@ async def test_stored_blocks_are_not_asked_for() -> None:
     assert source.most_at_once == 2
 
 
-async def test_one_at_a_time_where_others_need_the_budget() -> None:
-    """And the patience is that of the whole page."""
+async def test_blocks_are_fetched_one_at_a_time_if_others_need_the_budget() -> None:
+    """If others need the budget, blocks are fetched one at a time, with the patience of the whole page."""
     source = Blocks(blocks([task(number) for number in range(40)]), is_free=False)
     await source.all(ask(PENDING, patience_s=2.5))
     assert (source.asked, source.most_at_once) == ([0, 1, 2, 3], 1)

@@ -53,7 +53,7 @@ def ask(offset: int, limit: int) -> PageRequest:
 def test_a_page_counts_what_it_lacks(
     offset: int, limit: int, parts: list[Part], expected: list[int], missing: int
 ) -> None:
-    """By the total, if the upstream returned fewer tasks than it counts, or one was left out for lack of an id."""
+    """A page counts the tasks that it lacks: the upstream returned fewer than it counts, or one without an id."""
     page = page_of(ask(offset, limit), parts, block_size=10, lifetime_s=1, budget=None)
     assert [record["id"] for record in msgspec.json.decode(b"[" + page.body + b"]")] == expected
     assert page.missing == missing
@@ -72,7 +72,8 @@ def test_a_page_counts_what_it_lacks(
     ],
 )
 def test_a_chunk_says_what_it_lacks(offset: int, one: Part, missing: int, is_short: bool, is_empty: bool) -> None:
-    """And whether the list was seen to change, or is empty where it should not be."""
+    """A chunk says how many tasks it lacks, whether the list was seen to change, and whether it is empty
+    unexpectedly."""
     chunk = chunk_of(ask(offset, 100), one, block_size=10, lifetime_s=15.0, budget=None)
     assert (chunk.missing, chunk.is_short, chunk.is_empty) == (missing, is_short, is_empty)
 

@@ -81,7 +81,7 @@ def test_an_id_across_two_others_is_not_found() -> None:
 
 
 def test_a_single_task_is_settled_when_dispatched() -> None:
-    """Whatever range it was listed in."""
+    """A dispatched task is settled, whatever range it was listed in."""
     assert block_of_task(_task(1), fetched_at_ms=5).settled
     assert not block_of_task(_task(1, status="pending"), fetched_at_ms=5).settled
     assert not block_of_task(_task(1, status="dispatching"), fetched_at_ms=5).settled

@@ -72,7 +72,7 @@ def test_a_settled_block_stays_fresh_longer() -> None:
         (CacheDirectives(only_if_cached=True), 20, RENEW),
     ],
 )
-def test_a_caller_steers_what_it_gets(directives: CacheDirectives, age: float, verdict: Freshness) -> None:
+def test_cache_directives_bound_what_is_acceptable(directives: CacheDirectives, age: float, verdict: Freshness) -> None:
     """RFC 9111 section 5.2.1: each directive narrows or widens what is acceptable."""
     assert _judge(_block(), age, directives) is verdict
 
@@ -132,7 +132,7 @@ ON_FAILURE = {
 
 @pytest.mark.parametrize("bound", BOUNDS)
 @pytest.mark.parametrize("allowance", ALLOWANCES)
-def test_what_a_caller_bounds_holds_whatever_fails(bound: str, allowance: str) -> None:
+def test_the_callers_bounds_hold_whatever_fails(bound: str, allowance: str) -> None:
     """Nothing older than the request's own bound is served, unless the same request allows it."""
     directives = msgspec.structs.replace(BOUNDS[bound], **ALLOWANCES[allowance])
     served = tuple("refuse" if _judge(_block(), age, directives) is USELESS else "serve" for age in AGES_S)
@@ -167,8 +167,8 @@ def test_a_block_from_the_future_is_never_served(directives: CacheDirectives | N
 
 
 @pytest.mark.parametrize(("age", "verdict"), [(0, FRESH), (14.999, FRESH), (15, USELESS), (3_000, USELESS)])
-def test_that_there_is_no_task_holds_as_long_as_a_block_is_fresh(age: float, verdict: Freshness) -> None:
-    """It is never served stale: the task may have been created since."""
+def test_a_missing_task_is_stored_as_long_as_a_block_is_fresh(age: float, verdict: Freshness) -> None:
+    """That a task does not exist is never served stale: it may have been created since."""
     assert _judge(MissingTask(fetched_at_ms=0), age) is verdict
     assert _judge(MissingTask(fetched_at_ms=0), age, CacheDirectives(max_stale_s=math.inf)) is verdict
     assert keep_for_ms(MissingTask(fetched_at_ms=0), lifetimes=LIFETIMES) == 15_000

@@ -17,13 +17,13 @@ def read(*blocks: Sequence[int], totals: Sequence[int] = (), short: Sequence[int
     return seen
 
 
-def test_a_list_that_stands_still() -> None:
+def test_an_unchanged_list_shows_no_change() -> None:
     """Blocks of other ids with the same total show no change."""
     assert not read((1, 2), (3, 4), (5, 6)).changed
     assert not read(()).changed
 
 
-def test_changes() -> None:
+def test_each_kind_of_change_is_detected() -> None:
     """A new total, an id seen in one of the last two blocks or twice in one, and a short block each show a change."""
     assert read((1, 2), (3, 4), totals=(6, 7)).changed
     assert read((1, 2), (2, 3)).changed
@@ -32,21 +32,21 @@ def test_changes() -> None:
     assert read((1, 2), (3,), short=(1,)).changed
 
 
-def test_a_change_stays() -> None:
+def test_a_change_is_reported_at_the_end() -> None:
     """A change seen once is reported at the end, whatever comes after; the newest total is reported."""
     seen = read((1, 2), (2, 3), (4, 5), (6, 7), totals=(6, 6, 6, 9))
     assert seen.changed
     assert seen.total == 9
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_cached_tokens_are_bounded() -> None:
     """Only the ids of two blocks are held, however long the list; so an id that comes again later shows nothing."""
     seen = read((1, 2), (3, 4), (5, 6), (1, 2))
     assert not seen.changed
     assert sum(len(each) for each in seen.ids) == 4
 
 
-def test_wanted() -> None:
+def test_a_task_matches_if_all_criteria_do() -> None:
     """A task matches if all given criteria agree with it."""
     labels = TaskLabels(id=1, type="tag", status="pending")
     assert Only().takes(labels)

@@ -31,20 +31,20 @@ def numbered(count: int) -> list[RequestRecord]:
 
 @pytest.fixture
 async def told() -> Told:
-    """Who is told."""
+    """Two listeners."""
     return Told()
 
 
 @pytest.fixture
 async def gathered(told: Told) -> AsyncIterator[BatchedObservers]:
-    """What tells of it, started in the test's event loop."""
+    """The batched observers, started in the test's event loop."""
     gathered = BatchedObservers([told])
     gathered.start()
     yield gathered
     gathered.close()
 
 
-async def test_told_soon_without_another_request() -> None:
+async def test_a_few_records_are_delivered_soon() -> None:
     """A few are delivered together, a moment later, the same to each listener; the next ones again."""
     one, other = Told(), Told()
     gathered = BatchedObservers([one, other])
@@ -61,7 +61,7 @@ async def test_told_soon_without_another_request() -> None:
     assert one.ids == other.ids == ["0", "1", "2"] * 2
 
 
-async def test_told_sooner_when_they_are_many(told: Told, gathered: BatchedObservers) -> None:
+async def test_many_records_are_delivered_sooner(told: Told, gathered: BatchedObservers) -> None:
     """Many that end within a moment don't wait for its end; none is delivered twice."""
     seen = numbered(3 * BATCH_MAX + 1)
     for each in seen:

@@ -1,4 +1,4 @@
-"""What a release says of itself."""
+"""The notes of a release."""
 
 import pytest
 
@@ -32,12 +32,12 @@ def test_the_section_of_a_version_is_found() -> None:
 @pytest.mark.parametrize(
     ("version", "why"), [("1.1", "no section"), ("1x1.0", "no section"), ("Unreleased", "nothing")]
 )
-def test_a_version_that_nothing_is_said_of_is_refused(version: str, why: str) -> None:
+def test_a_version_without_notes_is_rejected(version: str, why: str) -> None:
     """A release never has the notes of another, or none."""
     with pytest.raises(LookupError, match=why):
         notes(TEXT, version)
 
 
 def test_this_version_has_notes() -> None:
-    """A tag can be set today."""
+    """The current version has notes, so that it can be tagged."""
     assert notes(CHANGELOG.read_text(), __version__)

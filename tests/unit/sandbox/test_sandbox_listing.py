@@ -87,7 +87,7 @@ def test_both_spellings_of_order_by(order_by: str, field: str) -> None:
     ],
     ids=str,
 )
-def test_what_the_page_refuses(changed: dict[str, object]) -> None:
+def test_invalid_parameters_are_refused_with_90104(changed: dict[str, object]) -> None:
     """Each parameter that the page calls invalid is refused with 90104 and a text that names it."""
     refusal = _read(**changed)
     assert isinstance(refusal, SandboxRefusal)

@@ -26,20 +26,21 @@ def head(
     ],
 )
 def test_how_a_body_is_delimited(made: tuple[bytes, Framing], fields: bytes, framing: Framing) -> None:
-    """By its length if that is known, else in chunks, for HTTP/1.0 by the connection's end; 204 and 304 have none."""
+    """A body is delimited by its length if that is known, otherwise by chunks, or for HTTP/1.0 by the end of the
+    connection; 204 and 304 have no body."""
     lines = made[0].removesuffix(b"\r\n\r\n").split(b"\r\n", 1)
     assert lines[1:] == ([fields] if fields else [])
     assert made[1] == framing
 
 
 @pytest.mark.parametrize("value", [b"a\r\nx: y", b"a\nx: y", b"a\r"])
-def test_no_line_end_gets_into_a_field(value: bytes) -> None:
-    """A value with one is a fault of the app, and nothing of the answer is sent."""
+def test_a_field_with_a_line_end_is_a_fault(value: bytes) -> None:
+    """A value with a line end is a fault of the app, and nothing of the response is sent."""
     with pytest.raises(BrokenAnswer):
         head(200, (b"x", value))
 
 
-def test_two_lengths_are_a_fault() -> None:
-    """Whoever reads the answer could take either."""
+def test_two_content_lengths_are_a_fault() -> None:
+    """Two Content-Length fields are ambiguous, so the response is not sent."""
     with pytest.raises(BrokenAnswer):
         head(200, (b"content-length", b"1"), (b"content-length", b"2"))

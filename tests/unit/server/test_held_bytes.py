@@ -14,7 +14,7 @@ class Holding:
         self.reasons.append(reason)
 
 
-def test_who_has_held_bytes_for_longest_is_closed_first() -> None:
+def test_the_longest_holding_connection_is_closed_first() -> None:
     """Beyond the bound as many are closed as necessary, in the order in which they began to hold some."""
     held = HeldBytes(100)
     first, second, third, fourth = (Holding() for _ in range(4))
@@ -29,7 +29,7 @@ def test_who_has_held_bytes_for_longest_is_closed_first() -> None:
     assert held.total == 80
 
 
-def test_one_alone_may_not_hold_more_than_there_is() -> None:
+def test_a_connection_that_exceeds_the_bound_alone_is_closed() -> None:
     """A connection that exceeds the bound by itself is closed itself."""
     held = HeldBytes(100)
     greedy = Holding()
@@ -37,8 +37,8 @@ def test_one_alone_may_not_hold_more_than_there_is() -> None:
     assert (greedy.reasons, held.total) == (["unsent"], 0)
 
 
-def test_having_shrunk_is_said_once() -> None:
-    """After much was held and released, and not while little was ever held."""
+def test_shrinking_is_reported_once() -> None:
+    """Releasing many bytes is reported once; releasing few is not reported."""
     held = HeldBytes(10 * SHRUNK_BYTES)
     one = Holding()
     held.set(one, SHRUNK_BYTES - 1)

@@ -3,15 +3,15 @@
 from service.store.breaker import Breaker
 
 
-def test_a_server_that_is_well_is_asked() -> None:
+def test_calls_pass_before_the_first_failure() -> None:
     """Nothing is refused before the first failure."""
     breaker = Breaker()
     assert breaker.refusal(0.0) is None
     assert breaker.admitted(0.0) == breaker
 
 
-def test_after_a_failure_nobody_asks_for_the_rest() -> None:
-    """Calls are refused, with the reason of the failure, until the rest is over and no longer."""
+def test_calls_are_refused_for_a_while_after_a_failure() -> None:
+    """Calls are refused, with the reason of the failure, until the pause is over."""
     breaker = Breaker(rest_s=0.2).failed(10.0, "timed out", probe=False)
     assert breaker.refusal(10.0) == "timed out"
     assert breaker.refusal(10.199) == "timed out"
@@ -25,8 +25,8 @@ def test_one_call_probes_at_a_time() -> None:
     assert breaker.refusal(11.2) is None
 
 
-def test_a_probe_that_fails_begins_the_rest_anew() -> None:
-    """After a failed probe the rest counts from its end."""
+def test_a_failed_probe_restarts_the_pause() -> None:
+    """After a failed probe the pause counts from its end."""
     breaker = Breaker(rest_s=0.2).failed(10.0, "unreachable", probe=False).admitted(10.2)
     breaker = breaker.failed(10.4, "timed out", probe=True)
     assert breaker.refusal(10.59) == "timed out"

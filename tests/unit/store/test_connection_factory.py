@@ -54,7 +54,7 @@ async def test_faulty_settings_are_refused_at_start(url: str, mode: str) -> None
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 0.999])
-def test_rests_of_the_listener_grow_to_a_bound(chance: float) -> None:
+def test_pauses_of_the_listener_grow_to_a_bound(chance: float) -> None:
     """Pauses never shrink with failures, stay within half a second, and begin below 50 ms."""
     pauses = [pause_s(failures, chance) for failures in range(1, 100)]
     assert pauses == sorted(pauses)

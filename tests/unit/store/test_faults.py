@@ -1,4 +1,4 @@
-"""Foreign errors as ours: each has its word, and none carries a key, a value or a password."""
+"""Foreign errors become ours: each has its detail, and none reveals a key, a value or a password."""
 
 import ssl
 
@@ -34,22 +34,22 @@ CASES = [
 
 
 @pytest.mark.parametrize(("exc", "detail"), CASES, ids=lambda case: type(case).__name__)
-def test_every_fault_has_its_word(exc: Exception, detail: str) -> None:
-    """Each is among those that the store catches, is reported by its word, and repeats nothing of the original."""
+def test_every_fault_has_its_detail(exc: Exception, detail: str) -> None:
+    """Each error is one that the store catches, has its own detail, and repeats nothing of the original."""
     assert isinstance(exc, FOREIGN)
     fault = unavailable(exc)
     assert fault.detail == detail
     assert "SECRET" not in str(fault)
 
 
-def test_an_error_of_a_script_is_told_apart() -> None:
+def test_a_script_error_has_its_own_detail() -> None:
     """A refusal within a script without a code of its own is the script's fault; out of memory is not."""
     exc = foreign.ResponseError("user_script:1: attempt to index nil SECRET")
     assert unavailable(exc, in_script=True).detail == "script refused"
     assert unavailable(foreign.OutOfMemoryError("x"), in_script=True).detail == "out of memory"
 
 
-def test_our_own_stays_itself() -> None:
+def test_store_unavailable_is_passed_on_unchanged() -> None:
     """A StoreUnavailable is passed on unchanged."""
     ours = StoreUnavailable("busy")
     assert unavailable(ours) is ours

@@ -29,7 +29,7 @@ from service.telemetry.recent_calls import RecentAppCalls
 from service.telemetry.store_calls import StoreMetrics
 from service.telemetry.upstream_calls import KEEP_MAX, KEEP_S, CalledApp, CallMetrics, worst_window
 from service.upstream.codes import CodeKind
-from service.upstream.results import RESULTS, result_of
+from service.upstream.verdicts import RESULTS, result_of
 from tests.integration.telemetry.scraping import read
 
 SEOUL = CalledApp(region="seoul", windows_s=dict.fromkeys(CallKind, 1.0))
@@ -129,13 +129,13 @@ def test_each_error_has_a_word_from_a_closed_set() -> None:
     assert {*errors.values(), *CodeKind, "ok"} == set(RESULTS)
 
 
-def test_each_end_of_a_turn_is_told_apart() -> None:
+def test_each_end_of_a_turn_is_counted_separately() -> None:
     """Each answer to `begin` that ends a turn is counted as a word of its own, beside turns given back and lost."""
     answers = (Begun(), Joined(lease_in_ms=1), AlreadyStored(head=b""), Paused(pause_in_ms=1, reason=""), Lapsed())
     assert [*map(end_of, answers), "returned", "lost"] == list(TURN_ENDS)
 
 
-def test_redis_calls_are_timed_and_their_failures_told_apart() -> None:
+def test_redis_calls_are_timed_and_their_failures_counted_by_reason() -> None:
     """A failed call counts for the time as well as for its reason."""
     tally = StoreMetrics()
     tally("get", 0.002, None)
@@ -146,7 +146,7 @@ def test_redis_calls_are_timed_and_their_failures_told_apart() -> None:
     assert {key: count for key, count in failed.items() if count} == {("get", "timed out"): 1}
 
 
-def test_what_alerts_wait_for_is_there_before_it_happens() -> None:
+def test_series_that_alerts_use_exist_from_the_start() -> None:
     """Each result, each kind of Redis's errors and 500 are series from the start: their first one is an increase."""
     apps = {"shop": SEOUL}
     metrics = Metrics(version="1", apps=apps, callers=tuple, clock=lambda: 1.0)

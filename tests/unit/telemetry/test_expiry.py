@@ -21,8 +21,7 @@ from service.settings import (
     Settings,
     UpstreamSettings,
 )
-from service.telemetry.certificate_dates import ends_of
-from service.telemetry.expiry import ExpiryCollector
+from service.telemetry.expiry import ExpiryCollector, ends_of
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a name")])
@@ -72,8 +71,8 @@ def test_what_is_not_base64_is_no_crash() -> None:
         ends_of("-----BEGIN CERTIFICATE-----\n%%%A\n-----END CERTIFICATE-----")
 
 
-def test_keys_tell_their_ends() -> None:
-    """Each key has a series with the beginning of its digest; one without an end tells infinity."""
+def test_the_expiry_of_keys_is_exported() -> None:
+    """Each key has a series labelled with the first digits of its digest; without an end its value is infinity."""
     keys = ("a" * 64, KeySettings(sha256="b" * 64, until="2027-01-01"), KeySettings(sha256="c" * 64))
     callers = {"reports": CallerSettings(keys=keys, apps=("shop",)), "other": CallerSettings(apps=("shop",))}
     assert collected(ExpiryCollector(lambda: settings_of(callers=callers))) == {
@@ -83,7 +82,7 @@ def test_keys_tell_their_ends() -> None:
     }
 
 
-def test_files_tell_their_ends_and_are_read_again(tmp_path: Path) -> None:
+def test_the_expiry_of_files_is_exported_and_updated(tmp_path: Path) -> None:
     """Of a client's chain the first certificate counts, of CAs the last that ends; a broken file is left out."""
     soon, late = certificate("2026-01-01T00:00:00+00:00"), certificate("2027-01-01T00:00:00+00:00")
     cert, authority, broken = (tmp_path / name for name in ("cert.pem", "ca.pem", "broken.pem"))

@@ -1,4 +1,4 @@
-"""What a log line is, and what it never holds."""
+"""The form of log lines, and what they never contain."""
 
 import io
 import json
@@ -22,7 +22,7 @@ from service.telemetry import logs
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    """Leave logging as it was found."""
+    """Restore the logging configuration."""
     root = logging.getLogger()
     level = root.level
     yield
@@ -36,10 +36,10 @@ def _as_before() -> Iterator[None]:
 
 
 class Output(io.StringIO):
-    """Where the lines go."""
+    """A stream that collects the lines."""
 
     def lines(self) -> list[dict[str, Any]]:
-        """What was written, once all of it has been."""
+        """Return what was written, after all of it has been."""
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logs.LineWriter):
                 handler.close()
@@ -113,7 +113,7 @@ def test_values_are_bounded() -> None:
 
 
 def test_a_traceback_is_structured_and_shows_no_local_variables() -> None:
-    """An exception is told by its frames and text; what its functions held is not."""
+    """An exception is logged with its frames and text, without local variables."""
     output = Output()
     logs.configure("debug", as_json=True, stream=output)
     held = "hunter" + "2"
@@ -137,7 +137,7 @@ def test_a_reader_who_has_stopped_reading_does_not_block() -> None:
         begun = time.monotonic()
         for _ in range(logs.QUEUE_MAX_LINES + 2000):
             log.info("event", text="x" * 200)
-        assert time.monotonic() - begun < 30  # a write that blocks would end never
+        assert time.monotonic() - begun < 30  # a blocking write would never end
         log_lines: list[str] = []
         draining = threading.Thread(target=lambda: log_lines.extend(reader))
         draining.start()
@@ -190,7 +190,7 @@ def test_logging_goes_on_after_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_a_terminal_gets_lines_for_people() -> None:
-    """Without JSON the event and its fields stand readable on one line."""
+    """In the console format, the event and its fields are on one readable line."""
     output = Output()
     logs.configure("info", as_json=False, stream=output)
     structlog.get_logger().info("fetch.done", app="shop", key="hunter2")

@@ -1,4 +1,4 @@
-"""The error table against the notes of what is known of the upstream, and what each code leads to."""
+"""The error table, compared with what is known of the upstream, and the consequences of each code."""
 
 import pytest
 
@@ -46,8 +46,8 @@ def refusal(code: int, *, stopped_s: float = 30.0, persists: bool = False) -> Up
     return refused(app="shop", code=code, text="their words", stopped_s=stopped_s, persists=persists)
 
 
-def test_table_is_whole() -> None:
-    """The table holds each code once, and no code that the notes don't know."""
+def test_table_is_complete() -> None:
+    """The table holds each known code once, and no others."""
     codes = [code for entry in TABLE for code in entry.codes]
     assert sorted(codes) == sorted(code for kind, code in CASES if kind is not CodeKind.UNKNOWN)
     assert set(EXPECTED) == set(ERRORS) == set(CodeKind)
@@ -55,7 +55,7 @@ def test_table_is_whole() -> None:
 
 @pytest.mark.parametrize(("kind", "code"), CASES)
 def test_code(kind: CodeKind, code: int) -> None:
-    """A code has the kind, the error and the verdict of the notes, and is explained with code, text and advice."""
+    """Each code has the expected kind, error and verdict, and is explained with code, text and advice."""
     assert kind_of(code) is kind
     error = refusal(code)
     expected_type, expected_verdict = ERRORS[kind]
@@ -81,13 +81,13 @@ def test_code(kind: CodeKind, code: int) -> None:
         (12345, "does not know"),
     ],
 )
-def test_advice_names_what_to_look_at(code: int, words: str) -> None:
-    """An operator is told what to look at."""
+def test_advice_names_the_cause(code: int, words: str) -> None:
+    """The advice for operators names what to check."""
     assert words in explain(refusal(code))
 
 
 @pytest.mark.parametrize("code", [70001, 70052])
-def test_expired_for_good(code: int) -> None:
+def test_a_new_signature_refused_as_expired_stops_calls(code: int) -> None:
     """A new signature that is refused as expired stops calls and is not tried again."""
     error = refusal(code, persists=True)
     assert isinstance(error, CallsStopped)
@@ -108,8 +108,8 @@ def stop(code: int, stopped_s: float = 60.0) -> CallsStopped:
     return error
 
 
-def test_stop_ends() -> None:
-    """A stop tells what is left of it, for its app only, and ends by itself."""
+def test_a_stop_ends_by_itself() -> None:
+    """A stop applies to its app only, reports its remaining time, and ends by itself."""
     stops = Stops()
     stops.begin(stop(70009), CallKind.LIST, fingerprint=b"a", now_s=100.0)
     left = stops.current("shop", CallKind.LIST, fingerprint=lambda: b"a", now_s=130.0)
@@ -129,7 +129,7 @@ def test_changed_secret_lifts_a_stop() -> None:
     assert stops.current("shop", CallKind.LIST, fingerprint=lambda: b"b", now_s=60.0) is None
 
 
-def test_longer_stop_stays() -> None:
+def test_a_shorter_stop_does_not_cut_a_longer_one() -> None:
     """A shorter stop does not cut a longer one that already runs."""
     stops = Stops()
     stops.begin(stop(70050), CallKind.LIST, fingerprint=b"a", now_s=0.0)

@@ -133,13 +133,13 @@ def test_other_codes(code: int) -> None:
     ],
 )
 def test_malformed(decoded: object, named: str) -> None:
-    """Another task, one of another app, and what is no task are errors that say so."""
+    """Another task, a task of another app, and anything that is not a task are errors that say so."""
     with pytest.raises(MalformedAnswer, match=named):
         read(decoded)
 
 
 def test_id_zero() -> None:
-    """The task 0 is found when it is asked for."""
+    """The task with id 0 is found if it is requested."""
     assert read(answer(TaskID=0), task_id=0).task is not None
 
 

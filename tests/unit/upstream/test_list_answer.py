@@ -149,7 +149,7 @@ def test_tasks_absent_where_there_are_none() -> None:
 
 @pytest.mark.parametrize("field", ["ErrorCode", "Total", "Tasks"])
 def test_missing_field(field: str) -> None:
-    """A missing field of the answer is told by name."""
+    """A missing field of the answer is reported by name."""
     decoded = answer()
     del decoded[field]
     with pytest.raises(MalformedAnswer, match=field):
@@ -202,7 +202,7 @@ def test_missing_field(field: str) -> None:
     ],
 )
 def test_one_odd_record(sent: dict[str, object], attribute: str, expected: object, odd: str | None) -> None:
-    """What can be read without a guess is, the rest is null and counted; the other record comes through as ever."""
+    """What can be read without guessing is kept, the rest is null and counted; the other record is not affected."""
     listing = read(changed(**sent))
     assert getattr(listing.tasks[1], attribute) == expected
     assert listing.odd == (() if odd is None else ((odd, 1),))
@@ -212,15 +212,15 @@ def test_one_odd_record(sent: dict[str, object], attribute: str, expected: objec
 
 @pytest.mark.parametrize("task_id", [..., None, 1.5, "", "x7", "1.0", True, 2**63, -(2**63) - 1, [1]])
 def test_a_record_without_an_id_is_left_out(task_id: object) -> None:
-    """And told, for the total counts it."""
+    """A record without an id is left out and counted, because the total includes it."""
     listing = read(changed(TaskID=task_id))
     assert [task.id for task in listing.tasks] == [1234567890]
     assert (listing.total, listing.left_out, listing.odd) == (2, 1, (("id", 1),))
 
 
 @pytest.mark.parametrize("record", [None, 7, "task", [1]])
-def test_a_record_that_is_none_is_left_out(record: object) -> None:
-    """Whatever stands in its place."""
+def test_a_record_that_is_not_an_object_is_left_out(record: object) -> None:
+    """A record that is not an object is left out, whatever it is."""
     decoded = answer()
     decoded["Tasks"][0] = record
     listing = read(decoded)
@@ -229,8 +229,8 @@ def test_a_record_that_is_none_is_left_out(record: object) -> None:
 
 @pytest.mark.parametrize("wrong", [rb"\ud800", rb"\uDFFF", rb"\udc00\ud800", b"\xff", b"\xed\xa0\x80"])
 @pytest.mark.parametrize("place", [b"Push Title 2", b"Stock A"])
-def test_what_is_no_character(place: bytes, wrong: bytes) -> None:
-    """It is replaced, in texts and in raw content, and what it stands beside stays."""
+def test_text_that_is_not_unicode_is_replaced(place: bytes, wrong: bytes) -> None:
+    """Half of a surrogate pair is replaced, in texts and in raw content, and the rest is kept."""
     body = json.dumps(answer()).encode().replace(place, rb"\\ud83d \ud83d\ude00 " + wrong)
     listing = read_bytes(body)
     read_back = msgspec.json.decode(msgspec.json.encode(listing.tasks[1]))
@@ -242,7 +242,7 @@ def test_what_is_no_character(place: bytes, wrong: bytes) -> None:
 
 @pytest.mark.parametrize("sdkappid", [1, "88888887"])
 def test_a_task_of_another_app(sdkappid: object) -> None:
-    """Then the answer is somebody else's: nothing of it is served."""
+    """If a task belongs to another app, nothing of the answer is served."""
     with pytest.raises(MalformedAnswer, match="another app"):
         read(changed(Sdkappid=sdkappid))
 
@@ -269,20 +269,20 @@ def test_a_task_of_another_app(sdkappid: object) -> None:
     ],
 )
 def test_malformed(body: bytes, told: str) -> None:
-    """Whatever is not the page's answer is named, each in its own words."""
+    """Each deviation from the documented answer has its own text."""
     with pytest.raises(MalformedAnswer, match=told):
         read_bytes(body)
 
 
-def test_more_than_wanted() -> None:
-    """Those that belong to the next block are dropped."""
+def test_surplus_tasks_are_dropped() -> None:
+    """Tasks beyond those requested are dropped: they belong to the next block."""
     listing = read(answer(), want=1)
     assert ([task.id for task in listing.tasks], listing.total) == ([1234567890], 2)
     assert listing.odd == (("surplus", 1),)
 
 
-def test_a_total_below_what_is_there() -> None:
-    """What is there is counted."""
+def test_a_total_below_the_number_of_tasks_is_raised() -> None:
+    """A total below the number of tasks returned is raised to it, and counted."""
     listing = read({**answer(), "Total": 1}, offset=100)
     assert (listing.total, len(listing.tasks), listing.odd) == (102, 2, (("total", 1),))
     assert read({**answer(), "Total": 0, "Tasks": []}, offset=100) == Listing(total=0, tasks=())
@@ -309,6 +309,6 @@ def test_refusal(info: str) -> None:
         ("an older one: eJ" + "x*-_%2A" * 20 + "&a=b", "an older one: [signature]&a=b"),
     ],
 )
-def test_bounded(text: str, expected: str) -> None:
+def test_sequences_are_bounded(text: str, expected: str) -> None:
     """The upstream's text is bounded, its control characters are escaped, and the signature is taken out of it."""
     assert bounded(text, secret="eJ*secret") == expected

@@ -44,7 +44,7 @@ def test_request_sample() -> None:
 
 @pytest.mark.parametrize("keyword", [None, ""])
 def test_no_keyword(keyword: str | None) -> None:
-    """Without a keyword none is sent."""
+    """Without a keyword, the field is not sent."""
     assert "Keyword" not in body_of(query(keyword=keyword))
 
 
@@ -67,7 +67,7 @@ def test_sort(sort: Sort, order_by: OrderBy, expected: tuple[str, bool]) -> None
 
 @pytest.mark.parametrize(("epoch_s", "expected"), [(0, "1970-01-01 00:00:00"), (253402300799, "9999-12-31 23:59:59")])
 def test_first_and_last_moment(epoch_s: int, expected: str) -> None:
-    """The first and the last moment that can be asked for are written with four digits for the year."""
+    """The first and the last possible moment are written with a four-digit year."""
     body = json.loads(
         list_body(APP, query(), Range(since_s=epoch_s, until_s=epoch_s), offset=0, want=1, order_by="lower")
     )
@@ -79,7 +79,7 @@ def test_first_and_last_moment(epoch_s: int, expected: str) -> None:
     [(CallKind.LIST, "/v4/timpush/list_sched_task"), (CallKind.GET, "/v4/timpush/get_sched_task")],
 )
 def test_target(kind: CallKind, path: str) -> None:
-    """The query string has the five parameters of the page; the signature's alphabet stays as it is."""
+    """The query string has the five documented parameters; the signature is not escaped."""
     target = request_target(APP, kind, signature="eJ*a-b_c", random=4294967295)
     assert urlsplit(target).path == path
     assert "usersig=eJ*a-b_c&" in target

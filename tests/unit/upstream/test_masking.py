@@ -35,8 +35,8 @@ ECHOES = {
 
 
 @pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES.keys())
-def test_no_piece_of_a_signature_is_left(echo: str) -> None:
-    """Of nothing that leads back to the signature are eight letters in a row left, and the words around it stay."""
+def test_no_part_of_a_signature_is_left(echo: str) -> None:
+    """No eight consecutive characters of the signature are left, in any encoding, and the surrounding text stays."""
     text = masked(f"error in usersig={echo}&x=1, see the docs", signature=SIGNATURE)
     assert text.startswith("error in ")
     assert text.endswith("see the docs")
@@ -59,10 +59,10 @@ def test_no_piece_of_a_signature_is_left(echo: str) -> None:
     ],
 )
 def test_other_texts_stay(text: str) -> None:
-    """What is no signature is not touched."""
+    """Text that is not a signature is unchanged."""
     assert masked(text, signature=SIGNATURE) == text
 
 
-def test_a_text_without_end_costs_little() -> None:
-    """Megabytes of an echo are cut before they are looked at."""
+def test_a_huge_text_costs_little() -> None:
+    """A text of megabytes is cut before it is searched."""
     assert len(bounded(SIGNATURE * 50_000, secret=SIGNATURE)) <= 200

@@ -55,7 +55,7 @@ def test_hosts(region: str, expected: tuple[str, ...]) -> None:
 
 
 def test_unknown_region() -> None:
-    """An unknown region is refused with the names of those that there are."""
+    """An unknown region is rejected with the names of the known ones."""
     with pytest.raises(ValueError, match="china, singapore"):
         hosts("atlantis", backup=True)
 
@@ -120,6 +120,6 @@ def test_app(settings: AppSettings, backup_hosts: bool, expected: tuple[str, ...
     ],
 )
 def test_no_base_url(base_url: str) -> None:
-    """What can't be a base URL is refused when the settings are read, not at the first call."""
+    """An invalid base URL is rejected when the settings are read, not at the first call."""
     with pytest.raises(ValueError, match=r".+"):
         upstream_app_of("shop", AppSettings(sdkappid=1, admin="a", base_url=base_url), backup_hosts=True)

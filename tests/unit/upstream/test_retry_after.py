@@ -1,4 +1,4 @@
-"""What an upstream's `Retry-After` asks for, and what the budget makes of it."""
+"""The upstream's `Retry-After`, and how the budget applies it."""
 
 import time
 from typing import Any
@@ -33,7 +33,7 @@ NOW_S = 784_111_777.0  # Sun, 06 Nov 1994 08:49:37 GMT
     ],
 )
 def test_both_forms(field: str, expected: float | None) -> None:
-    """Seconds or a date, a day at most; what can't be read asks for nothing."""
+    """Seconds or a date, a day at most; an unreadable value is ignored."""
     assert retry_after_s(field, now_s=NOW_S) == expected
 
 

@@ -95,7 +95,7 @@ def test_gone_for_a_while(tmp_path: Path) -> None:
     ],
 )
 def test_unusable(tmp_path: Path, content: bytes, told: str) -> None:
-    """An unusable secret is told with its place and without its content."""
+    """An unusable secret is reported with its location and without its content."""
     file = tmp_path / "secret"
     file.write_bytes(content)
     with pytest.raises(SecretMissing, match=told) as caught:
@@ -115,7 +115,7 @@ def test_unusable(tmp_path: Path, content: bytes, told: str) -> None:
     ],
 )
 def test_missing(settings: AppSettings, told: str) -> None:
-    """A secret that is nowhere is told with the place where it was looked for."""
+    """A missing secret is reported with the location where it was expected."""
     with pytest.raises(SecretMissing, match=told):
         secret_of(settings, {"EMPTY": "\n", "SET": "abc"})
 
@@ -127,7 +127,7 @@ def test_environment() -> None:
 
 @pytest.mark.parametrize("place", ["secret_file", "secret_env"])
 def test_a_secret_in_the_place_of_its_name_is_not_repeated(place: str) -> None:
-    """Who writes the secret itself where its file or variable is named is told so, without the secret."""
+    """A secret in place of the name of its file or variable is reported as such, without being repeated."""
     with pytest.raises(SecretMissing) as caught:
         secret_of(app_settings(**{place: "0123456789abcdef" * 4}), {})
     assert "0123456789abcdef" not in str(caught.value)

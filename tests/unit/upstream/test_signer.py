@@ -1,4 +1,4 @@
-"""The signer: when it signs anew, and what it keeps to itself."""
+"""The signer: when it signs again, and what it does not reveal."""
 
 import pytest
 
@@ -56,7 +56,7 @@ def test_forget() -> None:
 
 
 def test_changed_secret() -> None:
-    """A changed secret changes the signature and the fingerprint at once; the same secret keeps the fingerprint."""
+    """A changed secret changes the signature and the fingerprint at once; an unchanged one keeps the fingerprint."""
     secret = ChangingSecret()
     signer = Signer(APP, secret, valid_s=3600)
     first, before = signer.current(1000.0), signer.fingerprint(1000.0)
@@ -66,7 +66,7 @@ def test_changed_secret() -> None:
     assert signer.fingerprint(1000.0) != before
 
 
-def test_nothing_told() -> None:
+def test_nothing_reveals_the_secret() -> None:
     """Neither a signature's repr nor a fingerprint holds the signature or the secret."""
     secret = ChangingSecret()
     signer = Signer(APP, secret, valid_s=3600)

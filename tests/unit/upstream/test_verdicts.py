@@ -9,7 +9,7 @@ from service.model.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from service.upstream.hosts import FailedHosts
+from service.upstream.transport import FailedHosts
 from service.upstream.verdicts import RetryVerdict, explain, verdict
 
 
@@ -49,7 +49,7 @@ def test_verdict(error: UpstreamError, expected: RetryVerdict) -> None:
     ],
 )
 def test_explain(error: UpstreamError, words: str) -> None:
-    """An operator is told what happened and where to look."""
+    """The explanation names what happened and where to look."""
     assert words in explain(error)
 
 

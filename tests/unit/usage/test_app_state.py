@@ -1,4 +1,4 @@
-"""How an app is served, in a word."""
+"""The state of an app, as one word."""
 
 from typing import Any
 

@@ -42,7 +42,7 @@ def _view(name: str, *, operator: bool = False, ticked: Ticked | None = TICKED) 
 
 
 def test_a_caller_sees_itself_and_the_rest_as_one() -> None:
-    """No other name is told; sums and the oldest wait are those of all others."""
+    """No other name is shown; the sums and the oldest wait are those of all others."""
     view = _view("b")
     assert view.worst == WORST
     assert view.callers == (CallerStanding(name="b", waiting=4, oldest_s=1.5, tally=TALLIES["b"]),)
@@ -55,22 +55,23 @@ def test_a_caller_sees_itself_and_the_rest_as_one() -> None:
     assert (view.free, view.pause_s, view.pause_reason) == (3, 0.25, "throttled")
 
 
-def test_who_has_used_nothing_is_there_all_the_same() -> None:
-    """A caller nobody has heard of sees itself at nought."""
+def test_a_caller_without_usage_is_listed() -> None:
+    """A caller without any usage sees itself with zeros."""
     view = _view("new")
     assert view.callers == (CallerStanding(name="new"),)
     assert view.others.waiting == 6
 
 
-def test_an_operator_sees_everybody_by_name() -> None:
-    """Itself first, then all by name; nobody is left over."""
+def test_an_operator_sees_all_callers_by_name() -> None:
+    """The operator itself comes first, then all others by name, so that none is left for the rest."""
     view = _view("c", operator=True)
     assert [party.name for party in view.callers] == ["c", "a", "b", "~renewal"]
     assert view.others == CallerStanding(name=None)
 
 
 def test_without_a_board_only_this_replica_is_known() -> None:
-    """Where the scheduler can't be asked, slots and pause are not known, and those who wait here are told."""
+    """If the scheduler is unavailable, slots and pause are unknown, and only this replica's waiting callers are
+    listed."""
     view = _view("a", ticked=None)
     assert (view.free, view.pause_s, view.redis_away) == (None, None, True)
     assert (view.callers[0].waiting, view.callers[0].oldest_s) == (1, 0.1)

@@ -8,7 +8,7 @@ from tests.observations import observed
 
 
 class Book:
-    """A usage store's counting."""
+    """A fake usage store."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -21,7 +21,8 @@ class Book:
 
 
 def test_each_outcome_has_its_column() -> None:
-    """All are requests; hits, stale answers, refusals and waits besides; fetches and joins the gateway counts."""
+    """Each outcome counts as a request, and also as a hit, stale answer, refusal or wait; fetches and joins are
+    counted by the gateway."""
     book = Book()
     usage = UsageObserver({("shop", CallKind.LIST): book.count})
     usage(
@@ -49,7 +50,7 @@ def test_each_outcome_has_its_column() -> None:
     }
 
 
-def test_others_are_left() -> None:
+def test_other_requests_are_not_counted() -> None:
     """Neither other routes, nor unknown callers, nor apps without a usage_store are counted."""
     book = Book()
     usage = UsageObserver({("shop", CallKind.LIST): book.count})

@@ -43,8 +43,8 @@ def _view(only: str | None = None, *, since_s: int = NOW_S - 3600, by_hour: bool
     )
 
 
-def test_an_hour_is_the_most_there_is() -> None:
-    """Sixty minutes without gaps, and nothing of what is older or has yet to come."""
+def test_minutes_cover_an_hour_at_most() -> None:
+    """Sixty minutes without gaps, and nothing older or in the future."""
     view = _view()
     assert [part.start_s for part in view.minutes] == [60 * minute for minute in range(MINUTE - 59, MINUTE + 1)]
     assert (view.since_s, view.until_s) == (60 * (MINUTE - 59), NOW_S)
@@ -55,16 +55,16 @@ def test_an_hour_is_the_most_there_is() -> None:
     assert sum(part.counts.requests for part in view.minutes) == 15
 
 
-def test_the_minute_asked_for_is_whole() -> None:
-    """From the start of the minute that holds `since`."""
+def test_the_first_minute_is_complete() -> None:
+    """Usage starts at the beginning of the minute that contains `since`."""
     view = _view(since_s=NOW_S - 125)
     assert [part.counts.requests for part in view.minutes] == [4, 0, 3]
     assert view.since_s == 60 * (MINUTE - 2)
     assert len(_view(since_s=NOW_S + 500).minutes) == 1
 
 
-def test_one_caller_sees_one_caller() -> None:
-    """Of others neither the name nor any sum."""
+def test_a_caller_sees_only_itself() -> None:
+    """Neither the names nor the sums of others are shown."""
     view = _view("a")
     assert [use.name for use in view.callers] == ["a"]
     assert sum(part.counts.requests for part in view.minutes) == 5
@@ -72,13 +72,14 @@ def test_one_caller_sees_one_caller() -> None:
 
 
 @pytest.mark.parametrize(("ago_s", "by_hour"), [(0, False), (3600, False), (3601, True), (86_400, True)])
-def test_what_lies_over_an_hour_back_is_told_by_hour(ago_s: int, by_hour: bool) -> None:
-    """An hour is the last that minutes alone can tell."""
+def test_usage_over_an_hour_back_is_by_hour(ago_s: int, by_hour: bool) -> None:
+    """Minutes alone cover the last hour; earlier usage is listed by hour."""
     assert is_by_hour(NOW_S - ago_s, now_s=NOW_S) is by_hour
 
 
 def test_hours_are_whole_and_without_gaps() -> None:
-    """From the hour that holds `since`; callers are summed up over them, and the last hour's minutes stay."""
+    """Usage starts at the hour that contains `since`; callers' totals cover all hours, and the minutes are those of
+    the last hour."""
     view = _view(since_s=NOW_S - 23 * 3600, by_hour=True)
     assert [part.start_s for part in view.hours] == [3600 * hour for hour in range(HOUR - 23, HOUR + 1)]
     assert view.since_s == 3600 * (HOUR - 23)
@@ -91,8 +92,8 @@ def test_hours_are_whole_and_without_gaps() -> None:
     assert _view().hours == ()
 
 
-def test_a_week_is_the_most_there_is() -> None:
-    """Nothing of what is older; of others neither name nor sum."""
+def test_hours_cover_a_week_at_most() -> None:
+    """Nothing older is shown, and neither names nor sums of others."""
     view = _view(since_s=0, by_hour=True)
     assert len(view.hours) == 168
     assert sum(part.counts.requests for part in view.hours) == 44

@@ -1,11 +1,10 @@
-"""Lists of the tests' own, encoded as the gateway encodes them, and a source that serves them block by block."""
+"""Made-up lists, encoded as the gateway encodes them, and a source that serves them block by block."""
 
 import asyncio
 import json
 from collections.abc import Callable, Iterable
 
 from service.model.callers import Caller
-from service.model.errors import StoreUnavailable
 from service.model.pages import Chunk, PageRequest, Source
 from service.model.queries import FromNow, Query, Range, Sort, rfc3339
 
@@ -37,7 +36,8 @@ def caller(name: str = "c0") -> Caller:
 
 
 class Blocks:
-    """Serves `records` in blocks of `size`, each fresh for `lifetime_s`; counts whose turns it was asked in."""
+    """Serves `records` in blocks of `size`, each fresh for `lifetime_s`; counts requests by the caller whose turn
+    they take."""
 
     def __init__(self, records: Iterable[bytes] = (), *, size: int = 100, lifetime_s: float = 0.0) -> None:
         self.records = list(records)
@@ -50,7 +50,7 @@ class Blocks:
         self.before_chunk: Callable[[int], None] = lambda offset: None
 
     async def chunk(self, ask: PageRequest) -> Chunk:
-        """A block as it stands."""
+        """Return a block of the current list."""
         self.asked.append(ask.caller.name)
         await asyncio.sleep(0)
         if self.error is not None:
@@ -72,26 +72,3 @@ class Blocks:
     def now_ms(self) -> int:
         """The clock of freshness."""
         return int(asyncio.get_running_loop().time() * 1000)
-
-
-class Values:
-    """Keeps values as Redis does, for one process; `away` makes it refuse."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, bytes] = {}
-        self.away = False
-
-    async def get(self, key: str) -> bytes | None:
-        """The value, or None."""
-        self._refuse()
-        return self.values.get(key)
-
-    async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
-        """Keep a value; it does not end here."""
-        assert ttl_ms > 0
-        self._refuse()
-        self.values[key] = value
-
-    def _refuse(self) -> None:
-        if self.away:
-            raise StoreUnavailable("unreachable")

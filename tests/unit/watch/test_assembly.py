@@ -26,7 +26,7 @@ def put(*chunks: Chunk, last: Assembled | None = None, is_new: bool = True) -> A
     return assembled(chunks, query=QUERY, last=last, is_new=is_new)
 
 
-def test_a_task_between_two_fetches_is_not_gone() -> None:
+def test_a_task_that_moves_between_fetches_is_not_removed() -> None:
     """A task that moved from a block not yet read to one read before is missed once, and kept."""
     first = put(block(1, 2), block(3, 4))
     second = put(block(1, 2, at_ms=2), block(4, 5, at_ms=3), last=first)
@@ -36,7 +36,7 @@ def test_a_task_between_two_fetches_is_not_gone() -> None:
     assert third.missing == {5}
 
 
-def test_a_task_missed_twice_is_gone() -> None:
+def test_a_task_missed_twice_is_removed() -> None:
     """The second pass must have newer blocks: the same blocks again prove nothing."""
     first = put(block(1, 2), block(3, 4))
     second = put(block(1, 2, at_ms=2), block(4, at_ms=3), last=first)
@@ -47,20 +47,20 @@ def test_a_task_missed_twice_is_gone() -> None:
     assert third.missing == frozenset()
 
 
-def test_a_list_of_one_block_is_believed_at_once() -> None:
-    """One fetch shows one moment."""
+def test_a_task_missed_in_a_single_block_is_removed_at_once() -> None:
+    """A list of one block was fetched at one moment, so a missing task is removed at once."""
     assert set(put(block(1), last=put(block(1, 2))).version.tasks) == {1}
 
 
 def test_of_two_records_of_a_task_the_newer_counts() -> None:
-    """A task that stands in two blocks was moved between their fetches."""
+    """A task in two blocks moved between their fetches; the newer record counts."""
     now = put(block(1, 2, at_ms=5, title="new"), block(2, 3, at_ms=4, title="old"))
     assert b'"new"' in now.version.tasks[2].record
     assert len(now.version.tasks) == 3
 
 
 def test_what_has_not_changed_is_the_same_object() -> None:
-    """So versions share their tasks, and comparing them costs next to nothing."""
+    """Versions share unchanged tasks, so that comparing them is cheap."""
     first = put(block(1, 2))
     second = put(replace(block(1, 2), fetched_at_ms=9), last=first)
     assert all(second.version.tasks[id_] is first.version.tasks[id_] for id_ in (1, 2))

@@ -37,7 +37,7 @@ def _of(tasks: dict[int, tuple[str, str, str, int]]) -> ListVersion:
 
 @given(_TASKS, _TASKS, _ONLY, st.integers(0, 24))
 def test_replaying_changes_gives_the_new_list(old: dict, new: dict, only: Only, done: int) -> None:
-    """Whoever applies all changes holds the new list; cut off anywhere, what is still missing leads there too."""
+    """Applying all changes yields the new list; from any point in between, the remaining changes do, too."""
     before, after = _of(old), _of(new)
     wanted = {id_: task.sums for id_, task in after.tasks.items() if only.takes(task.labels)}
     held = {id_: task for id_, task in before.tasks.items() if only.takes(task.labels)}
@@ -60,8 +60,8 @@ def test_a_change_comes_once(old: dict, new: dict, only: Only) -> None:
 
 
 @given(_TASKS, _TASKS, _ONLY)
-def test_a_version_from_redis_leads_to_the_same_changes(old: dict, new: dict, only: Only) -> None:
-    """What Redis keeps of a version is enough to go on from it."""
+def test_a_version_restored_from_redis_yields_the_same_changes(old: dict, new: dict, only: Only) -> None:
+    """The part of a version that Redis keeps is enough to continue from it."""
     before, after = _of(old), _of(new)
     restored = decode_version(encode_version(before))
     assert restored is not None
@@ -70,7 +70,7 @@ def test_a_version_from_redis_leads_to_the_same_changes(old: dict, new: dict, on
 
 
 @given(st.binary(max_size=200) | st.tuples(_TASKS, st.integers(0, 400), st.integers(0, 255)))
-def test_a_damaged_version_is_none(damage: bytes | tuple) -> None:
+def test_a_damaged_version_never_raises(damage: bytes | tuple) -> None:
     """Damaged bytes are read as None or as some version, cut off ones as None; nothing is raised."""
     if isinstance(damage, bytes):
         decode_version(damage)
@@ -83,7 +83,7 @@ def test_a_damaged_version_is_none(damage: bytes | tuple) -> None:
 
 
 def test_changed_names_the_fields_that_differ() -> None:
-    """A task that was moved and retitled says so."""
+    """`changed` lists exactly the fields that differ."""
     (step,) = changes(
         version(record(1)).tasks, version(record(1, title="new", at_s=1_600_000, status="dispatched")), ALL
     )
@@ -92,18 +92,18 @@ def test_changed_names_the_fields_that_differ() -> None:
 
 
 def test_a_task_that_leaves_the_filter_is_removed_with_its_new_status() -> None:
-    """Watching pending tasks shows each one's end."""
+    """A task that no longer matches the filter is removed, with its new status."""
     (step,) = changes(version(record(1)).tasks, version(record(1, status="dispatching")), Only(statuses=("pending",)))
     assert step == Removed(id=1, status="dispatching", reason="filter")
 
 
 def test_a_task_that_enters_the_filter_is_added() -> None:
-    """It was there before, but not for this watcher."""
+    """A task that begins to match the filter is added, even if it existed before."""
     (step,) = changes(version(record(1)).tasks, version(record(1, status="dispatched")), Only(statuses=("dispatched",)))
     assert isinstance(step, Added)
 
 
-def test_a_task_is_gone_from_the_range_or_from_the_list() -> None:
+def test_the_reason_of_a_removal_is_range_or_deleted() -> None:
     """The reason tells a range that has moved on from a task that was deleted."""
     before = version(record(1, at_s=1_100_000), record(2, at_s=1_500_000))
     after = version(range_=Range(since_s=1_200_000, until_s=2_200_000))
@@ -114,6 +114,6 @@ def test_a_task_is_gone_from_the_range_or_from_the_list() -> None:
 
 
 def test_versions_of_equal_tasks_have_equal_names() -> None:
-    """On whatever replica, in whatever order; any field makes a difference."""
+    """Equal tasks yield the same name on any replica, in any order; any difference yields another."""
     assert version(record(1), record(2)).name == version(record(2), record(1)).name
     assert version(record(1)).name != version(record(1, title="u")).name

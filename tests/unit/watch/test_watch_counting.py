@@ -1,4 +1,4 @@
-"""What a watch counts."""
+"""The usage that a watch is counted with."""
 
 from collections import Counter
 

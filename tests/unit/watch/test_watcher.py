@@ -1,6 +1,7 @@
 """What a watcher is sent, over passes of its feed, trouble, and reconnects."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from typing import Any
@@ -29,7 +30,8 @@ from service.watch.events import Ended, Identified, Listed, Reset, Stale, Synced
 from service.watch.feeds import Feeds
 from service.watch.version_store import VersionStore
 from service.watch.watcher import Watcher
-from tests.unit.watch.lists import QUERY, Blocks, Values, caller, record
+from tests.simulation.memory_redis import MemoryRedis, MemoryStore, Network
+from tests.unit.watch.lists import QUERY, Blocks, caller, record
 
 IDLE_S = 30.0
 ALL = Only()
@@ -42,13 +44,14 @@ def _quick_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Replica:
-    """Feeds over some blocks and a store that replicas share."""
+    """Feeds over some blocks and a Redis that replicas share."""
 
-    def __init__(self, blocks: Blocks, values: Values | None = None, **settings: Any) -> None:
+    def __init__(self, blocks: Blocks, redis: MemoryRedis | None = None, **settings: Any) -> None:
         self.blocks = blocks
+        store = MemoryStore(redis or MemoryRedis(lambda: 0.0), Network(random.Random(1), delay_s=(0.0, 0.0)))
         self.feeds = Feeds(
             blocks,
-            VersionStore(values or Values(), prefix="t", keep_s=60.0),  # type: ignore[arg-type]
+            VersionStore(store, prefix="t", keep_s=60.0),
             settings=WatchSettings(**settings),
             block_size=blocks.size,
             clock=lambda: asyncio.get_running_loop().time(),
@@ -68,7 +71,7 @@ class Replica:
 
 
 class Reading:
-    """Events as a client would get them."""
+    """Reads events as a client does."""
 
     def __init__(self, watcher: Watcher, last_id: str | None = None) -> None:
         self.ids: list[str] = []
@@ -101,7 +104,7 @@ class Reading:
         return found
 
 
-async def test_first_the_list_then_what_changes() -> None:
+async def test_the_list_is_sent_first_and_then_its_changes() -> None:
     """All tasks, `synced`, and then one event for each change."""
     blocks = Blocks([record(1), record(2)])
     with Replica(blocks).watch() as watcher:
@@ -121,9 +124,9 @@ async def test_first_the_list_then_what_changes() -> None:
 @pytest.mark.parametrize("seen", range(5))
 async def test_a_reconnect_gets_what_changed_since_the_last_event(seen: int) -> None:
     """Cut off anywhere between four changes, a watcher goes on at another replica, and nothing comes twice."""
-    values = Values()
+    redis = MemoryRedis(lambda: 0.0)
     blocks = Blocks([record(1), record(2)])
-    with Replica(blocks, values).watch() as watcher:
+    with Replica(blocks, redis).watch() as watcher:
         reading = Reading(watcher)
         await reading.until(Synced)
         synced_id = reading.ids[-1]
@@ -131,7 +134,7 @@ async def test_a_reconnect_gets_what_changed_since_the_last_event(seen: int) -> 
         first = await reading.changes(seen)
         last_id = reading.ids[-1] if seen else synced_id
     blocks.records = [record(1, title="u"), record(3), record(5)]
-    with Replica(blocks, values).watch() as watcher:
+    with Replica(blocks, redis).watch() as watcher:
         again = Reading(watcher, last_id)
         rest = await again.until(Synced)
     named = [event.id if isinstance(event, Removed) else event.task.labels.id for event in (*first, *rest[:-1])]
@@ -141,28 +144,28 @@ async def test_a_reconnect_gets_what_changed_since_the_last_event(seen: int) -> 
 
 
 @pytest.mark.parametrize("last_id", ["", "x", "536349a9-0", "00000000-7ed14eeec6e0cc14", "a" * 5000])
-async def test_an_id_that_is_not_known_begins_anew(last_id: str) -> None:
-    """A whole list, told by `reset`; without an id, without it."""
+async def test_an_unknown_id_restarts_the_watch(last_id: str) -> None:
+    """An unknown id gets `reset` and the whole list; without an id, the list comes without `reset`."""
     with Replica(Blocks([record(1)])).watch() as watcher:
         events = await Reading(watcher, last_id).until(Synced)
     kinds = [type(event) for event in events]
     assert kinds == ([Reset] if last_id else []) + [Listed, Synced]
 
 
-async def test_a_version_that_redis_lost_begins_anew() -> None:
-    """A reconnect at another replica, where Redis has forgotten or is away."""
-    values = Values()
-    with Replica(Blocks([record(1)]), values).watch() as watcher:
+async def test_a_version_lost_by_redis_restarts_the_watch() -> None:
+    """A reconnect to another replica restarts the watch if Redis has lost the version or is away."""
+    redis = MemoryRedis(lambda: 0.0)
+    with Replica(Blocks([record(1)]), redis).watch() as watcher:
         reading = Reading(watcher)
         await reading.until(Synced)
-    for lose in (values.values.clear, lambda: setattr(values, "away", True)):
+    for lose in (lambda: redis.restore({}), lambda: setattr(redis, "is_away", True)):
         lose()
-        with Replica(Blocks([record(1)]), values).watch() as watcher:
+        with Replica(Blocks([record(1)]), redis).watch() as watcher:
             assert isinstance(await Reading(watcher, reading.ids[-1]).next(), Reset)
 
 
-async def test_stale_comes_once_and_synced_when_it_works_again() -> None:
-    """Trouble is told with what is known of it."""
+async def test_stale_is_sent_once_and_synced_after_recovery() -> None:
+    """`stale` carries the problem and the age of the list."""
     blocks = Blocks([record(1)])
     with Replica(blocks).watch() as watcher:
         reading = Reading(watcher)
@@ -177,8 +180,8 @@ async def test_stale_comes_once_and_synced_when_it_works_again() -> None:
         assert isinstance(await reading.next(), Synced), "several failed passes are one `stale`"
 
 
-async def test_blocks_served_stale_are_told_as_such() -> None:
-    """The gateway may serve stale blocks where no fetch can be had; a watcher is not told that it is in step."""
+async def test_blocks_served_stale_are_reported_as_stale() -> None:
+    """If the gateway serves stale blocks because no fetch is possible, watchers get `stale` and not `synced`."""
     blocks = Blocks([record(1)])
     with Replica(blocks).watch() as watcher:
         reading = Reading(watcher)
@@ -188,8 +191,8 @@ async def test_blocks_served_stale_are_told_as_such() -> None:
 
 
 @pytest.mark.parametrize("error", [UpstreamTimeout("late", app="shop"), RangeTooWide(total=300, bound=200)])
-async def test_a_list_that_can_not_be_had_is_a_problem(error: TaskgateError) -> None:
-    """Before the first list is known, its error is the request's."""
+async def test_a_failure_before_the_first_list_is_a_problem(error: TaskgateError) -> None:
+    """A failure before the first list is complete is the error of the request."""
     blocks = Blocks([record(id_) for id_ in range(300)])
     blocks.error = None if isinstance(error, RangeTooWide) else error
     with Replica(blocks, blocks_max=2).watch() as watcher, pytest.raises(type(error)):
@@ -197,7 +200,7 @@ async def test_a_list_that_can_not_be_had_is_a_problem(error: TaskgateError) -> 
 
 
 async def test_patience_bounds_the_wait_for_the_first_list() -> None:
-    """A list that does not come in time is refused as a page is."""
+    """A list that is not complete in time is refused as a page is."""
     blocks = Blocks([record(1)])
     blocks.before_chunk = lambda offset: None
     replica = Replica(blocks)
@@ -205,8 +208,8 @@ async def test_patience_bounds_the_wait_for_the_first_list() -> None:
         await watcher.ready(patience_s=0)
 
 
-async def test_a_range_that_grows_too_wide_ends_the_watch() -> None:
-    """With the reason."""
+async def test_a_list_that_grows_too_long_ends_the_watch() -> None:
+    """A list that outgrows the bound ends its watches, with the reason."""
     blocks = Blocks([record(1)], size=2)
     with Replica(blocks, blocks_max=1).watch() as watcher:
         reading = Reading(watcher)
@@ -216,7 +219,7 @@ async def test_a_range_that_grows_too_wide_ends_the_watch() -> None:
 
 
 async def test_a_list_that_has_ended_takes_no_further_watcher() -> None:
-    """Until those who watch it have gone, whoever comes is told why."""
+    """Until its watchers have left, new ones get the error that ended it."""
     blocks = Blocks([record(1)], size=2)
     replica = Replica(blocks, blocks_max=1)
     with replica.watch() as watcher:
@@ -229,7 +232,7 @@ async def test_a_list_that_has_ended_takes_no_further_watcher() -> None:
 
 
 async def test_all_lists_together_are_bounded_in_bytes() -> None:
-    """A list for which there is no room is refused, and what it took is free again."""
+    """A list for which there is no room is refused, and its memory is released."""
     blocks = Blocks([record(id_, title="x" * 1000) for id_ in range(10)])
     replica = Replica(blocks, memory_bytes=15_000)
     with replica.watch() as watcher:
@@ -241,8 +244,9 @@ async def test_all_lists_together_are_bounded_in_bytes() -> None:
     assert replica.feeds.size_bytes == 0
 
 
-async def test_the_caller_whose_lists_take_most_makes_room() -> None:
-    """Its lists are ended, the largest first, and not those of the caller who happens to come to the bound."""
+async def test_the_caller_whose_lists_take_most_memory_loses_one() -> None:
+    """The lists of the caller that uses most memory are ended, the largest first, not those of the caller that
+    reaches the bound."""
     blocks = Blocks([record(id_, title="x" * 1000) for id_ in range(10)])
     replica = Replica(blocks, memory_bytes=75_000)  # three lists, of 20,000 bytes each
     queries = [structs.replace(QUERY, keyword=f"k{number}") for number in range(4)]
@@ -263,8 +267,8 @@ async def test_the_caller_whose_lists_take_most_makes_room() -> None:
     assert replica.feeds.size_bytes == 0
 
 
-async def test_a_slow_reader_of_a_list_that_is_given_up() -> None:
-    """It gets the rest of what it was being sent, and then the end."""
+async def test_a_slow_reader_of_an_ended_list_gets_the_rest() -> None:
+    """A slow reader gets the rest of the events that were being sent, and then `end`."""
     blocks = Blocks([record(id_) for id_ in range(250)])
     replica = Replica(blocks)
     with replica.watch() as watcher:
@@ -278,8 +282,8 @@ async def test_a_slow_reader_of_a_list_that_is_given_up() -> None:
     assert isinstance(told[-1], Ended)
 
 
-async def test_a_record_that_can_not_be_read_is_trouble_and_passes() -> None:
-    """A fault of ours ends no watch: it is logged, told as `stale`, and tried again."""
+async def test_an_unreadable_record_does_not_end_a_watch() -> None:
+    """An unreadable record is logged and reported as `stale`, and the pass is repeated."""
     blocks = Blocks([record(1)])
     with Replica(blocks).watch() as watcher, capture_logs() as logs:
         reading = Reading(watcher)
@@ -292,8 +296,8 @@ async def test_a_record_that_can_not_be_read_is_trouble_and_passes() -> None:
     assert {each["event"] for each in logs} == {"watch.pass_failed"}
 
 
-async def test_a_watcher_without_the_right_is_ended_and_others_go_on() -> None:
-    """Rights are asked for at each pass; who lost it pays no more."""
+async def test_only_the_watcher_that_lost_its_right_is_ended() -> None:
+    """Rights are checked at each pass; a caller that has lost its right no longer pays for turns."""
     blocks = Blocks([record(1)])
     replica = Replica(blocks)
     lost = False
@@ -317,7 +321,7 @@ async def test_a_watcher_without_the_right_is_ended_and_others_go_on() -> None:
 
 
 async def test_watchers_pay_in_turns_and_share_one_loop() -> None:
-    """Each pass is made once, however many watch, and in everybody's turn alike."""
+    """Each pass is made once, however many watch, and the watchers take turns paying for it."""
     blocks = Blocks([record(1)])
     replica = Replica(blocks)
     async with AsyncExitStack() as stack:
@@ -333,8 +337,8 @@ async def test_watchers_pay_in_turns_and_share_one_loop() -> None:
     assert len(replica.feeds) == replica.feeds.watchers == 0
 
 
-async def test_a_hang_up_ends_what_nobody_needs() -> None:
-    """After the last watcher has gone no block is asked for."""
+async def test_no_block_is_fetched_after_the_last_watcher_left() -> None:
+    """After the last watcher has left, no block is requested."""
     blocks = Blocks([record(1)])
     replica = Replica(blocks)
     with replica.watch() as watcher:
@@ -346,8 +350,8 @@ async def test_a_hang_up_ends_what_nobody_needs() -> None:
     assert len(blocks.asked) == asked
 
 
-async def test_a_reader_too_slow_begins_anew() -> None:
-    """Who was sent a version that the feed has forgotten is reset, and nothing is kept for it meanwhile."""
+async def test_a_reader_that_is_too_slow_is_reset() -> None:
+    """A watcher whose last version is no longer held gets `reset`; no data is kept for it in the meantime."""
     blocks = Blocks([record(1)])
     with Replica(blocks, versions_max=2).watch() as watcher:
         reading = Reading(watcher)
@@ -362,8 +366,8 @@ async def test_a_reader_too_slow_begins_anew() -> None:
         assert isinstance(await reading.next(), Listed)
 
 
-async def test_bounds_on_watchers() -> None:
-    """Of a caller and of a replica; who leaves makes room."""
+async def test_watchers_are_bounded() -> None:
+    """Watchers are bounded for each caller and for the replica; one that leaves makes room."""
     replica = Replica(Blocks([record(1)]), watchers_max=2, caller_watchers_max=1)
     with replica.watch("a"):
         with pytest.raises(TooManyWatchers) as raised, replica.watch("a"):
@@ -377,8 +381,8 @@ async def test_bounds_on_watchers() -> None:
             pass
 
 
-async def test_a_replica_that_leaves_ends_its_watches() -> None:
-    """All are told, and no new one begins."""
+async def test_a_replica_that_shuts_down_ends_its_watches() -> None:
+    """All watchers get `end`, and no new watch begins."""
     replica = Replica(Blocks([record(1)]))
     with replica.watch() as watcher:
         reading = Reading(watcher)

@@ -1,4 +1,4 @@
-"""What `Accept` chooses."""
+"""The choice of a media type by `Accept`."""
 
 import pytest
 
@@ -42,5 +42,6 @@ CHOICES: list[tuple[bytes | None, str | None]] = [
 
 @pytest.mark.parametrize(("field", "chosen"), CHOICES)
 def test_choice(field: bytes | None, chosen: str | None) -> None:
-    """The best weight wins, the more exact range decides it, of equals the first; what can't be read is left."""
+    """The highest weight wins, taken from the most specific range; of equals the first; unreadable parts are
+    ignored."""
     assert choose(field, (JSON, LINES)) == chosen

@@ -1,4 +1,4 @@
-"""A right that ends while a request lasts."""
+"""A caller's right that ends during a request."""
 
 import asyncio
 import hashlib
@@ -29,7 +29,7 @@ def policy(key: str = "key", **changed: Any) -> CallerSettings:
 
 
 class Ending(Authenticator):
-    """Knows everybody, with a credential that is good until `until_s`."""
+    """Accepts every caller, with a credential that is valid until `until_s`."""
 
     until_s = 0.0
 
@@ -57,10 +57,10 @@ REFUSALS: list[tuple[dict[str, CallerSettings], type[TaskgateError]]] = [
 
 
 @pytest.mark.parametrize(("left", "error"), REFUSALS)
-async def test_a_reload_ends_what_is_waited_for(
+async def test_a_reload_that_removes_the_right_ends_the_wait(
     callers: Authenticator, left: dict[str, CallerSettings], error: type[TaskgateError]
 ) -> None:
-    """A caller, a key or an app that is taken away cancels the wait at once, and says why."""
+    """Removing a caller, a key or an app cancels the wait at once, with the reason."""
     cancelled: list[bool] = []
 
     async def wait() -> None:
@@ -81,8 +81,8 @@ async def test_a_reload_ends_what_is_waited_for(
         access.now()
 
 
-async def test_a_reload_that_leaves_the_right(callers: Authenticator) -> None:
-    """Goes on, by the policy of now."""
+async def test_a_reload_that_keeps_the_right_keeps_the_wait(callers: Authenticator) -> None:
+    """The wait continues, under the current policy."""
     access, go = access_of(callers), asyncio.Event()
     waiting = asyncio.create_task(access.during(go.wait()))
     await asyncio.sleep(0)
@@ -93,8 +93,8 @@ async def test_a_reload_that_leaves_the_right(callers: Authenticator) -> None:
     assert access.now().weight == 7.0
 
 
-async def test_a_credential_that_ends() -> None:
-    """Ends the wait when it ends, without a reload and without leeway; and nothing is left behind."""
+async def test_an_expiring_credential_ends_the_wait() -> None:
+    """An expiring credential ends the wait exactly then, without a reload, and leaves nothing behind."""
     callers = Ending(table(reports=policy()), issuer=None)
     callers.until_s = time.time() + 0.1
     access = access_of(callers)
@@ -107,8 +107,8 @@ async def test_a_credential_that_ends() -> None:
         access.now()
 
 
-async def test_a_wait_that_is_cancelled(callers: Authenticator) -> None:
-    """A hang-up stays one, and what ended before is not touched by a later reload."""
+async def test_a_cancelled_wait_stays_cancelled(callers: Authenticator) -> None:
+    """A hang-up remains a cancellation, and a finished wait is not affected by a later reload."""
     access = access_of(callers)
     waiting = asyncio.create_task(access.during(asyncio.sleep(60)))
     await asyncio.sleep(0)
@@ -120,8 +120,8 @@ async def test_a_wait_that_is_cancelled(callers: Authenticator) -> None:
     await asyncio.sleep(0)
 
 
-async def test_a_timer_that_fires_too_early_is_set_again() -> None:
-    """A wall clock that lags behind the event loop's delays the end of a right, and does not lose it."""
+async def test_a_timer_that_fires_early_is_set_again() -> None:
+    """If the wall clock lags behind the event loop's clock, the right ends later, but still ends."""
     now_s = [100.0]
     callers = Ending(table(reports=policy()), issuer=None, clock=lambda: now_s[0])
     callers.until_s = 100.01

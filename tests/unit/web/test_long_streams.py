@@ -130,7 +130,7 @@ def test_parts_make_the_whole_list(
 
 @given(tasks=lists(), cut=st.integers(0, 40))
 @settings(max_examples=100)
-def test_a_stream_goes_on_where_it_ended(tasks: list[SandboxTask], cut: int) -> None:
+def test_a_stream_can_be_continued_where_it_ended(tasks: list[SandboxTask], cut: int) -> None:
     """The place of any position, as the offset of another stream, leads to the rest, once each."""
     query = Query(app="shop", since=At(epoch_s=BEGIN_S), until=At(epoch_s=BEGIN_S + 30 * DAY_S))
     parts = parts_of(query, now_s=NOW_S, align_s=60, longest_s=DAYS * DAY_S)
@@ -148,7 +148,7 @@ def test_a_stream_goes_on_where_it_ended(tasks: list[SandboxTask], cut: int) -> 
     assert rest == everything[read:]
 
 
-def test_what_a_long_range_costs() -> None:
+def test_the_number_of_calls_for_a_long_range() -> None:
     """One call for each block, and one for each part without a task; skipped parts cost one call each."""
     query = Query(app="shop", since=At(epoch_s=BEGIN_S), until=At(epoch_s=BEGIN_S + 30 * DAY_S), sort=Sort.SCHEDULED)
     parts = parts_of(query, now_s=NOW_S, align_s=60, longest_s=DAYS * DAY_S)

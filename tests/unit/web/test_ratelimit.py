@@ -16,7 +16,7 @@ from service.web.problems.from_errors import retry_after
     ],
 )
 def test_whole_numbers(note: BudgetNote, policy: bytes, state: bytes) -> None:
-    """Fields hold whole seconds, rounded up, and never more or less than there can be."""
+    """Fields hold whole seconds, rounded up, within their bounds."""
     assert ratelimit("shop", note) == ((b"ratelimit-policy", policy), (b"ratelimit", state))
 
 

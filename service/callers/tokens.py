@@ -1,13 +1,36 @@
-"""Verified tokens by SHA-256: verifying a signature takes longer than everything else in a cache hit."""
+"""Service account tokens (JWT, RFC 7519): which are accepted, what a valid one contains, and those verified already."""
+
+import msgspec
 
 from service.cache.lru import LruTable
-from service.callers.token import Token
 
 TOKENS_MAX = 10_000
 
 
+class Trust(msgspec.Struct, frozen=True, kw_only=True):
+    """The issuer whose tokens are accepted, and the audience that they must name."""
+
+    issuer: str
+    audience: str
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """A valid token: its account as NAMESPACE/NAME, and its expiry, in seconds since the epoch."""
+
+    account: str
+    ends_s: float
+
+
+def looks_like_token(credential: bytes) -> bool:
+    """Return whether this has the form of a token: three parts (RFC 7515, section 7.1)."""
+    return credential.count(b".") == 2
+
+
 class TokenCache:
-    """The `size` most recently used tokens, none kept past its expiry. Times are seconds since the epoch."""
+    """The `size` most recently used valid tokens by SHA-256, none past its expiry. Times are seconds since the epoch.
+
+    To verify a signature takes longer than everything else in a cache hit.
+    """
 
     def __init__(self, *, size: int = TOKENS_MAX) -> None:
         self._tokens: LruTable[bytes, Token] = LruTable(size)

@@ -1,0 +1,156 @@
+"""A line in virtual time with a scheduler whose answers a test sets, and blocks whose calls it scripts."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from structlog.testing import capture_logs
+
+from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, TooLong
+from service.budget.line.line import Line
+from service.budget.scheduler.interfaces import (
+    Beginning,
+    Rules,
+    Ticked,
+    WaitingCount,
+    Wish,
+)
+from service.budget.scheduler.local import LocalScheduler
+from service.budget.scheduler.policy import Policy
+from service.model.blocks import NOTHING, CachedBlock
+from service.model.errors import StoreUnavailable, UpstreamUnreachable
+from tests.queued_jobs import JobOfNothing, cached
+from tests.simulation.virtual_time import run_in_virtual_time
+
+RULES = Rules(calls=2, window_ms=1000, transit_ms=200, fetch_lease_ms=3_000)
+WAY_S = 0.001
+
+
+class Block(JobOfNothing):
+    """A block of an upstream that takes `took_s`; `stored` is what Redis has, `looks` when that was looked at."""
+
+    def __init__(self, name: str = "b", *, took_s: float = 0.05, connect_s: float = 0.0) -> None:
+        super().__init__(name)
+        self.took_s = took_s
+        self.connect_s = connect_s
+        self.stored: CachedBlock = NOTHING
+        self.error: Exception | None = None
+        self.looks: list[float] = []
+        self.calls: list[float] = []
+        self.failures: list[CallFailed] = []
+        self.kept = 0
+
+    async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
+        """Make the call, or fail as configured."""
+        del attempt
+        await asyncio.sleep(self.connect_s)
+        try:
+            await slot.hold()
+        except UpstreamUnreachable as exc:
+            return CallFailed(error=exc)
+        self.calls.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(self.took_s)
+        return self.failures.pop(0) if self.failures else cached(f"call {len(self.calls)}")
+
+    async def keep(self) -> None:
+        """Count."""
+        self.kept += 1
+
+    async def look(self) -> CachedBlock:
+        """Look at what is stored."""
+        self.looks.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(WAY_S)
+        if self.error is not None:
+            raise self.error
+        return self.stored
+
+
+class Scripted(LocalScheduler):
+    """A scheduler a millisecond away. The next answers to `begin` may be set, and each step may fail or hang."""
+
+    def __init__(self) -> None:
+        super().__init__(Policy(RULES), lambda: asyncio.get_running_loop().time() * 1000)
+        self.answers: list[Beginning] = []
+        self.keeps_turns = False
+        self.ticks: list[float] = []
+        self.begins: list[int] = []
+        self.knowns: list[bytes] = []
+        self.dones: list[float] = []
+        self.lost_begins = 0
+        self.lost_dones = 0
+        self.hangs = asyncio.Event()
+        self.hangs.set()
+
+    async def tick(
+        self,
+        waiting: tuple[WaitingCount, ...],
+        *,
+        returned: tuple[int, ...],
+        quiet: bool,
+        wants_board: bool,
+        wish: Wish | None = None,
+    ) -> Ticked:
+        """Tick, and record when; wishes are not granted, as by a replica that shares."""
+        del wish
+        self.ticks.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(WAY_S)
+        await self.hangs.wait()
+        return await super().tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
+
+    async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
+        """Return the next answer that was set, and give the turn back; otherwise begin."""
+        self.begins.append(turn)
+        self.knowns.append(known)
+        await asyncio.sleep(WAY_S)
+        if self.answers:
+            answer = self.answers.pop(0)
+            if not self.keeps_turns:
+                await super().done(turn, block=block, pause_ms=0, pause_reason="")
+            return answer
+        answer = await super().begin(turn, block=block, block_key=block_key, known=known)
+        if self.lost_begins:
+            self.lost_begins -= 1
+            raise StoreUnavailable("timed out")
+        return answer
+
+    async def done(
+        self, turn: int, *, block: str, pause_ms: int, pause_reason: str, took_ms: int | None = None
+    ) -> None:
+        """End a fetch, unless that is lost."""
+        self.dones.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(WAY_S)
+        if self.lost_dones:
+            self.lost_dones -= 1
+            raise StoreUnavailable("timed out")
+        await super().done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason, took_ms=took_ms)
+
+
+Scene = Callable[[Line, Scripted], Awaitable[None]]
+
+
+def in_a_line(scene: Scene, *, grace_s: float = 60.0) -> None:
+    """Run a scene with a line whose first quiet window is over."""
+
+    async def run() -> None:
+        scheduler = Scripted()
+        line = Line(scheduler, app="shop", rules=RULES, redis_grace_s=grace_s)
+        line.start()
+        await asyncio.sleep(3)
+        scheduler.ticks.clear()
+        await scene(line, scheduler)
+        scheduler.answers.clear()
+        await asyncio.wait_for(line.aclose(), 60)
+
+    with capture_logs():
+        run_in_virtual_time(run)
+
+
+def ask(
+    line: Line, job: Block, *, patience_s: float = 10.0, caller: str = "x", bound: int = 1_000
+) -> "asyncio.Task[Fetched | TooLong | LineIsFull]":
+    """Ask for a block."""
+    return asyncio.create_task(line.fetch(job, caller=caller, weight=1.0, patience_s=patience_s, bound=bound))
+
+
+def now_s() -> float:
+    """Return the virtual time."""
+    return asyncio.get_running_loop().time()

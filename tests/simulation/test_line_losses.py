@@ -1,0 +1,159 @@
+"""What a line does about lost answers, failed calls, outages and its own end: in virtual time."""
+
+import asyncio
+
+import pytest
+
+from service.budget.line.jobs import CallFailed, Fetched
+from service.budget.line.line import Line
+from service.budget.line.turns import DONE_AGAIN_S
+from service.budget.scheduler.interfaces import (
+    Ticked,
+)
+from service.model.errors import ShuttingDown, StoreUnavailable, UpstreamTimeout
+from tests.simulation.scripted_line import WAY_S, Block, Scripted, ask, in_a_line, now_s
+
+
+def test_a_lost_answer_to_begin_is_asked_for_once_more() -> None:
+    """The same turn begins again, and the call is made with it: no slot is lost."""
+
+    async def scene(line: Line, scheduler: Scripted) -> None:
+        scheduler.lost_begins = 1
+        assert isinstance(await ask(line, Block()), Fetched)
+        assert len(scheduler.begins) == 2
+        assert len(set(scheduler.begins)) == 1
+        assert line.turn_ends == {("x", "used"): 1}
+
+    in_a_line(scene)
+
+
+def test_a_begin_whose_answers_are_lost_is_ended() -> None:
+    """The end of a fetch that may have begun is told, so that its block is not held; the request waits again."""
+
+    async def scene(line: Line, scheduler: Scripted) -> None:
+        scheduler.lost_begins = 2
+        asked_s = now_s()
+        assert isinstance(await ask(line, Block()), Fetched)
+        assert now_s() - asked_s < 0.2
+        assert line.turn_ends == {("x", "lost"): 1, ("x", "used"): 1}
+        assert len(scheduler.dones) == 2
+
+    in_a_line(scene)
+
+
+def test_the_end_of_a_fetch_is_told_again_and_again_with_growing_pauses() -> None:
+    """The request has its block at once; its turn is not used a second time meanwhile; after five tries that is all."""
+
+    async def scene(line: Line, scheduler: Scripted) -> None:
+        scheduler.lost_dones = 100
+        asked_s = now_s()
+        assert isinstance(await ask(line, Block()), Fetched)
+        assert now_s() - asked_s < 0.1
+        await asyncio.sleep(10)
+        apart = [later - earlier for earlier, later in zip(scheduler.dones, scheduler.dones[1:], strict=False)]
+        assert apart == pytest.approx([DONE_AGAIN_S * 2**n + WAY_S for n in range(4)], abs=0.01)
+        scheduler.lost_dones = 1
+        scheduler.dones.clear()
+        assert isinstance(await ask(line, Block("c")), Fetched)
+        await asyncio.sleep(5)
+        assert len(scheduler.dones) == 2
+
+    in_a_line(scene)
+
+
+def test_a_failed_call_is_made_again_for_those_who_can_still_wait() -> None:
+    """Those whose patience has ended get its error, at once; nobody waits longer than the patience and a call."""
+
+    async def scene(line: Line, scheduler: Scripted) -> None:
+        block = Block(took_s=2.0)
+        block.failures = [CallFailed(error=UpstreamTimeout("no answer", app="shop"), again=True)]
+        asked_s = now_s()
+        patient, impatient = ask(line, block, caller="p"), ask(line, block, caller="i", patience_s=1.0)
+        with pytest.raises(UpstreamTimeout):
+            await impatient
+        assert now_s() - asked_s == pytest.approx(2.0, abs=0.05)
+        assert isinstance(await patient, Fetched)
+        assert len(block.calls) == 2
+        assert block.kept == 1
+        assert len(scheduler.dones) == 2
+
+    in_a_line(scene)
+
+
+def test_a_call_that_stored_a_part_lets_the_next_one_know_it() -> None:
+    """The part's head goes with the next `begin`, or that would only find the part."""
+
+    async def scene(line: Line, scheduler: Scripted) -> None:
+        block = Block()
+        error = UpstreamTimeout("a part only", app="shop")
+        block.failures = [CallFailed(error=error, head=b"part", again=True)]
+        assert isinstance(await ask(line, block), Fetched)
+        assert scheduler.knowns == [b"", b"part"]
+
+    in_a_line(scene)
+
+
+def test_a_stop_fails_all_who_wait_and_a_call_under_way_goes_on() -> None:
+    """No other call would do better; those that wait for the one that has begun get what it brings."""
+
+    async def scene(line: Line, scheduler: Scripted) -> None:
+        error = UpstreamTimeout("wrong key", app="shop")
+        stops, goes_on = Block("stops"), Block("goes on", took_s=1.0)
+        stops.failures = [CallFailed(error=error, stop=True)]
+        going, stopping = ask(line, goes_on), ask(line, stops)
+        behind = [ask(line, Block(f"b{number}")) for number in range(5)]
+        for task in (stopping, *behind):
+            with pytest.raises(UpstreamTimeout):
+                await task
+        assert isinstance(await going, Fetched)
+        del scheduler
+
+    in_a_line(scene)
+
+
+def test_a_line_that_closes_ends_what_it_has_begun() -> None:
+    """Who waits is refused, a call under way serves, its end is told, and no further turn is used."""
+
+    async def scene(line: Line, scheduler: Scripted) -> None:
+        called = Block("called", took_s=1.0)
+        called.failures = [CallFailed(error=UpstreamTimeout("no answer", app="shop"), again=True)]
+        serving = Block("serving", took_s=1.5)
+        asked = [ask(line, called), ask(line, serving)]
+        await asyncio.sleep(0.1)
+        waiting = [ask(line, Block(f"b{number}")) for number in range(3)]
+        await asyncio.sleep(0.1)
+        await line.aclose()
+        got = await asyncio.gather(*asked, *waiting, return_exceptions=True)
+        assert [type(each) for each in got] == [UpstreamTimeout, Fetched] + [ShuttingDown] * 3
+        assert len(scheduler.dones) == 2
+        with pytest.raises(ShuttingDown):
+            await ask(line, Block("new"))
+        ended = len(scheduler.ticks)
+        await asyncio.sleep(5)
+        assert len(scheduler.ticks) == ended
+
+    in_a_line(scene)
+
+
+def test_an_outage_is_waited_out_for_the_grace_period_and_not_longer() -> None:
+    """Then those who wait get the error, at once; a call that has begun goes on."""
+
+    async def scene(line: Line, scheduler: Scripted) -> None:
+        calling = ask(line, Block("calling", took_s=5.0))
+        await asyncio.sleep(0.1)
+        step, down_s = scheduler.tick, now_s()
+
+        async def away(*_: object, **__: object) -> Ticked:
+            raise StoreUnavailable("unreachable")
+
+        scheduler.tick = away  # type: ignore[method-assign]
+        with pytest.raises(StoreUnavailable):
+            await ask(line, Block("waiting"))
+        assert now_s() - down_s == pytest.approx(2.0, abs=0.3)
+        assert line.is_cut_off
+        assert isinstance(await calling, Fetched)
+        scheduler.tick = step  # type: ignore[method-assign]
+        await asyncio.sleep(1.5)
+        assert not line.is_cut_off, "it is noticed although nobody waits"
+
+    in_a_line(scene, grace_s=2.0)

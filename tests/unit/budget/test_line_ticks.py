@@ -1,0 +1,166 @@
+"""A line's ticks: what they report, and what becomes of the turns that they bring."""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from service.budget.line.jobs import Fetched
+from service.budget.line.line import HEARTBEAT_S, Line
+from service.budget.scheduler.interfaces import Beginning, Begun, Ticked, Turn, WaitingCount
+from service.model.errors import ShuttingDown, StoreUnavailable, UpstreamTimeout
+from tests.servers import until
+from tests.unit.budget.lines import RULES, BlockHere, Blocks, Telling, ask, failing, lines
+
+
+async def test_who_comes_while_the_line_reports_itself_empty_is_not_forgotten(blocks: Blocks) -> None:
+    """A tick that reports an empty line is still in progress when the next request arrives."""
+    async with lines(blocks) as ([line], [scheduler]):
+        scheduler.slow_s = 0.03
+        for number in range(4):
+            with pytest.raises(UpstreamTimeout):
+                await ask(line, BlockHere(blocks, "a", failing(9, again=False)))
+            await asyncio.sleep(0.01 * number)
+            assert isinstance(await asyncio.wait_for(ask(line, BlockHere(blocks, "a")), 1), Fetched)
+            del blocks.stored["a"]
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_who_comes_with_an_empty_tick_is_asked_for(blocks: Blocks, away: bool) -> None:
+    """During one, or after one that found Redis unavailable: the board is still new, yet another tick must follow."""
+    async with lines(blocks) as ([line], [scheduler]):
+        tick, goes_on = scheduler.tick, asyncio.Event()
+        held = 0
+        scheduler.grants = False
+
+        async def holding(waiting: tuple[WaitingCount, ...], *, wants_board: bool, **named: object) -> Ticked:
+            nonlocal held
+            if not waiting and not goes_on.is_set():
+                held += 1
+                await goes_on.wait()
+            return await tick(waiting, wants_board=wants_board, **named)  # type: ignore[arg-type]
+
+        assert isinstance(await ask(line, BlockHere(blocks, "a")), Fetched)
+        scheduler.tick = holding  # type: ignore[method-assign]
+        await until(lambda: held == 1)
+        scheduler.away = away
+        if away:
+            goes_on.set()
+            await until(lambda: line.is_cut_off)
+        asked = ask(line, BlockHere(blocks, "b"))
+        await asyncio.sleep(0)
+        goes_on.set()
+        async with asyncio.timeout(1):
+            if away:
+                with pytest.raises(StoreUnavailable):
+                    await asked
+            else:
+                assert isinstance(await asked, Fetched)
+
+
+async def test_a_turn_is_begun_within_the_tick_that_gives_it(blocks: Blocks) -> None:
+    """With a slot free, one call of the scheduler leads to the fetch, another ends it, and no third is needed."""
+    async with lines(blocks) as ([line], [scheduler]):
+        await until(lambda: line.last is not None)
+        scheduler.begin_fault = ZeroDivisionError()
+        ticks = ticks_of(scheduler)
+        assert isinstance(await ask(line, BlockHere(blocks, "a")), Fetched)
+        await asyncio.sleep(2 * HEARTBEAT_S)
+        assert ticks() == 1
+        assert line.turn_ends == {("x", "used"): 1}
+        assert line.waiting() == ()
+
+
+async def test_a_tick_that_was_answered_in_vain_is_given_back(blocks: Blocks) -> None:
+    """If the answer to a tick is lost that has begun a fetch, its end is told with the next, and the block fetched."""
+    async with lines(blocks) as ([line], [scheduler]):
+        await until(lambda: line.last is not None)
+        tick, lost = scheduler.tick, 0
+
+        async def losing(waiting: tuple[WaitingCount, ...], **named: object) -> Ticked:
+            nonlocal lost
+            ticked = await tick(waiting, **named)  # type: ignore[arg-type]
+            if ticked.begun is not None and not lost:
+                lost += 1
+                raise StoreUnavailable("timed out")
+            return ticked
+
+        scheduler.tick = losing  # type: ignore[method-assign]
+        assert isinstance(await ask(line, BlockHere(blocks, "a")), Fetched)
+        assert (lost, blocks.named()) == (1, ["a"])
+        assert line.turn_ends == {("x", "used"): 1}
+
+
+async def test_a_line_that_closes_during_a_tick_leaves_nobody(blocks: Blocks) -> None:
+    """A fetch that the tick has begun is made; a request whose turn it was not is refused, and none is left waiting."""
+    for grants in (True, False):
+        async with lines(blocks) as ([line], [scheduler]):
+            await until(lambda: line.last is not None)
+            scheduler.grants, scheduler.slow_s = grants, 0.05
+            asked = ask(line, BlockHere(blocks, f"a{grants}"))
+            await until(lambda: line._turns._wish is not None)
+            await line.aclose()
+            assert asked.done()
+            outcome = (await asyncio.gather(asked, return_exceptions=True))[0]
+            assert isinstance(outcome, Fetched if grants else ShuttingDown)
+
+
+def ticks_of(scheduler: Telling) -> Callable[[], int]:
+    """Count the ticks from now on."""
+    tick, ticks = scheduler.tick, 0
+
+    async def counting(waiting: tuple[WaitingCount, ...], **named: object) -> Ticked:
+        nonlocal ticks
+        ticks += 1
+        return await tick(waiting, **named)  # type: ignore[arg-type]
+
+    scheduler.tick = counting  # type: ignore[method-assign]
+    return lambda: ticks
+
+
+async def test_turns_are_counted_when_they_are_used_and_once(blocks: Blocks) -> None:
+    """Turns that are given back are not counted, and one whose answer was lost is not counted twice."""
+    async with lines(blocks) as ([_], [scheduler]):
+        used: list[str] = []
+        line = Line(scheduler, app="shop", rules=RULES, used=used.append)
+        line.start()
+        scheduler.grants = False
+        begin, lost = scheduler.begin, 0
+
+        async def losing(turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
+            nonlocal lost
+            beginning = await begin(turn, block=block, block_key=block_key, known=known)
+            if isinstance(beginning, Begun) and not lost:
+                lost += 1
+                raise StoreUnavailable("timed out")
+            return beginning
+
+        scheduler.begin = losing  # type: ignore[method-assign]
+        assert isinstance(await ask(line, BlockHere(blocks, "a"), caller="x"), Fetched)
+        assert isinstance(await ask(line, BlockHere(blocks, "b"), caller="y"), Fetched)
+        hung_up = ask(line, BlockHere(blocks, "c"), caller="z")
+        await asyncio.sleep(0)
+        hung_up.cancel()
+        await line.aclose()
+        assert (lost, used) == (1, ["x", "y"])
+
+
+async def test_a_turn_about_to_be_given_back_is_not_used(blocks: Blocks) -> None:
+    """A late answer may still list it; if used, it would be freed by its return during its call."""
+    async with lines(blocks) as ([line], [scheduler]):
+        tick, given = scheduler.tick, Turn(id=7, caller="x", usable_in_ms=0)
+        given_back: list[int] = []
+
+        async def listing(waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], **named: bool) -> Ticked:
+            given_back.extend(returned)
+            own = tuple(turn for turn in returned if turn != given.id)
+            ticked = await tick(waiting, returned=own, **named)
+            is_late = len(given_back) < 2
+            return msgspec.structs.replace(ticked, turns=(*ticked.turns, given)) if is_late else ticked
+
+        scheduler.tick = listing  # type: ignore[method-assign]
+        await line.look()
+        assert isinstance(await ask(line, BlockHere(blocks, "a")), Fetched)
+        assert given_back == [7]
+        assert line.turn_ends == {("x", "returned"): 1, ("x", "used"): 1}
