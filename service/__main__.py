@@ -126,23 +126,23 @@ def _serve(parsed: argparse.Namespace) -> int:
 
 
 def _demo(parsed: argparse.Namespace) -> int:
-    from service.commands.sandbox import run_demo
+    from service.sandbox.demo import run_demo
 
     return run_demo(host=parsed.host, port=parsed.port, seed=parsed.seed, tasks=parsed.tasks)
 
 
 def _sandbox(parsed: argparse.Namespace) -> int:
-    from service.commands.sandbox import run_sandbox
+    from service.sandbox.serving import run_sandbox
+    from service.sandbox.upstream import SandboxOptions
 
-    return run_sandbox(
-        host=parsed.host,
-        port=parsed.port,
+    options = SandboxOptions(
         seed=parsed.seed,
         tasks=parsed.tasks,
         calls=parsed.calls,
         window_s=parsed.window_s,
         range_max_days=parsed.range_max_days,
     )
+    return run_sandbox(options, host=parsed.host, port=parsed.port)
 
 
 def _check(parsed: argparse.Namespace) -> int:

@@ -5,7 +5,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 import msgspec
 from litestar import Litestar
@@ -29,11 +28,12 @@ from service.model.callers import AppInfo
 from service.model.calls import CallKind
 from service.observe.access_log import log_requests
 from service.observe.batch import BatchedObservers, Listener
+from service.server.asgi import AnswerAtOnce
+from service.server.http_server import HttpServer
 from service.settings import Settings
 from service.store.inspection import warned
 from service.store.redis_store import RedisStore
 from service.store.shared_clock import SharedClock
-from service.telemetry.connections import ServerState
 from service.telemetry.signals import Signals
 from service.telemetry.state import Watched
 from service.upstream.apps import UpstreamApp, upstream_app_of
@@ -58,9 +58,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     asgi: AsgiApp
-    at_once: Callable[[Any], Messages | None] | None
+    at_once: AnswerAtOnce | None
     refusal: Callable[[int, tuple[str, int] | None], Messages]
-    watch_server: Callable[[ServerState], None]
+    watch_server: Callable[[HttpServer], None]
     leave: Callable[[], None]
     refuse: Callable[[], None]
 
@@ -210,7 +210,7 @@ def create_app(
         clock=clock,
         max_bytes=0 if settings.auth == "none" else settings.cache.answers_bytes,  # `is_open` is checked behind it
     )
-    live.attach(gateway, block_cache, forget=responses.forget)
+    live.attach(gateway.set_lifetimes, block_cache.set_lifetimes, forget=responses.forget)
     purge.add(responses.forget)
 
     def leave() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,14 +16,6 @@ from service.web.settings import web_settings
 
 if TYPE_CHECKING:
     from service.callers.issuer import Issuer
-
-
-class UsesLifetimes(Protocol):
-    """A component that uses lifetimes."""
-
-    def set_lifetimes(self, lifetimes: Lifetimes) -> None:
-        """Use these lifetimes from now on."""
-        ...
 
 
 class LiveSettings:
@@ -39,14 +31,14 @@ class LiveSettings:
         self._issuer = None if self._tokens is None else self._issuer_of(self._tokens)
         self._is_followed = False
         self._ending: set[asyncio.Task[None]] = set()
-        self._parts: tuple[UsesLifetimes, ...] = ()
+        self._set_lifetimes: tuple[Callable[[Lifetimes], None], ...] = ()
         self._forget: Callable[[], None] = _nothing
         self.callers = Authenticator(table_of(settings), issuer=self._issuer)
         self._note(settings)
 
-    def attach(self, *parts: UsesLifetimes, forget: Callable[[], None]) -> None:
-        """Pass changed lifetimes on to these components; `forget` drops answers made under other settings."""
-        self._parts = parts
+    def attach(self, *set_lifetimes: Callable[[Lifetimes], None], forget: Callable[[], None]) -> None:
+        """Pass changed lifetimes on to these functions; `forget` drops answers made under other settings."""
+        self._set_lifetimes = set_lifetimes
         self._forget = forget
 
     def apply(self, settings: Settings) -> None:
@@ -62,8 +54,8 @@ class LiveSettings:
         self.callers.replace(table, issuer="same" if issuer is self._issuer else issuer)
         self._follow(issuer)
         self._tokens = tokens
-        for part in self._parts:
-            part.set_lifetimes(lifetimes_of(settings.cache))
+        for set_lifetimes in self._set_lifetimes:
+            set_lifetimes(lifetimes_of(settings.cache))
         self._forget()
 
     @asynccontextmanager

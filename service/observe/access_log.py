@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 import structlog
 
-from service.observe.request import RequestRecord
+from service.observe.request import LABELS_MAX, RequestLabels, RequestRecord
 
 # Precomputed for nearly every hit, since formatting numbers is expensive.
 _NO_WAITS = '"waited_ms":0.0,"upstream_ms":0.0,"calls":0'
@@ -46,7 +47,6 @@ class AccessLog:
         self._write = write
         self._second = -1
         self._second_text = ""
-        self._encoder = msgspec.json.Encoder()
 
     def __call__(self, seen: Sequence[RequestRecord]) -> None:
         """Write one line per record."""
@@ -57,7 +57,6 @@ class AccessLog:
         if second != self._second:
             self._second = second
             self._second_text = datetime.fromtimestamp(second, tz=UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        labels = self._encoder.encode(seen.labels).decode()[1:-1]
         waits = _NO_WAITS
         if seen.waited_s or seen.upstream_s:
             times = f'"waited_ms":{seen.waited_s * 1000:.1f},"upstream_ms":{seen.upstream_s * 1000:.1f}'
@@ -66,14 +65,15 @@ class AccessLog:
             self._second_text,
             (seen.ended_at_s - second) * 1e6,
             seen.request_id,
-            labels,
-            _quoted(seen.client),
-            _quoted(seen.trace_id),
+            _members(seen.labels),
+            "null" if seen.client is None else f'"{seen.client}"',
+            "null" if seen.trace_id is None else f'"{seen.trace_id}"',
             waits,
             seen.duration_s * 1000,
         )
 
 
-def _quoted(text: str | None) -> str:
-    """Return a text of harmless letters in JSON."""
-    return "null" if text is None else f'"{text}"'
+@lru_cache(maxsize=LABELS_MAX)
+def _members(labels: RequestLabels) -> str:
+    """Return the labels as members of a JSON object."""
+    return msgspec.json.encode(labels).decode()[1:-1]

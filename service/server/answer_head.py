@@ -1,15 +1,13 @@
 """Answer heads: status line, fields, and the framing of the body (RFC 9112, 6)."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from email.utils import formatdate
 from http import HTTPStatus
 
 import msgspec
 
 _STATUS_LINES = {status.value: b"HTTP/1.1 %d %b" % (status, status.phrase.encode()) for status in HTTPStatus}
-_KEEP = b"\r\nconnection: keep-alive"
-_CLOSE = b"\r\nconnection: close"
 
 
 class BrokenAnswer(Exception):
@@ -42,7 +40,7 @@ class Clock:
 
 def head_of(
     status: int,
-    headers: Iterable[tuple[bytes, bytes]],
+    headers: Collection[tuple[bytes, bytes]],
     *,
     date: bytes,
     body_length: int | None,
@@ -53,30 +51,40 @@ def head_of(
 
     Raise BrokenAnswer if a field contains a line end or two lengths are given.
     """
-    lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status]
-    length = None
-    for name, value in headers:
-        lines.append(b"%b: %b" % (name, value))
-        if name == b"content-length":
-            if length is not None:
-                raise BrokenAnswer("two lengths")
-            length = int(value)
-    head = b"\r\n".join(lines)
-    if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1:
-        raise BrokenAnswer("a line end within a field")
-    rest = date
+    lines = head_lines(status, headers)
+    lengths = [value for name, value in headers if name == b"content-length"]
+    if len(lengths) > 1:
+        raise BrokenAnswer("two lengths")
+    length = int(lengths[0]) if lengths else None
+    rest = b""
     is_chunked = False
     if length is None and status >= 200 and status not in (204, 304):
         if body_length is not None:
             length = body_length
-            rest += b"\r\ncontent-length: %d" % length
+            rest = b"\r\ncontent-length: %d" % length
         elif is_1_1:
             is_chunked = True
-            rest += b"\r\ntransfer-encoding: chunked"
+            rest = b"\r\ntransfer-encoding: chunked"
         else:
             keep_alive = False
+    end = last_lines(date=date, is_1_1=is_1_1, keep_alive=keep_alive)
+    return b"%b%b%b" % (lines, rest, end), Framing(length, is_chunked, keep_alive)
+
+
+def last_lines(*, date: bytes, is_1_1: bool, keep_alive: bool) -> bytes:
+    """Return the end of a head: the fields that depend on the moment and on the connection, and the empty line."""
     if not keep_alive:
-        rest += _CLOSE
-    elif not is_1_1:
-        rest += _KEEP
-    return b"%b%b\r\n\r\n" % (head, rest), Framing(length, is_chunked, keep_alive)
+        return b"%b\r\nconnection: close\r\n\r\n" % date
+    return b"%b\r\n\r\n" % date if is_1_1 else b"%b\r\nconnection: keep-alive\r\n\r\n" % date
+
+
+def head_lines(status: int, headers: Collection[tuple[bytes, bytes]]) -> bytes:
+    """Return the status line and the field lines, without the last line end.
+
+    Raise BrokenAnswer if a field contains a line end.
+    """
+    status_line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
+    lines = b"\r\n".join([status_line, *[b": ".join(field) for field in headers]])
+    if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers):
+        raise BrokenAnswer("a line end within a field")
+    return lines

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import msgspec
 import structlog
 
 Scope = MutableMapping[str, Any]
@@ -13,7 +14,17 @@ Messages = tuple[Message, Message]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-AnswerAtOnce = Callable[[Scope], Messages | None]
+
+
+class EncodedAnswer(msgspec.Struct, frozen=True, gc=False):
+    """A complete answer to a GET. `lines` are those of its head (`head_lines`), including its length; the server adds
+    the fields that depend on the moment and on the connection."""
+
+    lines: bytes
+    body: bytes
+
+
+AnswerAtOnce = Callable[[Scope], EncodedAnswer | None]
 """Return the answer to a request if nothing has to be awaited for it, or None if the app has to be called."""
 Client = tuple[str, int]
 """A peer's address and port."""

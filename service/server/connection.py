@@ -5,8 +5,8 @@ import sys
 from typing import TYPE_CHECKING, cast
 
 from service.server.abort_reasons import AbortReason
-from service.server.answer_head import Framing, head_of
-from service.server.asgi import Client, Message, Messages
+from service.server.answer_head import Framing, head_of, last_lines
+from service.server.asgi import Client, EncodedAnswer, Message, Messages
 from service.server.exchange import Exchange
 from service.server.request_head import END, BadHead, RequestHead
 
@@ -144,9 +144,9 @@ class ClientConnection(asyncio.Protocol):
             self.refuse(exc.status)
             return
         request.scope["client"] = self.client
-        messages = server.answer_at_once(request.scope)
-        if messages is not None:
-            self._write_at_once(request, messages)
+        answer = server.answer_at_once(request.scope)
+        if answer is not None:
+            self._write_encoded(request, answer)
             return
         self._exchange = Exchange(self, request)
         self.deadline_s = NEVER
@@ -154,13 +154,19 @@ class ClientConnection(asyncio.Protocol):
 
     def refuse(self, status: int) -> None:
         """Answer input that never becomes a request, and close."""
-        self._write_at_once(_NO_REQUEST, self._server.refusal(status, self.client))
+        self._write_refusal(_NO_REQUEST, self._server.refusal(status, self.client))
 
     def turn_away(self) -> None:
         """Answer 503 before any request has arrived, and close without waiting for one."""
-        self._write_at_once(_NOT_SERVED, self._server.refusal(503, self.client))
+        self._write_refusal(_NOT_SERVED, self._server.refusal(503, self.client))
 
-    def _write_at_once(self, request: RequestHead, messages: Messages) -> None:
+    def _write_encoded(self, request: RequestHead, answer: EncodedAnswer) -> None:
+        keep_alive = request.keep_alive and not self._server.is_closing
+        end = last_lines(date=self._server.clock.date(), is_1_1=request.is_1_1, keep_alive=keep_alive)
+        self.write(answer.lines, end, answer.body)
+        self.answered(request, keep_alive=keep_alive)
+
+    def _write_refusal(self, request: RequestHead, messages: Messages) -> None:
         start, body = messages
         head, framing = self.write_head(request, start, body_length=len(body["body"]))
         if request.is_head:

@@ -12,7 +12,7 @@ import structlog
 from service.server.abort_reasons import AbortReason
 from service.server.addresses import naming
 from service.server.answer_head import Clock
-from service.server.asgi import AnswerAtOnce, Application, Client, Messages, Refuse, Scope
+from service.server.asgi import AnswerAtOnce, Application, Client, EncodedAnswer, Refuse, Scope
 from service.server.connection import ClientConnection
 from service.server.exchange import Exchange
 from service.server.heap import heap_trimmer
@@ -157,15 +157,15 @@ class HttpServer:
         """Call it in the loop's next iteration."""
         self._loop.call_soon(call)
 
-    def answer_at_once(self, scope: Scope) -> Messages | None:
-        """Return an answer for which nothing has to be awaited, if there is one."""
+    def answer_at_once(self, scope: Scope) -> EncodedAnswer | None:
+        """Return an answer for which nothing has to be awaited, if there is one; after a fault, the app is called."""
         if self.at_once is None:
             return None
         try:
             return self.at_once(scope)
         except Exception:
             log.exception("server.request_failed")
-            return self.refusal(500, scope["client"])
+            return None
 
     def begin(self, connection: ClientConnection, exchange: Exchange, scope: Scope) -> None:
         """Call the app for a request."""

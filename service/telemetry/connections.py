@@ -1,42 +1,18 @@
 """Reads the state of the callers' server at each scrape: its connections, and how they ended."""
 
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+from collections.abc import Iterator
 
 from prometheus_client.metrics_core import Metric
 
-from service.server.abort_reasons import ABORT_REASONS, AbortReason
+from service.server.abort_reasons import ABORT_REASONS
+from service.server.http_server import HttpServer
 from service.telemetry.families import counters, gauges
-
-
-class ServerState(Protocol):
-    """What is read of a server."""
-
-    @property
-    def open_connections(self) -> int:
-        """Return the number of open connections."""
-        ...
-
-    @property
-    def requests_in_flight(self) -> int:
-        """Return how many requests are being answered, streams included."""
-        ...
-
-    @property
-    def unsent_bytes(self) -> int:
-        """Return how many bytes wait for their readers, or for the rest of a head."""
-        ...
-
-    @property
-    def aborted_by_reason(self) -> Mapping[AbortReason, int]:
-        """Return how many connections the server has aborted, by reason."""
-        ...
 
 
 class ConnectionMetrics:
     """Collects the state of one server."""
 
-    def __init__(self, server: ServerState) -> None:
+    def __init__(self, server: HttpServer) -> None:
         self._server = server
 
     def collect(self) -> Iterator[Metric]:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.metrics_core import Metric
 
+from service.server.http_server import HttpServer
 from service.telemetry.app_states import AppStateCollector
-from service.telemetry.connections import ConnectionMetrics, ServerState
+from service.telemetry.connections import ConnectionMetrics
 from service.telemetry.expiry import ExpiryCollector
 from service.telemetry.families import counters, gauges, histograms
 from service.telemetry.lag import Lag
@@ -49,7 +50,7 @@ class Metrics:
         for collector in (self, self.requests, self.calls, self.redis):
             self.registry.register(collector)
 
-    def watch_server(self, server: ServerState) -> None:
+    def watch_server(self, server: HttpServer) -> None:
         """Also report the connections of callers."""
         self.registry.register(ConnectionMetrics(server))
 

@@ -14,10 +14,10 @@ from service.model.calls import CallKind
 from service.observe.batch import Listener
 from service.observe.request import Observer
 from service.server.asgi import Application
+from service.server.http_server import HttpServer
 from service.settings import Settings
 from service.store.redis_store import OnCall as OnStoreCall
 from service.telemetry.call_log import call_logger
-from service.telemetry.connections import ServerState
 from service.telemetry.exposition import exposed
 from service.telemetry.metrics import Metrics
 from service.telemetry.state import Watched
@@ -84,7 +84,7 @@ class Signals:
         if self.metrics is not None:
             self.metrics.watch(watched)
 
-    def watch_server(self, server: ServerState) -> None:
+    def watch_server(self, server: HttpServer) -> None:
         """Include the connections of callers in the metrics, if there are any."""
         if self.metrics is not None:
             self.metrics.watch_server(server)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
 
 import msgspec
 from prometheus_client.metrics_core import Metric
@@ -16,6 +15,7 @@ from service.gateway.block_source import AHEAD, LOOKUPS, RENEWAL
 from service.gateway.gateway import Gateway
 from service.gateway.served import ServedApp, ServedCall
 from service.settings import Settings
+from service.store.redis_store import RedisStore
 from service.telemetry.families import Labels, counters, gauges
 from service.upstream.records import Oddity
 from service.upstream.signer import Signer
@@ -28,15 +28,6 @@ BACKGROUND = (RENEWAL, AHEAD)
 
 OF_BUDGETS = ("app", "call")
 """The labels of a budget: each app has one for each kind of call."""
-
-
-class Connected(Protocol):
-    """Anything with a connection count."""
-
-    @property
-    def open_connections(self) -> int:
-        """Return the number of open connections."""
-        ...
 
 
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +48,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     memory: MemoryBlocks
     blocks: RedisBlocks
     shares: CallerShares
-    redis: Connected
+    redis: RedisStore
     clock: Callable[[], float]
     skew_s: Callable[[], float | None]
     feeds: Feeds

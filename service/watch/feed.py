@@ -47,8 +47,8 @@ class ChunkSource(Protocol):
         ...
 
 
-class WatchPayer(Protocol):
-    """A watcher in whose caller's turn blocks may be fetched."""
+class WatchPayer(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A watch in whose caller's turn blocks may be fetched; `caller_now` raises if it may no longer read the list."""
 
     caller_name: str
     caller_now: Callable[[], Awaitable[Caller]]

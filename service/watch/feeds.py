@@ -14,7 +14,7 @@ from service.settings import WatchSettings
 from service.usage.counts import Count
 from service.watch.counting import WatchCounter
 from service.watch.events import tag_of
-from service.watch.feed import ChunkSource, Feed
+from service.watch.feed import ChunkSource, Feed, WatchPayer
 from service.watch.version_store import VersionStore
 from service.watch.watcher import Watcher
 
@@ -81,12 +81,11 @@ class Feeds:
             only,
             tag=tag_of(query, only),
             clock=self._clock,
-            caller_name=caller.name,
             caller_now=caller_now,
         )
         self._watchers[caller.name] += 1
         try:
-            with feed.watched_by(watcher):
+            with feed.watched_by(WatchPayer(caller_name=caller.name, caller_now=caller_now)):
                 yield watcher
         finally:
             self._watchers[caller.name] -= 1

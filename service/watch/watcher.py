@@ -43,11 +43,9 @@ class Watcher:
         *,
         tag: str,
         clock: Callable[[], float],
-        caller_name: str,
         caller_now: Callable[[], Awaitable[Caller]],
     ) -> None:
-        self.caller_name = caller_name
-        self.caller_now = caller_now
+        self._caller_now = caller_now
         self._feed = feed
         self._only = only
         self._tag = tag
@@ -81,7 +79,7 @@ class Watcher:
         now, seen = self._feed.now, -1
         while True:
             try:
-                await self.caller_now()
+                await self._caller_now()
             except TaskgateError as exc:
                 yield (self._identified(Ended(error=exc)),)
                 return

@@ -14,6 +14,9 @@ JSON = b"application/json"
 HTML = b"text/html; charset=utf-8"
 TEXT = b"text/plain; charset=utf-8"
 
+NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
+"""Sent with every response."""
+
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """A response as sent, without connection-specific header fields."""
@@ -22,22 +25,26 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[Header, ...]
     body: bytes
 
+    @property
+    def sent_headers(self) -> tuple[Header, ...]:
+        """The header fields with the body's length; 204 and 304 have no body."""
+        if self.status in (204, 304):
+            return self.headers
+        return (*self.headers, (b"content-length", b"%d" % len(self.body)))
+
 
 class Reply:
     """An ASGI application that sends a response; Litestar accepts it as a handler's return value."""
 
-    __slots__ = ("_answer",)
+    __slots__ = ("answer",)
 
     def __init__(self, answer: Answer) -> None:
-        self._answer = answer
+        self.answer = answer
 
     async def __call__(self, scope: Any, receive: Any, send: Callable[..., Any]) -> None:
         """Send the response."""
-        answer = self._answer
-        headers = [*answer.headers]
-        if answer.status not in (204, 304):
-            headers.append((b"content-length", str(len(answer.body)).encode()))
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        answer = self.answer
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.sent_headers})
         await send({"type": "http.response.body", "body": answer.body, "more_body": False})
 
 

@@ -61,7 +61,7 @@ class EventStream(Reply):
             self._context.hung_up = True  # the reader has stalled: leave the body unfinished
 
     async def _send_all(self, send: Send) -> None:
-        answer = self._answer
+        answer = self.answer
         await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers]})
         self._context.outcome = STREAMED
         if not self._context.is_head:

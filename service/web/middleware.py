@@ -18,7 +18,7 @@ from service.observe.request import (
     labels_of,
     trace_id_of,
 )
-from service.web.answers import Header, Reply
+from service.web.answers import NOSNIFF, Header, Reply
 from service.web.client_address import PEERS, ClientAddresses
 from service.web.headers.origin import foreign_status
 from service.web.problems.handlers import failure_answer, refusal_answer
@@ -29,7 +29,6 @@ FIELDS_MAX_BYTES = 16 * 1024
 STATUS_HUNG_UP = 499
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-_NOSNIFF = (b"x-content-type-options", b"nosniff")
 _METHODS = frozenset(("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"))
 
 Scope = dict[str, Any]
@@ -102,7 +101,7 @@ class RequestMiddleware:
         labels = labels_of("other", UNROUTED, status, None, None, context.outcome)
         address = None if client is None else client[0]
         self._report(context, labels, client=address, started_s=started_s, answer_bytes=len(answer.body))
-        headers = (*answer.headers, _NOSNIFF, (b"x-request-id", context.request_id.encode()))
+        headers = (*answer.headers, NOSNIFF, (b"x-request-id", context.request_id.encode()))
         start = {"type": "http.response.start", "status": status, "headers": headers}
         return start, {"type": "http.response.body", "body": answer.body}
 
@@ -147,9 +146,7 @@ class _Outgoing:
         """Pass on one ASGI message."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [*message["headers"], (b"x-request-id", self._request_id)]
-            if _NOSNIFF not in headers:
-                headers.append(_NOSNIFF)
+            headers = [*message["headers"], (b"x-request-id", self._request_id), NOSNIFF]
             if self.status in (204, 405):
                 headers = [_with_head(header) for header in headers]
             message = {"type": "http.response.start", "status": self.status, "headers": headers}

@@ -1,34 +1,38 @@
 """A cache of complete responses in front of the application: the hot path, before anything is parsed.
 
-A private HTTP cache (RFC 9111) that relies only on a response's own header fields for its age and freshness lifetime.
-A response is stored for the credential of its request, and served only while both are valid. Requests served from the
-cache are reported to the observers like any others.
+A private HTTP cache (RFC 9111) of pages and tasks. A response is stored for the credential of its request, once the
+same request has been seen before, and served only while both are valid. Requests served from the cache are reported to
+the observers like any others.
 """
 
-import re
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
+from service.cache.lru import LruTable
 from service.model.callers import Authenticated
 from service.model.pages import Source
 from service.observe.request import UNROUTED, Fields, Observer, RequestLabels, RequestRecord, labels_of, trace_id_of
-from service.web.answers import Header
+from service.server.answer_head import head_lines
+from service.server.asgi import EncodedAnswer
+from service.web.answers import NOSNIFF, Answer, Header
 from service.web.client_address import PEERS, ClientAddresses
 from service.web.headers.ratelimit import STATE
-from service.web.middleware import FIELDS_MAX_BYTES, AsgiApp, Messages, request_id_of
+from service.web.middleware import FIELDS_MAX_BYTES, AsgiApp, request_id_of
+from service.web.obtained_reply import OBTAINED, ObtainedReply
 
 # Requests with any of these fields bypass the cache.
 _STEERING = frozenset((b"cache-control", b"pragma", b"content-length", b"transfer-encoding"))
-_OF_THE_MOMENT = frozenset((b"age", b"cache-status", b"server-timing", STATE.lower().encode(), b"x-request-id"))
-_MAX_AGE = re.compile(rb"(?:^|[ ,])max-age=([0-9]{1,9})(?:$|[ ,])")
+_OF_THE_MOMENT = frozenset((b"age", b"cache-status", b"server-timing", STATE.lower().encode()))
 # Memory overhead of an entry without its body, fields and key, measured with tracemalloc.
 _ENTRY_BYTES = 1850
 
 Key = tuple[str, bytes, bytes | None, bytes | None, bytes | None, bytes | None, bytes | None]
 """Path, query string, credential, and the request fields that select a response."""
+
+SEEN_MAX = 10_000
+"""How many requests are remembered as seen before, by the hash of their key."""
 
 STEP_BACK_S = 1.0
 """If the clock is this far before the time of a response's fetch, it was set back: the response's age is unknown."""
@@ -38,43 +42,49 @@ AuthenticateCached = Callable[[bytes | None], Authenticated | None]
 
 
 class _CachedResponse:
-    """A response with its header fields as of `age_s`, fresh until `ends_at_s` on the shared clock."""
+    """A response, fresh until `ends_at_s` on the shared clock.
+
+    `headers`, and `lines`, the status line with them, are as of `age_s`.
+    """
 
     __slots__ = (
         "age_s",
         "body",
-        "body_message",
         "ends_at_s",
         "fetched_at_s",
         "headers",
         "labels",
         "lifetime_s",
+        "lines",
         "stable_headers",
         "status",
     )
 
     def __init__(
-        self, status: int, headers: Iterable[Header], body: bytes, *, age_s: int, lifetime_s: int, labels: RequestLabels
+        self, answer: Answer, *, fetched_at_s: float, lifetime_s: int, ends_at_s: float, labels: RequestLabels
     ) -> None:
-        self.status = status
-        self.body = body
-        self.body_message = {"type": "http.response.body", "body": body}
-        self.stable_headers = tuple((name, value) for name, value in headers if name.lower() not in _OF_THE_MOMENT)
+        self.age_s = -1
+        self.status = answer.status
+        self.body = answer.body
+        self.stable_headers = (*(field for field in answer.sent_headers if field[0] not in _OF_THE_MOMENT), NOSNIFF)
+        self.fetched_at_s = fetched_at_s
         self.lifetime_s = lifetime_s
+        self.ends_at_s = ends_at_s
         self.labels = labels
-        self.fetched_at_s = self.ends_at_s = 0.0
-        self.refresh_headers(age_s)
+        self.headers: tuple[Header, ...] = ()
+        self.lines = b""
 
     def refresh_headers(self, age_s: int) -> None:
         """Recompute `Age` and `Cache-Status`."""
         self.age_s = age_s
         status = b"taskgate; hit; ttl=%d" % (self.lifetime_s - age_s)
         self.headers = ((b"age", b"%d" % age_s), (b"cache-status", status), *self.stable_headers)
+        self.lines = head_lines(self.status, self.headers)
 
     def size_bytes(self, key: Key) -> int:
         """Return the approximate memory usage in bytes."""
         texts = sum(len(part) for part in key if part is not None)
-        fields = sum(len(name) + len(value) + 120 for name, value in self.stable_headers)
+        fields = sum(len(name) + 2 * len(value) + 120 for name, value in self.stable_headers)
         return _ENTRY_BYTES + len(self.body) + texts + fields
 
 
@@ -102,50 +112,69 @@ class ResponseCache:
         self._clock = clock
         self._wall = wall
         self._max_bytes = max_bytes
-        self._responses: OrderedDict[Key, _CachedResponse] = OrderedDict()
+        self._responses: LruTable[Key, _CachedResponse] = LruTable(
+            max_bytes, size_of=lambda key, response: response.size_bytes(key)
+        )
+        self._seen: LruTable[int, bool] = LruTable(SEEN_MAX)
         self._generation = 0
-        self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._responses)
 
+    @property
+    def size_bytes(self) -> int:
+        """The total size of the cached responses."""
+        return self._responses.size
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Respond from the cache, or call the app and cache its response."""
-        messages = self.lookup(scope)
-        if messages is None:
+        found = self._find(scope)
+        if found is None:
             await self.call_app(scope, receive, send)
-        else:
-            for message in messages:
-                await send(message)
+            return
+        response, request_id = found
+        headers = (*response.headers, (b"x-request-id", request_id.encode()))
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": response.body})
 
     async def call_app(self, scope: Any, receive: Any, send: Any) -> None:
         """Call the app and cache its response, after `lookup` has returned None."""
-        if self._max_bytes and scope["type"] == "http" and scope["method"] == "GET":
-            await self._recorded(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+        is_get = scope["type"] == "http" and scope["method"] == "GET"
+        generation = self._generation
+        await self._app(scope, receive, send)
+        if is_get and self._max_bytes and generation == self._generation:
+            reply = scope["state"].get(OBTAINED)
+            if reply is not None:
+                self._consider(scope, reply)
 
-    def lookup(self, scope: Any) -> Messages | None:
+    def lookup(self, scope: Any) -> EncodedAnswer | None:
         """Return the cached response and report the request, or return None if there is none."""
+        found = self._find(scope)
+        if found is None:
+            return None
+        response, request_id = found
+        return EncodedAnswer(b"%b\r\nx-request-id: %b" % (response.lines, request_id.encode()), response.body)
+
+    def _find(self, scope: Any) -> tuple[_CachedResponse, str] | None:
+        """Return a response with current header fields, and the request's id; report the request. None for none."""
         started_s = time.perf_counter()
         if scope["type"] != "http" or scope["method"] != "GET":
             return None
         lines = scope["headers"]
         fields = dict(lines)
         key = _key(scope, fields)
-        now_s = self._clock()
         response = self._responses.get(key)
         if response is None:
             return None
+        now_s = self._clock()
         if now_s >= response.ends_at_s or now_s < response.fetched_at_s - STEP_BACK_S:
-            self._drop(key)
+            self._responses.pop(key)
             return None
         if len(fields) != len(lines) or not _STEERING.isdisjoint(fields) or _size_bytes(fields) > FIELDS_MAX_BYTES:
             return None
-        age_s = int(now_s - response.fetched_at_s)
-        if age_s > response.age_s:
+        age_s = max(int(now_s - response.fetched_at_s), 0)
+        if age_s != response.age_s:
             response.refresh_headers(age_s)
-        self._responses.move_to_end(key)
         request_id = request_id_of(fields.get(b"x-request-id"))
         observation = RequestRecord(
             request_id=request_id,
@@ -161,53 +190,52 @@ class ResponseCache:
         )
         for observe in self._observers:
             observe(observation)
-        headers = (*response.headers, (b"x-request-id", request_id.encode()))
-        return {"type": "http.response.start", "status": response.status, "headers": headers}, response.body_message
+        return response, request_id
 
     def forget(self, app: str | None = None) -> None:
         """Drop the responses of an app, or all. Responses in progress are not cached either."""
         self._generation += 1
         for key in [key for key, response in self._responses.items() if app is None or response.labels.app == app]:
-            self._drop(key)
+            self._responses.pop(key)
 
-    async def _recorded(self, scope: Any, receive: Any, send: Any) -> None:
-        """Call the app and cache its response unless `forget` is called in the meantime."""
+    def _consider(self, scope: Any, reply: ObtainedReply) -> None:
+        """Store a response if the same request was seen before, unless the cached one is the same, or newer."""
         lines = scope["headers"]
         fields = dict(lines)
         key = _key(scope, fields)
-        recorder = _Recorder(send)
-        generation = self._generation
-        await self._app(scope, receive, recorder.send)
-        context = scope.get("state", {}).get("context")
+        fetched_at_s = reply.obtained.fetched_at_ms / 1000
+        cached = self._responses.get(key)
+        if cached is None:
+            if self._is_first(key):
+                return
+        elif cached.fetched_at_s > fetched_at_s or (
+            cached.fetched_at_s == fetched_at_s and cached.body == reply.answer.body
+        ):
+            return
+        context = scope["state"]["context"]
         known = self._authenticate_cached(fields.get(b"authorization"))
-        if context is None or context.app is None or known is None or len(fields) != len(lines):
+        if known is None or len(fields) != len(lines):
             return
-        response = recorder.response(scope.get("path_template", UNROUTED), known.caller.name, context.app)
-        if response is None or generation != self._generation:
-            return
-        # `Age` is rounded down: the fetch may have been up to a second earlier than it implies, never later.
         now_s = self._clock()
-        response.fetched_at_s = now_s - response.age_s
+        lifetime_s = int(reply.obtained.lifetime_s)
         until_s = now_s + known.until_s - self._wall()  # credentials expire by the local wall clock
-        response.ends_at_s = min(response.fetched_at_s - 1 + response.lifetime_s, until_s)
-        older = self._responses.get(key)
-        if older is None or older.fetched_at_s - 1 < response.fetched_at_s:
-            self._keep(key, response, now_s=now_s)
-
-    def _keep(self, key: Key, response: _CachedResponse, *, now_s: float) -> None:
-        self._drop(key)
-        size = response.size_bytes(key)
-        if size > self._max_bytes or now_s >= response.ends_at_s:
+        ends_at_s = min(fetched_at_s + lifetime_s, until_s)
+        if now_s >= ends_at_s:
+            self._responses.pop(key)
             return
-        self._responses[key] = response
-        self.bytes += size
-        while self.bytes > self._max_bytes:
-            self._drop(next(iter(self._responses)))
+        route, status = scope.get("path_template", UNROUTED), reply.answer.status
+        labels = labels_of("GET", route, status, known.caller.name, context.app, Source.HIT.value)
+        response = _CachedResponse(
+            reply.answer, fetched_at_s=fetched_at_s, lifetime_s=lifetime_s, ends_at_s=ends_at_s, labels=labels
+        )
+        self._responses.put(key, response)
 
-    def _drop(self, key: Key) -> None:
-        response = self._responses.pop(key, None)
-        if response is not None:
-            self.bytes -= response.size_bytes(key)
+    def _is_first(self, key: Key) -> bool:
+        """Return whether this request was not seen before, and remember it."""
+        seen = hash(key)
+        is_first = self._seen.get(seen) is None
+        self._seen.put(seen, True)
+        return is_first
 
 
 def _key(scope: Any, fields: Fields) -> Key:
@@ -224,42 +252,3 @@ def _key(scope: Any, fields: Fields) -> Key:
 
 def _size_bytes(fields: Fields) -> int:
     return sum(map(len, chain(fields, fields.values())))
-
-
-class _Recorder:
-    """Passes messages on and records a response that consists of one start and one body message, but no other."""
-
-    __slots__ = ("_body", "_send", "_start")
-
-    def __init__(self, send: Any) -> None:
-        self._send = send
-        self._start: Any = None
-        self._body: bytes | None = None
-
-    async def send(self, message: Any) -> None:
-        """Pass on one ASGI message."""
-        if message["type"] == "http.response.start":
-            self._start = message
-        elif message.get("more_body", False) or self._body is not None:
-            self._start = self._body = None
-        elif self._start is not None:
-            self._body = message.get("body", b"")
-        await self._send(message)
-
-    def response(self, route: str, caller: str, app: str) -> _CachedResponse | None:
-        """Return the response if it is complete and its header fields give its freshness lifetime."""
-        if self._start is None or self._body is None or self._start["status"] not in (200, 304):
-            return None
-        fields = {name.lower(): value for name, value in self._start["headers"]}
-        age, lifetime = fields.get(b"age"), _MAX_AGE.search(fields.get(b"cache-control", b""))
-        if age is None or lifetime is None:
-            return None
-        status = self._start["status"]
-        return _CachedResponse(
-            status,
-            self._start["headers"],
-            self._body,
-            age_s=int(age),
-            lifetime_s=int(lifetime[1]),
-            labels=labels_of("GET", route, status, caller, app, Source.HIT.value),
-        )

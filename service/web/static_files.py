@@ -64,7 +64,6 @@ def static_file(media_type: bytes, body: bytes, *, policy: bytes, is_packed: boo
     return StaticFile(
         headers=(
             (b"content-security-policy", policy),
-            (b"x-content-type-options", b"nosniff"),
             (b"referrer-policy", b"no-referrer"),
             (b"content-type", media_type),
         ),

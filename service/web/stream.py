@@ -162,7 +162,7 @@ class TaskStream(Reply):
             self._context.hung_up = True  # no last line, and the body stays unfinished
 
     async def _send_all(self, send: Send) -> None:
-        answer = self._answer
+        answer = self.answer
         await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers]})
         first, self._first = self._first, None
         assert first is not None  # noqa: S101 - a response is sent only once

@@ -68,7 +68,7 @@ class Tab:
             raise AssertionError(f"never: {script}\n{await self.text()}\n{self.errors}") from None
 
     async def type(self, text: str) -> None:
-        """Type where the focus is."""
+        """Type into the focused element."""
         await self.call("Input.insertText", text=text)
 
     async def press(self, key: str) -> None:

@@ -1,4 +1,4 @@
-"""A page that every test of it begins with."""
+"""The page that each test starts from."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""The page at `/` of a gateway of the tests' own, in a browser."""
+"""The page at `/` of a fake gateway, in a browser."""
 
 import random
 import time

@@ -40,7 +40,7 @@ async def press(tab: Tab, label: str, *, within: str = "document") -> None:
     await tab.run(f"{button}.click()")
 
 
-async def test_paste_a_key_and_send(origin: str) -> None:
+async def test_a_request_with_a_pasted_key_is_sent_to_the_gateway_only(origin: str) -> None:
     """GET /tasks, sent with a pasted key, shows its answer; no request leaves the gateway, and no key is stored."""
     async with chromium_tab(f"{origin}/docs{OPERATION}") as tab:
         await tab.until(f"document.querySelector('{TEST_REQUEST}')", within_s=LOADED_S)
@@ -64,7 +64,7 @@ async def test_paste_a_key_and_send(origin: str) -> None:
         assert tab.errors == []
 
 
-async def test_samples(origin: str) -> None:
+async def test_there_is_a_sample_for_each_promised_client(origin: str) -> None:
     """There is a sample for exactly the promised clients, and it requests only what is needed from this gateway."""
     async with chromium_tab(f"{origin}/docs{OPERATION}") as tab:
         card = f"document.querySelector('{TEST_REQUEST}').closest('.scalar-card')"
@@ -83,7 +83,7 @@ async def test_samples(origin: str) -> None:
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (320, False)])
 async def test_nothing_is_cut_off(origin: str, width: int, dark: bool) -> None:
-    """The page fits the window, wide and narrow; in the dark its ground is dark and its texts are light."""
+    """The page fits the window, wide and narrow; in the dark scheme its background is dark and its texts are light."""
     async with chromium_tab("about:blank") as tab:
         await tab.look(width=width, dark=dark)
         await tab.call("Page.navigate", url=f"{origin}/docs")

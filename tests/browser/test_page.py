@@ -23,7 +23,7 @@ from tests.servers import Server
 pytestmark = pytest.mark.browser
 
 
-async def test_it_shows_what_the_api_says(shown: Shown) -> None:
+async def test_it_shows_the_figures_of_the_api(shown: Shown) -> None:
     """Slots, line, pause, callers and savings are shown as reported, using only the keyboard and without an error."""
     tab = shown.tab
     busy(shown.web, turns=1234, waiting=7)
@@ -87,7 +87,7 @@ async def test_it_shows_what_the_api_says(shown: Shown) -> None:
     assert tab.errors == []
 
 
-async def test_it_moves_when_load_comes(shown: Shown) -> None:
+async def test_figures_follow_the_load(shown: Shown) -> None:
     """Changes appear within a few seconds and without a reload; screen readers do not announce every figure."""
     tab = shown.tab
     await shown.enter(KEY)
@@ -106,7 +106,7 @@ async def test_it_moves_when_load_comes(shown: Shown) -> None:
     assert tab.errors == []
 
 
-async def test_a_whole_gateway(own_valkey: Server) -> None:
+async def test_an_operators_page_shows_waiting_and_paid_calls(own_valkey: Server) -> None:
     """Sixty requests that need a call each are seen to wait, then to have been paid for, by the operator's page."""
     async with AsyncExitStack() as parts:
         sandbox = await parts.enter_async_context(sandbox_upstream(SandboxOptions(window_s=WINDOW_S)))
@@ -128,15 +128,15 @@ async def test_a_whole_gateway(own_valkey: Server) -> None:
         share = (await client.get("/budget?app=shop", headers=bulk)).json()["callers"][0]["last_hour"]
         used = (await client.get("/usage?app=shop", headers=bulk)).json()["total"]
         assert (used["requests"], used["hits"]) == (61, 1)
-        assert share["turns"] == used["fetches"] >= 60  # a call that the upstream refuses is made again
+        assert share["turns"] == used["fetches"] >= 60  # a call that the upstream refuses is retried
         row = "[...document.querySelectorAll('tbody tr')].find(row => row.innerText.startsWith('bulk')).cells"
         told = f"bulk 0 {share['turns']} 61 1"
         await tab.until(f"[...{row}].slice(0, 5).map(cell => cell.innerText.trim()).join(' ') === '{told}'")
         assert tab.errors == []
 
 
-async def test_errors_stand_in_the_place_of_figures(shown: Shown) -> None:
-    """When an answer fails to come no old figure is left anywhere, and when it comes again the figures do."""
+async def test_an_error_replaces_outdated_figures(shown: Shown) -> None:
+    """If a request fails, no old figure is left anywhere; when one succeeds again, the figures return."""
     tab = shown.tab
     busy(shown.web, turns=7777, waiting=7)
     await shown.enter(KEY)
@@ -162,8 +162,8 @@ async def test_errors_stand_in_the_place_of_figures(shown: Shown) -> None:
     await tab.until("document.body.innerText.includes('7,777')")
 
 
-async def test_an_unknown_key_is_asked_for_again(shown: Shown) -> None:
-    """A wrong key is not stored; a good one is stored in this tab only, until the user forgets it."""
+async def test_a_wrong_key_is_requested_again(shown: Shown) -> None:
+    """A wrong key is not stored; a valid one is stored in this tab only, until the user removes it."""
     tab = shown.tab
     await shown.enter("wrong")
     await tab.until("document.querySelector('#trouble').innerText.includes('Unknown key')")
@@ -179,7 +179,7 @@ async def test_an_unknown_key_is_asked_for_again(shown: Shown) -> None:
     assert not await tab.run(CARD)
 
 
-async def test_nothing_leaves_and_names_are_only_text() -> None:
+async def test_requests_stay_local_and_names_are_text() -> None:
     """All requests go to the gateway; markup in a name is shown as text."""
     name = "<img src=x onerror=alert(1)>"
     web = Web(callers=key_callers({name: CallerSettings(keys=(hashed(KEY),), apps=("shop",))}))

@@ -52,7 +52,7 @@ MEASURE = r"""
 
 @pytest.mark.parametrize("width", [360, 1200])
 @pytest.mark.parametrize("dark", [False, True])
-async def test_all_stands_out(shown: Shown, width: int, *, dark: bool) -> None:
+async def test_texts_and_graphics_have_enough_contrast(shown: Shown, width: int, *, dark: bool) -> None:
     """Text has a contrast of 4.5 to 1, graphics of 3 to 1: at the key prompt, under load, and with an error."""
     await shown.tab.look(width=width, dark=dark)
     await stands_out(shown, "Is the list being served?")

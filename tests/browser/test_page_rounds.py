@@ -30,8 +30,8 @@ window.fetch = (path, how) => {
 """
 
 
-async def test_an_hour_a_day_a_week(shown: Shown) -> None:
-    """Arrow keys choose the time: figures, bars and callers are then of that time; it is forgotten with the page."""
+async def test_the_period_can_be_chosen(shown: Shown) -> None:
+    """Arrow keys choose the period of figures, bars and callers; the choice is not stored."""
     tab, gateway = shown.tab, shown.web.gateway
     busy(shown.web, turns=99, waiting=0)
     await shown.enter(KEY)
@@ -74,7 +74,7 @@ async def test_an_hour_a_day_a_week(shown: Shown) -> None:
 
 
 async def test_single_tasks_have_figures_of_their_own(shown: Shown) -> None:
-    """Arrow keys choose the kind of call: budget and usage are asked for by it; the figures before are removed."""
+    """Arrow keys choose the kind of call, for budget and usage; the previous figures are removed."""
     tab, told = shown.tab, shown.web.gateway
     busy(shown.web, turns=99, waiting=0)
     await shown.enter(KEY)
@@ -90,7 +90,7 @@ async def test_single_tasks_have_figures_of_their_own(shown: Shown) -> None:
     assert tab.errors == []
 
 
-async def test_twenty_apps_are_asked_for_in_turn() -> None:
+async def test_twenty_apps_are_refreshed_in_turn() -> None:
     """A round has at most 13 requests, visible apps first, and ends before the next; all apps are refreshed in turn."""
     web = Web(callers=key_callers({"many": CallerSettings(keys=(hashed(KEY),), apps=APPS)}))
     web.gateway.app_names = APPS
@@ -120,13 +120,13 @@ async def test_twenty_apps_are_asked_for_in_turn() -> None:
 
 
 def kinds(tab: Tab, *, since: int = 0) -> set[str]:
-    """The kinds of calls whose budget and usage were asked for."""
+    """Return the kinds of calls whose budget and usage were requested."""
     addresses = [urlsplit(url) for url in tab.requests[since:]]
     return {parse_qs(each.query)["call"][0] for each in addresses if each.path in ("/budget", "/usage")}
 
 
 def rounds(tab: Tab) -> list[list[str]]:
-    """The apps whose usage was asked for, by round: each begins with a request for the list."""
+    """Return the apps whose usage was requested, by round; each round begins with a request for the list."""
     addresses = [urlsplit(url) for url in tab.requests]
     begins = [index for index, address in enumerate(addresses) if address.path == "/apps"]
     return [

@@ -14,7 +14,7 @@ LEVELS: dict[ServingState, str] = {"serving": "is-live", "stale": "is-warned", "
 
 @pytest.mark.parametrize("state", list(STATES))
 async def test_each_state(shown: Shown, state: ServingState) -> None:
-    """It stands at the head of its app and of the page, with the reason, the last success and the failed calls."""
+    """The state is at the top of its app and of the page, with the reason, the last success and the failed calls."""
     tab = shown.tab
     busy(shown.web, turns=99, waiting=0)
     tell_state(shown.web, state, detail="14 of 20 upstream calls failed in the last minute.")
@@ -36,7 +36,7 @@ async def test_each_state(shown: Shown, state: ServingState) -> None:
 
 
 async def test_the_focus_moves_to_the_heading(shown: Shown) -> None:
-    """When the form goes, the focus that was in it is at the top of what came, and stays where it is put then."""
+    """When the form is removed, the focus moves from it to the new heading, and is not moved again."""
     tab = shown.tab
     await shown.enter(KEY)
     await tab.until(CARD)
@@ -90,7 +90,7 @@ async def test_the_columns_are_explained(shown: Shown) -> None:
 
 
 async def test_forced_colours_keep_the_marks(shown: Shown) -> None:
-    """With colours forced, every mark that stands for something is drawn in one that is not its ground's."""
+    """With forced colours, every meaningful mark has another colour than its background."""
     tab = shown.tab
     busy(shown.web, turns=99, waiting=0)
     tell_state(shown.web, "failing")

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.browser
 
 
 async def test_fetch() -> None:
-    """Chromium follows a list across a lost connection, from the last event that it has got, until the watch ends."""
+    """Chromium follows a list across a lost connection, from the last received event, until the watch ends."""
     program = shown_program("Watching: JavaScript", "js")
     start = f"window.said = []; watch(location.origin, {json.dumps(KEY)}, (line) => window.said.push(line)); 0"
     async with asyncio.timeout(60), watched() as site, chromium_tab(f"{site.url}/") as tab:

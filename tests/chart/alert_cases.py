@@ -1,4 +1,4 @@
-"""For each alert: what fires it, when it must not fire yet, and what must not fire it; `make test-alerts` runs them."""
+"""For each alert: what fires it, when it must not fire yet, and what must not fire it. Run by `make test-alerts`."""
 
 from tests.chart.alert_series import (
     DAY_S,

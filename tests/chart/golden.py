@@ -29,7 +29,7 @@ NAMES = (
 )
 
 _KIND = re.compile(r"^kind: (.+)$", re.MULTILINE)
-_SMALL: Values = {"dashboard": {"enabled": False}}  # 1,600 lines that stand in helm/files/ as they are
+_SMALL: Values = {"dashboard": {"enabled": False}}  # 1,600 lines that are copies of those in helm/files/
 
 
 def file_of(name: str) -> Path:

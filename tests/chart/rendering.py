@@ -74,7 +74,7 @@ def texts(*patches: Values, release: str = "tg") -> dict[str, str]:
 
 
 def objects(text: str) -> list[Object]:
-    """The objects of a YAML text; a key that stands twice is an error."""
+    """Return the objects of a YAML text; a repeated key is an error."""
     return [made for made in yaml.load_all(text, Loader=_Strict) if made]
 
 

@@ -1,4 +1,4 @@
-"""The configuration that the chart makes is one that the gateway takes, where the pod has it."""
+"""The configuration that the chart renders is accepted by the gateway, with the files of the pod."""
 
 import os
 import subprocess
@@ -48,7 +48,7 @@ def _environment(rendered: Rendered) -> dict[str, str]:
 def test_taskgate_check_accepts_it(
     patch: Values, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every value that the schema lets through is one that the gateway takes; secrets are where it looks for them."""
+    """The gateway accepts every value that the schema accepts, and finds the secrets at their paths."""
     rendered = render(patch)
     for name, value in _environment(rendered).items():
         monkeypatch.setenv(name, value)
@@ -59,7 +59,7 @@ def test_taskgate_check_accepts_it(
 
 
 @pytest.mark.parametrize("patch", MATRIX.values(), ids=MATRIX)
-def test_what_the_values_say_is_what_the_gateway_reads(patch: Values, tmp_path: Path) -> None:
+def test_the_gateway_reads_the_configuration_in_the_values(patch: Values, tmp_path: Path) -> None:
     """No part of `config` is lost or changed on the way, especially not large numbers."""
     rendered = render(patch)
     settings = msgspec.to_builtins(load(lay_out(rendered, tmp_path), _environment(rendered)).settings)
@@ -88,24 +88,24 @@ SHARED: Values = {"config": {"budget": {"on_redis_down": "share", "calls": 20}}}
         ({"replicaCount": None, "config": {"budget": {"max_replicas": 12}}}, 12),
     ],
 )
-def test_max_replicas_is_what_is_set_or_follows_the_autoscaler_or_the_count(patch: Values, replicas: int) -> None:
-    """`share` divides by the most replicas that there can be."""
+def test_max_replicas_follows_the_setting_the_autoscaler_or_the_count(patch: Values, replicas: int) -> None:
+    """`share` divides by the largest possible number of replicas."""
     assert yaml.safe_load(render(SHARED, patch).config)["budget"]["max_replicas"] == replicas
 
 
-def test_where_nothing_is_shared_the_number_of_replicas_is_no_part_of_the_configuration() -> None:
-    """Scaling by hand rolls no pods."""
+def test_without_share_the_number_of_replicas_is_not_in_the_configuration() -> None:
+    """Without `share`, scaling by hand does not restart pods."""
     assert "max_replicas" not in yaml.safe_load(render().config)["budget"]
 
 
-def test_the_gateway_listens_where_the_pod_says(tmp_path: Path) -> None:
-    """Defaults that suit a laptop, loopback and no metrics, are not those of the chart."""
+def test_the_gateway_listens_on_the_ports_of_the_pod(tmp_path: Path) -> None:
+    """The chart overrides defaults that suit a laptop: loopback, and no metrics."""
     settings = load(lay_out(render(), tmp_path), {}).settings
     assert (settings.server.host, settings.server.port) == ("0.0.0.0", 8000)  # noqa: S104 - in a pod
     assert (settings.telemetry.metrics_host, settings.telemetry.metrics_port) == ("0.0.0.0", 9090)  # noqa: S104
 
 
-def test_the_valkey_for_trying_is_where_the_gateway_looks_for_it() -> None:
+def test_the_trial_valkey_is_reachable_by_the_gateway() -> None:
     """redis.url names the Service of that Valkey, by its port, and both policies let it through."""
     rendered = render(TRYING)
     service = rendered.one("Service", "tg-taskgate-valkey")
@@ -167,7 +167,7 @@ def _yaml_of_the_docs() -> list[str]:
 
 
 def test_the_example_in_the_docs_can_be_installed() -> None:
-    """docs/deploying.md's values render, without anything of ours beneath."""
+    """The values in docs/deploying.md render, without any other values."""
     blocks = [block for block in _yaml_of_the_docs() if block.startswith("# values.yaml\n")]
     assert blocks
     for block in blocks:
@@ -177,7 +177,7 @@ def test_the_example_in_the_docs_can_be_installed() -> None:
 
 
 def test_every_other_piece_of_values_in_the_docs_can_be_added() -> None:
-    """Each piece is one that the chart takes, beside the fewest values."""
+    """The chart accepts each piece, together with the smallest set of values."""
     pieces = [yaml.safe_load(block) for block in _yaml_of_the_docs()]
     values = [piece for piece in pieces if "apiVersion" not in piece]
     assert len(values) >= 4

@@ -1,4 +1,5 @@
-"""The chart renders to what golden/ holds, by the library that the other tests use and by Helm 3 and 4 themselves."""
+"""The chart renders to the files in golden/, with the library that the other tests use, and with Helm 3 and 4
+themselves."""
 
 import json
 import os
@@ -33,8 +34,8 @@ def helm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_chart_renders_to_what_was_reviewed(name: str) -> None:
-    """No change of a template goes unseen."""
+def test_the_chart_renders_to_the_golden_files(name: str) -> None:
+    """The output is that in golden/, so that no change of a template goes unnoticed."""
     assert rendered()[name] == file_of(name).read_text(), CHANGED
 
 
@@ -45,15 +46,15 @@ def test_golden_holds_nothing_else() -> None:
 
 
 @pytest.mark.helm
-def test_helm_3_and_helm_4_render_what_the_other_tests_look_at(helm: Path, tmp_path: Path) -> None:
-    """For every set of values that is tested both print the same objects, byte for byte, golden/'s among them."""
+def test_helm_3_and_helm_4_render_the_same(helm: Path, tmp_path: Path) -> None:
+    """For every tested set of values both print the same objects, byte for byte, including those in golden/."""
     for name, patch in MATRIX.items():
         assert _by_helm(helm, tmp_path, patch) == in_order(texts(patch)), name
 
 
 @pytest.mark.helm
-def test_a_chart_that_holds_this_one_can_switch_it_and_unset_its_replicas(helm: Path, tmp_path: Path) -> None:
-    """`condition` puts `enabled` into the values of this chart, and null in a parent's values reaches it."""
+def test_a_parent_chart_can_disable_this_one_and_unset_its_replicas(helm: Path, tmp_path: Path) -> None:
+    """`condition` puts `enabled` into the values of this chart, and null in the values of a parent is passed on."""
     parent = tmp_path / "parent"
     (parent / "charts").mkdir(parents=True)
     (parent / "charts" / "taskgate").symlink_to(CHART)

@@ -28,14 +28,14 @@ def _check(made: Object) -> None:
 
 @pytest.mark.parametrize("patch", MATRIX.values(), ids=MATRIX)
 def test_every_object_is_valid_for_the_oldest_and_the_newest_kubernetes(patch: Values) -> None:
-    """No set of values makes an object that Kubernetes would refuse, or has fields that it does not know."""
+    """No set of values renders an object that Kubernetes would reject, or one with unknown fields."""
     rendered = render(patch)
     assert rendered.objects
     for made in rendered.objects:
         _check(made)
 
 
-def test_the_oldest_kubernetes_is_the_one_that_the_chart_asks_for() -> None:
+def test_the_oldest_kubernetes_is_the_one_that_the_chart_requires() -> None:
     """Chart.yaml claims the oldest version that is checked here, and the newest is the newest known."""
     assert yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"] == f">={OLDEST}.0-0"
     assert kubernetes_validate.latest_version().startswith(NEWEST)
@@ -123,7 +123,7 @@ def test_the_grace_period_outlasts_sleep_patience_drain_and_closing(values: Valu
     assert render(values).pod["spec"]["terminationGracePeriodSeconds"] == grace_s
 
 
-def test_the_pod_may_do_nothing_that_it_needs_not() -> None:
+def test_pods_have_no_needless_privileges() -> None:
     """Every container, Valkey's and the test's too, is non-root by number, without privileges, its root read-only."""
     for made in render(TRYING).objects:
         spec: Any = {"Deployment": lambda o: o["spec"]["template"]["spec"], "Pod": lambda o: o["spec"]}.get(
@@ -151,7 +151,7 @@ def test_no_container_needs_a_shell() -> None:
         assert "/bin/" not in json.dumps(made)
 
 
-def test_the_pods_roll_when_the_configuration_changes_and_only_then() -> None:
+def test_pods_restart_only_when_the_configuration_changes() -> None:
     """checksum/config changes with the files that the gateway reads."""
 
     def checksum(*patches: Values) -> str:
@@ -176,9 +176,7 @@ def test_the_pods_roll_when_the_configuration_changes_and_only_then() -> None:
         ({"apps": {"shop": {"calls": 4}}}, True),
     ],
 )
-def test_with_live_reload_the_pods_stay_where_the_gateway_takes_the_change_up_itself(
-    change: Values, *, rolls: bool
-) -> None:
+def test_with_live_reload_pods_restart_only_if_necessary(change: Values, *, rolls: bool) -> None:
     """The pod template changes exactly where the change needs a restart; the ConfigMap always does."""
     live: Values = {"liveReload": True}
     before, after = render(live), render(live, {"config": change})
@@ -187,13 +185,13 @@ def test_with_live_reload_the_pods_stay_where_the_gateway_takes_the_change_up_it
     assert render().pod != render({"config": change}).pod, "without it every change rolls them"
 
 
-def test_no_secret_is_made_and_none_stands_in_an_object() -> None:
+def test_no_secret_is_created_or_contained() -> None:
     """The chart refers to Secrets, and makes none."""
     for patch in MATRIX.values():
         assert "Secret" not in render(patch).kinds()
 
 
-def test_a_label_of_ones_own_never_replaces_one_of_the_charts() -> None:
+def test_pod_labels_never_replace_those_of_the_chart() -> None:
     """podLabels are added, and can't take a pod from its Service."""
     labels = render({"podLabels": {"app.kubernetes.io/name": "other", "team": "push"}}).pod["metadata"]["labels"]
     assert labels["app.kubernetes.io/name"] == "taskgate"
@@ -211,7 +209,7 @@ def test_a_label_of_ones_own_never_replaces_one_of_the_charts() -> None:
         ({"url": "redis://[fd00::1]"}, [6379]),
     ],
 )
-def test_the_policy_lets_the_gateway_out_to_dns_redis_and_the_upstream(redis: Values, ports: list[int]) -> None:
+def test_the_policy_allows_dns_redis_and_the_upstream(redis: Values, ports: list[int]) -> None:
     """Egress has the ports of redis.url, DNS and 443, and no rule without ports."""
     egress = render({"config": {"redis": redis}}).one("NetworkPolicy")["spec"]["egress"]
     assert [[port["port"] for port in rule["ports"]] for rule in egress] == [[53, 53], ports, [443]]
@@ -222,7 +220,7 @@ def _egress(*patches: Values) -> dict[tuple[int, ...], Any]:
     return {tuple(sorted({port["port"] for port in rule["ports"]})): rule.get("to") for rule in rules}
 
 
-def test_dns_is_the_clusters_and_the_upstream_is_public() -> None:
+def test_the_policy_allows_only_dns_and_redis_in_private_networks() -> None:
     """By default only DNS and Redis' port are open within private networks."""
     egress = _egress()
     assert [peer["podSelector"]["matchLabels"] for peer in egress[53,]] == [{"k8s-app": "kube-dns"}]
@@ -240,7 +238,7 @@ def test_dns_is_the_clusters_and_the_upstream_is_public() -> None:
         ({"upstream": {"proxy_url": "http://proxy.egress:3128"}}, 3128),
     ],
 )
-def test_the_policy_follows_base_urls_to_wherever_they_are(config: Values, ports: int) -> None:
+def test_the_policy_allows_the_ports_of_base_urls(config: Values, ports: int) -> None:
     """A base URL may be inside the cluster: only its port is open, to any address."""
     assert _egress({"config": config})[ports,] is None
     assert (443,) not in _egress({"config": config})
@@ -248,20 +246,20 @@ def test_the_policy_follows_base_urls_to_wherever_they_are(config: Values, ports
     assert _egress({"config": config}, {"networkPolicy": {"https": {"to": to}}})[ports,] == to
 
 
-def test_collector_and_api_server_are_let_out_to_where_they_are_used() -> None:
-    """Their rules are there with the settings that need them, and as narrow as the values say."""
+def test_the_policy_allows_collector_and_api_server_if_used() -> None:
+    """Their rules exist with the settings that need them, and are as narrow as the values say."""
     egress = _egress(MATRIX["all of a platform team's"])
     assert egress[4318,][0]["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "traces"}
     assert egress[6443,] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
     assert set(_egress()) == {(53,), (6379,), (443,)}
 
 
-def test_a_unix_socket_needs_no_way_out() -> None:
+def test_a_unix_socket_needs_no_egress_rule() -> None:
     """There is no rule for Redis on a socket, and no rule without ports, which would allow every port."""
     assert set(_egress({"config": {"redis": {"url": "unix:///run/valkey.sock"}}})) == {(53,), (443,)}
 
 
-def test_where_something_else_scales_the_deployment_names_no_number_of_its_own() -> None:
+def test_with_another_scaler_the_deployment_has_no_replicas() -> None:
     """An upgrade never sets back what an autoscaler chose."""
     rendered = render(MATRIX["autoscaled"])
     assert "replicas" not in rendered.one("Deployment")["spec"]
@@ -271,7 +269,7 @@ def test_where_something_else_scales_the_deployment_names_no_number_of_its_own()
     assert "HorizontalPodAutoscaler" not in outside.kinds()
 
 
-def test_the_autoscaler_aims_at_a_share_of_a_core_and_not_of_what_is_requested() -> None:
+def test_the_autoscaler_targets_a_share_of_a_core() -> None:
     """A process uses at most one core; the target is 0.7 of it, regardless of the pods' requests."""
     (metric,) = render(MATRIX["autoscaled"]).one("HorizontalPodAutoscaler")["spec"]["metrics"]
     assert metric["resource"] == {"name": "cpu", "target": {"type": "AverageValue", "averageValue": "700m"}}
@@ -284,7 +282,7 @@ def test_the_autoscaler_aims_at_a_share_of_a_core_and_not_of_what_is_requested()
         ("scaled on requests", "taskgate_requests_per_second", "800"),
     ],
 )
-def test_the_autoscaler_asks_for_metrics_that_the_adapters_rules_make(name: str, metric: str, target: str) -> None:
+def test_the_autoscaler_uses_metrics_of_the_adapters_rules(name: str, metric: str, target: str) -> None:
     """The names agree with examples/prometheus-adapter-values.yaml."""
     (asked,) = render(MATRIX[name]).one("HorizontalPodAutoscaler")["spec"]["metrics"]
     assert asked["pods"] == {"metric": {"name": metric}, "target": {"type": "AverageValue", "averageValue": target}}
@@ -292,8 +290,8 @@ def test_the_autoscaler_asks_for_metrics_that_the_adapters_rules_make(name: str,
     assert metric in {rule["name"]["as"] for rule in example["rules"]["custom"]}
 
 
-def test_metrics_of_ones_own_replace_the_autoscalers() -> None:
-    """`metrics` are taken as they are."""
+def test_custom_metrics_replace_those_of_the_autoscaler() -> None:
+    """`metrics` are used unchanged."""
     patch = MATRIX["scaled on metrics of one's own"]
     assert render(patch).one("HorizontalPodAutoscaler")["spec"]["metrics"] == patch["autoscaling"]["metrics"]
 
@@ -312,8 +310,8 @@ def test_every_object_has_the_namespace_and_the_common_labels() -> None:
     assert "team" not in rendered.one("Deployment")["spec"]["selector"]["matchLabels"]
 
 
-def test_what_goes_over_the_pod_spec_is_merged_into_it() -> None:
-    """`podSpec` adds to objects and removes nothing."""
+def test_pod_spec_is_merged() -> None:
+    """`podSpec` adds to the pod's specification and removes nothing."""
     spec = render(MATRIX["all of a platform team's"]).pod["spec"]
     assert spec["schedulerName"] == "own"
     assert spec["securityContext"]["supplementalGroups"] == [20]
@@ -335,13 +333,13 @@ def test_two_releases_have_two_dashboards() -> None:
     assert all(here != there for here, there in zip(board(), board({"namespaceOverride": "other"}), strict=True))
 
 
-def test_objects_of_ones_own_are_templates() -> None:
+def test_extra_objects_are_templates() -> None:
     """`extraObjects` takes objects and texts, and both know the release."""
     rendered = render(MATRIX["all of a platform team's"])
     assert {"tg-extra", "tg-taskgate-text"} <= {made["metadata"]["name"] for made in rendered.objects}
 
 
-def test_the_notes_say_what_is_missing_and_what_is_not_for_production() -> None:
+def test_the_notes_warn_of_missing_callers_and_the_trial_valkey() -> None:
     """NOTES.txt warns of no callers and of the Valkey for trying out, and only then."""
     plain = render().notes
     assert "http://tg-taskgate.prod:80" in plain

@@ -152,26 +152,26 @@ REFUSED: dict[str, tuple[Values, str]] = {
 
 @pytest.mark.parametrize(("patch", "text"), REFUSED.values(), ids=REFUSED)
 def test_wrong_values_are_refused_by_name(patch: Values, text: str) -> None:
-    """Each mistake is refused with a text that says where it is."""
+    """Each mistake is rejected with a text that names its location."""
     with pytest.raises(helm_python.HelmError) as refused:
         render(patch)
     assert text in str(refused.value)
 
 
 @pytest.mark.parametrize(("release", "name"), [("a.b-taskgate", "a-b-taskgate"), ("gate", "gate-taskgate")])
-def test_every_name_of_a_release_makes_names_of_services(release: str, name: str) -> None:
+def test_any_release_name_yields_valid_service_names(release: str, name: str) -> None:
     """Helm allows dots in a release's name, Kubernetes none in a Service's."""
     assert render(release=release).one("Service", name)
 
 
-def test_a_release_whose_name_begins_with_a_digit_is_told_what_to_set() -> None:
+def test_a_release_name_with_a_leading_digit_is_rejected_with_advice() -> None:
     """A Service's name can't begin with a digit; fullnameOverride helps."""
     with pytest.raises(helm_python.HelmError, match=r"fullnameOverride: set it; the release is called 1st"):
         render(release="1st")
     assert render({"fullnameOverride": "first"}, release="1st").one("Service", "first")
 
 
-def test_the_bare_chart_says_what_to_name_first() -> None:
+def test_without_values_the_apps_are_requested_first() -> None:
     """Without values the first thing that is missing is the apps."""
     with (
         helm_python.Chart.load(CHART) as chart,
@@ -206,8 +206,8 @@ def test_every_value_is_described() -> None:
     assert [path for path, (comment, _) in described.items() if not comment.endswith(".")] == []
 
 
-def test_the_schema_knows_every_value_and_closes_every_object_of_ours() -> None:
-    """No object with properties takes more than they are; every default passes."""
+def test_the_schema_has_every_value_and_rejects_others() -> None:
+    """Objects with properties accept no others, and every default is valid."""
 
     def open_objects(node: object, path: str) -> list[str]:
         if isinstance(node, list):

@@ -74,7 +74,7 @@ def _said_by_the_gateway(config: Values, folder: Path) -> Sequence[str]:
     file = folder / "taskgate.yaml"
     (folder / "secret").write_text("0123456789abcdef" * 4)
     app = config["apps"]["shop"] | {"secret_file": "secret"}
-    budget = config.get("budget", {}) | {"max_replicas": 2}  # what the chart makes of its two replicas
+    budget = config.get("budget", {}) | {"max_replicas": 2}  # derived by the chart from its two replicas
     server = {"host": "0.0.0.0", "port": 8000} | config.get("server", {})  # noqa: S104 - as in a pod
     file.write_text(yaml.safe_dump(config | {"apps": {"shop": app}, "budget": budget, "server": server}))
     with pytest.raises(ConfigurationError) as refused:
@@ -83,7 +83,7 @@ def _said_by_the_gateway(config: Values, folder: Path) -> Sequence[str]:
 
 
 @pytest.mark.parametrize("config", REFUSED.values(), ids=REFUSED)
-def test_the_chart_says_what_the_gateway_would_say(config: Values, tmp_path: Path) -> None:
+def test_the_chart_reports_faults_in_the_words_of_the_gateway(config: Values, tmp_path: Path) -> None:
     """All faults of a configuration are reported at once, each in the gateway's words, and no secret is repeated."""
     with pytest.raises(helm_python.HelmError) as refused:
         render({"config": config})
@@ -104,12 +104,12 @@ def test_the_chart_says_what_the_gateway_would_say(config: Values, tmp_path: Pat
         {"url": "redis://a,b:26380/3", "mode": "sentinel"},
     ],
 )
-def test_good_addresses_pass(redis: Values) -> None:
-    """No address that the gateway takes is refused by the chart."""
+def test_valid_addresses_are_accepted(redis: Values) -> None:
+    """The chart accepts every address that the gateway accepts."""
     assert render({"config": {"redis": redis}}).objects
 
 
-def test_the_check_before_an_upgrade_reads_what_the_pods_will_read() -> None:
+def test_the_check_before_an_upgrade_matches_the_pods() -> None:
     """Job and pods have the same configuration, image, environment, mounts and Secrets; the Job's may be missing."""
     for patch in MATRIX.values():
         rendered = render(patch)
@@ -130,9 +130,9 @@ def test_the_check_before_an_upgrade_reads_what_the_pods_will_read() -> None:
         sources = [
             s["secret"] for v in job["volumes"] for s in v.get("projected", {}).get("sources", ()) if "secret" in s
         ]
-        assert all(source["optional"] for source in sources), "a missing Secret is told by the check, not waited for"
+        assert all(source["optional"] for source in sources), "a missing Secret is reported, not waited for"
 
 
-def test_the_check_can_be_left_out() -> None:
+def test_the_check_can_be_disabled() -> None:
     """If Secrets come with the same release, they cannot be checked in advance."""
     assert "Job" not in render({"configCheck": {"enabled": False}}).kinds()

@@ -57,8 +57,8 @@ def _samples(exposed: str) -> set[str]:
     return names
 
 
-def test_every_metric_that_is_asked_for_is_one_that_the_gateway_has(exposed: str) -> None:
-    """No alert and no panel asks for a metric that a real gateway does not expose."""
+def test_every_queried_metric_is_exposed_by_the_gateway(exposed: str) -> None:
+    """No alert and no panel queries a metric that a real gateway does not expose."""
     examples = [(CHART / "examples" / name).read_text() for name in ("keda.yaml", "prometheus-adapter-values.yaml")]
     made = {f"taskgate_{name}" for name in ("event_loop_lag_seconds_p", "requests_per_second")}  # by the adapter
     expressions = [*queries(), *(rule["expr"] for rule in rules()), *examples]
@@ -67,8 +67,8 @@ def test_every_metric_that_is_asked_for_is_one_that_the_gateway_has(exposed: str
     assert len(asked) > 20
 
 
-def test_every_label_that_is_asked_for_is_one_of_the_metrics() -> None:
-    """Labels stand in service/telemetry, as they do in queries."""
+def test_every_queried_label_exists() -> None:
+    """Every label in a query occurs in service/telemetry."""
     source = "".join(file.read_text() for file in (RUNBOOK.parents[1] / "service" / "telemetry").glob("*.py"))
     asked: set[str] = set()
     for query in [*queries(), *(rule["expr"] for rule in rules())]:
@@ -78,7 +78,7 @@ def test_every_label_that_is_asked_for_is_one_of_the_metrics() -> None:
     assert {label for label in asked - _OF_PROMETHEUS - recorded if f'"{label}"' not in source} == set()
 
 
-def test_every_query_looks_at_one_release_alone() -> None:
+def test_every_query_selects_one_release() -> None:
     """Each selector has namespace and job: two releases in one Prometheus don't mix."""
     for query in [*queries(), *(rule["expr"] for rule in rules())]:
         if query.startswith("label_values"):
@@ -88,7 +88,7 @@ def test_every_query_looks_at_one_release_alone() -> None:
         assert all("namespace=" in selector and "job=" in selector for selector in selectors), query
 
 
-def test_every_alert_leads_to_its_section_of_the_runbook() -> None:
+def test_every_alert_links_to_its_section_of_the_runbook() -> None:
     """The anchor of each runbook_url is a heading of docs/runbook.md, and every section has an alert."""
     headings = re.findall(r"^## (Taskgate\S+)$", RUNBOOK.read_text(), re.MULTILINE)
     assert headings == [rule["alert"] for rule in alerts()]
@@ -96,8 +96,8 @@ def test_every_alert_leads_to_its_section_of_the_runbook() -> None:
         assert rule["annotations"]["runbook_url"] == f"https://docs.example/runbook.md#{rule['alert'].lower()}"
 
 
-def test_every_section_says_what_it_means_what_to_look_at_and_what_to_do() -> None:
-    """At three in the morning each section has the same shape."""
+def test_every_section_of_the_runbook_has_the_same_parts() -> None:
+    """Each section says what the alert means, what to look at, and what to do."""
     for section in RUNBOOK.read_text().split("\n## Taskgate")[1:]:
         marks = re.findall(r"^\*\*(.+?)\*\*", section, re.MULTILINE)
         assert marks == ["What it means.", "What to look at.", "What to do."], section[:40]
@@ -111,7 +111,7 @@ def test_every_alert_is_tested_to_fire_and_to_be_silent() -> None:
 
 
 def test_the_alerts_are_filled_in() -> None:
-    """No placeholder is left, and Prometheus' own templates are."""
+    """No placeholder of ours is left, and Prometheus' own templates are kept."""
     text = yaml.safe_dump(alerts())
     assert not re.search(r"SELECTOR|RELEASE|RUNBOOK\b", text)
     assert "{{ $labels.app }}" in text

@@ -1,4 +1,4 @@
-"""Test the clients in the languages whose tools are here, and say which were left out.
+"""Test the clients in the languages whose tools are installed, and print which were left out.
 
 A language is left out if its tools are not on the PATH, or if the registry of its packages can't be reached.
 """

@@ -1,4 +1,4 @@
-"""Other people's commands, run to their end."""
+"""Runs foreign commands."""
 
 import asyncio
 from collections.abc import Mapping

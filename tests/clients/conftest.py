@@ -28,7 +28,7 @@ class Steady(NamedTuple):
 
 @pytest.fixture
 async def troubled_url() -> AsyncIterator[str]:
-    """Where the HTTP side listens around a gateway that fails as each request asks for."""
+    """The URL of the HTTP side around a gateway that fails as each request specifies."""
     web = Web(gateway=TroubledGateway())
     async with web.client, web.on_a_socket() as port:
         yield f"http://127.0.0.1:{port}"

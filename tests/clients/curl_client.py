@@ -21,7 +21,7 @@ def read(file: Path) -> list[Event]:
 
 
 async def test_curl(tmp_path: Path, watched: Watched) -> None:
-    """Its file holds each event once, across a connection that was cut, and the loop ends with `end`."""
+    """The loop's file has each event once, across a lost connection, and the loop ends with `end`."""
     script, file = tmp_path / "watch.sh", tmp_path / "events.txt"
     script.write_text(shown_program("Watching: curl", "sh"))
     process = await asyncio.create_subprocess_exec("sh", script, cwd=tmp_path, env=os.environ | watched.environment)

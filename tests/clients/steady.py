@@ -26,7 +26,7 @@ class SteadyGateway(FakeGateway):
         self.asked_again_at_s: float | None = None
 
     async def page(self, ask: PageRequest) -> Page:
-        """The page; the very first request is refused, with a time to try again."""
+        """Return the page; refuse the very first request, with a time to retry."""
         if self.refused_at_s is None:
             self.refused_at_s = time.monotonic()
             raise WaitTooLong(place=9, estimate_s=RETRY_AFTER_S, patience_s=0.0)

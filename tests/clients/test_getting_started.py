@@ -1,4 +1,4 @@
-"""The page "Getting started" of the contract: each of its samples runs as it stands there."""
+"""The page "Getting started" of the contract: each of its samples runs unchanged."""
 
 import json
 import os
@@ -36,7 +36,7 @@ async def environment(own_valkey: Server) -> AsyncIterator[dict[str, str]]:
 
 
 def sections() -> dict[str, str]:
-    """The answers by their questions."""
+    """The guide's answers by their questions."""
     description = json.loads(openapi_document())["info"]["description"]
     parts = re.split(r"^##? (.+)$", description, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
@@ -62,7 +62,7 @@ async def python(question: str, environment: Mapping[str, str], directory: Path)
 
 
 def test_the_questions_in_their_order() -> None:
-    """The guide answers a new caller's questions in this order, and its last section has a line for each status."""
+    """The guide answers these questions, in this order, and its last section has a line for each status."""
     assert tuple(question for question in sections() if question in QUESTIONS) == QUESTIONS
     rows = re.findall(r"^\| (\d{3}) \| (.+) \|$", sections()[QUESTIONS[-1]], flags=re.MULTILINE)
     assert [status for status, _ in rows] == ["401", "403", "404", "429", "502", "503"]
@@ -78,7 +78,7 @@ async def test_due_tomorrow(environment: dict[str, str], tmp_path: Path) -> None
 
 
 async def test_walk(environment: dict[str, str], tmp_path: Path) -> None:
-    """Every task is met."""
+    """The sample visits every task."""
     assert await python("Walk all pages", environment, tmp_path) == f"{await total(environment)} tasks\n"
 
 
@@ -100,7 +100,7 @@ async def test_poll(environment: dict[str, str], tmp_path: Path) -> None:
 
 
 async def test_find(environment: dict[str, str], tmp_path: Path) -> None:
-    """Only the task's own line is left."""
+    """Only the line of the task is left."""
     fields = {"Authorization": f"Bearer {environment['TASKGATE_KEY']}"}
     async with httpx.AsyncClient(base_url=environment["TASKGATE_URL"], headers=fields) as client:
         page = (await client.get("/tasks", params={"q": "sale", "offset": 7, "limit": 1})).json()
@@ -110,7 +110,7 @@ async def test_find(environment: dict[str, str], tmp_path: Path) -> None:
 
 
 async def test_failures(environment: dict[str, str], tmp_path: Path) -> None:
-    """The page is read; with a wrong key the problem is named, at once."""
+    """The page is read; with a wrong key the problem is reported at once."""
     assert re.fullmatch(r"\d+ tasks\n", await python("When a request fails", environment, tmp_path))
     with pytest.raises(AssertionError, match=r"401 .+: .+ \([0-9a-f]{32}\)"):
         await python("When a request fails", environment | {"TASKGATE_KEY": "wrong"}, tmp_path)

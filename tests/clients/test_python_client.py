@@ -1,4 +1,5 @@
-"""Clients in Python, by hand and generated: their types hold, and they page, poll, wait, stream and are refused."""
+"""Clients in Python, hand-written and generated: they type-check, and they page, poll, wait, stream and handle
+refusals."""
 
 import os
 import sys
@@ -34,7 +35,7 @@ async def test_watching(tmp_path: Path, watched: Watched) -> None:
 
 
 async def test_generated_client(python_client: Path, steady: Steady) -> None:
-    """The same for the client that is generated from the contract, which is typed itself."""
+    """The same holds for the client generated from the contract, which has types of its own."""
     (python_client / "program.py").write_text(shown_program("Python, generated", "python"))
     await check_types(python_client, "program.py", "taskgate_client")
     await runs(python_client, steady)

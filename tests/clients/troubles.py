@@ -1,4 +1,4 @@
-"""Every problem of the contract, brought about by a request whose keyword is its name."""
+"""Every problem of the contract, triggered by a request whose keyword is its name."""
 
 import json
 from typing import Any
@@ -22,7 +22,7 @@ EARLY = {
 
 
 class TroubledGateway(FakeGateway):
-    """Fails each page, and each block except the first, with the problem that the keyword names."""
+    """Fails each page, and each block except the first, with the problem named by the keyword."""
 
     async def page(self, ask: PageRequest) -> Page:
         """None."""

@@ -48,7 +48,7 @@ async def test_eventsource(tmp_path: Path, watched: Watched) -> None:
 
 
 async def test_fetch(tmp_path: Path, watched: Watched) -> None:
-    """So does the program with fetch alone, in Node; `make test-browser` runs it in Chromium."""
+    """The program of the docs with `fetch` does the same in Node; `make test-browser` runs it in Chromium."""
     call = "await watch(process.env.TASKGATE_URL, process.env.TASKGATE_KEY, (line) => console.log(line));\n"
     (tmp_path / "program.mjs").write_text(shown_program("Watching: JavaScript", "js") + call)
     await follows(watched, "node", "program.mjs", cwd=tmp_path)

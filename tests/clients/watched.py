@@ -1,4 +1,4 @@
-"""A list that changes while its watchers are cut off, and then is taken away from them."""
+"""A list that changes while its watchers are disconnected, and to which they lose access in the end."""
 
 import asyncio
 import contextlib
@@ -88,7 +88,7 @@ class Watched:
         self._web.gateway.listed = (changed, *(msgspec.json.encode(task_of(number)) for number in range(2, 5)))
 
     def revoke(self) -> None:
-        """Take their key from all clients."""
+        """Revoke the key of all clients."""
         self._web.callers.replace(key_table({"single": CallerSettings(keys=(hashed("another"),), apps=("shop",))}))
 
 

@@ -1,4 +1,4 @@
-"""Runs a program that watches a list, cuts it off, and takes the list away."""
+"""Run a program that watches a list, disconnect it, and revoke its access."""
 
 import asyncio
 import os
@@ -10,7 +10,8 @@ WITHIN_S = 120.0
 
 
 async def follows(watched: Watched, *command: str | Path, cwd: Path) -> None:
-    """Raise AssertionError unless the program prints what it should, going on from the last event that it has got."""
+    """Raise AssertionError unless the program prints the expected output, and continues from the last received
+    event."""
     process = await asyncio.create_subprocess_exec(
         *command, cwd=cwd, env=os.environ | watched.environment, stdout=asyncio.subprocess.PIPE
     )

@@ -51,13 +51,13 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """Where the API server is, for clients outside the cluster."""
+        """The URL of the API server for clients outside the cluster."""
         path = "{.clusters[0].cluster.server}"
         return self.kubectl("config", "view", "--minify", f"-o=jsonpath={path}").stdout.strip()
 
     @property
     def issuer(self) -> str:
-        """Who signs the tokens of service accounts."""
+        """The issuer of the tokens of service accounts."""
         told: Object = json.loads(self.kubectl("get", "--raw=/.well-known/openid-configuration").stdout)
         return str(told["issuer"])
 
@@ -101,7 +101,7 @@ class Cluster:
         return bool(json.loads(self.kubectl("get", "nodes", "-o=json").stdout)["items"])
 
     def wait(self, condition: Callable[[], bool]) -> None:
-        """Wait until something holds in the cluster."""
+        """Wait until a condition of the cluster holds."""
         eventually(condition, within_s=_COMMAND_S)
 
     def _run(self, program: str, arguments: Sequence[str], stdin: str | None) -> Output:

@@ -1,4 +1,4 @@
-"""One cluster for the session, KUBECONFIG's or a control plane of the tests' own, and a namespace for each test."""
+"""One cluster for the session, from KUBECONFIG or a control plane started here, and a namespace for each test."""
 
 import itertools
 import os
@@ -32,7 +32,7 @@ def own_control_plane() -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="session")
 def own_cluster(own_control_plane: ControlPlane, scratch: Path) -> Cluster:
-    """A cluster of which a test may change what belongs to all of it."""
+    """A cluster whose cluster-wide objects a test may change."""
     return Cluster(kubeconfig=own_control_plane.kubeconfig, programs=programs(), scratch=scratch)
 
 
@@ -79,7 +79,7 @@ def restricted_namespace(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture
 def node(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[Node | None]:
-    """Pods of the namespace run: on the cluster's nodes, or by a stand-in where it has none."""
+    """Run the pods of the namespace, on the cluster's nodes or, if it has none, by a stand-in."""
     if cluster.has_nodes():
         yield None
         return

@@ -52,7 +52,7 @@ class ControlPlane:
         return self._authority.certificate
 
     def rotate_signing_key(self, *, keep: bool) -> None:
-        """Sign tokens with a new key from now on. Those of the keys before stay good where they are kept."""
+        """Sign tokens with a new key from now on. Tokens of the previous keys stay valid if these are kept."""
         new = SigningKey(self._folder, f"signing-{len(self._signing_keys) + 1}")
         self._signing_keys = [new, *(self._signing_keys if keep else ())]
         self._stop("kube-apiserver")

@@ -1,4 +1,4 @@
-"""Stands in for a node where a cluster has none: runs the pods of a namespace as processes of this machine."""
+"""Stands in for a node in a cluster without any: runs the pods of a namespace as processes of this machine."""
 
 import json
 import os
@@ -86,12 +86,12 @@ class Node:
         except CommandFailed as exc:
             if "NotFound" not in str(exc):
                 raise
-            return  # a volume or the pod is not there: look again
+            return  # a volume or the pod does not exist yet: retry
         process = run(container, files=files, address=address, resolve=self.resolved, log=folder / "log")
         self._started[name] = _Running(process, container, address=address, ip=f"10.{self._network}.{number}")
 
     def resolved(self, text: str) -> str:
-        """Change the names of Services for the address of a ready pod, as the cluster's endpoints name it."""
+        """Replace the names of Services by the address of a ready pod, according to the cluster's endpoints."""
         return _URL.sub(lambda found: f"//{self._endpoint(found[1], int(found[2])) or f'{found[1]}:{found[2]}'}", text)
 
     def _endpoint(self, service: str, port: int) -> str | None:
@@ -108,7 +108,7 @@ class Node:
         return None
 
     def _bind(self, name: str) -> None:
-        """Do the scheduler's part."""
+        """Bind the pod, as the Kubernetes scheduler would."""
         target = {"apiVersion": "v1", "kind": "Node", "name": self._name}
         binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
         path = f"/api/v1/namespaces/{self._namespace}/pods/{name}/binding"
@@ -142,7 +142,7 @@ class _Running:
         return self.process.poll() is not None
 
     def status(self, pod: Object) -> Object | None:
-        """Return the pod's status where it has changed."""
+        """Return the pod's status if it has changed."""
         code = self.process.poll()
         found = (code, code is None and self._is_ready())
         if found == self._reported:

@@ -39,7 +39,7 @@ class Files:
                 file.write_bytes(content)
 
     def placed(self, text: str) -> str:
-        """Return a text with the paths in the container changed for those here."""
+        """Return a text with the paths in the container replaced by those here."""
         for path, here in sorted(self._mounts.items(), reverse=True):
             text = text.replace(path, str(here))
         return text
@@ -91,7 +91,7 @@ def _chosen(source: Object, data: dict[str, bytes]) -> dict[str, bytes]:
 def run(
     container: Object, *, files: Files, address: str, resolve: Callable[[str], str], log: Path
 ) -> subprocess.Popen[bytes]:
-    """Start a container's process. `address` is the pod's here, `resolve` puts addresses for names."""
+    """Start a container's process. `address` is the pod's here, `resolve` replaces names by addresses."""
     words = [*container.get("command", _ENTRYPOINT), *container.get("args", [] if "command" in container else _COMMAND)]
     command = [resolve(files.placed(word)) for word in words]
     environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}

@@ -44,7 +44,7 @@ def test_every_object_is_admitted_without_a_warning(with_classes: Cluster, names
     assert output.stdout.count("created (server dry run)") == len(objects)
 
 
-def test_what_is_not_restricted_is_warned_of(cluster: Cluster, namespace: str) -> None:
+def test_unrestricted_pods_cause_a_warning(cluster: Cluster, namespace: str) -> None:
     """The namespace behaves as the test above assumes: a Deployment whose pod may become root causes a warning."""
     values = {"securityContext": {"allowPrivilegeEscalation": True}}
     objects = rendered(cluster, namespace, values, "--show-only=templates/deployment.yaml")

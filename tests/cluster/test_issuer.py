@@ -1,4 +1,4 @@
-"""A gateway outside the cluster takes the tokens of its service accounts, by the keys of its API server."""
+"""A gateway outside the cluster accepts the tokens of its service accounts, by the keys of its API server."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ class Accounts:
         return self._cluster.token(account, namespace=self._namespace, audience=audience)
 
     def renew(self) -> None:
-        """Write a new token of the gateway's own, as the kubelet does in time."""
+        """Write a new token for the gateway, as the kubelet does before the old one expires."""
         self.token_file.write_text(self.token(GATEWAY, None))
 
     def settings(self) -> dict[str, Any]:
@@ -83,8 +83,9 @@ def mount(tmp_path: Path, valkey: Server, sandbox: Sandbox) -> Mounted:
     return Mounted(folder, valkey=valkey, sandbox=sandbox)
 
 
-async def test_tokens_are_taken_for_our_audience_alone(mount: Mounted, accounts: Accounts) -> None:
-    """A known account's token for us is good; one for others or for the API server is not; a stranger is refused."""
+async def test_tokens_are_accepted_for_our_audience_only(mount: Mounted, accounts: Accounts) -> None:
+    """A known account's token for our audience is accepted; one for another audience or the API server is rejected,
+    and so is an unknown account."""
     mount.put(**accounts.settings())
     async with mounted(mount):
         assert (await mount.ask(accounts.token(CALLER, AUDIENCE))).status == 200
@@ -106,7 +107,7 @@ def without_default_binding(own_control_plane: ControlPlane, own_cluster: Cluste
 
 
 @pytest.mark.usefixtures("without_default_binding")
-async def test_the_charts_rbac_is_what_reading_the_keys_needs(
+async def test_the_charts_rbac_allows_reading_the_keys(
     mount: Mounted, own_cluster: Cluster, own_namespace: str, tmp_path: Path
 ) -> None:
     """Without it tokens can't be checked (503, and the log says 403); with it they can, and no restart is needed."""
@@ -153,7 +154,7 @@ async def test_signing_keys_are_rotated(
 
 
 async def _settled(mount: Mounted, token: str, status: int) -> Got:
-    """Ask until the answer has this status: the keys are read again every second."""
+    """Repeat the request until the response has this status: the keys are read again every second."""
     async with asyncio.timeout(30):
         while (answer := await mount.ask(token)).status != status:
             await asyncio.sleep(0.1)

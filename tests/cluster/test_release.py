@@ -90,7 +90,7 @@ def release(request: pytest.FixtureRequest, cluster: Cluster, namespace: str, va
     return Release(cluster, namespace, request.param, values)
 
 
-def test_a_release_from_its_install_to_its_end(release: Release, cluster: Cluster) -> None:
+def test_a_release_through_its_whole_life(release: Release, cluster: Cluster) -> None:
     """The release is installed, tested, upgraded, rolled back and uninstalled without a warning, and leaves nothing
     behind.
     """
@@ -112,7 +112,7 @@ def test_a_release_from_its_install_to_its_end(release: Release, cluster: Cluste
     assert [line for output in outputs for line in output.warnings] == []
 
 
-def test_a_configuration_that_the_gateway_refuses_changes_nothing(release: Release) -> None:
+def test_a_rejected_configuration_changes_nothing(release: Release) -> None:
     """The check before an upgrade reads files that no template can see, and the pods keep running."""
     release.upgrade()
     before = {pod["metadata"]["name"] for pod in release.objects("pods", GATEWAYS)}
@@ -134,7 +134,7 @@ def test_a_configuration_that_the_gateway_refuses_changes_nothing(release: Relea
     ],
     ids=["the chart's autoscaler", "another's"],
 )
-def test_replicas_stay_as_they_are_where_something_else_scales(
+def test_replicas_set_by_another_scaler_are_kept(
     release: Release, cluster: Cluster, namespace: str, scaled: Values
 ) -> None:
     """Neither switching autoscaling on nor a later upgrade sets back the number that the cluster has."""
@@ -151,7 +151,7 @@ def test_replicas_stay_as_they_are_where_something_else_scales(
     assert replicas() == 4
 
 
-def test_a_test_fails_where_redis_is_away(release: Release, node: Node | None) -> None:
+def test_helm_test_fails_without_redis(release: Release, node: Node | None) -> None:
     """`helm test` runs in a separate pod and reports faults."""
     if node is None:
         pytest.fail("needs a cluster without nodes: unset KUBECONFIG")
@@ -163,7 +163,7 @@ def test_a_test_fails_where_redis_is_away(release: Release, node: Node | None) -
     assert "not all of its parts are well" in node.log(pod["metadata"]["name"])
 
 
-def test_a_pod_checks_tokens_by_what_the_chart_mounts(
+def test_a_pod_checks_tokens_with_the_mounted_files(
     cluster: Cluster, namespace: str, values: Values, node: Node | None
 ) -> None:
     """With `rbac.issuerDiscovery` the pod's own token and CA are enough to read the API server's keys."""

@@ -34,12 +34,12 @@ _names = ("app", "since", "until", "sort", "q", "offset", "limit", "status", "ty
 
 
 def strictly() -> suppress:
-    """Compare with the second reading where that reads the input at all."""
+    """Compare with the second parser, if that accepts the input."""
     return suppress(NotStrict)
 
 
 def check_query(data: bytes) -> None:
-    """Accepted parameters are those that the standard library reads; a refusal repeats no bytes raw."""
+    """Accepted parameters are those that the standard library parses; a rejection repeats no bytes raw."""
     try:
         asked = _reader.read(data, caller=CALLER, now_s=NOW_S)
     except (UnknownApp, NotAllowed):
@@ -67,7 +67,7 @@ def _check_faults(refusal: BadRequest) -> None:
 
 
 def check_cache_control(data: bytes) -> None:
-    """Directives as the second reading has them; numbers within bounds."""
+    """Directives are those of the second parser; numbers are within bounds."""
     directives = cache_directives_of({b"cache-control": data}, caller=CALLER)
     for number in (directives.max_age_s, directives.min_fresh_s, directives.stale_if_error_s):
         assert number is None or 0 <= number <= DELTA_MAX_S
@@ -86,7 +86,7 @@ def check_cache_control(data: bytes) -> None:
 
 
 def check_prefer(data: bytes) -> None:
-    """The wait of the second reading, within the caller's bound."""
+    """The wait is that of the second parser, within the caller's bound."""
     patience = patience_of({b"prefer": data}, caller=CALLER, default_s=10.0)
     assert 0 <= patience.wait_s <= CALLER.wait_max_s
     with strictly():
@@ -105,7 +105,7 @@ def _seconds(text: str | None) -> int | None:
 
 
 def check_accept(data: bytes) -> None:
-    """One of the offers, or none; where the second reading understands the field, the best by weight."""
+    """The result is one of the offers, or none; if the second parser accepts the field, the best by weight."""
     offered = ("application/json", "application/x-ndjson", "text/event-stream")
     chosen = accept.choose(data, offered)
     assert chosen is None or chosen in offered
@@ -127,7 +127,7 @@ def check_accept(data: bytes) -> None:
 
 
 def check_accept_encoding(data: bytes) -> None:
-    """Never a coding that the field excludes, as the second reading has it."""
+    """The result is never a coding that the field excludes according to the second parser."""
     available = ("zstd", "gzip")
     choice = encoding.choose(data, available)
     assert choice.coding in (None, *available)
@@ -145,7 +145,7 @@ def check_accept_encoding(data: bytes) -> None:
 
 
 def check_if_none_match(data: bytes) -> None:
-    """Holds exactly where the second reading finds the tag."""
+    """The condition holds exactly if the second parser finds the tag."""
     etag = b'W/"a"'
     held = holds(data, etag)
     field = data.strip(b" \t")

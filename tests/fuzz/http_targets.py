@@ -102,7 +102,7 @@ class _Written:
 
 
 async def _echo(scope: Any, receive: Any, send: Any) -> None:
-    """Answer with what was understood."""
+    """Respond with what was parsed."""
     await receive()
     body = repr((scope["method"], scope["raw_path"], scope["query_string"], scope["headers"])).encode()
     await send({"type": "http.response.start", "status": 200, "headers": ()})
@@ -110,7 +110,7 @@ async def _echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def _answers(pieces: list[bytes]) -> tuple[bytes, bool]:
-    """What a connection answers to these pieces, without dates, and whether it is closed then."""
+    """Return the responses of a connection to these pieces, without dates, and whether it is closed then."""
     server = HttpServer(_echo, BOUNDS, refusal=lambda status, _: refuse_plainly(status))
     server.clock.date = lambda: b""  # type: ignore[method-assign]
     connection, transport = ClientConnection(server), _Written()
@@ -188,7 +188,7 @@ async def _exchanged(pieces: list[bytes]) -> HttpAnswer | str:
 
 
 def check_response(data: bytes) -> None:
-    """An answer within its bound or a failure of ours; the same however it arrives."""
+    """The result is a response within its bound or a failure of ours, independent of how the bytes arrive."""
 
     async def check() -> None:
         whole = await _exchanged([data])
@@ -200,7 +200,7 @@ def check_response(data: bytes) -> None:
 
 
 def check_listing(data: bytes) -> None:
-    """What is read can be stored, read again, and is JSON for any reader."""
+    """A listing that is read can be stored and read again, and is valid JSON."""
     try:
         listing = read_listing(data, sdkappid=1_400_000_001, offset=0, want=100)
     except MalformedAnswer as exc:

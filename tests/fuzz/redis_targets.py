@@ -1,4 +1,4 @@
-"""Targets: what lies in Redis, where anything may have been written."""
+"""Targets: values in Redis, which may be anything."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ _RULES = Rules(calls=5, window_ms=1000, transit_ms=500, turn_lease_ms=300, ahead
 
 
 def check_block(data: bytes) -> None:
-    """Whatever is not corrupt can be cut, read and written again. Inputs get the right checksum."""
+    """A value that is not corrupt can be cut, read and written again. Inputs get the right checksum."""
     if len(data) > HEAD_BYTES + 4:
         rest = data[HEAD_BYTES + 4 :]
         data = data[:HEAD_BYTES] + struct.pack(">I", crc32(rest, crc32(data[:HEAD_BYTES]))) + rest
@@ -45,7 +45,7 @@ def check_block(data: bytes) -> None:
 
 
 def check_version(data: bytes) -> None:
-    """A version that is read can be compared, and is written as it was."""
+    """A version that is read can be compared, and is encoded to the same bytes."""
     version = decode_version(data)
     if version is None:
         return
@@ -100,7 +100,7 @@ class _Answering:
 
 
 def check_script_answer(data: bytes) -> None:
-    """The scheduler's script has read garbage: its answer is understood, or Redis counts as away."""
+    """If the scheduler's script has read garbage, its reply is parsed, or Redis counts as away."""
 
     async def tick() -> None:
         store = _Answering([data, b"why"])

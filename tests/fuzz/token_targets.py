@@ -40,7 +40,7 @@ GOOD = signed(_CLAIMS)
 
 
 def check_authorization(data: bytes) -> None:
-    """A field's credential is within it and within bounds; nobody is let in but with what the issuer signed."""
+    """A credential is part of its field and within bounds; only what the issuer signed is accepted."""
     credential = bearer_of(data)
     assert credential in data
     if is_credential(credential):
@@ -49,7 +49,7 @@ def check_authorization(data: bytes) -> None:
 
 
 def check_token(data: bytes) -> None:
-    """The seed `~` stands for a good token."""
+    """Tokens that are not signed by the issuer are rejected. The seed `~` stands for a valid token."""
     _check_token(data.replace(b"~", GOOD.encode()).decode("latin-1"))
 
 
@@ -64,7 +64,7 @@ def _check_token(token: str) -> None:
 
 
 def check_claims(data: bytes) -> None:
-    """Claims as a faulty issuer would sign them: a token is good only with right ones, and ends at a time."""
+    """With claims as a faulty issuer would sign them, a token is valid only with correct ones, and expires."""
     token = jwt.PyJWS().encode(data, _PRIVATE, algorithm="ES256", headers={"kid": "e"})
     try:
         found = checked(token, keys=_KEYS, trust=TRUST, now_s=NOW_S)
@@ -79,7 +79,7 @@ def check_claims(data: bytes) -> None:
 
 
 def check_header(data: bytes) -> None:
-    """A header of an attacker's, over claims and signature of a good token: never accepted, unless it is the same."""
+    """A forged header over claims and signature of a valid token is never accepted, unless it is the same."""
     segment = base64.urlsafe_b64encode(data).rstrip(b"=").decode()
     _check_token(f"{segment}.{GOOD.partition('.')[2]}")
 

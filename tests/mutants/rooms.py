@@ -87,6 +87,7 @@ ROOMS = (
             "tests/unit/gateway",
             "tests/simulation/test_gateway.py",
             "tests/simulation/test_gateway_fetch.py",
+            "tests/simulation/test_refusals.py",
             "tests/integration/cache/test_purge.py",
             "tests/integration/upstream/test_short_answers.py",
             "tests/integration/upstream/test_faults.py",

@@ -44,13 +44,13 @@ class Got(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def waited_s(self) -> float:
-        """How long it waited in line, as `Server-Timing` tells."""
+        """The wait in line according to `Server-Timing`, in seconds."""
         timing = self.headers.get("server-timing", "")
         return float(timing.split("line;dur=")[1].split(",")[0]) / 1000 if "line;dur=" in timing else 0.0
 
     @property
     def upstream_s(self) -> float:
-        """How long its call took, as `Server-Timing` tells; 0 where it made none."""
+        """The duration of its call according to `Server-Timing`, in seconds; 0 without a call."""
         timing = self.headers.get("server-timing", "")
         return float(timing.split("upstream;dur=")[1].split(",")[0]) / 1000 if "upstream;dur=" in timing else 0.0
 
@@ -61,7 +61,7 @@ class Got(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def outcome(self) -> str:
-        """What `Cache-Status` says."""
+        """The value of `Cache-Status`."""
         return self.headers.get("cache-status", "")
 
 
@@ -121,11 +121,11 @@ class Replica:
         return await asyncio.to_thread(self.process.wait, within_s)
 
     def log(self) -> str:
-        """All that it wrote."""
+        """Return everything that it wrote."""
         return self.log_file.read_text(errors="replace")
 
     async def ready(self) -> None:
-        """Wait until it says that it is ready."""
+        """Wait until `/readyz` reports that it is ready."""
         async with asyncio.timeout(READY_S):
             while True:
                 try:
@@ -138,7 +138,7 @@ class Replica:
                 await asyncio.sleep(0.02)
 
     def end(self) -> None:
-        """End it, however it is."""
+        """End it, in whatever state it is."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -162,7 +162,7 @@ class Fleet:
         headers: Mapping[str, str] | None = None,
         **query: object,
     ) -> Got:
-        """Ask a replica for a page; `wait` is the patience in seconds, None for the default."""
+        """Request a page from a replica; `wait` is the patience in seconds, None for the default."""
         fields = {"Authorization": f"Bearer {key_of(caller)}"} | dict(headers or {})
         if wait is not None:
             fields["Prefer"] = f"wait={wait}"
@@ -181,24 +181,24 @@ class Fleet:
         method: str = "GET",
         headers: Mapping[str, str] | None = None,
     ) -> Got:
-        """Ask a replica for anything else."""
+        """Request any other path from a replica."""
         fields = {"Authorization": f"Bearer {key_of(caller)}"} | dict(headers or {})
         return await get(self.replicas[replica].port, target, fields, method=method)
 
     async def arrivals_ms(self, call: SandboxCall = "list") -> list[float]:
-        """When calls of one kind arrived at the upstream, in milliseconds, in order."""
+        """Return the times at which calls of one kind arrived at the upstream, in milliseconds, in order."""
         return sorted((await self.upstream.stats()).of(APP.sdkappid, call).arrivals_ms)
 
     async def calls(self, call: SandboxCall = "list") -> int:
-        """How many calls of one kind arrived at the upstream."""
+        """Return the number of calls of one kind that arrived at the upstream."""
         return (await self.upstream.stats()).of(APP.sdkappid, call).calls
 
     async def worst_second(self, call: SandboxCall = "list") -> int:
-        """The most calls of one kind that arrived within any window of one second."""
+        """Return the largest number of calls of one kind that arrived within any second."""
         return (await self.upstream.stats()).of(APP.sdkappid, call).worst_window
 
     async def quiet(self) -> None:
-        """Wait until all slots are free, and forget the calls so far."""
+        """Wait until all slots are free, and reset the upstream's count of calls."""
         for replica in range(len(self.replicas)):
             await self.page(replica, q="warm up", limit=1)
         await asyncio.sleep(1.1)

@@ -1,4 +1,4 @@
-"""The budget's promises, kept by whole processes: each scene is judged by the upstream's own arrival times."""
+"""The guarantees of the budget, kept by whole processes: each test is judged by the upstream's own arrival times."""
 
 import asyncio
 import random
@@ -19,7 +19,8 @@ pytestmark = pytest.mark.scene
 
 @pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.long)])
 async def test_the_limit_is_kept_and_used(own_valkey: Server, count: int) -> None:
-    """40 callers want many blocks at once on 4 replicas, ways of 0 to 80 ms: never 6 in a second, 98% of the slots."""
+    """40 callers request many blocks at once on 4 replicas, with delays of 0 to 80 ms each way: never 6 calls in a
+    second, and 98% of the slots."""
     async with fleet(own_valkey, budget={"wait_max_s": 300.0}) as gateways:
         await gateways.upstream.add_fault(Latency(there_spread_ms=40, back_spread_ms=40))
         got = await _many_blocks(gateways, count)
@@ -32,7 +33,7 @@ async def test_the_limit_is_kept_and_used(own_valkey: Server, count: int) -> Non
 
 
 def _use(arrivals_ms: list[float], *, round_trip_s: float, skipped: int = 10) -> float:
-    """Return the share used of the calls that rule 2 allows, once the line was busy."""
+    """Return the used share of the calls that rule 2 allows while the line is busy."""
     took_ms = arrivals_ms[-1] - arrivals_ms[skipped]
     return (len(arrivals_ms) - 1 - skipped) * (1000 + round_trip_s * 1000) / 5 / took_ms
 
@@ -70,7 +71,8 @@ async def test_turns_follow_the_weights(own_valkey: Server) -> None:
 
 
 async def test_a_rare_caller_is_served_next(own_valkey: Server) -> None:
-    """Beside a caller with 1,000 waiting, one that asks every two seconds waits 0.3 s at the median, 0.7 s at most."""
+    """Beside a caller with 1,000 waiting requests, one with a request every two seconds waits 0.3 s at the median,
+    0.7 s at most."""
     async with fleet(own_valkey, weights={"busy": 1.0, "rare": 1.0}) as gateways:
         busy = [asyncio.create_task(gateways.page(n % 4, caller="busy", q=f"busy {n}")) for n in range(1000)]
         waits: list[float] = []
@@ -98,7 +100,7 @@ async def test_a_thousand_requests_for_one_page_cost_one_call(own_valkey: Server
         assert await gateways.calls() == 1
 
 
-async def test_who_hangs_up_costs_no_call(own_valkey: Server) -> None:
+async def test_a_caller_that_hangs_up_costs_no_call(own_valkey: Server) -> None:
     """A caller requests 500 blocks and hangs up: none is fetched, and it is served at once when it returns."""
     async with fleet(own_valkey) as gateways:
         asked = [asyncio.create_task(gateways.page(n % 4, caller="c1", q=f"gone {n}")) for n in range(500)]
@@ -115,7 +117,7 @@ async def test_who_hangs_up_costs_no_call(own_valkey: Server) -> None:
         assert time.monotonic() - started_s < 0.3
 
 
-async def test_checks_by_hand_take_turns_like_anyone(own_valkey: Server) -> None:
+async def test_calls_by_taskgate_check_take_turns(own_valkey: Server) -> None:
     """While callers use the whole budget, six people run `taskgate check --call`: never 6 calls in a second."""
     async with fleet(own_valkey, replicas=2, budget={"wait_max_s": 300.0}) as gateways:
 
@@ -133,8 +135,8 @@ async def test_checks_by_hand_take_turns_like_anyone(own_valkey: Server) -> None
         assert await gateways.worst_second() <= 5
 
 
-async def test_a_full_list_budget_and_ids_asked_for_by_500_callers(own_valkey: Server) -> None:
-    """Each kind of call keeps five a second by itself and uses 98%; ids asked for again are joined or stored.
+async def test_both_budgets_are_used_fully_and_separately(own_valkey: Server) -> None:
+    """Each kind of call keeps to five a second by itself and uses 98%; repeated ids are joined or stored.
 
     That lists are called at the same moments as without tasks, to the millisecond, is shown in virtual time:
     tests/simulation/test_two_kinds.py.

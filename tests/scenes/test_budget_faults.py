@@ -1,4 +1,4 @@
-"""The budget's guarantees when something dies, by whole processes and the upstream's own arrival times."""
+"""The guarantees of the budget when something dies: whole processes, and the upstream's own arrival times."""
 
 import asyncio
 import signal
@@ -39,7 +39,8 @@ async def _end(tasks: list["asyncio.Task[Got]"]) -> None:
 
 
 async def test_a_killed_replica_costs_its_leases(own_valkey: Server) -> None:
-    """It holds turns and the fetch that others wait for: they get the block, and the line goes on at once."""
+    """A killed replica holds turns and a fetch that others wait for: they get the block, and other turns continue
+    at once."""
     async with fleet(own_valkey, replicas=3, upstream={"call_timeout_s": 2.0, "read_timeout_s": 1.5}) as gateways:
         await gateways.upstream.add_fault(Hang(calls=1, hold_ms=60_000))
         doomed = asyncio.create_task(gateways.page(0, caller="c1", q="wanted"))
@@ -76,7 +77,8 @@ async def _freeze(server: Server) -> None:
 async def test_a_faulty_valkey_never_costs_a_call_too_many(
     own_valkey: Server, fault: Callable[[Server], Awaitable[None]]
 ) -> None:
-    """Under a backlog it forgets everything, or stands still for 3 s: never 6 in a second, on again within 2 s."""
+    """Under a backlog Valkey loses everything, or hangs for 3 s: never 6 calls in a second, and turns resume within
+    2 s."""
     async with fleet(own_valkey, budget={"redis_grace_s": 8.0}) as gateways:
         tasks = _backlog(gateways, 120)
         await _calls_beyond(gateways, 8, within_s=5)
@@ -89,7 +91,7 @@ async def test_a_faulty_valkey_never_costs_a_call_too_many(
 
 
 async def test_a_failover_never_costs_a_call_too_many() -> None:
-    """Sentinel makes the replica the master under a backlog: never 6 in a second, and the line goes on."""
+    """Under a backlog Sentinel promotes the replica: never 6 calls in a second, and turns continue."""
     with Guarded() as servers:
         redis = {"url": servers.url, "mode": "sentinel"}
         async with fleet(redis, replicas=2, budget={"redis_grace_s": 15.0}) as gateways:
@@ -108,7 +110,7 @@ async def test_a_failover_never_costs_a_call_too_many() -> None:
 
 
 async def test_throttling_pauses_all_replicas(own_valkey: Server) -> None:
-    """The upstream refuses every third call for too many: each time all replicas pause, and all pages arrive."""
+    """The upstream throttles every third call: each time all replicas pause, and all pages arrive."""
     async with fleet(own_valkey, budget={"pause_s": 0.5, "attempts": 10}) as gateways:
         await gateways.upstream.add_fault(ErrorCode(code=60007, every=3))
         got = await asyncio.gather(*_backlog(gateways, 20))
@@ -123,7 +125,7 @@ async def test_throttling_pauses_all_replicas(own_valkey: Server) -> None:
     ("fault", "status"), [(HttpStatus(status=502), 502), pytest.param(Hang(), 504, marks=pytest.mark.long)]
 )
 async def test_a_failing_upstream_is_not_stormed(own_valkey: Server, fault: HttpStatus | Hang, status: int) -> None:
-    """Each try is a slot and there are three per page: 10 pages make 30 calls, 5 a second, and say what is wrong."""
+    """Each try takes a slot, and there are three per page: 10 pages make 30 calls, 5 a second, and report the fault."""
     async with fleet(
         own_valkey, upstream={"connect_timeout_s": 0.3, "read_timeout_s": 0.3, "call_timeout_s": 1.0}
     ) as gateways:
@@ -134,8 +136,9 @@ async def test_a_failing_upstream_is_not_stormed(own_valkey: Server, fault: Http
         assert await gateways.worst_second() <= 5
 
 
-async def test_while_the_upstream_fails_stale_pages_come_at_once(own_valkey: Server) -> None:
-    """The first request finds that it fails; the others need not, and background tries go on until it is back."""
+async def test_stale_pages_are_served_at_once_while_the_upstream_fails(own_valkey: Server) -> None:
+    """The first request detects the failure; the others are served stale at once, and background tries continue
+    until the upstream is back."""
     async with fleet(own_valkey, replicas=1, cache={"fresh_s": 0.5, "stale_while_revalidate_s": 0}) as gateways:
         for n in range(8):
             assert (await gateways.page(0, q=f"old {n}")).status == 200
@@ -153,8 +156,8 @@ async def test_while_the_upstream_fails_stale_pages_come_at_once(own_valkey: Ser
         assert await gateways.worst_second() <= 5
 
 
-async def test_an_upstream_that_is_back_is_used_at_once(own_valkey: Server) -> None:
-    """No breaker of ours outlasts the upstream's trouble."""
+async def test_a_recovered_upstream_is_used_at_once(own_valkey: Server) -> None:
+    """No circuit breaker outlasts the upstream's failure."""
     async with fleet(own_valkey, replicas=1) as gateways:
         await gateways.upstream.add_fault(HttpStatus(status=503))
         assert (await gateways.page(0, q="down")).status == 502
@@ -164,8 +167,9 @@ async def test_an_upstream_that_is_back_is_used_at_once(own_valkey: Server) -> N
         assert back.took_s < 1.5
 
 
-async def test_a_replica_that_is_told_to_end_serves_who_waits(own_valkey: Server) -> None:
-    """All requests waiting there get their turns, though it is no longer ready; then it exits with 0."""
+async def test_a_replica_that_shuts_down_serves_waiting_requests(own_valkey: Server) -> None:
+    """After SIGTERM, all requests waiting at the replica get their turns, though it is no longer ready; then it
+    exits with 0."""
     async with fleet(own_valkey, replicas=2) as gateways:
         here = [asyncio.create_task(gateways.page(0, caller=f"c{n % 5}", q=f"here {n}")) for n in range(20)]
         await _calls_beyond(gateways, 4, within_s=5)
@@ -175,8 +179,9 @@ async def test_a_replica_that_is_told_to_end_serves_who_waits(own_valkey: Server
         assert await gateways.worst_second() <= 5
 
 
-async def test_a_replica_whose_time_is_over_lets_go(own_valkey: Server) -> None:
-    """Calls in flight end, requests still waiting get 503 with `Retry-After`, and the line elsewhere moves on."""
+async def test_a_replica_rejects_waiting_requests_after_drain_s(own_valkey: Server) -> None:
+    """After drain_s calls in flight end, requests still waiting get 503 with `Retry-After`, and turns elsewhere
+    continue."""
     async with fleet(own_valkey, replicas=2, server={"drain_s": 0.5}) as gateways:
         await gateways.upstream.add_fault(Latency(back_ms=700))
         elsewhere = [asyncio.create_task(gateways.page(1, caller="c9", q=f"elsewhere {n}")) for n in range(10)]
@@ -200,7 +205,8 @@ async def test_a_replica_whose_time_is_over_lets_go(own_valkey: Server) -> None:
 
 @pytest.mark.parametrize("gone_s", [0.6, pytest.param(60, marks=pytest.mark.long)])
 async def test_without_valkey_no_call_is_made(own_valkey: Server, gone_s: float) -> None:
-    """Closed: blocks in memory are served stale, other requests get 503; readiness stays; back within 2 s."""
+    """With `closed`, blocks in memory are served stale and other requests get 503; the replica stays ready; calls
+    resume within 2 s."""
     async with fleet(own_valkey, replicas=2, cache={"fresh_s": 0.5, "stale_while_revalidate_s": 0}) as gateways:
         assert (await gateways.page(0, q="known")).status == 200
         before = await gateways.calls()

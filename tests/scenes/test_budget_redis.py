@@ -1,4 +1,4 @@
-"""A Redis that answers, but not as it should: each fault has its problem and its log line, and costs no call."""
+"""A Redis that replies with errors: each fault has its problem and its log line, and costs no call."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -39,10 +39,9 @@ def settled(own_valkey: Server) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("fault", [_refuses_scripts, _read_only, _never_answers])
-async def test_a_redis_that_refuses_is_told_and_waited_for(
-    settled: Server, fault: Callable[[Server], Callable[[], object]]
-) -> None:
-    """503 with `Retry-After` and the reason in the log; no call, no crash; served again when it is over."""
+async def test_a_redis_that_refuses_is_a_503(settled: Server, fault: Callable[[Server], Callable[[], object]]) -> None:
+    """Requests get 503 with `Retry-After`, and the log has the reason; no call, no crash; they are served again
+    afterwards."""
     async with fleet(settled, replicas=1, budget={"redis_grace_s": 0.5}) as gateways:
         mend = fault(settled)
         got = await asyncio.gather(*(gateways.page(0, caller=f"c{n}", q=f"refused {n}") for n in range(20)))
@@ -59,8 +58,8 @@ async def test_a_redis_that_refuses_is_told_and_waited_for(
         await _nothing_is_left(gateways, settled)
 
 
-async def test_a_redis_that_is_full_costs_only_what_it_would_keep(settled: Server) -> None:
-    """Turns go on where Redis takes no more values: pages are served, and never over the budget."""
+async def test_a_full_redis_costs_only_its_stored_values(settled: Server) -> None:
+    """If Redis is out of memory, turns continue: pages are served, and never over the budget."""
     async with fleet(settled, replicas=2) as gateways:
         mend = _out_of_memory(settled)
         got = await asyncio.gather(*(gateways.page(n % 2, caller=f"c{n}", q=f"full {n}") for n in range(20)))
@@ -70,7 +69,7 @@ async def test_a_redis_that_is_full_costs_only_what_it_would_keep(settled: Serve
         await _nothing_is_left(gateways, settled)
 
 
-async def test_a_busy_time_leaves_nothing_behind(settled: Server) -> None:
+async def test_a_backlog_leaves_nothing_behind(settled: Server) -> None:
     """After a backlog that was served, abandoned and refused, Redis holds no report, no flight, and no tag."""
     async with fleet(settled, replicas=2) as gateways:
         served = [gateways.page(n % 2, caller=f"c{n}", q=f"served {n}") for n in range(12)]

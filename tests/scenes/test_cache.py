@@ -1,4 +1,4 @@
-"""The cache's promises, kept by whole processes: each scene counts the calls that arrive at the upstream."""
+"""The guarantees of the cache, kept by whole processes: each test counts the calls that arrive at the upstream."""
 
 import asyncio
 import hashlib
@@ -21,7 +21,8 @@ ALL: Mapping[str, str] = {"since": "-P65D", "until": "P65D"}
 
 
 async def test_ten_callers_page_through_two_thousand_tasks(own_valkey: Server) -> None:
-    """Twenty at a time, over 4 replicas: 20 calls, and each caller sees each task once."""
+    """Ten callers that read 2,000 tasks, twenty at a time, over 4 replicas, cost 20 calls, and each sees each task
+    once."""
     async with fleet(own_valkey, cache={"fresh_s": 300.0}) as gateways:
 
         async def walk(caller: int) -> list[int]:
@@ -84,7 +85,7 @@ async def _one_page(gateways: Fleet, *, rate: int, seconds: float) -> list[_Conn
     return connections
 
 
-async def test_one_page_in_great_demand(own_valkey: Server) -> None:
+async def test_one_page_at_500_requests_a_second(own_valkey: Server) -> None:
     """500 requests a second for 6 s, fresh for 2 s, on 2 replicas: 3 or 4 calls, and nothing older than 3 s."""
     async with fleet(own_valkey, replicas=2, cache={"fresh_s": 2.0}) as gateways:
         connections = await _one_page(gateways, rate=500, seconds=6)
@@ -103,9 +104,8 @@ async def test_one_page_for_a_minute(own_valkey: Server) -> None:
 
 
 @pytest.mark.parametrize("ahead", [True, False])
-async def test_the_next_block_is_there_already(own_valkey: Server, ahead: bool) -> None:
-    """A caller that pages on in order finds the next block fetched, or being fetched; not if the setting is off.
-
+async def test_the_next_block_is_prefetched(own_valkey: Server, ahead: bool) -> None:
+    """A caller that pages in order finds the next block fetched, or being fetched, unless the setting is off.
     Nothing is fetched beyond the end.
     """
     async with fleet(own_valkey, replicas=1, tasks=150, cache={"fresh_s": 300.0, "ahead": ahead}) as gateways:
@@ -129,7 +129,7 @@ def _callers(**more: Any) -> dict[str, Any]:
     }
 
 
-async def test_a_purge_reaches_everybody(own_valkey: Server) -> None:
+async def test_a_purge_reaches_all_replicas(own_valkey: Server) -> None:
     """Within a second of the operator's answer no replica serves old data: from Redis, memory or the response cache."""
     async with fleet(own_valkey, cache={"fresh_s": 300.0}, callers=_callers()) as gateways:
         for replica in range(4):
@@ -151,7 +151,7 @@ async def test_a_purge_reaches_everybody(own_valkey: Server) -> None:
 
 
 async def test_a_purge_without_redis(own_valkey: Server) -> None:
-    """503, and this replica has dropped its blocks: there is nothing left to serve."""
+    """A purge without Redis gets 503, and this replica has dropped its blocks, so that it has nothing to serve."""
     async with fleet(own_valkey, replicas=1, callers=_callers(), budget={"redis_grace_s": 0.2}) as gateways:
         assert (await gateways.page(0)).status == 200
         own_valkey.kill()
@@ -173,7 +173,7 @@ async def test_a_redis_that_evicts(own_valkey: Server) -> None:
         assert await gateways.worst_second() <= 5
 
 
-async def test_values_beyond_the_bounds(own_valkey: Server) -> None:
+async def test_values_too_large_for_memory_come_from_redis(own_valkey: Server) -> None:
     """A block and an answer that exceed the memory for them come from Redis each time, and cost no call."""
     async with fleet(own_valkey, replicas=1, cache={"memory_bytes": 4000, "answers_bytes": 2000}) as gateways:
         first = await gateways.page(0)
@@ -184,7 +184,7 @@ async def test_values_beyond_the_bounds(own_valkey: Server) -> None:
 
 @pytest.mark.parametrize("value", [b"", b"\x01", b"\x09b" + b"x" * 60, b"\x01b" + b"x" * 60])
 async def test_a_block_that_can_not_be_read(own_valkey: Server, value: bytes) -> None:
-    """Cut off, of another format or with a wrong checksum: it is fetched again, once, and replaced."""
+    """A block that is cut off, of another format or with a wrong checksum is fetched again, once, and replaced."""
     async with fleet(own_valkey, replicas=2) as gateways:
         good = await gateways.page(0)
         [key] = [each for each in own_valkey.run("KEYS", "*:b:*:0") if own_valkey.run("STRLEN", each) > 5000]
@@ -192,11 +192,11 @@ async def test_a_block_that_can_not_be_read(own_valkey: Server, value: bytes) ->
         assert [(await gateways.page(1)).status for _ in range(2)] == [200, 200]
         assert await gateways.calls() == 2
         assert own_valkey.run("STRLEN", key) > 5000
-        assert (await gateways.page(0)).body == good.body  # replica 0 remembers what it had, while that is fresh
+        assert (await gateways.page(0)).body == good.body  # replica 0 has it in memory while it is fresh
 
 
-async def test_callers_steer(own_valkey: Server) -> None:
-    """RFC 9111 and 5861 over HTTP: each directive does what it says, and costs a call only if it must."""
+async def test_cache_directives_of_requests(own_valkey: Server) -> None:
+    """The directives of RFC 9111 and 5861 over HTTP: each has its effect, and costs a call only if necessary."""
     async with fleet(
         own_valkey, replicas=1, cache={"fresh_s": 300.0}, callers=_callers(meek={"may_force": False})
     ) as g:
@@ -233,7 +233,8 @@ async def test_callers_steer(own_valkey: Server) -> None:
 
 
 async def test_stale_answers(own_valkey: Server) -> None:
-    """After its freshness a page is served stale while one call renews it; on an error as long as may be; then anew."""
+    """After its freshness a page is served stale while one call renews it; on an error for as long as allowed; then
+    fresh again."""
     cache = {"fresh_s": 1.0, "stale_while_revalidate_s": 1.0, "stale_if_error_s": 60.0}
     async with fleet(own_valkey, replicas=1, cache=cache) as g:
         first = await g.page(0)
@@ -245,15 +246,14 @@ async def test_stale_answers(own_valkey: Server) -> None:
         assert (await g.page(0, headers={"Cache-Control": "stale-if-error=0"})).status == 502
         assert (await g.page(0, headers={"Cache-Control": "no-cache"})).status == 502
         await g.upstream.clear_faults()
-        async with asyncio.timeout(10):  # while the upstream is known to fail, it is tried in the background
+        async with asyncio.timeout(10):  # the upstream is known to fail and is tried in the background
             while (await g.page(0)).body == first.body:
                 await asyncio.sleep(0.05)
 
 
 async def test_polls_of_an_unchanged_list(own_valkey: Server) -> None:
-    """304 on every replica, though the page is re-fetched repeatedly and its relative range moves.
-
-    A replica that was restarted returns the same tag.
+    """Polls get 304 on every replica, though the page is re-fetched repeatedly and its relative range moves. A
+    restarted replica returns the same tag.
     """
     cache = {"fresh_s": 1.0, "stale_while_revalidate_s": 0.0, "align_s": 1}
     asked = {"since": "-PT1H", "until": "now", "sort": "created_at"}
@@ -296,4 +296,4 @@ async def test_memory_is_never_fresher_than_redis(own_valkey: Server) -> None:
         while "ttl=-" not in (got := await g.page(1)).outcome and got.headers["age"] != "0":
             fresh_until_s = got.at_s
             await asyncio.sleep(0.02)
-        assert fresh_until_s - began_s < 5  # 6, if it counted from when this replica read it
+        assert fresh_until_s - began_s < 5  # 6 if the age counted from the read by this replica

@@ -1,4 +1,4 @@
-"""Filtered pages on whole processes: the same tasks as the whole list holds, and no more calls than it has blocks."""
+"""Filtered pages on whole processes: the matching tasks of the whole list, and no more calls than it has blocks."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ WANTED = {"since": "-P60D", "until": "P60D", "sort": "created_at"}
 
 
 async def test_filtered_pages_are_the_filtered_list(own_valkey: Server) -> None:
-    """Walked on another replica by their links, they contain each task that passes the filter once, in order."""
+    """Followed by their links on another replica, they contain each matching task once, in order."""
     cache = {"fresh_s": 300.0}
     async with fleet(
         own_valkey, replicas=2, tasks=650, sandbox_calls=20, budget={"calls": 20}, cache=cache
@@ -42,7 +42,7 @@ async def test_filtered_pages_are_the_filtered_list(own_valkey: Server) -> None:
 
 
 async def test_a_range_that_is_too_wide(own_valkey: Server) -> None:
-    """422 after one call, with how many tasks there are and how many there may be; a shorter range is served."""
+    """It gets 422 after one call, with the number of tasks and the bound; a shorter range is served."""
     async with fleet(own_valkey, replicas=1, query={"filter_max_blocks": 2}) as gateways:
         wide = await gateways.page(0, status="pending", **WANTED)
         assert (wide.status, wide.json["type"]) == (422, "/problems/range-too-wide")

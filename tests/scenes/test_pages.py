@@ -64,14 +64,14 @@ def upstreams_own(base_url: str, signature: str, *, sort: str, keyword: str | No
 
 
 def stable_headers(task: dict[str, Any]) -> dict[str, Any]:
-    """The fields of one of our tasks that don't change with the clock."""
+    """Return the fields of one of our tasks that don't change with the clock."""
     return {
         name: task[name] for name in ("id", "type", "title", "description", "created_at", "scheduled_at", "content")
     }
 
 
 def as_ours(task: dict[str, Any]) -> dict[str, Any]:
-    """The same of one of the upstream's."""
+    """Return the same fields of one of the upstream's tasks."""
     return {
         "id": task["TaskID"],
         "type": task["Type"].lower(),
@@ -96,7 +96,8 @@ def linked(got: Got) -> dict[str, dict[str, str]]:
 async def test_paging_by_links_gives_the_upstreams_own_list(
     two: Fleet, usersig: Callable[..., str], sort: str, keyword: str | None
 ) -> None:
-    """From `first` by `next` to the end, over both replicas in turn, each task comes once, in the upstream's order."""
+    """Following `next` from `first` to the end, on both replicas in turn, yields each task once, in the upstream's
+    order."""
     query = RANGE | {"sort": sort, "limit": "70"} | ({"q": keyword} if keyword else {})
     got = await two.page(0, **query)
     listed, pages = list(got.json["tasks"]), 1
@@ -116,7 +117,7 @@ async def test_paging_by_links_gives_the_upstreams_own_list(
 
 
 async def test_a_page_across_two_blocks_costs_two_calls_and_then_none(two: Fleet) -> None:
-    """Tasks 90 to 109 need two blocks; requested again, on either replica, none; and they equal the blocks' content."""
+    """Tasks 90 to 109 cost two calls; requested again, on either replica, none; and they equal the blocks' content."""
     before = await two.calls()
     query = RANGE | {"q": "#", "limit": 20}
     across = await two.page(0, **query, offset=90)
@@ -151,7 +152,7 @@ async def test_a_refusal_of_the_parameters_is_remembered(two: Fleet) -> None:
 
 
 async def test_each_problem_explains_itself(two: Fleet) -> None:
-    """Each failure here has a type whose page says, to people and to browsers, what it means and what to do."""
+    """Each failure has a type whose page says, as text and as HTML, what it means and what to do."""
     await two.upstream.add_fault(ErrorCode(code=91000, text="internal", sdkappid=APP.sdkappid))
     port = two.replicas[0].port
     got = [
@@ -188,7 +189,8 @@ async def test_two_replicas_hold_the_limit_together(own_valkey: Server) -> None:
 
 
 async def test_a_changed_secret_is_picked_up_and_lifts_a_stop(own_valkey: Server) -> None:
-    """A wrong secret stops calls, in plain words; the right one, in the same file, resumes them without a restart."""
+    """A wrong secret stops calls, with a text that says so; the right one, in the same file, resumes them without a
+    restart."""
     settings = {"budget": {"calls": 100, "transit_s": 0.2}, "upstream": {"stopped_s": 600}}
     async with fleet(own_valkey, replicas=1, sandbox_calls=100, **settings) as gateways:
         gateways.write_secret("0" * 64)

@@ -18,10 +18,9 @@ UNANSWERED = "Server disconnected without sending a response."
 
 @pytest.mark.parametrize("restarts", [2, pytest.param(20, marks=pytest.mark.long)])
 async def test_a_rolling_restart_fails_no_request(own_valkey: Server, restarts: int) -> None:
-    """None is refused, cut off or reset, on kept connections or new ones, in line or not; never 6 calls in a second.
-
-    A kept connection may be closed just as its caller sends, who asks again then, as HTTP has it (RFC 9112, 9.3.1): at
-    most once for each restart, where this process gets no time between an answer and the next request.
+    """No request is refused, cut off or reset, on kept connections or new ones, in line or not; never 6 calls in a
+    second. A kept connection may be closed just as its caller sends; the caller then retries (RFC 9112, 9.3.1), at
+    most once for each restart, if this process gets no time between a response and the next request.
     """
     async with fleet(own_valkey, replicas=3) as gateways, service(gateways.replicas) as at:
         await gateways.upstream.add_fault(Latency(back_ms=50))

@@ -1,4 +1,4 @@
-"""Whole lists as streams, through whole processes: beside paging callers, through faults, for all kinds of readers."""
+"""Whole lists as streams on whole processes: beside paging callers, through faults, for all kinds of readers."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ class Reading:
         return [task["id"] for task in self.tasks]
 
     async def on(self, count: float = float("inf")) -> "Reading":
-        """Read until there are so many tasks, or to the end."""
+        """Read until this many tasks have been received, or to the end."""
         while len(self.tasks) < count and (part := await anext(self._parts, None)) is not None:
             *lines, self._rest = (self._rest + part).split(b"\n")
             for line in lines:
@@ -98,7 +98,7 @@ async def one() -> AsyncIterator[Fleet]:
 
 
 async def test_a_stream_is_the_whole_list(one: Fleet) -> None:
-    """All 2,000 tasks come, once each, in the order of the pages; from an offset it is the rest of them."""
+    """A stream has all 2,000 tasks, once each, in the order of the pages; from an offset it has the rest."""
     reading = await whole(one)
     assert reading.end is not None
     assert reading.end | {"fetched_at": ""} == {
@@ -132,7 +132,7 @@ async def test_fresh_blocks_cost_no_call(one: Fleet) -> None:
     assert await one.calls() == before
 
 
-async def test_an_upstream_that_fails_half_way(one: Fleet) -> None:
+async def test_an_upstream_that_fails_in_the_middle(one: Fleet) -> None:
     """The tasks so far stay, the last line reports the problem, and its link leads to the rest, each task once."""
     reference = await whole(one)
     try:
@@ -155,7 +155,7 @@ async def test_an_upstream_that_fails_half_way(one: Fleet) -> None:
     assert reading.ids + rest.ids == reference.ids
 
 
-async def test_who_hangs_up_stops_the_fetching(one: Fleet) -> None:
+async def test_a_hang_up_stops_fetching(one: Fleet) -> None:
     """After a hang-up the call in progress is the last."""
     began = await one.calls()
     async with streaming(one) as reading:
@@ -185,9 +185,8 @@ def days(first: int, last: int) -> dict[str, str]:
 
 
 async def test_a_range_longer_than_the_upstream_accepts(own_valkey: Server) -> None:
-    """A stream of 150 days, where 20 are accepted, is what streams of its single weeks make; overlapping ones share.
-
-    A range that moves with the clock is the same list, and pages and watches of such a range are refused.
+    """If 20 days are accepted, a stream of 150 days equals the streams of its weeks; overlapping ones share blocks.
+    So does a range that moves with the clock; pages and watches of such a range are refused.
     """
     settings = {
         "budget": {"calls": QUICK},
@@ -229,7 +228,8 @@ async def _stream(gateways: Fleet, *, stored: bool = False, **query: object) -> 
 
 
 async def test_a_reader_that_stops_reading(own_valkey: Server) -> None:
-    """It holds neither a turn nor a call: nothing more is fetched and others are served at once; then it reads on."""
+    """It holds neither a turn nor a call: nothing more is fetched, and others are served at once; when it resumes,
+    it gets the rest."""
     quick = {"budget": {"calls": QUICK}}
     async with fleet(own_valkey, replicas=1, tasks=20_000, sandbox_calls=QUICK, **quick) as gateways:
         with socket.socket() as client:
@@ -255,7 +255,7 @@ async def test_a_reader_that_stops_reading(own_valkey: Server) -> None:
             assert b'"count":20000,"total":20000' in tail
 
 
-async def test_an_export_starves_no_page(own_valkey: Server) -> None:
+async def test_an_export_does_not_starve_pages(own_valkey: Server) -> None:
     """Ten callers that page beside an export wait for at most the ten others, and it gets no more turns than they."""
     async with fleet(own_valkey, replicas=1, tasks=1500) as gateways:
         await gateways.upstream.add_fault(Latency(back_ms=50))
@@ -290,7 +290,7 @@ async def test_an_export_starves_no_page(own_valkey: Server) -> None:
 
 @pytest.mark.long
 async def test_a_hundred_thousand_tasks(own_valkey: Server) -> None:
-    """All come, once each, while ten callers page beside it; no page waits long, and the memory stays flat."""
+    """All tasks arrive, once each, while ten callers page beside it; no page waits long, and the memory stays flat."""
     quick = {
         "budget": {"calls": 100},
         "cache": {"memory_bytes": 4_000_000, "answers_bytes": 1_000_000},

@@ -83,7 +83,7 @@ class Load:
         self.seen: Counter[str] = Counter()
 
     async def caller(self, number: int) -> None:
-        """Request for ever, on new connections: a kept one might be closed just as it is used."""
+        """Send requests until cancelled, on new connections: a kept one might be closed just as it is used."""
         headers = {"Authorization": f"Bearer {key_of(f'c{number}')}", "Prefer": "wait=20"}
         limits = httpx.Limits(max_keepalive_connections=0)
         async with httpx.AsyncClient(limits=limits, headers=headers, timeout=30, trust_env=False) as client:
@@ -107,7 +107,7 @@ class Load:
 
 
 async def called(replicas: list[Replica], gateways: Fleet) -> None:
-    """Wait until each has made new calls, and all together as many as three seconds allow."""
+    """Wait until each replica has made new calls, and all together as many as three seconds allow."""
     calls = await gateways.calls()
     earlier = [_calls_of(replica) for replica in replicas]
     async with asyncio.timeout(60):
@@ -124,7 +124,8 @@ def _calls_of(replica: Replica) -> int:
 async def test_two_releases_share_one_redis_in_a_rollout_and_back(
     own_valkey: Server, before: Release, usersig: Callable[..., str]
 ) -> None:
-    """Never over the budget, no wrong page, no request fails, and both go on making calls; forward and back again."""
+    """Never over the budget, no wrong page, no failed request, and both releases keep making calls, during the
+    rollout and the way back."""
     slow = {"transit_s": 2.0}  # what a busy machine may take to bring a call to the upstream
     started = fleet(own_valkey, replicas=2, tasks=450, release=before, budget=slow)
     async with started as gateways, service(gateways.replicas) as at:

@@ -80,7 +80,7 @@ class Upstream:
         self._next = 1
 
     async def replace_all(self, count: int) -> None:
-        """Begin with the given number of tasks, all due in the next days."""
+        """Start with the given number of tasks, all due in the next days."""
         await self._control.resize_tasks(APP.sdkappid, 0)
         await self.add(count)
 
@@ -120,7 +120,7 @@ class Upstream:
         await self._control.add_tasks(APP.sdkappid, [task])
 
     def matches(self, mirror: Mirror) -> bool:
-        """Whether a watcher holds this very list."""
+        """Return whether a watcher holds exactly this list."""
         return {id_: task["title"] for id_, task in mirror.tasks.items()} == {
             id_: task.title for id_, task in self.tasks.items()
         }
@@ -132,11 +132,11 @@ async def _in_step(upstream: Upstream, clients: list[Client]) -> None:
             await asyncio.sleep(0.1)
 
 
-async def test_every_change_reaches_everyone_once(own_valkey: Server) -> None:
+async def test_every_change_reaches_every_watcher_once(own_valkey: Server) -> None:
     """200 watchers of a list of three blocks, while one of two replicas is killed: no change is lost or doubled.
 
-    Each event fits what its watcher holds (`Mirror`), nobody gets a whole list again, and watching costs what one
-    watcher costs.
+    Each event fits the list of its watcher (`Mirror`), no watcher gets a whole list again, and all together cost as
+    much as one.
     """
     async with fleet(own_valkey, replicas=2, **FRESH) as gateways:
         upstream = Upstream(gateways)
@@ -159,7 +159,7 @@ async def test_every_change_reaches_everyone_once(own_valkey: Server) -> None:
                 assert client.mirror.names.count("task") == TASKS
 
 
-async def test_trouble_is_told_and_ends(own_valkey: Server) -> None:
+async def test_watchers_are_notified_of_failures(own_valkey: Server) -> None:
     """While the upstream fails a watcher is notified; then it catches up."""
     async with fleet(own_valkey, replicas=1, **FRESH) as gateways:
         upstream = Upstream(gateways)
@@ -175,7 +175,7 @@ async def test_trouble_is_told_and_ends(own_valkey: Server) -> None:
             assert all(client.connections == 1 for client in clients)
 
 
-async def test_a_replica_that_shuts_down_sends_its_watchers_on(own_valkey: Server) -> None:
+async def test_watchers_of_a_replica_that_shuts_down_continue_elsewhere(own_valkey: Server) -> None:
     """It ends its watches at once, rather than drain them, and they continue where they were."""
     async with fleet(own_valkey, replicas=2, **FRESH) as gateways:
         upstream = Upstream(gateways)

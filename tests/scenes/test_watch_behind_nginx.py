@@ -37,7 +37,7 @@ http {{
 """
 
 
-async def test_events_come_at_once(own_valkey: Server, tmp_path: Path) -> None:
+async def test_events_are_not_delayed(own_valkey: Server, tmp_path: Path) -> None:
     """With nginx' own settings for buffering, the list and its changes pass as they happen."""
     nginx = shutil.which("nginx") or "/usr/sbin/nginx"
     async with fleet(own_valkey, replicas=1, **FRESH) as gateways:

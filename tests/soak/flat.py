@@ -34,7 +34,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def sampled(gateways: Fleet, valkey: Server, *, at_s: float) -> Sample:
-    """Ask each replica's metrics, and the Valkey."""
+    """Query each replica's metrics, and the Valkey."""
     values = dict.fromkeys(MEASURES, 0.0)
     for replica in gateways.replicas:
         scraped = await get(replica.metrics_port, "/metrics")

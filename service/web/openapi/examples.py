@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from service.model import errors
 from service.model.budgets import (
     AppCondition,
     BudgetView,
@@ -18,32 +19,6 @@ from service.model.budgets import (
     Use,
     UseInPeriod,
     Worst,
-)
-from service.model.errors import (
-    BadRequest,
-    CallsStopped,
-    Fault,
-    KeysUnavailable,
-    LineFull,
-    NotAllowed,
-    NothingStored,
-    QueryRefused,
-    RangeTooWide,
-    Refused,
-    ShuttingDown,
-    StoreUnavailable,
-    Throttled,
-    TooManyWatchers,
-    Unauthenticated,
-    UnknownApp,
-    UnknownTask,
-    UpstreamBroken,
-    UpstreamError,
-    UpstreamHTTPStatus,
-    UpstreamRefused,
-    UpstreamTimeout,
-    UpstreamUnreachable,
-    WaitTooLong,
 )
 from service.model.pages import Chunk, Page, Source
 from service.model.queries import At, Query, Range, Slice, Sort
@@ -70,38 +45,38 @@ from service.web.stream import Course
 REQUEST_ID = "0f2a6c1e9b7d4c55a3e8f1d2b4c60718"
 
 ERRORS: tuple[Exception, ...] = (
-    BadRequest(
-        Fault(parameter="limit", detail="must be an integer from 1 to 100, digits only"),
-        Fault(parameter="page", detail="is not a parameter of this resource"),
+    errors.BadRequest(
+        errors.Fault(parameter="limit", detail="must be an integer from 1 to 100, digits only"),
+        errors.Fault(parameter="page", detail="is not a parameter of this resource"),
     ),
-    Unauthenticated(),
-    KeysUnavailable(),
-    NotAllowed("this caller may not read this app"),
-    UnknownApp(),
-    UnknownTask(),
-    WaitTooLong(place=42, estimate_s=12.4, patience_s=10.0),
-    LineFull(bound=1000, retry_after_s=30.0),
-    TooManyWatchers(bound=1000),
-    RangeTooWide(total=2340, bound=1000),
-    NothingStored(),
-    ShuttingDown(),
-    Refused("the upstream is not called at this moment", retry_after_s=2.0),
-    StoreUnavailable("unreachable"),
-    UpstreamTimeout("no answer within 8 s", app="shop"),
-    UpstreamUnreachable("no connection could be made", app="shop"),
-    UpstreamBroken("the answer is not JSON", app="shop"),
-    UpstreamHTTPStatus(502, app="shop"),
-    QueryRefused(app="shop", code=90104, text="time range exceeded", advice=""),
-    CallsStopped(
+    errors.Unauthenticated(),
+    errors.KeysUnavailable(),
+    errors.NotAllowed("this caller may not read this app"),
+    errors.UnknownApp(),
+    errors.UnknownTask(),
+    errors.WaitTooLong(place=42, estimate_s=12.4, patience_s=10.0),
+    errors.LineFull(bound=1000, retry_after_s=30.0),
+    errors.TooManyWatchers(bound=1000),
+    errors.RangeTooWide(total=2340, bound=1000),
+    errors.NothingStored(),
+    errors.ShuttingDown(),
+    errors.Refused("the upstream is not called at this moment", retry_after_s=2.0),
+    errors.StoreUnavailable("unreachable"),
+    errors.UpstreamTimeout("no answer within 8 s", app="shop"),
+    errors.UpstreamUnreachable("no connection could be made", app="shop"),
+    errors.UpstreamBroken("the answer is not JSON", app="shop"),
+    errors.UpstreamHTTPStatus(502, app="shop"),
+    errors.QueryRefused(app="shop", code=90104, text="time range exceeded", advice=""),
+    errors.CallsStopped(
         app="shop",
         code=70013,
         text="identifier mismatch",
         advice="The administrator of this app is configured wrongly.",
         stopped_for_s=60.0,
     ),
-    Throttled(app="shop", code=60007, text="calling too frequently", advice=""),
-    UpstreamRefused(app="shop", code=71000, text="unknown", advice=""),
-    UpstreamError("the call failed", app="shop"),
+    errors.Throttled(app="shop", code=60007, text="calling too frequently", advice=""),
+    errors.UpstreamRefused(app="shop", code=71000, text="unknown", advice=""),
+    errors.UpstreamError("the call failed", app="shop"),
 )
 """One error for each problem type that maps from an error."""
 
@@ -162,7 +137,9 @@ def stream_examples() -> tuple[str, str]:
         source=Source.HIT,
     )
     whole, begun = Course(first, Only()), Course(first, Only())
-    problem = problem_of(details_of(WaitTooLong(place=42, estimate_s=12.4, patience_s=10.0)), request_id=REQUEST_ID)
+    problem = problem_of(
+        details_of(errors.WaitTooLong(place=42, estimate_s=12.4, patience_s=10.0)), request_id=REQUEST_ID
+    )
     ended = whole.lines(first, part=0) + whole.last_line(problem=None, following=None)
     more = replace(first, total=240, following=100)
     early = begun.lines(more, part=0) + begun.last_line(problem=problem, following="/tasks?app=shop&offset=100")

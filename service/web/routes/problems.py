@@ -47,7 +47,6 @@ def _told(request: Request[Any, Any, Any], kinds: tuple[ProblemType, ...]) -> An
             (b"cache-control", _CACHE_CONTROL),
             (b"vary", b"Accept"),
             (b"content-security-policy", _POLICY),
-            (b"x-content-type-options", b"nosniff"),
         ),
         body=(kinds_html(kinds) if wants_html else kinds_text(kinds)).encode(),
     )

@@ -21,7 +21,7 @@ from service.web.headers.encoding import Encodings
 from service.web.identify import Access, identify
 from service.web.in_flight import InFlight
 from service.web.interfaces import Callers, GatewayAPI
-from service.web.obtained_answer import Rendered, obtained_answer
+from service.web.obtained_reply import Rendered, obtained_reply
 from service.web.parameters import NO_APP, only_app, readable
 from service.web.query_string import read_query_string
 from service.web.settings import WebSettings
@@ -73,19 +73,17 @@ def task_route(
             return Silence()
         context.outcome = outcome_of_answer(found, wait_applied_s=patience.applied_s)
         etag = weak_tag(found.body)
-        return Reply(
-            obtained_answer(
-                found,
-                Rendered(body=found.body, etag=etag, key=etag),
-                app=found.app,
-                directives=directives,
-                cost=context.cost,
-                wait_applied_s=patience.applied_s,
-                if_none_match=fields.get(b"if-none-match"),
-                accept_encoding=fields.get(b"accept-encoding"),
-                encodings=encodings,
-                now_s=clock(),
-            )
+        return obtained_reply(
+            found,
+            Rendered(body=found.body, etag=etag, key=etag),
+            app=found.app,
+            directives=directives,
+            cost=context.cost,
+            wait_applied_s=patience.applied_s,
+            if_none_match=fields.get(b"if-none-match"),
+            accept_encoding=fields.get(b"accept-encoding"),
+            encodings=encodings,
+            now_s=clock(),
         )
 
     return get_task

@@ -24,7 +24,7 @@ from service.web.headers.link import link_to
 from service.web.identify import Access, identify
 from service.web.in_flight import InFlight
 from service.web.interfaces import Callers, GatewayAPI
-from service.web.obtained_answer import obtained_answer
+from service.web.obtained_reply import obtained_reply
 from service.web.page_body import render
 from service.web.parameters import NDJSON, TasksReader
 from service.web.server_sent_events import EVENT_STREAM
@@ -131,19 +131,17 @@ class TasksEndpoint:
         if page is None:
             return Silence()
         context.outcome = outcome_of_answer(page, wait_applied_s=context.wait_applied_s)
-        return Reply(
-            obtained_answer(
-                page,
-                render(page, path=_path(request), query_string=request.scope["query_string"]),
-                app=ask.query.app,
-                directives=ask.directives,
-                cost=context.cost,
-                wait_applied_s=context.wait_applied_s,
-                if_none_match=context.fields.get(b"if-none-match"),
-                accept_encoding=context.fields.get(b"accept-encoding"),
-                encodings=self._encodings,
-                now_s=self._clock(),
-            )
+        return obtained_reply(
+            page,
+            render(page, path=_path(request), query_string=request.scope["query_string"]),
+            app=ask.query.app,
+            directives=ask.directives,
+            cost=context.cost,
+            wait_applied_s=context.wait_applied_s,
+            if_none_match=context.fields.get(b"if-none-match"),
+            accept_encoding=context.fields.get(b"accept-encoding"),
+            encodings=self._encodings,
+            now_s=self._clock(),
         )
 
     async def _stream(

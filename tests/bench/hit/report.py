@@ -55,7 +55,7 @@ and the upstream run, too; each server alone on core 0 while it is asked. {round
 ratio is the median of the ratios of neighbouring rounds. Compare ratios: rates are those of a shared machine.
 
 *Replayed* is the same request again, served by the response cache; *not replayed* is one with `Cache-Control`, whose
-page is cut from a block in memory and then stored in the response cache. The gateway checks the credential, counts,
+page is cut from a block in memory. The gateway checks the credential, counts,
 and writes its access log as JSON in all rows. Of the others, only nginx "with credentials" looks the caller up, by the
 SHA-1 of its key; none counts or logs, and they send no header fields but type and length. Apps that are not FastAPI's
 run on the gateway's own server and event loop.

@@ -1,4 +1,4 @@
-"""Triggers the problems with the given names, as a response and in the last line of a stream, and prints them."""
+"""Trigger the problems with the given names, as a response and in the last line of a stream, and print them."""
 
 import json
 import sys

@@ -4,7 +4,8 @@ import asyncio
 import sys
 
 from service.server.addresses import CannotListen
-from service.server.asgi import Message, Messages, Receive, Scope, Send, StartFailed
+from service.server.answer_head import head_lines
+from service.server.asgi import EncodedAnswer, Message, Receive, Scope, Send, StartFailed
 from service.server.lifecycle import serve
 from service.settings import ServerSettings
 from service.telemetry.logs import configure
@@ -14,14 +15,13 @@ def tell(text: str) -> None:
     print(text, flush=True)
 
 
-def at_once(scope: Scope) -> Messages | None:
+def at_once(scope: Scope) -> EncodedAnswer | None:
     """Answer /at-once before the app is called; fail at /broken."""
     if scope["path"] == "/broken":
         raise LookupError("broken")
     if scope["path"] != "/at-once":
         return None
-    start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"7")]}
-    return start, {"type": "http.response.body", "body": b"at once"}
+    return EncodedAnswer(head_lines(200, [(b"content-length", b"7")]), b"at once")
 
 
 class App:

@@ -128,3 +128,9 @@ async def test_closed_on_reuse(bench: Bench) -> None:
     with pytest.raises(UpstreamBroken, match="closed without an answer") as caught:
         await bench.fetch()
     assert caught.value.sent
+
+
+async def test_an_empty_content_encoding_is_none(bench: Bench) -> None:
+    """Some proxies send the field without a value."""
+    bench.upstream.scene = pages(headers="Content-Encoding: \r\n")
+    assert (await bench.fetch()).total == 1

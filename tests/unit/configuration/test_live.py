@@ -162,23 +162,14 @@ async def test_contradictory_settings_change_nothing(
     assert outcome(live, b.token(iss="a")) is Unauthenticated
 
 
-class UsesLifetimes:
-    """Records the lifetimes that it gets."""
-
-    def __init__(self) -> None:
-        self.lifetimes: Lifetimes | None = None
-
-    def set_lifetimes(self, lifetimes: Lifetimes) -> None:
-        self.lifetimes = lifetimes
-
-
 async def test_changed_lifetimes_reach_all_components(followed: Callable[[Settings], Any]) -> None:
     """Changed lifetimes reach all components that use them, and responses made under the old ones are dropped."""
     live = await followed(settings(None))
-    parts = [UsesLifetimes(), UsesLifetimes()]
+    one: list[Lifetimes] = []
+    other: list[Lifetimes] = []
     dropped: list[bool] = []
-    live.attach(*parts, forget=lambda: dropped.append(True))
+    live.attach(one.append, other.append, forget=lambda: dropped.append(True))
     cache = CacheSettings(fresh_s=7.0, stale_if_error_s=9.0)
     live.apply(settings(None, cache=cache))
-    assert [part.lifetimes for part in parts] == [lifetimes_of(cache)] * 2
+    assert one == other == [lifetimes_of(cache)]
     assert dropped == [True]

@@ -1,16 +1,20 @@
 """The response with a page or a task: its body, and the header fields that depend on the time."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import msgspec
 
 from service.model.freshness import CacheDirectives
 from service.model.origin import FetchCost
 from service.model.pages import Obtained
-from service.web.answers import JSON, Answer, Header
+from service.web.answers import JSON, Answer, Header, Reply
 from service.web.headers.conditional import holds
 from service.web.headers.encoding import Encodings
 from service.web.headers.obtained import obtained_fields
+
+OBTAINED = "obtained"
+"""The key of a scope's state under which `ObtainedReply` leaves itself."""
 
 
 class Rendered(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +26,22 @@ class Rendered(msgspec.Struct, frozen=True, kw_only=True):
     fields: tuple[Header, ...] = ()
 
 
-def obtained_answer(
+class ObtainedReply(Reply):
+    """Sends a page or a task, and leaves itself in the scope's state for the response cache."""
+
+    __slots__ = ("obtained",)
+
+    def __init__(self, answer: Answer, obtained: Obtained) -> None:
+        super().__init__(answer)
+        self.obtained = obtained
+
+    async def __call__(self, scope: Any, receive: Any, send: Callable[..., Any]) -> None:
+        """Send the response."""
+        scope["state"][OBTAINED] = self
+        await super().__call__(scope, receive, send)
+
+
+def obtained_reply(
     obtained: Obtained,
     rendered: Rendered,
     *,
@@ -34,7 +53,7 @@ def obtained_answer(
     accept_encoding: bytes | None,
     encodings: Encodings,
     now_s: float,
-) -> Answer:
+) -> ObtainedReply:
     """Return the response as of `now_s` in a coding that the caller accepts, or 304 if the caller has it already."""
     fields = obtained_fields(
         obtained,
@@ -46,10 +65,11 @@ def obtained_answer(
         now_s=now_s,
     )
     if holds(if_none_match, rendered.etag):
-        return Answer(status=304, headers=fields, body=b"")
+        return ObtainedReply(Answer(status=304, headers=fields, body=b""), obtained)
     headers = (*fields, *rendered.fields, (b"content-type", JSON))
     coding = encodings.choose(accept_encoding, body_bytes=len(rendered.body))
-    if coding is None:
-        return Answer(status=200, headers=headers, body=rendered.body)
-    body = encodings.encode(rendered.body, key=rendered.key, coding=coding)
-    return Answer(status=200, headers=(*headers, (b"content-encoding", coding.encode())), body=body)
+    body = rendered.body
+    if coding is not None:
+        headers = (*headers, (b"content-encoding", coding.encode()))
+        body = encodings.encode(body, key=rendered.key, coding=coding)
+    return ObtainedReply(Answer(status=200, headers=headers, body=body), obtained)
