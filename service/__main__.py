@@ -184,9 +184,10 @@ def _tasks(parsed: argparse.Namespace) -> int:
 
 def _openapi(parsed: argparse.Namespace) -> int:
     del parsed
-    from service.commands.openapi import run
+    from service.web.openapi.document import openapi_document
 
-    return run()
+    sys.stdout.buffer.write(openapi_document())
+    return 0
 
 
 if __name__ == "__main__":

@@ -249,14 +249,14 @@ def _begin(
     parts.push_async_callback(purge.aclose)
     purge.start()
     for call in calls:
-        store.listen(call.channel, _told(call.line), on_gap=call.line.on_message_gap)
+        store.listen(call.channel, _on_message_of(call.line), on_gap=call.line.on_message_gap)
         call.line.start()
         parts.push_async_callback(call.line.aclose)
     gateway.start()
     parts.callback(gateway.leave)
 
 
-def _told(line: Line) -> Callable[[bytes], None]:
+def _on_message_of(line: Line) -> Callable[[bytes], None]:
     """Return a handler for the scheduler's messages, each the name of a block whose fetch has ended."""
     return lambda message: line.heard(message.decode(errors="replace"))
 

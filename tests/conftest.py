@@ -16,6 +16,10 @@ from tests.servers import Cluster, Guarded, Server
 # A busy machine takes its time now and then; the suite as a whole is bounded, single examples are not.
 hypothesis.settings.register_profile("taskgate", deadline=None)
 hypothesis.settings.load_profile("taskgate")
+# For runs in which a failure is all that counts: example histories are not made smaller.
+hypothesis.settings.register_profile(
+    "mutants", deadline=None, phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate)
+)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@
 {{- range $name, $app := $apps -}}
 {{- $given := or $app.secret_file $app.secret_env -}}
 {{- if and $given (hasKey $secrets.apps $name) -}}
-{{- printf "config.apps.%s: has a secret_file or secret_env, and a Secret under secrets.apps; one of them must go\n" $name -}}
+{{- printf "config.apps.%s: has a secret_file or secret_env, and a Secret under secrets.apps; remove one of them\n" $name -}}
 {{- else if not (or $given (hasKey $secrets.apps $name)) -}}
 {{- printf "secrets.apps.%s: missing; name the Secret that holds the app's key, as {name: ..., key: ...}\n" $name -}}
 {{- end -}}

@@ -17,19 +17,19 @@ The tests hold both against each other; the Job of templates/check.yaml asks the
 
 {{- define "taskgate.appRules" -}}
 {{- if and .app.region .app.base_url -}}
-{{- printf "%s: region and base_url are both set; one of them must go\n" .path -}}
+{{- printf "%s: region and base_url are both set; remove one of them\n" .path -}}
 {{- end -}}
 {{- if and .app.region (not (has .app.region .regions)) -}}
 {{- printf "%s.region: no such region; there are %s\n" .path (join ", " .regions) -}}
 {{- end -}}
 {{- if and .app.secret_file .app.secret_env -}}
-{{- printf "%s: secret_file and secret_env are both set; one of them must go\n" .path -}}
+{{- printf "%s: secret_file and secret_env are both set; remove one of them\n" .path -}}
 {{- end -}}
 {{- with .app.base_url -}}
 {{- if not (regexMatch `^https?://` .) -}}
 {{- printf "%s.base_url: a base URL starts with https:// or http://\n" $.path -}}
 {{- else if regexMatch `^https?://[^/?#]*@` . -}}
-{{- printf "%s.base_url: a base URL holds no user and no password\n" $.path -}}
+{{- printf "%s.base_url: a base URL must not contain a user or a password\n" $.path -}}
 {{- else if regexMatch `[?#]` . -}}
 {{- printf "%s.base_url: a base URL has neither a query nor a fragment\n" $.path -}}
 {{- end -}}
@@ -78,17 +78,17 @@ The tests hold both against each other; the Job of templates/check.yaml asks the
 {{- $apps := keys .apps | sortAlpha -}}
 {{- with .service_accounts -}}
 {{- if and .jwks_url .jwks_file -}}
-{{- println "config.service_accounts: jwks_url and jwks_file are both set; one of them must go" -}}
+{{- println "config.service_accounts: jwks_url and jwks_file are both set; remove one of them" -}}
 {{- else if not (or .jwks_url .jwks_file) -}}
-{{- println "config.service_accounts: one of jwks_url and jwks_file is needed" -}}
+{{- println "config.service_accounts: set one of jwks_url and jwks_file" -}}
 {{- end -}}
 {{- if not .jwks_url -}}
-{{- if .ca_file -}}{{- println "config.service_accounts.ca_file: goes with jwks_url alone" -}}{{- end -}}
-{{- if .token_file -}}{{- println "config.service_accounts.token_file: goes with jwks_url alone" -}}{{- end -}}
+{{- if .ca_file -}}{{- println "config.service_accounts.ca_file: is only valid with jwks_url" -}}{{- end -}}
+{{- if .token_file -}}{{- println "config.service_accounts.token_file: is only valid with jwks_url" -}}{{- end -}}
 {{- else if not (regexMatch `^https?://[^/?#]+` .jwks_url) -}}
 {{- println "config.service_accounts.jwks_url: expected https://HOST/PATH" -}}
 {{- else if regexMatch `^https?://[^/?#]*@` .jwks_url -}}
-{{- println "config.service_accounts.jwks_url: holds a user or a password; name a token_file instead" -}}
+{{- println "config.service_accounts.jwks_url: contains a user or a password; name a token_file instead" -}}
 {{- end -}}
 {{- if .unknown -}}
 {{- include "taskgate.policyRules" (dict "path" "config.service_accounts.unknown" "policy" .unknown "apps" $apps) -}}
@@ -102,10 +102,10 @@ The tests hold both against each other; the Job of templates/check.yaml asks the
 {{- with .url -}}
 {{- $hosts := regexReplaceAll `^[a-z]+://([^@]*@)*` (regexFind `^[a-z]+://[^/?#]*` .) "" -}}
 {{- if or (regexMatch `^[^/]*://[^/?#]*:[^/?#]*@` .) (regexMatch `[?&]password=` .) -}}
-{{- println "config.redis.url: a password stands in the URL, which is logged; use redis.password_file or redis.password_env" -}}
+{{- println "config.redis.url: the URL contains a password and is logged; use redis.password_file or redis.password_env" -}}
 {{- else if regexMatch `^unix:` . -}}
 {{- if ne $redis.mode "single" -}}
-{{- printf "config.redis.url: a unix socket does not go with redis.mode %s\n" $redis.mode -}}
+{{- printf "config.redis.url: a unix socket is not possible with redis.mode %s\n" $redis.mode -}}
 {{- end -}}
 {{- else if not (regexMatch `^rediss?://` .) -}}
 {{- println "config.redis.url: expected redis://, rediss:// or unix://" -}}
@@ -146,7 +146,7 @@ The tests hold both against each other; the Job of templates/check.yaml asks the
 
 {{- define "taskgate.sectionRules" -}}
 {{- if and (eq .auth "none") (not (include "taskgate.isLoopback" .server.host)) -}}
-{{- println "config.auth: none is for loopback alone; server.host must be 127.0.0.1, ::1 or localhost" -}}
+{{- println "config.auth: none is allowed on loopback only; server.host must be 127.0.0.1, ::1 or localhost" -}}
 {{- end -}}
 {{- if gt .budget.wait_default_s .budget.wait_max_s -}}
 {{- printf "config.budget.wait_default_s: %g is more than budget.wait_max_s, %g\n" .budget.wait_default_s .budget.wait_max_s -}}
@@ -157,13 +157,13 @@ The tests hold both against each other; the Job of templates/check.yaml asks the
 {{- end -}}
 {{- end -}}
 {{- if and .upstream.proxy_username (not .upstream.proxy_url) -}}
-{{- println "config.upstream.proxy_username: goes with a proxy_url alone" -}}
+{{- println "config.upstream.proxy_username: is only valid with proxy_url" -}}
 {{- end -}}
 {{- with .upstream.proxy_url -}}
 {{- if not (regexMatch `^http://[^/?#]+/?$` .) -}}
 {{- println "config.upstream.proxy_url: expected http://HOST:PORT" -}}
 {{- else if contains "@" . -}}
-{{- println "config.upstream.proxy_url: holds a user or a password, which would be logged; use proxy_username and proxy_password_file" -}}
+{{- println "config.upstream.proxy_url: contains a user or a password, which would be logged; use proxy_username and proxy_password_file" -}}
 {{- end -}}
 {{- end -}}
 {{- if and .telemetry.metrics_port (eq .telemetry.metrics_port .server.port) -}}
@@ -171,7 +171,7 @@ The tests hold both against each other; the Job of templates/check.yaml asks the
 {{- end -}}
 {{- range $name := list "password" "sentinel_password" -}}
 {{- if and (get $.redis (printf "%s_file" $name)) (get $.redis (printf "%s_env" $name)) -}}
-{{- printf "config.redis: %s_file and %s_env are both set; one of them must go\n" $name $name -}}
+{{- printf "config.redis: %s_file and %s_env are both set; remove one of them\n" $name $name -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -12,11 +12,9 @@ from service.cache.codec import CHANCE_BYTES, CorruptBlock, decode, encode
 from service.model.blocks import HEAD_BYTES, NOTHING, CachedBlock, Stored
 from service.model.cache_keys import BlockKey, CacheKey, TaskKey
 from service.model.queries import Query
-from service.store.interfaces import Put, Store
+from service.store.interfaces import VALUE_MAX_BYTES, Put, Store
 
 log = structlog.get_logger()
-
-VALUE_MAX_BYTES = 16 * 1024 * 1024
 
 
 class RedisBlocks:
@@ -44,7 +42,7 @@ class RedisBlocks:
         self.corrupt = 0
         self.foreign = 0
         self.oversized = 0
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def redis_key(self, key: CacheKey) -> str:
         """Return the key in Redis. It shows the app, for the hash tag, and a task's id, but nothing of a query."""
@@ -97,8 +95,8 @@ class RedisBlocks:
         head = value[:HEAD_BYTES]
         stored = decode(value)
         if isinstance(stored, CorruptBlock):
-            if stored.reason not in self._told:
-                self._told.add(stored.reason)
+            if stored.reason not in self._logged:
+                self._logged.add(stored.reason)
                 log.warning("cache.corrupt", reason=stored.reason)
             self.corrupt += 1
             self.foreign += stored.reason == "format"

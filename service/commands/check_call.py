@@ -176,7 +176,7 @@ async def _at_once(kind: CallKind, call: Call[Answer]) -> Answer:
 
 def _allowed_alone(error: StoreUnavailable) -> bool:
     """Return whether the user agrees; False if nobody can be asked."""
-    print(f"{error}. Without it these calls come on top of those that the gateway makes.", file=sys.stderr)
+    print(f"{error}. Without it these calls are made in addition to the gateway's.", file=sys.stderr)
     if not sys.stdin.isatty():
         print("To make them anyway, add --alone.", file=sys.stderr)
         return False

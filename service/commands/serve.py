@@ -24,9 +24,9 @@ def run(config: str | None) -> int:
 
         from service.app import create_app
         from service.observe.access_log import AccessLog, log_requests
-        from service.server.addresses import CannotListen
         from service.server.asgi import StartFailed
         from service.server.lifecycle import serve
+        from service.server.listening import CannotListen
         from service.telemetry.logs import configure
 
     gc.freeze()

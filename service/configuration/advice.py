@@ -26,10 +26,10 @@ def advice(settings: Settings, *, now_s: float) -> Iterator[SettingFault]:
 def _caller_advice(settings: Settings) -> Iterator[SettingFault]:
     tokens = settings.service_accounts
     if settings.auth == "none":
-        text = f"none: everybody who reaches {settings.server.host} may read every app, and callers count for nothing"
+        text = f"none: every client that reaches {settings.server.host} may read every app, and `callers` is ignored"
         yield SettingFault(path="auth", text=text)
     elif not settings.callers and (tokens is None or tokens.unknown is None):
-        yield SettingFault(path="callers", text="there are none: nobody can call")
+        yield SettingFault(path="callers", text="there are none: every request is rejected")
     for name, caller in settings.callers.items():
         if not caller.apps:
             yield SettingFault(path=f"callers.{name}.apps", text="is empty: this caller can read nothing")
@@ -38,7 +38,7 @@ def _caller_advice(settings: Settings) -> Iterator[SettingFault]:
             yield SettingFault(path=f"callers.{name}.keys", text=text)
     url = urlsplit((tokens.jwks_url if tokens else None) or "")
     if url.scheme == "http" and not is_loopback(url.hostname):
-        text = "http lets whoever is on the way sign tokens; use https"
+        text = "http lets anybody on the network path sign tokens; use https"
         yield SettingFault(path="service_accounts.jwks_url", text=text)
 
 
@@ -46,7 +46,7 @@ def _key_advice(settings: Settings, *, now_s: float) -> Iterator[SettingFault]:
     for name, caller in settings.callers.items():
         for index, key in enumerate(caller.keys):
             if isinstance(key, KeySettings) and key.until is not None and end_of(key.until) <= now_s:
-                text = f"{key.until}: this key has ended, nobody can call with it; remove it"
+                text = f"{key.until}: this key has expired; remove it"
                 yield SettingFault(path=f"callers.{name}.keys[{index}].until", text=text)
 
 
@@ -73,5 +73,5 @@ def _budget_advice(settings: Settings) -> Iterator[SettingFault]:
         text = f"{lease_s:g} is not more than redis.timeout_s: turns lapse when Redis answers late"
         yield SettingFault(path="budget.turn_lease_s", text=text)
     if settings.server.drain_s < budget.wait_max_s:
-        text = f"{settings.server.drain_s:g} is less than budget.wait_max_s: who waits longest is refused in a restart"
+        text = f"{settings.server.drain_s:g} is less than budget.wait_max_s: a restart rejects the longest waits"
         yield SettingFault(path="server.drain_s", text=text)

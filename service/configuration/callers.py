@@ -37,14 +37,14 @@ def service_account_faults(settings: ServiceAccountSettings, app_names: Sequence
     section = "service_accounts"
     match settings.jwks_url, settings.jwks_file:
         case None, None:
-            yield SettingFault(path=section, text="one of jwks_url and jwks_file is needed")
+            yield SettingFault(path=section, text="set one of jwks_url and jwks_file")
         case str(), str():
-            yield SettingFault(path=section, text="jwks_url and jwks_file are both set; one of them must go")
+            yield SettingFault(path=section, text="jwks_url and jwks_file are both set; remove one of them")
         case str(url), None:
             yield from _url_faults(f"{section}.jwks_url", url)
     for name, path in (("ca_file", settings.ca_file), ("token_file", settings.token_file)):
         if path is not None and settings.jwks_url is None:
-            yield SettingFault(path=f"{section}.{name}", text="goes with jwks_url alone")
+            yield SettingFault(path=f"{section}.{name}", text="is only valid with jwks_url")
     for name in ("jwks_file", "ca_file", "token_file"):
         if (path := getattr(settings, name)) is not None:
             yield from _file_faults(f"{section}.{name}", path)
@@ -76,7 +76,7 @@ def _url_faults(path: str, url: str) -> Iterator[SettingFault]:
     if not is_url or not url.isascii() or not url.isprintable():
         yield SettingFault(path=path, text="expected https://HOST/PATH")
     elif "@" in parts.netloc:
-        yield SettingFault(path=path, text="holds a user or a password; name a token_file instead")
+        yield SettingFault(path=path, text="contains a user or a password; name a token_file instead")
 
 
 def _file_faults(path: str, file: str) -> Iterator[SettingFault]:

@@ -85,7 +85,7 @@ def rule_faults(parts: Parts, environ: Mapping[str, str]) -> Iterator[SettingFau
         yield from service_account_faults(parts.service_accounts, parts.app_names)
     if parts.auth == "none" and parts.server and not is_loopback(parts.server.host):
         yield SettingFault(
-            path="auth", text="none is for loopback alone; server.host must be 127.0.0.1, ::1 or localhost"
+            path="auth", text="none is allowed on loopback only; server.host must be 127.0.0.1, ::1 or localhost"
         )
     if parts.redis:
         yield from redis_url_faults(parts.redis)
@@ -108,16 +108,16 @@ def rule_faults(parts: Parts, environ: Mapping[str, str]) -> Iterator[SettingFau
 def _app_faults(path: str, app: AppSettings, environ: Mapping[str, str]) -> Iterator[SettingFault]:
     match app.secret_file, app.secret_env:
         case None, None:
-            yield SettingFault(path=path, text="one of secret_file and secret_env is needed")
+            yield SettingFault(path=path, text="set one of secret_file and secret_env")
         case str(), str():
-            yield SettingFault(path=path, text="secret_file and secret_env are both set; one of them must go")
+            yield SettingFault(path=path, text="secret_file and secret_env are both set; remove one of them")
         case _:
             try:
                 secret_of(app, environ)
             except SecretMissing as exc:
                 yield SettingFault(path=f"{path}.{'secret_file' if app.secret_file else 'secret_env'}", text=str(exc))
     if app.region is not None and app.base_url is not None:
-        yield SettingFault(path=path, text="region and base_url are both set; one of them must go")
+        yield SettingFault(path=path, text="region and base_url are both set; remove one of them")
     if app.region is not None and app.region not in REGION_NAMES:
         yield SettingFault(path=f"{path}.region", text=f"no such region; there are {', '.join(REGION_NAMES)}")
     if app.base_url is not None:
@@ -150,7 +150,7 @@ def _redis_tls_faults(redis: RedisSettings) -> Iterator[SettingFault]:
     if given and not redis.url.startswith("rediss://"):
         yield SettingFault(path=f"redis.{next(iter(given))}", text="needs TLS: a redis.url that begins with rediss://")
     if (redis.cert_file is None) != (redis.key_file is None):
-        yield SettingFault(path="redis", text="cert_file and key_file go together")
+        yield SettingFault(path="redis", text="cert_file and key_file must be set together")
     for name, path in given.items():
         try:
             with open(path, "rb") as file:
@@ -166,7 +166,7 @@ def _one_password_faults(
     section: str, name: str, path: str | None, variable: str | None, environ: Mapping[str, str]
 ) -> Iterator[SettingFault]:
     if path is not None and variable is not None:
-        yield SettingFault(path=section, text=f"{name}_file and {name}_env are both set; one of them must go")
+        yield SettingFault(path=section, text=f"{name}_file and {name}_env are both set; remove one of them")
     elif variable is not None and not environ.get(variable):
         yield SettingFault(
             path=f"{section}.{name}_env", text=f"the environment variable {variable} is not set, or empty"
@@ -195,10 +195,10 @@ def _way_faults(upstream: UpstreamSettings, environ: Mapping[str, str]) -> Itera
     if upstream.proxy_url is not None:
         yield from proxy_url_faults("upstream.proxy_url", upstream.proxy_url)
     elif upstream.proxy_username is not None:
-        yield SettingFault(path="upstream.proxy_username", text="goes with a proxy_url alone")
+        yield SettingFault(path="upstream.proxy_username", text="is only valid with proxy_url")
     file, variable = upstream.proxy_password_file, upstream.proxy_password_env
     if (upstream.proxy_username is None) != (file is None and variable is None):
-        text = "proxy_username and one of proxy_password_file and proxy_password_env go together"
+        text = "proxy_username and one of proxy_password_file and proxy_password_env must be set together"
         yield SettingFault(path="upstream", text=text)
     yield from _one_password_faults("upstream", "proxy_password", file, variable, environ)
     if upstream.ca_file is not None:

@@ -8,7 +8,7 @@ from service.configuration.errors import SettingFault
 from service.settings import RedisSettings
 
 _PATH = "redis.url"
-_PASSWORD = "a password stands in the URL, which is logged; use redis.password_file or redis.password_env"  # noqa: S105 - a text
+_PASSWORD = "the URL contains a password and is logged; use redis.password_file or redis.password_env"  # noqa: S105 - a text
 
 
 def is_loopback(host: str | None) -> bool:
@@ -29,7 +29,7 @@ def proxy_url_faults(path: str, url: str) -> Iterator[SettingFault]:
     if not is_url or not url.isascii() or not url.isprintable():
         yield SettingFault(path=path, text="expected http://HOST:PORT")
     elif "@" in parts.netloc:
-        text = "holds a user or a password, which would be logged; use proxy_username and proxy_password_file"
+        text = "contains a user or a password, which would be logged; use proxy_username and proxy_password_file"
         yield SettingFault(path=path, text=text)
 
 
@@ -50,7 +50,7 @@ def redis_url_faults(redis: RedisSettings) -> Iterator[SettingFault]:
             if not parts.path:
                 yield SettingFault(path=_PATH, text="names no socket (unix:///run/valkey.sock)")
             if redis.mode != "single":
-                yield SettingFault(path=_PATH, text=f"a unix socket does not go with redis.mode {redis.mode}")
+                yield SettingFault(path=_PATH, text=f"a unix socket is not possible with redis.mode {redis.mode}")
         case _:
             yield SettingFault(path=_PATH, text="expected redis://, rediss:// or unix://")
 

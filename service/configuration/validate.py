@@ -122,7 +122,7 @@ def _kind(value: Value) -> str:
 
 def _unknown(key: str, known: tuple[str, ...]) -> str:
     if key in _SECRETS:
-        return f"no secret stands in this file; name a file (`{key}_file`) or an environment variable (`{key}_env`)"
+        return f"secrets must not be in this file; name a file (`{key}_file`) or an environment variable (`{key}_env`)"
     if near := difflib.get_close_matches(key, known, n=1):
         return f"unknown key; did you mean {near[0]}?"
     return f"unknown key; known are {', '.join(known)}"

@@ -128,7 +128,7 @@ class _Builder:
             else:
                 key = str(event.value)
                 if key in mapping:
-                    self.faults.append(self._fault(event, f"the key {key!r} stands twice"))
+                    self.faults.append(self._fault(event, f"the key {key!r} occurs twice"))
 
         return put
 

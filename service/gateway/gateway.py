@@ -252,7 +252,7 @@ class Gateway:
 
 @contextmanager
 def _budget_in_errors(call: ServedCall) -> Iterator[None]:
-    """Add the budget as last seen to errors that tell a caller about its wait or its call."""
+    """Add the budget as last seen to errors about a caller's wait or its call."""
     try:
         yield
     except (WaitTooLong, LineFull, UnknownTask, UpstreamError) as exc:

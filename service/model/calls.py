@@ -13,9 +13,9 @@ class CallKind(StrEnum):
 
     @property
     def key_part(self) -> str:
-        """What tells the keys of its budget and usage in Redis from those of other calls.
+        """The part of its keys of budget and usage in Redis that distinguishes them from other calls'.
 
-        Those of lists bear no name: releases that know no other calls share them.
+        Keys of lists have none, so that they are shared with releases that know no other calls.
         """
         return "" if self is CallKind.LIST else f"{self}:"
 

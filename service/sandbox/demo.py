@@ -18,7 +18,7 @@ from service.sandbox.children import Child, start_child
 from service.sandbox.errors import NotStarted, PortTaken, SandboxError
 from service.sandbox.serving import Sandbox, sandbox_upstream, stop_signals
 from service.sandbox.upstream import SandboxOptions
-from service.sandbox.valkey import Valkey, valkey_begun
+from service.sandbox.valkey import Valkey, valkey
 
 CALLER = "demo"
 KEY = "sandbox"  # opens only a gateway that listens on this machine alone, to tasks that don't exist
@@ -70,7 +70,7 @@ async def _run(options: DemoOptions, parts: AsyncExitStack, stop: asyncio.Event,
 
     The gateway's imports take by far the longest, so it starts while Valkey does; it is ready when both are.
     """
-    store = await parts.enter_async_context(valkey_begun())
+    store = await parts.enter_async_context(valkey())
     sandbox = await parts.enter_async_context(sandbox_upstream(options.sandbox))
     configuration = write_configuration(store.directory, options=options, sandbox=sandbox, store=store)
     gateway = await start_child(

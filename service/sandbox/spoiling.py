@@ -2,17 +2,7 @@
 
 from typing import Literal, assert_never
 
-from service.sandbox.faults import (
-    CutOff,
-    Ending,
-    ErrorCode,
-    Garbage,
-    Hang,
-    HangUp,
-    HttpStatus,
-    Oversize,
-    SandboxCall,
-)
+from service.sandbox.faults import CutOff, Ending, ErrorCode, Garbage, Hang, HangUp, HttpStatus, Oversize, SandboxCall
 from service.sandbox.http1 import HangingUp, HttpResponse, Reply
 from service.sandbox.refusals import SandboxRefusal, refused
 

@@ -5,7 +5,6 @@ import contextlib
 import importlib.util
 import os
 import shutil
-import signal
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,10 +19,7 @@ _ASK = b"*1\r\n$4\r\nPING\r\n*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n"
 
 
 class Valkey:
-    """A Valkey that runs in `directory` (private and removed at the end; others may put files there).
-
-    Tests can kill, start, pause and resume it; its socket path stays the same.
-    """
+    """A Valkey that runs in `directory` (private and removed at the end; others may put files there)."""
 
     def __init__(self, directory: Path, *, port: int, options: tuple[str, ...], ready_within_s: float) -> None:
         self.socket = directory / "valkey.sock"
@@ -38,13 +34,6 @@ class Valkey:
     def url(self) -> str:
         """Its URL, as redis clients and our settings write it."""
         return f"unix://{self.socket}"
-
-    async def start(self) -> None:
-        """Start it and wait until it answers PING. Raise NotStarted with the end of its log."""
-        if self._child is not None and self._child.running:
-            return
-        await self.begin()
-        await self.ready()
 
     async def begin(self) -> None:
         """Start it without waiting: its socket appears with its first answer."""
@@ -62,17 +51,9 @@ class Valkey:
             raise
 
     async def kill(self) -> None:
-        """Kill it with all its data, as a crash would; `start` brings it back empty."""
+        """Kill it with all its data, as a crash would; `begin` brings it back empty, at the same socket."""
         if self._child is not None:
             await self._child.end(keep_directory=True)
-
-    def pause(self) -> None:
-        """Freeze it: connections stay open and nothing is answered until `resume`."""
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it continue after `pause`."""
-        os.kill(self.pid, signal.SIGCONT)
 
     async def ended(self) -> int:
         """Wait until it has ended by itself; return its exit status."""
@@ -132,19 +113,9 @@ async def valkey(
 ) -> AsyncIterator[Valkey]:
     """Run an embedded Valkey while the context lasts; without a `port`, over its Unix socket alone.
 
-    `options` are added to its command line. Leaves neither process nor directory behind, even if this process is
-    killed. Raise NotInstalled or NotStarted.
+    Await its `ready()` before using it. `options` are added to its command line. Leaves neither process nor directory
+    behind, even if this process is killed. Raise NotInstalled or NotStarted.
     """
-    async with valkey_begun(port=port, options=options, ready_within_s=ready_within_s) as server:
-        await server.ready()
-        yield server
-
-
-@asynccontextmanager
-async def valkey_begun(
-    *, port: int = 0, options: tuple[str, ...] = (), ready_within_s: float = 10.0
-) -> AsyncIterator[Valkey]:
-    """Like `valkey`, without waiting until it answers: await `ready()` on it."""
     binary()
     directory = Path(tempfile.mkdtemp(prefix="taskgate-valkey-"))
     server = Valkey(directory, port=port, options=options, ready_within_s=ready_within_s)

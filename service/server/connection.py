@@ -4,10 +4,9 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, cast
 
-from service.server.abort_reasons import AbortReason
 from service.server.answer_head import Framing, head_of, last_lines
 from service.server.asgi import Client, EncodedAnswer, Message, Messages
-from service.server.exchange import Exchange
+from service.server.exchange import AbortReason, Exchange
 from service.server.request_head import END, BadHead, RequestHead
 
 if TYPE_CHECKING:

@@ -1,12 +1,22 @@
-"""One request answered by the app: its ASGI `receive` and `send`."""
+"""One request answered by the app: its ASGI `receive` and `send`, and why a connection ends before its answer does."""
 
 import asyncio
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
-from service.server.abort_reasons import AbortReason
 from service.server.answer_head import BrokenAnswer, Framing
 from service.server.asgi import Message
 from service.server.request_head import RequestHead
+
+AbortReason = Literal["room", "full", "head", "idle", "reader", "linger", "unsent", "length", "cut_off", "shutdown"]
+"""
+- `room`: the longest idle one, for a new connection; `full`: the new one itself, with 503
+- `head`: a head that did not come in time; `idle`: no further request
+- `reader`: took nothing of its answer; `linger`: went on sending after an answer that closes the connection
+- `unsent`: held unread bytes for longest, when all connections together held too many
+- `length`, `cut_off`: the answer broke off
+- `shutdown`: the end of the process
+"""
+ABORT_REASONS: tuple[AbortReason, ...] = get_args(AbortReason)
 
 PIECE_BYTES = 64 * 1024
 """The most of a body that is passed to a connection before its reader has taken the previous part."""

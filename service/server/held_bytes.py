@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from service.server.abort_reasons import AbortReason
+from service.server.exchange import AbortReason
 
 SHRUNK_BYTES = 8 * 1024 * 1024
 

@@ -1,6 +1,7 @@
 """An HTTP/1.1 server on asyncio and llhttp, in this process and event loop. Why our own: docs/adr/0009-server.md."""
 
 import asyncio
+import ctypes
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -9,14 +10,12 @@ from typing import Any
 import msgspec
 import structlog
 
-from service.server.abort_reasons import AbortReason
-from service.server.addresses import naming
 from service.server.answer_head import Clock
 from service.server.asgi import AnswerAtOnce, Application, Client, EncodedAnswer, Refuse, Scope
 from service.server.connection import ClientConnection
-from service.server.exchange import Exchange
-from service.server.heap import heap_trimmer
+from service.server.exchange import AbortReason, Exchange
 from service.server.held_bytes import HeldBytes
+from service.server.listening import naming
 from service.server.request_head import HeadReader
 
 ACCEPTED_AT_ONCE = 32
@@ -216,3 +215,9 @@ def refuse_plainly(status: int, client: Client | None = None) -> Any:
     """Refuse without a body, for servers without refusals of their own."""
     del client
     return {"type": "http.response.start", "status": status, "headers": ()}, {"type": "http.response.body", "body": b""}
+
+
+def heap_trimmer() -> Callable[[], None]:
+    """Return a function that releases free heap pages to the system: glibc's `malloc_trim`, elsewhere a no-op."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return (lambda: None) if trim is None else (lambda: trim(0))

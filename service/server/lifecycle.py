@@ -9,10 +9,9 @@ from typing import Protocol
 
 import structlog
 
-from service.server.addresses import listening_socket
 from service.server.asgi import AnswerAtOnce, Application, Lifespan, Refuse
 from service.server.http_server import Bounds, HttpServer, refuse_plainly
-from service.server.open_files import connections_within_files
+from service.server.listening import connections_within_files, listening_socket
 from service.settings import ServerSettings
 
 LINGER_S = 0.3

@@ -8,6 +8,9 @@ from typing import Protocol
 
 import msgspec
 
+VALUE_MAX_BYTES = 16 * 1024 * 1024
+"""The largest value that is stored: a larger one would hold up Redis and the connection."""
+
 Handler = Callable[[bytes], None]
 OnGap = Callable[[], None]
 

@@ -121,15 +121,15 @@ class RedisStore:
         if self._closed:
             work.close()
             raise StoreUnavailable("closed")
-        told = self._told(work)
+        logged = self._logging_refusals(work)
         task = asyncio.create_task(
-            told if self._on_call is None else _timed(told, op, self._on_call), name="store-call"
+            logged if self._on_call is None else _timed(logged, op, self._on_call), name="store-call"
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
-    async def _told(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _logging_refusals(self, work: Coroutine[Any, Any, T]) -> T:
         """Log why a connection was refused, for example a wrong password."""
         try:
             return await work

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from prometheus_client.metrics_core import Metric
 
-from service.server.abort_reasons import ABORT_REASONS
+from service.server.exchange import ABORT_REASONS
 from service.server.http_server import HttpServer
 from service.telemetry.families import counters, gauges
 

@@ -5,9 +5,9 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from service.server.addresses import CannotListen, listening_socket
 from service.server.asgi import Application, Message, Receive, Scope, Send
 from service.server.http_server import Bounds, HttpServer, refuse_plainly
+from service.server.listening import CannotListen, listening_socket
 
 BOUNDS = Bounds(
     connections_max=64,

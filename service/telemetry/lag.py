@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from service.telemetry.histogram import BRIEF_S, Histogram
+from service.telemetry.families import BRIEF_S, Histogram
 
 EVERY_S = 0.25
 

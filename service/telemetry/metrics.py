@@ -84,11 +84,11 @@ class Metrics:
         )
         text = "Reloads of the configuration, applied or rejected."
         yield counters("taskgate_configuration_reloads", text, ("result",), self._reloads)
-        text = "1 where the configuration as it stands now is in use, 0 while it is refused."
+        text = "1 if the current configuration is in use, 0 while it is rejected."
         yield gauges("taskgate_config_last_reload_successful", text, (), [((), float(self._config_is_good))])
         text = "Time at which the configuration in use was loaded, in seconds since the epoch."
         yield gauges("taskgate_config_last_reload_success_timestamp_seconds", text, (), [((), self._config_read_at_s)])
-        text = "1 where a changed setting or file takes effect only at a restart."
+        text = "1 if a changed setting or file takes effect only at a restart."
         yield gauges("taskgate_restart_needed", text, (), [((), float(self._needs_restart))])
         lost: dict[tuple[str, ...], float] = {(reason,): float(count) for reason, count in lost_lines().items()}
         yield counters("taskgate_log_lines_lost", "Log lines that were lost, by reason.", ("reason",), lost)

@@ -19,8 +19,7 @@ from service.observe.outcomes import (
     problem_of_outcome,
 )
 from service.observe.request import LABELS_MAX, RequestLabels, RequestRecord
-from service.telemetry.families import counters, histograms
-from service.telemetry.histogram import REQUEST_S, WAIT_S, Histogram
+from service.telemetry.families import REQUEST_S, WAIT_S, Histogram, counters, histograms
 
 OTHER = "other"
 WAIT_OUTCOMES = (Source.FETCHED.value, Source.JOINED.value, FALLBACK, STREAMED, "refused", HUNG_UP, "failed")

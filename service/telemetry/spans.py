@@ -31,7 +31,7 @@ from service.telemetry.http_attributes import (
 from service.upstream.call_trace import Fields
 from service.upstream.verdicts import HTTP_STATUS, OK
 
-END_S = 3.0
+LAST_EXPORT_S = 3.0
 """The time limit of the last export, which delays the end of the process."""
 
 UNTRACED = frozenset(("/livez", "/readyz"))
@@ -62,7 +62,7 @@ class Traces:
 
     @asynccontextmanager
     async def flushed(self) -> AsyncIterator[None]:
-        """On exit, export the remaining spans, within `END_S`."""
+        """On exit, export the remaining spans, within `LAST_EXPORT_S`."""
         try:
             yield
         finally:
@@ -76,7 +76,7 @@ class Traces:
             # A daemon thread, so that neither the loop nor the interpreter waits for it on exit.
             threading.Thread(target=shut_down, name="traces-end", daemon=True).start()
             with suppress(TimeoutError):
-                await asyncio.wait_for(done.wait(), END_S)
+                await asyncio.wait_for(done.wait(), LAST_EXPORT_S)
 
     def edge(self, app: App) -> App:
         """Return the application with a span around each request; the app sees the trace context of that span."""

@@ -89,7 +89,7 @@ class StateCollector:
         text = "Calls in a window that this replica grants by itself while Redis is away; otherwise 0."
         yield gauges("taskgate_calls_alone", text, OF_BUDGETS, alone)
         stopped = [(labels, float(call.fetching.stopped() is not None)) for labels, call, _ in rows]
-        text = "1 while no call is made, for credentials or account are at fault."
+        text = "1 while no call is made because credentials or account are at fault."
         yield gauges("taskgate_calls_stopped", text, OF_BUDGETS, stopped)
         turns: dict[Labels, float] = {
             (*labels, who, end): n for labels, _, line in rows for (who, end), n in line.turn_ends.items()
@@ -175,7 +175,7 @@ class StateCollector:
         readiness = self._watched.gateway.readiness()
         yield gauges("taskgate_ready", "1 from start to leave.", (), [((), float(readiness.ready))])
         up = float(readiness.redis == "ok")
-        yield gauges("taskgate_redis_up", "0 while turns can't be asked for.", (), [((), up)])
+        yield gauges("taskgate_redis_up", "0 while Redis gives no turns.", (), [((), up)])
         connections = float(self._watched.redis.open_connections)
         yield gauges("taskgate_redis_connections", "Open connections to Redis.", (), [((), connections)])
         tasks = float(len(asyncio.all_tasks()))

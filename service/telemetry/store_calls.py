@@ -8,8 +8,7 @@ from prometheus_client.metrics_core import Metric
 
 from service.model.errors import StoreDetail
 from service.store.redis_store import Op
-from service.telemetry.families import counters, histograms
-from service.telemetry.histogram import BRIEF_S, Histogram
+from service.telemetry.families import BRIEF_S, Histogram, counters, histograms
 
 
 class StoreMetrics:

@@ -9,8 +9,7 @@ from prometheus_client.metrics_core import Metric
 
 from service.gateway.call_events import CallEnd
 from service.model.calls import CallKind
-from service.telemetry.families import counters, gauges, histograms
-from service.telemetry.histogram import CALL_S, Histogram
+from service.telemetry.families import CALL_S, Histogram, counters, gauges, histograms
 from service.upstream.verdicts import RESULTS
 
 KEEP_S = 60.0

@@ -39,7 +39,7 @@ def checked_base_url(base_url: str) -> str:
     if not parts.hostname or parts.port == 0:  # reading the port raises ValueError if it is out of range
         raise ValueError("a base URL names a host")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("a base URL holds no user and no password")
+        raise ValueError("a base URL must not contain a user or a password")
     if "?" in base_url or "#" in base_url:
         raise ValueError("a base URL has neither a query nor a fragment")
     if any(not 0x20 < ord(char) < 0x7F for char in base_url):

@@ -96,7 +96,7 @@ def secret_of(settings: AppSettings, environ: Mapping[str, str]) -> Secret:
     """Return the secret that an app's settings point to, after reading it once. Raise SecretMissing."""
     for name, value in (("secret_file", settings.secret_file), ("secret_env", settings.secret_env)):
         if value is not None and _SECRET_SHAPE.search(value):
-            raise SecretMissing(f"{name} names where the secret stands; this looks like the secret itself")
+            raise SecretMissing(f"{name} must name the location of the secret; this looks like the secret itself")
     match settings.secret_file, settings.secret_env:
         case str(path), None:
             secret = FileSecret(path)
@@ -107,7 +107,7 @@ def secret_of(settings: AppSettings, environ: Mapping[str, str]) -> Secret:
         case None, None:
             raise SecretMissing("neither secret_file nor secret_env is set")
         case _:
-            raise SecretMissing("secret_file and secret_env are both set; one of them must go")
+            raise SecretMissing("secret_file and secret_env are both set; remove one of them")
 
 
 def _identity(stat: os.stat_result) -> tuple[int, ...]:

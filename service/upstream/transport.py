@@ -18,13 +18,7 @@ from service.http_client.errors import (
     NotConnected,
 )
 from service.http_client.resolver import Resolver
-from service.model.errors import (
-    UpstreamBroken,
-    UpstreamError,
-    UpstreamHTTPStatus,
-    UpstreamTimeout,
-    UpstreamUnreachable,
-)
+from service.model.errors import UpstreamBroken, UpstreamError, UpstreamHTTPStatus, UpstreamTimeout, UpstreamUnreachable
 from service.settings import UpstreamSettings
 from service.upstream.call_trace import NO_TRACE, CallTrace
 

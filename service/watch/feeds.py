@@ -1,9 +1,9 @@
-"""All watched lists of one replica, and the bounds on watchers."""
+"""All watched lists of one replica, the bounds on watchers, and what each watch counts."""
 
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from service.model.callers import Caller
@@ -12,11 +12,36 @@ from service.model.queries import Query
 from service.model.streams import Only
 from service.settings import WatchSettings
 from service.usage.counts import Count
-from service.watch.counting import WatchCounter
 from service.watch.events import tag_of
 from service.watch.feed import ChunkSource, Feed, WatchPayer
 from service.watch.version_store import VersionStore
 from service.watch.watcher import Watcher
+
+CountUsage = Callable[[str, int], None]
+"""Adds to a column of `Counts` of one caller."""
+
+
+class WatchCounter:
+    """Counts one watch. Call `sent` at least every few seconds, so that its time counts in the right minute."""
+
+    def __init__(self, events: Counter[str], usage: CountUsage, *, now_s: Callable[[], float]) -> None:
+        """`events` counts the events of all watches by name; `now_s` returns the seconds of a monotonic clock."""
+        self._events = events
+        self._usage = usage
+        self._now_s = now_s
+        self._counted_until_s = now_s()
+        usage("watches", 1)
+
+    def sent(self, names: Sequence[str]) -> None:
+        """Count the events that are sent now, none if only the time has passed."""
+        if names:
+            self._events.update(names)
+            self._usage("events", len(names))
+            if resets := names.count("reset"):
+                self._usage("resets", resets)
+        if (whole_s := int(self._now_s() - self._counted_until_s)) > 0:
+            self._counted_until_s += whole_s
+            self._usage("watched_s", whole_s)
 
 
 class Feeds:
@@ -94,7 +119,7 @@ class Feeds:
             if not len(feed) and self._feeds.get(query) is feed:
                 del self._feeds[query]
 
-    def counter(self, app: str, caller: str) -> WatchCounter:
+    def counter(self, app: str, caller: str) -> "WatchCounter":
         """Return the counter of a watch that begins now."""
         count = self._usage.get(app)
 

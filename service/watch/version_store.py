@@ -2,9 +2,8 @@
 
 import structlog
 
-from service.cache.redis_blocks import VALUE_MAX_BYTES
 from service.model.errors import StoreUnavailable
-from service.store.interfaces import Store
+from service.store.interfaces import VALUE_MAX_BYTES, Store
 from service.watch.versions import ListVersion, decode_version, encode_version
 
 log = structlog.get_logger("taskgate.watch")

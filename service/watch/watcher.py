@@ -8,18 +8,7 @@ from service.model.callers import Caller
 from service.model.errors import TaskgateError, WaitTooLong
 from service.model.streams import Only
 from service.watch.changes import applied, changes
-from service.watch.events import (
-    Ended,
-    Event,
-    Identified,
-    Listed,
-    Position,
-    Reset,
-    Stale,
-    Synced,
-    event_id,
-    position_of,
-)
+from service.watch.events import Ended, Event, Identified, Listed, Position, Reset, Stale, Synced, event_id, position_of
 from service.watch.feed import Feed, Present
 from service.watch.versions import ListVersion
 

@@ -3,12 +3,18 @@
 from typing import Any
 
 from litestar import Request
+from litestar.types import Scope
 
 from service.observe.request import RequestContext
 
 
 def request_context(request: Request[Any, Any, Any]) -> RequestContext:
     """Return the context that `RequestMiddleware` attached to this request."""
-    context = request.scope["state"]["context"]
+    return context_of(request.scope)
+
+
+def context_of(scope: Scope) -> RequestContext:
+    """Return the context that `RequestMiddleware` attached to the request of this scope."""
+    context = scope["state"]["context"]
     assert isinstance(context, RequestContext)  # noqa: S101 - narrows the type; only the middleware sets it
     return context

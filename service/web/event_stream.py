@@ -6,18 +6,15 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from litestar import Request
-
 from service.model.errors import BadRequest, Fault
 from service.model.pages import PageRequest
 from service.model.streams import Only
 from service.observe.outcomes import STREAMED
 from service.observe.request import RequestContext
-from service.watch.counting import WatchCounter
-from service.watch.feeds import Feeds
+from service.watch.feeds import Feeds, WatchCounter
 from service.watch.watcher import Batch, Watcher
 from service.web.answers import Answer, Header, Reply, Silence
-from service.web.hangup import unless_hung_up
+from service.web.hangup import Receive, unless_hung_up
 from service.web.headers.obtained import VARY
 from service.web.identify import Access
 from service.web.interfaces import Callers
@@ -103,9 +100,7 @@ class Watch:
         self._settings = settings
         self._clock = clock
 
-    async def open(
-        self, request: Request[Any, Any, Any], ask: PageRequest, *, only: Only, context: RequestContext
-    ) -> Reply:
+    async def open(self, receive: Receive, ask: PageRequest, *, only: Only, context: RequestContext) -> Reply:
         """Return the stream once the list is known. Raise TaskgateError if it can't be."""
         if ask.slice.offset:
             raise BadRequest(Fault(parameter="offset", detail="a watch covers the whole list; leave it out"))
@@ -118,7 +113,7 @@ class Watch:
             began_s = asyncio.get_running_loop().time()
             try:
                 ready = watcher.ready(patience_s=ask.patience_s)
-                if await unless_hung_up(ready, receive=request.receive, context=context) is None:
+                if await unless_hung_up(ready, receive=receive, context=context) is None:
                     return Silence()
             finally:  # the feed fetches for all watchers, so its calls are nobody's
                 context.cost.waited_s = asyncio.get_running_loop().time() - began_s

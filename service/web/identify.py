@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from litestar import Request
+from litestar.types import Scope
 
 from service.model.callers import Caller
 from service.model.errors import SigningKeyUnknown, TaskgateError, Unauthenticated
 from service.observe.request import RequestContext
-from service.web.context import request_context
+from service.web.context import context_of
 from service.web.interfaces import Callers
 from service.web.parameters import readable
 
@@ -20,9 +20,9 @@ TIMER_MIN_S = 0.001
 """A check that came a moment too early is repeated after so long."""
 
 
-async def identify(request: Request[Any, Any, Any], callers: Callers) -> tuple[Caller, RequestContext]:
+async def identify(scope: Scope, callers: Callers) -> tuple[Caller, RequestContext]:
     """Return the caller and the context, now with its name. Raise Unauthenticated, NotAllowed or KeysUnavailable."""
-    context = request_context(request)
+    context = context_of(scope)
     authorization = context.fields.get(b"authorization")
     try:
         caller = callers.identify(authorization)

@@ -172,9 +172,10 @@ def _count(name: str, bounds: range, *, default: int, description: str, example:
     least, greatest = bounds[0], bounds[-1]
 
     def read(text: str) -> int:
-        if not _DIGITS.fullmatch(text) or not least <= int(text) <= greatest:
+        value = int(text) if _DIGITS.fullmatch(text) else least - 1
+        if value not in bounds:
             raise ValueError(f"must be an integer from {least} to {greatest}, digits only")
-        return int(text)
+        return value
 
     return Parameter(
         name=name,
@@ -271,7 +272,7 @@ class TasksReader:
         if "app" not in texts and "app" not in faulty and len(caller.apps) > 1:
             faults.append(NO_APP)
         if faulty.isdisjoint(("since", "until")):
-            faults.extend(_range_faults(query, settings, now_s, divided=divided))
+            faults += _range_faults(query, settings, now_s, divided=divided)
         if faults:
             raise BadRequest(*faults[:FAULTS_MAX])
         readable(query.app, caller)

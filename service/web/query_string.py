@@ -55,8 +55,8 @@ def _add(faults: list[Fault], name: str, detail: str) -> None:
 
 
 def _unquoted(raw: bytes) -> bytes | None:
-    if b"+" in raw:
-        raw = raw.replace(b"+", b" ")
+    """Return the bytes that a name or a value stands for; None if a percent sign is followed by no number."""
+    raw = raw.replace(b"+", b" ")
     if b"%" in raw:
         return None if _BAD_PERCENT.search(raw) else unquote_to_bytes(raw)
     return raw

@@ -23,7 +23,7 @@ from tests.servers import Server
 
 RULES = Rules(calls=5, window_ms=1000, transit_ms=500)
 PAUSED = Rules(calls=5, window_ms=1000, transit_ms=500, report_lease_ms=60_000)
-# Slots that are free again at once: so every round of the measurement has a turn to give.
+# Slots that are free again at once, so that every round of the measurement has a turn to give.
 QUICK = Rules(calls=5, window_ms=5, transit_ms=0, ahead_ms=0, turn_lease_ms=50, report_lease_ms=60_000)
 CALLS = 60
 
@@ -77,7 +77,7 @@ def _store(server: Server) -> RedisStore:
 
 
 class _Waiting:
-    """Callers that wait all the time."""
+    """Callers that always wait."""
 
     def __init__(self, callers: int, blocks: int) -> None:
         self._callers = callers
@@ -220,7 +220,7 @@ def _cpu_s(server: Server) -> float:
 
 
 async def _added_latency(server: Server, *, rounds: int = 150) -> str:
-    """A page that must be fetched through a gateway, against the same call made directly; interleaved."""
+    """Compare a page that must be fetched through a gateway with the same call made directly, in turn."""
     server.run("FLUSHALL")
     budget = {"calls": 5, "window_s": 0.02, "transit_s": 0.5}
     async with fleet(server, replicas=1, budget=budget, sandbox_calls=1000) as gateways:

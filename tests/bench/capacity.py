@@ -32,7 +32,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def commands(server: redis.Redis) -> int:
-    """All commands that Redis has run, those of scripts included; ours are one."""
+    """Return the number of commands that Redis has run, including those of scripts; ours are one."""
     stats = server.info("commandstats")
     return sum(each["calls"] for name, each in stats.items() if name != "cmdstat_info")  # type: ignore[union-attr]
 
@@ -66,7 +66,7 @@ async def load(replicas: int, callers: int) -> Load:
 
 
 async def rate(at: Fleet, server: redis.Redis, *, replicas: int, callers: int) -> Load:
-    """Count for SECONDS."""
+    """Count commands for SECONDS."""
     began_s, before, calls = time.monotonic(), commands(server), await at.calls()
     await asyncio.sleep(SECONDS)
     took_s = time.monotonic() - began_s
@@ -113,7 +113,7 @@ async def process() -> tuple[int, int, float]:
 
 
 def files(pid: int) -> int:
-    """How many files a process has open."""
+    """Return the number of open files of a process."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 

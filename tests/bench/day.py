@@ -27,6 +27,7 @@ from tests.simulation.model_scheduler import model_servers
 from tests.simulation.sim_replica import BLOCK_SIZE, Replica
 from tests.simulation.sim_upstream import CALL_TIMEOUT_S, SimUpstream
 from tests.simulation.virtual_time import run_in_virtual_time
+from tests.windows import most_in_window
 
 CALLERS = 10_000
 REPLICAS = 3
@@ -78,14 +79,14 @@ class Day:
 
 
 def busy_hours(chance: random.Random) -> float:
-    """A moment of the day, in seconds: most people work from eight to six."""
+    """Draw a moment of the day, in seconds: most callers are active from eight to six."""
     if chance.random() < BUSY_SHARE:
         return chance.uniform(8, 18) * 3600
     return chance.uniform(0, HOURS) * 3600
 
 
 async def simulated(asked_each: int, *, callers: int, seed: int = 1) -> tuple[Day, int]:
-    """A day in which each caller asks so many times, and the worst window at the upstream."""
+    """Simulate a day in which each caller makes this many requests; return it with the worst window at the upstream."""
     loop, chance, day = asyncio.get_running_loop(), random.Random(seed), Day()
     redis = MemoryRedis(loop.time)
     servers = model_servers(("shop",), RULES, redis, chance=lambda _: random.Random(seed + 1))
@@ -146,8 +147,7 @@ async def simulated(asked_each: int, *, callers: int, seed: int = 1) -> tuple[Da
         await replica.aclose()
     day.requests, times = len(moments), sorted(upstream.arrived_at_s["shop"])
     day.calls = len(times)
-    worst = max(bisect.bisect_left(times, first + 1.0) - index for index, first in enumerate(times))
-    return day, worst
+    return day, most_in_window(times, 1.0)
 
 
 def document(*, callers: int = CALLERS, rates: tuple[int, ...] = (10,)) -> str:

@@ -43,7 +43,7 @@ async def end(replica: Replica) -> float:
 
 
 async def started(replica: Replica) -> Start:
-    """Start it, look at it and end it."""
+    """Start it, measure it and end it."""
     began_s = time.monotonic()
     replica.start()
     await replica.ready()
@@ -108,7 +108,7 @@ processors, a start takes longer than its processor time.
 
 
 def main() -> None:
-    """Measure, and write the report to the file that is named."""
+    """Measure, and write the report to the named file."""
     text = report(*asyncio.run(measure()))
     Path(sys.argv[1]).write_text(text)
     print(text)

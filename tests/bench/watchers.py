@@ -1,4 +1,4 @@
-"""What idle watchers of one list cost a replica: `python -m tests.bench.watchers [COUNT]` prints memory for each."""
+"""The memory of idle watchers of one list: `python -m tests.bench.watchers [COUNT]` prints memory for each."""
 
 import asyncio
 import sys
@@ -17,7 +17,7 @@ IDLE_S = 45.0
 
 
 async def _watch(gateways: Fleet, number: int) -> asyncio.StreamWriter:
-    """Open one watch and read it until it is in step."""
+    """Open one watch and read it until `synced`."""
     reader, writer = await asyncio.open_connection("127.0.0.1", gateways.replicas[0].port, limit=2**20)
     fields = {"Host": "bench", "Authorization": f"Bearer {key_of(f'c{number % 10}')}", **EVENT_STREAM}
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())

@@ -12,7 +12,7 @@ import yaml
 
 from service.server.lifecycle import CLOSE_S, LINGER_S, REFUSED_S
 from tests.chart.matrix import MATRIX, MONITORED, TRYING
-from tests.chart.rendering import CHART, Object, Values, merged, objects, render
+from tests.chart.rendering import CHART, GONE, Object, Values, merged, objects, render
 
 OLDEST, NEWEST = "1.30", "1.37"
 CUSTOM = json.loads((Path(__file__).parent / "custom.json").read_text())
@@ -343,7 +343,8 @@ def test_the_notes_warn_of_missing_callers_and_the_trial_valkey() -> None:
     """NOTES.txt warns of no callers and of the Valkey for trying out, and only then."""
     plain = render().notes
     assert "http://tg-taskgate.prod:80" in plain
-    assert "NOBODY" not in plain
+    assert "NO CALLERS YET" not in plain
     assert "NOT FOR PRODUCTION" not in plain
     trying = render(TRYING, {"config": {"callers": {"reports": {"keys": [], "apps": []}}}}).notes
     assert "NOT FOR PRODUCTION" in trying
+    assert "NO CALLERS YET" in render({"config": {"callers": GONE}}).notes

@@ -27,6 +27,17 @@ async def test_each_library(tmp_path: Path, steady: Steady, library: str) -> Non
     await runs(tmp_path, steady)
 
 
+async def test_one_task(tmp_path: Path, steady: Steady) -> None:
+    """The program of the docs for one task passes mypy --strict, polls it, and reports an unknown id as a problem."""
+    (tmp_path / "program.py").write_text(shown_program("One task", "python"))
+    await check_types(tmp_path, "program.py")
+    environment = {**os.environ, **steady.environment}
+    said = await run(sys.executable, "program.py", cwd=tmp_path, environment={**environment, "TASK_ID": "1007"})
+    assert said.splitlines() == ["1007 is dispatched: Task 7", "unchanged"]
+    with pytest.raises(AssertionError, match="404 /problems/unknown-task"):
+        await run(sys.executable, "program.py", cwd=tmp_path, environment={**environment, "TASK_ID": "1"})
+
+
 async def test_watching(tmp_path: Path, watched: Watched) -> None:
     """The program of the docs with httpx-sse passes mypy --strict, and follows a list across a lost connection."""
     (tmp_path / "program.py").write_text(shown_program("Watching: Python", "python"))

@@ -18,6 +18,7 @@ from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
 from tests.queued_jobs import JobOfNothing, cached, text_of
 from tests.servers import Cluster, Guarded, Server
+from tests.windows import most_in_window
 
 RULES = Rules(calls=3, window_ms=200, transit_ms=60, ahead_ms=10, fetch_lease_ms=1_000)
 REPLICAS = 3
@@ -99,18 +100,13 @@ async def _ask(replica: Replica, job: StoredBlock, caller: str = "x") -> Fetched
     return await replica.line.fetch(job, caller=caller, weight=1.0, patience_s=20, bound=1_000)
 
 
-def _worst(times_s: list[float], window_s: float) -> int:
-    ordered = sorted(times_s)
-    return max(sum(start <= other < start + window_s for other in ordered) for start in ordered)
-
-
 async def test_the_limit_holds_over_replicas(replicas: list[Replica]) -> None:
     """18 blocks on three replicas: never four in 200 ms, and all are fetched."""
     upstream = Upstream()
     jobs = [StoredBlock(upstream, replicas[n % REPLICAS].store, f"limit {n}") for n in range(18)]
     got = await asyncio.gather(*(_ask(replicas[n % REPLICAS], job, f"c{n % 4}") for n, job in enumerate(jobs)))
     assert [text_of(each.value) for each in got if isinstance(each, Fetched)] == [job.block_key for job in jobs]
-    assert _worst(upstream.called_at_s, RULES.window_ms / 1000) <= RULES.calls
+    assert most_in_window(upstream.called_at_s, RULES.window_ms / 1000) <= RULES.calls
 
 
 async def test_one_fetch_serves_all_replicas(replicas: list[Replica]) -> None:
@@ -135,4 +131,4 @@ async def test_a_loss_of_all_data_costs_a_quiet_window(replicas: list[Replica]) 
         await asyncio.sleep(0.005)
     await replicas[0].store.delete_matching("t:{shop}:")
     assert all(isinstance(each, Fetched) for each in await asyncio.wait_for(asked, 10))
-    assert _worst(upstream.called_at_s, RULES.window_ms / 1000) <= RULES.calls
+    assert most_in_window(upstream.called_at_s, RULES.window_ms / 1000) <= RULES.calls

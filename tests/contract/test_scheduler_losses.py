@@ -8,6 +8,7 @@ import redis
 
 from service.budget.scheduler.interfaces import Beginning, Begun, Rules, Scheduler, Ticked, WaitingCount, Wish
 from tests.contract.scheduler_world import World, row, server
+from tests.windows import most_in_window
 
 RULES = Rules(calls=2, window_ms=1000, transit_ms=200, fetch_lease_ms=2000)
 KEYS = ("slots", "tags", "reports", "flights", "shares")
@@ -92,8 +93,7 @@ class Backlog:
 
     def worst(self) -> int:
         """Return the largest number of calls within a window."""
-        times = sorted(time for each in self.begun.values() for time in each)
-        return max(sum(start <= other < start + RULES.window_ms for other in times) for start in times)
+        return most_in_window((time for each in self.begun.values() for time in each), RULES.window_ms)
 
     def since(self, at_ms: float) -> dict[str, int]:
         """Return how many calls each caller has made since then."""

@@ -18,10 +18,10 @@ from service.model.callers import Authenticated, Caller
 from service.model.errors import Unauthenticated
 from service.observe.access_log import log_requests
 from service.observe.request import RequestRecord
-from service.server.addresses import listening_socket
 from service.server.asgi import Lifespan
 from service.server.http_server import HttpServer, refuse_plainly
 from service.server.lifecycle import bounds_of
+from service.server.listening import listening_socket
 from service.settings import (
     AppSettings,
     BudgetSettings,

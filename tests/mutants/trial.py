@@ -52,7 +52,14 @@ class Trial:
         }
         began_s = time.monotonic()
         with subprocess.Popen(
-            (*command, "--hypothesis-seed=0", "-m", LEFT_OUT, *(test for test in tests if self._has(test))),
+            (
+                *command,
+                "--hypothesis-profile=mutants",
+                "--hypothesis-seed=0",
+                "-m",
+                LEFT_OUT,
+                *(test for test in tests if self._has(test)),
+            ),
             cwd=self._root,
             env=environ,
             stdin=subprocess.DEVNULL,

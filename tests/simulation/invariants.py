@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from service.budget.scheduler.policy import Policy
 from service.model.pages import Source
 from tests.simulation.plan import Plan
 from tests.simulation.sim_replica import Replica
@@ -119,6 +120,18 @@ def nothing_is_left(replica: Replica) -> None:
     if len(tasks) > sum(1 if call.sharing is None else 3 for call in replica.calls):
         names = ", ".join(sorted(str(task.get_coro()) for task in tasks))
         raise Violated("memory", f"{replica.name} has {len(tasks)} tasks left: {names}")
+
+
+def nothing_is_held(policy: Policy, *, budget: str, now_ms: int) -> None:
+    """When all have gone, no report, fetch or turn is valid any more."""
+    lease_ms = policy.rules.turn_lease_ms
+    held = [
+        *(f"the report of {name}" for name, report in policy.reports.items() if report.expires > now_ms),
+        *(f"the fetch of {block}" for block, flight in policy.flights.items() if flight.ends > now_ms),
+        *(f"turn {slot.turn}" for slot in policy.slots if slot.pending and slot.usable_at + lease_ms > now_ms),
+    ]
+    if held:
+        raise Violated("memory", f"{budget} still holds {', '.join(held)}")
 
 
 def backlog_is_served(begun_s: Sequence[float], *, calls: int, cycle_s: float, since_s: float, until_s: float) -> None:

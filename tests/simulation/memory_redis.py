@@ -157,10 +157,6 @@ class MemoryStore:
                 if on_gap is not None:
                     on_gap()
 
-    async def ping(self) -> None:
-        """Return if Redis answers."""
-        await self._call("ping", lambda: None)
-
     async def aclose(self) -> None:
         """End all work in progress."""
         self._is_closed = True

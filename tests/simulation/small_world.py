@@ -1,6 +1,7 @@
 """A few replicas in virtual time around an upstream that a test scripts: the gateway's own parts, and no chance."""
 
 import asyncio
+import json
 import random
 from collections.abc import Awaitable, Callable
 
@@ -21,6 +22,8 @@ from tests.simulation.memory_redis import MemoryRedis
 from tests.simulation.model_scheduler import model_servers
 from tests.simulation.sim_replica import Replica
 from tests.simulation.virtual_time import run_in_virtual_time
+from tests.tasks import bare_task
+from tests.windows import most_in_window
 
 APP = "shop"
 OTHER_APP = "news"
@@ -29,6 +32,9 @@ RULES = Rules(calls=5, window_ms=1_000, transit_ms=200, fetch_lease_ms=4_200)
 LIFETIMES = Lifetimes(
     fresh_s=10.0, settled_s=1_000.0, refusal_s=20.0, stale_while_revalidate_s=5.0, stale_if_error_s=60.0
 )
+FRESH_S = LIFETIMES.fresh_s
+RENEWED_S = FRESH_S + LIFETIMES.stale_while_revalidate_s
+STOPPED = CallsStopped(app=APP, code=70003, text="wrong signature", advice="", stopped_for_s=30)
 NO_CACHE = CacheDirectives(no_cache=True)
 
 
@@ -96,23 +102,10 @@ class ScriptedUpstream:
 
     def worst(self, window_s: float) -> int:
         """Return the largest number of calls that were sent within any window."""
-        times = [call.sent_at_s for call in self.calls]
-        return max(sum(start <= other < start + window_s for other in times) for start in times)
+        return most_in_window((call.sent_at_s for call in self.calls), window_s)
 
     def _task(self, number: int, title: str) -> Task:
-        return Task(
-            id=number,
-            type=None,
-            status="dispatched" if number < self.dispatched_below else None,
-            title=title,
-            description=None,
-            created_at=None,
-            scheduled_at=None,
-            dispatched=None,
-            dispatch_error=None,
-            push_task_id=None,
-            content=msgspec.Raw(b"null"),
-        )
+        return bare_task(number, title=title, status="dispatched" if number < self.dispatched_below else None)
 
 
 class SmallWorld:
@@ -215,3 +208,13 @@ def play(
             await asyncio.wait_for(replica.aclose(), 60)
 
     run_in_virtual_time(run)
+
+
+def tasks(page: Page) -> list[int]:
+    """Return the ids of a page's tasks."""
+    return [task["id"] for task in json.loads(b"[" + page.body + b"]")]
+
+
+def titles(page: Page) -> set[str]:
+    """Return the calls that a page's tasks came from."""
+    return {task["title"] for task in json.loads(b"[" + page.body + b"]")}

@@ -7,12 +7,10 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from service.budget.line.jobs import CallFailed, Payer
-from service.gateway.call_events import Call, CallEnd
-from service.gateway.fetch import FAILING_S, BlockJob, Fetching
-from service.gateway.list_calls import FILL_CALLS_MAX, FILL_WITHIN_S, ListCalls
-from service.model.blocks import NOTHING, Block, CachedBlock, RefusedQuery
-from service.model.cache_keys import BlockKey
+from service.budget.line.jobs import CallFailed
+from service.gateway.call_events import Call
+from service.gateway.fetch import FAILING_S
+from service.model.blocks import NOTHING, CachedBlock, RefusedQuery
 from service.model.errors import (
     QueryRefused,
     StoreUnavailable,
@@ -24,96 +22,11 @@ from service.model.errors import (
     UpstreamTimeout,
 )
 from service.model.freshness import StaleReason
-from service.model.origin import NOBODY
 from service.model.pages import Source
-from service.model.queries import Range
 from service.model.streams import Only
-from service.upstream.apps import UpstreamApp
-from tests.simulation.sim_replica import ATTEMPTS, BLOCK_SIZE, PAUSE_S
-from tests.simulation.small_world import APP, LIFETIMES, RULES, WALL_S, SmallWorld, play, query_of
-
-KEY = BlockKey(query=query_of("direct"), index=0)
-
-
-class Slot:
-    """A slot that is held when it is asked for; `holds` counts that."""
-
-    payer = Payer(caller="c", origin=NOBODY, waited_s=0.25)
-
-    def __init__(self) -> None:
-        self.holds = 0
-
-    async def hold(self) -> None:
-        """Count."""
-        self.holds += 1
-
-
-class Watched:
-    """Records what a fetching tells its observers."""
-
-    def __init__(self) -> None:
-        self.ends: list[CallEnd] = []
-        self.begun: list[Call] = []
-        self.traced: list[CallEnd] = []
-        self.fields = (("traceparent", "00-abc-def-01"),)
-
-    def begin(self, call: Call) -> "Watched":
-        """See `Tracing.begin`."""
-        self.begun.append(call)
-        return self
-
-    def sends(self, method: str, url: str) -> None:
-        """See `CallTrace.sends`."""
-
-    def answered(self, status: int) -> None:
-        """See `CallTrace.answered`."""
-
-    def end(self, end: CallEnd) -> None:
-        """See `Trace.end`."""
-        self.traced.append(end)
-
-
-def fetching_of(world: SmallWorld, watched: Watched, *, replica: int = 0, pause_max_s: float = 60.0) -> Fetching:
-    """Return a fetching of the app on a replica's cache, outside the line."""
-    app = UpstreamApp(name=APP, sdkappid=1, admin="a", hosts=())
-    cache = world.replicas[replica].cache
-
-    def clock() -> float:
-        return WALL_S + world.loop.time()
-
-    return Fetching(
-        app=app,
-        calls=ListCalls(app, world.upstream, cache, block_size=BLOCK_SIZE, align_s=60, clock=clock),
-        stops=world.upstream,
-        cache=cache,
-        attempts=3,
-        pause_s=2.0,
-        pause_max_s=pause_max_s,
-        clock=clock,
-        on_call=(watched.ends.append,),
-        tracing=watched,
-    )
-
-
-def job_of(
-    fetching: Fetching, *, known: bytes = b"", is_fresh: bool = False, seen: CachedBlock | None = None
-) -> BlockJob:
-    """Return a job for the first block of a list, of a request that has seen a block, or only the head of one."""
-    seen = seen or CachedBlock(stored=None, head=known)
-    return BlockJob(fetching, KEY, caller="c", seen=seen, is_fresh=lambda _: is_fresh)
-
-
-def block_at(fetched_at_s: float, *, unfinished: bool = False) -> Block:
-    """Return an empty block that was fetched at a virtual time."""
-    return Block(
-        fetched_at_ms=int((WALL_S + fetched_at_s) * 1000),
-        range=Range(since_s=0, until_s=1),
-        total=0,
-        settled=False,
-        ends=(),
-        body=b"",
-        unfinished=unfinished,
-    )
+from tests.simulation.fetching import KEY, Slot, Watched, block_at, fetching_of, job_of
+from tests.simulation.sim_replica import ATTEMPTS, PAUSE_S
+from tests.simulation.small_world import APP, LIFETIMES, RULES, WALL_S, SmallWorld, play
 
 
 @pytest.mark.parametrize(
@@ -171,100 +84,6 @@ def test_a_throttled_call_asks_for_a_pause_within_its_bounds() -> None:
         other = fetching.failed(UpstreamTimeout("no answer", app=APP), attempt=2)
         assert (other.pause_s, other.pause_reason, other.again, other.stop) == (0.0, "", True, False)
         assert not fetching.failed(UpstreamTimeout("no answer", app=APP), attempt=3).again
-
-    play(scene)
-
-
-def test_an_upstream_that_gives_fewer_than_asked_for_is_asked_for_the_rest() -> None:
-    """Four at a time fill a block of ten by three calls, each for what is missing; the page is whole, nothing twice."""
-
-    async def scene(world: SmallWorld) -> None:
-        world.upstream.most = 4
-        page = await world.page(patience_s=20)
-        assert [task["id"] for task in json.loads(b"[" + page.body + b"]")] == list(range(10))
-        assert [(call.offset, call.want) for call in world.upstream.calls] == [(0, 10), (4, 6), (8, 2)]
-        assert (page.missing, page.consistent, page.source) == (0, True, Source.FETCHED)
-        assert world.replicas[0].apps[APP].list.fetching._calls.short_answers == 2  # type: ignore[attr-defined]
-        last = await world.page(offset=30, patience_s=20)
-        assert [(call.offset, call.want) for call in world.upstream.calls[3:]] == [(30, 10), (34, 6)]
-        assert last.missing == 0
-
-    play(scene)
-
-
-def test_an_upstream_that_gives_nothing_of_what_it_counts_is_believed_after_one_call() -> None:
-    """The page tells how many are missing."""
-
-    async def scene(world: SmallWorld) -> None:
-        world.upstream.most = 0
-        page = await world.page(limit=7)
-        assert (page.missing, page.total, page.body) == (7, 35, b"")
-        assert len(world.upstream.calls) == 1
-        assert (await world.page(limit=7)).source is Source.HIT
-
-    play(scene)
-
-
-def test_a_block_is_filled_by_a_bounded_number_of_calls() -> None:
-    """What the last of them leaves open is served with what is missing."""
-
-    async def scene(world: SmallWorld) -> None:
-        world.upstream.most = 1
-        fetching = fetching_of(world, Watched())
-        assert isinstance(await job_of(fetching).call(Slot(), attempt=FILL_CALLS_MAX - 1), CallFailed)
-        outcome = await job_of(fetching).call(Slot(), attempt=FILL_CALLS_MAX)
-        assert isinstance(outcome, CachedBlock)
-        assert isinstance(outcome.stored, Block)
-        assert (outcome.stored.unfinished, outcome.stored.received) == (False, 2)
-
-    play(scene)
-
-
-@pytest.mark.parametrize(("waits_s", "offset"), [(FILL_WITHIN_S - 1, 4), (FILL_WITHIN_S + 1, 0)])
-def test_a_part_of_a_block_is_continued_only_while_it_is_new(waits_s: float, offset: int) -> None:
-    """Another replica goes on where a call has ended, but makes no block of parts that are far apart."""
-
-    async def scene(world: SmallWorld) -> None:
-        world.upstream.most = 4
-        await job_of(fetching_of(world, Watched())).call(Slot(), attempt=1)
-        await asyncio.sleep(waits_s)
-        other = fetching_of(world, Watched(), replica=1)
-        await job_of(other, seen=await other.cache.get(KEY)).call(Slot(), attempt=1)
-        assert world.upstream.calls[-1].offset == offset
-
-    play(scene, replicas=2)
-
-
-def test_without_redis_a_part_in_memory_is_continued_and_otherwise_the_block_begins_anew() -> None:
-    """A store that fails is no reason to make no call."""
-
-    async def scene(world: SmallWorld) -> None:
-        world.upstream.most = 4
-        await job_of(fetching_of(world, Watched())).call(Slot(), attempt=1)
-        other = fetching_of(world, Watched(), replica=1)
-        seen = await other.cache.get(KEY)
-        other.cache.forget(APP)
-        world.redis.is_away = True
-        await job_of(fetching_of(world, Watched())).call(Slot(), attempt=2)
-        await job_of(other, seen=seen).call(Slot(), attempt=1)
-        assert [call.offset for call in world.upstream.calls] == [0, 4, 0]
-        world.redis.is_away = False
-
-    play(scene, replicas=2)
-
-
-def test_a_part_of_a_block_answers_nobody() -> None:
-    """The job of a part is a failed call that is worth another one, and names the part that it has stored."""
-
-    async def scene(world: SmallWorld) -> None:
-        world.upstream.most = 4
-        job = job_of(fetching_of(world, Watched()), is_fresh=True)
-        outcome = await job.call(Slot(), attempt=1)
-        assert isinstance(outcome, CallFailed)
-        assert (outcome.again, outcome.stop) == (True, False)
-        found = await job.look()
-        assert found.head == outcome.head != b""
-        assert not job.accepts(found)
 
     play(scene)
 

@@ -10,26 +10,16 @@ from service.cache.purge import HEARD_S, Purge
 from service.model.blocks import Block
 from service.model.cache_keys import BlockKey
 from service.model.errors import StoreUnavailable
-from service.model.queries import Range
+from tests.blocks import one_task
 from tests.simulation.small_world import APP, OTHER_APP, WALL_S, SmallWorld, play, query_of
 
 QUERY = query_of("purged")
 KEY = BlockKey(query=QUERY, index=0)
-BODY = b'{"id":0,"type":null,"status":null}'
 
 
 def block(world: SmallWorld) -> Block:
     """Return a block that has just been fetched."""
-    return Block(
-        fetched_at_ms=int((WALL_S + world.loop.time()) * 1000),
-        range=Range(since_s=0, until_s=1),
-        total=1,
-        settled=False,
-        ends=(len(BODY),),
-        body=BODY,
-        ids=bytes(8),
-        codes=b"\x05",
-    )
+    return one_task(fetched_at_ms=int((WALL_S + world.loop.time()) * 1000))
 
 
 async def put(world: SmallWorld, *, replica: int = 0, index: int = 0) -> bool:

@@ -25,6 +25,7 @@ from tests.simulation.sim_replica import Replica
 from tests.simulation.sim_upstream import SimUpstream
 from tests.simulation.virtual_time import run_in_virtual_time
 from tests.tasks import bare_task
+from tests.windows import most_in_window
 
 EPOCH_S = 1_700_000_000
 FRESH_S = 15.0
@@ -58,8 +59,7 @@ class MovingUpstream(SimUpstream):
 
     def worst_second(self, app: str) -> int:
         """Return the most calls that arrived within a second."""
-        arrived = self.arrived_at_s[app]
-        return max(sum(start <= at < start + 1 for at in arrived) for start in arrived)
+        return most_in_window(self.arrived_at_s[app], 1.0)
 
     def _listing(self, app: str, query: Query, *, offset: int, want: int) -> Listing:
         order = sorted(self.tasks.values(), key=lambda task: (task.scheduled_at or "", task.id))

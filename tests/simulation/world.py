@@ -19,12 +19,13 @@ from tests.simulation.invariants import (
     Violated,
     backlog_is_served,
     limit_holds,
+    nothing_is_held,
     nothing_is_left,
     rounds_are_fair,
     work_is_bounded,
 )
 from tests.simulation.memory_redis import MemoryRedis
-from tests.simulation.model_scheduler import model_servers
+from tests.simulation.model_scheduler import ModelServer, model_servers
 from tests.simulation.plan import APPS, Plan
 from tests.simulation.sim_callers import SimCaller
 from tests.simulation.sim_replica import Replica
@@ -152,6 +153,8 @@ class World:
             await asyncio.sleep(40.0)
             for replica in self.replicas:
                 nothing_is_left(replica)
+            for budget, server in self.servers.items():
+                nothing_is_held(server.policy, budget=budget, now_ms=self._server_ms(server))
             self._judge_backlog()
             for replica in self.replicas:
                 await asyncio.wait_for(replica.aclose(), 30)
@@ -190,11 +193,15 @@ class World:
                 for replica in self.replicas:
                     work_is_bounded(replica, self.plan, now_s=self.loop.time())
 
+    def _server_ms(self, server: ModelServer) -> int:
+        """Return the present time of the server's policy."""
+        return server.policy.now + int(self.loop.time() * 1000) + server.clock_off_ms - server.policy.raw
+
     def _no_slot_idles(self, budget: str) -> None:
         """A block that somebody waits for is called for within two windows of a slot's being free."""
         (app, kind), server, now_s = BUDGETS[budget], self.servers[budget], self.loop.time()
         policy = server.policy
-        now_ms = policy.now + int(now_s * 1000) + server.clock_off_ms - policy.raw
+        now_ms = self._server_ms(server)
         waits = [
             row.waited_ms
             for replica in self.replicas

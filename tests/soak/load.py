@@ -1,4 +1,4 @@
-"""The load of a soak: mixed requests, for as long as it lasts."""
+"""The load of a soak: mixed requests until cancelled."""
 
 import asyncio
 import hashlib
@@ -42,7 +42,7 @@ class Load:
             self._seen[f"unexpected: {kind} {type(exc).__name__}"] += 1
 
     async def gone(self) -> None:
-        """One page whose answer is not awaited."""
+        """Request one page and hang up before the response."""
         asked = asyncio.ensure_future(self.page("hang-ups", caller="c1", q=f"gone {random.randrange(200)}", wait=10))
         await asyncio.wait({asked}, timeout=random.uniform(0, 0.5))
         asked.cancel()

@@ -1,5 +1,5 @@
-"""Mixed load with faults on whole processes: `python -m tests.soak.run MINUTES [FILE]`. Exit status 0: all resources
-stayed flat, no second had more than 5 calls, and no response was a forbidden one.
+"""Mixed load with faults on whole processes: `python -m tests.soak.run MINUTES [FILE]`. Exit status 0 means that
+all resources stayed flat, no second had more than 5 calls, and no response was unexpected.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ REPLICAS = 3
 CYCLE_S = 25.0
 """Each cycle has one kind of fault, for a third of it. All eight take a third of ten minutes: its thirds are alike."""
 FAULTS: tuple[tuple[str, Fault | str], ...] = (
-    # First, so that what Redis holds at the end has had the other seven to grow.
+    # First, so that the data in Redis has the other seven to grow before the end.
     ("Valkey is killed, and back after 1 s, empty", "kill"),
     ("latency of 100 to 400 ms", Latency(there_ms=20, there_spread_ms=60, back_ms=100, back_spread_ms=300)),
     ("502 for every second call", HttpStatus(status=502, every=2)),
@@ -34,7 +34,7 @@ FAULTS: tuple[tuple[str, Fault | str], ...] = (
 
 
 async def cause(gateways: Fleet, valkey: Server, fault: Fault | str) -> None:
-    """Let a fault last its time, and end it."""
+    """Cause a fault, and end it after its time."""
     if isinstance(fault, str):
         await asyncio.to_thread(valkey.freeze if fault == "freeze" else valkey.kill)
         await asyncio.sleep(2.0 if fault == "freeze" else 1.0)
@@ -47,7 +47,7 @@ async def cause(gateways: Fleet, valkey: Server, fault: Fault | str) -> None:
 
 
 async def soak(gateways: Fleet, valkey: Server, *, for_s: float, seen: Counter[str]) -> list[Sample]:
-    """Load and faults for so long; a sample at the end of each cycle, when its fault is over."""
+    """Run load and faults for this long; take a sample at the end of each cycle, when its fault is over."""
     samples: list[Sample] = []
     began_s = time.monotonic()
     async with asyncio.TaskGroup() as group:
@@ -80,7 +80,7 @@ async def at_rest(gateways: Fleet, valkey: Server, *, before: Sample) -> Sample:
 
 
 async def main(minutes: float, file: Path | None) -> int:
-    """Run it, print and write the report; 1 where something was not as it must be."""
+    """Run it, print and write the report; return 1 if a check has failed."""
     seen: Counter[str] = Counter()
     began_s = time.monotonic()
     with Server() as valkey:

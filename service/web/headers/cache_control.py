@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import lru_cache
 
 import msgspec
 from msgspec.structs import replace
@@ -16,6 +17,8 @@ DELTA_MAX_S = 2**31
 
 _DIGITS = re.compile(r"[0-9]{1,4096}")
 _NO_DIRECTIVES = CacheDirectives()
+_PARSED = 64
+"""How many values of `Cache-Control` are remembered; clients repeat theirs."""
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +65,7 @@ def patience_of(fields: Fields, *, caller: Caller, default_s: float) -> Patience
     return Patience(wait_s=min(default_s, caller.wait_max_s), applied_s=None)
 
 
+@lru_cache(maxsize=_PARSED)
 def _parsed(field: bytes) -> CacheDirectives:
     values: dict[str, str | None] = {}
     for item in list_items(field):

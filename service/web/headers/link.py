@@ -16,14 +16,11 @@ def links(path: str, query_string: bytes, slice_: Slice, *, total: int) -> bytes
     """
     offset, limit = slice_.offset, slice_.limit
     last = (total - 1) // limit * limit if total else 0
-    targets = [("first", 0)]
-    if offset > 0:
-        targets.append(("prev", max(min(offset - limit, last), 0)))
-    if offset + limit < total:
-        targets.append(("next", offset + limit))
-    targets.append(("last", last))
     start = f"<{_start(path, query_string)}"
-    return ", ".join([f'{start}{target}>; rel="{rel}"' for rel, target in targets]).encode()
+    first = f'{start}0>; rel="first", '
+    previous = f'{start}{max(min(offset - limit, last), 0)}>; rel="prev", ' if offset > 0 else ""
+    following = f'{start}{offset + limit}>; rel="next", ' if offset + limit < total else ""
+    return f'{first}{previous}{following}{start}{last}>; rel="last"'.encode()
 
 
 def link_to(path: str, query_string: bytes, offset: int) -> str:
@@ -44,5 +41,4 @@ def _others(query_string: bytes) -> str:
 
 
 def _is_offset(pair: bytes) -> bool:
-    name, _, _ = pair.partition(b"=")
-    return name == b"offset" or (b"%" in name and unquote_to_bytes(name) == b"offset")
+    return pair.startswith(b"offset=") or (b"%" in pair and unquote_to_bytes(pair).startswith(b"offset="))

@@ -1,4 +1,4 @@
-"""The header fields that tell how old an answer is and how it was obtained."""
+"""The header fields for an answer's age and how it was obtained."""
 
 from service.model.freshness import CacheDirectives
 from service.model.origin import FetchCost

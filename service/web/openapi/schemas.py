@@ -226,7 +226,7 @@ _SPENT: Json = {
     "watched_seconds": _COUNT
     | {"description": "How long watches were open, added up: by 60 in a minute for each that is open all the time."},
     "events": _COUNT | {"description": "Events sent to watches."},
-    "resets": _COUNT | {"description": "Of these, `reset`: a watch that could not be continued began anew."},
+    "resets": _COUNT | {"description": "Of these, `reset`: a watch that could not be resumed was restarted."},
 }
 _MINUTE_USAGE: Json = {"start": _INSTANT, "used": {"$ref": "#/components/schemas/Spent"}}
 _HOUR_USAGE: Json = {"start": _INSTANT, "used": {"$ref": "#/components/schemas/Spent"}}

@@ -24,7 +24,7 @@ def apps_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
     @get("/apps")
     async def list_apps(request: Request[Any, Any, Any]) -> Reply:
         """Return the caller's apps, sorted by name."""
-        caller, _ = await identify(request, callers)
+        caller, _ = await identify(request.scope, callers)
         return Reply(json_answer(Apps(apps=gateway.apps(caller))))
 
     return list_apps

@@ -98,7 +98,7 @@ def budget_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
     @get("/budget")
     async def show_budget(request: Request[Any, Any, Any]) -> Reply:
         """Return one of an app's budgets as visible to the caller."""
-        caller, context = await identify(request, callers)
+        caller, context = await identify(request.scope, callers)
         app, kind = read_budget(request.scope["query_string"], caller=caller)
         context.app = app
         return Reply(json_answer(budget_body(await gateway.budget(app, caller, kind))))

@@ -28,7 +28,7 @@ def cache_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
     @delete("/cache", status_code=200)
     async def drop_blocks(request: Request[Any, Any, Any]) -> Reply:
         """Drop an app's blocks on all replicas. Requires an operator, who need not be allowed to read the app."""
-        caller, context = await identify(request, callers)
+        caller, context = await identify(request.scope, callers)
         if not caller.operator:
             raise NotAllowed("only operators may drop what is stored")
         texts, faults = read_query_string(request.scope["query_string"], known=_KNOWN)

@@ -24,7 +24,7 @@ def problem_routes() -> tuple[HTTPRouteHandler, ...]:
     @get("/problems")
     async def list_problems(request: Request[Any, Any, Any]) -> Reply:
         """Return the descriptions of all problem types."""
-        return Reply(_told(request, tuple(KINDS.values())))
+        return Reply(_listed(request, tuple(KINDS.values())))
 
     @get("/problems/{name:str}")
     async def show_problem(request: Request[Any, Any, Any], name: FromPath[str]) -> Reply:
@@ -32,12 +32,12 @@ def problem_routes() -> tuple[HTTPRouteHandler, ...]:
         kind = KINDS.get(name)
         if kind is None:
             raise NotFoundException
-        return Reply(_told(request, (kind,)))
+        return Reply(_listed(request, (kind,)))
 
     return list_problems, show_problem
 
 
-def _told(request: Request[Any, Any, Any], kinds: tuple[ProblemType, ...]) -> Answer:
+def _listed(request: Request[Any, Any, Any], kinds: tuple[ProblemType, ...]) -> Answer:
     """Return HTML to browsers and plain text to other clients."""
     wants_html = choose(request_context(request).fields.get(b"accept"), _FORMS) == _FORMS[1]
     return Answer(

@@ -48,7 +48,7 @@ def task_route(
     @get(TASK_ROUTE.replace("{id}", "{id:str}"))
     async def get_task(request: Request[Any, Any, Any]) -> Reply:
         """Parse and check the request, and return the task; `problems/handlers.py` handles errors."""
-        caller, context = await identify(request, callers)
+        caller, context = await identify(request.scope, callers)
         fields = context.fields
         patience = patience_of(fields, caller=caller, default_s=settings().wait_default_s)
         context.wait_applied_s = patience.applied_s

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-from litestar import Request
 from litestar.exceptions import HTTPException, MethodNotAllowedException
 from litestar.handlers import ASGIRouteHandler, asgi
-from litestar.types import Receive, Scope, Send
+from litestar.types import HTTPScope, Receive, Send
 from msgspec.structs import replace
 
 from service.model.long_lists import ListPosition
@@ -42,19 +40,18 @@ def tasks_route(tasks: "TasksEndpoint") -> ASGIRouteHandler:
     """
 
     @asgi(TASKS_ROUTE, copy_scope=False)
-    async def list_tasks(scope: Scope, receive: Receive, send: Send) -> None:
-        request: Request[Any, Any, Any] = Request(scope, receive, send)
-        reply = await (tasks.reply(request) if request.method == "GET" else _other_method(request))
+    async def list_tasks(scope: HTTPScope, receive: Receive, send: Send) -> None:
+        reply = await tasks.reply(scope, receive) if scope["method"] == "GET" else _other_method(scope)
         await reply(scope, receive, send)
 
     return list_tasks
 
 
-async def _other_method(request: Request[Any, Any, Any]) -> Reply:
+def _other_method(scope: HTTPScope) -> Reply:
     """Reply to OPTIONS, or raise MethodNotAllowedException as Litestar does for routes of its own."""
-    if request.method == "OPTIONS":
+    if scope["method"] == "OPTIONS":
         return Reply(Answer(status=204, headers=((b"allow", _ALLOW.encode()),), body=b""))
-    request.scope["path_template"] = UNROUTED
+    scope["path_template"] = UNROUTED
     raise MethodNotAllowedException(headers={"allow": _ALLOW})
 
 
@@ -84,9 +81,9 @@ class TasksEndpoint:
         self._in_flight = in_flight
         self._encodings = encodings
 
-    async def reply(self, request: Request[Any, Any, Any]) -> Reply:
+    async def reply(self, scope: HTTPScope, receive: Receive) -> Reply:
         """Return the response to a GET."""
-        caller, context = await identify(request, self._callers)
+        caller, context = await identify(scope, self._callers)
         if (settings := self._settings()) is not self._reader.settings:
             self._reader = TasksReader(settings)
         fields = context.fields
@@ -95,10 +92,9 @@ class TasksEndpoint:
         media_type = choose(fields.get(b"accept"), _FORMS)
         if media_type is None:
             raise HTTPException(status_code=406)
-        query_string = request.scope["query_string"]
         is_page = media_type == _FORMS[0]
         asked = self._reader.read(
-            query_string,
+            scope["query_string"],
             caller=caller,
             now_s=self._clock(),
             streamed=not is_page,
@@ -116,24 +112,24 @@ class TasksEndpoint:
             origin=context.origin,
         )
         if is_page:
-            return await self._page(ask, request, context)
+            return await self._page(ask, scope, receive, context)
         if media_type == EVENT_STREAM:
-            return await self._watch.open(request, ask, only=asked.only, context=context)
+            return await self._watch.open(receive, ask, only=asked.only, context=context)
         start = ListPosition(parts=asked.parts, offset=asked.slice.offset)
-        return await self._stream(ask, start, request, context, tasks_max=settings.stream_max_tasks)
+        return await self._stream(ask, start, scope, receive, context, tasks_max=settings.stream_max_tasks)
 
-    async def _page(self, ask: PageRequest, request: Request[Any, Any, Any], context: RequestContext) -> Reply:
+    async def _page(self, ask: PageRequest, scope: HTTPScope, receive: Receive, context: RequestContext) -> Reply:
         page = self._gateway.recall(ask)
         if page is None:
             with self._in_flight.one_of(ask.caller):
                 work = self._access(ask, context).during(self._gateway.page(ask))
-                page = await unless_hung_up(work, receive=request.receive, context=context)
+                page = await unless_hung_up(work, receive=receive, context=context)
         if page is None:
             return Silence()
         context.outcome = outcome_of_answer(page, wait_applied_s=context.wait_applied_s)
         return obtained_reply(
             page,
-            render(page, path=_path(request), query_string=request.scope["query_string"]),
+            render(page, path=_path(scope), query_string=scope["query_string"]),
             app=ask.query.app,
             directives=ask.directives,
             cost=context.cost,
@@ -148,7 +144,8 @@ class TasksEndpoint:
         self,
         ask: PageRequest,
         start: ListPosition,
-        request: Request[Any, Any, Any],
+        scope: HTTPScope,
+        receive: Receive,
         context: RequestContext,
         *,
         tasks_max: int,
@@ -156,7 +153,7 @@ class TasksEndpoint:
         access = self._access(ask, context)
         with self._in_flight.one_of(ask.caller):
             work = access.during(self._gateway.chunk(replace(ask, query=start.query)))
-            first = await unless_hung_up(work, receive=request.receive, context=context)
+            first = await unless_hung_up(work, receive=receive, context=context)
         if first is None:
             return Silence()
         return TaskStream(
@@ -168,7 +165,7 @@ class TasksEndpoint:
             context=context,
             in_flight=self._in_flight.one_of(ask.caller),
             access=access,
-            link=partial(link_to, _path(request), request.scope["query_string"]),
+            link=partial(link_to, _path(scope), scope["query_string"]),
             tasks_max=tasks_max,
         )
 
@@ -176,5 +173,5 @@ class TasksEndpoint:
         return Access(context, self._callers, ask.caller, app=ask.query.app, clock=self._clock)
 
 
-def _path(request: Request[Any, Any, Any]) -> str:
-    return request.scope.get("root_path", "") + TASKS_ROUTE
+def _path(scope: HTTPScope) -> str:
+    return scope.get("root_path", "") + TASKS_ROUTE

@@ -82,7 +82,7 @@ def usage_parameters() -> tuple[Parameter[Any], ...]:
     """Return the parameters in the order of the contract."""
     return (
         app_parameter("Name of the app."),
-        call_parameter("Which requests and calls are told."),
+        call_parameter("Which requests and calls are counted."),
         Parameter(
             name="caller",
             read=_read_caller,
@@ -114,7 +114,7 @@ def usage_route(gateway: GatewayAPI, callers: Callers, *, clock: Callable[[], fl
     @get(PATH)
     async def show_usage(request: Request[Any, Any, Any]) -> Reply:
         """Return the usage of one app as visible to the caller."""
-        caller, context = await identify(request, callers)
+        caller, context = await identify(request.scope, callers)
         texts, faults = read_query_string(request.scope["query_string"], known=names)
         values: dict[str, Any] = {}
         for name, text in texts.items():

@@ -1,7 +1,7 @@
 """FastAPI on uvicorn with redis-py; runs in an environment of its own (requirements/bench.txt).
 
-`/tasks` costs one GET. With `locked` as third argument, each address is a page of its own; a missing one is fetched by
-whoever gets redis-py's lock, while the others wait.
+`/tasks` costs one GET. With `locked` as third argument, each address is a page of its own; a missing one is fetched
+by the request that gets redis-py's lock, while the others wait.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ async def tasks(
     offset: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Response:
-    """The bytes that Redis has."""
+    """Return the bytes in Redis."""
     key = f"fastapi:{request.url.query}" if is_locked else "page"
     page = await client.get(key)
     if page is None:

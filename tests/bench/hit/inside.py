@@ -66,7 +66,7 @@ def block(number: int = 0) -> Block:
 
 
 def each_us(work: Callable[[], object], *, times: int = 2000, rounds: int = 5) -> float:
-    """Microseconds for one time, the best of a few rounds: what else runs here only adds to it."""
+    """Return microseconds for one run, the best of a few rounds: other load only adds to it."""
     best = float("inf")
     for _ in range(rounds):
         began = time.perf_counter()
@@ -77,7 +77,7 @@ def each_us(work: Callable[[], object], *, times: int = 2000, rounds: int = 5) -
 
 
 def of_a_block() -> list[tuple[str, str]]:
-    """Times of what happens to a block of 100 tasks."""
+    """Return the times of operations on a block of 100 tasks."""
     made = block()
     value = encode(made, chance=b"chance")
     memory = MemoryBlocks(max_bytes=1 << 30, clock=time.monotonic)
@@ -111,7 +111,8 @@ def of_a_block() -> list[tuple[str, str]]:
 
 
 def of_ten_thousand_blocks() -> tuple[int, int, float, float]:
-    """Blocks, bytes of their bodies, MiB as the cache counts them, MiB by which the process grew."""
+    """Return the number of blocks, bytes of their bodies, MiB as counted by the cache, MiB by which the process
+    grew."""
     memory = MemoryBlocks(max_bytes=4 << 30, clock=time.monotonic)
     before = resident_mib(os.getpid())
     bodies = 0

@@ -1,4 +1,4 @@
-"""Load by wrk on a core of its own."""
+"""Load by wrk on a separate core."""
 
 import os
 import re
@@ -32,7 +32,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """What is requested: one page, with an additional field, or what a script says."""
+    """The requests: one page, with an additional field, or those of a script."""
 
     seconds: float
     field: str | None = None
@@ -40,7 +40,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def wrk(port: int, load: Load) -> Measured:
-    """Send requests as fast as they are answered, or as the script says."""
+    """Send requests as fast as they are answered, or as the script determines."""
     command = [shutil.which("wrk") or "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{load.seconds:g}s", "--latency"]
     command += ["-H", f"Authorization: Bearer {key_of(CALLER)}"]
     command += ["-H", load.field] if load.field else []

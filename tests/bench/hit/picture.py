@@ -1,4 +1,4 @@
-"""The picture of the ratios: one bar for each comparison, to the right where the gateway answers more."""
+"""The picture of the ratios: one bar for each comparison, to the right if the gateway is faster."""
 
 import math
 from html import escape
@@ -10,7 +10,7 @@ _LEAST, _GREATEST = 0.25, 16.0
 
 
 class Bar(msgspec.Struct, frozen=True, kw_only=True):
-    """The gateway's rate as a multiple of another's, and the least that is aimed at."""
+    """The gateway's rate as a multiple of another's, and the minimum to reach."""
 
     name: str
     ratio: float

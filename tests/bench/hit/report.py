@@ -102,7 +102,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _carries(figures: Figures) -> str:
-    """Return what the rates mean for somebody who plans replicas."""
+    """Return what the rates mean for planning replicas."""
     replayed = max(row.ours.rate for row in figures.rows if row.name.startswith("replayed"))
     varied = max(row.ours.rate for row in figures.rows if row.name.startswith("not replayed"))
     services = _rounded(replayed / 2)

@@ -1,4 +1,4 @@
-"""What hits are compared with: each a process on core 0."""
+"""The servers that hits are compared with: each a process on core 0."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""`make bench-hit`: a hit beside other servers, in short rounds in turn; writes the page and its picture.
+"""`make bench-hit`: a hit compared with other servers, in short alternating rounds; writes the page and its picture.
 
 Each server runs on core 0; wrk, and Valkey and the upstream with it, on core 1. A ratio is the median of the ratios of
 neighbouring rounds, since the machine is shared.
@@ -45,7 +45,7 @@ NOT_REPLAYED = "Cache-Control: max-stale=0"
 
 
 class Rival(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gateway on port `ours` is compared with; `port` is None if it is not installed here."""
+    """A server that the gateway on port `ours` is compared with; `port` is None if it is not installed here."""
 
     name: str
     aim: float | None = None

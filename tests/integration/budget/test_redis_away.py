@@ -16,6 +16,7 @@ from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
 from tests.queued_jobs import JobOfNothing, cached
 from tests.servers import Server, until
+from tests.windows import most_in_window
 
 RULES = Rules(calls=4, window_ms=400, transit_ms=100)
 TIMEOUT_S = 0.1
@@ -98,9 +99,7 @@ async def replicas(server: Server, sent_s: list[float], *, shares: bool) -> Asyn
 
 def _worst(sent_s: list[float]) -> int:
     """Return the most calls in any window; the event loop shifts the sending by up to 2 ms either way."""
-    window_s = RULES.window_ms / 1000 - 0.002
-    times = sorted(sent_s)
-    return max(sum(start <= at < start + window_s for at in times) for start in times)
+    return most_in_window(sent_s, RULES.window_ms / 1000 - 0.002)
 
 
 async def _more(sent_s: list[float], count: int) -> None:

@@ -9,28 +9,19 @@ import pytest
 from service.cache.block_cache import BlockCache
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
-from service.model.blocks import Block
 from service.model.cache_keys import BlockKey
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes
-from service.model.queries import At, Query, Range
+from service.model.queries import At, Query
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
+from tests.blocks import one_task
 from tests.servers import Server
 
 LIFETIMES = Lifetimes(fresh_s=600, settled_s=600, refusal_s=600, stale_while_revalidate_s=60, stale_if_error_s=60)
 QUERY = Query(app="shop", since=At(epoch_s=0), until=At(epoch_s=1))
 KEY = BlockKey(query=QUERY, index=0)
-BLOCK = Block(
-    fetched_at_ms=1_700_000_000_000,
-    range=Range(since_s=0, until_s=1),
-    total=1,
-    settled=True,
-    ends=(34,),
-    body=b'{"id":0,"type":null,"status":null}',
-    ids=bytes(8),
-    codes=b"\x05",
-)
+BLOCK = one_task(fetched_at_ms=1_700_000_000_000, settled=True)
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from service.cache.redis_blocks import RedisBlocks
 from service.model.blocks import Block, RefusedQuery, Stored
 from service.model.cache_keys import BlockKey, CacheKey, TaskKey
 from service.model.freshness import Lifetimes
-from service.model.queries import FromNow, Query, Range
+from service.model.queries import FromNow, Query
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
+from tests.blocks import one_task
 from tests.servers import Server, until
 
 LIFETIMES = Lifetimes(fresh_s=60, settled_s=600, refusal_s=60, stale_while_revalidate_s=60, stale_if_error_s=3000)
@@ -33,16 +34,7 @@ def query(number: int, app: str = "shop") -> Query:
 
 def block(text: bytes = TASK) -> Block:
     """A block of one record."""
-    return Block(
-        fetched_at_ms=int(time.time() * 1000),
-        range=Range(since_s=0, until_s=1),
-        total=1,
-        settled=False,
-        ends=(len(text),),
-        body=text,
-        ids=bytes(8),
-        codes=b"\x05",
-    )
+    return one_task(ends=(len(text),), body=text)
 
 
 class Replica:

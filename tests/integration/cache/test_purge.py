@@ -14,32 +14,24 @@ from service.cache.purge import Purge
 from service.cache.redis_blocks import RedisBlocks
 from service.gateway.fetch import BlockJob, Fetching
 from service.gateway.list_calls import ListCalls
-from service.model.blocks import NOTHING, Block
+from service.model.blocks import NOTHING
 from service.model.cache_keys import BlockKey
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes
 from service.model.origin import NOBODY
-from service.model.queries import At, Query, Range
+from service.model.queries import At, Query
 from service.model.tasks import Listing
 from service.settings import AppSettings, RedisSettings
 from service.store.redis_store import RedisStore
 from service.upstream.apps import upstream_app_of
+from tests.blocks import one_task
 from tests.servers import Server, until
 
 LIFETIMES = Lifetimes(fresh_s=600, settled_s=600, refusal_s=600, stale_while_revalidate_s=60, stale_if_error_s=60)
 QUERY = Query(app="shop", since=At(epoch_s=0), until=At(epoch_s=1))
 KEY = BlockKey(query=QUERY, index=0)
 OTHER = Query(app="news", since=At(epoch_s=0), until=At(epoch_s=1))
-BLOCK = Block(
-    fetched_at_ms=int(time.time() * 1000),
-    range=Range(since_s=0, until_s=1),
-    total=1,
-    settled=True,
-    ends=(34,),
-    body=b'{"id":0,"type":null,"status":null}',
-    ids=bytes(8),
-    codes=b"\x05",
-)
+BLOCK = one_task(settled=True)
 
 
 class Replica:

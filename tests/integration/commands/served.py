@@ -3,10 +3,10 @@
 import asyncio
 import sys
 
-from service.server.addresses import CannotListen
 from service.server.answer_head import head_lines
 from service.server.asgi import EncodedAnswer, Message, Receive, Scope, Send, StartFailed
 from service.server.lifecycle import serve
+from service.server.listening import CannotListen
 from service.settings import ServerSettings
 from service.telemetry.logs import configure
 

@@ -177,7 +177,7 @@ async def test_without_redis_a_call_needs_confirmation(
     finally:
         os.close(ours)
         os.close(theirs)
-    assert "these calls come on top of those that the gateway makes" in text
+    assert "these calls are made in addition to the gateway's" in text
     assert "[y/N]" in text
     assert ("shop: ok, " in text, "shop: not called: Redis is unavailable" in text) == (calls == 1, calls == 0), text
     assert status == 1 - calls

@@ -136,4 +136,5 @@ def unused_port() -> int:
 async def embedded() -> AsyncIterator[Valkey]:
     """The embedded Valkey that the demo runs."""
     async with valkey() as server:
+        await server.ready()
         yield server

@@ -7,14 +7,16 @@ import os
 import signal
 import stat
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis.asyncio
 
 from service.sandbox.errors import NotInstalled, NotStarted, SandboxError
-from service.sandbox.valkey import Valkey
-from service.sandbox.valkey import valkey as embedded_valkey
+from service.sandbox.valkey import Valkey, valkey
 
 
 def _runs(pid: int) -> bool:
@@ -35,6 +37,14 @@ async def _removed(directory: str) -> None:
     async with asyncio.timeout(10):
         while name in os.listdir(os.path.dirname(directory)):
             await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def embedded_valkey(**options: Any) -> AsyncIterator[Valkey]:
+    """An embedded Valkey that answers."""
+    async with valkey(**options) as server:
+        await server.ready()
+        yield server
 
 
 async def test_it_listens_on_its_socket_only(embedded: Valkey) -> None:
@@ -79,24 +89,11 @@ async def test_it_is_empty_after_kill_and_start(embedded: Valkey) -> None:
     assert not _runs(first)
     with pytest.raises((FileNotFoundError, ConnectionRefusedError)):
         await asyncio.open_unix_connection(embedded.socket)
-    await embedded.start()
+    await embedded.begin()
+    await embedded.ready()
     assert embedded.pid != first
     async with redis.asyncio.from_url(embedded.url) as client:
         assert await client.get("key") is None
-
-
-async def test_pause_and_resume(embedded: Valkey) -> None:
-    """While paused it accepts connections and does not reply; after resuming, it answers what was sent meanwhile."""
-    embedded.pause()
-    reader, writer = await asyncio.open_unix_connection(embedded.socket)
-    writer.write(b"PING\r\n")
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05):
-            await reader.readline()
-    embedded.resume()
-    async with asyncio.timeout(5):
-        assert await reader.readline() == b"+PONG\r\n"
-    writer.close()
 
 
 async def test_a_wrong_option_is_reported() -> None:
@@ -130,7 +127,8 @@ async def test_it_dies_by_itself(embedded: Valkey) -> None:
     os.kill(embedded.pid, signal.SIGKILL)
     async with asyncio.timeout(5):
         assert await embedded.ended() == 128 + signal.SIGKILL
-    await embedded.start()
+    await embedded.begin()
+    await embedded.ready()
     assert embedded.socket.is_socket()
 
 
@@ -140,6 +138,7 @@ from service.sandbox.valkey import valkey
 
 async def own():
     async with valkey() as server:
+        await server.ready()
         print(server.pid, server.directory, flush=True)
         await asyncio.sleep(600)
 

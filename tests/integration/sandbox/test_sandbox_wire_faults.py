@@ -9,17 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.sandbox.faults import (
-    CutOff,
-    ErrorCode,
-    Fault,
-    Garbage,
-    Hang,
-    HangUp,
-    HttpStatus,
-    Latency,
-    Oversize,
-)
+from service.sandbox.faults import CutOff, ErrorCode, Fault, Garbage, Hang, HangUp, HttpStatus, Latency, Oversize
 from service.sandbox.serving import Sandbox, sandbox_upstream
 
 Call = Callable[..., Awaitable[Any]]

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 
 import pytest
@@ -11,6 +11,7 @@ import redis
 from service.model.errors import StoreUnavailable
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
+from tests.integration.store.answering import answers
 from tests.ports import free_port
 from tests.servers import Cluster, Guarded, Server, eventually, until
 
@@ -45,18 +46,6 @@ async def clustered(valkey_cluster: Cluster) -> AsyncIterator[RedisStore]:
 def _nothing_left(store: RedisStore) -> None:
     assert store.open_connections == 0
     assert [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("store")] == []
-
-
-async def answers(call: Callable[[], Awaitable[object]], *, within_s: float) -> float:
-    """Return the seconds until a call succeeds, tried every 10 ms."""
-    started_s = time.monotonic()
-    while True:
-        try:
-            await call()
-            return time.monotonic() - started_s
-        except StoreUnavailable:
-            assert time.monotonic() - started_s < within_s
-            await asyncio.sleep(0.01)
 
 
 async def promoted(guarded: Guarded) -> float:

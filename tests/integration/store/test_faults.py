@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from service.model.errors import StoreUnavailable
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
+from tests.integration.store.answering import answers
 from tests.servers import Server, until
 
 INCREMENT = "return {redis.call('INCR', KEYS[1])}"
@@ -35,18 +36,6 @@ async def detail_of(call: Awaitable[object]) -> str:
     with pytest.raises(StoreUnavailable) as caught:
         await call
     return caught.value.detail
-
-
-async def answers(call: Callable[[], Awaitable[object]], *, within_s: float) -> float:
-    """Return the seconds until a call succeeds, tried every 10 ms."""
-    started_s = time.monotonic()
-    while True:
-        try:
-            await call()
-            return time.monotonic() - started_s
-        except StoreUnavailable:
-            assert time.monotonic() - started_s < within_s
-            await asyncio.sleep(0.01)
 
 
 async def test_a_killed_server_is_unreachable_and_found_again(store: RedisStore, own_valkey: Server) -> None:

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from service.server.abort_reasons import ABORT_REASONS
+from service.server.exchange import ABORT_REASONS
 from tests.integration.telemetry.scraping import Scrape, scraped
 from tests.scenes.fleet import APP, Replica, fleet, key_of
 from tests.servers import Server

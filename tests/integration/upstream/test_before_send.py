@@ -4,10 +4,7 @@ import asyncio
 
 import pytest
 
-from service.model.errors import (
-    StoreUnavailable,
-    UpstreamUnreachable,
-)
+from service.model.errors import StoreUnavailable, UpstreamUnreachable
 from tests.integration.upstream.bench import Bench
 
 

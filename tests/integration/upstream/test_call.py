@@ -7,10 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from service.model.errors import (
-    UpstreamBroken,
-    UpstreamHTTPStatus,
-)
+from service.model.errors import UpstreamBroken, UpstreamHTTPStatus
 from tests.integration.upstream.bench import PAGE, Bench, RecordedTrace, pages
 from tests.ports import free_port
 

@@ -10,26 +10,9 @@ from typing import Any
 
 import pytest
 
-from service.model.errors import (
-    UpstreamBroken,
-    UpstreamError,
-    UpstreamHTTPStatus,
-    UpstreamTimeout,
-    UpstreamUnreachable,
-)
+from service.model.errors import UpstreamBroken, UpstreamError, UpstreamHTTPStatus, UpstreamTimeout, UpstreamUnreachable
 from service.upstream.verdicts import RetryVerdict, explain, verdict
-from tests.integration.upstream.bench import (
-    PAGE,
-    SECRET,
-    Bench,
-    Scene,
-    bomb,
-    echo,
-    pages,
-    raw,
-    refusals,
-    reset_after,
-)
+from tests.integration.upstream.bench import PAGE, SECRET, Bench, Scene, bomb, echo, pages, raw, refusals, reset_after
 from tests.ports import free_port
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"

@@ -8,12 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from structlog.testing import capture_logs
 
-from service.model.errors import (
-    CallsStopped,
-    QueryRefused,
-    Throttled,
-    UpstreamRefused,
-)
+from service.model.errors import CallsStopped, QueryRefused, Throttled, UpstreamRefused
 from service.upstream.verdicts import RetryVerdict, verdict
 from tests.integration.upstream.bench import Bench, pages, refusals
 

@@ -1,4 +1,4 @@
-"""Lines on the policy itself: those that share one are replicas that share a budget."""
+"""Lines on the policy itself; lines that share a policy are replicas that share a budget."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -42,7 +42,7 @@ class BlockHere(JobOfNothing):
         self._attempt = 0
 
     async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
-        """Make the call, and take a while."""
+        """Record the call, and take a while."""
         try:
             await slot.hold()
         except UpstreamUnreachable as exc:
@@ -83,14 +83,14 @@ class Telling(LocalScheduler):
         self.grants = True
 
     async def tick(self, waiting: tuple[WaitingCount, ...], **asked: Any) -> Ticked:
-        """Tick, unless cut off."""
+        """Tick, or fail if cut off."""
         self._reach()
         ticked = await super().tick(waiting, **(asked if self.grants else asked | {"wish": None}))
         await asyncio.sleep(self.slow_s)
         return ticked
 
     async def begin(self, turn: int, **asked: Any) -> Beginning:
-        """Begin, unless cut off."""
+        """Begin a turn, or fail if cut off."""
         self._reach()
         if self.begin_fault is not None:
             fault, self.begin_fault = self.begin_fault, None
@@ -98,7 +98,7 @@ class Telling(LocalScheduler):
         return await super().begin(turn, **asked)
 
     async def done(self, turn: int, *, block: str, **said: Any) -> None:
-        """End a fetch, and notify."""
+        """End a fetch, and notify the other lines."""
         self._reach()
         await super().done(turn, block=block, **said)
         for line in self._blocks.lines if self.tells else ():
@@ -168,7 +168,7 @@ def now_s() -> float:
 
 
 def failing(times: int, *, again: bool = True, stop: bool = False) -> Callable[[int], str | CallFailed]:
-    """Let so many calls fail."""
+    """Return an `ending` that fails this many calls."""
 
     def ending(attempt: int) -> str | CallFailed:
         if attempt > times:

@@ -11,6 +11,7 @@ from service.budget.scheduler.interfaces import Begun, Rules, WaitingCount
 from service.budget.scheduler.policy import Policy
 from service.budget.scheduler.server_clock import ServerClock
 from service.budget.scheduler.state import Reading
+from tests.windows import most_in_window
 
 
 class Simulation:
@@ -132,11 +133,7 @@ class Simulation:
 
     def most_in_a_window(self) -> int:
         """The largest number of calls that reached the upstream in any window."""
-        times = sorted(self.calls)
-        return max(
-            sum(1 for other in times[index : index + 20] if other < time + self.rules.window_ms)
-            for index, time in enumerate(times)
-        )
+        return most_in_window(self.calls, self.rules.window_ms)
 
     def use(self, since: float) -> float:
         """Calls made since a time, as a share of N / (W + min(round trip, transit))."""

@@ -8,7 +8,18 @@ import msgspec
 import pytest
 
 from service.budget.scheduler.fallback import FallbackScheduler
-from service.budget.scheduler.interfaces import Beginning, Begun, Board, Lapsed, Rules, Ticked, Turn, WaitingCount
+from service.budget.scheduler.interfaces import (
+    FIRST_WISH,
+    Beginning,
+    Begun,
+    Board,
+    Lapsed,
+    Rules,
+    Ticked,
+    Turn,
+    WaitingCount,
+    Wish,
+)
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy import Policy
 from service.model.errors import StoreUnavailable
@@ -283,3 +294,28 @@ def test_each_replica_needs_a_call() -> None:
     world = World()
     with pytest.raises(ValueError, match="calls must be at least 1"):
         FallbackScheduler(world.shared, app="shop", rules=RULES, max_replicas=5, grace_s=1, notice_s=1)
+
+
+async def test_a_fetch_that_began_with_a_tick_may_renew_its_slot() -> None:
+    """Before its call is sent, as one that began by itself, until the side changes."""
+    world = World()
+    await world.turn()
+    world.now_s += 2
+    wish = Wish(turn=FIRST_WISH, caller="x", block="b", block_key="b", known=b"")
+    waiting = (WaitingCount(caller="x", weight=1.0, count=1, waited_ms=0),)
+    ticked = await world.sharing.tick(waiting, returned=(), quiet=False, wants_board=False, wish=wish)
+    assert ticked.begun == Begun()
+    assert await world.sharing.begin(wish.turn, block="b", block_key="b", known=b"") == Begun()
+    await world.cut_off()
+    assert await world.sharing.begin(wish.turn, block="b", block_key="b", known=b"") == Lapsed()
+
+
+async def test_nothing_runs_any_more_after_the_end() -> None:
+    """The end waits for a probe under way."""
+    world = World(clock_s=asyncio.get_running_loop().time)
+    before = asyncio.all_tasks()
+    world.sharing.start()
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks() - before) > 0
+    await world.sharing.aclose()
+    assert asyncio.all_tasks() - before == set()

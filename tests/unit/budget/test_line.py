@@ -22,7 +22,7 @@ async def test_an_uncontended_block_comes_at_once(blocks: Blocks) -> None:
 
 
 async def test_calls_keep_the_limit_and_every_block_comes(blocks: Blocks) -> None:
-    """Of twelve blocks at 2 in 100 ms, no window holds three, and none is forgotten."""
+    """Of twelve blocks at 2 in 100 ms, no window has three, and all are fetched."""
     async with lines(blocks, 3) as (made, _):
         names = [f"b{number}" for number in range(12)]
         asked = [ask(made[number % 3], BlockHere(blocks, name)) for number, name in enumerate(names)]
@@ -36,7 +36,7 @@ async def test_calls_keep_the_limit_and_every_block_comes(blocks: Blocks) -> Non
 
 
 async def test_a_hundred_requests_for_a_block_cost_one_call(blocks: Blocks) -> None:
-    """From many callers on several replicas; one has paid, all others have joined."""
+    """A hundred requests of many callers on several replicas cost one call; one has paid, all others have joined."""
     async with lines(blocks, 3) as (made, _):
         asked = [ask(made[n % 3], BlockHere(blocks, "a"), caller=f"c{n % 7}") for n in range(100)]
         fetched = [await task for task in asked]
@@ -44,8 +44,8 @@ async def test_a_hundred_requests_for_a_block_cost_one_call(blocks: Blocks) -> N
     assert [isinstance(each, Fetched) and each.joined for each in fetched].count(False) == 1
 
 
-async def test_whoever_comes_first_fetches_for_all(blocks: Blocks) -> None:
-    """A caller with a backlog wants the same block as one without: both have it at the light caller's turn."""
+async def test_the_first_turn_fetches_for_all_waiting_callers(blocks: Blocks) -> None:
+    """A caller with a backlog requests the same block as one without: both get it at the light caller's turn."""
     async with lines(blocks) as ([line], _):
         backlog = [ask(line, BlockHere(blocks, f"b{n}"), caller="heavy") for n in range(10)]
         last = ask(line, BlockHere(blocks, "wanted"), caller="heavy")
@@ -73,7 +73,7 @@ async def test_only_the_background_comes_last(blocks: Blocks) -> None:
     assert blocks.named()[-1].startswith("r")
 
 
-async def test_who_hangs_up_costs_nothing(blocks: Blocks) -> None:
+async def test_cancelled_requests_cost_nothing(blocks: Blocks) -> None:
     """Of fifty blocks whose requests are cancelled none is fetched, and the next request is served at once."""
     async with lines(blocks) as ([line], [scheduler]):
         asked = [ask(line, BlockHere(blocks, f"b{n}")) for n in range(50)]
@@ -107,7 +107,7 @@ async def test_a_hopeless_wait_is_refused_at_once(blocks: Blocks) -> None:
 
 
 async def test_patience_ends_in_line_but_not_in_a_call(blocks: Blocks) -> None:
-    """A call in progress is waited for; a place in line is not."""
+    """After the patience has ended, a call in progress is still awaited, a place in line is given up."""
     blocks.took_s = 0.2
     async with lines(blocks, rules=RULES) as ([line], [scheduler]):
         assert isinstance(await ask(line, BlockHere(blocks, "a"), patience_s=0.05), Fetched)
@@ -129,8 +129,9 @@ async def test_waiting_blocks_are_bounded_for_each_caller(blocks: Blocks) -> Non
         await asyncio.gather(*held)
 
 
-async def test_closing_ends_calls_and_refuses_who_waits(blocks: Blocks) -> None:
-    """Requests served by a call in progress get its result; others are sent to another replica, at once."""
+async def test_closing_rejects_waiting_requests(blocks: Blocks) -> None:
+    """Requests served by a call in progress get its result; others are rejected at once, so that another replica
+    can serve them."""
     blocks.took_s = 0.2
     async with lines(blocks) as ([line], [scheduler]):
         asked = [ask(line, BlockHere(blocks, f"b{n}")) for n in range(5)]

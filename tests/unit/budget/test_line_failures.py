@@ -14,7 +14,7 @@ from tests.servers import until
 from tests.unit.budget.lines import BlockHere, Blocks, ask, failing, lines, now_s
 
 
-async def test_a_failed_call_is_tried_again_on_a_new_turn(blocks: Blocks) -> None:
+async def test_a_failed_call_is_retried_with_a_new_turn(blocks: Blocks) -> None:
     """Each try takes a slot, and is passed the attempt's number."""
     async with lines(blocks) as ([line], _):
         fetched = await ask(line, BlockHere(blocks, "a", failing(3)))
@@ -25,7 +25,7 @@ async def test_a_failed_call_is_tried_again_on_a_new_turn(blocks: Blocks) -> Non
     assert min(later - earlier for earlier, later in zip(times, times[2:], strict=False)) >= 0.1
 
 
-async def test_what_a_failed_or_cancelled_request_has_cost_is_known(blocks: Blocks) -> None:
+async def test_the_cost_of_failed_and_cancelled_requests_is_recorded(blocks: Blocks) -> None:
     """Wait, calls and their time are added to the request's cost, also if it is refused, fails or hangs up."""
     blocks.took_s = 0.1
     failed, joined, cancelled, refused = FetchCost(), FetchCost(), FetchCost(), FetchCost()
@@ -50,8 +50,8 @@ async def test_what_a_failed_or_cancelled_request_has_cost_is_known(blocks: Bloc
     assert (refused.upstream_s, refused.waited_s) == (0.0, pytest.approx(0.03, abs=0.006))
 
 
-async def test_a_final_failure_is_told_to_all_who_wait(blocks: Blocks) -> None:
-    """And to nobody else: another block of the same app is still fetched."""
+async def test_a_final_failure_reaches_all_waiting_requests(blocks: Blocks) -> None:
+    """Only the requests for the block get the error: another block of the same app is still fetched."""
     async with lines(blocks) as ([line], _):
         job = BlockHere(blocks, "a", failing(9, again=False))
         asked = [ask(line, job, caller=caller) for caller in "xyz"]
@@ -75,7 +75,7 @@ async def test_the_line_survives_a_fault_of_its_scheduler(blocks: Blocks) -> Non
 
 
 async def test_a_stop_empties_the_line(blocks: Blocks) -> None:
-    """With a wrong key no other block would fare better."""
+    """If calls are stopped, for example by a wrong key, all waiting requests get the error."""
     async with lines(blocks) as ([line], _):
         asked = [ask(line, BlockHere(blocks, f"b{n}", failing(9, again=False, stop=True))) for n in range(20)]
         for task in asked:
@@ -85,7 +85,7 @@ async def test_a_stop_empties_the_line(blocks: Blocks) -> None:
 
 
 async def test_a_fault_of_ours_frees_the_slot(blocks: Blocks) -> None:
-    """An exception in a job is passed to the waiting requests, and the line goes on."""
+    """An exception in a job is raised by the waiting requests, and the line continues."""
 
     def broken(attempt: int) -> str | CallFailed:
         raise ZeroDivisionError
@@ -126,7 +126,7 @@ async def test_a_replica_that_dies_in_a_fetch_delays_it_by_its_lease(blocks: Blo
     assert blocks.named() == ["a"]
 
 
-async def test_a_short_absence_of_redis_is_waited_out(blocks: Blocks) -> None:
+async def test_requests_wait_through_a_short_outage_of_redis(blocks: Blocks) -> None:
     """Waiting requests keep waiting, and are served when Redis is back."""
     async with lines(blocks, grace_s=2.0) as ([line], [scheduler]):
         scheduler.away = True
@@ -137,7 +137,7 @@ async def test_a_short_absence_of_redis_is_waited_out(blocks: Blocks) -> None:
         assert not line.is_cut_off
 
 
-async def test_a_long_absence_of_redis_is_told(blocks: Blocks) -> None:
+async def test_a_long_outage_of_redis_fails_waiting_requests(blocks: Blocks) -> None:
     """After the grace period waiting requests get the error, and new ones at once; no call is made."""
     async with lines(blocks) as ([line], [scheduler]):
         scheduler.away = True
@@ -150,8 +150,9 @@ async def test_a_long_absence_of_redis_is_told(blocks: Blocks) -> None:
         assert not blocks.calls
 
 
-async def test_a_slot_is_taken_anew_after_a_slow_connection(blocks: Blocks) -> None:
-    """Transit counts from the sending: a call that was slow to connect asks again, and fails if its slot is gone."""
+async def test_a_slot_is_renewed_after_a_slow_connection(blocks: Blocks) -> None:
+    """Transit counts from the sending: a call that was slow to connect renews its slot, and fails if that has
+    expired."""
 
     class Slow(BlockHere):
         async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
@@ -167,8 +168,8 @@ async def test_a_slot_is_taken_anew_after_a_slow_connection(blocks: Blocks) -> N
         await asyncio.gather(*others)
 
 
-async def test_whose_patience_ends_during_a_call_that_fails_gets_its_error(blocks: Blocks) -> None:
-    """It has had a turn, so no wait is reported; a request with more patience gets the next call."""
+async def test_a_request_whose_patience_ends_during_a_failing_call_gets_its_error(blocks: Blocks) -> None:
+    """The request has had a turn, so it gets the call's error; one with more patience gets the next call."""
     blocks.took_s = 0.3
     async with lines(blocks) as ([line], _):
         job = BlockHere(blocks, "a", failing(1))

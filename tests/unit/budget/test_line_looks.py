@@ -14,8 +14,8 @@ from tests.servers import until
 from tests.unit.budget.lines import RULES, BlockHere, Blocks, ask, lines
 
 
-async def test_a_look_tells_the_board(blocks: Blocks) -> None:
-    """Everyone who waits anywhere is reported, and with the scheduler unavailable that nothing is known."""
+async def test_a_look_returns_the_board(blocks: Blocks) -> None:
+    """The board has all waiting callers of all replicas; if the scheduler is unavailable, there is none."""
     async with lines(blocks, 2) as ([one, other], schedulers):
         asked = [ask(one, BlockHere(blocks, f"b{n}")) for n in range(8)]
         await until(lambda: bool(blocks.calls))
@@ -29,7 +29,7 @@ async def test_a_look_tells_the_board(blocks: Blocks) -> None:
             task.cancel()
         schedulers[1].away = True
         async with asyncio.timeout(5):
-            while await other.look() is not None:  # what it knows may be shown for a quarter of a second
+            while await other.look() is not None:  # the last board may be shown for a quarter of a second
                 await asyncio.sleep(0.01)
 
 
@@ -68,7 +68,7 @@ class Unreadable(BlockHere):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_a_stored_value_of_no_use_is_looked_at_once_and_replaced(blocks: Blocks, fails: bool) -> None:
+async def test_an_unusable_stored_value_is_read_once_and_replaced(blocks: Blocks, fails: bool) -> None:
     """A value that is unreadable or unavailable costs one look and one more turn; then the block is fetched."""
     async with lines(blocks) as ([line], [scheduler]):
         scheduler.sees_stored = True
@@ -81,8 +81,9 @@ async def test_a_stored_value_of_no_use_is_looked_at_once_and_replaced(blocks: B
         assert line.turn_ends == {("x", "known"): 1, ("x", "used"): 1}
 
 
-async def test_what_another_replica_has_stored_meanwhile_is_served(blocks: Blocks) -> None:
-    """To requests that have not seen it; one that has seen it gets a new one, by the next turn."""
+async def test_a_block_stored_by_another_replica_is_served(blocks: Blocks) -> None:
+    """Requests that have not seen the stored block are served it; one that has seen it gets a new one, by the next
+    turn."""
     async with lines(blocks) as ([line], [scheduler]):
         scheduler.sees_stored = True
         first = ask(line, BlockHere(blocks, "a"), caller="x")
@@ -99,8 +100,8 @@ async def test_what_another_replica_has_stored_meanwhile_is_served(blocks: Block
 
 
 async def test_a_block_stored_between_look_up_and_line_costs_no_turn(blocks: Blocks) -> None:
-    """A request that looked for its block just before it was stored, and enters the line after its end was heard, is
-    served what was stored, though no turn is due for a minute.
+    """A request that looked for its block just before it was stored, and enters the line after the message of its
+    end, is served the stored block, though no turn is due for a minute.
     """
     async with lines(blocks, rules=msgspec.structs.replace(RULES, calls=1, window_ms=60_000)) as ([line], _):
         await ask(line, BlockHere(blocks, "a"))

@@ -1,4 +1,4 @@
-"""A line's ticks: what they report, and what becomes of the turns that they bring."""
+"""A line's ticks: what they report, and what happens to the turns that they return."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from tests.servers import until
 from tests.unit.budget.lines import RULES, BlockHere, Blocks, Telling, ask, failing, lines
 
 
-async def test_who_comes_while_the_line_reports_itself_empty_is_not_forgotten(blocks: Blocks) -> None:
-    """A tick that reports an empty line is still in progress when the next request arrives."""
+async def test_a_request_during_an_empty_tick_is_served(blocks: Blocks) -> None:
+    """A request that arrives while a tick reports an empty line is served."""
     async with lines(blocks) as ([line], [scheduler]):
         scheduler.slow_s = 0.03
         for number in range(4):
@@ -27,8 +27,9 @@ async def test_who_comes_while_the_line_reports_itself_empty_is_not_forgotten(bl
 
 
 @pytest.mark.parametrize("away", [False, True])
-async def test_who_comes_with_an_empty_tick_is_asked_for(blocks: Blocks, away: bool) -> None:
-    """During one, or after one that found Redis unavailable: the board is still new, yet another tick must follow."""
+async def test_a_request_at_an_empty_tick_causes_another_tick(blocks: Blocks, away: bool) -> None:
+    """If a request arrives during an empty tick, or after one that found Redis unavailable, another tick follows,
+    although the board is still new."""
     async with lines(blocks) as ([line], [scheduler]):
         tick, goes_on = scheduler.tick, asyncio.Event()
         held = 0
@@ -72,8 +73,9 @@ async def test_a_turn_is_begun_within_the_tick_that_gives_it(blocks: Blocks) -> 
         assert line.waiting() == ()
 
 
-async def test_a_tick_that_was_answered_in_vain_is_given_back(blocks: Blocks) -> None:
-    """If the answer to a tick is lost that has begun a fetch, its end is told with the next, and the block fetched."""
+async def test_a_fetch_begun_by_a_lost_tick_is_given_back(blocks: Blocks) -> None:
+    """If the reply to a tick that has begun a fetch is lost, the next tick ends that fetch, and the block is
+    fetched again."""
     async with lines(blocks) as ([line], [scheduler]):
         await until(lambda: line.last is not None)
         tick, lost = scheduler.tick, 0
@@ -92,7 +94,7 @@ async def test_a_tick_that_was_answered_in_vain_is_given_back(blocks: Blocks) ->
         assert line.turn_ends == {("x", "used"): 1}
 
 
-async def test_a_line_that_closes_during_a_tick_leaves_nobody(blocks: Blocks) -> None:
+async def test_a_line_that_closes_during_a_tick_leaves_no_request_waiting(blocks: Blocks) -> None:
     """A fetch that the tick has begun is made; a request whose turn it was not is refused, and none is left waiting."""
     for grants in (True, False):
         async with lines(blocks) as ([line], [scheduler]):
@@ -119,7 +121,7 @@ def ticks_of(scheduler: Telling) -> Callable[[], int]:
     return lambda: ticks
 
 
-async def test_turns_are_counted_when_they_are_used_and_once(blocks: Blocks) -> None:
+async def test_turns_are_counted_once_when_they_are_used(blocks: Blocks) -> None:
     """Turns that are given back are not counted, and one whose answer was lost is not counted twice."""
     async with lines(blocks) as ([_], [scheduler]):
         used: list[str] = []
@@ -147,7 +149,7 @@ async def test_turns_are_counted_when_they_are_used_and_once(blocks: Blocks) -> 
 
 
 async def test_a_turn_about_to_be_given_back_is_not_used(blocks: Blocks) -> None:
-    """A late answer may still list it; if used, it would be freed by its return during its call."""
+    """A late reply may still list a turn about to be returned; if used, its return would free it during its call."""
     async with lines(blocks) as ([line], [scheduler]):
         tick, given = scheduler.tick, Turn(id=7, caller="x", usable_in_ms=0)
         given_back: list[int] = []

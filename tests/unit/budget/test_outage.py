@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from service.budget.scheduler.fallback import notice_s
 from service.budget.scheduler.outage import Outage
 
 
@@ -71,3 +72,17 @@ def test_no_own_turn_begins_on_outdated_information() -> None:
     assert not shares.may_begin_alone(now_s=4.3)
     assert shares.failed(asked_s=4.4, now_s=4.5).may_begin_alone(now_s=5.5)
     assert not shares.answered(now_s=4.0).may_begin_alone(now_s=4.0)
+
+
+def test_replicas_notice_within_a_probe_and_three_time_outs() -> None:
+    """Half a second between probes, a quarter for a busy replica, and a probe that hangs and is refused before one that
+    succeeds."""
+    assert notice_s(0.25) == pytest.approx(1.5)
+    assert notice_s(1.0) == pytest.approx(3.75)
+
+
+def test_information_holds_for_as_long_as_noticing_takes() -> None:
+    """To the end of that time and not beyond."""
+    shares = _outage(notice_s=1.25).failed(asked_s=1, now_s=1).failed(asked_s=3, now_s=3)
+    assert shares.may_begin_alone(now_s=4.25)
+    assert not shares.may_begin_alone(now_s=4.3)

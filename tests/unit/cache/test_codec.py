@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from service.cache.codec import FORMAT, CorruptBlock, decode, encode
 from service.model.blocks import HEAD_BYTES, Block, MissingTask, RefusedQuery, Stored
 from service.model.queries import Range
+from tests.blocks import TWO_TASKS
 
 CHANCE = b"chance"
 
@@ -129,16 +130,7 @@ def test_the_format_is_unchanged() -> None:
     assert encode(block, chance=CHANCE).hex() == expected.replace(" ", "")
 
 
-GOOD = Block(
-    fetched_at_ms=1_748_736_000_000,
-    range=Range(since_s=0, until_s=1),
-    total=2,
-    settled=False,
-    ends=(35, 75),
-    body=b'{"id":0,"type":"all","status":null},{"id":1,"type":null,"status":"x","a":2}',
-    ids=bytes(15) + b"\x01",
-    codes=b"\x05\x06",
-)
+GOOD = TWO_TASKS
 GOOD_BODY = GOOD.body
 
 

@@ -10,23 +10,15 @@ from service.cache.codec import FORMAT
 from service.cache.redis_blocks import RedisBlocks
 from service.model.blocks import HEAD_BYTES, NOTHING, Block, RefusedQuery
 from service.model.cache_keys import BlockKey, CacheKey, TaskKey
-from service.model.queries import At, FromNow, Query, Range, Sort
+from service.model.queries import At, FromNow, Query, Sort
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
+from tests.blocks import TWO_TASKS
 from tests.servers import Server
 
 QUERY = Query(app="shop", since=FromNow(offset_s=-86_400), until=At(epoch_s=1_800_000_000), keyword="Sommerschluss")
 KEY = BlockKey(query=QUERY, index=0)
-BLOCK = Block(
-    fetched_at_ms=1_700_000_000_000,
-    range=Range(since_s=1, until_s=2),
-    total=2,
-    settled=False,
-    ends=(35, 75),
-    body=b'{"id":0,"type":"all","status":null},{"id":1,"type":null,"status":"x","a":2}',
-    ids=bytes(15) + b"\x01",
-    codes=b"\x05\x06",
-)
+BLOCK = TWO_TASKS
 
 
 @pytest.fixture

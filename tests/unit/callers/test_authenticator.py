@@ -14,11 +14,7 @@ from service.callers.issuer import Issuer
 from service.callers.table import table_of
 from service.model.callers import Authenticated
 from service.model.errors import NotAllowed, Unauthenticated
-from service.settings import (
-    BudgetSettings,
-    CallerSettings,
-    KeySettings,
-)
+from service.settings import BudgetSettings, CallerSettings, KeySettings
 from tests.unit.callers.tables import NOW_S, Clock, Held, bearer, hashed, keys_only, settings
 
 TODAY = "2025-06-15T15:06:40Z"

@@ -15,9 +15,7 @@ from service.callers.issuer import Issuer
 from service.callers.table import UNKNOWN, table_of
 from service.callers.tokens import Token, TokenCache
 from service.model.errors import KeysUnavailable, NotAllowed, SigningKeyUnknown, Unauthenticated
-from service.settings import (
-    PolicySettings,
-)
+from service.settings import PolicySettings
 from tests.unit.callers.tables import NOW_S, Clock, Held, bearer, keys_only, settings
 
 ATTACKS: dict[str, Callable[[Any], str]] = {

@@ -36,9 +36,9 @@ server: {log_level: loud, port: 1, port: 2, host: 1.5}
 """
     name = "expected a name of at most 63 characters: a-z, 0-9, dot, dash, underscore; a letter or digit at both ends"
     no_setting = "names no setting (TASKGATE__SECTION__KEY, TASKGATE__APPS__NAME__KEY)"
-    no_secret = "no secret stands in this file; name a file"
+    no_secret = "secrets must not be in this file; name a file"
     assert folder.faults(text, {"TASKGATE__SERVER__PROT": "1"}) == [
-        "taskgate.yaml line 13: the key 'port' stands twice",
+        "taskgate.yaml line 13: the key 'port' occurs twice",
         f"TASKGATE__SERVER__PROT: {no_setting}; the file's apps are shop, a b",
         f"extra: unknown key; known are {', '.join(Settings.__struct_fields__)}",
         f"apps.shop.secret: {no_secret} (`secret_file`) or an environment variable (`secret_env`)",

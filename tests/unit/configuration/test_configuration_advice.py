@@ -40,17 +40,17 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
         (
             "redis:",
             "server: {drain_s: 20}\nredis:",
-            ["server.drain_s: 20 is less than budget.wait_max_s: who waits longest is refused in a restart"],
+            ["server.drain_s: 20 is less than budget.wait_max_s: a restart rejects the longest waits"],
         ),
         (
             "redis:",
             "auth: none\nserver: {host: '::1'}\nredis:",
-            ["auth: none: everybody who reaches ::1 may read every app, and callers count for nothing"],
+            ["auth: none: every client that reaches ::1 may read every app, and `callers` is ignored"],
         ),
         (
             "redis:",
             "service_accounts: {issuer: a, audience: b, jwks_url: 'http://x'}\nredis:",
-            ["service_accounts.jwks_url: http lets whoever is on the way sign tokens; use https"],
+            ["service_accounts.jwks_url: http lets anybody on the network path sign tokens; use https"],
         ),
         (
             f'keys: ["{KEY_A}"], ',
@@ -60,7 +60,7 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
         (
             f'"{KEY_A}"',
             f'{{sha256: "{KEY_A}", until: "2020-01-01"}}, {{sha256: "{KEY_B}", until: "9999-01-01"}}',
-            ["callers.reports.keys[0].until: 2020-01-01: this key has ended, nobody can call with it; remove it"],
+            ["callers.reports.keys[0].until: 2020-01-01: this key has expired; remove it"],
         ),
         ("apps: [shop]", "apps: []", ["callers.reports.apps: is empty: this caller can read nothing"]),
     ],

@@ -12,12 +12,12 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
         (
             "admin: administrator, secret_env: SHOP_SECRET}",
             "admin: administrator}",
-            ["apps.shop: one of secret_file and secret_env is needed"],
+            ["apps.shop: set one of secret_file and secret_env"],
         ),
         (
             "secret_env: SHOP_SECRET}",
             "secret_env: SHOP_SECRET, secret_file: x}",
-            ["apps.shop: secret_file and secret_env are both set; one of them must go"],
+            ["apps.shop: secret_file and secret_env are both set; remove one of them"],
         ),
         (
             "secret_env: SHOP_SECRET}",
@@ -39,7 +39,7 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
         (
             "region: frankfurt",
             "region: frankfurt, base_url: 'https://x'",
-            ["apps.my-news.eu: region and base_url are both set; one of them must go"],
+            ["apps.my-news.eu: region and base_url are both set; remove one of them"],
         ),
         (
             "region: frankfurt",
@@ -92,13 +92,13 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
         (
             "redis:",
             "service_accounts: {issuer: a, audience: b}\nredis:",
-            ["service_accounts: one of jwks_url and jwks_file is needed"],
+            ["service_accounts: set one of jwks_url and jwks_file"],
         ),
         (
             "redis:",
             "service_accounts: {issuer: a, audience: b, jwks_url: 'ftp://x', jwks_file: none}\nredis:",
             [
-                "service_accounts: jwks_url and jwks_file are both set; one of them must go",
+                "service_accounts: jwks_url and jwks_file are both set; remove one of them",
                 "service_accounts.jwks_file: the file none can't be read: No such file or directory",
             ],
         ),
@@ -106,7 +106,7 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
             "redis:",
             "service_accounts: {issuer: a, audience: b, jwks_url: 'https://u:p@x', unknown: {apps: [y]}}\nredis:",
             [
-                "service_accounts.jwks_url: holds a user or a password; name a token_file instead",
+                "service_accounts.jwks_url: contains a user or a password; name a token_file instead",
                 "service_accounts.unknown.apps[0]: no such app; there are shop, my-news.eu",
             ],
         ),
@@ -122,7 +122,7 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
         (
             "redis:",
             "auth: none\nserver: {host: 0.0.0.0}\nredis:",
-            ["auth: none is for loopback alone; server.host must be 127.0.0.1, ::1 or localhost"],
+            ["auth: none is allowed on loopback only; server.host must be 127.0.0.1, ::1 or localhost"],
         ),
         ("redis:", "auth: nobody\nredis:", ["auth: expected one of callers, none"]),
         ('"redis://127.0.0.1:6379/0"', "http://h", ["redis.url: expected redis://, rediss:// or unix://"]),
@@ -140,7 +140,7 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
         (
             '"redis://127.0.0.1:6379/0"',
             '"redis://u:hunter2@h"',
-            ["redis.url: a password stands in the URL, which is logged; use redis.password_file or redis.password_env"],
+            ["redis.url: the URL contains a password and is logged; use redis.password_file or redis.password_env"],
         ),
         (
             '"redis://127.0.0.1:6379/0"',
@@ -189,7 +189,7 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
             "upstream: {proxy_url: 'http://me:secret@proxy:3128', ca_file: /dev/null}\nredis:",
             [
                 (
-                    "upstream.proxy_url: holds a user or a password, which would be logged; use proxy_username and "
+                    "upstream.proxy_url: contains a user or a password, which would be logged; use proxy_username and "
                     "proxy_password_file"
                 ),
                 "upstream.ca_file: the file /dev/null holds no certificate (PEM)",
@@ -207,14 +207,14 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
             "redis:",
             "upstream: {proxy_username: me, proxy_password_env: NOT_SET}\nredis:",
             [
-                "upstream.proxy_username: goes with a proxy_url alone",
+                "upstream.proxy_username: is only valid with proxy_url",
                 "upstream.proxy_password_env: the environment variable NOT_SET is not set, or empty",
             ],
         ),
         (
             "redis:",
             "upstream: {proxy_url: 'http://proxy:3128', proxy_username: me}\nredis:",
-            ["upstream: proxy_username and one of proxy_password_file and proxy_password_env go together"],
+            ["upstream: proxy_username and one of proxy_password_file and proxy_password_env must be set together"],
         ),
         (
             "redis:",
@@ -242,14 +242,14 @@ def test_files_for_tls_to_redis_are_checked(folder: Folder) -> None:
     (folder.path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
     (folder.path / "c.pem").write_text("nothing")
     assert folder.faults(tls) == [
-        "redis: cert_file and key_file go together",
+        "redis: cert_file and key_file must be set together",
         "redis.cert_file: the file c.pem holds no PEM",
     ]
     assert folder.faults(tls.replace("rediss:", "redis:").replace(", cert_file: c.pem", "")) == [
         "redis.ca_file: needs TLS: a redis.url that begins with rediss://"
     ]
     assert folder.faults(tls.replace("cert_file: c.pem", "key_file: k.pem")) == [
-        "redis: cert_file and key_file go together",
+        "redis: cert_file and key_file must be set together",
         "redis.key_file: the file k.pem can't be read: No such file or directory",
     ]
     good = folder.load(tls.replace(", cert_file: c.pem", ""))

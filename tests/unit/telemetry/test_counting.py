@@ -22,7 +22,7 @@ from service.model.errors import (
 )
 from service.model.origin import NOBODY
 from service.telemetry import lag
-from service.telemetry.histogram import Histogram
+from service.telemetry.families import Histogram
 from service.telemetry.lag import Lag
 from service.telemetry.metrics import Metrics
 from service.telemetry.recent_calls import RecentAppCalls

@@ -2,13 +2,7 @@
 
 import pytest
 
-from service.model.errors import (
-    UpstreamBroken,
-    UpstreamError,
-    UpstreamHTTPStatus,
-    UpstreamTimeout,
-    UpstreamUnreachable,
-)
+from service.model.errors import UpstreamBroken, UpstreamError, UpstreamHTTPStatus, UpstreamTimeout, UpstreamUnreachable
 from service.upstream.transport import FailedHosts
 from service.upstream.verdicts import RetryVerdict, explain, verdict
 

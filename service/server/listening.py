@@ -1,12 +1,19 @@
-"""Open listening sockets, or report in one line why that failed."""
+"""What the server needs of the system before it listens: a socket, and enough open files."""
 
+import resource
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import structlog
+
 SEND_BUFFER_BYTES = 128 * 1024
 """Per connection, in the kernel, which uses up to twice as much: a fixed size bounds the memory of unread answers."""
+OTHERS = 128
+"""Files for everything but clients: Redis, the upstream, metrics, configuration files, the interpreter."""
+
+log = structlog.get_logger("taskgate.serving")
 
 
 class CannotListen(Exception):
@@ -42,3 +49,17 @@ def naming(host: str, port: int) -> Iterator[None]:
         yield
     except OSError as exc:
         raise CannotListen(f"{host} port {port}: {exc.strerror or exc}") from exc
+
+
+def connections_within_files(wanted: int, *, others: int = OTHERS) -> int:
+    """Raise the soft limit as far as allowed, and return how many connections fit below it; warn if that is less."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + others
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    allowed = max(1, soft - others)
+    log.warning("server.low_file_limit", connections_max=wanted, connections=allowed, files=soft)
+    return allowed

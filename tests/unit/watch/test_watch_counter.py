@@ -3,7 +3,7 @@
 from collections import Counter
 
 from service.model.budgets import COLUMNS
-from service.watch.counting import WatchCounter
+from service.watch.feeds import WatchCounter
 
 
 def test_a_watch_is_counted() -> None:

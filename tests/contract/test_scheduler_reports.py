@@ -1,0 +1,92 @@
+"""What schedulers make of reports: of small differences, of a wish that is not granted, and of the order of callers."""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import pytest
+import redis
+
+from service.budget.scheduler.interfaces import FIRST_WISH, Scheduler, Ticked, WaitingCount, Wish
+from tests.contract.scheduler_world import RULES, ScriptHere, World, row, server
+
+QUIET = RULES.transit_ms + RULES.rest_ms
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[redis.Redis]:
+    """A server that the tests of this file share."""
+    with server() as client:
+        yield client
+
+
+@pytest.fixture(params=["local", "valkey"])
+def world(request: pytest.FixtureRequest, client: redis.Redis) -> World:
+    """A world without Redis, or with it."""
+    return World(None if request.param == "local" else client)
+
+
+async def tick(replica: Scheduler, *rows: WaitingCount, wish: Wish | None = None) -> Ticked:
+    return await replica.tick(rows, returned=(), quiet=False, wants_board=True, wish=wish)
+
+
+async def test_a_caller_keeps_its_time_of_entry_over_small_differences(world: World) -> None:
+    """Clock readings and rounding move no caller; a difference that is none of these does."""
+    replica = world.replica("r1")
+    await tick(replica, row("a", waited_ms=100))
+    for passed, waited_ms, expected in ((100, 190, 200), (100, 310, 300), (100, 350, 350)):
+        world.now += passed
+        board = (await tick(replica, row("a", waited_ms=waited_ms))).board
+        assert board is not None
+        assert board.ranks[0].waited_ms == expected
+
+
+async def test_no_number_of_callers_in_the_background_comes_before_another(world: World) -> None:
+    """However they are listed."""
+    replica = world.replica("r1")
+    await tick(replica)
+    world.now += QUIET
+    behind = [row(f"~{number}", 3, waited_ms=900, background=True) for number in range(5)]
+    for rows in ((*behind, row("a")), (row("a"), *behind)):
+        told = await tick(replica, *rows)
+        assert [turn.caller for turn in told.turns] == ["a"]
+        await replica.tick((), returned=tuple(turn.id for turn in told.turns), quiet=False, wants_board=False)
+
+
+async def test_the_smallest_tag_is_found_among_many(world: World) -> None:
+    """In whatever order they have come, and although others have just had turns."""
+    replica = world.replica("r1")
+    names = [f"c{number:02}" for number in range(12)]
+    rows = [row(name, 2, waited_ms=1000 - 10 * at) for at, name in enumerate(reversed(names))]
+    await tick(replica, *rows)
+    served = []
+    for _ in range(12):
+        world.now += QUIET
+        for turn in (await tick(replica, *rows)).turns:
+            served.append(turn.caller)
+            await replica.begin(turn.id, block=f"b{turn.id}", block_key="tg:{news}:b", known=b"")
+            await replica.done(turn.id, block=f"b{turn.id}", pause_ms=0, pause_reason="")
+    assert served[:12] == names[::-1]
+
+
+async def test_a_report_in_which_nothing_changes_is_not_sent_again(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even if its wish was not granted."""
+    world = World(client)
+    replica = world.replica("r1")
+    rows: list[list[object]] = []
+    call = ScriptHere.if_loaded
+
+    async def recorded(
+        script: ScriptHere, keys: Sequence[str], args: Sequence[str | bytes | int | float]
+    ) -> list[object] | None:
+        rows.append(msgspec.msgpack.decode(args[1]) if isinstance(args[1], bytes) else [])
+        return await call(script, keys, args)
+
+    monkeypatch.setattr(ScriptHere, "if_loaded", recorded)
+    for number in range(5):
+        wish = Wish(turn=FIRST_WISH + number, caller="a", block="b", block_key="tg:{news}:b", known=b"")
+        await tick(replica, row("a", 2, waited_ms=100 * number), row("c", waited_ms=100 * number), wish=wish)
+        world.now += 100
+    assert rows[1:] == [[]] * (len(rows) - 1)
+    assert len(rows) == 4

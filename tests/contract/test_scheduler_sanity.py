@@ -1,0 +1,127 @@
+"""Which state the script believes: at the bounds of its numbers it goes on, beyond them it takes all slots."""
+
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+import redis
+
+from service.budget.scheduler.shared import FORMAT
+from service.model.errors import StoreUnavailable
+from tests.contract.scheduler_world import RULES, World, row, server
+
+STATE = "tg:{news}:slots"
+FIELDS = ("format", "now", "raw", "run", "epoch", "virtual", "next_id", "purge_at", "held", "pause_until", "reason")
+SLOT = ("free_at", "started", "turn", "replica", "caller", "cost", "usable_at", "begun_at", "block")
+DAY_MS = 86_400_000
+LATEST = 2 * (RULES.transit_ms + RULES.rest_ms)
+"""The last moment from now on at which a turn may be usable."""
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[redis.Redis]:
+    """A server that the tests of this file share."""
+    with server() as client:
+        yield client
+
+
+@pytest.fixture
+def world(client: redis.Redis) -> World:
+    """An empty Redis."""
+    return World(client)
+
+
+async def is_believed(world: World, place: str, value: object) -> bool:
+    """Set a field of the state, or of its second slot, and return whether the next tick keeps the state.
+
+    A number with a plus before it counts from the state's own time.
+    """
+    assert world.client is not None
+    replica = world.shared("r1")
+    await replica.tick((row("a"),), returned=(), quiet=False, wants_board=False)
+    world.now += 5_000
+    await replica.tick((row("a"),), returned=(), quiet=False, wants_board=False)
+    state = msgspec.msgpack.decode(world.client.get(STATE))
+    if isinstance(value, str) and value.startswith("+"):
+        value = state[FIELDS.index("now")] + int(value)
+    of, _, name = place.rpartition(".")
+    if of:
+        state[len(FIELDS)][1][SLOT.index(name)] = value
+    else:
+        state[FIELDS.index(name)] = value
+    world.client.set(STATE, msgspec.msgpack.encode(state))
+    resets = replica.resets
+    await replica.tick((row("a"),), returned=(), quiet=False, wants_board=False)
+    return replica.resets == resets
+
+
+NUMBERS: list[tuple[str, object, object, object, object]] = [
+    ("now", None, 0, 2**52, 2**52 + 1),
+    ("raw", -1, 0, 2**52, 2**52 + 1),
+    ("epoch", -1, 0, 2**52, 2**52 + 1),
+    ("virtual", -(10**15) - 1, -(10**15), 10**15, 10**15 + 1),
+    ("next_id", -1, 0, 2**53, 2**53 + 2),
+    ("purge_at", -1, 0, 2**52, 2**52 + 1),
+    ("held", -1, 0, 60_000, 60_001),
+    ("pause_until", -1, 0, "+3600000", "+3600001"),
+    ("slot.free_at", -1, 0, f"+{2 * DAY_MS}", f"+{2 * DAY_MS + 1}"),
+    ("slot.started", -1, 0, f"+{LATEST}", f"+{LATEST + 1}"),
+    ("slot.turn", -1, 0, 2**53, 2**53 + 2),
+    ("slot.cost", -1, 0, 10**15, 10**15 + 1),
+    ("slot.usable_at", -1, 0, f"+{LATEST}", f"+{LATEST + 1}"),
+    ("slot.begun_at", -2, -1, "+0", "+1"),
+]
+
+
+@pytest.mark.parametrize(("place", "too_small", "least", "most", "too_large"), NUMBERS, ids=str)
+async def test_numbers_have_bounds(
+    world: World, place: str, too_small: object, least: object, most: object, too_large: object
+) -> None:
+    """At the bounds they may be our own; beyond them nobody has written them."""
+    if place != "now":  # the slots of this state are later than its least time
+        assert await is_believed(world, place, least)
+        assert not await is_believed(world, place, too_small)
+    assert await is_believed(world, place, most)
+    assert not await is_believed(world, place, too_large)
+    assert not await is_believed(world, place, "much")
+
+
+@pytest.mark.parametrize("place", ["reason", "slot.replica", "slot.caller", "slot.block"])
+async def test_texts_are_no_numbers(world: World, place: str) -> None:
+    """Whatever the others are."""
+    assert await is_believed(world, place, "a text")
+    assert not await is_believed(world, place, 1)
+
+
+async def test_a_slot_that_is_taken_for_longer_than_any_of_ours_is_free_when_ours_would_be(world: World) -> None:
+    """A replica with a longer window has taken it, before a rollout that shortens the window."""
+    assert world.client is not None
+    assert await is_believed(world, "slot.free_at", f"+{DAY_MS}")
+    state = msgspec.msgpack.decode(world.client.get(STATE))
+    taken_ms = state[len(FIELDS)][1][SLOT.index("free_at")] - state[FIELDS.index("now")]
+    assert taken_ms == RULES.transit_ms + RULES.rest_ms
+
+
+@pytest.mark.parametrize(("ago_ms", "steps_aside"), [(8_500, True), (10_500, False), (-8_500, True), (-11_500, False)])
+async def test_a_newer_release_is_left_alone_for_ten_seconds(world: World, ago_ms: int, steps_aside: bool) -> None:
+    """After its last call, by whichever clock: then it has gone, and its state is replaced."""
+    assert world.client is not None
+    used_ms = world.client.time()[0] * 1000 - ago_ms
+    world.client.set(STATE, msgspec.msgpack.encode([FORMAT + 1, 1, used_ms, "its run", "more"]))
+    replica = world.shared("r1")
+    if steps_aside:
+        with pytest.raises(StoreUnavailable):
+            await replica.tick((row("a"),), returned=(), quiet=False, wants_board=False)
+    else:
+        await replica.tick((row("a"),), returned=(), quiet=False, wants_board=False)
+        assert msgspec.msgpack.decode(world.client.get(STATE))[0] == FORMAT
+
+
+async def test_the_runs_that_a_replica_has_left_are_bounded(world: World) -> None:
+    """However often Redis restarts in its life."""
+    replica = world.shared("r1")
+    for _ in range(40):
+        world.restart()
+        await replica.tick((row("a"),), returned=(), quiet=False, wants_board=False)
+    assert replica.resets == 40
+    assert len(replica._script._left) == 32

@@ -1,0 +1,107 @@
+"""Blocks that take several calls, because the upstream gives fewer tasks than it was asked for."""
+
+import asyncio
+import json
+
+import pytest
+
+from service.budget.line.jobs import CallFailed
+from service.gateway.list_calls import FILL_CALLS_MAX, FILL_WITHIN_S
+from service.model.blocks import Block, CachedBlock
+from service.model.pages import Source
+from tests.simulation.fetching import KEY, Slot, Watched, fetching_of, job_of
+from tests.simulation.small_world import APP, SmallWorld, play
+
+
+def test_an_upstream_that_gives_fewer_than_asked_for_is_asked_for_the_rest() -> None:
+    """Four at a time fill a block of ten by three calls, each for what is missing; the page is whole, nothing twice."""
+
+    async def scene(world: SmallWorld) -> None:
+        world.upstream.most = 4
+        page = await world.page(patience_s=20)
+        assert [task["id"] for task in json.loads(b"[" + page.body + b"]")] == list(range(10))
+        assert [(call.offset, call.want) for call in world.upstream.calls] == [(0, 10), (4, 6), (8, 2)]
+        assert (page.missing, page.consistent, page.source) == (0, True, Source.FETCHED)
+        assert world.replicas[0].apps[APP].list.fetching._calls.short_answers == 2  # type: ignore[attr-defined]
+        last = await world.page(offset=30, patience_s=20)
+        assert [(call.offset, call.want) for call in world.upstream.calls[3:]] == [(30, 10), (34, 6)]
+        assert last.missing == 0
+
+    play(scene)
+
+
+def test_an_upstream_that_gives_nothing_of_what_it_counts_is_believed_after_one_call() -> None:
+    """The page tells how many are missing."""
+
+    async def scene(world: SmallWorld) -> None:
+        world.upstream.most = 0
+        page = await world.page(limit=7)
+        assert (page.missing, page.total, page.body) == (7, 35, b"")
+        assert len(world.upstream.calls) == 1
+        assert (await world.page(limit=7)).source is Source.HIT
+
+    play(scene)
+
+
+def test_a_block_is_filled_by_a_bounded_number_of_calls() -> None:
+    """What the last of them leaves open is served with what is missing."""
+
+    async def scene(world: SmallWorld) -> None:
+        world.upstream.most = 1
+        fetching = fetching_of(world, Watched())
+        assert isinstance(await job_of(fetching).call(Slot(), attempt=FILL_CALLS_MAX - 1), CallFailed)
+        outcome = await job_of(fetching).call(Slot(), attempt=FILL_CALLS_MAX)
+        assert isinstance(outcome, CachedBlock)
+        assert isinstance(outcome.stored, Block)
+        assert (outcome.stored.unfinished, outcome.stored.received) == (False, 2)
+
+    play(scene)
+
+
+@pytest.mark.parametrize(("waits_s", "offset"), [(FILL_WITHIN_S - 1, 4), (FILL_WITHIN_S + 1, 0)])
+def test_a_part_of_a_block_is_continued_only_while_it_is_new(waits_s: float, offset: int) -> None:
+    """Another replica goes on where a call has ended, but makes no block of parts that are far apart."""
+
+    async def scene(world: SmallWorld) -> None:
+        world.upstream.most = 4
+        await job_of(fetching_of(world, Watched())).call(Slot(), attempt=1)
+        await asyncio.sleep(waits_s)
+        other = fetching_of(world, Watched(), replica=1)
+        await job_of(other, seen=await other.cache.get(KEY)).call(Slot(), attempt=1)
+        assert world.upstream.calls[-1].offset == offset
+
+    play(scene, replicas=2)
+
+
+def test_without_redis_a_part_in_memory_is_continued_and_otherwise_the_block_begins_anew() -> None:
+    """A store that fails is no reason to make no call."""
+
+    async def scene(world: SmallWorld) -> None:
+        world.upstream.most = 4
+        await job_of(fetching_of(world, Watched())).call(Slot(), attempt=1)
+        other = fetching_of(world, Watched(), replica=1)
+        seen = await other.cache.get(KEY)
+        other.cache.forget(APP)
+        world.redis.is_away = True
+        await job_of(fetching_of(world, Watched())).call(Slot(), attempt=2)
+        await job_of(other, seen=seen).call(Slot(), attempt=1)
+        assert [call.offset for call in world.upstream.calls] == [0, 4, 0]
+        world.redis.is_away = False
+
+    play(scene, replicas=2)
+
+
+def test_a_part_of_a_block_answers_nobody() -> None:
+    """The job of a part is a failed call that is worth another one, and names the part that it has stored."""
+
+    async def scene(world: SmallWorld) -> None:
+        world.upstream.most = 4
+        job = job_of(fetching_of(world, Watched()), is_fresh=True)
+        outcome = await job.call(Slot(), attempt=1)
+        assert isinstance(outcome, CallFailed)
+        assert (outcome.again, outcome.stop) == (True, False)
+        found = await job.look()
+        assert found.head == outcome.head != b""
+        assert not job.accepts(found)
+
+    play(scene)
