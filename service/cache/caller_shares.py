@@ -26,9 +26,9 @@ log = structlog.get_logger()
 
 
 # KEYS: the caller's blocks; what to store, the block first. ARGV: the block's name, the longest time that any block is
-# kept, how long one beyond the bound is (both in ms), the bound; for each key to store, how long to keep it (ms), and its
-# value. Returns 1 if the block fits and is now counted, else 0; the number of blocks counted for the caller; and how long
-# the block is kept (ms). A key of another type starts again. Is not run if Redis is out of memory.
+# kept, how long one beyond the bound is (both in ms), the bound; for each key to store, how long to keep it (ms) and its
+# value. Returns 1 if the block fits and is now counted, else 0; the number of blocks counted for the caller; and how
+# long the block is kept (ms). A key of another type starts again. Is not run if Redis is out of memory.
 _PUT = """#!lua
 local key, longest_ms = KEYS[1], tonumber(ARGV[2])
 local keep_ms = tonumber(ARGV[5])
@@ -78,8 +78,8 @@ class CallerShares:
         self._queries: LruTable[tuple[str, str, str], float] = LruTable(QUERIES_MAX)
 
     async def put(self, puts: Sequence[Put], *, name: str, app: str, caller: str, longest_ms: int) -> int | None:
-        """Store a block of the caller, the first of `puts`, with the others, and count it. Return how long it is kept, in
-        ms: as it says, or less beyond the bound; None if Redis is unavailable or may not count: nothing may be stored.
+        """Store a block of the caller, the first of `puts`, with the others, and count it. Return how long it is kept
+        (ms): as it says, or less beyond the bound. None if Redis is unavailable or may not count: store it otherwise.
 
         `name` is the end of its key, which begins with what all blocks of its query have alike. A block that is stored
         already keeps its time.

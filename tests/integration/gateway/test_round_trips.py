@@ -17,8 +17,8 @@ from tests.servers import Server
 
 WINDOW_S = 0.2
 MISS = ["read", "budget", "store", "budget"]
-"""Look the block up; take the turn and begin; store the block with the end of its list, counted for its caller, and where
-its tasks are; end the fetch."""
+"""Look the block up; take the turn and begin; store the block with the end of its list, counted for its caller, and
+where its tasks are; end the fetch."""
 KINDS = {"GET": "read", "SET": "store"}
 
 
