@@ -20,13 +20,16 @@ help: ## list these targets
 run: $(VENV)/.run ## run the gateway: TASKGATE_CONFIG=my.yaml, or without it an embedded Valkey and a sandbox (PORT=8001)
 	@exec $(BIN)/python -m service $(if $(TASKGATE_CONFIG),serve,demo $(if $(PORT),--port $(PORT)))
 
-test: $(VENV)/.dev check test-others test-scenes ## check, then run all tests, against real servers (eight minutes)
+PYTHON_ALONE := not long and not prometheus and not browser and not proxy and not cluster and not helm
+
+test: $(VENV)/.dev check ## check, then run all tests, against real servers (five minutes)
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "$(PYTHON_ALONE)"
 
 test-others: $(VENV)/.dev ## run all tests but those of several whole processes
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not scene and not long and not prometheus and not browser and not proxy and not cluster and not helm"
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not scene and $(PYTHON_ALONE)"
 
 test-scenes: $(VENV)/.dev ## run the tests of several whole processes, which measure time
-	$(BIN)/python -m pytest -n 3 -m "scene and not long"
+	$(BIN)/python -m pytest -n 3 -m "scene and $(PYTHON_ALONE)"
 
 test-long: $(VENV)/.dev ## run the tests that take minutes each (those of clocks need Debian's faketime); FUZZ_SECONDS=60 for each fuzz target
 	$(BIN)/python -m pytest -m long

@@ -1,16 +1,20 @@
 """Servers shared by tests: one set per worker process, started on first use, always stopped."""
 
 import base64
+import gc
 import hashlib
 import hmac
 import json
+import os
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
 import hypothesis
 import pytest
+import structlog
 
 from service.sandbox.serving import Sandbox, sandbox_upstream
+from tests.order import COMPUTING, GIVES_WAY, is_scene, ordered
 from tests.servers import Cluster, Guarded, Server
 
 # A busy machine takes its time now and then; the suite as a whole is bounded, single examples are not.
@@ -20,6 +24,47 @@ hypothesis.settings.load_profile("taskgate")
 hypothesis.settings.register_profile(
     "mutants", deadline=None, phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate)
 )
+# By default a traceback is drawn with all its variables: a second of processor time for each.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
+
+
+_HAS_BEGUN = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect without the garbage collector: nothing of it is garbage, and looking for some costs a fifth."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let scenes run beside the others, where there are several workers."""
+    items[:] = ordered(items, workers=_workers(config))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let a worker that begins with other tests give way to those that begin with scenes."""
+    if not item.config.stash.get(_HAS_BEGUN, False):
+        item.config.stash[_HAS_BEGUN] = True
+        if _workers(item.config) > COMPUTING and not is_scene(item):
+            os.nice(GIVES_WAY)
+
+
+def _workers(config: pytest.Config) -> int:
+    workers: int = getattr(config, "workerinput", {}).get("workercount", 1)
+    return workers
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@ them.
 """
 
 import asyncio
-import ctypes
 import shutil
 import signal
 import subprocess
@@ -18,16 +17,10 @@ import redis
 from redis.crc import key_slot
 
 from service.sandbox.valkey import binary
+from tests.death import die_with_parent
 from tests.ports import free_port
 
-_LIBC = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1
 _START_S = 10.0
-
-
-def die_with_parent() -> None:
-    """Let the kernel kill this process when its parent ends; to be called between fork and exec."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def eventually(condition: Callable[[], bool], *, within_s: float = _START_S) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from service.commands.configured import VARIABLE, configured
 from service.configuration.memory import container_limit, shortage
 
-_NOT_NEEDED = ("annotated_types", "attr", "attrs", "click", "pydantic", "pygments", "rich")
+NOT_NEEDED = ("annotated_types", "attr", "attrs", "click", "pydantic", "pygments", "rich")
 """What Litestar, httpx and structlog import for their own models and for terminals: 0.2 s of the start."""
 
 
@@ -19,7 +19,7 @@ def run(config: str | None) -> int:
     if loaded is None:
         return 2
     gc.disable()  # little of what imports create is ever garbage: docs/adr/0014-faster-start.md
-    with without(*_NOT_NEEDED, "opentelemetry"):  # not by redis-py, that is: our traces import it if enabled
+    with without(*NOT_NEEDED, "opentelemetry"):  # not by redis-py, that is: our traces import it if enabled
         import structlog
 
         from service.app import create_app
@@ -42,7 +42,7 @@ def run(config: str | None) -> int:
         structlog.get_logger("taskgate.settings").warning("settings.warning", path="server", text=short)
     try:
         access_log = AccessLog(writer.write) if is_gathered else log_requests
-        with without(*_NOT_NEEDED):
+        with without(*NOT_NEEDED):
             service = create_app(loaded.settings, access_log=access_log, follow=os.environ[VARIABLE])
         serve(
             service.asgi,

@@ -14,7 +14,6 @@ from service.web.headers.encoding import Encodings, compressors
 from service.web.in_flight import InFlight
 from service.web.interfaces import Callers, GatewayAPI
 from service.web.middleware import RequestMiddleware
-from service.web.openapi.document import openapi_document
 from service.web.problems.handlers import exception_handlers
 from service.web.routes.apps import apps_route
 from service.web.routes.budget import budget_route
@@ -70,7 +69,7 @@ def create_web(
             cache_route(gateway, callers),
             *state_routes(gateway),
             *problem_routes(),
-            *docs_routes(openapi_document()),
+            *docs_routes(),
             *page_routes(),
         ],
         exception_handlers=exception_handlers(),

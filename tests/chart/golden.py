@@ -6,6 +6,7 @@ The least values are whole in golden/least.yaml; each other file is the differen
 import difflib
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from tests.chart.matrix import MATRIX
@@ -55,6 +56,7 @@ def golden(text: str, *, least: str, name: str) -> str:
     return "".join(f"{'@@' if line.startswith('@@') else line}\n" for line in list(lines)[2:])
 
 
+@cache
 def rendered() -> dict[str, str]:
     """Return the golden text of each set of values, as the chart renders now."""
     made = {name: in_order(texts(MATRIX[name], _SMALL)) for name in NAMES}

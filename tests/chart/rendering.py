@@ -1,5 +1,7 @@
 """Render the chart with Helm's own code, and parse the output."""
 
+import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +71,14 @@ def render(*patches: Values, release: str = "tg") -> Rendered:
 
 def texts(*patches: Values, release: str = "tg") -> dict[str, str]:
     """Render each template with LEAST and these patches. Raise helm_python.HelmError."""
+    return dict(_texts(json.dumps(merged(*patches)), release))
+
+
+@cache
+def _texts(values: str, release: str) -> dict[str, str]:
+    """Render each template with these values; many tests look at the same ones."""
     with helm_python.Chart.load(CHART) as chart:
-        return chart.render(merged(*patches), name=release, namespace="prod")
+        return chart.render(json.loads(values), name=release, namespace="prod")
 
 
 def objects(text: str) -> list[Object]:

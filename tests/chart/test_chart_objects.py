@@ -1,6 +1,8 @@
 """The chart's objects are valid and consistent with each other."""
 
 import json
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,22 @@ OLDEST, NEWEST = "1.30", "1.37"
 CUSTOM = json.loads((Path(__file__).parent / "custom.json").read_text())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def schemas_in_memory() -> Iterator[None]:
+    """Read each of Kubernetes' schemas, which are large, once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kubernetes_validate.utils, "schema_contents", cache(kubernetes_validate.utils.schema_contents))
+        yield
+
+
 def _check(made: Object) -> None:
+    _check_text(json.dumps(made))
+
+
+@cache
+def _check_text(text: str) -> None:
+    """Check an object; most sets of values make most objects alike."""
+    made = json.loads(text)
     if made["kind"] in CUSTOM:
         jsonschema.validate(made, CUSTOM[made["kind"]])
         return

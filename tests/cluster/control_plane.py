@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Self
 
 from tests.cluster.certificates import Authority, SigningKey
+from tests.death import die_with_parent
 from tests.ports import free_port
-from tests.servers import die_with_parent, eventually
+from tests.servers import eventually
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 _START_S = 90.0

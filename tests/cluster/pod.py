@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.cluster.cluster import Cluster, CommandFailed, Object
-from tests.servers import die_with_parent
+from tests.death import die_with_parent
 
 _ROOT = Path(__file__).resolve().parents[2]
 _ENTRYPOINT, _COMMAND = ["python", "-m", "service"], ["serve"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.telemetry.collector import collecting
-from tests.scenes.fleet import fleet, get
+from tests.scenes.fleet import PRESENT, fleet, get
 from tests.servers import Server
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -77,7 +77,8 @@ async def test_a_gateway_serves_with_what_the_image_holds(own_valkey: Server, mo
     """A page, the documentation, metrics and a trace: what is imported only when it is used is there as well."""
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
     with collecting() as collector:
-        async with fleet(own_valkey, replicas=1, telemetry={"otlp_endpoint": collector.url}) as gateways:
+        traced = {"otlp_endpoint": collector.url}
+        async with fleet(own_valkey, replicas=1, release=PRESENT, telemetry=traced) as gateways:
             replica = gateways.replicas[0]
             assert (await gateways.page(0)).status == 200
             assert (await get(replica.port, "/docs")).status == 200

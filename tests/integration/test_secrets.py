@@ -24,6 +24,7 @@ from service.sandbox.http1 import Reply, Request
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.upstream import SandboxOptions
 from service.upstream.codes import TABLE, CodeKind
+from tests.forks import taskgate
 from tests.integration.telemetry.collector import Collector, collecting
 from tests.ports import free_port
 from tests.scenes.fleet import Got, get
@@ -313,12 +314,5 @@ async def test_commands_reveal_no_secret(configured: Talkative) -> None:
 
 
 async def _run(configured: Talkative, *arguments: str, **environment: str) -> bytes:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "service", *arguments),
-        cwd=ROOT,
-        env=configured.environment | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    said, _ = await asyncio.wait_for(process.communicate(), 20)
-    return said
+    _, out, err = await taskgate(*arguments, environment=configured.environment | environment)
+    return (out + err).encode()

@@ -21,8 +21,10 @@ import yaml
 from service.sandbox.client import ControlClient
 from service.sandbox.faults import SandboxCall
 from service.sandbox.upstream import APPS
+from tests.death import die_with_parent
+from tests.forks import Fork, fork
 from tests.ports import free_port
-from tests.servers import Server, die_with_parent
+from tests.servers import Server
 
 APP = APPS[0]
 READY_S = 20.0
@@ -74,6 +76,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
 
 PRESENT = Release(source=Path.cwd(), python=Path(sys.executable))
 """What is tested."""
+IS_FORKED = "PYTEST_VERSION" in os.environ
+"""Whether gateways are forked unless a release is given: in tests, and not in benchmarks, which measure starts, too."""
 
 
 class Replica:
@@ -84,8 +88,8 @@ class Replica:
         self.metrics_port = free_port()
         self.configuration = configuration
         self.log_file = log
-        self.process: subprocess.Popen[bytes] | None = None
-        self.release = PRESENT
+        self.process: subprocess.Popen[bytes] | Fork | None = None
+        self.release: Release | None = None if IS_FORKED else PRESENT
 
     def start(self) -> None:
         """Start, or start again on the same port."""
@@ -95,6 +99,9 @@ class Replica:
             "TASKGATE__TELEMETRY__METRICS_PORT": str(self.metrics_port),
         }
         with self.log_file.open("ab") as log:
+            if self.release is None:
+                self.process = fork("serve", environment=environment, stdout=log.fileno(), stderr=log.fileno())
+                return
             self.process = subprocess.Popen(
                 [self.release.python, "-m", "service", "serve"],
                 env=environment,
@@ -270,7 +277,7 @@ async def fleet(
 ) -> AsyncIterator[Fleet]:
     """Start everything, wait until it is ready and quiet, and end it.
 
-    The upstream refuses ranges longer than `range_max_days`.
+    The upstream refuses ranges longer than `range_max_days`. With a `release`, gateways are started by its Python.
     """
     with tempfile.TemporaryDirectory(prefix="fleet-") as name:
         directory = Path(name)
@@ -304,7 +311,7 @@ async def fleet(
         made = Fleet(directory, replicas=replicas, sandbox_url=sandbox_url, configuration=configuration)
         try:
             for replica in made.replicas:
-                replica.release = release or PRESENT
+                replica.release = release or replica.release
                 replica.start()
             await asyncio.gather(*(replica.ready() for replica in made.replicas))
             await made.quiet()

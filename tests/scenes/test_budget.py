@@ -3,14 +3,13 @@
 import asyncio
 import random
 import statistics
-import subprocess
-import sys
 import time
 from collections import Counter
 
 import pytest
 
 from service.sandbox.faults import Latency
+from tests.forks import taskgate
 from tests.scenes.fleet import Fleet, Got, fleet
 from tests.servers import Server
 
@@ -122,10 +121,8 @@ async def test_calls_by_taskgate_check_take_turns(own_valkey: Server) -> None:
     async with fleet(own_valkey, replicas=2, budget={"wait_max_s": 300.0}) as gateways:
 
         async def check() -> tuple[int, str]:
-            command = (sys.executable, "-m", "service", "check", str(gateways.replicas[0].configuration), "--call")
-            process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            said, _ = await process.communicate()
-            return process.returncode or 0, said.decode()
+            status, out, err = await taskgate("check", str(gateways.replicas[0].configuration), "--call")
+            return status, out + err
 
         pages = [asyncio.create_task(gateways.page(n % 2, caller="c0", q=f"block {n}", wait=300)) for n in range(60)]
         checks = await asyncio.gather(*(check() for _ in range(6)))

@@ -2,8 +2,12 @@
 
 from typing import Any
 
+import pytest
+
 from tests.scenes.fleet import fleet
 from tests.servers import Server
+
+pytestmark = pytest.mark.scene
 
 WANTED = {"since": "-P60D", "until": "P60D", "sort": "created_at"}
 

@@ -1,5 +1,6 @@
 """`/openapi.json` and `/docs`: the contract, and Scalar to browse it. No other host is contacted."""
 
+from functools import cache
 from typing import Any
 
 from litestar import Request, get
@@ -7,7 +8,8 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from service.web.answers import JSON, Answer, Reply
-from service.web.static_files import FOR_A_MINUTE, StaticSite, static_file
+from service.web.openapi.document import openapi_document
+from service.web.static_files import FOR_A_MINUTE, StaticFile, StaticSite, static_file
 
 # Scalar adds inline styles and shows images from data: URLs; it needs nothing else.
 _POLICY = (
@@ -16,30 +18,39 @@ _POLICY = (
 )
 
 
-def docs_routes(document: bytes) -> tuple[HTTPRouteHandler, ...]:
-    """Return the routes that serve this contract."""
-    contract = static_file(JSON, document, policy=_POLICY)
-    site = StaticSite("docs", ("favicon.svg", "theme.css", "scalar.js", "start.js"), policy=_POLICY)
+@cache
+def _contract() -> StaticFile:
+    """Make the contract for the first request, rather than let each start wait for it."""
+    return static_file(JSON, openapi_document(), policy=_POLICY)
+
+
+@cache
+def _site() -> StaticSite:
+    return StaticSite("docs", ("favicon.svg", "theme.css", "scalar.js", "start.js"), policy=_POLICY)
+
+
+def docs_routes() -> tuple[HTTPRouteHandler, ...]:
+    """Return the routes that serve the contract and its page."""
     to_page = Reply(Answer(status=308, headers=((b"location", b"../docs"), (b"cache-control", b"no-store")), body=b""))
 
     @get("/openapi.json")
     async def show_openapi(request: Request[Any, Any, Any]) -> Reply:
         """Return the contract."""
-        return contract.reply(request, cache_control=FOR_A_MINUTE)
+        return _contract().reply(request, cache_control=FOR_A_MINUTE)
 
     @get("/docs")
     async def show_docs(request: Request[Any, Any, Any]) -> Reply:
         """Return the page. A trailing slash in its path would break its relative references."""
-        return to_page if (request.scope.get("raw_path") or b"").endswith(b"/") else site.page(request)
+        return to_page if (request.scope.get("raw_path") or b"").endswith(b"/") else _site().page(request)
 
     @get("/docs/{name:str}")
     async def show_docs_part(request: Request[Any, Any, Any], name: FromPath[str]) -> Reply:
         """Return a file that the page loads."""
-        return site.part(request, name)
+        return _site().part(request, name)
 
     @get("/favicon.ico")
     async def show_icon(request: Request[Any, Any, Any]) -> Reply:
         """Return the icon at the path that browsers request by default."""
-        return site.part(request, "favicon.svg")
+        return _site().part(request, "favicon.svg")
 
     return show_openapi, show_docs, show_docs_part, show_icon

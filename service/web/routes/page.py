@@ -1,5 +1,6 @@
 """`/`: a page that shows the live budgets. It calls only the API, with the key that the user enters."""
 
+from functools import cache
 from typing import Any
 
 from litestar import Request, get
@@ -15,18 +16,23 @@ _POLICY = (
 )
 
 
+@cache
+def _site() -> StaticSite:
+    """Make the page for its first request, rather than let each start wait for it."""
+    return StaticSite("page", ("page.css", "card.js", "page.js"), policy=_POLICY)
+
+
 def page_routes() -> tuple[HTTPRouteHandler, ...]:
     """Return the routes of the page and its parts."""
-    site = StaticSite("page", ("page.css", "card.js", "page.js"), policy=_POLICY)
 
     @get("/")
     async def show_page(request: Request[Any, Any, Any]) -> Reply:
         """Return the page."""
-        return site.page(request)
+        return _site().page(request)
 
     @get("/page/{name:str}")
     async def show_page_part(request: Request[Any, Any, Any], name: FromPath[str]) -> Reply:
         """Return the page's stylesheet or one of its scripts."""
-        return site.part(request, name)
+        return _site().part(request, name)
 
     return show_page, show_page_part

@@ -1,10 +1,7 @@
 """`taskgate check --call`: real calls for each app, and their faults in words to act on."""
 
-import asyncio
 import os
 import pty
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,10 +9,8 @@ import yaml
 
 from service.sandbox.faults import CutOff, ErrorCode, Fault, Garbage, Hang, HttpStatus
 from service.sandbox.serving import Sandbox
+from tests.forks import taskgate
 from tests.servers import Server
-
-ROOT = Path(__file__).parents[3]
-
 
 NO_REDIS = "redis://127.0.0.1:1/0"
 
@@ -50,21 +45,11 @@ def configuration(sandbox: Sandbox, directory: Path, *, redis: str = NO_REDIS, *
     return file
 
 
-async def run_check(file: Path, *options: str, stdin: int = subprocess.DEVNULL) -> tuple[int, str]:
+async def run_check(file: Path, *options: str, stdin: int | None = None) -> tuple[int, str]:
     """Run the command; return its status and what it printed."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "service", "check", str(file), "--call", *options),
-        cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if not name.upper().startswith("TASKGATE")},
-        stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    said, _ = await asyncio.wait_for(process.communicate(), 20)
-    text = said.decode()
-    assert "Traceback" not in text
-    assert process.returncode is not None
-    return process.returncode, text
+    status, out, err = await taskgate("check", str(file), "--call", *options, stdin=stdin)
+    assert "Traceback" not in out + err
+    return status, out + err
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from service.configuration.memory import KIB, MIB, memory_model, total_bytes
 from service.settings import AppSettings, RedisSettings, Settings
 from tests.integration.telemetry.scraping import scraped
-from tests.scenes.fleet import APP, Replica, fleet, get, key_of, path
+from tests.scenes.fleet import APP, PRESENT, Replica, fleet, get, key_of, path
 from tests.servers import Server, until
 
 CHART_LIMIT_BYTES = 384 * MIB
@@ -47,7 +47,8 @@ def unread(port: int, target: str, fields: str = "") -> socket.socket:
 async def test_slow_readers_do_not_exceed_the_memory_limit(own_valkey: Server, many_files: None) -> None:
     """With too many unread files, unread streams, silent connections and incomplete heads, the process stays within
     the chart's limit, answers probes and callers meanwhile, and returns memory when they have disconnected."""
-    async with fleet(own_valkey, replicas=1, weights={"reader": 1, "other": 1}, budget={"waiting_max": 1500}) as at:
+    weights = {"reader": 1, "other": 1}
+    async with fleet(own_valkey, replicas=1, release=PRESENT, weights=weights, budget={"waiting_max": 1500}) as at:
         replica = at.replicas[0]
         resource.prlimit(replica.pid, resource.RLIMIT_DATA, (CHART_LIMIT_BYTES, CHART_LIMIT_BYTES))
         page = (await get(replica.port, "/docs")).body.decode()
@@ -96,7 +97,7 @@ async def all_stuck(replica: Replica, watches: int) -> None:
 async def test_unread_watches(own_valkey: Server, many_files: None) -> None:
     """A watch whose reader takes nothing of a long list costs a few of its tasks, not a block of them."""
     watches = 300
-    async with fleet(own_valkey, replicas=1, weights={"reader": 1}) as at:
+    async with fleet(own_valkey, replicas=1, release=PRESENT, weights={"reader": 1}) as at:
         replica = at.replicas[0]
         fields = f"Authorization: Bearer {key_of('reader')}\r\nAccept: text/event-stream\r\n"
         with ExitStack() as sockets:

@@ -17,6 +17,7 @@ import pytest
 from service.model.budgets import CallerStanding
 from service.model.errors import UpstreamTimeout, WaitTooLong
 from service.model.pages import Source
+from tests.forks import taskgate
 from tests.http.fake_gateway import task_of
 from tests.http.site import KEY, Web
 
@@ -32,23 +33,13 @@ async def web() -> AsyncIterator[Web]:
         yield web
 
 
-async def run(
-    port: int, *arguments: str, key: str | None = KEY, stderr: int = subprocess.PIPE
-) -> tuple[int | None, str, str]:
+async def run(port: int, *arguments: str, key: str | None = KEY, stderr: int | None = None) -> tuple[int, str, str]:
     """Run it; returns its exit status, stdout and stderr."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("TASKGATE")}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "service", "tasks", "--url", f"http://127.0.0.1:{port}", *arguments),
-        cwd=ROOT,
-        env=environ | ({} if key is None else {"TASKGATE_KEY": key}),
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-    )
-    async with asyncio.timeout(20):
-        out, err = await process.communicate()
-    told = (err or b"").decode()
-    assert "Traceback" not in told
-    return process.returncode, out.decode(), told
+    environment = {} if key is None else {"TASKGATE_KEY": key}
+    url = f"http://127.0.0.1:{port}"
+    status, out, err = await taskgate("tasks", "--url", url, *arguments, environment=environment, stderr=stderr)
+    assert "Traceback" not in err
+    return status, out, err
 
 
 async def test_all_tasks_are_printed_as_a_table(web: Web) -> None:

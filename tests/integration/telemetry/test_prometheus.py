@@ -16,9 +16,10 @@ import pytest
 
 from service.sandbox.faults import ErrorCode
 from tests.chart.signals import alerts, dashboard, panels, rules, variables
+from tests.death import die_with_parent
 from tests.ports import free_port
 from tests.scenes.fleet import APP, Fleet, fleet, get
-from tests.servers import Server, die_with_parent, eventually
+from tests.servers import Server, eventually
 
 pytestmark = pytest.mark.prometheus
 

@@ -25,6 +25,7 @@ def _as_before() -> Iterator[None]:
     """Restore the logging configuration."""
     root = logging.getLogger()
     level = root.level
+    configuration = structlog.get_config()
     yield
     for handler in list(root.handlers):
         if isinstance(handler, logs.LineWriter):
@@ -32,7 +33,7 @@ def _as_before() -> Iterator[None]:
             handler.close()
     root.setLevel(level)
     logging.captureWarnings(False)
-    structlog.reset_defaults()
+    structlog.configure(**configuration)
 
 
 class Output(io.StringIO):

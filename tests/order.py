@@ -1,0 +1,54 @@
+"""The order in which several workers run the tests: scenes, which mostly wait, beside the others, which mostly compute.
+
+pytest-xdist's `worksteal` gives each worker an equal part of the list, and to a worker that has done its part the end
+of another's. So all parts but two begin with scenes, and all end with others. Who begins with others gives way to the
+scenes for as long as it lives: they are judged by the clock, too.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import pytest
+
+COMPUTING = 2
+"""The workers that begin with other tests than scenes."""
+GIVES_WAY = 5
+"""Their niceness: they get a third of the processor time that a scene gets beside them."""
+
+
+def ordered(items: Sequence[pytest.Item], *, workers: int) -> list[pytest.Item]:
+    """Return the tests in the order for so many workers."""
+    scenes = [item for item in items if is_scene(item)]
+    others = [item for item in items if not is_scene(item)]
+    waiting = workers - COMPUTING
+    if waiting < 1 or not others:
+        return list(items)
+    hands = _dealt(scenes, waiting)
+    made: list[pytest.Item] = []
+    for worker in range(workers):
+        first = hands[worker] if worker < waiting else []
+        size = (len(items) - len(made)) // (workers - worker)
+        count = max(size - len(first), 0)
+        made += [*first, *others[:count]]
+        del others[:count]
+    return made
+
+
+def _dealt(scenes: Sequence[pytest.Item], hands: int) -> list[list[pytest.Item]]:
+    """Deal the scenes out, those of a file that share their gateways in one piece."""
+    dealt: list[list[pytest.Item]] = [[] for _ in range(hands)]
+    pieces = [list(piece) for _, piece in groupby(scenes, key=_shared)]
+    for number, piece in enumerate(pieces):
+        dealt[number % hands] += piece
+    return dealt
+
+
+def _shared(item: pytest.Item) -> str:
+    """Return the file of a test that shares its gateways with others, or the name of another test."""
+    is_shared = "own_valkey" not in getattr(item, "fixturenames", ())
+    return str(item.path) if is_shared else item.nodeid
+
+
+def is_scene(item: pytest.Item) -> bool:
+    """Whether a test is about several whole processes and their timing."""
+    return item.get_closest_marker("scene") is not None
