@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 # KEYS: the caller's blocks; what to store, the block first. ARGV: the block's name, the longest time that any block is
 # kept, how long one beyond the bound is (both in ms), the bound; for each key to store, how long to keep it (ms) and
-# its value. Returns 1 if the block fits and is now counted, else 0; the number of blocks counted for the caller; and how
+# its value. Returns 1 if the block fits and is now counted, else 0; how many blocks are counted for the caller; and how
 # long the block is kept (ms). A key of another type starts again. Is not run if Redis is out of memory.
 _PUT = """#!lua
 local key, longest_ms = KEYS[1], tonumber(ARGV[2])

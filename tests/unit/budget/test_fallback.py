@@ -301,7 +301,7 @@ async def test_a_fetch_that_began_with_a_tick_may_renew_its_slot() -> None:
     world = World()
     await world.turn()
     world.now_s += 2
-    wish = Wish(turn=FIRST_WISH, caller="x", block="b", block_key="b", known=b"")
+    wish = Wish(turn=FIRST_WISH, in_use=(), caller="x", block="b", block_key="b", known=b"")
     waiting = (WaitingCount(caller="x", weight=1.0, count=1, waited_ms=0),)
     ticked = await world.sharing.tick(waiting, returned=(), quiet=False, wants_board=False, wish=wish)
     assert ticked.begun == Begun()
