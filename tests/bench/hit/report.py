@@ -114,8 +114,8 @@ def _mixed(figures: Figures) -> str:
 At full load, the p99 of the mixed load is that of the requests that wait for a fetch. `wrk` counts such a wait once for
 each request that the connection would have sent meanwhile, so that of two servers with equal waits the faster one has
 the higher p99; and on its core it competes with Redis and the upstream, which only the gateway calls for a fetch. At
-about the same {ours.rate:,.0f} requests a second, the p99 is **{ours.p99_ms:.1f} ms**; that of FastAPI + redis-py + a lock is
-{theirs.p99_ms:.1f} ms.
+about the same {ours.rate:,.0f} requests a second, the p99 is **{ours.p99_ms:.1f} ms**; that of FastAPI + redis-py + a
+lock is {theirs.p99_ms:.1f} ms.
 """
 
 
