@@ -69,7 +69,7 @@ class Replica:
 
 
 class Histories(RuleBasedStateMachine):
-    """1 to 8 replicas and up to 20 callers under everything that may happen."""
+    """1 to 8 replicas and up to 20 callers under all kinds of events."""
 
     client: ClassVar[redis.Redis]
 
@@ -251,7 +251,7 @@ class Histories(RuleBasedStateMachine):
         self.uses.append(Use(turn, block, at, at + self.rules.transit_ms, ends))
         replica.begun[turn] = block
         if not lost:
-            # The taker of the reply is served; one who lost it still waits.
+            # The receiver of the reply is served; one that lost it still waits.
             replica.serve()
         self.not_too_many()
 
@@ -288,7 +288,7 @@ class Histories(RuleBasedStateMachine):
             step += self.behind
             self.behind = 0
             self.world.off += step
-            self.ticks(draw, replica)  # or a step back might hide it before anyone has looked
+            self.ticks(draw, replica)  # or a step back might hide it before the next reading
         else:
             self.behind -= step
             self.world.off += step
@@ -302,7 +302,8 @@ class Histories(RuleBasedStateMachine):
             use.lease_ends = min(use.lease_ends, self.world.now)
 
     def a_block_is_stored(self, draw: Draw, _: Replica) -> None:
-        """By another replica, newer or not than the known one; or it is lost, or something else is under its key."""
+        """Another replica stores a block, newer or not than the known one; or it is lost, or replaced by another
+        type."""
         key = "tg:{news}:" + draw(BLOCKS)
         match draw(st.integers(0, 9)):
             case 0:

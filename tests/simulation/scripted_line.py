@@ -75,6 +75,7 @@ class Scripted(LocalScheduler):
         self.begins: list[int] = []
         self.knowns: list[bytes] = []
         self.dones: list[float] = []
+        self.pauses: list[tuple[int, str]] = []
         self.lost_begins = 0
         self.lost_dones = 0
         self.hangs = asyncio.Event()
@@ -115,6 +116,7 @@ class Scripted(LocalScheduler):
     async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
         """End a fetch, unless that is lost."""
         self.dones.append(asyncio.get_running_loop().time())
+        self.pauses.append((pause_ms, pause_reason))
         await asyncio.sleep(WAY_S)
         if self.lost_dones:
             self.lost_dones -= 1

@@ -81,7 +81,7 @@ Reading the request and writing the response cost what they cost the bare app. A
 {table(("part", "time"), inside.of_a_hit())}
 
 ## What a block of 100 tasks costs
-A slice is cut from the stored bytes; nothing is decoded or encoded anew.
+A slice is cut from the stored bytes; nothing is decoded or encoded again.
 
 {table(("step", "time"), inside.of_a_block())}
 
