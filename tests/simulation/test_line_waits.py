@@ -135,12 +135,13 @@ def test_a_look_at_a_scheduler_that_hangs_ends() -> None:
     in_a_line(scene)
 
 
-def test_nothing_is_known_of_a_pause_before_the_first_tick() -> None:
-    """And so there is none."""
+def test_before_the_first_tick_nothing_is_known_of_waits_and_pauses() -> None:
+    """And so none is told, and nobody is refused for it."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
-        assert Line(scheduler, app="shop", rules=RULES).pause_s() == 0.0
-        assert line.pause_s() == 0.0
+        new = Line(scheduler, app="shop", rules=RULES)
+        assert (new.pause_s(), new.estimate_s("x", 1.0, 1)) == (0.0, 0.0)
+        assert (line.pause_s(), line.estimate_s("x", 1.0, 1)) == (0.0, 0.0)
 
     in_a_line(scene)
 
