@@ -174,3 +174,21 @@ def test_a_report_says_how_many_blocks_each_caller_waits_for_and_since_when() ->
         await calling
 
     in_a_line(scene)
+
+
+@pytest.mark.parametrize("pause_ms", [0, 5_000])
+def test_an_estimate_shrinks_as_time_passes_between_two_ticks(pause_ms: int) -> None:
+    """Of the time to the next free slot, and of a pause."""
+
+    async def scene(line: Line, scheduler: Scripted) -> None:
+        await scheduler.tick((), returned=(), quiet=True, wants_board=False)
+        await scheduler.done(0, block="", pause_ms=pause_ms, pause_reason="throttled")
+        asking = ask(line, Block(), patience_s=60)
+        await asyncio.sleep(0.05)
+        ticks, first_s = len(scheduler.ticks), line.estimate_s("y", 1.0, 1)
+        await asyncio.sleep(0.15)
+        assert len(scheduler.ticks) == ticks
+        assert first_s - line.estimate_s("y", 1.0, 1) == pytest.approx(0.15, abs=0.002)
+        asking.cancel()
+
+    in_a_line(scene)
