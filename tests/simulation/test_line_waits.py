@@ -33,8 +33,10 @@ def test_a_waiting_replica_ticks_four_times_a_second_if_nothing_is_due() -> None
         await scheduler.done(0, block="", pause_ms=20_000, pause_reason="throttled")
         asking = ask(line, Block(), patience_s=60)
         await asyncio.sleep(0.5)
+        assert scheduler.boards == 1, "what it takes to judge the request is asked for once"
         scheduler.ticks.clear()
         await asyncio.sleep(10)
+        assert scheduler.boards == 1
         assert 10 / HEARTBEAT_S - 2 <= len(scheduler.ticks) <= 10 / HEARTBEAT_S + 2
         asking.cancel()
 
