@@ -74,7 +74,7 @@ def create_app(
 ) -> Service:
     """Build all parts; nothing is opened before the application's lifespan begins.
 
-    `access_log` logs requests; the default uses structlog, for people. `follow` is the file that the settings came
+    `access_log` logs requests; the default uses structlog. `follow` is the file that the settings came
     from: while serving, it is read again whenever it changes.
     """
     replica = secrets.token_hex(8)

@@ -1,6 +1,6 @@
 """Which stored block of a list holds a task, for all replicas: one hash in Redis for each app, bounded in size.
 
-A place may be outdated: the block may have been replaced, or have expired. Whoever reads it looks for the task there.
+A place may be outdated: the block may have been replaced, or have expired. Readers must look for the task in the block.
 """
 
 from collections.abc import Sequence

@@ -36,7 +36,7 @@ Answer = TypeVar("Answer")
 
 
 class CheckJob(Generic[Answer]):
-    """A `Job` whose block nobody else fetches or stores."""
+    """A `Job` whose block is not fetched or stored by others."""
 
     known = b""
 
@@ -66,7 +66,7 @@ class CheckJob(Generic[Answer]):
         """Store nothing."""
 
     async def look(self) -> CachedBlock:
-        """Return nothing: nobody stores this block."""
+        """Return nothing: this block is never stored."""
         return NOTHING
 
     def accepts(self, found: CachedBlock) -> bool:
@@ -175,7 +175,7 @@ async def _at_once(kind: CallKind, call: Call[Answer]) -> Answer:
 
 
 def _allowed_alone(error: StoreUnavailable) -> bool:
-    """Return whether the user agrees; False if nobody can be asked."""
+    """Return whether the user agrees; False without a terminal."""
     print(f"{error}. Without it these calls are made in addition to the gateway's.", file=sys.stderr)
     if not sys.stdin.isatty():
         print("To make them anyway, add --alone.", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`taskgate tasks`: list an app's tasks for people, from a gateway."""
+"""`taskgate tasks`: list an app's tasks from a gateway, in readable form."""
 
 import itertools
 import os

@@ -67,7 +67,7 @@ class ProblemText(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """The problem as a text for people."""
+        """The problem as a readable text."""
         lines = [self.title + (f": {self.detail}" if self.detail else "")]
         lines += [f"{fault.parameter} {fault.detail}" for fault in self.errors]
         if self.estimate_seconds is not None:

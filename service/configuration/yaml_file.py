@@ -1,7 +1,7 @@
 """A YAML document as plain values: scalars of YAML 1.2's core schema, without aliases, tags and duplicate keys.
 
 It is built from the parser's events, because the C parser's own composer overflows its stack on deep nesting, and
-PyYAML's YAML 1.1 constructors read dates, `on` and `12:30` in ways that nobody intends.
+PyYAML's YAML 1.1 constructors convert dates, `on` and `12:30` unexpectedly.
 """
 
 import re

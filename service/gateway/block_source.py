@@ -121,7 +121,7 @@ class BlockSource:
     async def _stored(self, served: ServedCall, terms: RequestTerms, key: CacheKey) -> tuple[CachedBlock, Lookup, bool]:
         """Return the stored block (from memory if fresh there), where it was, and whether Redis was unavailable.
 
-        That a task is missing is not believed before Redis was asked: another replica may have found it since.
+        A task counts as missing only after Redis was checked: another replica may have found it since.
         """
         cache = served.fetching.cache
         remembered = cache.recall(key) or NOTHING

@@ -146,7 +146,7 @@ class Fetching:
 class BlockJob:
     """Implements `Job` for one key.
 
-    `caller` is the one whose request needs the block, whoever pays. `seen` is the block as the request saw it, with
+    `caller` is the one whose request needs the block. `seen` is the block as the request saw it, with
     the head of the value in Redis. `is_fresh` judges by the request's directives.
     """
 

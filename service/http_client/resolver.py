@@ -81,7 +81,7 @@ def look_up(host: str, port: int) -> tuple[str, ...]:
 
 
 def _seen(task: asyncio.Task[None]) -> None:
-    """Retrieve an exception that nobody awaits any more."""
+    """Retrieve an exception that is no longer awaited."""
     if not task.cancelled():
         task.exception()
 

@@ -30,7 +30,7 @@ class OwnThread:
 
 
 def _seen(call: "asyncio.Task[T]") -> None:
-    """Retrieve an exception that nobody awaits any more."""
+    """Retrieve an exception that is no longer awaited."""
     if not call.cancelled():
         call.exception()
 

@@ -80,7 +80,7 @@ class RefusedQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MissingTask(msgspec.Struct, frozen=True, kw_only=True):
-    """The upstream's word that it knows no task with this id, stored in place of the task."""
+    """The upstream's answer that it has no task with this id, stored in place of the task."""
 
     fetched_at_ms: int
 

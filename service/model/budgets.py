@@ -156,7 +156,7 @@ ServingState = Literal["serving", "stale", "failing", "stopped", "paused", "redi
 
 
 class AppCondition(msgspec.Struct, frozen=True, kw_only=True):
-    """How an app is being served, and a sentence about it for people."""
+    """How an app is being served, and a sentence that describes it."""
 
     state: ServingState
     detail: str

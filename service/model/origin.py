@@ -18,7 +18,7 @@ class FetchCost(msgspec.Struct, kw_only=True):
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """The originating request. `traceparent` and `tracestate` are its span in W3C Trace Context form; empty for none.
 
-    Work done for the request adds to `cost`; None if nobody reads it.
+    Work done for the request adds to `cost`; None if it is not recorded.
     """
 
     request_id: str = ""

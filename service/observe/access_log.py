@@ -20,7 +20,7 @@ _log = structlog.get_logger()
 
 
 def log_requests(seen: Sequence[RequestRecord]) -> None:
-    """Log the event `request` for each record, for people; a `Listener`. Times are in milliseconds."""
+    """Log the event `request` for each record, by structlog; a `Listener`. Times are in milliseconds."""
     for each in seen:
         _log.info(
             "request",

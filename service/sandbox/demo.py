@@ -19,6 +19,7 @@ from service.sandbox.errors import NotStarted, PortTaken, SandboxError
 from service.sandbox.serving import Sandbox, sandbox_upstream, stop_signals
 from service.sandbox.upstream import SandboxOptions
 from service.sandbox.valkey import Valkey, valkey
+from service.settings import RedisSettings
 
 CALLER = "demo"
 KEY = "sandbox"  # opens only a gateway that listens on this machine alone, to tasks that don't exist
@@ -79,7 +80,10 @@ async def _run(options: DemoOptions, parts: AsyncExitStack, stop: asyncio.Event,
         environment={"TASKGATE_CONFIG": str(configuration)},
     )
     parts.push_async_callback(gateway.end)
+    from service.sandbox.new_budgets import open_budgets  # imported while the gateway and Valkey start
+
     await store.ready()
+    await open_budgets(RedisSettings(url=store.url), options.sandbox)
     await _until(_ready(options), stop, gateway=gateway, store=store)
     if not stop.is_set():
         print(described(options, sandbox=sandbox, store=store), file=out, flush=True)

@@ -81,9 +81,9 @@ async def serving(handler: Handler, *, host: str, port: int) -> AsyncIterator[st
         try:
             await _serve(handler, reader, writer)
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
-            pass  # the peer is gone, or has been silent for too long
+            pass  # the peer has disconnected, or has been silent for too long
         except asyncio.CancelledError:
-            writer.transport.abort()  # the server is stopping; nobody waits for the cancellation of this task
+            writer.transport.abort()  # the server is stopping; the cancellation of this task is not awaited
         finally:
             open_connections.discard(task)
             writer.close()
@@ -181,7 +181,7 @@ async def _write(answer: HttpResponse, writer: asyncio.StreamWriter, *, close: b
 
 
 async def _hang_up(reply: HangingUp, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Stay silent until the hold is over or the peer has gone, then close."""
+    """Stay silent until the hold is over or the peer has disconnected, then close."""
     if reply.hold_s > 0:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(reply.hold_s):

@@ -30,7 +30,7 @@ class Code(IntEnum):
 
 
 class SandboxRefusal(msgspec.Struct, frozen=True, kw_only=True):
-    """A refused call: one code, and a text for people."""
+    """A refused call: one code, and a text."""
 
     code: int
     text: str

@@ -138,7 +138,7 @@ class SandboxUpstream:
         return refused(result) if isinstance(result, SandboxRefusal) else HttpResponse(body=msgspec.json.encode(result))
 
     def _check_caller(self, url: dict[str, str], state: SandboxAppState) -> SandboxRefusal | None:
-        """Return what is wrong with the signature, or with whom it was made for."""
+        """Return what is wrong with the signature or its identifier."""
         refusal = verify(
             url["usersig"],
             identifier=url["identifier"],

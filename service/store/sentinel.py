@@ -11,7 +11,7 @@ from service.store.topology_refresher import TopologyRefresher
 
 
 class SentinelTopology:
-    """One master at a time. Sentinel is asked every second while in use, and at once if the master fails."""
+    """One master at a time. Sentinel is queried every second while in use, and at once if the master fails."""
 
     def __init__(self, sentinels: tuple[Node, ...], *, master: str, connect: Callable[[Address], Node]) -> None:
         self._sentinels = list(sentinels)

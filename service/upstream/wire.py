@@ -83,7 +83,7 @@ def read_answer(body: bytes, read_content: Callable[[bytes, Counter[Oddity]], Co
 
 
 def check_app(records: Iterable[WireTask], *, sdkappid: int) -> None:
-    """Raise MalformedAnswer if a record is of another app: such an answer was made for somebody else."""
+    """Raise MalformedAnswer if a record is of another app: such an answer belongs to another call."""
     if any(record.sdkappid not in (None, sdkappid) for record in records):
         raise MalformedAnswer("the answer holds a task of another app")
 

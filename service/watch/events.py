@@ -12,7 +12,7 @@ from service.watch.versions import WatchedTask
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
-    """A task of the list as it stands: part of a whole list sent from its beginning."""
+    """A task of the current list, sent as part of the whole list."""
 
     task: WatchedTask
 

@@ -115,7 +115,7 @@ class Watch:
                 ready = watcher.ready(patience_s=ask.patience_s)
                 if await unless_hung_up(ready, receive=receive, context=context) is None:
                     return Silence()
-            finally:  # the feed fetches for all watchers, so its calls are nobody's
+            finally:  # the feed fetches for all watchers, so its calls belong to no request
                 context.cost.waited_s = asyncio.get_running_loop().time() - began_s
             return EventStream(
                 watcher,

@@ -238,7 +238,7 @@ async def _added_latency(server: Server, *, rounds: int = 150) -> str:
     rows = [
         ("the call itself, inside the gateway", _ms(upstream)),
         ("all else of the request: connection, HTTP, cache, tick, begin", _ms(through)),
-        ("of that, a request that asks nobody (`GET /apps`)", _ms(hits)),
+        ("of that, a request without look-ups (`GET /apps`)", _ms(hits)),
         ("so the budget and the cache add", f"{(statistics.median(through) - statistics.median(hits)) * 1000:.2f} ms"),
     ]
     return table(("part", "median (90th percentile)"), rows)

@@ -131,7 +131,7 @@ Written by `make bench-capacity`. {facts()}.
 
 ## Redis, for each app
 Commands that Redis runs in a second, those within scripts included, while callers want more than the budget gives (five
-calls a second); each for {SECONDS} s. An app for which nobody waits costs next to nothing.
+calls a second); each for {SECONDS} s. An app without waiting requests costs next to nothing.
 
 {table(("replicas", "callers who wait", "commands a second", "calls a second"), rows)}
 

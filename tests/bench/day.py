@@ -159,9 +159,10 @@ def document(*, callers: int = CALLERS, rates: tuple[int, ...] = (10,)) -> str:
         rows.append(day.row(asked_each, worst))
     scene = (
         f"The gateway's own code in virtual time: {REPLICAS} replicas, one app with {RULES.calls} calls a second, "
-        f"{callers:,} callers. Each asks so many times for one of {QUERIES} lists (Zipf {ZIPF}), mostly for its first "
-        f"block, {BUSY_SHARE:.0%} of it from 8 to 18 h; patience {PATIENCE_S:g} s, fresh for {LIFETIMES.fresh_s:g} s, "
-        f"stale while renewed for {LIFETIMES.stale_while_revalidate_s:g} s more. A call takes 50 to 250 ms."
+        f"{callers:,} callers. Each sends so many requests for one of {QUERIES} lists (Zipf {ZIPF}), mostly for its "
+        f"first block, {BUSY_SHARE:.0%} of it from 8 to 18 h; patience {PATIENCE_S:g} s, fresh for "
+        f"{LIFETIMES.fresh_s:g} s, stale while renewed for {LIFETIMES.stale_while_revalidate_s:g} s more. "
+        "A call takes 50 to 250 ms."
     )
     made = f"Made by `make bench-simulation` in {time.monotonic() - began_s:.0f} s on: {facts()}."
     return "\n".join((f"# A day of {callers:,} callers", "", scene, "", table(HEAD, rows), "", made, ""))

@@ -38,8 +38,8 @@ def fits(answer: object, shown: object) -> bool:
     return answer is None or shown is None or {type(answer), type(shown)} <= {int, float} or type(answer) is type(shown)
 
 
-def test_the_page_is_the_sandbox_s() -> None:
-    """The page that the contract shows is what the sandbox lists for that query, as the gateway reads it."""
+def test_the_example_of_a_page_is_from_the_sandbox() -> None:
+    """The page in the contract equals the sandbox's answer to that query, as the gateway reads it."""
     shown = example("/tasks")
     begin_s, end_s, now_s = (
         int(datetime.fromisoformat(shown[name]).timestamp()) for name in ("since", "until", "fetched_at")
@@ -78,8 +78,8 @@ async def test_answers_look_like_their_examples(own_valkey: Server) -> None:
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "text/html"])
-async def test_problems_explain_themselves_as_shown(media_type: str) -> None:
-    """What `/problems` and one of them say is word for word what the contract shows."""
+async def test_descriptions_of_problems_match_their_examples(media_type: str) -> None:
+    """The texts of `/problems` and of one problem are word for word those in the contract."""
     async with Web().client as client:
         for path, target in (("/problems", "/problems"), ("/problems/{name}", "/problems/wait-too-long")):
             answer = await client.get(target, headers={"Accept": media_type})

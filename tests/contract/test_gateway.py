@@ -232,8 +232,8 @@ def ask_task(task_id: int, *, app: str = "shop", cost: FetchCost | None = None) 
     )
 
 
-async def test_a_task_is_as_it_is_in_the_list(gateway: GatewayAPI) -> None:
-    """One whose list is stored costs nothing, and is as old as the list."""
+async def test_a_task_of_a_stored_list_costs_nothing(gateway: GatewayAPI) -> None:
+    """A task whose list is stored costs nothing, and is as old as the list."""
     page = await gateway.page(ask(30))
     cost = FetchCost()
     for record in records_of(page):
@@ -244,8 +244,8 @@ async def test_a_task_is_as_it_is_in_the_list(gateway: GatewayAPI) -> None:
     assert cost == FetchCost()
 
 
-async def test_a_task_that_does_not_exist(gateway: GatewayAPI) -> None:
-    """Is unknown, again and again."""
+async def test_a_missing_task_is_unknown(gateway: GatewayAPI) -> None:
+    """A task that does not exist is unknown, also when it is requested again."""
     for _ in range(2):
         with pytest.raises(UnknownTask):
             await gateway.task(ask_task(3))
@@ -288,7 +288,7 @@ async def test_unknown_apps(gateway: GatewayAPI) -> None:
 
 
 async def test_apps_are_those_that_the_caller_may_read(gateway: GatewayAPI) -> None:
-    """By name; apps that do not exist are left out."""
+    """Apps are sorted by name; those that do not exist are left out."""
     assert [app.name for app in gateway.apps(CALLER)] == ["shop"]
     both = msgspec.structs.replace(CALLER, apps=frozenset(("shop", "news", "nowhere")))
     assert [app.name for app in gateway.apps(both)] == ["news", "shop"]
@@ -329,7 +329,7 @@ async def test_a_drop_counts_what_was_stored(world: World) -> None:
 
 
 async def test_readiness_names_all_apps(gateway: GatewayAPI) -> None:
-    """By name; those that cannot be fetched have a reason."""
+    """All apps are listed by name; those that cannot be fetched have a reason."""
     readiness = gateway.readiness()
     assert (readiness.ready, readiness.redis) == (True, "ok")
     assert [app.name for app in readiness.apps] == ["news", "shop"]

@@ -90,7 +90,7 @@ async def test_all_is_documented(own_valkey: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
-async def test_troubles_are_documented(own_valkey: Server, accept: str) -> None:
+async def test_answers_to_upstream_faults_are_documented(own_valkey: Server, accept: str) -> None:
     """The answers that faults of the upstream cause, to a page and to a stream, are in the contract, too."""
     operation = openapi.from_path(CONTRACT)["/tasks"]["GET"]
     async with (

@@ -11,7 +11,6 @@ from service.budget.scheduler.interfaces import (
     FIRST_WISH,
     AlreadyStored,
     Begun,
-    Early,
     Joined,
     Lapsed,
     Paused,
@@ -60,16 +59,26 @@ async def tick(
     return await replica.tick(rows, returned=returned, quiet=quiet, wants_board=board, wish=wish)  # type: ignore[arg-type]
 
 
-def wish(caller: str = "a", block: str = "b", *, number: int = 1, known: bytes = b"") -> Wish:
-    return Wish(turn=FIRST_WISH + number, caller=caller, block=block, block_key=KEY, known=known)
+def wish(
+    caller: str = "a", block: str = "b", *, number: int = 1, known: bytes = b"", in_use: tuple[int, ...] = ()
+) -> Wish:
+    return Wish(turn=FIRST_WISH + number, in_use=in_use, caller=caller, block=block, block_key=KEY, known=known)
 
 
 async def begin(replica: Scheduler, turn: Turn, block: str = "b", *, known: bytes = b"") -> object:
     return await replica.begin(turn.id, block=block, block_key=KEY, known=known)
 
 
-async def done(replica: Scheduler, turn: Turn, block: str = "b", *, pause_ms: int = 0, reason: str = "") -> None:
-    await replica.done(turn.id, block=block, pause_ms=pause_ms, pause_reason=reason)
+async def done(
+    replica: Scheduler,
+    turn: Turn,
+    block: str = "b",
+    *,
+    pause_ms: int = 0,
+    reason: str = "",
+    took_ms: int | None = None,
+) -> None:
+    await replica.done(turn.id, block=block, pause_ms=pause_ms, pause_reason=reason, took_ms=took_ms)
 
 
 async def awake(world: World, name: str = "r1") -> Scheduler:
@@ -88,12 +97,10 @@ async def test_all_slots_start_taken_for_transit_and_window(world: World) -> Non
     world.now += first.due_in_ms or 0
     (turn,) = (await tick(replica, row("a"))).turns
     assert turn.usable_in_ms == RULES.ahead_ms
-    assert await begin(replica, turn) == Early(usable_in_ms=RULES.ahead_ms)
-    world.now += RULES.ahead_ms
-    assert await begin(replica, turn) == Begun()
+    assert await begin(replica, turn) == Begun(usable_in_ms=RULES.ahead_ms)
 
 
-async def test_as_many_as_wait_get_turns_at_once_where_so_many_slots_are_free(world: World) -> None:
+async def test_a_burst_gets_all_free_slots_at_once(world: World) -> None:
     """A burst of N from idle is not spaced: N waiting blocks get turns at once if N slots are free."""
     replica = await awake(world)
     ticked = await tick(replica, row("a"), row("b"))
@@ -143,7 +150,7 @@ async def test_a_call_without_an_answer_holds_its_slot_for_transit_and_window(wo
     assert (await tick(replica)).free == 2
 
 
-async def test_a_done_for_a_turn_whose_slot_went_on_touches_nothing(world: World) -> None:
+async def test_a_late_done_does_not_affect_the_next_turn_of_its_slot(world: World) -> None:
     """A hung fetch that ends late ends its flight, but not the next turn of its slot."""
     replica = await awake(world)
     old = (await tick(replica, row("a", 2))).turns
@@ -158,14 +165,14 @@ async def test_a_done_for_a_turn_whose_slot_went_on_touches_nothing(world: World
     assert isinstance(await begin(replica, new[1], f"b{old[1].id}"), Joined)
 
 
-async def test_a_lost_answer_is_told_again(world: World) -> None:
+async def test_unused_turns_are_listed_in_every_tick(world: World) -> None:
     """Every tick lists all of the replica's unused turns."""
     replica = await awake(world)
     lost = await tick(replica, row("a"))
     assert (await tick(replica, row("a"))).turns == lost.turns
 
 
-async def test_a_begin_repeated_holds_the_slot_anew(world: World) -> None:
+async def test_a_repeated_begin_renews_the_slot(world: World) -> None:
     """When a begin is repeated, the same turn and block are begun again, from that moment on."""
     replica = await awake(world)
     (turn,) = (await tick(replica, row("a"))).turns
@@ -190,7 +197,7 @@ async def test_a_begin_that_arrives_after_its_done_lapses(world: World) -> None:
     assert await begin(replica, turn) == Begun()
 
 
-async def test_a_turn_not_used_lapses_and_its_slot_is_free(world: World) -> None:
+async def test_an_unused_turn_lapses_and_its_slot_is_free(world: World) -> None:
     """A dead replica's turn costs the turn's lease and no more, and the caller is refunded."""
     dead, other = await awake(world), world.replica("r2")
     (turn,) = (await tick(dead, row("a"))).turns
@@ -232,7 +239,7 @@ async def test_one_fetch_for_a_block(world: World) -> None:
     assert await begin(two, third, "c") == Begun()
 
 
-async def test_a_fetch_left_behind_is_given_up(world: World) -> None:
+async def test_an_abandoned_fetch_ends_with_its_lease(world: World) -> None:
     """After the fetch's lease another replica may fetch the block."""
     one = await awake(world)
     (first,) = (await tick(one, row("a"))).turns
@@ -243,7 +250,7 @@ async def test_a_fetch_left_behind_is_given_up(world: World) -> None:
     assert isinstance(await begin(one, first), Lapsed | Joined)
 
 
-async def test_a_block_that_has_changed_is_looked_at_again(world: World) -> None:
+async def test_a_changed_block_is_read_again(world: World) -> None:
     """Begin compares the head of the stored block with the one known to the replica."""
     replica = await awake(world)
     (turn,) = (await tick(replica, row("a"))).turns
@@ -253,7 +260,7 @@ async def test_a_block_that_has_changed_is_looked_at_again(world: World) -> None
     assert await begin(replica, turn, known=b"0123456789abcdef or whatever") == Begun()
 
 
-async def test_a_block_that_is_gone_is_fetched(world: World) -> None:
+async def test_a_lost_block_is_fetched(world: World) -> None:
     """A block that the replica has seen and the store has lost is no reason to look again: there is nothing to find."""
     replica = await awake(world)
     world.put(KEY, b"0123456789abcdef and what follows")
@@ -262,7 +269,7 @@ async def test_a_block_that_is_gone_is_fetched(world: World) -> None:
     assert await begin(replica, turn, known=b"0123456789abcdef") == Begun()
 
 
-async def test_the_head_that_begin_answers_lets_the_next_one_begin(world: World) -> None:
+async def test_the_head_that_begin_returns_lets_the_next_one_begin(world: World) -> None:
     """Any stored value, even an unreadable one, is reason to look once."""
     replica = await awake(world)
     for head in (b"\x00\xff\x80'%d\r\n\x7f234567", b"short", bytes(range(240, 256))):
@@ -275,15 +282,15 @@ async def test_the_head_that_begin_answers_lets_the_next_one_begin(world: World)
         world.now += REST
 
 
-async def test_a_value_of_another_type_is_nothing_stored(world: World) -> None:
-    """The fetch that begins replaces it with a block."""
+async def test_a_value_of_another_type_counts_as_absent(world: World) -> None:
+    """A value of another type counts as absent; the fetch replaces it with a block."""
     replica = await awake(world)
     world.garble(KEY)
     (turn,) = (await tick(replica, row("a"))).turns
     assert await begin(replica, turn) == Begun()
 
 
-async def test_a_pause_stops_everyone_and_a_shorter_one_does_not_shorten_it(world: World) -> None:
+async def test_a_pause_stops_all_callers_and_is_not_shortened(world: World) -> None:
     """A turn held is refunded, none is given until the pause ends, and every replica gets the reason."""
     one, two = await awake(world), world.replica("r2")
     (first,) = (await tick(one, row("a"))).turns
@@ -302,7 +309,7 @@ async def test_a_pause_stops_everyone_and_a_shorter_one_does_not_shorten_it(worl
     assert (ticked.pause_in_ms, ticked.pause_reason) == (0, "")
 
 
-async def test_what_is_returned_is_refunded_and_given_on(world: World) -> None:
+async def test_a_returned_turn_is_refunded_and_passed_on(world: World) -> None:
     """A returned turn goes to the next in line, in the same tick."""
     one, two = await awake(world), world.replica("r2")
     turns = (await tick(one, row("a", 2))).turns
@@ -313,7 +320,7 @@ async def test_what_is_returned_is_refunded_and_given_on(world: World) -> None:
     assert await begin(one, turns[0]) == Lapsed()
 
 
-async def test_another_replicas_turn_is_not_ones_own(world: World) -> None:
+async def test_a_replica_can_use_only_its_own_turns(world: World) -> None:
     """A turn can be begun, ended and returned only by its own replica."""
     one, two = await awake(world), world.replica("r2")
     (turn,) = (await tick(one, row("a"))).turns
@@ -340,7 +347,7 @@ async def test_a_turn_goes_to_the_replica_whose_oldest_waits_longest(world: Worl
     assert len((await tick(one, row("a", 5, waited_ms=1400))).turns) == 1
 
 
-async def test_equal_tags_who_waited_longest_then_the_name(world: World) -> None:
+async def test_equal_tags_are_ordered_by_wait_and_then_name(world: World) -> None:
     """The board shows the order of turns."""
     replica = world.replica("r1")
     ticked = await tick(replica, row("b"), row("c", waited_ms=5), row("a"), board=True)
@@ -348,8 +355,8 @@ async def test_equal_tags_who_waited_longest_then_the_name(world: World) -> None
     assert [rank.caller for rank in ticked.board.ranks] == ["c", "a", "b"]
 
 
-async def test_the_background_uses_what_nobody_asks_for(world: World) -> None:
-    """However long it has waited, it comes after all others, and leaves a slot for a newcomer."""
+async def test_the_background_uses_only_spare_turns(world: World) -> None:
+    """However long it has waited, the background comes after all others, and leaves a slot for a newcomer."""
     replica = await awake(world)
     background = row("~renewal", count=5, waited_ms=9_000, background=True)
     (turn,) = (await tick(replica, background)).turns
@@ -365,7 +372,7 @@ async def test_the_background_uses_what_nobody_asks_for(world: World) -> None:
     assert {each.caller for each in ticked.turns} <= {"a", "b"}
 
 
-async def test_the_background_is_no_matter_of_names(world: World) -> None:
+async def test_the_background_does_not_depend_on_names(world: World) -> None:
     """A caller named like the background gets its share of turns; one with any other name may wait in it."""
     replica = await awake(world)
     given = []
@@ -380,7 +387,7 @@ async def test_the_background_is_no_matter_of_names(world: World) -> None:
     assert abs(given.count("a") - given.count("~unknown")) <= 1
 
 
-async def test_who_waits_in_the_foreground_somewhere_is_not_in_the_background(world: World) -> None:
+async def test_a_caller_in_the_foreground_anywhere_is_not_in_the_background(world: World) -> None:
     """One replica's background does not lower the priority of the same caller's blocks on another."""
     one, two = await awake(world, "r1"), world.replica("r2")
     await tick(one, row("a", background=True))
@@ -389,8 +396,8 @@ async def test_who_waits_in_the_foreground_somewhere_is_not_in_the_background(wo
     assert [rank.background for rank in ticked.board.ranks] == [False] * len(ticked.board.ranks)
 
 
-async def test_a_waiting_background_is_told_when_two_slots_are_free(world: World) -> None:
-    """One free slot is not for it: a tick for that one would be in vain."""
+async def test_a_waiting_background_ticks_when_two_slots_are_free(world: World) -> None:
+    """One free slot is not given to the background, so a tick for it would be useless."""
     replica = await awake(world)
     (turn,) = (await tick(replica, row("a"))).turns
     assert await begin(replica, turn) == Begun()
@@ -447,8 +454,9 @@ async def test_a_step_of_the_servers_clock_neither_frees_nor_stalls(world: World
 
 
 @pytest.mark.parametrize("way_ms", [None, 80], ids=["a new replica", "a replica with slow answers"])
-async def test_no_stopwatch_brings_back_what_another_has_not_missed(world: World, way_ms: int | None) -> None:
-    """Slots taken by a clock that had gone back unnoticed last a window, also for the replica that notices."""
+async def test_an_unnoticed_step_back_keeps_slots_for_a_window(world: World, way_ms: int | None) -> None:
+    """Slots taken on a clock that had stepped back unnoticed stay taken for a window, also for the replica that
+    notices."""
     exact, other = await awake(world), world.replica("r2")
 
     async def ask(replica: Scheduler, count: int, *, answered_after_ms: int = 0) -> Ticked:
@@ -472,8 +480,8 @@ async def test_no_stopwatch_brings_back_what_another_has_not_missed(world: World
     assert (await ask(exact, 0)).free == 2
 
 
-async def test_an_idle_time_passes(world: World) -> None:
-    """A pause ends even if nobody has called the script meanwhile."""
+async def test_time_passes_without_script_calls(world: World) -> None:
+    """A pause ends even if the script has not been called meanwhile."""
     replica = await awake(world)
     (turn,) = (await tick(replica, row("a"))).turns
     await done(replica, turn, pause_ms=60_000, reason="70050")
@@ -485,7 +493,7 @@ async def test_an_idle_time_passes(world: World) -> None:
 
 @pytest.mark.parametrize("loss", ["flush", "restart"])
 async def test_after_a_loss_of_data_one_quiet_window(world: World, loss: str) -> None:
-    """Slots start taken; what was known from the server's clock before does not count."""
+    """Slots start taken; earlier readings of the server's clock do not count."""
     replica = await awake(world)
     (turn,) = (await tick(replica, row("a"))).turns
     getattr(world, loss)()
@@ -506,7 +514,7 @@ async def test_a_pause_outlives_a_failover(world: World) -> None:
     assert (ticked.pause_in_ms, ticked.pause_reason) == (9_000, "60007")
 
 
-async def test_a_changed_number_of_slots_is_kept_to(world: World) -> None:
+async def test_a_changed_number_of_slots_is_applied(world: World) -> None:
     """A replica with other rules adds slots that are unavailable at first, or removes those that stay taken longest."""
     old = await awake(world)
     assert (await tick(old)).free == 2
@@ -540,7 +548,7 @@ async def test_refunds_that_round_below_zero_are_still_tags(world: World) -> Non
         world.now += QUIET
 
 
-async def test_the_end_of_a_fetch_is_told_to_all(client: redis.Redis) -> None:
+async def test_the_end_of_a_fetch_is_published(client: redis.Redis) -> None:
     """The block's name is published once on the scheduler's channel."""
     world = World(client)
     replica = world.shared("r1")
@@ -565,7 +573,7 @@ async def test_the_servers_own_clock_and_run_are_used(client: redis.Redis) -> No
     for number in range(2_000):
         ticked = await tick(replica, row("a"))
         for turn in ticked.turns:
-            if await begin(replica, turn, f"b{number}") == Begun():
+            if isinstance(await begin(replica, turn, f"b{number}"), Begun):
                 begun += 1
                 await done(replica, turn, f"b{number}")
         if begun >= 6:
@@ -576,7 +584,7 @@ async def test_the_servers_own_clock_and_run_are_used(client: redis.Redis) -> No
     assert set(client.keys()) <= {b"tg:{news}:slots", b"tg:{news}:tags"}
 
 
-async def test_a_tick_begins_what_its_replica_wishes_for(world: World) -> None:
+async def test_a_tick_begins_the_wish_of_its_replica(world: World) -> None:
     """The slot is taken under the id that the replica has chosen, renewed by `begin`, and freed by `done`."""
     replica = await awake(world)
     ticked = await tick(replica, row("a"), board=True, wish=wish())
@@ -594,8 +602,8 @@ async def test_a_tick_begins_what_its_replica_wishes_for(world: World) -> None:
     assert (await tick(replica)).free == 2
 
 
-async def test_a_wish_is_for_a_turn_of_its_caller_that_is_usable_now(world: World) -> None:
-    """Another caller's turn, one that is usable later, and none at all begin nothing; they are listed as ever."""
+async def test_a_wish_is_for_a_turn_of_its_caller_that_is_not_in_use(world: World) -> None:
+    """Another caller's turn, none at all, and one that the replica uses begin nothing; they are listed as usual."""
     replica = await awake(world)
     ticked = await tick(replica, row("a", waited_ms=9), row("b"), wish=wish("c"))
     assert (ticked.begun, [turn.caller for turn in ticked.turns]) == (None, ["a", "b"])
@@ -603,12 +611,25 @@ async def test_a_wish_is_for_a_turn_of_its_caller_that_is_usable_now(world: Worl
         assert await begin(replica, turn, f"b{turn.id}") == Begun()
         await done(replica, turn, f"b{turn.id}")
     world.now += REST - 5
-    ticked = await tick(replica, row("a"), wish=wish())
-    assert (ticked.begun, [turn.usable_in_ms for turn in ticked.turns]) == (None, [5])
+    (turn,) = (await tick(replica, row("a"))).turns
+    world.now += 2
+    ticked = await tick(replica, row("a"), wish=wish(in_use=(turn.id,)))
+    assert (ticked.begun, [turn.usable_in_ms for turn in ticked.turns]) == (None, [3])
+
+
+async def test_a_wish_may_take_a_turn_that_another_replicas_tick_has_given(world: World) -> None:
+    """The replica has not learnt of it yet, and begins it before it is usable: no further call is needed."""
+    replica, other = await awake(world), world.replica("r2")
+    for turn in (await tick(replica, row("a", 2))).turns:
+        await begin(replica, turn, f"b{turn.id}")
+        await done(replica, turn, f"b{turn.id}")
+    await tick(replica, row("a"))
+    await tick(other)
+    world.now += REST - 20
+    assert (await tick(other, row("b"))).turns != ()
     world.now += 5
     ticked = await tick(replica, row("a"), wish=wish())
-    assert ticked.begun is None, "a turn from before may be in use"
-    assert [turn.usable_in_ms for turn in ticked.turns] == [0]
+    assert (ticked.begun, ticked.turns) == (Begun(usable_in_ms=15), ())
 
 
 @pytest.mark.parametrize("known", [b"", b"the one before"])
@@ -626,7 +647,7 @@ async def test_a_wish_for_a_stored_block_is_refunded(world: World, known: bytes)
 
 
 async def test_a_wish_for_a_block_that_is_being_fetched_joins(world: World) -> None:
-    """As a begin does; the turn is free for the next."""
+    """A wish for a block that is being fetched joins, as `begin` does; the turn is free for the next."""
     replica, other = await awake(world), world.replica("r2")
     assert (await tick(replica, row("a"), wish=wish())).begun == Begun()
     assert (await tick(other, row("a"), wish=wish(number=2))).begun == Joined(lease_in_ms=RULES.fetch_lease_ms)
@@ -634,13 +655,83 @@ async def test_a_wish_for_a_block_that_is_being_fetched_joins(world: World) -> N
 
 
 async def test_a_wish_whose_answer_was_lost_is_given_back(world: World) -> None:
-    """A returned turn that a tick has begun counts as done: nobody waits for its lease, and the block is free."""
+    """A returned turn that a tick has begun led to no call: its slot is free at once, and so is the block."""
     replica = await awake(world)
     assert (await tick(replica, row("a"), wish=wish())).begun == Begun()
+    world.now += 10
     ticked = await tick(replica, row("a"), returned=(wish().turn,), wish=wish(number=2))
     assert ticked.begun == Begun()
-    world.now += REST
     assert (await tick(replica)).free == 1
+
+
+async def test_a_turn_that_is_begun_early_takes_its_slot_from_when_it_is_usable(world: World) -> None:
+    """The call is sent then: so transit and window count from there, and the answer can't have come before."""
+    replica = await awake(world)
+    for turn in (await tick(replica, row("a", 2))).turns:
+        await begin(replica, turn, f"b{turn.id}")
+        await done(replica, turn, f"b{turn.id}")
+    world.now += REST - 20
+    first, second = (await tick(replica, row("a", 2))).turns
+    assert await begin(replica, first, "b1") == Begun(usable_in_ms=20)
+    assert await begin(replica, second, "b2") == Begun(usable_in_ms=20)
+    await done(replica, first, "b1", took_ms=3)
+    world.now += 20 + REST - 1
+    assert (await tick(replica)).free == 0
+    world.now += 1
+    assert (await tick(replica)).free == 1
+    world.now += QUIET - REST - 1
+    assert (await tick(replica)).free == 1
+    world.now += 1
+    assert (await tick(replica)).free == 2
+
+
+async def test_a_turn_begun_early_may_be_returned(world: World) -> None:
+    """As if it had never begun: the slot is free when it would have been, and the block may be fetched by others."""
+    replica, other = await awake(world), world.replica("r2")
+    for turn in (await tick(replica, row("a", 2))).turns:
+        await begin(replica, turn, f"b{turn.id}")
+        await done(replica, turn, f"b{turn.id}")
+    world.now += REST - 20
+    (turn,) = (await tick(replica, row("a"))).turns
+    assert await begin(replica, turn) == Begun(usable_in_ms=20)
+    await tick(replica, returned=(turn.id,))
+    world.now += 20
+    assert (await tick(replica)).free == 2
+    (turn,) = (await tick(other, row("a"))).turns
+    assert await begin(other, turn) == Begun()
+
+
+async def test_a_late_done_frees_the_slot_a_window_after_the_answer(world: World) -> None:
+    """It says when the answer came, counted from when the begin was sent, which was before it took the slot."""
+    replica = await awake(world)
+    (turn,) = (await tick(replica, row("a"))).turns
+    await begin(replica, turn)
+    world.now += 150
+    await done(replica, turn, took_ms=40)
+    world.now += 40 + REST - 150 - 1
+    assert (await tick(replica)).free == 1
+    world.now += 1
+    assert (await tick(replica)).free == 2
+
+
+async def test_turns_are_given_earlier_where_redis_is_slow(world: World) -> None:
+    """By two round trips: so a tick and a begin fit in between. At most a quarter of the window."""
+    replica = await awake(world)
+    for turn in (await tick(replica, row("a", 2))).turns:
+        await begin(replica, turn, f"b{turn.id}")
+        await done(replica, turn, f"b{turn.id}")
+    free_at = world.now + REST
+    for way_ms, ahead_ms in ((30, RULES.ahead_ms + 120), (200, RULES.window_ms // 4)):
+        world.plan(sent=world.now, at=world.now + way_ms, back=world.now + 2 * way_ms)
+        await tick(replica, row("a"))
+        world.now += 2 * way_ms
+        world.plan(sent=world.now, at=world.now, back=world.now)
+        ticked = await tick(replica, row("a"))
+        assert ticked.turns == ()
+        assert ticked.due_in_ms == free_at - ahead_ms - world.now
+    world.now += ticked.due_in_ms
+    world.plan(sent=world.now, at=world.now, back=world.now)
+    assert [turn.usable_in_ms for turn in (await tick(replica, row("a"))).turns] == [RULES.window_ms // 4]
 
 
 async def test_after_a_wish_the_report_lacks_what_was_begun(world: World) -> None:
@@ -661,7 +752,8 @@ async def test_after_a_wish_the_report_lacks_what_was_begun(world: World) -> Non
 
 
 async def test_a_tick_that_was_overtaken_begins_nothing(client: redis.Redis) -> None:
-    """A tick that arrives after a later one of its replica gives turns, but nobody would learn of a fetch."""
+    """A tick that arrives after a later one of its replica gives turns, but begins no fetch, which would stay
+    unnoticed."""
     world = World(client)
     late = world.shared("r1")
     await tick(late)

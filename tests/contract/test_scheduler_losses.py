@@ -53,10 +53,12 @@ class Ruled:
         self._policy.rules = self._rules
         return await self.inner.begin(turn, block=block, block_key=block_key, known=known)
 
-    async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
+    async def done(
+        self, turn: int, *, block: str, pause_ms: int, pause_reason: str, took_ms: int | None = None
+    ) -> None:
         """See `Scheduler.done`."""
         self._policy.rules = self._rules
-        await self.inner.done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason)
+        await self.inner.done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason, took_ms=took_ms)
 
 
 class Backlog:
@@ -133,7 +135,7 @@ async def test_replicas_with_other_numbers_of_calls_share_the_budget(world: Worl
 async def test_a_rollout_that_shortens_the_window_costs_no_turns(world: World, window_ms: int) -> None:
     """Replicas with the longer window and with the shorter one get turns, at the pace of the longer one or more.
 
-    What was taken for the longer window is no garbage, and no longer taken once the shorter one has passed.
+    Slots taken for the longer window are not treated as garbage, and are free once the shorter one has passed.
     """
     replicas: dict[str, Ruled] = {}
     for name, window in (("old", window_ms), ("new", RULES.window_ms)):

@@ -1,4 +1,4 @@
-"""The script over a simulated minute: the same scene as the policy's, on a real Valkey."""
+"""The script over a simulated minute: the same scenario as the policy's, on a real Valkey."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ class InRedis:
     def __init__(self, client: redis.Redis) -> None:
         self.epoch = 0
         self.now = 0
-        self._reading = Reading(raw_ms=0, run_id="a", epoch=0, seen_ms=0, chance=1)
+        self._reading = Reading(raw_ms=0, run_id="a", epoch=0, seen_ms=0, ahead_ms=0, chance=1)
         self._client = client
         self._replicas: dict[str, RedisScheduler] = {}
 
@@ -44,7 +44,7 @@ class InRedis:
         return run(self._of(replica, reading).tick(waiting, **how))
 
     def begin(self, reading: Reading, replica: str, turn: int, *, block: str, known: bytes, stored: bytes) -> Beginning:
-        """See `Policy.begin`; nothing is stored in this scene."""
+        """See `Policy.begin`; nothing is stored in this scenario."""
         assert not stored
         return run(self._of(replica, reading).begin(turn, block=block, block_key="tg:{news}:none", known=known))
 
@@ -54,7 +54,8 @@ class InRedis:
 
 
 def test_the_script_gives_what_the_rules_promise_over_a_minute() -> None:
-    """Eight replicas, weights 1 and 3, a rare third: full, never over, fair, and the third is served next."""
+    """Eight replicas, weights 1 and 3, a rare third caller: the budget is fully used, never exceeded and fairly
+    shared, and the third is served next."""
     with server() as client:
         scene = Simulation(RULES, replicas=8, redis_ms=(0.2, 1), upstream_ms=(0, 80), seed=9)
         scene.policy = InRedis(client)  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""A turn that leads to no call is gone, and its slot carries another one at once: on the model and on the script."""
+"""A turn that leads to no call ends, and its slot can be used at once, on the model and on the script."""
 
 from collections.abc import Iterator
 
@@ -35,8 +35,8 @@ async def _begin(replica: Scheduler, turn: int, block: str, *, known: bytes = b"
 
 
 @pytest.mark.parametrize("kind", [Joined, AlreadyStored, Paused])
-async def test_a_refunded_turn_is_gone_and_its_slot_is_free(world: World, kind: type) -> None:
-    """It is listed no more, can't begin, and the next caller's turn is another one, usable at once."""
+async def test_a_refunded_turn_ends_and_its_slot_is_free(world: World, kind: type) -> None:
+    """A refunded turn is no longer listed and can't begin, and the next caller gets another turn, usable at once."""
     one, two = world.replica("r1"), world.replica("r2")
     await _tick(one)
     world.now += QUIET
@@ -61,8 +61,8 @@ async def test_a_refunded_turn_is_gone_and_its_slot_is_free(world: World, kind: 
     assert (await _tick(two)).free == 0
 
 
-async def test_a_fetch_that_has_ended_keeps_nobody_from_the_block(world: World) -> None:
-    """Another replica may call for it at once, not only when the lease of the first is over."""
+async def test_a_block_can_be_fetched_again_after_its_fetch_has_ended(world: World) -> None:
+    """Another replica may fetch the block at once, not only when the lease of the first fetch is over."""
     one, two = world.replica("r1"), world.replica("r2")
     await _tick(one)
     world.now += QUIET

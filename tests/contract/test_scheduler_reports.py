@@ -40,8 +40,8 @@ async def test_a_caller_keeps_its_time_of_entry_over_small_differences(world: Wo
         assert board.ranks[0].waited_ms == expected
 
 
-async def test_no_number_of_callers_in_the_background_comes_before_another(world: World) -> None:
-    """However they are listed."""
+async def test_background_callers_come_last_however_many(world: World) -> None:
+    """Background callers come last, in whatever order callers are listed."""
     replica = world.replica("r1")
     await tick(replica)
     world.now += QUIET
@@ -53,7 +53,7 @@ async def test_no_number_of_callers_in_the_background_comes_before_another(world
 
 
 async def test_the_smallest_tag_is_found_among_many(world: World) -> None:
-    """In whatever order they have come, and although others have just had turns."""
+    """The smallest tag is found in whatever order callers were added, and although others have just had turns."""
     replica = world.replica("r1")
     names = [f"c{number:02}" for number in range(12)]
     rows = [row(name, 2, waited_ms=1000 - 10 * at) for at, name in enumerate(reversed(names))]
@@ -71,7 +71,7 @@ async def test_the_smallest_tag_is_found_among_many(world: World) -> None:
 async def test_a_report_in_which_nothing_changes_is_not_sent_again(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even if its wish was not granted."""
+    """A report without changes is not sent again, even if its wish was not granted."""
     world = World(client)
     replica = world.replica("r1")
     rows: list[list[object]] = []
@@ -85,7 +85,7 @@ async def test_a_report_in_which_nothing_changes_is_not_sent_again(
 
     monkeypatch.setattr(ScriptHere, "if_loaded", recorded)
     for number in range(5):
-        wish = Wish(turn=FIRST_WISH + number, caller="a", block="b", block_key="tg:{news}:b", known=b"")
+        wish = Wish(turn=FIRST_WISH + number, in_use=(), caller="a", block="b", block_key="tg:{news}:b", known=b"")
         await tick(replica, row("a", 2, waited_ms=100 * number), row("c", waited_ms=100 * number), wish=wish)
         world.now += 100
     assert rows[1:] == [[]] * (len(rows) - 1)

@@ -1,4 +1,4 @@
-"""Which state the script believes: at the bounds of its numbers it goes on, beyond them it takes all slots."""
+"""Which state the script accepts: within the bounds of its numbers it continues, beyond them it takes all slots."""
 
 from collections.abc import Iterator
 
@@ -77,7 +77,7 @@ NUMBERS: list[tuple[str, object, object, object, object]] = [
 async def test_numbers_have_bounds(
     world: World, place: str, too_small: object, least: object, most: object, too_large: object
 ) -> None:
-    """At the bounds they may be our own; beyond them nobody has written them."""
+    """Numbers up to the bounds are accepted; beyond them they count as garbage."""
     if place != "now":  # the slots of this state are later than its least time
         assert await is_believed(world, place, least)
         assert not await is_believed(world, place, too_small)
@@ -87,14 +87,14 @@ async def test_numbers_have_bounds(
 
 
 @pytest.mark.parametrize("place", ["reason", "slot.replica", "slot.caller", "slot.block"])
-async def test_texts_are_no_numbers(world: World, place: str) -> None:
-    """Whatever the others are."""
+async def test_numbers_in_place_of_texts_are_garbage(world: World, place: str) -> None:
+    """A number in place of a text counts as garbage."""
     assert await is_believed(world, place, "a text")
     assert not await is_believed(world, place, 1)
 
 
-async def test_a_slot_that_is_taken_for_longer_than_any_of_ours_is_free_when_ours_would_be(world: World) -> None:
-    """A replica with a longer window has taken it, before a rollout that shortens the window."""
+async def test_a_slot_taken_by_a_longer_window_is_free_when_ours_would_be(world: World) -> None:
+    """A slot that a replica with a longer window took before a rollout is free when one of ours would be."""
     assert world.client is not None
     assert await is_believed(world, "slot.free_at", f"+{DAY_MS}")
     state = msgspec.msgpack.decode(world.client.get(STATE))
@@ -104,7 +104,7 @@ async def test_a_slot_that_is_taken_for_longer_than_any_of_ours_is_free_when_our
 
 @pytest.mark.parametrize(("ago_ms", "steps_aside"), [(8_500, True), (10_500, False), (-8_500, True), (-11_500, False)])
 async def test_a_newer_release_is_left_alone_for_ten_seconds(world: World, ago_ms: int, steps_aside: bool) -> None:
-    """After its last call, by whichever clock: then it has gone, and its state is replaced."""
+    """Ten seconds after its last call, by either clock, the newer release counts as gone, and its state is replaced."""
     assert world.client is not None
     used_ms = world.client.time()[0] * 1000 - ago_ms
     world.client.set(STATE, msgspec.msgpack.encode([FORMAT + 1, 1, used_ms, "its run", "more"]))
@@ -118,7 +118,7 @@ async def test_a_newer_release_is_left_alone_for_ten_seconds(world: World, ago_m
 
 
 async def test_the_runs_that_a_replica_has_left_are_bounded(world: World) -> None:
-    """However often Redis restarts in its life."""
+    """The runs that a replica has left are bounded, however often Redis restarts."""
     replica = world.shared("r1")
     for _ in range(40):
         world.restart()

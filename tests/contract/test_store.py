@@ -58,7 +58,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
             yield store
 
 
-async def test_a_value_comes_back_as_it_was_put(store: Store) -> None:
+async def test_a_stored_value_is_returned_unchanged(store: Store) -> None:
     """Bytes of any kind survive, and a key that was never put has no value."""
     value = bytes(range(256)) * 100
     await store.put("t:{a}:k", value, ttl_ms=10_000)
@@ -77,8 +77,8 @@ async def test_values_are_put_together(store: Store) -> None:
             assert time.monotonic() - started_s < 1.0
 
 
-async def test_a_value_ends(store: Store) -> None:
-    """A value is gone after its time to live."""
+async def test_a_value_expires(store: Store) -> None:
+    """A value expires after its time to live."""
     await store.put("t:{a}:brief", b"1", ttl_ms=30)
     started = time.monotonic()
     while await store.get("t:{a}:brief") is not None:
@@ -124,7 +124,7 @@ async def test_a_purge_takes_one_prefix_only(store: Store) -> None:
     assert await store.delete_matching("t:{a*}:b:") == 0
 
 
-async def test_a_message_reaches_all_who_listen_in_order(redis_store: RedisStore) -> None:
+async def test_messages_reach_all_handlers_in_order(redis_store: RedisStore) -> None:
     """Messages arrive at every handler of the channel and no other, in order, once listening has begun."""
     heard: list[bytes] = []
     also: list[bytes] = []
@@ -176,7 +176,7 @@ async def test_cancelled_calls_leak_no_connection(redis_store: RedisStore) -> No
     await until(lambda: not any(task.get_name().startswith("store-call") for task in asyncio.all_tasks()))
 
 
-async def test_what_was_begun_is_finished(store: Store) -> None:
+async def test_a_cancelled_put_is_finished(store: Store) -> None:
     """A put whose caller is cancelled while it is in progress is carried out."""
     task = asyncio.ensure_future(store.put("t:{a}:begun", b"v", ttl_ms=60_000))
     await asyncio.sleep(0)
@@ -213,7 +213,7 @@ async def test_a_script_that_was_not_loaded_does_not_run(redis_store: RedisStore
     assert await script.if_loaded(["t:{a}:loaded"], ["y"]) == [2, b"y"]
 
 
-async def test_what_is_no_string_is_no_value(redis_store: RedisStore) -> None:
+async def test_a_key_of_another_type_has_no_value(redis_store: RedisStore) -> None:
     """A key of another type has no value, and can be put."""
     await redis_store.script("return {redis.call('LPUSH', KEYS[1], 'x')}")(["t:{a}:list"], [])
     assert await redis_store.get("t:{a}:list") is None

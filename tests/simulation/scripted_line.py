@@ -75,6 +75,7 @@ class Scripted(LocalScheduler):
         self.begins: list[int] = []
         self.knowns: list[bytes] = []
         self.dones: list[float] = []
+        self.pauses: list[tuple[int, str]] = []
         self.lost_begins = 0
         self.lost_dones = 0
         self.hangs = asyncio.Event()
@@ -112,14 +113,17 @@ class Scripted(LocalScheduler):
             raise StoreUnavailable("timed out")
         return answer
 
-    async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
+    async def done(
+        self, turn: int, *, block: str, pause_ms: int, pause_reason: str, took_ms: int | None = None
+    ) -> None:
         """End a fetch, unless that is lost."""
         self.dones.append(asyncio.get_running_loop().time())
+        self.pauses.append((pause_ms, pause_reason))
         await asyncio.sleep(WAY_S)
         if self.lost_dones:
             self.lost_dones -= 1
             raise StoreUnavailable("timed out")
-        await super().done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason)
+        await super().done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason, took_ms=took_ms)
 
 
 Scene = Callable[[Line, Scripted], Awaitable[None]]

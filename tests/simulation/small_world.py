@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 
@@ -197,9 +198,11 @@ def play(
     rules: Rules = RULES,
     memory_bytes: int = 1_000_000,
 ) -> None:
-    """Run a scene in a world of its own, and shut its replicas down in order."""
+    """Run a scene in a world of its own, and shut its replicas down in order. No task may end in an error unseen."""
+    unseen: list[dict[str, Any]] = []
 
     async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
         world = SmallWorld(replicas=replicas, rules=rules, memory_bytes=memory_bytes)
         await world.start()
         await scene(world)
@@ -208,6 +211,7 @@ def play(
             await asyncio.wait_for(replica.aclose(), 60)
 
     run_in_virtual_time(run)
+    assert unseen == []
 
 
 def tasks(page: Page) -> list[int]:

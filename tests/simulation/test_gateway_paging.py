@@ -43,6 +43,19 @@ def test_a_part_of_a_stream_lives_as_long_as_its_block() -> None:
     play(scene)
 
 
+def test_the_second_block_of_a_page_may_wait_for_what_is_left_of_the_patience() -> None:
+    """One slot is free: the first block takes it, and the other one waits for the next."""
+
+    async def scene(world: SmallWorld) -> None:
+        await asyncio.gather(*(world.page(f"a{number}", caller="other") for number in range(4)))
+        asked_s = world.loop.time()
+        page = await world.page(offset=5, patience_s=3.0)
+        assert tasks(page) == list(range(5, 15))
+        assert 0.5 < world.loop.time() - asked_s < 2.0
+
+    play(scene)
+
+
 def test_two_blocks_of_a_page_share_one_patience() -> None:
     """What the first block has waited is missing from the second's wait, and the refusal tells of the whole wait."""
 

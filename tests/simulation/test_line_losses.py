@@ -52,6 +52,7 @@ def test_the_end_of_a_fetch_is_told_again_and_again_with_growing_pauses() -> Non
         await asyncio.sleep(10)
         apart = [later - earlier for earlier, later in zip(scheduler.dones, scheduler.dones[1:], strict=False)]
         assert apart == pytest.approx([DONE_AGAIN_S * 2**n + WAY_S for n in range(4)], abs=0.01)
+        assert line._turns._ending == set()
         scheduler.lost_dones = 1
         scheduler.dones.clear()
         assert isinstance(await ask(line, Block("c")), Fetched)
@@ -157,3 +158,21 @@ def test_an_outage_is_waited_out_for_the_grace_period_and_not_longer() -> None:
         assert not line.is_cut_off, "it is noticed although nobody waits"
 
     in_a_line(scene, grace_s=2.0)
+
+
+def test_the_end_of_a_call_carries_the_pause_that_the_upstream_asked_for() -> None:
+    """Nobody calls before it is over; a call that went well, or failed otherwise, asks for none."""
+
+    async def scene(line: Line, scheduler: Scripted) -> None:
+        block = Block()
+        error = UpstreamTimeout("no answer", app="shop")
+        block.failures = [
+            CallFailed(error=error, again=True, pause_s=1.5, pause_reason="throttled"),
+            CallFailed(error=error, again=True),
+        ]
+        assert isinstance(await ask(line, block), Fetched)
+        assert scheduler.pauses == [(1500, "throttled"), (0, ""), (0, "")]
+        assert block.calls[1] - block.calls[0] == pytest.approx(1.55, abs=0.05)
+        assert line.pause_s() == 0.0
+
+    in_a_line(scene)

@@ -135,6 +135,16 @@ def test_a_look_at_a_scheduler_that_hangs_ends() -> None:
     in_a_line(scene)
 
 
+def test_nothing_is_known_of_a_pause_before_the_first_tick() -> None:
+    """And so there is none."""
+
+    async def scene(line: Line, scheduler: Scripted) -> None:
+        assert Line(scheduler, app="shop", rules=RULES).pause_s() == 0.0
+        assert line.pause_s() == 0.0
+
+    in_a_line(scene)
+
+
 def test_the_age_of_what_is_known_is_told() -> None:
     """`seen_s` counts from the last answer."""
 

@@ -206,7 +206,7 @@ class Line:
             await self._ticker
         await self._turns.aclose()  # the last tick may have begun a fetch
 
-    def estimate_s(self, caller: str, weight: float, place: int = 1, *, background: bool = False) -> float:
+    def estimate_s(self, caller: str, weight: float, place: int, *, background: bool = False) -> float:
         """Estimate the wait from now for the caller's `place`-th block, in seconds, from what is known."""
         if self.last is None:
             return 0.0

@@ -22,7 +22,8 @@ local SPANS = 1024 -- of an epoch; its number is a multiple of this, plus the sp
 
 local op, rules, replica, epoch, seen_ms, chance, test_raw, args = unpack(cmsgpack.unpack(ARGV[1]))
 local RUN, REPLACED = ARGV[3], ARGV[4]
-local N, WINDOW, TRANSIT, TURN_LEASE, FETCH_LEASE, REPORT_LEASE, AHEAD, CLOCK_STEP, GAP, CHANNEL = unpack(rules)
+local N, WINDOW, TRANSIT, TURN_LEASE, FETCH_LEASE, REPORT_LEASE, AHEAD, AHEAD_MAX, CLOCK_STEP, GAP, CHANNEL =
+  unpack(rules)
 local REST = WINDOW + 1 -- for what is lost in rounding
 
 -- Fields of a slot; pending: held for a turn that has not begun.
@@ -145,14 +146,30 @@ local function end_flight(block, turn)
   end
 end
 
-local function give_back(turn)
+-- When the call of a turn that has begun is sent: a turn may begin before it is usable.
+local function sent_at(slot) return math.max(slot[BEGUN_AT], slot[USABLE_AT]) end
+
+-- `took` is the time from when the last begin was sent until the answer: so it has come by that time after the begin.
+local function give_back(turn, took)
   local slot = slot_of(turn)
   if not slot then return end
   if pending(slot) then return refund(slot) end
-  S.held = S.held + (math.min(now - slot[BEGUN_AT], TRANSIT) - S.held) / HELD_SHARE
-  slot[FREE_AT] = math.min(slot[FREE_AT], now + REST)
+  local sent = sent_at(slot)
+  local answered = math.max(sent, math.min(now, slot[BEGUN_AT] + took))
+  S.held = S.held + (math.min(answered - sent, TRANSIT) - S.held) / HELD_SHARE
+  slot[FREE_AT] = math.min(slot[FREE_AT], answered + REST)
   slot[TURN] = 0
   end_flight(slot[BLOCK], turn)
+end
+
+-- Take back a turn that has led to no call: if it has begun, that is undone.
+local function return_turn(turn)
+  local slot = slot_of(turn)
+  if slot and not pending(slot) and slot[FREE_AT] == sent_at(slot) + TRANSIT + REST then
+    slot[FREE_AT], slot[BEGUN_AT] = slot[USABLE_AT], -1
+    end_flight(slot[BLOCK], turn)
+  end
+  give_back(turn, LARGEST)
 end
 
 -- One fewer waits for what this slot's turn was given for.
@@ -259,7 +276,7 @@ local function settle()
   S.raw = raw
   now = S.now
   for _, slot in ipairs(S.slots) do
-    slot[FREE_AT] = math.min(slot[FREE_AT], now + TRANSIT + REST) -- taken by a replica with a longer window
+    slot[FREE_AT] = math.min(slot[FREE_AT], now + AHEAD_MAX + TRANSIT + REST) -- taken by one with a longer window
     if pending(slot) and now >= slot[USABLE_AT] + TURN_LEASE then refund(slot) end
   end
   while #S.slots > N do
@@ -527,6 +544,8 @@ local function purge_flights()
   S.purge_at = now + FETCH_LEASE
 end
 
+local function is_paused(slot) return S.pause_until > math.max(now, slot[USABLE_AT]) end
+
 local function begin(turn, block, known, head_bytes)
   local slot, flight = slot_of(turn), flight_of(block)
   if not slot or (not pending(slot) and slot[BLOCK] ~= block) then
@@ -538,55 +557,63 @@ local function begin(turn, block, known, head_bytes)
   local stored = head ~= '' and head ~= known
   if other or stored then
     if pending(slot) then take_off(slot) end
-    give_back(turn)
+    give_back(turn, LARGEST)
     if stored then return { 'stored', 0, head } end
     return { 'joined', flight.ends - now }
   end
-  if S.pause_until > now then
-    give_back(turn)
+  if is_paused(slot) then
+    give_back(turn, LARGEST)
     return { 'paused', S.pause_until - now, S.reason }
   end
   if pending(slot) then
-    if now < slot[USABLE_AT] then return { 'early', slot[USABLE_AT] - now } end
     take_off(slot)
     slot[STARTED], slot[BLOCK] = slot[USABLE_AT], block
   end
-  slot[BEGUN_AT], slot[FREE_AT] = now, now + TRANSIT + REST
+  slot[BEGUN_AT] = now
+  local sent = sent_at(slot)
+  slot[FREE_AT] = sent + TRANSIT + REST
   purge_flights()
-  redis.call('HSET', KEYS[4], block, cmsgpack.pack({ turn, now + FETCH_LEASE }))
-  return { 'begun' }
+  redis.call('HSET', KEYS[4], block, cmsgpack.pack({ turn, sent + FETCH_LEASE }))
+  return { 'begun', sent - now }
 end
 
--- Begin what the replica wishes for, if a turn later than `last_id` allows it now. An older one may be in use already.
-local function grant(wish, last_id)
+-- Begin what the replica wishes for, if it has a turn for that caller which it does not use: which it does not know yet.
+local function grant(wish)
+  local used = {}
+  for _, turn in ipairs(wish[7]) do used[turn] = true end
   for _, slot in ipairs(S.slots) do
-    if slot[TURN] > last_id and pending(slot) and slot[USABLE_AT] <= now
-      and slot[REPLICA] == replica and slot[CALLER] == wish[2] then
+    if pending(slot) and slot[REPLICA] == replica and slot[CALLER] == wish[2] and not used[slot[TURN]]
+      and not is_paused(slot) then
       slot[TURN] = wish[1]
       return begin(wish[1], wish[3], wish[4], wish[5])
     end
   end
 end
 
--- `wish`: the id that its turn is to get, its caller, begin's other arguments, and whether it is in the background.
+-- `wish`: the id that its turn is to get, its caller, begin's other arguments, whether it is in the background, and the
+-- turns that the replica uses.
 local function tick(returned, quiet, wants_board, count, urgent, whole, number, _, wish)
-  for _, turn in ipairs(returned) do give_back(turn) end
+  for _, turn in ipairs(returned) do return_turn(turn) end
   local is_latest = take_report(count, whole, number)
   if quiet then
     for _, slot in ipairs(S.slots) do
       if pending(slot) then refund(slot) end
+      slot[TURN] = 0 -- no `done` may free it sooner
       slot[FREE_AT] = math.max(slot[FREE_AT], now + TRANSIT + REST)
     end
   end
-  local seen, begun
+  if not is_latest then wish = nil end
+  local seen
+  local begun = wish and grant(wish)
   if wants_board or (count > 0 and S.pause_until <= now + AHEAD and free_slots() > 0) then
-    local last_id = S.next_id
     seen = standing()
     give(seen)
-    begun = wish and is_latest and grant(wish, last_id) or nil
-    if begun and begun[1] ~= 'begun' then -- its turn is somebody else's now
-      seen = standing()
-      give(seen)
+    if wish and not begun then
+      begun = grant(wish)
+      if begun and begun[1] ~= 'begun' then -- its turn is somebody else's now
+        seen = standing()
+        give(seen)
+      end
     end
   end
   local turns, held, free, left = {}, {}, 0, count
@@ -620,9 +647,9 @@ local function tick(returned, quiet, wants_board, count, urgent, whole, number, 
     begun or { '' }, wants_board and board(seen) or nil }
 end
 
-local function done(turn, block, pause_ms, reason)
+local function done(turn, block, pause_ms, reason, took)
   if not end_flight(block, turn) then redis.call('PUBLISH', CHANNEL, block) end
-  give_back(turn)
+  give_back(turn, took)
   if pause_ms > 0 and now + pause_ms > S.pause_until then S.pause_until, S.reason = now + pause_ms, reason end
   return {}
 end

@@ -148,7 +148,7 @@ def of_a_hit() -> list[tuple[str, str]]:
         ("of that, metrics and use", f"{all_us - logged_us:.1f} µs"),
         ("of that, a new request id", f"{each_us(lambda: request_id_of(None)):.1f} µs"),
         ("for comparison: the same line by structlog", f"{_by_structlog(observed()):.1f} µs"),
-        ("for comparison: who asks, by SHA-256", f"{each_us(lambda: callers.identify(authorization)):.1f} µs"),
+        ("for comparison: authentication by SHA-256", f"{each_us(lambda: callers.identify(authorization)):.1f} µs"),
     ]
 
 

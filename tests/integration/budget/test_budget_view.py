@@ -135,6 +135,19 @@ async def test_failing_calls_are_shown_with_the_last_success(own_valkey: Server)
         assert stopped["state_detail"].startswith("Calls are stopped: ")
 
 
+async def test_a_pause_is_shown_with_its_reason_on_both_replicas(own_valkey: Server) -> None:
+    """The upstream has answered that there were too many calls, among others that went well."""
+    async with gateways(own_valkey, attempts=1, pause_s=20.0) as both:
+        for offset in (0, 100, 200):
+            assert (await both.get(0, f"/tasks?offset={offset}", "reports")).status_code == 200
+        await both.sandbox.control.add_fault(ErrorCode(code=60007))
+        assert (await both.get(0, "/tasks?q=x", "reports")).status_code in (502, 503)
+        for replica in range(2):
+            body = await both.budget_when(lambda body: body["state"] == "paused", replica=replica)
+            assert body["state_detail"].endswith("(throttled).")
+            assert body["pause"]["reason"] == "throttled"
+
+
 async def test_waiting_requests_are_seen_on_both_replicas(own_valkey: Server) -> None:
     """Thirty blocks take two seconds: the other replica reports how many wait and how long, and no slot is free."""
     async with gateways(own_valkey) as both:

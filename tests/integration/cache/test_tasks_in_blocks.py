@@ -175,6 +175,20 @@ async def test_the_index_is_bounded(valkey: Server) -> None:
         await replica.store.aclose()
 
 
+async def test_an_app_has_a_hundred_thousand_places(valkey: Server) -> None:
+    """Some eleven megabytes of Redis; then it starts again."""
+    replica = Replica(valkey)
+    places = TaskPlaces(replica.store, prefix="t")
+    place = TaskPlace(block="a:0", fetched_at_ms=1)
+    try:
+        valkey.run("HSET", INDEX, "#", "99998")
+        for task_id, kept in ((1, 2), (2, 3), (3, 2)):
+            await places.put("shop", [task_id], place, ttl_ms=10_000)
+            assert valkey.run("HLEN", INDEX) == kept
+    finally:
+        await replica.store.aclose()
+
+
 async def test_a_thousand_tasks_in_one_block(pair: tuple[Replica, Replica]) -> None:
     """The index takes a thousand tasks of one block, the largest that is possible."""
     one, two = pair

@@ -22,6 +22,11 @@ HERE = Path(__file__).parent
 DEADLINE_S = 15.0
 
 
+def _paths() -> list[str]:
+    """Return where Python looks for packages first, such as newer ones than are pinned."""
+    return [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+
+
 class Served:
     """A serving process."""
 
@@ -38,7 +43,7 @@ class Served:
             bufsize=1,
             start_new_session=True,
             preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))) if files else None,
-            env={**os.environ, "PYTHONPATH": str(HERE.parents[2])},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join((str(HERE.parents[2]), *_paths()))},
         )
         self.lines: list[str] = []
 

@@ -87,3 +87,16 @@ def test_a_position_counts_what_still_needs_a_turn(places: Queue) -> None:
     assert [places.position(want, "x") for want in wants] == [1, 2, 3]
     wants[0].state = BlockState.CALLING
     assert places.position(wants[2], "x") == 2
+
+
+def test_the_background_is_first_only_if_nobody_else_waits(places: Queue) -> None:
+    """Even if it came first; a caller whose blocks are all being fetched does not wait."""
+    behind = QueuedBlock(JobOfNothing("behind"))
+    places.enter(behind, caller="~renewal", weight=1.0, now_s=0, background=True)
+    assert places.first() == ("~renewal", behind)
+    wanted = _enter(places, "a", "x", now_s=1)
+    assert places.first() == ("x", wanted)
+    wanted.state = BlockState.CALLING
+    assert places.first() == ("~renewal", behind)
+    behind.state = BlockState.CALLING
+    assert places.first() is None

@@ -168,3 +168,15 @@ def test_a_refusal_whose_text_is_no_text_is_corrupt() -> None:
     head, rest = value[:HEAD_BYTES], value[HEAD_BYTES + 4 :] + b"\xff"
     checksum = crc32(head + rest).to_bytes(4, "big")
     assert decode(head + checksum + rest) == CorruptBlock(reason="shape")
+
+
+def test_fields_that_promise_more_records_than_there_are_bytes_are_corrupt() -> None:
+    """A good checksum does not make their number right."""
+    value = bytearray(encode(GOOD, chance=CHANCE))
+    count_at = HEAD_BYTES + struct.calcsize(">IqqQBI")
+    assert value[count_at : count_at + 4] == b"\0\0\0\2"
+    for count in (3, 200, 2**32 - 1):
+        value[count_at : count_at + 4] = count.to_bytes(4, "big")
+        checksum = crc32(bytes(value[HEAD_BYTES + 4 :]), crc32(bytes(value[:HEAD_BYTES])))
+        value[HEAD_BYTES : HEAD_BYTES + 4] = checksum.to_bytes(4, "big")
+        assert decode(bytes(value)) == CorruptBlock(reason="shape")

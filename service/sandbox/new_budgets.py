@@ -1,0 +1,39 @@
+"""The budgets of an upstream that is as new as its Redis."""
+
+from service.budget.scheduler.interfaces import Rules
+from service.budget.scheduler.shared import RedisScheduler
+from service.model.calls import CallKind
+from service.model.errors import StoreUnavailable
+from service.sandbox.errors import SandboxError
+from service.sandbox.upstream import SandboxOptions
+from service.settings import RedisSettings
+from service.store.redis_store import RedisStore
+
+_LONG_MS = 60_000
+"""Longer than any slot is taken, so that looking shortens nothing."""
+
+
+async def open_budgets(redis: RedisSettings, options: SandboxOptions) -> None:
+    """Make the slots of the sandbox's apps free, unless a gateway has them already. Raise SandboxError.
+
+    In a Redis without slots all begin as taken, for a window and more: nobody knows which calls were made before. A
+    sandbox that was started a moment ago has had none, so its first page need not wait.
+    """
+    store = RedisStore(redis)
+    try:
+        for app in options.apps:
+            for kind in CallKind:
+                if await _begin(store, redis.prefix, app.name, kind, calls=options.calls, window_ms=_LONG_MS):
+                    await _begin(store, redis.prefix, app.name, kind, calls=options.calls, window_ms=1)
+    except StoreUnavailable as exc:
+        raise SandboxError(f"the embedded Valkey can't be used: {exc.detail}") from exc
+    finally:
+        await store.aclose()
+
+
+async def _begin(store: RedisStore, prefix: str, app: str, kind: CallKind, *, calls: int, window_ms: int) -> bool:
+    """Tick once; return whether there were no slots. None is taken for longer than the window afterwards."""
+    rules = Rules(calls=calls, window_ms=window_ms, transit_ms=0, ahead_ms=0)
+    scheduler = RedisScheduler(store, prefix=prefix, app=app, kind=kind, replica="demo", rules=rules)
+    await scheduler.tick((), returned=(), quiet=False, wants_board=False)
+    return scheduler.resets > 0
