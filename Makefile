@@ -8,10 +8,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
 NEVER_IMPORTED := click colorama faker litestar-htmx markdown-it-py mdurl polyfactory pycparser pygments rich rich-click tzdata
 # Without bytecode, every process that a test starts would compile all of its modules again.
 export PYTHONDONTWRITEBYTECODE :=
+# What the server stands on, and the tests that use it most.
+NEWEST := "httptools<1" "uvloop<1"
+OF_THE_SERVER := tests/unit/server tests/http tests/fuzz tests/integration/commands/test_serving.py tests/integration/telemetry/test_connections_counted.py
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
 
 .NOTPARALLEL:
-.PHONY: help run bench test test-scenes test-others test-long test-prometheus test-clients test-browser lint-openapi check-breaking lint-workflows test-chart test-cluster test-alerts bench-budget bench-fetch bench-hit bench-process bench-capacity bench-simulation simulate mutants soak check format lock docs-page chart image sbom version openapi clean bench-watch
+.PHONY: help run bench test test-scenes test-others test-newest test-long test-prometheus test-clients test-browser lint-openapi check-breaking lint-workflows test-chart test-cluster test-alerts bench-budget bench-fetch bench-hit bench-process bench-capacity bench-simulation simulate mutants soak check format lock docs-page chart image sbom version openapi clean bench-watch
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +33,13 @@ test-others: $(VENV)/.dev ## run all tests but those of several whole processes
 
 test-scenes: $(VENV)/.dev ## run the tests of several whole processes, which measure time
 	$(BIN)/python -m pytest -n 3 -m "scene and $(PYTHON_ALONE)"
+
+test-newest: $(VENV)/.dev ## run the server's tests with the newest httptools and uvloop, rather than those that are pinned
+	@rm -rf $(VENV)-newest
+	@$(PIP) --retries 1 --timeout 20 install --no-deps --only-binary :all: --target $(VENV)-newest $(NEWEST) \
+	  || { echo "make test-newest: the package index could not be reached, or has no build for this Python" >&2; exit 1; }
+	@ls -d $(VENV)-newest/*.dist-info
+	PYTHONPATH=$(abspath $(VENV)-newest) $(BIN)/python -m pytest -n 2 -m "not long" $(OF_THE_SERVER)
 
 test-long: $(VENV)/.dev ## run the tests that take minutes each (those of clocks need Debian's faketime); FUZZ_SECONDS=60 for each fuzz target
 	$(BIN)/python -m pytest -m long
@@ -156,7 +166,7 @@ lock: ## pin the dependencies again, with hashes (needs uv)
 	  --no-annotate --upgrade --quiet requirements/bench.in -o requirements/bench.txt
 
 clean: ## remove the files that these targets create
-	rm -rf $(VENV) $(VENV)-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-newest .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/.run: requirements/run.txt
 	@echo "Installing packages into $(VENV), this once ..."
@@ -169,7 +179,10 @@ $(VENV)/.bench: requirements/bench.txt | $(VENV)/.dev
 	$(VENV)-bench/bin/python -m pip --disable-pip-version-check --no-input -q install --require-hashes -r requirements/bench.txt
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt pyproject.toml | $(VENV)/.run
-	$(PIP) install --require-hashes -r requirements/dev.txt
+$(VENV)/.dev: requirements/dev.txt pyproject.toml
+	@echo "Installing packages into $(VENV), this once ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $(VENV)/.run
 	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@

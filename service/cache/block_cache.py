@@ -150,30 +150,28 @@ class BlockCache:
         If Redis is unavailable, the block stays in memory only. Beyond the caller's share, it is kept briefly, and in
         Redis only.
         """
-        puts = await self._within_share(new, caller=caller)
-        if new.generation != self.generation(new.key.app) or not puts:
+        if new.generation != self.generation(new.key.app) or not new.puts:
             return
         try:
-            await asyncio.gather(self._cache.put_all(puts), self._put_places(new, ttl_ms=puts[0].ttl_ms))
+            await asyncio.gather(self._put(new, caller=caller), self._put_places(new, ttl_ms=new.puts[0].ttl_ms))
         except StoreUnavailable as exc:
             log.warning("cache.not_stored", app=new.key.app, detail=exc.detail)
 
-    async def _within_share(self, new: NewBlock, *, caller: str) -> tuple[Put, ...]:
-        """Return what to store, for less time if the caller is beyond its share.
-
-        Refusals and single tasks are small, and not counted.
-        """
-        is_block = isinstance(new.key, BlockKey) and isinstance(new.kept.stored, Block)
-        if self._shares is None or not is_block or not new.puts or new.generation != self.generation(new.key.app):
-            return new.puts
-        block, name = new.puts[0], self._cache.block_name(new.key)
-        keep_ms = await self._shares.keep_ms(
-            block, name=name, app=new.key.app, caller=caller, longest_ms=longest_ms(self._lifetimes)
-        )
-        if keep_ms >= block.ttl_ms:
-            return new.puts
-        self._memory.drop(self.redis_key(new.key))
-        return tuple(msgspec.structs.replace(put, ttl_ms=min(keep_ms, put.ttl_ms)) for put in new.puts)
+    async def _put(self, new: NewBlock, *, caller: str) -> None:
+        """Store a block, and count it for the caller; refusals and single tasks are small, and not counted."""
+        if self._shares is not None and isinstance(new.key, BlockKey) and isinstance(new.kept.stored, Block):
+            kept_ms = await self._shares.put(
+                new.puts,
+                name=self._cache.block_name(new.key),
+                app=new.key.app,
+                caller=caller,
+                longest_ms=longest_ms(self._lifetimes),
+            )
+            if kept_ms is not None:
+                if kept_ms < new.puts[0].ttl_ms:
+                    self._memory.drop(self.redis_key(new.key))
+                return
+        await self._cache.put_all(new.puts)
 
     async def end(self, query: Query) -> CachedBlock:
         """Return the end of a query's list according to its newest block. Raise StoreUnavailable."""

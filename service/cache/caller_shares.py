@@ -6,7 +6,7 @@ the bound a block is still served and shared, but kept for `BRIEF_S` only.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import structlog
@@ -25,11 +25,13 @@ QUERY_SEEN_S = 3600.0
 log = structlog.get_logger()
 
 
-# KEYS: the caller's blocks, the block. ARGV: the block's name, how long to keep it, the longest time that any block is
-# kept (both in ms), the bound. Returns 1 if the block fits and is now counted, else 0; the number of blocks counted for
-# the caller; and how long the presently stored block will be kept (ms). A key of another type starts again.
-_COUNT = """
-local key, keep_ms, longest_ms = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+# KEYS: the caller's blocks; what to store, the block first. ARGV: the block's name, the longest time that any block is
+# kept, how long one beyond the bound is (both in ms), the bound; for each key to store, how long to keep it (ms) and
+# its value. Returns 1 if the block fits and is now counted, else 0; how many blocks are counted for the caller; and how
+# long the block is kept (ms). A key of another type starts again. Is not run if Redis is out of memory.
+_PUT = """#!lua
+local key, longest_ms = KEYS[1], tonumber(ARGV[2])
+local keep_ms = tonumber(ARGV[5])
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local expired = redis.pcall('ZREMRANGEBYSCORE', key, '-inf', string.format('%d', now_ms))
@@ -40,10 +42,20 @@ end
 redis.call('ZREMRANGEBYSCORE', key, string.format('(%d', now_ms + longest_ms), '+inf')
 local count = redis.call('ZCARD', key)
 local is_new = not redis.call('ZSCORE', key, ARGV[1])
-if is_new and count >= tonumber(ARGV[4]) then return {0, count, redis.call('PTTL', KEYS[2])} end
-redis.call('ZADD', key, string.format('%d', now_ms + keep_ms), ARGV[1])
-redis.call('PEXPIRE', key, longest_ms)
-return {1, is_new and count + 1 or count, 0}
+local fits = not is_new or count < tonumber(ARGV[4])
+local most_ms = keep_ms
+if fits then
+  redis.call('ZADD', key, string.format('%d', now_ms + keep_ms), ARGV[1])
+  redis.call('PEXPIRE', key, longest_ms)
+  if is_new then count = count + 1 end
+else
+  most_ms = math.min(keep_ms, math.max(redis.call('PTTL', KEYS[2]), tonumber(ARGV[3])))
+end
+for at = 2, #KEYS do
+  local its_ms = fits and tonumber(ARGV[2 * at + 1]) or math.min(tonumber(ARGV[2 * at + 1]), most_ms)
+  redis.call('SET', KEYS[at], ARGV[2 * at + 2], 'PX', string.format('%d', its_ms))
+end
+return {fits and 1 or 0, count, most_ms}
 """
 
 
@@ -58,34 +70,35 @@ class CallerShares:
     ) -> None:
         self.blocks: dict[tuple[str, str], int] = {}
         self.brief: Counter[tuple[str, str]] = Counter()
-        self._count = store.script(_COUNT)
+        self._put = store.script(_PUT)
         self._prefix = prefix
         self._blocks_max = blocks_max
         self._clock = clock
         self._brief_ms = int(brief_s * 1000)
         self._queries: LruTable[tuple[str, str, str], float] = LruTable(QUERIES_MAX)
 
-    async def keep_ms(self, block: Put, *, name: str, app: str, caller: str, longest_ms: int) -> int:
-        """Count a block of the caller, and return how long to keep it: as it says, or less beyond the bound.
+    async def put(self, puts: Sequence[Put], *, name: str, app: str, caller: str, longest_ms: int) -> int | None:
+        """Store a block of the caller, the first of `puts`, with the others, and count it. Return how long it is kept
+        (ms): as it says, or less beyond the bound. None if Redis is unavailable or may not count: store it otherwise.
 
         `name` is the end of its key, which begins with what all blocks of its query have alike. A block that is stored
-        already keeps its time. While Redis is unavailable, nothing is counted or cut short.
+        already keeps its time.
         """
         who = app, caller
         self._queries.put((*who, name.partition(":")[0]), self._clock())
-        keys = [f"{shares_of(self._prefix, app)}{caller}", block.key]
+        keys = (f"{shares_of(self._prefix, app)}{caller}", *(put.key for put in puts))
+        values = (each for put in puts for each in (put.ttl_ms, put.value))
         try:
-            answer = await self._count(keys, (name, block.ttl_ms, longest_ms, self._blocks_max))
+            answer = await self._put(keys, (name, longest_ms, self._brief_ms, self._blocks_max, *values))
         except StoreUnavailable:
-            return block.ttl_ms
-        fits, count, left_ms = cast("list[int]", answer)
+            return None
+        fits, count, kept_ms = cast("list[int]", answer)
         self.blocks[who] = count
-        if fits:
-            return block.ttl_ms
-        if not self.brief[who]:
-            log.warning("cache.caller_over_bound", app=app, caller=caller, blocks_max=self._blocks_max)
-        self.brief[who] += 1
-        return min(max(left_ms, self._brief_ms), block.ttl_ms)
+        if not fits:
+            if not self.brief[who]:
+                log.warning("cache.caller_over_bound", app=app, caller=caller, blocks_max=self._blocks_max)
+            self.brief[who] += 1
+        return kept_ms
 
     def queries(self) -> Counter[tuple[str, str]]:
         """Return how many distinct queries this replica has fetched in the last hour, by app and caller.

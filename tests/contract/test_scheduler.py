@@ -11,7 +11,6 @@ from service.budget.scheduler.interfaces import (
     FIRST_WISH,
     AlreadyStored,
     Begun,
-    Early,
     Joined,
     Lapsed,
     Paused,
@@ -60,16 +59,26 @@ async def tick(
     return await replica.tick(rows, returned=returned, quiet=quiet, wants_board=board, wish=wish)  # type: ignore[arg-type]
 
 
-def wish(caller: str = "a", block: str = "b", *, number: int = 1, known: bytes = b"") -> Wish:
-    return Wish(turn=FIRST_WISH + number, caller=caller, block=block, block_key=KEY, known=known)
+def wish(
+    caller: str = "a", block: str = "b", *, number: int = 1, known: bytes = b"", in_use: tuple[int, ...] = ()
+) -> Wish:
+    return Wish(turn=FIRST_WISH + number, in_use=in_use, caller=caller, block=block, block_key=KEY, known=known)
 
 
 async def begin(replica: Scheduler, turn: Turn, block: str = "b", *, known: bytes = b"") -> object:
     return await replica.begin(turn.id, block=block, block_key=KEY, known=known)
 
 
-async def done(replica: Scheduler, turn: Turn, block: str = "b", *, pause_ms: int = 0, reason: str = "") -> None:
-    await replica.done(turn.id, block=block, pause_ms=pause_ms, pause_reason=reason)
+async def done(
+    replica: Scheduler,
+    turn: Turn,
+    block: str = "b",
+    *,
+    pause_ms: int = 0,
+    reason: str = "",
+    took_ms: int | None = None,
+) -> None:
+    await replica.done(turn.id, block=block, pause_ms=pause_ms, pause_reason=reason, took_ms=took_ms)
 
 
 async def awake(world: World, name: str = "r1") -> Scheduler:
@@ -88,9 +97,7 @@ async def test_all_slots_start_taken_for_transit_and_window(world: World) -> Non
     world.now += first.due_in_ms or 0
     (turn,) = (await tick(replica, row("a"))).turns
     assert turn.usable_in_ms == RULES.ahead_ms
-    assert await begin(replica, turn) == Early(usable_in_ms=RULES.ahead_ms)
-    world.now += RULES.ahead_ms
-    assert await begin(replica, turn) == Begun()
+    assert await begin(replica, turn) == Begun(usable_in_ms=RULES.ahead_ms)
 
 
 async def test_a_burst_gets_all_free_slots_at_once(world: World) -> None:
@@ -566,7 +573,7 @@ async def test_the_servers_own_clock_and_run_are_used(client: redis.Redis) -> No
     for number in range(2_000):
         ticked = await tick(replica, row("a"))
         for turn in ticked.turns:
-            if await begin(replica, turn, f"b{number}") == Begun():
+            if isinstance(await begin(replica, turn, f"b{number}"), Begun):
                 begun += 1
                 await done(replica, turn, f"b{number}")
         if begun >= 6:
@@ -595,8 +602,8 @@ async def test_a_tick_begins_the_wish_of_its_replica(world: World) -> None:
     assert (await tick(replica)).free == 2
 
 
-async def test_a_wish_is_for_a_turn_of_its_caller_that_is_usable_now(world: World) -> None:
-    """Another caller's turn, one that is usable later, and none at all begin nothing; they are listed as usual."""
+async def test_a_wish_is_for_a_turn_of_its_caller_that_is_not_in_use(world: World) -> None:
+    """Another caller's turn, none at all, and one that the replica uses begin nothing; they are listed as usual."""
     replica = await awake(world)
     ticked = await tick(replica, row("a", waited_ms=9), row("b"), wish=wish("c"))
     assert (ticked.begun, [turn.caller for turn in ticked.turns]) == (None, ["a", "b"])
@@ -604,12 +611,25 @@ async def test_a_wish_is_for_a_turn_of_its_caller_that_is_usable_now(world: Worl
         assert await begin(replica, turn, f"b{turn.id}") == Begun()
         await done(replica, turn, f"b{turn.id}")
     world.now += REST - 5
-    ticked = await tick(replica, row("a"), wish=wish())
-    assert (ticked.begun, [turn.usable_in_ms for turn in ticked.turns]) == (None, [5])
+    (turn,) = (await tick(replica, row("a"))).turns
+    world.now += 2
+    ticked = await tick(replica, row("a"), wish=wish(in_use=(turn.id,)))
+    assert (ticked.begun, [turn.usable_in_ms for turn in ticked.turns]) == (None, [3])
+
+
+async def test_a_wish_may_take_a_turn_that_another_replicas_tick_has_given(world: World) -> None:
+    """The replica has not learnt of it yet, and begins it before it is usable: no further call is needed."""
+    replica, other = await awake(world), world.replica("r2")
+    for turn in (await tick(replica, row("a", 2))).turns:
+        await begin(replica, turn, f"b{turn.id}")
+        await done(replica, turn, f"b{turn.id}")
+    await tick(replica, row("a"))
+    await tick(other)
+    world.now += REST - 20
+    assert (await tick(other, row("b"))).turns != ()
     world.now += 5
     ticked = await tick(replica, row("a"), wish=wish())
-    assert ticked.begun is None, "a turn from before may be in use"
-    assert [turn.usable_in_ms for turn in ticked.turns] == [0]
+    assert (ticked.begun, ticked.turns) == (Begun(usable_in_ms=15), ())
 
 
 @pytest.mark.parametrize("known", [b"", b"the one before"])
@@ -635,13 +655,83 @@ async def test_a_wish_for_a_block_that_is_being_fetched_joins(world: World) -> N
 
 
 async def test_a_wish_whose_answer_was_lost_is_given_back(world: World) -> None:
-    """A returned turn that a tick has begun counts as done: its lease ends at once, and the block is free."""
+    """A returned turn that a tick has begun led to no call: its slot is free at once, and so is the block."""
     replica = await awake(world)
     assert (await tick(replica, row("a"), wish=wish())).begun == Begun()
+    world.now += 10
     ticked = await tick(replica, row("a"), returned=(wish().turn,), wish=wish(number=2))
     assert ticked.begun == Begun()
-    world.now += REST
     assert (await tick(replica)).free == 1
+
+
+async def test_a_turn_that_is_begun_early_takes_its_slot_from_when_it_is_usable(world: World) -> None:
+    """The call is sent then: so transit and window count from there, and the answer can't have come before."""
+    replica = await awake(world)
+    for turn in (await tick(replica, row("a", 2))).turns:
+        await begin(replica, turn, f"b{turn.id}")
+        await done(replica, turn, f"b{turn.id}")
+    world.now += REST - 20
+    first, second = (await tick(replica, row("a", 2))).turns
+    assert await begin(replica, first, "b1") == Begun(usable_in_ms=20)
+    assert await begin(replica, second, "b2") == Begun(usable_in_ms=20)
+    await done(replica, first, "b1", took_ms=3)
+    world.now += 20 + REST - 1
+    assert (await tick(replica)).free == 0
+    world.now += 1
+    assert (await tick(replica)).free == 1
+    world.now += QUIET - REST - 1
+    assert (await tick(replica)).free == 1
+    world.now += 1
+    assert (await tick(replica)).free == 2
+
+
+async def test_a_turn_begun_early_may_be_returned(world: World) -> None:
+    """As if it had never begun: the slot is free when it would have been, and the block may be fetched by others."""
+    replica, other = await awake(world), world.replica("r2")
+    for turn in (await tick(replica, row("a", 2))).turns:
+        await begin(replica, turn, f"b{turn.id}")
+        await done(replica, turn, f"b{turn.id}")
+    world.now += REST - 20
+    (turn,) = (await tick(replica, row("a"))).turns
+    assert await begin(replica, turn) == Begun(usable_in_ms=20)
+    await tick(replica, returned=(turn.id,))
+    world.now += 20
+    assert (await tick(replica)).free == 2
+    (turn,) = (await tick(other, row("a"))).turns
+    assert await begin(other, turn) == Begun()
+
+
+async def test_a_late_done_frees_the_slot_a_window_after_the_answer(world: World) -> None:
+    """It says when the answer came, counted from when the begin was sent, which was before it took the slot."""
+    replica = await awake(world)
+    (turn,) = (await tick(replica, row("a"))).turns
+    await begin(replica, turn)
+    world.now += 150
+    await done(replica, turn, took_ms=40)
+    world.now += 40 + REST - 150 - 1
+    assert (await tick(replica)).free == 1
+    world.now += 1
+    assert (await tick(replica)).free == 2
+
+
+async def test_turns_are_given_earlier_where_redis_is_slow(world: World) -> None:
+    """By two round trips: so a tick and a begin fit in between. At most a quarter of the window."""
+    replica = await awake(world)
+    for turn in (await tick(replica, row("a", 2))).turns:
+        await begin(replica, turn, f"b{turn.id}")
+        await done(replica, turn, f"b{turn.id}")
+    free_at = world.now + REST
+    for way_ms, ahead_ms in ((30, RULES.ahead_ms + 120), (200, RULES.window_ms // 4)):
+        world.plan(sent=world.now, at=world.now + way_ms, back=world.now + 2 * way_ms)
+        await tick(replica, row("a"))
+        world.now += 2 * way_ms
+        world.plan(sent=world.now, at=world.now, back=world.now)
+        ticked = await tick(replica, row("a"))
+        assert ticked.turns == ()
+        assert ticked.due_in_ms == free_at - ahead_ms - world.now
+    world.now += ticked.due_in_ms
+    world.plan(sent=world.now, at=world.now, back=world.now)
+    assert [turn.usable_in_ms for turn in (await tick(replica, row("a"))).turns] == [RULES.window_ms // 4]
 
 
 async def test_after_a_wish_the_report_lacks_what_was_begun(world: World) -> None:

@@ -53,10 +53,12 @@ class Ruled:
         self._policy.rules = self._rules
         return await self.inner.begin(turn, block=block, block_key=block_key, known=known)
 
-    async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
+    async def done(
+        self, turn: int, *, block: str, pause_ms: int, pause_reason: str, took_ms: int | None = None
+    ) -> None:
         """See `Scheduler.done`."""
         self._policy.rules = self._rules
-        await self.inner.done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason)
+        await self.inner.done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason, took_ms=took_ms)
 
 
 class Backlog:

@@ -20,7 +20,7 @@ class InRedis:
     def __init__(self, client: redis.Redis) -> None:
         self.epoch = 0
         self.now = 0
-        self._reading = Reading(raw_ms=0, run_id="a", epoch=0, seen_ms=0, chance=1)
+        self._reading = Reading(raw_ms=0, run_id="a", epoch=0, seen_ms=0, ahead_ms=0, chance=1)
         self._client = client
         self._replicas: dict[str, RedisScheduler] = {}
 

@@ -85,7 +85,7 @@ async def test_a_report_in_which_nothing_changes_is_not_sent_again(
 
     monkeypatch.setattr(ScriptHere, "if_loaded", recorded)
     for number in range(5):
-        wish = Wish(turn=FIRST_WISH + number, caller="a", block="b", block_key="tg:{news}:b", known=b"")
+        wish = Wish(turn=FIRST_WISH + number, in_use=(), caller="a", block="b", block_key="tg:{news}:b", known=b"")
         await tick(replica, row("a", 2, waited_ms=100 * number), row("c", waited_ms=100 * number), wish=wish)
         world.now += 100
     assert rows[1:] == [[]] * (len(rows) - 1)

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from service.budget.scheduler.interfaces import FIRST_WISH, Begun, Early, Rules, Ticked, Turn, Wish
+from service.budget.scheduler.interfaces import FIRST_WISH, Begun, Rules, Ticked, Turn, Wish
 from service.budget.scheduler.policy import Policy
 from tests.contract.scheduler_world import World, row, run, server
 
@@ -40,10 +40,13 @@ def client() -> Iterator[redis.Redis]:
 
 
 class Use(msgspec.Struct):
-    """A call that may have been made: it arrives between `first` and `last`, in true time."""
+    """A call that may have been made: it arrives between `first` and `last`, in true time; its begin was sent at
+    `asked`.
+    """
 
     turn: int
     block: str
+    asked: float
     first: float
     last: float
     lease_ends: float
@@ -157,7 +160,7 @@ class Histories(RuleBasedStateMachine):
         self.world.now += replica.due
         self.ticks(draw, replica)
         for turn in replica.turns[: draw(st.sampled_from([9, 9, 1, 0]))]:
-            self.world.now += max(0, turn.usable_in_ms - draw(st.sampled_from([0, 0, 0, 10])))
+            self.world.now += draw(st.sampled_from([0, 0, 0, turn.usable_in_ms]))
             self.begins(draw, replica)
             if draw(st.booleans()):
                 self.ends(draw, replica)
@@ -175,7 +178,7 @@ class Histories(RuleBasedStateMachine):
         if draw(st.integers(0, 4)) == 4:
             returned = (*[turn.id for turn in replica.turns][:1], *list(replica.begun)[:1])
         for turn in returned:
-            self.ended(turn, self.world.now)
+            self.uses = [use for use in self.uses if use.turn != turn]  # no call was made with it
             replica.begun.pop(turn, None)
         rows = tuple(
             row(
@@ -190,12 +193,12 @@ class Histories(RuleBasedStateMachine):
         way = self.way(draw)
         quiet = draw(st.integers(0, 39)) == 39
         wish = self.wish(draw, replica)
-        at = self.world.now + way["out"]
+        asked = self.world.now
         told: Ticked = self.both(
             replica, "tick", rows, returned=returned, quiet=quiet, wants_board=draw(st.booleans()), wish=wish, **way
         )
         if wish is not None and isinstance(told.begun, Begun):
-            self.begun(replica, wish.turn, wish.block, at=at, lost=way["lost"])
+            self.begun(replica, wish.turn, wish.block, told.begun, asked=asked, **way)
         self.no_slot_idles(told)
         if not way["lost"]:
             replica.turns = list(told.turns)
@@ -208,6 +211,7 @@ class Histories(RuleBasedStateMachine):
         block = draw(BLOCKS)
         return Wish(
             turn=FIRST_WISH + self.wishes,
+            in_use=tuple(turn.id for turn in replica.turns),
             caller=draw(st.sampled_from(sorted(replica.waiting))),
             block=block,
             block_key="tg:{news}:" + block,
@@ -224,21 +228,30 @@ class Histories(RuleBasedStateMachine):
             self.use(replica, turn, replica.begun[turn], known=b"", **self.way(draw))
 
     def use(self, replica: Replica, turn: int, block: str, *, known: bytes, out: int, back: int, lost: bool) -> None:
-        at = self.world.now + out
+        asked = self.world.now
         key = "tg:{news}:" + block
         answer = self.both(
             replica, "begin", turn, block=block, block_key=key, known=known, out=out, back=back, lost=lost
         )
         if isinstance(answer, Begun):
-            self.begun(replica, turn, block, at=at, lost=lost)
-        elif not isinstance(answer, Early):
-            self.ended(turn, at)
+            self.begun(replica, turn, block, answer, asked=asked, out=out, back=back, lost=lost)
+        else:
+            self.ended(turn, asked + out)
             replica.begun.pop(turn, None)
-        if not lost and not isinstance(answer, Early):
+        if not lost:
             replica.turns = [each for each in replica.turns if each.id != turn]
 
-    def begun(self, replica: Replica, turn: int, block: str, *, at: float, lost: bool) -> None:
-        """A fetch has begun, if only the scheduler knows."""
+    def begun(
+        self, replica: Replica, turn: int, block: str, answer: Begun, *, asked: float, out: int, back: int, lost: bool
+    ) -> None:
+        """A fetch has begun, if only the scheduler knows. Its call is sent as soon as the answer allows it, unless that
+        comes so late that the call could arrive after the transit time: then it is not made.
+        """
+        at = asked + out
+        slot = next(slot for slot in self.world.policy.slots if slot.turn == turn)
+        usable = at + max(0, slot.usable_at - self.world.policy.now)
+        last = usable + self.rules.transit_ms
+        first = usable if lost else min(at + back + answer.usable_in_ms, last)
         for use in self.uses:
             assert use.turn == turn or use.block != block or use.lease_ends <= at, (
                 use,
@@ -247,8 +260,8 @@ class Histories(RuleBasedStateMachine):
                 self.rules,
             )
         self.uses = [use for use in self.uses if use.turn != turn]
-        ends = at + self.rules.fetch_lease_ms - 1
-        self.uses.append(Use(turn, block, at, at + self.rules.transit_ms, ends))
+        ends = usable + self.rules.fetch_lease_ms - 1
+        self.uses.append(Use(turn, block, asked, first, last, ends))
         replica.begun[turn] = block
         if not lost:
             # The receiver of the reply is served; one that lost it still waits.
@@ -260,13 +273,24 @@ class Histories(RuleBasedStateMachine):
             return
         turn = draw(st.sampled_from(sorted(replica.begun)))
         block = replica.begun.pop(turn)
-        sent = self.world.now
+        took = self.answered(draw, turn)
         pause = draw(st.sampled_from([0] * 7 + [100, 2000]))
         again = draw(st.booleans())
-        self.both(replica, "done", turn, block=block, pause_ms=pause, pause_reason=f"p{pause}", **self.way(draw))
-        self.ended(turn, sent)
+        told = {"block": block, "pause_reason": f"p{pause}", "took_ms": took}
+        self.both(replica, "done", turn, pause_ms=pause, **told, **self.way(draw))
         if again:
-            self.both(replica, "done", turn, block=block, pause_ms=0, pause_reason="", **self.way(draw))
+            self.both(replica, "done", turn, pause_ms=0, **told, **self.way(draw))
+
+    def answered(self, draw: Draw, turn: int) -> int | None:
+        """The call is answered, at once or after a while, and `done` may be sent later; return what it tells."""
+        use = next((use for use in self.uses if use.turn == turn), None)
+        if use is None:
+            return None
+        self.world.now = max(self.world.now, use.first) + draw(st.sampled_from([0, 0, 30]))
+        took = int(self.world.now - use.asked) + 1
+        self.ended(turn, self.world.now)
+        self.world.now += draw(st.sampled_from([0, 0, 0, 50, 400]))
+        return draw(st.sampled_from([took, took, None]))
 
     def ended(self, turn: int, at: float) -> None:
         """The call was answered, or is no longer made: it can't arrive after this."""
@@ -327,9 +351,9 @@ class Histories(RuleBasedStateMachine):
         policy = self.world.policy
         if told.due_in_ms is None:
             return
-        assert told.due_in_ms > 0
+        assert told.due_in_ms >= 0
         open_slots = [slot.free_at for slot in policy.slots if not slot.pending]
-        soon = policy.now + self.rules.ahead_ms
+        soon = policy.now + policy.ahead_ms
         free = sum(at <= soon for at in open_slots)
         waits = Counter(dict.fromkeys(CALLERS, 0))
         for report in policy.reports.values():

@@ -6,7 +6,9 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from service.budget.scheduler.interfaces import Beginning, Rules, Ticked, WaitingCount, Wish
+import msgspec
+
+from service.budget.scheduler.interfaces import Beginning, Begun, Rules, Ticked, WaitingCount, Wish
 from service.budget.scheduler.policy import Policy
 from service.budget.scheduler.server_clock import ServerClock
 from service.budget.scheduler.state import Reading
@@ -30,11 +32,13 @@ class ModelServer:
         self.turns_given = 0
         self._chance = chance
 
-    def reading(self, epoch: int, seen_ms: int) -> Reading:
+    def reading(self, epoch: int, seen_ms: int, *, ahead_ms: int) -> Reading:
         """The clock reading of a script when it runs."""
         raw_ms = int(asyncio.get_running_loop().time() * 1000) + self.clock_off_ms
         chance = self._chance.randint(1, 2**31)
-        return Reading(raw_ms=raw_ms, run_id=str(self.run), epoch=epoch, seen_ms=seen_ms, chance=chance)
+        return Reading(
+            raw_ms=raw_ms, run_id=str(self.run), epoch=epoch, seen_ms=seen_ms, ahead_ms=ahead_ms, chance=chance
+        )
 
     def copy(self) -> dict[str, Any]:
         """The current data of a replica of the server."""
@@ -100,7 +104,12 @@ class ModelScheduler:
             self._server.turns_given += len(ticked.turns) + (ticked.begun is not None)
             return ticked
 
-        return await self._call("tick", step)
+        ticked, wait_ms = await self._call("tick", step)
+        due_in_ms = None if ticked.due_in_ms is None else wait_ms(ticked.due_in_ms)
+        begun = ticked.begun
+        if isinstance(begun, Begun):
+            begun = Begun(usable_in_ms=wait_ms(begun.usable_in_ms))
+        return msgspec.structs.replace(ticked, due_in_ms=due_in_ms, begun=begun)
 
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
         """See `Scheduler.begin`."""
@@ -111,32 +120,50 @@ class ModelScheduler:
                 reading, self._replica, turn, block=block, known=known[:HEAD_BYTES], stored=stored
             )
 
-        return await self._call("begin", step)
+        beginning, wait_ms = await self._call("begin", step)
+        return Begun(usable_in_ms=wait_ms(beginning.usable_in_ms)) if isinstance(beginning, Begun) else beginning
 
-    async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
+    async def done(
+        self, turn: int, *, block: str, pause_ms: int, pause_reason: str, took_ms: int | None = None
+    ) -> None:
         """See `Scheduler.done`."""
 
         def step(reading: Reading) -> None:
             self._server.policy.done(
-                reading, self._replica, turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason
+                reading,
+                self._replica,
+                turn,
+                block=block,
+                pause_ms=pause_ms,
+                pause_reason=pause_reason,
+                took_ms=took_ms,
             )
             self._server.redis.publish(self._server.channel, block.encode())
 
         await self._call("done", step)
 
-    async def _call(self, name: str, step: Callable[[Reading], T]) -> T:
+    async def _call(self, name: str, step: Callable[[Reading], T]) -> tuple[T, Callable[[int], int]]:
+        """Return the answer, and a function that shortens waits from then on, see `ServerClock.wait_ms`."""
         loop = asyncio.get_running_loop()
         self._on_call(name)
-        epoch, seen_ms = self._clock.read(loop.time() * 1000)
+        sent_ms = loop.time() * 1000
+        epoch, seen_ms = self._clock.read(sent_ms)
+        ahead_ms = self._rules.ahead_for(self._clock.round_trip_ms)
         await self._network.way()
         if self._server.redis.is_away:
             raise StoreUnavailable("unreachable")
         self._server.policy.rules = self._rules  # which come with each call, as to the script
-        answer = step(self._server.reading(epoch, seen_ms))
+        answer = step(self._server.reading(epoch, seen_ms, ahead_ms=ahead_ms))
         epoch, now_ms = self._server.policy.epoch, self._server.policy.now
         await self._network.way()
         if self._network.loses():
             await asyncio.sleep(MemoryStore.TIMEOUT_S)
             raise StoreUnavailable("timed out")
-        self._clock.answered(epoch, now_ms, loop.time() * 1000)
-        return answer
+        arrived_ms = loop.time() * 1000
+        self._clock.answered(epoch, now_ms, sent_ms=sent_ms, now_ms=arrived_ms)
+
+        def wait_ms(in_ms: int) -> int:
+            within_ms = self._rules.window_ms
+            return self._clock.wait_ms(in_ms, since_ms=now_ms, within_ms=within_ms, now_ms=arrived_ms)
+
+        return answer, wait_ms

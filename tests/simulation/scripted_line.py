@@ -75,6 +75,7 @@ class Scripted(LocalScheduler):
         self.ticks: list[float] = []
         self.begins: list[int] = []
         self.knowns: list[bytes] = []
+        self.boards = 0
         self.dones: list[float] = []
         self.pauses: list[tuple[int, str]] = []
         self.lost_begins = 0
@@ -94,6 +95,7 @@ class Scripted(LocalScheduler):
         """Tick, and record when; wishes are not granted, as by a replica that shares."""
         del wish
         self.ticks.append(asyncio.get_running_loop().time())
+        self.boards += wants_board
         await asyncio.sleep(WAY_S)
         await self.hangs.wait()
         return await super().tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
@@ -114,7 +116,9 @@ class Scripted(LocalScheduler):
             raise StoreUnavailable("timed out")
         return answer
 
-    async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
+    async def done(
+        self, turn: int, *, block: str, pause_ms: int, pause_reason: str, took_ms: int | None = None
+    ) -> None:
         """End a fetch, unless that is lost."""
         self.dones.append(asyncio.get_running_loop().time())
         self.pauses.append((pause_ms, pause_reason))
@@ -122,7 +126,7 @@ class Scripted(LocalScheduler):
         if self.lost_dones:
             self.lost_dones -= 1
             raise StoreUnavailable("timed out")
-        await super().done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason)
+        await super().done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason, took_ms=took_ms)
 
 
 Scene = Callable[[Line, Scripted], Awaitable[None]]

@@ -11,7 +11,6 @@ from service.budget.scheduler.interfaces import (
     AlreadyStored,
     Beginning,
     Begun,
-    Early,
     Joined,
     Lapsed,
     Paused,
@@ -198,16 +197,36 @@ def test_a_lapsed_turn_that_is_listed_again_is_not_begun_again() -> None:
 
 
 def test_an_early_turn_is_begun_when_it_is_usable() -> None:
-    """An early turn is begun once it is usable, and counts as used once."""
+    """Its call is made once the turn is usable, and not earlier; the turn counts as used once."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
         scheduler.keeps_turns = True
-        scheduler.answers = [Early(usable_in_ms=150)]
+        scheduler.answers = [Begun(usable_in_ms=150)]
         asked_s = now_s()
         block = Block()
         assert isinstance(await ask(line, block), Fetched)
-        assert block.calls[0] - asked_s == pytest.approx(0.155, abs=0.01)
+        assert 0.15 < block.calls[0] - asked_s < 0.165
         assert line.turn_ends == {("x", "used"): 1}
+
+    in_a_line(scene)
+
+
+def test_a_turn_that_is_begun_early_is_returned_if_its_caller_has_left() -> None:
+    """No call is made with it, and its slot serves the next request as soon as it would have served this one."""
+
+    async def scene(line: Line, scheduler: Scripted) -> None:
+        scheduler.keeps_turns = True
+        scheduler.answers = [Begun(usable_in_ms=150)]
+        block = Block()
+        asking = ask(line, block)
+        await asyncio.sleep(0.05)
+        asking.cancel()
+        await asyncio.sleep(0.2)
+        assert not block.calls
+        assert line.turn_ends == {("x", "returned"): 1}
+        asked_s = now_s()
+        assert isinstance(await ask(line, Block("next")), Fetched)
+        assert now_s() - asked_s < 0.1
 
     in_a_line(scene)
 

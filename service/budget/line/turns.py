@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -16,7 +17,6 @@ from service.budget.scheduler.interfaces import (
     AlreadyStored,
     Beginning,
     Begun,
-    Early,
     Joined,
     Lapsed,
     Paused,
@@ -35,6 +35,8 @@ DONE_TRIES = 5
 """How many times to try to report the end of a fetch; after that, its leases expire instead."""
 DONE_AGAIN_S = 0.1
 """The delay before the second try; doubled before each further one."""
+TIMER_MS = 1
+"""By how much an event loop may wake early: uvloop counts whole milliseconds."""
 TURN_ENDS = ("used", "joined", "known", "paused", "lapsed", "returned", "lost")
 """How a turn may end: used for a call; refunded because the block was being fetched, was already stored, or the
 upstream had asked for a pause; lapsed; given back unused; lost because an answer of Redis was."""
@@ -80,9 +82,10 @@ class Turns:
             return None
         caller, block = found
         turn = Turn(id=next(self._wishes), caller=caller, usable_in_ms=0)
+        in_use = tuple(self._in_use | self._ending)
         self._wish = turn, block
         block.state, block.is_stirred, block.asked_s = BlockState.BEGINNING, False, asyncio.get_running_loop().time()
-        return Wish(turn=turn.id, caller=caller, block=block.key, block_key=block.key, known=block.known)
+        return Wish(turn=turn.id, in_use=in_use, caller=caller, block=block.key, block_key=block.key, known=block.known)
 
     def grant(self, begun: Beginning | None) -> None:
         """Use the turn that the tick has begun; None if it has begun none."""
@@ -164,15 +167,18 @@ class Turns:
 
     async def _use(self, turn: Turn, block: QueuedBlock, begun: Beginning | None = None) -> None:
         try:
-            answer = begun or await self._begin_when_usable(turn, block)
+            answer = begun or await self._begin_unless_left(turn, block)
+            if isinstance(answer, Begun) and not await self._is_wanted_when_usable(turn, block, answer):
+                answer = None
             if answer is None:
+                self._wait_again(block)
                 self._give_back(turn)
                 return
             self.ends[turn.caller, end_of(answer)] += 1
             match answer:
-                case Begun():
+                case Begun(usable_in_ms=usable_in_ms):
                     self._used(turn.caller)
-                    await self._call(turn, block)
+                    await self._call(turn, block, sent_s=block.asked_s + usable_in_ms / 1000)
                 case Joined(lease_in_ms=lease_in_ms):
                     self._join(block, lease_s=lease_in_ms / 1000)
                 case AlreadyStored(head=head):
@@ -194,19 +200,19 @@ class Turns:
             self._in_use.discard(turn.id)
             self._tick_soon()
 
-    async def _begin_when_usable(self, turn: Turn, block: QueuedBlock) -> Beginning | None:
-        """Begin as soon as the turn is usable; return None if its caller has left the line meanwhile."""
-        usable_in_ms = turn.usable_in_ms
-        while True:
-            await asyncio.sleep(usable_in_ms / 1000)
-            if turn.caller not in block.places:
-                self._wait_again(block)
-                return None
-            block.state, block.is_stirred = BlockState.BEGINNING, False
-            answer = await self._begin(turn, block)
-            if not isinstance(answer, Early):
-                return answer
-            block.state, usable_in_ms = BlockState.TURNED, answer.usable_in_ms
+    async def _begin_unless_left(self, turn: Turn, block: QueuedBlock) -> Beginning | None:
+        """Begin, although the turn may not be usable yet; return None if its caller has left the line meanwhile."""
+        if turn.caller not in block.places:
+            return None
+        block.state, block.is_stirred = BlockState.BEGINNING, False
+        return await self._begin(turn, block)
+
+    async def _is_wanted_when_usable(self, turn: Turn, block: QueuedBlock, begun: Begun) -> bool:
+        """Wait until the turn is usable; return whether its caller is still in line then."""
+        if begun.usable_in_ms == 0:
+            return True
+        await asyncio.sleep((begun.usable_in_ms + TIMER_MS) / 1000)
+        return turn.caller in block.places
 
     async def _begin(self, turn: Turn, block: QueuedBlock) -> Beginning:
         """Send `begin`, and repeat it once if no answer came: the same turn and block get the same answer."""
@@ -218,7 +224,8 @@ class Turns:
             block.asked_s = loop.time()
             return await self._scheduler.begin(turn.id, block=block.key, block_key=block.key, known=block.known)
 
-    async def _call(self, turn: Turn, block: QueuedBlock) -> None:
+    async def _call(self, turn: Turn, block: QueuedBlock, *, sent_s: float) -> None:
+        """Call in a turn whose call counts as sent at `sent_s` (loop time)."""
         loop = asyncio.get_running_loop()
         block.state = BlockState.CALLING
         block.attempts += 1
@@ -226,20 +233,21 @@ class Turns:
             begin=lambda: self._begin(turn, block),
             app=self._app,
             payer=self._waiters.begin_call(block, turn.caller, now_s=loop.time()),
-            asked_s=block.asked_s,
+            asked_s=sent_s,
             late_s=self._rules.transit_ms / 2000,
         )
         try:
             outcome = await block.job.call(slot, attempt=block.attempts)
         except Exception as exc:  # noqa: BLE001 - our own fault, passed on to all waiters; the slot must be freed
             outcome = CallFailed(error=exc)
+        took_ms = math.ceil((loop.time() - block.asked_s) * 1000) + TIMER_MS
         self._waiters.end_call(block, now_s=loop.time())
         if not isinstance(outcome, CallFailed):
             self._waiters.serve(block, outcome, payer=turn.caller)
             await self._keep(block)
-            await self._report_done(turn, block)
+            await self._report_done(turn, block, took_ms=took_ms)
             return
-        await self._report_done(turn, block, outcome)
+        await self._report_done(turn, block, outcome, took_ms=took_ms)
         block.known = outcome.head or block.known
         if outcome.stop:
             self._waiters.fail_waiting(outcome.error)
@@ -254,7 +262,9 @@ class Turns:
         except Exception:  # the requests have been served, and the slot must be freed
             log.exception("budget.keep_failed", app=self._app)
 
-    async def _report_done(self, turn: Turn, block: QueuedBlock, failed: CallFailed | None = None) -> None:
+    async def _report_done(
+        self, turn: Turn, block: QueuedBlock, failed: CallFailed | None = None, *, took_ms: int | None = None
+    ) -> None:
         """Report the end of a fetch; if Redis is away, retry in the background so that waiting requests are not
         delayed."""
         pause_ms = 0 if failed is None else int(failed.pause_s * 1000)
@@ -262,7 +272,9 @@ class Turns:
 
         async def report() -> bool:
             try:
-                await self._scheduler.done(turn.id, block=block.key, pause_ms=pause_ms, pause_reason=reason)
+                await self._scheduler.done(
+                    turn.id, block=block.key, pause_ms=pause_ms, pause_reason=reason, took_ms=took_ms
+                )
             except StoreUnavailable:
                 return False
             return True
@@ -327,7 +339,7 @@ class Turns:
 
 
 class _CallSlot:
-    """The slot of a call that is about to be sent, taken by a `begin` that was sent at `asked_s` (loop time).
+    """The slot of a call that is about to be sent, and counts as sent at `asked_s` (loop time).
 
     `late_s` is half the transit time; the other half is reserved for the way to the upstream.
     """

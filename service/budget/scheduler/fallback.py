@@ -65,10 +65,11 @@ class FallbackScheduler:
         self._shared = shared
         self._app = app
         self._rules = rules
-        self._own_rules = msgspec.structs.replace(rules, calls=rules.calls // max_replicas)
+        self._own_rules = msgspec.structs.replace(rules, calls=rules.calls // max_replicas, ahead_ms=0)
         self._clock_s = clock_s
         quiet_s = (rules.transit_ms + rules.rest_ms) / 1000
-        self._outage = Outage(grace_s=grace_s, notice_s=notice_s, quiet_s=quiet_s)
+        ahead_s = rules.ahead_max_ms / 1000
+        self._outage = Outage(grace_s=grace_s, notice_s=notice_s, quiet_s=quiet_s, ahead_s=ahead_s)
         self._own: LocalScheduler | None = None
         self._given: set[int] = set()
         self._begun: set[int] = set()
@@ -148,11 +149,13 @@ class FallbackScheduler:
             self._begun.discard(turn)
         return beginning
 
-    async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
+    async def done(
+        self, turn: int, *, block: str, pause_ms: int, pause_reason: str, took_ms: int | None = None
+    ) -> None:
         """See `Scheduler.done`. A turn of the other side is ignored here, but its pause applies."""
         self._begun.discard(turn)
         self._pause(pause_ms, pause_reason)
-        await self._side.done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason)
+        await self._side.done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason, took_ms=took_ms)
 
     @property
     def _side(self) -> Scheduler:

@@ -27,10 +27,11 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
     `calls` in any window of `window_ms`; a call reaches the upstream and is counted there within `transit_ms` of its
     `begin`. An unused turn lapses `turn_lease_ms` after it becomes usable; other replicas give a fetch up after
-    `fetch_lease_ms`; a replica that has not ticked for `report_lease_ms` is dead. Turns may be announced up to
-    `ahead_ms` before they are usable. If the server's clock is ahead of what a replica's own server_clock vouches for
-    by `clock_step_ms` or more, it has stepped and is not trusted. Redis must answer within this time: a smaller step
-    cannot be distinguished from the network's delay, and passes for elapsed time.
+    `fetch_lease_ms`; a replica that has not ticked for `report_lease_ms` is dead. Turns are given up to `ahead_ms`
+    before they are usable, and earlier if Redis is slow (see `ahead_for`). If the server's clock is ahead of what a
+    replica's own server_clock vouches for by `clock_step_ms` or more, it has stepped and is not trusted. Redis must
+    answer within this time: a smaller step cannot be distinguished from the network's delay, and passes for elapsed
+    time.
     """
 
     calls: int
@@ -62,6 +63,16 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     def gap_ms(self) -> int:
         """Return the shortest time between two starts under a backlog; for the factor see docs/adr/0003-turns.md."""
         return self.window_ms * 9 // (10 * self.calls)
+
+    @property
+    def ahead_max_ms(self) -> int:
+        """Return how long before it is usable a turn may be given at most, however slow Redis is."""
+        return max(self.ahead_ms, self.window_ms // 4)
+
+    def ahead_for(self, round_trip_ms: float) -> int:
+        """Return how long before they are usable to give turns, if a call to the scheduler takes this long: a tick and
+        a `begin` fit in between."""
+        return min(self.ahead_ms + int(2 * round_trip_ms), self.ahead_max_ms)
 
 
 class WaitingCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +125,7 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
 class Ticked(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a tick: this replica's unused turns, when to tick again, and the state of the app.
 
-    `begun` is what `begin` answered to the tick's wish; None if no turn was to be had for it at once.
+    `begun` is what `begin` answered to the tick's wish; None if no turn was available for it at once.
 
     `due_in_ms` is when to tick again because a turn may be given then; None if nothing on this replica waits except for
     turns that it already holds. `pause_in_ms` is the remaining time of the pause, 0 for none; `pause_reason` is its
@@ -131,13 +142,9 @@ class Ticked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
-    """The slot is taken; send the call now."""
+    """The slot is taken; send the call in `usable_in_ms`, no sooner."""
 
-
-class Early(msgspec.Struct, frozen=True, kw_only=True):
-    """The turn is not usable before `usable_in_ms`."""
-
-    usable_in_ms: int
+    usable_in_ms: int = 0
 
 
 class Joined(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,17 +173,18 @@ class Paused(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-Beginning = Begun | Early | Joined | AlreadyStored | Lapsed | Paused
+Beginning = Begun | Joined | AlreadyStored | Lapsed | Paused
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
-    """A block to fetch at once, within the tick, if that gives the caller a turn which is usable now.
+    """A block to begin within the tick, if the caller has a turn there that this replica does not use yet.
 
-    The turn then has the id `turn`, at least FIRST_WISH, so that it can be given back even if the answer is lost. For
-    the other fields see `Scheduler.begin`.
+    `in_use` are the turns that it does use. The turn then has the id `turn`, at least FIRST_WISH, so that it can be
+    given back even if the answer is lost. For the other fields see `Scheduler.begin`.
     """
 
     turn: int
+    in_use: tuple[int, ...]
     caller: str
     block: str
     block_key: str
@@ -201,25 +209,29 @@ class Scheduler(Protocol):
     ) -> Ticked:
         """Replace this replica's report, give back the `returned` turns and return its unused turns.
 
-        A returned turn that has begun counts as done. `quiet` takes all slots for one window: calls may have been made
-        outside the shared budget. `wish` saves a call of `begin`; the block is counted in `waiting`.
+        No call was made with a returned turn, nor will be. `quiet` takes all slots for one window: calls may have been
+        made outside the shared budget. `wish` saves a call of `begin`; the block is counted in `waiting`.
         """
         ...
 
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
-        """Use a turn for a fetch of `block`.
+        """Use a turn for a fetch of `block`; it may be sent before the turn is usable.
 
         `known` is the head (`HEAD_BYTES`) of the value under `block_key` that the replica last saw, b"" for none. If
         the key is gone, there is nothing to look up: the block is fetched. If the turn has already begun for the same
         block, renew the slot from now and return Begun. So `begin` may be repeated after a lost answer, or just before
         sending a call that was slow to connect. Begun, Joined and AlreadyStored take one from the replica's reported
-        demand; Early and Paused do not.
+        demand; Paused does not.
         """
         ...
 
-    async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
-        """End a fetch: the slot is free one window from now, and requests that wait for the block are woken.
+    async def done(
+        self, turn: int, *, block: str, pause_ms: int, pause_reason: str, took_ms: int | None = None
+    ) -> None:
+        """End a fetch: the slot is free one window after its answer, and requests that wait for the block are woken.
 
-        A turn that has not begun is given back. A `pause_ms` above 0 stops all turns of the app for that long.
+        `took_ms` is the time from when the answered `begin` (or the tick with the wish) was sent until the upstream had
+        answered; without it, the answer counts from now. A turn that has not begun is given back. A `pause_ms` above 0
+        stops all turns of the app for that long.
         """
         ...

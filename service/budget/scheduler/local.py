@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
-from service.budget.scheduler.interfaces import Beginning, Ticked, WaitingCount, Wish
+import msgspec
+
+from service.budget.scheduler.interfaces import Beginning, Begun, Ticked, WaitingCount, Wish
 from service.budget.scheduler.policy import Policy
 from service.budget.scheduler.report_changes import ReportChanges
 from service.budget.scheduler.server_clock import ServerClock, any_chance, monotonic_ms
@@ -60,31 +62,44 @@ class LocalScheduler:
             wish=wish,
             stored=b"" if wish is None else self._head(wish.block_key),
         )
-        self._answered()
+        arrived_ms = self._answered(now_ms)
         self._changes.answered(taken=wish.caller if wish and ticked.begun else None)
         self._callers = {turn.id: turn.caller for turn in ticked.turns}
-        return ticked
+        due_in_ms = None if ticked.due_in_ms is None else self._wait_ms(ticked.due_in_ms, arrived_ms)
+        begun = self._begun(ticked.begun, arrived_ms) if isinstance(ticked.begun, Begun) else ticked.begun
+        return msgspec.structs.replace(ticked, due_in_ms=due_in_ms, begun=begun)
 
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
         """See `Scheduler.begin`."""
         if turn in self._callers:
             self._changes.uncertain((self._callers[turn],))
+        now_ms = self._clock_ms()
         beginning = self._policy.begin(
-            self._reading(self._clock_ms()),
+            self._reading(now_ms),
             self._replica,
             turn,
             block=block,
             known=known[:HEAD_BYTES],
             stored=self._head(block_key),
         )
-        self._answered()
-        return beginning
+        arrived_ms = self._answered(now_ms)
+        return self._begun(beginning, arrived_ms) if isinstance(beginning, Begun) else beginning
 
-    async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
+    async def done(
+        self, turn: int, *, block: str, pause_ms: int, pause_reason: str, took_ms: int | None = None
+    ) -> None:
         """See `Scheduler.done`."""
-        reading = self._reading(self._clock_ms())
-        self._policy.done(reading, self._replica, turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason)
-        self._answered()
+        now_ms = self._clock_ms()
+        self._policy.done(
+            self._reading(now_ms),
+            self._replica,
+            turn,
+            block=block,
+            pause_ms=pause_ms,
+            pause_reason=pause_reason,
+            took_ms=took_ms,
+        )
+        self._answered(now_ms)
 
     def _head(self, block_key: str) -> bytes:
         return b"" if self._stored is None else self._stored(block_key)[:HEAD_BYTES]
@@ -92,7 +107,24 @@ class LocalScheduler:
     def _reading(self, now_ms: float) -> Reading:
         epoch, seen_ms = self._server_clock.read(now_ms)
         raw_ms, run_id = self._server()
-        return Reading(raw_ms=raw_ms, run_id=run_id, epoch=epoch, seen_ms=seen_ms, chance=self._chance())
+        return Reading(
+            raw_ms=raw_ms,
+            run_id=run_id,
+            epoch=epoch,
+            seen_ms=seen_ms,
+            ahead_ms=self._policy.rules.ahead_for(self._server_clock.round_trip_ms),
+            chance=self._chance(),
+        )
 
-    def _answered(self) -> None:
-        self._server_clock.answered(self._policy.epoch, self._policy.now, self._clock_ms())
+    def _answered(self, sent_ms: float) -> float:
+        arrived_ms = self._clock_ms()
+        self._server_clock.answered(self._policy.epoch, self._policy.now, sent_ms=sent_ms, now_ms=arrived_ms)
+        return arrived_ms
+
+    def _begun(self, begun: Begun, arrived_ms: float) -> Begun:
+        return Begun(usable_in_ms=self._wait_ms(begun.usable_in_ms, arrived_ms))
+
+    def _wait_ms(self, in_ms: int, arrived_ms: float) -> int:
+        return self._server_clock.wait_ms(
+            in_ms, since_ms=self._policy.now, within_ms=self._policy.rules.window_ms, now_ms=arrived_ms
+        )

@@ -8,13 +8,15 @@ class Outage(msgspec.Struct, frozen=True, kw_only=True):
 
     All replicas notice an outage or its end within `notice_s` of each other, since each probes Redis continually. One
     quiet tick takes all slots for `quiet_s`; if that is shorter than `notice_s`, quiet lasts longer: all ticks are
-    quiet up to the first one after `owed_until_s`. So no replica uses one budget while another still uses the other, at
-    the start or the end of an outage.
+    quiet up to the first one after `owed_until_s`. A turn may have begun `ahead_s` before its call is sent, so quiet
+    lasts longer by that, too. So no replica uses one budget while another still uses the other, at the start or the end
+    of an outage.
     """
 
     grace_s: float
     notice_s: float
     quiet_s: float
+    ahead_s: float
     failing_since_s: float | None = None
     shares: bool = False
     asked_s: float = 0.0
@@ -48,5 +50,5 @@ class Outage(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _rest_s(self) -> float:
-        """Return by how much the noticing takes longer than one quiet tick."""
-        return max(self.notice_s - self.quiet_s, 0.0)
+        """Return for how long quiet ticks go on: one alone is quiet for `quiet_s`."""
+        return max(self.notice_s - self.quiet_s, 0.0) + self.ahead_s

@@ -10,7 +10,6 @@ from service.budget.scheduler.interfaces import (
     Beginning,
     Begun,
     Board,
-    Early,
     Joined,
     Lapsed,
     Paused,
@@ -33,6 +32,7 @@ class Policy:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
+        self.ahead_ms = rules.ahead_ms
         self.forget()
 
     def forget(self) -> None:
@@ -76,13 +76,14 @@ class Policy:
         """
         self._settle(reading)
         for turn in returned:
-            self._give_back(turn, replica)
+            self._return_turn(turn, replica)
         report = self._reported(replica, waiting, changed)
         if quiet:
             self._take_all()
-        seen, begun = None, None
+        begun = self._grant(wish, replica, stored=stored)
+        seen = None
         if wants_board or (report and self._may_give()):
-            seen, begun = self._give_due(wish, replica, stored=stored)
+            seen, begun = self._give_due(wish, replica, begun, stored=stored)
         mine = [slot for slot in self.slots if slot.pending and slot.replica == replica]
         lefts = [
             (max(0, row.count - sum(slot.caller == caller for slot in mine)), row.background)
@@ -93,7 +94,7 @@ class Policy:
         left = sum(count for count, _ in lefts)
         urgent = sum(count for count, background in lefts if not background)
         pressing = max(urgent or left, seen.pressing if seen else 0)
-        due = self._next_at(pressing, urgent=urgent > 0) - self.rules.ahead_ms - self.now
+        due = self._next_at(pressing, urgent=urgent > 0) - self.ahead_ms - self.now
         return Ticked(
             turns=tuple(
                 Turn(id=slot.turn, caller=slot.caller, usable_in_ms=max(0, slot.usable_at - self.now)) for slot in mine
@@ -117,10 +118,20 @@ class Policy:
             return Lapsed()
         return self._begin(slot, block, known=known, stored=stored)
 
-    def done(self, reading: Reading, replica: str, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
+    def done(
+        self,
+        reading: Reading,
+        replica: str,
+        turn: int,
+        *,
+        block: str,
+        pause_ms: int,
+        pause_reason: str,
+        took_ms: int | None = None,
+    ) -> None:
         """See `Scheduler.done`."""
         self._settle(reading)
-        self._give_back(turn, replica)
+        self._give_back(turn, replica, took_ms=took_ms)
         flight = self.flights.get(block)
         if flight and flight.turn == turn:
             del self.flights[block]
@@ -158,13 +169,17 @@ class Policy:
         else:
             self._advance(reading)
         self.raw = reading.raw_ms
+        self.ahead_ms = reading.ahead_ms
         longest_ms = rules.transit_ms + rules.rest_ms
         for slot in self.slots:
-            slot.free_at = min(slot.free_at, self.now + longest_ms)  # taken by a replica with a longer window
+            slot.free_at = min(
+                slot.free_at, self.now + rules.ahead_max_ms + longest_ms
+            )  # taken by one with a longer window
             if slot.pending and self.now >= slot.usable_at + rules.turn_lease_ms:
                 self._refund(slot)
         while len(self.slots) > rules.calls:
-            # The latest to be free: the others go on where replicas with other numbers of slots add and remove in turn.
+            # Remove those that are free latest: the others continue if replicas with different numbers of slots take
+            # turns.
             spare = min(self.slots, key=lambda slot: (slot.pending, -slot.free_at))
             if spare.pending:
                 self._refund(spare)
@@ -191,6 +206,7 @@ class Policy:
         for slot in self.slots:
             if slot.pending:
                 self._refund(slot)
+            slot.turn = 0  # no `done` may free it sooner
             slot.free_at = max(slot.free_at, self.now + self.rules.transit_ms + self.rules.rest_ms)
 
     # Slots and turns.
@@ -204,16 +220,28 @@ class Policy:
         if slot.caller in self.tags:
             self.tags[slot.caller].value -= slot.cost
 
-    def _give_back(self, turn: int, replica: str) -> None:
+    def _return_turn(self, turn: int, replica: str) -> None:
+        """Take back a turn that has led to no call: if it has begun, that is undone."""
+        slot, rules = self._slot_of(turn, replica), self.rules
+        if slot and not slot.pending and slot.free_at == slot.sent_at + rules.transit_ms + rules.rest_ms:
+            slot.free_at, slot.begun_at = slot.usable_at, -1
+            flight = self.flights.get(slot.block)
+            if flight and flight.turn == turn:
+                del self.flights[slot.block]
+        self._give_back(turn, replica)
+
+    def _give_back(self, turn: int, replica: str, *, took_ms: int | None = None) -> None:
         slot = self._slot_of(turn, replica)
         if slot is None:
             return
         if slot.pending:
             self._refund(slot)
             return
-        held = min(self.now - slot.begun_at, self.rules.transit_ms)
+        answered_at = self.now if took_ms is None else min(self.now, slot.begun_at + took_ms)
+        answered_at = max(answered_at, slot.sent_at)
+        held = min(answered_at - slot.sent_at, self.rules.transit_ms)
         self.held += (held - self.held) / HELD_SHARE
-        slot.free_at = min(slot.free_at, self.now + self.rules.rest_ms)
+        slot.free_at = min(slot.free_at, answered_at + self.rules.rest_ms)
         slot.turn = 0
         flight = self.flights.get(slot.block)
         if flight and flight.turn == turn:
@@ -223,7 +251,7 @@ class Policy:
         answer = self._refusal(slot, self.flights.get(block), known=known, stored=stored)
         if answer is None:
             self._take(slot, block)
-            return Begun()
+            return Begun(usable_in_ms=slot.sent_at - self.now)
         return answer
 
     def _refusal(self, slot: Slot, flight: Flight | None, *, known: bytes, stored: bytes) -> Beginning | None:
@@ -236,35 +264,39 @@ class Policy:
             if is_stored or other is None:
                 return AlreadyStored(head=stored)
             return Joined(lease_in_ms=other.ends - self.now)
-        if self.pause_until > self.now:
+        if self._is_paused(slot):
             self._give_back(slot.turn, slot.replica)
             return Paused(pause_in_ms=self.pause_until - self.now, reason=self.pause_reason)
-        if slot.pending and self.now < slot.usable_at:
-            return Early(usable_in_ms=slot.usable_at - self.now)
         return None
 
     def _give_due(
-        self, wish: Wish | None, replica: str, *, stored: bytes
+        self, wish: Wish | None, replica: str, begun: Begun | Joined | AlreadyStored | None, *, stored: bytes
     ) -> tuple[Demand, Begun | Joined | AlreadyStored | None]:
-        """Give all turns that are due, and use one for the wish; where it was not needed, it is somebody else's."""
-        last_id = self.next_id
+        """Give all turns that are due, and use one for the wish, unless it has `begun`; where that was not needed, it
+        is somebody else's."""
         seen = self._look()
         self._give(seen)
-        begun = None if wish is None else self._grant(wish, replica, stored=stored, last_id=last_id)
-        if begun is not None and not isinstance(begun, Begun):
-            seen = self._look()
-            self._give(seen)
+        if begun is None:
+            begun = self._grant(wish, replica, stored=stored)
+            if begun is not None and not isinstance(begun, Begun):
+                seen = self._look()
+                self._give(seen)
         return seen, begun
 
-    def _grant(self, wish: Wish, replica: str, *, stored: bytes, last_id: int) -> Begun | Joined | AlreadyStored | None:
-        """Begin the wish's fetch if a turn later than `last_id` allows it; None if not."""
+    def _grant(self, wish: Wish | None, replica: str, *, stored: bytes) -> Begun | Joined | AlreadyStored | None:
+        """Begin the wish's fetch if the caller has a turn that the replica does not use; None if not."""
+        if wish is None:
+            return None
         for slot in self.slots:
-            is_new = slot.pending and slot.turn > last_id and slot.usable_at <= self.now
-            if is_new and (slot.replica, slot.caller) == (replica, wish.caller):
+            is_unused = slot.pending and slot.turn not in wish.in_use
+            if is_unused and (slot.replica, slot.caller) == (replica, wish.caller) and not self._is_paused(slot):
                 slot.turn = wish.turn
                 answer = self._begin(slot, wish.block, known=wish.known, stored=stored)
                 return answer if isinstance(answer, (Begun, Joined, AlreadyStored)) else None
         return None
+
+    def _is_paused(self, slot: Slot) -> bool:
+        return self.pause_until > max(self.now, slot.usable_at)
 
     def _take(self, slot: Slot, block: str) -> None:
         rules = self.rules
@@ -273,11 +305,11 @@ class Policy:
             slot.started = slot.usable_at
             slot.block = block
         slot.begun_at = self.now
-        slot.free_at = self.now + rules.transit_ms + rules.rest_ms
+        slot.free_at = slot.sent_at + rules.transit_ms + rules.rest_ms
         if self.now >= self.purge_at:
             self.flights = {name: flight for name, flight in self.flights.items() if flight.ends > self.now}
             self.purge_at = self.now + rules.fetch_lease_ms
-        self.flights[block] = Flight(turn=slot.turn, ends=self.now + rules.fetch_lease_ms)
+        self.flights[block] = Flight(turn=slot.turn, ends=slot.sent_at + rules.fetch_lease_ms)
 
     def _take_off(self, slot: Slot) -> None:
         """Take one from the demand that this slot's turn was given for."""
@@ -289,7 +321,7 @@ class Policy:
     # Choosing the next caller.
 
     def _reach(self) -> int:
-        return self.now + self.rules.ahead_ms
+        return self.now + self.ahead_ms
 
     def _free_slots(self) -> int:
         """Return the number of slots that could carry a turn given now."""
@@ -309,7 +341,7 @@ class Policy:
     def _next_at(self, count: int, *, urgent: bool) -> int:
         """Return when the next turn is usable if `count` wait for one; `urgent` if not all of them are in the
         background."""
-        lapse_ms = self.rules.turn_lease_ms + self.rules.ahead_ms
+        lapse_ms = self.rules.turn_lease_ms + self.ahead_ms
         frees = sorted(slot.usable_at + lapse_ms if slot.pending else slot.free_at for slot in self.slots)
         first = frees[0 if urgent else self._spare - 1]
         at = max(self.now, self.pause_until, first)

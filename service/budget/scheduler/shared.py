@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import structlog
 
 from service.budget.scheduler.interfaces import (
+    LARGEST,
     AlreadyStored,
     Beginning,
     Begun,
     Board,
-    Early,
     Joined,
     Lapsed,
     Paused,
@@ -70,6 +70,14 @@ class _Ticked(msgspec.Struct, array_like=True):
     board: _Board | None = None
 
 
+class _Answered(msgspec.Struct, Generic[Answer], frozen=True, kw_only=True):
+    """What the script has answered, its time then, and the replica's own when the answer arrived."""
+
+    value: Answer
+    script_ms: int
+    arrived_ms: float
+
+
 class RedisScheduler:
     """The turns for one kind of an app's calls, given out in Redis to all replicas.
 
@@ -107,18 +115,7 @@ class RedisScheduler:
         self._server_clock = ServerClock()
         self._changes = ReportChanges()
         self._callers: dict[int, str] = {}
-        self._rules = (
-            rules.calls,
-            rules.window_ms,
-            rules.transit_ms,
-            rules.turn_lease_ms,
-            rules.fetch_lease_ms,
-            rules.report_lease_ms,
-            rules.ahead_ms,
-            rules.clock_step_ms,
-            rules.gap_ms,
-            self.channel,
-        )
+        self._rules = rules
 
     async def tick(
         self,
@@ -139,7 +136,7 @@ class RedisScheduler:
             rows = [(row.caller, row.weight, row.count, row.waited_ms, row.background) for row in changes.rows]
             report = (count, urgent, changes.whole, changes.number, changes.base)
             try:
-                answer = await self._call(
+                answered = await self._call(
                     "tick",
                     (returned, quiet, wants_board, *report, None if wish is None else _packed(wish, waiting)),
                     _Ticked,
@@ -148,25 +145,26 @@ class RedisScheduler:
                     now_ms=now_ms,
                     chance=chance,
                 )
-                begun = _beginning(answer.begun) if answer is not None and answer.begun.kind else None
+                begun = None if answered is None else self._begun(answered.value.begun, answered)
             except StoreUnavailable:
                 self._changes.failed()
                 raise
-            if answer is not None:
+            if answered is not None:
                 break
             whole = True
         else:
             raise StoreUnavailable("script refused")
+        answer = answered.value
         self._changes.answered(taken=wish.caller if wish and begun else None)
         self._callers = {turn: caller for turn, caller, _ in answer.turns}
         return Ticked(
             turns=tuple(Turn(id=turn, caller=caller, usable_in_ms=in_ms) for turn, caller, in_ms in answer.turns),
-            due_in_ms=None if answer.due_in_ms < 0 else answer.due_in_ms,
+            due_in_ms=None if answer.due_in_ms < 0 else self._wait_ms(answer.due_in_ms, answered),
             free=answer.free,
             pause_in_ms=answer.pause_in_ms,
             pause_reason=answer.pause_reason,
             board=None if answer.board is None else _board(answer.board),
-            begun=begun if isinstance(begun, (Begun, Joined, AlreadyStored)) else None,
+            begun=begun,
         )
 
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
@@ -174,17 +172,47 @@ class RedisScheduler:
         if turn in self._callers:
             self._changes.uncertain((self._callers[turn],))
         args = (turn, block, known[:HEAD_BYTES].hex(), HEAD_BYTES)
-        return _beginning(await self._asked("begin", args, _Begun, block_key=block_key))
+        answered = await self._asked("begin", args, _Begun, block_key=block_key)
+        return self._beginning(answered.value, answered)
 
-    async def done(self, turn: int, *, block: str, pause_ms: int, pause_reason: str) -> None:
+    async def done(
+        self, turn: int, *, block: str, pause_ms: int, pause_reason: str, took_ms: int | None = None
+    ) -> None:
         """See `Scheduler.done`. The block's name is published on `channel`."""
-        await self._asked("done", (turn, block, pause_ms, pause_reason), list[int])
+        args = (turn, block, pause_ms, pause_reason, LARGEST if took_ms is None else took_ms)
+        await self._asked("done", args, list[int])
 
-    async def _asked(self, op: str, args: tuple[object, ...], shape: type[Answer], *, block_key: str = "") -> Answer:
-        answer = await self._call(op, args, shape, block_key=block_key, now_ms=self._clock_ms(), chance=self._chance())
-        if answer is None:
+    def _begun(self, answer: _Begun, answered: _Answered[Any]) -> Begun | Joined | AlreadyStored | None:
+        """Return what a tick has answered to its wish."""
+        beginning = self._beginning(answer, answered)
+        return beginning if isinstance(beginning, (Begun, Joined, AlreadyStored)) else None
+
+    def _beginning(self, answer: _Begun, answered: _Answered[Any]) -> Beginning:
+        match answer.kind:
+            case "begun":
+                return Begun(usable_in_ms=self._wait_ms(answer.in_ms, answered))
+            case "joined":
+                return Joined(lease_in_ms=answer.in_ms)
+            case "stored":
+                return AlreadyStored(head=_head_of(answer.text))
+            case "paused":
+                return Paused(pause_in_ms=answer.in_ms, reason=answer.text)
+            case _:
+                return Lapsed()
+
+    def _wait_ms(self, in_ms: int, answered: _Answered[Any]) -> int:
+        return self._server_clock.wait_ms(
+            in_ms, since_ms=answered.script_ms, within_ms=self._rules.window_ms, now_ms=answered.arrived_ms
+        )
+
+    async def _asked(
+        self, op: str, args: tuple[object, ...], shape: type[Answer], *, block_key: str = ""
+    ) -> _Answered[Answer]:
+        now_ms, chance = self._clock_ms(), self._chance()
+        answered = await self._call(op, args, shape, block_key=block_key, now_ms=now_ms, chance=chance)
+        if answered is None:
             raise StoreUnavailable("broken answer")
-        return answer
+        return answered
 
     async def _call(
         self,
@@ -196,10 +224,10 @@ class RedisScheduler:
         block_key: str = "",
         now_ms: float,
         chance: int,
-    ) -> Answer | None:
+    ) -> _Answered[Answer] | None:
         """Return the answer, or None if the script only requested the whole report."""
         epoch, seen_ms = self._server_clock.read(now_ms)
-        call = (op, self._rules, self._replica, epoch, seen_ms, chance, self._server_ms(), args)
+        call = (op, self._packed_rules(), self._replica, epoch, seen_ms, chance, self._server_ms(), args)
         keys = (*self._keys, block_key) if block_key else self._keys
         packed_reply, *rest = await self._script(keys, (msgspec.msgpack.encode(call), packed))
         if not isinstance(packed_reply, bytes):
@@ -212,9 +240,26 @@ class RedisScheduler:
             answer = msgspec.msgpack.decode(reply.answer, type=shape)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise StoreUnavailable("broken answer") from exc
-        self._server_clock.answered(reply.epoch, reply.now_ms, self._clock_ms())
+        arrived_ms = self._clock_ms()
+        self._server_clock.answered(reply.epoch, reply.now_ms, sent_ms=now_ms, now_ms=arrived_ms)
         self._note_reset(reply.cause)
-        return answer
+        return _Answered(value=answer, script_ms=reply.now_ms, arrived_ms=arrived_ms)
+
+    def _packed_rules(self) -> tuple[object, ...]:
+        rules = self._rules
+        return (
+            rules.calls,
+            rules.window_ms,
+            rules.transit_ms,
+            rules.turn_lease_ms,
+            rules.fetch_lease_ms,
+            rules.report_lease_ms,
+            rules.ahead_for(self._server_clock.round_trip_ms),
+            rules.ahead_max_ms,
+            rules.clock_step_ms,
+            rules.gap_ms,
+            self.channel,
+        )
 
     def _note_reset(self, cause: str) -> None:
         is_first, self._has_answered = not self._has_answered, True
@@ -227,27 +272,11 @@ class RedisScheduler:
 
 def _packed(wish: Wish, waiting: tuple[WaitingCount, ...]) -> tuple[object, ...]:
     background = any(row.background for row in waiting if row.caller == wish.caller)
-    return (wish.turn, wish.caller, wish.block, wish.known[:HEAD_BYTES].hex(), HEAD_BYTES, background)
-
-
-def _beginning(answer: _Begun) -> Beginning:
-    match answer.kind:
-        case "begun":
-            return Begun()
-        case "early":
-            return Early(usable_in_ms=answer.in_ms)
-        case "joined":
-            return Joined(lease_in_ms=answer.in_ms)
-        case "stored":
-            return AlreadyStored(head=_head_of(answer.text))
-        case "paused":
-            return Paused(pause_in_ms=answer.in_ms, reason=answer.text)
-        case _:
-            return Lapsed()
+    return (wish.turn, wish.caller, wish.block, wish.known[:HEAD_BYTES].hex(), HEAD_BYTES, background, wish.in_use)
 
 
 def _head_of(digits: str) -> bytes:
-    """Return the bytes that these digits stand for. Raise StoreUnavailable if they stand for none."""
+    """Return the bytes that these hexadecimal digits encode. Raise StoreUnavailable if they are invalid."""
     try:
         return bytes.fromhex(digits)
     except ValueError as exc:

@@ -6,7 +6,8 @@ import msgspec
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """A call's reading of the time: the server's clock and run, and the replica's estimate.
 
-    `seen_ms` is valid in `epoch` only, whose number includes the span. `chance` is a random number of up to 31 bits,
+    `seen_ms` is valid in `epoch` only, whose number includes the span. `ahead_ms` is how long before they are usable
+    the replica must have its turns, see `Rules.ahead_for`. `chance` is a random number of up to 31 bits,
     above 0.
     """
 
@@ -14,11 +15,15 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
     epoch: int
     seen_ms: int
+    ahead_ms: int
     chance: int
 
 
 class Slot(msgspec.Struct, kw_only=True):
-    """One of the N slots. With a turn that has not begun (`begun_at` < 0), it lapses one lease after `usable_at`."""
+    """One of the N slots. With a turn that has not begun (`begun_at` < 0), it lapses one lease after `usable_at`.
+
+    A turn may begin before it is usable; its call is sent then, at `sent_at`.
+    """
 
     free_at: int
     started: int
@@ -34,6 +39,11 @@ class Slot(msgspec.Struct, kw_only=True):
     def pending(self) -> bool:
         """Return whether the slot is held for a turn that has not begun."""
         return self.turn != 0 and self.begun_at < 0
+
+    @property
+    def sent_at(self) -> int:
+        """Return when the call of a turn that has begun is sent."""
+        return max(self.begun_at, self.usable_at)
 
 
 class ReportRow(msgspec.Struct, kw_only=True):

@@ -63,17 +63,22 @@ def wrk(port: int, load: Load) -> Measured:
 
 
 def paced_script(directory: Path, *, rate: float) -> Path:
-    """Return a script that pauses between requests, so that all connections together send about `rate` a second.
+    """Return a script that sends about `rate` requests a second."""
+    script = directory / "paced.lua"
+    script.write_text(_delay(rate))
+    return script
 
-    wrk pauses for whole milliseconds: the script draws between the two nearest.
+
+def _delay(rate: float) -> str:
+    """Return a function that pauses between requests, so that all connections together send about `rate` a second.
+
+    wrk pauses for whole milliseconds: the function draws between the two nearest.
     """
     pause_ms = CONNECTIONS / rate * 1000
     whole = int(pause_ms)
-    script = directory / "paced.lua"
-    script.write_text(
+    return (
         f"function delay() if math.random() < {pause_ms - whole:.3f} then return {whole + 1} end return {whole} end\n"
     )
-    return script
 
 
 def mixed_targets(round_: int) -> list[str]:
@@ -84,8 +89,11 @@ def mixed_targets(round_: int) -> list[str]:
     ]
 
 
-def mixed_script(directory: Path, *, round_: int) -> Path:
-    """Return a script that draws from the pages of a round, each with a probability of 1 / rank (Zipf)."""
+def mixed_script(directory: Path, *, round_: int, rate: float | None = None) -> Path:
+    """Return a script that draws from the pages of a round, each with a probability of 1 / rank (Zipf).
+
+    It sends about `rate` requests a second if given, else as many as are answered.
+    """
     targets = ",".join(f'"{target}"' for target in mixed_targets(round_))
     script = directory / f"mixed-{round_}.lua"
     script.write_text(
@@ -104,6 +112,6 @@ function request()
   end
   return requests[low]
 end
-"""
+{"" if rate is None else _delay(rate)}"""
     )
     return script

@@ -24,12 +24,16 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """All rows, the greatest rate of a hit, and what is measured at half of it: of a hit, and of the bare app."""
+    """All rows, the greatest rate of a hit, and what is measured at half of it: of a hit, and of the bare app.
+
+    `mixed` is what the mixed load costs FastAPI with a lock, and the gateway, at the same low rate; None without it.
+    """
 
     rows: list[Row]
     greatest: float
     half: Measured
     bare_half: Measured
+    mixed: tuple[Measured, Measured] | None
 
 
 def report(figures: Figures, *, picture: str, rounds: int, round_s: float) -> str:
@@ -69,7 +73,7 @@ for its lock.
 At about half of the greatest rate ({figures.half.rate:,.0f} of {figures.greatest:,.0f} requests a second, `wrk` pausing
 between requests) the p99 of a replayed hit is **{figures.half.p99_ms:.1f} ms** (aim: under 5 ms); that of the bare app
 at half of its own is {figures.bare_half.p99_ms:.1f} ms.
-
+{_mixed(figures)}
 ## Where the time of a replayed hit goes
 Reading the request and writing the response cost what they cost the bare app. A replayed hit needs no task
 ([ADR 9](../adr/0009-server.md)), and takes instead, measured in one process without a network:
@@ -99,6 +103,20 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.theirs.rate:,.0f}",
         f"{row.ours.p99_ms:.1f} / {row.theirs.p99_ms:.1f} ms",
     )
+
+
+def _mixed(figures: Figures) -> str:
+    """Return the latency of the mixed load at the same rate, if it was measured."""
+    if figures.mixed is None:
+        return ""
+    theirs, ours = figures.mixed
+    return f"""
+At full load, the p99 of the mixed load is that of the requests that wait for a fetch. `wrk` counts such a wait once for
+each request that the connection would have sent meanwhile, so that of two servers with equal waits the faster one has
+the higher p99; and on its core it competes with Redis and the upstream, which only the gateway calls for a fetch. At
+about the same {ours.rate:,.0f} requests a second, the p99 is **{ours.p99_ms:.1f} ms**; that of FastAPI + redis-py + a
+lock is {theirs.p99_ms:.1f} ms.
+"""
 
 
 def _carries(figures: Figures) -> str:

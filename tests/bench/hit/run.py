@@ -39,6 +39,8 @@ ROUNDS = 8
 ROUND_S = 2.0
 MIXED_ROUNDS = 5
 MIXED_S = 4.0
+SLOW_RATE = 500.0
+"""Requests a second that the slowest of the servers has no difficulty with."""
 AT_ONCE = 16
 NOT_REPLAYED = "Cache-Control: max-stale=0"
 """A request with any `Cache-Control` is not served by the response cache."""
@@ -93,6 +95,15 @@ class Comparison:
         paced = Load(seconds=ROUND_S, script=paced_script(self._directory, rate=greatest / 2))
         return greatest, _median([wrk(port, paced) for _ in range(5)])
 
+    def mixed_at(self, rate: float, ports: tuple[int, int]) -> tuple[Measured, Measured]:
+        """Return what the mixed load costs two servers if each is sent about `rate` requests a second."""
+        measured: tuple[list[Measured], list[Measured]] = [], []
+        for _ in range(MIXED_ROUNDS):
+            script = mixed_script(self._directory, round_=next(self._mixed_rounds), rate=rate)
+            for port, results in zip(ports, measured, strict=True):
+                results.append(wrk(port, Load(seconds=MIXED_S, script=script)))
+        return _median(measured[0]), _median(measured[1])
+
     def _load(self, rival: Rival) -> Load:
         if not rival.is_mixed:
             return Load(seconds=ROUND_S, field=rival.field)
@@ -140,7 +151,10 @@ async def measure() -> Figures:
             greatest, half = comparison.at_half(ours)
             assert ports["bare"] is not None
             _, bare_half = comparison.at_half(ports["bare"])
-    return Figures(rows=rows, greatest=greatest, half=half, bare_half=bare_half)
+            mixed = None
+            if (locked := ports["fastapi-locked"]) is not None:
+                mixed = comparison.mixed_at(SLOW_RATE, (locked, ours))
+    return Figures(rows=rows, greatest=greatest, half=half, bare_half=bare_half, mixed=mixed)
 
 
 def rivals(ports: dict[str, int | None], *, ours: int, from_redis: int) -> tuple[Rival, ...]:

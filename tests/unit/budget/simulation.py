@@ -2,11 +2,12 @@
 
 import heapq
 import itertools
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
 
-from service.budget.scheduler.interfaces import Begun, Early, Rules, WaitingCount
+from service.budget.scheduler.interfaces import Begun, Rules, WaitingCount
 from service.budget.scheduler.policy import Policy
 from service.budget.scheduler.server_clock import ServerClock
 from service.budget.scheduler.state import Reading
@@ -65,13 +66,14 @@ class Simulation:
     def _reading(self, replica: str, sent: float) -> Reading:
         epoch, seen_ms = self._watches[replica].read(sent)
         chance = self.random.randint(1, 2**31)
-        return Reading(raw_ms=int(self.now), run_id="a", epoch=epoch, seen_ms=seen_ms, chance=chance)
+        ahead_ms = self.rules.ahead_for(self._watches[replica].round_trip_ms)
+        return Reading(raw_ms=int(self.now), run_id="a", epoch=epoch, seen_ms=seen_ms, ahead_ms=ahead_ms, chance=chance)
 
-    def _answered(self, replica: str) -> float:
+    def _answered(self, replica: str, sent: float) -> float:
         """Return when the reply to the call that has just been made arrives."""
         back = self.now + self._way()
         epoch, told = self.policy.epoch, self.policy.now
-        self.at(back, lambda: self._watches[replica].answered(epoch, told, back))
+        self.at(back, lambda: self._watches[replica].answered(epoch, told, sent_ms=sent, now_ms=back))
         return back
 
     def _tick_at(self, replica: str, when: float) -> None:
@@ -95,12 +97,11 @@ class Simulation:
         told = self.policy.tick(
             self._reading(replica, sent), replica, rows, returned=(), quiet=False, wants_board=False
         )
-        back = self._answered(replica)
+        back = self._answered(replica, sent)
         for turn in told.turns:
             if turn.id not in self._using:
                 self._using.add(turn.id)
-                ready = back + turn.usable_in_ms
-                self._begin_at(replica, ready, turn.id, turn.caller)
+                self._begin_at(replica, back, turn.id, turn.caller)
         if told.due_in_ms is not None:
             self._tick_at(replica, back + min(told.due_in_ms, self.rules.report_lease_ms / 3))
 
@@ -109,27 +110,26 @@ class Simulation:
 
     def _begin(self, replica: str, sent: float, turn: int, caller: str) -> None:
         answer = self.policy.begin(self._reading(replica, sent), replica, turn, block=f"b{turn}", known=b"", stored=b"")
-        back = self._answered(replica)
-        if isinstance(answer, Early):
-            self._begin_at(replica, back + answer.usable_in_ms, turn, caller)
-            return
+        back = self._answered(replica, sent)
         if not isinstance(answer, Begun):
             self._tick_at(replica, self.now)
             return
         asked = self.lines[replica][caller].pop(0)
-        self.waits.setdefault(caller, []).append(self.now - asked)
+        called = back + answer.usable_in_ms
+        self.waits.setdefault(caller, []).append(called - asked)
         self.served[caller] += 1
-        self.begun.append(self.now)
+        self.begun.append(called)
         took = self.random.uniform(*self.upstream_ms)
-        self.calls.append(back + self.random.uniform(0, took))
-        self.held.append(min(back + took - self.now, self.rules.transit_ms))
-        answered = back + took
-        self.at(answered + self._way(), lambda: self._done(replica, answered, turn))
+        self.calls.append(called + self.random.uniform(0, took))
+        self.held.append(min(took, self.rules.transit_ms))
+        answered = called + took
+        took_ms = math.ceil(answered - sent)
+        self.at(answered + self._way(), lambda: self._done(replica, answered, turn, took_ms))
 
-    def _done(self, replica: str, sent: float, turn: int) -> None:
+    def _done(self, replica: str, sent: float, turn: int, took_ms: int) -> None:
         reading = self._reading(replica, sent)
-        self.policy.done(reading, replica, turn, block=f"b{turn}", pause_ms=0, pause_reason="")
-        self._answered(replica)
+        self.policy.done(reading, replica, turn, block=f"b{turn}", pause_ms=0, pause_reason="", took_ms=took_ms)
+        self._answered(replica, sent)
 
     def most_in_a_window(self) -> int:
         """The largest number of calls that reached the upstream in any window."""

@@ -27,7 +27,9 @@ class Alone:
         self.read()
 
     def read(self) -> Reading:
-        return Reading(raw_ms=self.now, run_id="a", epoch=self.policy.epoch, seen_ms=self.now, chance=1)
+        return Reading(
+            raw_ms=self.now, run_id="a", epoch=self.policy.epoch, seen_ms=self.now, ahead_ms=RULES.ahead_ms, chance=1
+        )
 
     def step(self, *, board: bool = False) -> tuple[list[str], Board | None, int | None]:
         """Advance a few milliseconds; return the callers whose blocks begin."""

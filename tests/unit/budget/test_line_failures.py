@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, TooLong
-from service.budget.scheduler.interfaces import Beginning, Begun, Early, WaitingCount
+from service.budget.scheduler.interfaces import Begun, WaitingCount
 from service.model.blocks import CachedBlock
 from service.model.errors import StoreUnavailable, UpstreamTimeout, UpstreamUnreachable
 from service.model.origin import FetchCost
@@ -117,9 +117,7 @@ async def test_a_replica_that_dies_in_a_fetch_delays_it_by_its_lease(blocks: Blo
     async with lines(blocks, 2) as (made, schedulers):
         report = (WaitingCount(caller="x", weight=1.0, count=1, waited_ms=0),)
         [turn] = (await schedulers[0].tick(report, returned=(), quiet=False, wants_board=False)).turns
-        beginning: Beginning = Early(usable_in_ms=0)
-        while isinstance(beginning, Early):
-            beginning = await schedulers[0].begin(turn.id, block="a", block_key="a", known=b"")
+        beginning = await schedulers[0].begin(turn.id, block="a", block_key="a", known=b"")
         assert isinstance(beginning, Begun)
         await schedulers[0].tick((), returned=(), quiet=False, wants_board=False)
         started_s = now_s()

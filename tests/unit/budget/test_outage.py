@@ -1,13 +1,14 @@
 """The policy for a replica that gets no replies from Redis, as a pure function."""
 
+import msgspec
 import pytest
 
 from service.budget.scheduler.fallback import notice_s
 from service.budget.scheduler.outage import Outage
 
 
-def _outage(*, grace_s: float = 1.0, notice_s: float = 1.2, quiet_s: float = 1.5) -> Outage:
-    return Outage(grace_s=grace_s, notice_s=notice_s, quiet_s=quiet_s)
+def _outage(*, grace_s: float = 1.0, notice_s: float = 1.2, quiet_s: float = 1.5, ahead_s: float = 0.0) -> Outage:
+    return Outage(grace_s=grace_s, notice_s=notice_s, quiet_s=quiet_s, ahead_s=ahead_s)
 
 
 def test_a_short_silence_is_only_waited_out() -> None:
@@ -19,7 +20,7 @@ def test_a_short_silence_is_only_waited_out() -> None:
 
 def _having_asked(outage: Outage, *, asked_s: float) -> Outage:
     """The same state, after a request at `asked_s`."""
-    return Outage(grace_s=outage.grace_s, notice_s=outage.notice_s, quiet_s=outage.quiet_s, asked_s=asked_s)
+    return msgspec.structs.replace(outage, asked_s=asked_s)
 
 
 def test_a_long_silence_is_shared_out() -> None:
@@ -34,10 +35,16 @@ def test_without_grace_the_first_failure_is_enough() -> None:
     assert _outage(grace_s=0).failed(asked_s=1.0, now_s=1.0).shares
 
 
-@pytest.mark.parametrize(("quiet_s", "until_s"), [(1.5, 20.0), (0.2, 21.0)])
-def test_a_replica_that_shared_stays_quiet_until_all_have_noticed(quiet_s: float, until_s: float) -> None:
-    """One quiet tick, or if that is shorter than detection takes, quiet ticks until detection is over."""
-    back = _outage(quiet_s=quiet_s).failed(asked_s=1, now_s=1).failed(asked_s=3, now_s=3).answered(now_s=20.0)
+@pytest.mark.parametrize(
+    ("quiet_s", "ahead_s", "until_s"), [(1.5, 0.0, 20.0), (0.2, 0.0, 21.0), (1.5, 0.25, 20.25), (0.2, 0.25, 21.25)]
+)
+def test_a_replica_that_shared_stays_quiet_until_all_have_noticed(
+    quiet_s: float, ahead_s: float, until_s: float
+) -> None:
+    """One quiet tick, or if that is shorter than detection takes, quiet ticks until detection is over; and until the
+    calls of turns that began early have been sent."""
+    outage = _outage(quiet_s=quiet_s, ahead_s=ahead_s).failed(asked_s=1, now_s=1)
+    back = outage.failed(asked_s=3, now_s=3).answered(now_s=20.0)
     assert not back.shares
     assert back.owed_until_s == pytest.approx(until_s)
     assert back.kept_quiet(asked_s=until_s - 0.01).owed_until_s is not None

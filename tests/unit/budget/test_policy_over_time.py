@@ -43,7 +43,7 @@ def test_a_backlog_is_evenly_spaced() -> None:
     scene.run(60_000)
     gaps = [later - earlier for earlier, later in zip(scene.begun, scene.begun[1:], strict=False)]
     assert min(gaps) >= RULES.gap_ms - RULES.ahead_ms - 2
-    assert max(gaps) <= 2 * RULES.gap_ms
+    assert max(gaps) <= 2 * RULES.gap_ms + 2
 
 
 def test_turns_are_shared_by_weight_whatever_the_replicas() -> None:
