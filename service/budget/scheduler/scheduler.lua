@@ -186,7 +186,7 @@ end
 local FORMAT = 3
 
 local function is_sane_slot(slot)
-  local latest = S.now + 2 * (TRANSIT + REST)
+  local latest = S.now + 2 * (TRANSIT + REST) + 1000 -- others may give turns earlier, by their own rules
   return is_number(slot[FREE_AT], 0, S.now + 2 * LARGEST) and is_number(slot[STARTED], 0, latest)
     and is_number(slot[TURN], 0, 2 ^ 53) and is_number(slot[COST], 0, 1e15)
     and is_number(slot[USABLE_AT], 0, latest) and is_number(slot[BEGUN_AT], -1, S.now)
