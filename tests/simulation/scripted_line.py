@@ -74,6 +74,7 @@ class Scripted(LocalScheduler):
         self.ticks: list[float] = []
         self.begins: list[int] = []
         self.knowns: list[bytes] = []
+        self.boards = 0
         self.dones: list[float] = []
         self.pauses: list[tuple[int, str]] = []
         self.lost_begins = 0
@@ -93,6 +94,7 @@ class Scripted(LocalScheduler):
         """Tick, and record when; wishes are not granted, as by a replica that shares."""
         del wish
         self.ticks.append(asyncio.get_running_loop().time())
+        self.boards += wants_board
         await asyncio.sleep(WAY_S)
         await self.hangs.wait()
         return await super().tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)

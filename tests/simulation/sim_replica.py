@@ -31,6 +31,7 @@ from tests.simulation.virtual_time import TaskOwner, owned_by
 BLOCK_SIZE = 10
 ATTEMPTS = 3
 PAUSE_S = 1.0
+PAUSE_MAX_S = 60.0
 GRACE_S = 2.0
 
 
@@ -99,6 +100,7 @@ class Replica:
                 cache=self.cache,
                 attempts=ATTEMPTS,
                 pause_s=PAUSE_S,
+                pause_max_s=PAUSE_MAX_S,
                 clock=clock,
             )
             return ServedCall(

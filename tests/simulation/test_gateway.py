@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from service.budget.scheduler.interfaces import Rules
-from service.model.errors import UnknownApp
+from service.model.errors import ShuttingDown, UnknownApp
 from service.model.freshness import CacheDirectives, StaleReason
 from service.model.pages import Forward, Source
 from tests.simulation.small_world import APP, FRESH_S, LIFETIMES, NO_CACHE, RULES, SmallWorld, play, titles
@@ -143,6 +143,25 @@ def test_a_replica_that_shuts_down_refuses_and_ends() -> None:
         gateway.leave()
         assert not gateway.readiness().ready
         assert (await world.page()).source is Source.FETCHED
+
+    play(scene)
+
+
+def test_a_replica_that_refuses_sends_those_who_wait_to_another_at_once() -> None:
+    """A call under way is awaited; whoever waits for a turn is refused, before anything is closed."""
+
+    async def scene(world: SmallWorld) -> None:
+        world.upstream.took_s = 1.0
+        calling = [asyncio.create_task(world.page(f"q{number}")) for number in range(5)]
+        await asyncio.sleep(0.5)
+        waiting = asyncio.create_task(world.page("late"))
+        await asyncio.sleep(0.1)
+        left_s = world.loop.time()
+        world.replicas[0].gateway.refuse()
+        with pytest.raises(ShuttingDown):
+            await waiting
+        assert world.loop.time() - left_s < 0.01
+        assert {page.source for page in await asyncio.gather(*calling)} == {Source.FETCHED}
 
     play(scene)
 

@@ -33,8 +33,10 @@ def test_a_waiting_replica_ticks_four_times_a_second_if_nothing_is_due() -> None
         await scheduler.done(0, block="", pause_ms=20_000, pause_reason="throttled")
         asking = ask(line, Block(), patience_s=60)
         await asyncio.sleep(0.5)
+        assert scheduler.boards == 1, "what it takes to judge the request is asked for once"
         scheduler.ticks.clear()
         await asyncio.sleep(10)
+        assert scheduler.boards == 1
         assert 10 / HEARTBEAT_S - 2 <= len(scheduler.ticks) <= 10 / HEARTBEAT_S + 2
         asking.cancel()
 
@@ -135,12 +137,13 @@ def test_a_look_at_a_scheduler_that_hangs_ends() -> None:
     in_a_line(scene)
 
 
-def test_nothing_is_known_of_a_pause_before_the_first_tick() -> None:
-    """And so there is none."""
+def test_before_the_first_tick_nothing_is_known_of_waits_and_pauses() -> None:
+    """And so none is told, and nobody is refused for it."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
-        assert Line(scheduler, app="shop", rules=RULES).pause_s() == 0.0
-        assert line.pause_s() == 0.0
+        new = Line(scheduler, app="shop", rules=RULES)
+        assert (new.pause_s(), new.estimate_s("x", 1.0, 1)) == (0.0, 0.0)
+        assert (line.pause_s(), line.estimate_s("x", 1.0, 1)) == (0.0, 0.0)
 
     in_a_line(scene)
 
@@ -171,5 +174,23 @@ def test_a_report_says_how_many_blocks_each_caller_waits_for_and_since_when() ->
         await asyncio.sleep(1.0)
         assert line.waiting() == ()
         await calling
+
+    in_a_line(scene)
+
+
+@pytest.mark.parametrize("pause_ms", [0, 5_000])
+def test_an_estimate_shrinks_as_time_passes_between_two_ticks(pause_ms: int) -> None:
+    """Of the time to the next free slot, and of a pause."""
+
+    async def scene(line: Line, scheduler: Scripted) -> None:
+        await scheduler.tick((), returned=(), quiet=True, wants_board=False)
+        await scheduler.done(0, block="", pause_ms=pause_ms, pause_reason="throttled")
+        asking = ask(line, Block(), patience_s=60)
+        await asyncio.sleep(0.05)
+        ticks, first_s = len(scheduler.ticks), line.estimate_s("y", 1.0, 1)
+        await asyncio.sleep(0.15)
+        assert len(scheduler.ticks) == ticks
+        assert first_s - line.estimate_s("y", 1.0, 1) == pytest.approx(0.15, abs=0.002)
+        asking.cancel()
 
     in_a_line(scene)

@@ -31,6 +31,8 @@ def test_who_comes_back_after_the_advised_time_gets_a_turn(backlog: int, patienc
         began_s = world.loop.time()
         error = await refused(world, "late", patience_s=patience_s)
         assert world.loop.time() - began_s < 0.1
+        assert error.budget is not None
+        assert (error.budget.calls, error.budget.window_s) == (5, 1.0)
         await asyncio.sleep(error.retry_after_s)
         await world.page("late", patience_s=patience_s, waiting_max=200)
         assert error.retry_after_s < backlog * PACE_S * 1.3 + 1
