@@ -40,8 +40,7 @@ local function pending(slot) return slot[TURN] ~= 0 and slot[BEGUN_AT] < 0 end
 
 -- Fields of a caller; STANDING: 0 without a tag, IDLE, WAITS. Fields of its share on a replica.
 local WEIGHT, COUNT, SINCE, BACKGROUND, TAG, STANDING = 1, 2, 3, 4, 5, 6
-local TURNS, SHARES = 7, 8 -- exist within a call only: TURNS counts the turns held, absent for none
-local NAMES = {} -- caller -> name; cheaper than another field in each of them
+local NAME, TURNS, SHARES = 7, 8, 9 -- exist within a call only: TURNS counts the turns held, absent for none
 local IDLE, WAITS = 1, 2
 local S_REPLICA, S_WEIGHT, S_COUNT, S_SINCE, S_BACKGROUND = 1, 2, 3, 4, 5
 
@@ -186,7 +185,7 @@ end
 local FORMAT = 3
 
 local function is_sane_slot(slot)
-  local latest = S.now + 2 * (TRANSIT + REST)
+  local latest = S.now + 2 * (TRANSIT + REST) + 1000 -- others may give turns earlier, by their own rules
   return is_number(slot[FREE_AT], 0, S.now + 2 * LARGEST) and is_number(slot[STARTED], 0, latest)
     and is_number(slot[TURN], 0, 2 ^ 53) and is_number(slot[COST], 0, 1e15)
     and is_number(slot[USABLE_AT], 0, latest) and is_number(slot[BEGUN_AT], -1, S.now)
@@ -352,7 +351,7 @@ local function bury_dead()
 end
 
 local function shares_in(caller)
-  if not caller[SHARES] then caller[SHARES] = shares_of(NAMES[caller]) end
+  if not caller[SHARES] then caller[SHARES] = shares_of(caller[NAME]) end
   return caller[SHARES]
 end
 
@@ -364,7 +363,7 @@ local function bring_up_tags(moved, held, carried)
     for _, caller in ipairs(moved) do caller[STANDING] = 0 end
   end
   for _, caller in ipairs(moved) do
-    local name = NAMES[caller]
+    local name = caller[NAME]
     if caller[COUNT] > 0 or held[name] then
       caller[TAG] = caller[STANDING] == IDLE and math.max(caller[TAG], S.virtual) or S.virtual
       caller[STANDING] = WAITS
@@ -386,15 +385,16 @@ local function standing()
   for _, slot in ipairs(S.slots) do
     if pending(slot) then held[slot[CALLER]] = true end
   end
-  local waiting, moved, carried, count, urgent = {}, {}, false, 0, 0
+  local waiting, callers, moved, carried, count, urgent = {}, 0, {}, false, 0, 0
   local packed, unpacked = redis.call('HGETALL', KEYS[2]), cmsgpack.unpack
   for at = 1, #packed, 2 do
     local name, caller = packed[at], unpacked(packed[at + 1])
     local waits = caller[COUNT]
-    NAMES[caller] = name
+    caller[NAME] = name
     if held[name] then named[name] = caller end
     if waits > 0 then
-      waiting[#waiting + 1] = caller
+      callers = callers + 1
+      waiting[callers] = caller
       count = count + waits
       if not caller[BACKGROUND] then urgent = urgent + waits end
     end
@@ -406,8 +406,8 @@ local function standing()
   end
   for name in pairs(held) do
     if not named[name] then
-      local caller = { 0, 0, 0, true, 0, 0 }
-      named[name], NAMES[caller] = caller, name
+      local caller = { 0, 0, 0, true, 0, 0, name }
+      named[name] = caller
       moved[#moved + 1] = caller
     end
   end
@@ -427,23 +427,23 @@ local function comes_before(a, b)
   if a[BACKGROUND] ~= b[BACKGROUND] then return b[BACKGROUND] end
   if a[TAG] ~= b[TAG] then return a[TAG] < b[TAG] end
   if a[SINCE] ~= b[SINCE] then return a[SINCE] < b[SINCE] end
-  return NAMES[a] < NAMES[b]
+  return a[NAME] < b[NAME]
 end
 
--- Return the first `count` callers that wait without a turn. Written out, since each caller is compared with the last.
+-- Return the first `count` callers that wait without a turn. Each is compared with the last one; usually its tag suffices.
 local function first_callers(waiting, count)
-  local first, last, tag, since, background = {}, nil, 0, 0, false
-  for _, caller in ipairs(waiting) do
-    local its_tag, its_background = caller[TAG], caller[BACKGROUND]
-    if (#first < count or (its_background ~= background and background)
-      or (its_background == background and (its_tag < tag or (its_tag == tag and (caller[SINCE] < since
-        or (caller[SINCE] == since and NAMES[caller] < NAMES[last])))))) and lacks(caller) > 0 then
-      local at = #first + 1
-      while at > 1 and comes_before(caller, first[at - 1]) do at = at - 1 end
-      table.insert(first, at, caller)
-      first[count + 1] = nil
-      last = first[#first]
-      tag, since, background = last[TAG], last[SINCE], last[BACKGROUND]
+  local first, last, tag, background = {}, nil, math.huge, false
+  for each = 1, #waiting do
+    local caller = waiting[each]
+    if (background or caller[TAG] <= tag) and lacks(caller) > 0 and not (last and comes_before(last, caller)) then
+      local at = math.min(#first + 1, count)
+      while at > 1 and comes_before(caller, first[at - 1]) do
+        first[at] = first[at - 1]
+        at = at - 1
+      end
+      first[at] = caller
+      last = first[count]
+      if last then tag, background = last[TAG], last[BACKGROUND] end
     end
   end
   return first
@@ -487,10 +487,10 @@ local function give(seen)
     local share, cost = next_share(caller), 1 / caller[WEIGHT]
     if not caller[BACKGROUND] then S.virtual = math.max(S.virtual, caller[TAG]) end
     S.next_id = S.next_id + 1
-    slot[TURN], slot[REPLICA], slot[CALLER], slot[COST] = S.next_id, share[S_REPLICA], NAMES[caller], cost
+    slot[TURN], slot[REPLICA], slot[CALLER], slot[COST] = S.next_id, share[S_REPLICA], caller[NAME], cost
     slot[USABLE_AT], slot[BEGUN_AT], slot[BLOCK] = usable_at, -1, ''
     caller[TAG] = caller[TAG] + cost
-    write_caller(NAMES[caller], caller)
+    write_caller(caller[NAME], caller)
     take(seen, caller, share)
   end
 end
@@ -503,7 +503,7 @@ local function board(seen)
   table.sort(waiting, comes_before)
   for at = 1, math.min(#waiting, BOARD_ROWS) do
     local caller = waiting[at]
-    ranks[at] = { NAMES[caller], lacks(caller), caller[TAG], caller[WEIGHT], now - caller[SINCE], caller[BACKGROUND] }
+    ranks[at] = { caller[NAME], lacks(caller), caller[TAG], caller[WEIGHT], now - caller[SINCE], caller[BACKGROUND] }
   end
   return { S.virtual, math.floor(S.held + 0.5), ranks }
 end
