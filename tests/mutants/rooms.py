@@ -117,6 +117,7 @@ ROOMS = (
             "tests/unit/cache",
             "tests/simulation/test_block_reads.py",
             "tests/simulation/test_purge_messages.py",
+            "tests/simulation/test_gateway_parts.py",
             "tests/simulation/test_gateway.py",
             "tests/simulation/test_gateway_stale.py",
             "tests/simulation/test_gateway_paging.py",

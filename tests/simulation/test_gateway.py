@@ -30,6 +30,9 @@ def test_a_page_is_fetched_once_and_then_a_hit_until_it_is_stale() -> None:
         renewed = await world.page()
         assert (renewed.source, titles(renewed)) == (Source.HIT, {"call 2"})
         assert world.replicas[0].gateway.lookups == {"none": 1, "memory": 2, "stale": 1}
+        await world.page(directives=NO_CACHE)
+        ends = world.replicas[0].apps[APP].list.line.turn_ends
+        assert {word for _, word in ends} == {"used"}, "no turn is spent on a block that this replica has stored itself"
 
     play(scene)
 
