@@ -178,7 +178,8 @@ class Policy:
             if slot.pending and self.now >= slot.usable_at + rules.turn_lease_ms:
                 self._refund(slot)
         while len(self.slots) > rules.calls:
-            # The latest to be free: the others go on where replicas with other numbers of slots add and remove in turn.
+            # Remove those that are free latest: the others continue if replicas with different numbers of slots take
+            # turns.
             spare = min(self.slots, key=lambda slot: (slot.pending, -slot.free_at))
             if spare.pending:
                 self._refund(spare)
