@@ -242,13 +242,13 @@ end
 local function advance(raw)
   local is_known = epoch - epoch % SPANS == S.epoch - S.epoch % SPANS
   local seen = is_known and math.max(S.now, seen_ms) or S.now
-  local told = S.now + raw - S.raw
-  if seen <= told and told < seen + CLOCK_STEP then
-    S.now = told
+  local by_clock = S.now + raw - S.raw
+  if seen <= by_clock and by_clock < seen + CLOCK_STEP then
+    S.now = by_clock
     if not is_known then S.epoch = S.epoch - S.epoch % SPANS + (S.epoch + 1) % SPANS end
   else
     local sure = epoch == S.epoch and seen - CLOCK_STEP or S.now
-    if told < seen then sure = math.max(sure, told) end
+    if by_clock < seen then sure = math.max(sure, by_clock) end
     S.now, S.epoch = math.max(S.now, sure), chance * SPANS
   end
 end
