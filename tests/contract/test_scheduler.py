@@ -559,9 +559,9 @@ async def test_the_end_of_a_fetch_is_published(client: redis.Redis) -> None:
         (turn,) = (await tick(replica, row("a"))).turns
         await begin(replica, turn, "block-7")
         await done(replica, turn, "block-7")
-        told = [messages.get_message(timeout=1), messages.get_message(timeout=1)]
+        published = [messages.get_message(timeout=1), messages.get_message(timeout=1)]
         assert messages.get_message(timeout=0.01) is None
-    assert [message["data"] for message in told if message] == [b"block-7"]
+    assert [message["data"] for message in published if message] == [b"block-7"]
 
 
 async def test_the_servers_own_clock_and_run_are_used(client: redis.Redis) -> None:
