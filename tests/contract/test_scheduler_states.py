@@ -1,7 +1,7 @@
 """Random histories on a real Valkey: the script answers as the model does, and the rules hold in true time."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import msgspec
@@ -9,66 +9,29 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from service.budget.scheduler.interfaces import FIRST_WISH, Begun, Rules, Ticked, Turn, Wish
+from service.budget.scheduler.interfaces import FIRST_WISH, Begun, Rules, Ticked, Wish
 from service.budget.scheduler.policy import Policy
+from tests.contract.scheduler_histories import (
+    BACKGROUND,
+    BLOCKS,
+    CALLERS,
+    HEADS,
+    KINDS,
+    LATENCY,
+    WEIGHTS,
+    Draw,
+    Replica,
+    Use,
+)
 from tests.contract.scheduler_world import World, row, run, server
-
-BACKGROUND = ("~ahead", "~renewal")
-CALLERS = [f"c{number:02}" for number in range(17)] + ["~unknown", *BACKGROUND]
-WEIGHTS = {caller: [1.0, 3.0, 0.1, 0.7, 2.5][number % 5] for number, caller in enumerate(CALLERS)}
-LATENCY = st.sampled_from([0, 1, 1, 1, 5, 20, 80])
-HEADS = st.sampled_from([b"", b"an older fetch  ", b"the newest fetch", bytes(range(0, 256, 16)), b"short"])
-BLOCKS = st.sampled_from([f"b{number}" for number in range(4)])
-COMMON = ("the_turn_comes", "someone_asks", "ticks", "begins", "begins_again", "ends", "time_passes")
-RARE = ("someone_leaves", "dies", "the_servers_clock_steps", "redis_loses_its_data", "a_block_is_stored")
-KINDS = (*["the_turn_comes"] * 12, *COMMON * 2, *RARE)
-Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[redis.Redis]:
     with server() as client:
         yield client
-
-
-class Use(msgspec.Struct):
-    """A call that may have been made: it arrives between `first` and `last`, in true time; its begin was sent at
-    `asked`.
-    """
-
-    turn: int
-    block: str
-    asked: float
-    first: float
-    last: float
-    lease_ends: float
-
-
-class Replica:
-    """One replica in both worlds, with its demand and the answers that it got."""
-
-    def __init__(self, world: World, name: str) -> None:
-        self.local = world.local(name)
-        self.shared = world.shared(name)
-        self.waiting: dict[str, list[float]] = {}
-        self.turns: list[Turn] = []
-        self.begun: dict[int, str] = {}
-        self.due = 0
-
-    def serve(self) -> None:
-        """Serve one of the waiting callers."""
-        for caller in list(self.waiting)[:1]:
-            self.waiting[caller].pop()
-            if not self.waiting[caller]:
-                del self.waiting[caller]
 
 
 class Histories(RuleBasedStateMachine):
