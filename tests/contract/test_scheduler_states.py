@@ -157,15 +157,15 @@ class Histories(RuleBasedStateMachine):
         quiet = draw(st.integers(0, 39)) == 39
         wish = self.wish(draw, replica)
         asked = self.world.now
-        told: Ticked = self.both(
+        ticked: Ticked = self.both(
             replica, "tick", rows, returned=returned, quiet=quiet, wants_board=draw(st.booleans()), wish=wish, **way
         )
-        if wish is not None and isinstance(told.begun, Begun):
-            self.begun(replica, wish.turn, wish.block, told.begun, asked=asked, **way)
-        self.no_slot_idles(told)
+        if wish is not None and isinstance(ticked.begun, Begun):
+            self.begun(replica, wish.turn, wish.block, ticked.begun, asked=asked, **way)
+        self.no_slot_idles(ticked)
         if not way["lost"]:
-            replica.turns = list(told.turns)
-            replica.due = told.due_in_ms or 0
+            replica.turns = list(ticked.turns)
+            replica.due = ticked.due_in_ms or 0
 
     def wish(self, draw: Draw, replica: Replica) -> Wish | None:
         if not replica.waiting or draw(st.booleans()):
@@ -239,10 +239,10 @@ class Histories(RuleBasedStateMachine):
         took = self.answered(draw, turn)
         pause = draw(st.sampled_from([0] * 7 + [100, 2000]))
         again = draw(st.booleans())
-        told = {"block": block, "pause_reason": f"p{pause}", "took_ms": took}
-        self.both(replica, "done", turn, pause_ms=pause, **told, **self.way(draw))
+        arguments = {"block": block, "pause_reason": f"p{pause}", "took_ms": took}
+        self.both(replica, "done", turn, pause_ms=pause, **arguments, **self.way(draw))
         if again:
-            self.both(replica, "done", turn, pause_ms=0, **told, **self.way(draw))
+            self.both(replica, "done", turn, pause_ms=0, **arguments, **self.way(draw))
 
     def answered(self, draw: Draw, turn: int) -> int | None:
         """The call is answered, at once or after a while, and `done` may be sent later; return what it tells."""
@@ -309,12 +309,12 @@ class Histories(RuleBasedStateMachine):
             met = sum(other.first < use.last + window and other.last >= use.last for other in self.uses)
             assert met <= self.rules.calls, (use, self.uses)
 
-    def no_slot_idles(self, told: Ticked) -> None:
+    def no_slot_idles(self, ticked: Ticked) -> None:
         """Rule 2: after a tick of a waiting replica, nothing that could be given is left."""
         policy = self.world.policy
-        if told.due_in_ms is None:
+        if ticked.due_in_ms is None:
             return
-        assert told.due_in_ms >= 0
+        assert ticked.due_in_ms >= 0
         open_slots = [slot.free_at for slot in policy.slots if not slot.pending]
         soon = policy.now + policy.ahead_ms
         free = sum(at <= soon for at in open_slots)
@@ -359,9 +359,11 @@ class Histories(RuleBasedStateMachine):
         }
         tags = {name: (each[4], each[5] == 2) for name, each in callers.items() if each[5]}
         assert tags == {name: (tag.value, tag.active) for name, tag in policy.tags.items()}
-        told = [(name, caller, each) for name, report in policy.reports.items() for caller, each in report.rows.items()]
+        reported = [
+            (name, caller, each) for name, report in policy.reports.items() for caller, each in report.rows.items()
+        ]
         waits: Counter[str] = Counter()
-        for _, caller, each in told:
+        for _, caller, each in reported:
             waits[caller] += each.count
         assert {name: each[1] for name, each in callers.items() if each[1]} == dict(+waits)
         shares = {
@@ -371,7 +373,7 @@ class Histories(RuleBasedStateMachine):
         }
         assert shares == {
             (name, caller): (each.weight, each.count, each.since, each.background)
-            for name, caller, each in told
+            for name, caller, each in reported
             if each.count
         }
         assert {name.decode() for name in self.client.hkeys("tg:{news}:flights")} == set(policy.flights)
