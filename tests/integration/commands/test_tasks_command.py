@@ -63,7 +63,7 @@ async def test_ndjson_has_one_task_per_line(web: Web) -> None:
 
 
 async def test_a_limit_ends_the_stream(web: Web) -> None:
-    """After so many tasks it ends with status 0, and no more blocks are requested than that takes."""
+    """After `--limit` tasks it ends with status 0, and no more blocks are requested than needed."""
     web.gateway.chunk_outcomes[200] = asyncio.Event()
     async with web.on_a_socket() as port:
         status, out, err = await run(port, "--limit", "120")
@@ -100,10 +100,10 @@ ENDS: list[tuple[Any, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("told", "status", "text"), ENDS)
-async def test_a_truncated_list_is_reported(web: Web, told: Any, status: int, text: str) -> None:
+@pytest.mark.parametrize(("chunk", "status", "text"), ENDS)
+async def test_a_truncated_list_is_reported(web: Web, chunk: Any, status: int, text: str) -> None:
     """A truncated list is reported with its reason and how to continue, and ends with 1; warnings leave it at 0."""
-    web.gateway.chunk_outcomes[100] = told
+    web.gateway.chunk_outcomes[100] = chunk
     async with web.on_a_socket() as port:
         ended = await run(port)
     assert ended[0] == status

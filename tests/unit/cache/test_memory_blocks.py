@@ -54,7 +54,7 @@ def keep(
 
 
 def test_a_block_is_served_until_its_end_and_not_beyond() -> None:
-    """At its end a block is gone, and its bytes with it."""
+    """When it expires, a block is removed, and its bytes with it."""
     clock = Clock()
     cache = MemoryBlocks(max_bytes=10_000, clock=clock)
     keep(cache, "k", block(100), ends_in_s=5.0)
@@ -193,7 +193,7 @@ def test_the_counted_sizes_match_the_allocations(finds_tasks: bool) -> None:
     assert 0.75 < allocated / cache.bytes < 1.25, (allocated / 1000, cache.bytes / 1000)
 
 
-def test_what_stands_in_for_a_block_counts_by_its_size() -> None:
+def test_values_in_place_of_a_block_count_by_their_size() -> None:
     """The text of a refusal is kept, too."""
     cache = MemoryBlocks(max_bytes=10_000, clock=Clock())
     keep(cache, "k", RefusedQuery(fetched_at_ms=1, code=1, text="x" * 5_000))
@@ -207,3 +207,14 @@ def test_what_has_ended_already_takes_no_room() -> None:
     keep(cache, "k", block(100), ends_in_s=0.0)
     assert cache.bytes == 0
     assert cache.get("k") is None
+
+
+def test_of_two_blocks_of_the_same_moment_the_one_stored_last_has_the_task() -> None:
+    """It may be the same block under another key: the older entry leaves first."""
+    cache = MemoryBlocks(max_bytes=10_000, clock=Clock())
+    keep(cache, "one", listing(7), finds_tasks=True)
+    keep(cache, "two", listing(7, 8), finds_tasks=True)
+    cache.drop("one")
+    found = cache.find_task("a", 7)
+    assert found is not None
+    assert found.total == 2

@@ -248,7 +248,7 @@ def test_a_task_of_another_app(sdkappid: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "text"),
     [
         (b"", "not JSON"),
         (b"<html>502</html>", "not JSON"),
@@ -268,9 +268,9 @@ def test_a_task_of_another_app(sdkappid: object) -> None:
         (b'{"ErrorCode": "0", "Total": 1, "Tasks": []}', "ErrorCode"),
     ],
 )
-def test_malformed(body: bytes, told: str) -> None:
+def test_malformed(body: bytes, text: str) -> None:
     """Each deviation from the documented answer has its own text."""
-    with pytest.raises(MalformedAnswer, match=told):
+    with pytest.raises(MalformedAnswer, match=text):
         read_bytes(body)
 
 
@@ -309,6 +309,6 @@ def test_refusal(info: str) -> None:
         ("an older one: eJ" + "x*-_%2A" * 20 + "&a=b", "an older one: [signature]&a=b"),
     ],
 )
-def test_sequences_are_bounded(text: str, expected: str) -> None:
+def test_the_upstreams_text_is_bounded(text: str, expected: str) -> None:
     """The upstream's text is bounded, its control characters are escaped, and the signature is taken out of it."""
     assert bounded(text, secret="eJ*secret") == expected

@@ -123,7 +123,7 @@ async def test_the_list_is_sent_first_and_then_its_changes() -> None:
 
 @pytest.mark.parametrize("seen", range(5))
 async def test_a_reconnect_gets_what_changed_since_the_last_event(seen: int) -> None:
-    """Cut off anywhere between four changes, a watcher goes on at another replica, and nothing comes twice."""
+    """Cut off anywhere between four changes, a watcher continues at another replica, and gets nothing twice."""
     redis = MemoryRedis(lambda: 0.0)
     blocks = Blocks([record(1), record(2)])
     with Replica(blocks, redis).watch() as watcher:
@@ -277,9 +277,9 @@ async def test_a_slow_reader_of_an_ended_list_gets_the_rest() -> None:
             continue
         for feed in replica.feeds._feeds.values():
             feed.give_up(TooManyWatchers(bound=1, of="bytes of lists"))
-        told = [event.event for batch in [first, *[batch async for batch in batches]] for event in batch]
-    assert sum(isinstance(event, Listed) for event in told) == 250
-    assert isinstance(told[-1], Ended)
+        events = [event.event for batch in [first, *[batch async for batch in batches]] for event in batch]
+    assert sum(isinstance(event, Listed) for event in events) == 250
+    assert isinstance(events[-1], Ended)
 
 
 async def test_an_unreadable_record_does_not_end_a_watch() -> None:
