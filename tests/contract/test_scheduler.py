@@ -27,7 +27,8 @@ from tests.contract.scheduler_world import RULES, StoreHere, World, row, server
 from tests.servers import BINARIES
 
 REST = RULES.rest_ms
-QUIET = RULES.transit_ms + REST
+QUIET = RULES.longest_ms
+TAKEN = RULES.transit_ms + REST
 KEY = "tg:{news}:block"
 
 
@@ -180,7 +181,7 @@ async def test_a_repeated_begin_renews_the_slot(world: World) -> None:
     world.now += 150
     assert await begin(replica, turn) == Begun()
     assert await begin(replica, turn, "another") == Lapsed()
-    world.now += QUIET - 1
+    world.now += TAKEN - 1
     assert (await tick(replica)).free == 1
     world.now += 1
     assert (await tick(replica)).free == 2
@@ -422,7 +423,7 @@ async def test_quiet_takes_all_slots(world: World) -> None:
     replica = await awake(world)
     (turn,) = (await tick(replica, row("a"))).turns
     ticked = await tick(replica, row("a"), quiet=True)
-    assert (ticked.turns, ticked.free, ticked.due_in_ms) == ((), 0, QUIET - RULES.ahead_ms)
+    assert (ticked.turns, ticked.free, ticked.due_in_ms) == ((), 0, TAKEN - RULES.ahead_ms)
     assert await begin(replica, turn) == Lapsed()
 
 
@@ -679,7 +680,7 @@ async def test_a_turn_that_is_begun_early_takes_its_slot_from_when_it_is_usable(
     assert (await tick(replica)).free == 0
     world.now += 1
     assert (await tick(replica)).free == 1
-    world.now += QUIET - REST - 1
+    world.now += TAKEN - REST - 1
     assert (await tick(replica)).free == 1
     world.now += 1
     assert (await tick(replica)).free == 2
