@@ -56,7 +56,7 @@ class Fetching:
         cache: BlockCache,
         attempts: int,
         pause_s: float,
-        pause_max_s: float = 60.0,
+        pause_max_s: float,
         clock: Callable[[], float],
         on_call: Sequence[OnCall] = (),
         tracing: Tracing | None = None,

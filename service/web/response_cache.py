@@ -162,19 +162,15 @@ class ResponseCache:
             return None
         lines = scope["headers"]
         fields = dict(lines)
+        if len(fields) != len(lines) or not fields.keys().isdisjoint(_STEERING):
+            return None
         key = _key(scope, fields)
         response = self._responses.get(key)
-        if response is None:
+        if response is None or _size_bytes(fields) > FIELDS_MAX_BYTES:
             return None
         now_s = self._clock()
         if now_s >= response.ends_at_s or now_s < response.fetched_at_s - STEP_BACK_S:
             self._responses.pop(key)
-            return None
-        if (
-            len(fields) != len(lines)
-            or not fields.keys().isdisjoint(_STEERING)
-            or _size_bytes(fields) > FIELDS_MAX_BYTES
-        ):
             return None
         age_s = max(int(now_s - response.fetched_at_s), 0)
         if age_s != response.age_s:

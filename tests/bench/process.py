@@ -82,15 +82,15 @@ async def measure() -> tuple[list[Start], float, float]:
 def report(starts: list[Start], busy_mib: float, busy_end_s: float) -> str:
     """The page."""
 
-    def told(values: list[float], unit: str, digits: int) -> str:
+    def described(values: list[float], unit: str, digits: int) -> str:
         return f"{statistics.median(values):.{digits}f} {unit} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
     rows = [
-        ("from its start to the first 200 of `/readyz`", told([each.ready_s for each in starts], "s", 2)),
-        ("of that, processor time", told([each.processor_s for each in starts], "s", 2)),
-        ("memory, idle", told([each.idle_mib for each in starts], "MiB", 0)),
+        ("from its start to the first 200 of `/readyz`", described([each.ready_s for each in starts], "s", 2)),
+        ("of that, processor time", described([each.processor_s for each in starts], "s", 2)),
+        ("memory, idle", described([each.idle_mib for each in starts], "MiB", 0)),
         ("memory, after the requests", f"{busy_mib:.0f} MiB"),
-        ("from SIGTERM to the end, idle", told([each.end_s for each in starts], "s", 2)),
+        ("from SIGTERM to the end, idle", described([each.end_s for each in starts], "s", 2)),
         ("from SIGTERM to the end, after the requests", f"{busy_end_s:.2f} s"),
     ]
     return f"""# What a replica takes

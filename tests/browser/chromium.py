@@ -36,23 +36,23 @@ class Tab:
         self.requests: list[str] = []
         self.errors: list[str] = []
 
-    def heard(self, method: str, told: dict[str, Any]) -> None:
+    def heard(self, method: str, params: dict[str, Any]) -> None:
         """Note an event."""
         if method == "Network.requestWillBeSent":
-            self.requests.append(told["request"]["url"])
+            self.requests.append(params["request"]["url"])
         elif method == "Runtime.exceptionThrown":
-            details = told["exceptionDetails"]
+            details = params["exceptionDetails"]
             self.errors.append(details.get("exception", {}).get("description", details["text"]))
-        elif method == "Log.entryAdded" and told["entry"]["level"] in ("error", "warning"):
-            self.errors.append(f"{told['entry']['text']} {told['entry'].get('url', '')}")
-        elif method == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning", "assert"):
-            self.errors.append(str(told["args"]))
+        elif method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
+            self.errors.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
+        elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert"):
+            self.errors.append(str(params["args"]))
 
     async def run(self, script: str) -> Any:
         """The value of a JavaScript expression; promises are awaited."""
-        told = await self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in told, told
-        return told["result"].get("value")
+        answer = await self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
 
     async def text(self) -> str:
         """Return the visible text."""
@@ -74,11 +74,11 @@ class Tab:
     async def press(self, key: str) -> None:
         """Press a key: Enter, Tab or ArrowRight."""
         codes = {"Enter": 13, "Tab": 9, "ArrowRight": 39}
-        told: dict[str, Any] = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key]}
+        event: dict[str, Any] = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key]}
         if key == "Enter":
-            told["text"] = "\r"
-        await self.call("Input.dispatchKeyEvent", type="keyDown", **told)
-        await self.call("Input.dispatchKeyEvent", type="keyUp", **told)
+            event["text"] = "\r"
+        await self.call("Input.dispatchKeyEvent", type="keyDown", **event)
+        await self.call("Input.dispatchKeyEvent", type="keyUp", **event)
 
     async def look(self, *, width: int = 1200, dark: bool = False) -> None:
         """Choose the window's width and the colours that are preferred."""
@@ -117,17 +117,17 @@ class _Wire:
         """Dispatch messages until the browser exits."""
         with contextlib.suppress(asyncio.IncompleteReadError):
             while True:
-                told = json.loads((await self._reader.readuntil(b"\0"))[:-1])
-                if "id" not in told:
-                    self.tab.heard(told["method"], told["params"])
+                message = json.loads((await self._reader.readuntil(b"\0"))[:-1])
+                if "id" not in message:
+                    self.tab.heard(message["method"], message["params"])
                     continue
-                answer = self._waiting.pop(told["id"])
+                answer = self._waiting.pop(message["id"])
                 if answer.done():
                     continue
-                if "error" in told:
-                    answer.set_exception(AssertionError(told["error"]))
+                if "error" in message:
+                    answer.set_exception(AssertionError(message["error"]))
                 else:
-                    answer.set_result(told["result"])
+                    answer.set_result(message["result"])
 
 
 @asynccontextmanager

@@ -130,8 +130,8 @@ async def test_an_operators_page_shows_waiting_and_paid_calls(own_valkey: Server
         assert (used["requests"], used["hits"]) == (61, 1)
         assert share["turns"] == used["fetches"] >= 60  # a call that the upstream refuses is retried
         row = "[...document.querySelectorAll('tbody tr')].find(row => row.innerText.startsWith('bulk')).cells"
-        told = f"bulk 0 {share['turns']} 61 1"
-        await tab.until(f"[...{row}].slice(0, 5).map(cell => cell.innerText.trim()).join(' ') === '{told}'")
+        row_text = f"bulk 0 {share['turns']} 61 1"
+        await tab.until(f"[...{row}].slice(0, 5).map(cell => cell.innerText.trim()).join(' ') === '{row_text}'")
         assert tab.errors == []
 
 

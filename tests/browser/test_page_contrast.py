@@ -25,11 +25,11 @@ MEASURE = r"""
     const [red, green, blue] = parts.map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
   };
-  const told = [];
+  const measured = [];
   const tell = (kind, node, colour, below) => {
     const [high, low] = [light(over(parse(colour), below)), light(below)].sort((one, other) => other - one);
     const what = node.textContent.trim().slice(0, 30) || node.getAttribute("class");
-    told.push([kind, what, (high + 0.05) / (low + 0.05)]);
+    measured.push([kind, what, (high + 0.05) / (low + 0.05)]);
   };
   const own = (node) => [...node.childNodes].some((child) => child.nodeType === Node.TEXT_NODE && child.data.trim());
   for (const node of document.body.querySelectorAll("*")) {
@@ -45,7 +45,7 @@ MEASURE = r"""
     if (isFilled) tell("drawn", node, style.backgroundColor, ground(node.parentElement));
     if (node.matches("#key")) tell("drawn", node, style.borderTopColor, ground(node.parentElement));
   }
-  return told;
+  return measured;
 })()
 """
 
@@ -71,6 +71,6 @@ async def test_texts_and_graphics_have_enough_contrast(shown: Shown, width: int,
 
 async def stands_out(shown: Shown, seen: str) -> None:
     """No visible element has too little contrast, and this text is among the measured ones."""
-    told = await shown.tab.run(MEASURE)
-    assert seen in [what for _, what, _ in told]
-    assert [each for each in told if each[2] < (4.5 if each[0] == "text" else 3)] == []
+    measured = await shown.tab.run(MEASURE)
+    assert seen in [what for _, what, _ in measured]
+    assert [each for each in measured if each[2] < (4.5 if each[0] == "text" else 3)] == []

@@ -75,12 +75,12 @@ async def test_the_period_can_be_chosen(shown: Shown) -> None:
 
 async def test_single_tasks_have_figures_of_their_own(shown: Shown) -> None:
     """Arrow keys choose the kind of call, for budget and usage; the previous figures are removed."""
-    tab, told = shown.tab, shown.web.gateway
+    tab, gateway = shown.tab, shown.web.gateway
     busy(shown.web, turns=99, waiting=0)
     await shown.enter(KEY)
     await tab.until(f"{CARD}?.innerText.includes('of 5 in any second')")
     assert kinds(tab) == {"list"}
-    told.view |= {"calls": 7}
+    gateway.view |= {"calls": 7}
     before = len(tab.requests)
     await tab.run("document.querySelector('#call :checked').focus()")
     await tab.press("ArrowRight")

@@ -53,9 +53,9 @@ def test_taskgate_check_accepts_it(
     for name, value in _environment(rendered).items():
         monkeypatch.setenv(name, value)
     status = main(["check", str(lay_out(rendered, tmp_path))])
-    told = capsys.readouterr()
-    assert status == 0, told.err
-    assert told.out.startswith("ok: ")
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    assert printed.out.startswith("ok: ")
 
 
 @pytest.mark.parametrize("patch", MATRIX.values(), ids=MATRIX)
@@ -139,9 +139,9 @@ async def test_the_rendered_gateway_runs_and_passes_its_own_helm_test(valkey: Se
         assert _helm_test(rendered, replica.port) == (0, "")
     finally:
         replica.end()
-    status, told = _helm_test(rendered, replica.port)
+    status, answer = _helm_test(rendered, replica.port)
     assert status != 0
-    assert "refused" in told
+    assert "refused" in answer
 
 
 def _helm_test(rendered: Rendered, port: int) -> tuple[int, str]:

@@ -58,8 +58,8 @@ class Cluster:
     @property
     def issuer(self) -> str:
         """The issuer of the tokens of service accounts."""
-        told: Object = json.loads(self.kubectl("get", "--raw=/.well-known/openid-configuration").stdout)
-        return str(told["issuer"])
+        document: Object = json.loads(self.kubectl("get", "--raw=/.well-known/openid-configuration").stdout)
+        return str(document["issuer"])
 
     def token(self, account: str, *, namespace: str, audience: str | None = None) -> str:
         """Return a new token of a service account (TokenRequest), for an audience or for the API server itself."""

@@ -54,7 +54,7 @@ class Node:
         try:
             while not self._closing.wait(_EVERY_S):
                 self._look()
-        except Exception as exc:  # noqa: BLE001 - told where the node is closed
+        except Exception as exc:  # noqa: BLE001 - reported where the node is closed
             self.faults.append(exc)
         for running in self._started.values():
             running.process.kill()

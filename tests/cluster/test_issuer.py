@@ -118,7 +118,7 @@ async def test_the_charts_rbac_allows_reading_the_keys(
         assert (early.status, early.json["type"]) == (503, "/problems/keys-unavailable")
         assert "403" in mount.events("issuer.keys_unavailable")[0]["detail"]
         _bind_as_the_chart_does(own_cluster, own_namespace)
-        await mount.told("issuer.keys_fetched", 1)
+        await mount.logged("issuer.keys_fetched", 1)
         assert (await mount.ask(accounts.token(CALLER, AUDIENCE))).status == 200
 
 

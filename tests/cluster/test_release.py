@@ -60,8 +60,8 @@ class Release:
 
     def history(self) -> list[tuple[int, str]]:
         """Return each revision and its status."""
-        told = json.loads(self.helm("history", NAME, "--output=json").stdout)
-        return [(each["revision"], each["status"]) for each in told]
+        history = json.loads(self.helm("history", NAME, "--output=json").stdout)
+        return [(each["revision"], each["status"]) for each in history]
 
 
 def reachable(node: Node | None, valkey: Server) -> Values:

@@ -84,7 +84,7 @@ async def replicas(redis_settings: RedisSettings) -> AsyncIterator[list[Replica]
             parts.push_async_callback(store.aclose)
             scheduler = RedisScheduler(store, prefix="t", app="shop", replica=f"r{number}", rules=RULES)
             line: Line = Line(scheduler, app="shop", rules=RULES)
-            store.listen(scheduler.channel, _told(line), on_gap=line.on_message_gap)
+            store.listen(scheduler.channel, _on_message_of(line), on_gap=line.on_message_gap)
             line.start()
             parts.push_async_callback(line.aclose)
             made.append(Replica(line=line, store=store))
@@ -92,7 +92,7 @@ async def replicas(redis_settings: RedisSettings) -> AsyncIterator[list[Replica]
         yield made
 
 
-def _told(line: Line) -> Callable[[bytes], None]:
+def _on_message_of(line: Line) -> Callable[[bytes], None]:
     return lambda message: line.heard(message.decode())
 
 

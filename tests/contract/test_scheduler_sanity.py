@@ -14,7 +14,7 @@ STATE = "tg:{news}:slots"
 FIELDS = ("format", "now", "raw", "run", "epoch", "virtual", "next_id", "purge_at", "held", "pause_until", "reason")
 SLOT = ("free_at", "started", "turn", "replica", "caller", "cost", "usable_at", "begun_at", "block")
 DAY_MS = 86_400_000
-LATEST = 2 * (RULES.transit_ms + RULES.rest_ms)
+LATEST = 2 * (RULES.transit_ms + RULES.rest_ms) + 1_000
 """The last moment from now on at which a turn may be usable."""
 
 

@@ -201,9 +201,9 @@ def check_traceparent(data: bytes) -> None:
 
 def check_forwarded_for(data: bytes) -> None:
     """The peer's address, or one of those forwarded that are addresses."""
-    told = ClientAddresses(("10.0.0.0/8",)).of({"client": ("10.0.0.1", 1)}, {b"x-forwarded-for": data})
-    assert told is not None
-    ipaddress.ip_address(told)
+    address = ClientAddresses(("10.0.0.0/8",)).of({"client": ("10.0.0.1", 1)}, {b"x-forwarded-for": data})
+    assert address is not None
+    ipaddress.ip_address(address)
 
 
 TARGETS = (

@@ -141,7 +141,7 @@ def test_every_problem_is_documented(document: dict[str, Any]) -> None:
     assert set(document["components"]["examples"]) == set(found)
     expected = {slug: (kind.status, f"/problems/{slug}") for slug, kind in KINDS.items()}
     elsewhere = ("method-not-allowed", "stream-too-long")  # of no route; in a stream's last line alone
-    assert found == {slug: told for slug, told in expected.items() if slug not in elsewhere}
+    assert found == {slug: problem for slug, problem in expected.items() if slug not in elsewhere}
 
 
 async def test_answers_have_the_documented_fields(web: Web, document: dict[str, Any]) -> None:

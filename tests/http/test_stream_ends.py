@@ -118,10 +118,10 @@ CHANGES: list[tuple[int, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("offset", "told"), CHANGES)
-async def test_a_change_of_the_list_is_reported(web: Web, offset: int, told: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("offset", "chunk"), CHANGES)
+async def test_a_change_of_the_list_is_reported(web: Web, offset: int, chunk: dict[str, Any]) -> None:
     """A different total, a repeated task or a short block is reported in the last line."""
-    web.gateway.chunk_outcomes[offset] = told
+    web.gateway.chunk_outcomes[offset] = chunk
     _, end = await stream(web)
     assert (end["complete"], end["changed"]) == (True, True)
 

@@ -98,11 +98,11 @@ class Mutation:
             self._trials.put(trial)
         word = "survived" if ran.passed else "killed"
         verdict = Verdict(mutant=mutant, room=room.name, word=word, by=ran.failed, took_s=ran.took_s)
-        print(_told(verdict, source), flush=True)
+        print(_report(verdict, source), flush=True)
         return verdict
 
 
-def _told(verdict: Verdict, source: bytes) -> str:
+def _report(verdict: Verdict, source: bytes) -> str:
     place = f"{verdict.mutant.path}:{verdict.mutant.line(source)} {verdict.mutant.kind}"
     by = f" by {verdict.by}" if verdict.word == "killed" else "\n" + verdict.mutant.diff(source)
     return f"  {verdict.took_s:5.1f} s  {place}: {verdict.word}{by}"

@@ -56,10 +56,10 @@ def upstreams_own(base_url: str, signature: str, *, sort: str, keyword: str | No
     asked = {"usersig": signature, "identifier": APP.admin, "sdkappid": APP.sdkappid, "random": 7}
     target = f"{base_url}/v4/timpush/list_sched_task?{urlencode(asked)}&contenttype=json"
     with urllib.request.urlopen(target, data=json.dumps(body).encode(), timeout=10) as answer:  # noqa: S310 ours
-        told = json.load(answer)
-    assert told["ErrorCode"] == 0, told
-    assert told["Total"] == len(told["Tasks"])
-    tasks: list[dict[str, Any]] = told["Tasks"]
+        listing = json.load(answer)
+    assert listing["ErrorCode"] == 0, listing
+    assert listing["Total"] == len(listing["Tasks"])
+    tasks: list[dict[str, Any]] = listing["Tasks"]
     return tasks
 
 
@@ -172,9 +172,9 @@ async def test_each_problem_explains_itself(two: Fleet) -> None:
         for accept in ("*/*", "text/html"):
             page = await get(port, each.json["type"], {"Accept": accept})
             assert page.status == 200
-            told = html.unescape(page.body.decode())
-            assert each.json["title"] in told
-            assert "What to do: " in told
+            listing = html.unescape(page.body.decode())
+            assert each.json["title"] in listing
+            assert "What to do: " in listing
 
 
 async def test_two_replicas_hold_the_limit_together(own_valkey: Server) -> None:

@@ -65,7 +65,8 @@ class Block(JobOfNothing):
 
 
 class Scripted(LocalScheduler):
-    """A scheduler a millisecond away. The next answers to `begin` may be set, and each step may fail or hang."""
+    """A scheduler with a delay of a millisecond. The next answers to `begin` can be set, and each step can fail or
+    hang."""
 
     def __init__(self) -> None:
         super().__init__(Policy(RULES), lambda: asyncio.get_running_loop().time() * 1000)
@@ -74,6 +75,7 @@ class Scripted(LocalScheduler):
         self.ticks: list[float] = []
         self.begins: list[int] = []
         self.knowns: list[bytes] = []
+        self.boards = 0
         self.dones: list[float] = []
         self.pauses: list[tuple[int, str]] = []
         self.lost_begins = 0
@@ -93,6 +95,7 @@ class Scripted(LocalScheduler):
         """Tick, and record when; wishes are not granted, as by a replica that shares."""
         del wish
         self.ticks.append(asyncio.get_running_loop().time())
+        self.boards += wants_board
         await asyncio.sleep(WAY_S)
         await self.hangs.wait()
         return await super().tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)

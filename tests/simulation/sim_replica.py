@@ -31,6 +31,7 @@ from tests.simulation.virtual_time import TaskOwner, owned_by
 BLOCK_SIZE = 10
 ATTEMPTS = 3
 PAUSE_S = 1.0
+PAUSE_MAX_S = 60.0
 GRACE_S = 2.0
 
 
@@ -48,7 +49,7 @@ class Replica:
     """The parts of one process, its network, its wall clock and its work.
 
     `servers` are the states of the budgets, by their names.
-    `work` are the times of script calls and commands, by name; `events` those of whatever gives reason for some.
+    `work` are the times of script calls and commands, by name; `events` those of events that justify them.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Replica:
                 cache=self.cache,
                 attempts=ATTEMPTS,
                 pause_s=PAUSE_S,
+                pause_max_s=PAUSE_MAX_S,
                 clock=clock,
             )
             return ServedCall(

@@ -1,4 +1,4 @@
-"""Callers who page beside watchers, in virtual time: they wait no longer than fairness says."""
+"""Callers that page beside watchers, in virtual time: they wait no longer than their fair share demands."""
 
 import asyncio
 import statistics
@@ -25,7 +25,7 @@ def _large_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def _page(replica: Replica, name: str, waits_s: list[float]) -> None:
-    """Ask for one page after the other, none of which is stored, until cancelled."""
+    """Request one page after the other, none of which is stored, until cancelled."""
     loop = asyncio.get_running_loop()
     number = 0
     while True:
@@ -43,7 +43,7 @@ async def _page(replica: Replica, name: str, waits_s: list[float]) -> None:
 
 
 async def _waits_s(watchers: int) -> list[float]:
-    """Return the waits of ten callers who page all the time on two replicas, beside watchers of a list of 20 blocks."""
+    """Return the waits of ten callers that always page on two replicas, beside watchers of a list of 20 blocks."""
     upstream = MovingUpstream(1950)
     fleet, feeds = sim_fleet(upstream, replicas=2)
     mirrors = [Mirror() for _ in range(watchers)]
@@ -67,12 +67,12 @@ def test_waits_beside_watchers(watchers: int) -> None:
     """Watchers of one caller take the turns of one caller, however many: ten others wait as if an eleventh paged."""
     alone = sorted(run_in_virtual_time(lambda: _waits_s(0)))
     beside = sorted(run_in_virtual_time(lambda: _waits_s(watchers)))
-    told = f"alone {_told(alone)}, beside {watchers} watchers {_told(beside)}"
-    print(told)
-    assert len(alone) > 0.95 * 5 * SECONDS / 1.05, told
-    assert statistics.fmean(beside) <= statistics.fmean(alone) * (PAGING + 1) / PAGING * 1.02, told
-    assert beside[-1] <= alone[-1] * (PAGING + 1) / PAGING + 0.4, told
+    waits = f"alone {_described(alone)}, beside {watchers} watchers {_described(beside)}"
+    print(waits)
+    assert len(alone) > 0.95 * 5 * SECONDS / 1.05, waits
+    assert statistics.fmean(beside) <= statistics.fmean(alone) * (PAGING + 1) / PAGING * 1.02, waits
+    assert beside[-1] <= alone[-1] * (PAGING + 1) / PAGING + 0.4, waits
 
 
-def _told(waits_s: Sequence[float]) -> str:
+def _described(waits_s: Sequence[float]) -> str:
     return f"mean {statistics.fmean(waits_s):.2f} s, most {waits_s[-1]:.2f} s of {len(waits_s)}"

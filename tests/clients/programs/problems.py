@@ -9,7 +9,7 @@ from taskgate_client.api.tasks import list_tasks
 from taskgate_client.models import LastLine, Problem
 
 
-def told(problem: object) -> None:
+def show(problem: object) -> None:
     """Print a problem as JSON. Raises TypeError where it is none."""
     if not isinstance(problem, Problem):
         raise TypeError(f"{problem!r} is no problem")
@@ -19,8 +19,8 @@ def told(problem: object) -> None:
 url, early, late = sys.argv[1], sys.argv[2].split(), sys.argv[3].split()
 client = AuthenticatedClient(base_url=url, token="one-key")
 for slug in early:
-    told(list_tasks.sync(client=client, q=slug))
-told(get_problem.sync("nowhere", client=client))
+    show(list_tasks.sync(client=client, q=slug))
+show(get_problem.sync("nowhere", client=client))
 for slug in late:
     answer = client.get_httpx_client().get("/tasks", params={"q": slug}, headers={"Accept": "application/x-ndjson"})
-    told(LastLine.from_dict(json.loads(answer.content.splitlines()[-1])).end.problem)
+    show(LastLine.from_dict(json.loads(answer.content.splitlines()[-1])).end.problem)

@@ -5,7 +5,7 @@ import type { components, paths } from "./taskgate.js";
 type Problem = components["schemas"]["Problem"];
 declare const process: { argv: string[] };
 
-const told = (problem: Problem | null | undefined) => {
+const show = (problem: Problem | null | undefined) => {
   if (!problem) throw new Error("no problem");
   console.log(JSON.stringify(problem));
 };
@@ -15,11 +15,11 @@ const client = createClient<paths, "application/json" | "application/problem+jso
   baseUrl: url,
   headers: { Authorization: "Bearer one-key" },
 });
-for (const q of early.split(" ")) told((await client.GET("/tasks", { params: { query: { q } } })).error);
-told((await client.GET("/problems/{name}", { params: { path: { name: "nowhere" } } })).error);
+for (const q of early.split(" ")) show((await client.GET("/tasks", { params: { query: { q } } })).error);
+show((await client.GET("/problems/{name}", { params: { path: { name: "nowhere" } } })).error);
 for (const q of late.split(" ")) {
   const headers = { Accept: "application/x-ndjson" };
   const { data } = await client.GET("/tasks", { params: { query: { q } }, headers, parseAs: "text" });
   const last: components["schemas"]["LastLine"] = JSON.parse(String(data).trimEnd().split("\n").at(-1) ?? "");
-  told(last.end.problem);
+  show(last.end.problem);
 }

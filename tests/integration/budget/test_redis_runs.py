@@ -85,8 +85,8 @@ async def test_only_a_loss_of_the_state_is_a_warning(server: Server, store: Redi
         await tick(one)
         server.run("FLUSHALL")
         await tick(one)
-    told = [(each["cause"], each["log_level"]) for each in logs if each["event"] == "budget.reset"]
-    assert told == [("new", "info"), ("new", "warning")]
+    resets = [(each["cause"], each["log_level"]) for each in logs if each["event"] == "budget.reset"]
+    assert resets == [("new", "info"), ("new", "warning")]
 
 
 async def test_a_restart_that_keeps_the_data_takes_all_slots(server: Server, store: RedisStore) -> None:
@@ -289,8 +289,8 @@ async def test_the_text_of_a_refusal_by_redis_is_logged(server: Server) -> None:
             for _ in range(3):
                 with pytest.raises(StoreUnavailable):
                     await tick(scheduler(store))
-    [told] = [entry for entry in logs if entry["event"] == "store.refused"]
-    assert "time" in told["answer"] or "can't run this command" in told["answer"]  # Valkey names it
+    [refused] = [entry for entry in logs if entry["event"] == "store.refused"]
+    assert "time" in refused["answer"] or "can't run this command" in refused["answer"]  # Valkey names it
 
 
 async def test_the_documented_user_has_the_necessary_rights(server: Server) -> None:

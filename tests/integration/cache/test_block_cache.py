@@ -75,8 +75,8 @@ async def test_a_read_from_before_a_purge_is_not_joined(shelf: BlockCache, own_v
 async def test_an_outage_fails_each_joined_read(shelf: BlockCache, own_valkey: Server) -> None:
     """Requests that joined learn that Redis is unavailable, as the first one does; later ones don't get that answer."""
     own_valkey.kill()
-    told = await asyncio.gather(*(shelf.get(KEY) for _ in range(5)), return_exceptions=True)
-    assert {type(each) for each in told} == {StoreUnavailable}
+    outcomes = await asyncio.gather(*(shelf.get(KEY) for _ in range(5)), return_exceptions=True)
+    assert {type(each) for each in outcomes} == {StoreUnavailable}
     own_valkey.start()
     async with asyncio.timeout(5):
         while True:

@@ -157,7 +157,9 @@ async def test_a_call_during_a_purge_is_repeated(pair: tuple[Replica, Replica], 
     settings = AppSettings(sdkappid=1_400_000_000, admin="a", secret_env="S")
     app = upstream_app_of("shop", settings, backup_hosts=False)
     calls = ListCalls(app, upstream, two.shelf, block_size=100, align_s=1, clock=time.time)
-    fetching = Fetching(app=app, calls=calls, stops=upstream, cache=two.shelf, attempts=2, pause_s=1, clock=time.time)
+    fetching = Fetching(
+        app=app, calls=calls, stops=upstream, cache=two.shelf, attempts=2, pause_s=1, pause_max_s=60, clock=time.time
+    )
     job = BlockJob(fetching, KEY, caller="c0", seen=NOTHING, is_fresh=lambda _: True)
     call = asyncio.create_task(job.call(NoSlot(), attempt=attempt))
     await asyncio.wait_for(upstream.begun.wait(), 5)

@@ -59,15 +59,15 @@ class Replica:
 
     async def found(self) -> str | int | None:
         """The title of the task as Redis has it; when it was found missing; or None."""
-        return told((await self.cache.get(TASK)).stored)
+        return title_or_time((await self.cache.get(TASK)).stored)
 
     def remembered(self) -> str | int | None:
         """The same from memory."""
         kept = self.cache.recall(TASK)
-        return None if kept is None else told(kept.stored)
+        return None if kept is None else title_or_time(kept.stored)
 
 
-def told(stored: Stored | None) -> str | int | None:
+def title_or_time(stored: Stored | None) -> str | int | None:
     if isinstance(stored, Block):
         assert stored.total == len(stored.ends) == 1
         title: str = msgspec.json.decode(stored.body)["title"]
@@ -123,7 +123,7 @@ async def test_the_head_is_that_of_the_tasks_own_key(pair: tuple[Replica, Replic
     head = (await one.cache.look(TASK)).head
     await one.put(LIST, listed(TASK.id, at_ms=2000))
     assert ((await two.cache.get(TASK)).head, await two.found()) == (head, "listed")
-    assert told((await two.cache.look(TASK)).stored) == "alone"
+    assert title_or_time((await two.cache.look(TASK)).stored) == "alone"
 
 
 async def test_an_outdated_place_finds_nothing(pair: tuple[Replica, Replica], valkey: Server) -> None:

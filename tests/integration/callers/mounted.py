@@ -52,7 +52,7 @@ class Mounted:
         lines = [line for line in self.replica.log().rpartition("\n")[0].splitlines() if line.startswith("{")]
         return [event for event in map(json.loads, lines) if event["event"] == name]
 
-    async def told(self, name: str, count: int) -> None:
+    async def logged(self, name: str, count: int) -> None:
         """Wait until the event has been logged this many times."""
         async with asyncio.timeout(10):
             while len(self.events(name)) < count:

@@ -45,10 +45,10 @@ async def test_no_request_is_dropped_while_files_are_swapped(mount: Mounted) -> 
         asking = [asyncio.create_task(load()) for _ in range(4)]
         for number in range(3):
             mount.put("steady", f"guest{number}", cache={"fresh_s": 10 + number})
-            await mount.told("settings.reloaded", number + 1)
+            await mount.logged("settings.reloaded", number + 1)
             assert (await mount.ask(key_of(f"guest{number}"))).status == 200
             mount.put(text="apps: {")
-            await mount.told("settings.refused", number + 1)
+            await mount.logged("settings.refused", number + 1)
             assert (await mount.ask(key_of(f"guest{number}"))).status == 200
         done.set()
         await asyncio.gather(*asking)
@@ -66,7 +66,7 @@ async def test_a_reload_revokes_with_the_next_request(mount: Mounted) -> None:
         rotated = {"keys": [sha256_of("another")], "apps": [APP]}
         staying = {"keys": [sha256_of(key_of("staying"))], "apps": [APP]}
         mount.put(callers={"going": rotated, "staying": staying})
-        await mount.told("settings.reloaded", 1)
+        await mount.logged("settings.reloaded", 1)
         refused = await mount.ask(key_of("going"))
         assert (refused.status, refused.headers["www-authenticate"]) == (
             401,
@@ -74,10 +74,10 @@ async def test_a_reload_revokes_with_the_next_request(mount: Mounted) -> None:
         )
         assert (await mount.ask("another")).status == 200
         mount.put(callers={"going": rotated | {"apps": [OTHER_APP]}, "staying": staying})
-        await mount.told("settings.reloaded", 2)
+        await mount.logged("settings.reloaded", 2)
         assert (await mount.ask("another")).status == 404
         mount.put("staying")
-        await mount.told("settings.reloaded", 3)
+        await mount.logged("settings.reloaded", 3)
         assert (await mount.ask("another")).status == 401
         assert (await mount.ask(key_of("staying"))).status == 200
 
@@ -89,7 +89,7 @@ async def test_a_reload_drops_cached_responses(mount: Mounted) -> None:
         for _ in range(3):
             before = await mount.ask(key_of("c"))
         mount.put("c", query={"since": "-P30D", "until": "-P29D"})
-        await mount.told("settings.reloaded", 1)
+        await mount.logged("settings.reloaded", 1)
         after = await mount.ask(key_of("c"))
         assert (before.status, after.status) == (200, 200)
         assert after.body != before.body
@@ -130,7 +130,7 @@ async def test_tokens_wait_for_the_first_keys(mount: Mounted, signer: Any, key_s
         assert int(early.headers["retry-after"]) >= 1
         assert (await mount.ask("key")).status == 200
         async with key_server.served():
-            await mount.told("issuer.keys_fetched", 1)
+            await mount.logged("issuer.keys_fetched", 1)
             assert (await mount.ask(signer.token("one"))).status == 200
 
 
@@ -165,7 +165,7 @@ async def test_a_reload_changes_lifetimes(mount: Mounted) -> None:
         before = await mount.ask(key_of("c"))
         assert "max-age=100" in before.headers["cache-control"]
         mount.put("c", cache={"fresh_s": 2000.0, "settled_s": 2000.0, "stale_if_error_s": 0.0})
-        await mount.told("settings.reloaded", 1)
+        await mount.logged("settings.reloaded", 1)
         after = await mount.ask(key_of("c"))
         assert "max-age=2000" in after.headers["cache-control"]
         await mount.ask(key_of("c"), f"/tasks?app={APP}&limit=1&q=new")
@@ -216,7 +216,7 @@ async def test_keys_in_a_file_are_followed(mount: Mounted, signer: Any, tmp_path
         token = signer.token("one")
         assert (await mount.ask(token)).status == 200
         jwks.write_bytes(signer.jwks("two"))
-        await mount.told("issuer.keys_fetched", 2)
+        await mount.logged("issuer.keys_fetched", 2)
         assert (await mount.ask(token)).status == 401
         assert (await mount.ask(signer.token("two"))).status == 200
 

@@ -74,7 +74,7 @@ class App:
         await send(done)
 
 
-class Told:
+class Hooks:
     """Reports the server's calls to the app before its shutdown."""
 
     def leave(self) -> None:
@@ -94,7 +94,7 @@ def main() -> int:
         sys.modules["uvloop"] = None  # type: ignore[assignment]  # as if it were not installed
     settings = ServerSettings(host=host, port=port, drain_s=drain_s, headers_timeout_s=0.5, reader_timeout_s=1.0)
     try:
-        serve(App(mode), settings, at_once=at_once, leaving=Told())
+        serve(App(mode), settings, at_once=at_once, leaving=Hooks())
     except (CannotListen, StartFailed) as exc:
         tell(f"{type(exc).__name__}: {exc}")
         return 1

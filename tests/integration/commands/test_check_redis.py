@@ -81,7 +81,7 @@ async def test_eviction_is_advised(server: Server, capsys: pytest.CaptureFixture
 async def test_a_split_is_warned_of_at_the_start(valkey_sentinel: Guarded) -> None:
     """With Sentinel, `min-replicas-to-write 0` is logged; 1 is silent."""
     redis = RedisSettings(url=valkey_sentinel.url, mode="sentinel")
-    told = []
+    advice = []
     for number in ("0", "1", "0"):
         valkey_sentinel.first.run("CONFIG", "SET", "min-replicas-to-write", number)
         valkey_sentinel.first.run("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
@@ -89,8 +89,8 @@ async def test_a_split_is_warned_of_at_the_start(valkey_sentinel: Guarded) -> No
         with capture_logs() as logs:
             await warn(store, redis)
         await store.aclose()
-        told.append([entry["advice"].partition(":")[0] for entry in logs if entry["event"] == "redis.advice"])
-    assert told == [["min-replicas-to-write is 0"], [], ["min-replicas-to-write is 0"]]
+        advice.append([entry["advice"].partition(":")[0] for entry in logs if entry["event"] == "redis.advice"])
+    assert advice == [["min-replicas-to-write is 0"], [], ["min-replicas-to-write is 0"]]
 
 
 async def test_an_unreachable_redis_is_reported(capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,8 +70,8 @@ def test_a_command_that_is_started_without_a_stderr_runs() -> None:
         "import os, sys; from service.__main__ import main; main(['openapi']); print(os.readlink('/proc/self/fd/2'))"
     )
     shell = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", program]
-    told = subprocess.run(shell, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
-    assert told.stdout.splitlines()[-1] == os.devnull
+    ended = subprocess.run(shell, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
+    assert ended.stdout.splitlines()[-1] == os.devnull
 
 
 def test_check_accepts_the_example() -> None:

@@ -30,9 +30,9 @@ def test_a_gateway_imports_what_it_uses() -> None:
     """Without tokens and traces nothing is loaded that only these, terminals or unused models need."""
     environment = {"S": "x" * 64, "TASKGATE_CONFIG": "none"}
     command = [sys.executable, "-c", SEEN]
-    told = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=60)
-    assert told.returncode == 0, told.stderr
-    loaded = set(told.stdout.split())
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    loaded = set(ended.stdout.split())
     assert {"litestar", "h11", "redis", "structlog"} <= loaded
     dear = {
         "rich",

@@ -87,9 +87,9 @@ async def all_stuck(replica: Replica, watches: int) -> None:
     sent = -1.0
     async with asyncio.timeout(30):
         while True:
-            told = await scraped(replica.metrics_port)
-            before, sent = sent, told.sum("taskgate_watch_events_total", event="task")
-            if told.sum("taskgate_watchers") == watches and sent == before > 25 * watches:
+            scrape = await scraped(replica.metrics_port)
+            before, sent = sent, scrape.sum("taskgate_watch_events_total", event="task")
+            if scrape.sum("taskgate_watchers") == watches and sent == before > 25 * watches:
                 return
             await asyncio.sleep(0.5)
 

@@ -45,17 +45,17 @@ class Served:
             preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))) if files else None,
             env=os.environ | {"PYTHONPATH": os.pathsep.join((str(HERE.parents[2]), *_paths()))},
         )
-        self.told: list[str] = []
+        self.lines: list[str] = []
 
     def until(self, line: str) -> None:
         """Read stdout until the app prints `line`."""
         assert self.process.stdout is not None
         end = time.monotonic() + DEADLINE_S
-        while not self.told or self.told[-1] != line:
+        while not self.lines or self.lines[-1] != line:
             ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, end - time.monotonic()))
             text = self.process.stdout.readline() if ready else ""
-            assert text, f"{line!r} was not told, but {self.told}"
-            self.told.append(text.strip())
+            assert text, f"{line!r} was not printed, but {self.lines}"
+            self.lines.append(text.strip())
 
     def connected(self) -> socket.socket:
         """A connection, as soon as one is possible."""
@@ -101,7 +101,7 @@ class Served:
         assert "Traceback" not in err, err
         return (
             self.process.returncode,
-            self.told + out.split("\n")[:-1],
+            self.lines + out.split("\n")[:-1],
             [json.loads(x)["event"] for x in err.splitlines()],
         )
 
@@ -163,9 +163,9 @@ def test_requests_in_flight_end_before_the_app(port: int, started: Starting, num
         served.until("leaving")
         assert served.refuses()
         assert answer(connection).endswith(b"\r\n\r\nok")
-    status, told, events = served.ended()
+    status, lines, events = served.ended()
     assert status == 0
-    assert told == ["got /slow", "leaving", "closed"]
+    assert lines == ["got /slow", "leaving", "closed"]
     assert events == ["server.started", "server.stopping", "server.stopped"]
 
 
@@ -177,9 +177,9 @@ def test_an_endless_request_is_cut_off_and_the_app_closes(port: int, started: St
         served.process.terminate()
         assert answer(waiting).startswith(b"HTTP/1.1 503")
         assert not answer(half).endswith(b"0\r\n\r\n")  # the chunk that would end it
-        status, told, events = served.ended()
+        status, lines, events = served.ended()
     assert status == 0
-    assert told == ["got /never", "got /half", "leaving", "refusing", "cut off", "cut off", "closed"]
+    assert lines == ["got /never", "got /half", "leaving", "refusing", "cut off", "cut off", "closed"]
     assert events == ["server.started", "server.stopping", "server.cut_off", "server.stopped"]
 
 
@@ -190,8 +190,8 @@ def test_a_second_signal_ends_requests_at_once(port: int, started: Starting) -> 
         served.process.send_signal(signal.SIGINT)
         served.until("leaving")
         served.process.send_signal(signal.SIGINT)
-        status, told, _ = served.ended()
-    assert (status, told) == (0, ["got /never", "leaving", "cut off", "closed"])
+        status, lines, _ = served.ended()
+    assert (status, lines) == (0, ["got /never", "leaving", "cut off", "closed"])
 
 
 def test_a_signal_during_the_start_ends_it(port: int, started: Starting) -> None:
@@ -199,15 +199,15 @@ def test_a_signal_during_the_start_ends_it(port: int, started: Starting) -> None
     served = started.served(port, mode="slow-start")
     served.until("starting")
     served.process.terminate()
-    status, told, _ = served.ended()
-    assert (status, told) == (0, ["starting", "leaving", "closed"])
+    status, lines, _ = served.ended()
+    assert (status, lines) == (0, ["starting", "leaving", "closed"])
 
 
 def test_a_failing_lifespan_ends_the_server(port: int, started: Starting) -> None:
     """An app whose lifespan fails ends the server with status 1 and a text, not a traceback."""
     served = started.served(port, mode="fails")
-    status, told, _ = served.ended()
-    assert (status, told) == (1, ["StartFailed: the app did not start"])
+    status, lines, _ = served.ended()
+    assert (status, lines) == (1, ["StartFailed: the app did not start"])
 
 
 def test_a_taken_address_is_reported_in_one_line(port: int, started: Starting) -> None:
@@ -216,8 +216,8 @@ def test_a_taken_address_is_reported_in_one_line(port: int, started: Starting) -
         taken.bind(("127.0.0.1", port))
         taken.listen()
         served = started.served(port)
-        status, told, _ = served.ended()
-    assert (status, told) == (1, [f"CannotListen: 127.0.0.1 port {port}: Address already in use"])
+        status, lines, _ = served.ended()
+    assert (status, lines) == (1, [f"CannotListen: 127.0.0.1 port {port}: Address already in use"])
 
 
 def test_a_host_name_is_resolved(port: int, started: Starting) -> None:
@@ -226,9 +226,9 @@ def test_a_host_name_is_resolved(port: int, started: Starting) -> None:
     with served.asked("/now", headers="connection: close\r\n") as connection:
         assert answer(connection).endswith(b"ok")
     lost = started.served(port, host="nowhere.invalid")
-    status, (told,), events = lost.ended()
+    status, (lines,), events = lost.ended()
     assert (status, events) == (1, [])
-    assert told.startswith(f"CannotListen: nowhere.invalid port {port}: ")
+    assert lines.startswith(f"CannotListen: nowhere.invalid port {port}: ")
 
 
 def test_a_hang_up_is_reported_to_the_app(port: int, started: Starting) -> None:
@@ -349,6 +349,6 @@ def test_fewer_files_than_connections(port: int, started: Starting) -> None:
             assert answer(other).endswith(b"ok")
         assert served.descriptors() < 200
         served.process.terminate()
-        status, told, events = served.ended()
-    assert (status, told) == (0, ["got /now", "leaving", "closed"])
+        status, lines, events = served.ended()
+    assert (status, lines) == (0, ["got /now", "leaving", "closed"])
     assert events == ["server.low_file_limit", "server.started", "server.stopping", "server.stopped"]

@@ -100,10 +100,10 @@ ENDS: list[tuple[Any, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("told", "status", "text"), ENDS)
-async def test_a_truncated_list_is_reported(web: Web, told: Any, status: int, text: str) -> None:
+@pytest.mark.parametrize(("chunk", "status", "text"), ENDS)
+async def test_a_truncated_list_is_reported(web: Web, chunk: Any, status: int, text: str) -> None:
     """A truncated list is reported with its reason and how to continue, and ends with 1; warnings leave it at 0."""
-    web.gateway.chunk_outcomes[100] = told
+    web.gateway.chunk_outcomes[100] = chunk
     async with web.on_a_socket() as port:
         ended = await run(port)
     assert ended[0] == status

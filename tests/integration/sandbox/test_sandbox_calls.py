@@ -202,7 +202,7 @@ async def test_tasks_can_be_changed(sandbox: Sandbox, call: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body", "status", "told"),
+    ("method", "path", "body", "status", "text"),
     [
         ("POST", "/sandbox/faults", {"kind": "status", "satus": 1}, 400, "satus"),
         ("PUT", "/sandbox/tasks", {"sdkappid": 1400000001, "total": 1, "foo": 2}, 400, "foo"),
@@ -215,14 +215,14 @@ async def test_tasks_can_be_changed(sandbox: Sandbox, call: Call) -> None:
     ],
 )
 async def test_control_refuses_by_name(
-    send: Call, method: str, path: str, body: object, *, status: int, told: str
+    send: Call, method: str, path: str, body: object, *, status: int, text: str
 ) -> None:
     """A control request with an unknown field, app, parameter, method or path is refused with a text that names it."""
     sent = json.dumps(body).encode()
     head = f"{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {len(sent)}\r\n\r\n".encode()
     got = await send(head + sent)
     assert got.status == status
-    assert told in got.json["error"]
+    assert text in got.json["error"]
 
 
 async def test_moments_outside_the_calendar_are_refused(sandbox: Sandbox) -> None:

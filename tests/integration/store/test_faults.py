@@ -150,9 +150,9 @@ async def test_commands_without_permission_are_refused(own_valkey: Server) -> No
         with capture_logs() as logs:
             for _ in range(3):
                 assert await detail_of(store.get(KEY)) == "refused"
-    (told,) = [entry for entry in logs if entry["event"] == "store.refused"]
-    assert "WRONGPASS" in told["answer"] or "invalid username-password pair" in told["answer"]
-    assert "wrong" not in told["answer"].replace("WRONGPASS", "")
+    (refused,) = [entry for entry in logs if entry["event"] == "store.refused"]
+    assert "WRONGPASS" in refused["answer"] or "invalid username-password pair" in refused["answer"]
+    assert "wrong" not in refused["answer"].replace("WRONGPASS", "")
 
 
 async def test_a_server_without_free_connections_refuses(store: RedisStore, own_valkey: Server) -> None:

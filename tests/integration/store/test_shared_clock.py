@@ -40,7 +40,7 @@ async def test_replicas_with_wrong_clocks_agree(store: RedisStore) -> None:
     ]
 
 
-class Told:
+class ServerTime:
     """A server whose time is set by a test; its answers take `takes_s`."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Told:
         self.server_s = 5_000.0
         self.takes_s = (0.0, 0.0)
 
-    def script(self, _: str) -> "Told":
+    def script(self, _: str) -> "ServerTime":
         """Return itself as the script."""
         return self
 
@@ -56,49 +56,49 @@ class Told:
         """Return the time."""
         out_s, back_s = self.takes_s
         self.now_s += out_s
-        told_s = self.now_s + self.server_s
+        time_s = self.now_s + self.server_s
         self.now_s += back_s
-        return [b"%d" % int(told_s), b"%d" % round(told_s % 1 * 1e6)]
+        return [b"%d" % int(time_s), b"%d" % round(time_s % 1 * 1e6)]
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def server() -> ServerTime:
+    return ServerTime()
 
 
 @pytest.fixture
-def clock(told: Told) -> SharedClock:
-    return SharedClock(told, prefix="t", wall=lambda: 0.0, monotonic=lambda: told.now_s)  # type: ignore[arg-type]
+def clock(server: ServerTime) -> SharedClock:
+    return SharedClock(server, prefix="t", wall=lambda: 0.0, monotonic=lambda: server.now_s)  # type: ignore[arg-type]
 
 
-async def test_a_slow_answer_moves_nothing(told: Told, clock: SharedClock) -> None:
+async def test_a_slow_answer_moves_nothing(server: ServerTime, clock: SharedClock) -> None:
     """A precise offset is not replaced after an answer that was slow, in either direction."""
     await clock.ask()
-    for told.takes_s in ((5.0, 0.0), (0.0, 5.0), (2.0, 2.0)):
+    for server.takes_s in ((5.0, 0.0), (0.0, 5.0), (2.0, 2.0)):
         await clock.ask()
-        assert clock() == pytest.approx(told.now_s + told.server_s)
+        assert clock() == pytest.approx(server.now_s + server.server_s)
 
 
-async def test_a_quick_answer_corrects_a_slow_one(told: Told, clock: SharedClock) -> None:
+async def test_a_quick_answer_corrects_a_slow_one(server: ServerTime, clock: SharedClock) -> None:
     """The first answer is late; the next ones show by how much, and the time never goes back by that."""
-    told.takes_s = (0.0, 3.0)
+    server.takes_s = (0.0, 3.0)
     await clock.ask()
-    assert clock() == pytest.approx(told.now_s + told.server_s - 3)
-    told.takes_s = (0.0, 0.001)
+    assert clock() == pytest.approx(server.now_s + server.server_s - 3)
+    server.takes_s = (0.0, 0.001)
     await clock.ask()
-    assert clock() == pytest.approx(told.now_s + told.server_s, abs=0.002)
+    assert clock() == pytest.approx(server.now_s + server.server_s, abs=0.002)
     before_s = clock()
-    told.server_s -= 0.4
+    server.server_s -= 0.4
     await clock.ask()
     assert clock() == before_s
-    told.now_s += 0.5
-    assert clock() == pytest.approx(told.now_s + told.server_s, abs=0.002)
+    server.now_s += 0.5
+    assert clock() == pytest.approx(server.now_s + server.server_s, abs=0.002)
 
 
 @pytest.mark.parametrize("by_s", [3600.0, -3600.0])
-async def test_a_step_of_redis_is_followed(told: Told, clock: SharedClock, by_s: float) -> None:
+async def test_a_step_of_redis_is_followed(server: ServerTime, clock: SharedClock, by_s: float) -> None:
     """All replicas follow a step of Redis' clock, so that they still agree."""
     await clock.ask()
-    told.server_s += by_s
+    server.server_s += by_s
     await clock.ask()
-    assert clock() == pytest.approx(told.now_s + told.server_s)
+    assert clock() == pytest.approx(server.now_s + server.server_s)

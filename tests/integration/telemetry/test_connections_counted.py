@@ -29,17 +29,17 @@ def request(target: str, *fields: str) -> bytes:
     return "".join(f"{line}\r\n" for line in (*lines, "")).encode()
 
 
-async def told_when(replica: Replica, condition: Callable[[Scrape], bool]) -> Scrape:
+async def scrape_when(replica: Replica, condition: Callable[[Scrape], bool]) -> Scrape:
     """The metrics once a condition holds."""
     async with asyncio.timeout(15):
-        while not condition(told := await scraped(replica.metrics_port)):
+        while not condition(scrape := await scraped(replica.metrics_port)):
             await asyncio.sleep(0.05)
-    return told
+    return scrape
 
 
-def aborted(told: Scrape, reason: str) -> float:
+def aborted(scrape: Scrape, reason: str) -> float:
     """How many connections were closed for a reason."""
-    return told.sum("taskgate_connections_aborted_total", reason=reason)
+    return scrape.sum("taskgate_connections_aborted_total", reason=reason)
 
 
 async def test_connections_and_their_ends(valkey: Server) -> None:
@@ -51,29 +51,29 @@ async def test_connections_and_their_ends(valkey: Server) -> None:
             def hold(sent: bytes = b"") -> socket.socket:
                 return sockets.enter_context(opened(replica.port, sent))
 
-            told = await scraped(replica.metrics_port)
-            assert {sample.labels["reason"] for sample in told.of("taskgate_connections_aborted_total")} == {
+            scrape = await scraped(replica.metrics_port)
+            assert {sample.labels["reason"] for sample in scrape.of("taskgate_connections_aborted_total")} == {
                 *ABORT_REASONS
             }
             hold(b"GET /livez HTTP/1.1\r\nHost: half a head")
-            told = await told_when(replica, lambda told: aborted(told, "head") == 1)
+            scrape = await scrape_when(replica, lambda scrape: aborted(scrape, "head") == 1)
             stream = request(f"/tasks?app={APP.name}", "Accept: application/x-ndjson")
             streams = [hold(stream) for _ in range(3)]
-            told = await told_when(replica, lambda told: told.sum("taskgate_unsent_bytes") > 10_000)
-            assert told.sum("taskgate_requests_in_flight") == told.sum("taskgate_connections") == 3
+            scrape = await scrape_when(replica, lambda scrape: scrape.sum("taskgate_unsent_bytes") > 10_000)
+            assert scrape.sum("taskgate_requests_in_flight") == scrape.sum("taskgate_connections") == 3
             for _ in range(4):
                 hold()
-            told = await told_when(replica, lambda told: aborted(told, "room") == 1)
-            assert told.sum("taskgate_connections") == SERVER["connections_max"]
-            told = await told_when(replica, lambda told: aborted(told, "idle") == 3)
+            scrape = await scrape_when(replica, lambda scrape: aborted(scrape, "room") == 1)
+            assert scrape.sum("taskgate_connections") == SERVER["connections_max"]
+            scrape = await scrape_when(replica, lambda scrape: aborted(scrape, "idle") == 3)
             streams += [hold(stream) for _ in range(3)]
-            await told_when(replica, lambda told: told.sum("taskgate_requests_in_flight") == 6)
+            await scrape_when(replica, lambda scrape: scrape.sum("taskgate_requests_in_flight") == 6)
             assert hold().recv(1000).startswith(b"HTTP/1.1 503 ")
-            told = await told_when(replica, lambda told: aborted(told, "full") == 1)
+            scrape = await scrape_when(replica, lambda scrape: aborted(scrape, "full") == 1)
             for each in streams:
                 each.close()
-            told = await told_when(replica, lambda told: told.sum("taskgate_requests_in_flight") == 0)
-            assert told.sum("taskgate_unsent_bytes") == 0
+            scrape = await scrape_when(replica, lambda scrape: scrape.sum("taskgate_requests_in_flight") == 0)
+            assert scrape.sum("taskgate_unsent_bytes") == 0
             endless = hold(request("/livez", "Content-Length: 9999999"))
             with_body = b"x" * 65_536
             try:
@@ -81,4 +81,4 @@ async def test_connections_and_their_ends(valkey: Server) -> None:
                     endless.sendall(with_body)
             except OSError:
                 pass
-            await told_when(replica, lambda told: aborted(told, "linger") == 1)
+            await scrape_when(replica, lambda scrape: aborted(scrape, "linger") == 1)

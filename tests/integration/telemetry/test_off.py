@@ -23,8 +23,8 @@ print([name for name in sys.modules if name.startswith(exporting)])
 
 def test_without_an_endpoint_nothing_that_exports_is_imported() -> None:
     """A gateway without tracing loads no exporter, even if it is installed (redis-py loads the API)."""
-    told = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True)
-    assert told.stdout == "[]\n"
+    ended = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True)
+    assert ended.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("name", ENDPOINTS)

@@ -23,15 +23,15 @@ APP = APPS[0]
 @asynccontextmanager
 async def running(service: Service) -> AsyncIterator[None]:
     """The lifespan, as an ASGI server drives it."""
-    told: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+    messages: asyncio.Queue[dict[str, str]] = asyncio.Queue()
     said: asyncio.Queue[dict[str, str]] = asyncio.Queue()
-    life = asyncio.create_task(service.asgi({"type": "lifespan", "state": {}}, told.get, said.put))
-    told.put_nowait({"type": "lifespan.startup"})
+    life = asyncio.create_task(service.asgi({"type": "lifespan", "state": {}}, messages.get, said.put))
+    messages.put_nowait({"type": "lifespan.startup"})
     assert (await said.get())["type"] == "lifespan.startup.complete"
     try:
         yield
     finally:
-        told.put_nowait({"type": "lifespan.shutdown"})
+        messages.put_nowait({"type": "lifespan.shutdown"})
         assert (await said.get())["type"] == "lifespan.shutdown.complete"
         await life
 

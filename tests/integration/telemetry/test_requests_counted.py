@@ -114,11 +114,11 @@ async def test_each_kind_of_request_is_counted_once_as_what_it_was() -> None:
         assert await at.get("/livez", method="HEAD") == 200
         assert await at.get("/tasks?app=shop&limit=x") == 400
         await at.hung_up()
-        told = await scraped(at.metrics_port)
+        scrape = await scraped(at.metrics_port)
 
     counted = {
         (s.labels["route"], s.labels["method"], s.labels["status"], s.labels["outcome"]): s.value
-        for s in told.of("taskgate_requests_total")
+        for s in scrape.of("taskgate_requests_total")
     }
     assert counted == {
         ("/tasks", "GET", "200", "hit"): 5,
@@ -138,9 +138,9 @@ async def test_each_kind_of_request_is_counted_once_as_what_it_was() -> None:
         ("unrouted", "GET", "404", "none"): 1,
         ("/livez", "HEAD", "200", "none"): 1,
     }
-    assert told.sum("taskgate_request_duration_seconds_count") == sum(counted.values())
-    assert told.sum("taskgate_request_duration_seconds_count", route="/tasks", outcome="hit") == 5
-    waited = told.of("taskgate_line_wait_seconds_count", caller="single", app="shop")
+    assert scrape.sum("taskgate_request_duration_seconds_count") == sum(counted.values())
+    assert scrape.sum("taskgate_request_duration_seconds_count", route="/tasks", outcome="hit") == 5
+    waited = scrape.of("taskgate_line_wait_seconds_count", caller="single", app="shop")
     assert {s.labels["outcome"]: s.value for s in waited} == {
         "fetched": 2,
         "joined": 3,
@@ -148,10 +148,10 @@ async def test_each_kind_of_request_is_counted_once_as_what_it_was() -> None:
         "failed": 2,
         "hung-up": 1,
     }
-    assert told.sum("taskgate_line_wait_seconds_bucket", le="0.2") == 0
-    assert told.sum("taskgate_line_wait_seconds_sum") == pytest.approx(9 * 0.3)
-    assert told.sum("taskgate_caller_requests_total", caller="single", app="shop", outcome="hit") == 5
-    assert {s.labels["problem"]: s.value for s in told.of("taskgate_problems_total")} == {
+    assert scrape.sum("taskgate_line_wait_seconds_bucket", le="0.2") == 0
+    assert scrape.sum("taskgate_line_wait_seconds_sum") == pytest.approx(9 * 0.3)
+    assert scrape.sum("taskgate_caller_requests_total", caller="single", app="shop", outcome="hit") == 5
+    assert {s.labels["problem"]: s.value for s in scrape.of("taskgate_problems_total")} == {
         "wait-too-long": 1,
         "upstream-timeout": 1,
         "failed": 1,
@@ -176,10 +176,10 @@ async def test_declined_and_refused_requests_are_counted_separately() -> None:
         for reason in StaleReason:
             await at.served(Source.STALE, stale_reason=reason)
             await at.served(Source.STALE, stale_reason=reason, field="Prefer: wait=0")
-        told = await scraped(at.metrics_port)
-    outcomes = {s.labels["outcome"]: s.value for s in told.of("taskgate_caller_requests_total")}
+        scrape = await scraped(at.metrics_port)
+    outcomes = {s.labels["outcome"]: s.value for s in scrape.of("taskgate_caller_requests_total")}
     assert outcomes == {"refused": 2, "declined": 2, "fallback": 3, "stale": 3}
-    problems = {s.labels["problem"]: s.value for s in told.of("taskgate_problems_total")}
+    problems = {s.labels["problem"]: s.value for s in scrape.of("taskgate_problems_total")}
     assert problems == {"wait-too-long": 3, "nothing-stored": 1}
 
 
@@ -220,7 +220,7 @@ def test_unknown_callers_share_one_series() -> None:
     metrics.requests(
         [observed(caller=f"c{number}", app=f"a{number}", outcome="fetched", waited_s=0.1) for number in range(1000)]
     )
-    told = read("text/plain", generate_latest(metrics.registry).decode())
-    (sample,) = told.of("taskgate_caller_requests_total")
+    scrape = read("text/plain", generate_latest(metrics.registry).decode())
+    (sample,) = scrape.of("taskgate_caller_requests_total")
     assert (sample.labels, sample.value) == ({"caller": "other", "app": "", "outcome": "fetched"}, 1000)
-    assert told.sum("taskgate_line_wait_seconds_count", caller="other") == 1000
+    assert scrape.sum("taskgate_line_wait_seconds_count", caller="other") == 1000

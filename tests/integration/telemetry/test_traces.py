@@ -124,10 +124,10 @@ async def test_a_request_without_a_route_is_named_after_its_method() -> None:
     await bench.get("/tasks", method="BREW")
     first, second = bench.spans()
     assert (first.name, second.name) == ("GET", "HTTP")
-    told = [dict(span.attributes or {}) for span in (first, second)]
-    assert not any("http.route" in attributes for attributes in told)
-    assert told[0]["url.path"] == "REDACTED"
-    assert (told[1]["http.request.method"], told[1]["http.request.method_original"]) == ("_OTHER", "BREW")
+    named = [dict(span.attributes or {}) for span in (first, second)]
+    assert not any("http.route" in attributes for attributes in named)
+    assert named[0]["url.path"] == "REDACTED"
+    assert (named[1]["http.request.method"], named[1]["http.request.method_original"]) == ("_OTHER", "BREW")
     assert "hunter2" not in first.to_json()
     assert "nowhere" not in first.to_json()
 
@@ -145,10 +145,10 @@ def test_input_that_never_becomes_a_request_has_a_span() -> None:
     bench = Bench()
     for status in (400, 503):
         bench.web.refuse(status, ("192.0.2.1", 4711))
-    told = [(span.name, span.status.status_code.name, dict(span.attributes or {})) for span in bench.spans()]
-    assert [(name, error) for name, error, _ in told] == [("HTTP", "UNSET"), ("HTTP", "ERROR")]
-    assert [attributes.get("error.type") for *_, attributes in told] == [None, "503"]
-    assert told[0][2] | {"taskgate.request_id": "", "taskgate.outcome": ""} == {
+    spans_seen = [(span.name, span.status.status_code.name, dict(span.attributes or {})) for span in bench.spans()]
+    assert [(name, error) for name, error, _ in spans_seen] == [("HTTP", "UNSET"), ("HTTP", "ERROR")]
+    assert [attributes.get("error.type") for *_, attributes in spans_seen] == [None, "503"]
+    assert spans_seen[0][2] | {"taskgate.request_id": "", "taskgate.outcome": ""} == {
         "http.request.method": "_OTHER",
         "http.response.status_code": 400,
         "url.scheme": "http",
@@ -190,8 +190,8 @@ async def test_concurrent_requests_keep_their_own_spans() -> None:
     await bench.get("/nowhere", {"X-Request-Id": "quick"})
     bench.gateway.go.set()
     await waiting
-    told = {(span.attributes or {})["taskgate.request_id"]: span.name for span in bench.spans()}
-    assert told == {"quick": "GET", "slow": "GET /tasks"}
+    names = {(span.attributes or {})["taskgate.request_id"]: span.name for span in bench.spans()}
+    assert names == {"quick": "GET", "slow": "GET /tasks"}
 
 
 async def test_a_failure_of_ours_is_an_error_and_a_callers_is_not() -> None:
@@ -271,8 +271,8 @@ def test_a_failed_call_has_its_error(result: str, status: int | None, error: str
         watched.answered(status)
     watched.end(end_of(call, result=result))
     (span,) = bench.spans()
-    told = dict(span.attributes or {})
-    assert (told["error.type"], told.get("http.response.status_code")) == (error, status)
+    attributes = dict(span.attributes or {})
+    assert (attributes["error.type"], attributes.get("http.response.status_code")) == (error, status)
 
 
 def test_the_trace_is_sent_to_the_vendor_only_if_configured() -> None:

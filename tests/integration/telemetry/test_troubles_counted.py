@@ -23,14 +23,14 @@ async def test_a_needless_turn_is_refunded_to_its_caller(valkey: Server) -> None
     async with fleet(valkey, replicas=2, weights=CALLERS) as at:
         await at.upstream.add_fault(Latency(back_ms=300))
         pages = await asyncio.gather(*(at.page(n, q="wanted by both", caller=f"c{n}") for n in (0, 1)))
-        told = await scrapes(at)
+        scrape = await scrapes(at)
         assert await at.calls() == 1
     joined = ["collapsed" in page.outcome for page in pages]
     assert sorted(joined) == [False, True]
     for number, has_joined in enumerate(joined):
         ends = {
             sample.labels["end"]: sample.value
-            for sample in told[number].of("taskgate_turns_total", app=APP.name, caller=f"c{number}")
+            for sample in scrape[number].of("taskgate_turns_total", app=APP.name, caller=f"c{number}")
         }
         warm_up = 1 if number == 0 else 0
         used = warm_up + (0 if has_joined else 1)
@@ -46,17 +46,17 @@ async def test_calls_that_fail_are_counted_by_their_kind(valkey: Server) -> None
         assert (await at.page(0, since="-P31D")).status == 200  # tried again
         await at.upstream.add_fault(HttpStatus(status=502, calls=1))
         statuses = [(await at.page(0, since=f"-P{days}D")).status for days in (32, 33, 34, 35)]
-        (told,) = await scrapes(at)
+        (scrape,) = await scrapes(at)
         calls = await at.calls()
     results = {
         sample.labels["result"]: sample.value
-        for sample in told.of("taskgate_upstream_calls_total", app=APP.name, region="custom")
+        for sample in scrape.of("taskgate_upstream_calls_total", app=APP.name, region="custom")
         if sample.value
     }
     assert results.pop("transient") == results.pop("http_status") == 1
     assert results == {"ok": calls + 1 - 2}, statuses  # one to warm up
-    assert 0 < told.sum("taskgate_memory_bytes") <= 120_000
-    assert told.sum("taskgate_memory_evictions_total") == results["ok"] - told.sum("taskgate_memory_blocks") > 0
+    assert 0 < scrape.sum("taskgate_memory_bytes") <= 120_000
+    assert scrape.sum("taskgate_memory_evictions_total") == results["ok"] - scrape.sum("taskgate_memory_blocks") > 0
 
 
 async def test_reloads_are_counted_with_the_result_of_the_last(valkey: Server) -> None:
@@ -80,7 +80,7 @@ async def test_reloads_are_counted_with_the_result_of_the_last(valkey: Server) -
 
 async def reloads(at: Fleet) -> tuple[float, float, float, float]:
     """How many configurations the first replica has taken and refused, whether the last was taken, and when one was."""
-    told = (await scrapes(at))[0]
-    ok, refused = (told.sum("taskgate_configuration_reloads_total", result=result) for result in ("ok", "refused"))
-    last = told.sum("taskgate_config_last_reload_successful")
-    return ok, refused, last, told.sum("taskgate_config_last_reload_success_timestamp_seconds")
+    scrape = (await scrapes(at))[0]
+    ok, refused = (scrape.sum("taskgate_configuration_reloads_total", result=result) for result in ("ok", "refused"))
+    last = scrape.sum("taskgate_config_last_reload_successful")
+    return ok, refused, last, scrape.sum("taskgate_config_last_reload_success_timestamp_seconds")

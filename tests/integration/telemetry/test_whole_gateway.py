@@ -41,36 +41,36 @@ async def a_series_of_requests(at: Fleet) -> None:
             await asyncio.sleep(0.02)
 
 
-def check_metrics(told: Scrape, *, calls: int) -> None:
+def check_metrics(scrape: Scrape, *, calls: int) -> None:
     """Check that the metrics match the requests."""
     words = ("fetched", "hit", "joined", "stale", "declined")
-    outcomes = {word: told.sum("taskgate_requests_total", route="/tasks", outcome=word) for word in words}
+    outcomes = {word: scrape.sum("taskgate_requests_total", route="/tasks", outcome=word) for word in words}
     assert outcomes == {"fetched": 3, "hit": 3, "joined": 1, "stale": 1, "declined": 1}
-    assert told.sum("taskgate_caller_requests_total", app=APP.name) == sum(outcomes.values())
-    assert told.sum("taskgate_upstream_calls_total", app=APP.name, region="custom", result="ok") == calls
-    assert told.sum("taskgate_upstream_calls_total") == told.sum("taskgate_upstream_call_duration_seconds_count")
-    assert told.sum("taskgate_turns_total", end="used") == calls
-    assert told.sum("taskgate_turns_total", end="used", caller="~renewal") == 1
-    assert told.sum("taskgate_block_lookups_total", found="memory") == 3
-    assert told.sum("taskgate_block_lookups_total", found="stale") == 1
-    assert told.sum("taskgate_line_wait_seconds_count") == 4
-    assert 1 <= told.sum("taskgate_worst_window_calls") <= 5
-    assert told.sum("taskgate_slots", call="list") == told.sum("taskgate_slots", call="get") == 5
-    assert 0 <= told.sum("taskgate_slots_free", call="list") <= 5
-    assert told.sum("taskgate_memory_blocks") == 3
-    assert told.sum("taskgate_memory_bytes") > 0
-    assert 0 <= told.sum("taskgate_signature_age_seconds") < 60
-    assert told.sum("taskgate_redis_call_duration_seconds_count", op="script") >= 2 * calls
-    assert told.sum("taskgate_redis_connections") >= 2
-    states = {s.labels["state"]: s.value for s in told.of("taskgate_app_state", app=APP.name, call="list")}
+    assert scrape.sum("taskgate_caller_requests_total", app=APP.name) == sum(outcomes.values())
+    assert scrape.sum("taskgate_upstream_calls_total", app=APP.name, region="custom", result="ok") == calls
+    assert scrape.sum("taskgate_upstream_calls_total") == scrape.sum("taskgate_upstream_call_duration_seconds_count")
+    assert scrape.sum("taskgate_turns_total", end="used") == calls
+    assert scrape.sum("taskgate_turns_total", end="used", caller="~renewal") == 1
+    assert scrape.sum("taskgate_block_lookups_total", found="memory") == 1  # the second response is kept
+    assert scrape.sum("taskgate_block_lookups_total", found="stale") == 1
+    assert scrape.sum("taskgate_line_wait_seconds_count") == 4
+    assert 1 <= scrape.sum("taskgate_worst_window_calls") <= 5
+    assert scrape.sum("taskgate_slots", call="list") == scrape.sum("taskgate_slots", call="get") == 5
+    assert 0 <= scrape.sum("taskgate_slots_free", call="list") <= 5
+    assert scrape.sum("taskgate_memory_blocks") == 3
+    assert scrape.sum("taskgate_memory_bytes") > 0
+    assert 0 <= scrape.sum("taskgate_signature_age_seconds") < 60
+    assert scrape.sum("taskgate_redis_call_duration_seconds_count", op="script") >= 2 * calls
+    assert scrape.sum("taskgate_redis_connections") >= 2
+    states = {s.labels["state"]: s.value for s in scrape.of("taskgate_app_state", app=APP.name, call="list")}
     assert states == {"serving": 1, "failing": 0, "stopped": 0, "paused": 0, "redis-away": 0}
-    assert time.time() - told.sum("taskgate_upstream_last_success_timestamp_seconds", app=APP.name) < 60
-    assert told.sum("taskgate_restart_needed") == told.sum("taskgate_log_lines_lost_total") == 0
-    assert {s.labels["caller"] for s in told.of("taskgate_key_expiry_timestamp_seconds")} == {*CALLERS}
-    assert told.sum("taskgate_redis_up") == told.sum("taskgate_ready") == told.sum("taskgate_build_info") == 1
-    assert told.sum("taskgate_event_loop_lag_seconds_count") > 0
-    assert told.sum("process_resident_memory_bytes") > 0
-    assert {s.labels["caller"] for s in told.of("taskgate_line_places")} == {*CALLERS, *BACKGROUND}
+    assert time.time() - scrape.sum("taskgate_upstream_last_success_timestamp_seconds", app=APP.name) < 60
+    assert scrape.sum("taskgate_restart_needed") == scrape.sum("taskgate_log_lines_lost_total") == 0
+    assert {s.labels["caller"] for s in scrape.of("taskgate_key_expiry_timestamp_seconds")} == {*CALLERS}
+    assert scrape.sum("taskgate_redis_up") == scrape.sum("taskgate_ready") == scrape.sum("taskgate_build_info") == 1
+    assert scrape.sum("taskgate_event_loop_lag_seconds_count") > 0
+    assert scrape.sum("process_resident_memory_bytes") > 0
+    assert {s.labels["caller"] for s in scrape.of("taskgate_line_places")} == {*CALLERS, *BACKGROUND}
 
 
 def check_log(log: list[dict[str, Any]], *, calls: int) -> None:
@@ -122,7 +122,7 @@ async def test_metrics_logs_and_traces_agree(own_valkey: Server, monkeypatch: py
         async with fleet(own_valkey, replicas=1, weights=weights, cache=CACHE, telemetry=telemetry) as at:
             (replica,) = at.replicas
             await a_series_of_requests(at)
-            told = await scraped(replica.metrics_port, accept=OPENMETRICS)
+            scrape = await scraped(replica.metrics_port, accept=OPENMETRICS)
             calls = await at.calls() + 1  # one to warm up
             log = [json.loads(line) for line in replica.log().splitlines() if line.startswith("{")]
             eventually(lambda: sum(span.kind == "CLIENT" for span in collector.spans) == calls)
@@ -134,12 +134,12 @@ async def test_metrics_logs_and_traces_agree(own_valkey: Server, monkeypatch: py
             assert await replica.ended() == 0
 
     assert calls == 4
-    check_metrics(told, calls=calls)
+    check_metrics(scrape, calls=calls)
     check_log(log, calls=calls)
     documented = dict(re.findall(r"^\| `(taskgate_\w+)` \| ([\w, ]*)\|", DOCUMENT.read_text(), re.MULTILINE))
-    assert {name for name in told.families if name.startswith("taskgate_")} == documented.keys()
+    assert {name for name in scrape.families if name.startswith("taskgate_")} == documented.keys()
     for name, labels in documented.items():
-        for sample in (*told.of(name), *told.of(f"{name}_count")):
+        for sample in (*scrape.of(name), *scrape.of(f"{name}_count")):
             assert set(sample.labels) == {label for label in labels.strip().split(", ") if label}
     assert away.sum("taskgate_redis_up") == 0
     assert away.sum("taskgate_redis_errors_total") > 0
@@ -162,10 +162,10 @@ async def test_a_cached_response_has_its_span(own_valkey: Server) -> None:
             for _ in range(3):
                 page = await at.page(0, q="again", headers={"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"})
                 assert page.status == 200
-            told = await scraped(at.replicas[0].metrics_port)
+            scrape = await scraped(at.replicas[0].metrics_port)
             at.replicas[0].signal(signal.SIGTERM)
             assert await at.replicas[0].ended() == 0
-    assert told.sum("taskgate_block_lookups_total", found="memory") == 0
+    assert scrape.sum("taskgate_block_lookups_total", found="memory") == 1  # the second response is kept
     assert [span.name for span in collector.of(TRACE)].count("GET /tasks") == 3
 
 
@@ -205,9 +205,9 @@ async def test_waiting_blocks_are_counted(own_valkey: Server) -> None:
         places: dict[str, float] = {}
         async with asyncio.timeout(5):
             while places != wanted:
-                told = await scraped(port)
-                places = {s.labels["caller"]: s.value for s in told.of("taskgate_line_places") if s.value}
-        assert told.sum("taskgate_line_oldest_wait_seconds") > 0
+                scrape = await scraped(port)
+                places = {s.labels["caller"]: s.value for s in scrape.of("taskgate_line_places") if s.value}
+        assert scrape.sum("taskgate_line_oldest_wait_seconds") > 0
         for task in asking:
             task.cancel()
         async with asyncio.timeout(5):

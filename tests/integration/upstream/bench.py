@@ -186,15 +186,15 @@ class RecordedTrace:
 
     def __init__(self, *fields: tuple[str, str]) -> None:
         self.fields = fields
-        self.told: list[str] = []
+        self.steps: list[str] = []
 
     def sends(self, method: str, url: str) -> None:
         """Record the attempt."""
-        self.told.append(f"{method} {url}")
+        self.steps.append(f"{method} {url}")
 
     def answered(self, status: int) -> None:
         """Record the answer."""
-        self.told.append(str(status))
+        self.steps.append(str(status))
 
 
 class Bench:

@@ -26,7 +26,7 @@ async def test_backup_host(bench: Bench, broken: str) -> None:
     assert (await bench.fetch(trace=trace)).total == 1
     assert bench.begun == 1
     path = "/v4/timpush/list_sched_task"
-    assert trace.told == [f"POST {first}{path}", f"POST {bench.base}{path}", "200"]
+    assert trace.steps == [f"POST {first}{path}", f"POST {bench.base}{path}", "200"]
 
 
 async def test_failed_host_is_avoided_for_a_while(bench: Bench) -> None:

@@ -39,7 +39,7 @@ async def test_trace(bench: Bench) -> None:
     trace = RecordedTrace(traceparent, ("tracestate", "a=b"))
     await bench.fetch()
     await bench.fetch(trace=trace)
-    assert trace.told == [f"POST {bench.base}/v4/timpush/list_sched_task", "200"]
+    assert trace.steps == [f"POST {bench.base}/v4/timpush/list_sched_task", "200"]
     first, second = bench.upstream.requests
     assert b"traceparent" not in first.lower()
     assert b"\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntracestate: a=b\r\n" in second

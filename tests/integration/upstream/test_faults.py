@@ -29,11 +29,11 @@ class Fault:
     scene: Scene
     settings: dict[str, Any]
     kind: type[UpstreamError]
-    told: str
+    text: str
 
 
-def fault(name: str, scene: Scene, kind: type[UpstreamError], told: str, **settings: Any) -> Any:
-    return pytest.param(Fault(scene=scene, settings=settings, kind=kind, told=told), id=name)
+def fault(name: str, scene: Scene, kind: type[UpstreamError], text: str, **settings: Any) -> Any:
+    return pytest.param(Fault(scene=scene, settings=settings, kind=kind, text=text), id=name)
 
 
 async def greet(connection: Any) -> None:
@@ -54,7 +54,7 @@ FAULTS = [
     fault("cut off", raw(HEAD, b"{"), UpstreamBroken, "cut off"),
     fault("cut off in a chunk", raw(CHUNKED, b"ff\r\n{"), UpstreamBroken, "cut off"),
     fault("cut off JSON", pages(json.dumps(PAGE).encode()[:-9]), UpstreamBroken, "the answer is not JSON"),
-    fault("too large, told", pages(b" " * 5000), UpstreamBroken, "larger than 2048 bytes", answer_max_bytes=2048),
+    fault("too large, announced", pages(b" " * 5000), UpstreamBroken, "larger than 2048 bytes", answer_max_bytes=2048),
     fault(
         "too large, in chunks",
         raw(CHUNKED, *[b"400\r\n" + b" " * 1024 + b"\r\n"] * 3, hang=True),
@@ -103,15 +103,15 @@ FAULTS = [
 ]
 
 
-def everything_told(error: BaseException, bench: Bench, caplog: pytest.LogCaptureFixture, printed: str) -> str:
-    told = "".join(traceback.format_exception(error))
+def everything_shown(error: BaseException, bench: Bench, caplog: pytest.LogCaptureFixture, printed: str) -> str:
+    text = "".join(traceback.format_exception(error))
     explained = explain(error) if isinstance(error, UpstreamError) else ""
-    return "\n".join((told, repr(error), explained, caplog.text, printed, repr(bench.client), repr(bench.app)))
+    return "\n".join((text, repr(error), explained, caplog.text, printed, repr(bench.client), repr(bench.app)))
 
 
-def assert_told_no_secret(bench: Bench, told: str) -> None:
+def assert_no_secret(bench: Bench, text: str) -> None:
     for secret in (bench.signer.current(bench.wall_s).text, SECRET, "usersig=", "eJ", "/v4/timpush"):
-        assert secret not in told
+        assert secret not in text
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -123,19 +123,19 @@ async def test_fault(
     bench.use(**fault.settings)
     bench.upstream.scene = fault.scene
     began_s = time.monotonic()
-    with pytest.raises(fault.kind, match=fault.told) as caught:
+    with pytest.raises(fault.kind, match=fault.text) as caught:
         await bench.fetch()
     assert time.monotonic() - began_s < DRIP_LIMIT_S
     assert caught.value.sent
     assert (bench.begun, len(bench.upstream.requests)) == (1, 1)
     printed = "".join(capsys.readouterr())
     assert "httpx" not in "".join(traceback.format_exception(caught.value))
-    assert_told_no_secret(bench, everything_told(caught.value, bench, caplog, printed))
+    assert_no_secret(bench, everything_shown(caught.value, bench, caplog, printed))
     bench.assert_nothing_leaks()
 
 
 @pytest.mark.parametrize(
-    ("host", "told"),
+    ("host", "text"),
     [
         ("http://127.0.0.1:{closed}", "refused the connection"),
         (UNRESOLVABLE, "could not be resolved"),
@@ -144,19 +144,19 @@ async def test_fault(
     ],
 )
 async def test_unreachable(
-    bench: Bench, host: str, told: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    bench: Bench, host: str, text: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without a connection nothing was sent, no slot was requested, and the reason is reported."""
     caplog.set_level(logging.DEBUG)
     bench.upstream.scene = greet if "plain" in host else pages()
     bench.use(host.format(closed=free_port(), plain=bench.port, silent=bench.port), connect_timeout_s=0.2)
-    with pytest.raises(UpstreamUnreachable, match=told) as caught:
+    with pytest.raises(UpstreamUnreachable, match=text) as caught:
         await bench.fetch()
     assert type(caught.value) is UpstreamUnreachable
     assert not caught.value.sent
     assert verdict(caught.value) is RetryVerdict.AGAIN
     assert bench.begun == 0
-    assert_told_no_secret(bench, everything_told(caught.value, bench, caplog, "".join(capsys.readouterr())))
+    assert_no_secret(bench, everything_shown(caught.value, bench, caplog, "".join(capsys.readouterr())))
 
 
 async def test_signature_in_the_upstreams_text(bench: Bench) -> None:
@@ -165,7 +165,7 @@ async def test_signature_in_the_upstreams_text(bench: Bench) -> None:
     with pytest.raises(UpstreamError) as caught:
         await bench.fetch()
     assert "bad [signature]\\n" in str(caught.value)
-    assert_told_no_secret(bench, str(caught.value))
+    assert_no_secret(bench, str(caught.value))
 
 
 async def test_no_connection_free(bench: Bench) -> None:

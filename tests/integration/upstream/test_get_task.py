@@ -33,7 +33,7 @@ async def test_task(bench: Bench) -> None:
     assert query["usersig"] == [bench.signer.current(bench.wall_s).text]
     assert json.loads(request.split(b"\r\n\r\n", 1)[1]) == {"Sdkappid": 88888888, "TaskID": 1}
     assert f"\r\ntraceparent: {trace.fields[0][1]}\r\n".encode() in request
-    assert trace.told == [f"POST {bench.base}/v4/timpush/get_sched_task", "200"]
+    assert trace.steps == [f"POST {bench.base}/v4/timpush/get_sched_task", "200"]
 
 
 async def test_lists_and_tasks_share_signature_and_connection(bench: Bench) -> None:

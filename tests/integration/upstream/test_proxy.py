@@ -115,7 +115,7 @@ async def test_credentials_are_the_proxys_alone(bench: Bench, certificate: Path,
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "text"),
     [
         (b"HTTP/1.1 403 Filtered\r\n\r\n", "HTTP status 403"),
         (
@@ -127,14 +127,14 @@ async def test_credentials_are_the_proxys_alone(bench: Bench, certificate: Path,
     ],
 )
 async def test_a_proxy_that_refuses(
-    bench: Bench, certificate: Path, proxy: tuple[Proxy, str], answer: bytes, told: str
+    bench: Bench, certificate: Path, proxy: tuple[Proxy, str], answer: bytes, text: str
 ) -> None:
     """If the proxy refuses, the call was not made, and the reason is reported."""
     asked, url = proxy
     asked.answer = answer
     async with over_tls(bench, certificate) as base:
         bench.use(base, ca_file=str(certificate), proxy_url=url)
-        with pytest.raises(UpstreamUnreachable, match=told) as caught:
+        with pytest.raises(UpstreamUnreachable, match=text) as caught:
             await bench.fetch()
         assert not caught.value.sent
         assert bench.begun == 0

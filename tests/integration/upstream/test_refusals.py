@@ -101,21 +101,21 @@ async def test_expired_signature(bench: Bench, code: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ahead_s", "told"),
+    ("ahead_s", "text"),
     [(600, "10 minutes ahead of"), (-300, "5 minutes behind"), (3600 * 8, "8 hours ahead of"), (20, None)],
 )
 @pytest.mark.parametrize("code", [70001, 70003, 70009, 70050])
-async def test_a_skewed_clock_is_mentioned(bench: Bench, code: int, ahead_s: int, told: str | None) -> None:
+async def test_a_skewed_clock_is_mentioned(bench: Bench, code: int, ahead_s: int, text: str | None) -> None:
     """If a signature is refused and the upstream's Date is minutes away from this machine's clock, the text says so."""
     date = formatdate(bench.wall_s - ahead_s, usegmt=True)
     body = json.dumps({"ActionStatus": "FAIL", "ErrorCode": code, "ErrorInfo": "no"}).encode()
     bench.upstream.scene = pages(body, headers=f"Date: {date}\r\n")
     with capture_logs() as logs, pytest.raises(UpstreamRefused) as caught:
         await bench.fetch()
-    assert ("This machine's clock is" in caught.value.advice) is (told is not None)
-    assert told is None or told in caught.value.advice
+    assert ("This machine's clock is" in caught.value.advice) is (text is not None)
+    assert text is None or text in caught.value.advice
     assert bench.client.skew_s == {"shop": ahead_s}
-    assert [log["ahead_s"] for log in logs if log["event"] == "upstream.clock_skew"] == ([ahead_s] if told else [])
+    assert [log["ahead_s"] for log in logs if log["event"] == "upstream.clock_skew"] == ([ahead_s] if text else [])
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Mon, 01 Jan 2024 00:00:00"])

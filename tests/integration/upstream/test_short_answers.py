@@ -96,6 +96,7 @@ class Replica:
             cache=cache,
             attempts=3,
             pause_s=1,
+            pause_max_s=60,
             clock=time.time,
         )
         self.line: Line = Line(scheduler, app="shop", rules=RULES)

@@ -212,12 +212,12 @@ async def test_late_batches_are_seen(world: World) -> None:
 async def test_callers_beyond_the_bound_are_counted_together(world: World) -> None:
     """Their sum is kept, under one name."""
     usage_store = world.usage_store("one")
-    told_apart = CALLERS_MAX * len(COLUMNS)
-    for number in range(told_apart + CALLERS_MAX):
+    distinguished = CALLERS_MAX * len(COLUMNS)
+    for number in range(distinguished + CALLERS_MAX):
         usage_store.count(f"c{number}", "turns")
     tallies = await usage_store.tallies()
-    assert len(tallies) <= told_apart + 1
-    assert sum(tally.hour.turns for tally in tallies.values()) == told_apart + CALLERS_MAX
+    assert len(tallies) <= distinguished + 1
+    assert sum(tally.hour.turns for tally in tallies.values()) == distinguished + CALLERS_MAX
     assert tallies[OVERFLOW].hour.turns == CALLERS_MAX
 
 

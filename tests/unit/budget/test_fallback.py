@@ -319,3 +319,12 @@ async def test_nothing_runs_any_more_after_the_end() -> None:
     assert len(asyncio.all_tasks() - before) > 0
     await world.sharing.aclose()
     assert asyncio.all_tasks() - before == set()
+
+
+async def test_a_fetch_may_renew_its_slot_when_its_turn_is_listed_no_more() -> None:
+    """A call that took long to connect begins once more, whatever ticks have come in between."""
+    world = World()
+    turn = await world.turn()
+    assert await world.begin(turn) == Begun()
+    assert turn.id not in {each.id for each in (await world.tick()).turns}
+    assert await world.sharing.begin(turn.id, block="b", block_key="b", known=b"") == Begun()

@@ -207,3 +207,14 @@ def test_what_has_ended_already_takes_no_room() -> None:
     keep(cache, "k", block(100), ends_in_s=0.0)
     assert cache.bytes == 0
     assert cache.get("k") is None
+
+
+def test_of_two_blocks_of_the_same_moment_the_one_stored_last_has_the_task() -> None:
+    """It may be the same block under another key: the older entry leaves first."""
+    cache = MemoryBlocks(max_bytes=10_000, clock=Clock())
+    keep(cache, "one", listing(7), finds_tasks=True)
+    keep(cache, "two", listing(7, 8), finds_tasks=True)
+    cache.drop("one")
+    found = cache.find_task("a", 7)
+    assert found is not None
+    assert found.total == 2

@@ -60,8 +60,8 @@ async def test_keys_are_bounded(mint: Any) -> None:
         for _ in range(3):
             await issuer.refresh()
             clock.now_s += 31
-    told = [(log["known"], log["left_out"]) for log in logs if log["event"] == "issuer.keys_left_out"]
-    assert told == [(1000, 200)]
+    warned = [(log["known"], log["left_out"]) for log in logs if log["event"] == "issuer.keys_left_out"]
+    assert warned == [(1000, 200)]
     assert "k999" in issuer.keys
 
 

@@ -80,9 +80,9 @@ def test_scalars_are_read_as_the_field_needs(file: Path) -> None:
 )
 def test_a_faulty_override_names_its_variable(file: Path, variable: str, value: str, fault: str) -> None:
     """A faulty override is reported with the variable's name."""
-    (told,) = faults(file, **{variable: value})
-    assert fault in told
-    assert variable in told
+    (text,) = faults(file, **{variable: value})
+    assert fault in text
+    assert variable in text
 
 
 def test_ambiguous_names_are_rejected(file: Path) -> None:

@@ -141,14 +141,14 @@ async def test_a_file_read_at_the_start_needs_a_restart(mount: Mount) -> None:
     settings = document(redis={"url": "redis://127.0.0.1", "password_file": "redis.password"})
     mount.put(settings, **{"redis.password": "one"})
     following = Following(mount)
-    told: list[tuple[bool, list[Any]]] = []
+    seen: list[tuple[bool, list[Any]]] = []
     for password in ("one", "two", "one"):
         mount.put(settings, **{"redis.password": password})
         with capture_logs() as logs:
             await following.reload.look()
         named = [path for entry in logs if entry["event"] == "settings.restart_needed" for path in entry["paths"]]
-        told.append((following.needs_restart, named))
-    assert told == [(False, []), (True, ["redis.password_file"]), (False, [])]
+        seen.append((following.needs_restart, named))
+    assert seen == [(False, []), (True, ["redis.password_file"]), (False, [])]
     assert following.counted == [True, True, True]
     mount.put("apps: {")
     await following.reload.look()
@@ -169,8 +169,8 @@ async def test_what_needs_a_restart_is_reported(mount: Mount) -> None:
     )
     with capture_logs() as logs:
         await following.reload.look()
-    (told,) = [entry for entry in logs if entry["event"] == "settings.restart_needed"]
-    assert told["paths"] == ("apps.shop.admin", "apps.news", "budget.calls", "cache.block_size", "server.port")
+    (warning,) = [entry for entry in logs if entry["event"] == "settings.restart_needed"]
+    assert warning["paths"] == ("apps.shop.admin", "apps.news", "budget.calls", "cache.block_size", "server.port")
     assert following.applied[0].cache.fresh_s == 1
 
 

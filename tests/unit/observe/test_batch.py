@@ -11,7 +11,7 @@ from tests.observations import observed
 from tests.servers import until
 
 
-class Told:
+class Recorder:
     """A listener."""
 
     def __init__(self) -> None:
@@ -30,15 +30,15 @@ def numbered(count: int) -> list[RequestRecord]:
 
 
 @pytest.fixture
-async def told() -> Told:
+async def recorder() -> Recorder:
     """Two listeners."""
-    return Told()
+    return Recorder()
 
 
 @pytest.fixture
-async def gathered(told: Told) -> AsyncIterator[BatchedObservers]:
+async def gathered(recorder: Recorder) -> AsyncIterator[BatchedObservers]:
     """The batched observers, started in the test's event loop."""
-    gathered = BatchedObservers([told])
+    gathered = BatchedObservers([recorder])
     gathered.start()
     yield gathered
     gathered.close()
@@ -46,7 +46,7 @@ async def gathered(told: Told) -> AsyncIterator[BatchedObservers]:
 
 async def test_a_few_records_are_delivered_soon() -> None:
     """A few are delivered together, a moment later, the same to each listener; the next ones again."""
-    one, other = Told(), Told()
+    one, other = Recorder(), Recorder()
     gathered = BatchedObservers([one, other])
     gathered.start()
     loop = asyncio.get_running_loop()
@@ -61,30 +61,30 @@ async def test_a_few_records_are_delivered_soon() -> None:
     assert one.ids == other.ids == ["0", "1", "2"] * 2
 
 
-async def test_many_records_are_delivered_sooner(told: Told, gathered: BatchedObservers) -> None:
+async def test_many_records_are_delivered_sooner(recorder: Recorder, gathered: BatchedObservers) -> None:
     """Many that end within a moment don't wait for its end; none is delivered twice."""
     seen = numbered(3 * BATCH_MAX + 1)
     for each in seen:
         gathered(each)
-        if len(told.ids) < int(each.request_id) - BATCH_MAX:
+        if len(recorder.ids) < int(each.request_id) - BATCH_MAX:
             pytest.fail("more than that were held")
         await asyncio.sleep(0)
-    assert max(told.at_once) <= BATCH_MAX + 1
+    assert max(recorder.at_once) <= BATCH_MAX + 1
     gathered.flush()
     gathered.flush()
-    assert told.ids == [each.request_id for each in seen]
+    assert recorder.ids == [each.request_id for each in seen]
 
 
-async def test_nothing_is_held_before_the_start_and_after_the_end(told: Told) -> None:
+async def test_nothing_is_held_before_the_start_and_after_the_end(recorder: Recorder) -> None:
     """Before the start, records are delivered at once; closing delivers the last; after that, at once again."""
-    gathered = BatchedObservers([told])
+    gathered = BatchedObservers([recorder])
     first, second, third = numbered(3)
     gathered(first)
-    assert told.ids == ["0"]
+    assert recorder.ids == ["0"]
     gathered.start()
     gathered(second)
-    assert told.ids == ["0"]
+    assert recorder.ids == ["0"]
     gathered.close()
-    assert told.ids == ["0", "1"]
+    assert recorder.ids == ["0", "1"]
     gathered(third)
-    assert told.ids == ["0", "1", "2"]
+    assert recorder.ids == ["0", "1", "2"]

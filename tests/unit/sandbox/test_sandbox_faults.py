@@ -74,7 +74,7 @@ def test_clearing_and_the_bound() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "named"),
     [
         ('{"kind":"status","stats":502}', "unknown field `stats`"),
         ('{"kind":"explode"}', "explode"),
@@ -85,9 +85,9 @@ def test_clearing_and_the_bound() -> None:
         ('{"kind":"latency","there_ms":-1}', "there_ms"),
     ],
 )
-def test_bad_faults_are_refused_by_name(text: str, told: str) -> None:
+def test_bad_faults_are_refused_by_name(text: str, named: str) -> None:
     """A fault with an unknown field or an impossible value is refused with a text that names it."""
-    with pytest.raises(msgspec.ValidationError, match=told):
+    with pytest.raises(msgspec.ValidationError, match=named):
         msgspec.json.decode(text, type=Fault)
 
 

@@ -134,7 +134,7 @@ def test_seeded_tasks_are_various() -> None:
 
 
 @pytest.mark.parametrize(
-    ("after_s", "error", "status", "success", "told"),
+    ("after_s", "error", "status", "success", "dispatch_error"),
     [
         (-0.001, "", "pending", 0, ""),
         (0, "", "dispatching", 0, ""),
@@ -143,11 +143,11 @@ def test_seeded_tasks_are_various() -> None:
         (5, "no token", "dispatched", 0, "no token"),
     ],
 )
-def test_statuses_follow_the_clock(after_s: float, error: str, status: str, success: int, told: str) -> None:
+def test_statuses_follow_the_clock(after_s: float, error: str, status: str, success: int, dispatch_error: str) -> None:
     """A task is pending before its time, dispatching for a while from then on, then dispatched, well or not."""
     task = SandboxTask(id=1, created_s=1, scheduled_s=START_S, title="t", description="d", dispatch_s=5, error=error)
     info = info_at(task, sdkappid=APP, now_s=START_S + after_s)
-    assert (info.status, info.dispatch_success, info.dispatch_err) == (status, success, told)
+    assert (info.status, info.dispatch_success, info.dispatch_err) == (status, success, dispatch_error)
     assert bool(info.push_task_id) == bool(success)
 
 

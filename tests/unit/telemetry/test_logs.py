@@ -184,10 +184,10 @@ def test_logging_goes_on_after_a_full_disk(tmp_path: Path) -> None:
             assert len(early) == 100 - lost + 1, "the last one is cut off"
             os.truncate(file, 0)
             process.communicate("\n", timeout=30)
-    blank, late, told, later = file.read_text().split("\n")[:4]
+    blank, late, lost_line, later = file.read_text().split("\n")[:4]
     assert blank == "", "the end of the torn line"
-    assert [json.loads(line)["event"] for line in (late, told, later)] == ["late", "logs.lost", "later"]
-    assert json.loads(told)["lines"] == lost
+    assert [json.loads(line)["event"] for line in (late, lost_line, later)] == ["late", "logs.lost", "later"]
+    assert json.loads(lost_line)["lines"] == lost
 
 
 def test_a_terminal_gets_lines_for_people() -> None:

@@ -248,7 +248,7 @@ def test_a_task_of_another_app(sdkappid: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "text"),
     [
         (b"", "not JSON"),
         (b"<html>502</html>", "not JSON"),
@@ -268,9 +268,9 @@ def test_a_task_of_another_app(sdkappid: object) -> None:
         (b'{"ErrorCode": "0", "Total": 1, "Tasks": []}', "ErrorCode"),
     ],
 )
-def test_malformed(body: bytes, told: str) -> None:
+def test_malformed(body: bytes, text: str) -> None:
     """Each deviation from the documented answer has its own text."""
-    with pytest.raises(MalformedAnswer, match=told):
+    with pytest.raises(MalformedAnswer, match=text):
         read_bytes(body)
 
 

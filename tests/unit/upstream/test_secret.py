@@ -85,7 +85,7 @@ def test_gone_for_a_while(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "text"),
     [
         (b"\n", "is empty"),
         (b"a b", "printable ASCII"),
@@ -94,18 +94,18 @@ def test_gone_for_a_while(tmp_path: Path) -> None:
         (b"x" * 5000, "more than 4096 bytes"),
     ],
 )
-def test_unusable(tmp_path: Path, content: bytes, told: str) -> None:
+def test_unusable(tmp_path: Path, content: bytes, text: str) -> None:
     """An unusable secret is reported with its location and without its content."""
     file = tmp_path / "secret"
     file.write_bytes(content)
-    with pytest.raises(SecretMissing, match=told) as caught:
+    with pytest.raises(SecretMissing, match=text) as caught:
         secret_of(app_settings(secret_file=str(file)), {})
     assert str(file) in str(caught.value)
     assert content.decode("utf-8") not in str(caught.value).replace("\n", "")
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "text"),
     [
         (app_settings(secret_env="NOT_THERE"), "NOT_THERE is not set"),
         (app_settings(secret_env="EMPTY"), "EMPTY is empty"),
@@ -114,9 +114,9 @@ def test_unusable(tmp_path: Path, content: bytes, told: str) -> None:
         (app_settings(secret_env="SET", secret_file="/nowhere/secret"), "both set"),
     ],
 )
-def test_missing(settings: AppSettings, told: str) -> None:
+def test_missing(settings: AppSettings, text: str) -> None:
     """A missing secret is reported with the location where it was expected."""
-    with pytest.raises(SecretMissing, match=told):
+    with pytest.raises(SecretMissing, match=text):
         secret_of(settings, {"EMPTY": "\n", "SET": "abc"})
 
 

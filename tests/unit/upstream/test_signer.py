@@ -71,6 +71,6 @@ def test_nothing_reveals_the_secret() -> None:
     secret = ChangingSecret()
     signer = Signer(APP, secret, valid_s=3600)
     signature = signer.current(1000.0)
-    for told in (repr(signature), str(signature), f"{[signature]}", repr(signer), repr(signer.fingerprint(0.0))):
-        assert signature.text not in told
-        assert secret.value.decode() not in told
+    for shown in (repr(signature), str(signature), f"{[signature]}", repr(signer), repr(signer.fingerprint(0.0))):
+        assert signature.text not in shown
+        assert secret.value.decode() not in shown

@@ -277,9 +277,9 @@ async def test_a_slow_reader_of_an_ended_list_gets_the_rest() -> None:
             continue
         for feed in replica.feeds._feeds.values():
             feed.give_up(TooManyWatchers(bound=1, of="bytes of lists"))
-        told = [event.event for batch in [first, *[batch async for batch in batches]] for event in batch]
-    assert sum(isinstance(event, Listed) for event in told) == 250
-    assert isinstance(told[-1], Ended)
+        events = [event.event for batch in [first, *[batch async for batch in batches]] for event in batch]
+    assert sum(isinstance(event, Listed) for event in events) == 250
+    assert isinstance(events[-1], Ended)
 
 
 async def test_an_unreadable_record_does_not_end_a_watch() -> None:
