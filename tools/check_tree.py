@@ -13,6 +13,10 @@ BINARY_MAX_BYTES = 200_000
 LARGE_BINARIES = frozenset(("service/web/docs/scalar.js.gz",))
 """Committed binaries that may be larger, each with a reason: the API's documentation works without internet."""
 
+LINES_MAX = 400
+LONG_FILES = frozenset(("service/budget/scheduler/policy.py",))
+"""Python files that may be longer, each with a reason: the model has the order of the script, to be read beside it."""
+
 _NAMED = re.compile(
     r"(?<![\w./-])((?:service|tests|tools|docs|helm|openapi|requirements)/[\w./-]*"
     r"\.(?:py|lua|md|toml|ya?ml|json|txt|sh|js|css|html)|"
@@ -26,6 +30,7 @@ def main() -> int:
     """Print each fault. Return 1 if there is one."""
     faults = [
         *large_binaries(TOP, committed(TOP)),
+        *long_files(TOP, committed(TOP)),
         *classes_of_one_name(TOP / "service"),
         *decisions_out_of_index(TOP / "docs" / "adr"),
         *names_of_nothing(TOP, committed(TOP)),
@@ -55,6 +60,19 @@ def large_binaries(top: Path, paths: Iterable[str]) -> Iterator[str]:
             yield f"{path}: a binary of more than {BINARY_MAX_BYTES} bytes; is it meant to be committed?"
     for path in sorted(LARGE_BINARIES - seen) if seen else ():
         yield f"{path}: on the list of large binaries, but not committed"
+
+
+def long_files(top: Path, paths: Iterable[str]) -> Iterator[str]:
+    """Yield a fault for each long Python file that is not on the list, and for each on the list that no longer is."""
+    listed = set(LONG_FILES)
+    for path in paths:
+        if not path.endswith(".py") or (top / path).read_bytes().count(b"\n") <= LINES_MAX:
+            continue
+        if path not in LONG_FILES:
+            yield f"{path}: more than {LINES_MAX} lines; is it one subject?"
+        listed.discard(path)
+    for path in sorted(listed) if paths else ():
+        yield f"{path}: on the list of long files, but not long"
 
 
 def classes_of_one_name(package: Path) -> Iterator[str]:

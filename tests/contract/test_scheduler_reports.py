@@ -47,9 +47,9 @@ async def test_background_callers_come_last_however_many(world: World) -> None:
     world.now += QUIET
     behind = [row(f"~{number}", 3, waited_ms=900, background=True) for number in range(5)]
     for rows in ((*behind, row("a")), (row("a"), *behind)):
-        told = await tick(replica, *rows)
-        assert [turn.caller for turn in told.turns] == ["a"]
-        await replica.tick((), returned=tuple(turn.id for turn in told.turns), quiet=False, wants_board=False)
+        ticked = await tick(replica, *rows)
+        assert [turn.caller for turn in ticked.turns] == ["a"]
+        await replica.tick((), returned=tuple(turn.id for turn in ticked.turns), quiet=False, wants_board=False)
 
 
 async def test_the_smallest_tag_is_found_among_many(world: World) -> None:

@@ -1,7 +1,7 @@
 """Random histories on a real Valkey: the script answers as the model does, and the rules hold in true time."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import msgspec
@@ -9,66 +9,29 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from service.budget.scheduler.interfaces import FIRST_WISH, Begun, Rules, Ticked, Turn, Wish
+from service.budget.scheduler.interfaces import FIRST_WISH, Begun, Rules, Ticked, Wish
 from service.budget.scheduler.policy import Policy
+from tests.contract.scheduler_histories import (
+    BACKGROUND,
+    BLOCKS,
+    CALLERS,
+    HEADS,
+    KINDS,
+    LATENCY,
+    WEIGHTS,
+    Draw,
+    Replica,
+    Use,
+)
 from tests.contract.scheduler_world import World, row, run, server
-
-BACKGROUND = ("~ahead", "~renewal")
-CALLERS = [f"c{number:02}" for number in range(17)] + ["~unknown", *BACKGROUND]
-WEIGHTS = {caller: [1.0, 3.0, 0.1, 0.7, 2.5][number % 5] for number, caller in enumerate(CALLERS)}
-LATENCY = st.sampled_from([0, 1, 1, 1, 5, 20, 80])
-HEADS = st.sampled_from([b"", b"an older fetch  ", b"the newest fetch", bytes(range(0, 256, 16)), b"short"])
-BLOCKS = st.sampled_from([f"b{number}" for number in range(4)])
-COMMON = ("the_turn_comes", "someone_asks", "ticks", "begins", "begins_again", "ends", "time_passes")
-RARE = ("someone_leaves", "dies", "the_servers_clock_steps", "redis_loses_its_data", "a_block_is_stored")
-KINDS = (*["the_turn_comes"] * 12, *COMMON * 2, *RARE)
-Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[redis.Redis]:
     with server() as client:
         yield client
-
-
-class Use(msgspec.Struct):
-    """A call that may have been made: it arrives between `first` and `last`, in true time; its begin was sent at
-    `asked`.
-    """
-
-    turn: int
-    block: str
-    asked: float
-    first: float
-    last: float
-    lease_ends: float
-
-
-class Replica:
-    """One replica in both worlds, with its demand and the answers that it got."""
-
-    def __init__(self, world: World, name: str) -> None:
-        self.local = world.local(name)
-        self.shared = world.shared(name)
-        self.waiting: dict[str, list[float]] = {}
-        self.turns: list[Turn] = []
-        self.begun: dict[int, str] = {}
-        self.due = 0
-
-    def serve(self) -> None:
-        """Serve one of the waiting callers."""
-        for caller in list(self.waiting)[:1]:
-            self.waiting[caller].pop()
-            if not self.waiting[caller]:
-                del self.waiting[caller]
 
 
 class Histories(RuleBasedStateMachine):
@@ -194,15 +157,15 @@ class Histories(RuleBasedStateMachine):
         quiet = draw(st.integers(0, 39)) == 39
         wish = self.wish(draw, replica)
         asked = self.world.now
-        told: Ticked = self.both(
+        ticked: Ticked = self.both(
             replica, "tick", rows, returned=returned, quiet=quiet, wants_board=draw(st.booleans()), wish=wish, **way
         )
-        if wish is not None and isinstance(told.begun, Begun):
-            self.begun(replica, wish.turn, wish.block, told.begun, asked=asked, **way)
-        self.no_slot_idles(told)
+        if wish is not None and isinstance(ticked.begun, Begun):
+            self.begun(replica, wish.turn, wish.block, ticked.begun, asked=asked, **way)
+        self.no_slot_idles(ticked)
         if not way["lost"]:
-            replica.turns = list(told.turns)
-            replica.due = told.due_in_ms or 0
+            replica.turns = list(ticked.turns)
+            replica.due = ticked.due_in_ms or 0
 
     def wish(self, draw: Draw, replica: Replica) -> Wish | None:
         if not replica.waiting or draw(st.booleans()):
@@ -276,13 +239,13 @@ class Histories(RuleBasedStateMachine):
         took = self.answered(draw, turn)
         pause = draw(st.sampled_from([0] * 7 + [100, 2000]))
         again = draw(st.booleans())
-        told = {"block": block, "pause_reason": f"p{pause}", "took_ms": took}
-        self.both(replica, "done", turn, pause_ms=pause, **told, **self.way(draw))
+        arguments = {"block": block, "pause_reason": f"p{pause}", "took_ms": took}
+        self.both(replica, "done", turn, pause_ms=pause, **arguments, **self.way(draw))
         if again:
-            self.both(replica, "done", turn, pause_ms=0, **told, **self.way(draw))
+            self.both(replica, "done", turn, pause_ms=0, **arguments, **self.way(draw))
 
     def answered(self, draw: Draw, turn: int) -> int | None:
-        """The call is answered, at once or after a while, and `done` may be sent later; return what it tells."""
+        """The call is answered, at once or after a while, and `done` may be sent later; return its result."""
         use = next((use for use in self.uses if use.turn == turn), None)
         if use is None:
             return None
@@ -346,12 +309,12 @@ class Histories(RuleBasedStateMachine):
             met = sum(other.first < use.last + window and other.last >= use.last for other in self.uses)
             assert met <= self.rules.calls, (use, self.uses)
 
-    def no_slot_idles(self, told: Ticked) -> None:
+    def no_slot_idles(self, ticked: Ticked) -> None:
         """Rule 2: after a tick of a waiting replica, nothing that could be given is left."""
         policy = self.world.policy
-        if told.due_in_ms is None:
+        if ticked.due_in_ms is None:
             return
-        assert told.due_in_ms >= 0
+        assert ticked.due_in_ms >= 0
         open_slots = [slot.free_at for slot in policy.slots if not slot.pending]
         soon = policy.now + policy.ahead_ms
         free = sum(at <= soon for at in open_slots)
@@ -396,9 +359,11 @@ class Histories(RuleBasedStateMachine):
         }
         tags = {name: (each[4], each[5] == 2) for name, each in callers.items() if each[5]}
         assert tags == {name: (tag.value, tag.active) for name, tag in policy.tags.items()}
-        told = [(name, caller, each) for name, report in policy.reports.items() for caller, each in report.rows.items()]
+        reported = [
+            (name, caller, each) for name, report in policy.reports.items() for caller, each in report.rows.items()
+        ]
         waits: Counter[str] = Counter()
-        for _, caller, each in told:
+        for _, caller, each in reported:
             waits[caller] += each.count
         assert {name: each[1] for name, each in callers.items() if each[1]} == dict(+waits)
         shares = {
@@ -408,7 +373,7 @@ class Histories(RuleBasedStateMachine):
         }
         assert shares == {
             (name, caller): (each.weight, each.count, each.since, each.background)
-            for name, caller, each in told
+            for name, caller, each in reported
             if each.count
         }
         assert {name.decode() for name in self.client.hkeys("tg:{news}:flights")} == set(policy.flights)

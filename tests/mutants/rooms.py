@@ -4,7 +4,7 @@ from fnmatch import fnmatch
 
 import msgspec
 
-_HISTORIES = "tests/simulation/test_simulation.py::test_nothing_that_must_not_happen_does_and_what_must_happen_does[0]"
+_HISTORIES = "tests/simulation/test_simulation.py::test_invariants_hold_for_each_seed[0]"
 """A tenth of the simulated histories: the others search for the same."""
 _LINE = (
     "tests/unit/budget/test_queue.py",
@@ -24,6 +24,10 @@ _LINE = (
 )
 _MODEL = (
     "tests/contract/test_scheduler.py",
+    "tests/contract/test_scheduler_wishes.py",
+    "tests/contract/test_scheduler_blocks.py",
+    "tests/contract/test_scheduler_callers.py",
+    "tests/contract/test_scheduler_clock.py",
     "tests/contract/test_scheduler_losses.py",
     "tests/contract/test_scheduler_refunds.py",
     "tests/contract/test_scheduler_reports.py",
@@ -62,6 +66,10 @@ ROOMS = (
         files=("service/budget/scheduler/scheduler.lua", "service/budget/scheduler/shared.py"),
         tests=(
             "tests/contract/test_scheduler.py",
+            "tests/contract/test_scheduler_wishes.py",
+            "tests/contract/test_scheduler_blocks.py",
+            "tests/contract/test_scheduler_callers.py",
+            "tests/contract/test_scheduler_clock.py",
             "tests/contract/test_scheduler_losses.py",
             "tests/contract/test_scheduler_refunds.py",
             "tests/contract/test_scheduler_reports.py",
@@ -76,6 +84,10 @@ ROOMS = (
         files=("service/budget/scheduler/runs.py",),
         tests=(
             "tests/contract/test_scheduler.py",
+            "tests/contract/test_scheduler_wishes.py",
+            "tests/contract/test_scheduler_blocks.py",
+            "tests/contract/test_scheduler_callers.py",
+            "tests/contract/test_scheduler_clock.py",
             "tests/contract/test_scheduler_reports.py",
             "tests/contract/test_scheduler_sanity.py",
             "tests/integration/budget/test_redis_runs.py",

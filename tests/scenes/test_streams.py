@@ -47,11 +47,11 @@ class Reading:
         while len(self.tasks) < count and (part := await anext(self._parts, None)) is not None:
             *lines, self._rest = (self._rest + part).split(b"\n")
             for line in lines:
-                told = json.loads(line)
-                if "end" in told:
-                    self.end = told["end"]
+                record = json.loads(line)
+                if "end" in record:
+                    self.end = record["end"]
                 else:
-                    self.tasks.append(told)
+                    self.tasks.append(record)
         return self
 
 
@@ -281,10 +281,10 @@ async def test_an_export_does_not_starve_pages(own_valkey: Server) -> None:
         assert export.end["complete"]
         waits = sorted(each.waited_s for answers in got.values() for each in answers)
         calls = meanwhile + sum(each.upstream_s > 0 for answers in got.values() for each in answers)
-        told = f"waits {waits}, {meanwhile} blocks of {calls} calls in {took_s:.1f} s"
-        print(f"median {statistics.median(waits):.2f} s, most {waits[-1]:.2f} s; {told}")
-        assert waits[-1] < 11 * 1.1 / 5 * 1.25, told
-        assert meanwhile <= calls / 11 + 2, told
+        figures = f"waits {waits}, {meanwhile} blocks of {calls} calls in {took_s:.1f} s"
+        print(f"median {statistics.median(waits):.2f} s, most {waits[-1]:.2f} s; {figures}")
+        assert waits[-1] < 11 * 1.1 / 5 * 1.25, figures
+        assert meanwhile <= calls / 11 + 2, figures
         assert await gateways.worst_second() <= 5
 
 
@@ -323,10 +323,10 @@ async def test_a_hundred_thousand_tasks(own_valkey: Server) -> None:
         await paging
         assert (reading.end["count"], reading.end["complete"], len(known)) == (100_000, True, 100_000)
         waits.sort()
-        told = f"waits: median {statistics.median(waits):.2f} s, most {waits[-1]:.2f} s of {len(waits)}; MiB {sizes}"
-        print(told)
-        assert waits[-1] < 1, told
-        assert max(sizes) - sizes[2] < 8, told
+        figures = f"waits: median {statistics.median(waits):.2f} s, most {waits[-1]:.2f} s of {len(waits)}; MiB {sizes}"
+        print(figures)
+        assert waits[-1] < 1, figures
+        assert max(sizes) - sizes[2] < 8, figures
         assert await gateways.worst_second() <= 100
 
 

@@ -154,7 +154,7 @@ class Faults:
         world.give_birth()
 
     async def _slow(self, fault: FaultPlan) -> None:
-        """Redis takes as long for one replica as its stopwatch may fail to notice."""
+        """Delay Redis for one replica by as long as its server clock may fail to notice."""
         replica = self._replica()
         usual_s, replica.network.delay_s = replica.network.delay_s, (0.02, 0.02 + fault.amount * 0.1)
         await asyncio.sleep(fault.lasts_s)
@@ -164,7 +164,7 @@ class Faults:
         self._replica().wall_off_s += (fault.amount - 0.5) * self._chance.choice([0.1, 10.0, 7200.0])
 
     async def _server_steps(self, fault: FaultPlan) -> None:
-        """Back by any time, forward by more than passes for time."""
+        """Step the server's clock back by any time, or forward by more than counts as passing time."""
         step_ms = int((fault.amount - 0.5) * self._chance.choice([200, 4_000, 7_200_000]))
         rules = self._world.rules
         for server in self._world.servers.values():

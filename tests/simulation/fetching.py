@@ -1,4 +1,4 @@
-"""Fetches of a block outside of any line: slots, jobs, and a record of what observers are called with."""
+"""Fetches of a block outside of any line: slots, jobs, and a record of the calls of observers."""
 
 from service.budget.line.jobs import Payer
 from service.gateway.call_events import Call, CallEnd
@@ -16,7 +16,7 @@ KEY = BlockKey(query=query_of("direct"), index=0)
 
 
 class Slot:
-    """A slot that is held when it is asked for; `holds` counts that."""
+    """A slot that can always be held; `holds` counts how often it was."""
 
     payer = Payer(caller="c", origin=NOBODY, waited_s=0.25)
 
@@ -29,7 +29,7 @@ class Slot:
 
 
 class Watched:
-    """Records what a fetching tells its observers."""
+    """Records what observers are called with."""
 
     def __init__(self) -> None:
         self.ends: list[CallEnd] = []

@@ -79,7 +79,7 @@ def page_is_right(page: Answered, served: Sequence[Served], purges: Iterable[Pur
 
 
 def block_is_passed_on(page: Answered, served: Sequence[Served]) -> None:
-    """Every waiting request has its block soon after its call was answered, on whichever replica that was made."""
+    """Every waiting request has its block soon after its call was answered, whichever replica made the call."""
     if page.source not in (Source.JOINED, Source.FETCHED) or not page.titles:
         return
     came_s = max(page.asked_s, *(served[int(title.split("/")[2])].answered_at_s for title in page.titles))
@@ -111,19 +111,20 @@ def work_is_bounded(replica: Replica, plan: Plan, *, now_s: float) -> None:
 
 
 def nothing_is_left(replica: Replica) -> None:
-    """When all have gone, no waiter, queued block, task or look-up is left except each line's ticker and prober."""
+    """After all requests have ended, no waiter, queued block, task or look-up is left except each line's ticker and
+    prober."""
     for call in replica.calls:
         if call.line.waiting():
             raise Violated("memory", f"{replica.name} still waits for {call.app}: {call.line.waiting()}")
     tasks = [task for task in replica.owner.tasks if not task.done()]
-    # A prober, where there is one, waits in a task of its own.
+    # A prober, if there is one, waits in a separate task.
     if len(tasks) > sum(1 if call.sharing is None else 3 for call in replica.calls):
         names = ", ".join(sorted(str(task.get_coro()) for task in tasks))
         raise Violated("memory", f"{replica.name} has {len(tasks)} tasks left: {names}")
 
 
 def nothing_is_held(policy: Policy, *, budget: str, now_ms: int) -> None:
-    """When all have gone, no report, fetch or turn is valid any more."""
+    """After all requests have ended, no report, fetch or turn is valid any more."""
     lease_ms = policy.rules.turn_lease_ms
     held = [
         *(f"the report of {name}" for name, report in policy.reports.items() if report.expires > now_ms),

@@ -165,7 +165,7 @@ class MemoryStore:
         self._redis.stores.remove(self)
 
     async def _call(self, name: str, command: Callable[[], T]) -> T:
-        """Finish the command even if the caller is gone."""
+        """Finish the command even if the caller has been cancelled."""
         if self._is_closed:
             raise StoreUnavailable("closed")
         task = asyncio.create_task(self._sent(name, command))
@@ -176,7 +176,7 @@ class MemoryStore:
     def _ended(self, task: "asyncio.Task[Any]") -> None:
         self._calls.discard(task)
         if not task.cancelled():
-            task.exception()  # told to the caller, if that has not gone
+            task.exception()  # raised in the caller, unless it has been cancelled
 
     async def _sent(self, name: str, command: Callable[[], T]) -> T:
         self._on_call(name)

@@ -1,4 +1,4 @@
-"""Simulate many seeds, and show the first that fails, made smaller: `make simulate SEEDS=1000 FIRST=1`."""
+"""Simulate many seeds, and print the first that fails, shrunk: `make simulate SEEDS=1000 FIRST=1`."""
 
 import argparse
 import sys

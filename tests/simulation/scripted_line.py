@@ -65,7 +65,8 @@ class Block(JobOfNothing):
 
 
 class Scripted(LocalScheduler):
-    """A scheduler a millisecond away. The next answers to `begin` may be set, and each step may fail or hang."""
+    """A scheduler with a delay of a millisecond. The next answers to `begin` can be set, and each step can fail or
+    hang."""
 
     def __init__(self) -> None:
         super().__init__(Policy(RULES), lambda: asyncio.get_running_loop().time() * 1000)

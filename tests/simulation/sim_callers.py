@@ -77,7 +77,7 @@ class SimCaller:
         return Query(app=self._plan.app, since=FromNow(offset_s=-3600), until=FromNow(offset_s=0), keyword=keyword)
 
     async def _all(self, count: int, *, endless: bool = False) -> None:
-        """Request so many lists that nobody else requests, at the same time, repeatedly if `endless`."""
+        """Request this many lists that no other caller requests, at the same time, repeatedly if `endless`."""
         loop = asyncio.get_running_loop()
 
         async def one() -> None:
@@ -97,7 +97,7 @@ class SimCaller:
             raise group.exceptions[0] from None
 
     async def _all_tasks(self, count: int) -> None:
-        """Request so many tasks that nobody else requests, at the same time, until the plan's end."""
+        """Request this many tasks that no other caller requests, at the same time, until the plan's end."""
 
         async def one() -> None:
             while asyncio.get_running_loop().time() < self._world.plan.duration_s:

@@ -49,7 +49,7 @@ class Replica:
     """The parts of one process, its network, its wall clock and its work.
 
     `servers` are the states of the budgets, by their names.
-    `work` are the times of script calls and commands, by name; `events` those of whatever gives reason for some.
+    `work` are the times of script calls and commands, by name; `events` those of events that justify them.
     """
 
     def __init__(

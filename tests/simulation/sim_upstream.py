@@ -1,4 +1,4 @@
-"""The upstream of a simulation: lists that never end up mixed, and every way to fail."""
+"""The upstream of a simulation: lists that can be told apart, and every way to fail."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""A few replicas in virtual time around an upstream that a test scripts: the gateway's own parts, and no chance."""
+"""A few replicas in virtual time around an upstream scripted by a test: the gateway's own parts, and no randomness."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Reads of blocks that several requests share, in virtual time: who stops waiting disturbs nobody."""
+"""Reads of blocks that several requests share, in virtual time: a cancelled request does not disturb the others."""
 
 import asyncio
 import gc
@@ -10,7 +10,7 @@ from tests.simulation.small_world import SmallWorld, play, query_of
 KEY = BlockKey(query=query_of("read"), index=0)
 
 
-def test_a_failed_read_that_nobody_waits_for_any_more_is_no_error() -> None:
+def test_a_failed_read_without_waiters_is_not_reported() -> None:
     """The loop reports no exception that was never retrieved, and the next read is a new one."""
 
     async def scene(world: SmallWorld) -> None:
@@ -31,8 +31,8 @@ def test_a_failed_read_that_nobody_waits_for_any_more_is_no_error() -> None:
     play(scene)
 
 
-def test_a_read_is_shared_by_all_who_come_while_it_is_under_way() -> None:
-    """One of them may leave: the others have their block, by one command."""
+def test_a_read_is_shared_by_all_requests_during_it() -> None:
+    """One of them may be cancelled: the others get the block, by one command."""
 
     async def scene(world: SmallWorld) -> None:
         cache = world.replicas[0].cache

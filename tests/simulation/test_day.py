@@ -1,4 +1,4 @@
-"""The simulated day of many callers, made small."""
+"""The simulated day of many callers, on a small scale."""
 
 from service.model.pages import Source
 from tests.bench.day import simulated

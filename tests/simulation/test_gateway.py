@@ -1,4 +1,4 @@
-"""What callers get from a gateway, in virtual time: which answer, how old, after how long, and by how many calls."""
+"""A gateway's answers in virtual time: which, how old, after how long, and by how many calls."""
 
 import asyncio
 
@@ -67,7 +67,7 @@ def test_a_page_from_another_replica_is_found_in_redis() -> None:
     play(scene, replicas=2)
 
 
-def test_a_slow_connection_takes_its_slot_anew_before_it_sends() -> None:
+def test_a_slow_connection_renews_its_slot_before_it_sends() -> None:
     """A call counts from its sending: with one call a second, one that took 0.9 s to connect keeps the next away."""
     rules = Rules(calls=1, window_ms=1_000, transit_ms=200, fetch_lease_ms=4_200)
 
@@ -107,7 +107,7 @@ def test_lifetimes_change_while_the_gateway_runs() -> None:
 
 
 def test_forced_answers_are_new_and_say_why_they_were_fetched() -> None:
-    """`no-cache` fetches what is fresh, and what comes of it serves those who do not insist."""
+    """`no-cache` fetches even a fresh page, and the new block serves requests without it."""
 
     async def scene(world: SmallWorld) -> None:
         await world.page()
@@ -122,7 +122,7 @@ def test_forced_answers_are_new_and_say_why_they_were_fetched() -> None:
     play(scene)
 
 
-def test_those_who_ask_together_share_a_call_and_one_has_paid() -> None:
+def test_concurrent_requests_share_a_call_and_one_pays() -> None:
     """Over two replicas and several callers: one fetched, the others joined, all with the same tasks."""
 
     async def scene(world: SmallWorld) -> None:
@@ -136,8 +136,9 @@ def test_those_who_ask_together_share_a_call_and_one_has_paid() -> None:
     play(scene, replicas=2)
 
 
-def test_a_replica_that_shuts_down_refuses_and_ends() -> None:
-    """It is ready from its start until it leaves; then who waits is refused, and a call under way still serves."""
+def test_a_replica_that_shuts_down_refuses_waiting_requests() -> None:
+    """It is ready from its start until `leave`; then waiting requests are refused, and a call under way still
+    serves."""
 
     async def scene(world: SmallWorld) -> None:
         gateway = world.replicas[0].gateway
@@ -150,8 +151,8 @@ def test_a_replica_that_shuts_down_refuses_and_ends() -> None:
     play(scene)
 
 
-def test_a_replica_that_refuses_sends_those_who_wait_to_another_at_once() -> None:
-    """A call under way is awaited; whoever waits for a turn is refused, before anything is closed."""
+def test_a_replica_that_refuses_rejects_waiting_requests_at_once() -> None:
+    """A call under way is awaited; requests that wait for a turn are refused, before anything is closed."""
 
     async def scene(world: SmallWorld) -> None:
         world.upstream.took_s = 1.0
@@ -170,7 +171,7 @@ def test_a_replica_that_refuses_sends_those_who_wait_to_another_at_once() -> Non
 
 
 def test_an_app_that_does_not_exist_is_unknown() -> None:
-    """Neither pages nor budgets nor usage nor purges are to be had of it."""
+    """Pages, budget, usage and purges of an app that does not exist raise UnknownApp."""
 
     async def scene(world: SmallWorld) -> None:
         replica = world.replicas[0]
@@ -183,7 +184,7 @@ def test_an_app_that_does_not_exist_is_unknown() -> None:
     play(scene)
 
 
-def test_the_budget_note_tells_the_rules_and_what_is_free() -> None:
+def test_the_budget_note_has_the_rules_and_the_free_calls() -> None:
     """A page that needed the budget carries its size, its window, and what is left of it."""
 
     async def scene(world: SmallWorld) -> None:

@@ -41,8 +41,9 @@ from tests.simulation.small_world import APP, LIFETIMES, RULES, WALL_S, SmallWor
     ],
     ids=["no answer", "a gateway of theirs", "not found", "not built", "nonsense", "a refusal"],
 )
-def test_an_error_is_tried_again_as_often_as_it_is_worth(error: UpstreamError, calls: int) -> None:
-    """A few times for what passes, twice for what may, once for what stays; then the caller gets the error."""
+def test_the_number_of_tries_depends_on_the_error(error: UpstreamError, calls: int) -> None:
+    """A few tries for transient errors, two for those that may pass, one for permanent ones; then the caller gets
+    the error."""
 
     async def scene(world: SmallWorld) -> None:
         world.upstream.fails = error
@@ -72,8 +73,8 @@ def test_an_upstream_that_throttles_pauses_all_calls_of_the_app() -> None:
     play(scene, replicas=2)
 
 
-def test_a_throttled_call_asks_for_a_pause_within_its_bounds() -> None:
-    """The upstream's `Retry-After` counts where it is longer than ours, up to the bound; other errors don't pause."""
+def test_a_throttled_call_pauses_within_bounds() -> None:
+    """The upstream's `Retry-After` counts if it is longer than our pause, up to the bound; other errors don't pause."""
 
     async def scene(world: SmallWorld) -> None:
         fetching = fetching_of(world, Watched(), pause_max_s=30.0)
@@ -89,7 +90,8 @@ def test_a_throttled_call_asks_for_a_pause_within_its_bounds() -> None:
 
 
 def test_which_blocks_answer_a_request_that_waits() -> None:
-    """One fetched since it came (clocks may be a second apart), or fresh for it; never the one it has seen."""
+    """A block answers if it was fetched after the request arrived (clocks may be a second apart) or is fresh for
+    it, but never if the request has seen it."""
 
     async def scene(world: SmallWorld) -> None:
         asked_s = world.loop.time()
@@ -112,8 +114,8 @@ def test_which_blocks_answer_a_request_that_waits() -> None:
     play(scene)
 
 
-def test_a_purge_during_a_call_makes_it_be_made_again() -> None:
-    """What was on its way when the app was purged is served to nobody: the next call's answer is."""
+def test_a_call_during_a_purge_is_repeated() -> None:
+    """The result of a call during which the app was purged is never served: that of the next call is."""
 
     async def scene(world: SmallWorld) -> None:
         world.upstream.goes_on.clear()
@@ -166,7 +168,7 @@ def test_a_failure_is_remembered_for_a_few_seconds_and_until_the_next_success() 
 def test_each_call_is_reported_with_its_payer_its_result_and_its_times(
     error: UpstreamError | None, result: str, code: int | None
 ) -> None:
-    """Once to every observer and to its trace, which goes with the call; the slot is held before it."""
+    """Each call is reported once to every observer and to its trace; the slot is held before it."""
 
     async def scene(world: SmallWorld) -> None:
         world.upstream.fails, world.upstream.connect_s, world.upstream.took_s = error, 0.5, 0.25
@@ -187,7 +189,7 @@ def test_each_call_is_reported_with_its_payer_its_result_and_its_times(
 
 
 def test_a_call_whose_slot_is_lost_is_not_sent() -> None:
-    """It is reported without a time of sending, and fails like any other."""
+    """A call whose slot is lost is reported without a time of sending, and fails like any other."""
 
     class Lost(Slot):
         async def hold(self) -> None:
@@ -203,8 +205,8 @@ def test_a_call_whose_slot_is_lost_is_not_sent() -> None:
     play(scene)
 
 
-def test_a_refusal_is_stored_in_the_blocks_place() -> None:
-    """With the upstream's own code and text, and the time of the answer."""
+def test_a_refusal_is_stored_in_place_of_the_block() -> None:
+    """A refusal is stored with the upstream's own code and text, and the time of the answer."""
 
     async def scene(world: SmallWorld) -> None:
         world.upstream.fails = QueryRefused(app=APP, code=90104, text="no such list", advice="")
@@ -221,7 +223,7 @@ def test_a_refusal_is_stored_in_the_blocks_place() -> None:
 
 
 def test_a_relative_range_is_resolved_when_the_block_is_fetched() -> None:
-    """The page says which range was asked for: aligned to the configured seconds, not to the request's."""
+    """The page has the range that was sent: aligned to the configured seconds, not to the time of the request."""
 
     async def scene(world: SmallWorld) -> None:
         page = await world.page()
@@ -235,7 +237,7 @@ def test_a_relative_range_is_resolved_when_the_block_is_fetched() -> None:
 
 
 def test_a_store_that_fails_does_not_cost_the_page() -> None:
-    """A block that can't be stored in Redis is served and remembered all the same."""
+    """A block that can't be stored in Redis is served, and kept in memory."""
 
     async def scene(world: SmallWorld) -> None:
         fail: Callable[..., object] = _refuse

@@ -1,4 +1,4 @@
-"""Pages over several blocks: their lifetime and patience, the end of a list, and blocks that are fetched ahead."""
+"""Pages over several blocks: their lifetime and patience, the end of a list, and prefetched blocks."""
 
 import asyncio
 
@@ -32,7 +32,7 @@ def test_a_page_over_two_blocks_lives_as_long_as_the_shorter_lived() -> None:
 
 
 def test_a_part_of_a_stream_lives_as_long_as_its_block() -> None:
-    """A watch looks again when it ends: a settled part later than others."""
+    """The lifetime of a part of a stream is that of its block: longer if the block is settled."""
 
     async def scene(world: SmallWorld) -> None:
         world.upstream.dispatched_below = 10
@@ -43,7 +43,7 @@ def test_a_part_of_a_stream_lives_as_long_as_its_block() -> None:
     play(scene)
 
 
-def test_the_second_block_of_a_page_may_wait_for_what_is_left_of_the_patience() -> None:
+def test_the_second_block_of_a_page_has_the_remaining_patience() -> None:
     """One slot is free: the first block takes it, and the other one waits for the next."""
 
     async def scene(world: SmallWorld) -> None:
@@ -57,7 +57,7 @@ def test_the_second_block_of_a_page_may_wait_for_what_is_left_of_the_patience() 
 
 
 def test_two_blocks_of_a_page_share_one_patience() -> None:
-    """What the first block has waited is missing from the second's wait, and the refusal tells of the whole wait."""
+    """The wait for the first block reduces the patience for the second, and a refusal has the total wait."""
 
     async def scene(world: SmallWorld) -> None:
         await asyncio.gather(*(world.page(f"a{number}", caller="other") for number in range(5)))
@@ -76,7 +76,7 @@ def test_two_blocks_of_a_page_share_one_patience() -> None:
 
 
 def test_pages_beyond_the_end_of_a_list_cost_no_call() -> None:
-    """Once any fresh block tells the total; a page that begins before the end is fetched."""
+    """Pages beyond the total of any fresh block cost no call; a page that begins before the end is fetched."""
 
     async def scene(world: SmallWorld) -> None:
         world.upstream.total = 20
@@ -92,8 +92,8 @@ def test_pages_beyond_the_end_of_a_list_cost_no_call() -> None:
     play(scene, replicas=2)
 
 
-def test_the_end_of_a_list_is_believed_no_longer_than_its_block() -> None:
-    """When the block that told the total is stale, or the caller wants a new answer, what may be beyond is fetched."""
+def test_the_end_of_a_list_is_trusted_while_its_block_is_fresh() -> None:
+    """If the block with the total is stale, or the caller requests a new answer, blocks beyond the end are fetched."""
 
     async def scene(world: SmallWorld) -> None:
         world.upstream.total = 20
@@ -122,7 +122,7 @@ def test_the_first_block_is_never_beyond_the_end() -> None:
     play(scene)
 
 
-def test_a_caller_that_pages_in_order_finds_the_next_block_fetched() -> None:
+def test_a_caller_that_pages_in_order_finds_the_next_block_prefetched() -> None:
     """The block after the one being read is fetched while slots are idle: by its own call, and before it is needed."""
 
     async def scene(world: SmallWorld) -> None:
@@ -138,7 +138,7 @@ def test_a_caller_that_pages_in_order_finds_the_next_block_fetched() -> None:
     play(scene)
 
 
-def test_no_block_is_fetched_ahead_while_calls_are_stopped_or_one_is_stored() -> None:
+def test_no_block_is_prefetched_while_calls_are_stopped_or_if_it_is_stored() -> None:
     """Prefetching makes no call for a block that is fresh, and none against a stop."""
 
     async def scene(world: SmallWorld) -> None:

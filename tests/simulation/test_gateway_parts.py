@@ -1,4 +1,4 @@
-"""Blocks that take several calls, because the upstream gives fewer tasks than it was asked for."""
+"""Blocks that take several calls, because the upstream returns fewer tasks than requested."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from tests.simulation.fetching import KEY, Slot, Watched, fetching_of, job_of
 from tests.simulation.small_world import APP, SmallWorld, play
 
 
-def test_an_upstream_that_gives_fewer_than_asked_for_is_asked_for_the_rest() -> None:
+def test_the_rest_of_a_short_answer_is_fetched() -> None:
     """Four at a time fill a block of ten by three calls, each for what is missing; the page is whole, nothing twice."""
 
     async def scene(world: SmallWorld) -> None:
@@ -30,8 +30,9 @@ def test_an_upstream_that_gives_fewer_than_asked_for_is_asked_for_the_rest() -> 
     play(scene)
 
 
-def test_an_upstream_that_gives_nothing_of_what_it_counts_is_believed_after_one_call() -> None:
-    """The page tells how many are missing."""
+def test_an_empty_answer_is_accepted_after_one_call() -> None:
+    """If the upstream returns none of the tasks that it counts, one call is made, and the page has the number of
+    missing tasks."""
 
     async def scene(world: SmallWorld) -> None:
         world.upstream.most = 0
@@ -44,7 +45,7 @@ def test_an_upstream_that_gives_nothing_of_what_it_counts_is_believed_after_one_
 
 
 def test_a_block_is_filled_by_a_bounded_number_of_calls() -> None:
-    """What the last of them leaves open is served with what is missing."""
+    """After the last of them the block is served, with the number of missing tasks."""
 
     async def scene(world: SmallWorld) -> None:
         world.upstream.most = 1
@@ -60,7 +61,7 @@ def test_a_block_is_filled_by_a_bounded_number_of_calls() -> None:
 
 @pytest.mark.parametrize(("waits_s", "offset"), [(FILL_WITHIN_S - 1, 4), (FILL_WITHIN_S + 1, 0)])
 def test_a_part_of_a_block_is_continued_only_while_it_is_new(waits_s: float, offset: int) -> None:
-    """Another replica goes on where a call has ended, but makes no block of parts that are far apart."""
+    """Another replica continues a part, but does not join parts that were fetched far apart."""
 
     async def scene(world: SmallWorld) -> None:
         world.upstream.most = 4
@@ -73,8 +74,8 @@ def test_a_part_of_a_block_is_continued_only_while_it_is_new(waits_s: float, off
     play(scene, replicas=2)
 
 
-def test_without_redis_a_part_in_memory_is_continued_and_otherwise_the_block_begins_anew() -> None:
-    """A store that fails is no reason to make no call."""
+def test_without_redis_only_a_part_in_memory_is_continued() -> None:
+    """Without Redis, a part in memory is continued, and otherwise the whole block is fetched."""
 
     async def scene(world: SmallWorld) -> None:
         world.upstream.most = 4
@@ -91,7 +92,7 @@ def test_without_redis_a_part_in_memory_is_continued_and_otherwise_the_block_beg
     play(scene, replicas=2)
 
 
-def test_a_part_of_a_block_answers_nobody() -> None:
+def test_a_part_of_a_block_is_never_served() -> None:
     """The job of a part is a failed call that is worth another one, and names the part that it has stored."""
 
     async def scene(world: SmallWorld) -> None:

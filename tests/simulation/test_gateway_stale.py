@@ -1,4 +1,4 @@
-"""What callers get if a fetch fails, or none can be had: a stale page, or a refusal."""
+"""Answers if a fetch fails or is not possible: a stale page, or a refusal."""
 
 import asyncio
 
@@ -20,8 +20,8 @@ from tests.simulation.small_world import APP, FRESH_S, LIFETIMES, RENEWED_S, STO
 REFUSED = QueryRefused(app=APP, code=90104, text="no such list", advice="")
 
 
-def test_a_caller_may_wait_for_no_more_blocks_than_its_own_bound() -> None:
-    """The caller's own bound ends in `LineFull`, with that bound and a wait of a second or more."""
+def test_waiting_blocks_are_bounded_by_the_callers_bound() -> None:
+    """A caller at its own bound gets `LineFull`, with that bound and a `Retry-After` of a second or more."""
 
     async def scene(world: SmallWorld) -> None:
         world.upstream.goes_on.clear()
@@ -72,10 +72,9 @@ def test_a_query_that_is_refused_is_not_answered_stale() -> None:
     ],
     ids=["an HTTP status", "no answer", "a stop"],
 )
-def test_an_upstream_that_fails_is_covered_by_what_is_stale(
-    error: Exception, reason: StaleReason, forward: Forward
-) -> None:
-    """Up to `stale_if_error_s`, and the answer says that a call was made; after that callers get the error."""
+def test_stale_pages_cover_a_failing_upstream(error: Exception, reason: StaleReason, forward: Forward) -> None:
+    """Stale pages are served up to `stale_if_error_s`, and say that a call was made; after that callers get the
+    error."""
 
     async def scene(world: SmallWorld) -> None:
         await world.page()
@@ -96,7 +95,7 @@ def test_an_upstream_that_fails_is_covered_by_what_is_stale(
 
 
 def test_while_calls_are_stopped_none_is_made() -> None:
-    """What is stale is served without a call, what is not stored fails with the reason; nothing waits in line."""
+    """Stale pages are served without a call, others fail with the reason; nothing waits in line."""
 
     async def scene(world: SmallWorld) -> None:
         await world.page()
@@ -117,8 +116,8 @@ def test_while_calls_are_stopped_none_is_made() -> None:
     play(scene)
 
 
-def test_a_wait_that_is_too_long_is_covered_by_what_is_stale() -> None:
-    """With all slots taken for longer than the patience: the stale page at once, for lack of time and not of luck."""
+def test_a_stale_page_covers_a_wait_that_is_too_long() -> None:
+    """If all slots are taken for longer than the patience, the stale page is served at once, and says why."""
 
     async def scene(world: SmallWorld) -> None:
         await world.page()

@@ -1,4 +1,4 @@
-"""What a line makes of each answer of its scheduler, and of messages: in virtual time, to the millisecond."""
+"""A line's reactions to each answer of its scheduler and to messages, in virtual time, to the millisecond."""
 
 import asyncio
 
@@ -22,7 +22,7 @@ from tests.simulation.scripted_line import RULES, WAY_S, Block, Scripted, ask, i
 
 
 @pytest.mark.parametrize("answer", [Lapsed(), Paused(pause_in_ms=5, reason="throttled")], ids=["lapsed", "paused"])
-def test_a_turn_that_leads_to_nothing_is_followed_by_another(answer: Beginning) -> None:
+def test_an_unused_turn_is_followed_by_another(answer: Beginning) -> None:
     """The request keeps its place and is served by the next turn, at once."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
@@ -35,8 +35,8 @@ def test_a_turn_that_leads_to_nothing_is_followed_by_another(answer: Beginning) 
     in_a_line(scene)
 
 
-def test_what_is_stored_is_looked_at_and_served() -> None:
-    """Without a call: another replica has fetched it meanwhile."""
+def test_a_stored_block_is_read_and_served() -> None:
+    """A block that another replica has stored meanwhile is served without a call."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
         block = Block()
@@ -51,7 +51,7 @@ def test_what_is_stored_is_looked_at_and_served() -> None:
 
 
 @pytest.mark.parametrize("error", [None, StoreUnavailable("timed out")], ids=["nothing there", "cannot be read"])
-def test_what_cannot_be_served_is_known_to_the_next_turn(error: Exception | None) -> None:
+def test_an_unusable_block_is_named_to_the_next_begin(error: Exception | None) -> None:
     """The next `begin` names what was found, or what the scheduler has named, and so it leads to a call."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
@@ -68,7 +68,7 @@ def test_what_cannot_be_served_is_known_to_the_next_turn(error: Exception | None
     in_a_line(scene)
 
 
-def test_a_joined_fetch_is_looked_at_once_a_second() -> None:
+def test_a_joined_block_is_looked_up_every_second() -> None:
     """If its message is lost, the block is found by the next look, without a call."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
@@ -88,7 +88,7 @@ def test_a_joined_fetch_is_looked_at_once_a_second() -> None:
     in_a_line(scene)
 
 
-def test_a_joined_fetch_that_never_ends_is_made_here_when_its_lease_is_over() -> None:
+def test_a_joined_fetch_that_never_ends_is_repeated_after_its_lease() -> None:
     """The request waits in line again then, and no earlier."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
@@ -104,7 +104,7 @@ def test_a_joined_fetch_that_never_ends_is_made_here_when_its_lease_is_over() ->
 
 
 @pytest.mark.parametrize("patience_s", [0.5, 10.0])
-def test_a_message_is_looked_into_at_once(patience_s: float) -> None:
+def test_a_message_leads_to_a_look_up_at_once(patience_s: float) -> None:
     """A joined block is served a few milliseconds after its message, even to those whose patience has ended."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
@@ -123,7 +123,7 @@ def test_a_message_is_looked_into_at_once(patience_s: float) -> None:
     in_a_line(scene)
 
 
-def test_a_message_that_says_nothing_new_puts_the_request_back_in_line() -> None:
+def test_a_message_without_a_new_block_returns_the_request_to_the_line() -> None:
     """The fetch elsewhere has failed: this replica makes its own at the next turn."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
@@ -157,8 +157,8 @@ def test_a_message_that_overtakes_the_answer_to_begin_is_not_lost() -> None:
     in_a_line(scene)
 
 
-def test_after_a_gap_in_messages_what_is_fetched_elsewhere_is_looked_for() -> None:
-    """At once, and nothing else is: blocks that wait for a turn are not."""
+def test_after_a_gap_in_messages_joined_blocks_are_looked_up() -> None:
+    """After a gap, joined blocks are looked up at once; blocks that wait for a turn are not."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
         joined, waiting = Block("joined"), Block("waiting")
@@ -179,7 +179,7 @@ def test_after_a_gap_in_messages_what_is_fetched_elsewhere_is_looked_for() -> No
     in_a_line(scene)
 
 
-def test_a_scheduler_that_lists_a_lapsed_turn_again_is_not_asked_for_it_again() -> None:
+def test_a_lapsed_turn_that_is_listed_again_is_not_begun_again() -> None:
     """Nothing is tried again unless something has changed: the turn's lease passes, and another one comes."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
@@ -196,8 +196,8 @@ def test_a_scheduler_that_lists_a_lapsed_turn_again_is_not_asked_for_it_again() 
     in_a_line(scene)
 
 
-def test_a_turn_that_is_begun_early_is_used_when_it_is_usable() -> None:
-    """Its call is made then, and not a moment sooner; it counts as used once."""
+def test_an_early_turn_is_begun_when_it_is_usable() -> None:
+    """Its call is made once the turn is usable, and not earlier; the turn counts as used once."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
         scheduler.keeps_turns = True
@@ -265,8 +265,8 @@ def test_the_slot_of_a_slow_connection_is_renewed_and_lost_only_if_it_is_gone() 
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_each_turn_is_counted_by_what_became_of_it(answer: Beginning, word: str) -> None:
-    """Once, for its caller, beside the turn that is used in the end."""
+def test_each_turn_is_counted_by_its_end(answer: Beginning, word: str) -> None:
+    """Each turn is counted once, for its caller, by how it ended."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
         scheduler.answers = [answer]

@@ -1,4 +1,4 @@
-"""What a line does about lost answers, failed calls, outages and its own end: in virtual time."""
+"""A line's reactions to lost answers, failed calls, outages and its own end, in virtual time."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ from service.model.errors import ShuttingDown, StoreUnavailable, UpstreamTimeout
 from tests.simulation.scripted_line import WAY_S, Block, Scripted, ask, in_a_line, now_s
 
 
-def test_a_lost_answer_to_begin_is_asked_for_once_more() -> None:
+def test_a_begin_without_an_answer_is_sent_once_more() -> None:
     """The same turn begins again, and the call is made with it: no slot is lost."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
@@ -28,7 +28,7 @@ def test_a_lost_answer_to_begin_is_asked_for_once_more() -> None:
 
 
 def test_a_begin_whose_answers_are_lost_is_ended() -> None:
-    """The end of a fetch that may have begun is told, so that its block is not held; the request waits again."""
+    """The end of a fetch that may have begun is sent, so that its block is not held; the request waits again."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
         scheduler.lost_begins = 2
@@ -41,8 +41,9 @@ def test_a_begin_whose_answers_are_lost_is_ended() -> None:
     in_a_line(scene)
 
 
-def test_the_end_of_a_fetch_is_told_again_and_again_with_growing_pauses() -> None:
-    """The request has its block at once; its turn is not used a second time meanwhile; after five tries that is all."""
+def test_the_end_of_a_fetch_is_retried_with_growing_pauses() -> None:
+    """The request has its block at once; its turn is not used a second time meanwhile; after five tries the line
+    gives up."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
         scheduler.lost_dones = 100
@@ -62,8 +63,8 @@ def test_the_end_of_a_fetch_is_told_again_and_again_with_growing_pauses() -> Non
     in_a_line(scene)
 
 
-def test_a_failed_call_is_made_again_for_those_who_can_still_wait() -> None:
-    """Those whose patience has ended get its error, at once; nobody waits longer than the patience and a call."""
+def test_a_failed_call_is_retried_for_requests_with_patience_left() -> None:
+    """Requests whose patience has ended get the error at once; none waits longer than its patience and a call."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
         block = Block(took_s=2.0)
@@ -94,8 +95,8 @@ def test_a_call_that_stored_a_part_lets_the_next_one_know_it() -> None:
     in_a_line(scene)
 
 
-def test_a_stop_fails_all_who_wait_and_a_call_under_way_goes_on() -> None:
-    """No other call would do better; those that wait for the one that has begun get what it brings."""
+def test_a_stop_fails_waiting_requests_but_not_a_call_under_way() -> None:
+    """If calls are stopped, waiting requests get the error; those that wait for a call under way get its result."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
         error = UpstreamTimeout("wrong key", app="shop")
@@ -112,8 +113,8 @@ def test_a_stop_fails_all_who_wait_and_a_call_under_way_goes_on() -> None:
     in_a_line(scene)
 
 
-def test_a_line_that_closes_ends_what_it_has_begun() -> None:
-    """Who waits is refused, a call under way serves, its end is told, and no further turn is used."""
+def test_a_closing_line_ends_its_fetches() -> None:
+    """Waiting requests are refused, a call under way serves, its end is sent, and no further turn is used."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
         called = Block("called", took_s=1.0)
@@ -137,7 +138,7 @@ def test_a_line_that_closes_ends_what_it_has_begun() -> None:
 
 
 def test_an_outage_is_waited_out_for_the_grace_period_and_not_longer() -> None:
-    """Then those who wait get the error, at once; a call that has begun goes on."""
+    """After the grace period waiting requests get the error at once; a call under way continues."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
         calling = ask(line, Block("calling", took_s=5.0))
@@ -155,13 +156,13 @@ def test_an_outage_is_waited_out_for_the_grace_period_and_not_longer() -> None:
         assert isinstance(await calling, Fetched)
         scheduler.tick = step  # type: ignore[method-assign]
         await asyncio.sleep(1.5)
-        assert not line.is_cut_off, "it is noticed although nobody waits"
+        assert not line.is_cut_off, "the outage is noticed although no request waits"
 
     in_a_line(scene, grace_s=2.0)
 
 
-def test_the_end_of_a_call_carries_the_pause_that_the_upstream_asked_for() -> None:
-    """Nobody calls before it is over; a call that went well, or failed otherwise, asks for none."""
+def test_the_end_of_a_call_carries_the_pause_of_the_upstream() -> None:
+    """No call is made before the pause is over; a call that succeeded, or failed otherwise, causes none."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
         block = Block()

@@ -1,4 +1,5 @@
-"""How requests wait in a line: when it ticks, in which order they are served, and who is refused: in virtual time."""
+"""How requests wait in a line, in virtual time: when it ticks, in which order they are served, and which are
+refused."""
 
 import asyncio
 
@@ -9,7 +10,7 @@ from service.budget.line.line import HEARTBEAT_S, LOOKER_S, SPACING_S, Line
 from tests.simulation.scripted_line import RULES, WAY_S, Block, Scripted, ask, in_a_line, now_s
 
 
-def test_many_who_come_one_after_the_other_cost_a_tick_every_few_milliseconds() -> None:
+def test_many_arrivals_cost_a_tick_every_few_milliseconds() -> None:
     """However many requests arrive, ticks keep their distance."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
@@ -44,7 +45,7 @@ def test_a_waiting_replica_ticks_four_times_a_second_if_nothing_is_due() -> None
 
 
 def test_a_wait_that_ends_gives_up_its_place_and_its_turn() -> None:
-    """The next tick tells it; the turn that comes too late is given back and serves another."""
+    """The next tick reports it; the turn that comes too late is given back and serves another request."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
         gone = ask(line, Block("gone"))
@@ -65,7 +66,7 @@ def test_a_wait_that_ends_gives_up_its_place_and_its_turn() -> None:
 
 
 def test_the_line_of_one_caller_is_in_order() -> None:
-    """Its blocks are called for as they were asked for, and one asked for twice keeps its first place."""
+    """Its blocks are fetched in the order of its requests, and one requested twice keeps its first place."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
         await scheduler.tick((), returned=(), quiet=True, wants_board=False)
@@ -102,8 +103,8 @@ def test_a_new_request_is_judged_by_a_new_board_and_at_once() -> None:
     in_a_line(scene)
 
 
-def test_a_pause_that_begins_refuses_those_who_can_not_wait_for_its_end() -> None:
-    """They learn it with the next tick, not at the end of their patience; others wait it out."""
+def test_a_pause_refuses_requests_that_can_not_outwait_it() -> None:
+    """Requests with too little patience are refused at the next tick, not at the end of their patience; others wait."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
         await asyncio.gather(*(ask(line, Block(f"a{number}")) for number in range(RULES.calls)))
@@ -120,7 +121,7 @@ def test_a_pause_that_begins_refuses_those_who_can_not_wait_for_its_end() -> Non
 
 
 def test_a_look_at_a_scheduler_that_hangs_ends() -> None:
-    """After a second it says that nothing is known; the next one that is answered says what is."""
+    """After a second the look returns no board; the next one that is answered returns it."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
         scheduler.hangs.clear()
@@ -138,7 +139,7 @@ def test_a_look_at_a_scheduler_that_hangs_ends() -> None:
 
 
 def test_before_the_first_tick_nothing_is_known_of_waits_and_pauses() -> None:
-    """And so none is told, and nobody is refused for it."""
+    """Before the first tick no estimate is given, and no request is refused for one."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
         new = Line(scheduler, app="shop", rules=RULES)
@@ -148,7 +149,7 @@ def test_before_the_first_tick_nothing_is_known_of_waits_and_pauses() -> None:
     in_a_line(scene)
 
 
-def test_the_age_of_what_is_known_is_told() -> None:
+def test_the_age_of_the_last_answer_is_reported() -> None:
     """`seen_s` counts from the last answer."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:

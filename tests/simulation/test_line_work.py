@@ -42,8 +42,10 @@ class Fetch(JobOfNothing):
 
 
 class Counting(LocalScheduler):
-    """A scheduler one millisecond away that counts its calls; `error` is raised, `answer` returned by `begin`, or, if
-    `at_once`, by a tick that gives a turn."""
+    """A scheduler with a delay of a millisecond that counts its calls.
+
+    `error` is raised, `answer` returned by `begin`, or, if `at_once`, by a tick that gives a turn.
+    """
 
     def __init__(self) -> None:
         super().__init__(Policy(RULES), lambda: asyncio.get_running_loop().time() * 1000)
@@ -100,7 +102,7 @@ def _in_a_line(scene: Callable[[Line, Counting], Awaitable[None]]) -> None:
             scheduler.error = scheduler.answer = None
             await line.aclose()
 
-    with capture_logs():  # to print a hundred tracebacks takes longer than the test
+    with capture_logs():  # printing a hundred tracebacks takes longer than the test
         run_in_virtual_time(run)
 
 
@@ -108,8 +110,8 @@ async def _ask(line: Line, name: str, *, patience_s: float) -> object:
     return await line.fetch(Fetch(name), caller="x", weight=1.0, patience_s=patience_s, bound=1_000)
 
 
-def test_an_idle_line_asks_for_nothing() -> None:
-    """If nobody waits, no tick is due."""
+def test_an_idle_line_does_not_tick() -> None:
+    """Without waiting requests no tick is due."""
 
     async def scene(line: Line, scheduler: Counting) -> None:
         await asyncio.sleep(SECONDS)
@@ -137,7 +139,7 @@ def test_a_backlog_ticks_as_turns_come() -> None:
 @pytest.mark.parametrize(
     "error", [StoreUnavailable("unreachable"), ZeroDivisionError()], ids=["Redis is away", "a fault of ours"]
 )
-def test_a_failing_scheduler_is_asked_ten_times_a_second(error: Exception) -> None:
+def test_a_failing_scheduler_is_called_ten_times_a_second(error: Exception) -> None:
     """Waiting requests are refused when the patience ends, and the scheduler is called no more often than that."""
 
     async def scene(line: Line, scheduler: Counting) -> None:
@@ -167,10 +169,8 @@ def test_a_failing_scheduler_is_asked_ten_times_a_second(error: Exception) -> No
     ],
     ids=["lapsed", "paused", "joined", "stored", "joined at once", "stored at once"],
 )
-def test_no_answer_to_begin_leads_nowhere_or_round_in_circles(
-    answer: Beginning, at_once: bool, begins_most: int
-) -> None:
-    """Turns that no scheduler should refuse for ever are spaced all the same; the patience ends the wait in time."""
+def test_no_answer_to_begin_leads_to_a_busy_loop(answer: Beginning, at_once: bool, begins_most: int) -> None:
+    """Turns that are refused again and again are spaced, and the wait ends with the patience."""
 
     async def scene(line: Line, scheduler: Counting) -> None:
         loop = asyncio.get_running_loop()

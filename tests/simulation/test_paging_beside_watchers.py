@@ -1,4 +1,4 @@
-"""Callers who page beside watchers, in virtual time: they wait no longer than fairness says."""
+"""Callers that page beside watchers, in virtual time: they wait no longer than their fair share demands."""
 
 import asyncio
 import statistics
@@ -25,7 +25,7 @@ def _large_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def _page(replica: Replica, name: str, waits_s: list[float]) -> None:
-    """Ask for one page after the other, none of which is stored, until cancelled."""
+    """Request one page after the other, none of which is stored, until cancelled."""
     loop = asyncio.get_running_loop()
     number = 0
     while True:
@@ -43,7 +43,7 @@ async def _page(replica: Replica, name: str, waits_s: list[float]) -> None:
 
 
 async def _waits_s(watchers: int) -> list[float]:
-    """Return the waits of ten callers who page all the time on two replicas, beside watchers of a list of 20 blocks."""
+    """Return the waits of ten callers that always page on two replicas, beside watchers of a list of 20 blocks."""
     upstream = MovingUpstream(1950)
     fleet, feeds = sim_fleet(upstream, replicas=2)
     mirrors = [Mirror() for _ in range(watchers)]

@@ -1,4 +1,5 @@
-"""What each step of a purge is for, in virtual time: both messages, the pause between, and the blocks on their way."""
+"""The purpose of each step of a purge, in virtual time: both messages, the pause between, and blocks being written
+or read."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -37,7 +38,7 @@ def remembers(world: SmallWorld, *, replica: int = 0, index: int = 0) -> bool:
 
 
 def purged(scene: Callable[[SmallWorld, "asyncio.Task[int]"], Awaitable[None]]) -> None:
-    """Play a scene of two replicas, the first of which purges the app; the scene runs beside."""
+    """Purge the app on the first of two replicas while `scene` runs."""
 
     async def whole(world: SmallWorld) -> None:
         await put(world)
@@ -65,7 +66,7 @@ def test_other_replicas_forget_before_anything_is_deleted() -> None:
 
 
 def test_what_a_replica_reads_between_the_messages_is_forgotten_with_the_second() -> None:
-    """A block read from Redis before it was deleted stays in nobody's memory."""
+    """A block read from Redis before it was deleted stays in no memory."""
 
     async def scene(world: SmallWorld, purge: "asyncio.Task[int]") -> None:
         await asyncio.sleep(HEARD_S / 2)
@@ -81,8 +82,8 @@ def test_what_a_replica_reads_between_the_messages_is_forgotten_with_the_second(
     purged(scene)
 
 
-def test_a_purge_tells_how_many_values_it_has_deleted() -> None:
-    """Blocks and ends of lists, of the app alone."""
+def test_a_purge_returns_the_number_of_deleted_values() -> None:
+    """Blocks and ends of lists are counted, of this app only."""
 
     async def scene(world: SmallWorld) -> None:
         for index in range(3):
@@ -115,7 +116,7 @@ def test_a_block_that_was_fetched_before_a_purge_is_neither_served_nor_remembere
 
 
 def test_a_block_that_was_purged_before_it_was_written_is_not_written() -> None:
-    """It was taken, and served, and then the message came."""
+    """A block that was taken and served before the message of a purge is not written after it."""
 
     async def scene(world: SmallWorld) -> None:
         cache = world.replicas[0].cache
@@ -148,7 +149,7 @@ def test_a_purge_while_a_block_is_being_written_wins() -> None:
 
 @pytest.mark.parametrize("way", ["get", "look"])
 def test_a_purge_while_a_block_is_being_read_wins(way: str) -> None:
-    """The reader that came before gets the block, but nobody after the message does."""
+    """The request from before the purge gets the block, later ones do not."""
 
     async def scene(world: SmallWorld) -> None:
         await put(world)
@@ -162,8 +163,8 @@ def test_a_purge_while_a_block_is_being_read_wins(way: str) -> None:
     play(scene, replicas=2)
 
 
-def test_a_replica_that_missed_both_messages_forgets_when_it_listens_again() -> None:
-    """It compares the token of the last purge with its own; a gap without a purge costs it nothing."""
+def test_a_replica_that_missed_a_purge_forgets_when_it_listens_again() -> None:
+    """The replica compares the token of the last purge with its own; a gap without a purge costs nothing."""
 
     async def scene(world: SmallWorld) -> None:
         await put(world)
@@ -188,7 +189,7 @@ def test_a_replica_that_missed_both_messages_forgets_when_it_listens_again() -> 
 
 
 def test_a_replica_that_can_not_tell_whether_it_missed_a_purge_forgets() -> None:
-    """Without an answer to that question nothing in memory is sure."""
+    """If the token can't be read, the replica clears its memory."""
 
     async def scene(world: SmallWorld) -> None:
         await put(world)
@@ -216,7 +217,7 @@ def test_a_redis_that_has_lost_the_token_has_purged_nothing() -> None:
 
 
 def test_a_purge_without_redis_clears_the_own_memory_and_fails() -> None:
-    """The operator learns that it has not reached the others."""
+    """A purge without Redis clears this replica's memory, and fails, since the others were not reached."""
 
     async def scene(world: SmallWorld) -> None:
         await put(world)
@@ -230,7 +231,7 @@ def test_a_purge_without_redis_clears_the_own_memory_and_fails() -> None:
 
 
 def test_a_replica_ignores_its_own_messages() -> None:
-    """What it has fetched since its purge is kept when the second message comes back to it."""
+    """Blocks fetched since its purge are kept when the replica receives its own second message."""
 
     async def scene(world: SmallWorld) -> None:
         await world.replicas[0].gateway.drop(APP)

@@ -1,4 +1,5 @@
-"""What a refused wait says, in virtual time: it contradicts nothing, and who comes back as advised gets a turn."""
+"""The text of a refused wait, in virtual time: its figures are consistent, and a caller that retries as advised
+gets a turn."""
 
 import asyncio
 import re
@@ -20,8 +21,9 @@ async def refused(world: SmallWorld, keyword: str, *, patience_s: float) -> Wait
 
 
 @pytest.mark.parametrize(("backlog", "patience_s"), [(15, 1.0), (40, 2.0), (40, 6.0), (100, 5.0), (100, 15.0)])
-def test_who_comes_back_after_the_advised_time_gets_a_turn(backlog: int, patience_s: float) -> None:
-    """With the same patience, if nothing else has changed; and the advice does not keep it away for much longer."""
+def test_a_retry_after_the_advised_time_gets_a_turn(backlog: int, patience_s: float) -> None:
+    """A retry after `Retry-After` with the same patience gets a turn, if nothing else has changed; the advice is
+    not much longer than needed."""
 
     async def scene(world: SmallWorld) -> None:
         ahead = [
@@ -41,7 +43,7 @@ def test_who_comes_back_after_the_advised_time_gets_a_turn(backlog: int, patienc
     play(scene)
 
 
-def test_a_wait_that_was_in_vain_says_how_long_it_was_and_what_was_lacking() -> None:
+def test_a_refused_wait_has_consistent_figures() -> None:
     """A pause begins while a request waits: the numbers of its refusal fit together."""
 
     async def scene(world: SmallWorld) -> None:
@@ -64,8 +66,8 @@ def test_a_wait_that_was_in_vain_says_how_long_it_was_and_what_was_lacking() -> 
     play(scene)
 
 
-def test_who_waits_to_the_end_of_its_patience_lacked_a_little_more() -> None:
-    """Never "expected in 0.1 s" with time to spare: what is lacking is told, and is above zero."""
+def test_a_wait_to_the_end_of_the_patience_lacks_time() -> None:
+    """Never "expected in 0.1 s" with time to spare: the lacking time is given, and is above zero."""
     error = WaitTooLong(place=1, estimate_s=0.0, patience_s=6.0, waited_s=6.1)
     assert str(error) == (
         "no turn has come in 6.1 s; at place 1 in line one is expected in 0.1 s, "

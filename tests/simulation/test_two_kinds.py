@@ -1,4 +1,4 @@
-"""Two kinds of calls of one app: each in its budget, and neither in the other's way."""
+"""Two kinds of calls of one app: each has its budget, and neither delays the other."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Watched lists in virtual time: many watchers cost what one does, and all end with the upstream's list."""
+"""Watched lists in virtual time: many watchers cost as much as one, and all end with the upstream's list."""
 
 import asyncio
 import random
@@ -34,7 +34,7 @@ QUERY = Query(app="a", since=FromNow(offset_s=-86_400), until=FromNow(offset_s=8
 
 
 class MovingUpstream(SimUpstream):
-    """A list that changes: tasks come, go, move and are edited."""
+    """A list that changes: tasks are added, removed, moved and edited."""
 
     def __init__(self, count: int) -> None:
         super().__init__(random.Random(1), round_trip_s=(0.02, 0.1), transit_s=0.5, slow_connects=0.0, total=count)

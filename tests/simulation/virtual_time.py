@@ -28,7 +28,7 @@ class TaskOwner:
             task.cancel()
 
     def kill(self) -> None:
-        """Die."""
+        """Cancel all tasks at once, and prevent new ones."""
         self.is_dead = True
         for task in tuple(self.tasks):
             task.cancel()

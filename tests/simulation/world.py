@@ -51,7 +51,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class World:
-    """Everything that a plan needs. `note` writes the history; `disturbed` says that some time must be granted."""
+    """Everything that a plan needs. `note` writes the history; `disturbed` grants some time for recovery."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -93,7 +93,7 @@ class World:
             self.give_birth()
 
     def chance(self, what: str) -> random.Random:
-        """A source of chance of its own for each part, so that leaving one out changes the others little."""
+        """Return a separate source of randomness for each part, so that leaving one out hardly changes the others."""
         return random.Random(f"{self.plan.seed} {what}")
 
     def note(self, text: str) -> None:
@@ -101,7 +101,7 @@ class World:
         self.history.append(f"{self.loop.time():9.3f}  {text}")
 
     def disturbed(self, lasts_s: float = 0.0) -> None:
-        """Something has happened that may cost a while; each replica may look what has become of it."""
+        """Record a disturbance that may take time to recover from, during which each replica may look."""
         self.disturbed_until_s = max(self.disturbed_until_s, self.loop.time() + lasts_s + SETTLE_S)
         for replica in self.replicas:
             for _ in range(10):
@@ -134,7 +134,7 @@ class World:
         replica.start()
 
     def turn_ends(self) -> str:
-        """How turns have ended so far, for a failing seed's history."""
+        """Return how turns have ended so far, for a failing seed's history."""
         return "; ".join(
             f"{replica.name} {budget_name(call.app, call.kind)}: {dict(call.line.turn_ends)}"
             for replica in self.replicas
@@ -142,7 +142,7 @@ class World:
         )
 
     async def run(self) -> None:
-        """Do what the plan says. Raises Violated."""
+        """Execute the plan. Raise Violated."""
         callers = [SimCaller(each, self) for each in self.plan.callers]
         faults = Faults(self)
         work = [asyncio.create_task(caller.run(self.plan.duration_s)) for caller in callers]
@@ -198,7 +198,7 @@ class World:
         return server.policy.now + int(self.loop.time() * 1000) + server.clock_off_ms - server.policy.raw
 
     def _no_slot_idles(self, budget: str) -> None:
-        """A block that somebody waits for is called for within two windows of a slot's being free."""
+        """A block that a request waits for is fetched within two windows after a slot is free."""
         (app, kind), server, now_s = BUDGETS[budget], self.servers[budget], self.loop.time()
         policy = server.policy
         now_ms = self._server_ms(server)
@@ -219,7 +219,7 @@ class World:
             raise Violated("stuck", f"slots of {budget} are free since {since_s:.2f} s, and {len(waits)} callers wait")
 
     def _judge_backlog(self) -> None:
-        """A calm plan's turns are all used, and each caller has its own."""
+        """In a calm plan all turns are used, and each caller gets its share."""
         times = self.upstream.arrived_at_s.get("shop", [])
         if self.plan.faults or not times or any(each.kind != "backlog" for each in self.plan.callers):
             return
@@ -261,7 +261,7 @@ def simulate(plan: Plan) -> Outcome:
 
 
 def shrunk(plan: Plan, violated: str, *, smaller: Callable[[Plan], Any], tries: int = 60) -> Plan:
-    """A plan that does less and violates the same, as far as leaving parts out goes."""
+    """Return a smaller plan with the same violation, by leaving parts out."""
     goes_on = True
     while goes_on and tries > 0:
         goes_on = False

@@ -60,8 +60,8 @@ async def soak(gateways: Fleet, valkey: Server, *, for_s: float, seen: Counter[s
                 await asyncio.sleep(min(left_s, 2.0))
                 samples.append(await sampled(gateways, valkey, at_s=time.monotonic() - began_s))
             worst = await gateways.worst_second()
-            told = ", ".join(f"{name} {value:.0f}" for name, value in samples[-1].values.items())
-            print(f"{samples[-1].at_s:6.0f} s  worst second {worst}  {told}  after: {name}", flush=True)
+            measures = ", ".join(f"{name} {value:.0f}" for name, value in samples[-1].values.items())
+            print(f"{samples[-1].at_s:6.0f} s  worst second {worst}  {measures}  after: {name}", flush=True)
             if time.monotonic() - began_s >= for_s or worst > 5:
                 break
         for task in load:

@@ -5,9 +5,12 @@ from pathlib import Path
 from tools.check_tree import (
     BINARY_MAX_BYTES,
     LARGE_BINARIES,
+    LINES_MAX,
+    LONG_FILES,
     classes_of_one_name,
     decisions_out_of_index,
     large_binaries,
+    long_files,
     names_of_nothing,
 )
 
@@ -22,6 +25,16 @@ def test_large_binaries(tmp_path: Path) -> None:
     faults = list(large_binaries(tmp_path, ["text.txt"]))
     assert [fault.partition(":")[0] for fault in faults] == sorted(LARGE_BINARIES)
     assert not list(large_binaries(tmp_path, []))
+
+
+def test_long_files(tmp_path: Path) -> None:
+    """A long Python file is found, unless it is listed; a long text is not; a listed file must be long."""
+    (tmp_path / "long.py").write_text("x\n" * (LINES_MAX + 1))
+    (tmp_path / "text.md").write_text("x\n" * (LINES_MAX + 1))
+    (tmp_path / "short.py").write_text("x\n" * LINES_MAX)
+    faults = list(long_files(tmp_path, ["long.py", "text.md", "short.py"]))
+    assert [fault.partition(":")[0] for fault in faults] == ["long.py", *sorted(LONG_FILES)]
+    assert not list(long_files(tmp_path, []))
 
 
 def test_classes_of_one_name(tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ class Line:
         returned = tuple(self._turns.returned)
         lookers = tuple(self._lookers)
         if self.last is not None and not (rows or self._reported or returned or lookers or self.is_cut_off):
-            return  # the scheduler knows that nothing waits here
+            return  # the scheduler knows that this line is empty
         wants_board = bool(lookers) or self._waiters.has_unjudged()
         self._reported = bool(rows)  # set before the answer: new requests rely on it to know if a tick follows
         try:

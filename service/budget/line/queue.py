@@ -1,4 +1,4 @@
-"""The queue within one replica: who waits for which block, first come first served per caller. No I/O, no clock."""
+"""The queue within one replica: requests by caller and block, first come first served per caller. No I/O, no clock."""
 
 import asyncio
 from enum import Enum, auto
@@ -168,7 +168,7 @@ class Queue:
         return next((block for block in line.values() if block.state is BlockState.WAITING), None)
 
     def first(self) -> tuple[str, QueuedBlock] | None:
-        """Return a caller of those who have waited longest, and its block to be fetched next; the background last."""
+        """Return the caller that has waited longest, and its block to be fetched next; the background last."""
         found = None
         for caller in self._lines:
             block = self.next_for(caller)

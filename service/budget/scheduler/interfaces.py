@@ -125,7 +125,7 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
 class Ticked(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a tick: this replica's unused turns, when to tick again, and the state of the app.
 
-    `begun` is what `begin` answered to the tick's wish; None if no turn was to be had for it at once.
+    `begun` is what `begin` answered to the tick's wish; None if no turn was available for it at once.
 
     `due_in_ms` is when to tick again because a turn may be given then; None if nothing on this replica waits except for
     turns that it already holds. `pause_in_ms` is the remaining time of the pause, 0 for none; `pause_reason` is its

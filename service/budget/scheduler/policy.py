@@ -178,7 +178,8 @@ class Policy:
             if slot.pending and self.now >= slot.usable_at + rules.turn_lease_ms:
                 self._refund(slot)
         while len(self.slots) > rules.calls:
-            # The latest to be free: the others go on where replicas with other numbers of slots add and remove in turn.
+            # Remove those that are free latest: the others continue if replicas with different numbers of slots take
+            # turns.
             spare = min(self.slots, key=lambda slot: (slot.pending, -slot.free_at))
             if spare.pending:
                 self._refund(spare)
@@ -190,15 +191,15 @@ class Policy:
         step_ms = self.rules.clock_step_ms
         is_known = reading.epoch // SPANS == self.epoch // SPANS
         seen = max(self.now, reading.seen_ms) if is_known else self.now
-        told = self.now + reading.raw_ms - self.raw
-        if seen <= told < seen + step_ms:
-            self.now = told
+        by_clock = self.now + reading.raw_ms - self.raw
+        if seen <= by_clock < seen + step_ms:
+            self.now = by_clock
             if not is_known:
                 self.epoch += (self.epoch + 1) % SPANS - self.epoch % SPANS
         else:
             sure = seen - step_ms if reading.epoch == self.epoch else self.now
-            if told < seen:
-                sure = max(sure, told)
+            if by_clock < seen:
+                sure = max(sure, by_clock)
             self.now, self.epoch = max(self.now, sure), reading.chance * SPANS
 
     def _take_all(self) -> None:

@@ -13,7 +13,7 @@ WHOLE_EVERY = 256
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows as they are now, with a count of 0 for those that have gone. If `whole`, there are no others.
+    """The current rows, with a count of 0 for removed ones. If `whole`, there are no others.
 
     `number` counts the reports sent: if one overtakes another, the later one holds. Rows that are not the whole are
     valid only if the scheduler has received `base`, the last whole report, or a later one.
@@ -55,7 +55,7 @@ class ReportChanges:
     def answered(self, *, taken: str | None = None) -> None:
         """Record that the scheduler has received the last changes, and has taken one off the row of caller `taken`.
 
-        It forgets a report of which nothing is left.
+        It forgets a report without any rows left.
         """
         if self._sent is None:
             return

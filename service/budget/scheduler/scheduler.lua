@@ -2,22 +2,22 @@
 -- policy.py is the same policy in Python, function by function; the tests hold the two against each other.
 --
 -- A server forgets its scripts when it restarts, and does not pass them on to its replicas. So this text is loaded under
--- a name of its own, the run, which stands in a comment above it: where the script is known, the server is the one that
--- has begun the run, and it has lost nothing since. See runs.py.
+-- a unique name, the run, in a comment above it: a server that knows the script is the one that has begun the run, and
+-- has lost nothing since. See runs.py.
 --
 -- KEYS: 1 state, 2 callers (caller -> sums and tag), 3 reports (replica -> until when its report holds), 4 flights
---       (block -> flight), 5 shares (caller -> its part on each replica), 6 the block of a begin or of a tick's wish
+--       (block -> flight), 5 shares (caller -> its share on each replica), 6 the block of a begin or of a tick's wish
 -- ARGV: 1 the call, as msgpack; 2 tick's rows that have changed, as msgpack; 3 the run of this text; 4 the run that it
 --       may replace
--- Answers {msgpack of {epoch, now, answer, why all slots were taken or ''}}, or where nothing was done {'other', run},
--- {'newer'}, or {'resend', why ...} to a tick whose replica must tell its whole report. All times are whole milliseconds.
+-- Returns {msgpack of {epoch, now, answer, why all slots were taken or ''}}, or if nothing was done {'other', run},
+-- {'newer'}, or {'resend', why ...} to a tick whose replica must send its whole report. Times are whole milliseconds.
 --
--- A tick tells what has changed in its replica's report, and the sums over all replicas are changed by the difference:
--- so a turn costs a look at each caller, not at each caller on each replica, and a tick without changes nothing.
+-- A tick sends the changes of its replica's report, and the sums over all replicas change by the difference: so a turn
+-- visits each caller once, not each caller on each replica, and a tick without changes visits none.
 
 local BOARD_ROWS, HELD_SHARE = 1000, 8
 local LARGEST = 86400000 -- of any time in the rules
-local PAUSE_MAX = 3600000 -- nobody is paused for longer: what says so is garbage
+local PAUSE_MAX = 3600000 -- the longest possible pause: anything longer is garbage
 local SPANS = 1024 -- of an epoch; its number is a multiple of this, plus the span's
 
 local op, rules, replica, epoch, seen_ms, chance, test_raw, args = unpack(cmsgpack.unpack(ARGV[1]))
@@ -40,7 +40,7 @@ local function pending(slot) return slot[TURN] ~= 0 and slot[BEGUN_AT] < 0 end
 
 -- Fields of a caller; STANDING: 0 without a tag, IDLE, WAITS. Fields of its share on a replica.
 local WEIGHT, COUNT, SINCE, BACKGROUND, TAG, STANDING = 1, 2, 3, 4, 5, 6
-local NAME, TURNS, SHARES = 7, 8, 9 -- known within a call alone: TURNS counts the turns held, absent for none
+local NAME, TURNS, SHARES = 7, 8, 9 -- exist within a call only: TURNS counts the turns held, absent for none
 local IDLE, WAITS = 1, 2
 local S_REPLICA, S_WEIGHT, S_COUNT, S_SINCE, S_BACKGROUND = 1, 2, 3, 4, 5
 
@@ -65,7 +65,7 @@ local function share_on(shares, of)
   end
 end
 
--- Where replicas disagree about a weight, the largest holds; in the background is who is so everywhere.
+-- If replicas disagree about a weight, the largest counts; a caller is in the background if it is so on all replicas.
 local function write_shares(name, shares)
   local caller = read_caller(name) or { 0, 0, 0, true, 0, 0 }
   local first = shares[1]
@@ -96,7 +96,7 @@ local function write_share(name, of, share)
   if at or share then write_shares(name, shares) end
 end
 
--- Forget all that these replicas have reported.
+-- Forget the reports of these replicas.
 local function drop_shares(gone)
   local packed = redis.call('HGETALL', KEYS[5])
   for at = 1, #packed, 2 do
@@ -117,7 +117,7 @@ local function slot_of(turn)
   end
 end
 
--- The turn was not used: the slot is as free as before, and the caller stands where it stood.
+-- Refund an unused turn: restore the slot's free time and the caller's position.
 local function refund(slot)
   slot[TURN] = 0
   local caller = read_caller(slot[CALLER])
@@ -171,7 +171,7 @@ local function return_turn(turn)
   give_back(turn, LARGEST)
 end
 
--- One fewer waits for what this slot's turn was given for.
+-- Take one from the demand that this slot's turn was given for.
 local function take_off(slot)
   local share = share_on(shares_of(slot[CALLER]), slot[REPLICA])
   if not share then return end
@@ -179,7 +179,7 @@ local function take_off(slot)
   write_share(slot[CALLER], slot[REPLICA], share[S_COUNT] > 0 and share or nil)
 end
 
--- The clock, and what has run out
+-- The clock and expiry
 
 -- Later formats keep the first four fields.
 local FORMAT = 3
@@ -202,7 +202,7 @@ local function must_be_sane()
   if not sane then error('a number that makes no sense in the state') end
 end
 
--- Return why nothing may be done: the state is another run's, or that of a newer release.
+-- Return why nothing may be done: the state belongs to another run or to a newer release.
 local function load()
   local packed = redis.call('GET', KEYS[1])
   local kept = packed and cmsgpack.unpack(packed)
@@ -227,32 +227,33 @@ local function save()
     S.held, S.pause_until, S.reason, S.slots }))
 end
 
--- Redis has restarted, failed over or lost its data: nothing of what it knows is sure, but a pause it remembers.
+-- Redis has restarted, failed over or lost its data: its state is not reliable, except for a pause.
 local function reset(cause)
   S.run_id, S.epoch, S.next_id, S.virtual, S.purge_at, S.held, S.slots, S.cause =
     RUN, chance * SPANS, chance * 2 ^ 20, 0, 0, 0, {}, cause
   redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
 end
 
--- The server's clock, unless it has stepped: then what is sure. Time is lost by that, and no stopwatch may bring it
--- back, for slots have been taken by the slower clock: a new epoch begins, and a step back that no stopwatch could have
--- told begins a new span of the epoch. A stopwatch from an earlier span still tells a step, but is not believed. One of
--- this span may not have noticed what others do, by as much as Redis took to answer it: less than CLOCK_STEP.
+-- Read the server's clock or, if it has stepped, the latest time that is certain. That loses time, which no replica's
+-- clock may bring back, because slots have been taken by the slower clock: a new epoch begins. A step back that no
+-- replica's clock could have shown begins a new span of the epoch: a clock from an earlier span still shows a step, but
+-- its time is not used. One of this span may be behind the others by as much as Redis took to answer it: less than
+-- CLOCK_STEP.
 local function advance(raw)
   local is_known = epoch - epoch % SPANS == S.epoch - S.epoch % SPANS
   local seen = is_known and math.max(S.now, seen_ms) or S.now
-  local told = S.now + raw - S.raw
-  if seen <= told and told < seen + CLOCK_STEP then
-    S.now = told
+  local by_clock = S.now + raw - S.raw
+  if seen <= by_clock and by_clock < seen + CLOCK_STEP then
+    S.now = by_clock
     if not is_known then S.epoch = S.epoch - S.epoch % SPANS + (S.epoch + 1) % SPANS end
   else
     local sure = epoch == S.epoch and seen - CLOCK_STEP or S.now
-    if told < seen then sure = math.max(sure, told) end
+    if by_clock < seen then sure = math.max(sure, by_clock) end
     S.now, S.epoch = math.max(S.now, sure), chance * SPANS
   end
 end
 
--- The latest to be free: the others go on where replicas with other numbers of slots add and remove in turn.
+-- Remove those that are free latest: the others continue if replicas with different numbers of slots take turns.
 local function spare_slot()
   local best
   for at, slot in ipairs(S.slots) do
@@ -307,10 +308,10 @@ local function last_start()
   return last
 end
 
--- How many slots must be free for a turn in the background: one stays for whoever comes.
+-- Return how many slots must be free for a background turn: one is kept for new requests.
 local SPARE = math.min(2, N)
 
--- When the next turn can be used, where `count` wait for one; `urgent` tells if not all in the background.
+-- Return when the next turn is usable if `count` wait for one; `urgent` if not all of them are in the background.
 local function next_at(count, urgent)
   local frees = {}
   for at, slot in ipairs(S.slots) do
@@ -322,16 +323,16 @@ local function next_at(count, urgent)
   return at
 end
 
--- How many of a caller's wait without a turn.
+-- Return how many of a caller's blocks wait without a turn.
 local function lacks(caller) return caller[COUNT] - (caller[TURNS] or 0) end
 
--- One fewer waits without a turn.
+-- Take one from the demand without a turn.
 local function take(seen, caller, share)
   share[S_COUNT], caller[TURNS], seen.count = share[S_COUNT] - 1, (caller[TURNS] or 0) + 1, seen.count - 1
   if not caller[BACKGROUND] then seen.urgent = seen.urgent - 1 end
 end
 
--- How many wait at the same time as far as pacing goes: the background presses nobody but itself.
+-- Return the demand to consider for pacing: background demand counts only if there is no other.
 local function pressing(urgent, count) return urgent > 0 and urgent or count end
 
 -- Forget the replicas whose reports have expired.
@@ -354,8 +355,8 @@ local function shares_in(caller)
   return caller[SHARES]
 end
 
--- A caller that has come back stands at the present virtual time; one that has left is forgotten once that has passed.
--- Where nobody waits who waited before, a new count begins. `moved` are those of whom that may be so.
+-- A caller that returns starts at the present virtual time; one that has left is forgotten once that has passed. If no
+-- caller of the previous look still waits, virtual time starts again. `moved` are the callers to check.
 local function bring_up_tags(moved, held, carried)
   if not carried then -- then all callers are among the moved
     S.virtual = 0
@@ -376,8 +377,8 @@ local function bring_up_tags(moved, held, carried)
   end
 end
 
--- Who waits over all live replicas, less the turns held unused; callers' tags are brought up to date on the way. A
--- caller's shares are read where they are needed.
+-- Return the demand over all live replicas, less the turns held unused, and update the callers' tags. A caller's shares
+-- are read only when needed.
 local function standing()
   bury_dead()
   local held, named = {}, {}
@@ -429,7 +430,7 @@ local function comes_before(a, b)
   return a[NAME] < b[NAME]
 end
 
--- The first `count` of those who wait without a turn. Each is compared with the last of them: mostly its tag is enough.
+-- Return the first `count` callers that wait without a turn. Each is compared with the last one; usually its tag suffices.
 local function first_callers(waiting, count)
   local first, last, tag, background = {}, nil, math.huge, false
   for each = 1, #waiting do
@@ -448,7 +449,7 @@ local function first_callers(waiting, count)
   return first
 end
 
--- Of as many callers as there are slots, one at least has not moved back by a turn since they were found.
+-- Of as many callers as there are slots, at least one has not moved back by a turn since they were found.
 local function next_caller(seen)
   seen.first = seen.first or first_callers(seen.waiting, N)
   local best
@@ -509,7 +510,7 @@ end
 
 -- The three steps
 
--- Take a report, unless another of the same replica has overtaken it: return whether it has been taken.
+-- Apply a report, unless a later one of the same replica has overtaken it: return whether it was applied.
 local function take_report(count, whole, number)
   local packed = redis.call('HGET', KEYS[3], replica)
   if packed and cmsgpack.unpack(packed)[2] > number then return false end
@@ -526,15 +527,15 @@ local function take_report(count, whole, number)
   return true
 end
 
--- The first bytes of the block as it is stored, in hexadecimal digits; '' where there is none, or something that is no
--- string: a fetch replaces either.
+-- Return the first bytes of the stored block in hexadecimal digits; '' if there is none, or a value of another type,
+-- which a fetch replaces.
 local function stored_head(bytes)
   local head = redis.pcall('GETRANGE', KEYS[6], 0, bytes - 1)
   if type(head) ~= 'string' then return '' end
   return (string.gsub(head, '.', function(char) return string.format('%02x', string.byte(char)) end))
 end
 
--- Forget the fetches whose leases have ended, once in a lease.
+-- Remove the fetches whose leases have ended, once in a lease.
 local function purge_flights()
   if now < S.purge_at then return end
   local packed = redis.call('HGETALL', KEYS[4])
@@ -610,7 +611,7 @@ local function tick(returned, quiet, wants_board, count, urgent, whole, number, 
     give(seen)
     if wish and not begun then
       begun = grant(wish)
-      if begun and begun[1] ~= 'begun' then -- its turn is somebody else's now
+      if begun and begun[1] ~= 'begun' then -- its turn has been passed on
         seen = standing()
         give(seen)
       end
@@ -663,14 +664,14 @@ local function run()
   return { cmsgpack.pack({ S.epoch, now, answer, S.cause or '' }) }
 end
 
--- What can't be read under a key, and what makes no sense, is as good as lost. What Redis refuses is no such thing.
+-- Unreadable or nonsensical values under a key count as lost. Refusals by Redis do not.
 local function is_garbage(fault)
   return string.find(fault, '^-?WRONGTYPE') or string.find(fault, '^@?user_script')
 end
 
 local function text_of(fault) return type(fault) == 'table' and fault.err or tostring(fault) end
 
--- A tick tells differences to what is known here: where nothing is, all must be told.
+-- A tick sends differences to the report known here; without one, the whole report is needed.
 local function lacks_report()
   if op ~= 'tick' or args[6] then return false end
   local packed = S.run_id == RUN and redis.call('HGET', KEYS[3], replica)

@@ -35,7 +35,7 @@ class ServerClock:
         self._recent: deque[_Answer] = deque(maxlen=RECENT_MAX)
 
     def read(self, now_ms: float) -> tuple[int, int]:
-        """Return the epoch (0: none known) and the latest script time that has surely come, in milliseconds."""
+        """Return the epoch (0: none known) and the latest script time that has certainly passed, in milliseconds."""
         return self._epoch, math.floor(self._ahead_ms + now_ms) - 1 if self._epoch else 0
 
     def answered(self, epoch: int, script_ms: int, *, sent_ms: float, now_ms: float) -> None:

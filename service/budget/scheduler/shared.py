@@ -276,7 +276,7 @@ def _packed(wish: Wish, waiting: tuple[WaitingCount, ...]) -> tuple[object, ...]
 
 
 def _head_of(digits: str) -> bytes:
-    """Return the bytes that these digits stand for. Raise StoreUnavailable if they stand for none."""
+    """Return the bytes that these hexadecimal digits encode. Raise StoreUnavailable if they are invalid."""
     try:
         return bytes.fromhex(digits)
     except ValueError as exc:

@@ -72,8 +72,8 @@ class Simulation:
     def _answered(self, replica: str, sent: float) -> float:
         """Return when the reply to the call that has just been made arrives."""
         back = self.now + self._way()
-        epoch, told = self.policy.epoch, self.policy.now
-        self.at(back, lambda: self._watches[replica].answered(epoch, told, sent_ms=sent, now_ms=back))
+        epoch, now_ms = self.policy.epoch, self.policy.now
+        self.at(back, lambda: self._watches[replica].answered(epoch, now_ms, sent_ms=sent, now_ms=back))
         return back
 
     def _tick_at(self, replica: str, when: float) -> None:
@@ -94,16 +94,16 @@ class Simulation:
             for caller, line in self.lines[replica].items()
             if line
         )
-        told = self.policy.tick(
+        ticked = self.policy.tick(
             self._reading(replica, sent), replica, rows, returned=(), quiet=False, wants_board=False
         )
         back = self._answered(replica, sent)
-        for turn in told.turns:
+        for turn in ticked.turns:
             if turn.id not in self._using:
                 self._using.add(turn.id)
                 self._begin_at(replica, back, turn.id, turn.caller)
-        if told.due_in_ms is not None:
-            self._tick_at(replica, back + min(told.due_in_ms, self.rules.report_lease_ms / 3))
+        if ticked.due_in_ms is not None:
+            self._tick_at(replica, back + min(ticked.due_in_ms, self.rules.report_lease_ms / 3))
 
     def _begin_at(self, replica: str, sent: float, turn: int, caller: str) -> None:
         self.at(sent + self._way(), lambda: self._begin(replica, sent, turn, caller))

@@ -41,15 +41,15 @@ class Alone:
             WaitingCount(caller=caller, weight=self.weights[caller], count=count, waited_ms=0)
             for caller, count in self.waiting.items()
         )
-        told = self.policy.tick(self.read(), "r", rows, returned=(), quiet=False, wants_board=board)
+        ticked = self.policy.tick(self.read(), "r", rows, returned=(), quiet=False, wants_board=board)
         begun = []
-        for turn in told.turns:
+        for turn in ticked.turns:
             answer = self.policy.begin(self.read(), "r", turn.id, block=str(turn.id), known=b"", stored=b"")
             if isinstance(answer, Begun):
                 begun.append(turn.caller)
                 self.waiting[turn.caller] -= 1
                 self.running.append((turn.id, self.now, str(turn.id)))
-        return begun, told.board, told.due_in_ms
+        return begun, ticked.board, ticked.due_in_ms
 
 
 @settings(max_examples=25, deadline=None, print_blob=True)

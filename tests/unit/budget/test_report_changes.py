@@ -11,7 +11,7 @@ def row(caller: str, count: int = 1, *, waited_ms: int = 0, weight: float = 1.0)
     return WaitingCount(caller=caller, weight=weight, count=count, waited_ms=waited_ms)
 
 
-def told(reports: ReportChanges, *rows: WaitingCount, now_ms: float = 0.0) -> dict[str, int]:
+def sent(reports: ReportChanges, *rows: WaitingCount, now_ms: float = 0.0) -> dict[str, int]:
     """Return what a tick sends, once it is answered."""
     changes = reports.changes(rows, now_ms=now_ms)
     reports.answered()
@@ -23,38 +23,38 @@ def test_the_first_report_is_whole_and_a_steady_one_empty() -> None:
     reports = ReportChanges()
     assert reports.changes((row("a", 2), row("b")), now_ms=0).whole
     reports.answered()
-    assert told(reports, row("a", 2, waited_ms=500), row("b", waited_ms=501), now_ms=500) == {}
+    assert sent(reports, row("a", 2, waited_ms=500), row("b", waited_ms=501), now_ms=500) == {}
 
 
 def test_changes_are_sent() -> None:
     """A changed count, weight or oldest block; added and removed rows."""
     reports = ReportChanges()
-    told(reports, row("a", 2), row("b"), row("c"), row("d"))
+    sent(reports, row("a", 2), row("b"), row("c"), row("d"))
     changed = (row("a", 1, waited_ms=100), row("b", weight=2.0, waited_ms=100), row("c", waited_ms=20), row("e"))
-    assert told(reports, *changed, now_ms=100) == {"a": 1, "b": 1, "c": 1, "d": 0, "e": 1}
-    assert told(reports, *changed[:3], row("e", waited_ms=0), now_ms=100) == {}
+    assert sent(reports, *changed, now_ms=100) == {"a": 1, "b": 1, "c": 1, "d": 0, "e": 1}
+    assert sent(reports, *changed[:3], row("e", waited_ms=0), now_ms=100) == {}
 
 
 def test_unanswered_changes_are_sent_again() -> None:
     """After a tick without an answer its rows are sent again, as they are then, including removed ones."""
     reports = ReportChanges()
-    told(reports, row("a"), row("b"))
+    sent(reports, row("a"), row("b"))
     reports.changes((row("a"), row("c")), now_ms=0)
     reports.failed()
-    assert told(reports, row("a"), row("b")) == {"b": 1, "c": 0}
+    assert sent(reports, row("a"), row("b")) == {"b": 1, "c": 0}
 
 
 def test_changes_made_by_the_scheduler_are_sent() -> None:
     """A turn that is begun reduces the count by one; also if that happens while a tick is in progress."""
     reports = ReportChanges()
-    told(reports, row("a", 2))
+    sent(reports, row("a", 2))
     reports.uncertain(["a"])
-    assert told(reports, row("a", 2)) == {"a": 2}
+    assert sent(reports, row("a", 2)) == {"a": 2}
     reports.changes((row("a", 2),), now_ms=0)
     reports.uncertain(["a"])
     reports.answered()
-    assert told(reports, row("a", 2)) == {"a": 2}
-    assert told(reports, row("a", 2)) == {}
+    assert sent(reports, row("a", 2)) == {"a": 2}
+    assert sent(reports, row("a", 2)) == {}
 
 
 def test_the_whole_report_is_sent_periodically() -> None:
@@ -91,7 +91,7 @@ def test_the_rows_sent_add_up_to_the_report(history: list[tuple[dict[str, int], 
 
 
 def test_an_unanswered_whole_report_is_not_sent_again() -> None:
-    """If Redis is slow, whole reports would slow it further: the next tick only asks whether it has arrived."""
+    """If Redis is slow, whole reports would slow it further: the next tick only checks whether it has arrived."""
     reports = ReportChanges()
     first = reports.changes((row("a"),), now_ms=0)
     reports.failed()

@@ -65,7 +65,7 @@ def ended(*, sent_at_s: float | None, result: str = "ok") -> CallEnd:
     return CallEnd(call=call, result=result, code=None, took_s=0.1, sent_at_s=sent_at_s)
 
 
-def told(tally: CallMetrics) -> dict[str, float]:
+def summary(tally: CallMetrics) -> dict[str, float]:
     """The worst window, and calls by result."""
     samples = [sample for family in tally.collect() for sample in family.samples]
     found = {s.labels["result"]: s.value for s in samples if s.name == "taskgate_upstream_calls_total" and s.value}
@@ -99,18 +99,18 @@ def test_calls_that_were_never_sent_are_in_no_window() -> None:
     for sent_at_s in (99.9, 99.1, 99.5, 97.0):
         tally(ended(sent_at_s=sent_at_s))
     tally(ended(sent_at_s=None, result="unreachable"))
-    assert told(tally) == {"ok": 4, "unreachable": 1, "worst": 3}
+    assert summary(tally) == {"ok": 4, "unreachable": 1, "worst": 3}
     now_s += KEEP_S + 1
-    assert told(tally)["worst"] == 0
+    assert summary(tally)["worst"] == 0
 
 
-def test_what_is_remembered_of_calls_is_bounded() -> None:
+def test_remembered_calls_are_bounded() -> None:
     """However many calls there are in a minute, no more than a bound is remembered."""
     tally = CallMetrics({"shop": SEOUL}, clock=lambda: 1.0)
     end = ended(sent_at_s=1.0)
     for _ in range(KEEP_MAX + 10):
         tally(end)
-    assert KEEP_MAX // 2 <= told(tally)["worst"] <= KEEP_MAX
+    assert KEEP_MAX // 2 <= summary(tally)["worst"] <= KEEP_MAX
 
 
 def test_each_error_has_a_word_from_a_closed_set() -> None:
@@ -150,12 +150,12 @@ def test_series_that_alerts_use_exist_from_the_start() -> None:
     """Each result, each kind of Redis's errors and 500 are series from the start: their first one is an increase."""
     apps = {"shop": SEOUL}
     metrics = Metrics(version="1", apps=apps, callers=tuple, clock=lambda: 1.0)
-    told = read("text/plain", generate_latest(metrics.registry).decode())
-    results = told.of("taskgate_upstream_calls_total", app="shop", region="seoul")
+    scrape = read("text/plain", generate_latest(metrics.registry).decode())
+    results = scrape.of("taskgate_upstream_calls_total", app="shop", region="seoul")
     assert {(s.labels["result"], s.value) for s in results} == {(result, 0) for result in RESULTS}
-    errors = told.of("taskgate_redis_errors_total")
+    errors = scrape.of("taskgate_redis_errors_total")
     assert {s.labels["detail"] for s in errors} == set(get_args(StoreDetail))
-    assert [s.value for s in told.of("taskgate_requests_total", route="/tasks", status="500")] == [0]
+    assert [s.value for s in scrape.of("taskgate_requests_total", route="/tasks", status="500")] == [0]
 
 
 async def test_a_loop_that_is_held_up_is_late(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,49 @@
+"""Calls of schedulers with what tests of them leave out."""
+
+from service.budget.scheduler.interfaces import FIRST_WISH, Scheduler, Ticked, Turn, Wish
+from tests.contract.scheduler_world import RULES, World
+
+REST = RULES.rest_ms
+QUIET = RULES.transit_ms + REST
+KEY = "tg:{news}:block"
+
+
+async def tick(
+    replica: Scheduler,
+    *rows: object,
+    returned: tuple[int, ...] = (),
+    quiet: bool = False,
+    board: bool = False,
+    wish: Wish | None = None,
+) -> Ticked:
+    return await replica.tick(rows, returned=returned, quiet=quiet, wants_board=board, wish=wish)  # type: ignore[arg-type]
+
+
+def wish(
+    caller: str = "a", block: str = "b", *, number: int = 1, known: bytes = b"", in_use: tuple[int, ...] = ()
+) -> Wish:
+    return Wish(turn=FIRST_WISH + number, in_use=in_use, caller=caller, block=block, block_key=KEY, known=known)
+
+
+async def begin(replica: Scheduler, turn: Turn, block: str = "b", *, known: bytes = b"") -> object:
+    return await replica.begin(turn.id, block=block, block_key=KEY, known=known)
+
+
+async def done(
+    replica: Scheduler,
+    turn: Turn,
+    block: str = "b",
+    *,
+    pause_ms: int = 0,
+    reason: str = "",
+    took_ms: int | None = None,
+) -> None:
+    await replica.done(turn.id, block=block, pause_ms=pause_ms, pause_reason=reason, took_ms=took_ms)
+
+
+async def awake(world: World, name: str = "r1") -> Scheduler:
+    """A replica whose app's first quiet window has passed."""
+    replica = world.replica(name)
+    await tick(replica)
+    world.now += QUIET
+    return replica
