@@ -89,7 +89,7 @@ class Comparison:
         )
 
     def at_half(self, port: int) -> tuple[float, Measured]:
-        """Return the greatest rate of a hit, and what is measured at half of it."""
+        """Return the greatest rate of a hit, and the measurements at half of it."""
         load = Load(seconds=ROUND_S)
         greatest = max(wrk(port, load).rate for _ in range(3))
         paced = Load(seconds=ROUND_S, script=paced_script(self._directory, rate=greatest / 2))
