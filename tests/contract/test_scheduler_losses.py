@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import redis
 
-from service.budget.scheduler.interfaces import Beginning, Begun, Rules, Scheduler, Ticked, WaitingCount
+from service.budget.scheduler.interfaces import Beginning, Begun, Rules, Scheduler, Ticked, Turn, WaitingCount
 from tests.contract.scheduler_world import World, row, server
 from tests.windows import most_in_window
 
@@ -150,3 +150,28 @@ async def _call_without_end(world: World, replica: Scheduler) -> None:
             if await replica.begin(turn.id, block="d", block_key="tg:{news}:d", known=b"") == Begun():
                 return
         world.now += STEP_MS
+
+
+async def test_a_call_that_is_sent_after_a_loss_is_a_window_from_those_begun_after_it(world: World) -> None:
+    """A call may have begun just before the loss, and be sent only when its slot would have rested."""
+    replica = world.replica("a")
+    await _tick_for(replica)
+    world.now += RULES.longest_ms - RULES.ahead_ms
+    turn = (await _tick_for(replica))[0]
+    begun = await replica.begin(turn.id, block="b", block_key="tg:{news}:b", known=b"")
+    assert begun == Begun(usable_in_ms=RULES.ahead_ms)
+    sent_ms = world.now + RULES.ahead_ms
+    _lose_everything(world)
+    while not (turns := await _tick_for(replica)):
+        world.now += 1
+    assert world.now + turns[0].usable_in_ms >= sent_ms + RULES.transit_ms + RULES.window_ms
+
+
+async def _tick_for(replica: Scheduler) -> tuple[Turn, ...]:
+    return (await replica.tick((row("a"),), returned=(), quiet=False, wants_board=False)).turns
+
+
+def _lose_everything(world: World) -> None:
+    world.policy.forget()
+    if world.client is not None:
+        world.client.flushall()
