@@ -35,7 +35,7 @@ def series(metric: str, values: str, *, pod: str = "a", **labels: str) -> Series
 
 
 def durations(metric: str, *, quick: int, slow: int, **labels: str) -> tuple[Series, ...]:
-    """A histogram: so many a minute take up to 0.1 s, and so many between that and 0.25 s."""
+    """Return a histogram: `quick` a minute take up to 0.1 s, and `slow` between that and 0.25 s."""
     counts = {"0.05": quick, "0.1": quick, "0.25": quick + slow, "0.5": quick + slow, "+Inf": quick + slow}
     return tuple(series(f"{metric}_bucket", f"0+{count}x60", le=le, **labels) for le, count in counts.items())
 

@@ -46,7 +46,7 @@ class Release:
         return self._cluster.all(kinds, namespace=self._namespace, selector=selector)
 
     def config(self) -> Any:
-        """Return the gateway's configuration as it stands in the cluster."""
+        """Return the gateway's current configuration in the cluster."""
         found = self._cluster.get("configmap", f"{NAME}-taskgate", namespace=self._namespace)
         return yaml.safe_load(found["data"]["taskgate.yaml"])
 

@@ -4,7 +4,10 @@ from service.budget.scheduler.interfaces import FIRST_WISH, Scheduler, Ticked, T
 from tests.contract.scheduler_world import RULES, World
 
 REST = RULES.rest_ms
-QUIET = RULES.transit_ms + REST
+QUIET = RULES.longest_ms
+"""For how long all slots start taken."""
+TAKEN = RULES.transit_ms + REST
+"""For how long one is taken from when its call is sent."""
 KEY = "tg:{news}:block"
 
 

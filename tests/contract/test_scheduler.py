@@ -1,7 +1,7 @@
 """The guarantees of every scheduler: the same tests on the policy alone and on the script in a real Valkey."""
 
 from service.budget.scheduler.interfaces import Begun, Joined, Lapsed, Paused, Rules
-from tests.contract.scheduler_calls import QUIET, REST, awake, begin, done, tick
+from tests.contract.scheduler_calls import QUIET, REST, TAKEN, awake, begin, done, tick
 from tests.contract.scheduler_world import RULES, World, row
 
 
@@ -96,7 +96,7 @@ async def test_a_repeated_begin_renews_the_slot(world: World) -> None:
     world.now += 150
     assert await begin(replica, turn) == Begun()
     assert await begin(replica, turn, "another") == Lapsed()
-    world.now += QUIET - 1
+    world.now += TAKEN - 1
     assert (await tick(replica)).free == 1
     world.now += 1
     assert (await tick(replica)).free == 2
@@ -186,7 +186,7 @@ async def test_quiet_takes_all_slots(world: World) -> None:
     replica = await awake(world)
     (turn,) = (await tick(replica, row("a"))).turns
     ticked = await tick(replica, row("a"), quiet=True)
-    assert (ticked.turns, ticked.free, ticked.due_in_ms) == ((), 0, QUIET - RULES.ahead_ms)
+    assert (ticked.turns, ticked.free, ticked.due_in_ms) == ((), 0, TAKEN - RULES.ahead_ms)
     assert await begin(replica, turn) == Lapsed()
 
 

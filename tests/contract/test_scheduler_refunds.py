@@ -9,7 +9,7 @@ from service.budget.scheduler.interfaces import AlreadyStored, Begun, Joined, La
 from tests.contract.scheduler_world import RULES, World, row, server
 
 KEY = "tg:{news}:b"
-QUIET = RULES.transit_ms + RULES.rest_ms
+QUIET = RULES.longest_ms
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import redis
 from service.budget.scheduler.interfaces import FIRST_WISH, Scheduler, Ticked, WaitingCount, Wish
 from tests.contract.scheduler_world import RULES, ScriptHere, World, row, server
 
-QUIET = RULES.transit_ms + RULES.rest_ms
+QUIET = RULES.longest_ms
 
 
 @pytest.fixture(scope="module")

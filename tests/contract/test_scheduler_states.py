@@ -245,7 +245,7 @@ class Histories(RuleBasedStateMachine):
             self.both(replica, "done", turn, pause_ms=0, **arguments, **self.way(draw))
 
     def answered(self, draw: Draw, turn: int) -> int | None:
-        """The call is answered, at once or after a while, and `done` may be sent later; return what it tells."""
+        """The call is answered, at once or after a while, and `done` may be sent later; return its result."""
         use = next((use for use in self.uses if use.turn == turn), None)
         if use is None:
             return None

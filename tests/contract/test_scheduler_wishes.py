@@ -5,7 +5,7 @@ import redis
 
 from service.budget.scheduler.interfaces import AlreadyStored, Begun, Joined, Turn
 from service.model.errors import StoreUnavailable
-from tests.contract.scheduler_calls import KEY, QUIET, REST, awake, begin, done, tick, wish
+from tests.contract.scheduler_calls import KEY, QUIET, REST, TAKEN, awake, begin, done, tick, wish
 from tests.contract.scheduler_world import RULES, World, row
 
 
@@ -104,7 +104,7 @@ async def test_a_turn_that_is_begun_early_takes_its_slot_from_when_it_is_usable(
     assert (await tick(replica)).free == 0
     world.now += 1
     assert (await tick(replica)).free == 1
-    world.now += QUIET - REST - 1
+    world.now += TAKEN - REST - 1
     assert (await tick(replica)).free == 1
     world.now += 1
     assert (await tick(replica)).free == 2

@@ -87,7 +87,7 @@ class _Answering:
         return self
 
     async def __call__(self, keys: object, args: object) -> list[object]:
-        """See `Script`: only the present run is asked for this way, and there is none."""
+        """See `Script`: only the current run is requested this way, and there is none."""
         del keys, args
         return [b"", 0]
 

@@ -61,7 +61,7 @@ async def test_the_body_has_the_documented_members(web: Web) -> None:
     assert body["last_success_at"] is None
 
 
-async def test_what_is_not_known_is_null(web: Web) -> None:
+async def test_unknown_figures_are_null(web: Web) -> None:
     """With Redis unavailable the answer says so, and is not an error."""
     web.gateway.view = {"redis_away": True, "free": None, "pause_s": None}
     answer = await web.get("/budget")

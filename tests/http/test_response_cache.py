@@ -11,6 +11,7 @@ from service.model.callers import Authenticated
 from service.model.origin import FetchCost
 from service.model.pages import Source
 from service.observe.request import RequestRecord
+from service.web.middleware import FIELDS_MAX_BYTES
 from service.web.response_cache import ResponseCache
 from tests.http.fake_gateway import NOW_S
 from tests.http.site import AUTH, MANY_AUTH, Web, key_callers
@@ -159,6 +160,15 @@ async def test_invalid_requests_are_rejected_despite_a_cached_response(desk: Des
     assert (await desk.client.get("/tasks", headers=twice)).status_code == 401
 
 
+async def test_fields_of_the_largest_size_are_served_from_the_cache(desk: Desk) -> None:
+    """One byte more is rejected, as it is without a cached response."""
+    sent = (await desk.cached()).request.headers.raw
+    left = FIELDS_MAX_BYTES - sum(len(name) + len(value) for name, value in sent) - len("Cookie")
+    assert (await desk.get(headers={"Cookie": "x" * left})).status_code == 200
+    assert desk.asked == 0
+    assert (await desk.get(headers={"Cookie": "x" * (left + 1)})).status_code == 431
+
+
 async def test_conditional_requests_are_cached_separately(desk: Desk) -> None:
     """A request with `If-None-Match` is cached separately: 304 again, without a body."""
     tag = (await desk.cached()).headers["etag"]
@@ -197,9 +207,12 @@ async def test_a_credential_ends_by_the_machines_own_clock(desk: Desk) -> None:
 
 
 async def test_a_clock_that_steps_back_makes_nothing_fresh(desk: Desk) -> None:
-    """An answer from what is now the future is not sent again."""
+    """An answer from what is now the future, by more than a second, is not sent again."""
     await desk.cached()
-    desk.now_s -= 3600
+    desk.now_s = NOW_S - 4 - 1
+    assert (await desk.get()).headers["age"] == "0"
+    assert desk.asked == 0
+    desk.now_s -= 0.1
     await desk.get()
     assert desk.asked == 1
 

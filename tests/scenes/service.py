@@ -24,7 +24,7 @@ class Service:
         self.port = 0
 
     async def probe(self) -> None:
-        """Query all for their readiness, for ever."""
+        """Query all for their readiness until cancelled."""
         while True:
             for replica in self._replicas:
                 try:

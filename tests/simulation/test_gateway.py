@@ -151,8 +151,8 @@ def test_a_replica_that_shuts_down_refuses_waiting_requests() -> None:
     play(scene)
 
 
-def test_a_replica_that_refuses_sends_those_who_wait_to_another_at_once() -> None:
-    """A call under way is awaited; whoever waits for a turn is refused, before anything is closed."""
+def test_a_replica_that_refuses_rejects_waiting_requests_at_once() -> None:
+    """A call under way is awaited; requests that wait for a turn are refused, before anything is closed."""
 
     async def scene(world: SmallWorld) -> None:
         world.upstream.took_s = 1.0

@@ -43,7 +43,7 @@ def test_a_part_of_a_stream_lives_as_long_as_its_block() -> None:
     play(scene)
 
 
-def test_the_second_block_of_a_page_may_wait_for_what_is_left_of_the_patience() -> None:
+def test_the_second_block_of_a_page_has_the_remaining_patience() -> None:
     """One slot is free: the first block takes it, and the other one waits for the next."""
 
     async def scene(world: SmallWorld) -> None:

@@ -72,9 +72,7 @@ def test_a_query_that_is_refused_is_not_answered_stale() -> None:
     ],
     ids=["an HTTP status", "no answer", "a stop"],
 )
-def test_an_upstream_that_fails_is_covered_by_what_is_stale(
-    error: Exception, reason: StaleReason, forward: Forward
-) -> None:
+def test_stale_pages_cover_a_failing_upstream(error: Exception, reason: StaleReason, forward: Forward) -> None:
     """Stale pages are served up to `stale_if_error_s`, and say that a call was made; after that callers get the
     error."""
 
@@ -118,7 +116,7 @@ def test_while_calls_are_stopped_none_is_made() -> None:
     play(scene)
 
 
-def test_a_wait_that_is_too_long_is_covered_by_what_is_stale() -> None:
+def test_a_stale_page_covers_a_wait_that_is_too_long() -> None:
     """If all slots are taken for longer than the patience, the stale page is served at once, and says why."""
 
     async def scene(world: SmallWorld) -> None:

@@ -139,7 +139,7 @@ def test_a_look_at_a_scheduler_that_hangs_ends() -> None:
 
 
 def test_before_the_first_tick_nothing_is_known_of_waits_and_pauses() -> None:
-    """And so none is told, and nobody is refused for it."""
+    """Before the first tick no estimate is given, and no request is refused for one."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
         new = Line(scheduler, app="shop", rules=RULES)

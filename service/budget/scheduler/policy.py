@@ -170,11 +170,8 @@ class Policy:
             self._advance(reading)
         self.raw = reading.raw_ms
         self.ahead_ms = reading.ahead_ms
-        longest_ms = rules.transit_ms + rules.rest_ms
         for slot in self.slots:
-            slot.free_at = min(
-                slot.free_at, self.now + rules.ahead_max_ms + longest_ms
-            )  # taken by one with a longer window
+            slot.free_at = min(slot.free_at, self.now + rules.longest_ms)  # taken by one with a longer window
             if slot.pending and self.now >= slot.usable_at + rules.turn_lease_ms:
                 self._refund(slot)
         while len(self.slots) > rules.calls:
@@ -185,7 +182,7 @@ class Policy:
                 self._refund(spare)
             self.slots.remove(spare)
         while len(self.slots) < rules.calls:
-            self.slots.append(Slot(free_at=self.now + longest_ms, started=self.now))
+            self.slots.append(Slot(free_at=self.now + rules.longest_ms, started=self.now))
 
     def _advance(self, reading: Reading) -> None:
         step_ms = self.rules.clock_step_ms

@@ -25,6 +25,7 @@ local RUN, REPLACED = ARGV[3], ARGV[4]
 local N, WINDOW, TRANSIT, TURN_LEASE, FETCH_LEASE, REPORT_LEASE, AHEAD, AHEAD_MAX, CLOCK_STEP, GAP, CHANNEL =
   unpack(rules)
 local REST = WINDOW + 1 -- for what is lost in rounding
+local LONGEST = AHEAD_MAX + TRANSIT + REST -- that a slot may be taken from its begin: its call may be sent AHEAD_MAX later
 
 -- Fields of a slot; pending: held for a turn that has not begun.
 local FREE_AT, STARTED, TURN, REPLICA, CALLER, COST, USABLE_AT, BEGUN_AT, BLOCK = 1, 2, 3, 4, 5, 6, 7, 8, 9
@@ -276,7 +277,7 @@ local function settle()
   S.raw = raw
   now = S.now
   for _, slot in ipairs(S.slots) do
-    slot[FREE_AT] = math.min(slot[FREE_AT], now + AHEAD_MAX + TRANSIT + REST) -- taken by one with a longer window
+    slot[FREE_AT] = math.min(slot[FREE_AT], now + LONGEST) -- taken by one with a longer window
     if pending(slot) and now >= slot[USABLE_AT] + TURN_LEASE then refund(slot) end
   end
   while #S.slots > N do
@@ -285,7 +286,7 @@ local function settle()
     table.remove(S.slots, at)
   end
   while #S.slots < N do
-    S.slots[#S.slots + 1] = { now + TRANSIT + REST, now, 0, '', '', 0, 0, -1, '' }
+    S.slots[#S.slots + 1] = { now + LONGEST, now, 0, '', '', 0, 0, -1, '' }
   end
 end
 

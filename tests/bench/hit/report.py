@@ -24,7 +24,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """All rows, the greatest rate of a hit, and what is measured at half of it: of a hit, and of the bare app.
+    """All rows, the greatest rate of a hit, and the measurements at half of it: of a hit, and of the bare app.
 
     `mixed` is what the mixed load costs FastAPI with a lock, and the gateway, at the same low rate; None without it.
     """
@@ -56,7 +56,8 @@ Written by `make bench-hit`. {facts()}; {_versions()}.
 
 One page of {LIMIT} tasks, about 6 KB, {CONNECTIONS} connections, by `wrk` with one thread on core 1, where Valkey
 and the upstream run, too; each server alone on core 0 while it is asked. {rounds} rounds of {round_s:g} s in turn; a
-ratio is the median of the ratios of neighbouring rounds. Compare ratios: rates are those of a shared machine.
+ratio is the median of the ratios of neighbouring rounds. Compare ratios: rates are those of a shared machine. A round
+in which a request fails is repeated, at most two of a comparison.
 
 *Replayed* is the same request again, served by the response cache; *not replayed* is one with `Cache-Control`, whose
 page is cut from a block in memory. The gateway checks the credential, counts,

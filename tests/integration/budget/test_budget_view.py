@@ -81,7 +81,7 @@ def _named(body: Any, caller: str) -> Any:
     return next(share for share in body["callers"] if share["caller"] == caller)
 
 
-async def test_what_is_used_on_one_replica_is_seen_on_both(own_valkey: Server) -> None:
+async def test_usage_of_one_replica_is_seen_on_both(own_valkey: Server) -> None:
     """Turns are counted for the caller that paid, saved fetches for those that joined; the sandbox counts the same."""
     async with gateways(own_valkey) as both:
         for offset in (0, 100, 200):

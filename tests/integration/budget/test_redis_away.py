@@ -1,4 +1,4 @@
-"""Two replicas with lines of their own on a real Valkey, which is killed and comes back."""
+"""Two replicas with separate lines on a real Valkey, which is killed and restarted."""
 
 import asyncio
 import time
@@ -103,7 +103,7 @@ def _worst(sent_s: list[float]) -> int:
 
 
 async def _more(sent_s: list[float], count: int) -> None:
-    """Wait until so many more calls were sent."""
+    """Wait until this many more calls were sent."""
     enough = len(sent_s) + count
     await until(lambda: len(sent_s) >= enough, within_s=10)
 
@@ -136,7 +136,7 @@ async def test_a_frozen_redis_keeps_its_state_and_the_limit(own_valkey: Server) 
 
 
 async def test_closed_replicas_make_no_call_without_redis(own_valkey: Server) -> None:
-    """Waiting requests get the error, nothing is sent while Redis is unavailable, and all goes on when it is back."""
+    """Waiting requests get the error, nothing is sent while Redis is unavailable, and calls resume when it is back."""
     sent_s: list[float] = []
     async with replicas(own_valkey, sent_s, shares=False) as both:
         await _more(sent_s, 8)

@@ -151,7 +151,8 @@ class NoSlot:
 
 @pytest.mark.parametrize(("attempt", "again"), [(1, True), (2, False)])
 async def test_a_call_during_a_purge_is_repeated(pair: tuple[Replica, Replica], attempt: int, again: bool) -> None:
-    """The result of a call that began before the purge serves nobody: it is repeated, within the bound on tries."""
+    """The result of a call that began before the purge is never served: the call is repeated, within the bound on
+    tries."""
     one, two = pair
     upstream = SlowUpstream()
     settings = AppSettings(sdkappid=1_400_000_000, admin="a", secret_env="S")

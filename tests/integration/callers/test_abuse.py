@@ -98,8 +98,8 @@ async def test_more_connections_than_allowed_wait(mount: Mounted) -> None:
 
 
 async def test_one_caller_floods_and_another_is_served(mount: Mounted) -> None:
-    """5,000 requests of one caller at once, each for a query of its own: what exceeds its bound is refused, and a
-    caller who asks now and then has pages from memory and turns in the line."""
+    """5,000 requests of one caller at once, each for a query of its own: requests beyond its bound are refused, and
+    a caller with few requests gets pages from memory and turns."""
     mount.put("greedy", "normal")
     async with mounted(mount):
         assert (await mount.ask(key_of("normal"))).status == 200

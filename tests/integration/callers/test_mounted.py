@@ -96,7 +96,7 @@ async def test_a_reload_drops_cached_responses(mount: Mounted) -> None:
 
 
 async def test_tokens_are_accepted_while_the_issuer_fails(mount: Mounted, signer: Any, key_server: Any) -> None:
-    """Tokens are accepted, even when the issuer is gone; a flood of unknown keys fetches from it no more than once."""
+    """Tokens are accepted even while the issuer is unreachable; a flood of unknown keys fetches from it only once."""
     async with key_server.served() as base:
         mount.put(callers=with_account("shop/reports"), service_accounts=tokens(jwks_url=base))
         async with mounted(mount):

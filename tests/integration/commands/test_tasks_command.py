@@ -63,7 +63,7 @@ async def test_ndjson_has_one_task_per_line(web: Web) -> None:
 
 
 async def test_a_limit_ends_the_stream(web: Web) -> None:
-    """After so many tasks it ends with status 0, and no more blocks are requested than that takes."""
+    """After `--limit` tasks it ends with status 0, and no more blocks are requested than needed."""
     web.gateway.chunk_outcomes[200] = asyncio.Event()
     async with web.on_a_socket() as port:
         status, out, err = await run(port, "--limit", "120")

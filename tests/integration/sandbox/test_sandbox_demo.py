@@ -159,7 +159,7 @@ async def test_a_killed_demo_leaves_nothing_behind(start) -> None:
 
 
 async def test_a_gateway_that_ignores_sigterm_is_ended(start) -> None:
-    """A gateway that ignores SIGTERM is ended all the same, in bounded time."""
+    """A gateway that ignores SIGTERM is killed, in bounded time."""
     demo = await start("deaf")
     await demo.up()
     demo.process.send_signal(signal.SIGTERM)

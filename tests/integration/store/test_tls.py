@@ -64,7 +64,7 @@ def authority(tmp_path: Path) -> Authority:
 async def behind_tls(
     valkey: Server, cert: tuple[Path, Path], *, clients: Authority | None = None
 ) -> AsyncIterator[str]:
-    """The URL of the server behind TLS, which asks for a certificate of `clients`."""
+    """The URL of the server behind TLS, which requires a certificate of `clients`."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*cert)
     if clients is not None:

@@ -66,7 +66,7 @@ def call_of(origin: Origin, *, attempt: int = 1) -> Call:
     return Call(app="shop", payer=Payer(caller="single", origin=origin, waited_s=2.0), attempt=attempt)
 
 
-async def test_a_request_goes_on_with_its_callers_trace() -> None:
+async def test_a_request_continues_its_callers_trace() -> None:
     """The span is a child of the caller's `traceparent`, is named after the route, and is the parent passed on."""
     bench = Bench()
     assert await bench.get("/problems/nothing?x=hunter2", {"traceparent": TRACEPARENT}) == 404

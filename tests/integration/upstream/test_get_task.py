@@ -65,7 +65,7 @@ async def test_refusals(bench: Bench) -> None:
 
 
 async def test_a_signature_refused_as_expired_is_replaced_for_both(bench: Bench) -> None:
-    """After 70001 the next call, of either kind, is signed anew."""
+    """After 70001 the next call, of either kind, gets a new signature."""
     bench.upstream.scene = refusals(70001)
     before = bench.signer.current(bench.wall_s).number
     with pytest.raises(UpstreamRefused) as caught:

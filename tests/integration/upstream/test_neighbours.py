@@ -186,7 +186,7 @@ async def test_apps_share_no_connection(bench: Bench, names: Names) -> None:
 
 
 def replaced_by_a_pipe(file: Path) -> None:
-    """Replace a file by a pipe: any reader that opens it hangs until somebody writes."""
+    """Replace a file by a pipe: any reader that opens it hangs until it is written to."""
     pipe = file.with_name("pipe")
     os.mkfifo(pipe)
     pipe.replace(file)

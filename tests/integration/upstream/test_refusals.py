@@ -89,7 +89,7 @@ async def test_pause_for_bad_signatures_outlasts_a_new_secret(bench: Bench) -> N
 
 @pytest.mark.parametrize("code", [70001, 70052])
 async def test_expired_signature(bench: Bench, code: int) -> None:
-    """A signature refused as expired is not used again; the next call is signed anew."""
+    """A signature refused as expired is not used again; the next call gets a new one."""
     bench.upstream.scene = refusals(code)
     with pytest.raises(UpstreamRefused) as caught:
         await bench.fetch()
@@ -147,7 +147,7 @@ async def test_expired_over_and_over(bench: Bench) -> None:
 
 
 async def test_expired_while_others_are_under_way(bench: Bench) -> None:
-    """Several calls refused with the same expired signature don't stop calls: none of them was signed anew."""
+    """Several calls refused with the same expired signature don't stop calls: none of them had a new signature."""
     bench.upstream.scene = refusals(70001, 70001, 70001)
     together = asyncio.Barrier(3)
 

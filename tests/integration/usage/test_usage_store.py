@@ -337,7 +337,7 @@ async def test_a_window_of_ten_seconds_is_counted_as_one(world: World) -> None:
 
 
 async def test_garbage_is_replaced(world: World) -> None:
-    """Garbage and wrong types under the keys cost the counts there: never a fault, and counting goes on."""
+    """Garbage and wrong types under the keys cost the counts there, but never cause a fault, and counting continues."""
     one = world.usage_store("one")
     one.count("a", "turns", 2)
     await one.flush()

@@ -206,7 +206,7 @@ async def test_quiet_lasts_until_the_slowest_has_noticed() -> None:
 
 
 async def test_a_return_that_fails_halfway_is_quiet_at_the_next() -> None:
-    """Redis answers once and is gone again: its next answer still begins with a quiet window."""
+    """Redis answers once and is unavailable again: its next answer still begins with a quiet window."""
     world = World()
     await world.turn()
     await world.cut_off()
@@ -249,7 +249,7 @@ async def test_a_turn_that_may_not_begin_is_not_listed() -> None:
 
 
 async def test_a_pause_holds_after_each_switch() -> None:
-    """A pause set by the upstream before the switch, or while alone, holds on the side that comes next."""
+    """A pause set by the upstream before the switch, or while alone, holds on the next side."""
     world = World()
     turn = await world.turn()
     await world.begin(turn)
@@ -276,7 +276,7 @@ async def test_the_board_estimates_waits_for_the_replicas_share() -> None:
 
 
 async def test_a_scheduler_without_waiting_requests_watches_redis() -> None:
-    """A started scheduler notices by itself that Redis is gone and that it is back, and ends when closed."""
+    """A started scheduler detects by itself that Redis is away and that it is back, and ends when closed."""
     world = World(clock_s=asyncio.get_running_loop().time)
     world.shared.away = True
     world.sharing.start()

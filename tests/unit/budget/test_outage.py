@@ -52,7 +52,7 @@ def test_a_replica_that_shared_stays_quiet_until_all_have_noticed(
 
 
 def test_quiet_stays_owed_where_redis_fails_again() -> None:
-    """A return that is cut short is made up for at the next one, even if nobody has shared in between."""
+    """A return that is cut short is made up for at the next one, even if no replica has shared in between."""
     back = _outage().failed(asked_s=1, now_s=1).failed(asked_s=3, now_s=3).answered(now_s=20.0)
     assert back.failed(asked_s=20.1, now_s=20.2).answered(now_s=20.3).owed_until_s is not None
 

@@ -70,7 +70,7 @@ def test_a_caller_that_requests_rarely_is_served_next() -> None:
 
 
 def test_asking_one_at_a_time_gains_nothing() -> None:
-    """A caller that asks again whenever it is served gets no more than one with a backlog."""
+    """A caller that sends its next request whenever it is served gets no more than one with a backlog."""
     scene = simulation(replicas=2, seed=7)
     scene.at(0, lambda: scene.ask("r0", "patient", count=600))
 

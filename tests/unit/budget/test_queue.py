@@ -23,7 +23,7 @@ def _rows(places: Queue, now_s: float = 10.0) -> dict[str, tuple[int, int]]:
 
 
 def test_a_report_counts_blocks_and_not_requests(places: Queue) -> None:
-    """A caller that asks for the same block twice waits for one turn, since the first time."""
+    """A caller that requests the same block twice waits for one turn, since the first request."""
     _enter(places, "a", "x", now_s=1)
     _enter(places, "a", "x", now_s=2)
     _enter(places, "b", "x", now_s=3)
@@ -89,7 +89,7 @@ def test_a_position_counts_what_still_needs_a_turn(places: Queue) -> None:
     assert places.position(wants[2], "x") == 2
 
 
-def test_the_background_is_first_only_if_nobody_else_waits(places: Queue) -> None:
+def test_the_background_is_first_only_if_no_other_request_waits(places: Queue) -> None:
     """Even if it came first; a caller whose blocks are all being fetched does not wait."""
     behind = QueuedBlock(JobOfNothing("behind"))
     places.enter(behind, caller="~renewal", weight=1.0, now_s=0, background=True)

@@ -91,7 +91,7 @@ def test_the_rows_sent_add_up_to_the_report(history: list[tuple[dict[str, int], 
 
 
 def test_an_unanswered_whole_report_is_not_sent_again() -> None:
-    """If Redis is slow, whole reports would slow it further: the next tick only asks whether it has arrived."""
+    """If Redis is slow, whole reports would slow it further: the next tick only checks whether it has arrived."""
     reports = ReportChanges()
     first = reports.changes((row("a"),), now_ms=0)
     reports.failed()

@@ -38,7 +38,7 @@ def test_a_way_from_before_the_rest_does_not_count() -> None:
 
 
 def test_another_epoch_is_another_clock() -> None:
-    """After a loss of Redis's data its time may begin anew, below what was known."""
+    """After a loss of Redis's data its time may start again, below the last known time."""
     clock = _clock((5_000, 0, 1))
     clock.answered(2, 4_900, sent_ms=1, now_ms=81)
     assert _wait_ms(clock, 150, since_ms=4_900, now_ms=81) == 150

@@ -58,7 +58,7 @@ unknown = st.builds(MissingTask, fetched_at_ms=st.integers(0, YEAR_9999_S * 1000
 
 
 @given(blocks() | refusals | unknown)
-def test_what_is_written_is_read(stored: Stored) -> None:
+def test_values_round_trip(stored: Stored) -> None:
     """Any block, any refusal and any missing task is decoded to an equal one."""
     assert decode(encode(stored, chance=CHANCE)) == stored
 

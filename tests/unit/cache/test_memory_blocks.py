@@ -54,7 +54,7 @@ def keep(
 
 
 def test_a_block_is_served_until_its_end_and_not_beyond() -> None:
-    """At its end a block is gone, and its bytes with it."""
+    """When it expires, a block is removed, and its bytes with it."""
     clock = Clock()
     cache = MemoryBlocks(max_bytes=10_000, clock=clock)
     keep(cache, "k", block(100), ends_in_s=5.0)
@@ -193,7 +193,7 @@ def test_the_counted_sizes_match_the_allocations(finds_tasks: bool) -> None:
     assert 0.75 < allocated / cache.bytes < 1.25, (allocated / 1000, cache.bytes / 1000)
 
 
-def test_what_stands_in_for_a_block_counts_by_its_size() -> None:
+def test_values_in_place_of_a_block_count_by_their_size() -> None:
     """The text of a refusal is kept, too."""
     cache = MemoryBlocks(max_bytes=10_000, clock=Clock())
     keep(cache, "k", RefusedQuery(fetched_at_ms=1, code=1, text="x" * 5_000))

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.callers.authenticator import Authenticator
+from service.callers.authenticator import Authenticator, bearer_of, is_credential
 from service.callers.issuer import Issuer
 from service.callers.table import table_of
 from service.model.callers import Authenticated
@@ -182,3 +182,12 @@ def test_auth_none() -> None:
         caller = authenticator.identify(credential)
         assert (caller.name, caller.apps, caller.operator) == ("anonymous", frozenset(("shop", "news")), True)
         assert authenticator.authenticate_cached(credential) == Authenticated(caller=caller)
+
+
+def test_credentials_have_a_largest_size() -> None:
+    """8 KiB, and the field 64 bytes more: whatever is longer is not even looked at."""
+    longest = b"k" * 8192
+    assert is_credential(longest)
+    assert not is_credential(longest + b"k")
+    assert bearer_of(b"Bearer " + b" " * 57 + longest) == longest
+    assert bearer_of(b"Bearer " + b" " * 58 + longest) == b""

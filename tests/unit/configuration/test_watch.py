@@ -95,7 +95,7 @@ async def test_a_file_written_in_place_is_seen(mount: Mount) -> None:
 
 @pytest.mark.parametrize("bad", ["apps: {", document(apps={}), document(query={"since": "x"}, extra=1)])
 async def test_a_bad_file_is_refused(mount: Mount, bad: dict[str, Any] | str) -> None:
-    """All faults are logged, the rejection is counted once, and the old settings stay until a good file comes."""
+    """All faults are logged, the rejection is counted once, and the old settings stay until a valid file appears."""
     following = Following(mount)
     mount.put(bad)
     with capture_logs() as logs:
@@ -137,7 +137,7 @@ async def test_a_bad_secret_is_reported(mount: Mount) -> None:
 
 
 async def test_a_file_read_at_the_start_needs_a_restart(mount: Mount) -> None:
-    """Its changed content is reported, until it is what it was; a file written anew with the same content is not."""
+    """Its changed content is reported, until it is as before; a file rewritten with the same content is not."""
     settings = document(redis={"url": "redis://127.0.0.1", "password_file": "redis.password"})
     mount.put(settings, **{"redis.password": "one"})
     following = Following(mount)

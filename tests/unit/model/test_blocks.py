@@ -33,7 +33,7 @@ _PAST = _query(At(epoch_s=0), At(epoch_s=1_000))
 
 
 @given(count=st.integers(0, 7), start=st.integers(0, 9), stop=st.integers(0, 9))
-def test_a_cut_holds_just_the_records_asked_for(count: int, start: int, stop: int) -> None:
+def test_a_cut_has_exactly_the_requested_records(count: int, start: int, stop: int) -> None:
     """Whatever the bounds, the cut is the JSON of the same slice of the list, and nothing is lost from `content`."""
     tasks = tuple(_task(number) for number in range(count))
     listing = Listing(total=count, tasks=tasks)
@@ -49,7 +49,8 @@ def _settled(query: Query, *, now_s: int, status: str = "dispatched") -> bool:
 
 
 def test_a_block_is_settled_when_nothing_in_it_can_change() -> None:
-    """Its range has ended and all its tasks are dispatched; one pending task, or a range that goes on, unsettles it."""
+    """Its range has ended and all its tasks are dispatched; one pending task, or a range that continues, unsettles
+    it."""
     assert _settled(_PAST, now_s=1_001)
     assert not _settled(_PAST, now_s=999)
     assert not _settled(_PAST, now_s=1_001, status="pending")

@@ -14,7 +14,7 @@ NOW_S = 1_750_000_000.0
 
 
 def ranges_of(parts: tuple[Query, ...], now_s: float = NOW_S) -> list[Range]:
-    """Return what is sent for the parts, in the order of time."""
+    """Return the ranges sent for the parts, in the order of time."""
     return sorted((part.range_at(now_s, align_s=60) for part in parts), key=lambda range_: range_.since_s)
 
 

@@ -60,7 +60,7 @@ def test_a_moment_is_read_as_what_it_means(text: str, moment: At | FromNow) -> N
         ("P999999W", "calendar"),
     ],
 )
-def test_what_is_no_moment_is_refused_with_the_reason(text: str, tells: str) -> None:
+def test_invalid_moments_are_refused_with_the_reason(text: str, tells: str) -> None:
     """Each kind of mistake has its own text."""
     with pytest.raises(ValueError, match=tells):
         parse_moment(text)

@@ -33,13 +33,13 @@ def test_each_kind_of_change_is_detected() -> None:
 
 
 def test_a_change_is_reported_at_the_end() -> None:
-    """A change seen once is reported at the end, whatever comes after; the newest total is reported."""
+    """A change seen once is reported at the end, whatever follows; the newest total is reported."""
     seen = read((1, 2), (2, 3), (4, 5), (6, 7), totals=(6, 6, 6, 9))
     assert seen.changed
     assert seen.total == 9
 
 
-def test_cached_tokens_are_bounded() -> None:
+def test_remembered_ids_are_bounded() -> None:
     """Only the ids of two blocks are held, however long the list; so an id that comes again later shows nothing."""
     seen = read((1, 2), (3, 4), (5, 6), (1, 2))
     assert not seen.changed

@@ -39,7 +39,7 @@ def test_a_window_later_the_limit_is_free_again() -> None:
 
 
 def test_kept_arrivals_are_bounded() -> None:
-    """Only the last 100,000 arrivals are kept, and the count goes on."""
+    """Only the last 100,000 arrivals are kept, and counting continues."""
     arrivals = Arrivals(calls=1, window_ms=1)
     for number in range(KEPT + 5):
         arrivals.arrive(float(number))

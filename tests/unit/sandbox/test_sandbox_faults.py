@@ -14,7 +14,7 @@ def _codes(faults: Faults, calls: int, *, sdkappid: int = 1) -> list[int]:
 
 
 def test_the_next_calls_and_no_more() -> None:
-    """A fault for the next n calls strikes those and is gone then."""
+    """A fault for the next n calls affects those and is then removed."""
     faults = Faults(random.Random(1))
     faults.add(ErrorCode(code=7, calls=2))
     assert _codes(faults, 4) == [7, 7, 0, 0]

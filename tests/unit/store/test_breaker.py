@@ -19,7 +19,7 @@ def test_calls_are_refused_for_a_while_after_a_failure() -> None:
 
 
 def test_one_call_probes_at_a_time() -> None:
-    """While the probe is in progress all others are refused, but not for ever."""
+    """While the probe is in progress all others are refused, for a bounded time."""
     breaker = Breaker(rest_s=0.2, probe_s=1.0).failed(10.0, "unreachable", probe=False).admitted(10.2)
     assert breaker.refusal(10.3) == "unreachable"
     assert breaker.refusal(11.2) is None

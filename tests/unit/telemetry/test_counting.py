@@ -104,7 +104,7 @@ def test_calls_that_were_never_sent_are_in_no_window() -> None:
     assert summary(tally)["worst"] == 0
 
 
-def test_what_is_remembered_of_calls_is_bounded() -> None:
+def test_remembered_calls_are_bounded() -> None:
     """However many calls there are in a minute, no more than a bound is remembered."""
     tally = CallMetrics({"shop": SEOUL}, clock=lambda: 1.0)
     end = ended(sent_at_s=1.0)

@@ -65,7 +65,7 @@ def test_a_broken_certificate_is_no_crash(bytes_left: int) -> None:
         ends_of(ssl.DER_cert_to_PEM_cert(der))
 
 
-def test_what_is_not_base64_is_no_crash() -> None:
+def test_a_certificate_that_is_not_base64_raises_value_error() -> None:
     """It raises ValueError alone."""
     with pytest.raises(ValueError, match=r"padding|base64"):
         ends_of("-----BEGIN CERTIFICATE-----\n%%%A\n-----END CERTIFICATE-----")

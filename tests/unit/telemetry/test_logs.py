@@ -48,7 +48,7 @@ class Output(io.StringIO):
 
 
 def test_events_and_the_standard_librarys_records_become_json_lines() -> None:
-    """Both have a timestamp in UTC, a level, an event and fields; what is below the level is not there."""
+    """Both have a timestamp in UTC, a level, an event and fields; events below the level are left out."""
     output = Output()
     logs.configure("info", as_json=True, stream=output)
     structlog.get_logger().info("fetch.done", app="shop", took_s=0.5, nothing=None, far=float("inf"))
@@ -129,7 +129,7 @@ def test_a_traceback_is_structured_and_shows_no_local_variables() -> None:
     assert held not in output.getvalue()
 
 
-def test_a_reader_who_has_stopped_reading_does_not_block() -> None:
+def test_a_stalled_reader_of_stderr_does_not_block() -> None:
     """With stderr's pipe full, logging returns at once, and what was dropped is counted when it flows again."""
     read, write = os.pipe()
     with os.fdopen(write, "w") as stream, os.fdopen(read) as reader:
@@ -171,7 +171,7 @@ log.info("later")
 """
 
 
-def test_logging_goes_on_after_a_full_disk(tmp_path: Path) -> None:
+def test_logging_continues_after_a_full_disk(tmp_path: Path) -> None:
     """Lines that can't be written are counted; when there is room again, one line says how many, and none is torn."""
     file = tmp_path / "log"
     with file.open("ab") as stderr:

@@ -309,6 +309,6 @@ def test_refusal(info: str) -> None:
         ("an older one: eJ" + "x*-_%2A" * 20 + "&a=b", "an older one: [signature]&a=b"),
     ],
 )
-def test_sequences_are_bounded(text: str, expected: str) -> None:
+def test_the_upstreams_text_is_bounded(text: str, expected: str) -> None:
     """The upstream's text is bounded, its control characters are escaped, and the signature is taken out of it."""
     assert bounded(text, secret="eJ*secret") == expected

@@ -23,7 +23,7 @@ def test_line_end(tmp_path: Path, written: str) -> None:
 
 
 def test_changed_file(tmp_path: Path) -> None:
-    """A file written anew is picked up, but not looked at twice in a second."""
+    """A rewritten file is picked up, but checked at most once a second."""
     file = tmp_path / "secret"
     file.write_text("one")
     secret = FileSecret(str(file))

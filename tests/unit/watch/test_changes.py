@@ -104,7 +104,7 @@ def test_a_task_that_enters_the_filter_is_added() -> None:
 
 
 def test_the_reason_of_a_removal_is_range_or_deleted() -> None:
-    """The reason tells a range that has moved on from a task that was deleted."""
+    """The reason distinguishes a range that has moved on from a task that was deleted."""
     before = version(record(1, at_s=1_100_000), record(2, at_s=1_500_000))
     after = version(range_=Range(since_s=1_200_000, until_s=2_200_000))
     assert changes(before.tasks, after, ALL) == (

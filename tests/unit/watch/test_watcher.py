@@ -123,7 +123,7 @@ async def test_the_list_is_sent_first_and_then_its_changes() -> None:
 
 @pytest.mark.parametrize("seen", range(5))
 async def test_a_reconnect_gets_what_changed_since_the_last_event(seen: int) -> None:
-    """Cut off anywhere between four changes, a watcher goes on at another replica, and nothing comes twice."""
+    """Cut off anywhere between four changes, a watcher continues at another replica, and gets nothing twice."""
     redis = MemoryRedis(lambda: 0.0)
     blocks = Blocks([record(1), record(2)])
     with Replica(blocks, redis).watch() as watcher:
