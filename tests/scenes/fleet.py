@@ -270,6 +270,19 @@ def write_configuration(
     return file
 
 
+async def _listens(port: int) -> None:
+    """Wait until something does."""
+    async with asyncio.timeout(READY_S):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                return
+
+
 @asynccontextmanager
 async def fleet(
     redis: Mapping[str, Any] | Server,
@@ -320,7 +333,7 @@ async def fleet(
             for replica in made.replicas:
                 replica.release = release or replica.release
                 replica.start()
-            await asyncio.gather(*(replica.ready() for replica in made.replicas))
+            await asyncio.gather(_listens(port), *(replica.ready() for replica in made.replicas))
             await made.quiet()
             yield made
         finally:
