@@ -6,6 +6,7 @@ about memory, starts `python -m service` itself.
 
 import asyncio
 import atexit
+import contextlib
 import os
 import queue
 import signal
@@ -47,7 +48,8 @@ class Fork:
     def send_signal(self, number: int) -> None:
         """Send a signal, unless it has ended."""
         if self.returncode is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has, and the report is on its way
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """Send SIGTERM."""

@@ -1,12 +1,13 @@
 """Turns go on, within the limit, when a key of the scheduler is lost and when replicas have different rules."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import msgspec
 import pytest
 import redis
 
-from service.budget.scheduler.interfaces import Beginning, Begun, Rules, Scheduler, Ticked, Turn, WaitingCount, Wish
+from service.budget.scheduler.interfaces import Beginning, Begun, Rules, Scheduler, Ticked, Turn, WaitingCount
 from tests.contract.scheduler_world import World, row, server
 from tests.windows import most_in_window
 
@@ -35,30 +36,20 @@ class Ruled:
         self.inner = world.replica(name)
         self._policy, self._rules = world.policy, world.rules
 
-    async def tick(
-        self,
-        waiting: tuple[WaitingCount, ...],
-        *,
-        returned: tuple[int, ...],
-        quiet: bool,
-        wants_board: bool,
-        wish: Wish | None = None,
-    ) -> Ticked:
+    async def tick(self, waiting: tuple[WaitingCount, ...], **asked: Any) -> Ticked:
         """See `Scheduler.tick`."""
         self._policy.rules = self._rules
-        return await self.inner.tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board, wish=wish)
+        return await self.inner.tick(waiting, **asked)
 
-    async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
+    async def begin(self, turn: int, **asked: Any) -> Beginning:
         """See `Scheduler.begin`."""
         self._policy.rules = self._rules
-        return await self.inner.begin(turn, block=block, block_key=block_key, known=known)
+        return await self.inner.begin(turn, **asked)
 
-    async def done(
-        self, turn: int, *, block: str, pause_ms: int, pause_reason: str, took_ms: int | None = None
-    ) -> None:
+    async def done(self, turn: int, **said: Any) -> None:
         """See `Scheduler.done`."""
         self._policy.rules = self._rules
-        await self.inner.done(turn, block=block, pause_ms=pause_ms, pause_reason=pause_reason, took_ms=took_ms)
+        await self.inner.done(turn, **said)
 
 
 class Backlog:

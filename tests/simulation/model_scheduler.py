@@ -29,7 +29,6 @@ class ModelServer:
         self.channel = f"t:{{{app}}}:{kind.key_part}done"
         self.run = 1
         self.clock_off_ms = 1_000_000_000
-        self.turns_given = 0
         self._chance = chance
 
     def reading(self, epoch: int, seen_ms: int, *, ahead_ms: int) -> Reading:
@@ -91,7 +90,7 @@ class ModelScheduler:
         """See `Scheduler.tick`."""
 
         def step(reading: Reading) -> Ticked:
-            ticked = self._server.policy.tick(
+            return self._server.policy.tick(
                 reading,
                 self._replica,
                 waiting,
@@ -101,8 +100,6 @@ class ModelScheduler:
                 wish=wish,
                 stored=b"" if wish is None else self._server.redis.peek(wish.block_key)[:HEAD_BYTES],
             )
-            self._server.turns_given += len(ticked.turns) + (ticked.begun is not None)
-            return ticked
 
         ticked, wait_ms = await self._call("tick", step)
         due_in_ms = None if ticked.due_in_ms is None else wait_ms(ticked.due_in_ms)

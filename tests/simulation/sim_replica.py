@@ -77,7 +77,6 @@ class Replica:
         self.work: dict[str, deque[float]] = {}
         self.events: deque[float] = deque(maxlen=5_000)
         self.connected_since_s = 0.0
-        self.calls_begun = 0
         self.weights_by = weights_by
         self.store = MemoryStore(redis, self.network, self._note)
         blocks = RedisBlocks(self.store, prefix="t", block_size=BLOCK_SIZE, chance=chance.randbytes)
@@ -180,7 +179,6 @@ class Replica:
 
     def _used(self, caller: str) -> None:
         del caller
-        self.calls_begun += 1
         self.event()
 
 
