@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 import redis
+from structlog.testing import capture_logs
 
 from service.budget.scheduler.shared import FORMAT
 from service.model.errors import StoreUnavailable
@@ -125,3 +126,12 @@ async def test_the_runs_that_a_replica_has_left_are_bounded(world: World) -> Non
         await replica.tick((row("a"),), returned=(), quiet=False, wants_board=False)
     assert replica.resets == 40
     assert len(replica._script._left) == 32
+
+
+async def test_a_state_of_an_older_format_is_replaced_and_said_to_be_that(world: World) -> None:
+    """The log names the format, not a loss."""
+    assert world.client is not None
+    world.client.set(STATE, msgspec.msgpack.encode([FORMAT - 1, 1, 1, "its run", "more"]))
+    with capture_logs() as logs:
+        await world.shared("r1").tick((row("a"),), returned=(), quiet=False, wants_board=False)
+    assert [entry["cause"] for entry in logs if entry["event"] == "budget.reset"] == ["format"]

@@ -4,9 +4,23 @@ import asyncio
 
 import pytest
 
+from service.model.callers import Caller
 from service.model.errors import WaitTooLong
-from service.model.pages import Source
-from tests.simulation.small_world import APP, FRESH_S, LIFETIMES, NO_CACHE, RENEWED_S, STOPPED, SmallWorld, play, tasks
+from service.model.freshness import CacheDirectives
+from service.model.pages import PageRequest, Source
+from service.model.queries import Slice
+from tests.simulation.small_world import (
+    APP,
+    FRESH_S,
+    LIFETIMES,
+    NO_CACHE,
+    RENEWED_S,
+    STOPPED,
+    SmallWorld,
+    play,
+    query_of,
+    tasks,
+)
 
 
 def test_a_page_over_two_blocks_lives_as_long_as_the_shorter_lived() -> None:
@@ -152,5 +166,25 @@ def test_no_block_is_prefetched_while_calls_are_stopped_or_if_it_is_stored() -> 
         await world.page("stopped", offset=5, limit=5)
         await asyncio.sleep(6)
         assert len(world.upstream.calls) == 3
+
+    play(scene)
+
+
+def test_the_last_page_is_served_from_memory_although_its_slice_ends_beyond_the_list() -> None:
+    """No block beyond the end is looked for."""
+
+    async def scene(world: SmallWorld) -> None:
+        page = await world.page(offset=33, limit=10)
+        assert tasks(page) == [33, 34]
+        request = PageRequest(
+            caller=Caller(name="c", apps=frozenset((APP,)), weight=1.0, waiting_max=50, wait_max_s=60),
+            query=query_of("", is_absolute=False),
+            slice=Slice(offset=33, limit=10),
+            patience_s=3.0,
+            directives=CacheDirectives(),
+        )
+        found = world.replicas[0].gateway.recall(request)
+        assert found is not None
+        assert tasks(found) == [33, 34]
 
     play(scene)
