@@ -6,7 +6,7 @@ end as `PID STATUS`, where a signal is a negative status, as in `subprocess`. It
 
 import gc
 import os
-import select
+import selectors
 import signal
 import socket
 import sys
@@ -46,8 +46,11 @@ def arguments_in_a_fork(orders: socket.socket) -> list[str] | None:
         each.setblocking(False)
     signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    selector = selectors.DefaultSelector()
+    for each in (orders, woken):
+        selector.register(each, selectors.EVENT_READ)
     while True:
-        ready, _, _ = select.select([orders, woken], [], [])
+        ready = [key.fileobj for key, _ in selector.select()]
         if woken in ready:
             woken.recv(4096)
             _report_ended(orders)
@@ -60,7 +63,7 @@ def arguments_in_a_fork(orders: socket.socket) -> list[str] | None:
         if not (pid := os.fork()):
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for each in (orders, woken, wakes):
+            for each in (selector, orders, woken, wakes):
                 each.close()
             _become(order, streams)
             return list(order.arguments)

@@ -64,8 +64,9 @@ async def held(port: int, head: bytes) -> list[asyncio.StreamWriter]:
 @pytest.mark.parametrize("head", [b"", b"GET /tasks HTTP/1.1\r\nHost: "], ids=["silent", "half a head"])
 async def test_idle_connections(mount: Mounted, head: bytes) -> None:
     """10,000 connections that send nothing, or half a head: others are served in time, memory grows little, and after
-    headers_timeout_s they are closed."""
-    mount.put("c", server={"log_format": "json", "headers_timeout_s": 20})
+    their time-out they are closed."""
+    bounds = {"headers_timeout_s": 20, "idle_timeout_s": 20, "connections_max": IDLE + 100}
+    mount.put("c", server={"log_format": "json"} | bounds)
     async with mounted(mount):
         assert (await mount.ask(key_of("c"))).status == 200
         before_mb = memory_mb(mount)
@@ -100,7 +101,7 @@ async def test_more_connections_than_allowed_wait(mount: Mounted) -> None:
 async def test_one_caller_floods_and_another_is_served(mount: Mounted) -> None:
     """5,000 requests of one caller at once, each for a query of its own: requests beyond its bound are refused, and
     a caller with few requests gets pages from memory and turns."""
-    mount.put("greedy", "normal")
+    mount.put("greedy", "normal", server={"log_format": "json", "connections_max": GREEDY + 100})
     async with mounted(mount):
         assert (await mount.ask(key_of("normal"))).status == 200
         command = (str(FLOOD), str(mount.replica.port), key_of("greedy"), f"/tasks?app={APP}&q=greedy", str(GREEDY))
