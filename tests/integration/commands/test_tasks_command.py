@@ -175,6 +175,7 @@ async def watching(port: int, *arguments: str, stdout: int = subprocess.PIPE) ->
         env=environ | {"TASKGATE_KEY": KEY},
         stdout=stdout,
         stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores Ctrl-C
     )
 
 
