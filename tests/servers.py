@@ -39,6 +39,20 @@ async def until(condition: Callable[[], bool], *, within_s: float = 5.0) -> None
             await asyncio.sleep(0.005)
 
 
+async def until_listening(port: int, *, within_s: float = _START_S) -> None:
+    """Wait until a port of this machine accepts connections."""
+    async with asyncio.timeout(within_s):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                await writer.wait_closed()
+                return
+
+
 VALKEY = str(binary())
 BINARIES = {"valkey": VALKEY} | ({"redis": found} if (found := shutil.which("redis-server")) else {})
 """The servers that there are: Valkey always, Redis where it is installed (Debian: redis-server)."""

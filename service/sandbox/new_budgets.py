@@ -23,16 +23,19 @@ async def open_budgets(redis: RedisSettings, options: SandboxOptions) -> None:
     try:
         for app in options.apps:
             for kind in CallKind:
-                if await _begin(store, redis.prefix, app.name, kind, calls=options.calls, window_ms=_LONG_MS):
-                    await _begin(store, redis.prefix, app.name, kind, calls=options.calls, window_ms=1)
+                if await tick_once(store, redis.prefix, app.name, kind, calls=options.calls, window_ms=_LONG_MS):
+                    await tick_once(store, redis.prefix, app.name, kind, calls=options.calls, window_ms=1)
     except StoreUnavailable as exc:
         raise SandboxError(f"the embedded Valkey can't be used: {exc.detail}") from exc
     finally:
         await store.aclose()
 
 
-async def _begin(store: RedisStore, prefix: str, app: str, kind: CallKind, *, calls: int, window_ms: int) -> bool:
-    """Tick once; return whether there were no slots. None is taken for longer than the window afterwards."""
+async def tick_once(store: RedisStore, prefix: str, app: str, kind: CallKind, *, calls: int, window_ms: int) -> bool:
+    """Tick by other rules than the gateways'; return whether there were no slots. Raise StoreUnavailable.
+
+    None is taken for longer than the window afterwards.
+    """
     rules = Rules(calls=calls, window_ms=window_ms, transit_ms=0, ahead_ms=0)
     scheduler = RedisScheduler(store, prefix=prefix, app=app, kind=kind, replica="demo", rules=rules)
     await scheduler.tick((), returned=(), quiet=False, wants_board=False)

@@ -6,7 +6,7 @@ from tests.contract.scheduler_world import RULES, World
 REST = RULES.rest_ms
 QUIET = RULES.longest_ms
 """For how long all slots start taken."""
-TAKEN = RULES.transit_ms + REST
+TAKEN = RULES.taken_ms
 """For how long one is taken from when its call is sent."""
 KEY = "tg:{news}:block"
 

@@ -1,32 +1,19 @@
 """Turns go on, within the limit, when a key of the scheduler is lost and when replicas have different rules."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import pytest
 import redis
 
-from service.budget.scheduler.interfaces import Beginning, Begun, Rules, Scheduler, Ticked, Turn, WaitingCount
-from tests.contract.scheduler_world import World, row, server
+from service.budget.scheduler.interfaces import Beginning, Begun, Rules, Scheduler, Ticked, WaitingCount
+from tests.contract.scheduler_calls import tick
+from tests.contract.scheduler_world import RULES, World, row
 from tests.windows import most_in_window
 
-RULES = Rules(calls=2, window_ms=1000, transit_ms=200, fetch_lease_ms=2000)
 KEYS = ("slots", "tags", "reports", "flights", "shares")
 STEP_MS = 25
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[redis.Redis]:
-    """A server that the tests of this file share."""
-    with server() as client:
-        yield client
-
-
-@pytest.fixture(params=["local", "valkey"])
-def world(request: pytest.FixtureRequest, client: redis.Redis) -> World:
-    """A world without Redis, or with it."""
-    return World(None if request.param == "local" else client, RULES)
 
 
 class Ruled:
@@ -155,20 +142,16 @@ async def _call_without_end(world: World, replica: Scheduler) -> None:
 async def test_a_call_that_is_sent_after_a_loss_is_a_window_from_those_begun_after_it(world: World) -> None:
     """A call may have begun just before the loss, and be sent only when its slot would have rested."""
     replica = world.replica("a")
-    await _tick_for(replica)
+    await tick(replica, row("a"))
     world.now += RULES.longest_ms - RULES.ahead_ms
-    turn = (await _tick_for(replica))[0]
+    turn = (await tick(replica, row("a"))).turns[0]
     begun = await replica.begin(turn.id, block="b", block_key="tg:{news}:b", known=b"")
     assert begun == Begun(usable_in_ms=RULES.ahead_ms)
     sent_ms = world.now + RULES.ahead_ms
     _lose_everything(world)
-    while not (turns := await _tick_for(replica)):
+    while not (turns := (await tick(replica, row("a"))).turns):
         world.now += 1
     assert world.now + turns[0].usable_in_ms >= sent_ms + RULES.transit_ms + RULES.window_ms
-
-
-async def _tick_for(replica: Scheduler) -> tuple[Turn, ...]:
-    return (await replica.tick((row("a"),), returned=(), quiet=False, wants_board=False)).turns
 
 
 def _lose_everything(world: World) -> None:

@@ -1,32 +1,18 @@
 """What schedulers make of reports: of small differences, of a wish that is not granted, and of the order of callers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 import pytest
 import redis
 
-from service.budget.scheduler.interfaces import FIRST_WISH, Scheduler, Ticked, WaitingCount, Wish
-from tests.contract.scheduler_world import RULES, ScriptHere, World, row, server
+from service.budget.scheduler.interfaces import FIRST_WISH, Wish
+from tests.contract import scheduler_calls
+from tests.contract.scheduler_calls import QUIET
+from tests.contract.scheduler_world import ScriptHere, World, row
 
-QUIET = RULES.longest_ms
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[redis.Redis]:
-    """A server that the tests of this file share."""
-    with server() as client:
-        yield client
-
-
-@pytest.fixture(params=["local", "valkey"])
-def world(request: pytest.FixtureRequest, client: redis.Redis) -> World:
-    """A world without Redis, or with it."""
-    return World(None if request.param == "local" else client)
-
-
-async def tick(replica: Scheduler, *rows: WaitingCount, wish: Wish | None = None) -> Ticked:
-    return await replica.tick(rows, returned=(), quiet=False, wants_board=True, wish=wish)
+tick = partial(scheduler_calls.tick, board=True)
 
 
 async def test_a_caller_keeps_its_time_of_entry_over_small_differences(world: World) -> None:

@@ -1,7 +1,5 @@
 """Which state the script accepts: within the bounds of its numbers it continues, beyond them it takes all slots."""
 
-from collections.abc import Iterator
-
 import msgspec
 import pytest
 import redis
@@ -9,7 +7,7 @@ from structlog.testing import capture_logs
 
 from service.budget.scheduler.shared import FORMAT
 from service.model.errors import StoreUnavailable
-from tests.contract.scheduler_world import RULES, World, row, server
+from tests.contract.scheduler_world import RULES, World, row
 
 STATE = "tg:{news}:slots"
 FIELDS = ("format", "now", "raw", "run", "epoch", "virtual", "next_id", "purge_at", "held", "pause_until", "reason")
@@ -17,13 +15,6 @@ SLOT = ("free_at", "started", "turn", "replica", "caller", "cost", "usable_at", 
 DAY_MS = 86_400_000
 LATEST = 2 * (RULES.transit_ms + RULES.rest_ms) + 1_000
 """The last moment from now on at which a turn may be usable."""
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[redis.Redis]:
-    """A server that the tests of this file share."""
-    with server() as client:
-        yield client
 
 
 @pytest.fixture

@@ -22,12 +22,15 @@ _LINE = (
     "tests/unit/budget/test_line_failures.py",
     _HISTORIES,
 )
-_MODEL = (
+_CONTRACT = (
     "tests/contract/test_scheduler.py",
     "tests/contract/test_scheduler_wishes.py",
     "tests/contract/test_scheduler_blocks.py",
     "tests/contract/test_scheduler_callers.py",
     "tests/contract/test_scheduler_clock.py",
+)
+_MODEL = (
+    *_CONTRACT,
     "tests/contract/test_scheduler_losses.py",
     "tests/contract/test_scheduler_refunds.py",
     "tests/contract/test_scheduler_reports.py",
@@ -65,11 +68,7 @@ ROOMS = (
         name="script",
         files=("service/budget/scheduler/scheduler.lua", "service/budget/scheduler/shared.py"),
         tests=(
-            "tests/contract/test_scheduler.py",
-            "tests/contract/test_scheduler_wishes.py",
-            "tests/contract/test_scheduler_blocks.py",
-            "tests/contract/test_scheduler_callers.py",
-            "tests/contract/test_scheduler_clock.py",
+            *_CONTRACT,
             "tests/contract/test_scheduler_losses.py",
             "tests/contract/test_scheduler_refunds.py",
             "tests/contract/test_scheduler_reports.py",
@@ -83,11 +82,7 @@ ROOMS = (
         name="runs",
         files=("service/budget/scheduler/runs.py",),
         tests=(
-            "tests/contract/test_scheduler.py",
-            "tests/contract/test_scheduler_wishes.py",
-            "tests/contract/test_scheduler_blocks.py",
-            "tests/contract/test_scheduler_callers.py",
-            "tests/contract/test_scheduler_clock.py",
+            *_CONTRACT,
             "tests/contract/test_scheduler_reports.py",
             "tests/contract/test_scheduler_sanity.py",
             "tests/integration/budget/test_redis_runs.py",

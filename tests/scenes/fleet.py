@@ -25,7 +25,7 @@ from tests.death import die_with_parent
 from tests.forks import Fork, fork
 from tests.ports import free_port
 from tests.scenes.slots import free_slots
-from tests.servers import Server
+from tests.servers import Server, until_listening
 
 APP = APPS[0]
 READY_S = 20.0
@@ -270,19 +270,6 @@ def write_configuration(
     return file
 
 
-async def _listens(port: int) -> None:
-    """Wait until something does."""
-    async with asyncio.timeout(READY_S):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.02)
-            else:
-                writer.close()
-                return
-
-
 @asynccontextmanager
 async def fleet(
     redis: Mapping[str, Any] | Server,
@@ -333,7 +320,9 @@ async def fleet(
             for replica in made.replicas:
                 replica.release = release or replica.release
                 replica.start()
-            await asyncio.gather(_listens(port), *(replica.ready() for replica in made.replicas))
+            await asyncio.gather(
+                until_listening(port, within_s=READY_S), *(replica.ready() for replica in made.replicas)
+            )
             await made.quiet()
             yield made
         finally:

@@ -67,7 +67,7 @@ class FallbackScheduler:
         self._rules = rules
         self._own_rules = msgspec.structs.replace(rules, calls=rules.calls // max_replicas, ahead_ms=0)
         self._clock_s = clock_s
-        quiet_s = (rules.transit_ms + rules.rest_ms) / 1000
+        quiet_s = rules.taken_ms / 1000
         ahead_s = rules.ahead_max_ms / 1000
         self._outage = Outage(grace_s=grace_s, notice_s=notice_s, quiet_s=quiet_s, ahead_s=ahead_s)
         self._own: LocalScheduler | None = None

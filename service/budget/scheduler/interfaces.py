@@ -70,10 +70,15 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.ahead_ms, self.window_ms // 4)
 
     @property
+    def taken_ms(self) -> int:
+        """Return how long a slot is taken from when its call is sent, if no answer comes."""
+        return self.transit_ms + self.rest_ms
+
+    @property
     def longest_ms(self) -> int:
         """Return how long a slot may be taken at most from its `begin`, if no answer comes: the call may be sent
         `ahead_max_ms` later. After a loss all slots are taken for so long, since any may have begun just before."""
-        return self.ahead_max_ms + self.transit_ms + self.rest_ms
+        return self.ahead_max_ms + self.taken_ms
 
     def ahead_for(self, round_trip_ms: float) -> int:
         """Return how long before they are usable to give turns, if a call to the scheduler takes this long: a tick and

@@ -204,7 +204,7 @@ class Policy:
             if slot.pending:
                 self._refund(slot)
             slot.turn = 0  # no `done` may free it sooner
-            slot.free_at = max(slot.free_at, self.now + self.rules.transit_ms + self.rules.rest_ms)
+            slot.free_at = max(slot.free_at, self.now + self.rules.taken_ms)
 
     # Slots and turns.
 
@@ -220,7 +220,7 @@ class Policy:
     def _return_turn(self, turn: int, replica: str) -> None:
         """Take back a turn that has led to no call: if it has begun, that is undone."""
         slot, rules = self._slot_of(turn, replica), self.rules
-        if slot and not slot.pending and slot.free_at == slot.sent_at + rules.transit_ms + rules.rest_ms:
+        if slot and not slot.pending and slot.free_at == slot.sent_at + rules.taken_ms:
             slot.free_at, slot.begun_at = slot.usable_at, -1
             flight = self.flights.get(slot.block)
             if flight and flight.turn == turn:
@@ -302,7 +302,7 @@ class Policy:
             slot.started = slot.usable_at
             slot.block = block
         slot.begun_at = self.now
-        slot.free_at = slot.sent_at + rules.transit_ms + rules.rest_ms
+        slot.free_at = slot.sent_at + rules.taken_ms
         if self.now >= self.purge_at:
             self.flights = {name: flight for name, flight in self.flights.items() if flight.ends > self.now}
             self.purge_at = self.now + rules.fetch_lease_ms

@@ -25,7 +25,8 @@ local RUN, REPLACED = ARGV[3], ARGV[4]
 local N, WINDOW, TRANSIT, TURN_LEASE, FETCH_LEASE, REPORT_LEASE, AHEAD, AHEAD_MAX, CLOCK_STEP, GAP, CHANNEL =
   unpack(rules)
 local REST = WINDOW + 1 -- for what is lost in rounding
-local LONGEST = AHEAD_MAX + TRANSIT + REST -- that a slot may be taken from its begin: its call may be sent AHEAD_MAX later
+local TAKEN = TRANSIT + REST -- from when a call is sent, if no answer comes
+local LONGEST = AHEAD_MAX + TAKEN -- from its begin: its call may be sent AHEAD_MAX later
 
 -- Fields of a slot; pending: held for a turn that has not begun.
 local FREE_AT, STARTED, TURN, REPLICA, CALLER, COST, USABLE_AT, BEGUN_AT, BLOCK = 1, 2, 3, 4, 5, 6, 7, 8, 9
@@ -165,7 +166,7 @@ end
 -- Take back a turn that has led to no call: if it has begun, that is undone.
 local function return_turn(turn)
   local slot = slot_of(turn)
-  if slot and not pending(slot) and slot[FREE_AT] == sent_at(slot) + TRANSIT + REST then
+  if slot and not pending(slot) and slot[FREE_AT] == sent_at(slot) + TAKEN then
     slot[FREE_AT], slot[BEGUN_AT] = slot[USABLE_AT], -1
     end_flight(slot[BLOCK], turn)
   end
@@ -186,7 +187,7 @@ end
 local FORMAT = 3
 
 local function is_sane_slot(slot)
-  local latest = S.now + 2 * (TRANSIT + REST) + 1000 -- others may give turns earlier, by their own rules
+  local latest = S.now + 2 * TAKEN + 1000 -- others may give turns earlier, by their own rules
   return is_number(slot[FREE_AT], 0, S.now + 2 * LARGEST) and is_number(slot[STARTED], 0, latest)
     and is_number(slot[TURN], 0, 2 ^ 53) and is_number(slot[COST], 0, 1e15)
     and is_number(slot[USABLE_AT], 0, latest) and is_number(slot[BEGUN_AT], -1, S.now)
@@ -573,7 +574,7 @@ local function begin(turn, block, known, head_bytes)
   end
   slot[BEGUN_AT] = now
   local sent = sent_at(slot)
-  slot[FREE_AT] = sent + TRANSIT + REST
+  slot[FREE_AT] = sent + TAKEN
   purge_flights()
   redis.call('HSET', KEYS[4], block, cmsgpack.pack({ turn, sent + FETCH_LEASE }))
   return { 'begun', sent - now }
@@ -601,7 +602,7 @@ local function tick(returned, quiet, wants_board, count, urgent, whole, number, 
     for _, slot in ipairs(S.slots) do
       if pending(slot) then refund(slot) end
       slot[TURN] = 0 -- no `done` may free it sooner
-      slot[FREE_AT] = math.max(slot[FREE_AT], now + TRANSIT + REST)
+      slot[FREE_AT] = math.max(slot[FREE_AT], now + TAKEN)
     end
   end
   if not is_latest then wish = nil end

@@ -14,6 +14,7 @@ import pytest
 from service.model.errors import UpstreamHTTPStatus, UpstreamUnreachable
 from tests.integration.upstream.bench import Bench
 from tests.ports import free_port
+from tests.servers import until_listening
 
 
 class Proxy:
@@ -176,7 +177,7 @@ async def tinyproxy(folder: Path, *lines: str) -> AsyncIterator[str]:
         program, "-d", "-c", str(file), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        await _listening(port)
+        await until_listening(port, within_s=5)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
@@ -223,16 +224,3 @@ async def test_through_tinyproxy_with_a_password(bench: Bench, certificate: Path
             bench.use(proxy_url=url)
             with pytest.raises(UpstreamHTTPStatus, match="HTTP status 407"):
                 await bench.fetch()
-
-
-async def _listening(port: int) -> None:
-    async with asyncio.timeout(5):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.02)
-            else:
-                writer.close()
-                await writer.wait_closed()
-                return
