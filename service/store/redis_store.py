@@ -110,7 +110,7 @@ class RedisStore:
         self._listener.add(channel, handler, on_gap)
 
     async def aclose(self) -> None:
-        """Finish the work under way, which takes at most a few time-outs, and close all connections."""
+        """Finish the work under way, which takes at most a few timeouts, and close all connections."""
         self._closed = True
         await self._listener.aclose()
         await asyncio.gather(*self._tasks, return_exceptions=True)

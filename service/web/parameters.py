@@ -155,7 +155,7 @@ def app_parameter(description: str) -> Parameter[str]:
     return Parameter(
         name="app",
         read=str,
-        description=f"{description} Optional for a caller that may read only one app.",
+        description=f"{description} Optional if the caller may read only one app.",
         examples=(Example(value="shop", summary="the app called shop"),),
         schema={"type": "string", "pattern": _APP_PATTERN, "minLength": 1, "maxLength": 63},
     )
@@ -203,10 +203,10 @@ def _choices(name: str, choices: tuple[str, ...], *, example: str) -> Parameter[
     return Parameter(
         name=name,
         read=read,
-        description=f"Only tasks with this {name}, or with one of several: "
+        description=f"Only tasks with this {name}, or with any of several: "
         f"{', '.join(f'`{each}`' for each in choices)}. `total`, `offset`, `limit` and `Link` then count only these "
-        "tasks. The upstream has no such filter: for a page all tasks of the range are searched, up to a bound (422 "
-        "`range-too-wide`); streams have no bound.",
+        "tasks. The upstream has no such filter: for a page, all tasks of the range are searched, up to a limit (422 "
+        "`range-too-wide`); streams have no limit.",
         examples=(
             Example(value=example, summary=f"only tasks whose {name} is {example}"),
             Example(value=",".join(choices[:2]), summary="tasks with either value"),
@@ -311,7 +311,7 @@ def _range_faults(query: Query, settings: WebSettings, now_s: float, *, divided:
         longest_s = max(longest_s, part_s(longest_s) * settings.stream_max_parts)
     if range_.until_s - range_.since_s > longest_s:
         detail = f"is more than {longest_s / _DAY_S:g} days before until, the longest range "
-        remedy = f"of one request: narrow it, or ask for a stream (Accept: {NDJSON}), which may be longer"
+        remedy = f"of one request: narrow it, or request a stream (Accept: {NDJSON}), which may be longer"
         yield Fault(parameter="since", detail=detail + ("of a stream" if divided else remedy))
 
 

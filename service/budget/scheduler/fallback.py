@@ -31,7 +31,7 @@ from service.model.errors import StoreUnavailable
 PROBE_S = 0.5
 """The longest time between two calls to Redis, even while idle: all replicas must agree on whether it is away."""
 NOTICE_MARGIN_S = 0.25
-"""How late a probe may be beyond Redis's own time-outs: a busy event loop, a breaker's rest."""
+"""How late a probe may be beyond Redis's own timeouts: a busy event loop, a breaker's rest."""
 
 log = structlog.get_logger()
 
