@@ -11,7 +11,7 @@ from typing import Any
 
 from service.budget.line.jobs import CallFailed, HeldSlot
 from service.budget.line.line import Line
-from service.budget.scheduler.interfaces import Rules, WaitingCount
+from service.budget.scheduler.interfaces import Rules, TickRequest, WaitingCount
 from service.budget.scheduler.shared import RedisScheduler
 from service.model.blocks import CachedBlock
 from service.settings import RedisSettings
@@ -128,14 +128,14 @@ async def _one_size(server: Server, callers: int, blocks: int, replicas: int) ->
         for prefix, rules in (("paused", PAUSED), ("quick", QUICK))
     )
     for scheduler in (*paused, *quick):
-        await scheduler.tick(waiting.report, returned=(), quiet=False, wants_board=False)
+        await scheduler.tick(TickRequest(waiting=waiting.report))
     spent: dict[str, list[float]] = {"quiet": [], "gives": [], "begin": [], "done": []}
     for n in range(CALLS):
         with _counted(server, spent["quiet"]):
-            await paused[n % replicas].tick(waiting.report, returned=(), quiet=True, wants_board=False)
+            await paused[n % replicas].tick(TickRequest(waiting=waiting.report, quiet=True))
         await asyncio.sleep(0.08)  # until unused turns have lapsed: all slots are free then
         with _counted(server, spent["gives"]):
-            await quick[n % replicas].tick(waiting.report, returned=(), quiet=False, wants_board=False)
+            await quick[n % replicas].tick(TickRequest(waiting=waiting.report))
         for scheduler in quick:
             await _use_all(server, scheduler, waiting, spent)
     memory_kb = sum(int(server.run("MEMORY", "USAGE", key) or 0) for key in server.run("KEYS", "quick*")) / 1000
@@ -146,7 +146,7 @@ async def _one_size(server: Server, callers: int, blocks: int, replicas: int) ->
 
 async def _use_all(server: Server, scheduler: RedisScheduler, waiting: _Waiting, spent: dict[str, list[float]]) -> None:
     """Begin and end all turns that this replica holds."""
-    ticked = await scheduler.tick(waiting.report, returned=(), quiet=False, wants_board=False)
+    ticked = await scheduler.tick(TickRequest(waiting=waiting.report))
     for turn in ticked.turns:
         with _counted(server, spent["begin"]):
             await scheduler.begin(turn.id, block=f"b{turn.id}", block_key="quick:{shop}:none", known=b"")

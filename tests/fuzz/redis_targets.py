@@ -8,7 +8,7 @@ from zlib import crc32
 
 import msgspec
 
-from service.budget.scheduler.interfaces import Rules
+from service.budget.scheduler.interfaces import Rules, TickRequest
 from service.budget.scheduler.shared import RedisScheduler
 from service.cache.codec import CorruptBlock, decode, encode
 from service.model.blocks import HEAD_BYTES, Block, MissingTask, RefusedQuery
@@ -106,7 +106,7 @@ def check_script_answer(data: bytes) -> None:
         store = _Answering([data, b"why"])
         scheduler = RedisScheduler(store, prefix="t", app="shop", replica="r", rules=_RULES)  # type: ignore[arg-type]
         for call in (
-            scheduler.tick((), returned=(), quiet=False, wants_board=True),
+            scheduler.tick(TickRequest(wants_board=True)),
             scheduler.begin(1, block="b", block_key="t:{shop}:b:0", known=b""),
             scheduler.done(1, block="b", pause_ms=0, pause_reason=""),
         ):

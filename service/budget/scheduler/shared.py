@@ -19,6 +19,7 @@ from service.budget.scheduler.interfaces import (
     Rank,
     Rules,
     Ticked,
+    TickRequest,
     Turn,
     WaitingCount,
     Wish,
@@ -117,28 +118,22 @@ class RedisScheduler:
         self._callers: dict[int, str] = {}
         self._rules = rules
 
-    async def tick(
-        self,
-        waiting: tuple[WaitingCount, ...],
-        *,
-        returned: tuple[int, ...],
-        quiet: bool,
-        wants_board: bool,
-        wish: Wish | None = None,
-    ) -> Ticked:
+    async def tick(self, request: TickRequest) -> Ticked:
         """See `Scheduler.tick`. A wish's `block_key` must have the same hash tag as the scheduler's own keys."""
         now_ms, chance = self._clock_ms(), self._chance()
+        waiting, wish = request.waiting, request.wish
         count = sum(row.count for row in waiting)
         urgent = sum(row.count for row in waiting if not row.background)
+        asked = (request.returned, request.quiet, request.wants_board, count, urgent)
+        packed_wish = None if wish is None else _packed(wish, waiting)
         whole = False
         for _ in range(RESENDS):
             changes = self._changes.changes(waiting, now_ms=now_ms, whole=whole)
             rows = [(row.caller, row.weight, row.count, row.waited_ms, row.background) for row in changes.rows]
-            report = (count, urgent, changes.whole, changes.number, changes.base)
             try:
                 answered = await self._call(
                     "tick",
-                    (returned, quiet, wants_board, *report, None if wish is None else _packed(wish, waiting)),
+                    (*asked, changes.whole, changes.number, changes.base, packed_wish),
                     _Ticked,
                     packed=msgspec.msgpack.encode(rows),
                     block_key="" if wish is None else wish.block_key,
