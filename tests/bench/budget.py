@@ -39,13 +39,13 @@ Microseconds of server time per call (`INFO commandstats`), by the number of wai
 replica in total, and replicas that report. Most ticks are quiet: they can't give a turn.
 """
 TICKS = """
-A tick that may give a turn examines each waiting caller once, whatever the number of replicas, blocks and requests. The
-cost of reporting depends on the number of callers whose counts have changed.
+A tick that may give a turn examines each waiting caller once, whatever the number of replicas, blocks and requests.
+The cost of reporting depends on the number of callers whose counts have changed.
 
 ## Ticks under a lasting backlog
 
-Lines of simulated replicas in one process; 5 calls in 1 s, each taking 50 ms. Every replica has 20 callers that wait for
-50 blocks each.
+Lines of simulated replicas in one process; 5 calls in 1 s, each taking 50 ms. Every replica has 20 callers that wait
+for 50 blocks each.
 """
 FETCH = """
 ## The cost of an uncontended fetch

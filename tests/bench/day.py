@@ -159,8 +159,8 @@ def document(*, callers: int = CALLERS, rates: tuple[int, ...] = (10,)) -> str:
         rows.append(day.row(asked_each, worst))
     scene = (
         f"The gateway's own code in virtual time: {REPLICAS} replicas, one app with {RULES.calls} calls a second, "
-        f"{callers:,} callers. Each sends the given number of requests for one of {QUERIES} lists (Zipf {ZIPF}), mostly for "
-        f"its first block, {BUSY_SHARE:.0%} of them from 8 to 18 h; patience {PATIENCE_S:g} s, fresh for "
+        f"{callers:,} callers. Each sends the given number of requests for one of {QUERIES} lists (Zipf {ZIPF}), "
+        f"mostly for its first block, {BUSY_SHARE:.0%} of them from 8 to 18 h; patience {PATIENCE_S:g} s, fresh for "
         f"{LIFETIMES.fresh_s:g} s, then served stale while renewed for {LIFETIMES.stale_while_revalidate_s:g} s. "
         "A call takes 50 to 250 ms."
     )

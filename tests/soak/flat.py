@@ -13,10 +13,10 @@ from tests.servers import Server
 MEASURES = {"memory": "MB", "file handles": "", "tasks": "", "Redis connections": "", "Redis keys": "", "blocks": ""}
 """The measures over all replicas, with units."""
 GROWTH = {"memory": 6, "file handles": 12, "tasks": 12, "Redis connections": 6, "Redis keys": 20, "blocks": 20}
-"""By how much the last third's median may exceed the middle third's, for requests that happen to be in progress."""
+"""How far the last third's median may exceed the middle third's, as requests in progress vary."""
 REST = {"tasks": 3, "file handles except Redis": 6, "Redis keys": 10}
-"""By how much these may exceed their initial values once the load is over: idle connections to the upstream are kept for
-a minute, and a few keys have yet to expire. Pooled connections to Redis stay open, up to the size of the pool."""
+"""How far these may exceed their initial values once the load is over: idle connections to the upstream are kept for a
+minute, and a few keys have yet to expire. Pooled connections to Redis stay open, up to the size of the pool."""
 _METRICS = {
     "process_resident_memory_bytes": ("memory", 1e-6),
     "process_open_fds": ("file handles", 1),

@@ -59,21 +59,21 @@ core 1, which it shares with Valkey and the upstream; the server under test has 
 interleaved rounds of {round_s:g} s; a ratio is the median of the ratios of neighbouring rounds. Compare ratios: rates
 depend on the shared machine. A round in which a request fails is repeated, at most twice per comparison.
 
-*Cached* repeats the same request, which the response cache serves; *from memory* sends `Cache-Control`, so that the page
-is cut from a block in memory. In all rows, the gateway checks the credential, counts, and writes its access log as JSON.
-Of the others, only nginx "with credentials" looks the caller up, by the SHA-1 of its key; none of them counts or logs,
-and they send only the header fields for type and length. Except for FastAPI's, the apps run on the gateway's own server
-and event loop.
+*Cached* repeats the same request, which the response cache serves; *from memory* sends `Cache-Control`, so that the
+page is cut from a block in memory. In all rows, the gateway checks the credential, counts, and writes its access log as
+JSON. Of the others, only nginx "with credentials" looks the caller up, by the SHA-1 of its key; none of them counts or
+logs, and they send only the header fields for type and length. Except for FastAPI's, the apps run on the gateway's own
+server and event loop.
 
-The mixed load draws from {PAGES} pages, the page of rank n with a probability proportional to 1 / n. Every {FETCHED_EVERY}th page is
-new in each round and must be fetched. The gateway fetches a block of 100 tasks with a signed call to the sandbox
-upstream. For the others, one request pauses for 20 ms, which costs them nothing, while others for the same page wait
-for its lock.
+The mixed load draws from {PAGES} pages, the page of rank n with a probability proportional to 1 / n. Every
+{FETCHED_EVERY}th page is new in each round and must be fetched. The gateway fetches a block of 100 tasks with a signed
+call to the sandbox upstream. For the others, one request pauses for 20 ms, which costs them nothing, while others for
+the same page wait for its lock.
 
 ## Latency at half of the maximum rate
 At about half of the maximum rate ({figures.half.rate:,.0f} of {figures.greatest:,.0f} requests a second, `wrk` pausing
-between requests), the p99 of a cached response is **{figures.half.p99_ms:.1f} ms** (aim: under 5 ms); that of the bare app
-at half of its own maximum is {figures.bare_half.p99_ms:.1f} ms.
+between requests), the p99 of a cached response is **{figures.half.p99_ms:.1f} ms** (aim: under 5 ms); that of the bare
+app at half of its own maximum is {figures.bare_half.p99_ms:.1f} ms.
 {_mixed(figures)}
 ## Where the time of a cached response goes
 Reading the request and writing the response cost the same as in the bare app. A cached response needs no task
@@ -114,8 +114,8 @@ def _mixed(figures: Figures) -> str:
     return f"""
 At full load, requests that wait for a fetch determine the p99 of the mixed load. `wrk` counts such a wait once for each
 request that the connection would have sent meanwhile, so of two servers with equal waits the faster one has the higher
-p99. `wrk` also competes for its core with Redis and the upstream, which only the gateway calls for a fetch. At about the
-same {ours.rate:,.0f} requests a second, the p99 is **{ours.p99_ms:.1f} ms**; that of FastAPI + redis-py + a lock is
+p99. `wrk` also competes for its core with Redis and the upstream, which only the gateway calls for a fetch. At about
+the same {ours.rate:,.0f} requests a second, the p99 is **{ours.p99_ms:.1f} ms**; that of FastAPI + redis-py + a lock is
 {theirs.p99_ms:.1f} ms.
 """
 
@@ -127,10 +127,10 @@ def _carries(figures: Figures) -> str:
     services = _rounded(cached / 2)
     return f"""With half of one core of a machine like this one, a replica serves about **{services} requests a second**
 from callers that repeat their requests, such as services that poll a page, or **{_rounded(varied / 2)}** from callers
-that page through lists or vary their parameters, if the blocks are in memory. That is {services} services that each poll
-one page a second, or ten times as many that poll every ten seconds. Fetches are limited by the upstream's five calls a
-second for each app, however many replicas there are. Run two or three replicas to survive the loss of one, not for
-speed."""
+that page through lists or vary their parameters, if the blocks are in memory. That is {services} services that each
+poll one page a second, or ten times as many that poll every ten seconds. Fetches are limited by the upstream's five
+calls a second for each app, however many replicas there are. Run two or three replicas to survive the loss of one, not
+for speed."""
 
 
 def _rounded(number: float) -> str:
