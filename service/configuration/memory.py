@@ -1,4 +1,4 @@
-"""The most memory that a configuration lets one process use, whatever callers, readers and the upstream do."""
+"""The maximum memory of one process under a configuration, whatever callers, clients and the upstream do."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ REQUEST_BYTES = 16 * KIB
 REDIS_CONNECTION_BYTES = 256 * KIB
 """A Redis connection with a block in transit."""
 ANSWER_COPIES = 2
-"""An upstream answer while it is being read: its bytes and the records made from them."""
+"""An upstream answer while it is being read: its bytes and the records parsed from them."""
 TABLES_BYTES = 16 * MIB
 """Tables with fixed bounds: cached tokens, labels, usage by minute, compiled headers, recent queries."""
 OPERATORS_BYTES = 8 * MIB
@@ -28,7 +28,7 @@ _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
-    """The most memory that one part may use; `path` is the setting that bounds it, empty if it is fixed."""
+    """The maximum memory of one part; `path` is the setting that bounds it, empty if it is fixed."""
 
     part: str
     path: str

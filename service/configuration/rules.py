@@ -1,4 +1,5 @@
-"""Rules between settings and about what they point to. Each section is checked even if another one is broken."""
+"""Rules between settings, and for the files and variables that they name. Each section is checked even if another one
+is invalid."""
 
 import ipaddress
 import ssl
@@ -55,7 +56,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parts_of(tree: Tree) -> Parts:
-    """Return whatever part of the tree can be converted to settings."""
+    """Return the part of the tree that can be converted to settings."""
     apps, callers = tree.get("apps"), tree.get("callers")
     return Parts(
         apps=_entries(apps, AppSettings),
@@ -75,7 +76,7 @@ def parts_of(tree: Tree) -> Parts:
 
 
 def rule_faults(parts: Parts, environ: Mapping[str, str]) -> Iterator[SettingFault]:
-    """Return all faults between the sections, and in what they point to (files, variables)."""
+    """Return all faults between the sections, and of the files and variables that they name."""
     for name, app in parts.apps.items():
         yield from _app_faults(f"apps.{name}", app, environ)
         if parts.budget:
@@ -221,7 +222,7 @@ def _proxy_faults(server: ServerSettings) -> Iterator[SettingFault]:
 
 
 def _code_faults(upstream: UpstreamSettings) -> Iterator[SettingFault]:
-    """Return the codes that can't mean an unknown task, because they mean something else for every call."""
+    """Return faults for codes that can't mean an unknown task, because they have another meaning for every call."""
     for code in upstream.unknown_task_codes:
         if kind_of(code) not in (CodeKind.UNKNOWN, CodeKind.CALLER_FAULT):
             text = f"{code} means something else for every call ({kind_of(code)})"
@@ -262,7 +263,7 @@ def _query_faults(query: QuerySettings) -> Iterator[SettingFault]:
 
 
 def _length_s(since: Moment, until: Moment) -> int | None:
-    """Return the seconds from one to the other; None if that varies with the clock."""
+    """Return the seconds from one to the other; None if they vary with the clock."""
     match since, until:
         case At(epoch_s=since_s), At(epoch_s=until_s):
             return until_s - since_s

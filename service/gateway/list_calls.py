@@ -17,9 +17,9 @@ from service.upstream.apps import UpstreamApp
 from service.upstream.call_trace import CallTrace
 
 FILL_CALLS_MAX = 16
-"""How many calls may fill one block, if the upstream returns fewer records per call than a block holds."""
+"""The maximum number of calls for one block, if the upstream returns fewer records per call than a block holds."""
 FILL_WITHIN_S = 30.0
-"""How long a partial block is worth completing: a block is as old as its first part."""
+"""How long a partial block may be completed: a block is as old as its first part."""
 
 log = structlog.get_logger()
 

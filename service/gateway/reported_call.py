@@ -15,7 +15,7 @@ Answer = TypeVar("Answer")
 
 BeforeSend = Callable[[], Awaitable[None]]
 Send = Callable[[BeforeSend, CallTrace], Awaitable[Answer]]
-"""Makes a call: takes what to await before the first byte is sent, and the call's trace."""
+"""Makes a call, given the function to await before the first byte is sent, and the call's trace."""
 
 
 class ReportedCall:

@@ -80,7 +80,7 @@ class UnknownApp(TaskgateError):
 
 
 class UnknownTask(TaskgateError):
-    """The upstream knows no task with this id, or knew none a short while ago."""
+    """The upstream has no task with this id, or had none a short while ago."""
 
 
 class NotAllowed(TaskgateError):
@@ -88,7 +88,7 @@ class NotAllowed(TaskgateError):
 
 
 class StreamTooLong(TaskgateError):
-    """A stream has sent as many tasks of the list as one stream may; the rest takes another request."""
+    """A stream has sent the maximum number of tasks; the rest takes another request."""
 
     def __init__(self, *, bound: int) -> None:
         super().__init__(f"a stream covers at most {bound} tasks")
@@ -96,7 +96,7 @@ class StreamTooLong(TaskgateError):
 
 
 class Refused(TaskgateError):
-    """No fetch for this caller now. `retry_after_s` says when to retry; None: as things stand, a retry won't help."""
+    """No fetch for this caller now. `retry_after_s` says when to retry; None if a retry won't help."""
 
     def __init__(self, detail: str, *, retry_after_s: float | None) -> None:
         super().__init__(detail)

@@ -45,7 +45,7 @@ return refused
 
 
 async def refusals(store: RedisStore, *, prefix: str) -> list[str]:
-    """Try everything that a gateway does with Redis. Return what is refused, one line each; empty if all is well."""
+    """Try every command that a gateway uses. Return one line for each that is refused; empty if none is."""
     key = f"{prefix}:{{check}}:b:key"
     found: list[str] = []
     for name, work in (

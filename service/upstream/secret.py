@@ -17,7 +17,7 @@ _SECRET_SHAPE = re.compile(r"[0-9a-f]{64}\Z")  # as the vendor's console shows i
 
 
 class SecretMissing(ValueError):
-    """No usable secret. The text says where it was expected and what is wrong, but nothing of the content."""
+    """No usable secret. The text says where it was expected and what is wrong, but does not reveal the content."""
 
 
 class Secret(Protocol):
@@ -44,7 +44,7 @@ class EnvironmentSecret:
 
 
 class FileSecret:
-    """A secret in a file, re-read when the file has changed; checked at most once a second.
+    """A secret in a file, reread when the file has changed; checked at most once a second.
 
     Links are followed, so that a change of a secret mounted by Kubernetes, which swaps a link, is seen. The last good
     secret stays in use while the file is missing or empty, for example while it is being written, and while it can't be

@@ -142,5 +142,5 @@ class FailedHosts:
         self._avoided_until_s[host] = now_s + AVOID_S
 
     def ordered(self, hosts: tuple[str, ...], *, now_s: float) -> tuple[str, ...]:
-        """Return all hosts in their own order, but those that failed recently last."""
+        """Return all hosts in order, with those that failed recently last."""
         return tuple(sorted(hosts, key=lambda host: self._avoided_until_s.get(host, now_s) > now_s))

@@ -17,7 +17,7 @@ from tests.ports import free_port
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-UNRESOLVABLE = f"http://{'a' * 64}.invalid"  # longer than a label may be, so it fails without a look-up
+UNRESOLVABLE = f"http://{'a' * 64}.invalid"  # longer than a label may be, so it fails without a lookup
 SHORT = {"connect_timeout_s": 0.1, "read_timeout_s": 0.1, "call_timeout_s": 0.2}
 DRIP_LIMIT_S = 2.0
 
