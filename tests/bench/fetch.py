@@ -26,12 +26,12 @@ SPARE_S = 0.03
 BUDGET = {"calls": 5, "window_s": 0.02, "transit_s": 0.5}
 """One that never makes a fetch wait."""
 
-PAGE = """# What a fetch costs
+PAGE = """# The cost of a fetch
 
-One run of `make bench-fetch`. The figures are this machine's: compare ratios, not numbers.
+One run of `make bench-fetch`. The figures depend on the machine: compare ratios, not numbers.
 
-{facts}; Valkey and the sandbox on the loopback. {rounds} rounds, in each of them one request of every kind on a
-connection that is kept; medians of the differences within a round.
+{facts}; Valkey and the sandbox over loopback. {rounds} rounds, each with one request of every kind on a persistent
+connection; medians of the differences within a round.
 
 {table}
 """
@@ -120,7 +120,7 @@ async def _page() -> str:
         ("the call itself, made directly", _ms(took["direct"])),
         ("a page that must be fetched", _ms(took["fetch"])),
         ("so the gateway adds, with HTTP on both sides", _ms(more)),
-        ("a page from memory, not replayed", _ms(took["hit"])),
+        ("a page from memory", _ms(took["hit"])),
         ("so a fetch adds to the call", _ms(rest)),
     ]
     return PAGE.format(facts=facts(), rounds=ROUNDS, table=table(("request", "median (quartiles)"), rows))

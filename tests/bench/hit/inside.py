@@ -96,9 +96,9 @@ def of_a_block() -> list[tuple[str, str]]:
         ("encode for Redis", lambda: encode_value(made, chance=b"chance")),
         ("decode from Redis (checksum included)", lambda: decode_value(value)),
         ("keep in memory", lambda: memory.put("key", made, app="shop", head=b"", ends_in_s=60)),
-        ("find in memory", lambda: memory.get("key")),
+        ("look up in memory", lambda: memory.get("key")),
         ("cut twenty tasks", lambda: made.cut(40, 60)),
-        ("make the body, tag and links of that slice", lambda: render(page, path="/tasks", query_string=b"app=shop")),
+        ("build the body, tag and links of that slice", lambda: render(page, path="/tasks", query_string=b"app=shop")),
         ("for comparison: decode the JSON of the block", lambda: msgspec.json.decode(b"[%s]" % made.body)),
         ("for comparison: encode twenty tasks as JSON", lambda: msgspec.json.encode(tasks[40:60])),
     ]
@@ -140,11 +140,11 @@ def of_a_hit() -> list[tuple[str, str]]:
     usage = UsageObserver({("shop", CallKind.LIST): lambda caller, column, number: None})
     replayed_us = asyncio.run(_replayed(callers, authorization, (log, metrics.requests, usage)))
     return [
-        ("all of the hot path", f"{replayed_us:.1f} µs"),
-        ("of that, the access log's line", f"{_listened_us(log):.1f} µs"),
-        ("of that, metrics and use", f"{_listened_us(metrics.requests) + _listened_us(usage):.1f} µs"),
+        ("the whole hot path", f"{replayed_us:.1f} µs"),
+        ("of that, the access log line", f"{_listened_us(log):.1f} µs"),
+        ("of that, metrics and usage", f"{_listened_us(metrics.requests) + _listened_us(usage):.1f} µs"),
         ("of that, a new request id", f"{each_us(lambda: request_id_of(None)):.1f} µs"),
-        ("for comparison: the same line by structlog", f"{_by_structlog(observed()):.1f} µs"),
+        ("for comparison: the same line with structlog", f"{_by_structlog(observed()):.1f} µs"),
         ("for comparison: authentication by SHA-256", f"{each_us(lambda: callers.identify(authorization)):.1f} µs"),
     ]
 
