@@ -8,13 +8,13 @@ import msgspec
 
 from service.model.callers import Caller
 from service.model.errors import BadRequest, Fault, NotAllowed, UnknownApp
-from service.model.long_lists import part_s, parts_of
+from service.model.long_lists import part_s, query_parts
 from service.model.queries import Moment, Query, Slice, Sort, parse_moment, parse_until
 from service.model.streams import STATUSES, TYPES, Only
 from service.web.query_string import FAULTS_MAX, read_query_string
 from service.web.settings import WebSettings
 
-Value = TypeVar("Value")
+T = TypeVar("T")
 
 KEYWORD_MAX = 128
 _NO_CONTROLS = r"^[^\x00-\x1F\x7F-\x9F]+$"
@@ -45,11 +45,11 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
 
 
-class Parameter(msgspec.Struct, Generic[Value], frozen=True, kw_only=True):
+class Parameter(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """One parameter. `read` parses its text, or raises ValueError with a message for the caller."""
 
     name: str
-    read: Callable[[str], Value]
+    read: Callable[[str], T]
     description: str
     examples: tuple[Example, ...]
     schema: dict[str, Any]
@@ -320,4 +320,4 @@ def _parts(query: Query, settings: WebSettings, now_s: float) -> tuple[Query, ..
     days = settings.range_max_days
     if days is None:
         return (query,)
-    return parts_of(query, now_s=now_s, align_s=settings.align_s, longest_s=days * _DAY_S)
+    return query_parts(query, now_s=now_s, align_s=settings.align_s, longest_s=days * _DAY_S)

@@ -13,7 +13,7 @@ from service.model.queries import At, Query, Range
 from service.sandbox.upstream import APPS
 from service.settings import AppSettings, UpstreamSettings
 from service.upstream.apps import upstream_app_of
-from service.upstream.client import Client
+from service.upstream.client import UpstreamClient
 from service.upstream.secret import FileSecret
 from service.upstream.signer import Signer
 from tests.bench.machine import facts, table
@@ -76,7 +76,7 @@ async def _pairs(gateways: Fleet, directory: Path) -> dict[str, list[float]]:
     took: dict[str, list[float]] = {"direct": [], "fetch": [], "hit": []}
     async with AsyncExitStack() as parts:
         signer = Signer(app, FileSecret(str(secret)), valid_s=86_400)
-        client = await parts.enter_async_context(Client(UpstreamSettings(), signers=[signer]))
+        client = await parts.enter_async_context(UpstreamClient(UpstreamSettings(), signers=[signer]))
         reader, writer = await asyncio.open_connection("127.0.0.1", gateways.replicas[0].port)
         parts.callback(writer.close)
         connection = KeptConnection(reader, writer)

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from service.sandbox.faults import CutOff, ErrorCode, Fault, Hang, HangUp, HttpStatus, Latency
+from service.sandbox.faults import CutOff, ErrorCode, Hang, HangUp, HttpStatus, Latency, SandboxFault
 from tests.bench.machine import facts, table
 from tests.scenes.fleet import Fleet, fleet
 from tests.servers import Server
@@ -20,7 +20,7 @@ from tests.soak.load import CALLERS, Load, mixed
 REPLICAS = 3
 CYCLE_S = 25.0
 """Each cycle has one kind of fault, for a third of it. All eight take a third of ten minutes: its thirds are alike."""
-FAULTS: tuple[tuple[str, Fault | str], ...] = (
+FAULTS: tuple[tuple[str, SandboxFault | str], ...] = (
     # First, so that the data in Redis has the other seven to grow before the end.
     ("Valkey is killed and restarted empty after 1 s", "kill"),
     ("latency of 100 to 400 ms", Latency(there_ms=20, there_spread_ms=60, back_ms=100, back_spread_ms=300)),
@@ -33,7 +33,7 @@ FAULTS: tuple[tuple[str, Fault | str], ...] = (
 )
 
 
-async def cause(gateways: Fleet, valkey: Server, fault: Fault | str) -> None:
+async def cause(gateways: Fleet, valkey: Server, fault: SandboxFault | str) -> None:
     """Cause a fault, and end it after its time."""
     if isinstance(fault, str):
         await asyncio.to_thread(valkey.freeze if fault == "freeze" else valkey.kill)

@@ -37,7 +37,7 @@ FORMAT = 3
 """The version of the state in Redis; the same as in scheduler.lua."""
 RESENDS = 3
 """How often per tick the script may request the whole report."""
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -71,10 +71,10 @@ class _Ticked(msgspec.Struct, array_like=True):
     board: _Board | None = None
 
 
-class _Answered(msgspec.Struct, Generic[Answer], frozen=True, kw_only=True):
+class _Answered(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """What the script has answered, its time then, and the replica's own when the answer arrived."""
 
-    value: Answer
+    value: T
     script_ms: int
     arrived_ms: float
 
@@ -200,9 +200,7 @@ class RedisScheduler:
             in_ms, since_ms=answered.script_ms, within_ms=self._rules.window_ms, now_ms=answered.arrived_ms
         )
 
-    async def _asked(
-        self, op: str, args: tuple[object, ...], shape: type[Answer], *, block_key: str = ""
-    ) -> _Answered[Answer]:
+    async def _asked(self, op: str, args: tuple[object, ...], shape: type[T], *, block_key: str = "") -> _Answered[T]:
         now_ms, chance = self._clock_ms(), self._chance()
         answered = await self._call(op, args, shape, block_key=block_key, now_ms=now_ms, chance=chance)
         if answered is None:
@@ -213,13 +211,13 @@ class RedisScheduler:
         self,
         op: str,
         args: tuple[object, ...],
-        shape: type[Answer],
+        shape: type[T],
         *,
         packed: bytes = b"",
         block_key: str = "",
         now_ms: float,
         chance: int,
-    ) -> _Answered[Answer] | None:
+    ) -> _Answered[T] | None:
         """Return the answer, or None if the script only requested the whole report."""
         epoch, seen_ms = self._server_clock.read(now_ms)
         call = (op, self._packed_rules(), self._replica, epoch, seen_ms, chance, self._server_ms(), args)

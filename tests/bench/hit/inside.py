@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from service.cache.codec import decode, encode
+from service.cache.codec import decode_value, encode_value
 from service.cache.memory_blocks import MemoryBlocks
 from service.callers.authenticator import Authenticator
 from service.callers.table import table_of
@@ -20,7 +20,7 @@ from service.model.pages import Obtained, Page, Source
 from service.model.queries import At, Query, Range, Slice
 from service.model.tasks import Listing, Task
 from service.observe.access_log import AccessLog, log_requests
-from service.observe.batch import BATCH_MAX, BatchedObservers, Listener
+from service.observe.batch import BATCH_MAX, BatchedObservers, OnBatch
 from service.observe.request import RequestContext, RequestRecord
 from service.settings import AppSettings, CallerSettings, RedisSettings, Settings
 from service.telemetry.logs import configure
@@ -79,7 +79,7 @@ def each_us(work: Callable[[], object], *, times: int = 2000, rounds: int = 5) -
 def of_a_block() -> list[tuple[str, str]]:
     """Return the times of operations on a block of 100 tasks."""
     made = block()
-    value = encode(made, chance=b"chance")
+    value = encode_value(made, chance=b"chance")
     memory = MemoryBlocks(max_bytes=1 << 30, clock=time.monotonic)
     page = Page(
         query=QUERY,
@@ -93,8 +93,8 @@ def of_a_block() -> list[tuple[str, str]]:
     )
     tasks = msgspec.json.decode(b"[%s]" % made.body)
     steps: list[tuple[str, Callable[[], object]]] = [
-        ("encode for Redis", lambda: encode(made, chance=b"chance")),
-        ("decode from Redis (checksum included)", lambda: decode(value)),
+        ("encode for Redis", lambda: encode_value(made, chance=b"chance")),
+        ("decode from Redis (checksum included)", lambda: decode_value(value)),
         ("keep in memory", lambda: memory.put("key", made, app="shop", head=b"", ends_in_s=60)),
         ("look up in memory", lambda: memory.get("key")),
         ("cut twenty tasks", lambda: made.cut(40, 60)),
@@ -116,9 +116,9 @@ def of_ten_thousand_blocks() -> tuple[int, int, float, float]:
     memory = MemoryBlocks(max_bytes=4 << 30, clock=time.monotonic)
     before = resident_mib(os.getpid())
     bodies = 0
-    values = [encode(block(number), chance=b"chance") for number in range(20)]
+    values = [encode_value(block(number), chance=b"chance") for number in range(20)]
     for number in range(10_000):
-        stored = decode(values[number % 20])
+        stored = decode_value(values[number % 20])
         assert isinstance(stored, Block)
         bodies += len(stored.body)
         memory.put(f"taskgate:{{shop}}:b:{number:032x}:0", stored, app="shop", head=bytes(16), ends_in_s=600)
@@ -149,12 +149,12 @@ def of_a_hit() -> list[tuple[str, str]]:
     ]
 
 
-def _listened_us(listener: Listener) -> float:
+def _listened_us(listener: OnBatch) -> float:
     records = [observed()] * BATCH_MAX
     return each_us(lambda: listener(records), times=20, rounds=50) / BATCH_MAX
 
 
-async def _replayed(callers: Authenticator, authorization: bytes, listeners: Sequence[Listener]) -> float:
+async def _replayed(callers: Authenticator, authorization: bytes, listeners: Sequence[OnBatch]) -> float:
     headers = (
         (b"etag", b'"7f9d7634ddd1b7526d05d98eeb6da9b5"'),
         (b"cache-control", b"private, max-age=600"),
