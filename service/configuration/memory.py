@@ -47,7 +47,7 @@ def memory_model(settings: Settings) -> tuple[MemoryUse, ...]:
         ("cached responses", "cache.answers_bytes", cache.answers_bytes + cache.answers_bytes // 4),
         ("watched lists", "watch.memory_bytes", settings.watch.memory_bytes),
         ("connections and their requests", "server.connections_max", connections),
-        ("answers that readers don't take", "server.unsent_max_bytes", server.unsent_max_bytes),
+        ("unread responses", "server.unsent_max_bytes", server.unsent_max_bytes),
         ("upstream answers being read", "upstream.answer_max_bytes", answers),
         ("connections to Redis", "redis.connections", redis),
         ("metrics and probes", "", OPERATORS_BYTES),
@@ -77,5 +77,5 @@ def shortage(settings: Settings, limit_bytes: int | None) -> str | None:
         return None
     return (
         f"the bounds of this configuration allow {total // MIB} MiB, and the limit is {limit_bytes // MIB} MiB: "
-        "lower them, or raise the limit (docs/memory.md)"
+        "lower the bounds, or raise the limit (docs/memory.md)"
     )

@@ -132,7 +132,7 @@ def _share_faults(path: str, app: AppSettings, budget: BudgetSettings) -> Iterat
     calls = budget.calls if app.calls is None else app.calls
     if budget.on_redis_down == "share" and budget.max_replicas > calls:
         where = "budget.calls" if app.calls is None else f"{path}.calls"
-        text = f"{budget.max_replicas} replicas can't share {calls} calls ({where}) when Redis is down"
+        text = f"{budget.max_replicas} replicas can't share {calls} calls ({where}) while Redis is away"
         yield SettingFault(path="budget.max_replicas", text=text)
 
 
@@ -160,7 +160,7 @@ def _redis_tls_faults(redis: RedisSettings) -> Iterator[SettingFault]:
             yield SettingFault(path=f"redis.{name}", text=f"the file {path} can't be read: {exc.strerror}")
         else:
             if not is_pem:
-                yield SettingFault(path=f"redis.{name}", text=f"the file {path} holds no PEM")
+                yield SettingFault(path=f"redis.{name}", text=f"the file {path} is not PEM")
 
 
 def _one_password_faults(
@@ -206,7 +206,7 @@ def _way_faults(upstream: UpstreamSettings, environ: Mapping[str, str]) -> Itera
         try:
             tls_context(upstream.ca_file)
         except ssl.SSLError:
-            yield SettingFault(path="upstream.ca_file", text=f"the file {upstream.ca_file} holds no certificate (PEM)")
+            yield SettingFault(path="upstream.ca_file", text=f"the file {upstream.ca_file} has no certificate (PEM)")
         except OSError as exc:
             text = f"the file {upstream.ca_file} can't be read: {exc.strerror}"
             yield SettingFault(path="upstream.ca_file", text=text)
@@ -231,9 +231,7 @@ def _code_faults(upstream: UpstreamSettings) -> Iterator[SettingFault]:
 
 def _telemetry_faults(telemetry: TelemetrySettings, server: ServerSettings | None) -> Iterator[SettingFault]:
     if server and telemetry.metrics_port == server.port:
-        yield SettingFault(
-            path="telemetry.metrics_port", text="the same as server.port: metrics have a port of their own"
-        )
+        yield SettingFault(path="telemetry.metrics_port", text="the same as server.port: metrics need a separate port")
     if telemetry.otlp_endpoint is not None and not _has_otel():
         yield SettingFault(path="telemetry.otlp_endpoint", text="needs the extra otel: pip install 'taskgate[otel]'")
 

@@ -249,7 +249,7 @@ def _block(kept: CachedBlock, key: CacheKey) -> Block:
             raise QueryRefused(app=key.app, code=code, text=text, advice=advice_for(code))
         case MissingTask():
             raise UnknownTask
-    raise AssertionError("only what is stored is served")
+    raise AssertionError("only stored answers are served")
 
 
 def _stale(kept: CachedBlock, key: CacheKey, reason: StaleReason, *, forward: Forward | None = None) -> Part:

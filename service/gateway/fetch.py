@@ -109,7 +109,7 @@ class Fetching:
 
     def unfinished(self, part: CachedBlock) -> CallFailed:
         """Return the outcome of a call that fetched a part of the block: make another one for the rest."""
-        error = UpstreamBroken("the upstream gave a part of the block only", app=self._app.name)
+        error = UpstreamBroken("the upstream returned only a part of the block", app=self._app.name)
         return CallFailed(error=error, again=True, head=part.head)
 
     @property

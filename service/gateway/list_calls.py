@@ -115,7 +115,7 @@ class ListCalls:
         """Count a call that returned fewer records than requested; log the first one."""
         self.short_answers += 1
         if self.short_answers == 1:
-            advice = "set cache.block_size to what the upstream gives in one call"
+            advice = "set cache.block_size to the number of tasks that the upstream returns in one call"
             log.warning("upstream.short_answer", app=self._app.name, want=want, got=got, advice=advice)
 
     def _now_ms(self) -> int:

@@ -8,7 +8,7 @@ TaskgateError
 ├── UnknownApp                 no such app, or one whose existence is hidden from this caller
 ├── UnknownTask                the app has no task with this id
 ├── NotAllowed                 the caller may not do this
-├── StreamTooLong              a stream has reached its bound, and the list goes on
+├── StreamTooLong              a stream has reached its bound, and the list continues
 ├── Refused                    no fetch for this caller now; there may be one later
 │   ├── WaitTooLong            the turn would come after the caller's patience
 │   ├── LineFull               the caller has too many requests waiting
@@ -132,7 +132,7 @@ class LineFull(Refused):
     """The caller has reached its `bound` of waiting blocks."""
 
     def __init__(self, *, bound: int, retry_after_s: float) -> None:
-        super().__init__(f"{bound} blocks of this caller are waiting already", retry_after_s=retry_after_s)
+        super().__init__(f"{bound} blocks of this caller are already waiting", retry_after_s=retry_after_s)
         self.bound = bound
 
 

@@ -119,7 +119,7 @@ def _checked(value: bytes, what: str) -> bytes:
     if not value:
         raise SecretMissing(f"{what} is empty")
     if len(value) > SECRET_MAX_BYTES:
-        raise SecretMissing(f"{what} holds more than {SECRET_MAX_BYTES} bytes: that is no secret")
+        raise SecretMissing(f"{what} is longer than {SECRET_MAX_BYTES} bytes: this is not a secret")
     if not all(0x20 < byte < 0x7F for byte in value):
-        raise SecretMissing(f"{what} holds something other than printable ASCII without blanks")
+        raise SecretMissing(f"{what} contains characters other than printable ASCII, or blanks")
     return value

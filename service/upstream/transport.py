@@ -69,7 +69,7 @@ class Transport:
         async def hold_and_check() -> None:
             await before_send()
             if asyncio.get_running_loop().time() >= deadline_s:
-                raise UpstreamUnreachable("the call was not on its way in time", app=self._app)
+                raise UpstreamUnreachable("the call was not sent in time", app=self._app)
 
         try:
             answer = await self.http.request(

@@ -66,7 +66,7 @@ def explain(error: UpstreamError) -> str:
     """Describe what is wrong with the app's call, and what an operator can do."""
     match error:
         case UpstreamRefused(code=code, text=text, advice=advice):
-            return f"The upstream refused the call with code {code} ({text or 'without a text'}). {advice}"
+            return f"The upstream refused the call with code {code} ({text or 'no text'}). {advice}"
         case UpstreamHTTPStatus(status=status):
             trouble = "The upstream is in trouble or overloaded: try again later."
             stranger = (

@@ -77,7 +77,7 @@ def read_answer(body: bytes, read_content: Callable[[bytes, Counter[Oddity]], T]
     except RecursionError as exc:
         raise MalformedAnswer("the answer is nested too deeply") from exc
     except msgspec.ValidationError as exc:
-        raise MalformedAnswer(f"the answer lacks something or has it in another type: {exc}") from exc
+        raise MalformedAnswer(f"the answer lacks a field or has one of another type: {exc}") from exc
     except msgspec.DecodeError as exc:
         raise MalformedAnswer(f"the answer is not JSON: {exc}") from exc
 

@@ -27,7 +27,7 @@ RETRY_MIN_S = 1.0
 """How long to wait after a failed pass, in seconds; doubled after each further one."""
 RETRY_MAX_S = 15.0
 CHANGES_CACHED = 64
-"""How many results of `changes` are kept, since watchers share them."""
+"""How many results of `task_changes` are kept, since watchers share them."""
 
 TASK_BYTES = 900
 """The size of a watched task in addition to its text; measured with tracemalloc."""

@@ -41,7 +41,7 @@ def read_query_string(query_string: bytes, *, known: Mapping[bytes, str]) -> tup
         elif not text:
             _add(faults, name, "is empty; leave it out instead")
         elif not text.isprintable() and _CONTROL.search(text):
-            _add(faults, name, "must not hold control characters")
+            _add(faults, name, "must not contain control characters")
         else:
             texts[name] = text
     return texts, faults
