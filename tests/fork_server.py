@@ -28,12 +28,13 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def preload() -> None:
-    """Import what gateways import, and no more of what they could."""
+    """Import what gateways and sandboxes import, and no more of what they could."""
     gc.disable()
     with without(*NOT_NEEDED, "opentelemetry"):
         __import__("service.app")
         __import__("service.server.lifecycle")
         __import__("service.commands.check_call")
+        __import__("service.sandbox.serving")
     __import__("uvloop")
     gc.freeze()
     gc.enable()
