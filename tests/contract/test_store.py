@@ -33,7 +33,7 @@ def redis_server() -> Iterator[Server]:
 async def opened(request: pytest.FixtureRequest, mode: str) -> AsyncIterator[RedisStore]:
     servers = request.getfixturevalue(SERVERS[mode])
     mode = mode.partition(" ")[0]
-    store = RedisStore(RedisSettings(url=servers.url, mode=mode, connections=8, timeout_s=1.0))
+    store = RedisStore(RedisSettings(url=servers.url, mode=mode, connections=8, timeout_s=5.0))
     yield store
     await store.aclose()
     assert store.open_connections == 0
