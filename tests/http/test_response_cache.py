@@ -20,7 +20,7 @@ from tests.http.site import AUTH, MANY_AUTH, Web, key_callers
 class Desk:
     """The HTTP side behind a response cache, with a clock that is set by hand."""
 
-    def __init__(self, web: Web, *, max_bytes: int = 100_000, is_looked_up_first: bool = False) -> None:
+    def __init__(self, web: Web, *, max_bytes: int = 100_000, way: str = "called") -> None:
         self.web = web
         self.now_s = NOW_S
         self.wall_ahead_s = 0.0
@@ -34,12 +34,16 @@ class Desk:
             wall=lambda: self.now_s + self.wall_ahead_s,
             max_bytes=max_bytes,
         )
-        app = self.as_the_server_does if is_looked_up_first else self.replay
+        self.repeats_heads = way == "repeated"
+        app = self.replay if way == "called" else self.as_the_server_does
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway")
 
     async def as_the_server_does(self, scope: Any, receive: Any, send: Any) -> None:
         """Look up a response without a task, and call the app only if there is none."""
-        answer = self.replay.lookup(scope)
+        head = repr([scope[name] for name in ("method", "path", "query_string", "headers")]).encode()
+        answer = self.replay.repeat(head, scope["client"]) if self.repeats_heads else None
+        if answer is None:
+            answer = self.replay.lookup(scope, head)
         if answer is None:
             await self.replay.call_app(scope, receive, send)
             return
@@ -70,10 +74,10 @@ class Desk:
         return len(self.web.gateway.requests)
 
 
-@pytest.fixture(params=["called", "looked up first"])
+@pytest.fixture(params=["called", "looked up", "repeated"])
 def desk(web: Web, request: pytest.FixtureRequest) -> Desk:
-    """A page that was fetched 4 s ago and is fresh for 15 s; requested in both possible ways."""
-    return Desk(web, is_looked_up_first=request.param == "looked up first")
+    """A page that was fetched 4 s ago and is fresh for 15 s; requested in each possible way."""
+    return Desk(web, way=request.param)
 
 
 async def test_a_repeated_request_is_served_from_the_cache(desk: Desk) -> None:
