@@ -25,8 +25,10 @@ from service.web.obtained_reply import OBTAINED, ObtainedReply
 # Requests with any of these fields bypass the cache.
 _STEERING = frozenset((b"cache-control", b"pragma", b"content-length", b"transfer-encoding"))
 _OF_THE_MOMENT = frozenset((b"age", b"cache-status", b"server-timing", STATE.lower().encode()))
-# Memory overhead of an entry without its body, fields and key, measured with tracemalloc.
+# Memory overhead of an entry without its body, fields and key, and of a head, which is held twice: measured with
+# tracemalloc.
 _ENTRY_BYTES = 1850
+_HEAD_BYTES = 1200
 
 Key = tuple[str, bytes, bytes | None, bytes | None, bytes | None, bytes | None, bytes | None]
 """Path, query string, credential, and the request fields that select a response."""
@@ -34,9 +36,8 @@ Key = tuple[str, bytes, bytes | None, bytes | None, bytes | None, bytes | None, 
 SEEN_MAX = 10_000
 """How many requests are remembered as seen before, by the hash of their key."""
 
-HEADS_MAX_BYTES = 8 * 1024 * 1024
-_HEAD_BYTES = 1200
-"""Memory overhead of a remembered head, measured with tracemalloc; its bytes are held twice."""
+_HEADS_PART = 8
+"""One part in so many of the memory is for the heads of requests."""
 
 STEP_BACK_S = 1.0
 """If the clock is this far before the time of a response's fetch, it was set back: the response's age is unknown."""
@@ -116,12 +117,13 @@ class ResponseCache:
         self._clock = clock
         self._wall = wall
         self._max_bytes = max_bytes
+        heads_bytes = max_bytes // _HEADS_PART
         self._responses: LruTable[Key, _CachedResponse] = LruTable(
-            max_bytes, size_of=lambda key, response: response.size_bytes(key)
+            max_bytes - heads_bytes, size_of=lambda key, response: response.size_bytes(key)
         )
         self._seen: LruTable[int, bool] = LruTable(SEEN_MAX)
         self._heads: LruTable[bytes, tuple[Key, Fields]] = LruTable(
-            HEADS_MAX_BYTES, size_of=lambda head, _: _HEAD_BYTES + 2 * len(head)
+            heads_bytes, size_of=lambda head, _: _HEAD_BYTES + 2 * len(head)
         )
         self._generation = 0
 
@@ -130,8 +132,8 @@ class ResponseCache:
 
     @property
     def size_bytes(self) -> int:
-        """The total size of the cached responses."""
-        return self._responses.size
+        """The total size of the cached responses, and of the heads of their requests."""
+        return self._responses.size + self._heads.size
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Respond from the cache, or call the app and cache its response."""

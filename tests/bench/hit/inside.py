@@ -98,7 +98,7 @@ def of_a_block() -> list[tuple[str, str]]:
         ("keep in memory", lambda: memory.put("key", made, app="shop", head=b"", ends_in_s=60)),
         ("find in memory", lambda: memory.get("key")),
         ("cut twenty tasks", lambda: made.cut(40, 60)),
-        ("make the body, tag and links of that slice", lambda: render(page, path="/tasks", query_string=b"app=shop")),
+        ("make the body, tag and links of that slice", lambda: render(page, path="/tasks", link_query="app=shop&")),
         ("for comparison: decode the JSON of the block", lambda: msgspec.json.decode(b"[%s]" % made.body)),
         ("for comparison: encode twenty tasks as JSON", lambda: msgspec.json.encode(tasks[40:60])),
     ]
