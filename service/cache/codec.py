@@ -38,7 +38,7 @@ class CorruptBlock(msgspec.Struct, frozen=True, kw_only=True):
     reason: Literal["short", "format", "kind", "checksum", "shape", "sense"]
 
 
-def encode(stored: Stored, *, chance: bytes) -> bytes:
+def encode_value(stored: Stored, *, chance: bytes) -> bytes:
     """Return the value for Redis. `chance` is 6 random bytes, new for each fetch."""
     match stored:
         case Block():
@@ -51,7 +51,7 @@ def encode(stored: Stored, *, chance: bytes) -> bytes:
     return b"".join((head, _CHECKSUM.pack(crc32(rest, crc32(head))), rest))
 
 
-def decode(value: bytes) -> Stored | CorruptBlock:
+def decode_value(value: bytes) -> Stored | CorruptBlock:
     """Return what the value contains."""
     if len(value) < _AFTER_CHECKSUM:
         return CorruptBlock(reason="short")

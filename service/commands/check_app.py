@@ -7,13 +7,14 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from service.http_client.connection import BeforeSend
 from service.model.calls import CallKind
 from service.model.errors import UpstreamError, UpstreamRefused
 from service.model.queries import Query, Range, parse_moment, parse_until
 from service.model.tasks import Listing, Task
 from service.settings import Settings
 from service.upstream.apps import UpstreamApp
-from service.upstream.client import Client
+from service.upstream.client import UpstreamClient
 from service.upstream.codes import CodeKind, kind_of
 from service.upstream.verdicts import explain
 
@@ -22,8 +23,8 @@ MARGIN_S = 120
 UNKNOWN_ID = 1
 """An id that no task is likely to have: the upstream's own have ten digits."""
 
-Answer = TypeVar("Answer")
-Call = Callable[[Callable[[], Awaitable[None]]], Awaitable[Answer]]
+T = TypeVar("T")
+CheckedCall = Callable[[BeforeSend], Awaitable[T]]
 """One call; awaits its argument right before it is sent."""
 
 
@@ -41,16 +42,16 @@ class NotCalled(Exception):
 class MakeCall(Protocol):
     """Makes a call of one kind when it may be made."""
 
-    async def __call__(self, kind: CallKind, call: Call[Answer]) -> Answer:
+    async def __call__(self, kind: CallKind, call: CheckedCall[T]) -> T:
         """Return the call's result. Raise UpstreamError, StoreUnavailable or NotCalled."""
         ...
 
 
-async def check_app(app: UpstreamApp, client: Client, settings: Settings, make: MakeCall) -> list[Finding]:
+async def check_app(app: UpstreamApp, client: UpstreamClient, settings: Settings, make: MakeCall) -> list[Finding]:
     """Ask for a list, and if that succeeds for its first task and for an unknown one. Raise StoreUnavailable."""
     query = _query(app.name, settings)
 
-    async def fetch(before_send: Callable[[], Awaitable[None]]) -> Listing:
+    async def fetch(before_send: BeforeSend) -> Listing:
         range_ = query.range_at(time.time(), align_s=settings.cache.align_s)
         want = settings.cache.block_size
         return await client.fetch(app, query, range_, offset=0, want=want, before_send=before_send)
@@ -64,7 +65,7 @@ async def check_app(app: UpstreamApp, client: Client, settings: Settings, make: 
     return [_of_list(listing, query, settings), await _of_tasks(app, client, listing, make)]
 
 
-async def _of_tasks(app: UpstreamApp, client: Client, listing: Listing, make: MakeCall) -> Finding:
+async def _of_tasks(app: UpstreamApp, client: UpstreamClient, listing: Listing, make: MakeCall) -> Finding:
     """Ask for the first task of the list, if it has any, and for an unknown one."""
 
     async def get(task_id: int) -> Task | None:

@@ -6,7 +6,7 @@ import sys
 
 from service.commands.tasks_client import Connection, RequestFailed, RequestRefused, StreamResponse, TasksRequest
 from service.commands.tasks_output import Printer, Progress, printable
-from service.commands.tasks_watch import watch
+from service.commands.tasks_watch import watch_tasks
 
 COMPLETE, FAILED, FAULTY = 0, 1, 2
 
@@ -29,7 +29,7 @@ def run(wanted: TasksRequest, *, key: str | None, form: str, limit: int | None, 
     progress = Progress(sys.stderr, shown=sys.stderr.isatty())
     try:
         if watched:
-            return watch(wanted, key, form=form)
+            return watch_tasks(wanted, key, form=form)
         return _list(wanted, key, Printer(sys.stdout, form=form), progress, limit)
     except RequestRefused as exc:
         progress.clear()

@@ -96,7 +96,7 @@ class Follower:
         self._out.write(_HOME_AND_ERASE + "\n".join((head, *rows)))
 
 
-def watch(wanted: TasksRequest, key: str, *, form: str) -> int:
+def watch_tasks(wanted: TasksRequest, key: str, *, form: str) -> int:
     """Follow the list until Ctrl-C, which ends with 0; reconnect if the connection is lost.
 
     Raise RequestRefused, and RequestFailed if the first connection fails.

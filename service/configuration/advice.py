@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from service.callers.table import end_of
+from service.callers.table import key_expiry_s
 from service.configuration.errors import SettingFault
 from service.configuration.urls import is_loopback
 from service.settings import KeySettings, Settings
@@ -12,7 +12,7 @@ from service.upstream.regions import contradiction
 LIMIT_MAX = 100
 
 
-def advice(settings: Settings, *, now_s: float) -> Iterator[SettingFault]:
+def settings_advice(settings: Settings, *, now_s: float) -> Iterator[SettingFault]:
     """Return warnings about valid settings; `now_s` is in seconds since the epoch."""
     yield from _app_advice(settings)
     yield from _budget_advice(settings)
@@ -45,7 +45,7 @@ def _caller_advice(settings: Settings) -> Iterator[SettingFault]:
 def _key_advice(settings: Settings, *, now_s: float) -> Iterator[SettingFault]:
     for name, caller in settings.callers.items():
         for index, key in enumerate(caller.keys):
-            if isinstance(key, KeySettings) and key.until is not None and end_of(key.until) <= now_s:
+            if isinstance(key, KeySettings) and key.until is not None and key_expiry_s(key.until) <= now_s:
                 text = f"{key.until}: this key has expired; remove it"
                 yield SettingFault(path=f"callers.{name}.keys[{index}].until", text=text)
 

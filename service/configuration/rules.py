@@ -11,7 +11,7 @@ import msgspec
 from service.configuration.callers import caller_faults, service_account_faults
 from service.configuration.errors import SettingFault
 from service.configuration.urls import is_loopback, proxy_url_faults, redis_url_faults
-from service.configuration.validate import fields_of
+from service.configuration.validate import struct_fields
 from service.configuration.yaml_file import Tree
 from service.http_client.addresses import tls_context
 from service.model.queries import At, FromNow, Moment, parse_moment, parse_until
@@ -36,7 +36,7 @@ _DAY_S = 86_400
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-class Parts(msgspec.Struct, frozen=True, kw_only=True):
+class ValidParts(msgspec.Struct, frozen=True, kw_only=True):
     """The sections with a valid shape; one without is None, or left out of its dict."""
 
     apps: dict[str, AppSettings]
@@ -54,10 +54,10 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     telemetry: TelemetrySettings | None
 
 
-def parts_of(tree: Tree) -> Parts:
+def valid_parts_of(tree: Tree) -> ValidParts:
     """Return whatever part of the tree can be converted to settings."""
     apps, callers = tree.get("apps"), tree.get("callers")
-    return Parts(
+    return ValidParts(
         apps=_entries(apps, AppSettings),
         app_names=tuple(apps) if isinstance(apps, dict) else (),
         callers=_entries(callers, CallerSettings),
@@ -74,7 +74,7 @@ def parts_of(tree: Tree) -> Parts:
     )
 
 
-def rule_faults(parts: Parts, environ: Mapping[str, str]) -> Iterator[SettingFault]:
+def rule_faults(parts: ValidParts, environ: Mapping[str, str]) -> Iterator[SettingFault]:
     """Return all faults between the sections, and in what they point to (files, variables)."""
     for name, app in parts.apps.items():
         yield from _app_faults(f"apps.{name}", app, environ)
@@ -281,7 +281,7 @@ def _entries(entries: object, kind: type[T]) -> dict[str, T]:
 def _part(section: object, kind: type[T]) -> T | None:
     """Return the section without its unknown keys, which are reported as faults of the shape."""
     if isinstance(section, dict):
-        section = {key: value for key, value in section.items() if key in fields_of(kind)}
+        section = {key: value for key, value in section.items() if key in struct_fields(kind)}
     try:
         return msgspec.convert(section, kind)
     except msgspec.ValidationError:

@@ -1,6 +1,6 @@
 """Calls for blocks of lists, several for one block if the upstream returns fewer records per call than it holds."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from service.cache.block_cache import BlockCache
 from service.gateway.reported_call import ReportedCall
+from service.http_client.connection import BeforeSend
 from service.model.blocks import Block, CachedBlock, block_of, joined
 from service.model.cache_keys import BlockKey, CacheKey
 from service.model.errors import StoreUnavailable
@@ -25,7 +26,7 @@ log = structlog.get_logger()
 
 
 class ListUpstream(Protocol):
-    """The upstream call; `service.upstream.client.Client` is the real implementation."""
+    """The upstream call; `service.upstream.client.UpstreamClient` is the real implementation."""
 
     async def fetch(
         self,
@@ -35,7 +36,7 @@ class ListUpstream(Protocol):
         *,
         offset: int,
         want: int,
-        before_send: Callable[[], Awaitable[None]],
+        before_send: BeforeSend,
         trace: CallTrace,
     ) -> Listing:
         """Return records `offset` to `offset + want` of the query. Raise UpstreamError."""
@@ -76,7 +77,7 @@ class ListCalls:
         received = 0 if begun is None else begun.received
         offset, want = key.index * self.block_size + received, self.block_size - received
 
-        async def send(before_send: Callable[[], Awaitable[None]], trace: CallTrace) -> Listing:
+        async def send(before_send: BeforeSend, trace: CallTrace) -> Listing:
             return await self._upstream.fetch(
                 self._app,
                 key.query,

@@ -17,7 +17,7 @@ PATIENCE_S = 0.5
 """How long a look-up may take if an earlier answer is available, in seconds."""
 ADDRESSES_MAX = 4
 
-Lookup = Callable[[str, int], tuple[str, ...]]
+LookUpHost = Callable[[str, int], tuple[str, ...]]
 
 
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +32,7 @@ class Resolver:
     number of entries is bounded by the number of hosts in the configuration.
     """
 
-    def __init__(self, *, lookup: Lookup | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, lookup: LookUpHost | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._lookup = lookup or look_up
         self._clock = clock
         self._known: dict[str, _Answer] = {}

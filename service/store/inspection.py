@@ -75,7 +75,7 @@ async def _listens(store: RedisStore, channel: str) -> None:
         raise StoreUnavailable("refused") from exc
 
 
-async def advice(store: RedisStore, settings: RedisSettings) -> AsyncIterator[str]:
+async def redis_advice(store: RedisStore, settings: RedisSettings) -> AsyncIterator[str]:
     """Yield recommended changes to the server's configuration, as far as it may be read.
 
     Raise StoreUnavailable.
@@ -102,7 +102,7 @@ async def advice(store: RedisStore, settings: RedisSettings) -> AsyncIterator[st
 async def warn(store: RedisStore, settings: RedisSettings) -> None:
     """Log the advice; log nothing if Redis is unavailable."""
     try:
-        async for text in advice(store, settings):
+        async for text in redis_advice(store, settings):
             log.warning("redis.advice", advice=text)
     except StoreUnavailable:
         return

@@ -11,7 +11,7 @@ import msgspec
 VALUE_MAX_BYTES = 16 * 1024 * 1024
 """The largest value that is stored: a larger one would hold up Redis and the connection."""
 
-Handler = Callable[[bytes], None]
+OnMessage = Callable[[bytes], None]
 OnGap = Callable[[], None]
 
 
@@ -69,7 +69,7 @@ class Store(Protocol):
         """Return a callable for a script, which is loaded on first use, and again if the server has forgotten it."""
         ...
 
-    def listen(self, channel: str, handler: Handler, *, on_gap: OnGap | None = None) -> None:
+    def listen(self, channel: str, handler: OnMessage, *, on_gap: OnGap | None = None) -> None:
         """Call `handler` for each message on `channel`, in order, from within the event loop.
 
         Messages are lost while Redis is away. `on_gap` is called each time listening starts, both at first and after an

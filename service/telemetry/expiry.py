@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client.metrics_core import Metric
 
-from service.callers.table import end_of
+from service.callers.table import key_expiry_s
 from service.settings import KeySettings, Settings
 from service.telemetry.families import gauges
 
@@ -82,7 +82,7 @@ def _keys(settings: Settings) -> Iterator[tuple[tuple[str, ...], float]]:
         for key in caller.keys:
             match key:
                 case KeySettings(sha256=sha256, until=str(until)):
-                    yield (name, sha256[:KEY_CHARS]), float(end_of(until))
+                    yield (name, sha256[:KEY_CHARS]), float(key_expiry_s(until))
                 case KeySettings(sha256=sha256) | str(sha256):
                     yield (name, sha256[:KEY_CHARS]), math.inf
 

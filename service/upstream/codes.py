@@ -50,7 +50,7 @@ TABLE = (
     KnownCodes(
         codes=(60008, 60014, 70169, 70202, 70500, 90105, 91000),
         kind=CodeKind.TRANSIENT,
-        advice="A time-out or an internal error within the upstream. It should pass; if it lasts, ask the vendor.",
+        advice="A timeout or an internal error within the upstream. It should pass; if it lasts, ask the vendor.",
     ),
     KnownCodes(
         codes=(60013,),

@@ -31,7 +31,7 @@ OF_ONE_CALL = frozenset({CodeKind.ACCOUNT, CodeKind.OUR_FAULT})
 """Refusals that may concern one kind of call alone, such as a package that lacks it; the others concern the app."""
 
 
-def refused(
+def refusal_error(
     *, app: str, code: int, text: str, stopped_s: float, persists: bool = False, skew_s: float = 0.0
 ) -> UpstreamRefused:
     """Return the error for a refusal; `text` is already bounded. `skew_s` is how far our clock is ahead.

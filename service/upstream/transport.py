@@ -3,12 +3,11 @@
 import asyncio
 import ssl
 import time
-from collections.abc import Awaitable, Callable
 from email.utils import parsedate_to_datetime
 
 from service.http_client.addresses import HttpProxy
 from service.http_client.client import HttpClient, HttpLimits
-from service.http_client.connection import HttpAnswer
+from service.http_client.connection import BeforeSend, HttpAnswer
 from service.http_client.errors import (
     AnswerEncoded,
     AnswerTooLarge,
@@ -24,7 +23,6 @@ from service.upstream.call_trace import NO_TRACE, CallTrace
 
 RETRY_AFTER_MAX_S = 86_400.0
 
-BeforeSend = Callable[[], Awaitable[None]]
 
 _FIELDS = (
     ("accept", "application/json"),

@@ -18,7 +18,7 @@ PATHS = {CallKind.LIST: "/v4/timpush/list_sched_task", CallKind.GET: "/v4/timpus
 TEXT_MAX_CHARS = 200
 TEXT_READ_CHARS = 4096
 
-Content = TypeVar("Content")
+T = TypeVar("T")
 
 
 class MalformedAnswer(ValueError):
@@ -60,7 +60,7 @@ def request_target(app: UpstreamApp, kind: CallKind, *, signature: str, random: 
     return f"{PATHS[kind]}?{urlencode(query, safe='*')}"
 
 
-def read_answer(body: bytes, read_content: Callable[[bytes, Counter[Oddity]], Content]) -> Content | UpstreamRefusal:
+def read_answer(body: bytes, read_content: Callable[[bytes, Counter[Oddity]], T]) -> T | UpstreamRefusal:
     """Read the head of an answer, and by `read_content` the content of a successful one. Raise MalformedAnswer.
 
     `read_content` gets valid text, counts deviations, and may raise what msgspec's decoders raise.
@@ -82,7 +82,7 @@ def read_answer(body: bytes, read_content: Callable[[bytes, Counter[Oddity]], Co
         raise MalformedAnswer(f"the answer is not JSON: {exc}") from exc
 
 
-def check_app(records: Iterable[WireTask], *, sdkappid: int) -> None:
+def check_sdkappid(records: Iterable[WireTask], *, sdkappid: int) -> None:
     """Raise MalformedAnswer if a record is of another app: such an answer belongs to another call."""
     if any(record.sdkappid not in (None, sdkappid) for record in records):
         raise MalformedAnswer("the answer holds a task of another app")

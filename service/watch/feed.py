@@ -17,7 +17,7 @@ from service.model.pages import Chunk, PageRequest, Source
 from service.model.queries import Query, Slice
 from service.model.streams import Only
 from service.watch.assembly import Assembled, assembled
-from service.watch.changes import Change, changes
+from service.watch.changes import Change, task_changes
 from service.watch.version_store import VersionStore
 from service.watch.versions import ListVersion
 
@@ -182,7 +182,7 @@ class Feed:
         return sum(only.takes(task.labels) for task in version.tasks.values())
 
     def _changes(self, before: str, after: str, only: Only) -> tuple[Change, ...]:
-        return changes(self._versions[before].tasks, self._versions[after], only)
+        return task_changes(self._versions[before].tasks, self._versions[after], only)
 
     async def _renew(self) -> None:
         failures = 0

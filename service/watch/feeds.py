@@ -11,7 +11,7 @@ from service.model.errors import ShuttingDown, TooManyWatchers
 from service.model.queries import Query
 from service.model.streams import Only
 from service.settings import WatchSettings
-from service.usage.counts import Count
+from service.usage.counts import AddToColumn
 from service.watch.events import tag_of
 from service.watch.feed import ChunkSource, Feed, WatchPayer
 from service.watch.version_store import VersionStore
@@ -58,7 +58,7 @@ class Feeds:
         settings: WatchSettings,
         block_size: int,
         clock: Callable[[], float],
-        usage: Mapping[str, Count] | None = None,
+        usage: Mapping[str, AddToColumn] | None = None,
     ) -> None:
         """`usage` counts for the callers of each app, by its name."""
         self.events: Counter[str] = Counter()

@@ -7,7 +7,7 @@ from itertools import islice
 from service.model.callers import Caller
 from service.model.errors import TaskgateError, WaitTooLong
 from service.model.streams import Only
-from service.watch.changes import applied, changes
+from service.watch.changes import task_changes, with_changes
 from service.watch.events import Ended, Event, Identified, Listed, Position, Reset, Stale, Synced, event_id, position_of
 from service.watch.feed import Feed, Present
 from service.watch.versions import ListVersion
@@ -132,8 +132,8 @@ class Watcher:
             base = await self._feed.find(position.base)
             if base is None:
                 return None
-            steps = changes(base.tasks, held, self._only)[: position.done]
-            held = ListVersion(applied(base.tasks, steps).values(), range_=held.range)
+            steps = task_changes(base.tasks, held, self._only)[: position.done]
+            held = ListVersion(with_changes(base.tasks, steps).values(), range_=held.range)
         if held is not None:
             await self._feed.keep(held)
         return held

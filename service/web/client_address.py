@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Sequence
 from functools import lru_cache
 
-from service.observe.request import Fields
+from service.observe.request import HeaderFields
 from service.server.asgi import Client
 
 HOPS_MAX = 16
@@ -25,7 +25,7 @@ class ClientAddresses:
         self._trusted = tuple(ipaddress.ip_network(network) for network in trusted)
         self._is_trusted = lru_cache(maxsize=_PEERS)(self._lies_in_trusted)
 
-    def of(self, peer: Client | None, fields: Fields) -> str | None:
+    def of(self, peer: Client | None, fields: HeaderFields) -> str | None:
         """Return the client's address; None on a socket that has none."""
         if peer is None:
             return None

@@ -13,13 +13,21 @@ from typing import Any
 from service.cache.lru import LruTable
 from service.model.callers import Authenticated
 from service.model.pages import Source
-from service.observe.request import UNROUTED, Fields, Observer, RequestLabels, RequestRecord, labels_of, trace_id_of
+from service.observe.request import (
+    UNROUTED,
+    HeaderFields,
+    Observer,
+    RequestLabels,
+    RequestRecord,
+    request_labels_of,
+    trace_id_of,
+)
 from service.server.answer_head import head_lines
-from service.server.asgi import Client, EncodedAnswer
+from service.server.asgi import Application, Client, EncodedAnswer
 from service.web.answers import NOSNIFF, Answer, Header
 from service.web.client_address import PEERS, ClientAddresses
 from service.web.headers.ratelimit import STATE
-from service.web.middleware import FIELDS_MAX_BYTES, AsgiApp, request_id_of
+from service.web.middleware import FIELDS_MAX_BYTES, request_id_of
 from service.web.obtained_reply import OBTAINED, ObtainedReply
 
 # Requests with any of these fields bypass the cache.
@@ -101,7 +109,7 @@ class ResponseCache:
 
     def __init__(
         self,
-        app: AsgiApp,
+        app: Application,
         *,
         authenticate_cached: AuthenticateCached,
         observers: Sequence[Observer],
@@ -122,7 +130,7 @@ class ResponseCache:
             max_bytes - heads_bytes, size_of=lambda key, response: response.size_bytes(key)
         )
         self._seen: LruTable[int, bool] = LruTable(SEEN_MAX)
-        self._heads: LruTable[bytes, tuple[Key, Fields]] = LruTable(
+        self._heads: LruTable[bytes, tuple[Key, HeaderFields]] = LruTable(
             heads_bytes, size_of=lambda head, _: _HEAD_BYTES + 2 * len(head)
         )
         self._generation = 0
@@ -178,7 +186,7 @@ class ResponseCache:
             self._heads.put(head, request)
         return _encoded(*served)
 
-    def _recognize(self, scope: Any) -> tuple[Key, Fields] | None:
+    def _recognize(self, scope: Any) -> tuple[Key, HeaderFields] | None:
         """Return the key of the response to a request, and the request's fields, or None if no response is cached."""
         if scope["type"] != "http" or scope["method"] != "GET":
             return None
@@ -191,7 +199,7 @@ class ResponseCache:
             return None
         return key, fields
 
-    def _serve(self, key: Key, fields: Fields, client: Client | None) -> tuple[_CachedResponse, str] | None:
+    def _serve(self, key: Key, fields: HeaderFields, client: Client | None) -> tuple[_CachedResponse, str] | None:
         """Return a response with current header fields, and the request's id; report the request. None for none."""
         started_s = time.perf_counter()
         response = self._responses.get(key)
@@ -254,7 +262,7 @@ class ResponseCache:
             self._responses.pop(key)
             return
         route, status = scope.get("path_template", UNROUTED), reply.answer.status
-        labels = labels_of("GET", route, status, known.caller.name, context.app, Source.HIT.value)
+        labels = request_labels_of("GET", route, status, known.caller.name, context.app, Source.HIT.value)
         response = _CachedResponse(
             reply.answer, fetched_at_s=fetched_at_s, lifetime_s=lifetime_s, ends_at_s=ends_at_s, labels=labels
         )
@@ -268,7 +276,7 @@ class ResponseCache:
         return is_first
 
 
-def _key(scope: Any, fields: Fields) -> Key:
+def _key(scope: Any, fields: HeaderFields) -> Key:
     return (
         scope["path"],
         scope["query_string"],
@@ -284,7 +292,7 @@ def _encoded(response: _CachedResponse, request_id: str) -> EncodedAnswer:
     return EncodedAnswer(b"%b\r\nx-request-id: %b" % (response.lines, request_id.encode()), response.body)
 
 
-def _may_recur(scope: Any, fields: Fields) -> bool:
+def _may_recur(scope: Any, fields: HeaderFields) -> bool:
     """Whether later requests may have the same head: an id is that of one request. Return False also if the head closes
     its connection, which `repeat` would not see."""
     return (
@@ -295,5 +303,5 @@ def _may_recur(scope: Any, fields: Fields) -> bool:
     )
 
 
-def _size_bytes(fields: Fields) -> int:
+def _size_bytes(fields: HeaderFields) -> int:
     return sum(map(len, chain(fields, fields.values())))

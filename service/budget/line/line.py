@@ -16,7 +16,7 @@ from service.budget.line.jobs import Fetched, Job, LineIsFull, TooLong
 from service.budget.line.queue import BlockState, Waiter
 from service.budget.line.turns import Turns
 from service.budget.line.waiters import Waiters
-from service.budget.scheduler.interfaces import Board, Rules, Scheduler, Ticked, WaitingCount
+from service.budget.scheduler.interfaces import Board, Rules, Scheduler, Ticked, TickRequest, WaitingCount
 from service.model.errors import ShuttingDown, StoreUnavailable
 from service.model.origin import NOBODY, Origin
 
@@ -290,8 +290,9 @@ class Line:
 
     async def _ask(self, rows: tuple[WaitingCount, ...], *, returned: tuple[int, ...], wants_board: bool) -> Ticked:
         wish = self._turns.wish() if rows else None
+        request = TickRequest(waiting=rows, returned=returned, wants_board=wants_board, wish=wish)
         try:
-            return await self._scheduler.tick(rows, returned=returned, quiet=False, wants_board=wants_board, wish=wish)
+            return await self._scheduler.tick(request)
         except BaseException:
             self._turns.lose_wish()
             raise

@@ -174,7 +174,7 @@ class Turns:
                 self._wait_again(block)
                 self._give_back(turn)
                 return
-            self.ends[turn.caller, end_of(answer)] += 1
+            self.ends[turn.caller, turn_end_of(answer)] += 1
             match answer:
                 case Begun(usable_in_ms=usable_in_ms):
                     self._used(turn.caller)
@@ -367,7 +367,7 @@ class _CallSlot:
             raise UpstreamUnreachable("connecting took too long: the slot was lost", app=self._app)
 
 
-def end_of(answer: Beginning) -> str:
+def turn_end_of(answer: Beginning) -> str:
     """Return the word of TURN_ENDS for an answer to `begin`."""
     match answer:
         case Begun():

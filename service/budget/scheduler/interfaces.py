@@ -5,6 +5,7 @@ alone). All times are milliseconds. Delays (`*_in_ms`) count from the moment of 
 """
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -151,11 +152,21 @@ class Ticked(msgspec.Struct, frozen=True, kw_only=True):
     board: Board | None
     begun: "Begun | Joined | AlreadyStored | None" = None
 
+    def by_own_clock(self, wait_ms: Callable[[int], int]) -> "Ticked":
+        """Return the answer with its waits shortened by `wait_ms`, see `ServerClock.wait_ms`."""
+        begun = self.begun.by_own_clock(wait_ms) if isinstance(self.begun, Begun) else self.begun
+        due_in_ms = None if self.due_in_ms is None else wait_ms(self.due_in_ms)
+        return msgspec.structs.replace(self, due_in_ms=due_in_ms, begun=begun)
+
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
     """The slot is taken; send the call in `usable_in_ms`, no sooner."""
 
     usable_in_ms: int = 0
+
+    def by_own_clock(self, wait_ms: Callable[[int], int]) -> "Begun":
+        """See `Ticked.by_own_clock`."""
+        return Begun(usable_in_ms=wait_ms(self.usable_in_ms))
 
 
 class Joined(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,23 +217,25 @@ FIRST_WISH = 2**52
 """Turns with smaller ids are numbered by the scheduler."""
 
 
+class TickRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A replica's report and what it asks for with it.
+
+    No call was made with a `returned` turn, nor will be. `quiet` takes all slots for one window: calls may have been
+    made outside the shared budget. `wish` saves a call of `begin`; its block is counted in `waiting`.
+    """
+
+    waiting: tuple[WaitingCount, ...] = ()
+    returned: tuple[int, ...] = ()
+    quiet: bool = False
+    wants_board: bool = False
+    wish: Wish | None = None
+
+
 class Scheduler(Protocol):
     """Gives out the turns of one app. Methods raise StoreUnavailable if it cannot be reached."""
 
-    async def tick(
-        self,
-        waiting: tuple[WaitingCount, ...],
-        *,
-        returned: tuple[int, ...],
-        quiet: bool,
-        wants_board: bool,
-        wish: Wish | None = None,
-    ) -> Ticked:
-        """Replace this replica's report, give back the `returned` turns and return its unused turns.
-
-        No call was made with a returned turn, nor will be. `quiet` takes all slots for one window: calls may have been
-        made outside the shared budget. `wish` saves a call of `begin`; the block is counted in `waiting`.
-        """
+    async def tick(self, request: TickRequest) -> Ticked:
+        """Replace this replica's report, give back its returned turns and return its unused turns."""
         ...
 
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
