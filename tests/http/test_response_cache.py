@@ -34,6 +34,7 @@ class Desk:
             wall=lambda: self.now_s + self.wall_ahead_s,
             max_bytes=max_bytes,
         )
+        self.heads: list[bytes] = []
         self.repeats_heads = way == "repeated"
         app = self.replay if way == "called" else self.as_the_server_does
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway")
@@ -41,6 +42,7 @@ class Desk:
     async def as_the_server_does(self, scope: Any, receive: Any, send: Any) -> None:
         """Look up a response without a task, and call the app only if there is none."""
         head = repr([scope[name] for name in ("method", "path", "query_string", "headers")]).encode()
+        self.heads.append(head)
         answer = self.replay.repeat(head, scope["client"]) if self.repeats_heads else None
         if answer is None:
             answer = self.replay.lookup(scope, head)
@@ -310,3 +312,59 @@ async def test_a_stream_is_not_served_from_a_cached_page(desk: Desk) -> None:
     assert (await desk.get()).headers["content-type"] == "application/json"
     assert len(desk.replay) == 1
     assert desk.asked == 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "recurs"),
+    [
+        ({}, True),
+        ({"Connection": "Keep-Alive"}, True),
+        ({"Connection": "close"}, False),
+        ({"Connection": "keep-alive, x"}, False),
+        ({"X-Request-ID": "mine"}, False),
+        ({"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}, False),
+    ],
+)
+async def test_which_heads_are_answered_unparsed(web: Web, fields: dict[str, str], recurs: bool) -> None:
+    """Those that keep their connection open and carry no id; others are parsed each time."""
+    desk = Desk(web, way="looked up")
+    for _ in range(3):  # the third is looked up
+        await desk.get(headers=fields)
+    again = desk.replay.repeat(desk.heads[-1], ("127.0.0.1", 1))
+    assert (again is not None) is recurs
+
+
+async def test_an_unknown_head_is_not_answered(web: Web) -> None:
+    """One byte more makes it another request."""
+    desk = Desk(web, way="looked up")
+    for _ in range(3):
+        await desk.get()
+    assert desk.replay.repeat(desk.heads[-1] + b" ", ("127.0.0.1", 1)) is None
+
+
+async def test_a_head_is_forgotten_with_its_response(web: Web) -> None:
+    """It is not answered once the response is no longer fresh, nor after callers or settings have changed."""
+    desk = Desk(web, way="looked up")
+    for _ in range(3):
+        await desk.get()
+    held = desk.replay.size_bytes
+    desk.replay.forget()
+    assert desk.replay.size_bytes == 0 < held
+    assert desk.replay.repeat(desk.heads[-1], ("127.0.0.1", 1)) is None
+    for _ in range(3):
+        await desk.get()
+    desk.now_s += 3600
+    assert desk.replay.repeat(desk.heads[-1], ("127.0.0.1", 1)) is None
+    assert desk.replay.size_bytes == 0
+
+
+async def test_clients_that_send_the_same_head_are_told_apart(web: Web) -> None:
+    """The record of each request has the address of its own connection, and an id of its own."""
+    desk = Desk(web, way="looked up")
+    for _ in range(3):
+        await desk.get()
+    for address in ("10.0.0.1", "10.0.0.2"):
+        assert desk.replay.repeat(desk.heads[-1], (address, 1)) is not None
+    one, other = desk.observed[-2:]
+    assert (one.client, other.client) == ("10.0.0.1", "10.0.0.2")
+    assert one.request_id != other.request_id
