@@ -35,14 +35,11 @@ def test_a_range_is_judged_by_the_time_of_each_request(reader: TasksReader) -> N
     """A range that ends now is valid only after it has begun."""
     query = b"since=2025-06-15T15:00:00Z&until=now"
     began_s = 1_749_999_600.0
-    for now_s, is_valid in ((began_s + DAY_S, True), (began_s - DAY_S, False), (began_s + DAY_S, True)):
-        try:
-            reader.read(query, caller=caller("shop"), now_s=now_s)
-        except BadRequest as exc:
-            assert not is_valid
-            assert [fault.parameter for fault in exc.faults] == ["since"]
-        else:
-            assert is_valid
+    for _ in range(2):
+        reader.read(query, caller=caller("shop"), now_s=began_s + DAY_S)
+        with pytest.raises(BadRequest) as raised:
+            reader.read(query, caller=caller("shop"), now_s=began_s - DAY_S)
+        assert [fault.parameter for fault in raised.value.faults] == ["since"]
 
 
 def test_a_stream_has_no_limit_though_its_page_has(reader: TasksReader) -> None:
