@@ -44,7 +44,7 @@ return refused
 """
 
 
-async def refusals(store: RedisStore, *, prefix: str) -> list[str]:
+async def redis_refusals(store: RedisStore, *, prefix: str) -> list[str]:
     """Try everything that a gateway does with Redis. Return what is refused, one line each; empty if all is well."""
     key = f"{prefix}:{{check}}:b:key"
     found: list[str] = []
@@ -99,7 +99,7 @@ async def redis_advice(store: RedisStore, settings: RedisSettings) -> AsyncItera
         )
 
 
-async def warn(store: RedisStore, settings: RedisSettings) -> None:
+async def log_redis_advice(store: RedisStore, settings: RedisSettings) -> None:
     """Log the advice; log nothing if Redis is unavailable."""
     try:
         async for text in redis_advice(store, settings):
@@ -109,9 +109,9 @@ async def warn(store: RedisStore, settings: RedisSettings) -> None:
 
 
 @asynccontextmanager
-async def warned(store: RedisStore, settings: RedisSettings) -> AsyncIterator[None]:
+async def logging_redis_advice(store: RedisStore, settings: RedisSettings) -> AsyncIterator[None]:
     """Log the advice in the background within the context."""
-    task = asyncio.create_task(warn(store, settings))
+    task = asyncio.create_task(log_redis_advice(store, settings))
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ from service.model.callers import Caller
 from service.model.errors import BadRequest, Fault, NotAllowed, UnknownApp
 from service.model.long_lists import part_s, query_parts
 from service.model.queries import Moment, Query, Slice, Sort, parse_moment, parse_until
-from service.model.streams import STATUSES, TYPES, Only
+from service.model.streams import STATUSES, TYPES, TaskFilter
 from service.web.query_string import FAULTS_MAX, read_query_string
 from service.web.settings import WebSettings
 
@@ -81,7 +81,7 @@ class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
     query: Query
     parts: tuple[Query, ...]
     slice: Slice
-    only: Only
+    only: TaskFilter
 
 
 def task_parameters(settings: WebSettings) -> TaskParameters:
@@ -265,7 +265,7 @@ class TasksReader:
             offset=given.get("offset", 0),
             limit=settings.block_size if streamed else given.get("limit", settings.limit_default),
         )
-        only = Only(statuses=given.get("status", ()), types=given.get("type", ()))
+        only = TaskFilter(statuses=given.get("status", ()), types=given.get("type", ()))
         if streamed:
             faults.extend(Fault(parameter=name, detail=_NO_PAGE) for name in _OF_PAGES if name in texts)
         faulty = {fault.parameter for fault in faults}

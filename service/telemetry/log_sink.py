@@ -9,7 +9,7 @@ READY_S = 1.0
 """How long to wait at a time until a descriptor in non-blocking mode takes more."""
 
 
-class LineSink:
+class LogSink:
     """Writes whole lines to a stream, past its buffers: what a buffer keeps after a failure would be written again."""
 
     def __init__(self, stream: TextIO) -> None:
