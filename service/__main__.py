@@ -110,7 +110,7 @@ def _listening(parser: argparse.ArgumentParser, *, port: int) -> None:
 
 
 class _Version(argparse.Action):
-    """Print the version, which takes longer to look up than the rest of the command line."""
+    """Print the version, which is looked up only here because that is slow."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from service import __version__

@@ -1,4 +1,4 @@
-"""Encodes a block, or what stands in its place, as the bytes of one value in Redis.
+"""Encodes a block, or a refusal stored in its place, as the bytes of one value in Redis.
 
 Head (HEAD_BYTES, unique for each fetch): format, kind, 6 random bytes, fetched_at_ms. Then a CRC-32 over everything but
 itself, and the fields. Integers are big-endian. For a block, these follow: the records' ends as an array of 32-bit

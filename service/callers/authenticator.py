@@ -29,9 +29,9 @@ log = structlog.get_logger("taskgate.callers")
 class Authenticator:
     """Implements the HTTP layer's `Callers`. `clock` is the wall clock, in seconds since the epoch.
 
-    A key is looked up by its digest. The timing of the look-up may leak something about digests, which can't be
-    chosen without inverting SHA-256, and nothing about keys. A missing, malformed or expired key takes the same path as
-    a wrong one.
+    A key is looked up by its digest. The timing of the lookup may reveal something about digests, which can't be chosen
+    without inverting SHA-256, but nothing about keys. A missing, malformed or expired key takes the same path as a
+    wrong one.
     """
 
     def __init__(

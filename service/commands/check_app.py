@@ -74,17 +74,17 @@ async def _of_tasks(app: UpstreamApp, client: UpstreamClient, listing: Listing, 
     try:
         for task in listing.tasks[:1]:
             if await get(task.id) is None:
-                return _of_task("a task of the list is unknown by its id", is_good=False)
+                return _of_task("the id of a listed task is unknown", is_good=False)
         unknown = await get(UNKNOWN_ID)
     except UpstreamRefused as exc:
         if kind_of(exc.code) not in (CodeKind.UNKNOWN, CodeKind.CALLER_FAULT):
             return _of_task(explain(exc), is_good=False)
-        said = f"code {exc.code} ({exc.text or 'without a text'})"
-        advice = f"if that means that there is no such task, add {exc.code} to upstream.unknown_task_codes"
-        return _of_task(f"warning: the upstream refused a task by its id with {said}; {advice}", is_good=True)
+        said = f"code {exc.code} ({exc.text or 'no text'})"
+        advice = f"if this code means an unknown task, add {exc.code} to upstream.unknown_task_codes"
+        return _of_task(f"warning: the upstream refused a call by task id with {said}; {advice}", is_good=True)
     except (UpstreamError, NotCalled) as exc:
         return _of_task(explain(exc) if isinstance(exc, UpstreamError) else str(exc), is_good=False)
-    return _of_task("ok" if unknown is None else f"ok; there is a task {UNKNOWN_ID}", is_good=True)
+    return _of_task("ok" if unknown is None else f"ok; task {UNKNOWN_ID} exists", is_good=True)
 
 
 def _of_task(text: str, *, is_good: bool) -> Finding:
@@ -93,7 +93,7 @@ def _of_task(text: str, *, is_good: bool) -> Finding:
 
 def _of_list(listing: Listing, query: Query, settings: Settings) -> Finding:
     got, expected = len(listing.tasks) + listing.left_out, min(settings.cache.block_size, listing.total)
-    advice = "" if got >= expected else f"; set cache.block_size to {got}: one call gives no more"
+    advice = "" if got >= expected else f"; set cache.block_size to {got}: one call returns no more"
     remark = time_filter_remark(listing.tasks, query.range_at(time.time(), align_s=settings.cache.align_s))
     said = f"ok, {listing.total} tasks from {settings.query.since} to {settings.query.until}{advice}"
     return Finding(is_good=True, text=f"{said}; {remark}" if remark else said)

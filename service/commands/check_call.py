@@ -95,7 +95,7 @@ class CheckCalls:
         if job.answers and isinstance(outcome, Fetched):
             return job.answers[0]
         estimate_s = outcome.estimate_s if isinstance(outcome, (TooLong, LineIsFull)) else PATIENCE_S
-        raise NotCalled(f"not called: its turn would come in {estimate_s:.0f} s; callers wait before it")
+        raise NotCalled(f"not called: its turn would come in {estimate_s:.0f} s, because callers are waiting")
 
 
 async def call_all_apps(settings: Settings, *, alone: bool) -> int:
@@ -176,7 +176,7 @@ async def _at_once(kind: CallKind, call: CheckedCall[T]) -> T:
 
 def _allowed_alone(error: StoreUnavailable) -> bool:
     """Return whether the user agrees; False without a terminal."""
-    print(f"{error}. Without it these calls are made in addition to the gateway's.", file=sys.stderr)
+    print(f"{error}. Without Redis, these calls are made in addition to the gateway's.", file=sys.stderr)
     if not sys.stdin.isatty():
         print("To make them anyway, add --alone.", file=sys.stderr)
         return False

@@ -81,7 +81,7 @@ class Follower:
                 self._tasks.clear()
                 return "reset    the whole list follows"
             case _:
-                title = printable(str((data.problem or {}).get("title", "the upstream can't be asked")))
+                title = printable(str((data.problem or {}).get("title", "the upstream can't be reached")))
                 self._state = f"{event.name}: {title}"
                 return f"{event.name:<8} {title}"
 

@@ -76,7 +76,7 @@ def _no_such(tree: Tree) -> str:
     """Describe the expected form of the name; the environment can change apps and callers, not add them."""
     apps = tree.get("apps")
     named = f"; the file's apps are {', '.join(apps)}" if isinstance(apps, dict) and apps else ""
-    return f"names no setting (TASKGATE__SECTION__KEY, TASKGATE__APPS__NAME__KEY){named}"
+    return f"is not a setting (TASKGATE__SECTION__KEY, TASKGATE__APPS__NAME__KEY){named}"
 
 
 def _typed(text: str, hint: Any) -> Value:

@@ -16,7 +16,8 @@ _SECRETS = ("secret", "password")
 
 
 def shape_faults(value: Value, hint: Any, path: str) -> Iterator[SettingFault]:
-    """Return why a value is not a `hint` (a struct, or the annotated type of a field); `path` is its location."""
+    """Return the reasons why a value is not a `hint` (a struct, or the annotated type of a field); `path` is its
+    location."""
     if is_union(bare_type(hint)):
         hint = _member(value, hint)
     bare = bare_type(hint)

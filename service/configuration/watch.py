@@ -31,7 +31,8 @@ LIVE = frozenset(
         "query",
     )
 )
-"""Paths that a reload applies at once. So are removed apps, and the end of `auth: none`; all else needs a restart."""
+"""Paths that a reload applies at once, like the removal of apps and of `auth: none`; everything else needs a
+restart."""
 
 FileStates = tuple[tuple[int, ...], ...]
 """The identity of each file at the last check, links followed: a swapped link leads to another inode."""
@@ -160,7 +161,7 @@ def file_states(paths: tuple[str, ...]) -> FileStates:
 
 
 def changed_paths(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """Yield the paths at which two settings differ, as deep as both have the same shape."""
+    """Yield the paths at which two settings differ, as far down as both have the same shape."""
     match old, new:
         case msgspec.Struct(), msgspec.Struct() if type(old) is type(new):
             for name in old.__struct_fields__:

@@ -115,7 +115,7 @@ class _Builder:
         self.root = value
 
     def _keys_of(self, mapping: Tree) -> Callable[[Value, yaml.Event], None]:
-        """Take keys and values alternately. A key is always text, whatever it looks like."""
+        """Accept keys and values alternately. A key is always text, whatever it looks like."""
         key: str | None = None
 
         def put(value: Value, event: yaml.Event) -> None:

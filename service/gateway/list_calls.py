@@ -18,9 +18,9 @@ from service.upstream.apps import UpstreamApp
 from service.upstream.call_trace import CallTrace
 
 FILL_CALLS_MAX = 16
-"""How many calls may fill one block, if the upstream returns fewer records per call than a block holds."""
+"""The maximum number of calls for one block, if the upstream returns fewer records per call than a block holds."""
 FILL_WITHIN_S = 30.0
-"""How long a partial block is worth completing: a block is as old as its first part."""
+"""How long a partial block may be completed: a block is as old as its first part."""
 
 log = structlog.get_logger()
 
@@ -115,7 +115,7 @@ class ListCalls:
         """Count a call that returned fewer records than requested; log the first one."""
         self.short_answers += 1
         if self.short_answers == 1:
-            advice = "set cache.block_size to what the upstream gives in one call"
+            advice = "set cache.block_size to the number of tasks that the upstream returns in one call"
             log.warning("upstream.short_answer", app=self._app.name, want=want, got=got, advice=advice)
 
     def _now_ms(self) -> int:

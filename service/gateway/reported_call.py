@@ -15,7 +15,7 @@ from service.upstream.verdicts import result_of
 T = TypeVar("T")
 
 SendCall = Callable[[BeforeSend, CallTrace], Awaitable[T]]
-"""Makes a call: takes what to await before the first byte is sent, and the call's trace."""
+"""Makes a call, given the function to await before the first byte is sent, and the call's trace."""
 
 
 class ReportedCall:

@@ -37,7 +37,7 @@ def query_parts(query: Query, *, now_s: float, align_s: int, longest_s: int) -> 
 
 
 class ListPosition(msgspec.Struct, frozen=True, kw_only=True):
-    """The next task to read: at `offset` in the list of a part, after `before` tasks in the parts before."""
+    """The next task to read: at `offset` in the list of a part, after `before` tasks in earlier parts."""
 
     parts: tuple[Query, ...]
     part: int = 0

@@ -14,7 +14,7 @@ OnRequestBatch = Callable[[Sequence[RequestRecord]], None]
 
 
 class BatchedObservers:
-    """A `RequestObserver` that collects records for `BATCH_S`, or up to `BATCH_MAX` of them, and then calls all listeners.
+    """A `RequestObserver` that collects records for `BATCH_S`, or `BATCH_MAX` of them, and then calls all listeners.
 
     Before `start` and after `close`, it calls them at once.
     """

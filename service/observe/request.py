@@ -24,7 +24,7 @@ HeaderFields = Mapping[bytes, bytes]
 
 
 class RequestContext(msgspec.Struct, kw_only=True):
-    """Filled in while the request is handled, by the middleware and the handlers; `cost` by whatever fetches for it."""
+    """Filled in by the middleware and the handlers while the request is handled; `cost` by fetches on its behalf."""
 
     request_id: str
     fields: HeaderFields

@@ -45,7 +45,7 @@ return refused
 
 
 async def redis_refusals(store: RedisStore, *, prefix: str) -> list[str]:
-    """Try everything that a gateway does with Redis. Return what is refused, one line each; empty if all is well."""
+    """Try every command that a gateway uses. Return one line for each that is refused; empty if none is."""
     key = f"{prefix}:{{check}}:b:key"
     found: list[str] = []
     for name, work in (
@@ -84,17 +84,17 @@ async def redis_advice(store: RedisStore, settings: RedisSettings) -> AsyncItera
     policy = await store.setting("maxmemory-policy", key=key)
     if policy == "noeviction":
         yield (
-            "maxmemory-policy is noeviction: where memory is full, pages are not kept any more, for no caller. "
+            "maxmemory-policy is noeviction: once memory is full, no new page is stored. "
             "Set volatile-lru, and a maxmemory"
         )
     elif policy is not None and policy.startswith("allkeys-"):
         yield (
-            f"maxmemory-policy is {policy}: it may drop what counts the calls, which costs a pause each time. "
+            f"maxmemory-policy is {policy}: it may evict the budget's state, which costs a pause each time. "
             "Set volatile-lru"
         )
     if settings.mode == "sentinel" and await store.setting("min-replicas-to-write", key=key) == "0":
         yield (
-            "min-replicas-to-write is 0: in a split, two masters each give out all calls. "
+            "min-replicas-to-write is 0: in a network split, two masters would each give out all calls. "
             "Set it to 1, and min-replicas-max-lag to a few seconds"
         )
 

@@ -110,7 +110,7 @@ class RedisStore:
         self._listener.add(channel, handler, on_gap)
 
     async def aclose(self) -> None:
-        """Finish the work under way, which takes at most a few timeouts, and close all connections."""
+        """Finish the work in progress, which takes at most a few timeouts, and close all connections."""
         self._closed = True
         await self._listener.aclose()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -177,7 +177,7 @@ class RedisStore:
             raise unavailable(exc) from exc
 
     def _refused(self, exc: BaseException) -> None:
-        """Log the server's own words, each text at most once a minute."""
+        """Log the server's error text, each text at most once a minute."""
         text, now_s = _words(exc), time.monotonic()
         if now_s - self._refusals.get(text, -REFUSAL_AGAIN_S) >= REFUSAL_AGAIN_S:
             self._refusals.pop(text, None)
@@ -200,7 +200,8 @@ class RedisStore:
         return answer
 
     async def _route(self, key: str, *command: EncodableT, again: bool = False, follow: bool = True) -> object:
-        """Run on the server that holds the key. A redirect or READONLY means that nothing ran, so it is followed.
+        """Run on the server that holds the key. A redirect or READONLY means that nothing was executed, so it is
+        followed.
 
         Without `follow`, READONLY is raised instead.
         """

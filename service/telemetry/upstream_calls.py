@@ -14,7 +14,7 @@ from service.telemetry.families import CALL_S, Histogram, counters, gauges, hist
 from service.upstream.verdicts import RESULTS
 
 KEEP_S = 60.0
-"""How long a call is considered for the busiest window."""
+"""How long a call counts towards the busiest window."""
 KEEP_MAX = 100_000
 
 

@@ -1,4 +1,4 @@
-"""The upstream client: sign, route, call and read one answer. It knows nothing of budgets, caches and retries."""
+"""The upstream client: signs, routes, calls and reads one answer. It knows nothing of budgets, caches and retries."""
 
 import asyncio
 import time

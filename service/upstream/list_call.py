@@ -86,7 +86,7 @@ def read_listing(body: bytes, *, sdkappid: int, offset: int, want: int) -> Listi
 
 
 def _records(body: bytes, odd: Counter[Oddity]) -> tuple[int, list[WireTask], int]:
-    """Return the total, the records, and how many were left out for lack of an id."""
+    """Return the total, the records, and how many were left out because they have no id."""
     try:
         page = _pages.decode(body)
     except msgspec.ValidationError:

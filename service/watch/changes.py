@@ -41,8 +41,8 @@ TasksById = Mapping[int, WatchedTask]
 def task_changes(before: TasksById, after: ListVersion, only: TaskFilter) -> tuple[TaskChange, ...]:
     """Return the changes from `before` to `after` for a watcher of `only`.
 
-    The order is the same wherever it is computed: added and changed tasks and those that left the filter in the order
-    of the new list, then those that left the list.
+    The order is the same on all replicas: added and changed tasks and those that left the filter in the order of the
+    new list, then those that left the list.
     """
     found: list[TaskChange] = []
     for id_, task in after.tasks.items():
@@ -66,7 +66,7 @@ def task_changes(before: TasksById, after: ListVersion, only: TaskFilter) -> tup
 
 
 def with_changes(before: TasksById, steps: Sequence[TaskChange]) -> dict[int, WatchedTask]:
-    """Return the tasks after some changes: what a watcher holds that was cut off among them."""
+    """Return the tasks after some of the changes: the state of a watcher that was cut off among them."""
     tasks = dict(before)
     for step in steps:
         match step:

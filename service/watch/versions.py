@@ -1,4 +1,4 @@
-"""Versions of a watched list: which tasks it held at one time, compared field by field."""
+"""Versions of a watched list: its tasks at one time, compared field by field."""
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property

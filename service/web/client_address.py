@@ -15,7 +15,7 @@ _PEERS = 1024
 
 
 class ClientAddresses:
-    """Determines clients' addresses, for logs and traces alone: nothing is permitted or refused by them.
+    """Determines clients' addresses, for logs and traces only: they never affect access.
 
     `X-Forwarded-For` counts only as far as it was written by one of the `trusted` networks, in CIDR notation.
     """

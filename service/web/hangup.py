@@ -19,7 +19,8 @@ CANCEL_MAX_S = 5.0
 
 
 async def unless_hung_up(work: Coroutine[Any, Any, T], *, receive: Receive, context: RequestContext) -> T | None:
-    """Return the result of `work`. If the caller disconnects first, cancel it, note that in `context`, return None."""
+    """Return the result of `work`. If the caller disconnects first, cancel it, record that in `context` and return
+    None."""
     task = _started(work)
     watcher: asyncio.Task[None] | None = None
     try:

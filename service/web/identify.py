@@ -17,7 +17,7 @@ from service.web.parameters import readable
 T = TypeVar("T")
 
 TIMER_MIN_S = 0.001
-"""A check that came a moment too early is repeated after so long."""
+"""How long after a check that came slightly too early to repeat it."""
 
 
 async def identify(scope: Scope, callers: Callers) -> tuple[Caller, RequestContext]:

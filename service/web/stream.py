@@ -34,7 +34,7 @@ from service.web.problems.handlers import late_problem
 TOTAL = b"x-total-count"
 
 READER_MAX_S = 300.0
-"""Maximum time for a reader to accept a block, in seconds; then the stream is aborted."""
+"""Maximum time for a client to read a block, in seconds; then the stream is aborted."""
 TASKS_MAX = 1_000_000
 
 _encoder = msgspec.json.Encoder()
@@ -62,7 +62,7 @@ class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LastLine(msgspec.Struct, frozen=True, kw_only=True):
-    """The last line: its one member is of no task."""
+    """The last line; its only member occurs in no task."""
 
     end: StreamEnd
 

@@ -31,13 +31,13 @@ from service.model.errors import StoreUnavailable
 PROBE_S = 0.5
 """The longest time between two calls to Redis, even while idle: all replicas must agree on whether it is away."""
 NOTICE_MARGIN_S = 0.25
-"""How late a probe may be beyond Redis's own timeouts: a busy event loop, a breaker's rest."""
+"""How late a probe may be beyond Redis' timeouts, because of a busy event loop or the breaker."""
 
 log = structlog.get_logger()
 
 
 def notice_s(timeout_s: float) -> float:
-    """Return how far apart replicas may notice a change: a probe hangs, is refused, and the next one succeeds."""
+    """Return how far apart replicas may detect a change: a probe hangs, is refused, and the next one succeeds."""
     return PROBE_S + NOTICE_MARGIN_S + 3 * timeout_s
 
 
@@ -45,8 +45,8 @@ class FallbackScheduler:
     """A Scheduler that forwards to the shared one and, while that is away, gives out this replica's share.
 
     Runs from `start` to `aclose`. Turns are valid only on the side that gave them; on the other side they have lapsed.
-    `grace_s` is how long Redis must be away before sharing starts; for `notice_s` see the function of that name;
-    `clock_s` is monotonic.
+    `grace_s` is how long Redis must be away before sharing starts; for `notice_s` see the function; `clock_s` is
+    monotonic.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class FallbackScheduler:
 
     @property
     def calls_alone(self) -> int | None:
-        """Return this replica's share of the calls while it relies on that, else None."""
+        """Return this replica's share of the calls while it uses that share, else None."""
         return None if self._own is None else self._own_rules.calls
 
     def start(self) -> None:
@@ -95,8 +95,8 @@ class FallbackScheduler:
             await self._prober
 
     async def probe(self) -> None:
-        """Send Redis an empty report. After sharing, ask for a quiet window, since no turn of our own can begin any
-        more."""
+        """Send Redis an empty report. After sharing, request a quiet window, because no local turn can begin
+        anymore."""
         shared_until_now = self._own is not None
         try:
             await self._tick_shared(TickRequest())

@@ -67,7 +67,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ahead_max_ms(self) -> int:
-        """Return how long before it is usable a turn may be given at most, however slow Redis is."""
+        """Return the longest time before it is usable that a turn may be given, however slow Redis is."""
         return max(self.ahead_ms, self.window_ms // 4)
 
     @property
@@ -77,13 +77,14 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def longest_ms(self) -> int:
-        """Return how long a slot may be taken at most from its `begin`, if no answer comes: the call may be sent
-        `ahead_max_ms` later. After a loss all slots are taken for so long, since any may have begun just before."""
+        """Return the longest time that a slot may be taken from its `begin` if no answer comes: the call may be sent
+        `ahead_max_ms` later. After a loss, all slots are taken for this long, because any may have begun just
+        before."""
         return self.ahead_max_ms + self.taken_ms
 
     def ahead_for(self, round_trip_ms: float) -> int:
-        """Return how long before they are usable to give turns, if a call to the scheduler takes this long: a tick and
-        a `begin` fit in between."""
+        """Return how early to give turns if a call to the scheduler takes `took_ms`: a tick and a `begin` must fit
+        in."""
         return min(self.ahead_ms + int(2 * round_trip_ms), self.ahead_max_ms)
 
 
@@ -189,7 +190,7 @@ class Lapsed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Paused(msgspec.Struct, frozen=True, kw_only=True):
-    """The upstream asked for a pause. The turn is refunded."""
+    """The upstream has requested a pause. The turn is refunded."""
 
     pause_in_ms: int
     reason: str
@@ -218,7 +219,7 @@ FIRST_WISH = 2**52
 
 
 class TickRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A replica's report and what it asks for with it.
+    """A replica's report, with its requests.
 
     No call was made with a `returned` turn, nor will be. `quiet` takes all slots for one window: calls may have been
     made outside the shared budget. `wish` saves a call of `begin`; its block is counted in `waiting`.

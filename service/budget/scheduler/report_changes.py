@@ -1,4 +1,4 @@
-"""The part of a replica's report that the scheduler does not know yet, so that a tick sends only that."""
+"""The changes in a replica's report, so that a tick sends only what the scheduler does not know yet."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from service.budget.scheduler.interfaces import WaitingCount
 SAME_MS = 20
 """Ignore differences in the oldest one's time of entry up to this: clock readings and rounding vary."""
 WHOLE_EVERY = 256
-"""Send the whole report every so many ticks, so that any loss is repaired within about a minute."""
+"""Every how many ticks to send the whole report, so that any loss is repaired within about a minute."""
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):

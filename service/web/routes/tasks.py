@@ -48,7 +48,7 @@ def tasks_route(tasks: "TasksEndpoint") -> ASGIRouteHandler:
 
 
 def _other_method(scope: HTTPScope) -> Reply:
-    """Reply to OPTIONS, or raise MethodNotAllowedException as Litestar does for routes of its own."""
+    """Reply to OPTIONS, or raise MethodNotAllowedException as Litestar does for ordinary routes."""
     if scope["method"] == "OPTIONS":
         return Reply(Answer(status=204, headers=((b"allow", _ALLOW.encode()),), body=b""))
     scope["path_template"] = UNROUTED

@@ -119,7 +119,7 @@ async def test_single_tasks_are_checked(sandbox: Sandbox, tmp_path: Path) -> Non
         (ErrorCode(code=60020, text="package", call="get"), "get_sched_task: The upstream refused the call with", 1),
         (HttpStatus(status=404, call="get"), "get_sched_task: The answer was HTTP status 404", 1),
         (ErrorCode(code=90109, text="none", call="get", every=2), "add 90109 to upstream.unknown_task_codes", 0),
-        (ErrorCode(code=90106, text="none", call="get"), "a task of the list is unknown by its id", 1),
+        (ErrorCode(code=90106, text="none", call="get"), "the id of a listed task is unknown", 1),
     ],
     ids=lambda value: repr(value).partition(",")[0] if isinstance(value, SandboxFault) else "",
 )

@@ -33,7 +33,7 @@ class FixedSecret:
 
 
 class Names:
-    """Manual look-ups: each name has its addresses, or hangs until `go`."""
+    """Manual lookups: each name has its addresses, or hangs until `go`."""
 
     def __init__(self) -> None:
         self.hanging: set[str] = set()
@@ -119,7 +119,7 @@ async def test_the_last_good_answer_serves_while_look_ups_hang_or_fail(bench: Be
 
 
 async def test_a_name_that_is_found_at_last(bench: Bench, names: Names) -> None:
-    """Calls fail while the first look-up hangs, and succeed once it has ended, without another one."""
+    """Calls fail while the first lookup hangs, and succeed once it has ended, without another one."""
     names.hanging.add("sick.test")
     apps = Apps(bench, names)
     async with apps.client:
