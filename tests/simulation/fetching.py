@@ -38,7 +38,7 @@ class Watched:
         self.fields = (("traceparent", "00-abc-def-01"),)
 
     def begin(self, call: UpstreamCall) -> "Watched":
-        """See `Tracing.begin`."""
+        """See `CallTracing.begin`."""
         self.begun.append(call)
         return self
 
