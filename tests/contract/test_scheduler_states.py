@@ -376,8 +376,20 @@ class Histories(RuleBasedStateMachine):
             for name, caller, each in reported
             if each.count
         }
+        self.order_is_that_of_callers(callers, state[11])
         assert {name.decode() for name in self.client.hkeys("tg:{news}:flights")} == set(policy.flights)
         assert {name.decode() for name in self.client.hkeys("tg:{news}:reports")} == set(policy.reports)
+
+    def order_is_that_of_callers(self, callers: dict[str, list[Any]], sums: list[int]) -> None:
+        """The order has each caller once, those that wait first and as they come next; the sums are theirs."""
+        order = [place[17:].decode() for place in self.client.zrange("tg:{news}:order", 0, -1)]
+        assert sorted(order) == sorted(callers)
+        waiting = [name for name, each in callers.items() if each[1] and each[5] == 2]
+        waiting.sort(key=lambda name: (callers[name][3], callers[name][4], callers[name][2], name))
+        assert order[: len(waiting)] == waiting
+        blocks = sum(each[1] for each in callers.values())
+        urgent = sum(each[1] for each in callers.values() if not each[3])
+        assert sums[:4] == [blocks, urgent, len(callers), self.client.hlen("tg:{news}:reports")]
 
 
 @pytest.mark.parametrize("examples", [75, pytest.param(1000, marks=pytest.mark.long)])
