@@ -10,7 +10,7 @@ from service.budget.scheduler.interfaces import Scheduler
 from tests.contract.scheduler_calls import awake, tick
 from tests.contract.scheduler_world import RULES, World, row
 
-STATE, CALLERS, ORDER = ("tg:{news}:" + name for name in ("slots", "tags", "order"))
+STATE, CALLERS, REPORTS, ORDER = ("tg:{news}:" + name for name in ("slots", "tags", "reports", "order"))
 SUMS = 12
 """Where the state has its sums: blocks, urgent ones, callers, reports, when all is made anew."""
 
@@ -54,7 +54,7 @@ async def test_a_turn_costs_as_much_with_ten_callers_as_with_a_thousand(world: W
     assert costs[1] <= costs[0] <= 40
 
 
-@pytest.mark.parametrize("lost", ["the sums", "the order", "a place", "the callers"])
+@pytest.mark.parametrize("lost", ["the sums", "the order", "a place", "the callers", "the reports"])
 async def test_what_is_lost_is_made_anew(world: World, client: redis.Redis, lost: str) -> None:
     """Without a caller's place, without sums (an older release drops them) or callers, the next look has them again."""
     replica = await awake(world)
@@ -66,7 +66,7 @@ async def test_what_is_lost_is_made_anew(world: World, client: redis.Redis, lost
     elif lost == "a place":
         client.zpopmin(ORDER)
     else:
-        client.delete(ORDER if lost == "the order" else CALLERS)
+        client.delete({"the order": ORDER, "the callers": CALLERS, "the reports": REPORTS}[lost])
     assert sorted(await board(replica, *rows)) == sorted(expected)
     assert state_of(client)[SUMS][:4] == [28, 28, 7, 1]
     assert client.zcard(ORDER) == 7

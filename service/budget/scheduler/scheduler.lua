@@ -443,18 +443,19 @@ local function pressing(urgent, count) return urgent > 0 and urgent or count end
 
 -- Forget the replicas whose reports have expired or are lost.
 local function bury_dead()
-  local packed, live, gone = redis.call('HGETALL', KEYS[3]), {}, false
+  local packed, live, lives = redis.call('HGETALL', KEYS[3]), {}, 0
+  local gone = S.sums and S.sums[REPORTS] ~= #packed / 2
   for at = 1, #packed, 2 do
     local expires = cmsgpack.unpack(packed[at + 1])[1]
     if not is_number(expires, 0, now + 10 * REPORT_LEASE + 60000) then error('a report that never expires') end
     if expires > now then
-      live[packed[at]] = true
+      live[packed[at]], lives = true, lives + 1
     else
-      add_to_sum(REPORTS, -redis.call('HDEL', KEYS[3], packed[at]))
+      redis.call('HDEL', KEYS[3], packed[at])
       gone = true
     end
   end
-  if S.sums and S.sums[REPORTS] ~= redis.call('HLEN', KEYS[3]) then gone = true end
+  if S.sums then S.sums[REPORTS] = lives end
   if gone then drop_shares(function(of) return live[of] end) end
 end
 
