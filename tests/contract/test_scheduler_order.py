@@ -108,3 +108,17 @@ async def test_places_sort_as_numbers_do(world: World, client: redis.Redis) -> N
     waited = [0, 1, 255, 256, int(world.now), 65_536, 10**9, 10**12]
     rows = [row(f"c{number}", waited_ms=each) for number, each in enumerate(waited)]
     assert [name for name, _ in await board(replica, *rows)][-7:] == [f"c{number}" for number in range(7)][::-1]
+
+
+async def test_a_whole_report_changes_only_what_differs(world: World, client: redis.Redis) -> None:
+    """Callers that wait as before cost no write; those that the replica no longer reports are forgotten."""
+    other = await awake(world, "r2")
+    await tick(other, row("a"), row("gone"))
+    known = [row(f"c{number}", 2, waited_ms=50) for number in range(5)]
+    await tick(world.replica("r1"), *known, row("a"), row("gone"))
+    writes = {"cmdstat_hset": 0, "cmdstat_zadd": 0}
+    client.config_resetstat()
+    await tick(world.replica("r1"), *known, row("a"))
+    stats: Any = client.info("commandstats")
+    assert {name: stats.get(name, {"calls": 0})["calls"] for name in writes} == {"cmdstat_hset": 3, "cmdstat_zadd": 1}
+    assert dict(await board(other, row("a"), row("gone")))["gone"] == 1

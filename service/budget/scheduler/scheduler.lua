@@ -21,6 +21,7 @@ local BOARD_ROWS, HELD_SHARE = 1000, 8
 local LARGEST = 86400000 -- of any time in the rules
 local CHECK_EVERY = 60000 -- how often the sums and the order are made anew
 local PAUSE_MAX = 3600000 -- the longest possible pause: anything longer is garbage
+local SAME = 20 -- differences in the oldest one's time of entry up to this are those of clock readings
 local SPANS = 1024 -- of an epoch; its number is a multiple of this, plus the span's
 
 local op, rules, replica, epoch, seen_ms, chance, test_raw, args = unpack(cmsgpack.unpack(ARGV[1]))
@@ -168,23 +169,38 @@ local function write_shares(name, shares)
   end
 end
 
+local function is_same(share, other)
+  return share[S_WEIGHT] == other[S_WEIGHT] and share[S_COUNT] == other[S_COUNT]
+    and share[S_BACKGROUND] == other[S_BACKGROUND] and math.abs(share[S_SINCE] - other[S_SINCE]) <= SAME
+end
+
 local function write_share(name, of, share)
   local shares = shares_of(name)
-  local _, at = share_on(shares, of)
+  local known, at = share_on(shares, of)
+  if known and share and is_same(known, share) then return end
   if at then table.remove(shares, at) end
   if share then shares[#shares + 1] = share end
   if at or share then write_shares(name, shares) end
 end
 
--- Forget all shares but those on replicas that `stays` is true of.
-local function drop_shares(stays)
+-- Forget the shares on replicas that are not `live`.
+local function drop_dead(live)
   local packed = redis.call('HGETALL', KEYS[5])
   for at = 1, #packed, 2 do
     local left, shares = {}, cmsgpack.unpack(packed[at + 1])
     for _, share in ipairs(shares) do
-      if stays(share[S_REPLICA]) then left[#left + 1] = share end
+      if live[share[S_REPLICA]] then left[#left + 1] = share end
     end
     if #left < #shares then write_shares(packed[at], left) end
+  end
+end
+
+-- Forget this replica's shares of callers that it has not `reported`.
+local function drop_unreported(reported)
+  local packed = redis.call('HGETALL', KEYS[5])
+  for at = 1, #packed, 2 do
+    local name = packed[at]
+    if not reported[name] and string.find(packed[at + 1], replica, 1, true) then write_share(name, replica, nil) end
   end
 end
 
@@ -205,6 +221,8 @@ local function sum_up()
     move(caller, place_of(caller))
   end
 end
+
+local function reports_are_lost() return S.sums and S.sums[REPORTS] ~= redis.call('HLEN', KEYS[3]) end
 
 local function is_summed_up()
   local sums = S.sums
@@ -443,8 +461,7 @@ local function pressing(urgent, count) return urgent > 0 and urgent or count end
 
 -- Forget the replicas whose reports have expired or are lost.
 local function bury_dead()
-  local packed, live, lives = redis.call('HGETALL', KEYS[3]), {}, 0
-  local gone = S.sums and S.sums[REPORTS] ~= #packed / 2
+  local gone, packed, live, lives = reports_are_lost(), redis.call('HGETALL', KEYS[3]), {}, 0
   for at = 1, #packed, 2 do
     local expires = cmsgpack.unpack(packed[at + 1])[1]
     if not is_number(expires, 0, now + 10 * REPORT_LEASE + 60000) then error('a report that never expires') end
@@ -456,7 +473,7 @@ local function bury_dead()
     end
   end
   if S.sums then S.sums[REPORTS] = lives end
-  if gone then drop_shares(function(of) return live[of] end) end
+  if gone then drop_dead(live) end
 end
 
 local function shares_in(caller)
@@ -607,11 +624,13 @@ end
 local function take_report(count, whole, number)
   local packed = redis.call('HGET', KEYS[3], replica)
   if packed and cmsgpack.unpack(packed)[2] > number then return false end
-  if whole and packed then drop_shares(function(of) return of ~= replica end) end
+  local may_have_others, reported = whole and (packed or reports_are_lost()), {}
   for _, row in ipairs(cmsgpack.unpack(ARGV[2])) do
     local name, weight, waits, waited, background = unpack(row)
+    reported[name] = true
     write_share(name, replica, waits > 0 and { replica, weight, waits, now - waited, background } or nil)
   end
+  if may_have_others then drop_unreported(reported) end
   if count > 0 then
     add_to_sum(REPORTS, redis.call('HSET', KEYS[3], replica, cmsgpack.pack({ now + REPORT_LEASE, number })))
   else
