@@ -120,4 +120,4 @@ async def test_a_whole_report_changes_only_what_differs(world: World, client: re
     await tick(world.replica("r1"), *known, row("a"))
     stats: Any = client.info("commandstats")
     assert stats["cmdstat_hset"]["calls"] == 3  # the report, and the caller that is gone with its shares
-    assert dict(await board(other, row("a"), row("gone")))["gone"] == 1
+    assert [share[0] for share in msgspec.msgpack.decode(client.hget("tg:{news}:shares", "gone"))] == ["r2"]
