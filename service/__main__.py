@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 _CONFIG = "the YAML file (default: $TASKGATE_CONFIG)"
 
-_TASKS_EPILOG = """Write a value that begins with a minus after an equals sign: --since=-P7D --sort=-created_at.
+_TASKS_EPILOG = """If a value starts with a minus, write it after an equals sign: --since=-P7D --sort=-created_at.
 Exit status: 0 if all tasks were listed, 1 if some are missing (stderr says why), 2 if request or key are wrong."""
 
 
@@ -20,13 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(parsed)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output has closed the pipe
+    except BrokenPipeError:  # the reader of our output closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
 def _open_stderr() -> None:
-    """Without a stderr, write to nowhere: the next socket would get its number, and whatever is written to that."""
+    """Open /dev/null as stderr if it is closed: otherwise a socket could get its number, and receive our output."""
     if sys.stderr is None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
@@ -52,26 +52,26 @@ def _parser() -> argparse.ArgumentParser:
     sandbox = commands.add_parser("sandbox", help="run a sandbox upstream to develop and test against")
     _listening(sandbox, port=8100)
     sandbox.add_argument("--calls", type=int, default=5, help="calls allowed in a window (default: 5)")
-    sandbox.add_argument("--window-s", type=float, default=1.0, help="length of the window in seconds (default: 1)")
-    sandbox.add_argument("--range-max-days", type=int, default=366, help="longest range accepted (default: 366)")
+    sandbox.add_argument("--window-s", type=float, default=1.0, help="length of a window in seconds (default: 1)")
+    sandbox.add_argument("--range-max-days", type=int, default=366, help="longest range in days (default: 366)")
     sandbox.set_defaults(command=_sandbox)
 
     check = commands.add_parser("check", help="check a configuration and print all its faults")
     check.add_argument("config", metavar="CONFIG", help="the YAML file")
-    check.add_argument("--redis", action="store_true", help="also try what a gateway does with Redis")
+    check.add_argument("--redis", action="store_true", help="also try the Redis commands that a gateway uses")
     check.add_argument("--call", action="store_true", help="also make a few real calls for each app, within its budget")
     check.add_argument("--alone", action="store_true", help="with --call: if Redis is away, call outside the budget")
     check.add_argument("--memory", type=int, metavar="MIB", help="compare with this limit (default: the container's)")
     check.set_defaults(command=_check)
 
-    usersig = commands.add_parser("usersig", help="print a signature for calling the upstream by hand")
+    usersig = commands.add_parser("usersig", help="print a signature for manual upstream calls")
     usersig.add_argument("app", metavar="APP", help="name of the app in the configuration")
     usersig.add_argument("--config", help=_CONFIG)
     usersig.set_defaults(command=_usersig)
 
-    _listing(commands.add_parser("tasks", help="list the tasks of an app from a running gateway", epilog=_TASKS_EPILOG))
+    _listing(commands.add_parser("tasks", help="list an app's tasks through a running gateway", epilog=_TASKS_EPILOG))
 
-    key = commands.add_parser("key", help="print a new key for a caller, and its settings")
+    key = commands.add_parser("key", help="create a key for a caller, and print it with its settings")
     key.add_argument("name", metavar="NAME", help="name of the caller")
     key.set_defaults(command=_key)
 
@@ -84,19 +84,19 @@ def _listing(tasks: argparse.ArgumentParser) -> None:
     tasks.add_argument(
         "--url",
         default=os.environ.get("TASKGATE_URL", "http://127.0.0.1:8000"),
-        help="the gateway (default: $TASKGATE_URL, or http://127.0.0.1:8000)",
+        help="address of the gateway (default: $TASKGATE_URL, or http://127.0.0.1:8000)",
     )
     tasks.add_argument("--key", help="the caller's key; $TASKGATE_KEY is safer, since others can see a command line")
     tasks.add_argument("--app", help="name of the app; optional if the key has access to only one")
     tasks.add_argument("--since", help="start of the range: an instant, a date, now, or a duration from now")
     tasks.add_argument("--until", help="end of the range, in the same form")
     tasks.add_argument("--sort", help="scheduled_at or created_at; a leading minus means latest first")
-    tasks.add_argument("-q", help="a keyword in title or description")
+    tasks.add_argument("-q", help="a keyword in the title or description")
     tasks.add_argument("--status", help="only tasks that are pending, dispatching or dispatched")
-    tasks.add_argument("--type", help="only tasks for all, a tag or a user")
-    tasks.add_argument("--offset", type=int, default=0, help="how many tasks of the list to skip")
+    tasks.add_argument("--type", help="only tasks of type all, tag or user")
+    tasks.add_argument("--offset", type=int, default=0, help="number of tasks to skip")
     tasks.add_argument("--watch", action="store_true", help="follow the list and print its changes until Ctrl-C")
-    tasks.add_argument("--limit", type=int, help="the most tasks to list (default: all)")
+    tasks.add_argument("--limit", type=int, help="maximum number of tasks to list (default: all)")
     tasks.add_argument("--wait", type=int, metavar="SECONDS", help="longest wait for each turn to call the upstream")
     tasks.add_argument("--format", choices=("table", "ndjson"), default="table", help="(default: table)")
     tasks.set_defaults(command=_tasks)
@@ -106,11 +106,11 @@ def _listening(parser: argparse.ArgumentParser, *, port: int) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=port, help=f"port to listen on (default: {port})")
     parser.add_argument("--seed", type=int, default=1, help="seed of the sandbox's tasks (default: 1)")
-    parser.add_argument("--tasks", type=int, default=2000, help="tasks for each app (default: 2000)")
+    parser.add_argument("--tasks", type=int, default=2000, help="number of tasks per app (default: 2000)")
 
 
 class _Version(argparse.Action):
-    """Print the version, which takes longer to look up than the rest of the command line."""
+    """Print the version, which is looked up only here because that is slow."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from service import __version__

@@ -27,8 +27,8 @@ from service.gateway.task_calls import TaskCalls
 from service.model.callers import AppInfo
 from service.model.calls import CallKind
 from service.observe.access_log import log_requests
-from service.observe.batch import BatchedObservers, Listener
-from service.server.asgi import AnswerAtOnce
+from service.observe.batch import BatchedObservers, OnBatch
+from service.server.asgi import AnswerAtOnce, Application, Refuse
 from service.server.http_server import HttpServer
 from service.settings import Settings
 from service.store.inspection import warned
@@ -37,14 +37,13 @@ from service.store.shared_clock import SharedClock
 from service.telemetry.signals import Signals
 from service.telemetry.state import Watched
 from service.upstream.apps import UpstreamApp, upstream_app_of
-from service.upstream.client import Client
+from service.upstream.client import UpstreamClient
 from service.upstream.secret import secret_of
 from service.upstream.signer import Signer
 from service.usage.counts import UsageObserver
 from service.watch.feeds import Feeds
 from service.watch.version_store import VersionStore
 from service.web.client_address import ClientAddresses
-from service.web.middleware import AsgiApp, Messages
 from service.web.response_cache import ResponseCache
 from service.web.site import create_web
 
@@ -57,9 +56,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     with the server, before it accepts connections.
     """
 
-    asgi: AsgiApp
+    asgi: Application
     at_once: AnswerAtOnce | None
-    refusal: Callable[[int, tuple[str, int] | None], Messages]
+    refusal: Refuse
     watch_server: Callable[[HttpServer], None]
     leave: Callable[[], None]
     refuse: Callable[[], None]
@@ -69,7 +68,7 @@ def create_app(
     settings: Settings,
     *,
     environ: Mapping[str, str] = os.environ,
-    access_log: Listener = log_requests,
+    access_log: OnBatch = log_requests,
     follow: str | None = None,
 ) -> Service:
     """Build all parts; nothing is opened before the application's lifespan begins.
@@ -104,7 +103,9 @@ def create_app(
         for name, app in settings.apps.items()
     }
     signers = _signers(settings, upstream_apps, environ)
-    client = Client(settings.upstream, signers=signers, proxy_password=proxy_password_of(settings.upstream, environ))
+    client = UpstreamClient(
+        settings.upstream, signers=signers, proxy_password=proxy_password_of(settings.upstream, environ)
+    )
     factory = ServedCallFactory(
         settings,
         store,

@@ -4,9 +4,9 @@ from typing import Any
 
 import msgspec
 
-from service.observe.request import RequestLabels, RequestRecord, labels_of
+from service.observe.request import RequestLabels, RequestRecord, request_labels_of
 
-_LABELS = labels_of("GET", "/tasks", 200, "a", "shop", "hit")
+_LABELS = request_labels_of("GET", "/tasks", 200, "a", "shop", "hit")
 _SEEN = RequestRecord(
     request_id="a.b_c-9",
     labels=_LABELS,
@@ -24,5 +24,5 @@ _SEEN = RequestRecord(
 def observed(**changes: Any) -> RequestRecord:
     """Return the record of a hit on a page, with these fields or labels changed."""
     labels = {name: changes.pop(name) for name in RequestLabels.__struct_fields__ if name in changes}
-    named = labels_of(*msgspec.structs.astuple(msgspec.structs.replace(_LABELS, **labels)))
+    named = request_labels_of(*msgspec.structs.astuple(msgspec.structs.replace(_LABELS, **labels)))
     return msgspec.structs.replace(_SEEN, labels=named, **changes)

@@ -13,6 +13,9 @@ BINARY_MAX_BYTES = 200_000
 LARGE_BINARIES = frozenset(("service/web/docs/scalar.js.gz",))
 """Committed binaries that may be larger, each with a reason: the API's documentation works without internet."""
 
+ENTRY_POINTS = frozenset(("main", "run"))
+"""Functions that start a program or a command of the command line: the module says of what."""
+
 LINES_MAX = 400
 LONG_FILES = frozenset(("service/budget/scheduler/policy.py",))
 """Python files that may be longer, each with a reason: the model has the order of the script, to be read beside it."""
@@ -23,6 +26,7 @@ _NAMED = re.compile(
     r"(?:unit|http|integration|contract|simulation|scenes)/[\w./]+\.py)(?:::(test_\w+))?(?![\w/])"
 )
 """A path as texts name it, below the top or below `tests/`, and perhaps a test in it."""
+_TYPE_NAME = re.compile(r"[A-Z]\w*[a-z]\w*")
 _STATUS = re.compile(r"^\*\*Status:\*\* (?:(accepted|proposed)|superseded by \[ADR (\d+)\])", re.MULTILINE)
 
 
@@ -31,7 +35,7 @@ def main() -> int:
     faults = [
         *large_binaries(TOP, committed(TOP)),
         *long_files(TOP, committed(TOP)),
-        *classes_of_one_name(TOP / "service"),
+        *names_defined_twice(TOP / "service"),
         *decisions_out_of_index(TOP / "docs" / "adr"),
         *names_of_nothing(TOP, committed(TOP)),
     ]
@@ -75,16 +79,32 @@ def long_files(top: Path, paths: Iterable[str]) -> Iterator[str]:
         yield f"{path}: on the list of long files, but not long"
 
 
-def classes_of_one_name(package: Path) -> Iterator[str]:
-    """Yield a fault for each name that more than one class of a package has; names with an underscore are private."""
+def names_defined_twice(package: Path) -> Iterator[str]:
+    """Yield a fault for each name that more than one class, function or type of a package has.
+
+    Names with an underscore are private, and those of type variables (`T`) say nothing.
+    """
     places: defaultdict[str, list[str]] = defaultdict(list)
     for file in sorted(package.rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_bytes())):
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places[node.name].append(f"{file.relative_to(package)}:{node.lineno}")
+        module = ast.parse(file.read_bytes())
+        nested = [node for node in ast.walk(module) if isinstance(node, ast.ClassDef) and node not in module.body]
+        for node in (*module.body, *nested):
+            name = defined_name(node)
+            if name is not None and not name.startswith("_") and name not in ENTRY_POINTS:
+                places[name].append(f"{file.relative_to(package)}:{node.lineno}")
     for name, where in sorted(places.items()):
         if len(where) > 1:
-            yield f"class {name} has {len(where)} definitions: {', '.join(where)}"
+            yield f"{name} has {len(where)} definitions: {', '.join(where)}"
+
+
+def defined_name(node: ast.stmt) -> str | None:
+    """Return the name of the class, function or type (`Name = ...`) that this defines; None if it defines none."""
+    match node:
+        case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+            return name
+        case ast.Assign(targets=[ast.Name(id=name)]) if _TYPE_NAME.fullmatch(name):
+            return name
+    return None
 
 
 def decisions_out_of_index(folder: Path) -> Iterator[str]:

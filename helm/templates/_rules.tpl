@@ -125,7 +125,7 @@ The tests hold both against each other; the Job of templates/check.yaml asks the
 {{- if not (regexMatch `^[0-9]{0,5}$` $database) -}}
 {{- println "config.redis.url: the database (after the slash) must be a number" -}}
 {{- else if and (eq $redis.mode "cluster") (not (has $database (list "" "0"))) -}}
-{{- println "config.redis.url: a cluster has no databases but 0" -}}
+{{- println "config.redis.url: a cluster has only database 0" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -138,7 +138,7 @@ The tests hold both against each other; the Job of templates/check.yaml asks the
 {{- $where := ternary (printf "apps.%s.calls" $name) "budget.calls" (not (not $app.calls)) -}}
 {{- $calls := default $budget.calls $app.calls | int -}}
 {{- if gt $.replicas $calls -}}
-{{- printf "config.budget.max_replicas: %d replicas can't share %d calls (%s) when Redis is down\n" $.replicas $calls $where -}}
+{{- printf "config.budget.max_replicas: %d replicas can't share %d calls (%s) while Redis is away\n" $.replicas $calls $where -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -167,7 +167,7 @@ The tests hold both against each other; the Job of templates/check.yaml asks the
 {{- end -}}
 {{- end -}}
 {{- if and .telemetry.metrics_port (eq .telemetry.metrics_port .server.port) -}}
-{{- println "config.telemetry.metrics_port: the same as server.port: metrics have a port of their own" -}}
+{{- println "config.telemetry.metrics_port: the same as server.port: metrics need a separate port" -}}
 {{- end -}}
 {{- range $name := list "password" "sentinel_password" -}}
 {{- if and (get $.redis (printf "%s_file" $name)) (get $.redis (printf "%s_env" $name)) -}}

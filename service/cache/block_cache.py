@@ -95,7 +95,7 @@ class BlockCache:
         return await asyncio.shield(task)
 
     def _read(self, asked: tuple[CacheKey, int], task: "asyncio.Task[CachedBlock]") -> None:
-        """Drop a finished read and mark its error as retrieved: its waiters have received it, or none are left."""
+        """Drop a finished read and mark its error as retrieved: its waiters, if any, have received it."""
         del self._reading[asked]
         if not task.cancelled():
             task.exception()
@@ -205,7 +205,7 @@ class BlockCache:
 
 
 def _newer(kept: CachedBlock, listed: Block | None) -> CachedBlock:
-    """Return the task as listed if that is newer than what is kept under its own key, whose head stays."""
+    """Return the task from a list if that is newer than the one under its own key, but keep the head of the latter."""
     if listed is None or (kept.stored is not None and kept.stored.fetched_at_ms >= listed.fetched_at_ms):
         return kept
     return CachedBlock(stored=listed, head=kept.head)

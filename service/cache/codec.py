@@ -1,4 +1,4 @@
-"""Encodes a block, or what stands in its place, as the bytes of one value in Redis.
+"""Encodes a block, or a refusal stored in its place, as the bytes of one value in Redis.
 
 Head (HEAD_BYTES, unique for each fetch): format, kind, 6 random bytes, fetched_at_ms. Then a CRC-32 over everything but
 itself, and the fields. Integers are big-endian. For a block, these follow: the records' ends as an array of 32-bit
@@ -38,7 +38,7 @@ class CorruptBlock(msgspec.Struct, frozen=True, kw_only=True):
     reason: Literal["short", "format", "kind", "checksum", "shape", "sense"]
 
 
-def encode(stored: Stored, *, chance: bytes) -> bytes:
+def encode_value(stored: Stored, *, chance: bytes) -> bytes:
     """Return the value for Redis. `chance` is 6 random bytes, new for each fetch."""
     match stored:
         case Block():
@@ -51,7 +51,7 @@ def encode(stored: Stored, *, chance: bytes) -> bytes:
     return b"".join((head, _CHECKSUM.pack(crc32(rest, crc32(head))), rest))
 
 
-def decode(value: bytes) -> Stored | CorruptBlock:
+def decode_value(value: bytes) -> Stored | CorruptBlock:
     """Return what the value contains."""
     if len(value) < _AFTER_CHECKSUM:
         return CorruptBlock(reason="short")

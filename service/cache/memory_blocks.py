@@ -104,7 +104,7 @@ class MemoryBlocks:
         return self._entries.evictions
 
     def _note_tasks(self, entry: _Entry) -> None:
-        """Let the entry's tasks be found there, except those that a newer block holds."""
+        """Make the entry's tasks findable, except those in a newer block."""
         fetched_at_ms = entry.fetched_at_ms
         holders = self._holders.setdefault(entry.app, {})
         for task_id in entry.ids:

@@ -8,7 +8,7 @@ from hashlib import sha256
 import structlog
 
 from service.cache.caller_shares import shares_of
-from service.cache.codec import CHANCE_BYTES, CorruptBlock, decode, encode
+from service.cache.codec import CHANCE_BYTES, CorruptBlock, decode_value, encode_value
 from service.model.blocks import HEAD_BYTES, NOTHING, CachedBlock, Stored
 from service.model.cache_keys import BlockKey, CacheKey, TaskKey
 from service.model.queries import Query
@@ -70,7 +70,7 @@ class RedisBlocks:
 
     def encoded(self, key: CacheKey, stored: Stored, *, ttl_ms: int) -> Put | None:
         """Return what to store for a block, which begins with its head; None if it is too large to store."""
-        value = encode(stored, chance=self._chance(CHANCE_BYTES))
+        value = encode_value(stored, chance=self._chance(CHANCE_BYTES))
         if len(value) > self._value_max_bytes:
             self.oversized += 1
             return None
@@ -93,7 +93,7 @@ class RedisBlocks:
         if value is None:
             return NOTHING
         head = value[:HEAD_BYTES]
-        stored = decode(value)
+        stored = decode_value(value)
         if isinstance(stored, CorruptBlock):
             if stored.reason not in self._logged:
                 self._logged.add(stored.reason)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from service.callers.table import NO_KEY, Table
+from service.callers.table import NO_KEY, CallerTable
 from service.callers.tokens import Token, TokenCache, Trust, looks_like_token
 from service.model.callers import Authenticated, Caller
 from service.model.errors import KeysUnavailable, NotAllowed, Unauthenticated
@@ -29,12 +29,12 @@ log = structlog.get_logger("taskgate.callers")
 class Authenticator:
     """Implements the HTTP layer's `Callers`. `clock` is the wall clock, in seconds since the epoch.
 
-    A key is looked up by its digest. The timing of the look-up may leak something about digests, which can't be
-    chosen without inverting SHA-256, and nothing about keys. A missing, malformed or expired key takes the same path as
-    a wrong one.
+    A key is looked up by its digest. The timing of the lookup may reveal something about digests, which can't be chosen
+    without inverting SHA-256, but nothing about keys. A missing, malformed or expired key takes the same path as a
+    wrong one.
     """
 
-    def __init__(self, table: Table, *, issuer: "Issuer | None", clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, table: CallerTable, *, issuer: "Issuer | None", clock: Callable[[], float] = time.time) -> None:
         self.generation = 0
         self._watches: dict[object, Callable[[], None]] = {}
         self._table = table
@@ -42,7 +42,7 @@ class Authenticator:
         self._clock = clock
         self._remembered = TokenCache()
 
-    def replace(self, table: Table, *, issuer: "Issuer | Literal['same'] | None" = "same") -> None:
+    def replace(self, table: CallerTable, *, issuer: "Issuer | Literal['same'] | None" = "same") -> None:
         """Switch to another table, and to another issuer's keys if given, in one step.
 
         Drop cached tokens that were verified with other keys, or issued for another issuer or audience.
@@ -106,7 +106,7 @@ class Authenticator:
         if self._issuer is not None:
             await self._issuer.refresh()
 
-    def _known(self, table: Table, digest: bytes, *, now_s: float) -> Authenticated | None:
+    def _known(self, table: CallerTable, digest: bytes, *, now_s: float) -> Authenticated | None:
         """Return the owner of the key with this digest, or of the cached token with this digest."""
         key = table.keys.get(digest, NO_KEY)
         if hmac.compare_digest(key.digest, digest) and now_s < key.until_s and key.caller is not None:

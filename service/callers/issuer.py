@@ -8,8 +8,8 @@ from typing import Protocol
 
 import structlog
 
-from service.callers.checking import checked
 from service.callers.signing_keys import NoKeys, PublishedKeys, SigningKeys, read_jwks
+from service.callers.token_verification import verify_token
 from service.callers.tokens import Token, Trust
 
 ON_DEMAND_EVERY_S = 30.0
@@ -51,8 +51,8 @@ class Issuer:
         self._left_out = 0
 
     def check(self, token: str, *, trust: Trust, now_s: float) -> Token:
-        """Return the token if it is valid under the current keys. Raise as `checked` does."""
-        return checked(token, keys=self.keys, trust=trust, now_s=now_s)
+        """Return the token if it is valid under the current keys. Raise as `verify_token` does."""
+        return verify_token(token, keys=self.keys, trust=trust, now_s=now_s)
 
     def start(self) -> None:
         """Fetch now, then periodically until `aclose`."""

@@ -17,7 +17,7 @@ UNKNOWN = "~unknown"
 """All service accounts that no caller names, as one caller with one share of the turns and one metric label."""
 
 
-class Key(msgspec.Struct, frozen=True, kw_only=True):
+class CallerKey(msgspec.Struct, frozen=True, kw_only=True):
     """A caller's key, stored as its SHA-256; valid before `until_s`, in seconds since the epoch."""
 
     digest: bytes
@@ -25,22 +25,22 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     until_s: float
 
 
-NO_KEY = Key(digest=hashlib.sha256(b"").digest(), caller=None, until_s=-math.inf)
+NO_KEY = CallerKey(digest=hashlib.sha256(b"").digest(), caller=None, until_s=-math.inf)
 
 
-class Table(msgspec.Struct, frozen=True, kw_only=True):
+class CallerTable(msgspec.Struct, frozen=True, kw_only=True):
     """Callers by credential. `trust` is None without tokens; `unknown` is None if unnamed accounts are rejected."""
 
-    keys: Mapping[bytes, Key]
+    keys: Mapping[bytes, CallerKey]
     accounts: Mapping[str, Caller]
     trust: Trust | None = None
     unknown: Caller | None = None
     anonymous: Caller | None = None
 
 
-def table_of(settings: Settings) -> Table:
+def table_of(settings: Settings) -> CallerTable:
     """Return the table described by the settings. Raise ValueError if two callers share a key or an account."""
-    keys: dict[bytes, Key] = {}
+    keys: dict[bytes, CallerKey] = {}
     accounts: dict[str, Caller] = {}
     tokens = settings.service_accounts
     every = frozenset(settings.apps)
@@ -53,7 +53,7 @@ def table_of(settings: Settings) -> Table:
         for account in known.service_accounts:
             if (first := accounts.setdefault(account, caller)) is not caller:
                 raise ValueError(f"the callers {first.name} and {name} share a service account")
-    return Table(
+    return CallerTable(
         keys=keys,
         accounts=accounts,
         trust=None if tokens is None else Trust(issuer=tokens.issuer, audience=tokens.audience),
@@ -78,7 +78,7 @@ def caller_of(name: str, policy: PolicySettings, *, budget: BudgetSettings, apps
     )
 
 
-def end_of(until: str) -> int:
+def key_expiry_s(until: str) -> int:
     """Return when a key expires, in seconds since the epoch. Raise ValueError with a text for the operator."""
     try:
         moment = parse_moment(until)
@@ -90,13 +90,13 @@ def end_of(until: str) -> int:
     raise ValueError("must be a date or an instant: 2027-01-01 or 2027-01-01T12:00:00Z")
 
 
-def _key_of(entry: str | KeySettings, caller: Caller) -> Key:
+def _key_of(entry: str | KeySettings, caller: Caller) -> CallerKey:
     match entry:
         case str(sha256):
-            return Key(digest=bytes.fromhex(sha256), caller=caller, until_s=math.inf)
+            return CallerKey(digest=bytes.fromhex(sha256), caller=caller, until_s=math.inf)
         case KeySettings(sha256=sha256, until=until):
-            until_s = math.inf if until is None else end_of(until)
-            return Key(digest=bytes.fromhex(sha256), caller=caller, until_s=until_s)
+            until_s = math.inf if until is None else key_expiry_s(until)
+            return CallerKey(digest=bytes.fromhex(sha256), caller=caller, until_s=until_s)
 
 
 def _anonymous(settings: Settings) -> Caller:

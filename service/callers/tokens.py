@@ -29,7 +29,7 @@ def looks_like_token(credential: bytes) -> bool:
 class TokenCache:
     """The `size` most recently used valid tokens by SHA-256, none past its expiry. Times are seconds since the epoch.
 
-    To verify a signature takes longer than everything else in a cache hit.
+    Verifying a signature takes longer than the rest of a cache hit.
     """
 
     def __init__(self, *, size: int = TOKENS_MAX) -> None:

@@ -7,13 +7,14 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from service.http_client.connection import BeforeSend
 from service.model.calls import CallKind
 from service.model.errors import UpstreamError, UpstreamRefused
 from service.model.queries import Query, Range, parse_moment, parse_until
 from service.model.tasks import Listing, Task
 from service.settings import Settings
 from service.upstream.apps import UpstreamApp
-from service.upstream.client import Client
+from service.upstream.client import UpstreamClient
 from service.upstream.codes import CodeKind, kind_of
 from service.upstream.verdicts import explain
 
@@ -22,8 +23,8 @@ MARGIN_S = 120
 UNKNOWN_ID = 1
 """An id that no task is likely to have: the upstream's own have ten digits."""
 
-Answer = TypeVar("Answer")
-Call = Callable[[Callable[[], Awaitable[None]]], Awaitable[Answer]]
+T = TypeVar("T")
+CheckedCall = Callable[[BeforeSend], Awaitable[T]]
 """One call; awaits its argument right before it is sent."""
 
 
@@ -41,16 +42,16 @@ class NotCalled(Exception):
 class MakeCall(Protocol):
     """Makes a call of one kind when it may be made."""
 
-    async def __call__(self, kind: CallKind, call: Call[Answer]) -> Answer:
+    async def __call__(self, kind: CallKind, call: CheckedCall[T]) -> T:
         """Return the call's result. Raise UpstreamError, StoreUnavailable or NotCalled."""
         ...
 
 
-async def check_app(app: UpstreamApp, client: Client, settings: Settings, make: MakeCall) -> list[Finding]:
+async def check_app(app: UpstreamApp, client: UpstreamClient, settings: Settings, make: MakeCall) -> list[Finding]:
     """Ask for a list, and if that succeeds for its first task and for an unknown one. Raise StoreUnavailable."""
     query = _query(app.name, settings)
 
-    async def fetch(before_send: Callable[[], Awaitable[None]]) -> Listing:
+    async def fetch(before_send: BeforeSend) -> Listing:
         range_ = query.range_at(time.time(), align_s=settings.cache.align_s)
         want = settings.cache.block_size
         return await client.fetch(app, query, range_, offset=0, want=want, before_send=before_send)
@@ -64,7 +65,7 @@ async def check_app(app: UpstreamApp, client: Client, settings: Settings, make: 
     return [_of_list(listing, query, settings), await _of_tasks(app, client, listing, make)]
 
 
-async def _of_tasks(app: UpstreamApp, client: Client, listing: Listing, make: MakeCall) -> Finding:
+async def _of_tasks(app: UpstreamApp, client: UpstreamClient, listing: Listing, make: MakeCall) -> Finding:
     """Ask for the first task of the list, if it has any, and for an unknown one."""
 
     async def get(task_id: int) -> Task | None:
@@ -73,17 +74,17 @@ async def _of_tasks(app: UpstreamApp, client: Client, listing: Listing, make: Ma
     try:
         for task in listing.tasks[:1]:
             if await get(task.id) is None:
-                return _of_task("a task of the list is unknown by its id", is_good=False)
+                return _of_task("the id of a listed task is unknown", is_good=False)
         unknown = await get(UNKNOWN_ID)
     except UpstreamRefused as exc:
         if kind_of(exc.code) not in (CodeKind.UNKNOWN, CodeKind.CALLER_FAULT):
             return _of_task(explain(exc), is_good=False)
-        said = f"code {exc.code} ({exc.text or 'without a text'})"
-        advice = f"if that means that there is no such task, add {exc.code} to upstream.unknown_task_codes"
-        return _of_task(f"warning: the upstream refused a task by its id with {said}; {advice}", is_good=True)
+        said = f"code {exc.code} ({exc.text or 'no text'})"
+        advice = f"if this code means an unknown task, add {exc.code} to upstream.unknown_task_codes"
+        return _of_task(f"warning: the upstream refused a call by task id with {said}; {advice}", is_good=True)
     except (UpstreamError, NotCalled) as exc:
         return _of_task(explain(exc) if isinstance(exc, UpstreamError) else str(exc), is_good=False)
-    return _of_task("ok" if unknown is None else f"ok; there is a task {UNKNOWN_ID}", is_good=True)
+    return _of_task("ok" if unknown is None else f"ok; task {UNKNOWN_ID} exists", is_good=True)
 
 
 def _of_task(text: str, *, is_good: bool) -> Finding:
@@ -92,7 +93,7 @@ def _of_task(text: str, *, is_good: bool) -> Finding:
 
 def _of_list(listing: Listing, query: Query, settings: Settings) -> Finding:
     got, expected = len(listing.tasks) + listing.left_out, min(settings.cache.block_size, listing.total)
-    advice = "" if got >= expected else f"; set cache.block_size to {got}: one call gives no more"
+    advice = "" if got >= expected else f"; set cache.block_size to {got}: one call returns no more"
     remark = filtered_time(listing.tasks, query.range_at(time.time(), align_s=settings.cache.align_s))
     said = f"ok, {listing.total} tasks from {settings.query.since} to {settings.query.until}{advice}"
     return Finding(is_good=True, text=f"{said}; {remark}" if remark else said)

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, TooLong
 from service.budget.line.line import Line
 from service.budget.scheduler.shared import RedisScheduler
-from service.commands.check_app import Call, Finding, MakeCall, NotCalled, check_app
+from service.commands.check_app import CheckedCall, Finding, MakeCall, NotCalled, check_app
 from service.configuration.start_files import passwords_of, proxy_password_of
 from service.gateway.served_call_factory import rules_of
 from service.model.blocks import NOTHING, CachedBlock
@@ -21,7 +21,7 @@ from service.settings import Settings
 from service.store.redis_store import RedisStore
 from service.telemetry.logs import configure
 from service.upstream.apps import upstream_app_of
-from service.upstream.client import Client
+from service.upstream.client import UpstreamClient
 from service.upstream.secret import secret_of
 from service.upstream.signer import Signer
 from service.upstream.verdicts import RetryVerdict, verdict
@@ -32,21 +32,21 @@ PATIENCE_S = 30.0
 REDIS_GRACE_S = 1.0
 """How long Redis may be unavailable before that is reported as the result."""
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
-class CheckJob(Generic[Answer]):
+class CheckJob(Generic[T]):
     """A `Job` whose block is not fetched or stored by others."""
 
     known = b""
 
-    def __init__(self, call: Call[Answer], *, block_key: str, pause_s: float, attempts: int) -> None:
+    def __init__(self, call: CheckedCall[T], *, block_key: str, pause_s: float, attempts: int) -> None:
         """`pause_s` is how long all turns of the app pause if the upstream reports too many calls.
 
         A call that could not be sent is tried up to `attempts` times, each in a turn of its own. `answers` holds its
         result once there is one.
         """
-        self.answers: list[Answer] = []
+        self.answers: list[T] = []
         self.block_key = block_key
         self._call = call
         self._pause_s = pause_s
@@ -84,7 +84,7 @@ class InTurns:
         self._settings = settings
         self._made = 0
 
-    async def __call__(self, kind: CallKind, call: Call[Answer]) -> Answer:
+    async def __call__(self, kind: CallKind, call: CheckedCall[T]) -> T:
         """Wait for a turn and make the call. Raise UpstreamError, StoreUnavailable or NotCalled."""
         budget = self._settings.budget
         self._made += 1
@@ -95,7 +95,7 @@ class InTurns:
         if job.answers and isinstance(outcome, Fetched):
             return job.answers[0]
         estimate_s = outcome.estimate_s if isinstance(outcome, (TooLong, LineIsFull)) else PATIENCE_S
-        raise NotCalled(f"not called: its turn would come in {estimate_s:.0f} s; callers wait before it")
+        raise NotCalled(f"not called: its turn would come in {estimate_s:.0f} s, because callers are waiting")
 
 
 async def call_all(settings: Settings, *, alone: bool) -> int:
@@ -111,7 +111,7 @@ async def call_all(settings: Settings, *, alone: bool) -> int:
     ]
     apps = {signer.app.name: signer.app for signer in signers}
     proxy_password = proxy_password_of(settings.upstream, os.environ)
-    async with Client(settings.upstream, signers=signers, proxy_password=proxy_password) as client:
+    async with UpstreamClient(settings.upstream, signers=signers, proxy_password=proxy_password) as client:
 
         async def check(name: str, make: MakeCall) -> list[Finding] | StoreUnavailable:
             try:
@@ -164,7 +164,7 @@ async def _turns_of(name: str, settings: Settings, store: RedisStore) -> AsyncIt
         yield InTurns(lines, block_key=f"{prefix}:{{{name}}}:check:{replica}", settings=settings)
 
 
-async def _at_once(kind: CallKind, call: Call[Answer]) -> Answer:
+async def _at_once(kind: CallKind, call: CheckedCall[T]) -> T:
     """Make the call without a turn. Raise UpstreamError."""
     del kind
 
@@ -176,7 +176,7 @@ async def _at_once(kind: CallKind, call: Call[Answer]) -> Answer:
 
 def _allowed_alone(error: StoreUnavailable) -> bool:
     """Return whether the user agrees; False without a terminal."""
-    print(f"{error}. Without it these calls are made in addition to the gateway's.", file=sys.stderr)
+    print(f"{error}. Without Redis, these calls are made in addition to the gateway's.", file=sys.stderr)
     if not sys.stdin.isatty():
         print("To make them anyway, add --alone.", file=sys.stderr)
         return False

@@ -5,7 +5,7 @@ import os
 from service.configuration.start_files import passwords_of
 from service.model.errors import StoreUnavailable
 from service.settings import Settings
-from service.store.inspection import advice, refusals
+from service.store.inspection import redis_advice, refusals
 from service.store.redis_store import RedisStore
 from service.telemetry.logs import configure
 
@@ -20,7 +20,7 @@ async def try_redis(settings: Settings) -> int:
     store = RedisStore(settings.redis, password=passwords.redis, sentinel_password=passwords.sentinel)
     try:
         refused = await refusals(store, prefix=settings.redis.prefix)
-        warnings = [text async for text in advice(store, settings.redis)]
+        warnings = [text async for text in redis_advice(store, settings.redis)]
     except StoreUnavailable as exc:
         why = "" if exc.__cause__ is None else str(exc.__cause__)[:WORDS_MAX]
         refused, warnings = [f"{exc.detail}: {why}" if why else exc.detail], []

@@ -6,7 +6,7 @@ import sys
 
 from service.commands.tasks_client import Connection, RequestFailed, RequestRefused, StreamResponse, TasksRequest
 from service.commands.tasks_output import Printer, Progress, printable
-from service.commands.tasks_watch import watch
+from service.commands.tasks_watch import watch_tasks
 
 COMPLETE, FAILED, FAULTY = 0, 1, 2
 
@@ -29,7 +29,7 @@ def run(wanted: TasksRequest, *, key: str | None, form: str, limit: int | None, 
     progress = Progress(sys.stderr, shown=sys.stderr.isatty())
     try:
         if watched:
-            return watch(wanted, key, form=form)
+            return watch_tasks(wanted, key, form=form)
         return _list(wanted, key, Printer(sys.stdout, form=form), progress, limit)
     except RequestRefused as exc:
         progress.clear()
@@ -63,16 +63,16 @@ def _ended(answer: StreamResponse, count: int, wanted: TasksRequest) -> int:
     end = answer.end
     if end is None or end.count != count:
         hint = "" if wanted.is_filtered else f"; continue with --offset {wanted.offset + count}"
-        return _report(f"the answer was cut off after {count} tasks{hint}", FAILED)
+        return _report(f"the stream was cut off after {count} tasks{hint}", FAILED)
     if end.missing:
-        _report(f"warning: {end.missing} tasks are missing: the upstream counts them but did not give them", COMPLETE)
+        _report(f"warning: {end.missing} tasks are missing: the upstream counts them but did not return them", COMPLETE)
     if end.changed:
-        _report("warning: the list changed while it was read: tasks may be missing or repeated", COMPLETE)
+        _report("warning: the list changed meanwhile: tasks may be missing or repeated", COMPLETE)
     if end.stale:
-        _report(f"warning: the upstream could not be reached: parts of the list are from {end.fetched_at}", COMPLETE)
+        _report(f"warning: the upstream could not be reached: some tasks were fetched at {end.fetched_at}", COMPLETE)
     if end.complete:
         return COMPLETE
-    why = "no reason was given" if end.problem is None else end.problem.text
+    why = "no reason given" if end.problem is None else end.problem.text
     offset = end.offset
     hint = "" if offset is None else f"\ncontinue with --offset {offset}"
     return _report(f"the list ended early, after {count} tasks: {why}{hint}", FAILED)

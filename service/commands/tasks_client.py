@@ -188,11 +188,11 @@ class Connection:
             url = urlsplit(wanted.url)
             port = url.port
         except ValueError as exc:
-            raise RequestRefused(f"--url is no address: {exc}") from exc
+            raise RequestRefused(f"--url is not an address: {exc}") from exc
         if url.scheme not in ("http", "https") or not url.hostname:
             raise RequestRefused("--url must be of the form http://HOST:PORT")
         if not key.isascii() or not key.isprintable():
-            raise RequestRefused("a key is of ASCII letters, digits and signs")
+            raise RequestRefused("a key consists of ASCII letters, digits and punctuation")
         self._kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
         self._host, self._port, self._path = url.hostname, port, url.path.rstrip("/")
         self._wanted = wanted
@@ -246,7 +246,7 @@ class Connection:
             return
         if media_type != "application/problem+json":
             raise RequestFailed(
-                f"what answers at {self._host} is no gateway that streams (HTTP status {response.status})"
+                f"the server at {self._host} is not a gateway that streams (HTTP status {response.status})"
             )
         try:
             text = msgspec.json.decode(response.read(PROBLEM_MAX_BYTES), type=ProblemText).text

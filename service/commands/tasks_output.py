@@ -85,9 +85,7 @@ class Progress:
 
     def waits(self, estimate_s: float | None) -> None:
         """Show that the first block is being awaited."""
-        about = (
-            "" if estimate_s is None else f", {_seconds(estimate_s)} at most" if estimate_s >= 1 else ", not for long"
-        )
+        about = "" if estimate_s is None else f", {_seconds(estimate_s)} at most" if estimate_s >= 1 else ", briefly"
         self._draw(f"waiting for a turn{about}")
 
     def begins(self, *, total: int | None, offset: int, is_filtered: bool) -> None:
@@ -113,7 +111,7 @@ class Progress:
         if not self._left:
             return f"{self._count:,} tasks"
         if self._is_filtered:
-            return f"{self._count:,} tasks, of {self._left:,} to look at"
+            return f"{self._count:,} tasks, of {self._left:,} to search"
         share = min(self._count / self._left, 1.0)
         filled = int(share * _BAR)
         left_s = took_s * (1 / share - 1)

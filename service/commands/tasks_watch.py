@@ -81,7 +81,7 @@ class Follower:
                 self._tasks.clear()
                 return "reset    the whole list follows"
             case _:
-                title = printable(str((data.problem or {}).get("title", "the upstream can't be asked")))
+                title = printable(str((data.problem or {}).get("title", "the upstream can't be reached")))
                 self._state = f"{event.name}: {title}"
                 return f"{event.name:<8} {title}"
 
@@ -96,7 +96,7 @@ class Follower:
         self._out.write(_HOME_AND_ERASE + "\n".join((head, *rows)))
 
 
-def watch(wanted: TasksRequest, key: str, *, form: str) -> int:
+def watch_tasks(wanted: TasksRequest, key: str, *, form: str) -> int:
     """Follow the list until Ctrl-C, which ends with 0; reconnect if the connection is lost.
 
     Raise RequestRefused, and RequestFailed if the first connection fails.

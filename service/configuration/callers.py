@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
-from service.callers.table import end_of
+from service.callers.table import key_expiry_s
 from service.configuration.errors import SettingFault
 from service.settings import CallerSettings, KeySettings, PolicySettings, ServiceAccountSettings
 
@@ -62,7 +62,7 @@ def _policy_faults(path: str, policy: PolicySettings, app_names: Sequence[str]) 
 
 def _end_faults(path: str, until: str) -> Iterator[SettingFault]:
     try:
-        end_of(until)
+        key_expiry_s(until)
     except ValueError as exc:
         yield SettingFault(path=path, text=str(exc))
 

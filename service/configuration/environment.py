@@ -6,7 +6,7 @@ from typing import Any, get_args, get_origin
 import msgspec
 
 from service.configuration.errors import SettingFault
-from service.configuration.validate import bare_type, below, fields_of, is_optional, struct_in
+from service.configuration.validate import bare_type, below, is_optional, struct_fields, struct_in
 from service.configuration.yaml_file import Tree, Value, plain_scalar
 from service.settings import Settings
 
@@ -50,7 +50,7 @@ def _targets(rest: str, tree: Value, hint: Any, keys: tuple[str, ...]) -> Iterat
     """Return every field below `hint` that the rest of a variable's name may mean."""
     bare = bare_type(hint)
     if (struct := struct_in(hint)) is not None:
-        choices = fields_of(struct)
+        choices = struct_fields(struct)
     elif get_origin(bare) is dict:
         choices = dict.fromkeys(tree if isinstance(tree, dict) else (), get_args(bare)[1])
     else:
@@ -76,7 +76,7 @@ def _no_such(tree: Tree) -> str:
     """Describe the expected form of the name; the environment can change apps and callers, not add them."""
     apps = tree.get("apps")
     named = f"; the file's apps are {', '.join(apps)}" if isinstance(apps, dict) and apps else ""
-    return f"names no setting (TASKGATE__SECTION__KEY, TASKGATE__APPS__NAME__KEY){named}"
+    return f"is not a setting (TASKGATE__SECTION__KEY, TASKGATE__APPS__NAME__KEY){named}"
 
 
 def _typed(text: str, hint: Any) -> Value:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class LiveSettings:
     """The current settings and what is derived from them. `apply` changes all of it in one step.
 
-    Issuer, audience and signing keys belong together: if the source of the keys or the issuer changes, none of the old
-    keys is used any longer, and tokens are rejected (503) until the new keys have arrived.
+    Issuer, audience and signing keys belong together: if the source of the keys or the issuer changes, the old keys are
+    no longer used, and tokens are rejected (503) until the new keys have arrived.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -37,7 +37,7 @@ class LiveSettings:
         self._note(settings)
 
     def attach(self, *set_lifetimes: Callable[[Lifetimes], None], forget: Callable[[], None]) -> None:
-        """Pass changed lifetimes on to these functions; `forget` drops answers made under other settings."""
+        """Pass changed lifetimes on to these functions; `forget` drops answers built under other settings."""
         self._set_lifetimes = set_lifetimes
         self._forget = forget
 
@@ -114,7 +114,8 @@ class LiveSettings:
 
 
 def _keys_of(tokens: ServiceAccountSettings | None) -> ServiceAccountSettings | None:
-    """Return the settings that determine how keys are fetched: the section without what a reload can change alone."""
+    """Return the settings that determine how keys are fetched: the section without settings that a reload applies by
+    themselves."""
     return None if tokens is None else msgspec.structs.replace(tokens, audience="-", unknown=None)
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import msgspec
 
-from service.configuration.advice import advice
+from service.configuration.advice import settings_advice
 from service.configuration.environment import apply_overrides
 from service.configuration.errors import ConfigurationError, SettingFault
-from service.configuration.rules import parts_of, rule_faults
+from service.configuration.rules import rule_faults, valid_parts_of
 from service.configuration.validate import shape_faults
 from service.configuration.yaml_file import MAX_BYTES, Tree, Value, read_document
 from service.settings import Settings
@@ -36,11 +36,11 @@ def load(path: str | Path | None, environ: Mapping[str, str]) -> Loaded:
     faults += wrong
     _anchor(tree, Path(path).absolute().parent if path is not None else Path.cwd())
     faults += shape_faults(tree, Settings, "")
-    faults += rule_faults(parts_of(tree), environ)
+    faults += rule_faults(valid_parts_of(tree), environ)
     if faults:
         raise ConfigurationError(_each_once(faults, sources))
     settings = _completed(msgspec.convert(tree, Settings))
-    return Loaded(settings=settings, warnings=_each_once(list(advice(settings, now_s=time.time())), sources))
+    return Loaded(settings=settings, warnings=_each_once(list(settings_advice(settings, now_s=time.time())), sources))
 
 
 def _read(path: Path) -> tuple[Tree, list[SettingFault]]:

@@ -1,4 +1,4 @@
-"""The most memory that a configuration lets one process use, whatever callers, readers and the upstream do."""
+"""The maximum memory of one process under a configuration, whatever callers, clients and the upstream do."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ REQUEST_BYTES = 16 * KIB
 REDIS_CONNECTION_BYTES = 256 * KIB
 """A Redis connection with a block in transit."""
 ANSWER_COPIES = 2
-"""An upstream answer while it is being read: its bytes and the records made from them."""
+"""An upstream answer while it is being read: its bytes and the records parsed from them."""
 TABLES_BYTES = 16 * MIB
 """Tables with fixed bounds: cached tokens, labels, usage by minute, compiled headers, recent queries."""
 OPERATORS_BYTES = 8 * MIB
@@ -28,7 +28,7 @@ _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
-    """The most memory that one part may use; `path` is the setting that bounds it, empty if it is fixed."""
+    """The maximum memory of one part; `path` is the setting that bounds it, empty if it is fixed."""
 
     part: str
     path: str
@@ -47,7 +47,7 @@ def memory_model(settings: Settings) -> tuple[MemoryUse, ...]:
         ("cached responses", "cache.answers_bytes", cache.answers_bytes + cache.answers_bytes // 4),
         ("watched lists", "watch.memory_bytes", settings.watch.memory_bytes),
         ("connections and their requests", "server.connections_max", connections),
-        ("answers that readers don't take", "server.unsent_max_bytes", server.unsent_max_bytes),
+        ("unread responses", "server.unsent_max_bytes", server.unsent_max_bytes),
         ("upstream answers being read", "upstream.answer_max_bytes", answers),
         ("connections to Redis", "redis.connections", redis),
         ("metrics and probes", "", OPERATORS_BYTES),
@@ -77,5 +77,5 @@ def shortage(settings: Settings, limit_bytes: int | None) -> str | None:
         return None
     return (
         f"the bounds of this configuration allow {total // MIB} MiB, and the limit is {limit_bytes // MIB} MiB: "
-        "lower them, or raise the limit (docs/memory.md)"
+        "lower the bounds, or raise the limit (docs/memory.md)"
     )

@@ -1,4 +1,5 @@
-"""Rules between settings and about what they point to. Each section is checked even if another one is broken."""
+"""Rules between settings, and for the files and variables that they name. Each section is checked even if another one
+is invalid."""
 
 import ipaddress
 import ssl
@@ -11,7 +12,7 @@ import msgspec
 from service.configuration.callers import caller_faults, service_account_faults
 from service.configuration.errors import SettingFault
 from service.configuration.urls import is_loopback, proxy_url_faults, redis_url_faults
-from service.configuration.validate import fields_of
+from service.configuration.validate import struct_fields
 from service.configuration.yaml_file import Tree
 from service.http_client.addresses import tls_context
 from service.model.queries import At, FromNow, Moment, parse_moment, parse_until
@@ -36,7 +37,7 @@ _DAY_S = 86_400
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-class Parts(msgspec.Struct, frozen=True, kw_only=True):
+class ValidParts(msgspec.Struct, frozen=True, kw_only=True):
     """The sections with a valid shape; one without is None, or left out of its dict."""
 
     apps: dict[str, AppSettings]
@@ -54,10 +55,10 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     telemetry: TelemetrySettings | None
 
 
-def parts_of(tree: Tree) -> Parts:
-    """Return whatever part of the tree can be converted to settings."""
+def valid_parts_of(tree: Tree) -> ValidParts:
+    """Return the part of the tree that can be converted to settings."""
     apps, callers = tree.get("apps"), tree.get("callers")
-    return Parts(
+    return ValidParts(
         apps=_entries(apps, AppSettings),
         app_names=tuple(apps) if isinstance(apps, dict) else (),
         callers=_entries(callers, CallerSettings),
@@ -74,8 +75,8 @@ def parts_of(tree: Tree) -> Parts:
     )
 
 
-def rule_faults(parts: Parts, environ: Mapping[str, str]) -> Iterator[SettingFault]:
-    """Return all faults between the sections, and in what they point to (files, variables)."""
+def rule_faults(parts: ValidParts, environ: Mapping[str, str]) -> Iterator[SettingFault]:
+    """Return all faults between the sections, and of the files and variables that they name."""
     for name, app in parts.apps.items():
         yield from _app_faults(f"apps.{name}", app, environ)
         if parts.budget:
@@ -131,7 +132,7 @@ def _share_faults(path: str, app: AppSettings, budget: BudgetSettings) -> Iterat
     calls = budget.calls if app.calls is None else app.calls
     if budget.on_redis_down == "share" and budget.max_replicas > calls:
         where = "budget.calls" if app.calls is None else f"{path}.calls"
-        text = f"{budget.max_replicas} replicas can't share {calls} calls ({where}) when Redis is down"
+        text = f"{budget.max_replicas} replicas can't share {calls} calls ({where}) while Redis is away"
         yield SettingFault(path="budget.max_replicas", text=text)
 
 
@@ -159,7 +160,7 @@ def _redis_tls_faults(redis: RedisSettings) -> Iterator[SettingFault]:
             yield SettingFault(path=f"redis.{name}", text=f"the file {path} can't be read: {exc.strerror}")
         else:
             if not is_pem:
-                yield SettingFault(path=f"redis.{name}", text=f"the file {path} holds no PEM")
+                yield SettingFault(path=f"redis.{name}", text=f"the file {path} is not PEM")
 
 
 def _one_password_faults(
@@ -205,7 +206,7 @@ def _way_faults(upstream: UpstreamSettings, environ: Mapping[str, str]) -> Itera
         try:
             tls_context(upstream.ca_file)
         except ssl.SSLError:
-            yield SettingFault(path="upstream.ca_file", text=f"the file {upstream.ca_file} holds no certificate (PEM)")
+            yield SettingFault(path="upstream.ca_file", text=f"the file {upstream.ca_file} has no certificate (PEM)")
         except OSError as exc:
             text = f"the file {upstream.ca_file} can't be read: {exc.strerror}"
             yield SettingFault(path="upstream.ca_file", text=text)
@@ -221,7 +222,7 @@ def _proxy_faults(server: ServerSettings) -> Iterator[SettingFault]:
 
 
 def _code_faults(upstream: UpstreamSettings) -> Iterator[SettingFault]:
-    """Return the codes that can't mean an unknown task, because they mean something else for every call."""
+    """Return faults for codes that can't mean an unknown task, because they have another meaning for every call."""
     for code in upstream.unknown_task_codes:
         if kind_of(code) not in (CodeKind.UNKNOWN, CodeKind.CALLER_FAULT):
             text = f"{code} means something else for every call ({kind_of(code)})"
@@ -230,9 +231,7 @@ def _code_faults(upstream: UpstreamSettings) -> Iterator[SettingFault]:
 
 def _telemetry_faults(telemetry: TelemetrySettings, server: ServerSettings | None) -> Iterator[SettingFault]:
     if server and telemetry.metrics_port == server.port:
-        yield SettingFault(
-            path="telemetry.metrics_port", text="the same as server.port: metrics have a port of their own"
-        )
+        yield SettingFault(path="telemetry.metrics_port", text="the same as server.port: metrics need a separate port")
     if telemetry.otlp_endpoint is not None and not _has_otel():
         yield SettingFault(path="telemetry.otlp_endpoint", text="needs the extra otel: pip install 'taskgate[otel]'")
 
@@ -262,7 +261,7 @@ def _query_faults(query: QuerySettings) -> Iterator[SettingFault]:
 
 
 def _length_s(since: Moment, until: Moment) -> int | None:
-    """Return the seconds from one to the other; None if that varies with the clock."""
+    """Return the seconds from one to the other; None if they vary with the clock."""
     match since, until:
         case At(epoch_s=since_s), At(epoch_s=until_s):
             return until_s - since_s
@@ -281,7 +280,7 @@ def _entries(entries: object, kind: type[T]) -> dict[str, T]:
 def _part(section: object, kind: type[T]) -> T | None:
     """Return the section without its unknown keys, which are reported as faults of the shape."""
     if isinstance(section, dict):
-        section = {key: value for key, value in section.items() if key in fields_of(kind)}
+        section = {key: value for key, value in section.items() if key in struct_fields(kind)}
     try:
         return msgspec.convert(section, kind)
     except msgspec.ValidationError:

@@ -1,4 +1,4 @@
-"""Files that are read when the process starts, and passwords. If one changes, a restart is needed to use it."""
+"""Files and passwords that are read only at start. If one changes, using it needs a restart."""
 
 import hashlib
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ class Passwords(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def passwords_of(settings: RedisSettings, environ: Mapping[str, str]) -> Passwords:
-    """Read both passwords from where the settings point; `rules.py` has checked that they are there."""
+    """Read both passwords from the files or variables in the settings; `rules.py` has checked that they exist."""
     return Passwords(
         redis=_password(settings.password_file, settings.password_env, environ),
         sentinel=_password(settings.sentinel_password_file, settings.sentinel_password_env, environ),

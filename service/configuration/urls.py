@@ -48,7 +48,7 @@ def redis_url_faults(redis: RedisSettings) -> Iterator[SettingFault]:
             yield from _tcp_faults(hosts, parts, redis.mode)
         case "unix":
             if not parts.path:
-                yield SettingFault(path=_PATH, text="names no socket (unix:///run/valkey.sock)")
+                yield SettingFault(path=_PATH, text="lacks the path of a socket (unix:///run/valkey.sock)")
             if redis.mode != "single":
                 yield SettingFault(path=_PATH, text=f"a unix socket is not possible with redis.mode {redis.mode}")
         case _:
@@ -72,4 +72,4 @@ def _tcp_faults(hosts: str, parts: SplitResult, mode: str) -> Iterator[SettingFa
     if database and not (database.isascii() and database.isdecimal() and len(database) <= 5):
         yield SettingFault(path=_PATH, text="the database (after the slash) must be a number")
     elif mode == "cluster" and database not in ("", "0"):
-        yield SettingFault(path=_PATH, text="a cluster has no databases but 0")
+        yield SettingFault(path=_PATH, text="a cluster has only database 0")

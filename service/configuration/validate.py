@@ -16,7 +16,8 @@ _SECRETS = ("secret", "password")
 
 
 def shape_faults(value: Value, hint: Any, path: str) -> Iterator[SettingFault]:
-    """Return why a value is not a `hint` (a struct, or the annotated type of a field); `path` is its location."""
+    """Return the reasons why a value is not a `hint` (a struct, or the annotated type of a field); `path` is its
+    location."""
     if is_union(bare_type(hint)):
         hint = _member(value, hint)
     bare = bare_type(hint)
@@ -32,7 +33,7 @@ def shape_faults(value: Value, hint: Any, path: str) -> Iterator[SettingFault]:
 
 
 @cache
-def fields_of(struct: type[msgspec.Struct]) -> dict[str, Any]:
+def struct_fields(struct: type[msgspec.Struct]) -> dict[str, Any]:
     """Return the annotated type of each field of a struct, by name."""
     hints = get_type_hints(struct, include_extras=True)
     return {field.name: hints[field.name] for field in msgspec.structs.fields(struct)}
@@ -52,7 +53,7 @@ def _struct_faults(value: Value, struct: type[msgspec.Struct], path: str) -> Ite
     if not isinstance(value, dict):
         yield SettingFault(path=path, text=f"expected keys and values, got {_kind(value)}")
         return
-    hints = fields_of(struct)
+    hints = struct_fields(struct)
     for key in value:
         if key not in hints:
             yield SettingFault(path=below(path, key), text=_unknown(key, tuple(hints)))

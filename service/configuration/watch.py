@@ -31,9 +31,10 @@ LIVE = frozenset(
         "query",
     )
 )
-"""Paths that a reload applies at once. So are removed apps, and the end of `auth: none`; all else needs a restart."""
+"""Paths that a reload applies at once, like the removal of apps and of `auth: none`; everything else needs a
+restart."""
 
-Seen = tuple[tuple[int, ...], ...]
+FileStates = tuple[tuple[int, ...], ...]
 """The identity of each file at the last check, links followed: a swapped link leads to another inode."""
 
 
@@ -75,7 +76,7 @@ class ConfigurationWatcher:
         self._start_files = digests_of(running)
         self._needs_restart = False
         self._files = (path, *files_of(running))
-        self._seen = seen_of(self._files)
+        self._seen = file_states(self._files)
 
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
@@ -90,7 +91,7 @@ class ConfigurationWatcher:
 
     async def look(self) -> None:
         """Apply the configuration if one of its files has changed since the last check."""
-        seen = await self._thread.run(seen_of, self._files)
+        seen = await self._thread.run(file_states, self._files)
         if seen == self._seen:
             return
         self._seen = seen  # the state before reading: a change made while it is read is seen by the next check
@@ -107,7 +108,7 @@ class ConfigurationWatcher:
     def _taken(self, loaded: Loaded, start_files: Mapping[str, bytes]) -> None:
         settings = loaded.settings
         self._files = (self._path, *files_of(settings))
-        self._seen = (*self._seen[:1], *seen_of(self._files[1:]))
+        self._seen = (*self._seen[:1], *file_states(self._files[1:]))
         changed = (path for path, digest in start_files.items() if self._start_files.get(path, digest) != digest)
         waiting = (*self._waiting(settings), *changed)
         self._needs_restart = bool(waiting)
@@ -130,7 +131,7 @@ class ConfigurationWatcher:
     def _waiting(self, settings: Settings) -> Iterator[str]:
         """Yield the changes that take effect only at a restart."""
         gone = {f"apps.{name}" for name in self._running.apps if name not in settings.apps}
-        for path in changes(self._running, settings):
+        for path in changed_paths(self._running, settings):
             is_closing = path == "auth" and settings.auth == "callers"
             if not (is_closing or path in gone or _is_live(path)):
                 yield path
@@ -154,20 +155,20 @@ def files_of(settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(path for path in named if path is not None))
 
 
-def seen_of(paths: tuple[str, ...]) -> Seen:
+def file_states(paths: tuple[str, ...]) -> FileStates:
     """Return the current identity of each file; a missing file has none."""
     return tuple(_one_seen(path) for path in paths)
 
 
-def changes(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """Yield the paths at which two settings differ, as deep as both have the same shape."""
+def changed_paths(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """Yield the paths at which two settings differ, as far down as both have the same shape."""
     match old, new:
         case msgspec.Struct(), msgspec.Struct() if type(old) is type(new):
             for name in old.__struct_fields__:
-                yield from changes(getattr(old, name), getattr(new, name), f"{path}.{name}" if path else name)
+                yield from changed_paths(getattr(old, name), getattr(new, name), f"{path}.{name}" if path else name)
         case dict(), dict():
             for name in (*old, *(name for name in new if name not in old)):
-                yield from changes(old.get(name), new.get(name), f"{path}.{name}")
+                yield from changed_paths(old.get(name), new.get(name), f"{path}.{name}")
         case _ if old != new:
             yield path
 

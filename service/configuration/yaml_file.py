@@ -46,7 +46,7 @@ def read_document(raw: bytes, *, name: str) -> tuple[Tree, list[SettingFault]]:
             builder.take(event)
     except yaml.YAMLError as exc:
         return {}, [_syntax_fault(exc, text, name)]
-    except _Unusable as exc:
+    except _InvalidYaml as exc:
         return {}, [exc.fault]
     root = {} if builder.root is None else builder.root
     if isinstance(root, dict):
@@ -65,7 +65,7 @@ def plain_scalar(text: str) -> Value:
     return text
 
 
-class _Unusable(Exception):
+class _InvalidYaml(Exception):
     """The document can't be read any further."""
 
     def __init__(self, fault: SettingFault) -> None:
@@ -86,9 +86,9 @@ class _Builder:
     def take(self, event: yaml.Event) -> None:
         match event:
             case yaml.AliasEvent():
-                raise _Unusable(self._fault(event, "aliases (*name) are not supported; write the value out"))
+                raise _InvalidYaml(self._fault(event, "aliases (*name) are not supported; write the value out"))
             case yaml.ScalarEvent() | yaml.CollectionStartEvent() if event.tag not in (None, "!"):
-                raise _Unusable(self._fault(event, "tags (!name) are not supported"))
+                raise _InvalidYaml(self._fault(event, "tags (!name) are not supported"))
             case yaml.ScalarEvent():
                 self._put[-1](plain_scalar(event.value) if event.style in (None, "") else event.value, event)
             case yaml.MappingStartEvent():
@@ -102,11 +102,11 @@ class _Builder:
             case yaml.DocumentStartEvent():
                 self._documents += 1
                 if self._documents > 1:
-                    raise _Unusable(self._fault(event, "a second document (---); one is expected"))
+                    raise _InvalidYaml(self._fault(event, "a second document (---); one is expected"))
 
     def _open(self, value: Value, put: Callable[[Value, yaml.Event], None], event: yaml.Event) -> None:
         if len(self._put) > MAX_DEPTH:
-            raise _Unusable(self._fault(event, f"nested deeper than {MAX_DEPTH}"))
+            raise _InvalidYaml(self._fault(event, f"nested deeper than {MAX_DEPTH}"))
         self._put[-1](value, event)
         self._put.append(put)
 
@@ -115,7 +115,7 @@ class _Builder:
         self.root = value
 
     def _keys_of(self, mapping: Tree) -> Callable[[Value, yaml.Event], None]:
-        """Take keys and values alternately. A key is always text, whatever it looks like."""
+        """Accept keys and values alternately. A key is always text, whatever it looks like."""
         key: str | None = None
 
         def put(value: Value, event: yaml.Event) -> None:
@@ -124,7 +124,7 @@ class _Builder:
                 mapping[key] = value
                 key = None
             elif not isinstance(event, yaml.ScalarEvent):
-                raise _Unusable(self._fault(event, "a key must be a plain word"))
+                raise _InvalidYaml(self._fault(event, "a key must be a plain word"))
             else:
                 key = str(event.value)
                 if key in mapping:

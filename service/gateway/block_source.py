@@ -33,14 +33,14 @@ log = structlog.get_logger()
 RENEWAL = "~renewal"
 """The caller name for background renewals of blocks; configured callers' names cannot contain `~`."""
 RENEWAL_PATIENCE_S = 30.0
-"""When a renewal is given up; the next request starts a new one."""
+"""How long a renewal may wait; after that, the next request starts a new one."""
 RENEWALS_MAX = 100
 """How many blocks of an app may wait for renewal on one replica."""
 AHEAD = "~ahead"
-"""The caller name for background fetches of blocks that no request has asked for yet."""
+"""The caller name for background fetches of blocks that no request needs yet."""
 AHEAD_MAX = 20
 AHEAD_S = 5.0
-"""How long such a fetch may wait for a spare turn: after that, its caller will have asked for the block itself."""
+"""How long such a fetch may wait for a spare turn: after that, its caller will have requested the block itself."""
 
 
 Lookup = Literal["memory", "redis", "stale", "none"]
@@ -58,7 +58,7 @@ class BlockSource:
         self.lifetimes = lifetimes
         self._block_size = block_size
         self.lookups: Counter[Lookup] = Counter()
-        """Counts of look-ups, by result."""
+        """Counts of lookups, by result."""
         self._clock = clock
         self._background: set[asyncio.Task[None]] = set()
 
@@ -68,7 +68,7 @@ class BlockSource:
             await asyncio.wait(self._background)
 
     def recall(self, served: ServedCall, key: CacheKey, directives: CacheDirectives) -> Part | None:
-        """Return a block if memory has a fresh one; does no I/O. Callers that use it count the look-up."""
+        """Return a block if memory has a fresh one; does no I/O. Callers that use it count the lookup."""
         kept = served.fetching.cache.recall(key) or NOTHING
         if self._judge(kept, directives) is not Freshness.FRESH:
             return None
@@ -249,7 +249,7 @@ def _block(kept: CachedBlock, key: CacheKey) -> Block:
             raise QueryRefused(app=key.app, code=code, text=text, advice=advice_for(code))
         case MissingTask():
             raise UnknownTask
-    raise AssertionError("only what is stored is served")
+    raise AssertionError("only stored answers are served")
 
 
 def _stale(kept: CachedBlock, key: CacheKey, reason: StaleReason, *, forward: Forward | None = None) -> Part:

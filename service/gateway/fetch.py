@@ -1,4 +1,4 @@
-"""Fetches, stores and looks up what one upstream call returns; implements a line's `Job`."""
+"""Fetches, stores and looks up the result of one upstream call; implements a line's `Job`."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -21,7 +21,7 @@ from service.upstream.apps import UpstreamApp
 from service.upstream.verdicts import RetryVerdict, verdict
 
 FAILING_S = 5.0
-"""For how long after a failed fetch a request that can be served stale does not wait for the next fetch."""
+"""How long after a failed fetch a request that can be served stale does not wait for the next one."""
 CLOCKS_APART_MS = 1_000
 """The clock difference between replicas to allow for when judging whether a fetch predates a request."""
 
@@ -36,7 +36,7 @@ class CallsUpstream(Protocol):
 
 
 class Stoppable(Protocol):
-    """Whatever knows whether an app may be called."""
+    """Knows whether an app may be called."""
 
     def stopped(self, app: UpstreamApp, kind: CallKind) -> CallsStopped | None:
         """Return why no such call may be made for the app now, or None."""
@@ -109,7 +109,7 @@ class Fetching:
 
     def unfinished(self, part: CachedBlock) -> CallFailed:
         """Return the outcome of a call that fetched a part of the block: make another one for the rest."""
-        error = UpstreamBroken("the upstream gave a part of the block only", app=self._app.name)
+        error = UpstreamBroken("the upstream returned only a part of the block", app=self._app.name)
         return CallFailed(error=error, again=True, head=part.head)
 
     @property

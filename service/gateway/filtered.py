@@ -92,7 +92,7 @@ def _count(parts: dict[int, Part], ask: PageRequest, *, block_size: int) -> int:
 
 
 async def _together(waiting: Sequence[Awaitable[Part]]) -> list[Part]:
-    """Await all; on a failure or cancellation, cancel and await the others, too."""
+    """Await all; on failure or cancellation, cancel and await the others as well."""
     if len(waiting) == 1:
         return [await waiting[0]]
     tasks = [asyncio.ensure_future(each) for each in waiting]

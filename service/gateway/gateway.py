@@ -46,7 +46,7 @@ class Gateway:
 
     @property
     def lookups(self) -> Mapping[Lookup, int]:
-        """Counts of block look-ups, by result."""
+        """Counts of block lookups, by result."""
         return self._blocks.lookups
 
     def set_lifetimes(self, lifetimes: Lifetimes) -> None:

@@ -1,6 +1,6 @@
 """Calls for blocks of lists, several for one block if the upstream returns fewer records per call than it holds."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from service.cache.block_cache import BlockCache
 from service.gateway.reported_call import ReportedCall
+from service.http_client.connection import BeforeSend
 from service.model.blocks import Block, CachedBlock, block_of, joined
 from service.model.cache_keys import BlockKey, CacheKey
 from service.model.errors import StoreUnavailable
@@ -17,15 +18,15 @@ from service.upstream.apps import UpstreamApp
 from service.upstream.call_trace import CallTrace
 
 FILL_CALLS_MAX = 16
-"""How many calls may fill one block, if the upstream returns fewer records per call than a block holds."""
+"""The maximum number of calls for one block, if the upstream returns fewer records per call than a block holds."""
 FILL_WITHIN_S = 30.0
-"""How long a partial block is worth completing: a block is as old as its first part."""
+"""How long a partial block may be completed: a block is as old as its first part."""
 
 log = structlog.get_logger()
 
 
 class ListUpstream(Protocol):
-    """The upstream call; `service.upstream.client.Client` is the real implementation."""
+    """The upstream call; `service.upstream.client.UpstreamClient` is the real implementation."""
 
     async def fetch(
         self,
@@ -35,7 +36,7 @@ class ListUpstream(Protocol):
         *,
         offset: int,
         want: int,
-        before_send: Callable[[], Awaitable[None]],
+        before_send: BeforeSend,
         trace: CallTrace,
     ) -> Listing:
         """Return records `offset` to `offset + want` of the query. Raise UpstreamError."""
@@ -76,7 +77,7 @@ class ListCalls:
         received = 0 if begun is None else begun.received
         offset, want = key.index * self.block_size + received, self.block_size - received
 
-        async def send(before_send: Callable[[], Awaitable[None]], trace: CallTrace) -> Listing:
+        async def send(before_send: BeforeSend, trace: CallTrace) -> Listing:
             return await self._upstream.fetch(
                 self._app,
                 key.query,
@@ -114,7 +115,7 @@ class ListCalls:
         """Count a call that returned fewer records than requested; log the first one."""
         self.short_answers += 1
         if self.short_answers == 1:
-            advice = "set cache.block_size to what the upstream gives in one call"
+            advice = "set cache.block_size to the number of tasks that the upstream returns in one call"
             log.warning("upstream.short_answer", app=self._app.name, want=want, got=got, advice=advice)
 
     def _now_ms(self) -> int:

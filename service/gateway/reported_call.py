@@ -6,16 +6,16 @@ from typing import TypeVar
 
 from service.budget.line.jobs import HeldSlot
 from service.gateway.call_events import Call, CallEnd, OnCall, Tracing
+from service.http_client.connection import BeforeSend
 from service.model.calls import CallKind
 from service.model.errors import UpstreamRefused
 from service.upstream.call_trace import CallTrace
 from service.upstream.verdicts import result_of
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
-BeforeSend = Callable[[], Awaitable[None]]
-Send = Callable[[BeforeSend, CallTrace], Awaitable[Answer]]
-"""Makes a call: takes what to await before the first byte is sent, and the call's trace."""
+SendCall = Callable[[BeforeSend, CallTrace], Awaitable[T]]
+"""Makes a call, given the function to await before the first byte is sent, and the call's trace."""
 
 
 class ReportedCall:
@@ -39,7 +39,7 @@ class ReportedCall:
         self._on_call = on_call
         self._tracing = tracing
 
-    async def make(self, send: Send[Answer]) -> Answer:
+    async def make(self, send: SendCall[T]) -> T:
         """Return what `send` returns. Raise what it raises."""
         loop = asyncio.get_running_loop()
         call = Call(app=self._app, kind=self._kind, payer=self._slot.payer, attempt=self.attempt)

@@ -12,7 +12,7 @@ from service.usage.store import UsageStore
 
 
 class ServedCall(msgspec.Struct, frozen=True, kw_only=True):
-    """One kind of upstream call of one app, with a budget of its own: `calls` in any `window_s`.
+    """One kind of upstream call of one app, with its own budget: `calls` in any `window_s`.
 
     The names of blocks whose fetches have ended are published on `channel`. `sharing` is there only if replicas share
     the calls while Redis is away.

@@ -18,7 +18,7 @@ from service.usage.store import UsageStore
 
 
 class ServedCallFactory:
-    """Makes what all calls have alike from the settings. `clock` is the shared clock."""
+    """Builds the parts of all calls from the settings. `clock` is the shared clock."""
 
     def __init__(
         self,

@@ -1,9 +1,10 @@
 """Calls for single tasks."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 from service.gateway.reported_call import ReportedCall
+from service.http_client.connection import BeforeSend
 from service.model.blocks import Block, CachedBlock, MissingTask, block_of_task
 from service.model.cache_keys import CacheKey, TaskKey
 from service.model.tasks import Task
@@ -12,14 +13,14 @@ from service.upstream.call_trace import CallTrace
 
 
 class TaskUpstream(Protocol):
-    """The upstream call; `service.upstream.client.Client` is the real implementation."""
+    """The upstream call; `service.upstream.client.UpstreamClient` is the real implementation."""
 
     async def get_task(
         self,
         app: UpstreamApp,
         task_id: int,
         *,
-        before_send: Callable[[], Awaitable[None]],
+        before_send: BeforeSend,
         trace: CallTrace,
     ) -> Task | None:
         """Return the task with this id, or None if the app has none. Raise UpstreamError."""
@@ -40,7 +41,7 @@ class TaskCalls:
         if not isinstance(key, TaskKey):
             raise TypeError(f"no task: {key}")
 
-        async def send(before_send: Callable[[], Awaitable[None]], trace: CallTrace) -> Task | None:
+        async def send(before_send: BeforeSend, trace: CallTrace) -> Task | None:
             return await self._upstream.get_task(self._app, key.id, before_send=before_send, trace=trace)
 
         task = await call.make(send)

@@ -29,7 +29,7 @@ class HttpOrigin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HttpProxy(msgspec.Struct, frozen=True, kw_only=True):
-    """A forward proxy, and the value of `Proxy-Authorization` for it: a secret; None if it asks for none."""
+    """A forward proxy, and the value of `Proxy-Authorization` for it: a secret; None if it needs none."""
 
     origin: HttpOrigin
     authorization: str | None = None

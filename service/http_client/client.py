@@ -26,10 +26,10 @@ class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HttpClient:
-    """Exchanges requests for answers with a few hosts named by the configuration.
+    """Sends requests to a few configured hosts and returns their answers.
 
-    An exchange ends by its deadline, unless its `before_send` takes longer. There are no redirects, no cookies, no
-    content codings, and nothing is taken from the environment. With a `proxy`, all connections go through it.
+    An exchange ends by its deadline, unless `before_send` takes longer. There are no redirects, cookies or content
+    codings, and nothing is taken from the environment. With a `proxy`, all connections go through it.
     """
 
     def __init__(

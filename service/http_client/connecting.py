@@ -78,12 +78,12 @@ async def _open_tunnel(wire: Wire, origin: HttpOrigin, *, proxy: HttpProxy, unti
             elif not isinstance(event, h11.InformationalResponse):
                 raise NotConnected("the proxy closed the connection")
     except h11.RemoteProtocolError:
-        raise NotConnected("the proxy does not answer in HTTP") from None
+        raise NotConnected("the proxy's answer is not HTTP") from None
     if event.status_code // 100 != 2:
-        why = ": it accepts no call without a user and password, or not these" if event.status_code == 407 else ""
+        why = ": it requires a user and password, or rejects these" if event.status_code == 407 else ""
         raise NotConnected(f"the proxy refused the connection with HTTP status {event.status_code}{why}")
     if http.trailing_data[0]:
-        raise NotConnected("the proxy sent something before the connection was made")
+        raise NotConnected("the proxy sent data before the connection was established")
     wire.rest()
 
 

@@ -94,7 +94,7 @@ class HttpConnection:
         if answer.status != 200:
             return answer
         if answer.header("content-encoding").lower() not in ("", "identity"):
-            raise AnswerEncoded("the answer is compressed, which was not asked for")
+            raise AnswerEncoded("the answer is compressed, which was not requested")
         body = bytearray()
         while True:
             event = await self._next_event(read_timeout_s=read_timeout_s, deadline_s=deadline_s, has_head=True)
@@ -108,7 +108,7 @@ class HttpConnection:
         """Return h11's next event. Raise errors detached from h11's, whose texts quote received bytes."""
         loop = asyncio.get_running_loop()
         failure: HttpFailure = NotAnsweredInTime(
-            "the answer was not complete in time" if has_head else "no answer in time"
+            "the answer did not arrive completely in time" if has_head else "no answer in time"
         )
         try:
             while True:
@@ -123,7 +123,7 @@ class HttpConnection:
         except TimeoutError:
             pass
         except OSError:
-            failure = AnswerBroken("the connection broke before the whole answer had come")
+            failure = AnswerBroken("the connection broke before the answer was complete")
         except h11.RemoteProtocolError:
             failure = AnswerBroken(self._breakage(has_head=has_head))
         raise failure

@@ -1,4 +1,4 @@
-"""Host name resolution: one look-up in flight per name, with its last good answer kept."""
+"""Host name resolution: one lookup in flight per name, with its last good answer kept."""
 
 import asyncio
 import ipaddress
@@ -12,12 +12,12 @@ from service.http_client.errors import NotConnected
 from service.http_client.threads import in_own_thread
 
 KEEP_S = 3600.0
-"""How long a good answer is used while look-ups fail or hang, in seconds."""
+"""How long a good answer is used while lookups fail or hang, in seconds."""
 PATIENCE_S = 0.5
-"""How long a look-up may take if an earlier answer is available, in seconds."""
+"""How long a lookup may take if an earlier answer is available, in seconds."""
 ADDRESSES_MAX = 4
 
-Lookup = Callable[[str, int], tuple[str, ...]]
+LookUpHost = Callable[[str, int], tuple[str, ...]]
 
 
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,13 +26,13 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Resolver:
-    """Resolves names through the system. A slow name does not delay the look-up of another.
+    """Resolves names through the system. A slow name does not delay the lookup of another.
 
-    A look-up can't be cancelled, so each has its own thread, with at most one per name. `clock` is monotonic. The
-    number of entries is bounded by the number of hosts in the configuration.
+    A lookup can't be cancelled, so each has its own thread, with at most one per name. `clock` is monotonic. The number
+    of entries is bounded by the number of hosts in the configuration.
     """
 
-    def __init__(self, *, lookup: Lookup | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, lookup: LookUpHost | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._lookup = lookup or look_up
         self._clock = clock
         self._known: dict[str, _Answer] = {}
@@ -61,7 +61,7 @@ class Resolver:
         raise NotConnected("the host name could not be resolved in time")
 
     async def aclose(self) -> None:
-        """Abandon all look-ups."""
+        """Abandon all lookups."""
         for task in tuple(self._looking.values()):
             task.cancel()
         await asyncio.gather(*self._looking.values(), return_exceptions=True)

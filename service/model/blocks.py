@@ -89,7 +89,7 @@ Stored = Block | RefusedQuery | MissingTask
 
 
 class CachedBlock(msgspec.Struct, frozen=True, kw_only=True):
-    """What is stored under a block's key. `head` is the value's first HEAD_BYTES, b"" if nothing is stored.
+    """The value stored under a block's key. `head` is its first HEAD_BYTES, b"" if nothing is stored.
 
     An unreadable value counts as nothing stored but keeps its head, so that the budget knows which value the replica
     has seen and allows the fetch that replaces it.
@@ -171,7 +171,7 @@ def single_task(block: Block, task_id: int) -> Block | None:
 
 
 def joined(first: Block, rest: Block) -> Block:
-    """Return one block made of two consecutive parts, as old as the first."""
+    """Join two consecutive parts into one block, as old as the first part."""
     base = len(first.body) + 1 if first.body else 0
     return Block(
         fetched_at_ms=first.fetched_at_ms,

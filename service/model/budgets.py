@@ -1,6 +1,6 @@
 """The budget of an app as its callers see it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
@@ -83,6 +83,17 @@ class Worst(msgspec.Struct, frozen=True, kw_only=True):
 
     minute: int = 0
     hour: int = 0
+
+
+def worst_window(times: Iterable[float], window: float) -> int:
+    """Return the most times in any half-open window, all in one unit: two exactly a window apart don't share one."""
+    ordered = sorted(times)
+    worst = first = 0
+    for last, time in enumerate(ordered):
+        while time - ordered[first] >= window:
+            first += 1
+        worst = max(worst, last - first + 1)
+    return worst
 
 
 class CallerStanding(msgspec.Struct, frozen=True, kw_only=True):

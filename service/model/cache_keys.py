@@ -1,4 +1,4 @@
-"""What is fetched, stored and joined as one: a block of a list, or a task by its id."""
+"""The units of fetching, storing and joining: a block of a list, or a task by its id."""
 
 import msgspec
 

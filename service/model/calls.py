@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class CallKind(StrEnum):
-    """One of the upstream's calls; the upstream limits each by itself."""
+    """One of the upstream's calls; the upstream limits each separately."""
 
     LIST = "list"
     """`list_sched_task`: a part of a list."""

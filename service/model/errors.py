@@ -8,7 +8,7 @@ TaskgateError
 ├── UnknownApp                 no such app, or one whose existence is hidden from this caller
 ├── UnknownTask                the app has no task with this id
 ├── NotAllowed                 the caller may not do this
-├── StreamTooLong              a stream has reached its bound, and the list goes on
+├── StreamTooLong              a stream has reached its bound, and the list continues
 ├── Refused                    no fetch for this caller now; there may be one later
 │   ├── WaitTooLong            the turn would come after the caller's patience
 │   ├── LineFull               the caller has too many requests waiting
@@ -80,7 +80,7 @@ class UnknownApp(TaskgateError):
 
 
 class UnknownTask(TaskgateError):
-    """The upstream knows no task with this id, or knew none a short while ago."""
+    """The upstream has no task with this id, or had none a short while ago."""
 
 
 class NotAllowed(TaskgateError):
@@ -88,7 +88,7 @@ class NotAllowed(TaskgateError):
 
 
 class StreamTooLong(TaskgateError):
-    """A stream has sent as many tasks of the list as one stream may; the rest takes another request."""
+    """A stream has sent the maximum number of tasks; the rest takes another request."""
 
     def __init__(self, *, bound: int) -> None:
         super().__init__(f"a stream covers at most {bound} tasks")
@@ -96,7 +96,7 @@ class StreamTooLong(TaskgateError):
 
 
 class Refused(TaskgateError):
-    """No fetch for this caller now. `retry_after_s` says when to retry; None: as things stand, a retry won't help."""
+    """No fetch for this caller now. `retry_after_s` says when to retry; None if a retry won't help."""
 
     def __init__(self, detail: str, *, retry_after_s: float | None) -> None:
         super().__init__(detail)
@@ -132,7 +132,7 @@ class LineFull(Refused):
     """The caller has reached its `bound` of waiting blocks."""
 
     def __init__(self, *, bound: int, retry_after_s: float) -> None:
-        super().__init__(f"{bound} blocks of this caller are waiting already", retry_after_s=retry_after_s)
+        super().__init__(f"{bound} blocks of this caller are already waiting", retry_after_s=retry_after_s)
         self.bound = bound
 
 

@@ -11,7 +11,7 @@ from service.model.blocks import Block, RefusedQuery, Stored
 class Lifetimes(msgspec.Struct, frozen=True, kw_only=True):
     """How long stored blocks are fresh, and how long after that they may still be served; in seconds.
 
-    A refusal lives for `refusal_s`, and the word that there is no such task for `fresh_s`; neither is served stale.
+    A refusal lives for `refusal_s`, the answer that there is no such task for `fresh_s`; neither is served stale.
     """
 
     fresh_s: float
@@ -112,7 +112,7 @@ def judge(stored: Stored, *, lifetimes: Lifetimes, directives: CacheDirectives, 
 
 
 def _is_acceptable(age: float, lifetime: float, directives: CacheDirectives) -> bool:
-    """Return whether the caller's directives, staleness apart, allow the stored answer."""
+    """Return whether the caller's directives, apart from staleness, allow the stored answer."""
     if directives.no_cache or (directives.max_age_s is not None and age > directives.max_age_s):
         return False
     return directives.min_fresh_s is None or lifetime - age >= directives.min_fresh_s

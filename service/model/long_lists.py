@@ -14,7 +14,7 @@ def part_s(longest_s: int) -> int:
     return longest_s - _margin_s(longest_s)
 
 
-def parts_of(query: Query, *, now_s: float, align_s: int, longest_s: int) -> tuple[Query, ...]:
+def query_parts(query: Query, *, now_s: float, align_s: int, longest_s: int) -> tuple[Query, ...]:
     """Return queries whose lists, one after the other, are the list of `query`; just that one if it is short enough.
 
     Ranges are in whole seconds and include both ends, so that each second belongs to one part. Parts meet at multiples
@@ -37,7 +37,7 @@ def parts_of(query: Query, *, now_s: float, align_s: int, longest_s: int) -> tup
 
 
 class ListPosition(msgspec.Struct, frozen=True, kw_only=True):
-    """The next task to read: at `offset` in the list of a part, after `before` tasks in the parts before."""
+    """The next task to read: at `offset` in the list of a part, after `before` tasks in earlier parts."""
 
     parts: tuple[Query, ...]
     part: int = 0

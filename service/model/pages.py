@@ -13,7 +13,7 @@ from service.model.streams import Only
 
 
 class RequestTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """For which caller something is requested, with its patience (seconds) and directives."""
+    """The caller of a request, with its patience (seconds) and directives."""
 
     caller: Caller
     patience_s: float
@@ -59,9 +59,9 @@ class Forward(StrEnum):
     MISS = "miss"
     """Nothing was stored."""
     STALE = "stale"
-    """What was stored was stale."""
+    """The stored answer was stale."""
     REQUEST = "request"
-    """What was stored was fresh, but the request did not accept it."""
+    """The stored answer was fresh, but the request did not accept it."""
 
 
 class Obtained(msgspec.Struct, frozen=True, kw_only=True):

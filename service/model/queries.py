@@ -1,4 +1,4 @@
-"""What is listed (a query), the requested part of it (a slice), and the moments that bound it."""
+"""What to list (a query), the requested part of it (a slice), and the moments that bound it."""
 
 import re
 from datetime import UTC, date, datetime, timedelta
@@ -53,7 +53,7 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
-    """What is listed, without paging. Equal queries share blocks.
+    """What to list, without paging. Equal queries share blocks.
 
     Relative moments are part of a query's identity as written and become a `Range` only when a block is fetched, so
     that a block of `-P7D` can still be served stale after the clock has moved on.

@@ -23,7 +23,7 @@ class TaskLabels(msgspec.Struct, frozen=True, kw_only=True):
 _labels = msgspec.json.Decoder(TaskLabels)
 
 
-def labels_of(record: bytes) -> TaskLabels:
+def task_labels_of(record: bytes) -> TaskLabels:
     """Read the labels of an encoded task; its other members are skipped."""
     return _labels.decode(record)
 
@@ -68,7 +68,7 @@ def _table(only: Only) -> bytes:
     return bytes(code in wanted for code in range(256))
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class SeenTasks(msgspec.Struct, frozen=True, kw_only=True):
     """What was seen of a list so far: the newest total, the ids of its last blocks, and whether it has changed.
 
     A change is detected if the total differs from that of the block before, if an id repeats within REMEMBERED_BLOCKS,
@@ -80,11 +80,11 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     ids: tuple[frozenset[int], ...] = ()
     changed: bool = False
 
-    def after(self, ids: Sequence[int], *, total: int, is_short: bool) -> "Seen":
+    def after(self, ids: Sequence[int], *, total: int, is_short: bool) -> "SeenTasks":
         """Return the state after one more block."""
         fresh = frozenset(ids)
         again = len(fresh) < len(ids) or any(not fresh.isdisjoint(each) for each in self.ids)
-        return Seen(
+        return SeenTasks(
             total=total,
             ids=(*self.ids, fresh)[-REMEMBERED_BLOCKS:],
             changed=self.changed or again or is_short or total != self.total,

@@ -36,7 +36,7 @@ def log_requests(seen: Sequence[RequestRecord]) -> None:
 
 
 class AccessLog:
-    """Logs the same event as JSON lines, in batches, at a fortieth of the cost; a `Listener`.
+    """Logs the same event as JSON lines, in batches, at one fortieth of the cost; a `Listener`.
 
     Its fields are from closed sets, numbers, names from the settings, addresses, and ids of harmless letters, so
     nothing needs masking or truncation.

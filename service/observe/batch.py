@@ -9,7 +9,7 @@ BATCH_S = 0.05
 BATCH_MAX = 64
 """Small enough that reporting a batch delays no other request by a millisecond."""
 
-Listener = Callable[[Sequence[RequestRecord]], None]
+OnBatch = Callable[[Sequence[RequestRecord]], None]
 """Called with requests in the order in which they ended. Must not block or raise."""
 
 
@@ -19,7 +19,7 @@ class BatchedObservers:
     Before `start` and after `close`, it calls them at once.
     """
 
-    def __init__(self, listeners: Sequence[Listener]) -> None:
+    def __init__(self, listeners: Sequence[OnBatch]) -> None:
         self._listeners = tuple(listeners)
         self._records: list[RequestRecord] = []
         self._loop: asyncio.AbstractEventLoop | None = None

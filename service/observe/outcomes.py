@@ -22,16 +22,16 @@ DECLINED = frozenset(("nothing-stored", NOT_WAITED))
 """Outcomes of the caller's own choice: stored pages only (`only-if-cached`), or no wait."""
 
 FALLBACK = "fallback"
-"""The outcome of an answer that is stale because no fetch was possible; other stale ones are being renewed."""
+"""The outcome of an answer that is stale because no fetch was possible; other stale answers are being renewed."""
 
 STREAMED = "streamed"
 """The outcome of a stream that has sent its last line."""
 
 UNKNOWN_TASK = "unknown-task"
-"""The outcome of a request for a task that does not exist: found out by a call, or stored."""
+"""The outcome of a request for a task that does not exist, according to a call or a stored answer."""
 
 HUNG_UP = "hung-up"
-"""The outcome of a request whose caller disconnected, or took nothing any more, before the end of the response."""
+"""The outcome of a request whose caller disconnected, or stopped reading, before the end of the response."""
 
 PAGES = frozenset((*(source.value for source in Source), FALLBACK))
 """Outcomes of requests that got a page or a task."""

@@ -19,15 +19,15 @@ UNROUTED = "unrouted"
 LABELS_MAX = 1000
 """How many combinations of labels are cached; callers and apps change with reloads."""
 
-Fields = Mapping[bytes, bytes]
+HeaderFields = Mapping[bytes, bytes]
 """A request's header fields by lower-case name; lines of the same name are joined by commas (RFC 9110, 5.2)."""
 
 
 class RequestContext(msgspec.Struct, kw_only=True):
-    """Filled in while the request is handled, by the middleware and the handlers; `cost` by whatever fetches for it."""
+    """Filled in by the middleware and the handlers while the request is handled; `cost` by fetches on its behalf."""
 
     request_id: str
-    fields: Fields
+    fields: HeaderFields
     is_head: bool = False
     caller: str | None = None
     app: str | None = None
@@ -53,8 +53,8 @@ class RequestContext(msgspec.Struct, kw_only=True):
 class RequestLabels(msgspec.Struct, frozen=True, eq=False, gc=False):
     """Properties that a finished request shares with many others: closed sets, and names of callers and apps.
 
-    `labels_of` returns the same object for equal values, so labels are compared by identity, which costs next to
-    nothing. `route` is the template (`/problems/{name}`) or "unrouted"; `status` is 499 if the caller hung up before
+    `request_labels_of` returns the same object for equal values, so labels are compared by identity, which costs next
+    to nothing. `route` is the template (`/problems/{name}`) or "unrouted"; `status` is 499 if the caller hung up before
     the response; `outcome` is a page's source, `streamed`, `hung-up` (also in the middle of a stream), or a problem's
     name, also for a problem that ended a stream; else None.
     """
@@ -68,7 +68,7 @@ class RequestLabels(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 
 @lru_cache(maxsize=LABELS_MAX)
-def labels_of(  # noqa: PLR0917 - a cache takes them by position
+def request_labels_of(  # noqa: PLR0917 - a cache takes them by position
     method: str, route: str, status: int, caller: str | None, app: str | None, outcome: str | None
 ) -> RequestLabels:
     """Return the labels for these values: the same object as long as it is among the `LABELS_MAX` last used."""
@@ -94,7 +94,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     answer_bytes: int
 
 
-def trace_id_of(fields: Fields) -> str | None:
+def trace_id_of(fields: HeaderFields) -> str | None:
     """Return the trace id of a valid `traceparent`, else None."""
     traceparent = fields.get(b"traceparent")
     if traceparent is None or not _TRACEPARENT.fullmatch(traceparent):

@@ -1,7 +1,8 @@
 """Arrivals: when calls came in, whether they exceeded the limit, and how many fell into the worst window."""
 
 from collections import deque
-from collections.abc import Iterable
+
+from service.model.budgets import worst_window
 
 KEPT = 100_000
 
@@ -34,15 +35,4 @@ class Arrivals:
 
     def worst(self, window_ms: float | None = None) -> int:
         """Return the largest number of kept arrivals in any window, by default of the limit's length."""
-        return worst_window(self._kept, window_ms=self._window_ms if window_ms is None else window_ms)
-
-
-def worst_window(arrivals_ms: Iterable[float], *, window_ms: float) -> int:
-    """Return the most arrivals in any half-open window of `window_ms`: two exactly that far apart don't share one."""
-    ordered = sorted(arrivals_ms)
-    worst = start = 0
-    for end, at_ms in enumerate(ordered):
-        while at_ms - ordered[start] >= window_ms:
-            start += 1
-        worst = max(worst, end - start + 1)
-    return worst
+        return worst_window(self._kept, self._window_ms if window_ms is None else window_ms)

@@ -8,7 +8,7 @@ import msgspec
 
 from service.sandbox.control import AddTasks, AppTasks, RemoveTasks, ResizeTasks, Stats
 from service.sandbox.errors import SandboxError
-from service.sandbox.faults import Fault
+from service.sandbox.faults import SandboxFault
 from service.sandbox.tasks import SandboxTask
 
 T = TypeVar("T")
@@ -31,17 +31,17 @@ class ControlClient:
         """Reset all counts."""
         await self._ask("DELETE", "/sandbox/stats", answer=Stats)
 
-    async def add_fault(self, fault: Fault) -> None:
+    async def add_fault(self, fault: SandboxFault) -> None:
         """Arm a fault."""
-        await self._ask("POST", "/sandbox/faults", body=fault, answer=tuple[Fault, ...])
+        await self._ask("POST", "/sandbox/faults", body=fault, answer=tuple[SandboxFault, ...])
 
-    async def faults(self) -> tuple[Fault, ...]:
+    async def faults(self) -> tuple[SandboxFault, ...]:
         """Return the faults that can still strike."""
-        return await self._ask("GET", "/sandbox/faults", answer=tuple[Fault, ...])
+        return await self._ask("GET", "/sandbox/faults", answer=tuple[SandboxFault, ...])
 
     async def clear_faults(self) -> None:
         """Disarm all faults."""
-        await self._ask("DELETE", "/sandbox/faults", answer=tuple[Fault, ...])
+        await self._ask("DELETE", "/sandbox/faults", answer=tuple[SandboxFault, ...])
 
     async def add_tasks(self, sdkappid: int, tasks: Iterable[SandboxTask]) -> AppTasks:
         """Add or replace tasks of an app."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from service.sandbox.faults import Fault, SandboxCall
+from service.sandbox.faults import SandboxCall, SandboxFault
 from service.sandbox.http1 import HttpResponse, Request
 from service.sandbox.listing import TASKS_MAX
 from service.sandbox.tasks import SandboxTask
@@ -161,14 +161,14 @@ class Control:
         self._upstream.reset_arrivals()
         return self.stats()
 
-    def _armed(self, _: Request | None = None) -> tuple[Fault, ...]:
+    def _armed(self, _: Request | None = None) -> tuple[SandboxFault, ...]:
         return self._upstream.faults.armed
 
-    def _arm(self, request: Request) -> tuple[Fault, ...]:
-        self._upstream.faults.add(msgspec.json.decode(request.body, type=Fault))
+    def _arm(self, request: Request) -> tuple[SandboxFault, ...]:
+        self._upstream.faults.add(msgspec.json.decode(request.body, type=SandboxFault))
         return self._armed()
 
-    def _disarm(self, _: Request) -> tuple[Fault, ...]:
+    def _disarm(self, _: Request) -> tuple[SandboxFault, ...]:
         self._upstream.faults.clear()
         return self._armed()
 

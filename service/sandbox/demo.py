@@ -86,7 +86,7 @@ async def _run(options: DemoOptions, parts: AsyncExitStack, stop: asyncio.Event,
     await open_budgets(RedisSettings(url=store.url), options.sandbox)
     await _until(_ready(options), stop, gateway=gateway, store=store)
     if not stop.is_set():
-        print(described(options, sandbox=sandbox, store=store), file=out, flush=True)
+        print(demo_text(options, sandbox=sandbox, store=store), file=out, flush=True)
         await _until(stop.wait(), stop, gateway=gateway, store=store)
 
 
@@ -178,7 +178,7 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-def described(options: DemoOptions, *, sandbox: Sandbox, store: Valkey) -> str:
+def demo_text(options: DemoOptions, *, sandbox: Sandbox, store: Valkey) -> str:
     """Return a text that says what runs and which commands to try next."""
     served = sandbox.upstream.options
     names: Sequence[str] = [app.name for app in served.apps]

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 FAULTS_MAX = 100
 Milliseconds = Annotated[float, Meta(ge=0, le=600_000)]
-Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+PositiveCount = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 SandboxCall = Literal["list", "get"]
 """The upstream's calls: `list_sched_task` and `get_sched_task`."""
 
@@ -24,8 +24,8 @@ class _Fault(
 
     sdkappid: int | None = None
     call: SandboxCall | None = None
-    calls: Count | None = None
-    every: Count | None = None
+    calls: PositiveCount | None = None
+    every: PositiveCount | None = None
     share: Annotated[float, Meta(gt=0, le=1)] | None = None
 
     def __post_init__(self) -> None:
@@ -91,7 +91,7 @@ class Oversize(_Fault, frozen=True, kw_only=True, tag="oversize"):
     declared: bool = True
 
 
-Fault = Latency | ErrorCode | HttpStatus | HangUp | Hang | Garbage | CutOff | Oversize
+SandboxFault = Latency | ErrorCode | HttpStatus | HangUp | Hang | Garbage | CutOff | Oversize
 Ending = ErrorCode | HttpStatus | HangUp | Hang | Garbage | CutOff | Oversize
 
 
@@ -106,7 +106,7 @@ class Strike(msgspec.Struct, frozen=True, kw_only=True):
 class _Armed:
     """A fault with its state so far."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: SandboxFault) -> None:
         self.fault = fault
         self.seen = 0
         self.struck = 0
@@ -135,11 +135,11 @@ class Faults:
         self._armed: list[_Armed] = []
 
     @property
-    def armed(self) -> tuple[Fault, ...]:
+    def armed(self) -> tuple[SandboxFault, ...]:
         """Return the faults that can still strike."""
         return tuple(armed.fault for armed in self._armed if not armed.spent)
 
-    def add(self, fault: Fault) -> None:
+    def add(self, fault: SandboxFault) -> None:
         """Arm a fault. Raise ValueError if too many are armed already."""
         self._armed = [armed for armed in self._armed if not armed.spent]
         if len(self._armed) >= FAULTS_MAX:

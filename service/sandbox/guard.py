@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakeup_out, warn_on_full_buffer=False)
     pid = start(command)
-    abandoned = watch(wakeup_in, pid)
+    abandoned = watch_command(wakeup_in, pid)
     status = end(pid, grace_s)
     if directory and abandoned:
         remove(directory)
@@ -50,7 +50,7 @@ def start(command: list[str]) -> int:
     os._exit(LOST)
 
 
-def watch(wakeup: int, pid: int) -> bool:
+def watch_command(wakeup: int, pid: int) -> bool:
     """Wait until the command has ended or the pipe is closed; return whether it was closed without `keep`."""
     heard = b""
     while not has_ended(pid):

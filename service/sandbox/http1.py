@@ -60,12 +60,12 @@ class HangingUp(msgspec.Struct, frozen=True, kw_only=True):
     reset: bool = False
 
 
-Reply = HttpResponse | HangingUp
-Handler = Callable[[Request], Awaitable[Reply]]
+SandboxReply = HttpResponse | HangingUp
+SandboxHandler = Callable[[Request], Awaitable[SandboxReply]]
 
 
 @asynccontextmanager
-async def serving(handler: Handler, *, host: str, port: int) -> AsyncIterator[str]:
+async def serving(handler: SandboxHandler, *, host: str, port: int) -> AsyncIterator[str]:
     """Serve while the context lasts; yield the base URL. Port 0 picks a free one. Raise PortTaken.
 
     At the end, close every connection, finished or not.
@@ -103,7 +103,7 @@ async def serving(handler: Handler, *, host: str, port: int) -> AsyncIterator[st
             await asyncio.wait(open_connections, timeout=5)
 
 
-async def _serve(handler: Handler, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _serve(handler: SandboxHandler, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer one request after another until one side closes."""
     while True:
         request = await _read(reader)

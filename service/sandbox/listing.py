@@ -115,7 +115,7 @@ def _epoch(text: str) -> int | None:
         return None
 
 
-class Tasks:
+class SandboxTasks:
     """One app's tasks: the first `total` from the seed, with later additions and removals. At most 100,000."""
 
     def __init__(self, source: Iterator[SandboxTask], *, total: int) -> None:

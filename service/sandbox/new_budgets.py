@@ -1,6 +1,6 @@
 """The budgets of an upstream that is as new as its Redis."""
 
-from service.budget.scheduler.interfaces import Rules
+from service.budget.scheduler.interfaces import Rules, TickRequest
 from service.budget.scheduler.shared import RedisScheduler
 from service.model.calls import CallKind
 from service.model.errors import StoreUnavailable
@@ -38,5 +38,5 @@ async def tick_once(store: RedisStore, prefix: str, app: str, kind: CallKind, *,
     """
     rules = Rules(calls=calls, window_ms=window_ms, transit_ms=0, ahead_ms=0)
     scheduler = RedisScheduler(store, prefix=prefix, app=app, kind=kind, replica="demo", rules=rules)
-    await scheduler.tick((), returned=(), quiet=False, wants_board=False)
+    await scheduler.tick(TickRequest())
     return scheduler.resets > 0

@@ -36,7 +36,7 @@ class SandboxRefusal(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
-def refused(refusal: SandboxRefusal) -> HttpResponse:
+def refusal_response(refusal: SandboxRefusal) -> HttpResponse:
     """Return a refusal as the upstream writes it, with HTTP status 200."""
     body = {"ActionStatus": "FAIL", "ErrorInfo": refusal.text, "ErrorCode": int(refusal.code)}
     return HttpResponse(body=msgspec.json.encode(body))

@@ -12,7 +12,7 @@ import msgspec
 from service.sandbox.client import ControlClient
 from service.sandbox.control import Control
 from service.sandbox.errors import PortTaken
-from service.sandbox.http1 import Reply, Request, serving
+from service.sandbox.http1 import Request, SandboxReply, serving
 from service.sandbox.upstream import SandboxApp, SandboxClock, SandboxOptions, SandboxUpstream
 
 
@@ -37,7 +37,7 @@ async def sandbox_upstream(
     upstream = SandboxUpstream(options or SandboxOptions(), clock=clock)
     control = Control(upstream)
 
-    async def handle(request: Request) -> Reply:
+    async def handle(request: Request) -> SandboxReply:
         if request.path.startswith("/sandbox"):
             return control.answer(request)
         return await upstream.call(request)
@@ -66,7 +66,7 @@ async def _serve_until_stopped(options: SandboxOptions, *, host: str, port: int,
     stop = stop_signals()
     try:
         async with sandbox_upstream(options, host=host, port=port) as sandbox:
-            print(described(sandbox), file=out, flush=True)
+            print(sandbox_text(sandbox), file=out, flush=True)
             await stop.wait()
     except PortTaken as exc:
         print(f"taskgate sandbox: {exc}", file=sys.stderr)
@@ -74,7 +74,7 @@ async def _serve_until_stopped(options: SandboxOptions, *, host: str, port: int,
     return 0
 
 
-def described(sandbox: Sandbox) -> str:
+def sandbox_text(sandbox: Sandbox) -> str:
     """Return what is served, and how to point a gateway's configuration to it."""
     options = sandbox.upstream.options
     lines = [

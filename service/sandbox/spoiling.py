@@ -3,8 +3,8 @@
 from typing import Literal, assert_never
 
 from service.sandbox.faults import CutOff, Ending, ErrorCode, Garbage, Hang, HangUp, HttpStatus, Oversize, SandboxCall
-from service.sandbox.http1 import HangingUp, HttpResponse, Reply
-from service.sandbox.refusals import SandboxRefusal, refused
+from service.sandbox.http1 import HangingUp, HttpResponse, SandboxReply
+from service.sandbox.refusals import SandboxRefusal, refusal_response
 
 Kind = Literal["bytes", "html", "empty", "array", "no_code", "no_tasks", "wrong_types"]
 
@@ -24,11 +24,11 @@ _GARBAGE_FOR_ONE: dict[Kind, bytes] = _GARBAGE | {
 }
 
 
-def spoil(answer: HttpResponse, ending: Ending, *, call: SandboxCall) -> Reply:
+def spoil(answer: HttpResponse, ending: Ending, *, call: SandboxCall) -> SandboxReply:
     """Return what a fault makes of a good answer to this call."""
     match ending:
         case ErrorCode(code=code, text=text):
-            return refused(SandboxRefusal(code=code, text=text))
+            return refusal_response(SandboxRefusal(code=code, text=text))
         case HttpStatus(status=status):
             page = f"<html><body><h1>{status}</h1></body></html>".encode()
             return HttpResponse(status=status, content_type="text/html", body=page)

@@ -12,10 +12,10 @@ from msgspec import Meta
 
 from service.sandbox.arrivals import Arrivals
 from service.sandbox.faults import Faults, HangUp, SandboxCall
-from service.sandbox.http1 import HangingUp, HttpResponse, Reply, Request
-from service.sandbox.listing import ListPage, Tasks, read_body
+from service.sandbox.http1 import HangingUp, HttpResponse, Request, SandboxReply
+from service.sandbox.listing import ListPage, SandboxTasks, read_body
 from service.sandbox.one_task import TaskFound, read_get_body, task_answer
-from service.sandbox.refusals import Code, SandboxRefusal, refused
+from service.sandbox.refusals import Code, SandboxRefusal, refusal_response
 from service.sandbox.spoiling import spoil
 from service.sandbox.tasks import seeded
 from service.sandbox.verify import verify
@@ -71,7 +71,9 @@ class SandboxAppState:
 
     def __init__(self, app: SandboxApp, options: SandboxOptions, *, start_s: int) -> None:
         self.app = app
-        self.tasks = Tasks(seeded(seed=options.seed, sdkappid=app.sdkappid, start_s=start_s), total=options.tasks)
+        self.tasks = SandboxTasks(
+            seeded(seed=options.seed, sdkappid=app.sdkappid, start_s=start_s), total=options.tasks
+        )
         self.forget_arrivals(options)
 
     def forget_arrivals(self, options: SandboxOptions) -> None:
@@ -103,7 +105,7 @@ class SandboxUpstream:
         for state in self.apps.values():
             state.forget_arrivals(self.options)
 
-    async def call(self, request: Request) -> Reply:
+    async def call(self, request: Request) -> SandboxReply:
         """Answer one call: outbound delay, arrival, answer and return delay, each with its faults.
 
         A call in transit arrives and is counted even if its client has hung up meanwhile, as in a real network.
@@ -125,17 +127,25 @@ class SandboxUpstream:
         if state is None or call is None:
             self.strays += 1
         elif not state.arrivals[call].arrive(self.clock.monotonic_ms()):
-            return refused(SandboxRefusal(code=Code.TOO_OFTEN, text="called too often, please try again later"))
+            return refusal_response(
+                SandboxRefusal(code=Code.TOO_OFTEN, text="called too often, please try again later")
+            )
         refusal = check_url(request, url=url)
         if refusal:
-            return refused(refusal)
+            return refusal_response(refusal)
         if state is None:
-            return refused(SandboxRefusal(code=Code.NO_SUCH_APP, text="no app with this sdkappid in this region"))
+            return refusal_response(
+                SandboxRefusal(code=Code.NO_SUCH_APP, text="no app with this sdkappid in this region")
+            )
         refusal = self._check_caller(url, state)
         if refusal:
-            return refused(refusal)
+            return refusal_response(refusal)
         result = self._one(request.body, state) if call == "get" else self._page(request.body, state)
-        return refused(result) if isinstance(result, SandboxRefusal) else HttpResponse(body=msgspec.json.encode(result))
+        return (
+            refusal_response(result)
+            if isinstance(result, SandboxRefusal)
+            else HttpResponse(body=msgspec.json.encode(result))
+        )
 
     def _check_caller(self, url: dict[str, str], state: SandboxAppState) -> SandboxRefusal | None:
         """Return what is wrong with the signature or its identifier."""

@@ -33,7 +33,7 @@ def verify(usersig: str, *, identifier: str, sdkappid: int, key: str, now_s: flo
     """Return what is wrong with a signature for this identifier and app, or None if it is valid at `now_s`."""
     if not usersig:
         return SandboxRefusal(code=Code.SIGNATURE_EMPTY, text="usersig is empty")
-    signature = decode(usersig)
+    signature = decode_signature(usersig)
     if isinstance(signature, SandboxRefusal):
         return signature
     if signature.identifier != identifier:
@@ -47,7 +47,7 @@ def verify(usersig: str, *, identifier: str, sdkappid: int, key: str, now_s: flo
     return None
 
 
-def decode(usersig: str) -> VerifiedSignature | SandboxRefusal:
+def decode_signature(usersig: str) -> VerifiedSignature | SandboxRefusal:
     """Undo the base64 of the vendor's own alphabet and the compression, and read the fields."""
     if set(usersig) & set("+/="):
         return SandboxRefusal(code=Code.SIGNATURE_UNREADABLE, text="usersig uses plain base64 where * - _ belong")

@@ -1,4 +1,4 @@
-"""Answer heads: status line, fields, and the framing of the body (RFC 9112, 6)."""
+"""Response headers (called heads): status line, fields, and the framing of the body (RFC 9112, 6)."""
 
 import time
 from collections.abc import Collection

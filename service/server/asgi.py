@@ -25,7 +25,7 @@ class EncodedAnswer(msgspec.Struct, frozen=True, gc=False):
 
 
 AnswerAtOnce = Callable[[Scope], EncodedAnswer | None]
-"""Return the answer to a request if nothing has to be awaited for it, or None if the app has to be called."""
+"""Return the answer to a request if it needs no await, or None if the app has to be called."""
 Client = tuple[str, int]
 """A peer's address and port."""
 Refuse = Callable[[int, Client | None], Messages]

@@ -17,11 +17,11 @@ _NO_REQUEST = RequestHead(scope={}, is_1_1=True, is_head=False, keep_alive=False
 _NOT_SERVED = RequestHead(scope={}, is_1_1=True, is_head=False, keep_alive=False, has_more=False)
 LINGER_S = 2.0
 LINGER_MAX_BYTES = 1024 * 1024
-"""How much is read and discarded after an answer that closes its connection, so that no reset overtakes the answer."""
+"""How many bytes to read and discard after an answer that closes its connection, so that no reset overtakes it."""
 
 
 class ClientConnection(asyncio.Protocol):
-    """Calls the app for one request at a time; input that arrives meanwhile is kept, within a bound.
+    """Calls the app for one request at a time; buffers input that arrives meanwhile, up to a limit.
 
     `deadline_s`, by the loop's clock, is when `expire` is to be called.
     """
@@ -70,7 +70,7 @@ class ClientConnection(asyncio.Protocol):
         self._server.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        """Serve a request, or keep input that can't be served yet."""
+        """Serve a request, or buffer input that can't be served yet."""
         if self._is_closing:
             self._linger(len(data))
         elif self._exchange is None and not self._input and not self._is_paused and _is_head(data):
@@ -80,16 +80,16 @@ class ClientConnection(asyncio.Protocol):
             self._serve_input()
 
     def eof_received(self) -> None:
-        """Treat the end of input as a hang-up by the client."""
+        """Treat the end of input as a disconnect by the client."""
 
     def pause_writing(self) -> None:
-        """Count the bytes that the reader has not taken."""
+        """Count the bytes that the client has not read."""
         self._is_paused = True
         self._wait_for_reader()
         self._count()
 
     def resume_writing(self) -> None:
-        """Wake those that wait for the reader."""
+        """Wake those that wait for the client to read."""
         self._is_paused = False
         self._wake()
         if self._exchange is None and not self.is_lost:
@@ -112,7 +112,7 @@ class ClientConnection(asyncio.Protocol):
     # Requests:
 
     def _serve_input(self) -> None:
-        """Serve the next complete request in the kept input, if its turn has come."""
+        """Serve the next complete request in the buffered input, if its turn has come."""
         if self.is_lost or self._is_closing:
             return
         if self._exchange is None and not self._is_paused and self._input:
@@ -224,7 +224,7 @@ class ClientConnection(asyncio.Protocol):
             self._close(lingers=False)
 
     def expire(self) -> None:
-        """End what has timed out: an idle connection, a head, a reader that takes nothing."""
+        """End what has timed out: an idle connection, an incomplete header, or a client that reads nothing."""
         if not self._is_paused or self._transport is None:
             self.abort("head" if self._waits_for_head else "idle")
         elif self._transport.get_write_buffer_size() < self._unsent_bytes:
@@ -234,7 +234,7 @@ class ClientConnection(asyncio.Protocol):
             self.abort("reader")
 
     def abort(self, reason: AbortReason) -> None:
-        """Close without sending the rest. The app's task goes on and notices."""
+        """Close without sending the rest. The app's task continues and detects it."""
         self._server.aborted(reason)
         if self._transport is not None:
             self._transport.abort()
@@ -266,7 +266,7 @@ class ClientConnection(asyncio.Protocol):
         self.deadline_s = self._server.now_s() + after_s
 
     def _wait_for_reader(self) -> None:
-        """Leave slow readers to Linux if possible (TCP_USER_TIMEOUT); on other systems, set a deadline."""
+        """Leave slow clients to Linux if possible (TCP_USER_TIMEOUT); on other systems, set a deadline."""
         if sys.platform == "linux":
             self.deadline_s = NEVER
         else:

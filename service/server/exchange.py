@@ -1,4 +1,4 @@
-"""One request answered by the app: its ASGI `receive` and `send`, and why a connection ends before its answer does."""
+"""One request served by the app: its ASGI `receive` and `send`, and the reasons for closing a connection early."""
 
 import asyncio
 from typing import Literal, Protocol, get_args
@@ -11,7 +11,7 @@ AbortReason = Literal["room", "full", "head", "idle", "reader", "linger", "unsen
 """
 - `room`: the longest idle one, for a new connection; `full`: the new one itself, with 503
 - `head`: a head that did not come in time; `idle`: no further request
-- `reader`: took nothing of its answer; `linger`: went on sending after an answer that closes the connection
+- `reader`: read nothing of its answer; `linger`: kept sending after an answer that closes the connection
 - `unsent`: held unread bytes for longest, when all connections together held too many
 - `length`, `cut_off`: the answer broke off
 - `shutdown`: the end of the process
@@ -19,7 +19,7 @@ AbortReason = Literal["room", "full", "head", "idle", "reader", "linger", "unsen
 ABORT_REASONS: tuple[AbortReason, ...] = get_args(AbortReason)
 
 PIECE_BYTES = 64 * 1024
-"""The most of a body that is passed to a connection before its reader has taken the previous part."""
+"""How much of a body is passed to a connection before its client has read the previous part."""
 
 
 class AnswerWriter(Protocol):
@@ -49,7 +49,7 @@ class AnswerWriter(Protocol):
 
 
 class Exchange:
-    """Produces the answer to one request. A client that hangs up is no error: later output is discarded."""
+    """Produces the answer to one request. A client that disconnects is no error: later output is discarded."""
 
     __slots__ = ("_framing", "_gone", "_has_received", "_sent_bytes", "_start", "_wire", "is_complete", "request")
 
@@ -69,7 +69,7 @@ class Exchange:
         return self._framing is not None
 
     async def receive(self) -> Message:
-        """Return the request's body, which is always empty, then wait for the client to hang up."""
+        """Return the request's body, which is always empty, then wait for the client to disconnect."""
         if not self._has_received:
             self._has_received = True
             return {"type": "http.request", "body": b"", "more_body": False}
@@ -87,8 +87,8 @@ class Exchange:
     async def send(self, message: Message) -> None:
         """Accept the start of the answer, or a part of its body.
 
-        A body is sent piece by piece, the next when the reader has taken the previous one; if more is to come, return
-        when all of this part has left the process.
+        A body is sent piece by piece, the next one when the client has read the previous one; if more is to come,
+        return when all of this part has left the process.
         """
         if message["type"] == "http.response.start":
             if self._start is not None:

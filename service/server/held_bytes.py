@@ -1,4 +1,4 @@
-"""Bounds the bytes that connections hold in this process: answers not yet read, and requests not yet complete."""
+"""Bounds the bytes buffered for connections in this process: unread answers and incomplete requests."""
 
 from typing import Protocol
 
@@ -16,7 +16,7 @@ class Holder(Protocol):
 
 
 class HeldBytes:
-    """Counts bytes by connection, in the order in which the connections began to hold some."""
+    """Counts bytes by connection, ordered by when each began to hold some."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -44,7 +44,7 @@ class HeldBytes:
             oldest.abort("unsent")
 
     def has_shrunk(self) -> bool:
-        """Return whether much less is held than before, so that releasing the freed memory is worthwhile."""
+        """Return whether far fewer bytes are held than before, so that releasing the freed memory is worthwhile."""
         if self.peak < SHRUNK_BYTES or self.total > self.peak // 4:
             return False
         self.peak = self.total

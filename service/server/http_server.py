@@ -35,9 +35,10 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HttpServer:
-    """One app on one listening socket.
+    """Serves one app on one listening socket.
 
-    `at_once` is called for an answer before the app is, `refusal` for the answer to input that never reaches the app.
+    `at_once` is called before the app, and may return the answer; `refusal` returns the answer to input that never
+    reaches the app.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class HttpServer:
 
     @property
     def unsent_bytes(self) -> int:
-        """The number of bytes that connections hold."""
+        """The number of bytes buffered for connections."""
         return self.held.total
 
     async def open(self, listening: socket.socket, *, backlog: int) -> None:
@@ -120,7 +121,7 @@ class HttpServer:
     # Called by connections:
 
     def opened(self, connection: ClientConnection) -> None:
-        """Register a new connection; at the bound, close the one that has been idle for longest to make room."""
+        """Register a new connection; at the limit, close the longest idle one to make room."""
         if len(self._connections) >= self.bounds.connections_max:
             longest_idle = next(iter(self._idle), None)
             if longest_idle is not None:
@@ -144,7 +145,7 @@ class HttpServer:
             self._is_empty.set()
 
     def idles(self, connection: ClientConnection) -> None:
-        """Note that a connection is idle from now on."""
+        """Record that a connection is idle from now on."""
         self._idle.pop(connection, None)
         self._idle[connection] = None
 
@@ -157,7 +158,7 @@ class HttpServer:
         self._loop.call_soon(call)
 
     def answer_at_once(self, scope: Scope) -> EncodedAnswer | None:
-        """Return an answer for which nothing has to be awaited, if there is one; after a fault, the app is called."""
+        """Return an answer that needs no await, if there is one; after an error, the app is called."""
         if self.at_once is None:
             return None
         try:
@@ -185,7 +186,7 @@ class HttpServer:
             await self._end(connection, exchange, 500)
 
     async def _end(self, connection: ClientConnection, exchange: Exchange, status: int) -> None:
-        """Make sure that an exchange is complete: refuse it, or cut the answer off if one has begun."""
+        """Ensure that an exchange is complete: refuse it, or cut the answer off if it has begun."""
         if exchange.is_complete:
             return
         if exchange.has_begun or connection.is_lost:
@@ -212,7 +213,7 @@ class HttpServer:
 
 
 def refuse_plainly(status: int, client: Client | None = None) -> Any:
-    """Refuse without a body, for servers without refusals of their own."""
+    """Refuse without a body, for servers without a `refusal`."""
     del client
     return {"type": "http.response.start", "status": status, "headers": ()}, {"type": "http.response.body", "body": b""}
 

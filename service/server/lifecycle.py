@@ -15,9 +15,9 @@ from service.server.listening import connections_within_files, listening_socket
 from service.settings import ServerSettings
 
 LINGER_S = 0.3
-"""How long answers carry `Connection: close` before idle connections are closed: a request may be on its way on one."""
+"""How long answers carry `Connection: close` before idle connections are closed: a request may be in transit on one."""
 REFUSED_S = 1.0
-"""How long requests refused at the end of the drain may take to be answered."""
+"""How long refusals at the end of the drain may take."""
 CLOSE_S = 8.0
 """How long the app's own shutdown may take after the last request: together with the two above, less than 10 s."""
 
@@ -28,7 +28,7 @@ class Leaving(Protocol):
     """The app's hooks before its shutdown."""
 
     def leave(self) -> None:
-        """Accept no more work, but continue with the existing work."""
+        """Accept no new work, but continue with the existing work."""
         ...
 
     def refuse(self) -> None:

@@ -1,4 +1,4 @@
-"""What the server needs of the system before it listens: a socket, and enough open files."""
+"""System resources that the server needs before it listens: a socket, and enough open files."""
 
 import resource
 import socket
@@ -23,7 +23,7 @@ class CannotListen(Exception):
 def listening_socket(host: str, port: int, *, reader_timeout_s: float) -> socket.socket:
     """Return a socket bound to an address. Raise CannotListen.
 
-    Connections inherit its options. Linux closes those whose reader takes nothing for `reader_timeout_s`, even if the
+    Connections inherit its options. Linux closes those whose client reads nothing for `reader_timeout_s`, even if the
     rest of the answer has left this process.
     """
     with naming(host, port):
@@ -52,7 +52,7 @@ def naming(host: str, port: int) -> Iterator[None]:
 
 
 def connections_within_files(wanted: int, *, others: int = OTHERS) -> int:
-    """Raise the soft limit as far as allowed, and return how many connections fit below it; warn if that is less."""
+    """Raise the soft limit as far as allowed, and return how many connections fit below it; warn if those are fewer."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + others
     if soft != resource.RLIM_INFINITY and soft < needed:

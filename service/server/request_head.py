@@ -1,4 +1,5 @@
-"""Request heads: the syntax is parsed by llhttp; the checks that RFC 9112 leaves to the recipient are here."""
+"""Request headers (called heads): llhttp parses the syntax; the checks that RFC 9112 leaves to the recipient are
+here."""
 
 import re
 from functools import lru_cache
@@ -22,7 +23,7 @@ _ASGI = {"version": "3.0", "spec_version": "2.4"}
 
 
 class BadHead(Exception):
-    """A head that can't be served; `status` is that of the refusal."""
+    """A request header that can't be served; `status` is that of the refusal."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -30,7 +31,7 @@ class BadHead(Exception):
 
 
 class RequestHead(msgspec.Struct, gc=False):
-    """A request as its head describes it. `has_more` says that a body or another protocol follows the head."""
+    """A request as described by its header. `has_more` says that a body or another protocol follows."""
 
     scope: Scope
     is_1_1: bool

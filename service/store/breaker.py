@@ -22,13 +22,13 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
         return self.detail if now_s < self.closed_until_s else None
 
     def admitted(self, now_s: float) -> "Breaker":
-        """Record that a call was let through: after a failure, it is the probe, and other calls are held back."""
+        """Record that a call was allowed: after a failure, it is the probe, and other calls are refused."""
         if self.detail is None:
             return self
         return msgspec.structs.replace(self, closed_until_s=now_s + self.probe_s)
 
     def failed(self, now_s: float, detail: StoreDetail, *, probe: bool) -> "Breaker":
-        """Record a failure. If the server is already known to have failed, only a failed probe prolongs the rest."""
+        """Record a failure. If the server is already known to have failed, only a failed probe prolongs the pause."""
         if self.detail is not None and not probe:
             return self
         return msgspec.structs.replace(self, detail=detail, closed_until_s=now_s + self.rest_s)

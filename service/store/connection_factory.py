@@ -37,7 +37,7 @@ class TlsFiles(msgspec.Struct, frozen=True, kw_only=True):
 class ConnectionFactory:
     """Creates connections, not yet opened, with the credentials and TLS settings of one URL.
 
-    redis-py's own retries and time-outs are off: a repeated script would run twice, and the user of a connection sets
+    redis-py's own retries and timeouts are off: a repeated script would run twice, and the user of a connection sets
     one deadline for everything it does. Uses RESP2, since the listener reads plain arrays.
     """
 

@@ -34,7 +34,7 @@ COSTLY: frozenset[StoreDetail] = frozenset({"unreachable", "timed out", "certifi
 
 
 def unavailable(exc: Exception, *, in_script: bool = False) -> StoreUnavailable:
-    """Return the fault in the form that callers see; raise it `from` the original."""
+    """Return the error that callers see; raise it `from` the original."""
     if isinstance(exc, StoreUnavailable):
         return exc
     if (fault := tls_fault(exc)) is not None:

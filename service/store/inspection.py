@@ -48,7 +48,7 @@ return refused
 
 
 async def refusals(store: RedisStore, *, prefix: str) -> list[str]:
-    """Try everything that a gateway does with Redis. Return what is refused, one line each; empty if all is well."""
+    """Try every command that a gateway uses. Return one line for each that is refused; empty if none is."""
     key = f"{prefix}:{{check}}:b:key"
     found: list[str] = []
     for name, work in (
@@ -78,7 +78,7 @@ async def _listens(store: RedisStore, channel: str) -> None:
         raise StoreUnavailable("refused") from exc
 
 
-async def advice(store: RedisStore, settings: RedisSettings) -> AsyncIterator[str]:
+async def redis_advice(store: RedisStore, settings: RedisSettings) -> AsyncIterator[str]:
     """Yield recommended changes to the server's configuration, as far as it may be read.
 
     Raise StoreUnavailable.
@@ -87,17 +87,17 @@ async def advice(store: RedisStore, settings: RedisSettings) -> AsyncIterator[st
     policy = await store.setting("maxmemory-policy", key=key)
     if policy == "noeviction":
         yield (
-            "maxmemory-policy is noeviction: where memory is full, pages are not kept any more, for no caller. "
+            "maxmemory-policy is noeviction: once memory is full, no new page is stored. "
             "Set volatile-lru, and a maxmemory"
         )
     elif policy is not None and policy.startswith("allkeys-"):
         yield (
-            f"maxmemory-policy is {policy}: it may drop what counts the calls, which costs a pause each time. "
+            f"maxmemory-policy is {policy}: it may evict the budget's state, which costs a pause each time. "
             "Set volatile-lru"
         )
     if settings.mode == "sentinel" and await store.setting("min-replicas-to-write", key=key) == "0":
         yield (
-            "min-replicas-to-write is 0: in a split, two masters each give out all calls. "
+            "min-replicas-to-write is 0: in a network split, two masters would each give out all calls. "
             "Set it to 1, and min-replicas-max-lag to a few seconds"
         )
 
@@ -105,7 +105,7 @@ async def advice(store: RedisStore, settings: RedisSettings) -> AsyncIterator[st
 async def warn(store: RedisStore, settings: RedisSettings) -> None:
     """Log the advice; log nothing if Redis is unavailable."""
     try:
-        async for text in advice(store, settings):
+        async for text in redis_advice(store, settings):
             log.warning("redis.advice", advice=text)
     except StoreUnavailable:
         return

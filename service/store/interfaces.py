@@ -1,6 +1,6 @@
 """What the rest of Taskgate needs from Redis. Every method raises StoreUnavailable if Redis cannot be reached.
 
-Callers may be cancelled at any time: a task of the store finishes what was sent.
+Callers may be cancelled at any time: the store's own task finishes the command.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,9 +9,9 @@ from typing import Protocol
 import msgspec
 
 VALUE_MAX_BYTES = 16 * 1024 * 1024
-"""The largest value that is stored: a larger one would hold up Redis and the connection."""
+"""The largest value that is stored: a larger one would block Redis and the connection."""
 
-Handler = Callable[[bytes], None]
+OnMessage = Callable[[bytes], None]
 OnGap = Callable[[], None]
 
 
@@ -35,7 +35,7 @@ class Script(Protocol):
         ...
 
     async def load(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object]:
-        """Run like a call, and load the script into one server only: if that one takes no writes, no other is tried."""
+        """Run like a call, and load the script into a single server: if that one rejects writes, no other is tried."""
         ...
 
 
@@ -69,7 +69,7 @@ class Store(Protocol):
         """Return a callable for a script, which is loaded on first use, and again if the server has forgotten it."""
         ...
 
-    def listen(self, channel: str, handler: Handler, *, on_gap: OnGap | None = None) -> None:
+    def listen(self, channel: str, handler: OnMessage, *, on_gap: OnGap | None = None) -> None:
         """Call `handler` for each message on `channel`, in order, from within the event loop.
 
         Messages are lost while Redis is away. `on_gap` is called each time listening starts, both at first and after an
@@ -78,5 +78,5 @@ class Store(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Finish the work under way and close all connections."""
+        """Finish the work in progress and close all connections."""
         ...

@@ -10,7 +10,7 @@ from redis.asyncio.connection import AbstractConnection
 from service.model.errors import StoreUnavailable
 from service.store.connection_factory import Address, ConnectionFactory, opened
 from service.store.faults import FOREIGN, unavailable
-from service.store.interfaces import Handler, OnGap
+from service.store.interfaces import OnGap, OnMessage
 from service.store.topology import Topology
 
 log = structlog.get_logger(__name__)
@@ -31,7 +31,7 @@ class Listener:
         self._dialer = dialer
         self._timeout_s = timeout_s
         self._quiet_s = quiet_s
-        self._ears: dict[bytes, list[tuple[Handler, OnGap | None]]] = {}
+        self._ears: dict[bytes, list[tuple[OnMessage, OnGap | None]]] = {}
         self._connection: AbstractConnection | None = None
         self._avoid: Address | None = None
         self._failures = 0
@@ -43,7 +43,7 @@ class Listener:
         """Return whether a connection is open."""
         return self._connection is not None
 
-    def add(self, channel: str, handler: Handler, on_gap: OnGap | None) -> None:
+    def add(self, channel: str, handler: OnMessage, on_gap: OnGap | None) -> None:
         """Add a channel, or a handler for one; then `on_gap` is called for all handlers of the channel."""
         name = channel.encode()
         self._ears.setdefault(name, []).append((handler, on_gap))

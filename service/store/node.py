@@ -1,4 +1,4 @@
-"""One Redis server: its connections, their limit, and whether to call it at the moment."""
+"""One Redis server: its connections, their limit, and whether to call it now."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ _Command = tuple[EncodableT, ...]
 class Node:
     """Runs commands on one server, at most `connections` at once; a call waits at most `timeout_s` for a connection.
 
-    It then waits at most as long again for its answer. Must be called from tasks that are never cancelled.
+    It then waits at most the same time for its answer. Must be called from tasks that are never cancelled.
     """
 
     def __init__(self, address: Address, *, dialer: ConnectionFactory, connections: int, timeout_s: float) -> None:

@@ -15,7 +15,7 @@ from service.settings import RedisSettings
 from service.store.cluster import ClusterTopology
 from service.store.connection_factory import Address, ConnectionFactory, TlsFiles
 from service.store.faults import unavailable
-from service.store.interfaces import Handler, OnGap, Put, Script
+from service.store.interfaces import OnGap, OnMessage, Put, Script
 from service.store.listener import Listener
 from service.store.node import Node
 from service.store.sentinel import SentinelTopology
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 Op = Literal["get", "put", "publish", "purge", "script", "inspect"]
-OnCall = Callable[[Op, float, StoreDetail | None], None]
+OnStoreCall = Callable[[Op, float, StoreDetail | None], None]
 """Called after each call with its operation, its duration in seconds, and why it failed, if it did."""
 
 REFUSAL_AGAIN_S = 60.0
@@ -54,7 +54,7 @@ class RedisStore:
         *,
         password: str | None = None,
         sentinel_password: str | None = None,
-        on_call: OnCall | None = None,
+        on_call: OnStoreCall | None = None,
     ) -> None:
         """`password` overrides the one in the URL; Sentinels get only theirs. Raise ValueError for an invalid URL."""
         self._on_call = on_call
@@ -105,12 +105,12 @@ class RedisStore:
         """Return a callable for the script."""
         return _StoredScript(source, run=self._run_script, owned=self._owned)
 
-    def listen(self, channel: str, handler: Handler, *, on_gap: OnGap | None = None) -> None:
+    def listen(self, channel: str, handler: OnMessage, *, on_gap: OnGap | None = None) -> None:
         """Call `handler` for each message from now on, and `on_gap` each time listening starts."""
         self._listener.add(channel, handler, on_gap)
 
     async def aclose(self) -> None:
-        """Finish the work under way, which takes at most a few time-outs, and close all connections."""
+        """Finish the work in progress, which takes at most a few timeouts, and close all connections."""
         self._closed = True
         await self._listener.aclose()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -177,7 +177,7 @@ class RedisStore:
             raise unavailable(exc) from exc
 
     def _refused(self, exc: BaseException) -> None:
-        """Log the server's own words, each text at most once a minute."""
+        """Log the server's error text, each text at most once a minute."""
         text, now_s = _words(exc), time.monotonic()
         if now_s - self._refusals.get(text, -REFUSAL_AGAIN_S) >= REFUSAL_AGAIN_S:
             self._refusals.pop(text, None)
@@ -200,7 +200,8 @@ class RedisStore:
         return answer
 
     async def _route(self, key: str, *command: EncodableT, again: bool = False, follow: bool = True) -> object:
-        """Run on the server that holds the key. A redirect or READONLY means that nothing ran, so it is followed.
+        """Run on the server that holds the key. A redirect or READONLY means that nothing was executed, so it is
+        followed.
 
         Without `follow`, READONLY is raised instead.
         """
@@ -269,7 +270,7 @@ class _StoredScript:
         return answer
 
 
-async def _timed(work: Coroutine[Any, Any, T], op: Op, on_call: OnCall) -> T:
+async def _timed(work: Coroutine[Any, Any, T], op: Op, on_call: OnStoreCall) -> T:
     """Await the work and report its result and duration."""
     loop = asyncio.get_running_loop()
     begun_s = loop.time()

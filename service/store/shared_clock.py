@@ -14,7 +14,7 @@ from service.store.interfaces import Store
 log = structlog.get_logger(__name__)
 
 ASK_S = 5.0
-"""How often to ask Redis for the time."""
+"""How often to read the time from Redis."""
 SKEW_S = 1.0
 """Warn if a machine's own wall clock is off by more than this."""
 WARN_AGAIN_S = 600.0
@@ -25,7 +25,7 @@ _TIME = "return redis.call('TIME')"
 class SharedClock:
     """Seconds since the epoch, by the clock of the server that holds `PREFIX:clock`. Polls Redis within its context.
 
-    An answer was made between the request and its arrival. That limits how far the server's clock is ahead of our
+    An answer was created between the request and its arrival. That limits how far the server's clock is ahead of our
     monotonic one, and our estimate moves only as far as these bounds demand: a slow answer changes nothing, a step of
     the server's clock is followed. Before the first answer the clock runs on this machine's own time; while Redis is
     away, it continues from the last estimate.
@@ -51,7 +51,7 @@ class SharedClock:
         self._asker: asyncio.Task[None] | None = None
 
     def __call__(self) -> float:
-        """Return the time. Small corrections never turn it back; a step of the server's clock may."""
+        """Return the time. Small corrections never set it back; a step of the server's clock may."""
         now_s = self._monotonic() + self._ahead_s
         if now_s < self._last_s < now_s + SKEW_S:
             return self._last_s
@@ -64,7 +64,7 @@ class SharedClock:
         return self._wall() - (self._monotonic() + self._ahead_s) if self._heard else None
 
     async def __aenter__(self) -> Self:
-        """Ask Redis for the time once, and start polling."""
+        """Read the time from Redis once, and start polling."""
         await self.ask()
         self._asker = asyncio.create_task(self._ask_on(), name="shared-clock")
         return self
@@ -76,7 +76,7 @@ class SharedClock:
             await self._asker
 
     async def ask(self) -> None:
-        """Ask Redis for the time; change nothing if it does not answer."""
+        """Read the time from Redis; change nothing if it does not answer."""
         asked_s = self._monotonic()
         try:
             seconds, microseconds = map(_number, await self._ask((self._key,), ()))

@@ -1,4 +1,4 @@
-"""Which server holds a key, and where to listen: for single server, Sentinel and Cluster."""
+"""Which server holds a key, and which one to listen to: for single server, Sentinel and Cluster."""
 
 from typing import Protocol
 
@@ -31,7 +31,7 @@ class Topology(Protocol):
         ...
 
     async def listening_address(self, *, avoid: Address | None) -> Address:
-        """Return where to listen; avoid `avoid` if there is a choice."""
+        """Return the server to listen to; not `avoid` if there is a choice."""
         ...
 
     def covers(self, address: Address) -> bool:

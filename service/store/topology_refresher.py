@@ -1,4 +1,4 @@
-"""Refreshes the list of servers: one look-up at a time, rate-limited, and in the background if a server is known."""
+"""Refreshes the list of servers: one lookup at a time, rate-limited, and in the background if a server is known."""
 
 import asyncio
 import time
@@ -19,13 +19,14 @@ class TopologyRefresher:
         self._fault: StoreUnavailable | None = None
 
     def refresh_soon(self, *, amiss: bool) -> None:
-        """Start a look-up if one is due; don't wait for it."""
+        """Start a lookup if one is due; don't wait for it."""
         rest_s = self._again_s if amiss or self._fault else self._every_s
         if self._task is None and time.monotonic() - self._looked_at_s >= rest_s:
             self._start()
 
     async def look(self) -> None:
-        """Look now, or join the look-up under way. If the last one has just failed, fail at once the same way."""
+        """Look up now, or join the lookup in progress. If the last one has just failed, fail immediately with the same
+        error."""
         if self._task is None and self._fault and time.monotonic() - self._looked_at_s < self._again_s:
             raise StoreUnavailable(self._fault.detail)
         fault = await asyncio.shield(self._task or self._start())
@@ -33,7 +34,7 @@ class TopologyRefresher:
             raise StoreUnavailable(fault.detail) from fault
 
     async def aclose(self) -> None:
-        """Wait for the look-up under way; its steps are bounded in time."""
+        """Wait for the lookup in progress; its steps are bounded in time."""
         if self._task:
             await self._task
 

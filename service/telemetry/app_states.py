@@ -12,7 +12,7 @@ from service.telemetry.recent_calls import RecentAppCalls
 from service.usage.app_state import app_condition
 
 STATES = tuple(state for state in get_args(ServingState) if state != "stale")
-"""Those of `GET /budget`; there alone it is known that stale pages are served over all replicas."""
+"""The states of `GET /budget`, except `stale`, which requires knowledge of all replicas."""
 
 
 class AppStateCollector:

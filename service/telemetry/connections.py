@@ -20,12 +20,12 @@ class ConnectionMetrics:
         server = self._server
         text = "Open connections of callers."
         yield gauges("taskgate_connections", text, (), [((), float(server.open_connections))])
-        text = "Requests of callers that are being answered, streams and watches included."
+        text = "Requests in progress, including streams and watches."
         yield gauges("taskgate_requests_in_flight", text, (), [((), float(server.requests_in_flight))])
-        text = "Bytes that connections hold: answers not yet read, and heads that are not whole."
+        text = "Bytes buffered for connections: unread responses and incomplete request headers."
         yield gauges("taskgate_unsent_bytes", text, (), [((), float(server.unsent_bytes))])
         aborted: dict[tuple[str, ...], float] = {
             (reason,): float(server.aborted_by_reason.get(reason, 0)) for reason in ABORT_REASONS
         }
-        text = "Connections of callers that the server has closed before their end, by reason."
+        text = "Connections of callers that the server closed early, by reason."
         yield counters("taskgate_connections_aborted", text, ("reason",), aborted)

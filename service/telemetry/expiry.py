@@ -1,4 +1,4 @@
-"""When callers' keys and the certificates in configured files end."""
+"""When callers' keys and the certificates in configured files expire."""
 
 import math
 import os
@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client.metrics_core import Metric
 
-from service.callers.table import end_of
+from service.callers.table import key_expiry_s
 from service.settings import KeySettings, Settings
 from service.telemetry.families import gauges
 
 FILE_MAX_BYTES = 4 * 1024 * 1024
 KEY_CHARS = 8
-"""How much of a key's SHA-256 is its label."""
+"""How many digits of a key's SHA-256 are its label."""
 
 _Identity = tuple[int, int, int]
 
@@ -22,14 +22,14 @@ _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re
 
 
 class ExpiryCollector:
-    """Collects ends from the current settings. Files are read again when they change."""
+    """Collects expiry times from the current settings. Files are reread when they change."""
 
     def __init__(self, settings: Callable[[], Settings]) -> None:
         self._settings = settings
         self._read: dict[str, tuple[_Identity, float | None]] = {}
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the ends, in seconds since the epoch; +Inf for a key without one."""
+        """Yield the expiry times, in seconds since the epoch; +Inf for a key without one."""
         settings = self._settings()
         text = "Expiry of a caller's key, in seconds since the epoch; +Inf for none."
         yield gauges("taskgate_key_expiry_timestamp_seconds", text, ("caller", "key"), _keys(settings))
@@ -39,7 +39,7 @@ class ExpiryCollector:
         yield gauges("taskgate_certificate_expiry_timestamp_seconds", text, ("file",), known)
 
     def _end(self, path: str, *, is_ca: bool) -> float | None:
-        """Return when the file's certificates end; None if it can't be read."""
+        """Return when the file's certificates expire; None if it can't be read."""
         try:
             stat = os.stat(path)
         except OSError:
@@ -82,13 +82,13 @@ def _keys(settings: Settings) -> Iterator[tuple[tuple[str, ...], float]]:
         for key in caller.keys:
             match key:
                 case KeySettings(sha256=sha256, until=str(until)):
-                    yield (name, sha256[:KEY_CHARS]), float(end_of(until))
+                    yield (name, sha256[:KEY_CHARS]), float(key_expiry_s(until))
                 case KeySettings(sha256=sha256) | str(sha256):
                     yield (name, sha256[:KEY_CHARS]), math.inf
 
 
 def ends_of(pem: str) -> list[float]:
-    """Return when each certificate ends, in seconds since the epoch, in the file's order. Raise ValueError."""
+    """Return when each certificate expires, in seconds since the epoch, in the file's order. Raise ValueError."""
     return [_end_of(ssl.PEM_cert_to_DER_cert(block)) for block in _PEM.findall(pem)]
 
 

@@ -6,11 +6,12 @@ from io import UnsupportedOperation
 from typing import TextIO
 
 READY_S = 1.0
-"""How long to wait at a time until a descriptor in non-blocking mode takes more."""
+"""How long to wait at a time until a non-blocking descriptor accepts more."""
 
 
 class LineSink:
-    """Writes whole lines to a stream, past its buffers: what a buffer keeps after a failure would be written again."""
+    """Writes whole lines to a stream, bypassing its buffers: bytes left in a buffer after a failure would be written
+    again."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -37,7 +38,7 @@ class LineSink:
                 self._is_torn = rest.nbytes > 0
 
     def _written(self, data: memoryview) -> int:
-        """Write what the descriptor takes, and return how many bytes that was."""
+        """Write as much as the descriptor accepts, and return the number of bytes."""
         assert self._fd is not None  # noqa: S101 - narrows the type
         try:
             return os.write(self._fd, data)

@@ -1,8 +1,8 @@
 """Logs: events with fields, one per line on stderr, as JSON or for people. Masking secrets is a last line of defence.
 
 Lines are rendered where the event occurs and written by a thread: if the reader of stderr stalls, lines are lost, but
-the event loop is not blocked. Lines are also lost while stderr can't be written to (a full disk, a reader that has
-gone). They are counted, and their number is logged when writing works again.
+the event loop is not blocked. Lines are also lost while stderr can't be written to (a full disk, a closed pipe). They
+are counted, and their number is logged when writing works again.
 """
 
 import atexit
@@ -32,7 +32,7 @@ FLUSH_S = 1.0
 MASK = "***"
 
 LossReason = Literal["queue full", "not written"]
-"""Why lines are lost: they come faster than they are written, or stderr can't be written to."""
+"""Why lines are lost: they arrive faster than they are written, or stderr can't be written to."""
 
 _SECRET_NAMES = re.compile(r"authorization|usersig|secret|password|credential|token|(^|[_.-])keys?$", re.IGNORECASE)
 _SECRET_TEXTS = re.compile(

@@ -1,4 +1,4 @@
-"""The calls of the last minute and the last success of each app and kind, as this replica has seen them."""
+"""The calls of the last minute and the last success of each app and kind on this replica."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -28,7 +28,7 @@ class RecentAppCalls:
         }
 
     def __call__(self, end: CallEnd) -> None:
-        """Count one call. A query that the upstream refuses is its caller's fault: the app answers."""
+        """Count one call. A query that the upstream refuses is its caller's fault and counts as a success."""
         called, has_succeeded = (end.call.app, end.call.kind), end.result in (OK, CodeKind.CALLER_FAULT)
         if has_succeeded:
             self._succeeded_at_s[called] = self._wall()

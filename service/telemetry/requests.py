@@ -1,4 +1,4 @@
-"""Counts requests. Runs for every request, cache hits included: one look-up, one bisection, two additions."""
+"""Counts requests. Runs for every request, including cache hits: one lookup, one bisection, two additions."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -23,7 +23,7 @@ from service.telemetry.families import REQUEST_S, WAIT_S, Histogram, counters, h
 
 OTHER = "other"
 WAIT_OUTCOMES = (Source.FETCHED.value, Source.JOINED.value, FALLBACK, STREAMED, "refused", HUNG_UP, "failed")
-"""Values of `outcome` for waits in line: how the requests that waited have ended."""
+"""Values of `outcome` for waits in line: how the waiting requests ended."""
 
 _NO_PROBLEMS = PAGES | {STREAMED, HUNG_UP, None}
 _NEVER_LINED = DECLINED | {Source.HIT.value, Source.STALE.value, None}
@@ -86,7 +86,7 @@ class RequestMetrics:
         yield counters("taskgate_requests", "Completed requests.", ("route", "method", "status", "outcome"), requests)
         yield histograms(
             "taskgate_request_duration_seconds",
-            "Time from a request's head to the end of the response.",
+            "Time from a request's header to the end of the response.",
             ("route", "outcome"),
             seconds,
         )
@@ -129,7 +129,7 @@ class RequestMetrics:
 
 
 def outcome_of(detail: str | None) -> str:
-    """Return the value of `outcome` for a record's.
+    """Return the value of `outcome` for a record's outcome.
 
     It is the source of a page, or `fallback` if it is stale because no fetch was possible; `refused` if no fetch was
     possible in time, `declined` if the caller had ruled out a fetch or a wait; `none` for all others.
@@ -142,7 +142,7 @@ def outcome_of(detail: str | None) -> str:
 
 
 def _wait_outcome_of(labels: RequestLabels) -> str | None:
-    """Return the word of WAIT_OUTCOMES for requests with these labels; None if they never wait for a turn."""
+    """Return the member of WAIT_OUTCOMES for requests with these labels; None if they never wait for a turn."""
     detail = labels.outcome
     if labels.route not in CALLS_OF_ROUTES or detail in _NEVER_LINED:
         return None

@@ -11,12 +11,12 @@ from service import __version__
 from service.gateway.call_events import OnCall, Tracing
 from service.gateway.served_call_factory import window_s_of
 from service.model.calls import CallKind
-from service.observe.batch import Listener
+from service.observe.batch import OnBatch
 from service.observe.request import Observer
 from service.server.asgi import Application
 from service.server.http_server import HttpServer
 from service.settings import Settings
-from service.store.redis_store import OnCall as OnStoreCall
+from service.store.redis_store import OnStoreCall
 from service.telemetry.call_log import call_logger
 from service.telemetry.exposition import exposed
 from service.telemetry.metrics import Metrics
@@ -50,7 +50,7 @@ class Signals:
         self._traces: Traces | None = traces_of(self._settings, environ, regions=regions, version=__version__)
 
     @property
-    def listeners(self) -> tuple[Listener, ...]:
+    def listeners(self) -> tuple[OnBatch, ...]:
         """The listeners for batches of finished requests, in addition to the access log."""
         return () if self.metrics is None else (self.metrics.requests,)
 

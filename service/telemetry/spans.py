@@ -28,7 +28,7 @@ from service.telemetry.http_attributes import (
     server_attributes,
     span_name,
 )
-from service.upstream.call_trace import Fields
+from service.upstream.call_trace import TraceFields
 from service.upstream.verdicts import HTTP_STATUS, OK
 
 LAST_EXPORT_S = 3.0
@@ -144,7 +144,7 @@ class Traces:
 class _CallSpan:
     """The span of one call; implements `Trace`."""
 
-    def __init__(self, span: Span, *, fields: Fields) -> None:
+    def __init__(self, span: Span, *, fields: TraceFields) -> None:
         self.fields = fields
         self._span = span
         self._status: int | None = None
@@ -190,7 +190,7 @@ def _context(traceparent: str, tracestate: str) -> Context:
     )
 
 
-def _fields_of(span: Span) -> Fields:
+def _fields_of(span: Span) -> TraceFields:
     """Return the header fields that continue the span's trace."""
     carrier: dict[str, str] = {}
     _W3C.inject(carrier, context=trace.set_span_in_context(span, Context()))

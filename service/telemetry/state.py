@@ -81,12 +81,12 @@ class StateCollector:
         text = "Free slots at this replica's last query to Redis; a replica without waiting requests makes none."
         yield gauges("taskgate_slots_free", text, OF_BUDGETS, free)
         asked = [(labels, line.seen_s()) for labels, _, line in rows if line.last]
-        yield gauges("taskgate_slots_seen_seconds", "Time since this replica's last query.", OF_BUDGETS, asked)
+        yield gauges("taskgate_slots_seen_seconds", "Time since this replica's last query to Redis.", OF_BUDGETS, asked)
         paused = [(labels, line.pause_s()) for labels, _, line in rows]
         text = "Remaining time of a pause requested by the upstream."
         yield gauges("taskgate_pause_seconds", text, OF_BUDGETS, paused)
         alone = [(labels, float(call.calls_alone or 0)) for labels, call, _ in rows]
-        text = "Calls in a window that this replica grants by itself while Redis is away; otherwise 0."
+        text = "Calls per window that this replica makes on its own while Redis is away; otherwise 0."
         yield gauges("taskgate_calls_alone", text, OF_BUDGETS, alone)
         stopped = [(labels, float(call.fetching.stopped() is not None)) for labels, call, _ in rows]
         text = "1 while no call is made because credentials or account are at fault."
@@ -160,7 +160,7 @@ class StateCollector:
         yield gauges("taskgate_caller_queries", text, labels, queries)
         text = "Blocks that Redis keeps for the caller, as of the caller's last fetch by this replica."
         yield gauges("taskgate_caller_blocks", text, labels, [(who, float(n)) for who, n in shares.blocks.items()])
-        text = "Blocks that were kept for a short time only because the caller was at its bound."
+        text = "Blocks that were kept for only a short time because the caller was at its limit."
         brief: dict[tuple[str, ...], float] = {who: float(count) for who, count in shares.brief.items()}
         yield counters("taskgate_caller_blocks_brief", text, labels, brief)
 
@@ -173,7 +173,7 @@ class StateCollector:
 
     def _process(self) -> Iterator[Metric]:
         readiness = self._watched.gateway.readiness()
-        yield gauges("taskgate_ready", "1 from start to leave.", (), [((), float(readiness.ready))])
+        yield gauges("taskgate_ready", "1 between startup and shutdown.", (), [((), float(readiness.ready))])
         up = float(readiness.redis == "ok")
         yield gauges("taskgate_redis_up", "0 while Redis gives no turns.", (), [((), up)])
         connections = float(self._watched.redis.open_connections)

@@ -2,18 +2,19 @@
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 from prometheus_client.metrics_core import Metric
 
 from service.gateway.call_events import CallEnd
+from service.model.budgets import worst_window
 from service.model.calls import CallKind
 from service.telemetry.families import CALL_S, Histogram, counters, gauges, histograms
 from service.upstream.verdicts import RESULTS
 
 KEEP_S = 60.0
-"""How long a call is considered for the busiest window."""
+"""How long a call counts towards the busiest window."""
 KEEP_MAX = 100_000
 
 
@@ -75,7 +76,7 @@ class CallMetrics:
         worst = []
         for (name, kind), sent_at_s in self._sent_at_s.items():
             self._forget(sent_at_s)
-            calls = worst_window(sent_at_s, window_s=self._apps[name].windows_s[kind])
+            calls = worst_window(sent_at_s, self._apps[name].windows_s[kind])
             worst.append(((name, kind.value), float(calls)))
         yield gauges(
             "taskgate_worst_window_calls",
@@ -87,13 +88,3 @@ class CallMetrics:
     def _forget(self, sent_at_s: list[float]) -> None:
         since_s = self._clock() - KEEP_S
         del sent_at_s[: max(sum(1 for at_s in sent_at_s if at_s < since_s), len(sent_at_s) - KEEP_MAX // 2)]
-
-
-def worst_window(times_s: Sequence[float], *, window_s: float) -> int:
-    """Return the largest number of the sorted times that lie less than a window apart."""
-    worst = first = 0
-    for index, time_s in enumerate(times_s):
-        while time_s - times_s[first] >= window_s:
-            first += 1
-        worst = max(worst, index - first + 1)
-    return worst

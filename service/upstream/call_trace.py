@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-Fields = tuple[tuple[str, str], ...]
+TraceFields = tuple[tuple[str, str], ...]
 """Header fields, by name and value."""
 
 
@@ -10,7 +10,7 @@ class CallTrace(Protocol):
     """The trace of one call. Its methods must not block or raise."""
 
     @property
-    def fields(self) -> Fields:
+    def fields(self) -> TraceFields:
         """The header fields to send with the call (W3C Trace Context); empty for none."""
         ...
 
@@ -26,7 +26,7 @@ class CallTrace(Protocol):
 class NoTrace:
     """A no-op implementation of `CallTrace`."""
 
-    fields: Fields = ()
+    fields: TraceFields = ()
 
     def sends(self, method: str, url: str) -> None:
         """Do nothing."""

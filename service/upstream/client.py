@@ -1,4 +1,4 @@
-"""The upstream client: sign, route, call and read one answer. It knows nothing of budgets, caches and retries."""
+"""The upstream client: signs, routes, calls and reads one answer. It knows nothing of budgets, caches and retries."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from service.http_client.addresses import proxy_of, tls_context
-from service.http_client.connection import HttpAnswer
+from service.http_client.connection import BeforeSend, HttpAnswer
 from service.http_client.resolver import Resolver
 from service.model.calls import CallKind
 from service.model.errors import CallsStopped, UpstreamBroken, UpstreamRefused, UpstreamUnreachable
@@ -22,11 +22,11 @@ from service.settings import UpstreamSettings
 from service.upstream.apps import UpstreamApp
 from service.upstream.call_trace import NO_TRACE, CallTrace
 from service.upstream.codes import CodeKind, kind_of
-from service.upstream.get_call import get_body, read_task
+from service.upstream.get_call import get_body, read_task_answer
 from service.upstream.list_call import list_body, read_listing
-from service.upstream.refusals import Stops, is_off, refused
+from service.upstream.refusals import Stops, is_off, refusal_error
 from service.upstream.signer import Signature, Signer
-from service.upstream.transport import BeforeSend, FailedHosts, HostUnreachable, Transport, date_s
+from service.upstream.transport import FailedHosts, HostUnreachable, Transport, date_s
 from service.upstream.wire import MalformedAnswer, UpstreamRefusal, bounded, request_target
 
 log = structlog.get_logger(__name__)
@@ -41,10 +41,10 @@ class ReadAnswer(Protocol):
         ...
 
 
-Answer = TypeVar("Answer", bound=ReadAnswer)
+T = TypeVar("T", bound=ReadAnswer)
 
 
-class Client:
+class UpstreamClient:
     """Calls the upstream for all apps, over separate connections for each app.
 
     `signers` holds one per app. `wall` returns seconds since the epoch, for signing; `steady` times stops and failed
@@ -157,7 +157,7 @@ class Client:
             app,
             CallKind.GET,
             get_body(app, task_id),
-            lambda body: read_task(body, sdkappid=app.sdkappid, task_id=task_id, unknown_codes=unknown_codes),
+            lambda body: read_task_answer(body, sdkappid=app.sdkappid, task_id=task_id, unknown_codes=unknown_codes),
             before_send=before_send,
             trace=trace,
         )
@@ -168,11 +168,11 @@ class Client:
         app: UpstreamApp,
         kind: CallKind,
         body: bytes,
-        read: Callable[[bytes], Answer | UpstreamRefusal],
+        read: Callable[[bytes], T | UpstreamRefusal],
         *,
         before_send: BeforeSend,
         trace: CallTrace,
-    ) -> Answer:
+    ) -> T:
         """Make one call, unless such calls are stopped, and return its answer as read by `read`."""
         if stop := self.stopped(app, kind):
             raise stop
@@ -246,7 +246,7 @@ class Client:
         if kind_of(refusal.code) is CodeKind.SIGNATURE_EXPIRED:
             persists = signature.number > self._expired.setdefault(app.name, signature.number)
             self._signers[app.name].forget(signature)
-        error = refused(
+        error = refusal_error(
             app=app.name,
             code=refusal.code,
             text=bounded(refusal.text, secret=signature.text),

@@ -1,8 +1,8 @@
 """The upstream's error codes as data: the kind of each, and advice for operators.
 
 The kinds come from the vendor's list of common codes (60000 to 79999), its page for this call (90104, 90105) and
-accompanying notes. The codes by which `get_sched_task` says that an id is unknown are a setting,
-`upstream.unknown_task_codes`, since the vendor documents none. `refusals.py` maps kinds to errors, and `verdicts.py`
+accompanying notes. The codes that `get_sched_task` returns for an unknown id are a setting,
+`upstream.unknown_task_codes`, because the vendor documents none. `refusals.py` maps kinds to errors, and `verdicts.py`
 decides what follows a failed fetch.
 """
 
@@ -50,7 +50,7 @@ TABLE = (
     KnownCodes(
         codes=(60008, 60014, 70169, 70202, 70500, 90105, 91000),
         kind=CodeKind.TRANSIENT,
-        advice="A time-out or an internal error within the upstream. It should pass; if it lasts, ask the vendor.",
+        advice="A timeout or an internal error within the upstream. It should pass; if it lasts, ask the vendor.",
     ),
     KnownCodes(
         codes=(60013,),

@@ -9,7 +9,7 @@ from msgspec import Raw, field
 from service.model.tasks import Task
 from service.upstream.apps import UpstreamApp
 from service.upstream.records import Oddity, WireTask, task_of, wire_task
-from service.upstream.wire import MalformedAnswer, UpstreamRefusal, check_app, read_answer
+from service.upstream.wire import MalformedAnswer, UpstreamRefusal, check_sdkappid, read_answer
 
 NULL = Raw(b"null")
 
@@ -43,7 +43,7 @@ def get_body(app: UpstreamApp, task_id: int) -> bytes:
     return msgspec.json.encode(_GetRequest(sdkappid=app.sdkappid, task_id=task_id))
 
 
-def read_task(
+def read_task_answer(
     body: bytes, *, sdkappid: int, task_id: int, unknown_codes: Collection[int]
 ) -> TaskAnswer | UpstreamRefusal:
     """Read an answer to an app's call for one task. Raise MalformedAnswer.
@@ -58,7 +58,7 @@ def read_task(
             return TaskAnswer(task=None, odd=tuple(odd.items()))
         if record.task_id != task_id:
             raise MalformedAnswer("the answer holds another task")
-        check_app((record,), sdkappid=sdkappid)
+        check_sdkappid((record,), sdkappid=sdkappid)
         task = task_of(record, odd)
         return TaskAnswer(task=task, odd=tuple(odd.items()))
 

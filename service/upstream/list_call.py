@@ -11,7 +11,7 @@ from service.model.queries import Query, Range, Sort
 from service.model.tasks import Listing
 from service.upstream.apps import UpstreamApp
 from service.upstream.records import INT64, Oddity, WireTask, task_of, wire_task
-from service.upstream.wire import MalformedAnswer, UpstreamRefusal, check_app, read_answer
+from service.upstream.wire import MalformedAnswer, UpstreamRefusal, check_sdkappid, read_answer
 
 TOTAL_MAX = INT64[-1]
 
@@ -71,7 +71,7 @@ def read_listing(body: bytes, *, sdkappid: int, offset: int, want: int) -> Listi
 
     def read_content(content: bytes, odd: Counter[Oddity]) -> Listing:
         total, records, left_out = _records(content, odd)
-        check_app(records, sdkappid=sdkappid)
+        check_sdkappid(records, sdkappid=sdkappid)
         if len(records) + left_out > want:
             odd[Oddity.SURPLUS] += 1
             records = records[:want]
@@ -86,7 +86,7 @@ def read_listing(body: bytes, *, sdkappid: int, offset: int, want: int) -> Listi
 
 
 def _records(body: bytes, odd: Counter[Oddity]) -> tuple[int, list[WireTask], int]:
-    """Return the total, the records, and how many were left out for lack of an id."""
+    """Return the total, the records, and how many were left out because they have no id."""
     try:
         page = _pages.decode(body)
     except msgspec.ValidationError:

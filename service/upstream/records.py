@@ -1,4 +1,5 @@
-"""One task as the upstream writes it, read leniently: what can be read without guessing is kept, the rest is null."""
+"""One task in the upstream's format, read leniently: fields that can be read without guessing are kept, the rest is
+null."""
 
 import re
 from collections import Counter
@@ -59,7 +60,7 @@ _TIME = re.compile(r"(\d{4}-\d{2}-\d{2})[ Tt](\d{2}:\d{2}:\d{2})(\.\d{1,9})?(?:[
 def wire_task(raw: Raw, odd: Counter[Oddity]) -> WireTask | None:
     """Return a record's readable fields; None for one without an id. `odd` counts the unreadable ones.
 
-    Answers that are as promised are decoded in one go; this is for records that are not.
+    Well-formed answers are decoded in one step; this is for other records.
     """
     try:
         fields = msgspec.json.decode(raw, type=dict[str, Raw])

@@ -28,16 +28,16 @@ STOPPING = frozenset(
 )
 
 OF_ONE_CALL = frozenset({CodeKind.ACCOUNT, CodeKind.OUR_FAULT})
-"""Refusals that may concern one kind of call alone, such as a package that lacks it; the others concern the app."""
+"""Refusals that may concern only one kind of call, such as a package that lacks it; the others concern the app."""
 
 
-def refused(
+def refusal_error(
     *, app: str, code: int, text: str, stopped_s: float, persists: bool = False, skew_s: float = 0.0
 ) -> UpstreamRefused:
     """Return the error for a refusal; `text` is already bounded. `skew_s` is how far our clock is ahead.
 
-    `persists` says that a newly made signature was refused as expired, too: that stops calls as a wrong key does. After
-    too many bad signatures the upstream accepts no call for at least 60 s.
+    `persists` means that a new signature was refused as expired, too, which stops calls like a wrong key. After too
+    many bad signatures the upstream accepts no call for at least 60 s.
     """
     kind, advice = kind_of(code), advice_for(code)
     if kind in ABOUT_SIGNATURES and is_off(skew_s):
@@ -57,7 +57,7 @@ def refused(
 
 
 def is_off(skew_s: float) -> bool:
-    """Return whether a clock is off by so much that signatures may be refused for it."""
+    """Return whether a clock is so far off that signatures may be refused."""
     return abs(skew_s) >= SKEW_S
 
 
@@ -76,9 +76,9 @@ class _Stop(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stops:
-    """The calls that must not be made now. Times are seconds of any steady clock.
+    """Tracks which calls must not be made now. Times are seconds of any steady clock.
 
-    A stop covers all calls of an app, or those of one kind: an app has at most as many as there are kinds, and one.
+    A stop covers all calls of an app, or those of one kind: an app has at most one stop more than there are kinds.
     """
 
     def __init__(self) -> None:

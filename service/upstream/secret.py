@@ -17,7 +17,7 @@ _SECRET_SHAPE = re.compile(r"[0-9a-f]{64}\Z")  # as the vendor's console shows i
 
 
 class SecretMissing(ValueError):
-    """No usable secret. The text says where it was expected and what is wrong, but nothing of the content."""
+    """No usable secret. The text says where it was expected and what is wrong, but does not reveal the content."""
 
 
 class Secret(Protocol):
@@ -44,7 +44,7 @@ class EnvironmentSecret:
 
 
 class FileSecret:
-    """A secret in a file, re-read when the file has changed; checked at most once a second.
+    """A secret in a file, reread when the file has changed; checked at most once a second.
 
     Links are followed, so that a change of a secret mounted by Kubernetes, which swaps a link, is seen. The last good
     secret stays in use while the file is missing or empty, for example while it is being written, and while it can't be
@@ -119,7 +119,7 @@ def _checked(value: bytes, what: str) -> bytes:
     if not value:
         raise SecretMissing(f"{what} is empty")
     if len(value) > SECRET_MAX_BYTES:
-        raise SecretMissing(f"{what} holds more than {SECRET_MAX_BYTES} bytes: that is no secret")
+        raise SecretMissing(f"{what} is longer than {SECRET_MAX_BYTES} bytes: this is not a secret")
     if not all(0x20 < byte < 0x7F for byte in value):
-        raise SecretMissing(f"{what} holds something other than printable ASCII without blanks")
+        raise SecretMissing(f"{what} contains characters other than printable ASCII, or blanks")
     return value

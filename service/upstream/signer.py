@@ -14,7 +14,7 @@ RENEW_BEFORE_S = 300.0
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
-    """A signature and its number: a higher number was made later by the same signer."""
+    """A signature and its number: a higher number is a later signature of the same signer."""
 
     text: str
     number: int
@@ -54,16 +54,16 @@ class Signer:
 
     @property
     def signed_at_s(self) -> float | None:
-        """When the current signature was made (wall clock); None if there is none."""
+        """When the current signature was created (wall clock); None if there is none."""
         return None if self._signature is None else self._signed_at_s
 
     def forget(self, signature: Signature) -> None:
-        """Never use `signature` again; one that was made since stays."""
+        """Never use `signature` again; keep a newer one."""
         if self._signature is not None and self._signature.number == signature.number:
             self._signature = None
 
     def fingerprint(self, now_s: float) -> bytes:
-        """Return a value that changes with the secret and reveals nothing of it. Meaningless outside this process."""
+        """Return a value that changes with the secret but does not reveal it. Meaningless outside this process."""
         return hmac.new(self._salt, self._secret.read(now_s), hashlib.sha256).digest()
 
 

@@ -3,12 +3,11 @@
 import asyncio
 import ssl
 import time
-from collections.abc import Awaitable, Callable
 from email.utils import parsedate_to_datetime
 
 from service.http_client.addresses import HttpProxy
 from service.http_client.client import HttpClient, HttpLimits
-from service.http_client.connection import HttpAnswer
+from service.http_client.connection import BeforeSend, HttpAnswer
 from service.http_client.errors import (
     AnswerEncoded,
     AnswerTooLarge,
@@ -24,7 +23,6 @@ from service.upstream.call_trace import NO_TRACE, CallTrace
 
 RETRY_AFTER_MAX_S = 86_400.0
 
-BeforeSend = Callable[[], Awaitable[None]]
 
 _FIELDS = (
     ("accept", "application/json"),
@@ -71,7 +69,7 @@ class Transport:
         async def hold_and_check() -> None:
             await before_send()
             if asyncio.get_running_loop().time() >= deadline_s:
-                raise UpstreamUnreachable("the call was not on its way in time", app=self._app)
+                raise UpstreamUnreachable("the call was not sent in time", app=self._app)
 
         try:
             answer = await self.http.request(
@@ -142,5 +140,5 @@ class FailedHosts:
         self._avoided_until_s[host] = now_s + AVOID_S
 
     def ordered(self, hosts: tuple[str, ...], *, now_s: float) -> tuple[str, ...]:
-        """Return all hosts in their own order, but those that failed recently last."""
+        """Return all hosts in order, with those that failed recently last."""
         return tuple(sorted(hosts, key=lambda host: self._avoided_until_s.get(host, now_s) > now_s))

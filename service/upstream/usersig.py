@@ -30,7 +30,7 @@ _ALPHABET = bytes.maketrans(b"+/=", b"*-_")
 def sign(*, sdkappid: int, admin: str, key: bytes, issued_at_s: int, valid_s: int) -> str:
     """Sign for `admin` of an app, valid for `valid_s` seconds from `issued_at_s` (since the epoch).
 
-    `key` is the secret's text as it is: it looks like hex and is not decoded.
+    `key` is the secret's text, which looks like hex but is not decoded.
     """
     text = f"TLS.identifier:{admin}\nTLS.sdkappid:{sdkappid}\nTLS.time:{issued_at_s}\nTLS.expire:{valid_s}\n"
     mac = hmac.new(key, text.encode(), hashlib.sha256).digest()

@@ -1,4 +1,4 @@
-"""The result of a call as a word, what follows from a failed one, and its explanation for operators. Pure."""
+"""The result of a call as a word, the consequence of a failure, and its explanation for operators. Pure."""
 
 from enum import StrEnum
 
@@ -24,12 +24,12 @@ RESULTS = (OK, "timeout", "unreachable", "broken", HTTP_STATUS, *(kind.value for
 
 
 class RetryVerdict(StrEnum):
-    """The consequence of a failed fetch. Every further try takes a new turn."""
+    """The consequence of a failed fetch. Every retry takes a new turn."""
 
     AGAIN = "again"
     """Retry a bounded number of times (`budget.attempts`)."""
     ONCE_MORE = "once_more"
-    """Retry once; if the signature was refused as expired, the client makes a new one by itself."""
+    """Retry once; if the signature was refused as expired, the client creates a new one by itself."""
     AFTER_PAUSE = "after_pause"
     """Pause the shared budget, then retry a bounded number of times."""
     NEVER = "never"
@@ -63,10 +63,10 @@ def verdict(error: UpstreamError) -> RetryVerdict:
 
 
 def explain(error: UpstreamError) -> str:
-    """Return in plain words what is wrong with the app's call, and what an operator can do."""
+    """Describe what is wrong with the app's call, and what an operator can do."""
     match error:
         case UpstreamRefused(code=code, text=text, advice=advice):
-            return f"The upstream refused the call with code {code} ({text or 'without a text'}). {advice}"
+            return f"The upstream refused the call with code {code} ({text or 'no text'}). {advice}"
         case UpstreamHTTPStatus(status=status):
             trouble = "The upstream is in trouble or overloaded: try again later."
             stranger = (

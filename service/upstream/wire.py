@@ -18,7 +18,7 @@ PATHS = {CallKind.LIST: "/v4/timpush/list_sched_task", CallKind.GET: "/v4/timpus
 TEXT_MAX_CHARS = 200
 TEXT_READ_CHARS = 4096
 
-Content = TypeVar("Content")
+T = TypeVar("T")
 
 
 class MalformedAnswer(ValueError):
@@ -42,7 +42,7 @@ _heads = msgspec.json.Decoder(_Head)
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
-"""Any escape within a JSON string; the group is a surrogate that stands alone."""
+"""Any escape within a JSON string; the group is a lone surrogate."""
 
 
 def request_target(app: UpstreamApp, kind: CallKind, *, signature: str, random: int) -> str:
@@ -60,8 +60,8 @@ def request_target(app: UpstreamApp, kind: CallKind, *, signature: str, random: 
     return f"{PATHS[kind]}?{urlencode(query, safe='*')}"
 
 
-def read_answer(body: bytes, read_content: Callable[[bytes, Counter[Oddity]], Content]) -> Content | UpstreamRefusal:
-    """Read the head of an answer, and by `read_content` the content of a successful one. Raise MalformedAnswer.
+def read_answer(body: bytes, read_content: Callable[[bytes, Counter[Oddity]], T]) -> T | UpstreamRefusal:
+    """Read the status of an answer and, if it is successful, its content by `read_content`. Raise MalformedAnswer.
 
     `read_content` gets valid text, counts deviations, and may raise what msgspec's decoders raise.
     """
@@ -77,12 +77,12 @@ def read_answer(body: bytes, read_content: Callable[[bytes, Counter[Oddity]], Co
     except RecursionError as exc:
         raise MalformedAnswer("the answer is nested too deeply") from exc
     except msgspec.ValidationError as exc:
-        raise MalformedAnswer(f"the answer lacks something or has it in another type: {exc}") from exc
+        raise MalformedAnswer(f"the answer lacks a field or has one of another type: {exc}") from exc
     except msgspec.DecodeError as exc:
         raise MalformedAnswer(f"the answer is not JSON: {exc}") from exc
 
 
-def check_app(records: Iterable[WireTask], *, sdkappid: int) -> None:
+def check_sdkappid(records: Iterable[WireTask], *, sdkappid: int) -> None:
     """Raise MalformedAnswer if a record is of another app: such an answer belongs to another call."""
     if any(record.sdkappid not in (None, sdkappid) for record in records):
         raise MalformedAnswer("the answer holds a task of another app")
@@ -102,8 +102,8 @@ def bounded(text: str, *, secret: str = "") -> str:
 def _proper_text(body: bytes, odd: Counter[Oddity]) -> bytes:
     """Return the answer as valid UTF-8 and JSON: raw JSON within is carried on unchanged.
 
-    Invalid characters become U+FFFD, as web decoders do: half of a surrogate pair is one character less in one title,
-    and no reason to lose a page.
+    Invalid characters become U+FFFD, as in web browsers: half of a surrogate pair in one title is no reason to lose a
+    page.
     """
     try:
         body.decode()

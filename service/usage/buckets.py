@@ -13,7 +13,7 @@ from service.store.interfaces import Script
 READ_MAX = 6
 """How many periods one script reads."""
 LATE_S = 30
-"""How much longer than necessary keys are kept, to allow for clock differences and late batches."""
+"""How much longer than necessary to keep keys, to allow for clock differences and late batches."""
 CALLS = "@"
 """In place of a caller: calls per window of the clock, with the window's number as the column. Not a caller's name."""
 RESULTS = "!"
@@ -54,7 +54,7 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_books(read: Script, keys: Iterable[str]) -> list[Book]:
-    """Return the book under each key, a hash of `CALLER:COLUMN` to numbers; empty if missing. `read` runs READ."""
+    """Return the counts under each key, a hash of `CALLER:COLUMN` to numbers; empty if missing. `read` runs READ."""
     hashes = cast("list[list[bytes]]", await read([*keys], ()))
     return [booked(_cells(each)) for each in hashes]
 
@@ -66,7 +66,7 @@ class TimeBuckets:
         self.length_s = length_s
         self.kept = kept
         self.books: Mapping[int, Book] = {}
-        """The state of Redis at the last look; a period without any count may be missing."""
+        """The state of Redis at the last read; a period without any count may be missing."""
         self._read = read
         self._base = base
         self._looks = 0
@@ -97,7 +97,7 @@ class TimeBuckets:
         self.books = known
 
     def forget(self, number: int) -> None:
-        """Read this period again with the next look."""
+        """Read this period again with the next read."""
         self.books = {known: book for known, book in self.books.items() if known != number}
 
 
@@ -114,7 +114,7 @@ def booked(cells: Mapping[Cell, int]) -> Book:
 
 
 def added(books: Iterable[Book]) -> Book:
-    """Return the sum of the books."""
+    """Return the sum of the counts."""
     rows: dict[str, Counts] = {}
     calls: dict[int, int] = {}
     results: dict[str, int] = {}

@@ -11,7 +11,8 @@ from service.model.calls import CallKind
 def parties(
     ticked: Ticked | None, here: Iterable[WaitingCount], tallies: Mapping[str, UsageCounts]
 ) -> tuple[CallerStanding, ...]:
-    """Return all callers that wait or were active in the last hour; without a board, only those that wait `here`."""
+    """Return all callers that are waiting or were active in the last hour; without a board, only those that wait
+    `here`."""
     board = None if ticked is None else ticked.board
     rows = here if board is None else board.ranks
     waiting = {row.caller: row for row in rows}

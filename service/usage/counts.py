@@ -8,7 +8,7 @@ from service.model.pages import Source
 from service.observe.outcomes import CALLS_OF_ROUTES, DECLINED, FALLBACK, PAGES, REFUSED
 from service.observe.request import RequestLabels, RequestRecord
 
-Count = Callable[[str, str, int], None]
+AddToColumn = Callable[[str, str, int], None]
 """Adds to a caller's column: `UsageStore.count`."""
 
 _COLUMNS = {Source.HIT.value: "hits", Source.STALE.value: "stale", FALLBACK: "stale"} | dict.fromkeys(
@@ -19,7 +19,7 @@ _COLUMNS = {Source.HIT.value: "hits", Source.STALE.value: "stale", FALLBACK: "st
 class UsageObserver:
     """A `Listener`. Counts requests of known callers for tasks of apps that have a usage store; ignores all others."""
 
-    def __init__(self, usage_stores: Mapping[tuple[str, CallKind], Count]) -> None:
+    def __init__(self, usage_stores: Mapping[tuple[str, CallKind], AddToColumn]) -> None:
         """There is one usage store for each kind of calls of each app."""
         self._usage_stores = usage_stores
 

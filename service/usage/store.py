@@ -88,7 +88,7 @@ class UsageStore:
     """The counts of one kind of an app's calls, for all columns of `Counts`. Runs from `start` to `aclose`.
 
     `clock` is the shared clock in seconds; `monotonic_s` measures the age of what was read. A batch that cannot be sent
-    for an hour is lost, and so are the counts of a replica that dies, up to a second's worth.
+    for an hour is lost, as are up to a second's counts of a replica that dies.
     """
 
     def __init__(
@@ -160,8 +160,8 @@ class UsageStore:
     async def tallies(self) -> Mapping[str, UsageCounts]:
         """Return the last minute and hour of every caller: the last state read from Redis plus unsent counts.
 
-        Bounded work: at most once a second, Redis is asked for six ten-second steps and three minutes; the first time,
-        for every minute.
+        Bounded work: at most once a second, reads six ten-second steps and three minutes from Redis; the first time,
+        every minute.
         """
         async with self._asking:
             await self._refresh(self._minutes)
@@ -231,12 +231,12 @@ class UsageStore:
             yield self._sending
 
     def _recent(self) -> Iterator[_Batch]:
-        """Return those of the last minute only."""
+        """Return only the counts of the last minute."""
         begun = self._step() - STEPS
         return (batch for batch in self._batches() if batch.step > begun)
 
     async def flush(self) -> None:
-        """Send all counts; what cannot be sent is kept for the next time, up to an hour."""
+        """Send all counts; keep those that cannot be sent for the next time, up to an hour."""
         while self._sending is not None or self._open:
             async with self._asking:
                 if not await self._send_next():

@@ -1,4 +1,4 @@
-"""Assembles a version of a list from its blocks, fetched one after the other while the list may move."""
+"""Assembles a version of a list from its blocks, which are fetched one after the other while the list may shift."""
 
 from collections.abc import Sequence
 
@@ -19,9 +19,9 @@ class Assembled(msgspec.Struct, frozen=True, kw_only=True):
 def assembled(chunks: Sequence[Chunk], *, query: Query, last: Assembled | None, is_new: bool) -> Assembled:
     """Put the blocks of one pass together; `last` is the pass before, `is_new` whether a block was fetched since.
 
-    A list that moves while its blocks are fetched can hide a task between two of them. So a task of a list with several
-    blocks counts as gone when two passes in a row have missed it, the second with newer blocks. For a task that occurs
-    in two blocks, the newer one counts. Tasks that have not changed are the same objects as before.
+    A list that shifts while its blocks are fetched can hide a task between two of them. So a task of a list with
+    several blocks counts as removed only when two consecutive passes have missed it, the second with newer blocks. For
+    a task that occurs in two blocks, the newer one counts. Tasks that have not changed are the same objects as before.
     """
     known = {} if last is None else last.version.tasks
     tasks: dict[int, WatchedTask] = {}

@@ -35,14 +35,14 @@ class Removed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Change = Added | Changed | Removed
-Tasks = Mapping[int, WatchedTask]
+TasksById = Mapping[int, WatchedTask]
 
 
-def changes(before: Tasks, after: ListVersion, only: Only) -> tuple[Change, ...]:
+def task_changes(before: TasksById, after: ListVersion, only: Only) -> tuple[Change, ...]:
     """Return the changes from `before` to `after` for a watcher of `only`.
 
-    The order is the same wherever it is computed: added and changed tasks and those that left the filter in the order
-    of the new list, then those that left the list.
+    The order is the same on all replicas: added and changed tasks and those that left the filter in the order of the
+    new list, then those that left the list.
     """
     found: list[Change] = []
     for id_, task in after.tasks.items():
@@ -65,8 +65,8 @@ def changes(before: Tasks, after: ListVersion, only: Only) -> tuple[Change, ...]
     return tuple(found)
 
 
-def applied(before: Tasks, steps: Sequence[Change]) -> dict[int, WatchedTask]:
-    """Return the tasks after some changes: what a watcher holds that was cut off among them."""
+def with_changes(before: TasksById, steps: Sequence[Change]) -> dict[int, WatchedTask]:
+    """Return the tasks after some of the changes: the state of a watcher that was cut off among them."""
     tasks = dict(before)
     for step in steps:
         match step:

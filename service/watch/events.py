@@ -18,7 +18,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Synced(msgspec.Struct, frozen=True, kw_only=True):
-    """The watcher holds the list as it stood `age_s` seconds ago: `count` tasks of `total` in the range."""
+    """The watcher has the list as of `age_s` seconds ago: `count` tasks of `total` in the range."""
 
     count: int
     total: int
@@ -34,7 +34,7 @@ class Stale(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reset(msgspec.Struct, frozen=True, kw_only=True):
-    """The watcher's list can't be continued: a whole list follows."""
+    """The watch can't be resumed: the whole list follows."""
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +57,7 @@ class Identified(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a watcher stands: at version `target`, or `done` changes into the way from `base` to it."""
+    """The position of a watcher: at version `target`, or after `done` of the changes from `base` to it."""
 
     target: str
     base: str | None = None
@@ -68,7 +68,7 @@ _ID = re.compile(r"([0-9a-f]{8})-([0-9a-f]{16})(?:-([0-9a-f]{16})-([0-9]{1,7}))?
 
 
 def tag_of(query: Query, only: Only) -> str:
-    """Return what distinguishes the events of one list and filter from those of others: 8 hex digits."""
+    """Return 8 hex digits that distinguish the events of one list and filter from those of others."""
     return f"{crc32(msgspec.json.encode((query.app, query.identity, only))):08x}"
 
 

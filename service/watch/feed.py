@@ -17,7 +17,7 @@ from service.model.pages import Chunk, PageRequest, Source
 from service.model.queries import Query, Slice
 from service.model.streams import Only
 from service.watch.assembly import Assembled, assembled
-from service.watch.changes import Change, changes
+from service.watch.changes import Change, task_changes
 from service.watch.version_store import VersionStore
 from service.watch.versions import ListVersion
 
@@ -27,7 +27,7 @@ RETRY_MIN_S = 1.0
 """How long to wait after a failed pass, in seconds; doubled after each further one."""
 RETRY_MAX_S = 15.0
 CHANGES_CACHED = 64
-"""How many results of "the changes from one version to another" are kept, for watchers share them."""
+"""How many results of `task_changes` are kept, since watchers share them."""
 
 TASK_BYTES = 900
 """The size of a watched task in addition to its text; measured with tracemalloc."""
@@ -55,7 +55,7 @@ class WatchPayer(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Present(msgspec.Struct, frozen=True, kw_only=True):
-    """The list as known now; `serial` grows with each pass over its blocks.
+    """The list as currently known; `serial` increases with each pass over its blocks.
 
     `as_of_ms` is when the oldest of its blocks was fetched, in milliseconds since the epoch; `is_stale` says that this
     is too long ago, `trouble` why the last pass failed, `ended` why there will be no other.
@@ -85,7 +85,8 @@ class Feed:
         make_room: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
-        """`make_room` is called after each pass: it ends lists if all together take too much, perhaps this one."""
+        """`make_room` is called after each pass: it ends lists, perhaps this one, if all of them use too much
+        memory."""
         self.now = Present(serial=0)
         self._source = source
         self._store = store
@@ -105,7 +106,7 @@ class Feed:
         self.changes = lru_cache(maxsize=CHANGES_CACHED)(self._changes)
         """The changes from one remembered version to another for watchers of some tasks."""
         self.count = lru_cache(maxsize=CHANGES_CACHED)(self._count)
-        """How many tasks of a version some watchers are interested in."""
+        """The number of a version's tasks that match a watcher's filter."""
 
     def __len__(self) -> int:
         return len(self._payers)
@@ -137,7 +138,7 @@ class Feed:
                 self._loop = None
 
     async def after(self, serial: int, *, timeout_s: float) -> Present:
-        """Wait until there is news since `serial`, or for the timeout; return the list as known then."""
+        """Wait for a change since `serial`, or for the timeout; return the list as known then."""
         if self.now.serial == serial:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), timeout_s)
@@ -148,7 +149,7 @@ class Feed:
         self._publish(msgspec.structs.replace(self.now, ended=error))
 
     def give_up(self, error: Exception) -> None:
-        """End like `end`, at once and without what the list took in memory."""
+        """End like `end`, at once, and release the list's memory."""
         self._versions.clear()
         self._last = None
         self.changes.cache_clear()
@@ -182,7 +183,7 @@ class Feed:
         return sum(only.takes(task.labels) for task in version.tasks.values())
 
     def _changes(self, before: str, after: str, only: Only) -> tuple[Change, ...]:
-        return changes(self._versions[before].tasks, self._versions[after], only)
+        return task_changes(self._versions[before].tasks, self._versions[after], only)
 
     async def _renew(self) -> None:
         failures = 0
@@ -208,7 +209,7 @@ class Feed:
             await asyncio.sleep(max(due_s, RETRY_MIN_S if self.now.is_stale else RENEW_MIN_S))
 
     async def _pass(self) -> list[Chunk]:
-        """Read all blocks, each in the turn of the caller that is due."""
+        """Read all blocks, each in the turn of the caller that is due to pay."""
         chunks: list[Chunk] = []
         offset: int | None = 0
         while offset is not None:
@@ -229,7 +230,7 @@ class Feed:
         return chunks
 
     async def _next_payer(self) -> Caller:
-        """Return the caller whose watcher has gone longest without paying; skip those no longer permitted."""
+        """Return the caller whose watcher has not paid for the longest time; skip callers that have lost access."""
         refused: Exception | None = None
         for _ in range(len(self._payers)):
             payer = next(iter(self._payers))

@@ -11,7 +11,7 @@ from service.model.errors import ShuttingDown, TooManyWatchers
 from service.model.queries import Query
 from service.model.streams import Only
 from service.settings import WatchSettings
-from service.usage.counts import Count
+from service.usage.counts import AddToColumn
 from service.watch.events import tag_of
 from service.watch.feed import ChunkSource, Feed, WatchPayer
 from service.watch.version_store import VersionStore
@@ -33,7 +33,7 @@ class WatchCounter:
         usage("watches", 1)
 
     def sent(self, names: Sequence[str]) -> None:
-        """Count the events that are sent now, none if only the time has passed."""
+        """Count the events that are being sent, none if only time has passed."""
         if names:
             self._events.update(names)
             self._usage("events", len(names))
@@ -45,7 +45,7 @@ class WatchCounter:
 
 
 class Feeds:
-    """Gives each watched query its one feed. `clock` is the clock of freshness, in seconds.
+    """Maps each watched query to its feed. `clock` is the clock of freshness, in seconds.
 
     `events` counts the events sent, by name.
     """
@@ -58,7 +58,7 @@ class Feeds:
         settings: WatchSettings,
         block_size: int,
         clock: Callable[[], float],
-        usage: Mapping[str, Count] | None = None,
+        usage: Mapping[str, AddToColumn] | None = None,
     ) -> None:
         """`usage` counts for the callers of each app, by its name."""
         self.events: Counter[str] = Counter()
@@ -148,9 +148,9 @@ class Feeds:
         )
 
     def _make_room(self) -> None:
-        """While all lists together take too much memory, end one: the largest of the caller whose lists take most.
+        """While all lists together use too much memory, end the largest one of the caller whose lists use most.
 
-        A list that several callers watch is counted for each of them, and belongs to the one with the least.
+        A list that several callers watch counts for each of them, and belongs to the one that uses least.
         """
         bound = self._settings.memory_bytes
         sizes = {feed: feed.size_bytes for feed in self._feeds.values()}

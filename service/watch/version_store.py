@@ -10,7 +10,7 @@ log = structlog.get_logger("taskgate.watch")
 
 
 class VersionStore:
-    """Keeps versions for `keep_s` seconds. A loss in Redis costs a reconnecting watcher a whole list, nothing else."""
+    """Keeps versions for `keep_s` seconds. If Redis loses one, a reconnecting watcher gets the whole list."""
 
     def __init__(self, store: Store, *, prefix: str, keep_s: float) -> None:
         self._store = store
@@ -28,7 +28,7 @@ class VersionStore:
             log.warning("watch.version_not_stored", app=app, detail=exc.detail)
 
     async def get(self, app: str, name: str) -> ListVersion | None:
-        """Return a version; None if it is gone or unreadable, or Redis is unavailable."""
+        """Return a version; None if it is missing or unreadable, or Redis is unavailable."""
         try:
             value = await self._store.get(self._key(app, name))
         except StoreUnavailable:

@@ -1,4 +1,4 @@
-"""Versions of a watched list: which tasks it held at one time, compared field by field."""
+"""Versions of a watched list: its tasks at one time, compared field by field."""
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -8,7 +8,7 @@ from zlib import crc32
 import msgspec
 
 from service.model.queries import Range, Sort, is_moment
-from service.model.streams import TaskLabels, labels_of
+from service.model.streams import TaskLabels, task_labels_of
 from service.model.tasks import Task
 
 FIELDS: tuple[str, ...] = Task.__struct_fields__
@@ -34,7 +34,7 @@ class WatchedTask(msgspec.Struct, frozen=True, kw_only=True):
 
 def watched_task(record: bytes, *, sort: Sort, known: Mapping[int, WatchedTask]) -> WatchedTask:
     """Read an encoded task; an unchanged one is the object in `known`. Raise msgspec.DecodeError."""
-    labels = labels_of(record)
+    labels = task_labels_of(record)
     old = known.get(labels.id)
     if old is not None and old.record == record:
         return old

@@ -1,4 +1,4 @@
-"""One watcher of a list: what to send it next, from what it holds and what is known now."""
+"""One watcher of a list: determines what to send next from the last version sent and the current list."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -7,13 +7,13 @@ from itertools import islice
 from service.model.callers import Caller
 from service.model.errors import TaskgateError, WaitTooLong
 from service.model.streams import Only
-from service.watch.changes import applied, changes
+from service.watch.changes import task_changes, with_changes
 from service.watch.events import Ended, Event, Identified, Listed, Position, Reset, Stale, Synced, event_id, position_of
 from service.watch.feed import Feed, Present
 from service.watch.versions import ListVersion
 
 BATCH = 25
-"""How many events are yielded at once: the most of a list that a slow reader holds in memory, about 20 KiB."""
+"""How many events are yielded at once: the most that a slow client keeps in memory, about 20 KiB."""
 
 Batch = Sequence[Identified]
 
@@ -21,8 +21,8 @@ Batch = Sequence[Identified]
 class Watcher:
     """Follows a feed. `caller_now` returns the caller, or raises if it may no longer read the list.
 
-    Of the list, a watcher keeps only the name of the version that it was last sent: a reader so slow that the feed has
-    forgotten that version starts over.
+    A watcher keeps only the name of the last version sent: if a client is so slow that the feed has forgotten that
+    version, it starts over.
     """
 
     def __init__(
@@ -56,7 +56,8 @@ class Watcher:
         return now
 
     async def batches(self, *, last_id: str | None, idle_s: float) -> AsyncIterator[Batch]:
-        """Yield what to send next; an empty batch after `idle_s` without news, so that the connection stays in use.
+        """Yield the events to send next; an empty batch after `idle_s` without any, so that the connection stays in
+        use.
 
         With `last_id`, the id of the last event that an earlier connection has received, only changes since then are
         sent, if that position is still known. The last batch holds an `Ended`.
@@ -84,7 +85,7 @@ class Watcher:
             now = await self._feed.after(seen, timeout_s=idle_s)
 
     def _news(self, now: Present) -> Iterator[Batch]:
-        """Yield the changes from what is held to what is known now."""
+        """Yield the changes from the last version sent to the current list."""
         version = now.version
         if version is not None and version.name != self._held:
             if self._held is None or self._feed.recent(self._held) is None:
@@ -123,7 +124,7 @@ class Watcher:
         return Identified(id=event_id(self._tag, position), event=event)
 
     async def _resumed(self, last_id: str | None) -> ListVersion | None:
-        """Return what the watcher holds, by the id that it was sent last; None if that is not known."""
+        """Return the watcher's position from the last event id that it received; None if that is unknown."""
         position = position_of(last_id or "", tag=self._tag)
         if position is None:
             return None
@@ -132,8 +133,8 @@ class Watcher:
             base = await self._feed.find(position.base)
             if base is None:
                 return None
-            steps = changes(base.tasks, held, self._only)[: position.done]
-            held = ListVersion(applied(base.tasks, steps).values(), range_=held.range)
+            steps = task_changes(base.tasks, held, self._only)[: position.done]
+            held = ListVersion(with_changes(base.tasks, steps).values(), range_=held.range)
         if held is not None:
             await self._feed.keep(held)
         return held

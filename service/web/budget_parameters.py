@@ -15,7 +15,7 @@ def call_parameter(description: str) -> Parameter[CallKind]:
         name="call",
         read=read_call,
         description=f"{description} `list` is for pages, streams and watches, `get` for single tasks: the upstream "
-        "limits each by itself.",
+        "limits each separately.",
         examples=(Example(value=CallKind.GET.value, summary="calls for single tasks"),),
         schema={"type": "string", "enum": list(_CALLS), "default": CallKind.LIST.value},
     )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from service.observe.request import Fields
+from service.observe.request import HeaderFields
 
 HOPS_MAX = 16
 """How many forwarded addresses are read, from the last one backwards."""
@@ -15,7 +15,7 @@ _PEERS = 1024
 
 
 class ClientAddresses:
-    """Determines clients' addresses, for logs and traces alone: nothing is permitted or refused by them.
+    """Determines clients' addresses, for logs and traces only: they never affect access.
 
     `X-Forwarded-For` counts only as far as it was written by one of the `trusted` networks, in CIDR notation.
     """
@@ -25,7 +25,7 @@ class ClientAddresses:
         self._trusted = tuple(ipaddress.ip_network(network) for network in trusted)
         self._is_trusted = lru_cache(maxsize=_PEERS)(self._lies_in_trusted)
 
-    def of(self, scope: Any, fields: Fields) -> str | None:
+    def of(self, scope: Any, fields: HeaderFields) -> str | None:
         """Return the client's address; None on a socket that has none."""
         peer = scope.get("client")
         if peer is None:

@@ -6,15 +6,18 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+from litestar.types import Receive
+
 from service.model.errors import BadRequest, Fault
 from service.model.pages import PageRequest
 from service.model.streams import Only
 from service.observe.outcomes import STREAMED
 from service.observe.request import RequestContext
+from service.server.asgi import Send
 from service.watch.feeds import Feeds, WatchCounter
 from service.watch.watcher import Batch, Watcher
 from service.web.answers import Answer, Header, Reply, Silence
-from service.web.hangup import Receive, unless_hung_up
+from service.web.hangup import unless_hung_up
 from service.web.headers.obtained import VARY
 from service.web.identify import Access
 from service.web.interfaces import Callers
@@ -22,7 +25,7 @@ from service.web.problems.from_errors import Problem, details_of, problem_of
 from service.web.problems.handlers import late_problem
 from service.web.server_sent_events import EVENT_STREAM, KEEP_ALIVE, RETRY, encoded_event, name_of
 from service.web.settings import WebSettings
-from service.web.stream import READER_MAX_S, Send
+from service.web.stream import READER_MAX_S
 
 
 class EventStream(Reply):

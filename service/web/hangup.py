@@ -2,13 +2,14 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Coroutine
 from typing import Any, TypeVar
+
+from litestar.types import Receive
 
 from service.observe.request import RequestContext
 
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 UNWATCHED_S = 0.02
 """Most responses are ready sooner than this; only slower ones justify a task that watches the connection."""
@@ -17,10 +18,9 @@ CANCEL_MAX_S = 5.0
 """Maximum wait for cancelled work to end."""
 
 
-async def unless_hung_up(
-    work: Coroutine[Any, Any, Result], *, receive: Receive, context: RequestContext
-) -> Result | None:
-    """Return the result of `work`. If the caller disconnects first, cancel it, note that in `context`, return None."""
+async def unless_hung_up(work: Coroutine[Any, Any, T], *, receive: Receive, context: RequestContext) -> T | None:
+    """Return the result of `work`. If the caller disconnects first, cancel it, record that in `context` and return
+    None."""
     task = _started(work)
     watcher: asyncio.Task[None] | None = None
     try:
@@ -43,7 +43,7 @@ async def unless_hung_up(
             await asyncio.wait(leftover, timeout=CANCEL_MAX_S)
 
 
-def _started(work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+def _started(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     if sys.version_info >= (3, 12):  # work that does not wait then needs no event loop iteration
         return asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
     return asyncio.create_task(work)

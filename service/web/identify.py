@@ -14,10 +14,10 @@ from service.web.context import context_of
 from service.web.interfaces import Callers
 from service.web.parameters import readable
 
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 TIMER_MIN_S = 0.001
-"""A check that came a moment too early is repeated after so long."""
+"""How long after a check that came slightly too early to repeat it."""
 
 
 async def identify(scope: Scope, callers: Callers) -> tuple[Caller, RequestContext]:
@@ -66,7 +66,7 @@ class Access:
         """Like `now`, as a coroutine."""
         return self.now()
 
-    async def during(self, work: Coroutine[Any, Any, Result]) -> Result:
+    async def during(self, work: Coroutine[Any, Any, T]) -> T:
         """Return the result of `work`. If the right ends first, cancel the work and raise the error of `now`."""
         async with self.held():
             return await work

@@ -13,7 +13,7 @@ class GatewayAPI(Protocol):
     """The use cases. Methods raise the errors of `service.model.errors` and may be cancelled at any time."""
 
     def recall(self, ask: PageRequest) -> Page | None:
-        """Return the requested slice if nothing needs to be awaited for it, else None."""
+        """Return the requested slice if it needs no await, else None."""
         ...
 
     async def page(self, ask: PageRequest) -> Page:
@@ -57,7 +57,7 @@ class Callers(Protocol):
 
     @property
     def generation(self) -> int:
-        """The current generation. Results from another generation must not be used any more."""
+        """The current generation. Results from another generation must no longer be used."""
         ...
 
     def authenticate_cached(self, authorization: bytes | None) -> Authenticated | None:
@@ -77,5 +77,5 @@ class Callers(Protocol):
         ...
 
     async def refresh(self) -> None:
-        """Fetch the issuer's keys again unless that was done recently. Takes a few seconds at most."""
+        """Re-fetch the issuer's keys unless that was done recently. Takes at most a few seconds."""
         ...

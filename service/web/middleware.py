@@ -4,20 +4,23 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from litestar.types import ASGIApp
 
 from service.observe.outcomes import HUNG_UP
 from service.observe.request import (
     UNROUTED,
-    Fields,
+    HeaderFields,
     Observer,
     RequestContext,
     RequestLabels,
     RequestRecord,
-    labels_of,
+    request_labels_of,
     trace_id_of,
 )
+from service.server.asgi import Client, Messages, Scope
 from service.web.answers import NOSNIFF, Header, Reply
 from service.web.client_address import PEERS, ClientAddresses
 from service.web.headers.origin import foreign_status
@@ -31,17 +34,17 @@ STATUS_HUNG_UP = 499
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _METHODS = frozenset(("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"))
 
-Scope = dict[str, Any]
-AsgiApp = Callable[[Any, Any, Any], Any]
-Messages = tuple[dict[str, Any], dict[str, Any]]
-"""A complete ASGI response: the start message and the body message."""
-
 
 class RequestMiddleware:
     """Wraps the application: request ids, size limits, HEAD, last-resort error handling, and one record per request."""
 
     def __init__(
-        self, app: AsgiApp, *, observers: Sequence[Observer], clients: ClientAddresses = PEERS, is_open: bool = False
+        self,
+        app: ASGIApp,
+        *,
+        observers: Sequence[Observer],
+        clients: ClientAddresses = PEERS,
+        is_open: bool = False,
     ) -> None:
         """`is_open` means that no credential is needed, so cross-origin requests are rejected by other means."""
         self.app = app
@@ -56,7 +59,7 @@ class RequestMiddleware:
             return
         started_s = time.perf_counter()
         method = scope["method"]
-        fields, fields_bytes = fields_of(scope["headers"])
+        fields, fields_bytes = header_fields_of(scope["headers"])
         own_id = fields.get(b"x-request-id")
         context = RequestContext(request_id=request_id_of(own_id), fields=fields, is_head=method == "HEAD")
         scope["state"] = {"context": context}
@@ -82,7 +85,7 @@ class RequestMiddleware:
         finally:
             if context.hung_up:
                 context.outcome = HUNG_UP
-            labels = labels_of(
+            labels = request_labels_of(
                 method if method in _METHODS else "other",
                 scope.get("path_template", UNROUTED),
                 outgoing.status or STATUS_HUNG_UP,
@@ -93,12 +96,12 @@ class RequestMiddleware:
             client = self.clients.of(scope, fields)
             self._report(context, labels, client=client, started_s=started_s, answer_bytes=outgoing.body_bytes)
 
-    def refuse(self, status: int, client: tuple[str, int] | None) -> Messages:
+    def refuse(self, status: int, client: Client | None) -> Messages:
         """Return the response to a peer's request that could not be parsed, and report it like any other."""
         started_s = time.perf_counter()
         context = RequestContext(request_id=request_id_of(None), fields={})
         answer = refusal_answer(status, context)
-        labels = labels_of("other", UNROUTED, status, None, None, context.outcome)
+        labels = request_labels_of("other", UNROUTED, status, None, None, context.outcome)
         address = None if client is None else client[0]
         self._report(context, labels, client=address, started_s=started_s, answer_bytes=len(answer.body))
         headers = (*answer.headers, NOSNIFF, (b"x-request-id", context.request_id.encode()))
@@ -157,7 +160,7 @@ class _Outgoing:
         await self._send(message)
 
 
-def fields_of(headers: Iterable[Header]) -> tuple[Fields, int]:
+def header_fields_of(headers: Iterable[Header]) -> tuple[HeaderFields, int]:
     """Return the header fields by name, and their total size in bytes."""
     fields: dict[bytes, bytes] = {}
     size = 0
@@ -180,7 +183,7 @@ def request_id_of(own: bytes | None) -> str:
     return _new_ids.pop()
 
 
-def _refused_status(scope: Scope, fields: Fields, fields_bytes: int) -> int | None:
+def _refused_status(scope: Scope, fields: HeaderFields, fields_bytes: int) -> int | None:
     """Return 413, 414 or 431 if the request is too large. GET, HEAD and DELETE take no body; other methods get 405."""
     if len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"]) > URL_MAX_BYTES:
         return 414

@@ -14,11 +14,11 @@ from service.web.headers.encoding import Encodings
 from service.web.headers.obtained import obtained_fields
 
 OBTAINED = "obtained"
-"""The key of a scope's state under which `ObtainedReply` leaves itself."""
+"""The key under which `ObtainedReply` stores itself in a scope's state."""
 
 
 class Rendered(msgspec.Struct, frozen=True, kw_only=True):
-    """The time-independent part of a response; `fields` are those of a 200 alone. Equal keys mean equal bodies."""
+    """The time-independent part of a response; `fields` are only those of a 200. Equal keys mean equal bodies."""
 
     body: bytes
     etag: bytes

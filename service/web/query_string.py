@@ -41,7 +41,7 @@ def read_query_string(query_string: bytes, *, known: Mapping[bytes, str]) -> tup
         elif not text:
             _add(faults, name, "is empty; leave it out instead")
         elif not text.isprintable() and _CONTROL.search(text):
-            _add(faults, name, "must not hold control characters")
+            _add(faults, name, "must not contain control characters")
         else:
             texts[name] = text
     return texts, faults
@@ -55,7 +55,7 @@ def _add(faults: list[Fault], name: str, detail: str) -> None:
 
 
 def _unquoted(raw: bytes) -> bytes | None:
-    """Return the bytes that a name or a value stands for; None if a percent sign is followed by no number."""
+    """Return the decoded bytes of a name or a value; None if a percent sign is not followed by a number."""
     raw = raw.replace(b"+", b" ")
     if b"%" in raw:
         return None if _BAD_PERCENT.search(raw) else unquote_to_bytes(raw)

@@ -13,13 +13,21 @@ from typing import Any
 from service.cache.lru import LruTable
 from service.model.callers import Authenticated
 from service.model.pages import Source
-from service.observe.request import UNROUTED, Fields, Observer, RequestLabels, RequestRecord, labels_of, trace_id_of
+from service.observe.request import (
+    UNROUTED,
+    HeaderFields,
+    Observer,
+    RequestLabels,
+    RequestRecord,
+    request_labels_of,
+    trace_id_of,
+)
 from service.server.answer_head import head_lines
-from service.server.asgi import EncodedAnswer
+from service.server.asgi import Application, EncodedAnswer
 from service.web.answers import NOSNIFF, Answer, Header
 from service.web.client_address import PEERS, ClientAddresses
 from service.web.headers.ratelimit import STATE
-from service.web.middleware import FIELDS_MAX_BYTES, AsgiApp, request_id_of
+from service.web.middleware import FIELDS_MAX_BYTES, request_id_of
 from service.web.obtained_reply import OBTAINED, ObtainedReply
 
 # Requests with any of these fields bypass the cache.
@@ -96,7 +104,7 @@ class ResponseCache:
 
     def __init__(
         self,
-        app: AsgiApp,
+        app: Application,
         *,
         authenticate_cached: AuthenticateCached,
         observers: Sequence[Observer],
@@ -224,7 +232,7 @@ class ResponseCache:
             self._responses.pop(key)
             return
         route, status = scope.get("path_template", UNROUTED), reply.answer.status
-        labels = labels_of("GET", route, status, known.caller.name, context.app, Source.HIT.value)
+        labels = request_labels_of("GET", route, status, known.caller.name, context.app, Source.HIT.value)
         response = _CachedResponse(
             reply.answer, fetched_at_s=fetched_at_s, lifetime_s=lifetime_s, ends_at_s=ends_at_s, labels=labels
         )
@@ -238,7 +246,7 @@ class ResponseCache:
         return is_first
 
 
-def _key(scope: Any, fields: Fields) -> Key:
+def _key(scope: Any, fields: HeaderFields) -> Key:
     return (
         scope["path"],
         scope["query_string"],
@@ -250,5 +258,5 @@ def _key(scope: Any, fields: Fields) -> Key:
     )
 
 
-def _size_bytes(fields: Fields) -> int:
+def _size_bytes(fields: HeaderFields) -> int:
     return sum(map(len, chain(fields, fields.values())))

@@ -27,7 +27,7 @@ from service.web.routes.tasks import TasksEndpoint, tasks_route
 from service.web.routes.usage import usage_route
 from service.web.settings import WebSettings
 
-Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
+AppLifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 
 
 def create_web(
@@ -38,7 +38,7 @@ def create_web(
     feeds: Feeds,
     clock: Callable[[], float] = time.time,
     observers: Sequence[Observer] = (),
-    lifespan: Sequence[Lifespan] = (),
+    lifespan: Sequence[AppLifespan] = (),
     clients: ClientAddresses = PEERS,
     is_open: bool = False,
 ) -> RequestMiddleware:

@@ -20,7 +20,7 @@ from litestar.exceptions import NotFoundException
 from service.web.answers import HTML, Answer, Header, Reply
 from service.web.context import request_context
 from service.web.headers.conditional import holds
-from service.web.headers.encoding import GZIP, SMALL_BYTES, choose, etag_for
+from service.web.headers.encoding import GZIP, SMALL_BYTES, choose_encoding, etag_for
 
 FOR_A_MINUTE = b"public, max-age=60"
 _IMMUTABLE = b"public, max-age=31536000, immutable"
@@ -45,7 +45,7 @@ class StaticFile(msgspec.Struct, frozen=True, kw_only=True):
         """Return the file in a coding that the caller accepts, or 304 if the caller has it already."""
         context = request_context(request)
         fields = context.fields
-        choice = choose(fields.get(b"accept-encoding"), (GZIP,))
+        choice = choose_encoding(fields.get(b"accept-encoding"), (GZIP,))
         is_sent_as_is = self.size_bytes < SMALL_BYTES and choice.takes_identity
         coding = None if is_sent_as_is else choice.coding
         etag = etag_for(b'"%s"' % self.digest.encode(), coding)

@@ -5,7 +5,7 @@ place in line nor a call, and at most one block of the list is in memory.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -16,9 +16,10 @@ from service.model.errors import StreamTooLong, UpstreamBroken
 from service.model.long_lists import ListPosition
 from service.model.pages import Chunk, PageRequest, Source
 from service.model.queries import Slice, rfc3339
-from service.model.streams import Only, Seen, labels_of
+from service.model.streams import Only, SeenTasks, task_labels_of
 from service.observe.outcomes import STREAMED
 from service.observe.request import RequestContext
+from service.server.asgi import Send
 from service.web.answers import Answer, Header, Reply
 from service.web.hangup import unless_hung_up
 from service.web.headers.encoding import GZIP, stream_encoding
@@ -33,12 +34,10 @@ from service.web.problems.handlers import late_problem
 TOTAL = b"x-total-count"
 
 READER_MAX_S = 300.0
-"""Maximum time for a reader to accept a block, in seconds; then the stream is aborted."""
+"""Maximum time for a client to read a block, in seconds; then the stream is aborted."""
 TASKS_MAX = 1_000_000
 
 _encoder = msgspec.json.Encoder()
-
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +62,7 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LastLine(msgspec.Struct, frozen=True, kw_only=True):
-    """The last line: its one member is of no task."""
+    """The last line; its only member occurs in no task."""
 
     end: End
 
@@ -77,7 +76,7 @@ class Course:
         self._only = only
         self._part = 0
         self._before = 0
-        self._seen = Seen(total=first.total)
+        self._seen = SeenTasks(total=first.total)
         self._fetched_at_ms = first.fetched_at_ms
         self._stale = False
 
@@ -87,7 +86,7 @@ class Course:
             self._part = part
             self._before += self._seen.total
             self._seen = replace(self._seen, total=chunk.total)
-        labels = [labels_of(record) for record in chunk.records]
+        labels = [task_labels_of(record) for record in chunk.records]
         ids = [each.id for each in labels]
         self._seen = self._seen.after(ids, total=chunk.total, is_short=chunk.is_short)
         self._fetched_at_ms = min(self._fetched_at_ms, chunk.fetched_at_ms)

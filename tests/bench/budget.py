@@ -11,7 +11,7 @@ from typing import Any
 
 from service.budget.line.jobs import CallFailed, HeldSlot
 from service.budget.line.line import Line
-from service.budget.scheduler.interfaces import Rules, WaitingCount
+from service.budget.scheduler.interfaces import Rules, TickRequest, WaitingCount
 from service.budget.scheduler.shared import RedisScheduler
 from service.model.blocks import CachedBlock
 from service.settings import RedisSettings
@@ -27,30 +27,30 @@ PAUSED = Rules(calls=5, window_ms=1000, transit_ms=500, report_lease_ms=60_000)
 QUICK = Rules(calls=5, window_ms=5, transit_ms=0, ahead_ms=0, turn_lease_ms=50, report_lease_ms=60_000)
 CALLS = 60
 
-HEAD = """# What the budget costs
+HEAD = """# The cost of the budget
 
-One run of `make bench-budget`. The figures are this machine's: compare ratios, not numbers.
+One run of `make bench-budget`. The figures depend on the machine: compare ratios, not numbers.
 
-{facts}; Valkey on the loopback.
+{facts}; Valkey over loopback.
 
-## Time of the script
+## Script time
 
-Microseconds of the server's own time for a call (`INFO commandstats`), by callers that wait, blocks that wait in all on
-each replica, and replicas that report. Most ticks are quiet: they can't give a turn.
+Microseconds of server time per call (`INFO commandstats`), by the number of waiting callers, blocks that wait on each
+replica in total, and replicas that report. Most ticks are quiet: they can't give a turn.
 """
 TICKS = """
-A tick that may give a turn looks once at each caller that waits, whatever the number of replicas, blocks and requests.
-What a tick tells costs by the callers whose counts have changed.
+A tick that may give a turn examines each waiting caller once, whatever the number of replicas, blocks and requests.
+The cost of reporting depends on the number of callers whose counts have changed.
 
 ## Ticks under a lasting backlog
 
-Lines of simulated replicas in one process, 5 calls in 1 s, each taking 50 ms. Every replica has 20 callers that wait
+Lines of simulated replicas in one process; 5 calls in 1 s, each taking 50 ms. Every replica has 20 callers that wait
 for 50 blocks each.
 """
 FETCH = """
-## What an uncontended fetch costs
+## The cost of an uncontended fetch
 
-Pages through one gateway, each of a block that must be fetched, with slots free.
+Pages through one gateway, each from a block that must be fetched, with free slots.
 """
 
 
@@ -128,14 +128,14 @@ async def _one_size(server: Server, callers: int, blocks: int, replicas: int) ->
         for prefix, rules in (("paused", PAUSED), ("quick", QUICK))
     )
     for scheduler in (*paused, *quick):
-        await scheduler.tick(waiting.report, returned=(), quiet=False, wants_board=False)
+        await scheduler.tick(TickRequest(waiting=waiting.report))
     spent: dict[str, list[float]] = {"quiet": [], "gives": [], "begin": [], "done": []}
     for n in range(CALLS):
         with _counted(server, spent["quiet"]):
-            await paused[n % replicas].tick(waiting.report, returned=(), quiet=True, wants_board=False)
+            await paused[n % replicas].tick(TickRequest(waiting=waiting.report, quiet=True))
         await asyncio.sleep(0.08)  # until unused turns have lapsed: all slots are free then
         with _counted(server, spent["gives"]):
-            await quick[n % replicas].tick(waiting.report, returned=(), quiet=False, wants_board=False)
+            await quick[n % replicas].tick(TickRequest(waiting=waiting.report))
         for scheduler in quick:
             await _use_all(server, scheduler, waiting, spent)
     memory_kb = sum(int(server.run("MEMORY", "USAGE", key) or 0) for key in server.run("KEYS", "quick*")) / 1000
@@ -146,7 +146,7 @@ async def _one_size(server: Server, callers: int, blocks: int, replicas: int) ->
 
 async def _use_all(server: Server, scheduler: RedisScheduler, waiting: _Waiting, spent: dict[str, list[float]]) -> None:
     """Begin and end all turns that this replica holds."""
-    ticked = await scheduler.tick(waiting.report, returned=(), quiet=False, wants_board=False)
+    ticked = await scheduler.tick(TickRequest(waiting=waiting.report))
     for turn in ticked.turns:
         with _counted(server, spent["begin"]):
             await scheduler.begin(turn.id, block=f"b{turn.id}", block_key="quick:{shop}:none", known=b"")
@@ -211,7 +211,7 @@ async def _ticks(server: Server, *, seconds: float = 8.0) -> str:
         await asyncio.gather(*(line.aclose() for line in lines))
         await store.aclose()
         rows.append((str(replicas), f"{calls / seconds:.0f}", f"{cpu:.1%}", f"{used * 1.05 / 5:.0%}"))
-    return table(("replicas", "script calls a second", "Valkey's processor time", "of rule 2's calls"), rows)
+    return table(("replicas", "script calls a second", "Valkey's CPU time", "of the possible calls"), rows)
 
 
 def _cpu_s(server: Server) -> float:
@@ -237,8 +237,8 @@ async def _added_latency(server: Server, *, rounds: int = 150) -> str:
             hits.append(answer.took_s)
     rows = [
         ("the call itself, inside the gateway", _ms(upstream)),
-        ("all else of the request: connection, HTTP, cache, tick, begin", _ms(through)),
-        ("of that, a request without look-ups (`GET /apps`)", _ms(hits)),
+        ("the rest of the request: connection, HTTP, cache, tick, begin", _ms(through)),
+        ("of that, a request without lookups (`GET /apps`)", _ms(hits)),
         ("so the budget and the cache add", f"{(statistics.median(through) - statistics.median(hits)) * 1000:.2f} ms"),
     ]
     return table(("part", "median (90th percentile)"), rows)

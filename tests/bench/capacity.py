@@ -125,28 +125,28 @@ async def report() -> str:
     rows = [
         (str(each.replicas), str(each.callers or "none"), f"{each.commands:.0f}", f"{each.calls:.1f}") for each in loads
     ]
-    return f"""# What capacity to plan for
+    return f"""# Capacity planning
 
 Written by `make bench-capacity`. {facts()}.
 
 ## Redis, for each app
-Commands that Redis runs in a second, those within scripts included, while callers want more than the budget gives (five
-calls a second); each for {SECONDS} s. An app without waiting requests costs next to nothing.
+Commands that Redis runs per second, including those within scripts, while demand exceeds the budget (five calls a
+second), each measured for {SECONDS} s. An app without waiting requests costs next to nothing.
 
-{table(("replicas", "callers who wait", "commands a second", "calls a second"), rows)}
+{table(("replicas", "waiting callers", "commands a second", "calls a second"), rows)}
 
 | memory of Redis | KiB |
 |---|---|
 | a block of 100 tasks | {block_kib:.0f} |
-| all else of an app with 40 callers, after a minute | {rest_kib:.0f} |
+| everything else of an app with 40 callers, after a minute | {rest_kib:.0f} |
 
 ## A replica
 
 | what | measured |
 |---|---|
 | open files, idle | {idle} |
-| open files, with {CONNECTIONS} connections of callers | {busy} |
-| processor time for a hit on a connection of its own | {hit_ms:.2f} ms |
+| open files, with {CONNECTIONS} connections from callers | {busy} |
+| CPU time for a hit on a new connection | {hit_ms:.2f} ms |
 """
 
 

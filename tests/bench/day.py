@@ -43,10 +43,10 @@ LIFETIMES = Lifetimes(fresh_s=15, settled_s=600, refusal_s=60, stale_while_reval
 
 
 HEAD = (
-    "requests each",
+    "requests per caller",
     "requests",
     "calls",
-    "requests a call",
+    "requests per call",
     "wait p50 (s)",
     "p90",
     "p99",
@@ -159,12 +159,12 @@ def document(*, callers: int = CALLERS, rates: tuple[int, ...] = (10,)) -> str:
         rows.append(day.row(asked_each, worst))
     scene = (
         f"The gateway's own code in virtual time: {REPLICAS} replicas, one app with {RULES.calls} calls a second, "
-        f"{callers:,} callers. Each sends so many requests for one of {QUERIES} lists (Zipf {ZIPF}), mostly for its "
-        f"first block, {BUSY_SHARE:.0%} of it from 8 to 18 h; patience {PATIENCE_S:g} s, fresh for "
-        f"{LIFETIMES.fresh_s:g} s, stale while renewed for {LIFETIMES.stale_while_revalidate_s:g} s more. "
+        f"{callers:,} callers. Each sends the given number of requests for one of {QUERIES} lists (Zipf {ZIPF}), "
+        f"mostly for its first block, {BUSY_SHARE:.0%} of them from 8 to 18 h; patience {PATIENCE_S:g} s, fresh for "
+        f"{LIFETIMES.fresh_s:g} s, then served stale while renewed for {LIFETIMES.stale_while_revalidate_s:g} s. "
         "A call takes 50 to 250 ms."
     )
-    made = f"Made by `make bench-simulation` in {time.monotonic() - began_s:.0f} s on: {facts()}."
+    made = f"Written by `make bench-simulation` in {time.monotonic() - began_s:.0f} s on: {facts()}."
     return "\n".join((f"# A day of {callers:,} callers", "", scene, "", table(HEAD, rows), "", made, ""))
 
 

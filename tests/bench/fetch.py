@@ -13,7 +13,7 @@ from service.model.queries import At, Query, Range
 from service.sandbox.upstream import APPS
 from service.settings import AppSettings, UpstreamSettings
 from service.upstream.apps import upstream_app_of
-from service.upstream.client import Client
+from service.upstream.client import UpstreamClient
 from service.upstream.secret import FileSecret
 from service.upstream.signer import Signer
 from tests.bench.machine import facts, table
@@ -26,12 +26,12 @@ SPARE_S = 0.03
 BUDGET = {"calls": 5, "window_s": 0.02, "transit_s": 0.5}
 """One that never makes a fetch wait."""
 
-PAGE = """# What a fetch costs
+PAGE = """# The cost of a fetch
 
-One run of `make bench-fetch`. The figures are this machine's: compare ratios, not numbers.
+One run of `make bench-fetch`. The figures depend on the machine: compare ratios, not numbers.
 
-{facts}; Valkey and the sandbox on the loopback. {rounds} rounds, in each of them one request of every kind on a
-connection that is kept; medians of the differences within a round.
+{facts}; Valkey and the sandbox over loopback. {rounds} rounds, each with one request of every kind on a persistent
+connection; medians of the differences within a round.
 
 {table}
 """
@@ -76,7 +76,7 @@ async def _pairs(gateways: Fleet, directory: Path) -> dict[str, list[float]]:
     took: dict[str, list[float]] = {"direct": [], "fetch": [], "hit": []}
     async with AsyncExitStack() as parts:
         signer = Signer(app, FileSecret(str(secret)), valid_s=86_400)
-        client = await parts.enter_async_context(Client(UpstreamSettings(), signers=[signer]))
+        client = await parts.enter_async_context(UpstreamClient(UpstreamSettings(), signers=[signer]))
         reader, writer = await asyncio.open_connection("127.0.0.1", gateways.replicas[0].port)
         parts.callback(writer.close)
         connection = KeptConnection(reader, writer)
@@ -120,7 +120,7 @@ async def _page() -> str:
         ("the call itself, made directly", _ms(took["direct"])),
         ("a page that must be fetched", _ms(took["fetch"])),
         ("so the gateway adds, with HTTP on both sides", _ms(more)),
-        ("a page from memory, not replayed", _ms(took["hit"])),
+        ("a page from memory", _ms(took["hit"])),
         ("so a fetch adds to the call", _ms(rest)),
     ]
     return PAGE.format(facts=facts(), rounds=ROUNDS, table=table(("request", "median (quartiles)"), rows))

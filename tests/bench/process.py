@@ -86,22 +86,22 @@ def report(starts: list[Start], busy_mib: float, busy_end_s: float) -> str:
         return f"{statistics.median(values):.{digits}f} {unit} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
     rows = [
-        ("from its start to the first 200 of `/readyz`", described([each.ready_s for each in starts], "s", 2)),
-        ("of that, processor time", described([each.processor_s for each in starts], "s", 2)),
+        ("from start to the first 200 of `/readyz`", described([each.ready_s for each in starts], "s", 2)),
+        ("of that, CPU time", described([each.processor_s for each in starts], "s", 2)),
         ("memory, idle", described([each.idle_mib for each in starts], "MiB", 0)),
         ("memory, after the requests", f"{busy_mib:.0f} MiB"),
-        ("from SIGTERM to the end, idle", described([each.end_s for each in starts], "s", 2)),
-        ("from SIGTERM to the end, after the requests", f"{busy_end_s:.2f} s"),
+        ("from SIGTERM to exit, idle", described([each.end_s for each in starts], "s", 2)),
+        ("from SIGTERM to exit, after the requests", f"{busy_end_s:.2f} s"),
     ]
-    return f"""# What a replica takes
+    return f"""# Startup, memory and shutdown of a replica
 
 Written by `make bench-process`. {facts()}.
 
-One process, with metrics on and logs as JSON; Valkey and the sandbox upstream on the same machine. Of {STARTS} starts
-the median, the least and the most. The requests: {REQUESTS:,}, {AT_ONCE} at a time, each on a connection of its own,
-over {QUERIES * BLOCKS:,} pages, each in a block of {BLOCK} tasks of its own: more than `cache.memory_bytes` (64 MiB)
-and `cache.answers_bytes` (16 MiB) hold, so that both are full. Memory is what is resident (RSS). Where others use the
-processors, a start takes longer than its processor time.
+One process, with metrics and JSON logs, with Valkey and the sandbox upstream on the same machine. Median (minimum to
+maximum) of {STARTS} starts. There were {REQUESTS:,} requests, {AT_ONCE} at a time, each on a new connection, for
+{QUERIES * BLOCKS:,} pages from different blocks of {BLOCK} tasks: more than fits into `cache.memory_bytes` (64 MiB) and
+`cache.answers_bytes` (16 MiB), so that both are full. Memory is resident memory (RSS). On a busy machine, a start takes
+longer than its CPU time.
 
 {table(("what", "measured"), rows)}
 """

@@ -31,5 +31,5 @@ def panels(board: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def variables(board: dict[str, Any]) -> list[str]:
-    """The look-ups of the dashboard's variables: `label_values(selector, label)`."""
+    """The lookups of the dashboard's variables: `label_values(selector, label)`."""
     return [each["definition"] for each in board["templating"]["list"] if "definition" in each]

@@ -52,7 +52,7 @@ REFUSED: dict[str, Values] = {
     "two passwords": {"redis": {"password_env": "HOME", "password_file": "x"}},
     "waits that contradict": {"budget": {"wait_default_s": 45.5, "wait_max_s": 40}},
     "a wait that contradicts a default": {"budget": {"wait_max_s": 9}},
-    "a time-out within a shorter one": {"upstream": {"connect_timeout_s": 9, "read_timeout_s": 8.5}},
+    "a timeout within a shorter one": {"upstream": {"connect_timeout_s": 9, "read_timeout_s": 8.5}},
     "more replicas than calls": {"budget": {"on_redis_down": "share", "calls": 1}},
     "more replicas than an app's calls": {
         "budget": {"on_redis_down": "share"},

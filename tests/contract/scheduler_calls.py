@@ -1,6 +1,6 @@
 """Calls of schedulers with what tests of them leave out."""
 
-from service.budget.scheduler.interfaces import FIRST_WISH, Scheduler, Ticked, Turn, Wish
+from service.budget.scheduler.interfaces import FIRST_WISH, Scheduler, Ticked, TickRequest, Turn, WaitingCount, Wish
 from tests.contract.scheduler_world import RULES, World
 
 REST = RULES.rest_ms
@@ -13,13 +13,14 @@ KEY = "tg:{news}:block"
 
 async def tick(
     replica: Scheduler,
-    *rows: object,
+    *rows: WaitingCount,
     returned: tuple[int, ...] = (),
     quiet: bool = False,
     board: bool = False,
     wish: Wish | None = None,
 ) -> Ticked:
-    return await replica.tick(rows, returned=returned, quiet=quiet, wants_board=board, wish=wish)  # type: ignore[arg-type]
+    request = TickRequest(waiting=rows, returned=returned, quiet=quiet, wants_board=board, wish=wish)
+    return await replica.tick(request)
 
 
 def wish(

@@ -17,7 +17,7 @@ from service.model.freshness import CacheDirectives
 from service.model.origin import FetchCost, Origin
 from service.model.pages import Chunk, Page, PageRequest, Source, TaskRequest
 from service.model.queries import FromNow, Query, Slice
-from service.model.streams import Only, labels_of
+from service.model.streams import Only, task_labels_of
 from service.model.tasks import Task
 from service.sandbox.faults import Latency
 from service.sandbox.serving import sandbox_upstream
@@ -198,7 +198,7 @@ async def test_beyond_the_end(gateway: GatewayAPI) -> None:
 @pytest.mark.parametrize("only", [Only(statuses=("pending",)), Only(types=("tag", "user"))])
 async def test_filters_count_what_matches(gateway: GatewayAPI, only: Only) -> None:
     """Total and slice of a filtered page count only the tasks that match."""
-    matching = [record for record in await whole_list(gateway) if only.takes(labels_of(record))]
+    matching = [record for record in await whole_list(gateway) if only.takes(task_labels_of(record))]
     page = await gateway.page(ask(7, 20, only=only))
     assert records_of(page) == matching[7:27]
     assert (page.total, page.only, page.missing, page.consistent) == (len(matching), only, 0, True)
@@ -237,7 +237,7 @@ async def test_a_task_of_a_stored_list_costs_nothing(gateway: GatewayAPI) -> Non
     page = await gateway.page(ask(30))
     cost = FetchCost()
     for record in records_of(page):
-        found = await gateway.task(ask_task(labels_of(record).id, cost=cost))
+        found = await gateway.task(ask_task(task_labels_of(record).id, cost=cost))
         assert (found.app, found.body, found.fetched_at_ms) == ("shop", record, page.fetched_at_ms)
         assert (found.source, found.stale_reason, found.forward, found.budget) == (Source.HIT, None, None, None)
         assert found.lifetime_s > 0

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import redis
 
-from service.budget.scheduler.interfaces import Beginning, Begun, Rules, Scheduler, Ticked, WaitingCount
+from service.budget.scheduler.interfaces import Beginning, Begun, Rules, Scheduler, Ticked, TickRequest
 from tests.contract.scheduler_calls import tick
 from tests.contract.scheduler_world import RULES, World, row
 from tests.windows import most_in_window
@@ -23,10 +23,10 @@ class Ruled:
         self.inner = world.replica(name)
         self._policy, self._rules = world.policy, world.rules
 
-    async def tick(self, waiting: tuple[WaitingCount, ...], **asked: Any) -> Ticked:
+    async def tick(self, request: TickRequest) -> Ticked:
         """See `Scheduler.tick`."""
         self._policy.rules = self._rules
-        return await self.inner.tick(waiting, **asked)
+        return await self.inner.tick(request)
 
     async def begin(self, turn: int, **asked: Any) -> Beginning:
         """See `Scheduler.begin`."""
@@ -59,8 +59,7 @@ class Backlog:
 
     async def _tick(self, caller: str, replica: Scheduler) -> None:
         waited_ms = int(self._world.now - self._began_ms)
-        rows = (row(caller, self._count, waited_ms=waited_ms),)
-        ticked = await replica.tick(rows, returned=(), quiet=False, wants_board=False)
+        ticked = await tick(replica, row(caller, self._count, waited_ms=waited_ms))
         for turn in ticked.turns:
             if turn.usable_in_ms:
                 continue
@@ -161,7 +160,7 @@ async def test_a_rollout_that_shortens_the_window_costs_no_turns(world: World, w
 async def _call_without_end(world: World, replica: Scheduler) -> None:
     """Let a replica begin a call and die."""
     while True:
-        for turn in (await replica.tick((row("d"),), returned=(), quiet=False, wants_board=False)).turns:
+        for turn in (await tick(replica, row("d"))).turns:
             if await replica.begin(turn.id, block="d", block_key="tg:{news}:d", known=b"") == Begun():
                 return
         world.now += STEP_MS

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import redis
 
-from service.budget.scheduler.interfaces import Beginning, Rules, Ticked, WaitingCount
+from service.budget.scheduler.interfaces import Beginning, Rules, Ticked, TickRequest, WaitingCount
 from service.budget.scheduler.shared import RedisScheduler
 from service.budget.scheduler.state import Reading
 from tests.contract.scheduler_world import StoreHere, run, server
@@ -41,7 +41,7 @@ class InRedis:
 
     def tick(self, reading: Reading, replica: str, waiting: tuple[WaitingCount, ...], **how: Any) -> Ticked:
         """See `Policy.tick`."""
-        return run(self._of(replica, reading).tick(waiting, **how))
+        return run(self._of(replica, reading).tick(TickRequest(waiting=waiting, **how)))
 
     def begin(self, reading: Reading, replica: str, turn: int, *, block: str, known: bytes, stored: bytes) -> Beginning:
         """See `Policy.begin`; nothing is stored in this scenario."""

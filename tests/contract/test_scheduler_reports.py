@@ -35,7 +35,7 @@ async def test_background_callers_come_last_however_many(world: World) -> None:
     for rows in ((*behind, row("a")), (row("a"), *behind)):
         ticked = await tick(replica, *rows)
         assert [turn.caller for turn in ticked.turns] == ["a"]
-        await replica.tick((), returned=tuple(turn.id for turn in ticked.turns), quiet=False, wants_board=False)
+        await tick(replica, returned=tuple(turn.id for turn in ticked.turns))
 
 
 async def test_the_smallest_tag_is_found_among_many(world: World) -> None:

@@ -7,6 +7,7 @@ from structlog.testing import capture_logs
 
 from service.budget.scheduler.shared import FORMAT
 from service.model.errors import StoreUnavailable
+from tests.contract.scheduler_calls import tick
 from tests.contract.scheduler_world import RULES, World, row
 
 STATE = "tg:{news}:slots"
@@ -30,9 +31,9 @@ async def is_believed(world: World, place: str, value: object) -> bool:
     """
     assert world.client is not None
     replica = world.shared("r1")
-    await replica.tick((row("a"),), returned=(), quiet=False, wants_board=False)
+    await tick(replica, row("a"))
     world.now += 5_000
-    await replica.tick((row("a"),), returned=(), quiet=False, wants_board=False)
+    await tick(replica, row("a"))
     state = msgspec.msgpack.decode(world.client.get(STATE))
     if isinstance(value, str) and value.startswith("+"):
         value = state[FIELDS.index("now")] + int(value)
@@ -43,7 +44,7 @@ async def is_believed(world: World, place: str, value: object) -> bool:
         state[FIELDS.index(name)] = value
     world.client.set(STATE, msgspec.msgpack.encode(state))
     resets = replica.resets
-    await replica.tick((row("a"),), returned=(), quiet=False, wants_board=False)
+    await tick(replica, row("a"))
     return replica.resets == resets
 
 
@@ -103,9 +104,9 @@ async def test_a_newer_release_is_left_alone_for_ten_seconds(world: World, ago_m
     replica = world.shared("r1")
     if steps_aside:
         with pytest.raises(StoreUnavailable):
-            await replica.tick((row("a"),), returned=(), quiet=False, wants_board=False)
+            await tick(replica, row("a"))
     else:
-        await replica.tick((row("a"),), returned=(), quiet=False, wants_board=False)
+        await tick(replica, row("a"))
         assert msgspec.msgpack.decode(world.client.get(STATE))[0] == FORMAT
 
 
@@ -114,7 +115,7 @@ async def test_the_runs_that_a_replica_has_left_are_bounded(world: World) -> Non
     replica = world.shared("r1")
     for _ in range(40):
         world.restart()
-        await replica.tick((row("a"),), returned=(), quiet=False, wants_board=False)
+        await tick(replica, row("a"))
     assert replica.resets == 40
     assert len(replica._script._left) == 32
 
@@ -124,5 +125,5 @@ async def test_a_state_of_an_older_format_is_replaced_and_said_to_be_that(world:
     assert world.client is not None
     world.client.set(STATE, msgspec.msgpack.encode([FORMAT - 1, 1, 1, "its run", "more"]))
     with capture_logs() as logs:
-        await world.shared("r1").tick((row("a"),), returned=(), quiet=False, wants_board=False)
+        await tick(world.shared("r1"), row("a"))
     assert [entry["cause"] for entry in logs if entry["event"] == "budget.reset"] == ["format"]

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from service.budget.scheduler.interfaces import FIRST_WISH, Begun, Rules, Ticked, Wish
+from service.budget.scheduler.interfaces import FIRST_WISH, Begun, Rules, Ticked, TickRequest, Wish
 from service.budget.scheduler.policy import Policy
 from tests.contract.scheduler_histories import (
     BACKGROUND,
@@ -72,7 +72,7 @@ class Histories(RuleBasedStateMachine):
         self.uses: list[Use] = []
         for number, replica in enumerate(self.replicas):
             replica.waiting = {caller: [self.world.now] * 3 for caller in CALLERS[number :: 5 + number]}
-            self.both(replica, "tick", (), returned=(), quiet=False, wants_board=False, out=1, back=1)
+            self.both(replica, "tick", TickRequest(), out=1, back=1)
         self.world.now += transit + self.rules.rest_ms
 
     def join(self) -> None:
@@ -157,9 +157,9 @@ class Histories(RuleBasedStateMachine):
         quiet = draw(st.integers(0, 39)) == 39
         wish = self.wish(draw, replica)
         asked = self.world.now
-        ticked: Ticked = self.both(
-            replica, "tick", rows, returned=returned, quiet=quiet, wants_board=draw(st.booleans()), wish=wish, **way
-        )
+        board = draw(st.booleans())
+        request = TickRequest(waiting=rows, returned=returned, quiet=quiet, wants_board=board, wish=wish)
+        ticked: Ticked = self.both(replica, "tick", request, **way)
         if wish is not None and isinstance(ticked.begun, Begun):
             self.begun(replica, wish.turn, wish.block, ticked.begun, asked=asked, **way)
         self.no_slot_idles(ticked)

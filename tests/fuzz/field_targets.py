@@ -107,7 +107,7 @@ def _seconds(text: str | None) -> int | None:
 def check_accept(data: bytes) -> None:
     """The result is one of the offers, or none; if the second parser accepts the field, the best by weight."""
     offered = ("application/json", "application/x-ndjson", "text/event-stream")
-    chosen = accept.choose(data, offered)
+    chosen = accept.choose_media_type(data, offered)
     assert chosen is None or chosen in offered
     with strictly():
         weights: dict[str, float] = {}
@@ -129,7 +129,7 @@ def check_accept(data: bytes) -> None:
 def check_accept_encoding(data: bytes) -> None:
     """The result is never a coding that the field excludes according to the second parser."""
     available = ("zstd", "gzip")
-    choice = encoding.choose(data, available)
+    choice = encoding.choose_encoding(data, available)
     assert choice.coding in (None, *available)
     with strictly():
         items = items_of(data)

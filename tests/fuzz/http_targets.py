@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import h11
 
-from service.cache.codec import CorruptBlock, decode, encode
+from service.cache.codec import CorruptBlock, decode_value, encode_value
 from service.http_client.connection import HttpAnswer, HttpConnection, HttpRequest
 from service.http_client.errors import HttpFailure
 from service.http_client.wire import Wire
@@ -211,7 +211,7 @@ def check_listing(data: bytes) -> None:
     assert isinstance(listing, Listing)
     assert len(listing.tasks) + listing.left_out <= 100
     block = block_of(listing, query=QUERY, range_=Range(since_s=0, until_s=1), fetched_at_ms=1_750_000_000_000)
-    again = decode(encode(block, chance=b"123456"))
+    again = decode_value(encode_value(block, chance=b"123456"))
     assert not isinstance(again, CorruptBlock), again
     assert again == block
     for record in block.records(0, 100):

@@ -8,15 +8,15 @@ from zlib import crc32
 
 import msgspec
 
-from service.budget.scheduler.interfaces import Rules
+from service.budget.scheduler.interfaces import Rules, TickRequest
 from service.budget.scheduler.shared import RedisScheduler
-from service.cache.codec import CorruptBlock, decode, encode
+from service.cache.codec import CorruptBlock, decode_value, encode_value
 from service.model.blocks import HEAD_BYTES, Block, MissingTask, RefusedQuery
 from service.model.errors import StoreUnavailable
 from service.model.queries import rfc3339
-from service.model.streams import Only, labels_of
+from service.model.streams import Only, task_labels_of
 from service.usage.buckets import added, read_books
-from service.watch.changes import changes
+from service.watch.changes import task_changes
 from service.watch.versions import decode_version, encode_version
 from tests.fuzz.target import Target
 
@@ -28,11 +28,11 @@ def check_block(data: bytes) -> None:
     if len(data) > HEAD_BYTES + 4:
         rest = data[HEAD_BYTES + 4 :]
         data = data[:HEAD_BYTES] + struct.pack(">I", crc32(rest, crc32(data[:HEAD_BYTES]))) + rest
-    found = decode(data)
+    found = decode_value(data)
     if isinstance(found, CorruptBlock):
         return
     rfc3339(found.fetched_at_ms // 1000)
-    assert encode(found, chance=data[2:8]) == data
+    assert encode_value(found, chance=data[2:8]) == data
     if isinstance(found, RefusedQuery | MissingTask):
         return
     assert isinstance(found, Block)
@@ -40,7 +40,7 @@ def check_block(data: bytes) -> None:
     assert found.cut(0, 1000) == b",".join(records) == found.body
     assert len(found.task_ids()) == len(found.codes) == len(records)
     for record in records:
-        labels_of(record)
+        task_labels_of(record)
         json.loads(record)
 
 
@@ -52,7 +52,7 @@ def check_version(data: bytes) -> None:
     again = decode_version(encode_version(version))
     assert again is not None
     assert again.name == version.name
-    assert changes({}, version, Only()) is not None
+    assert task_changes({}, version, Only()) is not None
     rfc3339(version.range.since_s)
     rfc3339(version.range.until_s)
 
@@ -106,7 +106,7 @@ def check_script_answer(data: bytes) -> None:
         store = _Answering([data, b"why"])
         scheduler = RedisScheduler(store, prefix="t", app="shop", replica="r", rules=_RULES)  # type: ignore[arg-type]
         for call in (
-            scheduler.tick((), returned=(), quiet=False, wants_board=True),
+            scheduler.tick(TickRequest(wants_board=True)),
             scheduler.begin(1, block="b", block_key="t:{shop}:b:0", known=b""),
             scheduler.done(1, block="b", pause_ms=0, pause_reason=""),
         ):

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import ECAlgorithm
 
 from service.callers.authenticator import CREDENTIAL_MAX, bearer_of, is_credential
-from service.callers.checking import checked
 from service.callers.signing_keys import KEYS_MAX, KID_MAX, NoKeys, read_jwks
+from service.callers.token_verification import verify_token
 from service.callers.tokens import Trust
 from service.model.errors import KeysUnavailable, Unauthenticated
 from tests.fuzz.target import Target
@@ -55,7 +55,7 @@ def check_token(data: bytes) -> None:
 
 def _check_token(token: str) -> None:
     try:
-        found = checked(token, keys=_KEYS, trust=TRUST, now_s=NOW_S)
+        found = verify_token(token, keys=_KEYS, trust=TRUST, now_s=NOW_S)
     except (Unauthenticated, KeysUnavailable):
         return
     # Different base64 of the same signature is no forgery; anything else about the token is.
@@ -67,7 +67,7 @@ def check_claims(data: bytes) -> None:
     """With claims as a faulty issuer would sign them, a token is valid only with correct ones, and expires."""
     token = jwt.PyJWS().encode(data, _PRIVATE, algorithm="ES256", headers={"kid": "e"})
     try:
-        found = checked(token, keys=_KEYS, trust=TRUST, now_s=NOW_S)
+        found = verify_token(token, keys=_KEYS, trust=TRUST, now_s=NOW_S)
     except Unauthenticated:
         return
     claims = json.loads(data)

@@ -31,7 +31,7 @@ from service.model.pages import (
     TaskRequest,
 )
 from service.model.queries import Range
-from service.model.streams import labels_of
+from service.model.streams import task_labels_of
 from service.model.tasks import Task
 
 NOW_S = 1_750_000_000.0
@@ -103,7 +103,7 @@ class FakeGateway:
         self._serve(ask.query.app)
         matching = self.listed
         if not ask.only.is_everything:
-            matching = tuple(record for record in matching if ask.only.takes(labels_of(record)))
+            matching = tuple(record for record in matching if ask.only.takes(task_labels_of(record)))
         values: dict[str, Any] = {
             "query": ask.query,
             "slice": ask.slice,
@@ -150,7 +150,7 @@ class FakeGateway:
         if self.go is not None:
             await self._wait(self.go)
         self._serve(ask.app)
-        body = next((record for record in self.listed if labels_of(record).id == ask.id), None)
+        body = next((record for record in self.listed if task_labels_of(record).id == ask.id), None)
         if body is None:
             raise UnknownTask
         values: dict[str, Any] = {

@@ -13,7 +13,7 @@ import httpx
 import msgspec
 
 from service.callers.authenticator import Authenticator
-from service.callers.table import Table, table_of
+from service.callers.table import CallerTable, table_of
 from service.model.callers import Authenticated, Caller
 from service.model.errors import Unauthenticated
 from service.observe.access_log import log_requests
@@ -31,7 +31,7 @@ from service.settings import (
     Settings,
     WatchSettings,
 )
-from service.usage.counts import Count
+from service.usage.counts import AddToColumn
 from service.watch.feeds import Feeds
 from service.watch.version_store import VersionStore
 from service.web.middleware import RequestMiddleware
@@ -110,7 +110,7 @@ class Web:
             yield port
 
 
-def feeds_over(gateway: Any, *, usage: Mapping[str, Count] | None = None) -> Feeds:
+def feeds_over(gateway: Any, *, usage: Mapping[str, AddToColumn] | None = None) -> Feeds:
     """Watched lists over a gateway, on a replica without Redis."""
     redis = MemoryRedis(lambda: NOW_S)
     redis.is_away = True
@@ -151,7 +151,7 @@ def key_callers(callers: Mapping[str, CallerSettings] | None = None) -> Authenti
     return Authenticator(key_table(callers), issuer=None, clock=lambda: NOW_S)
 
 
-def key_table(callers: Mapping[str, CallerSettings] | None = None) -> Table:
+def key_table(callers: Mapping[str, CallerSettings] | None = None) -> CallerTable:
     """Return the table of these callers, or of the same defaults."""
     app = AppSettings(sdkappid=1, admin="a", secret_env="S")
     settings = Settings(

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
-from service.sandbox.faults import CutOff, ErrorCode, Fault, Garbage, Hang, HangUp, HttpStatus, Oversize
-from service.sandbox.http1 import Reply, Request
+from service.sandbox.faults import CutOff, ErrorCode, Garbage, Hang, HangUp, HttpStatus, Oversize, SandboxFault
+from service.sandbox.http1 import Request, SandboxReply
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.upstream import SandboxOptions
 from service.upstream.codes import TABLE, CodeKind
@@ -107,9 +107,9 @@ class Talkative:
         }  # fmt: skip
 
     def _noting(self, call: Any) -> Any:
-        async def noted(request: Request) -> Reply:
+        async def noted(request: Request) -> SandboxReply:
             self.signatures.update(value for name, value in request.parameters if name == "usersig")
-            answer: Reply = await call(request)
+            answer: SandboxReply = await call(request)
             return answer
 
         return noted
@@ -151,7 +151,7 @@ class Talkative:
         self.answers.append(json.dumps(got.headers).encode() + b"\n" + got.body)
         return got
 
-    async def under(self, fault: Fault, query: str, *, app: str = "shop") -> Got:
+    async def under(self, fault: SandboxFault, query: str, *, app: str = "shop") -> Got:
         """Request a page that is not stored, while the upstream has this fault."""
         await self.sandbox.control.add_fault(fault)
         got = await self.ask(f"/tasks?app={app}&q={urllib.parse.quote(query)}")
@@ -219,7 +219,7 @@ def found(written: bytes, secrets: dict[str, str]) -> list[str]:
     return names + [match[0].decode() for match in SIGNATURE_SHAPE.finditer(written)]
 
 
-ENDINGS: tuple[Fault, ...] = (
+ENDINGS: tuple[SandboxFault, ...] = (
     *(HttpStatus(status=status) for status in (301, 404, 429, 500, 502, 503)),
     *(HangUp(), HangUp(reset=True), HangUp(counted=False), Hang(hold_ms=2000)),
     *(Garbage(of=of) for of in ("bytes", "html", "empty", "array", "no_code", "no_tasks", "wrong_types")),

@@ -111,7 +111,7 @@ def work_is_bounded(replica: Replica, plan: Plan, *, now_s: float) -> None:
 
 
 def nothing_is_left(replica: Replica) -> None:
-    """After all requests have ended, no waiter, queued block, task or look-up is left except each line's ticker and
+    """After all requests have ended, no waiter, queued block, task or lookup is left except each line's ticker and
     prober."""
     for call in replica.calls:
         if call.line.waiting():

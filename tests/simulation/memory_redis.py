@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from service.model.errors import StoreUnavailable
-from service.store.interfaces import Handler, OnGap, Put, Script
+from service.store.interfaces import OnGap, OnMessage, Put, Script
 
 T = TypeVar("T")
 
@@ -93,7 +93,7 @@ class MemoryStore:
         self._redis = redis
         self._network = network
         self._on_call = on_call
-        self._handlers: dict[str, list[tuple[Handler, OnGap | None]]] = {}
+        self._handlers: dict[str, list[tuple[OnMessage, OnGap | None]]] = {}
         self._calls: set[asyncio.Task[Any]] = set()
         self._is_closed = False
         self._heard_at_s = 0.0
@@ -129,7 +129,7 @@ class MemoryStore:
         """Scripts have their own model."""
         raise NotImplementedError(source)
 
-    def listen(self, channel: str, handler: Handler, *, on_gap: OnGap | None = None) -> None:
+    def listen(self, channel: str, handler: OnMessage, *, on_gap: OnGap | None = None) -> None:
         """Subscribe to a channel a moment later."""
         loop = asyncio.get_running_loop()
 

@@ -4,11 +4,10 @@ import asyncio
 import copy
 import random
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, TypeVar
 
-import msgspec
-
-from service.budget.scheduler.interfaces import Beginning, Begun, Rules, Ticked, WaitingCount, Wish
+from service.budget.scheduler.interfaces import Beginning, Begun, Rules, Ticked, TickRequest
 from service.budget.scheduler.policy import Policy
 from service.budget.scheduler.server_clock import ServerClock
 from service.budget.scheduler.state import Reading
@@ -78,35 +77,24 @@ class ModelScheduler:
         self._on_call = on_call
         self._clock = ServerClock()
 
-    async def tick(
-        self,
-        waiting: tuple[WaitingCount, ...],
-        *,
-        returned: tuple[int, ...],
-        quiet: bool,
-        wants_board: bool,
-        wish: Wish | None = None,
-    ) -> Ticked:
+    async def tick(self, request: TickRequest) -> Ticked:
         """See `Scheduler.tick`."""
+        wish = request.wish
 
         def step(reading: Reading) -> Ticked:
             return self._server.policy.tick(
                 reading,
                 self._replica,
-                waiting,
-                returned=returned,
-                quiet=quiet,
-                wants_board=wants_board,
+                request.waiting,
+                returned=request.returned,
+                quiet=request.quiet,
+                wants_board=request.wants_board,
                 wish=wish,
                 stored=b"" if wish is None else self._server.redis.peek(wish.block_key)[:HEAD_BYTES],
             )
 
         ticked, wait_ms = await self._call("tick", step)
-        due_in_ms = None if ticked.due_in_ms is None else wait_ms(ticked.due_in_ms)
-        begun = ticked.begun
-        if isinstance(begun, Begun):
-            begun = Begun(usable_in_ms=wait_ms(begun.usable_in_ms))
-        return msgspec.structs.replace(ticked, due_in_ms=due_in_ms, begun=begun)
+        return ticked.by_own_clock(wait_ms)
 
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
         """See `Scheduler.begin`."""
@@ -118,7 +106,7 @@ class ModelScheduler:
             )
 
         beginning, wait_ms = await self._call("begin", step)
-        return Begun(usable_in_ms=wait_ms(beginning.usable_in_ms)) if isinstance(beginning, Begun) else beginning
+        return beginning.by_own_clock(wait_ms) if isinstance(beginning, Begun) else beginning
 
     async def done(
         self, turn: int, *, block: str, pause_ms: int, pause_reason: str, took_ms: int | None = None
@@ -158,9 +146,5 @@ class ModelScheduler:
             raise StoreUnavailable("timed out")
         arrived_ms = loop.time() * 1000
         self._clock.answered(epoch, now_ms, sent_ms=sent_ms, now_ms=arrived_ms)
-
-        def wait_ms(in_ms: int) -> int:
-            within_ms = self._rules.window_ms
-            return self._clock.wait_ms(in_ms, since_ms=now_ms, within_ms=within_ms, now_ms=arrived_ms)
-
-        return answer, wait_ms
+        window_ms = self._rules.window_ms
+        return answer, partial(self._clock.wait_ms, since_ms=now_ms, within_ms=window_ms, now_ms=arrived_ms)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import msgspec
 from structlog.testing import capture_logs
 
 from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, TooLong
@@ -11,8 +12,7 @@ from service.budget.scheduler.interfaces import (
     Beginning,
     Rules,
     Ticked,
-    WaitingCount,
-    Wish,
+    TickRequest,
 )
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy import Policy
@@ -83,22 +83,13 @@ class Scripted(LocalScheduler):
         self.hangs = asyncio.Event()
         self.hangs.set()
 
-    async def tick(
-        self,
-        waiting: tuple[WaitingCount, ...],
-        *,
-        returned: tuple[int, ...],
-        quiet: bool,
-        wants_board: bool,
-        wish: Wish | None = None,
-    ) -> Ticked:
+    async def tick(self, request: TickRequest) -> Ticked:
         """Tick, and record when; wishes are not granted, as by a replica that shares."""
-        del wish
         self.ticks.append(asyncio.get_running_loop().time())
-        self.boards += wants_board
+        self.boards += request.wants_board
         await asyncio.sleep(WAY_S)
         await self.hangs.wait()
-        return await super().tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
+        return await super().tick(msgspec.structs.replace(request, wish=None))
 
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
         """Return the next answer that was set, and give the turn back; otherwise begin."""

@@ -14,6 +14,7 @@ from service.budget.scheduler.interfaces import (
     Joined,
     Lapsed,
     Paused,
+    TickRequest,
 )
 from service.model.blocks import CachedBlock
 from service.model.errors import StoreUnavailable, UpstreamUnreachable
@@ -165,7 +166,7 @@ def test_after_a_gap_in_messages_joined_blocks_are_looked_up() -> None:
         scheduler.answers = [Joined(lease_in_ms=8_000)]
         asking = ask(line, joined)
         await asyncio.sleep(0.5)
-        await scheduler.tick((), returned=(), quiet=True, wants_board=False)
+        await scheduler.tick(TickRequest(quiet=True))
         behind = ask(line, waiting)
         await asyncio.sleep(0.1)
         joined.stored = cached("fetched elsewhere")

@@ -9,6 +9,7 @@ from service.budget.line.line import Line
 from service.budget.line.turns import DONE_AGAIN_S
 from service.budget.scheduler.interfaces import (
     Ticked,
+    TickRequest,
 )
 from service.model.errors import ShuttingDown, StoreUnavailable, UpstreamTimeout
 from tests.simulation.scripted_line import WAY_S, Block, Scripted, ask, in_a_line, now_s
@@ -145,7 +146,7 @@ def test_an_outage_is_waited_out_for_the_grace_period_and_not_longer() -> None:
         await asyncio.sleep(0.1)
         step, down_s = scheduler.tick, now_s()
 
-        async def away(*_: object, **__: object) -> Ticked:
+        async def away(_: TickRequest) -> Ticked:
             raise StoreUnavailable("unreachable")
 
         scheduler.tick = away  # type: ignore[method-assign]

@@ -7,6 +7,7 @@ import pytest
 
 from service.budget.line.jobs import Fetched, LineIsFull, TooLong
 from service.budget.line.line import HEARTBEAT_S, LOOKER_S, SPACING_S, Line
+from service.budget.scheduler.interfaces import TickRequest
 from tests.simulation.scripted_line import RULES, WAY_S, Block, Scripted, ask, in_a_line, now_s
 
 
@@ -69,7 +70,7 @@ def test_the_line_of_one_caller_is_in_order() -> None:
     """Its blocks are fetched in the order of its requests, and one requested twice keeps its first place."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
-        await scheduler.tick((), returned=(), quiet=True, wants_board=False)
+        await scheduler.tick(TickRequest(quiet=True))
         blocks = [Block(f"b{number}") for number in range(5)]
         asked = [ask(line, block) for block in blocks]
         await asyncio.sleep(0)
@@ -164,7 +165,7 @@ def test_a_report_says_how_many_blocks_each_caller_waits_for_and_since_when() ->
     """Its oldest place counts; a block that is being called for does not."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
-        await scheduler.tick((), returned=(), quiet=True, wants_board=False)
+        await scheduler.tick(TickRequest(quiet=True))
         asked = [ask(line, Block("a"), caller="x")]
         await asyncio.sleep(0.3)
         asked += [ask(line, Block("b"), caller="x"), ask(line, Block("c"), caller="y")]
@@ -184,7 +185,7 @@ def test_an_estimate_shrinks_as_time_passes_between_two_ticks(pause_ms: int) -> 
     """Of the time to the next free slot, and of a pause."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
-        await scheduler.tick((), returned=(), quiet=True, wants_board=False)
+        await scheduler.tick(TickRequest(quiet=True))
         await scheduler.done(0, block="", pause_ms=pause_ms, pause_reason="throttled")
         asking = ask(line, Block(), patience_s=60)
         await asyncio.sleep(0.05)

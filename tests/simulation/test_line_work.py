@@ -17,8 +17,7 @@ from service.budget.scheduler.interfaces import (
     Paused,
     Rules,
     Ticked,
-    WaitingCount,
-    Wish,
+    TickRequest,
 )
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy import Policy
@@ -55,29 +54,21 @@ class Counting(LocalScheduler):
         self.answer: Beginning | None = None
         self.at_once = False
 
-    async def tick(
-        self,
-        waiting: tuple[WaitingCount, ...],
-        *,
-        returned: tuple[int, ...],
-        quiet: bool,
-        wants_board: bool,
-        wish: Wish | None = None,
-    ) -> Ticked:
+    async def tick(self, request: TickRequest) -> Ticked:
         """Count, and fail if configured to."""
         self.ticks += 1
         await asyncio.sleep(0.001)
         if self.error is not None:
             raise self.error
         if self.answer is not None:
-            ticked = await super().tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
+            ticked = await super().tick(msgspec.structs.replace(request, wish=None))
             if not self.at_once or not ticked.turns:
                 return ticked
             self.begins += 1
             for turn in ticked.turns:
                 await super().done(turn.id, block="b", pause_ms=0, pause_reason="")
             return msgspec.structs.replace(ticked, turns=(), begun=self.answer)
-        return await super().tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board, wish=wish)
+        return await super().tick(request)
 
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
         """Count; return the configured answer, and give the turn back as the script does."""

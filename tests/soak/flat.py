@@ -11,12 +11,12 @@ from tests.scenes.fleet import Fleet, get
 from tests.servers import Server
 
 MEASURES = {"memory": "MB", "file handles": "", "tasks": "", "Redis connections": "", "Redis keys": "", "blocks": ""}
-"""What is measured, over all replicas, with units."""
+"""The measures over all replicas, with units."""
 GROWTH = {"memory": 6, "file handles": 12, "tasks": 12, "Redis connections": 6, "Redis keys": 20, "blocks": 20}
-"""By how much the last third's median may exceed the middle third's: some requests more or less under way, no more."""
-REST = {"tasks": 3, "file handles but for Redis": 6, "Redis keys": 10}
-"""By how much these may exceed, once the load is over, what they were before: idle connections to the upstream are
-kept for a minute, and a key or two have yet to expire. Pooled connections to Redis stay: their pool is bounded."""
+"""How far the last third's median may exceed the middle third's, as requests in progress vary."""
+REST = {"tasks": 3, "file handles except Redis": 6, "Redis keys": 10}
+"""How far these may exceed their initial values once the load is over: idle connections to the upstream are kept for a
+minute, and a few keys have yet to expire. Pooled connections to Redis stay open, up to the size of the pool."""
 _METRICS = {
     "process_resident_memory_bytes": ("memory", 1e-6),
     "process_open_fds": ("file handles", 1),
@@ -56,7 +56,7 @@ def thirds(samples: Sequence[Sample], name: str) -> tuple[float, float, float]:
 
 
 def grown(samples: Sequence[Sample]) -> list[str]:
-    """Return, in words, what has not stayed flat."""
+    """Describe each measure that has not stayed flat."""
     found = []
     for name, allowed in GROWTH.items():
         _, middle, last = thirds(samples, name)
@@ -76,6 +76,6 @@ def left_over(before: Sample, after: Sample) -> list[str]:
 
 
 def _at_rest(sample: Sample, name: str) -> float:
-    if name == "file handles but for Redis":
+    if name == "file handles except Redis":
         return sample.values["file handles"] - sample.values["Redis connections"]
     return sample.values[name]

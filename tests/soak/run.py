@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from service.sandbox.faults import CutOff, ErrorCode, Fault, Hang, HangUp, HttpStatus, Latency
+from service.sandbox.faults import CutOff, ErrorCode, Hang, HangUp, HttpStatus, Latency, SandboxFault
 from tests.bench.machine import facts, table
 from tests.scenes.fleet import Fleet, fleet
 from tests.servers import Server
@@ -20,9 +20,9 @@ from tests.soak.load import CALLERS, Load, mixed
 REPLICAS = 3
 CYCLE_S = 25.0
 """Each cycle has one kind of fault, for a third of it. All eight take a third of ten minutes: its thirds are alike."""
-FAULTS: tuple[tuple[str, Fault | str], ...] = (
+FAULTS: tuple[tuple[str, SandboxFault | str], ...] = (
     # First, so that the data in Redis has the other seven to grow before the end.
-    ("Valkey is killed, and back after 1 s, empty", "kill"),
+    ("Valkey is killed and restarted empty after 1 s", "kill"),
     ("latency of 100 to 400 ms", Latency(there_ms=20, there_spread_ms=60, back_ms=100, back_spread_ms=300)),
     ("502 for every second call", HttpStatus(status=502, every=2)),
     ("Valkey hangs for 2 s", "freeze"),
@@ -33,7 +33,7 @@ FAULTS: tuple[tuple[str, Fault | str], ...] = (
 )
 
 
-async def cause(gateways: Fleet, valkey: Server, fault: Fault | str) -> None:
+async def cause(gateways: Fleet, valkey: Server, fault: SandboxFault | str) -> None:
     """Cause a fault, and end it after its time."""
     if isinstance(fault, str):
         await asyncio.to_thread(valkey.freeze if fault == "freeze" else valkey.kill)
@@ -128,29 +128,29 @@ def _report(
     took_s: float, *, rows: list[tuple[str, ...]], seen: Counter[str], worst: int, calls: int, faults: list[str]
 ) -> str:
     head = ("over all replicas", "before", "first third", "middle third", "last third", "at rest after", "may grow by")
-    verdict = "All as it must be." if not faults else "Not as it must be: " + "; ".join(faults) + "."
-    answers = table(("what came back", "times"), [(name, f"{count:,}") for name, count in sorted(seen.items())])
+    verdict = "All checks passed." if not faults else "Failed: " + "; ".join(faults) + "."
+    answers = table(("outcome", "times"), [(name, f"{count:,}") for name, count in sorted(seen.items())])
     rest = ", ".join(f"{name} {allowed}" for name, allowed in REST.items())
     kinds = "\n".join(f"- {name}" for name, _ in FAULTS)
     return f"""# Mixed load with faults
 
-One run of `make soak`, {took_s / 60:.1f} minutes with start and end. {verdict}
+One run of `make soak`, {took_s / 60:.1f} minutes including start and end. {verdict}
 
 {facts()}
 
-{REPLICAS} replicas and a Valkey, whole processes, the sandbox upstream beside them. Load: hits, pages, streams, a rare
-caller, callers who hang up, purges. Every {CYCLE_S:.0f} s one of these, in turn:
+{REPLICAS} replicas, a Valkey and the sandbox upstream, all as separate processes. Load: hits, pages, streams, a rare
+caller, callers that disconnect, purges. Every {CYCLE_S:.0f} s one of these faults, in turn:
 
 {kinds}
 
-Worst second at the upstream, by its own arrivals: **{worst}**, of {calls:,} calls.
+Worst second at the upstream, by time of arrival: **{worst}**, of {calls:,} calls.
 
 {table(head, rows)}
 
-A third's figure is the median of its samples, one each two seconds while no fault of its cycle lasts. Flat means: the
-last third's median is above the middle third's by no more than the last column says. And within 90 s of the load's end
-these have to be back at what they were before it, but for so many: {rest}.
-Pooled connections to Redis stay open, as many as the pool allows; blocks stay in memory until others need their room.
+Each third shows the median of its samples, taken every two seconds while no fault is active. A measure is flat if the
+last third's median exceeds the middle third's by at most the last column. Within 90 s after the load ends, these must
+return to their initial values, within a tolerance: {rest}.
+Pooled connections to Redis stay open, up to the size of the pool; blocks stay in memory until others need the space.
 
 {answers}
 """

@@ -7,10 +7,10 @@ from tools.check_tree import (
     LARGE_BINARIES,
     LINES_MAX,
     LONG_FILES,
-    classes_of_one_name,
     decisions_out_of_index,
     large_binaries,
     long_files,
+    names_defined_twice,
     names_of_nothing,
 )
 
@@ -37,12 +37,18 @@ def test_long_files(tmp_path: Path) -> None:
     assert not list(long_files(tmp_path, []))
 
 
-def test_classes_of_one_name(tmp_path: Path) -> None:
-    """Two classes of one name are found with their places, in one file or two; private ones may share a name."""
-    (tmp_path / "one.py").write_text("class Slot:\n    class Told: ...\nclass _Own: ...\n")
+def test_names_defined_twice(tmp_path: Path) -> None:
+    """Two classes, functions or types of one name are found with their places; private ones may share a name."""
+    (tmp_path / "one.py").write_text("class Slot:\n    class Told: ...\nSend = list[int]\nMAX = 1\nT = 1\n_own = 1\n")
     (tmp_path / "room").mkdir()
-    (tmp_path / "room" / "two.py").write_text("class Told: ...\nclass _Own: ...\n")
-    assert list(classes_of_one_name(tmp_path)) == ["class Told has 2 definitions: one.py:2, room/two.py:1"]
+    (tmp_path / "room" / "two.py").write_text(
+        "class Told:\n    def see(self): ...\ndef Send(): ...\nMAX = 1\nT = 1\nclass _Own: ...\ndef run(): ...\n"
+    )
+    (tmp_path / "three.py").write_text("class _Own: ...\ndef run(): ...\ndef see(): ...\n")
+    assert list(names_defined_twice(tmp_path)) == [
+        "Send has 2 definitions: one.py:3, room/two.py:3",
+        "Told has 2 definitions: one.py:2, room/two.py:1",
+    ]
 
 
 def test_decisions_out_of_index(tmp_path: Path) -> None:

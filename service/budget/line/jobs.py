@@ -11,8 +11,8 @@ from service.model.origin import Origin
 class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
     """A call that did not yield the block, and why.
 
-    `head` is that of the part of the block that the call has stored, b"" for none. `again`: worth another turn; `stop`:
-    no other call for the app would do better.
+    `head` is the head of the part of the block that the call stored, b"" for none. `again` means that another turn is
+    worthwhile, `stop` that no other call for the app would succeed.
     """
 
     error: Exception
@@ -24,7 +24,8 @@ class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Payer(msgspec.Struct, frozen=True, kw_only=True):
-    """The caller whose turn a call uses, the first of its requests for the block, and how long that one has waited."""
+    """The caller whose turn a call uses, the origin of its first request for the block, and how long that request
+    waited."""
 
     caller: str
     origin: Origin

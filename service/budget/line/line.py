@@ -1,6 +1,6 @@
 """The line of one replica for one app: requests wait in it and use the scheduler's turns.
 
-A request only waits. Calls to the scheduler and to the upstream run in tasks of the line, which are never cancelled: a
+A request only waits. Calls to the scheduler and the upstream run in the line's own tasks, which are never cancelled: a
 request that ends early gives up its place without disturbing them.
 """
 
@@ -16,7 +16,7 @@ from service.budget.line.jobs import Fetched, Job, LineIsFull, TooLong
 from service.budget.line.queue import BlockState, Waiter
 from service.budget.line.turns import Turns
 from service.budget.line.waiters import Waiters
-from service.budget.scheduler.interfaces import Board, Rules, Scheduler, Ticked, WaitingCount
+from service.budget.scheduler.interfaces import Board, Rules, Scheduler, Ticked, TickRequest, WaitingCount
 from service.model.errors import ShuttingDown, StoreUnavailable
 from service.model.origin import NOBODY, Origin
 
@@ -33,7 +33,7 @@ AWAY_IDLE_S = 1.0
 LOOKER_S = 1.0
 """How long `look` waits for the scheduler's answer."""
 HEARD_S = 1.0
-"""How long ago a fetch may have ended for a new request to have looked for its block too early: the longest look-up."""
+"""How long an ended fetch is remembered: a new request may have looked for the block before it was stored."""
 HEARD_MAX = 256
 """The ended fetches to remember."""
 
@@ -131,8 +131,8 @@ class Line:
             self._waiters.leave(block, waiter)
 
     def heard(self, block_key: str) -> None:
-        """Called when any replica has ended a fetch of the block: look for it if a request here waits for it, or enters
-        the line soon, having looked before the block was stored."""
+        """Called when any replica has ended a fetch of the block. Look up the block if a request here waits for it, or
+        enters the line soon after a lookup that was too early."""
         self._heard_at_s.pop(block_key, None)
         self._heard_at_s[block_key] = asyncio.get_running_loop().time()
         if len(self._heard_at_s) > HEARD_MAX:
@@ -176,12 +176,12 @@ class Line:
         return asyncio.get_running_loop().time() - self._ticked_at_s
 
     def pause_s(self) -> float:
-        """Return what is left of the upstream's pause as known from `last`, in seconds; 0 for none."""
+        """Return the remaining time of the upstream's pause according to `last`, in seconds; 0 for none."""
         return 0.0 if self.last is None else max(self.last.pause_in_ms / 1000 - self.seen_s(), 0.0)
 
     @property
     def turn_ends(self) -> Counter[tuple[str, str]]:
-        """How this replica's turns have ended: counts by caller and word of TURN_ENDS."""
+        """How this replica's turns ended: counts by caller and TURN_ENDS."""
         return self._turns.ends
 
     @property
@@ -197,7 +197,7 @@ class Line:
         self._tick_soon()
 
     async def aclose(self) -> None:
-        """Reject waiting requests, let calls under way finish and give the turns back."""
+        """Reject waiting requests, let calls in progress finish and give the turns back."""
         self.leave()
         await self._turns.aclose()
         self._stopped = True
@@ -290,8 +290,9 @@ class Line:
 
     async def _ask(self, rows: tuple[WaitingCount, ...], *, returned: tuple[int, ...], wants_board: bool) -> Ticked:
         wish = self._turns.wish() if rows else None
+        request = TickRequest(waiting=rows, returned=returned, wants_board=wants_board, wish=wish)
         try:
-            return await self._scheduler.tick(rows, returned=returned, quiet=False, wants_board=wants_board, wish=wish)
+            return await self._scheduler.tick(request)
         except BaseException:
             self._turns.lose_wish()
             raise

@@ -32,21 +32,21 @@ log = structlog.get_logger()
 LOOK_S = 1.0
 """How often to look for a block that another replica is fetching, in case its message was lost."""
 DONE_TRIES = 5
-"""How many times to try to report the end of a fetch; after that, its leases expire instead."""
+"""How often to try to report the end of a fetch; after that, its leases expire."""
 DONE_AGAIN_S = 0.1
-"""The delay before the second try; doubled before each further one."""
+"""The delay before the second try; doubles with each further one."""
 TIMER_MS = 1
-"""By how much an event loop may wake early: uvloop counts whole milliseconds."""
+"""How early an event loop may wake: uvloop counts whole milliseconds."""
 TURN_ENDS = ("used", "joined", "known", "paused", "lapsed", "returned", "lost")
-"""How a turn may end: used for a call; refunded because the block was being fetched, was already stored, or the
-upstream had asked for a pause; lapsed; given back unused; lost because an answer of Redis was."""
+"""How a turn ends: used for a call; refunded because the block was being fetched or already stored, or the upstream had
+requested a pause; lapsed; given back unused; lost with an answer from Redis."""
 
 
 class Turns:
     """Uses the turns that the scheduler gives, and looks for blocks that other replicas fetch.
 
-    `returned` holds turns to give back with the next tick, which `tick_soon` requests. `ends` counts the turns by
-    caller and word of TURN_ENDS. `used` is called once with the caller of each turn that becomes a call.
+    `returned` holds turns to give back with the next tick, which `tick_soon` requests. `ends` counts turns by caller
+    and TURN_ENDS. `used` is called once with the caller of each turn that becomes a call.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Turns:
             self.look_for(block)
 
     def lose_wish(self) -> None:
-        """Give the turn back with the next tick that is answered, since no answer says whether it has begun."""
+        """Give the turn back with the next tick that gets an answer, because it is unknown whether it has begun."""
         if self._wish is not None:
             self.returned.append(self._wish[0].id)
             self.grant(None)
@@ -174,7 +174,7 @@ class Turns:
                 self._wait_again(block)
                 self._give_back(turn)
                 return
-            self.ends[turn.caller, end_of(answer)] += 1
+            self.ends[turn.caller, turn_end_of(answer)] += 1
             match answer:
                 case Begun(usable_in_ms=usable_in_ms):
                     self._used(turn.caller)
@@ -182,7 +182,7 @@ class Turns:
                 case Joined(lease_in_ms=lease_in_ms):
                     self._join(block, lease_s=lease_in_ms / 1000)
                 case AlreadyStored(head=head):
-                    block.known = head  # set before the look-up, which may fail: the next turn must begin in any case
+                    block.known = head  # set before the lookup, which may fail: the next turn must begin in any case
                     await self._look(block)
                     self._wait_again(block)
                 case Lapsed():
@@ -334,7 +334,7 @@ class Turns:
                 self._wait_again(block)
 
     def _is_elsewhere(self, block: QueuedBlock, join: int) -> bool:
-        """Return whether the block still waits for the fetch elsewhere that it has joined."""
+        """Return whether the block is still waiting for the other replica's fetch that it joined."""
         return self._waiters.queue.holds(block) and block.state is BlockState.ELSEWHERE and block.joins == join
 
 
@@ -367,8 +367,8 @@ class _CallSlot:
             raise UpstreamUnreachable("connecting took too long: the slot was lost", app=self._app)
 
 
-def end_of(answer: Beginning) -> str:
-    """Return the word of TURN_ENDS for an answer to `begin`."""
+def turn_end_of(answer: Beginning) -> str:
+    """Return the member of TURN_ENDS for an answer to `begin`."""
     match answer:
         case Begun():
             return "used"

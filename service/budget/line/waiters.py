@@ -47,7 +47,7 @@ class Waiters:
             self.queue.leave(block, waiter.caller)
 
     def begin_call(self, block: QueuedBlock, caller: str, *, now_s: float) -> Payer:
-        """Note that a call for the block begins in the caller's turn, and return its payer."""
+        """Record that a call for the block begins in the caller's turn, and return its payer."""
         block.called_at_s = now_s
         first = next((waiter for waiter in block.waiters if waiter.caller == caller), None)
         if first is None:
@@ -57,13 +57,13 @@ class Waiters:
         return Payer(caller=caller, origin=first.origin, waited_s=max(now_s - first.entered_s, 0.0))
 
     def end_call(self, block: QueuedBlock, *, now_s: float) -> None:
-        """Note that the call for the block has ended."""
+        """Record that the call for the block has ended."""
         for waiter in block.waiters:
             waiter.called_s += _call_s(block, waiter, now_s=now_s)
         block.called_at_s = None
 
     def charge(self, block: QueuedBlock, waiter: Waiter, *, now_s: float) -> None:
-        """Add what a request's wait for the block has cost, up to now, to the cost of its origin."""
+        """Add the cost of a request's wait for the block so far to its origin's cost."""
         cost = waiter.origin.cost
         if cost is not None:
             called_s = waiter.called_s + _call_s(block, waiter, now_s=now_s)
@@ -86,7 +86,7 @@ class Waiters:
             self._refuse(block, waiter)
 
     def judge_all(self, *, now_s: float, again: bool) -> None:
-        """Judge the requests that have not been judged yet, or all of them with `again`."""
+        """Estimate the wait of requests that have no estimate yet, or of all of them with `again`."""
         for block, waiter in tuple(self._all()):
             if again or not waiter.judged:
                 self.judge(block, waiter, now_s=now_s)
@@ -130,13 +130,13 @@ class Waiters:
         self.queue.close(block)
 
     def fail_waiting(self, error: Exception) -> None:
-        """Fail all waiting requests, except those for which this replica has a call under way."""
+        """Fail all waiting requests, except those for which this replica has a call in progress."""
         for block in tuple(self.queue.blocks.values()):
             if block.state not in (BlockState.BEGINNING, BlockState.CALLING):
                 self.fail(block, error)
 
     def has_unjudged(self) -> bool:
-        """Return whether any request in line has not yet been judged by its expected wait."""
+        """Return whether any request in line has no estimate yet."""
         return any(not waiter.judged and block.state is BlockState.WAITING for block, waiter in self._all())
 
     def _refuse(self, block: QueuedBlock, waiter: Waiter) -> None:
@@ -152,5 +152,5 @@ class Waiters:
 
 
 def _call_s(block: QueuedBlock, waiter: Waiter, *, now_s: float) -> float:
-    """Return for how long the request has waited for the call under way."""
+    """Return how long the request has waited for the call in progress."""
     return 0.0 if block.called_at_s is None else now_s - max(block.called_at_s, waiter.entered_s)

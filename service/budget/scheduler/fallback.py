@@ -21,8 +21,7 @@ from service.budget.scheduler.interfaces import (
     Rules,
     Scheduler,
     Ticked,
-    WaitingCount,
-    Wish,
+    TickRequest,
 )
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.outage import Outage
@@ -32,13 +31,13 @@ from service.model.errors import StoreUnavailable
 PROBE_S = 0.5
 """The longest time between two calls to Redis, even while idle: all replicas must agree on whether it is away."""
 NOTICE_MARGIN_S = 0.25
-"""How late a probe may be beyond Redis's own time-outs: a busy event loop, a breaker's rest."""
+"""How late a probe may be beyond Redis' timeouts, because of a busy event loop or the breaker."""
 
 log = structlog.get_logger()
 
 
 def notice_s(timeout_s: float) -> float:
-    """Return how far apart replicas may notice a change: a probe hangs, is refused, and the next one succeeds."""
+    """Return how far apart replicas may detect a change: a probe hangs, is refused, and the next one succeeds."""
     return PROBE_S + NOTICE_MARGIN_S + 3 * timeout_s
 
 
@@ -46,8 +45,8 @@ class FallbackScheduler:
     """A Scheduler that forwards to the shared one and, while that is away, gives out this replica's share.
 
     Runs from `start` to `aclose`. Turns are valid only on the side that gave them; on the other side they have lapsed.
-    `grace_s` is how long Redis must be away before sharing starts; for `notice_s` see the function of that name;
-    `clock_s` is monotonic.
+    `grace_s` is how long Redis must be away before sharing starts; for `notice_s` see the function; `clock_s` is
+    monotonic.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class FallbackScheduler:
 
     @property
     def calls_alone(self) -> int | None:
-        """Return this replica's share of the calls while it relies on that, else None."""
+        """Return this replica's share of the calls while it uses that share, else None."""
         return None if self._own is None else self._own_rules.calls
 
     def start(self) -> None:
@@ -96,44 +95,34 @@ class FallbackScheduler:
             await self._prober
 
     async def probe(self) -> None:
-        """Send Redis an empty report. After sharing, ask for a quiet window, since no turn of our own can begin any
-        more."""
+        """Send Redis an empty report. After sharing, request a quiet window, because no local turn can begin
+        anymore."""
         shared_until_now = self._own is not None
         try:
-            await self._tick_shared((), returned=(), quiet=False, wants_board=False)
+            await self._tick_shared(TickRequest())
             if shared_until_now:
-                await self._tick_shared((), returned=(), quiet=True, wants_board=False)
+                await self._tick_shared(TickRequest(quiet=True))
                 if pause_ms := self._pause_left_ms():
                     await self._shared.done(0, block="", pause_ms=pause_ms, pause_reason=self._pause_reason)
         except StoreUnavailable:
             pass
 
-    async def tick(
-        self,
-        waiting: tuple[WaitingCount, ...],
-        *,
-        returned: tuple[int, ...],
-        quiet: bool,
-        wants_board: bool,
-        wish: Wish | None = None,
-    ) -> Ticked:
+    async def tick(self, request: TickRequest) -> Ticked:
         """See `Scheduler.tick`. Raise StoreUnavailable only during the grace period. Wishes are for the shared side.
 
         Turns that could not begin now, since Redis was not seen to be away recently, are not listed.
         """
         if self._own is None:
             try:
-                return await self._tick_shared(
-                    waiting, returned=returned, quiet=quiet, wants_board=wants_board, wish=wish
-                )
+                return await self._tick_shared(request)
             except StoreUnavailable:
                 if self._own is None:
                     raise
-        quiet = quiet or self._outage.owed_until_s is not None
-        ticked = await self._own.tick(waiting, returned=returned, quiet=quiet, wants_board=wants_board)
+        request = self._kept_quiet(msgspec.structs.replace(request, wish=None))
+        ticked = await self._own.tick(request)
         if not self._outage.may_begin_alone(now_s=self._clock_s()):
             ticked = msgspec.structs.replace(ticked, turns=())
-        self._note(ticked, asked_s=self._clock_s(), quiet=quiet)
+        self._note(ticked, asked_s=self._clock_s(), quiet=request.quiet)
         return ticked if ticked.board is None else msgspec.structs.replace(ticked, board=self._scaled(ticked.board))
 
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
@@ -161,31 +150,25 @@ class FallbackScheduler:
     def _side(self) -> Scheduler:
         return self._shared if self._own is None else self._own
 
-    async def _tick_shared(
-        self,
-        waiting: tuple[WaitingCount, ...],
-        *,
-        returned: tuple[int, ...],
-        quiet: bool,
-        wants_board: bool,
-        wish: Wish | None = None,
-    ) -> Ticked:
+    async def _tick_shared(self, request: TickRequest) -> Ticked:
         """Tick the shared scheduler. Ticks must not overlap, since each report replaces the one before it."""
         async with self._asking:
             asked_s = self._asked_s = self._clock_s()
-            quiet = quiet or self._outage.owed_until_s is not None
+            request = self._kept_quiet(request)
             try:
-                ticked = await self._shared.tick(
-                    waiting, returned=returned, quiet=quiet, wants_board=wants_board, wish=wish
-                )
+                ticked = await self._shared.tick(request)
             except StoreUnavailable:
                 await self._missed(asked_s)
                 raise
             self._answered()
-            self._note(ticked, asked_s=asked_s, quiet=quiet)
-            if wish is not None and isinstance(ticked.begun, Begun):
-                self._begun.add(wish.turn)
+            self._note(ticked, asked_s=asked_s, quiet=request.quiet)
+            if request.wish is not None and isinstance(ticked.begun, Begun):
+                self._begun.add(request.wish.turn)
             return ticked
+
+    def _kept_quiet(self, request: TickRequest) -> TickRequest:
+        """Return the request, with a quiet window if one is owed."""
+        return request if self._outage.owed_until_s is None else msgspec.structs.replace(request, quiet=True)
 
     async def _missed(self, asked_s: float) -> None:
         self._outage = self._outage.failed(asked_s=asked_s, now_s=self._clock_s())
@@ -193,7 +176,7 @@ class FallbackScheduler:
             return
         log.warning("budget.shares", app=self._app, calls=self._own_rules.calls)
         own = LocalScheduler(Policy(self._own_rules), lambda: self._clock_s() * 1000)
-        await own.tick((), returned=(), quiet=True, wants_board=False)
+        await own.tick(TickRequest(quiet=True))
         self._outage = self._outage.kept_quiet(asked_s=self._clock_s())
         await own.done(0, block="", pause_ms=self._pause_left_ms(), pause_reason=self._pause_reason)
         self._change_to(own)

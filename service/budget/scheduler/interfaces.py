@@ -5,6 +5,7 @@ alone). All times are milliseconds. Delays (`*_in_ms`) count from the moment of 
 """
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -66,7 +67,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ahead_max_ms(self) -> int:
-        """Return how long before it is usable a turn may be given at most, however slow Redis is."""
+        """Return the longest time before it is usable that a turn may be given, however slow Redis is."""
         return max(self.ahead_ms, self.window_ms // 4)
 
     @property
@@ -76,13 +77,14 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def longest_ms(self) -> int:
-        """Return how long a slot may be taken at most from its `begin`, if no answer comes: the call may be sent
-        `ahead_max_ms` later. After a loss all slots are taken for so long, since any may have begun just before."""
+        """Return the longest time that a slot may be taken from its `begin` if no answer comes: the call may be sent
+        `ahead_max_ms` later. After a loss, all slots are taken for this long, because any may have begun just
+        before."""
         return self.ahead_max_ms + self.taken_ms
 
     def ahead_for(self, round_trip_ms: float) -> int:
-        """Return how long before they are usable to give turns, if a call to the scheduler takes this long: a tick and
-        a `begin` fit in between."""
+        """Return how early to give turns if a call to the scheduler takes `took_ms`: a tick and a `begin` must fit
+        in."""
         return min(self.ahead_ms + int(2 * round_trip_ms), self.ahead_max_ms)
 
 
@@ -151,11 +153,21 @@ class Ticked(msgspec.Struct, frozen=True, kw_only=True):
     board: Board | None
     begun: "Begun | Joined | AlreadyStored | None" = None
 
+    def by_own_clock(self, wait_ms: Callable[[int], int]) -> "Ticked":
+        """Return the answer with its waits shortened by `wait_ms`, see `ServerClock.wait_ms`."""
+        begun = self.begun.by_own_clock(wait_ms) if isinstance(self.begun, Begun) else self.begun
+        due_in_ms = None if self.due_in_ms is None else wait_ms(self.due_in_ms)
+        return msgspec.structs.replace(self, due_in_ms=due_in_ms, begun=begun)
+
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
     """The slot is taken; send the call in `usable_in_ms`, no sooner."""
 
     usable_in_ms: int = 0
+
+    def by_own_clock(self, wait_ms: Callable[[int], int]) -> "Begun":
+        """See `Ticked.by_own_clock`."""
+        return Begun(usable_in_ms=wait_ms(self.usable_in_ms))
 
 
 class Joined(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,7 +190,7 @@ class Lapsed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Paused(msgspec.Struct, frozen=True, kw_only=True):
-    """The upstream asked for a pause. The turn is refunded."""
+    """The upstream has requested a pause. The turn is refunded."""
 
     pause_in_ms: int
     reason: str
@@ -206,23 +218,25 @@ FIRST_WISH = 2**52
 """Turns with smaller ids are numbered by the scheduler."""
 
 
+class TickRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A replica's report, with its requests.
+
+    No call was made with a `returned` turn, nor will be. `quiet` takes all slots for one window: calls may have been
+    made outside the shared budget. `wish` saves a call of `begin`; its block is counted in `waiting`.
+    """
+
+    waiting: tuple[WaitingCount, ...] = ()
+    returned: tuple[int, ...] = ()
+    quiet: bool = False
+    wants_board: bool = False
+    wish: Wish | None = None
+
+
 class Scheduler(Protocol):
     """Gives out the turns of one app. Methods raise StoreUnavailable if it cannot be reached."""
 
-    async def tick(
-        self,
-        waiting: tuple[WaitingCount, ...],
-        *,
-        returned: tuple[int, ...],
-        quiet: bool,
-        wants_board: bool,
-        wish: Wish | None = None,
-    ) -> Ticked:
-        """Replace this replica's report, give back the `returned` turns and return its unused turns.
-
-        No call was made with a returned turn, nor will be. `quiet` takes all slots for one window: calls may have been
-        made outside the shared budget. `wish` saves a call of `begin`; the block is counted in `waiting`.
-        """
+    async def tick(self, request: TickRequest) -> Ticked:
+        """Replace this replica's report, give back its returned turns and return its unused turns."""
         ...
 
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:

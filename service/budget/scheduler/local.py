@@ -1,10 +1,9 @@
 """A scheduler within one process, for a replica's own share while Redis is away and for testing the policy."""
 
 from collections.abc import Callable
+from functools import partial
 
-import msgspec
-
-from service.budget.scheduler.interfaces import Beginning, Begun, Ticked, WaitingCount, Wish
+from service.budget.scheduler.interfaces import Beginning, Begun, Ticked, TickRequest
 from service.budget.scheduler.policy import Policy
 from service.budget.scheduler.report_changes import ReportChanges
 from service.budget.scheduler.server_clock import ServerClock, any_chance, monotonic_ms
@@ -39,35 +38,26 @@ class LocalScheduler:
         self._changes = ReportChanges()
         self._callers: dict[int, str] = {}
 
-    async def tick(
-        self,
-        waiting: tuple[WaitingCount, ...],
-        *,
-        returned: tuple[int, ...],
-        quiet: bool,
-        wants_board: bool,
-        wish: Wish | None = None,
-    ) -> Ticked:
+    async def tick(self, request: TickRequest) -> Ticked:
         """See `Scheduler.tick`."""
         now_ms = self._clock_ms()
-        changes = self._changes.changes(waiting, now_ms=now_ms)
+        wish = request.wish
+        changes = self._changes.changes(request.waiting, now_ms=now_ms)
         ticked = self._policy.tick(
             self._reading(now_ms),
             self._replica,
-            waiting,
+            request.waiting,
             changed=None if changes.whole else frozenset(row.caller for row in changes.rows),
-            returned=returned,
-            quiet=quiet,
-            wants_board=wants_board,
+            returned=request.returned,
+            quiet=request.quiet,
+            wants_board=request.wants_board,
             wish=wish,
             stored=b"" if wish is None else self._head(wish.block_key),
         )
-        arrived_ms = self._answered(now_ms)
+        wait_ms = self._answered(now_ms)
         self._changes.answered(taken=wish.caller if wish and ticked.begun else None)
         self._callers = {turn.id: turn.caller for turn in ticked.turns}
-        due_in_ms = None if ticked.due_in_ms is None else self._wait_ms(ticked.due_in_ms, arrived_ms)
-        begun = self._begun(ticked.begun, arrived_ms) if isinstance(ticked.begun, Begun) else ticked.begun
-        return msgspec.structs.replace(ticked, due_in_ms=due_in_ms, begun=begun)
+        return ticked.by_own_clock(wait_ms)
 
     async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
         """See `Scheduler.begin`."""
@@ -82,8 +72,8 @@ class LocalScheduler:
             known=known[:HEAD_BYTES],
             stored=self._head(block_key),
         )
-        arrived_ms = self._answered(now_ms)
-        return self._begun(beginning, arrived_ms) if isinstance(beginning, Begun) else beginning
+        wait_ms = self._answered(now_ms)
+        return beginning.by_own_clock(wait_ms) if isinstance(beginning, Begun) else beginning
 
     async def done(
         self, turn: int, *, block: str, pause_ms: int, pause_reason: str, took_ms: int | None = None
@@ -116,15 +106,9 @@ class LocalScheduler:
             chance=self._chance(),
         )
 
-    def _answered(self, sent_ms: float) -> float:
-        arrived_ms = self._clock_ms()
-        self._server_clock.answered(self._policy.epoch, self._policy.now, sent_ms=sent_ms, now_ms=arrived_ms)
-        return arrived_ms
-
-    def _begun(self, begun: Begun, arrived_ms: float) -> Begun:
-        return Begun(usable_in_ms=self._wait_ms(begun.usable_in_ms, arrived_ms))
-
-    def _wait_ms(self, in_ms: int, arrived_ms: float) -> int:
-        return self._server_clock.wait_ms(
-            in_ms, since_ms=self._policy.now, within_ms=self._policy.rules.window_ms, now_ms=arrived_ms
-        )
+    def _answered(self, sent_ms: float) -> Callable[[int], int]:
+        """Learn from the answer that arrives now; return what shortens its waits, see `ServerClock.wait_ms`."""
+        arrived_ms, since_ms = self._clock_ms(), self._policy.now
+        self._server_clock.answered(self._policy.epoch, since_ms, sent_ms=sent_ms, now_ms=arrived_ms)
+        window_ms = self._policy.rules.window_ms
+        return partial(self._server_clock.wait_ms, since_ms=since_ms, within_ms=window_ms, now_ms=arrived_ms)

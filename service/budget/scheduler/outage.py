@@ -32,7 +32,7 @@ class Outage(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(failed, shares=True, owed_until_s=now_s + self._rest_s)
 
     def answered(self, *, now_s: float) -> "Outage":
-        """Record an answer from Redis. A replica that has shared owes quiet to those that have not noticed yet."""
+        """Record an answer from Redis. A replica that has shared owes quiet to those that have not detected it yet."""
         if self.failing_since_s is None:
             return self
         owed_until_s = now_s + self._rest_s if self.shares else self.owed_until_s
@@ -50,5 +50,5 @@ class Outage(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _rest_s(self) -> float:
-        """Return for how long quiet ticks go on: one alone is quiet for `quiet_s`."""
+        """Return how long quiet ticks continue: a single one is quiet for `quiet_s`."""
         return max(self.notice_s - self.quiet_s, 0.0) + self.ahead_s

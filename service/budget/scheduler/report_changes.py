@@ -1,4 +1,4 @@
-"""The part of a replica's report that the scheduler does not know yet, so that a tick sends only that."""
+"""The changes in a replica's report, so that a tick sends only what the scheduler does not know yet."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from service.budget.scheduler.interfaces import WaitingCount
 from service.budget.scheduler.state import SAME_MS
 
 WHOLE_EVERY = 256
-"""Send the whole report every so many ticks, so that any loss is repaired within about a minute."""
+"""Every how many ticks to send the whole report, so that any loss is repaired within about a minute."""
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ from service.model.errors import StoreUnavailable
 from service.store.interfaces import Script, Store
 
 SHEBANG = "#!lua flags=allow-oom\n"
-"""Run the script even if Redis is out of memory: it keeps a few kilobytes, and frees some of them."""
+"""Run the script even if Redis is out of memory: it needs only a few kilobytes."""
 LEFT_MAX = 32
 """How many superseded runs are remembered: a server that still has one of them has outdated state."""
 TRIES = 4
@@ -28,7 +28,7 @@ NEWER_S = 10
 """How long after its last call a newer release is left alone."""
 
 _MARK = "-- run {run} has begun here\nreturn {{1}}"
-"""Must never change: older and newer releases look for the same text."""
+"""Must never change: all releases look for the same text."""
 
 # KEYS: 1 state. ARGV: 1 the format of this release. Returns {the state's run, or '', or 'newer'}.
 _CURRENT = """

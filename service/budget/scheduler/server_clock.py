@@ -8,7 +8,7 @@ from collections import deque
 import msgspec
 
 RECENT_MAX = 32
-"""How many of the latest answers to judge the way to the server by."""
+"""How many of the latest answers to derive the round-trip time from."""
 
 
 def monotonic_ms() -> float:
@@ -48,7 +48,7 @@ class ServerClock:
         self._recent.append(_Answer(script_ms=script_ms, ahead_ms=ahead_ms, took_ms=now_ms - sent_ms))
 
     def wait_ms(self, in_ms: int, *, since_ms: int, within_ms: int, now_ms: float) -> int:
-        """Return how long to wait from now until the script's time has surely come to `in_ms` after `since_ms`.
+        """Return how long to wait until the script's time has certainly reached `in_ms` after `since_ms`.
 
         At most `in_ms`, if the answer of `since_ms` has arrived; less if others had a shorter way. Of these, those of
         the last `within_ms` before the end count: if that is when a slot's rest ends, they are from within the rest,

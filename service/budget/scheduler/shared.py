@@ -19,6 +19,7 @@ from service.budget.scheduler.interfaces import (
     Rank,
     Rules,
     Ticked,
+    TickRequest,
     Turn,
     WaitingCount,
     Wish,
@@ -38,7 +39,7 @@ KEYS = ("slots", "tags", "reports", "flights", "shares", "order")
 """The ends of the names of the script's keys, in its order."""
 RESENDS = 3
 """How often per tick the script may request the whole report."""
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -72,10 +73,10 @@ class _Ticked(msgspec.Struct, array_like=True):
     board: _Board | None = None
 
 
-class _Answered(msgspec.Struct, Generic[Answer], frozen=True, kw_only=True):
+class _Answered(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """What the script has answered, its time then, and the replica's own when the answer arrived."""
 
-    value: Answer
+    value: T
     script_ms: int
     arrived_ms: float
 
@@ -119,28 +120,22 @@ class RedisScheduler:
         self._callers: dict[int, str] = {}
         self._rules = rules
 
-    async def tick(
-        self,
-        waiting: tuple[WaitingCount, ...],
-        *,
-        returned: tuple[int, ...],
-        quiet: bool,
-        wants_board: bool,
-        wish: Wish | None = None,
-    ) -> Ticked:
+    async def tick(self, request: TickRequest) -> Ticked:
         """See `Scheduler.tick`. A wish's `block_key` must have the same hash tag as the scheduler's own keys."""
         now_ms, chance = self._clock_ms(), self._chance()
+        waiting, wish = request.waiting, request.wish
         count = sum(row.count for row in waiting)
         urgent = sum(row.count for row in waiting if not row.background)
+        asked = (request.returned, request.quiet, request.wants_board, count, urgent)
+        packed_wish = None if wish is None else _packed(wish, waiting)
         whole = False
         for _ in range(RESENDS):
             changes = self._changes.changes(waiting, now_ms=now_ms, whole=whole)
             rows = [(row.caller, row.weight, row.count, row.waited_ms, row.background) for row in changes.rows]
-            report = (count, urgent, changes.whole, changes.number, changes.base)
             try:
                 answered = await self._call(
                     "tick",
-                    (returned, quiet, wants_board, *report, None if wish is None else _packed(wish, waiting)),
+                    (*asked, changes.whole, changes.number, changes.base, packed_wish),
                     _Ticked,
                     packed=msgspec.msgpack.encode(rows),
                     block_key="" if wish is None else wish.block_key,
@@ -207,9 +202,7 @@ class RedisScheduler:
             in_ms, since_ms=answered.script_ms, within_ms=self._rules.window_ms, now_ms=answered.arrived_ms
         )
 
-    async def _asked(
-        self, op: str, args: tuple[object, ...], shape: type[Answer], *, block_key: str = ""
-    ) -> _Answered[Answer]:
+    async def _asked(self, op: str, args: tuple[object, ...], shape: type[T], *, block_key: str = "") -> _Answered[T]:
         now_ms, chance = self._clock_ms(), self._chance()
         answered = await self._call(op, args, shape, block_key=block_key, now_ms=now_ms, chance=chance)
         if answered is None:
@@ -220,13 +213,13 @@ class RedisScheduler:
         self,
         op: str,
         args: tuple[object, ...],
-        shape: type[Answer],
+        shape: type[T],
         *,
         packed: bytes = b"",
         block_key: str = "",
         now_ms: float,
         chance: int,
-    ) -> _Answered[Answer] | None:
+    ) -> _Answered[T] | None:
         """Return the answer, or None if the script only requested the whole report."""
         epoch, seen_ms = self._server_clock.read(now_ms)
         call = (op, self._packed_rules(), self._replica, epoch, seen_ms, chance, self._server_ms(), args)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from service.web.headers.field_list import list_items
 
 
-def choose(accept: bytes | None, offered: Sequence[str]) -> str | None:
+def choose_media_type(accept: bytes | None, offered: Sequence[str]) -> str | None:
     """Return the media type that the caller prefers, or None if it accepts none of those offered.
 
     With equal weights a type that is named wins over one that only matches a range, then the first offered wins.

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from service.model.callers import Caller
 from service.model.freshness import CacheDirectives
-from service.observe.request import Fields
+from service.observe.request import HeaderFields
 from service.web.headers.field_list import list_items
 
 DELTA_MAX_S = 2**31
@@ -28,7 +28,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     applied_s: int | None
 
 
-def cache_directives_of(fields: Fields, *, caller: Caller) -> CacheDirectives:
+def cache_directives_of(fields: HeaderFields, *, caller: Caller) -> CacheDirectives:
     """Parse `Cache-Control`, or `Pragma` if that is missing (RFC 9111, 5.4).
 
     Malformed directives are ignored, as are repetitions of a directive. A caller that may not force a fetch can't
@@ -47,7 +47,7 @@ def cache_directives_of(fields: Fields, *, caller: Caller) -> CacheDirectives:
     return replace(directives, no_cache=False, max_age_s=None, min_fresh_s=None, is_force_denied=True)
 
 
-def patience_of(fields: Fields, *, caller: Caller, default_s: float) -> Patience:
+def patience_of(fields: HeaderFields, *, caller: Caller, default_s: float) -> Patience:
     """Return how long the caller will wait: its `Prefer: wait` or the default, bounded by its `wait_max_s`.
 
     Only the first valid `wait` preference counts (RFC 7240, 2); malformed ones are ignored.

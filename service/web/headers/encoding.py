@@ -38,7 +38,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 _PLAIN = Choice(coding=None, takes_identity=True)
 
 
-def choose(accept_encoding: bytes | None, available: tuple[str, ...]) -> Choice:
+def choose_encoding(accept_encoding: bytes | None, available: tuple[str, ...]) -> Choice:
     """Select a coding. The order of `available`, best first, breaks ties.
 
     Codings that are not listed are not accepted, except identity. `*` matches only gzip, which every client supports.
@@ -96,7 +96,7 @@ class Encodings:
 
     def choose(self, accept_encoding: bytes | None, *, body_bytes: int) -> str | None:
         """Return the coding for a body of this size, None for none."""
-        choice = choose(accept_encoding, self._names)
+        choice = choose_encoding(accept_encoding, self._names)
         return None if body_bytes < SMALL_BYTES and choice.takes_identity else choice.coding
 
     def encode(self, body: bytes, *, key: Hashable, coding: str) -> bytes:
@@ -124,7 +124,7 @@ class StreamEncoding:
 
 def stream_encoding(accept_encoding: bytes | None) -> StreamEncoding | None:
     """Return the encoding of a stream, None for no compression. Zstandard would need megabytes for each stream."""
-    return StreamEncoding() if choose(accept_encoding, (GZIP,)).coding == GZIP else None
+    return StreamEncoding() if choose_encoding(accept_encoding, (GZIP,)).coding == GZIP else None
 
 
 def etag_for(etag: bytes, coding: str | None) -> bytes:

@@ -43,8 +43,8 @@ def _document() -> Json:
                 "key": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "The key that your service was given, or its Kubernetes service account's token for "
-                    "this gateway: `Authorization: Bearer KEY`.",
+                    "description": "Your service's key, or its Kubernetes service account's token for this gateway: "
+                    "`Authorization: Bearer KEY`.",
                 }
             },
             "parameters": request_fields(),

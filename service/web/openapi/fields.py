@@ -33,7 +33,7 @@ def request_fields() -> Json:
         ),
         "IfNoneMatch": _parameter(
             "If-None-Match",
-            "Entity tags of answers that the caller has; 304 without a body if one of them still matches. "
+            "Entity tags of responses that the caller has; 304 without a body if one of them still matches. "
             "`If-Match`, `If-Modified-Since` and `If-Unmodified-Since` are ignored: no resource can be written, and "
             "a list has no modification time.",
             ('W/"5b1851514c7adebff89685879cfc0b2d"', "the tag of an earlier answer"),
@@ -87,7 +87,7 @@ def answer_fields() -> Json:
         ),
         "ContentTypeOptions": _field("Browsers must not guess another content type.", text, "nosniff"),
         "ETag": _field(
-            "Changes when the listed tasks, the total or the slice change; not when the same list is fetched again. "
+            "Changes when the listed tasks, the total or the slice change, but not when the same list is refetched. "
             "For a page it is weak, and the same on all replicas and for all content codings.",
             text,
             'W/"5b1851514c7adebff89685879cfc0b2d"',
@@ -102,8 +102,8 @@ def answer_fields() -> Json:
             f"What is left of the budget, and when more becomes free ({STATE}).", text, '"shop";r=3;t=1'
         ),
         "RateLimitPolicy": _field(
-            f"A budget: quota and window in seconds ({POLICY}), named after the app; that of single tasks ends in "
-            "`/get`.",
+            f"A budget: quota and window in seconds ({POLICY}), named after the app; the name for single tasks ends "
+            "in `/get`.",
             text,
             '"shop";q=5;w=1',
         ),

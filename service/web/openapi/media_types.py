@@ -1,4 +1,4 @@
-"""Media type objects of the contract's answers."""
+"""Media type objects of the contract's responses."""
 
 from service.web.openapi.examples import stream_examples, watch_example
 from service.web.openapi.schemas import Json
@@ -18,7 +18,7 @@ def stream_content() -> Json:
     each: Json = {"oneOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Task", "LastLine")]}
     schema = {
         "type": "string",
-        "description": "Lines that end in a line feed: one task per line, and a last line that says how the stream "
+        "description": "Lines separated by line feeds: one task per line, and a last line that says how the stream "
         "ended.",
         "contentMediaType": NDJSON,
         "contentSchema": each,

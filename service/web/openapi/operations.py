@@ -46,11 +46,11 @@ then count the matching tasks over the whole range; if the range holds too many 
 `range-too-wide`. `consistent` is false if the list changed while the blocks of a page were fetched.
 
 **Whole lists.** With `Accept: application/x-ndjson` all tasks from `offset` on are streamed as they arrive, one JSON
-object per line. Each block that must be fetched waits for its own turn, for up to the patience, so that a long list
-delays no other caller. The last line is `{"end": {...}}`: it says whether the list is complete, whether it was seen to
-change while it was read, and where to continue. A stream without it was cut off. If the operators have set the longest
-range that the upstream accepts, pages and watches of longer ranges are rejected; a stream reads them in parts, one
-after the other, and has the total in its last line instead of `X-Total-Count`.
+object per line. Each block that must be fetched waits for its own turn, for up to the patience, so a long list delays
+no other caller. The last line is `{"end": {...}}`: it says whether the list is complete, whether it was seen to change
+during the stream, and where to continue. A stream without it was cut off. If the operators have configured the longest
+range that the upstream accepts, pages and watches of longer ranges are rejected; a stream reads them in consecutive
+parts, and has the total in its last line instead of `X-Total-Count`.
 
 **Watching.** With `Accept: text/event-stream` the list is sent as server-sent events and kept up to date: first every
 task (`task`) and `synced`, then `added`, `changed` and `removed` as they happen, each round followed by a `synced` with
@@ -65,8 +65,7 @@ fetches it. The upstream limits these calls separately, so they have their own b
 list. All requests for the same task share one call.
 
 **Freshness and patience** are as for lists: `Age`, `Cache-Status`, `ETag`, `Cache-Control`, `Prefer: wait=SECONDS`. A
-task is stored longer once it is dispatched. That a task does not exist (404 `unknown-task`) is stored for as long as a
-pending task is fresh."""
+task is stored longer once it is dispatched. A 404 `unknown-task` is cached for as long as a pending task is fresh."""
 
 _GET_BUDGET = """The current budget: slots, pause, waiting callers, and usage in the last minute and hour, over all
 replicas. Lists and single tasks have a budget each: see `call`.
@@ -105,7 +104,7 @@ def paths() -> Json:
             "get": _open(
                 "getLiveness",
                 "State",
-                "Whether the process answers",
+                "Whether the process responds",
                 "Checks nothing else.",
                 json_content("Liveness", {"live": True}),
             )
@@ -138,8 +137,8 @@ def _list_tasks() -> Json:
         "security": [{"key": []}],
         "responses": {
             "200": {
-                "description": "The slice, or the stream. Pages have all fields but `X-Total-Count`; streams have it, "
-                "`Vary`, `Preference-Applied` and the budget's.",
+                "description": "The slice, or the stream. Pages have all of these fields except `X-Total-Count`; "
+                "streams have `X-Total-Count`, `Vary`, `Preference-Applied` and the budget fields.",
                 "headers": refer_fields(*_MOMENT, *BUDGET, "Link", "TotalCount", "ContentEncoding"),
                 "content": json_content("Page", page_example()) | stream_content() | watch_content(),
             },
@@ -174,7 +173,7 @@ def _get_task() -> Json:
                 "headers": refer_fields(*_MOMENT, *BUDGET, "ContentEncoding"),
                 "content": json_content("Task", task_example()),
             },
-            "304": {"description": "The caller holds this task already.", "headers": refer_fields(*_MOMENT, *BUDGET)},
+            "304": {"description": "The caller already has this task.", "headers": refer_fields(*_MOMENT, *BUDGET)},
             **refer_problems(OF_TASK, *WAITED),
         },
     }
@@ -186,7 +185,7 @@ def _list_apps() -> Json:
         "operationId": "listApps",
         "tags": ["Tasks"],
         "summary": "List the apps that you can read",
-        "description": "Names, for the parameter `app`, and regions; the region is null if a base URL is configured "
+        "description": "The names are values for the parameter `app`. The region is null if a base URL is configured "
         "instead.",
         "parameters": [{"$ref": "#/components/parameters/RequestId"}],
         "security": [{"key": []}],
@@ -250,8 +249,8 @@ def _drop_blocks() -> Json:
         "tags": ["State"],
         "summary": "Drop all cached data of an app",
         "description": "For operators. Drops the app's blocks in Redis and, within a second, in the memory of every "
-        "replica; calls in progress are repeated. 503 if Redis is unavailable: then only the replica that answered has "
-        "dropped its blocks.",
+        "replica; calls in progress are repeated. Returns 503 if Redis is unavailable: then only the replica that "
+        "answered has dropped its blocks.",
         "parameters": [
             {
                 "name": app.name,
@@ -337,7 +336,7 @@ def _open(operation_id: str, tag: str, summary: str, description: str, content: 
         "operationId": operation_id,
         "tags": [tag],
         "summary": summary,
-        "description": f"{description} Needs no key.",
+        "description": f"{description} No key required.",
         "parameters": [{"$ref": "#/components/parameters/RequestId"}],
         "security": [],
         "responses": {

@@ -63,21 +63,21 @@ _PAGE: Json = {
     "status": {"type": "array", "items": {"type": "string"}, "description": "The filter; empty for any status."},
     "type": {"type": "array", "items": {"type": "string"}, "description": "The filter; empty for any type."},
     "total": _COUNT
-    | {"description": "The number of matching tasks over all slices; with a filter, of those that it lets through."},
+    | {"description": "The number of matching tasks over all slices; with a filter, of tasks that pass it."},
     "offset": _COUNT,
     "limit": {"minimum": 1},
     "fetched_at": _INSTANT
     | {
-        "description": "The time of the fetch; that of the oldest part, if there are several. After a 304 the age of "
-        "the list is that in `Age`, even if the body that you have says otherwise."
+        "description": "When the page was fetched; if it has several parts, when the oldest one was. After a 304, "
+        "`Age` is the age of the list, even if the body that you have says otherwise."
     },
     "consistent": {
-        "description": "False if the list was seen to change while its blocks were fetched one after another: tasks "
-        "may be missing from this page. Repeat the request.",
+        "description": "False if the list was seen to change between the fetches of its blocks: tasks may be missing "
+        "from this page. Repeat the request.",
     },
     "missing": _COUNT
     | {
-        "description": "How many tasks this slice lacks according to `total`: the upstream returned fewer than it "
+        "description": "How many tasks this slice lacks compared with `total`: the upstream returned fewer than it "
         "counts, or returned some without an id. Nearly always 0.",
     },
 }
@@ -123,7 +123,7 @@ _UPSTREAM_CALLS: Json = {
         "type": "object",
         "additionalProperties": {"type": "integer", "minimum": 0},
         "description": "Failed calls by result, such as `timeout`, `throttled` or `credentials`; results without calls "
-        "are left out.",
+        "are omitted.",
     },
 }
 _CALL: Json = {
@@ -146,12 +146,12 @@ _BUDGET: Json = {
     },
     "redis": {
         "enum": ["ok", "away"],
-        "description": "If `away`, the rest is what one replica knows: its own waiting callers, and usage up to the "
-        "outage.",
+        "description": "If `away`, the other members show only what one replica knows: its own waiting callers, and "
+        "usage up to the outage.",
     },
     "pause": {
         "oneOf": [{"$ref": "#/components/schemas/Pause"}, {"type": "null"}],
-        "description": "Null if that is not known.",
+        "description": "Null if unknown.",
     },
     "callers": {
         "type": "array",
@@ -163,18 +163,18 @@ _BUDGET: Json = {
 _SLOTS: Json = {
     "total": {
         "minimum": 1,
-        "description": "Calls in any window, over all replicas; while replicas share them because Redis is away, this "
-        "replica's share.",
+        "description": "Calls in any window, over all replicas; this replica's share while Redis is away and replicas "
+        "split the calls.",
     },
     "free": {
         "minimum": 0,
-        "description": "Calls that could be made immediately; null if that is not known, and no call is made.",
+        "description": "Calls that can be made immediately; null if unknown, in which case no call is made.",
     },
     "window_seconds": {"exclusiveMinimum": 0},
 }
 _WORST_WINDOW: Json = {
     "last_minute": _COUNT
-    | {"description": "Counted with the replicas' own clocks: an independent check on the slots."},
+    | {"description": "Counted by the replicas' own clocks, as an independent check on the slots."},
     "last_hour": _COUNT,
 }
 _PAUSE: Json = {
@@ -193,11 +193,11 @@ _END: Json = {
         "range that is read in parts: the sum over the parts read so far.",
     },
     "changed": {
-        "description": "Whether the list was seen to change while it was read: tasks may be missing or repeated.",
+        "description": "Whether the list was seen to change during the stream: tasks may be missing or repeated.",
     },
     "missing": _COUNT
     | {"description": "How many tasks the upstream counts but did not return, or returned without an id."},
-    "fetched_at": _INSTANT | {"description": "The time of the fetch of the oldest part."},
+    "fetched_at": _INSTANT | {"description": "When the oldest part was fetched."},
     "stale": {"description": "Whether a part was past its freshness."},
     "problem": {
         "oneOf": [{"$ref": "#/components/schemas/Problem"}, {"type": "null"}],
@@ -214,7 +214,7 @@ _USED: Json = {
 }
 _SPENT: Json = {
     "requests": _COUNT | {"description": "Requests for tasks that may need this kind of call."},
-    "hits": _COUNT | {"description": "Of these, those answered from storage, fresh."},
+    "hits": _COUNT | {"description": "Requests answered from storage, fresh."},
     "joins": _COUNT | {"description": "Fetches saved by joining one that another request had started."},
     "stale": _COUNT | {"description": "Requests answered from storage, stale."},
     "fetches": _COUNT | {"description": "Upstream calls made in the caller's turns, counting each attempt."},
@@ -222,9 +222,9 @@ _SPENT: Json = {
     "refusals": _COUNT | {"description": "Requests rejected because no fetch was possible in time."},
     "failed": _COUNT | {"description": "Of `fetches`, those that failed."},
     "saved": _COUNT | {"description": "Fetches saved by caching and joining: the sum of `hits` and `joins`."},
-    "watches": _COUNT | {"description": "Watches that were opened, reconnections included."},
+    "watches": _COUNT | {"description": "Watches that were opened, including reconnections."},
     "watched_seconds": _COUNT
-    | {"description": "How long watches were open, added up: by 60 in a minute for each that is open all the time."},
+    | {"description": "The total time that watches were open: each adds 60 in a minute throughout which it is open."},
     "events": _COUNT | {"description": "Events sent to watches."},
     "resets": _COUNT | {"description": "Of these, `reset`: a watch that could not be resumed was restarted."},
 }
@@ -234,7 +234,7 @@ _CALLER_USAGE: Json = {"caller": {"type": "string"}, "used": {"$ref": "#/compone
 _USAGE: Json = {
     "call": {"$ref": "#/components/schemas/CallKind"},
     "caller": {"description": "The caller whose usage this is; null for all callers."},
-    "redis": {"enum": ["ok", "away"], "description": "If `away`, the rest is what one replica knows."},
+    "redis": {"enum": ["ok", "away"], "description": "If `away`, the other members show only what one replica knows."},
     "since": _INSTANT | {"description": "The start of the first minute or hour."},
     "until": _INSTANT | {"description": "The present."},
     "total": {"$ref": "#/components/schemas/Spent", "description": "The total of all `callers`."},
@@ -247,15 +247,15 @@ _USAGE: Json = {
         "type": "array",
         "maxItems": 60,
         "items": {"$ref": "#/components/schemas/MinuteUsage"},
-        "description": "All callers combined, for each minute of the last hour, without gaps; the last minute is not "
-        "over.",
+        "description": "All callers combined, for each minute of the last hour, without gaps; the last minute is still "
+        "in progress.",
     },
     "hours": {
         "type": "array",
         "maxItems": 168,
         "items": {"$ref": "#/components/schemas/HourUsage"},
         "description": "All callers combined, for each hour (UTC), without gaps, if `since` is more than an hour ago; "
-        "else empty.",
+        "otherwise empty.",
     },
 }
 
@@ -271,8 +271,8 @@ def schemas() -> Json:
         | {"description": "The apps that a caller may read."},
         "Budget": _object(Budget, _BUDGET)
         | {
-            "description": "An app's calls of one kind: how many are free, which callers wait for them, and which have "
-            "used them."
+            "description": "An app's calls of one kind: how many are free, which callers are waiting for them, and "
+            "which have used them."
         },
         "CallKind": _CALL,
         "CallerUsage": _object(CallerUsage, _CALLER_USAGE),

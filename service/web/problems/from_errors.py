@@ -92,7 +92,7 @@ _UNAVAILABLE = "This replica has reached its limit of connections, or is shuttin
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A problem as it is sent: the members of RFC 9457, the request's id, and what some types add."""
+    """A problem as sent: the members of RFC 9457, the request's id, and members that some types add."""
 
     type: str
     title: str

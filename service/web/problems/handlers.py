@@ -22,7 +22,7 @@ from service.web.problems.from_errors import (
     problem_of,
 )
 
-Handler = Callable[[Request[Any, Any, Any], Any], Response[Any]]
+ExceptionHandler = Callable[[Request[Any, Any, Any], Any], Response[Any]]
 
 _log = structlog.get_logger()
 
@@ -77,7 +77,7 @@ def refusal_answer(status: int, context: RequestContext) -> Answer:
     return _answer(details_of_status(status), context)
 
 
-def exception_handlers() -> dict[int | type[Exception], Handler]:
+def exception_handlers() -> dict[int | type[Exception], ExceptionHandler]:
     """Return the handlers by exception class, for Litestar."""
     return {TaskgateError: on_taskgate_error, HTTPException: on_http_error, Exception: on_failure}
 

@@ -30,7 +30,7 @@ _ALL = (
         slug="unauthenticated",
         title="Missing or unknown API key",
         status=401,
-        meaning="The request carries no credential, or one that is not known or has expired; 'detail' says which.",
+        meaning="The request carries no credential, or one that is unknown or expired; 'detail' says which.",
         remedy="Send 'Authorization: Bearer KEY' with your service's key, or with its service account's token for "
         "this gateway.",
         is_http=True,
@@ -39,8 +39,7 @@ _ALL = (
         slug="keys-unavailable",
         title="Tokens can't be verified at the moment",
         status=503,
-        meaning="The request carries a service account's token, and the keys that sign such tokens could not be "
-        "fetched yet.",
+        meaning="The request carries a service account's token, but the keys to verify it could not be fetched yet.",
         remedy="Retry after the time given in Retry-After.",
     ),
     ProblemType(
@@ -48,7 +47,7 @@ _ALL = (
         title="Permission denied",
         status=403,
         meaning="The caller is known but lacks the right to do this.",
-        remedy="Ask the operators of this gateway whether your service should have it.",
+        remedy="Ask the operators of this gateway for access.",
         is_http=True,
     ),
     ProblemType(
@@ -63,7 +62,7 @@ _ALL = (
         slug="unknown-app",
         title="No such app",
         status=404,
-        meaning="The app does not exist, or this caller may not read it; the answer is the same for both. Operators "
+        meaning="The app does not exist, or this caller may not read it; the response is the same for both. Operators "
         "get 403 for an app that exists.",
         remedy="GET /apps lists the apps that your key may read.",
     ),
@@ -71,10 +70,9 @@ _ALL = (
         slug="unknown-task",
         title="No such task",
         status=404,
-        meaning="The app has no task with this id, according to the upstream. That answer is kept for a short while, "
-        "as tasks are.",
-        remedy="Check the id and the app. If the task was created a moment ago, ask again with 'Cache-Control: "
-        "no-cache'.",
+        meaning="According to the upstream, the app has no task with this id. This answer is cached for a short while, "
+        "like tasks.",
+        remedy="Check the id and the app. If the task was created a moment ago, retry with 'Cache-Control: no-cache'.",
     ),
     ProblemType(
         slug="method-not-allowed",
@@ -134,10 +132,10 @@ _ALL = (
     ),
     ProblemType(
         slug="line-full",
-        title="Too many requests of this caller are waiting",
+        title="Too many requests from this caller are waiting",
         status=429,
         meaning="The caller already has the maximum number of requests waiting for a turn ('bound').",
-        remedy="Wait for answers before sending more requests, and retry after Retry-After.",
+        remedy="Wait for responses before sending more requests, and retry after Retry-After.",
     ),
     ProblemType(
         slug="too-many-watchers",
@@ -153,14 +151,14 @@ _ALL = (
         title="The header fields are too large",
         status=431,
         meaning="All header fields together exceed 16 KiB.",
-        remedy="Send fewer or shorter fields; cookies are not used here.",
+        remedy="Send fewer or shorter fields; cookies are ignored.",
         is_http=True,
     ),
     ProblemType(
         slug="failed",
         title="Internal error",
         status=500,
-        meaning="A fault in this gateway; its details are logged under the request's id.",
+        meaning="An unexpected error in this gateway; its details are logged under the request's id.",
         remedy="Retry later; report the request id to the operators if it persists.",
         is_http=True,
     ),
@@ -182,7 +180,7 @@ _ALL = (
         slug="upstream-broken",
         title="The upstream's answer can't be read",
         status=502,
-        meaning="The upstream answered, but not in the form that it documents.",
+        meaning="The upstream's answer does not have its documented form.",
         remedy="Retry later; report it to the operators if it persists.",
     ),
     ProblemType(
@@ -203,8 +201,8 @@ _ALL = (
         slug="calls-stopped",
         title="Calls for this app are stopped",
         status=502,
-        meaning="The upstream rejects this gateway's own credentials, account or address for this app. No calls are "
-        "made for a while, since none would succeed.",
+        meaning="The upstream rejects this gateway's credentials, account or address for this app. No calls are made "
+        "for a while, because none would succeed.",
         remedy="Operators must correct the configuration; 'detail' says what. Callers can only retry later.",
     ),
     ProblemType(
@@ -218,9 +216,9 @@ _ALL = (
         slug="wait-too-long",
         title="The expected wait exceeds the caller's patience",
         status=503,
-        meaning="The upstream may be called only so often, and the caller's turn would come after its patience has "
-        "ended, or has not come by then. 'place' is its place in line, 'estimate_seconds' the expected wait for the "
-        "turn from now on; 'detail' says how long was waited, and how much was lacking.",
+        meaning="Calls to the upstream are limited, and the caller's turn would not come, or did not come, within its "
+        "patience. 'place' is its place in line, 'estimate_seconds' the expected further wait; 'detail' says how long "
+        "the request waited and how much patience was lacking.",
         remedy="Retry after Retry-After, wait longer with 'Prefer: wait=SECONDS', or accept an older answer with "
         "'Cache-Control: max-stale'.",
     ),
@@ -235,7 +233,7 @@ _ALL = (
         slug="shutting-down",
         title="This replica is shutting down",
         status=503,
-        meaning="The process that took the request is shutting down and has given up its places in line.",
+        meaning="The replica that received the request is shutting down and has given up its places in line.",
         remedy="Retry after Retry-After: another replica will answer.",
     ),
     ProblemType(
@@ -250,15 +248,15 @@ _ALL = (
         slug="nothing-stored",
         title="No stored answer satisfies the request",
         status=504,
-        meaning="The caller asked for stored answers only ('Cache-Control: only-if-cached', or 'Prefer: wait=0'), and "
+        meaning="The caller accepts only stored answers ('Cache-Control: only-if-cached' or 'Prefer: wait=0'), and "
         "none satisfies the request.",
-        remedy="Leave out 'only-if-cached' and allow for a wait, or accept older answers with 'max-stale'.",
+        remedy="Omit 'only-if-cached' and allow for a wait, or accept older answers with 'max-stale'.",
     ),
     ProblemType(
         slug="upstream-timeout",
         title="The upstream did not answer in time",
         status=504,
-        meaning="The call was made, but no answer came within its time-out.",
+        meaning="The call was made, but no answer came within its timeout.",
         remedy="Retry later. 'Cache-Control: max-stale' accepts older answers.",
     ),
 )

@@ -30,7 +30,7 @@ def cache_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
         """Drop an app's blocks on all replicas. Requires an operator, who need not be allowed to read the app."""
         caller, context = await identify(request.scope, callers)
         if not caller.operator:
-            raise NotAllowed("only operators may drop what is stored")
+            raise NotAllowed("only operators may drop stored blocks")
         texts, faults = read_query_string(request.scope["query_string"], known=_KNOWN)
         if not faults and "app" not in texts:
             faults.append(Fault(parameter="app", detail="is required: name the app whose blocks are dropped"))

@@ -20,7 +20,7 @@ _POLICY = (
 
 @cache
 def _contract() -> StaticFile:
-    """Make the contract for the first request, rather than let each start wait for it."""
+    """Build the contract for the first request, rather than at every start."""
     return static_file(JSON, openapi_document(), policy=_POLICY)
 
 

@@ -18,7 +18,7 @@ _POLICY = (
 
 @cache
 def _site() -> StaticSite:
-    """Make the page for its first request, rather than let each start wait for it."""
+    """Build the page for its first request, rather than at every start."""
     return StaticSite("page", ("page.css", "card.js", "page.js"), policy=_POLICY)
 
 

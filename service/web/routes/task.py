@@ -14,7 +14,7 @@ from service.model.pages import TaskRequest
 from service.observe.outcomes import TASK_ROUTE, outcome_of_answer
 from service.web.answers import JSON, Reply, Silence
 from service.web.hangup import unless_hung_up
-from service.web.headers.accept import choose
+from service.web.headers.accept import choose_media_type
 from service.web.headers.cache_control import cache_directives_of, patience_of
 from service.web.headers.conditional import weak_tag
 from service.web.headers.encoding import Encodings
@@ -52,9 +52,9 @@ def task_route(
         fields = context.fields
         patience = patience_of(fields, caller=caller, default_s=settings().wait_default_s)
         context.wait_applied_s = patience.applied_s
-        if choose(fields.get(b"accept"), _FORMS) is None:
+        if choose_media_type(fields.get(b"accept"), _FORMS) is None:
             raise HTTPException(status_code=406)
-        app, task_id = read_task(request.path_params["id"], request.scope["query_string"], caller=caller)
+        app, task_id = read_task_parameters(request.path_params["id"], request.scope["query_string"], caller=caller)
         context.app = app
         directives = cache_directives_of(fields, caller=caller)
         ask = TaskRequest(
@@ -89,7 +89,7 @@ def task_route(
     return get_task
 
 
-def read_task(id_text: str, query_string: bytes, *, caller: Caller) -> tuple[str, int]:
+def read_task_parameters(id_text: str, query_string: bytes, *, caller: Caller) -> tuple[str, int]:
     """Return the app and the task's id. Raise BadRequest with all faults, UnknownApp or NotAllowed."""
     texts, faults = read_query_string(query_string, known={b"app": "app"})
     if not _ID.fullmatch(id_text) or int(id_text) > ID_MAX:

@@ -15,7 +15,7 @@ from service.observe.request import UNROUTED, RequestContext
 from service.web.answers import JSON, Answer, Reply, Silence
 from service.web.event_stream import Watch
 from service.web.hangup import unless_hung_up
-from service.web.headers.accept import choose
+from service.web.headers.accept import choose_media_type
 from service.web.headers.cache_control import cache_directives_of, patience_of
 from service.web.headers.encoding import Encodings
 from service.web.headers.link import link_to
@@ -48,7 +48,7 @@ def tasks_route(tasks: "TasksEndpoint") -> ASGIRouteHandler:
 
 
 def _other_method(scope: HTTPScope) -> Reply:
-    """Reply to OPTIONS, or raise MethodNotAllowedException as Litestar does for routes of its own."""
+    """Reply to OPTIONS, or raise MethodNotAllowedException as Litestar does for ordinary routes."""
     if scope["method"] == "OPTIONS":
         return Reply(Answer(status=204, headers=((b"allow", _ALLOW.encode()),), body=b""))
     scope["path_template"] = UNROUTED
@@ -89,7 +89,7 @@ class TasksEndpoint:
         fields = context.fields
         patience = patience_of(fields, caller=caller, default_s=settings.wait_default_s)
         context.wait_applied_s = patience.applied_s
-        media_type = choose(fields.get(b"accept"), _FORMS)
+        media_type = choose_media_type(fields.get(b"accept"), _FORMS)
         if media_type is None:
             raise HTTPException(status_code=406)
         is_page = media_type == _FORMS[0]

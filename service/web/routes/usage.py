@@ -82,23 +82,23 @@ def usage_parameters() -> tuple[Parameter[Any], ...]:
     """Return the parameters in the order of the contract."""
     return (
         app_parameter("Name of the app."),
-        call_parameter("Which requests and calls are counted."),
+        call_parameter("Which requests and calls to count."),
         Parameter(
             name="caller",
             read=_read_caller,
             description="The caller whose usage is returned; only operators may name another caller. "
-            "By default the requesting caller, for operators all callers.",
+            "Default: the requesting caller; for operators, all callers.",
             examples=(Example(value="reports", summary="the usage of the caller reports"),),
             schema={"type": "string", "minLength": 1, "maxLength": _CALLER_MAX},
         ),
         Parameter(
             name="since",
             read=parse_moment,
-            description="Start of the period: an instant, a date, or a signed ISO 8601 duration from now, as `since` "
-            "of `/tasks`. The result begins with its minute if that is at most an hour ago, else with its hour; at "
-            "most a week ago.",
+            description="Start of the period: an instant, a date, or a signed ISO 8601 duration from now, as for "
+            "`since` of `/tasks`; at most a week ago. The result starts with its minute if that is at most an hour "
+            "ago, otherwise with its hour.",
             examples=(
-                Example(value="-PT15M", summary="the last quarter of an hour"),
+                Example(value="-PT15M", summary="the last 15 minutes"),
                 Example(value="-P1D", summary="the last day"),
             ),
             schema={"type": "string", "pattern": MOMENT_PATTERN, "default": "-PT1H"},

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from service.cache.codec import decode, encode
+from service.cache.codec import decode_value, encode_value
 from service.cache.memory_blocks import MemoryBlocks
 from service.callers.authenticator import Authenticator
 from service.callers.table import table_of
@@ -20,7 +20,7 @@ from service.model.pages import Obtained, Page, Source
 from service.model.queries import At, Query, Range, Slice
 from service.model.tasks import Listing, Task
 from service.observe.access_log import AccessLog, log_requests
-from service.observe.batch import BATCH_MAX, BatchedObservers, Listener
+from service.observe.batch import BATCH_MAX, BatchedObservers, OnBatch
 from service.observe.request import RequestContext, RequestRecord
 from service.settings import AppSettings, CallerSettings, RedisSettings, Settings
 from service.telemetry.logs import configure
@@ -79,7 +79,7 @@ def each_us(work: Callable[[], object], *, times: int = 2000, rounds: int = 5) -
 def of_a_block() -> list[tuple[str, str]]:
     """Return the times of operations on a block of 100 tasks."""
     made = block()
-    value = encode(made, chance=b"chance")
+    value = encode_value(made, chance=b"chance")
     memory = MemoryBlocks(max_bytes=1 << 30, clock=time.monotonic)
     page = Page(
         query=QUERY,
@@ -93,12 +93,12 @@ def of_a_block() -> list[tuple[str, str]]:
     )
     tasks = msgspec.json.decode(b"[%s]" % made.body)
     steps: list[tuple[str, Callable[[], object]]] = [
-        ("encode for Redis", lambda: encode(made, chance=b"chance")),
-        ("decode from Redis (checksum included)", lambda: decode(value)),
+        ("encode for Redis", lambda: encode_value(made, chance=b"chance")),
+        ("decode from Redis (checksum included)", lambda: decode_value(value)),
         ("keep in memory", lambda: memory.put("key", made, app="shop", head=b"", ends_in_s=60)),
-        ("find in memory", lambda: memory.get("key")),
+        ("look up in memory", lambda: memory.get("key")),
         ("cut twenty tasks", lambda: made.cut(40, 60)),
-        ("make the body, tag and links of that slice", lambda: render(page, path="/tasks", query_string=b"app=shop")),
+        ("build the body, tag and links of that slice", lambda: render(page, path="/tasks", query_string=b"app=shop")),
         ("for comparison: decode the JSON of the block", lambda: msgspec.json.decode(b"[%s]" % made.body)),
         ("for comparison: encode twenty tasks as JSON", lambda: msgspec.json.encode(tasks[40:60])),
     ]
@@ -116,9 +116,9 @@ def of_ten_thousand_blocks() -> tuple[int, int, float, float]:
     memory = MemoryBlocks(max_bytes=4 << 30, clock=time.monotonic)
     before = resident_mib(os.getpid())
     bodies = 0
-    values = [encode(block(number), chance=b"chance") for number in range(20)]
+    values = [encode_value(block(number), chance=b"chance") for number in range(20)]
     for number in range(10_000):
-        stored = decode(values[number % 20])
+        stored = decode_value(values[number % 20])
         assert isinstance(stored, Block)
         bodies += len(stored.body)
         memory.put(f"taskgate:{{shop}}:b:{number:032x}:0", stored, app="shop", head=bytes(16), ends_in_s=600)
@@ -140,21 +140,21 @@ def of_a_hit() -> list[tuple[str, str]]:
     usage = UsageObserver({("shop", CallKind.LIST): lambda caller, column, number: None})
     replayed_us = asyncio.run(_replayed(callers, authorization, (log, metrics.requests, usage)))
     return [
-        ("all of the hot path", f"{replayed_us:.1f} µs"),
-        ("of that, the access log's line", f"{_listened_us(log):.1f} µs"),
-        ("of that, metrics and use", f"{_listened_us(metrics.requests) + _listened_us(usage):.1f} µs"),
+        ("the whole hot path", f"{replayed_us:.1f} µs"),
+        ("of that, the access log line", f"{_listened_us(log):.1f} µs"),
+        ("of that, metrics and usage", f"{_listened_us(metrics.requests) + _listened_us(usage):.1f} µs"),
         ("of that, a new request id", f"{each_us(lambda: request_id_of(None)):.1f} µs"),
-        ("for comparison: the same line by structlog", f"{_by_structlog(observed()):.1f} µs"),
+        ("for comparison: the same line with structlog", f"{_by_structlog(observed()):.1f} µs"),
         ("for comparison: authentication by SHA-256", f"{each_us(lambda: callers.identify(authorization)):.1f} µs"),
     ]
 
 
-def _listened_us(listener: Listener) -> float:
+def _listened_us(listener: OnBatch) -> float:
     records = [observed()] * BATCH_MAX
     return each_us(lambda: listener(records), times=20, rounds=50) / BATCH_MAX
 
 
-async def _replayed(callers: Authenticator, authorization: bytes, listeners: Sequence[Listener]) -> float:
+async def _replayed(callers: Authenticator, authorization: bytes, listeners: Sequence[OnBatch]) -> float:
     headers = (
         (b"etag", b'"7f9d7634ddd1b7526d05d98eeb6da9b5"'),
         (b"cache-control", b"private, max-age=600"),

@@ -42,53 +42,53 @@ def report(figures: Figures, *, picture: str, rounds: int, round_s: float) -> st
     blocks, bodies, counted_mib, grown_mib = inside.of_ten_thousand_blocks()
     return f"""# What a hit costs
 
-Requests a second of one replica on one core, as a multiple of another server's on the same core:
+Requests per second of one replica on one core, as a multiple of another server's on the same core:
 
 {table(head, [_cells(row) for row in figures.rows])}
 
-![The ratios of the table as bars; circles are the aims]({picture})
+![The ratios of the table as bars; circles mark the aims]({picture})
 
-## What a replica can carry
+## Capacity of a replica
 {_carries(figures)}
 
 ## How this was measured
 Written by `make bench-hit`. {facts()}; {_versions()}.
 
-One page of {LIMIT} tasks, about 6 KB, {CONNECTIONS} connections, by `wrk` with one thread on core 1, where Valkey
-and the upstream run, too; each server alone on core 0 while it is asked. {rounds} rounds of {round_s:g} s in turn; a
-ratio is the median of the ratios of neighbouring rounds. Compare ratios: rates are those of a shared machine. A round
-in which a request fails is repeated, at most two of a comparison.
+The request is for one page of {LIMIT} tasks, about 6 KB. `wrk` sends it on {CONNECTIONS} connections with one thread on
+core 1, which it shares with Valkey and the upstream; the server under test has core 0 to itself. There are {rounds}
+interleaved rounds of {round_s:g} s; a ratio is the median of the ratios of neighbouring rounds. Compare ratios: rates
+depend on the shared machine. A round in which a request fails is repeated, at most twice per comparison.
 
-*Replayed* is the same request again, served by the response cache; *not replayed* is one with `Cache-Control`, whose
-page is cut from a block in memory. The gateway checks the credential, counts,
-and writes its access log as JSON in all rows. Of the others, only nginx "with credentials" looks the caller up, by the
-SHA-1 of its key; none counts or logs, and they send no header fields but type and length. Apps that are not FastAPI's
-run on the gateway's own server and event loop.
+*Cached* repeats the same request, which the response cache serves; *from memory* sends `Cache-Control`, so that the
+page is cut from a block in memory. In all rows, the gateway checks the credential, counts, and writes its access log as
+JSON. Of the others, only nginx "with credentials" looks the caller up, by the SHA-1 of its key; none of them counts or
+logs, and they send only the header fields for type and length. Except for FastAPI's, the apps run on the gateway's own
+server and event loop.
 
-The mixed load draws from {PAGES} pages, the page of rank n with a probability of 1 / n. Every {FETCHED_EVERY}th page is
-new in each round and must be fetched: by the gateway with a signed call to the sandbox upstream, of a block of 100
-tasks; by the others with a pause of 20 ms that costs them nothing, by one request while others for the same page wait
-for its lock.
+The mixed load draws from {PAGES} pages, the page of rank n with a probability proportional to 1 / n. Every
+{FETCHED_EVERY}th page is new in each round and must be fetched. The gateway fetches a block of 100 tasks with a signed
+call to the sandbox upstream. For the others, one request pauses for 20 ms, which costs them nothing, while others for
+the same page wait for its lock.
 
-## Latency at half of the greatest rate
-At about half of the greatest rate ({figures.half.rate:,.0f} of {figures.greatest:,.0f} requests a second, `wrk` pausing
-between requests) the p99 of a replayed hit is **{figures.half.p99_ms:.1f} ms** (aim: under 5 ms); that of the bare app
-at half of its own is {figures.bare_half.p99_ms:.1f} ms.
+## Latency at half of the maximum rate
+At about half of the maximum rate ({figures.half.rate:,.0f} of {figures.greatest:,.0f} requests a second, `wrk` pausing
+between requests), the p99 of a cached response is **{figures.half.p99_ms:.1f} ms** (aim: under 5 ms); that of the bare
+app at half of its own maximum is {figures.bare_half.p99_ms:.1f} ms.
 {_mixed(figures)}
-## Where the time of a replayed hit goes
-Reading the request and writing the response cost what they cost the bare app. A replayed hit needs no task
-([ADR 9](../adr/0009-server.md)), and takes instead, measured in one process without a network:
+## Where the time of a cached response goes
+Reading the request and writing the response cost the same as in the bare app. A cached response needs no task
+([ADR 9](../adr/0009-server.md)). In its place, measured in one process without a network, it takes:
 
 {table(("part", "time"), inside.of_a_hit())}
 
 ## What a block of 100 tasks costs
-A slice is cut from the stored bytes; nothing is decoded or encoded again.
+A slice is cut from the stored bytes; nothing is decoded or re-encoded.
 
 {table(("step", "time"), inside.of_a_block())}
 
 ## Memory
-{blocks:,} blocks of 100 tasks in one replica's memory: {bodies / 2**20:,.0f} MiB of JSON, {counted_mib:,.0f} MiB as the
-cache counts them against `cache.memory_bytes`, {grown_mib:,.0f} MiB by which the process grew.
+{blocks:,} blocks of 100 tasks in one replica's memory: {bodies / 2**20:,.0f} MiB of JSON; {counted_mib:,.0f} MiB as the
+cache counts them against `cache.memory_bytes`; the process grew by {grown_mib:,.0f} MiB.
 """
 
 
@@ -112,25 +112,25 @@ def _mixed(figures: Figures) -> str:
         return ""
     theirs, ours = figures.mixed
     return f"""
-At full load, the p99 of the mixed load is that of the requests that wait for a fetch. `wrk` counts such a wait once for
-each request that the connection would have sent meanwhile, so that of two servers with equal waits the faster one has
-the higher p99; and on its core it competes with Redis and the upstream, which only the gateway calls for a fetch. At
-about the same {ours.rate:,.0f} requests a second, the p99 is **{ours.p99_ms:.1f} ms**; that of FastAPI + redis-py + a
-lock is {theirs.p99_ms:.1f} ms.
+At full load, requests that wait for a fetch determine the p99 of the mixed load. `wrk` counts such a wait once for each
+request that the connection would have sent meanwhile, so of two servers with equal waits the faster one has the higher
+p99. `wrk` also competes for its core with Redis and the upstream, which only the gateway calls for a fetch. At about
+the same {ours.rate:,.0f} requests a second, the p99 is **{ours.p99_ms:.1f} ms**; that of FastAPI + redis-py + a lock is
+{theirs.p99_ms:.1f} ms.
 """
 
 
 def _carries(figures: Figures) -> str:
     """Return what the rates mean for planning replicas."""
-    replayed = max(row.ours.rate for row in figures.rows if row.name.startswith("replayed"))
-    varied = max(row.ours.rate for row in figures.rows if row.name.startswith("not replayed"))
-    services = _rounded(replayed / 2)
+    cached = max(row.ours.rate for row in figures.rows if row.name.startswith("cached"))
+    varied = max(row.ours.rate for row in figures.rows if row.name.startswith("from memory"))
+    services = _rounded(cached / 2)
     return f"""With half of one core of a machine like this one, a replica serves about **{services} requests a second**
 from callers that repeat their requests, such as services that poll a page, or **{_rounded(varied / 2)}** from callers
-that page through lists or vary their parameters, as long as the blocks are in memory. That is {services} services that
-each poll one page a second, or ten times as many that poll every ten seconds. What must be fetched is bound by the
-upstream's five calls a second for each app, however many replicas there are. Run two or three replicas to survive the
-loss of one, not for their speed."""
+that page through lists or vary their parameters, if the blocks are in memory. That is {services} services that each
+poll one page a second, or ten times as many that poll every ten seconds. Fetches are limited by the upstream's five
+calls a second for each app, however many replicas there are. Run two or three replicas to survive the loss of one, not
+for speed."""
 
 
 def _rounded(number: float) -> str:

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.budget.scheduler import shared as shared_scheduler
-from service.budget.scheduler.interfaces import Begun, Lapsed, Rules, Ticked, WaitingCount
+from service.budget.scheduler.interfaces import Begun, Lapsed, Rules, Ticked, TickRequest, WaitingCount
 from service.budget.scheduler.shared import RedisScheduler
 from service.model.errors import StoreUnavailable
 from service.settings import RedisSettings
@@ -57,7 +57,7 @@ def scheduler(store: RedisStore, replica: str = "r1") -> RedisScheduler:
 
 
 async def tick(replica: RedisScheduler) -> Ticked:
-    return await replica.tick(WAITS, returned=(), quiet=False, wants_board=False)
+    return await replica.tick(TickRequest(waiting=WAITS))
 
 
 async def begins(replica: RedisScheduler, *, block: str = "b") -> int:

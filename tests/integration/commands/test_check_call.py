@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from service.sandbox.faults import CutOff, ErrorCode, Fault, Garbage, Hang, HttpStatus
+from service.sandbox.faults import CutOff, ErrorCode, Garbage, Hang, HttpStatus, SandboxFault
 from service.sandbox.serving import Sandbox
 from tests.forks import taskgate
 from tests.servers import Server
@@ -87,7 +87,9 @@ async def test_wrong_settings_are_reported(
     ],
     ids=lambda value: "" if isinstance(value, str) else repr(value).partition("(")[0],
 )
-async def test_upstream_refusals_are_reported(sandbox: Sandbox, tmp_path: Path, fault: Fault, words: str) -> None:
+async def test_upstream_refusals_are_reported(
+    sandbox: Sandbox, tmp_path: Path, fault: SandboxFault, words: str
+) -> None:
     """The upstream's refusals, and foreign answers in its place, are reported in plain words, with status 1."""
     await sandbox.control.add_fault(fault)
     status, line = await checked(sandbox, tmp_path)
@@ -117,11 +119,13 @@ async def test_single_tasks_are_checked(sandbox: Sandbox, tmp_path: Path) -> Non
         (ErrorCode(code=60020, text="package", call="get"), "get_sched_task: The upstream refused the call with", 1),
         (HttpStatus(status=404, call="get"), "get_sched_task: The answer was HTTP status 404", 1),
         (ErrorCode(code=90109, text="none", call="get", every=2), "add 90109 to upstream.unknown_task_codes", 0),
-        (ErrorCode(code=90106, text="none", call="get"), "a task of the list is unknown by its id", 1),
+        (ErrorCode(code=90106, text="none", call="get"), "the id of a listed task is unknown", 1),
     ],
-    ids=lambda value: repr(value).partition(",")[0] if isinstance(value, Fault) else "",
+    ids=lambda value: repr(value).partition(",")[0] if isinstance(value, SandboxFault) else "",
 )
-async def test_faults_of_single_tasks(sandbox: Sandbox, tmp_path: Path, fault: Fault, words: str, status: int) -> None:
+async def test_faults_of_single_tasks(
+    sandbox: Sandbox, tmp_path: Path, fault: SandboxFault, words: str, status: int
+) -> None:
     """Faults of `get_sched_task` have a line of their own, and so has a code for unknown ids that is not configured."""
     await sandbox.control.add_fault(fault)
     found, lines = await checked_lines(configuration(sandbox, tmp_path))

@@ -71,7 +71,7 @@ async def test_a_missing_right_is_named(server: Server, capsys: pytest.CaptureFi
 
 async def test_eviction_is_advised(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     """`noeviction` and policies that may drop the budget are reported; they are no failure."""
-    for policy, words in (("noeviction", "not kept any more"), ("allkeys-lru", "costs a pause")):
+    for policy, words in (("noeviction", "no new page is stored"), ("allkeys-lru", "costs a pause")):
         server.run("CONFIG", "SET", "maxmemory-policy", policy)
         assert await try_redis(settings(server.url)) == 0
         assert words in capsys.readouterr().out

@@ -83,7 +83,7 @@ def test_check_accepts_the_example() -> None:
     assert re.fullmatch(r"memory: at most \d+ MiB", memory)
     assert all(re.fullmatch(r" +\d+\.\d MiB  .+", use) for use in uses)
     assert done.stderr == (
-        "warning: cache.block_size: callers get at most 10 tasks at a time, the size of a block "
+        "warning: cache.block_size: pages have at most 10 tasks, the size of a block "
         "(set by TASKGATE__CACHE__BLOCK_SIZE)\n"
     )
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.budget.scheduler.interfaces import Rules
+from service.budget.scheduler.interfaces import Rules, TickRequest
 from service.budget.scheduler.shared import RedisScheduler
 from service.model.calls import CallKind
 from service.sandbox.errors import SandboxError
@@ -21,7 +21,7 @@ async def free_slots(redis: RedisSettings, kind: CallKind) -> list[int]:
     for app in OPTIONS.apps:
         rules = Rules(calls=OPTIONS.calls, window_ms=1000, transit_ms=500)
         scheduler = RedisScheduler(store, prefix=redis.prefix, app=app.name, kind=kind, replica="g", rules=rules)
-        free.append((await scheduler.tick((), returned=(), quiet=False, wants_board=False)).free)
+        free.append((await scheduler.tick(TickRequest())).free)
     await store.aclose()
     return free
 

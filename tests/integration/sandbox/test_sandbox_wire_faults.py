@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from service.sandbox.faults import CutOff, ErrorCode, Fault, Garbage, Hang, HangUp, HttpStatus, Latency, Oversize
+from service.sandbox.faults import CutOff, ErrorCode, Garbage, Hang, HangUp, HttpStatus, Latency, Oversize, SandboxFault
 from service.sandbox.serving import Sandbox, sandbox_upstream
 
 Call = Callable[..., Awaitable[Any]]
 
 
-async def _struck(sandbox: Sandbox, call: Call, fault: Fault) -> Any:
+async def _struck(sandbox: Sandbox, call: Call, fault: SandboxFault) -> Any:
     """One call under the fault, and a good one once the fault is cleared."""
     await sandbox.control.add_fault(fault)
     assert await sandbox.control.faults() == (fault,)

@@ -114,7 +114,7 @@ def check_conventions(request: ReceivedSpan, call: ReceivedSpan, *, port: int, u
 
 
 async def test_metrics_logs_and_traces_agree(own_valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests, turns, calls, look-ups, events and spans are as many as the upstream and the requests say."""
+    """Requests, turns, calls, lookups, events and spans are as many as the upstream and the requests say."""
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
     with collecting() as collector:
         telemetry = {"otlp_endpoint": collector.url}

@@ -14,7 +14,7 @@ from service.model.tasks import Listing, Task
 from service.settings import AppSettings, UpstreamSettings
 from service.upstream.apps import UpstreamApp
 from service.upstream.call_trace import NO_TRACE, CallTrace
-from service.upstream.client import Client
+from service.upstream.client import UpstreamClient
 from service.upstream.secret import secret_of
 from service.upstream.signer import Signer
 
@@ -215,7 +215,7 @@ class Bench:
         self.app = UpstreamApp(name="shop", sdkappid=88888888, admin="admin", hosts=hosts or (self.base,))
         app_settings = AppSettings(sdkappid=88888888, admin="admin", secret_file=str(self.secret_file))
         self.signer = Signer(self.app, secret_of(app_settings, {}), valid_s=86_400)
-        self.client = Client(
+        self.client = UpstreamClient(
             UpstreamSettings(**settings),
             signers=[self.signer],
             proxy_password=proxy_password,

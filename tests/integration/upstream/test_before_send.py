@@ -63,7 +63,7 @@ async def test_before_send_takes_too_long(bench: Bench) -> None:
     async def before_send() -> None:
         await asyncio.sleep(0.15)
 
-    with pytest.raises(UpstreamUnreachable, match="not on its way in time") as caught:
+    with pytest.raises(UpstreamUnreachable, match="not sent in time") as caught:
         await bench.fetch(before_send)
     assert not caught.value.sent
     await bench.upstream.all_closed()

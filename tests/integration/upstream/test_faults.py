@@ -17,7 +17,7 @@ from tests.ports import free_port
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-UNRESOLVABLE = f"http://{'a' * 64}.invalid"  # longer than a label may be, so it fails without a look-up
+UNRESOLVABLE = f"http://{'a' * 64}.invalid"  # longer than a label may be, so it fails without a lookup
 SHORT = {"connect_timeout_s": 0.1, "read_timeout_s": 0.1, "call_timeout_s": 0.2}
 DRIP_LIMIT_S = 2.0
 
@@ -74,7 +74,7 @@ FAULTS = [
     fault("endless head", raw(b"HTTP/1.1 200 OK\r\n", b"X: " + b"x" * 200_000), UpstreamBroken, "not HTTP"),
     fault("hang before the answer", raw(hang=True), UpstreamTimeout, "no answer in time", **SHORT),
     fault("hang in the head", raw(b"HTTP/1.1 200", hang=True), UpstreamTimeout, "no answer in time", **SHORT),
-    fault("hang in the body", raw(HEAD, b"{", hang=True), UpstreamTimeout, "not complete in time", **SHORT),
+    fault("hang in the body", raw(HEAD, b"{", hang=True), UpstreamTimeout, "completely in time", **SHORT),
     fault(
         "drip in the head",
         raw(b"HTTP/1.1 200 OK\r\nX: ", *[b"x"] * 300, pause_s=0.02),
@@ -82,12 +82,18 @@ FAULTS = [
         "no answer in time",
         **SHORT,
     ),
-    fault("drip in the body", raw(HEAD, *[b" "] * 300, pause_s=0.02), UpstreamTimeout, "not complete in time", **SHORT),
+    fault(
+        "drip in the body",
+        raw(HEAD, *[b" "] * 300, pause_s=0.02),
+        UpstreamTimeout,
+        "completely in time",
+        **SHORT,
+    ),
     fault(
         "drip of chunk sizes",
         raw(CHUNKED, *[b"0"] * 300, pause_s=0.02),
         UpstreamTimeout,
-        "not complete in time",
+        "completely in time",
         **SHORT,
     ),
     fault(

@@ -18,7 +18,7 @@ from service.model.queries import At, Query, Range
 from service.model.tasks import Listing
 from service.settings import AppSettings, RedisSettings, Settings, UpstreamSettings
 from service.upstream.apps import UpstreamApp
-from service.upstream.client import Client
+from service.upstream.client import UpstreamClient
 from service.upstream.secret import CHECK_EVERY_S, FileSecret
 from service.upstream.signer import Signer
 from tests.integration.upstream.bench import SECRET, Bench, Connection, raw
@@ -33,7 +33,7 @@ class FixedSecret:
 
 
 class Names:
-    """Manual look-ups: each name has its addresses, or hangs until `go`."""
+    """Manual lookups: each name has its addresses, or hangs until `go`."""
 
     def __init__(self) -> None:
         self.hanging: set[str] = set()
@@ -73,7 +73,7 @@ class Apps:
             for name in ("sick", "well")
         }
         bounds = {"connect_timeout_s": 0.3, "read_timeout_s": 0.5, "call_timeout_s": 1.0, **settings}
-        self.client = Client(
+        self.client = UpstreamClient(
             UpstreamSettings(**bounds),  # type: ignore[arg-type]
             signers=[Signer(app, FixedSecret(), valid_s=86_400) for app in self.apps.values()],
             resolver=Resolver(lookup=names.look_up),
@@ -119,7 +119,7 @@ async def test_the_last_good_answer_serves_while_look_ups_hang_or_fail(bench: Be
 
 
 async def test_a_name_that_is_found_at_last(bench: Bench, names: Names) -> None:
-    """Calls fail while the first look-up hangs, and succeed once it has ended, without another one."""
+    """Calls fail while the first lookup hangs, and succeed once it has ended, without another one."""
     names.hanging.add("sick.test")
     apps = Apps(bench, names)
     async with apps.client:

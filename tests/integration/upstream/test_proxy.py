@@ -121,10 +121,10 @@ async def test_credentials_are_the_proxys_alone(bench: Bench, certificate: Path,
         (b"HTTP/1.1 403 Filtered\r\n\r\n", "HTTP status 403"),
         (
             b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\n\r\n",
-            "407: it accepts",
+            "407: it requires",
         ),
-        (b"220 smtp.example\r\n\r\n", "does not answer in HTTP"),
-        (b"", "closed the connection|does not answer"),
+        (b"220 smtp.example\r\n\r\n", "answer is not HTTP"),
+        (b"", "closed the connection|not HTTP"),
     ],
 )
 async def test_a_proxy_that_refuses(

@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
+
 from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, TooLong
 from service.budget.line.line import Line
-from service.budget.scheduler.interfaces import Beginning, Rules, Ticked, WaitingCount
+from service.budget.scheduler.interfaces import Beginning, Rules, Ticked, TickRequest
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy import Policy
 from service.model.blocks import NOTHING, CachedBlock
@@ -82,10 +84,10 @@ class Telling(LocalScheduler):
         self.begin_fault: Exception | None = None
         self.grants = True
 
-    async def tick(self, waiting: tuple[WaitingCount, ...], **asked: Any) -> Ticked:
+    async def tick(self, request: TickRequest) -> Ticked:
         """Tick, or fail if cut off."""
         self._reach()
-        ticked = await super().tick(waiting, **(asked if self.grants else asked | {"wish": None}))
+        ticked = await super().tick(request if self.grants else msgspec.structs.replace(request, wish=None))
         await asyncio.sleep(self.slow_s)
         return ticked
 
@@ -127,7 +129,7 @@ async def lines(
     blocks.lines = made
     for line in made:
         line.start()
-    while (await schedulers[0].tick((), returned=(), quiet=False, wants_board=False)).free < rules.calls:
+    while (await schedulers[0].tick(TickRequest())).free < rules.calls:
         await asyncio.sleep(0.01)
     try:
         yield made, schedulers

@@ -16,6 +16,7 @@ from service.budget.scheduler.interfaces import (
     Lapsed,
     Rules,
     Ticked,
+    TickRequest,
     Turn,
     WaitingCount,
     Wish,
@@ -37,10 +38,10 @@ class Shared(LocalScheduler):
         self.goes_after: int | None = None
         self.asked: list[str] = []
 
-    async def tick(self, waiting: tuple[WaitingCount, ...], **asked: Any) -> Ticked:
+    async def tick(self, request: TickRequest) -> Ticked:
         """Tick, or fail if Redis is away."""
-        self._reach("quiet tick" if asked["quiet"] else "tick")
-        return await super().tick(waiting, **asked)
+        self._reach("quiet tick" if request.quiet else "tick")
+        return await super().tick(request)
 
     async def begin(self, turn: int, **asked: Any) -> Beginning:
         """Begin a turn, or fail if Redis is away."""
@@ -82,7 +83,7 @@ class World:
     async def tick(self, *, board: bool = False, count: int = 9) -> Ticked:
         """Tick with a caller that waits for nine blocks."""
         waiting = (WaitingCount(caller="x", weight=1.0, count=count, waited_ms=0),)
-        return await self.sharing.tick(waiting, returned=(), quiet=False, wants_board=board)
+        return await self.sharing.tick(TickRequest(waiting=waiting, wants_board=board))
 
     async def begin(self, turn: Turn, block: str = "b") -> Beginning:
         """Begin a turn when it may be used."""
@@ -303,7 +304,7 @@ async def test_a_fetch_that_began_with_a_tick_may_renew_its_slot() -> None:
     world.now_s += 2
     wish = Wish(turn=FIRST_WISH, in_use=(), caller="x", block="b", block_key="b", known=b"")
     waiting = (WaitingCount(caller="x", weight=1.0, count=1, waited_ms=0),)
-    ticked = await world.sharing.tick(waiting, returned=(), quiet=False, wants_board=False, wish=wish)
+    ticked = await world.sharing.tick(TickRequest(waiting=waiting, wish=wish))
     assert ticked.begun == Begun()
     assert await world.sharing.begin(wish.turn, block="b", block_key="b", known=b"") == Begun()
     await world.cut_off()

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from service.budget.line.jobs import Fetched, LineIsFull, TooLong
+from service.budget.scheduler.interfaces import TickRequest
 from service.model.errors import ShuttingDown
 from tests.queued_jobs import text_of
 from tests.servers import until
@@ -81,7 +82,7 @@ async def test_cancelled_requests_cost_nothing(blocks: Blocks) -> None:
         for task in asked:
             task.cancel()
         await asyncio.gather(*asked, return_exceptions=True)
-        ticked = await scheduler.tick((), returned=(), quiet=False, wants_board=True)
+        ticked = await scheduler.tick(TickRequest(wants_board=True))
         assert ticked.board is not None
         await asyncio.sleep(0.25)
         assert len(blocks.calls) <= 3
@@ -111,14 +112,14 @@ async def test_patience_ends_in_line_but_not_in_a_call(blocks: Blocks) -> None:
     blocks.took_s = 0.2
     async with lines(blocks, rules=RULES) as ([line], [scheduler]):
         assert isinstance(await ask(line, BlockHere(blocks, "a"), patience_s=0.05), Fetched)
-        await scheduler.tick((), returned=(), quiet=True, wants_board=False)
+        await scheduler.tick(TickRequest(quiet=True))
         assert isinstance(await ask(line, BlockHere(blocks, "b"), patience_s=0.05), TooLong)
 
 
 async def test_waiting_blocks_are_bounded_for_each_caller(blocks: Blocks) -> None:
     """The bound counts blocks, not requests, and is each caller's own."""
     async with lines(blocks) as ([line], [scheduler]):
-        await scheduler.tick((), returned=(), quiet=True, wants_board=False)
+        await scheduler.tick(TickRequest(quiet=True))
         held = [ask(line, BlockHere(blocks, f"b{n}"), bound=3) for n in range(3)]
         await asyncio.sleep(0)
         assert await ask(line, BlockHere(blocks, "b3"), bound=3) == LineIsFull(
@@ -141,6 +142,6 @@ async def test_closing_rejects_waiting_requests(blocks: Blocks) -> None:
         assert [type(outcome) for outcome in outcomes] == [Fetched] * 2 + [ShuttingDown] * 3
         with pytest.raises(ShuttingDown):
             await line.fetch(BlockHere(blocks, "a"), caller="x", weight=1.0, patience_s=1, bound=1)
-        ticked = await scheduler.tick((), returned=(), quiet=False, wants_board=True)
+        ticked = await scheduler.tick(TickRequest(wants_board=True))
         assert ticked.board is not None
         assert not ticked.board.ranks

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, TooLong
-from service.budget.scheduler.interfaces import Begun, WaitingCount
+from service.budget.scheduler.interfaces import Begun, TickRequest, WaitingCount
 from service.model.blocks import CachedBlock
 from service.model.errors import StoreUnavailable, UpstreamTimeout, UpstreamUnreachable
 from service.model.origin import FetchCost
@@ -30,7 +30,7 @@ async def test_the_cost_of_failed_and_cancelled_requests_is_recorded(blocks: Blo
     blocks.took_s = 0.1
     failed, joined, cancelled, refused = FetchCost(), FetchCost(), FetchCost(), FetchCost()
     async with lines(blocks) as ([line], [scheduler]):
-        await scheduler.tick((), returned=(), quiet=True, wants_board=False)
+        await scheduler.tick(TickRequest(quiet=True))
         job = BlockHere(blocks, "a", failing(9, again=False))
         asked = [ask(line, job, cost=cost) for cost in (failed, joined)]
         await asyncio.wait(asked)
@@ -40,7 +40,7 @@ async def test_the_cost_of_failed_and_cancelled_requests_is_recorded(blocks: Blo
         await asyncio.sleep(0.05)
         hanging.cancel()
         await asyncio.wait({hanging})
-        await scheduler.tick((), returned=(), quiet=True, wants_board=False)
+        await scheduler.tick(TickRequest(quiet=True))
         scheduler.slow_s = 0.03
         assert isinstance(await ask(line, BlockHere(blocks, "c"), patience_s=0.05, cost=refused), TooLong)
     assert (failed.calls, joined.calls, cancelled.calls, refused.calls) == (1, 0, 1, 0)
@@ -116,10 +116,10 @@ async def test_a_replica_that_dies_in_a_fetch_delays_it_by_its_lease(blocks: Blo
     """Requests that have joined wait in line again when the lease ends, and their replica then fetches."""
     async with lines(blocks, 2) as (made, schedulers):
         report = (WaitingCount(caller="x", weight=1.0, count=1, waited_ms=0),)
-        [turn] = (await schedulers[0].tick(report, returned=(), quiet=False, wants_board=False)).turns
+        [turn] = (await schedulers[0].tick(TickRequest(waiting=report))).turns
         beginning = await schedulers[0].begin(turn.id, block="a", block_key="a", known=b"")
         assert isinstance(beginning, Begun)
-        await schedulers[0].tick((), returned=(), quiet=False, wants_board=False)
+        await schedulers[0].tick(TickRequest())
         started_s = now_s()
         assert isinstance(await ask(made[1], BlockHere(blocks, "a")), Fetched)
         assert 0.2 < now_s() - started_s < 1.2

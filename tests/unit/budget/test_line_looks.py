@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from service.budget.line.jobs import Fetched
-from service.budget.scheduler.interfaces import Ticked
+from service.budget.scheduler.interfaces import Ticked, TickRequest
 from service.model.blocks import CachedBlock
 from service.model.errors import StoreUnavailable
 from tests.queued_jobs import text_of
@@ -39,10 +39,10 @@ async def test_looks_are_few(blocks: Blocks) -> None:
         ticks = 0
         tick = scheduler.tick
 
-        async def counting(*args: object, **named: object) -> Ticked:
+        async def counting(request: TickRequest) -> Ticked:
             nonlocal ticks
             ticks += 1
-            return await tick(*args, **named)  # type: ignore[arg-type]
+            return await tick(request)
 
         scheduler.tick = counting  # type: ignore[method-assign]
         await asyncio.gather(*(line.look() for _ in range(100)))

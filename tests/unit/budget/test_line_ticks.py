@@ -8,7 +8,7 @@ import pytest
 
 from service.budget.line.jobs import Fetched
 from service.budget.line.line import HEARTBEAT_S, Line
-from service.budget.scheduler.interfaces import Beginning, Begun, Ticked, Turn, WaitingCount
+from service.budget.scheduler.interfaces import Beginning, Begun, Ticked, TickRequest, Turn
 from service.model.errors import ShuttingDown, StoreUnavailable, UpstreamTimeout
 from tests.servers import until
 from tests.unit.budget.lines import RULES, BlockHere, Blocks, Telling, ask, failing, lines
@@ -35,12 +35,12 @@ async def test_a_request_at_an_empty_tick_causes_another_tick(blocks: Blocks, aw
         held = 0
         scheduler.grants = False
 
-        async def holding(waiting: tuple[WaitingCount, ...], *, wants_board: bool, **named: object) -> Ticked:
+        async def holding(request: TickRequest) -> Ticked:
             nonlocal held
-            if not waiting and not goes_on.is_set():
+            if not request.waiting and not goes_on.is_set():
                 held += 1
                 await goes_on.wait()
-            return await tick(waiting, wants_board=wants_board, **named)  # type: ignore[arg-type]
+            return await tick(request)
 
         assert isinstance(await ask(line, BlockHere(blocks, "a")), Fetched)
         scheduler.tick = holding  # type: ignore[method-assign]
@@ -80,9 +80,9 @@ async def test_a_fetch_begun_by_a_lost_tick_is_given_back(blocks: Blocks) -> Non
         await until(lambda: line.last is not None)
         tick, lost = scheduler.tick, 0
 
-        async def losing(waiting: tuple[WaitingCount, ...], **named: object) -> Ticked:
+        async def losing(request: TickRequest) -> Ticked:
             nonlocal lost
-            ticked = await tick(waiting, **named)  # type: ignore[arg-type]
+            ticked = await tick(request)
             if ticked.begun is not None and not lost:
                 lost += 1
                 raise StoreUnavailable("timed out")
@@ -112,10 +112,10 @@ def ticks_of(scheduler: Telling) -> Callable[[], int]:
     """Count the ticks from now on."""
     tick, ticks = scheduler.tick, 0
 
-    async def counting(waiting: tuple[WaitingCount, ...], **named: object) -> Ticked:
+    async def counting(request: TickRequest) -> Ticked:
         nonlocal ticks
         ticks += 1
-        return await tick(waiting, **named)  # type: ignore[arg-type]
+        return await tick(request)
 
     scheduler.tick = counting  # type: ignore[method-assign]
     return lambda: ticks
@@ -154,10 +154,10 @@ async def test_a_turn_about_to_be_given_back_is_not_used(blocks: Blocks) -> None
         tick, given = scheduler.tick, Turn(id=7, caller="x", usable_in_ms=0)
         given_back: list[int] = []
 
-        async def listing(waiting: tuple[WaitingCount, ...], *, returned: tuple[int, ...], **named: bool) -> Ticked:
-            given_back.extend(returned)
-            own = tuple(turn for turn in returned if turn != given.id)
-            ticked = await tick(waiting, returned=own, **named)
+        async def listing(request: TickRequest) -> Ticked:
+            given_back.extend(request.returned)
+            own = tuple(turn for turn in request.returned if turn != given.id)
+            ticked = await tick(msgspec.structs.replace(request, returned=own))
             is_late = len(given_back) < 2
             return msgspec.structs.replace(ticked, turns=(*ticked.turns, given)) if is_late else ticked
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.cache.codec import FORMAT, CorruptBlock, decode, encode
+from service.cache.codec import FORMAT, CorruptBlock, decode_value, encode_value
 from service.model.blocks import HEAD_BYTES, Block, MissingTask, RefusedQuery, Stored
 from service.model.queries import Range
 from tests.blocks import TWO_TASKS
@@ -60,38 +60,38 @@ unknown = st.builds(MissingTask, fetched_at_ms=st.integers(0, YEAR_9999_S * 1000
 @given(blocks() | refusals | unknown)
 def test_values_round_trip(stored: Stored) -> None:
     """Any block, any refusal and any missing task is decoded to an equal one."""
-    assert decode(encode(stored, chance=CHANCE)) == stored
+    assert decode_value(encode_value(stored, chance=CHANCE)) == stored
 
 
 @given(blocks() | refusals | unknown, st.integers(min_value=0), st.integers(1, 255))
 @settings(max_examples=300)
 def test_any_changed_byte_is_noticed(stored: Stored, place: int, change: int) -> None:
     """A value with one byte changed, wherever, is corrupt."""
-    value = bytearray(encode(stored, chance=CHANCE))
+    value = bytearray(encode_value(stored, chance=CHANCE))
     value[place % len(value)] ^= change
-    assert isinstance(decode(bytes(value)), CorruptBlock)
+    assert isinstance(decode_value(bytes(value)), CorruptBlock)
 
 
 @given(blocks() | refusals | unknown, st.integers(min_value=0))
 def test_any_cut_value_is_noticed(stored: Stored, length: int) -> None:
     """A value cut short at any place is corrupt, and so is one with a byte too many."""
-    value = encode(stored, chance=CHANCE)
-    assert isinstance(decode(value[: length % len(value)]), CorruptBlock)
-    assert isinstance(decode(value + b"x"), CorruptBlock)
+    value = encode_value(stored, chance=CHANCE)
+    assert isinstance(decode_value(value[: length % len(value)]), CorruptBlock)
+    assert isinstance(decode_value(value + b"x"), CorruptBlock)
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_make_it_fail(value: bytes) -> None:
     """Arbitrary bytes under a key are decoded to a value, and never raise."""
-    decode(value)
-    assert isinstance(decode(bytes([FORMAT]) + value), CorruptBlock)
+    decode_value(value)
+    assert isinstance(decode_value(bytes([FORMAT]) + value), CorruptBlock)
 
 
 @pytest.mark.parametrize("format_", [0, FORMAT + 1, 255])
 def test_another_format_is_corrupt(format_: int) -> None:
     """A value of an older or newer release is corrupt by its format, whatever else it contains."""
-    value = encode(RefusedQuery(fetched_at_ms=1, code=90104, text="no"), chance=CHANCE)
-    assert decode(bytes([format_]) + value[1:]) == CorruptBlock(reason="format")
+    value = encode_value(RefusedQuery(fetched_at_ms=1, code=90104, text="no"), chance=CHANCE)
+    assert decode_value(bytes([format_]) + value[1:]) == CorruptBlock(reason="format")
 
 
 def test_the_head_differs_for_each_fetch() -> None:
@@ -100,10 +100,10 @@ def test_the_head_differs_for_each_fetch() -> None:
     later = RefusedQuery(fetched_at_ms=2, code=90104, text="no")
     block = Block(fetched_at_ms=1, range=Range(since_s=0, until_s=1), total=0, settled=False, ends=(), body=b"")
     heads = {
-        encode(stored, chance=b"aaaaaa")[:HEAD_BYTES],
-        encode(stored, chance=b"bbbbbb")[:HEAD_BYTES],
-        encode(later, chance=b"aaaaaa")[:HEAD_BYTES],
-        encode(block, chance=b"aaaaaa")[:HEAD_BYTES],
+        encode_value(stored, chance=b"aaaaaa")[:HEAD_BYTES],
+        encode_value(stored, chance=b"bbbbbb")[:HEAD_BYTES],
+        encode_value(later, chance=b"aaaaaa")[:HEAD_BYTES],
+        encode_value(block, chance=b"aaaaaa")[:HEAD_BYTES],
     }
     assert len(heads) == 4
     assert {len(head) for head in heads} == {16}
@@ -127,7 +127,7 @@ def test_the_format_is_unchanged() -> None:
         "0362 6368616e6365 0000000000000102 8cfd68be 0000000000000003 0000000000000004 0000000000000005 05 00000006"
         " 00000002 00000002 00000005 0000000000000000 0000000000000000 01 02 7b7d2c7b7d"
     )
-    assert encode(block, chance=CHANCE).hex() == expected.replace(" ", "")
+    assert encode_value(block, chance=CHANCE).hex() == expected.replace(" ", "")
 
 
 GOOD = TWO_TASKS
@@ -157,26 +157,26 @@ GOOD_BODY = GOOD.body
 )
 def test_nonsense_with_a_good_checksum_is_no_block(changes: dict[str, object], reason: str | None) -> None:
     """Times beyond the calendar, counts beyond 63 bits, invalid ends: corrupt, like damaged values."""
-    assert decode(encode(GOOD, chance=CHANCE)) == GOOD
-    decoded = decode(encode(msgspec.structs.replace(GOOD, **changes), chance=CHANCE))
+    assert decode_value(encode_value(GOOD, chance=CHANCE)) == GOOD
+    decoded = decode_value(encode_value(msgspec.structs.replace(GOOD, **changes), chance=CHANCE))
     assert getattr(decoded, "reason", None) == reason
 
 
 def test_a_refusal_whose_text_is_no_text_is_corrupt() -> None:
     """A good checksum does not make its bytes UTF-8."""
-    value = encode(RefusedQuery(fetched_at_ms=1, code=90104, text=""), chance=CHANCE)
+    value = encode_value(RefusedQuery(fetched_at_ms=1, code=90104, text=""), chance=CHANCE)
     head, rest = value[:HEAD_BYTES], value[HEAD_BYTES + 4 :] + b"\xff"
     checksum = crc32(head + rest).to_bytes(4, "big")
-    assert decode(head + checksum + rest) == CorruptBlock(reason="shape")
+    assert decode_value(head + checksum + rest) == CorruptBlock(reason="shape")
 
 
 def test_fields_that_promise_more_records_than_there_are_bytes_are_corrupt() -> None:
     """A good checksum does not make their number right."""
-    value = bytearray(encode(GOOD, chance=CHANCE))
+    value = bytearray(encode_value(GOOD, chance=CHANCE))
     count_at = HEAD_BYTES + struct.calcsize(">IqqQBI")
     assert value[count_at : count_at + 4] == b"\0\0\0\2"
     for count in (3, 200, 2**32 - 1):
         value[count_at : count_at + 4] = count.to_bytes(4, "big")
         checksum = crc32(bytes(value[HEAD_BYTES + 4 :]), crc32(bytes(value[:HEAD_BYTES])))
         value[HEAD_BYTES : HEAD_BYTES + 4] = checksum.to_bytes(4, "big")
-        assert decode(bytes(value)) == CorruptBlock(reason="shape")
+        assert decode_value(bytes(value)) == CorruptBlock(reason="shape")

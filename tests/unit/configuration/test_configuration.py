@@ -35,7 +35,7 @@ extra: 1
 server: {log_level: loud, port: 1, port: 2, host: 1.5}
 """
     name = "expected a name of at most 63 characters: a-z, 0-9, dot, dash, underscore; a letter or digit at both ends"
-    no_setting = "names no setting (TASKGATE__SECTION__KEY, TASKGATE__APPS__NAME__KEY)"
+    no_setting = "is not a setting (TASKGATE__SECTION__KEY, TASKGATE__APPS__NAME__KEY)"
     no_secret = "secrets must not be in this file; name a file"
     assert folder.faults(text, {"TASKGATE__SERVER__PROT": "1"}) == [
         "taskgate.yaml line 13: the key 'port' occurs twice",

@@ -16,7 +16,7 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
         (
             "region: frankfurt",
             "base_url: 'http://upstream.example'",
-            ["apps.my-news.eu.base_url: http sends signatures in the clear; use https"],
+            ["apps.my-news.eu.base_url: http sends signatures in plain text; use https"],
         ),
         ("region: frankfurt", "base_url: 'http://127.0.0.1:1'", []),
         (
@@ -24,18 +24,18 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
             "sdkappid: 1400000001",
             [
                 "apps.my-news.eu.region: the SDKAppID's range belongs to the region china, not to frankfurt",
-                "apps.my-news.eu.sdkappid: the same as apps.shop: the upstream counts their calls together, we do not",
+                "apps.my-news.eu.sdkappid: the same as apps.shop: the upstream counts both as one, Taskgate does not",
             ],
         ),
         (
             "redis:",
             "cache: {block_size: 20}\nredis:",
-            ["cache.block_size: callers get at most 20 tasks at a time, the size of a block"],
+            ["cache.block_size: pages have at most 20 tasks, the size of a block"],
         ),
         (
             "redis:",
             "budget: {turn_lease_s: 0.25}\nredis:",
-            ["budget.turn_lease_s: 0.25 is not more than redis.timeout_s: turns lapse when Redis answers late"],
+            ["budget.turn_lease_s: 0.25 is not more than redis.timeout_s: turns lapse if Redis is slow"],
         ),
         (
             "redis:",
@@ -50,7 +50,7 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
         (
             "redis:",
             "service_accounts: {issuer: a, audience: b, jwks_url: 'http://x'}\nredis:",
-            ["service_accounts.jwks_url: http lets anybody on the network path sign tokens; use https"],
+            ["service_accounts.jwks_url: http lets anyone on the network path sign tokens; use https"],
         ),
         (
             f'keys: ["{KEY_A}"], ',

@@ -73,9 +73,9 @@ def test_scalars_are_read_as_the_field_needs(file: Path) -> None:
         ("TASKGATE__BUDGET__WINDOW_S", "-inf", "budget.window_s: is infinite (set by TASKGATE__BUDGET__WINDOW_S)"),
         ("TASKGATE__CALLERS__REPORTS__APPS", "a,b", 'expected a JSON list of texts, such as ["a", "b"]'),
         ("TASKGATE__UPSTREAM__UNKNOWN_TASK_CODES", '["a"]', "expected a JSON list of whole numbers, such as [1, 2]"),
-        ("TASKGATE__APPS__OTHER__REGION", "x", "names no setting"),
-        ("TASKGATE__SERVER", "{}", "names no setting"),
-        ("TASKGATE__SERVER__PORT__X", "1", "names no setting"),
+        ("TASKGATE__APPS__OTHER__REGION", "x", "is not a setting"),
+        ("TASKGATE__SERVER", "{}", "is not a setting"),
+        ("TASKGATE__SERVER__PORT__X", "1", "is not a setting"),
     ],
 )
 def test_a_faulty_override_names_its_variable(file: Path, variable: str, value: str, fault: str) -> None:

@@ -130,13 +130,17 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
         ('"redis://127.0.0.1:6379/0"', '"redis://h:0"', ["redis.url: the port must be from 1 to 65535"]),
         ('"redis://127.0.0.1:6379/0"', '"redis://h:x"', ["redis.url: the port must be from 1 to 65535"]),
         ('"redis://127.0.0.1:6379/0"', '"redis://h/x"', ["redis.url: the database (after the slash) must be a number"]),
-        ('"redis://127.0.0.1:6379/0"', "redis://h/1, mode: cluster", ["redis.url: a cluster has no databases but 0"]),
+        ('"redis://127.0.0.1:6379/0"', "redis://h/1, mode: cluster", ["redis.url: a cluster has only database 0"]),
         (
             '"redis://127.0.0.1:6379/0"',
             '"redis://a,b"',
             ["redis.url: several hosts need redis.mode sentinel or cluster"],
         ),
-        ('"redis://127.0.0.1:6379/0"', '"unix://"', ["redis.url: names no socket (unix:///run/valkey.sock)"]),
+        (
+            '"redis://127.0.0.1:6379/0"',
+            '"unix://"',
+            ["redis.url: lacks the path of a socket (unix:///run/valkey.sock)"],
+        ),
         (
             '"redis://127.0.0.1:6379/0"',
             '"redis://u:hunter2@h"',
@@ -155,7 +159,7 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
         (
             "redis:",
             "budget: {on_redis_down: share, max_replicas: 6}\nredis:",
-            ["budget.max_replicas: 6 replicas can't share 5 calls (budget.calls) when Redis is down"],
+            ["budget.max_replicas: 6 replicas can't share 5 calls (budget.calls) while Redis is away"],
         ),
         ("redis:", "query: {since: P1D, until: P1D}\nredis:", ["query.since: is not before query.until"]),
         (
@@ -192,7 +196,7 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
                     "upstream.proxy_url: contains a user or a password, which would be logged; use proxy_username and "
                     "proxy_password_file"
                 ),
-                "upstream.ca_file: the file /dev/null holds no certificate (PEM)",
+                "upstream.ca_file: the file /dev/null has no certificate (PEM)",
             ],
         ),
         (
@@ -226,7 +230,7 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
         (
             "redis:",
             "telemetry: {metrics_port: 8000}\nredis:",
-            ["telemetry.metrics_port: the same as server.port: metrics have a port of their own"],
+            ["telemetry.metrics_port: the same as server.port: metrics need a separate port"],
         ),
     ],
 )
@@ -243,7 +247,7 @@ def test_files_for_tls_to_redis_are_checked(folder: Folder) -> None:
     (folder.path / "c.pem").write_text("nothing")
     assert folder.faults(tls) == [
         "redis: cert_file and key_file must be set together",
-        "redis.cert_file: the file c.pem holds no PEM",
+        "redis.cert_file: the file c.pem is not PEM",
     ]
     assert folder.faults(tls.replace("rediss:", "redis:").replace(", cert_file: c.pem", "")) == [
         "redis.ca_file: needs TLS: a redis.url that begins with rediss://"

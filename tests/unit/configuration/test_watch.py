@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from service.callers.table import table_of
 from service.configuration import load
-from service.configuration.watch import ConfigurationWatcher, changes
+from service.configuration.watch import ConfigurationWatcher, changed_paths
 from service.settings import Settings
 
 ENVIRON = {"SHOP_SECRET": "0123"}
@@ -225,5 +225,5 @@ def test_changes_name_paths(mount: Mount) -> None:
     old = load(mount.file, ENVIRON).settings
     mount.put(document(callers={"reports": {"keys": [], "apps": ["shop"]}, "other": {"apps": []}}))
     new = load(mount.file, ENVIRON).settings
-    assert list(changes(old, new)) == ["callers.reports.keys", "callers.other"]
-    assert list(changes(new, new)) == []
+    assert list(changed_paths(old, new)) == ["callers.reports.keys", "callers.other"]
+    assert list(changed_paths(new, new)) == []

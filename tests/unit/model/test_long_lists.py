@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.model.long_lists import part_s, parts_of
+from service.model.long_lists import part_s, query_parts
 from service.model.queries import At, FromNow, Moment, Query, Range, Sort
 
 DAY_S = 86_400
@@ -20,7 +20,7 @@ def ranges_of(parts: tuple[Query, ...], now_s: float = NOW_S) -> list[Range]:
 
 def divided(since: Moment, until: Moment, *, days: int, sort: Sort = Sort.SCHEDULED) -> tuple[Query, ...]:
     query = Query(app="shop", since=since, until=until, sort=sort, keyword="sale")
-    return parts_of(query, now_s=NOW_S, align_s=60, longest_s=days * DAY_S)
+    return query_parts(query, now_s=NOW_S, align_s=60, longest_s=days * DAY_S)
 
 
 moments = st.one_of(

@@ -6,12 +6,12 @@ import msgspec
 
 from service.model.blocks import Block
 from service.model.queries import Range
-from service.model.streams import Only, Seen, TaskLabels, labels_of
+from service.model.streams import Only, SeenTasks, TaskLabels, task_labels_of
 
 
-def read(*blocks: Sequence[int], totals: Sequence[int] = (), short: Sequence[int] = ()) -> Seen:
+def read(*blocks: Sequence[int], totals: Sequence[int] = (), short: Sequence[int] = ()) -> SeenTasks:
     """Read all blocks, with a total of six by default."""
-    seen = Seen(total=totals[0] if totals else 6)
+    seen = SeenTasks(total=totals[0] if totals else 6)
     for number, ids in enumerate(blocks):
         seen = seen.after(ids, total=totals[number] if totals else 6, is_short=number in short)
     return seen
@@ -58,7 +58,7 @@ def test_a_task_matches_if_all_criteria_do() -> None:
 def test_labels_are_read_whatever_else_a_task_holds() -> None:
     """Labels of the same names within the content are not taken for the task's."""
     record = b'{"id":7,"type":"all","status":"pending","content":{"id":8,"type":"x","status":[1,{"status":"y"}]}}'
-    assert labels_of(record) == TaskLabels(id=7, type="all", status="pending")
+    assert task_labels_of(record) == TaskLabels(id=7, type="all", status="pending")
 
 
 def test_records_of_a_block() -> None:

@@ -3,7 +3,8 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.sandbox.arrivals import KEPT, Arrivals, worst_window
+from service.model.budgets import worst_window
+from service.sandbox.arrivals import KEPT, Arrivals
 
 TIMES = st.lists(st.integers(0, 300).map(lambda tenth: tenth * 10.0), max_size=60)
 
@@ -16,7 +17,7 @@ def test_worst_window_is_what_counting_finds(arrivals_ms: list[float], window_ms
     counted = max(
         (sum(start <= other < start + window_ms for other in arrivals_ms) for start in arrivals_ms), default=0
     )
-    assert worst_window(arrivals_ms, window_ms=window_ms) == counted
+    assert worst_window(arrivals_ms, window_ms) == counted
 
 
 @given(arrivals_ms=TIMES.map(sorted), calls=st.integers(1, 6))

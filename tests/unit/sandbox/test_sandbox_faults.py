@@ -5,7 +5,7 @@ import random
 import msgspec
 import pytest
 
-from service.sandbox.faults import FAULTS_MAX, ErrorCode, Fault, Faults, Hang, HttpStatus, Latency
+from service.sandbox.faults import FAULTS_MAX, ErrorCode, Faults, Hang, HttpStatus, Latency, SandboxFault
 
 
 def _codes(faults: Faults, calls: int, *, sdkappid: int = 1) -> list[int]:
@@ -88,7 +88,7 @@ def test_clearing_and_the_bound() -> None:
 def test_bad_faults_are_refused_by_name(text: str, named: str) -> None:
     """A fault with an unknown field or an impossible value is refused with a text that names it."""
     with pytest.raises(msgspec.ValidationError, match=named):
-        msgspec.json.decode(text, type=Fault)
+        msgspec.json.decode(text, type=SandboxFault)
 
 
 def test_calls_of_one_kind() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.sandbox.listing import ListPage, ListRequest, Tasks, read_body
+from service.sandbox.listing import ListPage, ListRequest, SandboxTasks, read_body
 from service.sandbox.refusals import SandboxRefusal
 from service.sandbox.tasks import DAY_S, SandboxTask, info_at, moment, seeded
 
@@ -208,7 +208,7 @@ TASKS = st.lists(
 )
 def test_pages_are_what_a_plain_reading_gives(tasks: list[SandboxTask], wanted: ListRequest) -> None:
     """A page holds what plain filtering, sorting with ties by id, and cutting give; Total is before the cut."""
-    listed = Tasks(iter(()), total=0)
+    listed = SandboxTasks(iter(()), total=0)
     listed.add(tasks)
 
     def field(task: SandboxTask) -> int:
@@ -230,13 +230,13 @@ def test_pages_are_what_a_plain_reading_gives(tasks: list[SandboxTask], wanted: 
 @pytest.mark.parametrize("ascending", [True, False])
 def test_ties_keep_one_order(ascending: bool) -> None:
     """Tasks of the same second are in the order of their ids, whichever way the list is sorted."""
-    listed = Tasks(iter(()), total=0)
+    listed = SandboxTasks(iter(()), total=0)
     listed.add(SandboxTask(id=number, created_s=1, scheduled_s=2, title="t", description="d") for number in (3, 1, 2))
     wanted = ListRequest(field="scheduled", ascending=ascending, begin_s=0, end_s=9, offset=0, want=9, keyword="")
     assert [info.task_id for info in listed.page(wanted, sdkappid=APP, now_s=0).tasks] == [1, 2, 3]
 
 
-def _ids(tasks: Tasks) -> list[int]:
+def _ids(tasks: SandboxTasks) -> list[int]:
     everything = ListRequest(field="created", ascending=True, begin_s=0, end_s=2**40, offset=0, want=10**6, keyword="")
     page: ListPage = tasks.page(everything, sdkappid=APP, now_s=START_S)
     return sorted(info.task_id for info in page.tasks)
@@ -244,7 +244,7 @@ def _ids(tasks: Tasks) -> list[int]:
 
 def test_lists_change_on_demand() -> None:
     """After add, remove and resize the list holds just what they say."""
-    tasks = Tasks(seeded(seed=1, sdkappid=APP, start_s=START_S), total=10)
+    tasks = SandboxTasks(seeded(seed=1, sdkappid=APP, start_s=START_S), total=10)
     first = _ids(tasks)
     tasks.add([SandboxTask(id=5, created_s=1, scheduled_s=2, title="t", description="d")])
     assert _ids(tasks) == [5, *first]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from service.sandbox.refusals import SandboxRefusal
-from service.sandbox.verify import LONGEST_TEXT, VerifiedSignature, decode, expected_sig, verify
+from service.sandbox.verify import LONGEST_TEXT, VerifiedSignature, decode_signature, expected_sig, verify
 
 KEY_A = "5bd2850fff3ecb11d7c805251c51ee463a25727bddc2385f3fa8bfee1bb93b5e"
 KEY_B = "0123456789abcdef" * 4
@@ -105,4 +105,4 @@ def test_base64url_is_not_the_vendors_alphabet() -> None:
     fields = {"TLS.ver": "2.0", "TLS.identifier": "a>?>?" * 9, "TLS.sdkappid": 1}
     plain = base64.b64encode(zlib.compress(json.dumps(fields).encode(), 0)).decode()
     assert "+" in plain or "/" in plain
-    assert isinstance(decode(plain.replace("+", "-").replace("/", "_")), SandboxRefusal)
+    assert isinstance(decode_signature(plain.replace("+", "-").replace("/", "_")), SandboxRefusal)

@@ -8,9 +8,10 @@ import pytest
 from prometheus_client import generate_latest
 
 from service.budget.line.jobs import Payer
-from service.budget.line.turns import TURN_ENDS, end_of
+from service.budget.line.turns import TURN_ENDS, turn_end_of
 from service.budget.scheduler.interfaces import AlreadyStored, Begun, Joined, Lapsed, Paused
 from service.gateway.call_events import Call, CallEnd
+from service.model.budgets import worst_window
 from service.model.calls import CallKind
 from service.model.errors import (
     StoreDetail,
@@ -27,7 +28,7 @@ from service.telemetry.lag import Lag
 from service.telemetry.metrics import Metrics
 from service.telemetry.recent_calls import RecentAppCalls
 from service.telemetry.store_calls import StoreMetrics
-from service.telemetry.upstream_calls import KEEP_MAX, KEEP_S, CalledApp, CallMetrics, worst_window
+from service.telemetry.upstream_calls import KEEP_MAX, KEEP_S, CalledApp, CallMetrics
 from service.upstream.codes import CodeKind
 from service.upstream.verdicts import RESULTS, result_of
 from tests.integration.telemetry.scraping import read
@@ -56,7 +57,7 @@ def test_a_value_on_a_bound_belongs_to_it() -> None:
 )
 def test_the_worst_window(times_s: tuple[float, ...], worst: int) -> None:
     """Calls a whole window apart are in no common window; all that are closer are."""
-    assert worst_window(times_s, window_s=1.0) == worst
+    assert worst_window(times_s, 1.0) == worst
 
 
 def ended(*, sent_at_s: float | None, result: str = "ok") -> CallEnd:
@@ -132,7 +133,7 @@ def test_each_error_has_a_word_from_a_closed_set() -> None:
 def test_each_end_of_a_turn_is_counted_separately() -> None:
     """Each answer to `begin` that ends a turn is counted as a word of its own, beside turns given back and lost."""
     answers = (Begun(), Joined(lease_in_ms=1), AlreadyStored(head=b""), Paused(pause_in_ms=1, reason=""), Lapsed())
-    assert [*map(end_of, answers), "returned", "lost"] == list(TURN_ENDS)
+    assert [*map(turn_end_of, answers), "returned", "lost"] == list(TURN_ENDS)
 
 
 def test_redis_calls_are_timed_and_their_failures_counted_by_reason() -> None:

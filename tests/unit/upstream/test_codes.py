@@ -5,7 +5,7 @@ import pytest
 from service.model.calls import CallKind
 from service.model.errors import CallsStopped, QueryRefused, Throttled, UpstreamRefused
 from service.upstream.codes import TABLE, CodeKind, advice_for, kind_of
-from service.upstream.refusals import Stops, refused
+from service.upstream.refusals import Stops, refusal_error
 from service.upstream.verdicts import RetryVerdict, explain, verdict
 
 EXPECTED = {
@@ -43,7 +43,7 @@ CASES = [(kind, code) for kind, codes in EXPECTED.items() for code in codes]
 
 
 def refusal(code: int, *, stopped_s: float = 30.0, persists: bool = False) -> UpstreamRefused:
-    return refused(app="shop", code=code, text="their words", stopped_s=stopped_s, persists=persists)
+    return refusal_error(app="shop", code=code, text="their words", stopped_s=stopped_s, persists=persists)
 
 
 def test_table_is_complete() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from service.model.tasks import Task
 from service.upstream.apps import UpstreamApp
-from service.upstream.get_call import TaskAnswer, get_body, read_task
+from service.upstream.get_call import TaskAnswer, get_body, read_task_answer
 from service.upstream.wire import MalformedAnswer, UpstreamRefusal
 
 APP = UpstreamApp(name="shop", sdkappid=88888888, admin="admin", hosts=("https://upstream.invalid",))
@@ -37,7 +37,7 @@ def answer(**fields: object) -> dict[str, Any]:
 
 
 def read_bytes(body: bytes, *, task_id: int = TASK_ID) -> TaskAnswer | UpstreamRefusal:
-    return read_task(body, sdkappid=88888888, task_id=task_id, unknown_codes=(90106, 90104))
+    return read_task_answer(body, sdkappid=88888888, task_id=task_id, unknown_codes=(90106, 90104))
 
 
 def read(decoded: object, *, task_id: int = TASK_ID) -> TaskAnswer:

@@ -91,7 +91,7 @@ def test_gone_for_a_while(tmp_path: Path) -> None:
         (b"a b", "printable ASCII"),
         (b"one\ntwo", "printable ASCII"),
         (b"\xc3\xa9", "printable ASCII"),
-        (b"x" * 5000, "more than 4096 bytes"),
+        (b"x" * 5000, "longer than 4096 bytes"),
     ],
 )
 def test_unusable(tmp_path: Path, content: bytes, text: str) -> None:

@@ -27,7 +27,7 @@ from service.upstream.verdicts import RetryVerdict, explain, verdict
     ],
 )
 def test_verdict(error: UpstreamError, expected: RetryVerdict) -> None:
-    """Time-outs, 5xx and broken connections are tried again; a whole answer that can't be read is not."""
+    """Timeouts, 5xx and broken connections are tried again; a whole answer that can't be read is not."""
     assert verdict(error) is expected
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from service.model.queries import Range
 from service.model.streams import Only
-from service.watch.changes import Added, Changed, Removed, applied, changes
+from service.watch.changes import Added, Changed, Removed, task_changes, with_changes
 from service.watch.versions import ListVersion, decode_version, encode_version, watched_task
 from tests.unit.watch.lists import QUERY, RANGE, record
 
@@ -41,10 +41,10 @@ def test_replaying_changes_gives_the_new_list(old: dict, new: dict, only: Only, 
     before, after = _of(old), _of(new)
     wanted = {id_: task.sums for id_, task in after.tasks.items() if only.takes(task.labels)}
     held = {id_: task for id_, task in before.tasks.items() if only.takes(task.labels)}
-    steps = changes(held, after, only)
-    assert {id_: task.sums for id_, task in applied(held, steps).items()} == wanted
-    begun = applied(held, steps[:done])
-    rest = applied(begun, changes(begun, after, only))
+    steps = task_changes(held, after, only)
+    assert {id_: task.sums for id_, task in with_changes(held, steps).items()} == wanted
+    begun = with_changes(held, steps[:done])
+    rest = with_changes(begun, task_changes(begun, after, only))
     assert {id_: task.sums for id_, task in rest.items()} == wanted
 
 
@@ -52,7 +52,7 @@ def test_replaying_changes_gives_the_new_list(old: dict, new: dict, only: Only, 
 def test_a_change_comes_once(old: dict, new: dict, only: Only) -> None:
     """No task is named twice, and none that has not changed is named at all."""
     before, after = _of(old), _of(new)
-    steps = changes(before.tasks, after, only)
+    steps = task_changes(before.tasks, after, only)
     ids = [step.id if isinstance(step, Removed) else step.task.labels.id for step in steps]
     assert len(ids) == len(set(ids))
     same = {id_ for id_ in before.tasks.keys() & after.tasks.keys() if before.tasks[id_].sums == after.tasks[id_].sums}
@@ -66,7 +66,7 @@ def test_a_version_restored_from_redis_yields_the_same_changes(old: dict, new: d
     restored = decode_version(encode_version(before))
     assert restored is not None
     assert restored.name == before.name
-    assert changes(restored.tasks, after, only) == changes(before.tasks, after, only)
+    assert task_changes(restored.tasks, after, only) == task_changes(before.tasks, after, only)
 
 
 @given(st.binary(max_size=200) | st.tuples(_TASKS, st.integers(0, 400), st.integers(0, 255)))
@@ -84,7 +84,7 @@ def test_a_damaged_version_never_raises(damage: bytes | tuple) -> None:
 
 def test_changed_names_the_fields_that_differ() -> None:
     """`changed` lists exactly the fields that differ."""
-    (step,) = changes(
+    (step,) = task_changes(
         version(record(1)).tasks, version(record(1, title="new", at_s=1_600_000, status="dispatched")), ALL
     )
     assert isinstance(step, Changed)
@@ -93,13 +93,17 @@ def test_changed_names_the_fields_that_differ() -> None:
 
 def test_a_task_that_leaves_the_filter_is_removed_with_its_new_status() -> None:
     """A task that no longer matches the filter is removed, with its new status."""
-    (step,) = changes(version(record(1)).tasks, version(record(1, status="dispatching")), Only(statuses=("pending",)))
+    (step,) = task_changes(
+        version(record(1)).tasks, version(record(1, status="dispatching")), Only(statuses=("pending",))
+    )
     assert step == Removed(id=1, status="dispatching", reason="filter")
 
 
 def test_a_task_that_enters_the_filter_is_added() -> None:
     """A task that begins to match the filter is added, even if it existed before."""
-    (step,) = changes(version(record(1)).tasks, version(record(1, status="dispatched")), Only(statuses=("dispatched",)))
+    (step,) = task_changes(
+        version(record(1)).tasks, version(record(1, status="dispatched")), Only(statuses=("dispatched",))
+    )
     assert isinstance(step, Added)
 
 
@@ -107,7 +111,7 @@ def test_the_reason_of_a_removal_is_range_or_deleted() -> None:
     """The reason distinguishes a range that has moved on from a task that was deleted."""
     before = version(record(1, at_s=1_100_000), record(2, at_s=1_500_000))
     after = version(range_=Range(since_s=1_200_000, until_s=2_200_000))
-    assert changes(before.tasks, after, ALL) == (
+    assert task_changes(before.tasks, after, ALL) == (
         Removed(id=1, status="pending", reason="range"),
         Removed(id=2, status="pending", reason="deleted"),
     )

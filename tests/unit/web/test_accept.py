@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.web.headers.accept import choose
+from service.web.headers.accept import choose_media_type
 
 JSON, LINES = "application/json", "application/x-ndjson"
 
@@ -44,4 +44,4 @@ CHOICES: list[tuple[bytes | None, str | None]] = [
 def test_choice(field: bytes | None, chosen: str | None) -> None:
     """The highest weight wins, taken from the most specific range; of equals the first; unreadable parts are
     ignored."""
-    assert choose(field, (JSON, LINES)) == chosen
+    assert choose_media_type(field, (JSON, LINES)) == chosen

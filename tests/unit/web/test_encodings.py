@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from service.web.headers.encoding import Encodings, choose, compressors, etag_for
+from service.web.headers.encoding import Encodings, choose_encoding, compressors, etag_for
 
 BOTH = ("zstd", "gzip")
 
@@ -50,14 +50,14 @@ CASES = [
 @pytest.mark.parametrize(("field", "coding", "takes_identity"), CASES)
 def test_choice(field: bytes | None, coding: str | None, takes_identity: bool) -> None:
     """Each field gives the coding that it names best, and says whether a plain body would do."""
-    choice = choose(field, BOTH)
+    choice = choose_encoding(field, BOTH)
     assert (choice.coding, choice.takes_identity) == (coding, takes_identity)
 
 
 def test_a_coding_that_is_not_installed_is_never_chosen() -> None:
     """A coding that is not installed is never chosen."""
-    assert choose(b"zstd, gzip;q=0.1", ("gzip",)).coding == "gzip"
-    assert choose(b"zstd", ("gzip",)).coding is None
+    assert choose_encoding(b"zstd, gzip;q=0.1", ("gzip",)).coding == "gzip"
+    assert choose_encoding(b"zstd", ("gzip",)).coding is None
 
 
 def test_small_bodies() -> None:

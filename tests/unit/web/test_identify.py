@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.callers.authenticator import Authenticator
-from service.callers.table import Table, table_of
+from service.callers.table import CallerTable, table_of
 from service.model.callers import Authenticated, Caller
 from service.model.errors import NotAllowed, TaskgateError, Unauthenticated, UnknownApp
 from service.observe.request import RequestContext
@@ -18,7 +18,7 @@ from service.web.identify import Access
 KEY = b"Bearer key"
 
 
-def table(**callers: CallerSettings) -> Table:
+def table(**callers: CallerSettings) -> CallerTable:
     app = AppSettings(sdkappid=1, admin="a", secret_env="S")
     return table_of(Settings(apps={"shop": app}, callers=callers, redis=RedisSettings(url="redis://127.0.0.1")))
 

@@ -11,12 +11,12 @@ from service.gateway.paging import Part, chunk_of
 from service.model.blocks import block_of
 from service.model.callers import Caller
 from service.model.freshness import CacheDirectives
-from service.model.long_lists import ListPosition, parts_of
+from service.model.long_lists import ListPosition, query_parts
 from service.model.pages import Chunk, PageRequest, Source
 from service.model.queries import At, Query, Slice, Sort
 from service.model.streams import Only
 from service.model.tasks import Listing
-from service.sandbox.listing import ListRequest, Tasks, read_body
+from service.sandbox.listing import ListRequest, SandboxTasks, read_body
 from service.sandbox.tasks import SandboxTask
 from service.upstream.apps import UpstreamApp
 from service.upstream.list_call import list_body, read_listing
@@ -41,7 +41,7 @@ class Upstream:
     def __init__(self, tasks: list[SandboxTask], *, days: int) -> None:
         self.days = days
         self.calls = 0
-        self._tasks = Tasks(iter(tasks), total=len(tasks))
+        self._tasks = SandboxTasks(iter(tasks), total=len(tasks))
 
     def chunk(self, query: Query, offset: int) -> Chunk:
         """Return the part of a list that the block at the offset holds."""
@@ -120,7 +120,7 @@ def test_parts_make_the_whole_list(
         sort=sort,
         keyword=keyword,
     )
-    parts = parts_of(query, now_s=NOW_S, align_s=60, longest_s=DAYS * DAY_S)
+    parts = query_parts(query, now_s=NOW_S, align_s=60, longest_s=DAYS * DAY_S)
     whole_ids, whole_end = streamed(Upstream(tasks, days=10_000), (query,), offset=offset, only=only)
     ids, end = streamed(Upstream(tasks, days=DAYS), parts, offset=offset, only=only)
     assert ids == whole_ids
@@ -133,7 +133,7 @@ def test_parts_make_the_whole_list(
 def test_a_stream_can_be_continued_where_it_ended(tasks: list[SandboxTask], cut: int) -> None:
     """The place of any position, as the offset of another stream, leads to the rest, once each."""
     query = Query(app="shop", since=At(epoch_s=BEGIN_S), until=At(epoch_s=BEGIN_S + 30 * DAY_S))
-    parts = parts_of(query, now_s=NOW_S, align_s=60, longest_s=DAYS * DAY_S)
+    parts = query_parts(query, now_s=NOW_S, align_s=60, longest_s=DAYS * DAY_S)
     upstream = Upstream(tasks, days=DAYS)
     everything, _ = streamed(upstream, parts)
     position, read = ListPosition(parts=parts), 0
@@ -151,7 +151,7 @@ def test_a_stream_can_be_continued_where_it_ended(tasks: list[SandboxTask], cut:
 def test_the_number_of_calls_for_a_long_range() -> None:
     """One call for each block, and one for each part without a task; skipped parts cost one call each."""
     query = Query(app="shop", since=At(epoch_s=BEGIN_S), until=At(epoch_s=BEGIN_S + 30 * DAY_S), sort=Sort.SCHEDULED)
-    parts = parts_of(query, now_s=NOW_S, align_s=60, longest_s=DAYS * DAY_S)
+    parts = query_parts(query, now_s=NOW_S, align_s=60, longest_s=DAYS * DAY_S)
     tasks = [
         SandboxTask(id=number, created_s=BEGIN_S, scheduled_s=BEGIN_S + number, title="", description="")
         for number in range(1, 8)

@@ -34,7 +34,7 @@ class _Claims(msgspec.Struct, frozen=True):
     nbf: float | None = None
 
 
-def checked(token: str, *, keys: SigningKeys, trust: Trust, now_s: float) -> Token:
+def verify_token(token: str, *, keys: SigningKeys, trust: Trust, now_s: float) -> Token:
     """Return the token if it is valid. Raise Unauthenticated, SigningKeyUnknown, and KeysUnavailable without `keys`.
 
     The key determines the algorithm, never the token; `crit`, which would demand extensions, is rejected.
