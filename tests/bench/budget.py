@@ -40,8 +40,8 @@ replica in total, and replicas that report. Most ticks are quiet: they can't giv
 """
 TICKS = """
 A tick that may give a turn reads the callers that come next, that hold turns or that have changed, however many wait
-(docs/adr/0003-turns.md). Here it gives five turns after five have lapsed. The cost of reporting depends on the number of
-callers whose counts have changed.
+(docs/adr/0003-turns.md). Here it gives five turns after five have lapsed. The cost of reporting depends on the number
+of callers whose counts have changed.
 
 ## Ticks under a lasting backlog
 
