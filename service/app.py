@@ -28,7 +28,7 @@ from service.model.callers import AppInfo
 from service.model.calls import CallKind
 from service.observe.access_log import log_requests
 from service.observe.batch import BatchedObservers, OnBatch
-from service.server.asgi import AnswerAtOnce, Application, Refuse
+from service.server.asgi import AnswersAtOnce, Application, Refuse
 from service.server.http_server import HttpServer
 from service.settings import Settings
 from service.store.inspection import warned
@@ -57,7 +57,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     asgi: Application
-    at_once: AnswerAtOnce | None
+    at_once: AnswersAtOnce | None
     refusal: Refuse
     watch_server: Callable[[HttpServer], None]
     leave: Callable[[], None]
@@ -220,7 +220,7 @@ def create_app(
 
     return Service(
         asgi=signals.edge(responses) if signals.observers else responses.call_app,
-        at_once=None if signals.observers else responses.lookup,
+        at_once=None if signals.observers else responses,
         refusal=edge.refuse,
         watch_server=signals.watch_server,
         leave=leave,

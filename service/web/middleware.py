@@ -93,7 +93,7 @@ class RequestMiddleware:
                 context.app,
                 context.outcome,
             )
-            client = self.clients.of(scope, fields)
+            client = self.clients.of(scope.get("client"), fields)
             self._report(context, labels, client=client, started_s=started_s, answer_bytes=outgoing.body_bytes)
 
     def refuse(self, status: int, client: Client | None) -> Messages:

@@ -112,13 +112,16 @@ class TasksEndpoint:
             origin=context.origin,
         )
         if is_page:
-            return await self._page(ask, scope, receive, context)
+            return await self._page(ask, asked.link_query, scope, receive, context)
         if media_type == EVENT_STREAM:
             return await self._watch.open(receive, ask, only=asked.only, context=context)
         start = ListPosition(parts=asked.parts, offset=asked.slice.offset)
-        return await self._stream(ask, start, scope, receive, context, tasks_max=settings.stream_max_tasks)
+        link = partial(link_to, _path(scope), asked.link_query)
+        return await self._stream(ask, start, receive, context, link=link, tasks_max=settings.stream_max_tasks)
 
-    async def _page(self, ask: PageRequest, scope: HTTPScope, receive: Receive, context: RequestContext) -> Reply:
+    async def _page(
+        self, ask: PageRequest, link_query: str, scope: HTTPScope, receive: Receive, context: RequestContext
+    ) -> Reply:
         page = self._gateway.recall(ask)
         if page is None:
             with self._in_flight.one_of(ask.caller):
@@ -129,7 +132,7 @@ class TasksEndpoint:
         context.outcome = outcome_of_answer(page, wait_applied_s=context.wait_applied_s)
         return obtained_reply(
             page,
-            render(page, path=_path(scope), query_string=scope["query_string"]),
+            render(page, path=_path(scope), link_query=link_query),
             app=ask.query.app,
             directives=ask.directives,
             cost=context.cost,
@@ -144,10 +147,10 @@ class TasksEndpoint:
         self,
         ask: PageRequest,
         start: ListPosition,
-        scope: HTTPScope,
         receive: Receive,
         context: RequestContext,
         *,
+        link: Callable[[int], str],
         tasks_max: int,
     ) -> Reply:
         access = self._access(ask, context)
@@ -165,7 +168,7 @@ class TasksEndpoint:
             context=context,
             in_flight=self._in_flight.one_of(ask.caller),
             access=access,
-            link=partial(link_to, _path(scope), scope["query_string"]),
+            link=link,
             tasks_max=tasks_max,
         )
 
