@@ -10,7 +10,7 @@ from service.model.calls import CallKind
 from service.upstream.call_trace import CallTrace, NoTrace
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
+class UpstreamCall(msgspec.Struct, frozen=True, kw_only=True):
     """A call about to be made in the payer's turn. `attempt` counts from 1."""
 
     app: str
@@ -19,7 +19,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
 
 
-class CallEnd(msgspec.Struct, frozen=True, kw_only=True):
+class UpstreamCallEnd(msgspec.Struct, frozen=True, kw_only=True):
     """A call that has ended.
 
     `result` is one of `upstream.results.RESULTS`, `code` the upstream's error code, if it gave one. `took_s` counts
@@ -27,45 +27,45 @@ class CallEnd(msgspec.Struct, frozen=True, kw_only=True):
     never reached the upstream.
     """
 
-    call: Call
+    call: UpstreamCall
     result: str
     code: int | None
     took_s: float
     sent_at_s: float | None
 
 
-OnCall = Callable[[CallEnd], None]
+OnUpstreamCall = Callable[[UpstreamCallEnd], None]
 """Called after each upstream call. Must not block or raise."""
 
 
-class Trace(CallTrace, Protocol):
+class WholeCallTrace(CallTrace, Protocol):
     """The trace of one call, from its beginning to its end."""
 
-    def end(self, end: CallEnd) -> None:
+    def end(self, end: UpstreamCallEnd) -> None:
         """Called after the call has ended."""
         ...
 
 
-class Tracing(Protocol):
+class CallTracing(Protocol):
     """Traces calls. Must not block or raise."""
 
-    def begin(self, call: Call) -> Trace:
+    def begin(self, call: UpstreamCall) -> WholeCallTrace:
         """Called before each call."""
         ...
 
 
 class _EndlessTrace(NoTrace):
-    def end(self, end: CallEnd) -> None:
+    def end(self, end: UpstreamCallEnd) -> None:
         """Do nothing."""
 
 
-class Untraced:
-    """A no-op implementation of `Tracing`."""
+class NoCallTracing:
+    """A no-op implementation of `CallTracing`."""
 
     def __init__(self) -> None:
         self._trace = _EndlessTrace()
 
-    def begin(self, call: Call) -> Trace:
+    def begin(self, call: UpstreamCall) -> WholeCallTrace:
         """Return a trace that records nothing."""
         del call
         return self._trace

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from service.budget.line.jobs import CallFailed, HeldSlot
 from service.cache.block_cache import BlockCache, NewBlock
-from service.gateway.call_events import OnCall, Tracing, Untraced
+from service.gateway.call_events import CallTracing, NoCallTracing, OnUpstreamCall
 from service.gateway.reported_call import ReportedCall
 from service.model.blocks import CachedBlock, RefusedQuery, Stored
 from service.model.cache_keys import CacheKey
@@ -58,8 +58,8 @@ class Fetching:
         pause_s: float,
         pause_max_s: float,
         clock: Callable[[], float],
-        on_call: Sequence[OnCall] = (),
-        tracing: Tracing | None = None,
+        on_call: Sequence[OnUpstreamCall] = (),
+        tracing: CallTracing | None = None,
     ) -> None:
         """`clock` is the shared clock. `on_call` are called after each upstream call, `tracing` before it."""
         self.cache = cache
@@ -73,7 +73,7 @@ class Fetching:
         self._clock = clock
         self._failed_at_s: float | None = None
         self._on_call = tuple(on_call)
-        self._tracing = tracing or Untraced()
+        self._tracing = tracing or NoCallTracing()
 
     def stopped(self) -> CallsStopped | None:
         """Return why no such call of the app can be made now, or None."""

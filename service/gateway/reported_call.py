@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from service.budget.line.jobs import HeldSlot
-from service.gateway.call_events import Call, CallEnd, OnCall, Tracing
+from service.gateway.call_events import CallTracing, OnUpstreamCall, UpstreamCall, UpstreamCallEnd
 from service.http_client.connection import BeforeSend
 from service.model.calls import CallKind
 from service.model.errors import UpstreamRefused
@@ -28,8 +28,8 @@ class ReportedCall:
         app: str,
         kind: CallKind,
         attempt: int,
-        on_call: Sequence[OnCall],
-        tracing: Tracing,
+        on_call: Sequence[OnUpstreamCall],
+        tracing: CallTracing,
     ) -> None:
         """`on_call` are called after the call, `tracing` before it."""
         self.attempt = attempt
@@ -42,7 +42,7 @@ class ReportedCall:
     async def make(self, send: SendCall[T]) -> T:
         """Return what `send` returns. Raise what it raises."""
         loop = asyncio.get_running_loop()
-        call = Call(app=self._app, kind=self._kind, payer=self._slot.payer, attempt=self.attempt)
+        call = UpstreamCall(app=self._app, kind=self._kind, payer=self._slot.payer, attempt=self.attempt)
         trace = self._tracing.begin(call)
         begun_s, sent_at_s, error = loop.time(), None, None
 
@@ -57,7 +57,7 @@ class ReportedCall:
             error = exc
             raise
         finally:
-            end = CallEnd(
+            end = UpstreamCallEnd(
                 call=call,
                 result=result_of(error),
                 code=error.code if isinstance(error, UpstreamRefused) else None,

@@ -5,7 +5,7 @@ import struct
 import msgspec
 
 from service.model.queries import Query, Range
-from service.model.streams import Only, code_of
+from service.model.streams import TaskFilter, code_of
 from service.model.tasks import Listing, Task
 
 DISPATCHED = "dispatched"
@@ -15,7 +15,7 @@ HEAD_BYTES = 16
 
 _ID_BYTES = 8
 _NO_RANGE = Range(since_s=0, until_s=0)
-_IS_DISPATCHED = Only(statuses=(DISPATCHED,))
+_IS_DISPATCHED = TaskFilter(statuses=(DISPATCHED,))
 
 _encoder = msgspec.json.Encoder()
 

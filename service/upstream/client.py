@@ -24,7 +24,7 @@ from service.upstream.call_trace import NO_TRACE, CallTrace
 from service.upstream.codes import CodeKind, kind_of
 from service.upstream.get_call import get_body, read_task_answer
 from service.upstream.list_call import list_body, read_listing
-from service.upstream.refusals import Stops, is_off, refusal_error
+from service.upstream.refusals import CallStops, is_off, refusal_error
 from service.upstream.signer import Signature, Signer
 from service.upstream.transport import FailedHosts, HostUnreachable, Transport, date_s
 from service.upstream.wire import MalformedAnswer, UpstreamRefusal, bounded, request_target
@@ -77,7 +77,7 @@ class UpstreamClient:
             name: Transport(settings, app=name, resolver=self._resolver, context=context, proxy=proxy)
             for name in self._signers
         }
-        self._stops = Stops()
+        self._stops = CallStops()
         self._failed_hosts = FailedHosts()
         self._expired: dict[str, int] = {}
 

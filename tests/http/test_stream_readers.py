@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from service.model.long_lists import ListPosition
-from service.model.streams import Only
+from service.model.streams import TaskFilter
 from service.observe.request import RequestContext
 from service.web.identify import Access
 from service.web.stream import TaskStream
@@ -106,7 +106,7 @@ async def test_a_stalled_reader_is_cut_off(web: Web) -> None:
         ask,
         first,
         start=ListPosition(parts=(ask.query,)),
-        only=Only(),
+        only=TaskFilter(),
         context=context,
         in_flight=nullcontext(),
         access=access,

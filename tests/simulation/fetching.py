@@ -1,7 +1,7 @@
 """Fetches of a block outside of any line: slots, jobs, and a record of the calls of observers."""
 
 from service.budget.line.jobs import Payer
-from service.gateway.call_events import Call, CallEnd
+from service.gateway.call_events import UpstreamCall, UpstreamCallEnd
 from service.gateway.fetch import BlockJob, Fetching
 from service.gateway.list_calls import ListCalls
 from service.model.blocks import Block, CachedBlock
@@ -32,13 +32,13 @@ class Watched:
     """Records what observers are called with."""
 
     def __init__(self) -> None:
-        self.ends: list[CallEnd] = []
-        self.begun: list[Call] = []
-        self.traced: list[CallEnd] = []
+        self.ends: list[UpstreamCallEnd] = []
+        self.begun: list[UpstreamCall] = []
+        self.traced: list[UpstreamCallEnd] = []
         self.fields = (("traceparent", "00-abc-def-01"),)
 
-    def begin(self, call: Call) -> "Watched":
-        """See `Tracing.begin`."""
+    def begin(self, call: UpstreamCall) -> "Watched":
+        """See `CallTracing.begin`."""
         self.begun.append(call)
         return self
 
@@ -48,7 +48,7 @@ class Watched:
     def answered(self, status: int) -> None:
         """See `CallTrace.answered`."""
 
-    def end(self, end: CallEnd) -> None:
+    def end(self, end: UpstreamCallEnd) -> None:
         """See `Trace.end`."""
         self.traced.append(end)
 

@@ -6,18 +6,22 @@
 -- has lost nothing since. See runs.py.
 --
 -- KEYS: 1 state, 2 callers (caller -> sums and tag), 3 reports (replica -> until when its report holds), 4 flights
---       (block -> flight), 5 shares (caller -> its share on each replica), 6 the block of a begin or of a tick's wish
+--       (block -> flight), 5 shares (caller -> its share on each replica), 6 order (callers, as they come next),
+--       7 the block of a begin or of a tick's wish
 -- ARGV: 1 the call, as msgpack; 2 tick's rows that have changed, as msgpack; 3 the run of this text; 4 the run that it
 --       may replace
 -- Returns {msgpack of {epoch, now, answer, why all slots were taken or ''}}, or if nothing was done {'other', run},
 -- {'newer'}, or {'resend', why ...} to a tick whose replica must send its whole report. Times are whole milliseconds.
 --
--- A tick sends the changes of its replica's report, and the sums over all replicas change by the difference: so a turn
--- visits each caller once, not each caller on each replica, and a tick without changes visits none.
+-- A tick sends the changes of its replica's report, and the sums over all replicas and callers change by the difference.
+-- The order has each caller at its place. So a tick that gives turns reads the callers that come next, those that hold
+-- turns and those that have changed; a tick without changes reads none.
 
 local BOARD_ROWS, HELD_SHARE = 1000, 8
 local LARGEST = 86400000 -- of any time in the rules
+local CHECK_EVERY = 60000 -- how often the sums and the order are made anew
 local PAUSE_MAX = 3600000 -- the longest possible pause: anything longer is garbage
+local SAME = 20 -- differences in the oldest one's time of entry up to this are those of clock readings
 local SPANS = 1024 -- of an epoch; its number is a multiple of this, plus the span's
 
 local op, rules, replica, epoch, seen_ms, chance, test_raw, args = unpack(cmsgpack.unpack(ARGV[1]))
@@ -31,29 +35,104 @@ local LONGEST = AHEAD_MAX + TAKEN -- from its begin: its call may be sent AHEAD_
 -- Fields of a slot; pending: held for a turn that has not begun.
 local FREE_AT, STARTED, TURN, REPLICA, CALLER, COST, USABLE_AT, BEGUN_AT, BLOCK = 1, 2, 3, 4, 5, 6, 7, 8, 9
 
-local S -- the state: format, now, raw, run_id, epoch, virtual, next_id, purge_at, held, pause_until, reason, slots
+local S -- the state: format, now, raw, run_id, epoch, virtual, next_id, purge_at, held, pause_until, reason, slots, sums
 local now
 
 local function is_number(value, least, most) return type(value) == 'number' and value >= least and value <= most end
 
 local function pending(slot) return slot[TURN] ~= 0 and slot[BEGUN_AT] < 0 end
 
--- Callers: their sums over all replicas, and their tags
+-- Callers: their sums over all replicas, their tags, and their places in the order
 
 -- Fields of a caller; STANDING: 0 without a tag, IDLE, WAITS. Fields of its share on a replica.
 local WEIGHT, COUNT, SINCE, BACKGROUND, TAG, STANDING = 1, 2, 3, 4, 5, 6
 local NAME, TURNS, SHARES = 7, 8, 9 -- exist within a call only: TURNS counts the turns held, absent for none
+local PLACE, SUMMED, SUMMED_URGENT = 10, 11, 12 -- likewise: what the order and the sums have
 local IDLE, WAITS = 1, 2
 local S_REPLICA, S_WEIGHT, S_COUNT, S_SINCE, S_BACKGROUND = 1, 2, 3, 4, 5
 
-local function read_caller(name)
-  local packed = redis.call('HGET', KEYS[2], name)
-  return packed and cmsgpack.unpack(packed)
+-- Sums over all callers: blocks that wait, those of them not in the background; how many callers and reports are kept;
+-- when all is made anew. A release before this one keeps neither sums nor the order, and drops the sums from the state:
+-- without sums the order is outdated.
+local BLOCKS, URGENT, CALLERS, REPORTS, CHECK_AT = 1, 2, 3, 4, 5
+
+-- A place sorts by its class, tag, time of entry and name. Callers to check at the next look are UNSETTLED.
+local FOREGROUND, BEHIND, IDLERS, UNSETTLED, LAST = '1', '2', '3', '4', '5'
+local NAME_AT = 18
+
+-- Return eight bytes that sort as the number does.
+local function sortable(number)
+  local bytes = struct.pack('>d', number + 0) -- not -0
+  if number < 0 then
+    return (string.gsub(bytes, '.', function(byte) return string.char(255 - string.byte(byte)) end))
+  end
+  return string.char(string.byte(bytes) + 128) .. string.sub(bytes, 2)
 end
 
-local function write_caller(name, caller)
-  local weight, count, since, background, tag, standing = unpack(caller)
-  redis.call('HSET', KEYS[2], name, cmsgpack.pack({ weight, count, since, background, tag, standing }))
+local function place_of(caller)
+  local class = UNSETTLED
+  if caller[STANDING] == WAITS and caller[COUNT] > 0 then
+    class = caller[BACKGROUND] and BEHIND or FOREGROUND
+  elseif caller[STANDING] == IDLE and caller[COUNT] == 0 then
+    class = IDLERS
+  end
+  return class .. sortable(caller[TAG]) .. sortable(caller[SINCE]) .. caller[NAME]
+end
+
+-- Return the places from one class up to another one or to a place; `most` at most.
+local function places(from, upto, most)
+  return redis.call('ZRANGE', KEYS[6], '[' .. from, '(' .. upto, 'BYLEX', 'LIMIT', 0, most or -1)
+end
+
+local function urgent_of(caller) return caller[BACKGROUND] and 0 or caller[COUNT] end
+
+local function caller_from(name, packed)
+  local caller = cmsgpack.unpack(packed)
+  caller[NAME] = name
+  caller[PLACE], caller[SUMMED], caller[SUMMED_URGENT] = place_of(caller), caller[COUNT], urgent_of(caller)
+  return caller
+end
+
+local function new_caller(name) return { 0, 0, 0, true, 0, 0, name, nil, nil, nil, 0, 0 } end
+
+local function read_caller(name)
+  local packed = redis.call('HGET', KEYS[2], name)
+  return packed and caller_from(name, packed)
+end
+
+local function caller_at(place)
+  local caller = read_caller(string.sub(place, NAME_AT))
+  if not caller or caller[PLACE] ~= place then error('a place without its caller') end
+  return caller
+end
+
+local function add_to_sum(at, number)
+  if S.sums then S.sums[at] = S.sums[at] + number end
+end
+
+-- Move a caller to this place in the order, nil for none, and change the sums by what has changed.
+local function move(caller, place)
+  if not S.sums then return end
+  local blocks, urgent = place and caller[COUNT] or 0, place and urgent_of(caller) or 0
+  add_to_sum(BLOCKS, blocks - caller[SUMMED])
+  add_to_sum(URGENT, urgent - caller[SUMMED_URGENT])
+  if place ~= caller[PLACE] then
+    if caller[PLACE] then redis.call('ZREM', KEYS[6], caller[PLACE]) end
+    if place then redis.call('ZADD', KEYS[6], 0, place) end
+  end
+  caller[PLACE], caller[SUMMED], caller[SUMMED_URGENT] = place, blocks, urgent
+end
+
+local function write_caller(caller)
+  local weight, count, since, background, tag, standing = unpack(caller, 1, STANDING)
+  local packed = cmsgpack.pack({ weight, count, since, background, tag, standing })
+  add_to_sum(CALLERS, redis.call('HSET', KEYS[2], caller[NAME], packed))
+  move(caller, place_of(caller))
+end
+
+local function forget_caller(caller)
+  add_to_sum(CALLERS, -redis.call('HDEL', KEYS[2], caller[NAME]))
+  move(caller, nil)
 end
 
 local function shares_of(name)
@@ -69,7 +148,7 @@ end
 
 -- If replicas disagree about a weight, the largest counts; a caller is in the background if it is so on all replicas.
 local function write_shares(name, shares)
-  local caller = read_caller(name) or { 0, 0, 0, true, 0, 0 }
+  local caller = read_caller(name) or new_caller(name)
   local first = shares[1]
   caller[WEIGHT], caller[COUNT], caller[SINCE], caller[BACKGROUND] = 0, 0, first and first[S_SINCE] or 0, true
   for _, share in ipairs(shares) do
@@ -84,30 +163,71 @@ local function write_shares(name, shares)
     redis.call('HDEL', KEYS[5], name)
   end
   if first or caller[STANDING] > 0 then
-    write_caller(name, caller)
+    write_caller(caller)
   else
-    redis.call('HDEL', KEYS[2], name)
+    forget_caller(caller)
   end
+end
+
+local function is_same(share, other)
+  return share[S_WEIGHT] == other[S_WEIGHT] and share[S_COUNT] == other[S_COUNT]
+    and share[S_BACKGROUND] == other[S_BACKGROUND] and math.abs(share[S_SINCE] - other[S_SINCE]) <= SAME
 end
 
 local function write_share(name, of, share)
   local shares = shares_of(name)
-  local _, at = share_on(shares, of)
+  local known, at = share_on(shares, of)
+  if known and share and is_same(known, share) then return end
   if at then table.remove(shares, at) end
   if share then shares[#shares + 1] = share end
   if at or share then write_shares(name, shares) end
 end
 
--- Forget the reports of these replicas.
-local function drop_shares(gone)
+-- Forget the shares on replicas that are not `live`.
+local function drop_dead(live)
   local packed = redis.call('HGETALL', KEYS[5])
   for at = 1, #packed, 2 do
     local left, shares = {}, cmsgpack.unpack(packed[at + 1])
     for _, share in ipairs(shares) do
-      if not gone[share[S_REPLICA]] then left[#left + 1] = share end
+      if live[share[S_REPLICA]] then left[#left + 1] = share end
     end
     if #left < #shares then write_shares(packed[at], left) end
   end
+end
+
+-- Forget this replica's shares of callers that it has not `reported`.
+local function drop_unreported(reported)
+  local packed = redis.call('HGETALL', KEYS[5])
+  for at = 1, #packed, 2 do
+    local name = packed[at]
+    if not reported[name] and string.find(packed[at + 1], replica, 1, true) then write_share(name, replica, nil) end
+  end
+end
+
+-- Make the sums and the order anew. Callers that are lost are made from their shares, without their tags.
+local function sum_up()
+  local lost = S.sums and redis.call('HLEN', KEYS[2]) ~= S.sums[CALLERS]
+  S.sums = nil
+  if lost then
+    local packed = redis.call('HGETALL', KEYS[5])
+    for at = 1, #packed, 2 do write_shares(packed[at], cmsgpack.unpack(packed[at + 1])) end
+  end
+  local packed = redis.call('HGETALL', KEYS[2])
+  redis.call('DEL', KEYS[6])
+  S.sums = { 0, 0, #packed / 2, redis.call('HLEN', KEYS[3]), now + CHECK_EVERY }
+  for at = 1, #packed, 2 do
+    local caller = caller_from(packed[at], packed[at + 1])
+    caller[PLACE], caller[SUMMED], caller[SUMMED_URGENT] = nil, 0, 0
+    move(caller, place_of(caller))
+  end
+end
+
+local function reports_are_lost() return S.sums and S.sums[REPORTS] ~= redis.call('HLEN', KEYS[3]) end
+
+local function is_summed_up()
+  local sums = S.sums
+  return sums and now < sums[CHECK_AT] and redis.call('HLEN', KEYS[2]) == sums[CALLERS]
+    and redis.call('ZCARD', KEYS[6]) == sums[CALLERS]
 end
 
 -- Slots and turns
@@ -125,7 +245,7 @@ local function refund(slot)
   local caller = read_caller(slot[CALLER])
   if caller and caller[STANDING] > 0 then
     caller[TAG] = caller[TAG] - slot[COST]
-    write_caller(slot[CALLER], caller)
+    write_caller(caller)
   end
 end
 
@@ -200,6 +320,7 @@ local function must_be_sane()
     and is_number(S.virtual, -1e15, 1e15) and is_number(S.next_id, 0, 2 ^ 53) and is_number(S.purge_at, 0, 2 ^ 52)
     and is_number(S.held, 0, math.max(TRANSIT, 60000)) and is_number(S.pause_until, 0, S.now + PAUSE_MAX)
     and type(S.reason) == 'string'
+  for at = 1, S.sums and CHECK_AT or 0 do sane = sane and is_number(S.sums[at], 0, 2 ^ 53) end
   for _, slot in ipairs(S.slots) do sane = sane and is_sane_slot(slot) end
   if not sane then error('a number that makes no sense in the state') end
 end
@@ -219,21 +340,22 @@ local function load()
   end
   if run_id ~= RUN and run_id ~= REPLACED then return { 'other', run_id } end
   local _
-  _, S.now, S.raw, S.run_id, S.epoch, S.virtual, S.next_id, S.purge_at, S.held, S.pause_until, S.reason, S.slots =
+  _, S.now, S.raw, S.run_id, S.epoch, S.virtual, S.next_id, S.purge_at, S.held, S.pause_until, S.reason, S.slots, S.sums =
     unpack(kept)
   must_be_sane()
 end
 
 local function save()
   redis.call('SET', KEYS[1], cmsgpack.pack({ FORMAT, now, S.raw, S.run_id, S.epoch, S.virtual, S.next_id, S.purge_at,
-    S.held, S.pause_until, S.reason, S.slots }))
+    S.held, S.pause_until, S.reason, S.slots, S.sums }))
 end
 
 -- Redis has restarted, failed over or lost its data: its state is not reliable, except for a pause.
 local function reset(cause)
   S.run_id, S.epoch, S.next_id, S.virtual, S.purge_at, S.held, S.slots, S.cause =
     RUN, chance * SPANS, chance * 2 ^ 20, 0, 0, 0, {}, cause
-  redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
+  S.sums = { 0, 0, 0, 0, S.now + CHECK_EVERY }
+  redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6])
 end
 
 -- Read the server's clock or, if it has stepped, the latest time that is certain. That loses time, which no replica's
@@ -337,19 +459,21 @@ end
 -- Return the demand to consider for pacing: background demand counts only if there is no other.
 local function pressing(urgent, count) return urgent > 0 and urgent or count end
 
--- Forget the replicas whose reports have expired.
+-- Forget the replicas whose reports have expired or are lost.
 local function bury_dead()
-  local packed, dead = redis.call('HGETALL', KEYS[3]), nil
+  local gone, packed, live, lives = reports_are_lost(), redis.call('HGETALL', KEYS[3]), {}, 0
   for at = 1, #packed, 2 do
     local expires = cmsgpack.unpack(packed[at + 1])[1]
     if not is_number(expires, 0, now + 10 * REPORT_LEASE + 60000) then error('a report that never expires') end
-    if expires <= now then
+    if expires > now then
+      live[packed[at]], lives = true, lives + 1
+    else
       redis.call('HDEL', KEYS[3], packed[at])
-      dead = dead or {}
-      dead[packed[at]] = true
+      gone = true
     end
   end
-  if dead then drop_shares(dead) end
+  if S.sums then S.sums[REPORTS] = lives end
+  if gone then drop_dead(live) end
 end
 
 local function shares_in(caller)
@@ -360,69 +484,66 @@ end
 -- A caller that returns starts at the present virtual time; one that has left is forgotten once that has passed. If no
 -- caller of the previous look still waits, virtual time starts again. `moved` are the callers to check.
 local function bring_up_tags(moved, held, carried)
-  if not carried then -- then all callers are among the moved
+  if not carried then
     S.virtual = 0
     for _, caller in ipairs(moved) do caller[STANDING] = 0 end
   end
+  local passed = carried and IDLERS .. sortable(S.virtual) .. '\255\255' or UNSETTLED
+  for _, place in ipairs(places(IDLERS, passed)) do
+    if not held[string.sub(place, NAME_AT)] then forget_caller(caller_at(place)) end
+  end
   for _, caller in ipairs(moved) do
-    local name = caller[NAME]
-    if caller[COUNT] > 0 or held[name] then
+    if caller[COUNT] > 0 or held[caller[NAME]] then
       caller[TAG] = caller[STANDING] == IDLE and math.max(caller[TAG], S.virtual) or S.virtual
       caller[STANDING] = WAITS
-      write_caller(name, caller)
+      write_caller(caller)
     elseif caller[STANDING] == 0 or caller[TAG] <= S.virtual then
-      redis.call('HDEL', KEYS[2], name)
+      forget_caller(caller)
     elseif caller[STANDING] == WAITS then
       caller[STANDING] = IDLE
-      write_caller(name, caller)
+      write_caller(caller)
     end
   end
 end
 
--- Return the demand over all live replicas, less the turns held unused, and update the callers' tags. A caller's shares
--- are read only when needed.
-local function standing()
+-- Update the callers' tags, and return the demand over all live replicas, less the turns held unused: `known` are
+-- callers read, `holders` how many hold turns. A caller's shares are read only when needed.
+local function look()
   bury_dead()
-  local held, named = {}, {}
+  if not is_summed_up() then sum_up() end
+  local known, holders, moved, carried = {}, 0, {}, #places(FOREGROUND, IDLERS, 1) > 0
   for _, slot in ipairs(S.slots) do
-    if pending(slot) then held[slot[CALLER]] = true end
-  end
-  local waiting, callers, moved, carried, count, urgent = {}, 0, {}, false, 0, 0
-  local packed, unpacked = redis.call('HGETALL', KEYS[2]), cmsgpack.unpack
-  for at = 1, #packed, 2 do
-    local name, caller = packed[at], unpacked(packed[at + 1])
-    local waits = caller[COUNT]
-    caller[NAME] = name
-    if held[name] then named[name] = caller end
-    if waits > 0 then
-      callers = callers + 1
-      waiting[callers] = caller
-      count = count + waits
-      if not caller[BACKGROUND] then urgent = urgent + waits end
-    end
-    if caller[STANDING] == WAITS and (waits > 0 or held[name]) then
-      carried = true
-    else
-      moved[#moved + 1] = caller
+    local name = slot[CALLER]
+    if pending(slot) and not known[name] then
+      local caller = read_caller(name) or new_caller(name)
+      known[name], holders = caller, holders + 1
+      if caller[STANDING] == WAITS then carried = true else moved[#moved + 1] = caller end
     end
   end
-  for name in pairs(held) do
-    if not named[name] then
-      local caller = { 0, 0, 0, true, 0, 0, name }
-      named[name] = caller
-      moved[#moved + 1] = caller
-    end
+  for _, place in ipairs(places(UNSETTLED, LAST)) do
+    if not known[string.sub(place, NAME_AT)] then moved[#moved + 1] = caller_at(place) end
   end
-  bring_up_tags(moved, held, carried)
-  local seen = { count = count, urgent = urgent, waiting = waiting }
+  bring_up_tags(moved, known, carried)
+  local seen = { count = S.sums[BLOCKS], urgent = S.sums[URGENT], known = known, holders = holders }
   for _, slot in ipairs(S.slots) do
-    local caller = pending(slot) and named[slot[CALLER]]
+    local caller = pending(slot) and known[slot[CALLER]]
     if caller and caller[COUNT] > 0 then
       local share = share_on(shares_in(caller), slot[REPLICA])
       if share and share[S_COUNT] > 0 then take(seen, caller, share) end
     end
   end
   return seen
+end
+
+-- Return the first callers in the order, `most` at most.
+local function first_callers(seen, most)
+  local first = {}
+  for at, place in ipairs(places(FOREGROUND, IDLERS, most)) do
+    local name = string.sub(place, NAME_AT)
+    seen.known[name] = seen.known[name] or caller_at(place)
+    first[at] = seen.known[name]
+  end
+  return first
 end
 
 local function comes_before(a, b)
@@ -432,33 +553,14 @@ local function comes_before(a, b)
   return a[NAME] < b[NAME]
 end
 
--- Return the first `count` callers that wait without a turn. Each is compared with the last one; usually its tag suffices.
-local function first_callers(waiting, count)
-  local first, last, tag, background = {}, nil, math.huge, false
-  for each = 1, #waiting do
-    local caller = waiting[each]
-    if (background or caller[TAG] <= tag) and lacks(caller) > 0 and not (last and comes_before(last, caller)) then
-      local at = math.min(#first + 1, count)
-      while at > 1 and comes_before(caller, first[at - 1]) do
-        first[at] = first[at - 1]
-        at = at - 1
-      end
-      first[at] = caller
-      last = first[count]
-      if last then tag, background = last[TAG], last[BACKGROUND] end
-    end
-  end
-  return first
-end
-
--- Of as many callers as there are slots, at least one has not moved back by a turn since they were found.
+-- Of as many callers without a turn as turns can be given, at least one has not moved back by a turn since.
 local function next_caller(seen)
-  seen.first = seen.first or first_callers(seen.waiting, N)
+  seen.first = seen.first or first_callers(seen, seen.holders + free_slots())
   local best
   for _, caller in ipairs(seen.first) do
     if lacks(caller) > 0 and (not best or comes_before(caller, best)) then best = caller end
   end
-  return best
+  return best or error('demand without a caller')
 end
 
 local function next_share(caller)
@@ -492,22 +594,28 @@ local function give(seen)
     slot[TURN], slot[REPLICA], slot[CALLER], slot[COST] = S.next_id, share[S_REPLICA], caller[NAME], cost
     slot[USABLE_AT], slot[BEGUN_AT], slot[BLOCK] = usable_at, -1, ''
     caller[TAG] = caller[TAG] + cost
-    write_caller(caller[NAME], caller)
+    write_caller(caller)
     take(seen, caller, share)
   end
 end
 
 local function board(seen)
-  local waiting, ranks = {}, {}
-  for _, caller in ipairs(seen.waiting) do
-    if lacks(caller) > 0 then waiting[#waiting + 1] = caller end
-  end
-  table.sort(waiting, comes_before)
-  for at = 1, math.min(#waiting, BOARD_ROWS) do
-    local caller = waiting[at]
-    ranks[at] = { caller[NAME], lacks(caller), caller[TAG], caller[WEIGHT], now - caller[SINCE], caller[BACKGROUND] }
+  local ranks = {}
+  for _, caller in ipairs(first_callers(seen, seen.holders + BOARD_ROWS)) do
+    if lacks(caller) > 0 and #ranks < BOARD_ROWS then
+      ranks[#ranks + 1] =
+        { caller[NAME], lacks(caller), caller[TAG], caller[WEIGHT], now - caller[SINCE], caller[BACKGROUND] }
+    end
   end
   return { S.virtual, math.floor(S.held + 0.5), ranks }
+end
+
+-- Update the callers' tags and give all turns that are due.
+local function give_due(wants_board)
+  local seen = look()
+  give(seen)
+  seen.board = wants_board and board(seen) or nil
+  return seen
 end
 
 -- The three steps
@@ -516,15 +624,17 @@ end
 local function take_report(count, whole, number)
   local packed = redis.call('HGET', KEYS[3], replica)
   if packed and cmsgpack.unpack(packed)[2] > number then return false end
-  if whole and packed then drop_shares({ [replica] = true }) end
+  local may_have_others, reported = whole and (packed or reports_are_lost()), {}
   for _, row in ipairs(cmsgpack.unpack(ARGV[2])) do
     local name, weight, waits, waited, background = unpack(row)
+    reported[name] = true
     write_share(name, replica, waits > 0 and { replica, weight, waits, now - waited, background } or nil)
   end
+  if may_have_others then drop_unreported(reported) end
   if count > 0 then
-    redis.call('HSET', KEYS[3], replica, cmsgpack.pack({ now + REPORT_LEASE, number }))
+    add_to_sum(REPORTS, redis.call('HSET', KEYS[3], replica, cmsgpack.pack({ now + REPORT_LEASE, number })))
   else
-    redis.call('HDEL', KEYS[3], replica)
+    add_to_sum(REPORTS, -redis.call('HDEL', KEYS[3], replica))
   end
   return true
 end
@@ -532,7 +642,7 @@ end
 -- Return the first bytes of the stored block in hexadecimal digits; '' if there is none, or a value of another type,
 -- which a fetch replaces.
 local function stored_head(bytes)
-  local head = redis.pcall('GETRANGE', KEYS[6], 0, bytes - 1)
+  local head = redis.pcall('GETRANGE', KEYS[7], 0, bytes - 1)
   if type(head) ~= 'string' then return '' end
   return (string.gsub(head, '.', function(char) return string.format('%02x', string.byte(char)) end))
 end
@@ -609,13 +719,11 @@ local function tick(returned, quiet, wants_board, count, urgent, whole, number, 
   local seen
   local begun = wish and grant(wish)
   if wants_board or (count > 0 and S.pause_until <= now + AHEAD and free_slots() > 0) then
-    seen = standing()
-    give(seen)
+    seen = give_due(wants_board)
     if wish and not begun then
       begun = grant(wish)
       if begun and begun[1] ~= 'begun' then -- its turn has been passed on
-        seen = standing()
-        give(seen)
+        seen = give_due(wants_board)
       end
     end
   end
@@ -623,7 +731,7 @@ local function tick(returned, quiet, wants_board, count, urgent, whole, number, 
   if begun then
     left = left - 1
     if not wish[6] then urgent = urgent - 1 end
-    if left == 0 then redis.call('HDEL', KEYS[3], replica) end
+    if left == 0 then add_to_sum(REPORTS, -redis.call('HDEL', KEYS[3], replica)) end
   end
   for _, slot in ipairs(S.slots) do
     if pending(slot) then
@@ -647,7 +755,7 @@ local function tick(returned, quiet, wants_board, count, urgent, whole, number, 
   local due = next_at(waits, urgent > 0) - AHEAD - now
   local pause = math.max(0, S.pause_until - now)
   return { turns, left > 0 and math.max(0, due) or -1, free, pause, pause > 0 and S.reason or '',
-    begun or { '' }, wants_board and board(seen) or nil }
+    begun or { '' }, seen and seen.board }
 end
 
 local function done(turn, block, pause_ms, reason, took)

@@ -35,6 +35,8 @@ from service.store.interfaces import Store
 SOURCE = Path(__file__).with_name("scheduler.lua").read_text(encoding="utf-8")
 FORMAT = 3
 """The version of the state in Redis; the same as in scheduler.lua."""
+KEYS = ("slots", "tags", "reports", "flights", "shares", "order")
+"""The ends of the names of the script's keys, in its order."""
 RESENDS = 3
 """How often per tick the script may request the whole report."""
 T = TypeVar("T")
@@ -108,7 +110,7 @@ class RedisScheduler:
         self._app = budget_name(app, kind)
         base = f"{prefix}:{{{app}}}:{kind.key_part}"
         self.channel = f"{base}done"
-        self._keys = (f"{base}slots", f"{base}tags", f"{base}reports", f"{base}flights", f"{base}shares")
+        self._keys = tuple(f"{base}{name}" for name in KEYS)
         self._replica = replica
         self._clock_ms = clock_ms
         self._chance = chance

@@ -20,7 +20,7 @@ from service.store.redis_store import RedisStore
 from tests.servers import BINARIES, Guarded, Server, eventually
 
 RULES = Rules(calls=3, window_ms=60, transit_ms=30, ahead_ms=0, fetch_lease_ms=300)
-KEYS = {name: f"t:{{shop}}:{name}" for name in ("slots", "tags", "reports", "flights", "shares")}
+KEYS = {name: f"t:{{shop}}:{name}" for name in ("slots", "tags", "reports", "flights", "shares", "order")}
 WAITS = (WaitingCount(caller="a", weight=1.0, count=3, waited_ms=0),)
 
 

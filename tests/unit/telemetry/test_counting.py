@@ -10,7 +10,7 @@ from prometheus_client import generate_latest
 from service.budget.line.jobs import Payer
 from service.budget.line.turns import TURN_ENDS, turn_end_of
 from service.budget.scheduler.interfaces import AlreadyStored, Begun, Joined, Lapsed, Paused
-from service.gateway.call_events import Call, CallEnd
+from service.gateway.call_events import UpstreamCall, UpstreamCallEnd
 from service.model.budgets import worst_window
 from service.model.calls import CallKind
 from service.model.errors import (
@@ -60,10 +60,10 @@ def test_the_worst_window(times_s: tuple[float, ...], worst: int) -> None:
     assert worst_window(times_s, 1.0) == worst
 
 
-def ended(*, sent_at_s: float | None, result: str = "ok") -> CallEnd:
+def ended(*, sent_at_s: float | None, result: str = "ok") -> UpstreamCallEnd:
     """A call that has ended."""
-    call = Call(app="shop", payer=Payer(caller="c", origin=NOBODY, waited_s=0.0), attempt=1)
-    return CallEnd(call=call, result=result, code=None, took_s=0.1, sent_at_s=sent_at_s)
+    call = UpstreamCall(app="shop", payer=Payer(caller="c", origin=NOBODY, waited_s=0.0), attempt=1)
+    return UpstreamCallEnd(call=call, result=result, code=None, took_s=0.1, sent_at_s=sent_at_s)
 
 
 def summary(tally: CallMetrics) -> dict[str, float]:
