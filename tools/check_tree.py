@@ -67,7 +67,7 @@ def large_binaries(top: Path, paths: Iterable[str]) -> Iterator[str]:
 
 
 def long_files(top: Path, paths: Iterable[str]) -> Iterator[str]:
-    """Yield a fault for each long file of Python or Lua that is not on the list, and for each on the list that no longer is."""
+    """Yield a fault for each long file of code that is not on the list, and for each on the list that no longer is."""
     listed = set(LONG_FILES)
     for path in paths:
         if not path.endswith((".py", ".lua")) or (top / path).read_bytes().count(b"\n") <= LINES_MAX:
