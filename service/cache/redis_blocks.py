@@ -60,11 +60,7 @@ class RedisBlocks:
         """Return the key in Redis of the app's block with this name."""
         return f"{self._blocks_of(app)}{name}"
 
-    async def get(self, key: CacheKey) -> CachedBlock:
-        """Return the stored block, if it is readable."""
-        return await self.get_at(self.redis_key(key))
-
-    async def get_at(self, redis_key: str) -> CachedBlock:
+    async def get(self, redis_key: str) -> CachedBlock:
         """Return the block stored under a key in Redis, if it is readable."""
         return self._read(await self._store.get(redis_key))
 
