@@ -10,8 +10,17 @@ from service.cache.caller_shares import CallerShares
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
 from service.cache.task_places import TaskPlace, TaskPlaces
-from service.model.blocks import HEAD_BYTES, NOTHING, Block, CachedBlock, Stored, single_task
-from service.model.cache_keys import BlockKey, CacheKey, TaskKey
+from service.model.blocks import (
+    HEAD_BYTES,
+    NOTHING,
+    Block,
+    BlockKey,
+    CachedBlock,
+    CacheKey,
+    Stored,
+    TaskKey,
+    single_task,
+)
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes, keep_for_ms, longest_ms
 from service.model.queries import Query

@@ -9,8 +9,7 @@ import structlog
 
 from service.cache.caller_shares import shares_of
 from service.cache.codec import CHANCE_BYTES, CorruptBlock, decode_value, encode_value
-from service.model.blocks import HEAD_BYTES, NOTHING, CachedBlock, Stored
-from service.model.cache_keys import BlockKey, CacheKey, TaskKey
+from service.model.blocks import HEAD_BYTES, NOTHING, BlockKey, CachedBlock, CacheKey, Stored, TaskKey
 from service.model.queries import Query
 from service.store.interfaces import VALUE_MAX_BYTES, Put, Store
 

@@ -20,7 +20,7 @@ from service.model.queries import Query, Range
 from service.model.tasks import Listing, Task
 from service.settings import UpstreamSettings
 from service.upstream.apps import UpstreamApp
-from service.upstream.call_trace import NO_TRACE, CallTrace
+from service.upstream.call_events import NO_TRACE, CallTrace
 from service.upstream.codes import CodeKind, kind_of
 from service.upstream.get_call import get_body, read_task_answer
 from service.upstream.list_call import list_body, read_listing

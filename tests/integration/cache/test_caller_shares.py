@@ -10,8 +10,7 @@ from service.cache.block_cache import BlockCache
 from service.cache.caller_shares import CallerShares
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
-from service.model.blocks import Block, RefusedQuery, Stored
-from service.model.cache_keys import BlockKey, CacheKey, TaskKey
+from service.model.blocks import Block, BlockKey, CacheKey, RefusedQuery, Stored, TaskKey
 from service.model.freshness import Lifetimes
 from service.model.queries import FromNow, Query
 from service.settings import RedisSettings

@@ -8,8 +8,7 @@ from structlog.testing import capture_logs
 
 from service.cache.codec import FORMAT
 from service.cache.redis_blocks import RedisBlocks
-from service.model.blocks import HEAD_BYTES, NOTHING, Block, RefusedQuery
-from service.model.cache_keys import BlockKey, CacheKey, TaskKey
+from service.model.blocks import HEAD_BYTES, NOTHING, Block, BlockKey, CacheKey, RefusedQuery, TaskKey
 from service.model.queries import At, FromNow, Query, Sort
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
