@@ -38,7 +38,7 @@ REFUSED: dict[str, tuple[Values, str]] = {
         "secrets.apps.shp: config.apps has no app of this na",
     ),
     "two secrets": ({"config": {"apps": {"shop": {"secret_env": "X"}}}}, "config.apps.shop: has a secret_file or"),
-    "no redis": ({"config": {"redis": {"url": GONE}}}, "config.redis.url: missing; say where Redis is"),
+    "no redis": ({"config": {"redis": {"url": GONE}}}, "config.redis.url: missing; set it to the address of Redis"),
     "two redis": ({"valkey": {"enabled": True}}, "config.redis.url: valkey.enabled sets it"),
     "two passwords": (
         {"config": {"redis": {"password_env": "X"}}, "secrets": {"redisPassword": SHOP}},
@@ -73,7 +73,7 @@ REFUSED: dict[str, tuple[Values, str]] = {
     "scaling without a target": ({"autoscaling": {"target": "70%"}}, "at '/autoscaling/target'"),
     "two client certificates": (
         {"config": {"redis": {"cert_file": "/x"}}, "secrets": {"redisClientCert": CERT}},
-        "config.redis: has a cert_file or key_file, and secrets.redisClientCert is set; one of them must go",
+        "config.redis: has a cert_file or key_file, and secrets.redisClientCert is set; remove one of them",
     ),
     "half a client certificate": ({"secrets": {"redisClientCert": {"name": "x"}}}, "at '/secrets/redisClientCert'"),
     "a client certificate without TLS": (
@@ -82,7 +82,7 @@ REFUSED: dict[str, tuple[Values, str]] = {
     ),
     "two CAs": (
         {"config": {"upstream": {"ca_file": "/x"}}, "trustedCAs": {"upstream": {"secret": "ca", "key": "x"}}},
-        "config.upstream: has a ca_file, and trustedCAs.upstream is set; one of them must go",
+        "config.upstream: has a ca_file, and trustedCAs.upstream is set; remove one of them",
     ),
     "a CA without a source": ({"trustedCAs": {"redis": {"key": "ca.crt"}}}, "at '/trustedCAs/redis'"),
     "a CA from two places": (
@@ -91,11 +91,11 @@ REFUSED: dict[str, tuple[Values, str]] = {
     ),
     "a proxy's user without a password": (
         {"config": {"upstream": {"proxy_url": "http://proxy:3128", "proxy_username": "me"}}},
-        "config.upstream.proxy_username: goes with a password: secrets.proxyPassword",
+        "config.upstream.proxy_username: must be set together with secrets.proxyPassword",
     ),
     "a proxy's password without a user": (
         {"secrets": {"proxyPassword": SHOP}},
-        "config.upstream.proxy_username: goes with a password: secrets.proxyPassword",
+        "config.upstream.proxy_username: must be set together with secrets.proxyPassword",
     ),
     "two passwords of a proxy": (
         {
@@ -118,11 +118,11 @@ REFUSED: dict[str, tuple[Values, str]] = {
     ),
     "a host that only the pod can reach": (
         {"config": {"server": {"host": "127.0.0.1"}}},
-        "config.server.host: 127.0.0.1 is reached from inside the pod alone",
+        "config.server.host: 127.0.0.1 is reachable only from inside the pod",
     ),
     "a metrics host that only the pod can reach": (
         {"config": {"telemetry": {"metrics_host": "::1"}}},
-        "config.telemetry.metrics_host: ::1 is reached",
+        "config.telemetry.metrics_host: ::1 is reachable",
     ),
     "an upper-case name": ({"fullnameOverride": "Taskgate"}, "at '/fullnameOverride'"),
     "a truncated name": ({"nameOverride": "x" * 51}, "at '/nameOverride'"),
@@ -169,7 +169,7 @@ def test_any_release_name_yields_valid_service_names(release: str, name: str) ->
 
 def test_a_release_name_with_a_leading_digit_is_rejected_with_advice() -> None:
     """A Service's name can't begin with a digit; fullnameOverride helps."""
-    with pytest.raises(helm_python.HelmError, match=r"fullnameOverride: set it; the release is called 1st"):
+    with pytest.raises(helm_python.HelmError, match=r"fullnameOverride: missing; the release is called 1st"):
         render(release="1st")
     assert render({"fullnameOverride": "first"}, release="1st").one("Service", "first")
 
