@@ -1,4 +1,4 @@
-"""Rules of this repository that no linter knows: `python -m tools.check_tree`, part of `make check`."""
+"""Rules of this repository that linters don't cover: `python -m tools.check_tree`, part of `make check`."""
 
 import ast
 import re
@@ -18,7 +18,7 @@ ENTRY_POINTS = frozenset(("main", "run"))
 
 LINES_MAX = 400
 LONG_FILES = frozenset(("service/budget/scheduler/policy.py",))
-"""Files of code that may be longer, each with a reason: the model has the order of the script, to be read beside it."""
+"""Files of code that may be longer, each with a reason: the model follows the order of the script, for comparison."""
 
 _NAMED = re.compile(
     r"(?<![\w./-])((?:service|tests|tools|docs|helm|openapi|requirements)/[\w./-]*"
@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def committed(top: Path) -> tuple[str, ...]:
-    """Return the paths that git knows; none if this is no clone."""
+    """Return the paths that git tracks; none outside a clone."""
     if not (top / ".git").exists():
         return ()
     listed = subprocess.run(("git", "ls-files", "-z"), cwd=top, check=True, capture_output=True)  # noqa: S607 - from the PATH
@@ -136,7 +136,7 @@ def names_of_nothing(top: Path, paths: Iterable[str]) -> Iterator[str]:
         for match in _NAMED.finditer(text):
             named = match[1] if match[1] in known else f"tests/{match[1]}"
             if named not in known:
-                yield f"{path}: there is no {match[1]}"
+                yield f"{path}: {match[1]} does not exist"
             elif match[2] and f"def {match[2]}(" not in (top / named).read_text():
                 yield f"{path}: {match[1]} has no {match[2]}"
 

@@ -55,7 +55,7 @@ def hosts(region: str, *, backup: bool) -> tuple[str, ...]:
     """Return the region's host, then its backup if there is one and `backup` is set. Raise ValueError if unknown."""
     found = next((candidate for candidate in REGIONS if candidate.name == region), None)
     if found is None:
-        raise ValueError(f"no such region; there are {', '.join(REGION_NAMES)}")
+        raise ValueError(f"no such region; known regions: {', '.join(REGION_NAMES)}")
     return (found.host, found.backup) if backup and found.backup else (found.host,)
 
 

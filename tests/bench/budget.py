@@ -56,7 +56,7 @@ Pages through one gateway, each from a block that must be fetched, with free slo
 
 
 def main() -> None:
-    """Run all and print."""
+    """Run all measurements and print the page."""
     print(asyncio.run(_page()))
 
 

@@ -1,4 +1,4 @@
-"""Turns go on, within the limit, when a key of the scheduler is lost and when replicas have different rules."""
+"""Turns continue, within the limit, when a key of the scheduler is lost and when replicas have different rules."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -123,7 +123,7 @@ async def test_lost_reports_of_dead_replicas_hold_no_turns(client: redis.Redis) 
 
 
 async def test_replicas_with_other_numbers_of_calls_share_the_budget(world: World) -> None:
-    """In a rollout that changes `calls` turns go on, at the smaller number or more, and never beyond the larger."""
+    """In a rollout that changes `calls`, turns continue, at the smaller number or more, but never beyond the larger."""
     replicas: dict[str, Ruled] = {}
     for name, calls in (("a", 2), ("b", 1)):
         world.rules = Rules(calls=calls, window_ms=1000, transit_ms=200, fetch_lease_ms=2000)

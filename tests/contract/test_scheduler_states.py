@@ -99,7 +99,7 @@ class Histories(RuleBasedStateMachine):
     def meets_a_left_run(self, replica: Replica) -> bool:
         """Whether the state has a run that this replica has left: after two losses, or on an outdated server.
 
-        It can't tell these apart, and takes all slots, which is safe in either case. The model has no runs to leave.
+        It can't distinguish them, and takes all slots, which is safe in either case. The model has no runs to leave.
         """
         packed = self.client.get("tg:{news}:slots")
         return packed is not None and msgspec.msgpack.decode(packed)[3] in replica.shared._script._left

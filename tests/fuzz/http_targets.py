@@ -34,7 +34,7 @@ QUERY = Query(app="shop", since=At(epoch_s=0), until=At(epoch_s=1))
 
 
 def check_head(data: bytes) -> None:
-    """A head is refused with a status of its own, or h11 reads the same request: nothing can be smuggled between them.
+    """A head is refused with a fitting status, or h11 reads the same request: nothing can be smuggled between them.
 
     Whatever came before, the next good head is read as what it is.
     """

@@ -77,5 +77,5 @@ def test_names_of_nothing(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     assert list(names_of_nothing(tmp_path, files)) == [
         "README.md: unit/test_one.py has no test_that",
-        "README.md: there is no docs/gone.md",
+        "README.md: docs/gone.md does not exist",
     ]

@@ -1,4 +1,4 @@
-"""Data that Redis loses, refuses or garbles under a scheduler costs one quiet window, never a call too many."""
+"""Data that Redis loses, refuses or garbles under a scheduler costs one quiet window, but never exceeds the limit."""
 
 import asyncio
 import time
@@ -233,7 +233,7 @@ async def test_garbage_heals_itself(server: Server, store: RedisStore, key: str,
     ],
 )
 async def test_a_nonsensical_state_is_replaced(server: Server, store: RedisStore, index: int, value: object) -> None:
-    """A pause of thirty years, invalid counters: reported once, and calls go on."""
+    """A pause of thirty years or invalid counters are reported once, and calls continue."""
     replica = scheduler(store)
     await begins(replica)
     state = msgspec.msgpack.decode(server.run("GET", KEYS["slots"]))

@@ -200,7 +200,7 @@ async def test_a_failure_before_the_first_list_is_a_problem(error: TaskgateError
 
 
 async def test_patience_bounds_the_wait_for_the_first_list() -> None:
-    """A list that is not complete in time is refused as a page is."""
+    """A list that is not complete in time is refused like a page."""
     blocks = Blocks([record(1)])
     blocks.before_chunk = lambda offset: None
     replica = Replica(blocks)
