@@ -18,7 +18,7 @@ ENTRY_POINTS = frozenset(("main", "run"))
 
 LINES_MAX = 400
 LONG_FILES = frozenset(("service/budget/scheduler/policy.py",))
-"""Python files that may be longer, each with a reason: the model follows the order of the script, for comparison."""
+"""Files of code that may be longer, each with a reason: the model follows the order of the script, for comparison."""
 
 _NAMED = re.compile(
     r"(?<![\w./-])((?:service|tests|tools|docs|helm|openapi|requirements)/[\w./-]*"
@@ -67,10 +67,10 @@ def large_binaries(top: Path, paths: Iterable[str]) -> Iterator[str]:
 
 
 def long_files(top: Path, paths: Iterable[str]) -> Iterator[str]:
-    """Yield a fault for each long Python file that is not on the list, and for each on the list that no longer is."""
+    """Yield a fault for each long file of code that is not on the list, and for each on the list that no longer is."""
     listed = set(LONG_FILES)
     for path in paths:
-        if not path.endswith(".py") or (top / path).read_bytes().count(b"\n") <= LINES_MAX:
+        if not path.endswith((".py", ".lua")) or (top / path).read_bytes().count(b"\n") <= LINES_MAX:
             continue
         if path not in LONG_FILES:
             yield f"{path}: more than {LINES_MAX} lines; is it one subject?"

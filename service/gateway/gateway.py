@@ -10,8 +10,8 @@ from service.gateway.block_source import BlockSource, Lookup
 from service.gateway.filtered import IN_FLIGHT, all_blocks, filtered_page
 from service.gateway.paging import Part, chunk_of, page_of
 from service.gateway.served import ServedApp, ServedCall
+from service.model.blocks import BlockKey, TaskKey
 from service.model.budgets import BudgetView, UsageView
-from service.model.cache_keys import BlockKey, TaskKey
 from service.model.callers import AppInfo, Caller
 from service.model.calls import CallKind
 from service.model.errors import LineFull, UnknownApp, UnknownTask, UpstreamError, WaitTooLong

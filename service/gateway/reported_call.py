@@ -5,11 +5,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from service.budget.line.jobs import HeldSlot
-from service.gateway.call_events import CallTracing, OnUpstreamCall, UpstreamCall, UpstreamCallEnd
 from service.http_client.connection import BeforeSend
 from service.model.calls import CallKind
 from service.model.errors import UpstreamRefused
-from service.upstream.call_trace import CallTrace
+from service.upstream.call_events import NO_TRACE, CallTrace, CallTracing, OnUpstreamCall, UpstreamCall, UpstreamCallEnd
 from service.upstream.verdicts import result_of
 
 T = TypeVar("T")
@@ -29,7 +28,7 @@ class ReportedCall:
         kind: CallKind,
         attempt: int,
         on_call: Sequence[OnUpstreamCall],
-        tracing: CallTracing,
+        tracing: CallTracing | None,
     ) -> None:
         """`on_call` are called after the call, `tracing` before it."""
         self.attempt = attempt
@@ -43,7 +42,7 @@ class ReportedCall:
         """Return what `send` returns. Raise what it raises."""
         loop = asyncio.get_running_loop()
         call = UpstreamCall(app=self._app, kind=self._kind, payer=self._slot.payer, attempt=self.attempt)
-        trace = self._tracing.begin(call)
+        trace = NO_TRACE if self._tracing is None else self._tracing.begin(call)
         begun_s, sent_at_s, error = loop.time(), None, None
 
         async def before_send() -> None:

@@ -7,13 +7,13 @@ from service.budget.scheduler.fallback import FallbackScheduler, notice_s
 from service.budget.scheduler.interfaces import Rules
 from service.budget.scheduler.shared import RedisScheduler
 from service.cache.block_cache import BlockCache
-from service.gateway.call_events import CallTracing, OnUpstreamCall
 from service.gateway.fetch import CallsUpstream, Fetching, Stoppable
 from service.gateway.served import ServedCall
 from service.model.calls import CallKind, budget_name
 from service.settings import AppSettings, BudgetSettings, Settings, UpstreamSettings
 from service.store.interfaces import Store
 from service.upstream.apps import UpstreamApp
+from service.upstream.call_events import CallTracing, OnUpstreamCall
 from service.usage.store import UsageStore
 
 

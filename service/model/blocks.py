@@ -1,4 +1,4 @@
-"""Blocks: runs of records, encoded once when fetched and then sliced without being decoded."""
+"""Blocks and their keys: runs of records, encoded once when fetched and then sliced without being decoded."""
 
 import struct
 
@@ -18,6 +18,29 @@ _NO_RANGE = Range(since_s=0, until_s=0)
 _IS_DISPATCHED = TaskFilter(statuses=(DISPATCHED,))
 
 _encoder = msgspec.json.Encoder()
+
+
+class BlockKey(msgspec.Struct, frozen=True, kw_only=True):
+    """The block of a query's list with this index, counted from 0."""
+
+    query: Query
+    index: int
+
+    @property
+    def app(self) -> str:
+        """The app that is called for it."""
+        return self.query.app
+
+
+class TaskKey(msgspec.Struct, frozen=True, kw_only=True):
+    """One task of an app, by its id."""
+
+    app: str
+    id: int
+
+
+CacheKey = BlockKey | TaskKey
+"""What is fetched, stored and joined as one: a block of a list, or a task by its id."""
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):

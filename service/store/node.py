@@ -62,7 +62,6 @@ class Node:
 
         Raise StoreUnavailable if there are no answers; some of the commands may have run.
         """
-        self._refuse_if_away()
         await self._pass_gate()
         try:
             self._refuse_if_away()
@@ -106,6 +105,7 @@ class Node:
         if not self._gate.locked():
             await self._gate.acquire()
             return
+        self._refuse_if_away()
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._gate.acquire()

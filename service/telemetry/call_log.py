@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from service.gateway.call_events import OnUpstreamCall, UpstreamCallEnd
+from service.upstream.call_events import OnUpstreamCall, UpstreamCallEnd
 from service.upstream.codes import CodeKind
 from service.upstream.verdicts import OK
 

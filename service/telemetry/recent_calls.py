@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from time import time
 
-from service.gateway.call_events import UpstreamCallEnd
 from service.model.budgets import CallResults, RecentCalls
 from service.model.calls import CallKind
+from service.upstream.call_events import UpstreamCallEnd
 from service.upstream.codes import CodeKind
 from service.upstream.verdicts import OK
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import make_asgi_app
 
 from service import __version__
-from service.gateway.call_events import CallTracing, OnUpstreamCall
 from service.gateway.served_call_factory import window_s_of
 from service.model.calls import CallKind
 from service.observe.batch import OnRequestBatch
@@ -23,6 +22,7 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.state import Watched
 from service.telemetry.traces import traces_of
 from service.telemetry.upstream_calls import CalledApp
+from service.upstream.call_events import CallTracing, OnUpstreamCall
 
 if TYPE_CHECKING:
     from service.telemetry.spans import Traces

@@ -18,7 +18,6 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from service.gateway.call_events import UpstreamCall, UpstreamCallEnd, WholeCallTrace
 from service.observe.request import TRACESTATE_MAX_BYTES, RequestRecord
 from service.telemetry.http_attributes import (
     Attributes,
@@ -28,7 +27,7 @@ from service.telemetry.http_attributes import (
     server_attributes,
     span_name,
 )
-from service.upstream.call_trace import TraceFields
+from service.upstream.call_events import CallTrace, TraceFields, UpstreamCall, UpstreamCallEnd
 from service.upstream.verdicts import HTTP_STATUS, OK
 
 LAST_EXPORT_S = 3.0
@@ -105,7 +104,7 @@ class Traces:
         elif not span.get_span_context().is_valid and seen.labels.method == "other":
             self._record_refused(seen)
 
-    def begin(self, call: UpstreamCall) -> WholeCallTrace:
+    def begin(self, call: UpstreamCall) -> CallTrace:
         """Record a span for the payer's time in line, which ends now, and begin one for the call."""
         origin = call.payer.origin
         parent = _context(origin.traceparent, origin.tracestate)
@@ -142,7 +141,7 @@ class Traces:
 
 
 class _CallSpan:
-    """The span of one call; implements `WholeCallTrace`."""
+    """The span of one call; implements `CallTrace`."""
 
     def __init__(self, span: Span, *, fields: TraceFields) -> None:
         self.fields = fields

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 from prometheus_client.metrics_core import Metric
 
-from service.gateway.call_events import UpstreamCallEnd
 from service.model.budgets import worst_window
 from service.model.calls import CallKind
 from service.telemetry.families import CALL_S, Histogram, counters, gauges, histograms
+from service.upstream.call_events import UpstreamCallEnd
 from service.upstream.verdicts import RESULTS
 
 KEEP_S = 60.0

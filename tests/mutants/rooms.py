@@ -66,12 +66,13 @@ ROOMS = (
     ),
     Room(
         name="script",
-        files=("service/budget/scheduler/scheduler.lua", "service/budget/scheduler/shared.py"),
+        files=("service/budget/scheduler/script/*.lua", "service/budget/scheduler/shared.py"),
         tests=(
             *_CONTRACT,
             "tests/contract/test_scheduler_losses.py",
             "tests/contract/test_scheduler_refunds.py",
             "tests/contract/test_scheduler_reports.py",
+            "tests/contract/test_scheduler_order.py",
             "tests/contract/test_scheduler_sanity.py",
             "tests/contract/test_scheduler_states.py",
             "tests/integration/budget/test_redis_runs.py",

@@ -1,14 +1,12 @@
 """Fetches of a block outside of any line: slots, jobs, and a record of the calls of observers."""
 
-from service.budget.line.jobs import Payer
-from service.gateway.call_events import UpstreamCall, UpstreamCallEnd
 from service.gateway.fetch import BlockJob, Fetching
 from service.gateway.list_calls import ListCalls
-from service.model.blocks import Block, CachedBlock
-from service.model.cache_keys import BlockKey
-from service.model.origin import NOBODY
+from service.model.blocks import Block, BlockKey, CachedBlock
+from service.model.origin import NOBODY, Payer
 from service.model.queries import Range
 from service.upstream.apps import UpstreamApp
+from service.upstream.call_events import UpstreamCall, UpstreamCallEnd
 from tests.simulation.sim_replica import BLOCK_SIZE
 from tests.simulation.small_world import APP, WALL_S, SmallWorld, query_of
 
@@ -49,7 +47,7 @@ class Watched:
         """See `CallTrace.answered`."""
 
     def end(self, end: UpstreamCallEnd) -> None:
-        """See `Trace.end`."""
+        """See `CallTrace.end`."""
         self.traced.append(end)
 
 

@@ -18,7 +18,7 @@ from service.model.queries import At, FromNow, Query, Range, Slice
 from service.model.streams import TaskFilter
 from service.model.tasks import Listing, Task
 from service.upstream.apps import UpstreamApp
-from service.upstream.call_trace import CallTrace
+from service.upstream.call_events import CallTrace
 from tests.simulation.memory_redis import MemoryRedis
 from tests.simulation.model_scheduler import model_servers
 from tests.simulation.sim_replica import Replica

@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from service.budget.line.jobs import CallFailed
-from service.gateway.call_events import UpstreamCall
 from service.gateway.fetch import FAILING_S
 from service.model.blocks import NOTHING, CachedBlock, RefusedQuery
 from service.model.errors import (
@@ -24,6 +23,7 @@ from service.model.errors import (
 from service.model.freshness import StaleReason
 from service.model.pages import Source
 from service.model.streams import TaskFilter
+from service.upstream.call_events import UpstreamCall
 from tests.simulation.fetching import KEY, Slot, Watched, block_at, fetching_of, job_of
 from tests.simulation.sim_replica import ATTEMPTS, PAUSE_S
 from tests.simulation.small_world import APP, LIFETIMES, RULES, WALL_S, SmallWorld, play

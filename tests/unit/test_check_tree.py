@@ -28,12 +28,13 @@ def test_large_binaries(tmp_path: Path) -> None:
 
 
 def test_long_files(tmp_path: Path) -> None:
-    """A long Python file is found, unless it is listed; a long text is not; a listed file must be long."""
+    """A long file of Python or Lua is found, unless it is listed; a long text is not; a listed file must be long."""
     (tmp_path / "long.py").write_text("x\n" * (LINES_MAX + 1))
+    (tmp_path / "long.lua").write_text("x\n" * (LINES_MAX + 1))
     (tmp_path / "text.md").write_text("x\n" * (LINES_MAX + 1))
     (tmp_path / "short.py").write_text("x\n" * LINES_MAX)
-    faults = list(long_files(tmp_path, ["long.py", "text.md", "short.py"]))
-    assert [fault.partition(":")[0] for fault in faults] == ["long.py", *sorted(LONG_FILES)]
+    faults = list(long_files(tmp_path, ["long.lua", "long.py", "text.md", "short.py"]))
+    assert [fault.partition(":")[0] for fault in faults] == ["long.lua", "long.py", *sorted(LONG_FILES)]
     assert not list(long_files(tmp_path, []))
 
 

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.budget.line.jobs import Payer
-from service.gateway.call_events import UpstreamCall, UpstreamCallEnd
-from service.model.origin import NOBODY, Origin
+from service.model.origin import NOBODY, Origin, Payer
 from service.settings import TelemetrySettings
 from service.telemetry.traces import traces_of
+from service.upstream.call_events import UpstreamCall, UpstreamCallEnd
 from tests.integration.telemetry.collector import Collector, collecting
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"

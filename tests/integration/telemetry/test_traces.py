@@ -10,11 +10,10 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from service.budget.line.jobs import Payer
-from service.gateway.call_events import UpstreamCall, UpstreamCallEnd
 from service.model.errors import WaitTooLong
-from service.model.origin import NOBODY, Origin
+from service.model.origin import NOBODY, Origin, Payer
 from service.telemetry.spans import Traces
+from service.upstream.call_events import UpstreamCall, UpstreamCallEnd
 from service.web.settings import default_web_settings
 from service.web.site import create_web
 from tests.http.fake_gateway import NOW_S, FakeGateway
