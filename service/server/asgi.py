@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -24,14 +24,27 @@ class EncodedAnswer(msgspec.Struct, frozen=True, gc=False):
     body: bytes
 
 
-AnswerAtOnce = Callable[[Scope], EncodedAnswer | None]
-"""Return the answer to a request if it needs no await, or None if the app has to be called."""
 Client = tuple[str, int]
 """A peer's address and port."""
 Refuse = Callable[[int, Client | None], Messages]
 """Return the answer to a request that never reaches the app, by its status and client."""
 
 log = structlog.get_logger("taskgate.serving")
+
+
+class AnswersAtOnce(Protocol):
+    """Answers requests for which nothing has to be awaited; None means that the app must be called."""
+
+    def repeat(self, head: bytes, client: Client | None) -> EncodedAnswer | None:
+        """Answer a request whose head has the same bytes as an earlier one, without parsing it.
+
+        The earlier one must be a GET over HTTP/1.1 without a body that leaves its connection open.
+        """
+        ...
+
+    def lookup(self, scope: Scope, head: bytes) -> EncodedAnswer | None:
+        """Answer a parsed request."""
+        ...
 
 
 class StartFailed(Exception):

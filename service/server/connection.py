@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 NEVER = float("inf")
 _NO_REQUEST = RequestHead(scope={}, is_1_1=True, is_head=False, keep_alive=False, has_more=True)
 _NOT_SERVED = RequestHead(scope={}, is_1_1=True, is_head=False, keep_alive=False, has_more=False)
+_REPEATED = RequestHead(scope={}, is_1_1=True, is_head=False, keep_alive=True, has_more=False)
 LINGER_S = 2.0
 LINGER_MAX_BYTES = 1024 * 1024
 """How many bytes to read and discard after an answer that closes its connection, so that no reset overtakes it."""
@@ -137,13 +138,17 @@ class ClientConnection(asyncio.Protocol):
         if len(data) > server.bounds.headers_max_bytes:
             self.refuse(431 if data.find(b"\n") < server.bounds.headers_max_bytes else 414)
             return
+        answer = server.repeat(data, self.client)
+        if answer is not None:
+            self._write_encoded(_REPEATED, answer)
+            return
         try:
             request = server.heads.read(data)
         except BadHead as exc:
             self.refuse(exc.status)
             return
         request.scope["client"] = self.client
-        answer = server.answer_at_once(request.scope)
+        answer = server.lookup(request.scope, data)
         if answer is not None:
             self._write_encoded(request, answer)
             return

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from service.server.answer_head import Clock
-from service.server.asgi import AnswerAtOnce, Application, Client, EncodedAnswer, Refuse, Scope
+from service.server.asgi import AnswersAtOnce, Application, Client, EncodedAnswer, Refuse, Scope
 from service.server.connection import ClientConnection
 from service.server.exchange import AbortReason, Exchange
 from service.server.held_bytes import HeldBytes
@@ -37,12 +37,12 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 class HttpServer:
     """Serves one app on one listening socket.
 
-    `at_once` is called before the app, and may return the answer; `refusal` returns the answer to input that never
-    reaches the app.
+    `at_once` may return an answer before the app is called; `refusal` returns the answer to input that never reaches
+    the app.
     """
 
     def __init__(
-        self, app: Application, bounds: Bounds, *, refusal: Refuse, at_once: AnswerAtOnce | None = None
+        self, app: Application, bounds: Bounds, *, refusal: Refuse, at_once: AnswersAtOnce | None = None
     ) -> None:
         self.bounds = bounds
         self.refusal = refusal
@@ -157,12 +157,18 @@ class HttpServer:
         """Call it in the loop's next iteration."""
         self._loop.call_soon(call)
 
-    def answer_at_once(self, scope: Scope) -> EncodedAnswer | None:
-        """Return an answer that needs no await, if there is one; after an error, the app is called."""
-        if self.at_once is None:
-            return None
+    def repeat(self, head: bytes, client: Client | None) -> EncodedAnswer | None:
+        """Return an answer for which the head need not be parsed, if there is one; after a fault, it is parsed."""
         try:
-            return self.at_once(scope)
+            return None if self.at_once is None else self.at_once.repeat(head, client)
+        except Exception:
+            log.exception("server.request_failed")
+            return None
+
+    def lookup(self, scope: Scope, head: bytes) -> EncodedAnswer | None:
+        """Return an answer for which the app need not be called, if there is one; after a fault, it is called."""
+        try:
+            return None if self.at_once is None else self.at_once.lookup(scope, head)
         except Exception:
             log.exception("server.request_failed")
             return None

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import structlog
 
-from service.server.asgi import AnswerAtOnce, Application, Lifespan, Refuse
+from service.server.asgi import AnswersAtOnce, Application, Lifespan, Refuse
 from service.server.http_server import Bounds, HttpServer, refuse_plainly
 from service.server.listening import connections_within_files, listening_socket
 from service.settings import ServerSettings
@@ -40,7 +40,7 @@ def serve(
     app: Application,
     settings: ServerSettings,
     *,
-    at_once: AnswerAtOnce | None = None,
+    at_once: AnswersAtOnce | None = None,
     refusal: Refuse = refuse_plainly,
     leaving: Leaving | None = None,
     watch: Callable[[HttpServer], None] | None = None,
@@ -71,7 +71,7 @@ async def _serve(
     app: Application,
     settings: ServerSettings,
     *,
-    at_once: AnswerAtOnce | None,
+    at_once: AnswersAtOnce | None,
     refusal: Refuse,
     leaving: Leaving | None,
     watch: Callable[[HttpServer], None] | None,

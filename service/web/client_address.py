@@ -3,9 +3,9 @@
 import ipaddress
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 from service.observe.request import HeaderFields
+from service.server.asgi import Client
 
 HOPS_MAX = 16
 """How many forwarded addresses are read, from the last one backwards."""
@@ -25,9 +25,8 @@ class ClientAddresses:
         self._trusted = tuple(ipaddress.ip_network(network) for network in trusted)
         self._is_trusted = lru_cache(maxsize=_PEERS)(self._lies_in_trusted)
 
-    def of(self, scope: Any, fields: HeaderFields) -> str | None:
+    def of(self, peer: Client | None, fields: HeaderFields) -> str | None:
         """Return the client's address; None on a socket that has none."""
-        peer = scope.get("client")
         if peer is None:
             return None
         address: str = peer[0]

@@ -32,14 +32,14 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     missing: int
 
 
-def render(page: Page, *, path: str, query_string: bytes) -> Rendered:
+def render(page: Page, *, path: str, link_query: str) -> Rendered:
     """Return the body, joined from the stored bytes of the tasks, and the header fields derived from it."""
     envelope, etag = _envelope(page), etag_of(page)
     return Rendered(
         body=b"".join((envelope, page.body, b"]}")),
         etag=etag,
         key=(envelope, etag),
-        fields=((b"link", links(path, query_string, page.slice, total=page.total)),),
+        fields=((b"link", links(path, link_query, page.slice, total=page.total)),),
     )
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -10,7 +11,8 @@ from service.model.callers import Caller
 from service.model.errors import BadRequest, Fault, NotAllowed, UnknownApp
 from service.model.long_lists import part_s, query_parts
 from service.model.queries import Moment, Query, Slice, Sort, parse_moment, parse_until
-from service.model.streams import STATUSES, TYPES, Only
+from service.model.streams import STATUSES, TYPES, TaskFilter
+from service.web.headers.link import link_query
 from service.web.query_string import FAULTS_MAX, read_query_string
 from service.web.settings import WebSettings
 
@@ -32,6 +34,9 @@ NDJSON = "application/x-ndjson"
 
 _OF_PAGES = ("limit",)
 _NO_PAGE = "is for pages only: a stream continues to the end of the list"
+
+REMEMBERED_MAX, REMEMBERED_MAX_BYTES = 1000, 500
+"""How many query strings are kept parsed, and up to which length."""
 
 _DAY_S = 86_400
 _DIGITS = re.compile(r"[0-9]{1,10}")
@@ -72,16 +77,29 @@ class TaskParameters(msgspec.Struct, frozen=True, kw_only=True):
         return (getattr(self, name) for name in self.__struct_fields__)
 
 
+class _Written(msgspec.Struct, frozen=True, kw_only=True):
+    """What a query string says, whenever it is read; `names` are the parameters that it gives."""
+
+    query: Query
+    slice: Slice
+    only: TaskFilter
+    names: frozenset[str]
+    faults: tuple[Fault, ...]
+    link_query: str
+
+
 class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The parsed parameters of a request. For a stream, the slice is as long as a block.
 
     `parts` are the queries to read one after the other, if a stream's range is longer than the upstream accepts.
+    `link_query` is what a link to another slice repeats (`headers/link.py`).
     """
 
     query: Query
     parts: tuple[Query, ...]
     slice: Slice
-    only: Only
+    only: TaskFilter
+    link_query: str
 
 
 def task_parameters(settings: WebSettings) -> TaskParameters:
@@ -236,6 +254,7 @@ class TasksReader:
         parameters = tuple(task_parameters(settings))
         self._names = {parameter.name.encode(): parameter.name for parameter in parameters}
         self._readers = {parameter.name: parameter.read for parameter in parameters}
+        self._read_again = lru_cache(maxsize=REMEMBERED_MAX)(self._read)
 
     def read(
         self, query_string: bytes, *, caller: Caller, now_s: float, streamed: bool = False, divided: bool = False
@@ -246,6 +265,23 @@ class TasksReader:
 
         Raise BadRequest with all faults; if there are none, UnknownApp or NotAllowed.
         """
+        read = self._read_again if len(query_string) <= REMEMBERED_MAX_BYTES else self._read
+        written = read(query_string, only_app(caller), streamed)
+        query, faults, settings = written.query, list(written.faults), self.settings
+        faulty = {fault.parameter for fault in faults}
+        if "app" not in written.names and "app" not in faulty and len(caller.apps) > 1:
+            faults.append(NO_APP)
+        if faulty.isdisjoint(("since", "until")):
+            faults += _range_faults(query, settings, now_s, divided=divided)
+        if faults:
+            raise BadRequest(*faults[:FAULTS_MAX])
+        readable(query.app, caller)
+        parts = _parts(query, settings, now_s) if divided else (query,)
+        return ParsedRequest(
+            query=query, parts=parts, slice=written.slice, only=written.only, link_query=written.link_query
+        )
+
+    def _read(self, query_string: bytes, default_app: str, streamed: bool) -> _Written:
         texts, faults = read_query_string(query_string, known=self._names)
         settings = self.settings
         given: dict[str, Any] = {}
@@ -254,30 +290,25 @@ class TasksReader:
                 given[name] = self._readers[name](text)
             except ValueError as exc:
                 faults.append(Fault(parameter=name, detail=str(exc)))
-        query = Query(
-            app=given.get("app") or only_app(caller),
-            since=given.get("since", settings.since),
-            until=given.get("until", settings.until),
-            sort=given.get("sort", Sort.SCHEDULED_DESC),
-            keyword=given.get("q"),
-        )
-        slice_ = Slice(
-            offset=given.get("offset", 0),
-            limit=settings.block_size if streamed else given.get("limit", settings.limit_default),
-        )
-        only = Only(statuses=given.get("status", ()), types=given.get("type", ()))
         if streamed:
             faults.extend(Fault(parameter=name, detail=_NO_PAGE) for name in _OF_PAGES if name in texts)
-        faulty = {fault.parameter for fault in faults}
-        if "app" not in texts and "app" not in faulty and len(caller.apps) > 1:
-            faults.append(NO_APP)
-        if faulty.isdisjoint(("since", "until")):
-            faults += _range_faults(query, settings, now_s, divided=divided)
-        if faults:
-            raise BadRequest(*faults[:FAULTS_MAX])
-        readable(query.app, caller)
-        parts = _parts(query, settings, now_s) if divided else (query,)
-        return ParsedRequest(query=query, parts=parts, slice=slice_, only=only)
+        return _Written(
+            query=Query(
+                app=given.get("app") or default_app,
+                since=given.get("since", settings.since),
+                until=given.get("until", settings.until),
+                sort=given.get("sort", Sort.SCHEDULED_DESC),
+                keyword=given.get("q"),
+            ),
+            slice=Slice(
+                offset=given.get("offset", 0),
+                limit=settings.block_size if streamed else given.get("limit", settings.limit_default),
+            ),
+            only=TaskFilter(statuses=given.get("status", ()), types=given.get("type", ())),
+            names=frozenset(texts),
+            faults=tuple(faults),
+            link_query=link_query(query_string),
+        )
 
 
 def app_for(app: str | None, caller: Caller, *, faults: list[Fault]) -> str:

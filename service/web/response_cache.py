@@ -16,14 +16,14 @@ from service.model.pages import Source
 from service.observe.request import (
     UNROUTED,
     HeaderFields,
-    Observer,
     RequestLabels,
+    RequestObserver,
     RequestRecord,
     request_labels_of,
     trace_id_of,
 )
 from service.server.answer_head import head_lines
-from service.server.asgi import Application, EncodedAnswer
+from service.server.asgi import Application, Client, EncodedAnswer
 from service.web.answers import NOSNIFF, Answer, Header
 from service.web.client_address import PEERS, ClientAddresses
 from service.web.headers.ratelimit import STATE
@@ -33,14 +33,19 @@ from service.web.obtained_reply import OBTAINED, ObtainedReply
 # Requests with any of these fields bypass the cache.
 _STEERING = frozenset((b"cache-control", b"pragma", b"content-length", b"transfer-encoding"))
 _OF_THE_MOMENT = frozenset((b"age", b"cache-status", b"server-timing", STATE.lower().encode()))
-# Memory overhead of an entry without its body, fields and key, measured with tracemalloc.
+# Memory overhead of an entry without its body, fields and key, and of a head, which is held twice: measured with
+# tracemalloc.
 _ENTRY_BYTES = 1850
+_HEAD_BYTES = 1200
 
 Key = tuple[str, bytes, bytes | None, bytes | None, bytes | None, bytes | None, bytes | None]
 """Path, query string, credential, and the request fields that select a response."""
 
 SEEN_MAX = 10_000
 """How many requests are remembered as seen before, by the hash of their key."""
+
+_HEADS_PART = 8
+"""One part in so many of the memory is for the heads of requests."""
 
 STEP_BACK_S = 1.0
 """If the clock is this far before the time of a response's fetch, it was set back: the response's age is unknown."""
@@ -107,7 +112,7 @@ class ResponseCache:
         app: Application,
         *,
         authenticate_cached: AuthenticateCached,
-        observers: Sequence[Observer],
+        observers: Sequence[RequestObserver],
         clients: ClientAddresses = PEERS,
         clock: Callable[[], float],
         wall: Callable[[], float] = time.time,
@@ -120,10 +125,14 @@ class ResponseCache:
         self._clock = clock
         self._wall = wall
         self._max_bytes = max_bytes
+        heads_bytes = max_bytes // _HEADS_PART
         self._responses: LruTable[Key, _CachedResponse] = LruTable(
-            max_bytes, size_of=lambda key, response: response.size_bytes(key)
+            max_bytes - heads_bytes, size_of=lambda key, response: response.size_bytes(key)
         )
         self._seen: LruTable[int, bool] = LruTable(SEEN_MAX)
+        self._heads: LruTable[bytes, tuple[Key, HeaderFields]] = LruTable(
+            heads_bytes, size_of=lambda head, _: _HEAD_BYTES + 2 * len(head)
+        )
         self._generation = 0
 
     def __len__(self) -> int:
@@ -131,16 +140,17 @@ class ResponseCache:
 
     @property
     def size_bytes(self) -> int:
-        """The total size of the cached responses."""
-        return self._responses.size
+        """The total size of the cached responses, and of the heads of their requests."""
+        return self._responses.size + self._heads.size
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Respond from the cache, or call the app and cache its response."""
-        found = self._find(scope)
-        if found is None:
+        request = self._recognize(scope)
+        served = request and self._serve(*request, scope.get("client"))
+        if not served:
             await self.call_app(scope, receive, send)
             return
-        response, request_id = found
+        response, request_id = served
         headers = (*response.headers, (b"x-request-id", request_id.encode()))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": response.body})
@@ -155,17 +165,29 @@ class ResponseCache:
             if reply is not None:
                 self._consider(scope, reply)
 
-    def lookup(self, scope: Any) -> EncodedAnswer | None:
-        """Return the cached response and report the request, or return None if there is none."""
-        found = self._find(scope)
-        if found is None:
+    def repeat(self, head: bytes, client: Client | None) -> EncodedAnswer | None:
+        """Return the cached response to a request with the same bytes as an earlier one, and report the request."""
+        request = self._heads.get(head)
+        if request is None:
             return None
-        response, request_id = found
-        return EncodedAnswer(b"%b\r\nx-request-id: %b" % (response.lines, request_id.encode()), response.body)
+        served = self._serve(*request, client)
+        if served is None:
+            self._heads.pop(head)
+            return None
+        return _encoded(*served)
 
-    def _find(self, scope: Any) -> tuple[_CachedResponse, str] | None:
-        """Return a response with current header fields, and the request's id; report the request. None for none."""
-        started_s = time.perf_counter()
+    def lookup(self, scope: Any, head: bytes) -> EncodedAnswer | None:
+        """Return the cached response and report the request, or return None if there is none."""
+        request = self._recognize(scope)
+        served = request and self._serve(*request, scope["client"])
+        if not request or not served:
+            return None
+        if _may_recur(scope, request[1]):
+            self._heads.put(head, request)
+        return _encoded(*served)
+
+    def _recognize(self, scope: Any) -> tuple[Key, HeaderFields] | None:
+        """Return the key of the response to a request, and the request's fields, or None if no response is cached."""
         if scope["type"] != "http" or scope["method"] != "GET":
             return None
         lines = scope["headers"]
@@ -173,8 +195,15 @@ class ResponseCache:
         if len(fields) != len(lines) or not fields.keys().isdisjoint(_STEERING):
             return None
         key = _key(scope, fields)
+        if self._responses.get(key) is None or _size_bytes(fields) > FIELDS_MAX_BYTES:
+            return None
+        return key, fields
+
+    def _serve(self, key: Key, fields: HeaderFields, client: Client | None) -> tuple[_CachedResponse, str] | None:
+        """Return a response with current header fields, and the request's id; report the request. None for none."""
+        started_s = time.perf_counter()
         response = self._responses.get(key)
-        if response is None or _size_bytes(fields) > FIELDS_MAX_BYTES:
+        if response is None:
             return None
         now_s = self._clock()
         if now_s >= response.ends_at_s or now_s < response.fetched_at_s - STEP_BACK_S:
@@ -187,7 +216,7 @@ class ResponseCache:
         observation = RequestRecord(
             request_id=request_id,
             labels=response.labels,
-            client=self._clients.of(scope, fields),
+            client=self._clients.of(client, fields),
             trace_id=trace_id_of(fields),
             waited_s=0.0,
             upstream_s=0.0,
@@ -205,6 +234,7 @@ class ResponseCache:
         self._generation += 1
         for key in [key for key, response in self._responses.items() if app is None or response.labels.app == app]:
             self._responses.pop(key)
+        self._heads.clear()
 
     def _consider(self, scope: Any, reply: ObtainedReply) -> None:
         """Store a response if the same request was seen before, unless the cached one is the same, or newer."""
@@ -255,6 +285,21 @@ def _key(scope: Any, fields: HeaderFields) -> Key:
         fields.get(b"accept-encoding"),
         fields.get(b"prefer"),
         fields.get(b"if-none-match"),
+    )
+
+
+def _encoded(response: _CachedResponse, request_id: str) -> EncodedAnswer:
+    return EncodedAnswer(b"%b\r\nx-request-id: %b" % (response.lines, request_id.encode()), response.body)
+
+
+def _may_recur(scope: Any, fields: HeaderFields) -> bool:
+    """Whether later requests may have the same head: an id is that of one request. Return False also if the head closes
+    its connection, which `repeat` would not see."""
+    return (
+        scope["http_version"] == "1.1"
+        and fields.get(b"connection", b"keep-alive").lower() == b"keep-alive"
+        and b"x-request-id" not in fields
+        and b"traceparent" not in fields
     )
 
 

@@ -55,7 +55,7 @@ MEASURE = r"""
 async def test_texts_and_graphics_have_enough_contrast(shown: Shown, width: int, *, dark: bool) -> None:
     """Text has a contrast of 4.5 to 1, graphics of 3 to 1: at the key prompt, under load, and with an error."""
     await shown.tab.look(width=width, dark=dark)
-    await stands_out(shown, "Is the list being served?")
+    await stands_out(shown, "See how your apps are doing")
     busy(shown.web, turns=1234, waiting=7)
     await shown.enter(KEY)
     await shown.tab.until(f"{CARD}?.innerText.includes('1,234')")

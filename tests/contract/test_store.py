@@ -66,7 +66,7 @@ async def test_a_stored_value_is_returned_unchanged(store: Store) -> None:
     assert await store.get("t:{a}:other") is None
 
 
-async def test_values_are_put_together(store: Store) -> None:
+async def test_values_are_stored_together(store: Store) -> None:
     """Many values of one hash tag are stored at once, each under its key and for its time, wherever they belong."""
     for app in ("a", "b", "c"):
         puts = [Put(key=f"t:{{{app}}}:{n}", value=b"%d" % n, ttl_ms=10_000 if n else 1) for n in range(3)]
@@ -111,7 +111,7 @@ async def test_a_script_that_fails_is_refused(redis_store: RedisStore) -> None:
 
 
 async def test_a_purge_takes_one_prefix_only(store: Store) -> None:
-    """All keys under a prefix go, even thousands; others stay, even if the prefix looks like a pattern."""
+    """All keys under a prefix are deleted, even thousands; others stay, even if the prefix looks like a pattern."""
     names = [f"t:{{a*}}:b:{number}" for number in range(1500)]
     for first in range(0, len(names), 100):  # more at once would wait for their turn, and not for long
         await asyncio.gather(*(store.put(name, b"1", ttl_ms=60_000) for name in names[first : first + 100]))

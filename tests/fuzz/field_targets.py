@@ -201,7 +201,7 @@ def check_traceparent(data: bytes) -> None:
 
 def check_forwarded_for(data: bytes) -> None:
     """The peer's address, or one of those forwarded that are addresses."""
-    address = ClientAddresses(("10.0.0.0/8",)).of({"client": ("10.0.0.1", 1)}, {b"x-forwarded-for": data})
+    address = ClientAddresses(("10.0.0.0/8",)).of(("10.0.0.1", 1), {b"x-forwarded-for": data})
     assert address is not None
     ipaddress.ip_address(address)
 

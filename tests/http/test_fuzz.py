@@ -144,7 +144,7 @@ def test_links_keep_the_query(pairs: list[tuple[bytes, bytes]], total: int) -> N
         asked = reader.read(query, caller=caller, now_s=NOW_S)
     except (BadRequest, UnknownApp):
         return
-    field = links("/tasks", query, asked.slice, total=total).decode("ascii")
+    field = links("/tasks", asked.link_query, asked.slice, total=total).decode("ascii")
     for link in field.split(", </"):
         target = link.partition("?")[2].partition(">")[0]
         again = reader.read(target.encode(), caller=caller, now_s=NOW_S)

@@ -20,7 +20,7 @@ from tests.http.site import AUTH, MANY_AUTH, Web, key_callers
 class Desk:
     """The HTTP side behind a response cache, with a clock that is set by hand."""
 
-    def __init__(self, web: Web, *, max_bytes: int = 100_000, is_looked_up_first: bool = False) -> None:
+    def __init__(self, web: Web, *, max_bytes: int = 100_000, way: str = "called") -> None:
         self.web = web
         self.now_s = NOW_S
         self.wall_ahead_s = 0.0
@@ -34,12 +34,18 @@ class Desk:
             wall=lambda: self.now_s + self.wall_ahead_s,
             max_bytes=max_bytes,
         )
-        app = self.as_the_server_does if is_looked_up_first else self.replay
+        self.heads: list[bytes] = []
+        self.repeats_heads = way == "repeated"
+        app = self.replay if way == "called" else self.as_the_server_does
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway")
 
     async def as_the_server_does(self, scope: Any, receive: Any, send: Any) -> None:
         """Look up a response without a task, and call the app only if there is none."""
-        answer = self.replay.lookup(scope)
+        head = repr([scope[name] for name in ("method", "path", "query_string", "headers")]).encode()
+        self.heads.append(head)
+        answer = self.replay.repeat(head, scope["client"]) if self.repeats_heads else None
+        if answer is None:
+            answer = self.replay.lookup(scope, head)
         if answer is None:
             await self.replay.call_app(scope, receive, send)
             return
@@ -70,10 +76,10 @@ class Desk:
         return len(self.web.gateway.requests)
 
 
-@pytest.fixture(params=["called", "looked up first"])
+@pytest.fixture(params=["called", "looked up", "repeated"])
 def desk(web: Web, request: pytest.FixtureRequest) -> Desk:
-    """A page that was fetched 4 s ago and is fresh for 15 s; requested in both possible ways."""
-    return Desk(web, is_looked_up_first=request.param == "looked up first")
+    """A page that was fetched 4 s ago and is fresh for 15 s; requested in each possible way."""
+    return Desk(web, way=request.param)
 
 
 async def test_a_repeated_request_is_served_from_the_cache(desk: Desk) -> None:
@@ -306,3 +312,59 @@ async def test_a_stream_is_not_served_from_a_cached_page(desk: Desk) -> None:
     assert (await desk.get()).headers["content-type"] == "application/json"
     assert len(desk.replay) == 1
     assert desk.asked == 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "recurs"),
+    [
+        ({}, True),
+        ({"Connection": "Keep-Alive"}, True),
+        ({"Connection": "close"}, False),
+        ({"Connection": "keep-alive, x"}, False),
+        ({"X-Request-ID": "mine"}, False),
+        ({"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}, False),
+    ],
+)
+async def test_which_heads_are_answered_unparsed(web: Web, fields: dict[str, str], recurs: bool) -> None:
+    """Those that keep their connection open and carry no id; others are parsed each time."""
+    desk = Desk(web, way="looked up")
+    for _ in range(3):  # the third is looked up
+        await desk.get(headers=fields)
+    again = desk.replay.repeat(desk.heads[-1], ("127.0.0.1", 1))
+    assert (again is not None) is recurs
+
+
+async def test_an_unknown_head_is_not_answered(web: Web) -> None:
+    """One byte more makes it another request."""
+    desk = Desk(web, way="looked up")
+    for _ in range(3):
+        await desk.get()
+    assert desk.replay.repeat(desk.heads[-1] + b" ", ("127.0.0.1", 1)) is None
+
+
+async def test_a_head_is_forgotten_with_its_response(web: Web) -> None:
+    """It is not answered once the response is no longer fresh, nor after callers or settings have changed."""
+    desk = Desk(web, way="looked up")
+    for _ in range(3):
+        await desk.get()
+    held = desk.replay.size_bytes
+    desk.replay.forget()
+    assert desk.replay.size_bytes == 0 < held
+    assert desk.replay.repeat(desk.heads[-1], ("127.0.0.1", 1)) is None
+    for _ in range(3):
+        await desk.get()
+    desk.now_s += 3600
+    assert desk.replay.repeat(desk.heads[-1], ("127.0.0.1", 1)) is None
+    assert desk.replay.size_bytes == 0
+
+
+async def test_clients_that_send_the_same_head_are_distinguished(web: Web) -> None:
+    """The record of each request has the address of its own connection, and an id of its own."""
+    desk = Desk(web, way="looked up")
+    for _ in range(3):
+        await desk.get()
+    for address in ("10.0.0.1", "10.0.0.2"):
+        assert desk.replay.repeat(desk.heads[-1], (address, 1)) is not None
+    one, other = desk.observed[-2:]
+    assert (one.client, other.client) == ("10.0.0.1", "10.0.0.2")
+    assert one.request_id != other.request_id

@@ -28,12 +28,13 @@ def test_large_binaries(tmp_path: Path) -> None:
 
 
 def test_long_files(tmp_path: Path) -> None:
-    """A long Python file is found, unless it is listed; a long text is not; a listed file must be long."""
+    """A long file of Python or Lua is found, unless it is listed; a long text is not; a listed file must be long."""
     (tmp_path / "long.py").write_text("x\n" * (LINES_MAX + 1))
+    (tmp_path / "long.lua").write_text("x\n" * (LINES_MAX + 1))
     (tmp_path / "text.md").write_text("x\n" * (LINES_MAX + 1))
     (tmp_path / "short.py").write_text("x\n" * LINES_MAX)
-    faults = list(long_files(tmp_path, ["long.py", "text.md", "short.py"]))
-    assert [fault.partition(":")[0] for fault in faults] == ["long.py", *sorted(LONG_FILES)]
+    faults = list(long_files(tmp_path, ["long.lua", "long.py", "text.md", "short.py"]))
+    assert [fault.partition(":")[0] for fault in faults] == ["long.lua", "long.py", *sorted(LONG_FILES)]
     assert not list(long_files(tmp_path, []))
 
 
@@ -63,8 +64,8 @@ def test_decisions_out_of_index(tmp_path: Path) -> None:
     assert [fault.partition(":")[0] for fault in faults] == ["0003-three.md", "0004-four.md"]
 
 
-def test_names_of_nothing(tmp_path: Path) -> None:
-    """A file or a test that a text names must be there; below `tests/` the short form does, too."""
+def test_names_of_missing_files_and_tests(tmp_path: Path) -> None:
+    """Every file or test named in a text must exist; below `tests/`, the short form is accepted, too."""
     files = {
         "README.md": "See `tests/unit/test_one.py::test_it`, unit/test_one.py::test_that and docs/gone.md.",
         "docs/old.md": "**Status:** superseded by [ADR 1](one.md)\n`service/gone.py` was one file.",
@@ -76,5 +77,5 @@ def test_names_of_nothing(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     assert list(names_of_nothing(tmp_path, files)) == [
         "README.md: unit/test_one.py has no test_that",
-        "README.md: there is no docs/gone.md",
+        "README.md: docs/gone.md does not exist",
     ]

@@ -1,7 +1,7 @@
 // Mounts Scalar on the contract of this gateway. Nothing is requested from any other host, and the key is not stored.
 "use strict";
 
-// The clients that samples are shown for, among all that Scalar knows.
+// The clients for which Scalar shows samples.
 const SHOWN = ["shell/curl", "python/requests", "python/httpx_sync", "js/fetch", "go/native", "java/nethttp"];
 const KNOWN = {
   c: ["libcurl"], clojure: ["clj_http"], csharp: ["httpclient", "restsharp"], dart: ["http"], fsharp: ["httpclient"],
@@ -19,8 +19,8 @@ for (const [language, clients] of Object.entries(KNOWN)) {
 
 const root = new URL(".", document.baseURI).href.replace(/\/$/, "");
 
-// Samples and "Test Request" begin with `app` alone. Scalar would send an example of every parameter at once: a
-// condition, a filter and a limit that exclude each other. Here each has its example, and waits to be switched on.
+// Samples and "Test Request" start with only `app`. Scalar would send an example of every parameter at once, including
+// a condition, a filter and a limit that exclude each other. Here, each has its example but is switched off.
 function switchedOff(contract) {
   const operations = Object.values(contract.paths).flatMap((path) => Object.values(path));
   const inline = operations.flatMap(({ parameters = [] }) => parameters);

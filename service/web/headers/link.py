@@ -9,31 +9,28 @@ from service.model.queries import Slice
 _CLEAN = re.compile(rb"[A-Za-z0-9._~!$()*+,:@/?=&%-]*")
 
 
-def links(path: str, query_string: bytes, slice_: Slice, *, total: int) -> bytes:
-    """Return the field's value: relative references with the caller's parameters and another offset.
+def links(path: str, query: str, slice_: Slice, *, total: int) -> bytes:
+    """Return the field's value: relative references with the caller's parameters (`link_query`) and another offset.
 
     No link leads beyond the end of the list, and there is no `prev` before the first record.
     """
     offset, limit = slice_.offset, slice_.limit
     last = (total - 1) // limit * limit if total else 0
-    start = f"<{_start(path, query_string)}"
+    start = f"<{path}?{query}offset="
     first = f'{start}0>; rel="first", '
     previous = f'{start}{max(min(offset - limit, last), 0)}>; rel="prev", ' if offset > 0 else ""
     following = f'{start}{offset + limit}>; rel="next", ' if offset + limit < total else ""
     return f'{first}{previous}{following}{start}{last}>; rel="last"'.encode()
 
 
-def link_to(path: str, query_string: bytes, offset: int) -> str:
-    """Return a relative reference with the caller's parameters and this offset."""
-    return f"{_start(path, query_string)}{offset}"
+def link_to(path: str, query: str, offset: int) -> str:
+    """Return a relative reference with the caller's parameters (`link_query`) and this offset."""
+    return f"{path}?{query}offset={offset}"
 
 
-def _start(path: str, query_string: bytes) -> str:
-    return f"{path}?{_others(query_string)}offset="
-
-
-def _others(query_string: bytes) -> str:
-    """Return the caller's parameters except the offset, re-encoded only where a link can't contain them."""
+def link_query(query_string: bytes) -> str:
+    """Return the caller's parameters except the offset, re-encoded only where a link can't contain them, and the
+    separator after them."""
     kept = b"&".join([pair for pair in query_string.split(b"&") if pair and not _is_offset(pair)])
     if not _CLEAN.fullmatch(kept):
         kept = quote(kept, safe="!$()*+,:@/?=&%").encode()

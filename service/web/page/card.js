@@ -1,10 +1,10 @@
-// One app's card: the answers of /budget and /usage as figures, bars, lines and rows.
+// One app's card: the responses of /budget and /usage as figures, bars, lines and rows.
 const SVG = "http://www.w3.org/2000/svg";
 const HIGH = 120;
 const whole = new Intl.NumberFormat("en");
 const short = new Intl.NumberFormat("en", { notation: "compact" });
 
-// The available periods: the parameter for /usage, which parts of the answer are drawn, and how long each part is.
+// The available periods: the parameter for /usage, which parts of the response are drawn, and how long each part is.
 export const PERIODS = {
   hour: { since: "-PT1H", name: "last hour", parts: "minutes", part: "minute", seconds: 60 },
   day: { since: "-P1D", name: "last day", parts: "hours", part: "hour", seconds: 3600 },
@@ -16,8 +16,8 @@ export const clock = (date, precise) => date.toLocaleTimeString([], { hourCycle:
 const sum = (rows, of) => rows.reduce((total, row) => total + of(row), 0);
 const isIdle = (share) => !(share.waiting.count || share.last_hour.turns || share.last_hour.joined);
 
-// Everything shown of an app, as numbers and texts. Callers that are not listed by name are counted for an hour
-// alone, so that a day or a week has only those with a name.
+// Everything shown of an app, as numbers and texts. Unnamed callers are counted only for an hour, so a day or a week
+// shows only named ones.
 export function readings(budget, usage, period) {
   const isHour = period === "hour";
   const shares = [...budget.callers, ...(isIdle(budget.others) ? [] : [budget.others])];
@@ -60,7 +60,7 @@ export const stateOf = (budget) => STATES[budget.state] || { name: budget.state,
 
 const FIGURES = "state statewhy failed free slots pips waiting oldest flag worst worstof calls minute saved savedhow watchers watched bars barnote barscale lines linenote linescale from1 from2 rows".split(" ");
 
-// Nothing old is left, not even where nobody sees it.
+// Remove all old figures, even invisible ones.
 export function emptied(is) {
   for (const name of FIGURES) is[name].replaceChildren();
   is.flag.hidden = is.condition.hidden = true;
@@ -135,7 +135,7 @@ function drawPeriod(is, { usage, period, during, calls, callsNow }, whose) {
   is.savedname.textContent = `Calls saved${caller === null ? "" : ` for ${caller}`}, ${during}`;
   is.saved.textContent = whole.format(total.saved);
   is.savedhow.textContent = total.saved ? `${whole.format(total.hits)} by caching, ${whole.format(total.joins)} by joining` : "";
-  // The seconds watched in the last whole minute tell how many watch.
+  // The number of watchers follows from the seconds watched in the last full minute.
   const minute = usage.minutes.at(-2);
   is.watchname.textContent = `Watching${whose}`;
   is.watchers.textContent = whole.format(minute ? Math.round(minute.used.watched_seconds / 60) : 0);
@@ -172,14 +172,14 @@ function beginning(date, period) {
   return date.toLocaleDateString("en-GB", { weekday: "short", day: "numeric", month: "short" });
 }
 
-// The next of 2, 4, 6, 8, 10, 20, 40 ...: round, and with a round half.
+// Round up to 2, 4, 6, 8, 10, 20, 40 ...: round numbers whose halves are round, too.
 function roundedUp(value) {
   const size = 10 ** Math.floor(Math.log10(Math.max(value, 2)));
   const steps = Math.ceil(value / size);
   return Math.max(2, (steps + (steps % 2)) * size);
 }
 
-// The largest value, its half and nought, from top to bottom beside a chart.
+// The axis labels of a chart, from top to bottom: the largest value, its half, and 0.
 function scale(top) {
   return [top, top / 2, 0].map((value) => {
     const mark = document.createElement("span");
@@ -196,7 +196,7 @@ function shape(name, values) {
 
 const rule = (y) => shape("line", { class: "rule", x1: 0, x2: 600, y1: y, y2: y });
 
-// Failed calls are the lower part of a bar, so that few of them are seen too.
+// Failed calls are the lower part of a bar, so that even a few are visible.
 function bars(values, failed, allowed, top) {
   const step = 600 / Math.max(values.length, 1);
   const gap = Math.min(2, step * 0.25);
@@ -250,7 +250,7 @@ function tableRow(row, mostCalls, isOwn) {
   return line;
 }
 
-// The label stands beside the value where there is no room for a column's head.
+// On narrow screens, the label beside the value replaces the column header.
 function cell(label, value, more) {
   const node = document.createElement("td");
   node.dataset.label = label;

@@ -1,11 +1,11 @@
-// The live state of each app: asks this gateway every few seconds and draws the answers. Figures are shown only while
-// they are current: when a request fails, they are removed, and the error takes their place.
+// The live state of each app: polls this gateway every few seconds and draws the responses. Figures are shown only while
+// they are current: if a request fails, the error replaces them.
 import { PERIODS, clock, draw, emptied, readings, stateOf } from "./card.js";
 
 const EVERY_MS = 3000;
 const ANSWER_MS = 8000;
 // A round requests the list of apps, and the budget and usage of this many of them: 13 requests, however many apps there
-// are. Those in sight come first, then those requested least recently. The next round begins when this one has ended.
+// are. Visible apps come first, then those requested least recently. The next round starts when this one has ended.
 const APPS_A_ROUND = 6;
 const OLD_MS = 4 * EVERY_MS;
 const SOON_MS = 1000;
@@ -31,7 +31,7 @@ class Trouble extends Error {
   }
 }
 
-// Return the gateway's answer. Throw Trouble with its problem, or because there is no answer.
+// Return the gateway's response body. Throw Trouble with its problem, or if there is no response.
 async function ask(path, signal) {
   let answer;
   try {
@@ -57,7 +57,7 @@ async function ask(path, signal) {
   return body;
 }
 
-// One round; it ends when another begins.
+// Run one round; starting another one aborts it.
 async function look() {
   stop();
   const mine = (round = new AbortController());
@@ -99,7 +99,7 @@ async function lookAt(card, signal) {
 
 const sentence = (text) => (text && !text.endsWith(".") ? `${text}.` : text);
 
-// A card for each app, and none for others.
+// Show exactly one card for each app.
 function lay(apps) {
   $("trouble").hidden = true;
   opened();
@@ -110,7 +110,7 @@ function lay(apps) {
   for (const app of apps) if (!cards.has(app.name)) newCard(app);
 }
 
-// The form goes when its key has been used; the focus, which was in it, moves to the heading.
+// Hide the form once its key has been used, and move the focus from it to the heading.
 function opened() {
   $("enter").hidden = true;
   $("forget").hidden = false;
@@ -139,7 +139,7 @@ function show(turn, results) {
   summarize();
 }
 
-// The most serious state first: no figures, then apps with problems, then none.
+// Show the most serious state: missing figures, then apps with problems.
 function summarize() {
   const all = [...cards.values()];
   const broken = all.filter((card) => card.fault).length;
@@ -152,7 +152,7 @@ function summarize() {
   state(kind, all.length === 1 ? "Serving" : `${known.length} of ${all.length} apps serving`, lastGood);
 }
 
-// Figures out of sight are renewed in turn, and hidden until then if they are old.
+// Cards out of sight are refreshed in rotation; until then, old figures are hidden.
 const isOld = (card) => !card.fault && Date.now() - card.good > OLD_MS;
 
 function newCard(app) {
@@ -209,7 +209,7 @@ function showTrouble(box, title, text) {
   box.hidden = false;
 }
 
-// Screen readers hear a change of state, not every refresh.
+// Announce changes of state to screen readers, but not every refresh.
 function state(kind, text, at) {
   document.body.className = kind;
   $("state").textContent = text;

@@ -13,7 +13,7 @@ from service.model.pages import PageRequest
 from service.observe.outcomes import TASKS_ROUTE, outcome_of_answer
 from service.observe.request import UNROUTED, RequestContext
 from service.web.answers import JSON, Answer, Reply, Silence
-from service.web.event_stream import Watch
+from service.web.event_stream import WatchEndpoint
 from service.web.hangup import unless_hung_up
 from service.web.headers.accept import choose_media_type
 from service.web.headers.cache_control import cache_directives_of, patience_of
@@ -68,7 +68,7 @@ class TasksEndpoint:
         settings: Callable[[], WebSettings],
         *,
         clock: Callable[[], float],
-        watch: Watch,
+        watch: WatchEndpoint,
         in_flight: InFlight,
         encodings: Encodings,
     ) -> None:
@@ -112,13 +112,16 @@ class TasksEndpoint:
             origin=context.origin,
         )
         if is_page:
-            return await self._page(ask, scope, receive, context)
+            return await self._page(ask, asked.link_query, scope, receive, context)
         if media_type == EVENT_STREAM:
             return await self._watch.open(receive, ask, only=asked.only, context=context)
         start = ListPosition(parts=asked.parts, offset=asked.slice.offset)
-        return await self._stream(ask, start, scope, receive, context, tasks_max=settings.stream_max_tasks)
+        link = partial(link_to, _path(scope), asked.link_query)
+        return await self._stream(ask, start, receive, context, link=link, tasks_max=settings.stream_max_tasks)
 
-    async def _page(self, ask: PageRequest, scope: HTTPScope, receive: Receive, context: RequestContext) -> Reply:
+    async def _page(
+        self, ask: PageRequest, link_query: str, scope: HTTPScope, receive: Receive, context: RequestContext
+    ) -> Reply:
         page = self._gateway.recall(ask)
         if page is None:
             with self._in_flight.one_of(ask.caller):
@@ -129,7 +132,7 @@ class TasksEndpoint:
         context.outcome = outcome_of_answer(page, wait_applied_s=context.wait_applied_s)
         return obtained_reply(
             page,
-            render(page, path=_path(scope), query_string=scope["query_string"]),
+            render(page, path=_path(scope), link_query=link_query),
             app=ask.query.app,
             directives=ask.directives,
             cost=context.cost,
@@ -144,10 +147,10 @@ class TasksEndpoint:
         self,
         ask: PageRequest,
         start: ListPosition,
-        scope: HTTPScope,
         receive: Receive,
         context: RequestContext,
         *,
+        link: Callable[[int], str],
         tasks_max: int,
     ) -> Reply:
         access = self._access(ask, context)
@@ -165,7 +168,7 @@ class TasksEndpoint:
             context=context,
             in_flight=self._in_flight.one_of(ask.caller),
             access=access,
-            link=partial(link_to, _path(scope), scope["query_string"]),
+            link=link,
             tasks_max=tasks_max,
         )
 

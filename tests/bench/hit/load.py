@@ -20,6 +20,10 @@ PAGES = 500
 FETCHED_EVERY = 5
 """Every fifth page of the mixed load is not stored when a round begins."""
 
+VARIED_LISTS = 50
+VARIED_OFFSETS = 86
+"""Offsets at which a page lies within the first block."""
+
 _UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 
 
@@ -81,6 +85,45 @@ def _delay(rate: float) -> str:
     )
 
 
+def traced_script(directory: Path) -> Path:
+    """Return a script whose requests differ in their trace ids."""
+    script = directory / "traced.lua"
+    script.write_text(
+        """local count = 0
+function request()
+  count = count + 1
+  wrk.headers["traceparent"] = string.format("00-4bf92f3577b34da6%016x-00f067aa0ba902b7-01", count)
+  return wrk.format("GET")
+end
+"""
+    )
+    return script
+
+
+def varied_targets() -> list[str]:
+    """Return the addresses of different pages, one after the other of each list."""
+    return [
+        path(limit=LIMIT, offset=offset, since=f"-P20DT{number}S")
+        for number in range(1, VARIED_LISTS + 1)
+        for offset in range(VARIED_OFFSETS)
+    ]
+
+
+def varied_script(directory: Path) -> Path:
+    """Return a script that draws from the different pages, each with the same probability."""
+    script = directory / "varied.lua"
+    script.write_text(
+        f"""local targets = {{{_listed(varied_targets())}}}
+function request() return wrk.format("GET", targets[math.random(#targets)]) end
+"""
+    )
+    return script
+
+
+def _listed(targets: list[str]) -> str:
+    return ",".join(f'"{target}"' for target in targets)
+
+
 def mixed_targets(round_: int) -> list[str]:
     """Return the pages of a round by popularity; those that must be fetched are new in each round."""
     return [
@@ -94,10 +137,9 @@ def mixed_script(directory: Path, *, round_: int, rate: float | None = None) -> 
 
     It sends about `rate` requests a second if given, else as many as are answered.
     """
-    targets = ",".join(f'"{target}"' for target in mixed_targets(round_))
     script = directory / f"mixed-{round_}.lua"
     script.write_text(
-        f"""local targets, requests, reached, sum = {{{targets}}}, {{}}, {{}}, 0
+        f"""local targets, requests, reached, sum = {{{_listed(mixed_targets(round_))}}}, {{}}, {{}}, 0
 function init()
   for rank, target in ipairs(targets) do
     sum = sum + 1 / rank

@@ -5,6 +5,7 @@ import sys
 
 import msgspec
 
+from service.web.parameters import REMEMBERED_MAX
 from tests.bench.hit import inside
 from tests.bench.hit.load import CONNECTIONS, FETCHED_EVERY, LIMIT, PAGES, Measured
 from tests.bench.hit.rivals import BENCH_PYTHON, nginx_binary
@@ -24,7 +25,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """All rows, the greatest rate of a hit, and the measurements at half of it: of a hit, and of the bare app.
+    """All rows, the maximum rate of a hit, and the measurements at half of it: of a hit, and of the bare app.
 
     `mixed` is what the mixed load costs FastAPI with a lock, and the gateway, at the same low rate; None without it.
     """
@@ -59,11 +60,12 @@ core 1, which it shares with Valkey and the upstream; the server under test has 
 interleaved rounds of {round_s:g} s; a ratio is the median of the ratios of neighbouring rounds. Compare ratios: rates
 depend on the shared machine. A round in which a request fails is repeated, at most twice per comparison.
 
-*Cached* repeats the same request, which the response cache serves; *from memory* sends `Cache-Control`, so that the
-page is cut from a block in memory. In all rows, the gateway checks the credential, counts, and writes its access log as
-JSON. Of the others, only nginx "with credentials" looks the caller up, by the SHA-1 of its key; none of them counts or
-logs, and they send only the header fields for type and length. Except for FastAPI's, the apps run on the gateway's own
-server and event loop.
+*Cached* repeats the same request, which the response cache serves: without parsing it, if its head has the same bytes
+as an earlier one. With a trace id per request, each is parsed. *From memory* sends `Cache-Control`, so that the page is
+cut from a block in memory; the last {REMEMBERED_MAX:,} query strings are kept parsed. In all rows, the gateway checks
+the credential, counts, and writes its access log as JSON. Of the others, only nginx "with credentials" looks the caller
+up, by the SHA-1 of its key; none of them counts or logs, and they send only the header fields for type and length.
+Except for FastAPI's, the apps run on the gateway's own server and event loop.
 
 The mixed load draws from {PAGES} pages, the page of rank n with a probability proportional to 1 / n. Every
 {FETCHED_EVERY}th page is new in each round and must be fetched. The gateway fetches a block of 100 tasks with a signed
@@ -76,8 +78,8 @@ between requests), the p99 of a cached response is **{figures.half.p99_ms:.1f} m
 app at half of its own maximum is {figures.bare_half.p99_ms:.1f} ms.
 {_mixed(figures)}
 ## Where the time of a cached response goes
-Reading the request and writing the response cost the same as in the bare app. A cached response needs no task
-([ADR 9](../adr/0009-server.md)). In its place, measured in one process without a network, it takes:
+Writing the response costs the same as in the bare app. A cached response needs neither a parser nor a task
+([ADR 9](../adr/0009-server.md)). In their place, measured in one process without a network, it takes:
 
 {table(("part", "time"), inside.of_a_hit())}
 

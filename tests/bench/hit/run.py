@@ -11,8 +11,10 @@ import shutil
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -21,11 +23,15 @@ from tests.bench.hit.load import (
     FETCHED_EVERY,
     LOAD_CORE,
     PAGES,
+    VARIED_OFFSETS,
     Load,
     Measured,
     mixed_script,
     mixed_targets,
     paced_script,
+    traced_script,
+    varied_script,
+    varied_targets,
     wrk,
 )
 from tests.bench.hit.picture import Bar, picture
@@ -40,12 +46,17 @@ ROUND_S = 2.0
 MIXED_ROUNDS = 5
 MIXED_S = 4.0
 SLOW_RATE = 500.0
-"""Requests a second that the slowest of the servers has no difficulty with."""
+"""Requests a second that even the slowest server handles easily."""
 AT_ONCE = 16
 SPOILT_MAX = 2
 """How many rounds of a comparison may be repeated because requests failed, such as by a pause of a shared machine."""
 FROM_MEMORY = "Cache-Control: max-stale=0"
 """A request with any `Cache-Control` is not served by the response cache."""
+
+
+Requests = Literal["equal", "traced", "uncached", "varied", "mixed"]
+"""Equal ones; with a trace id each; equal ones that the response cache does not serve; such for many pages; the mixed
+load."""
 
 
 class Rival(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,8 +66,7 @@ class Rival(msgspec.Struct, frozen=True, kw_only=True):
     aim: float | None = None
     ours: int
     port: int | None
-    field: str | None = None
-    is_mixed: bool = False
+    requests: Requests = "equal"
 
 
 class Comparison:
@@ -70,12 +80,12 @@ class Comparison:
         """Return the result of all rounds against a rival."""
         if rival.port is None:
             return Row(name=rival.name, aim=rival.aim, ratio=None)
-        if rival.is_mixed:
+        if stored := _STORED.get(rival.requests):
             for port in (rival.port, rival.ours):
-                await _stored(port)
+                await _store(port, stored())
         pairs: list[tuple[Measured, Measured]] = []
         spoilt = 0
-        while len(pairs) < (MIXED_ROUNDS if rival.is_mixed else ROUNDS):
+        while len(pairs) < (MIXED_ROUNDS if rival.requests == "mixed" else ROUNDS):
             load = self._load(rival)
             pair = wrk(rival.port, load), wrk(rival.ours, load)
             if failed := sum(each.failed for each in pair):
@@ -95,7 +105,7 @@ class Comparison:
         )
 
     def at_half(self, port: int) -> tuple[float, Measured]:
-        """Return the greatest rate of a hit, and the measurements at half of it."""
+        """Return the maximum rate of a hit, and the measurements at half of it."""
         load = Load(seconds=ROUND_S)
         greatest = max(wrk(port, load).rate for _ in range(3))
         paced = Load(seconds=ROUND_S, script=paced_script(self._directory, rate=greatest / 2))
@@ -111,9 +121,17 @@ class Comparison:
         return _median(measured[0]), _median(measured[1])
 
     def _load(self, rival: Rival) -> Load:
-        if not rival.is_mixed:
-            return Load(seconds=ROUND_S, field=rival.field)
-        return Load(seconds=MIXED_S, script=mixed_script(self._directory, round_=next(self._mixed_rounds)))
+        match rival.requests:
+            case "equal":
+                return Load(seconds=ROUND_S)
+            case "traced":
+                return Load(seconds=ROUND_S, script=traced_script(self._directory))
+            case "uncached":
+                return Load(seconds=ROUND_S, field=FROM_MEMORY)
+            case "varied":
+                return Load(seconds=ROUND_S, field=FROM_MEMORY, script=varied_script(self._directory))
+            case "mixed":
+                return Load(seconds=MIXED_S, script=mixed_script(self._directory, round_=next(self._mixed_rounds)))
 
 
 def _median(measured: list[Measured]) -> Measured:
@@ -124,12 +142,18 @@ def _median(measured: list[Measured]) -> Measured:
     )
 
 
-async def _stored(port: int) -> None:
-    """Request the pages of the mixed load that are to be stored before its first round."""
-    targets = iter([each for rank, each in enumerate(mixed_targets(0), start=1) if rank % FETCHED_EVERY])
+_STORED: Mapping[str, Callable[[], list[str]]] = {
+    "mixed": lambda: [each for rank, each in enumerate(mixed_targets(0), start=1) if rank % FETCHED_EVERY],
+    "varied": lambda: varied_targets()[::VARIED_OFFSETS],
+}
+"""The pages that are stored before the first round."""
+
+
+async def _store(port: int, targets: list[str]) -> None:
+    left = iter(targets)
 
     async def ask() -> None:
-        for target in targets:
+        for target in left:
             got = await get(port, target, {"Authorization": f"Bearer {key_of(CALLER)}", "Prefer": "wait=30"})
             if got.status != 200:
                 raise SystemExit(f"status {got.status}: {got.body!r}")
@@ -166,19 +190,22 @@ async def measure() -> Figures:
 def rivals(ports: dict[str, int | None], *, ours: int, from_redis: int) -> tuple[Rival, ...]:
     """Return all comparisons, in the order of the table."""
 
-    def beside(kind: str, name: str, **changes: float | str | bool | None) -> Rival:
+    def beside(kind: str, name: str, **changes: float | str | None) -> Rival:
         return msgspec.structs.replace(Rival(name=name, ours=ours, port=ports[kind]), **changes)
 
+    pages = len(varied_targets())
     return (
         beside("bare", "cached, vs a bare ASGI app on the same server", aim=0.9),
+        beside("bare", "cached, a trace id per request, vs a bare ASGI app", requests="traced"),
         beside("litestar", "cached, vs a bare Litestar handler", aim=1.3),
         beside("fastapi", "cached, vs FastAPI with one redis-py GET", aim=6.0),
         beside("nginx", "cached, vs nginx + Lua + Redis, without credentials", aim=0.9),
         beside("nginx-checked", "cached, vs nginx + Lua + Redis, with credentials"),
-        beside("litestar", "from memory, vs a bare Litestar handler", aim=0.5, field=FROM_MEMORY),
+        beside("litestar", "from memory, vs a bare Litestar handler", aim=0.5, requests="uncached"),
+        beside("litestar", f"from memory, {pages:,} pages, vs a bare Litestar handler", requests="varied"),
         beside("litestar-redis", "from Redis, vs Litestar with one redis-py GET", aim=0.9, ours=from_redis),
-        beside("fastapi-locked", "mixed load, vs FastAPI + redis-py + a lock", is_mixed=True),
-        beside("nginx-checked", "mixed load, vs nginx + Lua + Redis, with credentials", is_mixed=True),
+        beside("fastapi-locked", "mixed load, vs FastAPI + redis-py + a lock", requests="mixed"),
+        beside("nginx-checked", "mixed load, vs nginx + Lua + Redis, with credentials", requests="mixed"),
     )
 
 

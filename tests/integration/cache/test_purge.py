@@ -7,18 +7,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from service.budget.line.jobs import CallFailed, Payer
+from service.budget.line.jobs import CallFailed
 from service.cache.block_cache import BlockCache
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.purge import Purge
 from service.cache.redis_blocks import RedisBlocks
 from service.gateway.fetch import BlockJob, Fetching
 from service.gateway.list_calls import ListCalls
-from service.model.blocks import NOTHING
-from service.model.cache_keys import BlockKey
+from service.model.blocks import NOTHING, BlockKey
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes
-from service.model.origin import NOBODY
+from service.model.origin import NOBODY, Payer
 from service.model.queries import At, Query
 from service.model.tasks import Listing
 from service.settings import AppSettings, RedisSettings
@@ -174,7 +173,7 @@ async def test_a_call_during_a_purge_is_repeated(pair: tuple[Replica, Replica], 
     assert (await one.shelf.get(KEY)).stored is None
 
 
-async def test_a_missed_purge_is_made_up_for_on_reconnect(own_valkey: Server) -> None:
+async def test_a_missed_purge_is_detected_on_reconnect(own_valkey: Server) -> None:
     """A replica that was not listening during the purge drops its blocks as soon as it listens again."""
     async with AsyncExitStack() as stack:
         one = await stack.enter_async_context(Replica(own_valkey).running())

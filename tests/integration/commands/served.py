@@ -4,7 +4,7 @@ import asyncio
 import sys
 
 from service.server.answer_head import head_lines
-from service.server.asgi import EncodedAnswer, Message, Receive, Scope, Send, StartFailed
+from service.server.asgi import Client, EncodedAnswer, Message, Receive, Scope, Send, StartFailed
 from service.server.lifecycle import serve
 from service.server.listening import CannotListen
 from service.settings import ServerSettings
@@ -15,13 +15,26 @@ def tell(text: str) -> None:
     print(text, flush=True)
 
 
-def at_once(scope: Scope) -> EncodedAnswer | None:
-    """Answer /at-once before the app is called; fail at /broken."""
-    if scope["path"] == "/broken":
-        raise LookupError("broken")
-    if scope["path"] != "/at-once":
-        return None
-    return EncodedAnswer(head_lines(200, [(b"content-length", b"7")]), b"at once")
+class AtOnce:
+    """Answers /at-once before the app is called, the second time without a look at the request; fails at /broken."""
+
+    def __init__(self) -> None:
+        self.heads: set[bytes] = set()
+
+    def repeat(self, head: bytes, client: Client | None) -> EncodedAnswer | None:
+        """Return the answer to a known head."""
+        if head.startswith(b"GET /broken-again "):
+            raise LookupError("broken")
+        return EncodedAnswer(head_lines(200, [(b"content-length", b"5")]), b"again") if head in self.heads else None
+
+    def lookup(self, scope: Scope, head: bytes) -> EncodedAnswer | None:
+        """Return an answer by the path."""
+        if scope["path"] == "/broken":
+            raise LookupError("broken")
+        if scope["path"] != "/at-once":
+            return None
+        self.heads.add(head)
+        return EncodedAnswer(head_lines(200, [(b"content-length", b"7")]), b"at once")
 
 
 class App:
@@ -94,7 +107,7 @@ def main() -> int:
         sys.modules["uvloop"] = None  # type: ignore[assignment]  # as if it were not installed
     settings = ServerSettings(host=host, port=port, drain_s=drain_s, headers_timeout_s=0.5, reader_timeout_s=1.0)
     try:
-        serve(App(mode), settings, at_once=at_once, leaving=Hooks())
+        serve(App(mode), settings, at_once=AtOnce(), leaving=Hooks())
     except (CannotListen, StartFailed) as exc:
         tell(f"{type(exc).__name__}: {exc}")
         return 1

@@ -89,7 +89,7 @@ def test_check_accepts_the_example() -> None:
 
 
 @pytest.mark.parametrize("command", ["check", "serve", "usersig"])
-def test_every_fault_is_printed_one_a_line(command: str, tmp_path: Path) -> None:
+def test_every_fault_is_printed_on_its_own_line(command: str, tmp_path: Path) -> None:
     """Bad configuration ends each command with status 2 and all faults on stderr."""
     file = tmp_path / "bad.yaml"
     file.write_text(EXAMPLE.read_text().replace("sdkappid: 1400000000", "sdkappid: x").replace("port: 8000", "port: 0"))
@@ -156,4 +156,4 @@ def test_usersig_prints_a_signature_and_how_long_it_is_valid(tmp_path: Path) -> 
     assert done.stdout.startswith("eJ")
     assert "for administrator of 1400000000, valid 5184000 s, until 20" in done.stderr
     unknown = run("usersig", "nope", "--config", str(file), SHOP_SECRET="0123")
-    assert (unknown.returncode, unknown.stderr) == (2, "taskgate usersig: no app 'nope'; there are shop\n")
+    assert (unknown.returncode, unknown.stderr) == (2, "taskgate usersig: no app 'nope'; known apps: shop\n")

@@ -243,12 +243,31 @@ def test_after_a_fault_before_the_app_is_called_it_is_called(port: int, started:
     served = started.served(port)
     with served.connected() as connection:
         connection.settimeout(DEADLINE_S)
+        connection.sendall(request("/broken-again"))
+        assert connection.recv(65536).endswith(b"ok")
         connection.sendall(request("/broken", headers="connection: close\r\n"))
         assert answer(connection).endswith(b"ok")
     served.process.terminate()
     _, err = served.process.communicate(timeout=DEADLINE_S)
-    assert [line["event"] for line in map(json.loads, err.splitlines())].count("server.request_failed") == 1
+    assert [line["event"] for line in map(json.loads, err.splitlines())].count("server.request_failed") == 2
     assert "LookupError" in err
+
+
+def test_a_repeated_head_is_answered_unparsed(port: int, started: Starting) -> None:
+    """A request with the same bytes is not passed on parsed, even behind another one, or in pieces."""
+    served = started.served(port)
+    with served.connected() as connection:
+        connection.settimeout(DEADLINE_S)
+        same = request("/at-once")
+        connection.sendall(same)
+        assert connection.recv(65536).endswith(b"at once")
+        connection.sendall(same)
+        assert connection.recv(65536).endswith(b"again")
+        connection.sendall(same[:20])
+        connection.sendall(same[20:] + same + request("/now", headers="connection: close\r\n"))
+        answers = answer(connection)
+    assert (answers.count(b"again"), answers[-2:]) == (2, b"ok")
+    assert answers.count(b"HTTP/1.1 200 OK") == 3
 
 
 def test_after_a_signal_all_answers_close_their_connections(port: int, started: Starting) -> None:

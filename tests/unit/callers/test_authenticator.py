@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from service.callers.authenticator import Authenticator, bearer_of, is_credential
-from service.callers.issuer import Issuer
+from service.callers.issuer import TokenIssuer
 from service.callers.table import table_of
 from service.model.callers import Authenticated
 from service.model.errors import NotAllowed, Unauthenticated
@@ -73,7 +73,7 @@ def test_a_key_is_valid_until_it_expires(until: str | None, is_good: bool) -> No
             authenticator.identify(b"Bearer old")
 
 
-def test_wrong_missing_and_ended_keys_take_the_same_time() -> None:
+def test_wrong_missing_and_expired_keys_take_the_same_time() -> None:
     """Over many tries the medians for a wrong key, an expired one and none at all lie within a third."""
     many = {
         f"c{number}": CallerSettings(keys=(KeySettings(sha256=hashed(f"key{number}"), until="2020-01-01"),), apps=())
@@ -127,7 +127,7 @@ async def test_authenticate_cached_forgets_revoked_credentials(mint: Any, clock:
     """A token is forgotten when the issuer drops its key, or when a new table has another issuer or lacks the
     caller."""
     source, seconds = Held(mint.jwks()), itertools.count(step=60)
-    issuer = Issuer(source, refresh_s=300, clock=lambda: float(next(seconds)))
+    issuer = TokenIssuer(source, refresh_s=300, clock=lambda: float(next(seconds)))
     await issuer.refresh()
     authenticator = Authenticator(table_of(settings()), issuer=issuer, clock=clock)
     issuer.on_drop = authenticator.invalidate

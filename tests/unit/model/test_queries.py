@@ -26,7 +26,7 @@ from service.model.queries import At, FromNow, Query, Range, Slice, Sort, parse_
         ("now", FromNow(offset_s=0)),
     ],
 )
-def test_a_moment_is_read_as_what_it_means(text: str, moment: At | FromNow) -> None:
+def test_moments_are_parsed(text: str, moment: At | FromNow) -> None:
     """Instants, dates and durations become whole seconds; offsets are applied; fractions are dropped."""
     assert parse_moment(text) == moment
 
@@ -66,7 +66,7 @@ def test_invalid_moments_are_refused_with_the_reason(text: str, tells: str) -> N
         parse_moment(text)
 
 
-def test_a_range_that_ends_with_a_date_holds_the_whole_day() -> None:
+def test_a_range_that_ends_with_a_date_includes_the_whole_day() -> None:
     """Its last second ends it; any other moment is read like the start of a range."""
     assert parse_moment("2025-05-01") == At(epoch_s=1_746_057_600)
     assert parse_until("2025-05-01") == At(epoch_s=1_746_057_600 + 86_399)
@@ -94,7 +94,7 @@ def test_a_duration_is_written_as_it_is_read(offset_s: int) -> None:
 
 
 def test_relative_moments_are_aligned() -> None:
-    """Callers that ask within the same minute send the same range upstream."""
+    """Requests within the same minute send the same range upstream."""
     query = Query(app="shop", since=FromNow(offset_s=-60), until=At(epoch_s=5_000))
     assert query.range_at(1_019.9, align_s=60) == query.range_at(960, align_s=60) == Range(since_s=900, until_s=5_000)
 

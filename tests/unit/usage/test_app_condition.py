@@ -6,7 +6,7 @@ import pytest
 
 from service.model.budgets import CallResults, RecentCalls
 from service.model.errors import CallsStopped
-from service.usage.app_state import app_condition
+from service.usage.app_condition import app_condition
 
 QUIET = RecentCalls()
 GOOD = RecentCalls(minute=CallResults(ok=20))
@@ -43,7 +43,9 @@ STOPPED = CallsStopped(app="shop", code=70003, text="sig", advice="The key is wr
         ),
     ],
 )
-def test_the_gravest_state_is_named(recent: RecentCalls, facts: dict[str, Any], state: str, detail: str) -> None:
+def test_the_most_serious_state_is_reported(
+    recent: RecentCalls, facts: dict[str, Any], state: str, detail: str
+) -> None:
     """Stopped before Redis, Redis before failing calls, failing calls before a pause."""
     usual: dict[str, Any] = {
         "stopped": None,
