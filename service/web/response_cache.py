@@ -45,7 +45,7 @@ SEEN_MAX = 10_000
 """How many requests are remembered as seen before, by the hash of their key."""
 
 _HEADS_PART = 8
-"""One part in so many of the memory is for the heads of requests."""
+"""The fraction of the memory that is for the heads of requests: one in this many."""
 
 STEP_BACK_S = 1.0
 """If the clock is this far before the time of a response's fetch, it was set back: the response's age is unknown."""
@@ -293,8 +293,8 @@ def _encoded(response: _CachedResponse, request_id: str) -> EncodedAnswer:
 
 
 def _may_recur(scope: Any, fields: HeaderFields) -> bool:
-    """Whether later requests may have the same head: an id is that of one request. Return False also if the head closes
-    its connection, which `repeat` would not see."""
+    """Return whether later requests may have the same head: a request id belongs to a single request. Return False also
+    if the head closes its connection, which `repeat` would not see."""
     return (
         scope["http_version"] == "1.1"
         and fields.get(b"connection", b"keep-alive").lower() == b"keep-alive"
