@@ -134,7 +134,7 @@ async def test_cached_responses_are_observed(desk: Desk, web: Web) -> None:
     assert seen.request_id == "mine"
     assert msgspec.structs.astuple(seen.labels) == ("GET", "/tasks", 200, "single", "shop", "hit")
     assert seen.answer_bytes == len(answer.content)
-    assert (seen.waited_s, seen.upstream_s) == (0.0, 0.0)
+    assert (seen.calls, seen.waited_s, seen.upstream_s) == (0, 0.0, 0.0)
     assert 0 < seen.duration_s < 10
     assert not web.observed
 
@@ -295,7 +295,7 @@ async def test_the_least_recently_used_is_evicted(web: Web) -> None:
     for number in range(50):
         await desk.cached(f"/tasks?offset={number}")
     assert 0 < len(desk.replay) < 50
-    assert desk.replay.size_bytes <= 20_000
+    assert desk.replay.size_bytes <= 20_000 * 7 / 8, "the rest is for heads"
     await desk.get("/tasks?offset=49")
     assert desk.asked == 0
     none = Desk(web, max_bytes=0)
@@ -368,3 +368,48 @@ async def test_clients_that_send_the_same_head_are_told_apart(web: Web) -> None:
     one, other = desk.observed[-2:]
     assert (one.client, other.client) == ("10.0.0.1", "10.0.0.2")
     assert one.request_id != other.request_id
+
+
+async def test_heads_have_a_part_of_the_memory_of_their_own(web: Web) -> None:
+    """They count against the bound, and however many there are, they evict no response."""
+    desk = Desk(web, max_bytes=80_000, way="looked up")
+    await desk.cached()
+    alone = desk.replay.size_bytes
+    await desk.get()
+    of_one = desk.replay.size_bytes - alone
+    assert of_one > 1000 + 2 * len(desk.heads[-1])
+    for number in range(50):
+        await desk.get(headers={"User-Agent": f"client {number:02}"})
+    assert 10_000 - of_one < desk.replay.size_bytes - alone <= 10_000
+    assert desk.replay.repeat(desk.heads[-1], ("127.0.0.1", 1)) is not None
+    assert desk.replay.repeat(desk.heads[2], ("127.0.0.1", 1)) is None, "the longest unused have left"
+    assert (len(desk.replay), desk.asked) == (1, 0)
+
+
+async def test_a_response_counts_with_its_body_and_fields(web: Web) -> None:
+    """Against the bound count its body, its fields and their objects."""
+    desk = Desk(web)
+    response = await desk.cached(headers={"Accept-Encoding": "identity"})
+    fields = sum(120 + len(name) + 2 * len(value) for name, value in response.headers.raw)
+    assert 1000 + len(response.content) + fields < desk.replay.size_bytes < 2500 + len(response.content) + fields
+
+
+async def test_a_head_without_connection_is_answered_unparsed(web: Web) -> None:
+    """HTTP/1.1 keeps connections open by default."""
+    desk = Desk(web, way="looked up")
+    for _ in range(3):
+        request = desk.client.build_request("GET", "/tasks", headers=AUTH)
+        del request.headers["connection"]
+        await desk.client.send(request)
+    assert desk.replay.repeat(desk.heads[-1], ("127.0.0.1", 1)) is not None
+
+
+@pytest.mark.parametrize("fields", [{"Content-Length": "0"}, {"Transfer-Encoding": "chunked"}])
+async def test_requests_that_announce_a_body_are_not_served_from_the_cache(web: Web, fields: dict[str, str]) -> None:
+    """They are left to the application, which judges them."""
+    desk = Desk(web, way="repeated")
+    await desk.cached()
+    await desk.get(headers=fields)
+    assert not desk.observed, "only the cache reports to these observers"
+    await desk.get()
+    assert len(desk.observed) == 1
