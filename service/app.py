@@ -27,11 +27,11 @@ from service.gateway.task_calls import TaskCalls
 from service.model.callers import AppInfo
 from service.model.calls import CallKind
 from service.observe.access_log import log_requests
-from service.observe.batch import BatchedObservers, OnBatch
+from service.observe.batch import BatchedObservers, OnRequestBatch
 from service.server.asgi import AnswersAtOnce, Application, Refuse
 from service.server.http_server import HttpServer
 from service.settings import Settings
-from service.store.inspection import warned
+from service.store.inspection import logging_redis_advice
 from service.store.redis_store import RedisStore
 from service.store.shared_clock import SharedClock
 from service.telemetry.signals import Signals
@@ -68,7 +68,7 @@ def create_app(
     settings: Settings,
     *,
     environ: Mapping[str, str] = os.environ,
-    access_log: OnBatch = log_requests,
+    access_log: OnRequestBatch = log_requests,
     follow: str | None = None,
 ) -> Service:
     """Build all parts; nothing is opened before the application's lifespan begins.
@@ -185,7 +185,7 @@ def create_app(
             await parts.enter_async_context(signals.opened(probes=edge))
             parts.push_async_callback(store.aclose)
             await parts.enter_async_context(clock)
-            await parts.enter_async_context(warned(store, settings.redis))
+            await parts.enter_async_context(logging_redis_advice(store, settings.redis))
             await parts.enter_async_context(client)
             _begin(parts, apps=apps, gathered=gathered, store=store, gateway=gateway, purge=purge)
             await parts.enter_async_context(live.followed(follow, environ, on_reload=signals.reloaded))

@@ -38,7 +38,8 @@ _HAS_BEGUN = pytest.StashKey[bool]()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Collect without the garbage collector: nothing of it is garbage, and looking for some costs a fifth."""
+    """Collect without the garbage collector: collection creates no garbage, and scanning for it costs a fifth of the
+    time."""
     gc.disable()
     try:
         return (yield)
@@ -49,13 +50,13 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let scenes run beside the others, where there are several workers."""
+    """Run scenes in parallel with other tests if there are several workers."""
     items[:] = ordered(items, workers=_workers(config))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Let a worker that begins with other tests give way to those that begin with scenes."""
+    """Lower the priority of workers that start with other tests than scenes."""
     if not item.config.stash.get(_HAS_BEGUN, False):
         item.config.stash[_HAS_BEGUN] = True
         if _workers(item.config) > COMPUTING and not is_scene(item):
@@ -113,7 +114,7 @@ def valkey_cluster(shared_cluster: Cluster) -> Cluster:
 
 @pytest.fixture
 def own_valkey() -> Iterator[Server]:
-    """A server of the test's own, to be killed, frozen, restarted or configured."""
+    """A separate server that the test may kill, freeze, restart or configure."""
     with Server() as server:
         yield server
 

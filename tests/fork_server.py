@@ -1,7 +1,8 @@
 """A process that has imported `taskgate` and forks to run it: `python -m tests.fork_server FD`, for tests/forks.py.
 
-Each message on the socket is an order with the three standard streams beside it. A fork is reported as `PID`, and its
-end as `PID STATUS`, where a signal is a negative status, as in `subprocess`. It ends with the other side of its socket.
+Each message on the socket is an order, with the three standard streams attached. A fork is reported as `PID`, and its
+end as `PID STATUS`, with a negative status for a signal, as in `subprocess`. The process ends when the other side
+closes the socket.
 """
 
 import gc
@@ -21,14 +22,14 @@ ORDER_MAX_BYTES = 200_000
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to run: arguments of `taskgate`, and its whole environment."""
+    """What to run: the arguments of `taskgate`, and its complete environment."""
 
     arguments: tuple[str, ...]
     environment: dict[str, str]
 
 
 def preload() -> None:
-    """Import what gateways import, and no more of what they could."""
+    """Import exactly what gateways import."""
     gc.disable()
     with without(*NOT_NEEDED, "opentelemetry"):
         __import__("service.app")

@@ -1,7 +1,7 @@
-"""Processes of `taskgate` that are forked instead of started anew, which saves most of a start: its imports.
+"""Processes of `taskgate` that are forked instead of started, which saves most of the startup time: the imports.
 
-They are as separate as any other: their own memory, sockets, environment and exit status. What is about a start, or
-about memory, starts `python -m service` itself.
+They are as separate as other processes: they have their own memory, sockets, environment and exit status. Tests about
+startup or memory start `python -m service` itself.
 """
 
 import asyncio
@@ -109,11 +109,11 @@ def _end(server: "subprocess.Popen[bytes]", orders: socket.socket) -> None:
 
 
 _servers = cycle((Forks(), Forks()))
-"""Two in turn, so that replicas differ in the hashes of strings, and sets in their order, as they do in production."""
+"""Alternate between two, so that replicas differ in string hashes and the order of sets, as in production."""
 
 
 def fork(*arguments: str, environment: Mapping[str, str], stdout: int, stderr: int, stdin: int | None = None) -> Fork:
-    """Run `taskgate` with these arguments in a process of its own; nothing is on its stdin unless one is given."""
+    """Run `taskgate` with these arguments in a separate process; its stdin is empty unless one is given."""
     order = Order(arguments=arguments, environment=dict(environment))
     with open(os.devnull, "rb") as nothing:
         return next(_servers).fork(order, (nothing.fileno() if stdin is None else stdin, stdout, stderr))
@@ -126,9 +126,9 @@ async def taskgate(
     stderr: int | None = None,
     within_s: float = 20.0,
 ) -> tuple[int, str, str]:
-    """Run `taskgate` to its end; return its exit status, and what it wrote to stdout and to a stderr of its own.
+    """Run `taskgate` until it ends; return its exit status and its output on stdout and stderr.
 
-    It has no variable of ours but those given. Raise subprocess.TimeoutExpired, after killing it.
+    It gets only the given variables of ours. Raise subprocess.TimeoutExpired, after killing it.
     """
     clean = {name: value for name, value in os.environ.items() if not name.upper().startswith("TASKGATE")}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:

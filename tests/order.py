@@ -1,8 +1,9 @@
-"""The order in which several workers run the tests: scenes, which mostly wait, beside the others, which mostly compute.
+"""The order in which several workers run the tests: scenes, which mostly wait, in parallel with the others, which
+mostly compute.
 
-pytest-xdist's `worksteal` gives each worker an equal part of the list, and to a worker that has done its part the end
-of another's. So all parts but two begin with scenes, and all end with others. Who begins with others gives way to the
-scenes for as long as it lives: they are judged by the clock, too.
+pytest-xdist's `worksteal` gives each worker an equal part of the list, and gives a worker that has finished its part
+the end of another's. So all parts but two start with scenes, and all end with other tests. A worker that starts with
+other tests has a lower priority for its whole life, because scenes measure time.
 """
 
 from collections.abc import Sequence
@@ -11,13 +12,13 @@ from itertools import groupby
 import pytest
 
 COMPUTING = 2
-"""The workers that begin with other tests than scenes."""
+"""The workers that start with other tests than scenes."""
 GIVES_WAY = 5
-"""Their niceness: they get a third of the processor time that a scene gets beside them."""
+"""Their niceness: they get a third of the CPU time of a scene that runs at the same time."""
 
 
 def ordered(items: Sequence[pytest.Item], *, workers: int) -> list[pytest.Item]:
-    """Return the tests in the order for so many workers."""
+    """Return the tests in the order for this number of workers."""
     scenes = [item for item in items if is_scene(item)]
     others = [item for item in items if not is_scene(item)]
     waiting = workers - COMPUTING

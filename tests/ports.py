@@ -1,4 +1,4 @@
-"""Ports that no other part of the tests takes between being found free and being used."""
+"""Ports that no other test takes after they were found free and before they are used."""
 
 import os
 import random
@@ -13,7 +13,7 @@ PORTS_FIRST_VARIABLE = "TASKGATE_TESTS_FIRST_PORT"
 
 
 def _own() -> Iterator[int]:
-    """The ports of this process, again and again: those from a given one on, or of its worker of pytest-xdist."""
+    """Cycles through the ports of this process: from a given one on, or those of its pytest-xdist worker."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw9")[2:]) % 10
     first = int(os.environ.get(PORTS_FIRST_VARIABLE, _FIRST + worker * PORTS_EACH))
     begin = random.randrange(first, first + PORTS_EACH)

@@ -24,11 +24,11 @@ _START_S = 10.0
 
 
 def eventually(condition: Callable[[], bool], *, within_s: float = _START_S) -> None:
-    """Wait until a condition of a server holds."""
+    """Wait until a condition on a server holds."""
     deadline_s = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline_s:
-            raise TimeoutError("the server did not come to the awaited state")
+            raise TimeoutError("the server did not reach the expected state")
         time.sleep(0.01)
 
 
@@ -55,7 +55,7 @@ async def until_listening(port: int, *, within_s: float = _START_S) -> None:
 
 VALKEY = str(binary())
 BINARIES = {"valkey": VALKEY} | ({"redis": found} if (found := shutil.which("redis-server")) else {})
-"""The servers that there are: Valkey always, Redis where it is installed (Debian: redis-server)."""
+"""The available servers: always Valkey, and Redis if it is installed (Debian: redis-server)."""
 
 
 class Server:

@@ -1,4 +1,4 @@
-"""Write those parts of the chart that follow from other files: `python -m tools.chart`, or `make chart`.
+"""Generate the parts of the chart that derive from other files: `python -m tools.chart`, or `make chart`.
 
 The part of values.schema.json below `config`, and files/settings.json for the templates, come from the gateway's
 settings; the table of helm/README.md comes from the `# --` comments of values.yaml, the version in Chart.yaml from
@@ -29,7 +29,7 @@ _KEY = re.compile(r"^( *)([A-Za-z0-9_]+):(?: |$)")
 
 
 def schema() -> dict[str, Any]:
-    """Return the committed schema with the definitions of the settings as they are now."""
+    """Return the committed schema with the current definitions of the settings."""
     made: dict[str, Any] = json.loads(SCHEMA.read_text())
     defs = {name: definition for name, definition in made["$defs"].items() if not name.endswith("Settings")}
     found = msgspec.json.schema(Settings)["$defs"]
@@ -41,7 +41,7 @@ def schema() -> dict[str, Any]:
 
 
 def settings() -> dict[str, Any]:
-    """Return what templates need to know of the settings: defaults, regions, and what reloads without a restart."""
+    """Return the settings' properties that templates need: defaults, regions, and what reloads without a restart."""
     fields = {field.name: field for field in msgspec.structs.fields(Settings)}
     defaults: dict[str, Any] = {"apps": {}, "callers": {}, "redis": RedisSettings(url="")}
     defaults |= {name: field.default for name, field in fields.items() if not field.required}
@@ -77,7 +77,7 @@ def _plain(node: Any) -> Any:
 
 def table() -> str:
     """Return the values with their comments and defaults, as a Markdown table."""
-    lines = ["| value | default | what it is |", "|---|---|---|"]
+    lines = ["| value | default | description |", "|---|---|---|"]
     for path, (comment, default) in described().items():
         shown = "" if default is None else f"`{json.dumps(default)}`"
         lines.append(f"| `{path}` | {shown.replace('|', chr(92) + '|')} | {comment} |")
@@ -115,7 +115,7 @@ def leaves(values: dict[str, Any], described_paths: set[str], path: str = "") ->
 
 
 def readme() -> str:
-    """Return the committed README.md with the table as it should be now."""
+    """Return the committed README.md with the current table."""
     before, _, rest = README.read_text().partition(_BEGIN)
     _, _, after = rest.partition(_END)
     return before + _BEGIN + table() + _END + after

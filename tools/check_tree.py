@@ -1,4 +1,4 @@
-"""Rules of this repository that no linter knows: `python -m tools.check_tree`, part of `make check`."""
+"""Rules of this repository that linters don't cover: `python -m tools.check_tree`, part of `make check`."""
 
 import ast
 import re
@@ -18,7 +18,7 @@ ENTRY_POINTS = frozenset(("main", "run"))
 
 LINES_MAX = 400
 LONG_FILES = frozenset(("service/budget/scheduler/policy.py",))
-"""Python files that may be longer, each with a reason: the model has the order of the script, to be read beside it."""
+"""Files of code that may be longer, each with a reason: the model follows the order of the script, for comparison."""
 
 _NAMED = re.compile(
     r"(?<![\w./-])((?:service|tests|tools|docs|helm|openapi|requirements)/[\w./-]*"
@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def committed(top: Path) -> tuple[str, ...]:
-    """Return the paths that git knows; none if this is no clone."""
+    """Return the paths that git tracks; none outside a clone."""
     if not (top / ".git").exists():
         return ()
     listed = subprocess.run(("git", "ls-files", "-z"), cwd=top, check=True, capture_output=True)  # noqa: S607 - from the PATH
@@ -67,10 +67,10 @@ def large_binaries(top: Path, paths: Iterable[str]) -> Iterator[str]:
 
 
 def long_files(top: Path, paths: Iterable[str]) -> Iterator[str]:
-    """Yield a fault for each long Python file that is not on the list, and for each on the list that no longer is."""
+    """Yield a fault for each long file of code that is not on the list, and for each on the list that no longer is."""
     listed = set(LONG_FILES)
     for path in paths:
-        if not path.endswith(".py") or (top / path).read_bytes().count(b"\n") <= LINES_MAX:
+        if not path.endswith((".py", ".lua")) or (top / path).read_bytes().count(b"\n") <= LINES_MAX:
             continue
         if path not in LONG_FILES:
             yield f"{path}: more than {LINES_MAX} lines; is it one subject?"
@@ -136,7 +136,7 @@ def names_of_nothing(top: Path, paths: Iterable[str]) -> Iterator[str]:
         for match in _NAMED.finditer(text):
             named = match[1] if match[1] in known else f"tests/{match[1]}"
             if named not in known:
-                yield f"{path}: there is no {match[1]}"
+                yield f"{path}: {match[1]} does not exist"
             elif match[2] and f"def {match[2]}(" not in (top / named).read_text():
                 yield f"{path}: {match[1]} has no {match[2]}"
 

@@ -1,4 +1,4 @@
-"""Print what CHANGELOG.md says of one version: `python tools/release_notes.py 0.1.0`."""
+"""Print the section of CHANGELOG.md for one version: `python tools/release_notes.py 0.1.0`."""
 
 import re
 import sys

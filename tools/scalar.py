@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def _packed(package: str, version: str, directory: Path) -> Path:
-    """Download a package by npm, as it is, and return where it is."""
+    """Download a package with npm, unchanged, and return its path."""
     command = ("npm", "pack", "--silent", f"{package}@{version}", "--pack-destination", str(directory))
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     (tarball,) = directory.iterdir()

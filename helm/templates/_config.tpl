@@ -1,4 +1,4 @@
-{{/* taskgate.yaml: `config`, and what the chart knows better. */}}
+{{/* taskgate.yaml: `config`, with the settings that the chart determines. */}}
 {{- define "taskgate.config" -}}
 {{- with include "taskgate.faults" . | trim -}}
 {{- fail (printf "\n%s" .) -}}
@@ -45,8 +45,8 @@
 {{- end -}}
 
 {{/*
-The part of the configuration that needs a restart: a change of it rolls the pods. With liveReload, what the gateway
-takes up while it runs is left out.
+The part of the configuration that needs a restart: changing it rolls the pods. With liveReload, what the gateway
+can reload is omitted.
 */}}
 {{- define "taskgate.rolledConfig" -}}
 {{- $config := include "taskgate.config" . | fromYaml -}}

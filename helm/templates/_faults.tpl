@@ -1,4 +1,4 @@
-{{/* All that is wrong with the values and that the schema can't say: one fault a line, the value's place first. */}}
+{{/* All faults of the values that the schema can't detect: one per line, starting with the value's path. */}}
 {{- define "taskgate.faults" -}}
 {{- if not .Values.config.apps -}}
 {{- println "config.apps: name at least one upstream application (sdkappid, admin), and its Secret under secrets.apps" -}}
@@ -29,7 +29,7 @@
 {{- end -}}
 {{- $redis := default dict .Values.config.redis -}}
 {{- $upstream := default dict .Values.config.upstream -}}
-{{- $both := "config.%s: has a %s, and %s is set; one of them must go\n" -}}
+{{- $both := "config.%s: has a %s, and %s is set; remove one of them\n" -}}
 {{- range $name, $value := dict "password" "redisPassword" "sentinel_password" "sentinelPassword" -}}
 {{- $file := printf "%s_file" $name -}}
 {{- $variable := printf "%s_env" $name -}}
@@ -53,32 +53,32 @@
 {{- printf $both "upstream" "proxy_password_file or proxy_password_env" "secrets.proxyPassword" -}}
 {{- end -}}
 {{- if ne (not $upstream.proxy_username) (not (or $given $secrets.proxyPassword)) -}}
-{{- println "config.upstream.proxy_username: goes with a password: secrets.proxyPassword, as {name: ..., key: ...}" -}}
+{{- println "config.upstream.proxy_username: must be set together with secrets.proxyPassword, as {name: ..., key: ...}" -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "taskgate.redisFaults" -}}
 {{- $redis := default dict .Values.config.redis -}}
 {{- if and .Values.valkey.enabled $redis.url -}}
-{{- println "config.redis.url: valkey.enabled sets it; leave one of them out" -}}
+{{- println "config.redis.url: valkey.enabled sets it; remove one of them" -}}
 {{- else if and .Values.valkey.enabled (or .Values.secrets.redisPassword (ne (default "single" $redis.mode) "single")) -}}
-{{- println "valkey.enabled: that Valkey has no password and is a single one; leave secrets.redisPassword and config.redis.mode out" -}}
+{{- println "valkey.enabled: that Valkey has no password and is a single server; remove secrets.redisPassword and config.redis.mode" -}}
 {{- else if not (or .Values.valkey.enabled $redis.url) -}}
-{{- println "config.redis.url: missing; say where Redis is (redis://HOST:6379/0), or try Taskgate out with valkey.enabled=true" -}}
+{{- println "config.redis.url: missing; set it to the address of Redis (redis://HOST:6379/0), or try Taskgate out with valkey.enabled=true" -}}
 {{- end -}}
 {{- end -}}
 
-{{/* What would keep the pods from starting, from being reached or from being replaced. */}}
+{{/* Faults that would keep the pods from starting, from being reached or from being replaced. */}}
 {{- define "taskgate.podFaults" -}}
 {{- range $section, $name := dict "server" "host" "telemetry" "metrics_host" -}}
 {{- $host := dig $section $name "" (deepCopy $.Values.config) -}}
 {{- if include "taskgate.isLoopback" $host -}}
-{{- printf "config.%s.%s: %s is reached from inside the pod alone; use 0.0.0.0, or \"::\" where pods have IPv6 only\n" $section $name $host -}}
+{{- printf "config.%s.%s: %s is reachable only from inside the pod; use 0.0.0.0, or \"::\" if pods have only IPv6\n" $section $name $host -}}
 {{- end -}}
 {{- end -}}
 {{- $none := `^0+%?$` -}}
 {{- if and (regexMatch $none (toString .Values.strategy.maxSurge)) (regexMatch $none (toString .Values.strategy.maxUnavailable)) -}}
-{{- println "strategy: maxSurge and maxUnavailable are both 0; a rollout could not begin" -}}
+{{- println "strategy: maxSurge and maxUnavailable are both 0, so no rollout can start" -}}
 {{- end -}}
 {{- $least := include "taskgate.leastGracePeriod" . | int -}}
 {{- $grace := .Values.terminationGracePeriodSeconds -}}
@@ -89,7 +89,7 @@
 {{- $max := include "taskgate.maxReplicas" . -}}
 {{- $shares := eq (dig "on_redis_down" "closed" (default dict .Values.config.budget)) "share" -}}
 {{- if and $shares (not $max) -}}
-{{- println "config.budget.max_replicas: missing; replicaCount is null, and on_redis_down: share divides the calls by the most replicas that there can be" -}}
+{{- println "config.budget.max_replicas: missing; replicaCount is null, and on_redis_down: share divides the calls by the maximum number of replicas" -}}
 {{- else if and $limit (lt (int $max) (int $limit)) -}}
 {{- $where := ternary "autoscaling.maxReplicas" "replicaCount" .Values.autoscaling.enabled -}}
 {{- printf "config.budget.max_replicas: %d, but %s allows %d\n" (int $max) $where (int $limit) -}}
@@ -99,17 +99,17 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What would make an object that Kubernetes refuses, or that does nothing. */}}
+{{/* Faults that would create an object that Kubernetes rejects, or one without effect. */}}
 {{- define "taskgate.objectFaults" -}}
 {{- $name := include "taskgate.fullname" . -}}
 {{- if not (regexMatch `^[a-z]([-a-z0-9]*[a-z0-9])?$` $name) -}}
-{{- printf "fullnameOverride: set it; the release is called %s, and a Service's name begins with a letter\n" .Release.Name -}}
+{{- printf "fullnameOverride: missing; the release is called %s, but a Service's name must begin with a letter\n" .Release.Name -}}
 {{- end -}}
 {{- if and (or .Values.serviceMonitor.enabled .Values.prometheusRule.enabled) (not (include "taskgate.metricsPort" .)) -}}
 {{- println "config.telemetry.metrics_port: missing; serviceMonitor and prometheusRule need metrics" -}}
 {{- end -}}
 {{- if and .Values.prometheusRule.enabled (not .Values.prometheusRule.runbookUrl) -}}
-{{- println "prometheusRule.runbookUrl: missing; say where docs/runbook.md can be read, for each alert links to it" -}}
+{{- println "prometheusRule.runbookUrl: missing; set it to the address of docs/runbook.md, to which each alert links" -}}
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
 {{- println "ingress.hosts: missing; name at least one host" -}}
@@ -127,7 +127,7 @@
 {{- $least := .Values.podDisruptionBudget.minAvailable -}}
 {{- $limit := include "taskgate.replicaLimit" . -}}
 {{- if and .Values.podDisruptionBudget.enabled $limit (regexMatch `^[0-9]+$` (toString $least)) (ge (int $least) (int $limit)) -}}
-{{- printf "podDisruptionBudget.minAvailable: %d of %d replicas; no node could ever be drained\n" (int $least) (int $limit) -}}
+{{- printf "podDisruptionBudget.minAvailable: %d of %d replicas; no node could be drained\n" (int $least) (int $limit) -}}
 {{- end -}}
 {{- end -}}
 

@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* A release's name may hold dots, a Service's may not. */}}
+{{/* A release's name may contain dots, a Service's may not. */}}
 {{- define "taskgate.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride -}}
@@ -37,7 +37,7 @@ app.kubernetes.io/component: gateway
 {{- toYaml (merge $labels (default dict .extra) (default dict .root.Values.commonLabels)) -}}
 {{- end -}}
 
-{{/* Name, namespace and labels of an object. Takes root, and perhaps suffix (of the name), component, extra (labels), annotations. */}}
+{{/* Name, namespace and labels of an object. Takes root and optionally suffix (of the name), component, extra (labels), annotations. */}}
 {{- define "taskgate.metadata" -}}
 name: {{ include "taskgate.fullname" .root }}{{ .suffix }}
 namespace: {{ include "taskgate.namespace" .root }}
@@ -57,7 +57,7 @@ annotations:
 {{- end -}}
 {{- end -}}
 
-{{/* Where probes get through whatever callers do. */}}
+{{/* The port for probes, which callers can't block if there are metrics. */}}
 {{- define "taskgate.probesPort" -}}
 {{- ternary "metrics" "http" (ne (include "taskgate.metricsPort" .) "") -}}
 {{- end -}}
@@ -78,12 +78,12 @@ annotations:
 {{- dig "server" "port" 8000 .Values.config | int -}}
 {{- end -}}
 
-{{/* Empty where there are no metrics. */}}
+{{/* Empty without metrics. */}}
 {{- define "taskgate.metricsPort" -}}
 {{- with dig "telemetry" "metrics_port" "" .Values.config -}}{{- int . -}}{{- end -}}
 {{- end -}}
 
-{{/* How many replicas the values allow; empty where something else decides (replicaCount null). */}}
+{{/* The maximum number of replicas; empty if something else scales them (replicaCount null). */}}
 {{- define "taskgate.replicaLimit" -}}
 {{- if .Values.autoscaling.enabled -}}
 {{- int .Values.autoscaling.maxReplicas -}}
@@ -92,14 +92,14 @@ annotations:
 {{- end -}}
 {{- end -}}
 
-{{/* What `share` divides the calls by: config.budget.max_replicas, else the limit. */}}
+{{/* The divisor for `share`: config.budget.max_replicas, otherwise the limit. */}}
 {{- define "taskgate.maxReplicas" -}}
 {{- dig "max_replicas" "" (default dict .Values.config.budget) | default (include "taskgate.replicaLimit" .) -}}
 {{- end -}}
 
 {{/*
-The Deployment's `replicas`. Where an autoscaler decides, the number that the cluster has now: if the field went away,
-Helm would remove it and Kubernetes would put 1 in its place. Empty where there is no cluster to ask (`helm template`).
+The Deployment's `replicas`. With an autoscaler, the cluster's current number: if the field were removed, Helm would
+delete it and Kubernetes would default to 1. Empty if there is no cluster to query (`helm template`).
 */}}
 {{- define "taskgate.replicas" -}}
 {{- if or .Values.autoscaling.enabled (kindIs "invalid" .Values.replicaCount) -}}

@@ -6,7 +6,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* The port of a URL's one host; its scheme's where none is named. */}}
+{{/* The port of a URL's single host; by default its scheme's. */}}
 {{- define "taskgate.portOfUrl" -}}
 {{- $host := regexFind `^[a-z]+://[^/?#]*` . -}}
 {{- regexFind `:[0-9]+$` $host | trimPrefix ":" | default (ternary "443" "80" (hasPrefix "https:" .)) -}}
@@ -33,7 +33,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The URLs at which the upstream is called other than by its region's public host: base URLs, and a proxy. */}}
+{{/* The URLs of the upstream other than its regions' public hosts: base URLs, and a proxy. */}}
 {{- define "taskgate.upstreamUrls" -}}
 {{- $urls := list -}}
 {{- range $name, $app := .Values.config.apps -}}
@@ -43,7 +43,7 @@
 {{- toJson $urls -}}
 {{- end -}}
 
-{{/* As a JSON list: 443 where an app is called by its region, and the ports of base URLs; with a proxy, its port alone. */}}
+{{/* As a JSON list: 443 if an app is called by its region, and the ports of base URLs; with a proxy, only its port. */}}
 {{- define "taskgate.upstreamPorts" -}}
 {{- if .Values.networkPolicy.https.ports -}}
 {{- toJson .Values.networkPolicy.https.ports -}}
@@ -61,7 +61,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What the values say; else public addresses, or anything where a base URL or a proxy may be inside the cluster. */}}
+{{/* The values' peers; by default public addresses, or any if a base URL or a proxy may be inside the cluster. */}}
 {{- define "taskgate.upstreamPeers" -}}
 {{- if .Values.networkPolicy.https.to -}}
 {{- toYaml .Values.networkPolicy.https.to -}}

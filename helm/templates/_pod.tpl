@@ -1,4 +1,4 @@
-{{/* The gateway's pod. `podSpec` goes over all of it: objects are merged, lists replaced. */}}
+{{/* The gateway's pod, with `podSpec` merged into it: objects are merged, lists are replaced. */}}
 {{- define "taskgate.podSpec" -}}
 {{- $spec := include "taskgate.podOfGateway" . | fromYaml -}}
 {{- with $spec.Error -}}{{- fail . -}}{{- end -}}
@@ -62,7 +62,7 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
-{{/* What the gateway's pod shares with the pods of hooks. */}}
+{{/* The settings that the gateway's pod shares with hook pods. */}}
 {{- define "taskgate.podSettings" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
@@ -76,7 +76,7 @@ securityContext:
 {{- end }}
 {{- end -}}
 
-{{/* What each container of the gateway's image has that reads the configuration. */}}
+{{/* The fields of each container with the gateway's image that reads the configuration. */}}
 {{- define "taskgate.container" -}}
 image: {{ include "taskgate.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
@@ -119,7 +119,7 @@ volumeMounts:
 {{- end }}
 {{- end -}}
 
-{{/* The sources of the one volume under /run/secrets/taskgate; empty where there are none. Takes root and optional. */}}
+{{/* The sources of the volume under /run/secrets/taskgate; empty if there are none. Takes root and optional. */}}
 {{- define "taskgate.secretSources" -}}
 {{- $sources := list -}}
 {{- $values := .root.Values -}}

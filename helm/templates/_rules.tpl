@@ -1,6 +1,6 @@
 {{/*
-The gateway's own rules (service/configuration/) in its own words, for what can be judged without a file or a network.
-The tests hold both against each other; the Job of templates/check.yaml asks the gateway itself about the rest.
+The gateway's rules (service/configuration/) in its wording, as far as they need no file and no network.
+The tests compare both; the Job of templates/check.yaml lets the gateway check the rest.
 */}}
 {{- define "taskgate.rules" -}}
 {{- $settings := include "taskgate.settings" . | fromJson -}}
@@ -20,18 +20,18 @@ The tests hold both against each other; the Job of templates/check.yaml asks the
 {{- printf "%s: region and base_url are both set; remove one of them\n" .path -}}
 {{- end -}}
 {{- if and .app.region (not (has .app.region .regions)) -}}
-{{- printf "%s.region: no such region; there are %s\n" .path (join ", " .regions) -}}
+{{- printf "%s.region: no such region; known regions: %s\n" .path (join ", " .regions) -}}
 {{- end -}}
 {{- if and .app.secret_file .app.secret_env -}}
 {{- printf "%s: secret_file and secret_env are both set; remove one of them\n" .path -}}
 {{- end -}}
 {{- with .app.base_url -}}
 {{- if not (regexMatch `^https?://` .) -}}
-{{- printf "%s.base_url: a base URL starts with https:// or http://\n" $.path -}}
+{{- printf "%s.base_url: a base URL must start with https:// or http://\n" $.path -}}
 {{- else if regexMatch `^https?://[^/?#]*@` . -}}
 {{- printf "%s.base_url: a base URL must not contain a user or a password\n" $.path -}}
 {{- else if regexMatch `[?#]` . -}}
-{{- printf "%s.base_url: a base URL has neither a query nor a fragment\n" $.path -}}
+{{- printf "%s.base_url: a base URL must not contain a query or a fragment\n" $.path -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -69,7 +69,7 @@ The tests hold both against each other; the Job of templates/check.yaml asks the
 {{- define "taskgate.policyRules" -}}
 {{- range $index, $app := .policy.apps -}}
 {{- if not (has $app $.apps) -}}
-{{- printf "%s.apps[%d]: no such app; there are %s\n" $.path $index (join ", " $.apps) -}}
+{{- printf "%s.apps[%d]: no such app; known apps: %s\n" $.path $index (join ", " $.apps) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -96,7 +96,7 @@ The tests hold both against each other; the Job of templates/check.yaml asks the
 {{- end -}}
 {{- end -}}
 
-{{/* Takes the section redis; its url is empty where the chart sets it. */}}
+{{/* Takes the section redis; its url is empty if the chart sets it. */}}
 {{- define "taskgate.urlRules" -}}
 {{- $redis := . -}}
 {{- with .url -}}

@@ -1,6 +1,6 @@
 {{/*
-For each objective and window the burn rate: the share of bad events, over the share that the objective allows. From one
-hour on a window needs 30 events, so that one failure in a quiet night is no outage. Takes objectives, selector,
+For each objective and window, the burn rate: the share of bad events divided by the share that the objective allows.
+Windows of an hour or more need 30 events, so that one failure in a quiet night is no outage. Takes objectives, selector,
 namespace, job.
 */}}
 {{- define "taskgate.burnRates" -}}
@@ -17,7 +17,7 @@ namespace, job.
 {{- end }}
 {{- end -}}
 
-{{/* What is counted, in a WINDOW. Bad for `wait` are refusals, and waits of more than 5 s. Takes the selector. */}}
+{{/* The events counted in a WINDOW. Bad for `wait`: refusals, and waits of more than 5 s. Takes the selector. */}}
 {{- define "taskgate.slos" -}}
 availability:
   bad: sum(increase(taskgate_requests_total{ {{- . -}} ,route="/tasks",status=~"5..",outcome="none"}[WINDOW]))

@@ -10,8 +10,17 @@ from service.cache.caller_shares import CallerShares
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
 from service.cache.task_places import TaskPlace, TaskPlaces
-from service.model.blocks import HEAD_BYTES, NOTHING, Block, CachedBlock, Stored, single_task
-from service.model.cache_keys import BlockKey, CacheKey, TaskKey
+from service.model.blocks import (
+    HEAD_BYTES,
+    NOTHING,
+    Block,
+    BlockKey,
+    CachedBlock,
+    CacheKey,
+    Stored,
+    TaskKey,
+    single_task,
+)
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes, keep_for_ms, longest_ms
 from service.model.queries import Query
@@ -36,6 +45,7 @@ class BlockCache:
     """Keeps blocks for as long as any request may be served from them, within the `shares` of callers, if given.
 
     A task is found under its own key and, if that is newer, in a block of a list; across replicas by its `places`.
+    `redis_key` returns a block's key in Redis, which also identifies it elsewhere.
     """
 
     def __init__(
@@ -47,6 +57,7 @@ class BlockCache:
         places: TaskPlaces | None = None,
         shares: CallerShares | None = None,
     ) -> None:
+        self.redis_key = cache.redis_key
         self._cache = cache
         self._places = places
         self._memory = memory
@@ -70,10 +81,6 @@ class BlockCache:
     def set_lifetimes(self, lifetimes: Lifetimes) -> None:
         """Use these lifetimes for blocks stored from now on."""
         self._lifetimes = lifetimes
-
-    def redis_key(self, key: CacheKey) -> str:
-        """Return the block's key in Redis, which also identifies it elsewhere."""
-        return self._cache.redis_key(key)
 
     def recall(self, key: CacheKey) -> CachedBlock | None:
         """Return the block from this replica's memory; does no I/O."""
@@ -120,7 +127,7 @@ class BlockCache:
 
     async def _look_at(self, app: str, redis_key: str, *, finds_tasks: bool) -> CachedBlock:
         generation = self.generation(app)
-        kept = await self._cache.get_at(redis_key)
+        kept = await self._cache.get(redis_key)
         if generation == self.generation(app):
             self._remember(app, redis_key, kept, finds_tasks=finds_tasks)
         return kept
@@ -175,7 +182,7 @@ class BlockCache:
 
     async def end(self, query: Query) -> CachedBlock:
         """Return the end of a query's list according to its newest block. Raise StoreUnavailable."""
-        return await self._cache.get(BlockKey(query=query, index=END))
+        return await self._cache.get(self.redis_key(BlockKey(query=query, index=END)))
 
     def _encoded(self, key: CacheKey, stored: Stored) -> Put | None:
         return self._cache.encoded(key, stored, ttl_ms=keep_for_ms(stored, lifetimes=self._lifetimes))

@@ -9,8 +9,7 @@ import structlog
 
 from service.cache.caller_shares import shares_of
 from service.cache.codec import CHANCE_BYTES, CorruptBlock, decode_value, encode_value
-from service.model.blocks import HEAD_BYTES, NOTHING, CachedBlock, Stored
-from service.model.cache_keys import BlockKey, CacheKey, TaskKey
+from service.model.blocks import HEAD_BYTES, NOTHING, BlockKey, CachedBlock, CacheKey, Stored, TaskKey
 from service.model.queries import Query
 from service.store.interfaces import VALUE_MAX_BYTES, Put, Store
 
@@ -60,11 +59,7 @@ class RedisBlocks:
         """Return the key in Redis of the app's block with this name."""
         return f"{self._blocks_of(app)}{name}"
 
-    async def get(self, key: CacheKey) -> CachedBlock:
-        """Return the stored block, if it is readable."""
-        return await self.get_at(self.redis_key(key))
-
-    async def get_at(self, redis_key: str) -> CachedBlock:
+    async def get(self, redis_key: str) -> CachedBlock:
         """Return the block stored under a key in Redis, if it is readable."""
         return self._read(await self._store.get(redis_key))
 

@@ -15,7 +15,7 @@ from service.model.callers import Authenticated, Caller
 from service.model.errors import KeysUnavailable, NotAllowed, Unauthenticated
 
 if TYPE_CHECKING:  # checking signatures takes a tenth of a second to import, and few deployments have an issuer
-    from service.callers.issuer import Issuer
+    from service.callers.issuer import TokenIssuer
 
 CREDENTIAL_MAX = 8192
 
@@ -34,7 +34,9 @@ class Authenticator:
     wrong one.
     """
 
-    def __init__(self, table: CallerTable, *, issuer: "Issuer | None", clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, table: CallerTable, *, issuer: "TokenIssuer | None", clock: Callable[[], float] = time.time
+    ) -> None:
         self.generation = 0
         self._watches: dict[object, Callable[[], None]] = {}
         self._table = table
@@ -42,7 +44,7 @@ class Authenticator:
         self._clock = clock
         self._remembered = TokenCache()
 
-    def replace(self, table: CallerTable, *, issuer: "Issuer | Literal['same'] | None" = "same") -> None:
+    def replace(self, table: CallerTable, *, issuer: "TokenIssuer | Literal['same'] | None" = "same") -> None:
         """Switch to another table, and to another issuer's keys if given, in one step.
 
         Drop cached tokens that were verified with other keys, or issued for another issuer or audience.

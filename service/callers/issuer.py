@@ -19,7 +19,7 @@ WAIT_S = 3.0
 log = structlog.get_logger("taskgate.callers")
 
 
-class SourceFailed(Exception):
+class KeySourceFailed(Exception):
     """The keys can't be fetched now. The text holds no address and no credential."""
 
 
@@ -27,11 +27,11 @@ class KeySource(Protocol):
     """The origin of the JWKS."""
 
     async def read(self) -> bytes:
-        """Return the document within a bounded time. Raise SourceFailed."""
+        """Return the document within a bounded time. Raise KeySourceFailed."""
         ...
 
 
-class Issuer:
+class TokenIssuer:
     """The keys of one issuer. `clock` is monotonic, in seconds.
 
     While the source fails, the last known keys stay in use. `on_drop` is called when a key has been removed or changed:
@@ -92,7 +92,7 @@ class Issuer:
     async def _fetch(self) -> None:
         try:
             self._take(read_jwks(await self._source.read()))
-        except (SourceFailed, NoKeys) as exc:
+        except (KeySourceFailed, NoKeys) as exc:
             if not self._is_failing:
                 log.warning("issuer.keys_unavailable", detail=str(exc), known=len(self.keys))
             self._is_failing = True

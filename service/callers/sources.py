@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from service.callers.issuer import Issuer, KeySource, SourceFailed
+from service.callers.issuer import KeySource, KeySourceFailed, TokenIssuer
 from service.callers.signing_keys import JWKS_MAX_BYTES
 from service.http_client.addresses import tls_context
 from service.http_client.client import HttpClient, HttpLimits
@@ -17,7 +17,7 @@ FILE_EVERY_S = 1.0
 _TOKEN_MAX_BYTES = 16 * 1024
 
 
-class FileSource:
+class FileKeySource:
     """A JWKS in a file."""
 
     def __init__(self, path: str) -> None:
@@ -25,11 +25,11 @@ class FileSource:
         self._thread = OwnThread()
 
     async def read(self) -> bytes:
-        """Return the file's bytes. Raise SourceFailed."""
+        """Return the file's bytes. Raise KeySourceFailed."""
         return await self._thread.run(_read, self._path, JWKS_MAX_BYTES)
 
 
-class UrlSource:
+class UrlKeySource:
     """A JWKS behind a URL: a public one, or the API server's, which requires its own CA and a token.
 
     Each read opens its own connection: reads are rare, and the CA and the token may have changed.
@@ -44,18 +44,18 @@ class UrlSource:
         self._resolver = Resolver()
 
     async def read(self) -> bytes:
-        """Return the response body, within `timeout_s`. Raise SourceFailed."""
+        """Return the response body, within `timeout_s`. Raise KeySourceFailed."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 answer = await self._get()
         except AnswerTooLarge as exc:
-            raise SourceFailed("the keys' URL answered with more than a JWKS") from exc
+            raise KeySourceFailed("the keys' URL answered with more than a JWKS") from exc
         except HttpFailure as exc:
-            raise SourceFailed(f"the keys' URL can't be read: {exc}") from exc
+            raise KeySourceFailed(f"the keys' URL can't be read: {exc}") from exc
         except (OSError, ValueError) as exc:  # timeouts are OSErrors
-            raise SourceFailed(f"the keys' URL can't be read: {type(exc).__name__}") from exc
+            raise KeySourceFailed(f"the keys' URL can't be read: {type(exc).__name__}") from exc
         if answer.status != 200:
-            raise SourceFailed(f"the keys' URL answered with HTTP status {answer.status}")
+            raise KeySourceFailed(f"the keys' URL answered with HTTP status {answer.status}")
         return answer.body
 
     async def _get(self) -> HttpAnswer:
@@ -85,17 +85,17 @@ class UrlSource:
             await client.aclose()
 
 
-def issuer_of(settings: ServiceAccountSettings) -> Issuer:
+def issuer_of(settings: ServiceAccountSettings) -> TokenIssuer:
     """Return the issuer's keys, from the configured source; `rules.py` has checked that there is exactly one."""
     if settings.jwks_file is not None:
-        return Issuer(FileSource(settings.jwks_file), refresh_s=min(FILE_EVERY_S, settings.refresh_s))
-    source: KeySource = UrlSource(
+        return TokenIssuer(FileKeySource(settings.jwks_file), refresh_s=min(FILE_EVERY_S, settings.refresh_s))
+    source: KeySource = UrlKeySource(
         settings.jwks_url or "",
         ca_file=settings.ca_file,
         token_file=settings.token_file,
         timeout_s=settings.timeout_s,
     )
-    return Issuer(source, refresh_s=settings.refresh_s)
+    return TokenIssuer(source, refresh_s=settings.refresh_s)
 
 
 async def _at_once() -> None:
@@ -115,7 +115,7 @@ def _read(path: Path, max_bytes: int) -> bytes:
         with path.open("rb") as file:
             raw = file.read(max_bytes + 1)
     except OSError as exc:
-        raise SourceFailed(f"the file {path} can't be read: {exc.strerror}") from exc
+        raise KeySourceFailed(f"the file {path} can't be read: {exc.strerror}") from exc
     if len(raw) > max_bytes:
-        raise SourceFailed(f"the file {path} holds more than {max_bytes} bytes")
+        raise KeySourceFailed(f"the file {path} holds more than {max_bytes} bytes")
     return raw

@@ -3,7 +3,7 @@
 import asyncio
 
 from service.commands.configured import configured
-from service.configuration import Loaded
+from service.configuration import LoadedSettings
 from service.configuration.memory import MIB, container_limit, memory_model, shortage, total_bytes
 
 
@@ -22,17 +22,17 @@ def run(config: str, *, call: bool, alone: bool, redis: bool, memory_mib: int | 
     _print_memory(loaded, limit_bytes=container_limit() if memory_mib is None else memory_mib * MIB)
     status = 0
     if redis:
-        from service.commands.check_redis import try_redis
+        from service.commands.check_redis import check_redis
 
-        status = asyncio.run(try_redis(loaded.settings))
+        status = asyncio.run(check_redis(loaded.settings))
     if call:
-        from service.commands.check_call import call_all
+        from service.commands.check_call import call_all_apps
 
-        status = max(status, asyncio.run(call_all(loaded.settings, alone=alone)))
+        status = max(status, asyncio.run(call_all_apps(loaded.settings, alone=alone)))
     return status
 
 
-def _print_memory(loaded: Loaded, *, limit_bytes: int | None) -> None:
+def _print_memory(loaded: LoadedSettings, *, limit_bytes: int | None) -> None:
     model = memory_model(loaded.settings)
     print(f"memory: at most {total_bytes(model) // MIB} MiB")
     for use in model:
@@ -41,6 +41,6 @@ def _print_memory(loaded: Loaded, *, limit_bytes: int | None) -> None:
         print(f"warning: memory: {warning}")
 
 
-def _count(loaded: Loaded) -> str:
+def _count(loaded: LoadedSettings) -> str:
     apps, callers = len(loaded.settings.apps), len(loaded.settings.callers)
     return f"{apps} app{'s' * (apps != 1)}, {callers} caller{'s' * (callers != 1)}"

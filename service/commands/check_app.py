@@ -94,7 +94,7 @@ def _of_task(text: str, *, is_good: bool) -> Finding:
 def _of_list(listing: Listing, query: Query, settings: Settings) -> Finding:
     got, expected = len(listing.tasks) + listing.left_out, min(settings.cache.block_size, listing.total)
     advice = "" if got >= expected else f"; set cache.block_size to {got}: one call returns no more"
-    remark = filtered_time(listing.tasks, query.range_at(time.time(), align_s=settings.cache.align_s))
+    remark = time_filter_remark(listing.tasks, query.range_at(time.time(), align_s=settings.cache.align_s))
     said = f"ok, {listing.total} tasks from {settings.query.since} to {settings.query.until}{advice}"
     return Finding(is_good=True, text=f"{said}; {remark}" if remark else said)
 
@@ -104,7 +104,7 @@ def _query(app: str, settings: Settings) -> Query:
     return Query(app=app, since=parse_moment(settings.query.since), until=parse_until(settings.query.until))
 
 
-def filtered_time(tasks: tuple[Task, ...], range_: Range) -> str:
+def time_filter_remark(tasks: tuple[Task, ...], range_: Range) -> str:
     """Return a remark about an answer in the order of `scheduled_at`, empty if nothing can be concluded.
 
     The gateway documents that a range applies to the time named by `sort`. A task of the answer whose time lies outside

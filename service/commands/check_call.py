@@ -75,7 +75,7 @@ class CheckJob(Generic[T]):
         return False
 
 
-class InTurns:
+class CheckCalls:
     """Makes an app's calls, each in a turn of its kind's budget."""
 
     def __init__(self, lines: Mapping[CallKind, Line], *, block_key: str, settings: Settings) -> None:
@@ -98,7 +98,7 @@ class InTurns:
         raise NotCalled(f"not called: its turn would come in {estimate_s:.0f} s, because callers are waiting")
 
 
-async def call_all(settings: Settings, *, alone: bool) -> int:
+async def call_all_apps(settings: Settings, *, alone: bool) -> int:
     """Call for all apps at once and print lines for each; return 1 if any call failed, else 0."""
     configure("critical", as_json=False)  # faults are printed here, in plain words
     signers = [
@@ -129,11 +129,11 @@ async def call_all(settings: Settings, *, alone: bool) -> int:
     return 0 if all(finding.is_good for _, finding in findings) else 1
 
 
-Check = Callable[[str, MakeCall], Awaitable[list[Finding] | StoreUnavailable]]
+CheckApp = Callable[[str, MakeCall], Awaitable[list[Finding] | StoreUnavailable]]
 """Checks the app of that name."""
 
 
-async def _in_turns(check: Check, settings: Settings) -> dict[str, list[Finding] | StoreUnavailable]:
+async def _in_turns(check: CheckApp, settings: Settings) -> dict[str, list[Finding] | StoreUnavailable]:
     """Check all apps, with their calls made in turns."""
     passwords = passwords_of(settings.redis, os.environ)
     store = RedisStore(settings.redis, password=passwords.redis, sentinel_password=passwords.sentinel)
@@ -150,7 +150,7 @@ async def _in_turns(check: Check, settings: Settings) -> dict[str, list[Finding]
 
 
 @asynccontextmanager
-async def _turns_of(name: str, settings: Settings, store: RedisStore) -> AsyncIterator[InTurns]:
+async def _turns_of(name: str, settings: Settings, store: RedisStore) -> AsyncIterator[CheckCalls]:
     """Take part in the app's budgets as a replica while the context lasts."""
     prefix, replica = settings.redis.prefix, secrets.token_hex(8)
     async with AsyncExitStack() as stack:
@@ -161,7 +161,7 @@ async def _turns_of(name: str, settings: Settings, store: RedisStore) -> AsyncIt
             lines[kind] = Line(scheduler, app=budget_name(name, kind), rules=rules, redis_grace_s=REDIS_GRACE_S)
             lines[kind].start()
             stack.push_async_callback(lines[kind].aclose)
-        yield InTurns(lines, block_key=f"{prefix}:{{{name}}}:check:{replica}", settings=settings)
+        yield CheckCalls(lines, block_key=f"{prefix}:{{{name}}}:check:{replica}", settings=settings)
 
 
 async def _at_once(kind: CallKind, call: CheckedCall[T]) -> T:

@@ -5,7 +5,7 @@ import os
 from service.configuration.start_files import passwords_of
 from service.model.errors import StoreUnavailable
 from service.settings import Settings
-from service.store.inspection import redis_advice, refusals
+from service.store.inspection import redis_advice, redis_refusals
 from service.store.redis_store import RedisStore
 from service.telemetry.logs import configure
 
@@ -13,13 +13,13 @@ WORDS_MAX = 300
 """How much of an error of Redis, or of the connection to it, is printed."""
 
 
-async def try_redis(settings: Settings) -> int:
+async def check_redis(settings: Settings) -> int:
     """Print refused commands and advice; return 1 if something is refused."""
     configure("critical", as_json=False)  # faults are printed here, in plain words
     passwords = passwords_of(settings.redis, os.environ)
     store = RedisStore(settings.redis, password=passwords.redis, sentinel_password=passwords.sentinel)
     try:
-        refused = await refusals(store, prefix=settings.redis.prefix)
+        refused = await redis_refusals(store, prefix=settings.redis.prefix)
         warnings = [text async for text in redis_advice(store, settings.redis)]
     except StoreUnavailable as exc:
         why = "" if exc.__cause__ is None else str(exc.__cause__)[:WORDS_MAX]

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from service.configuration import ConfigurationError, Loaded, load
+from service.configuration import ConfigurationError, LoadedSettings, load
 
 VARIABLE = "TASKGATE_CONFIG"
 _NONE = f"""taskgate: no configuration.
@@ -11,7 +11,7 @@ Set {VARIABLE} to the path of a YAML file (docs/taskgate.example.yaml is one), o
 To try Taskgate without one, run `taskgate demo`."""
 
 
-def configured(path: str | None, *, print_warnings: bool = True) -> Loaded | None:
+def configured(path: str | None, *, print_warnings: bool = True) -> LoadedSettings | None:
     """Return the configuration at `path`, or at TASKGATE_CONFIG. If it has faults, print them and return None."""
     path = path or os.environ.get(VARIABLE)
     if not path:

@@ -4,7 +4,7 @@ import itertools
 import os
 import sys
 
-from service.commands.tasks_client import Connection, RequestFailed, RequestRefused, StreamResponse, TasksRequest
+from service.commands.tasks_client import GatewayConnection, GatewayFailed, GatewayRefused, ReceivedStream, TasksRequest
 from service.commands.tasks_output import Printer, Progress, printable
 from service.commands.tasks_watch import watch_tasks
 
@@ -31,10 +31,10 @@ def run(wanted: TasksRequest, *, key: str | None, form: str, limit: int | None, 
         if watched:
             return watch_tasks(wanted, key, form=form)
         return _list(wanted, key, Printer(sys.stdout, form=form), progress, limit)
-    except RequestRefused as exc:
+    except GatewayRefused as exc:
         progress.clear()
         return _report(str(exc), FAULTY)
-    except RequestFailed as exc:
+    except GatewayFailed as exc:
         progress.clear()
         return _report(str(exc), FAILED)
     finally:
@@ -42,7 +42,7 @@ def run(wanted: TasksRequest, *, key: str | None, form: str, limit: int | None, 
 
 
 def _list(wanted: TasksRequest, key: str, printer: Printer, progress: Progress, limit: int | None) -> int:
-    with Connection(wanted, key=key) as connection:
+    with GatewayConnection(wanted, key=key) as connection:
         if progress.shown:
             progress.waits(connection.estimate_s())
         answer = connection.stream()
@@ -58,7 +58,7 @@ def _list(wanted: TasksRequest, key: str, printer: Printer, progress: Progress, 
         return _ended(answer, printer.count, wanted)
 
 
-def _ended(answer: StreamResponse, count: int, wanted: TasksRequest) -> int:
+def _ended(answer: ReceivedStream, count: int, wanted: TasksRequest) -> int:
     """Report how the stream ended; return the exit status."""
     end = answer.end
     if end is None or end.count != count:

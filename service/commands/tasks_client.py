@@ -21,11 +21,11 @@ _EVENT_STREAM = "text/event-stream"
 _AT_FAULT = frozenset((400, 401, 403, 404, 406, 414, 422, 431))
 
 
-class RequestFailed(Exception):
+class GatewayFailed(Exception):
     """The gateway can't be reached, or its answer can't be used."""
 
 
-class RequestRefused(Exception):
+class GatewayRefused(Exception):
     """The request can't be served: a parameter, the address or the key is invalid."""
 
 
@@ -56,7 +56,7 @@ class TasksRequest(msgspec.Struct, frozen=True, kw_only=True):
         return urlencode(said | ({"offset": self.offset} if self.offset else {}), quote_via=quote)
 
 
-class ProblemText(msgspec.Struct, frozen=True, kw_only=True):
+class ReceivedProblem(msgspec.Struct, frozen=True, kw_only=True):
     """The members used of a problem (RFC 9457)."""
 
     title: str = "The gateway refused"
@@ -77,7 +77,7 @@ class ProblemText(msgspec.Struct, frozen=True, kw_only=True):
         return "\n  ".join(lines)
 
 
-class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
+class ReceivedEnd(msgspec.Struct, frozen=True, kw_only=True):
     """The members used of a stream's last line."""
 
     complete: bool
@@ -86,7 +86,7 @@ class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
     missing: int = 0
     stale: bool = False
     fetched_at: str = ""
-    problem: ProblemText | None = None
+    problem: ReceivedProblem | None = None
     next: str | None = None
 
     @property
@@ -96,7 +96,7 @@ class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
         return int(texts[0]) if texts[0].isdecimal() else None
 
 
-class StreamLine(msgspec.Struct, frozen=True, kw_only=True):
+class ReceivedLine(msgspec.Struct, frozen=True, kw_only=True):
     """A task with the members to display, or with `end` the last line."""
 
     id: int = 0
@@ -104,22 +104,22 @@ class StreamLine(msgspec.Struct, frozen=True, kw_only=True):
     type: str | None = ""
     scheduled_at: str | None = None
     title: str | None = ""
-    end: StreamEnd | None = None
+    end: ReceivedEnd | None = None
 
 
-class ShareWaiting(msgspec.Struct, frozen=True, kw_only=True):
+class ReceivedWaiting(msgspec.Struct, frozen=True, kw_only=True):
     """How many blocks of a caller are waiting."""
 
     count: int = 0
 
 
-class BudgetShare(msgspec.Struct, frozen=True, kw_only=True):
+class ReceivedShare(msgspec.Struct, frozen=True, kw_only=True):
     """The members used of a caller's share of the budget."""
 
-    waiting: ShareWaiting = ShareWaiting()
+    waiting: ReceivedWaiting = ReceivedWaiting()
 
 
-class BudgetSlots(msgspec.Struct, frozen=True, kw_only=True):
+class ReceivedSlots(msgspec.Struct, frozen=True, kw_only=True):
     """The members used of the slots."""
 
     total: int
@@ -127,19 +127,19 @@ class BudgetSlots(msgspec.Struct, frozen=True, kw_only=True):
     free: int | None = None
 
 
-class BudgetPause(msgspec.Struct, frozen=True, kw_only=True):
+class ReceivedPause(msgspec.Struct, frozen=True, kw_only=True):
     """The members used of a pause."""
 
     seconds: float = 0.0
 
 
-class BudgetSummary(msgspec.Struct, frozen=True, kw_only=True):
+class ReceivedBudget(msgspec.Struct, frozen=True, kw_only=True):
     """The members used of an app's budget."""
 
-    slots: BudgetSlots
-    pause: BudgetPause | None = None
-    callers: tuple[BudgetShare, ...] = ()
-    others: BudgetShare = BudgetShare()
+    slots: ReceivedSlots
+    pause: ReceivedPause | None = None
+    callers: tuple[ReceivedShare, ...] = ()
+    others: ReceivedShare = ReceivedShare()
 
     @property
     def wait_s(self) -> float:
@@ -151,20 +151,20 @@ class BudgetSummary(msgspec.Struct, frozen=True, kw_only=True):
         return pause_s + (waiting + 1) * self.slots.window_seconds / self.slots.total
 
 
-_lines = msgspec.json.Decoder(StreamLine)
+_lines = msgspec.json.Decoder(ReceivedLine)
 
 
-class StreamResponse:
+class ReceivedStream:
     """A stream that has begun. `total` is how many tasks match, if the gateway says so; `end` is how it ended."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         total = response.headers.get("X-Total-Count", "")
         self.total = int(total) if total.isdecimal() else None
-        self.end: StreamEnd | None = None
+        self.end: ReceivedEnd | None = None
         self._response = response
 
-    def lines(self) -> Iterator[tuple[str, StreamLine]]:
-        """Yield the tasks, each with its text, until the stream ends or is cut off. Raise RequestFailed."""
+    def lines(self) -> Iterator[tuple[str, ReceivedLine]]:
+        """Yield the tasks, each with its text, until the stream ends or is cut off. Raise GatewayFailed."""
         try:
             while text := self._response.readline(LINE_MAX_BYTES):
                 if not text.endswith(b"\n"):
@@ -177,22 +177,22 @@ class StreamResponse:
         except (http.client.HTTPException, OSError):
             return  # cut off: its last line is missing
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-            raise RequestFailed(f"the answer can't be read: {exc}") from exc
+            raise GatewayFailed(f"the answer can't be read: {exc}") from exc
 
 
-class Connection:
-    """A connection to a gateway. Raises RequestRefused if the address or the key can't be valid."""
+class GatewayConnection:
+    """A connection to a gateway. Raises GatewayRefused if the address or the key can't be valid."""
 
     def __init__(self, wanted: TasksRequest, *, key: str) -> None:
         try:
             url = urlsplit(wanted.url)
             port = url.port
         except ValueError as exc:
-            raise RequestRefused(f"--url is not an address: {exc}") from exc
+            raise GatewayRefused(f"--url is not an address: {exc}") from exc
         if url.scheme not in ("http", "https") or not url.hostname:
-            raise RequestRefused("--url must be of the form http://HOST:PORT")
+            raise GatewayRefused("--url must be of the form http://HOST:PORT")
         if not key.isascii() or not key.isprintable():
-            raise RequestRefused("a key consists of ASCII letters, digits and punctuation")
+            raise GatewayRefused("a key consists of ASCII letters, digits and punctuation")
         self._kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
         self._host, self._port, self._path = url.hostname, port, url.path.rstrip("/")
         self._wanted = wanted
@@ -212,21 +212,21 @@ class Connection:
         target = "/budget" + (f"?{urlencode({'app': app})}" if app else "")
         try:
             response = self._get(target, {}, timeout_s=BUDGET_MAX_S)
-            return msgspec.json.decode(response.read(PROBLEM_MAX_BYTES), type=BudgetSummary).wait_s
-        except (RequestFailed, msgspec.DecodeError, http.client.HTTPException, OSError, ZeroDivisionError):
+            return msgspec.json.decode(response.read(PROBLEM_MAX_BYTES), type=ReceivedBudget).wait_s
+        except (GatewayFailed, msgspec.DecodeError, http.client.HTTPException, OSError, ZeroDivisionError):
             return None
 
-    def stream(self) -> StreamResponse:
-        """Send the request. Raise RequestFailed or RequestRefused."""
+    def stream(self) -> ReceivedStream:
+        """Send the request. Raise GatewayFailed or GatewayRefused."""
         wait_s = self._wanted.wait_s
         fields = {"Accept": _NDJSON} | ({} if wait_s is None else {"Prefer": f"wait={wait_s}"})
         timeout_s = ANSWER_MAX_S if wait_s is None else wait_s + 60.0
         response = self._get(f"/tasks?{self._wanted.query_string}", fields, timeout_s=timeout_s)
         self._check(response, _NDJSON)
-        return StreamResponse(response)
+        return ReceivedStream(response)
 
     def watch(self, last_id: str) -> Iterator[bytes]:
-        """Yield the lines of an event stream until it ends. Raise RequestFailed or RequestRefused."""
+        """Yield the lines of an event stream until it ends. Raise GatewayFailed or GatewayRefused."""
         wait_s = self._wanted.wait_s
         fields = {"Accept": _EVENT_STREAM} | ({} if wait_s is None else {"Prefer": f"wait={wait_s}"})
         if last_id:
@@ -237,22 +237,22 @@ class Connection:
             while line := response.readline(LINE_MAX_BYTES):
                 yield line
         except (http.client.HTTPException, OSError) as exc:
-            raise RequestFailed(f"the connection was lost: {exc or type(exc).__name__}") from exc
+            raise GatewayFailed(f"the connection was lost: {exc or type(exc).__name__}") from exc
 
     def _check(self, response: http.client.HTTPResponse, wanted: str) -> None:
-        """Raise RequestFailed or RequestRefused unless the answer has the requested media type."""
+        """Raise GatewayFailed or GatewayRefused unless the answer has the requested media type."""
         media_type = response.headers.get_content_type()
         if response.status == 200 and media_type == wanted:
             return
         if media_type != "application/problem+json":
-            raise RequestFailed(
+            raise GatewayFailed(
                 f"the server at {self._host} is not a gateway that streams (HTTP status {response.status})"
             )
         try:
-            text = msgspec.json.decode(response.read(PROBLEM_MAX_BYTES), type=ProblemText).text
+            text = msgspec.json.decode(response.read(PROBLEM_MAX_BYTES), type=ReceivedProblem).text
         except (msgspec.DecodeError, http.client.HTTPException, OSError):
             text = f"HTTP status {response.status}"
-        raise RequestRefused(text) if response.status in _AT_FAULT else RequestFailed(text)
+        raise GatewayRefused(text) if response.status in _AT_FAULT else GatewayFailed(text)
 
     def _get(self, target: str, fields: dict[str, str], *, timeout_s: float) -> http.client.HTTPResponse:
         connection = self._kind(self._host, self._port, timeout=timeout_s)
@@ -261,6 +261,6 @@ class Connection:
             connection.request("GET", self._path + target, headers=self._fields | fields)
             return connection.getresponse()
         except TimeoutError as exc:
-            raise RequestFailed(f"no answer from {self._host} within {timeout_s:.0f} s") from exc
+            raise GatewayFailed(f"no answer from {self._host} within {timeout_s:.0f} s") from exc
         except (OSError, http.client.HTTPException) as exc:
-            raise RequestFailed(f"can't reach {self._host}: {exc or type(exc).__name__}") from exc
+            raise GatewayFailed(f"can't reach {self._host}: {exc or type(exc).__name__}") from exc

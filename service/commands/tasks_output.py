@@ -6,7 +6,7 @@ import time
 import unicodedata
 from typing import TextIO
 
-from service.commands.tasks_client import StreamLine
+from service.commands.tasks_client import ReceivedLine
 
 _BAR = 20
 _REDRAW_S = 0.1
@@ -34,7 +34,7 @@ def _json_escape(found: re.Match[str]) -> str:
     return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
-def row(task: StreamLine, *, width: int | None = None) -> str:
+def row(task: ReceivedLine, *, width: int | None = None) -> str:
     """Return a task as a row of the table, cut to `width` columns."""
     cells = (str(task.id), task.status or "", task.type or "", task.scheduled_at or "", task.title or "")
     return _row(cells, width)
@@ -54,7 +54,7 @@ class Printer:
         self._is_table = form == "table"
         self._width = shutil.get_terminal_size().columns if out.isatty() else None
 
-    def print(self, line: tuple[str, StreamLine]) -> None:
+    def print(self, line: tuple[str, ReceivedLine]) -> None:
         """Print one task."""
         text, task = line
         if self._is_table:

@@ -8,14 +8,14 @@ from typing import Any, TextIO
 
 import msgspec
 
-from service.commands.tasks_client import Connection, RequestFailed, StreamLine, TasksRequest
+from service.commands.tasks_client import GatewayConnection, GatewayFailed, ReceivedLine, TasksRequest
 from service.commands.tasks_output import as_json, printable, row
 
 _HOME_AND_ERASE = "\x1b[H\x1b[J"
 RETRY_MAX_S = 15.0
 
 
-class WatchEvent(msgspec.Struct, frozen=True, kw_only=True):
+class ReceivedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One server-sent event; `data` is its JSON text."""
 
     id: str
@@ -23,7 +23,7 @@ class WatchEvent(msgspec.Struct, frozen=True, kw_only=True):
     data: str
 
 
-class EventData(msgspec.Struct, frozen=True, kw_only=True):
+class ReceivedEventData(msgspec.Struct, frozen=True, kw_only=True):
     """The members used of all events but `task` and `added`."""
 
     id: int = 0
@@ -42,10 +42,10 @@ class Follower:
         self._out = out
         self._form = form
         self._is_live = form == "table" and out.isatty()
-        self._tasks: dict[int, StreamLine] = {}
+        self._tasks: dict[int, ReceivedLine] = {}
         self._state = "connecting"
 
-    def take(self, event: WatchEvent) -> None:
+    def take(self, event: ReceivedEvent) -> None:
         """Print one event."""
         if self._form == "ndjson":
             self._out.write(as_json(f'{{"event":"{event.name}","data":{event.data}}}') + "\n")
@@ -58,16 +58,16 @@ class Follower:
                 self._out.write(line + "\n")
         self._out.flush()
 
-    def _applied(self, event: WatchEvent) -> str | None:
+    def _applied(self, event: ReceivedEvent) -> str | None:
         """Apply the event to the list; return its line."""
         if event.name in ("task", "added"):
-            task = msgspec.json.decode(event.data, type=StreamLine)
+            task = msgspec.json.decode(event.data, type=ReceivedLine)
             self._tasks[task.id] = task
             return self._line(event.name, task)
-        data = msgspec.json.decode(event.data, type=EventData)
+        data = msgspec.json.decode(event.data, type=ReceivedEventData)
         match event.name:
             case "changed":
-                task = msgspec.json.decode(data.task, type=StreamLine)
+                task = msgspec.json.decode(data.task, type=ReceivedLine)
                 self._tasks[task.id] = task
                 return self._line("changed", task) + f"  ({', '.join(map(printable, data.fields))})"
             case "removed":
@@ -86,7 +86,7 @@ class Follower:
                 return f"{event.name:<8} {title}"
 
     @staticmethod
-    def _line(name: str, task: StreamLine) -> str:
+    def _line(name: str, task: ReceivedLine) -> str:
         return f"{name:<8} {row(task)}"
 
     def _draw(self) -> None:
@@ -99,17 +99,17 @@ class Follower:
 def watch_tasks(wanted: TasksRequest, key: str, *, form: str) -> int:
     """Follow the list until Ctrl-C, which ends with 0; reconnect if the connection is lost.
 
-    Raise RequestRefused, and RequestFailed if the first connection fails.
+    Raise GatewayRefused, and GatewayFailed if the first connection fails.
     """
     follower, last_id, failures = Follower(sys.stdout, form=form), "", 0
     try:
         while True:
             try:
-                with Connection(wanted, key=key) as connection:
+                with GatewayConnection(wanted, key=key) as connection:
                     for event in read_events(connection.watch(last_id)):
                         follower.take(event)
                         last_id, failures = event.id, 0
-            except RequestFailed:
+            except GatewayFailed:
                 if not last_id:
                     raise
             failures += 1
@@ -118,7 +118,7 @@ def watch_tasks(wanted: TasksRequest, key: str, *, form: str) -> int:
         return 0
 
 
-def read_events(lines: Iterator[bytes]) -> Iterator[WatchEvent]:
+def read_events(lines: Iterator[bytes]) -> Iterator[ReceivedEvent]:
     """Read server-sent events (WHATWG HTML, section 9.2.6), as far as the gateway uses them."""
     fields: dict[str, str] = {}
     for line in lines:
@@ -128,5 +128,5 @@ def read_events(lines: Iterator[bytes]) -> Iterator[WatchEvent]:
             fields[name] = value.removeprefix(" ")
         elif not text:
             if "event" in fields:
-                yield WatchEvent(id=fields.get("id", ""), name=fields["event"], data=fields.get("data", "{}"))
+                yield ReceivedEvent(id=fields.get("id", ""), name=fields["event"], data=fields.get("data", "{}"))
             fields.clear()

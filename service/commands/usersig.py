@@ -15,7 +15,7 @@ def run(app: str, config: str | None) -> int:
         return 2
     settings = loaded.settings.apps.get(app)
     if settings is None:
-        print(f"taskgate usersig: no app {app!r}; there are {', '.join(loaded.settings.apps)}", file=sys.stderr)
+        print(f"taskgate usersig: no app {app!r}; known apps: {', '.join(loaded.settings.apps)}", file=sys.stderr)
         return 2
     from service.upstream.secret import secret_of
     from service.upstream.usersig import sign

@@ -7,6 +7,6 @@ rules         constraints between settings, and on what they point to
 """
 
 from service.configuration.errors import ConfigurationError, SettingFault
-from service.configuration.load import Loaded, load
+from service.configuration.load import LoadedSettings, load
 
-__all__ = ["ConfigurationError", "Loaded", "SettingFault", "load"]
+__all__ = ["ConfigurationError", "LoadedSettings", "SettingFault", "load"]

@@ -56,7 +56,7 @@ def _policy_faults(path: str, policy: PolicySettings, app_names: Sequence[str]) 
     for index, app in enumerate(policy.apps):
         if app not in app_names:
             yield SettingFault(
-                path=f"{path}.apps[{index}]", text=f"no such app; there are {', '.join(app_names) or 'none'}"
+                path=f"{path}.apps[{index}]", text=f"no such app; known apps: {', '.join(app_names) or 'none'}"
             )
 
 

@@ -13,7 +13,7 @@ from service.settings import Settings
 PREFIX = "TASKGATE__"
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True):
+class OverrideTarget(msgspec.Struct, frozen=True, kw_only=True):
     """A field that a variable names: the path of keys to it, and its type."""
 
     keys: tuple[str, ...]
@@ -46,7 +46,7 @@ def apply_overrides(tree: Tree, environ: Mapping[str, str]) -> tuple[dict[str, s
     return sources, faults
 
 
-def _targets(rest: str, tree: Value, hint: Any, keys: tuple[str, ...]) -> Iterator[Target]:
+def _targets(rest: str, tree: Value, hint: Any, keys: tuple[str, ...]) -> Iterator[OverrideTarget]:
     """Return every field below `hint` that the rest of a variable's name may mean."""
     bare = bare_type(hint)
     if (struct := struct_in(hint)) is not None:
@@ -58,7 +58,7 @@ def _targets(rest: str, tree: Value, hint: Any, keys: tuple[str, ...]) -> Iterat
     for key, inner in choices.items():
         name = _normal(key)
         if rest == name and not _has_fields(inner):
-            yield Target(keys=(*keys, key), hint=inner)
+            yield OverrideTarget(keys=(*keys, key), hint=inner)
         elif rest.startswith(f"{name}__"):
             inside = tree.get(key) if isinstance(tree, dict) else None
             yield from _targets(rest[len(name) + 2 :], inside, inner, (*keys, key))
@@ -98,7 +98,7 @@ def _typed(text: str, hint: Any) -> Value:
     return plain_scalar(text.strip()) if bare in (int, float, bool) else text
 
 
-def _write(tree: Tree, target: Target, value: Value) -> None:
+def _write(tree: Tree, target: OverrideTarget, value: Value) -> None:
     """Set the field, creating sections as needed. Raise ValueError if the file has a different type of value there."""
     inside = tree
     path = ""

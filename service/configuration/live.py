@@ -15,7 +15,7 @@ from service.settings import CacheSettings, ServiceAccountSettings, Settings
 from service.web.settings import web_settings
 
 if TYPE_CHECKING:
-    from service.callers.issuer import Issuer
+    from service.callers.issuer import TokenIssuer
 
 
 class LiveSettings:
@@ -76,14 +76,14 @@ class LiveSettings:
                 await stack.enter_async_context(reload.followed())
             yield
 
-    def _issuer_of(self, tokens: ServiceAccountSettings) -> "Issuer":
+    def _issuer_of(self, tokens: ServiceAccountSettings) -> "TokenIssuer":
         from service.callers.sources import issuer_of  # expensive to import, and few deployments have an issuer
 
         issuer = issuer_of(tokens)
         issuer.on_drop = self._invalidate
         return issuer
 
-    def _follow(self, issuer: "Issuer | None") -> None:
+    def _follow(self, issuer: "TokenIssuer | None") -> None:
         """Keep this issuer's keys fresh, and stop refreshing the previous one's."""
         former, self._issuer = self._issuer, issuer
         if former is issuer or not self._is_followed:

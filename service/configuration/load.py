@@ -16,14 +16,14 @@ from service.settings import Settings
 from service.upstream.regions import region_of
 
 
-class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+class LoadedSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A usable configuration and its warnings."""
 
     settings: Settings
     warnings: tuple[SettingFault, ...]
 
 
-def load(path: str | Path | None, environ: Mapping[str, str]) -> Loaded:
+def load(path: str | Path | None, environ: Mapping[str, str]) -> LoadedSettings:
     """Read the file at `path` (None: the environment alone) with the overrides of `environ`.
 
     Resolve relative paths of secrets against the file's directory, and give an app without region and base URL the
@@ -40,7 +40,9 @@ def load(path: str | Path | None, environ: Mapping[str, str]) -> Loaded:
     if faults:
         raise ConfigurationError(_each_once(faults, sources))
     settings = _completed(msgspec.convert(tree, Settings))
-    return Loaded(settings=settings, warnings=_each_once(list(settings_advice(settings, now_s=time.time())), sources))
+    return LoadedSettings(
+        settings=settings, warnings=_each_once(list(settings_advice(settings, now_s=time.time())), sources)
+    )
 
 
 def _read(path: Path) -> tuple[Tree, list[SettingFault]]:

@@ -120,7 +120,7 @@ def _app_faults(path: str, app: AppSettings, environ: Mapping[str, str]) -> Iter
     if app.region is not None and app.base_url is not None:
         yield SettingFault(path=path, text="region and base_url are both set; remove one of them")
     if app.region is not None and app.region not in REGION_NAMES:
-        yield SettingFault(path=f"{path}.region", text=f"no such region; there are {', '.join(REGION_NAMES)}")
+        yield SettingFault(path=f"{path}.region", text=f"no such region; known regions: {', '.join(REGION_NAMES)}")
     if app.base_url is not None:
         try:
             checked_base_url(app.base_url)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from service.configuration import ConfigurationError, Loaded, load
+from service.configuration import ConfigurationError, LoadedSettings, load
 from service.configuration.start_files import digests_of, start_files_of
 from service.http_client.threads import OwnThread
 from service.settings import Settings
@@ -105,7 +105,7 @@ class ConfigurationWatcher:
             return
         self._taken(loaded, await self._thread.run(digests_of, loaded.settings))
 
-    def _taken(self, loaded: Loaded, start_files: Mapping[str, bytes]) -> None:
+    def _taken(self, loaded: LoadedSettings, start_files: Mapping[str, bytes]) -> None:
         settings = loaded.settings
         self._files = (self._path, *files_of(settings))
         self._seen = (*self._seen[:1], *file_states(self._files[1:]))

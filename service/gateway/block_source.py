@@ -11,8 +11,7 @@ from service.budget.line.jobs import Fetched, LineIsFull, TooLong
 from service.gateway.fetch import BlockJob
 from service.gateway.paging import Part
 from service.gateway.served import ServedCall
-from service.model.blocks import NOTHING, Block, CachedBlock, MissingTask, RefusedQuery
-from service.model.cache_keys import BlockKey, CacheKey
+from service.model.blocks import NOTHING, Block, BlockKey, CachedBlock, CacheKey, MissingTask, RefusedQuery
 from service.model.callers import Caller
 from service.model.errors import (
     LineFull,

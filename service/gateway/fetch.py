@@ -5,10 +5,8 @@ from typing import Protocol
 
 from service.budget.line.jobs import CallFailed, HeldSlot
 from service.cache.block_cache import BlockCache, NewBlock
-from service.gateway.call_events import OnCall, Tracing, Untraced
 from service.gateway.reported_call import ReportedCall
-from service.model.blocks import CachedBlock, RefusedQuery, Stored
-from service.model.cache_keys import CacheKey
+from service.model.blocks import CachedBlock, CacheKey, RefusedQuery, Stored
 from service.model.calls import CallKind
 from service.model.errors import (
     CallsStopped,
@@ -18,6 +16,7 @@ from service.model.errors import (
     UpstreamHTTPStatus,
 )
 from service.upstream.apps import UpstreamApp
+from service.upstream.call_events import CallTracing, OnUpstreamCall
 from service.upstream.verdicts import RetryVerdict, verdict
 
 FAILING_S = 5.0
@@ -58,8 +57,8 @@ class Fetching:
         pause_s: float,
         pause_max_s: float,
         clock: Callable[[], float],
-        on_call: Sequence[OnCall] = (),
-        tracing: Tracing | None = None,
+        on_call: Sequence[OnUpstreamCall] = (),
+        tracing: CallTracing | None = None,
     ) -> None:
         """`clock` is the shared clock. `on_call` are called after each upstream call, `tracing` before it."""
         self.cache = cache
@@ -73,7 +72,7 @@ class Fetching:
         self._clock = clock
         self._failed_at_s: float | None = None
         self._on_call = tuple(on_call)
-        self._tracing = tracing or Untraced()
+        self._tracing = tracing
 
     def stopped(self) -> CallsStopped | None:
         """Return why no such call of the app can be made now, or None."""

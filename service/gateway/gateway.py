@@ -10,14 +10,14 @@ from service.gateway.block_source import BlockSource, Lookup
 from service.gateway.filtered import IN_FLIGHT, all_blocks, filtered_page
 from service.gateway.paging import Part, chunk_of, page_of
 from service.gateway.served import ServedApp, ServedCall
+from service.model.blocks import BlockKey, TaskKey
 from service.model.budgets import BudgetView, UsageView
-from service.model.cache_keys import BlockKey, TaskKey
 from service.model.callers import AppInfo, Caller
 from service.model.calls import CallKind
 from service.model.errors import LineFull, UnknownApp, UnknownTask, UpstreamError, WaitTooLong
 from service.model.freshness import Lifetimes
-from service.model.pages import AppState, Chunk, FoundTask, Page, PageRequest, Readiness, Source, TaskRequest
-from service.usage.app_state import app_condition
+from service.model.pages import AppReadiness, Chunk, FoundTask, Page, PageRequest, Readiness, Source, TaskRequest
+from service.usage.app_condition import app_condition
 from service.usage.budget_view import budget_view, parties
 from service.usage.usage_view import is_by_hour, usage_view
 
@@ -172,7 +172,7 @@ class Gateway:
         states = []
         for name, app in sorted(self._apps.items()):
             stopped = app.list.fetching.stopped()
-            states.append(AppState(name=name, ok=stopped is None, detail="" if stopped is None else str(stopped)))
+            states.append(AppReadiness(name=name, ok=stopped is None, detail="" if stopped is None else str(stopped)))
         away = any(call.is_cut_off for app in self._apps.values() for call in app.calls)
         return Readiness(ready=self._serves, redis="away" if away else "ok", apps=tuple(states))
 

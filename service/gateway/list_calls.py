@@ -9,13 +9,12 @@ from msgspec.structs import replace
 from service.cache.block_cache import BlockCache
 from service.gateway.reported_call import ReportedCall
 from service.http_client.connection import BeforeSend
-from service.model.blocks import Block, CachedBlock, block_of, joined
-from service.model.cache_keys import BlockKey, CacheKey
+from service.model.blocks import Block, BlockKey, CachedBlock, CacheKey, block_of, joined
 from service.model.errors import StoreUnavailable
 from service.model.queries import Query, Range
 from service.model.tasks import Listing
 from service.upstream.apps import UpstreamApp
-from service.upstream.call_trace import CallTrace
+from service.upstream.call_events import CallTrace
 
 FILL_CALLS_MAX = 16
 """The maximum number of calls for one block, if the upstream returns fewer records per call than a block holds."""

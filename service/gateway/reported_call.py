@@ -5,11 +5,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from service.budget.line.jobs import HeldSlot
-from service.gateway.call_events import Call, CallEnd, OnCall, Tracing
 from service.http_client.connection import BeforeSend
 from service.model.calls import CallKind
 from service.model.errors import UpstreamRefused
-from service.upstream.call_trace import CallTrace
+from service.upstream.call_events import NO_TRACE, CallTrace, CallTracing, OnUpstreamCall, UpstreamCall, UpstreamCallEnd
 from service.upstream.verdicts import result_of
 
 T = TypeVar("T")
@@ -28,8 +27,8 @@ class ReportedCall:
         app: str,
         kind: CallKind,
         attempt: int,
-        on_call: Sequence[OnCall],
-        tracing: Tracing,
+        on_call: Sequence[OnUpstreamCall],
+        tracing: CallTracing | None,
     ) -> None:
         """`on_call` are called after the call, `tracing` before it."""
         self.attempt = attempt
@@ -42,8 +41,8 @@ class ReportedCall:
     async def make(self, send: SendCall[T]) -> T:
         """Return what `send` returns. Raise what it raises."""
         loop = asyncio.get_running_loop()
-        call = Call(app=self._app, kind=self._kind, payer=self._slot.payer, attempt=self.attempt)
-        trace = self._tracing.begin(call)
+        call = UpstreamCall(app=self._app, kind=self._kind, payer=self._slot.payer, attempt=self.attempt)
+        trace = NO_TRACE if self._tracing is None else self._tracing.begin(call)
         begun_s, sent_at_s, error = loop.time(), None, None
 
         async def before_send() -> None:
@@ -57,7 +56,7 @@ class ReportedCall:
             error = exc
             raise
         finally:
-            end = CallEnd(
+            end = UpstreamCallEnd(
                 call=call,
                 result=result_of(error),
                 code=error.code if isinstance(error, UpstreamRefused) else None,

@@ -7,13 +7,13 @@ from service.budget.scheduler.fallback import FallbackScheduler, notice_s
 from service.budget.scheduler.interfaces import Rules
 from service.budget.scheduler.shared import RedisScheduler
 from service.cache.block_cache import BlockCache
-from service.gateway.call_events import OnCall, Tracing
 from service.gateway.fetch import CallsUpstream, Fetching, Stoppable
 from service.gateway.served import ServedCall
 from service.model.calls import CallKind, budget_name
 from service.settings import AppSettings, BudgetSettings, Settings, UpstreamSettings
 from service.store.interfaces import Store
 from service.upstream.apps import UpstreamApp
+from service.upstream.call_events import CallTracing, OnUpstreamCall
 from service.usage.store import UsageStore
 
 
@@ -29,8 +29,8 @@ class ServedCallFactory:
         stops: Stoppable,
         replica: str,
         clock: Callable[[], float],
-        on_call: Sequence[OnCall],
-        tracing: Tracing | None,
+        on_call: Sequence[OnUpstreamCall],
+        tracing: CallTracing | None,
     ) -> None:
         """`on_call` are called after each upstream call, `tracing` before it."""
         self._settings = settings
@@ -130,6 +130,6 @@ def rules_of(budget: BudgetSettings, app: AppSettings, upstream: UpstreamSetting
     )
 
 
-def _counted(store: UsageStore) -> OnCall:
+def _counted(store: UsageStore) -> OnUpstreamCall:
     """Return an observer that counts the results of an app's calls in its usage store."""
     return lambda end: store.count_result(end.call.payer.caller, end.result)

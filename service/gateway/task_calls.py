@@ -5,11 +5,10 @@ from typing import Protocol
 
 from service.gateway.reported_call import ReportedCall
 from service.http_client.connection import BeforeSend
-from service.model.blocks import Block, CachedBlock, MissingTask, block_of_task
-from service.model.cache_keys import CacheKey, TaskKey
+from service.model.blocks import Block, CachedBlock, CacheKey, MissingTask, TaskKey, block_of_task
 from service.model.tasks import Task
 from service.upstream.apps import UpstreamApp
-from service.upstream.call_trace import CallTrace
+from service.upstream.call_events import CallTrace
 
 
 class TaskUpstream(Protocol):

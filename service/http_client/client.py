@@ -115,10 +115,10 @@ class HttpClient:
 
     async def _new_connection(self, origin: HttpOrigin, *, deadline_s: float) -> HttpConnection:
         until_s = min(asyncio.get_running_loop().time() + self._limits.connect_timeout_s, deadline_s)
-        wire = await connected(
+        stream = await connected(
             origin, resolver=self._resolver, context=self._context, proxy=self._proxy, until_s=until_s
         )
-        return HttpConnection(wire)
+        return HttpConnection(stream)
 
     def _keep(self, origin: HttpOrigin, connection: HttpConnection) -> None:
         if self._is_closing:

@@ -7,9 +7,9 @@ import ssl
 import h11
 
 from service.http_client.addresses import HttpOrigin, HttpProxy
+from service.http_client.byte_stream import ByteStream
 from service.http_client.errors import NotConnected
 from service.http_client.resolver import Resolver
-from service.http_client.wire import Wire
 
 _REASONS: tuple[tuple[type[BaseException], str], ...] = (
     (ssl.SSLCertVerificationError, "the certificate is not valid for the host name, or not trusted"),
@@ -22,7 +22,7 @@ _REASONS: tuple[tuple[type[BaseException], str], ...] = (
 
 async def connected(
     origin: HttpOrigin, *, resolver: Resolver, context: ssl.SSLContext, proxy: HttpProxy | None, until_s: float
-) -> Wire:
+) -> ByteStream:
     """Return a connection to the origin, by `until_s` (loop time). Raise NotConnected."""
     hop = origin if proxy is None else proxy.origin
     addresses = await resolver.resolve(hop.host, hop.port, until_s=until_s)
@@ -42,39 +42,39 @@ async def connected(
 
 async def _opened(
     address: str, origin: HttpOrigin, *, context: ssl.SSLContext, proxy: HttpProxy | None, until_s: float
-) -> Wire:
+) -> ByteStream:
     loop = asyncio.get_running_loop()
     is_tls = origin.scheme == "https"
     if proxy is None:
-        _, wire = await loop.create_connection(
-            Wire,
+        _, stream = await loop.create_connection(
+            ByteStream,
             address,
             origin.port,
             ssl=context if is_tls else None,
             server_hostname=origin.host if is_tls else None,
         )
-        return wire
-    _, wire = await loop.create_connection(Wire, address, proxy.origin.port)
+        return stream
+    _, stream = await loop.create_connection(ByteStream, address, proxy.origin.port)
     if is_tls:
         try:
-            await _open_tunnel(wire, origin, proxy=proxy, until_s=until_s)
-            await wire.start_tls(context, host=origin.host)
+            await _open_tunnel(stream, origin, proxy=proxy, until_s=until_s)
+            await stream.start_tls(context, host=origin.host)
         except BaseException:
-            wire.close()
+            stream.close()
             raise
-    return wire
+    return stream
 
 
-async def _open_tunnel(wire: Wire, origin: HttpOrigin, *, proxy: HttpProxy, until_s: float) -> None:
+async def _open_tunnel(stream: ByteStream, origin: HttpOrigin, *, proxy: HttpProxy, until_s: float) -> None:
     """Open a tunnel through the proxy (RFC 9110, 9.3.6). Raise NotConnected, OSError."""
     http = h11.Connection(h11.CLIENT)
     fields = [("host", origin.host_and_port), *proxy.fields()]
     head = h11.Request(method="CONNECT", target=origin.host_and_port, headers=fields)
-    wire.send((http.send(head) or b"") + (http.send(h11.EndOfMessage()) or b""))
+    stream.send((http.send(head) or b"") + (http.send(h11.EndOfMessage()) or b""))
     try:
         while not isinstance(event := http.next_event(), h11.Response):
             if event is h11.NEED_DATA:
-                http.receive_data(await wire.read(until_s=until_s))
+                http.receive_data(await stream.read(until_s=until_s))
             elif not isinstance(event, h11.InformationalResponse):
                 raise NotConnected("the proxy closed the connection")
     except h11.RemoteProtocolError:
@@ -84,7 +84,7 @@ async def _open_tunnel(wire: Wire, origin: HttpOrigin, *, proxy: HttpProxy, unti
         raise NotConnected(f"the proxy refused the connection with HTTP status {event.status_code}{why}")
     if http.trailing_data[0]:
         raise NotConnected("the proxy sent data before the connection was established")
-    wire.rest()
+    stream.rest()
 
 
 def _reason(failure: BaseException) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 import h11
 import msgspec
 
+from service.http_client.byte_stream import ByteStream
 from service.http_client.errors import AnswerBroken, AnswerEncoded, AnswerTooLarge, HttpFailure, NotAnsweredInTime
-from service.http_client.wire import Wire
 
 HEAD_MAX_BYTES = 64 * 1024
 
@@ -39,18 +39,18 @@ class HttpAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class HttpConnection:
     """HTTP/1.1 on a connection (RFC 9112)."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_MAX_BYTES)
 
     @property
     def is_usable(self) -> bool:
         """Whether another exchange can begin."""
-        return self._http.our_state is h11.IDLE and self._wire.is_silent
+        return self._http.our_state is h11.IDLE and self._stream.is_silent
 
     def close(self) -> None:
         """Close at once."""
-        self._wire.close()
+        self._stream.close()
 
     async def exchange(
         self,
@@ -70,10 +70,10 @@ class HttpConnection:
         data = self._encoded(request)
         try:
             await before_send()
-            self._wire.send(data)
+            self._stream.send(data)
             answer = await self._answer(read_timeout_s=read_timeout_s, deadline_s=deadline_s, max_bytes=max_bytes)
         except BaseException:
-            self._wire.close()
+            self._stream.close()
             raise
         self._finish()
         return answer
@@ -117,7 +117,7 @@ class HttpConnection:
                     break
                 if event is h11.NEED_DATA:
                     until_s = min(loop.time() + read_timeout_s, deadline_s)
-                    self._http.receive_data(await self._wire.read(until_s=until_s))
+                    self._http.receive_data(await self._stream.read(until_s=until_s))
                 elif not isinstance(event, h11.InformationalResponse):
                     return event
         except TimeoutError:
@@ -140,6 +140,6 @@ class HttpConnection:
         is_whole = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
         if is_whole and not self._http.trailing_data[0]:
             self._http.start_next_cycle()
-            self._wire.rest()
+            self._stream.rest()
         else:
-            self._wire.close()
+            self._stream.close()

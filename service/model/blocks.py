@@ -1,11 +1,11 @@
-"""Blocks: runs of records, encoded once when fetched and then sliced without being decoded."""
+"""Blocks and their keys: runs of records, encoded once when fetched and then sliced without being decoded."""
 
 import struct
 
 import msgspec
 
 from service.model.queries import Query, Range
-from service.model.streams import Only, code_of
+from service.model.streams import TaskFilter, code_of
 from service.model.tasks import Listing, Task
 
 DISPATCHED = "dispatched"
@@ -15,9 +15,32 @@ HEAD_BYTES = 16
 
 _ID_BYTES = 8
 _NO_RANGE = Range(since_s=0, until_s=0)
-_IS_DISPATCHED = Only(statuses=(DISPATCHED,))
+_IS_DISPATCHED = TaskFilter(statuses=(DISPATCHED,))
 
 _encoder = msgspec.json.Encoder()
+
+
+class BlockKey(msgspec.Struct, frozen=True, kw_only=True):
+    """The block of a query's list with this index, counted from 0."""
+
+    query: Query
+    index: int
+
+    @property
+    def app(self) -> str:
+        """The app that is called for it."""
+        return self.query.app
+
+
+class TaskKey(msgspec.Struct, frozen=True, kw_only=True):
+    """One task of an app, by its id."""
+
+    app: str
+    id: int
+
+
+CacheKey = BlockKey | TaskKey
+"""What is fetched, stored and joined as one: a block of a list, or a task by its id."""
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):

@@ -75,7 +75,7 @@ class UsageCounts(msgspec.Struct, frozen=True, kw_only=True):
         return UsageCounts(minute=self.minute + other.minute, hour=self.hour + other.hour)
 
 
-class Worst(msgspec.Struct, frozen=True, kw_only=True):
+class WorstWindows(msgspec.Struct, frozen=True, kw_only=True):
     """The most calls that began in one window of the clock (each second for a window of one), over all replicas.
 
     Counted when a call begins, by each replica's own clock: an independent check on the slots.
@@ -105,14 +105,14 @@ class CallerStanding(msgspec.Struct, frozen=True, kw_only=True):
     tally: UsageCounts = UsageCounts()
 
 
-class Use(msgspec.Struct, frozen=True, kw_only=True):
+class UsageByCaller(msgspec.Struct, frozen=True, kw_only=True):
     """One caller's usage of an app within some period."""
 
     name: str
     counts: Counts
 
 
-class UseInPeriod(msgspec.Struct, frozen=True, kw_only=True):
+class UsageInPeriod(msgspec.Struct, frozen=True, kw_only=True):
     """The usage in the minute or hour from `start_s`, in seconds since the epoch."""
 
     start_s: int
@@ -134,9 +134,9 @@ class UsageView(msgspec.Struct, frozen=True, kw_only=True):
     redis_away: bool
     since_s: int
     until_s: int
-    callers: tuple[Use, ...]
-    minutes: tuple[UseInPeriod, ...]
-    hours: tuple[UseInPeriod, ...] = ()
+    callers: tuple[UsageByCaller, ...]
+    minutes: tuple[UsageInPeriod, ...]
+    hours: tuple[UsageInPeriod, ...] = ()
 
 
 class CallResults(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,7 +163,7 @@ class RecentCalls(msgspec.Struct, frozen=True, kw_only=True):
 
 
 ServingState = Literal["serving", "stale", "failing", "stopped", "paused", "redis-away"]
-"""How an app is served: see `service.usage.app_state`."""
+"""How an app is served: see `service.usage.app_condition`."""
 
 
 class AppCondition(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,6 +192,6 @@ class BudgetView(msgspec.Struct, frozen=True, kw_only=True):
     free: int | None
     pause_s: float | None
     pause_reason: str
-    worst: Worst
+    worst: WorstWindows
     callers: tuple[CallerStanding, ...]
     others: CallerStanding

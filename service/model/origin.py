@@ -29,3 +29,12 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 NOBODY = Origin()
 """No originating request: a block is renewed in the background."""
+
+
+class Payer(msgspec.Struct, frozen=True, kw_only=True):
+    """The caller whose turn a call uses, the origin of its first request for the block, and how long that request
+    waited."""
+
+    caller: str
+    origin: Origin
+    waited_s: float

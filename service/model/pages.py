@@ -9,7 +9,7 @@ from service.model.callers import Caller
 from service.model.freshness import CacheDirectives, StaleReason
 from service.model.origin import NOBODY, Origin
 from service.model.queries import Query, Range, Slice
-from service.model.streams import Only
+from service.model.streams import TaskFilter
 
 
 class RequestTerms(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +29,7 @@ class PageRequest(RequestTerms, frozen=True, kw_only=True):
 
     query: Query
     slice: Slice
-    only: Only = Only()
+    only: TaskFilter = TaskFilter()
     filter_max_blocks: int = 10
 
 
@@ -102,7 +102,7 @@ class Page(Obtained, frozen=True, kw_only=True):
     body: bytes
     missing: int = 0
     consistent: bool = True
-    only: Only = Only()
+    only: TaskFilter = TaskFilter()
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,7 +126,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     budget: BudgetNote | None = None
 
 
-class AppState(msgspec.Struct, frozen=True, kw_only=True):
+class AppReadiness(msgspec.Struct, frozen=True, kw_only=True):
     """Whether fetches for one app are possible now; `detail` says in plain words why not."""
 
     name: str
@@ -139,4 +139,4 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
     ready: bool
     redis: str
-    apps: tuple[AppState, ...]
+    apps: tuple[AppReadiness, ...]

@@ -28,7 +28,7 @@ def task_labels_of(record: bytes) -> TaskLabels:
     return _labels.decode(record)
 
 
-class Only(msgspec.Struct, frozen=True, kw_only=True):
+class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
     """A filter on tasks: those with one of these statuses and one of these types; empty for any."""
 
     statuses: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ _TYPES = len(TYPES) + 1
 
 
 @lru_cache(maxsize=256)
-def _table(only: Only) -> bytes:
+def _table(only: TaskFilter) -> bytes:
     """Return a table for `bytes.translate`: 1 at each code that matches."""
     names = ((status, type_) for status in (None, *STATUSES) for type_ in (None, *TYPES))
     wanted = {

@@ -9,17 +9,17 @@ BATCH_S = 0.05
 BATCH_MAX = 64
 """Small enough that reporting a batch delays no other request by a millisecond."""
 
-OnBatch = Callable[[Sequence[RequestRecord]], None]
+OnRequestBatch = Callable[[Sequence[RequestRecord]], None]
 """Called with requests in the order in which they ended. Must not block or raise."""
 
 
 class BatchedObservers:
-    """An `Observer` that collects records for `BATCH_S`, or up to `BATCH_MAX` of them, and then calls all listeners.
+    """A `RequestObserver` that collects records for `BATCH_S`, or `BATCH_MAX` of them, and then calls all listeners.
 
     Before `start` and after `close`, it calls them at once.
     """
 
-    def __init__(self, listeners: Sequence[OnBatch]) -> None:
+    def __init__(self, listeners: Sequence[OnRequestBatch]) -> None:
         self._listeners = tuple(listeners)
         self._records: list[RequestRecord] = []
         self._loop: asyncio.AbstractEventLoop | None = None

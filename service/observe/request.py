@@ -102,5 +102,5 @@ def trace_id_of(fields: HeaderFields) -> str | None:
     return traceparent[3:35].decode()
 
 
-Observer = Callable[[RequestRecord], None]
+RequestObserver = Callable[[RequestRecord], None]
 """Called after each request. Must not block or raise."""

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from service.sandbox.control import AddTasks, AppTasks, RemoveTasks, ResizeTasks, Stats
+from service.sandbox.control import AddTasks, AppTasks, RemoveTasks, ResizeTasks, SandboxStats
 from service.sandbox.errors import SandboxError
 from service.sandbox.faults import SandboxFault
 from service.sandbox.tasks import SandboxTask
@@ -21,15 +21,15 @@ class ControlClient:
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url
 
-    async def stats(self, *, sdkappid: int | None = None, window_ms: float | None = None) -> Stats:
+    async def stats(self, *, sdkappid: int | None = None, window_ms: float | None = None) -> SandboxStats:
         """Return calls, arrival times and the worst window, by default of the limit's own length."""
         asked = {"sdkappid": sdkappid, "window_ms": window_ms}
         query = urlencode({name: value for name, value in asked.items() if value is not None})
-        return await self._ask("GET", f"/sandbox/stats?{query}", answer=Stats)
+        return await self._ask("GET", f"/sandbox/stats?{query}", answer=SandboxStats)
 
     async def reset_stats(self) -> None:
         """Reset all counts."""
-        await self._ask("DELETE", "/sandbox/stats", answer=Stats)
+        await self._ask("DELETE", "/sandbox/stats", answer=SandboxStats)
 
     async def add_fault(self, fault: SandboxFault) -> None:
         """Arm a fault."""

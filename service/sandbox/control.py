@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from service.sandbox.faults import SandboxCall, SandboxFault
-from service.sandbox.http1 import HttpResponse, Request
+from service.sandbox.http1 import HttpResponse, SandboxRequest
 from service.sandbox.listing import TASKS_MAX
 from service.sandbox.tasks import SandboxTask
 from service.sandbox.upstream import SandboxAppState, SandboxUpstream
@@ -55,7 +55,7 @@ class AppStats(_Strict, frozen=True, kw_only=True):
     arrivals_ms: tuple[float, ...]
 
 
-class Stats(_Strict, frozen=True, kw_only=True):
+class SandboxStats(_Strict, frozen=True, kw_only=True):
     """All calls. `refused` counts those over the limit, `strays` those that named no app of the sandbox, or no call.
 
     `worst_window` is the worst of any app and kind of call; `apps` has an entry for each app and kind.
@@ -91,18 +91,18 @@ class _Refused(Exception):
         self.status = status
 
 
-class Control:
+class SandboxControl:
     """Executes the control requests of tests and people."""
 
     def __init__(self, upstream: SandboxUpstream) -> None:
         self._upstream = upstream
-        self._routes: dict[str, dict[str, Callable[[Request], object]]] = {
+        self._routes: dict[str, dict[str, Callable[[SandboxRequest], object]]] = {
             "/sandbox/stats": {"GET": self._stats, "DELETE": self._reset},
             "/sandbox/faults": {"GET": self._armed, "POST": self._arm, "DELETE": self._disarm},
             "/sandbox/tasks": {"GET": self._counts, "POST": self._add, "PUT": self._resize, "DELETE": self._remove},
         }
 
-    def answer(self, request: Request) -> HttpResponse:
+    def answer(self, request: SandboxRequest) -> HttpResponse:
         """Execute one control request."""
         try:
             said = self._follow(request)
@@ -110,7 +110,7 @@ class Control:
             return HttpResponse(status=refusal.status, body=msgspec.json.encode({"error": str(refusal)}))
         return HttpResponse(body=msgspec.json.encode(said))
 
-    def _follow(self, request: Request) -> object:
+    def _follow(self, request: SandboxRequest) -> object:
         methods = self._routes.get(request.path)
         if methods is None:
             raise _Refused(HTTPStatus.NOT_FOUND, f"there is {', '.join(self._routes)}")
@@ -126,7 +126,7 @@ class Control:
         except (msgspec.DecodeError, ValueError) as exc:
             raise _Refused(HTTPStatus.BAD_REQUEST, str(exc)) from exc
 
-    def stats(self, *, sdkappid: int | None = None, window_ms: float | None = None) -> Stats:
+    def stats(self, *, sdkappid: int | None = None, window_ms: float | None = None) -> SandboxStats:
         """Return counts and arrival times of one app or all, and the worst window, of the limit's length or another."""
         wanted = [state for number, state in self._upstream.apps.items() if sdkappid in (None, number)]
         apps = tuple(
@@ -142,7 +142,7 @@ class Control:
             for state in wanted
             for call, arrivals in state.arrivals.items()
         )
-        return Stats(
+        return SandboxStats(
             calls=sum(app.calls for app in apps) + self._upstream.strays,
             refused=sum(app.refused for app in apps),
             strays=self._upstream.strays,
@@ -150,32 +150,32 @@ class Control:
             apps=apps,
         )
 
-    def _stats(self, request: Request) -> Stats:
+    def _stats(self, request: SandboxRequest) -> SandboxStats:
         parameters = dict(request.parameters)
         return self.stats(
             sdkappid=int(parameters["sdkappid"]) if "sdkappid" in parameters else None,
             window_ms=float(parameters["window_ms"]) if "window_ms" in parameters else None,
         )
 
-    def _reset(self, _: Request) -> Stats:
+    def _reset(self, _: SandboxRequest) -> SandboxStats:
         self._upstream.reset_arrivals()
         return self.stats()
 
-    def _armed(self, _: Request | None = None) -> tuple[SandboxFault, ...]:
+    def _armed(self, _: SandboxRequest | None = None) -> tuple[SandboxFault, ...]:
         return self._upstream.faults.armed
 
-    def _arm(self, request: Request) -> tuple[SandboxFault, ...]:
+    def _arm(self, request: SandboxRequest) -> tuple[SandboxFault, ...]:
         self._upstream.faults.add(msgspec.json.decode(request.body, type=SandboxFault))
         return self._armed()
 
-    def _disarm(self, _: Request) -> tuple[SandboxFault, ...]:
+    def _disarm(self, _: SandboxRequest) -> tuple[SandboxFault, ...]:
         self._upstream.faults.clear()
         return self._armed()
 
-    def _counts(self, _: Request) -> tuple[AppTasks, ...]:
+    def _counts(self, _: SandboxRequest) -> tuple[AppTasks, ...]:
         return tuple(_count(state) for state in self._upstream.apps.values())
 
-    def _add(self, request: Request) -> AppTasks:
+    def _add(self, request: SandboxRequest) -> AppTasks:
         body = msgspec.json.decode(request.body, type=AddTasks)
         for task in body.tasks:
             _check_moments(task)
@@ -184,13 +184,13 @@ class Control:
         state.tasks.add(msgspec.structs.replace(task, content=task.content.copy()) for task in body.tasks)
         return _count(state)
 
-    def _resize(self, request: Request) -> AppTasks:
+    def _resize(self, request: SandboxRequest) -> AppTasks:
         body = msgspec.json.decode(request.body, type=ResizeTasks)
         state = self._state(body.sdkappid)
         state.tasks.resize(body.total)
         return _count(state)
 
-    def _remove(self, request: Request) -> AppTasks:
+    def _remove(self, request: SandboxRequest) -> AppTasks:
         body = msgspec.json.decode(request.body, type=RemoveTasks)
         state = self._state(body.sdkappid)
         state.tasks.remove(body.ids)

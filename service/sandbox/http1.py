@@ -29,7 +29,7 @@ _CLOSE = re.compile(rb"\r\nconnection[ \t]*:[ \t]*close[ \t]*(?=\r\n)", re.IGNOR
 _CODED = re.compile(rb"\r\ntransfer-encoding[ \t]*:", re.IGNORECASE)
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class SandboxRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request. `parameters` are those of the query string, in order, including blank ones."""
 
     method: str
@@ -61,7 +61,7 @@ class HangingUp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SandboxReply = HttpResponse | HangingUp
-SandboxHandler = Callable[[Request], Awaitable[SandboxReply]]
+SandboxHandler = Callable[[SandboxRequest], Awaitable[SandboxReply]]
 
 
 @asynccontextmanager
@@ -119,7 +119,7 @@ async def _serve(handler: SandboxHandler, reader: asyncio.StreamReader, writer: 
             return
 
 
-async def _read(reader: asyncio.StreamReader) -> Request | HttpResponse | None:
+async def _read(reader: asyncio.StreamReader) -> SandboxRequest | HttpResponse | None:
     """Read one request; return None if the peer has closed, an answer if it can't be served."""
     try:
         async with asyncio.timeout(IDLE_S):
@@ -147,7 +147,7 @@ async def _read(reader: asyncio.StreamReader) -> Request | HttpResponse | None:
         parameters = tuple(parse_qsl(target.query, keep_blank_values=True, max_num_fields=100))
     except ValueError:
         return _fault(400, "the target can't be read")
-    return Request(
+    return SandboxRequest(
         method=parts[0],
         path=target.path,
         parameters=parameters,

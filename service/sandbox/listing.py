@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from service.sandbox.refusals import Code, SandboxRefusal
+from service.sandbox.refusals import SandboxCode, SandboxRefusal
 from service.sandbox.tasks import DAY_S, MOMENT, SandboxTask, TaskInfo, info_at
 
 TASKS_MAX = 100_000
@@ -94,7 +94,7 @@ def read_fields(raw: bytes, kind: type[T]) -> T | SandboxRefusal:
     try:
         msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return SandboxRefusal(code=Code.BAD_BODY, text="the request body is not a JSON object")
+        return SandboxRefusal(code=SandboxCode.BAD_BODY, text="the request body is not a JSON object")
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
@@ -103,7 +103,7 @@ def read_fields(raw: bytes, kind: type[T]) -> T | SandboxRefusal:
 
 def bad_parameters(text: str) -> SandboxRefusal:
     """Return the refusal of a call's parameters."""
-    return SandboxRefusal(code=Code.BAD_PARAMETERS, text=text)
+    return SandboxRefusal(code=SandboxCode.BAD_PARAMETERS, text=text)
 
 
 def _epoch(text: str) -> int | None:

@@ -7,7 +7,7 @@ import msgspec
 from service.sandbox.http1 import HttpResponse
 
 
-class Code(IntEnum):
+class SandboxCode(IntEnum):
     """The error codes that the sandbox returns by itself; any other can be injected as a fault."""
 
     BAD_URL = 60002

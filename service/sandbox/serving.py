@@ -10,9 +10,9 @@ from typing import TextIO
 import msgspec
 
 from service.sandbox.client import ControlClient
-from service.sandbox.control import Control
+from service.sandbox.control import SandboxControl
 from service.sandbox.errors import PortTaken
-from service.sandbox.http1 import Request, SandboxReply, serving
+from service.sandbox.http1 import SandboxReply, SandboxRequest, serving
 from service.sandbox.upstream import SandboxApp, SandboxClock, SandboxOptions, SandboxUpstream
 
 
@@ -35,9 +35,9 @@ async def sandbox_upstream(
 ) -> AsyncIterator[Sandbox]:
     """Serve a sandbox upstream while the context lasts; port 0 picks a free one. Raise PortTaken."""
     upstream = SandboxUpstream(options or SandboxOptions(), clock=clock)
-    control = Control(upstream)
+    control = SandboxControl(upstream)
 
-    async def handle(request: Request) -> SandboxReply:
+    async def handle(request: SandboxRequest) -> SandboxReply:
         if request.path.startswith("/sandbox"):
             return control.answer(request)
         return await upstream.call(request)

@@ -6,9 +6,9 @@ from service.sandbox.faults import CutOff, Ending, ErrorCode, Garbage, Hang, Han
 from service.sandbox.http1 import HangingUp, HttpResponse, SandboxReply
 from service.sandbox.refusals import SandboxRefusal, refusal_response
 
-Kind = Literal["bytes", "html", "empty", "array", "no_code", "no_tasks", "wrong_types"]
+GarbageKind = Literal["bytes", "html", "empty", "array", "no_code", "no_tasks", "wrong_types"]
 
-_GARBAGE: dict[Kind, bytes] = {
+_GARBAGE: dict[GarbageKind, bytes] = {
     "bytes": bytes(range(256)),
     "html": b"<html><body><h1>Welcome</h1></body></html>",
     "empty": b"",
@@ -17,7 +17,7 @@ _GARBAGE: dict[Kind, bytes] = {
     "no_tasks": b'{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0,"Total":3}',
     "wrong_types": b'{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0,"Total":"3","Tasks":{"TaskID":"x"}}',
 }
-_GARBAGE_FOR_ONE: dict[Kind, bytes] = _GARBAGE | {
+_GARBAGE_FOR_ONE: dict[GarbageKind, bytes] = _GARBAGE | {
     "no_code": b'{"ActionStatus":"OK","TaskInfo":null}',
     "no_tasks": b'{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0,"TaskInfo":{"Title":"no id"}}',
     "wrong_types": b'{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0,"TaskInfo":["x"]}',

@@ -12,10 +12,10 @@ from msgspec import Meta
 
 from service.sandbox.arrivals import Arrivals
 from service.sandbox.faults import Faults, HangUp, SandboxCall
-from service.sandbox.http1 import HangingUp, HttpResponse, Request, SandboxReply
+from service.sandbox.http1 import HangingUp, HttpResponse, SandboxReply, SandboxRequest
 from service.sandbox.listing import ListPage, SandboxTasks, read_body
 from service.sandbox.one_task import TaskFound, read_get_body, task_answer
-from service.sandbox.refusals import Code, SandboxRefusal, refusal_response
+from service.sandbox.refusals import SandboxCode, SandboxRefusal, refusal_response
 from service.sandbox.spoiling import spoil
 from service.sandbox.tasks import seeded
 from service.sandbox.verify import verify
@@ -56,7 +56,7 @@ class SandboxOptions(msgspec.Struct, frozen=True, kw_only=True):
     window_s: Annotated[float, Meta(gt=0, le=3600)] = 1.0
     range_max_days: Annotated[int, Meta(ge=1)] = 366
     want_max: int | None = None
-    unknown_task_code: int | None = Code.NO_SUCH_TASK
+    unknown_task_code: int | None = SandboxCode.NO_SUCH_TASK
 
 
 class SandboxClock(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +105,7 @@ class SandboxUpstream:
         for state in self.apps.values():
             state.forget_arrivals(self.options)
 
-    async def call(self, request: Request) -> SandboxReply:
+    async def call(self, request: SandboxRequest) -> SandboxReply:
         """Answer one call: outbound delay, arrival, answer and return delay, each with its faults.
 
         A call in transit arrives and is counted even if its client has hung up meanwhile, as in a real network.
@@ -121,21 +121,21 @@ class SandboxUpstream:
         await _wait(strike.back_ms)
         return answer if strike.ending is None else spoil(answer, strike.ending, call=call)
 
-    def answer(self, request: Request, *, url: dict[str, str], state: SandboxAppState | None) -> HttpResponse:
+    def answer(self, request: SandboxRequest, *, url: dict[str, str], state: SandboxAppState | None) -> HttpResponse:
         """Count the arrival and answer it without faults."""
         call = CALLS.get(request.path)
         if state is None or call is None:
             self.strays += 1
         elif not state.arrivals[call].arrive(self.clock.monotonic_ms()):
             return refusal_response(
-                SandboxRefusal(code=Code.TOO_OFTEN, text="called too often, please try again later")
+                SandboxRefusal(code=SandboxCode.TOO_OFTEN, text="called too often, please try again later")
             )
         refusal = check_url(request, url=url)
         if refusal:
             return refusal_response(refusal)
         if state is None:
             return refusal_response(
-                SandboxRefusal(code=Code.NO_SUCH_APP, text="no app with this sdkappid in this region")
+                SandboxRefusal(code=SandboxCode.NO_SUCH_APP, text="no app with this sdkappid in this region")
             )
         refusal = self._check_caller(url, state)
         if refusal:
@@ -157,7 +157,7 @@ class SandboxUpstream:
             now_s=self.clock.now_s(),
         )
         if refusal is None and url["identifier"] != state.app.admin:
-            return SandboxRefusal(code=Code.NOT_ADMIN, text="the identifier is not an administrator of the app")
+            return SandboxRefusal(code=SandboxCode.NOT_ADMIN, text="the identifier is not an administrator of the app")
         return refusal
 
     def _page(self, body: bytes, state: SandboxAppState) -> ListPage | SandboxRefusal:
@@ -179,23 +179,23 @@ class SandboxUpstream:
         return task_answer(info, unknown_code=self.options.unknown_task_code)
 
 
-def check_url(request: Request, *, url: dict[str, str]) -> SandboxRefusal | None:
+def check_url(request: SandboxRequest, *, url: dict[str, str]) -> SandboxRefusal | None:
     """Return what is wrong with method, path and parameters of the URL, except for the signature and the app."""
     if request.path not in CALLS or request.method != "POST":
-        return SandboxRefusal(code=Code.NO_SUCH_API, text=f"there is only POST {' and '.join(CALLS)}")
+        return SandboxRefusal(code=SandboxCode.NO_SUCH_API, text=f"there is only POST {' and '.join(CALLS)}")
     if len(url) != len(request.parameters):
-        return SandboxRefusal(code=Code.BAD_URL, text="a parameter of the URL is repeated")
+        return SandboxRefusal(code=SandboxCode.BAD_URL, text="a parameter of the URL is repeated")
     if not _number(url.get("sdkappid", "")):
-        return SandboxRefusal(code=Code.NO_SDKAPPID, text="sdkappid is missing or no number")
+        return SandboxRefusal(code=SandboxCode.NO_SDKAPPID, text="sdkappid is missing or no number")
     if not url.get("identifier"):
-        return SandboxRefusal(code=Code.NO_IDENTIFIER, text="identifier is missing")
+        return SandboxRefusal(code=SandboxCode.NO_IDENTIFIER, text="identifier is missing")
     if "usersig" not in url:
-        return SandboxRefusal(code=Code.SIGNATURE_EMPTY, text="usersig is missing")
+        return SandboxRefusal(code=SandboxCode.SIGNATURE_EMPTY, text="usersig is missing")
     if url.get("contenttype") != "json":
-        return SandboxRefusal(code=Code.BAD_URL, text="contenttype must be json")
+        return SandboxRefusal(code=SandboxCode.BAD_URL, text="contenttype must be json")
     random_ = url.get("random", "")
     if not (random_.isascii() and random_.isdigit() and len(random_) <= 10 and int(random_) < 2**32):
-        return SandboxRefusal(code=Code.BAD_URL, text="random must be a 32-bit unsigned integer")
+        return SandboxRefusal(code=SandboxCode.BAD_URL, text="random must be a 32-bit unsigned integer")
     return None
 
 

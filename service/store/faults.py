@@ -7,7 +7,7 @@ from redis import exceptions as foreign
 from service.model.errors import StoreDetail, StoreUnavailable
 
 # RedisClusterException is not a RedisError; redis-py's ConnectionError and TimeoutError are not the built-in ones.
-FOREIGN = (foreign.RedisError, foreign.RedisClusterException, OSError)
+REDIS_ERRORS = (foreign.RedisError, foreign.RedisClusterException, OSError)
 
 _BY_CLASS: tuple[tuple[tuple[type[Exception], ...], StoreDetail], ...] = (
     ((foreign.TimeoutError, TimeoutError), "timed out"),

@@ -27,6 +27,7 @@ try('DEL', key)
 try('HSET', key, 'f', '1')
 try('HGET', key, 'f')
 try('HGETALL', key)
+try('HLEN', key)
 try('HINCRBY', key, 'f', '1')
 try('HDEL', key, 'f')
 try('SET', key, 'v')
@@ -38,13 +39,15 @@ try('DEL', key)
 try('ZADD', key, '1', 'v')
 try('ZSCORE', key, 'v')
 try('ZCARD', key)
+try('ZRANGE', key, '[u', '(w', 'BYLEX')
+try('ZREM', key, 'w')
 try('ZREMRANGEBYSCORE', key, '0', '1')
 try('PUBLISH', key, 'v')
 return refused
 """
 
 
-async def refusals(store: RedisStore, *, prefix: str) -> list[str]:
+async def redis_refusals(store: RedisStore, *, prefix: str) -> list[str]:
     """Try every command that a gateway uses. Return one line for each that is refused; empty if none is."""
     key = f"{prefix}:{{check}}:b:key"
     found: list[str] = []
@@ -99,7 +102,7 @@ async def redis_advice(store: RedisStore, settings: RedisSettings) -> AsyncItera
         )
 
 
-async def warn(store: RedisStore, settings: RedisSettings) -> None:
+async def log_redis_advice(store: RedisStore, settings: RedisSettings) -> None:
     """Log the advice; log nothing if Redis is unavailable."""
     try:
         async for text in redis_advice(store, settings):
@@ -109,9 +112,9 @@ async def warn(store: RedisStore, settings: RedisSettings) -> None:
 
 
 @asynccontextmanager
-async def warned(store: RedisStore, settings: RedisSettings) -> AsyncIterator[None]:
+async def logging_redis_advice(store: RedisStore, settings: RedisSettings) -> AsyncIterator[None]:
     """Log the advice in the background within the context."""
-    task = asyncio.create_task(warn(store, settings))
+    task = asyncio.create_task(log_redis_advice(store, settings))
     try:
         yield
     finally:

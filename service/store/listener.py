@@ -9,7 +9,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from service.model.errors import StoreUnavailable
 from service.store.connection_factory import Address, ConnectionFactory, opened
-from service.store.faults import FOREIGN, unavailable
+from service.store.faults import REDIS_ERRORS, unavailable
 from service.store.interfaces import OnGap, OnMessage
 from service.store.topology import Topology
 
@@ -67,7 +67,7 @@ class Listener:
         while True:
             try:
                 await self._listen()
-            except (*FOREIGN, StoreUnavailable) as exc:
+            except (*REDIS_ERRORS, StoreUnavailable) as exc:
                 self._failures += 1
                 if self._failures == 1:
                     log.warning("store.not_listening", detail=unavailable(exc).detail)
@@ -122,6 +122,6 @@ class Listener:
                 pass  # a reply to PING
 
     async def _subscribe(self, connection: AbstractConnection, channel: bytes) -> None:
-        with suppress(*FOREIGN):  # the reader hits the same fault and reconnects
+        with suppress(*REDIS_ERRORS):  # the reader hits the same fault and reconnects
             async with asyncio.timeout(self._timeout_s):
                 await connection.send_command("SUBSCRIBE", channel)

@@ -13,7 +13,7 @@ from redis.typing import EncodableT
 from service.model.errors import StoreDetail, StoreUnavailable
 from service.store.breaker import Breaker
 from service.store.connection_factory import Address, ConnectionFactory, opened
-from service.store.faults import COSTLY, FOREIGN, tls_fault, unavailable
+from service.store.faults import COSTLY, REDIS_ERRORS, tls_fault, unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +62,6 @@ class Node:
 
         Raise StoreUnavailable if there are no answers; some of the commands may have run.
         """
-        self._refuse_if_away()
         await self._pass_gate()
         try:
             self._refuse_if_away()
@@ -75,7 +74,7 @@ class Node:
                 if probe:
                     self._note("unreachable", probe=True)
                 raise StoreUnavailable("unreachable") from exc.__cause__
-            except FOREIGN as exc:
+            except REDIS_ERRORS as exc:
                 fault = unavailable(exc)
                 if self.is_trusted and (reason := tls_fault(exc)) is not None:
                     log.warning("store.tls_failed", host=self.address.host, port=self.address.port, reason=str(reason))
@@ -106,6 +105,7 @@ class Node:
         if not self._gate.locked():
             await self._gate.acquire()
             return
+        self._refuse_if_away()
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._gate.acquire()

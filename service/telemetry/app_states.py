@@ -9,7 +9,7 @@ from service.gateway.served import ServedApp, ServedCall
 from service.model.budgets import RecentCalls, ServingState
 from service.telemetry.families import gauges
 from service.telemetry.recent_calls import RecentAppCalls
-from service.usage.app_state import app_condition
+from service.usage.app_condition import app_condition
 
 STATES = tuple(state for state in get_args(ServingState) if state != "stale")
 """The states of `GET /budget`, except `stale`, which requires knowledge of all replicas."""

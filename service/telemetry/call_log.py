@@ -4,17 +4,17 @@ from collections.abc import Mapping
 
 import structlog
 
-from service.gateway.call_events import CallEnd, OnCall
+from service.upstream.call_events import OnUpstreamCall, UpstreamCallEnd
 from service.upstream.codes import CodeKind
 from service.upstream.verdicts import OK
 
 _log = structlog.get_logger()
 
 
-def call_logger(regions: Mapping[str, str]) -> OnCall:
+def call_logger(regions: Mapping[str, str]) -> OnUpstreamCall:
     """Return an observer that logs `upstream.call`, with times in ms; `regions` maps app names to regions."""
 
-    def log_call(end: CallEnd) -> None:
+    def log_call(end: UpstreamCallEnd) -> None:
         call = end.call
         write = _log.info if end.result in (OK, CodeKind.CALLER_FAULT) else _log.warning
         write(

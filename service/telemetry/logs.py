@@ -22,7 +22,7 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from service.telemetry.line_sink import LineSink
+from service.telemetry.log_sink import LogSink
 
 VALUE_MAX_CHARS = 300
 DEPTH_MAX = 8
@@ -42,7 +42,7 @@ _SECRET_TEXTS = re.compile(
 _TALKATIVE = ("httpx", "httpcore")
 
 
-def configure(level: str, *, as_json: bool, stream: TextIO | None = None) -> "LineWriter":
+def configure(level: str, *, as_json: bool, stream: TextIO | None = None) -> "LogWriter":
     """Send structlog's and the standard library's logs to `stream` (default: stderr). A later call replaces the set-up.
 
     Return the line writer, for events that are rendered elsewhere.
@@ -60,11 +60,11 @@ def configure(level: str, *, as_json: bool, stream: TextIO | None = None) -> "Li
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
-    for old in [handler for handler in root.handlers if isinstance(handler, LineWriter)]:
+    for old in [handler for handler in root.handlers if isinstance(handler, LogWriter)]:
         root.removeHandler(old)
         old.close()
     stream = stream or sys.stderr
-    writer = LineWriter(stream)
+    writer = LogWriter(stream)
     writer.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
@@ -92,13 +92,13 @@ def clean_fields(logger: WrappedLogger, method: str, event: EventDict) -> EventD
     return {str(name): _clean(name, value, 0) for name, value in event.items()}
 
 
-class LineWriter(logging.Handler):
+class LogWriter(logging.Handler):
     """Writes rendered lines from its own thread; queues at most `QUEUE_MAX_LINES`, and counts lost lines in `lost`."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
         self.lost: Counter[LossReason] = Counter(dict.fromkeys(get_args(LossReason), 0))
-        self._sink = LineSink(stream)
+        self._sink = LogSink(stream)
         self._lines: queue.Queue[tuple[str, int] | None] = queue.Queue(QUEUE_MAX_LINES)
         self._reported = 0
         self._given = self._written = 0
@@ -156,9 +156,9 @@ class LineWriter(logging.Handler):
                 self._reported = total
 
 
-def lost_lines() -> Mapping[LossReason, int]:
+def lost_log_lines() -> Mapping[LossReason, int]:
     """Return how many lines this process has lost so far, by reason."""
-    writers = [handler for handler in logging.getLogger().handlers if isinstance(handler, LineWriter)]
+    writers = [handler for handler in logging.getLogger().handlers if isinstance(handler, LogWriter)]
     return {reason: sum(writer.lost[reason] for writer in writers) for reason in get_args(LossReason)}
 
 

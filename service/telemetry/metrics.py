@@ -14,7 +14,7 @@ from service.telemetry.connections import ConnectionMetrics
 from service.telemetry.expiry import ExpiryCollector
 from service.telemetry.families import counters, gauges, histograms
 from service.telemetry.lag import Lag
-from service.telemetry.logs import lost_lines
+from service.telemetry.logs import lost_log_lines
 from service.telemetry.recent_calls import RecentAppCalls
 from service.telemetry.requests import RequestMetrics
 from service.telemetry.state import StateCollector, Watched
@@ -90,7 +90,7 @@ class Metrics:
         yield gauges("taskgate_config_last_reload_success_timestamp_seconds", text, (), [((), self._config_read_at_s)])
         text = "1 if a changed setting or file takes effect only at a restart."
         yield gauges("taskgate_restart_needed", text, (), [((), float(self._needs_restart))])
-        lost: dict[tuple[str, ...], float] = {(reason,): float(count) for reason, count in lost_lines().items()}
+        lost: dict[tuple[str, ...], float] = {(reason,): float(count) for reason, count in lost_log_lines().items()}
         yield counters("taskgate_log_lines_lost", "Log lines that were lost, by reason.", ("reason",), lost)
         text = "Delay of the event loop."
         yield histograms("taskgate_event_loop_lag_seconds", text, (), {(): self.lag.seconds})

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from time import time
 
-from service.gateway.call_events import CallEnd
 from service.model.budgets import CallResults, RecentCalls
 from service.model.calls import CallKind
+from service.upstream.call_events import UpstreamCallEnd
 from service.upstream.codes import CodeKind
 from service.upstream.verdicts import OK
 
@@ -17,7 +17,7 @@ CalledAs = tuple[str, CallKind]
 
 
 class RecentAppCalls:
-    """Counts finished calls by second; an `OnCall`. `clock` is the event loop's, `wall` that of the machine."""
+    """Counts finished calls by second; an `OnUpstreamCall`. `clock` is the event loop's, `wall` that of the machine."""
 
     def __init__(self, apps: Iterable[str], *, clock: Callable[[], float], wall: Callable[[], float] = time) -> None:
         self._clock = clock
@@ -27,7 +27,7 @@ class RecentAppCalls:
             (name, kind): Counter() for name in apps for kind in CallKind
         }
 
-    def __call__(self, end: CallEnd) -> None:
+    def __call__(self, end: UpstreamCallEnd) -> None:
         """Count one call. A query that the upstream refuses is its caller's fault and counts as a success."""
         called, has_succeeded = (end.call.app, end.call.kind), end.result in (OK, CodeKind.CALLER_FAULT)
         if has_succeeded:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import make_asgi_app
 
 from service import __version__
-from service.gateway.call_events import OnCall, Tracing
 from service.gateway.served_call_factory import window_s_of
 from service.model.calls import CallKind
-from service.observe.batch import OnBatch
-from service.observe.request import Observer
+from service.observe.batch import OnRequestBatch
+from service.observe.request import RequestObserver
 from service.server.asgi import Application
 from service.server.http_server import HttpServer
 from service.settings import Settings
@@ -23,6 +22,7 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.state import Watched
 from service.telemetry.traces import traces_of
 from service.telemetry.upstream_calls import CalledApp
+from service.upstream.call_events import CallTracing, OnUpstreamCall
 
 if TYPE_CHECKING:
     from service.telemetry.spans import Traces
@@ -50,17 +50,17 @@ class Signals:
         self._traces: Traces | None = traces_of(self._settings, environ, regions=regions, version=__version__)
 
     @property
-    def listeners(self) -> tuple[OnBatch, ...]:
+    def listeners(self) -> tuple[OnRequestBatch, ...]:
         """The listeners for batches of finished requests, in addition to the access log."""
         return () if self.metrics is None else (self.metrics.requests,)
 
     @property
-    def observers(self) -> tuple[Observer, ...]:
+    def observers(self) -> tuple[RequestObserver, ...]:
         """The observers that are called with each request within its span."""
         return () if self._traces is None else (self._traces.ended,)
 
     @property
-    def on_call(self) -> tuple[OnCall, ...]:
+    def on_call(self) -> tuple[OnUpstreamCall, ...]:
         """The observers of upstream calls."""
         return (self._log_call,) if self.metrics is None else (self._log_call, self.metrics.calls, self.metrics.recent)
 
@@ -70,7 +70,7 @@ class Signals:
         return None if self.metrics is None else self.metrics.redis
 
     @property
-    def tracing(self) -> Tracing | None:
+    def tracing(self) -> CallTracing | None:
         """The tracer of upstream calls, if any."""
         return self._traces
 

@@ -18,7 +18,6 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from service.gateway.call_events import Call, CallEnd, Trace
 from service.observe.request import TRACESTATE_MAX_BYTES, RequestRecord
 from service.telemetry.http_attributes import (
     Attributes,
@@ -28,7 +27,7 @@ from service.telemetry.http_attributes import (
     server_attributes,
     span_name,
 )
-from service.upstream.call_trace import TraceFields
+from service.upstream.call_events import CallTrace, TraceFields, UpstreamCall, UpstreamCallEnd
 from service.upstream.verdicts import HTTP_STATUS, OK
 
 LAST_EXPORT_S = 3.0
@@ -48,7 +47,7 @@ _CONTEXT_FIELDS = (b"traceparent", b"tracestate")
 
 
 class Traces:
-    """Creates the spans. `edge` wraps the application, `ended` is an observer, `begin` implements `Tracing`.
+    """Creates the spans. `edge` wraps the application, `ended` is an observer, `begin` implements `CallTracing`.
 
     With `sends_traceparent`, the upstream gets `traceparent` and `tracestate`, too. It belongs to a vendor, so this is
     off by default.
@@ -105,7 +104,7 @@ class Traces:
         elif not span.get_span_context().is_valid and seen.labels.method == "other":
             self._record_refused(seen)
 
-    def begin(self, call: Call) -> Trace:
+    def begin(self, call: UpstreamCall) -> CallTrace:
         """Record a span for the payer's time in line, which ends now, and begin one for the call."""
         origin = call.payer.origin
         parent = _context(origin.traceparent, origin.tracestate)
@@ -142,7 +141,7 @@ class Traces:
 
 
 class _CallSpan:
-    """The span of one call; implements `Trace`."""
+    """The span of one call; implements `CallTrace`."""
 
     def __init__(self, span: Span, *, fields: TraceFields) -> None:
         self.fields = fields
@@ -160,7 +159,7 @@ class _CallSpan:
         self._status = status
         self._span.set_attribute("http.response.status_code", status)
 
-    def end(self, end: CallEnd) -> None:
+    def end(self, end: UpstreamCallEnd) -> None:
         """Record the result and end the span."""
         self._span.set_attributes({"taskgate.result": end.result, "taskgate.sent": end.sent_at_s is not None})
         if end.code is not None:

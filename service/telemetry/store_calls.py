@@ -12,7 +12,7 @@ from service.telemetry.families import BRIEF_S, Histogram, counters, histograms
 
 
 class StoreMetrics:
-    """An `OnCall` of the store. Every kind of error starts at 0, so that the first one shows as an increase."""
+    """An `OnStoreCall`. Every kind of error starts at 0, so that the first one shows as an increase."""
 
     def __init__(self) -> None:
         self._seconds: dict[tuple[str, ...], Histogram] = {}

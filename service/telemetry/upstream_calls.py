@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 from prometheus_client.metrics_core import Metric
 
-from service.gateway.call_events import CallEnd
 from service.model.budgets import worst_window
 from service.model.calls import CallKind
 from service.telemetry.families import CALL_S, Histogram, counters, gauges, histograms
+from service.upstream.call_events import UpstreamCallEnd
 from service.upstream.verdicts import RESULTS
 
 KEEP_S = 60.0
@@ -26,7 +26,7 @@ class CalledApp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallMetrics:
-    """Counts finished calls; an `OnCall`. `clock` is the event loop's.
+    """Counts finished calls; an `OnUpstreamCall`. `clock` is the event loop's.
 
     Each result is present from the start, as 0: Prometheus sees no increase in a series that starts at 1.
     """
@@ -47,7 +47,7 @@ class CallMetrics:
             (name, kind): [] for name, app in apps.items() for kind in app.windows_s
         }
 
-    def __call__(self, end: CallEnd) -> None:
+    def __call__(self, end: UpstreamCallEnd) -> None:
         """Count one call."""
         name, kind = end.call.app, end.call.kind
         region = self._apps[name].region

@@ -35,13 +35,13 @@ def checked_base_url(base_url: str) -> str:
     """Return a base URL without a trailing slash. Raise ValueError if it is invalid."""
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https"):
-        raise ValueError("a base URL starts with https:// or http://")
+        raise ValueError("a base URL must start with https:// or http://")
     if not parts.hostname or parts.port == 0:  # reading the port raises ValueError if it is out of range
-        raise ValueError("a base URL names a host")
+        raise ValueError("a base URL must name a host")
     if parts.username is not None or parts.password is not None:
         raise ValueError("a base URL must not contain a user or a password")
     if "?" in base_url or "#" in base_url:
-        raise ValueError("a base URL has neither a query nor a fragment")
+        raise ValueError("a base URL must not contain a query or a fragment")
     if any(not 0x20 < ord(char) < 0x7F for char in base_url):
-        raise ValueError("a base URL holds printable ASCII only; write other host names in Punycode")
+        raise ValueError("a base URL must be printable ASCII; write other host names in Punycode")
     return base_url.rstrip("/")

@@ -20,11 +20,11 @@ from service.model.queries import Query, Range
 from service.model.tasks import Listing, Task
 from service.settings import UpstreamSettings
 from service.upstream.apps import UpstreamApp
-from service.upstream.call_trace import NO_TRACE, CallTrace
+from service.upstream.call_events import NO_TRACE, CallTrace
 from service.upstream.codes import CodeKind, kind_of
 from service.upstream.get_call import get_body, read_task_answer
 from service.upstream.list_call import list_body, read_listing
-from service.upstream.refusals import Stops, is_off, refusal_error
+from service.upstream.refusals import CallStops, is_off, refusal_error
 from service.upstream.signer import Signature, Signer
 from service.upstream.transport import FailedHosts, HostUnreachable, Transport, date_s
 from service.upstream.wire import MalformedAnswer, UpstreamRefusal, bounded, request_target
@@ -77,7 +77,7 @@ class UpstreamClient:
             name: Transport(settings, app=name, resolver=self._resolver, context=context, proxy=proxy)
             for name in self._signers
         }
-        self._stops = Stops()
+        self._stops = CallStops()
         self._failed_hosts = FailedHosts()
         self._expired: dict[str, int] = {}
 
@@ -176,9 +176,7 @@ class UpstreamClient:
         """Make one call, unless such calls are stopped, and return its answer as read by `read`."""
         if stop := self.stopped(app, kind):
             raise stop
-        now_s = self._wall()
-        signer = self._signers[app.name]
-        signature, fingerprint = signer.current(now_s), signer.fingerprint(now_s)
+        signature = self._signers[app.name].current(self._wall())
         target = request_target(app, kind, signature=signature.text, random=randbits(32))
         received = await self._call(app, target, body, before_send, trace)
         self._note_clock(app, received)
@@ -187,7 +185,7 @@ class UpstreamClient:
         except MalformedAnswer as exc:
             raise UpstreamBroken(str(exc), app=app.name, repeats=True) from exc
         if isinstance(answer, UpstreamRefusal):
-            raise self._refused(app, kind, answer, signature, fingerprint)
+            raise self._refused(app, kind, answer, signature)
         self._expired.pop(app.name, None)
         self._note_odd(app, answer)
         return answer
@@ -236,7 +234,7 @@ class UpstreamClient:
             log.warning("upstream.clock_skew", app=app.name, ahead_s=round(skew_s))
 
     def _refused(
-        self, app: UpstreamApp, kind: CallKind, refusal: UpstreamRefusal, signature: Signature, fingerprint: bytes
+        self, app: UpstreamApp, kind: CallKind, refusal: UpstreamRefusal, signature: Signature
     ) -> UpstreamRefused:
         """Return the error for a refusal, after its side effects: drop the signature, stop calls.
 
@@ -255,7 +253,7 @@ class UpstreamClient:
             skew_s=self.skew_s.get(app.name, 0.0),
         )
         if isinstance(error, CallsStopped):
-            self._stops.begin(error, kind, fingerprint=fingerprint, now_s=self._steady())
+            self._stops.begin(error, kind, fingerprint=signature.fingerprint, now_s=self._steady())
             log.error(
                 "upstream.calls_stopped", app=app.name, call=kind, code=error.code, stopped_for_s=error.stopped_for_s
             )

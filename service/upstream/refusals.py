@@ -75,7 +75,7 @@ class _Stop(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: bytes
 
 
-class Stops:
+class CallStops:
     """Tracks which calls must not be made now. Times are seconds of any steady clock.
 
     A stop covers all calls of an app, or those of one kind: an app has at most one stop more than there are kinds.

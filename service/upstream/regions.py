@@ -18,7 +18,7 @@ class Region(msgspec.Struct, frozen=True, kw_only=True):
     leading: tuple[int, ...] = ()
 
 
-class Contradiction(msgspec.Struct, frozen=True, kw_only=True):
+class RegionContradiction(msgspec.Struct, frozen=True, kw_only=True):
     """A configured region that conflicts with the SDKAppID's range. The configuration wins, with a warning."""
 
     configured: str
@@ -55,11 +55,11 @@ def hosts(region: str, *, backup: bool) -> tuple[str, ...]:
     """Return the region's host, then its backup if there is one and `backup` is set. Raise ValueError if unknown."""
     found = next((candidate for candidate in REGIONS if candidate.name == region), None)
     if found is None:
-        raise ValueError(f"no such region; there are {', '.join(REGION_NAMES)}")
+        raise ValueError(f"no such region; known regions: {', '.join(REGION_NAMES)}")
     return (found.host, found.backup) if backup and found.backup else (found.host,)
 
 
-def contradiction(region: str, sdkappid: int) -> Contradiction | None:
+def contradiction(region: str, sdkappid: int) -> RegionContradiction | None:
     """Return the contradiction between a configured region and the SDKAppID's range, or None.
 
     A region whose range is unknown (Riyadh) is contradicted only by a range that another region claims.
@@ -70,4 +70,4 @@ def contradiction(region: str, sdkappid: int) -> Contradiction | None:
     known = next((candidate for candidate in REGIONS if candidate.name == region), None)
     if known is not None and not known.leading and expected == CHINA:
         return None
-    return Contradiction(configured=region, expected=expected)
+    return RegionContradiction(configured=region, expected=expected)

@@ -14,10 +14,14 @@ RENEW_BEFORE_S = 300.0
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
-    """A signature and its number: a higher number is a later signature of the same signer."""
+    """A signature, its number, and the fingerprint of its secret (see `Signer.fingerprint`).
+
+    A higher number is a later signature of the same signer.
+    """
 
     text: str
     number: int
+    fingerprint: bytes
 
     def __repr__(self) -> str:
         return f"Signature(number={self.number})"
@@ -48,7 +52,7 @@ class Signer:
             sdkappid=self.app.sdkappid, admin=self.app.admin, key=key, issued_at_s=issued_at_s, valid_s=self._valid_s
         )
         self._made += 1
-        self._signature = Signature(text=text, number=self._made)
+        self._signature = Signature(text=text, number=self._made, fingerprint=self._fingerprint_of(key))
         self._signed_at_s, self._signed_with = issued_at_s, key
         return self._signature
 
@@ -64,7 +68,10 @@ class Signer:
 
     def fingerprint(self, now_s: float) -> bytes:
         """Return a value that changes with the secret but does not reveal it. Meaningless outside this process."""
-        return hmac.new(self._salt, self._secret.read(now_s), hashlib.sha256).digest()
+        return self._fingerprint_of(self._secret.read(now_s))
+
+    def _fingerprint_of(self, key: bytes) -> bytes:
+        return hmac.new(self._salt, key, hashlib.sha256).digest()
 
 
 def renew_after_s(valid_s: int) -> float:

@@ -19,7 +19,7 @@ from service.http_client.errors import (
 from service.http_client.resolver import Resolver
 from service.model.errors import UpstreamBroken, UpstreamError, UpstreamHTTPStatus, UpstreamTimeout, UpstreamUnreachable
 from service.settings import UpstreamSettings
-from service.upstream.call_trace import NO_TRACE, CallTrace
+from service.upstream.call_events import NO_TRACE, CallTrace
 
 RETRY_AFTER_MAX_S = 86_400.0
 

@@ -25,7 +25,7 @@ LAST_SUCCESS = (NEWEST, "ok_ms")
 
 _NO_CALLERS = frozenset((CALLS, RESULTS, NEWEST))
 
-Cell = tuple[str, str]
+UsageCell = tuple[str, str]
 """A caller and a column."""
 
 DIGITS_MAX = 18
@@ -41,7 +41,7 @@ return all
 """
 
 
-class Book(msgspec.Struct, frozen=True, kw_only=True):
+class UsageBook(msgspec.Struct, frozen=True, kw_only=True):
     """The counts of a period: callers' rows, calls begun by window of the clock, and calls ended by result.
 
     `last_success_ms` is when the last call succeeded, 0 for never.
@@ -53,7 +53,7 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     last_success_ms: int = 0
 
 
-async def read_books(read: Script, keys: Iterable[str]) -> list[Book]:
+async def read_books(read: Script, keys: Iterable[str]) -> list[UsageBook]:
     """Return the counts under each key, a hash of `CALLER:COLUMN` to numbers; empty if missing. `read` runs READ."""
     hashes = cast("list[list[bytes]]", await read([*keys], ()))
     return [booked(_cells(each)) for each in hashes]
@@ -65,7 +65,7 @@ class TimeBuckets:
     def __init__(self, read: Script, *, base: str, length_s: int, kept: int) -> None:
         self.length_s = length_s
         self.kept = kept
-        self.books: Mapping[int, Book] = {}
+        self.books: Mapping[int, UsageBook] = {}
         """The state of Redis at the last read; a period without any count may be missing."""
         self._read = read
         self._base = base
@@ -101,11 +101,11 @@ class TimeBuckets:
         self.books = {known: book for known, book in self.books.items() if known != number}
 
 
-def booked(cells: Mapping[Cell, int]) -> Book:
+def booked(cells: Mapping[UsageCell, int]) -> UsageBook:
     """Return the cells as rows, ignoring unknown columns: a newer replica may count more than we know."""
     success_ms = cells.get(LAST_SUCCESS, 0)
     names = dict.fromkeys(caller for caller, column in cells if column in COLUMNS and caller not in _NO_CALLERS)
-    return Book(
+    return UsageBook(
         rows={name: _row(cells, name) for name in names},
         calls={int(window): n for (caller, window), n in cells.items() if caller == CALLS and _is_count(window)},
         results={result: number for (caller, result), number in cells.items() if caller == RESULTS},
@@ -113,7 +113,7 @@ def booked(cells: Mapping[Cell, int]) -> Book:
     )
 
 
-def added(books: Iterable[Book]) -> Book:
+def added(books: Iterable[UsageBook]) -> UsageBook:
     """Return the sum of the counts."""
     rows: dict[str, Counts] = {}
     calls: dict[int, int] = {}
@@ -127,13 +127,13 @@ def added(books: Iterable[Book]) -> Book:
         for result, number in book.results.items():
             results[result] = results.get(result, 0) + number
         last_success_ms = max(last_success_ms, book.last_success_ms)
-    return Book(rows=rows, calls=calls, results=results, last_success_ms=last_success_ms)
+    return UsageBook(rows=rows, calls=calls, results=results, last_success_ms=last_success_ms)
 
 
-def _cells(fields: list[bytes]) -> dict[Cell, int]:
+def _cells(fields: list[bytes]) -> dict[UsageCell, int]:
     """Parse a hash, given as alternating fields and values. A value that is not a number is ignored."""
 
-    def cells() -> Iterator[tuple[Cell, int]]:
+    def cells() -> Iterator[tuple[UsageCell, int]]:
         for field, value in zip(fields[::2], fields[1::2], strict=True):
             caller, _, column = field.decode(errors="replace").rpartition(":")
             if caller and _is_count(value):
@@ -147,5 +147,5 @@ def _is_count(text: str | bytes) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX
 
 
-def _row(cells: Mapping[Cell, int], caller: str) -> Counts:
+def _row(cells: Mapping[UsageCell, int], caller: str) -> Counts:
     return Counts(**{column: cells.get((caller, column), 0) for column in COLUMNS})

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from service.budget.scheduler.interfaces import Ticked, WaitingCount
-from service.model.budgets import AppCondition, BudgetView, CallerStanding, RecentCalls, UsageCounts, Worst
+from service.model.budgets import AppCondition, BudgetView, CallerStanding, RecentCalls, UsageCounts, WorstWindows
 from service.model.callers import Caller
 from service.model.calls import CallKind
 
@@ -42,7 +42,7 @@ def budget_view(
     kind: CallKind,
     caller: Caller,
     ticked: Ticked | None,
-    worst: Worst,
+    worst: WorstWindows,
     recent: RecentCalls,
     condition: AppCondition,
     redis_away: bool,

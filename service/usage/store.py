@@ -12,7 +12,7 @@ from itertools import islice
 
 import msgspec
 
-from service.model.budgets import COLUMNS, CallResults, Counts, RecentCalls, UsageCounts, Worst
+from service.model.budgets import COLUMNS, CallResults, Counts, RecentCalls, UsageCounts, WorstWindows
 from service.model.calls import CallKind
 from service.model.errors import StoreUnavailable
 from service.store.interfaces import Script, Store
@@ -23,9 +23,9 @@ from service.usage.buckets import (
     LATE_S,
     READ,
     RESULTS,
-    Book,
-    Cell,
     TimeBuckets,
+    UsageBook,
+    UsageCell,
     added,
     booked,
     read_books,
@@ -80,8 +80,8 @@ class _Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     number: int
     step: int
-    cells: dict[Cell, int]
-    calls: dict[Cell, int]
+    cells: dict[UsageCell, int]
+    calls: dict[UsageCell, int]
 
 
 class UsageStore:
@@ -113,7 +113,7 @@ class UsageStore:
         self._open: dict[int, _Batch] = {}
         self._sending: _Batch | None = None
         self._number = 0
-        self._last_minute = self._last_hour = Book()
+        self._last_minute = self._last_hour = UsageBook()
         self._minutes = TimeBuckets(self._read, base=f"{self._base}m:", length_s=60, kept=MINUTES)
         self._hours = TimeBuckets(self._read, base=f"{self._base}h:", length_s=3600, kept=HOURS)
         self._known_until_s = dict.fromkeys((self._minutes, self._hours), -1.0)
@@ -172,14 +172,14 @@ class UsageStore:
             name: UsageCounts(minute=minute.get(name, none), hour=hour.get(name, none)) for name in {**hour, **minute}
         }
 
-    async def worst(self) -> Worst:
+    async def worst(self) -> WorstWindows:
         """Return the largest number of calls in one window of the clock, in the last minute and hour."""
         async with self._asking:
             await self._refresh(self._minutes)
             calls = added((self._last_hour, *map(_book_of, self._batches()))).calls
         begun = (self._clock() - 60) // self._window_s
         minute = max((number for window, number in calls.items() if window > begun), default=0)
-        return Worst(minute=minute, hour=max(calls.values(), default=0))
+        return WorstWindows(minute=minute, hour=max(calls.values(), default=0))
 
     async def recent_calls(self) -> RecentCalls:
         """Return how the calls of the last minute and hour ended, and when the last one succeeded."""
@@ -193,21 +193,21 @@ class UsageStore:
                 last_success_ms = added(self._hours.books.values()).last_success_ms
         return RecentCalls(minute=_results_of(minute), hour=_results_of(hour), last_success_ms=last_success_ms or None)
 
-    async def minutes(self) -> Mapping[int, Book]:
+    async def minutes(self) -> Mapping[int, UsageBook]:
         """Return the last hour by minute, numbered since the epoch; a minute without any count may be missing."""
         return await self._by_period(self._minutes)
 
-    async def hours(self) -> Mapping[int, Book]:
+    async def hours(self) -> Mapping[int, UsageBook]:
         """Return the last week by hour, numbered since the epoch; an hour without any count may be missing."""
         return await self._by_period(self._hours)
 
-    async def _by_period(self, periods: TimeBuckets) -> Mapping[int, Book]:
+    async def _by_period(self, periods: TimeBuckets) -> Mapping[int, UsageBook]:
         async with self._asking:
             await self._refresh(periods)
             books = dict(periods.books)
             for batch in self._batches():
                 number = batch.step * STEP_S // periods.length_s
-                books[number] = added((books.get(number, Book()), _book_of(batch)))
+                books[number] = added((books.get(number, UsageBook()), _book_of(batch)))
         return books
 
     async def _refresh(self, periods: TimeBuckets) -> None:
@@ -294,15 +294,15 @@ class UsageStore:
         return int(self._clock() // STEP_S)
 
 
-def _book_of(batch: _Batch) -> Book:
+def _book_of(batch: _Batch) -> UsageBook:
     return booked(batch.cells | batch.calls)
 
 
-def _results_of(book: Book) -> CallResults:
+def _results_of(book: UsageBook) -> CallResults:
     return CallResults(
         ok=book.results.get(OK, 0), failed={name: number for name, number in sorted(book.results.items()) if name != OK}
     )
 
 
-def _fields(cells: Mapping[Cell, int]) -> list[str | int]:
+def _fields(cells: Mapping[UsageCell, int]) -> list[str | int]:
     return [each for (caller, column), number in cells.items() for each in (f"{caller}:{column}", number)]

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from service.model.budgets import Counts, UsageView, Use, UseInPeriod
+from service.model.budgets import Counts, UsageByCaller, UsageInPeriod, UsageView
 from service.model.calls import CallKind
-from service.usage.buckets import Book
+from service.usage.buckets import UsageBook
 from service.usage.store import HOURS, MINUTES
 
 _MINUTE_S = 60
@@ -17,8 +17,8 @@ def is_by_hour(since_s: int, *, now_s: int) -> bool:
 
 
 def usage_view(
-    minutes: Mapping[int, Book],
-    hours: Mapping[int, Book] | None,
+    minutes: Mapping[int, UsageBook],
+    hours: Mapping[int, UsageBook] | None,
     *,
     app: str,
     kind: CallKind,
@@ -47,19 +47,21 @@ def usage_view(
         redis_away=redis_away,
         since_s=periods[0][0],
         until_s=now_s,
-        callers=tuple(Use(name=name, counts=counts) for name, counts in sorted(callers.items())),
+        callers=tuple(UsageByCaller(name=name, counts=counts) for name, counts in sorted(callers.items())),
         minutes=_uses(by_minute),
         hours=_uses(by_hour),
     )
 
 
 def _periods(
-    books: Mapping[int, Book], only: str | None, *, length_s: int, kept: int, since_s: int, now_s: int
+    books: Mapping[int, UsageBook], only: str | None, *, length_s: int, kept: int, since_s: int, now_s: int
 ) -> tuple[tuple[int, Mapping[str, Counts]], ...]:
     """Return the start of each period and its visible rows, without gaps; at most `kept` periods."""
     last = now_s // length_s
     first = min(max(since_s // length_s, last - kept + 1), last)
-    return tuple((number * length_s, _seen(books.get(number, Book()).rows, only)) for number in range(first, last + 1))
+    return tuple(
+        (number * length_s, _seen(books.get(number, UsageBook()).rows, only)) for number in range(first, last + 1)
+    )
 
 
 def _seen(rows: Mapping[str, Counts], only: str | None) -> Mapping[str, Counts]:
@@ -68,5 +70,5 @@ def _seen(rows: Mapping[str, Counts], only: str | None) -> Mapping[str, Counts]:
     return {only: rows[only]} if only in rows else {}
 
 
-def _uses(periods: tuple[tuple[int, Mapping[str, Counts]], ...]) -> tuple[UseInPeriod, ...]:
-    return tuple(UseInPeriod(start_s=start_s, counts=sum(rows.values(), Counts())) for start_s, rows in periods)
+def _uses(periods: tuple[tuple[int, Mapping[str, Counts]], ...]) -> tuple[UsageInPeriod, ...]:
+    return tuple(UsageInPeriod(start_s=start_s, counts=sum(rows.values(), Counts())) for start_s, rows in periods)

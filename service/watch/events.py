@@ -6,18 +6,18 @@ from zlib import crc32
 import msgspec
 
 from service.model.queries import Query
-from service.model.streams import Only
-from service.watch.changes import Change
+from service.model.streams import TaskFilter
+from service.watch.changes import TaskChange
 from service.watch.versions import WatchedTask
 
 
-class Listed(msgspec.Struct, frozen=True, kw_only=True):
+class ListedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """A task of the current list, sent as part of the whole list."""
 
     task: WatchedTask
 
 
-class Synced(msgspec.Struct, frozen=True, kw_only=True):
+class SyncedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """The watcher has the list as of `age_s` seconds ago: `count` tasks of `total` in the range."""
 
     count: int
@@ -26,18 +26,18 @@ class Synced(msgspec.Struct, frozen=True, kw_only=True):
     age_s: float
 
 
-class Stale(msgspec.Struct, frozen=True, kw_only=True):
+class StaleEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Renewal is failing: changes since `as_of_ms` are unknown. `error` says why, if this replica knows."""
 
     error: Exception | None
     as_of_ms: int
 
 
-class Reset(msgspec.Struct, frozen=True, kw_only=True):
+class ResetEvent(msgspec.Struct, frozen=True, kw_only=True):
     """The watch can't be resumed: the whole list follows."""
 
 
-class Ended(msgspec.Struct, frozen=True, kw_only=True):
+class EndEvent(msgspec.Struct, frozen=True, kw_only=True):
     """No more events follow: `error` says why."""
 
     error: Exception
@@ -46,17 +46,17 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 EVENT_NAMES = ("task", "added", "changed", "removed", "synced", "stale", "reset", "end")
 """The event names on the wire."""
 
-Event = Listed | Change | Synced | Stale | Reset | Ended
+WatchEvent = ListedEvent | TaskChange | SyncedEvent | StaleEvent | ResetEvent | EndEvent
 
 
-class Identified(msgspec.Struct, frozen=True, kw_only=True):
+class IdentifiedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event with its id."""
 
     id: str
-    event: Event
+    event: WatchEvent
 
 
-class Position(msgspec.Struct, frozen=True, kw_only=True):
+class WatchPosition(msgspec.Struct, frozen=True, kw_only=True):
     """The position of a watcher: at version `target`, or after `done` of the changes from `base` to it."""
 
     target: str
@@ -67,12 +67,12 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
 _ID = re.compile(r"([0-9a-f]{8})-([0-9a-f]{16})(?:-([0-9a-f]{16})-([0-9]{1,7}))?", re.ASCII)
 
 
-def tag_of(query: Query, only: Only) -> str:
+def watch_tag(query: Query, only: TaskFilter) -> str:
     """Return 8 hex digits that distinguish the events of one list and filter from those of others."""
     return f"{crc32(msgspec.json.encode((query.app, query.identity, only))):08x}"
 
 
-def event_id(tag: str, position: Position | None) -> str:
+def event_id(tag: str, position: WatchPosition | None) -> str:
     """Return an event's id; without a position, one that a reconnect can't continue from."""
     if position is None:
         return f"{tag}-0"
@@ -81,9 +81,9 @@ def event_id(tag: str, position: Position | None) -> str:
     return f"{tag}-{position.target}-{position.base}-{position.done}"
 
 
-def position_of(text: str, *, tag: str) -> Position | None:
+def position_of(text: str, *, tag: str) -> WatchPosition | None:
     """Parse an id that was sent earlier; return None for one of another list or format."""
     match = _ID.fullmatch(text)
     if match is None or match[1] != tag:
         return None
-    return Position(target=match[2], base=match[3], done=int(match[4] or 0))
+    return WatchPosition(target=match[2], base=match[3], done=int(match[4] or 0))

@@ -15,9 +15,9 @@ from service.model.errors import RangeTooWide, ShuttingDown, TaskgateError
 from service.model.freshness import CacheDirectives
 from service.model.pages import Chunk, PageRequest, Source
 from service.model.queries import Query, Slice
-from service.model.streams import Only
+from service.model.streams import TaskFilter
 from service.watch.assembly import Assembled, assembled
-from service.watch.changes import Change, task_changes
+from service.watch.changes import TaskChange, task_changes
 from service.watch.version_store import VersionStore
 from service.watch.versions import ListVersion
 
@@ -179,10 +179,10 @@ class Feed:
             await self._store.put(self._query.app, version)
 
     @staticmethod
-    def _count(version: ListVersion, only: Only) -> int:
+    def _count(version: ListVersion, only: TaskFilter) -> int:
         return sum(only.takes(task.labels) for task in version.tasks.values())
 
-    def _changes(self, before: str, after: str, only: Only) -> tuple[Change, ...]:
+    def _changes(self, before: str, after: str, only: TaskFilter) -> tuple[TaskChange, ...]:
         return task_changes(self._versions[before].tasks, self._versions[after], only)
 
     async def _renew(self) -> None:

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from service.model.callers import Caller
 from service.model.errors import ShuttingDown, TooManyWatchers
 from service.model.queries import Query
-from service.model.streams import Only
+from service.model.streams import TaskFilter
 from service.settings import WatchSettings
 from service.usage.counts import AddToColumn
-from service.watch.events import tag_of
+from service.watch.events import watch_tag
 from service.watch.feed import ChunkSource, Feed, WatchPayer
 from service.watch.version_store import VersionStore
 from service.watch.watcher import Watcher
@@ -87,7 +87,7 @@ class Feeds:
 
     @contextmanager
     def watcher(
-        self, query: Query, only: Only, *, caller: Caller, caller_now: Callable[[], Awaitable[Caller]]
+        self, query: Query, only: TaskFilter, *, caller: Caller, caller_now: Callable[[], Awaitable[Caller]]
     ) -> Iterator[Watcher]:
         """Watch a query while entered. Raise ShuttingDown and TooManyWatchers."""
         if self._leaving:
@@ -104,7 +104,7 @@ class Feeds:
         watcher = Watcher(
             feed,
             only,
-            tag=tag_of(query, only),
+            tag=watch_tag(query, only),
             clock=self._clock,
             caller_now=caller_now,
         )

@@ -6,16 +6,27 @@ from itertools import islice
 
 from service.model.callers import Caller
 from service.model.errors import TaskgateError, WaitTooLong
-from service.model.streams import Only
+from service.model.streams import TaskFilter
 from service.watch.changes import task_changes, with_changes
-from service.watch.events import Ended, Event, Identified, Listed, Position, Reset, Stale, Synced, event_id, position_of
+from service.watch.events import (
+    EndEvent,
+    IdentifiedEvent,
+    ListedEvent,
+    ResetEvent,
+    StaleEvent,
+    SyncedEvent,
+    WatchEvent,
+    WatchPosition,
+    event_id,
+    position_of,
+)
 from service.watch.feed import Feed, Present
 from service.watch.versions import ListVersion
 
 BATCH = 25
 """How many events are yielded at once: the most that a slow client keeps in memory, about 20 KiB."""
 
-Batch = Sequence[Identified]
+Batch = Sequence[IdentifiedEvent]
 
 
 class Watcher:
@@ -28,7 +39,7 @@ class Watcher:
     def __init__(
         self,
         feed: Feed,
-        only: Only,
+        only: TaskFilter,
         *,
         tag: str,
         clock: Callable[[], float],
@@ -60,18 +71,18 @@ class Watcher:
         use.
 
         With `last_id`, the id of the last event that an earlier connection has received, only changes since then are
-        sent, if that position is still known. The last batch holds an `Ended`.
+        sent, if that position is still known. The last batch holds an `EndEvent`.
         """
         held = await self._resumed(last_id)
         self._held = None if held is None else held.name
         if last_id and held is None:
-            yield (self._identified(Reset()),)
+            yield (self._identified(ResetEvent()),)
         now, seen = self._feed.now, -1
         while True:
             try:
                 await self._caller_now()
             except TaskgateError as exc:
-                yield (self._identified(Ended(error=exc)),)
+                yield (self._identified(EndEvent(error=exc)),)
                 return
             if now.serial != seen:
                 for batch in self._news(now):
@@ -79,7 +90,7 @@ class Watcher:
             else:
                 yield ()
             if now.ended is not None:
-                yield (self._identified(Ended(error=now.ended)),)
+                yield (self._identified(EndEvent(error=now.ended)),)
                 return
             seen = now.serial
             now = await self._feed.after(seen, timeout_s=idle_s)
@@ -90,7 +101,7 @@ class Watcher:
         if version is not None and version.name != self._held:
             if self._held is None or self._feed.recent(self._held) is None:
                 if self._held is not None:
-                    yield (self._identified(Reset()),)
+                    yield (self._identified(ResetEvent()),)
                 yield from self._whole(version)
             else:
                 yield from self._changes(self._held, version)
@@ -99,29 +110,31 @@ class Watcher:
             self._is_told_stale = False
             count = self._feed.count(version, self._only)
             age_s = max(self._clock() - now.as_of_ms / 1000, 0.0)
-            synced = Synced(count=count, total=now.total, as_of_ms=now.as_of_ms, age_s=age_s)
+            synced = SyncedEvent(count=count, total=now.total, as_of_ms=now.as_of_ms, age_s=age_s)
             yield (self._identified(synced),)
         elif now.is_stale and not self._is_told_stale:
             self._is_told_stale = True
-            yield (self._identified(Stale(error=now.trouble, as_of_ms=now.as_of_ms)),)
+            yield (self._identified(StaleEvent(error=now.trouble, as_of_ms=now.as_of_ms)),)
 
     def _whole(self, version: ListVersion) -> Iterator[Batch]:
         unknown = event_id(self._tag, None)
         tasks = (task for task in version.tasks.values() if self._only.takes(task.labels))
-        while batch := [Identified(id=unknown, event=Listed(task=task)) for task in islice(tasks, BATCH)]:
+        while batch := [IdentifiedEvent(id=unknown, event=ListedEvent(task=task)) for task in islice(tasks, BATCH)]:
             yield batch
 
     def _changes(self, base: str, version: ListVersion) -> Iterator[Batch]:
         steps = self._feed.changes(base, version.name, self._only)
         for start in range(0, len(steps), BATCH):
             yield [
-                Identified(id=event_id(self._tag, Position(target=version.name, base=base, done=done)), event=step)
+                IdentifiedEvent(
+                    id=event_id(self._tag, WatchPosition(target=version.name, base=base, done=done)), event=step
+                )
                 for done, step in enumerate(steps[start : start + BATCH], start + 1)
             ]
 
-    def _identified(self, event: Event) -> Identified:
-        position = None if self._held is None else Position(target=self._held)
-        return Identified(id=event_id(self._tag, position), event=event)
+    def _identified(self, event: WatchEvent) -> IdentifiedEvent:
+        position = None if self._held is None else WatchPosition(target=self._held)
+        return IdentifiedEvent(id=event_id(self._tag, position), event=event)
 
     async def _resumed(self, last_id: str | None) -> ListVersion | None:
         """Return the watcher's position from the last event id that it received; None if that is unknown."""

@@ -1,16 +1,8 @@
 """Access to the context of the current request."""
 
-from typing import Any
-
-from litestar import Request
 from litestar.types import Scope
 
 from service.observe.request import RequestContext
-
-
-def request_context(request: Request[Any, Any, Any]) -> RequestContext:
-    """Return the context that `RequestMiddleware` attached to this request."""
-    return context_of(request.scope)
 
 
 def context_of(scope: Scope) -> RequestContext:

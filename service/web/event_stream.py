@@ -10,7 +10,7 @@ from litestar.types import Receive
 
 from service.model.errors import BadRequest, Fault
 from service.model.pages import PageRequest
-from service.model.streams import Only
+from service.model.streams import TaskFilter
 from service.observe.outcomes import STREAMED
 from service.observe.request import RequestContext
 from service.server.asgi import Send
@@ -92,7 +92,7 @@ class EventStream(Reply):
         return problem_of(details_of(error), request_id=self._context.request_id)
 
 
-class Watch:
+class WatchEndpoint:
     """Opens event streams for `GET /tasks`. `settings` returns the current settings."""
 
     def __init__(
@@ -103,7 +103,7 @@ class Watch:
         self._settings = settings
         self._clock = clock
 
-    async def open(self, receive: Receive, ask: PageRequest, *, only: Only, context: RequestContext) -> Reply:
+    async def open(self, receive: Receive, ask: PageRequest, *, only: TaskFilter, context: RequestContext) -> Reply:
         """Return the stream once the list is known. Raise TaskgateError if it can't be."""
         if ask.slice.offset:
             raise BadRequest(Fault(parameter="offset", detail="a watch covers the whole list; leave it out"))

@@ -13,9 +13,9 @@ from service.observe.outcomes import HUNG_UP
 from service.observe.request import (
     UNROUTED,
     HeaderFields,
-    Observer,
     RequestContext,
     RequestLabels,
+    RequestObserver,
     RequestRecord,
     request_labels_of,
     trace_id_of,
@@ -42,7 +42,7 @@ class RequestMiddleware:
         self,
         app: ASGIApp,
         *,
-        observers: Sequence[Observer],
+        observers: Sequence[RequestObserver],
         clients: ClientAddresses = PEERS,
         is_open: bool = False,
     ) -> None:

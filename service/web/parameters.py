@@ -11,7 +11,7 @@ from service.model.callers import Caller
 from service.model.errors import BadRequest, Fault, NotAllowed, UnknownApp
 from service.model.long_lists import part_s, query_parts
 from service.model.queries import Moment, Query, Slice, Sort, parse_moment, parse_until
-from service.model.streams import STATUSES, TYPES, Only
+from service.model.streams import STATUSES, TYPES, TaskFilter
 from service.web.headers.link import link_query
 from service.web.query_string import FAULTS_MAX, read_query_string
 from service.web.settings import WebSettings
@@ -82,7 +82,7 @@ class _Written(msgspec.Struct, frozen=True, kw_only=True):
 
     query: Query
     slice: Slice
-    only: Only
+    only: TaskFilter
     names: frozenset[str]
     faults: tuple[Fault, ...]
     link_query: str
@@ -98,7 +98,7 @@ class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
     query: Query
     parts: tuple[Query, ...]
     slice: Slice
-    only: Only
+    only: TaskFilter
     link_query: str
 
 
@@ -304,7 +304,7 @@ class TasksReader:
                 offset=given.get("offset", 0),
                 limit=settings.block_size if streamed else given.get("limit", settings.limit_default),
             ),
-            only=Only(statuses=given.get("status", ()), types=given.get("type", ())),
+            only=TaskFilter(statuses=given.get("status", ()), types=given.get("type", ())),
             names=frozenset(texts),
             faults=tuple(faults),
             link_query=link_query(query_string),

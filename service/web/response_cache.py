@@ -16,8 +16,8 @@ from service.model.pages import Source
 from service.observe.request import (
     UNROUTED,
     HeaderFields,
-    Observer,
     RequestLabels,
+    RequestObserver,
     RequestRecord,
     request_labels_of,
     trace_id_of,
@@ -110,7 +110,7 @@ class ResponseCache:
         app: Application,
         *,
         authenticate_cached: AuthenticateCached,
-        observers: Sequence[Observer],
+        observers: Sequence[RequestObserver],
         clients: ClientAddresses = PEERS,
         clock: Callable[[], float],
         wall: Callable[[], float] = time.time,

@@ -6,8 +6,8 @@ import msgspec
 
 from service.model.errors import ShuttingDown
 from service.model.queries import rfc3339
-from service.watch.changes import Added, Changed, Reason, Removed
-from service.watch.events import Ended, Event, Identified, Listed, Reset, Stale, Synced
+from service.watch.changes import RemovalReason, TaskAdded, TaskChanged, TaskRemoved
+from service.watch.events import EndEvent, IdentifiedEvent, ListedEvent, ResetEvent, StaleEvent, SyncedEvent, WatchEvent
 from service.web.problems.from_errors import Problem
 
 EVENT_STREAM = "text/event-stream"
@@ -18,15 +18,15 @@ RETRY_ELSEWHERE_MS = 100
 RETRY = b"retry: %d\n\n" % RETRY_MS
 KEEP_ALIVE = b": keep-alive\n\n"
 
-NAMES: dict[type[Event], str] = {
-    Listed: "task",
-    Added: "added",
-    Changed: "changed",
-    Removed: "removed",
-    Synced: "synced",
-    Stale: "stale",
-    Reset: "reset",
-    Ended: "end",
+NAMES: dict[type[WatchEvent], str] = {
+    ListedEvent: "task",
+    TaskAdded: "added",
+    TaskChanged: "changed",
+    TaskRemoved: "removed",
+    SyncedEvent: "synced",
+    StaleEvent: "stale",
+    ResetEvent: "reset",
+    EndEvent: "end",
 }
 
 
@@ -50,7 +50,7 @@ class RemovedData(msgspec.Struct, frozen=True, kw_only=True):
 
     id: int
     status: str | None
-    reason: Reason
+    reason: RemovalReason
 
 
 class SyncedData(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,38 +75,38 @@ class EndData(msgspec.Struct, frozen=True, kw_only=True):
     problem: Problem
 
 
-def name_of(event: Event) -> str:
+def name_of(event: WatchEvent) -> str:
     """Return the value of an event's `event` field."""
     return NAMES[type(event)]
 
 
-def encoded_event(identified: Identified, *, problem: ProblemMaker) -> bytes:
+def encoded_event(identified: IdentifiedEvent, *, problem: ProblemMaker) -> bytes:
     """Return the event's bytes, including the terminating blank line."""
     event = identified.event
     retry = ""
-    if isinstance(event, Ended) and isinstance(event.error, ShuttingDown):
+    if isinstance(event, EndEvent) and isinstance(event.error, ShuttingDown):
         retry = f"retry: {RETRY_ELSEWHERE_MS}\n"
     return f"{retry}id: {identified.id}\nevent: {name_of(event)}\ndata: ".encode() + _data(event, problem) + b"\n\n"
 
 
-def _data(event: Event, problem: ProblemMaker) -> bytes:
+def _data(event: WatchEvent, problem: ProblemMaker) -> bytes:
     data: msgspec.Struct
     match event:
-        case Listed(task=task) | Added(task=task):
+        case ListedEvent(task=task) | TaskAdded(task=task):
             return _one_line(task.record)
-        case Changed(task=task, fields=fields):
+        case TaskChanged(task=task, fields=fields):
             data = ChangedData(fields=fields, task=msgspec.Raw(_one_line(task.record)))
-        case Removed(id=id_, status=status, reason=reason):
+        case TaskRemoved(id=id_, status=status, reason=reason):
             data = RemovedData(id=id_, status=status, reason=reason)
-        case Synced(count=count, total=total, as_of_ms=as_of_ms, age_s=age_s):
+        case SyncedEvent(count=count, total=total, as_of_ms=as_of_ms, age_s=age_s):
             as_of = rfc3339(as_of_ms // 1000)
             data = SyncedData(count=count, total=total, as_of=as_of, age_seconds=round(age_s, 3))
-        case Stale(error=error, as_of_ms=as_of_ms):
+        case StaleEvent(error=error, as_of_ms=as_of_ms):
             described = None if error is None else problem(error, is_last=False)
             data = StaleData(as_of=rfc3339(as_of_ms // 1000), problem=described)
-        case Reset():
+        case ResetEvent():
             return b"{}"
-        case Ended(error=error):
+        case EndEvent(error=error):
             data = EndData(problem=problem(error, is_last=True))
     return msgspec.json.encode(data)
 

@@ -6,10 +6,10 @@ from contextlib import AbstractAsyncContextManager
 
 from litestar import Litestar
 
-from service.observe.request import Observer
+from service.observe.request import RequestObserver
 from service.watch.feeds import Feeds
 from service.web.client_address import PEERS, ClientAddresses
-from service.web.event_stream import Watch
+from service.web.event_stream import WatchEndpoint
 from service.web.headers.encoding import Encodings, compressors
 from service.web.in_flight import InFlight
 from service.web.interfaces import Callers, GatewayAPI
@@ -37,7 +37,7 @@ def create_web(
     *,
     feeds: Feeds,
     clock: Callable[[], float] = time.time,
-    observers: Sequence[Observer] = (),
+    observers: Sequence[RequestObserver] = (),
     lifespan: Sequence[AppLifespan] = (),
     clients: ClientAddresses = PEERS,
     is_open: bool = False,
@@ -55,7 +55,7 @@ def create_web(
         callers,
         settings,
         clock=clock,
-        watch=Watch(feeds, callers, settings, clock=clock),
+        watch=WatchEndpoint(feeds, callers, settings, clock=clock),
         in_flight=in_flight,
         encodings=encodings,
     )

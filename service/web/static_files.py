@@ -18,7 +18,7 @@ from litestar import Request
 from litestar.exceptions import NotFoundException
 
 from service.web.answers import HTML, Answer, Header, Reply
-from service.web.context import request_context
+from service.web.context import context_of
 from service.web.headers.conditional import holds
 from service.web.headers.encoding import GZIP, SMALL_BYTES, choose_encoding, etag_for
 
@@ -43,7 +43,7 @@ class StaticFile(msgspec.Struct, frozen=True, kw_only=True):
 
     def reply(self, request: Request[Any, Any, Any], *, cache_control: bytes) -> Reply:
         """Return the file in a coding that the caller accepts, or 304 if the caller has it already."""
-        context = request_context(request)
+        context = context_of(request.scope)
         fields = context.fields
         choice = choose_encoding(fields.get(b"accept-encoding"), (GZIP,))
         is_sent_as_is = self.size_bytes < SMALL_BYTES and choice.takes_identity

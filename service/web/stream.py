@@ -16,7 +16,7 @@ from service.model.errors import StreamTooLong, UpstreamBroken
 from service.model.long_lists import ListPosition
 from service.model.pages import Chunk, PageRequest, Source
 from service.model.queries import Slice, rfc3339
-from service.model.streams import Only, SeenTasks, task_labels_of
+from service.model.streams import SeenTasks, TaskFilter, task_labels_of
 from service.observe.outcomes import STREAMED
 from service.observe.request import RequestContext
 from service.server.asgi import Send
@@ -40,7 +40,7 @@ TASKS_MAX = 1_000_000
 _encoder = msgspec.json.Encoder()
 
 
-class End(msgspec.Struct, frozen=True, kw_only=True):
+class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
     """How a stream ended: `complete` where the end of the list was reached.
 
     `count` is the number of preceding lines, `total` the number of tasks that match the query according to the newest
@@ -64,13 +64,13 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
 class LastLine(msgspec.Struct, frozen=True, kw_only=True):
     """The last line; its only member occurs in no task."""
 
-    end: End
+    end: StreamEnd
 
 
-class Course:
+class StreamProgress:
     """The state of a stream: what it has sent and seen of the list so far. `only` selects the tasks to send."""
 
-    def __init__(self, first: Chunk, only: Only) -> None:
+    def __init__(self, first: Chunk, only: TaskFilter) -> None:
         self.count = 0
         self._missing = 0
         self._only = only
@@ -98,7 +98,7 @@ class Course:
 
     def last_line(self, *, problem: Problem | None, following: str | None) -> bytes:
         """Return the last line, which says how the stream ended."""
-        end = End(
+        end = StreamEnd(
             complete=problem is None,
             count=self.count,
             total=self._before + self._seen.total,
@@ -127,7 +127,7 @@ class TaskStream(Reply):
         first: Chunk,
         *,
         start: ListPosition,
-        only: Only,
+        only: TaskFilter,
         context: RequestContext,
         in_flight: AbstractContextManager[None],
         access: Access,
@@ -150,7 +150,7 @@ class TaskStream(Reply):
         self._link = link
         self._tasks_max = tasks_max
         self._reader_max_s = reader_max_s
-        self._course = Course(first, only)
+        self._course = StreamProgress(first, only)
 
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
         """Send the stream until it ends or the caller disconnects or stops reading."""

@@ -39,8 +39,9 @@ Microseconds of server time per call (`INFO commandstats`), by the number of wai
 replica in total, and replicas that report. Most ticks are quiet: they can't give a turn.
 """
 TICKS = """
-A tick that may give a turn examines each waiting caller once, whatever the number of replicas, blocks and requests.
-The cost of reporting depends on the number of callers whose counts have changed.
+A tick that may give a turn reads the callers that come next, that hold turns or that have changed, however many wait
+(docs/adr/0003-turns.md). Here it gives five turns after five have lapsed. The cost of reporting depends on the number
+of callers whose counts have changed.
 
 ## Ticks under a lasting backlog
 
@@ -55,7 +56,7 @@ Pages through one gateway, each from a block that must be fetched, with free slo
 
 
 def main() -> None:
-    """Run all and print."""
+    """Run all measurements and print the page."""
     print(asyncio.run(_page()))
 
 

@@ -1,4 +1,4 @@
-"""The machine and process facts behind a table of figures."""
+"""Facts about the machine and the process behind a table of figures."""
 
 import os
 import platform
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def facts() -> str:
-    """One line: processor, cores, kernel and Python. Figures of different machines don't compare."""
+    """Return CPU, cores, kernel and Python in one line. Figures of different machines are not comparable."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
     return (
@@ -16,13 +16,13 @@ def facts() -> str:
 
 
 def resident_mib(pid: int) -> float:
-    """The resident memory of a process, in MiB."""
+    """Return the resident memory of a process, in MiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 def processor_s(pid: int) -> float:
-    """Processor time that a process has used, all of its threads."""
+    """Return the CPU time that a process has used, over all of its threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -33,7 +33,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def end(replica: Replica) -> float:
-    """SIGTERM; returns how long the process took to end."""
+    """Send SIGTERM; return how long the process took to end."""
     began_s = time.monotonic()
     replica.signal(signal.SIGTERM)
     status = await replica.ended()

@@ -1,4 +1,4 @@
-"""Drives Debian's headless Chromium over a pipe, with nothing but the standard library (Chrome DevTools Protocol)."""
+"""Drives Debian's headless Chromium over a pipe, using only the standard library (Chrome DevTools Protocol)."""
 
 import asyncio
 import base64
@@ -81,7 +81,7 @@ class Tab:
         await self.call("Input.dispatchKeyEvent", type="keyUp", **event)
 
     async def look(self, *, width: int = 1200, dark: bool = False) -> None:
-        """Choose the window's width and the colours that are preferred."""
+        """Set the window's width and the preferred colour scheme."""
         await self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
         )

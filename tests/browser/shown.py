@@ -11,10 +11,10 @@ from service.model.budgets import (
     Counts,
     RecentCalls,
     ServingState,
+    UsageByCaller,
     UsageCounts,
-    Use,
-    UseInPeriod,
-    Worst,
+    UsageInPeriod,
+    WorstWindows,
 )
 from tests.browser.chromium import Tab
 from tests.http.fake_gateway import NOW_S
@@ -67,7 +67,7 @@ def busy(web: Web, *, turns: int, waiting: int) -> None:
         "free": 1,
         "pause_s": 0.8,
         "pause_reason": "throttled",
-        "worst": Worst(minute=3, hour=5),
+        "worst": WorstWindows(minute=3, hour=5),
         "callers": (
             CallerStanding(
                 name="single", waiting=waiting, oldest_s=1.25, tally=UsageCounts(minute=Counts(turns=30), hour=own)
@@ -77,9 +77,9 @@ def busy(web: Web, *, turns: int, waiting: int) -> None:
     }
     start_s = int(NOW_S) // 60 * 60 - 59 * 60
     web.gateway.usage_view = {
-        "callers": (Use(name="single", counts=own),),
+        "callers": (UsageByCaller(name="single", counts=own),),
         "minutes": tuple(
-            UseInPeriod(
+            UsageInPeriod(
                 start_s=start_s + 60 * minute,
                 counts=Counts(turns=chance.randrange(10, 240), requests=minute + 100, hits=minute + 40, watched_s=425),
             )

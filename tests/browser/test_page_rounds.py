@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from service.model.budgets import Counts, Use, UseInPeriod
+from service.model.budgets import Counts, UsageByCaller, UsageInPeriod
 from service.settings import CallerSettings
 from tests.browser.chromium import Tab, chromium_tab
 from tests.browser.shown import CARD, Shown, busy
@@ -37,10 +37,13 @@ async def test_the_period_can_be_chosen(shown: Shown) -> None:
     await shown.enter(KEY)
     await tab.until(f"{CARD}?.innerText.includes('Calls, last hour')")
     hours = tuple(
-        UseInPeriod(start_s=int(NOW_S) // 3600 * 3600 - 3600 * ago, counts=Counts(turns=9000 - ago, requests=30_000))
+        UsageInPeriod(start_s=int(NOW_S) // 3600 * 3600 - 3600 * ago, counts=Counts(turns=9000 - ago, requests=30_000))
         for ago in range(24, -1, -1)
     )
-    gateway.usage_view |= {"hours": hours, "callers": (Use(name="single", counts=Counts(turns=54_321, joined=77)),)}
+    gateway.usage_view |= {
+        "hours": hours,
+        "callers": (UsageByCaller(name="single", counts=Counts(turns=54_321, joined=77)),),
+    }
     await tab.run("document.querySelector('#period :checked').focus()")
     await tab.press("ArrowRight")
     await tab.until(f"{CARD}.innerText.includes('54,321')")

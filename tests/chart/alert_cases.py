@@ -21,7 +21,7 @@ from tests.chart.alert_series import (
 
 CASES = (
     Case(
-        name="no replica is there",
+        name="no replica exists",
         series=(series("taskgate_ready", "1x5 _x55"),),
         alert="TaskgateDown",
         silent_at="8m",
@@ -34,13 +34,13 @@ CASES = (
         silent_at="20m",
     ),
     Case(
-        name="only another release is there",
+        name="only another release exists",
         series=(series("taskgate_ready", "1x60", namespace="other"),),
         alert="TaskgateDown",
         fires_at="20m",
     ),
     Case(
-        name="a replica does not answer",
+        name="a replica does not respond",
         series=(series("up", "1x5 0x55"),),
         alert="TaskgateReplicaUnseen",
         silent_at="9m",
@@ -88,13 +88,13 @@ CASES = (
         labels={"app": "shop", "call": "get"},
     ),
     Case(
-        name="callers ask for what the upstream refuses",
+        name="callers send queries that the upstream refuses",
         series=(calls("ok", "0+200x60"), calls("caller_fault", "0+100x60")),
         alert="TaskgateUpstreamFailing",
         silent_at="20m",
     ),
     Case(
-        name="a call fails every four minutes, and hardly another is made",
+        name="a call fails every four minutes, with few other calls",
         series=(calls("ok", "0x60"), calls("timeout", " ".join(f"{number}x3" for number in range(12)))),
         alert="TaskgateUpstreamFailing",
         silent_at="30m",
@@ -111,7 +111,7 @@ CASES = (
     ),
     Case(name="no call is made", series=(calls("timeout", "7x60"),), alert="TaskgateUpstreamFailing", silent_at="20m"),
     Case(
-        name="the upstream says too often",
+        name="the upstream throttles",
         series=(calls("throttled", "0x10 1+1x50"),),
         alert="TaskgateThrottled",
         silent_at="10m",
@@ -152,13 +152,13 @@ CASES = (
         silent_at="30m",
     ),
     Case(
-        name="callers ask for what is stored, or not to wait",
+        name="callers accept only stored pages, or don't wait",
         series=(requests("hit", "0+60x60"), requests("declined", "0+40x60")),
         alert="TaskgateCallersRefused",
         silent_at="30m",
     ),
     Case(
-        name="the loop is in time",
+        name="the loop is on time",
         series=durations("taskgate_event_loop_lag_seconds", quick=240, slow=0),
         alert="TaskgateLoopLate",
         silent_at="30m",
@@ -172,7 +172,7 @@ CASES = (
         labels={"pod": "a"},
     ),
     Case(
-        name="a reload is refused, and the file stays as it is",
+        name="a reload is refused, and the file is not corrected",
         series=(series("taskgate_config_last_reload_successful", "1x10 0x110"),),
         alert="TaskgateReloadRefused",
         silent_at="9m",
@@ -180,7 +180,7 @@ CASES = (
         labels=REPLICA,
     ),
     Case(
-        name="a refused configuration is mended",
+        name="a refused configuration is corrected",
         series=(series("taskgate_config_last_reload_successful", "1x10 0x10 1x40"),),
         alert="TaskgateReloadRefused",
         silent_at="25m",
@@ -188,13 +188,13 @@ CASES = (
         labels=REPLICA,
     ),
     Case(
-        name="the configuration is taken",
+        name="the configuration is applied",
         series=(series("taskgate_config_last_reload_successful", "1x60"),),
         alert="TaskgateReloadRefused",
         silent_at="20m",
     ),
     Case(
-        name="the upstream never says too often",
+        name="the upstream never throttles",
         series=(calls("ok", "0+200x60"), calls("throttled", "0x60")),
         alert="TaskgateThrottled",
         silent_at="25m",
@@ -232,7 +232,7 @@ CASES = (
         silent_at="60m",
     ),
     Case(
-        name="a caller's last key ends within two weeks",
+        name="a caller's last key expires within two weeks",
         series=(key("aaaaaaaa", "600000x60"), key("bbbbbbbb", f"{14 * DAY_S + 1800}x60")),
         alert="TaskgateKeyEndsSoon",
         silent_at="20m",
@@ -240,13 +240,13 @@ CASES = (
         labels={"caller": "reports"},
     ),
     Case(
-        name="a caller has another key without an end",
+        name="a caller has another key that does not expire",
         series=(key("aaaaaaaa", "600x60"), key("bbbbbbbb", "Inf " * 60)),
         alert="TaskgateKeyEndsSoon",
         silent_at="40m",
     ),
     Case(
-        name="a certificate ends within two weeks",
+        name="a certificate expires within two weeks",
         series=(certificate(f"{14 * DAY_S + 1800}x60"),),
         alert="TaskgateCertificateEndsSoon",
         silent_at="20m",
@@ -301,7 +301,7 @@ CASES = (
         silent_at="60m",
     ),
     Case(
-        name="a tenth fails, after an hour in which nothing did",
+        name="a tenth fails, after an hour without failures",
         series=(answers("200", "0+90x180", outcome="hit"), answers("502", "0x60 10+10x120")),
         alert="TaskgateErrorBudgetBurnsFast",
         silent_at="65m",
@@ -309,13 +309,13 @@ CASES = (
         labels={"slo": "availability", "job": JOB},
     ),
     Case(
-        name="as much fails as the objective allows",
+        name="failures stay within the objective",
         series=(answers("200", "0+995x180", outcome="hit"), answers("502", "0+5x180")),
         alert="TaskgateErrorBudgetBurnsFast",
         silent_at="2h",
     ),
     Case(
-        name="everything fails, but hardly anybody asks",
+        name="everything fails, but there are few requests",
         series=(answers("200", "0x180", outcome="hit"), answers("502", "0x60 1x30 2x30 3x60")),
         alert="TaskgateErrorBudgetBurnsFast",
         silent_at="2h",
@@ -331,7 +331,7 @@ CASES = (
         silent_at="2h",
     ),
     Case(
-        name="a third of the pages is stale for want of a fetch",
+        name="a third of the pages is stale because no fetch is possible",
         series=(requests("hit", "0+20x180"), requests("fallback", "0+10x180")),
         alert="TaskgateErrorBudgetBurnsFast",
         fires_at="2h",
@@ -364,7 +364,7 @@ CASES = (
         interval="10m",
     ),
     Case(
-        name="everybody waits, but not for long",
+        name="everyone waits, but briefly",
         series=(requests("fetched", "0+100x432"), *waits("0+100x432", in_time="0+100x432")),
         alert="TaskgateErrorBudgetBurnsSlowly",
         silent_at="71h",

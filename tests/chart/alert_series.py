@@ -1,4 +1,4 @@
-"""The cases of alerts, the series that they are made of, and promtool's form of both."""
+"""Cases for alerts, the series that they consist of, and their form for promtool."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,6 +1,6 @@
 """The chart's output for some sets of values, as files to review: `python -m tests.chart.golden` writes them.
 
-The least values are whole in golden/least.yaml; each other file is the difference from that.
+golden/least.yaml has the complete output for the least values; every other file is the difference from that.
 """
 
 import difflib

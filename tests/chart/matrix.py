@@ -8,7 +8,7 @@ MONITORED: Values = {
     "dashboard": {"enabled": True, "annotations": {"grafana_folder": "Taskgate"}},
 }
 RESTRICTED: Values = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-"""What PodSecurity's restricted level requires of every container, including those that the chart does not make."""
+"""What PodSecurity's restricted level requires of every container, including those that the chart does not define."""
 TRYING: Values = {"valkey": {"enabled": True}, "config": {"redis": {"url": GONE}}}
 
 MATRIX: dict[str, Values] = {

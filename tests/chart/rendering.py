@@ -24,7 +24,7 @@ LEAST: Values = {
 }
 """The fewest values that can be installed."""
 GONE = object()
-"""In a patch: leave this value out."""
+"""In a patch: omit this value."""
 
 
 class Rendered(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,20 +16,20 @@ SHOP: Values = {"name": "taskgate-apps", "key": "shop"}
 REFUSED: dict[str, tuple[Values, str]] = {
     "a misspelt value": ({"replicas": 3}, "additional properties 'replicas' not allowed"),
     "a misspelt setting": ({"config": {"cache": {"fresh": 1}}}, "at '/config/cache': additional properties 'fresh'"),
-    "a section that is none": ({"config": {"buget": {}}}, "at '/config': additional properties 'buget' not allowed"),
-    "a number as a text": ({"replicaCount": "3"}, "at '/replicaCount': got string, want null or integer"),
+    "an unknown section": ({"config": {"buget": {}}}, "at '/config': additional properties 'buget' not allowed"),
+    "a number as a string": ({"replicaCount": "3"}, "at '/replicaCount': got string, want null or integer"),
     "no replicas": ({"replicaCount": 0}, "at '/replicaCount': minimum: got 0, want 1"),
     "a port out of range": ({"config": {"server": {"port": 70000}}}, "at '/config/server/port': maximum: got 70"),
     "a setting out of bounds": ({"config": {"budget": {"window_s": 0}}}, "at '/config/budget/window_s'"),
-    "an app that is not whole": ({"config": {"apps": {"shop": {"admin": GONE}}}}, "missing property 'admin'"),
+    "an incomplete app": ({"config": {"apps": {"shop": {"admin": GONE}}}}, "missing property 'admin'"),
     "a name with a space": ({"config": {"apps": {"my shop": {}}}}, "'my shop' does not match pattern"),
-    "a key in the clear": ({"config": {"callers": {"reports": {"keys": ["tg_key"]}}}}, "/callers/reports/keys/0"),
+    "a key in plain text": ({"config": {"callers": {"reports": {"keys": ["tg_key"]}}}}, "/callers/reports/keys/0"),
     "an inline secret": ({"config": {"apps": {"shop": {"secret": "x"}}}}, "additional properties 'secret' not allow"),
     "an inline password": ({"config": {"redis": {"password": "x"}}}, "additional properties 'password' not allowed"),
     "half a reference": ({"secrets": {"apps": {"shop": {"key": GONE}}}}, "/secrets/apps/shop': missing property"),
     "half a password": ({"secrets": {"redisPassword": {"name": "redis"}}}, "at '/secrets/redisPassword'"),
-    "an empty peer, which is everybody": ({"networkPolicy": {"ingress": [{}]}}, "at '/networkPolicy/ingress/0'"),
-    "no port, which is every port": ({"networkPolicy": {"dns": {"ports": []}}}, "at '/networkPolicy/dns/ports'"),
+    "an empty peer, which means everyone": ({"networkPolicy": {"ingress": [{}]}}, "at '/networkPolicy/ingress/0'"),
+    "no port, which means every port": ({"networkPolicy": {"dns": {"ports": []}}}, "at '/networkPolicy/dns/ports'"),
     "a runbook with an anchor": ({"prometheusRule": {"runbookUrl": "https://x/y#z"}}, "/prometheusRule/runbookUrl"),
     "no app": ({"config": {"apps": {"shop": GONE}}, "secrets": {"apps": {"shop": GONE}}}, "config.apps: name at least"),
     "no secret": ({"secrets": {"apps": {"shop": GONE}}}, "secrets.apps.shop: missing; name the Secret"),
@@ -38,7 +38,7 @@ REFUSED: dict[str, tuple[Values, str]] = {
         "secrets.apps.shp: config.apps has no app of this na",
     ),
     "two secrets": ({"config": {"apps": {"shop": {"secret_env": "X"}}}}, "config.apps.shop: has a secret_file or"),
-    "no redis": ({"config": {"redis": {"url": GONE}}}, "config.redis.url: missing; say where Redis is"),
+    "no redis": ({"config": {"redis": {"url": GONE}}}, "config.redis.url: missing; set it to the address of Redis"),
     "two redis": ({"valkey": {"enabled": True}}, "config.redis.url: valkey.enabled sets it"),
     "two passwords": (
         {"config": {"redis": {"password_env": "X"}}, "secrets": {"redisPassword": SHOP}},
@@ -56,11 +56,11 @@ REFUSED: dict[str, tuple[Values, str]] = {
         {"config": {"budget": {"max_replicas": 4}}, "autoscaling": {"enabled": True}},
         "max_replicas: 4, but autoscaling.maxReplicas allows 5",
     ),
-    "shares of no known number": (
+    "an unknown number of shares": (
         {"config": {"budget": {"on_redis_down": "share"}}, "replicaCount": None},
         "config.budget.max_replicas: missing; replicaCount is null",
     ),
-    "a monitor of nothing": (
+    "a monitor without metrics": (
         {"serviceMonitor": {"enabled": True}, "config": {"telemetry": {"metrics_port": None}}},
         "serviceMonitor and prometheusRule need metrics",
     ),
@@ -69,11 +69,11 @@ REFUSED: dict[str, tuple[Values, str]] = {
         {"autoscaling": {"enabled": True, "minReplicas": 9}},
         "autoscaling.minReplicas: more than autoscaling.maxReplicas",
     ),
-    "scaling on what there is not": ({"autoscaling": {"by": "memory"}}, "at '/autoscaling/by': value must be one of"),
-    "scaling at no figure": ({"autoscaling": {"target": "70%"}}, "at '/autoscaling/target'"),
+    "scaling on an unknown metric": ({"autoscaling": {"by": "memory"}}, "at '/autoscaling/by': value must be one of"),
+    "scaling without a target": ({"autoscaling": {"target": "70%"}}, "at '/autoscaling/target'"),
     "two client certificates": (
         {"config": {"redis": {"cert_file": "/x"}}, "secrets": {"redisClientCert": CERT}},
-        "config.redis: has a cert_file or key_file, and secrets.redisClientCert is set; one of them must go",
+        "config.redis: has a cert_file or key_file, and secrets.redisClientCert is set; remove one of them",
     ),
     "half a client certificate": ({"secrets": {"redisClientCert": {"name": "x"}}}, "at '/secrets/redisClientCert'"),
     "a client certificate without TLS": (
@@ -82,20 +82,20 @@ REFUSED: dict[str, tuple[Values, str]] = {
     ),
     "two CAs": (
         {"config": {"upstream": {"ca_file": "/x"}}, "trustedCAs": {"upstream": {"secret": "ca", "key": "x"}}},
-        "config.upstream: has a ca_file, and trustedCAs.upstream is set; one of them must go",
+        "config.upstream: has a ca_file, and trustedCAs.upstream is set; remove one of them",
     ),
-    "a CA from nowhere": ({"trustedCAs": {"redis": {"key": "ca.crt"}}}, "at '/trustedCAs/redis'"),
+    "a CA without a source": ({"trustedCAs": {"redis": {"key": "ca.crt"}}}, "at '/trustedCAs/redis'"),
     "a CA from two places": (
         {"trustedCAs": {"redis": {"key": "ca.crt", "secret": "a", "configMap": "b"}}},
         "at '/trustedCAs/redis'",
     ),
     "a proxy's user without a password": (
         {"config": {"upstream": {"proxy_url": "http://proxy:3128", "proxy_username": "me"}}},
-        "config.upstream.proxy_username: goes with a password: secrets.proxyPassword",
+        "config.upstream.proxy_username: must be set together with secrets.proxyPassword",
     ),
     "a proxy's password without a user": (
         {"secrets": {"proxyPassword": SHOP}},
-        "config.upstream.proxy_username: goes with a password: secrets.proxyPassword",
+        "config.upstream.proxy_username: must be set together with secrets.proxyPassword",
     ),
     "two passwords of a proxy": (
         {
@@ -112,20 +112,20 @@ REFUSED: dict[str, tuple[Values, str]] = {
         "maxSurge and maxUnavailable are both 0",
     ),
     "more than all": ({"strategy": {"maxUnavailable": "110%"}}, "at '/strategy/maxUnavailable'"),
-    "a budget that no drain passes": (
+    "a disruption budget that blocks every drain": (
         {"podDisruptionBudget": {"minAvailable": 2}},
         "podDisruptionBudget.minAvailable: 2 of 2 replicas",
     ),
-    "a host that only the pod reaches": (
+    "a host that only the pod can reach": (
         {"config": {"server": {"host": "127.0.0.1"}}},
-        "config.server.host: 127.0.0.1 is reached from inside the pod alone",
+        "config.server.host: 127.0.0.1 is reachable only from inside the pod",
     ),
-    "a host of metrics that only the pod reaches": (
+    "a metrics host that only the pod can reach": (
         {"config": {"telemetry": {"metrics_host": "::1"}}},
-        "config.telemetry.metrics_host: ::1 is reached",
+        "config.telemetry.metrics_host: ::1 is reachable",
     ),
     "an upper-case name": ({"fullnameOverride": "Taskgate"}, "at '/fullnameOverride'"),
-    "a name that is cut off": ({"nameOverride": "x" * 51}, "at '/nameOverride'"),
+    "a truncated name": ({"nameOverride": "x" * 51}, "at '/nameOverride'"),
     "an upper-case Secret": ({"secrets": {"apps": {"shop": {"name": "Apps"}}}}, "at '/secrets/apps/shop/name'"),
     "an upper-case account": ({"serviceAccount": {"name": "Gate"}}, "at '/serviceAccount/name'"),
     "an upper-case image": ({"image": {"repository": "registry.example/Taskgate"}}, "at '/image/repository'"),
@@ -139,14 +139,17 @@ REFUSED: dict[str, tuple[Values, str]] = {
     "an annotation with a space": ({"podAnnotations": {"a b": "c"}}, "at '/podAnnotations'"),
     "a variable with a space": ({"env": [{"name": "A B", "value": "c"}]}, "at '/env/0/name'"),
     "no quantity": ({"resources": {"requests": {"memory": "192 MB"}}}, "at '/resources/requests/memory'"),
-    "a port of the node inside": ({"service": {"nodePort": 30080}}, "service.nodePort: needs service.type NodePort"),
-    "a policy of traffic inside": (
+    "a node port for an internal Service": (
+        {"service": {"nodePort": 30080}},
+        "service.nodePort: needs service.type NodePort",
+    ),
+    "a traffic policy for an internal Service": (
         {"service": {"externalTrafficPolicy": "Local"}},
         "service.externalTrafficPolicy: needs service.type NodePort or LoadBalancer",
     ),
     "too little grace": ({"terminationGracePeriodSeconds": 49}, "terminationGracePeriodSeconds: at least 50"),
-    "an Ingress for nobody": ({"ingress": {"enabled": True}}, "ingress.hosts: missing"),
-    "a route of no Gateway": ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs: missing"),
+    "an Ingress without hosts": ({"ingress": {"enabled": True}}, "ingress.hosts: missing"),
+    "a route without a Gateway": ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs: missing"),
 }
 
 
@@ -166,7 +169,7 @@ def test_any_release_name_yields_valid_service_names(release: str, name: str) ->
 
 def test_a_release_name_with_a_leading_digit_is_rejected_with_advice() -> None:
     """A Service's name can't begin with a digit; fullnameOverride helps."""
-    with pytest.raises(helm_python.HelmError, match=r"fullnameOverride: set it; the release is called 1st"):
+    with pytest.raises(helm_python.HelmError, match=r"fullnameOverride: missing; the release is called 1st"):
         render(release="1st")
     assert render({"fullnameOverride": "first"}, release="1st").one("Service", "first")
 

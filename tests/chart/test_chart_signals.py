@@ -111,7 +111,7 @@ def test_every_alert_is_tested_to_fire_and_to_be_silent() -> None:
 
 
 def test_the_alerts_are_filled_in() -> None:
-    """No placeholder of ours is left, and Prometheus' own templates are kept."""
+    """All of our placeholders are replaced, and Prometheus' own templates are kept."""
     text = yaml.safe_dump(alerts())
     assert not re.search(r"SELECTOR|RELEASE|RUNBOOK\b", text)
     assert "{{ $labels.app }}" in text

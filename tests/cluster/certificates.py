@@ -14,7 +14,7 @@ _VALID_FOR = timedelta(days=2)
 
 
 class Authority:
-    """A certificate authority that keeps all it makes in one folder."""
+    """A certificate authority that keeps its files in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -25,7 +25,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def own_control_plane() -> Iterator[ControlPlane]:
-    """A control plane of the tests' own."""
+    """A control plane started by the tests."""
     with ControlPlane(programs()) as plane:
         yield plane
 
@@ -65,7 +65,7 @@ def own_namespace(own_cluster: Cluster) -> Iterator[str]:
 
 @contextmanager
 def restricted_namespace(cluster: Cluster) -> Iterator[str]:
-    """Make a namespace that admits only what PodSecurity calls restricted, and warns of anything else."""
+    """Create a namespace that admits only pods at PodSecurity's restricted level, and warns of others."""
     name = f"taskgate-test-{os.getpid()}-{next(_numbers)}"
     levels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
     document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": levels}}

@@ -1,4 +1,4 @@
-"""A Kubernetes control plane of the tests' own, on the loopback: etcd, API server and controllers, without nodes."""
+"""A Kubernetes control plane on loopback, started by the tests: etcd, API server and controllers, without nodes."""
 
 import json
 import shutil

@@ -38,7 +38,7 @@ def programs() -> Path:
 
 
 def crds() -> list[Path]:
-    """Return the definitions of the kinds that the chart makes and Kubernetes lacks, as crds/go.mod pins them."""
+    """Return the definitions of the kinds that the chart uses and Kubernetes lacks, as pinned by crds/go.mod."""
     found = {
         "github.com/prometheus-operator/prometheus-operator": (
             "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml",
@@ -68,7 +68,7 @@ def _build(package: str, program: Path) -> None:
 
 
 def _ldflags() -> str:
-    """Stamp the release as Kubernetes' own builds do: without it a server takes itself for version 0.0."""
+    """Stamp the version like Kubernetes' own builds: without it, a server reports version 0.0."""
     found = ["go", "list", "-mod=readonly", "-m", "-f", "{{.Version}}", _KUBERNETES]
     version = subprocess.run(found, cwd=_MODULE, check=True, capture_output=True, text=True).stdout.strip()
     major, minor, _ = version.removeprefix("v").split(".", 2)

@@ -1,4 +1,4 @@
-"""The worlds of schedulers: without Redis, and on each server that is installed."""
+"""The worlds of schedulers: without Redis, and on each installed server."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack

@@ -1,4 +1,4 @@
-"""Calls of schedulers with what tests of them leave out."""
+"""Calls of schedulers with defaults for what tests omit."""
 
 from service.budget.scheduler.interfaces import FIRST_WISH, Scheduler, Ticked, TickRequest, Turn, WaitingCount, Wish
 from tests.contract.scheduler_world import RULES, World

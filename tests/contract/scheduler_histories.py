@@ -1,4 +1,4 @@
-"""What random histories of schedulers are made of: callers, latencies, events, calls, and replicas in both worlds."""
+"""The elements of random histories of schedulers: callers, latencies, events, calls, and replicas in both worlds."""
 
 from collections.abc import Callable
 from typing import Any

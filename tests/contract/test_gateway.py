@@ -17,7 +17,7 @@ from service.model.freshness import CacheDirectives
 from service.model.origin import FetchCost, Origin
 from service.model.pages import Chunk, Page, PageRequest, Source, TaskRequest
 from service.model.queries import FromNow, Query, Slice
-from service.model.streams import Only, task_labels_of
+from service.model.streams import TaskFilter, task_labels_of
 from service.model.tasks import Task
 from service.sandbox.faults import Latency
 from service.sandbox.serving import sandbox_upstream
@@ -32,7 +32,7 @@ from tests.servers import Server, until
 BLOCK_SIZE = 100
 CALLER = Caller(name="reports", apps=frozenset(("shop",)), weight=1.0, waiting_max=10, wait_max_s=30.0)
 DAY_S = 86_400
-EVERYTHING = Only()
+EVERYTHING = TaskFilter()
 QUERY = Query(app="shop", since=FromNow(offset_s=-80 * DAY_S), until=FromNow(offset_s=80 * DAY_S))
 
 
@@ -127,7 +127,7 @@ def gateway(world: World) -> GatewayAPI:
 
 
 def ask(
-    offset: int = 0, limit: int = 20, *, only: Only = EVERYTHING, app: str = "shop", cost: FetchCost | None = None
+    offset: int = 0, limit: int = 20, *, only: TaskFilter = EVERYTHING, app: str = "shop", cost: FetchCost | None = None
 ) -> PageRequest:
     """Return a request for a slice."""
     return PageRequest(
@@ -195,8 +195,8 @@ async def test_beyond_the_end(gateway: GatewayAPI) -> None:
     assert (chunk.records, chunk.total, chunk.following, chunk.is_empty) == ((), 250, None, True)
 
 
-@pytest.mark.parametrize("only", [Only(statuses=("pending",)), Only(types=("tag", "user"))])
-async def test_filters_count_what_matches(gateway: GatewayAPI, only: Only) -> None:
+@pytest.mark.parametrize("only", [TaskFilter(statuses=("pending",)), TaskFilter(types=("tag", "user"))])
+async def test_filters_count_what_matches(gateway: GatewayAPI, only: TaskFilter) -> None:
     """Total and slice of a filtered page count only the tasks that match."""
     matching = [record for record in await whole_list(gateway) if only.takes(task_labels_of(record))]
     page = await gateway.page(ask(7, 20, only=only))

@@ -1,4 +1,4 @@
-"""Schemathesis sends a live gateway everything that the contract allows and much that it forbids."""
+"""Schemathesis sends a live gateway requests that the contract allows, and many that it forbids."""
 
 import asyncio
 import json

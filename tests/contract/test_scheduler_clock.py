@@ -103,4 +103,4 @@ async def test_the_servers_own_clock_and_run_are_used(client: redis.Redis) -> No
     assert begun >= 6
     await tick(replica)
     assert client.hlen("tg:{news}:flights") == 0
-    assert set(client.keys()) <= {b"tg:{news}:slots", b"tg:{news}:tags"}
+    assert set(client.keys()) <= {b"tg:{news}:slots", b"tg:{news}:tags", b"tg:{news}:order"}

@@ -1,4 +1,4 @@
-"""Turns go on, within the limit, when a key of the scheduler is lost and when replicas have different rules."""
+"""Turns continue, within the limit, when a key of the scheduler is lost and when replicas have different rules."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from tests.contract.scheduler_calls import tick
 from tests.contract.scheduler_world import RULES, World, row
 from tests.windows import most_in_window
 
-KEYS = ("slots", "tags", "reports", "flights", "shares")
+KEYS = ("slots", "tags", "reports", "flights", "shares", "order")
 STEP_MS = 25
 
 
@@ -94,8 +94,36 @@ async def test_a_lost_key_of_the_scheduler_costs_a_few_seconds_at_most(client: r
     assert min(again.values()) >= 3
 
 
+@pytest.mark.parametrize("key", ["tags", "reports", "order"])
+async def test_a_lost_key_that_others_make_up_for_costs_no_quiet_window(client: redis.Redis, key: str) -> None:
+    """Callers and their order are made anew from what other keys hold, and reports are requested: turns go on."""
+    world = World(client, RULES)
+    replicas = {name: world.shared(name) for name in ("a", "b", "c")}
+    backlog = Backlog(world, replicas)
+    await backlog.passes(5_000)
+    assert client.delete(f"tg:{{news}}:{key}") == 1
+    lost_ms = world.now
+    await backlog.passes(3_000)
+    assert backlog.worst() <= RULES.calls
+    assert sum(backlog.since(lost_ms).values()) >= 4
+    assert [replica.resets for replica in replicas.values()] == [1, 0, 0]
+
+
+async def test_lost_reports_of_dead_replicas_hold_no_turns(client: redis.Redis) -> None:
+    """What a dead replica has reported is forgotten, even if nothing is left that says until when it holds."""
+    world = World(client, RULES)
+    backlog = Backlog(world, {name: world.shared(name) for name in ("a", "b")})
+    await backlog.passes(5_000)
+    await tick(world.shared("dead"), row("a", 50, waited_ms=60_000), row("b", 50, waited_ms=60_000))
+    assert client.delete("tg:{news}:reports") == 1
+    await backlog.passes(1_000)
+    lost_ms = world.now
+    await backlog.passes(10_000)
+    assert sum(backlog.since(lost_ms).values()) >= 14
+
+
 async def test_replicas_with_other_numbers_of_calls_share_the_budget(world: World) -> None:
-    """In a rollout that changes `calls` turns go on, at the smaller number or more, and never beyond the larger."""
+    """In a rollout that changes `calls`, turns continue, at the smaller number or more, but never beyond the larger."""
     replicas: dict[str, Ruled] = {}
     for name, calls in (("a", 2), ("b", 1)):
         world.rules = Rules(calls=calls, window_ms=1000, transit_ms=200, fetch_lease_ms=2000)

@@ -1,4 +1,4 @@
-"""What schedulers make of reports: of small differences, of a wish that is not granted, and of the order of callers."""
+"""How schedulers treat reports: small differences, a wish that is not granted, and the order of callers."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from service.budget.scheduler.interfaces import FIRST_WISH, Begun, Rules, Ticked, TickRequest, Wish
-from service.budget.scheduler.policy import Policy
 from tests.contract.scheduler_histories import (
     BACKGROUND,
     BLOCKS,
@@ -25,6 +24,7 @@ from tests.contract.scheduler_histories import (
     Replica,
     Use,
 )
+from tests.contract.scheduler_states import compare
 from tests.contract.scheduler_world import World, row, run, server
 
 
@@ -99,7 +99,7 @@ class Histories(RuleBasedStateMachine):
     def meets_a_left_run(self, replica: Replica) -> bool:
         """Whether the state has a run that this replica has left: after two losses, or on an outdated server.
 
-        It can't tell these apart, and takes all slots, which is safe in either case. The model has no runs to leave.
+        It can't distinguish them, and takes all slots, which is safe in either case. The model has no runs to leave.
         """
         packed = self.client.get("tg:{news}:slots")
         return packed is not None and msgspec.msgpack.decode(packed)[3] in replica.shared._script._left
@@ -333,51 +333,7 @@ class Histories(RuleBasedStateMachine):
         """The script has stored the same state as the model."""
         if not hasattr(self, "world"):
             return
-        policy: Policy = self.world.policy
-        packed = self.client.get("tg:{news}:slots")
-        assert (packed is None) == (not policy.slots)
-        if packed is None:
-            return
-        state = msgspec.msgpack.decode(packed)
-        del state[3]  # the run: each server's own
-        assert state[1:10] == [
-            policy.now,
-            policy.raw,
-            policy.epoch,
-            policy.virtual,
-            policy.next_id,
-            policy.purge_at,
-            policy.held,
-            policy.pause_until,
-            policy.pause_reason,
-        ]
-        assert [slot[0] for slot in state[10]] == [slot.free_at for slot in policy.slots]
-        assert [slot[2] for slot in state[10]] == [slot.turn for slot in policy.slots]
-        callers = {
-            name.decode(): msgspec.msgpack.decode(packed)
-            for name, packed in self.client.hgetall("tg:{news}:tags").items()
-        }
-        tags = {name: (each[4], each[5] == 2) for name, each in callers.items() if each[5]}
-        assert tags == {name: (tag.value, tag.active) for name, tag in policy.tags.items()}
-        reported = [
-            (name, caller, each) for name, report in policy.reports.items() for caller, each in report.rows.items()
-        ]
-        waits: Counter[str] = Counter()
-        for _, caller, each in reported:
-            waits[caller] += each.count
-        assert {name: each[1] for name, each in callers.items() if each[1]} == dict(+waits)
-        shares = {
-            (share[0].decode() if isinstance(share[0], bytes) else share[0], caller.decode()): tuple(share[1:])
-            for caller, packed in self.client.hgetall("tg:{news}:shares").items()
-            for share in msgspec.msgpack.decode(packed)
-        }
-        assert shares == {
-            (name, caller): (each.weight, each.count, each.since, each.background)
-            for name, caller, each in reported
-            if each.count
-        }
-        assert {name.decode() for name in self.client.hkeys("tg:{news}:flights")} == set(policy.flights)
-        assert {name.decode() for name in self.client.hkeys("tg:{news}:reports")} == set(policy.reports)
+        compare(self.client, self.world.policy)
 
 
 @pytest.mark.parametrize("examples", [75, pytest.param(1000, marks=pytest.mark.long)])

@@ -111,7 +111,7 @@ async def test_a_script_that_fails_is_refused(redis_store: RedisStore) -> None:
 
 
 async def test_a_purge_takes_one_prefix_only(store: Store) -> None:
-    """All keys under a prefix go, even thousands; others stay, even if the prefix looks like a pattern."""
+    """All keys under a prefix are deleted, even thousands; others stay, even if the prefix looks like a pattern."""
     names = [f"t:{{a*}}:b:{number}" for number in range(1500)]
     for first in range(0, len(names), 100):  # more at once would wait for their turn, and not for long
         await asyncio.gather(*(store.put(name, b"1", ttl_ms=60_000) for name in names[first : first + 100]))

@@ -7,9 +7,9 @@ from typing import Any, cast
 import h11
 
 from service.cache.codec import CorruptBlock, decode_value, encode_value
+from service.http_client.byte_stream import ByteStream
 from service.http_client.connection import HttpAnswer, HttpConnection, HttpRequest
 from service.http_client.errors import HttpFailure
-from service.http_client.wire import Wire
 from service.model.blocks import block_of
 from service.model.queries import At, Query, Range
 from service.model.tasks import Listing
@@ -34,7 +34,7 @@ QUERY = Query(app="shop", since=At(epoch_s=0), until=At(epoch_s=1))
 
 
 def check_head(data: bytes) -> None:
-    """A head is refused with a status of its own, or h11 reads the same request: nothing can be smuggled between them.
+    """A head is refused with a fitting status, or h11 reads the same request: nothing can be smuggled between them.
 
     Whatever came before, the next good head is read as what it is.
     """
@@ -143,10 +143,10 @@ def check_connection(data: bytes) -> None:
 
 
 class _Upstream:
-    """The other side of a wire: answers once something was sent."""
+    """The other side of a stream: answers once something was sent."""
 
-    def __init__(self, wire: Wire, pieces: list[bytes]) -> None:
-        self._wire = wire
+    def __init__(self, stream: ByteStream, pieces: list[bytes]) -> None:
+        self._stream = stream
         self._pieces = pieces
 
     def write(self, data: bytes) -> None:
@@ -154,9 +154,9 @@ class _Upstream:
 
         def arrive() -> None:
             for piece in self._pieces:
-                if not self._wire.is_closed:
-                    self._wire.data_received(piece)
-            self._wire.eof_received()
+                if not self._stream.is_closed:
+                    self._stream.data_received(piece)
+            self._stream.eof_received()
 
         asyncio.get_running_loop().call_soon(arrive)
 
@@ -167,9 +167,9 @@ class _Upstream:
 
 
 async def _exchanged(pieces: list[bytes]) -> HttpAnswer | str:
-    wire = Wire()
-    wire.connection_made(cast(Any, _Upstream(wire, pieces)))
-    connection = HttpConnection(wire)
+    stream = ByteStream()
+    stream.connection_made(cast(Any, _Upstream(stream, pieces)))
+    connection = HttpConnection(stream)
 
     async def at_once() -> None:
         return None

@@ -1,7 +1,7 @@
-"""What a fuzz target is, and how inputs are made for it: from its corpus, by mutation of that, and from its pieces.
+"""Fuzz targets, and how their inputs are generated: from the corpus, by mutating it, and from pieces.
 
 A corpus is a text file with one input a line, written as Python writes bytes without the quotes (`\\r\\n`, `\\xff`).
-Hypothesis makes and shrinks the inputs: it runs wherever the tests run, and a failure is a short input to add here.
+Hypothesis generates and shrinks the inputs: it runs wherever the tests run, and a failure is a short input to add here.
 """
 
 import ast
@@ -19,9 +19,9 @@ INPUT_MAX_BYTES = 8 * 1024
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """One parser. `check` feeds it an input and raises AssertionError, or what it should not raise.
+    """One parser. `check` feeds it an input and raises AssertionError, or an exception that it should not raise.
 
-    `pieces` are what inputs are made of besides those of the corpus file `name`.txt.
+    `pieces` are parts of inputs in addition to the corpus file `name`.txt.
     """
 
     name: str

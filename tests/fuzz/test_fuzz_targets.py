@@ -1,4 +1,5 @@
-"""Every parser that outsiders reach, against made-up inputs: the same few in each run, and many more in a long one."""
+"""Every parser that outsiders can reach, against generated inputs: the same few in each run, and many more in a long
+one."""
 
 import os
 import time

@@ -11,16 +11,16 @@ from service.model.budgets import (
     CallerStanding,
     Counts,
     RecentCalls,
+    UsageInPeriod,
     UsageView,
-    UseInPeriod,
-    Worst,
+    WorstWindows,
 )
 from service.model.callers import AppInfo, Caller
 from service.model.calls import CallKind
 from service.model.errors import UnknownApp, UnknownTask
 from service.model.origin import FetchCost
 from service.model.pages import (
-    AppState,
+    AppReadiness,
     Chunk,
     FoundTask,
     Page,
@@ -180,7 +180,7 @@ class FakeGateway:
             "free": 5,
             "pause_s": 0.0,
             "pause_reason": "",
-            "worst": Worst(),
+            "worst": WorstWindows(),
             "callers": (CallerStanding(name=caller.name),),
             "others": CallerStanding(name=None),
         }
@@ -200,7 +200,7 @@ class FakeGateway:
             "since_s": starts_s[0],
             "until_s": now_s,
             "callers": (),
-            "minutes": tuple(UseInPeriod(start_s=start_s, counts=Counts()) for start_s in starts_s),
+            "minutes": tuple(UsageInPeriod(start_s=start_s, counts=Counts()) for start_s in starts_s),
         }
         return UsageView(**(values | self.usage_view))
 
@@ -212,7 +212,7 @@ class FakeGateway:
 
     def readiness(self) -> Readiness:
         """See `GatewayAPI.readiness`; one of the apps is stopped."""
-        apps = (AppState(name="news", ok=False, detail="stopped"), AppState(name="shop", ok=True, detail=""))
+        apps = (AppReadiness(name="news", ok=False, detail="stopped"), AppReadiness(name="shop", ok=True, detail=""))
         return Readiness(ready=self.ready, redis="ok", apps=apps)
 
     def _charge(self, ask: RequestTerms) -> None:

@@ -2,7 +2,15 @@
 
 import pytest
 
-from service.model.budgets import AppCondition, CallerStanding, CallResults, Counts, RecentCalls, UsageCounts, Worst
+from service.model.budgets import (
+    AppCondition,
+    CallerStanding,
+    CallResults,
+    Counts,
+    RecentCalls,
+    UsageCounts,
+    WorstWindows,
+)
 from tests.http.site import MANY_AUTH, Web
 
 
@@ -19,7 +27,7 @@ async def test_the_body_has_the_documented_members(web: Web) -> None:
         "free": 2,
         "pause_s": 0.75,
         "pause_reason": "throttled",
-        "worst": Worst(minute=4, hour=5),
+        "worst": WorstWindows(minute=4, hour=5),
         "callers": (CallerStanding(name="single", waiting=4, oldest_s=1.25, tally=tally),),
         "others": CallerStanding(name=None, waiting=1, oldest_s=0.5),
     }

@@ -1,4 +1,5 @@
-"""What shows only on a real socket: hang-ups, keep-alive, odd bytes, large fields. On the production server."""
+"""Behaviour that only a real socket shows: disconnects, keep-alive, odd bytes, large fields. On the production
+server."""
 
 import asyncio
 import re

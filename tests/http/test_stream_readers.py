@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from service.model.long_lists import ListPosition
-from service.model.streams import Only
+from service.model.streams import TaskFilter
 from service.observe.request import RequestContext
 from service.web.identify import Access
 from service.web.stream import TaskStream
@@ -83,7 +83,7 @@ async def test_a_reader_that_stops_reading(web: Web) -> None:
 
 
 async def test_a_stalled_reader_is_cut_off(web: Web) -> None:
-    """A reader that takes nothing for too long is cut off, without a last line and without the end of the body."""
+    """A client that reads nothing for too long is cut off, without a last line and without the end of the body."""
     web.gateway.chunk_outcomes[100] = asyncio.Event()
     sent: list[dict[str, Any]] = []
 
@@ -106,7 +106,7 @@ async def test_a_stalled_reader_is_cut_off(web: Web) -> None:
         ask,
         first,
         start=ListPosition(parts=(ask.query,)),
-        only=Only(),
+        only=TaskFilter(),
         context=context,
         in_flight=nullcontext(),
         access=access,

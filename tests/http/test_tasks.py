@@ -8,7 +8,7 @@ from service.model.freshness import CacheDirectives
 from service.model.origin import FetchCost
 from service.model.pages import Source
 from service.model.queries import At, FromNow, Slice, Sort
-from service.model.streams import Only
+from service.model.streams import TaskFilter
 from service.web.settings import default_web_settings
 from tests.http.site import AUTH, MANY_AUTH, Web
 
@@ -227,10 +227,10 @@ async def test_head(web: Web, path: str) -> None:
 async def test_filters_reach_the_gateway_and_the_body(web: Web) -> None:
     """In the order of the contract, with the bound of the settings; links keep them."""
     web.settings = msgspec.structs.replace(web.settings, filter_max_blocks=3)
-    web.gateway.changes = {"only": Only(statuses=("pending", "dispatched"), types=("tag",)), "consistent": False}
+    web.gateway.changes = {"only": TaskFilter(statuses=("pending", "dispatched"), types=("tag",)), "consistent": False}
     answer = await web.get("/tasks?status=dispatched,pending&type=tag")
     [ask] = web.gateway.requests
-    assert ask.only == Only(statuses=("pending", "dispatched"), types=("tag",))
+    assert ask.only == TaskFilter(statuses=("pending", "dispatched"), types=("tag",))
     assert ask.filter_max_blocks == 3
     body = answer.json()
     assert (body["status"], body["type"], body["consistent"]) == (["pending", "dispatched"], ["tag"], False)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.model.budgets import Counts, Use, UseInPeriod
+from service.model.budgets import Counts, UsageByCaller, UsageInPeriod
 from service.settings import CallerSettings
 from tests.http.fake_gateway import NOW_S
 from tests.http.site import MANY_AUTH, Web, hashed, key_callers
@@ -34,9 +34,9 @@ async def test_the_body_has_the_documented_members(web: Web) -> None:
     )
     web.gateway.usage_view = {
         "since_s": 1_749_999_960,
-        "callers": (Use(name="single", counts=counts), Use(name="~ahead", counts=Counts(turns=1))),
-        "minutes": (UseInPeriod(start_s=1_749_999_960, counts=counts),),
-        "hours": (UseInPeriod(start_s=1_749_999_600, counts=counts),),
+        "callers": (UsageByCaller(name="single", counts=counts), UsageByCaller(name="~ahead", counts=Counts(turns=1))),
+        "minutes": (UsageInPeriod(start_s=1_749_999_960, counts=counts),),
+        "hours": (UsageInPeriod(start_s=1_749_999_600, counts=counts),),
     }
     answer = await web.get("/usage")
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from service.sandbox.faults import CutOff, ErrorCode, Garbage, Hang, HangUp, HttpStatus, Oversize, SandboxFault
-from service.sandbox.http1 import Request, SandboxReply
+from service.sandbox.http1 import SandboxReply, SandboxRequest
 from service.sandbox.serving import Sandbox, sandbox_upstream
 from service.sandbox.upstream import SandboxOptions
 from service.upstream.codes import TABLE, CodeKind
@@ -107,7 +107,7 @@ class Talkative:
         }  # fmt: skip
 
     def _noting(self, call: Any) -> Any:
-        async def noted(request: Request) -> SandboxReply:
+        async def noted(request: SandboxRequest) -> SandboxReply:
             self.signatures.update(value for name, value in request.parameters if name == "usersig")
             answer: SandboxReply = await call(request)
             return answer

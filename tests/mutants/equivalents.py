@@ -1,4 +1,4 @@
-"""Mutants that change nothing that could be seen, as listed in equivalent.toml, each with its reason."""
+"""Mutants without observable effect, as listed in equivalent.toml, each with its reason."""
 
 import tomllib
 from pathlib import Path
@@ -11,9 +11,9 @@ LISTED = Path(__file__).with_name("equivalent.toml")
 
 
 class Equivalent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A change by its lines, so that it is found again when others move, and why it is none.
+    """A change identified by its lines, so that it is still found when other lines move, and why it is equivalent.
 
-    `follows`, if given, is the line before, where the same change exists elsewhere in the file.
+    `follows`, if given, is the preceding line, needed if the same change exists elsewhere in the file.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""Mutants of a Lua file, by its text: operators, numbers, and statements that take one line."""
+"""Mutants of a Lua file, derived from its text: operators, numbers, and one-line statements."""
 
 import re
 from collections.abc import Iterator
@@ -29,11 +29,11 @@ _STATEMENT = re.compile(
     rb"^ +(?!local |if |for |while |return\b|end\b|else|function |\{)[\w.\[\]]+[^\n{]*$", re.MULTILINE
 )
 _FIELDS = re.compile(rb"^local [A-Z_, \n]+= [\d, \n]+(?: *--[^\n]*)?$", re.MULTILINE)
-"""Numbers of fields, which only have to differ."""
+"""Field numbers, which only have to differ."""
 
 
 def lua_mutants(path: str, source: bytes) -> Iterator[Mutant]:
-    """Return mutants of everything but comments, texts and the numbers of fields."""
+    """Return mutants of everything but comments, strings and field numbers."""
     opaque = [match.span() for match in (*_OPAQUE.finditer(source), *_FIELDS.finditer(source))]
 
     def is_code(start: int, stop: int) -> bool:
@@ -56,7 +56,7 @@ def lua_mutants(path: str, source: bytes) -> Iterator[Mutant]:
 
 
 def _is_whole(line: bytes) -> bool:
-    """Return whether a line is a statement by itself, as far as its brackets and its end tell."""
+    """Return whether a line is a complete statement, judging by its brackets and its end."""
     is_open = line.count(b"(") != line.count(b")") or line.count(b"{") != line.count(b"}")
     is_change = re.search(rb"[^=<>~]=[^=]", line) is not None or line.rstrip().endswith(b")")
     return not is_open and is_change and not line.rstrip().endswith((b",", b"=", b"then", b"or", b"and"))

@@ -1,4 +1,4 @@
-"""One changed place in one file, and how it reads as a diff."""
+"""One change in one file, and its diff."""
 
 import difflib
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True):
-    """The bytes from `start` to `stop` of a file, replaced. `kind` is a word or two for the change."""
+    """A replacement for the bytes from `start` to `stop` of a file. `kind` describes the change in a word or two."""
 
     path: str
     kind: str
@@ -19,7 +19,7 @@ class Mutant(msgspec.Struct, frozen=True, kw_only=True):
         return source[: self.start] + self.text.encode() + source[self.stop :]
 
     def is_valid(self, source: bytes) -> bool:
-        """Return whether the changed source is still a program; for Lua that is not checked."""
+        """Return whether the changed source still compiles; for Lua this is not checked."""
         if not self.path.endswith(".py"):
             return True
         try:

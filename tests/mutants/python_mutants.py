@@ -33,7 +33,7 @@ _LEFT_ALONE = (ast.Import, ast.ImportFrom, ast.Assert, ast.JoinedStr, ast.Raise)
 _OTHER_NAME = {"min": "max", "max": "min", "any": "all", "all": "any"}
 _QUANTITY = re.compile(r"[a-z_]+_(s|ms|bytes|max|size)$")
 _SILENT_CALLS = {"log", "tell"}
-"""Objects whose calls write logs: these are left alone."""
+"""Objects whose calls write logs: they are not mutated."""
 _STATIC_CALLS = {"TypeVar", "ContextVar", "NewType", "get_logger", "compile", "Struct"}
 _STATIC_KEYWORDS = {"strict", "frozen", "kw_only", "repr", "name", "exc_info"}
 
@@ -49,10 +49,10 @@ class PythonMutants(ast.NodeVisitor):
         for line in source.splitlines(keepends=True):
             self._starts.append(self._starts[-1] + len(line))
 
-    # Which parts are left alone: documents, types, logs, interfaces.
+    # Parts that are not mutated: docstrings, types, logs, interfaces.
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        """Leave interfaces alone, and in other classes the bases and keywords."""
+        """Skip interfaces and, in other classes, bases and keywords."""
         if not any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases):
             self._all(node.body)
 
@@ -62,7 +62,7 @@ class PythonMutants(ast.NodeVisitor):
         self._all(node.body)
 
     def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
-        """Change the same."""
+        """Change the same parts as in a function."""
         self.visit_FunctionDef(node)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
@@ -71,12 +71,12 @@ class PythonMutants(ast.NodeVisitor):
             self.visit(node.value)
 
     def visit(self, node: ast.AST) -> None:
-        """Leave these alone as a whole."""
+        """Skip these completely."""
         if not isinstance(node, _LEFT_ALONE):
             super().visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> None:
-        """Leave out a call whose value is not used."""
+        """Remove a call whose value is not used."""
         if isinstance(node.value, ast.Constant) or self._is_silent(node.value):
             return
         self._put("statement left out", node, "pass")
@@ -85,7 +85,7 @@ class PythonMutants(ast.NodeVisitor):
     # Statements.
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        """Leave out an assignment to an attribute or an element."""
+        """Remove an assignment to an attribute or an element."""
         names = {target.id for target in node.targets if isinstance(target, ast.Name)}
         if "__slots__" in names or (isinstance(node.value, ast.Subscript) and names and names.pop().istitle()):
             return
@@ -94,14 +94,14 @@ class PythonMutants(ast.NodeVisitor):
         self.visit(node.value)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
-        """Leave out, or turn round, a change in place."""
+        """Remove or invert an in-place change."""
         self._put("statement left out", node, "pass")
         if (pair := _OTHER_OPERATOR.get(type(node.op))) is not None:
             self._between("operator", node.target, node.value, pair[0] + "=", pair[1] + "=")
         self.visit(node.value)
 
     def visit_Delete(self, node: ast.Delete) -> None:
-        """Leave out a deletion; that of a name says that an argument is not used."""
+        """Remove a deletion, except of a name, which only marks an unused argument."""
         if any(not isinstance(target, ast.Name) for target in node.targets):
             self._put("statement left out", node, "pass")
 
@@ -114,32 +114,32 @@ class PythonMutants(ast.NodeVisitor):
             self.visit(node.value)
 
     def visit_Break(self, node: ast.Break) -> None:
-        """Go on instead."""
+        """Remove a `break`."""
         self._put("statement left out", node, "pass")
 
     def visit_Continue(self, node: ast.Continue) -> None:
-        """End the pass instead."""
+        """Remove a `continue`."""
         self._put("statement left out", node, "pass")
 
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
-        """Let the exception pass."""
+        """Re-raise the exception instead of handling it."""
         if not isinstance(node.body[0], ast.Raise):
             self._replace("handler left out", self._start(node.body[0]), self._stop(node.body[-1]), "raise")
         self._all(node.body)
 
     def visit_If(self, node: ast.If | ast.IfExp) -> None:
-        """Turn the condition round."""
+        """Invert the condition."""
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             return
         self._negate(node.test)
         self.generic_visit(node)
 
     def visit_IfExp(self, node: ast.IfExp) -> None:
-        """Turn the condition round."""
+        """Invert the condition."""
         self.visit_If(node)
 
     def visit_While(self, node: ast.While) -> None:
-        """Turn the condition round, but not that of an endless loop."""
+        """Invert the condition, except of an endless loop."""
         if not isinstance(node.test, ast.Constant):
             self._negate(node.test)
             self.visit(node.test)
@@ -148,27 +148,27 @@ class PythonMutants(ast.NodeVisitor):
     # Expressions.
 
     def visit_comprehension(self, node: ast.comprehension) -> None:
-        """Turn filters round."""
+        """Invert filters."""
         for test in node.ifs:
             self._negate(test)
         self.generic_visit(node)
 
     def visit_Compare(self, node: ast.Compare) -> None:
-        """Move or turn a bound."""
+        """Move or invert a bound."""
         operands = [node.left, *node.comparators]
         for left, operator, right in zip(operands, node.ops, operands[1:], strict=False):
             self._between("comparison", left, right, *_OTHER_COMPARE[type(operator)])
         self.generic_visit(node)
 
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
-        """Join by the other word, or leave one part out."""
+        """Replace the operator, or omit one part."""
         words = ("and", "or") if isinstance(node.op, ast.And) else ("or", "and")
         for left, right in zip(node.values, node.values[1:], strict=False):
             self._between("and/or", left, right, *words)
         self.generic_visit(node)
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
-        """Leave out a sign or a not."""
+        """Remove a sign or a `not`."""
         if isinstance(node.op, ast.Not):
             self._put("not left out", node, f"({self._text(node.operand)})")
         elif isinstance(node.op, ast.USub) and not self._is_ceiling(node):
@@ -185,7 +185,7 @@ class PythonMutants(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
-        """Leave arguments out, double quantities, take the largest for the smallest."""
+        """Omit arguments, double quantities, replace the smallest by the largest."""
         name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
         if self._is_silent(node) or name in _STATIC_CALLS:
             return
@@ -201,7 +201,7 @@ class PythonMutants(ast.NodeVisitor):
                 self.visit(keyword.value)
 
     def visit_Constant(self, node: ast.Constant) -> None:
-        """Another number, by far unless it is small, the other truth value, another word."""
+        """Replace a number, a truth value or a word by another one."""
         match node.value:
             case bool(value):
                 self._put("constant", node, str(not value))
@@ -214,7 +214,7 @@ class PythonMutants(ast.NodeVisitor):
             case bytes(value) if value:
                 self._put("constant", node, repr(value + b"~"))
 
-    # What these are made of.
+    # Helpers.
 
     def _all(self, nodes: list[ast.stmt] | list[ast.expr]) -> None:
         for node in nodes:
@@ -259,7 +259,7 @@ class PythonMutants(ast.NodeVisitor):
 
 
 def python_mutants(path: str, source: bytes) -> Iterator[Mutant]:
-    """Return all mutants of a Python file; a few of them are no program any more."""
+    """Return all mutants of a Python file; a few of them do not compile."""
     visitor = PythonMutants(path, source)
     visitor.visit(ast.parse(source))
     seen: set[tuple[int, int, str]] = set()

@@ -1,11 +1,11 @@
-"""What is mutated, in rooms, and the tests that reach it: the quick ones first, since the first failure ends a run."""
+"""The rooms of mutants, and the tests that cover each: the quick ones first, because the first failure ends a run."""
 
 from fnmatch import fnmatch
 
 import msgspec
 
 _HISTORIES = "tests/simulation/test_simulation.py::test_invariants_hold_for_each_seed[0]"
-"""A tenth of the simulated histories: the others search for the same."""
+"""A tenth of the simulated histories: the others search for the same faults."""
 _LINE = (
     "tests/unit/budget/test_queue.py",
     "tests/unit/budget/test_budget_estimate.py",
@@ -42,7 +42,7 @@ _MODEL = (
 
 
 class Room(msgspec.Struct, frozen=True, kw_only=True):
-    """Files, as patterns, and what tests them."""
+    """Files, as patterns, and the tests that cover them."""
 
     name: str
     files: tuple[str, ...]
@@ -66,12 +66,13 @@ ROOMS = (
     ),
     Room(
         name="script",
-        files=("service/budget/scheduler/scheduler.lua", "service/budget/scheduler/shared.py"),
+        files=("service/budget/scheduler/script/*.lua", "service/budget/scheduler/shared.py"),
         tests=(
             *_CONTRACT,
             "tests/contract/test_scheduler_losses.py",
             "tests/contract/test_scheduler_refunds.py",
             "tests/contract/test_scheduler_reports.py",
+            "tests/contract/test_scheduler_order.py",
             "tests/contract/test_scheduler_sanity.py",
             "tests/contract/test_scheduler_states.py",
             "tests/integration/budget/test_redis_runs.py",
@@ -147,6 +148,7 @@ ROOMS = (
         tests=(
             "tests/http/test_response_cache.py",
             "tests/http/test_response_cache_key.py",
+            "tests/http/test_repeated_heads.py",
             "tests/http/test_middleware.py",
         ),
     ),

@@ -1,7 +1,7 @@
-"""Try a sample of small changes of the code, each against the tests that reach it: `make mutants`.
+"""Try a sample of small changes to the code, each against the tests that cover it: `make mutants`.
 
-A change that no test notices is printed as a diff: write the test that states the right behaviour, or, if nothing that
-could be seen has changed, list it in equivalent.toml with the reason. Works on copies; the tree is not touched.
+A change that no test detects is printed as a diff: write a test that states the right behaviour or, if the change is
+not observable, list it in equivalent.toml with the reason. Works on copies; the tree is not modified.
 """
 
 import argparse
@@ -32,7 +32,7 @@ BASE_TIMEOUT_S = 1_200.0
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a mutant: `word` is killed, survived, equivalent or not tried; `by` is the test that failed."""
+    """The outcome of a mutant: `word` is killed, survived, equivalent or not tried; `by` is the test that failed."""
 
     mutant: Mutant
     room: str
@@ -51,7 +51,7 @@ def mutants_of(room: Room, root: Path = ROOT) -> Iterator[Mutant]:
 
 
 def sampled(room: Room, *, seed: int, count: int, root: Path = ROOT) -> list[Mutant]:
-    """Draw some of a room's mutants: the same ones for the same seed and code."""
+    """Sample some of a room's mutants: the same ones for the same seed and code."""
     every = list(mutants_of(room, root))
     random.Random(f"{seed} {room.name}").shuffle(every)
     programs = (mutant for mutant in every if mutant.is_valid((root / mutant.path).read_bytes()))
@@ -109,7 +109,7 @@ def _report(verdict: Verdict, source: bytes) -> str:
 
 
 def summary(verdicts: Sequence[Verdict]) -> tuple[str, bool]:
-    """Return a table by room, and whether enough were killed of those that were tried and are no equivalents."""
+    """Return a table by room, and whether enough of the tried mutants that are not equivalent were killed."""
     lines = [f"{'room':10} {'killed':>7} {'survived':>9} {'equivalent':>11} {'not tried':>10}"]
     words = ("killed", "survived", "equivalent", "not tried")
     total: Counter[str] = Counter()

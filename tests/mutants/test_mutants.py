@@ -1,4 +1,4 @@
-"""The mutation run itself: what it changes, what it leaves alone, and what it makes of the results."""
+"""The mutation run itself: what it changes, what it skips, and how it evaluates the results."""
 
 from pathlib import Path
 
@@ -43,7 +43,8 @@ def _changes(mutants: list[Mutant], source: bytes) -> set[tuple[str, str]]:
 
 
 def test_python_is_changed_where_it_does_something() -> None:
-    """Conditions, bounds, calls, results, quantities and constants; not documents, logs, types and texts."""
+    """Conditions, bounds, calls, results, quantities and constants are changed; docstrings, logs, types and texts are
+    not."""
     changes = _changes(list(python_mutants("a.py", SOURCE)), SOURCE)
     condition = "if now_s < self.until_s and not self.is_closed:"
     assert changes == {
@@ -66,7 +67,7 @@ def test_python_is_changed_where_it_does_something() -> None:
 
 
 def test_lua_is_changed_outside_of_comments_and_texts() -> None:
-    """Operators, numbers and statements; not the numbers of fields."""
+    """Operators, numbers and statements are changed; field numbers are not."""
     condition = "if x <= 5 and x ~= 'a < b' then"
     assert _changes(list(lua_mutants("a.lua", LUA)), LUA) == {
         (condition, "if x < 5 and x ~= 'a < b' then"),
@@ -80,7 +81,7 @@ def test_lua_is_changed_outside_of_comments_and_texts() -> None:
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
 def test_every_room_has_mutants_and_tests(room: object) -> None:
-    """A file that moves, or a test that is renamed, is missed here and not by a mutation run that finds nothing."""
+    """A moved file or a renamed test fails this test, rather than a mutation run that finds nothing."""
     [found] = [each for each in ROOMS if each is room]
     assert len(list(mutants_of(found))) > 10
     for test in found.tests:
@@ -89,7 +90,7 @@ def test_every_room_has_mutants_and_tests(room: object) -> None:
 
 def test_the_first_room_that_holds_a_file_has_it() -> None:
     """The script is not the model's, although both are in one folder."""
-    for path, name in (("scheduler.lua", "script"), ("policy.py", "model"), ("runs.py", "runs")):
+    for path, name in (("script/give.lua", "script"), ("policy.py", "model"), ("runs.py", "runs")):
         room = room_of(f"service/budget/scheduler/{path}")
         assert room is not None
         assert room.name == name
@@ -97,14 +98,14 @@ def test_the_first_room_that_holds_a_file_has_it() -> None:
 
 
 def test_the_same_seed_draws_the_same_mutants() -> None:
-    """Another seed draws others."""
+    """The same seed draws the same mutants, another seed others."""
     room = ROOMS[0]
     assert sampled(room, seed=1, count=9) == sampled(room, seed=1, count=9)
     assert sampled(room, seed=1, count=9) != sampled(room, seed=2, count=9)
 
 
 def test_every_equivalent_is_still_a_mutant_of_the_code() -> None:
-    """An entry whose line has changed says nothing any more."""
+    """Every entry matches a mutant: an entry whose line has changed is obsolete."""
     for each in listed_equivalents():
         room = room_of(each.path)
         assert room is not None, each
@@ -114,7 +115,7 @@ def test_every_equivalent_is_still_a_mutant_of_the_code() -> None:
 
 
 def test_nine_of_ten_must_be_killed() -> None:
-    """Equivalents count for neither side, and a run that has tried none has shown nothing."""
+    """Equivalents count neither as killed nor as survived, and a run that has tried none fails."""
     mutant = Mutant(path="a.py", kind="constant", start=0, stop=1, text="1")
 
     def verdicts(**counts: int) -> list[Verdict]:

@@ -1,4 +1,4 @@
-"""One copy of the tree in which mutants are tried, one after the other, each in a run of its own."""
+"""A copy of the tree in which mutants are tried one after the other, each in a separate run."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from tests.ports import PORTS_EACH, PORTS_FIRST_VARIABLE
 
 LEFT_OUT = "not (scene or long or browser or proxy or prometheus or helm or cluster)"
 _PORTS_FIRST, _PORTS_LAST = 16_600, 31_600
-"""Above those of the workers of pytest-xdist, below those that the system gives out."""
+"""Above the ports of pytest-xdist's workers, below those that the system assigns."""
 
 
 class Ran(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +42,7 @@ class Trial:
         self._written_s = int(time.time())
 
     def run(self, tests: Sequence[str], *, timeout_s: float, keeps_bytecode: bool = False) -> Ran:
-        """Run tests until the first failure; a run that lasts too long is ended, and has not passed."""
+        """Run tests until the first failure; a run that takes too long is ended and counts as failed."""
         command = (sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=no", "-rfE")
         environ = {
             **os.environ,
@@ -77,14 +77,14 @@ class Trial:
         return Ran(passed=process.returncode == 0, failed=failed, took_s=time.monotonic() - began_s)
 
     def apply(self, mutant: Mutant) -> None:
-        """Write a mutated file, with a time of its own, so that no bytecode of another is taken for it."""
+        """Write a mutated file with a unique time, so that no other mutant's bytecode is used for it."""
         path = self._root / mutant.path
         path.write_bytes(mutant.applied(path.read_bytes()))
         self._written_s += 2
         os.utime(path, (self._written_s, self._written_s))
 
     def restore(self, mutant: Mutant, source: bytes) -> None:
-        """Write the file as it was."""
+        """Restore the file."""
         path = self._root / mutant.path
         path.write_bytes(source)
         self._written_s += 2

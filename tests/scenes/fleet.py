@@ -230,7 +230,7 @@ def path(**query: object) -> str:
 
 
 async def get(port: int, target: str, headers: Mapping[str, str] | None = None, *, method: str = "GET") -> Got:
-    """One request on a connection of its own; cancelling it hangs up."""
+    """Send one request on a new connection; cancelling it disconnects."""
     started_s = time.monotonic()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
@@ -282,7 +282,7 @@ async def fleet(
     release: Release | None = None,
     **sections: Any,
 ) -> AsyncIterator[Fleet]:
-    """Start everything, wait until it is ready and quiet, and end it.
+    """Start everything, wait until it is ready and idle, and stop it at the end.
 
     The upstream refuses ranges longer than `range_max_days`. With a `release`, gateways are started by its Python.
     """

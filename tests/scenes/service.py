@@ -88,7 +88,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @asynccontextmanager
 async def service(replicas: Sequence[Replica]) -> AsyncIterator[Service]:
-    """A Service on a port of its own, with all replicas ready."""
+    """A Service on a free port, with all replicas ready."""
     made = Service(replicas)
     server = await asyncio.start_server(made.connect, "127.0.0.1", 0)
     made.port = server.sockets[0].getsockname()[1]

@@ -1,4 +1,4 @@
-"""The budgets of a fleet whose upstream has forgotten its calls."""
+"""Frees the budgets of a fleet whose upstream was reset."""
 
 from pathlib import Path
 

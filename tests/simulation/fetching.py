@@ -1,14 +1,12 @@
 """Fetches of a block outside of any line: slots, jobs, and a record of the calls of observers."""
 
-from service.budget.line.jobs import Payer
-from service.gateway.call_events import Call, CallEnd
 from service.gateway.fetch import BlockJob, Fetching
 from service.gateway.list_calls import ListCalls
-from service.model.blocks import Block, CachedBlock
-from service.model.cache_keys import BlockKey
-from service.model.origin import NOBODY
+from service.model.blocks import Block, BlockKey, CachedBlock
+from service.model.origin import NOBODY, Payer
 from service.model.queries import Range
 from service.upstream.apps import UpstreamApp
+from service.upstream.call_events import UpstreamCall, UpstreamCallEnd
 from tests.simulation.sim_replica import BLOCK_SIZE
 from tests.simulation.small_world import APP, WALL_S, SmallWorld, query_of
 
@@ -32,13 +30,13 @@ class Watched:
     """Records what observers are called with."""
 
     def __init__(self) -> None:
-        self.ends: list[CallEnd] = []
-        self.begun: list[Call] = []
-        self.traced: list[CallEnd] = []
+        self.ends: list[UpstreamCallEnd] = []
+        self.begun: list[UpstreamCall] = []
+        self.traced: list[UpstreamCallEnd] = []
         self.fields = (("traceparent", "00-abc-def-01"),)
 
-    def begin(self, call: Call) -> "Watched":
-        """See `Tracing.begin`."""
+    def begin(self, call: UpstreamCall) -> "Watched":
+        """See `CallTracing.begin`."""
         self.begun.append(call)
         return self
 
@@ -48,8 +46,8 @@ class Watched:
     def answered(self, status: int) -> None:
         """See `CallTrace.answered`."""
 
-    def end(self, end: CallEnd) -> None:
-        """See `Trace.end`."""
+    def end(self, end: UpstreamCallEnd) -> None:
+        """See `CallTrace.end`."""
         self.traced.append(end)
 
 

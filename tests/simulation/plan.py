@@ -35,7 +35,7 @@ KINDS = (
 
 
 class CallerPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """One caller: what it does, and how often (seconds)."""
+    """One caller: its behaviour, and its interval in seconds."""
 
     name: str
     kind: str
@@ -131,7 +131,7 @@ def _with_settings(plan: Plan, chance: random.Random) -> Plan:
 
 
 def calm(seed: int) -> Plan:
-    """A lasting backlog without any fault: waits are fair and the budget is fully used."""
+    """A lasting backlog without faults: waits are fair and the budget is fully used."""
     chance = random.Random(seed)
     return Plan(
         seed=seed,

@@ -25,7 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=1_000)
     parser.add_argument("--first", type=int, default=1)
-    parser.add_argument("--keep-going", action="store_true", help="name all seeds that fail, in a line each")
+    parser.add_argument("--keep-going", action="store_true", help="print all failing seeds, one per line")
     options = parser.parse_args()
     began_s, requests, failed = time.monotonic(), 0, 0
     for seed in range(options.first, options.first + options.seeds):

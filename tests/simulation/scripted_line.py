@@ -26,7 +26,7 @@ WAY_S = 0.001
 
 
 class Block(JobOfNothing):
-    """A block of an upstream that takes `took_s`; `stored` is what Redis has, `looks` when that was looked at."""
+    """A block of an upstream that takes `took_s`; `stored` is the value in Redis, `looks` the times of lookups."""
 
     def __init__(self, name: str = "b", *, took_s: float = 0.05, connect_s: float = 0.0) -> None:
         super().__init__(name)
@@ -56,7 +56,7 @@ class Block(JobOfNothing):
         self.kept += 1
 
     async def look(self) -> CachedBlock:
-        """Look at what is stored."""
+        """Return the stored value."""
         self.looks.append(asyncio.get_running_loop().time())
         await asyncio.sleep(WAY_S)
         if self.error is not None:
@@ -143,7 +143,7 @@ def in_a_line(scene: Scene, *, grace_s: float = 60.0) -> None:
 def ask(
     line: Line, job: Block, *, patience_s: float = 10.0, caller: str = "x", bound: int = 1_000
 ) -> "asyncio.Task[Fetched | TooLong | LineIsFull]":
-    """Ask for a block."""
+    """Request a block."""
     return asyncio.create_task(line.fetch(job, caller=caller, weight=1.0, patience_s=patience_s, bound=bound))
 
 

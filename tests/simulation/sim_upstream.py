@@ -11,7 +11,7 @@ from service.model.errors import CallsStopped, QueryRefused, Throttled, Upstream
 from service.model.queries import Query, Range
 from service.model.tasks import Listing, Task
 from service.upstream.apps import UpstreamApp
-from service.upstream.call_trace import CallTrace
+from service.upstream.call_events import CallTrace
 from tests.tasks import bare_task
 
 CALL_TIMEOUT_S = 4.0

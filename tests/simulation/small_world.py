@@ -15,10 +15,10 @@ from service.model.errors import CallsStopped
 from service.model.freshness import CacheDirectives, Lifetimes
 from service.model.pages import Chunk, Page, PageRequest
 from service.model.queries import At, FromNow, Query, Range, Slice
-from service.model.streams import Only
+from service.model.streams import TaskFilter
 from service.model.tasks import Listing, Task
 from service.upstream.apps import UpstreamApp
-from service.upstream.call_trace import CallTrace
+from service.upstream.call_events import CallTrace
 from tests.simulation.memory_redis import MemoryRedis
 from tests.simulation.model_scheduler import model_servers
 from tests.simulation.sim_replica import Replica
@@ -153,7 +153,7 @@ class SmallWorld:
         directives: CacheDirectives | None = None,
         waiting_max: int = 50,
         is_absolute: bool = False,
-        only: Only | None = None,
+        only: TaskFilter | None = None,
     ) -> Page:
         """Return a page of the list with this keyword, as this caller gets it from this replica."""
         request = PageRequest(
@@ -162,7 +162,7 @@ class SmallWorld:
             slice=Slice(offset=offset, limit=limit),
             patience_s=patience_s,
             directives=directives or CacheDirectives(),
-            only=only or Only(),
+            only=only or TaskFilter(),
         )
         page: Page = await self.replicas[replica].run(self.replicas[replica].gateway.page(request))
         return page

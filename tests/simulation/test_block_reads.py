@@ -4,7 +4,7 @@ import asyncio
 import gc
 from typing import Any
 
-from service.model.cache_keys import BlockKey
+from service.model.blocks import BlockKey
 from tests.simulation.small_world import SmallWorld, play, query_of
 
 KEY = BlockKey(query=query_of("read"), index=0)

@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from service.budget.line.jobs import CallFailed
-from service.gateway.call_events import Call
 from service.gateway.fetch import FAILING_S
 from service.model.blocks import NOTHING, CachedBlock, RefusedQuery
 from service.model.errors import (
@@ -23,7 +22,8 @@ from service.model.errors import (
 )
 from service.model.freshness import StaleReason
 from service.model.pages import Source
-from service.model.streams import Only
+from service.model.streams import TaskFilter
+from service.upstream.call_events import UpstreamCall
 from tests.simulation.fetching import KEY, Slot, Watched, block_at, fetching_of, job_of
 from tests.simulation.sim_replica import ATTEMPTS, PAUSE_S
 from tests.simulation.small_world import APP, LIFETIMES, RULES, WALL_S, SmallWorld, play
@@ -178,7 +178,7 @@ def test_each_call_is_reported_with_its_payer_its_result_and_its_times(
         assert isinstance(outcome, CallFailed) is (error is not None)
         [end], [call] = watched.ends, watched.begun
         assert watched.traced == [end]
-        assert end.call == call == Call(app=APP, payer=Slot.payer, attempt=2)
+        assert end.call == call == UpstreamCall(app=APP, payer=Slot.payer, attempt=2)
         assert (end.result, end.code) == (result, code)
         assert end.took_s == pytest.approx(0.75)
         assert end.sent_at_s == pytest.approx(begun_s + 0.501, abs=0.01)
@@ -259,7 +259,7 @@ def test_a_filtered_page_fetches_two_blocks_at_a_time_if_two_slots_are_free(call
 
     async def scene(world: SmallWorld) -> None:
         world.upstream.took_s = 0.1
-        page = await world.page(only=Only(statuses=("dispatched",)), patience_s=30)
+        page = await world.page(only=TaskFilter(statuses=("dispatched",)), patience_s=30)
         assert page.total == 0
         sent_s = [call.sent_at_s for call in world.upstream.calls]
         assert len(sent_s) == 4

@@ -8,8 +8,7 @@ import msgspec
 import pytest
 
 from service.cache.purge import HEARD_S, Purge
-from service.model.blocks import Block
-from service.model.cache_keys import BlockKey
+from service.model.blocks import Block, BlockKey
 from service.model.errors import StoreUnavailable
 from tests.blocks import one_task
 from tests.simulation.small_world import APP, OTHER_APP, WALL_S, SmallWorld, play, query_of

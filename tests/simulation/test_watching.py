@@ -11,11 +11,11 @@ from service.budget.scheduler.interfaces import Rules
 from service.model.callers import Caller
 from service.model.freshness import Lifetimes
 from service.model.queries import FromNow, Query, Sort, rfc3339
-from service.model.streams import Only
+from service.model.streams import TaskFilter
 from service.model.tasks import Listing, Task
 from service.settings import WatchSettings
-from service.watch.changes import Added, Changed, Removed
-from service.watch.events import Listed, Reset
+from service.watch.changes import TaskAdded, TaskChanged, TaskRemoved
+from service.watch.events import ListedEvent, ResetEvent
 from service.watch.feeds import Feeds
 from service.watch.version_store import VersionStore
 from tests.simulation import sim_replica
@@ -86,20 +86,20 @@ class Mirror:
 
     async def follow(self, feeds: Feeds, caller_now: Callable[[], Awaitable[Caller]], caller: Caller) -> None:
         """Watch until cancelled."""
-        with feeds.watcher(QUERY, Only(), caller=caller, caller_now=caller_now) as watcher:
+        with feeds.watcher(QUERY, TaskFilter(), caller=caller, caller_now=caller_now) as watcher:
             async for batch in watcher.batches(last_id=None, idle_s=15.0):
                 for each in batch:
                     self.events += 1
                     match each.event:
-                        case Listed(task=task) | Added(task=task):
+                        case ListedEvent(task=task) | TaskAdded(task=task):
                             assert task.labels.id not in self.titles
                             self.titles[task.labels.id] = msgspec.json.decode(task.record)["title"]
-                        case Changed(task=task):
+                        case TaskChanged(task=task):
                             assert task.labels.id in self.titles
                             self.titles[task.labels.id] = msgspec.json.decode(task.record)["title"]
-                        case Removed(id=id_):
+                        case TaskRemoved(id=id_):
                             del self.titles[id_]
-                        case Reset():
+                        case ResetEvent():
                             raise AssertionError("nobody is slow here")
 
 

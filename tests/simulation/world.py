@@ -36,11 +36,11 @@ LOOK_S = 0.1
 TOTAL = 35
 BUDGETS = {budget_name(app, kind): (app, kind) for app in APPS for kind in CallKind}
 SETTLE_S = 4.0
-"""For how long after a fault a slot may be idle: leases of turns, reports and a quiet window."""
+"""How long after a fault a slot may be idle: leases of turns, reports and a quiet window."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a simulation has ended: what was violated, if anything, and what had happened before."""
+    """The result of a simulation: the violation, if any, and the history before it."""
 
     plan: Plan
     violated: str | None

@@ -28,12 +28,13 @@ def test_large_binaries(tmp_path: Path) -> None:
 
 
 def test_long_files(tmp_path: Path) -> None:
-    """A long Python file is found, unless it is listed; a long text is not; a listed file must be long."""
+    """A long file of Python or Lua is found, unless it is listed; a long text is not; a listed file must be long."""
     (tmp_path / "long.py").write_text("x\n" * (LINES_MAX + 1))
+    (tmp_path / "long.lua").write_text("x\n" * (LINES_MAX + 1))
     (tmp_path / "text.md").write_text("x\n" * (LINES_MAX + 1))
     (tmp_path / "short.py").write_text("x\n" * LINES_MAX)
-    faults = list(long_files(tmp_path, ["long.py", "text.md", "short.py"]))
-    assert [fault.partition(":")[0] for fault in faults] == ["long.py", *sorted(LONG_FILES)]
+    faults = list(long_files(tmp_path, ["long.lua", "long.py", "text.md", "short.py"]))
+    assert [fault.partition(":")[0] for fault in faults] == ["long.lua", "long.py", *sorted(LONG_FILES)]
     assert not list(long_files(tmp_path, []))
 
 
@@ -76,5 +77,5 @@ def test_names_of_nothing(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     assert list(names_of_nothing(tmp_path, files)) == [
         "README.md: unit/test_one.py has no test_that",
-        "README.md: there is no docs/gone.md",
+        "README.md: docs/gone.md does not exist",
     ]

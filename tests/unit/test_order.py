@@ -8,7 +8,7 @@ from tests.order import COMPUTING, is_scene, ordered
 
 
 class StandIn:
-    """What the order is made from, of one test."""
+    """The properties of a test that determine its order."""
 
     def __init__(self, name: str, *, scene: bool, shared: bool = False) -> None:
         self.nodeid = name
@@ -22,7 +22,7 @@ class StandIn:
 
 
 def items_of(*, scenes: int, others: int, shared: int = 0) -> list[Any]:
-    """Return so many tests, with some scenes among them that share their gateways."""
+    """Return this many tests, including some scenes that share their gateways."""
     return [
         *(StandIn(f"other {number}", scene=False) for number in range(others)),
         *(StandIn(f"shared {number}", scene=True, shared=True) for number in range(shared)),

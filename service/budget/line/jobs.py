@@ -5,7 +5,7 @@ from typing import Protocol
 import msgspec
 
 from service.model.blocks import CachedBlock
-from service.model.origin import Origin
+from service.model.origin import Payer
 
 
 class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,15 +21,6 @@ class CallFailed(msgspec.Struct, frozen=True, kw_only=True):
     stop: bool = False
     pause_s: float = 0.0
     pause_reason: str = ""
-
-
-class Payer(msgspec.Struct, frozen=True, kw_only=True):
-    """The caller whose turn a call uses, the origin of its first request for the block, and how long that request
-    waited."""
-
-    caller: str
-    origin: Origin
-    waited_s: float
 
 
 class HeldSlot(Protocol):

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 import structlog
 
-from service.budget.line.jobs import CallFailed, Payer
+from service.budget.line.jobs import CallFailed
 from service.budget.line.queue import BlockState, QueuedBlock
 from service.budget.line.waiters import Waiters
 from service.budget.scheduler.interfaces import (
@@ -26,6 +26,7 @@ from service.budget.scheduler.interfaces import (
     Wish,
 )
 from service.model.errors import ShuttingDown, StoreUnavailable, UpstreamUnreachable
+from service.model.origin import Payer
 
 log = structlog.get_logger()
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from service.budget.line.jobs import Fetched, Payer, TooLong
+from service.budget.line.jobs import Fetched, TooLong
 from service.budget.line.queue import BlockState, Queue, QueuedBlock, Waiter
 from service.model.blocks import CachedBlock
-from service.model.origin import NOBODY
+from service.model.origin import NOBODY, Payer
 
 
 class Estimate(Protocol):

@@ -1,1 +1,1 @@
-"""Turns across all replicas: scheduler.lua, its model in Python, and the fallback for both while Redis is away."""
+"""Turns across all replicas: a script in Redis, its model in Python, and the fallback for both while Redis is away."""

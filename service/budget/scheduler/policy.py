@@ -1,4 +1,4 @@
-"""The policy of turns as a plain state machine: the same steps as scheduler.lua, in Python.
+"""The policy of turns as a plain state machine: the same steps as script/, in Python.
 
 Reads no clock and does no I/O. `LocalScheduler` runs on it, and tests use it as the oracle for the script. All times in
 the state are milliseconds on a clock of its own that never goes back and never runs ahead.
@@ -147,12 +147,17 @@ class Policy:
         rows = {}
         for each in waiting:
             if each.count:
-                known = before.rows.get(each.caller) if before and changed is not None else None
-                is_known = known is not None and changed is not None and each.caller not in changed
-                since = known.since if known and is_known else self.now - each.waited_ms
-                rows[each.caller] = ReportRow(
-                    weight=each.weight, count=each.count, since=since, background=each.background
+                known = before.rows.get(each.caller) if before else None
+                row = ReportRow(
+                    weight=each.weight,
+                    count=each.count,
+                    since=self.now - each.waited_ms,
+                    background=each.background,
                 )
+                is_changed = changed is None or each.caller in changed
+                if known and (not is_changed or known.is_same(row)):
+                    row.since = known.since
+                rows[each.caller] = row
         if rows:
             self.reports[replica] = Report(expires=self.now + self.rules.report_lease_ms, rows=rows)
         return rows

@@ -5,9 +5,8 @@ from collections.abc import Iterable
 import msgspec
 
 from service.budget.scheduler.interfaces import WaitingCount
+from service.budget.scheduler.state import SAME_MS
 
-SAME_MS = 20
-"""Ignore differences in the oldest one's time of entry up to this: clock readings and rounding vary."""
 WHOLE_EVERY = 256
 """Every how many ticks to send the whole report, so that any loss is repaired within about a minute."""
 

@@ -1,4 +1,4 @@
-"""The scheduler that all replicas share: scheduler.lua, run through the store's port."""
+"""The scheduler that all replicas share: the script in script/, run through the store's port."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,9 +32,13 @@ from service.model.calls import CallKind, budget_name
 from service.model.errors import StoreUnavailable
 from service.store.interfaces import Store
 
-SOURCE = Path(__file__).with_name("scheduler.lua").read_text(encoding="utf-8")
+PARTS = ("state", "callers", "reports", "slots", "clock", "give", "steps")
+SOURCE = "\n".join((Path(__file__).parent / "script" / f"{name}.lua").read_text(encoding="utf-8") for name in PARTS)
+"""The script is one chunk of Lua: what a part defines, all later ones use."""
 FORMAT = 3
-"""The version of the state in Redis; the same as in scheduler.lua."""
+"""The version of the state in Redis; the same as in script/state.lua."""
+KEYS = ("slots", "tags", "reports", "flights", "shares", "order")
+"""The ends of the names of the script's keys, in its order."""
 RESENDS = 3
 """How often per tick the script may request the whole report."""
 T = TypeVar("T")
@@ -108,7 +112,7 @@ class RedisScheduler:
         self._app = budget_name(app, kind)
         base = f"{prefix}:{{{app}}}:{kind.key_part}"
         self.channel = f"{base}done"
-        self._keys = (f"{base}slots", f"{base}tags", f"{base}reports", f"{base}flights", f"{base}shares")
+        self._keys = tuple(f"{base}{name}" for name in KEYS)
         self._replica = replica
         self._clock_ms = clock_ms
         self._chance = chance

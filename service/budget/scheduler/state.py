@@ -2,6 +2,9 @@
 
 import msgspec
 
+SAME_MS = 20
+"""Ignore differences in the oldest one's time of entry up to this: clock readings and rounding vary."""
+
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """A call's reading of the time: the server's clock and run, and the replica's estimate.
@@ -53,6 +56,11 @@ class ReportRow(msgspec.Struct, kw_only=True):
     count: int
     since: int
     background: bool
+
+    def is_same(self, other: "ReportRow") -> bool:
+        """Return whether the rows are equal but for what clock readings differ by."""
+        ours, theirs = ((row.weight, row.count, row.background) for row in (self, other))
+        return ours == theirs and abs(self.since - other.since) <= SAME_MS
 
 
 class Report(msgspec.Struct, kw_only=True):

@@ -46,7 +46,7 @@ def choose_encoding(accept_encoding: bytes | None, available: tuple[str, ...]) -
     """
     if not accept_encoding:
         return _PLAIN
-    said = _said(accept_encoding)
+    said = _weights(accept_encoding)
     anything = said.get("*", 0.0)
     qualities = {coding: said.get(coding, anything if coding == GZIP else 0.0) for coding in available}
     identity = said.get(IDENTITY, None if "*" not in said or anything > 0 else 0.0)
@@ -59,7 +59,7 @@ def choose_encoding(accept_encoding: bytes | None, available: tuple[str, ...]) -
     return Choice(coding=best, takes_identity=takes_identity)
 
 
-def _said(accept_encoding: bytes) -> dict[str, float]:
+def _weights(accept_encoding: bytes) -> dict[str, float]:
     said: dict[str, float] = {}
     for item in list_items(accept_encoding):
         weight = item.weight

@@ -14,18 +14,18 @@ from service.model.budgets import (
     CallResults,
     Counts,
     RecentCalls,
+    UsageByCaller,
     UsageCounts,
+    UsageInPeriod,
     UsageView,
-    Use,
-    UseInPeriod,
-    Worst,
+    WorstWindows,
 )
 from service.model.pages import Chunk, Page, Source
 from service.model.queries import At, Query, Range, Slice, Sort
-from service.model.streams import Only
+from service.model.streams import TaskFilter
 from service.model.tasks import Task
-from service.watch.changes import Removed
-from service.watch.events import Identified, Listed, Position, Synced, event_id
+from service.watch.changes import TaskRemoved
+from service.watch.events import IdentifiedEvent, ListedEvent, SyncedEvent, WatchPosition, event_id
 from service.watch.versions import watched_task
 from service.web.page_body import body_of
 from service.web.problems.from_errors import (
@@ -40,7 +40,7 @@ from service.web.problems.types import ProblemType
 from service.web.routes.budget import budget_body
 from service.web.routes.usage import usage_body
 from service.web.server_sent_events import encoded_event
-from service.web.stream import Course
+from service.web.stream import StreamProgress
 
 REQUEST_ID = "0f2a6c1e9b7d4c55a3e8f1d2b4c60718"
 
@@ -136,7 +136,7 @@ def stream_examples() -> tuple[str, str]:
         lifetime_s=15.0,
         source=Source.HIT,
     )
-    whole, begun = Course(first, Only()), Course(first, Only())
+    whole, begun = StreamProgress(first, TaskFilter()), StreamProgress(first, TaskFilter())
     problem = problem_of(
         details_of(errors.WaitTooLong(place=42, estimate_s=12.4, patience_s=10.0)), request_id=REQUEST_ID
     )
@@ -155,15 +155,15 @@ def watch_example() -> str:
     """Return the beginning of a watch: one task, the end of the initial list, and a change."""
     task = watched_task(_TASK, sort=Sort.SCHEDULED, known={})
     tag, version = "536349a9", "7ed14eeec6e0cc14"
-    removed = Removed(id=task.labels.id, status="dispatching", reason="filter")
-    position = Position(target="90c3a1d2b4e5f607", base=version, done=1)
+    removed = TaskRemoved(id=task.labels.id, status="dispatching", reason="filter")
+    position = WatchPosition(target="90c3a1d2b4e5f607", base=version, done=1)
     events = (
-        Identified(id=event_id(tag, None), event=Listed(task=task)),
-        Identified(
-            id=event_id(tag, Position(target=version)),
-            event=Synced(count=1, total=1, as_of_ms=1_748_736_000_000, age_s=0.2),
+        IdentifiedEvent(id=event_id(tag, None), event=ListedEvent(task=task)),
+        IdentifiedEvent(
+            id=event_id(tag, WatchPosition(target=version)),
+            event=SyncedEvent(count=1, total=1, as_of_ms=1_748_736_000_000, age_s=0.2),
         ),
-        Identified(id=event_id(tag, position), event=removed),
+        IdentifiedEvent(id=event_id(tag, position), event=removed),
     )
     return b"".join(encoded_event(each, problem=_problem) for each in events).decode()
 
@@ -186,7 +186,7 @@ def budget_example() -> Any:
         free=0,
         pause_s=0.0,
         pause_reason="",
-        worst=Worst(minute=5, hour=5),
+        worst=WorstWindows(minute=5, hour=5),
         callers=(CallerStanding(name="reports", waiting=2, oldest_s=0.41, tally=own),),
         others=CallerStanding(name=None, waiting=17, oldest_s=3.2, tally=others),
     )
@@ -204,8 +204,8 @@ def usage_example() -> Any:
         redis_away=False,
         since_s=since_s,
         until_s=since_s + 84,
-        callers=(Use(name="reports", counts=first + second),),
-        minutes=(UseInPeriod(start_s=since_s, counts=first), UseInPeriod(start_s=since_s + 60, counts=second)),
+        callers=(UsageByCaller(name="reports", counts=first + second),),
+        minutes=(UsageInPeriod(start_s=since_s, counts=first), UsageInPeriod(start_s=since_s + 60, counts=second)),
     )
     return msgspec.json.decode(msgspec.json.encode(usage_body(view)))
 

@@ -12,22 +12,22 @@ from service.model.queries import Sort
 from service.model.tasks import Task
 from service.web.page_body import Envelope
 from service.web.problems.from_errors import Problem
-from service.web.routes.apps import Apps
+from service.web.routes.apps import AppsBody
 from service.web.routes.budget import (
-    Budget,
-    Pause,
-    RecentUpstreamCalls,
-    Share,
-    Slots,
-    UpstreamCalls,
-    Used,
-    Waiting,
-    WorstWindow,
+    BudgetBody,
+    PauseBody,
+    RecentUpstreamCallsBody,
+    ShareBody,
+    SlotsBody,
+    UpstreamCallsBody,
+    UsedBody,
+    WaitingBody,
+    WorstWindowBody,
 )
-from service.web.routes.cache import Dropped
-from service.web.routes.state import Live, Ready, Version
-from service.web.routes.usage import CallerUsage, HourUsage, MinuteUsage, Spent, Usage
-from service.web.stream import End, LastLine
+from service.web.routes.cache import DroppedBody
+from service.web.routes.state import LiveBody, ReadyBody, VersionBody
+from service.web.routes.usage import CallerUsageBody, HourUsageBody, MinuteUsageBody, SpentBody, UsageBody
+from service.web.stream import LastLine, StreamEnd
 
 Json = dict[str, Any]
 """A JSON object within the contract."""
@@ -267,48 +267,48 @@ def schemas() -> Json:
     page["required"].append("tasks")
     return {
         "App": _object(AppInfo, {"name": {"type": "string"}, "region": {"type": ["string", "null"]}}),
-        "AppList": _object(Apps, {"apps": {"type": "array", "items": {"$ref": "#/components/schemas/App"}}})
+        "AppList": _object(AppsBody, {"apps": {"type": "array", "items": {"$ref": "#/components/schemas/App"}}})
         | {"description": "The apps that a caller may read."},
-        "Budget": _object(Budget, _BUDGET)
+        "Budget": _object(BudgetBody, _BUDGET)
         | {
             "description": "An app's calls of one kind: how many are free, which callers are waiting for them, and "
             "which have used them."
         },
         "CallKind": _CALL,
-        "CallerUsage": _object(CallerUsage, _CALLER_USAGE),
+        "CallerUsage": _object(CallerUsageBody, _CALLER_USAGE),
         "Contract": {"type": "object", "description": "An OpenAPI document."},
-        "Dropped": _object(Dropped, _DROPPED),
-        "End": _object(End, _END),
+        "Dropped": _object(DroppedBody, _DROPPED),
+        "End": _object(StreamEnd, _END),
         "Fault": _object(Fault, _FAULT),
-        "HourUsage": _object(HourUsage, _HOUR_USAGE),
+        "HourUsage": _object(HourUsageBody, _HOUR_USAGE),
         "LastLine": _object(LastLine, {"end": {"$ref": "#/components/schemas/End"}}),
-        "Liveness": _object(Live, {"live": {"const": True}}),
-        "MinuteUsage": _object(MinuteUsage, _MINUTE_USAGE),
+        "Liveness": _object(LiveBody, {"live": {"const": True}}),
+        "MinuteUsage": _object(MinuteUsageBody, _MINUTE_USAGE),
         "Page": page | {"description": "One slice of a list, with the query that it answers."},
-        "Pause": _object(Pause, _PAUSE),
+        "Pause": _object(PauseBody, _PAUSE),
         "Problem": _object(Problem, _PROBLEM),
-        "Readiness": _object(Ready, _READY),
+        "Readiness": _object(ReadyBody, _READY),
         "RecentUpstreamCalls": _object(
-            RecentUpstreamCalls,
+            RecentUpstreamCallsBody,
             {name: {"$ref": "#/components/schemas/UpstreamCalls"} for name in ("last_minute", "last_hour")},
         ),
-        "Share": _object(Share, _SHARE),
-        "Slots": _object(Slots, _SLOTS),
+        "Share": _object(ShareBody, _SHARE),
+        "Slots": _object(SlotsBody, _SLOTS),
         "Sort": _SORT,
-        "Spent": _object(Spent, _SPENT),
+        "Spent": _object(SpentBody, _SPENT),
         "Task": _object(Task, _TASK),
-        "UpstreamCalls": _object(UpstreamCalls, _UPSTREAM_CALLS),
-        "Usage": _object(Usage, _USAGE),
-        "Used": _object(Used, _USED),
-        "Version": _object(Version, {"name": {"const": "taskgate"}, "version": {"type": "string"}}),
+        "UpstreamCalls": _object(UpstreamCallsBody, _UPSTREAM_CALLS),
+        "Usage": _object(UsageBody, _USAGE),
+        "Used": _object(UsedBody, _USED),
+        "Version": _object(VersionBody, {"name": {"const": "taskgate"}, "version": {"type": "string"}}),
         "Waiting": _object(
-            Waiting,
+            WaitingBody,
             {
                 "count": _COUNT | {"description": "Blocks waiting for a turn."},
                 "oldest_seconds": {"type": "number", "minimum": 0},
             },
         ),
-        "WorstWindow": _object(WorstWindow, _WORST_WINDOW),
+        "WorstWindow": _object(WorstWindowBody, _WORST_WINDOW),
     }
 
 
@@ -333,7 +333,13 @@ def _object(struct: type[msgspec.Struct], texts: Json) -> Json:
 
 
 _SHAPES = frozenset(("$ref", "oneOf", "const", "items", "additionalProperties"))
-_RENAMED = {"AppInfo": "App", "Apps": "AppList", "Live": "Liveness", "Ready": "Readiness"}
+_RENAMED = {
+    "AppInfo": "App",
+    "AppsBody": "AppList",
+    "LiveBody": "Liveness",
+    "ReadyBody": "Readiness",
+    "StreamEnd": "End",
+}
 
 
 def _merged(derived: Json, text: Json) -> Json:
@@ -348,7 +354,7 @@ def _tidied(member: Json, *, is_null_sent: bool) -> Json:
     member = {key: value for key, value in member.items() if key != "default"}
     if "$ref" in member:
         name = member["$ref"]
-        return {"$ref": f"#/components/schemas/{_RENAMED.get(name, name)}"}
+        return {"$ref": f"#/components/schemas/{_RENAMED.get(name, name.removesuffix('Body'))}"}
     if "items" in member:
         return member | {"items": _tidied(member["items"], is_null_sent=is_null_sent)}
     options: list[Json] = member.get("anyOf", [])

@@ -11,7 +11,7 @@ from service.model.errors import TaskgateError
 from service.observe.outcomes import outcome_of_problem
 from service.observe.request import RequestContext
 from service.web.answers import Answer
-from service.web.context import request_context
+from service.web.context import context_of
 from service.web.headers.ratelimit import ratelimit
 from service.web.problems.from_errors import (
     Problem,
@@ -32,7 +32,7 @@ def on_taskgate_error(request: Request[Any, Any, Any], exc: TaskgateError) -> Re
     details = details_of(exc)
     if details.kind.status == 500:
         return on_failure(request, exc)
-    context = request_context(request)
+    context = context_of(request.scope)
     answer = _answer(details, context)
     if exc.budget is not None and context.app is not None:
         fields = answer.headers + ratelimit(context.app, exc.budget)
@@ -46,7 +46,7 @@ def on_http_error(request: Request[Any, Any, Any], exc: HTTPException) -> Respon
         return on_failure(request, exc)
     details = details_of_status(exc.status_code)
     allow = (exc.headers or {}).get("allow")
-    response = _response(_answer(details, request_context(request)))
+    response = _response(_answer(details, context_of(request.scope)))
     if allow is not None:
         response.headers["allow"] = allow
     return response
@@ -54,7 +54,7 @@ def on_http_error(request: Request[Any, Any, Any], exc: HTTPException) -> Respon
 
 def on_failure(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
     """Log an unexpected exception with its traceback and return a 500 without details."""
-    return _response(failure_answer(request_context(request), exc))
+    return _response(failure_answer(context_of(request.scope), exc))
 
 
 def failure_answer(context: RequestContext, exc: BaseException) -> Answer:

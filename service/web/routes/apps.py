@@ -12,7 +12,7 @@ from service.web.identify import identify
 from service.web.interfaces import Callers, GatewayAPI
 
 
-class Apps(msgspec.Struct, frozen=True, kw_only=True):
+class AppsBody(msgspec.Struct, frozen=True, kw_only=True):
     """The body."""
 
     apps: tuple[AppInfo, ...]
@@ -25,6 +25,6 @@ def apps_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
     async def list_apps(request: Request[Any, Any, Any]) -> Reply:
         """Return the caller's apps, sorted by name."""
         caller, _ = await identify(request.scope, callers)
-        return Reply(json_answer(Apps(apps=gateway.apps(caller))))
+        return Reply(json_answer(AppsBody(apps=gateway.apps(caller))))
 
     return list_apps

@@ -16,7 +16,7 @@ from service.web.identify import identify
 from service.web.interfaces import Callers, GatewayAPI
 
 
-class Slots(msgspec.Struct, frozen=True, kw_only=True):
+class SlotsBody(msgspec.Struct, frozen=True, kw_only=True):
     """The number of calls that may be made in any window, and of those that could be made immediately."""
 
     total: int
@@ -24,58 +24,58 @@ class Slots(msgspec.Struct, frozen=True, kw_only=True):
     window_seconds: float
 
 
-class WorstWindow(msgspec.Struct, frozen=True, kw_only=True):
+class WorstWindowBody(msgspec.Struct, frozen=True, kw_only=True):
     """The largest number of calls in one window of the clock; windows of one second are whole seconds."""
 
     last_minute: int
     last_hour: int
 
 
-class Pause(msgspec.Struct, frozen=True, kw_only=True):
+class PauseBody(msgspec.Struct, frozen=True, kw_only=True):
     """How long no call will be made, and why."""
 
     seconds: float
     reason: str | None
 
 
-class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+class WaitingBody(msgspec.Struct, frozen=True, kw_only=True):
     """The number of blocks being waited for, and the longest wait."""
 
     count: int
     oldest_seconds: float
 
 
-class Used(msgspec.Struct, frozen=True, kw_only=True):
+class UsedBody(msgspec.Struct, frozen=True, kw_only=True):
     """Usage within a recent period."""
 
     turns: int
     joined: int
 
 
-class Share(msgspec.Struct, frozen=True, kw_only=True):
+class ShareBody(msgspec.Struct, frozen=True, kw_only=True):
     """One caller's waiting blocks and usage; without a name, those of all callers not listed by name."""
 
     caller: str | None
-    waiting: Waiting
-    last_minute: Used
-    last_hour: Used
+    waiting: WaitingBody
+    last_minute: UsedBody
+    last_hour: UsedBody
 
 
-class UpstreamCalls(msgspec.Struct, frozen=True, kw_only=True):
+class UpstreamCallsBody(msgspec.Struct, frozen=True, kw_only=True):
     """Outcomes of the upstream calls within a period; `failed` by result."""
 
     ok: int
     failed: Mapping[str, int]
 
 
-class RecentUpstreamCalls(msgspec.Struct, frozen=True, kw_only=True):
+class RecentUpstreamCallsBody(msgspec.Struct, frozen=True, kw_only=True):
     """Upstream calls within the last minute and hour, over all replicas."""
 
-    last_minute: UpstreamCalls
-    last_hour: UpstreamCalls
+    last_minute: UpstreamCallsBody
+    last_hour: UpstreamCallsBody
 
 
-class Budget(msgspec.Struct, frozen=True, kw_only=True):
+class BudgetBody(msgspec.Struct, frozen=True, kw_only=True):
     """The body."""
 
     app: str
@@ -83,13 +83,13 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     state: ServingState
     state_detail: str
     last_success_at: str | None
-    calls: RecentUpstreamCalls
+    calls: RecentUpstreamCallsBody
     redis: Literal["ok", "away"]
-    slots: Slots
-    worst_window: WorstWindow
-    pause: Pause | None
-    callers: tuple[Share, ...]
-    others: Share
+    slots: SlotsBody
+    worst_window: WorstWindowBody
+    pause: PauseBody | None
+    callers: tuple[ShareBody, ...]
+    others: ShareBody
 
 
 def budget_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
@@ -106,40 +106,42 @@ def budget_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
     return show_budget
 
 
-def budget_body(view: BudgetView) -> Budget:
+def budget_body(view: BudgetView) -> BudgetBody:
     """Convert the view to the response body."""
-    pause = None if view.pause_s is None else Pause(seconds=round(view.pause_s, 3), reason=view.pause_reason or None)
+    pause = (
+        None if view.pause_s is None else PauseBody(seconds=round(view.pause_s, 3), reason=view.pause_reason or None)
+    )
     success_ms = view.recent.last_success_ms
-    return Budget(
+    return BudgetBody(
         app=view.app,
         call=view.kind,
         state=view.condition.state,
         state_detail=view.condition.detail,
         last_success_at=None if success_ms is None else rfc3339(success_ms // 1000),
-        calls=RecentUpstreamCalls(
+        calls=RecentUpstreamCallsBody(
             last_minute=_upstream_calls(view.recent.minute), last_hour=_upstream_calls(view.recent.hour)
         ),
         redis="away" if view.redis_away else "ok",
-        slots=Slots(total=view.calls, free=view.free, window_seconds=view.window_s),
-        worst_window=WorstWindow(last_minute=view.worst.minute, last_hour=view.worst.hour),
+        slots=SlotsBody(total=view.calls, free=view.free, window_seconds=view.window_s),
+        worst_window=WorstWindowBody(last_minute=view.worst.minute, last_hour=view.worst.hour),
         pause=pause,
         callers=tuple(_share(party) for party in view.callers),
         others=_share(view.others),
     )
 
 
-def _share(party: CallerStanding) -> Share:
-    return Share(
+def _share(party: CallerStanding) -> ShareBody:
+    return ShareBody(
         caller=party.name,
-        waiting=Waiting(count=party.waiting, oldest_seconds=round(party.oldest_s, 3)),
+        waiting=WaitingBody(count=party.waiting, oldest_seconds=round(party.oldest_s, 3)),
         last_minute=_used(party.tally.minute),
         last_hour=_used(party.tally.hour),
     )
 
 
-def _upstream_calls(results: CallResults) -> UpstreamCalls:
-    return UpstreamCalls(ok=results.ok, failed=dict(results.failed))
+def _upstream_calls(results: CallResults) -> UpstreamCallsBody:
+    return UpstreamCallsBody(ok=results.ok, failed=dict(results.failed))
 
 
-def _used(counts: Counts) -> Used:
-    return Used(turns=counts.turns, joined=counts.joined)
+def _used(counts: Counts) -> UsedBody:
+    return UsedBody(turns=counts.turns, joined=counts.joined)

@@ -15,7 +15,7 @@ from service.web.query_string import read_query_string
 _KNOWN = {b"app": "app"}
 
 
-class Dropped(msgspec.Struct, frozen=True, kw_only=True):
+class DroppedBody(msgspec.Struct, frozen=True, kw_only=True):
     """What was dropped."""
 
     app: str
@@ -38,6 +38,6 @@ def cache_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
             raise BadRequest(*faults)
         dropped = await gateway.drop(texts["app"])
         context.app = texts["app"]
-        return Reply(json_answer(Dropped(app=texts["app"], dropped=dropped)))
+        return Reply(json_answer(DroppedBody(app=texts["app"], dropped=dropped)))
 
     return drop_blocks

@@ -9,7 +9,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from service.web.answers import HTML, TEXT, Answer, Reply
-from service.web.context import request_context
+from service.web.context import context_of
 from service.web.headers.accept import choose_media_type
 from service.web.problems.types import KINDS, ProblemType
 
@@ -39,7 +39,7 @@ def problem_routes() -> tuple[HTTPRouteHandler, ...]:
 
 def _listed(request: Request[Any, Any, Any], kinds: tuple[ProblemType, ...]) -> Answer:
     """Return HTML to browsers and plain text to other clients."""
-    wants_html = choose_media_type(request_context(request).fields.get(b"accept"), _FORMS) == _FORMS[1]
+    wants_html = choose_media_type(context_of(request.scope).fields.get(b"accept"), _FORMS) == _FORMS[1]
     return Answer(
         status=200,
         headers=(

@@ -9,13 +9,13 @@ from service.web.answers import Reply, json_answer
 from service.web.interfaces import GatewayAPI
 
 
-class Live(msgspec.Struct, frozen=True, kw_only=True):
+class LiveBody(msgspec.Struct, frozen=True, kw_only=True):
     """The process responds."""
 
     live: bool = True
 
 
-class Ready(msgspec.Struct, frozen=True, kw_only=True):
+class ReadyBody(msgspec.Struct, frozen=True, kw_only=True):
     """Whether requests can be served, and for how many apps fetches are possible now."""
 
     ready: bool
@@ -24,7 +24,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     apps_total: int
 
 
-class Version(msgspec.Struct, frozen=True, kw_only=True):
+class VersionBody(msgspec.Struct, frozen=True, kw_only=True):
     """The running release."""
 
     name: str
@@ -33,8 +33,8 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 
 def state_routes(gateway: GatewayAPI) -> tuple[HTTPRouteHandler, ...]:
     """Return the three routes."""
-    live = Reply(json_answer(Live()))
-    version = Reply(json_answer(Version(name="taskgate", version=__version__)))
+    live = Reply(json_answer(LiveBody()))
+    version = Reply(json_answer(VersionBody(name="taskgate", version=__version__)))
 
     @get("/livez")
     async def livez() -> Reply:
@@ -45,7 +45,7 @@ def state_routes(gateway: GatewayAPI) -> tuple[HTTPRouteHandler, ...]:
     async def readyz() -> Reply:
         """Return the readiness known to the gateway; makes no calls."""
         readiness = gateway.readiness()
-        body = Ready(
+        body = ReadyBody(
             ready=readiness.ready,
             redis=readiness.redis,
             apps_ok=sum(app.ok for app in readiness.apps),

@@ -13,7 +13,7 @@ from service.model.pages import PageRequest
 from service.observe.outcomes import TASKS_ROUTE, outcome_of_answer
 from service.observe.request import UNROUTED, RequestContext
 from service.web.answers import JSON, Answer, Reply, Silence
-from service.web.event_stream import Watch
+from service.web.event_stream import WatchEndpoint
 from service.web.hangup import unless_hung_up
 from service.web.headers.accept import choose_media_type
 from service.web.headers.cache_control import cache_directives_of, patience_of
@@ -68,7 +68,7 @@ class TasksEndpoint:
         settings: Callable[[], WebSettings],
         *,
         clock: Callable[[], float],
-        watch: Watch,
+        watch: WatchEndpoint,
         in_flight: InFlight,
         encodings: Encodings,
     ) -> None:

@@ -24,7 +24,7 @@ _AN_HOUR_AGO = FromNow(offset_s=-_HOUR_S)
 _CALLER_MAX = 128
 
 
-class Spent(msgspec.Struct, frozen=True, kw_only=True):
+class SpentBody(msgspec.Struct, frozen=True, kw_only=True):
     """Requests for tasks, their outcomes, the calls that they used and saved, and watches."""
 
     requests: int
@@ -42,28 +42,28 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     resets: int
 
 
-class CallerUsage(msgspec.Struct, frozen=True, kw_only=True):
+class CallerUsageBody(msgspec.Struct, frozen=True, kw_only=True):
     """The usage of one caller."""
 
     caller: str
-    used: Spent
+    used: SpentBody
 
 
-class MinuteUsage(msgspec.Struct, frozen=True, kw_only=True):
+class MinuteUsageBody(msgspec.Struct, frozen=True, kw_only=True):
     """The usage within one minute."""
 
     start: str
-    used: Spent
+    used: SpentBody
 
 
-class HourUsage(msgspec.Struct, frozen=True, kw_only=True):
+class HourUsageBody(msgspec.Struct, frozen=True, kw_only=True):
     """The usage within one hour."""
 
     start: str
-    used: Spent
+    used: SpentBody
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class UsageBody(msgspec.Struct, frozen=True, kw_only=True):
     """The body."""
 
     app: str
@@ -72,10 +72,10 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     redis: Literal["ok", "away"]
     since: str
     until: str
-    total: Spent
-    callers: tuple[CallerUsage, ...]
-    minutes: tuple[MinuteUsage, ...]
-    hours: tuple[HourUsage, ...]
+    total: SpentBody
+    callers: tuple[CallerUsageBody, ...]
+    minutes: tuple[MinuteUsageBody, ...]
+    hours: tuple[HourUsageBody, ...]
 
 
 def usage_parameters() -> tuple[Parameter[Any], ...]:
@@ -138,10 +138,10 @@ def usage_route(gateway: GatewayAPI, callers: Callers, *, clock: Callable[[], fl
     return show_usage
 
 
-def usage_body(view: UsageView) -> Usage:
+def usage_body(view: UsageView) -> UsageBody:
     """Convert the view to the response body."""
     total = sum((use.counts for use in view.callers), Counts())
-    return Usage(
+    return UsageBody(
         app=view.app,
         call=view.kind,
         caller=view.only,
@@ -149,14 +149,14 @@ def usage_body(view: UsageView) -> Usage:
         since=rfc3339(view.since_s),
         until=rfc3339(view.until_s),
         total=_spent(total),
-        callers=tuple(CallerUsage(caller=use.name, used=_spent(use.counts)) for use in view.callers),
-        minutes=tuple(MinuteUsage(start=rfc3339(part.start_s), used=_spent(part.counts)) for part in view.minutes),
-        hours=tuple(HourUsage(start=rfc3339(part.start_s), used=_spent(part.counts)) for part in view.hours),
+        callers=tuple(CallerUsageBody(caller=use.name, used=_spent(use.counts)) for use in view.callers),
+        minutes=tuple(MinuteUsageBody(start=rfc3339(part.start_s), used=_spent(part.counts)) for part in view.minutes),
+        hours=tuple(HourUsageBody(start=rfc3339(part.start_s), used=_spent(part.counts)) for part in view.hours),
     )
 
 
-def _spent(counts: Counts) -> Spent:
-    return Spent(
+def _spent(counts: Counts) -> SpentBody:
+    return SpentBody(
         requests=counts.requests,
         hits=counts.hits,
         joins=counts.joined,

@@ -1,7 +1,7 @@
-"""FastAPI on uvicorn with redis-py; runs in an environment of its own (requirements/bench.txt).
+"""FastAPI on uvicorn with redis-py; runs in a separate environment (requirements/bench.txt).
 
-`/tasks` costs one GET. With `locked` as third argument, each address is a page of its own; a missing one is fetched
-by the request that gets redis-py's lock, while the others wait.
+`/tasks` costs one GET. With `locked` as third argument, each address is a separate page; a missing one is fetched by
+the request that gets redis-py's lock, while the others wait.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ async def tasks(
 
 
 async def fetch(key: str) -> bytes:
-    """Fetch a page from an upstream that answers after 20 ms and takes no processor time."""
+    """Fetch a page from an upstream that answers after 20 ms and takes no CPU time."""
     await asyncio.sleep(UPSTREAM_S)
     page: bytes = await client.get("page")
     await client.set(key, page, ex=3600)

@@ -20,7 +20,7 @@ from service.model.pages import Obtained, Page, Source
 from service.model.queries import At, Query, Range, Slice
 from service.model.tasks import Listing, Task
 from service.observe.access_log import AccessLog, log_requests
-from service.observe.batch import BATCH_MAX, BatchedObservers, OnBatch
+from service.observe.batch import BATCH_MAX, BatchedObservers, OnRequestBatch
 from service.observe.request import RequestContext, RequestRecord
 from service.settings import AppSettings, CallerSettings, RedisSettings, Settings
 from service.telemetry.logs import configure
@@ -149,12 +149,12 @@ def of_a_hit() -> list[tuple[str, str]]:
     ]
 
 
-def _listened_us(listener: OnBatch) -> float:
+def _listened_us(listener: OnRequestBatch) -> float:
     records = [observed()] * BATCH_MAX
     return each_us(lambda: listener(records), times=20, rounds=50) / BATCH_MAX
 
 
-async def _replayed(callers: Authenticator, authorization: bytes, listeners: Sequence[OnBatch]) -> float:
+async def _replayed(callers: Authenticator, authorization: bytes, listeners: Sequence[OnRequestBatch]) -> float:
     headers = (
         (b"etag", b'"7f9d7634ddd1b7526d05d98eeb6da9b5"'),
         (b"cache-control", b"private, max-age=600"),

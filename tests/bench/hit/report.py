@@ -25,7 +25,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """All rows, the greatest rate of a hit, and the measurements at half of it: of a hit, and of the bare app.
+    """All rows, the maximum rate of a hit, and the measurements at half of it: of a hit, and of the bare app.
 
     `mixed` is what the mixed load costs FastAPI with a lock, and the gateway, at the same low rate; None without it.
     """

@@ -46,7 +46,7 @@ ROUND_S = 2.0
 MIXED_ROUNDS = 5
 MIXED_S = 4.0
 SLOW_RATE = 500.0
-"""Requests a second that the slowest of the servers has no difficulty with."""
+"""Requests a second that even the slowest server handles easily."""
 AT_ONCE = 16
 SPOILT_MAX = 2
 """How many rounds of a comparison may be repeated because requests failed, such as by a pause of a shared machine."""
@@ -105,7 +105,7 @@ class Comparison:
         )
 
     def at_half(self, port: int) -> tuple[float, Measured]:
-        """Return the greatest rate of a hit, and the measurements at half of it."""
+        """Return the maximum rate of a hit, and the measurements at half of it."""
         load = Load(seconds=ROUND_S)
         greatest = max(wrk(port, load).rate for _ in range(3))
         paced = Load(seconds=ROUND_S, script=paced_script(self._directory, rate=greatest / 2))

@@ -1,4 +1,4 @@
-"""Checks of our own for Schemathesis, which loads this file by its name in `SCHEMATHESIS_HOOKS`."""
+"""Additional checks for Schemathesis, which loads this file by its name in `SCHEMATHESIS_HOOKS`."""
 
 import schemathesis
 
@@ -17,7 +17,7 @@ OF_THE_CONNECTION = {
 def no_undocumented_headers(
     ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
 ) -> None:
-    """An answer of a documented status carries no field that the contract does not name."""
+    """A response with a documented status has no header field that the contract does not name."""
     responses = case.operation.definition.raw["responses"]
     documented = responses.get(str(response.status_code))
     if documented is not None and "$ref" in documented:

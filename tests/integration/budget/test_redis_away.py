@@ -109,7 +109,8 @@ async def _more(sent_s: list[float], count: int) -> None:
 
 
 async def test_sharing_replicas_keep_the_limit_and_go_on(own_valkey: Server) -> None:
-    """With Redis killed and started empty no window holds more than N calls, and calls go on, alone and together."""
+    """With Redis killed and restarted empty, no window has more than N calls, and calls continue, separately and
+    shared."""
     sent_s: list[float] = []
     async with replicas(own_valkey, sent_s, shares=True) as both:
         await _more(sent_s, 8)
@@ -123,7 +124,7 @@ async def test_sharing_replicas_keep_the_limit_and_go_on(own_valkey: Server) -> 
 
 
 async def test_a_frozen_redis_keeps_its_state_and_the_limit(own_valkey: Server) -> None:
-    """Stopped for seconds and let go on, Redis remembers free slots: still no window holds more than N calls."""
+    """Redis, frozen for seconds and resumed, remembers free slots: still no window has more than N calls."""
     sent_s: list[float] = []
     async with replicas(own_valkey, sent_s, shares=True) as both:
         await _more(sent_s, 8)

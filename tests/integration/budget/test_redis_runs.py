@@ -1,4 +1,4 @@
-"""Data that Redis loses, refuses or garbles under a scheduler costs one quiet window, never a call too many."""
+"""Data that Redis loses, refuses or garbles under a scheduler costs one quiet window, but never exceeds the limit."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ from service.store.redis_store import RedisStore
 from tests.servers import BINARIES, Guarded, Server, eventually
 
 RULES = Rules(calls=3, window_ms=60, transit_ms=30, ahead_ms=0, fetch_lease_ms=300)
-KEYS = {name: f"t:{{shop}}:{name}" for name in ("slots", "tags", "reports", "flights", "shares")}
+KEYS = {name: f"t:{{shop}}:{name}" for name in ("slots", "tags", "reports", "flights", "shares", "order")}
 WAITS = (WaitingCount(caller="a", weight=1.0, count=3, waited_ms=0),)
 
 
@@ -233,7 +233,7 @@ async def test_garbage_heals_itself(server: Server, store: RedisStore, key: str,
     ],
 )
 async def test_a_nonsensical_state_is_replaced(server: Server, store: RedisStore, index: int, value: object) -> None:
-    """A pause of thirty years, invalid counters: reported once, and calls go on."""
+    """A pause of thirty years or invalid counters are reported once, and calls continue."""
     replica = scheduler(store)
     await begins(replica)
     state = msgspec.msgpack.decode(server.run("GET", KEYS["slots"]))

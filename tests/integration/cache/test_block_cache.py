@@ -9,7 +9,7 @@ import pytest
 from service.cache.block_cache import BlockCache
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
-from service.model.cache_keys import BlockKey
+from service.model.blocks import BlockKey
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes
 from service.model.queries import At, Query

@@ -10,8 +10,7 @@ from service.cache.block_cache import BlockCache
 from service.cache.caller_shares import CallerShares
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
-from service.model.blocks import Block, RefusedQuery, Stored
-from service.model.cache_keys import BlockKey, CacheKey, TaskKey
+from service.model.blocks import Block, BlockKey, CacheKey, RefusedQuery, Stored, TaskKey
 from service.model.freshness import Lifetimes
 from service.model.queries import FromNow, Query
 from service.settings import RedisSettings
@@ -221,4 +220,4 @@ async def test_one_caller_does_not_evict_the_others(store: RedisStore, own_valke
                 await until(lambda: own_valkey.run("DBSIZE") < 400)  # expired blocks are removed as time passes
     assert {log["event"] for log in logs} == {"cache.caller_over_bound"}
     for of in (*(of for of, _ in others), query(1000)):
-        assert (await replica.blocks.get(BlockKey(query=of, index=0))).stored is not None
+        assert (await replica.blocks.get(replica.blocks.redis_key(BlockKey(query=of, index=0)))).stored is not None

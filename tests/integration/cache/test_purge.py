@@ -7,18 +7,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from service.budget.line.jobs import CallFailed, Payer
+from service.budget.line.jobs import CallFailed
 from service.cache.block_cache import BlockCache
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.purge import Purge
 from service.cache.redis_blocks import RedisBlocks
 from service.gateway.fetch import BlockJob, Fetching
 from service.gateway.list_calls import ListCalls
-from service.model.blocks import NOTHING
-from service.model.cache_keys import BlockKey
+from service.model.blocks import NOTHING, BlockKey
 from service.model.errors import StoreUnavailable
 from service.model.freshness import Lifetimes
-from service.model.origin import NOBODY
+from service.model.origin import NOBODY, Payer
 from service.model.queries import At, Query
 from service.model.tasks import Listing
 from service.settings import AppSettings, RedisSettings

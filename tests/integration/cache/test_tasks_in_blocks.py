@@ -10,8 +10,7 @@ from service.cache.block_cache import BlockCache
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
 from service.cache.task_places import TaskPlace, TaskPlaces
-from service.model.blocks import Block, MissingTask, Stored, block_of, block_of_task
-from service.model.cache_keys import BlockKey, CacheKey, TaskKey
+from service.model.blocks import Block, BlockKey, CacheKey, MissingTask, Stored, TaskKey, block_of, block_of_task
 from service.model.freshness import Lifetimes
 from service.model.queries import At, Query, Range
 from service.model.tasks import Listing, Task

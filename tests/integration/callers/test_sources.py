@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from service.callers.issuer import SourceFailed
+from service.callers.issuer import KeySourceFailed
 from service.callers.signing_keys import JWKS_MAX_BYTES
-from service.callers.sources import FileSource, UrlSource, issuer_of
+from service.callers.sources import FileKeySource, UrlKeySource, issuer_of
 from service.settings import ServiceAccountSettings
 
 
-def source(url: str, **changed: Any) -> UrlSource:
+def source(url: str, **changed: Any) -> UrlKeySource:
     values: dict[str, Any] = {"ca_file": None, "token_file": None, "timeout_s": 5.0}
-    return UrlSource(url, **(values | changed))
+    return UrlKeySource(url, **(values | changed))
 
 
 async def test_keys_are_fetched_from_an_api_server(key_server: Any, certificate: Path, tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ async def test_keys_are_fetched_from_an_api_server(key_server: Any, certificate:
         assert await keys.read() == key_server.body
         token.write_text("second\n")
         assert await keys.read() == key_server.body
-        with pytest.raises(SourceFailed, match="not trusted"):
+        with pytest.raises(KeySourceFailed, match="not trusted"):
             await source(base).read()
     first, second = key_server.heads
     assert first.startswith("GET /openid/v1/jwks HTTP/1.1\r\n")
@@ -42,7 +42,7 @@ async def test_other_statuses_are_failures(key_server: Any, status: int) -> None
     """No redirect is followed, and no answer of another status is taken for keys."""
     key_server.status = status
     async with key_server.served() as base:
-        with pytest.raises(SourceFailed, match=str(status)):
+        with pytest.raises(KeySourceFailed, match=str(status)):
             await source(base).read()
     assert len(key_server.heads) == 1
 
@@ -53,7 +53,7 @@ async def test_a_compressed_answer_is_a_failure(key_server: Any, coding: str) ->
     bomb = gzip.compress(gzip.compress(b" " * 50_000_000))
     key_server.body, key_server.fields = bomb, f"Content-Encoding: {coding}\r\n"
     async with key_server.served() as base:
-        with pytest.raises(SourceFailed, match="compressed"):
+        with pytest.raises(KeySourceFailed, match="compressed"):
             await source(base).read()
     assert "accept-encoding: identity\r\n" in key_server.heads[0].lower()
 
@@ -62,7 +62,7 @@ async def test_an_oversized_answer_is_a_failure(key_server: Any) -> None:
     """An answer beyond a megabyte is a failure."""
     key_server.body = b"x" * (JWKS_MAX_BYTES + 1)
     async with key_server.served() as base:
-        with pytest.raises(SourceFailed, match="more than a JWKS"):
+        with pytest.raises(KeySourceFailed, match="more than a JWKS"):
             await source(base).read()
 
 
@@ -70,7 +70,7 @@ async def test_a_server_that_hangs_is_left(key_server: Any) -> None:
     """A read ends within its timeout."""
     key_server.hangs = True
     async with key_server.served() as base:
-        with pytest.raises(SourceFailed, match=r"Timeout|in time"):
+        with pytest.raises(KeySourceFailed, match=r"Timeout|in time"):
             await source(base, timeout_s=0.1).read()
         key_server.hangs = False
 
@@ -85,9 +85,9 @@ async def test_unreachable_sources_are_failures(tmp_path: Path) -> None:
         source("http://127.0.0.1:9/", token_file=str(tmp_path / "none")),
         source("http://127.0.0.1:9/", token_file=str(two_lines)),
         source("https://127.0.0.1:9/", ca_file=str(two_lines)),
-        FileSource(str(tmp_path / "none")),
+        FileKeySource(str(tmp_path / "none")),
     ):
-        with pytest.raises(SourceFailed):
+        with pytest.raises(KeySourceFailed):
             await keys.read()
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from service.commands.check_redis import try_redis
+from service.commands.check_redis import check_redis
 from service.settings import AppSettings, RedisSettings, Settings
-from service.store.inspection import warn
+from service.store.inspection import log_redis_advice
 from service.store.redis_store import RedisStore
 from tests.servers import BINARIES, Guarded, Server
 
@@ -48,7 +48,7 @@ def as_user(server: Server, *rights: str) -> str:
 async def test_a_suitable_redis_passes(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     """The documented user on a server with a suitable policy passes all checks; nothing is left behind."""
     server.run("FLUSHALL")
-    assert await try_redis(settings(as_user(server, "+config"))) == 0
+    assert await check_redis(settings(as_user(server, "+config"))) == 0
     assert capsys.readouterr().out == "redis: ok\n"
     assert all(server.run("PTTL", key) > 0 for key in server.run("KEYS", "*"))
 
@@ -56,7 +56,7 @@ async def test_a_suitable_redis_passes(server: Server, capsys: pytest.CaptureFix
 async def test_without_config_there_is_no_advice(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     """Without CONFIG there is no advice, and no fault."""
     server.run("CONFIG", "SET", "maxmemory-policy", "noeviction")
-    assert await try_redis(settings(as_user(server, "-config"))) == 0
+    assert await check_redis(settings(as_user(server, "-config"))) == 0
     server.run("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
     assert capsys.readouterr().out == "redis: ok\n"
 
@@ -65,7 +65,7 @@ async def test_without_config_there_is_no_advice(server: Server, capsys: pytest.
 async def test_a_missing_right_is_named(server: Server, capsys: pytest.CaptureFixture[str], command: str) -> None:
     """Each refused command is reported with its name, and the status is 1."""
     server.run("SCRIPT", "FLUSH")
-    assert await try_redis(settings(as_user(server, f"-{command}"))) == 1
+    assert await check_redis(settings(as_user(server, f"-{command}"))) == 1
     assert command in capsys.readouterr().out
 
 
@@ -73,7 +73,7 @@ async def test_eviction_is_advised(server: Server, capsys: pytest.CaptureFixture
     """`noeviction` and policies that may drop the budget are reported; they are no failure."""
     for policy, words in (("noeviction", "no new page is stored"), ("allkeys-lru", "costs a pause")):
         server.run("CONFIG", "SET", "maxmemory-policy", policy)
-        assert await try_redis(settings(server.url)) == 0
+        assert await check_redis(settings(server.url)) == 0
         assert words in capsys.readouterr().out
     server.run("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
 
@@ -87,7 +87,7 @@ async def test_a_split_is_warned_of_at_the_start(valkey_sentinel: Guarded) -> No
         valkey_sentinel.first.run("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
         store = RedisStore(redis)
         with capture_logs() as logs:
-            await warn(store, redis)
+            await log_redis_advice(store, redis)
         await store.aclose()
         advice.append([entry["advice"].partition(":")[0] for entry in logs if entry["event"] == "redis.advice"])
     assert advice == [["min-replicas-to-write is 0"], [], ["min-replicas-to-write is 0"]]
@@ -95,5 +95,5 @@ async def test_a_split_is_warned_of_at_the_start(valkey_sentinel: Guarded) -> No
 
 async def test_an_unreachable_redis_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     """If nothing listens, every check reports that."""
-    assert await try_redis(settings("redis://127.0.0.1:1/0")) == 1
+    assert await check_redis(settings("redis://127.0.0.1:1/0")) == 1
     assert "unreachable" in capsys.readouterr().out

@@ -156,4 +156,4 @@ def test_usersig_prints_a_signature_and_how_long_it_is_valid(tmp_path: Path) -> 
     assert done.stdout.startswith("eJ")
     assert "for administrator of 1400000000, valid 5184000 s, until 20" in done.stderr
     unknown = run("usersig", "nope", "--config", str(file), SHOP_SECRET="0123")
-    assert (unknown.returncode, unknown.stderr) == (2, "taskgate usersig: no app 'nope'; there are shop\n")
+    assert (unknown.returncode, unknown.stderr) == (2, "taskgate usersig: no app 'nope'; known apps: shop\n")

@@ -10,12 +10,12 @@ from service.commands.serve import without
 SEEN = """
 import sys
 from service.commands import serve
-from service.configuration import Loaded
+from service.configuration import LoadedSettings
 from service.settings import AppSettings, RedisSettings, Settings
 
 app = AppSettings(sdkappid=1400000000, admin="a", secret_env="S")
 settings = Settings(apps={"shop": app}, callers={}, redis=RedisSettings(url="redis://127.0.0.1"))
-serve.configured = lambda path, **_: Loaded(settings=settings, warnings=())
+serve.configured = lambda path, **_: LoadedSettings(settings=settings, warnings=())
 
 class Serving:
     CannotListen = StartFailed = OSError

@@ -1,5 +1,5 @@
-"""Memory is bounded by settings: each bound is reached in a process with the chart's memory limit, beyond which it
-would be killed."""
+"""Memory is bounded by settings: each bound is reached in a process with the chart's memory limit, above which it would
+be killed."""
 
 import asyncio
 import resource
@@ -95,7 +95,7 @@ async def all_stuck(replica: Replica, watches: int) -> None:
 
 
 async def test_unread_watches(own_valkey: Server, many_files: None) -> None:
-    """A watch whose reader takes nothing of a long list costs a few of its tasks, not a block of them."""
+    """An unread watch of a long list costs a few of its tasks, not a block of them."""
     watches = 300
     async with fleet(own_valkey, replicas=1, release=PRESENT, weights={"reader": 1}) as at:
         replica = at.replicas[0]

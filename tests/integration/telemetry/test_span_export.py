@@ -5,11 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.budget.line.jobs import Payer
-from service.gateway.call_events import Call, CallEnd
-from service.model.origin import NOBODY, Origin
+from service.model.origin import NOBODY, Origin, Payer
 from service.settings import TelemetrySettings
 from service.telemetry.traces import traces_of
+from service.upstream.call_events import UpstreamCall, UpstreamCallEnd
 from tests.integration.telemetry.collector import Collector, collecting
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -29,8 +28,8 @@ async def export(settings: TelemetrySettings, *origins: Origin) -> None:
     assert traces is not None
     async with traces.flushed():
         for origin in origins or (NOBODY,):
-            call = Call(app="shop", payer=Payer(caller="c", origin=origin, waited_s=0.0), attempt=1)
-            traces.begin(call).end(CallEnd(call=call, result="ok", code=None, took_s=0.1, sent_at_s=1.0))
+            call = UpstreamCall(app="shop", payer=Payer(caller="c", origin=origin, waited_s=0.0), attempt=1)
+            traces.begin(call).end(UpstreamCallEnd(call=call, result="ok", code=None, took_s=0.1, sent_at_s=1.0))
 
 
 async def test_by_default_everything_is_exported_as_ours(collector: Collector) -> None:

@@ -10,11 +10,10 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from service.budget.line.jobs import Payer
-from service.gateway.call_events import Call, CallEnd
 from service.model.errors import WaitTooLong
-from service.model.origin import NOBODY, Origin
+from service.model.origin import NOBODY, Origin, Payer
 from service.telemetry.spans import Traces
+from service.upstream.call_events import UpstreamCall, UpstreamCallEnd
 from service.web.settings import default_web_settings
 from service.web.site import create_web
 from tests.http.fake_gateway import NOW_S, FakeGateway
@@ -61,9 +60,9 @@ def ids(span: ReadableSpan) -> tuple[str, str | None]:
     return f"{span.context.trace_id:032x}", None if span.parent is None else f"{span.parent.span_id:016x}"
 
 
-def call_of(origin: Origin, *, attempt: int = 1) -> Call:
+def call_of(origin: Origin, *, attempt: int = 1) -> UpstreamCall:
     """A call on behalf of a request."""
-    return Call(app="shop", payer=Payer(caller="single", origin=origin, waited_s=2.0), attempt=attempt)
+    return UpstreamCall(app="shop", payer=Payer(caller="single", origin=origin, waited_s=2.0), attempt=attempt)
 
 
 async def test_a_request_continues_its_callers_trace() -> None:
@@ -206,9 +205,9 @@ async def test_a_failure_of_ours_is_an_error_and_a_callers_is_not() -> None:
     assert "hunter2" not in said
 
 
-def end_of(call: Call, **values: Any) -> CallEnd:
+def end_of(call: UpstreamCall, **values: Any) -> UpstreamCallEnd:
     """How a call ended."""
-    return CallEnd(call=call, **({"result": "ok", "code": None, "took_s": 0.1, "sent_at_s": 1.0} | values))
+    return UpstreamCallEnd(call=call, **({"result": "ok", "code": None, "took_s": 0.1, "sent_at_s": 1.0} | values))
 
 
 def test_a_call_has_its_wait_and_itself_below_the_request() -> None:

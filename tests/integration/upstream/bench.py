@@ -13,7 +13,7 @@ from service.model.queries import At, Query, Range
 from service.model.tasks import Listing, Task
 from service.settings import AppSettings, UpstreamSettings
 from service.upstream.apps import UpstreamApp
-from service.upstream.call_trace import NO_TRACE, CallTrace
+from service.upstream.call_events import NO_TRACE, CallTrace
 from service.upstream.client import UpstreamClient
 from service.upstream.secret import secret_of
 from service.upstream.signer import Signer

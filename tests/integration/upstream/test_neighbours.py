@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from service.callers.issuer import SourceFailed
-from service.callers.sources import FileSource, UrlSource
+from service.callers.issuer import KeySourceFailed
+from service.callers.sources import FileKeySource, UrlKeySource
 from service.configuration.watch import ConfigurationWatcher
 from service.http_client.resolver import Resolver
 from service.model.errors import UpstreamError, UpstreamUnreachable
@@ -236,8 +236,8 @@ async def test_files_and_urls_that_hang(tmp_path: Path, names: Names, monkeypatc
         watcher = ConfigurationWatcher(str(file), {}, running=settings, apply=pytest.fail)
         replaced_by_a_pipe(file)
         files.append(file)
-        hanging += [watcher.look(), FileSource(str(file)).read()]
-        hanging.append(UrlSource("http://keys.test/", ca_file=None, token_file=None, timeout_s=20).read())
+        hanging += [watcher.look(), FileKeySource(str(file)).read()]
+        hanging.append(UrlKeySource("http://keys.test/", ca_file=None, token_file=None, timeout_s=20).read())
     tasks = [asyncio.create_task(each) for each in hanging]
     done, _ = await asyncio.wait(tasks, timeout=0.2)
     assert not done
@@ -247,17 +247,17 @@ async def test_files_and_urls_that_hang(tmp_path: Path, names: Names, monkeypatc
     names.go.set()
     await asyncio.to_thread(release, *files)
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert {type(result) for result in results} <= {SourceFailed, bytes, type(None)}
+    assert {type(result) for result in results} <= {KeySourceFailed, bytes, type(None)}
 
 
 async def test_a_source_that_hangs_is_read_once(tmp_path: Path) -> None:
     """A token file that hangs occupies one thread, however often the keys are requested."""
     token = tmp_path / "token"
     os.mkfifo(token)
-    source = UrlSource("http://127.0.0.1:9/", ca_file=None, token_file=str(token), timeout_s=0.05)
+    source = UrlKeySource("http://127.0.0.1:9/", ca_file=None, token_file=str(token), timeout_s=0.05)
     before = threading.active_count()
     for _ in range(10):
-        with pytest.raises(SourceFailed):
+        with pytest.raises(KeySourceFailed):
             await source.read()
     assert threading.active_count() == before + 1
     await asyncio.to_thread(release, token)

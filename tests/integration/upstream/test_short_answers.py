@@ -20,8 +20,7 @@ from service.cache.memory_blocks import MemoryBlocks
 from service.cache.redis_blocks import RedisBlocks
 from service.gateway.fetch import BlockJob, Fetching
 from service.gateway.list_calls import FILL_CALLS_MAX, ListCalls
-from service.model.blocks import Block
-from service.model.cache_keys import BlockKey
+from service.model.blocks import Block, BlockKey
 from service.model.errors import UpstreamTimeout
 from service.model.freshness import CacheDirectives, Freshness, Lifetimes, judge
 from service.model.queries import At, Query
@@ -29,7 +28,7 @@ from service.model.tasks import Listing, Task
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
 from service.upstream.apps import UpstreamApp
-from service.upstream.call_trace import CallTrace
+from service.upstream.call_events import CallTrace
 from tests.servers import Server
 from tests.tasks import bare_task
 

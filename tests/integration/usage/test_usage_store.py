@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from service.model.budgets import COLUMNS, CallResults, Counts, RecentCalls, UsageCounts, Worst
+from service.model.budgets import COLUMNS, CallResults, Counts, RecentCalls, UsageCounts, WorstWindows
 from service.model.errors import StoreUnavailable
 from service.settings import RedisSettings
 from service.store.interfaces import Script, Store
 from service.store.redis_store import RedisStore
-from service.usage.buckets import READ_MAX, Book
+from service.usage.buckets import READ_MAX, UsageBook
 from service.usage.store import CALLERS_MAX, FLUSH_S, HOURS, MINUTES, OVERFLOW, UsageStore
 from tests.servers import Server, until
 
@@ -245,7 +245,7 @@ async def test_minutes_are_counted_separately(world: World) -> None:
     await two.flush()
     one.count("a", "requests", 5)
     noon = int(NOON_S) // 60
-    seen = {minute: book.rows for minute, book in (await one.minutes()).items() if book != Book()}
+    seen = {minute: book.rows for minute, book in (await one.minutes()).items() if book != UsageBook()}
     assert seen == {
         noon: {"a": Counts(requests=3)},
         noon + 1: {"a": Counts(requests=6), "b": Counts(refusals=1)},
@@ -267,11 +267,11 @@ async def test_hours_are_counted_separately_for_a_week(world: World) -> None:
     await two.flush()
     world.now_s += 24 * 3600
     one.count("b", "refusals", 5)
-    seen = {number: book.rows for number, book in (await one.hours()).items() if book != Book()}
+    seen = {number: book.rows for number, book in (await one.hours()).items() if book != UsageBook()}
     assert seen == {hour: {"a": Counts(requests=7)}, hour + 24: {"b": Counts(refusals=5)}}
     await one.flush()
     world.age_s += FLUSH_S
-    assert {number: book.rows for number, book in (await one.hours()).items() if book != Book()} == seen
+    assert {number: book.rows for number, book in (await one.hours()).items() if book != UsageBook()} == seen
     world.now_s = (hour + 168) * 3600 - 1
     assert (await world.usage_store("new").hours())[hour].rows == {"a": Counts(requests=7)}
     world.now_s += 1
@@ -283,20 +283,20 @@ async def test_the_worst_second_is_that_of_all_replicas(world: World) -> None:
     one, two = world.usage_store("one"), world.usage_store("two")
     for usage_store in (one, two, two):
         usage_store.count_call("a")
-    assert await one.worst() == Worst(minute=1, hour=1)
+    assert await one.worst() == WorstWindows(minute=1, hour=1)
     await two.flush()
     world.age_s += FLUSH_S
-    assert await one.worst() == Worst(minute=3, hour=3)
+    assert await one.worst() == WorstWindows(minute=3, hour=3)
     await one.flush()
     world.now_s += 1
     for _ in range(2):
         one.count_call("b")
-    assert await one.worst() == Worst(minute=3, hour=3)
+    assert await one.worst() == WorstWindows(minute=3, hour=3)
     world.now_s += 59
-    assert await one.worst() == Worst(minute=2, hour=3)
+    assert await one.worst() == WorstWindows(minute=2, hour=3)
     await one.flush()
     world.now_s += 3600
-    assert await world.usage_store("new").worst() == Worst()
+    assert await world.usage_store("new").worst() == WorstWindows()
     assert (await world.usage_store("new").hours())[int(NOON_S) // 3600].rows["a"] == Counts(turns=3)
 
 
@@ -333,7 +333,7 @@ async def test_a_window_of_ten_seconds_is_counted_as_one(world: World) -> None:
     for after_s in (0, 4, 9.9, 10):
         world.now_s = NOON_S + after_s
         usage_store.count_call("a")
-    assert await usage_store.worst() == Worst(minute=3, hour=3)
+    assert await usage_store.worst() == WorstWindows(minute=3, hour=3)
 
 
 async def test_garbage_is_replaced(world: World) -> None:

@@ -21,7 +21,7 @@ RULES = Rules(calls=2, window_ms=100, transit_ms=40, turn_lease_ms=100, fetch_le
 
 
 class Blocks:
-    """The blocks of the upstream and Redis, by name, and when each was called for."""
+    """The blocks of the upstream and Redis, by name, and when each was fetched."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, float]] = []
@@ -30,7 +30,7 @@ class Blocks:
         self.took_s = 0.005
 
     def named(self) -> list[str]:
-        """The blocks that were called for, in order."""
+        """The blocks that were fetched, in order."""
         return [name for name, _ in self.calls]
 
 

@@ -1,4 +1,4 @@
-"""What a tick sends of a replica's report: exactly what the scheduler may not know."""
+"""A tick sends exactly the part of a replica's report that the scheduler may not know."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""What a replica makes of the server's time: never ahead of it, and a wait that is never too short."""
+"""A replica's estimate of the server's time is never ahead of it, and its waits are never too short."""
 
 from service.budget.scheduler.interfaces import Rules
 from service.budget.scheduler.server_clock import RECENT_MAX, ServerClock

@@ -8,8 +8,7 @@ from structlog.testing import capture_logs
 
 from service.cache.codec import FORMAT
 from service.cache.redis_blocks import RedisBlocks
-from service.model.blocks import HEAD_BYTES, NOTHING, Block, RefusedQuery
-from service.model.cache_keys import BlockKey, CacheKey, TaskKey
+from service.model.blocks import HEAD_BYTES, NOTHING, Block, BlockKey, CacheKey, RefusedQuery, TaskKey
 from service.model.queries import At, FromNow, Query, Sort
 from service.settings import RedisSettings
 from service.store.redis_store import RedisStore
@@ -45,11 +44,11 @@ async def put(cache: RedisBlocks, key: CacheKey, block: Block, *, ttl_ms: int) -
 async def test_a_block_comes_back_with_its_head(cache: RedisBlocks) -> None:
     """A stored block is returned with the head that `put` returned; for an absent one, nothing is."""
     head = await put(cache, BlockKey(query=QUERY, index=3), BLOCK, ttl_ms=10_000)
-    kept = await cache.get(BlockKey(query=QUERY, index=3))
+    kept = await cache.get(cache.redis_key(BlockKey(query=QUERY, index=3)))
     assert kept.stored == BLOCK
     assert kept.head == head
     assert len(head) == HEAD_BYTES
-    assert await cache.get(BlockKey(query=QUERY, index=4)) == NOTHING
+    assert await cache.get(cache.redis_key(BlockKey(query=QUERY, index=4))) == NOTHING
 
 
 async def test_the_same_block_put_twice_has_two_heads(cache: RedisBlocks) -> None:
@@ -81,13 +80,13 @@ def test_keys_differ_where_answers_may_and_show_nothing(cache: RedisBlocks, stor
 async def test_a_value_that_cannot_be_read_counts_as_none(cache: RedisBlocks, valkey: Server, value: bytes) -> None:
     """An unreadable value is counted, its head is returned, and the next put replaces it."""
     valkey.run("SET", cache.redis_key(KEY), value)
-    kept = await cache.get(KEY)
+    kept = await cache.get(cache.redis_key(KEY))
     assert kept.stored is None
     assert kept.head == value[:HEAD_BYTES]
     assert cache.corrupt == 1
     assert cache.foreign == (len(value) > 20 and value[0] != FORMAT)
     await put(cache, KEY, BLOCK, ttl_ms=10_000)
-    assert (await cache.get(KEY)).stored == BLOCK
+    assert (await cache.get(cache.redis_key(KEY))).stored == BLOCK
 
 
 async def test_a_block_too_large_is_not_stored(store: RedisStore) -> None:
@@ -106,7 +105,7 @@ async def test_a_block_too_large_is_not_stored(store: RedisStore) -> None:
     )
     assert await put(small, KEY, large, ttl_ms=10_000) == b""
     assert small.oversized == 1
-    assert (await small.get(KEY)).head == head
+    assert (await small.get(small.redis_key(KEY))).head == head
 
 
 async def test_an_app_is_dropped_alone(cache: RedisBlocks) -> None:
@@ -117,15 +116,15 @@ async def test_an_app_is_dropped_alone(cache: RedisBlocks) -> None:
     await put(cache, TaskKey(app="shop", id=7), BLOCK, ttl_ms=60_000)
     await put(cache, BlockKey(query=other, index=0), BLOCK, ttl_ms=60_000)
     assert await cache.drop_app("shop") == 6
-    assert await cache.get(KEY) == NOTHING
-    assert (await cache.get(BlockKey(query=other, index=0))).stored == BLOCK
+    assert await cache.get(cache.redis_key(KEY)) == NOTHING
+    assert (await cache.get(cache.redis_key(BlockKey(query=other, index=0)))).stored == BLOCK
 
 
 async def test_an_evicted_block_is_nothing(cache: RedisBlocks, valkey: Server) -> None:
     """A key that Redis has evicted is as if it had never existed."""
     await put(cache, KEY, BLOCK, ttl_ms=60_000)
     valkey.run("DEL", cache.redis_key(KEY))
-    assert await cache.get(KEY) == NOTHING
+    assert await cache.get(cache.redis_key(KEY)) == NOTHING
 
 
 def test_a_value_of_more_than_sixteen_mebibytes_is_not_stored(cache: RedisBlocks) -> None:
@@ -141,7 +140,7 @@ async def test_each_reason_for_an_unreadable_value_is_logged_once(cache: RedisBl
     with capture_logs() as logs:
         for value in (b"x", b"x", b"\x02b" + bytes(60), b"\x02b" + bytes(60), b"y"):
             valkey.run("SET", cache.redis_key(KEY), value)
-            await cache.get(KEY)
+            await cache.get(cache.redis_key(KEY))
     assert [(entry["event"], entry["reason"]) for entry in logs] == [
         ("cache.corrupt", "short"),
         ("cache.corrupt", "format"),

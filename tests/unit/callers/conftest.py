@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from service.callers.authenticator import Authenticator
-from service.callers.issuer import Issuer
+from service.callers.issuer import TokenIssuer
 from service.callers.table import table_of
 from tests.unit.callers.tables import NOW_S, Clock, Held, settings
 
@@ -90,6 +90,6 @@ def clock() -> Clock:
 @pytest.fixture
 async def authenticator(mint: Any, clock: Clock) -> Authenticator:
     """An authenticator with the issuer's keys."""
-    issuer = Issuer(Held(mint.jwks()), refresh_s=300)
+    issuer = TokenIssuer(Held(mint.jwks()), refresh_s=300)
     await issuer.refresh()
     return Authenticator(table_of(settings()), issuer=issuer, clock=clock)

@@ -5,7 +5,7 @@ import hashlib
 from typing import Any
 
 from service.callers.authenticator import Authenticator
-from service.callers.issuer import SourceFailed
+from service.callers.issuer import KeySourceFailed
 from service.callers.table import table_of
 from service.settings import AppSettings, CallerSettings, RedisSettings, ServiceAccountSettings, Settings
 
@@ -45,7 +45,7 @@ class Held:
         self.reads += 1
         await self.go.wait()
         if self.raw is None:
-            raise SourceFailed("gone")
+            raise KeySourceFailed("gone")
         return self.raw
 
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from service.callers.authenticator import Authenticator, bearer_of, is_credential
-from service.callers.issuer import Issuer
+from service.callers.issuer import TokenIssuer
 from service.callers.table import table_of
 from service.model.callers import Authenticated
 from service.model.errors import NotAllowed, Unauthenticated
@@ -127,7 +127,7 @@ async def test_authenticate_cached_forgets_revoked_credentials(mint: Any, clock:
     """A token is forgotten when the issuer drops its key, or when a new table has another issuer or lacks the
     caller."""
     source, seconds = Held(mint.jwks()), itertools.count(step=60)
-    issuer = Issuer(source, refresh_s=300, clock=lambda: float(next(seconds)))
+    issuer = TokenIssuer(source, refresh_s=300, clock=lambda: float(next(seconds)))
     await issuer.refresh()
     authenticator = Authenticator(table_of(settings()), issuer=issuer, clock=clock)
     issuer.on_drop = authenticator.invalidate

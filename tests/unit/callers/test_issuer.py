@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from service.callers.issuer import Issuer
+from service.callers.issuer import TokenIssuer
 from service.callers.signing_keys import NoKeys, read_jwks
 from tests.servers import until
 from tests.unit.callers.tables import Clock, Held
 
 
 @asynccontextmanager
-async def following(issuer: Issuer) -> AsyncIterator[None]:
+async def following(issuer: TokenIssuer) -> AsyncIterator[None]:
     """An issuer whose keys are kept fresh."""
     issuer.start()
     await issuer.wait_for_keys()
@@ -55,7 +55,7 @@ async def test_keys_are_bounded(mint: Any) -> None:
     strange = [{"kty": "oct", "kid": f"o{number}"} for number in range(300)]
     assert "k499" in read_jwks(json.dumps({"keys": [*strange, *many[:500]]}).encode())
     source, clock = Held(json.dumps({"keys": many}).encode()), Clock()
-    issuer = Issuer(source, refresh_s=300, clock=clock)
+    issuer = TokenIssuer(source, refresh_s=300, clock=clock)
     with capture_logs() as logs:
         for _ in range(3):
             await issuer.refresh()
@@ -75,7 +75,7 @@ def test_a_document_without_keys_is_a_failure(raw: bytes) -> None:
 async def test_a_flood_of_unknown_keys_fetches_once_in_30_s(mint: Any) -> None:
     """However many requests, together and one after the other, the source is read once; after 30 s once more."""
     source, clock = Held(mint.jwks()), Clock()
-    issuer = Issuer(source, refresh_s=300, clock=clock)
+    issuer = TokenIssuer(source, refresh_s=300, clock=clock)
     await issuer.refresh()
     clock.now_s += 31
     source.go.clear()
@@ -97,7 +97,7 @@ async def test_a_flood_of_unknown_keys_fetches_once_in_30_s(mint: Any) -> None:
 async def test_the_last_keys_stay_while_the_source_fails(mint: Any) -> None:
     """A source that fails, or returns nonsense, removes no key."""
     source, clock = Held(mint.jwks()), Clock()
-    issuer = Issuer(source, refresh_s=300, clock=clock)
+    issuer = TokenIssuer(source, refresh_s=300, clock=clock)
     issuer.on_drop = pytest.fail
     await issuer.refresh()
     for raw in (None, b"nonsense", b'{"keys":[]}'):
@@ -111,7 +111,7 @@ async def test_the_last_keys_stay_while_the_source_fails(mint: Any) -> None:
 async def test_keys_are_fetched_periodically(mint: Any) -> None:
     """The first fetch is waited for; then the timer continues, through failures, and stops on leaving."""
     source = Held(mint.jwks())
-    issuer = Issuer(source, refresh_s=0.01)
+    issuer = TokenIssuer(source, refresh_s=0.01)
     dropped: list[set[str]] = []
     issuer.on_drop = lambda: dropped.append(set(issuer.keys))
     async with following(issuer):
@@ -131,6 +131,6 @@ async def test_the_start_does_not_wait_for_a_source_that_hangs(mint: Any, monkey
     monkeypatch.setattr("service.callers.issuer.WAIT_S", 0.05)
     source = Held(mint.jwks())
     source.go.clear()
-    issuer = Issuer(source, refresh_s=300)
+    issuer = TokenIssuer(source, refresh_s=300)
     async with asyncio.timeout(2), following(issuer):
         assert issuer.keys == {}

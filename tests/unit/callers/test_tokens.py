@@ -11,7 +11,7 @@ import pytest
 from jwt.algorithms import RSAAlgorithm
 
 from service.callers.authenticator import Authenticator
-from service.callers.issuer import Issuer
+from service.callers.issuer import TokenIssuer
 from service.callers.table import UNKNOWN, table_of
 from service.callers.tokens import Token, TokenCache
 from service.model.errors import KeysUnavailable, NotAllowed, SigningKeyUnknown, Unauthenticated
@@ -119,7 +119,7 @@ async def test_a_dropped_signing_key_invalidates_cached_tokens(mint: Any, clock:
     """When the issuer has dropped a signing key, tokens signed with it are refused at once, cached or not."""
     source = Held(mint.jwks())
     ticks = iter((0.0, 0.0, 60.0, 60.0))
-    issuer = Issuer(source, refresh_s=300, clock=lambda: next(ticks))
+    issuer = TokenIssuer(source, refresh_s=300, clock=lambda: next(ticks))
     await issuer.refresh()
     authenticator = Authenticator(table_of(settings()), issuer=issuer, clock=clock)
     issuer.on_drop = authenticator.invalidate
@@ -134,7 +134,7 @@ async def test_a_dropped_signing_key_invalidates_cached_tokens(mint: Any, clock:
 async def test_a_replaced_signing_key_invalidates_cached_tokens(mint: Any, clock: Clock) -> None:
     """Another key under the same name is a different key: tokens signed by the old one are no longer valid."""
     source, seconds = Held(mint.jwks()), itertools.count(step=60)
-    issuer = Issuer(source, refresh_s=300, clock=lambda: float(next(seconds)))
+    issuer = TokenIssuer(source, refresh_s=300, clock=lambda: float(next(seconds)))
     await issuer.refresh()
     authenticator = Authenticator(table_of(settings()), issuer=issuer, clock=clock)
     issuer.on_drop = authenticator.invalidate
@@ -151,7 +151,7 @@ async def test_a_replaced_signing_key_invalidates_cached_tokens(mint: Any, clock
 def test_without_signing_keys_only_tokens_are_unavailable(mint: Any, clock: Clock) -> None:
     """While no signing key is known, tokens get KeysUnavailable; what can't be a token is rejected, and keys are
     accepted."""
-    authenticator = Authenticator(table_of(settings()), issuer=Issuer(Held(b""), refresh_s=300), clock=clock)
+    authenticator = Authenticator(table_of(settings()), issuer=TokenIssuer(Held(b""), refresh_s=300), clock=clock)
     with pytest.raises(KeysUnavailable):
         authenticator.identify(bearer(mint.token()))
     for credential in ("a.b.c", "wrong", mint.forged({"alg": "none", "kid": "r"})):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.commands.check_app import filtered_time
+from service.commands.check_app import time_filter_remark
 from service.model.queries import Range
 from service.model.tasks import Task
 from tests.tasks import bare_task
@@ -28,6 +28,6 @@ def task(scheduled_at: str | None, created_at: str | None) -> Task:
 )
 def test_a_time_outside_the_range_is_ruled_out(times: list[tuple[str | None, str | None]], remark: str) -> None:
     """A task with one time outside the range rules that time out; a minute outside may be due to a clock."""
-    said = filtered_time(tuple(task(*each) for each in times), DAY)
+    said = time_filter_remark(tuple(task(*each) for each in times), DAY)
     assert said.startswith(remark)
     assert bool(said) == bool(remark)

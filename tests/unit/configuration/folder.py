@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.configuration import ConfigurationError, Loaded, load
+from service.configuration import ConfigurationError, LoadedSettings, load
 
 KEY_A = "a" * 64
 
@@ -32,7 +32,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def load(self, text: str | bytes, environ: Mapping[str, str] = ENVIRON) -> Loaded:
+    def load(self, text: str | bytes, environ: Mapping[str, str] = ENVIRON) -> LoadedSettings:
         file = self.path / "taskgate.yaml"
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
         return load(file, environ)

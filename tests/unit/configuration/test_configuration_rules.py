@@ -33,7 +33,7 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
             "region: frankfurt",
             "region: mars",
             [
-                "apps.my-news.eu.region: no such region; there are " + ", ".join(REGION_NAMES),
+                "apps.my-news.eu.region: no such region; known regions: " + ", ".join(REGION_NAMES),
             ],
         ),
         (
@@ -44,10 +44,14 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
         (
             "region: frankfurt",
             "base_url: 'https://x/?a=1'",
-            ["apps.my-news.eu.base_url: a base URL has neither a query nor a fragment"],
+            ["apps.my-news.eu.base_url: a base URL must not contain a query or a fragment"],
         ),
-        ("region: frankfurt", "base_url: x", ["apps.my-news.eu.base_url: a base URL starts with https:// or http://"]),
-        ("apps: [shop]", "apps: [shop, y]", ["callers.reports.apps[1]: no such app; there are shop, my-news.eu"]),
+        (
+            "region: frankfurt",
+            "base_url: x",
+            ["apps.my-news.eu.base_url: a base URL must start with https:// or http://"],
+        ),
+        ("apps: [shop]", "apps: [shop, y]", ["callers.reports.apps[1]: no such app; known apps: shop, my-news.eu"]),
         (
             f'{{keys: ["{KEY_A}"], apps: [shop]}}',
             f'{{keys: ["{KEY_A}"], apps: [shop]}}\n  other: {{keys: ["{KEY_B}", "{KEY_A}"], apps: [shop]}}',
@@ -107,7 +111,7 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
             "service_accounts: {issuer: a, audience: b, jwks_url: 'https://u:p@x', unknown: {apps: [y]}}\nredis:",
             [
                 "service_accounts.jwks_url: contains a user or a password; name a token_file instead",
-                "service_accounts.unknown.apps[0]: no such app; there are shop, my-news.eu",
+                "service_accounts.unknown.apps[0]: no such app; known apps: shop, my-news.eu",
             ],
         ),
         (

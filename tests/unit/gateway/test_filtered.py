@@ -16,7 +16,7 @@ from service.model.errors import LineFull, RangeTooWide, WaitTooLong
 from service.model.freshness import CacheDirectives
 from service.model.pages import Page, PageRequest, Source
 from service.model.queries import At, Query, Range, Slice
-from service.model.streams import STATUSES, TYPES, Only
+from service.model.streams import STATUSES, TYPES, TaskFilter
 from service.model.tasks import Listing, Task
 from tests.tasks import bare_task
 
@@ -43,7 +43,7 @@ def blocks(tasks: Sequence[Task]) -> list[Block]:
     return [block(tasks[start : start + SIZE], total=len(tasks)) for start in starts]
 
 
-def ask(only: Only, *, offset: int = 0, limit: int = 5, patience_s: float = 5.0, most: int = 10) -> PageRequest:
+def ask(only: TaskFilter, *, offset: int = 0, limit: int = 5, patience_s: float = 5.0, most: int = 10) -> PageRequest:
     """A request for a slice of the tasks that match a filter."""
     return PageRequest(
         caller=CALLER,
@@ -69,13 +69,15 @@ def ids(page: Page) -> list[int]:
 
 labels = st.tuples(st.sampled_from((None, "new", *STATUSES)), st.sampled_from((None, "new", *TYPES)))
 choices = st.builds(
-    Only, statuses=st.lists(st.sampled_from(STATUSES), unique=True).map(tuple), types=st.sampled_from(((), *zip(TYPES)))
+    TaskFilter,
+    statuses=st.lists(st.sampled_from(STATUSES), unique=True).map(tuple),
+    types=st.sampled_from(((), *zip(TYPES))),
 )
 
 
 @given(st.lists(labels, max_size=60), choices, st.integers(0, 70), st.integers(1, SIZE))
 def test_a_filtered_page_is_a_slice_of_the_filtered_list(
-    listed: list[tuple[str | None, str | None]], only: Only, offset: int, limit: int
+    listed: list[tuple[str | None, str | None]], only: TaskFilter, offset: int, limit: int
 ) -> None:
     """Total, slice and order are those of the list that remains when the others are removed."""
     tasks = [task(number, status=status, type_=type_) for number, (status, type_) in enumerate(listed)]
@@ -107,7 +109,7 @@ def test_a_filtered_page_is_a_slice_of_the_filtered_list(
 )
 def test_a_change_of_the_list_is_reported(each: list[Block], left: range, missing: int) -> None:
     """A task in two blocks, totals that differ, a short block; no task appears twice."""
-    page = cut(ask(Only(statuses=("pending",)), limit=10), each)
+    page = cut(ask(TaskFilter(statuses=("pending",)), limit=10), each)
     assert not page.consistent
     assert len(ids(page)) == len(set(ids(page)))
     assert set(left) >= set(ids(page))
@@ -121,7 +123,7 @@ def test_freshness_is_that_of_the_oldest_block() -> None:
         block(tasks[:10], total=12, fetched_at_ms=9_000),
         block(tasks[10:], total=12, fetched_at_ms=4_000),
     ]
-    assert cut(ask(Only(types=("tag",))), each).fetched_at_ms == 4_000
+    assert cut(ask(TaskFilter(types=("tag",))), each).fetched_at_ms == 4_000
 
 
 class Blocks:
@@ -172,7 +174,7 @@ class Blocks:
         )
 
 
-PENDING = Only(statuses=("pending",))
+PENDING = TaskFilter(statuses=("pending",))
 
 
 async def test_stored_blocks_are_not_fetched() -> None:

@@ -94,7 +94,7 @@ def test_a_duration_is_written_as_it_is_read(offset_s: int) -> None:
 
 
 def test_relative_moments_are_aligned() -> None:
-    """Callers that ask within the same minute send the same range upstream."""
+    """Requests within the same minute send the same range upstream."""
     query = Query(app="shop", since=FromNow(offset_s=-60), until=At(epoch_s=5_000))
     assert query.range_at(1_019.9, align_s=60) == query.range_at(960, align_s=60) == Range(since_s=900, until_s=5_000)
 

@@ -6,7 +6,7 @@ import msgspec
 
 from service.model.blocks import Block
 from service.model.queries import Range
-from service.model.streams import Only, SeenTasks, TaskLabels, task_labels_of
+from service.model.streams import SeenTasks, TaskFilter, TaskLabels, task_labels_of
 
 
 def read(*blocks: Sequence[int], totals: Sequence[int] = (), short: Sequence[int] = ()) -> SeenTasks:
@@ -49,10 +49,10 @@ def test_remembered_ids_are_bounded() -> None:
 def test_a_task_matches_if_all_criteria_do() -> None:
     """A task matches if all given criteria agree with it."""
     labels = TaskLabels(id=1, type="tag", status="pending")
-    assert Only().takes(labels)
-    assert Only(statuses=("dispatched", "pending"), types=("tag",)).takes(labels)
-    assert not Only(statuses=("pending",), types=("all",)).takes(labels)
-    assert not Only(statuses=("dispatched",)).takes(labels)
+    assert TaskFilter().takes(labels)
+    assert TaskFilter(statuses=("dispatched", "pending"), types=("tag",)).takes(labels)
+    assert not TaskFilter(statuses=("pending",), types=("all",)).takes(labels)
+    assert not TaskFilter(statuses=("dispatched",)).takes(labels)
 
 
 def test_labels_are_read_whatever_else_a_task_holds() -> None:

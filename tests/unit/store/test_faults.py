@@ -6,7 +6,7 @@ import pytest
 from redis import exceptions as foreign
 
 from service.model.errors import StoreUnavailable
-from service.store.faults import FOREIGN, unavailable
+from service.store.faults import REDIS_ERRORS, unavailable
 
 CASES = [
     (foreign.ConnectionError("Error 111 connecting to 10.0.0.1:6379"), "unreachable"),
@@ -36,7 +36,7 @@ CASES = [
 @pytest.mark.parametrize(("exc", "detail"), CASES, ids=lambda case: type(case).__name__)
 def test_every_fault_has_its_detail(exc: Exception, detail: str) -> None:
     """Each error is one that the store catches, has its own detail, and repeats nothing of the original."""
-    assert isinstance(exc, FOREIGN)
+    assert isinstance(exc, REDIS_ERRORS)
     fault = unavailable(exc)
     assert fault.detail == detail
     assert "SECRET" not in str(fault)

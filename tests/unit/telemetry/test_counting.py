@@ -7,10 +7,8 @@ from typing import get_args
 import pytest
 from prometheus_client import generate_latest
 
-from service.budget.line.jobs import Payer
 from service.budget.line.turns import TURN_ENDS, turn_end_of
 from service.budget.scheduler.interfaces import AlreadyStored, Begun, Joined, Lapsed, Paused
-from service.gateway.call_events import Call, CallEnd
 from service.model.budgets import worst_window
 from service.model.calls import CallKind
 from service.model.errors import (
@@ -21,7 +19,7 @@ from service.model.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from service.model.origin import NOBODY
+from service.model.origin import NOBODY, Payer
 from service.telemetry import lag
 from service.telemetry.families import Histogram
 from service.telemetry.lag import Lag
@@ -29,6 +27,7 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.recent_calls import RecentAppCalls
 from service.telemetry.store_calls import StoreMetrics
 from service.telemetry.upstream_calls import KEEP_MAX, KEEP_S, CalledApp, CallMetrics
+from service.upstream.call_events import UpstreamCall, UpstreamCallEnd
 from service.upstream.codes import CodeKind
 from service.upstream.verdicts import RESULTS, result_of
 from tests.integration.telemetry.scraping import read
@@ -60,10 +59,10 @@ def test_the_worst_window(times_s: tuple[float, ...], worst: int) -> None:
     assert worst_window(times_s, 1.0) == worst
 
 
-def ended(*, sent_at_s: float | None, result: str = "ok") -> CallEnd:
+def ended(*, sent_at_s: float | None, result: str = "ok") -> UpstreamCallEnd:
     """A call that has ended."""
-    call = Call(app="shop", payer=Payer(caller="c", origin=NOBODY, waited_s=0.0), attempt=1)
-    return CallEnd(call=call, result=result, code=None, took_s=0.1, sent_at_s=sent_at_s)
+    call = UpstreamCall(app="shop", payer=Payer(caller="c", origin=NOBODY, waited_s=0.0), attempt=1)
+    return UpstreamCallEnd(call=call, result=result, code=None, took_s=0.1, sent_at_s=sent_at_s)
 
 
 def summary(tally: CallMetrics) -> dict[str, float]:

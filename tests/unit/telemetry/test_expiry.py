@@ -1,4 +1,4 @@
-"""When keys and certificates end is exported, from the settings and files as they are now."""
+"""The expiry of keys and certificates is exported from the current settings and files."""
 
 import datetime
 import math
@@ -28,7 +28,7 @@ NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a name")])
 
 
 def certificate(ends: str) -> str:
-    """A certificate that ends then, in PEM."""
+    """A certificate that expires at this time, in PEM."""
     until = datetime.datetime.fromisoformat(ends)
     builder = x509.CertificateBuilder(issuer_name=NAME, subject_name=NAME, public_key=KEY.public_key())
     builder = builder.serial_number(x509.random_serial_number())
@@ -59,20 +59,20 @@ def test_the_end_of_a_certificate_is_read(day: str) -> None:
 
 @pytest.mark.parametrize("bytes_left", [1, 5, 40, 100])
 def test_a_broken_certificate_is_no_crash(bytes_left: int) -> None:
-    """What is cut off, or no certificate at all, raises ValueError alone."""
+    """Truncated input and other data raise ValueError and nothing else."""
     der = ssl.PEM_cert_to_DER_cert(certificate("2030-01-01T00:00:00+00:00"))[:bytes_left]
     with pytest.raises(ValueError, match="certificate"):
         ends_of(ssl.DER_cert_to_PEM_cert(der))
 
 
 def test_a_certificate_that_is_not_base64_raises_value_error() -> None:
-    """It raises ValueError alone."""
+    """It raises ValueError and nothing else."""
     with pytest.raises(ValueError, match=r"padding|base64"):
         ends_of("-----BEGIN CERTIFICATE-----\n%%%A\n-----END CERTIFICATE-----")
 
 
 def test_the_expiry_of_keys_is_exported() -> None:
-    """Each key has a series labelled with the first digits of its digest; without an end its value is infinity."""
+    """Each key has a series labelled with the first digits of its digest; without an expiry its value is infinity."""
     keys = ("a" * 64, KeySettings(sha256="b" * 64, until="2027-01-01"), KeySettings(sha256="c" * 64))
     callers = {"reports": CallerSettings(keys=keys, apps=("shop",)), "other": CallerSettings(apps=("shop",))}
     assert collected(ExpiryCollector(lambda: settings_of(callers=callers))) == {
@@ -83,7 +83,8 @@ def test_the_expiry_of_keys_is_exported() -> None:
 
 
 def test_the_expiry_of_files_is_exported_and_updated(tmp_path: Path) -> None:
-    """Of a client's chain the first certificate counts, of CAs the last that ends; a broken file is left out."""
+    """In a client's chain the first certificate counts, among CAs the one that expires last; a broken file is
+    omitted."""
     soon, late = certificate("2026-01-01T00:00:00+00:00"), certificate("2027-01-01T00:00:00+00:00")
     cert, authority, broken = (tmp_path / name for name in ("cert.pem", "ca.pem", "broken.pem"))
     cert.write_text(soon + late)

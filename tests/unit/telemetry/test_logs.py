@@ -28,7 +28,7 @@ def _as_before() -> Iterator[None]:
     configuration = structlog.get_config()
     yield
     for handler in list(root.handlers):
-        if isinstance(handler, logs.LineWriter):
+        if isinstance(handler, logs.LogWriter):
             root.removeHandler(handler)
             handler.close()
     root.setLevel(level)
@@ -42,7 +42,7 @@ class Output(io.StringIO):
     def lines(self) -> list[dict[str, Any]]:
         """Return what was written, after all of it has been."""
         for handler in logging.getLogger().handlers:
-            if isinstance(handler, logs.LineWriter):
+            if isinstance(handler, logs.LogWriter):
                 handler.close()
         return [json.loads(line) for line in self.getvalue().splitlines()]
 
@@ -143,7 +143,7 @@ def test_a_stalled_reader_of_stderr_does_not_block() -> None:
         draining = threading.Thread(target=lambda: log_lines.extend(reader))
         draining.start()
         for handler in logging.getLogger().handlers:
-            if isinstance(handler, logs.LineWriter):
+            if isinstance(handler, logs.LogWriter):
                 handler.close()
         stream.close()
         draining.join(10)
@@ -162,9 +162,9 @@ logs.configure("info", as_json=True)
 log = structlog.get_logger()
 for number in range(100):
     log.info("early", number=number, text="x" * 100)
-while Path(sys.argv[1]).read_bytes().count(b"\\n") + logs.lost_lines()["not written"] < 100:
+while Path(sys.argv[1]).read_bytes().count(b"\\n") + logs.lost_log_lines()["not written"] < 100:
     time.sleep(0.01)
-print(logs.lost_lines()["not written"], flush=True)
+print(logs.lost_log_lines()["not written"], flush=True)
 sys.stdin.readline()
 log.info("late")
 log.info("later")
@@ -196,7 +196,7 @@ def test_a_terminal_gets_lines_for_people() -> None:
     logs.configure("info", as_json=False, stream=output)
     structlog.get_logger().info("fetch.done", app="shop", key="hunter2")
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, logs.LineWriter):
+        if isinstance(handler, logs.LogWriter):
             handler.close()
     assert "fetch.done" in output.getvalue()
     assert "app=shop" in output.getvalue()

@@ -5,7 +5,7 @@ import pytest
 from service.model.calls import CallKind
 from service.model.errors import CallsStopped, QueryRefused, Throttled, UpstreamRefused
 from service.upstream.codes import TABLE, CodeKind, advice_for, kind_of
-from service.upstream.refusals import Stops, refusal_error
+from service.upstream.refusals import CallStops, refusal_error
 from service.upstream.verdicts import RetryVerdict, explain, verdict
 
 EXPECTED = {
@@ -110,7 +110,7 @@ def stop(code: int, stopped_s: float = 60.0) -> CallsStopped:
 
 def test_a_stop_ends_by_itself() -> None:
     """A stop applies to its app only, reports its remaining time, and ends by itself."""
-    stops = Stops()
+    stops = CallStops()
     stops.begin(stop(70009), CallKind.LIST, fingerprint=b"a", now_s=100.0)
     left = stops.current("shop", CallKind.LIST, fingerprint=lambda: b"a", now_s=130.0)
     assert left is not None
@@ -121,7 +121,7 @@ def test_a_stop_ends_by_itself() -> None:
 
 def test_changed_secret_lifts_a_stop() -> None:
     """A changed secret lifts a stop at once, but not the upstream's own pause for bad signatures."""
-    stops = Stops()
+    stops = CallStops()
     stops.begin(stop(70009), CallKind.LIST, fingerprint=b"a", now_s=0.0)
     assert stops.current("shop", CallKind.LIST, fingerprint=lambda: b"b", now_s=1.0) is None
     stops.begin(stop(70050), CallKind.LIST, fingerprint=b"a", now_s=0.0)
@@ -131,7 +131,7 @@ def test_changed_secret_lifts_a_stop() -> None:
 
 def test_a_shorter_stop_does_not_cut_a_longer_one() -> None:
     """A shorter stop does not cut a longer one that already runs."""
-    stops = Stops()
+    stops = CallStops()
     stops.begin(stop(70050), CallKind.LIST, fingerprint=b"a", now_s=0.0)
     stops.begin(stop(70009, 5.0), CallKind.LIST, fingerprint=b"a", now_s=0.0)
     left = stops.current("shop", CallKind.LIST, fingerprint=lambda: b"a", now_s=10.0)
@@ -142,7 +142,7 @@ def test_a_shorter_stop_does_not_cut_a_longer_one() -> None:
 @pytest.mark.parametrize(("code", "stops_lists"), [(60009, False), (60020, False), (70009, True), (70050, True)])
 def test_stop_of_one_kind_of_call(code: int, stops_lists: bool) -> None:
     """A package without a call, or a malformed one, stops that kind of call; a bad signature stops all."""
-    stops = Stops()
+    stops = CallStops()
     stops.begin(stop(code), CallKind.GET, fingerprint=b"a", now_s=0.0)
     assert stops.current("shop", CallKind.GET, fingerprint=lambda: b"a", now_s=1.0) is not None
     assert (stops.current("shop", CallKind.LIST, fingerprint=lambda: b"a", now_s=1.0) is not None) is stops_lists

@@ -1,7 +1,15 @@
 """An app's budget as callers and operators see it."""
 
 from service.budget.scheduler.interfaces import Board, Rank, Ticked, WaitingCount
-from service.model.budgets import AppCondition, BudgetView, CallerStanding, Counts, RecentCalls, UsageCounts, Worst
+from service.model.budgets import (
+    AppCondition,
+    BudgetView,
+    CallerStanding,
+    Counts,
+    RecentCalls,
+    UsageCounts,
+    WorstWindows,
+)
 from service.model.callers import Caller
 from service.model.calls import CallKind
 from service.usage.budget_view import budget_view, parties
@@ -20,7 +28,7 @@ BOARD = Board(
     ),
 )
 TICKED = Ticked(turns=(), due_in_ms=None, free=3, pause_in_ms=250, pause_reason="throttled", board=BOARD)
-WORST = Worst(minute=4, hour=5)
+WORST = WorstWindows(minute=4, hour=5)
 HERE = (WaitingCount(caller="a", weight=1.0, count=1, waited_ms=100),)
 
 

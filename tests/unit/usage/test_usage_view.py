@@ -2,9 +2,9 @@
 
 import pytest
 
-from service.model.budgets import Counts, UsageView, Use
+from service.model.budgets import Counts, UsageByCaller, UsageView
 from service.model.calls import CallKind
-from service.usage.buckets import Book
+from service.usage.buckets import UsageBook
 from service.usage.usage_view import is_by_hour, usage_view
 
 NOW_S = 1_750_000_200 + 17
@@ -25,8 +25,8 @@ BY_HOUR = {
 }
 
 
-def _books(rows: dict[int, dict[str, Counts]]) -> dict[int, Book]:
-    return {number: Book(rows=each) for number, each in rows.items()}
+def _books(rows: dict[int, dict[str, Counts]]) -> dict[int, UsageBook]:
+    return {number: UsageBook(rows=each) for number, each in rows.items()}
 
 
 def _view(only: str | None = None, *, since_s: int = NOW_S - 3600, by_hour: bool = False) -> UsageView:
@@ -49,8 +49,8 @@ def test_minutes_cover_an_hour_at_most() -> None:
     assert [part.start_s for part in view.minutes] == [60 * minute for minute in range(MINUTE - 59, MINUTE + 1)]
     assert (view.since_s, view.until_s) == (60 * (MINUTE - 59), NOW_S)
     assert view.callers == (
-        Use(name="a", counts=Counts(requests=5, hits=1, turns=1)),
-        Use(name="b", counts=Counts(requests=10)),
+        UsageByCaller(name="a", counts=Counts(requests=5, hits=1, turns=1)),
+        UsageByCaller(name="b", counts=Counts(requests=10)),
     )
     assert sum(part.counts.requests for part in view.minutes) == 15
 
@@ -84,8 +84,8 @@ def test_hours_are_whole_and_without_gaps() -> None:
     assert [part.start_s for part in view.hours] == [3600 * hour for hour in range(HOUR - 23, HOUR + 1)]
     assert view.since_s == 3600 * (HOUR - 23)
     assert view.callers == (
-        Use(name="a", counts=Counts(requests=19, hits=2)),
-        Use(name="b", counts=Counts(requests=5)),
+        UsageByCaller(name="a", counts=Counts(requests=19, hits=2)),
+        UsageByCaller(name="b", counts=Counts(requests=5)),
     )
     assert sum(part.counts.requests for part in view.hours) == 24
     assert view.minutes == _view().minutes

@@ -4,12 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.model.queries import Range
-from service.model.streams import Only
-from service.watch.changes import Added, Changed, Removed, task_changes, with_changes
+from service.model.streams import TaskFilter
+from service.watch.changes import TaskAdded, TaskChanged, TaskRemoved, task_changes, with_changes
 from service.watch.versions import ListVersion, decode_version, encode_version, watched_task
 from tests.unit.watch.lists import QUERY, RANGE, record
 
-ALL = Only()
+ALL = TaskFilter()
 _TASKS = st.dictionaries(
     st.integers(1, 12),
     st.tuples(
@@ -20,7 +20,7 @@ _TASKS = st.dictionaries(
     ),
 )
 _ONLY = st.builds(
-    Only,
+    TaskFilter,
     statuses=st.sampled_from(((), ("pending",), ("dispatched", "pending"))),
     types=st.sampled_from(((), ("all",), ("tag",))),
 )
@@ -36,7 +36,7 @@ def _of(tasks: dict[int, tuple[str, str, str, int]]) -> ListVersion:
 
 
 @given(_TASKS, _TASKS, _ONLY, st.integers(0, 24))
-def test_replaying_changes_gives_the_new_list(old: dict, new: dict, only: Only, done: int) -> None:
+def test_replaying_changes_gives_the_new_list(old: dict, new: dict, only: TaskFilter, done: int) -> None:
     """Applying all changes yields the new list; from any point in between, the remaining changes do, too."""
     before, after = _of(old), _of(new)
     wanted = {id_: task.sums for id_, task in after.tasks.items() if only.takes(task.labels)}
@@ -49,18 +49,18 @@ def test_replaying_changes_gives_the_new_list(old: dict, new: dict, only: Only, 
 
 
 @given(_TASKS, _TASKS, _ONLY)
-def test_a_change_comes_once(old: dict, new: dict, only: Only) -> None:
+def test_a_change_comes_once(old: dict, new: dict, only: TaskFilter) -> None:
     """No task is named twice, and none that has not changed is named at all."""
     before, after = _of(old), _of(new)
     steps = task_changes(before.tasks, after, only)
-    ids = [step.id if isinstance(step, Removed) else step.task.labels.id for step in steps]
+    ids = [step.id if isinstance(step, TaskRemoved) else step.task.labels.id for step in steps]
     assert len(ids) == len(set(ids))
     same = {id_ for id_ in before.tasks.keys() & after.tasks.keys() if before.tasks[id_].sums == after.tasks[id_].sums}
     assert same.isdisjoint(ids)
 
 
 @given(_TASKS, _TASKS, _ONLY)
-def test_a_version_restored_from_redis_yields_the_same_changes(old: dict, new: dict, only: Only) -> None:
+def test_a_version_restored_from_redis_yields_the_same_changes(old: dict, new: dict, only: TaskFilter) -> None:
     """The part of a version that Redis keeps is enough to continue from it."""
     before, after = _of(old), _of(new)
     restored = decode_version(encode_version(before))
@@ -87,24 +87,24 @@ def test_changed_names_the_fields_that_differ() -> None:
     (step,) = task_changes(
         version(record(1)).tasks, version(record(1, title="new", at_s=1_600_000, status="dispatched")), ALL
     )
-    assert isinstance(step, Changed)
+    assert isinstance(step, TaskChanged)
     assert step.fields == ("status", "title", "scheduled_at")
 
 
 def test_a_task_that_leaves_the_filter_is_removed_with_its_new_status() -> None:
     """A task that no longer matches the filter is removed, with its new status."""
     (step,) = task_changes(
-        version(record(1)).tasks, version(record(1, status="dispatching")), Only(statuses=("pending",))
+        version(record(1)).tasks, version(record(1, status="dispatching")), TaskFilter(statuses=("pending",))
     )
-    assert step == Removed(id=1, status="dispatching", reason="filter")
+    assert step == TaskRemoved(id=1, status="dispatching", reason="filter")
 
 
 def test_a_task_that_enters_the_filter_is_added() -> None:
     """A task that begins to match the filter is added, even if it existed before."""
     (step,) = task_changes(
-        version(record(1)).tasks, version(record(1, status="dispatched")), Only(statuses=("dispatched",))
+        version(record(1)).tasks, version(record(1, status="dispatched")), TaskFilter(statuses=("dispatched",))
     )
-    assert isinstance(step, Added)
+    assert isinstance(step, TaskAdded)
 
 
 def test_the_reason_of_a_removal_is_range_or_deleted() -> None:
@@ -112,8 +112,8 @@ def test_the_reason_of_a_removal_is_range_or_deleted() -> None:
     before = version(record(1, at_s=1_100_000), record(2, at_s=1_500_000))
     after = version(range_=Range(since_s=1_200_000, until_s=2_200_000))
     assert task_changes(before.tasks, after, ALL) == (
-        Removed(id=1, status="pending", reason="range"),
-        Removed(id=2, status="pending", reason="deleted"),
+        TaskRemoved(id=1, status="pending", reason="range"),
+        TaskRemoved(id=2, status="pending", reason="deleted"),
     )
 
 

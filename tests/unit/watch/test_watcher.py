@@ -22,11 +22,11 @@ from service.model.errors import (
 )
 from service.model.pages import Source
 from service.model.queries import Query
-from service.model.streams import Only
+from service.model.streams import TaskFilter
 from service.settings import WatchSettings
 from service.watch import feed as feed_module
-from service.watch.changes import Added, Changed, Removed
-from service.watch.events import Ended, Identified, Listed, Reset, Stale, Synced
+from service.watch.changes import TaskAdded, TaskChanged, TaskRemoved
+from service.watch.events import EndEvent, IdentifiedEvent, ListedEvent, ResetEvent, StaleEvent, SyncedEvent
 from service.watch.feeds import Feeds
 from service.watch.version_store import VersionStore
 from service.watch.watcher import Watcher
@@ -34,7 +34,7 @@ from tests.simulation.memory_redis import MemoryRedis, MemoryStore, Network
 from tests.unit.watch.lists import QUERY, Blocks, caller, record
 
 IDLE_S = 30.0
-ALL = Only()
+ALL = TaskFilter()
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ class Replica:
 
     @contextmanager
     def watch(
-        self, name: str = "c0", only: Only = ALL, now: Callable[[], Caller] | None = None, query: Query = QUERY
+        self, name: str = "c0", only: TaskFilter = ALL, now: Callable[[], Caller] | None = None, query: Query = QUERY
     ) -> Any:
         """Watch as a caller."""
 
@@ -76,7 +76,7 @@ class Reading:
     def __init__(self, watcher: Watcher, last_id: str | None = None) -> None:
         self.ids: list[str] = []
         self._batches: AsyncIterator[Any] = watcher.batches(last_id=last_id, idle_s=IDLE_S)
-        self._rest: list[Identified] = []
+        self._rest: list[IdentifiedEvent] = []
 
     async def next(self) -> Any:
         """The next event."""
@@ -95,11 +95,11 @@ class Reading:
         return events
 
     async def changes(self, count: int) -> list[Any]:
-        """So many events that are not `Synced`."""
+        """So many events that are not `SyncedEvent`."""
         found: list[Any] = []
         while len(found) < count:
             event = await self.next()
-            if not isinstance(event, Synced):
+            if not isinstance(event, SyncedEvent):
                 found.append(event)
         return found
 
@@ -110,15 +110,15 @@ async def test_the_list_is_sent_first_and_then_its_changes() -> None:
     with Replica(blocks).watch() as watcher:
         await watcher.ready(patience_s=5)
         reading = Reading(watcher)
-        *tasks, synced = await reading.until(Synced)
-        assert [task.task.labels.id for task in tasks if isinstance(task, Listed)] == [1, 2]
+        *tasks, synced = await reading.until(SyncedEvent)
+        assert [task.task.labels.id for task in tasks if isinstance(task, ListedEvent)] == [1, 2]
         assert (synced.count, synced.total) == (2, 2)
         blocks.records = [record(1, status="dispatched"), record(3)]
         changed, added, removed = await reading.changes(3)
-        assert isinstance(changed, Changed)
+        assert isinstance(changed, TaskChanged)
         assert changed.fields == ("status",)
-        assert isinstance(added, Added)
-        assert removed == Removed(id=2, status="pending", reason="deleted")
+        assert isinstance(added, TaskAdded)
+        assert removed == TaskRemoved(id=2, status="pending", reason="deleted")
 
 
 @pytest.mark.parametrize("seen", range(5))
@@ -128,7 +128,7 @@ async def test_a_reconnect_gets_what_changed_since_the_last_event(seen: int) -> 
     blocks = Blocks([record(1), record(2)])
     with Replica(blocks, redis).watch() as watcher:
         reading = Reading(watcher)
-        await reading.until(Synced)
+        await reading.until(SyncedEvent)
         synced_id = reading.ids[-1]
         blocks.records = [record(1, title="u"), record(3), record(4)]
         first = await reading.changes(seen)
@@ -136,20 +136,20 @@ async def test_a_reconnect_gets_what_changed_since_the_last_event(seen: int) -> 
     blocks.records = [record(1, title="u"), record(3), record(5)]
     with Replica(blocks, redis).watch() as watcher:
         again = Reading(watcher, last_id)
-        rest = await again.until(Synced)
-    named = [event.id if isinstance(event, Removed) else event.task.labels.id for event in (*first, *rest[:-1])]
+        rest = await again.until(SyncedEvent)
+    named = [event.id if isinstance(event, TaskRemoved) else event.task.labels.id for event in (*first, *rest[:-1])]
     assert set(named) >= {1, 2, 3, 5}
     assert named.count(1) == named.count(2) == named.count(3) == 1
-    assert not any(isinstance(event, (Listed, Reset)) for event in rest)
+    assert not any(isinstance(event, (ListedEvent, ResetEvent)) for event in rest)
 
 
 @pytest.mark.parametrize("last_id", ["", "x", "536349a9-0", "00000000-7ed14eeec6e0cc14", "a" * 5000])
 async def test_an_unknown_id_restarts_the_watch(last_id: str) -> None:
     """An unknown id gets `reset` and the whole list; without an id, the list comes without `reset`."""
     with Replica(Blocks([record(1)])).watch() as watcher:
-        events = await Reading(watcher, last_id).until(Synced)
+        events = await Reading(watcher, last_id).until(SyncedEvent)
     kinds = [type(event) for event in events]
-    assert kinds == ([Reset] if last_id else []) + [Listed, Synced]
+    assert kinds == ([ResetEvent] if last_id else []) + [ListedEvent, SyncedEvent]
 
 
 async def test_a_version_lost_by_redis_restarts_the_watch() -> None:
@@ -157,11 +157,11 @@ async def test_a_version_lost_by_redis_restarts_the_watch() -> None:
     redis = MemoryRedis(lambda: 0.0)
     with Replica(Blocks([record(1)]), redis).watch() as watcher:
         reading = Reading(watcher)
-        await reading.until(Synced)
+        await reading.until(SyncedEvent)
     for lose in (lambda: redis.restore({}), lambda: setattr(redis, "is_away", True)):
         lose()
         with Replica(Blocks([record(1)]), redis).watch() as watcher:
-            assert isinstance(await Reading(watcher, reading.ids[-1]).next(), Reset)
+            assert isinstance(await Reading(watcher, reading.ids[-1]).next(), ResetEvent)
 
 
 async def test_stale_is_sent_once_and_synced_after_recovery() -> None:
@@ -169,15 +169,15 @@ async def test_stale_is_sent_once_and_synced_after_recovery() -> None:
     blocks = Blocks([record(1)])
     with Replica(blocks).watch() as watcher:
         reading = Reading(watcher)
-        await reading.until(Synced)
+        await reading.until(SyncedEvent)
         blocks.error = UpstreamTimeout("late", app="shop")
-        stale = (await reading.until(Stale))[-1]
+        stale = (await reading.until(StaleEvent))[-1]
         assert isinstance(stale.error, UpstreamTimeout)
         asked = len(blocks.asked)
         while len(blocks.asked) < asked + 3:
             await asyncio.sleep(0.001)
         blocks.error = None
-        assert isinstance(await reading.next(), Synced), "several failed passes are one `stale`"
+        assert isinstance(await reading.next(), SyncedEvent), "several failed passes are one `stale`"
 
 
 async def test_blocks_served_stale_are_reported_as_stale() -> None:
@@ -185,9 +185,9 @@ async def test_blocks_served_stale_are_reported_as_stale() -> None:
     blocks = Blocks([record(1)])
     with Replica(blocks).watch() as watcher:
         reading = Reading(watcher)
-        await reading.until(Synced)
+        await reading.until(SyncedEvent)
         blocks.source = Source.STALE
-        assert (await reading.until(Stale))[-1].error is None
+        assert (await reading.until(StaleEvent))[-1].error is None
 
 
 @pytest.mark.parametrize("error", [UpstreamTimeout("late", app="shop"), RangeTooWide(total=300, bound=200)])
@@ -200,7 +200,7 @@ async def test_a_failure_before_the_first_list_is_a_problem(error: TaskgateError
 
 
 async def test_patience_bounds_the_wait_for_the_first_list() -> None:
-    """A list that is not complete in time is refused as a page is."""
+    """A list that is not complete in time is refused like a page."""
     blocks = Blocks([record(1)])
     blocks.before_chunk = lambda offset: None
     replica = Replica(blocks)
@@ -213,9 +213,9 @@ async def test_a_list_that_grows_too_long_ends_the_watch() -> None:
     blocks = Blocks([record(1)], size=2)
     with Replica(blocks, blocks_max=1).watch() as watcher:
         reading = Reading(watcher)
-        await reading.until(Synced)
+        await reading.until(SyncedEvent)
         blocks.records = [record(id_) for id_ in range(3)]
-        assert isinstance((await reading.until(Ended))[-1].error, RangeTooWide)
+        assert isinstance((await reading.until(EndEvent))[-1].error, RangeTooWide)
 
 
 async def test_a_list_that_has_ended_takes_no_further_watcher() -> None:
@@ -224,9 +224,9 @@ async def test_a_list_that_has_ended_takes_no_further_watcher() -> None:
     replica = Replica(blocks, blocks_max=1)
     with replica.watch() as watcher:
         reading = Reading(watcher)
-        await reading.until(Synced)
+        await reading.until(SyncedEvent)
         blocks.records = [record(id_) for id_ in range(3)]
-        await reading.until(Ended)
+        await reading.until(EndEvent)
         with replica.watch() as late, pytest.raises(RangeTooWide):
             await late.ready(patience_s=5)
 
@@ -236,7 +236,7 @@ async def test_all_lists_together_are_bounded_in_bytes() -> None:
     blocks = Blocks([record(id_, title="x" * 1000) for id_ in range(10)])
     replica = Replica(blocks, memory_bytes=15_000)
     with replica.watch() as watcher:
-        ended = (await Reading(watcher).until(Ended))[-1]
+        ended = (await Reading(watcher).until(EndEvent))[-1]
         assert isinstance(ended.error, TooManyWatchers)
         assert ended.error.bound == 15_000
         with pytest.raises(TooManyWatchers):
@@ -253,17 +253,17 @@ async def test_the_caller_whose_lists_take_most_memory_loses_one() -> None:
     with ExitStack() as stack:
         greedy = [Reading(stack.enter_context(replica.watch("greedy", query=query))) for query in queries[:3]]
         for reading in greedy:
-            await reading.until(Synced)
+            await reading.until(SyncedEvent)
         shared = Reading(stack.enter_context(replica.watch("modest", query=queries[0])))
         modest = Reading(stack.enter_context(replica.watch("modest", query=queries[3])))
-        await shared.until(Synced)
-        await modest.until(Synced)
-        ended = (await greedy[1].until(Ended))[-1]
+        await shared.until(SyncedEvent)
+        await modest.until(SyncedEvent)
+        ended = (await greedy[1].until(EndEvent))[-1]
         assert isinstance(ended.error, TooManyWatchers)
         blocks.records = [record(1)]
-        await shared.until(Synced)
-        await modest.until(Synced)
-        await greedy[0].until(Synced)
+        await shared.until(SyncedEvent)
+        await modest.until(SyncedEvent)
+        await greedy[0].until(SyncedEvent)
     assert replica.feeds.size_bytes == 0
 
 
@@ -278,8 +278,8 @@ async def test_a_slow_reader_of_an_ended_list_gets_the_rest() -> None:
         for feed in replica.feeds._feeds.values():
             feed.give_up(TooManyWatchers(bound=1, of="bytes of lists"))
         events = [event.event for batch in [first, *[batch async for batch in batches]] for event in batch]
-    assert sum(isinstance(event, Listed) for event in events) == 250
-    assert isinstance(events[-1], Ended)
+    assert sum(isinstance(event, ListedEvent) for event in events) == 250
+    assert isinstance(events[-1], EndEvent)
 
 
 async def test_an_unreadable_record_does_not_end_a_watch() -> None:
@@ -287,9 +287,9 @@ async def test_an_unreadable_record_does_not_end_a_watch() -> None:
     blocks = Blocks([record(1)])
     with Replica(blocks).watch() as watcher, capture_logs() as logs:
         reading = Reading(watcher)
-        await reading.until(Synced)
+        await reading.until(SyncedEvent)
         blocks.records = [b"{"]
-        await reading.until(Stale)
+        await reading.until(StaleEvent)
         blocks.records = [record(2)]
         added, removed = await reading.changes(2)
         assert (added.task.labels.id, removed.id) == (2, 1)
@@ -310,13 +310,13 @@ async def test_only_the_watcher_that_lost_its_right_is_ended() -> None:
     async with AsyncExitStack() as stack:
         stays = Reading(stack.enter_context(replica.watch("stayer")))
         leaves = Reading(stack.enter_context(replica.watch("leaver", now=now)))
-        await stays.until(Synced)
-        await leaves.until(Synced)
+        await stays.until(SyncedEvent)
+        await leaves.until(SyncedEvent)
         lost = True
-        assert isinstance((await leaves.until(Ended))[-1].error, NotAllowed)
+        assert isinstance((await leaves.until(EndEvent))[-1].error, NotAllowed)
         blocks.asked.clear()
-        await stays.until(Synced)
-        await stays.until(Synced)
+        await stays.until(SyncedEvent)
+        await stays.until(SyncedEvent)
         assert "leaver" not in blocks.asked
 
 
@@ -328,7 +328,7 @@ async def test_watchers_pay_in_turns_and_share_one_loop() -> None:
         names = ("a", "b", "c")
         readings = [Reading(stack.enter_context(replica.watch(name))) for name in names]
         for reading in readings:
-            await reading.until(Synced)
+            await reading.until(SyncedEvent)
         blocks.asked.clear()
         while len(blocks.asked) < 9:
             await readings[0].next()
@@ -342,7 +342,7 @@ async def test_no_block_is_fetched_after_the_last_watcher_left() -> None:
     blocks = Blocks([record(1)])
     replica = Replica(blocks)
     with replica.watch() as watcher:
-        await Reading(watcher).until(Synced)
+        await Reading(watcher).until(SyncedEvent)
     await asyncio.sleep(0)
     asked = len(blocks.asked)
     for _ in range(20):
@@ -355,15 +355,15 @@ async def test_a_reader_that_is_too_slow_is_reset() -> None:
     blocks = Blocks([record(1)])
     with Replica(blocks, versions_max=2).watch() as watcher:
         reading = Reading(watcher)
-        await reading.until(Synced)
+        await reading.until(SyncedEvent)
         for number in range(4):
             blocks.records = [record(1, title=f"v{number}")]
             asked = len(blocks.asked)
             while len(blocks.asked) < asked + 3:
                 await asyncio.sleep(0.001)
-        events = await reading.until(Reset)
-        assert not any(isinstance(event, Changed) for event in events)
-        assert isinstance(await reading.next(), Listed)
+        events = await reading.until(ResetEvent)
+        assert not any(isinstance(event, TaskChanged) for event in events)
+        assert isinstance(await reading.next(), ListedEvent)
 
 
 async def test_watchers_are_bounded() -> None:
@@ -386,8 +386,8 @@ async def test_a_replica_that_shuts_down_ends_its_watches() -> None:
     replica = Replica(Blocks([record(1)]))
     with replica.watch() as watcher:
         reading = Reading(watcher)
-        await reading.until(Synced)
+        await reading.until(SyncedEvent)
         replica.feeds.leave()
-        assert isinstance((await reading.until(Ended))[-1].error, ShuttingDown)
+        assert isinstance((await reading.until(EndEvent))[-1].error, ShuttingDown)
     with pytest.raises(ShuttingDown), replica.watch():
         pass

@@ -14,20 +14,20 @@ from service.model.freshness import CacheDirectives
 from service.model.long_lists import ListPosition, query_parts
 from service.model.pages import Chunk, PageRequest, Source
 from service.model.queries import At, Query, Slice, Sort
-from service.model.streams import Only
+from service.model.streams import TaskFilter
 from service.model.tasks import Listing
 from service.sandbox.listing import ListRequest, SandboxTasks, read_body
 from service.sandbox.tasks import SandboxTask
 from service.upstream.apps import UpstreamApp
 from service.upstream.list_call import list_body, read_listing
-from service.web.stream import Course
+from service.web.stream import StreamProgress
 
 DAY_S = 86_400
 DAYS = 4
 BLOCK = 3
 APP = UpstreamApp(name="shop", sdkappid=1, admin="a", hosts=())
 CALLER = Caller(name="c", apps=frozenset({"shop"}), weight=1, waiting_max=1, wait_max_s=1)
-EVERYTHING = Only()
+EVERYTHING = TaskFilter()
 BEGIN_S = 1_700_000_000
 NOW_S = BEGIN_S + 20 * DAY_S
 TIMES = st.integers(-5 * DAY_S, 45 * DAY_S) | st.sampled_from(
@@ -67,13 +67,13 @@ class Upstream:
 
 
 def streamed(
-    upstream: Upstream, parts: tuple[Query, ...], *, offset: int = 0, only: Only = EVERYTHING
+    upstream: Upstream, parts: tuple[Query, ...], *, offset: int = 0, only: TaskFilter = EVERYTHING
 ) -> tuple[list[int], dict[str, Any]]:
     """Read a stream to its end; return the ids in order, and the last line."""
     position: ListPosition | None = ListPosition(parts=parts, offset=offset)
     assert position is not None
     chunk = upstream.chunk(position.query, position.offset)
-    course = Course(chunk, only)
+    course = StreamProgress(chunk, only)
     lines = course.lines(chunk, part=position.part)
     while (position := position.after(chunk)) is not None:
         chunk = upstream.chunk(position.query, position.offset)
@@ -105,12 +105,18 @@ def lists(draw: st.DrawFn) -> list[SandboxTask]:
     length_s=st.integers(0, 25 * DAY_S),
     sort=st.sampled_from(Sort),
     keyword=st.sampled_from([None, "sale"]),
-    only=st.sampled_from([Only(), Only(statuses=("pending",)), Only(types=("tag",))]),
+    only=st.sampled_from([TaskFilter(), TaskFilter(statuses=("pending",)), TaskFilter(types=("tag",))]),
     offset=st.integers(0, 45),
 )
 @settings(max_examples=500)
 def test_parts_make_the_whole_list(
-    tasks: list[SandboxTask], since_s: int, length_s: int, sort: Sort, keyword: str | None, only: Only, offset: int
+    tasks: list[SandboxTask],
+    since_s: int,
+    length_s: int,
+    sort: Sort,
+    keyword: str | None,
+    only: TaskFilter,
+    offset: int,
 ) -> None:
     """A stream in parts sends what a stream of the whole range sends: each task once, in order, with the same end."""
     query = Query(

@@ -6,7 +6,7 @@ import pytest
 
 from service.model.budgets import CallResults, RecentCalls
 from service.model.errors import CallsStopped
-from service.usage.app_state import app_condition
+from service.usage.app_condition import app_condition
 
 QUIET = RecentCalls()
 GOOD = RecentCalls(minute=CallResults(ok=20))

@@ -9,7 +9,7 @@ READY_S = 1.0
 """How long to wait at a time until a non-blocking descriptor accepts more."""
 
 
-class LineSink:
+class LogSink:
     """Writes whole lines to a stream, bypassing its buffers: bytes left in a buffer after a failure would be written
     again."""
 

@@ -8,7 +8,7 @@ from typing import cast
 BUFFER_BYTES = 256 * 1024
 
 
-class Wire(asyncio.Protocol):
+class ByteStream(asyncio.Protocol):
     """One connection's transport. Bytes that arrive while no answer is awaited close it."""
 
     def __init__(self) -> None:

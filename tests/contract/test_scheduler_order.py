@@ -1,0 +1,123 @@
+"""The order of callers that the script keeps: what it saves, and what makes it anew when it is not to be trusted."""
+
+from typing import Any
+
+import msgspec
+import pytest
+import redis
+
+from service.budget.scheduler.interfaces import Scheduler
+from tests.contract.scheduler_calls import awake, tick
+from tests.contract.scheduler_world import RULES, World, row
+
+STATE, CALLERS, REPORTS, ORDER = ("tg:{news}:" + name for name in ("slots", "tags", "reports", "order"))
+SUMS = 12
+"""Where the state has its sums: blocks, urgent ones, callers, reports, when all is made anew."""
+
+
+@pytest.fixture
+def world(client: redis.Redis) -> World:
+    """An empty Redis."""
+    return World(client)
+
+
+def commands(client: redis.Redis) -> int:
+    """Return how many commands the server has run, those of scripts included."""
+    stats: Any = client.info("commandstats")
+    return sum(each["calls"] for each in stats.values())
+
+
+def state_of(client: redis.Redis) -> list[Any]:
+    packed: Any = client.get(STATE)
+    return list(msgspec.msgpack.decode(packed))
+
+
+async def board(replica: Scheduler, *rows: object) -> list[tuple[str, int]]:
+    """Tick, and return the callers that wait with their counts, in order."""
+    ticked = await tick(replica, *rows, board=True)
+    assert ticked.board is not None
+    return [(rank.caller, rank.count) for rank in ticked.board.ranks]
+
+
+async def test_a_turn_costs_as_much_with_ten_callers_as_with_a_thousand(world: World, client: redis.Redis) -> None:
+    """A tick that gives a turn reads those callers that come next, however many wait, new ones and known ones."""
+    costs = []
+    for number in (10, 1_000):
+        client.flushall()
+        replica = await awake(world)
+        for passed_ms in (0, RULES.gap_ms):
+            world.now += passed_ms
+            before = commands(client)
+            rows = [row(f"c{each:04}", 2, waited_ms=5_000 + passed_ms - each) for each in range(number)]
+            assert len((await tick(replica, *rows)).turns) == 1
+        costs.append(commands(client) - before)
+    assert costs[1] <= costs[0] <= 40
+
+
+@pytest.mark.parametrize("lost", ["the sums", "the order", "a place", "the callers", "the reports"])
+async def test_what_is_lost_is_made_anew(world: World, client: redis.Redis, lost: str) -> None:
+    """Without a caller's place, without sums (an older release drops them) or callers, the next look has them again."""
+    replica = await awake(world)
+    rows = [row(f"c{number}", number, waited_ms=100 + number) for number in range(1, 8)]
+    expected = await board(replica, *rows)
+    if lost == "the sums":
+        client.set(STATE, msgspec.msgpack.encode(state_of(client)[:SUMS]))
+        client.zadd(ORDER, {"1 a place of nobody": 0})
+    elif lost == "a place":
+        client.zpopmin(ORDER)
+    else:
+        client.delete({"the order": ORDER, "the callers": CALLERS, "the reports": REPORTS}[lost])
+    assert sorted(await board(replica, *rows)) == sorted(expected)
+    assert state_of(client)[SUMS][:4] == [28, 28, 7, 1]
+    assert client.zcard(ORDER) == 7
+
+
+async def test_without_sums_the_order_is_left_alone_until_turns_are_given(world: World, client: redis.Redis) -> None:
+    """A call after one of an older release's does not mend a part of an order that is outdated."""
+    replica = await awake(world)
+    await tick(replica, row("a"), row("b"))
+    state = state_of(client)
+    client.set(STATE, msgspec.msgpack.encode([*state[:9], int(state[1]) + 9_000, "paused", state[11]]))
+    before = client.zrange(ORDER, 0, -1)
+    await tick(replica, row("a", 2, waited_ms=500), row("c"))
+    assert client.zrange(ORDER, 0, -1) == before
+    assert state_of(client)[SUMS:] in ([], [None])
+    assert sorted(await board(replica, row("a", 2, waited_ms=500), row("c"))) == [("a", 1), ("c", 1)]
+    assert state_of(client)[SUMS][:4] == [3, 3, client.hlen(CALLERS), 1]
+    assert client.zcard(ORDER) == client.hlen(CALLERS)
+
+
+async def test_all_is_made_anew_once_a_minute(world: World, client: redis.Redis) -> None:
+    """Sums that are wrong for whatever reason, and a place that hides another, are right after a minute."""
+    replica = await awake(world)
+    rows = (row("a", 3, waited_ms=9), row("b", 2))
+    await board(replica, *rows)
+    state = state_of(client)
+    client.zpopmin(ORDER)
+    client.zadd(ORDER, {b"1" + b"\xff" * 16 + b"nobody": 0})
+    client.set(STATE, msgspec.msgpack.encode([*state[:SUMS], [1, 1, *state[SUMS][2:]]]))
+    world.now += 60_000
+    assert {caller for caller, _ in await board(replica, *rows)} == {"a", "b"}
+    assert state_of(client)[SUMS][:2] == [5, 5]
+
+
+async def test_places_sort_as_numbers_do(world: World, client: redis.Redis) -> None:
+    """Tags below and above zero, and times of entry before the server's clock began, are in the order of numbers."""
+    replica = await awake(world)
+    await tick(replica)
+    waited = [0, 1, 255, 256, int(world.now), 65_536, 10**9, 10**12]
+    rows = [row(f"c{number}", waited_ms=each) for number, each in enumerate(waited)]
+    assert [name for name, _ in await board(replica, *rows)][-7:] == [f"c{number}" for number in range(7)][::-1]
+
+
+async def test_a_whole_report_changes_only_what_differs(world: World, client: redis.Redis) -> None:
+    """Callers that wait as before cost no write; those that the replica no longer reports are forgotten."""
+    other = await awake(world, "r2")
+    await tick(other, row("a"), row("gone"))
+    known = [row(f"c{number}", 2, waited_ms=50) for number in range(5)]
+    await tick(world.replica("r1"), *known, row("a"), row("gone"))
+    client.config_resetstat()
+    await tick(world.replica("r1"), *known, row("a"))
+    stats: Any = client.info("commandstats")
+    assert stats["cmdstat_hset"]["calls"] == 3  # the report, and the caller that is gone with its shares
+    assert [share[0] for share in msgspec.msgpack.decode(client.hget("tg:{news}:shares", "gone"))] == ["r2"]
