@@ -50,7 +50,7 @@ async def test_a_head_is_forgotten_with_its_response(web: Web) -> None:
     assert desk.replay.size_bytes == 0
 
 
-async def test_clients_that_send_the_same_head_are_told_apart(web: Web) -> None:
+async def test_clients_that_send_the_same_head_are_distinguished(web: Web) -> None:
     """The record of each request has the address of its own connection, and an id of its own."""
     desk = Desk(web, way="looked up")
     for _ in range(3):
