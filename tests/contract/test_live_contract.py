@@ -80,7 +80,7 @@ async def schemathesis(gateways: Fleet, contract: Path, *options: str, cwd: Path
     return said
 
 
-async def test_all_is_documented(own_valkey: Server, tmp_path: Path) -> None:
+async def test_everything_is_documented(own_valkey: Server, tmp_path: Path) -> None:
     """No request causes a 500 or an answer that the contract does not document, and no valid one is rejected."""
     async with fleet(own_valkey, replicas=1, sandbox_calls=CALLS, budget={"calls": CALLS}) as gateways:
         said = await schemathesis(gateways, CONTRACT, cwd=tmp_path, examples=25)

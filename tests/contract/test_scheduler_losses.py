@@ -95,8 +95,8 @@ async def test_a_lost_key_of_the_scheduler_costs_a_few_seconds_at_most(client: r
 
 
 @pytest.mark.parametrize("key", ["tags", "reports", "order"])
-async def test_a_lost_key_that_others_make_up_for_costs_no_quiet_window(client: redis.Redis, key: str) -> None:
-    """Callers and their order are made anew from what other keys hold, and reports are requested: turns go on."""
+async def test_a_lost_key_that_can_be_rebuilt_costs_no_quiet_window(client: redis.Redis, key: str) -> None:
+    """Callers and their order are rebuilt from the other keys, and reports are requested: turns continue."""
     world = World(client, RULES)
     replicas = {name: world.shared(name) for name in ("a", "b", "c")}
     backlog = Backlog(world, replicas)

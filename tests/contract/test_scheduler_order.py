@@ -55,8 +55,9 @@ async def test_a_turn_costs_as_much_with_ten_callers_as_with_a_thousand(world: W
 
 
 @pytest.mark.parametrize("lost", ["the sums", "the order", "a place", "the callers", "the reports"])
-async def test_what_is_lost_is_made_anew(world: World, client: redis.Redis, lost: str) -> None:
-    """Without a caller's place, without sums (an older release drops them) or callers, the next look has them again."""
+async def test_lost_data_is_rebuilt(world: World, client: redis.Redis, lost: str) -> None:
+    """If a caller's place, the sums (an older release drops them) or the callers are lost, the next look rebuilds
+    them."""
     replica = await awake(world)
     rows = [row(f"c{number}", number, waited_ms=100 + number) for number in range(1, 8)]
     expected = await board(replica, *rows)
@@ -87,8 +88,8 @@ async def test_without_sums_the_order_is_left_alone_until_turns_are_given(world:
     assert client.zcard(ORDER) == client.hlen(CALLERS)
 
 
-async def test_all_is_made_anew_once_a_minute(world: World, client: redis.Redis) -> None:
-    """Sums that are wrong for whatever reason, and a place that hides another, are right after a minute."""
+async def test_all_sums_are_recomputed_once_a_minute(world: World, client: redis.Redis) -> None:
+    """Wrong sums, and a place that hides another, are corrected within a minute."""
     replica = await awake(world)
     rows = (row("a", 3, waited_ms=9), row("b", 2))
     await board(replica, *rows)

@@ -139,7 +139,7 @@ async def test_a_late_done_frees_the_slot_a_window_after_the_answer(world: World
     assert (await tick(replica)).free == 2
 
 
-async def test_turns_are_given_earlier_where_redis_is_slow(world: World) -> None:
+async def test_turns_are_given_earlier_if_redis_is_slow(world: World) -> None:
     """By two round trips: so a tick and a begin fit in between. At most a quarter of the window."""
     replica = await awake(world)
     for turn in (await tick(replica, row("a", 2))).turns:

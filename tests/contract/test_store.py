@@ -66,7 +66,7 @@ async def test_a_stored_value_is_returned_unchanged(store: Store) -> None:
     assert await store.get("t:{a}:other") is None
 
 
-async def test_values_are_put_together(store: Store) -> None:
+async def test_values_are_stored_together(store: Store) -> None:
     """Many values of one hash tag are stored at once, each under its key and for its time, wherever they belong."""
     for app in ("a", "b", "c"):
         puts = [Put(key=f"t:{{{app}}}:{n}", value=b"%d" % n, ttl_ms=10_000 if n else 1) for n in range(3)]

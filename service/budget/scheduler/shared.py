@@ -38,7 +38,7 @@ SOURCE = "\n".join((Path(__file__).parent / "script" / f"{name}.lua").read_text(
 FORMAT = 3
 """The version of the state in Redis; the same as in script/state.lua."""
 KEYS = ("slots", "tags", "reports", "flights", "shares", "order")
-"""The ends of the names of the script's keys, in its order."""
+"""The suffixes of the script's keys, in its order."""
 RESENDS = 3
 """How often per tick the script may request the whole report."""
 T = TypeVar("T")
