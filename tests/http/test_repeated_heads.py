@@ -1,4 +1,5 @@
-"""Requests whose head has the same bytes as an earlier one: which of them the response cache answers unparsed."""
+"""Requests whose head has the same bytes as an earlier one: which of them the response cache answers without
+parsing."""
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.http.site import AUTH, Web
     ],
 )
 async def test_which_heads_are_answered_unparsed(web: Web, fields: dict[str, str], recurs: bool) -> None:
-    """Those that keep their connection open and carry no id; others are parsed each time."""
+    """Heads that keep their connection open and carry no id are answered unparsed; others are parsed each time."""
     desk = Desk(web, way="looked up")
     for _ in range(3):  # the third is looked up
         await desk.get(headers=fields)
@@ -51,7 +52,7 @@ async def test_a_head_is_forgotten_with_its_response(web: Web) -> None:
 
 
 async def test_clients_that_send_the_same_head_are_distinguished(web: Web) -> None:
-    """The record of each request has the address of its own connection, and an id of its own."""
+    """The record of each request has the address of its own connection, and a unique id."""
     desk = Desk(web, way="looked up")
     for _ in range(3):
         await desk.get()
@@ -63,7 +64,7 @@ async def test_clients_that_send_the_same_head_are_distinguished(web: Web) -> No
 
 
 async def test_heads_have_a_part_of_the_memory_of_their_own(web: Web) -> None:
-    """They count against the bound, and however many there are, they evict no response."""
+    """Heads count against the bound but, however many there are, evict no response."""
     desk = Desk(web, max_bytes=80_000, way="looked up")
     await desk.cached()
     alone = desk.replay.size_bytes

@@ -252,7 +252,7 @@ async def test_a_stream_is_not_served_from_a_cached_page(desk: Desk) -> None:
 
 
 async def test_a_response_counts_with_its_body_and_fields(web: Web) -> None:
-    """Against the bound count its body, its fields and their objects."""
+    """A response's body, its fields and their objects count against the bound."""
     desk = Desk(web)
     response = await desk.cached(headers={"Accept-Encoding": "identity"})
     fields = sum(120 + len(name) + 2 * len(value) for name, value in response.headers.raw)
@@ -261,7 +261,7 @@ async def test_a_response_counts_with_its_body_and_fields(web: Web) -> None:
 
 @pytest.mark.parametrize("fields", [{"Content-Length": "0"}, {"Transfer-Encoding": "chunked"}])
 async def test_requests_that_announce_a_body_are_not_served_from_the_cache(web: Web, fields: dict[str, str]) -> None:
-    """They are left to the application, which judges them."""
+    """Such requests are passed to the application, which rejects or accepts them."""
     desk = Desk(web, way="repeated")
     await desk.cached()
     await desk.get(headers=fields)

@@ -96,7 +96,7 @@ class Reading:
         return events
 
     async def changes(self, count: int) -> list[Any]:
-        """So many events that are not `SyncedEvent`."""
+        """Return this many events, not counting `SyncedEvent`."""
         found: list[Any] = []
         while len(found) < count:
             event = await self.next()
