@@ -110,7 +110,7 @@ async def test_a_lost_key_that_can_be_rebuilt_costs_no_quiet_window(client: redi
 
 
 async def test_lost_reports_of_dead_replicas_hold_no_turns(client: redis.Redis) -> None:
-    """What a dead replica has reported is forgotten, even if nothing is left that says until when it holds."""
+    """A dead replica's report is forgotten, even if the record of its expiry is lost."""
     world = World(client, RULES)
     backlog = Backlog(world, {name: world.shared(name) for name in ("a", "b")})
     await backlog.passes(5_000)

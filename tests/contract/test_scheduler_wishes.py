@@ -184,16 +184,16 @@ async def test_a_tick_that_was_overtaken_begins_nothing(client: redis.Redis) -> 
     await tick(late)
     world.now += QUIET
     sent: list[tuple[object, ...]] = []
-    answering = late._script
+    answering = late.runs
 
     async def holding(keys: object, args: object) -> list[object]:
         sent.append((keys, args))
         return [b"lost"]
 
-    late._script = holding  # type: ignore[assignment]
+    late.runs = holding  # type: ignore[assignment]
     with pytest.raises(StoreUnavailable):
         await tick(late, row("a"), wish=wish())
-    late._script = answering
+    late.runs = answering
     await tick(late, row("b"), returned=(wish().turn,))
     await answering(*sent[0])  # type: ignore[arg-type]
     assert client.hlen("tg:{news}:flights") == 0
