@@ -167,7 +167,7 @@ def _tasks(parsed: argparse.Namespace) -> int:
     from service.commands.tasks import run
     from service.commands.tasks_client import TasksRequest
 
-    wanted = TasksRequest(
+    request = TasksRequest(
         url=parsed.url,
         app=parsed.app,
         since=parsed.since,
@@ -179,7 +179,7 @@ def _tasks(parsed: argparse.Namespace) -> int:
         offset=parsed.offset,
         wait_s=parsed.wait,
     )
-    return run(wanted, key=parsed.key, form=parsed.format, limit=parsed.limit, watched=parsed.watch)
+    return run(request, key=parsed.key, form=parsed.format, limit=parsed.limit, watched=parsed.watch)
 
 
 def _openapi(parsed: argparse.Namespace) -> int:

@@ -29,12 +29,13 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def preload() -> None:
-    """Import exactly what gateways import."""
+    """Import exactly what gateways and sandboxes import."""
     gc.disable()
     with without(*NOT_NEEDED, "opentelemetry"):
         __import__("service.app")
         __import__("service.server.lifecycle")
         __import__("service.commands.check_call")
+        __import__("service.sandbox.serving")
     __import__("uvloop")
     gc.freeze()
     gc.enable()

@@ -13,7 +13,7 @@ COMPLETE, FAILED, FAULTY = 0, 1, 2
 KEY_VARIABLE = "TASKGATE_KEY"
 
 
-def run(wanted: TasksRequest, *, key: str | None, form: str, limit: int | None, watched: bool) -> int:
+def run(request: TasksRequest, *, key: str | None, form: str, limit: int | None, watched: bool) -> int:
     """Print the tasks as they arrive, or with `watched` their changes. Return the exit status.
 
     0: all were listed; 1: some are missing; 2: the request or the key is invalid.
@@ -23,14 +23,14 @@ def run(wanted: TasksRequest, *, key: str | None, form: str, limit: int | None, 
         return _report(f"no key: set {KEY_VARIABLE} or use --key", FAULTY)
     if limit is not None and limit < 1:
         return _report("--limit must be 1 or more", FAULTY)
-    if watched and (limit is not None or wanted.offset):
+    if watched and (limit is not None or request.offset):
         return _report("--watch follows the whole list; --limit and --offset do not apply", FAULTY)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # whatever the terminal can't show
     progress = Progress(sys.stderr, shown=sys.stderr.isatty())
     try:
         if watched:
-            return watch_tasks(wanted, key, form=form)
-        return _list(wanted, key, Printer(sys.stdout, form=form), progress, limit)
+            return watch_tasks(request, key, form=form)
+        return _list(request, key, Printer(sys.stdout, form=form), progress, limit)
     except GatewayRefused as exc:
         progress.clear()
         return _report(str(exc), FAULTY)
@@ -41,12 +41,12 @@ def run(wanted: TasksRequest, *, key: str | None, form: str, limit: int | None, 
         progress.clear()
 
 
-def _list(wanted: TasksRequest, key: str, printer: Printer, progress: Progress, limit: int | None) -> int:
-    with GatewayConnection(wanted, key=key) as connection:
+def _list(request: TasksRequest, key: str, printer: Printer, progress: Progress, limit: int | None) -> int:
+    with GatewayConnection(request, key=key) as connection:
         if progress.shown:
             progress.waits(connection.estimate_s())
         answer = connection.stream()
-        progress.begins(total=answer.total, offset=wanted.offset, is_filtered=wanted.is_filtered)
+        progress.begins(total=answer.total, offset=request.offset, is_filtered=request.is_filtered)
         for line in itertools.islice(answer.lines(), limit):
             progress.clear()
             printer.print(line)
@@ -55,14 +55,14 @@ def _list(wanted: TasksRequest, key: str, printer: Printer, progress: Progress, 
         progress.clear()
         if answer.end is None and limit is not None and printer.count == limit:
             return COMPLETE
-        return _ended(answer, printer.count, wanted)
+        return _ended(answer, printer.count, request)
 
 
-def _ended(answer: ReceivedStream, count: int, wanted: TasksRequest) -> int:
+def _ended(answer: ReceivedStream, count: int, request: TasksRequest) -> int:
     """Report how the stream ended; return the exit status."""
     end = answer.end
     if end is None or end.count != count:
-        hint = "" if wanted.is_filtered else f"; continue with --offset {wanted.offset + count}"
+        hint = "" if request.is_filtered else f"; continue with --offset {request.offset + count}"
         return _report(f"the stream was cut off after {count} tasks{hint}", FAILED)
     if end.missing:
         _report(f"warning: {end.missing} tasks are missing: the upstream counts them but did not return them", COMPLETE)

@@ -183,9 +183,9 @@ class ReceivedStream:
 class GatewayConnection:
     """A connection to a gateway. Raises GatewayRefused if the address or the key can't be valid."""
 
-    def __init__(self, wanted: TasksRequest, *, key: str) -> None:
+    def __init__(self, request: TasksRequest, *, key: str) -> None:
         try:
-            url = urlsplit(wanted.url)
+            url = urlsplit(request.url)
             port = url.port
         except ValueError as exc:
             raise GatewayRefused(f"--url is not an address: {exc}") from exc
@@ -195,7 +195,7 @@ class GatewayConnection:
             raise GatewayRefused("a key consists of ASCII letters, digits and punctuation")
         self._kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
         self._host, self._port, self._path = url.hostname, port, url.path.rstrip("/")
-        self._wanted = wanted
+        self._request = request
         self._fields = {"Authorization": f"Bearer {key}", "User-Agent": "taskgate-tasks"}
         self._open: list[http.client.HTTPConnection] = []
 
@@ -208,7 +208,7 @@ class GatewayConnection:
 
     def estimate_s(self) -> float | None:
         """Return about how long the first turn may take, in seconds; None if the gateway does not say."""
-        app = self._wanted.app
+        app = self._request.app
         target = "/budget" + (f"?{urlencode({'app': app})}" if app else "")
         try:
             response = self._get(target, {}, timeout_s=BUDGET_MAX_S)
@@ -218,20 +218,20 @@ class GatewayConnection:
 
     def stream(self) -> ReceivedStream:
         """Send the request. Raise GatewayFailed or GatewayRefused."""
-        wait_s = self._wanted.wait_s
+        wait_s = self._request.wait_s
         fields = {"Accept": _NDJSON} | ({} if wait_s is None else {"Prefer": f"wait={wait_s}"})
         timeout_s = ANSWER_MAX_S if wait_s is None else wait_s + 60.0
-        response = self._get(f"/tasks?{self._wanted.query_string}", fields, timeout_s=timeout_s)
+        response = self._get(f"/tasks?{self._request.query_string}", fields, timeout_s=timeout_s)
         self._check(response, _NDJSON)
         return ReceivedStream(response)
 
     def watch(self, last_id: str) -> Iterator[bytes]:
         """Yield the lines of an event stream until it ends. Raise GatewayFailed or GatewayRefused."""
-        wait_s = self._wanted.wait_s
+        wait_s = self._request.wait_s
         fields = {"Accept": _EVENT_STREAM} | ({} if wait_s is None else {"Prefer": f"wait={wait_s}"})
         if last_id:
             fields["Last-Event-ID"] = last_id
-        response = self._get(f"/tasks?{self._wanted.query_string}", fields, timeout_s=ANSWER_MAX_S)
+        response = self._get(f"/tasks?{self._request.query_string}", fields, timeout_s=ANSWER_MAX_S)
         self._check(response, _EVENT_STREAM)
         try:
             while line := response.readline(LINE_MAX_BYTES):
@@ -239,10 +239,10 @@ class GatewayConnection:
         except (http.client.HTTPException, OSError) as exc:
             raise GatewayFailed(f"the connection was lost: {exc or type(exc).__name__}") from exc
 
-    def _check(self, response: http.client.HTTPResponse, wanted: str) -> None:
+    def _check(self, response: http.client.HTTPResponse, expected: str) -> None:
         """Raise GatewayFailed or GatewayRefused unless the answer has the requested media type."""
         media_type = response.headers.get_content_type()
-        if response.status == 200 and media_type == wanted:
+        if response.status == 200 and media_type == expected:
             return
         if media_type != "application/problem+json":
             raise GatewayFailed(

@@ -96,7 +96,7 @@ class Follower:
         self._out.write(_HOME_AND_ERASE + "\n".join((head, *rows)))
 
 
-def watch_tasks(wanted: TasksRequest, key: str, *, form: str) -> int:
+def watch_tasks(request: TasksRequest, key: str, *, form: str) -> int:
     """Follow the list until Ctrl-C, which ends with 0; reconnect if the connection is lost.
 
     Raise GatewayRefused, and GatewayFailed if the first connection fails.
@@ -105,7 +105,7 @@ def watch_tasks(wanted: TasksRequest, key: str, *, form: str) -> int:
     try:
         while True:
             try:
-                with GatewayConnection(wanted, key=key) as connection:
+                with GatewayConnection(request, key=key) as connection:
                     for event in read_events(connection.watch(last_id)):
                         follower.take(event)
                         last_id, failures = event.id, 0

@@ -22,7 +22,7 @@ Obtain = Callable[[int, float], Awaitable[Part]]
 
 
 async def all_blocks(
-    ask: PageRequest,
+    request: PageRequest,
     *,
     recall: Recall,
     obtain: Obtain,
@@ -30,16 +30,16 @@ async def all_blocks(
     now_s: Callable[[], float],
     block_size: int,
 ) -> list[Part]:
-    """Return all blocks of the query's list, within the total patience of `ask`.
+    """Return all blocks of the query's list, within the total patience of `request`.
 
     Raise RangeTooWide, after one block, if the list has more than `filter_max_blocks` blocks; also raise any error of
     `obtain`. May be cancelled.
     """
-    ends_at_s = now_s() + ask.patience_s
+    ends_at_s = now_s() + request.patience_s
     parts: dict[int, Part] = {}
-    parts[0] = recall(0) or await obtain(0, ask.patience_s)
+    parts[0] = recall(0) or await obtain(0, request.patience_s)
     while True:
-        count = _count(parts, ask, block_size=block_size)
+        count = _count(parts, request, block_size=block_size)
         missing: list[int] = []
         for index in range(count):
             if index not in parts:
@@ -47,7 +47,7 @@ async def all_blocks(
                     parts[index] = hit
                 else:
                     missing.append(index)
-        if count == _count(parts, ask, block_size=block_size) and not missing:
+        if count == _count(parts, request, block_size=block_size) and not missing:
             return [parts[index] for index in range(count)]
         wave = missing[: IN_FLIGHT if is_budget_free() else 1]
         patience_s = max(ends_at_s - now_s(), 0.0)
@@ -55,7 +55,7 @@ async def all_blocks(
 
 
 def filtered_page(
-    ask: PageRequest, parts: Sequence[Part], *, block_size: int, lifetime_s: float, budget: BudgetNote | None
+    request: PageRequest, parts: Sequence[Part], *, block_size: int, lifetime_s: float, budget: BudgetNote | None
 ) -> Page:
     """Cut the slice from the matching tasks of all blocks, each task once.
 
@@ -64,7 +64,7 @@ def filtered_page(
     """
     blocks = [part.block for part in parts]
     total = max(blocks, key=lambda block: block.fetched_at_ms).total
-    flags = [ask.only.matches(block.codes) for block in blocks]
+    flags = [request.only.matches(block.codes) for block in blocks]
     ids = [block.task_ids() for block in blocks]
     is_repeated = len(set().union(*ids)) < sum(map(len, ids))
     if is_repeated:
@@ -73,21 +73,21 @@ def filtered_page(
     is_short = any(block.received < number for block, number in zip(blocks, expected, strict=True))
     is_changed = any(block.changed or block.total != total for block in blocks)
     return replace(
-        summary_of(ask, parts, lifetime_s=lifetime_s, budget=budget),
-        only=ask.only,
+        summary_of(request, parts, lifetime_s=lifetime_s, budget=budget),
+        only=request.only,
         total=sum(each.count(1) for each in flags),
-        body=b",".join(_cut(blocks, flags, ask.slice.offset, ask.slice.offset + ask.slice.limit)),
+        body=b",".join(_cut(blocks, flags, request.slice.offset, request.slice.offset + request.slice.limit)),
         missing=sum(max(number - len(block.ends), 0) for block, number in zip(blocks, expected, strict=True)),
         consistent=not (is_repeated or is_short or is_changed),
     )
 
 
-def _count(parts: dict[int, Part], ask: PageRequest, *, block_size: int) -> int:
+def _count(parts: dict[int, Part], request: PageRequest, *, block_size: int) -> int:
     """Return how many blocks the list has, according to the newest of those present."""
     newest = max((part.block for part in parts.values()), key=lambda block: block.fetched_at_ms)
     count = max(-(-newest.total // block_size), 1)
-    if count > ask.filter_max_blocks:
-        raise RangeTooWide(total=newest.total, bound=ask.filter_max_blocks * block_size)
+    if count > request.filter_max_blocks:
+        raise RangeTooWide(total=newest.total, bound=request.filter_max_blocks * block_size)
     return count
 
 
@@ -108,10 +108,10 @@ def _cut(blocks: Sequence[Block], flags: Sequence[bytes], start: int, stop: int)
     """Return the JSON text of the flagged records from `start` up to `stop`, counted over all blocks."""
     bodies: list[bytes] = []
     passed = 0
-    for block, wanted in zip(blocks, flags, strict=True):
-        matched = wanted.count(1)
+    for block, matches in zip(blocks, flags, strict=True):
+        matched = matches.count(1)
         if passed < stop and passed + matched > start:
-            places = list(compress(range(len(block.ends)), wanted))
+            places = list(compress(range(len(block.ends)), matches))
             first, last = max(start - passed, 0), stop - passed
             bodies.extend(block.cut(place, place + 1) for place in places[first:last])
         passed += matched
@@ -122,8 +122,8 @@ def _first_of_each(flags: Sequence[bytes], ids: Sequence[Sequence[int]]) -> list
     """Return the flags, cleared for tasks that already appeared earlier."""
     seen: set[int] = set()
     once: list[bytes] = []
-    for wanted, numbers in zip(flags, ids, strict=True):
-        kept = bytearray(wanted)
+    for matches, numbers in zip(flags, ids, strict=True):
+        kept = bytearray(matches)
         for place, number in enumerate(numbers):
             if number in seen:
                 kept[place] = 0

@@ -53,50 +53,50 @@ class Gateway:
         """Judge stored blocks by these lifetimes from now on."""
         self._blocks.lifetimes = lifetimes
 
-    async def page(self, ask: PageRequest) -> Page:
+    async def page(self, request: PageRequest) -> Page:
         """Return the requested slice. Raise Refused, UpstreamError or StoreUnavailable; may be cancelled."""
-        app = self._served(ask.query.app)
+        app = self._served(request.query.app)
         with _budget_in_errors(app.list):
-            parts = await (self._parts(app, ask) if ask.only.is_everything else self._all_parts(app, ask))
-        return self._page(app, ask, parts)
+            parts = await (self._parts(app, request) if request.only.is_everything else self._all_parts(app, request))
+        return self._page(app, request, parts)
 
-    def recall(self, ask: PageRequest) -> Page | None:
+    def recall(self, request: PageRequest) -> Page | None:
         """Return the requested slice if this replica's memory holds all of it, fresh; does no I/O. Raise Refused.
 
         Filtered slices, which may take many blocks, are left to `page`.
         """
-        app = self._served(ask.query.app)
-        if not ask.only.is_everything:
+        app = self._served(request.query.app)
+        if not request.only.is_everything:
             return None
         parts: list[Part] = []
-        for index in ask.slice.blocks(self._block_size):
+        for index in request.slice.blocks(self._block_size):
             if parts and parts[0].block.total <= index * self._block_size:
                 break
-            part = self._blocks.recall(app.list, BlockKey(query=ask.query, index=index), ask.directives)
+            part = self._blocks.recall(app.list, BlockKey(query=request.query, index=index), request.directives)
             if part is None:
                 return None
             parts.append(part)
         self._blocks.lookups["memory"] += len(parts)
-        return self._page(app, ask, parts)
+        return self._page(app, request, parts)
 
-    async def chunk(self, ask: PageRequest) -> Chunk:
+    async def chunk(self, request: PageRequest) -> Chunk:
         """Return the part of the requested slice that its first block holds. Raise as `page` does; may be cancelled."""
-        app = self._served(ask.query.app)
+        app = self._served(request.query.app)
         size = self._block_size
         with _budget_in_errors(app.list):
-            part = await self._part(app, ask, ask.slice.offset // size, patience_s=ask.patience_s)
+            part = await self._part(app, request, request.slice.offset // size, patience_s=request.patience_s)
         note = None if part.source is Source.HIT else app.list.note()
         lifetime_s = self._blocks.lifetimes.of(part.block)
-        return chunk_of(ask, part, block_size=size, lifetime_s=lifetime_s, budget=note)
+        return chunk_of(request, part, block_size=size, lifetime_s=lifetime_s, budget=note)
 
-    async def task(self, ask: TaskRequest) -> FoundTask:
+    async def task(self, request: TaskRequest) -> FoundTask:
         """Return one task. Raise UnknownTask, Refused, UpstreamError or StoreUnavailable; may be cancelled."""
-        app = self._served(ask.app)
-        key = TaskKey(app=ask.app, id=ask.id)
+        app = self._served(request.app)
+        key = TaskKey(app=request.app, id=request.id)
         with _budget_in_errors(app.get):
-            part = await self._blocks.part(app.get, ask, key, patience_s=ask.patience_s)
+            part = await self._blocks.part(app.get, request, key, patience_s=request.patience_s)
         return FoundTask(
-            app=ask.app,
+            app=request.app,
             body=part.block.body,
             fetched_at_ms=part.block.fetched_at_ms,
             lifetime_s=self._blocks.lifetimes.of(part.block),
@@ -202,52 +202,54 @@ class Gateway:
             raise UnknownApp
         return served
 
-    def _page(self, app: ServedApp, ask: PageRequest, parts: Sequence[Part]) -> Page:
+    def _page(self, app: ServedApp, request: PageRequest, parts: Sequence[Part]) -> Page:
         """Return the slice, cut from its blocks, and fetch the next block if the caller pages in order."""
         note = None if all(part.source is Source.HIT for part in parts) else app.list.note()
         lifetime_s = min([self._blocks.lifetimes.of(part.block) for part in parts])
-        cut = page_of if ask.only.is_everything else filtered_page
-        page = cut(ask, parts, block_size=self._block_size, lifetime_s=lifetime_s, budget=note)
-        if self._sequential_reads is not None and ask.only.is_everything:
-            following = self._sequential_reads.step(ask.caller.name, ask.query, ask.slice, total=page.total)
+        cut = page_of if request.only.is_everything else filtered_page
+        page = cut(request, parts, block_size=self._block_size, lifetime_s=lifetime_s, budget=note)
+        if self._sequential_reads is not None and request.only.is_everything:
+            following = self._sequential_reads.step(request.caller.name, request.query, request.slice, total=page.total)
             if following is not None:
-                self._blocks.fetch_ahead(app.list, BlockKey(query=ask.query, index=following), caller=ask.caller)
+                self._blocks.fetch_ahead(
+                    app.list, BlockKey(query=request.query, index=following), caller=request.caller
+                )
         return page
 
-    async def _parts(self, app: ServedApp, ask: PageRequest) -> list[Part]:
+    async def _parts(self, app: ServedApp, request: PageRequest) -> list[Part]:
         """Return the blocks of the slice, one or two."""
         size = self._block_size
-        first, *more = ask.slice.blocks(size)
+        first, *more = request.slice.blocks(size)
         began_s = asyncio.get_running_loop().time()
-        parts = [await self._part(app, ask, first, patience_s=ask.patience_s)]
+        parts = [await self._part(app, request, first, patience_s=request.patience_s)]
         if more and parts[0].block.total > more[0] * size:
             waited_s = asyncio.get_running_loop().time() - began_s
-            parts.append(await self._part(app, ask, more[0], patience_s=max(ask.patience_s - waited_s, 0.0)))
+            parts.append(await self._part(app, request, more[0], patience_s=max(request.patience_s - waited_s, 0.0)))
         return parts
 
-    async def _all_parts(self, app: ServedApp, ask: PageRequest) -> list[Part]:
+    async def _all_parts(self, app: ServedApp, request: PageRequest) -> list[Part]:
         """Return all blocks of the list, for a filter. Raise RangeTooWide."""
         line = app.list.line
 
         def recall(index: int) -> Part | None:
-            part = self._blocks.recall(app.list, BlockKey(query=ask.query, index=index), ask.directives)
+            part = self._blocks.recall(app.list, BlockKey(query=request.query, index=index), request.directives)
             if part is not None:
                 self._blocks.lookups["memory"] += 1
             return part
 
         return await all_blocks(
-            ask,
+            request,
             recall=recall,
-            obtain=lambda index, patience_s: self._part(app, ask, index, patience_s=patience_s),
+            obtain=lambda index, patience_s: self._part(app, request, index, patience_s=patience_s),
             is_budget_free=lambda: line.last is not None and line.last.free >= IN_FLIGHT,
             now_s=asyncio.get_running_loop().time,
             block_size=self._block_size,
         )
 
-    async def _part(self, app: ServedApp, ask: PageRequest, index: int, *, patience_s: float) -> Part:
+    async def _part(self, app: ServedApp, request: PageRequest, index: int, *, patience_s: float) -> Part:
         """Return one block of the page."""
-        key = BlockKey(query=ask.query, index=index)
-        return await self._blocks.part(app.list, ask, key, patience_s=patience_s)
+        key = BlockKey(query=request.query, index=index)
+        return await self._blocks.part(app.list, request, key, patience_s=patience_s)
 
 
 @contextmanager

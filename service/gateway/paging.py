@@ -21,10 +21,10 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def page_of(
-    ask: PageRequest, parts: Sequence[Part], *, block_size: int, lifetime_s: float, budget: BudgetNote | None
+    request: PageRequest, parts: Sequence[Part], *, block_size: int, lifetime_s: float, budget: BudgetNote | None
 ) -> Page:
     """Return the slice from its one or two blocks; times are those of the older, the total is that of the newer."""
-    start, stop = ask.slice.offset, ask.slice.offset + ask.slice.limit
+    start, stop = request.slice.offset, request.slice.offset + request.slice.limit
     base = start // block_size * block_size
     bodies: list[bytes] = []
     count = 0
@@ -34,7 +34,7 @@ def page_of(
             bodies.append(part.block.cut(first, last))
             count += last - first
         base += block_size
-    page = summary_of(ask, parts, lifetime_s=lifetime_s, budget=budget)
+    page = summary_of(request, parts, lifetime_s=lifetime_s, budget=budget)
     body = b",".join(bodies)
     return replace(
         page,
@@ -44,7 +44,7 @@ def page_of(
     )
 
 
-def summary_of(ask: PageRequest, parts: Sequence[Part], *, lifetime_s: float, budget: BudgetNote | None) -> Page:
+def summary_of(request: PageRequest, parts: Sequence[Part], *, lifetime_s: float, budget: BudgetNote | None) -> Page:
     """Return a page without tasks: times are those of the oldest block, the total is that of the newest."""
     first, *more = parts
     oldest = newest = first.block
@@ -58,8 +58,8 @@ def summary_of(ask: PageRequest, parts: Sequence[Part], *, lifetime_s: float, bu
         stale_reason = stale_reason or part.stale_reason
         forward = forward or part.forward
     return Page(
-        query=ask.query,
-        slice=ask.slice,
+        query=request.query,
+        slice=request.slice,
         range=oldest.range,
         total=newest.total,
         fetched_at_ms=oldest.fetched_at_ms,
@@ -92,13 +92,15 @@ def _has_changed(parts: Sequence[Part], body: bytes) -> bool:
     return len(set(ids)) < len(ids)
 
 
-def chunk_of(ask: PageRequest, part: Part, *, block_size: int, lifetime_s: float, budget: BudgetNote | None) -> Chunk:
+def chunk_of(
+    request: PageRequest, part: Part, *, block_size: int, lifetime_s: float, budget: BudgetNote | None
+) -> Chunk:
     """Return the part of the slice in this block, which contains its beginning."""
     block = part.block
-    start = ask.slice.offset % block_size
-    base = ask.slice.offset - start
+    start = request.slice.offset % block_size
+    base = request.slice.offset - start
     following = base + block_size
-    stop = min(start + ask.slice.limit, block_size)
+    stop = min(start + request.slice.limit, block_size)
     records = block.records(start, stop)
     return Chunk(
         records=records,

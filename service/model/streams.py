@@ -62,10 +62,10 @@ _TYPES = len(TYPES) + 1
 def _table(only: TaskFilter) -> bytes:
     """Return a table for `bytes.translate`: 1 at each code that matches."""
     names = ((status, type_) for status in (None, *STATUSES) for type_ in (None, *TYPES))
-    wanted = {
+    matching = {
         code_of(status, type_) for status, type_ in names if only.takes(TaskLabels(id=0, type=type_, status=status))
     }
-    return bytes(code in wanted for code in range(256))
+    return bytes(code in matching for code in range(256))
 
 
 class SeenTasks(msgspec.Struct, frozen=True, kw_only=True):

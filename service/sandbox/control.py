@@ -128,7 +128,7 @@ class SandboxControl:
 
     def stats(self, *, sdkappid: int | None = None, window_ms: float | None = None) -> SandboxStats:
         """Return counts and arrival times of one app or all, and the worst window, of the limit's length or another."""
-        wanted = [state for number, state in self._upstream.apps.items() if sdkappid in (None, number)]
+        selected = [state for number, state in self._upstream.apps.items() if sdkappid in (None, number)]
         apps = tuple(
             AppStats(
                 name=state.app.name,
@@ -139,7 +139,7 @@ class SandboxControl:
                 worst_window=arrivals.worst(window_ms),
                 arrivals_ms=arrivals.kept_ms,
             )
-            for state in wanted
+            for state in selected
             for call, arrivals in state.arrivals.items()
         )
         return SandboxStats(

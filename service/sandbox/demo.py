@@ -92,9 +92,9 @@ async def _run(options: DemoOptions, parts: AsyncExitStack, stop: asyncio.Event,
 
 async def _until(awaited: Coroutine[None, None, object], stop: asyncio.Event, *, gateway: Child, store: Valkey) -> None:
     """Wait for `awaited` or `stop`, whichever comes first. Raise SandboxError if a part ends meanwhile."""
-    wanted, stopped = asyncio.ensure_future(awaited), asyncio.ensure_future(stop.wait())
+    work, stopped = asyncio.ensure_future(awaited), asyncio.ensure_future(stop.wait())
     gateway_ended, store_ended = asyncio.ensure_future(gateway.wait()), asyncio.ensure_future(store.ended())
-    watched = (wanted, stopped, gateway_ended, store_ended)
+    watched = (work, stopped, gateway_ended, store_ended)
     try:
         await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
         if stopped.done():
@@ -102,7 +102,7 @@ async def _until(awaited: Coroutine[None, None, object], stop: asyncio.Event, *,
         for name, ended in (("the gateway", gateway_ended), ("the embedded Valkey", store_ended)):
             if ended.done():
                 raise SandboxError(f"{name} has ended with status {ended.result()}; the rest was ended too")
-        wanted.result()
+        work.result()
     finally:
         for future in watched:
             future.cancel()

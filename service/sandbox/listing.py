@@ -151,10 +151,10 @@ class SandboxTasks:
             tasks[task.id] = task
         self._ordered.clear()
 
-    def page(self, wanted: ListRequest, *, sdkappid: int, now_s: float) -> ListPage:
+    def page(self, request: ListRequest, *, sdkappid: int, now_s: float) -> ListPage:
         """Return the requested page as it stands at `now_s`."""
-        matching = self._matching(wanted)
-        shown = matching[wanted.offset : wanted.offset + wanted.want]
+        matching = self._matching(request)
+        shown = matching[request.offset : request.offset + request.want]
         return ListPage(
             total=len(matching),
             tasks=tuple(info_at(task, sdkappid=sdkappid, now_s=now_s) for task in shown),
@@ -165,20 +165,20 @@ class SandboxTasks:
         task = self._all().get(task_id)
         return None if task is None else info_at(task, sdkappid=sdkappid, now_s=now_s)
 
-    def _matching(self, wanted: ListRequest) -> list[SandboxTask]:
-        created = wanted.field == "created"
-        ordered = self._in_order(wanted.field)
+    def _matching(self, request: ListRequest) -> list[SandboxTask]:
+        created = request.field == "created"
+        ordered = self._in_order(request.field)
 
         def key(task: SandboxTask) -> int:
             return task.created_s if created else task.scheduled_s
 
-        start = bisect_left(ordered, wanted.begin_s, key=key)
-        matching = ordered[start : bisect_right(ordered, wanted.end_s, lo=start, key=key)]
-        if keyword := wanted.keyword.casefold():
+        start = bisect_left(ordered, request.begin_s, key=key)
+        matching = ordered[start : bisect_right(ordered, request.end_s, lo=start, key=key)]
+        if keyword := request.keyword.casefold():
             matching = [
                 task for task in matching if keyword in task.title.casefold() or keyword in task.description.casefold()
             ]
-        if not wanted.ascending:
+        if not request.ascending:
             matching.sort(key=key, reverse=True)  # keeps ties in the order of TaskID
         return matching
 

@@ -161,15 +161,15 @@ class SandboxUpstream:
         return refusal
 
     def _page(self, body: bytes, state: SandboxAppState) -> ListPage | SandboxRefusal:
-        wanted = read_body(
+        listing = read_body(
             body,
             sdkappid=state.app.sdkappid,
             range_max_days=self.options.range_max_days,
             want_max=self.options.want_max,
         )
-        if isinstance(wanted, SandboxRefusal):
-            return wanted
-        return state.tasks.page(wanted, sdkappid=state.app.sdkappid, now_s=self.clock.now_s())
+        if isinstance(listing, SandboxRefusal):
+            return listing
+        return state.tasks.page(listing, sdkappid=state.app.sdkappid, now_s=self.clock.now_s())
 
     def _one(self, body: bytes, state: SandboxAppState) -> TaskFound | SandboxRefusal:
         task_id = read_get_body(body, sdkappid=state.app.sdkappid)

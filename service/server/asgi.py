@@ -33,7 +33,7 @@ log = structlog.get_logger("taskgate.serving")
 
 
 class AnswersAtOnce(Protocol):
-    """Answers requests for which nothing has to be awaited; None means that the app must be called."""
+    """Answers requests that need no await; None means that the app must be called."""
 
     def repeat(self, head: bytes, client: Client | None) -> EncodedAnswer | None:
         """Answer a request whose head has the same bytes as an earlier one, without parsing it.

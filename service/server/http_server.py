@@ -158,7 +158,7 @@ class HttpServer:
         self._loop.call_soon(call)
 
     def repeat(self, head: bytes, client: Client | None) -> EncodedAnswer | None:
-        """Return an answer for which the head need not be parsed, if there is one; after a fault, it is parsed."""
+        """Return an answer that needs no parsed head, if there is one; after an error, the head is parsed."""
         try:
             return None if self.at_once is None else self.at_once.repeat(head, client)
         except Exception:
@@ -166,7 +166,7 @@ class HttpServer:
             return None
 
     def lookup(self, scope: Scope, head: bytes) -> EncodedAnswer | None:
-        """Return an answer for which the app need not be called, if there is one; after a fault, it is called."""
+        """Return an answer that does not need the app, if there is one; after an error, the app is called."""
         try:
             return None if self.at_once is None else self.at_once.lookup(scope, head)
         except Exception:

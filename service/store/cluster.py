@@ -104,8 +104,8 @@ class ClusterTopology:
     async def _adopt(self, spans: tuple[Span, ...]) -> None:
         self._spans = spans
         self._corrections.clear()
-        wanted = {address for _, _, address in spans} | set(self._seeds)
-        for address in [known for known in self._nodes if known not in wanted]:
+        current = {address for _, _, address in spans} | set(self._seeds)
+        for address in [known for known in self._nodes if known not in current]:
             await self._nodes.pop(address).aclose()
 
 

@@ -85,7 +85,7 @@ class Traces:
                 await app(scope, receive, send)
                 return
             came = {name: [value for each, value in scope["headers"] if each == name] for name in _CONTEXT_FIELDS}
-            context = _context(*(b",".join(came[name]).decode("latin-1") for name in _CONTEXT_FIELDS))
+            context = trace_context(*(b",".join(came[name]).decode("latin-1") for name in _CONTEXT_FIELDS))
             attributes = server_attributes(scope)
             name = span_name(attributes)
             span = self._tracer.start_span(name, context=context, kind=SpanKind.SERVER, attributes=attributes)
@@ -107,7 +107,7 @@ class Traces:
     def begin(self, call: UpstreamCall) -> CallTrace:
         """Record a span for the payer's time in line, which ends now, and begin one for the call."""
         origin = call.payer.origin
-        parent = _context(origin.traceparent, origin.tracestate)
+        parent = trace_context(origin.traceparent, origin.tracestate)
         named: Attributes = {
             "taskgate.app": call.app,
             "taskgate.call": call.kind.value,
@@ -180,7 +180,7 @@ def _conclude(span: Span, seen: RequestRecord) -> None:
         span.set_status(StatusCode.ERROR)
 
 
-def _context(traceparent: str, tracestate: str) -> Context:
+def trace_context(traceparent: str, tracestate: str) -> Context:
     """Return the context in these fields; if there is none, an empty context, never the current one."""
     if len(tracestate) > TRACESTATE_MAX_BYTES:  # the propagator would log it
         tracestate = ""

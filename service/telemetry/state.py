@@ -80,8 +80,8 @@ class StateCollector:
         free = [(labels, float(line.last.free)) for labels, _, line in rows if line.last]
         text = "Free slots at this replica's last query to Redis; a replica without waiting requests makes none."
         yield gauges("taskgate_slots_free", text, OF_BUDGETS, free)
-        asked = [(labels, line.seen_s()) for labels, _, line in rows if line.last]
-        yield gauges("taskgate_slots_seen_seconds", "Time since this replica's last query to Redis.", OF_BUDGETS, asked)
+        seen = [(labels, line.seen_s()) for labels, _, line in rows if line.last]
+        yield gauges("taskgate_slots_seen_seconds", "Time since this replica's last query to Redis.", OF_BUDGETS, seen)
         paused = [(labels, line.pause_s()) for labels, _, line in rows]
         text = "Remaining time of a pause requested by the upstream."
         yield gauges("taskgate_pause_seconds", text, OF_BUDGETS, paused)

@@ -16,6 +16,11 @@ class UpstreamApp(msgspec.Struct, frozen=True, kw_only=True):
     admin: str
     hosts: tuple[str, ...]
 
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether any of its base URLs is https://."""
+        return any(urlsplit(host).scheme == "https" for host in self.hosts)
+
 
 def upstream_app_of(name: str, settings: AppSettings, *, backup_hosts: bool) -> UpstreamApp:
     """Return the app described by the settings; an explicit base URL has no backup.

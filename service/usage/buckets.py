@@ -90,8 +90,8 @@ class TimeBuckets:
         in_turn = now - 2 - self._looks % (self.kept - 2)
         known = {number: book for number, book in self.books.items() if now - self.kept < number < now - 1}
         known.pop(in_turn, None)
-        wanted = iter([number for number in range(now, now - self.kept, -1) if number not in known])
-        while numbers := list(islice(wanted, READ_MAX)):
+        missing = iter([number for number in range(now, now - self.kept, -1) if number not in known])
+        while numbers := list(islice(missing, READ_MAX)):
             books = await read_books(self._read, [self.key(number) for number in numbers])
             known.update(zip(numbers, books, strict=True))
         self.books = known

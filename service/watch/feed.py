@@ -42,7 +42,7 @@ log = structlog.get_logger("taskgate.watch")
 class ChunkSource(Protocol):
     """The source of blocks: the gateway."""
 
-    async def chunk(self, ask: PageRequest) -> Chunk:
+    async def chunk(self, request: PageRequest) -> Chunk:
         """Return the part of the slice in its first block. Raise TaskgateError; may be cancelled."""
         ...
 

@@ -10,7 +10,6 @@ from litestar.types import Receive
 
 from service.model.errors import BadRequest, Fault
 from service.model.pages import PageRequest
-from service.model.streams import TaskFilter
 from service.observe.outcomes import STREAMED
 from service.observe.request import RequestContext
 from service.server.asgi import Send
@@ -103,19 +102,19 @@ class WatchEndpoint:
         self._settings = settings
         self._clock = clock
 
-    async def open(self, receive: Receive, ask: PageRequest, *, only: TaskFilter, context: RequestContext) -> Reply:
+    async def open(self, receive: Receive, request: PageRequest, *, context: RequestContext) -> Reply:
         """Return the stream once the list is known. Raise TaskgateError if it can't be."""
-        if ask.slice.offset:
+        if request.slice.offset:
             raise BadRequest(Fault(parameter="offset", detail="a watch covers the whole list; leave it out"))
         settings = self._settings()
         with ExitStack() as stack:
-            access = Access(context, self._callers, ask.caller, app=ask.query.app, clock=self._clock)
+            access = Access(context, self._callers, request.caller, app=request.query.app, clock=self._clock)
             watcher = stack.enter_context(
-                self._feeds.watcher(ask.query, only, caller=ask.caller, caller_now=access.caller_now)
+                self._feeds.watcher(request.query, request.only, caller=request.caller, caller_now=access.caller_now)
             )
             began_s = asyncio.get_running_loop().time()
             try:
-                ready = watcher.ready(patience_s=ask.patience_s)
+                ready = watcher.ready(patience_s=request.patience_s)
                 if await unless_hung_up(ready, receive=receive, context=context) is None:
                     return Silence()
             finally:  # the feed fetches for all watchers, so its calls belong to no request
@@ -127,7 +126,7 @@ class WatchEndpoint:
                 last_id=_last_event_id(context.fields),
                 idle_s=settings.watch_idle_s,
                 reader_max_s=READER_MAX_S,
-                counter=partial(self._feeds.counter, ask.query.app, ask.caller.name),
+                counter=partial(self._feeds.counter, request.query.app, request.caller.name),
             )
 
 

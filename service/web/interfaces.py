@@ -12,19 +12,19 @@ from service.model.pages import Chunk, FoundTask, Page, PageRequest, Readiness, 
 class GatewayAPI(Protocol):
     """The use cases. Methods raise the errors of `service.model.errors` and may be cancelled at any time."""
 
-    def recall(self, ask: PageRequest) -> Page | None:
+    def recall(self, request: PageRequest) -> Page | None:
         """Return the requested slice if it needs no await, else None."""
         ...
 
-    async def page(self, ask: PageRequest) -> Page:
+    async def page(self, request: PageRequest) -> Page:
         """Return the requested slice."""
         ...
 
-    async def chunk(self, ask: PageRequest) -> Chunk:
+    async def chunk(self, request: PageRequest) -> Chunk:
         """Return the part of the requested slice that its first block contains."""
         ...
 
-    async def task(self, ask: TaskRequest) -> FoundTask:
+    async def task(self, request: TaskRequest) -> FoundTask:
         """Return the requested task."""
         ...
 

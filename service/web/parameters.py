@@ -78,7 +78,7 @@ class TaskParameters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Written(msgspec.Struct, frozen=True, kw_only=True):
-    """What a query string says, whenever it is read; `names` are the parameters that it gives."""
+    """The time-independent content of a query string; `names` are the parameters that it gives."""
 
     query: Query
     slice: Slice

@@ -45,7 +45,7 @@ SEEN_MAX = 10_000
 """How many requests are remembered as seen before, by the hash of their key."""
 
 _HEADS_PART = 8
-"""One part in so many of the memory is for the heads of requests."""
+"""The fraction of the memory that is for the heads of requests: one in this many."""
 
 STEP_BACK_S = 1.0
 """If the clock is this far before the time of a response's fetch, it was set back: the response's age is unknown."""
@@ -84,14 +84,12 @@ class _CachedResponse:
         self.lifetime_s = lifetime_s
         self.ends_at_s = ends_at_s
         self.labels = labels
-        self.headers: tuple[Header, ...] = ()
-        self.lines = b""
 
     def refresh_headers(self, age_s: int) -> None:
         """Recompute `Age` and `Cache-Status`."""
         self.age_s = age_s
         status = b"taskgate; hit; ttl=%d" % (self.lifetime_s - age_s)
-        self.headers = ((b"age", b"%d" % age_s), (b"cache-status", status), *self.stable_headers)
+        self.headers: tuple[Header, ...] = ((b"age", b"%d" % age_s), (b"cache-status", status), *self.stable_headers)
         self.lines = head_lines(self.status, self.headers)
 
     def size_bytes(self, key: Key) -> int:
@@ -129,7 +127,7 @@ class ResponseCache:
         self._responses: LruTable[Key, _CachedResponse] = LruTable(
             max_bytes - heads_bytes, size_of=lambda key, response: response.size_bytes(key)
         )
-        self._seen: LruTable[int, bool] = LruTable(SEEN_MAX)
+        self._seen: LruTable[int, int] = LruTable(SEEN_MAX)
         self._heads: LruTable[bytes, tuple[Key, HeaderFields]] = LruTable(
             heads_bytes, size_of=lambda head, _: _HEAD_BYTES + 2 * len(head)
         )
@@ -272,7 +270,7 @@ class ResponseCache:
         """Return whether this request was not seen before, and remember it."""
         seen = hash(key)
         is_first = self._seen.get(seen) is None
-        self._seen.put(seen, True)
+        self._seen.put(seen, seen)
         return is_first
 
 
@@ -293,8 +291,8 @@ def _encoded(response: _CachedResponse, request_id: str) -> EncodedAnswer:
 
 
 def _may_recur(scope: Any, fields: HeaderFields) -> bool:
-    """Whether later requests may have the same head: an id is that of one request. Return False also if the head closes
-    its connection, which `repeat` would not see."""
+    """Return whether later requests may have the same head: a request id belongs to a single request. Return False also
+    if the head closes its connection, which `repeat` would not see."""
     return (
         scope["http_version"] == "1.1"
         and fields.get(b"connection", b"keep-alive").lower() == b"keep-alive"

@@ -92,9 +92,9 @@ class StreamProgress:
         self._fetched_at_ms = min(self._fetched_at_ms, chunk.fetched_at_ms)
         self._stale |= chunk.source is Source.STALE
         self._missing += chunk.missing
-        wanted = [record for record, each in zip(chunk.records, labels, strict=True) if self._only.takes(each)]
-        self.count += len(wanted)
-        return b"".join(_line(record) for record in wanted)
+        matching = [record for record, each in zip(chunk.records, labels, strict=True) if self._only.takes(each)]
+        self.count += len(matching)
+        return b"".join(_line(record) for record in matching)
 
     def last_line(self, *, problem: Problem | None, following: str | None) -> bytes:
         """Return the last line, which says how the stream ended."""
@@ -123,7 +123,7 @@ class TaskStream(Reply):
     def __init__(
         self,
         gateway: GatewayAPI,
-        ask: PageRequest,
+        request: PageRequest,
         first: Chunk,
         *,
         start: ListPosition,
@@ -136,12 +136,12 @@ class TaskStream(Reply):
         reader_max_s: float = READER_MAX_S,
     ) -> None:
         self._encoding = stream_encoding(context.fields.get(b"accept-encoding"))
-        fields = _fields(ask, first, context, is_whole=len(start.parts) == 1)
+        fields = _fields(request, first, context, is_whole=len(start.parts) == 1)
         if self._encoding is not None:
             fields = (*fields, (b"content-encoding", GZIP.encode()))
         super().__init__(Answer(status=200, headers=fields, body=b""))
         self._gateway = gateway
-        self._ask = ask
+        self._ask = request
         self._first: Chunk | None = first
         self._start = start
         self._context = context
@@ -200,9 +200,9 @@ class TaskStream(Reply):
     async def _chunk(self, position: ListPosition) -> Chunk:
         """Return the next chunk, as long as the caller has access."""
         slice_ = Slice(offset=position.offset, limit=self._ask.slice.limit)
-        ask = replace(self._ask, caller=self._access.now(), query=position.query, slice=slice_)
+        request = replace(self._ask, caller=self._access.now(), query=position.query, slice=slice_)
         async with self._access.held():
-            return await self._gateway.chunk(ask)
+            return await self._gateway.chunk(request)
 
     def _check(self, position: ListPosition, *, has_ended: bool) -> None:
         """Raise UpstreamBroken if the list ended early, StreamTooLong beyond `tasks_max`: totals are unbounded."""
@@ -226,7 +226,7 @@ def _line(record: bytes) -> bytes:
     return record + b"\n"
 
 
-def _fields(ask: PageRequest, first: Chunk, context: RequestContext, *, is_whole: bool) -> tuple[Header, ...]:
+def _fields(request: PageRequest, first: Chunk, context: RequestContext, *, is_whole: bool) -> tuple[Header, ...]:
     """Return the header fields. The total is among them if the first block says it, as that of a part does not."""
     fields: list[Header] = [
         (b"content-type", NDJSON.encode()),
@@ -238,5 +238,5 @@ def _fields(ask: PageRequest, first: Chunk, context: RequestContext, *, is_whole
     if context.wait_applied_s is not None:
         fields.append((b"preference-applied", b"wait=%d" % context.wait_applied_s))
     if first.budget is not None:
-        fields.extend(ratelimit(ask.query.app, first.budget))
+        fields.extend(ratelimit(request.query.app, first.budget))
     return tuple(fields)

@@ -76,7 +76,7 @@ async def test_the_period_can_be_chosen(shown: Shown) -> None:
     assert await tab.run("document.querySelector('#period :checked').value") == "hour"
 
 
-async def test_single_tasks_have_figures_of_their_own(shown: Shown) -> None:
+async def test_single_tasks_have_separate_figures(shown: Shown) -> None:
     """Arrow keys choose the kind of call, for budget and usage; the previous figures are removed."""
     tab, gateway = shown.tab, shown.web.gateway
     busy(shown.web, turns=99, waiting=0)

@@ -39,7 +39,7 @@ def test_the_chart_renders_to_the_golden_files(name: str) -> None:
     assert rendered()[name] == file_of(name).read_text(), CHANGED
 
 
-def test_golden_holds_nothing_else() -> None:
+def test_golden_contains_nothing_else() -> None:
     """There is one file for each of these sets of values."""
     assert len(NAMES) == 12
     assert {file_of(name) for name in NAMES} == set(file_of(LEAST).parent.iterdir())

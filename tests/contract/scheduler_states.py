@@ -1,4 +1,4 @@
-"""Compares the state that the script has stored with the model's."""
+"""Compares the state stored by the script with the model's."""
 
 from collections import Counter
 from typing import Any
@@ -56,7 +56,7 @@ def compare(client: redis.Redis, policy: Policy) -> None:
 
 
 def _compare_order(client: redis.Redis, callers: dict[str, list[Any]], sums: list[int]) -> None:
-    """The order has each caller once, those that wait first and as they come next; the sums are theirs."""
+    """The order has each caller once, with waiting callers first and in turn; the sums match them."""
     order = [place[17:].decode() for place in client.zrange("tg:{news}:order", 0, -1)]
     assert sorted(order) == sorted(callers)
     waiting = [name for name, each in callers.items() if each[1] and each[5] == 2]

@@ -204,7 +204,7 @@ async def test_filters_count_what_matches(gateway: GatewayAPI, only: TaskFilter)
     assert (page.total, page.only, page.missing, page.consistent) == (len(matching), only, 0, True)
 
 
-async def test_stored_pages_come_back_unchanged(gateway: GatewayAPI) -> None:
+async def test_stored_pages_are_returned_unchanged(gateway: GatewayAPI) -> None:
     """The second answer is a hit with the time of the first, and says nothing of calls, waits or the budget."""
     first = await gateway.page(ask())
     cost = FetchCost()

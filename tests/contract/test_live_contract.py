@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
 
 from service.sandbox.faults import ErrorCode, Garbage, HangUp, HttpStatus
 from tests.contract.live.checks import no_undocumented_headers
-from tests.scenes.fleet import Fleet, fleet, key_of
+from tests.scenes.fleet import NO_TLS, Fleet, fleet, key_of
 from tests.servers import Server
 
 pytestmark = pytest.mark.scene
@@ -80,7 +80,7 @@ async def schemathesis(gateways: Fleet, contract: Path, *options: str, cwd: Path
     return said
 
 
-async def test_all_is_documented(own_valkey: Server, tmp_path: Path) -> None:
+async def test_everything_is_documented(own_valkey: Server, tmp_path: Path) -> None:
     """No request causes a 500 or an answer that the contract does not document, and no valid one is rejected."""
     async with fleet(own_valkey, replicas=1, sandbox_calls=CALLS, budget={"calls": CALLS}) as gateways:
         said = await schemathesis(gateways, CONTRACT, cwd=tmp_path, examples=25)
@@ -95,7 +95,9 @@ async def test_answers_to_upstream_faults_are_documented(own_valkey: Server, acc
     operation = openapi.from_path(CONTRACT)["/tasks"]["GET"]
     async with (
         fleet(own_valkey, replicas=1, sandbox_calls=CALLS, budget={"calls": CALLS}) as gateways,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateways.replicas[0].port}", timeout=20) as client,
+        httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{gateways.replicas[0].port}", timeout=20, verify=NO_TLS
+        ) as client,
     ):
 
         async def ask(word: str, **fields: str) -> httpx.Response:

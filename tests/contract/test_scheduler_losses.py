@@ -95,8 +95,8 @@ async def test_a_lost_key_of_the_scheduler_costs_a_few_seconds_at_most(client: r
 
 
 @pytest.mark.parametrize("key", ["tags", "reports", "order"])
-async def test_a_lost_key_that_others_make_up_for_costs_no_quiet_window(client: redis.Redis, key: str) -> None:
-    """Callers and their order are made anew from what other keys hold, and reports are requested: turns go on."""
+async def test_a_lost_key_that_can_be_rebuilt_costs_no_quiet_window(client: redis.Redis, key: str) -> None:
+    """Callers and their order are rebuilt from the other keys, and reports are requested: turns continue."""
     world = World(client, RULES)
     replicas = {name: world.shared(name) for name in ("a", "b", "c")}
     backlog = Backlog(world, replicas)
@@ -110,7 +110,7 @@ async def test_a_lost_key_that_others_make_up_for_costs_no_quiet_window(client: 
 
 
 async def test_lost_reports_of_dead_replicas_hold_no_turns(client: redis.Redis) -> None:
-    """What a dead replica has reported is forgotten, even if nothing is left that says until when it holds."""
+    """A dead replica's report is forgotten, even if the record of its expiry is lost."""
     world = World(client, RULES)
     backlog = Backlog(world, {name: world.shared(name) for name in ("a", "b")})
     await backlog.passes(5_000)

@@ -1,4 +1,4 @@
-"""The order of callers that the script keeps: what it saves, and what makes it anew when it is not to be trusted."""
+"""The order of callers that the script keeps: what it saves, and when it is rebuilt."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.contract.scheduler_world import RULES, World, row
 
 STATE, CALLERS, REPORTS, ORDER = ("tg:{news}:" + name for name in ("slots", "tags", "reports", "order"))
 SUMS = 12
-"""Where the state has its sums: blocks, urgent ones, callers, reports, when all is made anew."""
+"""Positions of the sums in the state: blocks, urgent ones, callers, reports, and when everything is rebuilt."""
 
 
 @pytest.fixture
@@ -33,14 +33,14 @@ def state_of(client: redis.Redis) -> list[Any]:
 
 
 async def board(replica: Scheduler, *rows: object) -> list[tuple[str, int]]:
-    """Tick, and return the callers that wait with their counts, in order."""
+    """Tick, and return the waiting callers with their counts, in order."""
     ticked = await tick(replica, *rows, board=True)
     assert ticked.board is not None
     return [(rank.caller, rank.count) for rank in ticked.board.ranks]
 
 
 async def test_a_turn_costs_as_much_with_ten_callers_as_with_a_thousand(world: World, client: redis.Redis) -> None:
-    """A tick that gives a turn reads those callers that come next, however many wait, new ones and known ones."""
+    """A tick that gives a turn reads only the next callers, new and known ones, however many wait."""
     costs = []
     for number in (10, 1_000):
         client.flushall()
@@ -55,8 +55,9 @@ async def test_a_turn_costs_as_much_with_ten_callers_as_with_a_thousand(world: W
 
 
 @pytest.mark.parametrize("lost", ["the sums", "the order", "a place", "the callers", "the reports"])
-async def test_what_is_lost_is_made_anew(world: World, client: redis.Redis, lost: str) -> None:
-    """Without a caller's place, without sums (an older release drops them) or callers, the next look has them again."""
+async def test_lost_data_is_rebuilt(world: World, client: redis.Redis, lost: str) -> None:
+    """If a caller's place, the sums (an older release drops them) or the callers are lost, the next look rebuilds
+    them."""
     replica = await awake(world)
     rows = [row(f"c{number}", number, waited_ms=100 + number) for number in range(1, 8)]
     expected = await board(replica, *rows)
@@ -73,7 +74,7 @@ async def test_what_is_lost_is_made_anew(world: World, client: redis.Redis, lost
 
 
 async def test_without_sums_the_order_is_left_alone_until_turns_are_given(world: World, client: redis.Redis) -> None:
-    """A call after one of an older release's does not mend a part of an order that is outdated."""
+    """A call after one by an older release does not repair only a part of an outdated order."""
     replica = await awake(world)
     await tick(replica, row("a"), row("b"))
     state = state_of(client)
@@ -87,8 +88,8 @@ async def test_without_sums_the_order_is_left_alone_until_turns_are_given(world:
     assert client.zcard(ORDER) == client.hlen(CALLERS)
 
 
-async def test_all_is_made_anew_once_a_minute(world: World, client: redis.Redis) -> None:
-    """Sums that are wrong for whatever reason, and a place that hides another, are right after a minute."""
+async def test_all_sums_are_recomputed_once_a_minute(world: World, client: redis.Redis) -> None:
+    """Wrong sums, and a place that hides another, are corrected within a minute."""
     replica = await awake(world)
     rows = (row("a", 3, waited_ms=9), row("b", 2))
     await board(replica, *rows)
@@ -111,7 +112,7 @@ async def test_places_sort_as_numbers_do(world: World, client: redis.Redis) -> N
 
 
 async def test_a_whole_report_changes_only_what_differs(world: World, client: redis.Redis) -> None:
-    """Callers that wait as before cost no write; those that the replica no longer reports are forgotten."""
+    """Callers that are still waiting cost no write; those that the replica no longer reports are forgotten."""
     other = await awake(world, "r2")
     await tick(other, row("a"), row("gone"))
     known = [row(f"c{number}", 2, waited_ms=50) for number in range(5)]

@@ -117,10 +117,10 @@ async def test_the_runs_that_a_replica_has_left_are_bounded(world: World) -> Non
         world.restart()
         await tick(replica, row("a"))
     assert replica.resets == 40
-    assert len(replica._script._left) == 32
+    assert len(replica.runs.left) == 32
 
 
-async def test_a_state_of_an_older_format_is_replaced_and_said_to_be_that(world: World) -> None:
+async def test_a_state_of_an_older_format_is_replaced_and_logged_as_such(world: World) -> None:
     """The log names the format, not a loss."""
     assert world.client is not None
     world.client.set(STATE, msgspec.msgpack.encode([FORMAT - 1, 1, 1, "its run", "more"]))

@@ -102,7 +102,7 @@ class Histories(RuleBasedStateMachine):
         It can't distinguish them, and takes all slots, which is safe in either case. The model has no runs to leave.
         """
         packed = self.client.get("tg:{news}:slots")
-        return packed is not None and msgspec.msgpack.decode(packed)[3] in replica.shared._script._left
+        return packed is not None and msgspec.msgpack.decode(packed)[3] in replica.shared.runs.left
 
     # What happens.
 

@@ -139,7 +139,7 @@ async def test_a_late_done_frees_the_slot_a_window_after_the_answer(world: World
     assert (await tick(replica)).free == 2
 
 
-async def test_turns_are_given_earlier_where_redis_is_slow(world: World) -> None:
+async def test_turns_are_given_earlier_if_redis_is_slow(world: World) -> None:
     """By two round trips: so a tick and a begin fit in between. At most a quarter of the window."""
     replica = await awake(world)
     for turn in (await tick(replica, row("a", 2))).turns:
@@ -184,16 +184,16 @@ async def test_a_tick_that_was_overtaken_begins_nothing(client: redis.Redis) -> 
     await tick(late)
     world.now += QUIET
     sent: list[tuple[object, ...]] = []
-    answering = late._script
+    answering = late.runs
 
     async def holding(keys: object, args: object) -> list[object]:
         sent.append((keys, args))
         return [b"lost"]
 
-    late._script = holding  # type: ignore[assignment]
+    late.runs = holding  # type: ignore[assignment]
     with pytest.raises(StoreUnavailable):
         await tick(late, row("a"), wish=wish())
-    late._script = answering
+    late.runs = answering
     await tick(late, row("b"), returned=(wish().turn,))
     await answering(*sent[0])  # type: ignore[arg-type]
     assert client.hlen("tg:{news}:flights") == 0

@@ -33,7 +33,7 @@ def redis_server() -> Iterator[Server]:
 async def opened(request: pytest.FixtureRequest, mode: str) -> AsyncIterator[RedisStore]:
     servers = request.getfixturevalue(SERVERS[mode])
     mode = mode.partition(" ")[0]
-    store = RedisStore(RedisSettings(url=servers.url, mode=mode, connections=8, timeout_s=1.0))
+    store = RedisStore(RedisSettings(url=servers.url, mode=mode, connections=8, timeout_s=5.0))
     yield store
     await store.aclose()
     assert store.open_connections == 0
@@ -66,7 +66,7 @@ async def test_a_stored_value_is_returned_unchanged(store: Store) -> None:
     assert await store.get("t:{a}:other") is None
 
 
-async def test_values_are_put_together(store: Store) -> None:
+async def test_values_are_stored_together(store: Store) -> None:
     """Many values of one hash tag are stored at once, each under its key and for its time, wherever they belong."""
     for app in ("a", "b", "c"):
         puts = [Put(key=f"t:{{{app}}}:{n}", value=b"%d" % n, ttl_ms=10_000 if n else 1) for n in range(3)]

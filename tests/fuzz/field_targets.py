@@ -12,7 +12,7 @@ from service.model.callers import Caller
 from service.model.errors import BadRequest, NotAllowed, UnknownApp
 from service.model.queries import At, FromNow
 from service.server.request_head import _is_host
-from service.telemetry.spans import _context
+from service.telemetry.spans import trace_context
 from service.watch.events import event_id, position_of
 from service.web.client_address import ClientAddresses
 from service.web.headers import accept, encoding
@@ -192,7 +192,7 @@ def check_last_event_id(data: bytes) -> None:
 def check_traceparent(data: bytes) -> None:
     """Lines `traceparent` and `tracestate`: a context only from what the W3C's grammar allows."""
     parent, _, state = data.decode("latin-1").partition("\n")
-    span = trace.get_current_span(_context(parent, state)).get_span_context()
+    span = trace.get_current_span(trace_context(parent, state)).get_span_context()
     if span.is_valid:
         found = re.match(r"\s*([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}", parent)
         assert found, parent

@@ -81,7 +81,7 @@ async def test_head(web: Web) -> None:
 STREAM = b"GET /tasks HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer one-key\r\nAccept: application/x-ndjson\r\n"
 
 
-async def test_a_stream_is_compressed_where_that_is_accepted(web: Web) -> None:
+async def test_a_stream_is_compressed_if_accepted(web: Web) -> None:
     """The lines are the same, in less than a third of the bytes; a client that accepts only zstd gets them plain."""
     plain = await web.get(headers={"Accept": "application/x-ndjson", "Accept-Encoding": "zstd"})
     assert "content-encoding" not in plain.headers

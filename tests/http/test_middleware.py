@@ -212,7 +212,7 @@ async def test_oversized_requests_are_rejected(web: Web, path: str, headers: dic
         assert web.gateway.requests == []
 
 
-async def test_faults_outside_of_litestar_are_a_500(web: Web) -> None:
+async def test_errors_outside_litestar_are_a_500(web: Web) -> None:
     """A fault outside of Litestar still gives a 500 with an id, and is logged."""
 
     async def broken(*_: object) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.http.desk import Desk
 from tests.http.site import Web
-from tests.http.test_response_cache import Desk
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tests.http.site import AUTH, MANY_AUTH, Web
 NOTE = BudgetNote(kind=CallKind.GET, calls=5, window_s=1.0, free=4, reset_s=0.3)
 
 
-async def test_the_body_is_the_task_as_in_lists(web: Web) -> None:
+async def test_the_body_is_the_same_as_in_lists(web: Web) -> None:
     """The body is the task's JSON and nothing else; the fields tell its age and where it came from."""
     answer = await web.get("/tasks/1000?app=shop")
     assert answer.status_code == 200
@@ -124,7 +124,7 @@ async def test_a_foreign_app_is_unknown(web: Web) -> None:
     assert (await web.client.get("/tasks/1007")).status_code == 401
 
 
-async def test_an_unknown_task_is_a_problem_of_its_own(web: Web) -> None:
+async def test_an_unknown_task_is_a_separate_problem(web: Web) -> None:
     """An unknown task gets a 404 of its own type, other than that of an unknown app, with the budget."""
     error = UnknownTask()
     error.budget = NOTE

@@ -111,7 +111,7 @@ async def test_faults_are_bounded(web: Web) -> None:
     assert "hunter2" not in msgspec.json.encode(problem).decode()
 
 
-async def test_app_needed(web: Web) -> None:
+async def test_a_caller_of_two_apps_must_name_one(web: Web) -> None:
     """A caller that may read two apps must name one."""
     answer = await web.client.get("/tasks", headers=MANY_AUTH)
     assert [error["parameter"] for error in answer.json()["errors"]] == ["app"]

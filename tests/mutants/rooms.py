@@ -148,6 +148,7 @@ ROOMS = (
         tests=(
             "tests/http/test_response_cache.py",
             "tests/http/test_response_cache_key.py",
+            "tests/http/test_repeated_heads.py",
             "tests/http/test_middleware.py",
         ),
     ),

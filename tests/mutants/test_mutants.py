@@ -42,7 +42,7 @@ def _changes(mutants: list[Mutant], source: bytes) -> set[tuple[str, str]]:
     return {mutant.lines(source) for mutant in mutants}
 
 
-def test_python_is_changed_where_it_does_something() -> None:
+def test_python_is_mutated_only_where_it_has_an_effect() -> None:
     """Conditions, bounds, calls, results, quantities and constants are changed; docstrings, logs, types and texts are
     not."""
     changes = _changes(list(python_mutants("a.py", SOURCE)), SOURCE)
@@ -66,7 +66,7 @@ def test_python_is_changed_where_it_does_something() -> None:
     }
 
 
-def test_lua_is_changed_outside_of_comments_and_texts() -> None:
+def test_lua_is_mutated_outside_comments_and_strings() -> None:
     """Operators, numbers and statements are changed; field numbers are not."""
     condition = "if x <= 5 and x ~= 'a < b' then"
     assert _changes(list(lua_mutants("a.lua", LUA)), LUA) == {
@@ -88,7 +88,7 @@ def test_every_room_has_mutants_and_tests(room: object) -> None:
         assert (ROOT / test.partition("::")[0]).exists(), test
 
 
-def test_the_first_room_that_holds_a_file_has_it() -> None:
+def test_a_file_belongs_to_the_first_matching_room() -> None:
     """The script is not the model's, although both are in one folder."""
     for path, name in (("script/give.lua", "script"), ("policy/give.py", "model"), ("runs.py", "runs")):
         room = room_of(f"service/budget/scheduler/{path}")

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,8 @@ from tests.servers import Server, until_listening
 
 APP = APPS[0]
 READY_S = 20.0
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For httpx's clients of gateways: without it, each reads the CAs, which takes longer than many requests."""
 
 
 class Got(msgspec.Struct, frozen=True, kw_only=True):
@@ -270,6 +273,12 @@ def write_configuration(
     return file
 
 
+def _sandbox(*arguments: str) -> Fork:
+    """Start `taskgate sandbox`, without what it prints."""
+    with open(os.devnull, "wb") as nothing:
+        return fork("sandbox", *arguments, environment=os.environ, stdout=nothing.fileno(), stderr=2)
+
+
 @asynccontextmanager
 async def fleet(
     redis: Mapping[str, Any] | Server,
@@ -290,23 +299,9 @@ async def fleet(
         directory = Path(name)
         port = free_port()
         sandbox_url = f"http://127.0.0.1:{port}"
-        upstream = subprocess.Popen(  # noqa: ASYNC220 - our own command, and starting it takes a millisecond
-            [
-                sys.executable,
-                "-m",
-                "service",
-                "sandbox",
-                "--port",
-                str(port),
-                "--tasks",
-                str(tasks),
-                "--calls",
-                str(sandbox_calls),
-                "--range-max-days",
-                str(range_max_days),
-            ],
-            stdout=subprocess.DEVNULL,
-            preexec_fn=die_with_parent,
+        upstream = _sandbox(
+            *("--port", str(port), "--tasks", str(tasks), "--calls", str(sandbox_calls)),
+            *("--range-max-days", str(range_max_days)),
         )
         configuration = write_configuration(
             directory,

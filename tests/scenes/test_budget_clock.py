@@ -44,7 +44,7 @@ def stepped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stepped
 
 
 @pytest.mark.parametrize("by", ["-1h", "+3h"])
-async def test_a_step_of_the_clock_never_costs_a_call_too_many(stepped: Stepped, by: str) -> None:
+async def test_a_clock_step_never_exceeds_the_limit(stepped: Stepped, by: str) -> None:
     """Under a backlog the server's clock steps: never 6 calls in a second, and turns resume within 2 s."""
     async with fleet(stepped.server) as gateways:
         tasks = [asyncio.create_task(gateways.page(n % 4, caller=f"c{n % 10}", q=f"backlog {n}")) for n in range(120)]

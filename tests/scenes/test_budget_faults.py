@@ -74,7 +74,7 @@ async def _freeze(server: Server) -> None:
 
 
 @pytest.mark.parametrize("fault", [_flush, pytest.param(_restart_empty, marks=pytest.mark.long), _freeze])
-async def test_a_faulty_valkey_never_costs_a_call_too_many(
+async def test_a_faulty_valkey_never_exceeds_the_limit(
     own_valkey: Server, fault: Callable[[Server], Awaitable[None]]
 ) -> None:
     """Under a backlog Valkey loses everything, or hangs for 3 s: never 6 calls in a second, and turns resume within
@@ -90,7 +90,7 @@ async def test_a_faulty_valkey_never_costs_a_call_too_many(
         await _end(tasks)
 
 
-async def test_a_failover_never_costs_a_call_too_many() -> None:
+async def test_a_failover_never_exceeds_the_limit() -> None:
     """Under a backlog Sentinel promotes the replica: never 6 calls in a second, and turns continue."""
     with Guarded() as servers:
         redis = {"url": servers.url, "mode": "sentinel"}

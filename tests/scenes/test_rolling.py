@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from service.sandbox.faults import Latency
-from tests.scenes.fleet import APP, fleet, key_of
+from tests.scenes.fleet import APP, NO_TLS, fleet, key_of
 from tests.scenes.service import service
 from tests.servers import Server
 
@@ -30,7 +30,9 @@ async def test_a_rolling_restart_fails_no_request(own_valkey: Server, restarts: 
             limits = httpx.Limits(max_keepalive_connections=1 if kept else 0)
             headers = {"Authorization": f"Bearer {key_of(f'c{number}')}", "Prefer": "wait=20"}
             url = f"http://127.0.0.1:{at.port}/tasks"
-            async with httpx.AsyncClient(limits=limits, headers=headers, timeout=30, trust_env=False) as client:
+            async with httpx.AsyncClient(
+                limits=limits, headers=headers, timeout=30, trust_env=False, verify=NO_TLS
+            ) as client:
                 for count in range(1_000_000):
                     query = f"{number} {count}" if count % 20 == 0 else "same"
                     try:

@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from service.sandbox.faults import HttpStatus, Latency
-from tests.scenes.fleet import APP, Fleet, Got, fleet, key_of, path
+from tests.scenes.fleet import APP, NO_TLS, Fleet, Got, fleet, key_of, path
 from tests.servers import Server
 
 pytestmark = [pytest.mark.scene, pytest.mark.asyncio(loop_scope="module")]
@@ -74,7 +74,7 @@ async def streaming(
     }
     base_url = f"http://127.0.0.1:{gateways.replicas[0].port}"
     async with (
-        httpx.AsyncClient(base_url=base_url, timeout=30) as client,
+        httpx.AsyncClient(base_url=base_url, timeout=30, verify=NO_TLS) as client,
         client.stream("GET", target or path(**RANGE, **query), headers=headers) as answer,
     ):
         assert answer.status_code == 200

@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from service.sandbox.faults import Latency
-from tests.scenes.fleet import APP, PRESENT, Fleet, Release, Replica, fleet, key_of
+from tests.scenes.fleet import APP, NO_TLS, PRESENT, Fleet, Release, Replica, fleet, key_of
 from tests.scenes.service import Service, service
 from tests.scenes.test_pages import RANGE, TODAY, as_ours, stable_headers, upstreams_own
 from tests.servers import Server
@@ -49,7 +49,6 @@ def before() -> Release:
     commit = next(each.stdout.decode().strip() for each in found if not each.returncode)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "taskgate" / "releases"
     folder = cache / f"{commit}-{sys.version_info.major}.{sys.version_info.minor}"
-    release = Release(source=folder, python=folder / "venv" / "bin" / "python")
     with _locked(cache):
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -58,11 +57,21 @@ def before() -> Release:
                 fileobj=io.BytesIO(subprocess.run(archive, check=True, capture_output=True).stdout)
             ) as files:
                 files.extractall(folder, filter="data")
-            subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-            install = ["-m", "pip", "-q", "install", "--require-hashes", "-r", folder / "requirements" / "run.txt"]
-            subprocess.run([release.python, *install], check=True)
             (folder / "complete").touch()
-    return release
+        return Release(source=folder, python=_with_packages(folder))
+
+
+def _with_packages(folder: Path) -> Path:
+    """Return a Python with the packages that a release pinned: this one, if it pins the same."""
+    pins = Path("requirements", "run.txt")
+    if (folder / pins).read_bytes() == (ROOT / pins).read_bytes():
+        return PRESENT.python
+    python = folder / "venv" / "bin" / "python"
+    if not (folder / "venv" / "complete").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder / "venv"], check=True)
+        subprocess.run([python, "-m", "pip", "-q", "install", "--require-hashes", "-r", folder / pins], check=True)
+        (folder / "venv" / "complete").touch()
+    return python
 
 
 @contextmanager
@@ -86,7 +95,9 @@ class Load:
         """Send requests until cancelled, on new connections: a kept one might be closed just as it is used."""
         headers = {"Authorization": f"Bearer {key_of(f'c{number}')}", "Prefer": "wait=20"}
         limits = httpx.Limits(max_keepalive_connections=0)
-        async with httpx.AsyncClient(limits=limits, headers=headers, timeout=30, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            limits=limits, headers=headers, timeout=30, trust_env=False, verify=NO_TLS
+        ) as client:
             for asked in count():
                 start = next(self._starts) + 100 if asked % SHARED == 0 else asked % 7
                 self.seen[await self._judged(client, start, offset=20 * (asked % 11))] += 1

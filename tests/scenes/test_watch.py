@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from service.sandbox.faults import HttpStatus
 from service.sandbox.tasks import SandboxTask
 from tests.event_reader import EVENT_STREAM, Mirror, events
-from tests.scenes.fleet import APP, Fleet, fleet, key_of, path
+from tests.scenes.fleet import APP, NO_TLS, Fleet, fleet, key_of, path
 from tests.servers import Server
 
 pytestmark = pytest.mark.scene
@@ -36,7 +36,7 @@ class Client:
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        async with httpx.AsyncClient(timeout=httpx.Timeout(10, read=30)) as client:
+        async with httpx.AsyncClient(timeout=httpx.Timeout(10, read=30), verify=NO_TLS) as client:
             while True:
                 port = self._gateways.replicas[(self._number + self.connections) % len(self._gateways.replicas)].port
                 self.connections += 1

@@ -13,6 +13,7 @@ from service.budget.scheduler.interfaces import (
     Rules,
     Ticked,
     TickRequest,
+    Wish,
 )
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy.steps import Policy
@@ -76,6 +77,7 @@ class Scripted(LocalScheduler):
         self.begins: list[int] = []
         self.knowns: list[bytes] = []
         self.boards = 0
+        self.wishes: list[Wish] = []
         self.dones: list[float] = []
         self.pauses: list[tuple[int, str]] = []
         self.lost_begins = 0
@@ -87,6 +89,8 @@ class Scripted(LocalScheduler):
         """Tick, and record when; wishes are not granted, as by a replica that shares."""
         self.ticks.append(asyncio.get_running_loop().time())
         self.boards += request.wants_board
+        if request.wish is not None:
+            self.wishes.append(request.wish)
         await asyncio.sleep(WAY_S)
         await self.hangs.wait()
         return await super().tick(msgspec.structs.replace(request, wish=None))

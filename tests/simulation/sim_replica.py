@@ -114,9 +114,12 @@ class Replica:
                 window_s=rules.window_ms / 1000,
             )
 
+        self.list_calls: dict[str, ListCalls] = {}
         for app_name in apps:
             app = UpstreamApp(name=app_name, sdkappid=1, admin="a", hosts=())
-            list_calls = ListCalls(app, upstream, self.cache, block_size=BLOCK_SIZE, align_s=60, clock=clock)
+            list_calls = self.list_calls[app_name] = ListCalls(
+                app, upstream, self.cache, block_size=BLOCK_SIZE, align_s=60, clock=clock
+            )
             self.apps[app_name] = ServedApp(
                 info=AppInfo(name=app_name, region=None),
                 list=served(app, CallKind.LIST, list_calls),

@@ -19,8 +19,8 @@ from service.model.streams import TaskFilter
 from service.model.tasks import Listing, Task
 from service.upstream.apps import UpstreamApp
 from service.upstream.call_events import CallTrace
-from tests.simulation.memory_redis import MemoryRedis
-from tests.simulation.model_scheduler import model_servers
+from tests.simulation.memory_redis import MemoryRedis, Network
+from tests.simulation.model_scheduler import ModelScheduler, model_servers
 from tests.simulation.sim_replica import Replica
 from tests.simulation.virtual_time import run_in_virtual_time
 from tests.tasks import bare_task
@@ -178,6 +178,12 @@ class SmallWorld:
         )
         chunk: Chunk = await self.replicas[0].run(self.replicas[0].gateway.chunk(request))
         return chunk
+
+    async def pause(self, pause_ms: int) -> None:
+        """Let another replica report that the upstream has asked for a pause."""
+        network = Network(random.Random(0), delay_s=(0.0, 0.0))
+        other = ModelScheduler(self.servers[APP], network, rules=RULES, replica="other", on_call=lambda _: None)
+        await other.done(0, block="", pause_ms=pause_ms, pause_reason="throttled")
 
     def redis_calls(self, name: str, *, replica: int = 0) -> int:
         """Return how many commands or script calls of this name the replica has sent."""

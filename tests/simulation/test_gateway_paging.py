@@ -78,8 +78,7 @@ def test_two_blocks_of_a_page_share_one_patience() -> None:
         asked_s = world.loop.time()
         asking = asyncio.create_task(world.page(offset=5, patience_s=1.5))
         await asyncio.sleep(0.9)
-        scheduler = world.replicas[0].apps[APP].list.line._scheduler
-        await scheduler.done(0, block="", pause_ms=20_000, pause_reason="throttled")
+        await world.pause(20_000)
         with pytest.raises(WaitTooLong) as late:
             await asking
         assert world.loop.time() - asked_s <= 1.51

@@ -22,7 +22,7 @@ def test_the_rest_of_a_short_answer_is_fetched() -> None:
         assert [task["id"] for task in json.loads(b"[" + page.body + b"]")] == list(range(10))
         assert [(call.offset, call.want) for call in world.upstream.calls] == [(0, 10), (4, 6), (8, 2)]
         assert (page.missing, page.consistent, page.source) == (0, True, Source.FETCHED)
-        assert world.replicas[0].apps[APP].list.fetching._calls.short_answers == 2  # type: ignore[attr-defined]
+        assert world.replicas[0].list_calls[APP].short_answers == 2
         last = await world.page(offset=30, patience_s=20)
         assert [(call.offset, call.want) for call in world.upstream.calls[3:]] == [(30, 10), (34, 6)]
         assert last.missing == 0

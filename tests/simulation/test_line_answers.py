@@ -105,7 +105,7 @@ def test_a_joined_fetch_that_never_ends_is_repeated_after_its_lease() -> None:
 
 
 @pytest.mark.parametrize("patience_s", [0.5, 10.0])
-def test_a_message_leads_to_a_look_up_at_once(patience_s: float) -> None:
+def test_a_message_leads_to_a_lookup_at_once(patience_s: float) -> None:
     """A joined block is served a few milliseconds after its message, even to those whose patience has ended."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import statistics
 from collections.abc import Sequence
+from functools import cache
 
 import pytest
 from msgspec.structs import replace
@@ -62,10 +63,16 @@ async def _waits_s(watchers: int) -> list[float]:
     return waits_s
 
 
+@cache
+def _alone_s() -> list[float]:
+    """Return the waits without watchers, in order; the same each time."""
+    return sorted(run_in_virtual_time(lambda: _waits_s(0)))
+
+
 @pytest.mark.parametrize("watchers", [1, 40])
 def test_waits_beside_watchers(watchers: int) -> None:
     """Watchers of one caller take the turns of one caller, however many: ten others wait as if an eleventh paged."""
-    alone = sorted(run_in_virtual_time(lambda: _waits_s(0)))
+    alone = _alone_s()
     beside = sorted(run_in_virtual_time(lambda: _waits_s(watchers)))
     waits = f"alone {_described(alone)}, beside {watchers} watchers {_described(beside)}"
     print(waits)

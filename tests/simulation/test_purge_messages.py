@@ -64,7 +64,7 @@ def test_other_replicas_forget_before_anything_is_deleted() -> None:
     purged(scene)
 
 
-def test_what_a_replica_reads_between_the_messages_is_forgotten_with_the_second() -> None:
+def test_blocks_read_between_the_messages_are_forgotten_with_the_second() -> None:
     """A block read from Redis before it was deleted stays in no memory."""
 
     async def scene(world: SmallWorld, purge: "asyncio.Task[int]") -> None:

@@ -51,8 +51,7 @@ def test_a_refused_wait_has_consistent_figures() -> None:
         await asyncio.sleep(0.1)
         late = asyncio.create_task(refused(world, "late", patience_s=3.0))
         await asyncio.sleep(0.8)
-        scheduler = world.replicas[0].apps["shop"].list.line._scheduler
-        await scheduler.done(0, block="", pause_ms=10_000, pause_reason="throttled")
+        await world.pause(10_000)
         error = await late
         text = str(error)
         waited_s, expected_s, lacking_s, patience_s = map(float, re.findall(r"\d+(?:\.\d+)?(?= s)", text))

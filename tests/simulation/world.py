@@ -202,14 +202,17 @@ class World:
         (app, kind), server, now_s = BUDGETS[budget], self.servers[budget], self.loop.time()
         policy = server.policy
         now_ms = self._server_ms(server)
+        idles = any(not slot.pending and slot.free_at <= now_ms for slot in policy.slots)
+        if not idles or policy.pause_until > now_ms or now_s < self.disturbed_until_s:
+            self._idle_since_s[budget] = None
+            return
         waits = [
             row.waited_ms
             for replica in self.replicas
             for row in replica.apps[app].of(kind).line.waiting()
             if not row.background and row.waited_ms > 2 * self.plan.window_ms
         ]
-        idles = any(not slot.pending and slot.free_at <= now_ms for slot in policy.slots)
-        if not waits or not idles or policy.pause_until > now_ms or now_s < self.disturbed_until_s:
+        if not waits:
             self._idle_since_s[budget] = None
             return
         since_s = self._idle_since_s[budget]

@@ -61,8 +61,8 @@ def test_decisions_out_of_index(tmp_path: Path) -> None:
     assert [fault.partition(":")[0] for fault in faults] == ["0003-three.md", "0004-four.md"]
 
 
-def test_names_of_nothing(tmp_path: Path) -> None:
-    """A file or a test that a text names must be there; below `tests/` the short form does, too."""
+def test_names_of_missing_files_and_tests(tmp_path: Path) -> None:
+    """Every file or test named in a text must exist; below `tests/`, the short form is accepted, too."""
     files = {
         "README.md": "See `tests/unit/test_one.py::test_it`, unit/test_one.py::test_that and docs/gone.md.",
         "docs/old.md": "**Status:** superseded by [ADR 1](one.md)\n`service/gone.py` was one file.",

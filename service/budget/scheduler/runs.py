@@ -45,7 +45,8 @@ return {kept[4], is_newer and 1 or 0}
 class ScriptRuns:
     """One script with one state, run under the state's current run; `KEYS[1]` of all calls is the state.
 
-    The script gets its run, and the run that it may replace, after its own arguments.
+    The script gets its run, and the run that it may replace, after its own arguments. `left` are the last runs that
+    this replica has left, at most LEFT_MAX.
     """
 
     def __init__(self, store: Store, source: str, *, format_: int, new_run: Callable[[], str]) -> None:
@@ -54,7 +55,7 @@ class ScriptRuns:
         self._format = format_
         self._new_run = new_run
         self._current = store.script(_CURRENT)
-        self._left: deque[str] = deque(maxlen=LEFT_MAX)
+        self.left: deque[str] = deque(maxlen=LEFT_MAX)
         self._run = ""
         self._script = self._under("")
 
@@ -63,7 +64,7 @@ class ScriptRuns:
         answer = await self._script.if_loaded(keys, (*args, self._run, "")) if self._run else None
         for _ in range(TRIES):
             match answer:
-                case [b"other", bytes() as run] if (name := run.decode(errors="replace")) not in self._left:
+                case [b"other", bytes() as run] if (name := run.decode(errors="replace")) not in self.left:
                     self._adopt(name)
                     answer = await self._script.if_loaded(keys, (*args, self._run, ""))
                 case None | [b"other", *_] | [b"newer"]:
@@ -80,7 +81,7 @@ class ScriptRuns:
         if is_newer:
             raise StoreUnavailable("newer release")
         current = found.decode(errors="replace")
-        if current not in ("", self._run, *self._left):
+        if current not in ("", self._run, *self.left):
             return [b"other", found]
         if current and current == self._run and await self._has_begun(keys):
             answer = await self._script.load(keys, (*args, current, ""))
@@ -99,7 +100,7 @@ class ScriptRuns:
 
     def _adopt(self, run: str) -> None:
         if self._run:
-            self._left.append(self._run)
+            self.left.append(self._run)
         self._run, self._script = run, self._under(run)
 
     def _under(self, run: str) -> Script:

@@ -38,7 +38,7 @@ SOURCE = "\n".join((Path(__file__).parent / "script" / f"{name}.lua").read_text(
 FORMAT = 3
 """The version of the state in Redis; the same as in script/state.lua."""
 KEYS = ("slots", "tags", "reports", "flights", "shares", "order")
-"""The ends of the names of the script's keys, in its order."""
+"""The suffixes of the script's keys, in its order."""
 RESENDS = 3
 """How often per tick the script may request the whole report."""
 T = TypeVar("T")
@@ -89,7 +89,7 @@ class RedisScheduler:
     Methods raise StoreUnavailable if Redis cannot be reached.
     `clock_ms` is a monotonic clock, `chance` returns random numbers of 1 to 2**31, `new_run` returns unique names.
     `server_ms` is only for tests and replaces the server's clock. `resets` counts how often this replica has found that
-    Redis had lost, or never had, the state of the app, and so began with a quiet window.
+    Redis had lost, or never had, the state of the app, and so began with a quiet window. `runs` runs the script.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class RedisScheduler:
     ) -> None:
         self.resets = 0
         self._has_answered = False
-        self._script = ScriptRuns(store, SOURCE, format_=FORMAT, new_run=new_run)
+        self.runs = ScriptRuns(store, SOURCE, format_=FORMAT, new_run=new_run)
         self._app = budget_name(app, kind)
         base = f"{prefix}:{{{app}}}:{kind.key_part}"
         self.channel = f"{base}done"
@@ -226,7 +226,7 @@ class RedisScheduler:
         epoch, seen_ms = self._server_clock.read(now_ms)
         call = (op, self._packed_rules(), self._replica, epoch, seen_ms, chance, self._server_ms(), args)
         keys = (*self._keys, block_key) if block_key else self._keys
-        packed_reply, *rest = await self._script(keys, (msgspec.msgpack.encode(call), packed))
+        packed_reply, *rest = await self.runs(keys, (msgspec.msgpack.encode(call), packed))
         if not isinstance(packed_reply, bytes):
             raise StoreUnavailable("broken answer")
         if packed_reply == b"resend":

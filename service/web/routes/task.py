@@ -57,7 +57,7 @@ def task_route(
         app, task_id = read_task_parameters(request.path_params["id"], request.scope["query_string"], caller=caller)
         context.app = app
         directives = cache_directives_of(fields, caller=caller)
-        ask = TaskRequest(
+        task_request = TaskRequest(
             caller=caller,
             app=app,
             id=task_id,
@@ -67,7 +67,7 @@ def task_route(
         )
         access = Access(context, callers, caller, app=app, clock=clock)
         with in_flight.one_of(caller):
-            work = access.during(gateway.task(ask))
+            work = access.during(gateway.task(task_request))
             found = await unless_hung_up(work, receive=request.receive, context=context)
         if found is None:
             return Silence()

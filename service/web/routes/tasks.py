@@ -93,39 +93,39 @@ class TasksEndpoint:
         if media_type is None:
             raise HTTPException(status_code=406)
         is_page = media_type == _FORMS[0]
-        asked = self._reader.read(
+        parsed = self._reader.read(
             scope["query_string"],
             caller=caller,
             now_s=self._clock(),
             streamed=not is_page,
             divided=media_type == NDJSON,
         )
-        context.app = asked.query.app
-        ask = PageRequest(
+        context.app = parsed.query.app
+        request = PageRequest(
             caller=caller,
-            query=asked.query,
-            slice=asked.slice,
+            query=parsed.query,
+            slice=parsed.slice,
             patience_s=patience.wait_s,
             directives=cache_directives_of(fields, caller=caller),
-            only=asked.only,
+            only=parsed.only,
             filter_max_blocks=settings.filter_max_blocks,
             origin=context.origin,
         )
         if is_page:
-            return await self._page(ask, asked.link_query, scope, receive, context)
+            return await self._page(request, parsed.link_query, scope, receive, context)
         if media_type == EVENT_STREAM:
-            return await self._watch.open(receive, ask, only=asked.only, context=context)
-        start = ListPosition(parts=asked.parts, offset=asked.slice.offset)
-        link = partial(link_to, _path(scope), asked.link_query)
-        return await self._stream(ask, start, receive, context, link=link, tasks_max=settings.stream_max_tasks)
+            return await self._watch.open(receive, request, context=context)
+        start = ListPosition(parts=parsed.parts, offset=parsed.slice.offset)
+        link = partial(link_to, _path(scope), parsed.link_query)
+        return await self._stream(request, start, receive, context, link=link, tasks_max=settings.stream_max_tasks)
 
     async def _page(
-        self, ask: PageRequest, link_query: str, scope: HTTPScope, receive: Receive, context: RequestContext
+        self, request: PageRequest, link_query: str, scope: HTTPScope, receive: Receive, context: RequestContext
     ) -> Reply:
-        page = self._gateway.recall(ask)
+        page = self._gateway.recall(request)
         if page is None:
-            with self._in_flight.one_of(ask.caller):
-                work = self._access(ask, context).during(self._gateway.page(ask))
+            with self._in_flight.one_of(request.caller):
+                work = self._access(request, context).during(self._gateway.page(request))
                 page = await unless_hung_up(work, receive=receive, context=context)
         if page is None:
             return Silence()
@@ -133,8 +133,8 @@ class TasksEndpoint:
         return obtained_reply(
             page,
             render(page, path=_path(scope), link_query=link_query),
-            app=ask.query.app,
-            directives=ask.directives,
+            app=request.query.app,
+            directives=request.directives,
             cost=context.cost,
             wait_applied_s=context.wait_applied_s,
             if_none_match=context.fields.get(b"if-none-match"),
@@ -145,7 +145,7 @@ class TasksEndpoint:
 
     async def _stream(
         self,
-        ask: PageRequest,
+        request: PageRequest,
         start: ListPosition,
         receive: Receive,
         context: RequestContext,
@@ -153,27 +153,27 @@ class TasksEndpoint:
         link: Callable[[int], str],
         tasks_max: int,
     ) -> Reply:
-        access = self._access(ask, context)
-        with self._in_flight.one_of(ask.caller):
-            work = access.during(self._gateway.chunk(replace(ask, query=start.query)))
+        access = self._access(request, context)
+        with self._in_flight.one_of(request.caller):
+            work = access.during(self._gateway.chunk(replace(request, query=start.query)))
             first = await unless_hung_up(work, receive=receive, context=context)
         if first is None:
             return Silence()
         return TaskStream(
             self._gateway,
-            ask,
+            request,
             first,
             start=start,
-            only=ask.only,
+            only=request.only,
             context=context,
-            in_flight=self._in_flight.one_of(ask.caller),
+            in_flight=self._in_flight.one_of(request.caller),
             access=access,
             link=link,
             tasks_max=tasks_max,
         )
 
-    def _access(self, ask: PageRequest, context: RequestContext) -> Access:
-        return Access(context, self._callers, ask.caller, app=ask.query.app, clock=self._clock)
+    def _access(self, request: PageRequest, context: RequestContext) -> Access:
+        return Access(context, self._callers, request.caller, app=request.query.app, clock=self._clock)
 
 
 def _path(scope: HTTPScope) -> str:

@@ -22,7 +22,7 @@ FETCHED_EVERY = 5
 
 VARIED_LISTS = 50
 VARIED_OFFSETS = 86
-"""Offsets at which a page lies within the first block."""
+"""Offsets of pages within the first block."""
 
 _UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 
@@ -101,7 +101,7 @@ end
 
 
 def varied_targets() -> list[str]:
-    """Return the addresses of different pages, one after the other of each list."""
+    """Return the addresses of different pages, list by list."""
     return [
         path(limit=LIMIT, offset=offset, since=f"-P20DT{number}S")
         for number in range(1, VARIED_LISTS + 1)

@@ -41,7 +41,7 @@ def report(figures: Figures, *, picture: str, rounds: int, round_s: float) -> st
     """Return the page."""
     head = ("a page", "aim", "ratio", "ours, requests/s", "theirs", "p99 at full load, ours / theirs")
     blocks, bodies, counted_mib, grown_mib = inside.of_ten_thousand_blocks()
-    return f"""# What a hit costs
+    return f"""# The cost of a hit
 
 Requests per second of one replica on one core, as a multiple of another server's on the same core:
 

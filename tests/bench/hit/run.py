@@ -55,8 +55,8 @@ FROM_MEMORY = "Cache-Control: max-stale=0"
 
 
 Requests = Literal["equal", "traced", "uncached", "varied", "mixed"]
-"""Equal ones; with a trace id each; equal ones that the response cache does not serve; such for many pages; the mixed
-load."""
+"""Equal requests; with a trace id each; equal ones that the response cache does not serve; the same for many pages; the
+mixed load."""
 
 
 class Rival(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,7 +146,7 @@ _STORED: Mapping[str, Callable[[], list[str]]] = {
     "mixed": lambda: [each for rank, each in enumerate(mixed_targets(0), start=1) if rank % FETCHED_EVERY],
     "varied": lambda: varied_targets()[::VARIED_OFFSETS],
 }
-"""The pages that are stored before the first round."""
+"""The pages to store before the first round."""
 
 
 async def _store(port: int, targets: list[str]) -> None:

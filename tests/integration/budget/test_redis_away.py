@@ -108,7 +108,7 @@ async def _more(sent_s: list[float], count: int) -> None:
     await until(lambda: len(sent_s) >= enough, within_s=10)
 
 
-async def test_sharing_replicas_keep_the_limit_and_go_on(own_valkey: Server) -> None:
+async def test_sharing_replicas_keep_the_limit_and_continue(own_valkey: Server) -> None:
     """With Redis killed and restarted empty, no window has more than N calls, and calls continue, separately and
     shared."""
     sent_s: list[float] = []

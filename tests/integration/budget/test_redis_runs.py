@@ -151,7 +151,7 @@ async def test_releases_with_other_scripts_share_a_run(store: RedisStore) -> Non
     assert (old.resets, new.resets) == (1, 0)
 
 
-async def test_a_restart_is_noticed_by_the_release_that_did_not_begin_the_run(
+async def test_a_restart_is_detected_by_the_release_that_did_not_begin_the_run(
     server: Server, store: RedisStore
 ) -> None:
     """Whichever of two releases calls first detects that the server does not know the run, and takes all slots."""

@@ -173,7 +173,7 @@ async def test_a_call_during_a_purge_is_repeated(pair: tuple[Replica, Replica], 
     assert (await one.shelf.get(KEY)).stored is None
 
 
-async def test_a_missed_purge_is_made_up_for_on_reconnect(own_valkey: Server) -> None:
+async def test_a_missed_purge_is_detected_on_reconnect(own_valkey: Server) -> None:
     """A replica that was not listening during the purge drops its blocks as soon as it listens again."""
     async with AsyncExitStack() as stack:
         one = await stack.enter_async_context(Replica(own_valkey).running())

@@ -16,7 +16,7 @@ def tell(text: str) -> None:
 
 
 class AtOnce:
-    """Answers /at-once before the app is called, the second time without a look at the request; fails at /broken."""
+    """Answers /at-once before the app is called, the second time without parsing the request; fails at /broken."""
 
     def __init__(self) -> None:
         self.heads: set[bytes] = set()

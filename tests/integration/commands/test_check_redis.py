@@ -78,7 +78,7 @@ async def test_eviction_is_advised(server: Server, capsys: pytest.CaptureFixture
     server.run("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
 
 
-async def test_a_split_is_warned_of_at_the_start(valkey_sentinel: Guarded) -> None:
+async def test_missing_protection_from_a_split_is_logged_at_start(valkey_sentinel: Guarded) -> None:
     """With Sentinel, `min-replicas-to-write 0` is logged; 1 is silent."""
     redis = RedisSettings(url=valkey_sentinel.url, mode="sentinel")
     advice = []

@@ -89,7 +89,7 @@ def test_check_accepts_the_example() -> None:
 
 
 @pytest.mark.parametrize("command", ["check", "serve", "usersig"])
-def test_every_fault_is_printed_one_a_line(command: str, tmp_path: Path) -> None:
+def test_every_fault_is_printed_on_its_own_line(command: str, tmp_path: Path) -> None:
     """Bad configuration ends each command with status 2 and all faults on stderr."""
     file = tmp_path / "bad.yaml"
     file.write_text(EXAMPLE.read_text().replace("sdkappid: 1400000000", "sdkappid: x").replace("port: 8000", "port: 0"))

@@ -254,7 +254,7 @@ def test_after_a_fault_before_the_app_is_called_it_is_called(port: int, started:
 
 
 def test_a_repeated_head_is_answered_unparsed(port: int, started: Starting) -> None:
-    """A request with the same bytes is not passed on parsed, even behind another one, or in pieces."""
+    """A request with the same bytes is answered without being parsed, even after another one or in pieces."""
     served = started.served(port)
     with served.connected() as connection:
         connection.settimeout(DEADLINE_S)

@@ -40,7 +40,7 @@ class Replicas:
             self.server,
             self.sandbox,
             budget=BudgetSettings(
-                window_s=WINDOW_S, get_window_s=WINDOW_S, transit_s=0.1, attempts=1, wait_default_s=5.0
+                window_s=WINDOW_S, get_window_s=WINDOW_S, transit_s=0.3, attempts=1, wait_default_s=20.0
             ),
             cache=CacheSettings(**({"ahead": False, "stale_while_revalidate_s": 0.0} | cache)),
             operator=True,
@@ -97,7 +97,7 @@ async def test_one_call_serves_all_requests_for_a_task(replicas: Replicas) -> No
     assert ((await replicas.calls("get")).calls, (await replicas.calls("list")).calls) == (1, 0)
 
 
-async def test_a_task_is_as_it_is_in_a_list(replicas: Replicas) -> None:
+async def test_a_task_has_the_same_form_as_in_a_list(replicas: Replicas) -> None:
     """A task has the same body, whether it was fetched by its id or with a block of a list."""
     alone = await replicas.task(PENDING)
     listed = {task["id"]: task for task in (await replicas.page()).json()["tasks"]}

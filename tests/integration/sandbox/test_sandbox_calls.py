@@ -149,7 +149,7 @@ async def test_an_unknown_task_may_be_a_success(call_bytes: Callable[..., bytes]
     assert got.json == {"ActionStatus": "OK", "ErrorInfo": "", "ErrorCode": 0}
 
 
-async def test_each_call_has_a_limit_of_its_own(sandbox: Sandbox, call: Call) -> None:
+async def test_each_call_has_a_separate_limit(sandbox: Sandbox, call: Call) -> None:
     """Five lists and five tasks pass in the same second, the sixth of either is refused; each is counted apart."""
     sandbox.upstream.clock = SandboxClock(monotonic_ms=lambda: 0.0)
     lists = [(await call()).code for _ in range(6)]

@@ -296,7 +296,7 @@ async def test_listening_resumes_after_a_restart(store: RedisStore, own_valkey: 
     await until(lambda: heard == [b"again"], within_s=1.0)
 
 
-async def test_a_listener_notices_a_frozen_server(store: RedisStore, own_valkey: Server) -> None:
+async def test_a_listener_detects_a_frozen_server(store: RedisStore, own_valkey: Server) -> None:
     """With the server stopped for longer than the listener accepts, its return is a gap."""
     gaps: list[float] = []
     store.listen("t:c", lambda _: None, on_gap=lambda: gaps.append(time.monotonic()))

@@ -73,7 +73,7 @@ async def test_only_a_get_of_metrics_is_answered(port: int, head: bytes, status:
 
 
 @pytest.mark.parametrize("path", [b"/livez", b"/readyz"])
-async def test_probes_are_answered_here_too(port: int, path: bytes) -> None:
+async def test_probes_are_served_on_the_metrics_port(port: int, path: bytes) -> None:
     """Probes are passed to the app."""
     answer = await ask(port, b"GET " + path + b" HTTP/1.0\r\n\r\n")
     assert answer.endswith(b"\r\n\r\n" + path)

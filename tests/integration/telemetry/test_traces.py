@@ -251,7 +251,7 @@ def test_a_call_has_its_wait_and_itself_below_the_request() -> None:
     }
 
 
-def test_a_renewal_is_a_trace_of_its_own() -> None:
+def test_a_renewal_is_a_separate_trace() -> None:
     """A call without a request is a root, with no wait before it."""
     bench = Bench()
     call = call_of(NOBODY)

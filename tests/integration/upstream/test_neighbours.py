@@ -105,7 +105,7 @@ async def test_a_name_that_takes_long(bench: Bench, names: Names) -> None:
         names.go.set()
 
 
-async def test_the_last_good_answer_serves_while_look_ups_hang_or_fail(bench: Bench, names: Names) -> None:
+async def test_the_last_good_answer_serves_while_lookups_hang_or_fail(bench: Bench, names: Names) -> None:
     """A name that was resolved once is called although the resolver is failing."""
     bench.upstream.scene = raw(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
     apps = Apps(bench, names, connect_timeout_s=2.0, call_timeout_s=3.0)

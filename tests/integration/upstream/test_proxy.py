@@ -101,7 +101,9 @@ async def test_through_a_proxy(bench: Bench, certificate: Path, proxy: tuple[Pro
         assert asked.asked[1].startswith(f"POST {bench.base}/v4/timpush/list_sched_task?")
 
 
-async def test_credentials_are_the_proxys_alone(bench: Bench, certificate: Path, proxy: tuple[Proxy, str]) -> None:
+async def test_credentials_are_sent_only_to_the_proxy(
+    bench: Bench, certificate: Path, proxy: tuple[Proxy, str]
+) -> None:
     """Proxy credentials are sent with CONNECT, and with requests for whole URLs, but never through the tunnel."""
     asked, url = proxy
     expected = b"\r\nproxy-authorization: Basic " + b64encode(b"me:p:w")

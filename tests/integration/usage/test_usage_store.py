@@ -95,7 +95,7 @@ async def test_unsent_counts_are_seen_on_their_replica(world: World) -> None:
         assert await usage_store.tallies() == {"a": _both(turns=expected)}
 
 
-async def test_minutes_and_hours_end(world: World) -> None:
+async def test_counts_leave_the_minute_and_the_hour(world: World) -> None:
     """After a minute a turn counts for the hour alone, after an hour for neither."""
     usage_store = world.usage_store("one")
     usage_store.count("a", "turns")
@@ -108,7 +108,7 @@ async def test_minutes_and_hours_end(world: World) -> None:
     assert await world.seen() == {}
 
 
-async def test_keys_end_by_themselves(world: World) -> None:
+async def test_keys_expire_by_themselves(world: World) -> None:
     """Ten-second counts stay a bit over a minute, minutes a bit over an hour, hours a bit over a week."""
     usage_store = world.usage_store("one")
     usage_store.count("a", "turns")
@@ -163,7 +163,7 @@ async def test_closing_sends_pending_counts(world: World) -> None:
 
 
 async def test_reads_are_bounded(world: World) -> None:
-    """Any number of reads within a second query Redis as one does: at first for all, then for what may be new."""
+    """Any number of reads within a second query Redis once: the first time for everything, then for what may be new."""
     asked = 0
 
     class Counting(RedisStore):

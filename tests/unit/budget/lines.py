@@ -83,10 +83,12 @@ class Telling(LocalScheduler):
         self.fault: Exception | None = None
         self.begin_fault: Exception | None = None
         self.grants = True
+        self.wishes = 0
 
     async def tick(self, request: TickRequest) -> Ticked:
         """Tick, or fail if cut off."""
         self._reach()
+        self.wishes += request.wish is not None
         ticked = await super().tick(request if self.grants else msgspec.structs.replace(request, wish=None))
         await asyncio.sleep(self.slow_s)
         return ticked

@@ -191,7 +191,7 @@ async def test_a_return_takes_one_quiet_window() -> None:
     assert world.shared.asked[-1] == "tick"
 
 
-async def test_quiet_lasts_until_the_slowest_has_noticed() -> None:
+async def test_quiet_lasts_until_the_slowest_has_detected_it() -> None:
     """If detection takes longer than a quiet window, no turn of the next side can be used before it is over."""
     world = World(rules=Rules(calls=4, window_ms=100, transit_ms=40), notice_s=1.2)
     await world.turn()
@@ -311,7 +311,7 @@ async def test_a_fetch_that_began_with_a_tick_may_renew_its_slot() -> None:
     assert await world.sharing.begin(wish.turn, block="b", block_key="b", known=b"") == Lapsed()
 
 
-async def test_nothing_runs_any_more_after_the_end() -> None:
+async def test_nothing_runs_after_the_end() -> None:
     """The end waits for a probe under way."""
     world = World(clock_s=asyncio.get_running_loop().time)
     before = asyncio.all_tasks()

@@ -12,7 +12,7 @@ from tests.servers import until
 from tests.unit.budget.lines import RULES, BlockHere, Blocks, ask, lines, now_s
 
 
-async def test_an_uncontended_block_comes_at_once(blocks: Blocks) -> None:
+async def test_an_uncontended_block_is_fetched_at_once(blocks: Blocks) -> None:
     """With a slot free, the only wait is for the call."""
     async with lines(blocks) as ([line], _):
         started_s = now_s()
@@ -22,7 +22,7 @@ async def test_an_uncontended_block_comes_at_once(blocks: Blocks) -> None:
         assert now_s() - started_s < 0.1
 
 
-async def test_calls_keep_the_limit_and_every_block_comes(blocks: Blocks) -> None:
+async def test_calls_keep_the_limit_and_every_block_is_fetched(blocks: Blocks) -> None:
     """Of twelve blocks at 2 in 100 ms, no window has three, and all are fetched."""
     async with lines(blocks, 3) as (made, _):
         names = [f"b{number}" for number in range(12)]

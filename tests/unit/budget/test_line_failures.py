@@ -84,7 +84,7 @@ async def test_a_stop_empties_the_line(blocks: Blocks) -> None:
     assert len(blocks.calls) <= 2
 
 
-async def test_a_fault_of_ours_frees_the_slot(blocks: Blocks) -> None:
+async def test_an_internal_error_frees_the_slot(blocks: Blocks) -> None:
     """An exception in a job is raised by the waiting requests, and the line continues."""
 
     def broken(attempt: int) -> str | CallFailed:
@@ -97,7 +97,7 @@ async def test_a_fault_of_ours_frees_the_slot(blocks: Blocks) -> None:
         assert isinstance(await ask(line, BlockHere(blocks, "a")), Fetched)
 
 
-async def test_a_lost_message_is_made_up_for(blocks: Blocks) -> None:
+async def test_a_joined_block_is_found_without_its_message(blocks: Blocks) -> None:
     """A replica that joins another's fetch looks for the block by itself if no message arrives."""
     blocks.took_s = 0.15
     async with lines(blocks, 2) as (made, schedulers):

@@ -99,7 +99,7 @@ async def test_a_block_stored_by_another_replica_is_served(blocks: Blocks) -> No
         assert (text_of(fetched.value), fetched.joined) == ("A", False)
 
 
-async def test_a_block_stored_between_look_up_and_line_costs_no_turn(blocks: Blocks) -> None:
+async def test_a_block_stored_between_lookup_and_line_costs_no_turn(blocks: Blocks) -> None:
     """A request that looked for its block just before it was stored, and enters the line after the message of its
     end, is served the stored block, though no turn is due for a minute.
     """

@@ -101,7 +101,7 @@ async def test_a_line_that_closes_during_a_tick_leaves_no_request_waiting(blocks
             await until(lambda: line.last is not None)
             scheduler.grants, scheduler.slow_s = grants, 0.05
             asked = ask(line, BlockHere(blocks, f"a{grants}"))
-            await until(lambda: line._turns._wish is not None)
+            await until(lambda: scheduler.wishes == 1)
             await line.aclose()
             assert asked.done()
             outcome = (await asyncio.gather(asked, return_exceptions=True))[0]

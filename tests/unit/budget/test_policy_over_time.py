@@ -25,7 +25,7 @@ def test_a_backlog_uses_98_percent_and_never_more_than_n_in_a_window(seed: int) 
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_slow_redis_costs_use_but_never_a_call_too_many(seed: int) -> None:
+def test_a_slow_redis_costs_use_but_never_exceeds_the_limit(seed: int) -> None:
     """With 0 to 80 ms each way to Redis no window has more than N, and the line still moves."""
     scene = simulation(replicas=4, seed=seed, redis_ms=(0, 80))
     for number in range(4):
@@ -69,7 +69,7 @@ def test_a_caller_that_requests_rarely_is_served_next() -> None:
     assert waits[-1] < 700
 
 
-def test_asking_one_at_a_time_gains_nothing() -> None:
+def test_one_request_at_a_time_gives_no_advantage() -> None:
     """A caller that sends its next request whenever it is served gets no more than one with a backlog."""
     scene = simulation(replicas=2, seed=7)
     scene.at(0, lambda: scene.ask("r0", "patient", count=600))

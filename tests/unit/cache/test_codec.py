@@ -65,7 +65,7 @@ def test_values_round_trip(stored: Stored) -> None:
 
 @given(blocks() | refusals | unknown, st.integers(min_value=0), st.integers(1, 255))
 @settings(max_examples=300)
-def test_any_changed_byte_is_noticed(stored: Stored, place: int, change: int) -> None:
+def test_any_changed_byte_is_detected(stored: Stored, place: int, change: int) -> None:
     """A value with one byte changed, wherever, is corrupt."""
     value = bytearray(encode_value(stored, chance=CHANCE))
     value[place % len(value)] ^= change
@@ -73,7 +73,7 @@ def test_any_changed_byte_is_noticed(stored: Stored, place: int, change: int) ->
 
 
 @given(blocks() | refusals | unknown, st.integers(min_value=0))
-def test_any_cut_value_is_noticed(stored: Stored, length: int) -> None:
+def test_any_truncated_value_is_detected(stored: Stored, length: int) -> None:
     """A value cut short at any place is corrupt, and so is one with a byte too many."""
     value = encode_value(stored, chance=CHANCE)
     assert isinstance(decode_value(value[: length % len(value)]), CorruptBlock)

@@ -9,7 +9,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["put", "get", "pop"]), st.integers(0
 
 
 @given(steps=STEPS, max_size=st.integers(0, 10))
-def test_it_holds_what_was_used_last(steps: list[tuple[str, int, int]], max_size: int) -> None:
+def test_it_keeps_the_most_recently_used(steps: list[tuple[str, int, int]], max_size: int) -> None:
     """Within its bound, with correct sizes and evictions."""
     left: list[tuple[int, int]] = []
     table: LruTable[int, int] = LruTable(

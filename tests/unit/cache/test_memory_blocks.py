@@ -67,7 +67,7 @@ def test_a_block_is_served_until_its_end_and_not_beyond() -> None:
     assert (cache.bytes, len(cache)) == (0, 0)
 
 
-def test_the_least_recently_used_goes_first() -> None:
+def test_the_least_recently_used_is_evicted_first() -> None:
     """If room is needed, the most recently read block stays."""
     cache = MemoryBlocks(max_bytes=10_000, clock=Clock())
     for key in ("one", "two", "three"):
@@ -200,8 +200,8 @@ def test_values_in_place_of_a_block_count_by_their_size() -> None:
     assert 5_000 < cache.bytes < 7_000
 
 
-def test_what_has_ended_already_takes_no_room() -> None:
-    """A lifetime of zero keeps nothing, and drops what was there."""
+def test_a_lifetime_of_zero_keeps_nothing() -> None:
+    """A block with a lifetime of zero is not kept, and replaces the previous one."""
     cache = MemoryBlocks(max_bytes=10_000, clock=Clock())
     keep(cache, "k", block(100))
     keep(cache, "k", block(100), ends_in_s=0.0)

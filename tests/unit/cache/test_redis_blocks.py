@@ -41,7 +41,7 @@ async def put(cache: RedisBlocks, key: CacheKey, block: Block, *, ttl_ms: int) -
     return encoded.value[:HEAD_BYTES]
 
 
-async def test_a_block_comes_back_with_its_head(cache: RedisBlocks) -> None:
+async def test_a_block_is_returned_with_its_head(cache: RedisBlocks) -> None:
     """A stored block is returned with the head that `put` returned; for an absent one, nothing is."""
     head = await put(cache, BlockKey(query=QUERY, index=3), BLOCK, ttl_ms=10_000)
     kept = await cache.get(cache.redis_key(BlockKey(query=QUERY, index=3)))
@@ -120,7 +120,7 @@ async def test_an_app_is_dropped_alone(cache: RedisBlocks) -> None:
     assert (await cache.get(cache.redis_key(BlockKey(query=other, index=0)))).stored == BLOCK
 
 
-async def test_an_evicted_block_is_nothing(cache: RedisBlocks, valkey: Server) -> None:
+async def test_an_evicted_block_counts_as_absent(cache: RedisBlocks, valkey: Server) -> None:
     """A key that Redis has evicted is as if it had never existed."""
     await put(cache, KEY, BLOCK, ttl_ms=60_000)
     valkey.run("DEL", cache.redis_key(KEY))

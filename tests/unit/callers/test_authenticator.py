@@ -73,7 +73,7 @@ def test_a_key_is_valid_until_it_expires(until: str | None, is_good: bool) -> No
             authenticator.identify(b"Bearer old")
 
 
-def test_wrong_missing_and_ended_keys_take_the_same_time() -> None:
+def test_wrong_missing_and_expired_keys_take_the_same_time() -> None:
     """Over many tries the medians for a wrong key, an expired one and none at all lie within a third."""
     many = {
         f"c{number}": CallerSettings(keys=(KeySettings(sha256=hashed(f"key{number}"), until="2020-01-01"),), apps=())

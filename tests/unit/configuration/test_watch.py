@@ -155,7 +155,7 @@ async def test_a_file_read_at_the_start_needs_a_restart(mount: Mount) -> None:
     assert (following.counted[-1], following.needs_restart) == (False, False)
 
 
-async def test_what_needs_a_restart_is_reported(mount: Mount) -> None:
+async def test_changes_that_need_a_restart_are_reported(mount: Mount) -> None:
     """Live settings are applied; of the rest each path is named, once for every reload."""
     following = Following(mount)
     app = {"sdkappid": 1400000001, "admin": "b", "secret_env": "SHOP_SECRET"}

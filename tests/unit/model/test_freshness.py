@@ -150,7 +150,7 @@ def test_a_block_from_a_clock_ahead_of_ours_has_no_negative_age() -> None:
     assert age_s(RefusedQuery(fetched_at_ms=5_000, code=90104, text="no"), now_ms=0) == 0.0
 
 
-def test_what_may_be_served_is_kept() -> None:
+def test_servable_blocks_are_kept() -> None:
     """A block is kept until it is useless, a refusal until it is stale."""
     assert keep_for_ms(_block(), lifetimes=LIFETIMES) == 3_615_000
     assert keep_for_ms(RefusedQuery(fetched_at_ms=0, code=90104, text="no"), lifetimes=LIFETIMES) == 60_000

@@ -26,7 +26,7 @@ from service.model.queries import At, FromNow, Query, Range, Slice, Sort, parse_
         ("now", FromNow(offset_s=0)),
     ],
 )
-def test_a_moment_is_read_as_what_it_means(text: str, moment: At | FromNow) -> None:
+def test_moments_are_parsed(text: str, moment: At | FromNow) -> None:
     """Instants, dates and durations become whole seconds; offsets are applied; fractions are dropped."""
     assert parse_moment(text) == moment
 
@@ -66,7 +66,7 @@ def test_invalid_moments_are_refused_with_the_reason(text: str, tells: str) -> N
         parse_moment(text)
 
 
-def test_a_range_that_ends_with_a_date_holds_the_whole_day() -> None:
+def test_a_range_that_ends_with_a_date_includes_the_whole_day() -> None:
     """Its last second ends it; any other moment is read like the start of a range."""
     assert parse_moment("2025-05-01") == At(epoch_s=1_746_057_600)
     assert parse_until("2025-05-01") == At(epoch_s=1_746_057_600 + 86_399)

@@ -12,7 +12,7 @@ def _samples(name: str, values: list[float]) -> list[Sample]:
 
 
 @pytest.mark.parametrize("name", MEASURES)
-def test_what_grows_steadily_is_named(name: str) -> None:
+def test_steady_growth_is_reported(name: str) -> None:
     """Any measure whose last third lies above the middle third by more than is allowed is named, and no other."""
     step = GROWTH[name] / 10 * 1.1
     found = grown(_samples(name, [100 + step * at for at in range(30)]))
@@ -25,7 +25,7 @@ def test_a_start_and_a_spike_are_not_growth(name: str) -> None:
     assert grown(_samples(name, [0.0] * 10 + [100.0] * 17 + [900.0] * 3)) == []
 
 
-def test_what_the_load_leaves_behind_is_named() -> None:
+def test_leftovers_of_the_load_are_reported() -> None:
     """Tasks, keys and file handles above their values before the load are named."""
     before = Sample(at_s=0, values=CALM)
     for name in ("tasks", "file handles", "Redis keys"):

@@ -158,7 +158,7 @@ def test_series_that_alerts_use_exist_from_the_start() -> None:
     assert [s.value for s in scrape.of("taskgate_requests_total", route="/tasks", status="500")] == [0]
 
 
-async def test_a_loop_that_is_held_up_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_blocked_loop_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """A computation of 50 ms in the event loop shows as a lag of about that long; a loop that is idle shows none."""
     monkeypatch.setattr(lag, "EVERY_S", 0.005)
     measured = Lag()

@@ -49,7 +49,7 @@ def collected(collector: ExpiryCollector) -> dict[tuple[str, ...], float]:
 
 
 @pytest.mark.parametrize("day", ["2026-12-01", "2049-12-31", "2061-02-03"])
-def test_the_end_of_a_certificate_is_read(day: str) -> None:
+def test_the_expiry_of_a_certificate_is_read(day: str) -> None:
     """Both forms of a time in X.509 are read; text around the certificates is passed over."""
     ends = f"{day}T12:30:45+00:00"
     at_s = datetime.datetime.fromisoformat(ends).timestamp()
@@ -58,7 +58,7 @@ def test_the_end_of_a_certificate_is_read(day: str) -> None:
 
 
 @pytest.mark.parametrize("bytes_left", [1, 5, 40, 100])
-def test_a_broken_certificate_is_no_crash(bytes_left: int) -> None:
+def test_a_broken_certificate_does_not_crash(bytes_left: int) -> None:
     """Truncated input and other data raise ValueError and nothing else."""
     der = ssl.PEM_cert_to_DER_cert(certificate("2030-01-01T00:00:00+00:00"))[:bytes_left]
     with pytest.raises(ValueError, match="certificate"):

@@ -140,8 +140,8 @@ def test_no_tasks() -> None:
         assert (listing.total, listing.tasks) == (2, ())
 
 
-def test_tasks_absent_where_there_are_none() -> None:
-    """With a total of 0 there is nothing that could be missing."""
+def test_an_empty_list_may_lack_tasks() -> None:
+    """With a total of 0, `Tasks` may be absent."""
     decoded = {**answer(), "Total": 0}
     del decoded["Tasks"]
     assert read(decoded) == Listing(total=0, tasks=())

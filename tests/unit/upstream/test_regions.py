@@ -123,3 +123,13 @@ def test_no_base_url(base_url: str) -> None:
     """An invalid base URL is rejected when the settings are read, not at the first call."""
     with pytest.raises(ValueError, match=r".+"):
         upstream_app_of("shop", AppSettings(sdkappid=1, admin="a", base_url=base_url), backup_hosts=True)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "speaks_tls"),
+    [(None, True), ("https://up.example", True), ("HTTPS://up.example", True), ("http://up.example", False)],
+)
+def test_only_https_needs_the_cas(base_url: str | None, *, speaks_tls: bool) -> None:
+    """The CAs are read for an app whose base URL is https://, however it is written, and for regions."""
+    settings = AppSettings(sdkappid=20_000_001, admin="a", base_url=base_url)
+    assert upstream_app_of("shop", settings, backup_hosts=True).speaks_tls is speaks_tls

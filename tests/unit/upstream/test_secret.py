@@ -70,7 +70,7 @@ def test_clock_steps_back(tmp_path: Path) -> None:
     assert secret.read(5.0) == b"three"
 
 
-def test_gone_for_a_while(tmp_path: Path) -> None:
+def test_a_missing_or_empty_file_keeps_the_last_secret(tmp_path: Path) -> None:
     """While a good file is missing or empty, the last good secret stays; the next good one is used."""
     file = tmp_path / "secret"
     file.write_text("one")

@@ -43,7 +43,9 @@ STOPPED = CallsStopped(app="shop", code=70003, text="sig", advice="The key is wr
         ),
     ],
 )
-def test_the_gravest_state_is_named(recent: RecentCalls, facts: dict[str, Any], state: str, detail: str) -> None:
+def test_the_most_serious_state_is_reported(
+    recent: RecentCalls, facts: dict[str, Any], state: str, detail: str
+) -> None:
     """Stopped before Redis, Redis before failing calls, failing calls before a pause."""
     usual: dict[str, Any] = {
         "stopped": None,

@@ -67,8 +67,8 @@ def test_each_kind_of_call_has_its_own_store() -> None:
     assert tasks.counts == {("a", "requests"): 2, ("a", "hits"): 1}
 
 
-def test_sums_are_entered() -> None:
-    """A thousand requests of a kind touch the usage store once for each column."""
+def test_a_batch_is_counted_as_sums() -> None:
+    """A thousand requests of one kind cost the usage store one call per column."""
     book = Book()
     UsageObserver({("shop", CallKind.LIST): book.count})([observed()] * 1000)
     assert book.counts == {("a", "requests"): 1000, ("a", "hits"): 1000}

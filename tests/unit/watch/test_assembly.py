@@ -59,7 +59,7 @@ def test_of_two_records_of_a_task_the_newer_counts() -> None:
     assert len(now.version.tasks) == 3
 
 
-def test_what_has_not_changed_is_the_same_object() -> None:
+def test_unchanged_tasks_are_the_same_objects() -> None:
     """Versions share unchanged tasks, so that comparing them is cheap."""
     first = put(block(1, 2))
     second = put(replace(block(1, 2), fetched_at_ms=9), last=first)

@@ -49,7 +49,7 @@ def test_replaying_changes_gives_the_new_list(old: dict, new: dict, only: TaskFi
 
 
 @given(_TASKS, _TASKS, _ONLY)
-def test_a_change_comes_once(old: dict, new: dict, only: TaskFilter) -> None:
+def test_a_change_is_sent_once(old: dict, new: dict, only: TaskFilter) -> None:
     """No task is named twice, and none that has not changed is named at all."""
     before, after = _of(old), _of(new)
     steps = task_changes(before.tasks, after, only)

@@ -30,6 +30,7 @@ from service.watch.events import EndEvent, IdentifiedEvent, ListedEvent, ResetEv
 from service.watch.feeds import Feeds
 from service.watch.version_store import VersionStore
 from service.watch.watcher import Watcher
+from tests.servers import until
 from tests.simulation.memory_redis import MemoryRedis, MemoryStore, Network
 from tests.unit.watch.lists import QUERY, Blocks, caller, record
 
@@ -95,7 +96,7 @@ class Reading:
         return events
 
     async def changes(self, count: int) -> list[Any]:
-        """So many events that are not `SyncedEvent`."""
+        """Return this many events, not counting `SyncedEvent`."""
         found: list[Any] = []
         while len(found) < count:
             event = await self.next()
@@ -270,13 +271,13 @@ async def test_the_caller_whose_lists_take_most_memory_loses_one() -> None:
 async def test_a_slow_reader_of_an_ended_list_gets_the_rest() -> None:
     """A slow reader gets the rest of the events that were being sent, and then `end`."""
     blocks = Blocks([record(id_) for id_ in range(250)])
-    replica = Replica(blocks)
+    replica = Replica(blocks, memory_bytes=1_000_000)
     with replica.watch() as watcher:
         batches = watcher.batches(last_id=None, idle_s=IDLE_S)
         while not (first := await anext(batches)):
             continue
-        for feed in replica.feeds._feeds.values():
-            feed.give_up(TooManyWatchers(bound=1, of="bytes of lists"))
+        blocks.records = [record(1, title="x" * 1_000_000)]
+        await until(lambda: replica.feeds.size_bytes == 0)
         events = [event.event for batch in [first, *[batch async for batch in batches]] for event in batch]
     assert sum(isinstance(event, ListedEvent) for event in events) == 250
     assert isinstance(events[-1], EndEvent)

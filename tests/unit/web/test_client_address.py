@@ -23,7 +23,7 @@ PROXIES = ("10.0.0.0/8", "2001:db8::/32")
         ("10.1.2.3", b"203.0.113.1" + b", 10.0.0.1" * HOPS_MAX, "10.0.0.1"),
     ],
 )
-def test_what_a_trusted_proxy_forwards_counts(peer: str, forwarded: bytes, expected: str) -> None:
+def test_addresses_forwarded_by_trusted_proxies_count(peer: str, forwarded: bytes, expected: str) -> None:
     """Addresses are read from the last one backwards, as long as a trusted proxy has written them."""
     fields = {b"x-forwarded-for": forwarded} if forwarded else {}
     assert ClientAddresses(PROXIES).of((peer, 1), fields) == expected

@@ -1,4 +1,4 @@
-"""Query strings that are read again: what is kept parsed, and what is judged anew for each request."""
+"""Repeated query strings: what is kept parsed, and what is checked for each request."""
 
 import pytest
 
@@ -43,7 +43,7 @@ def test_a_range_is_judged_by_the_time_of_each_request(reader: TasksReader) -> N
 
 
 def test_a_stream_has_no_limit_though_its_page_has(reader: TasksReader) -> None:
-    """The same query string is valid for a page and a fault for a stream, in either order."""
+    """The same query string is valid for a page and invalid for a stream, in either order."""
     for _ in range(2):
         assert reader.read(b"limit=5", caller=caller("shop"), now_s=NOW_S).slice.limit == 5
         with pytest.raises(BadRequest):

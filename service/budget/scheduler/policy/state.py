@@ -60,7 +60,7 @@ class ReportRow(msgspec.Struct, kw_only=True):
     background: bool
 
     def is_same(self, other: "ReportRow") -> bool:
-        """Return whether the rows are equal but for what clock readings differ by."""
+        """Return whether the rows are equal, apart from the differences of clock readings."""
         ours, theirs = ((row.weight, row.count, row.background) for row in (self, other))
         return ours == theirs and abs(self.since - other.since) <= SAME_MS
 
