@@ -63,14 +63,6 @@ local function return_turn(turn)
   give_back(turn, LARGEST)
 end
 
--- Take one from the demand that this slot's turn was given for.
-local function take_off(slot)
-  local share = share_on(shares_of(slot[CALLER]), slot[REPLICA])
-  if not share then return end
-  share[S_COUNT] = share[S_COUNT] - 1
-  write_share(slot[CALLER], slot[REPLICA], share[S_COUNT] > 0 and share or nil)
-end
-
 local function is_paused(slot) return S.pause_until > math.max(now, slot[USABLE_AT]) end
 
 -- Remove the fetches whose leases have ended, once in a lease.
