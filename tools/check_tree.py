@@ -17,8 +17,7 @@ ENTRY_POINTS = frozenset(("main", "run"))
 """Functions that start a program or a command of the command line: the module says of what."""
 
 LINES_MAX = 400
-LONG_FILES = frozenset(("service/budget/scheduler/policy.py",))
-"""Files of code that may be longer, each with a reason: the model follows the order of the script, for comparison."""
+"""Lines that a file of code may have."""
 
 _NAMED = re.compile(
     r"(?<![\w./-])((?:service|tests|tools|docs|helm|openapi|requirements)/[\w./-]*"
@@ -67,16 +66,10 @@ def large_binaries(top: Path, paths: Iterable[str]) -> Iterator[str]:
 
 
 def long_files(top: Path, paths: Iterable[str]) -> Iterator[str]:
-    """Yield a fault for each long file of code that is not on the list, and for each on the list that no longer is."""
-    listed = set(LONG_FILES)
+    """Yield a fault for each long file of Python or Lua."""
     for path in paths:
-        if not path.endswith((".py", ".lua")) or (top / path).read_bytes().count(b"\n") <= LINES_MAX:
-            continue
-        if path not in LONG_FILES:
+        if path.endswith((".py", ".lua")) and (top / path).read_bytes().count(b"\n") > LINES_MAX:
             yield f"{path}: more than {LINES_MAX} lines; is it one subject?"
-        listed.discard(path)
-    for path in sorted(listed) if paths else ():
-        yield f"{path}: on the list of long files, but not long"
 
 
 def names_defined_twice(package: Path) -> Iterator[str]:

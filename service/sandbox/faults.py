@@ -46,7 +46,7 @@ class ErrorCode(_Fault, frozen=True, kw_only=True, tag="code"):
     """Answer with this code, as the upstream itself refuses: HTTP status 200."""
 
     code: Annotated[int, Meta(ge=1, le=999_999)]
-    text: Annotated[str, Meta(max_length=10_000)] = "asked for by a fault"
+    text: Annotated[str, Meta(max_length=10_000)] = "injected by a fault"
 
 
 class HttpStatus(_Fault, frozen=True, kw_only=True, tag="status"):

@@ -16,8 +16,8 @@ _LONG_MS = 60_000
 async def open_budgets(redis: RedisSettings, options: SandboxOptions) -> None:
     """Make the slots of the sandbox's apps free, unless a gateway has them already. Raise SandboxError.
 
-    In a Redis without slots all begin as taken, for a window and more: nobody knows which calls were made before. A
-    sandbox that was started a moment ago has had none, so its first page need not wait.
+    In a Redis without slots, all slots start taken for at least a window, because earlier calls are unknown. A sandbox
+    that has just started has had no calls, so its first page does not have to wait.
     """
     store = RedisStore(redis)
     try:

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import redis
 
-from service.budget.scheduler.policy import Policy
+from service.budget.scheduler.policy.steps import Policy
 
 
 def compare(client: redis.Redis, policy: Policy) -> None:

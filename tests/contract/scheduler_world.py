@@ -11,7 +11,7 @@ import redis
 
 from service.budget.scheduler.interfaces import Rules, Scheduler, WaitingCount
 from service.budget.scheduler.local import LocalScheduler
-from service.budget.scheduler.policy import Policy
+from service.budget.scheduler.policy.steps import Policy
 from service.budget.scheduler.shared import RedisScheduler
 from tests.servers import VALKEY, Server
 

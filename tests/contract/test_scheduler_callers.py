@@ -1,7 +1,7 @@
 """Who gets the next turn: callers, replicas and the background."""
 
 from service.budget.scheduler.interfaces import Begun, Rules
-from service.budget.scheduler.policy import Policy
+from service.budget.scheduler.policy.steps import Policy
 from tests.contract.scheduler_calls import QUIET, REST, awake, begin, done, tick
 from tests.contract.scheduler_world import RULES, World, row
 

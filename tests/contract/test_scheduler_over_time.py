@@ -6,8 +6,8 @@ import pytest
 import redis
 
 from service.budget.scheduler.interfaces import Beginning, Rules, Ticked, TickRequest, WaitingCount
+from service.budget.scheduler.policy.state import Reading
 from service.budget.scheduler.shared import RedisScheduler
-from service.budget.scheduler.state import Reading
 from tests.contract.scheduler_world import StoreHere, run, server
 from tests.unit.budget.simulation import Simulation
 

@@ -43,7 +43,7 @@ def test_long_inputs_take_little_time(target: Target) -> None:
 
 @pytest.mark.long
 @each_target
-def test_a_minute_of_inputs(target: Target) -> None:
+def test_new_inputs_are_read_for_a_minute(target: Target) -> None:
     """New inputs in each round, by the round's number: a failure names the input."""
     end_s = time.monotonic() + LONG_S
     number = 0

@@ -135,7 +135,7 @@ async def test_a_list_that_shrinks_and_grows(web: Web) -> None:
     assert (end["total"], end["complete"], end["changed"]) == (350, True, True)
 
 
-async def test_age_and_staleness(web: Web) -> None:
+async def test_the_last_line_has_age_and_staleness(web: Web) -> None:
     """The last line says when the oldest block was fetched, and that a stale one was among them."""
     web.gateway.chunk_outcomes[100] = {"source": Source.STALE, "fetched_at_ms": 1_749_999_000_000}
     _, end = await stream(web)

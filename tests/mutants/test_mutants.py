@@ -90,7 +90,7 @@ def test_every_room_has_mutants_and_tests(room: object) -> None:
 
 def test_a_file_belongs_to_the_first_matching_room() -> None:
     """The script is not the model's, although both are in one folder."""
-    for path, name in (("script/give.lua", "script"), ("policy.py", "model"), ("runs.py", "runs")):
+    for path, name in (("script/give.lua", "script"), ("policy/give.py", "model"), ("runs.py", "runs")):
         room = room_of(f"service/budget/scheduler/{path}")
         assert room is not None
         assert room.name == name

@@ -95,7 +95,7 @@ async def test_one_page_at_500_requests_a_second(own_valkey: Server) -> None:
 
 
 @pytest.mark.long
-async def test_one_page_for_a_minute(own_valkey: Server) -> None:
+async def test_a_page_requested_for_a_minute_costs_five_calls_at_most(own_valkey: Server) -> None:
     """1,000 requests a second for one minute, fresh for 15 s: 4 or 5 calls."""
     async with fleet(own_valkey) as gateways:
         connections = await _one_page(gateways, rate=1000, seconds=60)
@@ -150,7 +150,7 @@ async def test_a_purge_reaches_all_replicas(own_valkey: Server) -> None:
         assert before.json["fetched_at"] <= after[0].json["fetched_at"]
 
 
-async def test_a_purge_without_redis(own_valkey: Server) -> None:
+async def test_a_purge_without_redis_gets_503_and_clears_memory(own_valkey: Server) -> None:
     """A purge without Redis gets 503, and this replica has dropped its blocks, so that it has nothing to serve."""
     async with fleet(own_valkey, replicas=1, callers=_callers(), budget={"redis_grace_s": 0.2}) as gateways:
         assert (await gateways.page(0)).status == 200
@@ -161,7 +161,7 @@ async def test_a_purge_without_redis(own_valkey: Server) -> None:
         assert (await gateways.page(0, wait=1)).status == 503
 
 
-async def test_a_redis_that_evicts(own_valkey: Server) -> None:
+async def test_requests_are_served_while_redis_evicts(own_valkey: Server) -> None:
     """If Redis evicts keys at will, every request is still served, and the budget is kept."""
     async with fleet(own_valkey, replicas=2, cache={"memory_bytes": 0, "answers_bytes": 0}) as gateways:
         used = int(own_valkey.run("INFO", "memory")["used_memory"])
@@ -233,7 +233,7 @@ async def test_cache_directives_of_requests(own_valkey: Server) -> None:
         assert (same.status, same.body) == (304, b"")
 
 
-async def test_stale_answers(own_valkey: Server) -> None:
+async def test_a_stale_page_is_served_while_it_is_renewed_or_fails(own_valkey: Server) -> None:
     """After its freshness a page is served stale while one call renews it; on an error for as long as allowed; then
     fresh again."""
     cache = {"fresh_s": 1.0, "stale_while_revalidate_s": 1.0, "stale_if_error_s": 60.0}

@@ -166,7 +166,7 @@ async def test_a_hang_up_stops_fetching(one: Fleet) -> None:
     assert before - began < 10
 
 
-async def test_a_list_that_changes(one: Fleet) -> None:
+async def test_a_change_during_a_stream_is_reported_in_the_last_line(one: Fleet) -> None:
     """Tasks added while the list is streamed are reported in the last line."""
     try:
         async with streaming(one) as reading:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from service.budget.scheduler.policy import Policy
+from service.budget.scheduler.policy.steps import Policy
 from service.model.pages import Source
 from tests.simulation.plan import Plan
 from tests.simulation.sim_replica import Replica

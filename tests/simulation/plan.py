@@ -58,7 +58,7 @@ class FaultPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A whole simulation. `shares`: replicas share the calls while Redis is away; `calls_apart`, `weights_apart`: every
-    second replica has settings of its own, as in a rollout that changes them.
+    second replica has its own settings, as in a rollout that changes them.
     """
 
     seed: int

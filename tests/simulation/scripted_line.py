@@ -16,7 +16,7 @@ from service.budget.scheduler.interfaces import (
     Wish,
 )
 from service.budget.scheduler.local import LocalScheduler
-from service.budget.scheduler.policy import Policy
+from service.budget.scheduler.policy.steps import Policy
 from service.model.blocks import NOTHING, CachedBlock
 from service.model.errors import StoreUnavailable, UpstreamUnreachable
 from tests.queued_jobs import JobOfNothing, cached

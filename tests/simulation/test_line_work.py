@@ -20,7 +20,7 @@ from service.budget.scheduler.interfaces import (
     TickRequest,
 )
 from service.budget.scheduler.local import LocalScheduler
-from service.budget.scheduler.policy import Policy
+from service.budget.scheduler.policy.steps import Policy
 from service.model.blocks import CachedBlock
 from service.model.errors import StoreUnavailable
 from tests.queued_jobs import JobOfNothing, cached

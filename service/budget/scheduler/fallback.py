@@ -25,7 +25,7 @@ from service.budget.scheduler.interfaces import (
 )
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.outage import Outage
-from service.budget.scheduler.policy import Policy
+from service.budget.scheduler.policy.steps import Policy
 from service.model.errors import StoreUnavailable
 
 PROBE_S = 0.5

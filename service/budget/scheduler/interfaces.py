@@ -1,6 +1,6 @@
 """The port between a replica's line and the scheduler, and the values that cross it.
 
-Two implementations pass the same suite: `RedisScheduler` (script/ in Redis) and `LocalScheduler` (policy.py
+Two implementations pass the same suite: `RedisScheduler` (script/ in Redis) and `LocalScheduler` (policy/
 alone). All times are milliseconds. Delays (`*_in_ms`) count from the moment of the answer.
 """
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from functools import partial
 
 from service.budget.scheduler.interfaces import Beginning, Begun, Ticked, TickRequest
-from service.budget.scheduler.policy import Policy
+from service.budget.scheduler.policy.state import Reading
+from service.budget.scheduler.policy.steps import Policy
 from service.budget.scheduler.report_changes import ReportChanges
 from service.budget.scheduler.server_clock import ServerClock, any_chance, monotonic_ms
-from service.budget.scheduler.state import Reading
 from service.model.blocks import HEAD_BYTES
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from service.budget.scheduler.interfaces import WaitingCount
-from service.budget.scheduler.state import SAME_MS
+from service.budget.scheduler.policy.state import SAME_MS
 
 WHOLE_EVERY = 256
 """Every how many ticks to send the whole report, so that any loss is repaired within about a minute."""

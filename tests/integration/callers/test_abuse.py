@@ -62,7 +62,7 @@ async def held(port: int, head: bytes) -> list[asyncio.StreamWriter]:
 
 
 @pytest.mark.parametrize("head", [b"", b"GET /tasks HTTP/1.1\r\nHost: "], ids=["silent", "half a head"])
-async def test_idle_connections(mount: Mounted, head: bytes) -> None:
+async def test_idle_connections_delay_nobody_and_are_closed(mount: Mounted, head: bytes) -> None:
     """10,000 connections that send nothing, or half a head: others are served in time, memory grows little, and after
     their timeout they are closed."""
     bounds = {"headers_timeout_s": 20, "idle_timeout_s": 20, "connections_max": IDLE + 100}

@@ -134,7 +134,7 @@ async def test_faults_of_single_tasks(
     assert found == status
 
 
-async def test_an_empty_list(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_an_empty_list_leaves_only_the_unknown_task_to_request(sandbox: Sandbox, tmp_path: Path) -> None:
     """If the list is empty, only an unknown task is requested."""
     await sandbox.control.resize_tasks(sandbox.app.sdkappid, 0)
     status, lines = await checked_lines(configuration(sandbox, tmp_path))

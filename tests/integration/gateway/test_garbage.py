@@ -42,7 +42,7 @@ async def test_garbage_in_every_key(own_valkey: Server, garbage: Callable[[Serve
             own_valkey.run("PEXPIRE", key, 60_000)
         statuses = {path: (await at.ask(0, path, caller="c0")).status for path in PATHS}
         assert set(statuses.values()) <= {200, 404}, statuses
-        assert (await at.page(0, q="fetched anew")).status == 200
+        assert (await at.page(0, q="fetched again")).status == 200
         log = at.replicas[0].log()
         assert "Traceback" not in log
         assert '"level":"error"' not in log

@@ -198,7 +198,7 @@ async def test_a_gateway_that_dies_later(start) -> None:
     assert list(demo.place.iterdir()) == []
 
 
-async def test_a_valkey_that_dies(start) -> None:
+async def test_the_demo_ends_if_valkey_dies(start) -> None:
     """If Valkey dies, the demo says so, ends all, and exits with 1."""
     demo = await start()
     await demo.up()
@@ -209,7 +209,7 @@ async def test_a_valkey_that_dies(start) -> None:
     assert list(demo.place.iterdir()) == []
 
 
-async def test_a_taken_port(start, unused_port: int) -> None:
+async def test_the_demo_reports_a_port_in_use(start, unused_port: int) -> None:
     """If the gateway's port is taken the demo says which, starts nothing, and exits with 2."""
     with socket.create_server(("127.0.0.1", unused_port)):
         demo = await start()

@@ -11,7 +11,7 @@ from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, 
 from service.budget.line.line import Line
 from service.budget.scheduler.interfaces import Beginning, Rules, Ticked, TickRequest
 from service.budget.scheduler.local import LocalScheduler
-from service.budget.scheduler.policy import Policy
+from service.budget.scheduler.policy.steps import Policy
 from service.model.blocks import NOTHING, CachedBlock
 from service.model.errors import StoreUnavailable, UpstreamTimeout, UpstreamUnreachable
 from service.model.origin import FetchCost, Origin

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable
 
 from service.budget.scheduler.interfaces import Begun, Rules, WaitingCount
-from service.budget.scheduler.policy import Policy
+from service.budget.scheduler.policy.state import Reading
+from service.budget.scheduler.policy.steps import Policy
 from service.budget.scheduler.server_clock import ServerClock
-from service.budget.scheduler.state import Reading
 from tests.windows import most_in_window
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from service.budget.line.line import estimate_wait_ms
 from service.budget.scheduler.interfaces import Begun, Board, Rank, Rules, WaitingCount
-from service.budget.scheduler.policy import Policy
-from service.budget.scheduler.state import Reading
+from service.budget.scheduler.policy.state import Reading
+from service.budget.scheduler.policy.steps import Policy
 
 RULES = Rules(calls=5, window_ms=1000, transit_ms=300, report_lease_ms=10_000)
 HELD_MS = 50

@@ -22,7 +22,7 @@ from service.budget.scheduler.interfaces import (
     Wish,
 )
 from service.budget.scheduler.local import LocalScheduler
-from service.budget.scheduler.policy import Policy
+from service.budget.scheduler.policy.steps import Policy
 from service.model.errors import StoreUnavailable
 
 RULES = Rules(calls=4, window_ms=1000, transit_ms=500)

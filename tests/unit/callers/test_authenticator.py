@@ -21,7 +21,7 @@ TODAY = "2025-06-15T15:06:40Z"
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 
-def test_callers_share_nothing() -> None:
+def test_callers_cannot_share_a_key_or_an_account() -> None:
     """Two callers can't share a key or an account."""
     both = CallerSettings(keys=(hashed("key"),), apps=("shop",))
     with pytest.raises(ValueError, match="a and b share a key"):
@@ -175,7 +175,7 @@ def test_a_new_table_revokes_at_once(mint: Any, authenticator: Authenticator) ->
     assert authenticator.generation == 3
 
 
-def test_auth_none() -> None:
+def test_without_authentication_every_caller_is_anonymous() -> None:
     """With `auth: none` every caller is anonymous and may read all apps, whatever credentials it sends."""
     authenticator = Authenticator(table_of(settings(auth="none")), issuer=None)
     for credential in (None, b"Bearer key", b"nonsense"):

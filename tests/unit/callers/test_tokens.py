@@ -63,7 +63,7 @@ ATTACKS: dict[str, Callable[[Any], str]] = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_attacks_by_token(mint: Any, authenticator: Authenticator, attack: str) -> None:
+def test_forged_tokens_are_rejected_alike(mint: Any, authenticator: Authenticator, attack: str) -> None:
     """Each attack is rejected as unknown, in a way that reveals nothing; valid tokens are accepted before and after."""
     assert authenticator.identify(bearer(mint.token())).name == "reports"
     with pytest.raises(Unauthenticated) as caught:
@@ -86,7 +86,7 @@ def test_attacks_by_token(mint: Any, authenticator: Authenticator, attack: str) 
         {"exp": NOW_S + 0.5},
     ],
 )
-def test_good_tokens(mint: Any, authenticator: Authenticator, changed: dict[str, object]) -> None:
+def test_valid_tokens_are_accepted(mint: Any, authenticator: Authenticator, changed: dict[str, object]) -> None:
     """RS256 and ES256, our audience alone or among others, half a minute of leeway on both ends."""
     assert authenticator.identify(bearer(mint.token(**changed))).name == "reports"
 

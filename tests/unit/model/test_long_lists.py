@@ -54,7 +54,7 @@ def test_parts_cover_the_range_once(since: Moment, until: Moment, days: int, sor
 
 
 @pytest.mark.parametrize("days", [1, 2, 3, 5])
-def test_short_maximum(days: int) -> None:
+def test_parts_fit_a_maximum_of_one_day(days: int) -> None:
     """Even where the upstream accepts a day only, parts fit, with time to spare while the range moves."""
     parts = divided(FromNow(offset_s=-30 * DAY_S), FromNow(offset_s=30 * DAY_S), days=days)
     for now_s in (NOW_S, NOW_S + 9_000):

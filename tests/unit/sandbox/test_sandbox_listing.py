@@ -104,7 +104,7 @@ def test_bounds_are_included() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{", b"\xff", b"null", b'"x"'])
-def test_no_json_object(raw: bytes) -> None:
+def test_a_body_that_is_no_json_object_is_refused(raw: bytes) -> None:
     """A body that is no JSON object is refused with 60003."""
     refusal = read_body(raw, sdkappid=APP, range_max_days=60, want_max=None)
     assert isinstance(refusal, SandboxRefusal)

@@ -54,7 +54,7 @@ def test_a_value_on_a_bound_belongs_to_it() -> None:
         ((0.0, 0.0, 0.0, 5.0), 3),
     ],
 )
-def test_the_worst_window(times_s: tuple[float, ...], worst: int) -> None:
+def test_the_worst_window_has_all_calls_closer_than_a_window(times_s: tuple[float, ...], worst: int) -> None:
     """Calls a whole window apart are in no common window; all that are closer are."""
     assert worst_window(times_s, 1.0) == worst
 

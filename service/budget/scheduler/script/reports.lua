@@ -133,6 +133,14 @@ local function take_report(count, whole, number)
   return true
 end
 
+-- Take one from the demand that this slot's turn was given for.
+local function take_off(slot)
+  local share = share_on(shares_of(slot[CALLER]), slot[REPLICA])
+  if not share then return end
+  share[S_COUNT] = share[S_COUNT] - 1
+  write_share(slot[CALLER], slot[REPLICA], share[S_COUNT] > 0 and share or nil)
+end
+
 -- A tick sends differences to the report known here; without one, the whole report is needed.
 local function lacks_report()
   if op ~= 'tick' or args[6] then return false end

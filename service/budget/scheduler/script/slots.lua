@@ -63,14 +63,6 @@ local function return_turn(turn)
   give_back(turn, LARGEST)
 end
 
--- Take one from the demand that this slot's turn was given for.
-local function take_off(slot)
-  local share = share_on(shares_of(slot[CALLER]), slot[REPLICA])
-  if not share then return end
-  share[S_COUNT] = share[S_COUNT] - 1
-  write_share(slot[CALLER], slot[REPLICA], share[S_COUNT] > 0 and share or nil)
-end
-
 local function is_paused(slot) return S.pause_until > math.max(now, slot[USABLE_AT]) end
 
 -- Remove the fetches whose leases have ended, once in a lease.
@@ -113,6 +105,24 @@ local function next_at(count, urgent)
   local at = math.max(now, S.pause_until, frees[urgent and 1 or SPARE])
   if count > math.max(1, free_slots()) then at = math.max(at, last_start() + GAP) end
   return at
+end
+
+-- Take all slots from now: calls may have been made outside of this budget.
+local function take_all_slots()
+  for _, slot in ipairs(S.slots) do
+    if pending(slot) then refund(slot) end
+    slot[TURN] = 0 -- no `done` may free it sooner
+    slot[FREE_AT] = math.max(slot[FREE_AT], now + TAKEN)
+  end
+end
+
+-- Return how many slots have rested, without the time that turns are given ahead.
+local function rested_slots()
+  local rested = 0
+  for _, slot in ipairs(S.slots) do
+    if not pending(slot) and slot[FREE_AT] <= now then rested = rested + 1 end
+  end
+  return rested
 end
 
 -- Remove those that are free latest: the others continue if replicas with different numbers of slots take turns.

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from service.budget.scheduler.interfaces import Rules
+
 SAME_MS = 20
 """Ignore differences in the oldest one's time of entry up to this: clock readings and rounding vary."""
 
@@ -82,3 +84,33 @@ class Tag(msgspec.Struct, kw_only=True):
 
     value: float
     active: bool
+
+
+class BudgetState:
+    """The state of one app's budget between two calls."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.ahead_ms = rules.ahead_ms
+        self.forget()
+
+    def forget(self) -> None:
+        """Lose all state, as Redis does when it is flushed or restarted empty."""
+        self.epoch = 0
+        self.now = 0
+        self.pause_until = 0
+        self.pause_reason = ""
+        self.clear()
+
+    def clear(self) -> None:
+        """Lose what a restart of Redis makes unreliable: all but the time and a pause."""
+        self.raw = 0
+        self.run_id = ""
+        self.virtual = 0.0
+        self.next_id = 0
+        self.purge_at = 0
+        self.held = 0.0
+        self.slots: list[Slot] = []
+        self.tags: dict[str, Tag] = {}
+        self.reports: dict[str, Report] = {}
+        self.flights: dict[str, Flight] = {}

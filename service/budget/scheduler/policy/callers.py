@@ -1,8 +1,10 @@
-"""Demand summed over the reports of all live replicas."""
+"""Callers: their demand over all live replicas, and their tags."""
 
 from collections.abc import Iterable
 
 import msgspec
+
+from service.budget.scheduler.policy.state import BudgetState, Tag
 
 
 class ReplicaDemand(msgspec.Struct, kw_only=True):
@@ -51,7 +53,7 @@ class Demand(msgspec.Struct, kw_only=True):
         return self.urgent or self.count
 
 
-def standing(rows: Iterable[tuple[str, str, float, int, int, bool]], held: Iterable[tuple[str, str]]) -> Demand:
+def demand_of(rows: Iterable[tuple[str, str, float, int, int, bool]], held: Iterable[tuple[str, str]]) -> Demand:
     """Sum up (replica, caller, weight, count, since, background), less the turns `held` unused as (replica, caller)."""
     seen = Demand(count=0, urgent=0, crowds={}, present=set())
     shares: dict[tuple[str, str], ReplicaDemand] = {}
@@ -77,3 +79,23 @@ def standing(rows: Iterable[tuple[str, str, float, int, int, bool]], held: Itera
         if held_share is not None and held_share.count:
             seen.take(seen.crowds[caller], held_share)
     return seen
+
+
+def bring_up_tags(state: BudgetState, present: set[str]) -> None:
+    """Update the tags for a look that finds these callers waiting or holding a turn.
+
+    A caller that returns starts at the present virtual time; one that has left is forgotten once that has passed. If no
+    caller of the previous look still waits, virtual time starts again.
+    """
+    if not any(tag.active for caller, tag in state.tags.items() if caller in present):
+        state.tags = {}
+        state.virtual = 0.0
+    for caller in state.tags.keys() - present:
+        state.tags[caller].active = False
+        if state.tags[caller].value <= state.virtual:
+            del state.tags[caller]
+    for caller in present:
+        tag = state.tags.setdefault(caller, Tag(value=state.virtual, active=False))
+        if not tag.active:
+            tag.active = True
+            tag.value = max(tag.value, state.virtual)
