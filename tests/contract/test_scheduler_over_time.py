@@ -46,7 +46,7 @@ class InRedis:
     def begin(self, reading: Reading, replica: str, turn: int, *, block: str, known: bytes, stored: bytes) -> Beginning:
         """See `Policy.begin`; nothing is stored in this scenario."""
         assert not stored
-        return run(self._of(replica, reading).begin(turn, block=block, block_key="tg:{news}:none", known=known))
+        return run(self._of(replica, reading).begin(turn, block=block, known=known))
 
     def done(self, reading: Reading, replica: str, turn: int, **how: Any) -> None:
         """See `Policy.done`."""
