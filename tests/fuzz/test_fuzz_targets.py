@@ -24,7 +24,7 @@ each_target = pytest.mark.parametrize("target", TARGETS, ids=lambda target: targ
 
 
 @each_target
-def test_the_corpus_and_some_more(target: Target) -> None:
+def test_the_corpus_and_its_variations_are_read(target: Target) -> None:
     """Each seed, and a few hundred inputs made from them."""
     for seed in target.seeds:
         target.check(seed)

@@ -102,7 +102,7 @@ async def test_a_client_that_accepts_neither_form_gets_a_problem(web: Web) -> No
     assert (await web.client.get("/tasks", headers={"Accept": "text/csv"})).status_code == 401
 
 
-async def test_line_feeds_in_the_content(web: Web) -> None:
+async def test_content_with_line_feeds_is_sent_as_one_line(web: Web) -> None:
     """Content that the upstream wrote over several lines is one line, and means the same."""
     content = b'{ "a" :\r\n [1.50E+3,\n  "x\\ny  z", 123456789012345678901],\n"b":\t{}}'
     web.gateway.listed = (msgspec.json.encode(task_of(0, content=content)), msgspec.json.encode(task_of(1)))

@@ -82,7 +82,7 @@ DEMANDS = [
 
 
 @pytest.mark.parametrize(("field", "directives"), DEMANDS)
-async def test_cache_control_of_requests(web: Web, field: str, directives: CacheDirectives) -> None:
+async def test_cache_control_directives_of_requests_are_read(web: Web, field: str, directives: CacheDirectives) -> None:
     """`Cache-Control` of requests is read as RFC 9111 and 5861 define it; unreadable directives are ignored."""
     await web.get(headers={"Cache-Control": field})
     assert web.gateway.requests[0].directives == directives

@@ -85,7 +85,7 @@ async def _one_page(gateways: Fleet, *, rate: int, seconds: float) -> list[_Conn
     return connections
 
 
-async def test_one_page_at_500_requests_a_second(own_valkey: Server) -> None:
+async def test_a_page_at_500_requests_a_second_costs_four_calls_at_most(own_valkey: Server) -> None:
     """500 requests a second for 6 s, fresh for 2 s, on 2 replicas: 3 or 4 calls, and nothing older than 3 s."""
     async with fleet(own_valkey, replicas=2, cache={"fresh_s": 2.0}) as gateways:
         connections = await _one_page(gateways, rate=500, seconds=6)
@@ -183,7 +183,7 @@ async def test_values_too_large_for_memory_come_from_redis(own_valkey: Server) -
 
 
 @pytest.mark.parametrize("value", [b"", b"\x01", b"\x09b" + b"x" * 60, b"\x01b" + b"x" * 60])
-async def test_a_block_that_can_not_be_read(own_valkey: Server, value: bytes) -> None:
+async def test_an_unreadable_block_is_fetched_again(own_valkey: Server, value: bytes) -> None:
     """A block that is cut off, of another format or with a wrong checksum is fetched again, once, and replaced."""
     async with fleet(own_valkey, replicas=2) as gateways:
         good = await gateways.page(0)
@@ -195,7 +195,7 @@ async def test_a_block_that_can_not_be_read(own_valkey: Server, value: bytes) ->
         assert (await gateways.page(0)).body == good.body  # replica 0 has it in memory while it is fresh
 
 
-async def test_cache_directives_of_requests(own_valkey: Server) -> None:
+async def test_each_cache_directive_has_its_effect(own_valkey: Server) -> None:
     """The directives of RFC 9111 and 5861 over HTTP: each has its effect, and costs a call only if necessary."""
     async with fleet(
         own_valkey, replicas=1, cache={"fresh_s": 300.0}, callers=_callers(meek={"may_force": False})
@@ -252,7 +252,7 @@ async def test_a_stale_page_is_served_while_it_is_renewed_or_fails(own_valkey: S
                 await asyncio.sleep(0.05)
 
 
-async def test_polls_of_an_unchanged_list(own_valkey: Server) -> None:
+async def test_polls_of_an_unchanged_list_get_304(own_valkey: Server) -> None:
     """Polls get 304 on every replica, though the page is re-fetched repeatedly and its relative range moves. A
     restarted replica returns the same tag.
     """

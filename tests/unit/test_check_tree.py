@@ -49,7 +49,7 @@ def test_names_defined_twice_are_found(tmp_path: Path) -> None:
     ]
 
 
-def test_decisions_out_of_index(tmp_path: Path) -> None:
+def test_decisions_missing_from_the_index_are_found(tmp_path: Path) -> None:
     """Each decision has a status, and the index the same one."""
     (tmp_path / "0001-one.md").write_text("# 1. One\n\n**Status:** accepted.\n")
     (tmp_path / "0002-two.md").write_text("# 2. Two\n\n**Status:** superseded by [ADR 1](0001-one.md).\n")
@@ -61,7 +61,7 @@ def test_decisions_out_of_index(tmp_path: Path) -> None:
     assert [fault.partition(":")[0] for fault in faults] == ["0003-three.md", "0004-four.md"]
 
 
-def test_names_of_missing_files_and_tests(tmp_path: Path) -> None:
+def test_names_of_missing_files_and_tests_are_found(tmp_path: Path) -> None:
     """Every file or test named in a text must exist; below `tests/`, the short form is accepted, too."""
     files = {
         "README.md": "See `tests/unit/test_one.py::test_it`, unit/test_one.py::test_that and docs/gone.md.",

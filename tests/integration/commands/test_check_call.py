@@ -123,7 +123,7 @@ async def test_single_tasks_are_checked(sandbox: Sandbox, tmp_path: Path) -> Non
     ],
     ids=lambda value: repr(value).partition(",")[0] if isinstance(value, SandboxFault) else "",
 )
-async def test_faults_of_single_tasks(
+async def test_faults_of_single_tasks_have_a_separate_line(
     sandbox: Sandbox, tmp_path: Path, fault: SandboxFault, words: str, status: int
 ) -> None:
     """Faults of `get_sched_task` have a line of their own, and so has a code for unknown ids that is not configured."""

@@ -149,7 +149,7 @@ async def test_faults_are_printed_to_stderr_with_their_status(
     assert text in ended[2]
 
 
-async def test_progress_on_a_terminal(web: Web) -> None:
+async def test_progress_is_shown_on_a_terminal(web: Web) -> None:
     """On a terminal stderr shows the expected wait, then what is done and left, and is cleared at the end."""
     web.gateway.view = {"free": 0, "others": CallerStanding(name=None, waiting=19)}
     web.gateway.chunk_outcomes[200] = go = asyncio.Event()

@@ -167,7 +167,7 @@ async def test_a_gateway_that_ignores_sigterm_is_ended(start) -> None:
     assert demo.descendants() == []
 
 
-async def test_a_gateway_that_dies_at_once(start) -> None:
+async def test_the_demo_ends_if_the_gateway_ends_before_it_is_ready(start) -> None:
     """If the gateway ends before it is ready, the demo says so with its status, ends all, and exits with 1."""
     demo = await start("dies")
     assert "the gateway has ended with status 3" in await demo.complaint()
@@ -185,7 +185,7 @@ async def test_a_gateway_that_is_never_ready(start) -> None:
     assert list(demo.place.iterdir()) == []
 
 
-async def test_a_gateway_that_dies_later(start) -> None:
+async def test_the_demo_ends_if_the_gateway_dies(start) -> None:
     """If the gateway dies later, the demo says so, ends all, its workers too, and exits with 1."""
     demo = await start("falls")
     await demo.up()

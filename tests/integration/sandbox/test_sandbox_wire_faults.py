@@ -73,7 +73,7 @@ async def test_garbage_has_status_200_and_a_correct_length(sandbox: Sandbox, cal
 
 
 @pytest.mark.parametrize("of", ["no_code", "no_tasks", "wrong_types"])
-async def test_garbage_in_place_of_one_task(sandbox: Sandbox, call: Call, of: Any) -> None:
+async def test_garbage_is_not_mistaken_for_an_unknown_task(sandbox: Sandbox, call: Call, of: Any) -> None:
     """Garbage for `get_sched_task` is neither a task with an id nor the lack of one, which would mean an unknown id."""
     await sandbox.control.add_fault(Garbage(of=of, call="get"))
     assert (await call()).code == 0

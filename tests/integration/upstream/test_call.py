@@ -55,7 +55,7 @@ async def test_consecutive_calls_share_a_connection_and_a_signature(bench: Bench
     assert len({query["usersig"][0] for query in queries}) == 1
 
 
-async def test_no_more_connections_than_set(bench: Bench) -> None:
+async def test_concurrent_calls_share_the_configured_connections(bench: Bench) -> None:
     """Many concurrent calls share the configured connections, and all are answered."""
     bench.use(connections=3)
     listings = await asyncio.gather(*(bench.fetch() for _ in range(30)))
@@ -63,7 +63,7 @@ async def test_no_more_connections_than_set(bench: Bench) -> None:
     assert bench.upstream.connections <= 3
 
 
-async def test_nothing_of_the_environment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxies_of_the_environment_are_not_used(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Proxies named in the environment are not used."""
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")

@@ -165,7 +165,7 @@ async def test_an_unreachable_upstream_costs_no_slot(
     assert_no_secret(bench, everything_shown(caught.value, bench, caplog, "".join(capsys.readouterr())))
 
 
-async def test_signature_in_the_upstreams_text(bench: Bench) -> None:
+async def test_a_signature_in_the_upstreams_text_is_masked(bench: Bench) -> None:
     """A signature quoted in the upstream's text is removed from our error."""
     bench.upstream.scene = refusals(70003, text=f"bad {bench.signer.current(bench.wall_s).text}\n")
     with pytest.raises(UpstreamError) as caught:

@@ -206,7 +206,7 @@ async def test_calls_go_through_tinyproxy(bench: Bench, certificate: Path, tmp_p
 
 
 @pytest.mark.proxy
-async def test_through_tinyproxy_with_a_password(bench: Bench, certificate: Path, tmp_path: Path) -> None:
+async def test_tinyproxy_accepts_only_the_right_password(bench: Bench, certificate: Path, tmp_path: Path) -> None:
     """With BasicAuth it passes on calls with the right password, and the reason for others names no password."""
     async with over_tls(bench, certificate) as base:
         lines = (f"ConnectPort {base.rsplit(':', 1)[1]}", "BasicAuth taskgate hunter2")

@@ -27,7 +27,9 @@ def query_of(request: bytes) -> dict[str, list[str]]:
         (1, UpstreamRefused),
     ],
 )
-async def test_refusal_that_stops_nothing(bench: Bench, code: int, kind: type[UpstreamRefused]) -> None:
+async def test_a_refusal_that_is_not_our_fault_does_not_stop_calls(
+    bench: Bench, code: int, kind: type[UpstreamRefused]
+) -> None:
     """A refusal that is not about us is reported with code, text and advice; the next call is made."""
     bench.upstream.scene = refusals(code)
     with pytest.raises(UpstreamRefused) as caught:

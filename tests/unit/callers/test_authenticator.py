@@ -31,7 +31,7 @@ def test_callers_cannot_share_a_key_or_an_account() -> None:
         table_of(settings(callers={"a": same, "b": same}))
 
 
-def test_the_rights_of_a_caller() -> None:
+def test_a_caller_has_the_rights_in_its_settings() -> None:
     """A caller has the rights in its settings, the budget's bounds where none are set, and operators know all apps."""
     plain = CallerSettings(keys=(hashed("a"),), apps=("shop",))
     rich = CallerSettings(

@@ -166,7 +166,7 @@ def test_tokens_are_rejected_if_not_configured(mint: Any) -> None:
         keys_only().identify(bearer(mint.token()))
 
 
-def test_accounts_that_no_caller_names(mint: Any, authenticator: Authenticator) -> None:
+def test_unnamed_accounts_are_refused_or_share_a_caller(mint: Any, authenticator: Authenticator) -> None:
     """A valid token of an unnamed account is refused, or all such accounts are one caller."""
     stranger = bearer(mint.token(sub="system:serviceaccount:shop:other"))
     with pytest.raises(NotAllowed):

@@ -61,7 +61,7 @@ def test_parts_fit_a_maximum_of_one_day(days: int) -> None:
         assert all(0 < each.until_s - each.since_s <= days * DAY_S for each in ranges_of(parts, now_s))
 
 
-def test_a_range_that_is_short_enough() -> None:
+def test_a_range_of_the_longest_length_is_one_part() -> None:
     """A range of the longest length is one part: the query itself."""
     [part] = divided(FromNow(offset_s=-20 * DAY_S), FromNow(offset_s=10 * DAY_S), days=30)
     assert (part.since, part.until) == (FromNow(offset_s=-20 * DAY_S), FromNow(offset_s=10 * DAY_S))

@@ -13,7 +13,7 @@ def _codes(faults: Faults, calls: int, *, sdkappid: int = 1) -> list[int]:
     return [ending.code if isinstance(ending, ErrorCode) else 0 for ending in endings]
 
 
-def test_the_next_calls_and_no_more() -> None:
+def test_a_fault_affects_only_the_next_calls() -> None:
     """A fault for the next n calls affects those and is then removed."""
     faults = Faults(random.Random(1))
     faults.add(ErrorCode(code=7, calls=2))

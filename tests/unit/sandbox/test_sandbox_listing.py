@@ -50,7 +50,7 @@ def test_the_pages_own_example_is_read() -> None:
     ("order_by", "field"),
     [("createat", "created"), ("createAt", "created"), ("schedat", "scheduled"), ("schedAt", "scheduled")],
 )
-def test_both_spellings_of_order_by(order_by: str, field: str) -> None:
+def test_both_spellings_of_order_by_are_accepted(order_by: str, field: str) -> None:
     """Both pages' spellings of OrderBy are accepted."""
     wanted = _read(OrderBy=order_by)
     assert isinstance(wanted, ListRequest)

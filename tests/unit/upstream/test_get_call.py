@@ -145,7 +145,7 @@ def test_a_task_with_id_zero_is_found() -> None:
     assert read(answer(TaskID=0), task_id=0).task is not None
 
 
-def test_text_that_is_not_unicode() -> None:
+def test_half_a_surrogate_pair_is_replaced() -> None:
     """Half of a surrogate pair becomes U+FFFD, as in lists."""
     body = json.dumps(answer()).encode().replace(b"Push Title", rb"a \ud800")
     result = read_bytes(body)

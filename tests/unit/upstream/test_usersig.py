@@ -45,7 +45,7 @@ def test_signatures_match_those_of_the_vendors_signers(given: tuple[int, bytes, 
     }
 
 
-def test_whole_signature_of_the_vendor() -> None:
+def test_a_signature_of_the_vendor_decodes_to_our_fields() -> None:
     """A whole signature made by the vendor's signer decodes to the same fields as ours."""
     ours = sign(sdkappid=1400000000, admin="xiaojun", key=KEY, issued_at_s=1600000000, valid_s=15552000)
     assert fields_of(VENDORS_OWN) == fields_of(ours)
