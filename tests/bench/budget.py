@@ -150,7 +150,7 @@ async def _use_all(server: Server, scheduler: RedisScheduler, waiting: _Waiting,
     ticked = await scheduler.tick(TickRequest(waiting=waiting.report))
     for turn in ticked.turns:
         with _counted(server, spent["begin"]):
-            await scheduler.begin(turn.id, block=f"b{turn.id}", block_key="quick:{shop}:none", known=b"")
+            await scheduler.begin(turn.id, block=f"b{turn.id}", known=b"")
         with _counted(server, spent["done"]):
             await scheduler.done(turn.id, block=f"b{turn.id}", pause_ms=0, pause_reason="")
 

@@ -82,7 +82,7 @@ async def test_there_is_a_sample_for_each_promised_client(origin: str) -> None:
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (320, False)])
-async def test_nothing_is_cut_off(origin: str, width: int, dark: bool) -> None:
+async def test_docs_fit_the_window_in_both_color_schemes(origin: str, width: int, dark: bool) -> None:
     """The page fits the window, wide and narrow; in the dark scheme its background is dark and its texts are light."""
     async with chromium_tab("about:blank") as tab:
         await tab.look(width=width, dark=dark)

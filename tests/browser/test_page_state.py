@@ -13,7 +13,7 @@ LEVELS: dict[ServingState, str] = {"serving": "is-live", "stale": "is-warned", "
 
 
 @pytest.mark.parametrize("state", list(STATES))
-async def test_each_state(shown: Shown, state: ServingState) -> None:
+async def test_each_state_is_shown_with_its_reason(shown: Shown, state: ServingState) -> None:
     """The state is at the top of its app and of the page, with the reason, the last success and the failed calls."""
     tab = shown.tab
     busy(shown.web, turns=99, waiting=0)

@@ -13,7 +13,7 @@ from tests.http.site import KEY
 pytestmark = pytest.mark.browser
 
 
-async def test_fetch() -> None:
+async def test_a_watch_with_fetch_survives_a_lost_connection() -> None:
     """Chromium follows a list across a lost connection, from the last received event, until the watch ends."""
     program = shown_program("Watching: JavaScript", "js")
     start = f"window.said = []; watch(location.origin, {json.dumps(KEY)}, (line) => window.said.push(line)); 0"

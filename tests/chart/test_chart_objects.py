@@ -52,7 +52,7 @@ def test_every_object_is_valid_for_the_oldest_and_the_newest_kubernetes(patch: V
         _check(made)
 
 
-def test_the_oldest_kubernetes_is_the_one_that_the_chart_requires() -> None:
+def test_the_oldest_tested_kubernetes_is_the_one_required() -> None:
     """Chart.yaml claims the oldest version that is checked here, and the newest is the newest known."""
     assert yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"] == f">={OLDEST}.0-0"
     assert kubernetes_validate.latest_version().startswith(NEWEST)

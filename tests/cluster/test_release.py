@@ -90,7 +90,7 @@ def release(request: pytest.FixtureRequest, cluster: Cluster, namespace: str, va
     return Release(cluster, namespace, request.param, values)
 
 
-def test_a_release_through_its_whole_life(release: Release, cluster: Cluster) -> None:
+def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(release: Release, cluster: Cluster) -> None:
     """The release is installed, tested, upgraded, rolled back and uninstalled without a warning, and leaves nothing
     behind.
     """

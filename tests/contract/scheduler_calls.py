@@ -8,7 +8,8 @@ QUIET = RULES.longest_ms
 """For how long all slots start taken."""
 TAKEN = RULES.taken_ms
 """For how long one is taken from when its call is sent."""
-KEY = "tg:{news}:block"
+KEY = "b"
+"""The block of calls that name none."""
 
 
 async def tick(
@@ -26,11 +27,11 @@ async def tick(
 def wish(
     caller: str = "a", block: str = "b", *, number: int = 1, known: bytes = b"", in_use: tuple[int, ...] = ()
 ) -> Wish:
-    return Wish(turn=FIRST_WISH + number, in_use=in_use, caller=caller, block=block, block_key=KEY, known=known)
+    return Wish(turn=FIRST_WISH + number, in_use=in_use, caller=caller, block=block, known=known)
 
 
 async def begin(replica: Scheduler, turn: Turn, block: str = "b", *, known: bytes = b"") -> object:
-    return await replica.begin(turn.id, block=block, block_key=KEY, known=known)
+    return await replica.begin(turn.id, block=block, known=known)
 
 
 async def done(

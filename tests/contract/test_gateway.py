@@ -187,7 +187,7 @@ async def test_slices_are_parts_of_the_list(gateway: GatewayAPI, offset: int, li
     assert gateway.recall(ask(offset, limit)) == page
 
 
-async def test_beyond_the_end(gateway: GatewayAPI) -> None:
+async def test_a_slice_beyond_the_end_is_empty(gateway: GatewayAPI) -> None:
     """A slice after the last task is empty, and has the total."""
     page = await gateway.page(ask(1_000))
     assert (page.body, page.total, page.missing) == (b"", 250, 0)
@@ -267,7 +267,7 @@ async def test_waiting_requests_may_be_cancelled(world: World, use: str) -> None
     assert (await asyncio.wait_for(other, 20)).total == 250
 
 
-async def test_unknown_apps(gateway: GatewayAPI) -> None:
+async def test_unknown_apps_are_rejected(gateway: GatewayAPI) -> None:
     """No use case serves an app that is not configured; views need the right to read the app, too."""
     for work in (
         gateway.page(ask(app="nowhere")),

@@ -7,7 +7,7 @@ from tests.contract.scheduler_calls import KEY, QUIET, REST, awake, begin, done,
 from tests.contract.scheduler_world import RULES, World, row
 
 
-async def test_one_fetch_for_a_block(world: World) -> None:
+async def test_a_second_begin_of_a_block_joins(world: World) -> None:
     """A second begin joins, is refunded, and its slot is free at once for another block."""
     one, two = await awake(world), world.replica("r2")
     (first,) = (await tick(one, row("a"))).turns

@@ -64,7 +64,7 @@ async def test_time_passes_without_script_calls(world: World) -> None:
 
 
 @pytest.mark.parametrize("loss", ["flush", "restart"])
-async def test_after_a_loss_of_data_one_quiet_window(world: World, loss: str) -> None:
+async def test_a_loss_of_data_costs_one_quiet_window(world: World, loss: str) -> None:
     """Slots start taken; earlier readings of the server's clock do not count."""
     replica = await awake(world)
     (turn,) = (await tick(replica, row("a"))).turns

@@ -64,7 +64,7 @@ class Backlog:
             if turn.usable_in_ms:
                 continue
             block = f"{caller} {turn.id}"
-            if await replica.begin(turn.id, block=block, block_key="tg:{news}:b", known=b"") == Begun():
+            if await replica.begin(turn.id, block=block, known=b"") == Begun():
                 self.begun[caller].append(self._world.now)
                 await replica.done(turn.id, block=block, pause_ms=0, pause_reason="")
 
@@ -161,7 +161,7 @@ async def _call_without_end(world: World, replica: Scheduler) -> None:
     """Let a replica begin a call and die."""
     while True:
         for turn in (await tick(replica, row("d"))).turns:
-            if await replica.begin(turn.id, block="d", block_key="tg:{news}:d", known=b"") == Begun():
+            if await replica.begin(turn.id, block="d", known=b"") == Begun():
                 return
         world.now += STEP_MS
 
@@ -172,7 +172,7 @@ async def test_a_call_that_is_sent_after_a_loss_is_a_window_from_those_begun_aft
     await tick(replica, row("a"))
     world.now += RULES.longest_ms - RULES.ahead_ms
     turn = (await tick(replica, row("a"))).turns[0]
-    begun = await replica.begin(turn.id, block="b", block_key="tg:{news}:b", known=b"")
+    begun = await replica.begin(turn.id, block="b", known=b"")
     assert begun == Begun(usable_in_ms=RULES.ahead_ms)
     sent_ms = world.now + RULES.ahead_ms
     _lose_everything(world)

@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from service.budget.scheduler.interfaces import Scheduler
-from tests.contract.scheduler_calls import awake, tick
+from tests.contract.scheduler_calls import QUIET, awake, tick
 from tests.contract.scheduler_world import RULES, World, row
 
 STATE, CALLERS, REPORTS, ORDER = ("tg:{news}:" + name for name in ("slots", "tags", "reports", "order"))
@@ -100,6 +100,18 @@ async def test_all_sums_are_recomputed_once_a_minute(world: World, client: redis
     world.now += 60_000
     assert {caller for caller, _ in await board(replica, *rows)} == {"a", "b"}
     assert state_of(client)[SUMS][:2] == [5, 5]
+
+
+@pytest.mark.parametrize("sums", [[-1, 0, 0, 0, 0], [0, 0, 0, "x", 0], [1, 1, 1, 1], [0, 0, 0, 0, 10**12], 7])
+async def test_nonsensical_sums_are_garbage(world: World, client: redis.Redis, sums: object) -> None:
+    """Sums that were never saved by the script count as a loss of the state: all slots are taken, and turns go on."""
+    replica = world.shared("r1")
+    await tick(replica, row("a"))
+    client.set(STATE, msgspec.msgpack.encode([*state_of(client)[:SUMS], sums]))
+    await tick(replica, row("a"))
+    assert replica.resets == 2
+    world.now += QUIET
+    assert len((await tick(replica, row("a"))).turns) == 1
 
 
 async def test_places_sort_as_numbers_do(world: World, client: redis.Redis) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from service.budget.scheduler.interfaces import AlreadyStored, Begun, Joined, Lapsed, Paused
-from tests.contract.scheduler_calls import KEY, QUIET, begin, tick
+from tests.contract.scheduler_calls import QUIET, begin, tick
 from tests.contract.scheduler_world import World, row
 
 
@@ -17,7 +17,7 @@ async def test_a_refunded_turn_ends_and_its_slot_is_free(world: World, kind: typ
     (second,) = (await tick(two, row("b"))).turns
     assert await begin(one, first, "b1") == Begun()
     if kind is AlreadyStored:
-        world.put(KEY, b"0123456789abcdef and more")
+        world.put("b2", b"0123456789abcdef and more")
     if kind is Paused:
         await one.done(first.id, block="b1", pause_ms=500, pause_reason="throttled")
     assert isinstance(await begin(two, second, "b1" if kind is Joined else "b2"), kind)

@@ -49,7 +49,7 @@ async def test_the_smallest_tag_is_found_among_many(world: World) -> None:
         world.now += QUIET
         for turn in (await tick(replica, *rows)).turns:
             served.append(turn.caller)
-            await replica.begin(turn.id, block=f"b{turn.id}", block_key="tg:{news}:b", known=b"")
+            await replica.begin(turn.id, block=f"b{turn.id}", known=b"")
             await replica.done(turn.id, block=f"b{turn.id}", pause_ms=0, pause_reason="")
     assert served[:12] == names[::-1]
 
@@ -71,7 +71,7 @@ async def test_a_report_in_which_nothing_changes_is_not_sent_again(
 
     monkeypatch.setattr(ScriptHere, "if_loaded", recorded)
     for number in range(5):
-        wish = Wish(turn=FIRST_WISH + number, in_use=(), caller="a", block="b", block_key="tg:{news}:b", known=b"")
+        wish = Wish(turn=FIRST_WISH + number, in_use=(), caller="a", block="b", known=b"")
         await tick(replica, row("a", 2, waited_ms=100 * number), row("c", waited_ms=100 * number), wish=wish)
         world.now += 100
     assert rows[1:] == [[]] * (len(rows) - 1)

@@ -177,7 +177,6 @@ class Histories(RuleBasedStateMachine):
             in_use=tuple(turn.id for turn in replica.turns),
             caller=draw(st.sampled_from(sorted(replica.waiting))),
             block=block,
-            block_key="tg:{news}:" + block,
             known=draw(HEADS),
         )
 
@@ -192,10 +191,7 @@ class Histories(RuleBasedStateMachine):
 
     def use(self, replica: Replica, turn: int, block: str, *, known: bytes, out: int, back: int, lost: bool) -> None:
         asked = self.world.now
-        key = "tg:{news}:" + block
-        answer = self.both(
-            replica, "begin", turn, block=block, block_key=key, known=known, out=out, back=back, lost=lost
-        )
+        answer = self.both(replica, "begin", turn, block=block, known=known, out=out, back=back, lost=lost)
         if isinstance(answer, Begun):
             self.begun(replica, turn, block, answer, asked=asked, out=out, back=back, lost=lost)
         else:
@@ -291,7 +287,7 @@ class Histories(RuleBasedStateMachine):
     def a_block_is_stored(self, draw: Draw, _: Replica) -> None:
         """Another replica stores a block, newer or not than the known one; or it is lost, or replaced by another
         type."""
-        key = "tg:{news}:" + draw(BLOCKS)
+        key = draw(BLOCKS)
         match draw(st.integers(0, 9)):
             case 0:
                 self.world.garble(key)

@@ -107,7 +107,7 @@ def check_script_answer(data: bytes) -> None:
         scheduler = RedisScheduler(store, prefix="t", app="shop", replica="r", rules=_RULES)  # type: ignore[arg-type]
         for call in (
             scheduler.tick(TickRequest(wants_board=True)),
-            scheduler.begin(1, block="b", block_key="t:{shop}:b:0", known=b""),
+            scheduler.begin(1, block="b", known=b""),
             scheduler.done(1, block="b", pause_ms=0, pause_reason=""),
         ):
             try:

@@ -24,7 +24,7 @@ each_target = pytest.mark.parametrize("target", TARGETS, ids=lambda target: targ
 
 
 @each_target
-def test_the_corpus_and_some_more(target: Target) -> None:
+def test_the_corpus_and_its_variations_are_read(target: Target) -> None:
     """Each seed, and a few hundred inputs made from them."""
     for seed in target.seeds:
         target.check(seed)
@@ -43,7 +43,7 @@ def test_long_inputs_take_little_time(target: Target) -> None:
 
 @pytest.mark.long
 @each_target
-def test_a_minute_of_inputs(target: Target) -> None:
+def test_new_inputs_are_read_for_a_minute(target: Target) -> None:
     """New inputs in each round, by the round's number: a failure names the input."""
     end_s = time.monotonic() + LONG_S
     number = 0

@@ -29,7 +29,9 @@ ODD = (b"a\x00b", b"a\rb", b"a\nX-Injected: 1", b"a\r\n X-Injected: 1", b"\x7f",
 
 @pytest.mark.parametrize(("path", "parameter"), PARAMETERS)
 @pytest.mark.parametrize("value", INJECTED)
-async def test_control_characters_in_parameters(web: Web, path: str, parameter: str, value: str) -> None:
+async def test_control_characters_in_parameters_are_never_echoed_raw(
+    web: Web, path: str, parameter: str, value: str
+) -> None:
     """Control characters of a parameter are never echoed raw, in any field or body."""
     method = "DELETE" if path == "/cache" else "GET"
     answer = await web.client.request(method, f"{path}?{parameter}={value}", headers=AUTH)
@@ -40,7 +42,7 @@ async def test_control_characters_in_parameters(web: Web, path: str, parameter: 
 
 
 @pytest.mark.parametrize("field", FIELDS)
-async def test_control_characters_in_fields(web: Web, field: str) -> None:
+async def test_control_characters_in_fields_never_become_fields(web: Web, field: str) -> None:
     """A field with invalid bytes is refused or read as data; none of it becomes a field of the answer."""
     credential = b"" if field == "Authorization" else b"Authorization: Bearer " + KEY.encode() + b"\r\n"
     start = b"GET /tasks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + credential + field.encode()
@@ -121,7 +123,7 @@ async def test_only_operators_can_tell_foreign_apps_from_unknown_ones(operator: 
         assert (await web.get("/tasks?app=shop")).status_code == 200
 
 
-async def test_a_table_that_changes_between_requests(web: Web) -> None:
+async def test_a_removed_caller_is_refused_at_its_next_request(web: Web) -> None:
     """A caller that was removed from the table is refused at the next request."""
     web.callers = _operators(operator=False)
     web = Web(callers=web.callers)

@@ -102,7 +102,7 @@ async def test_a_key_is_required(web: Web) -> None:
     assert (await web.client.get("/budget?app=shop")).status_code == 401
 
 
-async def test_the_app_is_recorded(web: Web) -> None:
+async def test_the_record_of_a_request_names_the_app(web: Web) -> None:
     """The request's record names the app, for logs and metrics."""
     await web.get("/budget")
     assert (web.observed[-1].labels.app, web.observed[-1].labels.route) == ("shop", "/budget")

@@ -6,7 +6,7 @@ from service.model.errors import StoreUnavailable, UnknownApp
 from tests.http.site import AUTH, OPERATOR_AUTH, Web
 
 
-async def test_operators_drop(web: Web) -> None:
+async def test_an_operator_drops_the_blocks_of_any_app(web: Web) -> None:
     """An operator drops an app's blocks, also of one that it may not read, and gets their number."""
     answer = await web.client.delete("/cache?app=shop", headers=OPERATOR_AUTH)
     assert (answer.status_code, answer.json()) == (200, {"app": "shop", "dropped": 12})
@@ -24,7 +24,7 @@ async def test_only_operators_may_drop(web: Web) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "?app=", "?app=a&app=b", "?app=shop&block=1", "?app=%ff"])
-async def test_faults(web: Web, query: str) -> None:
+async def test_invalid_parameters_are_rejected(web: Web, query: str) -> None:
     """The app must be named exactly once, and other parameters are rejected."""
     answer = await web.client.delete(f"/cache{query}", headers=OPERATOR_AUTH)
     assert (answer.status_code, answer.json()["type"]) == (400, "/problems/bad-request")
@@ -36,7 +36,9 @@ async def test_faults(web: Web, query: str) -> None:
     ("error", "status", "kind"),
     [(UnknownApp(), 404, "unknown-app"), (StoreUnavailable("unreachable"), 503, "store-unavailable")],
 )
-async def test_problems(web: Web, error: Exception, status: int, kind: str) -> None:
+async def test_an_unknown_app_or_an_unavailable_redis_is_a_problem(
+    web: Web, error: Exception, status: int, kind: str
+) -> None:
     """A nonexistent app gets 404, and an unavailable Redis 503."""
     web.gateway.error = error
     answer = await web.client.delete("/cache?app=shop", headers=OPERATOR_AUTH)

@@ -33,7 +33,7 @@ def sent(web: Web) -> list[int]:
     return [seen.labels.status for seen in web.observed]
 
 
-async def test_hishel(web: Web, tmp_path: Path) -> None:
+async def test_hishel_revalidates_stale_pages(web: Web, tmp_path: Path) -> None:
     """It validates stale answers, gets 304, and gives its caller the body that it holds."""
     storage = hishel.AsyncSqliteStorage(database_path=tmp_path / "cache.db")
     private = hishel.CacheOptions(shared=False)
@@ -44,7 +44,7 @@ async def test_hishel(web: Web, tmp_path: Path) -> None:
         await polls(web, lambda: client.get("/tasks", headers=AUTH))
 
 
-async def test_cachecontrol(web: Web) -> None:
+async def test_cachecontrol_revalidates_stale_pages(web: Web) -> None:
     """requests with CacheControl does the same."""
     with CacheControl(requests.Session()) as session:
         async with web.on_a_socket() as port:

@@ -25,7 +25,7 @@ async def _raw(web: Web, **headers: str) -> tuple[int, dict[str, str], bytes]:
         return answer.status_code, dict(answer.headers), body
 
 
-async def test_gzip(web: Web) -> None:
+async def test_a_body_is_compressed_if_the_client_accepts_gzip(web: Web) -> None:
     """A client that accepts gzip gets the same body compressed, under the same weak tag; `Vary` tells caches why."""
     _, plain_fields, plain = await _raw(web, Accept_Encoding="identity")
     status, fields, body = await _raw(web, Accept_Encoding="gzip")
@@ -71,7 +71,7 @@ async def test_small_answers_stay_as_they_are(web: Web) -> None:
     assert gzip.decompress(body).startswith(b'{"app"')
 
 
-async def test_head(web: Web) -> None:
+async def test_head_has_the_fields_of_the_compressed_answer(web: Web) -> None:
     """HEAD returns the fields of the compressed answer, without its body."""
     answer = await web.client.head("/tasks", headers={"Authorization": "Bearer one-key", "Accept-Encoding": "gzip"})
     assert answer.headers["content-encoding"] == "gzip"

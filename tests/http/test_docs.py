@@ -86,7 +86,7 @@ async def test_contract_has_all_routes(web: Web, document: dict[str, Any]) -> No
     assert set(document["paths"]) == routes - UNDOCUMENTED
 
 
-def test_operations(document: dict[str, Any]) -> None:
+def test_each_operation_has_a_name_texts_and_problems(document: dict[str, Any]) -> None:
     """Each operation has a unique name that makes a method name, texts, and a problem for each possible failure."""
     operations = [operation for path in document["paths"].values() for operation in path.values()]
     names = [operation["operationId"] for operation in operations]
@@ -102,7 +102,7 @@ def test_operations(document: dict[str, Any]) -> None:
             assert "X-Request-Id" in response["headers"]
 
 
-def test_parameters() -> None:
+def test_the_contract_has_the_parameters_that_are_read() -> None:
     """The query parameters in the contract are those that are read, with the same bounds."""
     documented = [each for each in paths()["/tasks"]["get"]["parameters"] if each.get("in") == "query"]
     table = task_parameters(default_web_settings())
@@ -120,7 +120,7 @@ def test_parameters() -> None:
 
 
 @pytest.mark.parametrize("text", [*MOMENTS, *NO_MOMENTS])
-def test_pattern_of_moments(text: str) -> None:
+def test_the_pattern_of_moments_matches_what_can_be_parsed(text: str) -> None:
     """The pattern of moments matches all that can be parsed; otherwise only what the calendar refuses."""
     assert (re.search(MOMENT_PATTERN, text) is not None) == (text not in NO_MOMENTS)
     if text in NO_MOMENTS:

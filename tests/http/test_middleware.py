@@ -36,7 +36,7 @@ OPEN = [
         "Bearer " + "x" * 9000,
     ],
 )
-async def test_unknown_callers(web: Web, path: str, credential: str | None) -> None:
+async def test_unknown_callers_get_401(web: Web, path: str, credential: str | None) -> None:
     """Without a known key every request gets 401, which says whether a credential was sent, but not what is wrong
     with it."""
     headers = {} if credential is None else {"Authorization": credential}

@@ -23,7 +23,7 @@ def request(target: bytes, *fields: bytes, method: bytes = b"GET") -> bytes:
     return b"\r\n".join([*lines, b"", b""])
 
 
-async def test_a_caller_that_hangs_up_is_no_longer_waited_for(web: Web, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_a_request_is_dropped_when_its_caller_disconnects(web: Web, capfd: pytest.CaptureFixture[str]) -> None:
     """A caller that hangs up while waiting is no longer waited for; nothing else in the service notices."""
     web.gateway.go = asyncio.Event()
     async with web.on_a_socket() as port:
@@ -58,7 +58,7 @@ async def test_one_of_many_hangs_up(web: Web) -> None:
         assert sorted(each.labels.status for each in web.observed) == [200, 200, 499]
 
 
-async def test_keep_alive_after_a_wait(web: Web) -> None:
+async def test_a_connection_is_kept_alive_after_a_wait(web: Web) -> None:
     """A connection on which one request waited long, with hang-up detection, serves the next requests as well."""
     web.gateway.go = asyncio.Event()
     async with web.on_a_socket() as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
@@ -76,7 +76,7 @@ async def test_keep_alive_after_a_wait(web: Web) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5])
-async def test_a_head_whose_first_bytes_come_alone(web: Web, length: int) -> None:
+async def test_a_head_is_read_even_if_its_first_bytes_come_alone(web: Web, length: int) -> None:
     """However few bytes the first packet holds, the request is read when the rest has come."""
     async with web.on_a_socket() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -175,7 +175,7 @@ async def test_a_304_has_no_body(web: Web) -> None:
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 101 + b"\r\n", 431),
     ],
 )
-async def test_heads_that_never_become_requests(web: Web, head: bytes, status: int) -> None:
+async def test_malformed_heads_are_refused_with_a_problem(web: Web, head: bytes, status: int) -> None:
     """Heads that RFC 9112 forbids are refused with a problem and an id, reported like any request, and closed."""
     async with web.on_a_socket() as port:
         answer = await raw(port, head)
@@ -191,7 +191,7 @@ async def test_heads_that_never_become_requests(web: Web, head: bytes, status: i
         assert (problem["status"], problem["request_id"]) == (status, request_id)
 
 
-async def test_requests_in_one_packet(web: Web) -> None:
+async def test_pipelined_requests_are_answered_in_order(web: Web) -> None:
     """Pipelined requests are answered one after the other, in their order, and a broken one ends the connection."""
     one = b"GET /%b HTTP/1.1\r\nHost: gateway\r\n\r\n"
     async with web.on_a_socket() as port:
@@ -199,7 +199,7 @@ async def test_requests_in_one_packet(web: Web) -> None:
     assert re.findall(rb"HTTP/1.1 (\d+) ", answer) == [b"200", b"404", b"200", b"400"]
 
 
-async def test_another_protocol_is_offered(web: Web) -> None:
+async def test_an_offer_to_upgrade_is_ignored(web: Web) -> None:
     """An offer to upgrade to another protocol is ignored: the answer is HTTP/1.1, and nothing follows it."""
     head = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nPRI * HTTP/2.0\r\n\r\n"
     async with web.on_a_socket() as port:

@@ -63,7 +63,7 @@ async def test_a_name_with_a_hash_is_immutable(web: Web, page: str, stem: str) -
     assert (await web.client.get(f"/{stem.partition('/')[0]}/nothing.0123456789ab.js")).status_code == 404
 
 
-async def test_on_a_socket(web: Web) -> None:
+async def test_a_file_arrives_complete_on_a_socket(web: Web) -> None:
     """A browser gets the complete file."""
     async with web.on_a_socket() as port:
         for coding in (b"identity", b"gzip"):

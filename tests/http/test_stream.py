@@ -64,7 +64,7 @@ FILTERS = [
 
 
 @pytest.mark.parametrize(("query", "wanted"), FILTERS)
-async def test_filters(web: Web, query: str, wanted: Any) -> None:
+async def test_a_filtered_stream_has_only_matching_tasks(web: Web, query: str, wanted: Any) -> None:
     """Only tasks of the status and the type are sent, and the total is still the query's."""
     tasks, end = await stream(web, query)
     assert ids(tasks) == [number for number in range(250) if wanted(number)]
@@ -94,7 +94,7 @@ async def test_parameters_of_pages_are_rejected_for_streams(
     assert web.gateway.requests == []
 
 
-async def test_no_acceptable_form(web: Web) -> None:
+async def test_a_client_that_accepts_neither_form_gets_a_problem(web: Web) -> None:
     """A client that accepts neither form gets a problem that names both; an unauthenticated one does not see it."""
     answer = await web.get("/tasks", {"Accept": "text/csv"})
     assert (answer.status_code, answer.json()["type"]) == (406, "/problems/not-acceptable")
@@ -102,7 +102,7 @@ async def test_no_acceptable_form(web: Web) -> None:
     assert (await web.client.get("/tasks", headers={"Accept": "text/csv"})).status_code == 401
 
 
-async def test_line_feeds_in_the_content(web: Web) -> None:
+async def test_content_with_line_feeds_is_sent_as_one_line(web: Web) -> None:
     """Content that the upstream wrote over several lines is one line, and means the same."""
     content = b'{ "a" :\r\n [1.50E+3,\n  "x\\ny  z", 123456789012345678901],\n"b":\t{}}'
     web.gateway.listed = (msgspec.json.encode(task_of(0, content=content)), msgspec.json.encode(task_of(1)))
@@ -115,7 +115,7 @@ async def test_line_feeds_in_the_content(web: Web) -> None:
     assert end["count"] == 2
 
 
-async def test_head(web: Web) -> None:
+async def test_head_costs_only_the_first_block(web: Web) -> None:
     """HEAD costs only the first block and has the fields of GET."""
     got = await web.get("/tasks", LINES)
     web.gateway.requests.clear()

@@ -95,7 +95,7 @@ async def test_a_stream_is_bounded(web: Web) -> None:
     assert (end["count"], end["next"]) == (1000, "/tasks?offset=2000")
 
 
-async def test_a_list_that_ends_before_its_total(web: Web) -> None:
+async def test_an_empty_block_before_the_total_ends_the_stream(web: Web) -> None:
     """An empty block before the end of the list ends the stream: another call would return nothing either."""
     web.gateway.chunk_outcomes[100] = {
         "records": (),
@@ -126,7 +126,7 @@ async def test_a_change_of_the_list_is_reported(web: Web, offset: int, chunk: di
     assert (end["complete"], end["changed"]) == (True, True)
 
 
-async def test_a_list_that_shrinks_and_grows(web: Web) -> None:
+async def test_a_stream_ends_at_the_newest_total(web: Web) -> None:
     """The stream ends at the newest total, whether that is sooner or later than the first one said."""
     web.gateway.chunk_outcomes[100] = {"total": 150, "following": None}
     assert (await stream(web))[1]["total"] == 150
@@ -135,7 +135,7 @@ async def test_a_list_that_shrinks_and_grows(web: Web) -> None:
     assert (end["total"], end["complete"], end["changed"]) == (350, True, True)
 
 
-async def test_age_and_staleness(web: Web) -> None:
+async def test_the_last_line_has_age_and_staleness(web: Web) -> None:
     """The last line says when the oldest block was fetched, and that a stale one was among them."""
     web.gateway.chunk_outcomes[100] = {"source": Source.STALE, "fetched_at_ms": 1_749_999_000_000}
     _, end = await stream(web)

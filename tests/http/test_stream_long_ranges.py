@@ -29,7 +29,7 @@ async def test_a_long_range_is_read_in_parts() -> None:
     assert "x-total-count" not in answer.headers
 
 
-async def test_a_long_range_from_an_offset() -> None:
+async def test_parts_before_the_offset_cost_one_block_each() -> None:
     """Parts before the offset are skipped for the price of one block each."""
     web = long_web()
     tasks, end = await stream(web, f"{LONG}&offset=620")

@@ -44,7 +44,7 @@ async def test_the_first_block_is_sent_before_the_second_is_there(web: Web) -> N
         writer.close()
 
 
-async def test_a_reader_that_hangs_up(web: Web) -> None:
+async def test_a_disconnected_reader_ends_fetching(web: Web) -> None:
     """A reader that hangs up in the middle is no longer waited for, and no further block is requested."""
     web.gateway.chunk_outcomes[100] = asyncio.Event()
     async with web.on_a_socket() as port:
@@ -59,7 +59,7 @@ async def test_a_reader_that_hangs_up(web: Web) -> None:
         assert len(web.gateway.requests) == 2
 
 
-async def test_a_reader_that_stops_reading(web: Web) -> None:
+async def test_fetching_pauses_while_the_reader_does_not_read(web: Web) -> None:
     """No more blocks are requested than fit into the connection; when reading resumes, the whole list arrives."""
     large = b'"' + b"x" * 4000 + b'"'
     web.gateway.listed = tuple(msgspec.json.encode(task_of(number, content=large)) for number in range(20_000))

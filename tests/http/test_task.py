@@ -111,7 +111,7 @@ async def test_all_faults_are_reported_at_once(web: Web) -> None:
 
 
 @pytest.mark.parametrize("path", ["/tasks/7/8", "/tasks/7%2F8"])
-async def test_no_such_path(web: Web, path: str) -> None:
+async def test_a_longer_path_is_not_found(web: Web, path: str) -> None:
     """A path with more segments than the id is not found."""
     assert (await web.get(path)).json()["type"] == "/problems/not-found"
 

@@ -13,7 +13,7 @@ from service.web.settings import default_web_settings
 from tests.http.site import AUTH, MANY_AUTH, Web
 
 
-async def test_body(web: Web) -> None:
+async def test_the_body_has_the_members_of_the_contract(web: Web) -> None:
     """The body has the members of the contract, in its order, and the tasks as the gateway gave them."""
     web.gateway.changes = {"total": 95, "body": b'{"id":1,"title":"a"},{"id":2,"title":"b"}'}
     answer = await web.get("/tasks?app=shop&q=sp%C3%A4t&offset=20&limit=2")
@@ -26,7 +26,7 @@ async def test_body(web: Web) -> None:
     )
 
 
-async def test_defaults(web: Web) -> None:
+async def test_without_parameters_the_defaults_apply(web: Web) -> None:
     """Without parameters a caller gets the first twenty of its only app, thirty days either way, in default order."""
     await web.get("/tasks")
     ask = web.gateway.requests[0]
@@ -89,7 +89,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("query", "named"), FAULTS)
-async def test_faults(web: Web, query: str, named: set[str]) -> None:
+async def test_all_faults_are_reported_in_one_400(web: Web, query: str, named: set[str]) -> None:
     """All faults are reported in one 400, each with its parameter, and the gateway is not called."""
     answer = await web.get(f"/tasks?{query}")
     assert answer.status_code == 400
@@ -127,7 +127,7 @@ async def test_unknown_and_foreign_apps_look_alike(web: Web) -> None:
     assert foreign["status"] == 404
 
 
-async def test_range_max() -> None:
+async def test_a_range_that_is_too_long_is_refused() -> None:
     """A range longer than the longest allowed is refused."""
     web = Web(settings=msgspec.structs.replace(default_web_settings(), range_max_days=7))
     assert (await web.get("/tasks?since=-P6D&until=PT0S")).status_code == 200
@@ -142,7 +142,7 @@ async def test_small_blocks_bound_the_limit() -> None:
     assert (await web.get("/tasks?limit=11")).status_code == 400
 
 
-async def test_budget_and_timing(web: Web) -> None:
+async def test_a_page_that_needed_the_budget_reports_budget_and_timing(web: Web) -> None:
     """A page that needed the budget reports its state, and how long it waited."""
     note = BudgetNote(calls=5, window_s=1.0, free=2, reset_s=0.2)
     web.gateway.changes = {"source": Source.FETCHED, "budget": note}
@@ -168,7 +168,7 @@ LINKS = [
 
 
 @pytest.mark.parametrize(("query", "total", "offsets"), LINKS)
-async def test_links(web: Web, query: str, total: int, offsets: dict[str, int]) -> None:
+async def test_each_link_leads_to_its_slice(web: Web, query: str, total: int, offsets: dict[str, int]) -> None:
     """Each link leads to the slice that it names, with the caller's own parameters, and none leads beyond the end."""
     web.gateway.changes = {"total": total}
     answer = await web.get(f"/tasks?{query}")
@@ -204,7 +204,7 @@ PATIENCE = [
 
 
 @pytest.mark.parametrize(("field", "patience_s", "applied"), PATIENCE)
-async def test_patience(web: Web, field: str, patience_s: float, applied: str | None) -> None:
+async def test_prefer_wait_sets_the_patience(web: Web, field: str, patience_s: float, applied: str | None) -> None:
     """`Prefer: wait` sets the patience within the caller's bound, and the answer names the applied value."""
     answer = await web.get(headers={"Prefer": field})
     assert web.gateway.requests[0].patience_s == patience_s
@@ -212,7 +212,7 @@ async def test_patience(web: Web, field: str, patience_s: float, applied: str | 
 
 
 @pytest.mark.parametrize("path", ["/tasks", "/apps", "/livez", "/docs", "/problems", "/nowhere"])
-async def test_head(web: Web, path: str) -> None:
+async def test_head_answers_as_get_does(web: Web, path: str) -> None:
     """HEAD answers as GET does, without the body."""
     got = await web.get(path)
     headed = await web.client.head(path, headers=AUTH)
@@ -237,7 +237,7 @@ async def test_filters_reach_the_gateway_and_the_body(web: Web) -> None:
     assert "status=dispatched,pending&type=tag" in answer.links["next"]["url"]
 
 
-async def test_options(web: Web) -> None:
+async def test_options_lists_the_methods(web: Web) -> None:
     """OPTIONS lists the methods, as for every route."""
     for path in ("/tasks", "/apps"):
         answer = await web.client.options(path)

@@ -40,7 +40,9 @@ PAGES: list[tuple[dict[str, Any], dict[str, str], str]] = [
 
 
 @pytest.mark.parametrize(("changes", "headers", "status"), PAGES)
-async def test_cache_status(web: Web, changes: dict[str, Any], headers: dict[str, str], status: str) -> None:
+async def test_cache_status_says_where_a_page_came_from(
+    web: Web, changes: dict[str, Any], headers: dict[str, str], status: str
+) -> None:
     """`Cache-Status` says where the page came from, and `Age` and `Cache-Control` how fresh it is."""
     web.gateway.changes = changes
     answer = await web.get(headers=headers)
@@ -80,13 +82,13 @@ DEMANDS = [
 
 
 @pytest.mark.parametrize(("field", "directives"), DEMANDS)
-async def test_cache_control_of_requests(web: Web, field: str, directives: CacheDirectives) -> None:
+async def test_cache_control_directives_of_requests_are_read(web: Web, field: str, directives: CacheDirectives) -> None:
     """`Cache-Control` of requests is read as RFC 9111 and 5861 define it; unreadable directives are ignored."""
     await web.get(headers={"Cache-Control": field})
     assert web.gateway.requests[0].directives == directives
 
 
-async def test_pragma(web: Web) -> None:
+async def test_pragma_counts_only_without_cache_control(web: Web) -> None:
     """`Pragma: no-cache` counts only without `Cache-Control`."""
     await web.get(headers={"Pragma": "no-cache"})
     await web.get(headers={"Pragma": "no-cache", "Cache-Control": "max-stale"})
@@ -132,7 +134,7 @@ CONDITIONS = [
 
 
 @pytest.mark.parametrize(("field", "status"), CONDITIONS)
-async def test_if_none_match(web: Web, field: str, status: int) -> None:
+async def test_a_client_that_holds_the_page_gets_304(web: Web, field: str, status: int) -> None:
     """A caller that holds the page gets 304 without a body, but with the fields that its cache needs."""
     tag = (await web.get()).headers["etag"]
     answer = await web.get(
@@ -154,7 +156,7 @@ async def test_the_entity_tag_depends_on_the_tasks(web: Web) -> None:
     assert first.headers["etag"].startswith('W/"')
 
 
-async def test_a_page_in_memory(web: Web) -> None:
+async def test_a_page_served_from_memory_is_the_same(web: Web) -> None:
     """A page that is served without waiting is the same in every respect."""
     asked = "/tasks?q=a&offset=20&limit=2"
     obtained = await web.get(asked, {"Prefer": "wait=5"})

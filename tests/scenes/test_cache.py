@@ -85,7 +85,7 @@ async def _one_page(gateways: Fleet, *, rate: int, seconds: float) -> list[_Conn
     return connections
 
 
-async def test_one_page_at_500_requests_a_second(own_valkey: Server) -> None:
+async def test_a_page_at_500_requests_a_second_costs_four_calls_at_most(own_valkey: Server) -> None:
     """500 requests a second for 6 s, fresh for 2 s, on 2 replicas: 3 or 4 calls, and nothing older than 3 s."""
     async with fleet(own_valkey, replicas=2, cache={"fresh_s": 2.0}) as gateways:
         connections = await _one_page(gateways, rate=500, seconds=6)
@@ -95,7 +95,7 @@ async def test_one_page_at_500_requests_a_second(own_valkey: Server) -> None:
 
 
 @pytest.mark.long
-async def test_one_page_for_a_minute(own_valkey: Server) -> None:
+async def test_a_page_requested_for_a_minute_costs_five_calls_at_most(own_valkey: Server) -> None:
     """1,000 requests a second for one minute, fresh for 15 s: 4 or 5 calls."""
     async with fleet(own_valkey) as gateways:
         connections = await _one_page(gateways, rate=1000, seconds=60)
@@ -150,7 +150,7 @@ async def test_a_purge_reaches_all_replicas(own_valkey: Server) -> None:
         assert before.json["fetched_at"] <= after[0].json["fetched_at"]
 
 
-async def test_a_purge_without_redis(own_valkey: Server) -> None:
+async def test_a_purge_without_redis_gets_503_and_clears_memory(own_valkey: Server) -> None:
     """A purge without Redis gets 503, and this replica has dropped its blocks, so that it has nothing to serve."""
     async with fleet(own_valkey, replicas=1, callers=_callers(), budget={"redis_grace_s": 0.2}) as gateways:
         assert (await gateways.page(0)).status == 200
@@ -161,7 +161,7 @@ async def test_a_purge_without_redis(own_valkey: Server) -> None:
         assert (await gateways.page(0, wait=1)).status == 503
 
 
-async def test_a_redis_that_evicts(own_valkey: Server) -> None:
+async def test_requests_are_served_while_redis_evicts(own_valkey: Server) -> None:
     """If Redis evicts keys at will, every request is still served, and the budget is kept."""
     async with fleet(own_valkey, replicas=2, cache={"memory_bytes": 0, "answers_bytes": 0}) as gateways:
         used = int(own_valkey.run("INFO", "memory")["used_memory"])
@@ -183,7 +183,7 @@ async def test_values_too_large_for_memory_come_from_redis(own_valkey: Server) -
 
 
 @pytest.mark.parametrize("value", [b"", b"\x01", b"\x09b" + b"x" * 60, b"\x01b" + b"x" * 60])
-async def test_a_block_that_can_not_be_read(own_valkey: Server, value: bytes) -> None:
+async def test_an_unreadable_block_is_fetched_again(own_valkey: Server, value: bytes) -> None:
     """A block that is cut off, of another format or with a wrong checksum is fetched again, once, and replaced."""
     async with fleet(own_valkey, replicas=2) as gateways:
         good = await gateways.page(0)
@@ -195,7 +195,7 @@ async def test_a_block_that_can_not_be_read(own_valkey: Server, value: bytes) ->
         assert (await gateways.page(0)).body == good.body  # replica 0 has it in memory while it is fresh
 
 
-async def test_cache_directives_of_requests(own_valkey: Server) -> None:
+async def test_each_cache_directive_has_its_effect(own_valkey: Server) -> None:
     """The directives of RFC 9111 and 5861 over HTTP: each has its effect, and costs a call only if necessary."""
     async with fleet(
         own_valkey, replicas=1, cache={"fresh_s": 300.0}, callers=_callers(meek={"may_force": False})
@@ -233,7 +233,7 @@ async def test_cache_directives_of_requests(own_valkey: Server) -> None:
         assert (same.status, same.body) == (304, b"")
 
 
-async def test_stale_answers(own_valkey: Server) -> None:
+async def test_a_stale_page_is_served_while_it_is_renewed_or_fails(own_valkey: Server) -> None:
     """After its freshness a page is served stale while one call renews it; on an error for as long as allowed; then
     fresh again."""
     cache = {"fresh_s": 1.0, "stale_while_revalidate_s": 1.0, "stale_if_error_s": 60.0}
@@ -252,7 +252,7 @@ async def test_stale_answers(own_valkey: Server) -> None:
                 await asyncio.sleep(0.05)
 
 
-async def test_polls_of_an_unchanged_list(own_valkey: Server) -> None:
+async def test_polls_of_an_unchanged_list_get_304(own_valkey: Server) -> None:
     """Polls get 304 on every replica, though the page is re-fetched repeatedly and its relative range moves. A
     restarted replica returns the same tag.
     """

@@ -45,7 +45,7 @@ async def test_filtered_pages_are_the_filtered_list(own_valkey: Server) -> None:
         assert (same.status, same.body) == (304, b"")
 
 
-async def test_a_range_that_is_too_wide(own_valkey: Server) -> None:
+async def test_a_range_that_is_too_wide_gets_422(own_valkey: Server) -> None:
     """It gets 422 after one call, with the number of tasks and the bound; a shorter range is served."""
     async with fleet(own_valkey, replicas=1, query={"filter_max_blocks": 2}) as gateways:
         wide = await gateways.page(0, status="pending", **WANTED)

@@ -132,7 +132,7 @@ async def test_fresh_blocks_cost_no_call(one: Fleet) -> None:
     assert await one.calls() == before
 
 
-async def test_an_upstream_that_fails_in_the_middle(one: Fleet) -> None:
+async def test_a_failure_in_the_middle_ends_the_stream_with_a_link(one: Fleet) -> None:
     """The tasks so far stay, the last line reports the problem, and its link leads to the rest, each task once."""
     reference = await whole(one)
     try:
@@ -166,7 +166,7 @@ async def test_a_hang_up_stops_fetching(one: Fleet) -> None:
     assert before - began < 10
 
 
-async def test_a_list_that_changes(one: Fleet) -> None:
+async def test_a_change_during_a_stream_is_reported_in_the_last_line(one: Fleet) -> None:
     """Tasks added while the list is streamed are reported in the last line."""
     try:
         async with streaming(one) as reading:
@@ -184,7 +184,7 @@ def days(first: int, last: int) -> dict[str, str]:
     return {"since": f"{TODAY + timedelta(days=first):%Y-%m-%d}", "until": f"{TODAY + timedelta(days=last):%Y-%m-%d}"}
 
 
-async def test_a_range_longer_than_the_upstream_accepts(own_valkey: Server) -> None:
+async def test_a_long_range_is_streamed_in_shared_parts(own_valkey: Server) -> None:
     """If 20 days are accepted, a stream of 150 days equals the streams of its weeks; overlapping ones share blocks.
     So does a range that moves with the clock; pages and watches of such a range are refused.
     """
@@ -227,7 +227,7 @@ async def _stream(gateways: Fleet, *, stored: bool = False, **query: object) -> 
         return await reading.on()
 
 
-async def test_a_reader_that_stops_reading(own_valkey: Server) -> None:
+async def test_a_reader_that_stops_reading_holds_no_turn(own_valkey: Server) -> None:
     """It holds neither a turn nor a call: nothing more is fetched, and others are served at once; when it resumes,
     it gets the rest."""
     quick = {"budget": {"calls": QUICK}}
@@ -289,7 +289,7 @@ async def test_an_export_does_not_starve_pages(own_valkey: Server) -> None:
 
 
 @pytest.mark.long
-async def test_a_hundred_thousand_tasks(own_valkey: Server) -> None:
+async def test_a_hundred_thousand_tasks_arrive_beside_ten_callers(own_valkey: Server) -> None:
     """All tasks arrive, once each, while ten callers page beside it; no page waits long, and the memory stays flat."""
     quick = {
         "budget": {"calls": 100},

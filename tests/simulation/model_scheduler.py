@@ -85,22 +85,18 @@ class ModelScheduler:
             return self._server.policy.tick(
                 reading,
                 self._replica,
-                request.waiting,
-                returned=request.returned,
-                quiet=request.quiet,
-                wants_board=request.wants_board,
-                wish=wish,
-                stored=b"" if wish is None else self._server.redis.peek(wish.block_key)[:HEAD_BYTES],
+                request,
+                stored=b"" if wish is None else self._server.redis.peek(wish.block)[:HEAD_BYTES],
             )
 
         ticked, wait_ms = await self._call("tick", step)
         return ticked.by_own_clock(wait_ms)
 
-    async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
+    async def begin(self, turn: int, *, block: str, known: bytes) -> Beginning:
         """See `Scheduler.begin`."""
 
         def step(reading: Reading) -> Beginning:
-            stored = self._server.redis.peek(block_key)[:HEAD_BYTES]
+            stored = self._server.redis.peek(block)[:HEAD_BYTES]
             return self._server.policy.begin(
                 reading, self._replica, turn, block=block, known=known[:HEAD_BYTES], stored=stored
             )

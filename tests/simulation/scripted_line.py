@@ -95,7 +95,7 @@ class Scripted(LocalScheduler):
         await self.hangs.wait()
         return await super().tick(msgspec.structs.replace(request, wish=None))
 
-    async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
+    async def begin(self, turn: int, *, block: str, known: bytes) -> Beginning:
         """Return the next answer that was set, and give the turn back; otherwise begin."""
         self.begins.append(turn)
         self.knowns.append(known)
@@ -105,7 +105,7 @@ class Scripted(LocalScheduler):
             if not self.keeps_turns:
                 await super().done(turn, block=block, pause_ms=0, pause_reason="")
             return answer
-        answer = await super().begin(turn, block=block, block_key=block_key, known=known)
+        answer = await super().begin(turn, block=block, known=known)
         if self.lost_begins:
             self.lost_begins -= 1
             raise StoreUnavailable("timed out")

@@ -89,7 +89,7 @@ def test_a_throttled_call_pauses_within_bounds() -> None:
     play(scene)
 
 
-def test_blocks_that_answer_a_waiting_request() -> None:
+def test_new_and_fresh_blocks_answer_a_waiting_request() -> None:
     """A block answers if it was fetched after the request arrived (clocks may be a second apart) or is fresh for
     it, but never if the request has seen it."""
 

@@ -70,12 +70,12 @@ class Counting(LocalScheduler):
             return msgspec.structs.replace(ticked, turns=(), begun=self.answer)
         return await super().tick(request)
 
-    async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
+    async def begin(self, turn: int, *, block: str, known: bytes) -> Beginning:
         """Count; return the configured answer, and give the turn back as the script does."""
         self.begins += 1
         await asyncio.sleep(0.001)
         if self.answer is None:
-            return await super().begin(turn, block=block, block_key=block_key, known=known)
+            return await super().begin(turn, block=block, known=known)
         await super().done(turn, block=block, pause_ms=0, pause_reason="")
         return self.answer
 

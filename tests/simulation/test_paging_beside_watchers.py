@@ -70,7 +70,7 @@ def _alone_s() -> list[float]:
 
 
 @pytest.mark.parametrize("watchers", [1, 40])
-def test_waits_beside_watchers(watchers: int) -> None:
+def test_watchers_of_a_caller_delay_others_as_one_caller_does(watchers: int) -> None:
     """Watchers of one caller take the turns of one caller, however many: ten others wait as if an eleventh paged."""
     alone = _alone_s()
     beside = sorted(run_in_virtual_time(lambda: _waits_s(watchers)))

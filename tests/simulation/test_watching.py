@@ -206,7 +206,7 @@ def test_watchers_cost_what_one_costs(watchers: int, replicas: int) -> None:
 
 
 @pytest.mark.long
-def test_a_thousand_watchers_of_two_thousand_tasks() -> None:
+def test_a_thousand_watchers_cost_as_many_calls_as_one() -> None:
     """Four replicas, ten minutes: 20 calls in each `fresh_s`, as for one watcher."""
     calls, held = run_in_virtual_time(lambda: _watch(watchers=1000, replicas=4, tasks=1950, minutes=10))
     assert held

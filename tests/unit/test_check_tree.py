@@ -14,7 +14,7 @@ from tools.check_tree import (
 )
 
 
-def test_large_binaries(tmp_path: Path) -> None:
+def test_large_binaries_are_found(tmp_path: Path) -> None:
     """A large binary is found, a large text and a small binary are not; a name on the list needs its file."""
     (tmp_path / "wheel.whl").write_bytes(b"PK\0" + b"x" * BINARY_MAX_BYTES)
     (tmp_path / "text.txt").write_bytes(b"x" * (BINARY_MAX_BYTES + 1))
@@ -26,7 +26,7 @@ def test_large_binaries(tmp_path: Path) -> None:
     assert not list(large_binaries(tmp_path, []))
 
 
-def test_long_files(tmp_path: Path) -> None:
+def test_long_files_are_found(tmp_path: Path) -> None:
     """A long file of Python or Lua is found; a long text is not."""
     for name in ("long.lua", "long.py", "text.md"):
         (tmp_path / name).write_text("x\n" * (LINES_MAX + 1))
@@ -35,7 +35,7 @@ def test_long_files(tmp_path: Path) -> None:
     assert [fault.partition(":")[0] for fault in faults] == ["long.lua", "long.py"]
 
 
-def test_names_defined_twice(tmp_path: Path) -> None:
+def test_names_defined_twice_are_found(tmp_path: Path) -> None:
     """Two classes, functions or types of one name are found with their places; private ones may share a name."""
     (tmp_path / "one.py").write_text("class Slot:\n    class Told: ...\nSend = list[int]\nMAX = 1\nT = 1\n_own = 1\n")
     (tmp_path / "room").mkdir()
@@ -49,7 +49,7 @@ def test_names_defined_twice(tmp_path: Path) -> None:
     ]
 
 
-def test_decisions_out_of_index(tmp_path: Path) -> None:
+def test_decisions_missing_from_the_index_are_found(tmp_path: Path) -> None:
     """Each decision has a status, and the index the same one."""
     (tmp_path / "0001-one.md").write_text("# 1. One\n\n**Status:** accepted.\n")
     (tmp_path / "0002-two.md").write_text("# 2. Two\n\n**Status:** superseded by [ADR 1](0001-one.md).\n")
@@ -61,7 +61,7 @@ def test_decisions_out_of_index(tmp_path: Path) -> None:
     assert [fault.partition(":")[0] for fault in faults] == ["0003-three.md", "0004-four.md"]
 
 
-def test_names_of_missing_files_and_tests(tmp_path: Path) -> None:
+def test_names_of_missing_files_and_tests_are_found(tmp_path: Path) -> None:
     """Every file or test named in a text must exist; below `tests/`, the short form is accepted, too."""
     files = {
         "README.md": "See `tests/unit/test_one.py::test_it`, unit/test_one.py::test_that and docs/gone.md.",

@@ -86,7 +86,7 @@ class Turns:
         in_use = tuple(self._in_use | self._ending)
         self._wish = turn, block
         block.state, block.is_stirred, block.asked_s = BlockState.BEGINNING, False, asyncio.get_running_loop().time()
-        return Wish(turn=turn.id, in_use=in_use, caller=caller, block=block.key, block_key=block.key, known=block.known)
+        return Wish(turn=turn.id, in_use=in_use, caller=caller, block=block.key, known=block.known)
 
     def grant(self, begun: Beginning | None) -> None:
         """Use the turn that the tick has begun; None if it has begun none."""
@@ -220,10 +220,10 @@ class Turns:
         loop = asyncio.get_running_loop()
         block.asked_s = loop.time()
         try:
-            return await self._scheduler.begin(turn.id, block=block.key, block_key=block.key, known=block.known)
+            return await self._scheduler.begin(turn.id, block=block.key, known=block.known)
         except StoreUnavailable:
             block.asked_s = loop.time()
-            return await self._scheduler.begin(turn.id, block=block.key, block_key=block.key, known=block.known)
+            return await self._scheduler.begin(turn.id, block=block.key, known=block.known)
 
     async def _call(self, turn: Turn, block: QueuedBlock, *, sent_s: float) -> None:
         """Call in a turn whose call counts as sent at `sent_s` (loop time)."""

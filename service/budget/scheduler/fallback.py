@@ -125,7 +125,7 @@ class FallbackScheduler:
         self._note(ticked, asked_s=self._clock_s(), quiet=request.quiet)
         return ticked if ticked.board is None else msgspec.structs.replace(ticked, board=self._scaled(ticked.board))
 
-    async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
+    async def begin(self, turn: int, *, block: str, known: bytes) -> Beginning:
         """See `Scheduler.begin`. While sharing, all blocks are in memory: other replicas' blocks cannot be found or
         joined."""
         if turn not in self._given and turn not in self._begun:
@@ -133,7 +133,7 @@ class FallbackScheduler:
         if self._own is not None and not self._outage.may_begin_alone(now_s=self._clock_s()):
             return Lapsed()
         self._begun.add(turn)  # set before the call: it may have begun even if no answer comes
-        beginning = await self._side.begin(turn, block=block, block_key=block_key, known=known)
+        beginning = await self._side.begin(turn, block=block, known=known)
         if not isinstance(beginning, Begun):
             self._begun.discard(turn)
         return beginning

@@ -210,7 +210,6 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     in_use: tuple[int, ...]
     caller: str
     block: str
-    block_key: str
     known: bytes
 
 
@@ -239,14 +238,14 @@ class Scheduler(Protocol):
         """Replace this replica's report, give back its returned turns and return its unused turns."""
         ...
 
-    async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
+    async def begin(self, turn: int, *, block: str, known: bytes) -> Beginning:
         """Use a turn for a fetch of `block`; it may be sent before the turn is usable.
 
-        `known` is the head (`HEAD_BYTES`) of the value under `block_key` that the replica last saw, b"" for none. If
-        the key is gone, there is nothing to look up: the block is fetched. If the turn has already begun for the same
-        block, renew the slot from now and return Begun. So `begin` may be repeated after a lost answer, or just before
-        sending a call that was slow to connect. Begun, Joined and AlreadyStored take one from the replica's reported
-        demand; Paused does not.
+        `block` is the block's key in Redis, `known` the head (`HEAD_BYTES`) of the value that the replica last saw
+        there, b"" for none. If the key is gone, there is nothing to look up: the block is fetched. If the turn has
+        already begun for the same block, renew the slot from now and return Begun. So `begin` may be repeated after a
+        lost answer, or just before sending a call that was slow to connect. Begun, Joined and AlreadyStored take one
+        from the replica's reported demand; Paused does not.
         """
         ...
 

@@ -46,20 +46,16 @@ class LocalScheduler:
         ticked = self._policy.tick(
             self._reading(now_ms),
             self._replica,
-            request.waiting,
+            request,
             changed=None if changes.whole else frozenset(row.caller for row in changes.rows),
-            returned=request.returned,
-            quiet=request.quiet,
-            wants_board=request.wants_board,
-            wish=wish,
-            stored=b"" if wish is None else self._head(wish.block_key),
+            stored=b"" if wish is None else self._head(wish.block),
         )
         wait_ms = self._answered(now_ms)
         self._changes.answered(taken=wish.caller if wish and ticked.begun else None)
         self._callers = {turn.id: turn.caller for turn in ticked.turns}
         return ticked.by_own_clock(wait_ms)
 
-    async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
+    async def begin(self, turn: int, *, block: str, known: bytes) -> Beginning:
         """See `Scheduler.begin`."""
         if turn in self._callers:
             self._changes.uncertain((self._callers[turn],))
@@ -70,7 +66,7 @@ class LocalScheduler:
             turn,
             block=block,
             known=known[:HEAD_BYTES],
-            stored=self._head(block_key),
+            stored=self._head(block),
         )
         wait_ms = self._answered(now_ms)
         return beginning.by_own_clock(wait_ms) if isinstance(beginning, Begun) else beginning

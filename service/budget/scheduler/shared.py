@@ -123,7 +123,7 @@ class RedisScheduler:
         self._rules = rules
 
     async def tick(self, request: TickRequest) -> Ticked:
-        """See `Scheduler.tick`. A wish's `block_key` must have the same hash tag as the scheduler's own keys."""
+        """See `Scheduler.tick`. A wish's block must have the same hash tag as the scheduler's own keys."""
         now_ms, chance = self._clock_ms(), self._chance()
         waiting, wish = request.waiting, request.wish
         count = sum(row.count for row in waiting)
@@ -140,7 +140,7 @@ class RedisScheduler:
                     (*asked, changes.whole, changes.number, changes.base, packed_wish),
                     _Ticked,
                     packed=msgspec.msgpack.encode(rows),
-                    block_key="" if wish is None else wish.block_key,
+                    block_key="" if wish is None else wish.block,
                     now_ms=now_ms,
                     chance=chance,
                 )
@@ -166,12 +166,12 @@ class RedisScheduler:
             begun=begun,
         )
 
-    async def begin(self, turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
-        """See `Scheduler.begin`. `block_key` must have the same hash tag as the scheduler's own keys."""
+    async def begin(self, turn: int, *, block: str, known: bytes) -> Beginning:
+        """See `Scheduler.begin`. `block` must have the same hash tag as the scheduler's own keys."""
         if turn in self._callers:
             self._changes.uncertain((self._callers[turn],))
         args = (turn, block, known[:HEAD_BYTES].hex(), HEAD_BYTES)
-        answered = await self._asked("begin", args, _Begun, block_key=block_key)
+        answered = await self._asked("begin", args, _Begun, block_key=block)
         return self._beginning(answered.value, answered)
 
     async def done(

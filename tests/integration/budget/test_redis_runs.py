@@ -66,7 +66,7 @@ async def begins(replica: RedisScheduler, *, block: str = "b") -> int:
     while time.monotonic() < deadline_s:
         ticked = await tick(replica)
         for turn in ticked.turns:
-            answer = await replica.begin(turn.id, block=block, block_key="t:{shop}:b:none", known=b"")
+            answer = await replica.begin(turn.id, block=block, known=b"")
             if answer == Begun():
                 return turn.id
     raise AssertionError("no turn in ten seconds")
@@ -101,7 +101,7 @@ async def test_a_restart_that_keeps_the_data_takes_all_slots(server: Server, sto
     with capture_logs() as logs:
         assert await is_quiet(first)
     assert [entry["cause"] for entry in logs if entry["event"] == "budget.reset"] == ["run"]
-    assert await second.begin(turn, block="b", block_key="t:{shop}:b:none", known=b"") == Lapsed()
+    assert await second.begin(turn, block="b", known=b"") == Lapsed()
     assert (first.resets, second.resets) == (2, 0)
     await begins(first)
 
@@ -301,9 +301,10 @@ async def test_the_documented_user_has_the_necessary_rights(server: Server) -> N
     server.run(*words)
     async with opened(f"redis://taskgate:right@127.0.0.1:{server.port}") as store:
         replica = scheduler(store)
-        await replica.done(await begins(replica), block="b", pause_ms=0, pause_reason="")
-        await store.put("t:{shop}:b:1", b"1", ttl_ms=10_000)
-        assert await store.get("t:{shop}:b:1") == b"1"
+        block = "t:{shop}:b:1"
+        await replica.done(await begins(replica, block=block), block=block, pause_ms=0, pause_reason="")
+        await store.put(block, b"1", ttl_ms=10_000)
+        assert await store.get(block) == b"1"
         assert await store.delete_matching("t:{shop}:b:") == 1
         with pytest.raises(StoreUnavailable):
             await store.get("other:{shop}:b:1")

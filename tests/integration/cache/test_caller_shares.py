@@ -192,7 +192,7 @@ async def test_without_redis_nothing_is_counted(store: RedisStore, own_valkey: S
     assert all(replica.is_remembered(query(number)) for number in range(3))
 
 
-async def test_a_redis_user_that_may_not_count(store: RedisStore, own_valkey: Server) -> None:
+async def test_blocks_are_kept_if_the_redis_user_may_not_count(store: RedisStore, own_valkey: Server) -> None:
     """With the ACL of the previous release, blocks are kept as before, and the log quotes Redis."""
     own_valkey.run("ACL", "SETUSER", "default", "-zremrangebyscore")
     replica = Replica(store, blocks_max=1)

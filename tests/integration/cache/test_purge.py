@@ -206,7 +206,7 @@ async def test_an_empty_redis_is_not_a_purge(own_valkey: Server) -> None:
         assert one.remembers()
 
 
-async def test_without_redis(own_valkey: Server) -> None:
+async def test_a_purge_without_redis_fails_but_clears_memory(own_valkey: Server) -> None:
     """A purge without Redis fails, but this replica has dropped its blocks."""
     async with Replica(own_valkey).running() as one:
         await one.put()

@@ -188,7 +188,7 @@ async def test_an_app_has_a_hundred_thousand_places(valkey: Server) -> None:
         await replica.store.aclose()
 
 
-async def test_a_thousand_tasks_in_one_block(pair: tuple[Replica, Replica]) -> None:
+async def test_a_block_of_a_thousand_tasks_is_indexed(pair: tuple[Replica, Replica]) -> None:
     """The index takes a thousand tasks of one block, the largest that is possible."""
     one, two = pair
     await one.put(LIST, listed(*range(TASK.id, TASK.id + 1000)))

@@ -62,7 +62,7 @@ async def held(port: int, head: bytes) -> list[asyncio.StreamWriter]:
 
 
 @pytest.mark.parametrize("head", [b"", b"GET /tasks HTTP/1.1\r\nHost: "], ids=["silent", "half a head"])
-async def test_idle_connections(mount: Mounted, head: bytes) -> None:
+async def test_idle_connections_delay_nobody_and_are_closed(mount: Mounted, head: bytes) -> None:
     """10,000 connections that send nothing, or half a head: others are served in time, memory grows little, and after
     their timeout they are closed."""
     bounds = {"headers_timeout_s": 20, "idle_timeout_s": 20, "connections_max": IDLE + 100}
@@ -127,7 +127,9 @@ async def test_one_caller_floods_and_another_is_served(mount: Mounted) -> None:
 
 
 @pytest.mark.parametrize("policy", ["noeviction", "allkeys-lru"])
-async def test_thousands_of_queries_in_a_small_redis(tmp_path: Path, own_valkey: Server, policy: str) -> None:
+async def test_thousands_of_queries_do_not_evict_the_pages_of_others(
+    tmp_path: Path, own_valkey: Server, policy: str
+) -> None:
     """2,000 lists of one caller, 19 MB, into 12 MB of Redis: another app's and another caller's pages stay stored, and
     are served from Redis by a replica that has not seen them."""
     own_valkey.run("CONFIG", "SET", "maxmemory", "12mb")

@@ -123,7 +123,7 @@ async def test_single_tasks_are_checked(sandbox: Sandbox, tmp_path: Path) -> Non
     ],
     ids=lambda value: repr(value).partition(",")[0] if isinstance(value, SandboxFault) else "",
 )
-async def test_faults_of_single_tasks(
+async def test_faults_of_single_tasks_have_a_separate_line(
     sandbox: Sandbox, tmp_path: Path, fault: SandboxFault, words: str, status: int
 ) -> None:
     """Faults of `get_sched_task` have a line of their own, and so has a code for unknown ids that is not configured."""
@@ -134,7 +134,7 @@ async def test_faults_of_single_tasks(
     assert found == status
 
 
-async def test_an_empty_list(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_an_empty_list_leaves_only_the_unknown_task_to_request(sandbox: Sandbox, tmp_path: Path) -> None:
     """If the list is empty, only an unknown task is requested."""
     await sandbox.control.resize_tasks(sandbox.app.sdkappid, 0)
     status, lines = await checked_lines(configuration(sandbox, tmp_path))

@@ -94,7 +94,7 @@ async def all_stuck(replica: Replica, watches: int) -> None:
             await asyncio.sleep(0.5)
 
 
-async def test_unread_watches(own_valkey: Server, many_files: None) -> None:
+async def test_an_unread_watch_holds_only_a_few_tasks(own_valkey: Server, many_files: None) -> None:
     """An unread watch of a long list costs a few of its tasks, not a block of them."""
     watches = 300
     async with fleet(own_valkey, replicas=1, release=PRESENT, weights={"reader": 1}) as at:

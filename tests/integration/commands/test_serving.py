@@ -354,7 +354,7 @@ def _reluctant(port: int) -> socket.socket:
     return connection
 
 
-def test_fewer_files_than_connections(port: int, started: Starting) -> None:
+def test_the_bound_of_connections_follows_the_limit_of_files(port: int, started: Starting) -> None:
     """With 256 files for more connections than that, the bound is lowered with a warning: 400 silent connections do
     not block others, and cost no processor time."""
     served = started.served(port, files=256)

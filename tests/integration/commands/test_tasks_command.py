@@ -139,7 +139,9 @@ FAULTS: list[tuple[tuple[str, ...], str | None, int, str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "key", "status", "text"), FAULTS)
-async def test_faults(web: Web, arguments: tuple[str, ...], key: str | None, status: int, text: str) -> None:
+async def test_faults_are_printed_to_stderr_with_their_status(
+    web: Web, arguments: tuple[str, ...], key: str | None, status: int, text: str
+) -> None:
     """Faults of the request and the key end with 2, those of the connection with 1; both are only on stderr."""
     async with web.on_a_socket() as port:
         ended = await run(port, *arguments, key=key)
@@ -147,7 +149,7 @@ async def test_faults(web: Web, arguments: tuple[str, ...], key: str | None, sta
     assert text in ended[2]
 
 
-async def test_progress_on_a_terminal(web: Web) -> None:
+async def test_progress_is_shown_on_a_terminal(web: Web) -> None:
     """On a terminal stderr shows the expected wait, then what is done and left, and is cleared at the end."""
     web.gateway.view = {"free": 0, "others": CallerStanding(name=None, waiting=19)}
     web.gateway.chunk_outcomes[200] = go = asyncio.Event()

@@ -29,7 +29,9 @@ def _scores(server: Server, key: bytes) -> None:
 
 
 @pytest.mark.parametrize("garbage", [_text, _list, _counts, _scores])
-async def test_garbage_in_every_key(own_valkey: Server, garbage: Callable[[Server, bytes], None]) -> None:
+async def test_requests_are_served_with_garbage_in_every_key(
+    own_valkey: Server, garbage: Callable[[Server, bytes], None]
+) -> None:
     """Budget, usage, pages and single tasks are answered, without a traceback, and pages come from the upstream."""
     async with fleet(own_valkey, replicas=1, weights={"c0": 1.0}) as at:
         for path in PATHS:

@@ -184,7 +184,7 @@ async def test_a_purge_drops_single_tasks_too(replicas: Replicas) -> None:
         assert (await replicas.task(UNKNOWN, by=by)).status_code == 200
 
 
-async def test_stored_only(replicas: Replicas) -> None:
+async def test_a_request_for_stored_tasks_makes_no_call(replicas: Replicas) -> None:
     """`only-if-cached` and `wait=0` make no call."""
     assert (await replicas.task(PENDING, cache_control="only-if-cached")).status_code == 504
     assert (await replicas.task(PENDING, prefer="wait=0")).json()["type"] == "/problems/nothing-stored"

@@ -43,7 +43,7 @@ async def test_slots_that_a_gateway_has_are_left_alone(valkey: Server, kind: Cal
     assert set(await free_slots(redis, kind)) == {0}
 
 
-async def test_a_valkey_that_is_away() -> None:
+async def test_an_unavailable_valkey_is_reported() -> None:
     """The demo reports it as a fault of its own parts."""
     with pytest.raises(SandboxError, match="the embedded Valkey can't be used"):
         await open_budgets(RedisSettings(url="redis://127.0.0.1:1"), OPTIONS)

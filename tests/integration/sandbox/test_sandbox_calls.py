@@ -67,7 +67,7 @@ async def test_refusals_come_with_status_200(call: Call, changed: dict[str, Any]
     ("name", "code"),
     [("contenttype", 60002), ("random", 60002), ("identifier", 60004), ("sdkappid", 60012), ("usersig", 70002)],
 )
-async def test_parameters_left_out(call: Call, missing: object, name: str, code: int) -> None:
+async def test_each_parameter_is_required(call: Call, missing: object, name: str, code: int) -> None:
     """Each parameter of the URL is required."""
     assert (await call(url={name: missing})).code == code
 
@@ -112,7 +112,7 @@ async def test_strays_are_counted_separately(sandbox: Sandbox, call: Call) -> No
     assert (stats.calls, stats.strays, stats.worst_window) == (2, 2, 0)
 
 
-async def test_one_task(sandbox: Sandbox, call: Call) -> None:
+async def test_a_task_is_returned_by_its_id_as_listed(sandbox: Sandbox, call: Call) -> None:
     """A task that a page lists is answered by its id as the page lists it."""
     listed = (await call()).json["Tasks"][3]
     got = await call(path=GET, body={"TaskID": listed["TaskID"]})
@@ -136,7 +136,7 @@ async def test_one_task(sandbox: Sandbox, call: Call) -> None:
     ],
     ids=str,
 )
-async def test_refusals_of_one_task(call: Call, changed: dict[str, Any], code: int) -> None:
+async def test_refusals_of_a_task_have_their_codes(call: Call, changed: dict[str, Any], code: int) -> None:
     """An unknown id, a malformed body, and a wrong signature have their codes."""
     got = await call(path=GET, **changed)
     assert (got.status, got.json["ActionStatus"], got.code) == (200, "FAIL", code)

@@ -167,7 +167,7 @@ async def test_a_gateway_that_ignores_sigterm_is_ended(start) -> None:
     assert demo.descendants() == []
 
 
-async def test_a_gateway_that_dies_at_once(start) -> None:
+async def test_the_demo_ends_if_the_gateway_ends_before_it_is_ready(start) -> None:
     """If the gateway ends before it is ready, the demo says so with its status, ends all, and exits with 1."""
     demo = await start("dies")
     assert "the gateway has ended with status 3" in await demo.complaint()
@@ -185,7 +185,7 @@ async def test_a_gateway_that_is_never_ready(start) -> None:
     assert list(demo.place.iterdir()) == []
 
 
-async def test_a_gateway_that_dies_later(start) -> None:
+async def test_the_demo_ends_if_the_gateway_dies(start) -> None:
     """If the gateway dies later, the demo says so, ends all, its workers too, and exits with 1."""
     demo = await start("falls")
     await demo.up()
@@ -198,7 +198,7 @@ async def test_a_gateway_that_dies_later(start) -> None:
     assert list(demo.place.iterdir()) == []
 
 
-async def test_a_valkey_that_dies(start) -> None:
+async def test_the_demo_ends_if_valkey_dies(start) -> None:
     """If Valkey dies, the demo says so, ends all, and exits with 1."""
     demo = await start()
     await demo.up()
@@ -209,7 +209,7 @@ async def test_a_valkey_that_dies(start) -> None:
     assert list(demo.place.iterdir()) == []
 
 
-async def test_a_taken_port(start, unused_port: int) -> None:
+async def test_the_demo_reports_a_port_in_use(start, unused_port: int) -> None:
     """If the gateway's port is taken the demo says which, starts nothing, and exits with 2."""
     with socket.create_server(("127.0.0.1", unused_port)):
         demo = await start()

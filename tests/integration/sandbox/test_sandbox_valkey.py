@@ -122,7 +122,7 @@ async def test_a_path_that_is_too_long_is_reported(monkeypatch: pytest.MonkeyPat
     assert list(deep.iterdir()) == []
 
 
-async def test_it_dies_by_itself(embedded: Valkey) -> None:
+async def test_the_end_of_valkey_is_noticed_at_once(embedded: Valkey) -> None:
     """A waiter for its end is notified at once, with the status, and it can be started again."""
     os.kill(embedded.pid, signal.SIGKILL)
     async with asyncio.timeout(5):

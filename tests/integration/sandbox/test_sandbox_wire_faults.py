@@ -25,14 +25,14 @@ async def _struck(sandbox: Sandbox, call: Call, fault: SandboxFault) -> Any:
     return got
 
 
-async def test_an_error_code(sandbox: Sandbox, call: Call) -> None:
+async def test_any_error_code_can_be_sent(sandbox: Sandbox, call: Call) -> None:
     """Any code can be configured, and is sent with status 200 and its text."""
     got = await _struck(sandbox, call, ErrorCode(code=60011, text="slow down"))
     assert (got.status, got.code, got.json["ErrorInfo"]) == (200, 60011, "slow down")
 
 
 @pytest.mark.parametrize("status", [301, 429, 500, 502, 599])
-async def test_an_http_status(sandbox: Sandbox, call: Call, status: int) -> None:
+async def test_any_http_status_can_be_sent(sandbox: Sandbox, call: Call, status: int) -> None:
     """Any status from 300 to 599 can be configured, and is sent with a page that is not JSON."""
     got = await _struck(sandbox, call, HttpStatus(status=status))
     assert got.status == status
@@ -41,7 +41,9 @@ async def test_an_http_status(sandbox: Sandbox, call: Call, status: int) -> None
 
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("counted", [False, True])
-async def test_hanging_up(sandbox: Sandbox, call: Call, reset: bool, counted: bool) -> None:
+async def test_the_connection_can_be_closed_without_a_byte(
+    sandbox: Sandbox, call: Call, reset: bool, counted: bool
+) -> None:
     """The connection closes without a byte, by FIN or RST, and the call is counted or not, as configured."""
     got = await _struck(sandbox, call, HangUp(reset=reset, counted=counted))
     assert got.raw == b""
@@ -49,7 +51,7 @@ async def test_hanging_up(sandbox: Sandbox, call: Call, reset: bool, counted: bo
     assert (await sandbox.control.stats()).calls == 1 + counted
 
 
-async def test_hanging_is_bounded(sandbox: Sandbox, call: Call) -> None:
+async def test_a_hanging_call_ends_after_the_hold(sandbox: Sandbox, call: Call) -> None:
     """A hanging call gets no byte until the hold is over, and then the connection's end."""
     started = time.monotonic()
     got = await _struck(sandbox, call, Hang(hold_ms=200))
@@ -58,7 +60,7 @@ async def test_hanging_is_bounded(sandbox: Sandbox, call: Call) -> None:
 
 
 @pytest.mark.parametrize("of", ["bytes", "html", "empty", "array", "no_code", "no_tasks", "wrong_types"])
-async def test_garbage(sandbox: Sandbox, call: Call, of: Any) -> None:
+async def test_garbage_has_status_200_and_a_correct_length(sandbox: Sandbox, call: Call, of: Any) -> None:
     """Garbage is sent with status 200 and a correct length, and does not match the documentation."""
     got = await _struck(sandbox, call, Garbage(of=of))
     assert got.status == 200
@@ -71,7 +73,7 @@ async def test_garbage(sandbox: Sandbox, call: Call, of: Any) -> None:
 
 
 @pytest.mark.parametrize("of", ["no_code", "no_tasks", "wrong_types"])
-async def test_garbage_in_place_of_one_task(sandbox: Sandbox, call: Call, of: Any) -> None:
+async def test_garbage_is_not_mistaken_for_an_unknown_task(sandbox: Sandbox, call: Call, of: Any) -> None:
     """Garbage for `get_sched_task` is neither a task with an id nor the lack of one, which would mean an unknown id."""
     await sandbox.control.add_fault(Garbage(of=of, call="get"))
     assert (await call()).code == 0
@@ -80,7 +82,7 @@ async def test_garbage_in_place_of_one_task(sandbox: Sandbox, call: Call, of: An
 
 
 @pytest.mark.parametrize("declared", [True, False])
-async def test_cut_off(sandbox: Sandbox, call: Call, declared: bool) -> None:
+async def test_an_answer_can_be_cut_off(sandbox: Sandbox, call: Call, declared: bool) -> None:
     """An answer breaks off in the middle; its length is sent or not, as configured."""
     got = await _struck(sandbox, call, CutOff(keep=0.5, declared=declared))
     assert (b"Content-Length" in got.head) is declared
@@ -91,7 +93,7 @@ async def test_cut_off(sandbox: Sandbox, call: Call, declared: bool) -> None:
 
 
 @pytest.mark.parametrize("declared", [True, False])
-async def test_oversize(sandbox: Sandbox, call: Call, declared: bool) -> None:
+async def test_an_oversized_answer_has_the_configured_length(sandbox: Sandbox, call: Call, declared: bool) -> None:
     """An answer has exactly the configured length, and is valid JSON."""
     got = await _struck(sandbox, call, Oversize(bytes=1_000_001, declared=declared))
     assert len(got.body) == 1_000_001
@@ -99,7 +101,7 @@ async def test_oversize(sandbox: Sandbox, call: Call, declared: bool) -> None:
     assert got.code == 0
 
 
-async def test_latency_of_each_way(sandbox: Sandbox, call: Call) -> None:
+async def test_latency_applies_before_and_after_the_arrival(sandbox: Sandbox, call: Call) -> None:
     """The latency of the way there passes before the arrival is counted, that of the way back after."""
     await sandbox.control.add_fault(Latency(there_ms=60, there_spread_ms=20, back_ms=90))
     started_ms = time.monotonic() * 1000

@@ -144,7 +144,7 @@ async def test_a_client_certificate_is_presented(valkey: Server, authority: Auth
         assert (await fault_of(url, ca_file=authority.file))[0] in {"TLS failed", "unreachable"}
 
 
-async def test_redis_own_tls(authority: Authority) -> None:
+async def test_redis_requires_a_client_certificate(authority: Authority) -> None:
     """Redis, if installed, requests a client certificate: without one the fault is TLS, and logged."""
     cert, key = authority.issued("localhost")
     files = ("--tls-cert-file", str(cert), "--tls-key-file", str(key), "--tls-ca-cert-file", str(authority.file))

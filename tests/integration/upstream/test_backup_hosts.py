@@ -18,7 +18,7 @@ from tests.ports import free_port
 
 
 @pytest.mark.parametrize("broken", ["http://127.0.0.1:{closed}", f"http://{'a' * 64}.invalid"])
-async def test_backup_host(bench: Bench, broken: str) -> None:
+async def test_an_unreachable_host_is_replaced_by_its_backup(bench: Bench, broken: str) -> None:
     """If the first host can't be reached, the next one is called, once, with one slot."""
     first = broken.format(closed=free_port())
     bench.use(first, bench.base)
@@ -45,7 +45,7 @@ async def test_failed_host_is_avoided_for_a_while(bench: Bench) -> None:
         await bench.client.aclose()
 
 
-async def test_all_hosts_fail(bench: Bench) -> None:
+async def test_no_call_is_made_if_no_host_can_be_reached(bench: Bench) -> None:
     """If no host can be reached the call was not made, however often it is tried."""
     bench.use(f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}")
     for _ in range(2):

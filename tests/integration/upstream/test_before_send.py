@@ -22,7 +22,7 @@ async def test_before_send_comes_before_the_first_byte(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("reused", [False, True])
-async def test_before_send_raises(bench: Bench, reused: bool) -> None:
+async def test_exceptions_of_before_send_are_raised_and_nothing_is_sent(bench: Bench, reused: bool) -> None:
     """Exceptions of `before_send` are raised as the same object with its cause, and not a byte is sent upstream."""
     if reused:
         await bench.fetch()

@@ -16,7 +16,7 @@ def query_of(request: bytes) -> dict[str, list[str]]:
     return parse_qs(urlsplit(request.split(b" ")[1].decode()).query)
 
 
-async def test_page(bench: Bench) -> None:
+async def test_a_fetch_is_one_post_and_returns_a_listing(bench: Bench) -> None:
     """One fetch is one POST as the upstream's page describes it, and returns a listing."""
     listing = await bench.fetch()
     assert (listing.total, [task.id for task in listing.tasks]) == (1, [1])
@@ -33,7 +33,7 @@ async def test_page(bench: Bench) -> None:
     assert json.loads(request.split(b"\r\n\r\n", 1)[1])["Want"] == 20
 
 
-async def test_trace(bench: Bench) -> None:
+async def test_a_call_sends_and_reports_its_trace(bench: Bench) -> None:
     """A call sends the fields of its trace, and reports to it the address without the query, and the status."""
     traceparent = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     trace = RecordedTrace(traceparent, ("tracestate", "a=b"))
@@ -45,7 +45,7 @@ async def test_trace(bench: Bench) -> None:
     assert b"\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntracestate: a=b\r\n" in second
 
 
-async def test_one_connection(bench: Bench) -> None:
+async def test_consecutive_calls_share_a_connection_and_a_signature(bench: Bench) -> None:
     """Consecutive calls share a connection and a signature; each has its own random."""
     for _ in range(5):
         await bench.fetch()
@@ -55,7 +55,7 @@ async def test_one_connection(bench: Bench) -> None:
     assert len({query["usersig"][0] for query in queries}) == 1
 
 
-async def test_no_more_connections_than_set(bench: Bench) -> None:
+async def test_concurrent_calls_share_the_configured_connections(bench: Bench) -> None:
     """Many concurrent calls share the configured connections, and all are answered."""
     bench.use(connections=3)
     listings = await asyncio.gather(*(bench.fetch() for _ in range(30)))
@@ -63,7 +63,7 @@ async def test_no_more_connections_than_set(bench: Bench) -> None:
     assert bench.upstream.connections <= 3
 
 
-async def test_nothing_of_the_environment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxies_of_the_environment_are_not_used(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Proxies named in the environment are not used."""
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
@@ -73,7 +73,7 @@ async def test_nothing_of_the_environment(bench: Bench, monkeypatch: pytest.Monk
     assert (await bench.fetch()).total == 1
 
 
-async def test_no_cookies(bench: Bench) -> None:
+async def test_cookies_are_not_sent_back(bench: Bench) -> None:
     """A cookie that the upstream sets is not sent back."""
     bench.upstream.scene = pages(headers="Set-Cookie: id=7; Path=/\r\n")
     await bench.fetch()
@@ -90,7 +90,7 @@ async def test_redirects_are_not_followed(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
-async def test_retry_after(bench: Bench, status: str) -> None:
+async def test_retry_after_is_passed_on(bench: Bench, status: str) -> None:
     """The upstream's `Retry-After` is passed on."""
     bench.upstream.scene = pages(b"busy", status=status, headers="Retry-After: 7\r\n")
     with pytest.raises(UpstreamHTTPStatus) as caught:
@@ -98,7 +98,7 @@ async def test_retry_after(bench: Bench, status: str) -> None:
     assert (caught.value.status, caught.value.retry_after_s) == (int(status[:3]), 7.0)
 
 
-async def test_closed_while_idle(bench: Bench) -> None:
+async def test_a_connection_closed_while_idle_is_not_used(bench: Bench) -> None:
     """A connection that the upstream closed while it was idle is not used: the call opens a new one."""
 
     async def play(connection: Any) -> None:
@@ -112,7 +112,7 @@ async def test_closed_while_idle(bench: Bench) -> None:
     assert bench.upstream.connections == 2
 
 
-async def test_closed_on_reuse(bench: Bench) -> None:
+async def test_a_connection_that_breaks_when_reused_counts_as_sent(bench: Bench) -> None:
     """A connection that breaks when reused counts as sent: the upstream may have received the call."""
 
     async def play(connection: Any) -> None:

@@ -121,7 +121,7 @@ def assert_no_secret(bench: Bench, text: str) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_fault(
+async def test_each_fault_becomes_an_error_of_ours(
     bench: Bench, fault: Fault, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A fault is an error of ours in its own words, within the configured time, without signature or secret."""
@@ -149,7 +149,7 @@ async def test_fault(
         ("https://127.0.0.1:{silent}", "no connection could be made in time"),
     ],
 )
-async def test_unreachable(
+async def test_an_unreachable_upstream_costs_no_slot(
     bench: Bench, host: str, text: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without a connection nothing was sent, no slot was requested, and the reason is reported."""
@@ -165,7 +165,7 @@ async def test_unreachable(
     assert_no_secret(bench, everything_shown(caught.value, bench, caplog, "".join(capsys.readouterr())))
 
 
-async def test_signature_in_the_upstreams_text(bench: Bench) -> None:
+async def test_a_signature_in_the_upstreams_text_is_masked(bench: Bench) -> None:
     """A signature quoted in the upstream's text is removed from our error."""
     bench.upstream.scene = refusals(70003, text=f"bad {bench.signer.current(bench.wall_s).text}\n")
     with pytest.raises(UpstreamError) as caught:
@@ -174,7 +174,7 @@ async def test_signature_in_the_upstreams_text(bench: Bench) -> None:
     assert_no_secret(bench, str(caught.value))
 
 
-async def test_no_connection_free(bench: Bench) -> None:
+async def test_without_a_free_connection_no_call_is_made(bench: Bench) -> None:
     """If all connections are in use, the call ends without having been made, and no host counts as failed."""
     bench.use(bench.base, f"http://127.0.0.1:{free_port()}", connections=1, connect_timeout_s=0.1)
     go_on = asyncio.Event()
@@ -198,7 +198,7 @@ async def test_no_connection_free(bench: Bench) -> None:
     assert bench.upstream.connections == 1
 
 
-async def test_pool_survives(bench: Bench) -> None:
+async def test_a_call_succeeds_after_every_kind_of_failure(bench: Bench) -> None:
     """After every kind of failure in turn on one connection slot, the next call succeeds."""
     bench.use(connections=1, connect_timeout_s=2.0, read_timeout_s=0.2, call_timeout_s=2.0)
     for scene in (raw(hang=True), raw(HEAD, b"{", hang=True), reset_after(), raw(), raw(HEAD), bomb(), echo):

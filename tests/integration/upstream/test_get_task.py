@@ -20,7 +20,7 @@ from tests.integration.upstream.bench import FOUND, TASK, Bench, RecordedTrace, 
 FOUND_BODY = json.dumps(FOUND).encode()
 
 
-async def test_task(bench: Bench) -> None:
+async def test_a_call_is_one_post_and_returns_the_task(bench: Bench) -> None:
     """One call is one POST as the upstream's page describes it, after `before_send`, and returns the task."""
     bench.upstream.scene = pages(FOUND_BODY)
     trace = RecordedTrace(("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
@@ -46,7 +46,7 @@ async def test_lists_and_tasks_share_signature_and_connection(bench: Bench) -> N
 
 
 @pytest.mark.parametrize("code", [90106, 90107])
-async def test_unknown_task(bench: Bench, code: int) -> None:
+async def test_a_configured_code_means_an_unknown_task(bench: Bench, code: int) -> None:
     """A code that is configured for unknown ids is no error."""
     bench.use(unknown_task_codes=(90106, 90107))
     bench.upstream.scene = refusals(code)
@@ -54,7 +54,7 @@ async def test_unknown_task(bench: Bench, code: int) -> None:
     assert bench.client.stopped(bench.app, CallKind.GET) is None
 
 
-async def test_refusals(bench: Bench) -> None:
+async def test_codes_have_the_same_errors_as_for_lists(bench: Bench) -> None:
     """Codes have the errors and verdicts that they have for lists."""
     bench.upstream.scene = refusals(60018, 90104)
     with pytest.raises(Throttled) as throttled:
@@ -76,7 +76,7 @@ async def test_a_signature_refused_as_expired_is_replaced_for_both(bench: Bench)
 
 
 @pytest.mark.parametrize(("code", "stops_lists"), [(60020, False), (70009, True)])
-async def test_stops(bench: Bench, code: int, stops_lists: bool) -> None:
+async def test_a_missing_package_stops_only_this_call(bench: Bench, code: int, stops_lists: bool) -> None:
     """A package without this call stops this call alone; a wrong key stops lists, too."""
     bench.upstream.scene = refusals(code)
     with pytest.raises(CallsStopped):
@@ -89,7 +89,7 @@ async def test_stops(bench: Bench, code: int, stops_lists: bool) -> None:
 
 
 @pytest.mark.parametrize("changed", [{"TaskID": 2}, {"Sdkappid": 1}])
-async def test_a_wrong_task(bench: Bench, changed: dict[str, int]) -> None:
+async def test_a_different_task_is_an_error(bench: Bench, changed: dict[str, int]) -> None:
     """Another task, or a task of another app, is an error that would repeat."""
     bench.upstream.scene = pages(json.dumps({**FOUND, "TaskInfo": {**TASK, **changed}}).encode())
     with pytest.raises(UpstreamBroken) as caught:
@@ -98,7 +98,7 @@ async def test_a_wrong_task(bench: Bench, changed: dict[str, int]) -> None:
     bench.assert_nothing_leaks()
 
 
-async def test_http_status(bench: Bench) -> None:
+async def test_other_http_statuses_are_errors(bench: Bench) -> None:
     """An HTTP status other than 200 is an error, as for lists."""
     bench.upstream.scene = pages(b"busy", status="502 Bad Gateway")
     with pytest.raises(UpstreamHTTPStatus):

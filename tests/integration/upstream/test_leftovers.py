@@ -24,7 +24,7 @@ BODY = json.dumps({**PAGE, "Total": 7}).encode()
 
 @pytest.mark.parametrize("first", [answer(7), CHUNKED % (len(BODY), BODY)], ids=["length", "chunked"])
 @pytest.mark.parametrize("behind", [answer(666), b"x", b"\r\n"], ids=["an answer", "a byte", "a line"])
-async def test_bytes_behind_an_answer(bench: Bench, first: bytes, behind: bytes) -> None:
+async def test_bytes_after_an_answer_close_the_connection(bench: Bench, first: bytes, behind: bytes) -> None:
     """The answer is accepted, the connection is closed, and the next call gets its own answer on a new one."""
 
     async def play(connection: Connection) -> None:
@@ -37,7 +37,7 @@ async def test_bytes_behind_an_answer(bench: Bench, first: bytes, behind: bytes)
     assert bench.upstream.connections == 3
 
 
-async def test_an_answer_on_an_idle_connection(bench: Bench) -> None:
+async def test_bytes_on_an_idle_connection_close_it(bench: Bench) -> None:
     """Any bytes between two calls close the connection, whether or not the event loop has seen them."""
 
     async def play(connection: Connection) -> None:
@@ -61,7 +61,7 @@ async def test_an_answer_on_an_idle_connection(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("reused", [False, True])
-async def test_an_answer_before_the_first_byte_is_written(bench: Bench, reused: bool) -> None:
+async def test_an_answer_before_the_request_fails_the_call(bench: Bench, reused: bool) -> None:
     """Bytes that come while the call waits for its slot are no answer to it: the call fails, and nothing is kept."""
     go = asyncio.Event()
     came = asyncio.Event()
@@ -89,7 +89,7 @@ async def test_an_answer_before_the_first_byte_is_written(bench: Bench, reused: 
     assert caught.value.sent
 
 
-def test_on_the_loop_of_the_gateway(tmp_path: Path) -> None:
+def test_leftovers_are_detected_on_uvloop(tmp_path: Path) -> None:
     """uvloop reports closed connections in its own way; what holds on asyncio's loop holds there, too."""
     secret_file = tmp_path / "secret"
     secret_file.write_text(SECRET)
@@ -98,11 +98,11 @@ def test_on_the_loop_of_the_gateway(tmp_path: Path) -> None:
         upstream = Upstream()
         server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
         bench = Bench(upstream, server.sockets[0].getsockname()[1], secret_file)
-        await test_bytes_behind_an_answer(bench, answer(7), answer(666))
+        await test_bytes_after_an_answer_close_the_connection(bench, answer(7), answer(666))
         await bench.client.aclose()
         for reused in (False, True):
             bench.use()
-            await test_an_answer_before_the_first_byte_is_written(bench, reused)
+            await test_an_answer_before_the_request_fails_the_call(bench, reused)
             await bench.client.aclose()
         server.close()
         await upstream.all_closed()
@@ -111,7 +111,7 @@ def test_on_the_loop_of_the_gateway(tmp_path: Path) -> None:
         runner.run(scenario())
 
 
-async def test_many_calls_over_an_upstream_that_doubles_its_answers(bench: Bench) -> None:
+async def test_concurrent_calls_get_their_own_answers_if_answers_are_doubled(bench: Bench) -> None:
     """Of a hundred concurrent calls each gets the answer to its own request."""
     bench.use(connections=10, call_timeout_s=8.0)
 

@@ -89,7 +89,7 @@ async def _at_once() -> None:
     """Do nothing."""
 
 
-async def test_a_name_that_takes_long(bench: Bench, names: Names) -> None:
+async def test_a_slow_lookup_does_not_delay_other_apps(bench: Bench, names: Names) -> None:
     """Thirty calls of one app wait for its name; the other app's calls are answered meanwhile, by one thread more."""
     names.hanging.add("sick.test")
     apps = Apps(bench, names, connections=30)
@@ -118,7 +118,7 @@ async def test_the_last_good_answer_serves_while_lookups_hang_or_fail(bench: Ben
         names.go.set()
 
 
-async def test_a_name_that_is_found_at_last(bench: Bench, names: Names) -> None:
+async def test_calls_succeed_once_a_hanging_lookup_ends(bench: Bench, names: Names) -> None:
     """Calls fail while the first lookup hangs, and succeed once it has ended, without another one."""
     names.hanging.add("sick.test")
     apps = Apps(bench, names)
@@ -147,7 +147,7 @@ async def test_an_unresolvable_name_is_reported_at_once(bench: Bench, names: Nam
         assert (await apps.fetch("sick")).total == 1
 
 
-async def test_connections_that_are_all_in_use(bench: Bench, names: Names) -> None:
+async def test_hanging_calls_occupy_only_the_connections_of_their_app(bench: Bench, names: Names) -> None:
     """One app's hanging calls occupy only its own connections, on one and the same host, and its answers stay there."""
     hanging = asyncio.Event()
 
@@ -203,7 +203,7 @@ def release(*files: Path) -> None:
             time.sleep(0.01)
 
 
-def test_a_secret_file_that_hangs(tmp_path: Path) -> None:
+def test_a_hanging_secret_file_keeps_the_last_secret(tmp_path: Path) -> None:
     """While the file hangs, the last valid secret stays in use, no call waits, and no second check begins."""
     file = tmp_path / "secret"
     file.write_text(SECRET)
@@ -219,7 +219,9 @@ def test_a_secret_file_that_hangs(tmp_path: Path) -> None:
     release(file)
 
 
-async def test_files_and_urls_that_hang(tmp_path: Path, names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hanging_files_and_urls_occupy_no_shared_thread(
+    tmp_path: Path, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Configurations, JWKS files and JWKS hosts that hang occupy none of the shared threads."""
     monkeypatch.setattr("service.http_client.resolver.look_up", names.look_up)
     names.hanging.add("keys.test")

@@ -86,7 +86,7 @@ async def test_a_private_ca_is_trusted_if_configured(
             await bench.fetch()
 
 
-async def test_through_a_proxy(bench: Bench, certificate: Path, proxy: tuple[Proxy, str]) -> None:
+async def test_calls_go_through_the_proxy(bench: Bench, certificate: Path, proxy: tuple[Proxy, str]) -> None:
     """TLS goes through a tunnel, end to end; plain HTTP is requested by its whole URL. Connections are kept alive."""
     asked, url = proxy
     async with over_tls(bench, certificate) as base:
@@ -129,7 +129,7 @@ async def test_credentials_are_sent_only_to_the_proxy(
         (b"", "closed the connection|not HTTP"),
     ],
 )
-async def test_a_proxy_that_refuses(
+async def test_a_refusal_by_the_proxy_is_reported(
     bench: Bench, certificate: Path, proxy: tuple[Proxy, str], answer: bytes, text: str
 ) -> None:
     """If the proxy refuses, the call was not made, and the reason is reported."""
@@ -144,7 +144,7 @@ async def test_a_proxy_that_refuses(
         assert bench.upstream.requests == []
 
 
-async def test_a_proxy_that_is_away(bench: Bench) -> None:
+async def test_an_unreachable_proxy_is_never_bypassed(bench: Bench) -> None:
     """If the proxy is unreachable, the call fails: the proxy is never bypassed."""
     bench.use(proxy_url=f"http://127.0.0.1:{free_port()}")
     with pytest.raises(UpstreamUnreachable, match="refused the connection"):
@@ -152,7 +152,7 @@ async def test_a_proxy_that_is_away(bench: Bench) -> None:
     assert bench.upstream.connections == 0
 
 
-async def test_a_proxy_that_hangs(bench: Bench, certificate: Path) -> None:
+async def test_a_hanging_proxy_times_out(bench: Bench, certificate: Path) -> None:
     """A connection through it must be made within the connection timeout."""
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -187,7 +187,7 @@ async def tinyproxy(folder: Path, *lines: str) -> AsyncIterator[str]:
 
 
 @pytest.mark.proxy
-async def test_through_tinyproxy(bench: Bench, certificate: Path, tmp_path: Path) -> None:
+async def test_calls_go_through_tinyproxy(bench: Bench, certificate: Path, tmp_path: Path) -> None:
     """Debian's tinyproxy passes calls on, with TLS and without, and refuses a port that it does not allow."""
     async with over_tls(bench, certificate) as base:
         upstream_port = base.rsplit(":", 1)[1]
@@ -206,7 +206,7 @@ async def test_through_tinyproxy(bench: Bench, certificate: Path, tmp_path: Path
 
 
 @pytest.mark.proxy
-async def test_through_tinyproxy_with_a_password(bench: Bench, certificate: Path, tmp_path: Path) -> None:
+async def test_tinyproxy_accepts_only_the_right_password(bench: Bench, certificate: Path, tmp_path: Path) -> None:
     """With BasicAuth it passes on calls with the right password, and the reason for others names no password."""
     async with over_tls(bench, certificate) as base:
         lines = (f"ConnectPort {base.rsplit(':', 1)[1]}", "BasicAuth taskgate hunter2")

@@ -27,7 +27,9 @@ def query_of(request: bytes) -> dict[str, list[str]]:
         (1, UpstreamRefused),
     ],
 )
-async def test_refusal_that_stops_nothing(bench: Bench, code: int, kind: type[UpstreamRefused]) -> None:
+async def test_a_refusal_that_is_not_our_fault_does_not_stop_calls(
+    bench: Bench, code: int, kind: type[UpstreamRefused]
+) -> None:
     """A refusal that is not about us is reported with code, text and advice; the next call is made."""
     bench.upstream.scene = refusals(code)
     with pytest.raises(UpstreamRefused) as caught:
@@ -40,7 +42,7 @@ async def test_refusal_that_stops_nothing(bench: Bench, code: int, kind: type[Up
 
 
 @pytest.mark.parametrize("code", [60002, 60021, 70009, 70020])
-async def test_stop(bench: Bench, code: int) -> None:
+async def test_faults_of_ours_stop_calls_for_the_configured_time(bench: Bench, code: int) -> None:
     """Our own faults stop the app's calls for the configured time; meanwhile no call is made, no slot requested."""
     bench.use(stopped_s=40.0)
     bench.upstream.scene = refusals(code)
@@ -88,7 +90,7 @@ async def test_pause_for_bad_signatures_outlasts_a_new_secret(bench: Bench) -> N
 
 
 @pytest.mark.parametrize("code", [70001, 70052])
-async def test_expired_signature(bench: Bench, code: int) -> None:
+async def test_a_signature_refused_as_expired_is_replaced(bench: Bench, code: int) -> None:
     """A signature refused as expired is not used again; the next call gets a new one."""
     bench.upstream.scene = refusals(code)
     with pytest.raises(UpstreamRefused) as caught:
@@ -133,7 +135,7 @@ async def test_without_a_date_clocks_are_not_mentioned(bench: Bench, date: str) 
     assert "clock" not in caught.value.advice
 
 
-async def test_expired_over_and_over(bench: Bench) -> None:
+async def test_repeatedly_expired_signatures_stop_calls(bench: Bench) -> None:
     """A new signature that is refused as expired, too, stops calls; after a success the count restarts."""
     bench.upstream.scene = refusals(70001, 0, 70001, 70001)
     for expected in (UpstreamRefused, None, UpstreamRefused, CallsStopped):

@@ -198,7 +198,7 @@ async def test_calls_for_a_block_are_bounded(bench: Bench) -> None:
     assert len(upstream.asked) == FILL_CALLS_MAX
 
 
-async def test_a_list_that_changes_between_two_calls(bench: Bench) -> None:
+async def test_a_change_between_two_calls_is_reported(bench: Bench) -> None:
     """The change is reported, for a task may be missing or occur twice."""
     upstream = FewAtATime()
 
@@ -210,7 +210,7 @@ async def test_a_list_that_changes_between_two_calls(bench: Bench) -> None:
     assert (block.changed, block.total) == (True, 131)
 
 
-async def test_a_failure_between_two_calls(bench: Bench) -> None:
+async def test_a_failure_between_two_calls_keeps_the_fetched_part(bench: Bench) -> None:
     """The part already fetched is not lost, and never served."""
     upstream = FewAtATime()
     replica = bench.replica(upstream)

@@ -88,7 +88,7 @@ class World:
     async def begin(self, turn: Turn, block: str = "b") -> Beginning:
         """Begin a turn when it may be used."""
         self.now_s += turn.usable_in_ms / 1000
-        return await self.sharing.begin(turn.id, block=block, block_key=block, known=b"")
+        return await self.sharing.begin(turn.id, block=block, known=b"")
 
     async def turn(self, *, within_s: float = 10.0) -> Turn:
         """The next turn, however long it takes."""
@@ -302,13 +302,13 @@ async def test_a_fetch_that_began_with_a_tick_may_renew_its_slot() -> None:
     world = World()
     await world.turn()
     world.now_s += 2
-    wish = Wish(turn=FIRST_WISH, in_use=(), caller="x", block="b", block_key="b", known=b"")
+    wish = Wish(turn=FIRST_WISH, in_use=(), caller="x", block="b", known=b"")
     waiting = (WaitingCount(caller="x", weight=1.0, count=1, waited_ms=0),)
     ticked = await world.sharing.tick(TickRequest(waiting=waiting, wish=wish))
     assert ticked.begun == Begun()
-    assert await world.sharing.begin(wish.turn, block="b", block_key="b", known=b"") == Begun()
+    assert await world.sharing.begin(wish.turn, block="b", known=b"") == Begun()
     await world.cut_off()
-    assert await world.sharing.begin(wish.turn, block="b", block_key="b", known=b"") == Lapsed()
+    assert await world.sharing.begin(wish.turn, block="b", known=b"") == Lapsed()
 
 
 async def test_nothing_runs_after_the_end() -> None:
@@ -328,4 +328,4 @@ async def test_a_fetch_may_renew_its_slot_when_its_turn_is_listed_no_more() -> N
     turn = await world.turn()
     assert await world.begin(turn) == Begun()
     assert turn.id not in {each.id for each in (await world.tick()).turns}
-    assert await world.sharing.begin(turn.id, block="b", block_key="b", known=b"") == Begun()
+    assert await world.sharing.begin(turn.id, block="b", known=b"") == Begun()

@@ -117,7 +117,7 @@ async def test_a_replica_that_dies_in_a_fetch_delays_it_by_its_lease(blocks: Blo
     async with lines(blocks, 2) as (made, schedulers):
         report = (WaitingCount(caller="x", weight=1.0, count=1, waited_ms=0),)
         [turn] = (await schedulers[0].tick(TickRequest(waiting=report))).turns
-        beginning = await schedulers[0].begin(turn.id, block="a", block_key="a", known=b"")
+        beginning = await schedulers[0].begin(turn.id, block="a", known=b"")
         assert isinstance(beginning, Begun)
         await schedulers[0].tick(TickRequest())
         started_s = now_s()

@@ -33,7 +33,7 @@ async def test_a_look_returns_the_board(blocks: Blocks) -> None:
                 await asyncio.sleep(0.01)
 
 
-async def test_looks_are_few(blocks: Blocks) -> None:
+async def test_a_hundred_looks_cost_one_tick(blocks: Blocks) -> None:
     """A hundred looks cost one tick, and so do those of the next quarter of a second."""
     async with lines(blocks) as ([line], [scheduler]):
         ticks = 0

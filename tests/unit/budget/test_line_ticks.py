@@ -130,9 +130,9 @@ async def test_turns_are_counted_once_when_they_are_used(blocks: Blocks) -> None
         scheduler.grants = False
         begin, lost = scheduler.begin, 0
 
-        async def losing(turn: int, *, block: str, block_key: str, known: bytes) -> Beginning:
+        async def losing(turn: int, *, block: str, known: bytes) -> Beginning:
             nonlocal lost
-            beginning = await begin(turn, block=block, block_key=block_key, known=known)
+            beginning = await begin(turn, block=block, known=known)
             if isinstance(beginning, Begun) and not lost:
                 lost += 1
                 raise StoreUnavailable("timed out")

@@ -81,7 +81,7 @@ def test_any_truncated_value_is_detected(stored: Stored, length: int) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_make_it_fail(value: bytes) -> None:
+def test_arbitrary_bytes_never_raise(value: bytes) -> None:
     """Arbitrary bytes under a key are decoded to a value, and never raise."""
     decode_value(value)
     assert isinstance(decode_value(bytes([FORMAT]) + value), CorruptBlock)

@@ -32,12 +32,12 @@ def test_jumps_are_not_sequential() -> None:
     assert _walk(SequentialReads(block_size=100), (80, 20), (40, 20), (80, 20), (80, 20), (180, 20)) == [None] * 5
 
 
-def test_slices_over_two_blocks() -> None:
+def test_a_slice_over_two_blocks_requests_the_next_one() -> None:
     """A slice that has entered a block requests the one after it, not its own."""
     assert _walk(SequentialReads(block_size=100), (50, 60), (110, 60)) == [None, 2]
 
 
-def test_each_caller_and_query_for_itself() -> None:
+def test_callers_and_queries_have_separate_sequences() -> None:
     """Two callers' pages, or pages of two queries, are not one sequence."""
     sequential_reads = SequentialReads(block_size=100)
     assert _walk(sequential_reads, (60, 20)) == [None]

@@ -21,7 +21,7 @@ TODAY = "2025-06-15T15:06:40Z"
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 
-def test_callers_share_nothing() -> None:
+def test_callers_cannot_share_a_key_or_an_account() -> None:
     """Two callers can't share a key or an account."""
     both = CallerSettings(keys=(hashed("key"),), apps=("shop",))
     with pytest.raises(ValueError, match="a and b share a key"):
@@ -31,7 +31,7 @@ def test_callers_share_nothing() -> None:
         table_of(settings(callers={"a": same, "b": same}))
 
 
-def test_the_rights_of_a_caller() -> None:
+def test_a_caller_has_the_rights_in_its_settings() -> None:
     """A caller has the rights in its settings, the budget's bounds where none are set, and operators know all apps."""
     plain = CallerSettings(keys=(hashed("a"),), apps=("shop",))
     rich = CallerSettings(
@@ -175,7 +175,7 @@ def test_a_new_table_revokes_at_once(mint: Any, authenticator: Authenticator) ->
     assert authenticator.generation == 3
 
 
-def test_auth_none() -> None:
+def test_without_authentication_every_caller_is_anonymous() -> None:
     """With `auth: none` every caller is anonymous and may read all apps, whatever credentials it sends."""
     authenticator = Authenticator(table_of(settings(auth="none")), issuer=None)
     for credential in (None, b"Bearer key", b"nonsense"):

@@ -63,7 +63,7 @@ ATTACKS: dict[str, Callable[[Any], str]] = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_attacks_by_token(mint: Any, authenticator: Authenticator, attack: str) -> None:
+def test_forged_tokens_are_rejected_alike(mint: Any, authenticator: Authenticator, attack: str) -> None:
     """Each attack is rejected as unknown, in a way that reveals nothing; valid tokens are accepted before and after."""
     assert authenticator.identify(bearer(mint.token())).name == "reports"
     with pytest.raises(Unauthenticated) as caught:
@@ -86,7 +86,7 @@ def test_attacks_by_token(mint: Any, authenticator: Authenticator, attack: str) 
         {"exp": NOW_S + 0.5},
     ],
 )
-def test_good_tokens(mint: Any, authenticator: Authenticator, changed: dict[str, object]) -> None:
+def test_valid_tokens_are_accepted(mint: Any, authenticator: Authenticator, changed: dict[str, object]) -> None:
     """RS256 and ES256, our audience alone or among others, half a minute of leeway on both ends."""
     assert authenticator.identify(bearer(mint.token(**changed))).name == "reports"
 
@@ -166,7 +166,7 @@ def test_tokens_are_rejected_if_not_configured(mint: Any) -> None:
         keys_only().identify(bearer(mint.token()))
 
 
-def test_accounts_that_no_caller_names(mint: Any, authenticator: Authenticator) -> None:
+def test_unnamed_accounts_are_refused_or_share_a_caller(mint: Any, authenticator: Authenticator) -> None:
     """A valid token of an unnamed account is refused, or all such accounts are one caller."""
     stranger = bearer(mint.token(sub="system:serviceaccount:shop:other"))
     with pytest.raises(NotAllowed):

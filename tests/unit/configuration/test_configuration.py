@@ -121,7 +121,7 @@ def test_words_that_yaml_1_1_converts_stay_texts(folder: Folder) -> None:
     assert "123" in settings.apps
 
 
-def test_keys_with_and_without_expiry(folder: Folder) -> None:
+def test_keys_are_read_with_and_without_expiry(folder: Folder) -> None:
     """A key is a string, or a mapping with its expiry."""
     text = GOOD.replace(f'["{KEY_A}"]', f'["{KEY_A}", {{sha256: "{KEY_B}", until: 2027-01-01}}]')
     assert folder.load(text).settings.callers["reports"].keys == (KEY_A, KeySettings(sha256=KEY_B, until="2027-01-01"))

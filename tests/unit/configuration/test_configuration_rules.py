@@ -238,7 +238,7 @@ from tests.unit.configuration.folder import GOOD, KEY_A, KEY_B, Folder
         ),
     ],
 )
-def test_rules_between_settings(folder: Folder, old: str, new: str, faults: list[str]) -> None:
+def test_each_broken_rule_has_its_own_text(folder: Folder, old: str, new: str, faults: list[str]) -> None:
     """Each broken rule produces its own text and no other fault."""
     assert old in GOOD
     assert folder.faults(GOOD.replace(old, new, 1)) == faults

@@ -220,7 +220,7 @@ async def test_a_reload_never_disables_authentication(mount: Mount) -> None:
     assert [entry["event"] for entry in logs] == ["settings.reloaded"]
 
 
-def test_changes_name_paths(mount: Mount) -> None:
+def test_changes_are_named_by_their_deepest_common_path(mount: Mount) -> None:
     """Differences are named as deep as both sides go."""
     old = load(mount.file, ENVIRON).settings
     mount.put(document(callers={"reports": {"keys": [], "apps": ["shop"]}, "other": {"apps": []}}))

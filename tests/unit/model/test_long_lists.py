@@ -54,14 +54,14 @@ def test_parts_cover_the_range_once(since: Moment, until: Moment, days: int, sor
 
 
 @pytest.mark.parametrize("days", [1, 2, 3, 5])
-def test_short_maximum(days: int) -> None:
+def test_parts_fit_a_maximum_of_one_day(days: int) -> None:
     """Even where the upstream accepts a day only, parts fit, with time to spare while the range moves."""
     parts = divided(FromNow(offset_s=-30 * DAY_S), FromNow(offset_s=30 * DAY_S), days=days)
     for now_s in (NOW_S, NOW_S + 9_000):
         assert all(0 < each.until_s - each.since_s <= days * DAY_S for each in ranges_of(parts, now_s))
 
 
-def test_a_range_that_is_short_enough() -> None:
+def test_a_range_of_the_longest_length_is_one_part() -> None:
     """A range of the longest length is one part: the query itself."""
     [part] = divided(FromNow(offset_s=-20 * DAY_S), FromNow(offset_s=10 * DAY_S), days=30)
     assert (part.since, part.until) == (FromNow(offset_s=-20 * DAY_S), FromNow(offset_s=10 * DAY_S))

@@ -61,7 +61,7 @@ def test_labels_are_read_whatever_else_a_task_holds() -> None:
     assert task_labels_of(record) == TaskLabels(id=7, type="all", status="pending")
 
 
-def test_records_of_a_block() -> None:
+def test_the_records_of_a_block_make_up_its_body() -> None:
     """The records that a block is cut into make up its body again, for any part of it."""
     records = tuple(msgspec.json.encode({"id": number, "t": "," * number}) for number in range(5))
     ends, position = [], -1

@@ -13,7 +13,7 @@ def _codes(faults: Faults, calls: int, *, sdkappid: int = 1) -> list[int]:
     return [ending.code if isinstance(ending, ErrorCode) else 0 for ending in endings]
 
 
-def test_the_next_calls_and_no_more() -> None:
+def test_a_fault_affects_only_the_next_calls() -> None:
     """A fault for the next n calls affects those and is then removed."""
     faults = Faults(random.Random(1))
     faults.add(ErrorCode(code=7, calls=2))
@@ -21,14 +21,14 @@ def test_the_next_calls_and_no_more() -> None:
     assert faults.armed == ()
 
 
-def test_every_kth_call() -> None:
+def test_a_fault_strikes_every_kth_call() -> None:
     """A fault for every third call strikes the third, sixth and so on, `calls` times in all."""
     faults = Faults(random.Random(1))
     faults.add(ErrorCode(code=7, every=3, calls=2))
     assert _codes(faults, 10) == [0, 0, 7, 0, 0, 7, 0, 0, 0, 0]
 
 
-def test_a_share_of_calls() -> None:
+def test_a_fault_strikes_a_share_of_the_calls() -> None:
     """A fault for a fifth of the calls strikes about a fifth of them, the same ones for the same seed."""
     one, other = Faults(random.Random(3)), Faults(random.Random(3))
     for faults in (one, other):
@@ -38,7 +38,7 @@ def test_a_share_of_calls() -> None:
     assert _codes(other, 2000) == struck
 
 
-def test_one_app_alone() -> None:
+def test_a_fault_of_one_app_leaves_others_alone() -> None:
     """A fault of one app leaves the others alone."""
     faults = Faults(random.Random(1))
     faults.add(ErrorCode(code=7, sdkappid=2))
@@ -91,7 +91,7 @@ def test_bad_faults_are_refused_by_name(text: str, named: str) -> None:
         msgspec.json.decode(text, type=SandboxFault)
 
 
-def test_calls_of_one_kind() -> None:
+def test_a_fault_of_one_kind_of_call_leaves_the_other_alone() -> None:
     """A fault for one kind of call leaves the other alone, and is not used up by it."""
     faults = Faults(random.Random(1))
     faults.add(ErrorCode(code=7, call="get", calls=1))

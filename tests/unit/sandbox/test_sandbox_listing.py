@@ -50,7 +50,7 @@ def test_the_pages_own_example_is_read() -> None:
     ("order_by", "field"),
     [("createat", "created"), ("createAt", "created"), ("schedat", "scheduled"), ("schedAt", "scheduled")],
 )
-def test_both_spellings_of_order_by(order_by: str, field: str) -> None:
+def test_both_spellings_of_order_by_are_accepted(order_by: str, field: str) -> None:
     """Both pages' spellings of OrderBy are accepted."""
     wanted = _read(OrderBy=order_by)
     assert isinstance(wanted, ListRequest)
@@ -104,7 +104,7 @@ def test_bounds_are_included() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{", b"\xff", b"null", b'"x"'])
-def test_no_json_object(raw: bytes) -> None:
+def test_a_body_that_is_no_json_object_is_refused(raw: bytes) -> None:
     """A body that is no JSON object is refused with 60003."""
     refusal = read_body(raw, sdkappid=APP, range_max_days=60, want_max=None)
     assert isinstance(refusal, SandboxRefusal)

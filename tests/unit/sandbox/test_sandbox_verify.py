@@ -27,7 +27,9 @@ NOW_S = 1_700_000_000
         (KEY_B, 88888888, ("admin", 604800, 1735689600), "Yh9i4gA+O50TbQs2NDu6fOD6LJNNL7PH3ZSq/pF7LFQ="),
     ],
 )
-def test_published_sig(key: str, sdkappid: int, signed: tuple[str, int, int], sig: str) -> None:
+def test_the_signature_of_the_vendors_signers_is_expected(
+    key: str, sdkappid: int, signed: tuple[str, int, int], sig: str
+) -> None:
     """The verifier expects the very TLS.sig that the vendor's signers make."""
     identifier, expire, time = signed
     signature = VerifiedSignature(ver="2.0", identifier=identifier, sdkappid=sdkappid, expire=expire, time=time, sig="")
@@ -93,7 +95,7 @@ def _packed(raw: bytes) -> str:
         (_packed(zlib.compress(json.dumps({"TLS.ver": "2.0"}).encode())), 70005),
     ],
 )
-def test_broken_signatures(broken: str, code: int) -> None:
+def test_broken_signatures_are_refused_with_a_code(broken: str, code: int) -> None:
     """A signature that can't be read is refused with a code, however it is broken, and never raises."""
     refusal = verify(broken, identifier="admin", sdkappid=1, key=KEY_A, now_s=NOW_S)
     assert refusal is not None

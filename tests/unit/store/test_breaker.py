@@ -39,7 +39,7 @@ def test_late_failures_prolong_nothing() -> None:
     assert breaker.failed(10.15, "timed out", probe=False) == breaker
 
 
-def test_any_answer_ends_it() -> None:
+def test_any_answer_closes_the_breaker() -> None:
     """After an answer, even to a call from before the failure, all calls are allowed."""
     breaker = Breaker().failed(10.0, "timed out", probe=False).answered()
     assert breaker.refusal(10.0) is None

@@ -54,7 +54,7 @@ def test_a_value_on_a_bound_belongs_to_it() -> None:
         ((0.0, 0.0, 0.0, 5.0), 3),
     ],
 )
-def test_the_worst_window(times_s: tuple[float, ...], worst: int) -> None:
+def test_the_worst_window_has_all_calls_closer_than_a_window(times_s: tuple[float, ...], worst: int) -> None:
     """Calls a whole window apart are in no common window; all that are closer are."""
     assert worst_window(times_s, 1.0) == worst
 
@@ -72,7 +72,7 @@ def summary(tally: CallMetrics) -> dict[str, float]:
     return found | {"worst": next(s.value for s in samples if s.name == "taskgate_worst_window_calls")}
 
 
-def test_the_last_minute_and_the_last_success_of_an_app() -> None:
+def test_only_calls_of_the_last_minute_count() -> None:
     """Only calls of the last minute count; a refused query is a success of the app, a failure changes no success."""
     now_s, wall_s = 100.0, 5000.0
     recent = RecentAppCalls(("shop", "news"), clock=lambda: now_s, wall=lambda: wall_s)

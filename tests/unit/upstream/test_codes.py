@@ -46,7 +46,7 @@ def refusal(code: int, *, stopped_s: float = 30.0, persists: bool = False) -> Up
     return refusal_error(app="shop", code=code, text="their words", stopped_s=stopped_s, persists=persists)
 
 
-def test_table_is_complete() -> None:
+def test_the_table_has_each_known_code_once() -> None:
     """The table holds each known code once, and no others."""
     codes = [code for entry in TABLE for code in entry.codes]
     assert sorted(codes) == sorted(code for kind, code in CASES if kind is not CodeKind.UNKNOWN)
@@ -54,7 +54,7 @@ def test_table_is_complete() -> None:
 
 
 @pytest.mark.parametrize(("kind", "code"), CASES)
-def test_code(kind: CodeKind, code: int) -> None:
+def test_each_code_is_classified_and_explained(kind: CodeKind, code: int) -> None:
     """Each code has the expected kind, error and verdict, and is explained with code, text and advice."""
     assert kind_of(code) is kind
     error = refusal(code)
@@ -94,7 +94,7 @@ def test_a_new_signature_refused_as_expired_stops_calls(code: int) -> None:
     assert verdict(error) is RetryVerdict.NEVER
 
 
-def test_length_of_a_stop() -> None:
+def test_a_stop_lasts_as_configured() -> None:
     """A stop lasts as long as set; after too many bad signatures never less than 60 seconds."""
     for code, stopped_s, expected_s in ((70009, 5.0, 5.0), (70050, 5.0, 60.0), (70050, 90.0, 90.0)):
         error = refusal(code, stopped_s=stopped_s)

@@ -52,12 +52,12 @@ def task_in(decoded: object) -> Task:
     return task
 
 
-def test_request_sample() -> None:
+def test_a_request_matches_the_documented_sample() -> None:
     """A body has the two fields of the upstream's page."""
     assert json.loads(get_body(APP, TASK_ID)) == {"Sdkappid": 88888888, "TaskID": TASK_ID}
 
 
-def test_answer_sample() -> None:
+def test_the_documented_answer_is_read() -> None:
     """The page's sample is the task as callers see it, its content unchanged."""
     assert json.loads(msgspec.json.encode(task_in(answer()))) == {
         "id": TASK_ID,
@@ -85,7 +85,9 @@ def test_answer_sample() -> None:
         ({"Content": ...}, "content", msgspec.Raw(b"null"), ()),
     ],
 )
-def test_odd_fields(fields: dict[str, object], attribute: str, expected: object, odd: tuple[object, ...]) -> None:
+def test_unreadable_fields_are_null_and_counted(
+    fields: dict[str, object], attribute: str, expected: object, odd: tuple[object, ...]
+) -> None:
     """What can be read without guessing is kept, the rest is null and counted, as in lists."""
     result = read(answer(**fields))
     assert getattr(result.task, attribute) == expected
@@ -111,7 +113,7 @@ def test_codes_of_unknown_tasks(code: int) -> None:
 
 
 @pytest.mark.parametrize("code", [90105, 70009, 60018, 12345])
-def test_other_codes(code: int) -> None:
+def test_any_other_code_is_a_refusal(code: int) -> None:
     """Any other code is a refusal with the upstream's text."""
     body = json.dumps({"ActionStatus": "FAIL", "ErrorInfo": "their words", "ErrorCode": code})
     assert read_bytes(body.encode()) == UpstreamRefusal(code=code, text="their words")
@@ -132,18 +134,18 @@ def test_other_codes(code: int) -> None:
         ({}, "ErrorCode"),
     ],
 )
-def test_malformed(decoded: object, named: str) -> None:
+def test_malformed_answers_are_errors(decoded: object, named: str) -> None:
     """Another task, a task of another app, and anything that is not a task are errors that say so."""
     with pytest.raises(MalformedAnswer, match=named):
         read(decoded)
 
 
-def test_id_zero() -> None:
+def test_a_task_with_id_zero_is_found() -> None:
     """The task with id 0 is found if it is requested."""
     assert read(answer(TaskID=0), task_id=0).task is not None
 
 
-def test_text_that_is_not_unicode() -> None:
+def test_half_a_surrogate_pair_is_replaced() -> None:
     """Half of a surrogate pair becomes U+FFFD, as in lists."""
     body = json.dumps(answer()).encode().replace(b"Push Title", rb"a \ud800")
     result = read_bytes(body)

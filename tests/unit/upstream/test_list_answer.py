@@ -68,7 +68,7 @@ def changed(**fields: object) -> dict[str, Any]:
     return decoded
 
 
-def test_answer_sample() -> None:
+def test_the_documented_answer_is_read() -> None:
     """The page's sample becomes tasks as callers see them."""
     listing = read(answer())
     assert listing.total == 2
@@ -118,7 +118,7 @@ def test_answer_sample() -> None:
         ("Surprise", {"new": 1}, "id", 1234567890),
     ],
 )
-def test_field(field: str, sent: object, attribute: str, expected: object) -> None:
+def test_unknown_values_and_fields_are_accepted(field: str, sent: object, attribute: str, expected: object) -> None:
     """Unknown types and statuses pass through, empty texts become null, unknown fields are ignored."""
     decoded = answer()
     decoded["Tasks"][0][field] = sent
@@ -133,7 +133,7 @@ def test_content_is_untouched() -> None:
     assert bytes(listing.tasks[1].content) == content.encode()
 
 
-def test_no_tasks() -> None:
+def test_an_empty_list_is_a_listing_without_tasks() -> None:
     """An empty list, or null in its place, is a listing without tasks; the total may still be larger."""
     for tasks in ([], None):
         listing = read({**answer(), "Tasks": tasks})
@@ -148,7 +148,7 @@ def test_an_empty_list_may_lack_tasks() -> None:
 
 
 @pytest.mark.parametrize("field", ["ErrorCode", "Total", "Tasks"])
-def test_missing_field(field: str) -> None:
+def test_a_missing_field_is_reported_by_name(field: str) -> None:
     """A missing field of the answer is reported by name."""
     decoded = answer()
     del decoded[field]
@@ -201,7 +201,9 @@ def test_missing_field(field: str) -> None:
         ({"SchedAt": 1747729800}, "scheduled_at", None, "time"),
     ],
 )
-def test_one_odd_record(sent: dict[str, object], attribute: str, expected: object, odd: str | None) -> None:
+def test_an_unreadable_record_leaves_others_alone(
+    sent: dict[str, object], attribute: str, expected: object, odd: str | None
+) -> None:
     """What can be read without guessing is kept, the rest is null and counted; the other record is not affected."""
     listing = read(changed(**sent))
     assert getattr(listing.tasks[1], attribute) == expected
@@ -241,7 +243,7 @@ def test_text_that_is_not_unicode_is_replaced(place: bytes, wrong: bytes) -> Non
 
 
 @pytest.mark.parametrize("sdkappid", [1, "88888887"])
-def test_a_task_of_another_app(sdkappid: object) -> None:
+def test_an_answer_with_a_task_of_another_app_is_rejected(sdkappid: object) -> None:
     """If a task belongs to another app, nothing of the answer is served."""
     with pytest.raises(MalformedAnswer, match="another app"):
         read(changed(Sdkappid=sdkappid))
@@ -268,7 +270,7 @@ def test_a_task_of_another_app(sdkappid: object) -> None:
         (b'{"ErrorCode": "0", "Total": 1, "Tasks": []}', "ErrorCode"),
     ],
 )
-def test_malformed(body: bytes, text: str) -> None:
+def test_each_deviation_has_its_own_text(body: bytes, text: str) -> None:
     """Each deviation from the documented answer has its own text."""
     with pytest.raises(MalformedAnswer, match=text):
         read_bytes(body)
@@ -289,7 +291,7 @@ def test_a_total_below_the_number_of_tasks_is_raised() -> None:
 
 
 @pytest.mark.parametrize("info", ['"no such key"', '""', "null"])
-def test_refusal(info: str) -> None:
+def test_an_error_code_is_a_refusal(info: str) -> None:
     """An error code is a refusal, whatever else the answer holds or lacks."""
     body = f'{{"ActionStatus": "FAIL", "ErrorCode": 70009, "ErrorInfo": {info}}}'
     answered = read_listing(body.encode(), sdkappid=88888888, offset=0, want=20)

@@ -28,7 +28,7 @@ def body_of(query: Query, order_by: OrderBy = "lower") -> dict[str, object]:
     return decoded
 
 
-def test_request_sample() -> None:
+def test_a_request_matches_the_documented_sample() -> None:
     """A body has the fields and the spelling of the upstream's page, and no others."""
     assert body_of(query(keyword="Push Title")) == {
         "Sdkappid": 88888888,
@@ -43,7 +43,7 @@ def test_request_sample() -> None:
 
 
 @pytest.mark.parametrize("keyword", [None, ""])
-def test_no_keyword(keyword: str | None) -> None:
+def test_without_a_keyword_the_field_is_not_sent(keyword: str | None) -> None:
     """Without a keyword, the field is not sent."""
     assert "Keyword" not in body_of(query(keyword=keyword))
 
@@ -59,14 +59,14 @@ def test_no_keyword(keyword: str | None) -> None:
         (Sort.CREATED_DESC, "camel", ("createAt", False)),
     ],
 )
-def test_sort(sort: Sort, order_by: OrderBy, expected: tuple[str, bool]) -> None:
+def test_a_sort_becomes_field_and_direction(sort: Sort, order_by: OrderBy, expected: tuple[str, bool]) -> None:
     """A sort becomes field and direction, the field in the spelling that is set."""
     body = body_of(query(sort=sort), order_by)
     assert (body["OrderBy"], body["Asc"]) == expected
 
 
 @pytest.mark.parametrize(("epoch_s", "expected"), [(0, "1970-01-01 00:00:00"), (253402300799, "9999-12-31 23:59:59")])
-def test_first_and_last_moment(epoch_s: int, expected: str) -> None:
+def test_years_have_four_digits(epoch_s: int, expected: str) -> None:
     """The first and the last possible moment are written with a four-digit year."""
     body = json.loads(
         list_body(APP, query(), Range(since_s=epoch_s, until_s=epoch_s), offset=0, want=1, order_by="lower")
@@ -78,7 +78,7 @@ def test_first_and_last_moment(epoch_s: int, expected: str) -> None:
     ("kind", "path"),
     [(CallKind.LIST, "/v4/timpush/list_sched_task"), (CallKind.GET, "/v4/timpush/get_sched_task")],
 )
-def test_target(kind: CallKind, path: str) -> None:
+def test_the_query_string_has_the_documented_parameters(kind: CallKind, path: str) -> None:
     """The query string has the five documented parameters; the signature is not escaped."""
     target = request_target(APP, kind, signature="eJ*a-b_c", random=4294967295)
     assert urlsplit(target).path == path
@@ -92,7 +92,7 @@ def test_target(kind: CallKind, path: str) -> None:
     }
 
 
-def test_odd_admin() -> None:
+def test_an_admin_name_cannot_add_parameters() -> None:
     """An admin's name can't add parameters."""
     app = msgspec.structs.replace(APP, admin="a&random=1#é")
     target = request_target(app, CallKind.LIST, signature="s", random=7)

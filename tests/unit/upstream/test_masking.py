@@ -58,7 +58,7 @@ def test_no_part_of_a_signature_is_left(echo: str) -> None:
         "a" * 300,
     ],
 )
-def test_other_texts_stay(text: str) -> None:
+def test_text_without_a_signature_is_unchanged(text: str) -> None:
     """Text that is not a signature is unchanged."""
     assert masked(text, signature=SIGNATURE) == text
 

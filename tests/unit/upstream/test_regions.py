@@ -18,7 +18,7 @@ RANGES = [
 
 
 @pytest.mark.parametrize(("region", "short", "long"), RANGES)
-def test_ranges(region: str, short: int, long: int) -> None:
+def test_sdkappids_belong_to_their_region(region: str, short: int, long: int) -> None:
     """Both ranges of a region, from the first to the last SDKAppID, belong to it."""
     for first in (short, long):
         assert [region_of(first), region_of(first + 9_999_999)] == [region, region]
@@ -47,14 +47,14 @@ def test_everything_else_is_china(sdkappid: int) -> None:
         ("riyadh", ("adminapiksa.im.qcloud.com",)),
     ],
 )
-def test_hosts(region: str, expected: tuple[str, ...]) -> None:
+def test_each_region_has_its_hosts(region: str, expected: tuple[str, ...]) -> None:
     """Each region has the hosts of the vendor's pages; without backups just the first."""
     assert region in REGION_NAMES
     assert hosts(region, backup=True) == expected
     assert hosts(region, backup=False) == expected[:1]
 
 
-def test_unknown_region() -> None:
+def test_an_unknown_region_is_rejected() -> None:
     """An unknown region is rejected with the names of the known ones."""
     with pytest.raises(ValueError, match="china, singapore"):
         hosts("atlantis", backup=True)
@@ -71,7 +71,7 @@ def test_unknown_region() -> None:
         ("riyadh", 1_730_000_000, "seoul"),
     ],
 )
-def test_contradiction(region: str, sdkappid: int, expected: str | None) -> None:
+def test_a_region_contradicted_by_the_sdkappid_is_found(region: str, sdkappid: int, expected: str | None) -> None:
     """A configured region is contradicted by a range that belongs to another, and by nothing else."""
     found = contradiction(region, sdkappid)
     assert found == (RegionContradiction(configured=region, expected=expected) if expected else None)
@@ -97,7 +97,7 @@ def test_contradiction(region: str, sdkappid: int, expected: str | None) -> None
         ),
     ],
 )
-def test_app(settings: AppSettings, backup_hosts: bool, expected: tuple[str, ...]) -> None:
+def test_a_base_url_comes_before_a_region(settings: AppSettings, backup_hosts: bool, expected: tuple[str, ...]) -> None:
     """A base URL comes before a region, a region before the range; only regions have backups."""
     app = upstream_app_of("shop", settings, backup_hosts=backup_hosts)
     assert app == UpstreamApp(name="shop", sdkappid=20_000_001, admin="a", hosts=expected)
@@ -119,7 +119,7 @@ def test_app(settings: AppSettings, backup_hosts: bool, expected: tuple[str, ...
         "https://[::1",
     ],
 )
-def test_no_base_url(base_url: str) -> None:
+def test_an_invalid_base_url_is_rejected(base_url: str) -> None:
     """An invalid base URL is rejected when the settings are read, not at the first call."""
     with pytest.raises(ValueError, match=r".+"):
         upstream_app_of("shop", AppSettings(sdkappid=1, admin="a", base_url=base_url), backup_hosts=True)

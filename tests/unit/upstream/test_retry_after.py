@@ -32,7 +32,7 @@ NOW_S = 784_111_777.0  # Sun, 06 Nov 1994 08:49:37 GMT
         ("Sun, 99 Nov 1994 08:49:47 GMT", None),
     ],
 )
-def test_both_forms(field: str, expected: float | None) -> None:
+def test_seconds_and_dates_are_read(field: str, expected: float | None) -> None:
     """Seconds or a date, a day at most; an unreadable value is ignored."""
     assert retry_after_s(field, now_s=NOW_S) == expected
 

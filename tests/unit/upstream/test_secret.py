@@ -14,7 +14,7 @@ def app_settings(*, secret_file: str | None = None, secret_env: str | None = Non
 
 
 @pytest.mark.parametrize("written", ["abc", "abc\n", "abc\r\n"])
-def test_line_end(tmp_path: Path, written: str) -> None:
+def test_a_trailing_line_end_is_ignored(tmp_path: Path, written: str) -> None:
     """A line end after the secret is no part of it, in a file and in the environment."""
     file = tmp_path / "secret"
     file.write_bytes(written.encode())
@@ -22,7 +22,7 @@ def test_line_end(tmp_path: Path, written: str) -> None:
     assert EnvironmentSecret("S", {"S": written}).read(0.0) == b"abc"
 
 
-def test_changed_file(tmp_path: Path) -> None:
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     """A rewritten file is picked up, but checked at most once a second."""
     file = tmp_path / "secret"
     file.write_text("one")
@@ -33,7 +33,7 @@ def test_changed_file(tmp_path: Path) -> None:
     assert secret.read(11.0) == b"three"
 
 
-def test_same_size_and_time(tmp_path: Path) -> None:
+def test_a_file_replaced_with_the_same_size_and_time_is_read_again(tmp_path: Path) -> None:
     """A file replaced by another of the same size and time is picked up: it is another inode."""
     file, other = tmp_path / "secret", tmp_path / "other"
     file.write_text("one")
@@ -46,7 +46,7 @@ def test_same_size_and_time(tmp_path: Path) -> None:
     assert secret.read(1.0) == b"two"
 
 
-def test_swapped_link(tmp_path: Path) -> None:
+def test_a_swapped_link_is_followed(tmp_path: Path) -> None:
     """A secret behind a chain of links, one of which is swapped as Kubernetes does it, is picked up."""
     for name, value in (("v1", "one"), ("v2", "two")):
         (tmp_path / name).mkdir()
@@ -60,7 +60,7 @@ def test_swapped_link(tmp_path: Path) -> None:
     assert secret.read(1.0) == b"two"
 
 
-def test_clock_steps_back(tmp_path: Path) -> None:
+def test_a_changed_file_is_read_again_after_the_clock_steps_back(tmp_path: Path) -> None:
     """A clock that steps back does not keep a changed file from being seen."""
     file = tmp_path / "secret"
     file.write_text("one")
@@ -94,7 +94,7 @@ def test_a_missing_or_empty_file_keeps_the_last_secret(tmp_path: Path) -> None:
         (b"x" * 5000, "longer than 4096 bytes"),
     ],
 )
-def test_unusable(tmp_path: Path, content: bytes, text: str) -> None:
+def test_an_unusable_secret_is_reported_without_its_content(tmp_path: Path, content: bytes, text: str) -> None:
     """An unusable secret is reported with its location and without its content."""
     file = tmp_path / "secret"
     file.write_bytes(content)
@@ -114,13 +114,13 @@ def test_unusable(tmp_path: Path, content: bytes, text: str) -> None:
         (app_settings(secret_env="SET", secret_file="/nowhere/secret"), "both set"),
     ],
 )
-def test_missing(settings: AppSettings, text: str) -> None:
+def test_a_missing_secret_is_reported(settings: AppSettings, text: str) -> None:
     """A missing secret is reported with the location where it was expected."""
     with pytest.raises(SecretMissing, match=text):
         secret_of(settings, {"EMPTY": "\n", "SET": "abc"})
 
 
-def test_environment() -> None:
+def test_a_secret_is_read_from_the_environment() -> None:
     """A secret is read from the environment variable that the settings name."""
     assert secret_of(app_settings(secret_env="SET"), {"SET": "abc"}).read(0.0) == b"abc"
 

@@ -22,12 +22,12 @@ class ChangingSecret:
 @pytest.mark.parametrize(
     ("valid_s", "after_s"), [(300, 270.0), (3000, 2700.0), (3600, 3300.0), (86_400 * 60, 86_400 * 60 - 300.0)]
 )
-def test_renew_after(valid_s: int, after_s: float) -> None:
+def test_a_signature_is_renewed_before_it_expires(valid_s: int, after_s: float) -> None:
     """A signature is used until a tenth of its time is left, but no longer than until five minutes are left."""
     assert renew_after_s(valid_s) == after_s
 
 
-def test_signs_once() -> None:
+def test_a_signature_is_reused_until_it_is_renewed() -> None:
     """One signature serves until shortly before its end; then the next is made."""
     signer = Signer(APP, ChangingSecret(), valid_s=3600)
     first = signer.current(1000.0)
@@ -37,14 +37,14 @@ def test_signs_once() -> None:
     assert second.text != first.text
 
 
-def test_clock_steps_back() -> None:
+def test_a_signature_dated_in_the_future_is_not_used() -> None:
     """A signature that is dated in the future, because the clock stepped back, is not used."""
     signer = Signer(APP, ChangingSecret(), valid_s=3600)
     first = signer.current(1000.0)
     assert signer.current(999.0).number > first.number
 
 
-def test_forget() -> None:
+def test_a_forgotten_signature_is_not_used_again() -> None:
     """A forgotten signature is not used again, and forgetting it late does not touch its successor."""
     signer = Signer(APP, ChangingSecret(), valid_s=3600)
     first = signer.current(1000.0)
@@ -55,7 +55,7 @@ def test_forget() -> None:
     assert signer.current(1002.0) is second
 
 
-def test_changed_secret() -> None:
+def test_a_changed_secret_changes_the_signature() -> None:
     """A changed secret changes the signature and the fingerprint at once; an unchanged one keeps the fingerprint."""
     secret = ChangingSecret()
     signer = Signer(APP, secret, valid_s=3600)

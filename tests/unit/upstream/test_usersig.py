@@ -31,7 +31,7 @@ def fields_of(signature: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(("given", "mac"), VECTORS)
-def test_vectors(given: tuple[int, bytes, str, int, int], mac: str) -> None:
+def test_signatures_match_those_of_the_vendors_signers(given: tuple[int, bytes, str, int, int], mac: str) -> None:
     """A signature's fields are those that the vendor's signers make of the same input."""
     sdkappid, key, admin, valid_s, issued_at_s = given
     signature = sign(sdkappid=sdkappid, admin=admin, key=key, issued_at_s=issued_at_s, valid_s=valid_s)
@@ -45,13 +45,13 @@ def test_vectors(given: tuple[int, bytes, str, int, int], mac: str) -> None:
     }
 
 
-def test_whole_signature_of_the_vendor() -> None:
+def test_a_signature_of_the_vendor_decodes_to_our_fields() -> None:
     """A whole signature made by the vendor's signer decodes to the same fields as ours."""
     ours = sign(sdkappid=1400000000, admin="xiaojun", key=KEY, issued_at_s=1600000000, valid_s=15552000)
     assert fields_of(VENDORS_OWN) == fields_of(ours)
 
 
-def test_alphabet() -> None:
+def test_a_signature_needs_no_escaping() -> None:
     """No signature holds a character that a query string would have to escape."""
     allowed = set(string.ascii_letters + string.digits + "*-_")
     for second in range(200):

@@ -26,7 +26,7 @@ from service.upstream.verdicts import RetryVerdict, explain, verdict
         (UpstreamError("something else", app="shop"), RetryVerdict.NEVER),
     ],
 )
-def test_verdict(error: UpstreamError, expected: RetryVerdict) -> None:
+def test_only_transient_failures_are_retried(error: UpstreamError, expected: RetryVerdict) -> None:
     """Timeouts, 5xx and broken connections are tried again; a whole answer that can't be read is not."""
     assert verdict(error) is expected
 
@@ -42,7 +42,7 @@ def test_verdict(error: UpstreamError, expected: RetryVerdict) -> None:
         (UpstreamError("something else", app="shop"), "something else"),
     ],
 )
-def test_explain(error: UpstreamError, words: str) -> None:
+def test_an_explanation_names_what_happened_and_where_to_look(error: UpstreamError, words: str) -> None:
     """The explanation names what happened and where to look."""
     assert words in explain(error)
 

@@ -41,7 +41,7 @@ CHOICES: list[tuple[bytes | None, str | None]] = [
 
 
 @pytest.mark.parametrize(("field", "chosen"), CHOICES)
-def test_choice(field: bytes | None, chosen: str | None) -> None:
+def test_the_highest_weight_wins(field: bytes | None, chosen: str | None) -> None:
     """The highest weight wins, taken from the most specific range; of equals the first; unreadable parts are
     ignored."""
     assert choose_media_type(field, (JSON, LINES)) == chosen

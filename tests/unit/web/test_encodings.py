@@ -48,7 +48,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("field", "coding", "takes_identity"), CASES)
-def test_choice(field: bytes | None, coding: str | None, takes_identity: bool) -> None:
+def test_the_preferred_coding_is_chosen(field: bytes | None, coding: str | None, takes_identity: bool) -> None:
     """Each field gives the coding that it names best, and says whether a plain body would do."""
     choice = choose_encoding(field, BOTH)
     assert (choice.coding, choice.takes_identity) == (coding, takes_identity)
@@ -60,7 +60,7 @@ def test_a_coding_that_is_not_installed_is_never_chosen() -> None:
     assert choose_encoding(b"zstd", ("gzip",)).coding is None
 
 
-def test_small_bodies() -> None:
+def test_small_bodies_are_sent_uncompressed() -> None:
     """A small body is sent uncompressed, unless the caller does not accept that."""
     encodings = Encodings(compressors(), max_bytes=1000)
     assert encodings.choose(b"gzip", body_bytes=1023) is None
@@ -68,7 +68,7 @@ def test_small_bodies() -> None:
     assert encodings.choose(b"gzip, identity;q=0", body_bytes=10) == "gzip"
 
 
-def test_compressed_once() -> None:
+def test_a_body_is_compressed_once() -> None:
     """The same body is compressed once, and decompresses to the original."""
     body = b"task " * 1000
     compressed: list[bytes] = []
@@ -79,7 +79,7 @@ def test_compressed_once() -> None:
     assert gzip.decompress(made[0]) == body
 
 
-def test_bounded_in_bytes() -> None:
+def test_the_least_recently_used_body_is_evicted() -> None:
     """Two bodies of 100 bytes fit into 250; the least recently used one makes room for a third."""
     compressed: list[bytes] = []
     encodings = Encodings({"gzip": lambda body: compressed.append(body) or body}, max_bytes=250)

@@ -154,7 +154,7 @@ def test_a_stream_can_be_continued_where_it_ended(tasks: list[SandboxTask], cut:
     assert rest == everything[read:]
 
 
-def test_the_number_of_calls_for_a_long_range() -> None:
+def test_a_long_range_costs_one_call_for_each_block() -> None:
     """One call for each block, and one for each part without a task; skipped parts cost one call each."""
     query = Query(app="shop", since=At(epoch_s=BEGIN_S), until=At(epoch_s=BEGIN_S + 30 * DAY_S), sort=Sort.SCHEDULED)
     parts = query_parts(query, now_s=NOW_S, align_s=60, longest_s=DAYS * DAY_S)

@@ -15,7 +15,7 @@ from service.web.problems.from_errors import retry_after
         (BudgetNote(calls=5, window_s=1.5, free=9, reset_s=-3.0), b'"shop";q=5;w=2', b'"shop";r=5;t=0'),
     ],
 )
-def test_whole_numbers(note: BudgetNote, policy: bytes, state: bytes) -> None:
+def test_fields_have_whole_seconds(note: BudgetNote, policy: bytes, state: bytes) -> None:
     """Fields hold whole seconds, rounded up, within their bounds."""
     assert ratelimit("shop", note) == ((b"ratelimit-policy", policy), (b"ratelimit", state))
 
@@ -23,6 +23,6 @@ def test_whole_numbers(note: BudgetNote, policy: bytes, state: bytes) -> None:
 @pytest.mark.parametrize(
     ("seconds", "field"), [(0, 1), (-5, 1), (1, 1), (1.001, 2), (float("inf"), 86_400), (float("nan"), 86_400)]
 )
-def test_retry_after(seconds: float, field: int) -> None:
+def test_retry_after_is_a_whole_number(seconds: float, field: int) -> None:
     """`Retry-After` is a whole number from 1 second to a day, and never earlier than meant."""
     assert retry_after(seconds) == field

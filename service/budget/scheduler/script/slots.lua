@@ -107,6 +107,24 @@ local function next_at(count, urgent)
   return at
 end
 
+-- Take all slots from now: calls may have been made outside of this budget.
+local function take_all_slots()
+  for _, slot in ipairs(S.slots) do
+    if pending(slot) then refund(slot) end
+    slot[TURN] = 0 -- no `done` may free it sooner
+    slot[FREE_AT] = math.max(slot[FREE_AT], now + TAKEN)
+  end
+end
+
+-- Return how many slots have rested, without the time that turns are given ahead.
+local function rested_slots()
+  local rested = 0
+  for _, slot in ipairs(S.slots) do
+    if not pending(slot) and slot[FREE_AT] <= now then rested = rested + 1 end
+  end
+  return rested
+end
+
 -- Remove those that are free latest: the others continue if replicas with different numbers of slots take turns.
 local function spare_slot()
   local best

@@ -64,6 +64,7 @@ local function must_be_sane()
     and is_number(S.held, 0, math.max(TRANSIT, 60000)) and is_number(S.pause_until, 0, S.now + PAUSE_MAX)
     and type(S.reason) == 'string'
   for at = 1, S.sums and CHECK_AT or 0 do sane = sane and is_number(S.sums[at], 0, 2 ^ 53) end
+  if S.sums then sane = sane and S.sums[CHECK_AT] <= S.now + CHECK_EVERY end
   for _, slot in ipairs(S.slots) do sane = sane and is_sane_slot(slot) end
   if not sane then error('a number that makes no sense in the state') end
 end

@@ -52,18 +52,43 @@ local function grant(wish)
   end
 end
 
+-- Return this replica's unused turns, and how many of the blocks that wait there are without one: all of them, and those
+-- not in the background.
+local function own_turns(count, urgent)
+  local turns, held = {}, {}
+  for _, slot in ipairs(S.slots) do
+    if pending(slot) and slot[REPLICA] == replica then
+      turns[#turns + 1] = { slot[TURN], slot[CALLER], math.max(0, slot[USABLE_AT] - now) }
+      held[slot[CALLER]] = (held[slot[CALLER]] or 0) + 1
+    end
+  end
+  for name, number_held in pairs(held) do
+    local share = share_on(shares_of(name), replica)
+    if share then
+      local used = math.min(share[S_COUNT], number_held)
+      count = count - used
+      if not share[S_BACKGROUND] then urgent = urgent - used end
+    end
+  end
+  return turns, count, urgent
+end
+
+-- Return the answer to a tick: the replica's turns, and when it should tick again.
+local function ticked(count, urgent, seen, begun)
+  local turns, left, urgent_left = own_turns(count, urgent)
+  local waits = math.max(pressing(urgent_left, left), seen and pressing(seen.urgent, seen.count) or 0)
+  local due = next_at(waits, urgent_left > 0) - AHEAD - now
+  local pause = math.max(0, S.pause_until - now)
+  return { turns, left > 0 and math.max(0, due) or -1, rested_slots(), pause, pause > 0 and S.reason or '',
+    begun or { '' }, seen and seen.board }
+end
+
 -- `wish`: the id that its turn is to get, its caller, begin's other arguments, whether it is in the background, and the
 -- turns that the replica uses.
 local function tick(returned, quiet, wants_board, count, urgent, whole, number, _, wish)
   for _, turn in ipairs(returned) do return_turn(turn) end
   local is_latest = take_report(count, whole, number)
-  if quiet then
-    for _, slot in ipairs(S.slots) do
-      if pending(slot) then refund(slot) end
-      slot[TURN] = 0 -- no `done` may free it sooner
-      slot[FREE_AT] = math.max(slot[FREE_AT], now + TAKEN)
-    end
-  end
+  if quiet then take_all_slots() end
   if not is_latest then wish = nil end
   local seen
   local begun = wish and grant(wish)
@@ -76,35 +101,12 @@ local function tick(returned, quiet, wants_board, count, urgent, whole, number, 
       end
     end
   end
-  local turns, held, free, left = {}, {}, 0, count
   if begun then
-    left = left - 1
+    count = count - 1
     if not wish[6] then urgent = urgent - 1 end
-    if left == 0 then add_to_sum(REPORTS, -redis.call('HDEL', KEYS[3], replica)) end
+    if count == 0 then add_to_sum(REPORTS, -redis.call('HDEL', KEYS[3], replica)) end
   end
-  for _, slot in ipairs(S.slots) do
-    if pending(slot) then
-      if slot[REPLICA] == replica then
-        turns[#turns + 1] = { slot[TURN], slot[CALLER], math.max(0, slot[USABLE_AT] - now) }
-        held[slot[CALLER]] = (held[slot[CALLER]] or 0) + 1
-      end
-    elseif slot[FREE_AT] <= now then
-      free = free + 1
-    end
-  end
-  for name, number_held in pairs(held) do
-    local share = share_on(shares_of(name), replica)
-    if share then
-      local used = math.min(share[S_COUNT], number_held)
-      left = left - used
-      if not share[S_BACKGROUND] then urgent = urgent - used end
-    end
-  end
-  local waits = math.max(pressing(urgent, left), seen and pressing(seen.urgent, seen.count) or 0)
-  local due = next_at(waits, urgent > 0) - AHEAD - now
-  local pause = math.max(0, S.pause_until - now)
-  return { turns, left > 0 and math.max(0, due) or -1, free, pause, pause > 0 and S.reason or '',
-    begun or { '' }, seen and seen.board }
+  return ticked(count, urgent, seen, begun)
 end
 
 local function done(turn, block, pause_ms, reason, took)
