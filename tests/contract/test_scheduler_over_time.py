@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import redis
 
-from service.budget.scheduler.interfaces import Beginning, Rules, Ticked, TickRequest, WaitingCount
+from service.budget.scheduler.interfaces import Beginning, Rules, Ticked, TickRequest
 from service.budget.scheduler.policy.state import Reading
 from service.budget.scheduler.shared import RedisScheduler
 from tests.contract.scheduler_world import StoreHere, run, server
@@ -39,9 +39,9 @@ class InRedis:
             )
         return self._replicas[replica]
 
-    def tick(self, reading: Reading, replica: str, waiting: tuple[WaitingCount, ...], **how: Any) -> Ticked:
+    def tick(self, reading: Reading, replica: str, request: TickRequest) -> Ticked:
         """See `Policy.tick`."""
-        return run(self._of(replica, reading).tick(TickRequest(waiting=waiting, **how)))
+        return run(self._of(replica, reading).tick(request))
 
     def begin(self, reading: Reading, replica: str, turn: int, *, block: str, known: bytes, stored: bytes) -> Beginning:
         """See `Policy.begin`; nothing is stored in this scenario."""

@@ -85,11 +85,7 @@ class ModelScheduler:
             return self._server.policy.tick(
                 reading,
                 self._replica,
-                request.waiting,
-                returned=request.returned,
-                quiet=request.quiet,
-                wants_board=request.wants_board,
-                wish=wish,
+                request,
                 stored=b"" if wish is None else self._server.redis.peek(wish.block)[:HEAD_BYTES],
             )
 

@@ -46,12 +46,8 @@ class LocalScheduler:
         ticked = self._policy.tick(
             self._reading(now_ms),
             self._replica,
-            request.waiting,
+            request,
             changed=None if changes.whole else frozenset(row.caller for row in changes.rows),
-            returned=request.returned,
-            quiet=request.quiet,
-            wants_board=request.wants_board,
-            wish=wish,
             stored=b"" if wish is None else self._head(wish.block),
         )
         wait_ms = self._answered(now_ms)

@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
-from service.budget.scheduler.interfaces import Begun, Rules, WaitingCount
+from service.budget.scheduler.interfaces import Begun, Rules, TickRequest, WaitingCount
 from service.budget.scheduler.policy.state import Reading
 from service.budget.scheduler.policy.steps import Policy
 from service.budget.scheduler.server_clock import ServerClock
@@ -94,9 +94,7 @@ class Simulation:
             for caller, line in self.lines[replica].items()
             if line
         )
-        ticked = self.policy.tick(
-            self._reading(replica, sent), replica, rows, returned=(), quiet=False, wants_board=False
-        )
+        ticked = self.policy.tick(self._reading(replica, sent), replica, TickRequest(waiting=rows))
         back = self._answered(replica, sent)
         for turn in ticked.turns:
             if turn.id not in self._using:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.budget.line.line import estimate_wait_ms
-from service.budget.scheduler.interfaces import Begun, Board, Rank, Rules, WaitingCount
+from service.budget.scheduler.interfaces import Begun, Board, Rank, Rules, TickRequest, WaitingCount
 from service.budget.scheduler.policy.state import Reading
 from service.budget.scheduler.policy.steps import Policy
 
@@ -41,7 +41,7 @@ class Alone:
             WaitingCount(caller=caller, weight=self.weights[caller], count=count, waited_ms=0)
             for caller, count in self.waiting.items()
         )
-        ticked = self.policy.tick(self.read(), "r", rows, returned=(), quiet=False, wants_board=board)
+        ticked = self.policy.tick(self.read(), "r", TickRequest(waiting=rows, wants_board=board))
         begun = []
         for turn in ticked.turns:
             answer = self.policy.begin(self.read(), "r", turn.id, block=str(turn.id), known=b"", stored=b"")

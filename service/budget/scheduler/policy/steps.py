@@ -8,8 +8,8 @@ from service.budget.scheduler.interfaces import (
     Lapsed,
     Paused,
     Ticked,
+    TickRequest,
     Turn,
-    WaitingCount,
     Wish,
 )
 from service.budget.scheduler.policy.callers import Demand
@@ -40,13 +40,9 @@ class Policy(BudgetState):
         self,
         reading: Reading,
         replica: str,
-        waiting: tuple[WaitingCount, ...],
+        request: TickRequest,
         *,
-        returned: tuple[int, ...],
-        quiet: bool,
-        wants_board: bool,
         changed: frozenset[str] | None = None,
-        wish: Wish | None = None,
         stored: bytes = b"",
     ) -> Ticked:
         """See `Scheduler.tick`. Callers not in `changed` keep their time of entry; None means that all have changed.
@@ -54,18 +50,18 @@ class Policy(BudgetState):
         `stored` is the head of the wish's block as stored now, b"" for none.
         """
         settle(self, reading)
-        for turn in returned:
+        for turn in request.returned:
             return_turn(self, turn, replica)
-        report = take_report(self, replica, waiting, changed)
-        if quiet:
+        report = take_report(self, replica, request.waiting, changed)
+        if request.quiet:
             take_all_slots(self)
-        begun = _grant(self, wish, replica, stored=stored)
+        begun = _grant(self, request.wish, replica, stored=stored)
         seen = None
-        if wants_board or (report and may_give(self)):
-            seen, begun = _give_due(self, wish, replica, begun, stored=stored)
+        if request.wants_board or (report and may_give(self)):
+            seen, begun = _give_due(self, request.wish, replica, begun, stored=stored)
         if begun is not None and not any(row.count for row in report.values()):
             del self.reports[replica]
-        return self._ticked(replica, report, seen, begun, wants_board=wants_board)
+        return self._ticked(replica, report, seen, begun, wants_board=request.wants_board)
 
     def _ticked(
         self,
