@@ -102,9 +102,10 @@ def _used(*, replicas: int, callers: int, way_s: tuple[float, float], seed: int)
 )
 def test_a_backlog_uses_the_budget_however_long_the_way_to_redis_is(way_s: tuple[float, float], least: float) -> None:
     """Turns begin while their slots still rest, by two ways ahead: 95% with 0 to 80 ms each way, and never over."""
+    fleets = ((1, 1), (1, 10), (4, 1), (4, 5), (8, 20)) * 2  # the mean of five depends on their seeds
     used = [
         _used(replicas=replicas, callers=callers, way_s=way_s, seed=seed)
-        for seed, (replicas, callers) in enumerate(((1, 1), (1, 10), (4, 1), (4, 5), (8, 20)))
+        for seed, (replicas, callers) in enumerate(fleets)
     ]
     assert sum(used) / len(used) >= least, used
     assert min(used) >= least - 0.01, used

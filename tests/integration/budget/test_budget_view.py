@@ -28,7 +28,7 @@ def settings(sandbox: Sandbox, server: Server, budget: BudgetSettings) -> Settin
         for name in ("reports", "bulk", "boss")
     }
     return Settings(
-        apps={"shop": entry}, callers=callers, redis=RedisSettings(url=server.url, timeout_s=0.1), budget=budget
+        apps={"shop": entry}, callers=callers, redis=RedisSettings(url=server.url, timeout_s=0.5), budget=budget
     )
 
 

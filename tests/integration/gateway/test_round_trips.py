@@ -16,6 +16,7 @@ from tests.integration.gateway.started import started
 from tests.servers import Server
 
 WINDOW_S = 0.2
+FRESH_S = 2.0
 MISS = ["read", "budget", "store", "budget"]
 """Look the block up; take the turn and begin; store the block with the end of its list, counted for its caller, and
 where its tasks are; end the fetch."""
@@ -78,7 +79,7 @@ async def gateways(valkey: Server) -> AsyncIterator[Gateways]:
     async with AsyncExitStack() as stack:
         sandbox = await stack.enter_async_context(sandbox_upstream(SandboxOptions(window_s=WINDOW_S)))
         budget = BudgetSettings(calls=5, window_s=WINDOW_S, transit_s=0.1)
-        cache = CacheSettings(fresh_s=1.0, settled_s=1.0, stale_while_revalidate_s=600)
+        cache = CacheSettings(fresh_s=FRESH_S, settled_s=FRESH_S, stale_while_revalidate_s=600)
         clients = [await started(stack, valkey, sandbox, budget=budget, cache=cache) for _ in range(2)]
         reader, writer = await asyncio.open_connection("127.0.0.1", valkey.port)
         stack.callback(writer.close)
@@ -124,7 +125,7 @@ async def test_joining_a_fetch_of_another_replica_takes_three(gateways: Gateways
 async def test_a_stale_answer_takes_one(gateways: Gateways) -> None:
     """The block is read once more, in case another replica has renewed it; its renewal is in the background."""
     await gateways.page(q="stale")
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(FRESH_S)
     await gateways.settled()
     assert "detail=renewing" in await gateways.page(q="stale", cache_control="max-stale=600")
     assert await gateways.made() == MISS

@@ -40,7 +40,7 @@ class Replicas:
             self.server,
             self.sandbox,
             budget=BudgetSettings(
-                window_s=WINDOW_S, get_window_s=WINDOW_S, transit_s=0.3, attempts=1, wait_default_s=20.0
+                window_s=WINDOW_S, get_window_s=WINDOW_S, transit_s=1.0, attempts=1, wait_default_s=20.0
             ),
             cache=CacheSettings(**({"ahead": False, "stale_while_revalidate_s": 0.0} | cache)),
             operator=True,

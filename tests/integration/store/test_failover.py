@@ -214,8 +214,8 @@ async def test_a_dead_node_takes_only_its_slots(own_cluster: Cluster) -> None:
 
 async def test_a_dead_cluster_is_unreachable(own_cluster: Cluster) -> None:
     """With all nodes dead, calls fail soon, for a store that knew them and for one that did not."""
-    known = RedisStore(RedisSettings(url=own_cluster.url, mode="cluster", timeout_s=1.0))
-    fresh = RedisStore(RedisSettings(url=own_cluster.url, mode="cluster", timeout_s=1.0))
+    known = RedisStore(RedisSettings(url=own_cluster.url, mode="cluster", timeout_s=3.0))
+    fresh = RedisStore(RedisSettings(url=own_cluster.url, mode="cluster", timeout_s=3.0))
     await known.get(KEY)
     for server in own_cluster.servers:
         server.kill()
