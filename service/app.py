@@ -17,7 +17,7 @@ from service.cache.purge import Purge
 from service.cache.redis_blocks import RedisBlocks
 from service.cache.sequential_reads import SequentialReads
 from service.cache.task_places import TaskPlaces
-from service.configuration.live import LiveSettings, lifetimes_of
+from service.configuration.live import LiveSettings
 from service.configuration.start_files import passwords_of, proxy_password_of
 from service.gateway.gateway import Gateway
 from service.gateway.list_calls import ListCalls
@@ -87,7 +87,7 @@ def create_app(
         on_call=signals.on_store_call,
     )
     clock = SharedClock(store, prefix=settings.redis.prefix)
-    lifetimes = lifetimes_of(settings.cache)
+    lifetimes = settings.cache.lifetimes
     cache = RedisBlocks(store, prefix=settings.redis.prefix, block_size=settings.cache.block_size)
     memory = MemoryBlocks(max_bytes=settings.cache.memory_bytes, clock=time.monotonic)
     places = TaskPlaces(store, prefix=settings.redis.prefix)

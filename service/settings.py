@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from service.model.freshness import Lifetimes
+
 Name = Annotated[
     str,
     Meta(
@@ -91,6 +93,17 @@ class CacheSettings(_Section, frozen=True, kw_only=True):
     answers_bytes: Annotated[int, Meta(ge=0)] = 16 * 1024 * 1024
     caller_blocks_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
     ahead: bool = True
+
+    @property
+    def lifetimes(self) -> Lifetimes:
+        """Return how long stored blocks may be served."""
+        return Lifetimes(
+            fresh_s=self.fresh_s,
+            settled_s=self.settled_s,
+            refusal_s=self.refusal_s,
+            stale_while_revalidate_s=self.stale_while_revalidate_s,
+            stale_if_error_s=self.stale_if_error_s,
+        )
 
 
 class RedisSettings(_Section, frozen=True, kw_only=True):

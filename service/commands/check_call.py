@@ -10,10 +10,10 @@ from typing import Generic, TypeVar
 
 from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, TooLong
 from service.budget.line.line import Line
+from service.budget.scheduler.rules import rules_of
 from service.budget.scheduler.shared import RedisScheduler
 from service.commands.check_app import CheckedCall, Finding, MakeCall, NotCalled, check_app
 from service.configuration.start_files import passwords_of, proxy_password_of
-from service.gateway.served_call_factory import rules_of
 from service.model.blocks import NOTHING, CachedBlock
 from service.model.calls import CallKind, budget_name
 from service.model.errors import StoreUnavailable, UpstreamError

@@ -11,7 +11,7 @@ from service.callers.authenticator import Authenticator
 from service.callers.table import ANONYMOUS, UNKNOWN, table_of
 from service.configuration.watch import ConfigurationWatcher, OnReload
 from service.model.freshness import Lifetimes
-from service.settings import CacheSettings, ServiceAccountSettings, Settings
+from service.settings import ServiceAccountSettings, Settings
 from service.web.settings import web_settings
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class LiveSettings:
         self._follow(issuer)
         self._tokens = tokens
         for set_lifetimes in self._set_lifetimes:
-            set_lifetimes(lifetimes_of(settings.cache))
+            set_lifetimes(settings.cache.lifetimes)
         self._forget()
 
     @asynccontextmanager
@@ -126,14 +126,3 @@ def _source_of(tokens: ServiceAccountSettings | None) -> tuple[str | None, ...]:
 
 def _nothing() -> None:
     """Do nothing."""
-
-
-def lifetimes_of(cache: CacheSettings) -> Lifetimes:
-    """Return how long stored blocks may be served."""
-    return Lifetimes(
-        fresh_s=cache.fresh_s,
-        settled_s=cache.settled_s,
-        refusal_s=cache.refusal_s,
-        stale_while_revalidate_s=cache.stale_while_revalidate_s,
-        stale_if_error_s=cache.stale_if_error_s,
-    )

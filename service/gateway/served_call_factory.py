@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 
 from service.budget.line.line import Line
 from service.budget.scheduler.fallback import FallbackScheduler, notice_s
-from service.budget.scheduler.interfaces import Rules
+from service.budget.scheduler.rules import Rules, rules_of, window_s_of
 from service.budget.scheduler.shared import RedisScheduler
 from service.cache.block_cache import BlockCache
 from service.gateway.fetch import CallsUpstream, Fetching, Stoppable
 from service.gateway.served import ServedCall
 from service.model.calls import CallKind, budget_name
-from service.settings import AppSettings, BudgetSettings, Settings, UpstreamSettings
+from service.settings import Settings
 from service.store.interfaces import Store
 from service.upstream.apps import UpstreamApp
 from service.upstream.call_events import CallTracing, OnUpstreamCall
@@ -105,28 +105,6 @@ def sharing_of(settings: Settings, shared: RedisScheduler, *, app: str, rules: R
         max_replicas=settings.budget.max_replicas,
         grace_s=min(1.0, settings.budget.redis_grace_s / 2),
         notice_s=notice_s(settings.redis.timeout_s),
-    )
-
-
-def window_s_of(budget: BudgetSettings, kind: CallKind) -> float:
-    """Return the window of the budgets for calls of this kind."""
-    return budget.window_s if kind is CallKind.LIST else budget.get_window_s
-
-
-def rules_of(budget: BudgetSettings, app: AppSettings, upstream: UpstreamSettings, kind: CallKind) -> Rules:
-    """Return the rules of the app's budget for calls of this kind.
-
-    Other replicas give a fetch up once its call must have ended.
-    """
-    window_s = window_s_of(budget, kind)
-    calls = app.calls or budget.calls if kind is CallKind.LIST else app.get_calls or budget.get_calls
-    return Rules(
-        calls=calls,
-        window_ms=round(window_s * 1000),
-        transit_ms=round(budget.transit_s * 1000),
-        turn_lease_ms=round(budget.turn_lease_s * 1000),
-        ahead_ms=min(25, round(window_s * 250)),
-        fetch_lease_ms=round((upstream.call_timeout_s + budget.transit_s) * 1000),
     )
 
 

@@ -1,6 +1,7 @@
 """The budgets of an upstream that is as new as its Redis."""
 
-from service.budget.scheduler.interfaces import Rules, TickRequest
+from service.budget.scheduler.interfaces import TickRequest
+from service.budget.scheduler.rules import Rules
 from service.budget.scheduler.shared import RedisScheduler
 from service.model.calls import CallKind
 from service.model.errors import StoreUnavailable

@@ -61,14 +61,14 @@ class _OperatorRoutes:
         if scope["path"] in PROBES:
             await self._probes(scope, receive, send)
         elif scope["path"] != "/metrics":
-            await _send_all(send, refuse_plainly(404))
+            await _answer_operator(send, refuse_plainly(404))
         elif scope["method"] not in ("GET", "HEAD"):
             start, body = refuse_plainly(405)
-            await _send_all(send, (start | {"headers": ((b"allow", b"GET, HEAD"),)}, body))
+            await _answer_operator(send, (start | {"headers": ((b"allow", b"GET, HEAD"),)}, body))
         else:
             await self._metrics(scope, receive, send)
 
 
-async def _send_all(send: Send, messages: tuple[Message, ...]) -> None:
+async def _answer_operator(send: Send, messages: tuple[Message, ...]) -> None:
     for message in messages:
         await send(message)

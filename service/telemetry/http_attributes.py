@@ -15,7 +15,7 @@ USER_AGENT_MAX_CHARS = 256
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"))
 _PORTS = {"http": 80, "https": 443}
-_NO_ERRORS = PAGES | {STREAMED, HUNG_UP, None}
+_OUTCOMES_WITHOUT_ERROR_TYPE = PAGES | {STREAMED, HUNG_UP, None}
 
 
 def span_name(attributes: Mapping[str, object]) -> str:
@@ -73,7 +73,7 @@ def outcome_attributes(seen: RequestRecord) -> Attributes:
     }
     if labels.status >= 500:
         attributes["error.type"] = str(labels.status)
-    elif labels.status < 400 and labels.outcome not in _NO_ERRORS:
+    elif labels.status < 400 and labels.outcome not in _OUTCOMES_WITHOUT_ERROR_TYPE:
         attributes["error.type"] = labels.outcome
     return {name: value for name, value in attributes.items() if value is not None}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import make_asgi_app
 
 from service import __version__
-from service.gateway.served_call_factory import window_s_of
+from service.budget.scheduler.rules import window_s_of
 from service.model.calls import CallKind
 from service.observe.batch import OnRequestBatch
 from service.observe.request import RequestObserver

@@ -11,7 +11,8 @@ from typing import Any
 
 from service.budget.line.jobs import CallFailed, HeldSlot
 from service.budget.line.line import Line
-from service.budget.scheduler.interfaces import Rules, TickRequest, WaitingCount
+from service.budget.scheduler.interfaces import TickRequest, WaitingCount
+from service.budget.scheduler.rules import Rules
 from service.budget.scheduler.shared import RedisScheduler
 from service.model.blocks import CachedBlock
 from service.settings import RedisSettings

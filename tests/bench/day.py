@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from service.budget.scheduler.interfaces import Rules
+from service.budget.scheduler.rules import Rules
 from service.model.callers import Caller
 from service.model.errors import TaskgateError
 from service.model.freshness import CacheDirectives, Lifetimes

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import redis
 
-from service.budget.scheduler.interfaces import Rules, Scheduler, WaitingCount
+from service.budget.scheduler.interfaces import Scheduler, WaitingCount
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy.steps import Policy
+from service.budget.scheduler.rules import Rules
 from service.budget.scheduler.shared import RedisScheduler
 from tests.servers import VALKEY, Server
 

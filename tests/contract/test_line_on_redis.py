@@ -10,7 +10,7 @@ import pytest
 
 from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, TooLong
 from service.budget.line.line import Line
-from service.budget.scheduler.interfaces import Rules
+from service.budget.scheduler.rules import Rules
 from service.budget.scheduler.shared import RedisScheduler
 from service.model.blocks import NOTHING, CachedBlock
 from service.model.errors import UpstreamUnreachable

@@ -1,6 +1,7 @@
 """The guarantees of every scheduler: the same tests on the policy alone and on the script in a real Valkey."""
 
-from service.budget.scheduler.interfaces import Begun, Joined, Lapsed, Paused, Rules
+from service.budget.scheduler.interfaces import Begun, Joined, Lapsed, Paused
+from service.budget.scheduler.rules import Rules
 from tests.contract.scheduler_calls import QUIET, REST, TAKEN, awake, begin, done, tick
 from tests.contract.scheduler_world import RULES, World, row
 

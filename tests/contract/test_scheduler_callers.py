@@ -1,7 +1,8 @@
 """Who gets the next turn: callers, replicas and the background."""
 
-from service.budget.scheduler.interfaces import Begun, Rules
+from service.budget.scheduler.interfaces import Begun
 from service.budget.scheduler.policy.steps import Policy
+from service.budget.scheduler.rules import Rules
 from tests.contract.scheduler_calls import QUIET, REST, awake, begin, done, tick
 from tests.contract.scheduler_world import RULES, World, row
 

@@ -3,7 +3,8 @@
 import pytest
 import redis
 
-from service.budget.scheduler.interfaces import Begun, Lapsed, Rules, Scheduler, Ticked
+from service.budget.scheduler.interfaces import Begun, Lapsed, Scheduler, Ticked
+from service.budget.scheduler.rules import Rules
 from service.budget.scheduler.shared import RedisScheduler
 from tests.contract.scheduler_calls import QUIET, REST, awake, begin, done, tick
 from tests.contract.scheduler_world import RULES, StoreHere, World, row

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 import redis
 
-from service.budget.scheduler.interfaces import Beginning, Begun, Rules, Scheduler, Ticked, TickRequest
+from service.budget.scheduler.interfaces import Beginning, Begun, Scheduler, Ticked, TickRequest
+from service.budget.scheduler.rules import Rules
 from tests.contract.scheduler_calls import tick
 from tests.contract.scheduler_world import RULES, World, row
 from tests.windows import most_in_window

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import redis
 
-from service.budget.scheduler.interfaces import Beginning, Rules, Ticked, TickRequest
+from service.budget.scheduler.interfaces import Beginning, Ticked, TickRequest
 from service.budget.scheduler.policy.state import Reading
+from service.budget.scheduler.rules import Rules
 from service.budget.scheduler.shared import RedisScheduler
 from tests.contract.scheduler_world import StoreHere, run, server
 from tests.unit.budget.simulation import Simulation

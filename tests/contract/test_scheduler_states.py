@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from service.budget.scheduler.interfaces import FIRST_WISH, Begun, Rules, Ticked, TickRequest, Wish
+from service.budget.scheduler.interfaces import FIRST_WISH, Begun, Ticked, TickRequest, Wish
+from service.budget.scheduler.rules import Rules
 from tests.contract.scheduler_histories import (
     BACKGROUND,
     BLOCKS,

@@ -8,7 +8,8 @@ from zlib import crc32
 
 import msgspec
 
-from service.budget.scheduler.interfaces import Rules, TickRequest
+from service.budget.scheduler.interfaces import TickRequest
+from service.budget.scheduler.rules import Rules
 from service.budget.scheduler.shared import RedisScheduler
 from service.cache.codec import CorruptBlock, decode_value, encode_value
 from service.model.blocks import HEAD_BYTES, Block, MissingTask, RefusedQuery

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from service.budget.scheduler.rules import rules_of
 from service.configuration import load
-from service.gateway.served_call_factory import rules_of
 from service.model.calls import CallKind
 from service.sandbox.new_budgets import tick_once
 from service.store.redis_store import RedisStore

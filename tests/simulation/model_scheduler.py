@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
-from service.budget.scheduler.interfaces import Beginning, Begun, Rules, Ticked, TickRequest
+from service.budget.scheduler.interfaces import Beginning, Begun, Ticked, TickRequest
 from service.budget.scheduler.policy.state import Reading
 from service.budget.scheduler.policy.steps import Policy
+from service.budget.scheduler.rules import Rules
 from service.budget.scheduler.server_clock import ServerClock
 from service.model.blocks import HEAD_BYTES
 from service.model.calls import CallKind, budget_name

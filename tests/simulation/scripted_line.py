@@ -8,15 +8,10 @@ from structlog.testing import capture_logs
 
 from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, TooLong
 from service.budget.line.line import Line
-from service.budget.scheduler.interfaces import (
-    Beginning,
-    Rules,
-    Ticked,
-    TickRequest,
-    Wish,
-)
+from service.budget.scheduler.interfaces import Beginning, Ticked, TickRequest, Wish
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy.steps import Policy
+from service.budget.scheduler.rules import Rules
 from service.model.blocks import NOTHING, CachedBlock
 from service.model.errors import StoreUnavailable, UpstreamUnreachable
 from tests.queued_jobs import JobOfNothing, cached

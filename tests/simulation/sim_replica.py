@@ -8,7 +8,7 @@ from typing import Any
 
 from service.budget.line.line import Line
 from service.budget.scheduler.fallback import FallbackScheduler, notice_s
-from service.budget.scheduler.interfaces import Rules
+from service.budget.scheduler.rules import Rules
 from service.cache.block_cache import BlockCache
 from service.cache.memory_blocks import MemoryBlocks
 from service.cache.purge import Purge

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from service.budget.scheduler.interfaces import Rules
+from service.budget.scheduler.rules import Rules
 from service.model.callers import Caller
 from service.model.calls import CallKind
 from service.model.errors import CallsStopped

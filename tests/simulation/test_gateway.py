@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
-from service.budget.scheduler.interfaces import Rules
+from service.budget.scheduler.rules import Rules
 from service.model.errors import ShuttingDown, UnknownApp
 from service.model.freshness import CacheDirectives, StaleReason
 from service.model.pages import Forward, Source

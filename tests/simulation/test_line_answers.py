@@ -7,15 +7,7 @@ import pytest
 from service.budget.line.jobs import Fetched, TooLong
 from service.budget.line.line import Line
 from service.budget.line.turns import LOOK_S
-from service.budget.scheduler.interfaces import (
-    AlreadyStored,
-    Beginning,
-    Begun,
-    Joined,
-    Lapsed,
-    Paused,
-    TickRequest,
-)
+from service.budget.scheduler.interfaces import AlreadyStored, Beginning, Begun, Joined, Lapsed, Paused, TickRequest
 from service.model.blocks import CachedBlock
 from service.model.errors import StoreUnavailable, UpstreamUnreachable
 from tests.queued_jobs import cached, text_of

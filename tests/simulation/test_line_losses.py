@@ -7,10 +7,7 @@ import pytest
 from service.budget.line.jobs import CallFailed, Fetched
 from service.budget.line.line import Line
 from service.budget.line.turns import DONE_AGAIN_S
-from service.budget.scheduler.interfaces import (
-    Ticked,
-    TickRequest,
-)
+from service.budget.scheduler.interfaces import Ticked, TickRequest
 from service.model.errors import ShuttingDown, StoreUnavailable, UpstreamTimeout
 from tests.simulation.scripted_line import WAY_S, Block, Scripted, ask, in_a_line, now_s
 

@@ -9,18 +9,10 @@ from structlog.testing import capture_logs
 
 from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, TooLong
 from service.budget.line.line import Line
-from service.budget.scheduler.interfaces import (
-    AlreadyStored,
-    Beginning,
-    Joined,
-    Lapsed,
-    Paused,
-    Rules,
-    Ticked,
-    TickRequest,
-)
+from service.budget.scheduler.interfaces import AlreadyStored, Beginning, Joined, Lapsed, Paused, Ticked, TickRequest
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy.steps import Policy
+from service.budget.scheduler.rules import Rules
 from service.model.blocks import CachedBlock
 from service.model.errors import StoreUnavailable
 from tests.queued_jobs import JobOfNothing, cached

@@ -8,7 +8,7 @@ import pytest
 
 from service.budget.line.jobs import CallFailed, HeldSlot
 from service.budget.line.line import Line
-from service.budget.scheduler.interfaces import Rules
+from service.budget.scheduler.rules import Rules
 from service.model.blocks import CachedBlock
 from service.model.calls import CallKind
 from tests.queued_jobs import JobOfNothing, cached

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import pytest
 
-from service.budget.scheduler.interfaces import Rules
+from service.budget.scheduler.rules import Rules
 from service.model.callers import Caller
 from service.model.freshness import Lifetimes
 from service.model.queries import FromNow, Query, Sort, rfc3339

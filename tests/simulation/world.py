@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from structlog.testing import capture_logs
 
-from service.budget.scheduler.interfaces import Rules
+from service.budget.scheduler.rules import Rules
 from service.model.calls import CallKind, budget_name
 from service.model.freshness import Lifetimes
 from tests.simulation.faults import Faults

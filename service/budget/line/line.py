@@ -16,7 +16,8 @@ from service.budget.line.jobs import Fetched, Job, LineIsFull, TooLong
 from service.budget.line.queue import BlockState, Waiter
 from service.budget.line.turns import Turns
 from service.budget.line.waiters import Waiters
-from service.budget.scheduler.interfaces import Board, Rules, Scheduler, Ticked, TickRequest, WaitingCount
+from service.budget.scheduler.interfaces import Board, Scheduler, Ticked, TickRequest, WaitingCount
+from service.budget.scheduler.rules import Rules
 from service.model.errors import ShuttingDown, StoreUnavailable
 from service.model.origin import NOBODY, Origin
 

@@ -20,11 +20,11 @@ from service.budget.scheduler.interfaces import (
     Joined,
     Lapsed,
     Paused,
-    Rules,
     Scheduler,
     Turn,
     Wish,
 )
+from service.budget.scheduler.rules import Rules
 from service.model.errors import ShuttingDown, StoreUnavailable, UpstreamUnreachable
 from service.model.origin import Payer
 

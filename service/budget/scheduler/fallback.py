@@ -13,19 +13,11 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from service.budget.scheduler.interfaces import (
-    Beginning,
-    Begun,
-    Board,
-    Lapsed,
-    Rules,
-    Scheduler,
-    Ticked,
-    TickRequest,
-)
+from service.budget.scheduler.interfaces import Beginning, Begun, Board, Lapsed, Scheduler, Ticked, TickRequest
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.outage import Outage
 from service.budget.scheduler.policy.steps import Policy
+from service.budget.scheduler.rules import Rules
 from service.model.errors import StoreUnavailable
 
 PROBE_S = 0.5

@@ -8,7 +8,6 @@ import msgspec
 import structlog
 
 from service.budget.scheduler.interfaces import (
-    LARGEST,
     AlreadyStored,
     Beginning,
     Begun,
@@ -17,7 +16,6 @@ from service.budget.scheduler.interfaces import (
     Lapsed,
     Paused,
     Rank,
-    Rules,
     Ticked,
     TickRequest,
     Turn,
@@ -25,6 +23,7 @@ from service.budget.scheduler.interfaces import (
     Wish,
 )
 from service.budget.scheduler.report_changes import ReportChanges
+from service.budget.scheduler.rules import LARGEST, Rules
 from service.budget.scheduler.runs import ScriptRuns, random_run
 from service.budget.scheduler.server_clock import ServerClock, any_chance, monotonic_ms
 from service.model.blocks import HEAD_BYTES

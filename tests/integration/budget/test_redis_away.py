@@ -8,7 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, TooLong
 from service.budget.line.line import Line
 from service.budget.scheduler.fallback import FallbackScheduler, notice_s
-from service.budget.scheduler.interfaces import Rules, Scheduler
+from service.budget.scheduler.interfaces import Scheduler
+from service.budget.scheduler.rules import Rules
 from service.budget.scheduler.shared import RedisScheduler
 from service.model.blocks import CachedBlock
 from service.model.errors import StoreUnavailable, UpstreamUnreachable

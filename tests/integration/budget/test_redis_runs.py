@@ -12,7 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.budget.scheduler import shared as shared_scheduler
-from service.budget.scheduler.interfaces import Begun, Lapsed, Rules, Ticked, TickRequest, WaitingCount
+from service.budget.scheduler.interfaces import Begun, Lapsed, Ticked, TickRequest, WaitingCount
+from service.budget.scheduler.rules import Rules
 from service.budget.scheduler.shared import RedisScheduler
 from service.model.errors import StoreUnavailable
 from service.settings import RedisSettings

@@ -2,7 +2,8 @@
 
 import pytest
 
-from service.budget.scheduler.interfaces import Rules, TickRequest
+from service.budget.scheduler.interfaces import TickRequest
+from service.budget.scheduler.rules import Rules
 from service.budget.scheduler.shared import RedisScheduler
 from service.model.calls import CallKind
 from service.sandbox.errors import SandboxError

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from service.budget.line.jobs import Fetched
 from service.budget.line.line import Line
-from service.budget.scheduler.interfaces import Rules
+from service.budget.scheduler.rules import Rules
 from service.budget.scheduler.shared import RedisScheduler
 from service.cache.block_cache import BlockCache
 from service.cache.memory_blocks import MemoryBlocks

@@ -9,9 +9,10 @@ import msgspec
 
 from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, TooLong
 from service.budget.line.line import Line
-from service.budget.scheduler.interfaces import Beginning, Rules, Ticked, TickRequest
+from service.budget.scheduler.interfaces import Beginning, Ticked, TickRequest
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy.steps import Policy
+from service.budget.scheduler.rules import Rules
 from service.model.blocks import NOTHING, CachedBlock
 from service.model.errors import StoreUnavailable, UpstreamTimeout, UpstreamUnreachable
 from service.model.origin import FetchCost, Origin

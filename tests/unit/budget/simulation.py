@@ -7,9 +7,10 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
-from service.budget.scheduler.interfaces import Begun, Rules, TickRequest, WaitingCount
+from service.budget.scheduler.interfaces import Begun, TickRequest, WaitingCount
 from service.budget.scheduler.policy.state import Reading
 from service.budget.scheduler.policy.steps import Policy
+from service.budget.scheduler.rules import Rules
 from service.budget.scheduler.server_clock import ServerClock
 from tests.windows import most_in_window
 

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.budget.line.line import estimate_wait_ms
-from service.budget.scheduler.interfaces import Begun, Board, Rank, Rules, TickRequest, WaitingCount
+from service.budget.scheduler.interfaces import Begun, Board, Rank, TickRequest, WaitingCount
 from service.budget.scheduler.policy.state import Reading
 from service.budget.scheduler.policy.steps import Policy
+from service.budget.scheduler.rules import Rules
 
 RULES = Rules(calls=5, window_ms=1000, transit_ms=300, report_lease_ms=10_000)
 HELD_MS = 50

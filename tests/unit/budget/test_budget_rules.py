@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from service.budget.scheduler.interfaces import Rules, WaitingCount
+from service.budget.scheduler.interfaces import WaitingCount
+from service.budget.scheduler.rules import Rules
 
 
 @pytest.mark.parametrize(

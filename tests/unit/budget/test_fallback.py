@@ -14,7 +14,6 @@ from service.budget.scheduler.interfaces import (
     Begun,
     Board,
     Lapsed,
-    Rules,
     Ticked,
     TickRequest,
     Turn,
@@ -23,6 +22,7 @@ from service.budget.scheduler.interfaces import (
 )
 from service.budget.scheduler.local import LocalScheduler
 from service.budget.scheduler.policy.steps import Policy
+from service.budget.scheduler.rules import Rules
 from service.model.errors import StoreUnavailable
 
 RULES = Rules(calls=4, window_ms=1000, transit_ms=500)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.budget.scheduler.interfaces import Rules
+from service.budget.scheduler.rules import Rules
 from tests.unit.budget.simulation import Simulation
 
 RULES = Rules(calls=5, window_ms=1000, transit_ms=500)

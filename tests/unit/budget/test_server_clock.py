@@ -1,6 +1,6 @@
 """A replica's estimate of the server's time is never ahead of it, and its waits are never too short."""
 
-from service.budget.scheduler.interfaces import Rules
+from service.budget.scheduler.rules import Rules
 from service.budget.scheduler.server_clock import RECENT_MAX, ServerClock
 
 WINDOW_MS = 1_000

@@ -2,10 +2,11 @@
 
 import asyncio
 import hashlib
+import itertools
 from typing import Any
 
 from service.callers.authenticator import Authenticator
-from service.callers.issuer import KeySourceFailed
+from service.callers.issuer import KeySourceFailed, TokenIssuer
 from service.callers.table import table_of
 from service.settings import AppSettings, CallerSettings, RedisSettings, ServiceAccountSettings, Settings
 
@@ -62,6 +63,16 @@ class Clock:
 def bearer(credential: str) -> bytes:
     """The field that carries the credential."""
     return f"Bearer {credential}".encode()
+
+
+async def with_issuer(source: Held, clock: Clock) -> tuple[Authenticator, TokenIssuer]:
+    """An authenticator with the keys of an issuer that reads them again at each refresh."""
+    seconds = itertools.count(step=60)
+    issuer = TokenIssuer(source, refresh_s=300, clock=lambda: float(next(seconds)))
+    await issuer.refresh()
+    authenticator = Authenticator(table_of(settings()), issuer=issuer, clock=clock)
+    issuer.on_drop = authenticator.invalidate
+    return authenticator, issuer
 
 
 def keys_only(**callers: CallerSettings) -> Authenticator:

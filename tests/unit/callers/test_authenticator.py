@@ -1,7 +1,6 @@
 """Authentication: keys that expire, tokens valid and forged, and the effects of changes of the table."""
 
 import hashlib
-import itertools
 import statistics
 import time
 from typing import Any
@@ -10,12 +9,11 @@ import msgspec
 import pytest
 
 from service.callers.authenticator import Authenticator, bearer_of, is_credential
-from service.callers.issuer import TokenIssuer
 from service.callers.table import table_of
 from service.model.callers import Authenticated
 from service.model.errors import NotAllowed, Unauthenticated
 from service.settings import BudgetSettings, CallerSettings, KeySettings
-from tests.unit.callers.tables import NOW_S, Clock, Held, bearer, hashed, keys_only, settings
+from tests.unit.callers.tables import NOW_S, Clock, Held, bearer, hashed, keys_only, settings, with_issuer
 
 TODAY = "2025-06-15T15:06:40Z"
 EMPTY = hashlib.sha256(b"").hexdigest()
@@ -126,11 +124,8 @@ def test_authenticate_cached_returns_known_credentials(mint: Any, authenticator:
 async def test_authenticate_cached_forgets_revoked_credentials(mint: Any, clock: Clock) -> None:
     """A token is forgotten when the issuer drops its key, or when a new table has another issuer or lacks the
     caller."""
-    source, seconds = Held(mint.jwks()), itertools.count(step=60)
-    issuer = TokenIssuer(source, refresh_s=300, clock=lambda: float(next(seconds)))
-    await issuer.refresh()
-    authenticator = Authenticator(table_of(settings()), issuer=issuer, clock=clock)
-    issuer.on_drop = authenticator.invalidate
+    source = Held(mint.jwks())
+    authenticator, issuer = await with_issuer(source, clock)
     token = bearer(mint.token())
     known = settings().service_accounts
     assert known is not None

@@ -1,7 +1,6 @@
 """Service account tokens: forged and valid ones, and those that are verified already."""
 
 import base64
-import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +15,7 @@ from service.callers.table import UNKNOWN, table_of
 from service.callers.tokens import Token, TokenCache
 from service.model.errors import KeysUnavailable, NotAllowed, SigningKeyUnknown, Unauthenticated
 from service.settings import PolicySettings
-from tests.unit.callers.tables import NOW_S, Clock, Held, bearer, keys_only, settings
+from tests.unit.callers.tables import NOW_S, Clock, Held, bearer, keys_only, settings, with_issuer
 
 ATTACKS: dict[str, Callable[[Any], str]] = {
     "truncated": lambda mint: mint.token()[:-10],
@@ -118,11 +117,7 @@ def test_cached_tokens_are_bounded() -> None:
 async def test_a_dropped_signing_key_invalidates_cached_tokens(mint: Any, clock: Clock) -> None:
     """When the issuer has dropped a signing key, tokens signed with it are refused at once, cached or not."""
     source = Held(mint.jwks())
-    ticks = iter((0.0, 0.0, 60.0, 60.0))
-    issuer = TokenIssuer(source, refresh_s=300, clock=lambda: next(ticks))
-    await issuer.refresh()
-    authenticator = Authenticator(table_of(settings()), issuer=issuer, clock=clock)
-    issuer.on_drop = authenticator.invalidate
+    authenticator, issuer = await with_issuer(source, clock)
     token = bearer(mint.token())
     authenticator.identify(token)
     source.raw = mint.jwks(without="r")
@@ -133,11 +128,8 @@ async def test_a_dropped_signing_key_invalidates_cached_tokens(mint: Any, clock:
 
 async def test_a_replaced_signing_key_invalidates_cached_tokens(mint: Any, clock: Clock) -> None:
     """Another key under the same name is a different key: tokens signed by the old one are no longer valid."""
-    source, seconds = Held(mint.jwks()), itertools.count(step=60)
-    issuer = TokenIssuer(source, refresh_s=300, clock=lambda: float(next(seconds)))
-    await issuer.refresh()
-    authenticator = Authenticator(table_of(settings()), issuer=issuer, clock=clock)
-    issuer.on_drop = authenticator.invalidate
+    source = Held(mint.jwks())
+    authenticator, issuer = await with_issuer(source, clock)
     token = bearer(mint.token())
     authenticator.identify(token)
     other = {**json.loads(RSAAlgorithm.to_jwk(mint.other_rsa.public_key())), "kid": "r", "alg": "RS256", "use": "sig"}

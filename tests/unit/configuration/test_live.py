@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from service.configuration.live import LiveSettings, lifetimes_of
+from service.configuration.live import LiveSettings
 from service.model.errors import KeysUnavailable, TaskgateError, Unauthenticated
 from service.model.freshness import Lifetimes
 from service.settings import AppSettings, CacheSettings, CallerSettings, RedisSettings, ServiceAccountSettings, Settings
@@ -171,5 +171,5 @@ async def test_changed_lifetimes_reach_all_components(followed: Callable[[Settin
     live.attach(one.append, other.append, forget=lambda: dropped.append(True))
     cache = CacheSettings(fresh_s=7.0, stale_if_error_s=9.0)
     live.apply(settings(None, cache=cache))
-    assert one == other == [lifetimes_of(cache)]
+    assert one == other == [cache.lifetimes]
     assert dropped == [True]

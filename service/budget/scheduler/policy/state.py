@@ -2,7 +2,7 @@
 
 import msgspec
 
-from service.budget.scheduler.interfaces import Rules
+from service.budget.scheduler.rules import Rules
 
 SAME_MS = 20
 """Ignore differences in the oldest one's time of entry up to this: clock readings and rounding vary."""
