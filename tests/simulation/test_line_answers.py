@@ -98,7 +98,8 @@ def test_a_joined_fetch_that_never_ends_is_repeated_after_its_lease() -> None:
 
 @pytest.mark.parametrize("patience_s", [0.5, 10.0])
 def test_a_message_leads_to_a_lookup_at_once(patience_s: float) -> None:
-    """A joined block is served a few milliseconds after its message, even to those whose patience has ended."""
+    """A joined block is served a few milliseconds after its message, even to those whose patience has ended; then it is
+    not looked up again."""
 
     async def scene(line: Line, scheduler: Scripted) -> None:
         block = Block()
@@ -112,6 +113,8 @@ def test_a_message_leads_to_a_lookup_at_once(patience_s: float) -> None:
         assert isinstance(await asking, Fetched)
         assert now_s() - heard_s < 0.01
         assert not line.wants("b")
+        await asyncio.sleep(2 * LOOK_S)
+        assert len(block.looks) == 1
 
     in_a_line(scene)
 

@@ -1,9 +1,13 @@
 """The queue inside one replica: per caller, first come first served."""
 
+import asyncio
+
 import pytest
 
-from service.budget.line.queue import BlockState, Queue, QueuedBlock
-from tests.queued_jobs import JobOfNothing
+from service.budget.line.jobs import Fetched, TooLong
+from service.budget.line.queue import BlockState, Queue, QueuedBlock, Waiter
+from service.budget.line.waiters import Waiters
+from tests.queued_jobs import JobOfNothing, cached
 
 
 @pytest.fixture
@@ -100,3 +104,22 @@ def test_the_background_is_first_only_if_no_other_request_waits(places: Queue) -
     assert places.first() == ("~renewal", behind)
     behind.state = BlockState.CALLING
     assert places.first() is None
+
+
+async def test_a_request_right_after_a_block_was_served_is_queued_anew() -> None:
+    """Those that are served leave when their tasks run next; one that comes before that does not share their block."""
+
+    def waiter() -> Waiter:
+        future: asyncio.Future[Fetched | TooLong] = asyncio.get_running_loop().create_future()
+        return Waiter(JobOfNothing("a"), future, caller="x", weight=1.0, entered_s=0.0, patience_s=1.0)
+
+    waiters = Waiters(estimate=lambda *_, **__: 0.0, changed=lambda: None)
+    first, second = waiter(), waiter()
+    served = waiters.enter(first)
+    served.state = BlockState.CALLING
+    waiters.serve(served, cached("new"), payer="x")
+    queued = waiters.enter(second)
+    waiters.leave(served, first)
+    assert queued is not served
+    assert (waiters.queue.holds(queued), queued.state) == (True, BlockState.WAITING)
+    assert not second.future.done()
