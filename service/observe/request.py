@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 
@@ -48,6 +49,13 @@ class RequestContext(msgspec.Struct, kw_only=True):
             tracestate="" if len(tracestate) > TRACESTATE_MAX_BYTES else tracestate.decode("latin-1"),
             cost=self.cost,
         )
+
+
+def context_of(scope: Mapping[str, Any]) -> RequestContext:
+    """Return the context that `RequestMiddleware` attached to the request of this ASGI scope."""
+    context = scope["state"]["context"]
+    assert isinstance(context, RequestContext)  # noqa: S101 - narrows the type; only the middleware sets it
+    return context
 
 
 class RequestLabels(msgspec.Struct, frozen=True, eq=False, gc=False):

@@ -9,8 +9,7 @@ from litestar.types import Scope
 
 from service.model.callers import Caller
 from service.model.errors import SigningKeyUnknown, TaskgateError, Unauthenticated
-from service.observe.request import RequestContext
-from service.web.context import context_of
+from service.observe.request import RequestContext, context_of
 from service.web.interfaces import Callers
 from service.web.parameters import readable
 

@@ -17,8 +17,8 @@ import msgspec
 from litestar import Request
 from litestar.exceptions import NotFoundException
 
+from service.observe.request import context_of
 from service.web.answers import HTML, Answer, Header, Reply
-from service.web.context import context_of
 from service.web.headers.conditional import holds
 from service.web.headers.encoding import GZIP, SMALL_BYTES, choose_encoding, etag_for
 

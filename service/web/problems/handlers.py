@@ -9,9 +9,8 @@ from litestar.exceptions import HTTPException
 
 from service.model.errors import TaskgateError
 from service.observe.outcomes import outcome_of_problem
-from service.observe.request import RequestContext
+from service.observe.request import RequestContext, context_of
 from service.web.answers import Answer
-from service.web.context import context_of
 from service.web.headers.ratelimit import ratelimit
 from service.web.problems.from_errors import (
     Problem,

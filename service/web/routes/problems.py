@@ -8,8 +8,8 @@ from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
+from service.observe.request import context_of
 from service.web.answers import HTML, TEXT, Answer, Reply
-from service.web.context import context_of
 from service.web.headers.accept import choose_media_type
 from service.web.problems.types import KINDS, ProblemType
 
