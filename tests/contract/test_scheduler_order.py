@@ -134,3 +134,12 @@ async def test_a_whole_report_changes_only_what_differs(world: World, client: re
     stats: Any = client.info("commandstats")
     assert stats["cmdstat_hset"]["calls"] == 3  # the report, and the caller that is gone with its shares
     assert [share[0] for share in msgspec.msgpack.decode(client.hget("tg:{news}:shares", "gone"))] == ["r2"]
+
+
+async def test_a_caller_that_leaves_when_reports_are_lost_is_forgotten(world: World, client: redis.Redis) -> None:
+    """The whole report that is requested then replaces what is stored, although nothing says that anything is."""
+    replica = await awake(world)
+    await tick(replica, row("a"), row("gone"))
+    client.delete(REPORTS)
+    await tick(replica, row("a"))
+    assert client.hkeys("tg:{news}:shares") == [b"a"]
