@@ -91,14 +91,14 @@ async def test_without_sums_the_order_is_left_alone_until_turns_are_given(world:
 async def test_all_sums_are_recomputed_once_a_minute(world: World, client: redis.Redis) -> None:
     """Wrong sums, and a place that hides another, are corrected within a minute."""
     replica = await awake(world)
-    rows = (row("a", 3, waited_ms=9), row("b", 2))
-    await board(replica, *rows)
+    await board(replica, row("a", 3, waited_ms=9), row("b", 2))
     state = state_of(client)
     client.zpopmin(ORDER)
     client.zadd(ORDER, {b"1" + b"\xff" * 16 + b"nobody": 0})
     client.set(STATE, msgspec.msgpack.encode([*state[:SUMS], [1, 1, *state[SUMS][2:]]]))
     world.now += 60_000
-    assert {caller for caller, _ in await board(replica, *rows)} == {"a", "b"}
+    later = (row("a", 3, waited_ms=60_009), row("b", 2, waited_ms=60_000))
+    assert {caller for caller, _ in await board(replica, *later)} == {"a", "b"}
     assert state_of(client)[SUMS][:2] == [5, 5]
 
 

@@ -26,6 +26,25 @@ async def test_a_caller_keeps_its_time_of_entry_over_small_differences(world: Wo
         assert board.ranks[0].waited_ms == expected
 
 
+async def test_a_whole_report_keeps_times_of_entry_over_small_differences(world: World) -> None:
+    """A replica that sends everything again does not move callers of which nothing differs."""
+    await tick(world.replica("r1"), row("a", waited_ms=100), row("b", waited_ms=100))
+    board = (await tick(world.replica("r1"), row("a", waited_ms=120), row("b", waited_ms=121))).board
+    assert board is not None
+    assert {rank.caller: rank.waited_ms for rank in board.ranks} == {"a": 100, "b": 121}
+
+
+async def test_the_board_has_a_thousand_callers_besides_those_with_a_turn(world: World) -> None:
+    """Callers whose blocks all have turns take no rank, and no room, on the board."""
+    replica = world.replica("r1")
+    await tick(replica)
+    world.now += QUIET
+    ticked = await tick(replica, *(row(f"c{number:04}") for number in range(1_002)))
+    assert ticked.board is not None
+    assert [turn.caller for turn in ticked.turns] == ["c0000"]
+    assert [rank.caller for rank in ticked.board.ranks] == [f"c{number:04}" for number in range(1, 1_001)]
+
+
 async def test_background_callers_come_last_however_many(world: World) -> None:
     """Background callers come last, in whatever order callers are listed."""
     replica = world.replica("r1")
