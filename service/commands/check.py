@@ -26,9 +26,9 @@ def run(config: str, *, call: bool, alone: bool, redis: bool, memory_mib: int | 
 
         status = asyncio.run(check_redis(loaded.settings))
     if call:
-        from service.commands.check_call import call_all_apps
+        from service.commands.check_call import check_calls
 
-        status = max(status, asyncio.run(call_all_apps(loaded.settings, alone=alone)))
+        status = max(status, asyncio.run(check_calls(loaded.settings, alone=alone)))
     return status
 
 

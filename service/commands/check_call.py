@@ -98,7 +98,7 @@ class CheckCalls:
         raise NotCalled(f"not called: its turn would come in {estimate_s:.0f} s, because callers are waiting")
 
 
-async def call_all_apps(settings: Settings, *, alone: bool) -> int:
+async def check_calls(settings: Settings, *, alone: bool) -> int:
     """Call for all apps at once and print lines for each; return 1 if any call failed, else 0."""
     configure("critical", as_json=False)  # faults are printed here, in plain words
     signers = [

@@ -84,7 +84,7 @@ async def _run(options: DemoOptions, parts: AsyncExitStack, stop: asyncio.Event,
 
     await store.ready()
     await open_budgets(RedisSettings(url=store.url), options.sandbox)
-    await _until(_ready(options), stop, gateway=gateway, store=store)
+    await _until(_gateway_is_ready(options), stop, gateway=gateway, store=store)
     if not stop.is_set():
         print(demo_text(options, sandbox=sandbox, store=store), file=out, flush=True)
         await _until(stop.wait(), stop, gateway=gateway, store=store)
@@ -109,7 +109,7 @@ async def _until(awaited: Coroutine[None, None, object], stop: asyncio.Event, *,
         await asyncio.gather(*watched, return_exceptions=True)
 
 
-async def _ready(options: DemoOptions) -> None:
+async def _gateway_is_ready(options: DemoOptions) -> None:
     """Wait until the gateway reports that it is ready. Raise NotStarted."""
     loop = asyncio.get_running_loop()
     until = loop.time() + options.ready_within_s

@@ -57,7 +57,7 @@ class Lifespan:
     def __init__(self, app: Application) -> None:
         self._app = app
         self._events: asyncio.Queue[Message] = asyncio.Queue(maxsize=2)
-        self._reply: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._app_reply: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
 
     async def startup(self) -> None:
@@ -69,24 +69,24 @@ class Lifespan:
     async def shutdown(self) -> None:
         """Shut the app down and wait until it has finished."""
         if self._task is not None and not self._task.done():
-            self._reply = asyncio.get_running_loop().create_future()
+            self._app_reply = asyncio.get_running_loop().create_future()
             await self._ask("shutdown")
             await self._task
 
     async def _ask(self, event: str) -> str:
         self._events.put_nowait({"type": f"lifespan.{event}"})
-        return await self._reply
+        return await self._app_reply
 
     async def _run(self) -> None:
         try:
             await self._app({"type": "lifespan", "asgi": {"version": "3.0"}}, self._events.get, self._send)
         except Exception:
             log.exception("server.lifespan_failed")
-        if not self._reply.done():
-            self._reply.set_result("failed")
+        if not self._app_reply.done():
+            self._app_reply.set_result("failed")
 
     async def _send(self, message: Message) -> None:
         if message["type"].endswith(".failed"):
             log.error("server.lifespan_failed", reason=message.get("message", ""))
-        if not self._reply.done():
-            self._reply.set_result(message["type"].rpartition(".")[2])
+        if not self._app_reply.done():
+            self._app_reply.set_result(message["type"].rpartition(".")[2])

@@ -95,7 +95,7 @@ class ClientConnection(asyncio.Protocol):
         self._wake()
         if self._exchange is None and not self.is_lost:
             self._deadline_from_now(self._server.bounds.idle_timeout_s)
-            self._server.soon(self._serve_input)
+            self._server.call_soon(self._serve_input)
         elif self._exchange is not None:
             self.deadline_s = NEVER
         self._count()
@@ -123,7 +123,7 @@ class ClientConnection(asyncio.Protocol):
                 head, self._input = self._input[: end + 4], self._input[end + 4 :]
                 self._begin(head)
                 if self._input:
-                    self._server.soon(self._serve_input)
+                    self._server.call_soon(self._serve_input)
             elif len(self._input) > self._server.bounds.headers_max_bytes:
                 self.refuse(431 if b"\n" in self._input else 414)
             elif not self._waits_for_head:
@@ -219,7 +219,7 @@ class ClientConnection(asyncio.Protocol):
             self._deadline_from_now(self._server.bounds.idle_timeout_s)
         self._server.idles(self)
         if self._input:
-            self._server.soon(self._serve_input)
+            self._server.call_soon(self._serve_input)
 
     # Ending a connection:
 

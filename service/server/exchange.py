@@ -1,11 +1,14 @@
 """One request served by the app: its ASGI `receive` and `send`, and the reasons for closing a connection early."""
 
 import asyncio
-from typing import Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from service.server.answer_head import BrokenAnswer, Framing
 from service.server.asgi import Message
 from service.server.request_head import RequestHead
+
+if TYPE_CHECKING:
+    from service.server.connection import ClientConnection
 
 AbortReason = Literal["room", "full", "head", "idle", "reader", "linger", "unsent", "length", "cut_off", "shutdown"]
 """
@@ -22,41 +25,15 @@ PIECE_BYTES = 64 * 1024
 """How much of a body is passed to a connection before its client has read the previous part."""
 
 
-class AnswerWriter(Protocol):
-    """The connection that an answer is written to."""
-
-    is_lost: bool
-
-    def write_head(self, request: RequestHead, start: Message, *, body_length: int | None) -> tuple[bytes, Framing]:
-        """Return the head's bytes for this connection, and the framing of the body."""
-        ...
-
-    def write(self, *parts: bytes | memoryview) -> None:
-        """Write the given bytes."""
-        ...
-
-    async def drained(self, *, behind: int = 0) -> None:
-        """Wait until all written bytes have left this process, or the connection is lost; `behind` bytes wait too."""
-        ...
-
-    def answered(self, request: RequestHead, *, keep_alive: bool) -> None:
-        """Called when the answer is complete."""
-        ...
-
-    def abort(self, reason: AbortReason) -> None:
-        """Close abruptly: the bytes sent are not a complete answer."""
-        ...
-
-
 class Exchange:
     """Produces the answer to one request. A client that disconnects is no error: later output is discarded."""
 
-    __slots__ = ("_framing", "_gone", "_has_received", "_sent_bytes", "_start", "_wire", "is_complete", "request")
+    __slots__ = ("_connection", "_framing", "_gone", "_has_received", "_sent_bytes", "_start", "is_complete", "request")
 
-    def __init__(self, wire: AnswerWriter, request: RequestHead) -> None:
+    def __init__(self, connection: "ClientConnection", request: RequestHead) -> None:
         self.request = request
         self.is_complete = False
-        self._wire = wire
+        self._connection = connection
         self._start: Message | None = None
         self._framing: Framing | None = None
         self._sent_bytes = 0
@@ -73,7 +50,7 @@ class Exchange:
         if not self._has_received:
             self._has_received = True
             return {"type": "http.request", "body": b"", "more_body": False}
-        if not self._wire.is_lost and not self.is_complete:
+        if not self._connection.is_lost and not self.is_complete:
             if self._gone is None:
                 self._gone = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._gone)
@@ -100,11 +77,11 @@ class Exchange:
         body, more = message.get("body", b""), message.get("more_body", False)
         head = b""
         if self._framing is None:
-            head, self._framing = self._wire.write_head(
+            head, self._framing = self._connection.write_head(
                 self.request, self._start, body_length=None if more else len(body)
             )
         self._sent_bytes += len(body)
-        if not self._wire.is_lost:
+        if not self._connection.is_lost:
             await self._write(head, b"" if self.request.is_head else body, more=more)
         if not more:
             self._end()
@@ -117,18 +94,18 @@ class Exchange:
             before += b"%x\r\n" % len(body) if body else b""
             after = (b"\r\n" if body else b"") + (b"" if more else b"0\r\n\r\n")
         if len(body) <= PIECE_BYTES:
-            self._wire.write(before, body, after)
+            self._connection.write(before, body, after)
         else:
             view = memoryview(body)
-            self._wire.write(before, view[:PIECE_BYTES])
+            self._connection.write(before, view[:PIECE_BYTES])
             for start in range(PIECE_BYTES, len(body), PIECE_BYTES):
                 # Whole bodies are files and cached pages, shared by many; a part of a stream is its reader's alone.
-                await self._wire.drained(behind=len(body) - start if more else 0)
-                self._wire.write(view[start : start + PIECE_BYTES])
+                await self._connection.drained(behind=len(body) - start if more else 0)
+                self._connection.write(view[start : start + PIECE_BYTES])
             if after:
-                self._wire.write(after)
+                self._connection.write(after)
         if more:
-            await self._wire.drained()
+            await self._connection.drained()
 
     def _end(self) -> None:
         framing = self._framing
@@ -136,6 +113,6 @@ class Exchange:
         self.is_complete = True
         self.lost()
         if framing.length not in (None, self._sent_bytes) and not self.request.is_head and self._start["status"] != 304:  # type: ignore[index]
-            self._wire.abort("length")  # the client waits for more, or would take the rest for the next answer
+            self._connection.abort("length")  # the client waits for more, or would take the rest for the next answer
         else:
-            self._wire.answered(self.request, keep_alive=framing.keep_alive)
+            self._connection.answered(self.request, keep_alive=framing.keep_alive)

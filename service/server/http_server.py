@@ -56,6 +56,7 @@ class HttpServer:
         self._app = app
         self._loop = asyncio.get_running_loop()
         self.now_s = self._loop.time
+        self.call_soon = self._loop.call_soon
         self._connections: set[ClientConnection] = set()
         self._idle: dict[ClientConnection, None] = {}
         self._listener: asyncio.Server | None = None
@@ -152,10 +153,6 @@ class HttpServer:
     def aborted(self, reason: AbortReason) -> None:
         """Count a connection that was aborted by the server."""
         self.aborted_by_reason[reason] += 1
-
-    def soon(self, call: Callable[[], None]) -> None:
-        """Call it in the loop's next iteration."""
-        self._loop.call_soon(call)
 
     def repeat(self, head: bytes, client: Client | None) -> EncodedAnswer | None:
         """Return an answer that needs no parsed head, if there is one; after an error, the head is parsed."""

@@ -106,7 +106,7 @@ class HeadReader:
     def _check_host(self, version: str) -> None:
         """Check Host (RFC 9112, 3.2): exactly one in HTTP/1.1, and never two or an invalid one."""
         hosts = self._hosts
-        if len(hosts) > 1 or (not hosts and version == "1.1") or (hosts and not _is_host(hosts[0])):
+        if len(hosts) > 1 or (not hosts and version == "1.1") or (hosts and not is_host(hosts[0])):
             raise BadHead(400)
 
     def _renew(self) -> None:
@@ -153,14 +153,15 @@ def _other_form(target: bytes, method: str) -> tuple[bytes, bytes | None]:
         raise BadHead(400)
     host = b"[%b]" % url.host if b":" in url.host else url.host
     authority = host if url.port is None else b"%b:%d" % (host, url.port)
-    if not _is_host(authority):
+    if not is_host(authority):
         raise BadHead(400)
     path = url.path or b"/"
     return path if url.query is None else b"%b?%b" % (path, url.query), authority
 
 
 @lru_cache(maxsize=64)
-def _is_host(value: bytes) -> bool:
+def is_host(value: bytes) -> bool:
+    """Return whether this is a valid value of Host (RFC 9112, 3.2)."""
     return _HOST.fullmatch(value) is not None
 
 

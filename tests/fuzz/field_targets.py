@@ -11,7 +11,7 @@ from opentelemetry import trace
 from service.model.callers import Caller
 from service.model.errors import BadRequest, NotAllowed, UnknownApp
 from service.model.queries import At, FromNow
-from service.server.request_head import _is_host
+from service.server.request_head import is_host
 from service.telemetry.spans import trace_context
 from service.watch.events import event_id, position_of
 from service.web.client_address import ClientAddresses
@@ -161,7 +161,7 @@ def check_origin(data: bytes) -> None:
     values = [*data.split(b"\n"), b"", b"", b"", b""]
     names = (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode")
     fields: Mapping[bytes, bytes] = {name: value for name, value in zip(names, values, strict=False) if value}
-    if b"host" in fields and not _is_host(fields[b"host"]):
+    if b"host" in fields and not is_host(fields[b"host"]):
         return  # 400, long before
     for method in ("GET", "DELETE"):
         status = foreign_status(method, fields, is_open=True)
