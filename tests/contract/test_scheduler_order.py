@@ -90,7 +90,7 @@ async def test_without_sums_the_order_is_left_alone_until_turns_are_given(world:
 
 async def test_all_sums_are_recomputed_once_a_minute(world: World, client: redis.Redis) -> None:
     """Wrong sums, and a place that hides another, are corrected within a minute."""
-    replica = await awake(world)
+    replica = world.shared("r1")
     await board(replica, row("a", 3, waited_ms=9), row("b", 2))
     state = state_of(client)
     client.zpopmin(ORDER)
@@ -100,6 +100,7 @@ async def test_all_sums_are_recomputed_once_a_minute(world: World, client: redis
     later = (row("a", 3, waited_ms=60_009), row("b", 2, waited_ms=60_000))
     assert {caller for caller, _ in await board(replica, *later)} == {"a", "b"}
     assert state_of(client)[SUMS][:2] == [5, 5]
+    assert replica.resets == 1
 
 
 @pytest.mark.parametrize("sums", [[-1, 0, 0, 0, 0], [0, 0, 0, "x", 0], [1, 1, 1, 1], [0, 0, 0, 0, 10**12], 7])

@@ -139,7 +139,7 @@ end
 
 local function board(seen)
   local ranks = {}
-  for _, caller in ipairs(first_callers(seen, seen.holders + BOARD_ROWS)) do
+  for _, caller in ipairs(first_callers(seen, N + BOARD_ROWS)) do
     if lacks(caller) > 0 and #ranks < BOARD_ROWS then
       ranks[#ranks + 1] =
         { caller[NAME], lacks(caller), caller[TAG], caller[WEIGHT], now - caller[SINCE], caller[BACKGROUND] }
