@@ -28,7 +28,7 @@ run: $(VENV)/.run ## run the gateway: TASKGATE_CONFIG=my.yaml, or without it an 
 PYTHON_ALONE := not long and not prometheus and not browser and not proxy and not cluster and not helm
 
 test: $(VENV)/.dev check ## check, then run all tests, against real servers (five minutes)
-	$(BIN)/python -m pytest -n 4 --dist worksteal -m "$(PYTHON_ALONE)"
+	$(BIN)/python -m pytest -n 5 --dist worksteal -m "$(PYTHON_ALONE)"
 
 test-others: $(VENV)/.dev ## run all tests except those of several whole processes
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not scene and $(PYTHON_ALONE)"
