@@ -5,6 +5,7 @@ same request has been seen before, and served only while both are valid. Request
 the observers like any others.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -143,7 +144,7 @@ class ResponseCache:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Respond from the cache, or call the app and cache its response."""
-        request = self._recognize(scope)
+        request = _recognize(scope)
         served = request and self._serve(*request, scope.get("client"))
         if not served:
             await self.call_app(scope, receive, send)
@@ -176,26 +177,13 @@ class ResponseCache:
 
     def lookup(self, scope: Any, head: bytes) -> EncodedAnswer | None:
         """Return the cached response and report the request, or return None if there is none."""
-        request = self._recognize(scope)
+        request = _recognize(scope, most_bytes=len(head))
         served = request and self._serve(*request, scope["client"])
         if not request or not served:
             return None
         if _may_recur(scope, request[1]):
             self._heads.put(head, request)
         return _encoded(*served)
-
-    def _recognize(self, scope: Any) -> tuple[Key, HeaderFields] | None:
-        """Return the key of the response to a request, and the request's fields, or None if no response is cached."""
-        if scope["type"] != "http" or scope["method"] != "GET":
-            return None
-        lines = scope["headers"]
-        fields = dict(lines)
-        if len(fields) != len(lines) or not fields.keys().isdisjoint(_STEERING):
-            return None
-        key = _key(scope, fields)
-        if self._responses.get(key) is None or _size_bytes(fields) > FIELDS_MAX_BYTES:
-            return None
-        return key, fields
 
     def _serve(self, key: Key, fields: HeaderFields, client: Client | None) -> tuple[_CachedResponse, str] | None:
         """Return a response with current header fields, and the request's id; report the request. None for none."""
@@ -272,6 +260,20 @@ class ResponseCache:
         is_first = self._seen.get(seen) is None
         self._seen.put(seen, seen)
         return is_first
+
+
+def _recognize(scope: Any, *, most_bytes: float = math.inf) -> tuple[Key, HeaderFields] | None:
+    """Return the key of the response to a request, and the request's fields, or None if no cached response may answer
+    it. Its fields have at most `most_bytes`."""
+    if scope["type"] != "http" or scope["method"] != "GET":
+        return None
+    lines = scope["headers"]
+    fields = dict(lines)
+    if len(fields) != len(lines) or not fields.keys().isdisjoint(_STEERING):
+        return None
+    if most_bytes > FIELDS_MAX_BYTES and _size_bytes(fields) > FIELDS_MAX_BYTES:
+        return None
+    return _key(scope, fields), fields
 
 
 def _key(scope: Any, fields: HeaderFields) -> Key:
