@@ -78,12 +78,12 @@ class TaskParameters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Written(msgspec.Struct, frozen=True, kw_only=True):
-    """The time-independent content of a query string; `names` are the parameters that it gives."""
+    """The time-independent content of a query string; `has_app` says whether it names an app."""
 
     query: Query
     slice: Slice
     only: TaskFilter
-    names: frozenset[str]
+    has_app: bool
     faults: tuple[Fault, ...]
     link_query: str
 
@@ -269,7 +269,7 @@ class TasksReader:
         written = read(query_string, only_app(caller), streamed)
         query, faults, settings = written.query, list(written.faults), self.settings
         faulty = {fault.parameter for fault in faults}
-        if "app" not in written.names and "app" not in faulty and len(caller.apps) > 1:
+        if not written.has_app and "app" not in faulty and len(caller.apps) > 1:
             faults.append(NO_APP)
         if faulty.isdisjoint(("since", "until")):
             faults += _range_faults(query, settings, now_s, divided=divided)
@@ -305,7 +305,7 @@ class TasksReader:
                 limit=settings.block_size if streamed else given.get("limit", settings.limit_default),
             ),
             only=TaskFilter(statuses=given.get("status", ()), types=given.get("type", ())),
-            names=frozenset(texts),
+            has_app="app" in texts,
             faults=tuple(faults),
             link_query=link_query(query_string),
         )

@@ -7,6 +7,19 @@ from tests.http.desk import Desk
 from tests.http.site import AUTH, Web
 
 
+@pytest.fixture
+async def desk(web: Web) -> Desk:
+    """A response that has been looked up, so that the head of its request is known."""
+    desk = Desk(web, way="looked up")
+    await _look_up(desk)
+    return desk
+
+
+async def _look_up(desk: Desk, fields: dict[str, str] | None = None) -> None:
+    for _ in range(3):  # the third is looked up
+        await desk.get(headers=fields)
+
+
 @pytest.mark.parametrize(
     ("fields", "recurs"),
     [
@@ -21,41 +34,30 @@ from tests.http.site import AUTH, Web
 async def test_which_heads_are_answered_unparsed(web: Web, fields: dict[str, str], recurs: bool) -> None:
     """Heads that keep their connection open and carry no id are answered unparsed; others are parsed each time."""
     desk = Desk(web, way="looked up")
-    for _ in range(3):  # the third is looked up
-        await desk.get(headers=fields)
+    await _look_up(desk, fields)
     again = desk.replay.repeat(desk.heads[-1], ("127.0.0.1", 1))
     assert (again is not None) is recurs
 
 
-async def test_an_unknown_head_is_not_answered(web: Web) -> None:
+async def test_an_unknown_head_is_not_answered(desk: Desk) -> None:
     """One byte more makes it another request."""
-    desk = Desk(web, way="looked up")
-    for _ in range(3):
-        await desk.get()
     assert desk.replay.repeat(desk.heads[-1] + b" ", ("127.0.0.1", 1)) is None
 
 
-async def test_a_head_is_forgotten_with_its_response(web: Web) -> None:
+async def test_a_head_is_forgotten_with_its_response(desk: Desk) -> None:
     """It is not answered once the response is no longer fresh, nor after callers or settings have changed."""
-    desk = Desk(web, way="looked up")
-    for _ in range(3):
-        await desk.get()
     held = desk.replay.size_bytes
     desk.replay.forget()
     assert desk.replay.size_bytes == 0 < held
     assert desk.replay.repeat(desk.heads[-1], ("127.0.0.1", 1)) is None
-    for _ in range(3):
-        await desk.get()
+    await _look_up(desk)
     desk.now_s += 3600
     assert desk.replay.repeat(desk.heads[-1], ("127.0.0.1", 1)) is None
     assert desk.replay.size_bytes == 0
 
 
-async def test_clients_that_send_the_same_head_are_distinguished(web: Web) -> None:
+async def test_clients_that_send_the_same_head_are_distinguished(desk: Desk) -> None:
     """The record of each request has the address of its own connection, and a unique id."""
-    desk = Desk(web, way="looked up")
-    for _ in range(3):
-        await desk.get()
     for address in ("10.0.0.1", "10.0.0.2"):
         assert desk.replay.repeat(desk.heads[-1], (address, 1)) is not None
     one, other = desk.observed[-2:]

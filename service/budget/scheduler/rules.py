@@ -78,8 +78,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         return self.ahead_max_ms + self.taken_ms
 
     def ahead_for(self, round_trip_ms: float) -> int:
-        """Return how early to give turns if a call to the scheduler takes `took_ms`: a tick and a `begin` must fit
-        in."""
+        """Return how early to give turns if a call to the scheduler takes `round_trip_ms`: a tick and a `begin` must
+        fit in."""
         return min(self.ahead_ms + int(2 * round_trip_ms), self.ahead_max_ms)
 
 
