@@ -46,6 +46,7 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+        gc.set_threshold(20_000, 10, 50)
 
 
 @pytest.hookimpl(trylast=True)
