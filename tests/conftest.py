@@ -5,7 +5,6 @@ import gc
 import hashlib
 import hmac
 import json
-import os
 import zlib
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
@@ -14,7 +13,7 @@ import pytest
 import structlog
 
 from service.sandbox.serving import Sandbox, sandbox_upstream
-from tests.order import COMPUTING, GIVES_WAY, is_scene, ordered
+from tests.order import ordered
 from tests.servers import Cluster, Guarded, Server
 
 # A busy machine takes its time now and then; the suite as a whole is bounded, single examples are not.
@@ -33,13 +32,10 @@ structlog.configure(
 )
 
 
-_HAS_BEGUN = pytest.StashKey[bool]()
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Collect without the garbage collector: collection creates no garbage, and scanning for it costs a fifth of the
-    time."""
+    time. Later, a full scan takes a tenth of a second and longer, as long as some time-outs of tests."""
     gc.disable()
     try:
         return (yield)
@@ -51,22 +47,8 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run scenes in parallel with other tests if there are several workers."""
-    items[:] = ordered(items, workers=_workers(config))
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Lower the priority of workers that start with other tests than scenes."""
-    if not item.config.stash.get(_HAS_BEGUN, False):
-        item.config.stash[_HAS_BEGUN] = True
-        if _workers(item.config) > COMPUTING and not is_scene(item):
-            os.nice(GIVES_WAY)
-
-
-def _workers(config: pytest.Config) -> int:
-    workers: int = getattr(config, "workerinput", {}).get("workercount", 1)
-    return workers
+    """Run tests that measure time in parallel with others if there are several workers."""
+    items[:] = ordered(items, workers=getattr(config, "workerinput", {}).get("workercount", 1))
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,8 @@
-"""The order in which several workers run the tests: scenes, which mostly wait, in parallel with the others, which
-mostly compute.
+"""The order in which several workers run the tests: those that measure time, which mostly wait, in parallel with the
+others, which mostly compute.
 
 pytest-xdist's `worksteal` gives each worker an equal part of the list, and gives a worker that has finished its part
-the end of another's. So all parts but two start with scenes, and all end with other tests. A worker that starts with
-other tests has a lower priority for its whole life, because scenes measure time.
+the end of another's. So all parts but one start with tests that measure time, and all end with other tests.
 """
 
 from collections.abc import Sequence
@@ -11,45 +10,41 @@ from itertools import groupby
 
 import pytest
 
-COMPUTING = 2
-"""The workers that start with other tests than scenes."""
-GIVES_WAY = 5
-"""Their niceness: they get a third of the CPU time of a scene that runs at the same time."""
+MEASURING = {"clients", "integration", "scenes"}
+"""The directories of tests with real servers or several processes, and their time-outs."""
 
 
 def ordered(items: Sequence[pytest.Item], *, workers: int) -> list[pytest.Item]:
     """Return the tests in the order for this number of workers."""
-    scenes = [item for item in items if is_scene(item)]
-    others = [item for item in items if not is_scene(item)]
-    waiting = workers - COMPUTING
-    if waiting < 1 or not others:
+    measuring = [item for item in items if measures_time(item)]
+    others = [item for item in items if not measures_time(item)]
+    if workers == 1 or not others:
         return list(items)
-    hands = _dealt(scenes, waiting)
+    hands = [*_dealt(measuring, workers - 1), []]
     made: list[pytest.Item] = []
-    for worker in range(workers):
-        first = hands[worker] if worker < waiting else []
+    for worker, hand in enumerate(hands):
         size = (len(items) - len(made)) // (workers - worker)
-        count = max(size - len(first), 0)
-        made += [*first, *others[:count]]
+        count = max(size - len(hand), 0)
+        made += [*hand, *others[:count]]
         del others[:count]
     return made
 
 
-def _dealt(scenes: Sequence[pytest.Item], hands: int) -> list[list[pytest.Item]]:
-    """Deal the scenes out, those of a file that share their gateways in one piece."""
+def _dealt(items: Sequence[pytest.Item], hands: int) -> list[list[pytest.Item]]:
+    """Deal the tests out, those of a file that share their servers in one piece."""
     dealt: list[list[pytest.Item]] = [[] for _ in range(hands)]
-    pieces = [list(piece) for _, piece in groupby(scenes, key=_shared)]
+    pieces = [list(piece) for _, piece in groupby(items, key=_shared)]
     for number, piece in enumerate(pieces):
         dealt[number % hands] += piece
     return dealt
 
 
 def _shared(item: pytest.Item) -> str:
-    """Return the file of a test that shares its gateways with others, or the name of another test."""
+    """Return the file of a test that shares its servers with others, or the name of another test."""
     is_shared = "own_valkey" not in getattr(item, "fixturenames", ())
     return str(item.path) if is_shared else item.nodeid
 
 
-def is_scene(item: pytest.Item) -> bool:
-    """Whether a test is about several whole processes and their timing."""
-    return item.get_closest_marker("scene") is not None
+def measures_time(item: pytest.Item) -> bool:
+    """Whether a test has servers or processes of its own, and their timing."""
+    return not MEASURING.isdisjoint(item.path.parts)

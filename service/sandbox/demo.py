@@ -83,7 +83,7 @@ async def _run(options: DemoOptions, parts: AsyncExitStack, stop: asyncio.Event,
     from service.sandbox.new_budgets import open_budgets  # imported while the gateway and Valkey start
 
     await store.ready()
-    await open_budgets(RedisSettings(url=store.url), options.sandbox)
+    await open_budgets(RedisSettings(url=store.url, timeout_s=5.0), options.sandbox)
     await _until(_gateway_is_ready(options), stop, gateway=gateway, store=store)
     if not stop.is_set():
         print(demo_text(options, sandbox=sandbox, store=store), file=out, flush=True)

@@ -27,7 +27,7 @@ BLOCK = one_task(fetched_at_ms=1_700_000_000_000, settled=True)
 @pytest.fixture
 async def shelf(own_valkey: Server) -> AsyncIterator[BlockCache]:
     """A cache without memory, with one block in Redis."""
-    store = RedisStore(RedisSettings(url=own_valkey.url))
+    store = RedisStore(RedisSettings(url=own_valkey.url, timeout_s=5.0))
     cache = RedisBlocks(store, prefix="t", block_size=100)
     shelf = BlockCache(cache, MemoryBlocks(max_bytes=0, clock=time.monotonic), lifetimes=LIFETIMES)
     new = shelf.take(KEY, BLOCK, generation=0)

@@ -37,7 +37,7 @@ class Replica:
     """One replica's part of the cache."""
 
     def __init__(self, server: Server) -> None:
-        self.store = RedisStore(RedisSettings(url=server.url))
+        self.store = RedisStore(RedisSettings(url=server.url, timeout_s=5.0))
         cache = RedisBlocks(self.store, prefix="t", block_size=100)
         self.shelf = BlockCache(cache, MemoryBlocks(max_bytes=1_000_000, clock=time.monotonic), lifetimes=LIFETIMES)
         self.purge = Purge(self.store, cache, prefix="t", apps=("shop", "news"))

@@ -36,7 +36,7 @@ def _unconfigured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def settings(url: str, **redis: str) -> Settings:
     app = AppSettings(sdkappid=1, admin="a", secret_env="S")
-    return Settings(apps={"shop": app}, callers={}, redis=RedisSettings(url=url, **redis))  # type: ignore[arg-type]
+    return Settings(apps={"shop": app}, callers={}, redis=RedisSettings(url=url, timeout_s=5.0, **redis))  # type: ignore[arg-type]
 
 
 def as_user(server: Server, *rights: str) -> str:
@@ -80,7 +80,7 @@ async def test_eviction_is_advised(server: Server, capsys: pytest.CaptureFixture
 
 async def test_missing_protection_from_a_split_is_logged_at_start(valkey_sentinel: Guarded) -> None:
     """With Sentinel, `min-replicas-to-write 0` is logged; 1 is silent."""
-    redis = RedisSettings(url=valkey_sentinel.url, mode="sentinel")
+    redis = RedisSettings(url=valkey_sentinel.url, mode="sentinel", timeout_s=5.0)
     advice = []
     for number in ("0", "1", "0"):
         valkey_sentinel.first.run("CONFIG", "SET", "min-replicas-to-write", number)

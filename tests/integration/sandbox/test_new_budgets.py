@@ -30,7 +30,7 @@ async def free_slots(redis: RedisSettings, kind: CallKind) -> list[int]:
 @pytest.mark.parametrize("kind", CallKind)
 async def test_a_gateway_finds_all_slots_free(valkey: Server, kind: CallKind) -> None:
     """It need not wait for the window in which an empty Redis gives out no calls."""
-    redis = RedisSettings(url=valkey.url)
+    redis = RedisSettings(url=valkey.url, timeout_s=5.0)
     await open_budgets(redis, OPTIONS)
     assert set(await free_slots(redis, kind)) == {3}
 
@@ -38,7 +38,7 @@ async def test_a_gateway_finds_all_slots_free(valkey: Server, kind: CallKind) ->
 @pytest.mark.parametrize("kind", CallKind)
 async def test_slots_that_a_gateway_has_are_left_alone(valkey: Server, kind: CallKind) -> None:
     """A gateway that was faster may have made calls already: its slots are taken for as long as before."""
-    redis = RedisSettings(url=valkey.url)
+    redis = RedisSettings(url=valkey.url, timeout_s=5.0)
     assert set(await free_slots(redis, kind)) == {0}
     await open_budgets(redis, OPTIONS)
     assert set(await free_slots(redis, kind)) == {0}

@@ -123,7 +123,7 @@ async def test_without_sentinel_a_known_master_keeps_serving(store: RedisStore, 
 
 async def test_a_wrong_name_is_unreachable(guarded: Guarded) -> None:
     """If the Sentinels do not know the master's name, calls raise StoreUnavailable."""
-    other = RedisStore(RedisSettings(url=guarded.url, mode="sentinel", sentinel_master="nobody"))
+    other = RedisStore(RedisSettings(url=guarded.url, mode="sentinel", sentinel_master="nobody", timeout_s=5.0))
     with pytest.raises(StoreUnavailable):
         await other.get(KEY)
     await other.aclose()
