@@ -171,6 +171,8 @@ async def test_the_setting_username_wins_over_the_url(own_valkey: Server) -> Non
     """`username` wins over the URL's."""
     own_valkey.run("ACL", "SETUSER", "gate", "on", "nopass", "~*", "&*", "+@all")
     own_valkey.run("ACL", "SETUSER", "default", "off")
-    store = RedisStore(RedisSettings(url=f"redis://other@127.0.0.1:{own_valkey.port}", username="gate", timeout_s=5.0), password="x")
+    store = RedisStore(
+        RedisSettings(url=f"redis://other@127.0.0.1:{own_valkey.port}", username="gate", timeout_s=5.0), password="x"
+    )
     await store.put("t:{a}:k", b"v", ttl_ms=10_000)
     await store.aclose()
