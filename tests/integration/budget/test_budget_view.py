@@ -28,7 +28,7 @@ def settings(sandbox: Sandbox, server: Server, budget: BudgetSettings) -> Settin
         for name in ("reports", "bulk", "boss")
     }
     return Settings(
-        apps={"shop": entry}, callers=callers, redis=RedisSettings(url=server.url, timeout_s=0.5), budget=budget
+        apps={"shop": entry}, callers=callers, redis=RedisSettings(url=server.url, timeout_s=5.0), budget=budget
     )
 
 
@@ -52,7 +52,7 @@ class Gateways:
 
     async def budget_when(self, holds: Callable[[Any], bool], *, replica: int = 0, caller: str = "reports") -> Any:
         """The first budget for which a condition holds."""
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(20):
             while not holds(body := await self.budget(replica, caller)):
                 await asyncio.sleep(0.05)
         return body
@@ -210,7 +210,7 @@ async def test_usage_of_all_replicas_adds_up(own_valkey: Server) -> None:
         assert "retry-after" not in refused.headers
 
         async def usage_when(requests: int, *, replica: int, caller: str) -> Any:
-            async with asyncio.timeout(8):
+            async with asyncio.timeout(20):
                 while (body := (await both.get(replica, "/usage", caller)).json())["total"]["requests"] != requests:
                     await asyncio.sleep(0.05)
             return body

@@ -37,7 +37,7 @@ class Monitor:
         mark = f"mark {self._marks}"
         self._server.run("ECHO", mark)
         seen: list[str] = []
-        while mark not in (line := (await asyncio.wait_for(self._reader.readline(), 5)).decode(errors="replace")):
+        while mark not in (line := (await asyncio.wait_for(self._reader.readline(), 20)).decode(errors="replace")):
             match = re.match(r'\+[\d.]+ \[0 (\S+)\] "(\w+)" .*?\{shop\}:(slots|share:|b:i"|b:)', line)
             if match is None or match[1] == "lua" or '"EVAL" ' in line:  # the first call of a script is sent again
                 continue

@@ -31,7 +31,7 @@ def request(target: str, *fields: str) -> bytes:
 
 async def scrape_when(replica: Replica, condition: Callable[[Scrape], bool]) -> Scrape:
     """The metrics once a condition holds."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(20):
         while not condition(scrape := await scraped(replica.metrics_port)):
             await asyncio.sleep(0.05)
     return scrape
