@@ -97,7 +97,7 @@ class Talkative:
             "budget": {"calls": 100, "pause_s": 0.1, "transit_s": 0.05, "redis_grace_s": 0.1},
             "cache": {"stale_if_error_s": 0, "memory_bytes": 0},
             "upstream": {
-                "answer_max_bytes": 500_000, "connect_timeout_s": 0.3, "read_timeout_s": 0.3, "call_timeout_s": 0.6,
+                "answer_max_bytes": 500_000, "connect_timeout_s": 1.0, "read_timeout_s": 1.0, "call_timeout_s": 1.5,
                 "stopped_s": 0.05,
             },
             "telemetry": {

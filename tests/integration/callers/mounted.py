@@ -81,8 +81,8 @@ class Mounted:
         return {
             "apps": {APP: app(0), OTHER_APP: app(1)},
             "callers": {name: {"keys": [sha256_of(key_of(name))], "apps": [APP]} for name in callers},
-            "redis": {"url": self._valkey.url, "timeout_s": 5.0},
-            "budget": {"turn_lease_s": 6.0},  # more than Redis' time-out, or there is a warning
+            "redis": {"url": self._valkey.url, "timeout_s": 0.9},
+            "budget": {"turn_lease_s": 1.0},  # a shorter one than the time-out would be warned of
             "server": {"log_level": "info", "log_format": "json"},
         } | dict(sections)
 

@@ -115,7 +115,7 @@ async def test_latency_applies_before_and_after_the_arrival(sandbox: Sandbox, ca
 
 async def test_a_call_on_its_way_arrives_without_its_caller(sandbox: Sandbox, call_bytes: Callable[..., bytes]) -> None:
     """A caller that hangs up while the call is on its way does not cancel it: it arrives and is counted."""
-    await sandbox.control.add_fault(Latency(there_ms=80))
+    await sandbox.control.add_fault(Latency(there_ms=1_000))
     host, _, port = sandbox.base_url.removeprefix("http://").partition(":")
     _, writer = await asyncio.open_connection(host, int(port))
     writer.write(call_bytes())

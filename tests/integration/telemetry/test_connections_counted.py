@@ -59,6 +59,7 @@ async def test_connections_and_their_ends(valkey: Server) -> None:
             scrape = await scrape_when(replica, lambda scrape: aborted(scrape, "head") == 1)
             stream = request(f"/tasks?app={APP.name}", "Accept: application/x-ndjson")
             streams = [hold(stream) for _ in range(3)]
+            await scrape_when(replica, lambda scrape: scrape.sum("taskgate_requests_in_flight") == 3)
             scrape = await scrape_when(replica, lambda scrape: scrape.sum("taskgate_unsent_bytes") > 10_000)
             assert scrape.sum("taskgate_requests_in_flight") == scrape.sum("taskgate_connections") == 3
             for _ in range(4):

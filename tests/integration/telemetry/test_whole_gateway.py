@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from service.sandbox.faults import Latency
 from service.telemetry.state import BACKGROUND
 from tests.integration.telemetry.collector import ReceivedSpan, collecting
 from tests.integration.telemetry.scraping import OPENMETRICS, Scrape, scraped
@@ -20,7 +21,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 LIST_PATH = "/v4/timpush/list_sched_task"
 DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
 CALLERS = ("c0", "c1", "c2")
-CACHE = {"fresh_s": 1.0, "settled_s": 1.0, "stale_while_revalidate_s": 30.0}
+CACHE = {"fresh_s": 3.0, "settled_s": 3.0, "stale_while_revalidate_s": 30.0}
 
 
 async def a_series_of_requests(at: Fleet) -> None:
@@ -29,6 +30,7 @@ async def a_series_of_requests(at: Fleet) -> None:
     assert "fwd=miss" in (await at.page(0, q="a", limit=5, headers=traced)).outcome
     for _ in range(3):
         assert "hit" in (await at.page(0, q="a", limit=5)).outcome
+    await at.upstream.add_fault(Latency(back_ms=500, calls=1))  # so that both arrive before the answer
     pages = await asyncio.gather(*(at.page(0, q="b", limit=5, caller=f"c{n}") for n in (1, 2)))
     assert sum("collapsed" in page.outcome for page in pages) == 1
     assert (await at.page(0, q="c", wait=0)).status == 504
@@ -191,8 +193,8 @@ async def test_a_full_disk_under_the_log_costs_only_the_log(own_valkey: Server) 
 
 
 async def test_waiting_blocks_are_counted(own_valkey: Server) -> None:
-    """With the only call in four seconds taken, the places in line are the blocks that callers wait for."""
-    async with fleet(own_valkey, replicas=1, budget={"calls": 1, "window_s": 4.0, "wait_max_s": 60.0}) as at:
+    """With the only call in twenty seconds taken, the places in line are the blocks that callers wait for."""
+    async with fleet(own_valkey, replicas=1, budget={"calls": 1, "window_s": 20.0, "wait_max_s": 60.0}) as at:
         port = at.replicas[0].metrics_port
         assert (await at.page(0, q="first", wait=60)).status == 200
         wanted = {"c1": 3, "c2": 2}

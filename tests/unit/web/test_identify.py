@@ -96,7 +96,7 @@ async def test_a_reload_that_keeps_the_right_keeps_the_wait(callers: Authenticat
 async def test_an_expiring_credential_ends_the_wait() -> None:
     """An expiring credential ends the wait exactly then, without a reload, and leaves nothing behind."""
     callers = Ending(table(reports=policy()), issuer=None)
-    callers.until_s = time.time() + 0.1
+    callers.until_s = time.time() + 0.5
     access = access_of(callers)
     assert isinstance(access.now(), Caller)
     with pytest.raises(Unauthenticated) as caught:
