@@ -94,7 +94,7 @@ class RequestMiddleware:
                 context.outcome,
             )
             client = self.clients.of(scope.get("client"), fields)
-            self._report(context, labels, client=client, started_s=started_s, answer_bytes=outgoing.body_bytes)
+            self._report(context, labels, client=client, started_s=started_s)
 
     def refuse(self, status: int, client: Client | None) -> Messages:
         """Return the response to a peer's request that could not be parsed, and report it like any other."""
@@ -103,20 +103,12 @@ class RequestMiddleware:
         answer = refusal_answer(status, context)
         labels = request_labels_of("other", UNROUTED, status, None, None, context.outcome)
         address = None if client is None else client[0]
-        self._report(context, labels, client=address, started_s=started_s, answer_bytes=len(answer.body))
+        self._report(context, labels, client=address, started_s=started_s)
         headers = (*answer.headers, NOSNIFF, (b"x-request-id", context.request_id.encode()))
         start = {"type": "http.response.start", "status": status, "headers": headers}
         return start, {"type": "http.response.body", "body": answer.body}
 
-    def _report(
-        self,
-        context: RequestContext,
-        labels: RequestLabels,
-        *,
-        client: str | None,
-        started_s: float,
-        answer_bytes: int,
-    ) -> None:
+    def _report(self, context: RequestContext, labels: RequestLabels, *, client: str | None, started_s: float) -> None:
         record = RequestRecord(
             request_id=context.request_id,
             labels=labels,
@@ -127,7 +119,6 @@ class RequestMiddleware:
             calls=context.cost.calls,
             duration_s=time.perf_counter() - started_s,
             ended_at_s=time.time(),
-            answer_bytes=answer_bytes,
         )
         for observe in self.observers:
             observe(record)
@@ -136,14 +127,13 @@ class RequestMiddleware:
 class _Outgoing:
     """Passes messages on: adds the request id, lists HEAD in `Allow` next to GET, and drops bodies for HEAD."""
 
-    __slots__ = ("_is_head", "_request_id", "_send", "body_bytes", "status")
+    __slots__ = ("_is_head", "_request_id", "_send", "status")
 
     def __init__(self, send: Any, request_id: str, *, is_head: bool) -> None:
         self._send = send
         self._request_id = request_id.encode()
         self._is_head = is_head
         self.status = 0
-        self.body_bytes = 0
 
     async def send(self, message: Any) -> None:
         """Pass on one ASGI message."""
@@ -155,8 +145,6 @@ class _Outgoing:
             message = {"type": "http.response.start", "status": self.status, "headers": headers}
         elif self._is_head:
             message = {"type": "http.response.body", "body": b"", "more_body": message.get("more_body", False)}
-        else:
-            self.body_bytes += len(message.get("body", b""))
         await self._send(message)
 
 

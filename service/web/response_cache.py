@@ -209,7 +209,6 @@ class ResponseCache:
             calls=0,
             duration_s=time.perf_counter() - started_s,
             ended_at_s=now_s,
-            answer_bytes=len(response.body),
         )
         for observe in self._observers:
             observe(observation)
