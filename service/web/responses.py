@@ -1,6 +1,6 @@
 """Complete responses (status, header fields, body bytes) and how to send one.
 
-Every response of a route passes through `Answer`, so compression or caching of responses belongs here.
+Every response of a route passes through `Response`, so compression or caching of responses belongs here.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,18 @@ NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
 """Sent with every response."""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A response as sent, without connection-specific header fields."""
+class Response:
+    """A response without connection-specific header fields, and the ASGI application that sends it.
 
-    status: int
-    headers: tuple[Header, ...]
-    body: bytes
+    Litestar accepts it as a handler's return value.
+    """
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, *, status: int, headers: tuple[Header, ...], body: bytes = b"") -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
 
     @property
     def sent_headers(self) -> tuple[Header, ...]:
@@ -32,36 +38,26 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
             return self.headers
         return (*self.headers, (b"content-length", b"%d" % len(self.body)))
 
-
-class Reply:
-    """An ASGI application that sends a response; Litestar accepts it as a handler's return value."""
-
-    __slots__ = ("answer",)
-
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
-
     async def __call__(self, scope: Any, receive: Any, send: Callable[..., Any]) -> None:
         """Send the response."""
-        answer = self.answer
-        await send({"type": "http.response.start", "status": answer.status, "headers": answer.sent_headers})
-        await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+        await send({"type": "http.response.start", "status": self.status, "headers": self.sent_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": False})
 
 
-class Silence(Reply):
-    """A reply that sends nothing, for callers that have disconnected."""
+class NoResponse(Response):
+    """Sends nothing, for callers that have disconnected."""
 
     def __init__(self) -> None:
-        super().__init__(Answer(status=499, headers=(), body=b""))
+        super().__init__(status=499, headers=())
 
     async def __call__(self, scope: Any, receive: Any, send: Callable[..., Any]) -> None:
         """Do nothing."""
 
 
-def json_answer(value: object, *, status: int = 200, cache_control: bytes = b"no-store") -> Answer:
-    """Return the value as a JSON response."""
-    return Answer(
+def json_response(value: object, *, status: int = 200) -> Response:
+    """Return the value as a JSON response that must not be stored."""
+    return Response(
         status=status,
-        headers=((b"content-type", JSON), (b"cache-control", cache_control)),
+        headers=((b"content-type", JSON), (b"cache-control", b"no-store")),
         body=msgspec.json.encode(value),
     )
