@@ -23,8 +23,8 @@ from service.observe.request import (
     request_labels_of,
     trace_id_of,
 )
-from service.server.answer_head import head_lines
-from service.server.asgi import Application, Client, EncodedAnswer
+from service.server.asgi import Application, Client, EncodedResponse
+from service.server.response_head import head_lines
 from service.web.cacheable_response import CACHEABLE, CacheableResponse
 from service.web.client_address import PEERS, ClientAddresses
 from service.web.headers.ratelimit import STATE
@@ -164,7 +164,7 @@ class ResponseCache:
             if response is not None:
                 self._store(scope, response)
 
-    def repeat(self, head: bytes, client: Client | None) -> EncodedAnswer | None:
+    def lookup_head(self, head: bytes, client: Client | None) -> EncodedResponse | None:
         """Return the cached response to a request with the same bytes as an earlier one, and report the request."""
         request = self._heads.get(head)
         if request is None:
@@ -175,7 +175,7 @@ class ResponseCache:
             return None
         return _encoded(*served)
 
-    def lookup(self, scope: Any, head: bytes) -> EncodedAnswer | None:
+    def lookup(self, scope: Any, head: bytes) -> EncodedResponse | None:
         """Return the cached response and report the request, or return None if there is none."""
         request = _recognize(scope, most_bytes=len(head))
         served = request and self._serve(*request, scope["client"])
@@ -287,13 +287,13 @@ def _key(scope: Any, fields: HeaderFields) -> Key:
     )
 
 
-def _encoded(response: _CachedResponse, request_id: str) -> EncodedAnswer:
-    return EncodedAnswer(b"%b\r\nx-request-id: %b" % (response.lines, request_id.encode()), response.body)
+def _encoded(response: _CachedResponse, request_id: str) -> EncodedResponse:
+    return EncodedResponse(b"%b\r\nx-request-id: %b" % (response.lines, request_id.encode()), response.body)
 
 
 def _may_recur(scope: Any, fields: HeaderFields) -> bool:
     """Return whether later requests may have the same head: a request id belongs to a single request. Return False also
-    if the head closes its connection, which `repeat` would not see."""
+    if the head closes its connection, which `lookup_head` would not see."""
     return (
         scope["http_version"] == "1.1"
         and fields.get(b"connection", b"keep-alive").lower() == b"keep-alive"

@@ -175,7 +175,7 @@ async def _replayed(callers: Authenticator, authorization: bytes, listeners: Seq
 
     gathered = BatchedObservers(listeners)
     gathered.start()
-    replay = ResponseCache(
+    cache = ResponseCache(
         app,
         authenticate_cached=callers.authenticate_cached,
         observers=(gathered,),
@@ -187,13 +187,13 @@ async def _replayed(callers: Authenticator, authorization: bytes, listeners: Seq
     scope |= {"client": ("127.0.0.1", 1), "http_version": "1.1"}
     head = b"a head of about the usual size" * 5
     for _ in range(2):
-        await replay(scope, None, send)
-    assert replay.lookup(scope, head) is not None
+        await cache(scope, None, send)
+    assert cache.lookup(scope, head) is not None
     best = float("inf")
     for _ in range(200):
         began = time.perf_counter()
         for _ in range(BATCH_MAX):
-            replay.repeat(head, scope["client"])
+            cache.lookup_head(head, scope["client"])
         gathered.flush()
         best = min(best, (time.perf_counter() - began) / BATCH_MAX)
         await asyncio.sleep(0)
