@@ -186,7 +186,7 @@ def create_app(
             parts.push_async_callback(store.aclose)
             await parts.enter_async_context(clock)
             await parts.enter_async_context(logging_redis_advice(store, settings.redis))
-            await parts.enter_async_context(client)
+            parts.push_async_callback(client.aclose)
             _begin(parts, apps=apps, gathered=gathered, store=store, gateway=gateway, purge=purge)
             await parts.enter_async_context(live.followed(follow, environ, on_reload=signals.reloaded))
             yield

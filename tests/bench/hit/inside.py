@@ -14,7 +14,7 @@ from service.cache.codec import decode_value, encode_value
 from service.cache.memory_blocks import MemoryBlocks
 from service.callers.authenticator import Authenticator
 from service.callers.table import table_of
-from service.model.blocks import Block, block_of
+from service.model.blocks import Block, CachedBlock, block_of
 from service.model.calls import CallKind
 from service.model.pages import Obtained, Page, Source
 from service.model.queries import At, Query, Range, Slice
@@ -90,11 +90,12 @@ def of_a_block() -> list[tuple[str, str]]:
         body=made.cut(40, 60),
         source=Source.HIT,
     )
+    kept = CachedBlock(stored=made, head=b"")
     tasks = msgspec.json.decode(b"[%s]" % made.body)
     steps: list[tuple[str, Callable[[], object]]] = [
         ("encode for Redis", lambda: encode_value(made, chance=b"chance")),
         ("decode from Redis (checksum included)", lambda: decode_value(value)),
-        ("keep in memory", lambda: memory.put("key", made, app="shop", head=b"", ends_in_s=60)),
+        ("keep in memory", lambda: memory.put("key", kept, app="shop", ends_in_s=60)),
         ("look up in memory", lambda: memory.get("key")),
         ("cut twenty tasks", lambda: made.cut(40, 60)),
         ("build the body, tag and links of that slice", lambda: render(page, path="/tasks", link_query="app=shop&")),
@@ -120,7 +121,8 @@ def of_ten_thousand_blocks() -> tuple[int, int, float, float]:
         stored = decode_value(values[number % 20])
         assert isinstance(stored, Block)
         bodies += len(stored.body)
-        memory.put(f"taskgate:{{shop}}:b:{number:032x}:0", stored, app="shop", head=bytes(16), ends_in_s=600)
+        kept = CachedBlock(stored=stored, head=bytes(16))
+        memory.put(f"taskgate:{{shop}}:b:{number:032x}:0", kept, app="shop", ends_in_s=600)
     return len(memory), bodies, memory.bytes / 2**20, resident_mib(os.getpid()) - before
 
 
