@@ -121,28 +121,31 @@ class RedisStore:
         if self._closed:
             work.close()
             raise StoreUnavailable("closed")
-        logged = self._logging_refusals(work)
-        task = asyncio.create_task(
-            logged if self._on_call is None else _timed(logged, op, self._on_call), name="store-call"
-        )
+        task = asyncio.create_task(self._observed(op, work), name="store-call")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
-    async def _logging_refusals(self, work: Coroutine[Any, Any, T]) -> T:
-        """Log why a connection was refused, for example a wrong password."""
+    async def _observed(self, op: Op, work: Coroutine[Any, Any, T]) -> T:
+        """Await the work and report its result and duration. Log why the server refused a command or a connection."""
+        loop = asyncio.get_running_loop()
+        begun_s = loop.time()
+        detail: StoreDetail | None = None
         try:
             return await work
         except StoreUnavailable as exc:
-            if exc.detail == "refused" and exc.__cause__ is not None:
-                self._refused(exc.__cause__)
+            detail, cause = exc.detail, exc.__cause__
+            if isinstance(cause, ResponseError) or (cause is not None and detail == "refused"):
+                self._refused(cause)
             raise
+        finally:
+            if self._on_call is not None:
+                self._on_call(op, loop.time() - begun_s, detail)
 
     async def _run(self, key: str, *command: EncodableT, again: bool = False) -> object:
         try:
             return await self._route(key, *command, again=again)
         except ResponseError as exc:
-            self._refused(exc)
             raise unavailable(exc) from exc
 
     async def _put_all(self, puts: Sequence[Put]) -> None:
@@ -153,7 +156,6 @@ class RedisStore:
             if isinstance(answer, (MovedError, AskError, ReadOnlyError)):
                 await self._run(command[1], *command)
             elif isinstance(answer, ResponseError):
-                self._refused(answer)
                 raise unavailable(answer) from answer
 
     async def _setting(self, name: str, key: str) -> str | None:
@@ -171,14 +173,14 @@ class RedisStore:
         try:
             return await self._route(key, "GET", key, again=True)
         except ResponseError as exc:
-            self._refused(exc)
             if str(exc).startswith("WRONGTYPE"):
+                self._refused(exc)
                 return None
             raise unavailable(exc) from exc
 
     def _refused(self, exc: BaseException) -> None:
         """Log the server's error text, each text at most once a minute."""
-        text, now_s = _words(exc), time.monotonic()
+        text, now_s = str(exc)[:300], time.monotonic()  # redis-py strips some error codes from the text
         if now_s - self._refusals.get(text, -REFUSAL_AGAIN_S) >= REFUSAL_AGAIN_S:
             self._refusals.pop(text, None)
             self._refusals[text] = now_s
@@ -193,7 +195,6 @@ class RedisStore:
         except NoScriptError:
             raise
         except ResponseError as exc:
-            self._refused(exc)
             raise unavailable(exc, in_script=True) from exc
         if not isinstance(answer, list):
             raise StoreUnavailable("broken answer")
@@ -268,25 +269,6 @@ class _StoredScript:
         if answer is None:
             answer = await self._run(keys[0], "EVAL", self._source, len(keys), *keys, *args)
         return answer
-
-
-async def _timed(work: Coroutine[Any, Any, T], op: Op, on_call: OnStoreCall) -> T:
-    """Await the work and report its result and duration."""
-    loop = asyncio.get_running_loop()
-    begun_s = loop.time()
-    detail: StoreDetail | None = None
-    try:
-        return await work
-    except StoreUnavailable as exc:
-        detail = exc.detail
-        raise
-    finally:
-        on_call(op, loop.time() - begun_s, detail)
-
-
-def _words(exc: BaseException) -> str:
-    """Return the server's message, shortened; redis-py strips some error codes from the text."""
-    return str(exc)[:300]
 
 
 def _named(exc: AskError, node: Node) -> Address:
