@@ -13,7 +13,7 @@ from redis.typing import EncodableT
 from service.model.errors import StoreDetail, StoreUnavailable
 from service.settings import RedisSettings
 from service.store.cluster import ClusterTopology
-from service.store.connection_factory import Address, ConnectionFactory, TlsFiles
+from service.store.connection_factory import Address, ConnectionFactory
 from service.store.faults import unavailable
 from service.store.interfaces import OnGap, OnMessage, Put, Script
 from service.store.listener import Listener
@@ -64,7 +64,9 @@ class RedisStore:
             default_port=default_port,
             username=settings.username,
             password=password,
-            tls_files=TlsFiles(ca=settings.ca_file, cert=settings.cert_file, key=settings.key_file),
+            ca_file=settings.ca_file,
+            cert_file=settings.cert_file,
+            key_file=settings.key_file,
         )
         self._topology = _topology(settings, dialer, sentinel_password)
         self._listener = Listener(self._topology, dialer, timeout_s=settings.timeout_s)

@@ -24,7 +24,7 @@ from service.budget.scheduler.interfaces import (
 )
 from service.budget.scheduler.report_changes import ReportChanges
 from service.budget.scheduler.rules import LARGEST, Rules
-from service.budget.scheduler.runs import ScriptRuns, random_run
+from service.budget.scheduler.runs import ScriptRuns
 from service.budget.scheduler.server_clock import ServerClock, any_chance, monotonic_ms
 from service.model.blocks import HEAD_BYTES
 from service.model.calls import CallKind, budget_name
@@ -85,10 +85,10 @@ class _Answered(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 class RedisScheduler:
     """The turns for one kind of an app's calls, given out in Redis to all replicas.
 
-    Methods raise StoreUnavailable if Redis cannot be reached.
-    `clock_ms` is a monotonic clock, `chance` returns random numbers of 1 to 2**31, `new_run` returns unique names.
-    `server_ms` is only for tests and replaces the server's clock. `resets` counts how often this replica has found that
-    Redis had lost, or never had, the state of the app, and so began with a quiet window. `runs` runs the script.
+    Methods raise StoreUnavailable if Redis cannot be reached. `clock_ms` is a monotonic clock, `chance` returns random
+    numbers of 1 to 2**31. `server_ms` is only for tests and replaces the server's clock. `resets` counts how often this
+    replica has found that Redis had lost, or never had, the state of the app, and so began with a quiet window. `runs`
+    runs the script.
     """
 
     def __init__(
@@ -102,12 +102,11 @@ class RedisScheduler:
         rules: Rules,
         clock_ms: Callable[[], float] = monotonic_ms,
         chance: Callable[[], int] = any_chance,
-        new_run: Callable[[], str] = random_run,
         server_ms: Callable[[], int] | None = None,
     ) -> None:
         self.resets = 0
         self._has_answered = False
-        self.runs = ScriptRuns(store, SOURCE, format_=FORMAT, new_run=new_run)
+        self.runs = ScriptRuns(store, SOURCE, format_=FORMAT)
         self._app = budget_name(app, kind)
         base = f"{prefix}:{{{app}}}:{kind.key_part}"
         self.channel = f"{base}done"
