@@ -26,10 +26,9 @@ from service.settings import AppSettings, CallerSettings, RedisSettings, Setting
 from service.telemetry.logs import configure
 from service.telemetry.metrics import Metrics
 from service.usage.counts import UsageObserver
-from service.web.answers import Answer
+from service.web.cacheable_response import CacheableResponse
 from service.web.headers.encoding import compressors
 from service.web.middleware import request_id_of
-from service.web.obtained_reply import ObtainedReply
 from service.web.page_body import render
 from service.web.response_cache import ResponseCache
 from tests.bench.machine import resident_mib
@@ -166,20 +165,19 @@ async def _replayed(callers: Authenticator, authorization: bytes, listeners: Seq
         (b"link", b"x" * 150),
         (b"content-type", b"application/json"),
     )
-    answer = Answer(status=200, headers=headers, body=b"x" * 6200)
     obtained = Obtained(fetched_at_ms=int(time.time() * 1000), lifetime_s=600.0, source=Source.HIT)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         scope["state"] = {"context": RequestContext(request_id="a", fields={}, caller="c0", app="shop")}
         scope["path_template"] = "/tasks"
-        await ObtainedReply(answer, obtained)(scope, receive, send)
+        await CacheableResponse(obtained, status=200, headers=headers, body=b"x" * 6200)(scope, receive, send)
 
     async def send(_: Any) -> None:
         return None
 
     gathered = BatchedObservers(listeners)
     gathered.start()
-    replay = ResponseCache(
+    cache = ResponseCache(
         app,
         authenticate_cached=callers.authenticate_cached,
         observers=(gathered,),
@@ -191,13 +189,13 @@ async def _replayed(callers: Authenticator, authorization: bytes, listeners: Seq
     scope |= {"client": ("127.0.0.1", 1), "http_version": "1.1"}
     head = b"a head of about the usual size" * 5
     for _ in range(2):
-        await replay(scope, None, send)
-    assert replay.lookup(scope, head) is not None
+        await cache(scope, None, send)
+    assert cache.lookup(scope, head) is not None
     best = float("inf")
     for _ in range(200):
         began = time.perf_counter()
         for _ in range(BATCH_MAX):
-            replay.repeat(head, scope["client"])
+            cache.lookup_head(head, scope["client"])
         gathered.flush()
         best = min(best, (time.perf_counter() - began) / BATCH_MAX)
         await asyncio.sleep(0)
