@@ -28,7 +28,7 @@ from service.model.callers import AppInfo
 from service.model.calls import CallKind
 from service.observe.access_log import log_requests
 from service.observe.batch import BatchedObservers, OnRequestBatch
-from service.server.asgi import AnswersAtOnce, Application, Refuse
+from service.server.asgi import Application, Refuse, ResponseLookup
 from service.server.http_server import HttpServer
 from service.settings import Settings
 from service.store.inspection import logging_redis_advice
@@ -51,17 +51,17 @@ from service.web.site import create_web
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     """The ASGI application, and callbacks for when the process is asked to stop and when waiting requests must end.
 
-    `at_once` returns responses that need no await, and is tried before `asgi`; None if requests are traced. `refusal`
-    returns the response, by status and peer, to a request that cannot be passed to `asgi`. `watch_server` is called
-    with the server, before it accepts connections.
+    `response_cache` is tried before `asgi`; None if requests are traced. `refusal` returns the response, by status and
+    peer, to a request that cannot be passed to `asgi`. `on_server` is called with the server, before it accepts
+    connections.
     """
 
     asgi: Application
-    at_once: AnswersAtOnce | None
+    response_cache: ResponseLookup | None
     refusal: Refuse
-    watch_server: Callable[[HttpServer], None]
-    leave: Callable[[], None]
-    refuse: Callable[[], None]
+    on_server: Callable[[HttpServer], None]
+    begin_drain: Callable[[], None]
+    reject_waiting: Callable[[], None]
 
 
 def create_app(
@@ -186,7 +186,7 @@ def create_app(
             parts.push_async_callback(store.aclose)
             await parts.enter_async_context(clock)
             await parts.enter_async_context(logging_redis_advice(store, settings.redis))
-            await parts.enter_async_context(client)
+            parts.push_async_callback(client.aclose)
             _begin(parts, apps=apps, gathered=gathered, store=store, gateway=gateway, purge=purge)
             await parts.enter_async_context(live.followed(follow, environ, on_reload=signals.reloaded))
             yield
@@ -214,17 +214,17 @@ def create_app(
     live.attach(gateway.set_lifetimes, block_cache.set_lifetimes, forget=responses.forget)
     purge.add(responses.forget)
 
-    def leave() -> None:
-        gateway.leave()
-        feeds.leave()
+    def begin_drain() -> None:
+        gateway.begin_drain()
+        feeds.begin_drain()
 
     return Service(
         asgi=signals.edge(responses) if signals.observers else responses.call_app,
-        at_once=None if signals.observers else responses,
+        response_cache=None if signals.observers else responses,
         refusal=edge.refuse,
-        watch_server=signals.watch_server,
-        leave=leave,
-        refuse=gateway.refuse,
+        on_server=signals.add_server,
+        begin_drain=begin_drain,
+        reject_waiting=gateway.reject_waiting,
     )
 
 
@@ -254,7 +254,7 @@ def _begin(
         call.line.start()
         parts.push_async_callback(call.line.aclose)
     gateway.start()
-    parts.callback(gateway.leave)
+    parts.callback(gateway.begin_drain)
 
 
 def _on_message_of(line: Line) -> Callable[[bytes], None]:

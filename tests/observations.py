@@ -17,7 +17,6 @@ _SEEN = RequestRecord(
     calls=0,
     duration_s=0.000_024_9,
     ended_at_s=1_750_000_000.000_25,
-    answer_bytes=6200,
 )
 
 

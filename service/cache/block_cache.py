@@ -145,9 +145,10 @@ class BlockCache:
         """
         if generation != self.generation(key.app):
             return None
-        put, end = self._encoded(key, stored), self._encoded_end(key, stored)
+        redis_key = self.redis_key(key)
+        put, end = self._encoded(redis_key, stored), self._encoded_end(key, stored)
         kept = CachedBlock(stored=stored, head=b"" if put is None else put.value[:HEAD_BYTES])
-        self._remember(key.app, self.redis_key(key), kept, finds_tasks=isinstance(key, BlockKey))
+        self._remember(key.app, redis_key, kept, finds_tasks=isinstance(key, BlockKey))
         puts = tuple(each for each in (put, end) if each is not None)
         return NewBlock(kept=kept, key=key, generation=generation, puts=puts)
 
@@ -159,24 +160,25 @@ class BlockCache:
         """
         if new.generation != self.generation(new.key.app) or not new.puts:
             return
+        name = self._cache.block_name(new.key.app, new.puts[0].key)
         try:
-            await asyncio.gather(self._put(new, caller=caller), self._put_places(new, ttl_ms=new.puts[0].ttl_ms))
+            await asyncio.gather(self._put(new, name=name, caller=caller), self._put_places(new, name=name))
         except StoreUnavailable as exc:
             log.warning("cache.not_stored", app=new.key.app, detail=exc.detail)
 
-    async def _put(self, new: NewBlock, *, caller: str) -> None:
+    async def _put(self, new: NewBlock, *, name: str, caller: str) -> None:
         """Store a block, and count it for the caller; refusals and single tasks are small, and not counted."""
         if self._shares is not None and isinstance(new.key, BlockKey) and isinstance(new.kept.stored, Block):
             kept_ms = await self._shares.put(
                 new.puts,
-                name=self._cache.block_name(new.key),
+                name=name,
                 app=new.key.app,
                 caller=caller,
                 longest_ms=longest_ms(self._lifetimes),
             )
             if kept_ms is not None:
                 if kept_ms < new.puts[0].ttl_ms:
-                    self._memory.drop(self.redis_key(new.key))
+                    self._memory.drop(new.puts[0].key)
                 return
         await self._cache.put_all(new.puts)
 
@@ -184,8 +186,8 @@ class BlockCache:
         """Return the end of a query's list according to its newest block. Raise StoreUnavailable."""
         return await self._cache.get(self.redis_key(BlockKey(query=query, index=END)))
 
-    def _encoded(self, key: CacheKey, stored: Stored) -> Put | None:
-        return self._cache.encoded(key, stored, ttl_ms=keep_for_ms(stored, lifetimes=self._lifetimes))
+    def _encoded(self, redis_key: str, stored: Stored) -> Put | None:
+        return self._cache.encoded(redis_key, stored, ttl_ms=keep_for_ms(stored, lifetimes=self._lifetimes))
 
     def _encoded_end(self, key: CacheKey, stored: Stored) -> Put | None:
         if not isinstance(key, BlockKey) or not isinstance(stored, Block):
@@ -193,22 +195,20 @@ class BlockCache:
         end = msgspec.structs.replace(
             stored, settled=False, ends=(), body=b"", ids=b"", codes=b"", left_out=0, unfinished=False
         )
-        return self._encoded(BlockKey(query=key.query, index=END), end)
+        return self._encoded(self.redis_key(BlockKey(query=key.query, index=END)), end)
 
-    async def _put_places(self, new: NewBlock, *, ttl_ms: int) -> None:
+    async def _put_places(self, new: NewBlock, *, name: str) -> None:
         key, stored = new.key, new.kept.stored
         if self._places is None or not isinstance(key, BlockKey) or not isinstance(stored, Block):
             return
-        place = TaskPlace(block=self._cache.block_name(key), fetched_at_ms=stored.fetched_at_ms)
+        place = TaskPlace(block=name, fetched_at_ms=stored.fetched_at_ms)
         with suppress(StoreUnavailable):  # logged for the block itself
-            await self._places.put(key.app, stored.task_ids(), place, ttl_ms=ttl_ms)
+            await self._places.put(key.app, stored.task_ids(), place, ttl_ms=new.puts[0].ttl_ms)
 
     def _remember(self, app: str, redis_key: str, kept: CachedBlock, *, finds_tasks: bool) -> None:
         if kept.stored is not None:
             ends_in_s = keep_for_ms(kept.stored, lifetimes=self._lifetimes) / 1000
-            self._memory.put(
-                redis_key, kept.stored, app=app, head=kept.head, ends_in_s=ends_in_s, finds_tasks=finds_tasks
-            )
+            self._memory.put(redis_key, kept, app=app, ends_in_s=ends_in_s, finds_tasks=finds_tasks)
 
 
 def _newer(kept: CachedBlock, listed: Block | None) -> CachedBlock:

@@ -61,6 +61,8 @@ def decode_value(value: bytes) -> Stored | CorruptBlock:
     view = memoryview(value)
     if _CHECKSUM.unpack_from(value, HEAD_BYTES)[0] != crc32(view[_AFTER_CHECKSUM:], crc32(view[:HEAD_BYTES])):
         return CorruptBlock(reason="checksum")
+    if not is_moment(fetched_at_ms // 1000):
+        return CorruptBlock(reason="sense")
     if kind == _BLOCK:
         return _block(value, fetched_at_ms)
     if kind == _REFUSAL:
@@ -93,7 +95,7 @@ def _block(value: bytes, fetched_at_ms: int) -> Block | CorruptBlock:
         return CorruptBlock(reason="shape")
     if not _are_tasks(body, ids=value[ids_start:codes_start]):
         return CorruptBlock(reason="sense")
-    if not (is_moment(since_s) and is_moment(until_s) and is_moment(fetched_at_ms // 1000) and total < 2**63):
+    if not (is_moment(since_s) and is_moment(until_s) and total < 2**63):
         return CorruptBlock(reason="sense")
     if flags & ~(_SETTLED | _UNFINISHED | _CHANGED):
         return CorruptBlock(reason="sense")
@@ -143,14 +145,10 @@ def _refusal(value: bytes, fetched_at_ms: int) -> RefusedQuery | CorruptBlock:
         text = value[text_start:].decode()
     except UnicodeDecodeError:
         return CorruptBlock(reason="shape")
-    if not is_moment(fetched_at_ms // 1000):
-        return CorruptBlock(reason="sense")
     return RefusedQuery(fetched_at_ms=fetched_at_ms, code=_CODE.unpack_from(value, _AFTER_CHECKSUM)[0], text=text)
 
 
 def _missing(value: bytes, fetched_at_ms: int) -> MissingTask | CorruptBlock:
     if len(value) > _AFTER_CHECKSUM:
         return CorruptBlock(reason="shape")
-    if not is_moment(fetched_at_ms // 1000):
-        return CorruptBlock(reason="sense")
     return MissingTask(fetched_at_ms=fetched_at_ms)

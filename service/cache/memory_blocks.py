@@ -27,15 +27,14 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MemoryBlocks:
-    """Blocks by their key in Redis. Operations take constant time, except `drop_app`: linear in the app's blocks."""
+    """Blocks by their key in Redis. Operations take constant time, except `drop_app`: linear in all apps' blocks."""
 
     def __init__(self, *, max_bytes: int, clock: Callable[[], float]) -> None:
         """`clock` returns seconds and never steps back; with `max_bytes` 0 nothing is stored."""
         self._clock = clock
         self._entries: LruTable[str, _Entry] = LruTable(
-            max_bytes, size_of=lambda _, entry: entry.size_bytes, on_leave=self._left
+            max_bytes, size_of=lambda _, entry: entry.size_bytes, on_leave=self._forget_tasks
         )
-        self._keys_of: dict[str, set[str]] = {}
         self._holders: dict[str, dict[int, _Entry]] = {}
 
     def __len__(self) -> int:
@@ -57,30 +56,27 @@ class MemoryBlocks:
         kept = None if holder is None else self.get(holder.key)
         return kept.stored if kept is not None and isinstance(kept.stored, Block) else None
 
-    def put(
-        self, key: str, stored: Stored, *, app: str, head: bytes, ends_in_s: float, finds_tasks: bool = False
-    ) -> None:
+    def put(self, key: str, kept: CachedBlock, *, app: str, ends_in_s: float, finds_tasks: bool = False) -> None:
         """Store a block for at most `ends_in_s`, evicting others to make room.
 
         One larger than the whole cache is not stored. With `finds_tasks`, its tasks can be found by their ids.
         """
         self.drop(key)
-        if ends_in_s <= 0:
+        stored = kept.stored
+        if stored is None or ends_in_s <= 0:
             return
         ids = stored.task_ids() if finds_tasks and isinstance(stored, Block) else ()
         entry = _Entry(
             key=key,
-            kept=CachedBlock(stored=stored, head=head),
+            kept=kept,
             app=app,
             ids=ids,
             fetched_at_ms=stored.fetched_at_ms,
             ends_at_s=self._clock() + ends_in_s,
             size_bytes=_size_bytes(key, stored) + _ID_BYTES * len(ids),
         )
-        if self._entries.put(key, entry):
-            self._keys_of.setdefault(app, set()).add(key)
-            if ids:
-                self._note_tasks(entry)
+        if self._entries.put(key, entry) and ids:
+            self._note_tasks(entry)
 
     def drop(self, key: str) -> None:
         """Remove a block, if present."""
@@ -88,7 +84,7 @@ class MemoryBlocks:
 
     def drop_app(self, app: str) -> int:
         """Remove all blocks of an app; return how many there were."""
-        keys = self._keys_of.get(app, set()).copy()
+        keys = [key for key, entry in self._entries.items() if entry.app == app]
         for key in keys:
             self.drop(key)
         return len(keys)
@@ -112,21 +108,13 @@ class MemoryBlocks:
             if other is None or other.fetched_at_ms <= fetched_at_ms:
                 holders[task_id] = entry
 
-    def _forget_tasks(self, entry: _Entry) -> None:
+    def _forget_tasks(self, _: str, entry: _Entry) -> None:
         holders = self._holders.get(entry.app, {})
         for task_id in entry.ids:
             if holders.get(task_id) is entry:
                 del holders[task_id]
         if not holders:
             self._holders.pop(entry.app, None)
-
-    def _left(self, key: str, entry: _Entry) -> None:
-        if entry.ids:
-            self._forget_tasks(entry)
-        keys = self._keys_of[entry.app]
-        keys.discard(key)
-        if not keys:
-            del self._keys_of[entry.app]
 
 
 def _size_bytes(key: str, stored: Stored) -> int:

@@ -47,29 +47,29 @@ class RedisBlocks:
         """Return the key in Redis. It shows the app, for the hash tag, and a task's id, but nothing of a query."""
         match key:
             case BlockKey(query=query, index=index):
-                return f"{self._blocks_of(query.app)}{_digest(self._block_size, query)}:{index}"
+                return self.named(query.app, f"{_digest(self._block_size, query)}:{index}")
             case TaskKey(app=app, id=task_id):
-                return f"{self._blocks_of(app)}t:{task_id}"
+                return self.named(app, f"t:{task_id}")
 
-    def block_name(self, key: CacheKey) -> str:
-        """Return the end of the key in Redis, which distinguishes it from the app's others."""
-        return self.redis_key(key).removeprefix(self._blocks_of(key.app))
+    def block_name(self, app: str, redis_key: str) -> str:
+        """Return the end of a block's key in Redis, which distinguishes it from the app's others."""
+        return redis_key.removeprefix(self.named(app, ""))
 
     def named(self, app: str, name: str) -> str:
         """Return the key in Redis of the app's block with this name."""
-        return f"{self._blocks_of(app)}{name}"
+        return f"{self._prefix}:{{{app}}}:b:{name}"
 
     async def get(self, redis_key: str) -> CachedBlock:
         """Return the block stored under a key in Redis, if it is readable."""
         return self._read(await self._store.get(redis_key))
 
-    def encoded(self, key: CacheKey, stored: Stored, *, ttl_ms: int) -> Put | None:
+    def encoded(self, redis_key: str, stored: Stored, *, ttl_ms: int) -> Put | None:
         """Return what to store for a block, which begins with its head; None if it is too large to store."""
         value = encode_value(stored, chance=self._chance(CHANCE_BYTES))
         if len(value) > self._value_max_bytes:
             self.oversized += 1
             return None
-        return Put(key=self.redis_key(key), value=value, ttl_ms=ttl_ms)
+        return Put(key=redis_key, value=value, ttl_ms=ttl_ms)
 
     async def put_all(self, puts: Sequence[Put]) -> None:
         """Store encoded blocks of one app, in one round trip."""
@@ -77,12 +77,9 @@ class RedisBlocks:
 
     async def drop_app(self, app: str) -> int:
         """Delete all blocks of an app, and the counts of whose they are; return how many blocks there were."""
-        dropped = await self._store.delete_matching(self._blocks_of(app))
+        dropped = await self._store.delete_matching(self.named(app, ""))
         await self._store.delete_matching(shares_of(self._prefix, app))
         return dropped
-
-    def _blocks_of(self, app: str) -> str:
-        return f"{self._prefix}:{{{app}}}:b:"
 
     def _read(self, value: bytes | None) -> CachedBlock:
         if value is None:

@@ -5,7 +5,7 @@ import os
 import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Generic, TypeVar
 
 from service.budget.line.jobs import CallFailed, Fetched, HeldSlot, LineIsFull, TooLong
@@ -111,7 +111,7 @@ async def check_calls(settings: Settings, *, alone: bool) -> int:
     ]
     apps = {signer.app.name: signer.app for signer in signers}
     proxy_password = proxy_password_of(settings.upstream, os.environ)
-    async with UpstreamClient(settings.upstream, signers=signers, proxy_password=proxy_password) as client:
+    async with aclosing(UpstreamClient(settings.upstream, signers=signers, proxy_password=proxy_password)) as client:
 
         async def check(name: str, make: MakeCall) -> list[Finding] | StoreUnavailable:
             try:

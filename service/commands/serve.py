@@ -47,10 +47,10 @@ def run(config: str | None) -> int:
         serve(
             service.asgi,
             server,
-            at_once=service.at_once,
+            response_cache=service.response_cache,
             refusal=service.refusal,
-            leaving=service,
-            watch=service.watch_server,
+            hooks=service,
+            on_server=service.on_server,
         )
     except CannotListen as exc:
         print(f"taskgate serve: can't listen: {exc}", file=sys.stderr)

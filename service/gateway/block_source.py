@@ -14,6 +14,7 @@ from service.gateway.served import ServedCall
 from service.model.blocks import NOTHING, Block, BlockKey, CachedBlock, CacheKey, MissingTask, RefusedQuery
 from service.model.callers import Caller
 from service.model.errors import (
+    CallsStopped,
     LineFull,
     NothingStored,
     QueryRefused,
@@ -95,9 +96,9 @@ class BlockSource:
             self._renew(served, job)
             return _stale(kept, key, StaleReason.ERROR)
         forward = self._forward(kept)
-        is_stopped = served.fetching.stopped() is not None
+        stopped = served.fetching.stopped()
         try:
-            fetched = await self._fetch(served, terms, job, patience_s=patience_s)
+            fetched = await self._fetch(served, terms, job, stopped=stopped, patience_s=patience_s)
         except QueryRefused:
             raise
         except (StoreUnavailable, UpstreamError, WaitTooLong, LineFull, NothingStored) as exc:
@@ -105,7 +106,7 @@ class BlockSource:
                 raise
             waits = isinstance(exc, (WaitTooLong, LineFull, NothingStored))
             reason = StaleReason.WAIT if waits else StaleReason.ERROR
-            was_called = isinstance(exc, UpstreamError) and not is_stopped
+            was_called = isinstance(exc, UpstreamError) and not stopped
             return _stale(kept, key, reason, forward=forward if was_called else None)
         return Part(
             block=_block(fetched.value, key),
@@ -135,8 +136,10 @@ class BlockSource:
             return CachedBlock(stored=remembered.stored, head=kept.head), "memory", False
         return kept, "redis", False
 
-    async def _fetch(self, served: ServedCall, terms: RequestTerms, job: BlockJob, *, patience_s: float) -> Fetched:
-        if stopped := served.fetching.stopped():
+    async def _fetch(
+        self, served: ServedCall, terms: RequestTerms, job: BlockJob, *, stopped: CallsStopped | None, patience_s: float
+    ) -> Fetched:
+        if stopped:
             raise stopped
         caller = terms.caller
         if terms.patience_s <= 0:

@@ -29,8 +29,10 @@ class CallsUpstream(Protocol):
     """Calls of one kind for one app: `ListCalls` or `TaskCalls`."""
 
     async def fetch(self, key: CacheKey, call: ReportedCall, *, seen: CachedBlock) -> Stored:
-        """Make one call by `call.make` and return what to store. `seen` is what Redis had when it was last read. Raise
-        UpstreamError."""
+        """Make one call within `call.made` and return what to store. Raise UpstreamError.
+
+        `seen` is what Redis had when it was last read.
+        """
         ...
 
 
@@ -78,11 +80,10 @@ class Fetching:
         """Return why no such call of the app can be made now, or None."""
         return self._stops.stopped(self._app, self._kind)
 
-    async def fetch(self, key: CacheKey, slot: HeldSlot, *, attempt: int, seen: CachedBlock) -> NewBlock | None:
+    async def fetch(self, key: CacheKey, slot: HeldSlot, *, attempt: int, seen: CachedBlock) -> NewBlock | CallFailed:
         """Make one call and keep its result in memory; a refusal of the query is kept in its place.
 
-        Return None if the app's blocks were dropped during the call: later requests must not be served older data.
-        Raise UpstreamError.
+        If the app's blocks were dropped during the call, it has failed: later requests must not be served older data.
         """
         generation = self.cache.generation(key.app)
         call = ReportedCall(
@@ -97,19 +98,15 @@ class Fetching:
             stored = await self._calls.fetch(key, call, seen=seen)
         except QueryRefused as exc:
             stored = RefusedQuery(fetched_at_ms=self.now_ms(), code=exc.code, text=exc.text)
+        except UpstreamError as exc:
+            return self.failed(exc, attempt=attempt)
         else:
             self._failed_at_s = None
-        return self.cache.take(key, stored, generation=generation)
-
-    def dropped(self, *, attempt: int) -> CallFailed:
-        """Return the outcome of a call during which the app's blocks were dropped: make another one."""
-        error = UpstreamError("the stored blocks were dropped during the call", app=self._app.name)
-        return CallFailed(error=error, again=attempt < self._attempts)
-
-    def unfinished(self, part: CachedBlock) -> CallFailed:
-        """Return the outcome of a call that fetched a part of the block: make another one for the rest."""
-        error = UpstreamBroken("the upstream returned only a part of the block", app=self._app.name)
-        return CallFailed(error=error, again=True, head=part.head)
+        new = self.cache.take(key, stored, generation=generation)
+        if new is None:
+            error = UpstreamError("the stored blocks were dropped during the call", app=self._app.name)
+            return CallFailed(error=error, again=attempt < self._attempts)
+        return new
 
     @property
     def is_failing(self) -> bool:
@@ -120,18 +117,13 @@ class Fetching:
         """Return the outcome of a failed fetch: whether to try again, and whether the budget must pause."""
         self._failed_at_s = self._clock()
         advised = verdict(error)
-        again = {
-            RetryVerdict.AGAIN: attempt < self._attempts,
-            RetryVerdict.ONCE_MORE: attempt < min(2, self._attempts),
-            RetryVerdict.AFTER_PAUSE: attempt < self._attempts,
-            RetryVerdict.NEVER: False,
-        }[advised]
+        attempts = min(2, self._attempts) if advised is RetryVerdict.ONCE_MORE else self._attempts
         pauses = advised is RetryVerdict.AFTER_PAUSE
         asked_s = error.retry_after_s if isinstance(error, UpstreamHTTPStatus) else None
         pause_s = max(self._pause_s, min(asked_s or 0.0, self._pause_max_s))
         return CallFailed(
             error=error,
-            again=again,
+            again=advised is not RetryVerdict.NEVER and attempt < attempts,
             stop=isinstance(error, CallsStopped),
             pause_s=pause_s if pauses else 0.0,
             pause_reason="throttled" if pauses else "",
@@ -170,18 +162,16 @@ class BlockJob:
 
     async def call(self, slot: HeldSlot, *, attempt: int) -> CachedBlock | CallFailed:
         """Fetch the block. A part of it is stored at once, the whole by `keep`."""
-        try:
-            self._new = await self._fetching.fetch(self._key, slot, attempt=attempt, seen=self._seen)
-        except UpstreamError as exc:
-            return self._fetching.failed(exc, attempt=attempt)
-        if self._new is None:
-            return self._fetching.dropped(attempt=attempt)
-        kept = self._new.kept
-        if kept.is_unfinished:
-            self._seen = kept
+        new = await self._fetching.fetch(self._key, slot, attempt=attempt, seen=self._seen)
+        if isinstance(new, CallFailed):
+            return new
+        self._new = new
+        if new.kept.is_unfinished:
+            self._seen = new.kept
             await self.keep()
-            return self._fetching.unfinished(kept)
-        return kept
+            error = UpstreamBroken("the upstream returned only a part of the block", app=self._key.app)
+            return CallFailed(error=error, again=True, head=new.kept.head)
+        return new.kept
 
     async def keep(self) -> None:
         """Store the fetched block in Redis."""

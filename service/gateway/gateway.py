@@ -42,12 +42,8 @@ class Gateway:
         self._sequential_reads = sequential_reads
         self._clock = clock
         self._blocks = BlockSource(block_size=block_size, lifetimes=lifetimes, clock=clock)
+        self.lookups: Mapping[Lookup, int] = self._blocks.lookups
         self._serves = False
-
-    @property
-    def lookups(self) -> Mapping[Lookup, int]:
-        """Counts of block lookups, by result."""
-        return self._blocks.lookups
 
     def set_lifetimes(self, lifetimes: Lifetimes) -> None:
         """Judge stored blocks by these lifetimes from now on."""
@@ -168,7 +164,10 @@ class Gateway:
         return await self._purge.drop(app)
 
     def readiness(self) -> Readiness:
-        """Return what can be served now. Ready from `start` to `leave`, even without Redis: memory may hold pages."""
+        """Return what can be served now.
+
+        Ready from `start` to `begin_drain`, even without Redis: memory may hold pages.
+        """
         states = []
         for name, app in sorted(self._apps.items()):
             stopped = app.list.fetching.stopped()
@@ -180,12 +179,12 @@ class Gateway:
         """Mark this replica as ready."""
         self._serves = True
 
-    def leave(self) -> None:
+    def begin_drain(self) -> None:
         """Mark this replica as not ready, so that new requests go to other replicas. Waiting requests keep their
         places."""
         self._serves = False
 
-    def refuse(self) -> None:
+    def reject_waiting(self) -> None:
         """Reject queued and new requests; the replica is shutting down."""
         for app in self._apps.values():
             for call in app.calls:

@@ -75,9 +75,8 @@ class ListCalls:
         range_ = key.query.range_at(self._clock(), align_s=self._align_s) if begun is None else begun.range
         received = 0 if begun is None else begun.received
         offset, want = key.index * self.block_size + received, self.block_size - received
-
-        async def send(before_send: BeforeSend, trace: CallTrace) -> Listing:
-            return await self._upstream.fetch(
+        with call.made() as (before_send, trace):
+            listing = await self._upstream.fetch(
                 self._app,
                 key.query,
                 range_,
@@ -86,8 +85,6 @@ class ListCalls:
                 before_send=before_send,
                 trace=trace,
             )
-
-        listing = await call.make(send)
         block = block_of(listing, query=key.query, range_=range_, fetched_at_ms=self._now_ms())
         if block.received < min(want, block.total - offset):
             self._note_short(want=want, got=block.received)

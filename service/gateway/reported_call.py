@@ -1,8 +1,8 @@
 """An upstream call in a held slot, reported to observers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from service.budget.line.jobs import HeldSlot
 from service.http_client.connection import BeforeSend
@@ -10,11 +10,6 @@ from service.model.calls import CallKind
 from service.model.errors import UpstreamRefused
 from service.upstream.call_events import NO_TRACE, CallTrace, CallTracing, OnUpstreamCall, UpstreamCall, UpstreamCallEnd
 from service.upstream.verdicts import result_of
-
-T = TypeVar("T")
-
-SendCall = Callable[[BeforeSend, CallTrace], Awaitable[T]]
-"""Makes a call, given the function to await before the first byte is sent, and the call's trace."""
 
 
 class ReportedCall:
@@ -33,16 +28,15 @@ class ReportedCall:
         """`on_call` are called after the call, `tracing` before it."""
         self.attempt = attempt
         self._slot = slot
-        self._app = app
-        self._kind = kind
+        self._call = UpstreamCall(app=app, kind=kind, payer=slot.payer, attempt=attempt)
         self._on_call = on_call
         self._tracing = tracing
 
-    async def make(self, send: SendCall[T]) -> T:
-        """Return what `send` returns. Raise what it raises."""
+    @contextmanager
+    def made(self) -> Iterator[tuple[BeforeSend, CallTrace]]:
+        """Report the call made within the context: with this trace, awaiting this function before the first byte."""
         loop = asyncio.get_running_loop()
-        call = UpstreamCall(app=self._app, kind=self._kind, payer=self._slot.payer, attempt=self.attempt)
-        trace = NO_TRACE if self._tracing is None else self._tracing.begin(call)
+        trace = NO_TRACE if self._tracing is None else self._tracing.begin(self._call)
         begun_s, sent_at_s, error = loop.time(), None, None
 
         async def before_send() -> None:
@@ -51,13 +45,13 @@ class ReportedCall:
             sent_at_s = loop.time()
 
         try:
-            return await send(before_send, trace)
+            yield before_send, trace
         except Exception as exc:
             error = exc
             raise
         finally:
             end = UpstreamCallEnd(
-                call=call,
+                call=self._call,
                 result=result_of(error),
                 code=error.code if isinstance(error, UpstreamRefused) else None,
                 took_s=loop.time() - begun_s,

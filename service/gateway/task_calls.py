@@ -39,11 +39,8 @@ class TaskCalls:
         del seen
         if not isinstance(key, TaskKey):
             raise TypeError(f"no task: {key}")
-
-        async def send(before_send: BeforeSend, trace: CallTrace) -> Task | None:
-            return await self._upstream.get_task(self._app, key.id, before_send=before_send, trace=trace)
-
-        task = await call.make(send)
+        with call.made() as (before_send, trace):
+            task = await self._upstream.get_task(self._app, key.id, before_send=before_send, trace=trace)
         fetched_at_ms = int(self._clock() * 1000)
         if task is None:
             return MissingTask(fetched_at_ms=fetched_at_ms)

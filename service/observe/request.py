@@ -99,7 +99,6 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     calls: int
     duration_s: float
     ended_at_s: float
-    answer_bytes: int
 
 
 def trace_id_of(fields: HeaderFields) -> str | None:

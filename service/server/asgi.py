@@ -10,14 +10,14 @@ import structlog
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Messages = tuple[Message, Message]
-"""A complete answer: its start and its body."""
+"""A complete response: its start and its body."""
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class EncodedAnswer(msgspec.Struct, frozen=True, gc=False):
-    """A complete answer to a GET. `lines` are those of its head (`head_lines`), including its length; the server adds
+class EncodedResponse(msgspec.Struct, frozen=True, gc=False):
+    """A complete response to a GET. `lines` are those of its head (`head_lines`), including its length; the server adds
     the fields that depend on the moment and on the connection."""
 
     lines: bytes
@@ -27,23 +27,23 @@ class EncodedAnswer(msgspec.Struct, frozen=True, gc=False):
 Client = tuple[str, int]
 """A peer's address and port."""
 Refuse = Callable[[int, Client | None], Messages]
-"""Return the answer to a request that never reaches the app, by its status and client."""
+"""Return the response to a request that never reaches the app, by its status and client."""
 
 log = structlog.get_logger("taskgate.serving")
 
 
-class AnswersAtOnce(Protocol):
-    """Answers requests that need no await; None means that the app must be called."""
+class ResponseLookup(Protocol):
+    """Returns responses that need no await; None means that the app must be called."""
 
-    def repeat(self, head: bytes, client: Client | None) -> EncodedAnswer | None:
-        """Answer a request whose head has the same bytes as an earlier one, without parsing it.
+    def lookup_head(self, head: bytes, client: Client | None) -> EncodedResponse | None:
+        """Return the response to a request whose head has the same bytes as an earlier one, without parsing it.
 
         The earlier one must be a GET over HTTP/1.1 without a body that leaves its connection open.
         """
         ...
 
-    def lookup(self, scope: Scope, head: bytes) -> EncodedAnswer | None:
-        """Answer a parsed request."""
+    def lookup(self, scope: Scope, head: bytes) -> EncodedResponse | None:
+        """Return the response to a parsed request."""
         ...
 
 

@@ -1,13 +1,13 @@
-"""One HTTP/1.1 connection: reads requests one after the other, and writes their answers."""
+"""One HTTP/1.1 connection: reads requests one after the other, and writes the responses."""
 
 import asyncio
 import sys
 from typing import TYPE_CHECKING, cast
 
-from service.server.answer_head import Framing, head_of, last_lines
-from service.server.asgi import Client, EncodedAnswer, Message, Messages
+from service.server.asgi import Client, EncodedResponse, Message, Messages
 from service.server.exchange import AbortReason, Exchange
-from service.server.request_head import END, BadHead, RequestHead
+from service.server.request_head import END, InvalidHead, RequestHead
+from service.server.response_head import Framing, encode_head, last_lines
 
 if TYPE_CHECKING:
     from service.server.http_server import HttpServer
@@ -18,7 +18,7 @@ _NOT_SERVED = RequestHead(scope={}, is_1_1=True, is_head=False, keep_alive=False
 _REPEATED = RequestHead(scope={}, is_1_1=True, is_head=False, keep_alive=True, has_more=False)
 LINGER_S = 2.0
 LINGER_MAX_BYTES = 1024 * 1024
-"""How many bytes to read and discard after an answer that closes its connection, so that no reset overtakes it."""
+"""How many bytes to read and discard after a response that closes its connection, so that no reset overtakes it."""
 
 
 class ClientConnection(asyncio.Protocol):
@@ -74,7 +74,7 @@ class ClientConnection(asyncio.Protocol):
         """Serve a request, or buffer input that can't be served yet."""
         if self._is_closing:
             self._linger(len(data))
-        elif self._exchange is None and not self._input and not self._is_paused and _is_head(data):
+        elif self._exchange is None and not self._input and not self._is_paused and _is_one_head(data):
             self._begin(data)
         else:
             self._input += data
@@ -87,18 +87,18 @@ class ClientConnection(asyncio.Protocol):
         """Count the bytes that the client has not read."""
         self._is_paused = True
         self._wait_for_reader()
-        self._count()
+        self._update_buffered()
 
     def resume_writing(self) -> None:
         """Wake those that wait for the client to read."""
         self._is_paused = False
         self._wake()
         if self._exchange is None and not self.is_lost:
-            self._deadline_from_now(self._server.bounds.idle_timeout_s)
+            self._deadline_from_now(self._server.limits.idle_timeout_s)
             self._server.call_soon(self._serve_input)
         elif self._exchange is not None:
             self.deadline_s = NEVER
-        self._count()
+        self._update_buffered()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Release everything."""
@@ -107,7 +107,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_paused = False
         self._wake()
         if self._exchange is not None:
-            self._exchange.lost()
+            self._exchange.disconnect()
         self._server.closed(self)
 
     # Requests:
@@ -124,51 +124,51 @@ class ClientConnection(asyncio.Protocol):
                 self._begin(head)
                 if self._input:
                     self._server.call_soon(self._serve_input)
-            elif len(self._input) > self._server.bounds.headers_max_bytes:
+            elif len(self._input) > self._server.limits.headers_max_bytes:
                 self.refuse(431 if b"\n" in self._input else 414)
             elif not self._waits_for_head:
                 self._waits_for_head = True
-                self._deadline_from_now(self._server.bounds.headers_timeout_s)
-        self._set_reading(len(self._input) <= self._server.bounds.headers_max_bytes)
-        self._count()
+                self._deadline_from_now(self._server.limits.headers_timeout_s)
+        self._set_reading(len(self._input) <= self._server.limits.headers_max_bytes)
+        self._update_buffered()
 
     def _begin(self, data: bytes) -> None:
         server = self._server
         self._waits_for_head = False
-        if len(data) > server.bounds.headers_max_bytes:
-            self.refuse(431 if data.find(b"\n") < server.bounds.headers_max_bytes else 414)
+        if len(data) > server.limits.headers_max_bytes:
+            self.refuse(431 if data.find(b"\n") < server.limits.headers_max_bytes else 414)
             return
-        answer = server.repeat(data, self.client)
-        if answer is not None:
-            self._write_encoded(_REPEATED, answer)
+        response = server.lookup_head(data, self.client)
+        if response is not None:
+            self._write_encoded(_REPEATED, response)
             return
         try:
-            request = server.heads.read(data)
-        except BadHead as exc:
+            request = server.head_parser.parse(data)
+        except InvalidHead as exc:
             self.refuse(exc.status)
             return
         request.scope["client"] = self.client
-        answer = server.lookup(request.scope, data)
-        if answer is not None:
-            self._write_encoded(request, answer)
+        response = server.lookup(request.scope, data)
+        if response is not None:
+            self._write_encoded(request, response)
             return
         self._exchange = Exchange(self, request)
         self.deadline_s = NEVER
         server.begin(self, self._exchange, request.scope)
 
     def refuse(self, status: int) -> None:
-        """Answer input that never becomes a request, and close."""
+        """Reject input that never becomes a request, and close."""
         self._write_refusal(_NO_REQUEST, self._server.refusal(status, self.client))
 
-    def turn_away(self) -> None:
-        """Answer 503 before any request has arrived, and close without waiting for one."""
+    def reject_full(self) -> None:
+        """Respond with 503 before any request has arrived, and close without waiting for one."""
         self._write_refusal(_NOT_SERVED, self._server.refusal(503, self.client))
 
-    def _write_encoded(self, request: RequestHead, answer: EncodedAnswer) -> None:
+    def _write_encoded(self, request: RequestHead, response: EncodedResponse) -> None:
         keep_alive = request.keep_alive and not self._server.is_closing
-        end = last_lines(date=self._server.clock.date(), is_1_1=request.is_1_1, keep_alive=keep_alive)
-        self.write(answer.lines, end, answer.body)
-        self.answered(request, keep_alive=keep_alive)
+        end = last_lines(date=self._server.date_header.line(), is_1_1=request.is_1_1, keep_alive=keep_alive)
+        self.write(response.lines, end, response.body)
+        self.response_sent(request, keep_alive=keep_alive)
 
     def _write_refusal(self, request: RequestHead, messages: Messages) -> None:
         start, body = messages
@@ -177,16 +177,16 @@ class ClientConnection(asyncio.Protocol):
             self.write(head)
         else:
             self.write(head, body["body"])
-        self.answered(request, keep_alive=framing.keep_alive)
+        self.response_sent(request, keep_alive=framing.keep_alive)
 
     # Called by an exchange:
 
     def write_head(self, request: RequestHead, start: Message, *, body_length: int | None) -> tuple[bytes, Framing]:
-        """Return an answer's head and the framing of its body."""
-        return head_of(
+        """Return a response's head and the framing of its body."""
+        return encode_head(
             start["status"],
             start["headers"],
-            date=self._server.clock.date(),
+            date=self._server.date_header.line(),
             body_length=body_length,
             is_1_1=request.is_1_1,
             keep_alive=request.keep_alive and not self._server.is_closing,
@@ -200,13 +200,13 @@ class ClientConnection(asyncio.Protocol):
     async def drained(self, *, behind: int = 0) -> None:
         """Wait until all written bytes have left this process, or the connection is lost; `behind` bytes wait too."""
         if self._is_paused and behind:
-            self._server.held.set(self, self._unsent_bytes + behind + len(self._input))
+            self._server.buffered.set(self, self._unsent_bytes + behind + len(self._input))
         while self._is_paused and not self.is_lost:
             if self._drained is None:
                 self._drained = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._drained)
 
-    def answered(self, request: RequestHead, *, keep_alive: bool) -> None:
+    def response_sent(self, request: RequestHead, *, keep_alive: bool) -> None:
         """Get ready for the next request, or close."""
         self._exchange = None
         self.task = None
@@ -216,8 +216,8 @@ class ClientConnection(asyncio.Protocol):
             self._close(lingers=request.has_more or bool(self._input))
             return
         if not self._is_paused:
-            self._deadline_from_now(self._server.bounds.idle_timeout_s)
-        self._server.idles(self)
+            self._deadline_from_now(self._server.limits.idle_timeout_s)
+        self._server.mark_idle(self)
         if self._input:
             self._server.call_soon(self._serve_input)
 
@@ -234,7 +234,7 @@ class ClientConnection(asyncio.Protocol):
             self.abort("head" if self._waits_for_head else "idle")
         elif self._transport.get_write_buffer_size() < self._unsent_bytes:
             self._wait_for_reader()
-            self._count()
+            self._update_buffered()
         else:
             self.abort("reader")
 
@@ -250,7 +250,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self._is_closing = True
         self._input = b""
-        self._count()
+        self._update_buffered()
         self._set_reading(True)
         if lingers and transport.can_write_eof():
             self._lingered_bytes = 0
@@ -275,7 +275,7 @@ class ClientConnection(asyncio.Protocol):
         if sys.platform == "linux":
             self.deadline_s = NEVER
         else:
-            self._deadline_from_now(self._server.bounds.reader_timeout_s)
+            self._deadline_from_now(self._server.limits.reader_timeout_s)
 
     def _set_reading(self, reading: bool) -> None:
         if reading != self._is_reading and self._transport is not None and not self._transport.is_closing():
@@ -285,12 +285,12 @@ class ClientConnection(asyncio.Protocol):
             else:
                 self._transport.pause_reading()
 
-    def _count(self) -> None:
+    def _update_buffered(self) -> None:
         if self._is_paused and self._transport is not None:
             self._unsent_bytes = self._transport.get_write_buffer_size()
         else:
             self._unsent_bytes = 0
-        self._server.held.set(self, self._unsent_bytes + len(self._input))
+        self._server.buffered.set(self, self._unsent_bytes + len(self._input))
 
     def _wake(self) -> None:
         if self._drained is not None:
@@ -298,6 +298,6 @@ class ClientConnection(asyncio.Protocol):
             self._drained = None
 
 
-def _is_head(data: bytes) -> bool:
+def _is_one_head(data: bytes) -> bool:
     """Return whether this is exactly one head, without the line ends that may come before it."""
     return 0 < data.find(END) == len(data) - len(END) and data[0] not in b"\r\n"

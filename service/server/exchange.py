@@ -3,9 +3,9 @@
 import asyncio
 from typing import TYPE_CHECKING, Literal, get_args
 
-from service.server.answer_head import BrokenAnswer, Framing
 from service.server.asgi import Message
 from service.server.request_head import RequestHead
+from service.server.response_head import Framing, InvalidResponse
 
 if TYPE_CHECKING:
     from service.server.connection import ClientConnection
@@ -14,9 +14,9 @@ AbortReason = Literal["room", "full", "head", "idle", "reader", "linger", "unsen
 """
 - `room`: the longest idle one, for a new connection; `full`: the new one itself, with 503
 - `head`: a head that did not come in time; `idle`: no further request
-- `reader`: read nothing of its answer; `linger`: kept sending after an answer that closes the connection
+- `reader`: read nothing of its response; `linger`: kept sending after a response that closes the connection
 - `unsent`: held unread bytes for longest, when all connections together held too many
-- `length`, `cut_off`: the answer broke off
+- `length`, `cut_off`: the response broke off
 - `shutdown`: the end of the process
 """
 ABORT_REASONS: tuple[AbortReason, ...] = get_args(AbortReason)
@@ -26,9 +26,18 @@ PIECE_BYTES = 64 * 1024
 
 
 class Exchange:
-    """Produces the answer to one request. A client that disconnects is no error: later output is discarded."""
+    """Produces the response to one request. A client that disconnects is no error: later output is discarded."""
 
-    __slots__ = ("_connection", "_framing", "_gone", "_has_received", "_sent_bytes", "_start", "is_complete", "request")
+    __slots__ = (
+        "_connection",
+        "_disconnected",
+        "_framing",
+        "_has_received",
+        "_sent_bytes",
+        "_start",
+        "is_complete",
+        "request",
+    )
 
     def __init__(self, connection: "ClientConnection", request: RequestHead) -> None:
         self.request = request
@@ -38,11 +47,11 @@ class Exchange:
         self._framing: Framing | None = None
         self._sent_bytes = 0
         self._has_received = False
-        self._gone: asyncio.Future[None] | None = None
+        self._disconnected: asyncio.Future[None] | None = None
 
     @property
     def has_begun(self) -> bool:
-        """Whether any of the answer has been written."""
+        """Whether any of the response has been written."""
         return self._framing is not None
 
     async def receive(self) -> Message:
@@ -51,29 +60,29 @@ class Exchange:
             self._has_received = True
             return {"type": "http.request", "body": b"", "more_body": False}
         if not self._connection.is_lost and not self.is_complete:
-            if self._gone is None:
-                self._gone = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._gone)
+            if self._disconnected is None:
+                self._disconnected = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._disconnected)
         return {"type": "http.disconnect"}
 
-    def lost(self) -> None:
-        """Called when the connection is lost or the answer complete: wake those that wait for that."""
-        if self._gone is not None and not self._gone.done():
-            self._gone.set_result(None)
+    def disconnect(self) -> None:
+        """Called when the connection is lost or the response complete: wake those that wait for the disconnect."""
+        if self._disconnected is not None and not self._disconnected.done():
+            self._disconnected.set_result(None)
 
     async def send(self, message: Message) -> None:
-        """Accept the start of the answer, or a part of its body.
+        """Accept the start of the response, or a part of its body.
 
         A body is sent piece by piece, the next one when the client has read the previous one; if more is to come,
         return when all of this part has left the process.
         """
         if message["type"] == "http.response.start":
             if self._start is not None:
-                raise BrokenAnswer("a second start")
+                raise InvalidResponse("a second start")
             self._start = message
             return
         if self._start is None or self.is_complete:
-            raise BrokenAnswer("a body without its start, or after its end")
+            raise InvalidResponse("a body without its start, or after its end")
         body, more = message.get("body", b""), message.get("more_body", False)
         head = b""
         if self._framing is None:
@@ -111,8 +120,8 @@ class Exchange:
         framing = self._framing
         assert framing is not None  # noqa: S101 - tells the type
         self.is_complete = True
-        self.lost()
+        self.disconnect()
         if framing.length not in (None, self._sent_bytes) and not self.request.is_head and self._start["status"] != 304:  # type: ignore[index]
-            self._connection.abort("length")  # the client waits for more, or would take the rest for the next answer
+            self._connection.abort("length")  # the client waits for more, or would take the rest for the next response
         else:
-            self._connection.answered(self.request, keep_alive=framing.keep_alive)
+            self._connection.response_sent(self.request, keep_alive=framing.keep_alive)

@@ -10,20 +10,20 @@ from typing import Any
 import msgspec
 import structlog
 
-from service.server.answer_head import Clock
-from service.server.asgi import AnswersAtOnce, Application, Client, EncodedAnswer, Refuse, Scope
+from service.server.asgi import Application, Client, EncodedResponse, Refuse, ResponseLookup, Scope
+from service.server.buffered_bytes import BufferedBytes
 from service.server.connection import ClientConnection
 from service.server.exchange import AbortReason, Exchange
-from service.server.held_bytes import HeldBytes
-from service.server.listening import naming
-from service.server.request_head import HeadReader
+from service.server.listening import raising_cannot_listen
+from service.server.request_head import HeadParser
+from service.server.response_head import DateHeader
 
 ACCEPTED_AT_ONCE = 32
 
 log = structlog.get_logger("taskgate.serving")
 
 
-class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Limits on clients' use of this process. Times are in seconds."""
 
     connections_max: int
@@ -37,21 +37,21 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 class HttpServer:
     """Serves one app on one listening socket.
 
-    `at_once` may return an answer before the app is called; `refusal` returns the answer to input that never reaches
-    the app.
+    `response_cache` may return a response before the app is called; `refusal` returns the response to input that never
+    reaches the app.
     """
 
     def __init__(
-        self, app: Application, bounds: Bounds, *, refusal: Refuse, at_once: AnswersAtOnce | None = None
+        self, app: Application, limits: ServerLimits, *, refusal: Refuse, response_cache: ResponseLookup | None = None
     ) -> None:
-        self.bounds = bounds
+        self.limits = limits
         self.refusal = refusal
-        self.at_once = at_once
-        self.heads = HeadReader()
-        self.clock = Clock()
-        self.held = HeldBytes(bounds.unsent_max_bytes)
+        self._response_cache = response_cache
+        self.head_parser = HeadParser()
+        self.date_header = DateHeader()
+        self.buffered = BufferedBytes(limits.unsent_max_bytes)
         self.is_closing = False
-        """Whether answers from now on close their connections."""
+        """Whether responses from now on close their connections."""
         self.aborted_by_reason: Counter[AbortReason] = Counter()
         self._app = app
         self._loop = asyncio.get_running_loop()
@@ -73,18 +73,18 @@ class HttpServer:
 
     @property
     def requests_in_flight(self) -> int:
-        """The number of requests being answered, streams included."""
+        """The number of requests in progress, streams included."""
         return sum(connection.task is not None for connection in self._connections)
 
     @property
     def unsent_bytes(self) -> int:
         """The number of bytes buffered for connections."""
-        return self.held.total
+        return self.buffered.total
 
     async def open(self, listening: socket.socket, *, backlog: int) -> None:
         """Accept connections from now on. Raise CannotListen if another process has begun to listen meanwhile."""
         host, port = listening.getsockname()[:2]
-        with naming(host, port):
+        with raising_cannot_listen(host, port):
             # asyncio accepts up to `backlog` connections before the first callback, perhaps more than there are files.
             self._listener = await self._loop.create_server(
                 lambda: ClientConnection(self), sock=listening, backlog=ACCEPTED_AT_ONCE
@@ -93,7 +93,7 @@ class HttpServer:
         self._sweep_later()
 
     def stop(self) -> None:
-        """Stop accepting connections, close the idle ones, and close the others after their answers."""
+        """Stop accepting connections, close the idle ones, and close the others after their responses."""
         self.is_closing = True
         if self._listener is not None:
             self._listener.close()
@@ -107,7 +107,7 @@ class HttpServer:
             self._sweep.cancel()
 
     def cancel(self) -> int:
-        """Cancel the requests in progress, with 503 if no answer has begun. Return how many there were."""
+        """Cancel the requests in progress, with 503 if no response has begun. Return how many there were."""
         self._is_cut_off = True
         tasks = [connection.task for connection in self._connections if connection.task is not None]
         for task in tasks:
@@ -123,29 +123,29 @@ class HttpServer:
 
     def opened(self, connection: ClientConnection) -> None:
         """Register a new connection; at the limit, close the longest idle one to make room."""
-        if len(self._connections) >= self.bounds.connections_max:
+        if len(self._connections) >= self.limits.connections_max:
             longest_idle = next(iter(self._idle), None)
             if longest_idle is not None:
                 longest_idle.abort("room")
                 self.closed(longest_idle)
-        is_full = len(self._connections) >= self.bounds.connections_max
+        is_full = len(self._connections) >= self.limits.connections_max
         self._connections.add(connection)
         self._is_empty.clear()
-        connection.deadline_s = self.now_s() + self.bounds.idle_timeout_s
+        connection.deadline_s = self.now_s() + self.limits.idle_timeout_s
         self._idle[connection] = None
         if is_full:
             self.aborted("full")
-            connection.turn_away()
+            connection.reject_full()
 
     def closed(self, connection: ClientConnection) -> None:
         """Unregister a connection."""
         self._connections.discard(connection)
         self._idle.pop(connection, None)
-        self.held.set(connection, 0)
+        self.buffered.set(connection, 0)
         if not self._connections:
             self._is_empty.set()
 
-    def idles(self, connection: ClientConnection) -> None:
+    def mark_idle(self, connection: ClientConnection) -> None:
         """Record that a connection is idle from now on."""
         self._idle.pop(connection, None)
         self._idle[connection] = None
@@ -154,18 +154,18 @@ class HttpServer:
         """Count a connection that was aborted by the server."""
         self.aborted_by_reason[reason] += 1
 
-    def repeat(self, head: bytes, client: Client | None) -> EncodedAnswer | None:
-        """Return an answer that needs no parsed head, if there is one; after an error, the head is parsed."""
+    def lookup_head(self, head: bytes, client: Client | None) -> EncodedResponse | None:
+        """Return a response that needs no parsed head, if there is one; after an error, the head is parsed."""
         try:
-            return None if self.at_once is None else self.at_once.repeat(head, client)
+            return None if self._response_cache is None else self._response_cache.lookup_head(head, client)
         except Exception:
             log.exception("server.request_failed")
             return None
 
-    def lookup(self, scope: Scope, head: bytes) -> EncodedAnswer | None:
-        """Return an answer that does not need the app, if there is one; after an error, the app is called."""
+    def lookup(self, scope: Scope, head: bytes) -> EncodedResponse | None:
+        """Return a response that does not need the app, if there is one; after an error, the app is called."""
         try:
-            return None if self.at_once is None else self.at_once.lookup(scope, head)
+            return None if self._response_cache is None else self._response_cache.lookup(scope, head)
         except Exception:
             log.exception("server.request_failed")
             return None
@@ -189,34 +189,34 @@ class HttpServer:
             await self._end(connection, exchange, 500)
 
     async def _end(self, connection: ClientConnection, exchange: Exchange, status: int) -> None:
-        """Ensure that an exchange is complete: refuse it, or cut the answer off if it has begun."""
+        """Ensure that an exchange is complete: refuse it, or cut the response off if it has begun."""
         if exchange.is_complete:
             return
         if exchange.has_begun or connection.is_lost:
             connection.abort("cut_off")
             return
-        fresh = Exchange(connection, exchange.request)
+        refusal = Exchange(connection, exchange.request)
         for message in self.refusal(status, connection.client):
-            await fresh.send(message)
+            await refusal.send(message)
 
     # Timers:
 
     def _sweep_later(self) -> None:
-        bounds = self.bounds
-        shortest_s = min(bounds.headers_timeout_s, bounds.idle_timeout_s, bounds.reader_timeout_s)
+        limits = self.limits
+        shortest_s = min(limits.headers_timeout_s, limits.idle_timeout_s, limits.reader_timeout_s)
         self._sweep = self._loop.call_later(min(1.0, shortest_s / 2), self._expire)
 
     def _expire(self) -> None:
         now_s = self.now_s()
         for connection in [each for each in self._connections if each.deadline_s <= now_s]:
             connection.expire()
-        if self.held.has_shrunk():
+        if self.buffered.has_shrunk():
             self._trim_heap()
         self._sweep_later()
 
 
-def refuse_plainly(status: int, client: Client | None = None) -> Any:
-    """Refuse without a body, for servers without a `refusal`."""
+def empty_refusal(status: int, client: Client | None = None) -> Any:
+    """Return a refusal without a body, for servers that need no other."""
     del client
     return {"type": "http.response.start", "status": status, "headers": ()}, {"type": "http.response.body", "body": b""}
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import structlog
 
 SEND_BUFFER_BYTES = 128 * 1024
-"""Per connection, in the kernel, which uses up to twice as much: a fixed size bounds the memory of unread answers."""
-OTHERS = 128
+"""Per connection, in the kernel, which uses up to twice as much: a fixed size limits the memory of unread responses."""
+RESERVED_FILES = 128
 """Files for everything but clients: Redis, the upstream, metrics, configuration files, the interpreter."""
 
 log = structlog.get_logger("taskgate.serving")
@@ -24,9 +24,9 @@ def listening_socket(host: str, port: int, *, reader_timeout_s: float) -> socket
     """Return a socket bound to an address. Raise CannotListen.
 
     Connections inherit its options. Linux closes those whose client reads nothing for `reader_timeout_s`, even if the
-    rest of the answer has left this process.
+    rest of the response has left this process.
     """
-    with naming(host, port):
+    with raising_cannot_listen(host, port):
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, proto)
         try:
@@ -43,7 +43,7 @@ def listening_socket(host: str, port: int, *, reader_timeout_s: float) -> socket
 
 
 @contextmanager
-def naming(host: str, port: int) -> Iterator[None]:
+def raising_cannot_listen(host: str, port: int) -> Iterator[None]:
     """Convert the system's errors into CannotListen with the address."""
     try:
         yield
@@ -51,15 +51,15 @@ def naming(host: str, port: int) -> Iterator[None]:
         raise CannotListen(f"{host} port {port}: {exc.strerror or exc}") from exc
 
 
-def connections_within_files(wanted: int, *, others: int = OTHERS) -> int:
+def raise_file_limit(connections: int, *, reserved: int = RESERVED_FILES) -> int:
     """Raise the soft limit as far as allowed, and return how many connections fit below it; warn if those are fewer."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + others
+    needed = connections + reserved
     if soft != resource.RLIM_INFINITY and soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft == resource.RLIM_INFINITY or soft >= needed:
-        return wanted
-    allowed = max(1, soft - others)
-    log.warning("server.low_file_limit", connections_max=wanted, connections=allowed, files=soft)
+        return connections
+    allowed = max(1, soft - reserved)
+    log.warning("server.low_file_limit", connections_max=connections, connections=allowed, files=soft)
     return allowed

@@ -22,7 +22,7 @@ _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32} ")
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
 
 
-class BadHead(Exception):
+class InvalidHead(Exception):
     """A request header that can't be served; `status` is that of the refusal."""
 
     def __init__(self, status: int) -> None:
@@ -40,7 +40,7 @@ class RequestHead(msgspec.Struct, gc=False):
     has_more: bool
 
 
-class HeadReader:
+class HeadParser:
     """Converts heads into ASGI scopes. One instance serves all connections, since every head is passed to it whole."""
 
     def __init__(self) -> None:
@@ -50,8 +50,8 @@ class HeadReader:
         self._has_head = self._has_body = self._keep_alive = False
         self._parser = httptools.HttpRequestParser(self)
 
-    def read(self, head: bytes) -> RequestHead:
-        """Return the request of a head, which ends with an empty line. Raise BadHead."""
+    def parse(self, head: bytes) -> RequestHead:
+        """Return the request of a head, which ends with an empty line. Raise InvalidHead."""
         self._target, self._headers, self._hosts = b"", [], []
         self._has_head, self._has_body = False, True
         has_more = False
@@ -62,7 +62,7 @@ class HeadReader:
         except httptools.HttpParserError as exc:
             self._renew()
             is_method = isinstance(exc, httptools.HttpParserInvalidMethodError) and _METHOD.match(head)
-            raise BadHead(501 if is_method else 400) from exc
+            raise InvalidHead(501 if is_method else 400) from exc
         method, version = self._parser.get_method(), self._parser.get_http_version()
         keep_alive = self._keep_alive
         if has_more or self._has_body:
@@ -70,9 +70,9 @@ class HeadReader:
         if not keep_alive:  # the parser accepts nothing after that
             self._renew()
         if not self._has_head or version not in ("1.1", "1.0"):
-            raise BadHead(400)
+            raise InvalidHead(400)
         if len(self._headers) > FIELDS_MAX:
-            raise BadHead(431)
+            raise InvalidHead(431)
         is_1_1 = version == "1.1"
         scope = self._scope(method.decode("ascii"), version)
         return RequestHead(
@@ -88,7 +88,7 @@ class HeadReader:
             self._headers = [(b"host", authority), *(field for field in self._headers if field[0] != b"host")]
         raw_path, _, query = target.partition(b"?")
         if b"#" in target:
-            raise BadHead(400)
+            raise InvalidHead(400)
         return {
             "type": "http",
             "asgi": _ASGI,
@@ -107,7 +107,7 @@ class HeadReader:
         """Check Host (RFC 9112, 3.2): exactly one in HTTP/1.1, and never two or an invalid one."""
         hosts = self._hosts
         if len(hosts) > 1 or (not hosts and version == "1.1") or (hosts and not is_host(hosts[0])):
-            raise BadHead(400)
+            raise InvalidHead(400)
 
     def _renew(self) -> None:
         """Replace the parser; called when the old one expects no further request."""
@@ -118,7 +118,7 @@ class HeadReader:
     def on_message_begin(self) -> None:
         """Reject a second message in input that was passed as one head."""
         if self._has_head:
-            raise BadHead(400)
+            raise InvalidHead(400)
 
     def on_url(self, target: bytes) -> None:
         """Store the target."""
@@ -142,19 +142,19 @@ class HeadReader:
 
 
 def _other_form(target: bytes, method: str) -> tuple[bytes, bytes | None]:
-    """Return the path and query of a target that does not begin with a slash, and its authority. Raise BadHead."""
+    """Return the path and query of a target that does not begin with a slash, and its authority. Raise InvalidHead."""
     if target == b"*" and method == "OPTIONS":
         return target, None
     try:
         url: Any = httptools.parse_url(target)
     except httptools.HttpParserInvalidURLError as exc:
-        raise BadHead(400) from exc
+        raise InvalidHead(400) from exc
     if url.schema is None or url.schema.lower() not in (b"http", b"https") or not url.host or url.userinfo:
-        raise BadHead(400)
+        raise InvalidHead(400)
     host = b"[%b]" % url.host if b":" in url.host else url.host
     authority = host if url.port is None else b"%b:%d" % (host, url.port)
     if not is_host(authority):
-        raise BadHead(400)
+        raise InvalidHead(400)
     path = url.path or b"/"
     return path if url.query is None else b"%b?%b" % (path, url.query), authority
 

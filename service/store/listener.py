@@ -15,6 +15,8 @@ from service.store.topology import Topology
 
 log = structlog.get_logger(__name__)
 
+QUIET_S = 0.5
+
 
 def pause_s(failures: int, chance: float) -> float:
     """Return the delay after `failures` in a row: doubling up to half a second, with jitter from `chance` in [0, 1)."""
@@ -22,15 +24,12 @@ def pause_s(failures: int, chance: float) -> float:
 
 
 class Listener:
-    """Subscribes to all requested channels; pings a server that has been silent for `quiet_s`."""
+    """Subscribes to all requested channels; pings a server that has been silent for QUIET_S."""
 
-    def __init__(
-        self, topology: Topology, dialer: ConnectionFactory, *, timeout_s: float, quiet_s: float = 0.5
-    ) -> None:
+    def __init__(self, topology: Topology, dialer: ConnectionFactory, *, timeout_s: float) -> None:
         self._topology = topology
         self._dialer = dialer
         self._timeout_s = timeout_s
-        self._quiet_s = quiet_s
         self._ears: dict[bytes, list[tuple[OnMessage, OnGap | None]]] = {}
         self._connection: AbstractConnection | None = None
         self._avoid: Address | None = None
@@ -91,7 +90,7 @@ class Listener:
     async def _hear(self, connection: AbstractConnection, address: Address) -> None:
         awaited = True  # a reply to SUBSCRIBE
         while self._topology.covers(address):
-            limit_s = self._timeout_s if awaited else self._quiet_s
+            limit_s = self._timeout_s if awaited else QUIET_S
             reply = await connection.read_response(timeout=limit_s)
             if reply is not None:
                 awaited = False

@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 import structlog
 
 from service.server.asgi import Application, Message, Receive, Scope, Send
-from service.server.http_server import Bounds, HttpServer, refuse_plainly
+from service.server.http_server import HttpServer, ServerLimits, empty_refusal
 from service.server.listening import CannotListen, listening_socket
 
-BOUNDS = Bounds(
+LIMITS = ServerLimits(
     connections_max=64,
     headers_max_bytes=8 * 1024,
     headers_timeout_s=5.0,
@@ -30,13 +30,13 @@ class CannotExpose(Exception):
 
 @asynccontextmanager
 async def exposed(
-    metrics: Application, *, probes: Application, host: str, port: int, bounds: Bounds = BOUNDS
+    metrics: Application, *, probes: Application, host: str, port: int, limits: ServerLimits = LIMITS
 ) -> AsyncIterator[int]:
     """Serve within the context; yield the port, which the system picks if `port` is 0. Raise CannotExpose."""
-    server = HttpServer(_OperatorRoutes(metrics, probes), bounds, refusal=refuse_plainly)
+    server = HttpServer(_OperatorRoutes(metrics, probes), limits, refusal=empty_refusal)
     try:
-        with listening_socket(host, port, reader_timeout_s=bounds.reader_timeout_s) as listening:
-            await server.open(listening, backlog=bounds.connections_max)
+        with listening_socket(host, port, reader_timeout_s=limits.reader_timeout_s) as listening:
+            await server.open(listening, backlog=limits.connections_max)
             try:
                 yield listening.getsockname()[1]
             finally:
@@ -61,14 +61,14 @@ class _OperatorRoutes:
         if scope["path"] in PROBES:
             await self._probes(scope, receive, send)
         elif scope["path"] != "/metrics":
-            await _answer_operator(send, refuse_plainly(404))
+            await _send_all(send, empty_refusal(404))
         elif scope["method"] not in ("GET", "HEAD"):
-            start, body = refuse_plainly(405)
-            await _answer_operator(send, (start | {"headers": ((b"allow", b"GET, HEAD"),)}, body))
+            start, body = empty_refusal(405)
+            await _send_all(send, (start | {"headers": ((b"allow", b"GET, HEAD"),)}, body))
         else:
             await self._metrics(scope, receive, send)
 
 
-async def _answer_operator(send: Send, messages: tuple[Message, ...]) -> None:
+async def _send_all(send: Send, messages: tuple[Message, ...]) -> None:
     for message in messages:
         await send(message)

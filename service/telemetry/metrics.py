@@ -50,7 +50,7 @@ class Metrics:
         for collector in (self, self.requests, self.calls, self.redis):
             self.registry.register(collector)
 
-    def watch_server(self, server: HttpServer) -> None:
+    def add_server(self, server: HttpServer) -> None:
         """Also report the connections of callers."""
         self.registry.register(ConnectionMetrics(server))
 

@@ -84,10 +84,10 @@ class Signals:
         if self.metrics is not None:
             self.metrics.watch(watched)
 
-    def watch_server(self, server: HttpServer) -> None:
+    def add_server(self, server: HttpServer) -> None:
         """Include the connections of callers in the metrics, if there are any."""
         if self.metrics is not None:
-            self.metrics.watch_server(server)
+            self.metrics.add_server(server)
 
     def edge(self, app: Any) -> Any:
         """Return the ASGI application, wrapped in tracing if that is enabled."""

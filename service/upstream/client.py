@@ -6,8 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from secrets import randbits
-from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import structlog
@@ -23,7 +22,7 @@ from service.settings import UpstreamSettings
 from service.upstream.apps import UpstreamApp
 from service.upstream.call_events import NO_TRACE, CallTrace
 from service.upstream.codes import CodeKind, kind_of
-from service.upstream.get_call import get_body, read_task_answer
+from service.upstream.get_call import TaskAnswer, get_body, read_task_answer
 from service.upstream.list_call import list_body, read_listing
 from service.upstream.refusals import CallStops, is_off, refusal_error
 from service.upstream.signer import Signature, Signer
@@ -33,16 +32,7 @@ from service.upstream.wire import MalformedAnswer, UpstreamRefusal, bounded, req
 log = structlog.get_logger(__name__)
 
 
-class ReadAnswer(Protocol):
-    """The content of a successful answer; `odd` counts its deviations by kind."""
-
-    @property
-    def odd(self) -> tuple[tuple[str, int], ...]:
-        """The deviations from what the upstream's page promises."""
-        ...
-
-
-T = TypeVar("T", bound=ReadAnswer)
+T = TypeVar("T", Listing, TaskAnswer)
 
 
 class UpstreamClient:
@@ -89,16 +79,6 @@ class UpstreamClient:
         """The number of connections in use, over all apps."""
         return sum(transport.http.in_use for transport in self._transports.values())
 
-    async def __aenter__(self) -> Self:
-        """Return the client itself; leaving the context closes it."""
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close all connections."""
-        await self.aclose()
-
     async def aclose(self) -> None:
         """Close all connections."""
         for transport in self._transports.values():
@@ -132,8 +112,7 @@ class UpstreamClient:
 
         `before_send` is awaited once, after a connection is available and before the first byte is written; its
         exceptions pass through unchanged, and then nothing was sent. Never cancel this: it ends by itself within
-        `call_timeout_s`, unless `before_send` takes longer. The fields of
-        `trace` are sent with the call.
+        `call_timeout_s`, unless `before_send` takes longer. The fields of `trace` are sent with the call.
 
         Raise the model's errors: UpstreamUnreachable (`sent` is false) if no call was made; UpstreamTimeout,
         UpstreamHTTPStatus and UpstreamBroken if it failed; UpstreamRefused, or one of its subclasses QueryRefused,
@@ -193,7 +172,7 @@ class UpstreamClient:
         self._note_odd(app, answer)
         return answer
 
-    def _note_odd(self, app: UpstreamApp, answer: ReadAnswer) -> None:
+    def _note_odd(self, app: UpstreamApp, answer: Listing | TaskAnswer) -> None:
         """Count an answer's deviations; log the first of each kind."""
         for kind, count in answer.odd:
             if not self.odd[app.name, kind]:

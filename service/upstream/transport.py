@@ -83,9 +83,6 @@ class Transport:
         except HttpFailure as exc:
             raise self._failure(exc) from exc
         trace.answered(answer.status)
-        return self._checked(answer)
-
-    def _checked(self, answer: HttpAnswer) -> HttpAnswer:
         if answer.status != 200:
             wait_s = retry_after_s(answer.header("retry-after"), now_s=time.time())
             raise UpstreamHTTPStatus(answer.status, app=self._app, retry_after_s=wait_s)

@@ -67,6 +67,8 @@ class TimeBuckets:
         self.kept = kept
         self.books: Mapping[int, UsageBook] = {}
         """The state of Redis at the last read; a period without any count may be missing."""
+        self.known_until_s = 0.0
+        """When to read again, on a monotonic clock."""
         self._read = read
         self._base = base
         self._looks = 0
@@ -97,7 +99,8 @@ class TimeBuckets:
         self.books = known
 
     def forget(self, number: int) -> None:
-        """Read this period again with the next read."""
+        """Read this period again with the next read, which is due now."""
+        self.known_until_s = 0.0
         self.books = {known: book for known, book in self.books.items() if known != number}
 
 

@@ -116,7 +116,6 @@ class UsageStore:
         self._last_minute = self._last_hour = UsageBook()
         self._minutes = TimeBuckets(self._read, base=f"{self._base}m:", length_s=60, kept=MINUTES)
         self._hours = TimeBuckets(self._read, base=f"{self._base}h:", length_s=3600, kept=HOURS)
-        self._known_until_s = dict.fromkeys((self._minutes, self._hours), -1.0)
         self._asking = asyncio.Lock()
         self._counted = asyncio.Event()
         self._closing = asyncio.Event()
@@ -163,35 +162,41 @@ class UsageStore:
         Bounded work: at most once a second, reads six ten-second steps and three minutes from Redis; the first time,
         every minute.
         """
-        async with self._asking:
-            await self._refresh(self._minutes)
-            minute = added((self._last_minute, *map(_book_of, self._recent()))).rows
-            hour = added((self._last_hour, *map(_book_of, self._batches()))).rows
+        minute, hour = await self._minute_and_hour()
         none = Counts()
         return {
-            name: UsageCounts(minute=minute.get(name, none), hour=hour.get(name, none)) for name in {**hour, **minute}
+            name: UsageCounts(minute=minute.rows.get(name, none), hour=hour.rows.get(name, none))
+            for name in {**hour.rows, **minute.rows}
         }
 
     async def worst(self) -> WorstWindows:
         """Return the largest number of calls in one window of the clock, in the last minute and hour."""
-        async with self._asking:
-            await self._refresh(self._minutes)
-            calls = added((self._last_hour, *map(_book_of, self._batches()))).calls
+        _, hour = await self._minute_and_hour()
+        calls = hour.calls
         begun = (self._clock() - 60) // self._window_s
         minute = max((number for window, number in calls.items() if window > begun), default=0)
         return WorstWindows(minute=minute, hour=max(calls.values(), default=0))
 
     async def recent_calls(self) -> RecentCalls:
         """Return how the calls of the last minute and hour ended, and when the last one succeeded."""
+        minute, hour = await self._minute_and_hour()
+        last_success_ms = hour.last_success_ms
+        if not last_success_ms:
+            async with self._asking:
+                await self._refresh(self._hours)
+            last_success_ms = added(self._hours.books.values()).last_success_ms
+        return RecentCalls(minute=_results_of(minute), hour=_results_of(hour), last_success_ms=last_success_ms or None)
+
+    async def _minute_and_hour(self) -> tuple[UsageBook, UsageBook]:
+        """Return the counts of the last minute and hour: the last state read from Redis plus unsent counts."""
         async with self._asking:
             await self._refresh(self._minutes)
-            minute = added((self._last_minute, *map(_book_of, self._recent())))
-            hour = added((self._last_hour, *map(_book_of, self._batches())))
-            last_success_ms = hour.last_success_ms
-            if not last_success_ms:
-                await self._refresh(self._hours)
-                last_success_ms = added(self._hours.books.values()).last_success_ms
-        return RecentCalls(minute=_results_of(minute), hour=_results_of(hour), last_success_ms=last_success_ms or None)
+            begun = self._step() - STEPS
+            recent = (batch for batch in self._batches() if batch.step > begun)
+            return (
+                added((self._last_minute, *map(_book_of, recent))),
+                added((self._last_hour, *map(_book_of, self._batches()))),
+            )
 
     async def minutes(self) -> Mapping[int, UsageBook]:
         """Return the last hour by minute, numbered since the epoch; a minute without any count may be missing."""
@@ -213,9 +218,9 @@ class UsageStore:
     async def _refresh(self, periods: TimeBuckets) -> None:
         """Read from Redis, unless that was done within the last second."""
         now_s = self._monotonic_s()
-        if now_s < self._known_until_s[periods]:
+        if now_s < periods.known_until_s:
             return
-        self._known_until_s[periods] = now_s + FLUSH_S
+        periods.known_until_s = now_s + FLUSH_S
         step = self._step()
         with contextlib.suppress(StoreUnavailable):
             await periods.look(step * STEP_S // periods.length_s)
@@ -229,11 +234,6 @@ class UsageStore:
         yield from self._open.values()
         if self._sending is not None:
             yield self._sending
-
-    def _recent(self) -> Iterator[_Batch]:
-        """Return only the counts of the last minute."""
-        begun = self._step() - STEPS
-        return (batch for batch in self._batches() if batch.step > begun)
 
     async def flush(self) -> None:
         """Send all counts; keep those that cannot be sent for the next time, up to an hour."""
@@ -264,7 +264,6 @@ class UsageStore:
                 self._forget_oldest()
                 return False
             for periods in (self._minutes, self._hours):
-                self._known_until_s[periods] = -1.0
                 periods.forget(self._sending.step * STEP_S // periods.length_s)
         self._sending = None
         return True

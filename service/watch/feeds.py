@@ -129,7 +129,7 @@ class Feeds:
 
         return WatchCounter(self.events, usage, now_s=asyncio.get_running_loop().time)
 
-    def leave(self) -> None:
+    def begin_drain(self) -> None:
         """End all watches; the replica is shutting down, and another one can continue them."""
         self._leaving = True
         for feed in tuple(self._feeds.values()):

@@ -15,19 +15,19 @@ from service.observe.request import RequestContext
 from service.server.asgi import Send
 from service.watch.feeds import Feeds, WatchCounter
 from service.watch.watcher import Batch, Watcher
-from service.web.answers import Answer, Header, Reply, Silence
 from service.web.hangup import unless_hung_up
-from service.web.headers.obtained import VARY
+from service.web.headers.freshness import VARY
 from service.web.identify import Access
 from service.web.interfaces import Callers
 from service.web.problems.from_errors import Problem, details_of, problem_of
 from service.web.problems.handlers import late_problem
+from service.web.responses import Header, NoResponse, Response
 from service.web.server_sent_events import EVENT_STREAM, KEEP_ALIVE, RETRY, encoded_event, name_of
 from service.web.settings import WebSettings
 from service.web.stream import READER_MAX_S
 
 
-class EventStream(Reply):
+class EventStream(Response):
     """Sends a watcher's batches. `stack` is closed when the stream ends; a reader has `reader_max_s` for each batch."""
 
     def __init__(
@@ -42,7 +42,7 @@ class EventStream(Reply):
         counter: Callable[[], WatchCounter],
     ) -> None:
         """`counter` returns the counter of a watch that begins when it is called."""
-        super().__init__(Answer(status=200, headers=_fields(context), body=b""))
+        super().__init__(status=200, headers=_fields(context))
         self._watcher = watcher
         self._stack = stack
         self._context = context
@@ -60,8 +60,7 @@ class EventStream(Reply):
             self._context.hung_up = True  # the reader has stalled: leave the body unfinished
 
     async def _send_all(self, send: Send) -> None:
-        answer = self.answer
-        await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers]})
+        await send({"type": "http.response.start", "status": self.status, "headers": [*self.headers]})
         self._context.outcome = STREAMED
         if not self._context.is_head:
             await self._sent(send, RETRY)
@@ -102,7 +101,7 @@ class WatchEndpoint:
         self._settings = settings
         self._clock = clock
 
-    async def open(self, receive: Receive, request: PageRequest, *, context: RequestContext) -> Reply:
+    async def open(self, receive: Receive, request: PageRequest, *, context: RequestContext) -> Response:
         """Return the stream once the list is known. Raise TaskgateError if it can't be."""
         if request.slice.offset:
             raise BadRequest(Fault(parameter="offset", detail="a watch covers the whole list; leave it out"))
@@ -116,7 +115,7 @@ class WatchEndpoint:
             try:
                 ready = watcher.ready(patience_s=request.patience_s)
                 if await unless_hung_up(ready, receive=receive, context=context) is None:
-                    return Silence()
+                    return NoResponse()
             finally:  # the feed fetches for all watchers, so its calls belong to no request
                 context.cost.waited_s = asyncio.get_running_loop().time() - began_s
             return EventStream(

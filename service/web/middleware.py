@@ -21,10 +21,10 @@ from service.observe.request import (
     trace_id_of,
 )
 from service.server.asgi import Client, Messages, Scope
-from service.web.answers import NOSNIFF, Header, Reply
 from service.web.client_address import PEERS, ClientAddresses
 from service.web.headers.origin import foreign_status
-from service.web.problems.handlers import failure_answer, refusal_answer
+from service.web.problems.handlers import failure_response, rejection_response
+from service.web.responses import NOSNIFF, Header
 
 URL_MAX_BYTES = 8 * 1024
 FIELDS_MAX_BYTES = 16 * 1024
@@ -71,16 +71,16 @@ class RequestMiddleware:
             scope["method"] = "GET"
         try:
             if refused is not None:
-                await Reply(refusal_answer(refused, context))(scope, receive, outgoing.send)
+                await rejection_response(refused, context)(scope, receive, outgoing.send)
             else:
                 await self.app(scope, receive, outgoing.send)
         except Exception as exc:  # noqa: BLE001 - the last resort: nothing above this would log it
-            answer = failure_answer(context, exc)
+            response = failure_response(context, exc)
             if not outgoing.status:
-                await Reply(answer)(scope, receive, outgoing.send)
+                await response(scope, receive, outgoing.send)
         except asyncio.CancelledError:  # the server cuts off whatever its shutdown has not let end
             if not outgoing.status:
-                await Reply(refusal_answer(503, context))(scope, receive, outgoing.send)
+                await rejection_response(503, context)(scope, receive, outgoing.send)
             raise
         finally:
             if context.hung_up:
@@ -94,29 +94,21 @@ class RequestMiddleware:
                 context.outcome,
             )
             client = self.clients.of(scope.get("client"), fields)
-            self._report(context, labels, client=client, started_s=started_s, answer_bytes=outgoing.body_bytes)
+            self._report(context, labels, client=client, started_s=started_s)
 
     def refuse(self, status: int, client: Client | None) -> Messages:
         """Return the response to a peer's request that could not be parsed, and report it like any other."""
         started_s = time.perf_counter()
         context = RequestContext(request_id=request_id_of(None), fields={})
-        answer = refusal_answer(status, context)
+        response = rejection_response(status, context)
         labels = request_labels_of("other", UNROUTED, status, None, None, context.outcome)
         address = None if client is None else client[0]
-        self._report(context, labels, client=address, started_s=started_s, answer_bytes=len(answer.body))
-        headers = (*answer.headers, NOSNIFF, (b"x-request-id", context.request_id.encode()))
+        self._report(context, labels, client=address, started_s=started_s)
+        headers = (*response.headers, NOSNIFF, (b"x-request-id", context.request_id.encode()))
         start = {"type": "http.response.start", "status": status, "headers": headers}
-        return start, {"type": "http.response.body", "body": answer.body}
+        return start, {"type": "http.response.body", "body": response.body}
 
-    def _report(
-        self,
-        context: RequestContext,
-        labels: RequestLabels,
-        *,
-        client: str | None,
-        started_s: float,
-        answer_bytes: int,
-    ) -> None:
+    def _report(self, context: RequestContext, labels: RequestLabels, *, client: str | None, started_s: float) -> None:
         record = RequestRecord(
             request_id=context.request_id,
             labels=labels,
@@ -127,7 +119,6 @@ class RequestMiddleware:
             calls=context.cost.calls,
             duration_s=time.perf_counter() - started_s,
             ended_at_s=time.time(),
-            answer_bytes=answer_bytes,
         )
         for observe in self.observers:
             observe(record)
@@ -136,14 +127,13 @@ class RequestMiddleware:
 class _Outgoing:
     """Passes messages on: adds the request id, lists HEAD in `Allow` next to GET, and drops bodies for HEAD."""
 
-    __slots__ = ("_is_head", "_request_id", "_send", "body_bytes", "status")
+    __slots__ = ("_is_head", "_request_id", "_send", "status")
 
     def __init__(self, send: Any, request_id: str, *, is_head: bool) -> None:
         self._send = send
         self._request_id = request_id.encode()
         self._is_head = is_head
         self.status = 0
-        self.body_bytes = 0
 
     async def send(self, message: Any) -> None:
         """Pass on one ASGI message."""
@@ -155,8 +145,6 @@ class _Outgoing:
             message = {"type": "http.response.start", "status": self.status, "headers": headers}
         elif self._is_head:
             message = {"type": "http.response.body", "body": b"", "more_body": message.get("more_body", False)}
-        else:
-            self.body_bytes += len(message.get("body", b""))
         await self._send(message)
 
 

@@ -6,9 +6,9 @@ import msgspec
 
 from service.model.pages import Page
 from service.model.queries import rfc3339
+from service.web.cacheable_response import Rendered
 from service.web.headers.conditional import weak_tag
 from service.web.headers.link import links
-from service.web.obtained_reply import Rendered
 
 _encoder = msgspec.json.Encoder()
 _instant = lru_cache(maxsize=1024)(rfc3339)

@@ -23,13 +23,13 @@ from service.observe.request import (
     request_labels_of,
     trace_id_of,
 )
-from service.server.answer_head import head_lines
-from service.server.asgi import Application, Client, EncodedAnswer
-from service.web.answers import NOSNIFF, Answer, Header
+from service.server.asgi import Application, Client, EncodedResponse
+from service.server.response_head import head_lines
+from service.web.cacheable_response import CACHEABLE, CacheableResponse
 from service.web.client_address import PEERS, ClientAddresses
 from service.web.headers.ratelimit import STATE
 from service.web.middleware import FIELDS_MAX_BYTES, request_id_of
-from service.web.obtained_reply import OBTAINED, ObtainedReply
+from service.web.responses import NOSNIFF, Header, Response
 
 # Requests with any of these fields bypass the cache.
 _STEERING = frozenset((b"cache-control", b"pragma", b"content-length", b"transfer-encoding"))
@@ -75,12 +75,12 @@ class _CachedResponse:
     )
 
     def __init__(
-        self, answer: Answer, *, fetched_at_s: float, lifetime_s: int, ends_at_s: float, labels: RequestLabels
+        self, response: Response, *, fetched_at_s: float, lifetime_s: int, ends_at_s: float, labels: RequestLabels
     ) -> None:
         self.age_s = -1
-        self.status = answer.status
-        self.body = answer.body
-        self.stable_headers = (*(field for field in answer.sent_headers if field[0] not in _OF_THE_MOMENT), NOSNIFF)
+        self.status = response.status
+        self.body = response.body
+        self.stable_headers = (*(field for field in response.sent_headers if field[0] not in _OF_THE_MOMENT), NOSNIFF)
         self.fetched_at_s = fetched_at_s
         self.lifetime_s = lifetime_s
         self.ends_at_s = ends_at_s
@@ -160,11 +160,11 @@ class ResponseCache:
         generation = self._generation
         await self._app(scope, receive, send)
         if is_get and self._max_bytes and generation == self._generation:
-            reply = scope["state"].get(OBTAINED)
-            if reply is not None:
-                self._consider(scope, reply)
+            response = scope["state"].get(CACHEABLE)
+            if response is not None:
+                self._store(scope, response)
 
-    def repeat(self, head: bytes, client: Client | None) -> EncodedAnswer | None:
+    def lookup_head(self, head: bytes, client: Client | None) -> EncodedResponse | None:
         """Return the cached response to a request with the same bytes as an earlier one, and report the request."""
         request = self._heads.get(head)
         if request is None:
@@ -175,7 +175,7 @@ class ResponseCache:
             return None
         return _encoded(*served)
 
-    def lookup(self, scope: Any, head: bytes) -> EncodedAnswer | None:
+    def lookup(self, scope: Any, head: bytes) -> EncodedResponse | None:
         """Return the cached response and report the request, or return None if there is none."""
         request = _recognize(scope, most_bytes=len(head))
         served = request and self._serve(*request, scope["client"])
@@ -199,7 +199,7 @@ class ResponseCache:
         if age_s != response.age_s:
             response.refresh_headers(age_s)
         request_id = request_id_of(fields.get(b"x-request-id"))
-        observation = RequestRecord(
+        record = RequestRecord(
             request_id=request_id,
             labels=response.labels,
             client=self._clients.of(client, fields),
@@ -209,10 +209,9 @@ class ResponseCache:
             calls=0,
             duration_s=time.perf_counter() - started_s,
             ended_at_s=now_s,
-            answer_bytes=len(response.body),
         )
         for observe in self._observers:
-            observe(observation)
+            observe(record)
         return response, request_id
 
     def forget(self, app: str | None = None) -> None:
@@ -222,18 +221,18 @@ class ResponseCache:
             self._responses.pop(key)
         self._heads.clear()
 
-    def _consider(self, scope: Any, reply: ObtainedReply) -> None:
+    def _store(self, scope: Any, response: CacheableResponse) -> None:
         """Store a response if the same request was seen before, unless the cached one is the same, or newer."""
         lines = scope["headers"]
         fields = dict(lines)
         key = _key(scope, fields)
-        fetched_at_s = reply.obtained.fetched_at_ms / 1000
+        fetched_at_s = response.obtained.fetched_at_ms / 1000
         cached = self._responses.get(key)
         if cached is None:
             if self._is_first(key):
                 return
         elif cached.fetched_at_s > fetched_at_s or (
-            cached.fetched_at_s == fetched_at_s and cached.body == reply.answer.body
+            cached.fetched_at_s == fetched_at_s and cached.body == response.body
         ):
             return
         context = scope["state"]["context"]
@@ -241,18 +240,18 @@ class ResponseCache:
         if known is None or len(fields) != len(lines):
             return
         now_s = self._clock()
-        lifetime_s = int(reply.obtained.lifetime_s)
+        lifetime_s = int(response.obtained.lifetime_s)
         until_s = now_s + known.until_s - self._wall()  # credentials expire by the local wall clock
         ends_at_s = min(fetched_at_s + lifetime_s, until_s)
         if now_s >= ends_at_s:
             self._responses.pop(key)
             return
-        route, status = scope.get("path_template", UNROUTED), reply.answer.status
+        route, status = scope.get("path_template", UNROUTED), response.status
         labels = request_labels_of("GET", route, status, known.caller.name, context.app, Source.HIT.value)
-        response = _CachedResponse(
-            reply.answer, fetched_at_s=fetched_at_s, lifetime_s=lifetime_s, ends_at_s=ends_at_s, labels=labels
+        stored = _CachedResponse(
+            response, fetched_at_s=fetched_at_s, lifetime_s=lifetime_s, ends_at_s=ends_at_s, labels=labels
         )
-        self._responses.put(key, response)
+        self._responses.put(key, stored)
 
     def _is_first(self, key: Key) -> bool:
         """Return whether this request was not seen before, and remember it."""
@@ -288,13 +287,13 @@ def _key(scope: Any, fields: HeaderFields) -> Key:
     )
 
 
-def _encoded(response: _CachedResponse, request_id: str) -> EncodedAnswer:
-    return EncodedAnswer(b"%b\r\nx-request-id: %b" % (response.lines, request_id.encode()), response.body)
+def _encoded(response: _CachedResponse, request_id: str) -> EncodedResponse:
+    return EncodedResponse(b"%b\r\nx-request-id: %b" % (response.lines, request_id.encode()), response.body)
 
 
 def _may_recur(scope: Any, fields: HeaderFields) -> bool:
     """Return whether later requests may have the same head: a request id belongs to a single request. Return False also
-    if the head closes its connection, which `repeat` would not see."""
+    if the head closes its connection, which `lookup_head` would not see."""
     return (
         scope["http_version"] == "1.1"
         and fields.get(b"connection", b"keep-alive").lower() == b"keep-alive"

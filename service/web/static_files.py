@@ -18,9 +18,9 @@ from litestar import Request
 from litestar.exceptions import NotFoundException
 
 from service.observe.request import context_of
-from service.web.answers import HTML, Answer, Header, Reply
 from service.web.headers.conditional import holds
 from service.web.headers.encoding import GZIP, SMALL_BYTES, choose_encoding, etag_for
+from service.web.responses import HTML, Header, Response
 
 FOR_A_MINUTE = b"public, max-age=60"
 _IMMUTABLE = b"public, max-age=31536000, immutable"
@@ -41,7 +41,7 @@ class StaticFile(msgspec.Struct, frozen=True, kw_only=True):
     packed: bytes
     size_bytes: int
 
-    def reply(self, request: Request[Any, Any, Any], *, cache_control: bytes) -> Reply:
+    def response(self, request: Request[Any, Any, Any], *, cache_control: bytes) -> Response:
         """Return the file in a coding that the caller accepts, or 304 if the caller has it already."""
         context = context_of(request.scope)
         fields = context.fields
@@ -52,10 +52,10 @@ class StaticFile(msgspec.Struct, frozen=True, kw_only=True):
         headers = ((b"etag", etag), (b"cache-control", cache_control), (b"vary", b"Accept-Encoding"), *self.headers)
         if holds(fields.get(b"if-none-match"), etag):
             without_type = tuple(header for header in headers if header[0] != b"content-type")
-            return Reply(Answer(status=304, headers=without_type, body=b""))
+            return Response(status=304, headers=without_type)
         if coding is None:
-            return Reply(Answer(status=200, headers=headers, body=_unpacked(self.packed)))
-        return Reply(Answer(status=200, headers=(*headers, (b"content-encoding", coding.encode())), body=self.packed))
+            return Response(status=200, headers=headers, body=_unpacked(self.packed))
+        return Response(status=200, headers=(*headers, (b"content-encoding", coding.encode())), body=self.packed)
 
 
 def static_file(media_type: bytes, body: bytes, *, policy: bytes, is_packed: bool = False) -> StaticFile:
@@ -89,19 +89,19 @@ class StaticSite:
         page, _ = _packaged(folder, "index.html")
         self._page = static_file(HTML, _with_hashes(page, self._parts, prefix=f"{folder}/"), policy=policy)
 
-    def page(self, request: Request[Any, Any, Any]) -> Reply:
+    def page(self, request: Request[Any, Any, Any]) -> Response:
         """Return the page."""
-        return self._page.reply(request, cache_control=FOR_A_MINUTE)
+        return self._page.response(request, cache_control=FOR_A_MINUTE)
 
-    def part(self, request: Request[Any, Any, Any], name: str) -> Reply:
+    def part(self, request: Request[Any, Any, Any], name: str) -> Response:
         """Return a part by its name, with or without a hash. Raise NotFoundException if there is none."""
         hashed = _HASHED.fullmatch(name)
         part = self._parts.get(name if hashed is None else hashed[1] + hashed[3])
         if part is None:
             raise NotFoundException
         if hashed is None:
-            return part.reply(request, cache_control=FOR_A_MINUTE)
-        return part.reply(request, cache_control=_IMMUTABLE if hashed[2] == part.digest else b"no-cache")
+            return part.response(request, cache_control=FOR_A_MINUTE)
+        return part.response(request, cache_control=_IMMUTABLE if hashed[2] == part.digest else b"no-cache")
 
 
 @lru_cache(maxsize=16)

@@ -20,16 +20,16 @@ from service.model.streams import SeenTasks, TaskFilter, task_labels_of
 from service.observe.outcomes import STREAMED
 from service.observe.request import RequestContext
 from service.server.asgi import Send
-from service.web.answers import Answer, Header, Reply
 from service.web.hangup import unless_hung_up
 from service.web.headers.encoding import GZIP, stream_encoding
-from service.web.headers.obtained import VARY
+from service.web.headers.freshness import VARY
 from service.web.headers.ratelimit import ratelimit
 from service.web.identify import Access
 from service.web.interfaces import GatewayAPI
 from service.web.parameters import NDJSON
 from service.web.problems.from_errors import Problem
 from service.web.problems.handlers import late_problem
+from service.web.responses import Header, Response
 
 TOTAL = b"x-total-count"
 
@@ -112,7 +112,7 @@ class StreamProgress:
         return _encoder.encode(LastLine(end=end)) + b"\n"
 
 
-class TaskStream(Reply):
+class TaskStream(Response):
     """Sends a list from its `first` chunk on, which is at `start`.
 
     `link` returns the reference to the rest of the list from an offset. `in_flight` is entered while the stream is
@@ -139,9 +139,9 @@ class TaskStream(Reply):
         fields = _fields(request, first, context, is_whole=len(start.parts) == 1)
         if self._encoding is not None:
             fields = (*fields, (b"content-encoding", GZIP.encode()))
-        super().__init__(Answer(status=200, headers=fields, body=b""))
+        super().__init__(status=200, headers=fields)
         self._gateway = gateway
-        self._ask = request
+        self._request = request
         self._first: Chunk | None = first
         self._start = start
         self._context = context
@@ -150,7 +150,7 @@ class TaskStream(Reply):
         self._link = link
         self._tasks_max = tasks_max
         self._reader_max_s = reader_max_s
-        self._course = StreamProgress(first, only)
+        self._progress = StreamProgress(first, only)
 
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
         """Send the stream until it ends or the caller disconnects or stops reading."""
@@ -161,8 +161,7 @@ class TaskStream(Reply):
             self._context.hung_up = True  # no last line, and the body stays unfinished
 
     async def _send_all(self, send: Send) -> None:
-        answer = self.answer
-        await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers]})
+        await send({"type": "http.response.start", "status": self.status, "headers": [*self.headers]})
         first, self._first = self._first, None
         assert first is not None  # noqa: S101 - a response is sent only once
         if self._context.is_head:  # costs as much as a page
@@ -183,31 +182,31 @@ class TaskStream(Reply):
                 if chunk is None:
                     self._check(position, has_ended=has_ended)
                     chunk = await self._chunk(position)
-                lines = self._course.lines(chunk, part=position.part)
+                lines = self._progress.lines(chunk, part=position.part)
             except Exception as exc:  # noqa: BLE001 - the response has started: only its last line can report it
                 problem = late_problem(context, exc)
-                return self._course.last_line(problem=problem, following=self._link(position.place))
+                return self._progress.last_line(problem=problem, following=self._link(position.place))
             following, has_ended, chunk = position.after(chunk), chunk.is_empty and chunk.following is not None, None
             # Whitespace before the next line's value keeps the connection active if no task is sent for long.
             await self._sent(send, lines or b" ", more=True)
             del lines
             if following is None:
                 context.outcome = STREAMED
-                return self._course.last_line(problem=None, following=None)
+                return self._progress.last_line(problem=None, following=None)
             position = following
             await asyncio.sleep(0)  # blocks from memory arrive without waiting: yield to other tasks
 
     async def _chunk(self, position: ListPosition) -> Chunk:
         """Return the next chunk, as long as the caller has access."""
-        slice_ = Slice(offset=position.offset, limit=self._ask.slice.limit)
-        request = replace(self._ask, caller=self._access.now(), query=position.query, slice=slice_)
+        slice_ = Slice(offset=position.offset, limit=self._request.slice.limit)
+        request = replace(self._request, caller=self._access.now(), query=position.query, slice=slice_)
         async with self._access.held():
             return await self._gateway.chunk(request)
 
     def _check(self, position: ListPosition, *, has_ended: bool) -> None:
         """Raise UpstreamBroken if the list ended early, StreamTooLong beyond `tasks_max`: totals are unbounded."""
         if has_ended:
-            raise UpstreamBroken("the list has ended before its own total", app=self._ask.query.app)
+            raise UpstreamBroken("the list has ended before its own total", app=self._request.query.app)
         if position.place - self._start.place >= self._tasks_max:
             raise StreamTooLong(bound=self._tasks_max)
 

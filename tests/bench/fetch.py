@@ -6,7 +6,7 @@ import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
 from service.model.queries import At, Query, Range
@@ -76,7 +76,7 @@ async def _pairs(gateways: Fleet, directory: Path) -> dict[str, list[float]]:
     took: dict[str, list[float]] = {"direct": [], "fetch": [], "hit": []}
     async with AsyncExitStack() as parts:
         signer = Signer(app, FileSecret(str(secret)), valid_s=86_400)
-        client = await parts.enter_async_context(UpstreamClient(UpstreamSettings(), signers=[signer]))
+        client = await parts.enter_async_context(aclosing(UpstreamClient(UpstreamSettings(), signers=[signer])))
         reader, writer = await asyncio.open_connection("127.0.0.1", gateways.replicas[0].port)
         parts.callback(writer.close)
         connection = KeptConnection(reader, writer)

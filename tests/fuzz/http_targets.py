@@ -14,14 +14,14 @@ from service.model.blocks import block_of
 from service.model.queries import At, Query, Range
 from service.model.tasks import Listing
 from service.server.connection import ClientConnection
-from service.server.http_server import Bounds, HttpServer, refuse_plainly
-from service.server.request_head import END, BadHead, HeadReader
+from service.server.http_server import HttpServer, ServerLimits, empty_refusal
+from service.server.request_head import END, HeadParser, InvalidHead
 from service.upstream.list_call import read_listing
 from service.upstream.wire import MalformedAnswer, UpstreamRefusal
 from tests.fuzz.target import Target
 
 GOOD_HEAD = b"GET /good HTTP/1.1\r\nHost: x\r\n\r\n"
-BOUNDS = Bounds(
+LIMITS = ServerLimits(
     connections_max=10,
     headers_max_bytes=8192,
     headers_timeout_s=10.0,
@@ -38,11 +38,11 @@ def check_head(data: bytes) -> None:
 
     Whatever came before, the next good head is read as what it is.
     """
-    heads = HeadReader()
+    heads = HeadParser()
     head = data.partition(END)[0] + END
     try:
-        request = heads.read(head)
-    except BadHead as exc:
+        request = heads.parse(head)
+    except InvalidHead as exc:
         assert exc.status in (400, 431, 501)
     else:
         scope = request.scope
@@ -61,7 +61,7 @@ def check_head(data: bytes) -> None:
             assert [field for field in event.headers if field[0] != b"host"] == fields
             if not request.has_more:
                 assert isinstance(other.next_event(), h11.EndOfMessage)
-    good = heads.read(GOOD_HEAD)
+    good = heads.parse(GOOD_HEAD)
     assert (good.scope["path"], good.scope["headers"], good.has_more) == ("/good", [(b"host", b"x")], False)
 
 
@@ -111,8 +111,8 @@ async def _echo(scope: Any, receive: Any, send: Any) -> None:
 
 async def _answers(pieces: list[bytes]) -> tuple[bytes, bool]:
     """Return the responses of a connection to these pieces, without dates, and whether it is closed then."""
-    server = HttpServer(_echo, BOUNDS, refusal=lambda status, _: refuse_plainly(status))
-    server.clock.date = lambda: b""  # type: ignore[method-assign]
+    server = HttpServer(_echo, LIMITS, refusal=lambda status, _: empty_refusal(status))
+    server.date_header.line = lambda: b""  # type: ignore[method-assign]
     connection, transport = ClientConnection(server), _Written()
     connection.connection_made(cast(Any, transport))
     for piece in pieces:
@@ -123,7 +123,7 @@ async def _answers(pieces: list[bytes]) -> tuple[bytes, bool]:
     for _ in range(4 * (b"".join(pieces).count(END) + 1)):
         await asyncio.sleep(0)
     assert server.open_connections == 1
-    assert server.unsent_bytes <= BOUNDS.headers_max_bytes + len(b"".join(pieces))
+    assert server.unsent_bytes <= LIMITS.headers_max_bytes + len(b"".join(pieces))
     return transport.data, transport.is_closed
 
 

@@ -19,8 +19,8 @@ from service.model.errors import Unauthenticated
 from service.observe.access_log import log_requests
 from service.observe.request import RequestRecord
 from service.server.asgi import Lifespan
-from service.server.http_server import HttpServer, refuse_plainly
-from service.server.lifecycle import bounds_of
+from service.server.http_server import HttpServer, empty_refusal
+from service.server.lifecycle import limits_of
 from service.server.listening import listening_socket
 from service.settings import (
     AppSettings,
@@ -127,11 +127,11 @@ def feeds_over(gateway: Any, *, usage: Mapping[str, AddToColumn] | None = None) 
 
 @asynccontextmanager
 async def served(
-    app: Any, *, at_once: Any = None, refusal: Any = refuse_plainly, **changes: float
+    app: Any, *, response_cache: Any = None, refusal: Any = empty_refusal, **changes: float
 ) -> AsyncIterator[int]:
     """Serve an application on a real port with the production server, in this event loop; `changes` are settings."""
     settings = msgspec.structs.replace(ServerSettings(), **changes)
-    server = HttpServer(app, bounds_of(settings), refusal=refusal, at_once=at_once)
+    server = HttpServer(app, limits_of(settings), refusal=refusal, response_cache=response_cache)
     with listening_socket("127.0.0.1", 0, reader_timeout_s=settings.reader_timeout_s) as listening:
         lifespan = Lifespan(app)
         await lifespan.startup()

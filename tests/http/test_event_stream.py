@@ -119,7 +119,7 @@ async def test_shutdown_ends_a_watch_with_its_reason(web: Web) -> None:
         async for event in coming:
             if event.name == "synced":
                 break
-        web.feeds.leave()
+        web.feeds.begin_drain()
         rest = [event async for event in coming]
     assert rest[-1].name == "end"
     assert rest[-1].data["problem"]["type"] == "/problems/shutting-down"

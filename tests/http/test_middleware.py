@@ -133,8 +133,6 @@ async def test_each_request_is_observed_once(web: Web) -> None:
         ("HEAD", "/livez", 200, None, None, None),
     ]
     assert (web.observed[0].waited_s, web.observed[0].upstream_s) == (0.5, 0.25)
-    assert web.observed[0].answer_bytes > 100
-    assert web.observed[5].answer_bytes == 0
 
 
 async def test_a_failed_request_has_its_cost(web: Web) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.http.desk import Desk
+from tests.http.cached_site import CachedSite
 from tests.http.site import Web
 
 
@@ -21,26 +21,26 @@ from tests.http.site import Web
 )
 async def test_each_of_these_fields_bypasses_the_cache(web: Web, headers: dict[str, str]) -> None:
     """The same address with the same key was cached, and a request without the field is served from the cache."""
-    desk = Desk(web)
-    await desk.cached()
-    await desk.get()
-    assert desk.asked == 0
-    await desk.get(headers=headers)
-    assert desk.asked == 1
+    site = CachedSite(web)
+    await site.cached()
+    await site.get()
+    assert site.asked == 0
+    await site.get(headers=headers)
+    assert site.asked == 1
 
 
 @pytest.mark.parametrize("headers", [{"User-Agent": "other"}, {"X-Request-Id": "mine"}, {"Cookie": "a=b"}])
 async def test_other_fields_do_not_bypass_the_cache(web: Web, headers: dict[str, str]) -> None:
     """A request with any other field is served from the cache."""
-    desk = Desk(web)
-    await desk.cached()
-    await desk.get(headers=headers)
-    assert desk.asked == 0
+    site = CachedSite(web)
+    await site.cached()
+    await site.get(headers=headers)
+    assert site.asked == 0
 
 
 async def test_another_query_string_bypasses_the_cache(web: Web) -> None:
     """A different query string bypasses the cache, even if it is equivalent."""
-    desk = Desk(web)
-    await desk.cached("/tasks?limit=3")
-    await desk.get("/tasks?limit=3&offset=0")
-    assert desk.asked == 1
+    site = CachedSite(web)
+    await site.cached("/tasks?limit=3")
+    await site.get("/tasks?limit=3&offset=0")
+    assert site.asked == 1

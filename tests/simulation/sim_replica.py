@@ -167,8 +167,8 @@ class Replica:
 
     async def aclose(self) -> None:
         """Shut down in order."""
-        self.gateway.leave()
-        self.gateway.refuse()
+        self.gateway.begin_drain()
+        self.gateway.reject_waiting()
         for call in self.calls:
             await call.line.aclose()
             if call.sharing is not None:

@@ -137,14 +137,14 @@ def test_concurrent_requests_share_a_call_and_one_pays() -> None:
 
 
 def test_a_replica_that_shuts_down_refuses_waiting_requests() -> None:
-    """It is ready from its start until `leave`; then waiting requests are refused, and a call under way still
+    """It is ready from its start until `begin_drain`; then waiting requests are refused, and a call under way still
     serves."""
 
     async def scene(world: SmallWorld) -> None:
         gateway = world.replicas[0].gateway
         assert gateway.readiness().ready
         assert gateway.readiness().redis == "ok"
-        gateway.leave()
+        gateway.begin_drain()
         assert not gateway.readiness().ready
         assert (await world.page()).source is Source.FETCHED
 
@@ -161,7 +161,7 @@ def test_a_replica_that_refuses_rejects_waiting_requests_at_once() -> None:
         waiting = asyncio.create_task(world.page("late"))
         await asyncio.sleep(0.1)
         left_s = world.loop.time()
-        world.replicas[0].gateway.refuse()
+        world.replicas[0].gateway.reject_waiting()
         with pytest.raises(ShuttingDown):
             await waiting
         assert world.loop.time() - left_s < 0.01

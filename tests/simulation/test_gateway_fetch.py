@@ -125,9 +125,15 @@ def test_a_call_during_a_purge_is_repeated() -> None:
         world.upstream.goes_on.set()
         page = await asking
         assert {task["title"] for task in json.loads(b"[" + page.body + b"]")} == {"call 2"}
-        fetching = fetching_of(world, Watched())
-        assert fetching.dropped(attempt=2).again
-        assert not fetching.dropped(attempt=3).again
+        for attempt in (2, 3):
+            world.upstream.goes_on.clear()
+            call = asyncio.create_task(job_of(fetching_of(world, Watched())).call(Slot(), attempt=attempt))
+            await asyncio.sleep(0.5)
+            await world.replicas[0].gateway.drop(APP)
+            world.upstream.goes_on.set()
+            outcome = await call
+            assert isinstance(outcome, CallFailed)
+            assert outcome.again is (attempt < 3)
 
     play(scene)
 

@@ -6,7 +6,6 @@ request that ends early gives up its place without disturbing them.
 
 import asyncio
 import math
-from collections import Counter
 from collections.abc import Callable
 
 import msgspec
@@ -61,13 +60,16 @@ class Line:
         self._app = app
         self._rules = rules
         self._redis_grace_s = redis_grace_s
+        self._urgent = asyncio.Event()
+        self._tick_soon = self._urgent.set
         self._waiters = Waiters(estimate=self.estimate_s, changed=self._tick_soon)
         self._turns = Turns(scheduler, self._waiters, app=app, rules=rules, tick_soon=self._tick_soon, used=used)
+        self.turn_ends = self._turns.ends
+        """How this replica's turns ended: counts by caller and TURN_ENDS."""
         self._board: Board | None = None
         self._board_at_s = 0.0
         self._heard_at_s: dict[str, float] = {}
         self._lookers: set[asyncio.Future[Ticked | None]] = set()
-        self._urgent = asyncio.Event()
         self._ticked_at_s = 0.0
         self._due_at_s: float | None = None
         self._reported = False
@@ -78,7 +80,7 @@ class Line:
 
     def start(self) -> None:
         """Start ticking; the first tick starts the quiet window of an app that is new to Redis."""
-        self._urgent.set()
+        self._tick_soon()
         self._ticker = asyncio.create_task(self._tick_on())
 
     async def fetch(
@@ -104,7 +106,7 @@ class Line:
         queue = self._waiters.queue
         queued = queue.blocks.get(job.block_key)
         if queue.held_by(caller) >= bound and (queued is None or caller not in queued.places):
-            return LineIsFull(bound=bound, estimate_s=self.estimate_s(caller, weight, 1, background=background))
+            return LineIsFull(bound=bound, estimate_s=self.estimate_s(caller, weight, 1, background))
         waiter = Waiter(
             job,
             loop.create_future(),
@@ -181,11 +183,6 @@ class Line:
         return 0.0 if self.last is None else max(self.last.pause_in_ms / 1000 - self.seen_s(), 0.0)
 
     @property
-    def turn_ends(self) -> Counter[tuple[str, str]]:
-        """How this replica's turns ended: counts by caller and TURN_ENDS."""
-        return self._turns.ends
-
-    @property
     def is_cut_off(self) -> bool:
         """Return whether the last call to the scheduler failed."""
         return self._away_since_s is not None
@@ -207,7 +204,7 @@ class Line:
             await self._ticker
         await self._turns.aclose()  # the last tick may have begun a fetch
 
-    def estimate_s(self, caller: str, weight: float, place: int, *, background: bool = False) -> float:
+    def estimate_s(self, caller: str, weight: float, place: int, background: bool = False) -> float:
         """Estimate the wait from now for the caller's `place`-th block, in seconds, from what is known."""
         if self.last is None:
             return 0.0
@@ -224,9 +221,6 @@ class Line:
             background=background,
         )
         return estimate_ms / 1000
-
-    def _tick_soon(self) -> None:
-        self._urgent.set()
 
     async def _tick_on(self) -> None:
         loop = asyncio.get_running_loop()

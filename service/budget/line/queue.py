@@ -26,7 +26,8 @@ class BlockState(Enum):
 class Waiter:
     """One request that waits for one block; `future` receives its answer. Times are loop time, in seconds.
 
-    `called_s` is the time of the calls for its block that have ended meanwhile.
+    `called_s` is the time of the calls for its block that have ended meanwhile. A `background` request gets a turn only
+    while nothing else waits.
     """
 
     __slots__ = (
@@ -66,24 +67,10 @@ class Waiter:
         self.called_s = 0.0
 
 
-class Place:
-    """One caller's place in line for one block, shared by all of its requests for that block.
-
-    A `background` place gets a turn only while nothing else waits.
-    """
-
-    __slots__ = ("background", "caller", "entered_s", "weight")
-
-    def __init__(self, *, caller: str, weight: float, entered_s: float, background: bool = False) -> None:
-        self.background = background
-        self.caller = caller
-        self.weight = weight
-        self.entered_s = entered_s
-
-
 class QueuedBlock:
     """A block that at least one request on this replica waits for.
 
+    All requests of one caller for the block share one of its `places`: that of the first, which may have left since.
     `job` fetches and looks up the block; `known` is the head of the stored value that this replica last saw. `attempts`
     counts the calls and `joins` the fetches elsewhere, `asked_s` is when `begin` was last sent, `called_at_s` when the
     call under way began, and `is_stirred` is set if a fetch of the block has ended somewhere since.
@@ -108,7 +95,7 @@ class QueuedBlock:
         self.job = job
         self.key = job.block_key
         self.known = job.known
-        self.places: dict[str, Place] = {}
+        self.places: dict[str, Waiter] = {}
         self.waiters: dict[Waiter, None] = {}
         self.state = BlockState.WAITING
         self.turned_for: str | None = None
@@ -140,12 +127,12 @@ class Queue:
         """Return the number of places that the caller has."""
         return len(self._lines.get(caller, ()))
 
-    def enter(self, block: QueuedBlock, *, caller: str, weight: float, now_s: float, background: bool = False) -> None:
+    def enter(self, block: QueuedBlock, waiter: Waiter) -> None:
         """Add a place for the block to the end of the caller's own line, unless it already has one."""
         self.blocks.setdefault(block.key, block)
-        if caller not in block.places:
-            block.places[caller] = Place(caller=caller, weight=weight, entered_s=now_s, background=background)
-            self._lines.setdefault(caller, {})[block.key] = block
+        if waiter.caller not in block.places:
+            block.places[waiter.caller] = waiter
+            self._lines.setdefault(waiter.caller, {})[block.key] = block
 
     def leave(self, block: QueuedBlock, caller: str) -> None:
         """Remove the caller's place; drop the block if no other caller waits for it."""

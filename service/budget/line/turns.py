@@ -5,7 +5,7 @@ import itertools
 import math
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
 import structlog
 
@@ -41,6 +41,14 @@ TIMER_MS = 1
 TURN_ENDS = ("used", "joined", "known", "paused", "lapsed", "returned", "lost")
 """How a turn ends: used for a call; refunded because the block was being fetched or already stored, or the upstream had
 requested a pause; lapsed; given back unused; lost with an answer from Redis."""
+END_OF: Mapping[type[Beginning], str] = {
+    Begun: "used",
+    Joined: "joined",
+    AlreadyStored: "known",
+    Paused: "paused",
+    Lapsed: "lapsed",
+}
+"""How a turn ends, by the answer to `begin`."""
 
 
 class Turns:
@@ -175,7 +183,7 @@ class Turns:
                 self._wait_again(block)
                 self._give_back(turn)
                 return
-            self.ends[turn.caller, turn_end_of(answer)] += 1
+            self.ends[turn.caller, END_OF[type(answer)]] += 1
             match answer:
                 case Begun(usable_in_ms=usable_in_ms):
                     self._used(turn.caller)
@@ -366,18 +374,3 @@ class _CallSlot:
             raise UpstreamUnreachable("connecting took too long: the slot was lost", app=self._app) from exc
         if not held or loop.time() - asked_s > self._late_s:
             raise UpstreamUnreachable("connecting took too long: the slot was lost", app=self._app)
-
-
-def turn_end_of(answer: Beginning) -> str:
-    """Return the member of TURN_ENDS for an answer to `begin`."""
-    match answer:
-        case Begun():
-            return "used"
-        case Joined():
-            return "joined"
-        case AlreadyStored():
-            return "known"
-        case Paused():
-            return "paused"
-        case _:
-            return "lapsed"

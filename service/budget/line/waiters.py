@@ -1,7 +1,6 @@
 """Requests that wait on one replica for blocks of one app: how they enter, leave, and are refused or served."""
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 from service.budget.line.jobs import Fetched, TooLong
 from service.budget.line.queue import BlockState, Queue, QueuedBlock, Waiter
@@ -9,18 +8,14 @@ from service.model.blocks import CachedBlock
 from service.model.origin import NOBODY, Payer
 
 
-class Estimate(Protocol):
-    """Estimates how long a caller waits."""
-
-    def __call__(self, caller: str, weight: float, place: int, *, background: bool) -> float:
-        """Return the expected wait in seconds from now."""
-        ...
-
-
 class Waiters:
-    """All waiting requests and their places. `changed` is called after places are given up. Loop time, in seconds."""
+    """All waiting requests and their places. Loop time, in seconds.
 
-    def __init__(self, *, estimate: Estimate, changed: Callable[[], None]) -> None:
+    `estimate` returns the expected wait from now for a caller's turn, given its name, its weight, the place in its own
+    line, and whether it is in the background. `changed` is called after places are given up.
+    """
+
+    def __init__(self, *, estimate: Callable[[str, float, int, bool], float], changed: Callable[[], None]) -> None:
         self.queue = Queue()
         self._estimate = estimate
         self._changed = changed
@@ -29,13 +24,7 @@ class Waiters:
         """Queue a request; all requests of one caller for one block share a place."""
         block = self.queue.blocks.get(waiter.job.block_key) or QueuedBlock(waiter.job)
         block.waiters[waiter] = None
-        self.queue.enter(
-            block,
-            caller=waiter.caller,
-            weight=waiter.weight,
-            now_s=waiter.entered_s,
-            background=waiter.background,
-        )
+        self.queue.enter(block, waiter)
         return block
 
     def leave(self, block: QueuedBlock, waiter: Waiter) -> None:
@@ -81,7 +70,7 @@ class Waiters:
             return
         waiter.judged = True
         place = self.queue.position(block, waiter.caller)
-        estimate_s = self._estimate(waiter.caller, waiter.weight, place, background=waiter.background)
+        estimate_s = self._estimate(waiter.caller, waiter.weight, place, waiter.background)
         if now_s + estimate_s > waiter.deadline_s:
             self._refuse(block, waiter)
 
@@ -142,7 +131,7 @@ class Waiters:
     def _refuse(self, block: QueuedBlock, waiter: Waiter) -> None:
         if not waiter.future.done():
             place = self.queue.position(block, waiter.caller)
-            estimate_s = self._estimate(waiter.caller, waiter.weight, place, background=waiter.background)
+            estimate_s = self._estimate(waiter.caller, waiter.weight, place, waiter.background)
             waiter.future.set_result(TooLong(place=place, estimate_s=estimate_s))
 
     def _all(self) -> Iterator[tuple[QueuedBlock, Waiter]]:

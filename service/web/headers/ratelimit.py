@@ -4,7 +4,7 @@ import math
 
 from service.model.budgets import BudgetNote
 from service.model.calls import budget_name
-from service.web.answers import Header
+from service.web.responses import Header
 
 POLICY = "RateLimit-Policy"
 STATE = "RateLimit"

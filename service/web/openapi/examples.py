@@ -33,8 +33,8 @@ from service.web.problems.from_errors import (
     ProblemDetails,
     details_of,
     details_of_status,
-    problem_answer,
     problem_of,
+    problem_response,
 )
 from service.web.problems.types import ProblemType
 from service.web.routes.budget import budget_body
@@ -213,7 +213,7 @@ def usage_example() -> Any:
 def problem_example(kind: ProblemType) -> Any:
     """Return a problem of this type as it would be sent."""
     details = next((each for each in map(details_of, ERRORS) if each.kind.slug == kind.slug), None)
-    return msgspec.json.decode(problem_answer(details or _bare(kind), request_id=REQUEST_ID).body)
+    return msgspec.json.decode(problem_response(details or _bare(kind), request_id=REQUEST_ID).body)
 
 
 def _bare(kind: ProblemType) -> ProblemDetails:

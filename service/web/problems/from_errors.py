@@ -36,8 +36,8 @@ from service.model.errors import (
     UpstreamUnreachable,
     WaitTooLong,
 )
-from service.web.answers import Answer, Header
 from service.web.problems.types import KINDS, ProblemType
+from service.web.responses import Header, Response
 
 PROBLEM_JSON = b"application/problem+json"
 THROTTLED_RETRY_S = 1
@@ -207,7 +207,7 @@ def problem_of(details: ProblemDetails, *, request_id: str) -> Problem:
     )
 
 
-def problem_answer(details: ProblemDetails, *, request_id: str, wait_applied_s: int | None = None) -> Answer:
+def problem_response(details: ProblemDetails, *, request_id: str, wait_applied_s: int | None = None) -> Response:
     """Return the problem as a response that must not be stored."""
     problem = problem_of(details, request_id=request_id)
     headers: list[Header] = [(b"content-type", PROBLEM_JSON), (b"cache-control", b"no-store"), *details.headers]
@@ -215,7 +215,7 @@ def problem_answer(details: ProblemDetails, *, request_id: str, wait_applied_s: 
         headers.append((b"retry-after", str(retry_after(details.retry_after_s)).encode()))
     if wait_applied_s is not None:
         headers.append((b"preference-applied", b"wait=%d" % wait_applied_s))
-    return Answer(status=problem.status, headers=tuple(headers), body=msgspec.json.encode(problem))
+    return Response(status=problem.status, headers=tuple(headers), body=msgspec.json.encode(problem))
 
 
 def retry_after(seconds: float) -> int:

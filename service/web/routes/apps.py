@@ -7,9 +7,9 @@ from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 
 from service.model.callers import AppInfo
-from service.web.answers import Reply, json_answer
 from service.web.identify import identify
 from service.web.interfaces import Callers, GatewayAPI
+from service.web.responses import Response, json_response
 
 
 class AppsBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,9 +22,9 @@ def apps_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
     """Return the route."""
 
     @get("/apps")
-    async def list_apps(request: Request[Any, Any, Any]) -> Reply:
+    async def list_apps(request: Request[Any, Any, Any]) -> Response:
         """Return the caller's apps, sorted by name."""
         caller, _ = await identify(request.scope, callers)
-        return Reply(json_answer(AppsBody(apps=gateway.apps(caller))))
+        return json_response(AppsBody(apps=gateway.apps(caller)))
 
     return list_apps

@@ -10,10 +10,10 @@ from litestar.handlers import HTTPRouteHandler
 from service.model.budgets import BudgetView, CallerStanding, CallResults, Counts, ServingState
 from service.model.calls import CallKind
 from service.model.queries import rfc3339
-from service.web.answers import Reply, json_answer
 from service.web.budget_parameters import read_budget
 from service.web.identify import identify
 from service.web.interfaces import Callers, GatewayAPI
+from service.web.responses import Response, json_response
 
 
 class SlotsBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,12 +96,12 @@ def budget_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
     """Return the route."""
 
     @get("/budget")
-    async def show_budget(request: Request[Any, Any, Any]) -> Reply:
+    async def show_budget(request: Request[Any, Any, Any]) -> Response:
         """Return one of an app's budgets as visible to the caller."""
         caller, context = await identify(request.scope, callers)
         app, kind = read_budget(request.scope["query_string"], caller=caller)
         context.app = app
-        return Reply(json_answer(budget_body(await gateway.budget(app, caller, kind))))
+        return json_response(budget_body(await gateway.budget(app, caller, kind)))
 
     return show_budget
 

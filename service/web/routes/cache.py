@@ -7,10 +7,10 @@ from litestar import Request, delete
 from litestar.handlers import HTTPRouteHandler
 
 from service.model.errors import BadRequest, Fault, NotAllowed
-from service.web.answers import Reply, json_answer
 from service.web.identify import identify
 from service.web.interfaces import Callers, GatewayAPI
 from service.web.query_string import read_query_string
+from service.web.responses import Response, json_response
 
 _KNOWN = {b"app": "app"}
 
@@ -26,7 +26,7 @@ def cache_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
     """Return the route."""
 
     @delete("/cache", status_code=200)
-    async def drop_blocks(request: Request[Any, Any, Any]) -> Reply:
+    async def drop_blocks(request: Request[Any, Any, Any]) -> Response:
         """Drop an app's blocks on all replicas. Requires an operator, who need not be allowed to read the app."""
         caller, context = await identify(request.scope, callers)
         if not caller.operator:
@@ -38,6 +38,6 @@ def cache_route(gateway: GatewayAPI, callers: Callers) -> HTTPRouteHandler:
             raise BadRequest(*faults)
         dropped = await gateway.drop(texts["app"])
         context.app = texts["app"]
-        return Reply(json_answer(DroppedBody(app=texts["app"], dropped=dropped)))
+        return json_response(DroppedBody(app=texts["app"], dropped=dropped))
 
     return drop_blocks

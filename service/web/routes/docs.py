@@ -7,8 +7,8 @@ from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from service.web.answers import JSON, Answer, Reply
 from service.web.openapi.document import openapi_document
+from service.web.responses import JSON, Response
 from service.web.static_files import FOR_A_MINUTE, StaticFile, StaticSite, static_file
 
 # Scalar adds inline styles and shows images from data: URLs; it needs nothing else.
@@ -31,25 +31,25 @@ def _site() -> StaticSite:
 
 def docs_routes() -> tuple[HTTPRouteHandler, ...]:
     """Return the routes that serve the contract and its page."""
-    to_page = Reply(Answer(status=308, headers=((b"location", b"../docs"), (b"cache-control", b"no-store")), body=b""))
+    to_page = Response(status=308, headers=((b"location", b"../docs"), (b"cache-control", b"no-store")))
 
     @get("/openapi.json")
-    async def show_openapi(request: Request[Any, Any, Any]) -> Reply:
+    async def show_openapi(request: Request[Any, Any, Any]) -> Response:
         """Return the contract."""
-        return _contract().reply(request, cache_control=FOR_A_MINUTE)
+        return _contract().response(request, cache_control=FOR_A_MINUTE)
 
     @get("/docs")
-    async def show_docs(request: Request[Any, Any, Any]) -> Reply:
+    async def show_docs(request: Request[Any, Any, Any]) -> Response:
         """Return the page. A trailing slash in its path would break its relative references."""
         return to_page if (request.scope.get("raw_path") or b"").endswith(b"/") else _site().page(request)
 
     @get("/docs/{name:str}")
-    async def show_docs_part(request: Request[Any, Any, Any], name: FromPath[str]) -> Reply:
+    async def show_docs_part(request: Request[Any, Any, Any], name: FromPath[str]) -> Response:
         """Return a file that the page loads."""
         return _site().part(request, name)
 
     @get("/favicon.ico")
-    async def show_icon(request: Request[Any, Any, Any]) -> Reply:
+    async def show_icon(request: Request[Any, Any, Any]) -> Response:
         """Return the icon at the path that browsers request by default."""
         return _site().part(request, "favicon.svg")
 

@@ -7,7 +7,7 @@ from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from service.web.answers import Reply
+from service.web.responses import Response
 from service.web.static_files import StaticSite
 
 _POLICY = (
@@ -26,12 +26,12 @@ def page_routes() -> tuple[HTTPRouteHandler, ...]:
     """Return the routes of the page and its parts."""
 
     @get("/")
-    async def show_page(request: Request[Any, Any, Any]) -> Reply:
+    async def show_page(request: Request[Any, Any, Any]) -> Response:
         """Return the page."""
         return _site().page(request)
 
     @get("/page/{name:str}")
-    async def show_page_part(request: Request[Any, Any, Any], name: FromPath[str]) -> Reply:
+    async def show_page_part(request: Request[Any, Any, Any], name: FromPath[str]) -> Response:
         """Return the page's stylesheet or one of its scripts."""
         return _site().part(request, name)
 

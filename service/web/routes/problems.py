@@ -9,9 +9,9 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from service.observe.request import context_of
-from service.web.answers import HTML, TEXT, Answer, Reply
 from service.web.headers.accept import choose_media_type
 from service.web.problems.types import KINDS, ProblemType
+from service.web.responses import HTML, TEXT, Response
 
 _FORMS = ("text/plain", "text/html")
 _POLICY = b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -22,25 +22,25 @@ def problem_routes() -> tuple[HTTPRouteHandler, ...]:
     """Return the two routes."""
 
     @get("/problems")
-    async def list_problems(request: Request[Any, Any, Any]) -> Reply:
+    async def list_problems(request: Request[Any, Any, Any]) -> Response:
         """Return the descriptions of all problem types."""
-        return Reply(_listed(request, tuple(KINDS.values())))
+        return _listed(request, tuple(KINDS.values()))
 
     @get("/problems/{name:str}")
-    async def show_problem(request: Request[Any, Any, Any], name: FromPath[str]) -> Reply:
+    async def show_problem(request: Request[Any, Any, Any], name: FromPath[str]) -> Response:
         """Return the description of one problem type."""
         kind = KINDS.get(name)
         if kind is None:
             raise NotFoundException
-        return Reply(_listed(request, (kind,)))
+        return _listed(request, (kind,))
 
     return list_problems, show_problem
 
 
-def _listed(request: Request[Any, Any, Any], kinds: tuple[ProblemType, ...]) -> Answer:
+def _listed(request: Request[Any, Any, Any], kinds: tuple[ProblemType, ...]) -> Response:
     """Return HTML to browsers and plain text to other clients."""
     wants_html = choose_media_type(context_of(request.scope).fields.get(b"accept"), _FORMS) == _FORMS[1]
-    return Answer(
+    return Response(
         status=200,
         headers=(
             (b"content-type", HTML if wants_html else TEXT),

@@ -5,8 +5,8 @@ from litestar import get
 from litestar.handlers import HTTPRouteHandler
 
 from service import __version__
-from service.web.answers import Reply, json_answer
 from service.web.interfaces import GatewayAPI
+from service.web.responses import Response, json_response
 
 
 class LiveBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,16 +33,16 @@ class VersionBody(msgspec.Struct, frozen=True, kw_only=True):
 
 def state_routes(gateway: GatewayAPI) -> tuple[HTTPRouteHandler, ...]:
     """Return the three routes."""
-    live = Reply(json_answer(LiveBody()))
-    version = Reply(json_answer(VersionBody(name="taskgate", version=__version__)))
+    live = json_response(LiveBody())
+    version = json_response(VersionBody(name="taskgate", version=__version__))
 
     @get("/livez")
-    async def livez() -> Reply:
+    async def livez() -> Response:
         """Return 200 without checking anything: a process that can respond is alive."""
         return live
 
     @get("/readyz")
-    async def readyz() -> Reply:
+    async def readyz() -> Response:
         """Return the readiness known to the gateway; makes no calls."""
         readiness = gateway.readiness()
         body = ReadyBody(
@@ -51,10 +51,10 @@ def state_routes(gateway: GatewayAPI) -> tuple[HTTPRouteHandler, ...]:
             apps_ok=sum(app.ok for app in readiness.apps),
             apps_total=len(readiness.apps),
         )
-        return Reply(json_answer(body, status=200 if readiness.ready else 503))
+        return json_response(body, status=200 if readiness.ready else 503)
 
     @get("/version")
-    async def show_version() -> Reply:
+    async def show_version() -> Response:
         """Return the service's name and version."""
         return version
 

@@ -12,7 +12,7 @@ from service.model.callers import Caller
 from service.model.errors import BadRequest, Fault
 from service.model.pages import TaskRequest
 from service.observe.outcomes import TASK_ROUTE, outcome_of_answer
-from service.web.answers import JSON, Reply, Silence
+from service.web.cacheable_response import Rendered, cacheable_response
 from service.web.hangup import unless_hung_up
 from service.web.headers.accept import choose_media_type
 from service.web.headers.cache_control import cache_directives_of, patience_of
@@ -21,9 +21,9 @@ from service.web.headers.encoding import Encodings
 from service.web.identify import Access, identify
 from service.web.in_flight import InFlight
 from service.web.interfaces import Callers, GatewayAPI
-from service.web.obtained_reply import Rendered, obtained_reply
 from service.web.parameters import NO_APP, only_app, readable
 from service.web.query_string import read_query_string
+from service.web.responses import JSON, NoResponse, Response
 from service.web.settings import WebSettings
 
 ID_MAX = 2**63 - 1
@@ -46,7 +46,7 @@ def task_route(
     """Return the route. `settings` returns the current settings, `clock` seconds since the epoch."""
 
     @get(TASK_ROUTE.replace("{id}", "{id:str}"))
-    async def get_task(request: Request[Any, Any, Any]) -> Reply:
+    async def get_task(request: Request[Any, Any, Any]) -> Response:
         """Parse and check the request, and return the task; `problems/handlers.py` handles errors."""
         caller, context = await identify(request.scope, callers)
         fields = context.fields
@@ -70,10 +70,10 @@ def task_route(
             work = access.during(gateway.task(task_request))
             found = await unless_hung_up(work, receive=request.receive, context=context)
         if found is None:
-            return Silence()
+            return NoResponse()
         context.outcome = outcome_of_answer(found, wait_applied_s=patience.applied_s)
         etag = weak_tag(found.body)
-        return obtained_reply(
+        return cacheable_response(
             found,
             Rendered(body=found.body, etag=etag, key=etag),
             app=found.app,

@@ -12,7 +12,7 @@ from service.model.long_lists import ListPosition
 from service.model.pages import PageRequest
 from service.observe.outcomes import TASKS_ROUTE, outcome_of_answer
 from service.observe.request import UNROUTED, RequestContext
-from service.web.answers import JSON, Answer, Reply, Silence
+from service.web.cacheable_response import cacheable_response
 from service.web.event_stream import WatchEndpoint
 from service.web.hangup import unless_hung_up
 from service.web.headers.accept import choose_media_type
@@ -22,9 +22,9 @@ from service.web.headers.link import link_to
 from service.web.identify import Access, identify
 from service.web.in_flight import InFlight
 from service.web.interfaces import Callers, GatewayAPI
-from service.web.obtained_reply import obtained_reply
 from service.web.page_body import render
 from service.web.parameters import NDJSON, TasksReader
+from service.web.responses import JSON, NoResponse, Response
 from service.web.server_sent_events import EVENT_STREAM
 from service.web.settings import WebSettings
 from service.web.stream import TaskStream
@@ -41,16 +41,16 @@ def tasks_route(tasks: "TasksEndpoint") -> ASGIRouteHandler:
 
     @asgi(TASKS_ROUTE, copy_scope=False)
     async def list_tasks(scope: HTTPScope, receive: Receive, send: Send) -> None:
-        reply = await tasks.reply(scope, receive) if scope["method"] == "GET" else _other_method(scope)
-        await reply(scope, receive, send)
+        response = await tasks.get(scope, receive) if scope["method"] == "GET" else _other_method(scope)
+        await response(scope, receive, send)
 
     return list_tasks
 
 
-def _other_method(scope: HTTPScope) -> Reply:
-    """Reply to OPTIONS, or raise MethodNotAllowedException as Litestar does for ordinary routes."""
+def _other_method(scope: HTTPScope) -> Response:
+    """Respond to OPTIONS, or raise MethodNotAllowedException as Litestar does for ordinary routes."""
     if scope["method"] == "OPTIONS":
-        return Reply(Answer(status=204, headers=((b"allow", _ALLOW.encode()),), body=b""))
+        return Response(status=204, headers=((b"allow", _ALLOW.encode()),))
     scope["path_template"] = UNROUTED
     raise MethodNotAllowedException(headers={"allow": _ALLOW})
 
@@ -81,7 +81,7 @@ class TasksEndpoint:
         self._in_flight = in_flight
         self._encodings = encodings
 
-    async def reply(self, scope: HTTPScope, receive: Receive) -> Reply:
+    async def get(self, scope: HTTPScope, receive: Receive) -> Response:
         """Return the response to a GET."""
         caller, context = await identify(scope, self._callers)
         if (settings := self._settings()) is not self._reader.settings:
@@ -121,16 +121,16 @@ class TasksEndpoint:
 
     async def _page(
         self, request: PageRequest, link_query: str, scope: HTTPScope, receive: Receive, context: RequestContext
-    ) -> Reply:
+    ) -> Response:
         page = self._gateway.recall(request)
         if page is None:
             with self._in_flight.one_of(request.caller):
                 work = self._access(request, context).during(self._gateway.page(request))
                 page = await unless_hung_up(work, receive=receive, context=context)
         if page is None:
-            return Silence()
+            return NoResponse()
         context.outcome = outcome_of_answer(page, wait_applied_s=context.wait_applied_s)
-        return obtained_reply(
+        return cacheable_response(
             page,
             render(page, path=_path(scope), link_query=link_query),
             app=request.query.app,
@@ -152,13 +152,13 @@ class TasksEndpoint:
         *,
         link: Callable[[int], str],
         tasks_max: int,
-    ) -> Reply:
+    ) -> Response:
         access = self._access(request, context)
         with self._in_flight.one_of(request.caller):
             work = access.during(self._gateway.chunk(replace(request, query=start.query)))
             first = await unless_hung_up(work, receive=receive, context=context)
         if first is None:
-            return Silence()
+            return NoResponse()
         return TaskStream(
             self._gateway,
             request,

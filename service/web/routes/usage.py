@@ -11,12 +11,12 @@ from service.model.budgets import Counts, UsageView
 from service.model.calls import CallKind
 from service.model.errors import Fault, NotAllowed
 from service.model.queries import FromNow, Moment, parse_moment, rfc3339
-from service.web.answers import Reply, json_answer
 from service.web.budget_parameters import call_parameter
 from service.web.identify import identify
 from service.web.interfaces import Callers, GatewayAPI
 from service.web.parameters import MOMENT_PATTERN, Example, Parameter, app_for, app_parameter
 from service.web.query_string import read_query_string
+from service.web.responses import Response, json_response
 
 PATH = "/usage"
 _HOUR_S = 3600
@@ -112,7 +112,7 @@ def usage_route(gateway: GatewayAPI, callers: Callers, *, clock: Callable[[], fl
     names = {name.encode(): name for name in table}
 
     @get(PATH)
-    async def show_usage(request: Request[Any, Any, Any]) -> Reply:
+    async def show_usage(request: Request[Any, Any, Any]) -> Response:
         """Return the usage of one app as visible to the caller."""
         caller, context = await identify(request.scope, callers)
         texts, faults = read_query_string(request.scope["query_string"], known=names)
@@ -133,7 +133,7 @@ def usage_route(gateway: GatewayAPI, callers: Callers, *, clock: Callable[[], fl
             raise NotAllowed("only operators may see what other callers have used")
         kind = values.get("call", CallKind.LIST)
         view = await gateway.usage(app, caller=caller, only=only, since_s=since_s, kind=kind)
-        return Reply(json_answer(usage_body(view)))
+        return json_response(usage_body(view))
 
     return show_usage
 

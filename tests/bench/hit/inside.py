@@ -14,7 +14,7 @@ from service.cache.codec import decode_value, encode_value
 from service.cache.memory_blocks import MemoryBlocks
 from service.callers.authenticator import Authenticator
 from service.callers.table import table_of
-from service.model.blocks import Block, block_of
+from service.model.blocks import Block, CachedBlock, block_of
 from service.model.calls import CallKind
 from service.model.pages import Obtained, Page, Source
 from service.model.queries import At, Query, Range, Slice
@@ -26,10 +26,9 @@ from service.settings import AppSettings, CallerSettings, RedisSettings, Setting
 from service.telemetry.logs import configure
 from service.telemetry.metrics import Metrics
 from service.usage.counts import UsageObserver
-from service.web.answers import Answer
+from service.web.cacheable_response import CacheableResponse
 from service.web.headers.encoding import compressors
 from service.web.middleware import request_id_of
-from service.web.obtained_reply import ObtainedReply
 from service.web.page_body import render
 from service.web.response_cache import ResponseCache
 from tests.bench.machine import resident_mib
@@ -91,11 +90,12 @@ def of_a_block() -> list[tuple[str, str]]:
         body=made.cut(40, 60),
         source=Source.HIT,
     )
+    kept = CachedBlock(stored=made, head=b"")
     tasks = msgspec.json.decode(b"[%s]" % made.body)
     steps: list[tuple[str, Callable[[], object]]] = [
         ("encode for Redis", lambda: encode_value(made, chance=b"chance")),
         ("decode from Redis (checksum included)", lambda: decode_value(value)),
-        ("keep in memory", lambda: memory.put("key", made, app="shop", head=b"", ends_in_s=60)),
+        ("keep in memory", lambda: memory.put("key", kept, app="shop", ends_in_s=60)),
         ("look up in memory", lambda: memory.get("key")),
         ("cut twenty tasks", lambda: made.cut(40, 60)),
         ("build the body, tag and links of that slice", lambda: render(page, path="/tasks", link_query="app=shop&")),
@@ -121,7 +121,8 @@ def of_ten_thousand_blocks() -> tuple[int, int, float, float]:
         stored = decode_value(values[number % 20])
         assert isinstance(stored, Block)
         bodies += len(stored.body)
-        memory.put(f"taskgate:{{shop}}:b:{number:032x}:0", stored, app="shop", head=bytes(16), ends_in_s=600)
+        kept = CachedBlock(stored=stored, head=bytes(16))
+        memory.put(f"taskgate:{{shop}}:b:{number:032x}:0", kept, app="shop", ends_in_s=600)
     return len(memory), bodies, memory.bytes / 2**20, resident_mib(os.getpid()) - before
 
 
@@ -164,20 +165,19 @@ async def _replayed(callers: Authenticator, authorization: bytes, listeners: Seq
         (b"link", b"x" * 150),
         (b"content-type", b"application/json"),
     )
-    answer = Answer(status=200, headers=headers, body=b"x" * 6200)
     obtained = Obtained(fetched_at_ms=int(time.time() * 1000), lifetime_s=600.0, source=Source.HIT)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         scope["state"] = {"context": RequestContext(request_id="a", fields={}, caller="c0", app="shop")}
         scope["path_template"] = "/tasks"
-        await ObtainedReply(answer, obtained)(scope, receive, send)
+        await CacheableResponse(obtained, status=200, headers=headers, body=b"x" * 6200)(scope, receive, send)
 
     async def send(_: Any) -> None:
         return None
 
     gathered = BatchedObservers(listeners)
     gathered.start()
-    replay = ResponseCache(
+    cache = ResponseCache(
         app,
         authenticate_cached=callers.authenticate_cached,
         observers=(gathered,),
@@ -189,13 +189,13 @@ async def _replayed(callers: Authenticator, authorization: bytes, listeners: Seq
     scope |= {"client": ("127.0.0.1", 1), "http_version": "1.1"}
     head = b"a head of about the usual size" * 5
     for _ in range(2):
-        await replay(scope, None, send)
-    assert replay.lookup(scope, head) is not None
+        await cache(scope, None, send)
+    assert cache.lookup(scope, head) is not None
     best = float("inf")
     for _ in range(200):
         began = time.perf_counter()
         for _ in range(BATCH_MAX):
-            replay.repeat(head, scope["client"])
+            cache.lookup_head(head, scope["client"])
         gathered.flush()
         best = min(best, (time.perf_counter() - began) / BATCH_MAX)
         await asyncio.sleep(0)

@@ -28,7 +28,7 @@ def settings(sandbox: Sandbox, server: Server, budget: BudgetSettings) -> Settin
         for name in ("reports", "bulk", "boss")
     }
     return Settings(
-        apps={"shop": entry}, callers=callers, redis=RedisSettings(url=server.url, timeout_s=5.0), budget=budget
+        apps={"shop": entry}, callers=callers, redis=RedisSettings(url=server.url, timeout_s=1.0), budget=budget
     )
 
 

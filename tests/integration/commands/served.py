@@ -3,10 +3,10 @@
 import asyncio
 import sys
 
-from service.server.answer_head import head_lines
-from service.server.asgi import Client, EncodedAnswer, Message, Receive, Scope, Send, StartFailed
+from service.server.asgi import Client, EncodedResponse, Message, Receive, Scope, Send, StartFailed
 from service.server.lifecycle import serve
 from service.server.listening import CannotListen
+from service.server.response_head import head_lines
 from service.settings import ServerSettings
 from service.telemetry.logs import configure
 
@@ -15,30 +15,30 @@ def tell(text: str) -> None:
     print(text, flush=True)
 
 
-class AtOnce:
+class Responses:
     """Answers /at-once before the app is called, the second time without parsing the request; fails at /broken."""
 
     def __init__(self) -> None:
         self.heads: set[bytes] = set()
 
-    def repeat(self, head: bytes, client: Client | None) -> EncodedAnswer | None:
+    def lookup_head(self, head: bytes, client: Client | None) -> EncodedResponse | None:
         """Return the answer to a known head."""
         if head.startswith(b"GET /broken-again "):
             raise LookupError("broken")
-        return EncodedAnswer(head_lines(200, [(b"content-length", b"5")]), b"again") if head in self.heads else None
+        return EncodedResponse(head_lines(200, [(b"content-length", b"5")]), b"again") if head in self.heads else None
 
-    def lookup(self, scope: Scope, head: bytes) -> EncodedAnswer | None:
+    def lookup(self, scope: Scope, head: bytes) -> EncodedResponse | None:
         """Return an answer by the path."""
         if scope["path"] == "/broken":
             raise LookupError("broken")
         if scope["path"] != "/at-once":
             return None
         self.heads.add(head)
-        return EncodedAnswer(head_lines(200, [(b"content-length", b"7")]), b"at once")
+        return EncodedResponse(head_lines(200, [(b"content-length", b"7")]), b"at once")
 
 
 class App:
-    """Answers /now at once, /slow after two seconds, /never never, /half half, /large with 20 MB; notes who hangs up."""
+    """Answers /now at once, /slow after two seconds, /never never, /half half, /large with 20 MB; logs hang-ups."""
 
     def __init__(self, mode: str) -> None:
         self.mode = mode
@@ -90,11 +90,11 @@ class App:
 class Hooks:
     """Reports the server's calls to the app before its shutdown."""
 
-    def leave(self) -> None:
+    def begin_drain(self) -> None:
         """The shutdown has been requested."""
         tell("leaving")
 
-    def refuse(self) -> None:
+    def reject_waiting(self) -> None:
         """The drain is over."""
         tell("refusing")
 
@@ -107,7 +107,7 @@ def main() -> int:
         sys.modules["uvloop"] = None  # type: ignore[assignment]  # as if it were not installed
     settings = ServerSettings(host=host, port=port, drain_s=drain_s, headers_timeout_s=0.5, reader_timeout_s=2.0)
     try:
-        serve(App(mode), settings, at_once=AtOnce(), leaving=Hooks())
+        serve(App(mode), settings, response_cache=Responses(), hooks=Hooks())
     except (CannotListen, StartFailed) as exc:
         tell(f"{type(exc).__name__}: {exc}")
         return 1

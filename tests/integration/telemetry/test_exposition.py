@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, Info, make_asgi_app
 
-from service.telemetry.exposition import BOUNDS, CannotExpose, exposed
+from service.telemetry.exposition import LIMITS, CannotExpose, exposed
 from tests.integration.telemetry.scraping import ask
 
 SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -61,7 +61,7 @@ async def port() -> AsyncIterator[int]:
         (b"GET /metrics HTTP/1.1\r\n\r\n", 400),
         (b"GET /metrics\r\n\r\n", 400),
         (b"\x16\x03\x01\r\n\r\n", 400),
-        (b"GET /metrics HTTP/1.1\r\nX: " + b"x" * BOUNDS.headers_max_bytes + b"\r\n\r\n", 431),
+        (b"GET /metrics HTTP/1.1\r\nX: " + b"x" * LIMITS.headers_max_bytes + b"\r\n\r\n", 431),
     ],
 )
 async def test_only_a_get_of_metrics_is_answered(port: int, head: bytes, status: int) -> None:
@@ -81,8 +81,8 @@ async def test_probes_are_served_on_the_metrics_port(port: int, path: bytes) -> 
 
 async def test_a_silent_connection_is_closed() -> None:
     """A connection that sends no complete head in time is closed without an answer."""
-    bounds = msgspec.structs.replace(BOUNDS, headers_timeout_s=0.05)
-    async with exposed(metrics(), probes=probes, host="127.0.0.1", port=0, bounds=bounds) as at:
+    limits = msgspec.structs.replace(LIMITS, headers_timeout_s=0.05)
+    async with exposed(metrics(), probes=probes, host="127.0.0.1", port=0, limits=limits) as at:
         reader, writer = await asyncio.open_connection("127.0.0.1", at)
         writer.write(b"GET /metr")
         async with asyncio.timeout(20):
@@ -92,7 +92,7 @@ async def test_a_silent_connection_is_closed() -> None:
 
 async def test_silent_connections_do_not_block_scrapes(port: int) -> None:
     """With the maximum of silent connections, a scrape is answered, and the oldest of them is closed."""
-    held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(BOUNDS.connections_max)]
+    held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(LIMITS.connections_max)]
     assert b" 200 " in await ask(port, SCRAPE)
     async with asyncio.timeout(20):
         assert await held[0][0].read() == b""

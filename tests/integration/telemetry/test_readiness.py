@@ -45,7 +45,7 @@ async def states(service: Service) -> tuple[int, int, dict[str, Any]]:
 
 
 async def test_ready_from_start_to_leave(own_valkey: Server, sandbox: Sandbox, tmp_path: Path) -> None:
-    """Ready neither before the start nor after `leave`, but while Redis is unavailable; alive throughout."""
+    """Ready neither before the start nor after `begin_drain`, but while Redis is unavailable; alive throughout."""
     secret = tmp_path / "secret"
     secret.write_text(APP.key)
     app = AppSettings(sdkappid=APP.sdkappid, admin=APP.admin, base_url=sandbox.base_url, secret_file=str(secret))
@@ -75,7 +75,7 @@ async def test_ready_from_start_to_leave(own_valkey: Server, sandbox: Sandbox, t
         async with asyncio.timeout(20):  # without any request
             while (await states(service))[2]["redis"] == "away":
                 await asyncio.sleep(0.02)
-        service.leave()
+        service.begin_drain()
         live, ready, said = await states(service)
         assert (live, ready, said["ready"]) == (200, 503, False)
         assert (await scraped(metrics_port)).sum("taskgate_ready") == 0

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ async def test_a_slow_lookup_does_not_delay_other_apps(bench: Bench, names: Name
     """Thirty calls of one app wait for its name; the other app's calls are answered meanwhile, by one thread more."""
     names.hanging.add("sick.test")
     apps = Apps(bench, names, connections=30, connect_timeout_s=2.0, call_timeout_s=3.0)
-    async with apps.client:
+    async with aclosing(apps.client):
         sick = [asyncio.create_task(apps.fetch("sick")) for _ in range(30)]
         await asyncio.sleep(0)
         for _ in range(12):
@@ -109,7 +110,7 @@ async def test_the_last_good_answer_serves_while_lookups_hang_or_fail(bench: Ben
     """A name that was resolved once is called although the resolver is failing."""
     bench.upstream.scene = raw(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
     apps = Apps(bench, names, connect_timeout_s=2.0, call_timeout_s=3.0)
-    async with apps.client:
+    async with aclosing(apps.client):
         for trouble in (set(), names.hanging, names.failing):
             trouble.add("well.test")
             with pytest.raises(UpstreamError, match="ErrorCode"):
@@ -122,7 +123,7 @@ async def test_calls_succeed_once_a_hanging_lookup_ends(bench: Bench, names: Nam
     """Calls fail while the first lookup hangs, and succeed once it has ended, without another one."""
     names.hanging.add("sick.test")
     apps = Apps(bench, names)
-    async with apps.client:
+    async with aclosing(apps.client):
         with pytest.raises(UpstreamUnreachable, match="in time"):
             await apps.fetch("sick")
         names.go.set()
@@ -139,7 +140,7 @@ async def test_an_unresolvable_name_is_reported_at_once(bench: Bench, names: Nam
     """An unresolvable name is reported at once, and looked up again by the next call."""
     names.failing.add("sick.test")
     apps = Apps(bench, names)
-    async with apps.client:
+    async with aclosing(apps.client):
         for _ in range(2):
             with pytest.raises(UpstreamUnreachable, match="could not be resolved"):
                 await apps.fetch("sick")
@@ -163,7 +164,7 @@ async def test_hanging_calls_occupy_only_the_connections_of_their_app(bench: Ben
 
     bench.upstream.scene = play
     apps = Apps(bench, names, one_host=True, connections=2, read_timeout_s=2.0, call_timeout_s=3.0)
-    async with apps.client:
+    async with aclosing(apps.client):
         sick = [asyncio.create_task(apps.fetch("sick")) for _ in range(2)]
         async with asyncio.timeout(20):
             while len(bench.upstream.requests) < 2:
@@ -179,7 +180,7 @@ async def test_hanging_calls_occupy_only_the_connections_of_their_app(bench: Ben
 async def test_apps_share_no_connection(bench: Bench, names: Names) -> None:
     """Apps with the same host do not share a connection."""
     apps = Apps(bench, names, one_host=True)
-    async with apps.client:
+    async with aclosing(apps.client):
         for name in ("sick", "well", "sick", "well"):
             assert (await apps.fetch(name)).total == 1
     assert bench.upstream.connections == 2

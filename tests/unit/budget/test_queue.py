@@ -1,6 +1,7 @@
 """The queue inside one replica: per caller, first come first served."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -16,9 +17,13 @@ def places() -> Queue:
     return Queue()
 
 
-def _enter(places: Queue, block: str, caller: str, now_s: float = 0.0) -> QueuedBlock:
+def _enter(places: Queue, block: str, caller: str, now_s: float = 0.0, *, background: bool = False) -> QueuedBlock:
     want = places.blocks.get(block) or QueuedBlock(JobOfNothing(block))
-    places.enter(want, caller=caller, weight=1.0, now_s=now_s)
+    never: Any = None
+    places.enter(
+        want,
+        Waiter(want.job, never, caller=caller, weight=1.0, entered_s=now_s, patience_s=1.0, background=background),
+    )
     return want
 
 
@@ -95,8 +100,7 @@ def test_a_position_counts_what_still_needs_a_turn(places: Queue) -> None:
 
 def test_the_background_is_first_only_if_no_other_request_waits(places: Queue) -> None:
     """Even if it came first; a caller whose blocks are all being fetched does not wait."""
-    behind = QueuedBlock(JobOfNothing("behind"))
-    places.enter(behind, caller="~renewal", weight=1.0, now_s=0, background=True)
+    behind = _enter(places, "behind", "~renewal", background=True)
     assert places.first() == ("~renewal", behind)
     wanted = _enter(places, "a", "x", now_s=1)
     assert places.first() == ("x", wanted)
@@ -113,7 +117,7 @@ async def test_a_request_right_after_a_block_was_served_is_queued_anew() -> None
         future: asyncio.Future[Fetched | TooLong] = asyncio.get_running_loop().create_future()
         return Waiter(JobOfNothing("a"), future, caller="x", weight=1.0, entered_s=0.0, patience_s=1.0)
 
-    waiters = Waiters(estimate=lambda *_, **__: 0.0, changed=lambda: None)
+    waiters = Waiters(estimate=lambda *_: 0.0, changed=lambda: None)
     first, second = waiter(), waiter()
     served = waiters.enter(first)
     served.state = BlockState.CALLING

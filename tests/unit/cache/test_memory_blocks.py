@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from service.cache.memory_blocks import MemoryBlocks
-from service.model.blocks import Block, RefusedQuery, Stored
+from service.model.blocks import Block, CachedBlock, RefusedQuery, Stored
 from service.model.queries import Range
 
 
@@ -50,7 +50,8 @@ def keep(
     ends_in_s: float = 60.0,
     finds_tasks: bool = False,
 ) -> None:
-    cache.put(key, stored, app=app, head=key.encode(), ends_in_s=ends_in_s, finds_tasks=finds_tasks)
+    kept = CachedBlock(stored=stored, head=key.encode())
+    cache.put(key, kept, app=app, ends_in_s=ends_in_s, finds_tasks=finds_tasks)
 
 
 def test_a_block_is_served_until_its_end_and_not_beyond() -> None:

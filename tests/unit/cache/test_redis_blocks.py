@@ -34,7 +34,7 @@ def cache(store: RedisStore) -> RedisBlocks:
 
 async def put(cache: RedisBlocks, key: CacheKey, block: Block, *, ttl_ms: int) -> bytes:
     """Store a block, if it is not too large; return its head."""
-    encoded = cache.encoded(key, block, ttl_ms=ttl_ms)
+    encoded = cache.encoded(cache.redis_key(key), block, ttl_ms=ttl_ms)
     if encoded is None:
         return b""
     await cache.put_all([encoded])
@@ -130,8 +130,9 @@ async def test_an_evicted_block_counts_as_absent(cache: RedisBlocks, valkey: Ser
 def test_a_value_of_more_than_sixteen_mebibytes_is_not_stored(cache: RedisBlocks) -> None:
     """Such values would hold up Redis for everyone."""
     large = RefusedQuery(fetched_at_ms=1, code=90104, text="x" * (16 * 1024 * 1024 - 28))
-    assert cache.encoded(KEY, large, ttl_ms=1_000) is not None
-    assert cache.encoded(KEY, msgspec.structs.replace(large, text=large.text + "x"), ttl_ms=1_000) is None
+    assert cache.encoded(cache.redis_key(KEY), large, ttl_ms=1_000) is not None
+    larger = msgspec.structs.replace(large, text=large.text + "x")
+    assert cache.encoded(cache.redis_key(KEY), larger, ttl_ms=1_000) is None
     assert cache.oversized == 1
 
 

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 from prometheus_client import generate_latest
 
-from service.budget.line.turns import TURN_ENDS, turn_end_of
+from service.budget.line.turns import END_OF, TURN_ENDS
 from service.budget.scheduler.interfaces import AlreadyStored, Begun, Joined, Lapsed, Paused
 from service.model.budgets import worst_window
 from service.model.calls import CallKind
@@ -132,7 +132,7 @@ def test_each_error_has_a_word_from_a_closed_set() -> None:
 def test_each_end_of_a_turn_is_counted_separately() -> None:
     """Each answer to `begin` that ends a turn is counted as a word of its own, beside turns given back and lost."""
     answers = (Begun(), Joined(lease_in_ms=1), AlreadyStored(head=b""), Paused(pause_in_ms=1, reason=""), Lapsed())
-    assert [*map(turn_end_of, answers), "returned", "lost"] == list(TURN_ENDS)
+    assert [*(END_OF[type(answer)] for answer in answers), "returned", "lost"] == list(TURN_ENDS)
 
 
 def test_redis_calls_are_timed_and_their_failures_counted_by_reason() -> None:

@@ -388,7 +388,7 @@ async def test_a_replica_that_shuts_down_ends_its_watches() -> None:
     with replica.watch() as watcher:
         reading = Reading(watcher)
         await reading.until(SyncedEvent)
-        replica.feeds.leave()
+        replica.feeds.begin_drain()
         assert isinstance((await reading.until(EndEvent))[-1].error, ShuttingDown)
     with pytest.raises(ShuttingDown), replica.watch():
         pass

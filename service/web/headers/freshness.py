@@ -3,15 +3,15 @@
 from service.model.freshness import CacheDirectives
 from service.model.origin import FetchCost
 from service.model.pages import Obtained
-from service.web.answers import Header
 from service.web.headers.cache_status import cache_status
 from service.web.headers.ratelimit import ratelimit
+from service.web.responses import Header
 
 VARY = b"Accept, Accept-Encoding, Authorization"
 """`Prefer` is not listed: `wait` never selects another representation. `Authorization` may select the app."""
 
 
-def obtained_fields(
+def freshness_fields(
     obtained: Obtained,
     *,
     app: str,

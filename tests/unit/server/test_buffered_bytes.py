@@ -1,6 +1,6 @@
 """What connections hold in this process, and which are closed when it is too much."""
 
-from service.server.held_bytes import SHRUNK_BYTES, HeldBytes
+from service.server.buffered_bytes import SHRUNK_BYTES, BufferedBytes
 
 
 class Holding:
@@ -16,7 +16,7 @@ class Holding:
 
 def test_the_longest_holding_connection_is_closed_first() -> None:
     """Beyond the bound as many are closed as necessary, in the order in which they began to hold some."""
-    held = HeldBytes(100)
+    held = BufferedBytes(100)
     first, second, third, fourth = (Holding() for _ in range(4))
     for each in (first, second, third):
         held.set(each, 30)
@@ -31,7 +31,7 @@ def test_the_longest_holding_connection_is_closed_first() -> None:
 
 def test_a_connection_that_exceeds_the_bound_alone_is_closed() -> None:
     """A connection that exceeds the bound by itself is closed itself."""
-    held = HeldBytes(100)
+    held = BufferedBytes(100)
     greedy = Holding()
     held.set(greedy, 101)
     assert (greedy.reasons, held.total) == (["unsent"], 0)
@@ -39,7 +39,7 @@ def test_a_connection_that_exceeds_the_bound_alone_is_closed() -> None:
 
 def test_shrinking_is_reported_once() -> None:
     """Releasing many bytes is reported once; releasing few is not reported."""
-    held = HeldBytes(10 * SHRUNK_BYTES)
+    held = BufferedBytes(10 * SHRUNK_BYTES)
     one = Holding()
     held.set(one, SHRUNK_BYTES - 1)
     held.set(one, 0)

@@ -2,14 +2,14 @@
 
 import pytest
 
-from service.server.answer_head import BrokenAnswer, Framing, head_of
+from service.server.response_head import Framing, InvalidResponse, encode_head
 
 
 def head(
     status: int = 200, *headers: tuple[bytes, bytes], body: int | None = None, is_1_1: bool = True, keep: bool = True
 ) -> tuple[bytes, Framing]:
     """A head without a date."""
-    return head_of(status, headers, date=b"", body_length=body, is_1_1=is_1_1, keep_alive=keep)
+    return encode_head(status, headers, date=b"", body_length=body, is_1_1=is_1_1, keep_alive=keep)
 
 
 @pytest.mark.parametrize(
@@ -36,11 +36,11 @@ def test_how_a_body_is_delimited(made: tuple[bytes, Framing], fields: bytes, fra
 @pytest.mark.parametrize("value", [b"a\r\nx: y", b"a\nx: y", b"a\r"])
 def test_a_field_with_a_line_end_is_a_fault(value: bytes) -> None:
     """A value with a line end is a fault of the app, and nothing of the response is sent."""
-    with pytest.raises(BrokenAnswer):
+    with pytest.raises(InvalidResponse):
         head(200, (b"x", value))
 
 
 def test_two_content_lengths_are_a_fault() -> None:
     """Two Content-Length fields are ambiguous, so the response is not sent."""
-    with pytest.raises(BrokenAnswer):
+    with pytest.raises(InvalidResponse):
         head(200, (b"content-length", b"1"), (b"content-length", b"2"))

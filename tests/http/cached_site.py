@@ -13,7 +13,7 @@ from tests.http.fake_gateway import NOW_S
 from tests.http.site import AUTH, Web, key_callers
 
 
-class Desk:
+class CachedSite:
     """The HTTP side behind a response cache, with a clock that is set by hand."""
 
     def __init__(self, web: Web, *, max_bytes: int = 100_000, way: str = "called") -> None:
@@ -22,7 +22,7 @@ class Desk:
         self.wall_ahead_s = 0.0
         self.until_s = math.inf
         self.observed: list[RequestRecord] = []
-        self.replay = ResponseCache(
+        self.cache = ResponseCache(
             web.app,
             authenticate_cached=self.authenticate_cached,
             observers=[self.observed.append],
@@ -32,18 +32,18 @@ class Desk:
         )
         self.heads: list[bytes] = []
         self.repeats_heads = way == "repeated"
-        app = self.replay if way == "called" else self.as_the_server_does
+        app = self.cache if way == "called" else self.as_the_server_does
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway")
 
     async def as_the_server_does(self, scope: Any, receive: Any, send: Any) -> None:
         """Look up a response without a task, and call the app only if there is none."""
         head = repr([scope[name] for name in ("method", "path", "query_string", "headers")]).encode()
         self.heads.append(head)
-        answer = self.replay.repeat(head, scope["client"]) if self.repeats_heads else None
+        answer = self.cache.lookup_head(head, scope["client"]) if self.repeats_heads else None
         if answer is None:
-            answer = self.replay.lookup(scope, head)
+            answer = self.cache.lookup(scope, head)
         if answer is None:
-            await self.replay.call_app(scope, receive, send)
+            await self.cache.call_app(scope, receive, send)
             return
         status_line, *lines = answer.lines.split(b"\r\n")
         headers = [tuple(line.split(b": ", 1)) for line in lines]

@@ -10,8 +10,8 @@ import msgspec
 _STATUS_LINES = {status.value: b"HTTP/1.1 %d %b" % (status, status.phrase.encode()) for status in HTTPStatus}
 
 
-class BrokenAnswer(Exception):
-    """The app's answer can't be expressed in HTTP."""
+class InvalidResponse(Exception):
+    """The app's response can't be expressed in HTTP."""
 
 
 class Framing(msgspec.Struct, frozen=True, gc=False):
@@ -22,15 +22,15 @@ class Framing(msgspec.Struct, frozen=True, gc=False):
     keep_alive: bool
 
 
-class Clock:
+class DateHeader:
     """The field `Date`, recomputed once a second."""
 
     def __init__(self) -> None:
         self._second = 0
         self._field = b""
 
-    def date(self) -> bytes:
-        """Return the field line, preceded by a line end."""
+    def line(self) -> bytes:
+        """Return the current field line, preceded by a line end."""
         second = int(time.time())
         if second != self._second:
             self._second = second
@@ -38,7 +38,7 @@ class Clock:
         return self._field
 
 
-def head_of(
+def encode_head(
     status: int,
     headers: Collection[tuple[bytes, bytes]],
     *,
@@ -49,12 +49,12 @@ def head_of(
 ) -> tuple[bytes, Framing]:
     """Return the head's bytes and the framing of its body. `body_length` is that of the whole body, if known.
 
-    Raise BrokenAnswer if a field contains a line end or two lengths are given.
+    Raise InvalidResponse if a field contains a line end or two lengths are given.
     """
     lines = head_lines(status, headers)
     lengths = [value for name, value in headers if name == b"content-length"]
     if len(lengths) > 1:
-        raise BrokenAnswer("two lengths")
+        raise InvalidResponse("two lengths")
     length = int(lengths[0]) if lengths else None
     rest = b""
     is_chunked = False
@@ -81,10 +81,10 @@ def last_lines(*, date: bytes, is_1_1: bool, keep_alive: bool) -> bytes:
 def head_lines(status: int, headers: Collection[tuple[bytes, bytes]]) -> bytes:
     """Return the status line and the field lines, without the last line end.
 
-    Raise BrokenAnswer if a field contains a line end.
+    Raise InvalidResponse if a field contains a line end.
     """
     status_line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
     lines = b"\r\n".join([status_line, *[b": ".join(field) for field in headers]])
     if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers):
-        raise BrokenAnswer("a line end within a field")
+        raise InvalidResponse("a line end within a field")
     return lines

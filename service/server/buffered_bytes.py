@@ -1,4 +1,4 @@
-"""Bounds the bytes buffered for connections in this process: unread answers and incomplete requests."""
+"""ServerLimits the bytes buffered for connections in this process: unread responses and incomplete requests."""
 
 from typing import Protocol
 
@@ -7,7 +7,7 @@ from service.server.exchange import AbortReason
 SHRUNK_BYTES = 8 * 1024 * 1024
 
 
-class Holder(Protocol):
+class AbortableConnection(Protocol):
     """A connection."""
 
     def abort(self, reason: AbortReason) -> None:
@@ -15,17 +15,17 @@ class Holder(Protocol):
         ...
 
 
-class HeldBytes:
+class BufferedBytes:
     """Counts bytes by connection, ordered by when each began to hold some."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._held: dict[Holder, int] = {}
+        self._held: dict[AbortableConnection, int] = {}
         self.total = 0
         self.peak = 0
         """The maximum of `total` since `has_shrunk` last returned true."""
 
-    def set(self, holder: Holder, count: int) -> None:
+    def set(self, holder: AbortableConnection, count: int) -> None:
         """Count a connection's bytes. Beyond the bound, abort the connections that have held bytes for longest."""
         before = self._held.get(holder)
         if before is None:

@@ -8,13 +8,13 @@ import msgspec
 from service.model.freshness import CacheDirectives
 from service.model.origin import FetchCost
 from service.model.pages import Obtained
-from service.web.answers import JSON, Answer, Header, Reply
 from service.web.headers.conditional import holds
 from service.web.headers.encoding import Encodings
-from service.web.headers.obtained import obtained_fields
+from service.web.headers.freshness import freshness_fields
+from service.web.responses import JSON, Header, Response
 
-OBTAINED = "obtained"
-"""The key under which `ObtainedReply` stores itself in a scope's state."""
+CACHEABLE = "obtained"
+"""The key under which a `CacheableResponse` stores itself in a scope's state."""
 
 
 class Rendered(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,22 +26,22 @@ class Rendered(msgspec.Struct, frozen=True, kw_only=True):
     fields: tuple[Header, ...] = ()
 
 
-class ObtainedReply(Reply):
+class CacheableResponse(Response):
     """Sends a page or a task, and leaves itself in the scope's state for the response cache."""
 
     __slots__ = ("obtained",)
 
-    def __init__(self, answer: Answer, obtained: Obtained) -> None:
-        super().__init__(answer)
+    def __init__(self, obtained: Obtained, *, status: int, headers: tuple[Header, ...], body: bytes = b"") -> None:
+        super().__init__(status=status, headers=headers, body=body)
         self.obtained = obtained
 
     async def __call__(self, scope: Any, receive: Any, send: Callable[..., Any]) -> None:
         """Send the response."""
-        scope["state"][OBTAINED] = self
+        scope["state"][CACHEABLE] = self
         await super().__call__(scope, receive, send)
 
 
-def obtained_reply(
+def cacheable_response(
     obtained: Obtained,
     rendered: Rendered,
     *,
@@ -53,9 +53,9 @@ def obtained_reply(
     accept_encoding: bytes | None,
     encodings: Encodings,
     now_s: float,
-) -> ObtainedReply:
+) -> CacheableResponse:
     """Return the response as of `now_s` in a coding that the caller accepts, or 304 if the caller has it already."""
-    fields = obtained_fields(
+    fields = freshness_fields(
         obtained,
         app=app,
         etag=rendered.etag,
@@ -65,11 +65,11 @@ def obtained_reply(
         now_s=now_s,
     )
     if holds(if_none_match, rendered.etag):
-        return ObtainedReply(Answer(status=304, headers=fields, body=b""), obtained)
+        return CacheableResponse(obtained, status=304, headers=fields)
     headers = (*fields, *rendered.fields, (b"content-type", JSON))
     coding = encodings.choose(accept_encoding, body_bytes=len(rendered.body))
     body = rendered.body
     if coding is not None:
         headers = (*headers, (b"content-encoding", coding.encode()))
         body = encodings.encode(body, key=rendered.key, coding=coding)
-    return ObtainedReply(Answer(status=200, headers=headers, body=body), obtained)
+    return CacheableResponse(obtained, status=200, headers=headers, body=body)
