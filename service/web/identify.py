@@ -11,7 +11,7 @@ from service.model.callers import Caller
 from service.model.errors import SigningKeyUnknown, TaskgateError, Unauthenticated
 from service.observe.request import RequestContext, context_of
 from service.web.interfaces import Callers
-from service.web.parameters import readable
+from service.web.parameters import check_access
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Access:
         """
         if self._callers.generation != self._generation or self._until_s is None:
             caller = self._callers.identify(self._authorization)
-            readable(self._app, caller)
+            check_access(self._app, caller)
             self._note(caller)
         elif self._clock() >= self._until_s:
             raise Unauthenticated(presented=True)
