@@ -104,7 +104,9 @@ class WatchEndpoint:
         with ExitStack() as stack:
             access = Access(context, self._callers, request.caller, app=request.query.app, clock=self._clock)
             watcher = stack.enter_context(
-                self._feeds.watcher(request.query, request.only, caller=request.caller, caller_now=access.caller_now)
+                self._feeds.watcher(
+                    request.query, request.only, caller=request.caller, current_caller=access.current_caller
+                )
             )
             began_s = asyncio.get_running_loop().time()
             try:

@@ -199,8 +199,8 @@ class TaskStream(Response):
     async def _chunk(self, position: ListPosition) -> Chunk:
         """Return the next chunk, as long as the caller has access."""
         slice_ = Slice(offset=position.offset, limit=self._request.slice.limit)
-        request = replace(self._request, caller=self._access.now(), query=position.query, slice=slice_)
-        async with self._access.held():
+        request = replace(self._request, caller=self._access.current_caller(), query=position.query, slice=slice_)
+        async with self._access.enforced():
             return await self._gateway.chunk(request)
 
     def _check(self, position: ListPosition, *, has_ended: bool) -> None:
