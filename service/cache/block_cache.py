@@ -160,7 +160,7 @@ class BlockCache:
         """
         if new.generation != self.generation(new.key.app) or not new.puts:
             return
-        name = self._cache.block_name(new.key)
+        name = self._cache.block_name(new.key.app, new.puts[0].key)
         try:
             await asyncio.gather(self._put(new, name=name, caller=caller), self._put_places(new, name=name))
         except StoreUnavailable as exc:

@@ -45,15 +45,15 @@ class RedisBlocks:
 
     def redis_key(self, key: CacheKey) -> str:
         """Return the key in Redis. It shows the app, for the hash tag, and a task's id, but nothing of a query."""
-        return self.named(key.app, self.block_name(key))
-
-    def block_name(self, key: CacheKey) -> str:
-        """Return the end of the key in Redis, which distinguishes it from the app's others."""
         match key:
             case BlockKey(query=query, index=index):
-                return f"{_digest(self._block_size, query)}:{index}"
-            case TaskKey(id=task_id):
-                return f"t:{task_id}"
+                return self.named(query.app, f"{_digest(self._block_size, query)}:{index}")
+            case TaskKey(app=app, id=task_id):
+                return self.named(app, f"t:{task_id}")
+
+    def block_name(self, app: str, redis_key: str) -> str:
+        """Return the end of a block's key in Redis, which distinguishes it from the app's others."""
+        return redis_key.removeprefix(self.named(app, ""))
 
     def named(self, app: str, name: str) -> str:
         """Return the key in Redis of the app's block with this name."""

@@ -53,8 +53,9 @@ def _key_advice(settings: Settings, *, now_s: float) -> Iterator[SettingFault]:
 def _app_advice(settings: Settings) -> Iterator[SettingFault]:
     by_id: dict[int, str] = {}
     for name, app in settings.apps.items():
-        if app.region is not None and (against := contradiction(app.region, app.sdkappid)):
-            yield SettingFault(path=f"apps.{name}.region", text=str(against))
+        if app.region is not None and (expected := contradiction(app.region, app.sdkappid)):
+            text = f"the SDKAppID's range belongs to the region {expected}, not to {app.region}"
+            yield SettingFault(path=f"apps.{name}.region", text=text)
         base = urlsplit(app.base_url or "")
         if base.scheme == "http" and not is_loopback(base.hostname):
             yield SettingFault(path=f"apps.{name}.base_url", text="http sends signatures in plain text; use https")

@@ -42,12 +42,8 @@ class Gateway:
         self._sequential_reads = sequential_reads
         self._clock = clock
         self._blocks = BlockSource(block_size=block_size, lifetimes=lifetimes, clock=clock)
+        self.lookups: Mapping[Lookup, int] = self._blocks.lookups
         self._serves = False
-
-    @property
-    def lookups(self) -> Mapping[Lookup, int]:
-        """Counts of block lookups, by result."""
-        return self._blocks.lookups
 
     def set_lifetimes(self, lifetimes: Lifetimes) -> None:
         """Judge stored blocks by these lifetimes from now on."""

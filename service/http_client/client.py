@@ -44,11 +44,6 @@ class HttpClient:
         self._is_closing = False
         self.in_use = 0
 
-    @property
-    def idle(self) -> int:
-        """The number of open connections not in use."""
-        return sum(connection.is_usable for idle in self._idle.values() for connection, _ in idle)
-
     async def request(
         self,
         method: str,

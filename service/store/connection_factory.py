@@ -1,6 +1,6 @@
 """Addresses of Redis servers, and how to connect to them."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from copy import copy
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -20,20 +20,6 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 0
 
 
-class TlsFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """PEM files: the CAs to trust instead of the public ones, and the client certificate and key, if required."""
-
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
-
-    def options(self) -> Iterator[tuple[str, str]]:
-        """Yield redis-py's names and values for them."""
-        for name, path in (("ca_certs", self.ca), ("certfile", self.cert), ("keyfile", self.key)):
-            if path is not None:
-                yield name, path
-
-
 class ConnectionFactory:
     """Creates connections, not yet opened, with the credentials and TLS settings of one URL.
 
@@ -48,20 +34,23 @@ class ConnectionFactory:
         default_port: int,
         username: str | None = None,
         password: str | None = None,
-        tls_files: TlsFiles | None = None,
+        ca_file: str | None = None,
+        cert_file: str | None = None,
+        key_file: str | None = None,
     ) -> None:
-        """`url` is redis://, rediss:// or unix://, with multiple hosts separated by commas. Raise ValueError."""
+        """`url` is redis://, rediss:// or unix://, with multiple hosts separated by commas. Raise ValueError.
+
+        The files are for TLS: the CAs to trust instead of the public ones, the client certificate and its key.
+        """
         first, self.addresses = _split_hosts(url, default_port)
         options: dict[str, Any] = dict(parse_url(first))
         self._class: Callable[..., AbstractConnection] = options.pop("connection_class", Connection)
         for name in ("host", "port"):
             options.pop(name, None)
-        if username is not None:
-            options["username"] = username
-        if password is not None:
-            options["password"] = password
-        if tls_files is not None and first.startswith("rediss://"):
-            options |= {f"ssl_{name}": path for name, path in tls_files.options()}
+        given = {"username": username, "password": password}
+        if first.startswith("rediss://"):
+            given |= {"ssl_ca_certs": ca_file, "ssl_certfile": cert_file, "ssl_keyfile": key_file}
+        options |= {name: value for name, value in given.items() if value is not None}
         fixed: dict[str, Any] = {
             "protocol": 2,
             "driver_info": None,

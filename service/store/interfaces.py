@@ -13,6 +13,7 @@ VALUE_MAX_BYTES = 16 * 1024 * 1024
 
 OnMessage = Callable[[bytes], None]
 OnGap = Callable[[], None]
+ScriptArgs = Sequence[str | bytes | int | float]
 
 
 class Put(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,15 +27,15 @@ class Put(msgspec.Struct, frozen=True, kw_only=True):
 class Script(Protocol):
     """A Lua script; all of its keys share one hash tag."""
 
-    async def __call__(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object]:
+    async def __call__(self, keys: Sequence[str], args: ScriptArgs) -> list[object]:
         """Run at most once: the client never repeats a script that may have run. `keys` holds at least one key."""
         ...
 
-    async def if_loaded(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object] | None:
+    async def if_loaded(self, keys: Sequence[str], args: ScriptArgs) -> list[object] | None:
         """Run like a call, but only on a server that has the script; return None if it does not."""
         ...
 
-    async def load(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object]:
+    async def load(self, keys: Sequence[str], args: ScriptArgs) -> list[object]:
         """Run like a call, and load the script into a single server: if that one rejects writes, no other is tried."""
         ...
 

@@ -64,9 +64,9 @@ class Node:
         """
         await self._pass_gate()
         try:
-            self._refuse_if_away()
-            probe = not self.is_trusted
-            self._breaker = self._breaker.admitted(time.monotonic())
+            if probe := not self.is_trusted:
+                self._refuse_if_away()
+                self._breaker = self._breaker.admitted(time.monotonic())
             try:
                 async with asyncio.timeout(self._timeout_s):
                     answers = await self._exchange(commands, again=again)

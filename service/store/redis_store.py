@@ -13,9 +13,9 @@ from redis.typing import EncodableT
 from service.model.errors import StoreDetail, StoreUnavailable
 from service.settings import RedisSettings
 from service.store.cluster import ClusterTopology
-from service.store.connection_factory import Address, ConnectionFactory, TlsFiles
+from service.store.connection_factory import Address, ConnectionFactory
 from service.store.faults import unavailable
-from service.store.interfaces import OnGap, OnMessage, Put, Script
+from service.store.interfaces import OnGap, OnMessage, Put, Script, ScriptArgs
 from service.store.listener import Listener
 from service.store.node import Node
 from service.store.sentinel import SentinelTopology
@@ -64,7 +64,9 @@ class RedisStore:
             default_port=default_port,
             username=settings.username,
             password=password,
-            tls_files=TlsFiles(ca=settings.ca_file, cert=settings.cert_file, key=settings.key_file),
+            ca_file=settings.ca_file,
+            cert_file=settings.cert_file,
+            key_file=settings.key_file,
         )
         self._topology = _topology(settings, dialer, sentinel_password)
         self._listener = Listener(self._topology, dialer, timeout_s=settings.timeout_s)
@@ -83,7 +85,7 @@ class RedisStore:
 
     async def put(self, key: str, value: bytes, *, ttl_ms: int) -> None:
         """Store a value for `ttl_ms`."""
-        await self._owned("put", self._run(key, "SET", key, value, "PX", ttl_ms))
+        await self._owned("put", self._route(key, "SET", key, value, "PX", ttl_ms))
 
     async def put_all(self, puts: Sequence[Put]) -> None:
         """Store values in one round trip. Raise StoreUnavailable, including if the server has refused one of them."""
@@ -91,7 +93,7 @@ class RedisStore:
 
     async def publish(self, channel: str, message: bytes) -> None:
         """Publish a message to all listeners; in a cluster, every server forwards it."""
-        await self._owned("publish", self._run(channel, "PUBLISH", channel, message))
+        await self._owned("publish", self._route(channel, "PUBLISH", channel, message))
 
     async def delete_matching(self, prefix: str) -> int:
         """Delete all keys that begin with `prefix`, by steps of SCAN, within 30 s."""
@@ -103,7 +105,7 @@ class RedisStore:
 
     def script(self, source: str) -> Script:
         """Return a callable for the script."""
-        return _StoredScript(source, run=self._run_script, owned=self._owned)
+        return _StoredScript(source, route=self._route, owned=self._owned)
 
     def listen(self, channel: str, handler: OnMessage, *, on_gap: OnGap | None = None) -> None:
         """Call `handler` for each message from now on, and `on_gap` each time listening starts."""
@@ -127,26 +129,28 @@ class RedisStore:
         return await asyncio.shield(task)
 
     async def _observed(self, op: Op, work: Coroutine[Any, Any, T]) -> T:
-        """Await the work and report its result and duration. Log why the server refused a command or a connection."""
+        """Await the work and report its result and duration. Log why the server refused a command or a connection.
+
+        Raise StoreUnavailable instead of redis-py's ResponseError.
+        """
         loop = asyncio.get_running_loop()
         begun_s = loop.time()
         detail: StoreDetail | None = None
         try:
             return await work
+        except ResponseError as exc:
+            self._refused(exc)
+            fault = unavailable(exc, in_script=op == "script")
+            detail = fault.detail
+            raise fault from exc
         except StoreUnavailable as exc:
-            detail, cause = exc.detail, exc.__cause__
-            if isinstance(cause, ResponseError) or (cause is not None and detail == "refused"):
-                self._refused(cause)
+            detail = exc.detail
+            if detail == "refused" and exc.__cause__ is not None:
+                self._refused(exc.__cause__)
             raise
         finally:
             if self._on_call is not None:
                 self._on_call(op, loop.time() - begun_s, detail)
-
-    async def _run(self, key: str, *command: EncodableT, again: bool = False) -> object:
-        try:
-            return await self._route(key, *command, again=again)
-        except ResponseError as exc:
-            raise unavailable(exc) from exc
 
     async def _put_all(self, puts: Sequence[Put]) -> None:
         commands = [("SET", put.key, put.value, "PX", put.ttl_ms) for put in puts]
@@ -154,9 +158,9 @@ class RedisStore:
         answers = await node.call_all(commands)
         for command, answer in zip(commands, answers, strict=True):
             if isinstance(answer, (MovedError, AskError, ReadOnlyError)):
-                await self._run(command[1], *command)
+                await self._route(command[1], *command)
             elif isinstance(answer, ResponseError):
-                raise unavailable(answer) from answer
+                raise answer
 
     async def _setting(self, name: str, key: str) -> str | None:
         try:
@@ -173,10 +177,10 @@ class RedisStore:
         try:
             return await self._route(key, "GET", key, again=True)
         except ResponseError as exc:
-            if str(exc).startswith("WRONGTYPE"):
-                self._refused(exc)
-                return None
-            raise unavailable(exc) from exc
+            if not str(exc).startswith("WRONGTYPE"):
+                raise
+            self._refused(exc)
+            return None
 
     def _refused(self, exc: BaseException) -> None:
         """Log the server's error text, each text at most once a minute."""
@@ -187,18 +191,6 @@ class RedisStore:
             while len(self._refusals) > REFUSALS_MAX:
                 del self._refusals[next(iter(self._refusals))]
             log.warning("store.refused", answer=text)
-
-    async def _run_script(self, key: str, *command: EncodableT, follow: bool = True) -> list[object]:
-        """Run a script. Raise NoScriptError if the server does not have it."""
-        try:
-            answer = await self._route(key, *command, follow=follow)
-        except NoScriptError:
-            raise
-        except ResponseError as exc:
-            raise unavailable(exc, in_script=True) from exc
-        if not isinstance(answer, list):
-            raise StoreUnavailable("broken answer")
-        return answer
 
     async def _route(self, key: str, *command: EncodableT, again: bool = False, follow: bool = True) -> object:
         """Run on the server that holds the key. A redirect or READONLY means that nothing was executed, so it is
@@ -227,10 +219,10 @@ class RedisStore:
         deleted, cursor = 0, b"0"
         deadline_s = asyncio.get_running_loop().time() + _PURGE_S
         while asyncio.get_running_loop().time() < deadline_s:
-            answer = await self._run(prefix, "SCAN", cursor, "MATCH", pattern, "COUNT", _PURGE_STEP, again=True)
+            answer = await self._route(prefix, "SCAN", cursor, "MATCH", pattern, "COUNT", _PURGE_STEP, again=True)
             cursor, keys = cast("tuple[bytes, list[bytes]]", answer)
             if keys:
-                deleted += cast("int", await self._run(prefix, "UNLINK", *keys))
+                deleted += cast("int", await self._route(prefix, "UNLINK", *keys))
             if cursor == b"0":
                 return deleted
         raise StoreUnavailable("timed out")
@@ -239,35 +231,41 @@ class RedisStore:
 class _StoredScript:
     """Implements `Script` on the store that created it."""
 
-    def __init__(self, source: str, *, run: Callable[..., Coroutine[Any, Any, list[object]]], owned: _Owned) -> None:
+    def __init__(self, source: str, *, route: Callable[..., Coroutine[Any, Any, object]], owned: _Owned) -> None:
         self._source = source
         self._digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
-        self._run = run
+        self._route = route
         self._owned = owned
 
-    async def __call__(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object]:
+    async def __call__(self, keys: Sequence[str], args: ScriptArgs) -> list[object]:
         """Run the script, loading it if the server has forgotten it."""
         return cast("list[object]", await self._owned("script", self._loaded_on_demand(keys, args)))
 
-    async def if_loaded(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object] | None:
+    async def if_loaded(self, keys: Sequence[str], args: ScriptArgs) -> list[object] | None:
         """Run the script if the server has it; return None if not."""
         return await self._owned("script", self._known(keys, args))
 
-    async def load(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object]:
+    async def load(self, keys: Sequence[str], args: ScriptArgs) -> list[object]:
         """Load the script into one server and run it there."""
-        command = ("EVAL", self._source, len(keys), *keys, *args)
-        return cast("list[object]", await self._owned("script", self._run(keys[0], *command, follow=False)))
+        work = self._run("EVAL", self._source, keys, args, follow=False)
+        return cast("list[object]", await self._owned("script", work))
 
-    async def _known(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object] | None:
+    async def _known(self, keys: Sequence[str], args: ScriptArgs) -> list[object] | None:
         try:
-            return await self._run(keys[0], "EVALSHA", self._digest, len(keys), *keys, *args)
+            return await self._run("EVALSHA", self._digest, keys, args)
         except NoScriptError:  # rejected before anything ran
             return None
 
-    async def _loaded_on_demand(self, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[object]:
+    async def _loaded_on_demand(self, keys: Sequence[str], args: ScriptArgs) -> list[object]:
         answer = await self._known(keys, args)
-        if answer is None:
-            answer = await self._run(keys[0], "EVAL", self._source, len(keys), *keys, *args)
+        return await self._run("EVAL", self._source, keys, args) if answer is None else answer
+
+    async def _run(
+        self, command: str, script: str, keys: Sequence[str], args: ScriptArgs, *, follow: bool = True
+    ) -> list[object]:
+        answer = await self._route(keys[0], command, script, len(keys), *keys, *args, follow=follow)
+        if not isinstance(answer, list):
+            raise StoreUnavailable("broken answer")
         return answer
 
 

@@ -18,16 +18,6 @@ class Region(msgspec.Struct, frozen=True, kw_only=True):
     leading: tuple[int, ...] = ()
 
 
-class RegionContradiction(msgspec.Struct, frozen=True, kw_only=True):
-    """A configured region that conflicts with the SDKAppID's range. The configuration wins, with a warning."""
-
-    configured: str
-    expected: str
-
-    def __str__(self) -> str:
-        return f"the SDKAppID's range belongs to the region {self.expected}, not to {self.configured}"
-
-
 REGIONS = (
     Region(name=CHINA, host="console.tim.qq.com", backup="adminapi.my-imcloud.com"),
     Region(name="singapore", host="adminapisgp.im.qcloud.com", backup="adminapisgp.my-imcloud.com", leading=(2, 172)),
@@ -59,10 +49,11 @@ def hosts(region: str, *, backup: bool) -> tuple[str, ...]:
     return (found.host, found.backup) if backup and found.backup else (found.host,)
 
 
-def contradiction(region: str, sdkappid: int) -> RegionContradiction | None:
-    """Return the contradiction between a configured region and the SDKAppID's range, or None.
+def contradiction(region: str, sdkappid: int) -> str | None:
+    """Return the region that the SDKAppID's range belongs to if that contradicts the configured one, or None.
 
-    A region whose range is unknown (Riyadh) is contradicted only by a range that another region claims.
+    The configuration wins, with a warning. A region whose range is unknown (Riyadh) is contradicted only by a range
+    that another region claims.
     """
     expected = region_of(sdkappid)
     if region == expected:
@@ -70,4 +61,4 @@ def contradiction(region: str, sdkappid: int) -> RegionContradiction | None:
     known = next((candidate for candidate in REGIONS if candidate.name == region), None)
     if known is not None and not known.leading and expected == CHINA:
         return None
-    return RegionContradiction(configured=region, expected=expected)
+    return expected

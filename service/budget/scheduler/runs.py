@@ -13,7 +13,7 @@ script is loaded beside it.
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from service.model.errors import StoreUnavailable
 from service.store.interfaces import Script, Store
@@ -49,11 +49,10 @@ class ScriptRuns:
     this replica has left, at most LEFT_MAX.
     """
 
-    def __init__(self, store: Store, source: str, *, format_: int, new_run: Callable[[], str]) -> None:
+    def __init__(self, store: Store, source: str, *, format_: int) -> None:
         self._store = store
         self._source = source
         self._format = format_
-        self._new_run = new_run
         self._current = store.script(_CURRENT)
         self.left: deque[str] = deque(maxlen=LEFT_MAX)
         self._run = ""
@@ -87,7 +86,7 @@ class ScriptRuns:
             answer = await self._script.load(keys, (*args, current, ""))
             if await self._has_begun(keys):  # otherwise the server has changed in between
                 return answer
-        self._adopt(self._new_run())
+        self._adopt(secrets.token_hex(16))
         await self._mark().load(keys[:1], ())
         return await self._script.load(keys, (*args, self._run, current))
 
@@ -105,8 +104,3 @@ class ScriptRuns:
 
     def _under(self, run: str) -> Script:
         return self._store.script(f"{SHEBANG}-- run {run}\n{self._source}")
-
-
-def random_run() -> str:
-    """Return a unique name for a run."""
-    return secrets.token_hex(16)

@@ -1,8 +1,9 @@
 """The scheduler that all replicas share: the script in script/, run through the store's port."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -24,7 +25,7 @@ from service.budget.scheduler.interfaces import (
 )
 from service.budget.scheduler.report_changes import ReportChanges
 from service.budget.scheduler.rules import LARGEST, Rules
-from service.budget.scheduler.runs import ScriptRuns, random_run
+from service.budget.scheduler.runs import ScriptRuns
 from service.budget.scheduler.server_clock import ServerClock, any_chance, monotonic_ms
 from service.model.blocks import HEAD_BYTES
 from service.model.calls import CallKind, budget_name
@@ -74,21 +75,17 @@ class _Ticked(msgspec.Struct, array_like=True):
     board: _Board | None = None
 
 
-class _Answered(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """What the script has answered, its time then, and the replica's own when the answer arrived."""
-
-    value: T
-    script_ms: int
-    arrived_ms: float
+WaitMs = Callable[[int], int]
+"""Shortens the waits in an answer; see `ServerClock.wait_ms`."""
 
 
 class RedisScheduler:
     """The turns for one kind of an app's calls, given out in Redis to all replicas.
 
-    Methods raise StoreUnavailable if Redis cannot be reached.
-    `clock_ms` is a monotonic clock, `chance` returns random numbers of 1 to 2**31, `new_run` returns unique names.
-    `server_ms` is only for tests and replaces the server's clock. `resets` counts how often this replica has found that
-    Redis had lost, or never had, the state of the app, and so began with a quiet window. `runs` runs the script.
+    Methods raise StoreUnavailable if Redis cannot be reached. `clock_ms` is a monotonic clock, `chance` returns random
+    numbers of 1 to 2**31. `server_ms` is only for tests and replaces the server's clock. `resets` counts how often this
+    replica has found that Redis had lost, or never had, the state of the app, and so began with a quiet window. `runs`
+    runs the script.
     """
 
     def __init__(
@@ -102,12 +99,11 @@ class RedisScheduler:
         rules: Rules,
         clock_ms: Callable[[], float] = monotonic_ms,
         chance: Callable[[], int] = any_chance,
-        new_run: Callable[[], str] = random_run,
         server_ms: Callable[[], int] | None = None,
     ) -> None:
         self.resets = 0
         self._has_answered = False
-        self.runs = ScriptRuns(store, SOURCE, format_=FORMAT, new_run=new_run)
+        self.runs = ScriptRuns(store, SOURCE, format_=FORMAT)
         self._app = budget_name(app, kind)
         base = f"{prefix}:{{{app}}}:{kind.key_part}"
         self.channel = f"{base}done"
@@ -143,7 +139,7 @@ class RedisScheduler:
                     now_ms=now_ms,
                     chance=chance,
                 )
-                begun = None if answered is None else self._begun(answered.value.begun, answered)
+                begun = None if answered is None else _begun(answered[0].begun, answered[1])
             except StoreUnavailable:
                 self._changes.failed()
                 raise
@@ -152,12 +148,12 @@ class RedisScheduler:
             whole = True
         else:
             raise StoreUnavailable("script refused")
-        answer = answered.value
+        answer, wait_ms = answered
         self._changes.answered(taken=wish.caller if wish and begun else None)
         self._callers = {turn: caller for turn, caller, _ in answer.turns}
         return Ticked(
             turns=tuple(Turn(id=turn, caller=caller, usable_in_ms=in_ms) for turn, caller, in_ms in answer.turns),
-            due_in_ms=None if answer.due_in_ms < 0 else self._wait_ms(answer.due_in_ms, answered),
+            due_in_ms=None if answer.due_in_ms < 0 else wait_ms(answer.due_in_ms),
             free=answer.free,
             pause_in_ms=answer.pause_in_ms,
             pause_reason=answer.pause_reason,
@@ -170,8 +166,7 @@ class RedisScheduler:
         if turn in self._callers:
             self._changes.uncertain((self._callers[turn],))
         args = (turn, block, known[:HEAD_BYTES].hex(), HEAD_BYTES)
-        answered = await self._asked("begin", args, _Begun, block_key=block)
-        return self._beginning(answered.value, answered)
+        return _beginning(*await self._asked("begin", args, _Begun, block_key=block))
 
     async def done(
         self, turn: int, *, block: str, pause_ms: int, pause_reason: str, took_ms: int | None = None
@@ -180,30 +175,9 @@ class RedisScheduler:
         args = (turn, block, pause_ms, pause_reason, LARGEST if took_ms is None else took_ms)
         await self._asked("done", args, list[int])
 
-    def _begun(self, answer: _Begun, answered: _Answered[Any]) -> Begun | Joined | AlreadyStored | None:
-        """Return what a tick has answered to its wish."""
-        beginning = self._beginning(answer, answered)
-        return beginning if isinstance(beginning, (Begun, Joined, AlreadyStored)) else None
-
-    def _beginning(self, answer: _Begun, answered: _Answered[Any]) -> Beginning:
-        match answer.kind:
-            case "begun":
-                return Begun(usable_in_ms=self._wait_ms(answer.in_ms, answered))
-            case "joined":
-                return Joined(lease_in_ms=answer.in_ms)
-            case "stored":
-                return AlreadyStored(head=_head_of(answer.text))
-            case "paused":
-                return Paused(pause_in_ms=answer.in_ms, reason=answer.text)
-            case _:
-                return Lapsed()
-
-    def _wait_ms(self, in_ms: int, answered: _Answered[Any]) -> int:
-        return self._server_clock.wait_ms(
-            in_ms, since_ms=answered.script_ms, within_ms=self._rules.window_ms, now_ms=answered.arrived_ms
-        )
-
-    async def _asked(self, op: str, args: tuple[object, ...], shape: type[T], *, block_key: str = "") -> _Answered[T]:
+    async def _asked(
+        self, op: str, args: tuple[object, ...], shape: type[T], *, block_key: str = ""
+    ) -> tuple[T, WaitMs]:
         now_ms, chance = self._clock_ms(), self._chance()
         answered = await self._call(op, args, shape, block_key=block_key, now_ms=now_ms, chance=chance)
         if answered is None:
@@ -220,7 +194,7 @@ class RedisScheduler:
         block_key: str = "",
         now_ms: float,
         chance: int,
-    ) -> _Answered[T] | None:
+    ) -> tuple[T, WaitMs] | None:
         """Return the answer, or None if the script only requested the whole report."""
         epoch, seen_ms = self._server_clock.read(now_ms)
         call = (op, self._packed_rules(), self._replica, epoch, seen_ms, chance, self._server_ms(), args)
@@ -239,7 +213,9 @@ class RedisScheduler:
         arrived_ms = self._clock_ms()
         self._server_clock.answered(reply.epoch, reply.now_ms, sent_ms=now_ms, now_ms=arrived_ms)
         self._note_reset(reply.cause)
-        return _Answered(value=answer, script_ms=reply.now_ms, arrived_ms=arrived_ms)
+        window_ms = self._rules.window_ms
+        wait_ms = partial(self._server_clock.wait_ms, since_ms=reply.now_ms, within_ms=window_ms, now_ms=arrived_ms)
+        return answer, wait_ms
 
     def _packed_rules(self) -> tuple[object, ...]:
         rules = self._rules
@@ -269,6 +245,26 @@ class RedisScheduler:
 def _packed(wish: Wish, waiting: tuple[WaitingCount, ...]) -> tuple[object, ...]:
     background = any(row.background for row in waiting if row.caller == wish.caller)
     return (wish.turn, wish.caller, wish.block, wish.known[:HEAD_BYTES].hex(), HEAD_BYTES, background, wish.in_use)
+
+
+def _begun(answer: _Begun, wait_ms: WaitMs) -> Begun | Joined | AlreadyStored | None:
+    """Return what a tick has answered to its wish."""
+    beginning = _beginning(answer, wait_ms)
+    return beginning if isinstance(beginning, (Begun, Joined, AlreadyStored)) else None
+
+
+def _beginning(answer: _Begun, wait_ms: WaitMs) -> Beginning:
+    match answer.kind:
+        case "begun":
+            return Begun(usable_in_ms=wait_ms(answer.in_ms))
+        case "joined":
+            return Joined(lease_in_ms=answer.in_ms)
+        case "stored":
+            return AlreadyStored(head=_head_of(answer.text))
+        case "paused":
+            return Paused(pause_in_ms=answer.in_ms, reason=answer.text)
+        case _:
+            return Lapsed()
 
 
 def _head_of(digits: str) -> bytes:

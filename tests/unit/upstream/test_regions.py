@@ -4,7 +4,7 @@ import pytest
 
 from service.settings import AppSettings
 from service.upstream.apps import UpstreamApp, upstream_app_of
-from service.upstream.regions import REGION_NAMES, RegionContradiction, contradiction, hosts, region_of
+from service.upstream.regions import REGION_NAMES, contradiction, hosts, region_of
 
 RANGES = [
     ("singapore", 20_000_000, 1_720_000_000),
@@ -73,11 +73,7 @@ def test_an_unknown_region_is_rejected() -> None:
 )
 def test_a_region_contradicted_by_the_sdkappid_is_found(region: str, sdkappid: int, expected: str | None) -> None:
     """A configured region is contradicted by a range that belongs to another, and by nothing else."""
-    found = contradiction(region, sdkappid)
-    assert found == (RegionContradiction(configured=region, expected=expected) if expected else None)
-    if expected:
-        assert region in str(found)
-        assert expected in str(found)
+    assert contradiction(region, sdkappid) == expected
 
 
 @pytest.mark.parametrize(
